@@ -27,7 +27,7 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.economics.routing.decide.choose import choose
 from groundplan.economics.routing.model import Floats, Router
-from groundplan.gateway.routing.meant import read_question
+from groundplan.gateway.routing.question_embedding import read_question
 from groundplan.gateway.upstream.targets import Targets
 
 SEARCH = "search"

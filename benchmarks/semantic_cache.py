@@ -54,7 +54,7 @@ from groundplan.economics.semantic import accept
 from groundplan.economics.semantic.accept import Acceptance, Verdict
 from groundplan.economics.semantic.phrasing import read_question
 from groundplan.economics.semantic.similarity import cosine
-from groundplan.gateway.caching.meaning import QUESTION
+from groundplan.gateway.caching.semantic import QUESTION
 
 PARTS = 5
 MATCHED = ("hits", "wrong", "hit_rate", "wrong_rate", "wrong_upper")

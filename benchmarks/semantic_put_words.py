@@ -208,7 +208,7 @@ FINANCE = Field(
     },
     ahead=("overdrawn", "convertible", "foreign", "dormant", "subordinated"),
     heads=("ceiling", "guarantor", "brochure", "registry", "analyst"),
-    parts=(("pay|paid|pays", "lender", "broker"), ("indemnify|indemnified|indemnifies", "insurer", "bank")),
+    parts=(("pay|paid|pays", "grants", "broker"), ("indemnify|indemnified|indemnifies", "insurer", "bank")),
     stories=(
         ("Our books are kept by a small firm in town.", "A small firm in town keeps our books."),
         ("The rate went up again last month and we felt it.", "We felt it when the rate went up again last month."),

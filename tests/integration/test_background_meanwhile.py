@@ -17,7 +17,7 @@ from tests.integration.test_background import setup as setup
 from tests.integration.test_batch_kill import shipping
 
 from groundplan.core.ids import new_id
-from groundplan.gateway.background import shelf
+from groundplan.gateway.background import sealed_store
 from groundplan.ledger import background_store
 from groundplan.ledger.background_store import Row
 from groundplan.testing.database import Database
@@ -94,7 +94,8 @@ async def test_no_more_wait_than_there_is_room_for(setup: Setup) -> None:
     await setup.over(key, found(await setup.stack.post("/v1/responses", key, IN_BACKGROUND)).id)
     elsewhere = f"SELECT 'resp_' || n, NULL::uuid, {COPIED}, NULL, NULL::int, 'in_progress', gen_random_uuid()"
     setup.stack.sql(
-        f"INSERT INTO background_response {elsewhere} FROM background_response, generate_series(1, {shelf.MOST}) n"
+        f"INSERT INTO background_response {elsewhere}"
+        f" FROM background_response, generate_series(1, {sealed_store.MOST}) n"
     )
     full = await setup.stack.post("/v1/responses", key, IN_BACKGROUND)
     assert (full.status, full.code, full.headers["retry-after"]) == (429, "background_full", "10")

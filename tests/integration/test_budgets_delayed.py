@@ -27,7 +27,7 @@ from groundplan.blueprint.model import Budget
 from groundplan.core.audit.keys import create_keys
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
-from groundplan.gateway.budgets import lender
+from groundplan.gateway.budgets import grant_connection
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import CONCURRENT, Quota, Slices
 from groundplan.gateway.journal import ledger_store
@@ -153,14 +153,14 @@ class Worker:
         for task in every:
             task.cancel()
         await asyncio.gather(*every, return_exceptions=True)
-        if leases._lender._connection is not None:
-            leases._lender._connection.pgconn.finish()
+        if leases._grants._connection is not None:
+            leases._grants._connection.pgconn.finish()
         self.journal._flush()
         fcntl.flock(self.journal._lock, fcntl.LOCK_UN)
 
     def unknown(self, admin: psycopg.Connection[Any]) -> list[str]:
         """Grants of which this worker knows something else than the database."""
-        known = self.leases._lender._granted
+        known = self.leases._grants._granted
         rows = admin.execute(GRANTED, {"epoch": self.epoch}).fetchall()
         return [
             f"{key} {period}: {known.get((key, period), 0)} of {granted}"
@@ -288,8 +288,8 @@ async def one_round(folder: Path, database: Database, port: int, seed: int, seco
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Statements are given up soon, so that very many are. Who is killed closes no connection, nor one half made."""
-    monkeypatch.setattr(lender, "_STATEMENT_S", 0.4)
-    monkeypatch.setattr(lender, "_LATE_S", 8.0)
+    monkeypatch.setattr(grant_connection, "_STATEMENT_S", 0.4)
+    monkeypatch.setattr(grant_connection, "_LATE_S", 8.0)
     yield
     gc.collect()
 

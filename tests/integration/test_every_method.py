@@ -97,7 +97,8 @@ LOCAL = {
     },
     "anthropic": {"beta.environments.work.worker", "beta.webhooks.unwrap"},
 }  # fmt: skip
-"""Those that ask nothing, or not with the arguments that are made up here: their endpoints are in test_unsupported_paths."""
+"""Those that ask nothing, or not with the arguments that are made up here: their endpoints are in
+test_unsupported_paths."""
 
 
 NODES = {

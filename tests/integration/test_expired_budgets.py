@@ -16,7 +16,7 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.budgets import lease_client
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.policy import remaining
-from groundplan.gateway.policy.lines import gone
+from groundplan.gateway.policy.ended_key_budgets import gone
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.ledger.model import Charge
 from groundplan.testing.database import Database
@@ -45,7 +45,7 @@ async def test_of_budgets_whose_keys_ended_long_ago_nothing_stays_and_nothing_is
     keys = {first.encode(): a_key(first) for first in firsts}
     names = [f"key/{first}" for first in firsts]
     async with worker(database, tmp_path) as one:
-        leases, slices, granted_of = one.leases, one.slices, one.leases._lender._granted
+        leases, slices, granted_of = one.leases, one.slices, one.leases._grants._granted
         leases.heed_keys(lambda budgets: gone(budgets, keys, one.clock.now().timestamp()))
         tokens, company = [(new_id().bytes, 0) for _ in [*names, "all"]], ("all", TOTAL)
         with patience():
@@ -64,10 +64,10 @@ async def test_of_budgets_whose_keys_ended_long_ago_nothing_stays_and_nothing_is
         await until(lambda: one.clock.goes_on() and sorted(granted_of) == sorted(stays))
         assert sorted(leases._accounts) == sorted(slices.granted_keys()) == sorted(stays), "of one a call goes on"
         assert all(granted(database, name, TOTAL) == COST for name in names[1:-1]), "what was idle went back"
-        before = leases._lender._connection
+        before = leases._grants._connection
         with psycopg.connect(database.superuser, autocommit=True) as conn:
             disconnect(conn)
-        await until(lambda: leases.connected and leases._lender._connection is not before)
+        await until(lambda: leases.connected and leases._grants._connection is not before)
         await leases.learn([(name, TOTAL) for name in names])
         assert sorted(slices.granted_keys()) == sorted(stays), "nothing comes back that was spent and given back"
         slices.settle(tokens[0], COST)

@@ -16,7 +16,7 @@ from tests.integration.test_limit_leases import Wall, quota
 from tests.integration.test_limit_leases import granted as limit_granted
 from tests.integration.test_limit_leases import worker as limited
 
-from groundplan.gateway.budgets import lender
+from groundplan.gateway.budgets import grant_connection
 from groundplan.gateway.budgets.leases import CONCURRENT, REQUESTS
 from groundplan.testing.database import Database
 
@@ -77,14 +77,14 @@ async def test_money_that_is_granted_once_nobody_waits_for_it_is_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else nobody could use it before that worker connects anew, and callers are refused."""
-    monkeypatch.setattr(lender, "_STATEMENT_S", 0.3)
+    monkeypatch.setattr(grant_connection, "_STATEMENT_S", 0.3)
     budget = budget_of(10 * COST)
     async with late_way(database) as (way, far), worker(far, tmp_path) as one:
         assert await one.fill(budget)
         idle = one.slices.available("assistant", MONTH)
-        first, way.words = one.leases._lender._connection, b"grant_budget"
+        first, way.words = one.leases._grants._connection, b"grant_budget"
         assert not await one.call(budget, idle + COST, 0)
-        await until(lambda: way.held == 1 and one.leases._lender._connection is not first and one.leases.connected)
+        await until(lambda: way.held == 1 and one.leases._grants._connection is not first and one.leases.connected)
         before = granted(database, "assistant")
         way.arrive.set()
         await until(lambda: granted(database, "assistant") > before)
@@ -95,13 +95,13 @@ async def test_places_among_calls_that_are_granted_once_nobody_waits_for_them_ar
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They have no window that ends: each of them was lost for as long as that worker went on."""
-    monkeypatch.setattr(lender, "_STATEMENT_S", 0.3)
+    monkeypatch.setattr(grant_connection, "_STATEMENT_S", 0.3)
     slots = quota(CONCURRENT, 2, "now")
     async with late_way(database) as (way, far), limited(far, tmp_path, Wall(datetime.now(UTC))) as one:
         assert await one.take(quota(REQUESTS, 9), 1, 1)
-        first, way.words = one.leases._lender._connection, b"grant_limit"
+        first, way.words = one.leases._grants._connection, b"grant_limit"
         assert not await one.take(slots, 1, 0)
-        await until(lambda: way.held == 1 and one.leases._lender._connection is not first and one.leases.connected)
+        await until(lambda: way.held == 1 and one.leases._grants._connection is not first and one.leases.connected)
         way.arrive.set()
         await until(lambda: limit_granted(database, slots) > 0)
         await until(lambda: one.counters.available(slots.name, "now") == limit_granted(database, slots))

@@ -23,11 +23,11 @@ from groundplan.blueprint.model import Budget
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway import ticks
-from groundplan.gateway.budgets import grant_store, lease_client, lender
+from groundplan.gateway.budgets import grant_connection, grant_store, lease_client
 from groundplan.gateway.budgets.account import Account
+from groundplan.gateway.budgets.grant_connection import Need
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import REQUESTS, Quota, Slices
-from groundplan.gateway.budgets.lender import Need
 from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.journal import ledger_store
 from groundplan.gateway.journal.journal import Journal
@@ -235,7 +235,7 @@ async def test_what_a_caller_was_promised_is_not_given_back(database: Database, 
         one.slices.grant("assistant", MONTH, 3 * COST)
         account = one.leases._account(budget_of(1000 * COST), MONTH, 1)
         account.promised = 2 * COST
-        await one.leases._lender.give_back(("assistant", MONTH))
+        await one.leases._grants.give_back(("assistant", MONTH))
         assert one.slices.available("assistant", MONTH) == 2 * COST
         account.promised = 0
 
@@ -270,7 +270,7 @@ async def test_of_budgets_that_are_long_over_nothing_stays_and_nothing_is_grante
         one.clock.moment += timedelta(hours=1)
         await until(lambda: one.clock.goes_on() and len(leases._accounts) == 1)
         assert [*leases._accounts] == slices.granted_keys() == [("key/0", day)], "one does"
-        assert len(leases._lender._granted) == 20
+        assert len(leases._grants._granted) == 20
         await leases.learn([(name, day) for name in keys])
         assert slices.granted_keys() == [("key/0", day)], "all of that was known"
         grown = "UPDATE budget_slice SET granted_usd = granted_usd + %s WHERE budget = 'key/2'"
@@ -280,15 +280,15 @@ async def test_of_budgets_that_are_long_over_nothing_stays_and_nothing_is_grante
         await leases.learn([(name, day) for name in keys])
         assert slices.available("key/2", day) == COST, "as much as a line of a batch brings, and no more"
         one.clock.moment += timedelta(days=9)
-        await until(lambda: one.clock.goes_on() and [*leases._lender._granted] == [("key/0", day)])
-        before = leases._lender._connection
+        await until(lambda: one.clock.goes_on() and [*leases._grants._granted] == [("key/0", day)])
+        before = leases._grants._connection
         with psycopg.connect(database.superuser, autocommit=True) as conn:
             disconnect(conn)
-        await until(lambda: leases.connected and leases._lender._connection is not before)
+        await until(lambda: leases.connected and leases._grants._connection is not before)
         assert slices.granted_keys() == [("key/0", day)], "that it is looked up brings nothing else of its day back"
         slices.settle(tokens[0], COST)
         await until(lambda: all(granted(database, name, day) == COST for name in keys))
-        await until(lambda: one.clock.goes_on() and not leases._lender._granted)
+        await until(lambda: one.clock.goes_on() and not leases._grants._granted)
         assert not leases._accounts and not slices.granted_keys()
         await leases.learn([(name, day) for name in keys])
         assert not slices.granted_keys(), "nothing comes back that was spent and given back"
@@ -408,7 +408,7 @@ async def test_what_was_used_of_grants_that_the_database_lost_is_booked_and_nobo
             first = granted(database, "assistant")
             assert await one.call(budget, 60 * COST, 20 * COST)
             assert await one.leases.acquire(token, [Charge(*key, 9 * COST)], [budget]) is None
-        await one.leases._lender.give_back(key)
+        await one.leases._grants.give_back(key)
         given_back = one.slices.released(*key)
         assert given_back >= 30 * COST
         with psycopg.connect(database.superuser) as conn:
@@ -446,7 +446,7 @@ async def test_a_server_that_may_not_write_any_more_is_left_for_the_one_that_may
     """After a failover a connection may stay with the one that was the first before."""
     budget = budget_of(1000 * COST)
     async with worker(database, tmp_path) as one:
-        connection = one.leases._lender._connection
+        connection = one.leases._grants._connection
         assert connection is not None
         await connection.execute("SET default_transaction_read_only = on")
         with patience():
@@ -695,7 +695,7 @@ async def test_a_grant_whose_answer_came_too_late_is_found_soon(
     async with worker(database, tmp_path) as one:
         with monkeypatch.context() as patch:
             patch.setattr(grant_store, "grant_budgets", late)
-            patch.setattr(lender, "_STATEMENT_S", 0.5)
+            patch.setattr(grant_connection, "_STATEMENT_S", 0.5)
             assert not await one.fill(budget)
             await until(lambda: not one.leases._accounts["assistant", MONTH].task)
         held = granted(database, "assistant")
@@ -717,9 +717,9 @@ async def test_what_came_is_known_where_it_is_not_told_who_has_what_did_not(
 
     monkeypatch.setattr(grant_store, "open_elsewhere", silent)
     async with worker(database, tmp_path) as one:
-        async with one.leases._lender.busy:
+        async with one.leases._grants.busy:
             with pytest.raises(TimeoutError):
-                await one.leases._lender.grant_budgets(asked)
+                await one.leases._grants.grant_budgets(asked)
         assert one.slices.available("key/0", MONTH) == granted(database, "key/0") == COST
 
 
@@ -732,7 +732,7 @@ async def test_what_is_being_given_back_of_a_limit_while_a_worker_stops_is_told(
         token, leases = (new_id().bytes, -1), one.leases
         with patience():
             assert await leases.acquire(token, [Charge(quota.name, TO_COME, 1)], [quota], 1) is None
-        async with leases._lender.busy:
+        async with leases._grants.busy:
             leases._start_giving((quota.name, TO_COME))
             await asyncio.sleep(0.05)  # it is taken out of the slice, and waits for the connection
             for task in leases._giving:
@@ -754,8 +754,8 @@ async def test_the_shipper_locks_no_budget_for_what_its_holder_told(database: Da
         untold = Release(new_id().bytes, *key, held // 4)
         for record in (told, untold):
             one.slices.release(*key, keep=one.slices.available(*key) - record.amount)
-        async with one.leases._lender.busy:
-            await grant_store.tell_releases(await one.leases._lender.connect(), one.epoch, [told])
+        async with one.leases._grants.busy:
+            await grant_store.tell_releases(await one.leases._grants.connect(), one.epoch, [told])
         before = granted(database, "assistant")
         with (
             psycopg.connect(database.urls["shipper"], autocommit=True) as shipper,
@@ -858,7 +858,7 @@ async def test_what_ends_for_many_at_once_is_given_back_in_few_messages(
         monkeypatch.setattr(grant_store, "tell_releases", told)
         one.clock.moment += timedelta(days=1)
         await until(lambda: not any(one.slices.available(name, day) for name in keys))
-        await until(lambda: not one.leases._lender.unconfirmed)
+        await until(lambda: not one.leases._grants.unconfirmed)
         together = [number for number in messages if number > 1]  # the first ones once more, one by one
         assert sum(together) == len(keys) and len(together) <= 8
     assert {granted(database, name, day) for name in keys} == {0}

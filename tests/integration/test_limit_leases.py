@@ -277,7 +277,7 @@ async def test_concurrent_calls_are_counted_anew_where_the_database_lost_some(
             first = granted(database, asked)
             for _ in range(5):
                 assert await one.take(asked, 4, 0)
-                await one.leases._lender.give_back(key)
+                await one.leases._grants.give_back(key)
             open_call = (new_id().bytes, -1)
             assert await one.leases.acquire(open_call, [Charge(*key, 2)], [asked], 1) is None
         assert one.counters.released(*key) > 4
@@ -293,7 +293,7 @@ async def test_concurrent_calls_are_counted_anew_where_the_database_lost_some(
         await until(lambda: one.leases.connected and two.leases.connected)
         with patience():
             assert await one.take(asked, 1, 0), "it goes on"
-        await one.leases._lender.give_back(key)
+        await one.leases._grants.give_back(key)
         assert granted(database, asked) == 2
         assert not await two.take(asked, 3, 0), "two are open"
         one.counters.settle_each(open_call, [0])
@@ -353,13 +353,13 @@ async def test_what_was_asked_before_a_limit_was_lowered_is_given_back_as_it_com
             slow.execute("SELECT 1 FROM limit_span WHERE name = %s FOR UPDATE", (much.name,))
             more = asyncio.create_task(one.take(much, 90_000, 90_000))
             await until(lambda: bool(one.leases._accounts[much.name, one.span(much)].waiters))
-            await until(one.leases._lender.busy.locked)
+            await until(one.leases._grants.busy.locked)
             one.leases.declare([], {(much.family, "day"): 1000}, 2)
         assert not await more
         await until(lambda: granted(database, much) <= 1000)
         assert one.counters.available(much.name, one.span(much)) <= 500
         one.leases.declare([], {(much.family, "day"): 100}, 3)
-        one.leases._lender._booked((much.name, one.span(much)), 7000)
+        one.leases._grants._booked((much.name, one.span(much)), 7000)
         assert one.counters.available(much.name, one.span(much)) <= 0, "a call may begin before anything else runs"
 
 
@@ -414,7 +414,7 @@ async def test_a_window_that_is_over_is_forgotten_and_the_next_one_is_fresh(
                 assert all([await one.take(asked, 1, 1) for _ in range(3)])
             assert not await one.take(asked, 1, 1)
         await until(lambda: (asked.name, before) not in one.counters.granted_keys())
-        one.leases._lender._booked((asked.name, before), 1)  # an answer that was on its way meanwhile
+        one.leases._grants._booked((asked.name, before), 1)  # an answer that was on its way meanwhile
         row(database, "UPDATE limit_span SET ends = now() - interval '2 hours' WHERE span = %s RETURNING 1", before)
         wall.at += timedelta(minutes=1)
         with patience():
@@ -429,7 +429,7 @@ async def test_a_window_that_ends_while_a_new_connection_looks_what_is_held_stay
     """Known anew it would be all there again, and what was used of it given back as idle."""
     asked, held = quota(TOKENS, 100), grant_store.held_limits
     async with worker(database, tmp_path, wall) as one:
-        lender = one.leases._lender
+        grants = one.leases._grants
         with patience():
             assert await one.take(asked, 10, 10)
 
@@ -442,10 +442,10 @@ async def test_a_window_that_ends_while_a_new_connection_looks_what_is_held_stay
             return found
 
         monkeypatch.setattr(grant_store, "held_limits", slow)
-        async with lender.busy:
-            assert lender._connection is not None
-            await lender._connection.close()
-            await lender.connect()
+        async with grants.busy:
+            assert grants._connection is not None
+            await grants._connection.close()
+            await grants.connect()
     assert granted(database, asked) >= 10
 
 

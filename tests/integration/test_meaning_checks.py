@@ -9,7 +9,7 @@ import psycopg
 from tests.integration.gates import until
 
 from groundplan.economics.semantic.regions import GIVE, Learned, Regions
-from groundplan.gateway.caching.meaning_checks import DAYS, Checks
+from groundplan.gateway.caching.semantic_checks import DAYS, Checks
 from groundplan.testing.database import Database
 
 TERMS = ("support", "2 0.01 3.5")

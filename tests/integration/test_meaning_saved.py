@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from groundplan.api.cost import semantic_savings
 from groundplan.core.database import connect
-from groundplan.gateway.caching.meaning_tally import Tally
+from groundplan.gateway.caching.semantic_counts import SemanticCounts
 from groundplan.testing.clock import ManualClock
 from groundplan.testing.database import Database
 
@@ -12,7 +12,7 @@ CLOCK = ManualClock()
 
 
 async def test_counts_of_workers_add_up_and_are_told_net(database: Database) -> None:
-    one, other = (Tally(database.urls["gateway"], CLOCK) for _ in range(2))
+    one, other = (SemanticCounts(database.urls["gateway"], CLOCK) for _ in range(2))
     one.looked("support", 3_000_000)
     one.looked("support", 600_000)
     one.given("support", 40 * 10**9)
@@ -32,7 +32,7 @@ async def test_counts_of_workers_add_up_and_are_told_net(database: Database) -> 
 
 
 async def test_what_cannot_be_written_waits(database: Database) -> None:
-    tally = Tally("postgresql://nobody@127.0.0.1:9/none", CLOCK)
+    tally = SemanticCounts("postgresql://nobody@127.0.0.1:9/none", CLOCK)
     tally.checked("support", wrong=False)
     await tally.flush()
     tally._url = database.urls["gateway"]

@@ -75,7 +75,7 @@ class Fixed:
 
 @dataclass
 class Closed:
-    """A lender that lends nothing more."""
+    """A grants that lends nothing more."""
 
     asked: list[str] = field(default_factory=list)
     connected: bool = True
@@ -108,7 +108,7 @@ class Rig:
     gateway: Gateway
     port: int
     models: dict[str, ScriptedModel]
-    lender: Closed
+    grants: Closed
     server: Server
     upstreams: dict[str, Server]
 
@@ -252,19 +252,19 @@ async def call_rig(
         }
         # by a thread: what the kernel offers is as quick, and takes 30 ms to be taken down
         journal = Journal.open(home.journal / str(epoch), epoch, loop, 1 << 20, ThreadSync(loop))
-        slices, clock, lender = Slices(), ManualClock(), Closed()
+        slices, clock, grants = Slices(), ManualClock(), Closed()
         slices.grant("all", "total", limit)
         live = Fixed(Policy(1, keys, {}, frozenset(), frozenset()), catalog)
         answers = Answers(home.journal, epoch, clock.now().timestamp())
         answers.open(Holder(1, bytes(32)))
-        gateway = Gateway(epoch, loop, clock, journal, slices, lender, live, Targets(home, loop), answers)
+        gateway = Gateway(epoch, loop, clock, journal, slices, grants, live, Targets(home, loop), answers)
         server = Server(Pipeline(gateway).handle, messages_errors.of_refusal, loop)
         listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
         port = listener.sockets[0].getsockname()[1]
         models = {name: model for name, (model, _, _) in started.items()}
         servers = {name: one for name, (_, one, _) in started.items()}
         try:
-            yield Rig(gateway, port, models, lender, server, servers)
+            yield Rig(gateway, port, models, grants, server, servers)
         finally:
             await close(listener, server, busy=lambda: gateway.running or gateway.background)
             await journal.close()

@@ -93,7 +93,7 @@ async def test_a_line_asks_for_its_budgets_as_they_are_declared_when_it_is_made(
             rig.slices.grant("all", "total", charges[0].amount)
             return rig.slices.reserve(token, charges)
 
-        rig.lender.acquire = acquire  # type: ignore[method-assign]
+        rig.grants.acquire = acquire  # type: ignore[method-assign]
 
         def begun() -> None:
             live.catalog = index(msgspec.structs.replace(first, number=2, budgets=lower))
@@ -103,7 +103,7 @@ async def test_a_line_asks_for_its_budgets_as_they_are_declared_when_it_is_made(
 
 
 class Late(Closed):
-    """A lender that has something the second time; it knows why it had nothing at first."""
+    """A grants that has something the second time; it knows why it had nothing at first."""
 
     def __init__(self, rig: Rig, *, told: bool, held: int) -> None:
         super().__init__()
@@ -132,10 +132,10 @@ class Late(Closed):
 async def test_a_line_waits_for_its_money_where_that_helps(tmp_path: Path, told: bool, held: int, status: int) -> None:
     async with call_rig(tmp_path, ["one"]) as rig:
         rig.slices.release("all", "total")
-        rig.gateway.leases = rig.lender = Late(rig, told=told, held=held)
+        rig.gateway.leases = rig.grants = Late(rig, told=told, held=held)
         answer = await made(rig)
         assert answer.status == status, answer.body
-        assert (len(rig.lender.asked), rig.models["one"].counted) == ((2, 1) if status == 200 else (1, 0))
+        assert (len(rig.grants.asked), rig.models["one"].counted) == ((2, 1) if status == 200 else (1, 0))
 
 
 async def test_a_line_that_nothing_was_found_for_asks_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

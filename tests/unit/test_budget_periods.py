@@ -57,7 +57,7 @@ async def daily(folder: Path, seconds: float = 0.2, budget: Budget = DAILY, **se
         clock.set_now(LAST)
         plan = rig.plan("assistant")
         live.catalog.plans["assistant"] = replace(plan, budgets=(budget, *plan.budgets))
-        rig.gateway.leases = rig.lender = OfADay(clock, seconds)
+        rig.gateway.leases = rig.grants = OfADay(clock, seconds)
         yield rig
 
 
@@ -69,7 +69,7 @@ async def test_a_call_that_waits_over_midnight_is_of_the_new_day(tmp_path: Path)
     async with daily(tmp_path) as rig:
         rig.slices.grant("daily", NEW, LIMIT)
         reply = await rig.chat()
-        assert (reply.status, rig.lender.asked) == (200, ["daily"]), reply.body
+        assert (reply.status, rig.grants.asked) == (200, ["daily"]), reply.body
         assert spent(rig, OLD) == 0 < spent(rig, NEW)
         assert rig.slices.open_count == 0
         made = [each for each in await rig.records() if isinstance(each, Reservation)]
@@ -85,14 +85,14 @@ async def test_a_day_that_has_ended_is_no_reason(tmp_path: Path) -> None:
         assert (reply.status, reply.code, error["budget"]) == (429, "budget_exhausted", "daily")
         assert error["frees_at"] == "2026-11-27T00:00:00+00:00"
         assert "retry-after" not in reply.headers, "clients for .NET would wait for it"
-        assert len(rig.lender.asked) == 2 and rig.slices.open_count == 0
+        assert len(rig.grants.asked) == 2 and rig.slices.open_count == 0
 
 
 async def test_a_day_that_goes_on_is_asked_once(tmp_path: Path) -> None:
     async with daily(tmp_path, seconds=0.01) as rig:
         reply = await rig.chat()
         assert reply.json["error"]["frees_at"] == "2026-11-26T00:00:00+00:00"
-        assert (len(rig.lender.asked), reply.headers["retry-after"]) == (1, "1")
+        assert (len(rig.grants.asked), reply.headers["retry-after"]) == (1, "1")
 
 
 async def test_a_day_of_a_time_zone_ends_there(tmp_path: Path) -> None:

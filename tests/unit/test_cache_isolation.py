@@ -18,7 +18,7 @@ from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.caching.answer_cache import SHARE, AnswerCache
 from groundplan.gateway.caching.cache_key import request_digest, terms_of
 from groundplan.gateway.caching.entry import OVERHEAD_BYTES, Entry
-from groundplan.gateway.caching.recast import CHAT_RECAST
+from groundplan.gateway.caching.replay_forms import CHAT_REPLAY_FORMS
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.policy.catalog import Plan, index
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
@@ -92,7 +92,7 @@ class Asked:
         policy = Policy(
             1, {}, {}, frozenset(PEOPLE), frozenset(), {self.workload: self.cleared}, groups=dict(self.groups)
         )
-        return request_digest(exchange, CHAT_RECAST.irrelevant, terms_of(plan), policy)
+        return request_digest(exchange, CHAT_REPLAY_FORMS.irrelevant, terms_of(plan), policy)
 
 
 asked = st.builds(
@@ -146,7 +146,7 @@ values = st.recursive(
 @settings(deadline=None)
 @given(extra=st.dictionaries(st.text(min_size=1), values, max_size=3), more=values, name=st.text(min_size=1))
 def test_any_other_field_counts(extra: dict[str, Any], more: Any, name: str) -> None:
-    known = {"model", "messages", *CHAT_RECAST.irrelevant}
+    known = {"model", "messages", *CHAT_REPLAY_FORMS.irrelevant}
     fields = {key: value for key, value in extra.items() if key not in known}
     if name in known or (name in fields and fields[name] == more):
         return
@@ -158,7 +158,7 @@ def test_any_other_field_counts(extra: dict[str, Any], more: Any, name: str) -> 
         exchange.ask = read(b'{"model": "auto", "messages": [{"role": "user", "content": "x"}]}')
         exchange.workload = declared
         policy = Policy(1, {}, {}, frozenset(), frozenset())
-        return request_digest(exchange, CHAT_RECAST.irrelevant, b"", policy)
+        return request_digest(exchange, CHAT_REPLAY_FORMS.irrelevant, b"", policy)
 
     first = of(fields)
     assert first is None or first != of({**fields, name: more})
@@ -346,16 +346,18 @@ def answers(draw: st.DrawFn) -> dict[str, Any]:
 
 @given(answer=answers())
 def test_a_whole_answer_as_a_stream_and_back_says_the_same(answer: dict[str, Any]) -> None:
-    events = CHAT_RECAST.events(msgspec.json.encode(answer))
+    events = CHAT_REPLAY_FORMS.events(msgspec.json.encode(answer))
     assert events is not None and events[-1] == b"[DONE]"
-    back = CHAT_RECAST.whole(events)
+    back = CHAT_REPLAY_FORMS.whole(events)
     assert back is not None
     for choice in answer["choices"]:
         for call in choice["message"].get("tool_calls", []):
             call["id"] = call["id"] or None
     assert json.loads(back) == answer
-    assert CHAT_RECAST.good_events(events, len(answer["choices"])) and CHAT_RECAST.good(back, len(answer["choices"]))
-    assert not CHAT_RECAST.good_events(events, len(answer["choices"]) + 1)
+    assert CHAT_REPLAY_FORMS.good_events(events, len(answer["choices"])) and CHAT_REPLAY_FORMS.good(
+        back, len(answer["choices"])
+    )
+    assert not CHAT_REPLAY_FORMS.good_events(events, len(answer["choices"]) + 1)
 
 
 @given(answer=answers(), field=st.sampled_from(["top", "choice", "message"]), value=values)
@@ -363,7 +365,7 @@ def test_what_is_not_known_is_never_lost(answer: dict[str, Any], field: str, val
     choice = answer["choices"][0]
     place = {"top": answer, "choice": choice, "message": choice["message"]}[field]
     place["new_field"] = value
-    events = CHAT_RECAST.events(msgspec.json.encode(answer))
+    events = CHAT_REPLAY_FORMS.events(msgspec.json.encode(answer))
     assert (events is None) == (value not in (None, [], {}))
 
 
@@ -374,8 +376,8 @@ def test_pieces_of_a_stream_are_joined_and_rubbish_is_refused(parts: list[str], 
     ]
     end = {"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 1}}
     events = [*map(msgspec.json.encode, [*chunks, end]), b"[DONE]"]
-    whole = CHAT_RECAST.whole(events)
+    whole = CHAT_REPLAY_FORMS.whole(events)
     assert whole is not None
     assert json.loads(whole)["choices"][0]["message"]["content"] == "".join(parts)
-    assert CHAT_RECAST.whole([odd]) is None and CHAT_RECAST.events(odd) is None
-    assert not CHAT_RECAST.good(odd, 1) and not CHAT_RECAST.good_events([odd], 1)
+    assert CHAT_REPLAY_FORMS.whole([odd]) is None and CHAT_REPLAY_FORMS.events(odd) is None
+    assert not CHAT_REPLAY_FORMS.good(odd, 1) and not CHAT_REPLAY_FORMS.good_events([odd], 1)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.integration.gateway_stack import Reply
 from tests.unit.call_rig import BOUND, Rig, call_rig, rule, until
 from tests.unit.raw_upstream import chunk
-from tests.unit.test_prices_begun import DATED, MIDNIGHT
+from tests.unit.test_dated_prices_begun import DATED, MIDNIGHT
 
 from groundplan.blueprint.model import Cache, Guardrails, Keep, Limit, Rates, Semantic
 from groundplan.core.home import Home
@@ -26,7 +26,13 @@ from groundplan.economics import price
 from groundplan.gateway.budgets.periods import current
 from groundplan.gateway.caching.cache_link import AnswerLink, Parcel, take_in
 from groundplan.gateway.caching.entry import Entry
-from groundplan.gateway.caching.recast import CHAT_RECAST, COMPLETIONS_RECAST, MESSAGES_RECAST, Recast
+from groundplan.gateway.caching.replay_forms import (
+    CHAT_RECAST,
+    CHAT_REPLAY_FORMS,
+    COMPLETIONS_RECAST,
+    MESSAGES_RECAST,
+    Recast,
+)
 from groundplan.gateway.call.delivery.to_client import send_stream
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.policy.catalog import index
@@ -169,11 +175,11 @@ def test_calls_that_bear_the_same_number_are_not_made_one() -> None:
         return chunk({"tool_calls": [call]})
 
     end = chunk({}, "tool_calls", usage={"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2})
-    made = CHAT_RECAST.whole([piece("c1", "{"), piece(None, "}"), piece("c1", ""), end])
+    made = CHAT_REPLAY_FORMS.whole([piece("c1", "{"), piece(None, "}"), piece("c1", ""), end])
     assert made is not None
     (call,) = json.loads(made)["choices"][0]["message"]["tool_calls"]
     assert (call["id"], call["function"]["arguments"]) == ("c1", "{}")
-    assert CHAT_RECAST.whole([piece("c1", "{}"), piece("c2", "{}"), end]) is None
+    assert CHAT_REPLAY_FORMS.whole([piece("c1", "{}"), piece("c2", "{}"), end]) is None
 
 
 USED = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
@@ -270,14 +276,14 @@ async def test_calls_that_lack_the_same_budget_or_limit_are_told_so_together(tmp
         others = asyncio.Barrier(3)
 
         async def acquire(token: Any, charges: Any, declared: Any, blueprint: int = 0) -> Any:
-            if not rig.lender.asked:
-                rig.lender.asked.append(charges[0].budget)
+            if not rig.grants.asked:
+                rig.grants.asked.append(charges[0].budget)
                 await until(lambda: rig.gateway.running == 4)
             else:
                 await asyncio.wait_for(others.wait(), 5)  # who asks alone waits in vain
             return charges[0]
 
-        rig.lender.acquire = acquire
+        rig.grants.acquire = acquire
         replies = await asyncio.gather(*(rig.chat() for _ in range(4)))
         assert [reply.status for reply in replies] == [429] * 4 and counted(rig) == 0
 
@@ -604,7 +610,7 @@ async def test_a_hit_counts_as_a_request_and_uses_no_tokens(tmp_path: Path) -> N
                 counters.grant(charge.budget, charge.period, charge.amount)
             return counters.reserve(token, charges)
 
-        rig.lender.acquire = lend
+        rig.grants.acquire = lend
         assert (await rig.chat()).json["groundplan"]["cache"] == "none", "it was cleared while its limit was waited for"
         assert (counters.spent(names["requests"], periods["requests"]), counters.open_count) == (4, 0)
 

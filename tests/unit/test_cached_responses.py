@@ -13,7 +13,7 @@ from tests.integration.gateway_stack import Reply, parse
 from tests.unit.call_rig import Rig, call_rig, until
 
 from groundplan.blueprint.model import Cache, Keep
-from groundplan.gateway.caching.recast import COMPLETIONS_RECAST, RESPONSES_RECAST
+from groundplan.gateway.caching.replay_forms import COMPLETIONS_REPLAY_FORMS, RESPONSES_REPLAY_FORMS
 
 CACHE = Cache(seconds=60, max_bytes=1 << 20, scope="workload")
 RESPONSES, COMPLETIONS = "/v1/responses", "/v1/completions"
@@ -114,14 +114,16 @@ async def test_completions_are_given_again(tmp_path: Path) -> None:
 def test_a_stream_of_an_upstreams_own_is_also_a_whole_answer() -> None:
     whole = {"id": "resp_1", "status": "completed", "output": []}
     events = [json.dumps({"type": f"response.{kind}", "response": whole}).encode() for kind in ("created", "completed")]
-    assert RESPONSES_RECAST.good_events(events, 1) and not RESPONSES_RECAST.good_events(events[:1], 1)
-    found = RESPONSES_RECAST.whole(events)
+    assert RESPONSES_REPLAY_FORMS.good_events(events, 1) and not RESPONSES_REPLAY_FORMS.good_events(events[:1], 1)
+    found = RESPONSES_REPLAY_FORMS.whole(events)
     assert found is not None and msgspec.json.decode(found) == whole
-    assert RESPONSES_RECAST.whole(events[:1]) is RESPONSES_RECAST.whole([b"x"]) is None
+    assert RESPONSES_REPLAY_FORMS.whole(events[:1]) is RESPONSES_REPLAY_FORMS.whole([b"x"]) is None
     cut = events[1].replace(b'"status": "completed"', b'"status": "incomplete"')  # as vLLM ends what was cut
-    assert not RESPONSES_RECAST.good_events([events[0], cut], 1)
-    assert not RESPONSES_RECAST.good(b'{"status":"incomplete"}', 1) and not RESPONSES_RECAST.good(b"[", 1)
-    assert not COMPLETIONS_RECAST.good(b'{"choices":[]}', 1) and not COMPLETIONS_RECAST.good_events([b"x"], 1)
+    assert not RESPONSES_REPLAY_FORMS.good_events([events[0], cut], 1)
+    assert not RESPONSES_REPLAY_FORMS.good(b'{"status":"incomplete"}', 1) and not RESPONSES_REPLAY_FORMS.good(b"[", 1)
+    assert not COMPLETIONS_REPLAY_FORMS.good(b'{"choices":[]}', 1) and not COMPLETIONS_REPLAY_FORMS.good_events(
+        [b"x"], 1
+    )
 
 
 @pytest.mark.parametrize("instructions", [None, "Be brief."])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.core.errors import Denied
-from groundplan.gateway.policy.address import check_network, client_address, networks
+from groundplan.gateway.policy.client_address import check_network, client_address, networks
 
 PROXIES = networks(["10.0.0.0/8", "2001:db8::/32"])
 

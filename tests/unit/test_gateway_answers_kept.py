@@ -26,7 +26,7 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.caching import idempotency
 from groundplan.gateway.caching.idempotency import ENTRY_BYTES, MEMORY_BYTES, MEMORY_SECONDS, Answers, Holder, Kept
 from groundplan.gateway.caching.sharing import AnswerDesk, fetch
-from groundplan.gateway.caching.used_keys import DAY_SECONDS
+from groundplan.gateway.caching.used_idempotency_keys import DAY_SECONDS
 from groundplan.gateway.upstream.health import Health
 
 ONE, TWO, BODY = b"1" * 32, b"2" * 32, b"b" * 32

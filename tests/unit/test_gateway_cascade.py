@@ -20,8 +20,8 @@ from groundplan.economics.routing.decide import agree
 from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.journal.recovery import fold
-from groundplan.gateway.policy.address import networks
 from groundplan.gateway.policy.catalog import index
+from groundplan.gateway.policy.client_address import networks
 from groundplan.ledger.model import Finish, Reservation, Settlement
 
 SCHEMA = json.dumps({"type": "object", "required": ["ok"]})

@@ -30,13 +30,13 @@ from groundplan.economics.experiment.verdict import CANDIDATE, CONTROL
 from groundplan.economics.replay import pairwise
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.experiments import beside
+from groundplan.gateway.experiments import shadow_call
 from groundplan.gateway.experiments.assign import asker, assign, told
 from groundplan.gateway.experiments.compare import compare, text_of
 from groundplan.gateway.experiments.pairs import Pair, Pairs
 from groundplan.gateway.experiments.replays import PURPOSE, replayed
+from groundplan.gateway.experiments.shadow import Shadows
 from groundplan.gateway.experiments.trial import Mark
-from groundplan.gateway.experiments.trials import Trials
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.journal.recovery import fold
@@ -59,7 +59,7 @@ async def trying(folder: Path, experiment: Experiment, **more: Any) -> AsyncIter
     """A worker that tries `experiment`, and the facts about answers that wait in it."""
     async with call_rig(folder, more.pop("names", ("one", "two")), **more) as rig:
         pairs = Pairs("")
-        rig.gateway.trials = Trials(rig.gateway, pairs)
+        rig.gateway.shadows = Shadows(rig.gateway, pairs)
         live = rig.gateway.live
         assert isinstance(live, Fixed)
         live.policy = dataclasses.replace(live.policy, experiments={experiment.workload: experiment})
@@ -140,8 +140,8 @@ async def test_a_second_answer_needs_room_in_every_budget(tmp_path: Path) -> Non
             await rest(rig)
         assert not pairs.waiting
         assert rig.models["two"].counted == 0
-        assert isinstance(rig.gateway.trials, Trials) and rig.gateway.trials.missed == 3
-        assert len(rig.lender.asked) == 1, "it asks again only after a while"
+        assert isinstance(rig.gateway.shadows, Shadows) and rig.gateway.shadows.missed == 3
+        assert len(rig.grants.asked) == 1, "it asks again only after a while"
         await books(rig)
 
 
@@ -245,15 +245,15 @@ async def test_few_second_answers_are_made_while_their_judge_is_away(tmp_path: P
             await rig.chat()
             await rest(rig)
         assert len(pairs.waiting) == rig.models["two"].counted == 2
-        trials = rig.gateway.trials
-        assert isinstance(trials, Trials) and trials.missed == 4
+        trials = rig.gateway.shadows
+        assert isinstance(trials, Shadows) and trials.missed == 4
 
 
 async def test_a_judge_that_cannot_be_paid_says_why_it_said_nothing(tmp_path: Path) -> None:
     poor = tried(judge="three", budget=0)
     async with trying(tmp_path, poor, names=("one", "two", "three")) as (rig, _):
         mark = Mark(poor.id, poor.name, CANDIDATE, of="c1")
-        what = beside.Beside(poor, beside.JUDGE, mark, beside.budget_of(poor), bare=True)
+        what = shadow_call.ShadowPurpose(poor, shadow_call.JUDGE, mark, shadow_call.budget_of(poor), bare=True)
         line = next(each for each in rig.request().split(b"\r\n") if each.lower().startswith(b"authorization:"))
         headers = {b"authorization": line.partition(b":")[2].strip()}
         found = await compare(rig.gateway, headers, "a question", "one answer", "another", what)

@@ -10,8 +10,8 @@ import pytest
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.clock import SystemClock
 from groundplan.core.errors import Unavailable
-from groundplan.gateway.caching.meaning_checks import Checks
-from groundplan.gateway.caching.meaning_tally import Tally
+from groundplan.gateway.caching.semantic_checks import Checks
+from groundplan.gateway.caching.semantic_counts import SemanticCounts
 from groundplan.gateway.call.model_versions import ModelVersions
 from groundplan.gateway.guard.counts import Counts
 from groundplan.gateway.write_behind import WriteBehindQueue
@@ -46,7 +46,12 @@ async def test_what_waits_is_logged_once_for_as_long_as_it_waits(caplog: pytest.
 
 async def test_so_is_what_each_part_of_a_worker_has_for_postgresql(caplog: pytest.LogCaptureFixture) -> None:
     clock = SystemClock()
-    counts, tally, checks, reported = Counts(NOBODY, clock), Tally(NOBODY, clock), Checks(NOBODY), ModelVersions(NOBODY)
+    counts, tally, checks, reported = (
+        Counts(NOBODY, clock),
+        SemanticCounts(NOBODY, clock),
+        Checks(NOBODY),
+        ModelVersions(NOBODY),
+    )
     counts.add(uuid4(), "assistant", {("input", "secrets", "blocked"): 1}, shadow=False)
     tally.looked("assistant", 5)
     place = Deployment(

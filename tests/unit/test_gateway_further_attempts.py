@@ -299,7 +299,7 @@ async def test_who_waited_for_the_first_with_its_key_has_what_is_left_of_its_dea
             rig.gateway.counters.grant("concurrent/slots", "now", 1)
             return charges[0]
 
-        rig.lender.acquire = acquire  # type: ignore[method-assign]
+        rig.grants.acquire = acquire  # type: ignore[method-assign]
         rig.play("one", latency_ms=1000)
         data = rig.request().replace(b"connection: close", b"idempotency-key: once\r\nconnection: close")
 
@@ -492,7 +492,7 @@ async def test_a_call_whose_time_went_by_before_anybody_was_asked_is_told_so(tmp
             rig.slices.grant("all", "total", 10 * BOUND)
             assert rig.slices.reserve(token, charges) is None
 
-        rig.lender.acquire = acquire  # type: ignore[method-assign, assignment]
+        rig.grants.acquire = acquire  # type: ignore[method-assign, assignment]
         reply = await rig.chat()
         assert (reply.status, reply.code) == (503, "upstream_failed") and rig.models["one"].counted == 0
         assert "its deadline was over" in reply.json["error"]["message"]

@@ -363,7 +363,7 @@ async def test_a_hedge_without_budget_is_not_sent(tmp_path: Path) -> None:
     async with call_rig(tmp_path, workloads=HEDGED, limit=BOUND + BOUND // 2) as rig:
         rig.play("one", latency_ms=200)
         assert (await answer(rig, stream=False))["deployment"] == "one"
-        assert rig.models["two"].counted == 0 and rig.lender.asked == []
+        assert rig.models["two"].counted == 0 and rig.grants.asked == []
         records = await rig.records()
         assert [r.attempt for r in records if isinstance(r, Reservation)] == [0]
 

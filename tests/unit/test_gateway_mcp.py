@@ -26,7 +26,7 @@ from groundplan.gateway.call.pipeline import Pipeline
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.mcp import endpoint, servers, wire
 from groundplan.gateway.mcp.endpoint import McpApi
-from groundplan.gateway.mcp.offered import RESOURCES, Looker, offers, plain
+from groundplan.gateway.mcp.resources import RESOURCES, Looker, offers, plain
 from groundplan.gateway.policy.gate import gate_of
 from groundplan.gateway.upstream.room import Share
 from groundplan.knowledge.retrieval.wire import Where

@@ -49,7 +49,7 @@ class Rig:
     port: int
     one: ScriptedModel
     two: ScriptedModel
-    lender: Closed
+    grants: Closed
     live: Fixed
 
     async def chat(self, **more: Any) -> Reply:
@@ -94,14 +94,14 @@ async def made(
     catalog = index(blueprint(1, places, [workload("assistant", ["one", "two"])]))
     entry = KeyEntry(str(new_id()), "assistant", "", False, False, None)
     policy = Policy(1, {hashlib.sha256(KEY.encode()).digest(): entry}, {}, frozenset(), frozenset())
-    slices, clock, lender, live = Slices(), ManualClock(), Closed(), Fixed(policy, catalog)
+    slices, clock, grants, live = Slices(), ManualClock(), Closed(), Fixed(policy, catalog)
     slices.grant("all", "total", LIMIT)
     answers = Answers(home.journal, epoch, clock.now().timestamp())
     answers.open(Holder(1, bytes(32)))
-    gateway = Gateway(epoch, loop, clock, journal, slices, lender, live, Targets(home, loop), answers)
+    gateway = Gateway(epoch, loop, clock, journal, slices, grants, live, Targets(home, loop), answers)
     server = Server(Pipeline(gateway).handle, of_refusal, loop)
     listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
-    yield gateway, listener.sockets[0].getsockname()[1], lender, live
+    yield gateway, listener.sockets[0].getsockname()[1], grants, live
     await close(listener, server, busy=lambda: gateway.running or gateway.background)
     await journal.close()
     gateway.targets.close()
@@ -112,8 +112,8 @@ async def made(
 async def rig(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
     more = getattr(request, "param", {})
     async with scripted("one") as (one, port_one), scripted("two") as (two, port_two):
-        async with made(tmp_path, more.pop("port", port_one), port_two, more) as (gateway, port, lender, live):
-            yield Rig(gateway, port, one, two, lender, live)
+        async with made(tmp_path, more.pop("port", port_one), port_two, more) as (gateway, port, grants, live):
+            yield Rig(gateway, port, one, two, grants, live)
 
 
 def kinds(records: list[Any]) -> list[str]:
@@ -222,7 +222,7 @@ async def test_a_client_that_goes_away_is_billed_at_the_bound_unless_its_provide
 async def test_an_empty_slice_refuses_before_anything_is_written_or_sent(rig: Rig) -> None:
     rig.slices.release("all", "total", keep=BOUND - 1)
     reply = await rig.chat()
-    assert (reply.status, reply.code, rig.lender.asked) == (429, "budget_exhausted", ["all"])
+    assert (reply.status, reply.code, rig.grants.asked) == (429, "budget_exhausted", ["all"])
     assert reply.headers["x-should-retry"] == "false"
     assert rig.one.counted == 0 and rig.slices.open_count == 0
     (finish,) = await rig.records()
@@ -267,7 +267,7 @@ async def test_a_deployment_is_not_called_failed_that_was_not_asked(
 
 
 async def test_a_budget_that_cannot_be_asked_for_is_not_called_exhausted(rig: Rig) -> None:
-    rig.lender.connected = False
+    rig.grants.connected = False
     rig.slices.release("all", "total", keep=BOUND - 1)
     reply = await rig.chat()
     assert (reply.status, reply.code) == (503, "budget_unreachable")

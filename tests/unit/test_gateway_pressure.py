@@ -267,7 +267,7 @@ async def test_no_more_run_at_a_deployment_than_may_while_a_limit_is_waited_for(
                 counters.grant(charge.budget, charge.period, charge.amount)
             return counters.reserve(token, charges)
 
-        rig.lender.acquire = acquire  # type: ignore[method-assign]
+        rig.grants.acquire = acquire  # type: ignore[method-assign]
         one = rig.hold("one")
         calls = [asyncio.ensure_future(rig.chat()) for _ in range(6)]
         await until(lambda: rig.gateway.running == 6)
@@ -460,7 +460,7 @@ async def test_a_client_that_leaves_before_its_conversation_begins_holds_nothing
         async def acquire(*_: Any) -> None:
             await never.wait()
 
-        rig.lender.acquire = acquire  # type: ignore[method-assign, assignment]
+        rig.grants.acquire = acquire  # type: ignore[method-assign, assignment]
         request = Request(0.0)
         request.method, request.target = b"GET", b"/v1/realtime?model=auto"
         request.headers = {b"authorization": b"Bearer assistant"}

@@ -42,21 +42,21 @@ async def test_a_call_above_the_whole_limit_is_told_no_time_and_not_to_try_again
 ) -> None:
     """Whether PostgreSQL can be asked makes no difference: it has never so much to give."""
     async with call_rig(tmp_path, ["one"], limits=[limit(kind, most, covers)]) as rig:
-        rig.lender.connected = connected
+        rig.grants.connected = connected
         reply = await rig.chat()
         error = reply.json["error"]
         assert (reply.status, reply.code, error["limit"]) == (429, "rate_limit_exceeded", "few")
         assert "retry-after" not in reply.headers and "frees_at" not in error
         assert reply.headers["x-should-retry"] == "false"
         assert "fewer tokens or raise the limit" in error["hint"] and str(error["needed"]) in error["hint"]
-        assert rig.lender.asked == [], "nobody waits for what cannot be given"
+        assert rig.grants.asked == [], "nobody waits for what cannot be given"
         assert rig.models["one"].counted == 0 and rig.gateway.counters.open_count == 0
         await rig.books()
 
 
 async def test_where_waiting_helps_the_time_is_told(tmp_path: Path) -> None:
     async with call_rig(tmp_path, ["one"], limits=[limit("cost", BOUND)]) as rig:
-        reply = await rig.chat()  # the lender lends nothing
+        reply = await rig.chat()  # the grants lends nothing
         error = reply.json["error"]
         assert (reply.status, reply.code) == (429, "rate_limit_exceeded")
         span = current("day", "", "UTC", rig.gateway.clock.seconds())
@@ -128,7 +128,7 @@ async def test_nothing_is_left_of_a_refused_call(tmp_path: Path, asked: dict[str
 
 
 class Untold(Closed):
-    """A lender that heard nothing of PostgreSQL."""
+    """A grants that heard nothing of PostgreSQL."""
 
     def told_empty(self, name: str, period: str) -> bool:  # noqa: ARG002 -- the protocol's signature
         return False
@@ -140,7 +140,7 @@ async def test_a_budget_of_which_nothing_was_heard_is_not_called_used_up(
 ) -> None:
     async with call_rig(tmp_path, ["one"]) as rig:
         rig.slices.release("all", "total")
-        rig.gateway.leases = rig.lender = Untold(connected=connected)
+        rig.gateway.leases = rig.grants = Untold(connected=connected)
         reply = await rig.chat()
         assert (reply.status, reply.code, reply.headers["retry-after"]) == (503, "budget_unreachable", str(after))
         assert hint in reply.json["error"]["hint"]

@@ -181,14 +181,14 @@ async def test_of_two_that_are_short_the_older_one_is_served_first_and_nobody_by
     async def tells(_: Key) -> None:
         done.append("tells")
 
-    lender: Any = SimpleNamespace(give_back=gives, tell_open=tells, noted=nullcontext)
+    grants: Any = SimpleNamespace(give_back=gives, tell_open=tells, noted=nullcontext)
 
     async def heard(by: UUID, of: UUID, *, waits: bool) -> tuple[list[str], bool]:
         """What one does that hears that another one is short; whether it goes on with that."""
         account, tasks = Account(BUDGET, 1), list[asyncio.Task[None]]()
         account.waiters += [(1, asyncio.get_running_loop().create_future())] if waits else []
         listening = recalls.Recalls(
-            "", by, lender, {KEY: account}, watch=lambda _: None,
+            "", by, grants, {KEY: account}, watch=lambda _: None,
             start=lambda work: tasks.append(asyncio.create_task(work)),
         )  # fmt: skip
         done.clear()
@@ -215,26 +215,26 @@ async def test_postgresql_hears_of_nothing_that_is_given_back_before_the_disk_ha
         told.extend((each.budget, each.period) for each in records)
 
     async with alone(tmp_path) as one:
-        lender = one.leases._lender
+        grants = one.leases._grants
         monkeypatch.setattr(Journal, "durable", lambda *_, **__: None if on_disk.done() else on_disk)
-        monkeypatch.setattr(lender, "connect", connected)
+        monkeypatch.setattr(grants, "connect", connected)
         monkeypatch.setattr(grant_store, "tell_releases", tell)
         one.free()
-        giving = asyncio.create_task(lender.give_back(KEY))
+        giving = asyncio.create_task(grants.give_back(KEY))
         await turns()
-        assert not told and one.slices.available(*KEY) == 0 and lender.untold() == {KEY}
+        assert not told and one.slices.available(*KEY) == 0 and grants.untold() == {KEY}
         if by == "a tick meanwhile":
-            async with lender.busy:
-                ticking = asyncio.create_task(lender.tell_releases())
+            async with grants.busy:
+                ticking = asyncio.create_task(grants.tell_releases())
                 await turns()
                 assert not told
                 on_disk.set_result(None)
                 await ticking
-            assert told == [KEY] and not lender.unconfirmed
+            assert told == [KEY] and not grants.unconfirmed
         else:
             on_disk.set_result(None)
         await giving
-        assert told == [KEY] and not lender.unconfirmed
+        assert told == [KEY] and not grants.unconfirmed
 
 
 async def test_what_is_given_back_of_a_limit_while_that_is_told_is_told_too(
@@ -242,21 +242,21 @@ async def test_what_is_given_back_of_a_limit_while_that_is_told_is_told_too(
 ) -> None:
     key, told = ("requests/few", "2026-01-01"), list[int]()
     async with alone(tmp_path) as one:
-        lender, counters = one.leases._lender, one.leases._counters
+        grants, counters = one.leases._grants, one.leases._counters
 
         async def connected() -> None:
             return None
 
         async def tell(_connection: object, _epoch: UUID, totals: dict[Key, int]) -> None:
             told.append(totals[key])
-            lender._let_go(key, 0)
+            grants._let_go(key, 0)
 
-        monkeypatch.setattr(lender, "connect", connected)
+        monkeypatch.setattr(grants, "connect", connected)
         monkeypatch.setattr(grant_store, "tell_returns", tell)
         counters.grant(*key, 2)
-        lender._let_go(key, 1)
+        grants._let_go(key, 1)
         for _ in range(3):
-            await lender.tell_releases()
+            await grants.tell_releases()
         assert told == [1, 2]
 
 
@@ -341,7 +341,7 @@ async def test_what_came_by_another_way_is_given_back_where_all_hold_more_than_i
 
     async with alone(tmp_path) as one:
         one.leases.declare(declared, {}, 1)
-        one.leases._lender.learn = learn  # type: ignore[method-assign, assignment]
+        one.leases._grants.learn = learn  # type: ignore[method-assign, assignment]
         await one.leases.learn([KEY])
         one.free()
         await turns()
@@ -362,17 +362,17 @@ async def test_what_the_journal_has_no_room_for_is_held_on(tmp_path: Path, monke
     """A disk may be full for a while: what cannot be written down as given back is for this worker's own calls."""
     async with alone(tmp_path) as worker:
         worker.free()
-        lender = worker.leases._lender
+        grants = worker.leases._grants
 
         def full(record: Release) -> int:
             raise Unavailable("there is no room in the journal", code="journal_unavailable", hint="Free some.")
 
         with monkeypatch.context() as patch:
-            patch.setattr(lender._journal, "release", full)
-            await lender.give_back(KEY)
-        assert (worker.slices.available(*KEY), worker.slices.released(*KEY)) == (50, 0) and not lender.unconfirmed
-        await lender.give_back(KEY)
-        assert (worker.slices.available(*KEY), worker.slices.released(*KEY)) == (0, 50) and lender.unconfirmed
+            patch.setattr(grants._journal, "release", full)
+            await grants.give_back(KEY)
+        assert (worker.slices.available(*KEY), worker.slices.released(*KEY)) == (50, 0) and not grants.unconfirmed
+        await grants.give_back(KEY)
+        assert (worker.slices.available(*KEY), worker.slices.released(*KEY)) == (0, 50) and grants.unconfirmed
 
 
 async def test_what_was_recalled_and_is_not_held_here_is_forgotten(

@@ -85,7 +85,7 @@ async def test_what_was_not_billed_is_for_the_next_one(tmp_path: Path, failing: 
             rig.play(each, mode="error", status=503)
         answer = await rig.chat()
         assert (answer.status, answer.headers["groundplan-deployment"]) == (status, "two")
-        assert rig.lender.asked == []
+        assert rig.grants.asked == []
         await counted(rig, BOUND)
 
 
@@ -99,7 +99,7 @@ async def test_a_hedge_is_sent_only_out_of_what_is_held_of_the_limit(tmp_path: P
             await asyncio.sleep(0.15)  # a hedge would be sent after 0.04
             one.release()
         assert (await asked).status == 200
-        assert rig.models["two"].counted == sent and rig.lender.asked == []
+        assert rig.models["two"].counted == sent and rig.grants.asked == []
         await counted(rig, room)
 
 
@@ -253,7 +253,7 @@ async def test_nobody_waits_until_a_hedge_may_be_sent(tmp_path: Path, leaves: bo
                 left.set()
             return None
 
-        rig.lender.acquire = lend  # type: ignore[method-assign, assignment]
+        rig.grants.acquire = lend  # type: ignore[method-assign, assignment]
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         writer.write(rig.request(stream=True))
         await asyncio.wait_for(waiting.wait(), 30)
@@ -283,7 +283,7 @@ async def test_a_hedge_that_has_no_place_in_the_end_gives_back_what_was_fetched_
             assert counters.reserve(token, charges) is None
             load.limit = 0  # others have filled it meanwhile
 
-        rig.lender.acquire = lend  # type: ignore[method-assign, assignment]
+        rig.grants.acquire = lend  # type: ignore[method-assign, assignment]
         asked = asyncio.create_task(rig.chat())
         await until(lambda: load.limit == 0)
         assert (counters.open_count, counters.available("concurrent/few", "now")) == (0, 1)

@@ -20,7 +20,7 @@ LAST = datetime(2026, 11, 25, 12, 0, 59, 900_000, tzinfo=UTC)
 
 
 class Slow(Closed):
-    """A lender that takes a while to say that nothing is left."""
+    """A grants that takes a while to say that nothing is left."""
 
     def __init__(self, clock: ManualClock, seconds: float) -> None:
         super().__init__()
@@ -38,8 +38,8 @@ def slow(rig: Rig, seconds: float) -> Closed:
     clock = rig.gateway.clock
     assert isinstance(clock, ManualClock)
     clock.set_now(LAST)
-    rig.gateway.leases = lender = Slow(clock, seconds)
-    return lender
+    rig.gateway.leases = grants = Slow(clock, seconds)
+    return grants
 
 
 def minute(rig: Rig) -> str:
@@ -51,10 +51,10 @@ def minute(rig: Rig) -> str:
 async def test_the_next_window_is_asked(tmp_path: Path, covers: str, kind: str) -> None:
     limit = Limit(name="few", covers=covers, type=kind, amount=100_000, period="minute")
     async with call_rig(tmp_path, workloads={"assistant": rule()}, limits=[limit]) as rig:
-        lender, counters = slow(rig, 0.2), rig.gateway.counters
+        grants, counters = slow(rig, 0.2), rig.gateway.counters
         counters.grant(f"{kind}/few", "2026-11-25T12:01", 100_000)
         reply = await rig.chat()
-        assert (reply.status, lender.asked) == (200, [f"{kind}/few"]), reply.body
+        assert (reply.status, grants.asked) == (200, [f"{kind}/few"]), reply.body
         assert minute(rig) == "2026-11-25T12:01" and counters.open_count == 0
         assert counters.spent(f"{kind}/few", minute(rig)) > 0
 
@@ -62,8 +62,8 @@ async def test_the_next_window_is_asked(tmp_path: Path, covers: str, kind: str) 
 async def test_a_window_that_has_ended_is_no_reason(tmp_path: Path) -> None:
     limit = Limit(name="few", covers="workload/assistant", type="requests", amount=1, period="minute")
     async with call_rig(tmp_path, workloads={"assistant": rule()}, limits=[limit]) as rig:
-        lender = slow(rig, 0.2)
+        grants = slow(rig, 0.2)
         reply = await rig.chat()
-        assert (reply.status, reply.code, len(lender.asked)) == (429, "rate_limit_exceeded", 2)
+        assert (reply.status, reply.code, len(grants.asked)) == (429, "rate_limit_exceeded", 2)
         assert reply.json["error"]["frees_at"] == "2026-11-25T12:02:00+00:00"
         assert rig.gateway.counters.open_count == 0

@@ -53,7 +53,7 @@ async def test_only_what_was_reserved_for_is_asked(
         assert isinstance(live, Fixed)
         live.policy = replace(live.policy, kills=frozenset(before))
         rig.slices.release("all", "total")
-        rig.gateway.leases = rig.lender = Lifting(rig, frozenset(after))
+        rig.gateway.leases = rig.grants = Lifting(rig, frozenset(after))
         reply = await rig.chat(stream=stream)
         if deployment:
             assert (reply.status, reply.headers["groundplan-deployment"]) == (200, deployment), reply.body

@@ -13,7 +13,7 @@ from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.facts_api import note_read
 from groundplan.gateway.call.grounding.notes import GroundingNotes
-from groundplan.gateway.guard.severed import stopped
+from groundplan.gateway.guard.kills import stopped
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.surfaces.chat.surface import CHAT

@@ -44,9 +44,9 @@ from groundplan.gateway.budgets.windows import Windows
 from groundplan.gateway.caching.answer_cache import AnswerCache
 from groundplan.gateway.caching.cache_link import AnswerLink
 from groundplan.gateway.caching.idempotency import Answers
-from groundplan.gateway.caching.meaning import Meanings
-from groundplan.gateway.caching.meaning_checks import Checks
-from groundplan.gateway.caching.meaning_tally import Tally
+from groundplan.gateway.caching.semantic import SemanticCache
+from groundplan.gateway.caching.semantic_checks import Checks
+from groundplan.gateway.caching.semantic_counts import SemanticCounts
 from groundplan.gateway.caching.sharing import AnswerDesk
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.facts_api import FactsApi
@@ -57,10 +57,10 @@ from groundplan.gateway.call.repeats import Repeats
 from groundplan.gateway.call.signals import Signals
 from groundplan.gateway.experiments.pairs import Pairs
 from groundplan.gateway.experiments.replays import replayed
-from groundplan.gateway.experiments.trials import Trials
+from groundplan.gateway.experiments.shadow import Shadows
 from groundplan.gateway.guard.counts import Counts
+from groundplan.gateway.guard.kills import cut
 from groundplan.gateway.guard.reviews import Reviews
-from groundplan.gateway.guard.severed import cut
 from groundplan.gateway.http.bounds import Limits
 from groundplan.gateway.http.listeners import LEAVE, Listeners, Sockets, serving_file, tell_serving
 from groundplan.gateway.http.server import Server
@@ -69,7 +69,7 @@ from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.journal_unavailable import journal_of
 from groundplan.gateway.mcp.endpoint import McpApi
 from groundplan.gateway.policy.catalog import Catalog
-from groundplan.gateway.policy.lines import gone
+from groundplan.gateway.policy.ended_key_budgets import gone
 from groundplan.gateway.policy.live import LiveView
 from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.routing.routes import Routes
@@ -379,15 +379,15 @@ def _beside(parts: Parts, gateway: Gateway, home: Home, url: str) -> None:
         Pairs(url),
         Signals(home, url, gateway.clock),
     )
-    reported, tally, checks = ModelVersions(url), Tally(url, gateway.clock), Checks(url)
+    reported, tally, checks = ModelVersions(url), SemanticCounts(url, gateway.clock), Checks(url)
     gateway.guard_counts, gateway.citations, gateway.signals = counts, citations, signals
     gateway.model_versions = reported
     gateway.repeats = repeats = Repeats(url)
     for part in (counts, citations, pairs, signals, reported, repeats, tally, checks):
         parts.run(part, part.run())
     gateway.reviews = parts.keep(Reviews(home, url, gateway.epoch))
-    gateway.trials = Trials(gateway, pairs)
-    gateway.cached.similar = meanings = Meanings(gateway)
+    gateway.shadows = Shadows(gateway, pairs)
+    gateway.cached.similar = meanings = SemanticCache(gateway)
     meanings.tally, meanings.checks = tally, checks
     gateway.content = ContentSender(home, gateway.meters)
     for work in (gateway.content.run(), AnswerLink(gateway, home).run(), memory.watch(lambda: gateway.running)):

@@ -19,7 +19,7 @@ ROUTER = tuple(
     f"groundplan.economics.routing.{name}" for name in ("decide.choose", "decide.predict", "model", "versions.artifact")
 )
 MEANING = (
-    "groundplan.gateway.caching.meaning_frame",
+    "groundplan.gateway.caching.semantic_frame",
     *(
         f"groundplan.economics.semantic.{name}"
         for name in ("accept", "differences", "guards", "likeness", "phrasing", "reading", "regions", "substitution")

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from groundplan.core.errors import Unavailable
-from groundplan.gateway.background.made import Run
-from groundplan.gateway.background.shelf import BackgroundShelf, Found
-from groundplan.gateway.background.taken import FIRST
+from groundplan.gateway.background.events import FIRST
+from groundplan.gateway.background.progress import Run
+from groundplan.gateway.background.sealed_store import Found, SealedStore
 from groundplan.gateway.http.sse import named_event
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.responses.sealed_store import SealedResponses
@@ -43,7 +43,7 @@ def _event(kind: str, number: int, response: dict[str, Any]) -> bytes:
 
 
 async def events(
-    shelf: BackgroundShelf,
+    shelf: SealedStore,
     responses: SealedResponses | None,
     runs: Mapping[str, Run],
     found: Found,
@@ -65,9 +65,7 @@ async def events(
         yield last
 
 
-async def _made(
-    shelf: BackgroundShelf, runs: Mapping[str, Run], id: str, after: int
-) -> AsyncIterator[tuple[int, bytes]]:
+async def _made(shelf: SealedStore, runs: Mapping[str, Run], id: str, after: int) -> AsyncIterator[tuple[int, bytes]]:
     """What comes of it behind the number `after`, up to which it is then, until it is over."""
     loop = asyncio.get_running_loop()
     heard, told, is_open = loop.time(), -_TELL_S, True
@@ -95,9 +93,7 @@ async def _made(
             await _wait(changed)
 
 
-async def _kept(
-    shelf: BackgroundShelf, id: str, after: int, *, tells: bool
-) -> tuple[bool, Sequence[tuple[int, bytes]]]:
+async def _kept(shelf: SealedStore, id: str, after: int, *, tells: bool) -> tuple[bool, Sequence[tuple[int, bytes]]]:
     """Whether it is open, and what is kept of it behind `after`; while PostgreSQL is away nothing more. `tells` whoever
     makes it that it is followed elsewhere."""
     try:
@@ -112,7 +108,7 @@ async def _wait(changed: asyncio.Event) -> None:
             await changed.wait()
 
 
-async def _last(shelf: BackgroundShelf, responses: SealedResponses | None, id: str, key: KeyEntry, after: int) -> bytes:
+async def _last(shelf: SealedStore, responses: SealedResponses | None, id: str, key: KeyEntry, after: int) -> bytes:
     """The event that tells what it came to, once PostgreSQL is there; empty where it was told before, or is not there
     any more."""
     while True:
@@ -122,9 +118,7 @@ async def _last(shelf: BackgroundShelf, responses: SealedResponses | None, id: s
             await asyncio.sleep(_LOOK_S)
 
 
-async def _last_now(
-    shelf: BackgroundShelf, responses: SealedResponses | None, id: str, key: KeyEntry, after: int
-) -> bytes:
+async def _last_now(shelf: SealedStore, responses: SealedResponses | None, id: str, key: KeyEntry, after: int) -> bytes:
     """Raises `Unavailable`."""
     found = await shelf.find(id, key)
     if found is None:

@@ -22,10 +22,10 @@ from groundplan.core.database import first_line
 from groundplan.core.errors import Conflict, Exhausted, GroundplanError, Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.gateway.background import follow
-from groundplan.gateway.background.made import Run
-from groundplan.gateway.background.shelf import INTERRUPTED, Asked, BackgroundShelf, Found
-from groundplan.gateway.background.taken import FIRST, Failed, Taken
-from groundplan.gateway.budgets.lender import LOST
+from groundplan.gateway.background.events import FIRST, EventLog, Failed
+from groundplan.gateway.background.progress import Run
+from groundplan.gateway.background.sealed_store import INTERRUPTED, Asked, Found, SealedStore
+from groundplan.gateway.budgets.grant_connection import LOST
 from groundplan.gateway.caching.idempotency import NAMED
 from groundplan.gateway.call import transient_refusals
 from groundplan.gateway.call.admit import MAX_COST
@@ -140,7 +140,7 @@ class BackgroundRunner:
     def __init__(self, gateway: Gateway, home: Home, url: str) -> None:
         self._gateway = gateway
         self._url = url
-        self._shelf = BackgroundShelf(home, url, gateway.epoch)
+        self._shelf = SealedStore(home, url, gateway.epoch)
         self._keys = KeysById()
         self._runs: dict[str, Run] = {}
         self._begun: set[str] = set()
@@ -452,7 +452,7 @@ def _asked(id: str, now: datetime, exchange: Exchange) -> tuple[Asked, bool]:
     return asked, given.get("stream") is True
 
 
-def _outcome(taken: Taken, exchange: Exchange) -> tuple[Kept | None, Failed | None]:
+def _outcome(taken: EventLog, exchange: Exchange) -> tuple[Kept | None, Failed | None]:
     """The response to be stored, or what went wrong."""
     ask = exchange.ask
     if taken.failed is not None or ask is None:

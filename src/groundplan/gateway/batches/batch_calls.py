@@ -39,7 +39,7 @@ from groundplan.gateway.guard.run import begin, guards
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.offload import CHECKED_BYTES, InParts, at_once, in_parts
-from groundplan.gateway.policy import begun
+from groundplan.gateway.policy import dated_prices
 from groundplan.gateway.policy.catalog import Catalog, Plan
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.gateway.surfaces.chat.surface import CHAT
@@ -133,7 +133,7 @@ class BatchCalls:
     def _assessed(self, exchange: Exchange, batch: Batch, *, call: bool) -> InParts[int]:
         gateway = self._gateway
         policy, now = gateway.live.policy, gateway.clock.seconds()
-        catalog = begun.newest(gateway.live.catalog, now)
+        catalog = dated_prices.newest(gateway.live.catalog, now)
         exchange.catalog, exchange.policy, exchange.person = catalog, policy, batch.person
         exchange.key = key = self._keys.living(policy, batch.key, batch.person, now)
         exchange.plan = plan = self._used(batch, key, catalog, policy, now)
@@ -190,7 +190,7 @@ class BatchCalls:
         Of the company's rules those of today are asked about the time when it was ordered. Raises as admission does."""
         deployment = order.deployment
         policy, now = self._gateway.live.policy, self._gateway.clock.seconds()
-        catalog = begun.newest(self._gateway.live.catalog, now)
+        catalog = dated_prices.newest(self._gateway.live.catalog, now)
         key = self._keys.living(policy, batch.key, batch.person, now)
         plan = self._used(batch, key, catalog, policy, now)
         if not admit.not_killed(policy, [deployment]):

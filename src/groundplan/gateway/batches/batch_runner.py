@@ -37,8 +37,8 @@ from groundplan.gateway.batches.file_store import StoredFile
 from groundplan.gateway.batches.order_results import CANCELLED, EXPIRED, WHY
 from groundplan.gateway.batches.orders import Orders
 from groundplan.gateway.batches.shelf import Shelf
+from groundplan.gateway.budgets.grant_connection import LOST
 from groundplan.gateway.budgets.lease_client import LeaseClient
-from groundplan.gateway.budgets.lender import LOST
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange

@@ -38,7 +38,7 @@ from groundplan.gateway.batches.provider import (
 from groundplan.gateway.batches.provider_messages import MessageBatches
 from groundplan.gateway.batches.provider_openai import OpenAIBatches
 from groundplan.gateway.batches.shelf import Shelf
-from groundplan.gateway.budgets.lender import LOST
+from groundplan.gateway.budgets.grant_connection import LOST
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.database import connect

@@ -1,4 +1,4 @@
-"""What a worker knows of one (name, period) that it takes slices of: what PostgreSQL still has, and who waits for it.
+"""What a worker knows of one budget or limit in one period: what PostgreSQL still has of it, and who waits for it.
 
 Pure memory: asks nobody, and reserves nothing (`leases`).
 """

@@ -1,5 +1,6 @@
-"""What is over of budgets: periods that have ended, and own budgets of keys for good, of which nothing is taken any
-more once all keys of their line ended long ago. What becomes of them is `lease_client`'s and `lender`'s business."""
+"""Which budgets a worker can forget: those of periods that have ended, and own budgets without an end whose keys ended
+long ago. What becomes of them is decided by `lease_client` and `grant_connection`.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ Everything here runs beside the request path; a caller comes here only when its 
 nothing left is remembered for a second, or until it says that there is room again: meanwhile of a budget one caller at
 a time waits (what another worker's call leaves over is journalled and given back before it can be used here), and the
 others are refused at once. Reserving itself is `leases`; what is said to PostgreSQL, and that none of it is lost, is
-`lender`'s; what PostgreSQL says unasked is heard by `recalls`; taking back what a dead worker held is the shipper's.
+`grant_connection`'s; what PostgreSQL says unasked is heard by `recalls`; taking back what a dead worker held is the
+shipper's.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock, SystemClock
 from groundplan.gateway.budgets.account import AGAIN_S, AHEAD_S, REFILL_S, Account, Declared
 from groundplan.gateway.budgets.expired import Gone, over
+from groundplan.gateway.budgets.grant_batching import GrantBatches
+from groundplan.gateway.budgets.grant_connection import TOGETHER, GrantConnection, Need
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token, is_quota
-from groundplan.gateway.budgets.lender import TOGETHER, Lender, Need
 from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.budgets.recalls import Recalls
-from groundplan.gateway.budgets.rounds import Rounds
 from groundplan.gateway.budgets.windows import Windows
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.stalls import patient, stall_monitor_of
@@ -68,13 +69,13 @@ class LeaseClient:
         self._slices = slices
         self._counters = counters or Slices()
         self._accounts: dict[Key, Account] = {}
-        self._lender = Lender(
+        self._grants = GrantConnection(
             url, journal, slices, self._counters, self._accounts, home=home, clock=clock or SystemClock(),
             windows=windows,
         )  # fmt: skip
         self._newest: tuple[Mapping[str, Budget], Mapping[Key, int], int] = ({}, {}, 0)
         """Budgets by name, the most of each limit, and the number of the blueprint that declares them."""
-        self._rounds = Rounds(self._lender, self._lacking, self._start_giving)
+        self._batches = GrantBatches(self._grants, self._lacking, self._start_giving)
         self._moving: dict[Key, Account] = {}
         """Those that are used just now: of ten thousand users with a limit each, few are."""
         self._idle: dict[Key, tuple[float, int]] = {}
@@ -85,7 +86,7 @@ class LeaseClient:
         """In which it was looked for periods that have ended."""
         self._left: list[Key] = []
         """Quotas of windows that have ended in which something is still reserved."""
-        self._recalled = Recalls(url, journal.epoch, self._lender, self._accounts, watch=self._watch, start=self._start)
+        self._recalled = Recalls(url, journal.epoch, self._grants, self._accounts, watch=self._watch, start=self._start)
         self._giving: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
@@ -95,17 +96,17 @@ class LeaseClient:
     @property
     def connected(self) -> bool:
         """Whether grants are possible at the moment."""
-        return self._lender.connected
+        return self._grants.connected
 
     def heed_keys(self, gone: Gone) -> None:
         """Forget what is held of own budgets whose keys ended long ago, as `gone` tells."""
-        self._lender.gone = gone
+        self._grants.gone = gone
 
     async def start(self) -> None:
         """Connect if the database is there, and begin to prefetch and to answer recalls."""
-        with self._lender.noted():
-            async with self._lender.busy:
-                await self._lender.connect()
+        with self._grants.noted():
+            async with self._grants.busy:
+                await self._grants.connect()
         self._tasks = [asyncio.create_task(self._run_ticks()), asyncio.create_task(self._recalled.run())]
 
     async def close(self) -> None:
@@ -120,8 +121,8 @@ class LeaseClient:
         running.clear()
         for account in self._accounts.values():
             account.task = None
-        await self._lender.give_back(*self._slices.granted_keys(), *self._counters.granted_keys())
-        await self._lender.close()
+        await self._grants.give_back(*self._slices.granted_keys(), *self._counters.granted_keys())
+        await self._grants.close()
         self._slices.on_freed = self._counters.on_freed = None
 
     async def acquire(
@@ -133,7 +134,7 @@ class LeaseClient:
         of one name are told apart by their periods.
         """
         loop = asyncio.get_running_loop()
-        book = self._lender.book(charges[0].budget)
+        book = self._grants.book(charges[0].budget)
         soft = {item.name for item in declared if isinstance(item, Budget) and not item.hard}
         if soft:
             for charge, item in zip(charges, declared, strict=True):
@@ -160,7 +161,7 @@ class LeaseClient:
                 account = self._account(item, charge.period, blueprint)
                 if account.task is None and not account.is_empty(charge.amount, now):
                     account.usual = charge.amount
-                    self._rounds.beside[key] = (account, charge.amount)
+                    self._batches.beside[key] = (account, charge.amount)
 
     def declare(self, budgets: Iterable[Budget], limits: Mapping[Key, int], blueprint: int) -> None:
         """A blueprint is taken up. What is held of a budget or a limit that is smaller now is given back, at once what
@@ -192,8 +193,8 @@ class LeaseClient:
 
         Whoever knows of it reserves it before anything else runs: what is idle may be called back.
         """
-        async with self._lender.busy:
-            totals = await self._lender.learn(keys)
+        async with self._grants.busy:
+            totals = await self._grants.learn(keys)
         for key, total in totals.items():
             declared = self._newest[0].get(key[0])
             if declared is not None and total > declared.limit:
@@ -211,7 +212,7 @@ class LeaseClient:
         """What is left once every open call has cost nothing, as far as this worker knew when it last asked."""
         account = self._accounts.get((name, period))
         known = 0 if account is None else (account.rest or 0) + account.elsewhere
-        return known + self._lender.unspent((name, period))
+        return known + self._grants.unspent((name, period))
 
     def told_empty(self, name: str, period: str) -> bool:
         """Whether PostgreSQL said lately that nothing is left; where it did not, it could not be asked."""
@@ -292,11 +293,11 @@ class LeaseClient:
 
     async def _fetch(self, key: Key, account: Account, *, recall: bool) -> bool:
         """Ask the database once for what those who wait lack. Whether anything came."""
-        ask = self._rounds.want(key, account, recall=recall)
-        with self._lender.noted():
-            async with self._lender.busy:
+        ask = self._batches.want(key, account, recall=recall)
+        with self._grants.noted():
+            async with self._grants.busy:
                 if not ask.answered:
-                    await self._rounds.ask(key)
+                    await self._batches.ask(key)
             if not ask.lost:
                 account.heard = account.heard if ask.came else asyncio.get_running_loop().time()
                 return ask.came
@@ -328,12 +329,12 @@ class LeaseClient:
     def _usable(self, key: Key, account: Account) -> int:
         """What those who wait can have of what is held; below zero, what is owed. Of what is being given back they have
         nothing."""
-        left = self._lender.book(key[0]).available(*key) - account.promised
+        left = self._grants.book(key[0]).available(*key) - account.promised
         return min(0, left) if account.cut else left
 
     def _watch(self, key: Key) -> None:
         """What is freed of it matters: somebody waits for it, or it is known to be empty, or is to be given back."""
-        self._lender.book(key[0]).watched.add(key)
+        self._grants.book(key[0]).watched.add(key)
 
     def _freed(self, key: Key) -> None:
         account = self._accounts.get(key)
@@ -345,13 +346,13 @@ class LeaseClient:
         if key in self._recalled or (account is not None and account.cut):
             self._start_giving(key, at_once=True)
         else:
-            self._lender.book(key[0]).watched.discard(key)
+            self._grants.book(key[0]).watched.discard(key)
 
     def _look_away(self, key: Key, account: Account | None) -> None:
         """Unless somebody waits for it, or it is known to be empty, or is to be given back."""
         wanted = account is not None and (account.waiters or account.empty_need or account.cut)
         if key not in self._recalled and not wanted:
-            self._lender.book(key[0]).watched.discard(key)
+            self._grants.book(key[0]).watched.discard(key)
 
     async def _give_back_idle(self, now: float) -> None:
         """Of limits what calls reserved and did not use, once it lay idle for a while: what a worker holds is lost with
@@ -369,11 +370,11 @@ class LeaseClient:
                 if (surplus := min(least, available) - most) > 0:
                     keep[key] = available - surplus
                     account.rest = (account.rest or 0) + surplus
-        await self._lender.give_back(*keep, keep=keep)
+        await self._grants.give_back(*keep, keep=keep)
 
     def _start_giving(self, key: Key, *, at_once: bool = False) -> None:
         """`at_once`: no call whose turn comes first has what is idle."""
-        self._start(self._lender.giving(key) if at_once else self._lender.give_back(key))
+        self._start(self._grants.giving(key) if at_once else self._grants.give_back(key))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -385,16 +386,16 @@ class LeaseClient:
     async def _run_ticks(self) -> None:
         while True:
             await sleep_to_tick(_TICK_S)
-            with self._lender.noted():
+            with self._grants.noted():
                 await self._tick(asyncio.get_running_loop().time())
 
     async def _tick(self, now: float) -> None:
         for key in self._recalled.take_over(now):
             self._look_away(key, self._accounts.get(key))
-        at = self._lender.now()
+        at = self._grants.now()
         ended = await over(self._slices.granted_keys(), at) if at != self._minute else []
         ended += [key for key in self._take_up(now) if has_ended(key[1], at)]
-        await self._lender.give_back(*(key for key in ended if self._slices.available(*key) > 0))
+        await self._grants.give_back(*(key for key in ended if self._slices.available(*key) > 0))
         if self._idle and self.connected:
             await self._give_back_idle(now)
         if at != self._minute:
@@ -403,22 +404,22 @@ class LeaseClient:
             await self._forget_ended()
             await self._forget_budgets()
         self._minute = at
-        if self._lender.unconfirmed or not self.connected or now > self._checked + _CHECK_S:
+        if self._grants.unconfirmed or not self.connected or now > self._checked + _CHECK_S:
             self._checked = now
             await self._forget_ended()
-            async with self._lender.busy:
+            async with self._grants.busy:
                 asked = self._asked_lately(now)
-                await self._lender.learn_rests(asked)  # a connection that died while idle says so only now
-                await self._lender.tell_releases()
+                await self._grants.learn_rests(asked)  # a connection that died while idle says so only now
+                await self._grants.tell_releases()
         low = [each for each in list(self._moving.items()) if self._runs_low(*each, now, at)]
         for i in range(0, len(low), TOGETHER):
             needs = [Need(key, each, 1, self._owed(key, each)) for key, each in low[i : i + TOGETHER]]
-            async with self._lender.busy:
-                await self._rounds.grant(needs)
+            async with self._grants.busy:
+                await self._batches.grant(needs)
 
     def _owed(self, key: Key, account: Account) -> int:
         """What is fetched of it ahead at least."""
-        return max(1, -self._lender.book(key[0]).available(*key)) if account.soft else 1
+        return max(1, -self._grants.book(key[0]).available(*key)) if account.soft else 1
 
     def _take_up(self, now: float) -> list[Key]:
         """Learn how much of each is used a second, and leave those alone that are not used any more. Returns the
@@ -436,7 +437,7 @@ class LeaseClient:
         # what ends for thousands at midnight takes seconds to give back, which is no use of one tick
         seconds, self._looked = max(_TICK_S, now - self._looked), now
         for key, account in list(self._moving.items()):
-            book = self._lender.book(key[0])
+            book = self._grants.book(key[0])
             account.used(book.spent(*key), seconds, now)
             # below a call's need nothing could be fetched before a call is short of it
             if account.rate * AHEAD_S < max(1, account.usual) and not (account.soft and book.available(*key) < 0):
@@ -461,8 +462,8 @@ class LeaseClient:
             for key in gone:
                 self._accounts.pop(key, None)
                 self._moving.pop(key, None)
-                self._rounds.beside.pop(key, None)
-                self._lender.forget(key)
+                self._batches.beside.pop(key, None)
+                self._grants.forget(key)
             kept += set(some).difference(gone)
         self._left = kept
 
@@ -470,15 +471,15 @@ class LeaseClient:
         """Of users and keys there is one for each day or month: of those that are long over, with everything returned
         and told, nothing stays but for a while how much was granted, which is what PostgreSQL says again."""
         known = {*self._slices.granted_keys(), *(key for key in self._accounts if not is_quota(key[0]))}
-        ended = await over(known, self._lender.now(before=_OPEN_FOR))
-        async for some in in_turns([*ended, *await self._lender.outlived(known)]):
+        ended = await over(known, self._grants.now(before=_OPEN_FOR))
+        async for some in in_turns([*ended, *await self._grants.outlived(known)]):
             if not self.connected:
                 return  # of a grant whose answer was lost it is heard with the next connection
-            told = self._lender.untold()
+            told = self._grants.untold()
             for key in self._slices.forget([key for key in some if key not in told and not self._in_use(key)]):
                 self._accounts.pop(key, None)
         if self.connected:
-            await self._lender.forget_budgets()
+            await self._grants.forget_budgets()
 
     def _in_use(self, key: Key) -> bool:
         """Whether somebody waits for a budget, or something of it is still to be returned or fetched."""
@@ -490,7 +491,7 @@ class LeaseClient:
 
     def _runs_low(self, key: Key, account: Account, now: float, at: str) -> bool:
         """Whether to fetch ahead: too little is left at its use, and nobody is short, here or elsewhere."""
-        available = self._lender.book(key[0]).available(*key)
+        available = self._grants.book(key[0]).available(*key)
         if account.soft and available < 0:
             return True
         if account.waiters or now < account.calm_until or has_ended(key[1], at) or key in self._recalled:

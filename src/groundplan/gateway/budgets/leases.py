@@ -4,7 +4,7 @@ output, no clock.
 For each (name, period): granted = available + reserved + spent + released. Amounts are picodollars for budgets, and
 requests, tokens or calls for quotas. `available` goes below zero only where a provider billed more than the bound it
 was given, or a budget is not hard; what is then owed comes out of the next grant. Where grants come from and how a
-crash is recovered are elsewhere (`lender`, `recovery`).
+crash is recovered are elsewhere (`grant_connection`, `recovery`).
 """
 
 from __future__ import annotations

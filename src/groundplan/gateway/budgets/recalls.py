@@ -1,7 +1,7 @@
 """What PostgreSQL tells all workers of slices: that one of them is short, so that the others give back what is idle,
 and that there is room again.
 
-What is given back, and how, is `lender`'s; who waits here is `lease_client`'s.
+What is given back, and how, is `grant_connection`'s; who waits here is `lease_client`'s.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 from uuid import UUID
 
 from groundplan.gateway.budgets.account import Account
+from groundplan.gateway.budgets.grant_connection import GrantConnection
 from groundplan.gateway.budgets.grant_store import FREED_CHANNEL, RECALL_CHANNEL
 from groundplan.gateway.budgets.leases import Key
-from groundplan.gateway.budgets.lender import Lender
 from groundplan.gateway.database import connect
 from groundplan.gateway.notifications import heard
 
@@ -29,7 +29,7 @@ class Recalls:
         self,
         url: str,
         epoch: UUID,
-        lender: Lender,
+        grants: GrantConnection,
         accounts: Mapping[Key, Account],
         *,
         watch: Callable[[Key], None],
@@ -37,7 +37,7 @@ class Recalls:
     ) -> None:
         self._url = url
         self._epoch = str(epoch)
-        self._lender = lender
+        self._grants = grants
         self._accounts = accounts
         self._watch = watch
         self._start = start
@@ -57,7 +57,7 @@ class Recalls:
     async def run(self) -> None:
         """Listen, however often the connection is lost."""
         while True:
-            with self._lender.noted():
+            with self._grants.noted():
                 async with await connect(self._url) as listener:
                     await listener.execute(f"LISTEN {RECALL_CHANNEL}")
                     await listener.execute(f"LISTEN {FREED_CHANNEL}")
@@ -92,9 +92,9 @@ class Recalls:
         self._start(self._answer(key))
 
     async def _answer(self, key: Key) -> None:
-        await self._lender.give_back(key)
+        await self._grants.give_back(key)
         await self._tell_open(key)
 
     async def _tell_open(self, key: Key) -> None:
-        with self._lender.noted():
-            await self._lender.tell_open(key)
+        with self._grants.noted():
+            await self._grants.tell_open(key)

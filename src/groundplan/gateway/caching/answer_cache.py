@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from groundplan.gateway.caching.cache_key import terms_of
 from groundplan.gateway.caching.entry import Entry, Flight, Key
-from groundplan.gateway.caching.known_asks import KnownAsks
+from groundplan.gateway.caching.known_requests import KnownRequests
 from groundplan.gateway.policy.catalog import Catalog, Plan
 from groundplan.gateway.policy.snapshot import NOTHING, Policy
 
@@ -68,7 +68,7 @@ class AnswerCache:
         self._terms: dict[str, tuple[Plan, bytes]] = {}
         self._policy = NOTHING
         self._catalog: Catalog | None = None
-        self.asks = KnownAsks()
+        self.known_requests = KnownRequests()
         self.similar: Similar | None = None
         self.on_put: Callable[[Entry, Exchange], None] | None = None
         """Told of every answer that this worker made itself."""

@@ -23,7 +23,7 @@ from groundplan.gateway.caching.cache_key import compare_apart, is_long, request
 from groundplan.gateway.caching.confirm import confirm, readable
 from groundplan.gateway.caching.entry import FAILED, STORED, UNFIT, Entry, Flight, Key
 from groundplan.gateway.caching.idempotency import NAMED, Kept, digest_of, forgotten
-from groundplan.gateway.caching.recast import Recast
+from groundplan.gateway.caching.replay_forms import ReplayForms
 from groundplan.gateway.caching.sharing import fetch
 from groundplan.gateway.call import admit, limits, settle
 from groundplan.gateway.call.context import Gateway
@@ -164,12 +164,12 @@ async def answered(gateway: Gateway, exchange: Exchange, recheck: Callable[[], N
     `NotFound` (`not_cached`) where the caller wants nothing else.
     """
     directives = exchange.request.headers.get(DIRECTIVES, b"").decode("latin-1").lower()
-    recast = exchange.interface.recast if gives(exchange) and not stores(exchange) else None
-    if recast is not None and is_long(exchange):
-        await compare_apart(exchange, recast.irrelevant)
-    key = _key(gateway, exchange, recast) if recast is not None and "no-store" not in directives else None
-    if recast is not None and key is not None:
-        seek = _Search(gateway, exchange, recast, key, recheck)
+    replay_forms = exchange.interface.replay_forms if gives(exchange) and not stores(exchange) else None
+    if replay_forms is not None and is_long(exchange):
+        await compare_apart(exchange, replay_forms.irrelevant)
+    key = _key(gateway, exchange, replay_forms) if replay_forms is not None and "no-store" not in directives else None
+    if replay_forms is not None and key is not None:
+        seek = _Search(gateway, exchange, replay_forms, key, recheck)
         if "no-cache" in directives:
             seek.lead(fresh=True)
         elif await _found(gateway, exchange, seek):
@@ -196,25 +196,25 @@ async def _found(gateway: Gateway, exchange: Exchange, seek: _Search) -> bool:
     return False
 
 
-def _key(gateway: Gateway, exchange: Exchange, recast: Recast) -> Key | None:
+def _key(gateway: Gateway, exchange: Exchange, replay_forms: ReplayForms) -> Key | None:
     plan, policy, ask = exchange.plan, exchange.policy, exchange.ask
     if plan is None or policy is None or ask is None:
         raise AssertionError("not checked")
-    digest = request_digest(exchange, recast.irrelevant, gateway.cached.terms(plan), policy)
+    digest = request_digest(exchange, replay_forms.irrelevant, gateway.cached.terms(plan), policy)
     return None if digest is None else (digest, ask.stream)
 
 
 class _Search:
     """Looks for one call's answer until it is there, or this call has to make it."""
 
-    __slots__ = ("_exchange", "_gateway", "_key", "_left", "_recast", "_recheck", "_since", "form", "how")
+    __slots__ = ("_exchange", "_gateway", "_key", "_left", "_recheck", "_replay_forms", "_since", "form", "how")
 
     def __init__(
-        self, gateway: Gateway, exchange: Exchange, recast: Recast, key: Key, recheck: Callable[[], None]
+        self, gateway: Gateway, exchange: Exchange, replay_forms: ReplayForms, key: Key, recheck: Callable[[], None]
     ) -> None:
         self._gateway = gateway
         self._exchange = exchange
-        self._recast = recast
+        self._replay_forms = replay_forms
         self._key = key
         self._recheck = recheck
         self._since = self._left = 0.0
@@ -269,7 +269,7 @@ class _Search:
         """The call whose answer this one may get: of the other form only where this form is made of that."""
         cache, (digest, stream) = self._gateway.cached, self._key
         found = cache.flight(self._key)
-        return found or (cache.flight((digest, not stream)) if self._recast.turns(stream=not stream) else None)
+        return found or (cache.flight((digest, not stream)) if self._replay_forms.turns(stream=not stream) else None)
 
     def again(self) -> bool:
         """After a wait: every check under the newest policy, where that changed. True: it is another answer that this
@@ -277,7 +277,7 @@ class _Search:
         if self._gateway.live.policy is self._exchange.policy:
             return False
         self._recheck()
-        before, self._key = self._key, _key(self._gateway, self._exchange, self._recast) or self._key
+        before, self._key = self._key, _key(self._gateway, self._exchange, self._replay_forms) or self._key
         if self._key == before:
             return False
         self._exchange.asked = self._exchange.match = None  # they were of those with whom it was shared before
@@ -333,9 +333,9 @@ class _Search:
             return None
         form: bytes | tuple[bytes, ...] | None
         if self._key[1]:
-            form = entry.events if entry.events is not None else self._recast.events(entry.whole or b"")
+            form = entry.events if entry.events is not None else self._replay_forms.events(entry.whole or b"")
         else:
-            form = entry.whole if entry.whole is not None else self._recast.whole(entry.events or ())
+            form = entry.whole if entry.whole is not None else self._replay_forms.whole(entry.events or ())
         if form is None:
             return None
         self.form = form
@@ -387,7 +387,7 @@ async def give(
     exchange.steps.append(("cache", (exchange.first_byte - exchange.started) // 1000))
     settle.record(gateway, exchange, "ok", 200)
     if how == EXACT:
-        gateway.cached.asks.note(exchange)
+        gateway.cached.known_requests.note(exchange)
     elif gateway.cached.similar is not None:
         gateway.cached.similar.given(entry)
     known = answers.standing(exchange)
@@ -463,13 +463,20 @@ def rests_on(exchange: Exchange) -> frozenset[str]:
 def _entry(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None:
     """The answer that a call got, where it may be given again."""
     ask, workload, place, key = exchange.ask, exchange.workload, exchange.deployment, exchange.key
-    recast, policy = exchange.interface.recast, gateway.live.policy
-    if ask is None or workload is None or place is None or key is None or recast is None or workload.cache is None:
+    replay_forms, policy = exchange.interface.replay_forms, gateway.live.policy
+    if (
+        ask is None
+        or workload is None
+        or place is None
+        or key is None
+        or replay_forms is None
+        or workload.cache is None
+    ):
         return None
     if flight.events is not None:
-        good = recast.good_events(flight.events, ask.copies)
+        good = replay_forms.good_events(flight.events, ask.copies)
     else:
-        good = flight.whole is not None and recast.good(flight.whole, ask.copies)
+        good = flight.whole is not None and replay_forms.good(flight.whole, ask.copies)
     passages = tuple(exchange.passages)
     grounded = workload.grounding is not None and exchange.interface.grounded
     if not good or "resumed" in exchange.attempt_flags or (grounded and not passages):

@@ -25,7 +25,7 @@ from uuid import UUID
 
 from groundplan.core.errors import Conflict, Invalid, Unavailable
 from groundplan.core.home import names_in, sync_folder
-from groundplan.gateway.caching.used_keys import DAY_SECONDS, NEVER, UsedKeys
+from groundplan.gateway.caching.used_idempotency_keys import DAY_SECONDS, NEVER, UsedIdempotencyKeys
 
 NAMED = b"idempotency-key"
 """The header of requests that are to be answered once."""
@@ -80,7 +80,7 @@ class _Reader:
 
     position: int = 0
     holder: Holder | None = None
-    seen: UsedKeys = field(default_factory=UsedKeys)
+    seen: UsedIdempotencyKeys = field(default_factory=UsedIdempotencyKeys)
 
 
 class Answers:
@@ -91,7 +91,7 @@ class Answers:
         self._own = f"idempotency-{epoch}"
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         self._others: dict[str, _Reader] = {}
-        self._evicted = UsedKeys()
+        self._evicted = UsedIdempotencyKeys()
         self._bytes = 0
         self._file: int | None = None
         self._files = 0

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.repeats import Repeats
     from groundplan.gateway.call.signals import Signals
     from groundplan.gateway.guard.counts import Counts
+    from groundplan.gateway.guard.kills import Running
     from groundplan.gateway.guard.reviews import Reviews
-    from groundplan.gateway.guard.severed import Running
     from groundplan.gateway.http.server import Server
     from groundplan.gateway.surfaces.chat.sealed_store import SealedCompletions
     from groundplan.gateway.surfaces.responses.sealed_store import Kept, SealedResponses
@@ -206,7 +206,7 @@ class Gateway:
     """Answers that are being streamed, so that a kill can end them."""
     conduct: Callable[..., Awaitable[None]] | None = None
     """Makes a call of the gateway's own, where given by other steps; set by the pipeline."""
-    trials: Trying | None = None
+    shadows: Trying | None = None
     """For workloads on whose calls another deployment is tried."""
     reviews: Reviews | None = None
     """For workloads whose answers wait for a person."""

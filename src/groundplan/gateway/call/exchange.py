@@ -21,7 +21,7 @@ from groundplan.ledger.model import Charge, Usage
 if TYPE_CHECKING:
     from groundplan.economics.routing.model import Floats as Vector
     from groundplan.gateway.caching.entry import Flight
-    from groundplan.gateway.caching.match import Asked, Match
+    from groundplan.gateway.caching.semantic_match import Asked, Match
     from groundplan.gateway.call.ask import Ask, Passage
     from groundplan.gateway.call.attempts.resume import Continuation
     from groundplan.gateway.call.grounding.notes import GroundingNotes

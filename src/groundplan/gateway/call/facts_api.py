@@ -43,9 +43,9 @@ from groundplan.gateway.http import errors
 from groundplan.gateway.http.methods import WrongMethod, lines_of
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.strict_json import UNREADABLE
-from groundplan.gateway.policy import begun
-from groundplan.gateway.policy.address import check_network
+from groundplan.gateway.policy import dated_prices
 from groundplan.gateway.policy.catalog import Plan
+from groundplan.gateway.policy.client_address import check_network
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.unsupported_paths import elsewhere
@@ -334,7 +334,7 @@ class FactsApi:
 def admitted(gateway: Gateway, request: Request, peer: str) -> tuple[KeyEntry, str, Plan]:
     """Whose key this is, for whom it acts, and that it may be used now."""
     live, now = gateway.live, gateway.clock.seconds()
-    catalog = begun.newest(live.catalog, now)
+    catalog = dated_prices.newest(live.catalog, now)
     key, person = caller(request.headers, live.policy, now)
     if key.networks:
         check_network(key.networks, peer, request.headers.get(b"x-forwarded-for"), catalog.proxies)

@@ -11,8 +11,8 @@ from datetime import UTC, date, datetime
 from groundplan.core.errors import Denied, Unauthenticated
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.policy import grants
-from groundplan.gateway.policy.address import check_network
 from groundplan.gateway.policy.catalog import Catalog
+from groundplan.gateway.policy.client_address import check_network
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 
 KEY_HEADERS = (b"authorization", b"x-api-key", b"api-key")

@@ -19,7 +19,7 @@ from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.batches.batches_api import BatchesApi
 from groundplan.gateway.batches.messages_api import PATH as MESSAGE_BATCHES
 from groundplan.gateway.caching import cache, idempotency
-from groundplan.gateway.caching.remembered import remember
+from groundplan.gateway.caching.idempotency_outcome import remember
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.attempts import probe_turn
 from groundplan.gateway.call.context import Gateway
@@ -197,8 +197,8 @@ class Pipeline:
         remember(gateway, exchange)
         if exchange.kept is not None:
             content.offer(gateway, exchange)
-        if exchange.trial is not None and gateway.trials is not None:
-            gateway.trials.after(exchange)
+        if exchange.trial is not None and gateway.shadows is not None:
+            gateway.shadows.after(exchange)
 
     def _failed(self, exchange: Exchange, error: GroundplanError) -> None:
         gateway = self._gateway

@@ -32,11 +32,11 @@ from groundplan.gateway.call.serve import Course, serve
 from groundplan.gateway.experiments.assign import assign
 from groundplan.gateway.guard.run import guards, look_in, unguarded
 from groundplan.gateway.offload import READ_BYTES, in_thread
-from groundplan.gateway.policy import begun
+from groundplan.gateway.policy import dated_prices
 from groundplan.gateway.policy.catalog import Catalog, Plan, bare
 from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.routing.cascade import served
-from groundplan.gateway.routing.meant import read_question
+from groundplan.gateway.routing.question_embedding import read_question
 from groundplan.gateway.surfaces import answers
 from groundplan.gateway.surfaces.chat import storing as chat_storing
 from groundplan.gateway.surfaces.chat.surface import CHAT
@@ -51,7 +51,7 @@ async def run(
     steps, clock, began = exchange.steps, time.perf_counter_ns, exchange.started
     now, headers = gateway.clock.seconds(), exchange.request.headers
     gateway.step_batching.begun(began)
-    exchange.catalog = catalog = exchange.catalog or begun.newest(gateway.live.catalog, now)
+    exchange.catalog = catalog = exchange.catalog or dated_prices.newest(gateway.live.catalog, now)
     exchange.trace = trace.of(headers)
     whose(exchange, gateway.live.policy, now)
     steps.append(("identify", (clock() - began) // 1000))
@@ -64,7 +64,7 @@ async def run(
     if len(exchange.request.body) > READ_BYTES:
         exchange.ask = await in_thread(partial(exchange.interface.read, exchange.request))
     else:
-        exchange.ask = gateway.cached.asks.read(exchange)
+        exchange.ask = gateway.cached.known_requests.read(exchange)
     if HEADER in headers and is_asked(headers):
         await _estimate(gateway, exchange, catalog)
         return

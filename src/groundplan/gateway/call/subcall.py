@@ -1,7 +1,8 @@
 """A call that the gateway makes itself as part of another one: to judge its answer, or to ask the same again.
 
 It is a part of that call, whose key, person and blueprint it has, and is reserved, journalled and settled like any
-other. What it is asked, and what its answer means, is for whoever makes it; one beside a call is `experiments.beside`.
+other. What it is asked, and what its answer means, is for whoever makes it; one beside a call is
+`experiments.shadow_call`.
 """
 
 from __future__ import annotations

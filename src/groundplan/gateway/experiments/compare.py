@@ -12,7 +12,7 @@ import msgspec
 
 from groundplan.economics.replay import pairwise
 from groundplan.gateway.call.ground import ask_search
-from groundplan.gateway.experiments import beside
+from groundplan.gateway.experiments import shadow_call
 from groundplan.gateway.surfaces import answer_text
 from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.gateway.telemetry.content_text import answered
@@ -70,7 +70,12 @@ def text_of(data: bytes) -> str:
 
 
 async def compare(
-    gateway: Gateway, headers: dict[bytes, bytes], question: str, shown: str, other: str, what: beside.Beside
+    gateway: Gateway,
+    headers: dict[bytes, bytes],
+    question: str,
+    shown: str,
+    other: str,
+    what: shadow_call.ShadowPurpose,
 ) -> Comparison:
     """Of two texts; `what` says for which experiment, whose judge is asked where it has one."""
     if not shown.strip() or not other.strip():
@@ -91,14 +96,14 @@ async def compare(
 
 
 async def _verdict(
-    gateway: Gateway, headers: dict[bytes, bytes], texts: tuple[str, str, str], what: beside.Beside
+    gateway: Gateway, headers: dict[bytes, bytes], texts: tuple[str, str, str], what: shadow_call.ShadowPurpose
 ) -> Verdict:
     """What the judge says of a question and two answers."""
     body = {
         "model": what.experiment.judge, "messages": pairwise.messages(*texts), "max_tokens": pairwise.TOKENS,
         "temperature": 0,
     }  # fmt: skip
-    own = await beside.ask(gateway, headers, CHAT, body, what)
+    own = await shadow_call.ask(gateway, headers, CHAT, body, what)
     if own.status != "ok":
         return Verdict(None, own.cost, own.error_code or own.status)
     text = answer_text.said(_decode(own.response.body))  # type: ignore[attr-defined]  # Collected

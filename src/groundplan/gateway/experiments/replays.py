@@ -14,11 +14,11 @@ import msgspec
 from groundplan.core.errors import Denied, Invalid
 from groundplan.economics.experiment.model import Experiment
 from groundplan.economics.experiment.verdict import CANDIDATE
-from groundplan.gateway.experiments import beside
+from groundplan.gateway.experiments import shadow_call
 from groundplan.gateway.experiments.assign import SHADOWED
 from groundplan.gateway.experiments.compare import NOT_COMPARED, compare, text_of
+from groundplan.gateway.experiments.shadow import second
 from groundplan.gateway.experiments.trial import Mark
-from groundplan.gateway.experiments.trials import second
 from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.gateway.surfaces.messages.surface import MESSAGES
 
@@ -74,16 +74,16 @@ async def replayed(gateway: Gateway, request: Request, key: KeyEntry) -> tuple[i
         judge=asked.judge,
     )  # fmt: skip
     mark = Mark(tried.id, tried.name, CANDIDATE, of=str(asked.call))
-    what = beside.Beside(tried, beside.REPLAY, mark, None)
+    what = shadow_call.ShadowPurpose(tried, shadow_call.REPLAY, mark, None)
     body = second(msgspec.json.encode(asked.body), asked.candidate)
-    own = await beside.ask(gateway, request.headers, _SURFACES[asked.endpoint], body, what)
+    own = await shadow_call.ask(gateway, request.headers, _SURFACES[asked.endpoint], body, what)
     answered = own.status == "ok" and own.ask is not None
     found = NOT_COMPARED
     if answered and own.ask is not None:
         told, was = text_of(own.response.body), asked.answer  # type: ignore[attr-defined]  # Collected
         if own.guard is not None:  # what was masked before one model is not shown to another
             told, was = own.guard.masks.hide(told), own.guard.shown(was)
-        judging = beside.Beside(tried, beside.JUDGE, mark, None, bare=True)
+        judging = shadow_call.ShadowPurpose(tried, shadow_call.JUDGE, mark, None, bare=True)
         found = await compare(gateway, request.headers, own.ask.query, was, told, judging)
     result = Replayed(
         str(own.call), answered, found.basis, found.score, found.contradicted, own.cost, found.cost,

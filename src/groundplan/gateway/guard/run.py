@@ -15,7 +15,7 @@ import msgspec
 
 from groundplan.blueprint.model import Guardrails
 from groundplan.core.errors import Denied, Unavailable
-from groundplan.gateway.guard import judge, media, personal
+from groundplan.gateway.guard import judge, media, presidio
 from groundplan.gateway.guard.relay import GuardedRelay, refusal_error
 from groundplan.gateway.guard.schema import misfit
 from groundplan.gateway.http.surrogates import value_of
@@ -335,7 +335,7 @@ class Guarding:
     async def _personal(self, place: str, done: str, call: bytes, text: str) -> None:
         """Raises `Denied` where personal data is refused, or could not be looked for and that is to be refused."""
         begun = time.perf_counter_ns()
-        kinds = await personal.asked(self._gateway, call, text)
+        kinds = await presidio.asked(self._gateway, call, text)
         self.spend(begun, place)
         if kinds is None and not self.guard.fail_open:
             self._refuse(place, "failed", "presidio")

@@ -23,14 +23,14 @@ from groundplan.gateway.call import admit, limits, settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.facts_api import admitted, note_read
-from groundplan.gateway.guard import personal
+from groundplan.gateway.guard import presidio
 from groundplan.gateway.guard.relay import refusal_error
 from groundplan.gateway.http import errors
 from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.mcp import wire
 from groundplan.gateway.mcp.approvals import approved
-from groundplan.gateway.mcp.offered import GETS, LISTS, Kind, Looker, checked, inward, offers, others, outward
+from groundplan.gateway.mcp.resources import GETS, LISTS, Kind, Looker, checked, inward, offers, others, outward
 from groundplan.gateway.mcp.servers import ServerError, Servers, counted
 from groundplan.gateway.mcp.use import Use, caller_of
 from groundplan.gateway.policy.gate import Whose
@@ -380,7 +380,7 @@ class McpApi:
         try:
             rewritten({"text": said}, look)
             if guard.presidio_input == "block":
-                kinds = await personal.asked(self._gateway, use.exchange.id, "\n".join(said))
+                kinds = await presidio.asked(self._gateway, use.exchange.id, "\n".join(said))
                 if kinds is None and not guard.fail_open:
                     raise Refused(Refusal("input", "failed", "presidio"))
                 if kinds:

@@ -17,7 +17,7 @@ from groundplan.blueprint.model import Blueprint, Budget, Deployment, Ramp, Site
 from groundplan.core.clock import end_of
 from groundplan.gateway.budgets.limit_book import LimitBook, book_of
 from groundplan.gateway.budgets.periods import Dated
-from groundplan.gateway.policy.address import Network, networks
+from groundplan.gateway.policy.client_address import Network, networks
 from groundplan.gateway.policy.snapshot import LEASE_SECONDS
 from groundplan.governance.guardrails.guard import Guard
 from groundplan.placement.guard import may
@@ -103,7 +103,7 @@ class Catalog:
     prices_until: float = inf
     """When a price with a date is the next to begin, in seconds since the epoch."""
     later: dict[float, Catalog] = field(default_factory=dict, compare=False, repr=False)
-    """The same at the prices that have begun since, kept by `begun.at`."""
+    """The same at the prices that have begun since, kept by `dated_prices.at`."""
 
 
 def index(blueprint: Blueprint) -> Catalog:

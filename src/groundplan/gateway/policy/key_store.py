@@ -16,7 +16,7 @@ from psycopg import AsyncConnection
 from groundplan.blueprint.model import Budget
 from groundplan.core.money import from_decimal
 from groundplan.gateway.database import fetched
-from groundplan.gateway.policy.address import networks
+from groundplan.gateway.policy.client_address import networks
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.gateway.stalls import patient
 from groundplan.governance.parts import AT_GATEWAYS

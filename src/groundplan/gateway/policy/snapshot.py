@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from groundplan.blueprint.model import Budget
 from groundplan.economics.experiment.model import Experiment
-from groundplan.gateway.policy.address import Network
+from groundplan.gateway.policy.client_address import Network
 from groundplan.governance.model import Given
 
 PEOPLE_DAYS = 90

@@ -29,9 +29,9 @@ from groundplan.gateway.call.grounding.citation_check import whole
 from groundplan.gateway.call.serve import Course, serve
 from groundplan.gateway.call.subcall import answer_of, chat_within
 from groundplan.gateway.guard import judge
+from groundplan.gateway.guard.kills import refuse_stopped
 from groundplan.gateway.guard.run import cites
 from groundplan.gateway.guard.schema import misfit
-from groundplan.gateway.guard.severed import refuse_stopped
 from groundplan.gateway.routing.routes import CASCADE
 from groundplan.gateway.surfaces.answer_text import said
 from groundplan.gateway.surfaces.answers import facts
@@ -320,8 +320,8 @@ def _without_logprobs(answered: Answered) -> Answered:
 
 
 def _events(exchange: Exchange, answered: Answered) -> tuple[bytes, ...] | None:
-    recast = exchange.interface.recast
-    return None if recast is None else recast.events(answered.data)
+    replay_forms = exchange.interface.replay_forms
+    return None if replay_forms is None else replay_forms.events(answered.data)
 
 
 def _note(exchange: Exchange, name: str, why: str, passed: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.economics.price import AUTO
 from groundplan.economics.prices.reported import named_tier
-from groundplan.gateway.caching.recast import COMPLETIONS_RECAST
+from groundplan.gateway.caching.replay_forms import COMPLETIONS_REPLAY_FORMS
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.meter import ReportedUsage
 from groundplan.gateway.http.splicing import spliced
@@ -374,7 +374,7 @@ class Completions(ServedViaChat):
     grounded = True
     selective = True
     capped = True
-    recast = COMPLETIONS_RECAST
+    replay_forms = COMPLETIONS_REPLAY_FORMS
     _native = OpenAICompletions()
     via_chat = _chat = CompletionsByChat(translated=False)
     _service = CompletionsByChat(translated=True)

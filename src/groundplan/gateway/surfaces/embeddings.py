@@ -10,7 +10,7 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
-from groundplan.gateway.caching.recast import EMBEDDINGS_RECAST
+from groundplan.gateway.caching.replay_forms import EMBEDDINGS_REPLAY_FORMS
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import spliced
@@ -161,7 +161,7 @@ class Embeddings(Interface):
     name = "embeddings"
     needs = "embeddings"
     selective = True
-    recast = EMBEDDINGS_RECAST
+    replay_forms = EMBEDDINGS_REPLAY_FORMS
     _openai = OpenAIEmbeddings()
     _service = ServiceEmbeddings()
 

@@ -18,7 +18,7 @@ from groundplan.ledger.model import Usage
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
-    from groundplan.gateway.caching.recast import Recast
+    from groundplan.gateway.caching.replay_forms import ReplayForms
     from groundplan.gateway.call.ask import Ask
     from groundplan.gateway.http.server import Request
     from groundplan.gateway.surfaces.file_references import NamedFile
@@ -55,7 +55,7 @@ class Interface:
     """Whether its clients look for what is left of limits under Anthropic's names."""
     via_chat: Codec | None = None
     """How an upstream of chat completions is spoken to, where this surface can give what that says."""
-    recast: Recast | None = None
+    replay_forms: ReplayForms | None = None
     """How its answers are given again; None: they never are."""
     accepts: tuple[bytes, ...] = (b"application/json",)
     """Media types of its requests. None at all is taken for the first."""

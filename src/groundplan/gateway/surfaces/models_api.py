@@ -13,7 +13,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.identify import find_key
 from groundplan.gateway.http import errors
 from groundplan.gateway.http.server import Request, Response
-from groundplan.gateway.policy.address import check_network
+from groundplan.gateway.policy.client_address import check_network
 from groundplan.gateway.surfaces.messages import errors as messages_errors
 from groundplan.gateway.surfaces.messages.surface import VERSION
 from groundplan.gateway.surfaces.stored_api import Query, check_method, last, query_of

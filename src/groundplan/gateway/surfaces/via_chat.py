@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
-from groundplan.gateway.caching.recast import Recast
+from groundplan.gateway.caching.replay_forms import ReplayForms
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.surfaces import thought_signatures
@@ -108,7 +108,7 @@ class Counting(ServedViaChat):
     grounded = False
     noted = False
     billed = False
-    recast: Recast | None = None
+    replay_forms: ReplayForms | None = None
     told: bytes
     """The answer around the number."""
     counts_files: str

@@ -31,8 +31,8 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import system_messages
 from groundplan.gateway.call.grounding.citation_check import CitedStreaming, whole
 from groundplan.gateway.call.model_versions import VersionReader
+from groundplan.gateway.guard.kills import refuse_stopped, stopped
 from groundplan.gateway.guard.run import reviews
-from groundplan.gateway.guard.severed import refuse_stopped, stopped
 from groundplan.gateway.http.sse import BOM
 from groundplan.gateway.http.strict_json import refuse_depth
 from groundplan.gateway.offload import READ_BYTES, in_thread

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 
 from groundplan.gateway.caching import cache
-from groundplan.gateway.caching.remembered import remember
+from groundplan.gateway.caching.idempotency_outcome import remember
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.delivery.stream import EVENT_STREAM
 from groundplan.gateway.call.delivery.to_client import JSON, send_all
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.guard.severed import refuse_stopped
+from groundplan.gateway.guard.kills import refuse_stopped
 from groundplan.gateway.surfaces.answers import headers
 from groundplan.gateway.upstream.connection import UNCOUNTED
 

@@ -11,7 +11,7 @@ import time
 
 import msgspec
 
-from groundplan.gateway.caching.recast import CHAT_RECAST
+from groundplan.gateway.caching.replay_forms import CHAT_REPLAY_FORMS
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.context import Gateway
@@ -49,7 +49,7 @@ def say_so(gateway: Gateway, exchange: Exchange) -> None:
     whole = _answer(exchange, ask)
     if ask.stream:
         relay = codec.relay(ask)
-        data = b"".join([relay.take(event) for event in CHAT_RECAST.events(whole) or ()]) + relay.last(facts)
+        data = b"".join([relay.take(event) for event in CHAT_REPLAY_FORMS.events(whole) or ()]) + relay.last(facts)
         response.end(data, response.start(200, EVENT_STREAM + lines))
     else:
         data = exchange.interface.with_facts(codec.answer(whole, ask).data, facts)

@@ -16,7 +16,7 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import GroundplanError, Invalid
-from groundplan.gateway.caching.recast import CHAT_RECAST
+from groundplan.gateway.caching.replay_forms import CHAT_REPLAY_FORMS
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.strict_json import UNREADABLE
@@ -101,7 +101,7 @@ class KeptRelay(CopiesRelay):
 
     def whole(self) -> bytes | None:
         """All of it as one completion; None where it is too long, or something would be lost."""
-        return CHAT_RECAST.whole(self._came) if self._room >= 0 else None
+        return CHAT_REPLAY_FORMS.whole(self._came) if self._room >= 0 else None
 
 
 class _StoredOpenAIChat(OpenAIChat):

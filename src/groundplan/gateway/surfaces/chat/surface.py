@@ -15,7 +15,7 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.economics.price import AUTO, FLEX, PRIORITY, STANDARD, bound
 from groundplan.economics.prices.reported import named_tier
-from groundplan.gateway.caching.recast import CHAT_RECAST
+from groundplan.gateway.caching.replay_forms import CHAT_REPLAY_FORMS
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import spliced
@@ -313,7 +313,7 @@ class ChatCompletions(Interface):
     selective = True
     capped = True
     by_body = True
-    recast = CHAT_RECAST
+    replay_forms = CHAT_REPLAY_FORMS
     via_chat = _openai = OpenAIChat()
     _service = ServiceChat()
 

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.economics.price import AUTO, STANDARD
-from groundplan.gateway.caching.recast import MESSAGES_RECAST, Recast
+from groundplan.gateway.caching.replay_forms import MESSAGES_REPLAY_FORMS, ReplayForms
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.surfaces.body import BASE64, OTHERWISE, read_fields, refuse_fields
 from groundplan.gateway.surfaces.chat.surface import FILE, TOOL_TOKENS
@@ -272,7 +272,7 @@ class Messages(ServedViaChat):
     noted = True
     id_header = ID_HEADER
     anthropics = True
-    recast: Recast | None = MESSAGES_RECAST
+    replay_forms: ReplayForms | None = MESSAGES_REPLAY_FORMS
     _native = AnthropicMessages()
     via_chat = _chat = MessagesByChat(translated=False)
     _service = MessagesByChat(translated=True)

@@ -24,7 +24,7 @@ from groundplan.gateway.call.identify import identify
 from groundplan.gateway.call.steps import admit_call, shed
 from groundplan.gateway.call.trace import Trace
 from groundplan.gateway.http.server import Request, Response
-from groundplan.gateway.policy import begun
+from groundplan.gateway.policy import dated_prices
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.messages import errors as messages_errors
 from groundplan.gateway.surfaces.realtime.close import BROKEN, POLICY, Ended
@@ -45,7 +45,7 @@ class Caller:
         """Every check, and the money for one call. `check` looks at it last; `first`: a worker that is full does not
         let it in. Raises as admission does."""
         gateway, now = self.gateway, self.gateway.clock.seconds()
-        catalog = begun.newest(gateway.live.catalog, now)
+        catalog = dated_prices.newest(gateway.live.catalog, now)
         exchange = Exchange(new_id_bytes(), self.request, self.response, interface)
         exchange.catalog, exchange.trace = catalog, self.trace
         exchange.ask = Ask(
@@ -78,7 +78,7 @@ def outdated(gateway: Gateway, exchange: Exchange) -> bool:
     """Whether what was begun for a response that nobody made yet is of prices, or of periods of budgets, that are over:
     somebody may be listened to for hours before there is one."""
     now = gateway.clock.seconds()
-    if begun.newest(gateway.live.catalog, now) is not exchange.catalog:
+    if dated_prices.newest(gateway.live.catalog, now) is not exchange.catalog:
         return True
     if any(is_over(period, now) for _, period in exchange.charges):
         return True

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Conflict, Invalid
 from groundplan.economics.prices.reported import named_tier
-from groundplan.gateway.caching.recast import RESPONSES_RECAST, Recast
+from groundplan.gateway.caching.replay_forms import RESPONSES_REPLAY_FORMS, ReplayForms
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.meter import OWN
 from groundplan.gateway.http.splicing import spliced
@@ -318,7 +318,7 @@ class Responses(ServedViaChat):
     capped = True
     noted = True
     keeps = True
-    recast: Recast | None = RESPONSES_RECAST
+    replay_forms: ReplayForms | None = RESPONSES_REPLAY_FORMS
     _native = OpenAIResponses()
     via_chat = _chat = ResponsesByChat(translated=False)
     _service = ResponsesByChat(translated=True)

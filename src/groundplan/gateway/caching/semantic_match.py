@@ -1,5 +1,6 @@
-"""A question that is compared by what it means, and a kept answer that was found for it. Values only; `meaning` finds
-them."""
+"""A question as the semantic cache compares it, and a kept answer that was found for it. Values only; `semantic` finds
+them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from groundplan.economics.semantic.regions import Region, Regions
     from groundplan.economics.semantic.similarity import Said
     from groundplan.gateway.caching.entry import Entry
-    from groundplan.gateway.caching.meaning_checks import Terms
+    from groundplan.gateway.caching.semantic_checks import Terms
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What matching by meaning did, counted in the worker and added to PostgreSQL now and then, beside the calls.
+"""What the semantic cache did, counted in the worker and added to PostgreSQL now and then.
 
 Counts are for weighing what it saves against what it costs, not for billing: those of the last seconds are lost with a
 worker that is killed.
@@ -22,7 +22,7 @@ _ADD = """INSERT INTO semantic_day AS s (day, workload, looked, given, checked, 
       spent_us = s.spent_us + EXCLUDED.spent_us, saved_usd = s.saved_usd + EXCLUDED.saved_usd"""
 
 
-class Tally(WriteBehindCounts[Key, Sums]):
+class SemanticCounts(WriteBehindCounts[Key, Sums]):
     """Of one worker."""
 
     def __init__(self, url: str, clock: Clock) -> None:

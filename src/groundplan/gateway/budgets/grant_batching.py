@@ -1,6 +1,6 @@
-"""Questions for slices, put together: nearly all of the time that a grant takes is that of its commit, and a thousand
-users have a thousand limits, or a thousand keys a budget each that begins at midnight. Who waits, and for how much, is
-`lease_client`'s; what is said to PostgreSQL is `lender`'s.
+"""Batches requests for slices into one commit, which is nearly all that a grant takes: a thousand users have a thousand
+limits, or a thousand keys a budget each that begins at midnight. Who waits, and for how much, is `lease_client`'s; what
+is said to PostgreSQL is `grant_connection`'s.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 
 from groundplan.gateway.budgets.account import Account
+from groundplan.gateway.budgets.grant_connection import TOGETHER, GrantConnection, Need
 from groundplan.gateway.budgets.leases import Key, is_quota
-from groundplan.gateway.budgets.lender import TOGETHER, Lender, Need
 
 _LIMITS, _OF_KEYS = "limits", "key/"
 
@@ -28,14 +28,17 @@ class Ask:
     """The database did not answer."""
 
 
-class Rounds:
+class GrantBatches:
     """What is to be asked for next. `lacking` says what those who wait for one lack (the least, all; None: nothing),
     `give` has given back what came of one that is to be cut."""
 
     def __init__(
-        self, lender: Lender, lacking: Callable[[Key, Account], tuple[int, int] | None], give: Callable[[Key], None]
+        self,
+        grants: GrantConnection,
+        lacking: Callable[[Key, Account], tuple[int, int] | None],
+        give: Callable[[Key], None],
     ) -> None:
-        self._lender = lender
+        self._grants = grants
         self._lacking = lacking
         self._give = give
         self._wanted: dict[Key, Ask] = {}
@@ -49,7 +52,7 @@ class Rounds:
 
     async def ask(self, key: Key) -> None:
         """Of what goes together with others (`_group`) for everybody who waits for such a one by now. Holds the
-        lender's `busy`; raises `LOST`."""
+        connection's `busy`; raises `LOST`."""
         group = _group(key)
         others = [each for each in self._wanted if _group(each) == group][:TOGETHER] if group else []
         asks = {each: self._wanted.pop(each) for each in {*others, key}}
@@ -79,18 +82,18 @@ class Rounds:
     def _lacking_beside(self, asks: Container[Key]) -> Iterator[Need]:
         for key in list(self.beside)[:TOGETHER]:
             account, amount = self.beside.pop(key)
-            lacking = amount - self._lender.book(key[0]).available(*key)
+            lacking = amount - self._grants.book(key[0]).available(*key)
             if lacking > 0 and key not in asks and not account.cut:
                 yield Need(key, account, lacking, lacking)
 
     async def grant(self, needs: Sequence[Need]) -> list[tuple[Need, int]]:
         """Ask the database once for all limits, once for all budgets of single keys, and once for each other budget;
-        what came of each. Holds the lender's `busy`; raises `LOST`."""
+        what came of each. Holds the connection's `busy`; raises `LOST`."""
         limits = sorted((each for each in needs if is_quota(each.key[0])), key=_key)
         of_keys = sorted((each for each in needs if _group(each.key) == _OF_KEYS), key=_key)
-        found = list(zip(limits, await self._lender.grant_limits(limits), strict=True)) if limits else []
+        found = list(zip(limits, await self._grants.grant_limits(limits), strict=True)) if limits else []
         for some in (of_keys, *([each] for each in needs if not _group(each.key))):
-            found += zip(some, await self._lender.grant_budgets(some), strict=True) if some else ()
+            found += zip(some, await self._grants.grant_budgets(some), strict=True) if some else ()
         for need, amount in found:
             if need.account.cut and amount:
                 self._give(need.key)  # of what was declared when it was asked

@@ -1,4 +1,5 @@
-"""A call of the gateway's own beside one that was answered: the same checks, budgets, attempts and records as any call.
+"""A shadow call: the gateway's own call beside one that was answered, with the same checks, budgets, attempts and
+records as any call.
 
 What differs: it goes to one named deployment, is charged to the experiment's own budget as well, comes last where a
 worker or a deployment is busy, is asked once, is nobody's to review, and neither reads nor fills the cache. It takes no
@@ -31,7 +32,7 @@ from groundplan.gateway.guard.run import begin, guards
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.offload import CHECKED_BYTES, InParts, at_once, in_parts
-from groundplan.gateway.policy import begun
+from groundplan.gateway.policy import dated_prices
 from groundplan.gateway.telemetry.content_link import chosen
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ SHADOW, JUDGE, REPLAY = "experiment/shadow", "experiment/judge", "experiment/rep
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class ShadowPurpose:
     """For what a call is made. `budget` None: that of its key bounds it."""
 
     experiment: Experiment
@@ -70,7 +71,7 @@ def budget_of(experiment: Experiment) -> Budget:
 
 
 async def ask(
-    gateway: Gateway, headers: dict[bytes, bytes], interface: Interface, body: dict[str, Any], what: Beside
+    gateway: Gateway, headers: dict[bytes, bytes], interface: Interface, body: dict[str, Any], what: ShadowPurpose
 ) -> Exchange:
     """Make the call and return it, ended, with a `CollectedResponse`. Errors are in its answer and its record."""
     if gateway.conduct is None:
@@ -89,7 +90,7 @@ async def ask(
     return own
 
 
-async def _steps(gateway: Gateway, own: Exchange, what: Beside) -> None:
+async def _steps(gateway: Gateway, own: Exchange, what: ShadowPurpose) -> None:
     policy = await in_parts(_check(gateway, own, what), long=len(own.request.body) > CHECKED_BYTES)
     if own.guard is not None:
         await own.guard.personal_in(own)
@@ -116,11 +117,11 @@ async def _steps(gateway: Gateway, own: Exchange, what: Beside) -> None:
     await serve(gateway, own)
 
 
-def _check(gateway: Gateway, own: Exchange, what: Beside) -> InParts[Policy]:
+def _check(gateway: Gateway, own: Exchange, what: ShadowPurpose) -> InParts[Policy]:
     """Every check of admission, under the newest policy and by the blueprint that it began with. Raises as admission
     does."""
     policy, now = gateway.live.policy, gateway.clock.seconds()
-    catalog = own.catalog or begun.newest(gateway.live.catalog, now)
+    catalog = own.catalog or dated_prices.newest(gateway.live.catalog, now)
     own.catalog, own.policy = catalog, policy
     own.key, own.person = caller(own.request.headers, policy, now)
     if catalog.granted:

@@ -10,16 +10,16 @@ import pytest
 from openai.types.responses.response_error import ResponseError
 
 from groundplan.core.ids import new_id
-from groundplan.gateway.background import follow, taken
-from groundplan.gateway.background.made import Run
-from groundplan.gateway.background.shelf import Asked, Found
-from groundplan.gateway.background.taken import FIRST, Taken
+from groundplan.gateway.background import events, follow
+from groundplan.gateway.background.events import FIRST, EventLog
+from groundplan.gateway.background.progress import Run
+from groundplan.gateway.background.sealed_store import Asked, Found
 from groundplan.gateway.http.sse import named_event
 from groundplan.ledger.background_store import Row
 
 
-def made(events: list[dict[str, Any]], told: list[int] | None = None) -> Taken:
-    found = Taken("resp_ours", datetime.fromtimestamp(7, UTC), lambda: None if told is None else told.append(1))
+def made(events: list[dict[str, Any]], told: list[int] | None = None) -> EventLog:
+    found = EventLog("resp_ours", datetime.fromtimestamp(7, UTC), lambda: None if told is None else told.append(1))
     found.start(200, b"")
     stream = b"".join(named_event(each["type"], json.dumps(each).encode()) for each in events)
     for at in range(0, len(stream), 11):
@@ -55,7 +55,7 @@ def test_events_are_numbered_anew_and_bear_our_id() -> None:
 
 
 def test_a_stream_in_one_piece_is_taken_as_any() -> None:
-    found = Taken("resp_ours", datetime.fromtimestamp(7, UTC), lambda: None)
+    found = EventLog("resp_ours", datetime.fromtimestamp(7, UTC), lambda: None)
     found.send(200, b"".join(named_event(each["type"], json.dumps(each).encode()) for each in (delta("a"), delta("b"))))
     assert [number for number, _ in found.events] == [FIRST, FIRST + 1] and found.failed is None
     assert found.first == FIRST
@@ -66,7 +66,7 @@ def test_a_stream_in_one_piece_is_taken_as_any() -> None:
 def test_of_a_long_answer_no_more_events_are_kept_than_there_is_room_for() -> None:
     text = "x" * 1000
     found = made([delta(text) for _ in range(5 * 1024)])
-    assert sum(len(event) for _, event in found.events) <= taken.MOST_BYTES
+    assert sum(len(event) for _, event in found.events) <= events.MOST_BYTES
     assert found.last == FIRST + 5 * 1024 - 1, "they are counted all the same"
 
 
@@ -80,7 +80,7 @@ def test_of_a_long_answer_no_more_events_are_kept_than_there_is_room_for() -> No
     ],
 )
 def test_a_refusal_is_told_in_words_that_clients_know(status: int, code: str, kind: str) -> None:
-    found = Taken("resp_ours", datetime.now(UTC), lambda: None)
+    found = EventLog("resp_ours", datetime.now(UTC), lambda: None)
     error = {"message": "No.", "type": "x", "param": None, "code": code, "hint": "Why.", "call_id": "c"}
     found.send(status, json.dumps({"error": error}).encode())
     assert found.failed is not None
@@ -91,7 +91,7 @@ def test_a_refusal_is_told_in_words_that_clients_know(status: int, code: str, ki
 
 @pytest.mark.parametrize("body", [b"", b"nothing", b'{"error":null}', b'{"error":{"message":7}}'])
 def test_an_error_that_says_nothing_is_told_as_one(body: bytes) -> None:
-    found = Taken("resp_ours", datetime.now(UTC), lambda: None)
+    found = EventLog("resp_ours", datetime.now(UTC), lambda: None)
     found.send(500, body)
     assert found.failed is not None and found.failed.code == "failed" and "500" in found.failed.message
     assert found.failed.type == "server_error"

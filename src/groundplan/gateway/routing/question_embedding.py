@@ -1,4 +1,4 @@
-"""The embedding of a question for a learned router that looks at it: asked of the local search service, briefly.
+"""The embedding of a question, for a learned router that looks at it: asked of the local search service, briefly.
 
 Only for calls that leave the choice to such a router. Where the service does not answer at once the router goes by the
 words alone, which it also knows how to.

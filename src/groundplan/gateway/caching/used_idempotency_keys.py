@@ -1,4 +1,4 @@
-"""Which keys were used in the last day, in few bytes for each: where each call brings one of its own there are
+"""Which idempotency keys were used in the last day, in few bytes each: where every call brings one of its own there are
 millions.
 
 The newest have their exact time; older ones lie sorted in runs of some minutes, eight bytes for a key, and stay used
@@ -33,7 +33,7 @@ class _Run:
     last: float
 
 
-class UsedKeys:
+class UsedIdempotencyKeys:
     """`add` in the order of time, more or less; times are seconds since the epoch."""
 
     __slots__ = ("_newest", "_runs")

@@ -1,4 +1,4 @@
-"""The questions of one frame (`meaning`) whose answers are kept, and which of them are likest to another one. Pure.
+"""The questions of one frame (`semantic`) whose answers are kept, and which of them are likest to another one. Pure.
 
 Their vectors stand in one table, so that looking for the likest is one product. What is found is not judged here.
 """

@@ -1,4 +1,4 @@
-"""Requests that were answered from the cache, by their bytes: who sends the same once more is spared reading it again.
+"""Requests that were answered from the cache, known by their bytes: one that comes again is not parsed again.
 
 What a body asks, and how it is compared, follow from its bytes alone; whether and what it is answered does not, and is
 looked up each time. Each caller's are its own, so that nobody learns from the time of an answer what others ask. Keeps
@@ -31,7 +31,7 @@ class Known:
     said: bytes
 
 
-class KnownAsks:
+class KnownRequests:
     """Of one worker."""
 
     __slots__ = ("_known", "_size")

@@ -1,4 +1,4 @@
-"""One worker's dealings with PostgreSQL about slices: grants that come in, releases that go out, none of them lost.
+"""One worker's connection to PostgreSQL for slices: grants that come in, releases that go out, none of them lost.
 
 A grant is one statement on the row of its (name, period), so the sum of all slices never exceeds the limit; one whose
 answer was lost is found by the next connection. A release of money is journalled and durable before PostgreSQL hears of
@@ -73,7 +73,7 @@ LOST = (psycopg.Error, OSError, TimeoutError)
 """What a database that is away, restarted, or tired of us raises. It is logged and tried again; callers are refused."""
 
 
-class Lender:
+class GrantConnection:
     """The connection of one worker, and what it was granted. Whoever calls a method that says so holds `busy`, the lock
     of the connection; such methods raise `LOST`. `accounts` are what the worker uses now, which learn what came."""
 

@@ -10,9 +10,9 @@ import pytest
 
 from groundplan.blueprint.model import Budget
 from groundplan.gateway.budgets.account import Account
+from groundplan.gateway.budgets.grant_batching import GrantBatches
+from groundplan.gateway.budgets.grant_connection import Need
 from groundplan.gateway.budgets.leases import REQUESTS, Key, Quota, Slices
-from groundplan.gateway.budgets.lender import Need
-from groundplan.gateway.budgets.rounds import Rounds
 
 FIRST, SECOND = ("requests/first", "2026-11"), ("requests/second", "2026-11")
 MINE = ("key/mine", "2026-11")
@@ -43,9 +43,9 @@ def quota(key: Key) -> Account:
     return Account(declared, 1)
 
 
-def rounds(lending: Lending, given: list[Key]) -> Rounds:
+def rounds(lending: Lending, given: list[Key]) -> GrantBatches:
     made: Any = lending
-    return Rounds(made, lambda *_: (1, 1), given.append)
+    return GrantBatches(made, lambda *_: (1, 1), given.append)
 
 
 async def test_what_another_limit_lacks_too_is_told_of_it() -> None:
@@ -80,7 +80,7 @@ async def test_what_there_is_by_now_what_is_asked_for_anyway_and_what_is_cut_is_
 async def test_a_round_without_an_answer_says_so_to_whoever_asked_and_to_those_who_wait() -> None:
     """But not to whom there was enough for by then: nobody had to answer."""
     made: Any = Lending(broken=True)
-    some = Rounds(made, lambda key, _: None if key == SECOND else (1, 1), list[Key]().append)
+    some = GrantBatches(made, lambda key, _: None if key == SECOND else (1, 1), list[Key]().append)
     first, served = (some.want(key, quota(key), recall=False) for key in (FIRST, SECOND))
     with pytest.raises(TimeoutError):
         await some.ask(FIRST)

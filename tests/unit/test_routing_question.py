@@ -14,7 +14,7 @@ from tests.unit.test_routing_model import entangled, placed
 
 from groundplan.economics.routing.learn.fit import train
 from groundplan.economics.routing.model import Layers, Router
-from groundplan.gateway.routing import meant
+from groundplan.gateway.routing import question_embedding
 from groundplan.knowledge.embedding.wire import EARLY, EmbedAnswer, EmbedRequest
 
 
@@ -34,12 +34,14 @@ async def test_a_question_is_embedded_as_its_router_was_trained(
         asked.append(msgspec.json.decode(body, type=EmbedRequest))
         return msgspec.json.encode(EmbedAnswer("m", [np.full(384, 0.5, "<f4").tobytes()], 0))
 
-    monkeypatch.setattr(meant, "ask_search", ask)
+    monkeypatch.setattr(question_embedding, "ask_search", ask)
     routes = SimpleNamespace(router=lambda *_: replace(router, tokens=tokens, layers=layers))
     gateway = SimpleNamespace(routes=routes, loop=asyncio.get_running_loop())
     exchange = SimpleNamespace(id=b"c", vector=None)
     workload = SimpleNamespace(routing=SimpleNamespace(router="w@1", digest=None), chooses=lambda _: True)
     ask_of = SimpleNamespace(model="auto", query="Could you please tell me: which garden is larger?")
-    await meant.read_question(cast(Any, gateway), cast(Any, exchange), cast(Any, workload), cast(Any, ask_of))
+    await question_embedding.read_question(
+        cast(Any, gateway), cast(Any, exchange), cast(Any, workload), cast(Any, ask_of)
+    )
     assert asked == [EmbedRequest(["which garden is larger?"], questions=True, most=tokens, layers=layers)]
     assert exchange.vector is not None and np.allclose(exchange.vector, 0.5)

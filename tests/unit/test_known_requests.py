@@ -16,8 +16,8 @@ from tests.unit.call_rig import Rig, call_rig
 from groundplan.blueprint.model import Cache, Keep
 from groundplan.core.errors import Invalid
 from groundplan.core.ids import new_id_bytes
-from groundplan.gateway.caching import known_asks
-from groundplan.gateway.caching.known_asks import LONGEST, MOST_BYTES, KnownAsks
+from groundplan.gateway.caching import known_requests
+from groundplan.gateway.caching.known_requests import LONGEST, MOST_BYTES, KnownRequests
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
@@ -105,7 +105,7 @@ def chat(size: int = 1, name: str = "a") -> bytes:
 
 @given(st.lists(st.tuples(st.sampled_from(["k", "l"]), st.sampled_from(["", "p"]), st.integers(0, 3)), max_size=20))
 def test_each_caller_finds_its_own_and_reads_what_is_new(calls: list[tuple[str, str, int]]) -> None:
-    known, noted = KnownAsks(), set()
+    known, noted = KnownRequests(), set()
     for key, person, size in calls:
         exchange = asked(chat(size), key, person)
         exchange.ask = known.read(exchange)
@@ -119,7 +119,7 @@ def test_each_caller_finds_its_own_and_reads_what_is_new(calls: list[tuple[str, 
 
 
 def test_memory_is_bounded_and_the_first_goes_first() -> None:
-    known = KnownAsks()
+    known = KnownRequests()
     size, most = LONGEST - 200, MOST_BYTES // (3 * LONGEST)
     for number in range(2 * most):
         exchange = asked(chat(size, str(number)))
@@ -137,7 +137,7 @@ def test_memory_is_bounded_and_the_first_goes_first() -> None:
 
 
 def test_what_its_headers_have_a_say_in_is_not_known_by_its_body() -> None:
-    known = KnownAsks()
+    known = KnownRequests()
     body = b'{"model":"a","max_tokens":5,"messages":[{"role":"user","content":"x"}]}'
     exchange = asked(body, interface=MESSAGES)
     exchange.ask, exchange.said = known.read(exchange), b"x"
@@ -145,4 +145,4 @@ def test_what_its_headers_have_a_say_in_is_not_known_by_its_body() -> None:
     assert len(known) == 0
     with pytest.raises(Invalid):
         known.read(asked(b"{"))
-    assert known_asks.LONGEST < MOST_BYTES
+    assert known_requests.LONGEST < MOST_BYTES

@@ -1,5 +1,6 @@
-"""Which own budgets of keys nobody can use any more: those of lines of which live policy knows no key. It forgets a key
-`KNOWN_S` after its end (`key_store`), and none comes back."""
+"""Which own budgets of keys nobody can use any more: those whose keys, rotated ones included, live policy no longer
+knows. It forgets a key `KNOWN_S` after its end (`key_store`), and none comes back.
+"""
 
 from __future__ import annotations
 

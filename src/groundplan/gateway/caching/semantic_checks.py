@@ -1,4 +1,4 @@
-"""What checks found by region of questions, added to PostgreSQL beside the calls and read back by every worker.
+"""What checks of the semantic cache found by region of questions, added to PostgreSQL and read back by every worker.
 
 So what one worker learned holds in all of them, and after a restart. Nothing waits for it: while PostgreSQL is away,
 what is found here waits and what others find is not known. Of a question only the signs of its vector are kept.

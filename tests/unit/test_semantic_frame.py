@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from groundplan.economics.semantic.reading import read
 from groundplan.economics.semantic.similarity import Said, Vector
-from groundplan.gateway.caching import meaning_frame
-from groundplan.gateway.caching.meaning_frame import Frame
+from groundplan.gateway.caching import semantic_frame
+from groundplan.gateway.caching.semantic_frame import Frame
 
 READING, WORDS = read("How do I renew my permit?"), np.zeros((2, 3), dtype=np.int8)
 
@@ -32,7 +32,7 @@ def likest(kept: Sequence[Vector], of: Vector, most: int, least: float) -> list[
 @given(turns=st.lists(st.integers(0, 99), max_size=60), asked=st.integers(0, 99), most=st.integers(1, 4))
 def test_of_those_that_came_last_the_likest_are_found(turns: list[int], asked: int, most: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(meaning_frame, "KNOWN", 20)
+        patch.setattr(semantic_frame, "KNOWN", 20)
         frame = Frame()
         for number, turn in enumerate(turns):
             frame.keep((str(number).encode(), False), said(turn))

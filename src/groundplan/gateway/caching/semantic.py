@@ -1,4 +1,5 @@
-"""Answers to questions that mean the same, for workloads that declare a bound on wrong ones; asked after an exact miss.
+"""The semantic cache: answers to questions that mean the same, for workloads that declare a bound on wrong ones; asked
+after an exact miss.
 
 Two questions are compared only within one frame: the same person, group or workload as the exact cache shares with, the
 same earlier conversation, parameters, prompt and deployments, word for word; only the newest question may differ. What
@@ -22,7 +23,7 @@ import msgspec
 from groundplan.blueprint.model import Semantic
 from groundplan.gateway.caching.cache_key import frame_digest
 from groundplan.gateway.caching.entry import Entry
-from groundplan.gateway.caching.match import Asked, Match, Taught
+from groundplan.gateway.caching.semantic_match import Asked, Match, Taught
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ask_search
 from groundplan.gateway.http.strict_json import UNREADABLE
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
     from groundplan.economics.semantic.accept import Verdict
     from groundplan.economics.semantic.reading import Reading
     from groundplan.economics.semantic.similarity import Said
-    from groundplan.gateway.caching.meaning_checks import Checks
-    from groundplan.gateway.caching.meaning_frame import Frame
-    from groundplan.gateway.caching.meaning_tally import Tally
+    from groundplan.gateway.caching.semantic_checks import Checks
+    from groundplan.gateway.caching.semantic_counts import SemanticCounts
+    from groundplan.gateway.caching.semantic_frame import Frame
     from groundplan.gateway.call.context import Gateway
 
 
@@ -68,7 +69,7 @@ class Counts:
     wrong: int = 0
 
 
-class Meanings:
+class SemanticCache:
     """Of one worker."""
 
     def __init__(self, gateway: Gateway, dice: Callable[[], float] = random.random) -> None:
@@ -80,7 +81,7 @@ class Meanings:
         self._rests = 0.0
         """Until then calls do without: the search service said nothing a moment ago."""
         self.counts: dict[str, Counts] = {}
-        self.tally: Tally | None = None
+        self.tally: SemanticCounts | None = None
         """Where the counts are kept beyond this worker."""
         self.checks: Checks | None = None
         """Where what checks taught is kept beyond this worker."""
@@ -157,10 +158,10 @@ class Meanings:
     async def _read(self, exchange: Exchange) -> Asked | None:
         from groundplan.economics.semantic.phrasing import read_question  # noqa: PLC0415 -- numpy, only where it is used
 
-        plan, policy, recast = exchange.plan, exchange.policy, exchange.interface.recast
-        if plan is None or policy is None or recast is None:
+        plan, policy, replay_forms = exchange.plan, exchange.policy, exchange.interface.replay_forms
+        if plan is None or policy is None or replay_forms is None:
             return None
-        framed = frame_digest(exchange, recast.irrelevant, self._gateway.cached.terms(plan), policy)
+        framed = frame_digest(exchange, replay_forms.irrelevant, self._gateway.cached.terms(plan), policy)
         if framed is None or not 0 < len(framed[1]) <= QUESTION:
             return None
         reading = read_question(framed[1])
@@ -212,7 +213,7 @@ class Meanings:
         asked = exchange.asked
         if asked is None:
             return
-        from groundplan.gateway.caching.meaning_frame import Frame  # noqa: PLC0415 -- numpy, only where it is used
+        from groundplan.gateway.caching.semantic_frame import Frame  # noqa: PLC0415 -- numpy, only where it is used
 
         frame = self._frames.setdefault(asked.frame, Frame())
         self._frames.move_to_end(asked.frame)
@@ -294,8 +295,8 @@ _body = msgspec.json.Decoder(dict[str, Any]).decode
 
 def _said(exchange: Exchange, entry: Entry) -> _Answer | None:
     """None where it has neither text nor calls."""
-    recast: Any = exchange.interface.recast
-    data = entry.whole if entry.whole is not None else recast.whole(entry.events or ())
+    replay_forms: Any = exchange.interface.replay_forms
+    data = entry.whole if entry.whole is not None else replay_forms.whole(entry.events or ())
     try:
         body = _body(data or b"")
     except UNREADABLE:

@@ -1,4 +1,4 @@
-"""A second answer beside the one that was shown, after it: begun once the shown call is settled and sent.
+"""Shadow traffic: a second answer to a call of an experiment, begun once the shown call is settled and sent.
 
 So it delays nothing; whatever it costs or breaks is its own. Few at a time, and none where this worker is busy. What
 comes of it is a fact about both answers (`pairs`), without their texts; both calls are in the ledger like all others.
@@ -13,7 +13,7 @@ import msgspec
 from groundplan.economics.experiment.model import Experiment
 from groundplan.economics.experiment.verdict import CANDIDATE
 from groundplan.gateway.call.feature import FEATURE, feature_of
-from groundplan.gateway.experiments import beside
+from groundplan.gateway.experiments import shadow_call
 from groundplan.gateway.experiments.compare import NOT_COMPARED, compare, text_of
 from groundplan.gateway.experiments.pairs import Pair, Pairs
 from groundplan.gateway.experiments.trial import Mark
@@ -32,7 +32,7 @@ _LEFT_OUT = ("stream", "stream_options", "service_tier", "store")
 _decode = msgspec.json.Decoder().decode
 
 
-class Trials:
+class Shadows:
     """Of one worker."""
 
     def __init__(self, gateway: Gateway, pairs: Pairs) -> None:
@@ -73,9 +73,9 @@ class Trials:
     async def _answer(self, shown: Exchange, tried: Experiment) -> None:
         try:
             mark = Mark(tried.id, tried.name, CANDIDATE, of=str(shown.call))
-            what = beside.Beside(tried, beside.SHADOW, mark, beside.budget_of(tried))
+            what = shadow_call.ShadowPurpose(tried, shadow_call.SHADOW, mark, shadow_call.budget_of(tried))
             body = second(shown.request.body, tried.candidate)
-            other = await beside.ask(self._gateway, shown.request.headers, shown.interface, body, what)
+            other = await shadow_call.ask(self._gateway, shown.request.headers, shown.interface, body, what)
             if other.attempt < 0:
                 self._rests[tried.id] = self._gateway.loop.time() + REST_SECONDS
                 self.missed += 1
@@ -91,7 +91,7 @@ class Trials:
             was = text_of(b"".join(shown.kept or ()))
             if shown.guard is not None:  # what was masked before one model is not shown to another
                 told, was = shown.guard.masks.hide(told), shown.guard.masks.hide(was)
-            what = beside.Beside(tried, beside.JUDGE, mark, beside.budget_of(tried), bare=True)
+            what = shadow_call.ShadowPurpose(tried, shadow_call.JUDGE, mark, shadow_call.budget_of(tried), bare=True)
             found = await compare(self._gateway, shown.request.headers, shown.ask.query, was, told, what)
             if found is not NOT_COMPARED:
                 self._heed(tried, asked=found.score is not None or found.said is not None)

@@ -1,4 +1,4 @@
-"""Where a call comes from: the connection's own address, or the one that a trusted proxy tells. Pure.
+"""The address a call comes from: that of the connection, or the one that a trusted proxy tells. Pure.
 
 `X-Forwarded-For` counts only from proxies that the company declares; read from the right, so that what a client writes
 itself is never believed.

@@ -30,9 +30,9 @@ from groundplan.economics.semantic.net_savings import Done, net
 from groundplan.economics.semantic.reading import Reading, read
 from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, Learned, Regions
 from groundplan.economics.semantic.similarity import Said
-from groundplan.gateway.caching import meaning
-from groundplan.gateway.caching.meaning import REST_SECONDS, SECONDS, Meanings
-from groundplan.gateway.caching.meaning_checks import Checks
+from groundplan.gateway.caching import semantic
+from groundplan.gateway.caching.semantic import REST_SECONDS, SECONDS, SemanticCache
+from groundplan.gateway.caching.semantic_checks import Checks
 from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
@@ -104,7 +104,7 @@ async def meaning_rig(folder: Path, encoder: Encoder, **settings: Any) -> AsyncI
             workloads={"assistant": {"cache": cache, "grounding": grounding}, "exactly": {"cache": off}},
         ) as rig:
             announce(Home(folder), "search", f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", "t")
-            rig.gateway.cached.similar = Meanings(rig.gateway, dice=lambda: 1.0)
+            rig.gateway.cached.similar = SemanticCache(rig.gateway, dice=lambda: 1.0)
             rig.play("one", say="Open the settings and press reset.")
             yield rig
     finally:
@@ -121,7 +121,7 @@ async def cache_of(rig: Rig, question: str, key: str = "assistant", before: Any 
 
 def counts(rig: Rig) -> Any:
     similar = rig.gateway.cached.similar
-    assert isinstance(similar, Meanings)
+    assert isinstance(similar, SemanticCache)
     return similar.counts["assistant"]
 
 
@@ -200,7 +200,7 @@ async def test_another_workload_and_one_without_it_are_not_touched(tmp_path: Pat
         assert await cache_of(rig, AGAIN, "exactly") == "none"
         assert await cache_of(rig, RESET, "exactly") == "exact"
         similar = rig.gateway.cached.similar
-        assert isinstance(similar, Meanings)
+        assert isinstance(similar, SemanticCache)
         assert similar.counts == {}
 
 
@@ -265,7 +265,7 @@ async def test_a_worker_remembers_a_bounded_number_of_questions_those_asked_last
     tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the conversations that they are asked in; each takes some twenty kilobytes."""
-    monkeypatch.setattr(meaning, "QUESTIONS", 4)
+    monkeypatch.setattr(semantic, "QUESTIONS", 4)
     async with meaning_rig(tmp_path, encoder) as rig:
         similar: Any = rig.gateway.cached.similar
         for number in range(6):
@@ -444,7 +444,7 @@ async def test_an_answer_is_given_while_every_passage_of_it_may_be_read(
         for entry in rig.gateway.cached.entries("assistant"):
             passages = tuple(map(passage, ("c1", "c2")))
             assert rig.gateway.cached.put(rig.plan("assistant"), replace(entry, passages=passages))
-        monkeypatch.setattr("tests.unit.test_gateway_meaning.READABLE", still)
+        monkeypatch.setattr("tests.unit.test_gateway_semantic.READABLE", still)
         assert await cache_of(rig, OTHER) == ("semantic" if still == {"c1", "c2"} else "none")
         assert counts(rig).given == (still == {"c1", "c2"}), "what permissions refused counts as given"
 
@@ -453,14 +453,14 @@ async def test_an_answer_is_given_while_every_passage_of_it_may_be_read(
 async def test_an_answer_to_a_question_in_other_words_ends_where_its_own_would_find_more(
     tmp_path: Path, encoder: Encoder, now: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tests.unit.test_gateway_meaning.READABLE", {"c1", "c2"})
-    monkeypatch.setattr("tests.unit.test_gateway_meaning.FOUND", ["c1"])
+    monkeypatch.setattr("tests.unit.test_gateway_semantic.READABLE", {"c1", "c2"})
+    monkeypatch.setattr("tests.unit.test_gateway_semantic.FOUND", ["c1"])
     async with meaning_rig(tmp_path, encoder, grounding=Grounding(sources=["s"]), scope="group") as rig:
         live: Any = rig.gateway.live
         keys = {digest: replace(key, person="ana") for digest, key in live.policy.keys.items()}
         live.policy = replace(live.policy, keys=keys, active=frozenset({"ana"}))
         await taught(rig)
-        monkeypatch.setattr("tests.unit.test_gateway_meaning.FOUND", now)
+        monkeypatch.setattr("tests.unit.test_gateway_semantic.FOUND", now)
         SEARCHED.clear()
         assert await cache_of(rig, OTHER) == ("semantic" if now == ["c1"] else "none")
         assert SEARCHED[0] in (RESET, AGAIN), "the question that the answer was made for"
@@ -576,7 +576,7 @@ async def test_answers_agree_where_numbers_units_dates_and_names_do(
             for (reading, _), each in zip(asked, spoken, strict=True)
         ]
 
-    similar: Any = Meanings(None)  # type: ignore[arg-type]
+    similar: Any = SemanticCache(None)  # type: ignore[arg-type]
     similar._embed = embed
     assert await similar._agree(one, other, None) is same
     assert await similar._agree(other, one, None) is same

@@ -1,4 +1,5 @@
-"""Answers under way that a kill for security ends: streams get an error event, whole answers an error.
+"""Ends answers under way when a kill for security stops their workload, key or model: a stream gets an error event, a
+whole answer an error.
 
 A worker cuts them when it takes the policy up, before it acknowledges it: what is reported effective has ended.
 """

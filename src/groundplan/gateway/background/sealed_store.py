@@ -1,5 +1,5 @@
-"""Where responses that nobody waits for lie: sealed in PostgreSQL, found by the key that asked for them. What becomes
-of them is the runner's.
+"""Responses in the background: sealed in PostgreSQL, found by the key that asked for them. What becomes of them is the
+runner's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.errors import Conflict, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
-from groundplan.gateway.background.taken import Failed
+from groundplan.gateway.background.events import Failed
 from groundplan.gateway.journal.thread_connections import ThreadConnections
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.responses.sealed_store import Kept, owner_of
@@ -77,7 +77,7 @@ def _whom(row: Row) -> UUID:
     return UUID(row.person) if row.person else row.key_id
 
 
-class BackgroundShelf:
+class SealedStore:
     """Of one worker; its methods wait in threads, and raise `Unavailable`."""
 
     def __init__(self, home: Home, url: str, epoch: UUID) -> None:

@@ -1,4 +1,5 @@
-"""Which answers of a surface are good enough to be given again, and a whole answer as a stream and back.
+"""Whether an answer is good enough to be given again, for each surface, and its conversion from whole to stream and
+back.
 
 A form is made from the other one only where nothing is lost: an answer that has anything which is not known here is
 left as it came. Pure; what is kept, and for whom, is `cache`'s.
@@ -24,7 +25,7 @@ _HEAD = ("id", "created", "model", "system_fingerprint", "service_tier")
 _TEXTS = ("content", "refusal", "reasoning_content")
 
 
-class Recast(Protocol):
+class ReplayForms(Protocol):
     """Of one surface."""
 
     irrelevant: frozenset[str]
@@ -92,7 +93,7 @@ class _AsItCame:
         return None
 
 
-class ChatRecast:
+class ChatReplayForms:
     """Chat completions."""
 
     irrelevant = frozenset(
@@ -135,7 +136,7 @@ class ChatRecast:
             return None
 
 
-class EmbeddingsRecast(_AsItCame):
+class EmbeddingsReplayForms(_AsItCame):
     """Embeddings, which have one form."""
 
     irrelevant = frozenset({"user"})
@@ -160,7 +161,7 @@ _stop = msgspec.json.Decoder(_Stop).decode
 _message_event = msgspec.json.Decoder(_MessageEvent).decode
 
 
-class MessagesRecast(_AsItCame):
+class MessagesReplayForms(_AsItCame):
     """Anthropic's Messages."""
 
     irrelevant = frozenset({"metadata", "stream", "max_tokens"})
@@ -178,12 +179,12 @@ class MessagesRecast(_AsItCame):
         except UNREADABLE:
             return False
         if not found or not found[0].type:
-            return CHAT_RECAST.good_events(events, copies)
+            return CHAT_REPLAY_FORMS.good_events(events, copies)
         stops = [each.delta.stop_reason for each in found if each.type == "message_delta" and each.delta is not None]
         return found[-1].type == "message_stop" and bool(stops) and stops[-1] in _STOPPED
 
 
-class CompletionsRecast(_AsItCame):
+class CompletionsReplayForms(_AsItCame):
     """The older completions, by an upstream's own or by its chat."""
 
     irrelevant = frozenset({"user", "stream", "stream_options", "max_tokens"})
@@ -216,7 +217,7 @@ _response = msgspec.json.Decoder(_Response).decode
 _response_event = msgspec.json.Decoder(_ResponseEvent).decode
 
 
-class ResponsesRecast(_AsItCame):
+class ResponsesReplayForms(_AsItCame):
     """OpenAI's Responses. An answer tells its request's settings back, so whatever it tells makes requests different:
     `user` and `metadata` of one caller never reach another. A stream of an upstream's own is given as a whole, too."""
 
@@ -236,7 +237,7 @@ class ResponsesRecast(_AsItCame):
         except UNREADABLE:
             return False
         if not found or not found[0].type:
-            return CHAT_RECAST.good_events(events, copies)
+            return CHAT_REPLAY_FORMS.good_events(events, copies)
         return found[-1].type == "response.completed" and self.good(bytes(found[-1].response), copies)
 
     def turns(self, *, stream: bool) -> bool:
@@ -332,8 +333,8 @@ def _add_call(calls: list[dict[str, Any]], part: dict[str, Any]) -> None:
         call["function"][name] += function.get(name) or ""
 
 
-CHAT_RECAST = ChatRecast()
-EMBEDDINGS_RECAST = EmbeddingsRecast()
-MESSAGES_RECAST = MessagesRecast()
-COMPLETIONS_RECAST = CompletionsRecast()
-RESPONSES_RECAST = ResponsesRecast()
+CHAT_REPLAY_FORMS = ChatReplayForms()
+EMBEDDINGS_REPLAY_FORMS = EmbeddingsReplayForms()
+MESSAGES_REPLAY_FORMS = MessagesReplayForms()
+COMPLETIONS_REPLAY_FORMS = CompletionsReplayForms()
+RESPONSES_REPLAY_FORMS = ResponsesReplayForms()

@@ -8,7 +8,7 @@ import tracemalloc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundplan.gateway.caching.used_keys import DAY_SECONDS, RUN, SPAN_SECONDS, UsedKeys
+from groundplan.gateway.caching.used_idempotency_keys import DAY_SECONDS, RUN, SPAN_SECONDS, UsedIdempotencyKeys
 
 
 def digest(number: int) -> bytes:
@@ -22,7 +22,7 @@ def digest(number: int) -> bytes:
 )
 def test_a_used_key_is_used_for_a_day_and_for_little_more(added: list[tuple[int, float]], later: float) -> None:
     """Each step adds so many keys at once, some time after the one before it; some of them come again."""
-    keys, at, last = UsedKeys(), 0.0, dict[int, float]()
+    keys, at, last = UsedIdempotencyKeys(), 0.0, dict[int, float]()
     for count, after in added:
         at += after
         for number in range(0, count, 3):
@@ -39,7 +39,7 @@ def test_a_used_key_is_used_for_a_day_and_for_little_more(added: list[tuple[int,
 
 
 def test_what_is_over_is_forgotten() -> None:
-    keys = UsedKeys()
+    keys = UsedIdempotencyKeys()
     for number in range(40 * RUN):
         keys.add(digest(number), number * DAY_SECONDS / (8 * RUN))
         if not number % 100:
@@ -48,7 +48,7 @@ def test_what_is_over_is_forgotten() -> None:
 
 
 def test_a_key_is_used_until_the_youngest_that_lies_beside_it_is_a_day_old() -> None:
-    keys = UsedKeys()
+    keys = UsedIdempotencyKeys()
     for number in range(RUN):
         keys.add(digest(number), 0.0 if number < RUN // 2 else SPAN_SECONDS)
     soon = DAY_SECONDS + SPAN_SECONDS / 2
@@ -62,7 +62,7 @@ def test_a_key_is_used_until_the_youngest_that_lies_beside_it_is_a_day_old() -> 
 
 def test_runs_of_one_hour_are_few() -> None:
     """Each is looked through for a key that was never used."""
-    keys = UsedKeys()
+    keys = UsedIdempotencyKeys()
     for number in range(20 * RUN):
         keys.add(digest(number), number * SPAN_SECONDS / (20 * RUN))
     assert len(keys._runs) <= 3 and len(keys) == 20 * RUN
@@ -72,7 +72,7 @@ def test_runs_of_one_hour_are_few() -> None:
 def test_a_key_takes_eight_bytes() -> None:
     digests = [digest(number) for number in range(50 * RUN)]
     tracemalloc.start()
-    keys = UsedKeys()
+    keys = UsedIdempotencyKeys()
     for each in digests:
         keys.add(each, 5.0)
     taken, _ = tracemalloc.get_traced_memory()

@@ -1,4 +1,4 @@
-"""What a response that nobody waits for says, as it is made: its events by their numbers, and what it came to.
+"""The events of a response in the background as it is made, by their numbers, and what it came to.
 
 The first two are told at once when it is asked for, and are the same whoever asks; those behind them come from the
 call. Pure: what is kept of them, and where, is the shelf's.
@@ -58,7 +58,7 @@ def _text(fields: dict[str, msgspec.Raw], name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-class Taken(CollectedResponse):
+class EventLog(CollectedResponse):
     """The answer to a call that nobody waits for, as a stream: `events` are (number, SSE), as far as they are not kept
     elsewhere yet."""
 

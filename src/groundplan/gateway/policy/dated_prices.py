@@ -1,5 +1,6 @@
-"""Prices with a date, taken up by the worker itself: each call is priced, reserved and settled, as on its own moment,
-however late the blueprint comes that is made of them."""
+"""Prices that begin on a date, taken up by the worker itself: each call is priced, reserved and settled as on its own
+moment, however late the blueprint comes that is made of them.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What Presidio says to a whole text, sent in or answered: asked of the local search process, so that no worker loads
-it."""
+"""Asks the local search process what Presidio finds in a whole text, sent in or answered, so that no worker loads it."""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
-"""One response that is being made here, as whoever follows it sees it. Making it is the runner's."""
+"""The progress of a response in the background that this worker makes, for whoever follows it. Making it is the
+runner's.
+"""
 
 from __future__ import annotations
 
 import asyncio
 
-from groundplan.gateway.background.taken import Taken
+from groundplan.gateway.background.events import EventLog
 from groundplan.ledger.background_store import Row
 
 
@@ -15,7 +17,7 @@ class Run:
 
     def __init__(self, row: Row) -> None:
         self.row = row
-        self.taken = Taken(row.id, row.at, self.tell)
+        self.taken = EventLog(row.id, row.at, self.tell)
         self.changed = asyncio.Event()
         self.on_its_way = 0
         """How many of its first events are being kept."""
