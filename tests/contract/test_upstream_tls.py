@@ -25,7 +25,7 @@ from groundplan.blueprint.model import Tls
 from groundplan.core.errors import Invalid
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.stalls import stall_monitor_of
-from groundplan.gateway.upstream import http2, room
+from groundplan.gateway.upstream import answer_memory, http2
 from groundplan.gateway.upstream.connection import Pool, UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.http2 import Http2Connection
 from groundplan.gateway.upstream.pools import Pools, Wire, wire_of
@@ -641,7 +641,7 @@ async def test_answers_that_nobody_reads_on_keep_no_later_one_from_coming_over_h
             each.release()
 
 
-def _gives_back(share: room.Share, _: object) -> None:
+def _gives_back(share: answer_memory.Share, _: object) -> None:
     share.give_back()
 
 
@@ -659,10 +659,10 @@ async def test_answers_that_wait_for_room_keep_none_that_is_read_from_coming_ove
         response.end(bytes(5 << 20))
 
     monkeypatch.setattr(http2, "STANDS_SECONDS", 0.05)
-    monkeypatch.setattr(room, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(answer_memory, "LOOK_SECONDS", 0.05)
     async with http1(large) as behind, H2Server(behind).listening(None) as front, asyncio.timeout(PATIENCE):
-        pool, shared = pools.of(Wire(f"http://127.0.0.1:{front.port}/v1", None, 2)), room.Room(1)
-        first, others = room.Share(shared), [room.Share(shared) for _ in range(3)]
+        pool, shared = pools.of(Wire(f"http://127.0.0.1:{front.port}/v1", None, 2)), answer_memory.Room(1)
+        first, others = answer_memory.Share(shared), [answer_memory.Share(shared) for _ in range(3)]
         calls = [await pool.connect(PATIENCE) for _ in (first, *others)]
         for call in calls:
             call.send(REQUEST if call is calls[0] else REQUEST.replace(b"/v1/x", b"/v1/large"))

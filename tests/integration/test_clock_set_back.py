@@ -44,7 +44,7 @@ from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.caching.idempotency import MEMORY_SECONDS
 from groundplan.gateway.http.listeners import Sockets
 from groundplan.gateway.journal.records import read_segment
-from groundplan.gateway.upstream.reach import names_of
+from groundplan.gateway.upstream.dial import names_of
 from groundplan.ledger.model import Reservation, Settlement
 from groundplan.testing import ManualClock
 from groundplan.testing.database import Database

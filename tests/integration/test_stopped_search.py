@@ -31,7 +31,7 @@ from tests.integration.nursery import Worker, fork_program
 from groundplan.blueprint.content import Grounding
 from groundplan.core.endpoints import Endpoint, lookup
 from groundplan.core.settings import child_environment, load_settings
-from groundplan.gateway.upstream.returning import BACK_SECONDS, GONE_SECONDS
+from groundplan.gateway.upstream.service_restart import BACK_SECONDS, GONE_SECONDS
 from groundplan.knowledge.embedding.wire import EmbedRequest
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Database

@@ -33,7 +33,7 @@ from groundplan.gateway.call.attempts.retry import pause
 from groundplan.gateway.http.body_stream import HIGH
 from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.catalog import index
-from groundplan.gateway.upstream import returning
+from groundplan.gateway.upstream import service_restart
 from groundplan.governance.model import Given
 from groundplan.governance.parts import parts_of
 from groundplan.ledger.model import Settlement
@@ -363,7 +363,7 @@ async def test_calls_wait_for_the_translating_service_where_nobody_else_is_left(
 async def test_a_translating_service_that_is_away_is_no_fault_of_a_provider(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(returning, "BACK_SECONDS", 0.2)
+    monkeypatch.setattr(service_restart, "BACK_SECONDS", 0.2)
     ended(tmp_path)
     async with call_rig(tmp_path, more={"one": {"api": "gemini"}}) as rig:
         for _ in range(4):

@@ -26,7 +26,7 @@ from groundplan.core.money import PICO, parse_usd
 from groundplan.gateway.call.attempts import race
 from groundplan.gateway.call.attempts.hedge import Hedges
 from groundplan.gateway.journal.recovery import fold
-from groundplan.gateway.upstream import account
+from groundplan.gateway.upstream import provider_refusals
 from groundplan.gateway.upstream.health import Health
 from groundplan.gateway.upstream.latency import LEAST, Learned
 from groundplan.ledger.model import Reservation, Settlement
@@ -234,7 +234,7 @@ async def test_a_refusal_of_the_first_is_told_at_once(tmp_path: Path) -> None:
 async def test_a_refusal_of_a_hedge_that_has_a_fee_is_part_of_what_its_call_cost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(account, "flagged", lambda *_: True)
+    monkeypatch.setattr(provider_refusals, "flagged", lambda *_: True)
     fee = {"two": {"rates": Rates(input=0, output=10 * PICO, flagged=PICO // 20)}}
     async with call_rig(tmp_path, more=fee, workloads=HEDGED) as rig:
         rig.play("two", mode="error", status=400)

@@ -28,7 +28,7 @@ from groundplan.gateway.mcp import endpoint, servers, wire
 from groundplan.gateway.mcp.endpoint import McpApi
 from groundplan.gateway.mcp.resources import RESOURCES, Looker, offers, plain
 from groundplan.gateway.policy.gate import gate_of
-from groundplan.gateway.upstream.room import Share
+from groundplan.gateway.upstream.answer_memory import Share
 from groundplan.knowledge.retrieval.wire import Where
 from groundplan.ledger.model import Finish, Reservation
 from groundplan.release.compile.governance import tools

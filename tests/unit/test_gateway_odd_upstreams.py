@@ -39,7 +39,7 @@ from groundplan.gateway.http.errors import error_body
 from groundplan.gateway.surfaces.chat.relay import ChatRelay
 from groundplan.gateway.surfaces.chat.surface import read
 from groundplan.gateway.surfaces.responses.to_chat import Translation
-from groundplan.gateway.upstream.account import meant, not_asked
+from groundplan.gateway.upstream.provider_refusals import meant, not_asked
 from groundplan.ledger.model import Usage
 
 

@@ -21,7 +21,7 @@ from groundplan.gateway.resuming.responses import ENDPOINT, ContinuedResponse
 from groundplan.gateway.resuming.story import Continued
 from groundplan.gateway.surfaces.responses.stream import ResponsesRelay
 from groundplan.gateway.surfaces.responses.surface import read
-from groundplan.gateway.upstream.account import asked_pause
+from groundplan.gateway.upstream.provider_refusals import asked_pause
 from groundplan.ledger.model import Usage
 
 NATIVE: dict[str, dict[str, Any]] = {name: {"serves": ["responses"]} for name in ("one", "two")}

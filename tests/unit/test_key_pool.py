@@ -18,7 +18,7 @@ from groundplan.gateway.app import told_health
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.telemetry.exposition import render
 from groundplan.gateway.telemetry.metrics import families
-from groundplan.gateway.upstream import account
+from groundplan.gateway.upstream import provider_refusals
 from groundplan.gateway.upstream.key_pool import BUSY_REST_S, LONGEST_REST_S, REFUSED_REST_S, SOONEST_S, KeyPool
 from groundplan.gateway.upstream.providers import SERVICE
 from groundplan.gateway.upstream.targets import Targets
@@ -218,7 +218,7 @@ def quota(name: str) -> bytes:
     ],
 )
 def test_an_account_without_money_is_told_from_one_that_is_busy(status: int, told: bytes, found: bool) -> None:
-    assert account.spent(status, told) == found
+    assert provider_refusals.spent(status, told) == found
 
 
 async def test_a_key_whose_account_is_out_of_money_rests_for_minutes_and_is_told_of(tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ from groundplan.gateway.telemetry.exposition import Family, Sample, histogram, r
 from groundplan.gateway.telemetry.meters import DURATION_US, Histogram, Meters
 from groundplan.gateway.telemetry.metrics import families, gathered
 from groundplan.gateway.telemetry.scrape import Scrapes, known, ups
+from groundplan.gateway.upstream.answer_memory import Share
 from groundplan.gateway.upstream.connection import UpstreamFailure
-from groundplan.gateway.upstream.room import Share
 from groundplan.ledger.model import Settlement, Usage
 from groundplan.testing.scripted import Script
 

@@ -19,7 +19,7 @@ from any_llm.types.completion import (
 )
 from google.genai.types import EmbedContentResponse
 
-from groundplan.gateway.upstream.provider_answers import Chunks, completion, of_cohere, of_google
+from groundplan.gateway.upstream.translation.answers import Chunks, completion, of_cohere, of_google
 
 
 def chunk(finish: Any = None, **delta: Any) -> ChatCompletionChunk:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from groundplan.gateway.upstream.account import meant, spent, told_status, too_long
-from groundplan.gateway.upstream.failures import Failed, failed
+from groundplan.gateway.upstream.provider_refusals import meant, spent, told_status, too_long
 from groundplan.gateway.upstream.providers import Place
-from groundplan.gateway.upstream.translate import Providers
+from groundplan.gateway.upstream.translation.failures import Failed, failed
+from groundplan.gateway.upstream.translation.translate import Providers
 
 types = pytest.importorskip("any_llm.types.completion")
 google = pytest.importorskip("google.genai.errors")

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from tests.closing import close
 from tests.unit.test_providers_spoken import LLAMA, TRACE, asked, place, spoken
-from tests.unit.test_upstream_reach import saying_nothing
+from tests.unit.test_upstream_dial import saying_nothing
 
 from groundplan.gateway.http.connection import Handler
 from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.upstream import translate, unqueued
-from groundplan.gateway.upstream.failures import Failed
+from groundplan.gateway.upstream.translation import connection_per_call, translate
+from groundplan.gateway.upstream.translation.failures import Failed
 
 pytest.importorskip("any_llm")
 pytestmark = [
@@ -150,7 +150,7 @@ async def test_one_that_takes_no_connection_is_not_waited_for_as_for_an_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str
 ) -> None:
     """And costs nothing."""
-    for module in (translate, unqueued):
+    for module in (translate, connection_per_call):
         monkeypatch.setattr(module, "CONNECT_SECONDS", 0.1)
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         with saying_nothing() as (_, wire.port), pytest.raises(Failed) as failed:

@@ -15,10 +15,10 @@ from tests.integration.gateway_stack import deployment
 from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.messages.surface import MESSAGES
-from groundplan.gateway.upstream import call_ids
-from groundplan.gateway.upstream.call_ids import taken
-from groundplan.gateway.upstream.provider_requests import reworded
 from groundplan.gateway.upstream.providers import VERTEX_MISTRAL
+from groundplan.gateway.upstream.translation import call_ids
+from groundplan.gateway.upstream.translation.call_ids import taken
+from groundplan.gateway.upstream.translation.requests import reworded
 
 OPENAI, CLAUDE, KIMI, MISTRAL = (
     "call_PTLP8xhu3uwZk4l3nlnrrJha",

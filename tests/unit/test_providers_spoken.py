@@ -33,10 +33,10 @@ from groundplan.economics import price
 from groundplan.economics.prices.reported import ChatUsage
 from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.upstream.blocking import InContext
-from groundplan.gateway.upstream.failures import Failed
 from groundplan.gateway.upstream.providers import _MISTRALS, _OPENAI_SHAPED, EMBEDS, Place
-from groundplan.gateway.upstream.translate import PATIENCE_SECONDS, Providers
+from groundplan.gateway.upstream.translation.blocking_clients import InContext
+from groundplan.gateway.upstream.translation.failures import Failed
+from groundplan.gateway.upstream.translation.translate import PATIENCE_SECONDS, Providers
 
 pytestmark = [
     pytest.mark.skipif(find_spec("any_llm") is None, reason="needs groundplan[providers]"),

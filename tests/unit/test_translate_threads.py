@@ -14,10 +14,10 @@ import pytest
 from groundplan.core.endpoints import lookup
 from groundplan.core.home import Home
 from groundplan.gateway.translate_app import serve
-from groundplan.gateway.upstream.blocking import BLOCKS, THREADS, Client, Threads, _Owned
+from groundplan.gateway.upstream.dial import names_of
 from groundplan.gateway.upstream.providers import SERVICE, Place
-from groundplan.gateway.upstream.reach import names_of
-from groundplan.gateway.upstream.translate import Providers
+from groundplan.gateway.upstream.translation.blocking_clients import BLOCKS, THREADS, Client, Threads, _Owned
+from groundplan.gateway.upstream.translation.translate import Providers
 
 pytest.importorskip("any_llm")
 

@@ -1,6 +1,6 @@
 """A connection to PostgreSQL where it was found last, while those who know its name are away or fail.
 
-That the name is not there any more is heeded. Workers look names up beside their loop (`gateway.upstream.reach`); this
+That the name is not there any more is heeded. Workers look names up beside their loop (`gateway.upstream.dial`); this
 is for processes that wait for a connection, and know no way to wait less for a name.
 """
 

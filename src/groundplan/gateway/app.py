@@ -81,8 +81,8 @@ from groundplan.gateway.telemetry.content_link import ContentSender
 from groundplan.gateway.telemetry.metrics import gathered
 from groundplan.gateway.telemetry.scrape import Scrapes
 from groundplan.gateway.ticks import sleep_to_tick
+from groundplan.gateway.upstream.dial import names_of
 from groundplan.gateway.upstream.health import Health
-from groundplan.gateway.upstream.reach import names_of
 from groundplan.gateway.upstream.targets import Targets
 
 SEGMENT_BYTES = 16 << 20

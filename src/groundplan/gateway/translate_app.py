@@ -26,11 +26,11 @@ from groundplan.core.settings import only_declared, without_proxies
 from groundplan.gateway.call.delivery.stream import EVENT_STREAM
 from groundplan.gateway.http.errors import error_body, error_type, of_error, of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.upstream.blocking import Threads
-from groundplan.gateway.upstream.failures import Failed
+from groundplan.gateway.upstream.dial import names_of
 from groundplan.gateway.upstream.providers import HEADER, SERVICE, Place, place
-from groundplan.gateway.upstream.reach import names_of
-from groundplan.gateway.upstream.translate import Providers
+from groundplan.gateway.upstream.translation.blocking_clients import Threads
+from groundplan.gateway.upstream.translation.failures import Failed
+from groundplan.gateway.upstream.translation.translate import Providers
 
 MEMORY_BYTES = 3 << 30
 """That the service may have. The providers' clients read an answer whole and unpack it, however large it turns out to

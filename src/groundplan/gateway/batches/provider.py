@@ -22,9 +22,9 @@ from groundplan.gateway.batches.shelf import reading
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.stalls import patient
-from groundplan.gateway.upstream.account import meant
 from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.http1 import Http1Connection
+from groundplan.gateway.upstream.provider_refusals import meant
 from groundplan.gateway.upstream.targets import Target
 
 OVER = frozenset({"completed", "failed", "expired", "cancelled"})

@@ -22,11 +22,11 @@ from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.gateway.routing.routes import Routes
 from groundplan.gateway.stalls import StallMonitor, stall_monitor_of
 from groundplan.gateway.telemetry.meters import Meters
+from groundplan.gateway.upstream.answer_memory import Room
 from groundplan.gateway.upstream.choose import Balance
 from groundplan.gateway.upstream.health import Health
 from groundplan.gateway.upstream.latency import Times
 from groundplan.gateway.upstream.pressure import Loads, Pressure
-from groundplan.gateway.upstream.room import Room
 from groundplan.gateway.upstream.targets import Targets
 from groundplan.ledger.model import Charge
 

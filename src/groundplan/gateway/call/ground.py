@@ -19,7 +19,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.grounding.notes import NOTES_SHARE, GroundingNotes, notes
 from groundplan.gateway.upstream.connection import FOREVER, LEAST, UpstreamConnection, UpstreamFailure
-from groundplan.gateway.upstream.returning import BACK_SECONDS
+from groundplan.gateway.upstream.service_restart import BACK_SECONDS
 from groundplan.knowledge.retrieval.wire import Conflict, Newer, SearchRequest, Step
 
 if TYPE_CHECKING:

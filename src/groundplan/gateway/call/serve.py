@@ -31,7 +31,7 @@ from groundplan.gateway.call.delivery.stream import break_off
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.surfaces.codec import Relay, final_usage
 from groundplan.gateway.upstream.providers import SERVICE
-from groundplan.gateway.upstream.returning import BACK_SECONDS
+from groundplan.gateway.upstream.service_restart import BACK_SECONDS
 
 
 async def serve(gateway: Gateway, exchange: Exchange, course: Course | None = None) -> None:

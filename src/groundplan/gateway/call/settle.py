@@ -20,7 +20,7 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.feature import FEATURE, TICKET, feature_of, own_feature_of, ticket_of
 from groundplan.gateway.call.ground import system_messages
 from groundplan.gateway.experiments.assign import told
-from groundplan.gateway.upstream import account
+from groundplan.gateway.upstream import provider_refusals
 from groundplan.ledger.model import OVER_BOUND, OVER_INPUT, Finish, Settlement, Usage
 
 CLIENT_GONE = 499
@@ -68,9 +68,9 @@ def refused(
     probe_turn.give_up_turn(gateway, exchange)
     place = exchange.deployment
     fee = 0 if place is None else place.rates.flagged
-    if fee and account.flagged(status, refusal):
+    if fee and provider_refusals.flagged(status, refusal):
         attempt(gateway, exchange, "failed", status, Usage(), fee=fee)
-    elif place is not None and (before := account.billed_before(place.api, refusal)) is not None:
+    elif place is not None and (before := provider_refusals.billed_before(place.api, refusal)) is not None:
         attempt(gateway, exchange, "failed", status, Usage(input=before) if before else None)
     else:
         attempt(gateway, exchange, "not_billed", status, None, keep_reservation=keep_reservation)

@@ -24,8 +24,8 @@ from groundplan.core.errors import Invalid, Unavailable
 from groundplan.gateway.http.sse import EventReader, EventTooLarge
 from groundplan.gateway.http.strict_json import UNREADABLE, refuse_depth
 from groundplan.gateway.mcp.wire import VERSIONS, objects
+from groundplan.gateway.upstream.answer_memory import Room, Share
 from groundplan.gateway.upstream.connection import UNCOUNTED, UpstreamConnection, UpstreamFailure, still
-from groundplan.gateway.upstream.room import Room, Share
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway

@@ -11,10 +11,10 @@ from urllib.parse import SplitResult, urlsplit
 
 from groundplan.core.errors import Invalid
 from groundplan.gateway.stalls import patient, stall_monitor_of
+from groundplan.gateway.upstream.answer_memory import CROWDED
 from groundplan.gateway.upstream.connection import FOREVER, UpstreamFailure
+from groundplan.gateway.upstream.dial import connected
 from groundplan.gateway.upstream.http1 import Http1Connection
-from groundplan.gateway.upstream.reach import connected
-from groundplan.gateway.upstream.room import CROWDED
 from groundplan.gateway.upstream.tunnel import Proxy, TunnelRefused, open_tunnel
 
 IDLE_SECONDS = 20.0

@@ -15,7 +15,7 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment, Tls
 from groundplan.core.errors import Invalid
-from groundplan.gateway.upstream import words
+from groundplan.gateway.upstream.translation import provider_support
 
 SERVICE = "translate"
 """Local name of the service."""
@@ -156,7 +156,7 @@ def unknown_field(api: str, fields: Mapping[str, msgspec.Raw], *, embeddings: bo
         return None
     if bytes(fields.get("n", msgspec.Raw(b"null"))) not in (b"null", b"1"):
         return "n"
-    return words.unknown(api, fields)
+    return provider_support.unknown(api, fields)
 
 
 def cannot(name: str, api: str = "a deployment that may serve this", *, unless: str = "takes it") -> Invalid:

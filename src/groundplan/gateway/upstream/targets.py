@@ -15,10 +15,10 @@ from groundplan.core.errors import Invalid
 from groundplan.core.home import Home
 from groundplan.core.settings import resolve_secret
 from groundplan.gateway.upstream.connection import Pool, UpstreamFailure
-from groundplan.gateway.upstream.hidden import sought, spelled, without
 from groundplan.gateway.upstream.key_pool import WHYS, KeyPool
 from groundplan.gateway.upstream.pools import Pools, Wire, wire_of
-from groundplan.gateway.upstream.returning import Returning
+from groundplan.gateway.upstream.secret_masking import sought, spelled, without
+from groundplan.gateway.upstream.service_restart import ServiceRestart
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Targets:
         """Of local services and others that are no deployments: one of those may have the same name."""
         self._stopped = ""
         self._keys: dict[str, tuple[Sequence[ProviderKey], KeyPool]] = {}
-        self.returning = Returning(home, loop)
+        self.returning = ServiceRestart(home, loop)
 
     def of(self, deployment: Deployment) -> Target:
         """The target of a deployment. Raises `UpstreamFailure` (`sent` False) when it is nowhere, or has no secret."""

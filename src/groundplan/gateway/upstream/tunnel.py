@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
-from groundplan.gateway.upstream.reach import connected
+from groundplan.gateway.upstream.dial import connected
 
 _HEAD_LIMIT = 16 << 10
 _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")

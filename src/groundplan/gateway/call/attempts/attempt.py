@@ -41,11 +41,11 @@ from groundplan.gateway.surfaces.answers import facts, headers, standing
 from groundplan.gateway.surfaces.codec import Answered, Malformed, Relay, final_usage
 from groundplan.gateway.surfaces.speech import EVENTS
 from groundplan.gateway.surfaces.upstream_json import answer_of
-from groundplan.gateway.upstream import account
+from groundplan.gateway.upstream import provider_refusals
+from groundplan.gateway.upstream.answer_memory import CROWDED, Share
 from groundplan.gateway.upstream.connection import LEAST, UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.pressure import RANKS, Load
 from groundplan.gateway.upstream.providers import SERVICE, target_line
-from groundplan.gateway.upstream.room import CROWDED, Share
 from groundplan.gateway.upstream.targets import Target
 from groundplan.ledger.model import Usage
 
@@ -254,7 +254,7 @@ class Attempt(RefusalHandling):
             if len(bare) < len(data) and not bare.startswith(BOM):
                 self._understand(connection, bare)
                 return
-            if status := account.told_status(data):
+            if status := provider_refusals.told_status(data):
                 self._refuse(connection, status, data)
                 return
             raise AttemptFailed(str(error), billed=True, status=self.status, kind="malformed") from error
@@ -293,7 +293,7 @@ class Attempt(RefusalHandling):
             await self.streaming.first(self.gateway, since, seconds)
         except StreamBroken as broken:
             exchange.output_bytes = relay.output_bytes
-            if status := account.told_status(broken.told):
+            if status := provider_refusals.told_status(broken.told):
                 self.streaming = None
                 self._refuse(connection, status, broken.told)
                 return
@@ -308,7 +308,7 @@ class Attempt(RefusalHandling):
             return
         if kind.startswith(b"application/json"):
             data = await self._body(connection)
-            if status := account.told_status(data):
+            if status := provider_refusals.told_status(data):
                 self._refuse(connection, status, data)
                 return
         raise AttemptFailed("the upstream did not stream", billed=True, status=self.status, kind="malformed")

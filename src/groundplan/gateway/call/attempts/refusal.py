@@ -1,7 +1,7 @@
 """What an error answer of an upstream means for its call: passed on to the caller or a reason to ask another
 deployment, and whether it was billed.
 
-What its body says is read by `upstream.account`; who is asked next is `serve`'s.
+What its body says is read by `upstream.provider_refusals`; who is asked next is `serve`'s.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from groundplan.gateway.call.attempts.failure import MEANT, AttemptFailed, hint_
 from groundplan.gateway.call.attempts.retry import retry_after
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.upstream import account
+from groundplan.gateway.upstream import provider_refusals
 from groundplan.gateway.upstream.connection import UpstreamConnection
 from groundplan.gateway.upstream.key_pool import RESTING, UNPAID
 from groundplan.gateway.upstream.targets import Target
@@ -54,21 +54,21 @@ class RefusalHandling:
 
     def _judge(self, connection: UpstreamConnection) -> None:
         """An error answer: the caller's own fault is passed on as it is, anything else goes to the next deployment."""
-        status = account.meant(self.status, self._refusal)
+        status = provider_refusals.meant(self.status, self._refusal)
         others, billed = len(self.exchange.deployments) > 1, self._is_billed
-        if account.above_rate(status, self._refusal):
+        if provider_refusals.above_rate(status, self._refusal):
             why = f"the upstream answered {status}, about a minute's tokens"
             raise AttemptFailed(why, billed=billed, status=status, about="above_rate")
-        if (told := account.too_long(status, self._refusal)) and self._others_read_more():
+        if (told := provider_refusals.too_long(status, self._refusal)) and self._others_read_more():
             raise AttemptFailed(self._said(status, told), billed=billed, status=status, about="too_long")
-        if account.sealed_elsewhere(status, self._refusal) and self._unseals():
+        if provider_refusals.sealed_elsewhere(status, self._refusal) and self._unseals():
             why = "it cannot read reasoning that was sealed elsewhere"
             raise AttemptFailed(why, billed=False, status=status, about="sealed")
-        if told := account.unfit(status, self._refusal):
+        if told := provider_refusals.unfit(status, self._refusal):
             if others:
                 raise AttemptFailed(self._said(status, told), billed=billed, status=status, about="unfit")
             return
-        if others and account.came_out_wrong(status, self._refusal):
+        if others and provider_refusals.came_out_wrong(status, self._refusal):
             raise AttemptFailed("its model's answer came out wrong", billed=True, status=status)
         self._overload = status in _OVERLOAD and self._is_ordinary
         if status in _ELSEWHERE or status < 400 or status >= 500:
@@ -77,9 +77,14 @@ class RefusalHandling:
     def _refused(self, connection: UpstreamConnection, status: int) -> AttemptFailed:
         """By a refusal that means this status, and is not about the caller's request."""
         rest = None
-        if (asked := connection.headers.get(b"retry-after") or account.asked_pause(self._refusal)) is not None:
+        if (
+            asked := connection.headers.get(b"retry-after") or provider_refusals.asked_pause(self._refusal)
+        ) is not None:
             rest = retry_after(asked, self.gateway.clock.now())
-        why, spent = f"the upstream answered {self.status}", status in RESTING and account.spent(status, self._refusal)
+        why, spent = (
+            f"the upstream answered {self.status}",
+            status in RESTING and provider_refusals.spent(status, self._refusal),
+        )
         if spent and status != UNPAID:
             why += ": our quota there is used up"
         elif status in MEANT:
@@ -87,7 +92,7 @@ class RefusalHandling:
         failed = AttemptFailed(why, billed=status not in _NOT_BILLED, status=self.status, rest=rest)
         if status != self.status:
             failed.hint = hint_of(status, self.deployment.name)
-        if self.deployment.api != "openai" and (ours := account.not_asked(status, self._refusal)) is not None:
+        if self.deployment.api != "openai" and (ours := provider_refusals.not_asked(status, self._refusal)) is not None:
             failed.reason, failed.hint = ours
         mine = status != 429 or self._is_ordinary
         if self.deployment.keys and status in RESTING and mine and self._target is not None:
@@ -101,7 +106,7 @@ class RefusalHandling:
     @property
     def _is_billed(self) -> bool:
         """Whether parts of the request were answered before one was refused."""
-        return account.billed_before(self.deployment.api, self._refusal) is not None
+        return provider_refusals.billed_before(self.deployment.api, self._refusal) is not None
 
     @property
     def _is_ordinary(self) -> bool:

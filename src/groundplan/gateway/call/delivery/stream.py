@@ -26,7 +26,7 @@ from groundplan.gateway.surfaces.codec import Declined, Malformed, Relay, Stoppe
 from groundplan.gateway.surfaces.openai_relay import OpenAIRelay
 from groundplan.gateway.surfaces.upstream_json import STREAM
 from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, UpstreamConnection, UpstreamFailure, still
-from groundplan.gateway.upstream.hidden import without
+from groundplan.gateway.upstream.secret_masking import without
 
 if TYPE_CHECKING:
     from groundplan.gateway.guard.relay import GuardedRelay

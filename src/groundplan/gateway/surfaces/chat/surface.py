@@ -36,7 +36,8 @@ from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.messages.request_types import CacheControl
 from groundplan.gateway.surfaces.openai_relay import refuse_unfinished
 from groundplan.gateway.surfaces.upstream_json import refuse_encoding, understood
-from groundplan.gateway.upstream import call_ids, providers
+from groundplan.gateway.upstream import providers
+from groundplan.gateway.upstream.translation import call_ids
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from groundplan.gateway.surfaces.codec import Answered, Malformed, Relay
 from groundplan.gateway.surfaces.messages.errors import shaped
 from groundplan.gateway.surfaces.openai_relay import failed
 from groundplan.gateway.surfaces.upstream_json import STREAM, refuse_encoding, understood
-from groundplan.gateway.upstream import call_ids
+from groundplan.gateway.upstream.translation import call_ids
 from groundplan.ledger.model import Usage
 
 _encode = msgspec.json.Encoder().encode

@@ -16,7 +16,7 @@ from groundplan.economics.prices.reported import ChatUsage, RealtimeUsage
 from groundplan.gateway.call.identify import KEY_HEADERS
 from groundplan.gateway.http.strict_json import UNREADABLE, refuse_depth, refuse_duplicates, refuse_spellings
 from groundplan.gateway.surfaces.body import ELSEWHERE, image_bytes
-from groundplan.gateway.upstream import account
+from groundplan.gateway.upstream import provider_refusals
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ CLEARED = "input_audio_buffer.cleared"
 
 
 _NULL = msgspec.Raw(b"null")
-_REFUSALS = {"invalid_api_key": account.UNKNOWN_KEY, "rate_limit_exceeded": account.BUSY}
+_REFUSALS = {"invalid_api_key": provider_refusals.UNKNOWN_KEY, "rate_limit_exceeded": provider_refusals.BUSY}
 _FAILED = 503
 
 
@@ -165,7 +165,7 @@ def meant(error: msgspec.Raw) -> int:
 def _meant(error: _Error | None) -> int:
     if error is None:
         return _FAILED
-    known = account.said(error.message, error.code) or (
+    known = provider_refusals.said(error.message, error.code) or (
         _REFUSALS.get(error.code, 0) if isinstance(error.code, str) else 0
     )
     return known or (0 if error.type == "invalid_request_error" else _FAILED)

@@ -34,8 +34,8 @@ from groundplan.gateway.surfaces.realtime.events import (
     usage_of,
 )
 from groundplan.gateway.upstream.connection import UpstreamFailure
+from groundplan.gateway.upstream.dial import is_address, opened
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
-from groundplan.gateway.upstream.reach import is_address, opened
 from groundplan.gateway.upstream.targets import Target
 from groundplan.ledger.model import Usage
 

@@ -43,7 +43,7 @@ from groundplan.gateway.surfaces.responses.stream import (
 from groundplan.gateway.surfaces.responses.to_chat import ENCRYPTED, SUMMARY, Translation
 from groundplan.gateway.surfaces.upstream_json import refuse_encoding, understood
 from groundplan.gateway.surfaces.via_chat import ServedViaChat, ViaChat, able, as_said, served_natively
-from groundplan.gateway.upstream import account, providers
+from groundplan.gateway.upstream import provider_refusals, providers
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -389,9 +389,9 @@ class Responses(ServedViaChat):
 
     def in_stream(self, ask: Ask, status: int, error: bytes) -> bytes:
         """Codex makes room in a conversation that is too long where it hears of that in the stream, as from OpenAI."""
-        if not ask.stream or _OF_CODEX not in ask.fields or not (why := account.too_long(status, error)):
+        if not ask.stream or _OF_CODEX not in ask.fields or not (why := provider_refusals.too_long(status, error)):
             return b""
-        return shapes.refused(told(ask).name, ask.model, account.TOO_LONG_CODES[0], why)
+        return shapes.refused(told(ask).name, ask.model, provider_refusals.TOO_LONG_CODES[0], why)
 
     def speaks(self, deployment: Deployment) -> bool:
         return native(deployment)

@@ -25,9 +25,9 @@ from groundplan.blueprint.model import Cache, Review
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server_state import MOST_OF_ONE
 from groundplan.gateway.surfaces.responses import stored_api as responses_api
+from groundplan.gateway.upstream.answer_memory import Room, Share
 from groundplan.gateway.upstream.connection import BODY_LIMIT, UpstreamFailure
 from groundplan.gateway.upstream.pressure import RANKS
-from groundplan.gateway.upstream.room import Room, Share
 
 MIB = 1 << 20
 USED = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}

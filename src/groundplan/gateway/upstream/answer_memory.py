@@ -1,4 +1,4 @@
-"""What large answers that are not streamed may take of a worker's memory, all together, until their clients have them.
+"""The memory of a worker that large whole answers may take together until their clients have them.
 
 An answer may have 64 MiB, and comes as fast as its upstream sends it: five hundred that come at once would be what no
 machine has. So what an answer needs beyond a little is asked for here as it comes, and whoever finds no room waits,

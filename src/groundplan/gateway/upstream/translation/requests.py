@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from groundplan.gateway.upstream.call_ids import taken
+from groundplan.gateway.upstream.translation.call_ids import taken
 
 _ONE_SYSTEM = frozenset({"anthropic", "bedrock", "gemini", "vertexai"})
 """Providers whose system messages are one text beside the conversation."""

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from groundplan.gateway.http.errors import error_body
-from groundplan.gateway.upstream import account
+from groundplan.gateway.upstream import provider_refusals
 from groundplan.gateway.upstream.providers import Place
 
 _NEVER_SENT = frozenset(
@@ -74,9 +74,9 @@ def failed(error: BaseException, secret: str, place: Place) -> Failed:
     untold = field is not None or type(error).__name__ == "UnsupportedParameterError"
     code = "field_untranslatable" if untold and status == 400 else "upstream_refused"
     if status in (400, 413, 422) and _of_length(error):
-        code = account.TOO_LONG_CODES[0]
-    if status == account.BUSY and _is_spent(error):
-        code = account.NO_QUOTA
+        code = provider_refusals.TOO_LONG_CODES[0]
+    if status == provider_refusals.BUSY and _is_spent(error):
+        code = provider_refusals.NO_QUOTA
     kind = "invalid_request_error" if status in (400, 422) else "api_error"
     hint = "Check the request against what the model takes." if status in (400, 422) else "Try again later."
     after = getattr(error, "retry_after", None) or _pause(error) or _asked_pause(error)
@@ -107,13 +107,13 @@ def _pause(error: BaseException) -> str | None:
 
 def _asked_pause(error: BaseException) -> str | None:
     """What Google asks for in its answer; its client keeps all of that."""
-    asked = next((found for each in _kept(error, "details") if (found := account.asked_pause(each))), None)
+    asked = next((found for each in _kept(error, "details") if (found := provider_refusals.asked_pause(each))), None)
     return None if asked is None else asked.decode()
 
 
 def _is_spent(error: BaseException) -> bool:
     """As `account.spent`, of what the provider answered."""
-    return any(account.spent(account.BUSY, each) for each in _kept(error, "details", "body"))
+    return any(provider_refusals.spent(provider_refusals.BUSY, each) for each in _kept(error, "details", "body"))
 
 
 def _kept(error: BaseException, *names: str) -> Iterator[bytes]:
@@ -155,14 +155,14 @@ def _unsent(error: BaseException) -> bool:
 
 def _of_account(error: BaseException) -> int:
     """As `account.said`, of what the provider answered."""
-    return next((status for message, code in _said(error) if (status := account.said(message, code))), 0)
+    return next((status for message, code in _said(error) if (status := provider_refusals.said(message, code))), 0)
 
 
 def _of_length(error: BaseException) -> bool:
     """Whether the provider says that the prompt is longer than its model reads, as we or the library know it."""
     if any(type(each).__name__ == "ContextLengthExceededError" for each in _chain(error)):
         return True
-    return any(account.says_too_long(message, code) for message, code in _said(error))
+    return any(provider_refusals.says_too_long(message, code) for message, code in _said(error))
 
 
 def _said(error: BaseException) -> Iterator[tuple[str, object]]:

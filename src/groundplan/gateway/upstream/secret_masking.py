@@ -1,4 +1,4 @@
-"""A secret of ours in what an upstream sends: some repeat it. Found where it stands in one piece."""
+"""Takes our own secrets out of what an upstream sends: some repeat them. Found where one stands in one piece."""
 
 from __future__ import annotations
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from groundplan.gateway.upstream import http1_pool, reach
+from groundplan.gateway.upstream import dial, http1_pool
+from groundplan.gateway.upstream.answer_memory import CROWDED
 from groundplan.gateway.upstream.connection import UpstreamFailure
+from groundplan.gateway.upstream.dial import Found, Names, opened
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
-from groundplan.gateway.upstream.reach import Found, Names, opened
-from groundplan.gateway.upstream.room import CROWDED
 
 
 def at(*places: tuple[str, int]) -> Found:
@@ -62,7 +62,7 @@ async def test_while_nobody_says_where_a_name_is_it_is_where_it_was(monkeypatch:
         return found
 
     names, here, there = Names(loop, way), at(("127.0.0.1", 1)), [(socket.AF_INET, ("127.0.0.2", 1))]
-    monkeypatch.setattr(reach, "SILENT_SECONDS", 0.02)
+    monkeypatch.setattr(dial, "SILENT_SECONDS", 0.02)
     away = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
     unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     told += [away, here, away, None, away, unknown, away, here, away, away]
@@ -78,7 +78,7 @@ async def test_while_nobody_says_where_a_name_is_it_is_where_it_was(monkeypatch:
             with pytest.raises(socket.gaierror):
                 await names.of("name", 1)  # it is not there any more, and so not where it was
         await names.of("name", 1)
-        monkeypatch.setattr(reach, "KNOWN_SECONDS", -1.0)
+        monkeypatch.setattr(dial, "KNOWN_SECONDS", -1.0)
         with pytest.raises(socket.gaierror):
             await names.of("name", 1)
         assert await names.of_database("name", 1, type=socket.SOCK_STREAM) == here, "which is left for nothing less"
@@ -114,8 +114,8 @@ def refused() -> tuple[str, int]:
 def named(monkeypatch: pytest.MonkeyPatch, *places: tuple[str, int]) -> None:
     """Whatever is looked up is there."""
     names = Names(asyncio.get_running_loop(), lambda *_: at(*places))
-    monkeypatch.setattr(reach, "names_of", lambda _: names)
-    monkeypatch.setattr(reach, "NEXT_SECONDS", 0.02)
+    monkeypatch.setattr(dial, "names_of", lambda _: names)
+    monkeypatch.setattr(dial, "NEXT_SECONDS", 0.02)
 
 
 async def test_behind_an_address_that_says_nothing_the_next_is_reached(
@@ -153,7 +153,7 @@ async def test_a_machine_without_ipv6_has_ports_though_the_first_address_of_a_na
     monkeypatch: pytest.MonkeyPatch, refused: tuple[str, int]
 ) -> None:
     """The kernel says the same number of both; of an address in IPv6 it is no lack of ports."""
-    loop, opens = asyncio.get_running_loop(), reach._open
+    loop, opens = asyncio.get_running_loop(), dial._open
     lacking = OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
 
     async def without(loop: asyncio.AbstractEventLoop, family: socket.AddressFamily, place: Any) -> socket.socket:
@@ -161,7 +161,7 @@ async def test_a_machine_without_ipv6_has_ports_though_the_first_address_of_a_na
             return await opens(loop, family, place)
         raise lacking
 
-    monkeypatch.setattr(reach, "_open", without)
+    monkeypatch.setattr(dial, "_open", without)
     for places, kind in (
         ((("::1", 1), refused), "refused"),
         ((refused, ("::1", 1)), "refused"),

@@ -1,5 +1,5 @@
-"""Refusals of a provider that are about our account there, about the model that we ask for, or about how much it can
-read, though their status says that the request is wrong. Pure.
+"""Reads error answers of providers: refusals about our account, the model or the length of a prompt, though their
+status says that the request is wrong. Pure.
 
 Only codes, and how a message begins, are looked at: further behind, a message may repeat what a caller sent.
 """

@@ -1,4 +1,4 @@
-"""A connection to a host by its name: the name is looked up, and of its addresses whichever takes it first is used.
+"""Connects to a host by its name: the name is looked up, and of its addresses whichever answers first is used.
 
 An event loop looks all names up in a few threads (libuv in two): names whose servers say nothing, which takes half a
 minute each, would hold up everybody else's. So each name has a thread of its own, one for all who wait for it. And

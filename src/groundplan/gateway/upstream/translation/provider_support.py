@@ -1,5 +1,5 @@
-"""Which messages, tools and formats of answers each other provider has a word for, below the names of the fields: what
-its client would leave out in silence, or refuse only once it is asked, is named here. Pure.
+"""Which messages, tools and formats of answers each other provider supports, below the names of the fields: what its
+client would drop without a word, or refuse only once it is asked, is named here. Pure.
 """
 
 from __future__ import annotations

@@ -26,18 +26,6 @@ from groundplan.core.errors import Unavailable
 from groundplan.core.settings import resolve_secret
 from groundplan.gateway.http.errors import error_body
 from groundplan.gateway.http.tls import ClientContexts
-from groundplan.gateway.upstream.blocking import (
-    BLOCKS,
-    THREADS,
-    Blocking,
-    InContext,
-    for_one_call,
-    known_to_calls,
-)
-from groundplan.gateway.upstream.failures import Failed, failed
-from groundplan.gateway.upstream.hidden import sought, without
-from groundplan.gateway.upstream.provider_answers import MENDED, Chunks, completion, finished, of_google, plain
-from groundplan.gateway.upstream.provider_requests import reworded
 from groundplan.gateway.upstream.providers import (
     VERTEX_OPENAI,
     VERTEX_URL,
@@ -48,8 +36,20 @@ from groundplan.gateway.upstream.providers import (
     knows,
     unknown_field,
 )
-from groundplan.gateway.upstream.unqueued import CONNECT_SECONDS, spread
-from groundplan.gateway.upstream.unredirected import HERE, stay
+from groundplan.gateway.upstream.secret_masking import sought, without
+from groundplan.gateway.upstream.translation.answers import MENDED, Chunks, completion, finished, of_google, plain
+from groundplan.gateway.upstream.translation.blocking_clients import (
+    BLOCKS,
+    THREADS,
+    Blocking,
+    InContext,
+    for_one_call,
+    known_to_calls,
+)
+from groundplan.gateway.upstream.translation.connection_per_call import CONNECT_SECONDS, spread
+from groundplan.gateway.upstream.translation.failures import Failed, failed
+from groundplan.gateway.upstream.translation.no_redirects import HERE, stay
+from groundplan.gateway.upstream.translation.requests import reworded
 
 MOST_CLIENTS = 64
 PATIENCE_SECONDS = 3600.0

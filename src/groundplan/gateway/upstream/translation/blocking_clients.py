@@ -1,5 +1,5 @@
-"""Answers of a client that only blocks (AWS's): each is read in a thread, so that nobody else waits for it, and ended
-at once when nobody wants it any more. Loaded by the translating service only.
+"""Reads answers of a client that only blocks (AWS's) in threads, so that nobody else waits, and ends each at once when
+nobody wants it any more. Loaded by the translating service only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from typing import Any
 
-from groundplan.gateway.upstream.provider_answers import check_bedrock
+from groundplan.gateway.upstream.translation.answers import check_bedrock
 
 THREADS = 128
 """Answers that may be waited for at the same time, and connections that are kept for them."""

@@ -1,4 +1,4 @@
-"""Providers' own clients, told to make a connection for each call, and to wait for one no longer than others do.
+"""Makes providers' own clients open a connection for each call, and wait for one no longer than others do.
 
 By themselves most make a hundred, and whoever comes then waits in them until one is free; and for a connection they
 wait for as long as for an answer. Nobody sees that such a call was never sent: its time would end, it be charged at its
@@ -13,7 +13,7 @@ import importlib
 import sys
 from typing import Any
 
-from groundplan.gateway.upstream.unredirected import clients, of_each_loop
+from groundplan.gateway.upstream.translation.no_redirects import clients, of_each_loop
 
 CONNECT_SECONDS = 5.0
 KEPT = 256

@@ -1,5 +1,5 @@
-"""Providers' own clients, told to follow no redirect: whoever answers with one would send prompts, and the key with
-them, to an address that nobody declared. Loaded by the translating service only; AWS's follows none.
+"""Makes providers' own clients follow no redirect: whoever answers with one would send prompts, and the key with them,
+to an address that nobody declared. Loaded by the translating service only; AWS's follows none.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Waiting for a local service that cannot answer now, or that has ended and is started again by its supervisor.
+"""Waits for a local service that cannot answer now, or that has ended and is started again by its supervisor.
 
 One look for all who wait. What withdrew itself, or was never there, is waited for by nobody, and neither is what did
 not come back a moment ago. Starts nothing.
@@ -22,7 +22,7 @@ _AGAIN_SECONDS = 0.15
 """Until one that cannot answer just now is asked again."""
 
 
-class Returning:
+class ServiceRestart:
     """Of one worker."""
 
     def __init__(self, home: Home, loop: asyncio.AbstractEventLoop) -> None:

@@ -14,8 +14,8 @@ import pytest
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.errors import Invalid
 from groundplan.gateway.surfaces.chat import surface as chat
-from groundplan.gateway.upstream.provider_requests import reworded
 from groundplan.gateway.upstream.providers import _FIELDS, place, target_line, unknown_field
+from groundplan.gateway.upstream.translation.requests import reworded
 
 APIS = ("anthropic", "azure", "bedrock", "cohere", "gemini", "groq", "mistral", "ollama", "vertexai")
 ASKED = {"role": "user", "content": "Where is it?"}
