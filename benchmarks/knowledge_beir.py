@@ -41,9 +41,9 @@ from groundplan.knowledge.evaluation import trial_store
 from groundplan.knowledge.evaluation.beir import Labelled, read
 from groundplan.knowledge.evaluation.measure import interval, measure
 from groundplan.knowledge.retrieval import search_store
-from groundplan.knowledge.retrieval.follow import take_batch
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.propose import Wanted, propose
+from groundplan.knowledge.retrieval.replication import take_batch
 from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.runtime.models import MINILM, ensure

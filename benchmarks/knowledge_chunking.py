@@ -54,10 +54,10 @@ from groundplan.knowledge.ingest import take_over
 from groundplan.knowledge.intake.vectors import embed_pending
 from groundplan.knowledge.model import Vectors
 from groundplan.knowledge.retrieval import fuse, search_store
-from groundplan.knowledge.retrieval.follow import take_batch
 from groundplan.knowledge.retrieval.fuse import WEIGHTS, Weights
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.propose import Proposed, Wanted, propose
+from groundplan.knowledge.retrieval.replication import take_batch
 from groundplan.knowledge.retrieval.search import Search
 from groundplan.knowledge.retrieval.wire import Passage, Place, SearchRequest
 from groundplan.knowledge.retrieval.words import Analyzer

@@ -29,8 +29,8 @@ from groundplan.blueprint.model import Source
 from groundplan.core.ids import new_id
 from groundplan.knowledge.ingest import take_over
 from groundplan.knowledge.quality.assess import assess
-from groundplan.knowledge.retrieval.follow import take_batch
 from groundplan.knowledge.retrieval.projection import Projection
+from groundplan.knowledge.retrieval.replication import take_batch
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.knowledge.sources.folder import Folder
 from groundplan.testing.database import cluster

@@ -25,7 +25,7 @@ import psycopg
 
 from groundplan.core.ids import new_id
 from groundplan.knowledge import store
-from groundplan.knowledge.governed import share_store
+from groundplan.knowledge.governance import share_store
 from groundplan.knowledge.model import Chunk, Document, Readers, by_grant
 from groundplan.release.store import set_source_grants
 from groundplan.testing import document_rows

@@ -27,9 +27,9 @@ from groundplan.knowledge.embedding.onnx_encoder import OnnxEncoder
 from groundplan.knowledge.embedding.openvino_encoder import Computed, OpenVinoEncoder
 from groundplan.knowledge.evaluation.measure import Figures, measure
 from groundplan.knowledge.model import Vectors
-from groundplan.knowledge.retrieval.follow import worded
 from groundplan.knowledge.retrieval.projection import Entry, Projection, Row
 from groundplan.knowledge.retrieval.propose import Wanted, propose
+from groundplan.knowledge.retrieval.replication import worded
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.runtime.models import MINILM, ensure
 

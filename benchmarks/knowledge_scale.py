@@ -48,10 +48,10 @@ from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.embedding.openvino_encoder import load, load_questions
 from groundplan.knowledge.model import Chunk, Document, Readers, Vectors
 from groundplan.knowledge.retrieval import search_store, vectors
-from groundplan.knowledge.retrieval.follow import take_batch
 from groundplan.knowledge.retrieval.projection import Projection
+from groundplan.knowledge.retrieval.projection_file import Saved
 from groundplan.knowledge.retrieval.propose import CANDIDATES
-from groundplan.knowledge.retrieval.saved import Saved
+from groundplan.knowledge.retrieval.replication import take_batch
 from groundplan.knowledge.retrieval.wire import SearchRequest, Where
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.runtime.models import MINILM, ensure

@@ -30,8 +30,8 @@ from groundplan.knowledge.model import Embedder, Vectors
 from groundplan.knowledge.retrieval import search_store
 from groundplan.knowledge.retrieval.editions import Editions
 from groundplan.knowledge.retrieval.examine import Examiner, ExamineRequest
-from groundplan.knowledge.retrieval.follow import Follower
 from groundplan.knowledge.retrieval.projection import Projection
+from groundplan.knowledge.retrieval.replication import Follower
 from groundplan.knowledge.retrieval.search import Result, Search
 from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.knowledge.sources.folder import Folder

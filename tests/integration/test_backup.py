@@ -32,7 +32,7 @@ from groundplan.core.errors import Conflict, GroundplanError, Invalid, Unavailab
 from groundplan.core.home import Home, sync_folder, write_atomically
 from groundplan.core.ids import new_id
 from groundplan.core.settings import Settings, load_settings
-from groundplan.knowledge.governed.share import By, share, withdraw
+from groundplan.knowledge.governance.share import By, share, withdraw
 from groundplan.knowledge.sources.folder import Folder
 from groundplan.runtime import backup as backup_module
 from groundplan.runtime import store

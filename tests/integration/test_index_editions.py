@@ -27,7 +27,7 @@ from groundplan.knowledge.index.upkeep import Step, create
 from groundplan.knowledge.intake import intake_store
 from groundplan.knowledge.model import Embedder
 from groundplan.knowledge.retrieval import question
-from groundplan.knowledge.retrieval.follow import Follower
+from groundplan.knowledge.retrieval.replication import Follower
 from groundplan.testing.database import Database
 
 SMALL = IndexSettings(characters=SHORT)

@@ -20,7 +20,7 @@ from tests.integration.nursery import run_code
 from groundplan.blueprint.model import Governed, Source
 from groundplan.core.ids import new_id
 from groundplan.knowledge.deletion.delete import Why, delete
-from groundplan.knowledge.governed.decide import Said, decide
+from groundplan.knowledge.governance.decide import Said, decide
 from groundplan.knowledge.ingest import Settings, take_over
 from groundplan.knowledge.intake import run
 from groundplan.knowledge.model import IngestReport

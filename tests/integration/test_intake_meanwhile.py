@@ -24,12 +24,12 @@ from groundplan.core.ids import new_id
 from groundplan.identity import service as identity
 from groundplan.knowledge.deletion import tombstones
 from groundplan.knowledge.deletion.delete import Why, delete, readmit, replay
-from groundplan.knowledge.governed import governed_store
-from groundplan.knowledge.governed.decide import Said, decide
-from groundplan.knowledge.governed.declared_store import declare
+from groundplan.knowledge.governance import governed_store
+from groundplan.knowledge.governance.decide import Said, decide
+from groundplan.knowledge.governance.declared_store import declare
 from groundplan.knowledge.ingest import take_over
 from groundplan.knowledge.intake import batch, intake_store
-from groundplan.knowledge.intake.meanwhile import Redeclared
+from groundplan.knowledge.intake.concurrent_changes import Redeclared
 from groundplan.knowledge.quality import assess as assessing
 from groundplan.knowledge.quality import quality_store
 from groundplan.knowledge.quality.text import glossary

@@ -26,8 +26,8 @@ from groundplan.knowledge.deletion import deletion_store, tombstones
 from groundplan.knowledge.deletion.delete import Why, delete, erase, forget_names, readmit, replay, retire
 from groundplan.knowledge.deletion.mentions import answered_by, mentioning, named_in
 from groundplan.knowledge.deletion.places import Closed, digest
-from groundplan.knowledge.governed import governed_store
-from groundplan.knowledge.governed.decide import Said, decide
+from groundplan.knowledge.governance import governed_store
+from groundplan.knowledge.governance.decide import Said, decide
 from groundplan.knowledge.ingest import take_over
 from groundplan.knowledge.lineage import lineage_store
 from groundplan.knowledge.lineage.openlineage import events

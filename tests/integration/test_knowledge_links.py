@@ -12,7 +12,7 @@ import pytest
 from groundplan.core.errors import GroundplanError
 from groundplan.core.ids import new_id
 from groundplan.knowledge import store
-from groundplan.knowledge.governed import governed_store, share, share_store
+from groundplan.knowledge.governance import governed_store, share, share_store
 from groundplan.knowledge.model import Readers
 from groundplan.testing import document_rows
 from groundplan.testing.database import Database

@@ -14,11 +14,11 @@ from tests.integration.test_knowledge_deletion import NOW, World
 from tests.knowledge_intake import source
 
 from groundplan.core.errors import NotFound
-from groundplan.knowledge.deletion import deletion_store, held_store
+from groundplan.knowledge.deletion import deletion_store, legal_hold_store
 from groundplan.knowledge.deletion.delete import erase, replay
-from groundplan.knowledge.deletion.held import keep_removed, release
+from groundplan.knowledge.deletion.legal_hold import keep_removed, release
 from groundplan.knowledge.deletion.mentions import mentioning, pushed
-from groundplan.knowledge.governed.decide import Said, decide
+from groundplan.knowledge.governance.decide import Said, decide
 from groundplan.knowledge.ingest import take_over
 from groundplan.knowledge.sources import push_store
 from groundplan.knowledge.sources.push import Push
@@ -43,7 +43,7 @@ def kept(world: World) -> dict[tuple[str, str], str]:
 
 def told(world: World) -> set[str]:
     rows = world.control.execute(
-        "SELECT message FROM finding WHERE kind = %s AND closed_at IS NULL", (held_store.FINDING,)
+        "SELECT message FROM finding WHERE kind = %s AND closed_at IS NULL", (legal_hold_store.FINDING,)
     )
     return {message for (message,) in rows}
 
@@ -218,13 +218,13 @@ def test_a_hold_is_decided_before_or_after_what_it_keeps_is_destroyed_and_not_me
         assert keep_removed(world.control, {world.id("a.md"): "gone"}) == 0
         waits("a.md", True)
     with world.control.transaction():
-        held_store.keep_pushed(world.control, "p", "n.md", "changed", b"other")
+        legal_hold_store.keep_pushed(world.control, "p", "n.md", "changed", b"other")
         waits("n.md", True)
     world.decide("a.md", "legal_hold", True, "case 7")
     (world.folder / "a.md").unlink()
     world.ingest()
     with world.control.transaction():
-        assert held_store.over(world.control) == []
+        assert legal_hold_store.over(world.control) == []
         waits("a.md", False)
 
 

@@ -14,7 +14,7 @@ from tests.knowledge_intake import Intake
 from groundplan.api.knowledge import store as shown
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.knowledge.quality.assess import assess, scan_pending
-from groundplan.knowledge.quality.grouped import MOST
+from groundplan.knowledge.quality.grouped_findings import MOST
 from groundplan.knowledge.quality.text import glossary
 from groundplan.knowledge.sources.mail import Mail
 from groundplan.testing.database import Database

@@ -12,8 +12,8 @@ import pytest
 from tests.knowledge_intake import Intake, source
 
 from groundplan.knowledge.deletion.delete import Why, delete, readmit
-from groundplan.knowledge.governed.decide import Said, decide
-from groundplan.knowledge.governed.declared_store import declare
+from groundplan.knowledge.governance.decide import Said, decide
+from groundplan.knowledge.governance.declared_store import declare
 from groundplan.knowledge.ingest import Settings, take_over
 from groundplan.knowledge.intake import run as intake_run
 from groundplan.knowledge.sources.folder import Folder

@@ -13,8 +13,8 @@ from tests import forked_parsers
 
 from groundplan.core.errors import Invalid
 from groundplan.knowledge.parsing.model import Job, Parsed, Refused
+from groundplan.knowledge.parsing.ocr import laid_out
 from groundplan.knowledge.parsing.prepare import prepare
-from groundplan.knowledge.parsing.recognise import laid_out
 from groundplan.knowledge.parsing.sandbox import Sandbox
 
 LINES = ("Travel policy 2026", "Trains are preferred to planes below 600 km.", "A hotel costs at most 140 EUR a night.")

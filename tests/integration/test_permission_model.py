@@ -24,8 +24,8 @@ from groundplan.core.ids import new_id
 from groundplan.knowledge import store
 from groundplan.knowledge.model import Chunk, Document, Readers, Vectors, by_grant
 from groundplan.knowledge.retrieval import search_store
-from groundplan.knowledge.retrieval.follow import take_batch
 from groundplan.knowledge.retrieval.projection import Projection
+from groundplan.knowledge.retrieval.replication import take_batch
 from groundplan.knowledge.retrieval.search import Search
 from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.knowledge.retrieval.words import Analyzer

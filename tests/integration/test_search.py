@@ -27,10 +27,10 @@ from groundplan.knowledge.embedding.encoder import Embedded, Encoder
 from groundplan.knowledge.model import Chunk, Document, IngestReport, Readers
 from groundplan.knowledge.retrieval import question, search_store
 from groundplan.knowledge.retrieval.editions import Editions
-from groundplan.knowledge.retrieval.follow import Follower, is_plausible, take_batch
 from groundplan.knowledge.retrieval.fuse import Weights
 from groundplan.knowledge.retrieval.projection import Projection
-from groundplan.knowledge.retrieval.saved import FORMAT, Saved
+from groundplan.knowledge.retrieval.projection_file import FORMAT, Saved
+from groundplan.knowledge.retrieval.replication import Follower, is_plausible, take_batch
 from groundplan.knowledge.retrieval.search import Search
 from groundplan.knowledge.retrieval.search_store import Standing
 from groundplan.knowledge.retrieval.wire import Passage, SearchRequest, Where

@@ -18,8 +18,8 @@ from groundplan.knowledge import store
 from groundplan.knowledge.deletion import deletion_store
 from groundplan.knowledge.model import DIMENSION, Chunk, Document, Readers, Vectors
 from groundplan.knowledge.quality.assess import assess
-from groundplan.knowledge.retrieval.follow import take_batch
 from groundplan.knowledge.retrieval.projection import Projection
+from groundplan.knowledge.retrieval.replication import take_batch
 from groundplan.knowledge.retrieval.search import Result, Search
 from groundplan.knowledge.retrieval.wire import SearchRequest, Where
 from groundplan.knowledge.retrieval.words import Analyzer

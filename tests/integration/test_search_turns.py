@@ -17,8 +17,8 @@ from groundplan.core.ids import new_id
 from groundplan.knowledge import store
 from groundplan.knowledge.model import DIMENSION, Chunk, Document, Readers, Vectors
 from groundplan.knowledge.retrieval import search
-from groundplan.knowledge.retrieval.follow import take_batch
 from groundplan.knowledge.retrieval.projection import Projection
+from groundplan.knowledge.retrieval.replication import take_batch
 from groundplan.knowledge.retrieval.search import Search
 from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.knowledge.retrieval.words import Analyzer

@@ -15,17 +15,17 @@ from tests.integration.test_search import TODAY, World, encoder, source, world
 from groundplan.blueprint.model import Source
 from groundplan.knowledge import store
 from groundplan.knowledge.deletion.delete import Why, delete
-from groundplan.knowledge.governed.decide import Said, decide
+from groundplan.knowledge.governance.decide import Said, decide
 from groundplan.knowledge.ingest import take_over
 from groundplan.knowledge.intake.vectors import embed_pending
 from groundplan.knowledge.model import Readers
 from groundplan.knowledge.quality.assess import assess, scan_pending
 from groundplan.knowledge.quality.text import glossary
-from groundplan.knowledge.retrieval import search_store, since
-from groundplan.knowledge.retrieval.follow import take_batch
+from groundplan.knowledge.retrieval import search_store, still_valid
+from groundplan.knowledge.retrieval.replication import take_batch
 from groundplan.knowledge.retrieval.search import Result
 from groundplan.knowledge.retrieval.search_store import Standing
-from groundplan.knowledge.retrieval.since import State
+from groundplan.knowledge.retrieval.still_valid import State
 from groundplan.knowledge.retrieval.wire import ConfirmRequest, SearchRequest, Since
 from groundplan.knowledge.service import Intake, ingest_sources
 from groundplan.knowledge.sources.folder import Folder
@@ -281,7 +281,7 @@ def stood(world: World) -> Standing:
 def test_of_much_that_came_nothing_is_looked_at(
     answer: Answer, bound: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(since, bound, most)
+    monkeypatch.setattr(still_valid, bound, most)
     for name, stands in (("one", True), ("two", False)):
         answer.world.write(f"handbook/{name}.md", UNLIKE.replace("boiler", name))
         before = answer.state

@@ -8,8 +8,8 @@ from itertools import chain
 import pytest
 from tests import knowledge_files as files
 
-from groundplan.knowledge.parsing.aligned import MAX_SIGNS, Sign, tables
-from groundplan.knowledge.parsing.paper import pdf
+from groundplan.knowledge.parsing.pdf import pdf
+from groundplan.knowledge.parsing.unruled_tables import MAX_SIGNS, Sign, tables
 
 WIDTH = 5.0
 """Of a digit, about."""

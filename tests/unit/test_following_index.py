@@ -9,10 +9,10 @@ from typing import NoReturn
 import pytest
 
 from groundplan.core.errors import Invalid
-from groundplan.knowledge.retrieval import follow
+from groundplan.knowledge.retrieval import replication
 from groundplan.knowledge.retrieval.editions import Editions
-from groundplan.knowledge.retrieval.follow import Follower
 from groundplan.knowledge.retrieval.projection import Projection
+from groundplan.knowledge.retrieval.replication import Follower
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from groundplan.knowledge.retrieval.projection import Projection
 )
 def test_it_asks_again_for_the_address_of_the_database(amiss: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where its file is just being replaced, or no file can be opened now."""
-    monkeypatch.setattr(follow, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(replication, "_RETRY_SECONDS", 0.01)
     asked = list[float]()
 
     def url() -> NoReturn:

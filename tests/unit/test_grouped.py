@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from groundplan.knowledge.quality.grouped import MOST, folder_of, grouped, is_of_many
+from groundplan.knowledge.quality.grouped_findings import MOST, folder_of, grouped, is_of_many
 from groundplan.ledger.finding import Finding
 
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from groundplan.api.knowledge import labelled_questions
 from groundplan.core.errors import Invalid
 from groundplan.knowledge.evaluation import draft, plot
-from groundplan.knowledge.evaluation.asked import Given, Span, figures
 from groundplan.knowledge.evaluation.beir import read
 from groundplan.knowledge.evaluation.history import compared
+from groundplan.knowledge.evaluation.labelled import Given, Span, figures
 from groundplan.knowledge.evaluation.measure import NAMES, interval, measure
 from groundplan.knowledge.retrieval.search import MAX_PASSAGES
 from groundplan.knowledge.retrieval.wire import Passage, Place

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from groundplan.catalog.governed import ConnectorRule
 from groundplan.catalog.levels import SENSITIVITIES
 from groundplan.core.errors import Invalid
-from groundplan.knowledge.governed.inherit import STATES, Level, holds, said
+from groundplan.knowledge.governance.inherit import STATES, Level, holds, said
 from groundplan.knowledge.model import Readers
 from groundplan.knowledge.parsing.text import mapping
 from groundplan.knowledge.sources.acl import parse_acl

@@ -22,7 +22,7 @@ from groundplan.knowledge.retrieval.bm25 import bm25
 from groundplan.knowledge.retrieval.documents import Metadata
 from groundplan.knowledge.retrieval.masks import Masks
 from groundplan.knowledge.retrieval.projection import Entry, Projection, Row, View
-from groundplan.knowledge.retrieval.saved import AGAIN_SECONDS, FORMAT, Saved
+from groundplan.knowledge.retrieval.projection_file import AGAIN_SECONDS, FORMAT, Saved
 from groundplan.knowledge.retrieval.wire import Where
 from groundplan.knowledge.retrieval.words import asked
 

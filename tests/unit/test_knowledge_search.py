@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from groundplan.knowledge.intake.vectors import context
 from groundplan.knowledge.retrieval import propose as propose_module
 from groundplan.knowledge.retrieval.documents import Metadata
-from groundplan.knowledge.retrieval.follow import worded
 from groundplan.knowledge.retrieval.fuse import (
     MOST_QUOTED,
     OVERHEAD_BYTES,
@@ -34,6 +33,7 @@ from groundplan.knowledge.retrieval.fuse import (
 )
 from groundplan.knowledge.retrieval.projection import Entry, Projection, Row
 from groundplan.knowledge.retrieval.propose import Wanted, propose, said
+from groundplan.knowledge.retrieval.replication import worded
 from groundplan.knowledge.retrieval.search_store import Found, Part
 from groundplan.knowledge.retrieval.wire import SearchRequest, Where
 from groundplan.knowledge.retrieval.words import Analyzer

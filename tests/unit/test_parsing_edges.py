@@ -23,8 +23,8 @@ from tests.knowledge_files import book, edited, parsed, whole
 
 from groundplan.core.errors import Invalid, TooLarge
 from groundplan.knowledge.parsing.charsets import in_encoding
-from groundplan.knowledge.parsing.grid import Grid
-from groundplan.knowledge.parsing.page import html
+from groundplan.knowledge.parsing.html import html
+from groundplan.knowledge.parsing.html_tables import Grid
 from groundplan.knowledge.parsing.tabular import as_table, comma_separated
 
 

@@ -22,8 +22,8 @@ from groundplan.knowledge.embedding.wire import EARLY, Layers, embed_answer, emb
 from groundplan.knowledge.model import DIMENSION, Embedder, Vectors
 from groundplan.knowledge.retrieval import endpoint
 from groundplan.knowledge.retrieval.endpoint import Application, Service, application
-from groundplan.knowledge.retrieval.follow import Follower
 from groundplan.knowledge.retrieval.question import Asking
+from groundplan.knowledge.retrieval.replication import Follower
 from groundplan.knowledge.retrieval.search import Result, Search
 from groundplan.knowledge.retrieval.wire import SearchRequest
 

@@ -43,7 +43,7 @@ WRITERS = {
     "gateway/telemetry/stopped_workers.py": ANEW,  # counters that begin at nothing again
     "knowledge/deletion/tombstones.py": GROWS,  # the table has the same
     "knowledge/evaluation/history.py": GROWS,  # not synced: what earlier evaluations gave
-    "knowledge/retrieval/saved.py": ANEW,
+    "knowledge/retrieval/projection_file.py": ANEW,
     "ledger/archive.py": ASIDE,
     "ledger/archive_store.py": ASIDE,
     "runtime/archive.py": WHOLE,

@@ -44,8 +44,8 @@ from groundplan.knowledge.retrieval import rerank
 from groundplan.knowledge.retrieval.editions import Editions
 from groundplan.knowledge.retrieval.endpoint import Application, Service, application
 from groundplan.knowledge.retrieval.examine import Examiner
-from groundplan.knowledge.retrieval.follow import Follower
-from groundplan.knowledge.retrieval.saved import Saved
+from groundplan.knowledge.retrieval.projection_file import Saved
+from groundplan.knowledge.retrieval.replication import Follower
 from groundplan.knowledge.retrieval.search import Search
 from groundplan.runtime.models import MINILM, ensure
 

@@ -21,10 +21,10 @@ from groundplan.core.audit import SYSTEM, record
 from groundplan.core.errors import Unavailable
 from groundplan.core.words import counted
 from groundplan.knowledge import store
-from groundplan.knowledge.deletion import held_store, names_store
+from groundplan.knowledge.deletion import legal_hold_store, names_store
 from groundplan.knowledge.intake import intake_store
+from groundplan.knowledge.intake.concurrent_changes import Redeclared, check_declared
 from groundplan.knowledge.intake.failures import READING, failures
-from groundplan.knowledge.intake.meanwhile import Redeclared, check_declared
 from groundplan.knowledge.intake.run import Progress, Run
 from groundplan.knowledge.intake.tally import Tally
 from groundplan.knowledge.model import IngestReport, by_grant
@@ -194,11 +194,11 @@ def _unknown_readers(conn: Connection[Any], source: Source, subject: str) -> Non
 def _held(conn: Connection[Any], source: Source, subject: str) -> None:
     """Documents that changed, went or cannot be read any more while a legal hold keeps what they said."""
     found = []
-    for path, causes, document in held_store.places(conn, source.name):
+    for path, causes, document in legal_hold_store.places(conn, source.name):
         became = " and ".join(_BECAME[cause] for cause in causes)
         found.append(
             Finding(
-                kind=held_store.FINDING,
+                kind=legal_hold_store.FINDING,
                 subject=f"{subject}/{path}",
                 severity="high",
                 owner=source.governed.steward or source.owner,
@@ -207,7 +207,7 @@ def _held(conn: Connection[Any], source: Source, subject: str) -> None:
                 hint="Ask who did that. `groundplan knowledge held` lists it; it is erased once the hold has ended.",
             )
         )
-    quality_store.tell(conn, source.name, found, kinds=[held_store.FINDING])
+    quality_store.tell(conn, source.name, found, kinds=[legal_hold_store.FINDING])
 
 
 def _stranger(source: Source, subject: str, name: str, paths: Sequence[str]) -> Finding:

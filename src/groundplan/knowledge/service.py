@@ -19,7 +19,7 @@ from groundplan.knowledge.index import index_store
 from groundplan.knowledge.index.build import never
 from groundplan.knowledge.index.model import WHOLE
 from groundplan.knowledge.ingest import FAILED, Settings, failed, take_over
-from groundplan.knowledge.intake.meanwhile import Redeclared
+from groundplan.knowledge.intake.concurrent_changes import Redeclared
 from groundplan.knowledge.intake.run import Progress
 from groundplan.knowledge.intake.vectors import embed_pending
 from groundplan.knowledge.model import Embedder, IngestReport

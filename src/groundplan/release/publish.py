@@ -30,7 +30,7 @@ from groundplan.governance.model import Change, Need, Standing
 from groundplan.governance.parts import KINDS
 from groundplan.governance.service import Wanted
 from groundplan.governance.validity import Term, term_of
-from groundplan.knowledge.governed.declared_store import declare
+from groundplan.knowledge.governance.declared_store import declare
 from groundplan.placement.solve import verify
 from groundplan.release import people, store
 from groundplan.release.compile.grants import of_sources

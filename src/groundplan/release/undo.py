@@ -20,7 +20,7 @@ from groundplan.governance import parts
 from groundplan.governance.decide import decide_workload, lower_of
 from groundplan.governance.model import Standing
 from groundplan.governance.policy.vocabulary import provider_of
-from groundplan.knowledge.governed.inherit import narrowed
+from groundplan.knowledge.governance.inherit import narrowed
 from groundplan.release import units
 from groundplan.release.compile.pricing import Prices
 from groundplan.release.plan import without

@@ -18,9 +18,9 @@ from groundplan.api.local_services import post_local
 from groundplan.api.served_blueprint import current_blueprint
 from groundplan.core.errors import Invalid
 from groundplan.identity import store as identity_store
-from groundplan.knowledge.evaluation import asked_store
-from groundplan.knowledge.evaluation.asked import Given, Span, figures
+from groundplan.knowledge.evaluation import evaluation_store
 from groundplan.knowledge.evaluation.draft import usable
+from groundplan.knowledge.evaluation.labelled import Given, Span, figures
 from groundplan.knowledge.retrieval.wire import Passage
 
 MOST = 2000
@@ -151,7 +151,7 @@ def judged(
     given = [_given(services, one, ask) for one, ask in zip(questions, wanted, strict=True)]
     answering = {document for one in given for document in (*one.documents, *(span.document for span in one.spans))}
     with services.transaction() as conn:
-        known = asked_store.sensitivities(conn, sorted(answering))
+        known = evaluation_store.sensitivities(conn, sorted(answering))
     return {**figures(given, known), "not_there": sorted(answering - known.keys())}
 
 

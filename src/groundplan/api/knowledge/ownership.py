@@ -13,7 +13,7 @@ from psycopg import Connection
 
 from groundplan.api.caller import Caller, sees_all
 from groundplan.api.knowledge import ownership_store, store
-from groundplan.knowledge.governed.inherit import ITS_OWN
+from groundplan.knowledge.governance.inherit import ITS_OWN
 
 Conn = Connection[Any]
 

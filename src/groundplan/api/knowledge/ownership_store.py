@@ -11,7 +11,7 @@ from uuid import UUID
 from psycopg import Connection
 
 from groundplan.api.watch.unconfirmed_passkeys import KIND
-from groundplan.knowledge.governed.inherit import ITS_OWN
+from groundplan.knowledge.governance.inherit import ITS_OWN
 
 Conn = Connection[Any]
 

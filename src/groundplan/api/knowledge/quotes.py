@@ -12,7 +12,7 @@ from psycopg import Connection
 
 from groundplan.api.caller import Caller, require_duty
 from groundplan.core.errors import Denied
-from groundplan.knowledge.governed import governed_store
+from groundplan.knowledge.governance import governed_store
 from groundplan.ledger import finding_store
 
 DATA = frozenset({"data", "compliance", "security"})

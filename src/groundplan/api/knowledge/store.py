@@ -8,7 +8,7 @@ from psycopg import Connection
 
 from groundplan.api.knowledge.ownership_store import OWN, told
 from groundplan.core.database import select
-from groundplan.knowledge.governed.governed_store import STANDING
+from groundplan.knowledge.governance.governed_store import STANDING
 
 Conn = Connection[Any]
 Row = dict[str, Any]

@@ -18,7 +18,7 @@ from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.errors import GroundplanError
 from groundplan.identity import service as identity
 from groundplan.knowledge.deletion.delete import Why, erase, replay, retire
-from groundplan.knowledge.deletion.held import release
+from groundplan.knowledge.deletion.legal_hold import release
 
 log = logging.getLogger("groundplan.api.knowledge.upkeep")
 SWEEP_SECONDS = 900.0

@@ -1,6 +1,6 @@
 """Answers of the routes of placement about a plan, as plain values. Pure.
 
-Of a large company this is done in a process of its own (`placement.plan_process`), so that nothing here knows of requests,
+Of a large company this is done in a process of its own (`placement.plan_process`), so nothing here knows of requests,
 and whatever a route tells of a plan is a function of this module.
 """
 

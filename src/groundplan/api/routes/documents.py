@@ -25,15 +25,15 @@ from groundplan.api.served_blueprint import current_blueprint
 from groundplan.api.unknown_names import refuse_unknown_source
 from groundplan.core.audit import record
 from groundplan.core.errors import Denied, Invalid, NotFound, Unavailable
-from groundplan.knowledge.deletion import deletion_store, held_store
+from groundplan.knowledge.deletion import deletion_store, legal_hold_store
 from groundplan.knowledge.deletion.delete import Why, delete, readmit
 from groundplan.knowledge.deletion.mentions import mentioning, names_somebody
 from groundplan.knowledge.evaluation import history
-from groundplan.knowledge.governed import governed_store
-from groundplan.knowledge.governed.decide import Said, decide
+from groundplan.knowledge.governance import governed_store
+from groundplan.knowledge.governance.decide import Said, decide
 from groundplan.knowledge.lineage import lineage_store
 from groundplan.knowledge.quality import quality_store
-from groundplan.knowledge.quality.grouped import PERSONAL, folder_of
+from groundplan.knowledge.quality.grouped_findings import PERSONAL, folder_of
 from groundplan.ledger import finding_store
 
 router = below_api("knowledge")
@@ -153,7 +153,7 @@ def document(document_id: UUID, services: Using, caller: SignedIn) -> dict[str, 
             "document": found,
             "newer": newer,
             "versions": governed_store.versions(conn, document_id),
-            "kept": held_store.versions(conn, document=document_id),
+            "kept": legal_hold_store.versions(conn, document=document_id),
             "readers": shown.readers(conn, document_id),
             "people": people[: governed_store.MOST_PEOPLE],
             "more_people": len(people) > governed_store.MOST_PEOPLE,
@@ -229,7 +229,7 @@ def deletions(services: Using, _: Reader) -> dict[str, Any]:
 def held(services: Using, _: Reader, source: str | None = None) -> dict[str, Any]:
     """What legal holds keep of documents that changed, went or cannot be read any more, without its text."""
     with services.transaction() as conn:
-        found = held_store.versions(conn, source=source)
+        found = legal_hold_store.versions(conn, source=source)
         refuse_unknown_source(conn, found, source)
     return {"held": found}
 
@@ -239,7 +239,7 @@ def read_held(held_id: UUID, body: Reading, services: Using, caller: SignedIn) -
     """What a kept version said, for whoever may decide about the document; that it was read, and why, is in the audit
     log. `data` (base64): the bytes of what was pushed."""
     with services.transaction() as conn:
-        found = held_store.one(conn, held_id)
+        found = legal_hold_store.one(conn, held_id)
         if found is None:
             raise _unknown()
         whose = None if found["document_id"] is None else governed_store.one(conn, found["document_id"])

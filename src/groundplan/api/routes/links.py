@@ -13,7 +13,7 @@ from groundplan.api.caller import Caller, SignedIn, sees_all
 from groundplan.api.context import Services, Using
 from groundplan.api.routes.documents import Reason, found_document, may_decide
 from groundplan.core.errors import Denied
-from groundplan.knowledge.governed import share, share_store
+from groundplan.knowledge.governance import share, share_store
 
 router = below_api("knowledge")
 

@@ -15,7 +15,7 @@ from groundplan.api.knowledge import signals as kept
 from groundplan.api.served_blueprint import current_blueprint, known_workload
 from groundplan.core.errors import Denied, NotFound
 from groundplan.core.ids import new_id
-from groundplan.knowledge.governed import governed_store
+from groundplan.knowledge.governance import governed_store
 from groundplan.knowledge.signals import gather, signal_store
 from groundplan.knowledge.signals.signal_store import Signal
 from groundplan.ledger import finding_store

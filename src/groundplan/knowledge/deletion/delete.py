@@ -22,10 +22,10 @@ from groundplan.core.audit import SYSTEM, record
 from groundplan.core.errors import Conflict, NotFound
 from groundplan.core.ids import new_id
 from groundplan.knowledge.deletion import deletion_store as store
-from groundplan.knowledge.deletion import held_store, names_store, tombstones
+from groundplan.knowledge.deletion import legal_hold_store, names_store, tombstones
 from groundplan.knowledge.deletion.deletion_store import Tombstone
 from groundplan.knowledge.intake import intake_store
-from groundplan.knowledge.intake.meanwhile import inherited, put_carried
+from groundplan.knowledge.intake.concurrent_changes import inherited, put_carried
 
 RECEIPT_DOCUMENTS = 200
 """So many are in one entry of the audit log at most, so that each is named by its digest in one."""
@@ -140,7 +140,7 @@ def replay(conn: Connection[Any], home: Path, at: datetime) -> int:
         passed = [stone for stone in missing if stone.lifted_at is not None]
         back += store.as_deleted(conn, [one for one in passed if one.cause == "decided"])
         withdrawn = store.as_deleted(conn, [one for one in passed if one.cause == "gone"])
-        kept = held_store.drop(conn, [one.document_id for one in listed.values() if one.cause == "hold_ended"])
+        kept = legal_hold_store.drop(conn, [one.document_id for one in listed.values() if one.cause == "hold_ended"])
         again = [*back, *withdrawn]
         if again or kept:
             intake_store.remove(conn, again)

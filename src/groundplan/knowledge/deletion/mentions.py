@@ -14,7 +14,7 @@ from uuid import UUID
 from psycopg import Connection
 
 from groundplan.core.letters import letters, named
-from groundplan.knowledge.governed.inherit import OWN
+from groundplan.knowledge.governance.inherit import OWN
 from groundplan.knowledge.scripts import RUN
 
 Conn = Connection[Any]

@@ -25,8 +25,8 @@ from groundplan.knowledge.evaluation import trial_store
 from groundplan.knowledge.evaluation.beir import Labelled
 from groundplan.knowledge.evaluation.measure import Figures, Ranking, measure
 from groundplan.knowledge.retrieval import search_store
-from groundplan.knowledge.retrieval.follow import take_batch
 from groundplan.knowledge.retrieval.projection import Projection
+from groundplan.knowledge.retrieval.replication import take_batch
 from groundplan.knowledge.retrieval.search import Search
 from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.knowledge.retrieval.words import Analyzer

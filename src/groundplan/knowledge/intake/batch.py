@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
-from groundplan.knowledge.deletion.held_store import Cause
+from groundplan.knowledge.deletion.legal_hold_store import Cause
 from groundplan.knowledge.intake.settle import Settled
 from groundplan.knowledge.model import Readers
 from groundplan.knowledge.parsing.model import Piece

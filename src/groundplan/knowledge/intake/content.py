@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 from typing import Any, Final
 
 from groundplan.knowledge.intake.intake_store import Known
-from groundplan.knowledge.parsing.message import SENT
+from groundplan.knowledge.parsing.email import SENT
 from groundplan.knowledge.parsing.model import Parsed
 from groundplan.knowledge.sources.model import Content
 

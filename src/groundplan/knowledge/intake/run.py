@@ -24,7 +24,7 @@ from groundplan.blueprint.model import Source
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.knowledge.deletion import deletion_store
-from groundplan.knowledge.deletion.held_store import Cause
+from groundplan.knowledge.deletion.legal_hold_store import Cause
 from groundplan.knowledge.index import index_store
 from groundplan.knowledge.index.model import serving
 from groundplan.knowledge.intake import intake_store as store
@@ -38,7 +38,7 @@ from groundplan.knowledge.intake.content import (
     says_something,
 )
 from groundplan.knowledge.intake.failures import MAY_PASS, READING, for_good
-from groundplan.knowledge.intake.moved import Moved, carried
+from groundplan.knowledge.intake.moved_documents import Moved, carried
 from groundplan.knowledge.intake.settle import Settled, closed, declared, settle, source_values, superseded_paths
 from groundplan.knowledge.intake.tally import Tally
 from groundplan.knowledge.intake.writer import Writer

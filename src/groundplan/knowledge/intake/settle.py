@@ -12,7 +12,7 @@ from typing import Any
 
 from groundplan.blueprint.model import Source
 from groundplan.catalog.fields import is_email
-from groundplan.knowledge.governed.inherit import (
+from groundplan.knowledge.governance.inherit import (
     ITS_OWN,
     OWN,
     Holds,

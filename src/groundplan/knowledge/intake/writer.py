@@ -19,14 +19,14 @@ from psycopg.errors import CardinalityViolation, ProgramLimitExceeded
 from groundplan.blueprint.model import Source
 from groundplan.core.audit import SYSTEM
 from groundplan.core.database import first_line
-from groundplan.knowledge.deletion import deletion_store, held
-from groundplan.knowledge.deletion.held_store import Cause
+from groundplan.knowledge.deletion import deletion_store, legal_hold
+from groundplan.knowledge.deletion.legal_hold_store import Cause
 from groundplan.knowledge.index import index_store
 from groundplan.knowledge.index.recut import recut
 from groundplan.knowledge.intake import intake_store as store
 from groundplan.knowledge.intake.batch import Batch
+from groundplan.knowledge.intake.concurrent_changes import caught_up, check_declared, inherited, put_carried
 from groundplan.knowledge.intake.failures import failures
-from groundplan.knowledge.intake.meanwhile import caught_up, check_declared, inherited, put_carried
 from groundplan.knowledge.intake.tally import Tally
 from groundplan.knowledge.sources.model import Cursor
 from groundplan.knowledge.store import put_readers
@@ -96,7 +96,7 @@ class Writer:
             if batch.rows or batch.removed or batch.held:
                 self._catch_up(batch)
             if batch.rows:
-                kept += held.keep_changed(self._conn, batch.rows, batch.chunks)
+                kept += legal_hold.keep_changed(self._conn, batch.rows, batch.chunks)
                 store.put_documents(self._conn, batch.rows)
                 put_carried(self._conn, batch.carried)
                 self._put_chunks(batch)
@@ -139,7 +139,7 @@ class Writer:
     def _take_out(self, removed: Mapping[UUID, Cause]) -> int:
         """Destroy what documents say, but what a legal hold keeps: how many of those. What goes at its source, and is
         not held, is noted for its receipt."""
-        kept = held.keep_removed(self._conn, removed)
+        kept = legal_hold.keep_removed(self._conn, removed)
         gone = [id for id, cause in removed.items() if cause == "gone"]
         noted = deletion_store.bury_gone(self._conn, gone, SYSTEM)
         heirs = inherited(self._conn, gone)

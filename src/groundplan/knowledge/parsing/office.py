@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from groundplan.core.errors import Invalid, TooLarge
-from groundplan.knowledge.parsing.drawn import drawn
 from groundplan.knowledge.parsing.model import Table
+from groundplan.knowledge.parsing.office_drawings import drawn
 from groundplan.knowledge.parsing.tabular import as_table, markdown_table
 from groundplan.knowledge.parsing.text import Read, clean
 

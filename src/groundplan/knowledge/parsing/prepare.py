@@ -19,17 +19,7 @@ import rensa
 
 from groundplan.core.errors import Invalid, TooLarge
 from groundplan.knowledge.chunk import chunks, first_heading
-from groundplan.knowledge.parsing import (
-    message,
-    office,
-    page,
-    paper,
-    recognise,
-    structured_pdf,
-    tabular,
-    text,
-    workbook,
-)
+from groundplan.knowledge.parsing import email, html, ocr, office, pdf, structured_pdf, tabular, text, xlsx
 from groundplan.knowledge.parsing.model import MAX_BYTES, Job, Parsed, Piece, Table
 from groundplan.knowledge.parsing.text import Read
 from groundplan.knowledge.scripts import spread
@@ -52,18 +42,18 @@ READERS: Final[Mapping[str, Callable[[bytes, str], Read]]] = {
     "markdown": lambda data, _: text.markdown(data),
     "txt": lambda data, _: text.plain(data),
     "text": lambda data, _: text.plain(data),
-    "html": lambda data, _: page.html(data),
-    "htm": lambda data, _: page.html(data),
+    "html": lambda data, _: html.html(data),
+    "htm": lambda data, _: html.html(data),
     "csv": tabular.comma_separated,
     "tsv": tabular.comma_separated,
     "json": lambda data, _: text.structured(data),
     "jsonl": lambda data, _: text.structured(data),
-    "eml": lambda data, _: message.eml(data),
-    "pdf": lambda data, _: paper.pdf(data),
+    "eml": lambda data, _: email.eml(data),
+    "pdf": lambda data, _: pdf.pdf(data),
     "docx": lambda data, _: office.docx(data),
-    "xlsx": lambda data, _: workbook.xlsx(data),
+    "xlsx": lambda data, _: xlsx.xlsx(data),
     "pptx": lambda data, _: office.pptx(data),
-    **dict.fromkeys(sorted(recognise.PICTURES), recognise.picture),
+    **dict.fromkeys(sorted(ocr.PICTURES), ocr.picture),
 }
 """Suffix -> reader of (bytes, name)."""
 TABLED: Final = frozenset({"csv", "tsv", "html", "htm", "pdf", "docx", "xlsx", "pptx"})
@@ -121,11 +111,11 @@ def _read(job: Job, suffix: str, reader: Callable[[bytes, str], Read], name: str
     if structured:
         return structured_pdf.pdf(job.data, name, job.pdf.partition(":")[2])
     if suffix == "pdf" and job.recognise:
-        return paper.pdf(job.data, recognised=True)
-    if suffix in recognise.PICTURES:
+        return pdf.pdf(job.data, recognised=True)
+    if suffix in ocr.PICTURES:
         if not job.recognise:
-            raise Invalid("it is a picture", code=SCANNED, hint=recognise.HINT)
-        return recognise.picture(job.data, name)
+            raise Invalid("it is a picture", code=SCANNED, hint=ocr.HINT)
+        return ocr.picture(job.data, name)
     return reader(job.data, name)
 
 

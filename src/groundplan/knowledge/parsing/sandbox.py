@@ -17,7 +17,7 @@ from typing import Self
 
 import msgspec
 
-from groundplan.knowledge.parsing import recognise
+from groundplan.knowledge.parsing import ocr
 from groundplan.knowledge.parsing.child import Child
 from groundplan.knowledge.parsing.confine import MEMORY_BYTES
 from groundplan.knowledge.parsing.model import Job, Outcome, Parsed, Refused
@@ -99,7 +99,7 @@ class Sandbox:
         its own, which may use more."""
         refused = outcome.code if isinstance(outcome, Refused) else ""
         scanned = refused == SCANNED or (isinstance(outcome, Parsed) and outcome.pictures > 0)
-        if job.recognise or not (refused == HEAVY or (scanned and recognise.installed())):
+        if job.recognise or not (refused == HEAVY or (scanned and ocr.installed())):
             return outcome
         if self._second is None:
             self._second = Sandbox(RECOGNISING_SECONDS, RECOGNISING_BYTES, _RECOGNISING_JOBS)

@@ -20,7 +20,7 @@ from groundplan.knowledge.quality import quality_store as store
 from groundplan.knowledge.quality.documents import finding, of_document
 from groundplan.knowledge.quality.duplicates import Pair as Near
 from groundplan.knowledge.quality.duplicates import near, same
-from groundplan.knowledge.quality.grouped import PERSONAL, grouped, is_of_many
+from groundplan.knowledge.quality.grouped_findings import PERSONAL, grouped, is_of_many
 from groundplan.knowledge.quality.model import KINDS, Look, Sketched, score
 from groundplan.knowledge.quality.text import Glossary, checked, personal
 from groundplan.knowledge.quality.versions import Statement, conflicts, same_thing, statements

@@ -7,7 +7,7 @@ from datetime import date
 from typing import Final
 
 from groundplan.core.words import counted
-from groundplan.knowledge.governed.inherit import later
+from groundplan.knowledge.governance.inherit import later
 from groundplan.knowledge.quality.model import KINDS, Look
 from groundplan.ledger.finding import Finding
 

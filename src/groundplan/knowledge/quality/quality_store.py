@@ -11,7 +11,7 @@ from psycopg import Connection
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from groundplan.knowledge.governed.governed_store import STANDING
+from groundplan.knowledge.governance.governed_store import STANDING
 from groundplan.knowledge.index.recut import whole
 from groundplan.knowledge.parsing.model import Piece
 from groundplan.knowledge.quality.model import Look, Sketched

@@ -329,7 +329,7 @@ class Projection:
         self._classes.add(GONE, -int(gone.counts[GONE]), -int(gone.tokens[GONE]))
         self._publish(len(kept), view.cursor)
 
-    # --- kept on disk by `saved`
+    # --- kept on disk by `projection_file`
 
     def state(self) -> dict[str, Any]:
         """Everything but the columns and postings, for `restore`."""

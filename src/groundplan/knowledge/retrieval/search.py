@@ -26,12 +26,12 @@ from groundplan.core.errors import Invalid, Unavailable
 from groundplan.knowledge import store
 from groundplan.knowledge.index.model import Embedding
 from groundplan.knowledge.model import Embedder, Vectors
-from groundplan.knowledge.retrieval import fuse, search_store, told, words
+from groundplan.knowledge.retrieval import fuse, hints, search_store, words
 from groundplan.knowledge.retrieval.propose import CANDIDATES, Proposed, Wanted, completed, propose, said, worded
 from groundplan.knowledge.retrieval.question import Asked, Asking, Held
 from groundplan.knowledge.retrieval.rerank import Reranker, Reranking, reordered
 from groundplan.knowledge.retrieval.search_store import Found, Standing
-from groundplan.knowledge.retrieval.since import Look, State
+from groundplan.knowledge.retrieval.still_valid import Look, State
 from groundplan.knowledge.retrieval.synonyms import Glossary
 from groundplan.knowledge.retrieval.wire import (
     ConfirmAnswer,
@@ -226,7 +226,7 @@ class Search:
         if request.explain:
             overdue = {str(one.id) for one, _ in best if fuse.weight(one, today) < 1}
             chosen = [self._explained(one, request.query, overdue) for one in chosen]
-        conflicts = told.conflicts(conn, chosen, request.sources)
+        conflicts = hints.conflicts(conn, chosen, request.sources)
         return Result(
             chosen, confidence, withheld=withheld, conflicts=conflicts, newer=newer, degraded=draft.degraded,
             state=draft.state,
@@ -311,7 +311,7 @@ class Search:
         least = ranked[min(len(ranked), request.k) - 1][1] if ranked else 0.0
         rows = [row for row in proposed.order[:_READ] if proposed.best[row] >= least]
         best = {proposed.view.chunk(row): proposed.best[row] for row in rows}
-        return told.newer(conn, best, [one.id for one, _ in ranked], least, request)
+        return hints.newer(conn, best, [one.id for one, _ in ranked], least, request)
 
     def readable(self, request: ConfirmRequest) -> ConfirmAnswer:
         """Those of the chunks and documents that exist as they were and that the person may read now; and whether

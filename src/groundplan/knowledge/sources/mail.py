@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from groundplan.core.errors import Invalid, TooLarge, Unavailable
-from groundplan.knowledge.parsing.message import PARTICIPANTS
+from groundplan.knowledge.parsing.email import PARTICIPANTS
 from groundplan.knowledge.parsing.model import MAX_BYTES, Job, Refused, Table
 from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.sources import mail_box

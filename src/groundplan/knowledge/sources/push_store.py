@@ -11,7 +11,7 @@ from psycopg import Connection
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from groundplan.knowledge.deletion import held_store
+from groundplan.knowledge.deletion import legal_hold_store
 
 _SOME = 500
 _LOCK = 0x70757368
@@ -33,9 +33,9 @@ class Pushed:
 
 def put(conn: Conn, source: str, path: str, pushed: Pushed) -> int:
     """Insert or replace a document; its number. What is pushed again as it was is as old as before: who sends all each
-    night has changed nothing. What a legal hold keeps of the one before stays (`held_store`)."""
+    night has changed nothing. What a legal hold keeps of the one before stays (`legal_hold_store`)."""
     conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-    held_store.keep_pushed(conn, source, path, "changed", pushed.data)
+    legal_hold_store.keep_pushed(conn, source, path, "changed", pushed.data)
     row = conn.execute(
         """INSERT INTO pushed (source, path, data, media, readers, told, number)
            VALUES (%s, %s, %s, %s, %s, %s, nextval('pushed_change'))
@@ -53,7 +53,7 @@ def withdraw(conn: Conn, source: str, path: str) -> bool:
     """Destroy a document that was pushed, but for what a legal hold keeps, and remember to tell so; False where there
     is none."""
     conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-    held_store.keep_pushed(conn, source, path, "gone", None)
+    legal_hold_store.keep_pushed(conn, source, path, "gone", None)
     done = conn.execute(
         """UPDATE pushed SET data = '', told = '{}', readers = NULL, gone = true, number = nextval('pushed_change'),
              at = now() WHERE source = %s AND path = %s AND NOT gone""",

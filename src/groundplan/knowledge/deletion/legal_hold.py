@@ -16,10 +16,10 @@ from psycopg import Connection
 
 from groundplan.core.ids import new_id
 from groundplan.knowledge.deletion import deletion_store, tombstones
-from groundplan.knowledge.deletion import held_store as store
+from groundplan.knowledge.deletion import legal_hold_store as store
 from groundplan.knowledge.deletion.delete import Why, tell
 from groundplan.knowledge.deletion.deletion_store import Tombstone
-from groundplan.knowledge.deletion.held_store import Cause
+from groundplan.knowledge.deletion.legal_hold_store import Cause
 from groundplan.knowledge.index import index_store
 from groundplan.knowledge.index.recut import whole
 from groundplan.knowledge.parsing.model import Piece

@@ -1,4 +1,5 @@
-"""Tables of a page that have no lines: rows whose cells stand under one another. Pure: places of signs in, cells out.
+"""Tables of a PDF page that have no ruling lines: rows whose cells stand under one another. Pure: places of signs in,
+cells out.
 
 Only what is surely one is taken: a head of words above at least two rows of short cells, with a column of numbers.
 Prose in columns, contents, forms and lists are none; what is left out here is text all the same.

@@ -12,7 +12,7 @@ from urllib.parse import urljoin
 from msgspec.structs import replace
 
 from groundplan.knowledge.parsing.charsets import in_encoding
-from groundplan.knowledge.parsing.grid import Grid
+from groundplan.knowledge.parsing.html_tables import Grid
 from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.parsing.tabular import as_table, markdown_table
 from groundplan.knowledge.parsing.text import Read, clean, decoded, narrowing_matter

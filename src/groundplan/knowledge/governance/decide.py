@@ -18,9 +18,9 @@ from groundplan.catalog.fields import is_email
 from groundplan.catalog.levels import SENSITIVITIES
 from groundplan.core.audit import record
 from groundplan.core.errors import Invalid, NotFound
-from groundplan.knowledge.deletion import held_store
-from groundplan.knowledge.governed import governed_store as store
-from groundplan.knowledge.governed.inherit import STATES
+from groundplan.knowledge.deletion import legal_hold_store
+from groundplan.knowledge.governance import governed_store as store
+from groundplan.knowledge.governance.inherit import STATES
 
 _DAYS = ("valid_from", "valid_until")
 _LISTS = ("purposes", "workloads", "residency")
@@ -84,7 +84,7 @@ def decide(conn: Connection[Any], document: UUID, name: str, value: Any, said: S
 
 def _kept(conn: Connection[Any], document: UUID, name: str, value: Any) -> bool:
     """Whether it is decided if a gone document's versions are kept on."""
-    return name == "legal_hold" and isinstance(value, bool) and bool(held_store.versions(conn, document=document))
+    return name == "legal_hold" and isinstance(value, bool) and bool(legal_hold_store.versions(conn, document=document))
 
 
 def _checked(conn: Connection[Any], found: Mapping[str, Any], name: str, value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""PDF as text with its tables. Scanned pages have no text: that is told, or `recognise` is asked.
+"""PDF as text with its tables. Scanned pages have no text: that is told, or `ocr` is asked.
 
 The libraries for PDF are those of `groundplan[knowledge]`.
 """
@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from groundplan.core.errors import Invalid, TooLarge
-from groundplan.knowledge.parsing import aligned, filled, recognise
+from groundplan.knowledge.parsing import ocr, pdf_forms, unruled_tables
 from groundplan.knowledge.parsing.model import MAX_CHARACTERS, Table
 from groundplan.knowledge.parsing.tabular import as_table, markdown_table
 from groundplan.knowledge.parsing.text import Read, clean
@@ -43,17 +43,17 @@ def pdf(data: bytes, *, recognised: bool = False) -> Read:
         raise Invalid(
             "it is not a PDF, or needs a password", code="document_broken", hint="Save it again, without a password."
         ) from error
-    form = filled.opened(document)
+    form = pdf_forms.opened(document)
     count = len(document)
     if count > MAX_PAGES:
         raise TooLarge(f"it has {count} pages", code="document_too_large", hint=f"Split it at {MAX_PAGES} pages.")
     texts = _texts(document, count)
     doubts: tuple[str, ...] = ()
     if recognised:
-        found_, doubts = recognise.pages(document, [at for at, text in enumerate(texts) if not text.strip()])
+        found_, doubts = ocr.pages(document, [at for at, text in enumerate(texts) if not text.strip()])
         texts = [found_.get(at, text) for at, text in enumerate(texts)]
     if not any(text.strip() for text in texts):
-        raise Invalid("it has no text: its pages are pictures", code="document_scanned", hint=recognise.HINT)
+        raise Invalid("it has no text: its pages are pictures", code="document_scanned", hint=ocr.HINT)
     lined = [number for number in range(count) if _ruled(document, number)]
     lined, left = lined[:TABLE_PAGES], lined[TABLE_PAGES:]
     others = [number for number in range(count) if number not in left]
@@ -92,9 +92,9 @@ def _texts(document: Any, count: int) -> list[str]:
 def _page_text(document: Any, number: int) -> str:
     """What the page shows, with what was filled into its form and written onto it."""
     page = document[number]
-    values = filled.values(document, page)
+    values = pdf_forms.values(document, page)
     if values is not None:
-        filled.flatten(page)
+        pdf_forms.flatten(page)
         page.close()
         page = document[number]
     text = str(page.get_textpage().get_text_bounded())
@@ -119,7 +119,7 @@ def _aligned(document: Any, texts: Sequence[str], pages: Sequence[int]) -> dict[
     """Tables without lines on these pages, by their number."""
     found: dict[int, list[Table]] = {}
     for number in [number for number in pages if _may_be_aligned(texts[number])][:ALIGNED_PAGES]:
-        tables = aligned.tables(_signs(document, number))
+        tables = unruled_tables.tables(_signs(document, number))
         if tables:
             name = f"page {number + 1}, table "
             found[number] = [as_table(f"{name}{place}", rows)[0] for place, rows in enumerate(tables, 1)]
@@ -132,17 +132,17 @@ def _may_be_aligned(text: str) -> bool:
     return any(map(all, pairwise(rows)))
 
 
-def _signs(document: Any, number: int) -> list[aligned.Sign]:
+def _signs(document: Any, number: int) -> list[unruled_tables.Sign]:
     """Each sign of a page with the box of its line."""
     page = document[number]
     text = page.get_textpage()
     count = text.count_chars()
     found = []
-    for at in range(count if count <= aligned.MAX_SIGNS else 0):
+    for at in range(count if count <= unruled_tables.MAX_SIGNS else 0):
         sign = text.get_text_range(at, 1)
         if sign.strip():
             left, bottom, right, top = text.get_charbox(at, loose=True)
-            found.append(aligned.Sign(left, bottom, right, top, sign))
+            found.append(unruled_tables.Sign(left, bottom, right, top, sign))
     page.close()
     return found
 

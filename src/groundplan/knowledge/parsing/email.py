@@ -20,7 +20,7 @@ from typing import Any, Final
 from groundplan.core.errors import Invalid
 from groundplan.core.words import counted
 from groundplan.knowledge.parsing.charsets import guessed, in_encoding, meant
-from groundplan.knowledge.parsing.page import declared, markup
+from groundplan.knowledge.parsing.html import declared, markup
 from groundplan.knowledge.parsing.text import Read, clean
 
 PARTICIPANTS: Final = "sent_participants"

@@ -18,7 +18,7 @@ from psycopg import Connection
 
 from groundplan.core.audit import record
 from groundplan.core.errors import Invalid, NotFound
-from groundplan.knowledge.governed import governed_store, share_store
+from groundplan.knowledge.governance import governed_store, share_store
 
 LONGEST_DAYS: Final = 90
 _PREFIX = "gpl_"

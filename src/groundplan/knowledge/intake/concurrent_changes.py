@@ -17,10 +17,10 @@ from groundplan.blueprint.model import Source
 from groundplan.core.audit import SYSTEM, record
 from groundplan.core.errors import Unavailable
 from groundplan.knowledge.deletion import deletion_store
-from groundplan.knowledge.governed import declared_store
+from groundplan.knowledge.governance import declared_store
 from groundplan.knowledge.intake import intake_store as store
 from groundplan.knowledge.intake.batch import Batch, Carried
-from groundplan.knowledge.intake.moved import replaced
+from groundplan.knowledge.intake.moved_documents import replaced
 
 _HEIR: Final = "what replaced it is gone, and was replaced itself"
 

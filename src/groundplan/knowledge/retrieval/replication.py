@@ -1,4 +1,4 @@
-"""Keeps the projection close behind PostgreSQL: a thread that waits for changes and takes them over.
+"""Replicates PostgreSQL into the projection: a thread that waits for changes and takes them over.
 
 It reads as role control, in a connection that cannot write. It answers no search.
 """

@@ -1,4 +1,5 @@
-"""Whether what came since an answer was made may bear on it: the cheap look before its question is searched again.
+"""Whether an answer is still valid, or something that came since may bear on it: the cheap look before its question is
+searched again.
 
 The state that an answer was made in is a text that only this service reads: the number of the last change that was
 known, and a digest of whatever else decides what may be found: the edition, the day, the readers' sets that the person

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.errors import Invalid
-from groundplan.knowledge.governed.inherit import SETS, narrowed
+from groundplan.knowledge.governance.inherit import SETS, narrowed
 from groundplan.knowledge.intake.intake_store import Known
 
 _DAYS: Final = ("valid_from", "valid_until")

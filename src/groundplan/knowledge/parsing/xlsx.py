@@ -15,10 +15,10 @@ from typing import Any, Final
 
 from groundplan.core.errors import TooLarge
 from groundplan.core.words import counted
-from groundplan.knowledge.parsing.drawn import boxes, drawn
 from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.parsing.office import joined, opened
-from groundplan.knowledge.parsing.package import Part
+from groundplan.knowledge.parsing.office_drawings import boxes, drawn
+from groundplan.knowledge.parsing.office_package import Part
 from groundplan.knowledge.parsing.tabular import TITLES, as_table, markdown_table
 from groundplan.knowledge.parsing.text import Read, bounded, clean
 

@@ -1,4 +1,4 @@
-"""What a search tells besides its passages: what another document contradicts, and that newer versions exist."""
+"""Hints that a search gives besides its passages: what another document contradicts, and that newer versions exist."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from groundplan.knowledge.retrieval import told_store
+from groundplan.knowledge.retrieval import hints_store
 from groundplan.knowledge.retrieval.wire import Conflict, Newer, Passage, SearchRequest
 
 MOST = 5
@@ -21,7 +21,7 @@ def conflicts(conn: Connection[Any], passages: Sequence[Passage], sources: Seque
     ids = list(dict.fromkeys(UUID(passage.document) for passage in passages))
     if not ids:
         return []
-    found = told_store.conflicts(conn, ids, sources)
+    found = hints_store.conflicts(conn, ids, sources)
     texts: dict[str, list[str]] = {}
     for passage in passages if found else ():
         texts.setdefault(passage.document, []).append(_plain(passage.text))
@@ -43,7 +43,7 @@ def newer(
     """
     usable = set(read)
     kept = [id for id, score in proposed.items() if score >= least and id not in usable]
-    return told_store.newer(conn, kept, request.workload, request.where, request.sources) if kept else []
+    return hints_store.newer(conn, kept, request.workload, request.where, request.sources) if kept else []
 
 
 def _plain(text: str) -> str:
