@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.integration.test_api_control import WORKSPACE, Control, running
 
-from groundplan.cli.change import plan_text
+from groundplan.cli.release import plan_text
 from groundplan.testing.database import Database
 
 GRANT = """---

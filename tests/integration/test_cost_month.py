@@ -15,7 +15,7 @@ from psycopg_pool import ConnectionPool
 from groundplan.api.caller import Caller
 from groundplan.api.context import Services
 from groundplan.api.routes import ledger
-from groundplan.console.cost import rows, total
+from groundplan.console.cost_figures import rows, total
 from groundplan.core.database import connect
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id

@@ -19,7 +19,7 @@ from tests.acceptance.stack import Answer, Stack, Upstream, init_workspace, wait
 from tests.integration.nursery import run_command
 from tests.made_database import lay_out
 
-from groundplan.cli.starting import Start
+from groundplan.cli.startup import Start
 from groundplan.core.errors import Conflict
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings

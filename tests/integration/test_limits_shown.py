@@ -16,7 +16,7 @@ from groundplan.api.budgets import budget_use
 from groundplan.api.limits import limits_json
 from groundplan.api.routes import limits as limits_routes
 from groundplan.blueprint.model import Blueprint, Budget, Limit, ProviderKey
-from groundplan.console.cost import budget
+from groundplan.console.cost_figures import budget
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.ledger import finding_store, queries

@@ -10,7 +10,7 @@ import pytest
 from tests.integration.test_api_control import Control, fresh  # noqa: F401 -- a fixture
 from tests.unit.test_routing_model import made
 
-from groundplan.cli.change import applied_text, plan_text
+from groundplan.cli.release import applied_text, plan_text
 from groundplan.economics.routing.learn.fit import train
 from groundplan.economics.routing.versions import registry
 

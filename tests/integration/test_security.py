@@ -28,11 +28,11 @@ from groundplan.console import (
     opportunities,
     pages,
     placement,
+    policies,
     reconcile,
     rights,
-    rules,
+    sign_in,
     trade_off,
-    you,
 )
 from groundplan.core.errors import Invalid
 from groundplan.identity import oidc
@@ -43,7 +43,7 @@ from groundplan.testing.database import Cluster
 HOSTILE = "<img src=x onerror=alert(1)>\"'{{7*7}}${7*7}"
 ROUTERS = (
     pages, placement, calls, knowledge, knowledge_index, erasures, actions, cost_pages, opportunities, experiments,
-    trade_off, reconcile, controls, you, rights, rules,
+    trade_off, reconcile, controls, sign_in, rights, policies,
 )  # fmt: skip
 NOT_ALONE = {"/begin", "/demo/two-people", "/do/knowledge/click", "/cost/statements/print", "/login"}
 """Pages of the demo, of a click, of a period; where a sign-in leads."""

@@ -19,7 +19,7 @@ from groundplan.catalog.model import price_on
 from groundplan.catalog.reader import read_documents
 from groundplan.catalog.units import iso_date
 from groundplan.catalog.workspace import within
-from groundplan.cli.change import workspace_files
+from groundplan.cli.release import workspace_files
 from groundplan.core.errors import Invalid, Problem
 
 SMALLEST = """\

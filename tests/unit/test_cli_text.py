@@ -17,12 +17,12 @@ from groundplan.api.calls.ask import error_of
 from groundplan.catalog.imports.verdict import Finding
 from groundplan.cli import controls as cli_controls
 from groundplan.cli import cost_ahead, imports, people
-from groundplan.cli.change import applied_text, plan_text, workspace_files
 from groundplan.cli.changes import fields_told
 from groundplan.cli.client import ControlClient
 from groundplan.cli.cost import budgets_text, limits_text
 from groundplan.cli.keys import effective_text
 from groundplan.cli.output import emit, note, print_error, problem_from, table, usd
+from groundplan.cli.release import applied_text, plan_text, workspace_files
 from groundplan.cli.status import status_text
 from groundplan.cli.tour import passage_lines
 from groundplan.cli.why import outline

@@ -10,8 +10,8 @@ import pytest
 from tests.unit.test_cli_main import run
 
 from groundplan.catalog.check import validate
+from groundplan.cli.unknown_settings import misspelt
 from groundplan.cli.up import missing_secrets
-from groundplan.cli.variables import misspelt
 
 
 def test_init_then_check(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from groundplan.console.cost import budget, saving, total
+from groundplan.console.cost_figures import budget, saving, total
 from groundplan.console.render import templates
 
 ZERO = "0.000000000000"

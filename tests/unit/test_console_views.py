@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan import console
-from groundplan.console import charts, cost, receipt
+from groundplan.console import charts, cost_figures, receipt
 from groundplan.console.client import Api, Reply
 from groundplan.console.overview import marks, plan_view
-from groundplan.console.paged import Part
+from groundplan.console.pagination import Part
 from groundplan.console.plan_svg import AREAS, PlanView, ground_plan
 from groundplan.console.render import (
     Instead,
@@ -139,7 +139,7 @@ DAY = st.sampled_from(["2026-10-31", "2026-11-01", "2026-11-24", "2026-11-25"])
 @given(st.lists(st.tuples(DAY, st.sampled_from(["a", "b", "c"]), AMOUNT, st.integers(0, 50)), max_size=12))
 def test_costs_of_today_and_the_month_are_exact(found: list[tuple[str, str, Decimal, int]]) -> None:
     days = [{"day": d, "workload": w, "cost_usd": f"{amount:.12f}", "calls": n} for d, w, amount, n in found]
-    total = cost.total(cost.rows(days, "2026-11-25"))
+    total = cost_figures.total(cost_figures.rows(days, "2026-11-25"))
     month = [row for row in found if row[0].startswith("2026-11")]
     assert Decimal(total.month_usd) == sum((row[2] for row in month), Decimal(0))
     assert Decimal(total.today_usd) == sum((row[2] for row in month if row[0] == "2026-11-25"), Decimal(0))
@@ -151,7 +151,7 @@ def test_costs_of_today_and_the_month_are_exact(found: list[tuple[str, str, Deci
     [("10", "2.5", "7.500000000000", 0.25), ("1", "1", "0.000000000000", 1.0), ("0", "0", "0.000000000000", 1.0)],
 )
 def test_what_is_left_of_a_budget(limit: str, spent: str, left: str, used: float) -> None:
-    view = cost.budget({"budget": "b", "period": "2026-11", "limit_usd": limit, "spent_usd": spent})
+    view = cost_figures.budget({"budget": "b", "period": "2026-11", "limit_usd": limit, "spent_usd": spent})
     assert (view.left_usd, view.used) == (left, used)
 
 
@@ -250,7 +250,7 @@ def test_what_was_unusual_is_marked_on_its_day() -> None:
         {"at": "2026-11-20T08:00:00+00:00", "message": "a new caller", "detail": {}},
         {"at": "2026-01-01T08:00:00+00:00", "message": "long ago", "detail": {}},
     ]
-    found = cost.unusual(anomalies)
+    found = cost_figures.unusual(anomalies)
     assert found[1] == {"day": "2026-11-20", "message": "twice the tokens a new caller"}
     days = [{"day": f"2026-11-{day}", "workload": "a", "cost_usd": "1.5"} for day in (19, 20, 21)]
     drawn = charts.cost_by_day(days, found)

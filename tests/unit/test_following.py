@@ -15,13 +15,13 @@ from typing import NoReturn
 import pytest
 
 import groundplan.cli.reload
-import groundplan.cli.starting
-from groundplan.cli import installed, processes
+import groundplan.cli.startup
+from groundplan.cli import load_check, processes
 from groundplan.cli.client import ControlClient
 from groundplan.cli.listeners import open_listeners
 from groundplan.cli.progress import Steps
 from groundplan.cli.reload import READER, Reloading, _noted
-from groundplan.cli.starting import FOLLOW_SECONDS, Following, Start
+from groundplan.cli.startup import FOLLOW_SECONDS, Following, Start
 from groundplan.core.endpoints import Endpoint
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
@@ -185,7 +185,7 @@ def test_code_that_cannot_be_loaded_is_told_of_before_the_schema_is_touched(
     (tmp_path / "broken_of_now.py").write_text("def serve(:\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(migrate, "main", lambda _: pytest.fail("the schema is upgraded"))
-    assert installed.main(("--home", str(tmp_path), "json", "broken_of_now")) == 1
+    assert load_check.main(("--home", str(tmp_path), "json", "broken_of_now")) == 1
     assert capsys.readouterr().err.startswith("broken_of_now cannot be loaded: SyntaxError: ")
     assert processes.SHIPPER_TELLS == SERVICE + SHIPPER
 
@@ -203,7 +203,7 @@ def test_code_that_one_goes_back_to_is_asked_for_no_more_than_it_knows(
     assert not processes.schema_log(home).exists(), "what it said is not told again"
     loaded = ("groundplan.console.app", processes.SHIPPER, processes.GATEWAY, "groundplan.gateway.search_app")
     upgrade = ("groundplan.runtime.migrate", "--home", str(tmp_path))
-    assert asked[0][3:] == (("groundplan.cli.installed", *upgrade[1:], *loaded) if there else upgrade)
+    assert asked[0][3:] == (("groundplan.cli.load_check", *upgrade[1:], *loaded) if there else upgrade)
 
 
 @pytest.mark.parametrize("code", [None, 0, 75])
@@ -250,7 +250,7 @@ def test_a_control_process_that_keeps_ending_at_the_start_is_told_soon(
     supervisor, looks = Supervisor(home), list[float]()
     monkeypatch.setattr(supervisor, "check", lambda: looks.append(time.monotonic()))
     monkeypatch.setattr(supervisor, "states", lambda: [State("control", None, 3 + len(looks), 3)])
-    monkeypatch.setattr(groundplan.cli.starting, "ASK_SECONDS", 0.1)
+    monkeypatch.setattr(groundplan.cli.startup, "ASK_SECONDS", 0.1)
     start = Start(home, load_settings({}), None, False, Steps())
     listeners = open_listeners(start.settings, 0, 0)
     try:

@@ -11,7 +11,7 @@ from psycopg import OperationalError
 
 from groundplan.api import propagation
 from groundplan.cli.keys import effective_text
-from groundplan.console.told import reach
+from groundplan.console.form_result import reach
 
 
 def test_a_change_that_is_made_is_told_though_nobody_says_which_gateways_know_it() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.progress import Steps
-from groundplan.cli.starting import Start
+from groundplan.cli.startup import Start
 from groundplan.cli.up import login_link
 from groundplan.core.endpoints import announce
 from groundplan.core.home import Home

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from groundplan.cli import starting
+from groundplan.cli import startup
 from groundplan.cli.listeners import Listeners
 from groundplan.cli.progress import Steps
-from groundplan.cli.starting import Start
+from groundplan.cli.startup import Start
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
@@ -110,8 +110,8 @@ def test_it_serves_while_many_documents_are_read(
     home = Home(tmp_path)
     home.create()
     (tmp_path / "operator.token").write_text("a token")
-    monkeypatch.setattr(starting, "READY_SECONDS", 0.5)
-    monkeypatch.setattr(starting, "SAY_SECONDS", 0.1)
+    monkeypatch.setattr(startup, "READY_SECONDS", 0.5)
+    monkeypatch.setattr(startup, "SAY_SECONDS", 0.1)
     (home.logs / "gateway-0.log").write_text("there is no room in the journal\n")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Status)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.test_cli_main import run
 from tests.unit.test_release_plan import BASE, genesis, planned
 
-from groundplan.cli.change import plan_text
+from groundplan.cli.release import plan_text
 from groundplan.governance.documents.facts import Known, facts
 from groundplan.maturity.control_facts import _declared
 

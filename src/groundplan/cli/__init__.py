@@ -1,4 +1,4 @@
 """The command `groundplan`: a module for each command or group, found by `main`; over the HTTP API only.
 
-What keeps `up` running is in `up`, `starting`, `processes`, `listeners`. Rules are the API's.
+What keeps `up` running is in `up`, `startup`, `processes`, `listeners`. Rules are the API's.
 """

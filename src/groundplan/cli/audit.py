@@ -10,8 +10,8 @@ import typer
 
 from groundplan.cli import archived_log
 from groundplan.cli.client import ControlClient, running
+from groundplan.cli.command_group import command_group
 from groundplan.cli.files import read_given
-from groundplan.cli.group import command_group
 from groundplan.cli.options import HomeOption, JsonOption, home_for
 from groundplan.cli.output import emit, table
 from groundplan.cli.progress import counting

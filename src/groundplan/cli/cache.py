@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from groundplan.cli.client import ControlClient
-from groundplan.cli.group import command_group
+from groundplan.cli.command_group import command_group
 from groundplan.cli.keys import tell_effective
 from groundplan.cli.options import HomeOption, JsonOption
 

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from groundplan.cli.change import field_text, workspace_files
 from groundplan.cli.client import ControlClient
-from groundplan.cli.group import command_group
+from groundplan.cli.command_group import command_group
 from groundplan.cli.options import HomeOption, JsonOption, WorkspaceOption, workspace_for
 from groundplan.cli.output import emit, table
+from groundplan.cli.release import field_text, workspace_files
 
 app = command_group("Changes and their approvals.")
 ChangeArgument = Annotated[str, typer.Argument(metavar="ID", help="ID of the change, from `list`.")]

@@ -12,9 +12,9 @@ import typer
 from groundplan.cli import anomalies, cost_ahead, opportunities, outcomes
 from groundplan.cli.archive import archive
 from groundplan.cli.client import ControlClient
+from groundplan.cli.command_group import command_group
 from groundplan.cli.files import read_sent
-from groundplan.cli.group import command_group
-from groundplan.cli.grouped import grouped
+from groundplan.cli.option_groups import grouped
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table, usd
 from groundplan.core.words import counted, each, period

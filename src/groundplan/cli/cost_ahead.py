@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from groundplan.cli.client import ControlClient
-from groundplan.cli.grouped import grouped
+from groundplan.cli.option_groups import grouped
 from groundplan.cli.options import HomeOption, JsonOption, WorkloadOption
 from groundplan.cli.output import emit, table, usd
 from groundplan.core.errors import GroundplanError, Invalid, NotFound

@@ -11,7 +11,7 @@ import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.files import read_given_text
-from groundplan.cli.grouped import grouped
+from groundplan.cli.option_groups import grouped
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 from groundplan.core.errors import Invalid

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from groundplan.cli.client import ControlClient
-from groundplan.cli.group import command_group
-from groundplan.cli.grouped import grouped
+from groundplan.cli.command_group import command_group
 from groundplan.cli.keys import tell_effective
+from groundplan.cli.option_groups import grouped
 from groundplan.cli.options import HomeOption, JsonOption, WorkloadOption
 from groundplan.cli.output import emit, table
 from groundplan.core.errors import NotFound

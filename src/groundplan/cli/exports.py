@@ -10,7 +10,7 @@ from urllib.parse import quote
 import typer
 
 from groundplan.cli.client import ControlClient
-from groundplan.cli.group import command_group
+from groundplan.cli.command_group import command_group
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 

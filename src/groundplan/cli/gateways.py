@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from groundplan.cli.client import ControlClient
-from groundplan.cli.group import command_group
+from groundplan.cli.command_group import command_group
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table, usd
 from groundplan.core.words import counted

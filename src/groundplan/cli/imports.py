@@ -29,7 +29,7 @@ from groundplan.catalog.imports.oscal_files import MAX_BYTES as MAX_OSCAL
 from groundplan.catalog.imports.terraform import import_terraform
 from groundplan.catalog.imports.verdict import CARRIED, NO_OWNER, NO_PRICE, Finding, Verdict
 from groundplan.catalog.reader import MAX_BYTES
-from groundplan.cli.group import command_group
+from groundplan.cli.command_group import command_group
 from groundplan.cli.options import JsonOption, program_name
 from groundplan.cli.output import emit
 from groundplan.core.errors import Conflict, Invalid, TooLarge

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from groundplan.cli.change import warnings_text
 from groundplan.cli.client import ControlClient
-from groundplan.cli.group import command_group
-from groundplan.cli.grouped import grouped
+from groundplan.cli.command_group import command_group
+from groundplan.cli.option_groups import grouped
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table, usd
+from groundplan.cli.release import warnings_text
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.identity.keys import PREFIX, SHOWN
 

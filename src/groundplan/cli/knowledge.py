@@ -11,7 +11,7 @@ import typer
 from groundplan.cli import documents, drafts, links
 from groundplan.cli import index as index_
 from groundplan.cli.client import ControlClient
-from groundplan.cli.group import command_group
+from groundplan.cli.command_group import command_group
 from groundplan.cli.options import HomeOption, JsonOption, settings_for
 from groundplan.cli.output import emit, note, table
 from groundplan.core.errors import Invalid

@@ -43,9 +43,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str, str]]] = {
         "status": ("status", "status", "Show the blueprint, the gateways, and what is pending on whom."),
     },
     "Workloads": {
-        "plan": ("change", "plan", "Show what would change, at what price, and who must approve."),
-        "apply": ("change", "apply", "Make the next blueprint from the workspace."),
-        "rollback": ("change", "rollback", "Make a new blueprint with the content of an earlier one."),
+        "plan": ("release", "plan", "Show what would change, at what price, and who must approve."),
+        "apply": ("release", "apply", "Make the next blueprint from the workspace."),
+        "rollback": ("release", "rollback", "Make a new blueprint with the content of an earlier one."),
         "changes": ("changes", "app", "Changes and their approvals: list, show, ask, renew."),
         "approve": ("decide", "approve", "Approve a change; you confirm it in your browser."),
         "refuse": ("decide", "refuse", "Refuse a change; you confirm it in your browser."),

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from groundplan.cli.client import ControlClient
+from groundplan.cli.command_group import command_group
 from groundplan.cli.cost_ahead import Common, Span
 from groundplan.cli.files import read_sent
-from groundplan.cli.group import command_group
-from groundplan.cli.grouped import grouped
+from groundplan.cli.option_groups import grouped
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table, usd
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from groundplan.cli.client import ControlClient
-from groundplan.cli.group import command_group
+from groundplan.cli.command_group import command_group
 from groundplan.cli.keys import tell_effective
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table

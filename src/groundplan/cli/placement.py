@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from groundplan.cli.client import ControlClient
-from groundplan.cli.group import command_group
+from groundplan.cli.command_group import command_group
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table, waits_text
 from groundplan.core.errors import Conflict

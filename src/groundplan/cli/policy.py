@@ -10,8 +10,8 @@ import typer
 
 from groundplan.catalog.units import duration_ms
 from groundplan.cli.client import ControlClient
+from groundplan.cli.command_group import command_group
 from groundplan.cli.files import read_given_text
-from groundplan.cli.group import command_group
 from groundplan.cli.keys import tell_effective
 from groundplan.cli.options import HomeOption, JsonOption, WorkspaceOption, workspace_for
 from groundplan.cli.output import emit, table

@@ -7,11 +7,11 @@ from urllib.parse import quote
 
 import typer
 
-from groundplan.cli.change import ReasonOption, applied_text, workspace_files
 from groundplan.cli.client import ControlClient
-from groundplan.cli.group import command_group
+from groundplan.cli.command_group import command_group
 from groundplan.cli.options import HomeOption, JsonOption, WorkspaceOption, workspace_for
 from groundplan.cli.output import emit, table
+from groundplan.cli.release import ReasonOption, applied_text, workspace_files
 from groundplan.core.errors import Conflict
 from groundplan.core.home import write_together
 

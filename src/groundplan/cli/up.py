@@ -23,15 +23,15 @@ from groundplan.catalog.check import validate
 from groundplan.catalog.workspace import Workspace
 from groundplan.cli import processes
 from groundplan.cli.client import ControlClient
-from groundplan.cli.grouped import grouped
 from groundplan.cli.listeners import Listeners, open_listeners, with_tls
+from groundplan.cli.option_groups import grouped
 from groundplan.cli.options import HomeOption, settings_for
 from groundplan.cli.output import note
 from groundplan.cli.progress import Steps
 from groundplan.cli.reload import Reloading
-from groundplan.cli.starting import Following, Start
+from groundplan.cli.startup import Following, Start
 from groundplan.cli.tour import take_tour
-from groundplan.cli.variables import misspelt
+from groundplan.cli.unknown_settings import misspelt
 from groundplan.cli.workspace import further
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.home import Home

@@ -13,10 +13,10 @@ import typer
 from groundplan.catalog.check import Beyond, validate
 from groundplan.catalog.scaffold import init as scaffold
 from groundplan.catalog.schema import json_schema
-from groundplan.cli.change import warnings_text
 from groundplan.cli.options import JsonOption, program_name, workspace_for
 from groundplan.cli.output import emit
-from groundplan.cli.variables import misspelt
+from groundplan.cli.release import warnings_text
+from groundplan.cli.unknown_settings import misspelt
 from groundplan.core.words import counted
 from groundplan.economics.price import known_price
 from groundplan.economics.prices import price_list

@@ -9,8 +9,8 @@ from fastapi import Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from groundplan.api.http.lazy_routes import lazy_router
+from groundplan.console.form_result import back, reach
 from groundplan.console.render import Signed, Visitor, api_of, show, visitor_of
-from groundplan.console.told import back, reach
 
 router = lazy_router(prefix="/do", include_in_schema=False)
 Text = Annotated[str, Form(max_length=2000)]

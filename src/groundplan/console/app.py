@@ -30,12 +30,12 @@ from groundplan.console import (
     opportunities,
     pages,
     placement,
+    policies,
     reconcile,
+    rejected_forms,
     rights,
-    rules,
+    sign_in,
     trade_off,
-    unsent,
-    you,
 )
 from groundplan.console.render import Instead, page, templates
 from groundplan.core.errors import GroundplanError, NotFound
@@ -59,10 +59,10 @@ ROUTERS = (
     reconcile.router,
     controls.router,
     controls.forms,
-    you.router,
+    sign_in.router,
     rights.router,
-    rules.router,
-    rules.forms,
+    policies.router,
+    policies.forms,
 )
 """Pages and forms; a path that two of them have is the first one's."""
 
@@ -76,8 +76,8 @@ def create_console(home: Home, settings: Settings, workspace: Path | None = None
     app.add_exception_handler(GroundplanError, _refused)
     app.add_exception_handler(HTTPException, _missing)
     app.add_exception_handler(Instead, _instead)
-    app.add_exception_handler(unsent.Unsent, unsent.shown)
-    app.add_exception_handler(RequestValidationError, unsent.misfit)
+    app.add_exception_handler(rejected_forms.Unsent, rejected_forms.shown)
+    app.add_exception_handler(RequestValidationError, rejected_forms.misfit)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
 
@@ -94,7 +94,7 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _instead(request: Request, error: Exception) -> Response:
     assert isinstance(error, Instead)
     if request.method == "POST" and error.shown.status_code == 401:
-        return await unsent.shown(request, unsent.Unsent(401, unsent.SIGNED_OUT))
+        return await rejected_forms.shown(request, rejected_forms.Unsent(401, rejected_forms.SIGNED_OUT))
     return error.shown
 
 

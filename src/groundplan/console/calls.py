@@ -11,9 +11,9 @@ from fastapi import Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from groundplan.api.http.lazy_routes import lazy_router
-from groundplan.console import receipt, unsent
+from groundplan.console import receipt, rejected_forms
+from groundplan.console.form_result import back
 from groundplan.console.render import Signed, Visitor, answer_to, api_of, page, show
-from groundplan.console.told import back
 from groundplan.console.traffic_svg import sparkline, waterfall
 
 router = lazy_router(include_in_schema=False, default_response_class=HTMLResponse)
@@ -103,7 +103,7 @@ async def read_content(request: Request, visitor: Signed, csrf: Text, call: Text
     """What was asked and answered; the audit log is told that it was read."""
     path = f"/calls/{quote(call, safe='')}"
     reply = await api_of(request, csrf).post(f"/api{path}/content")
-    unsent.check(reply)
+    rejected_forms.check(reply)
     if not reply.ok:
         return RedirectResponse(f"{path}?{urlencode({'problem': reply.problem})}", status_code=303)
     texts = {name: _readable(reply.body[name]) for name in ("prompt", "answer")}
@@ -121,7 +121,7 @@ async def play(request: Request, visitor: Signed, csrf: Text, workload: Text, qu
     asked = {"workload": workload, "question": question}
     reply = await api_of(request, csrf).post("/api/playground", {**asked, "question": question.strip()})
     if reply.status < 500:  # what a model could not answer is told beside the question
-        unsent.check(reply)
+        rejected_forms.check(reply)
     return await _playground(
         request, visitor, asked, reply.body if reply.ok else None, None if reply.ok else reply.problem
     )

@@ -10,10 +10,10 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console.actions import Text
-from groundplan.console.paged import LISTED, part_of
+from groundplan.console.form_result import back
 from groundplan.console.pages import fetch
+from groundplan.console.pagination import LISTED, part_of
 from groundplan.console.render import Signed, answer_to, api_of, show
-from groundplan.console.told import back
 
 router = lazy_router(prefix="/governance", include_in_schema=False, default_response_class=HTMLResponse)
 forms = lazy_router(prefix="/do", include_in_schema=False)

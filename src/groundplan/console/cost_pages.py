@@ -16,7 +16,7 @@ from fastapi.responses import HTMLResponse, Response
 
 from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console import charts, cost_charts
-from groundplan.console.cost import budget, rows, saving, total, unusual
+from groundplan.console.cost_figures import budget, rows, saving, total, unusual
 from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, answer_to, api_of, show
 

@@ -9,9 +9,9 @@ from fastapi import Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from groundplan.api.http.lazy_routes import lazy_router
+from groundplan.console.form_result import back
 from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, answer_to, api_of, show
-from groundplan.console.told import back
 
 router = lazy_router(include_in_schema=False, default_response_class=HTMLResponse)
 HERE = "/governance"

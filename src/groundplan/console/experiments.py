@@ -15,10 +15,10 @@ from groundplan.console import cost_charts
 from groundplan.console.actions import Text
 from groundplan.console.charts import COLOURS, INK
 from groundplan.console.client import Reply
-from groundplan.console.paged import part_of
+from groundplan.console.form_result import back, reach
 from groundplan.console.pages import fetch
+from groundplan.console.pagination import part_of
 from groundplan.console.render import Signed, api_of, show
-from groundplan.console.told import back, reach
 
 router = lazy_router(prefix="/cost", include_in_schema=False, default_response_class=HTMLResponse)
 forms = lazy_router(prefix="/do", include_in_schema=False)

@@ -13,10 +13,10 @@ from fastapi import Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from groundplan.api.http.lazy_routes import lazy_router
-from groundplan.console import unsent
+from groundplan.console import rejected_forms
+from groundplan.console.form_result import back
 from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, answer_to, api_of, failed, show
-from groundplan.console.told import back
 from groundplan.knowledge.evaluation import plot
 
 router = lazy_router(include_in_schema=False, default_response_class=HTMLResponse)
@@ -198,7 +198,7 @@ async def held(request: Request, visitor: Signed, csrf: Text, version: Text, rea
     """What a version said that a legal hold keeps; that it was read is in the audit log."""
     path = f"/api/knowledge/held/{quote(version, safe='')}/read"
     reply = await api_of(request, csrf).post(path, {"reason": reason})
-    unsent.check(reply)
+    rejected_forms.check(reply)
     if not reply.ok:
         return failed(reply, visitor)
     return await show(request, visitor, "document_held.html", HERE, tab="documents", **reply.body)

@@ -9,7 +9,7 @@ from fastapi import Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from groundplan.api.http.lazy_routes import lazy_router
-from groundplan.console import unsent
+from groundplan.console import rejected_forms
 from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, api_of, show
 
@@ -68,6 +68,6 @@ async def act(request: Request, what: str, csrf: Text, edition: Text = "") -> Re
     if what not in DONE:
         return RedirectResponse(PAGE, status_code=303)
     reply = await api_of(request, csrf).post(path, {})
-    unsent.check(reply)
+    rejected_forms.check(reply)
     told = {"notice": DONE[what]} if reply.ok else {"problem": reply.problem}
     return RedirectResponse(f"{PAGE}?{urlencode(told)}", status_code=303)

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console.client import Reply
-from groundplan.console.cost import budget
+from groundplan.console.cost_figures import budget
 from groundplan.console.overview import marks, plan_view
 from groundplan.console.plan_svg import ground_plan
 from groundplan.console.render import Signed, Visitor, after_day, answer_to, failed, page, show

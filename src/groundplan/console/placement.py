@@ -14,8 +14,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from groundplan.api.http.lazy_routes import lazy_router
-from groundplan.console import unsent
-from groundplan.console.paged import asked_of, part_told
+from groundplan.console import rejected_forms
+from groundplan.console.pagination import asked_of, part_told
 from groundplan.console.render import Signed, answer_to, api_of, show
 from groundplan.placement import pictures
 
@@ -111,7 +111,7 @@ async def drift(request: Request, visitor: Signed) -> HTMLResponse:
 async def replan(request: Request, csrf: Annotated[str, Form(max_length=2000)]) -> RedirectResponse:
     """One click: the plan at the calls that were seen, released; then to where its approvals wait."""
     reply = await api_of(request, csrf).post("/api/placement/replan", {})
-    unsent.check(reply)
+    rejected_forms.check(reply)
     if not reply.ok:
         return RedirectResponse(f"{HERE}/drift?{urlencode({'problem': reply.problem})}", status_code=303)
     waiting = reply.body["released"].get("pending", [])

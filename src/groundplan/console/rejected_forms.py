@@ -1,7 +1,7 @@
-"""What somebody typed into a form that was not taken is shown again and can be sent again, instead of being lost.
+"""A form that was not accepted is shown again with what somebody typed, to be sent again, instead of losing it.
 
 So it is where they were signed out meanwhile, or in again in another tab, a field does not fit, or the database is
-away. What the API refuses for another reason is told on the form's own page (`told`). Nothing is kept here.
+away. What the API refuses for another reason is told on the form's own page (`form_result`). Nothing is kept here.
 """
 
 from __future__ import annotations

@@ -6,14 +6,14 @@ from urllib.parse import urlencode
 
 from fastapi.responses import RedirectResponse
 
-from groundplan.console import unsent
+from groundplan.console import rejected_forms
 from groundplan.console.client import Reply
 from groundplan.console.render import when
 
 
 def back(path: str, reply: Reply, notice: str) -> RedirectResponse:
     """To a page that shows the notice, or the problem where the API told one. Raises `Unsent`."""
-    unsent.check(reply)
+    rejected_forms.check(reply)
     words = {"notice": notice} if reply.ok else {"problem": reply.problem}
     return RedirectResponse(f"{path}{'&' if '?' in path else '?'}{urlencode(words)}", status_code=303)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fastapi import Request
 
-from groundplan.console.paged import part_of
+from groundplan.console.pagination import part_of
 
 
 def asked(query: str) -> Request:

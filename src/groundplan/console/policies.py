@@ -11,8 +11,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console.actions import Text
 from groundplan.console.client import Reply
+from groundplan.console.form_result import back, reach
 from groundplan.console.render import Signed, Visitor, after_day, answer_to, api_of, failed, show
-from groundplan.console.told import back, reach
 
 router = lazy_router(prefix="/governance", include_in_schema=False, default_response_class=HTMLResponse)
 forms = lazy_router(prefix="/do", include_in_schema=False)

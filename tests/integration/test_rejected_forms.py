@@ -16,7 +16,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from tests.integration.test_api_control import PATIENCE_S, Control, running
 
-from groundplan.console import unsent
+from groundplan.console import rejected_forms
 from groundplan.console.app import ROUTERS
 from groundplan.testing.database import Cluster
 
@@ -77,7 +77,7 @@ def test_what_was_typed_is_there_and_can_be_sent_again(control: Control, path: s
     values = {name: "7" if name in {"to", "until"} else f"{TYPED}{name}" for name in fields if name != "csrf"}
     over = {**session, "Cookie": session["Cookie"] + "x"}
     for given, status, why in (
-        (over, 401, unsent.SIGNED_OUT), (session, 403, unsent.STALE),
+        (over, 401, rejected_forms.SIGNED_OUT), (session, 403, rejected_forms.STALE),
     ):  # fmt: skip
         told, shown = send(control, path, {"csrf": "of another session", **values}, given)
         if told == 422:  # a number, or one of a few words, has no place for what was typed

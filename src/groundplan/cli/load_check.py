@@ -15,8 +15,8 @@ from groundplan.runtime import migrate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m groundplan.cli.installed --home HOME MODULE...`; the last line that it prints tells what is wrong."""
-    parser = argparse.ArgumentParser(prog="groundplan.cli.installed", description=__doc__)
+    """`python -m groundplan.cli.load_check --home HOME MODULE...`; the last line that it prints tells what is wrong."""
+    parser = argparse.ArgumentParser(prog="groundplan.cli.load_check", description=__doc__)
     parser.add_argument("--home", required=True)
     parser.add_argument("modules", nargs="*", metavar="MODULE")
     options = parser.parse_args(arguments)

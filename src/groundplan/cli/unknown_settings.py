@@ -1,4 +1,4 @@
-"""Variables of the environment that are meant for us, and that nobody reads: what they say has no effect."""
+"""Environment variables that look like settings of Groundplan and that nothing reads: they have no effect."""
 
 from __future__ import annotations
 
