@@ -25,7 +25,7 @@ from groundplan.blueprint import model as bp
 from groundplan.gateway.policy.gate import Gate
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.governance.policy.calls import Asker, CallRules
-from groundplan.governance.policy.narrow import Facts
+from groundplan.governance.policy.partial_evaluation import Facts
 from groundplan.governance.policy.vocabulary import deployment_facts
 
 LEVELS = ("public", "internal", "confidential", "restricted")

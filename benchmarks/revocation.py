@@ -46,8 +46,8 @@ from groundplan.core.ids import new_id
 from groundplan.governance import rulings
 from groundplan.governance import service as governance
 from groundplan.governance import store as changes
+from groundplan.governance.approved_parts import Part, parts_of
 from groundplan.governance.model import Asked
-from groundplan.governance.parts import Part, parts_of
 from groundplan.governance.rulings import Answer, Approver
 from groundplan.governance.validity import Term
 from groundplan.identity import service as identity

@@ -19,7 +19,7 @@ from groundplan.core.audit import store as audit_store
 from groundplan.core.database import connect
 from groundplan.core.errors import GroundplanError
 from groundplan.core.ids import new_id
-from groundplan.identity import holdings, service, store
+from groundplan.identity import responsibilities, service, store
 from groundplan.identity.keys import check_key, hash_key
 from groundplan.identity.model import GenesisGroup, GenesisPeople, GenesisPerson, KeyTerms, Nomination
 from groundplan.testing.database import Database
@@ -277,12 +277,12 @@ def test_everybodys_rights_are_those_of_each_active_person(conn: Conn, people: d
     key, _ = service.create_key(conn, OPERATOR, "assistant", people["hana"])
     service.deactivate_person(conn, OPERATOR, people["ben"])
     now = datetime.now(UTC)
-    found = holdings.everybody(conn, now)
-    assert found == [holdings.of_person(conn, people[name], now) for name in ("hana", "maria")]
+    found = responsibilities.everybody(conn, now)
+    assert found == [responsibilities.of_person(conn, people[name], now) for name in ("hana", "maria")]
     assert found[0]["groups"] == ["everyone", "hr", "leads"] and found[0]["duties"] == []
     assert found[0]["keys"] == [{"id": str(key), "workload": "assistant"}]
     assert found[1]["duties"] == ["security of company"] and found[1]["keys"] == []
-    gone = holdings.of_person(conn, people["ben"], now)
+    gone = responsibilities.of_person(conn, people["ben"], now)
     assert not gone["active"] and gone["groups"] == ["sales"] and gone["duties"] == ["business of workload/assistant"]
 
 

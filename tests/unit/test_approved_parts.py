@@ -25,8 +25,7 @@ from groundplan.blueprint.model import (
 from groundplan.core.errors import Denied, Invalid
 from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.snapshot import NOTHING, Policy
-from groundplan.governance.model import Given
-from groundplan.governance.parts import (
+from groundplan.governance.approved_parts import (
     ALWAYS,
     KINDS,
     Part,
@@ -37,6 +36,7 @@ from groundplan.governance.parts import (
     price_declared,
     reach_declared,
 )
+from groundplan.governance.model import Given
 from groundplan.governance.register.versions import Version, changes, finding
 
 TODAY = date(2026, 11, 25)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 
 import pytest
-from tests.unit.test_catalog_wire import START
+from tests.unit.test_catalog_transport import START
 
 from groundplan.blueprint.model import Deployment
 from groundplan.catalog.check import validate_files

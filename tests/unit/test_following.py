@@ -16,7 +16,7 @@ import pytest
 
 import groundplan.cli.reload
 import groundplan.cli.startup
-from groundplan.cli import load_check, processes
+from groundplan.cli import installed, processes
 from groundplan.cli.client import ControlClient
 from groundplan.cli.listeners import open_listeners
 from groundplan.cli.progress import Steps
@@ -185,7 +185,7 @@ def test_code_that_cannot_be_loaded_is_told_of_before_the_schema_is_touched(
     (tmp_path / "broken_of_now.py").write_text("def serve(:\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(migrate, "main", lambda _: pytest.fail("the schema is upgraded"))
-    assert load_check.main(("--home", str(tmp_path), "json", "broken_of_now")) == 1
+    assert installed.main(("--home", str(tmp_path), "json", "broken_of_now")) == 1
     assert capsys.readouterr().err.startswith("broken_of_now cannot be loaded: SyntaxError: ")
     assert processes.SHIPPER_TELLS == SERVICE + SHIPPER
 
@@ -203,7 +203,7 @@ def test_code_that_one_goes_back_to_is_asked_for_no_more_than_it_knows(
     assert not processes.schema_log(home).exists(), "what it said is not told again"
     loaded = ("groundplan.console.app", processes.SHIPPER, processes.GATEWAY, "groundplan.gateway.search_app")
     upgrade = ("groundplan.runtime.migrate", "--home", str(tmp_path))
-    assert asked[0][3:] == (("groundplan.cli.load_check", *upgrade[1:], *loaded) if there else upgrade)
+    assert asked[0][3:] == (("groundplan.cli.installed", *upgrade[1:], *loaded) if there else upgrade)
 
 
 @pytest.mark.parametrize("code", [None, 0, 75])

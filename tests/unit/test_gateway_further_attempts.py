@@ -34,8 +34,8 @@ from groundplan.gateway.http.body_stream import HIGH
 from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.upstream import service_restart
+from groundplan.governance.approved_parts import parts_of
 from groundplan.governance.model import Given
-from groundplan.governance.parts import parts_of
 from groundplan.ledger.model import Settlement
 
 RESUME = {"assistant": rule(on_broken_stream="resume")}

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from groundplan.cli.policy import app
 from groundplan.core.errors import Invalid
-from groundplan.governance.policy import cedar, folder
-from groundplan.governance.policy.narrow import Facts
+from groundplan.governance.policy import cedar, cedar_tests
+from groundplan.governance.policy.partial_evaluation import Facts
 from groundplan.governance.policy.text import statements
 
 WORKLOAD: dict[str, str | int | bool] = {
@@ -221,7 +221,7 @@ def test_a_folder_of_cedar_tests_is_decided(tmp_path: Path, nested: bool) -> Non
         _request("Allow"), _request("deny", context={"cost": "2.0"}), _request("allow", context={"cost": "1.0"}),
         _request("deny", principal='Person::"x"', resource='Workload::"unknown"'),
     ]  # fmt: skip
-    outcome = folder.run(_folder(tmp_path, requests, policies, nested))
+    outcome = cedar_tests.run(_folder(tmp_path, requests, policies, nested))
     assert (outcome.requests, outcome.wrong, outcome.invalid) == (4, [], [])
 
 
@@ -241,6 +241,6 @@ def test_files_outside_of_the_folder_are_not_read(tmp_path: Path) -> None:
         json.dumps({"policies": "../outside.cedar", "entities": [], "requests": [_request("allow")]})
     )
     with pytest.raises(Invalid, match="there is no file"):
-        folder.run(made)
+        cedar_tests.run(made)
     with pytest.raises(Invalid, match="no Cedar test"):
-        folder.run(tmp_path / "inside" / "data")
+        cedar_tests.run(tmp_path / "inside" / "data")

@@ -15,8 +15,8 @@ from groundplan.blueprint.model import Blueprint
 from groundplan.catalog.loader import load_files
 from groundplan.catalog.model import DUTIES
 from groundplan.catalog.workspace import Workspace
+from groundplan.governance.approved_parts import parts_of
 from groundplan.governance.model import Given, Standing
-from groundplan.governance.parts import parts_of
 from groundplan.placement.solve import verify
 from groundplan.release import units
 from groundplan.release.model import Current, Plan

@@ -7,7 +7,7 @@ from datetime import date
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.test_catalog_wire import START
+from tests.unit.test_catalog_transport import START
 
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.catalog.check import validate_files

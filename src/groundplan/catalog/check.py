@@ -10,7 +10,7 @@ from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from groundplan.catalog import explain, model
+from groundplan.catalog import model, validation_errors
 from groundplan.catalog.fields import is_email
 from groundplan.catalog.loader import Reading, read_files, read_folder
 from groundplan.catalog.model import EVERYONE, PUBLIC
@@ -51,7 +51,7 @@ def _validated(reading: Reading, known_price: KnownPrice | None, beyond: Beyond 
         problems += check(reading.workspace, known_price=known_price, broken=reading.broken)
         problems += _names_in_remains(reading)
     if problems:
-        raise explain.refusal(explain.in_order(problems))
+        raise validation_errors.refusal(validation_errors.in_order(problems))
     return reading.workspace
 
 
@@ -82,7 +82,7 @@ def check(
     found += workloads(workspace, broken)
     found += places(workspace)
     found += index(workspace, broken)
-    return explain.in_order(found)
+    return validation_errors.in_order(found)
 
 
 def _targets(doc: model.Strict) -> Iterator[tuple[Place, tuple[str, ...], str]]:
@@ -132,7 +132,7 @@ def _references(workspace: Workspace, broken: Broken) -> Iterator[Problem]:
                 yield Problem(
                     f"{what} {target} is not declared",
                     f"unknown_{kinds[0]}",
-                    explain.meant(target, names, what),
+                    validation_errors.meant(target, names, what),
                     workspace.where(kind, name, *path),
                 )
 

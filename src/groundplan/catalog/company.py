@@ -25,7 +25,7 @@ from groundplan.catalog.fields import (
 from groundplan.catalog.index import IndexRule
 from groundplan.catalog.levels import Sensitivity
 from groundplan.catalog.people import Owners
-from groundplan.catalog.wire import ProxyUrl
+from groundplan.catalog.transport import ProxyUrl
 
 MOST_DAYS = 36_500
 """A hundred years: the calendar ends somewhere."""

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from groundplan.catalog.base import Strict
 from groundplan.catalog.fields import LIST, Duration, Lines, ModelName, Name, Path, Percent, Size, list_schema
 from groundplan.catalog.hosting import HourPrice, RegionName, TonnePrice
-from groundplan.catalog.weights import Needs
+from groundplan.catalog.model_specs import Needs
 
 ModelNames = Annotated[tuple[ModelName, ...], LIST, list_schema({"type": "string", "examples": ["acme/llama-3.1-8b"]})]
 Shares = dict[RegionName, Percent]

@@ -23,7 +23,7 @@ from groundplan.catalog.fields import (
     PersonRef,
     Secret,
 )
-from groundplan.catalog.keep import DAY_MS
+from groundplan.catalog.retention import DAY_MS
 
 State = Literal["draft", "approved", "rejected", "superseded", "retired"]
 

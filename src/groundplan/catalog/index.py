@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 
 from groundplan.catalog.base import Strict
 from groundplan.catalog.fields import Duration, Name, Path
-from groundplan.catalog.keep import DAY_MS
+from groundplan.catalog.retention import DAY_MS
 
 Characters = Annotated[int, Field(ge=100, le=8_000)]
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from groundplan.catalog import explain
+from groundplan.catalog import validation_errors
 from groundplan.catalog.model import KINDS, CompanyDoc, SourceDoc, Strict
 from groundplan.catalog.reader import MAX_BYTES, Document, read_documents
 from groundplan.catalog.workspace import Workspace, frozen
@@ -81,7 +81,7 @@ def _load_served(files: tuple[tuple[str, str], ...]) -> Workspace:
 
 def _whole(reading: Reading) -> Workspace:
     if reading.problems:
-        raise explain.refusal(reading.problems)
+        raise validation_errors.refusal(reading.problems)
     return reading.workspace
 
 
@@ -108,7 +108,7 @@ def read_folder(folder: Path) -> Reading:
     problems = _outside_sources(problems, reading.workspace)
     return Reading(
         reading.workspace,
-        explain.in_order([*problems, *reading.problems, *outside]),
+        validation_errors.in_order([*problems, *reading.problems, *outside]),
         reading.broken,
         reading.unread or bool(problems),
         reading.remains,
@@ -213,7 +213,7 @@ def read_files(files: Mapping[str, str], root: Path | None = None) -> Reading:
     texts = {name: text for name, text in sorted(files.items()) if name not in skipped}
     workspace = Workspace(company, frozen(documents_by_name), texts, root)
     left = {key: rest for key, rest in remains.items() if key in broken}
-    return Reading(workspace, explain.in_order(problems), frozenset(broken), unread, left)
+    return Reading(workspace, validation_errors.in_order(problems), frozenset(broken), unread, left)
 
 
 def _inside(name: str) -> bool:
@@ -257,12 +257,12 @@ def _take(document: Document, found: Documents, broken: set[tuple[str, str]]) ->
         return [Problem("a document must be a mapping", "document", "Begin it with kind: ...", document.where())]
     kind = value.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
-        return [explain.unknown_kind(document)]
+        return [validation_errors.unknown_kind(document)]
     key = (kind, str(value.get("name", "")))
     typed = _typed(kind, value, document)
     first = found.get(key)
     if first is not None:
-        again = explain.duplicate(*key, document.where(("name",)), first[1].where(("name",)))
+        again = validation_errors.duplicate(*key, document.where(("name",)), first[1].where(("name",)))
         return [again, *typed] if isinstance(typed, list) else [again]
     if isinstance(typed, list):
         broken.add(key)
@@ -275,7 +275,7 @@ def _typed(kind: str, value: dict[str, Any], document: Document) -> Strict | lis
     try:
         return KINDS[kind].model_validate(_written(value))
     except ValidationError as error:
-        return explain.validation(KINDS[kind], error, document)
+        return validation_errors.validation(KINDS[kind], error, document)
 
 
 def _keep_rest(document: Document, remains: Documents) -> None:

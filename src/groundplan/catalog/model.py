@@ -16,7 +16,6 @@ from groundplan.catalog.data import SourceDoc as SourceDoc
 from groundplan.catalog.frameworks import FrameworkDoc as FrameworkDoc
 from groundplan.catalog.governed import TermDoc as TermDoc
 from groundplan.catalog.guardrails import GuardrailRule as GuardrailRule
-from groundplan.catalog.keep import KeepRule as KeepRule
 from groundplan.catalog.levels import EVERYONE as EVERYONE
 from groundplan.catalog.levels import PUBLIC as PUBLIC
 from groundplan.catalog.levels import SERVED_STAGES as SERVED_STAGES
@@ -36,6 +35,7 @@ from groundplan.catalog.places import DeploymentDoc as DeploymentDoc
 from groundplan.catalog.places import ModelDoc as ModelDoc
 from groundplan.catalog.places import SiteDoc as SiteDoc
 from groundplan.catalog.policies import PolicyDoc as PolicyDoc
+from groundplan.catalog.retention import KeepRule as KeepRule
 from groundplan.catalog.tools import ToolDoc as ToolDoc
 from groundplan.catalog.workload import GroundingRule as GroundingRule
 from groundplan.catalog.workload import ReviewRule as ReviewRule

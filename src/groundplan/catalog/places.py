@@ -30,12 +30,12 @@ from groundplan.catalog.fields import (
 )
 from groundplan.catalog.hosting import HostingRule
 from groundplan.catalog.levels import Sensitivity
+from groundplan.catalog.model_specs import HostedRule, Needs, Quality, WeightsRule
 from groundplan.catalog.money import Prices
 from groundplan.catalog.policies import ProviderTerms
 from groundplan.catalog.reliability import BillingOnCancel, DeploymentLimits, Weight
 from groundplan.catalog.risk import Level
-from groundplan.catalog.weights import HostedRule, Needs, Quality, WeightsRule
-from groundplan.catalog.wire import HttpVersion, ProxyUrl, TlsDoc
+from groundplan.catalog.transport import HttpVersion, ProxyUrl, TlsDoc
 
 
 class SiteDoc(Strict):

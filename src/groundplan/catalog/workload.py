@@ -40,10 +40,10 @@ from groundplan.catalog.fields import (
 from groundplan.catalog.governed import NeedsRule
 from groundplan.catalog.guardrails import GuardrailRule
 from groundplan.catalog.index import RerankRule
-from groundplan.catalog.keep import KeepRule
 from groundplan.catalog.levels import Sensitivity, Stage
 from groundplan.catalog.people import Owners
 from groundplan.catalog.reliability import ReliabilityRule
+from groundplan.catalog.retention import KeepRule
 from groundplan.catalog.risk import RiskRule
 from groundplan.catalog.routing import RoutingRule
 

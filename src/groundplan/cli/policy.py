@@ -16,7 +16,7 @@ from groundplan.cli.keys import tell_effective
 from groundplan.cli.options import HomeOption, JsonOption, WorkspaceOption, workspace_for
 from groundplan.cli.output import emit, table
 from groundplan.core.errors import Invalid
-from groundplan.governance.policy import folder
+from groundplan.governance.policy import cedar_tests
 
 app = command_group("Company rules in Cedar.")
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="ID of the exception, from `exceptions`.")]
@@ -41,7 +41,7 @@ def test(
 
 
 def _test_folder(cedar: Path, as_json: bool) -> None:
-    outcome = folder.run(cedar)
+    outcome = cedar_tests.run(cedar)
     value: dict[str, Any] = {
         "requests": outcome.requests,
         "wrong": len(outcome.wrong),

@@ -19,7 +19,7 @@ from groundplan.runtime.child import spawn
 from groundplan.runtime.models import MINILM, SMOLLM2
 from groundplan.runtime.supervisor import Process
 
-CONTROL, INSTALLED = "control", "groundplan.cli.load_check"
+CONTROL, INSTALLED = "control", "groundplan.cli.installed"
 GATEWAY, SHIPPER = "groundplan.gateway.app", "groundplan.gateway.journal.shipper"
 SHIPPER_TELLS = "gateway-metrics-shipper"
 """As which the shipper is found once it reads journals (`gateway.telemetry.scrape`, which loads far more)."""

@@ -82,7 +82,7 @@ class Given:
     expired: bool = False
     """It was ended after its grace."""
     price: Mapping[str, int] = field(default_factory=dict, hash=False)
-    """What a model cost when it was approved (`parts.price_of`); empty: nobody noted it, so that it has no band."""
+    """A model's price when it was approved (`approved_parts.price_of`); empty: nobody noted it, so that it has no band."""
 
     @property
     def stands(self) -> bool:
@@ -183,7 +183,7 @@ class Change:
 
     @property
     def price(self) -> dict[str, int]:
-        """What a model cost when it was asked for (`parts.price_of`); empty for anything else."""
+        """What a model cost when it was asked for (`approved_parts.price_of`); empty for anything else."""
         return dict(self.summary.get("price") or {})
 
     @property

@@ -19,8 +19,8 @@ from groundplan.core import audit
 from groundplan.core.errors import Conflict, Denied
 from groundplan.core.ids import new_id
 from groundplan.governance import store
+from groundplan.governance.approved_parts import AT_GATEWAYS
 from groundplan.governance.model import Approval, Change, Need
-from groundplan.governance.parts import AT_GATEWAYS
 from groundplan.governance.service import already_settled, find_change, record_change
 from groundplan.identity import rights_store
 from groundplan.identity.model import PROVEN

@@ -20,8 +20,8 @@ from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.core.ids import new_id
 from groundplan.core.words import written
 from groundplan.governance import store
+from groundplan.governance.approved_parts import AT_GATEWAYS, KINDS, asked_digest
 from groundplan.governance.model import ASKED, Asked, Change, Given, Need, Standing
-from groundplan.governance.parts import AT_GATEWAYS, KINDS, asked_digest
 from groundplan.governance.validity import Term
 from groundplan.identity.store import next_policy_number
 

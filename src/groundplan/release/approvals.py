@@ -15,15 +15,15 @@ from psycopg import Connection
 
 from groundplan.blueprint import model as bp
 from groundplan.blueprint.artifact import decode
-from groundplan.catalog.explain import refusal
 from groundplan.catalog.loader import load_files
+from groundplan.catalog.validation_errors import refusal
 from groundplan.core import audit
 from groundplan.core.errors import NotFound, Problem
 from groundplan.governance import rulings
 from groundplan.governance import service as governance
 from groundplan.governance import store as changes
+from groundplan.governance.approved_parts import AT_GATEWAYS, check_asked, dearest, price_declared
 from groundplan.governance.model import ASKED, Asked, Change, Standing
-from groundplan.governance.parts import AT_GATEWAYS, check_asked, dearest, price_declared
 from groundplan.governance.rulings import Answer, Approver
 from groundplan.release import people, store, units
 from groundplan.release.model import Applied, Plan, in_force

@@ -10,8 +10,8 @@ from groundplan.blueprint.model import ApprovalTerms, Blueprint, Placement
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem, Where
 from groundplan.core.money import format_usd, maybe_usd
+from groundplan.governance.approved_parts import Lapse
 from groundplan.governance.model import Need
-from groundplan.governance.parts import Lapse
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,9 @@ from groundplan.catalog.check import check
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem, Where
 from groundplan.economics.price import known_price
-from groundplan.governance import decide, parts
+from groundplan.governance import approved_parts, decide
+from groundplan.governance.approved_parts import Lapse
 from groundplan.governance.model import Standing
-from groundplan.governance.parts import Lapse
 from groundplan.governance.policy import declared
 from groundplan.placement.solve import verify
 from groundplan.release import extras, units
@@ -97,7 +97,7 @@ def plan(
     problems += _settled_at_genesis(workspace, current)
     problems += extras.missing(workspace)
     problems += overdue(workspace, draft.blueprint, served, left, today)
-    lapses = {item.name: parts.lapses(draft.blueprint, item, standing.parts, held.kinds, today)
+    lapses = {item.name: approved_parts.lapses(draft.blueprint, item, standing.parts, held.kinds, today)
               for item in draft.blueprint.workloads}  # fmt: skip
     pending, refused = _decide(workspace, draft, served, standing, today, lapses)
     problems += refused
@@ -140,7 +140,7 @@ def _told(
     rates = {item.name: item.rates for item in blueprint.deployments}
     found: list[Problem] = []
     for lapse in lapses:
-        problem = parts.told(lapse, workload.name, workload.owners)
+        problem = approved_parts.told(lapse, workload.name, workload.owners)
         if lapse.why == "price":
             name = max(lapse.part.deployments, key=lambda each: (rates[each].input + rates[each].output, each))
             problem = at(problem, _priced_at(workspace, name))

@@ -19,15 +19,15 @@ from psycopg import Connection
 
 from groundplan.blueprint import model as bp
 from groundplan.blueprint.artifact import decode, digest, encode, sign
-from groundplan.catalog.explain import refusal
 from groundplan.catalog.loader import load_served
+from groundplan.catalog.validation_errors import refusal
 from groundplan.catalog.workspace import Workspace
 from groundplan.core import audit, canonical
 from groundplan.core.clock import Clock
 from groundplan.core.errors import Invalid, NotFound
 from groundplan.governance import service as governance
+from groundplan.governance.approved_parts import KINDS
 from groundplan.governance.model import Change, Need, Standing
-from groundplan.governance.parts import KINDS
 from groundplan.governance.service import Wanted
 from groundplan.governance.validity import Term, term_of
 from groundplan.knowledge.governance.declared_store import declare

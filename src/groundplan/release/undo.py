@@ -16,7 +16,7 @@ import msgspec
 from groundplan.blueprint import model as bp
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
-from groundplan.governance import parts
+from groundplan.governance import approved_parts
 from groundplan.governance.decide import decide_workload, lower_of
 from groundplan.governance.model import Standing
 from groundplan.governance.policy.vocabulary import provider_of
@@ -135,7 +135,7 @@ def _gone(
     old: bp.Blueprint, workload: bp.Workload, standing: Standing, kinds: Iterable[str], today: date
 ) -> str | None:
     """What it uses whose approval was withdrawn or has ended."""
-    found = parts.lapses(old, workload, standing.parts, tuple(kinds), today)
+    found = approved_parts.lapses(old, workload, standing.parts, tuple(kinds), today)
     return next((each.part.named for each in found if each.why not in ("missing", "price")), None)
 
 

@@ -11,7 +11,7 @@ from psycopg import Connection
 from groundplan.api import store
 from groundplan.blueprint.model import Blueprint, Workload
 from groundplan.core.errors import Denied
-from groundplan.governance import parts
+from groundplan.governance import approved_parts
 from groundplan.governance import service as governance
 
 
@@ -24,9 +24,9 @@ def sources_now(conn: Connection[Any], blueprint: Blueprint, workload: Workload,
                 f"{scope} is stopped", code="killed", hint=f"Somebody stopped it; see `groundplan why {scope}`."
             )
     given = governance.standing(conn).parts
-    for lapse in parts.lapses(blueprint, workload, given, blueprint.approved_parts, today):
+    for lapse in approved_parts.lapses(blueprint, workload, given, blueprint.approved_parts, today):
         if not lapse.part.deployments:  # a search asks no model
-            problem = parts.told(lapse, workload.name, workload.owners)
+            problem = approved_parts.told(lapse, workload.name, workload.owners)
             raise Denied(problem.message, code=problem.code, hint=problem.hint)
     sources = workload.grounding.sources if workload.grounding is not None else []
     return [name for name in sources if f"source/{name}" not in stopped]

@@ -18,7 +18,7 @@ from groundplan.api.presence import one_is_enough
 from groundplan.api.propagation import effect_of
 from groundplan.core.errors import Denied
 from groundplan.governance import store as governance
-from groundplan.identity import erase, holdings
+from groundplan.identity import erase, responsibilities
 from groundplan.identity import service as identity
 from groundplan.identity.model import COMPANY
 
@@ -161,5 +161,5 @@ def person_left(person: str, services: Using, caller: MayChange) -> dict[str, An
         who = named(conn, person)
         number = identity.deactivate_person(conn, caller.actor, who)
         store.keep_duties_left(conn, services.clock.now().date())
-        made = holdings.of_person(conn, who, services.clock.now())["keys_made"]
+        made = responsibilities.of_person(conn, who, services.clock.now())["keys_made"]
     return {"person": person, "effective": effect_of(services, number), "keys_made": made}

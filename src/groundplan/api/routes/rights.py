@@ -20,7 +20,7 @@ from groundplan.api.watch import access_rights
 from groundplan.core.audit import record
 from groundplan.core.errors import Denied, Invalid
 from groundplan.governance import store as governance
-from groundplan.identity import holdings, rights, rights_store
+from groundplan.identity import responsibilities, rights, rights_store
 from groundplan.identity import store as people
 from groundplan.identity.model import COMPANY, SCOPES, Appointment, ServiceToken
 
@@ -191,7 +191,7 @@ def access_review(services: Using, _: Reader) -> dict[str, Any]:
     with services.transaction() as conn:
         last = rights_store.last_review(conn)
         return {
-            "rights": holdings.everybody(conn, now),
+            "rights": responsibilities.everybody(conn, now),
             "last_at": None if last is None else last[0],
             "last_by": None if last is None else last[1],
             "due": access_rights.due(conn),
@@ -203,7 +203,7 @@ def reviewed(body: Reviewed, services: Using, caller: SignedIn) -> dict[str, Any
     """Say that you looked through everybody's rights. What they were is kept with it; the next time is in 90 days."""
     now = services.clock.now()
     with services.transaction() as conn:
-        held = holdings.everybody(conn, now)
+        held = responsibilities.everybody(conn, now)
         next_ = (now + REVIEW_EVERY).date()
         id = rights_store.insert_review(conn, caller.actor, held, body.removed, body.comment, now, next_)
         detail = {"people": len(held), "removed": len(body.removed), "next": next_.isoformat()}
@@ -217,7 +217,7 @@ def holdings_of(person: str, services: Using, _: Reader) -> dict[str, Any]:
     """What hangs on one person: duties, groups, keys, passkeys, sessions, rights for a time, seats in approvals."""
     with services.transaction() as conn:
         who = named(conn, person)
-        return holdings.of_person(conn, who, services.clock.now())
+        return responsibilities.of_person(conn, who, services.clock.now())
 
 
 def _json(conn: Connection[Any], caller: Caller, services: Services, made: Appointment) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from groundplan.core.errors import GroundplanError, NotFound, TooLarge
 from groundplan.identity.scim import bulk as scim_bulk
 from groundplan.identity.scim import resources as scim
 from groundplan.identity.scim import schemas as scim_schemas
+from groundplan.identity.scim.attribute_selection import selected
 from groundplan.identity.scim.body import GROUP, MOST, USER
-from groundplan.identity.scim.selected import selected
 
 
 class ScimResponse(JSONResponse):

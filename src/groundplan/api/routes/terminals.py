@@ -19,7 +19,7 @@ from groundplan.core.errors import Conflict, NotFound
 from groundplan.governance import store as governance
 from groundplan.governance.model import Change
 from groundplan.governance.rulings import Answer, Approver
-from groundplan.identity import terminals
+from groundplan.identity import terminal_decisions
 
 router = below_api("changes")
 
@@ -47,7 +47,9 @@ def ask(body: Wanted, request: Request, services: Using, caller: SignedIn) -> di
     now = services.clock.now()
     with services.transaction() as conn:
         change = _pending(governance.change_by_id(conn, body.change, lock=False))
-        made, secret = terminals.ask(conn, caller.actor, body.change, change.digest, body.decision, body.comment, now)
+        made, secret = terminal_decisions.ask(
+            conn, caller.actor, body.change, change.digest, body.decision, body.comment, now
+        )
     base = services.settings.console_url or f"http://localhost:{request.url.port or 80}"
     return {
         "id": str(made.id), "secret": secret, "code": made.code, "url": f"{base.rstrip('/')}/you/terminal/{made.id}",
@@ -59,7 +61,7 @@ def ask(body: Wanted, request: Request, services: Using, caller: SignedIn) -> di
 def shown(request_id: UUID, services: Using, _: SignedIn) -> dict[str, Any]:
     """What you are asked to confirm."""
     with services.transaction() as conn:
-        found = terminals.shown(conn, request_id, services.clock.now())
+        found = terminal_decisions.shown(conn, request_id, services.clock.now())
         change = governance.change_by_id(conn, found.change, lock=False)
         whole = None if change is None else store.change(conn, found.change)
         routing = None if whole is None else router_evaluations.of_change(services, conn, whole)
@@ -76,7 +78,7 @@ def confirm(request_id: UUID, services: Using, caller: SignedIn) -> dict[str, An
     """Say that it is your own decision. Only from a session that proves that you are there."""
     authorize(caller, "approve", "company")
     with services.transaction() as conn:
-        found = terminals.confirm(conn, request_id, session_of(caller), services.clock.now())
+        found = terminal_decisions.confirm(conn, request_id, session_of(caller), services.clock.now())
     return {"id": str(found.id), "confirmed": True}
 
 
@@ -84,7 +86,7 @@ def confirm(request_id: UUID, services: Using, caller: SignedIn) -> dict[str, An
 def decide(request_id: UUID, body: Known, request: Request, services: Using, _: SignedIn) -> dict[str, Any]:
     """Make the decision that was confirmed, as the person who confirmed it, once. 503 `terminal_waits` before that."""
     with services.release_turn() as conn:
-        found = terminals.take(conn, request_id, body.secret, services.clock.now())
+        found = terminal_decisions.take(conn, request_id, body.secret, services.clock.now())
         change = _pending(governance.change_by_id(conn, found.change, lock=False))
         if change.digest != found.digest:
             raise Conflict(

@@ -18,7 +18,7 @@ from groundplan.api.served_blueprint import current_or_none
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.audit import store as audit_store
 from groundplan.core.errors import NotFound, Problem
-from groundplan.governance import parts
+from groundplan.governance import approved_parts
 from groundplan.governance import service as governance
 from groundplan.release.model import placement_json
 
@@ -67,10 +67,10 @@ def _lapses(conn: Connection[Any], services: Services, blueprint: Blueprint, sub
     """What the gateways refuse a workload for: models, prompts and sources whose approval does not hold."""
     given, today = governance.standing(conn).parts, services.clock.now().date()
     return [
-        parts.told(lapse, item.name, item.owners)
+        approved_parts.told(lapse, item.name, item.owners)
         for item in blueprint.workloads
         if f"workload/{item.name}" == subject
-        for lapse in parts.lapses(blueprint, item, given, blueprint.approved_parts, today)
+        for lapse in approved_parts.lapses(blueprint, item, given, blueprint.approved_parts, today)
     ]
 
 

@@ -12,7 +12,7 @@ from shlex import quote
 from typing import Any
 
 from groundplan.catalog.check import validate_files
-from groundplan.catalog.imports import settings, yaml_text
+from groundplan.catalog.imports import litellm_settings, yaml_text
 from groundplan.catalog.imports.litellm_balance import balance, weights
 from groundplan.catalog.imports.litellm_budget import Budgets, budgets_of
 from groundplan.catalog.imports.litellm_credentials import credentials_of
@@ -35,9 +35,9 @@ from groundplan.catalog.model import DUTIES, WorkloadDoc
 from groundplan.core.errors import Invalid, Where
 
 TABLES = {
-    "litellm_settings": settings.LITELLM,
-    "router_settings": settings.ROUTER,
-    "general_settings": settings.GENERAL,
+    "litellm_settings": litellm_settings.LITELLM,
+    "router_settings": litellm_settings.ROUTER,
+    "general_settings": litellm_settings.GENERAL,
 }
 _CALLBACKS = ("callbacks", "success_callback", "failure_callback", "service_callback", "service_callbacks")
 _BY_CODE: dict[str, tuple[str, ...]] = {
@@ -335,20 +335,20 @@ def _settings(config: Config, variables: Mapping[str, Node], findings: list[Find
             read = _BY_CODE.get(key)
             if node.empty or (read is not None and section in read):
                 continue
-            rule = settings.unread(read) if read else settings.rule(table, key)
-            rule = rule or settings.rule(settings.LITELLM | settings.ROUTER, key)
-            findings.append(told(f"{section}.{one_line(key)}", key, rule or settings.UNKNOWN, node))
+            rule = litellm_settings.unread(read) if read else litellm_settings.rule(table, key)
+            rule = rule or litellm_settings.rule(litellm_settings.LITELLM | litellm_settings.ROUTER, key)
+            findings.append(told(f"{section}.{one_line(key)}", key, rule or litellm_settings.UNKNOWN, node))
             findings += _secrets_below(f"{section}.{one_line(key)}", node)
         _callbacks(config, section, findings)
     for key, node in variables.items():
-        rule = settings.Rule(CHANGED, "variables are those of the process that serves", "Set it there.")
+        rule = litellm_settings.Rule(CHANGED, "variables are those of the process that serves", "Set it there.")
         findings.append(told(f"environment_variables.{one_line(key)}", key, rule, node))
     for section, nodes in config.sections.items():
         if section in _READ:
             continue
-        rule = settings.SECTIONS.get(section)
+        rule = litellm_settings.SECTIONS.get(section)
         if rule is None:
-            findings.append(told(one_line(section), section, settings.UNKNOWN, nodes[0]))
+            findings.append(told(one_line(section), section, litellm_settings.UNKNOWN, nodes[0]))
             findings += [each for part in nodes for each in _secrets_below(one_line(section), part)]
             continue
         for node in (each for part in nodes for each in _parts(part)):
@@ -367,7 +367,7 @@ def _secrets_below(what: str, node: Node) -> list[Finding]:
     for key, each in below:
         name = f"{what}.{one_line(key)}" if key else what
         if isinstance(each.value, str):
-            secret = told(name, key, settings.UNKNOWN, each)
+            secret = told(name, key, litellm_settings.UNKNOWN, each)
             found += [replace(secret, here="a secret stands in the file: not copied")] if secret.state == SECRET else []
         else:
             found += _secrets_below(name, each)
@@ -407,7 +407,7 @@ def _callbacks(config: Config, section: str, findings: list[Finding]) -> None:
                 here = "traces of calls are sent by OTLP" if "tel" in name else "each gateway has /metrics"
                 findings.append(Finding(CARRIED, f"{section}.{key}", here, "", entry.where))
             else:
-                rule = settings.LITELLM["success_callback"]
+                rule = litellm_settings.LITELLM["success_callback"]
                 findings.append(Finding(rule.state, f"{section}.{key}", rule.here, rule.todo, entry.where))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from groundplan.catalog.imports import settings
+from groundplan.catalog.imports import litellm_settings
 from groundplan.catalog.imports.node import Node
 from groundplan.catalog.imports.verdict import SECRET, Finding
 
@@ -14,7 +14,7 @@ _FILE = re.compile(r"(?:[A-Za-z]:[\\/]|\.{0,2}/)?[\w. \\/-]{1,200}\.(?:json|pem|
 REPLACE = "Let its issuer replace it, as it stood in a file."
 
 
-def told(what: str, key: str, rule: settings.Rule, node: Node) -> Finding:
+def told(what: str, key: str, rule: litellm_settings.Rule, node: Node) -> Finding:
     """The finding of a setting by its rule; a literal text where secrets stand is told as one."""
     if is_secret(key, node):
         here = f"a secret stands in the file: not copied. {rule.here[:1].upper()}{rule.here[1:]}"
@@ -24,7 +24,7 @@ def told(what: str, key: str, rule: settings.Rule, node: Node) -> Finding:
 
 def is_secret(key: str, node: Node) -> bool:
     """Whether a literal text stands there where secrets do."""
-    return node.hidden or (settings.may_be_secret(key) and any(_literals(node)))
+    return node.hidden or (litellm_settings.may_be_secret(key) and any(_literals(node)))
 
 
 def _literals(node: Node) -> Iterator[bool]:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, get_args
 
 from groundplan.catalog.imports import litellm_addresses as addresses
-from groundplan.catalog.imports import litellm_prices, litellm_units, settings
+from groundplan.catalog.imports import litellm_prices, litellm_settings, litellm_units
 from groundplan.catalog.imports.litellm_credentials import PLACEHOLDERS, joined
 from groundplan.catalog.imports.litellm_findings import REPLACE, is_secret, told
 from groundplan.catalog.imports.litellm_numbers import Numbers
@@ -202,7 +202,7 @@ class EntryReader:
         limit = rates | self._numbers.limit(params) | self._numbers.limit(node)
         for key, value in node.items():
             if key not in _ENTRY_KEYS and not value.empty:
-                self._findings.append(told(f"model_list.{one_line(key)}", key, settings.UNKNOWN, value))
+                self._findings.append(told(f"model_list.{one_line(key)}", key, litellm_settings.UNKNOWN, value))
         site = self._site(provider_name, there, url, private, model)
         self._others(params, info)
         mark = info.get("id") if info else None
@@ -369,7 +369,7 @@ class EntryReader:
         if provider.api == "vertexai":
             if node is not None:
                 state = SECRET if node.variable is None else CHANGED
-                self._say(state, "api_key", settings.MACHINE, settings.GOOGLE, node)
+                self._say(state, "api_key", litellm_settings.MACHINE, litellm_settings.GOOGLE, node)
             return {}
         if node is None:
             own = not private or provider.prices == "azure" or _address(params) is None  # else it is sent elsewhere
@@ -468,9 +468,9 @@ class EntryReader:
                 read = _BY_CODE - {"tags"} if part is params else _OF_INFO
                 if key in read or litellm_prices.is_price(key) or node.empty:
                     continue
-                of_info = settings.BESIDE if key in _BY_CODE else settings.UNKNOWN
-                other = settings.PROVIDER_FIELD if part is params else of_info
-                rule = settings.rule(settings.ENTRY, key) or other
+                of_info = litellm_settings.BESIDE if key in _BY_CODE else litellm_settings.UNKNOWN
+                other = litellm_settings.PROVIDER_FIELD if part is params else of_info
+                rule = litellm_settings.rule(litellm_settings.ENTRY, key) or other
                 self._findings.append(told(f"{name}.{one_line(key)}", key, rule, node))
 
 

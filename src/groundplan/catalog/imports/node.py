@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from groundplan.catalog.explain import in_order, refusal
 from groundplan.catalog.reader import HIDDEN, Document, Path, read_documents
+from groundplan.catalog.validation_errors import in_order, refusal
 from groundplan.core.errors import Problem, Where
 
 ENVIRONMENT = "os.environ/"

@@ -9,8 +9,8 @@ from groundplan.catalog.fields import is_email
 from groundplan.catalog.model import DUTIES, SERVED_STAGES, DeploymentDoc, Price, WorkloadDoc, sensitivity_rank
 from groundplan.catalog.rules.experiments import experiment_problems
 from groundplan.catalog.rules.routes import routing_problems
+from groundplan.catalog.transport import DIRECT
 from groundplan.catalog.well_known import upstream
-from groundplan.catalog.wire import DIRECT
 from groundplan.catalog.workspace import Workspace, within
 from groundplan.core.errors import Problem, Where
 

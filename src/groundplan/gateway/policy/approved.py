@@ -14,7 +14,7 @@ from groundplan.blueprint.model import Blueprint, Deployment, Workload
 from groundplan.core.clock import end_of
 from groundplan.core.errors import Denied
 from groundplan.gateway.policy.snapshot import Policy
-from groundplan.governance.parts import ALWAYS, Lapse, Part, Why, band_of, lasts, parts_of, told
+from groundplan.governance.approved_parts import ALWAYS, Lapse, Part, Why, band_of, lasts, parts_of, told
 
 
 @dataclass(frozen=True, slots=True)

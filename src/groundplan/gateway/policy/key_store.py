@@ -19,7 +19,7 @@ from groundplan.gateway.database import fetched
 from groundplan.gateway.policy.client_address import networks
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.gateway.stalls import patient
-from groundplan.governance.parts import AT_GATEWAYS
+from groundplan.governance.approved_parts import AT_GATEWAYS
 
 AT_ONCE = 500
 """Rows that are read before calls have a turn."""

@@ -15,7 +15,7 @@ from typing import Any
 from groundplan.core.detect import Found, find, take_out, without_overlaps
 from groundplan.gateway.http.sse import DONE, EventReader
 from groundplan.gateway.surfaces.answer_text import ARGUMENTS, Channel, is_said, slots
-from groundplan.governance.guardrails.escapes import LEVELS, Said
+from groundplan.governance.guardrails.json_escapes import LEVELS, Said
 
 LONGEST_TEXT = 100_000
 """Characters of one text that are kept; an image or a sound in base64 is longer."""

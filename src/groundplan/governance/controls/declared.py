@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from groundplan.catalog.explain import meant
 from groundplan.catalog.frameworks import FrameworkDoc
+from groundplan.catalog.validation_errors import meant
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.governance.controls.checks import CHECKS

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from groundplan.blueprint import model as bp
-from groundplan.catalog.keep import DAY_MS
+from groundplan.catalog.retention import DAY_MS
 from groundplan.catalog.workload import WorkloadDoc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.words import counted

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from groundplan.blueprint.model import CompanyEntity
 from groundplan.core import detect
-from groundplan.governance.guardrails.escapes import LEVELS, Said
 from groundplan.governance.guardrails.injection import signs
+from groundplan.governance.guardrails.json_escapes import LEVELS, Said
 from groundplan.governance.guardrails.language import foreign
 from groundplan.governance.guardrails.model import Hit
 

@@ -15,7 +15,7 @@ import msgspec
 
 from groundplan.blueprint.model import Guardrails, Judge
 from groundplan.governance.guardrails.checks import Checks, Company, denied
-from groundplan.governance.guardrails.escapes import LEVELS
+from groundplan.governance.guardrails.json_escapes import LEVELS
 from groundplan.governance.guardrails.masks import Masks, is_json
 from groundplan.governance.guardrails.model import Hit, Refusal
 from groundplan.governance.guardrails.window import Refused

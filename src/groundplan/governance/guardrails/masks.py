@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import msgspec
 
 from groundplan.governance.guardrails.model import Hit
-from groundplan.governance.guardrails.nested import Nested
+from groundplan.governance.guardrails.nested_json import Nested
 
 _encode = msgspec.json.Encoder().encode
 _STAND_IN = re.compile(r"<([a-z_]{2,32})_([0-9]{1,6})>")

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from groundplan.governance.guardrails.checks import Checks
 from groundplan.governance.guardrails.masks import Masks, is_json, unfinished
 from groundplan.governance.guardrails.model import Hit, Refusal
-from groundplan.governance.guardrails.nested import Nested
+from groundplan.governance.guardrails.nested_json import Nested
 
 BEFORE = 64
 """Characters of what was let go that are looked at again, as what stands before."""

@@ -16,7 +16,7 @@ from typing import Any, cast
 import msgspec
 
 from groundplan.core.errors import Denied, Invalid, Problem, Where
-from groundplan.governance.policy.narrow import Facts, concerns
+from groundplan.governance.policy.partial_evaluation import Facts, concerns
 from groundplan.governance.policy.text import statements
 
 NO_GRANT = "no_grant"

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from groundplan.catalog.keep import DAY_MS
 from groundplan.catalog.policies import TemplateValues
+from groundplan.catalog.retention import DAY_MS
 from groundplan.governance.model import SENSITIVITY_ORDER
 
 _DAYS = {day: number for number, day in enumerate(("mon", "tue", "wed", "thu", "fri", "sat", "sun"), 1)}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from groundplan.blueprint.model import Blueprint, Deployment
-from groundplan.governance.parts import asked_digest, model_declared
+from groundplan.governance.approved_parts import asked_digest, model_declared
 from groundplan.ledger.finding import Finding
 
 KIND = "governance.model_changed"

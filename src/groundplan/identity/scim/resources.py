@@ -21,6 +21,7 @@ from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.identity import directory_store as store
 from groundplan.identity import service
 from groundplan.identity.directory_store import DirectoryGroup, DirectoryPerson
+from groundplan.identity.scim.attribute_selection import selected
 from groundplan.identity.scim.body import (
     GROUP,
     MOST,
@@ -38,7 +39,6 @@ from groundplan.identity.scim.body import (
     user_name_of,
     written,
 )
-from groundplan.identity.scim.selected import selected
 from groundplan.identity.store import duties, next_policy_number
 
 ERROR = "urn:ietf:params:scim:api:messages:2.0:Error"

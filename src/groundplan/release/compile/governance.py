@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from groundplan.blueprint import model as bp
 from groundplan.catalog import model as doc
-from groundplan.catalog.keep import DAY_MS
+from groundplan.catalog.retention import DAY_MS
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.canonical import canonical, digest
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from groundplan.blueprint import model as bp
 from groundplan.catalog import model as doc
 from groundplan.catalog.index import IndexRule, RerankRule
-from groundplan.catalog.keep import DAY_MS
+from groundplan.catalog.retention import DAY_MS
 from groundplan.catalog.workspace import Workspace
 from groundplan.release.compile.grants import granted, named
 

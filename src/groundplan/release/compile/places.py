@@ -10,8 +10,8 @@ from typing import Any
 
 from groundplan.blueprint import model as bp
 from groundplan.catalog import model as doc
+from groundplan.catalog.transport import DIRECT
 from groundplan.catalog.well_known import messages_address
-from groundplan.catalog.wire import DIRECT
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.release.compile import context_windows, pricing

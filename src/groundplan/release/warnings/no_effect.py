@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
 from groundplan.catalog import model as doc
+from groundplan.catalog.transport import DIRECT
 from groundplan.catalog.units import said
-from groundplan.catalog.wire import DIRECT
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 

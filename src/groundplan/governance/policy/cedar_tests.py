@@ -14,7 +14,7 @@ from typing import Any
 
 from groundplan.core.errors import Invalid
 from groundplan.governance.policy import cedar
-from groundplan.governance.policy.narrow import Facts, Uid
+from groundplan.governance.policy.partial_evaluation import Facts, Uid
 
 MAX_FILES = 200_000
 MAX_BYTES = 16 << 20

@@ -1,4 +1,4 @@
-"""The SQL of decisions that somebody at a command line wants to make. No rules (`terminals.py`)."""
+"""The SQL of decisions that somebody at a command line wants to make. No rules (`terminal_decisions.py`)."""
 
 from __future__ import annotations
 

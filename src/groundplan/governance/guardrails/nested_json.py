@@ -1,4 +1,5 @@
-"""How deep a place of JSON lies in strings of it: arguments of a tool may hold JSON as a text, and that again. Pure.
+"""JSON in strings of JSON, and how deep a place of it lies there: arguments of a tool may hold JSON as a text, and that
+again. Pure.
 
 Told piece by piece, as a stream has it; nothing is parsed, so a part of JSON will do.
 """

@@ -20,7 +20,7 @@ from groundplan.core.audit import record
 from groundplan.core.audit.entry import person_actor
 from groundplan.core.errors import Conflict, Denied, Exhausted, NotFound, Unavailable
 from groundplan.core.ids import new_id
-from groundplan.identity import terminal_store
+from groundplan.identity import terminal_decision_store
 from groundplan.identity.model import Session, TerminalRequest
 from groundplan.identity.sessions import hash_of
 
@@ -37,8 +37,8 @@ def ask(
 
     Raises `Exhausted` (`terminal_many`).
     """
-    terminal_store.forget(conn, now - timedelta(days=1))
-    if terminal_store.open_of(conn, str(actor), now) >= MOST_OPEN:
+    terminal_decision_store.forget(conn, now - timedelta(days=1))
+    if terminal_decision_store.open_of(conn, str(actor), now) >= MOST_OPEN:
         raise Exhausted(
             f"{MOST_OPEN} decisions wait to be confirmed already", code="terminal_many",
             hint="Confirm them, or wait ten minutes.", retry_after=LIFETIME.total_seconds(),
@@ -48,13 +48,13 @@ def ask(
     made = TerminalRequest(
         new_id(), f"{code[:4]}-{code[4:]}", change, digest, decision, comment, str(actor), now, now + LIFETIME
     )
-    terminal_store.insert(conn, hash_of(secret), made)
+    terminal_decision_store.insert(conn, hash_of(secret), made)
     return made, secret
 
 
 def shown(conn: Connection[Any], id: UUID, now: datetime, *, lock: bool = False) -> TerminalRequest:
     """What a person is asked to confirm. Raises `NotFound` (`terminal_unknown`) for one that is over, too."""
-    found = terminal_store.find(conn, id, lock=lock)
+    found = terminal_decision_store.find(conn, id, lock=lock)
     if found is None or found.expires_at <= now or found.used_at is not None:
         raise _unknown()
     return found
@@ -71,7 +71,7 @@ def confirm(conn: Connection[Any], id: UUID, session: Session, now: datetime) ->
         )
     if found.confirmed_at is not None:
         raise Conflict("this was confirmed already", code="terminal_confirmed", hint="Look at your terminal.")
-    terminal_store.confirm(conn, id, session.person_id, session.proof, now)
+    terminal_decision_store.confirm(conn, id, session.person_id, session.proof, now)
     detail = {"change": str(found.change), "decision": found.decision, "digest": found.digest}
     record(
         conn, action="terminal.confirmed", actor=person_actor(session.person_id), subject=f"change/{found.change}",
@@ -83,14 +83,14 @@ def confirm(conn: Connection[Any], id: UUID, session: Session, now: datetime) ->
 def take(conn: Connection[Any], id: UUID, secret: str, now: datetime) -> TerminalRequest:
     """Use a confirmed request up. Raises `NotFound` (`terminal_unknown`), `Unavailable` (`terminal_waits`) before it is
     confirmed."""
-    found = terminal_store.by_secret(conn, id, hash_of(secret))
+    found = terminal_decision_store.by_secret(conn, id, hash_of(secret))
     if found is None or found.expires_at <= now or found.used_at is not None:
         raise _unknown()
     if found.person is None:
         raise Unavailable(
             "nobody has confirmed it yet", code="terminal_waits", hint="Open the link and confirm.", retry_after=1.0
         )
-    terminal_store.use(conn, id, now)
+    terminal_decision_store.use(conn, id, now)
     return found
 
 

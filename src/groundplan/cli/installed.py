@@ -1,7 +1,8 @@
 """What a reload does first, in a process of the code that is installed now: it loads each program that is to start
 anew, so that code which cannot be loaded replaces nothing, and then brings the database to its schema.
 
-It starts none of them: what fails only then is found by whoever starts it.
+It starts none of them: what fails only then is found by whoever starts it. Running processes of an earlier version call
+this module by its name.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from groundplan.runtime import migrate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m groundplan.cli.load_check --home HOME MODULE...`; the last line that it prints tells what is wrong."""
-    parser = argparse.ArgumentParser(prog="groundplan.cli.load_check", description=__doc__)
+    """`python -m groundplan.cli.installed --home HOME MODULE...`; the last line that it prints tells what is wrong."""
+    parser = argparse.ArgumentParser(prog="groundplan.cli.installed", description=__doc__)
     parser.add_argument("--home", required=True)
     parser.add_argument("modules", nargs="*", metavar="MODULE")
     options = parser.parse_args(arguments)

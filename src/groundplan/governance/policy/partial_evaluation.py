@@ -1,4 +1,5 @@
-"""Which policies can have no say in a request whose action and resource are known: left out, they change no decision.
+"""Partial evaluation: which policies can have no say in a request whose action and resource are known: left out, they
+change no decision.
 
 A policy is left out only where Cedar itself would find it unmatched without an error: its scope does not fit, or the
 first of its joined conditions is false by facts that are known beforehand. Pure, over Cedar's JSON form of a policy.
