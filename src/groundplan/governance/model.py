@@ -82,7 +82,7 @@ class Given:
     expired: bool = False
     """It was ended after its grace."""
     price: Mapping[str, int] = field(default_factory=dict, hash=False)
-    """A model's price when it was approved (`approved_parts.price_of`); empty: nobody noted it, so that it has no band."""
+    """A model's price when it was approved (`approved_parts.price_of`); empty: nobody noted it, so it has no band."""
 
     @property
     def stands(self) -> bool:
