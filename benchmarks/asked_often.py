@@ -6,7 +6,7 @@ import msgspec
 
 from groundplan.core.endpoints import Endpoint
 from groundplan.gateway.search_app import ASKED_OFTEN
-from groundplan.knowledge.remote import post
+from groundplan.knowledge.service_client import post
 
 
 def ask_often(endpoint: Endpoint) -> None:

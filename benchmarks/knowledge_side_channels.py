@@ -49,10 +49,10 @@ from groundplan.knowledge.embedding.openvino_encoder import OpenVinoEncoder, loa
 from groundplan.knowledge.model import Chunk, Document, Readers
 from groundplan.knowledge.retrieval.editions import Editions
 from groundplan.knowledge.retrieval.endpoint import Service
-from groundplan.knowledge.retrieval.examine import Examiner
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.replication import Follower, take_batch
 from groundplan.knowledge.retrieval.search import Search
+from groundplan.knowledge.retrieval.self_check import Examiner
 from groundplan.knowledge.retrieval.wire import Conflict, Newer, Passage, SearchAnswer, SearchRequest, Step, Withheld
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.runtime.models import MINILM, ensure

@@ -29,10 +29,10 @@ from groundplan.knowledge.intake.vectors import embed_pending
 from groundplan.knowledge.model import Embedder, Vectors
 from groundplan.knowledge.retrieval import search_store
 from groundplan.knowledge.retrieval.editions import Editions
-from groundplan.knowledge.retrieval.examine import Examiner, ExamineRequest
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.replication import Follower
 from groundplan.knowledge.retrieval.search import Result, Search
+from groundplan.knowledge.retrieval.self_check import Examiner, ExamineRequest
 from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.knowledge.sources.folder import Folder
 from groundplan.testing.database import Database

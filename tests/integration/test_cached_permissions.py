@@ -26,8 +26,8 @@ from groundplan.knowledge.deletion.delete import Why, delete
 from groundplan.knowledge.lineage import lineage_store
 from groundplan.knowledge.lineage.openlineage import events
 from groundplan.knowledge.quality.assess import assess
-from groundplan.knowledge.remote import RemoteEmbedder
 from groundplan.knowledge.service import Intake, ingest_sources
+from groundplan.knowledge.service_client import RemoteEmbedder
 from groundplan.ledger import queries
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Database

@@ -21,8 +21,8 @@ from groundplan.core.ids import new_id
 from groundplan.core.settings import child_environment, load_settings
 from groundplan.gateway.journal.records import read_segment
 from groundplan.gateway.journal.shipper import Shipper
-from groundplan.knowledge.remote import RemoteEmbedder
 from groundplan.knowledge.service import Intake, ingest_sources
+from groundplan.knowledge.service_client import RemoteEmbedder
 from groundplan.ledger.model import Finish
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Database

@@ -20,7 +20,7 @@ from groundplan.core.clock import SystemClock
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
-from groundplan.knowledge import metered
+from groundplan.knowledge import gateway_client
 from groundplan.testing.database import Database
 
 
@@ -43,9 +43,9 @@ def declared(*rerankers: str) -> Blueprint:
 
 def test_each_workload_has_a_key_while_something_needs_it(services: Services, database: Database) -> None:
     # as it was kept when there was one for everything
-    old = metered.ServiceKey("0192d3a0-0000-7000-8000-000000000001", "one", "gp_old")
+    old = gateway_client.ServiceKey("0192d3a0-0000-7000-8000-000000000001", "one", "gp_old")
     old.write(services.home)
-    metered.key_file(services.home, "one").rename(services.home.keys / "index-service.json")
+    gateway_client.key_file(services.home, "one").rename(services.home.keys / "index-service.json")
 
     def look(*rerankers: str) -> dict[str, bool]:
         """Workload -> whether its newest key may be used."""
@@ -56,13 +56,13 @@ def test_each_workload_has_a_key_while_something_needs_it(services: Services, da
 
     with psycopg.connect(database.urls["control"], autocommit=True) as conn:
         assert look("one", "two") == {"one": True, "two": True}
-        kept = {key.workload: key.secret for _, key in metered.keys(services.home)}
+        kept = {key.workload: key.secret for _, key in gateway_client.keys(services.home)}
         assert set(kept) == {"one", "two"} and kept["one"] != "gp_old"
-        assert metered.key_file(services.home, "one").stat().st_mode & 0o077 == 0
+        assert gateway_client.key_file(services.home, "one").stat().st_mode & 0o077 == 0
         assert look("one", "two") == {"one": True, "two": True}
-        assert {key.workload: key.secret for _, key in metered.keys(services.home)} == kept, "they are made once"
+        assert {key.workload: key.secret for _, key in gateway_client.keys(services.home)} == kept, "they are made once"
         assert look("two") == {"one": False, "two": True}
-        assert metered.read_key(services.home, "one") is None
+        assert gateway_client.read_key(services.home, "one") is None
         conn.execute("UPDATE api_key SET revoked_at = now() WHERE workload = 'two'")
         assert look("two") == {"one": False, "two": False}, "who revoked it has the last word"
         with pytest.raises(Unavailable) as caught:

@@ -21,7 +21,7 @@ from groundplan.api.knowledge import ingest as api_ingest
 from groundplan.core.errors import NotFound, Unavailable
 from groundplan.core.home import Home
 from groundplan.knowledge import ingest as knowledge_ingest
-from groundplan.knowledge import remote, service
+from groundplan.knowledge import service, service_client
 from groundplan.knowledge.intake import run
 from groundplan.knowledge.model import Vectors
 from groundplan.knowledge.parsing.model import Job, Parsed
@@ -301,7 +301,7 @@ def test_a_stop_waits_for_no_search_service(
     monkeypatch.setattr(service, "connector", lambda of, *_, **__: Folder(tmp_path / of.name))
     monkeypatch.setattr(api_ingest, "current_or_none", lambda _: blueprint)
     monkeypatch.setattr(api_ingest, "database_url", lambda *_: intake.database.urls["control"])
-    monkeypatch.setattr(remote, "lookup", noted)
+    monkeypatch.setattr(service_client, "lookup", noted)
     indexing = api_ingest.Indexing(services)  # type: ignore[arg-type]
     indexing.start()
     with caplog.at_level(logging.INFO):

@@ -33,7 +33,7 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.journal import ledger_store
 from groundplan.knowledge.evaluation.history import compared
 from groundplan.knowledge.ingest import take_over
-from groundplan.knowledge.remote import SEARCH
+from groundplan.knowledge.service_client import SEARCH
 from groundplan.knowledge.sources.push import Push
 from groundplan.ledger import finding_store, outcome_store
 from groundplan.ledger.finding import Finding

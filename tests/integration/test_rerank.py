@@ -23,7 +23,7 @@ from groundplan.blueprint.model import Rates, Rerank
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.gateway.journal.records import read_segment
-from groundplan.knowledge.metered import ServiceKey
+from groundplan.knowledge.gateway_client import ServiceKey
 from groundplan.knowledge.retrieval.rerank import Deployed, Reranker
 from groundplan.knowledge.retrieval.search import Result, Search
 from groundplan.knowledge.retrieval.wire import SearchRequest

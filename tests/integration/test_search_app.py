@@ -34,9 +34,9 @@ from groundplan.gateway.routing import question_embedding
 from groundplan.gateway.search_app import ASKED_OFTEN
 from groundplan.knowledge.embedding.openvino_encoder import load, load_questions
 from groundplan.knowledge.embedding.wire import EARLY, WORD_BYTES, EmbedAnswer, embed_answer, embed_request
-from groundplan.knowledge.remote import SEARCH, RemoteEmbedder, post, wait_for
 from groundplan.knowledge.retrieval.wire import SearchAnswer, SearchRequest
 from groundplan.knowledge.service import Intake, ingest_sources
+from groundplan.knowledge.service_client import SEARCH, RemoteEmbedder, post, wait_for
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Cluster, Database
 

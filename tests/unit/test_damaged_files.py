@@ -25,7 +25,7 @@ from groundplan.identity import erase
 from groundplan.identity.sessions import ensure_operator_token
 from groundplan.knowledge.deletion import tombstones
 from groundplan.knowledge.evaluation.history import runs
-from groundplan.knowledge.metered import ServiceKey, read_key
+from groundplan.knowledge.gateway_client import ServiceKey, read_key
 from groundplan.runtime.postgres import EmbeddedPostgres, _recorded_port
 
 GARBAGE = bytes(range(128, 200))

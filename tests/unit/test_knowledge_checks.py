@@ -24,7 +24,7 @@ from groundplan.knowledge.quality.model import Look
 from groundplan.knowledge.quality.tables import checked, moment, number, of_tables
 from groundplan.knowledge.quality.text import glossary, personal, sought, structure, violations
 from groundplan.knowledge.quality.versions import Conflict, rank, statements, stem
-from groundplan.knowledge.scripts import RUN
+from groundplan.knowledge.writing_systems import RUN
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 

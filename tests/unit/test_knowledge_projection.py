@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from numpy.typing import NDArray
 
-from groundplan.knowledge.retrieval import classes, masks, projection, vectors
+from groundplan.knowledge.retrieval import access_classes, masks, projection, vectors
 from groundplan.knowledge.retrieval.bm25 import bm25
 from groundplan.knowledge.retrieval.documents import Metadata
 from groundplan.knowledge.retrieval.masks import Masks
@@ -418,8 +418,8 @@ def test_what_somebody_sees_is_worked_out_once_and_stays_as_it_is(monkeypatch: p
 
 @pytest.mark.parametrize("largest", [1, 1 << 18])
 def test_readers_sets_with_numbers_of_any_size_are_told_apart(largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classes, "_LARGEST_TABLE", largest)
-    book = classes.ClassBook()
+    monkeypatch.setattr(access_classes, "_LARGEST_TABLE", largest)
+    book = access_classes.ClassBook()
     for number in (-1, 1, 5, 7, 200_000):
         book.number("s", number)
     now = book.now()

@@ -39,14 +39,14 @@ from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.embedding.openvino_encoder import load as load_encoder
 from groundplan.knowledge.embedding.openvino_encoder import load_questions, precision_of
 from groundplan.knowledge.embedding.wire import EARLY
-from groundplan.knowledge.remote import EMBEDDINGS, SEARCH
 from groundplan.knowledge.retrieval import rerank
 from groundplan.knowledge.retrieval.editions import Editions
 from groundplan.knowledge.retrieval.endpoint import Application, Service, application
-from groundplan.knowledge.retrieval.examine import Examiner
 from groundplan.knowledge.retrieval.projection_file import Saved
 from groundplan.knowledge.retrieval.replication import Follower
 from groundplan.knowledge.retrieval.search import Search
+from groundplan.knowledge.retrieval.self_check import Examiner
+from groundplan.knowledge.service_client import EMBEDDINGS, SEARCH
 from groundplan.runtime.models import MINILM, ensure
 
 _STATEMENT_TIMEOUT_MS = 3000

@@ -29,7 +29,7 @@ from groundplan.knowledge.index.model import WHOLE, Edition, declared
 from groundplan.knowledge.index.switch import Who
 from groundplan.knowledge.index.upkeep import Tools, Wanted, keep_up
 from groundplan.knowledge.model import Embedder
-from groundplan.knowledge.remote import RemoteEmbedder
+from groundplan.knowledge.service_client import RemoteEmbedder
 
 log = logging.getLogger("groundplan.api.knowledge.editions")
 LOOK_SECONDS = 5.0

@@ -14,7 +14,7 @@ from groundplan.core.audit import SYSTEM
 from groundplan.core.errors import Unavailable
 from groundplan.identity import service as identity
 from groundplan.identity import store as identity_store
-from groundplan.knowledge.metered import ServiceKey, key_file, keys, read_key
+from groundplan.knowledge.gateway_client import ServiceKey, key_file, keys, read_key
 
 
 def ensure_key(services: Services, workload: str) -> None:

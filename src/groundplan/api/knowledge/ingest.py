@@ -16,8 +16,8 @@ from groundplan.api.served_blueprint import current_or_none
 from groundplan.core.database import database_url
 from groundplan.core.errors import GroundplanError
 from groundplan.knowledge.index.build import never
-from groundplan.knowledge.remote import RemoteEmbedder
 from groundplan.knowledge.service import Intake, ingest_sources
+from groundplan.knowledge.service_client import RemoteEmbedder
 
 log = logging.getLogger("groundplan.api.knowledge.ingest")
 _one_at_a_time = threading.Lock()

@@ -17,7 +17,7 @@ from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.detect import redact
 from groundplan.core.errors import GroundplanError
 from groundplan.core.ids import new_id
-from groundplan.knowledge.remote import RemoteEmbedder
+from groundplan.knowledge.service_client import RemoteEmbedder
 from groundplan.knowledge.signals import gather, signal_store
 from groundplan.knowledge.signals.signal_store import UNANSWERED, Signal
 

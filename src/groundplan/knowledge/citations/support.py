@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
-from groundplan.knowledge import numbers, scripts
+from groundplan.knowledge import numbers, writing_systems
 from groundplan.knowledge.citations.marks import sentences
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W\d_]+)?")
@@ -113,7 +113,7 @@ class Words:
 def words_of(text: str) -> Words:
     """Its content words without their endings, its numbers, its negations. Of scripts without spaces, pairs of
     characters are words."""
-    text, runs = scripts.apart(numbers.joined(text))
+    text, runs = writing_systems.apart(numbers.joined(text))
     every = [word.lower().replace("’", "'") for word in _WORD.findall(text)]
     figures = {numbers.plain(number) for number in _NUMBER.findall(text)} | {
         _SAID_NUMBERS[w] for w in every if w in _SAID_NUMBERS
@@ -124,7 +124,7 @@ def words_of(text: str) -> Words:
     negations = sum(word in _DENYING or word.endswith("n't") for word in every)
     negations += sum(len(_DENIES.findall(run)) for run in runs)
     content = frozenset(term for term in terms if term not in _DENYING and not term.endswith("n't"))
-    content |= {pair for run in runs for pair in scripts.pairs(run)}
+    content |= {pair for run in runs for pair in writing_systems.pairs(run)}
     return Words(content, frozenset(figures), negations, frozenset(every))
 
 
@@ -133,8 +133,8 @@ def content(text: str) -> list[str]:
     pairs of characters."""
     return [
         word
-        for part, unspaced in scripts.parts(text)
-        for raw in (scripts.pairs(part) if unspaced else _WORD.findall(part))
+        for part, unspaced in writing_systems.parts(text)
+        for raw in (writing_systems.pairs(part) if unspaced else _WORD.findall(part))
         if (word := raw.lower()) not in _COMMON and not word.isdigit()
     ]
 
@@ -185,7 +185,7 @@ def look(statement: str, there: Read) -> Look:
 
 def _bare(text: str) -> str:
     """A sentence as it is compared word for word."""
-    return " ".join(scripts.plain(text).split()).rstrip(".;:!? 。")
+    return " ".join(writing_systems.plain(text).split()).rstrip(".;:!? 。")
 
 
 def decide(share: float, nearness: float, settings: Settings = SETTINGS) -> bool:

@@ -15,7 +15,7 @@ from psycopg import Connection
 
 from groundplan.core.letters import letters, named
 from groundplan.knowledge.governance.inherit import OWN
-from groundplan.knowledge.scripts import RUN
+from groundplan.knowledge.writing_systems import RUN
 
 Conn = Connection[Any]
 _APART: Final = re.compile(r"[\s|*_`]+")

@@ -1,4 +1,4 @@
-"""Vectors of a declared deployment, asked of the gateway: how, is `knowledge.metered`. Decides no fallback."""
+"""Vectors of a declared deployment, asked of the gateway: how, is `knowledge.gateway_client`. Decides no fallback."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
-from groundplan.knowledge import metered
+from groundplan.knowledge import gateway_client
 from groundplan.knowledge.index.model import Embedding
 from groundplan.knowledge.model import Vectors
 
@@ -49,7 +49,7 @@ class Deployed:
     def _some(self, texts: Sequence[str]) -> Vectors:
         body = {"model": self._embedding.deployment, "input": list(texts)}
         try:
-            data = metered.ask(self._home, self._embedding.workload, "/embeddings", body, self._seconds)
+            data = gateway_client.ask(self._home, self._embedding.workload, "/embeddings", body, self._seconds)
             rows = sorted(_rows.decode(data).data, key=lambda row: row.index)
         except Unavailable as error:
             raise self._away(error.message) from error

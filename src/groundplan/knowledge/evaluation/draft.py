@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from groundplan.core.errors import Invalid
 from groundplan.core.home import write_atomically
-from groundplan.knowledge.scripts import RUN
+from groundplan.knowledge.writing_systems import RUN
 
 DRAFT: Final = "draft"
 LEAST_CHARS: Final = 120

@@ -22,7 +22,7 @@ from groundplan.knowledge.chunk import chunks, first_heading
 from groundplan.knowledge.parsing import email, html, ocr, office, pdf, structured_pdf, tabular, text, xlsx
 from groundplan.knowledge.parsing.model import MAX_BYTES, Job, Parsed, Piece, Table
 from groundplan.knowledge.parsing.text import Read
-from groundplan.knowledge.scripts import spread
+from groundplan.knowledge.writing_systems import spread
 
 PROCESSING: Final = "11"
 """Changes whenever the same bytes would come out differently; all documents are then done again."""

@@ -12,7 +12,7 @@ from typing import Any
 from groundplan.blueprint.model import Term
 from groundplan.core.detect import SECRETS, find
 from groundplan.core.words import counted
-from groundplan.knowledge.scripts import RUN
+from groundplan.knowledge.writing_systems import RUN
 
 _HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.*)$", re.MULTILINE)
 _FENCE = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)

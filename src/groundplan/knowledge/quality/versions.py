@@ -14,7 +14,7 @@ from itertools import islice
 
 from groundplan.knowledge.numbers import joined, plain
 from groundplan.knowledge.quality.model import Look
-from groundplan.knowledge.scripts import apart, pairs, spread
+from groundplan.knowledge.writing_systems import apart, pairs, spread
 
 _MARK = re.compile(
     r"[\s(_\[-]*(?<![^\W_])(?:(?:v|version|rev|revision|stand|edition)[. ]?\d+(?:\.\d+)*"

@@ -26,9 +26,9 @@ from groundplan.knowledge.embedding.batching import Together
 from groundplan.knowledge.embedding.encoder import Encoder, coarse
 from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
 from groundplan.knowledge.model import DIMENSION, Embedder, Vectors
-from groundplan.knowledge.retrieval.examine import Examiner, ExamineRequest
 from groundplan.knowledge.retrieval.replication import Follower
 from groundplan.knowledge.retrieval.search import Search
+from groundplan.knowledge.retrieval.self_check import Examiner, ExamineRequest
 from groundplan.knowledge.retrieval.wire import (
     MOST_PERSONAL,
     ConfirmRequest,

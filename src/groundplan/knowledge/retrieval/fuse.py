@@ -15,7 +15,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from groundplan.knowledge import scripts
+from groundplan.knowledge import writing_systems
 from groundplan.knowledge.retrieval.search_store import Found, Part
 from groundplan.knowledge.retrieval.wire import Passage, Place, SearchRequest
 
@@ -83,7 +83,7 @@ def plain(text: str) -> str:
     """Its words in lower case, one space between and at both ends; each character of scripts without spaces is one."""
     if text.isascii():  # the same in a fifth of the time
         return f" {b' '.join(text.encode().translate(_SPACED).split()).decode()} "
-    return f" {' '.join(_WORD.findall(scripts.spread(text).lower()))} "
+    return f" {' '.join(_WORD.findall(writing_systems.spread(text).lower()))} "
 
 
 def verbatim(question: Sequence[str], text: str, least: int = LEAST_RUN) -> float:
@@ -107,7 +107,7 @@ def may_quote(question: Sequence[str], text: str, least: int = LEAST_RUN) -> boo
     least = min(len(question), least * unit)
     if len(question) < LEAST_WHOLE * unit:
         return False
-    run, text = 0, (text if text.isascii() else scripts.plain(text)).lower()
+    run, text = 0, (text if text.isascii() else writing_systems.plain(text)).lower()
     # whatever run of words it is, one of these is in it
     if not any(word in text for word in question[least - 1 :: least]):
         return False
@@ -145,7 +145,7 @@ def least_run(question: Sequence[str]) -> int:
 
 def _unit(question: Sequence[str]) -> int:
     """As how many words of a question one counts: characters of scripts without spaces are shorter."""
-    return 2 if scripts.unspaced(question) else 1
+    return 2 if writing_systems.unspaced(question) else 1
 
 
 def demote(ranked: Iterable[tuple[Found, float]], today: date) -> Ranked:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from groundplan.knowledge.model import DIMENSION, Vectors
 from groundplan.knowledge.retrieval import vectors, words
-from groundplan.knowledge.retrieval.classes import GONE, ClassBook, Classes, Name
+from groundplan.knowledge.retrieval.access_classes import GONE, ClassBook, Classes, Name
 from groundplan.knowledge.retrieval.columns import Columns, empty, grown, taken
 from groundplan.knowledge.retrieval.documents import DocumentBook, Documents, Metadata
 from groundplan.knowledge.retrieval.masks import Masks

@@ -17,7 +17,7 @@ import msgspec
 from groundplan.blueprint.content import Rerank
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
-from groundplan.knowledge import metered
+from groundplan.knowledge import gateway_client
 from groundplan.knowledge.retrieval import fuse
 from groundplan.knowledge.retrieval.search_store import Found
 from groundplan.knowledge.retrieval.wire import Step
@@ -55,7 +55,7 @@ class Deployed:
     def order(self, query: str, texts: Sequence[str]) -> list[int]:
         rule = self._rule
         body = {"model": rule.deployment, "query": query, "documents": list(texts)}
-        data = metered.ask(self._home, rule.workload, "/rerank", body, rule.within_ms / 1000)
+        data = gateway_client.ask(self._home, rule.workload, "/rerank", body, rule.within_ms / 1000)
         try:
             found = _results.decode(data).results
         except msgspec.DecodeError as error:

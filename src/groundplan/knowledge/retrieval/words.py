@@ -17,7 +17,7 @@ import numpy as np
 import tantivy
 from numpy.typing import NDArray
 
-from groundplan.knowledge import scripts
+from groundplan.knowledge import writing_systems
 
 MAX_TERMS: Final = 500
 """Different terms of a question that are looked for; what one has beyond them counts for nothing."""
@@ -67,8 +67,8 @@ class Analyzer:
         """The terms of a text in order, repeated as often as they stand there."""
         return [
             term
-            for part, unspaced in scripts.parts(text)
-            for term in (scripts.pairs(part) if unspaced else self._of(part))
+            for part, unspaced in writing_systems.parts(text)
+            for term in (writing_systems.pairs(part) if unspaced else self._of(part))
         ]
 
     def _of(self, text: str) -> list[str]:
@@ -81,8 +81,8 @@ class Analyzer:
         said = set(self.terms(text))
         asked = dict.fromkeys(
             word
-            for part, unspaced in scripts.parts(question)
-            for word in (scripts.pairs(part) if unspaced else _WORD.findall(part))
+            for part, unspaced in writing_systems.parts(question)
+            for word in (writing_systems.pairs(part) if unspaced else _WORD.findall(part))
         )
         return [word for word in asked if not said.isdisjoint(self.terms(word))]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from groundplan.knowledge.retrieval.synonyms import Synonyms
 from groundplan.knowledge.retrieval.words import Analyzer
-from groundplan.knowledge.scripts import RUN, apart, pairs, parts, spread, unspaced
+from groundplan.knowledge.writing_systems import RUN, apart, pairs, parts, spread, unspaced
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Scripts that set no spaces between words: which characters those are, and what stands for their words. Pure.
+"""Writing systems that set no spaces between words: which characters those are, and what stands for their words. Pure.
 
 It knows no dictionary: pairs of characters that follow each other find what has the same words, and little else. Where
 the order of words is compared, each character is one.
