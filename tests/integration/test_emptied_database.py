@@ -12,7 +12,7 @@ from tests.acceptance.stack import wait_until
 from tests.integration.test_api_control import running
 
 from groundplan.cli.doctor import _postgres
-from groundplan.cli.starting import Start
+from groundplan.cli.startup import Start
 from groundplan.core.errors import Conflict, Misconfigured
 from groundplan.gateway.database import Pool
 from groundplan.release import store as release_store

@@ -27,11 +27,10 @@ from groundplan.gateway.budgets.periods import current
 from groundplan.gateway.caching.cache_link import AnswerLink, Parcel, take_in
 from groundplan.gateway.caching.entry import Entry
 from groundplan.gateway.caching.replay_forms import (
-    CHAT_RECAST,
     CHAT_REPLAY_FORMS,
-    COMPLETIONS_RECAST,
-    MESSAGES_RECAST,
-    Recast,
+    COMPLETIONS_REPLAY_FORMS,
+    MESSAGES_REPLAY_FORMS,
+    ReplayForms,
 )
 from groundplan.gateway.call.delivery.to_client import send_stream
 from groundplan.gateway.call.exchange import Exchange
@@ -189,7 +188,7 @@ THIRD = {"choices": [{"index": 0, "delta": {}, "logprobs": {"content": [3]}, "fi
 
 
 def whole(*chunks: Any) -> Any:
-    made = CHAT_RECAST.whole([json.dumps(each).encode() for each in chunks])
+    made = CHAT_REPLAY_FORMS.whole([json.dumps(each).encode() for each in chunks])
     return None if made is None else json.loads(made)
 
 
@@ -220,12 +219,12 @@ def test_of_a_stream_that_says_what_is_not_known_no_whole_answer_is_made(odd: di
 @pytest.mark.parametrize(
     ("recast", "good", "cut"),
     [
-        (CHAT_RECAST, {"choices": [{"finish_reason": "stop"}]}, {"choices": [{"finish_reason": "length"}]}),
-        (CHAT_RECAST, {"choices": [{"finish_reason": "stop"}]}, {"choices": [{"finish_reason": "stop"}] * 2}),
-        (MESSAGES_RECAST, {"stop_reason": "end_turn"}, {"stop_reason": "max_tokens"}),
+        (CHAT_REPLAY_FORMS, {"choices": [{"finish_reason": "stop"}]}, {"choices": [{"finish_reason": "length"}]}),
+        (CHAT_REPLAY_FORMS, {"choices": [{"finish_reason": "stop"}]}, {"choices": [{"finish_reason": "stop"}] * 2}),
+        (MESSAGES_REPLAY_FORMS, {"stop_reason": "end_turn"}, {"stop_reason": "max_tokens"}),
     ],
 )
-def test_a_whole_answer_that_is_cut_is_not_good(recast: Recast, good: Any, cut: Any) -> None:
+def test_a_whole_answer_that_is_cut_is_not_good(recast: ReplayForms, good: Any, cut: Any) -> None:
     assert recast.good(json.dumps(good).encode(), 1) and not recast.good(json.dumps(cut).encode(), 1)
 
 
@@ -236,18 +235,22 @@ CUT = {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}}
 @pytest.mark.parametrize(
     ("recast", "events", "good"),
     [
-        (CHAT_RECAST, [THIRD], True),
-        (CHAT_RECAST, [{"choices": [{"finish_reason": "length"}]}], False),
-        (MESSAGES_RECAST, [DELTA, {"type": "message_stop"}], True),
-        (MESSAGES_RECAST, [DELTA], False),
-        (MESSAGES_RECAST, [CUT, {"type": "message_stop"}], False),
-        (MESSAGES_RECAST, [{"type": "message_stop"}], False),
-        (COMPLETIONS_RECAST, [{"choices": [{"finish_reason": None}]}, {"choices": [{"finish_reason": "stop"}]}], True),
-        (COMPLETIONS_RECAST, [{"choices": [{"finish_reason": "length"}]}], False),
-        (COMPLETIONS_RECAST, [{"choices": [{"finish_reason": None}]}], False),
+        (CHAT_REPLAY_FORMS, [THIRD], True),
+        (CHAT_REPLAY_FORMS, [{"choices": [{"finish_reason": "length"}]}], False),
+        (MESSAGES_REPLAY_FORMS, [DELTA, {"type": "message_stop"}], True),
+        (MESSAGES_REPLAY_FORMS, [DELTA], False),
+        (MESSAGES_REPLAY_FORMS, [CUT, {"type": "message_stop"}], False),
+        (MESSAGES_REPLAY_FORMS, [{"type": "message_stop"}], False),
+        (
+            COMPLETIONS_REPLAY_FORMS,
+            [{"choices": [{"finish_reason": None}]}, {"choices": [{"finish_reason": "stop"}]}],
+            True,
+        ),
+        (COMPLETIONS_REPLAY_FORMS, [{"choices": [{"finish_reason": "length"}]}], False),
+        (COMPLETIONS_REPLAY_FORMS, [{"choices": [{"finish_reason": None}]}], False),
     ],
 )
-def test_a_stream_that_is_cut_is_not_good(recast: Recast, events: list[Any], good: bool) -> None:
+def test_a_stream_that_is_cut_is_not_good(recast: ReplayForms, events: list[Any], good: bool) -> None:
     assert recast.good_events([json.dumps(each).encode() for each in events], 1) is good
 
 

@@ -21,7 +21,7 @@ from groundplan.catalog.model import KINDS
 from groundplan.catalog.reader import read_documents
 from groundplan.catalog.schema import json_schema
 from groundplan.core.errors import Invalid
-from groundplan.knowledge.governed.inherit import said
+from groundplan.knowledge.governance.inherit import said
 from groundplan.knowledge.parsing.text import mapping
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 
 from groundplan.cli.client import ControlClient
-from groundplan.cli.group import command_group
+from groundplan.cli.command_group import command_group
 from groundplan.cli.options import Before, HomeOption, JsonOption, WorkloadOption
 from groundplan.cli.output import emit, table, usd
 

@@ -1,4 +1,4 @@
-"""Asks the local search process what Presidio finds in a whole text, sent in or answered, so that no worker loads it."""
+"""Asks the local search process what Presidio finds in a whole text, sent in or answered: no worker loads it."""
 
 from __future__ import annotations
 
