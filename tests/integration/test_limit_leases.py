@@ -122,7 +122,7 @@ async def test_two_workers_fill_a_window_exactly(
         calls = [w.take(asked, 1, 1, seconds) for _ in range(100) for w in (one, two)]
         with patience(3.0):
             assert sum(await asyncio.gather(*calls)) == 100
-        assert one.leases.remaining(asked, one.span(asked)) == 0
+        assert one.leases.remaining((asked.name, one.span(asked)), asked.limit) == 0
         took = list[float]()
         for _ in range(20):
             began = asyncio.get_running_loop().time()
@@ -171,7 +171,8 @@ async def test_what_calls_reserved_and_did_not_use_does_not_stay_with_their_work
         spent, span = 8 * used, one.span(asked)
         await until(lambda: granted(database, asked) <= spent + (1000 - spent) // 8)
         assert spent + 100 <= granted(database, asked), "one more call has to ask nobody"
-        assert one.leases.remaining(asked, span) == 1000 - spent and one.counters.available(asked.name, span) >= 100
+        assert one.leases.remaining((asked.name, span), asked.limit) == 1000 - spent
+        assert one.counters.available(asked.name, span) >= 100
         with patience(3.0):
             assert await one.take(asked, 900, 900)
 

@@ -23,7 +23,7 @@ from groundplan.blueprint.model import Budget, Hedge, Limit, Reliability
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
-from groundplan.gateway.budgets.leases import Quota, Slices
+from groundplan.gateway.budgets.leases import Key, Slices
 from groundplan.gateway.caching.idempotency import Answers, Holder
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.pipeline import Pipeline
@@ -97,8 +97,8 @@ class Closed:
         await asyncio.sleep(0)
         return charges[0]
 
-    def remaining(self, quota: Quota, period: str) -> int:  # noqa: ARG002 -- the protocol's signature
-        return quota.limit
+    def remaining(self, key: Key, limit: int) -> int:  # noqa: ARG002 -- the protocol's signature
+        return limit
 
 
 @dataclass

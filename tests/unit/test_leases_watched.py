@@ -446,7 +446,7 @@ async def test_what_is_left_of_limits_is_looked_up_in_turns(tmp_path: Path, monk
         keys = [(each.name, "2026-11-25") for each in quotas]
         for each, (_, period) in zip(quotas, keys, strict=True):
             leases._account(each, period, 1)
-            assert leases.remaining(each, period) == 9
+            assert leases.remaining((each.name, period), each.limit) == 9
         assert [leases._asked_lately(now) for _ in range(3)] == [keys[:2], [keys[2], keys[0]], keys[1:]]
         assert [leases._asked_lately(now + 61) for _ in range(3)] == [[], [], []] and not leases._asked
 

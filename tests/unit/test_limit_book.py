@@ -95,7 +95,7 @@ def test_what_covers_a_call_is_counted_in_the_periods_of_its_time() -> None:
         assert charges == [
             Charge(quota.name, current(quota.period, "", "UTC", at), expected[quota.type]) for quota in covering.quotas
         ]
-        assert [(told.quota.type, told.period) for same in now.told for told in same] == [
+        assert [(told.quota.type, told.key[1]) for same in now.told for told in same] == [
             (REQUESTS, current("day", "", "UTC", at)),
             (TOKENS, current("minute", "", "UTC", at)),
         ]

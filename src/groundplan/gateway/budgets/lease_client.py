@@ -200,13 +200,14 @@ class LeaseClient:
             if declared is not None and total > declared.limit:
                 self._cut(key)
 
-    def remaining(self, quota: Quota, period: str) -> int:
-        """What is left of a quota, as far as this worker knows."""
-        account = self._accounts.get(key := (quota.name, period))
+    def remaining(self, key: Key, limit: int) -> int:
+        """What is left of a quota in a period, as far as this worker knows. `limit`: as it is declared."""
+        account = self._accounts.get(key)
         if account is not None:
             account.asked, self._asked[key] = monotonic(), None
-        rest = quota.limit if account is None or account.rest is None else account.rest
-        return max(0, rest + self._counters.available(quota.name, period))
+            if account.rest is not None:
+                limit = account.rest
+        return max(0, limit + self._counters.at_hand(key))
 
     def unspent(self, name: str, period: str) -> int:
         """What is left once every open call has cost nothing, as far as this worker knew when it last asked."""

@@ -98,7 +98,11 @@ class Slices:
 
     def available(self, budget: str, period: str) -> int:
         """What can be reserved now."""
-        found = self._slices.get((budget, period))
+        return self.at_hand((budget, period))
+
+    def at_hand(self, key: Key) -> int:
+        """The same, by its key."""
+        found = self._slices.get(key)
         return 0 if found is None else found.available
 
     def reserve(self, token: Token, charges: Sequence[Charge], soft: Collection[str] = ()) -> Charge | None:

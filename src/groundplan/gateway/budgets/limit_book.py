@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from groundplan.blueprint.model import Deployment, Limit, Workload
-from groundplan.gateway.budgets.leases import CONCURRENT, MEASURED, REQUESTS, TOKENS, Quota
+from groundplan.gateway.budgets.leases import CONCURRENT, MEASURED, REQUESTS, TOKENS, Key, Quota
 from groundplan.gateway.budgets.periods import ENDLESS, spans
 from groundplan.ledger.model import Charge
 
@@ -28,7 +28,8 @@ class Told:
     anthropics: bytes
     """The same as Anthropic has them, but for what is left."""
     quota: Quota
-    period: str
+    key: Key
+    """Its name, and the period."""
     end: float
     """0: never."""
 
@@ -112,7 +113,7 @@ def told_of(quota: Quota, period: str, end: float) -> Told:
     word, endless = TOLD[quota.type], period in ENDLESS
     reset = b"" if endless else _reset(word, end)
     lines = _ANTHROPICS % (word, quota.limit, word) + reset
-    return Told(_LINES % (word, quota.limit, word, word), lines, quota, period, 0.0 if endless else end)
+    return Told(_LINES % (word, quota.limit, word, word), lines, quota, (quota.name, period), 0.0 if endless else end)
 
 
 def _reset(word: bytes, end: float) -> bytes:

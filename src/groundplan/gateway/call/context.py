@@ -10,7 +10,7 @@ from uuid import UUID
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock
-from groundplan.gateway.budgets.leases import Quota, Slices
+from groundplan.gateway.budgets.leases import Key, Quota, Slices
 from groundplan.gateway.budgets.windows import Windows
 from groundplan.gateway.caching.answer_cache import AnswerCache
 from groundplan.gateway.caching.idempotency import Answers
@@ -71,8 +71,8 @@ class Lender(Protocol):
         """Reserve, waiting at most 250 ms; None, or the one that is short. `blueprint` declares each."""
         ...
 
-    def remaining(self, quota: Quota, period: str) -> int:
-        """What is left of a limit, as far as this worker knows."""
+    def remaining(self, key: Key, limit: int) -> int:
+        """What is left of a limit in a period, as far as this worker knows. `limit`: as it is declared."""
         ...
 
     def unspent(self, name: str, period: str) -> int:

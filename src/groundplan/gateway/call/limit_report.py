@@ -70,9 +70,9 @@ def _used_up(gateway: Gateway, short: Short) -> bool:
     quota, leases = short.quota, gateway.leases
     if not leases.connected:
         return False
-    span = short.period
-    spent = gateway.counters.spent(quota.name, span)
-    return min(quota.limit - spent, leases.remaining(quota, span)) < short.need or leases.told_empty(quota.name, span)
+    key = (quota.name, short.period)
+    left = min(quota.limit - gateway.counters.spent(*key), leases.remaining(key, quota.limit))
+    return left < short.need or leases.told_empty(*key)
 
 
 def _words(quota: Quota, amount: int) -> str:
@@ -89,18 +89,20 @@ def header_lines_of(
     or as Anthropic does (`anthropic-ratelimit-*`). `at`: by the time of windows. `short`: the one that has no room for
     the call, which is the one to tell of, however much others have left."""
     lines, remaining = b"", gateway.leases.remaining
-    for first, *others in spans.told:
-        if short is not None and first.quota.type == short.quota.type:
+    for alike in spans.told:
+        least = alike[0]
+        if short is not None and least.quota.type == short.quota.type:
             continue
-        least, left = first, remaining(first.quota, first.period)
-        for other in others:
-            if (rest := remaining(other.quota, other.period)) < left:
+        left = remaining(least.key, least.quota.limit)
+        for other in alike[1:]:
+            if (rest := remaining(other.key, other.quota.limit)) < left:
                 least, left = other, rest
         lines += _line(left, least, at, anthropics=anthropics)
     if short is not None and short.quota.type in TOLD and (end := ends(short.period)) is not None:
-        told = told_of(short.quota, short.period, end.timestamp())
-        spent = gateway.counters.spent(short.quota.name, short.period)
-        left = max(0, min(short.quota.limit - spent, remaining(short.quota, short.period)))
+        quota = short.quota
+        told = told_of(quota, short.period, end.timestamp())
+        spent = gateway.counters.spent(quota.name, short.period)
+        left = max(0, min(quota.limit - spent, remaining(told.key, quota.limit)))
         lines += _line(left, told, at, anthropics=anthropics)
     return lines
 

@@ -340,7 +340,7 @@ async def _acquire(
     first = shorts[charges.index(empty)]
     if first.quota in idle:
         return first
-    if not waits and gateway.leases.remaining(first.quota, empty.period) < first.need:
+    if not waits and gateway.leases.remaining((first.quota.name, empty.period), first.quota.limit) < first.need:
         return first
     blueprint = exchange.catalog.number if exchange.catalog else 0
     short = await gateway.leases.acquire(token, charges, quotas, blueprint)
