@@ -121,8 +121,11 @@ async def test_what_is_spoken_heard_and_drawn(world: World) -> None:
     assert code == "guardrail_unchecked"
     seen = await declared.audio.transcriptions.create(model="ear", file=SOUND, prompt=f"for {EMAIL}")
     assert EMAIL not in seen.text
-    code, _ = await refused(declared.audio.transcriptions.create(model="ear", file=SOUND, stream=True))
-    assert code == "guardrail_unchecked"
+    code, _ = await refused(declared.audio.transcriptions.create(model="ear", file=SOUND, prompt=f"use {SECRET}"))
+    assert code == "guardrail_secrets", "what is sent beside sound is looked at"
+    for name in ("declared", "reviewed"):
+        code, _ = await refused(world.client(name).audio.transcriptions.create(model="ear", file=SOUND, stream=True))
+        assert code == "guardrail_unchecked"
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
     question: Any = [{"role": "user", "content": [{"type": "text", "text": "what is this?"}, picture]}]
     code, _ = await refused(inward.chat.completions.create(model="chat", messages=question, max_tokens=20))
