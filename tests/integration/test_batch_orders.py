@@ -25,6 +25,7 @@ from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, contents, li
 from groundplan.blueprint.model import Guardrails, Limit, PolicyRules, Rates
 from groundplan.core.money import PICO
 from groundplan.gateway.batches.orders import AT_ONCE
+from groundplan.gateway.call.admit import COST_PER_CALL
 from groundplan.gateway.http.server import Request, Response
 from groundplan.ledger import batch_queries
 from groundplan.testing.database import Database
@@ -316,7 +317,7 @@ async def test_what_is_stopped_ends_its_orders_at_the_provider_at_once(world: Wo
     world.play(lines=1)
     batch = await order(world.client, lines(5))
     await wait_for(lambda: bool(world.there) and world.there[0].completed == 1 and world.state() == "sent")
-    world.stack.sql("UPDATE batch_order SET next_at = now() + interval '1 hour'")
+    world.stack.sql("UPDATE batch_order SET next_at = now() + interval '100 seconds'")
     await asyncio.sleep(1)
     ((key,),) = world.stack.sql("SELECT key_id::text FROM batch")
     other = world.stack.key()
@@ -342,7 +343,7 @@ async def test_what_a_release_takes_from_a_workload_ends_its_orders_there(world:
     world.play(lines=1)
     batch = await order(world.client, lines(5))
     await wait_for(lambda: bool(world.there) and world.there[0].completed == 1 and world.state() == "sent")
-    world.stack.sql("UPDATE batch_order SET next_at = now() + interval '1 hour'")
+    world.stack.sql("UPDATE batch_order SET next_at = now() + interval '100 seconds'")
     await asyncio.sleep(1)
     assert world.there[0].status == "in_progress"
     places = [deployment(name, world.port, rates=BATCH_RATES, serves=world.serves) for name in ("one", "other")]
@@ -375,6 +376,23 @@ async def test_what_is_guarded_by_now_is_not_ordered_unguarded(world: World) -> 
     failures = await contents(world.client, done.error_file_id)
     assert {entry["error"]["code"] for entry in failures} == {"batch_place_changed"}
     assert await world.settled() == (0, LINE - LINE)
+
+
+async def test_a_line_that_may_not_be_made_any_more_is_left_out_of_its_order(world: World) -> None:
+    """It costs nothing, and an order without any line is none."""
+    world.play(mode="error", status=429, only="POST /v1/files")
+    dear = line("dear", {"model": "auto", "max_tokens": 40, "messages": [{"role": "user", "content": "x"}]})
+    some, none = await order(world.client, lines(1) + dear), await order(world.client, dear)
+    await wait_for(lambda: world.stack.sql("SELECT count(*) FROM batch_order WHERE problem <> ''")[0][0] == 2)
+    world.apply(2, max_cost_per_call=int(LINE * PICO * 3 / 2))
+    await world.stack.ready(2)
+    world.play()
+    for batch, expected in ((some, (1, 1)), (none, (0, 1))):
+        done = await over(world, batch.id, hurry=True)
+        assert counted(done) == expected
+        (failed,) = await contents(world.client, done.error_file_id)
+        assert (failed["custom_id"], failed["error"]["code"]) == ("dear", COST_PER_CALL)
+    assert len(world.there) == 1 and await world.settled() == (1, LINE)
 
 
 @pytest.mark.soak
@@ -485,7 +503,7 @@ async def test_a_provider_that_is_away_is_not_asked_more_often_since_the_batch_i
     batch = await order(world.client, lines(3))
     await wait_for(lambda: bool(world.there) and world.there[0].completed == 1 and world.state() == "sent")
     world.play(lines=1, mode="error", status=503, only="GET /v1/batches/")
-    world.stack.sql("UPDATE batch_order SET tries = 12, next_at = now() + interval '1 hour'")
+    world.stack.sql("UPDATE batch_order SET tries = 12, next_at = now() + interval '100 seconds'")
     await world.client.batches.cancel(batch.id)
     await wait_for(lambda: "503" in _of_order(world, "problem"))
     tries = _of_order(world, "tries")
