@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -19,16 +20,23 @@ from tests.unit.call_rig import Rig, call_rig
 
 from groundplan.blueprint import model as bp
 from groundplan.core.errors import Denied
+from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.batches.batch_check import Checked, Ordering
 from groundplan.gateway.batches.batch_store import Batch, Line
-from groundplan.gateway.batches.order_store import Order
+from groundplan.gateway.batches.order_results import Made, Terms
+from groundplan.gateway.batches.order_store import Order, OrderLine
+from groundplan.gateway.batches.orders import Orders
 from groundplan.gateway.batches.provider import Away, Input, Provider, Refused, UploadingProvider, name_in_path
 from groundplan.gateway.batches.provider_messages import MessageBatches
 from groundplan.gateway.batches.provider_openai import OpenAIBatches
+from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.gate import gate_of
+from groundplan.gateway.surfaces.chat import CHAT as CHAT_CALLS
+from groundplan.gateway.telemetry.content_link import Content
+from groundplan.ledger.model import Settlement, Usage
 
 REFUSED = b'{"error":{"message":"no sk-provider-0123456789 x"}}'
 ASKED = {"line", "create", "find", "retrieve", "cancel", "content", "delete"}
@@ -164,6 +172,13 @@ def batch_of(rig: Rig, endpoint: str = CHAT) -> Batch:
     )  # fmt: skip
 
 
+def order_of(rig: Rig, batch: Batch, place: bp.Deployment, **more: Any) -> Order:
+    """One that its provider has, where nothing else is said."""
+    now = rig.gateway.clock.now()
+    made = Order(new_id(), batch.id, place, 1, "sent", now, 0, False, None, None, ["b"], None, "")
+    return replace(made, **more)
+
+
 def limited(covers: str) -> dict[str, Any]:
     return {"limits": [bp.Limit(name="many", covers=covers, type="requests", amount=99, period="minute")]}
 
@@ -199,9 +214,30 @@ async def test_what_a_provider_would_pass_over_is_made_as_a_call(
         assert (calls.place(exchange) is not None) is ordered
 
 
+async def test_a_line_is_looked_at_once_more_as_it_is_ordered(tmp_path: Path) -> None:
+    """What is held for it is for what it could cost when its batch was begun, at one deployment."""
+    serves: dict[str, Any] = {name: {"serves": ["batches"]} for name in ("one", "two")}
+    async with call_rig(tmp_path, ["one", "two"], more=serves) as rig:
+        calls, batch, body = BatchCalls(rig.gateway), batch_of(rig), json.dumps(ASK).encode()
+        held = calls.assess(exchange := calls.exchange(batch, new_id(), body), batch)
+        place, (other,) = calls.place(exchange), rig.plan("assistant").names["two"]
+        assert place is not None and place.name == "one"
+        sent = json.loads(calls.forwarded(batch, place, new_id(), body, held))
+        assert sent == ASK | {"model": place.upstream_model}
+        for at, most, code in ((place, held - 1, "batch_bound_changed"), (other, held, "batch_place_changed")):
+            with pytest.raises(Denied) as told:
+                calls.forwarded(batch, at, new_id(), body, most)
+            assert told.value.code == code
+
+
 def _killed(rig: Rig) -> None:
     live: Any = rig.gateway.live
     live.policy = replace(live.policy, kills=frozenset({"deployment/one"}))
+
+
+def _stopped(rig: Rig) -> None:
+    live: Any = rig.gateway.live
+    live.policy = replace(live.policy, kills=frozenset({"workload/assistant"}))
 
 
 def _other_models(rig: Rig) -> None:
@@ -242,6 +278,7 @@ GUARDED = _declared(guardrails=bp.Guardrails(input={"secrets": "block"}))
     [
         (lambda _: None, {}, ""),
         (_killed, {}, "killed"),
+        (_stopped, {}, "killed"),
         (_other_models, {}, "batch_place_changed"),
         (lambda _: None, {"site": "another"}, "batch_place_changed"),
         (_declared(deployments=["two"]), {}, "batch_place_changed"),
@@ -264,10 +301,8 @@ async def test_what_an_order_needs_is_looked_at_until_it_is_over(
             **{name: value for name, value in order.items() if name == "site"},
         )
         batch, made = batch_of(rig), rig.gateway.clock.now() - timedelta(days=order.get("days", 0))
-        given = Order(
-            new_id(), batch.id, place, order.get("blueprint", 1), order.get("state", "new"), made, 0, False, None,
-            None, [], None, "",
-        )  # fmt: skip
+        number, state = order.get("blueprint", 1), order.get("state", "new")
+        given = order_of(rig, batch, place, blueprint=number, state=state, created_at=made)
         calls = BatchCalls(rig.gateway)
         change(rig)
         if not code:
@@ -276,6 +311,58 @@ async def test_what_an_order_needs_is_looked_at_until_it_is_over(
         with pytest.raises(Denied) as told:
             calls.check(batch, given)
         assert told.value.code == code
+
+
+@pytest.mark.parametrize(("moved", "asked"), [(False, True), (True, False)])
+async def test_a_key_is_sent_to_no_place_but_the_one_that_it_is_declared_for(
+    tmp_path: Path, moved: bool, asked: bool
+) -> None:
+    """An order is followed where it was given, with the key that its deployment has by now; another place's is not for
+    it."""
+    async with call_rig(tmp_path, ["one"]) as rig:
+        (place,) = rig.plan("assistant").names["one"]
+        live: Any = rig.gateway.live
+        now = msgspec.structs.replace(place, key="env:NEWER", url="http://127.0.0.1:1/v1" if moved else place.url)
+        live.catalog = index(msgspec.structs.replace(live.catalog.blueprint, number=2, deployments=[now]))
+        batch, shelf = batch_of(rig), Shelf(Home(tmp_path))
+        order = order_of(rig, batch, place)
+        provider = Orders(rig.gateway, BatchCalls(rig.gateway), shelf, "")._provider(order)
+        assert (provider._instead is not None) is asked
+
+
+async def test_what_a_provider_made_is_kept_and_counted_as_any_call(tmp_path: Path) -> None:
+    keeps = {"assistant": {"keep": bp.Keep(content="full", seconds=60)}}
+    async with call_rig(tmp_path, ["one"], workloads=keeps) as rig:
+        sent: list[Content] = []
+        rig.gateway.content = SimpleNamespace(send=sent.append)  # type: ignore[assignment]
+        (place,) = rig.plan("assistant").names["one"]
+        batch, shelf, body = batch_of(rig), Shelf(Home(tmp_path)), json.dumps(ASK)
+        data = f'{{"custom_id":"a","method":"POST","url":"{CHAT}","body":{body}}}\n'.encode()
+
+        async def pieces() -> AsyncGenerator[bytes, None]:
+            yield data
+
+        await shelf.keep(batch.input_file, pieces())
+        order = order_of(rig, batch, place)
+        line = OrderLine(1, "a", 0, len(data), 7, new_id())
+        made = Made(ok=True, status=200, data=b'{"choices":[]}')
+        orders = Orders(rig.gateway, BatchCalls(rig.gateway), shelf, "")
+        terms = Terms(batch, order, CHAT_CALLS, 0, ("", ""))
+        told = json.loads(await orders._told(terms, line, made))
+        assert told["response"]["body"]["groundplan"]["deployment"] == "one"
+        (kept,) = sent
+        assert (kept.call, json.loads(kept.prompt)) == (line.call.bytes, ASK)
+        assert json.loads(kept.answer) == told["response"]["body"]
+        ended = Settlement(line.call.bytes, 0, 0, 7, "ok", 200, Usage(input=1, output=2), False, [], 0)
+        attempts: Any = [(None, ended)]
+        orders._count(terms, Made(ok=True, status=200, attempts=attempts))
+        calls, tries = rig.gateway.meters.calls, rig.gateway.meters.attempts
+        assert {labels: each.count for labels, each in calls.items()} == {
+            (CHAT_CALLS.name, "assistant", "one", "ok", 200): 1
+        }
+        assert {labels: (each.count, each.cost, each.tokens[:2]) for labels, each in tries.items()} == {
+            ("assistant", "one", "ok"): (1, 7, [1, 2])
+        }
 
 
 RATES = bp.Rates(input=1, output=1)

@@ -15,8 +15,8 @@ import msgspec
 import pytest
 from tests.unit.call_rig import BOUND, LIMIT, Closed, Rig, call_rig
 
-from groundplan.blueprint.model import Cache, Grounding, Guardrails, Limit
-from groundplan.core.errors import Denied, Unavailable
+from groundplan.blueprint.model import Budget, Cache, Grounding, Guardrails, Limit
+from groundplan.core.errors import Denied, Invalid, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches import batch_calls
 from groundplan.gateway.batches.batch_calls import BatchCalls
@@ -30,7 +30,7 @@ from groundplan.gateway.guard.counts import Counts
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.policy.catalog import index
-from groundplan.ledger.model import Charge, Finish
+from groundplan.ledger.model import Charge, Finish, Reservation
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +100,54 @@ async def test_a_line_asks_for_its_budgets_as_they_are_declared_when_it_is_made(
 
         assert (await made(rig, begun=begun)).status == 200
         assert asked == [(2 * BOUND, 2)]
+
+
+@pytest.mark.parametrize("held", [1, BOUND - 1, BOUND])
+async def test_what_is_held_for_a_line_is_what_it_may_cost(tmp_path: Path, held: int) -> None:
+    """Prices may have risen since its batch was begun: what was set aside goes back, and enough is taken."""
+    async with call_rig(tmp_path, ["one"]) as rig:
+        assert (await made(rig, held=held)).status == 200
+        (begun,) = [record for record in await rig.records() if isinstance(record, Reservation)]
+        assert [charge.amount for charge in begun.charges] == [BOUND]
+        await rig.books()
+
+
+async def test_a_budget_of_a_key_bounds_what_its_batches_take(tmp_path: Path) -> None:
+    """One that is declared no more gives nothing further."""
+    async with call_rig(tmp_path, ["one"]) as rig:
+        live: Any = rig.gateway.live
+        ((digest, key),) = live.policy.keys.items()
+        own = Budget(name="own", covers="", limit=5, period="total")
+        declared = Budget(name="declared", covers="", limit=6, period="total")
+        live.policy = replace(live.policy, keys={digest: replace(key, budget=own)})
+        catalog = replace(live.catalog, key_budgets={key.id: (declared,)})
+        batch = replace(batch_of(rig, key.id), charges=[[name, "total"] for name in ("own", "declared", "gone")])
+        found = BatchCalls(rig.gateway).budgets(batch, catalog)
+        assert [(budget.name, budget.limit) for budget, _ in found] == [("own", 5), ("declared", 6), ("gone", 0)]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "more", "told"),
+    [
+        ("/v1/chat/completions", {"stream": True}, "streamed"),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "file-" + "0" * 32}}]}]},
+            "names a file by its id",
+        ),
+        ("/v1/responses", {"input": "x", "background": True}, "background"),
+        ("/v1/responses", {"input": "x", "previous_response_id": "resp_" + "0" * 32}, "goes on with no response"),
+    ],
+)
+async def test_what_cannot_wait_is_no_line_of_a_batch(
+    tmp_path: Path, endpoint: str, more: dict[str, Any], told: str
+) -> None:
+    async with call_rig(tmp_path, ["one"]) as rig:
+        (key,) = rig.gateway.live.policy.keys.values()
+        calls, batch = BatchCalls(rig.gateway), replace(batch_of(rig, key.id), endpoint=endpoint)
+        body = {"model": "auto"} | ({"messages": [{"role": "user", "content": "x"}]} if "input" not in more else {})
+        with pytest.raises(Invalid, match=told):
+            calls.assess(calls.exchange(batch, new_id(), json.dumps(body | more).encode()), batch)
 
 
 class Late(Closed):
