@@ -17,6 +17,7 @@ from tests.knowledge_intake import Intake
 
 from groundplan.blueprint.model import Source, Term
 from groundplan.core.ids import new_id
+from groundplan.knowledge.governed.decide import Said, decide
 from groundplan.knowledge.ingest import take_over
 from groundplan.knowledge.quality import assess as quality_assess
 from groundplan.knowledge.quality import quality_store
@@ -284,6 +285,26 @@ def test_what_does_not_hold_speaks_against_nothing_that_does(
     assert {kind for kind, subject, _ in rows if subject == f"source/s/{holds}"} <= {"knowledge.owner"}
     (kept,) = intake.conn.execute("SELECT id FROM document WHERE path = %s", (holds,)).fetchall()
     assert not any(fix and fix["document"] == str(kept[0]) for *_, fix in rows)
+    intake.close()
+
+
+def test_what_is_retired_as_its_finding_says_asks_for_nothing_more(database: Database, tmp_path: Path) -> None:
+    """Which also was to be reviewed, and is past its day: its findings stayed, whatever was decided."""
+    old = "title: Leave 2021\nreview_by: 2022-12-31\nvalid_until: 2023-12-31"
+    for path, head in (("old.md", old), ("new.md", "title: Leave\nsupersedes: [old.md]")):
+        (tmp_path / path).write_text(f"---\n{head}\n---\n# Leave\n\n{path} says how many days of leave there are.\n")
+    intake = Intake(database)
+
+    def told() -> set[str]:
+        intake.take_over(Folder(tmp_path))
+        assess(intake.conn, "s", TODAY)
+        rows = intake.conn.execute("SELECT kind, subject FROM finding WHERE closed_at IS NULL").fetchall()
+        return {kind for kind, subject in rows if subject == "source/s/old.md"} - {"knowledge.owner"}
+
+    assert told() == {"knowledge.superseded", "knowledge.stale", "knowledge.expired"}
+    (id,) = intake.conn.execute("SELECT id FROM document WHERE path = 'old.md'").fetchone() or (None,)
+    decide(intake.conn, id, "state", "retired", Said("operator", "the operator", "kept as a record", NOW))
+    assert told() == set()
     intake.close()
 
 

@@ -191,7 +191,7 @@ def decide(
     body = {"what": what, "value": new, "reason": reason}
     found = client.post(f"/api/knowledge/documents/{id_of(client, which)}/decide", body)
     path, now = found["document"]["path"], _shown(found["document"].get(what))
-    told = f"{what} of {path} is {now} from the next search"
+    told = f"{what} of {path} is {now} from the next search; findings about it follow within ten minutes"
     if new is None:
         told = (
             f"The decision about {what} of {path} is taken back. Its source is read now, and what that says holds then."

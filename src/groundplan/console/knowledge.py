@@ -179,7 +179,7 @@ async def decide(
     given: Any = None if value == "" else value == "yes" if what == "legal_hold" else value
     path = f"/api/knowledge/documents/{quote(document, safe='')}/decide"
     reply = await api_of(request, csrf).post(path, {"what": what, "value": given, "reason": reason})
-    done = "Decided. It applies from the next search on."
+    done = "Decided. It applies from the next search on; findings about it follow within ten minutes."
     if given is None:
         done = "Taken back. Its source is read now, and what that says holds then."
     return back(f"/knowledge/documents/{quote(document, safe='')}", reply, done)
@@ -265,7 +265,7 @@ async def fix(request: Request, csrf: Text, finding: Text, subject: Text) -> Red
         return back("/knowledge/findings", await api.post(f"{path}/delete", {"reason": reason}), "Deleted.")
     what, value = change(proposed, request)
     reply = await api.post(f"{path}/decide", {"what": what, "value": value, "reason": reason})
-    return back("/knowledge/findings", reply, "Decided. The finding closes with the next check.")
+    return back("/knowledge/findings", reply, "Decided. The finding closes with the next check, within ten minutes.")
 
 
 def change(proposed: dict[str, Any], request: Request) -> tuple[str, Any]:

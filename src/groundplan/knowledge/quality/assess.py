@@ -186,7 +186,7 @@ def _named(look: Look, other: Look | Sketched) -> str:
 def _superseded(looks: Sequence[Look]) -> Iterator[Finding]:
     here = {look.id: look for look in looks}
     for look in looks:
-        if look.superseded_by is not None:
+        if look.superseded_by is not None and not look.is_settled:
             newer = here.get(look.superseded_by)
             told = "another document" if newer is None else _named(look, newer)
             yield finding(

@@ -69,6 +69,8 @@ def due(look: Look) -> date | None:
 
 
 def _age(look: Look, today: date) -> Iterator[Finding]:
+    if look.is_settled:
+        return
     day = due(look)
     if day is not None and day < today:
         yield finding(

@@ -51,6 +51,11 @@ class Look:
         return f"source/{self.source}/{self.path}"
 
     @property
+    def is_settled(self) -> bool:
+        """Whether somebody said that nobody is to be given it any more: how old it is then asks for nothing."""
+        return self.state in ("rejected", "retired")
+
+    @property
     def answers(self) -> str | None:
         """Who is to mend it."""
         return self.steward or self.owner
