@@ -379,7 +379,8 @@ def test_what_is_pushed_withdrawn_or_taken_back_holds_within_moments(
         CliRunner().invoke(app, ["decide", "pushed/c/soon.md", "state", value, "--reason", "x"]).output
         for value in ("retired", "-")
     ]
-    assert "is retired from the next search; findings about it follow" in told[0] and "state of c/soon.md is taken back" in told[1]
+    assert "is retired from the next search; findings about it follow" in told[0]
+    assert "state of c/soon.md is taken back" in told[1]
     push(gone=True)
     wait(control, lambda: state() == "deleted")
 
