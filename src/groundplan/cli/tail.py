@@ -18,6 +18,8 @@ from groundplan.core.errors import Unavailable
 QUIET_SECONDS = 30.0
 """The API says something at least every ten seconds; after so long without a word the connection is dead."""
 AGAIN_SECONDS = (0.5, 1.0, 2.0)
+KNOWN = 2000
+"""Calls that are known to be told: some are told once more where the API was started again."""
 LASTED_SECONDS = 4 * QUIET_SECONDS
 """No try to connect takes so long: over a connection that lasted longer the API was heard."""
 
@@ -48,6 +50,7 @@ def tail(
 def _follow(client: ControlClient, path: str, as_json: bool) -> None:
     """Print until the API is gone for longer than all of `AGAIN_SECONDS`."""
     last: str | None = None
+    known: dict[str, None] = {}
     failures = 0
     while True:
         began, gone = time.monotonic(), None
@@ -56,8 +59,11 @@ def _follow(client: ControlClient, path: str, as_json: bool) -> None:
                 failures = 0
                 if event == "skipped":
                     note("too many calls to show them all")
-                else:
+                elif call_id not in known:
                     last = call_id or last
+                    known[call_id] = None
+                    if len(known) > KNOWN:
+                        del known[next(iter(known))]
                     typer.echo(data if as_json else line(json.loads(data)))
         except Unavailable as error:
             gone = error

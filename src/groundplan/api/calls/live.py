@@ -58,6 +58,8 @@ class Calls:
         """When somebody began to watch, by the monotonic clock: the thread's first look comes later."""
         self._calls: deque[tuple[int, dict[str, Any]]] = deque(maxlen=KEPT)
         self._number = 0
+        self._before: tuple[int, frozenset[str]] = 0, frozenset()
+        """When the thread began to look: the newest number then, and what had arrived just before."""
         self.skipped = 0
         """Calls that were too many to look at, at least."""
         self.stopping = False
@@ -95,16 +97,23 @@ class Calls:
         return [item for item in list(self._calls) if item[0] > number]
 
     def since(self, conn: Connection[tuple[Any, ...]], call: UUID) -> Missed:
-        """What has arrived after a call that a watcher saw last."""
+        """What is there that was not before a watcher who saw that call last: what arrived after it, and what arrived
+        just before and became visible only now. Where it was not told by this process nobody knows which of those just
+        before had been, and all of them are told."""
+        last = str(call)
+        had = self._told_with(last)  # before it is looked: what is told meanwhile is told then
         at = queries.arrival(conn, call)
         found = [] if at is None else queries.arrived(conn, at - OVERLAP, AT_ONCE)
-        ids = [row["id"] for _, row in found]
-        seen = str(call) in ids
-        rows = [row for _, row in found[ids.index(str(call)) + 1 if seen else 0 :]]
-        # of what came just before one may become visible only now
-        return Missed(
-            rows, frozenset({str(call), *(row["id"] for row in rows)}), skipped=len(found) == AT_ONCE and not seen
-        )
+        seen = any(row["id"] == last for _, row in found)
+        rows = [row for _, row in found if row["id"] not in had]
+        return Missed(rows, frozenset({last, *(row["id"] for row in rows)}), skipped=len(found) == AT_ONCE and not seen)
+
+    def _told_with(self, call: str) -> frozenset[str]:
+        """That call, and what its watcher had been told or did not ask for: what had arrived when looking began."""
+        told, (begun, before) = list(self._calls), self._before
+        number = next((number for number, row in told if row["id"] == call), 0)
+        earlier = before if number > begun else frozenset()
+        return earlier.union([call], (row["id"] for each, row in told if each <= number))
 
     def stop(self) -> None:
         """End every watcher: the process is about to end."""
@@ -128,6 +137,7 @@ class Calls:
                         last = queries.database_time(conn) - timedelta(seconds=time.monotonic() - self._begun)
                         before = queries.arrived(conn, last - OVERLAP, AT_ONCE)
                         seen = {row["id"]: at for at, row in before if at < last}
+                        self._before = self._number, frozenset(seen)
                     last = min(self._look(conn, seen, last), queries.database_time(conn))  # which may be set back
             except (psycopg.Error, PoolTimeout) as error:
                 log.warning("cannot look for calls: %s", error.__class__.__name__)

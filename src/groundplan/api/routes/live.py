@@ -42,6 +42,7 @@ async def live(
     deployment: str | None = None,
 ) -> StreamingResponse:
     """`data:` is a call as in GET /api/calls, `id:` its id: with it as Last-Event-ID nothing is missed over a break.
+    Where the API was started again meanwhile, calls of the two seconds before that one are told once more.
 
     `event: skipped` tells that more arrived than could be shown. Who holds no duty sees their own calls. It ends for
     whoever was signed out.
