@@ -221,6 +221,17 @@ def test_genesis_and_status(control: Control) -> None:
     assert [row["number"] for row in control.ask("GET", "/api/blueprints").body["blueprints"]] == [1]
 
 
+def test_a_name_that_a_list_is_not_asked_by_is_refused_and_told_with_those_that_it_is(control: Control) -> None:
+    """A mistyped filter would show everything."""
+    told = control.ask("GET", "/api/calls?worklod=assistant&limit=5")
+    assert (told.status, told.code) == (400, "query_unknown") and "worklod" in told.body["error"]["message"]
+    hint = "It is asked by before, deployment, limit, person, status, workload."
+    assert told.body["error"]["hint"] == hint
+    assert control.ask("GET", "/api/calls?workload=assistant&limit=5").status == 200
+    assert control.ask("GET", "/api/status?at=now").status == 200, "where nothing is picked out nothing is mistaken"
+    assert control.ask("GET", "/api/scim/v2/Users?schema=x").code != "query_unknown", "directories ask what they like"
+
+
 def test_a_deployment_whose_key_is_not_there_is_told_where_it_is_declared(fresh: Control, tmp_path: Path) -> None:
     """At the apply, and by status until it is: its callers were the first to hear of it."""
     key = tmp_path / "key"

@@ -18,12 +18,14 @@ from typing import Any
 from fastapi import Request
 from psycopg import Connection
 
+from groundplan.api.access.asked import refuse_unknown
 from groundplan.api.caller import Caller, caller_of
 from groundplan.api.context import Using
 from groundplan.core.errors import Denied
 from groundplan.governance import store as governance
 from groundplan.governance.policy.cedar import Ruleset, Slice, Source, Verdict, denied, entities
 from groundplan.identity.model import COMPANY, SCOPES
+from groundplan.identity.scim import resources as scim
 
 UNLISTED = "work"
 COMPANY_WIDE = frozenset({"people", "appoint", "handover", "erase"})
@@ -107,6 +109,8 @@ def authorized(request: Request, services: Using) -> None:
     if action in COMPANY_WIDE and any(of != COMPANY for of, _ in caller.duties):
         with services.transaction() as conn:
             authorize_company(conn, caller, action)
+    if not request.url.path.startswith(scim.PREFIX):  # directories ask what they like
+        refuse_unknown(request)
 
 
 def _path(request: Request) -> str:
