@@ -23,10 +23,11 @@ from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, contents, li
 
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
-from groundplan.gateway.batches import batch_check, batch_store, file_store
+from groundplan.gateway.batches import batch_check, batch_store
 from groundplan.gateway.batches.batch_runner import BatchRunner
 from groundplan.gateway.batches.batch_store import Claimed, Connection, Line
 from groundplan.gateway.database import connect
+from groundplan.gateway.files import file_store
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script
 

@@ -31,9 +31,9 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.economics.price import FREE
-from groundplan.gateway.batches import file_store, files_api
-from groundplan.gateway.batches.file_store import StoredFile
-from groundplan.gateway.batches.shelf import Shelf
+from groundplan.gateway.files import file_store, files_api
+from groundplan.gateway.files.blobs import Blobs
+from groundplan.gateway.files.file_store import StoredFile
 from groundplan.gateway.journal.shipper import Shipper
 from groundplan.identity import service
 from groundplan.ledger import batch_queries
@@ -686,48 +686,48 @@ async def test_results_that_rest_on_permissions_are_of_whom_they_were_made_for(s
 
 async def test_what_is_deleted_elsewhere_leaves_the_disk(database: Database, tmp_path: Path) -> None:
     """At another gateway on the same database, or by one that was killed before its own disk was cleared."""
-    shelf, now = Shelf(Home(tmp_path)), datetime.now(UTC)
-    shelf.ready()
+    blobs, now = Blobs(Home(tmp_path)), datetime.now(UTC)
+    blobs.ready()
     kept, gone, of_an_order = (new_id() for _ in range(3))
     async with await psycopg.AsyncConnection.connect(database.urls["gateway"], autocommit=True) as connection:
         for id in (kept, gone, of_an_order):
-            shelf.path(id).write_bytes(b"prompts")
+            blobs.path(id).write_bytes(b"prompts")
             if id != of_an_order:
                 file = StoredFile(id, "assistant", "user_data", "a.txt", 7, now)
                 await file_store.add(connection, file, None)
-        await files_api.sweep(connection, shelf)
-        assert set(shelf.kept()) == {kept, gone, of_an_order}
+        await files_api.sweep(connection, blobs)
+        assert set(blobs.kept()) == {kept, gone, of_an_order}
         assert await file_store.delete(connection, gone)
         brief = StoredFile(of_an_order, "assistant", "user_data", "a.txt", 7, now, now - timedelta(seconds=1))
-        await files_api.sweep(connection, shelf)
-        assert set(shelf.kept()) == {kept, of_an_order}
+        await files_api.sweep(connection, blobs)
+        assert set(blobs.kept()) == {kept, of_an_order}
         await file_store.add(connection, brief, None)
-        await files_api.sweep(connection, shelf)
-        assert shelf.kept() == [kept], "its time is over"
+        await files_api.sweep(connection, blobs)
+        assert blobs.kept() == [kept], "its time is over"
         named = await connection.execute("SELECT id FROM api_file WHERE filename <> ''")
         assert await named.fetchall() == [(kept,)], "a name may say of whom a file is"
         await connection.execute("UPDATE api_file SET deleted_at = now()")  # as where a person is erased
-        await files_api.sweep(connection, shelf)
+        await files_api.sweep(connection, blobs)
         named = await connection.execute("SELECT id FROM api_file WHERE filename <> ''")
-        assert not shelf.kept() and not await named.fetchall()
+        assert not blobs.kept() and not await named.fetchall()
 
 
 async def test_what_a_killed_gateway_wrote_down_and_never_entered_leaves_the_disk(
     database: Database, tmp_path: Path
 ) -> None:
     """Nobody can read it or delete it, and whoever erases a person does not find it."""
-    shelf, now = Shelf(Home(tmp_path)), datetime.now(UTC)
-    shelf.ready()
+    blobs, now = Blobs(Home(tmp_path)), datetime.now(UTC)
+    blobs.ready()
     entered, stray, sent_just_now = (new_id() for _ in range(3))
     output = uuid.uuid5(new_id(), "output")  # of a batch, which makes it again under the same id
     async with await psycopg.AsyncConnection.connect(database.urls["gateway"], autocommit=True) as connection:
         for id in (entered, stray, sent_just_now, output):
-            shelf.path(id).write_bytes(b"prompts")
+            blobs.path(id).write_bytes(b"prompts")
             if id != sent_just_now:
-                os.utime(shelf.path(id), (0, 0))
+                os.utime(blobs.path(id), (0, 0))
         await file_store.add(connection, StoredFile(entered, "assistant", "user_data", "a.txt", 7, now), None)
-        await files_api.sweep(connection, shelf)
-        assert set(shelf.kept()) == {entered, sent_just_now, output}
+        await files_api.sweep(connection, blobs)
+        assert set(blobs.kept()) == {entered, sent_just_now, output}
 
 
 async def test_an_order_that_is_sent_again_with_its_key_is_one_order(setup: Setup) -> None:

@@ -40,8 +40,8 @@ from groundplan.gateway.app import serve
 from groundplan.gateway.batches import order_store
 from groundplan.gateway.batches.orders import Orders
 from groundplan.gateway.batches.provider import Found
-from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.caching.idempotency import MEMORY_SECONDS
+from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.http.listeners import Sockets
 from groundplan.gateway.journal.records import read_segment
 from groundplan.gateway.upstream.dial import names_of
@@ -262,7 +262,7 @@ async def test_an_order_that_may_be_under_way_is_not_given_again_because_a_clock
 ) -> None:
     """It is PostgreSQL that wrote down when it was sent."""
     gateway = SimpleNamespace(clock=ManualClock(NOW))
-    orders = Orders(cast("Any", gateway), cast("Any", None), Shelf(Home(tmp_path)), "")
+    orders = Orders(cast("Any", gateway), cast("Any", None), Blobs(Home(tmp_path)), "")
     async with await psycopg.AsyncConnection.connect(database.superuser, autocommit=True) as conn:
         _, order = await ordered(conn)
         for age, state in (("59 seconds", "sending"), ("61 seconds", "new")):

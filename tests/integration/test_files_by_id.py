@@ -25,11 +25,11 @@ from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id, new_id_bytes
 from groundplan.core.money import PICO, format_usd
-from groundplan.gateway.batches import file_store
-from groundplan.gateway.batches.file_store import StoredFile
-from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.files_by_id import HELD_BYTES, MOST_BYTES, FilesById, kind_of
+from groundplan.gateway.files import file_store
+from groundplan.gateway.files.blobs import Blobs
+from groundplan.gateway.files.file_store import StoredFile
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy.snapshot import KeyEntry
@@ -62,7 +62,7 @@ def exchange(id: UUID) -> Exchange:
     return made
 
 
-async def stored(database: Database, shelf: Shelf, id: UUID, data: bytes) -> FilesById:
+async def stored(database: Database, blobs: Blobs, id: UUID, data: bytes) -> FilesById:
     """Whoever puts that file into calls."""
 
     async def pieces() -> AsyncGenerator[bytes, None]:
@@ -73,11 +73,11 @@ async def stored(database: Database, shelf: Shelf, id: UUID, data: bytes) -> Fil
         async with await AsyncConnection.connect(database.urls["gateway"], autocommit=True) as connection:
             yield connection
 
-    size = await shelf.keep(id, pieces())
+    size = await blobs.keep(id, pieces())
     async with connected() as connection:
         file = StoredFile(id, "assistant", "user_data", "a.pdf", size, datetime.now(UTC))
         await file_store.add(connection, file, None)
-    return FilesById(connected, shelf)
+    return FilesById(connected, blobs)
 
 
 async def test_a_file_of_which_the_disk_left_a_part_goes_into_no_call_and_doctor_names_it(
@@ -85,7 +85,7 @@ async def test_a_file_of_which_the_disk_left_a_part_goes_into_no_call_and_doctor
 ) -> None:
     home, id = Home(tmp_path), new_id()
     home.create()
-    files = await stored(database, Shelf(home), id, b"%PDF-1.4\n")
+    files = await stored(database, Blobs(home), id, b"%PDF-1.4\n")
     asked, settings = exchange(id), database.settings(tmp_path)
     assert [check.state for check in _files(home, settings)] == ["ok"]
     (home.root / "files" / str(id)).write_bytes(b"%PDF")
@@ -99,7 +99,7 @@ async def test_a_file_of_which_the_disk_left_a_part_goes_into_no_call_and_doctor
 async def test_a_second_answer_beside_the_shown_one_gets_the_files_too(database: Database, tmp_path: Path) -> None:
     takes, id = {"accepts": ["file"], "context_tokens": 100}, new_id()
     async with trying(tmp_path, tried(), more={"one": takes, "two": takes}) as (rig, pairs):
-        rig.gateway.files = await stored(database, Shelf(Home(tmp_path)), id, b"%PDF-1.4\n")
+        rig.gateway.files = await stored(database, Blobs(Home(tmp_path)), id, b"%PDF-1.4\n")
         part = {"type": "file", "file": {"file_id": f"file-{id.hex}"}}
         reply = await rig.chat(messages=[{"role": "user", "content": [{"type": "text", "text": "What?"}, part]}])
         assert reply.status == 200, reply.body
@@ -132,7 +132,7 @@ async def test_an_estimate_looks_at_the_files_that_are_named(database: Database,
         return reply
 
     async with call_rig(tmp_path, ["one"], more={"one": takes}) as rig:
-        rig.gateway.files = await stored(database, Shelf(Home(tmp_path)), id, b"%PDF-1.4\n")
+        rig.gateway.files = await stored(database, Blobs(Home(tmp_path)), id, b"%PDF-1.4\n")
         estimate, unknown = await told(rig, asked(rig, id)), await told(rig, asked(rig, new_id()))
         assert (unknown.status, unknown.code) == (404, "file_not_found")
         assert rig.gateway.files.held == 0 and rig.models["one"].counted == 0
@@ -146,7 +146,7 @@ async def test_a_worker_holds_so_much_of_files_at_a_time(database: Database, tmp
     home = Home(tmp_path)
     home.create()
     id = new_id()
-    files = await stored(database, Shelf(home), id, b"%PDF-".ljust(MOST_BYTES))
+    files = await stored(database, Blobs(home), id, b"%PDF-".ljust(MOST_BYTES))
     fit = HELD_BYTES // (MOST_BYTES // 3 * 4)
     running = [exchange(id) for _ in range(fit)]
     for each in running:
@@ -181,7 +181,7 @@ async def test_files_leave_the_disk_room_for_the_journal(tmp_path: Path) -> None
             yield bytes(1 << 20)
 
     with pytest.raises(Unavailable) as caught:
-        await Shelf(home, free - (40 << 20)).keep(new_id(), endless(), 1 << 30)
+        await Blobs(home, free - (40 << 20)).keep(new_id(), endless(), 1 << 30)
     assert caught.value.code == "files_unavailable"
     assert list((home.root / "files").iterdir()) == [], "nothing is left of it"
 

@@ -20,8 +20,8 @@ from tests.unit.interrupted import seen as holds
 
 from groundplan.core.home import Home
 from groundplan.gateway.batches.batches_api import BatchesApi
-from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.call.pipeline import Pipeline, streams
+from groundplan.gateway.files.blobs import Blobs
 from groundplan.testing.database import Database
 
 FORM = (
@@ -62,7 +62,7 @@ async def sent(rig: Rig, asked: bytes, connected: Callable[[Any], None] = lambda
 async def ordering(database: Database, folder: Path) -> AsyncIterator[tuple[Rig, Path]]:
     """A worker that takes orders and makes none of them, and the folder of its files."""
     async with call_rig(folder, ["one"]) as rig:
-        live, shelf = rig.gateway.live, Shelf(Home(folder))
+        live, blobs = rig.gateway.live, Blobs(Home(folder))
         assert isinstance(live, Fixed)
         with psycopg.connect(database.superuser, autocommit=True) as connection:
             for digest, key in live.policy.keys.items():
@@ -70,10 +70,10 @@ async def ordering(database: Database, folder: Path) -> AsyncIterator[tuple[Rig,
                     "INSERT INTO api_key (id, hash, prefix, workload, created_by) VALUES (%s, %s, 'gp', %s, 'x')",
                     (key.id, digest, key.workload),
                 )
-        batches = BatchesApi(rig.gateway, database.urls["gateway"], shelf)
+        batches = BatchesApi(rig.gateway, database.urls["gateway"], blobs)
         rig.server.handler, rig.server.streams = Pipeline(rig.gateway, batches=batches).handle, streams
         try:
-            yield rig, shelf.files
+            yield rig, blobs.files
         finally:
             asyncio.get_running_loop().set_task_factory(None)
             await batches.close()

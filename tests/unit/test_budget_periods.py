@@ -24,10 +24,10 @@ from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.batches import batch_runner, batch_store
 from groundplan.gateway.batches.batch_check import Checked
 from groundplan.gateway.batches.batch_runner import BatchRunner
-from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.call.attempts.reserve import reserve
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.journal.recovery import fold
@@ -170,7 +170,7 @@ async def test_a_batch_that_waits_over_midnight_is_of_the_new_day(
     async with daily(tmp_path) as rig:
         clock = rig.gateway.clock
         assert isinstance(clock, ManualClock)
-        runner = BatchRunner(rig.gateway, cast(Any, None), cast(Any, None), "", Shelf(Home(tmp_path)))
+        runner = BatchRunner(rig.gateway, cast(Any, None), cast(Any, None), "", Blobs(Home(tmp_path)))
         monkeypatch.setattr(batch_store, "hold", hold)
         monkeypatch.setattr(batch_store, "recall", recall)
         monkeypatch.setattr(runner, "_connect", nothing)

@@ -16,7 +16,7 @@ import pytest
 from openai.types import FilePurpose
 
 from groundplan.gateway.batches.batches_api import ENDPOINTS
-from groundplan.gateway.batches.files_api import PURPOSES
+from groundplan.gateway.files.files_api import PURPOSES
 from groundplan.gateway.surfaces import body, completions, images
 from groundplan.gateway.surfaces.chat import surface as chat
 from groundplan.gateway.surfaces.messages import surface as messages

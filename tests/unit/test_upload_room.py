@@ -10,12 +10,12 @@ from tests.integration.gateway_stack import parse
 from tests.unit.call_rig import Rig, call_rig, until
 
 from groundplan.core.home import Home
-from groundplan.gateway.batches import files_room
 from groundplan.gateway.batches.batches_api import BatchesApi
-from groundplan.gateway.batches.files_room import Room
-from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.call import pipeline
 from groundplan.gateway.call.pipeline import Pipeline
+from groundplan.gateway.files import quota
+from groundplan.gateway.files.blobs import Blobs
+from groundplan.gateway.files.quota import Quota
 from groundplan.gateway.http.body_stream import HELD, HIGH
 
 FILE = (
@@ -29,15 +29,15 @@ ORDER = b'{"requests": [{"custom_id": "a", "params": {"text": "'
 def _room(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the disk there is enough."""
 
-    async def room(*_: object) -> Room:
-        return Room(most=1 << 40, stored=0)
+    async def room(*_: object) -> Quota:
+        return Quota(most=1 << 40, stored=0)
 
-    monkeypatch.setattr(files_room, "room", room)
+    monkeypatch.setattr(quota, "room", room)
 
 
 def serve_files(rig: Rig, folder: Path) -> None:
     """Files and batches, too, without a database."""
-    batches = BatchesApi(rig.gateway, "postgresql://127.0.0.1:1/none", Shelf(Home(folder), free=0))
+    batches = BatchesApi(rig.gateway, "postgresql://127.0.0.1:1/none", Blobs(Home(folder), free=0))
     rig.server.handler, rig.server.streams = Pipeline(rig.gateway, batches=batches).handle, pipeline.streams
 
 

@@ -35,7 +35,7 @@ WRITERS = {
     "core/home.py": WHOLE,
     "economics/routing/versions/registry.py": WHOLE,
     "gateway/batches/order_journal.py": WHOLE,
-    "gateway/batches/shelf.py": WHOLE,
+    "gateway/files/blobs.py": WHOLE,
     "gateway/caching/idempotency.py": GROWS,
     "gateway/journal/segments.py": WHOLE,
     "gateway/journal/shipper.py": MARK,

@@ -37,7 +37,6 @@ from groundplan.gateway import memory, preload
 from groundplan.gateway.background.runner import BackgroundRunner
 from groundplan.gateway.batches.batch_runner import BatchRunner
 from groundplan.gateway.batches.batches_api import BatchesApi
-from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.budgets.windows import Windows
@@ -58,6 +57,7 @@ from groundplan.gateway.call.signals import Signals
 from groundplan.gateway.experiments.pairs import Pairs
 from groundplan.gateway.experiments.replays import replayed
 from groundplan.gateway.experiments.shadow import Shadows
+from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.guard.counts import Counts
 from groundplan.gateway.guard.kills import cut
 from groundplan.gateway.guard.reviews import Reviews
@@ -349,14 +349,14 @@ def _request_path(
     parts: Parts, gateway: Gateway, home: Home, url: str, leases: LeaseClient
 ) -> tuple[Pipeline, BatchRunner, BackgroundRunner]:
     """What answers requests, and what makes the calls that nobody waits for."""
-    shelf = Shelf(home)
+    blobs = Blobs(home)
     gateway.responses = parts.keep(SealedResponses(home, url))
     gateway.completions = parts.keep(SealedCompletions(home, url))
-    batches, facts = parts.keep(BatchesApi(gateway, url, shelf)), parts.keep(FactsApi(gateway, url))
+    batches, facts = parts.keep(BatchesApi(gateway, url, blobs)), parts.keep(FactsApi(gateway, url))
     facts.replay = replayed
     pipeline = Pipeline(gateway, facts, batches, parts.keep(McpApi(gateway, home, facts.search)))
     gateway.unattended = background = BackgroundRunner(gateway, home, url)
-    return pipeline, BatchRunner(gateway, leases, pipeline, url, shelf), background
+    return pipeline, BatchRunner(gateway, leases, pipeline, url, blobs), background
 
 
 def _server(gateway: Gateway, pipeline: Pipeline) -> Server:

@@ -1,7 +1,7 @@
 """The events of a response in the background as it is made, by their numbers, and what it came to.
 
 The first two are told at once when it is asked for, and are the same whoever asks; those behind them come from the
-call. Pure: what is kept of them, and where, is the shelf's.
+call. Pure: what is kept of them, and where, is `sealed_store`'s.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def _event(kind: str, number: int, response: dict[str, Any]) -> bytes:
 
 
 async def events(
-    shelf: SealedStore,
+    store: SealedStore,
     responses: SealedResponses | None,
     runs: Mapping[str, Run],
     found: Found,
@@ -57,15 +57,15 @@ async def events(
             yield _event(kind, number, found.asked.response)
     after = max(after, FIRST - 1)
     seen = after
-    async for each in _made(shelf, runs, id, after):
+    async for each in _made(store, runs, id, after):
         seen, told = each
         yield told
-    last = await _last(shelf, responses, id, key, seen)
+    last = await _last(store, responses, id, key, seen)
     if last:
         yield last
 
 
-async def _made(shelf: SealedStore, runs: Mapping[str, Run], id: str, after: int) -> AsyncIterator[tuple[int, bytes]]:
+async def _made(store: SealedStore, runs: Mapping[str, Run], id: str, after: int) -> AsyncIterator[tuple[int, bytes]]:
     """What comes of it behind the number `after`, up to which it is then, until it is over."""
     loop = asyncio.get_running_loop()
     heard, told, is_open = loop.time(), -_TELL_S, True
@@ -80,7 +80,7 @@ async def _made(shelf: SealedStore, runs: Mapping[str, Run], id: str, after: int
         else:
             tells = now - told >= _TELL_S
             told = now if tells else told
-            is_open, new = await _kept(shelf, id, after, tells=tells)
+            is_open, new = await _kept(store, id, after, tells=tells)
         if new:
             after, heard = new[-1][0], now
             yield after, b"".join(event for _, event in new)
@@ -93,11 +93,11 @@ async def _made(shelf: SealedStore, runs: Mapping[str, Run], id: str, after: int
             await _wait(changed)
 
 
-async def _kept(shelf: SealedStore, id: str, after: int, *, tells: bool) -> tuple[bool, Sequence[tuple[int, bytes]]]:
+async def _kept(store: SealedStore, id: str, after: int, *, tells: bool) -> tuple[bool, Sequence[tuple[int, bytes]]]:
     """Whether it is open, and what is kept of it behind `after`; while PostgreSQL is away nothing more. `tells` whoever
     makes it that it is followed elsewhere."""
     try:
-        return await shelf.after(id, after, tells=tells)
+        return await store.after(id, after, tells=tells)
     except Unavailable:
         return True, ()
 
@@ -108,19 +108,19 @@ async def _wait(changed: asyncio.Event) -> None:
             await changed.wait()
 
 
-async def _last(shelf: SealedStore, responses: SealedResponses | None, id: str, key: KeyEntry, after: int) -> bytes:
+async def _last(store: SealedStore, responses: SealedResponses | None, id: str, key: KeyEntry, after: int) -> bytes:
     """The event that tells what it came to, once PostgreSQL is there; empty where it was told before, or is not there
     any more."""
     while True:
         try:
-            return await _last_now(shelf, responses, id, key, after)
+            return await _last_now(store, responses, id, key, after)
         except Unavailable:
             await asyncio.sleep(_LOOK_S)
 
 
-async def _last_now(shelf: SealedStore, responses: SealedResponses | None, id: str, key: KeyEntry, after: int) -> bytes:
+async def _last_now(store: SealedStore, responses: SealedResponses | None, id: str, key: KeyEntry, after: int) -> bytes:
     """Raises `Unavailable`."""
-    found = await shelf.find(id, key)
+    found = await store.find(id, key)
     if found is None:
         return b""
     ended = FIRST - 1 if found.row.ended is None else found.row.ended

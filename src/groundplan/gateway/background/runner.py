@@ -140,7 +140,7 @@ class BackgroundRunner:
     def __init__(self, gateway: Gateway, home: Home, url: str) -> None:
         self._gateway = gateway
         self._url = url
-        self._shelf = SealedStore(home, url, gateway.epoch)
+        self._responses = SealedStore(home, url, gateway.epoch)
         self._keys = KeysById()
         self._runs: dict[str, Run] = {}
         self._begun: set[str] = set()
@@ -203,7 +203,7 @@ class BackgroundRunner:
     async def _add(self, row: Row, asked: Asked) -> bool:
         """Whether there is room for it, and it is written down; it is begun then, if that can be here."""
         begins = self._room() > 0
-        if not await self._shelf.add(row, asked, begins=begins):
+        if not await self._responses.add(row, asked, begins=begins):
             return False
         if begins:
             self._begin(row, asked)
@@ -211,28 +211,28 @@ class BackgroundRunner:
 
     async def found(self, id: str, key: KeyEntry) -> Kept | None:
         """One of this key's that has not come to a stored response, as it is now. Raises `Unavailable`."""
-        found = await self._shelf.find(id, key)
+        found = await self._responses.find(id, key)
         return None if found is None else Kept(found.response(), found.asked.input, [])
 
     async def events(self, id: str, key: KeyEntry, after: int) -> tuple[AsyncIterator[bytes], bytes] | None:
         """Its stream behind the number `after`, and header lines of that; None where there is none of this key's.
         Raises `Unavailable`."""
-        found = await self._shelf.find(id, key)
+        found = await self._responses.find(id, key)
         return None if found is None else (self._follow(found, key, after), EVENT_STREAM)
 
     def _follow(self, found: Found, key: KeyEntry, after: int) -> AsyncIterator[bytes]:
-        return follow.events(self._shelf, self._gateway.responses, self._runs, found, key, after)
+        return follow.events(self._responses, self._gateway.responses, self._runs, found, key, after)
 
     async def cancel(self, id: str, key: KeyEntry) -> bool:
         """Whether there was one of this key's that could be, and was cancelled. Raises `Unavailable`."""
-        if not await self._gateway.to_its_end(self._shelf.cancel(id, key)):
+        if not await self._gateway.to_its_end(self._responses.cancel(id, key)):
             return False
         self._end(id)
         return True
 
     async def delete(self, id: str, key: KeyEntry) -> bool:
         """Whether there was one of this key's. Raises `Unavailable`."""
-        if not await self._gateway.to_its_end(self._shelf.delete(id, key)):
+        if not await self._gateway.to_its_end(self._responses.delete(id, key)):
             return False
         self._end(id)
         return True
@@ -277,15 +277,15 @@ class BackgroundRunner:
     async def _look(self) -> bool:
         """Begin what waits, end what is over; whether others wait."""
         known, ended, again = list(self._runs), frozenset(self._ended), frozenset(self._again)
-        new, over, waiting = await self._shelf.look(self._room(), known, LOOK_S)
+        new, over, waiting = await self._responses.look(self._room(), known, LOOK_S)
         for id in over:
             self._end(id)
         self._begun -= again
         for row in new:
             if row.id in ended:  # it did not come to where it is written down
-                await self._shelf.end(row, FIRST, None, "", INTERRUPTED)
+                await self._responses.end(row, FIRST, None, "", INTERRUPTED)
             elif row.id not in self._begun and not self._stopping:
-                self._begin(row, await self._shelf.asked(row))
+                self._begin(row, await self._responses.asked(row))
         self._begun -= ended
         self._ended -= ended
         self._again -= again
@@ -341,7 +341,7 @@ class BackgroundRunner:
         events = made.taken.events
         if events:
             made.on_its_way = made.on_its_way or len(events)
-            await self._shelf.keep_events(made.row, events[: made.on_its_way])
+            await self._responses.keep_events(made.row, events[: made.on_its_way])
             del events[: made.on_its_way]
             made.on_its_way = 0
 
@@ -355,9 +355,9 @@ class BackgroundRunner:
                 if waits is None:
                     while taken.events:
                         await self._keep_events(made)
-                    await self._shelf.end(made.row, taken.last, kept, place, failed)
+                    await self._responses.end(made.row, taken.last, kept, place, failed)
                 else:
-                    await self._shelf.wait(made.row, waits.told, waits.seconds)
+                    await self._responses.wait(made.row, waits.told, waits.seconds)
                     made.waits = True
             except Unavailable as error:
                 self._note(error)
@@ -407,7 +407,7 @@ class BackgroundRunner:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._shelf.close()
+        await self._responses.close()
 
 
 def _check(exchange: Exchange) -> None:

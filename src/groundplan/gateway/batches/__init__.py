@@ -1,1 +1,1 @@
-"""Files and batches: ordered, checked, made line by line, and kept."""
+"""Batches: ordered, checked, made line by line or by a provider, and kept. Their files are in `gateway.files`."""

@@ -18,10 +18,10 @@ from groundplan.core.money import distinct_usd, short_usd
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.batches.batch_lines import LINE_BYTES, LineBody, most_lines, read_line
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, Line
-from groundplan.gateway.batches.shelf import DAMAGED, Shelf
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.files.blobs import DAMAGED, Blobs
 from groundplan.gateway.surfaces.images import IMAGES
 
 MOST_ERRORS = 50
@@ -70,12 +70,12 @@ class Checked:
         self.total, self.orders = 0, []
 
 
-async def check(gateway: Gateway, calls: BatchCalls, shelf: Shelf, batch: Batch, size: int | None = None) -> Checked:
+async def check(gateway: Gateway, calls: BatchCalls, blobs: Blobs, batch: Batch, size: int | None = None) -> Checked:
     """Read all of the input, which was written with `size` bytes. Raises `Unavailable` where that cannot be done
     now."""
     checked = Checked()
     try:
-        return await _checked(gateway, calls, shelf, (batch, size), checked)
+        return await _checked(gateway, calls, blobs, (batch, size), checked)
     except Unavailable as error:
         if error.code != DAMAGED:
             raise
@@ -84,12 +84,12 @@ async def check(gateway: Gateway, calls: BatchCalls, shelf: Shelf, batch: Batch,
 
 
 async def _checked(
-    gateway: Gateway, calls: BatchCalls, shelf: Shelf, asked: tuple[Batch, int | None], checked: Checked
+    gateway: Gateway, calls: BatchCalls, blobs: Blobs, asked: tuple[Batch, int | None], checked: Checked
 ) -> Checked:
     batch, size = asked
     names, turn = set[str](), 0
     number, most = 0, most_lines(batch.endpoint)
-    async for place, data in _lines(shelf, batch, size):
+    async for place, data in _lines(blobs, batch, size):
         if not data.strip():
             continue
         number += 1
@@ -172,10 +172,10 @@ def _order(calls: BatchCalls, checked: Checked, exchange: Exchange, length: int)
     return order
 
 
-async def _lines(shelf: Shelf, batch: Batch, size: int | None) -> AsyncIterator[tuple[int, bytes]]:
+async def _lines(blobs: Blobs, batch: Batch, size: int | None) -> AsyncIterator[tuple[int, bytes]]:
     """(place, bytes) of each line."""
     rest, place = b"", 0
-    async for chunk in shelf.read(batch.input_file, size):
+    async for chunk in blobs.read(batch.input_file, size):
         *whole, rest = (rest + chunk).split(b"\n")
         for line in whole:
             yield place, line

@@ -22,21 +22,11 @@ from psycopg import AsyncConnection
 
 from groundplan.core.database import first_line
 from groundplan.core.errors import GroundplanError
-from groundplan.gateway.batches import (
-    batch_check,
-    batch_lines,
-    batch_store,
-    file_store,
-    files_api,
-    order_key_store,
-    order_store,
-)
+from groundplan.gateway.batches import batch_check, batch_lines, batch_store, order_store
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, Claimed, Connection
-from groundplan.gateway.batches.file_store import StoredFile
 from groundplan.gateway.batches.order_results import CANCELLED, EXPIRED, WHY
 from groundplan.gateway.batches.orders import Orders
-from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.budgets.grant_connection import LOST
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.call import admit
@@ -44,6 +34,9 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.pipeline import Pipeline
 from groundplan.gateway.database import BRIEFLY, connect
+from groundplan.gateway.files import creation_key_store, file_store, files_api
+from groundplan.gateway.files.blobs import Blobs
+from groundplan.gateway.files.file_store import StoredFile
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.http.surrogates import readable
@@ -76,14 +69,14 @@ class _Made:
 class BatchRunner:
     """See the module. `run` it beside the worker; `stop` claims no more, `close` ends it."""
 
-    def __init__(self, gateway: Gateway, leases: LeaseClient, pipeline: Pipeline, url: str, shelf: Shelf) -> None:
+    def __init__(self, gateway: Gateway, leases: LeaseClient, pipeline: Pipeline, url: str, blobs: Blobs) -> None:
         self._gateway = gateway
         self._leases = leases
         self._pipeline = pipeline
         self._url = url
-        self._shelf = shelf
+        self._blobs = blobs
         self._calls = BatchCalls(gateway)
-        self._orders = Orders(gateway, self._calls, shelf, url)
+        self._orders = Orders(gateway, self._calls, blobs, url)
         self._made: dict[UUID, _Made] = {}
         self._begun: set[UUID] = set()
         """Calls that this worker has begun, as far as a read may still show their line as running."""
@@ -106,7 +99,7 @@ class BatchRunner:
             try:
                 if not self._marked and self._gateway.ready:
                     await self._mark_again()
-                for id in self._shelf.marked():
+                for id in self._blobs.marked():
                     if self._gateway.ready and not self._stopping:
                         await self._look_alone(id)
                 if self._gateway.ready and self._gateway.loop.time() - self._swept > SWEEP_S:
@@ -123,16 +116,16 @@ class BatchRunner:
 
     async def _mark_again(self) -> None:
         """Once after a start: a mark may be lost, as by a restore, and somebody has to end what is over."""
-        if self._shelf.files.exists():
+        if self._blobs.files.exists():
             for id, file, late in await batch_store.unfinished(await self._connect()):
-                if late or self._shelf.path(file).exists():
-                    self._shelf.mark(id)
+                if late or self._blobs.path(file).exists():
+                    self._blobs.mark(id)
         self._marked = True
 
     async def _sweep(self) -> None:
-        if self._shelf.files.exists():
-            await files_api.sweep(await self._connect(), self._shelf)
-            await order_key_store.forget(await self._connect())
+        if self._blobs.files.exists():
+            await files_api.sweep(await self._connect(), self._blobs)
+            await creation_key_store.forget(await self._connect())
             await self._orders.sweep(await self._connect())
 
     @property
@@ -191,11 +184,11 @@ class BatchRunner:
         connection = await self._connect()
         batch = await batch_store.find(connection, id)
         if batch is None:
-            if self._shelf.marked_long_ago(id):
-                self._shelf.unmark(id)
+            if self._blobs.marked_long_ago(id):
+                self._blobs.unmark(id)
             return
         if batch.status in batch_store.ENDED:
-            self._shelf.unmark(id)
+            self._blobs.unmark(id)
             self._calls.ending.pop(id, None)
             return
         # what is given up stays so: no clock alone that is fast for a moment says it
@@ -227,7 +220,7 @@ class BatchRunner:
             if now is None or not _unchecked(now, late=late):
                 return
             size = await file_store.size_of(connection, batch.input_file)
-            checked = await batch_check.check(self._gateway, self._calls, self._shelf, batch, size)
+            checked = await batch_check.check(self._gateway, self._calls, self._blobs, batch, size)
             now = await batch_store.find(connection, batch.id)
             if now is not None and _unchecked(now, late=late):
                 async with connection.transaction():
@@ -334,7 +327,7 @@ class BatchRunner:
         gateway = self._gateway
 
         async def body() -> bytes:
-            data = await self._shelf.part(batch.input_file, line.place, line.length)
+            data = await self._blobs.part(batch.input_file, line.place, line.length)
             return bytes(batch_lines.read_line(data, batch.endpoint).body)
 
         gateway.running += 1
@@ -379,15 +372,15 @@ class BatchRunner:
             if locked.status == "validating":
                 status = "expired"
             await batch_store.end(connection, batch.id, status, output, failures)
-        self._shelf.unmark(batch.id)
+        self._blobs.unmark(batch.id)
         self._calls.ending.pop(batch.id, None)
 
     async def _file(self, connection: Connection, batch: Batch, *, ok: bool) -> UUID | None:
         """The file of the lines that went well, or of the others; None where there are none."""
         id = uuid5(batch.id, "output" if ok else "errors")
-        size = await self._shelf.keep(id, _results(connection, batch.id, ok), most=1 << 40)
+        size = await self._blobs.keep(id, _results(connection, batch.id, ok), most=1 << 40)
         if not size:
-            self._shelf.path(id).unlink(missing_ok=True)
+            self._blobs.path(id).unlink(missing_ok=True)
             return None
         name = f"batch_{batch.id.hex}_{'output' if ok else 'error'}.jsonl"
         purpose = file_store.MESSAGES if batch.endpoint == MESSAGES_ENDPOINT else "batch_output"

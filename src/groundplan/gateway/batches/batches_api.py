@@ -19,25 +19,9 @@ import psycopg
 
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
-from groundplan.gateway.batches import (
-    batch_store,
-    file_store,
-    files_api,
-    files_room,
-    message_files,
-    messages_api,
-    order_key_store,
-    order_store,
-    uploads_api,
-)
+from groundplan.gateway.batches import batch_store, messages_api, order_store
 from groundplan.gateway.batches.batch_store import Batch, Connection
-from groundplan.gateway.batches.file_ids import batch_id
-from groundplan.gateway.batches.file_store import StoredFile
-from groundplan.gateway.batches.files_api import Caller
-from groundplan.gateway.batches.made_once import AGAIN, MadeOnce, gone
 from groundplan.gateway.batches.messages_api import MessageBatchesApi
-from groundplan.gateway.batches.shelf import Shelf
-from groundplan.gateway.batches.uploads_api import UploadsApi
 from groundplan.gateway.call.admit import MAX_COST
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.estimate import HEADER, refuse_unheeded
@@ -45,6 +29,13 @@ from groundplan.gateway.call.facts_api import admitted
 from groundplan.gateway.call.feature import said_of
 from groundplan.gateway.call.files_by_id import FilesById
 from groundplan.gateway.database import Pool
+from groundplan.gateway.files import creation_key_store, file_store, files_api, message_files, quota, uploads_api
+from groundplan.gateway.files.blobs import Blobs
+from groundplan.gateway.files.file_ids import batch_id
+from groundplan.gateway.files.file_store import StoredFile
+from groundplan.gateway.files.files_api import Caller
+from groundplan.gateway.files.idempotent_creation import AGAIN, IdempotentCreation, gone
+from groundplan.gateway.files.uploads_api import UploadsApi
 from groundplan.gateway.http import errors
 from groundplan.gateway.http.body_stream import HIGH
 from groundplan.gateway.http.methods import WrongMethod
@@ -87,13 +78,13 @@ class NewBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class BatchesApi:
     """See the module. It connects to PostgreSQL at the first request."""
 
-    def __init__(self, gateway: Gateway, url: str, shelf: Shelf) -> None:
+    def __init__(self, gateway: Gateway, url: str, blobs: Blobs) -> None:
         self._gateway = gateway
-        self._shelf = shelf
+        self._blobs = blobs
         self._pool = Pool(url, "batches")
-        gateway.files = FilesById(self._pool.connection, shelf)
-        self._messages = MessageBatchesApi(gateway, shelf, self._pool.connection)
-        self._uploads = UploadsApi(gateway, shelf, self._pool.connection)
+        gateway.files = FilesById(self._pool.connection, blobs)
+        self._messages = MessageBatchesApi(gateway, blobs, self._pool.connection)
+        self._uploads = UploadsApi(gateway, blobs, self._pool.connection)
 
     def serves(self, path: bytes) -> bool:
         return path in _PATHS or path.startswith(_BELOW)
@@ -166,33 +157,33 @@ class BatchesApi:
         async with self._pool.connection() as connection:
             file = await files_api.found(connection, caller, parts[0])
             if method == b"DELETE":
-                await files_api.delete(connection, self._shelf, file)
+                await files_api.delete(connection, self._blobs, file)
                 response.send(200, msgspec.json.encode(words.deleted_json(file)))
                 return
         if content:
-            await files_api.download(self._shelf, file, response)
+            await files_api.download(self._blobs, file, response)
         else:
             response.send(200, msgspec.json.encode(words.file_json(file)))
 
     async def _upload(self, request: Request, response: Response, key: KeyEntry, person: str) -> None:
         response.holds(request, HIGH)  # nothing of it is kept in memory
         words, usual = (message_files, message_files.PURPOSE) if _anthropic(request) else (files_api, "")
-        once = MadeOnce(request, FILES, key, person)
-        room = await files_room.room(self._gateway, self._pool.connection, self._shelf, key.workload, once)
-        upload = files_api.Upload(self._shelf, once, room)
+        once = IdempotentCreation(request, FILES, key, person)
+        room = await quota.quota_of(self._gateway, self._pool.connection, self._blobs, key.workload, once)
+        upload = files_api.Upload(self._blobs, once, room)
         file = await upload.keep(request, key.workload, self._gateway.clock.now(), usual)
         file, again = await self._gateway.to_its_end(self._entered(file, UUID(key.id), once, room))
         response.send(200, msgspec.json.encode(words.file_json(file)), AGAIN if again else b"")
 
     async def _entered(
-        self, sent: StoredFile, key: UUID, once: MadeOnce, room: files_room.Room
+        self, sent: StoredFile, key: UUID, once: IdempotentCreation, room: quota.Quota
     ) -> tuple[StoredFile, bool]:
         """The file that is kept, and whether that was sent before. What was written down of another one, or of one for
         which there is no room, is deleted; not where a commit failed, which may have been one all the same."""
         kept, committing = sent, False
         try:
             async with self._pool.connection() as connection, connection.transaction():
-                id = await order_key_store.take(connection, once.key, sent.id)
+                id = await creation_key_store.take(connection, once.key, sent.id)
                 if id == sent.id:
                     await room.enter(connection, sent)
                     await file_store.add(connection, sent, key)
@@ -203,7 +194,7 @@ class BatchesApi:
                     raise gone()
         finally:
             if not committing:
-                self._shelf.path(sent.id).unlink(missing_ok=True)
+                self._blobs.path(sent.id).unlink(missing_ok=True)
         return kept, kept is not sent
 
     # batches ---------------------------------------------------------------------------------------------------------
@@ -230,7 +221,7 @@ class BatchesApi:
 
     async def _create(self, request: Request, response: Response, key: KeyEntry, person: str) -> None:
         refuse_unheeded(request.headers, "batches", HEADER, MAX_COST)
-        once = MadeOnce(request, BATCHES, key, person)
+        once = IdempotentCreation(request, BATCHES, key, person)
         once.take(request.body)
         asked = msgspec.json.decode(request.body, type=NewBatch)
         now = self._gateway.clock.now()
@@ -243,19 +234,19 @@ class BatchesApi:
         if asked.output_expires_after is not None:
             files_api.check_seconds("output_expires_after", str(asked.output_expires_after.seconds))
         async with self._pool.connection() as connection:
-            made = None if once.key is None else await order_key_store.made(connection, once.key)
+            made = None if once.key is None else await creation_key_store.made(connection, once.key)
             again = made is not None
             if made is None:
                 batch = await self._new(connection, key, person, asked, (now, ends))
                 batch = replace(batch, said=said_of(request.headers))
                 async with connection.transaction():
-                    made = await order_key_store.take(connection, once.key, batch.id)
+                    made = await creation_key_store.take(connection, once.key, batch.id)
                     if not (again := made != batch.id):
                         if not await file_store.hold(connection, batch.input_file):
                             raise files_api.absent()
                         await batch_store.add(connection, batch)
                 if again:
-                    self._shelf.unmark(batch.id)
+                    self._blobs.unmark(batch.id)
             found = await _found(connection, made, key)
             if found is None:
                 raise gone()
@@ -267,14 +258,14 @@ class BatchesApi:
     ) -> Batch:
         """What is ordered, with a mark in HOME for whoever makes it. Raises `Invalid`, `NotFound`."""
         file = await files_api.found(connection, Caller(key.workload), asked.input_file_id)
-        if file.purpose != "batch" or not self._shelf.path(file.id).exists():
+        if file.purpose != "batch" or not self._blobs.path(file.id).exists():
             raise Invalid(
                 "this file is no input for a batch here",
                 code="input_file_unusable",
                 hint="Upload one with purpose=batch at this gateway.",
             )
         batch = _new(new_id(), key, person, asked, file.id, *time)
-        await asyncio.to_thread(self._shelf.mark, batch.id)
+        await asyncio.to_thread(self._blobs.mark, batch.id)
         return batch
 
     async def _list(self, target: bytes, key: KeyEntry) -> bytes:

@@ -16,17 +16,18 @@ import msgspec
 
 from groundplan.core.errors import Conflict, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
-from groundplan.gateway.batches import batch_store, file_store, files_api, files_room, message_shapes, order_key_store
+from groundplan.gateway.batches import batch_store, message_shapes
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, Connection
-from groundplan.gateway.batches.file_store import StoredFile
-from groundplan.gateway.batches.files_room import Connected, Room
-from groundplan.gateway.batches.made_once import AGAIN, MadeOnce, gone
 from groundplan.gateway.batches.message_requests import Requests
-from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.call.admit import MAX_COST
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.estimate import HEADER, refuse_unheeded
 from groundplan.gateway.call.feature import said_of
+from groundplan.gateway.files import creation_key_store, file_store, files_api, quota
+from groundplan.gateway.files.blobs import Blobs
+from groundplan.gateway.files.file_store import StoredFile
+from groundplan.gateway.files.idempotent_creation import AGAIN, IdempotentCreation, gone
+from groundplan.gateway.files.quota import Connected, Quota
 from groundplan.gateway.http.body_stream import HIGH
 from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.refusals import FULL
@@ -45,9 +46,9 @@ _encode = msgspec.json.Encoder().encode
 class MessageBatchesApi:
     """See the module."""
 
-    def __init__(self, gateway: Gateway, shelf: Shelf, connected: Connected) -> None:
+    def __init__(self, gateway: Gateway, blobs: Blobs, connected: Connected) -> None:
         self._gateway = gateway
-        self._shelf = shelf
+        self._blobs = blobs
         self._connected = connected
 
     async def answer(self, path: bytes, request: Request, response: Response, key: KeyEntry, person: str) -> None:
@@ -84,11 +85,11 @@ class MessageBatchesApi:
         refuse_unheeded(request.headers, "batches", HEADER, MAX_COST)
         header_lines_of(request.headers)
         told = {name.decode(): request.headers[name].decode() for name in _HEADERS if name in request.headers}
-        requests, input_file, once = Requests(), new_id(), MadeOnce(request, PATH, key, person)
+        requests, input_file, once = Requests(), new_id(), IdempotentCreation(request, PATH, key, person)
         once.take(_encode(told))
-        room = await files_room.room(self._gateway, self._connected, self._shelf, key.workload, once)
+        room = await quota.quota_of(self._gateway, self._connected, self._blobs, key.workload, once)
         room.expect(request)
-        size = await self._shelf.keep(input_file, _lines(request, response, requests, (once, room)))
+        size = await self._blobs.keep(input_file, _lines(request, response, requests, (once, room)))
         now = self._gateway.clock.now()
         file = StoredFile(input_file, key.workload, file_store.MESSAGES, "requests.jsonl", size, now)
         batch = Batch(
@@ -108,15 +109,15 @@ class MessageBatchesApi:
             raise gone() from None
         response.send(200, _encode(message_shapes.batch_json(found, done)), AGAIN)
 
-    async def _entered(self, batch: Batch, file: StoredFile, once: MadeOnce, room: Room) -> UUID:
+    async def _entered(self, batch: Batch, file: StoredFile, once: IdempotentCreation, room: Quota) -> UUID:
         """Order it; the id of the batch that was ordered with this key before, where one was. Its requests are deleted
         then, and where nothing was ordered; not where a commit failed, which may have been one all the same."""
         made, committing = batch.id, False
         try:
             async with self._connected() as connection:
-                await asyncio.to_thread(self._shelf.mark, batch.id)
+                await asyncio.to_thread(self._blobs.mark, batch.id)
                 async with connection.transaction():
-                    made = await order_key_store.take(connection, once.key, batch.id)
+                    made = await creation_key_store.take(connection, once.key, batch.id)
                     if made == batch.id:
                         await room.enter(connection, file)
                         await file_store.add(connection, file, batch.key)
@@ -124,9 +125,9 @@ class MessageBatchesApi:
                         committing = True
         finally:
             if not committing:
-                self._shelf.path(file.id).unlink(missing_ok=True)
+                self._blobs.path(file.id).unlink(missing_ok=True)
         if made != batch.id:
-            self._shelf.unmark(batch.id)
+            self._blobs.unmark(batch.id)
         return made
 
     async def _list(self, target: bytes, key: KeyEntry) -> bytes:
@@ -165,7 +166,7 @@ class MessageBatchesApi:
         async with self._connected() as connection:
             sizes = [await file_store.size_of(connection, file) for file in files]
         for file, size in zip(files, sizes, strict=True):
-            async for lines in _whole_lines(self._shelf.read(file, size)):
+            async for lines in _whole_lines(self._blobs.read(file, size)):
                 yield b"".join(message_shapes.result_line(line) for line in lines)
 
     async def _delete(self, batch: Batch) -> bytes:
@@ -179,7 +180,7 @@ class MessageBatchesApi:
             for file in files:
                 await file_store.delete(connection, file)
         for file in files:
-            self._shelf.path(file).unlink(missing_ok=True)
+            self._blobs.path(file).unlink(missing_ok=True)
         return _encode({"id": f"{message_shapes.PREFIX}{batch.id.hex}", "type": "message_batch_deleted"})
 
 
@@ -191,7 +192,7 @@ async def _batch(connection: Connection, id: UUID, key: KeyEntry) -> Batch:
 
 
 async def _lines(
-    request: Request, response: Response, requests: Requests, told: tuple[MadeOnce, Room]
+    request: Request, response: Response, requests: Requests, told: tuple[IdempotentCreation, Quota]
 ) -> AsyncGenerator[bytes, None]:
     """The input file of an order, while it arrives. Raises `Invalid`, and `Unavailable` where there is no room for what
     is here of a request in it."""

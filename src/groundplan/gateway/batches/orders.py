@@ -37,11 +37,11 @@ from groundplan.gateway.batches.provider import (
 )
 from groundplan.gateway.batches.provider_messages import MessageBatches
 from groundplan.gateway.batches.provider_openai import OpenAIBatches
-from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.budgets.grant_connection import LOST
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.database import connect
+from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.surfaces import answers
 from groundplan.gateway.surfaces.responses import surface as responses
 from groundplan.gateway.surfaces.responses.surface import RESPONSES, Told
@@ -67,10 +67,10 @@ _log = logging.getLogger(__name__)
 class Orders:
     """Those of one worker. `look` at each batch again and again; `close` ends what is under way."""
 
-    def __init__(self, gateway: Gateway, calls: BatchCalls, shelf: Shelf, url: str) -> None:
+    def __init__(self, gateway: Gateway, calls: BatchCalls, blobs: Blobs, url: str) -> None:
         self._gateway = gateway
         self._calls = calls
-        self._shelf = shelf
+        self._blobs = blobs
         self._url = url
         self._working: dict[UUID, asyncio.Task[None]] = {}
         self._missed: dict[tuple[UUID, str], float] = {}
@@ -172,7 +172,7 @@ class Orders:
         if file is None:
             await self._close(connection, batch, order, ("batch_line_refused", "no call of it may be made"))
             return
-        path, headers = self._shelf.path(_file(order, INPUT)), batch_calls.header_lines(batch)
+        path, headers = self._blobs.path(_file(order, INPUT)), batch_calls.header_lines(batch)
         await order_store.sending(connection, order.id)
         try:
             made = await provider.create(Input(order.id, batch.endpoint, path, file, headers))
@@ -196,7 +196,7 @@ class Orders:
             if uploading is None:
                 return ""
             await order_store.uploading(connection, order.id)
-            file = await uploading.upload(self._shelf.path(_file(order, INPUT)), name)
+            file = await uploading.upload(self._blobs.path(_file(order, INPUT)), name)
         await order_store.uploaded(connection, order.id, file)
         return file
 
@@ -226,7 +226,7 @@ class Orders:
             told = f"whether the provider has this order is known when its batch {found.open} has ended"
             await order_store.wait(connection, order.id, _pause(order.tries), told)
             return
-        longest = provider.longest(self._shelf.path(_file(order, INPUT)))
+        longest = provider.longest(self._blobs.path(_file(order, INPUT)))
         since = await order_store.sending_for(connection, order.id)
         if since > longest:
             await order_store.not_sent(connection, order.id)
@@ -252,14 +252,14 @@ class Orders:
                         size += 1
                     await order_store.end_lines(connection, order, refused)
 
-        await self._shelf.keep(_file(order, INPUT), written(), most=_MOST_RESULT_BYTES)
+        await self._blobs.keep(_file(order, INPUT), written(), most=_MOST_RESULT_BYTES)
         return size > 0
 
     async def _forwarded(
         self, batch: Batch, order: Order, provider: Provider, line: OrderLine
     ) -> tuple[bytes, dict[str, object] | None]:
         """A call as the provider is to get it, or the error that ends it. Raises `Unavailable`."""
-        data = await self._shelf.part(batch.input_file, line.place, line.length)
+        data = await self._blobs.part(batch.input_file, line.place, line.length)
         try:
             body = bytes(batch_lines.read_line(data, batch.endpoint).body)
             forwarded = self._calls.forwarded(batch, order.deployment, line.call, body, line.held)
@@ -344,12 +344,12 @@ class Orders:
             if name is not None:
                 id = _file(order, f"{number} {kind}")
                 try:
-                    await self._shelf.keep(id, provider.content(name), most=_MOST_RESULT_BYTES)
+                    await self._blobs.keep(id, provider.content(name), most=_MOST_RESULT_BYTES)
                 except Refused as refused:
                     self._check_lost(order, name, refused)
                     lost = True  # calls without a result are counted at their bounds then, also of one that was ended
                     continue
-                paths.append(self._shelf.path(id))
+                paths.append(self._blobs.path(id))
         results, turn = Results(paths), 0
         for read in results.scan():
             if read - turn > _TURN:
@@ -372,7 +372,7 @@ class Orders:
         demo = catalog.blueprint.demo if catalog is not None else False
         terms = Terms(batch, order, INTERFACES[batch.endpoint], at, not_made, demo)
         every: list[tuple[OrderLine, Made]] = []
-        journal = OrderJournal(self._shelf.home, order.id)
+        journal = OrderJournal(self._blobs.home, order.id)
         try:
             async with connection.transaction(), aclosing(order_store.lines(connection, order.id)) as found:
                 async for lines in found:
@@ -411,8 +411,8 @@ class Orders:
             return ASK
         said = Told(b"", None, store=False)
         said.asked["instructions"] = b"null"
-        if self._shelf.path(terms.batch.input_file).exists():
-            raw = await self._shelf.part(terms.batch.input_file, line.place, line.length)
+        if self._blobs.path(terms.batch.input_file).exists():
+            raw = await self._blobs.part(terms.batch.input_file, line.place, line.length)
             fields = responses.read(bytes(batch_lines.read_line(raw, terms.batch.endpoint).body)).fields
             said.asked["instructions"] = bytes(fields.get("instructions", b"null"))
         return msgspec.structs.replace(ASK, typed=said)
@@ -430,8 +430,8 @@ class Orders:
         exchange.cost, exchange.estimated = made.cost, made.estimated
         data = terms.interface.with_facts(made.data, answers.facts(exchange, None))
         keep = plan.workload.keep
-        if keep is not None and chosen(keep, line.call.bytes) and self._shelf.path(terms.batch.input_file).exists():
-            raw = await self._shelf.part(terms.batch.input_file, line.place, line.length)
+        if keep is not None and chosen(keep, line.call.bytes) and self._blobs.path(terms.batch.input_file).exists():
+            raw = await self._blobs.part(terms.batch.input_file, line.place, line.length)
             exchange.request.body = bytes(batch_lines.read_line(raw, terms.batch.endpoint).body)
             exchange.kept = [data]
             content.offer(self._gateway, exchange)
@@ -451,7 +451,7 @@ class Orders:
         """Leave nothing at the provider, nor here. What fails is told, and tried again by `sweep`: for that the order's
         input is the last to go."""
         for kind in [f"{n} {kind}" for n in range(8) for kind in ("output", "errors")]:
-            self._shelf.path(_file(order, kind)).unlink(missing_ok=True)
+            self._blobs.path(_file(order, kind)).unlink(missing_ok=True)
         files = [file for state in states if state is not None for file in (state.output_file_id, state.error_file_id)]
         left = False
         for name in filter(None, (order.provider_file, *files)):
@@ -462,12 +462,12 @@ class Orders:
                 if isinstance(problem, Away) or problem.status != 404:
                     _log.warning("a file of order %s stays at the provider: %s", order.id, problem)
         if not left:
-            self._shelf.path(_file(order, INPUT)).unlink(missing_ok=True)
+            self._blobs.path(_file(order, INPUT)).unlink(missing_ok=True)
 
     async def sweep(self, connection: Connection) -> None:
         """Clean up after orders that have ended while whoever did so was killed, or their provider was away."""
         for id in await order_store.ended_lately(connection):
-            if id not in self._working and len(self._working) < AT_ONCE and self._shelf.path(uuid5(id, INPUT)).exists():
+            if id not in self._working and len(self._working) < AT_ONCE and self._blobs.path(uuid5(id, INPUT)).exists():
                 self._begin(id, self._tidy(id))
 
     async def _tidy(self, id: UUID) -> None:
@@ -488,5 +488,5 @@ def _pause(tries: int) -> float:
 
 
 def _file(order: Order, kind: str) -> UUID:
-    """Of a file that belongs to an order, on the shelf while it is needed."""
+    """Of a file that belongs to an order, on the blobs while it is needed."""
     return uuid5(order.id, kind)

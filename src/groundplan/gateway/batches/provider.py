@@ -18,8 +18,8 @@ from uuid import UUID
 import msgspec
 
 from groundplan.blueprint.model import Deployment
-from groundplan.gateway.batches.shelf import reading
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.files.blobs import reading
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.stalls import patient
 from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure

@@ -18,10 +18,10 @@ import psycopg
 from msgspec.structs import replace
 
 from groundplan.core.errors import Invalid, NotFound, TooLarge, Unavailable
-from groundplan.gateway.batches import file_store
-from groundplan.gateway.batches.file_ids import file_id
-from groundplan.gateway.batches.file_store import CONTENT, Connection, StoredFile
-from groundplan.gateway.batches.shelf import Shelf
+from groundplan.gateway.files import file_store
+from groundplan.gateway.files.blobs import Blobs
+from groundplan.gateway.files.file_ids import file_id
+from groundplan.gateway.files.file_store import CONTENT, Connection, StoredFile
 from groundplan.gateway.surfaces.file_references import NamedFile
 from groundplan.gateway.upstream.pressure import RANKS, SHARES
 
@@ -41,9 +41,9 @@ _KIND = re.compile(r"[a-z]+/[a-z0-9.+-]{1,80}", re.ASCII)
 class FilesById:
     """Of one worker. `connected` lends a connection to PostgreSQL."""
 
-    def __init__(self, connected: Callable[[], AbstractAsyncContextManager[Connection]], shelf: Shelf) -> None:
+    def __init__(self, connected: Callable[[], AbstractAsyncContextManager[Connection]], blobs: Blobs) -> None:
         self._connected = connected
-        self._shelf = shelf
+        self._blobs = blobs
         self.held = self.refused = 0
         """Bytes, and calls."""
 
@@ -116,7 +116,7 @@ class FilesById:
         return file
 
     async def _read(self, file: StoredFile) -> NamedFile:
-        data = b"".join([piece async for piece in self._shelf.read(file.id, file.bytes)])
+        data = b"".join([piece async for piece in self._blobs.read(file.id, file.bytes)])
         return NamedFile(file.filename, kind_of(data[:16], file.filename), await asyncio.to_thread(_base64, data))
 
 

@@ -1,5 +1,5 @@
-"""What an `Idempotency-Key` means where no model is called: a batch or a file is made once, and told again to whoever
-sends the same request with it. Kept in PostgreSQL with what was made; how keys of calls are kept is `caching`'s.
+"""`Idempotency-Key` where no model is called: a batch or a file is made once, and returned again to whoever sends the
+same request with the same key. Kept in PostgreSQL with what was made; how keys of calls are kept is `caching`'s.
 """
 
 from __future__ import annotations
@@ -7,8 +7,8 @@ from __future__ import annotations
 import hashlib
 
 from groundplan.core.errors import Conflict
-from groundplan.gateway.batches.order_key_store import OrderKey
 from groundplan.gateway.caching.idempotency import NAMED, digest_of
+from groundplan.gateway.files.creation_key_store import OrderKey
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy.snapshot import KeyEntry
 
@@ -16,7 +16,7 @@ AGAIN = b"groundplan-replay: true\r\n"
 """The header of what was made before."""
 
 
-class MadeOnce:
+class IdempotentCreation:
     """The key of one request: `take` what is asked as it comes, then ask for its `key`."""
 
     def __init__(self, request: Request, path: bytes, key: KeyEntry, person: str) -> None:

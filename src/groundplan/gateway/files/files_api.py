@@ -18,13 +18,13 @@ import msgspec
 
 from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.core.ids import new_id
-from groundplan.gateway.batches import file_store, upload_store
-from groundplan.gateway.batches.file_ids import file_id
-from groundplan.gateway.batches.file_store import Connection, StoredFile
-from groundplan.gateway.batches.files_room import Room
-from groundplan.gateway.batches.made_once import MadeOnce
-from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.files import file_store, upload_store
+from groundplan.gateway.files.blobs import Blobs
+from groundplan.gateway.files.file_ids import file_id
+from groundplan.gateway.files.file_store import Connection, StoredFile
+from groundplan.gateway.files.idempotent_creation import IdempotentCreation
+from groundplan.gateway.files.quota import Quota
 from groundplan.gateway.http import multipart
 from groundplan.gateway.http.server import Request, Response
 
@@ -116,24 +116,24 @@ def page_json(items: list[dict[str, Any]], *, more: bool) -> bytes:
 class Upload:
     """A form with `purpose` and one file, written down as it arrives."""
 
-    def __init__(self, shelf: Shelf, once: MadeOnce, room: Room) -> None:
-        self._shelf = shelf
+    def __init__(self, blobs: Blobs, once: IdempotentCreation, room: Quota) -> None:
+        self._blobs = blobs
         self._once = once
         self._room = room
         self._fields: dict[str, bytes] = {}
         self._filename: str | None = None
 
     async def keep(self, request: Request, workload: str, at: datetime, usual: str = "") -> StoredFile:
-        """What is on the shelf now. `usual`: its purpose, where the form names none. Raises `Invalid`; then nothing
+        """What is on the blobs now. `usual`: its purpose, where the form names none. Raises `Invalid`; then nothing
         is."""
         stream = multipart.stream_of(request)
         self._room.expect(request)
         id = new_id()
         events = multipart.events(stream, request.headers.get(b"content-type"))
-        size = await self._shelf.keep(id, self._file(events))
+        size = await self._blobs.keep(id, self._file(events))
         purpose = self._fields.get("purpose", usual.encode()).decode("latin-1")
         if self._filename is None or purpose not in PURPOSES:
-            self._shelf.path(id).unlink(missing_ok=True)
+            self._blobs.path(id).unlink(missing_ok=True)
             if self._filename is None:
                 raise Invalid("there is no file in the form", code="file_missing", hint="Send a field named file.")
             hint = f"Use one of: {', '.join(PURPOSES)}"
@@ -141,7 +141,7 @@ class Upload:
         try:
             ends = self._ends(at)
         except Invalid:
-            self._shelf.path(id).unlink(missing_ok=True)
+            self._blobs.path(id).unlink(missing_ok=True)
             raise
         self._once.take(b"\0".join((self._filename.encode(), *(self._fields.get(name, b"") for name in _FIELDS))))
         return StoredFile(id, workload, purpose, self._filename, size, at, ends)
@@ -212,33 +212,33 @@ def absent() -> NotFound:
     return NotFound("there is no such file", code="file_not_found", hint="Use an id of GET /v1/files.")
 
 
-async def delete(connection: Connection, shelf: Shelf, file: StoredFile) -> None:
+async def delete(connection: Connection, blobs: Blobs, file: StoredFile) -> None:
     """`DELETE /v1/files/ID`. Raises `Conflict`."""
     if not await file_store.delete(connection, file.id):
         raise Conflict("a batch still reads this file", code="file_in_use", hint="Cancel the batch, or wait for it.")
-    shelf.path(file.id).unlink(missing_ok=True)
+    blobs.path(file.id).unlink(missing_ok=True)
 
 
-async def sweep(connection: Connection, shelf: Shelf) -> None:
-    """Take off the shelf what is over, and what is deleted where whoever deleted it did not: another gateway on the
+async def sweep(connection: Connection, blobs: Blobs) -> None:
+    """Take off the blobs what is over, and what is deleted where whoever deleted it did not: another gateway on the
     same database, or one that was killed in the middle; and what one that was killed wrote down and never entered,
     which nobody can read or delete."""
-    kept = await asyncio.to_thread(shelf.kept)
+    kept = await asyncio.to_thread(blobs.kept)
     await file_store.expire(connection)
     await upload_store.forget(connection)
     gone = await file_store.deleted(connection, kept) if kept else []
     # those of another version are made from the ids of batches and orders, and are theirs
     sent = [id for id in kept if id.version == _SENT]
     strays = set(sent) - await file_store.entered(connection, sent) if sent else set()
-    for id in (*gone, *(id for id in strays if shelf.is_old(id))):
-        shelf.path(id).unlink(missing_ok=True)
+    for id in (*gone, *(id for id in strays if blobs.is_old(id))):
+        blobs.path(id).unlink(missing_ok=True)
 
 
 def deleted_json(file: StoredFile) -> dict[str, Any]:
     return {"id": f"file-{file.id.hex}", "object": "file", "deleted": True}
 
 
-async def download(shelf: Shelf, file: StoredFile, response: Response) -> None:
+async def download(blobs: Blobs, file: StoredFile, response: Response) -> None:
     """`GET /v1/files/ID/content`"""
     kind = b"content-type: application/%b\r\n" % (b"octet-stream" if file.purpose in file_store.CONTENT else b"jsonl")
-    await response.send_pieces(200, shelf.read(file.id, file.bytes), kind)
+    await response.send_pieces(200, blobs.read(file.id, file.bytes), kind)

@@ -14,13 +14,13 @@ import msgspec
 
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound, TooLarge, Unavailable
 from groundplan.core.ids import id_of, new_id
-from groundplan.gateway.batches import file_store, files_api, files_room, upload_store
-from groundplan.gateway.batches.file_store import Connection, StoredFile
-from groundplan.gateway.batches.files_room import Connected, Room
-from groundplan.gateway.batches.made_once import MadeOnce
-from groundplan.gateway.batches.shelf import MOST_BYTES, Shelf
-from groundplan.gateway.batches.upload_store import COMPLETED, PENDING, Upload
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.files import file_store, files_api, quota, upload_store
+from groundplan.gateway.files.blobs import MOST_BYTES, Blobs
+from groundplan.gateway.files.file_store import Connection, StoredFile
+from groundplan.gateway.files.idempotent_creation import IdempotentCreation
+from groundplan.gateway.files.quota import Connected, Quota
+from groundplan.gateway.files.upload_store import COMPLETED, PENDING, Upload
 from groundplan.gateway.http import multipart
 from groundplan.gateway.http.body_stream import HIGH
 from groundplan.gateway.http.methods import WrongMethod
@@ -57,9 +57,9 @@ class _Complete(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class UploadsApi:
     """See the module."""
 
-    def __init__(self, gateway: Gateway, shelf: Shelf, connected: Connected) -> None:
+    def __init__(self, gateway: Gateway, blobs: Blobs, connected: Connected) -> None:
         self._gateway = gateway
-        self._shelf = shelf
+        self._blobs = blobs
         self._connected = connected
 
     async def answer(self, parts: Sequence[str], request: Request, response: Response, key: KeyEntry) -> None:
@@ -110,7 +110,7 @@ class UploadsApi:
         room = await self._room(request, key)
         room.expect(request)
         part = new_id()
-        size = await self._shelf.keep(part, _data(request, room), PART_BYTES)
+        size = await self._blobs.keep(part, _data(request, room), PART_BYTES)
         now = self._gateway.clock.now()
         await self._gateway.to_its_end(self._enter(id, part, size, now, key, room))
         return {
@@ -120,7 +120,7 @@ class UploadsApi:
             "upload_id": f"upload_{id.hex}",
         }
 
-    async def _enter(self, id: UUID, part: UUID, size: int, now: datetime, key: KeyEntry, room: Room) -> None:
+    async def _enter(self, id: UUID, part: UUID, size: int, now: datetime, key: KeyEntry, room: Quota) -> None:
         committing = False
         try:
             async with self._connected() as connection, connection.transaction():
@@ -131,7 +131,7 @@ class UploadsApi:
                 committing = True
         finally:
             if not committing:
-                self._shelf.path(part).unlink(missing_ok=True)
+                self._blobs.path(part).unlink(missing_ok=True)
 
     async def _complete(self, id: UUID, request: Request, key: KeyEntry) -> dict[str, Any]:
         asked = msgspec.json.decode(request.body, type=_Complete)
@@ -141,11 +141,11 @@ class UploadsApi:
                 upload = await self._pending(connection, id, key)
                 there = await upload_store.parts(connection, id)
             parts = [(part, there[part]) for part in _parts(asked, upload, there)]
-            size = await self._shelf.keep(made, self._whole(parts, digest))
+            size = await self._blobs.keep(made, self._whole(parts, digest))
         except (Conflict, Invalid, Unavailable) as error:
             return await self._over_by_now(id, key, error)
         if digest is not None and asked.md5 is not None and digest.hexdigest() != asked.md5.lower():
-            self._shelf.path(made).unlink(missing_ok=True)
+            self._blobs.path(made).unlink(missing_ok=True)
             raise Invalid("the file has another md5", code="upload_md5", hint="Send the parts again.")
         return await self._gateway.to_its_end(self._finish(id, made, size, key, await self._room(request, key)))
 
@@ -160,7 +160,7 @@ class UploadsApi:
             raise _over(upload.status)
         return await self._as_told(upload)
 
-    async def _finish(self, id: UUID, made: UUID, size: int, key: KeyEntry, room: Room) -> dict[str, Any]:
+    async def _finish(self, id: UUID, made: UUID, size: int, key: KeyEntry, room: Quota) -> dict[str, Any]:
         """Its parts become a file, unless they have become one meanwhile."""
         now, committing, gone = self._gateway.clock.now(), False, list[UUID]()
         try:
@@ -176,9 +176,9 @@ class UploadsApi:
                     committing = True
         finally:
             if not committing:
-                self._shelf.path(made).unlink(missing_ok=True)
+                self._blobs.path(made).unlink(missing_ok=True)
         for part in gone:
-            self._shelf.path(part).unlink(missing_ok=True)
+            self._blobs.path(part).unlink(missing_ok=True)
         async with self._connected() as connection:
             upload = await _found(connection, id, key)
         return await self._as_told(upload)
@@ -194,21 +194,21 @@ class UploadsApi:
 
         upload, gone = await self._gateway.to_its_end(ended())
         for part in gone:
-            self._shelf.path(part).unlink(missing_ok=True)
+            self._blobs.path(part).unlink(missing_ok=True)
         return _told(upload, self._gateway.clock.now())
 
     async def _whole(self, parts: Sequence[tuple[UUID, int]], digest: Any) -> AsyncGenerator[bytes, None]:
         """Of parts and their lengths. Raises `Unavailable`."""
         for part, length in parts:
-            async for data in self._shelf.read(part, length):
+            async for data in self._blobs.read(part, length):
                 if digest is not None:
                     digest.update(data)
                 yield data
 
-    async def _room(self, request: Request, key: KeyEntry) -> Room:
-        once = MadeOnce(request, PATH, key, "")
+    async def _room(self, request: Request, key: KeyEntry) -> Quota:
+        once = IdempotentCreation(request, PATH, key, "")
         once.digest = None  # what is sent again is a part of its own, or of nothing
-        return await files_room.room(self._gateway, self._connected, self._shelf, key.workload, once)
+        return await quota.quota_of(self._gateway, self._connected, self._blobs, key.workload, once)
 
     async def _pending(self, connection: Connection, id: UUID, key: KeyEntry, *, lock: bool = False) -> Upload:
         """One that parts may still be sent for. Raises `NotFound`, `Conflict`."""
@@ -290,7 +290,7 @@ def _parts(asked: _Complete, upload: Upload, there: dict[UUID, int]) -> list[UUI
     return ids
 
 
-async def _data(request: Request, room: Room) -> AsyncGenerator[bytes, None]:
+async def _data(request: Request, room: Quota) -> AsyncGenerator[bytes, None]:
     """What the form has in its one field. Raises `Invalid`, `TooLarge`."""
     seen = False
     async for event in multipart.events(multipart.stream_of(request), request.headers.get(b"content-type")):

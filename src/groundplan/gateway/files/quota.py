@@ -11,11 +11,11 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from groundplan.core.errors import TooLarge
-from groundplan.gateway.batches import file_store, order_key_store
-from groundplan.gateway.batches.file_store import Connection, StoredFile
-from groundplan.gateway.batches.made_once import MadeOnce
-from groundplan.gateway.batches.shelf import MOST_BYTES, Shelf
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.files import creation_key_store, file_store
+from groundplan.gateway.files.blobs import MOST_BYTES, Blobs
+from groundplan.gateway.files.file_store import Connection, StoredFile
+from groundplan.gateway.files.idempotent_creation import IdempotentCreation
 from groundplan.gateway.http.server import Request
 
 Connected = Callable[[], AbstractAsyncContextManager[Connection]]
@@ -24,7 +24,7 @@ _FORM = 8 << 10
 
 
 @dataclass(slots=True)
-class Room:
+class Quota:
     """`most` bytes, of which `stored` are taken."""
 
     most: int
@@ -60,7 +60,9 @@ class Room:
             )
 
 
-async def room(gateway: Gateway, connected: Connected, shelf: Shelf, workload: str, once: MadeOnce) -> Room:
+async def quota_of(
+    gateway: Gateway, connected: Connected, blobs: Blobs, workload: str, once: IdempotentCreation
+) -> Quota:
     """What there is for a workload now. What is sent again is compared and not kept, however much there is. Raises
     `Unavailable`, psycopg.Error."""
     catalog = gateway.live.catalog
@@ -68,9 +70,9 @@ async def room(gateway: Gateway, connected: Connected, shelf: Shelf, workload: s
     declared = None if plan is None else plan.workload.file_bytes
     async with connected() as connection:
         stored = await file_store.stored(connection, workload)
-        if once.digest is not None and await order_key_store.known(connection, once.digest):
-            return Room(stored + MOST_BYTES, stored)
-    return Room((stored + await shelf.room()) // 2 if declared is None else declared, stored)
+        if once.digest is not None and await creation_key_store.known(connection, once.digest):
+            return Quota(stored + MOST_BYTES, stored)
+    return Quota((stored + await blobs.room()) // 2 if declared is None else declared, stored)
 
 
 def _shown(size: int) -> str:

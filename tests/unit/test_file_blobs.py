@@ -17,15 +17,15 @@ import pytest
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home, sync_folder
 from groundplan.core.ids import new_id
-from groundplan.gateway.batches import shelf
-from groundplan.gateway.batches.shelf import Shelf
+from groundplan.gateway.files import blobs
+from groundplan.gateway.files.blobs import Blobs
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Shelf:
+def place(tmp_path: Path) -> Blobs:
     home = Home(tmp_path)
     home.create()
-    return Shelf(home, free=0)
+    return Blobs(home, free=0)
 
 
 async def cancelled(work: asyncio.Future[Any], times: int) -> None:
@@ -38,10 +38,10 @@ async def cancelled(work: asyncio.Future[Any], times: int) -> None:
 
 @pytest.mark.parametrize("times", [1, 2])
 async def test_what_a_thread_writes_reaches_no_file_that_was_opened_since(
-    place: Shelf, monkeypatch: pytest.MonkeyPatch, times: int
+    place: Blobs, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     """A client went away; the number of its file's descriptor is another one's at once."""
-    begun, write = threading.Event(), shelf._write
+    begun, write = threading.Event(), blobs._write
 
     def slow(descriptor: int, data: bytes) -> None:
         begun.set()
@@ -51,7 +51,7 @@ async def test_what_a_thread_writes_reaches_no_file_that_was_opened_since(
     async def pieces() -> AsyncGenerator[bytes, None]:
         yield b"somebody's secret"
 
-    monkeypatch.setattr(shelf, "_write", slow)
+    monkeypatch.setattr(blobs, "_write", slow)
     keeping = asyncio.ensure_future(place.keep(new_id(), pieces()))
     await asyncio.to_thread(begun.wait)
     await cancelled(keeping, times)
@@ -65,7 +65,7 @@ async def test_what_a_thread_writes_reaches_no_file_that_was_opened_since(
 
 @pytest.mark.parametrize("times", [1, 2])
 async def test_what_a_thread_reads_is_of_no_file_that_was_opened_since(
-    place: Shelf, monkeypatch: pytest.MonkeyPatch, times: int
+    place: Blobs, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     async def pieces() -> AsyncGenerator[bytes, None]:
         yield b"of this file"
@@ -92,7 +92,7 @@ async def test_what_a_thread_reads_is_of_no_file_that_was_opened_since(
     assert got == [b"of this file"]
 
 
-async def test_what_a_killed_writer_left_keeps_nobody_from_writing_the_same_again(place: Shelf) -> None:
+async def test_what_a_killed_writer_left_keeps_nobody_from_writing_the_same_again(place: Blobs) -> None:
     async def pieces() -> AsyncGenerator[bytes, None]:
         yield b"whole"
 
@@ -110,7 +110,7 @@ def failed(*_: Any) -> Any:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
-async def test_what_its_client_left_as_it_got_its_name_is_gone(place: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_its_client_left_as_it_got_its_name_is_gone(place: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = threading.Event()
 
     def slow(folder: Path) -> None:
@@ -118,7 +118,7 @@ async def test_what_its_client_left_as_it_got_its_name_is_gone(place: Shelf, mon
         time.sleep(0.1)
         sync_folder(folder)
 
-    monkeypatch.setattr(shelf, "sync_folder", slow)
+    monkeypatch.setattr(blobs, "sync_folder", slow)
     keeping = asyncio.ensure_future(place.keep(new_id(), _whole()))
     await asyncio.to_thread(begun.wait)
     keeping.cancel()
@@ -128,7 +128,7 @@ async def test_what_its_client_left_as_it_got_its_name_is_gone(place: Shelf, mon
 
 
 async def test_who_leaves_as_a_file_is_opened_leaves_nothing_open(
-    place: Shelf, monkeypatch: pytest.MonkeyPatch
+    place: Blobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await place.keep(id := new_id(), _whole())
     begun, opens, opened = threading.Event(), os.open, list[int]()
@@ -150,10 +150,10 @@ async def test_who_leaves_as_a_file_is_opened_leaves_nothing_open(
             await asyncio.sleep(0.01)
 
 
-async def test_a_slow_disk_takes_no_thread_that_calls_wait_for(place: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_disk_takes_no_thread_that_calls_wait_for(place: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as those of stored responses: there are as many as processors, and a few."""
     go = threading.Event()
-    monkeypatch.setattr(shelf, "_write", lambda _descriptor, _data: go.wait(20))
+    monkeypatch.setattr(blobs, "_write", lambda _descriptor, _data: go.wait(20))
     keeping = [asyncio.ensure_future(place.keep(new_id(), _whole())) for _ in range(40)]
     await asyncio.sleep(0.1)
     try:
@@ -164,9 +164,9 @@ async def test_a_slow_disk_takes_no_thread_that_calls_wait_for(place: Shelf, mon
         await asyncio.gather(*keeping)
 
 
-async def test_small_pieces_are_written_together(place: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_small_pieces_are_written_together(place: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """An upload over a slow network comes a packet at a time; a turn of a thread for each would hold up calls."""
-    write, written = shelf._write, list[int]()
+    write, written = blobs._write, list[int]()
 
     def counted(descriptor: int, data: bytes) -> None:
         written.append(len(data))
@@ -176,7 +176,7 @@ async def test_small_pieces_are_written_together(place: Shelf, monkeypatch: pyte
         for number in range(200):
             yield b"%01400d" % number
 
-    monkeypatch.setattr(shelf, "_write", counted)
+    monkeypatch.setattr(blobs, "_write", counted)
     assert await place.keep(id := new_id(), pieces()) == 280_000
     assert place.path(id).read_bytes() == b"".join(b"%01400d" % number for number in range(200))
     assert len(written) == 5
@@ -184,7 +184,7 @@ async def test_small_pieces_are_written_together(place: Shelf, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("left", [b"", b"all of i", b"all of it and more"])
-async def test_a_file_of_another_length_than_it_was_written_with_is_not_given(place: Shelf, left: bytes) -> None:
+async def test_a_file_of_another_length_than_it_was_written_with_is_not_given(place: Blobs, left: bytes) -> None:
     """Whoever asks for it would take a part for the whole."""
     id, whole = new_id(), b"all of it"
 
@@ -205,7 +205,7 @@ async def test_a_file_of_another_length_than_it_was_written_with_is_not_given(pl
 
 @pytest.mark.parametrize("failing", ["open", "read", "pread"])
 async def test_a_file_that_the_disk_does_not_give_is_not_said_to_be_elsewhere(
-    place: Shelf, monkeypatch: pytest.MonkeyPatch, failing: str
+    place: Blobs, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     """Whoever asks would look for it at another gateway."""
     await place.keep(part := new_id(), _whole())
@@ -223,7 +223,7 @@ async def test_a_file_that_the_disk_does_not_give_is_not_said_to_be_elsewhere(
 
 
 async def test_a_part_that_cannot_be_read_is_said_so_where_a_whole_is_made_of_it(
-    place: Shelf, monkeypatch: pytest.MonkeyPatch
+    place: Blobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await place.keep(part := new_id(), _whole())
 

@@ -41,7 +41,7 @@ _READERS, _WRITERS = ThreadPoolExecutor(4, "reads files"), ThreadPoolExecutor(4,
 """Whoever reads does not wait behind a disk that takes long to write."""
 
 
-class Shelf:
+class Blobs:
     """The files of one HOME, and a mark for each batch that is not finished here."""
 
     def __init__(self, home: Home, free: int = FREE_BYTES) -> None:
