@@ -15,7 +15,7 @@ from groundplan.api.watch import anomalies
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import ledger_store
-from groundplan.ledger import finding_store, minute_store
+from groundplan.ledger import finding_store, spend_watch_store
 from groundplan.testing.database import Database
 
 NOW = datetime(2026, 11, 20, 14, 30, tzinfo=UTC)
@@ -54,13 +54,13 @@ def test_a_loop_is_told_with_its_caller_and_closes_when_it_is_over(database: Dat
 
 def test_a_loop_that_goes_on_stays_told(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """What its caller did before is read once, not every minute: it is all calls of a day."""
-    key, read, busiest = new_id(), list[Any](), minute_store.busiest
+    key, read, busiest = new_id(), list[Any](), spend_watch_store.busiest
 
     def noted(conn: Any, since: datetime, until: datetime, keys: Any = None) -> dict[str, float]:
         read.append(keys)
         return busiest(conn, since, until, keys)
 
-    monkeypatch.setattr(minute_store, "busiest", noted)
+    monkeypatch.setattr(spend_watch_store, "busiest", noted)
     with connect(database.urls["owner"], autocommit=True) as conn:
         add(conn, key, 300, 2)
         for minute in range(-240, 6):
@@ -309,7 +309,7 @@ def test_of_a_line_of_keys_those_are_looked_at_that_were_good_lately(database: D
                UNION ALL SELECT %(lone)s, %(lone)s::text::bytea, 'gp', 'support', 'test', %(lone)s, NULL""",
             {"first": first, "lone": lone, "now": NOW},
         )
-        found = minute_store.rotated(conn, NOW - timedelta(days=29))
+        found = spend_watch_store.rotated(conn, NOW - timedelta(days=29))
         assert len(found) == 29 and str(first) not in found and str(lone) not in found
         (line,) = {id(line): line for line in found.values()}.values()
         assert set(line) == set(found)

@@ -35,7 +35,15 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
 from groundplan.gateway.journal import archived_store, ledger_store
-from groundplan.ledger import archive, archive_store, batch_queries, days_store, finding_store, queries, rollup_store
+from groundplan.ledger import (
+    archive,
+    archive_store,
+    batch_queries,
+    daily_attribution_store,
+    finding_store,
+    queries,
+    rollup_store,
+)
 from groundplan.testing.clock import ManualClock
 from groundplan.testing.database import Cluster, Database
 
@@ -84,15 +92,17 @@ def figures(conn: Conn) -> dict[str, Any]:
     return {
         "calls": rollup_store.calls_by(conn, ["day", "workload", "team", "model", "status"], wanted),
         "parts": rollup_store.parts_by(conn, ["day", "workload", "deployment", "part", "tier", "purpose"], wanted),
-        "people": days_store.people(conn, since, until, None, 100),
-        "sources": days_store.sources(conn, since, until, None),
-        "sources by workload": sorted(days_store.sources_by_workload(conn, since, until)),
-        "people by workload": sorted(zip(*days_store.people_by_workload(conn, since, until), strict=True)),
-        "tags by workload": sorted(days_store.tags_by_workload(conn, since, until)),
+        "people": daily_attribution_store.people(conn, since, until, None, 100),
+        "sources": daily_attribution_store.sources(conn, since, until, None),
+        "sources by workload": sorted(daily_attribution_store.sources_by_workload(conn, since, until)),
+        "people by workload": sorted(zip(*daily_attribution_store.people_by_workload(conn, since, until), strict=True)),
+        "tags by workload": sorted(daily_attribution_store.tags_by_workload(conn, since, until)),
         "people of the day": sorted(
-            zip(*days_store.people_by_workload(conn, AT, AT + timedelta(hours=12)), strict=True)
+            zip(*daily_attribution_store.people_by_workload(conn, AT, AT + timedelta(hours=12)), strict=True)
         ),
-        "sources of some days": days_store.sources(conn, since + timedelta(days=1), AT + timedelta(hours=12), None),
+        "sources of some days": daily_attribution_store.sources(
+            conn, since + timedelta(days=1), AT + timedelta(hours=12), None
+        ),
         "charged": rollup_store.charged(conn),
         "summary": queries.cost_summary(conn),
     }

@@ -35,14 +35,14 @@ from groundplan.core.settings import Settings, load_settings
 from groundplan.knowledge.governance.share import By, share, withdraw
 from groundplan.knowledge.sources.folder import Folder
 from groundplan.runtime import backup as backup_module
-from groundplan.runtime import store
+from groundplan.runtime import table_dump
 from groundplan.runtime.archive import MANIFEST, unpack, write_archive
 from groundplan.runtime.backup import _add, backup, forget_killed, restore
+from groundplan.runtime.locks import INCOMPLETE, own_home
 from groundplan.runtime.migrate import head, revision
-from groundplan.runtime.owner import INCOMPLETE, own_home
 from groundplan.runtime.postgres import EmbeddedPostgres
-from groundplan.runtime.store import dump_tables, load_tables
 from groundplan.runtime.supervisor import Supervisor
+from groundplan.runtime.table_dump import dump_tables, load_tables
 from groundplan.testing.database import Cluster, Database
 
 EMBEDDED: Settings = dataclasses.replace(load_settings({}), database_url=None)
@@ -513,12 +513,12 @@ def test_what_the_database_makes_of_its_rows_comes_back_as_it_was(
     database: Database, postgres_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
 ) -> None:
     """Shared by link, a document has a set of readers of its own; in whatever order the tables are read."""
-    order = store._dependency_order
+    order = table_dump._dependency_order
 
     def ordered(*of: Any) -> list[str]:
         return sorted(order(*of), key=lambda name: name == last)
 
-    monkeypatch.setattr(store, "_dependency_order", ordered)
+    monkeypatch.setattr(table_dump, "_dependency_order", ordered)
     source, folders = tmp_path / "s", (tmp_path / "one", tmp_path / "two")
     for each in (source, *folders):
         each.mkdir()
@@ -611,7 +611,7 @@ def test_a_database_whose_disk_is_full_does_not_make_a_backup_a_wrong_one(
     archive, other = tmp_path / "a.backup", Home(tmp_path / "other")
     backup(home, database.settings(home.root), archive, quiet)
     full_there = psycopg.errors.DiskFull("could not extend file: No space left on device")
-    monkeypatch.setattr(store, "_load", lambda *_: (_ for _ in ()).throw(full_there))
+    monkeypatch.setattr(table_dump, "_load", lambda *_: (_ for _ in ()).throw(full_there))
     with postgres_cluster.database() as fresh, pytest.raises(Unavailable, match="No space left") as refused:
         restore(archive, other, fresh.settings(other.root))
     assert refused.value.code == "database_unavailable" and refused.value.hint
@@ -685,7 +685,7 @@ def test_a_home_whose_folders_the_disk_refuses_is_restored_into_later(
     backup(home, database.settings(home.root), archive, quiet)
     with postgres_cluster.database() as fresh:
         with monkeypatch.context() as patched:
-            patched.setattr("groundplan.runtime.owner._own", full)
+            patched.setattr("groundplan.runtime.locks._own", full)
             with pytest.raises(Unavailable, match="home_unusable"):
                 restore(archive, other, fresh.settings(other.root))
         assert not other.root.exists()

@@ -8,7 +8,7 @@ import psycopg
 from tests.integration.test_api_control import running
 
 from groundplan.core.ids import new_id
-from groundplan.runtime.store import dump_tables
+from groundplan.runtime.table_dump import dump_tables
 from groundplan.testing.database import Database
 
 

@@ -14,7 +14,7 @@ from groundplan.api.genesis import take_up_keys
 from groundplan.cli import processes
 from groundplan.core.database import connect
 from groundplan.core.home import Home
-from groundplan.runtime.owner import open_listener
+from groundplan.runtime.locks import open_listener
 from groundplan.runtime.supervisor import Process, Supervisor
 from groundplan.testing.database import Database
 

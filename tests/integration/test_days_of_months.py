@@ -15,7 +15,7 @@ from tests.integration.people import with_people
 
 from groundplan.core.ids import new_id
 from groundplan.core.money import to_decimal
-from groundplan.ledger import days_store, rollup_store
+from groundplan.ledger import daily_attribution_store, rollup_store
 from groundplan.testing.database import Database
 
 Conn = psycopg.Connection[Any]
@@ -89,19 +89,19 @@ def test_any_days_are_what_their_calls_say(
     for day, length in spans:
         since, until = FIRST + timedelta(days=day), FIRST + timedelta(days=day + length)
         people = by_facts(conn, since, until, "p.email")
-        paid = by_person(zip(*days_store.people_by_workload(conn, since, until), strict=True))
+        paid = by_person(zip(*daily_attribution_store.people_by_workload(conn, since, until), strict=True))
         assert [(*who, to_decimal(cost), count) for *who, cost, count in paid] == people
         whole = sum((row[2] for row in people), Decimal(0)), sum(row[3] for row in people)
-        documents = days_store.sources_by_workload(conn, since, until)
+        documents = daily_attribution_store.sources_by_workload(conn, since, until)
         assert sum((row[2] for row in documents), Decimal(0)) == whole[0]
         for workload in (None, "one"):
             mine = [row for row in people if workload in (None, row[0])]
-            top = days_store.people(conn, since, until, workload, 10)
+            top = daily_attribution_store.people(conn, since, until, workload, 10)
             assert sum(int(row["calls"]) for row in top) == sum(row[3] for row in mine)
             assert {row["person"] for row in top} == {row[1] for row in mine}
-            (given,) = days_store.sources(conn, since, until, workload) or [{"documents": 0}]
+            (given,) = daily_attribution_store.sources(conn, since, until, workload) or [{"documents": 0}]
             assert given["documents"] == len({row[1] for row in mine})
-        deployments, sites, there = days_store.people_placed(conn, since, until, ["deployment/own"])
+        deployments, sites, there = daily_attribution_store.people_placed(conn, since, until, ["deployment/own"])
         assert {*zip(deployments, sites, strict=True)} <= {("own", "rack")}
         made = by_person(zip(*there, strict=True))
         assert made == [(row[0], row[1], 7 * row[3], row[3]) for row in people]
@@ -129,7 +129,7 @@ def test_months_that_are_there_already_are_taken_in_one_after_the_other(conn: Co
         with conn.transaction():
             conn.execute("SET LOCAL enable_seqscan = off")  # which so few rows are not worth avoiding
             before = read(conn, "person_day")
-            people = by_person(zip(*days_store.people_by_workload(conn, since, until), strict=True))
+            people = by_person(zip(*daily_attribution_store.people_by_workload(conn, since, until), strict=True))
             days_read.append(read(conn, "person_day") - before)
         assert [(*who, to_decimal(cost), count) for *who, cost, count in people] == by_facts(
             conn, since, until, "p.email"
@@ -150,5 +150,5 @@ def test_a_time_that_has_not_come_makes_no_day_over(conn: Conn) -> None:
     rollup_store.fold(conn)
     (span,) = conn.execute("SELECT until FROM running_span WHERE name = 'person'").fetchall()
     assert span == (FIRST + timedelta(days=2),)
-    _, _, amounts, _ = days_store.people_by_workload(conn, FIRST, FIRST + timedelta(days=ahead + 1))
+    _, _, amounts, _ = daily_attribution_store.people_by_workload(conn, FIRST, FIRST + timedelta(days=ahead + 1))
     assert sum(amounts) == 12

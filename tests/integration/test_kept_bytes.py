@@ -18,7 +18,7 @@ from groundplan.api.watch import storage_samples
 from groundplan.blueprint.model import Allocation, Blueprint, Grounding, Site, Workload
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
-from groundplan.ledger import kept_store
+from groundplan.ledger import kept_bytes_store
 from groundplan.testing.database import Database
 
 NOW = datetime(2026, 11, 10, 0, 5, tzinfo=UTC)
@@ -78,7 +78,7 @@ def test_storage_of_past_days_is_priced_by_what_was_kept_then(database: Database
         today = NOW.date()
         release(conn, served(), NOW - timedelta(days=1))
         assert not storage_samples.sample(conn, served(), NOW), "sampling begins with the first that is kept"
-        assert kept_store.due(conn, today) and paid(conn, today, today) == {}
+        assert kept_bytes_store.due(conn, today) and paid(conn, today, today) == {}
         put(conn, "handbook", "é" * 500_001)
         put(conn, "unused", "x" * 77)
         now = paid(conn, today - timedelta(days=1), today)
@@ -88,10 +88,14 @@ def test_storage_of_past_days_is_priced_by_what_was_kept_then(database: Database
         assert storage_samples.sample(conn, served(), NOW)
         assert not storage_samples.sample(conn, served(), NOW + timedelta(hours=3)), "a day is sampled once"
         conn.execute("DELETE FROM document")
-        assert not kept_store.add(conn, NOW + timedelta(hours=4), []), "and what was written stays"
+        assert not kept_bytes_store.add(conn, NOW + timedelta(hours=4), []), "and what was written stays"
         later = NOW + timedelta(days=2)
         assert storage_samples.sample(conn, served(), later)
-        assert kept_store.samples(conn, "documents", today, today)[today] == {"": 77, "ask": 500_001, "write": 500_001}
+        assert kept_bytes_store.samples(conn, "documents", today, today)[today] == {
+            "": 77,
+            "ask": 500_001,
+            "write": 500_001,
+        }
         logs = {("logs", "write"): (cost(9000, 1), "measured"), ("logs", ""): (cost(8000, 1), "measured")}
         expected = {
             ("object_storage", "ask"): (cost(500_001, 1), "measured"),

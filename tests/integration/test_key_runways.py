@@ -18,7 +18,7 @@ from tests.integration.this_day import today
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import ledger_store
-from groundplan.ledger import days_store
+from groundplan.ledger import daily_attribution_store
 from groundplan.testing.database import Database
 
 DAYS = 3
@@ -67,7 +67,7 @@ def test_a_budget_that_is_declared_for_a_rotated_key_is_of_all_of_its_line(datab
         rows = [called(str(key), 1, "10") for key in (first, second, third)]
         ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, rows)
         for key in (first, second, third):
-            (costs,) = days_store.key_costs(conn, [str(key)], today() - timedelta(days=9)).values()
+            (costs,) = daily_attribution_store.key_costs(conn, [str(key)], today() - timedelta(days=9)).values()
             assert sum(costs.values()) == 30
 
 

@@ -17,13 +17,13 @@ from groundplan.core.database import connect
 from groundplan.core.errors import NotFound
 from groundplan.core.ids import new_id
 from groundplan.ledger import (
+    daily_attribution_store,
     daily_store,
-    days_store,
-    minute_store,
     opportunity_store,
     prompt_store,
     queries,
     rollup_store,
+    spend_watch_store,
     traffic,
     traffic_store,
 )
@@ -142,13 +142,13 @@ def test_what_no_model_answers_is_listed_and_in_no_number_of_calls(conn: Conn, f
         queries.cost_summary(conn)["calls"] == 3 and queries.cost_summary(conn, CallFilter(since=since))["calls"] == 3
     )
     assert sum(day["calls"] for day in queries.daily_cost(conn)) == 3
-    assert sum(row["calls"] for row in days_store.people(conn, since, until, None, 9)) == 3
+    assert sum(row["calls"] for row in daily_attribution_store.people(conn, since, until, None, 9)) == 3
     assert [row["calls"] for row in queries.latency(conn)] == [2]
     (day,) = daily_store.workload_days(conn, since, "assistant")
     assert (day["calls"], day["availability"]) == (3, pytest.approx(2 / 3))
     assert [row["calls"] for row in daily_store.workload_hours(conn, since, until, ["assistant"])] == [3]
-    assert sum(row["calls"] for row in minute_store.minutes(conn, since, until)) == 4
-    assert sum(row["calls"] for row in minute_store.hours(conn, since, until)) == 3
+    assert sum(row["calls"] for row in spend_watch_store.minutes(conn, since, until)) == 4
+    assert sum(row["calls"] for row in spend_watch_store.hours(conn, since, until)) == 3
     told = traffic.traffic(conn, now, 15)
     assert (told["calls"], told["refused"], told["failed"], told["error_share"]) == (4, 1, 1, 0.3333)
     assert traffic_store.newest_calls(conn, since, until) == [{"workload": "assistant", "calls": 3}]

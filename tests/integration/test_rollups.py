@@ -19,7 +19,7 @@ from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.core.money import to_decimal
 from groundplan.gateway.journal import ledger_store
-from groundplan.ledger import days_store, minute_store, rollup_store
+from groundplan.ledger import daily_attribution_store, rollup_store, spend_watch_store
 from groundplan.testing.database import Database
 
 Conn = psycopg.Connection[Any]
@@ -193,17 +193,17 @@ def check_months(conn: Conn) -> None:
                    GROUP BY 1 ORDER BY 1""",
                 (begin, end),
             ).fetchall()
-            names, _, costs, _ = days_store.people_by_workload(conn, begin, end)
+            names, _, costs, _ = daily_attribution_store.people_by_workload(conn, begin, end)
             people = list(zip(names, map(to_decimal, costs), strict=True))
-            given = [(name, cost) for name, _, cost, _ in days_store.sources_by_workload(conn, begin, end)]
-            tags = [(name, cost) for name, _, cost, _ in days_store.tags_by_workload(conn, begin, end)]
+            given = [(name, cost) for name, _, cost, _ in daily_attribution_store.sources_by_workload(conn, begin, end)]
+            tags = [(name, cost) for name, _, cost, _ in daily_attribution_store.tags_by_workload(conn, begin, end)]
             for rows in (people, given, tags):
                 sums: dict[str, Decimal] = {}
                 for workload, cost in rows:
                     sums[workload] = sums.get(workload, Decimal(0)) + cost
                 assert sums == {workload: cost for workload, cost, _ in expected}
             check_places(conn, begin, end)
-            calls = sum(int(row["calls"]) for row in days_store.people(conn, begin, end, None, 10))
+            calls = sum(int(row["calls"]) for row in daily_attribution_store.people(conn, begin, end, None, 10))
             assert calls == sum(count for _, _, count in expected)
 
 
@@ -215,16 +215,16 @@ def check_places(conn: Conn, begin: datetime, end: datetime) -> None:
               sum(prompt_tokens + completion_tokens), count(*) {where} GROUP BY 1, 2""".encode(),
         (begin, end),
     ).fetchall()
-    _, _, found = days_store.people_placed(conn, begin, end, ["deployment/own"])
+    _, _, found = daily_attribution_store.people_placed(conn, begin, end, ["deployment/own"])
     sums: dict[tuple[str, str], tuple[int, int]] = {}
     for workload, key, count, calls in zip(*found, strict=True):
         before = sums.get((workload, key), (0, 0))
         sums[workload, key] = before[0] + count, before[1] + calls
     assert sorted((*key, *sum_) for key, sum_ in sums.items()) == sorted(people)
     tokens = conn.execute(f"SELECT sum(prompt_tokens + completion_tokens) {where}".encode(), (begin, end)).fetchone()
-    given = days_store.sources_placed(conn, begin, end, ["site/rack"])
+    given = daily_attribution_store.sources_placed(conn, begin, end, ["site/rack"])
     assert tokens is not None and sum(row[4] for row in given) == (tokens[0] or 0)
-    assert days_store.people_placed(conn, begin, end, ["deployment/other", "site/none"])[0] == []
+    assert daily_attribution_store.people_placed(conn, begin, end, ["deployment/other", "site/none"])[0] == []
 
 
 def check_parts(conn: Conn, found: list[dict[str, Any]]) -> None:
@@ -269,7 +269,7 @@ def check_keys_and_hours(conn: Conn) -> None:
         ends,
     ).fetchall()
     with conn.transaction():
-        told = list(minute_store.hours(conn, *ends))
+        told = list(spend_watch_store.hours(conn, *ends))
     assert [row["workload"] for row in told] == sorted(row["workload"] for row in told)
     assert {tuple(row.values())[:6] for row in told} == set(hours)
     assert all(row["by_model"] == {"acme/m": row["calls"]} for row in told)
@@ -355,10 +355,11 @@ def test_sums_are_those_of_the_facts(conn: Conn, made: list[Any], times: list[tu
     of_calls = conn.execute("SELECT coalesce(sum(cost_usd), 0) FROM call WHERE status <> 'refused'").fetchone()
     ever = START - timedelta(days=2), START + timedelta(days=4)
     assert of_calls is not None
-    found = [days_store.people(conn, *ever, None, 10), days_store.sources(conn, *ever, None)]
+    found = [daily_attribution_store.people(conn, *ever, None, 10), daily_attribution_store.sources(conn, *ever, None)]
     assert [_usd(each) for each in found] == [of_calls[0]] * 2
     halves = [
-        _usd(days_store.people(conn, *ever, name, 10)) + _usd(days_store.sources(conn, *ever, name))
+        _usd(daily_attribution_store.people(conn, *ever, name, 10))
+        + _usd(daily_attribution_store.sources(conn, *ever, name))
         for name in ("support", "finance")
     ]
     assert sum(halves) == 2 * of_calls[0]

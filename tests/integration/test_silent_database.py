@@ -20,8 +20,8 @@ from groundplan.api import app
 from groundplan.api.genesis import take_up_keys
 from groundplan.core.database import connect, external_url
 from groundplan.core.errors import Unavailable
-from groundplan.core.found_last import Bounded
 from groundplan.core.home import Home
+from groundplan.core.last_known_address import Bounded
 from groundplan.core.settings import load_settings
 from groundplan.gateway import database as reached
 from groundplan.gateway import search_app

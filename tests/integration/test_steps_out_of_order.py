@@ -17,8 +17,8 @@ from groundplan.core.errors import Invalid
 from groundplan.migrations.chain import statements
 from groundplan.migrations.signs import SIGNS
 from groundplan.runtime.migrate import _prepare, head, migrate, revision
-from groundplan.runtime.out_of_order import overtaken
-from groundplan.runtime.store import dump_tables, load_tables
+from groundplan.runtime.missed_steps import overtaken
+from groundplan.runtime.table_dump import dump_tables, load_tables
 from groundplan.testing.database import Cluster, Database
 
 SCRIPTS = Path(migrations.__file__).parent

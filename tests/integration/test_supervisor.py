@@ -22,7 +22,7 @@ from groundplan.core.errors import Conflict, Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.runtime.child import rotate, tail, trim
 from groundplan.runtime.database import start_database
-from groundplan.runtime.owner import open_listener
+from groundplan.runtime.locks import open_listener
 from groundplan.runtime.supervisor import Process, State, Supervisor
 from groundplan.testing.database import Database
 

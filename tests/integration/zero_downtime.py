@@ -34,7 +34,7 @@ from groundplan.cli.listeners import Listeners
 from groundplan.cli.reload import Reloading, _noted
 from groundplan.gateway.http.listeners import is_serving
 from groundplan.gateway.http.tls import ServerFiles
-from groundplan.runtime.owner import open_listener
+from groundplan.runtime.locks import open_listener
 from groundplan.runtime.supervisor import Process, Supervisor
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script

@@ -505,7 +505,7 @@ async def test_a_conversation_that_fails_here_is_told_so_and_holds_nothing(
     async def fails(*_: object) -> None:
         raise ValueError("a fault of ours")
 
-    monkeypatch.setattr(conversation, "reach", fails)
+    monkeypatch.setattr(conversation, "connect", fails)
     async with call_rig(tmp_path, ["talker"], more={"talker": {"kind": "realtime", "max_output_tokens": 20}}) as rig:
         rig.server.upgrades, rig.gateway.ready = upgrades, True
         at, key = f"ws://127.0.0.1:{rig.port}/v1/realtime?model=talker", {"Authorization": "Bearer assistant"}

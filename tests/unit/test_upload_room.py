@@ -32,7 +32,7 @@ def _room(monkeypatch: pytest.MonkeyPatch) -> None:
     async def room(*_: object) -> Quota:
         return Quota(most=1 << 40, stored=0)
 
-    monkeypatch.setattr(quota, "room", room)
+    monkeypatch.setattr(quota, "quota_of", room)
 
 
 def serve_files(rig: Rig, folder: Path) -> None:

@@ -19,7 +19,7 @@ from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.knowledge.retrieval.wire import Conflict
 from groundplan.ledger.model import Finish
-from groundplan.ledger.used import conflicts, passages, used
+from groundplan.ledger.used_documents import conflicts, passages, used
 
 PASSAGE = Passage(document="d1", path="a.md", title="A", source="handbook", start_line=1, end_line=2, text="30 days")
 

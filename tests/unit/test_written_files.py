@@ -47,13 +47,13 @@ WRITERS = {
     "ledger/archive.py": ASIDE,
     "ledger/archive_store.py": ASIDE,
     "runtime/archive.py": WHOLE,
-    "runtime/aside.py": MARK,  # of the kernel
+    "runtime/compute_process.py": MARK,  # of the kernel
     "runtime/backup.py": ASIDE,
     "runtime/child.py": ANEW,  # logs
     "runtime/models.py": ASIDE,
-    "runtime/owner.py": MARK,
+    "runtime/locks.py": MARK,
     "runtime/postgres_place.py": ASIDE,
-    "runtime/store.py": ASIDE,
+    "runtime/table_dump.py": ASIDE,
 }
 
 

@@ -48,8 +48,8 @@ from groundplan.core.clock import SystemClock
 from groundplan.core.database import database_url
 from groundplan.core.endpoints import announce_at_last, lookup
 from groundplan.core.errors import GroundplanError
-from groundplan.core.found_last import FoundLast
 from groundplan.core.home import Home
+from groundplan.core.last_known_address import LastKnownAddress
 from groundplan.core.settings import LEAVE_SECONDS as DRAIN_SECONDS
 from groundplan.core.settings import Settings, load_settings
 from groundplan.placement import plan_process, workload_routes
@@ -69,7 +69,7 @@ answer, and for ever where something in it takes what is sent. Whoever asks wait
 log = logging.getLogger("groundplan.api")
 
 
-class _Checked(FoundLast):
+class _Checked(LastKnownAddress):
     """One of which it is known before it is used whether the server answers."""
 
     _most: float | None = None

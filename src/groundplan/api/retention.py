@@ -19,7 +19,7 @@ from groundplan.gateway.budgets.periods import has_ended
 from groundplan.governance.review import store as review_store
 from groundplan.identity import erase, session_store
 from groundplan.knowledge.signals import signal_store
-from groundplan.ledger import background_store, completion_store, content_store, response_store, settled_store
+from groundplan.ledger import background_store, completion_store, content_store, response_store, settled_budgets_store
 
 SWEEP_SECONDS = 30.0
 REVIEWS_SECONDS = 60.0
@@ -77,9 +77,9 @@ def forget_settled(services: Services) -> int:
     there may be years."""
     before, gone = services.clock.now() - SETTLED_KEPT, 0
     with services.transaction() as conn:
-        over = [each for each in settled_store.periods(conn) if has_ended(each, f"{before:%Y-%m-%dT%H:%M}")]
+        over = [each for each in settled_budgets_store.periods(conn) if has_ended(each, f"{before:%Y-%m-%dT%H:%M}")]
     # what ended for good first: its worker's row goes with the last that it held
-    for forget in (settled_store.forget_ended, partial(settled_store.forget, over=over)):
+    for forget in (settled_budgets_store.forget_ended, partial(settled_budgets_store.forget, over=over)):
         some = 1
         while some:
             with services.transaction() as conn:

@@ -30,8 +30,8 @@ from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.home import Home, others_may_read
 from groundplan.core.settings import DEFAULT_CONTROL_PORT, DEFAULT_PORT, Settings, resolve_secret
 from groundplan.core.words import counted
+from groundplan.runtime.database_rights import check_writable
 from groundplan.runtime.migrate import look
-from groundplan.runtime.rights import check_writable
 
 LOW_DISK_BYTES = 1 << 30
 NAMED = 5

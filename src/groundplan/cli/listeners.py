@@ -12,7 +12,7 @@ from pathlib import Path
 from groundplan.core.errors import Invalid
 from groundplan.core.settings import Settings
 from groundplan.gateway.http.tls import ServerFiles
-from groundplan.runtime.owner import open_listener
+from groundplan.runtime.locks import open_listener
 
 LOOPBACK = "127.0.0.1"
 

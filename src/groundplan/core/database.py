@@ -18,8 +18,8 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
 from groundplan.core.errors import Invalid, Unavailable
-from groundplan.core.found_last import FoundLast
 from groundplan.core.home import Home
+from groundplan.core.last_known_address import LastKnownAddress
 from groundplan.core.settings import Settings, resolve_secret
 
 Role = Literal["owner", "control", "gateway", "shipper", "search"]
@@ -153,7 +153,7 @@ def dsn_parameters(dsn: str) -> dict[str, Any]:
 
 
 def connect(
-    url: str, *, autocommit: bool = False, timeout: int = 10, kind: type[FoundLast] = FoundLast
+    url: str, *, autocommit: bool = False, timeout: int = 10, kind: type[LastKnownAddress] = LastKnownAddress
 ) -> psycopg.Connection[tuple[Any, ...]]:
     """A connection within `timeout` seconds, or `Unavailable` (`database_unavailable`); `Invalid` where something
     before PostgreSQL does not take what is asked for (`database_pooled`), and for a service that is not found

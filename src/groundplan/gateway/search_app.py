@@ -29,8 +29,8 @@ from groundplan.core import logs
 from groundplan.core.database import database_url
 from groundplan.core.endpoints import announce_at_last, listen_locally, withdraw
 from groundplan.core.errors import GroundplanError
-from groundplan.core.found_last import Bounded
 from groundplan.core.home import Home
+from groundplan.core.last_known_address import Bounded
 from groundplan.core.settings import Settings, load_settings
 from groundplan.gateway import memory
 from groundplan.knowledge.embedding.batching import Made, Often

@@ -14,7 +14,7 @@ from psycopg import Connection
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from groundplan.ledger import kept_rows
+from groundplan.ledger import retention
 
 Conn = Connection[Any]
 CHANNEL: Final = "groundplan_background"
@@ -221,6 +221,6 @@ def follow(conn: Conn, id: str) -> None:
     conn.execute("SELECT pg_notify(%s, %s)", (CHANNEL, FOLLOWED + id))
 
 
-def keep_only(conn: Conn, rules: kept_rows.Rules) -> dict[str, int]:
-    """See `kept_rows`."""
-    return kept_rows.keep_only(conn, "background_response", rules)
+def keep_only(conn: Conn, rules: retention.Rules) -> dict[str, int]:
+    """See `retention`."""
+    return retention.keep_only(conn, "background_response", rules)

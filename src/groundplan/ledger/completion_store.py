@@ -12,7 +12,7 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from groundplan.ledger import kept_rows
+from groundplan.ledger import retention
 
 _COLUMNS = "call_id, id, workload, owner, deployment, model, expires_at, sealed"
 _MINE = "owner = %(owner)s AND workload = %(workload)s AND expires_at > now()"
@@ -100,5 +100,5 @@ def delete(conn: Connection[Any], id: str, owner: Owner) -> bool:
 
 
 def keep_only(conn: Connection[Any], rules: Sequence[tuple[str, bool, int]]) -> dict[str, int]:
-    """See `kept_rows`."""
-    return kept_rows.keep_only(conn, "stored_completion", rules)
+    """See `retention`."""
+    return retention.keep_only(conn, "stored_completion", rules)

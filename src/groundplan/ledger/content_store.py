@@ -15,7 +15,7 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from groundplan.ledger import kept_rows
+from groundplan.ledger import retention
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +59,12 @@ def kept(conn: Connection[Any], call: UUID) -> Row | None:
 
 def expire(conn: Connection[Any]) -> dict[str, int]:
     """Delete what is past its time; how many by workload."""
-    return kept_rows.expire(conn, "content")
+    return retention.expire(conn, "content")
 
 
-def keep_only(conn: Connection[Any], rules: kept_rows.Rules) -> dict[str, int]:
-    """See `kept_rows`."""
-    return kept_rows.keep_only(conn, "content", rules, redacted=True)
+def keep_only(conn: Connection[Any], rules: retention.Rules) -> dict[str, int]:
+    """See `retention`."""
+    return retention.keep_only(conn, "content", rules, redacted=True)
 
 
 def forget_answers(conn: Connection[Any], rules: Sequence[tuple[str, bool, int]]) -> None:

@@ -16,7 +16,7 @@ from groundplan.core.errors import Invalid, NotFound
 from groundplan.core.money import format_numeric, format_usd, from_decimal
 from groundplan.ledger import archive_store, rollup_store, store
 from groundplan.ledger.store import CallFilter
-from groundplan.ledger.used import conflicts, passages
+from groundplan.ledger.used_documents import conflicts, passages
 
 PAGE = 100
 """Calls on a page at most."""

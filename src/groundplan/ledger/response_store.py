@@ -12,7 +12,7 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from groundplan.ledger import kept_rows
+from groundplan.ledger import retention
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,5 +57,5 @@ def delete(conn: Connection[Any], id: str, owner: UUID, workload: str) -> bool:
 
 
 def keep_only(conn: Connection[Any], rules: Sequence[tuple[str, bool, int]]) -> dict[str, int]:
-    """See `kept_rows`."""
-    return kept_rows.keep_only(conn, "stored_response", rules)
+    """See `retention`."""
+    return retention.keep_only(conn, "stored_response", rules)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 from groundplan.placement.planner import CompanyPlan, plan_company
 from groundplan.placement.terms.facts import Company
-from groundplan.runtime.aside import Aside
+from groundplan.runtime.compute_process import ComputeProcess
 
 _Answer = TypeVar("_Answer")
 _Arguments = TypeVarTuple("_Arguments")
@@ -26,15 +26,15 @@ _solving = Lock()
 
 AT_ONCE = 10_000
 """Workloads times places of a company that is planned here: a tenth of a second"""
-_asides: list[tuple[Aside, Aside]] = []
+_asides: list[tuple[ComputeProcess, ComputeProcess]] = []
 
 
 @contextmanager
-def aside(logs: Path, modules: Sequence[str]) -> Iterator[tuple[Aside, Aside]]:
+def aside(logs: Path, modules: Sequence[str]) -> Iterator[tuple[ComputeProcess, ComputeProcess]]:
     """Meanwhile large companies are planned in processes of their own: one for questions, and one for what must not
     wait for these. `modules`: of the functions that are asked."""
     names = ("planning.log", "planning-urgent.log")
-    questions, urgent = (Aside(logs / name, (__name__, *modules)) for name in names)
+    questions, urgent = (ComputeProcess(logs / name, (__name__, *modules)) for name in names)
     _asides.append((questions, urgent))
     try:
         yield questions, urgent

@@ -39,10 +39,10 @@ from groundplan.core.home import Home, sync_folder, temporary_of, write_atomical
 from groundplan.core.settings import Settings, load_settings
 from groundplan.runtime.archive import Writer, unpack, write_archive
 from groundplan.runtime.database import running_database
+from groundplan.runtime.locks import INCOMPLETE, own_home
 from groundplan.runtime.migrate import migrate, revision
-from groundplan.runtime.owner import INCOMPLETE, own_home
 from groundplan.runtime.postgres import EmbeddedPostgres
-from groundplan.runtime.store import dump_tables, load_tables
+from groundplan.runtime.table_dump import dump_tables, load_tables
 
 Progress = Callable[[str], None]
 

@@ -32,8 +32,8 @@ from groundplan.core.database import (
 from groundplan.core.errors import Conflict, Denied, GroundplanError, Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
-from groundplan.runtime.out_of_order import RENAMED, overtaken
-from groundplan.runtime.rights import check_rights, check_writable
+from groundplan.runtime.database_rights import check_rights, check_writable
+from groundplan.runtime.missed_steps import RENAMED, overtaken
 
 OLDEST_SERVER: Final = 16
 """Oldest major version of PostgreSQL that the schema runs on."""

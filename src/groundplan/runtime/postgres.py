@@ -28,7 +28,7 @@ from groundplan.core.errors import Conflict, Unavailable
 from groundplan.core.home import Home, sync_folder, write_atomically
 from groundplan.core.settings import child_environment
 from groundplan.runtime.child import spawn, stop, tail
-from groundplan.runtime.owner import take_lock
+from groundplan.runtime.locks import take_lock
 from groundplan.runtime.postgres_place import Place, find_place, serving
 from groundplan.runtime.supervisor import Process
 

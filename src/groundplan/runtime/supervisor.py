@@ -25,7 +25,7 @@ from groundplan.core.errors import Conflict, GroundplanError, Unavailable
 from groundplan.core.home import Home, write_atomically
 from groundplan.core.settings import child_environment
 from groundplan.runtime.child import Account, kill_session, spawn, stop, tail, trim
-from groundplan.runtime.owner import own_home
+from groundplan.runtime.locks import own_home
 
 POLL_SECONDS: Final = 0.1
 """How often the children are looked at."""

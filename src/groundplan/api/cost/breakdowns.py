@@ -17,8 +17,8 @@ from groundplan.core.errors import NotFound
 from groundplan.core.money import from_decimal
 from groundplan.economics.allocate.breakdown import COMPANY, Weights, place_of, spread
 from groundplan.economics.allocate.model import Line
-from groundplan.ledger import days_store, rollup_store
-from groundplan.ledger.days_store import Columns
+from groundplan.ledger import daily_attribution_store, rollup_store
+from groundplan.ledger.daily_attribution_store import Columns
 
 DIMENSIONS: Final = ("feature", "prompt", "source", "person", "tag", "site")
 
@@ -36,7 +36,7 @@ def sums(conn: Connection[Any], lines: list[Line], days: Days, by: str) -> Itera
 def _weights(conn: Connection[Any], days: Days, by: str) -> Weights:
     """What the calls of a workload cost; of one whose calls cost nothing, such as those of own hardware, how many."""
     if by == "person":
-        return _measured(days_store.people_by_workload(conn, days.since, days.until))
+        return _measured(daily_attribution_store.people_by_workload(conn, days.since, days.until))
     rows = _paid(conn, days, by)
     return _measured(_columns((workload, key, from_decimal(cost), calls) for workload, key, cost, calls in rows))
 
@@ -71,7 +71,7 @@ def _there(conn: Connection[Any], days: Days, by: str, places: set[str]) -> dict
     if not (asked := places - {COMPANY}) or by in ("site", "tag"):
         return {}
     if by == "person":
-        deployments, sites, columns = days_store.people_placed(conn, days.since, days.until, sorted(asked))
+        deployments, sites, columns = daily_attribution_store.people_placed(conn, days.since, days.until, sorted(asked))
     else:
         rows = list(_placed(conn, days, by, asked))
         deployments, sites = [row[2] for row in rows], [row[3] for row in rows]
@@ -98,7 +98,7 @@ def _placed(
 ) -> Iterable[tuple[str, str, str, str, Any, Any]]:
     """(workload, key, deployment, site, tokens, calls)"""
     if by == "source":
-        return days_store.sources_placed(conn, days.since, days.until, sorted(places))
+        return daily_attribution_store.sources_placed(conn, days.since, days.until, sorted(places))
     kept = "blueprint" if by == "prompt" else by
     rows = rollup_store.calls_by(conn, ["workload", kept, "deployment", "site"], wanted(days.first, days.last))
     numbers = {row["blueprint"] for row in rows} if by == "prompt" else set()
@@ -117,9 +117,9 @@ def _placed(
 def _paid(conn: Connection[Any], days: Days, by: str) -> list[tuple[str, str, Decimal, Any]]:
     """(workload, key, USD, calls)"""
     if by == "source":
-        return days_store.sources_by_workload(conn, days.since, days.until)
+        return daily_attribution_store.sources_by_workload(conn, days.since, days.until)
     if by == "tag":
-        return days_store.tags_by_workload(conn, days.since, days.until)
+        return daily_attribution_store.tags_by_workload(conn, days.since, days.until)
     kept = "blueprint" if by == "prompt" else by
     rows = rollup_store.calls_by(conn, ["workload", kept], wanted(days.first, days.last))
     if by != "prompt":

@@ -20,8 +20,8 @@ from groundplan.core.money import from_decimal
 from groundplan.economics.allocate.divide import OF_CALLS, STORED
 from groundplan.economics.allocate.model import NOBODY, Day, LookedUp, Use
 from groundplan.economics.allocate.storage import kept_on
-from groundplan.ledger import kept_store, rollup_store, semantic_store
-from groundplan.ledger.kept_store import Kind
+from groundplan.ledger import kept_bytes_store, rollup_store, semantic_store
+from groundplan.ledger.kept_bytes_store import Kind
 
 NOT_TOKENS: Final = (
     "attempt", "bound", "whole", "requests", "images", "searches", "images_made", "characters", "seconds",
@@ -150,7 +150,9 @@ class _Measured:
         if REVIEW_HOUR in asked:
             self._hours, self._said = _hours(conn, first, last)
         self._uses = _tool_uses(conn, first, last) if TOOL_USES in asked else None
-        self._kept = {unit: kept_store.samples(conn, _KINDS[unit], first, last) for unit in STORED if unit in asked}
+        self._kept = {
+            unit: kept_bytes_store.samples(conn, _KINDS[unit], first, last) for unit in STORED if unit in asked
+        }
         self._now = {unit: _now(conn, unit) for unit, samples in self._kept.items() if not samples}
         self._known = {unit: sorted(samples) for unit, samples in self._kept.items()}
 

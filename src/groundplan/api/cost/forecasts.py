@@ -21,7 +21,7 @@ from groundplan.core.money import PICO, format_usd, from_decimal
 from groundplan.economics.forecast.adoption import Adoption, adoption
 from groundplan.economics.forecast.model import DAY, Forecast, Series
 from groundplan.gateway.budgets.periods import ends, key_at
-from groundplan.ledger import days_store, rollup_store
+from groundplan.ledger import daily_attribution_store, rollup_store
 
 ADOPTION_WEEKS = 26
 WHATS = ("cost", "calls", "tokens")
@@ -68,7 +68,7 @@ def grown(conn: Connection[Any], today: date, workload: str | None) -> Adoption:
     """The curve of adoption of the last whole weeks. Raises `Invalid`."""
     monday = datetime(today.year, today.month, today.day, tzinfo=UTC) - timedelta(days=today.weekday())
     since = monday - ADOPTION_WEEKS * timedelta(days=7)
-    weeks = days_store.people_weeks(conn, since, monday, workload)
+    weeks = daily_attribution_store.people_weeks(conn, since, monday, workload)
     return adoption([weeks.get(since + place * timedelta(days=7), 0) for place in range(ADOPTION_WEEKS)])
 
 

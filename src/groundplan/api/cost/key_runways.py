@@ -18,7 +18,7 @@ from groundplan.api.cost.runway import days_to, lasts
 from groundplan.core.money import PICO, from_decimal
 from groundplan.economics.forecast.model import DAY, Series
 from groundplan.gateway.budgets.periods import ends
-from groundplan.ledger import days_store
+from groundplan.ledger import daily_attribution_store
 
 MOST = 20
 """Budgets that are forecast."""
@@ -37,12 +37,16 @@ def runways(
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     since, lately = (midnight - timedelta(days=days) for days in (DAYS, LATELY_DAYS))
     keys = sorted({key for _, key in charged})
-    called = {row["key"]: row for row in days_store.of_keys(conn, keys, now, since, lately, midnight)} if keys else {}
+    called = (
+        {row["key"]: row for row in daily_attribution_store.of_keys(conn, keys, now, since, lately, midnight)}
+        if keys
+        else {}
+    )
     rows = [{**called[key], "use": use} for use, key in charged if key in called]
     rows = [row for row in rows if workload in (None, row["workload"])]
     rows.sort(key=lambda row: (-_rough(row, midnight, now), row["use"]["budget"], row["use"]["period"]))
     near = rows[:MOST]
-    costs = days_store.key_costs(conn, sorted({row["key"] for row in near}), since) if near else {}
+    costs = daily_attribution_store.key_costs(conn, sorted({row["key"] for row in near}), since) if near else {}
     return [_lasts(row, costs[row["key"]], midnight, now, known) for row in near], len(rows) - len(near)
 
 

@@ -21,7 +21,7 @@ from groundplan.economics.levers.requests import RARE
 from groundplan.economics.replay import replay_store
 from groundplan.economics.replay.opportunities import Opportunity, Spent
 from groundplan.ledger import opportunity_store
-from groundplan.ledger.used import passages
+from groundplan.ledger.used_documents import passages
 
 _DAY = timedelta(days=1)
 

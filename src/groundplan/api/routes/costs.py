@@ -31,7 +31,7 @@ from groundplan.core.money import format_numeric, format_usd, maybe_usd
 from groundplan.core.months import next_first
 from groundplan.economics.export.focus import focus_csv
 from groundplan.economics.export.statement import UNCARRIED, Statement, statement_csv, statements
-from groundplan.ledger import archive_store, days_store, finding_store, rollup_store
+from groundplan.ledger import archive_store, daily_attribution_store, finding_store, rollup_store
 
 router = below_api("cost", prefix="/cost")
 MOST_PEOPLE = 200
@@ -114,7 +114,7 @@ def people(
     """Whose calls cost most, of whole days."""
     days = cost_book.days_of(first, last, services.clock.now().date())
     with services.transaction() as conn:
-        rows = days_store.people(conn, days.since, days.until, workload, limit)
+        rows = daily_attribution_store.people(conn, days.since, days.until, workload, limit)
         refuse_unknown(conn, rows, workload=workload)
     return {
         "people": [
@@ -147,7 +147,7 @@ def sources(services: Using, _: Reader, first: Day = None, last: Day = None, wor
     `calls` counts one that was given two documents of a source twice."""
     days = cost_book.days_of(first, last, services.clock.now().date())
     with services.transaction() as conn:
-        rows = days_store.sources(conn, days.since, days.until, workload)
+        rows = daily_attribution_store.sources(conn, days.since, days.until, workload)
         refuse_unknown(conn, rows, workload=workload)
     return {
         "sources": [

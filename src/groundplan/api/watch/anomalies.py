@@ -23,7 +23,7 @@ from groundplan.economics.anomaly.cause import Single, Slice, alone, causes, lev
 from groundplan.economics.anomaly.detect import WINDOW, Baseline, detect
 from groundplan.economics.anomaly.loop import Loop
 from groundplan.economics.anomaly.model import Alarm, Hour, Minute
-from groundplan.ledger import finding_store, minute_store
+from groundplan.ledger import finding_store, spend_watch_store
 from groundplan.ledger.finding import Finding
 
 KIND = "cost.anomaly"
@@ -93,7 +93,7 @@ def look(conn: Connection[Any], now: datetime) -> finding_store.Told:
 def _now(conn: Connection[Any], until: datetime) -> Usual:
     """What is usual before the minutes that are looked at."""
     usual = _history(conn, (until - WINDOW * MINUTE).replace(minute=0))
-    rotated = minute_store.rotated(conn, until - HISTORY - timedelta(days=1))
+    rotated = spend_watch_store.rotated(conn, until - HISTORY - timedelta(days=1))
     lines = {(name, rotated[key]) for name, key in usual.known if key in rotated}
     known = {(name, other) for name, line in lines for other in line}
     busiest = _of_lines(usual.busiest, rotated)
@@ -117,7 +117,7 @@ def _of_lines(busiest: Mapping[str, float], rotated: Mapping[str, tuple[str, ...
 def _loops(conn: Connection[Any], keys: list[str], now: datetime) -> dict[tuple[str, str], Loop]:
     """(workload, key) -> what it did, of these and of those that a budget refused in the last hour. Up to this moment:
     whoever is stopped makes no more minutes that could be waited for."""
-    rows = minute_store.loops(conn, keys, loop.SPAN, now - WINDOW * MINUTE, now)
+    rows = spend_watch_store.loops(conn, keys, loop.SPAN, now - WINDOW * MINUTE, now)
     found = {}
     for row in rows:
         cost, limit = from_decimal(row.pop("cost_usd")), from_decimal(row.pop("limit_usd"))
@@ -130,7 +130,7 @@ def _alarms(conn: Connection[Any], until: datetime, usual: Usual) -> list[tuple[
     """(workload, what is unusual at the minute that ends at `until`)"""
     since = until - WINDOW * MINUTE
     rows: dict[str, list[dict[str, Any]]] = {}
-    for row in minute_store.minutes(conn, since, until):
+    for row in spend_watch_store.minutes(conn, since, until):
         rows.setdefault(row["workload"], []).append(row)
     keys: dict[str, set[str]] = {}
     for workload, key in usual.known:
@@ -154,7 +154,7 @@ def _earlier(
     """key -> calls of its busiest minute on the newest of its days, for those that rested since: over a weekend, or
     between two runs of a month's end."""
     lines = dict.fromkeys(other for key in keys for other in (key, *rotated.get(key, ())))
-    return _of_lines(minute_store.busiest_of_last_day(conn, list(lines), until - HISTORY, until), rotated)
+    return _of_lines(spend_watch_store.busiest_of_last_day(conn, list(lines), until - HISTORY, until), rotated)
 
 
 def _before_loops(conn: Connection[Any], now: datetime, rotated: Mapping[str, tuple[str, ...]]) -> dict[str, float]:
@@ -168,7 +168,7 @@ def _before_loops(conn: Connection[Any], now: datetime, rotated: Mapping[str, tu
             line = (key, *rotated.get(key, ()))
             if (opened, line) not in known:
                 until = opened - WINDOW * MINUTE
-                lately = minute_store.busiest(conn, until - COMPARED, until, line)
+                lately = spend_watch_store.busiest(conn, until - COMPARED, until, line)
                 before = _earlier(conn, [key], until, rotated) | _of_lines(lately, rotated)
                 known[opened, line] = before.get(key)
             calls = still[opened, line] = known[opened, line]
@@ -190,12 +190,12 @@ def _history(conn: Connection[Any], until: datetime) -> Usual:
     with conn.transaction():
         baselines = {
             name: Baseline(_whole({row["hour"]: _hour(row) for row in rows}, until))
-            for name, rows in groupby(minute_store.hours(conn, since, until), itemgetter("workload"))
+            for name, rows in groupby(spend_watch_store.hours(conn, since, until), itemgetter("workload"))
         }
     made = Usual(
         baselines,
-        minute_store.known_keys(conn, since, until - NEW_FOR),
-        minute_store.busiest(conn, until - COMPARED, until),
+        spend_watch_store.known_keys(conn, since, until - NEW_FOR),
+        spend_watch_store.busiest(conn, until - COMPARED, until),
     )
     _usual[place] = until, made
     return made
@@ -252,7 +252,7 @@ def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime
         [] if alarm.kind == "new_caller" else causes(before, during, *hours, times, model)
     )  # the caller is the cause
     made = made_of(alarm, before, during, hours, times)
-    names = minute_store.callers(conn, [alarm.subject, *(c.value for c in found if c.dimension == "caller")])
+    names = spend_watch_store.callers(conn, [alarm.subject, *(c.value for c in found if c.dimension == "caller")])
     who = names.get(alarm.subject, alarm.subject)
     single = _single(conn, workload, alarm, until, during, lasted)
     message = f"{workload}: {told(alarm, found, single, made) if seen is None else loop.told(alarm, seen, who)}."
@@ -304,7 +304,7 @@ def _single(
     if alarm.kind not in ("spend", "tokens_per_call"):
         return None
     by = "cost_usd" if alarm.kind == "spend" else "tokens"
-    if (row := minute_store.largest(conn, workload, alarm.since, until, by=by)) is None:
+    if (row := spend_watch_store.largest(conn, workload, alarm.since, until, by=by)) is None:
         return None
     single = Single(row["id"], from_decimal(row["cost_usd"]), int(row["tokens"]))
     return single if alone(alarm, during, single, hours) else None
@@ -345,7 +345,7 @@ def _slices(conn: Connection[Any], workload: str, since: datetime, until: dateti
             from_decimal(row["cost_usd"]),
             int(row["tokens"]),
         )
-        for row in minute_store.slices(conn, workload, since, until)
+        for row in spend_watch_store.slices(conn, workload, since, until)
     ]  # fmt: skip
 
 

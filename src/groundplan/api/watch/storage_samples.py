@@ -15,8 +15,8 @@ from groundplan.api.cost import store as cost_store
 from groundplan.api.served_blueprint import current_or_none
 from groundplan.blueprint.model import Blueprint
 from groundplan.economics.terms.apportion import shares
-from groundplan.ledger import kept_store, rollup_store
-from groundplan.ledger.kept_store import Kept
+from groundplan.ledger import kept_bytes_store, rollup_store
+from groundplan.ledger.kept_bytes_store import Kept
 
 LOOK_SECONDS = 3600.0
 NOBODY = [""]
@@ -31,10 +31,10 @@ def look(services: Services) -> bool:
 
 def sample(conn: Connection[Any], blueprint: Blueprint, now: datetime) -> bool:
     """As `look`, in the caller's transaction."""
-    if not kept_store.due(conn, now.date()):
+    if not kept_bytes_store.due(conn, now.date()):
         return False
     kept = [*documents(conn, blueprint), *content(conn)]
-    return (bool(kept) or kept_store.begun(conn)) and kept_store.add(conn, now, kept)
+    return (bool(kept) or kept_bytes_store.begun(conn)) and kept_bytes_store.add(conn, now, kept)
 
 
 def documents(conn: Connection[Any], blueprint: Blueprint) -> Iterator[Kept]:

@@ -23,8 +23,8 @@ import psycopg
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.database import connect
 from groundplan.core.errors import GroundplanError, Invalid, NotFound
-from groundplan.core.found_last import Bounded
 from groundplan.core.home import Home
+from groundplan.core.last_known_address import Bounded
 from groundplan.core.logger import get_logger
 from groundplan.gateway.caching.cache_link import ANSWER_BYTES, SERVICE, Kept, Parcel
 from groundplan.gateway.journal.frame_server import LENGTH, FrameServer

@@ -17,7 +17,7 @@ from groundplan.core.money import format_usd
 from groundplan.economics.terms.split import Split, explained, split
 from groundplan.gateway.journal.recovery import Attempt, CallState
 from groundplan.ledger.model import Finish, Usage
-from groundplan.ledger.used import used
+from groundplan.ledger.used_documents import used
 
 Row = tuple[Any, ...]
 Seal = Callable[[UUID, str], str]

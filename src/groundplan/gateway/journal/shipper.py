@@ -28,8 +28,8 @@ from groundplan.core import logs
 from groundplan.core.clock import Clock, SystemClock
 from groundplan.core.database import connect, database_url
 from groundplan.core.errors import GroundplanError, Unavailable
-from groundplan.core.found_last import Bounded
 from groundplan.core.home import Home
+from groundplan.core.last_known_address import Bounded
 from groundplan.core.logger import get_logger
 from groundplan.core.settings import load_settings
 from groundplan.gateway.caching.cache_store import AnswerStore

@@ -21,7 +21,7 @@ from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from groundplan.core.errors import Unavailable
-from groundplan.core.found_last import FoundLast
+from groundplan.core.last_known_address import LastKnownAddress
 from groundplan.gateway.database import BRIEFLY
 
 SECONDS = 2.0
@@ -32,7 +32,7 @@ AWAY_SECONDS = 1.0
 _Found = TypeVar("_Found")
 
 
-class _Heard(FoundLast):
+class _Heard(LastKnownAddress):
     """One whose statements end also where PostgreSQL says nothing more, and which does not stay with a server that may
     write no more (`database`)."""
 

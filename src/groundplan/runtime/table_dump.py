@@ -1,4 +1,5 @@
-"""All rows of the schema as files and back, without superuser rights: one COPY text file per table, of one snapshot.
+"""Dumps all rows of the schema into files and loads them, without superuser rights: one COPY text file per table, of
+one snapshot.
 
 Knows no table by name but alembic's; what a crash may empty (unlogged tables) is left out. Row-level security is
 satisfied when reading (as `control`, whose policies show everything) and lifted for the owner, within the transaction,
@@ -16,7 +17,7 @@ from psycopg import sql
 
 from groundplan.core.database import connect, first_line, unhurried
 from groundplan.core.errors import Conflict, Invalid
-from groundplan.runtime.out_of_order import made_late
+from groundplan.runtime.missed_steps import made_late
 
 Facts = dict[str, Any]
 """`{"tables": {name: [column, …]}, "sequences": {name: last value, 0 before the first}}`"""
@@ -47,7 +48,7 @@ def dump_tables(control_url: str, folder: Path) -> Facts:
 
 def load_tables(owner_url: str, folder: Path, facts: Facts) -> None:
     """Fill a fresh schema of the same revision with what `dump_tables` wrote, all or nothing. Tables of steps that its
-    database never had (see `out_of_order`) stay as a new schema has them.
+    database never had (see `missed_steps`) stay as a new schema has them.
 
     Raises `Conflict` (`restore_not_empty`) where the database holds calls or blueprints, and `Invalid`
     (`restore_mismatch`) where tables or values do not fit.

@@ -1,6 +1,6 @@
 """One process that computes for us: what Python works at for long keeps all others in its process waiting.
 
-    python -m groundplan.program groundplan.runtime.aside FD MODULE...
+    python -m groundplan.program groundplan.runtime.compute_process FD MODULE...
 
 It is started by the first question, answers one at a time and ends when nobody has asked for a while. A question is a
 function of a module, by its name, with its arguments; both ways they are pickled. That is safe here alone: the socket
@@ -72,7 +72,7 @@ class _OtherCodeError(Exception):
     """What is installed is not what runs here."""
 
 
-class Aside:
+class ComputeProcess:
     """The process, and who waits for it. Give every module whose functions are asked, so that it loads them at once."""
 
     def __init__(self, log: Path, modules: Sequence[str]) -> None:

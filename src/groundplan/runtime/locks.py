@@ -1,4 +1,4 @@
-"""Who owns a folder or a port on this machine: file locks that end with their process, and listening sockets."""
+"""Locks on a folder or a port of this machine: file locks that end with their process, and listening sockets."""
 
 from __future__ import annotations
 

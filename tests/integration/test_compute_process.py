@@ -19,13 +19,13 @@ from groundplan.api.placement import views
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.placement import plan_process, whatif, workload_routes
 from groundplan.placement.plan_process import solved
-from groundplan.runtime import aside as aside_module
-from groundplan.runtime.aside import Aside
+from groundplan.runtime import compute_process as aside_module
+from groundplan.runtime.compute_process import ComputeProcess
 
 
 @pytest.fixture(scope="module")
-def aside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aside]:
-    made = Aside(tmp_path_factory.mktemp("logs") / "planning.log", (views.__name__,))
+def aside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComputeProcess]:
+    made = ComputeProcess(tmp_path_factory.mktemp("logs") / "planning.log", (views.__name__,))
     yield made
     made.close()
 
@@ -37,7 +37,7 @@ def until(true: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def at_work(aside: Aside, pipe: Path) -> tuple[threading.Thread, list[GroundplanError]]:
+def at_work(aside: ComputeProcess, pipe: Path) -> tuple[threading.Thread, list[GroundplanError]]:
     """Somebody waits for a question that takes until the process ends; and what it was refused with."""
     refused: list[GroundplanError] = []
 
@@ -55,7 +55,7 @@ def at_work(aside: Aside, pipe: Path) -> tuple[threading.Thread, list[Groundplan
 
 
 def test_it_answers_from_a_process_that_makes_way_and_knows_no_secret(
-    aside: Aside, monkeypatch: pytest.MonkeyPatch
+    aside: ComputeProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GROUNDPLAN_DATABASE_URL", "postgresql://owner:secret@localhost/x")
     aside.ask(os.getpid)
@@ -68,7 +68,7 @@ def test_it_answers_from_a_process_that_makes_way_and_knows_no_secret(
         assert aside.ask(Path.read_text, Path("/proc/self/oom_score_adj")) == "1000\n"
 
 
-def test_what_is_raised_there_is_raised_here(aside: Aside) -> None:
+def test_what_is_raised_there_is_raised_here(aside: ComputeProcess) -> None:
     with pytest.raises(Invalid) as here:
         whatif.parse(["no value"], [], [], [])
     with pytest.raises(Invalid) as refused:
@@ -79,7 +79,9 @@ def test_what_is_raised_there_is_raised_here(aside: Aside) -> None:
     assert aside.ask(int, "7") == 7
 
 
-def test_where_it_is_killed_whoever_asked_is_told_and_the_next_is_answered(aside: Aside, tmp_path: Path) -> None:
+def test_where_it_is_killed_whoever_asked_is_told_and_the_next_is_answered(
+    aside: ComputeProcess, tmp_path: Path
+) -> None:
     first = aside.ask(os.getpid)
     os.kill(first, signal.SIGKILL)
     until(lambda: aside.pid is None)
@@ -92,7 +94,7 @@ def test_where_it_is_killed_whoever_asked_is_told_and_the_next_is_answered(aside
     assert aside.ask(os.getpid) not in (first, second)
 
 
-def test_what_takes_too_long_is_ended(aside: Aside, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_takes_too_long_is_ended(aside: ComputeProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     before = aside.ask(os.getpid)
     monkeypatch.setattr(aside_module, "ANSWER_SECONDS", 0.1)
     with pytest.raises(Unavailable) as refused:
@@ -100,7 +102,7 @@ def test_what_takes_too_long_is_ended(aside: Aside, monkeypatch: pytest.MonkeyPa
     assert refused.value.code == "planning_long" and not Path(f"/proc/{before}").exists()
 
 
-def test_of_too_many_the_last_are_refused(aside: Aside, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_too_many_the_last_are_refused(aside: ComputeProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aside_module, "MOST", 0)
     with pytest.raises(Unavailable) as refused:
         aside.ask(os.getpid)
@@ -111,7 +113,7 @@ def test_of_too_many_the_last_are_refused(aside: Aside, monkeypatch: pytest.Monk
         aside.ask(os.getpid)
 
 
-def test_it_ends_when_nobody_asks_for_a_while(aside: Aside, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_ends_when_nobody_asks_for_a_while(aside: ComputeProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aside_module, "IDLE_SECONDS", 0.02)
     before = aside.ask(os.getpid)
     until(lambda: not Path(f"/proc/{before}").exists())
@@ -120,13 +122,13 @@ def test_it_ends_when_nobody_asks_for_a_while(aside: Aside, monkeypatch: pytest.
 
 def test_newer_code_than_ours_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aside_module, "code", lambda: "of before")
-    made = Aside(tmp_path / "planning.log", ())
+    made = ComputeProcess(tmp_path / "planning.log", ())
     assert [made.ask(os.getpid), made.ask(os.getpid)] == [os.getpid()] * 2 and made.pid is None
     made.close()
 
 
 def test_who_waits_when_it_is_closed_is_told(tmp_path: Path) -> None:
-    made = Aside(tmp_path / "planning.log", ())
+    made = ComputeProcess(tmp_path / "planning.log", ())
     thread, refused = at_work(made, tmp_path / "pipe")
     pid = made.pid
     made.close()
@@ -139,8 +141,8 @@ def test_who_waits_when_it_is_closed_is_told(tmp_path: Path) -> None:
 ORPHAN = """
 import os, sys, time
 from pathlib import Path
-from groundplan.runtime.aside import Aside
-aside = Aside(Path(sys.argv[1]), ())
+from groundplan.runtime.compute_process import ComputeProcess
+aside = ComputeProcess(Path(sys.argv[1]), ())
 print(aside.ask(os.getpid), flush=True)
 aside.ask(time.sleep, 60)
 """

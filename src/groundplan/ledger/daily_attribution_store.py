@@ -1,4 +1,5 @@
-"""The SQL of sums of whole days (UTC) by what only calls know: people, documents and their sources, tags of keys.
+"""The SQL of sums of whole days (UTC) by whom and what calls were for: people, documents and their sources, tags of
+keys.
 
 What is not folded yet counts as well; a question is one statement, so it sees one state. No question reads calls.
 """

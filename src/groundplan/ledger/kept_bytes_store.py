@@ -1,4 +1,6 @@
-"""The SQL of what is kept, sampled once a day: a day is written once and never changed. Measures nothing itself."""
+"""The SQL of how many bytes are kept, sampled once a day: a day is written once and never changed. Measures nothing
+itself.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What is kept of calls goes with its time, or with the rule that let it be kept; a hold of its person keeps it.
+"""Deletes what is kept of calls once its time is over, or the rule is gone that let it be kept; a hold of its person
+keeps it.
 
 The tables that this is of have the columns `workload`, `at`, `expires_at` and `sealed`, and an index of the first two,
 in which the oldest row of each workload is found: there may be millions, and this is asked again and again.

@@ -10,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool
 
 from groundplan.api.app import _Checked
-from groundplan.core import found_last
+from groundplan.core import last_known_address
 from groundplan.core.database import connect
 from groundplan.core.errors import Unavailable
 from groundplan.testing.database import Database
@@ -29,7 +29,7 @@ def test_postgresql_is_where_it_was_found_last(database: Database, monkeypatch: 
     own.pop("hostaddr", None)
     url = make_conninfo("", **own)
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    monkeypatch.setattr(found_last, "_known", {})
+    monkeypatch.setattr(last_known_address, "_known", {})
     error[0] = socket.EAI_AGAIN
     with pytest.raises(Unavailable):
         connect(url)

@@ -1,4 +1,4 @@
-"""What a call rested on, as its row and its entry in the audit log have it. Pure.
+"""The documents a call rested on, as its row and its entry in the audit log have them. Pure.
 
 A passage is `[document, path, first line, last line]`. A document that contradicts one and of which no passage was
 given has no lines and says so: `[document, path, null, null, "conflict"]`.

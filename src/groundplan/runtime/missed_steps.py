@@ -1,4 +1,4 @@
-"""Which steps of the schema a database never had, since a step with a greater number came to it before they were there.
+"""Which steps of the schema a database missed, since a step with a greater number came to it before they were there.
 
 It knows that of steps that have a sign (see migrations/signs.py), and runs none.
 """

@@ -1,4 +1,4 @@
-"""A connection to PostgreSQL where it was found last, while those who know its name are away or fail.
+"""Connects to PostgreSQL at the address at which it was found last, while those who know its name are away or fail.
 
 That the name is not there any more is heeded. Workers look names up beside their loop (`gateway.upstream.dial`); this
 is for processes that wait for a connection, and know no way to wait less for a name.
@@ -25,7 +25,7 @@ _known: Final[dict[tuple[str, str], dict[str, str]]] = {}
 """By the servers that an address names, which of them was found last, and where."""
 
 
-class FoundLast(psycopg.Connection[Any]):
+class LastKnownAddress(psycopg.Connection[Any]):
     """See the module."""
 
     @classmethod
@@ -45,7 +45,7 @@ class FoundLast(psycopg.Connection[Any]):
         return made
 
 
-class Bounded(FoundLast):
+class Bounded(LastKnownAddress):
     """One whose statements end, and the connection with them, also where nothing is heard of PostgreSQL any more. It is
     silent for as long as this process could have heard it: where that stood still, the answer lies in its socket.
     Keepalives tell that a machine is gone, and not that what stands between takes everything and passes nothing on, or
