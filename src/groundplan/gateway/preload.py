@@ -22,7 +22,7 @@ MEANING = (
     "groundplan.gateway.caching.semantic_frame",
     *(
         f"groundplan.economics.semantic.{name}"
-        for name in ("accept", "differences", "guards", "likeness", "phrasing", "reading", "regions", "substitution")
+        for name in ("accept", "differences", "guards", "phrasing", "reading", "regions", "similarity", "substitution")
     ),
 )
 SCHEMA = ("jsonschema.validators",)
