@@ -19,7 +19,6 @@ if str(Path(__file__).parents[1]) not in sys.path:
 
 from benchmarks.placement_divided import divided
 from benchmarks.placement_instances.fleet import Machine, fleet
-from groundplan.placement.solve.divide import divided
 
 from groundplan.placement.problem import WorkLimit
 from groundplan.placement.solve.backends import module, quiet

@@ -12,12 +12,12 @@ from typing import Any
 
 import psycopg
 import pytest
-from groundplan.knowledge.governed.decide import Said, decide
 from tests import knowledge_files as files
 from tests.knowledge_intake import Intake
 
 from groundplan.blueprint.model import Source, Term
 from groundplan.core.ids import new_id
+from groundplan.knowledge.governance.decide import Said, decide
 from groundplan.knowledge.ingest import take_over
 from groundplan.knowledge.quality import assess as quality_assess
 from groundplan.knowledge.quality import quality_store

@@ -31,10 +31,10 @@ from groundplan.gateway.batches.orders import Orders
 from groundplan.gateway.batches.provider import Away, Input, Provider, Refused, UploadingProvider, name_in_path
 from groundplan.gateway.batches.provider_messages import MessageBatches
 from groundplan.gateway.batches.provider_openai import OpenAIBatches
-from groundplan.gateway.batches.shelf import Shelf
+from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.gate import gate_of
-from groundplan.gateway.surfaces.chat import CHAT as CHAT_CALLS
+from groundplan.gateway.surfaces.chat.surface import CHAT as CHAT_CALLS
 from groundplan.gateway.telemetry.content_link import Content
 from groundplan.ledger.model import Settlement, Usage
 
@@ -324,7 +324,7 @@ async def test_a_key_is_sent_to_no_place_but_the_one_that_it_is_declared_for(
         live: Any = rig.gateway.live
         now = msgspec.structs.replace(place, key="env:NEWER", url="http://127.0.0.1:1/v1" if moved else place.url)
         live.catalog = index(msgspec.structs.replace(live.catalog.blueprint, number=2, deployments=[now]))
-        batch, shelf = batch_of(rig), Shelf(Home(tmp_path))
+        batch, shelf = batch_of(rig), Blobs(Home(tmp_path))
         order = order_of(rig, batch, place)
         provider = Orders(rig.gateway, BatchCalls(rig.gateway), shelf, "")._provider(order)
         assert (provider._instead is not None) is asked
@@ -336,7 +336,7 @@ async def test_what_a_provider_made_is_kept_and_counted_as_any_call(tmp_path: Pa
         sent: list[Content] = []
         rig.gateway.content = SimpleNamespace(send=sent.append)  # type: ignore[assignment]
         (place,) = rig.plan("assistant").names["one"]
-        batch, shelf, body = batch_of(rig), Shelf(Home(tmp_path)), json.dumps(ASK)
+        batch, shelf, body = batch_of(rig), Blobs(Home(tmp_path)), json.dumps(ASK)
         data = f'{{"custom_id":"a","method":"POST","url":"{CHAT}","body":{body}}}\n'.encode()
 
         async def pieces() -> AsyncGenerator[bytes, None]:

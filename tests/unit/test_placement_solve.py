@@ -17,7 +17,6 @@ from benchmarks.placement_instances.companies import large
 from benchmarks.placement_instances.fleet import Machine, fleet
 from benchmarks.placement_instances.random_company import breaches, random_company
 from benchmarks.placement_random import run
-from groundplan.placement.solve.divide import divided
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
