@@ -16,6 +16,7 @@ import psycopg
 import pypdfium2
 import pytest
 from tests import knowledge_files as files
+from tests.forked_parsers import from_nothing
 from tests.knowledge_intake import Given, Intake
 
 from groundplan import migrations
@@ -201,7 +202,8 @@ def test_a_parser_that_the_kernel_does_not_confine_is_told(
 
     monkeypatch.setattr(subprocess, "Popen", popen)
     (tmp_path / "b.md").write_text("# B\n")
-    intake.take_over(Folder(tmp_path))
+    with from_nothing():
+        intake.take_over(Folder(tmp_path))
     assert (intake.one("a.md", "confined"), intake.one("b.md", "confined")) == (True, False)
     assert intake.findings() == {
         ("knowledge.unconfined", ""): "1 document was read by a parser that the kernel does not confine"

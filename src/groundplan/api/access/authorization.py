@@ -18,7 +18,7 @@ from typing import Any
 from fastapi import Request
 from psycopg import Connection
 
-from groundplan.api.access.asked import refuse_unknown
+from groundplan.api.access.query_names import refuse_unknown
 from groundplan.api.caller import Caller, caller_of
 from groundplan.api.context import Using
 from groundplan.core.errors import Denied

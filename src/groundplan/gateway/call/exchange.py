@@ -268,6 +268,13 @@ class Exchange:
         other.cost, other.draining, other.estimated = 0, 0, False
         return other
 
+    def another(self, raw: bytes) -> Exchange:
+        """A call of its own for whoever was admitted with this one: it begins now, under that id."""
+        other = copy.copy(self)
+        other.raw, other.id = raw, id_text(raw).encode("ascii")
+        other.started, other.steps, other.use = time.perf_counter_ns(), [], None
+        return other
+
     def swap_attempts(self, other: Exchange) -> None:
         """The attempt that `other` has becomes this one's, and the other way round."""
         for name in _OF_AN_ATTEMPT:

@@ -6,8 +6,6 @@ Which is which, and when, is `conversation`'s.
 
 from __future__ import annotations
 
-import dataclasses
-
 from groundplan.blueprint.model import Deployment
 from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.call import admit, limits, settle
@@ -58,7 +56,7 @@ def release(gateway: Gateway, exchange: Exchange) -> None:
 def charge_unreserved(gateway: Gateway, admitted: Exchange, deployment: Deployment) -> Exchange:
     """A response that an upstream made of its own accord though nothing is left for it, of whoever was `admitted`: what
     it costs is charged as it is. Raises `Unavailable` where it cannot be written down."""
-    exchange = dataclasses.replace(admitted, raw=new_id_bytes(), steps=[], use=None)
+    exchange = admitted.another(new_id_bytes())
     if exchange.plan is None:
         raise AssertionError("not admitted")
     exchange.charges = admit.covering(exchange, exchange.plan, gateway.clock.seconds())

@@ -9,7 +9,7 @@ sound is passed on, settled by the event that tells the text. Without such a dep
 from __future__ import annotations
 
 import asyncio
-import dataclasses
+import copy
 import time
 from contextlib import suppress
 from typing import Any
@@ -158,7 +158,7 @@ class Transcripts:
                 exchange = await self._caller.admitted(HEARD, self.deployment.name, self._fits)
             except GroundplanError as error:
                 raise Ended(POLICY, error) from error
-            self._first, self._ready = dataclasses.replace(exchange), exchange
+            self._first, self._ready = copy.copy(exchange), exchange
             try:
                 await written(self._gateway, exchange, self.deployment, self._key)
             except Ended:
