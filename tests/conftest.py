@@ -21,15 +21,7 @@ from hypothesis import HealthCheck, Phase, settings
 from groundplan.core.settings import without_plugins
 from groundplan.runtime import openmp
 from groundplan.testing.database import Cluster, Database, cluster, found_cluster
-from tests import (
-    crashed_worker,
-    forked_parsers,
-    late_grammar,
-    loaded_workers,
-    longest_first,
-    made_database,
-    small_pages,
-)
+from tests import crashed_worker, forked_parsers, late_grammar, longest_first, made_database, small_pages
 from tests.crashed_worker import FilesInTurn
 from tests.integration import nursery
 
@@ -77,8 +69,6 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.basetemp is None and (place := made_database.place_of_files()) is not None:
         config.option.basetemp, os.environ["TMPDIR"] = str(place / "t"), str(place / "tmp")
         tempfile.tempdir = None
-    if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
-        loaded_workers.take_over()
     if not openmp.is_loadable():
         folder = openmp.provide(Path(tempfile.mkdtemp(prefix="openmp-")))
         os.environ["LD_LIBRARY_PATH"] = ":".join(filter(None, (str(folder), os.environ.get("LD_LIBRARY_PATH"))))

@@ -27,7 +27,6 @@ import tempfile
 import threading
 import time
 import traceback
-import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -43,12 +42,9 @@ _NURSERIES = {
     "groundplan.testing.scripted": "groundplan.console.app",
     "groundplan.knowledge.parsing.worker": "groundplan.knowledge.parsing.worker",
     "-c": "groundplan.console.app",
-    "execnet.gateway_base": "execnet.gateway_base",
 }
 """Which loaded module each program is forked beside; what else it needs, it loads itself."""
 _COMMANDS, _GIVEN = "groundplan.cli.main", "-c"
-_TESTING = "execnet.gateway_base"
-"""What a worker of the tests themselves begins with."""
 _BY_COMMAND_LINE = (_COMMANDS, "groundplan.knowledge.parsing.worker")
 """Those that look for their arguments themselves."""
 _STARTED_BY_UP = (
@@ -183,7 +179,7 @@ def shared(folder: Path) -> Iterator[None]:
     """Meanwhile each nursery is there once for this process and those that it starts from here on; each loads when the
     first of them asks for it."""
     with contextlib.ExitStack() as stack:
-        for loaded in set(_NURSERIES.values()) - {_TESTING}:
+        for loaded in set(_NURSERIES.values()):
             listening = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
             listening.bind(str(_place(folder, loaded)))
             listening.listen(64)
@@ -215,6 +211,7 @@ def _nursery(owner: int, loaded: str) -> socket.socket:
     if _SHARED in os.environ and place.exists():
         ours = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.connect(str(place))
+        atexit.register(ours.close)
     else:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         atexit.register(_end, _start(loaded, theirs), ours)
@@ -338,15 +335,13 @@ def _load(module: str) -> None:
     importlib.import_module("tests.small_pages")
     importlib.import_module("tests.unprepared")
     importlib.import_module("tests.integration.brood")
+    del sys.path[0]
     importlib.import_module("groundplan.core.settings").without_plugins()
     importlib.import_module(module)
     for name in _BESIDE.get(module, ()):
         loaded = importlib.import_module(name)
         for entry in loaded.COMMANDS.values() if name == _COMMANDS else ():
             importlib.import_module(f"groundplan.cli.{entry[0]}")
-    if module == _TESTING:
-        importlib.import_module("tests.loaded_workers").load()
-    sys.path.remove(str(Path(__file__).parents[2]))
 
 
 def _be(module: str, arguments: list[str], environment: dict[str, str], streams: list[tuple[int, int]]) -> None:
@@ -386,10 +381,6 @@ def _run(module: str, arguments: list[str]) -> int:
     if module == _GIVEN:
         given, *sys.argv[1:] = arguments
         exec(compile(given, "<string>", "exec"), {"__name__": "__main__"})
-        return 0
-    if module == _TESTING:
-        sys.argv[:], sys.modules["__main__"] = [_GIVEN], types.ModuleType("__main__")
-        exec(eval(sys.stdin.readline()), sys.modules["__main__"].__dict__)  # as execnet's workers do
         return 0
     loaded = importlib.import_module(module)
     code: int = (loaded.main() or 0) if module in _BY_COMMAND_LINE else loaded.main(arguments)
