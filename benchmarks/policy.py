@@ -1,6 +1,6 @@
 """How long a company rule takes in the request path: 100 Cedar policies, decided afresh, and decided before.
 
-Measured is what the gateway does at admission (`gateway/guard/gate.py`) for one call to one deployment by a person in
+Measured is what the gateway does at admission (`gateway/policy/gate.py`) for one call to one deployment by a person in
 groups: `uncached_*` with every decision made anew by the slice of the workload, `cached_us` with decisions that are
 kept, `unsliced_p50_us` with all policies, as it would be without slicing. Microseconds of wall time; those called `cpu`
 are of CPU time, which other load on the machine does not lengthen so much.
