@@ -117,7 +117,6 @@ async def test_a_worker_that_is_stopped_while_it_asks_keeps_nobody_from_a_slice(
         await second.close()
 
 
-IDLE = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'"
 WAITS = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = %s::regclass"
 KEEP = Keep(content="full", seconds=3600)
 
@@ -130,8 +129,9 @@ async def entered(stack: Stack, key: str, table: str) -> Reply:
     return await stack.post("/v1/responses", key, {"model": "one", "input": "First?", "background": True})
 
 
-async def until(stack: Stack, count: str, *named: str) -> None:
-    while stack.sql(count, *named) == [(0,)]:  # noqa: ASYNC110 -- of PostgreSQL, which tells nobody
+async def until(stack: Stack, table: str, *, waits: bool) -> None:
+    """Somebody waits for that table, or nobody."""
+    while (stack.sql(WAITS, table) != [(0,)]) is not waits:  # noqa: ASYNC110 -- of PostgreSQL, which tells nobody
         await asyncio.sleep(0.01)
 
 
@@ -147,10 +147,10 @@ async def test_a_worker_that_is_stopped_as_it_enters_something_keeps_no_other_fr
         with psycopg.connect(database.superuser) as locking:
             locking.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE".encode())
             asking = asyncio.create_task(entered(stack, key, table))
-            await until(stack, WAITS, table)
+            await until(stack, table, waits=True)
             os.kill(first, signal.SIGSTOP)
         try:
-            await until(stack, IDLE)
+            await until(stack, table, waits=False)
             stack.start()
             await stack.ready()
             end = time.monotonic() + 10
