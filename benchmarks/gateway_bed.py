@@ -83,23 +83,24 @@ def memory_mib(pid: int) -> float:
     return 0.0
 
 
-def sync_ms(folder: Path, pause: float = 0.0) -> tuple[float, float]:
-    """The disk's own fdatasync of 512 bytes into a preallocated file: p50 and p99 in milliseconds. `pause`: seconds
-    between two of them, in which cores and disk go to sleep."""
+def sync_ms(folder: Path, samples: int = 300, pause: float = 0.0) -> dict[str, float]:
+    """The disk's own fdatasync of 512 bytes into a preallocated file: `p50_ms`, `p99_ms` and `most_ms`. `pause`:
+    seconds between two of them, in which cores and disk go to sleep."""
     path = folder / "sync"
     path.write_bytes(bytes(1 << 20))
     descriptor = os.open(path, os.O_WRONLY)
     os.fsync(descriptor)
     times = []
-    for number in range(300):
+    for number in range(samples):
         time.sleep(pause)
-        os.pwrite(descriptor, bytes([number % 255 + 1]) * 512, number * 512)
+        os.pwrite(descriptor, bytes([number % 255 + 1]) * 512, number * 512 % (1 << 20))
         start = time.perf_counter()
         os.fdatasync(descriptor)
-        times.append(time.perf_counter() - start)
+        times.append((time.perf_counter() - start) * 1000)
     os.close(descriptor)
     times.sort()
-    return round(times[150] * 1000, 3), round(times[296] * 1000, 3)
+    found = {"p50_ms": times[samples // 2], "p99_ms": times[samples * 99 // 100], "most_ms": times[-1]}
+    return {name: round(value, 3) for name, value in found.items()}
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

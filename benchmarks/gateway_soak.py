@@ -57,7 +57,7 @@ class Soak:
         made.worker()
         self.pids = {name: made.pids[name] for name in ("worker", "shipper")}
         self.pids["postgres"] = children(made.postmaster)
-        self.figures |= {"sync_p50_ms": sync_ms(made.folder)[0], "idle_mib": memory_mib(self.pids["worker"][0])}
+        self.figures |= {"sync_p50_ms": sync_ms(made.folder)["p50_ms"], "idle_mib": memory_mib(self.pids["worker"][0])}
 
     def part(self, *options: str) -> dict[str, Any]:
         """One point of a curve: what was answered, and the worker's memory and journal after it."""

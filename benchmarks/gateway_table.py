@@ -64,6 +64,8 @@ def beside(figures: dict[str, Any]) -> list[tuple[str, str]]:
         ("Bare ASGI pass-through: CPU, ms", figures.get("asgi_c32", {}).get("asgi_cpu_ms"), ".3f"),
         ("The least gateway: CPU, ms", figures.get("least_c32", {}).get("least_cpu_ms"), ".3f"),
         ("The disk's own fdatasync at 300/s: p50, ms", figures.get("sync_300", {}).get("p50_ms"), ".2f"),
+        ("the same: p99, ms", figures.get("sync_300", {}).get("p99_ms"), ".2f"),
+        ("the same: the longest of all, ms", figures.get("sync_300", {}).get("most_ms"), ".0f"),
         ("CPU of a call in the shipper, ms", figures["closed_c32"]["shipper_cpu_ms"], ".3f"),
         ("CPU of a call in PostgreSQL, ms", figures["closed_c32"]["postgres_cpu_ms"], ".3f"),
     )
