@@ -14,9 +14,10 @@ from tests.integration.test_batch_race import found, ordered
 from groundplan import migrations
 from groundplan.core.database import DATABASE
 from groundplan.core.ids import new_id
-from groundplan.gateway.batches import batch_store, order_store
+from groundplan.gateway.batches import batch_store
 from groundplan.gateway.batches.batch_store import Connection, Line
 from groundplan.gateway.batches.batches_api import _counted
+from groundplan.gateway.batches.orders import order_store
 from groundplan.ledger import batch_queries
 from groundplan.testing.database import Database
 

@@ -24,7 +24,7 @@ from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, contents, li
 
 from groundplan.blueprint.model import Guardrails, Limit, PolicyRules, Rates
 from groundplan.core.money import PICO
-from groundplan.gateway.batches.orders import AT_ONCE
+from groundplan.gateway.batches.orders.order_runner import AT_ONCE
 from groundplan.gateway.call.admit import COST_PER_CALL
 from groundplan.gateway.http.server import Request, Response
 from groundplan.ledger import batch_queries

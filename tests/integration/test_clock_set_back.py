@@ -37,9 +37,9 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.gateway.app import serve
-from groundplan.gateway.batches import order_store
-from groundplan.gateway.batches.orders import Orders
-from groundplan.gateway.batches.provider import Found
+from groundplan.gateway.batches.orders import order_store
+from groundplan.gateway.batches.orders.order_runner import Orders
+from groundplan.gateway.batches.providers.provider import Found
 from groundplan.gateway.caching.idempotency import MEMORY_SECONDS
 from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.http.listeners import Sockets

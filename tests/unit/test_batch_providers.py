@@ -25,12 +25,19 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.batches.batch_check import Checked, Ordering
 from groundplan.gateway.batches.batch_store import Batch, Line
-from groundplan.gateway.batches.order_results import Made, Terms
-from groundplan.gateway.batches.order_store import Order, OrderLine
-from groundplan.gateway.batches.orders import Orders
-from groundplan.gateway.batches.provider import Away, Input, Provider, Refused, UploadingProvider, name_in_path
-from groundplan.gateway.batches.provider_messages import MessageBatches
-from groundplan.gateway.batches.provider_openai import OpenAIBatches
+from groundplan.gateway.batches.orders.order_results import Made, Terms
+from groundplan.gateway.batches.orders.order_runner import Orders
+from groundplan.gateway.batches.orders.order_store import Order, OrderLine
+from groundplan.gateway.batches.providers.message_batches import MessageBatches
+from groundplan.gateway.batches.providers.openai_batches import OpenAIBatches
+from groundplan.gateway.batches.providers.provider import (
+    Away,
+    Input,
+    Provider,
+    Refused,
+    UploadingProvider,
+    name_in_path,
+)
 from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.gate import gate_of

@@ -13,7 +13,7 @@ from groundplan.core.errors import Invalid, TooLarge
 from groundplan.gateway.batches import message_requests
 from groundplan.gateway.batches.message_requests import Requests
 from groundplan.gateway.batches.message_shapes import result_line
-from groundplan.gateway.batches.provider_messages import told_as_openai
+from groundplan.gateway.batches.providers.message_batches import told_as_openai
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text()
 VALUES = st.recursive(SCALARS, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(), v, max_size=3))

@@ -20,11 +20,11 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.money import MAX_AMOUNT, PICO
 from groundplan.gateway.batches.batch_store import Batch
-from groundplan.gateway.batches.order_journal import OrderJournal
-from groundplan.gateway.batches.order_results import Given, Made, Results, Terms, finish, made, not_made, told
-from groundplan.gateway.batches.order_store import Order, OrderLine
-from groundplan.gateway.batches.provider import ProviderBatch
-from groundplan.gateway.batches.provider_messages import told_as_openai
+from groundplan.gateway.batches.orders.order_journal import OrderJournal
+from groundplan.gateway.batches.orders.order_results import Given, Made, Results, Terms, finish, made, not_made, told
+from groundplan.gateway.batches.orders.order_store import Order, OrderLine
+from groundplan.gateway.batches.providers.message_batches import told_as_openai
+from groundplan.gateway.batches.providers.provider import ProviderBatch
 from groundplan.gateway.journal.records import read_segment, segment_path
 from groundplan.gateway.journal.recovery import fold
 from groundplan.gateway.journal.tail import try_lock

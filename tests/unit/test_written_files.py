@@ -34,7 +34,7 @@ WRITERS = {
     "core/audit/verify.py": ASIDE,
     "core/home.py": WHOLE,
     "economics/routing/versions/registry.py": WHOLE,
-    "gateway/batches/order_journal.py": WHOLE,
+    "gateway/batches/orders/order_journal.py": WHOLE,
     "gateway/files/blobs.py": WHOLE,
     "gateway/caching/idempotency.py": GROWS,
     "gateway/journal/segments.py": WHOLE,

@@ -18,7 +18,7 @@ from groundplan.blueprint.model import Budget, Deployment, Reliability, Workload
 from groundplan.core.errors import Denied, GroundplanError, Invalid
 from groundplan.economics.price import BATCH, BATCHES
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch
-from groundplan.gateway.batches.order_store import NEW, Order
+from groundplan.gateway.batches.orders.order_store import NEW, Order
 from groundplan.gateway.caching import cache
 from groundplan.gateway.call import admit, limits
 from groundplan.gateway.call.ask import Ask

@@ -22,11 +22,12 @@ from psycopg import AsyncConnection
 
 from groundplan.core.database import first_line
 from groundplan.core.errors import GroundplanError
-from groundplan.gateway.batches import batch_check, batch_lines, batch_store, order_store
+from groundplan.gateway.batches import batch_check, batch_lines, batch_store
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, Claimed, Connection
-from groundplan.gateway.batches.order_results import CANCELLED, EXPIRED, WHY
-from groundplan.gateway.batches.orders import Orders
+from groundplan.gateway.batches.orders import order_store
+from groundplan.gateway.batches.orders.order_results import CANCELLED, EXPIRED, WHY
+from groundplan.gateway.batches.orders.order_runner import Orders
 from groundplan.gateway.budgets.grant_connection import LOST
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.call import admit

@@ -19,9 +19,10 @@ import psycopg
 
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
-from groundplan.gateway.batches import batch_store, messages_api, order_store
+from groundplan.gateway.batches import batch_store, messages_api
 from groundplan.gateway.batches.batch_store import Batch, Connection
 from groundplan.gateway.batches.messages_api import MessageBatchesApi
+from groundplan.gateway.batches.orders import order_store
 from groundplan.gateway.call.admit import MAX_COST
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.estimate import HEADER, refuse_unheeded

@@ -13,7 +13,7 @@ from groundplan.core.errors import NotFound
 from groundplan.core.ids import id_of
 from groundplan.gateway.batches import batch_store
 from groundplan.gateway.batches.batch_store import Batch
-from groundplan.gateway.batches.order_results import Result
+from groundplan.gateway.batches.orders.order_results import Result
 from groundplan.gateway.surfaces.messages.errors import of_foreign, shaped
 from groundplan.gateway.surfaces.upstream_json import understood
 

@@ -1,8 +1,8 @@
 """A provider's own batch API: what orders need of it, and one request at a time over the deployment's own connections,
 with its key.
 
-Says of each failure whether the provider may have acted on it. How orders look at OpenAI's is `provider_openai`'s, at
-Anthropic's `provider_messages`'s; when what is asked is `orders`'s.
+Says of each failure whether the provider may have acted on it. How orders look at OpenAI's is `openai_batches`'s, at
+Anthropic's `message_batches`'s; when what is asked is `order_runner`'s.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The SQL of orders: lines of a batch that a provider makes at its own batch endpoint, and how far each order is.
 
 An order is written down, with its money, before anything is sent; `sending` is written before the provider is asked
-for it. What is done in which state is `orders`'s.
+for it. What is done in which state is `order_runner`'s.
 """
 
 from __future__ import annotations

@@ -19,13 +19,16 @@ import msgspec
 
 from groundplan.core.database import first_line
 from groundplan.core.errors import GroundplanError
-from groundplan.gateway.batches import batch_calls, batch_lines, batch_store, order_results, order_store
+from groundplan.gateway.batches import batch_calls, batch_lines, batch_store
 from groundplan.gateway.batches.batch_calls import INTERFACES, BatchCalls
 from groundplan.gateway.batches.batch_store import Batch
-from groundplan.gateway.batches.order_journal import OrderJournal
-from groundplan.gateway.batches.order_results import ASK, WHY, Given, Made, Results, Terms, Why
-from groundplan.gateway.batches.order_store import NEW, SENDING, Connection, Order, OrderLine
-from groundplan.gateway.batches.provider import (
+from groundplan.gateway.batches.orders import order_results, order_store
+from groundplan.gateway.batches.orders.order_journal import OrderJournal
+from groundplan.gateway.batches.orders.order_results import ASK, WHY, Given, Made, Results, Terms, Why
+from groundplan.gateway.batches.orders.order_store import NEW, SENDING, Connection, Order, OrderLine
+from groundplan.gateway.batches.providers.message_batches import MessageBatches
+from groundplan.gateway.batches.providers.openai_batches import OpenAIBatches
+from groundplan.gateway.batches.providers.provider import (
     Away,
     Found,
     Input,
@@ -35,8 +38,6 @@ from groundplan.gateway.batches.provider import (
     Sought,
     UploadingProvider,
 )
-from groundplan.gateway.batches.provider_messages import MessageBatches
-from groundplan.gateway.batches.provider_openai import OpenAIBatches
 from groundplan.gateway.budgets.grant_connection import LOST
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.context import Gateway

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from groundplan.gateway.batches.provider import (
+from groundplan.gateway.batches.providers.provider import (
     JSON,
     Asked,
     Away,

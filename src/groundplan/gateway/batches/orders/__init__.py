@@ -1,0 +1,1 @@
+"""Orders: calls of a batch that a provider makes at its own batch endpoint."""
