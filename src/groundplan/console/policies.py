@@ -109,25 +109,8 @@ async def ask(
     return back(RULES, reply, "Requested; it takes effect once security and compliance have approved it.")
 
 
-@forms.post("/exception-approve")
-async def approve(request: Request, csrf: Text, exception: Text, reason: Text = "") -> RedirectResponse:
-    return await _exception(request, csrf, exception, "approve", reason)
-
-
-@forms.post("/exception-refuse")
-async def turn_down(request: Request, csrf: Text, exception: Text, reason: Text = "") -> RedirectResponse:
-    return await _exception(request, csrf, exception, "refuse", reason)
-
-
 @forms.post("/exception-end")
 async def end(request: Request, csrf: Text, exception: Text) -> RedirectResponse:
-    return await _exception(request, csrf, exception, "end", "")
-
-
-async def _exception(request: Request, csrf: str, exception: str, what: str, reason: str) -> RedirectResponse:
-    path = f"/api/policies/exceptions/{quote(exception, safe='')}/{what}"
-    reply = await api_of(request, csrf).post(path, {"reason": reason})
-    waits = what == "approve" and reply.ok and reply.body["state"] == "asked"
-    holds = "Approved; it still waits for others" if waits else "The exception is in force"
-    told = {"approve": holds, "refuse": "Refused", "end": "The exception has ended"}[what]
-    return back(RULES, reply, f"{told}{reach(reply)}.")
+    path = f"/api/policies/exceptions/{quote(exception, safe='')}/end"
+    reply = await api_of(request, csrf).post(path, {"reason": ""})
+    return back(RULES, reply, f"The exception has ended{reach(reply)}.")
