@@ -37,7 +37,7 @@ from benchmarks import metering_bodies as bodies
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.economics.prices import price_list
-from groundplan.economics.prices.parts import parts
+from groundplan.economics.prices.parts import usage_parts
 from groundplan.ledger.model import Usage
 
 AT = "2026-03-01"
@@ -176,7 +176,7 @@ def _price(
     model = next((name for name in named if isinstance(name, str) and name), None)
     rates = None if model is None else price_list.provider_rates(place["provider"], model, at)
     wanted = (Decimal(str(extractor["input_price"])), Decimal(str(extractor["output_price"])))
-    if rates is None and model is not None and not any(wanted) and price_list.without_price(place["provider"], model):
+    if rates is None and model is not None and not any(wanted) and price_list.is_unpriced(place["provider"], model):
         why = "the list has the model without any price, which the expectation takes for free and the product refuses"
         found.explained.append({**place, "model": model, "why": why})
         return True
@@ -205,7 +205,7 @@ def _paid(rates: Rates, usage: Usage) -> tuple[Decimal, Decimal]:
     while rates.long is not None and usage.input > rates.long_above:
         rates = rates.long
     sums = {"input": 0, "output": 0, "tools": 0}
-    for part in parts(rates, usage):
+    for part in usage_parts(rates, usage):
         sums[part.side] += part.count * part.rate
     return Decimal(sums["input"]) / PICO_TOKENS, Decimal(sums["output"]) / PICO_TOKENS
 

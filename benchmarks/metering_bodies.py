@@ -15,20 +15,20 @@ from typing import Any
 import msgspec
 
 from groundplan.core.errors import Invalid, NotFound
-from groundplan.economics.prices import reported
+from groundplan.economics.prices import provider_usage
 from groundplan.ledger.model import Usage, UsageDetails
 
 _SHAPES: dict[tuple[str, ...], type[Any]] = {
-    ("usage", "prompt_tokens"): reported.ChatUsage,
-    ("result.usage", "prompt_tokens"): reported.ChatUsage,
-    ("usage", "input_tokens"): reported.ResponsesUsage,
-    ("result.usage", "input_tokens"): reported.ResponsesUsage,
-    ("usageMetadata", "promptTokenCount"): reported.GeminiUsage,
-    ("usage", "inputTokens"): reported.ConverseUsage,
-    ("usage.billed_units", "input_tokens"): reported.CohereTokens,
-    ("meta.billed_units", "input_tokens"): reported.CohereTokens,
-    ("usage", "tokens.input_tokens"): reported.CohereUsage,
-    ("response.usage", "input_tokens"): reported.RealtimeUsage,
+    ("usage", "prompt_tokens"): provider_usage.ChatUsage,
+    ("result.usage", "prompt_tokens"): provider_usage.ChatUsage,
+    ("usage", "input_tokens"): provider_usage.ResponsesUsage,
+    ("result.usage", "input_tokens"): provider_usage.ResponsesUsage,
+    ("usageMetadata", "promptTokenCount"): provider_usage.GeminiUsage,
+    ("usage", "inputTokens"): provider_usage.ConverseUsage,
+    ("usage.billed_units", "input_tokens"): provider_usage.CohereTokens,
+    ("meta.billed_units", "input_tokens"): provider_usage.CohereTokens,
+    ("usage", "tokens.input_tokens"): provider_usage.CohereUsage,
+    ("response.usage", "input_tokens"): provider_usage.RealtimeUsage,
 }
 """(where the report is in a body, what its first count is called) -> its shape"""
 _LEDGER_NAMES = {
@@ -78,8 +78,8 @@ def read(body: Any, provider: str, flavor: str = "default") -> Usage:
     try:
         report = msgspec.convert(found, form.shape, strict=False)
         usage = report.usage()
-        if usage is None and form.shape is reported.ChatUsage:
-            usage = report.read_only()
+        if usage is None and form.shape is provider_usage.ChatUsage:
+            usage = report.input_usage()
     except msgspec.ValidationError as error:
         raise _unreadable(provider, flavor, str(error)) from error
     if usage is None:
@@ -89,7 +89,7 @@ def read(body: Any, provider: str, flavor: str = "default") -> Usage:
         counted.pop(name, None)
         if isinstance(value := _at(found, path), int | float):
             counted[name] = int(value)
-    if form.shape is reported.ChatUsage:
+    if form.shape is provider_usage.ChatUsage:
         counted["output_tokens"] = int(found.get("completion_tokens") or 0)  # what is beside it is added below
     for name, total in form.beside:
         counted[total] = counted.get(total, 0) + counted.get(name, 0)
@@ -138,11 +138,11 @@ def _form(provider: str, extractor: Any) -> Form:
     shape = _SHAPES.get((".".join(root), ".".join(counted[0][0])))
     paths = {path for path, _ in counted}
     if ("cache_creation_input_tokens",) in paths or ("cache_read_input_tokens",) in paths:
-        shape = reported.MessagesUsage if shape is reported.ResponsesUsage else shape
+        shape = provider_usage.MessagesUsage if shape is provider_usage.ResponsesUsage else shape
     if ("input_token_details", "text_tokens") in paths:
-        shape = reported.RealtimeUsage
+        shape = provider_usage.RealtimeUsage
     if ("output_tokens_details", "image_tokens") in paths:
-        shape = reported.ImagesUsage
+        shape = provider_usage.ImagesUsage
     if shape is None:
         raise NotFound(
             f"usage of {provider} in the form '{extractor.api_flavor}' is not known",
@@ -153,7 +153,7 @@ def _form(provider: str, extractor: Any) -> Form:
         (name, total)
         for total in ("input_tokens", "output_tokens")
         for path, name in counted
-        if name != total and (path, total) in counted and shape is reported.ChatUsage
+        if name != total and (path, total) in counted and shape is provider_usage.ChatUsage
     ]
     return Form(
         root=root,
@@ -168,7 +168,7 @@ _USUAL = frozenset({"prompt_tokens_details", "completion_tokens_details", "promp
 
 
 def _elsewhere(shape: type[Any], path: tuple[str, ...]) -> bool:
-    return shape is reported.ChatUsage and path[0] not in _USUAL
+    return shape is provider_usage.ChatUsage and path[0] not in _USUAL
 
 
 def _path(path: Any) -> tuple[str, ...]:

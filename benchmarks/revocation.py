@@ -43,12 +43,12 @@ from groundplan.blueprint.content import Grounding, Source
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.database import database_url
 from groundplan.core.ids import new_id
-from groundplan.governance import rulings
+from groundplan.governance import approvals
 from groundplan.governance import service as governance
 from groundplan.governance import store as changes
+from groundplan.governance.approvals import Answer, Approver
 from groundplan.governance.approved_parts import Part, parts_of
 from groundplan.governance.model import Asked
-from groundplan.governance.rulings import Answer, Approver
 from groundplan.governance.validity import Term
 from groundplan.identity import service as identity
 from groundplan.identity.store import insert_duty
@@ -167,7 +167,7 @@ class Stops:
         with psycopg.connect(self._url) as conn:
             asked = Asked(kind, part.subject, part.what, "measured")
             made = governance.ask(conn, "operator", asked, seats=1, at=now)
-            change = rulings.approve(conn, self._approver, made.id, Answer(), separation="enforced", at=now)
+            change = approvals.approve(conn, self._approver, made.id, Answer(), separation="enforced", at=now)
             assert change.complete
             year = now.date() + timedelta(days=365)
             governance.settle(conn, change, None, Term(year, year), at=now)
@@ -180,7 +180,7 @@ class Stops:
         with psycopg.connect(self._url) as conn:
             (change,) = [each for each in changes.changes(conn, ["applied"]) if each.digest == digest]
             begun = time.monotonic()
-            rulings.withdraw(conn, self._approver.actor, change.id, at=datetime.now(UTC))
+            approvals.withdraw(conn, self._approver.actor, change.id, at=datetime.now(UTC))
             number = changes.policy_number(conn)
             conn.commit()
             return self._effective(conn, number, begun)

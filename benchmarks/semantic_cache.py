@@ -50,15 +50,15 @@ from benchmarks.semantic_labelled import Pair, read_pairs
 from benchmarks.semantic_public import MORE, SORT, TOLD_APART, Texts, public
 
 from groundplan.core.errors import GroundplanError
-from groundplan.economics.semantic import accept
-from groundplan.economics.semantic.accept import Acceptance, Verdict
+from groundplan.economics.semantic import equivalence
+from groundplan.economics.semantic.equivalence import Acceptance, Verdict
 from groundplan.economics.semantic.phrasing import read_question
 from groundplan.economics.semantic.similarity import cosine
 from groundplan.gateway.caching.semantic import QUESTION
 
 PARTS = 5
 MATCHED = ("hits", "wrong", "hit_rate", "wrong_rate", "wrong_upper")
-ARTIFACT = Path(accept.__file__).with_name("acceptance.json")
+ARTIFACT = Path(equivalence.__file__).with_name("acceptance.json")
 
 
 def comparable(pair: Pair) -> bool:
@@ -68,7 +68,7 @@ def comparable(pair: Pair) -> bool:
 
 def measure(pairs: Sequence[Pair], bound: float, texts: Texts | None = None, *, alone: bool = False) -> dict[str, Any]:
     """Figures of pairs under the acceptance that ships."""
-    return judged(accept.shipped(), pairs, bound, texts or Texts(), alone=alone)
+    return judged(equivalence.shipped(), pairs, bound, texts or Texts(), alone=alone)
 
 
 def judged(
@@ -120,14 +120,14 @@ def judgements(acceptance: Acceptance, pairs: Sequence[Pair], texts: Texts) -> t
             continue
         one, other = texts.read(pair.a), texts.read(pair.b)
         began = time.thread_time()
-        found = accept.by_words(one, other)
+        found = equivalence.by_words(one, other)
         spent += time.thread_time() - began
         if isinstance(found, str):
             verdicts.append(Verdict(-inf, found))
             continue
         both = texts.said(pair.a), texts.said(pair.b)
         began = time.thread_time()
-        verdicts.append(accept.judge(acceptance, *both, found))
+        verdicts.append(equivalence.judge(acceptance, *both, found))
         spent += time.thread_time() - began
     return verdicts, spent / len(pairs)
 
@@ -155,11 +155,11 @@ def rates(hits: Any, same: Any, intents: Sequence[str]) -> dict[str, Any]:
         "pairs": len(same), "repeats": repeats, "hits": given, "wrong": wrong,
         "hit_rate": round(int((hits & same).sum()) / max(1, repeats), 4),
         "wrong_rate": round(wrong / max(1, given), 5),
-        "wrong_upper": round(accept.most_wrong(ceil(sum(shares)), len(shares)), 5) if given else 1.0,
-        "wrong_upper_independent": round(accept.most_wrong(wrong, given), 5) if given else 1.0,
+        "wrong_upper": round(equivalence.most_wrong(ceil(sum(shares)), len(shares)), 5) if given else 1.0,
+        "wrong_upper_independent": round(equivalence.most_wrong(wrong, given), 5) if given else 1.0,
         "intents": len(set(intents)), "intents_hit": len(shares),
         "wrong_per_lookup": round(wrong / len(same), 5),
-        "wrong_per_lookup_upper": round(accept.most_wrong(wrong, len(same)), 5),
+        "wrong_per_lookup_upper": round(equivalence.most_wrong(wrong, len(same)), 5),
     }  # fmt: skip
 
 
@@ -188,7 +188,7 @@ def clusters(pairs: Sequence[Pair]) -> list[str]:
     return [pair.group or find(pair.a) for pair in pairs]
 
 
-def by_kind(pairs: Sequence[Pair], verdicts: Sequence[accept.Verdict], hits: Any) -> dict[str, dict[str, int]]:
+def by_kind(pairs: Sequence[Pair], verdicts: Sequence[equivalence.Verdict], hits: Any) -> dict[str, dict[str, int]]:
     """For each kind of trap how many there were, and how many were answered all the same. A trap whose kind nobody
     says is of the kind of the guard that refused it."""
     told: dict[str, dict[str, int]] = {}
@@ -258,10 +258,10 @@ def held_out(found: Sequence[Pair], bound: float, texts: Texts) -> dict[str, Any
     hits = np.zeros(len(found), dtype=bool)
     for part in range(PARTS):
         rest = [pair for pair, its in zip(found, parts, strict=True) if its != part]
-        acceptance = tuned(rest, texts, accept.shipped().kinds)
+        acceptance = tuned(rest, texts, equivalence.shipped().kinds)
         for place, (pair, its) in enumerate(zip(found, parts, strict=True)):
             if its == part and comparable(pair):
-                verdict = accept.judge(acceptance, texts.said(pair.a), texts.said(pair.b))
+                verdict = equivalence.judge(acceptance, texts.said(pair.a), texts.said(pair.b))
                 hits[place] = verdict.score >= acceptance.threshold(bound) and not verdict.unproven
     told_by_themselves = np.array([pair.kind in TOLD_APART for pair in found])
     rest = [pair for pair in found if pair.kind not in TOLD_APART]
@@ -272,7 +272,7 @@ def held_out(found: Sequence[Pair], bound: float, texts: Texts) -> dict[str, Any
 
 def beside(found: Sequence[Pair], draw: int, bound: float, texts: Texts) -> dict[str, Any]:
     """What is told of the public pairs by itself; parts are left out of the draw that settings come from."""
-    acceptance, hard = accept.shipped(), [pair for pair in found if pair.kind in TOLD_APART]
+    acceptance, hard = equivalence.shipped(), [pair for pair in found if pair.kind in TOLD_APART]
     verdicts, _ = judgements(acceptance, hard, texts)
     told = {"told_apart": by_kind(hard, verdicts, as_shipped(verdicts, acceptance.threshold(bound)))}
     return told | ({} if draw else {"held_out": held_out(found, bound, texts)})
@@ -295,7 +295,7 @@ def learned(given: argparse.Namespace) -> bool:
         texts = Texts(served=False)
         written(msgspec.structs.replace(tuned(found, texts, kinds(texts)), rule=semantic_tune.told(some())))
     elif given.kinds:
-        written(msgspec.structs.replace(accept.shipped(), kinds=kinds(Texts(served=False))))
+        written(msgspec.structs.replace(equivalence.shipped(), kinds=kinds(Texts(served=False))))
     return given.tune is not None or bool(given.kinds)
 
 

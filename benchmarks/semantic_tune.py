@@ -15,7 +15,7 @@ from benchmarks.semantic_labelled import Pair
 from numpy.typing import NDArray
 
 from groundplan.core.errors import Invalid
-from groundplan.economics.semantic.accept import (
+from groundplan.economics.semantic.equivalence import (
     CONFIDENCE,
     TOLD,
     Acceptance,

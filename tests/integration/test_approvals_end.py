@@ -35,10 +35,10 @@ from groundplan.core.home import Home
 from groundplan.gateway.policy.catalog import index
 from groundplan.governance import service as governance
 from groundplan.governance import store as governance_store
+from groundplan.governance.approvals import Answer, Approver
 from groundplan.governance.model import Asked, Change
 from groundplan.governance.policy import exceptions
 from groundplan.governance.policy.exceptions_model import ExceptionRequest
-from groundplan.governance.rulings import Answer, Approver
 from groundplan.governance.validity import Term, announced, phase, term_of
 from groundplan.identity import service as identity
 from groundplan.ledger import finding_store

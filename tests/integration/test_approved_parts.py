@@ -30,10 +30,10 @@ from groundplan.core.database import database_url
 from groundplan.core.errors import Conflict, Denied, Invalid
 from groundplan.gateway.journal.shipper import Shipper
 from groundplan.governance import service as governance
+from groundplan.governance.approvals import Answer, Approver
 from groundplan.governance.approved_parts import reach_declared
 from groundplan.governance.model import Asked
 from groundplan.governance.register.versions import KIND
-from groundplan.governance.rulings import Answer, Approver
 from groundplan.governance.store import changes
 from groundplan.identity import service as identity
 from groundplan.ledger import finding_store

@@ -30,7 +30,7 @@ from groundplan.core.money import PICO, format_usd, from_decimal, to_decimal
 from groundplan.economics.allocate.model import Line
 from groundplan.economics.export.statement import statement_csv, statements
 from groundplan.economics.export.statement_pdf import statement_pdf
-from groundplan.economics.prices.time_of_day import by_time
+from groundplan.economics.prices.time_of_day import with_windows
 from groundplan.gateway.journal import ledger_store
 from groundplan.ledger import queries, rollup_store
 from groundplan.release import store
@@ -308,7 +308,7 @@ def test_own_hardware_is_compared_with_a_price_by_the_request_too(conn: Conn, ho
     by_call = Rates(input=PICO, output=PICO, request=PICO // 2)
     if hours:
         dear = Rates(input=5 * PICO, output=5 * PICO, request=PICO)
-        by_call = by_time(dear, [(first, last, by_call) for first, last in hours])
+        by_call = with_windows(dear, [(first, last, by_call) for first, last in hours])
     places = [
         msgspec.structs.replace(each, rates=by_call) if each.name == "at-cloud" else each for each in made.deployments
     ]

@@ -26,15 +26,15 @@ from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.guard.counts import Counts
 from groundplan.gateway.guard.reviews import Reviews
 from groundplan.gateway.policy.live import LiveView
-from groundplan.governance import rulings
+from groundplan.governance import approvals
 from groundplan.governance import service as governance
+from groundplan.governance.approvals import Answer, Approver
 from groundplan.governance.guardrails import count_store
 from groundplan.governance.model import Change
 from groundplan.governance.policy import exceptions
 from groundplan.governance.policy.exceptions_model import ExceptionRequest
 from groundplan.governance.review import service, store
 from groundplan.governance.review.model import Reviewer, Ruling
-from groundplan.governance.rulings import Answer, Approver
 from groundplan.governance.store import policy_number
 from groundplan.governance.validity import Term
 from groundplan.identity import service as identity
@@ -68,7 +68,7 @@ def agree(
 ) -> Change:
     """As a release does it, without a blueprint."""
     who = Approver(UUID(actor.removeprefix("person:")), "passkey")
-    change = rulings.approve(conn, who, id, Answer(), separation=separation, at=at)
+    change = approvals.approve(conn, who, id, Answer(), separation=separation, at=at)
     if change.complete:
         assert change.ends_itself is not None
         governance.settle(conn, change, None, Term(change.ends_itself, change.ends_itself), at=at)
@@ -107,7 +107,7 @@ async def test_an_exception_holds_when_both_duties_agreed_and_until_it_ends(data
     with connect(database) as conn:
         with pytest.raises(Conflict):
             exceptions.check_open(conn, other.id, NOW)
-        change, lost = rulings.withdraw(conn, who["cleo"], other.id, at=NOW)
+        change, lost = approvals.withdraw(conn, who["cleo"], other.id, at=NOW)
         assert lost and change.state == "withdrawn" and policy_number(conn) > number
     assert (await policy_of(database, tmp_path)).exceptions == ()
     with connect(database) as conn:

@@ -22,7 +22,7 @@ from groundplan.cli.main import app
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.economics.price import FREE
-from groundplan.economics.prices.time_of_day import DAY, by_time
+from groundplan.economics.prices.time_of_day import DAY, with_windows
 from groundplan.gateway.journal.shipper import Shipper
 from groundplan.identity import service
 from groundplan.testing.database import Database
@@ -361,7 +361,7 @@ async def test_a_call_costs_as_when_it_is_sent_and_reserves_the_dearest_hour(
     now, later = ((minute + shift) % DAY for shift in (-90, 90))
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=20)
-        key = await started(stack, port, rates=by_time(peak, [(now, later, cheap)]))
+        key = await started(stack, port, rates=with_windows(peak, [(now, later, cheap)]))
         costs = [(await stack.chat(key, stream=stream)).headers.get("groundplan-cost-usd") for stream in (False, True)]
         assert costs[0] == "0.000080000000"
         ship(stack)

@@ -21,8 +21,8 @@ from groundplan.core.database import connect
 from groundplan.core.errors import Conflict, Denied, Invalid, NotFound
 from groundplan.governance import service as governance
 from groundplan.governance import store as changes
+from groundplan.governance.approvals import Answer, Approver
 from groundplan.governance.model import Need
-from groundplan.governance.rulings import Answer, Approver
 from groundplan.identity import service as identity
 from groundplan.identity import store as people
 from groundplan.maturity.service import readiness

@@ -19,8 +19,8 @@ from groundplan.core.errors import Invalid
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO, to_decimal
 from groundplan.economics import price
-from groundplan.economics.prices.time_of_day import at_time, by_time
-from groundplan.economics.terms.split import split, tier
+from groundplan.economics.prices.time_of_day import rates_at, with_windows
+from groundplan.economics.terms.split import price_tier, split_cost
 from groundplan.gateway.journal import ledger_store
 from groundplan.ledger import rollup_store
 from groundplan.ledger.model import Usage
@@ -43,7 +43,7 @@ def asked(
     row: tuple[Any, ...] = (
         new_id(), 0, when, place, "rack", "acme/m", "settled", outcome, 200, to_decimal(cost), to_decimal(cost),
         msgspec.to_builtins(usage), False, [], 1.0, new_id(), 0.0, None, None, workload, number, False,
-        split(RATES[place], usage, cost) if cost else {}, purpose, tier(RATES[place], usage, cost),
+        split_cost(RATES[place], usage, cost) if cost else {}, purpose, price_tier(RATES[place], usage, cost),
     )  # fmt: skip
     ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [row])
 
@@ -152,7 +152,7 @@ def test_another_model_costs_as_at_the_hours_of_the_calls(
     """Also where prompts are long; in an hour in which the price changes half of it counts for each."""
     peak = msgspec.structs.replace(TIERED, request=request_price)
     night = msgspec.structs.replace(FLAT, request=request_price // 2)
-    other = by_time(peak, [(16 * 60 + 30, 30, night)])
+    other = with_windows(peak, [(16 * 60 + 30, 30, night)])
     monkeypatch.setitem(RATES, "at-cloud", other)
     served(conn)
     dice, there, later = Random(3), 0, FIRST + timedelta(days=1)
@@ -161,7 +161,7 @@ def test_another_model_costs_as_at_the_hours_of_the_calls(
             usage = Usage(input=16 * dice.randrange(1, 40_000), output=dice.randrange(900))
             asked(conn, "at-rack", usage, hour=hour, day=day)
             asked(conn, "at-rack", usage, purpose="judge", hour=hour, day=day)
-            there += price.cost(at_time(other, hour * 3_600_000), usage) + price.cost(TIERED, usage)
+            there += price.cost(rates_at(other, hour * 3_600_000), usage) + price.cost(TIERED, usage)
     if folded:
         rollup_store.fold(conn)
     told = cost_what_if.scenario(conn, Days(FIRST, later), None, [], "at-cloud")

@@ -575,7 +575,7 @@ def test_what_a_providers_cache_saves_is_what_the_tokens_would_have_cost_more(
     long = Rates(input=2 * 10**12, output=4 * 10**12, cache_read=rate)
     rates = Rates(input=10**12, output=2 * 10**12, cache_read=rate, long_above=long_above, long=long)
     usage = Usage(input=read + rest, output=output, cache_read=read)
-    saved = price.saved_by_cache(rates, usage)
+    saved = price.cache_savings(rates, usage)
     each = 2 * 10**12 if read + rest > long_above else 10**12
     assert abs(saved * 10**6 - read * (each - rate)) < 10**6
     assert price.cost(rates, usage) + saved == price.cost(rates, msgspec.structs.replace(usage, cache_read=0))

@@ -16,7 +16,7 @@ from groundplan.catalog.check import validate
 from groundplan.catalog.schema import json_schema
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Invalid
-from groundplan.economics.semantic.accept import shipped
+from groundplan.economics.semantic.equivalence import shipped
 from groundplan.release.compile import routing
 from groundplan.release.units import workload_digest
 

@@ -10,7 +10,7 @@ from groundplan.blueprint.model import PriceWindow, Rates
 from groundplan.core.errors import Invalid
 from groundplan.economics.price import BATCH, cost
 from groundplan.economics.terms.apportion import shares
-from groundplan.economics.terms.split import split, tier
+from groundplan.economics.terms.split import price_tier, split_cost
 from groundplan.ledger.model import Usage
 
 amounts = st.integers(-(10**20), 10**20)
@@ -48,32 +48,36 @@ usages = st.builds(
 @given(rates, usages, st.integers(0, 10**15))
 def test_the_parts_are_the_whole_cost_whatever_it_is(price: Rates, usage: Usage, paid: int) -> None:
     for amount in (paid, cost(price, usage)):
-        found = split(price, usage, amount)
+        found = split_cost(price, usage, amount)
         assert sum(share for _, share in found.values()) == amount
         assert all(share >= 0 for _, share in found.values())
-    assert "bound" not in split(price, usage, cost(price, usage))
+    assert "bound" not in split_cost(price, usage, cost(price, usage))
 
 
 def test_each_class_has_its_own_price() -> None:
     price = Rates(input=3_000_000, output=15_000_000, cache_read=300_000, request=7)
     usage = Usage(input=100, cache_read=40, output=10)
-    assert split(price, usage, cost(price, usage)) == {
+    assert split_cost(price, usage, cost(price, usage)) == {
         "input": (60, 180), "cache_read": (40, 12), "output": (10, 150), "requests": (1, 7),
     }  # fmt: skip
 
 
 def test_each_search_unit_of_a_rerank_is_a_request() -> None:
     price = Rates(input=1_000_000, output=0, request=7)
-    assert split(price, Usage(input=30), 30 + 3 * 7) == {"input": (30, 30), "requests": (3, 21)}
-    assert split(price, Usage(), 2 * 7) == {"requests": (2, 14)}
-    assert split(price, Usage(input=30), 30 + 3 * 7 + 1) == {"input": (30, 30), "requests": (1, 7), "bound": (0, 15)}
-    assert split(price, Usage(input=30, output=1), 30 + 2 * 7)["bound"] == (0, 7), "no rerank"
+    assert split_cost(price, Usage(input=30), 30 + 3 * 7) == {"input": (30, 30), "requests": (3, 21)}
+    assert split_cost(price, Usage(), 2 * 7) == {"requests": (2, 14)}
+    assert split_cost(price, Usage(input=30), 30 + 3 * 7 + 1) == {
+        "input": (30, 30),
+        "requests": (1, 7),
+        "bound": (0, 15),
+    }
+    assert split_cost(price, Usage(input=30, output=1), 30 + 2 * 7)["bound"] == (0, 7), "no rerank"
 
 
 def test_a_batch_is_told_by_what_it_cost() -> None:
     price = Rates(input=4_000_000, output=0, batch=Rates(input=2_000_000, output=1_000_000))
     usage = Usage(input=10, output=10)
-    assert split(price, usage, cost(price, usage, BATCH)) == {"input": (10, 20), "output": (10, 10)}
+    assert split_cost(price, usage, cost(price, usage, BATCH)) == {"input": (10, 20), "output": (10, 10)}
 
 
 def test_the_tier_at_which_it_was_priced_is_told() -> None:
@@ -83,28 +87,28 @@ def test_the_tier_at_which_it_was_priced_is_told() -> None:
         batch=Rates(input=2_000_000, output=3_000_000), windows=[PriceWindow(start=0, end=60, rates=night)],
     )  # fmt: skip
     short, long = Usage(input=10, output=10), Usage(input=1000, output=10)
-    assert tier(price, short, cost(price, short)) == ""
-    assert tier(price, long, cost(price, long)) == "long"
-    assert tier(price, short, cost(price, short, BATCH)) == "batch"
-    assert tier(price, short, cost(night, short)) == "by time"
-    assert tier(price, short, 12345) == "" and tier(None, short, 7) == ""
+    assert price_tier(price, short, cost(price, short)) == ""
+    assert price_tier(price, long, cost(price, long)) == "long"
+    assert price_tier(price, short, cost(price, short, BATCH)) == "batch"
+    assert price_tier(price, short, cost(night, short)) == "by time"
+    assert price_tier(price, short, 12345) == "" and price_tier(None, short, 7) == ""
 
 
 def test_flex_and_a_batch_for_the_same_price_are_told_by_the_tier_that_was_named() -> None:
     half = Rates(input=500_000, output=0)
     price = Rates(input=1_000_000, output=0, batch=half, flex=half)
-    assert tier(price, Usage(input=4), 2) == "batch"
-    assert tier(price, Usage(input=4, service_tier="flex"), 2) == "flex"
-    assert tier(Rates(input=1_000_000, output=0, flex=half), Usage(input=4), 2) == "flex"
+    assert price_tier(price, Usage(input=4), 2) == "batch"
+    assert price_tier(price, Usage(input=4, service_tier="flex"), 2) == "flex"
+    assert price_tier(Rates(input=1_000_000, output=0, flex=half), Usage(input=4), 2) == "flex"
 
 
 def test_a_fee_is_that_of_one_request() -> None:
     price = Rates(input=1_000_000, output=0, request=7, flagged=50)
-    assert split(price, Usage(), 50) == {"requests": (1, 50)}
-    assert split(price, Usage(), 51) == {"requests": (1, 7), "bound": (0, 44)}
+    assert split_cost(price, Usage(), 50) == {"requests": (1, 50)}
+    assert split_cost(price, Usage(), 51) == {"requests": (1, 7), "bound": (0, 44)}
 
 
 def test_what_nobody_knows_is_charged_as_its_bound() -> None:
-    assert split(None, Usage(), 9) == {"bound": (0, 9)}
-    assert split(None, Usage(), 0) == {}
-    assert split(Rates(input=0, output=0), Usage(images_made=2), 80) == {"images_made": (2, 80)}
+    assert split_cost(None, Usage(), 9) == {"bound": (0, 9)}
+    assert split_cost(None, Usage(), 0) == {}
+    assert split_cost(Rates(input=0, output=0), Usage(images_made=2), 80) == {"images_made": (2, 80)}

@@ -12,7 +12,7 @@ from tests.unit.call_rig import call_rig
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
-from groundplan.economics.terms.split import split
+from groundplan.economics.terms.split import split_cost
 from groundplan.gateway.policy import dated_prices
 from groundplan.gateway.policy.catalog import index
 from groundplan.ledger.model import Reservation, Settlement, Usage
@@ -39,7 +39,7 @@ async def test_a_call_costs_what_it_cost_in_its_own_moment_in_reservation_and_se
             exact = -(-(usage.input * rates.input + usage.output * rates.output) // 1_000_000)
             assert usage.input and usage.output and settlement.cost == exact
             assert reservation.bound >= exact and reservation.charges[0].amount == reservation.bound
-            assert split(DATED, usage, exact)["output"][1] == usage.output * rates.output // 1_000_000
+            assert split_cost(DATED, usage, exact)["output"][1] == usage.output * rates.output // 1_000_000
         assert reserved[1].bound > 10 * reserved[0].bound, "what is held is at the price of the moment, too"
 
 
@@ -59,5 +59,5 @@ def test_of_several_prices_each_begins_on_its_own_day_and_is_made_once() -> None
     assert inputs(first) == inputs(second - 0.001) == [30, 1, 1]
     assert inputs(second) == [50, 30, 1], "also where nobody called in between, nor made a blueprint of the first"
     assert dated_prices.at(catalog, second) is dated_prices.at(catalog, second + 1e9)
-    assert split(further, Usage(input=3), 150 * PICO // 1_000_000)["input"] == (3, 150 * PICO // 1_000_000)
-    assert split(OLD, Usage(input=3), 90 * PICO // 1_000_000)["bound"], "without the date nothing explains it"
+    assert split_cost(further, Usage(input=3), 150 * PICO // 1_000_000)["input"] == (3, 150 * PICO // 1_000_000)
+    assert split_cost(OLD, Usage(input=3), 90 * PICO // 1_000_000)["bound"], "without the date nothing explains it"

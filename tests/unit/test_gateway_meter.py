@@ -70,7 +70,7 @@ def test_cost_is_exact_and_rounded_up_once(usage: Usage, price: Rates) -> None:
 
 @given(usages(), rates)
 def test_no_usage_within_its_bound_costs_more_than_the_bound(usage: Usage, price: Rates) -> None:
-    assert formula.cost(price, usage) <= formula.bound(price, usage.input, usage.output)
+    assert formula.cost(price, usage) <= formula.cost_bound(price, usage.input, usage.output)
 
 
 def test_contradictory_and_impossible_reports() -> None:

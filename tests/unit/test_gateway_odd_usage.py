@@ -26,7 +26,7 @@ from tests.unit.raw_upstream import (
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
-from groundplan.economics.prices.reported import ChatUsage
+from groundplan.economics.prices.provider_usage import ChatUsage
 from groundplan.ledger.model import Finish, Reservation, Settlement, Usage
 
 WRONG = [
@@ -128,7 +128,7 @@ def test_a_count_that_is_missing_is_not_zero(reported: ChatUsage, usage: Usage |
     ],
 )
 def test_what_answers_without_tokens_may_tell_the_total_alone(reported: ChatUsage, tokens: int | None) -> None:
-    assert reported.read_only() == (None if tokens is None else Usage(input=tokens))
+    assert reported.input_usage() == (None if tokens is None else Usage(input=tokens))
 
 
 MANY = 10**6

@@ -24,8 +24,8 @@ from groundplan.blueprint.model import Cache, Grounding, Semantic
 from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
-from groundplan.economics.semantic.accept import differing, within
 from groundplan.economics.semantic.differences import DIGEST, digests
+from groundplan.economics.semantic.equivalence import differing, within
 from groundplan.economics.semantic.net_savings import Done, net
 from groundplan.economics.semantic.reading import Reading, read
 from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, Learned, Regions

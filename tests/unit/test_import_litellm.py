@@ -27,7 +27,7 @@ from groundplan.catalog.model import DeploymentDoc
 from groundplan.cli.main import app
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.money import PICO
-from groundplan.economics.price import known_price
+from groundplan.economics.price import has_listed_price
 from groundplan.economics.prices import price_list
 from groundplan.release.compile import context_windows
 from groundplan.release.plan import plan
@@ -132,11 +132,11 @@ model_list:
 
 @cache
 def known(model: str) -> bool:
-    return known_price(model, TODAY)
+    return has_listed_price(model, TODAY)
 
 
 def imported(text: str, *, more: Mapping[str, str] | None = None, **asked: Any) -> Verdict:
-    asked.setdefault("known_context", lambda model: price_list.context(model) is not None)
+    asked.setdefault("known_context", lambda model: price_list.context_window(model) is not None)
     return import_litellm({"config.yaml": text, **(more or {})}, "config.yaml", Asked(known, **asked))
 
 

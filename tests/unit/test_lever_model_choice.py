@@ -10,7 +10,7 @@ from msgspec import structs
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
 from groundplan.economics.levers.model_choice import Answer, Place, elsewhere, floor_kept, saved, strongest, told
-from groundplan.economics.prices.time_of_day import by_time
+from groundplan.economics.prices.time_of_day import with_windows
 
 MTOK = 1_000_000
 SMALL = Place("small", "acme/small", Rates(input=PICO, output=2 * PICO), {"tone": 0.93})
@@ -39,7 +39,7 @@ def test_a_price_by_the_request_counts_answers_of_places_without_one() -> None:
 
 def test_a_price_by_time_of_day_is_that_of_each_answer() -> None:
     night = structs.replace(LARGE.rates, input=PICO, output=4 * PICO)
-    by_hour = replace(LARGE, rates=by_time(LARGE.rates, [(0, 6 * 60, night)]))
+    by_hour = replace(LARGE, rates=with_windows(LARGE.rates, [(0, 6 * 60, night)]))
     answers = [Answer("small", 3 * PICO, COUNTS, 3 * PICO, at_ms=hour * 3_600_000) for hour in (3, 12)]
     found = saved(answers, [SMALL, by_hour])
     assert found is not None and (found.alone, found.by_routing) == (20 * PICO, 14 * PICO)

@@ -13,7 +13,7 @@ from tests.integration.gateway_stack import deployment, workload
 from groundplan.blueprint.model import Rates, Routing
 from groundplan.core.money import PICO
 from groundplan.economics.levers.combined import together
-from groundplan.economics.prices.time_of_day import by_time
+from groundplan.economics.prices.time_of_day import with_windows
 from groundplan.economics.replay.opportunities import Opportunity, Spent, cost, found
 
 LARGE = Rates(input=2 * PICO, output=8 * PICO, cache_read=PICO // 2)
@@ -44,7 +44,7 @@ def test_a_cheaper_model_within_what_the_workload_may_use_is_repriced_exactly() 
 
 def test_a_model_that_is_cheaper_at_some_hours_is_repriced_at_the_hours_of_the_calls() -> None:
     dear = Rates(input=3 * PICO, output=9 * PICO, request=PICO // 1000)
-    night = by_time(dear, [(16 * 60 + 30, 20 * 60, SMALL)])
+    night = with_windows(dear, [(16 * 60 + 30, 20 * 60, SMALL)])
     places = {**PLACES, "small": replace(PLACES["small"], rates=night)}
     assert found([spent()], WORKLOADS, places, 30) == [], "of calls at nobody knows which hours"
     for hour, there in ((17, "0.25"), (16, "1.525"), (9, "2.8")):

@@ -14,7 +14,7 @@ from tests.unit.test_prices_on_a_day import OWN
 from groundplan.blueprint.model import Rates
 from groundplan.catalog.loader import load_files
 from groundplan.economics import price
-from groundplan.economics.prices.time_of_day import at_time
+from groundplan.economics.prices.time_of_day import rates_at
 from groundplan.ledger.model import Usage
 from groundplan.release.compile.pricing import declared_or_listed
 
@@ -63,7 +63,7 @@ def of(rates: Price, name: str) -> Decimal:
     return found
 
 
-def rates_at(made: Price, minute: int, service: str, prompt: int) -> Price:
+def expected_rates(made: Price, minute: int, service: str, prompt: int) -> Price:
     """What a million tokens of each class cost; whole calls cost as `long` says, elsewhere the dearer of both."""
     base = {name: made[name] for name in CLASSES if name in made}
     over, rates = made.get(service) or {}, base
@@ -87,7 +87,7 @@ def side(total: int, base: Decimal, classes: list[tuple[int, Decimal]]) -> Decim
 
 def must_cost(made: Price, currency: str, minute: int, service: str, used: dict[str, Any]) -> Decimal:
     rate = RATE if currency == "EUR" else Decimal(1)
-    rates = {name: up(value * rate) for name, value in rates_at(made, minute, service, used["input"]).items()}
+    rates = {name: up(value * rate) for name, value in expected_rates(made, minute, service, used["input"]).items()}
     amount = Decimal(0)
     for total in ("input", "output"):
         parts = [(used[name], of(rates, name)) for name, parent in PARENT.items() if parent == total]
@@ -107,6 +107,8 @@ def test_a_price_costs_what_it_says(seed: int) -> None:
         used: dict[str, Any] = {"input": chance.randint(0, 900), "output": chance.randint(0, 300)}
         used |= {name: chance.randint(0, used[parent]) * chance.randint(0, 1) for name, parent in PARENT.items()}
         minute, service = chance.randrange(1440), chance.choice(["standard", "batch", "priority"])
-        cost = price.cost(at_time(rates, minute * 60_000), Usage(**used), service)
+        cost = price.cost(rates_at(rates, minute * 60_000), Usage(**used), service)
         assert Decimal(cost).scaleb(-12) == must_cost(made, currency, minute, service, used), (used, minute, service)
-        assert cost <= price.bound(rates, used["input"], used["output"], service=service), "and no more is reserved"
+        assert cost <= price.cost_bound(rates, used["input"], used["output"], service=service), (
+            "and no more is reserved"
+        )

@@ -23,10 +23,10 @@ from groundplan.blueprint.model import RateDetails, Rates
 from groundplan.catalog.check import validate_files
 from groundplan.catalog.money import Prices
 from groundplan.core.money import PICO, format_usd
-from groundplan.economics.price import bound, cost
+from groundplan.economics.price import cost, cost_bound
 from groundplan.economics.prices import price_list
-from groundplan.economics.prices.time_of_day import DAY, at_time, by_time, in_hour
-from groundplan.economics.terms.split import split
+from groundplan.economics.prices.time_of_day import DAY, rates_at, rates_in_hour, with_windows
+from groundplan.economics.terms.split import split_cost
 from groundplan.ledger.model import Usage
 from groundplan.release.compile.pricing import declared_or_listed
 from groundplan.testing.clock import ManualClock
@@ -42,7 +42,7 @@ def test_a_call_at_any_time_costs_its_window_and_never_more_than_is_reserved(
     base: Rates, long: Rates | None, parts: Any, minute: int, day: int, usage: Usage, service: str
 ) -> None:
     base = msgspec.structs.replace(base, long=long, long_above=1000 if long else 0, priority=long)
-    made = by_time(base, parts)
+    made = with_windows(base, parts)
     then = (day * DAY + minute) * MINUTE_MS
     holds = next(
         (
@@ -52,11 +52,11 @@ def test_a_call_at_any_time_costs_its_window_and_never_more_than_is_reserved(
         ),
         base,
     )
-    exact = at_time(made, then)
+    exact = rates_at(made, then)
     assert cost(exact, usage, service) == cost(holds, usage, service)
-    assert at_time(made, then + MINUTE_MS - 1) == exact
-    assert cost(exact, usage, service) <= bound(made, usage.input, usage.output, service=service)
-    whole = split(made, usage, cost(exact, usage))
+    assert rates_at(made, then + MINUTE_MS - 1) == exact
+    assert cost(exact, usage, service) <= cost_bound(made, usage.input, usage.output, service=service)
+    whole = split_cost(made, usage, cost(exact, usage))
     assert sum(amount for _, amount in whole.values()) == cost(exact, usage)
     assert exact.windows == []
     if made.windows:
@@ -69,7 +69,7 @@ def test_what_is_reserved_and_planned_by_is_the_dearest_of_each_class() -> None:
     fine = RateDetails(cache_write_1h=9, search=2)
     long, half = Rates(input=9, output=9), Rates(input=2, output=4)
     day = Rates(input=4, output=8, cache_read=1, long=long, long_above=200, batch=half, details=fine)
-    made = by_time(day, [(0, 60, Rates(input=2, output=10, reasoning=3, input_audio=3))])
+    made = with_windows(day, [(0, 60, Rates(input=2, output=10, reasoning=3, input_audio=3))])
     assert msgspec.structs.replace(made, windows=[]) == Rates(
         input=4, output=10, cache_read=2, reasoning=8, input_audio=4, details=fine, long_above=200,
         long=Rates(input=9, output=10, reasoning=9, input_audio=9),
@@ -79,13 +79,13 @@ def test_what_is_reserved_and_planned_by_is_the_dearest_of_each_class() -> None:
 
 def test_what_was_paid_off_peak_is_told_class_by_class() -> None:
     night = Rates(input=PICO, output=2 * PICO)
-    made = by_time(Rates(input=4 * PICO, output=8 * PICO), [(990, 30, night)])
+    made = with_windows(Rates(input=4 * PICO, output=8 * PICO), [(990, 30, night)])
     usage = Usage(input=10, output=5)
-    assert split(made, usage, cost(night, usage)) == {"input": (10, 10 * 10**6), "output": (5, 10 * 10**6)}
-    assert [[(minutes, each.input // PICO) for minutes, each in in_hour(made, hour)] for hour in (0, 16, 17)] == [
+    assert split_cost(made, usage, cost(night, usage)) == {"input": (10, 10 * 10**6), "output": (5, 10 * 10**6)}
+    assert [[(minutes, each.input // PICO) for minutes, each in rates_in_hour(made, hour)] for hour in (0, 16, 17)] == [
         [(30, 1), (30, 4)], [(30, 4), (30, 1)], [(60, 1)],
     ]  # fmt: skip
-    assert in_hour(night, 3) == [(60, night)]
+    assert rates_in_hour(night, 3) == [(60, night)]
 
 
 def test_the_list_s_price_of_a_day_has_the_price_of_each_of_its_times() -> None:
@@ -96,7 +96,7 @@ def test_the_list_s_price_of_a_day_has_the_price_of_each_of_its_times() -> None:
     for minute in range(0, DAY, 10):
         moment = datetime(2025, 5, 1, tzinfo=UTC) + timedelta(minutes=minute)
         exact = price_list.provider_rates("deepseek", "deepseek-chat", moment)
-        assert exact == at_time(made, int(moment.timestamp() * 1000))
+        assert exact == rates_at(made, int(moment.timestamp() * 1000))
         costs.add(exact.input if exact else None)
     assert len(costs) == 2 and made.input == max(c for c in costs if c is not None)
 
@@ -112,7 +112,7 @@ def priced(text: str) -> Rates:
 def test_declared_hours_replace_what_they_name() -> None:
     hours = "{hours: 16:30-00:30, input: 0.10 USD/Mtok}"
     made = priced(f"{{input: 0.40 USD/Mtok, output: 1.60 USD/Mtok, hours: {hours}}}")
-    night, noon = (at_time(made, minute * MINUTE_MS) for minute in (23 * 60, 12 * 60))
+    night, noon = (rates_at(made, minute * MINUTE_MS) for minute in (23 * 60, 12 * 60))
     assert (night.input, night.output, noon.input) == (PICO // 10, 16 * PICO // 10, 4 * PICO // 10)
     assert made.input == noon.input
 
@@ -136,7 +136,7 @@ def test_hours_and_prices_that_cannot_be_are_refused(price: dict[str, Any], told
 
 async def test_an_estimate_tells_the_most_of_the_day_and_what_is_likely_now(tmp_path: Path) -> None:
     cheap = Rates(input=0, output=PICO)
-    night = by_time(RATES, [(0, 8 * 60, cheap)])
+    night = with_windows(RATES, [(0, 8 * 60, cheap)])
     async with call_rig(tmp_path, ["one"], more={"one": {"rates": night}}) as rig:
         clock = rig.gateway.clock
         assert isinstance(clock, ManualClock)

@@ -30,7 +30,7 @@ from tests.integration.sdk_types import strict
 
 from groundplan.blueprint.model import RateDetails, Rates
 from groundplan.economics import price
-from groundplan.economics.prices.reported import ChatUsage
+from groundplan.economics.prices.provider_usage import ChatUsage
 from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.upstream.providers import _MISTRALS, _OPENAI_SHAPED, EMBEDS, Place

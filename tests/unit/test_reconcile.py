@@ -26,7 +26,7 @@ from groundplan.economics.bills.model_names import by_upstream, resolve
 from groundplan.economics.bills.parse import MAX_LINES, Bill, read_bill
 from groundplan.economics.bills.reconcile import reconcile
 from groundplan.economics.export.focus import focus_csv
-from groundplan.economics.prices.currency import exchange_rates
+from groundplan.economics.prices.currency import parse_exchange_rates
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 RATES = {
@@ -445,7 +445,7 @@ def test_other_currencies_need_a_rate() -> None:
     without = reconcile(lines, [one], RATES)
     assert kinds(without) == {"currency": "-0.003"} and "--rate EUR=USD" in without.notes[0]
     assert without.uncompared == 1, "what counts as nothing is no comparison"
-    rated = reconcile(lines, [one], RATES, exchange=exchange_rates({"eur": "1.5"}))
+    rated = reconcile(lines, [one], RATES, exchange=parse_exchange_rates({"eur": "1.5"}))
     assert kinds(rated) == {} and rated.uncompared == 0
     some = generic(
         f"2026-11-25,gpt-4o,{one.call},1000,100,0.003,USD", "2026-11-25,gpt-4o,,1,1,7,EUR", "2026-11-25,gpt-4o,,1,1,7,"
@@ -453,7 +453,7 @@ def test_other_currencies_need_a_rate() -> None:
     assert reconcile(some, [one], RATES).uncompared == 1
     for wrong in ("much", "0", "-1", "1e9"):
         with pytest.raises(Invalid):
-            exchange_rates({"EUR": wrong})
+            parse_exchange_rates({"EUR": wrong})
 
 
 def test_columns_can_be_named_by_hand() -> None:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from groundplan.blueprint.model import RateDetails, Rates
 from groundplan.core.errors import Invalid, NotFound
-from groundplan.economics.price import bound, cost
+from groundplan.economics.price import cost, cost_bound
 from groundplan.economics.prices import price_list
-from groundplan.economics.prices.parts import parts
-from groundplan.economics.prices.reported import (
+from groundplan.economics.prices.parts import usage_parts
+from groundplan.economics.prices.provider_usage import (
     MAX_TOKENS,
     ChatUsage,
     GeminiUsage,
@@ -213,11 +213,11 @@ fine_rates = st.builds(
 
 @given(fine_rates, fine_usages())
 def test_every_token_is_counted_once_and_the_parts_are_the_cost(rates: Rates, usage: Usage) -> None:
-    found = parts(rates, usage)
+    found = usage_parts(rates, usage)
     assert sum(part.count for part in found if part.side == "input") == usage.input
     assert sum(part.count for part in found if part.side == "output") == usage.output
     whole = sum(part.count * part.rate for part in found)
-    assert cost(rates, usage) == -(-whole // 1_000_000) <= bound(rates, usage.input, usage.output)
+    assert cost(rates, usage) == -(-whole // 1_000_000) <= cost_bound(rates, usage.input, usage.output)
 
 
 @given(fine_usages())

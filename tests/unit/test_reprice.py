@@ -16,9 +16,9 @@ from groundplan.blueprint.model import Deployment, RateDetails, Rates
 from groundplan.catalog.check import validate_files
 from groundplan.economics.price import cost
 from groundplan.economics.prices import price_list
-from groundplan.economics.prices.reprice import Repriced, priced, rate_of, repriced
-from groundplan.economics.prices.time_of_day import at_time, by_time
-from groundplan.economics.terms.split import split, tier
+from groundplan.economics.prices.reprice import Repriced, class_rate, cost_of_counts, reprice
+from groundplan.economics.prices.time_of_day import rates_at, with_windows
+from groundplan.economics.terms.split import price_tier, split_cost
 from groundplan.ledger.finding import Finding
 from groundplan.ledger.model import Usage
 from groundplan.release.compile.pricing import declared_or_listed
@@ -40,16 +40,18 @@ BATCH: tuple[str, int | None] = ("batch", None)
 def test_pricing_is_reversible(then: Rates, now: Rates, usage: Usage) -> None:
     """The counts that the ledger keeps are enough: at the price of the call they give its cost again."""
     paid = cost(then, usage)
-    kept = {ALL: {name: count for name, (count, _) in split(then, usage, paid).items()}}
-    told = repriced(kept, then, now)
-    back = repriced(kept, now, then)
+    kept = {ALL: {name: count for name, (count, _) in split_cost(then, usage, paid).items()}}
+    told = reprice(kept, then, now)
+    back = reprice(kept, now, then)
     assert (told.then, told.now) == (back.now, back.then)
     assert told.then == paid
     assert told.difference == -back.difference
 
 
 windows = st.lists(st.tuples(st.integers(0, 1439), st.integers(0, 1439), prices), max_size=3)
-by_times = st.builds(lambda base, some: by_time(base, [each for each in some if each[0] != each[1]]), prices, windows)
+by_times = st.builds(
+    lambda base, some: with_windows(base, [each for each in some if each[0] != each[1]]), prices, windows
+)
 
 
 @given(by_times, by_times, st.lists(st.tuples(st.integers(0, 1439), usages), max_size=6))
@@ -58,13 +60,13 @@ def test_pricing_by_time_of_day_is_reversible(then: Rates, now: Rates, calls: li
     kept: dict[tuple[str, int | None], dict[str, int]] = {}
     paid = 0
     for minute, usage in calls:
-        rates = at_time(then, minute * 60_000)
+        rates = rates_at(then, minute * 60_000)
         amount = cost(rates, usage)
-        mine = kept.setdefault((tier(then, usage, amount), minute // 60), {})
-        for name, (count, _) in split(then, usage, amount).items():
+        mine = kept.setdefault((price_tier(then, usage, amount), minute // 60), {})
+        for name, (count, _) in split_cost(then, usage, amount).items():
             mine[name] = mine.get(name, 0) + count
         paid += amount
-    told, back = repriced(kept, then, now), repriced(kept, now, then)
+    told, back = reprice(kept, then, now), reprice(kept, now, then)
     assert (told.then, told.now) == (back.now, back.then)
     edges = {edge for window in then.windows for edge in (window.start, window.end)}
     if all(edge % 60 == 0 for edge in edges):
@@ -73,20 +75,20 @@ def test_pricing_by_time_of_day_is_reversible(then: Rates, now: Rates, calls: li
 
 def test_a_price_by_time_of_day_counts_for_what_was_asked_then() -> None:
     flat = Rates(input=10, output=10)
-    day = by_time(flat, [(16 * 60 + 30, 30, Rates(input=4, output=4)), (6 * 60, 8 * 60, Rates(input=1, output=1))])
+    day = with_windows(flat, [(16 * 60 + 30, 30, Rates(input=4, output=4)), (6 * 60, 8 * 60, Rates(input=1, output=1))])
     each = {"input": 1_000_000}
     whole: dict[tuple[str, int | None], dict[str, int]] = {("", hour): each for hour in range(24)}
-    assert repriced(whole, flat, day) == Repriced(240, 15 * 10 + 7 * 4 + 2 * 1), "never less in hours that are cut"
+    assert reprice(whole, flat, day) == Repriced(240, 15 * 10 + 7 * 4 + 2 * 1), "never less in hours that are cut"
     # the tier tells which calls of an hour were before half past four
-    assert repriced({("", 16): each, ("by time", 16): each}, day, flat) == Repriced(14, 20)
-    assert repriced({("by time", None): each}, day, flat).then == 1, "without hours the cheapest"
+    assert reprice({("", 16): each, ("by time", 16): each}, day, flat) == Repriced(14, 20)
+    assert reprice({("by time", None): each}, day, flat).then == 1, "without hours the cheapest"
 
 
 def test_a_class_without_a_rate_costs_as_its_side() -> None:
     price = Rates(input=3, output=7, cache_write=4, details=RateDetails(input_image=9))
     names = ("input_audio", "reasoning", "cache_write_1h", "input_image")
-    assert [rate_of(price, name) for name in names] == [3, 7, 4, 9]
-    assert priced({"input": 1_000_000, "bound": 5}, price) == 3
+    assert [class_rate(price, name) for name in names] == [3, 7, 4, 9]
+    assert cost_of_counts({"input": 1_000_000, "bound": 5}, price) == 3
 
 
 def test_a_listed_price_that_changed_says_what_last_month_would_have_cost() -> None:
@@ -170,7 +172,7 @@ TIERS = Rates(
     ],
 )
 def test_each_tier_and_unit_is_priced_as_such(tier: str, used: dict[str, int], cost: int) -> None:
-    assert priced(used, TIERS, tier) == cost
+    assert cost_of_counts(used, TIERS, tier) == cost
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ from benchmarks.semantic_labelled import Pair
 from benchmarks.semantic_plain import plain
 from benchmarks.semantic_public import content, mended, with_a_word_more, with_another_of_its_sort
 
-from groundplan.economics.semantic import accept, guards
-from groundplan.economics.semantic.accept import Verdict, most_wrong
+from groundplan.economics.semantic import equivalence, guards
+from groundplan.economics.semantic.equivalence import Verdict, most_wrong
 from groundplan.economics.semantic.reading import read
 
 
@@ -216,11 +216,11 @@ def some() -> list[Pair]:
 
 def test_settings_that_ship_are_of_the_rule_that_ships(some: list[Pair]) -> None:
     """Else what they come of was accepted and refused by another one: `semantic_cache.py --tune` learns them anew."""
-    acceptance = accept.shipped()
+    acceptance = equivalence.shipped()
     assert acceptance.version == semantic_tune.VERSION and acceptance.rule == semantic_tune.told(some)
     assert set(acceptance.evidence) == set(acceptance.thresholds) == {f"{bound:g}" for bound in semantic_tune.BOUNDS}
     for bound, (accepted, wrong) in acceptance.evidence.items():
-        assert accepted > 1000 and accept.within(wrong, accepted, float(bound) / semantic_tune.CAUTION)
+        assert accepted > 1000 and equivalence.within(wrong, accepted, float(bound) / semantic_tune.CAUTION)
 
 
 def test_another_rule_is_told_from_the_one_that_ships(some: list[Pair], monkeypatch: pytest.MonkeyPatch) -> None:

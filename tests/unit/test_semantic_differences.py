@@ -9,8 +9,8 @@ from benchmarks.semantic_tune import evidenced
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from groundplan.economics.semantic.accept import Verdict, differing, judge, shipped
 from groundplan.economics.semantic.differences import DIGEST, digests
+from groundplan.economics.semantic.equivalence import Verdict, differing, judge, shipped
 from groundplan.economics.semantic.reading import read
 from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, MOST_KINDS, Learned, Region, Regions
 from groundplan.economics.semantic.similarity import Said

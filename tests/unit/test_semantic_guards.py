@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid
-from groundplan.economics.semantic.accept import judge, lowest_threshold, most_wrong, shipped, within
+from groundplan.economics.semantic.equivalence import judge, lowest_threshold, most_wrong, shipped, within
 from groundplan.economics.semantic.guards import english, veto
 from groundplan.economics.semantic.reading import language_of, read, stem
 from groundplan.economics.semantic.similarity import Said

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.economics.semantic.accept import Worded, by_words
+from groundplan.economics.semantic.equivalence import Worded, by_words
 from groundplan.economics.semantic.grammar_differences import KINDS, put_otherwise
 from groundplan.economics.semantic.guards import veto
 from groundplan.economics.semantic.reading import read, stem

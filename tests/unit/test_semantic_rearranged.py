@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.economics.semantic.accept import by_words
+from groundplan.economics.semantic.equivalence import by_words
 from groundplan.economics.semantic.reading import Reading, read
 from groundplan.economics.semantic.word_order import KINDS, rearranged
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from groundplan.core.settings import load_settings
-from groundplan.economics.semantic import accept
+from groundplan.economics.semantic import equivalence
 from groundplan.economics.semantic.reading import read
 from groundplan.economics.semantic.similarity import FEATURES as COMMON
 from groundplan.economics.semantic.similarity import Said, known, side_by_side
@@ -28,8 +28,8 @@ def given(encoder: Encoder, *texts: str) -> bool:
         (spoken,) = encoder.embed_words([text], [reading.places])
         both.append(Said(reading, spoken.vector, np.frombuffer(coarse(spoken.words), dtype=np.int8).reshape(-1, 384)))
     one, other = both
-    verdict = accept.judge(accept.shipped(), one, other)
-    return verdict.score >= accept.shipped().threshold(0.01) and not verdict.veto and not verdict.unproven
+    verdict = equivalence.judge(equivalence.shipped(), one, other)
+    return verdict.score >= equivalence.shipped().threshold(0.01) and not verdict.veto and not verdict.unproven
 
 
 @pytest.mark.parametrize(

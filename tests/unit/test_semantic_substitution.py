@@ -10,7 +10,7 @@ import pytest
 
 from groundplan.core.settings import load_settings
 from groundplan.economics import semantic
-from groundplan.economics.semantic import accept, vocabulary
+from groundplan.economics.semantic import equivalence, vocabulary
 from groundplan.economics.semantic.guards import veto
 from groundplan.economics.semantic.reading import read, stem
 from groundplan.economics.semantic.similarity import FEATURES, Compared, Said, features, known, nearness, side_by_side
@@ -60,7 +60,7 @@ def test_one_thing_in_place_of_another_is_refused_where_no_capital_shows_it(
 ) -> None:
     for a, b in ((one, other), (other, one)):
         assert veto(read(a), read(b)) == "", "another guard sees it"
-        assert accept.judge(accept.shipped(), said(encoder, a), said(encoder, b)).veto == kind
+        assert equivalence.judge(equivalence.shipped(), said(encoder, a), said(encoder, b)).veto == kind
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,8 @@ def test_a_word_is_compared_as_it_is_meant_in_its_text(encoder: Encoder) -> None
 def test_a_qualifier_makes_another_thing(encoder: Encoder, added: str) -> None:
     plain = said(encoder, "How do I reset my password?")
     other = said(encoder, f"How do I reset my {added} password?")
-    assert accept.judge(accept.shipped(), plain, other).veto == "substitution"
-    assert accept.judge(accept.shipped(), other, plain).veto == "substitution"
+    assert equivalence.judge(equivalence.shipped(), plain, other).veto == "substitution"
+    assert equivalence.judge(equivalence.shipped(), other, plain).veto == "substitution"
 
 
 @pytest.mark.parametrize(
@@ -132,11 +132,11 @@ def test_a_word_more_makes_another_thing_however_near_it_is_to_a_name_that_both_
 ) -> None:
     for text in ("Portugal: who approves the parking permit?", "Portugal: by whom is the parking permit approved?"):
         for one, other in ((text, more), (text.lower().rstrip("?"), more.lower().rstrip("?"))):
-            assert accept.judge(accept.shipped(), said(encoder, one), said(encoder, other)).veto in (
+            assert equivalence.judge(equivalence.shipped(), said(encoder, one), said(encoder, other)).veto in (
                 "substitution",
                 "verb",
             )
-            assert accept.judge(accept.shipped(), said(encoder, other), said(encoder, one)).veto in (
+            assert equivalence.judge(equivalence.shipped(), said(encoder, other), said(encoder, one)).veto in (
                 "substitution",
                 "verb",
             )
@@ -182,7 +182,7 @@ def test_a_word_that_a_question_implies_names_a_thing_only_before_another_word()
     ],
 )
 def test_what_a_question_word_says_already_is_nothing_more(encoder: Encoder, one: str, other: str) -> None:
-    assert accept.judge(accept.shipped(), said(encoder, one), said(encoder, other)).veto == ""
+    assert equivalence.judge(equivalence.shipped(), said(encoder, one), said(encoder, other)).veto == ""
 
 
 @pytest.mark.parametrize("words", ["file folder", "invoice receipt", "laptop phone", "manager director"])
@@ -191,8 +191,8 @@ def test_what_a_question_word_says_already_is_nothing_more(encoder: Encoder, one
 )
 def test_two_things_of_one_sort_do_not_stand_for_each_other(encoder: Encoder, words: str, text: str) -> None:
     one, other = (said(encoder, text.format(word)) for word in words.split())
-    verdict = accept.judge(accept.shipped(), one, other)
-    assert verdict.veto in ("substitution", "unlike") or verdict.score < accept.shipped().threshold(0.01)
+    verdict = equivalence.judge(equivalence.shipped(), one, other)
+    assert verdict.veto in ("substitution", "unlike") or verdict.score < equivalence.shipped().threshold(0.01)
 
 
 def test_of_words_over_on_one_side_half_as_many_are_enough_to_ask_for_more() -> None:
@@ -275,7 +275,7 @@ def test_a_form_of_a_word_that_means_something_else_is_another_word(
     encoder: Encoder, one: str, other: str, kind: str
 ) -> None:
     for a, b in ((one, other), (other, one)):
-        assert accept.judge(accept.shipped(), said(encoder, a), said(encoder, b)).veto == kind
+        assert equivalence.judge(equivalence.shipped(), said(encoder, a), said(encoder, b)).veto == kind
 
 
 def test_a_qualifier_that_is_near_a_word_of_both_is_one_more() -> None:
@@ -290,16 +290,18 @@ def test_who_says_half_as_much_again_asks_for_more(encoder: Encoder) -> None:
     more = said(
         encoder, "The cast function changes the schema of a table and reports values beyond its range as errors"
     )
-    assert accept.judge(accept.shipped(), short, more).veto == "substitution"
-    assert accept.judge(accept.shipped(), more, short).veto == "substitution"
+    assert equivalence.judge(equivalence.shipped(), short, more).veto == "substitution"
+    assert equivalence.judge(equivalence.shipped(), more, short).veto == "substitution"
 
 
 def test_another_thing_in_a_long_paraphrase_is_refused(encoder: Encoder) -> None:
     text = "You can find the settings of the report on the second page, where the manager chooses colours and fonts"
     again = "On the second page, where colours and fonts are chosen by the manager, the settings of the {} can be found"
-    assert accept.judge(accept.shipped(), said(encoder, text), said(encoder, again.format("report"))).veto == ""
+    assert (
+        equivalence.judge(equivalence.shipped(), said(encoder, text), said(encoder, again.format("report"))).veto == ""
+    )
     for thing in ("printer", "holiday", "parcel", "garden"):
-        assert accept.judge(accept.shipped(), said(encoder, text), said(encoder, again.format(thing))).veto
+        assert equivalence.judge(equivalence.shipped(), said(encoder, text), said(encoder, again.format(thing))).veto
 
 
 def test_words_stand_at_their_places_whatever_stands_between(encoder: Encoder) -> None:

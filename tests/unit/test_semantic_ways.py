@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from groundplan.economics.semantic.accept import Verdict, by_words, differing, judge, shipped
 from groundplan.economics.semantic.differences import digests
+from groundplan.economics.semantic.equivalence import Verdict, by_words, differing, judge, shipped
 from groundplan.economics.semantic.pair_phrasing import BEGINS, ways
 from groundplan.economics.semantic.reading import read
 from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, MOST_ONCE, Regions

@@ -11,7 +11,7 @@ from groundplan.catalog.check import validate
 from groundplan.catalog.scaffold import init
 from groundplan.catalog.well_known import upstream
 from groundplan.core.errors import Invalid
-from groundplan.economics.price import known_price
+from groundplan.economics.price import has_listed_price
 from groundplan.economics.prices import price_list
 from groundplan.release.compile import places
 from groundplan.release.compile.pricing import dated
@@ -66,9 +66,9 @@ def test_an_address_says_whose_it_is_and_what_it_speaks(said: str, url: str, api
 def written(folder: Path, url: str, model: str, key: str | None = None, price: str | None = None) -> str:
     init(
         folder, upstream=url, upstream_model=model, upstream_key=key, price=price,
-        known_price=lambda name: known_price(name, TODAY), known_context=price_list.context,
+        known_price=lambda name: has_listed_price(name, TODAY), known_context=price_list.context_window,
     )  # fmt: skip
-    validate(folder, known_price=lambda name: known_price(name, TODAY))
+    validate(folder, known_price=lambda name: has_listed_price(name, TODAY))
     return (folder / "groundplan.yaml").read_text()
 
 

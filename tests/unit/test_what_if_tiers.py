@@ -14,7 +14,7 @@ from groundplan.blueprint.model import PriceWindow, Rates
 from groundplan.economics import price
 from groundplan.economics.forecast.scenario import Change, Part, what_if
 from groundplan.economics.forecast.tiers import edges, of_prompt
-from groundplan.economics.terms.split import split, tier
+from groundplan.economics.terms.split import price_tier, split_cost
 from groundplan.ledger.model import Usage
 
 FACTORS = st.sampled_from(["0", "0.25", "0.5", "0.75", "1", "1.25", "1.5", "2", "4", "40"])
@@ -52,9 +52,9 @@ def parts_of(calls: Sequence[Usage], own: Rates, other: Rates | None, factor: Fr
         cost = price.cost(own, usage)
         place = bisect_left(limits, usage.input)
         prompt = limits[place - 1] + 1 if place else None
-        for name, (count, amount) in split(own, usage, cost).items():
+        for name, (count, amount) in split_cost(own, usage, cost).items():
             known = None if prompt is None else own
-            found.append(Part(name, count, amount, tier=tier(own, usage, cost), prompt=prompt, own=known))
+            found.append(Part(name, count, amount, tier=price_tier(own, usage, cost), prompt=prompt, own=known))
     return found
 
 

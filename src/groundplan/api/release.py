@@ -17,7 +17,7 @@ from groundplan.core.clock import Clock, SystemClock
 from groundplan.core.errors import Conflict
 from groundplan.core.home import Home
 from groundplan.governance import model as governance_model
-from groundplan.governance.rulings import Answer, Approver
+from groundplan.governance.approvals import Answer, Approver
 from groundplan.release import approvals, service
 from groundplan.release import store as release_store
 from groundplan.release.model import problem_json

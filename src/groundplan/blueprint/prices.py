@@ -52,7 +52,7 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     long: Rates | None = None
     """What the whole call costs when its prompt has more than `long_above` tokens; may itself have a longer tier."""
     batch: Rates | None = None
-    """At the provider's batch endpoint, or of calls of batches (`economics.price.of_line`); None: as any call."""
+    """At the provider's batch endpoint, or of calls of batches (`price.batch_line_service`); None: as any call."""
     priority: Rates | None = None
     """At the service tier priority; None: a request for that is refused."""
     flex: Rates | None = None

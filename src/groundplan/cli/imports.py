@@ -36,7 +36,7 @@ from groundplan.core.errors import Conflict, Invalid, TooLarge
 from groundplan.core.home import write_together
 from groundplan.core.money import parse_usd
 from groundplan.core.words import counted
-from groundplan.economics.price import known_price
+from groundplan.economics.price import has_listed_price
 from groundplan.economics.prices import price_list
 
 app = command_group("Make a workspace from another tool's configuration.")
@@ -75,8 +75,8 @@ def litellm(
         raise Conflict(f"{to} is not empty", code="folder_not_empty", hint="Name a new or an empty folder.")
     today = datetime.now(UTC).date()
     asked = Asked(
-        known_price=lambda model: known_price(model, today),
-        known_context=lambda model: price_list.context(model) is not None,
+        known_price=lambda model: has_listed_price(model, today),
+        known_context=lambda model: price_list.context_window(model) is not None,
         owners=_owners(owner or []), prices=_prices(price or []),
         values=_pairs(values or [], "--set NAME=VALUE"), budget=budget, company=company,
     )  # fmt: skip

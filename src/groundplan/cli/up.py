@@ -36,7 +36,7 @@ from groundplan.cli.workspace import further
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.home import Home
 from groundplan.core.settings import DEFAULT_CONTROL_PORT, DEFAULT_PORT, Settings, load_settings, resolve_secret
-from groundplan.economics.price import known_price
+from groundplan.economics.price import has_listed_price
 from groundplan.release.warnings import collect
 from groundplan.runtime.processors import processors
 from groundplan.runtime.supervisor import Supervisor
@@ -146,7 +146,7 @@ def _check_workspace(folder: Path, home: Home) -> list[str]:
     start; later the last blueprint is served whatever the folder says."""
     try:
         today = datetime.now(UTC).date()
-        found = validate(folder, known_price=lambda model: known_price(model, today), beyond=further(today))
+        found = validate(folder, known_price=lambda model: has_listed_price(model, today), beyond=further(today))
     except GroundplanError as error:
         if not home.workspace.exists():
             raise

@@ -18,7 +18,7 @@ from groundplan.cli.output import emit
 from groundplan.cli.release import warnings_text
 from groundplan.cli.unknown_settings import misspelt
 from groundplan.core.words import counted
-from groundplan.economics.price import known_price
+from groundplan.economics.price import has_listed_price
 from groundplan.economics.prices import price_list
 from groundplan.governance import declared
 from groundplan.release.compile import context_windows, pricing
@@ -58,8 +58,8 @@ def init(
         price=price,
         budget=budget,
         operator_email=operator_email,
-        known_price=lambda model: known_price(model, today),
-        known_context=price_list.context,
+        known_price=lambda model: has_listed_price(model, today),
+        known_context=price_list.context_window,
     )
     files = sorted(str(path) for path in written or ())
     named, program = shlex.quote(str(folder)), program_name()
@@ -92,7 +92,7 @@ def check(
         return
     folder = workspace_for(workspace)
     today = datetime.now(UTC).date()
-    workspace_read = validate(folder, known_price=lambda model: known_price(model, today), beyond=further(today))
+    workspace_read = validate(folder, known_price=lambda model: has_listed_price(model, today), beyond=further(today))
     count = len(workspace_read.workloads)
     value = {
         "ok": True,

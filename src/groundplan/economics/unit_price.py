@@ -1,6 +1,6 @@
-"""What is not priced by tokens alone: images that are made, characters that are spoken, minutes that are listened to.
+"""Prices that are not per token: generated images, spoken characters, minutes of transcribed audio.
 
-Picodollars, rounded up. Tokens of the same call are `price`'s.
+Picodollars, rounded up. Tokens of the same call are priced by `price`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ ANY = "any"
 
 
 def image_price(rates: Rates, size: str | None, quality: str | None) -> int | None:
-    """Of one image that is made; None where no price covers its class. What the caller leaves open is the dearest."""
+    """Price of one generated image; None where no price covers its class. An open size or quality is the dearest."""
     prices = rates.images
     if not prices:
         return None
@@ -27,8 +27,10 @@ def image_price(rates: Rates, size: str | None, quality: str | None) -> int | No
 
 
 def speech_price(rates: Rates, characters: int) -> int:
+    """Price of so many characters read aloud."""
     return -(-characters * rates.characters // 1_000_000)
 
 
 def audio_price(rates: Rates, seconds: int) -> int:
+    """Price of so many seconds of transcribed audio."""
     return -(-seconds * rates.minute // 60)

@@ -1,6 +1,6 @@
 """What is asked for, and until when it holds, each in the caller's transaction and with its audit entry.
 
-Who says yes or no to it is in `rulings`; `release` makes the blueprints. An approval holds for the digest of exactly
+Who says yes or no to it is in `approvals`; `release` makes the blueprints. An approval holds for the digest of exactly
 this content.
 """
 

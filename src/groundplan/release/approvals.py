@@ -19,12 +19,12 @@ from groundplan.catalog.loader import load_files
 from groundplan.catalog.validation_errors import refusal
 from groundplan.core import audit
 from groundplan.core.errors import NotFound, Problem
-from groundplan.governance import rulings
+from groundplan.governance import approvals
 from groundplan.governance import service as governance
 from groundplan.governance import store as changes
+from groundplan.governance.approvals import Answer, Approver
 from groundplan.governance.approved_parts import AT_GATEWAYS, check_asked, dearest, price_declared
 from groundplan.governance.model import ASKED, Asked, Change, Standing
-from groundplan.governance.rulings import Answer, Approver
 from groundplan.release import people, store, units
 from groundplan.release.model import Applied, Plan, in_force
 from groundplan.release.plan import without
@@ -52,14 +52,14 @@ def approve(
 ) -> Applied:
     """Record an approval. With the last one needed the change is decided again by today's rules and served.
 
-    Raises what `rulings.approve` raises, and `Invalid` where today's rules refuse it (the approval is not kept).
+    Raises what `approvals.approve` raises, and `Invalid` where today's rules refuse it (the approval is not kept).
     """
     store.lock(conn)
     stored = newest(conn)
     served = served_by(stored)
     at = signing.clock.now()
     separation = served.blueprint.separation
-    change = rulings.approve(conn, approver, change_id, answer, separation=separation, at=at)
+    change = approvals.approve(conn, approver, change_id, answer, separation=separation, at=at)
     if not change.complete:
         return Applied(None, ((change.id, change.waits_for),))
     if change.type in ASKED or change.renews is not None:
@@ -79,7 +79,7 @@ def refuse(
 ) -> Change:
     """Refuse a change by a duty of it, or as the operator (None)."""
     separation = served_by(newest(conn)).blueprint.separation
-    return rulings.refuse(conn, approver, change_id, answer, separation=separation, at=signing.clock.now())
+    return approvals.refuse(conn, approver, change_id, answer, separation=separation, at=signing.clock.now())
 
 
 def withdraw(conn: Connection[Any], signing: Signing, actor: str, change_id: UUID) -> Applied:
@@ -87,7 +87,7 @@ def withdraw(conn: Connection[Any], signing: Signing, actor: str, change_id: UUI
     store.lock(conn)
     stored = newest(conn)
     at = signing.clock.now()
-    change, lost = rulings.withdraw(conn, actor, change_id, at=at)
+    change, lost = approvals.withdraw(conn, actor, change_id, at=at)
     if lost and change.type in AT_GATEWAYS:
         return Applied(None, policy=changes.policy_number(conn))
     if not lost:

@@ -13,14 +13,14 @@ from psycopg import Connection
 
 from groundplan.blueprint.model import Blueprint, Rates
 from groundplan.core.money import short_usd
-from groundplan.economics.prices.reprice import Repriced, Used, repriced
+from groundplan.economics.prices.reprice import Repriced, UsageCounts, reprice
 from groundplan.ledger import rollup_store
 from groundplan.release.compile.pricing import alone
 
 MONTH: Final = timedelta(days=30)
 
 
-def used(conn: Connection[Any], today: date, prices: Iterable[Rates]) -> Mapping[str, Used]:
+def used(conn: Connection[Any], today: date, prices: Iterable[Rates]) -> Mapping[str, UsageCounts]:
     """Deployment -> what it used in the last 30 whole days, by the hour where one of the `prices` is by time of day."""
     until = datetime.combine(today, time(), UTC)
     wanted = {
@@ -54,7 +54,7 @@ def notes(conn: Connection[Any], served: Blueprint | None, new: Blueprint | None
         for each in _changes(was, place.rates)
     ]
     counts = used(conn, today, [rates for *_, then, now in changes for rates in (then, now)]) if changes else {}
-    made = ((name, when, repriced(counts.get(name, {}), then, now)) for name, when, then, now in changes)
+    made = ((name, when, reprice(counts.get(name, {}), then, now)) for name, when, then, now in changes)
     return tuple(_told(name, when, each) for name, when, each in made if each.difference)
 
 

@@ -19,7 +19,7 @@ from groundplan.catalog import model as doc
 from groundplan.catalog.check import check
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem, Where
-from groundplan.economics.price import known_price
+from groundplan.economics.price import has_listed_price
 from groundplan.governance import approved_parts, decide
 from groundplan.governance.approved_parts import Lapse
 from groundplan.governance.model import Standing
@@ -85,7 +85,10 @@ def plan(
     saw, for placement.
     """
     standing = standing or Standing()
-    problems = [*check(workspace, known_price=lambda model: known_price(model, today)), *declared.problems(workspace)]
+    problems = [
+        *check(workspace, known_price=lambda model: has_listed_price(model, today)),
+        *declared.problems(workspace),
+    ]
     if any(problem.code not in _STILL_COMPILES for problem in problems):
         return Plan((), (), (), tuple(problems), None)
     served = current.blueprint if current else None

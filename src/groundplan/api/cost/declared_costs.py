@@ -20,7 +20,7 @@ from groundplan.blueprint.model import Allocation, Blueprint, Rates, Semantic
 from groundplan.catalog.loader import load_served
 from groundplan.core.errors import Invalid
 from groundplan.economics.allocate.divide import holds
-from groundplan.economics.prices.currency import Dated, rate_on, to_usd
+from groundplan.economics.prices.currency import DatedCurrencyRates, rate_on, to_usd
 from groundplan.ledger import rollup_store
 
 REVIEW_HOUR: Final = "review hour"
@@ -34,7 +34,7 @@ class Declared:
 
     number: int
     allocations: tuple[Allocation, ...] = ()
-    currencies: Dated = field(default_factory=dict)
+    currencies: DatedCurrencyRates = field(default_factory=dict)
     teams: dict[str, str] = field(default_factory=dict)
     """workload -> its team"""
     sites: dict[str, str] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from groundplan.blueprint.model import Blueprint
 from groundplan.core.money import maybe_usd
 from groundplan.economics.allocate.divide import capacity_of, spent
 from groundplan.economics.forecast.breakeven import BreakEven, Own, break_even
-from groundplan.economics.prices.reprice import priced_by_hour
+from groundplan.economics.prices.reprice import cost_of_hourly_counts
 from groundplan.ledger import rollup_store
 
 _Counts = dict[int | None, dict[str, int]]
@@ -77,7 +77,7 @@ def _elsewhere(blueprint: Blueprint, own: str, users: set[str], counts: _Counts)
     allowed = [set(w.places) for w in blueprint.workloads if w.name in users]
     names = set.intersection(*allowed) - {own} if allowed else set()
     places = (place for place in blueprint.deployments if place.name in names and place.kind == kind)
-    return {place.name: priced_by_hour(counts, place.rates) for place in places}
+    return {place.name: cost_of_hourly_counts(counts, place.rates) for place in places}
 
 
 def _json(found: BreakEven) -> dict[str, Any]:

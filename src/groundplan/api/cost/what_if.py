@@ -206,4 +206,4 @@ def _other(conn: Connection[Any], model: str, day: date) -> tuple[Rates, int | N
             "openai/gpt-4.1-mini.",
         )
     described = None if workspace is None else workspace.models.get(model)
-    return rates, (described.context if described is not None else None) or price_list.context(model)
+    return rates, (described.context if described is not None else None) or price_list.context_window(model)

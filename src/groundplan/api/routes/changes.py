@@ -23,8 +23,8 @@ from groundplan.catalog.loader import MAX_FILES
 from groundplan.core.errors import Denied
 from groundplan.governance import service as changes
 from groundplan.governance import store as governance
+from groundplan.governance.approvals import Answer, Approver
 from groundplan.governance.model import ASKED, Change
-from groundplan.governance.rulings import Answer, Approver
 from groundplan.release import store as release
 from groundplan.release.difference import differences
 from groundplan.release.model import difference_json

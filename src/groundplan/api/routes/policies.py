@@ -20,10 +20,10 @@ from groundplan.api.watch import policy_shadow
 from groundplan.blueprint.model import Blueprint, PolicyRules
 from groundplan.core.errors import Invalid, NotFound
 from groundplan.governance import store as changes
+from groundplan.governance.approvals import Answer
 from groundplan.governance.policy import cedar, declared, exception_store, exceptions, shadow
 from groundplan.governance.policy.exceptions_model import ExceptionRequest
 from groundplan.governance.policy.vocabulary import groups_named
-from groundplan.governance.rulings import Answer
 from groundplan.identity import service as identity
 from groundplan.identity.model import Person
 from groundplan.release import service as release

@@ -31,7 +31,7 @@ from groundplan.economics.bills.model import KINDS, OUR_VERSION, Attempt, Reconc
 from groundplan.economics.bills.model_names import by_upstream, resolve
 from groundplan.economics.bills.parse import Bill, read_bill
 from groundplan.economics.bills.reconcile import belongs, reconcile
-from groundplan.economics.prices.currency import exchange_rates
+from groundplan.economics.prices.currency import parse_exchange_rates
 from groundplan.ledger import archive_store, queries
 
 router = below_api("ledger")
@@ -61,7 +61,7 @@ async def reconcile_bill(
 ) -> dict[str, Any]:
     """Compare a CSV bill or usage export (the body, up to 16 MiB) with the ledger. Reads only, keeps nothing."""
     text = await text_of(request, "bill", "Split it by day or model.")
-    said, rates = pairs(query.columns, "amount=COLUMN"), exchange_rates(pairs(query.rate, "EUR=1.08"))
+    said, rates = pairs(query.columns, "amount=COLUMN"), parse_exchange_rates(pairs(query.rate, "EUR=1.08"))
     bill = await run_in_threadpool(read_options, text, query.name, said, query.first, query.last)
     return await run_in_threadpool(_compared, services, bill, query, rates)
 

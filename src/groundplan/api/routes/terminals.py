@@ -17,8 +17,8 @@ from groundplan.api.routes.sign_in import session_of
 from groundplan.api.routing import evaluations as router_evaluations
 from groundplan.core.errors import Conflict, NotFound
 from groundplan.governance import store as governance
+from groundplan.governance.approvals import Answer, Approver
 from groundplan.governance.model import Change
-from groundplan.governance.rulings import Answer, Approver
 from groundplan.identity import terminal_decisions
 
 router = below_api("changes")

@@ -22,7 +22,7 @@ from groundplan.blueprint.model import Deployment, Rates
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.money import from_text, short_usd
 from groundplan.economics.prices import price_list
-from groundplan.economics.prices.reprice import Used, repriced
+from groundplan.economics.prices.reprice import UsageCounts, reprice
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 from groundplan.release import last_month
@@ -84,7 +84,7 @@ def own_finding(row: dict[str, Any]) -> Finding | None:
 
 def listed_prices(deployment: Deployment, today: date) -> dict[date, Rates]:
     """The list's of today, and of each day soon on which it changes."""
-    days = (today, *price_list.changes(deployment.model, today, today + AHEAD))
+    days = (today, *price_list.price_change_days(deployment.model, today, today + AHEAD))
     found = {day: price_list.rates(deployment.model, day) for day in days}
     return {day: rates for day, rates in found.items() if rates is not None}
 
@@ -105,7 +105,7 @@ def declared_prices(workspace: Workspace, deployment: Deployment, today: date) -
 
 
 def findings_of(
-    deployment: Deployment, counts: Mapping[str, Used], today: date, prices: Mapping[date, Rates]
+    deployment: Deployment, counts: Mapping[str, UsageCounts], today: date, prices: Mapping[date, Rates]
 ) -> Iterator[Finding]:
     """Of one deployment; `counts` has what each deployment used, `prices` what it costs from which day on."""
     subject = f"deployment/{deployment.name}"
@@ -113,7 +113,7 @@ def findings_of(
     for day, rates in prices.items():
         if _same(rates, deployment.rates):
             continue
-        told = repriced(used, deployment.rates, rates)
+        told = reprice(used, deployment.rates, rates)
         when = "now" if day == today else f"from {day.isoformat()} on"
         yield Finding(
             kind=REPRICED,
@@ -128,7 +128,7 @@ def findings_of(
             detail={"model": deployment.model, "then": told.then, "now": told.now, "from": day.isoformat()},
             due=None if day == today else day,
         )
-    if price_list.retired(deployment.model):
+    if price_list.is_deprecated(deployment.model):
         yield Finding(
             kind=RETIRED,
             subject=subject,

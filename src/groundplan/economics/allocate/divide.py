@@ -15,11 +15,11 @@ from typing import Final
 from groundplan.blueprint.model import Allocation
 from groundplan.core.money import PICO
 from groundplan.economics.allocate.model import IDLE, NOBODY, Basis, Part, Use
-from groundplan.economics.prices.currency import USD, Dated, rate_on, to_usd
+from groundplan.economics.prices.currency import USD, DatedCurrencyRates, rate_on, to_usd
 from groundplan.economics.terms.apportion import shares
 
 _DAY = timedelta(days=1)
-_NO_RATES: Final[Dated] = {}
+_NO_RATES: Final[DatedCurrencyRates] = {}
 STORED: Final = ("gigabyte of documents", "gigabyte of content")
 OF_ANSWERS: Final = "gigabyte of answers"
 CALLS: Final = "1000 calls"
@@ -36,7 +36,7 @@ _ESTIMATED: Final[Basis] = "estimated"
 _NONE: Final = Decimal(0)
 
 
-def spent(rule: Allocation, first: date, last: date, currencies: Dated = _NO_RATES) -> int:
+def spent(rule: Allocation, first: date, last: date, currencies: DatedCurrencyRates = _NO_RATES) -> int:
     """Picodollars of a rule's amount on the days from `first` to `last`, each at the rate of its currency on that day;
     0 for one that is paid by the unit. Raises `Invalid` where a rate is missing."""
     return sum(_spent(rule, day, currencies) for day in _days(rule, first, last))
@@ -46,7 +46,7 @@ def divide(
     rule: Allocation,
     uses: Sequence[Use],
     day: date,
-    currencies: Dated = _NO_RATES,
+    currencies: DatedCurrencyRates = _NO_RATES,
     *,
     capacity: int | None = None,
     version: int = 0,
@@ -99,7 +99,7 @@ def holds(rule: Allocation, day: date) -> bool:
     return (not rule.since or rule.since <= said) and (not rule.until or said <= rule.until)
 
 
-def _spent(rule: Allocation, day: date, currencies: Dated) -> int:
+def _spent(rule: Allocation, day: date, currencies: DatedCurrencyRates) -> int:
     """Picodollars of a rule's amount on a day on which it holds."""
     if rule.amount is None:
         return 0
@@ -137,7 +137,9 @@ def _of_life(amount: int, rule: Allocation, day: date) -> int:
     return amount * (place + 1) // rule.life_days - amount * place // rule.life_days
 
 
-def _by_unit(rule: Allocation, uses: Sequence[Use], day: date, currencies: Dated, version: int) -> list[Part]:
+def _by_unit(
+    rule: Allocation, uses: Sequence[Use], day: date, currencies: DatedCurrencyRates, version: int
+) -> list[Part]:
     """Of nobody, too, what no workload is given; a price of another currency is at the day's rate."""
     rate = Decimal(rule.rate or 0)
     if rule.currency != USD:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Final, Literal, NamedTuple
 
 from groundplan.blueprint.model import Allocation
-from groundplan.economics.prices.currency import Dated
+from groundplan.economics.prices.currency import DatedCurrencyRates
 from groundplan.economics.semantic.net_savings import HOUR_US
 
 Basis = Literal["measured", "allocated", "estimated"]
@@ -115,7 +115,7 @@ class Day:
     """The one that was in force on it."""
     rules: Sequence[Allocation]
     uses: Sequence[Use]
-    currencies: Dated = field(default_factory=dict)
+    currencies: DatedCurrencyRates = field(default_factory=dict)
     looked: Mapping[str, LookedUp] = field(default_factory=dict)
     """workload -> its look-ups by meaning"""
     sites: Mapping[str, str] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from groundplan.core.words import counted
 from groundplan.economics.bills.explain_gap import Part, Side, parts, value_of_tokens
 from groundplan.economics.bills.model import Attempt, Row
 from groundplan.economics.bills.parse import Bill, Line
-from groundplan.economics.prices.currency import Dated
+from groundplan.economics.prices.currency import DatedCurrencyRates
 
 WHOLE = frozenset(
     {"BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"}
@@ -32,7 +32,7 @@ class Comparison:
     bill: Bill
     rates: Mapping[str, Rates]
     exchange: dict[str, Decimal]
-    dated: Dated = field(default_factory=dict)
+    dated: DatedCurrencyRates = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     unpriced: dict[str, int] = field(default_factory=dict)
     """Currency without a rate -> lines."""

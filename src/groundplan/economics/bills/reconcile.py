@@ -15,9 +15,9 @@ from groundplan.economics.bills.compare import Comparison
 from groundplan.economics.bills.match import by_group, by_id, by_use
 from groundplan.economics.bills.model import PRECISION, Attempt, Reconciliation
 from groundplan.economics.bills.parse import Bill
-from groundplan.economics.prices.currency import Dated
+from groundplan.economics.prices.currency import DatedCurrencyRates
 
-_NO_RATES: Final[Dated] = {}
+_NO_RATES: Final[DatedCurrencyRates] = {}
 
 
 def belongs(model: str, deployment: str, provider: str) -> bool:
@@ -32,7 +32,7 @@ def reconcile(
     *,
     provider: str | None = None,
     exchange: Mapping[str, Decimal] | None = None,
-    dated: Dated = _NO_RATES,
+    dated: DatedCurrencyRates = _NO_RATES,
 ) -> Reconciliation:
     """Compare. `rates` are those of each deployment now, for attempts that do not say their own; `exchange` is USD for
     one unit of another currency, else the declared rate of a line's day counts (`dated`).

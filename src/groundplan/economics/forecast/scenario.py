@@ -14,8 +14,8 @@ from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Invalid
 from groundplan.economics.forecast.tiers import of_prompt, unit
 from groundplan.economics.prices.parts import MILLION
-from groundplan.economics.prices.reprice import TOKENS, priced
-from groundplan.economics.prices.time_of_day import HOUR, in_hour
+from groundplan.economics.prices.reprice import TOKENS, cost_of_counts
+from groundplan.economics.prices.time_of_day import HOUR, rates_in_hour
 
 MOST = 1e6
 """The largest factor of a scenario."""
@@ -171,7 +171,7 @@ def _at(rates: Rates, part: Part, change: Change, count: Fraction, cost: Fractio
     an hour in which its price changes each minute is taken to have had as many."""
     if not part.answers:
         return cost
-    times = [(HOUR, rates)] if part.hour is None else in_hour(rates, part.hour)
+    times = [(HOUR, rates)] if part.hour is None else rates_in_hour(rates, part.hour)
     other = sum((_there(each, part, change, count) * Fraction(minutes, HOUR) for minutes, each in times), Fraction(0))
     return other if count and (other or part.name in TOKENS or part.name == "requests") else cost
 
@@ -180,4 +180,4 @@ def _there(rates: Rates, part: Part, change: Change, count: Fraction) -> int:
     tier = part.tier
     if part.prompt is not None:
         rates, tier = of_prompt(rates, tier, part.prompt * _exact(change.context)), ""
-    return priced({part.name: round(count)}, rates, tier)
+    return cost_of_counts({part.name: round(count)}, rates, tier)

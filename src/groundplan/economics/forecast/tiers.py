@@ -8,8 +8,8 @@ from fractions import Fraction
 from typing import Final
 
 from groundplan.blueprint.model import Rates
-from groundplan.economics.price import BATCH, FLEX, PRIORITY, of_service
-from groundplan.economics.prices.reprice import TOKENS, of_tier, rate_of
+from groundplan.economics.price import BATCH, FLEX, PRIORITY, service_rates
+from groundplan.economics.prices.reprice import TOKENS, class_rate, tier_rates
 from groundplan.economics.terms.split import LONG
 
 _LONGEST: Final = 1 << 60
@@ -29,7 +29,7 @@ def edges(own: Rates, other: Rates | None, factor: Fraction) -> tuple[int, ...]:
 def of_prompt(rates: Rates, tier: str, tokens: Fraction) -> Rates:
     """Of a call with a prompt of so many tokens, in the class of service and at the time of day of a tier of the
     ledger."""
-    rates = of_tier(rates, " ".join(name for name in tier.split(" ") if name != LONG))
+    rates = tier_rates(rates, " ".join(name for name in tier.split(" ") if name != LONG))
     while rates.long is not None and tokens > rates.long_above:
         rates = rates.long
     return rates
@@ -38,7 +38,7 @@ def of_prompt(rates: Rates, tier: str, tokens: Fraction) -> Rates:
 def unit(rates: Rates, name: str) -> int:
     """Picodollars of a million tokens of a class, or of one of what is counted otherwise; 0 for what has none."""
     if name in TOKENS:
-        return rate_of(rates, name)
+        return class_rate(rates, name)
     if name == "searches":
         return 0 if rates.details is None else rates.details.search
     return {"requests": rates.request, "images": rates.image}.get(name, 0)
@@ -47,7 +47,7 @@ def unit(rates: Rates, name: str) -> int:
 def _limits(rates: Rates) -> Iterator[int]:
     """Of every class of service at any time of the day."""
     times = (rates, *(window.rates for window in rates.windows))
-    for each in (of_service(time, service) for time in times for service in ("", BATCH, PRIORITY, FLEX)):
+    for each in (service_rates(time, service) for time in times for service in ("", BATCH, PRIORITY, FLEX)):
         tier: Rates = each
         while tier.long is not None:
             yield tier.long_above

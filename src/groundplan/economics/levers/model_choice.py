@@ -12,8 +12,8 @@ from typing import Final, Literal
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import short_usd
-from groundplan.economics.prices.reprice import priced, prompt_of
-from groundplan.economics.prices.time_of_day import at_time
+from groundplan.economics.prices.reprice import cost_of_counts, prompt_tokens
+from groundplan.economics.prices.time_of_day import rates_at
 
 Kept = Literal["yes", "no", "unknown"]
 LEAST: Final = 5
@@ -93,7 +93,7 @@ def elsewhere(answers: Sequence[Answer], places: Sequence[Place]) -> list[Elsewh
     found = []
     for place in places:
         alike = not place.rates.windows and place.rates.long is None
-        there = priced(counts, place.rates) if alike else sum(_there(each, place.rates) for each in asked)
+        there = cost_of_counts(counts, place.rates) if alike else sum(_there(each, place.rates) for each in asked)
         mine = sum(each.place == place.name for each in asked)
         found.append(Elsewhere(place, there, cost - there, mine))
     return sorted(found, key=lambda each: (each.cost, each.place.name))
@@ -103,7 +103,9 @@ def strongest(answers: Sequence[Answer], places: Sequence[Place]) -> Place | Non
     """Of those that may take calls the one with the best declared scores; of equals, or unknown ones, the dearest."""
     counts = _counts([each for each in answers if not each.cached])
     able = [place for place in places if not place.barred]
-    return max(able, key=lambda place: (_mean(place.scores), priced(counts, place.rates), place.name), default=None)
+    return max(
+        able, key=lambda place: (_mean(place.scores), cost_of_counts(counts, place.rates), place.name), default=None
+    )
 
 
 def saved(answers: Sequence[Answer], places: Sequence[Place]) -> Saved | None:
@@ -148,10 +150,10 @@ def told(found: Saved | None, others: Sequence[Elsewhere]) -> list[str]:
 
 def _there(answer: Answer, rates: Rates) -> int:
     """What it would have cost at that price then, with a prompt as long as its own."""
-    rates, prompt = at_time(rates, answer.at_ms), prompt_of(answer.counts)
+    rates, prompt = rates_at(rates, answer.at_ms), prompt_tokens(answer.counts)
     while rates.long is not None and prompt > rates.long_above:
         rates = rates.long
-    return priced(_counts([answer]), rates)
+    return cost_of_counts(_counts([answer]), rates)
 
 
 def _counts(answers: Sequence[Answer]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from groundplan.blueprint.model import Deployment, Rates, Workload
 from groundplan.economics import price
 from groundplan.economics.experiment.model import BUDGET_PREFIX
 from groundplan.economics.levers.model import SHARE, Active, Alike, Grounded, Lost, Outputs, Passage, Retried, Twice
-from groundplan.economics.prices.reprice import priced
+from groundplan.economics.prices.reprice import cost_of_counts
 from groundplan.economics.replay.opportunities import MTOK, PICO, Opportunity, Spent
 
 SEEN = 200
@@ -138,10 +138,10 @@ def _without_batches(mine: Active, spent: Sequence[Spent]) -> Active:
 def batch_discount(rates: Rates, serves: Sequence[str] = ()) -> Decimal:
     """Share that a batch costs less, of as much input as output, at a deployment that `serves` so; 0 where its price of
     batches is none of calls and it has no batch endpoint."""
-    service = price.BATCH if price.BATCHES in serves else price.of_line(rates, serves)
+    service = price.BATCH if price.BATCHES in serves else price.batch_line_service(rates, serves)
     used = {"input": 1000, "output": 1000}
-    now = priced(used, rates)
-    return 1 - Decimal(priced(used, price.of_service(rates, service))) / now if now else Decimal(0)
+    now = cost_of_counts(used, rates)
+    return 1 - Decimal(cost_of_counts(used, price.service_rates(rates, service))) / now if now else Decimal(0)
 
 
 def twice(calls: Sequence[Grounded], times: Mapping[str, Decimal]) -> list[Twice]:

@@ -1,1 +1,1 @@
-"""What tokens cost and how many there were: reports of providers read into one shape, prices with their history."""
+"""Prices and usage: the usage reports of providers read into one type, and price lists with their history."""

@@ -1,5 +1,5 @@
-"""Amounts of other currencies in USD, by the rate that was declared for a day, or that somebody says for a bill. Pure;
-a missing rate is refused."""
+"""Amounts of other currencies in USD, by the rate declared for a day or given for one bill. Pure; a missing rate is
+refused."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from groundplan.blueprint.model import CurrencyRate, RateDetails, Rates
 from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO
 
-Dated = Mapping[str, Sequence[CurrencyRate]]
+DatedCurrencyRates = Mapping[str, Sequence[CurrencyRate]]
 USD = "USD"
 
 
-def rate_on(currencies: Dated, currency: str, day: date) -> int:
-    """Picodollars of one unit on a day. Raises `Invalid` (`currency_unknown`, `currency_rate_missing`)."""
+def rate_on(currencies: DatedCurrencyRates, currency: str, day: date) -> int:
+    """Picodollars that one unit of the currency is worth on a day.
+
+    Raises `Invalid` (`currency_unknown`, `currency_rate_missing`).
+    """
     if currency == USD:
         return PICO
     if currency not in currencies:
@@ -28,44 +31,44 @@ def rate_on(currencies: Dated, currency: str, day: date) -> int:
             code="currency_unknown",
             hint=f"Declare it at the company: currencies: {{{currency}: {{source: ..., rates: [...]}}}}.",
         )
-    begun = [each for each in currencies[currency] if each.since <= day.isoformat()]
-    if not begun:
+    in_force = [each for each in currencies[currency] if each.since <= day.isoformat()]
+    if not in_force:
         first = min((each.since for each in currencies[currency]), default="never")
         raise Invalid(
             f"there is no rate of {currency} for {day}: the first one holds from {first}",
             code="currency_rate_missing",
             hint=f"Add {{from: {day}, rate: ... USD}} to the rates of {currency}.",
         )
-    return max(begun, key=lambda each: each.since).rate
+    return max(in_force, key=lambda each: each.since).rate
 
 
 def to_usd(amount: int, rate: int) -> int:
-    """Picodollars of 10^-12 units; half a picodollar goes to the even one."""
+    """Convert an amount in 10^-12 units of a currency to picodollars; half a picodollar is rounded to even."""
     return int((Decimal(amount) * rate / PICO).to_integral_value(ROUND_HALF_EVEN))
 
 
 def rates_in_usd(rates: Rates, rate: int) -> Rates:
-    """Rates whose amounts are in another currency, each rounded up, so that a cost is never understated."""
+    """Convert rates in another currency to USD, each rounded up, so that a cost is never understated."""
 
     def usd(value: int) -> int:
         return int((Decimal(value) * rate / PICO).to_integral_value(ROUND_CEILING))
 
-    counts = {
+    not_money = {
         "long_above", "shortest", "windows", "details", "long", "batch", "priority", "flex", "images", "source",
         "effective", "then", "then_from",
     }  # fmt: skip
     plain = {
         name: usd(value)
         for name in Rates.__struct_fields__
-        if name not in counts and (value := getattr(rates, name)) is not None
+        if name not in not_money and (value := getattr(rates, name)) is not None
     }
     nested = {
         name: rates_in_usd(inner, rate)
         for name in ("long", "batch", "priority", "flex")
         if (inner := getattr(rates, name)) is not None
     }
-    known = {} if rates.details is None else msgspec.structs.asdict(rates.details)
-    fine = {name: usd(value) for name, value in known.items() if value is not None}
+    details = {} if rates.details is None else msgspec.structs.asdict(rates.details)
+    fine = {name: usd(value) for name, value in details.items() if value is not None}
     return msgspec.structs.replace(
         rates,
         **plain,
@@ -76,10 +79,10 @@ def rates_in_usd(rates: Rates, rate: int) -> Rates:
     )
 
 
-def exchange_rates(said: Mapping[str, str]) -> dict[str, Decimal]:
-    """Currency -> USD for one unit. Raises `Invalid`."""
+def parse_exchange_rates(texts: Mapping[str, str]) -> dict[str, Decimal]:
+    """Parse currency -> text into currency -> USD for one unit. Raises `Invalid` (`bill_rate`)."""
     found = {}
-    for currency, text in said.items():
+    for currency, text in texts.items():
         if not re.fullmatch(r"\d{1,9}(?:\.\d{1,12})?", text, re.ASCII) or not Decimal(text):
             raise Invalid(f"the rate of {currency[:8]} is not a number", code="bill_rate", hint="Write EUR=1.08.")
         found[currency.strip().upper()] = Decimal(text)

@@ -15,10 +15,10 @@ import msgspec
 
 from groundplan.blueprint.model import RateDetails, Rates
 from groundplan.core.money import PICO
-from groundplan.economics.prices.time_of_day import by_time
+from groundplan.economics.prices.time_of_day import with_windows
 
 LIST = "genai-prices"
-"""With what the source of every price of this list begins."""
+"""Prefix of `source` in every rate of this list."""
 _CLASSES = {
     "input": "input_mtok",
     "output": "output_mtok",
@@ -46,56 +46,56 @@ _SERVICES = {
 
 
 def rates(model: str, at: date | datetime) -> Rates | None:
-    """Rates of `provider/name` (or a name alone) on a day, None where the list does not price it by tokens.
+    """Rates of `provider/name` (or a name alone) at a day or a time; None where the list does not price it by tokens.
 
-    Where the list has tiers by prompt length, `long` has the longer ones. On a day, prices by time of day are windows
-    of it and the rates around them the dearest; at a time, there is the one that holds then.
+    Where the list has tiers by prompt length, `long` holds the longer ones. For a `date`, prices by time of day become
+    `windows` and the rates outside them are the highest; for a `datetime`, the rates are those in force at that time.
     """
     head, _, rest = model.partition("/")
-    if rest and _knows(head):
+    if rest and _has_provider(head):
         return provider_rates(head, rest, at)
     provider, _, reference = model.rpartition("/")
     return provider_rates(provider, reference, at)
 
 
 def provider_rates(provider: str, reference: str, at: date | datetime) -> Rates | None:
-    """As `rates`, of a model by the name that this provider has for it."""
+    """As `rates`, for a model by the provider's own name for it."""
     try:
         _, info = _snapshot().find_provider_model(reference, None, provider or None, None)
     except LookupError:
         return None
     name = f"{provider}/{reference}" if provider else reference
-    source = f"{LIST} {_version()} {name}"
-    base, hours, effective = _in_force(info.prices, at)
+    source = f"{LIST} {_package_version()} {name}"
+    base, hours, effective = _prices_in_force(info.prices, at)
 
-    rated = partial(_of_services, info, at=at, source=source, effective=effective)
+    rated = partial(_rates_with_services, info, at=at, source=source, effective=effective)
     found = rated(base)
-    windows = [(*_minutes(each.constraint), rated(each.prices)) for each in hours]
+    windows = [(*_window_minutes(each.constraint), rated(each.prices)) for each in hours]
     priced = [(start, end, rates) for start, end, rates in windows if rates is not None]
-    return None if found is None else by_time(found, priced)
+    return None if found is None else with_windows(found, priced)
 
 
-def _of_services(info: Any, prices: Any, *, at: date | datetime, source: str, effective: str) -> Rates | None:
-    """Rates of one price list with those of its classes of service."""
+def _rates_with_services(info: Any, prices: Any, *, at: date | datetime, source: str, effective: str) -> Rates | None:
+    """Rates from one set of prices, with those of its classes of service."""
     found = _with_tiers(prices, source, effective)
     if found is None:
         return None
     classes = {}
     for service, asked in _SERVICES.items():
-        own = _variant(info, prices, asked, at)
+        own = _service_prices(info, prices, asked, at)
         if own is not prices:
             classes[service] = _with_tiers(own, source, effective)
     return msgspec.structs.replace(found, **classes)
 
 
-def _minutes(constraint: Any) -> tuple[int, int]:
-    """When a price by time of day begins and ends, in minutes of UTC."""
+def _window_minutes(constraint: Any) -> tuple[int, int]:
+    """Begin and end of a price by time of day, in minutes of the day in UTC."""
     start, end = constraint.start_time, constraint.end_time
     return start.hour * 60 + start.minute, end.hour * 60 + end.minute
 
 
-def without_price(provider: str, reference: str) -> bool:
-    """Whether the list has a model and no price of anything of it, which is no reason to take it for free."""
+def is_unpriced(provider: str, reference: str) -> bool:
+    """Whether the list has the model but no price for anything of it, which does not mean that it is free."""
     try:
         _, info = _snapshot().find_provider_model(reference, None, provider, None)
     except LookupError:
@@ -104,30 +104,30 @@ def without_price(provider: str, reference: str) -> bool:
     return not any(value is not None for prices in candidates for value in prices.__dict__.values())
 
 
-def changes(model: str, since: date, until: date) -> list[date]:
-    """The days after `since` and up to `until` on which the list changes the price of a model."""
-    info = _described(model)
+def price_change_days(model: str, since: date, until: date) -> list[date]:
+    """Days after `since` and up to `until` on which the list changes the price of a model."""
+    info = _find_model(model)
     prices = info.prices if info is not None and isinstance(info.prices, list) else []
     starts = {start for each in prices if (start := getattr(each.constraint, "start_date", None)) is not None}
     return sorted(start for start in starts if since < start <= until)
 
 
-def retired(model: str) -> bool:
-    """Whether the list says that its provider is about to retire a model."""
-    info = _described(model)
+def is_deprecated(model: str) -> bool:
+    """Whether the list says that the provider is about to retire a model."""
+    info = _find_model(model)
     return info is not None and bool(info.deprecated)
 
 
-def context(model: str) -> int | None:
-    """Tokens of prompt and answer together that fit a model; None where the list does not say."""
-    info = _described(model)
+def context_window(model: str) -> int | None:
+    """Tokens of prompt and answer together that a model accepts; None where the list does not say."""
+    info = _find_model(model)
     return None if info is None else info.context_window or None
 
 
-def _described(model: str) -> Any:
-    """What the list says of `provider/name`, or of a name alone; None of what it does not have."""
+def _find_model(model: str) -> Any:
+    """The list's entry for `provider/name`, or for a name alone; None where it has none."""
     head, _, rest = model.partition("/")
-    provider, reference = (head, rest) if rest and _knows(head) else model.rpartition("/")[::2]
+    provider, reference = (head, rest) if rest and _has_provider(head) else model.rpartition("/")[::2]
     try:
         return _snapshot().find_provider_model(reference, None, provider or None, None)[1]
     except LookupError:
@@ -141,19 +141,20 @@ def _snapshot() -> Any:
 
 
 @cache
-def _version() -> str:
-    """Reading what is installed takes some milliseconds, and each deployment asks."""
+def _package_version() -> str:
+    """Version of the installed price list; cached, since reading package metadata takes milliseconds and is done for
+    each deployment."""
     from importlib import metadata  # noqa: PLC0415
 
     return metadata.version(LIST)
 
 
-def _knows(provider: str) -> bool:
+def _has_provider(provider: str) -> bool:
     return any(each.id == provider for each in _snapshot().providers)
 
 
-def _variant(info: Any, standard: Any, asked: dict[str, str], at: date | datetime) -> Any:
-    """`standard` with what a class of service has instead; `standard` itself where it has nothing."""
+def _service_prices(info: Any, standard: Any, asked: dict[str, str], at: date | datetime) -> Any:
+    """`standard` prices overridden by those of a class of service; `standard` itself where it overrides none."""
     moment = at if isinstance(at, datetime) else datetime.combine(at, time(12), UTC)
     own: dict[str, Any] = {}
     for variant in info.price_variants or ():
@@ -168,34 +169,34 @@ def _variant(info: Any, standard: Any, asked: dict[str, str], at: date | datetim
 
 def _with_tiers(prices: Any, source: str, effective: str) -> Rates | None:
     starts = sorted(set(_tier_starts(prices)))
-    made: Rates | None = None
+    longer: Rates | None = None
     above = 0
     for start in reversed(starts):  # the longest first: each tier holds the next longer one
         tier = _tier(prices, start + 1, source, effective)
-        if tier is not None and made is not None:
-            tier = msgspec.structs.replace(tier, long=made, long_above=above)
-        made, above = tier, start
+        if tier is not None and longer is not None:
+            tier = msgspec.structs.replace(tier, long=longer, long_above=above)
+        longer, above = tier, start
     base = _tier(prices, 0, source, effective)
-    return base if base is None or made is None else msgspec.structs.replace(base, long=made, long_above=above)
+    return base if base is None or longer is None else msgspec.structs.replace(base, long=longer, long_above=above)
 
 
 def _tier(prices: Any, prompt: int, source: str, effective: str) -> Rates | None:
-    """Rates of a prompt of so many tokens."""
+    """Rates for a prompt of this many tokens."""
     classes = {name: _rate(prices, key, prompt) for name, key in _CLASSES.items()}
     if classes["input"] is None:
         return None
-    fine = {name: _maybe(_rate(prices, key, prompt)) for name, key in _DETAILS.items()}
+    fine = {name: _optional_pico(_rate(prices, key, prompt)) for name, key in _DETAILS.items()}
     search = _rate(prices, "web_searches_kcount", prompt)
     requests = _rate(prices, "requests_kcount", prompt)
     has_details = search or any(value is not None for value in fine.values())
     return Rates(
         input=_pico(classes["input"]),
         output=_pico(classes["output"] or Decimal(0)),
-        cache_read=_maybe(classes["cache_read"]),
-        cache_write=_maybe(classes["cache_write"]),
-        reasoning=_maybe(classes["reasoning"]),
-        input_audio=_maybe(classes["input_audio"]),
-        output_audio=_maybe(classes["output_audio"]),
+        cache_read=_optional_pico(classes["cache_read"]),
+        cache_write=_optional_pico(classes["cache_write"]),
+        reasoning=_optional_pico(classes["reasoning"]),
+        input_audio=_optional_pico(classes["input_audio"]),
+        output_audio=_optional_pico(classes["output_audio"]),
         request=_pico(requests / 1000) if requests else 0,
         details=RateDetails(**fine, search=_pico(search / 1000) if search else 0) if has_details else None,
         source=source,
@@ -204,13 +205,13 @@ def _tier(prices: Any, prompt: int, source: str, effective: str) -> Rates | None
 
 
 def _tier_starts(prices: Any) -> list[int]:
-    """Prompt lengths above which something costs otherwise."""
+    """Prompt lengths above which some class has another price."""
     values = [getattr(prices, key, None) for key in (*_CLASSES.values(), *_DETAILS.values())]
     return [tier.start for value in values if value is not None for tier in getattr(value, "tiers", ())]
 
 
-def _in_force(prices: Any, at: date | datetime) -> tuple[Any, list[Any], str]:
-    """(price list that applies, those that apply instead at some times of a day, since when)."""
+def _prices_in_force(prices: Any, at: date | datetime) -> tuple[Any, list[Any], str]:
+    """(the prices that apply, those that replace them at some times of the day, the day since which they apply)."""
     if not isinstance(prices, list):
         return prices, [], ""
     exact = isinstance(at, datetime)
@@ -229,7 +230,7 @@ def _in_force(prices: Any, at: date | datetime) -> tuple[Any, list[Any], str]:
 
 
 def _rate(prices: Any, key: str, prompt: int) -> Decimal | None:
-    """The rate of a class for a prompt of so many tokens."""
+    """The rate of a class for a prompt of this many tokens."""
     value = getattr(prices, key, None)
     if value is None or isinstance(value, Decimal):
         return value
@@ -242,5 +243,5 @@ def _pico(usd: Decimal) -> int:
     return int((usd * PICO).to_integral_value(ROUND_CEILING))
 
 
-def _maybe(usd: Decimal | None) -> int | None:
+def _optional_pico(usd: Decimal | None) -> int | None:
     return None if usd is None else _pico(usd)

@@ -1,4 +1,5 @@
-"""Prices by time of day, UTC: the day in windows with exact rates, and the dearest of each class around them. Pure."""
+"""Prices by time of day, UTC: windows of the day with exact rates, inside rates that are the highest of each class.
+Pure."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ _CLASSES = ("input", "output", "cache_read", "cache_write", "reasoning", "input_
 _FINE = tuple(name for name in RateDetails.__struct_fields__ if name != "search")
 
 
-def at_time(rates: Rates, at_ms: int) -> Rates:
-    """The rates of a call that is sent then (milliseconds since the epoch)."""
+def rates_at(rates: Rates, at_ms: int) -> Rates:
+    """Rates of a call that is sent at this time (milliseconds since the epoch)."""
     minute = at_ms // 60_000 % DAY
     for window in rates.windows:
         if window.start <= minute < window.end:
@@ -25,39 +26,41 @@ def at_time(rates: Rates, at_ms: int) -> Rates:
     return rates
 
 
-def in_hour(rates: Rates, hour: int) -> list[tuple[int, Rates]]:
-    """(minutes, the rates in them) of an hour of the day, UTC."""
+def rates_in_hour(rates: Rates, hour: int) -> list[tuple[int, Rates]]:
+    """(minutes, the rates in force during them) of an hour of the day, UTC."""
     if not rates.windows:
         return [(HOUR, rates)]
     first, last = hour * HOUR, (hour + 1) * HOUR
-    there = [(min(last, each.end) - max(first, each.start), each.rates) for each in rates.windows]
-    return [(minutes, each) for minutes, each in there if minutes > 0]
+    overlaps = [(min(last, each.end) - max(first, each.start), each.rates) for each in rates.windows]
+    return [(minutes, each) for minutes, each in overlaps if minutes > 0]
 
 
-def by_time(base: Rates, windows: Sequence[tuple[int, int, Rates]]) -> Rates:
-    """`base` with what is cheaper or dearer in `windows` (start, end in minutes, the first one wins where two meet; one
-    that ends before it starts goes over midnight)."""
+def with_windows(base: Rates, windows: Sequence[tuple[int, int, Rates]]) -> Rates:
+    """Add prices by time of day to `base`: `windows` are (start, end, rates) in minutes of the day.
+
+    Where two windows overlap the first one wins; one that ends before it starts crosses midnight.
+    """
     if not windows:
         return base
     edges = sorted({0, DAY, *(edge % DAY for start, end, _ in windows for edge in (start, end))})
-    made: list[PriceWindow] = []
+    merged: list[PriceWindow] = []
     for start, end in pairwise(edges):
-        rates = next((rates for first, last, rates in windows if _within(start, first, last)), base)
-        if made and made[-1].rates == rates:
-            made[-1] = PriceWindow(start=made[-1].start, end=end, rates=rates)
+        rates = next((rates for first, last, rates in windows if _is_in_window(start, first, last)), base)
+        if merged and merged[-1].rates == rates:
+            merged[-1] = PriceWindow(start=merged[-1].start, end=end, rates=rates)
         else:
-            made.append(PriceWindow(start=start, end=end, rates=rates))
-    if len(made) == 1:
-        return made[0].rates
-    return msgspec.structs.replace(dearest([window.rates for window in made]), windows=made)
+            merged.append(PriceWindow(start=start, end=end, rates=rates))
+    if len(merged) == 1:
+        return merged[0].rates
+    return msgspec.structs.replace(highest_rates([window.rates for window in merged]), windows=merged)
 
 
-def _within(minute: int, start: int, end: int) -> bool:
+def _is_in_window(minute: int, start: int, end: int) -> bool:
     return start <= minute < end if start < end else minute >= start or minute < end
 
 
-def dearest(several: Sequence[Rates]) -> Rates:
-    """Of several rates the highest of each class; a class without a rate of its own costs as its parent there."""
+def highest_rates(several: Sequence[Rates]) -> Rates:
+    """Combine several rates into the highest of each class; a class without a rate of its own counts as its parent."""
     first = several[0]
     highest = {name: _highest(several, name) for name in _CLASSES}
     fine = [each.details for each in several if each.details is not None]
@@ -72,11 +75,11 @@ def dearest(several: Sequence[Rates]) -> Rates:
         first,
         **highest,
         details=details,
-        long=dearest([each.long or each for each in several]) if long else None,
+        long=highest_rates([each.long or each for each in several]) if long else None,
         long_above=min((each.long_above for each in several if each.long is not None), default=0),
-        batch=_of_class(several, "batch"),
-        priority=_of_class(several, "priority"),
-        flex=_of_class(several, "flex"),
+        batch=_highest_of_service(several, "batch"),
+        priority=_highest_of_service(several, "priority"),
+        flex=_highest_of_service(several, "flex"),
         windows=[],
     )
 
@@ -88,9 +91,9 @@ def _highest(several: Sequence[Rates], name: str) -> int | None:
     return max(int(getattr(each, parent) if (own := getattr(each, name)) is None else own) for each in several)
 
 
-def _of_class(several: Sequence[Rates], name: str) -> Rates | None:
+def _highest_of_service(several: Sequence[Rates], name: str) -> Rates | None:
     if all(getattr(each, name) is None for each in several):
         return None
-    return dearest(
+    return highest_rates(
         [getattr(each, name) or msgspec.structs.replace(each, batch=None, priority=None, flex=None) for each in several]
     )

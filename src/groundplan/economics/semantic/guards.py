@@ -1,6 +1,6 @@
 """Differences after which two requests cannot have the same answer, however alike they are. Pure.
 
-A guard only ever refuses: a pair that passes all of them still has to be accepted by its likeness (`accept`).
+A guard only ever refuses: a pair that passes all of them still has to be accepted by its likeness (`equivalence`).
 """
 
 from __future__ import annotations

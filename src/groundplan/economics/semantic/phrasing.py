@@ -4,7 +4,7 @@ password*. Pure; English only.
 People ask for the same in a few dozen frames around the same words. Each line here is one of those frames and what it
 comes to; what stands in its slots stays as it was written. Only a text that is one such question as a whole is put
 otherwise, so nothing that it says is lost, and everything else stays as it is. Whether two questions mean the same is
-decided by guards and likeness (`accept`) on what comes of it: no word is taken for another one here, but where the
+decided by guards and likeness (`equivalence`) on what comes of it: no word is taken for another one here, but where the
 frame says what it stands for (*update*, *change* my address).
 """
 

@@ -25,8 +25,8 @@ from math import inf
 
 import numpy as np
 
-from groundplan.economics.semantic.accept import within
 from groundplan.economics.semantic.differences import DIGEST
+from groundplan.economics.semantic.equivalence import within
 from groundplan.economics.semantic.similarity import Vector
 
 NEAR = 0.36

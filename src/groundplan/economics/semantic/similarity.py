@@ -1,4 +1,4 @@
-"""How alike two readings are, as numbers from which `accept` decides: whole texts, words they share, words they do not.
+"""How similar two readings are, as numbers from which `equivalence` decides: whole texts, words shared and not shared.
 
 Words are compared as they are meant in their texts: each has the embedding that the model gives it there, so that
 another word for the same is told from another thing of the same sort. Pure; embeddings come as arguments.

@@ -1,4 +1,4 @@
-"""What two statements differ in, as numbers from which `accept` weighs it: no single word of them decides. Pure.
+"""What two statements differ in, as numbers from which `equivalence` weighs it: no single word of them decides. Pure.
 
 Who tells something puts it otherwise each time, so of statements a score weighs all words that are left over together:
 how near the farthest of them are to what the other says, how many there are, and how many stand in no list of words.

@@ -3,7 +3,7 @@
 A name is seen by its capital where it has one (`guards`). At the beginning of a sentence and in lower case nothing
 tells it from other words. Where each word counts, words that are left over must be known to say the same, or ask for
 nothing. Of two statements that differ in nothing but words at their places, these must be known to say the same; where
-they differ in more, `statements` tells how much, and `accept` weighs it.
+they differ in more, `statements` tells how much, and `equivalence` weighs it.
 """
 
 from __future__ import annotations

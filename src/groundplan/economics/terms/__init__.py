@@ -1,1 +1,1 @@
-"""What a cost is made of: the parts of an attempt, and every term of a call with its rule and source."""
+"""Cost terms: what the cost of one attempt consists of, and exact division of an amount by weights."""

@@ -23,7 +23,7 @@ def shares(amount: int, weights: Sequence[int]) -> list[int]:
     if total == 0:
         weights, total = [1] * len(weights), len(weights)
     size = abs(amount)
-    if size == total:  # what calls cost, shared by what they cost
+    if size == total:  # the cost of calls, shared in proportion to the cost of calls
         return list(weights) if amount >= 0 else [-weight for weight in weights]
     found = [size * weight // total for weight in weights]
     if left := size - sum(found):

@@ -33,7 +33,7 @@ from groundplan.gateway.upstream.connection import FOREVER, UpstreamFailure
 from groundplan.knowledge.embedding.wire import PATH, WORD_BYTES, embed_answer, embed_request
 
 if TYPE_CHECKING:
-    from groundplan.economics.semantic.accept import Verdict
+    from groundplan.economics.semantic.equivalence import Verdict
     from groundplan.economics.semantic.reading import Reading
     from groundplan.economics.semantic.similarity import Said
     from groundplan.gateway.caching.semantic_checks import Checks
@@ -138,7 +138,7 @@ class SemanticCache:
 
     def _nearest(self, name: str, asked: Asked) -> tuple[Entry, Verdict] | None:
         """The kept answer whose question is surest to mean the same, with what is known of it."""
-        from groundplan.economics.semantic import accept  # noqa: PLC0415 -- numpy, only where it is used
+        from groundplan.economics.semantic import equivalence  # noqa: PLC0415 -- numpy, only where it is used
 
         frame = self._frames.get(asked.frame)
         if frame is None:
@@ -146,10 +146,12 @@ class SemanticCache:
         now = self._gateway.clock.now().timestamp()
         kept = (
             (entry, said)
-            for key, said in frame.nearest(asked.said.vector, accept.LEAST_COSINE)
+            for key, said in frame.nearest(asked.said.vector, equivalence.LEAST_COSINE)
             if (entry := self._gateway.cached.get(name, key, now)) is not None
         )
-        judged = [(entry, accept.judge(accept.shipped(), asked.said, said)) for entry, said in islice(kept, BEST)]
+        judged = [
+            (entry, equivalence.judge(equivalence.shipped(), asked.said, said)) for entry, said in islice(kept, BEST)
+        ]
         if not judged:
             return None
         entry, verdict = max(judged, key=lambda each: (not each[1].veto, each[1].score))
@@ -193,11 +195,11 @@ class SemanticCache:
 
     def taught(self, name: str, rule: Semantic) -> Taught:
         """What checks taught of a workload, with what other workers found since."""
-        from groundplan.economics.semantic import accept, regions  # noqa: PLC0415 -- numpy, only where it is used
+        from groundplan.economics.semantic import equivalence, regions  # noqa: PLC0415 -- numpy, only where it is used
 
         known, checks = self._taught.get(name), self.checks
         if known is None or known.rule != rule:
-            acceptance = accept.shipped()
+            acceptance = equivalence.shipped()
             least = acceptance.threshold(rule.bound)
             fresh = regions.Regions(rule.bound, rule.check, rule.evidence, least)
             known = self._taught[name] = Taught(rule, fresh, (name, f"{acceptance.version} {rule.bound:g} {least:g}"))

@@ -14,7 +14,7 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.core.money import format_usd, maybe_usd
 from groundplan.economics import price
-from groundplan.economics.prices.time_of_day import at_time
+from groundplan.economics.prices.time_of_day import rates_at
 from groundplan.gateway.call import admit, meter
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
@@ -72,7 +72,7 @@ def _one(exchange: Exchange, plan: Plan, place: Deployment, now: float) -> dict[
     if ask is None:
         raise AssertionError("not read")
     if place.rates.windows:
-        deployment = msgspec.structs.replace(place, rates=at_time(place.rates, int(now * 1000)))
+        deployment = msgspec.structs.replace(place, rates=rates_at(place.rates, int(now * 1000)))
     added = admit.added_bytes(exchange, plan.workload)
     usage, _ = exchange.interface.estimate(ask, deployment, added, 0, admit.output_cap(exchange, deployment))
     likely = msgspec.structs.replace(usage, input=min(usage.input, (ask.size + added) // meter.BYTES_PER_TOKEN + 1))

@@ -1,6 +1,6 @@
 """What an answer of a class of service costs and the most that a request can cost, by the formula of `economics.price`.
 
-Usage as upstreams report it is read by `economics.prices.reported`, for every surface.
+Usage as upstreams report it is read by `economics.prices.provider_usage`, for every surface.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.economics import price
-from groundplan.economics.prices.reported import MAX_TOKENS
-from groundplan.economics.prices.reported import ChatUsage as ReportedUsage
+from groundplan.economics.prices.provider_usage import MAX_TOKENS
+from groundplan.economics.prices.provider_usage import ChatUsage as ReportedUsage
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def service(ask: Ask, deployment: Deployment, tier: str) -> str:
     An answer that names none is of the class that was asked for, and standard where that was left to the provider.
     """
     if ask.line:
-        asked = price.of_line(deployment.rates, deployment.serves)
+        asked = price.batch_line_service(deployment.rates, deployment.serves)
     else:
         asked = price.STANDARD if ask.service == price.AUTO else ask.service
     if not tier:
@@ -64,23 +64,25 @@ def charged(ask: Ask, deployment: Deployment, usage: Usage) -> tuple[int, bool]:
 
 def _own(ask: Ask, deployment: Deployment) -> str:
     """The class of service of what is asked for in none of its own."""
-    return price.of_line(deployment.rates, deployment.serves) if ask.line else price.STANDARD
+    return price.batch_line_service(deployment.rates, deployment.serves) if ask.line else price.STANDARD
 
 
 def rates_of(ask: Ask, deployment: Deployment) -> Rates:
     """Those of what has no tier, which its answer would name: of a line of a batch, or of any call."""
-    return price.of_service(deployment.rates, _own(ask, deployment))
+    return price.service_rates(deployment.rates, _own(ask, deployment))
 
 
 def most(ask: Ask, deployment: Deployment, input_tokens: int, output_tokens: int) -> int:
     """As `bound`, in the dearest class of service in which the request may end."""
     rates, asked = deployment.rates, ask.service
     if not ask.line:
-        return price.bound(rates, input_tokens, output_tokens, ask.images, asked)
-    own = price.bound(rates, input_tokens, output_tokens, ask.images, _own(ask, deployment))
+        return price.cost_bound(rates, input_tokens, output_tokens, ask.images, asked)
+    own = price.cost_bound(rates, input_tokens, output_tokens, ask.images, _own(ask, deployment))
     if asked == price.STANDARD or rates.priority is None:
         return own
-    return max(own, price.bound(rates.priority, input_tokens, output_tokens, ask.images))  # whichever tier it names
+    return max(
+        own, price.cost_bound(rates.priority, input_tokens, output_tokens, ask.images)
+    )  # whichever tier it names
 
 
 def takes(deployment: Deployment) -> frozenset[str]:

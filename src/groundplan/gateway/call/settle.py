@@ -219,7 +219,7 @@ def _above(exchange: Exchange, deployment: Deployment, usage: Usage) -> str:
 def _saved(exchange: Exchange, deployment: Deployment, usage: Usage) -> int:
     """Picodollars that the provider's own cache saved."""
     service = meter.service(exchange.ask, deployment, usage.service_tier) if exchange.ask is not None else ""
-    return min(MAX_AMOUNT, price.saved_by_cache(deployment.rates, usage, service or price.STANDARD))
+    return min(MAX_AMOUNT, price.cache_savings(deployment.rates, usage, service or price.STANDARD))
 
 
 def cancelled(gateway: Gateway, exchange: Exchange, usage: Usage | None) -> None:

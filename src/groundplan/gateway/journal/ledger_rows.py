@@ -14,7 +14,7 @@ from groundplan.blueprint.model import Rates
 from groundplan.core.audit.entry import Acting, Entry, gateway_actor
 from groundplan.core.ids import id_text
 from groundplan.core.money import format_usd
-from groundplan.economics.terms.split import Split, explained, split
+from groundplan.economics.terms.split import Split, explain_cost, split_cost
 from groundplan.gateway.journal.recovery import Attempt, CallState
 from groundplan.ledger.model import Finish, Usage
 from groundplan.ledger.used_documents import used
@@ -91,8 +91,8 @@ def _explained(attempt: Attempt, rates: RatesOf) -> tuple[Split | None, str]:
     if attempt.is_open:
         return None, ""
     if settled is None or not (cost or settled.usage.input or settled.usage.output):
-        return split(None, _NOTHING, cost), ""
-    parts, tier = explained(rates(made.blueprint, made.deployment), settled.usage, cost)
+        return split_cost(None, _NOTHING, cost), ""
+    parts, tier = explain_cost(rates(made.blueprint, made.deployment), settled.usage, cost)
     return parts, tier if cost else ""
 
 

@@ -14,7 +14,7 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.economics.price import AUTO
-from groundplan.economics.prices.reported import named_tier
+from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.caching.replay_forms import COMPLETIONS_REPLAY_FORMS
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.meter import ReportedUsage
@@ -168,7 +168,7 @@ class CompletionsRelay(OpenAIRelay):
         if bytes(found.error) != b"null":
             raise failed(data)
         if found.usage is not None:
-            self.usage = found.usage.usage(named_tier(self._tier)) or self.usage
+            self.usage = found.usage.usage(normalize_tier(self._tier)) or self.usage
             if not self._include_usage:
                 if not found.choices:
                     return b""
@@ -302,7 +302,7 @@ class CompletionsByChat(ViaChat):
             for choice in found.choices
         ]
         made = {**_head(found.id, found.created, found.model or ask.model), "choices": choices}
-        usage = None if found.usage is None else found.usage.usage(named_tier(found.service_tier))
+        usage = None if found.usage is None else found.usage.usage(normalize_tier(found.service_tier))
         if usage is not None:
             made["usage"] = {
                 "prompt_tokens": usage.input,

@@ -118,7 +118,7 @@ class OpenAIEmbeddings(PlainCodec):
             raise Malformed("the upstream's answer has a vector without numbers")
         if packed and bytes(_first(found.data[0]).embedding).startswith(b"["):
             data = _in_base64(data)
-        usage = found.usage.read_only() if found.usage is not None else None
+        usage = found.usage.input_usage() if found.usage is not None else None
         # there is no input without a token: 0 is what servers say that count none
         return Answered(data, usage if usage is not None and usage.input else None)
 

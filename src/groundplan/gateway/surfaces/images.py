@@ -12,7 +12,7 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.economics import price
-from groundplan.economics.prices.reported import ImagesUsage
+from groundplan.economics.prices.provider_usage import ImagesUsage
 from groundplan.economics.unit_price import image_price
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.ask import Ask
@@ -179,7 +179,7 @@ class Images(Interface):
         usage = Usage(input=into, output=out, images_made=ask.copies, images=ask.images)
         each = self._each(ask, deployment) or 0
         rates = meter.rates_of(ask, deployment)
-        return usage, price.bound(rates, usage.input, usage.output, ask.images) + ask.copies * each
+        return usage, price.cost_bound(rates, usage.input, usage.output, ask.images) + ask.copies * each
 
     def cost(self, ask: Ask, deployment: Deployment, usage: Usage) -> int:
         each = self._each(ask, deployment) or 0

@@ -50,7 +50,7 @@ class ModerationCodec(PlainCodec):
         found = understood(_answer, data)
         if not found.results:
             raise malformed()
-        usage = found.usage.read_only() if found.usage is not None else None
+        usage = found.usage.input_usage() if found.usage is not None else None
         return Answered(data, Usage() if usage is None and self._free else usage)
 
 

@@ -165,7 +165,7 @@ def _usage(found: _Answer) -> Usage | None:
     """Tokens, where any are told; Jina tells the total only, as LiteLLM does for others, and Xinference what was
     read."""
     if found.usage is not None:
-        return found.usage.read_only()
+        return found.usage.input_usage()
     billed, read = (found.meta.billed_units, found.meta.tokens) if found.meta is not None else (None, None)
     told = (billed.input_tokens or billed.total_tokens) if billed is not None else None
     told = told or (read.input_tokens if read is not None else None)

@@ -10,7 +10,7 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.economics import price
-from groundplan.economics.prices.reported import RealtimeUsage
+from groundplan.economics.prices.provider_usage import RealtimeUsage
 from groundplan.economics.unit_price import speech_price
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.ask import Ask
@@ -108,7 +108,7 @@ class Speech(Interface):
         if rates.input or rates.output:
             into = meter.input_bound(deployment, ask.size, 1)
             usage = Usage(input=into, output=deployment.max_output_tokens, characters=ask.copies)
-        return usage, price.bound(rates, usage.input, usage.output) + speech_price(rates, ask.copies)
+        return usage, price.cost_bound(rates, usage.input, usage.output) + speech_price(rates, ask.copies)
 
     def cost(self, ask: Ask, deployment: Deployment, usage: Usage) -> int:  # noqa: ARG002 -- the contract's signature
         return price.cost(deployment.rates, usage) + speech_price(deployment.rates, usage.characters)

@@ -164,7 +164,7 @@ class Transcriptions(Interface):
         usage = Usage(seconds=max(deployment.audio_seconds, rates.shortest))
         if rates.input or rates.output or rates.input_audio:
             usage = replace(usage, input=deployment.context_tokens, output=deployment.max_output_tokens)
-        return usage, price.bound(rates, usage.input, usage.output) + audio_price(rates, usage.seconds)
+        return usage, price.cost_bound(rates, usage.input, usage.output) + audio_price(rates, usage.seconds)
 
     def cost(self, ask: Ask, deployment: Deployment, usage: Usage) -> int:  # noqa: ARG002 -- the contract's signature
         return price.cost(deployment.rates, usage) + audio_price(deployment.rates, usage.seconds)

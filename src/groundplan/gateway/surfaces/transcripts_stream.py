@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from groundplan.economics.prices.reported import RealtimeUsage, plausible
+from groundplan.economics.prices.provider_usage import RealtimeUsage, plausible
 from groundplan.gateway.http.sse import event
 from groundplan.gateway.surfaces.typed_stream import Kind, TypedEvent, TypedRelay
 from groundplan.ledger.model import Usage

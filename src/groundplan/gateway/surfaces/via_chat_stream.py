@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from groundplan.economics.prices.reported import named_tier
+from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.http.sse import DONE
 from groundplan.gateway.surfaces.chat.answer_types import Chunk, OneByOne, PieceOfCall, PieceOfChoice, chunk
 from groundplan.ledger.model import Usage
@@ -39,7 +39,7 @@ class ViaChatStream(ABC):
         if found.service_tier is not None:
             self._tier = found.service_tier
         if found.usage is not None:
-            self.usage = found.usage.usage(named_tier(self._tier)) or self.usage
+            self.usage = found.usage.usage(normalize_tier(self._tier)) or self.usage
         out: list[bytes] = []
         for choice in found.choices[:1]:
             out += self._first(found)

@@ -89,4 +89,4 @@ def _known(workspace: Workspace, item: doc.DeploymentDoc) -> int | None:
     if item.context is not None:
         return item.context
     described = workspace.models.get(item.model)
-    return (described.context if described is not None else None) or price_list.context(item.model)
+    return (described.context if described is not None else None) or price_list.context_window(item.model)

@@ -15,10 +15,10 @@ from groundplan.catalog import model as doc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Invalid, Problem
 from groundplan.core.money import format_usd
-from groundplan.economics.price import FREE, price_of
+from groundplan.economics.price import FREE, find_rates
 from groundplan.economics.prices import price_list
 from groundplan.economics.prices.currency import USD, rate_on, rates_in_usd
-from groundplan.economics.prices.time_of_day import by_time, dearest
+from groundplan.economics.prices.time_of_day import highest_rates, with_windows
 from groundplan.release.compile import budgets
 
 Prices = Callable[[Workspace, doc.DeploymentDoc, date], bp.Rates | Problem]
@@ -37,7 +37,7 @@ def declared_or_listed(workspace: Workspace, deployment: doc.DeploymentDoc, day:
         declared = _declared(workspace, kind, name, prices, day)
     except Invalid as error:
         return Problem(error.message, error.code, error.hint, workspace.where(kind, name, "price"))
-    return price_of(
+    return find_rates(
         deployment.model,
         day,
         declared=declared,
@@ -69,7 +69,7 @@ def of_model(workspace: Workspace | None, model: str, day: date) -> bp.Rates | P
             declared = _declared(workspace, "model", described.name, described.price, day)
         except Invalid as error:
             return Problem(error.message, error.code, error.hint, workspace.where("model", described.name, "price"))
-    return price_of(model, day, declared=declared)
+    return find_rates(model, day, declared=declared)
 
 
 def dated(workspace: Workspace, deployment: doc.DeploymentDoc, day: date) -> bp.Rates | Problem:
@@ -103,7 +103,7 @@ def starts(workspace: Workspace, deployment: doc.DeploymentDoc, after: date, unt
     days = {each.since for each in prices if each.since is not None}
     for rule in workspace.company.currencies.values():
         days |= {each.since for each in rule.rates}
-    days |= set(price_list.changes(deployment.model, after, until))
+    days |= set(price_list.price_change_days(deployment.model, after, until))
     return sorted(day for day in days if after < day <= until)
 
 
@@ -157,7 +157,7 @@ def _rates(price: doc.Price, source: str) -> bp.Rates:
     }
     whole = msgspec.structs.replace(rates, long=long, long_above=above, **classes)
     hours = [(*each.hours, _with_long(_of_class(whole, each), long, above)) for each in price.hours]
-    return by_time(whole, hours)
+    return with_windows(whole, hours)
 
 
 def _of_class(rates: bp.Rates, price: doc.ClassPrice) -> bp.Rates:
@@ -169,6 +169,6 @@ def _with_long(rates: bp.Rates, long: bp.Rates | None, above: int) -> bp.Rates:
     """A long prompt in another class of service costs the dearer of the two, since no list says less."""
     if long is None:
         return rates
-    both = dearest((rates, long))
+    both = highest_rates((rates, long))
     dearer = {name: getattr(both, name) for name in _CLASSES}
     return msgspec.structs.replace(rates, long=msgspec.structs.replace(long, **dearer), long_above=above)

@@ -12,7 +12,7 @@ from groundplan.catalog import model as doc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.core.money import short_usd
-from groundplan.economics.price import bound
+from groundplan.economics.price import cost_bound
 from groundplan.release.compile import context_windows, workloads
 
 _MESSAGES = 3
@@ -89,7 +89,7 @@ def _call(workload: str, most: int, chats: Sequence[bp.Deployment]) -> _Call:
     return _Call(
         workload,
         tokens=min(prompt + answer for prompt, answer, _ in sizes),
-        cost=min(bound(each.rates, prompt, answer) for prompt, answer, each in sizes),
+        cost=min(cost_bound(each.rates, prompt, answer) for prompt, answer, each in sizes),
         cap=min(answer for _, answer, _ in sizes),
     )
 

@@ -7,7 +7,7 @@ import time
 import msgspec
 
 from groundplan.blueprint.model import Deployment
-from groundplan.economics.prices.time_of_day import at_time
+from groundplan.economics.prices.time_of_day import rates_at
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.ledger.model import Reservation
@@ -21,7 +21,7 @@ def begin(gateway: Gateway, exchange: Exchange, deployment: Deployment, *, inher
     """
     at = int(gateway.clock.seconds() * 1000)
     if deployment.rates.windows:
-        deployment = msgspec.structs.replace(deployment, rates=at_time(deployment.rates, at))
+        deployment = msgspec.structs.replace(deployment, rates=rates_at(deployment.rates, at))
     exchange.deployment = deployment
     key, workload, token = exchange.key, exchange.workload, exchange.token
     if key is None or workload is None or exchange.catalog is None or token is None:

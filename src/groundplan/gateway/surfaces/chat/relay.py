@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from groundplan.economics.prices.reported import named_tier
+from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.http.chunk_template import ChunkTemplate
 from groundplan.gateway.http.sse import DONE, END, event, splice
 from groundplan.gateway.http.strict_json import UNREADABLE
@@ -74,7 +74,7 @@ class ChatRelay(OpenAIRelay):
         if chunk.failed():
             raise failed(data)
         if chunk.usage is not None:
-            self.usage = chunk.usage.usage(named_tier(self.tier)) or self.usage
+            self.usage = chunk.usage.usage(normalize_tier(self.tier)) or self.usage
         self.output_bytes += chunk.output_bytes()
         return self._pass(data, chunk)
 

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
-from groundplan.economics.price import AUTO, FLEX, PRIORITY, STANDARD, bound
-from groundplan.economics.prices.reported import named_tier
+from groundplan.economics.price import AUTO, FLEX, PRIORITY, STANDARD, cost_bound
+from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.caching.replay_forms import CHAT_REPLAY_FORMS
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.ask import Ask
@@ -288,7 +288,7 @@ class OpenAIChat:
         for choice in found.choices:
             refuse_unfinished(choice.finish_reason)
         refuse_encoding(data)
-        return Answered(data, None if found.usage is None else found.usage.usage(named_tier(found.service_tier)))
+        return Answered(data, None if found.usage is None else found.usage.usage(normalize_tier(found.service_tier)))
 
     def relay(self, ask: Ask) -> ChatRelay:
         relay = ChatRelay(ask.include_usage) if ask.copies == 1 else CopiesRelay(ask.include_usage, ask.copies)
@@ -367,7 +367,7 @@ def _tokens_in(ask: Ask, deployment: Deployment, added: int) -> int:
 
 def _bound(ask: Ask, deployment: Deployment, tokens_in: int, tokens_out: int) -> int:
     if not ask.needs and deployment.rates.priority is None:
-        return bound(deployment.rates, tokens_in, tokens_out)
+        return cost_bound(deployment.rates, tokens_in, tokens_out)
     return meter.most(ask, deployment, tokens_in, tokens_out)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from groundplan.core.errors import Invalid
-from groundplan.economics.prices.reported import named_tier
+from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.surfaces.body import not_read
@@ -77,7 +77,7 @@ class MessagesByChat(ViaChat):
         """The message that a completion means. Raises `Malformed`."""
         found = completion(data)
         choice = found.choices[0]
-        usage = None if found.usage is None else found.usage.usage(named_tier(found.service_tier))
+        usage = None if found.usage is None else found.usage.usage(normalize_tier(found.service_tier))
         content = _content(choice.message, cut=choice.finish_reason in _CUT)
         called = bool(choice.message.tool_calls)
         reason, sequence = stop_reason(choice.finish_reason, choice.stop_reason, calls=called)

@@ -11,7 +11,7 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
-from groundplan.economics.prices.reported import MessagesUsage
+from groundplan.economics.prices.provider_usage import MessagesUsage
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.sse import named_event, splice

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import GroundplanError
 from groundplan.core.ids import new_id_bytes
-from groundplan.economics.prices.time_of_day import at_time
+from groundplan.economics.prices.time_of_day import rates_at
 from groundplan.gateway.budgets.periods import is_over
 from groundplan.gateway.call import limits, settle
 from groundplan.gateway.call.ask import Ask
@@ -84,7 +84,7 @@ def outdated(gateway: Gateway, exchange: Exchange) -> bool:
         return True
     place = exchange.deployment
     declared = next((d for d in exchange.deployments if place is not None and d.name == place.name), None)
-    return declared is not None and place is not None and at_time(declared.rates, int(now * 1000)) != place.rates
+    return declared is not None and place is not None and rates_at(declared.rates, int(now * 1000)) != place.rates
 
 
 async def written(gateway: Gateway, exchange: Exchange, deployment: Deployment, key: str) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, quote
 import msgspec
 
 from groundplan.core.errors import Invalid
-from groundplan.economics.prices.reported import ChatUsage, RealtimeUsage
+from groundplan.economics.prices.provider_usage import ChatUsage, RealtimeUsage
 from groundplan.gateway.call.identify import KEY_HEADERS
 from groundplan.gateway.http.strict_json import UNREADABLE, refuse_depth, refuse_duplicates, refuse_spellings
 from groundplan.gateway.surfaces.body import ELSEWHERE, image_bytes

@@ -31,7 +31,7 @@ class Realtime(Interface):
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
         """As many tokens as the model takes and may make, at the price of the dearest."""
         usage = Usage(input=deployment.context_tokens, output=deployment.max_output_tokens)
-        return usage, price.bound(deployment.rates, usage.input, usage.output)
+        return usage, price.cost_bound(deployment.rates, usage.input, usage.output)
 
 
 REALTIME = Realtime()

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
-from groundplan.economics.prices.reported import ResponsesUsage, named_tier
+from groundplan.economics.prices.provider_usage import ResponsesUsage, normalize_tier
 from groundplan.gateway.http.sse import DONE, MAX_EVENT, named_event, splice
 from groundplan.gateway.surfaces.chat.answer_types import Chunk, PieceOfCall, PieceOfChoice
 from groundplan.gateway.surfaces.codec import Malformed
@@ -45,7 +45,7 @@ class Whole(msgspec.Struct, frozen=True):
 
     def counted(self) -> Usage | None:
         """What it used, with the service tier that it names; None where it does not say, or what cannot be true."""
-        return None if self.usage is None else self.usage.usage(named_tier(self.service_tier))
+        return None if self.usage is None else self.usage.usage(normalize_tier(self.service_tier))
 
 
 class _Event(msgspec.Struct, frozen=True):

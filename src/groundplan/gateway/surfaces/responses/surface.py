@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Conflict, Invalid
-from groundplan.economics.prices.reported import named_tier
+from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.caching.replay_forms import RESPONSES_REPLAY_FORMS, ReplayForms
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.meter import OWN
@@ -252,7 +252,7 @@ class ResponsesByChat(ViaChat):
         """The response that a completion means. Raises `Malformed`."""
         found, asked = completion(data), told(ask)
         choice = found.choices[0]
-        usage = None if found.usage is None else found.usage.usage(named_tier(found.service_tier))
+        usage = None if found.usage is None else found.usage.usage(normalize_tier(found.service_tier))
         response = shapes.begun(asked.translation().asked, asked.name, found.model or ask.model)
         finish = choice.finish_reason or "stop"
         items = shapes.output(choice.message, finish, asked.translation().groups)

@@ -1,8 +1,7 @@
-"""Usage as providers report it, in the shapes that their APIs have, read into the ledger's `Usage`. Its one place.
+"""Usage reports of providers, one type per API shape, converted to the ledger's `Usage`. The only place that does so.
 
-Gateways decode answers into these types; whole bodies of any provider are read by `bodies`. Reported counts that
-contradict themselves are priced to the dearer side (`economics.price`); what cannot be true at all is no usage (None).
-Nothing here knows prices.
+Gateways decode answers into these types. Reported counts that contradict each other are priced to the dearer side
+(`economics.price`); a report that cannot be true at all is no usage (None). Nothing here knows prices.
 """
 
 from __future__ import annotations
@@ -15,35 +14,36 @@ import msgspec
 from groundplan.ledger.model import Usage, UsageDetails
 
 MAX_TOKENS = 1 << 40
-"""No count is as large."""
+"""Every plausible count is below this."""
 Count = int | None
 _TIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}", re.ASCII)
 
 
-class _Struct(msgspec.Struct, frozen=True):
-    """Base of parts of a report; a field that is null or missing was not counted."""
+class _Report(msgspec.Struct, frozen=True):
+    """Base of reports and their parts; a field that is null or missing was not counted."""
 
 
-class ChatInput(_Struct, frozen=True):
+class ChatInput(_Report, frozen=True):
     cached_tokens: Count = None
     cache_write_tokens: Count = None
     audio_tokens: Count = None
 
 
-class ChatOutput(_Struct, frozen=True):
+class ChatOutput(_Report, frozen=True):
     reasoning_tokens: Count = None
     audio_tokens: Count = None
     image_tokens: Count = None
-    """Of models that draw as they write, Gemini's among them, where an image costs many times the price of words."""
+    """Of models that generate images within text, Gemini's among them, where image tokens cost many times those of
+    text."""
 
 
-class ChatUsage(_Struct, frozen=True, omit_defaults=True):
+class ChatUsage(_Report, frozen=True, omit_defaults=True):
     """`usage` of chat completions, completions and embeddings.
 
-    Some providers leave what a model reasoned out of `completion_tokens`, with details (xAI) or without (Gemini): their
-    `total_tokens` tells, and what it has above the two counts was generated. Some have classes beside the totals: what
-    a cache read (Moonshot, Together), also by Anthropic's names (Databricks, LiteLLM), and reasoning (SGLang). Where
-    the total is more by just what those names say (Portkey), the prompt's count leaves it out, as Anthropic's does.
+    Some providers leave reasoning tokens out of `completion_tokens`, with details (xAI) or without (Gemini); what their
+    `total_tokens` has above the two counts was generated. Some report classes beside the totals: cache reads (Moonshot,
+    Together), also by Anthropic's names (Databricks, LiteLLM), and reasoning (SGLang). Where the total exceeds the two
+    counts by exactly those cache counts (Portkey), `prompt_tokens` leaves them out, as Anthropic's does.
     """
 
     prompt_tokens: Count = None
@@ -57,82 +57,89 @@ class ChatUsage(_Struct, frozen=True, omit_defaults=True):
     reasoning_tokens: Any = None
 
     def usage(self, tier: str = "") -> Usage | None:
-        """The counts, or None where one is missing that the total does not tell, or cannot be true (negative, absurdly
-        large)."""
-        told, said = self.prompt_tokens, self.completion_tokens
-        if told is None or said is None:
-            return self._by_total(tier)
-        into, out = self.prompt_tokens_details, self.completion_tokens_details
+        """The counts; None where one is missing and cannot be derived from the total, or cannot be true (negative,
+        absurdly large)."""
+        prompt, completion = self.prompt_tokens, self.completion_tokens
+        if prompt is None or completion is None:
+            return self._usage_from_total(tier)
+        prompt_details, completion_details = self.prompt_tokens_details, self.completion_tokens_details
         cached = written = reasoning = 0
         if beside := self.cached_tokens or self.cache_read_input_tokens:
-            cached = _beside(beside)
+            cached = _count_or_zero(beside)
         if self.cache_creation_input_tokens:
-            written = _beside(self.cache_creation_input_tokens)
+            written = _count_or_zero(self.cache_creation_input_tokens)
         if self.reasoning_tokens:
-            reasoning = _beside(self.reasoning_tokens)
-        if (total := self.total_tokens) is not None and total > told + said and said >= 0:
-            told, said = _in_all(total, told, said, cached + written)
-        heard = spoken = drawn = 0
-        if into is not None:
-            cached, written = into.cached_tokens or cached, into.cache_write_tokens or written
-            heard = into.audio_tokens or 0
-        if out is not None:
-            reasoning, drawn = out.reasoning_tokens or reasoning, out.image_tokens or 0
-            spoken = out.audio_tokens or 0
-        if not (cached or written or reasoning or heard or spoken or drawn):
-            if told < 0 or said < 0 or told >= MAX_TOKENS or said >= MAX_TOKENS:
+            reasoning = _count_or_zero(self.reasoning_tokens)
+        if (total := self.total_tokens) is not None and total > prompt + completion and completion >= 0:
+            prompt, completion = _counts_within_total(total, prompt, completion, cached + written)
+        input_audio = output_audio = output_image = 0
+        if prompt_details is not None:
+            cached, written = prompt_details.cached_tokens or cached, prompt_details.cache_write_tokens or written
+            input_audio = prompt_details.audio_tokens or 0
+        if completion_details is not None:
+            reasoning, output_image = (
+                completion_details.reasoning_tokens or reasoning,
+                completion_details.image_tokens or 0,
+            )
+            output_audio = completion_details.audio_tokens or 0
+        if not (cached or written or reasoning or input_audio or output_audio or output_image):
+            if prompt < 0 or completion < 0 or prompt >= MAX_TOKENS or completion >= MAX_TOKENS:
                 return None
-            return Usage(input=told, output=said, service_tier=tier)
+            return Usage(input=prompt, output=completion, service_tier=tier)
         return plausible(
             Usage(
-                input=told,
-                output=said,
+                input=prompt,
+                output=completion,
                 cache_read=cached,
                 cache_write=written,
                 reasoning=reasoning,
-                input_audio=heard,
-                output_audio=spoken,
-                details=details(output_image=drawn) if drawn else None,
+                input_audio=input_audio,
+                output_audio=output_audio,
+                details=nonzero_details(output_image=output_image) if output_image else None,
                 service_tier=tier,
             )
         )
 
-    def _by_total(self, tier: str) -> Usage | None:
-        told, said, total = self.prompt_tokens, self.completion_tokens, self.total_tokens
-        if total is None or (told is None and said is None):
+    def _usage_from_total(self, tier: str) -> Usage | None:
+        """The usage where one of the two counts is missing: the other one and the total tell it."""
+        prompt, completion, total = self.prompt_tokens, self.completion_tokens, self.total_tokens
+        if total is None or (prompt is None and completion is None):
             return None
-        told, said = (total - (said or 0), said) if told is None else (told, total - told)
-        return msgspec.structs.replace(self, prompt_tokens=told, completion_tokens=said).usage(tier)
+        prompt, completion = (total - (completion or 0), completion) if prompt is None else (prompt, total - prompt)
+        return msgspec.structs.replace(self, prompt_tokens=prompt, completion_tokens=completion).usage(tier)
 
-    def read_only(self) -> Usage | None:
-        """The same of what answers with no tokens, such as embeddings; some tell the total alone."""
-        told = self.prompt_tokens or self.total_tokens
-        if told is None:
-            told = self.prompt_tokens
-        return None if told is None else plausible(Usage(input=told, output=self.completion_tokens or 0))
-
-
-def _in_all(total: int, told: int, said: int, beside: int) -> tuple[int, int]:
-    """Both counts of what has more tokens in all: those `beside` them are the prompt's, any others were generated."""
-    return (total - said, said) if told >= 0 and total == told + said + beside else (told, total - told)
+    def input_usage(self) -> Usage | None:
+        """As `usage`, for endpoints that generate no tokens, such as embeddings; some providers report the total
+        alone."""
+        prompt = self.prompt_tokens or self.total_tokens
+        if prompt is None:
+            prompt = self.prompt_tokens
+        return None if prompt is None else plausible(Usage(input=prompt, output=self.completion_tokens or 0))
 
 
-def _beside(told: object) -> int:
-    """A count that stands beside the totals; 0 where it is none, since there the name may mean anything."""
-    return told if type(told) is int else 0
+def _counts_within_total(total: int, prompt: int, completion: int, cached: int) -> tuple[int, int]:
+    """Both counts where the total exceeds them: by exactly `cached`, these are prompt tokens; else it was generated."""
+    if prompt >= 0 and total == prompt + completion + cached:
+        return total - completion, completion
+    return prompt, total - prompt
 
 
-class ResponsesInput(_Struct, frozen=True):
+def _count_or_zero(value: object) -> int:
+    """A count that stands beside the totals; 0 where it is no integer, since there the name may mean anything."""
+    return value if type(value) is int else 0
+
+
+class ResponsesInput(_Report, frozen=True):
     cached_tokens: Count = None
     cache_write_tokens: Count = None
 
 
-class ResponsesOutput(_Struct, frozen=True):
+class ResponsesOutput(_Report, frozen=True):
     reasoning_tokens: Count = None
 
 
-class ResponsesUsage(_Struct, frozen=True):
-    """`usage` of a response."""
+class ResponsesUsage(_Report, frozen=True):
+    """`usage` of the Responses API."""
 
     input_tokens: int
     output_tokens: int
@@ -141,12 +148,12 @@ class ResponsesUsage(_Struct, frozen=True):
     output_tokens_details: ResponsesOutput | None = None
 
     def usage(self, tier: str = "") -> Usage | None:
-        """None where a count cannot be true. What the total has above both counts was generated, as in chat."""
+        """The counts; None where one cannot be true. What the total has above both counts was generated, as in chat."""
         into, out = self.input_tokens_details or ResponsesInput(), self.output_tokens_details or ResponsesOutput()
         return plausible(
             Usage(
                 input=self.input_tokens,
-                output=max(self.output_tokens, _beside(self.total_tokens) - self.input_tokens),
+                output=max(self.output_tokens, _count_or_zero(self.total_tokens) - self.input_tokens),
                 cache_read=into.cached_tokens or 0,
                 cache_write=into.cache_write_tokens or 0,
                 reasoning=out.reasoning_tokens or 0,
@@ -156,22 +163,22 @@ class ResponsesUsage(_Struct, frozen=True):
         )
 
 
-class Thinking(_Struct, frozen=True):
+class Thinking(_Report, frozen=True):
     thinking_tokens: Count = None
 
 
-class CacheCreation(_Struct, frozen=True):
+class CacheCreation(_Report, frozen=True):
     ephemeral_5m_input_tokens: Count = None
     ephemeral_1h_input_tokens: Count = None
 
 
-class ServerTools(_Struct, frozen=True):
+class ServerTools(_Report, frozen=True):
     web_search_requests: Count = None
 
 
-class MessagesUsage(_Struct, frozen=True):
-    """`usage` as Anthropic reports it, whose `input_tokens` leave out what its cache read and wrote; None where an
-    event of a stream does not say."""
+class MessagesUsage(_Report, frozen=True):
+    """`usage` of Anthropic's Messages API, whose `input_tokens` leave out cache reads and writes. A count is None where
+    an event of a stream does not report it."""
 
     input_tokens: Count = None
     output_tokens: Count = None
@@ -183,7 +190,7 @@ class MessagesUsage(_Struct, frozen=True):
     service_tier: Any = None
 
     def after(self, earlier: MessagesUsage | None) -> MessagesUsage:
-        """With what only an earlier event of the stream said."""
+        """These counts, completed by those that only an earlier event of the stream reported."""
         if earlier is None:
             return self
         names = self.__struct_fields__
@@ -191,7 +198,7 @@ class MessagesUsage(_Struct, frozen=True):
         return MessagesUsage(*(old if new is None else new for new, old in pairs))
 
     def usage(self) -> Usage | None:
-        """Our totals, or None where there is no count or one that cannot be true."""
+        """The counts, with cache reads and writes in the input; None where one is missing or cannot be true."""
         if self.input_tokens is None or self.output_tokens is None:
             return None
         read, written = self.cache_read_input_tokens or 0, self.cache_creation_input_tokens or 0
@@ -204,24 +211,24 @@ class MessagesUsage(_Struct, frozen=True):
                 cache_read=read,
                 cache_write=written,
                 reasoning=reasoning,
-                details=details(
+                details=nonzero_details(
                     cache_write_5m=created.ephemeral_5m_input_tokens,
                     cache_write_1h=created.ephemeral_1h_input_tokens,
                     searches=self.server_tool_use.web_search_requests if self.server_tool_use else None,
                 ),
-                service_tier=named_tier(self.service_tier),
+                service_tier=normalize_tier(self.service_tier),
             ),
             least=self.input_tokens,
         )
 
 
-class ByModality(_Struct, frozen=True):
+class ByModality(_Report, frozen=True):
     modality: str = ""
     tokenCount: Count = None  # noqa: N815 -- the provider's name
 
 
-class GeminiUsage(_Struct, frozen=True, rename="camel"):
-    """`usageMetadata` of Gemini: thoughts and the prompts of tools are not in its candidates and its prompt."""
+class GeminiUsage(_Report, frozen=True, rename="camel"):
+    """`usageMetadata` of Gemini, whose candidate and prompt counts leave out thoughts and prompts of tools."""
 
     prompt_token_count: Count = None
     cached_content_token_count: Count = None
@@ -234,14 +241,17 @@ class GeminiUsage(_Struct, frozen=True, rename="camel"):
     tool_use_prompt_tokens_details: list[ByModality] | None = None
 
     def usage(self) -> Usage | None:
-        """None where nothing was counted."""
+        """The counts; None where none was reported."""
         counted = (self.prompt_token_count, self.candidates_token_count, self.cached_content_token_count)
         if all(count is None for count in counted):
             return None
         tools = self.tool_use_prompt_token_count or 0
         thoughts = self.thoughts_token_count or 0
-        into, cached = _modalities(self.prompt_tokens_details), _modalities(self.cache_tokens_details)
-        out, tooled = _modalities(self.candidates_tokens_details), _modalities(self.tool_use_prompt_tokens_details)
+        into, cached = _counts_by_modality(self.prompt_tokens_details), _counts_by_modality(self.cache_tokens_details)
+        out, tooled = (
+            _counts_by_modality(self.candidates_tokens_details),
+            _counts_by_modality(self.tool_use_prompt_tokens_details),
+        )
         return plausible(
             Usage(
                 input=(self.prompt_token_count or 0) + tools,
@@ -250,7 +260,7 @@ class GeminiUsage(_Struct, frozen=True, rename="camel"):
                 reasoning=thoughts,
                 input_audio=into["audio"] + tooled["audio"],
                 output_audio=out["audio"],
-                details=details(
+                details=nonzero_details(
                     input_tools=tools,
                     **{f"input_{kind}": into[kind] + tooled[kind] for kind in ("text", "image", "video")},
                     **{f"input_{kind}_tools": count for kind, count in tooled.items()},
@@ -261,8 +271,8 @@ class GeminiUsage(_Struct, frozen=True, rename="camel"):
         )
 
 
-def _modalities(counted: list[ByModality] | None) -> dict[str, int]:
-    """The first count of each kind; documents are priced as images."""
+def _counts_by_modality(counted: list[ByModality] | None) -> dict[str, int]:
+    """The first count of each modality; documents are priced as images."""
     found = {"text": 0, "image": 0, "audio": 0, "video": 0}
     seen: set[str] = set()
     for each in counted or []:
@@ -275,12 +285,12 @@ def _modalities(counted: list[ByModality] | None) -> dict[str, int]:
     return found
 
 
-class CacheDetail(_Struct, frozen=True, rename="camel"):
+class CacheDetail(_Report, frozen=True, rename="camel"):
     ttl: str = ""
     input_tokens: Count = None
 
 
-class ConverseUsage(_Struct, frozen=True, rename="camel"):
+class ConverseUsage(_Report, frozen=True, rename="camel"):
     """`usage` of Bedrock's Converse, whose `inputTokens` leave out what its cache read and wrote."""
 
     input_tokens: int
@@ -299,32 +309,32 @@ class ConverseUsage(_Struct, frozen=True, rename="camel"):
                 output=self.output_tokens,
                 cache_read=read,
                 cache_write=written,
-                details=details(cache_write_5m=by_time.get("5m"), cache_write_1h=by_time.get("1h")),
+                details=nonzero_details(cache_write_5m=by_time.get("5m"), cache_write_1h=by_time.get("1h")),
             ),
             least=self.input_tokens,
         )
 
 
-class CohereTokens(_Struct, frozen=True):
+class CohereTokens(_Report, frozen=True):
     input_tokens: float | None = None
     output_tokens: float | None = None
 
     def usage(self) -> Usage | None:
-        """None where nothing was counted, or what cannot be true."""
+        """The counts; None where none was reported or one cannot be true."""
         if self.input_tokens is None and self.output_tokens is None:
             return None
         return plausible(Usage(input=int(self.input_tokens or 0), output=int(self.output_tokens or 0)))
 
 
-class CohereUsage(_Struct, frozen=True):
-    """`usage` of Cohere: what was billed, and what was counted."""
+class CohereUsage(_Report, frozen=True):
+    """`usage` of Cohere: billed units and counted tokens."""
 
     billed_units: CohereTokens | None = None
     tokens: CohereTokens | None = None
     cached_tokens: float | None = None
 
     def usage(self) -> Usage | None:
-        """What was counted, with the part that came from its cache; None where nothing was."""
+        """The counted tokens, with the part that came from the cache; None where none were reported."""
         if self.tokens is None and self.cached_tokens is None:
             return None
         counted = self.tokens or CohereTokens()
@@ -337,13 +347,13 @@ class CohereUsage(_Struct, frozen=True):
         )
 
 
-class CachedByKind(_Struct, frozen=True):
+class CachedByKind(_Report, frozen=True):
     text_tokens: Count = None
     audio_tokens: Count = None
     image_tokens: Count = None
 
 
-class RealtimeInput(_Struct, frozen=True):
+class RealtimeInput(_Report, frozen=True):
     text_tokens: Count = None
     audio_tokens: Count = None
     image_tokens: Count = None
@@ -351,14 +361,14 @@ class RealtimeInput(_Struct, frozen=True):
     cached_tokens_details: CachedByKind | None = None
 
 
-class RealtimeOutput(_Struct, frozen=True):
+class RealtimeOutput(_Report, frozen=True):
     text_tokens: Count = None
     audio_tokens: Count = None
 
 
-class RealtimeUsage(_Struct, frozen=True):
-    """`usage` of a response of a realtime session, and of a transcription that is counted in tokens. DashScope calls
-    the details as Responses do."""
+class RealtimeUsage(_Report, frozen=True):
+    """`usage` of a response of a realtime session, and of a transcription that is counted in tokens. DashScope names
+    the details as the Responses API does."""
 
     input_tokens: int = -1
     output_tokens: int = -1
@@ -368,7 +378,7 @@ class RealtimeUsage(_Struct, frozen=True):
     output_tokens_details: RealtimeOutput | None = None
 
     def usage(self) -> Usage | None:
-        """None where a total is missing or a count cannot be true."""
+        """The counts; None where a total is missing or a count cannot be true."""
         if self.input_tokens < 0 or self.output_tokens < 0:
             return None
         into = self.input_token_details or self.input_tokens_details or RealtimeInput()
@@ -381,7 +391,7 @@ class RealtimeUsage(_Struct, frozen=True):
                 cache_read=into.cached_tokens or 0,
                 input_audio=into.audio_tokens or 0,
                 output_audio=out.audio_tokens or 0,
-                details=details(
+                details=nonzero_details(
                     input_text=into.text_tokens,
                     input_image=into.image_tokens,
                     cache_read_text=cached.text_tokens,
@@ -393,13 +403,13 @@ class RealtimeUsage(_Struct, frozen=True):
         )
 
 
-class ImageKinds(_Struct, frozen=True):
+class ImageKinds(_Report, frozen=True):
     text_tokens: Count = None
     image_tokens: Count = None
 
 
-class ImagesUsage(_Struct, frozen=True):
-    """`usage` of images that were made."""
+class ImagesUsage(_Report, frozen=True):
+    """`usage` of generated images."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -413,7 +423,7 @@ class ImagesUsage(_Struct, frozen=True):
             Usage(
                 input=self.input_tokens,
                 output=self.output_tokens,
-                details=details(
+                details=nonzero_details(
                     input_text=into.text_tokens,
                     input_image=into.image_tokens,
                     output_text=out.text_tokens,
@@ -423,23 +433,23 @@ class ImagesUsage(_Struct, frozen=True):
         )
 
 
-def named_tier(told: object) -> str:
-    """The service tier that an answer names, as it is kept; empty where it names none. What is no name is `other`."""
-    if told == "default":
+def normalize_tier(tier: object) -> str:
+    """The service tier that an answer reports, as the ledger stores it: empty for none, `other` for no valid name."""
+    if tier == "default":
         return "default"
-    if told in (None, "auto", ""):
+    if tier in (None, "auto", ""):
         return ""
-    return told if isinstance(told, str) and _TIER.fullmatch(told) else "other"
+    return tier if isinstance(tier, str) and _TIER.fullmatch(tier) else "other"
 
 
-def details(**counts: int | None) -> UsageDetails | None:
-    """None where all of them are missing or zero."""
+def nonzero_details(**counts: int | None) -> UsageDetails | None:
+    """Details of these counts; None where all of them are missing or zero."""
     found = {name: count for name, count in counts.items() if count}
     return UsageDetails(**found) if found else None
 
 
 def plausible(usage: Usage, least: int = 0) -> Usage | None:
-    """None where a count cannot be true: below zero or absurdly large."""
+    """`usage` itself; None where a count cannot be true: below zero or absurdly large. `least` is checked too."""
     counts = (
         usage.input, usage.output, usage.cache_read, usage.cache_write, usage.reasoning, usage.input_audio,
         usage.output_audio, least,
