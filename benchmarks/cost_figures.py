@@ -45,7 +45,7 @@ from groundplan.core.home import Home
 from groundplan.ledger import opportunity_store
 from groundplan.maturity import service as maturity
 from groundplan.release.model import Current
-from groundplan.release.observed import observed
+from groundplan.release.observed import read_observations
 from groundplan.testing.database import Database
 
 WORKLOADS, DEPLOYMENTS, SITES, TEAMS, PEOPLE = 12, 5, 3, 4, 5000
@@ -200,7 +200,7 @@ def _live(services: Services) -> dict[str, Figure]:
             lambda conn, now: placing.charts(conn, served_blueprint.current_blueprint(conn), now)
         ),
         "times of every deployment, for plans": asked(
-            lambda conn, now: observed(conn, served_blueprint.workspace_at(conn, 1), now, planned=True)
+            lambda conn, now: read_observations(conn, served_blueprint.workspace_at(conn, 1), now, planned=True)
         ),
         "days of every deployment, for plans": asked(
             lambda conn, now: placement_serving.calibrated(conn, now, placing.company(conn, services))

@@ -31,7 +31,7 @@ from groundplan.placement.reference.store import load
 from groundplan.placement.terms import site_defaults
 from groundplan.placement.terms.facts import Company, SiteFacts
 from groundplan.release.compile.places import deployments
-from groundplan.release.compile.placing import company_of
+from groundplan.release.compile.placing import company_facts
 from groundplan.release.compile.pricing import declared_or_listed
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "company"
@@ -56,7 +56,7 @@ def _at(site: SiteFacts, end: str) -> SiteFacts:
 def example() -> Company:
     """The company of `examples/company`."""
     workspace, day = validate(EXAMPLE), date(2026, 11, 25)
-    return company_of(workspace, deployments(workspace, day, declared_or_listed)[0], None, day)
+    return company_facts(workspace, deployments(workspace, day, declared_or_listed)[0], None, day)
 
 
 def planned(company: Company) -> CompanyPlan | None:

@@ -24,7 +24,7 @@ from groundplan.placement.planner import CompanyPlan
 from groundplan.placement.solve import verify as verify_blueprint
 from groundplan.placement.verify.plan import verify
 from groundplan.release.compile.draft import compile_draft, declared_caps, declared_owners
-from groundplan.release.compile.placing import company_of
+from groundplan.release.compile.placing import company_facts
 from groundplan.release.plan import plan
 
 COMPANY = Path(__file__).parents[2] / "examples" / "company"
@@ -40,7 +40,7 @@ def files() -> dict[str, str]:
 def placed() -> CompanyPlan:
     workspace = load_files(files())
     draft = compile_draft(workspace, None, declared_caps(workspace), declared_owners(workspace), today=TODAY)
-    return solved(company_of(workspace, draft.blueprint.deployments, None, TODAY))
+    return solved(company_facts(workspace, draft.blueprint.deployments, None, TODAY))
 
 
 def test_every_placement_says_why(placed: CompanyPlan) -> None:

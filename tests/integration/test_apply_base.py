@@ -54,11 +54,11 @@ def test_going_back_is_a_declaration_and_what_groundplan_makes_by_itself_is_none
     assert control.ask("POST", "/api/rollback", {"reason": "too much"}).body["blueprint"] == 3
     assert applied(control, RAISED, 2).code == "base_moved"
     with connect(database.dsn) as conn:  # as where prices begin: of the same files
-        stored = release.by_number(conn, 3)
+        stored = release.blueprint_by_number(conn, 3)
         assert stored is not None
         body = encode(msgspec.structs.replace(decode(stored.body), number=4))
         made = replace(stored, number=4, body=body, digest=digest(body), created_by=SYSTEM, rollback_of=None)
-        release.insert(conn, made)
+        release.insert_blueprint(conn, made)
     assert applied(control, REWORDED, 3).body["blueprint"] == 5
 
 

@@ -217,7 +217,7 @@ def test_who_decides_as_an_approval_ends_does_not_wait_for_its_end(
     approve(services, change, "ana", "sam")
     clock.advance(timedelta(days=80).total_seconds())
     with patient(database) as deciding:
-        release_store.lock(deciding)  # as whoever approves, withdraws or applies does first
+        release_store.lock_releases(deciding)  # as whoever approves, withdraws or applies does first
         with beside(lambda: approval_terms.look(services)) as looking:
             until_it_waits(database)
             locked = governance_store.change_by_id(deciding, change.id)

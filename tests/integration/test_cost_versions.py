@@ -71,7 +71,7 @@ workflow: letters
 def release(conn: Conn, made: Blueprint, when: datetime, files: Mapping[str, str] = MappingProxyType({})) -> None:
     """As a release stores it."""
     body = artifact.encode(made)
-    store.insert(
+    store.insert_blueprint(
         conn,
         store.StoredBlueprint(
             made.number, body, artifact.digest(body), "s", "k", files, when, "test", "test", None, made.number == 1

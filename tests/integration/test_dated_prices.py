@@ -73,7 +73,7 @@ def test_a_price_begins_on_its_day_with_a_signed_blueprint_of_the_same_content(
     assert (done.number, done.pending) == (2, ())
     assert inputs(conn) == {"own": 3 * PICO, "euro": PICO * 12 // 10}
     assert service.reprice(conn, signing).number is None, "looking twice is looking once"
-    new, stored = service.current(conn), store.newest(conn)
+    new, stored = service.current(conn), store.newest_blueprint(conn)
     assert new is not None and stored is not None
     assert verify_signature(stored.body, stored.signature, signing.key.public_key().public_bytes_raw())
     (one,), (two,) = old.blueprint.workloads, new.blueprint.workloads

@@ -100,7 +100,7 @@ def test_for_a_worker_that_just_began_not_every_blueprint_is_read(
     def decoded(_: object, number: int) -> None:
         read.append(number)
 
-    monkeypatch.setattr(release_store, "decoded", decoded)
+    monkeypatch.setattr(release_store, "load_blueprint", decoded)
     with psycopg.connect(database.superuser) as conn:
         for number in range(1, 31):
             conn.execute(

@@ -24,10 +24,10 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.journal import ledger_store
 from groundplan.ledger import finding_store
 from groundplan.release import service
-from groundplan.release.compile.placing import company_of
-from groundplan.release.observed import observed
+from groundplan.release.compile.placing import company_facts
+from groundplan.release.observed import read_observations
 from groundplan.release.publish import Signing
-from groundplan.release.ramping import ramps
+from groundplan.release.ramping import active_ramps
 from groundplan.testing.database import Database
 
 __all__ = ["clock", "conn", "signing"]
@@ -52,23 +52,23 @@ def files(order: str) -> dict[str, str]:
 def ramp(conn: Conn) -> Ramp | None:
     current = service.current(conn)
     assert current is not None
-    return ramps(current.blueprint).get("assistant")
+    return active_ramps(current.blueprint).get("assistant")
 
 
 def test_a_change_of_place_goes_over_blueprint_by_blueprint(conn: Conn, signing: Signing, clock: FixedClock) -> None:
     service.genesis(conn, signing, files("deployments: [own, other]"))
-    assert service.advance(conn, signing).number is None
+    assert service.advance_ramps(conn, signing).number is None
     applied = service.apply(conn, signing, "operator", files("deployments: [other, own]"))
     assert applied.number == 2 and (found := ramp(conn)) is not None and (found.to, found.share) == ("other", 10)
     clock.time += timedelta(minutes=59)
-    assert service.advance(conn, signing).number is None
+    assert service.advance_ramps(conn, signing).number is None
     clock.time += timedelta(minutes=1)
-    assert service.advance(conn, signing, frozenset({"other"})).number is None
-    assert service.advance(conn, signing).number == 3 and (found := ramp(conn)) is not None and found.share == 50
-    assert service.advance(conn, signing).number is None, "looking twice is looking once"
+    assert service.advance_ramps(conn, signing, frozenset({"other"})).number is None
+    assert service.advance_ramps(conn, signing).number == 3 and (found := ramp(conn)) is not None and found.share == 50
+    assert service.advance_ramps(conn, signing).number is None, "looking twice is looking once"
     assert service.apply(conn, signing, "operator", files("deployments: [other, own]")).number is None
     clock.time += timedelta(hours=1)
-    assert service.advance(conn, signing).number == 4 and ramp(conn) is None
+    assert service.advance_ramps(conn, signing).number == 4 and ramp(conn) is None
     assert service.rollback(conn, signing, "operator", 1).number == 5 and ramp(conn) is None
     current = service.current(conn)
     assert current is not None and current.blueprint.workloads[0].deployments == ["own", "other"]
@@ -135,18 +135,18 @@ def test_a_curve_that_was_seen_is_what_plans_are_made_for(
     service.genesis(conn, signing, files("deployments: [own, other]"))
     workspace = load_files(files("deployments: [own, other]"))
     called(database, clock.time, 6)
-    assert observed(conn, workspace, clock.time).loads == {}, "six days say nothing of a week"
-    facts = company_of(workspace, (), None, clock.time.date())
+    assert read_observations(conn, workspace, clock.time).loads == {}, "six days say nothing of a week"
+    facts = company_facts(workspace, (), None, clock.time.date())
     assert facts.workloads["assistant"].assumed[-1].startswith("business hours, until seven days")
     called(database, clock.time - timedelta(days=6), 8)
-    seen = observed(conn, workspace, clock.time)
+    seen = read_observations(conn, workspace, clock.time)
     load = seen.loads["assistant"]
     assert load.days == 14 and load.curve.index(max(load.curve)) == 24 + 9
     assert load.calls_month == pytest.approx((13 * 6 + 60) / 168 * 730)
-    facts = company_of(workspace, (), None, clock.time.date(), seen)
+    facts = company_facts(workspace, (), None, clock.time.date(), seen)
     w = facts.workloads["assistant"]
     assert w.curve == load.curve and w.peak == max(load.curve) > 20 and w.calls_month == load.calls_month
     (text,) = files("deployments: [own, other]").values()
     declared = {"a.yaml": text.replace("stage: pilot\n", "stage: pilot\ntraffic: {calls: 77/day}\n")}
-    counted = company_of(load_files(declared), (), None, clock.time.date(), seen).workloads["assistant"]
+    counted = company_facts(load_files(declared), (), None, clock.time.date(), seen).workloads["assistant"]
     assert counted.calls_month == pytest.approx(77 * 30, rel=0.03) and counted.curve == load.curve

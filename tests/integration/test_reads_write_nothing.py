@@ -27,7 +27,7 @@ from groundplan.api.release import AT_ONCE
 from groundplan.core.database import database_url
 from groundplan.core.home import Home
 from groundplan.release import approvals, service
-from groundplan.release.publish import planned
+from groundplan.release.publish import make_plan
 from groundplan.testing.database import Cluster
 
 RECORDED = {
@@ -144,7 +144,7 @@ def test_who_looks_at_a_change_or_has_a_plan_made_leaves_others_their_connection
         plans += 1
         begun.release()
         assert go_on.wait(60)
-        return planned(*arguments)
+        return make_plan(*arguments)
 
     for module in (approvals, service):
         monkeypatch.setattr(module, "planned", slow)

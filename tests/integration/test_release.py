@@ -155,7 +155,7 @@ def test_genesis_serves_the_pilot_and_production_waits_for_its_duties(conn: Conn
     assert waits == tuple(Need("workload/support", duty) for duty in ("business", "security", "finance"))
     assert served(conn) == ["assistant"]
 
-    stored = store.newest(conn)
+    stored = store.newest_blueprint(conn)
     assert stored is not None and stored.genesis and stored.sources == BOTH
     assert verify_signature(stored.body, stored.signature, signing.key.public_key().public_bytes_raw())
     assert holds_duty(conn, person(conn, "sam"), "security", "workload/support")
@@ -295,7 +295,7 @@ def test_rollback_makes_the_next_number_with_the_old_content(conn: Conn, signing
     assert service.apply(conn, signing, "operator", dearer).number == 2
     back = service.rollback(conn, signing, "operator")
     assert back.number == 3
-    one, three = store.by_number(conn, 1), store.by_number(conn, 3)
+    one, three = store.blueprint_by_number(conn, 1), store.blueprint_by_number(conn, 3)
     assert one is not None and three is not None
     first, third = decode(one.body), decode(three.body)
     assert third.rollback_of == 1 and third.budgets == first.budgets and third.workloads == first.workloads
@@ -453,7 +453,7 @@ def test_a_refused_apply_changes_nothing(conn: Conn, signing: Signing) -> None:
         )
     (problem,) = caught.value.problems
     assert problem.where is not None and problem.where.file == "a.yaml"
-    stored = store.newest(conn)
+    stored = store.newest_blueprint(conn)
     assert stored is not None and stored.number == 1
 
 

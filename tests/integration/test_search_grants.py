@@ -85,7 +85,7 @@ class World:
     def read(self) -> None:
         """Take over the documents of the newest blueprint."""
         with psycopg.connect(self.urls["control"], autocommit=True) as conn:
-            stored = blueprints.newest(conn)
+            stored = blueprints.newest_blueprint(conn)
             assert stored is not None
             assert not take_over(conn, decode(stored.body).sources[0], Folder(self.folder)).failed
             embed_pending(conn, Alike())
@@ -167,7 +167,7 @@ def test_a_rollback_brings_no_reader_of_a_source_back(database: Database, tmp_pa
     world.release(PEOPLE.replace("readers: [hr]", f"readers: [hr]\n{ruled}"))
     with psycopg.connect(world.urls["control"]) as conn:
         assert service.rollback(conn, world.signing, OPERATOR).number == 3
-        stored = blueprints.newest(conn)
+        stored = blueprints.newest_blueprint(conn)
     assert stored is not None
     (source,) = decode(stored.body).sources
     rule = source.governed
@@ -184,4 +184,4 @@ def test_a_rollback_brings_no_reader_of_a_source_back(database: Database, tmp_pa
     ],
 )  # fmt: skip
 def test_going_back_allows_what_was_allowed_then_and_is_today(old: list[str], now: list[str], both: list[str]) -> None:
-    assert undo._both(old, now) == both
+    assert undo._intersection(old, now) == both

@@ -196,9 +196,9 @@ sensitivity: internal
 guardrails: {input: {presidio: flag}, output: {presidio: block}}
 """
     workspace = load_files({"acme.yaml": text})
-    assert extras.missing(workspace) == []
+    assert extras.missing_extras(workspace) == []
     monkeypatch.setattr(presidio, "installed", lambda: False)
-    found = extras.missing(workspace)
+    found = extras.missing_extras(workspace)
     assert len(found) == 2
     for problem in found:
         assert problem.code == "extra_missing" and "groundplan[governance]" in str(problem.hint)

@@ -15,8 +15,8 @@ from groundplan.core.errors import Denied
 from groundplan.gateway.policy import grants
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.governance.model import Standing
-from groundplan.release.compile.grants import moved
-from groundplan.release.undo import restored
+from groundplan.release.compile.grants import grant_changes
+from groundplan.release.undo import restored_blueprint
 from groundplan.testing import ManualClock
 
 DAY = date(2026, 11, 25)
@@ -172,8 +172,8 @@ def test_a_plan_tells_who_gains_and_who_loses() -> None:
     assert told["use: lost by"] == ("ben@acme.example", None)
     again = planned(BASE + GROUPS, current(text, result))
     assert ("use: gained by", "whoever has a key") in [(f.field, f.new) for d in again.differences for f in d.fields]
-    assert moved("read", [], [grant("hr")]) == ("hr", "")
-    assert moved("use", [grant("hr", until="2026-12-01")], [grant("hr")]) == ("hr", "hr until 2026-12-01")
+    assert grant_changes("read", [], [grant("hr")]) == ("hr", "")
+    assert grant_changes("use", [grant("hr", until="2026-12-01")], [grant("hr")]) == ("hr", "hr until 2026-12-01")
 
 
 def test_a_wider_grant_in_production_waits_and_leaves_who_has_it_now() -> None:
@@ -196,7 +196,7 @@ def test_going_back_revives_no_grant_and_opens_nothing() -> None:
     text = BASE + GROUPS + declared("x", "workload/assistant", "use", "hr")
     second = planned(text, first).blueprint
     assert second is not None and second.workloads[0].use and not second.sources[0].read
-    back = restored(first.blueprint, second, (), {})
+    back = restored_blueprint(first.blueprint, second, (), {})
     assert back.workloads[0].use == second.workloads[0].use
     assert back.sources[0].read == []
     assert TODAY == DAY

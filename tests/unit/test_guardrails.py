@@ -30,7 +30,7 @@ from groundplan.governance.guardrails.language import foreign, language_of
 from groundplan.governance.guardrails.masks import Masks
 from groundplan.governance.guardrails.model import Hit
 from groundplan.governance.guardrails.window import Refused, Window
-from groundplan.release.compile.governance import guardrails, notes
+from groundplan.release.compile.governance import delay_notes, guardrails
 
 EMAIL, IBAN, CARD = "ana@acme.example", "DE89 3704 0044 0532 0130 00", "4111 1111 1111 1111"
 KEY = "sk-" + "proj-" + "abcdefghijklmnopqrstuvwx"
@@ -474,22 +474,22 @@ def declared(**more: Any) -> Blueprint:
 
 def test_the_plan_says_what_is_held_back() -> None:
     whole = declared(guardrails=Guardrails(schema="{}"), review=Review(within_ms=60_000))
-    assert notes(None, whole) == (
+    assert delay_notes(None, whole) == (
         "workload/w: streams are held back to their end, since schema needs the whole answer",
         "workload/w: answers wait up to 1 min for a person",
     )
-    assert notes(whole, whole) == () and notes(None, declared()) == ()
+    assert delay_notes(whole, whole) == () and delay_notes(None, declared()) == ()
     windowed = declared(guardrails=Guardrails(output={"secrets": "block"}))
-    assert notes(declared(), windowed) == ("workload/w: streams are held back by 256 characters",)
+    assert delay_notes(declared(), windowed) == ("workload/w: streams are held back by 256 characters",)
 
 
 @pytest.mark.parametrize("beside", [{"guardrails": Guardrails()}, {"review": Review(within_ms=60_000)}])
 def test_the_plan_says_that_a_cache_has_no_effect_beside_checks(beside: dict[str, Any]) -> None:
     told = "workload/w: answers are not given from the cache, since each is checked"
     cache = Cache(seconds=60, max_bytes=1 << 20, scope="workload")
-    assert told in notes(None, declared(cache=cache, **beside))
-    assert told in notes(declared(**beside), declared(cache=cache, **beside)), "also where only the cache is new"
-    assert told not in notes(None, declared(cache=cache)) and told not in notes(None, declared(**beside))
+    assert told in delay_notes(None, declared(cache=cache, **beside))
+    assert told in delay_notes(declared(**beside), declared(cache=cache, **beside)), "also where only the cache is new"
+    assert told not in delay_notes(None, declared(cache=cache)) and told not in delay_notes(None, declared(**beside))
 
 
 def test_a_judge_and_grounding_are_checked_where_they_are_written() -> None:

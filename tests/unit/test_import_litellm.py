@@ -1181,7 +1181,7 @@ def test_what_has_one_deployment_is_tried_again_there_whatever_its_type() -> Non
     )
     workspace = load_files(imported(text, owners={"": "zoe@acme.example"}).files)
     assert {each.reliability.retries.same for each in workspace.workloads.values()} == {3}
-    assert collect.of_files(workspace, TODAY) == ()
+    assert collect.workspace_warnings(workspace, TODAY) == ()
 
 
 def test_an_address_that_names_an_endpoint_is_the_one_above_it() -> None:

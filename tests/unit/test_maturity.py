@@ -142,5 +142,5 @@ def test_of_several_budgets_the_least_of_a_month_counts() -> None:
         Budget(name=period, covers="workload/assistant", limit=limit * PICO, period=period)
         for period, limit in (("day", 20), ("month", 200))
     )
-    assert units.least_of_month([daily, monthly]) == 200 * PICO
-    assert units.least_of_month([daily]) == 600 * PICO and units.least_of_month([]) is None
+    assert units.lowest_monthly_limit([daily, monthly]) == 200 * PICO
+    assert units.lowest_monthly_limit([daily]) == 600 * PICO and units.lowest_monthly_limit([]) is None

@@ -31,7 +31,7 @@ from groundplan.placement.solve import verify
 from groundplan.placement.terms.facts import Company
 from groundplan.placement.verify.company import Claim, judged
 from groundplan.release.model import Current
-from groundplan.release.ramping import advanced, ramps, since
+from groundplan.release.ramping import active_ramps, advance_steps, step_starts
 
 RAMP = "placement: {ramp: {steps: [10%, 50%], every: 1h}}\n"
 ANYWHERE = BASE.replace("residency: [EU]\n", "")
@@ -44,7 +44,7 @@ def served_by(order: str, more: str = RAMP) -> str:
 
 def ramp_of(blueprint: Blueprint | None) -> Ramp | None:
     assert blueprint is not None
-    return ramps(blueprint).get("assistant")
+    return active_ramps(blueprint).get("assistant")
 
 
 def begun(more: str = RAMP) -> Current:
@@ -106,16 +106,16 @@ def _problems(text: str) -> list[Any]:
 def test_each_step_that_is_over_becomes_the_next_blueprint() -> None:
     blueprint = begun().blueprint
     history = [(blueprint, NOW)]
-    assert since(ramps(blueprint), history) == {"assistant": NOW}
-    early, told = advanced(blueprint, {"assistant": NOW}, NOW + timedelta(minutes=59))
+    assert step_starts(active_ramps(blueprint), history) == {"assistant": NOW}
+    early, told = advance_steps(blueprint, {"assistant": NOW}, NOW + timedelta(minutes=59))
     assert early == blueprint and not told
-    held, told = advanced(blueprint, {"assistant": NOW}, NOW + timedelta(hours=9), frozenset({"gpt-us"}))
+    held, told = advance_steps(blueprint, {"assistant": NOW}, NOW + timedelta(hours=9), frozenset({"gpt-us"}))
     assert held == blueprint and not told, "a place at which calls fail gets no more of them"
-    second, told = advanced(blueprint, {"assistant": NOW}, NOW + timedelta(hours=1))
+    second, told = advance_steps(blueprint, {"assistant": NOW}, NOW + timedelta(hours=1))
     assert told == ["50% of the calls of assistant go to gpt-us"] and ramp_of(second) is not None
     newest = [(second, NOW + timedelta(hours=1)), *history]
-    assert since(ramps(second), newest) == {"assistant": NOW + timedelta(hours=1)}
-    last, told = advanced(second, since(ramps(second), newest), NOW + timedelta(hours=2))
+    assert step_starts(active_ramps(second), newest) == {"assistant": NOW + timedelta(hours=1)}
+    last, told = advance_steps(second, step_starts(active_ramps(second), newest), NOW + timedelta(hours=2))
     assert told == ["100% of the calls of assistant go to gpt-us"] and ramp_of(last) is None
 
 

@@ -20,7 +20,7 @@ from groundplan.placement.model import Demand
 from groundplan.placement.plan_process import solved
 from groundplan.placement.solve.declared import reasons_against
 from groundplan.placement.terms.from_workspace import SeenFacts
-from groundplan.release.compile.placing import Observed, company_of
+from groundplan.release.compile.placing import Observations, company_facts
 from groundplan.release.plan import plan
 
 COMPANY = Path(__file__).parents[2] / "examples" / "company"
@@ -88,12 +88,12 @@ limit: 5 USD/day
     with pytest.raises(Invalid):
         validate_files({"a.yaml": named.replace("also:", "residency: [EU]\nalso:")})
     with pytest.raises(Conflict, match="nothing to place"):
-        solved(company_of(validate_files({"a.yaml": ear}), (), None, TODAY))
+        solved(company_facts(validate_files({"a.yaml": ear}), (), None, TODAY))
 
 
 def test_the_same_company_is_solved_once(workspace: Workspace) -> None:
-    one = company_of(workspace, (), None, TODAY)
-    two = company_of(workspace, (), None, TODAY)
+    one = company_facts(workspace, (), None, TODAY)
+    two = company_facts(workspace, (), None, TODAY)
     assert solved(one) is solved(two)
 
 
@@ -116,8 +116,8 @@ def test_a_planned_workload_without_a_place_is_refused_at_its_line(workspace: Wo
     (problem,) = [p for p in plan(strict, None, today=TODAY).refusals if p.code == "placement_nowhere"]
     assert "first token" in problem.message and problem.where is not None
     assert problem.where.file.endswith("support-assistant.yaml") and problem.where.line > 1
-    slow = Observed(times={name: SeenFacts(60_000.0, 900.0, 0.9) for name in workspace.deployments})
-    assert not [p for p in plan(workspace, None, today=TODAY, seen=slow).refusals if p.code == "placement_nowhere"]
+    slow = Observations(times={name: SeenFacts(60_000.0, 900.0, 0.9) for name in workspace.deployments})
+    assert not [p for p in plan(workspace, None, today=TODAY, observed=slow).refusals if p.code == "placement_nowhere"]
 
 
 def deployed(name: str, site: str) -> Deployment:

@@ -25,7 +25,7 @@ from groundplan.governance.policy import cedar, declared, examples, shadow, temp
 from groundplan.governance.policy.calls import CallRules, Tool
 from groundplan.release.model import Current
 from groundplan.release.plan import plan
-from groundplan.release.undo import restored
+from groundplan.release.undo import restored_blueprint
 from groundplan.release.units import rule_digest
 
 TODAY = date(2026, 11, 25)
@@ -266,9 +266,9 @@ def test_an_approved_change_of_a_rule_holds() -> None:
 def test_going_back_takes_no_rule_away() -> None:
     old = blueprint_of(WORKSPACE)
     served = msgspec.structs.replace(blueprint_of(WORKSPACE + BLOCK), number=2)
-    assert [rule.name for rule in restored(old, served, (), {}).policies] == ["house"]
+    assert [rule.name for rule in restored_blueprint(old, served, (), {}).policies] == ["house"]
     shadow_now = msgspec.structs.replace(blueprint_of(WORKSPACE + BLOCK.replace("enforce", "shadow")), number=2)
-    assert restored(old, shadow_now, (), {}).policies == []
+    assert restored_blueprint(old, shadow_now, (), {}).policies == []
 
 
 # decisions -----------------------------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def test_a_blueprint_has_what_follows_for_a_month_of_weeks() -> None:
         "approvals: {parts: []}\n", EUR.replace(EUR[EUR.index("{from") : EUR.index("]}}")], weeks)
     )
     read = load_files({"a.yaml": text})
-    held = pricing.dated(read, read.deployments["gpt-eu"], date(2026, 5, 1))
+    held = pricing.rates_with_successors(read, read.deployments["gpt-eu"], date(2026, 5, 1))
     told = []
     while isinstance(held, Rates) and held.then is not None:
         told.append((held.then_from, held.then.input // PICO))

@@ -15,7 +15,16 @@ from groundplan.blueprint.model import Blueprint, Workload
 from groundplan.catalog.loader import load_files
 from groundplan.catalog.prompt_edit import with_prompt
 from groundplan.core.errors import NotFound
-from groundplan.release.prompts import Found, Served, Version, add, difference, newest_first, pick, reworded
+from groundplan.release.prompts import (
+    ServedPrompts,
+    Version,
+    VersionsByPrompt,
+    add_blueprint,
+    find_version,
+    line_difference,
+    reworded_prompts,
+    versions_newest_first,
+)
 
 FILES = {
     "a.yaml": """# the company
@@ -81,7 +90,7 @@ def test_lines_stay_lines() -> None:
         with_prompt(FILES, "none", "x", 2)
 
 
-def served(number: int, *said: tuple[str, str, str], stage: str = "pilot") -> Served:
+def served(number: int, *said: tuple[str, str, str], stage: str = "pilot") -> ServedPrompts:
     workloads = [
         Workload(
             name=name, purpose="p", stage=stage, sensitivity="internal", audience="employees", residency=[],
@@ -93,14 +102,14 @@ def served(number: int, *said: tuple[str, str, str], stage: str = "pilot") -> Se
         number=number, company="acme", separation="solo", sites=[], deployments=[], sources=[], workloads=workloads,
         budgets=[], placements=[],
     )  # fmt: skip
-    return Served(made, datetime(2026, 11, 1, tzinfo=UTC) + timedelta(days=number), "operator", f"why {number}")
+    return ServedPrompts(made, datetime(2026, 11, 1, tzinfo=UTC) + timedelta(days=number), "operator", f"why {number}")
 
 
-def versions(history: Sequence[Served]) -> dict[str, list[Version]]:
-    found: Found = {}
+def versions(history: Sequence[ServedPrompts]) -> dict[str, list[Version]]:
+    found: VersionsByPrompt = {}
     for each in history:
-        add(found, each)
-    return newest_first(found)
+        add_blueprint(found, each)
+    return versions_newest_first(found)
 
 
 def test_history_says_where_each_text_was_served_also_where_a_number_was_used_twice() -> None:
@@ -119,9 +128,12 @@ def test_history_says_where_each_text_was_served_also_where_a_number_was_used_tw
         (1, "Be polite.", (1, 2)),
     ]
     assert found[3].workloads == {"one", "two"} and found[3].reason == "why 1"
-    assert pick(found, "2").text == "Be brief." and pick(found, found[3].digest[:12]).blueprints == (5, 5)
+    assert find_version(found, "2").text == "Be brief." and find_version(found, found[3].digest[:12]).blueprints == (
+        5,
+        5,
+    )
     with pytest.raises(NotFound):
-        pick(found, "9")
+        find_version(found, "9")
     bodies = [encode(each.blueprint) for each in history if isinstance(each.blueprint, Blueprint)]
     read = [replace(each, blueprint=prompts_in(body)) for each, body in zip(history, bodies, strict=True)]
     assert versions(read) == versions(history), "without all else of the blueprints"
@@ -133,21 +145,23 @@ def test_a_version_that_says_something_else_than_before_is_told_until_it_is_anot
         served(1, ("one", "polite@1", "Be polite."), ("two", "short@1", "Be short.")),
         served(2, ("one", "polite@1", "Be rude."), ("two", "short@1", "Be short.")),
     ]
-    (found,) = reworded(versions(history), history[-1].blueprint)
+    (found,) = reworded_prompts(versions(history), history[-1].blueprint)
     assert (found.kind, found.subject, found.severity) == ("governance.prompt_changed", "prompt/polite", "medium")
     assert "under version 1 than in blueprints 1 to 1" in found.message
     before, now = found.detail["before"][:12], found.detail["now"][:12]
     assert f"groundplan prompts diff polite {before} {now}" in found.hint
     known = versions(history)["polite"]
-    assert (pick(known, before).text, pick(known, now).text) == ("Be polite.", "Be rude."), "what the hint compares"
+    assert (find_version(known, before).text, find_version(known, now).text) == ("Be polite.", "Be rude."), (
+        "what the hint compares"
+    )
     live = served(3, ("one", "polite@1", "Be rude."), stage="production")
-    assert [each.severity for each in reworded(versions([*history, live]), live.blueprint)] == ["high"]
+    assert [each.severity for each in reworded_prompts(versions([*history, live]), live.blueprint)] == ["high"]
     mended = served(4, ("one", "polite@2", "Be rude."))
-    assert reworded(versions([*history, mended]), mended.blueprint) == []
+    assert reworded_prompts(versions([*history, mended]), mended.blueprint) == []
     back = served(5, ("one", "polite@1", "Be polite."))
-    assert len(reworded(versions([*history, back]), back.blueprint)) == 1, "the number means two texts since"
+    assert len(reworded_prompts(versions([*history, back]), back.blueprint)) == 1, "the number means two texts since"
 
 
 def test_a_difference_is_told_line_by_line() -> None:
-    lines = difference("Be polite.\nAlways.\n", "Be brief.\nAlways.\nCite.")
+    lines = line_difference("Be polite.\nAlways.\n", "Be brief.\nAlways.\nCite.")
     assert [line["sign"] + line["text"] for line in lines] == ["-Be polite.", "+Be brief.", " Always.", "+Cite."]

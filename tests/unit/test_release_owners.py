@@ -31,7 +31,7 @@ CHANGED = TEXT.replace("purpose: Translate", "purpose: Translate letters")
 
 def planned(text: str, served: Current, **left: date) -> Plan:
     gone = {f"{name}@acme.example": day for name, day in left.items()}
-    return plan(load_files({"a.yaml": text}), served, today=TODAY, left=gone)
+    return plan(load_files({"a.yaml": text}), served, today=TODAY, departed=gone)
 
 
 def test_before_the_last_day_is_over_nothing_is_held_up() -> None:

@@ -20,7 +20,7 @@ from groundplan.governance.model import Given, Standing
 from groundplan.placement.solve import verify
 from groundplan.release import units
 from groundplan.release.model import Current, Plan
-from groundplan.release.plan import plan, without
+from groundplan.release.plan import plan, without_workload
 
 OWNERS = ", ".join(f"{duty}: ana@acme.example" for duty in DUTIES)
 START = date(2026, 11, 25)
@@ -156,7 +156,7 @@ class Releases(RuleBasedStateMachine):
         if found and self.declared:
             self.approved.discard(found[0])
             self.revoked.add(found[0])
-            self.history.append(Current(without(self.served, found[0][0].partition("/")[2]), self.declared))
+            self.history.append(Current(without_workload(self.served, found[0][0].partition("/")[2]), self.declared))
             if again:
                 self._apply(self.declared)
 

@@ -10,7 +10,7 @@ from groundplan.blueprint.model import Blueprint, Deployment, Grounding, Rates, 
 from groundplan.governance.decide import decide_workload
 from groundplan.governance.model import Caps, Standing
 from groundplan.release import units
-from groundplan.release.undo import lost
+from groundplan.release.undo import unrestorable
 
 PLACE = Deployment(name="d", site="s", model="m", upstream_model="m", url="http://x/v1", rates=Rates(input=1, output=1))
 TIMED = msgspec.structs.replace(PLACE, first_token_ms=5000, first_token_declared=True)
@@ -74,6 +74,6 @@ def test_what_was_approved_or_withdrawn_before_an_upgrade_is_after_it() -> None:
         assert decide_workload(None, after, caps=caps, standing=given, today=today).needs == ()
         assert decide_workload(None, after, caps=caps, standing=withdrawn, today=today).needs
         assert decide_workload(served, after, caps=caps, standing=withdrawn, today=today).needs
-        assert "withdrawn" in lost(declared, declared, withdrawn, {}, today)[after.subject]
+        assert "withdrawn" in unrestorable(declared, declared, withdrawn, {}, today)[after.subject]
         assert pair <= set(units.served_units(declared))
     assert decide_workload(served, after, caps=caps, standing=Standing(), today=today).needs == (), "served as it is"

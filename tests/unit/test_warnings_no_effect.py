@@ -174,8 +174,8 @@ def test_what_a_routing_decides_is_shared_by_no_balance_and_no_ramp(said: str, w
 def test_production_ends_by_no_date_and_says_so() -> None:
     item = validate_files({"a.yaml": BASE.replace("stage: pilot", "stage: pilot\nlimits: {expires: 2027-01-31}", 1)})
     pilot = item.workloads["assistant"]
-    assert list(no_effect.of_workload(item, pilot)) == []
-    (only,) = no_effect.of_workload(item, pilot.model_copy(update={"stage": "production"}))
+    assert list(no_effect.workload_warnings(item, pilot)) == []
+    (only,) = no_effect.workload_warnings(item, pilot.model_copy(update={"stage": "production"}))
     assert only.message.startswith("`limits.expires` of assistant") and only.where is not None
 
 
@@ -215,7 +215,7 @@ def test_a_cap_above_what_is_ever_answered_is_told() -> None:
 def test_what_a_workload_names_and_always_refuses_is_told(
     said: str, never: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extras, "missing", lambda _: [])
+    monkeypatch.setattr(extras, "missing_extras", lambda _: [])
     warnings = planned(declared(said + ALSO, BASE + MORE)).warnings
     assert [each.message.split(" ")[3] for each in warnings if each.code == "never_answered"] == never
     assert all(each.where is not None for each in warnings)

@@ -14,7 +14,7 @@ from groundplan.core.errors import Invalid
 from groundplan.economics.price import has_listed_price
 from groundplan.economics.prices import price_list
 from groundplan.release.compile import places
-from groundplan.release.compile.pricing import dated
+from groundplan.release.compile.pricing import rates_with_successors
 
 TODAY = date(2026, 11, 25)
 ANTHROPIC = "https://api.anthropic.com/v1"
@@ -112,5 +112,5 @@ def test_messages_go_where_anthropics_clients_send_them(tmp_path: Path, url: str
     written(tmp_path / "a", url, "claude-sonnet-4-5")
     file = tmp_path / "a" / "groundplan.yaml"
     file.write_text(file.read_text().replace(f"url: {ANTHROPIC}", f"url: {url}"))
-    made, problems = places.deployments(validate(tmp_path / "a"), TODAY, dated)
+    made, problems = places.deployments(validate(tmp_path / "a"), TODAY, rates_with_successors)
     assert not problems and made[0].url == ANTHROPIC

@@ -20,7 +20,7 @@ from groundplan.governance.model import Change
 from groundplan.release import store as release
 from groundplan.release.difference import differences
 from groundplan.release.model import Difference, difference_json
-from groundplan.release.store import Made
+from groundplan.release.store import BlueprintOrigin
 
 LOOKED_AT = 5
 """So many blueprints back it is looked for what a plan takes back."""
@@ -32,18 +32,18 @@ def check_base(conn: Connection[Any], caller: Caller, base: int | None) -> None:
     the end of the transaction. Raises `NotFound` (`blueprint_unknown`)."""
     if base is None:
         return
-    release.lock(conn)
-    made = release.made_since(conn, base)
+    release.lock_releases(conn)
+    made = release.origins_since(conn, base)
     if not made or made[0].number != base:
         raise NotFound(
             f"there is no blueprint {base}",
             code="blueprint_unknown",
             hint="`groundplan plan` says which one is served.",
         )
-    moved = [each for each in made[1:] if each.declares]
+    moved = [each for each in made[1:] if each.changes_files]
     if not moved:
         return
-    names = names_for(conn, caller, {each.by for each in moved})
+    names = names_for(conn, caller, {each.created_by for each in moved})
     newest = made[-1].number
     problems = tuple(
         Problem(
@@ -89,7 +89,11 @@ def taken_back(conn: Connection[Any], caller: Caller, until: int, found: Sequenc
         return []
     wanted = {part: each["subject"] for each in found for part in _parts(each)}
     told: dict[tuple[int, str], list[str]] = {}
-    made = [each for each in release.made_since(conn, max(1, until - LOOKED_AT)) if each.declares and each.by != SYSTEM]
+    made = [
+        each
+        for each in release.origins_since(conn, max(1, until - LOOKED_AT))
+        if each.changes_files and each.created_by != SYSTEM
+    ]
     made = [each for each in made if 1 < each.number <= until]
     for each in reversed(made):
         for change in _made_by(conn, each):
@@ -98,7 +102,7 @@ def taken_back(conn: Connection[Any], caller: Caller, until: int, found: Sequenc
                     del wanted[subject, field, new, old]
                     told.setdefault((each.number, subject), []).append(field)
     by_number = {each.number: each for each in made}
-    names = names_for(conn, caller, {each.by for each in made})
+    names = names_for(conn, caller, {each.created_by for each in made})
     return [
         f"{subject}{_named(fields)} goes back to what it was before {_told(by_number[number], names)}"
         for (number, subject), fields in told.items()
@@ -116,8 +120,8 @@ def dropped(conn: Connection[Any], caller: Caller, waited: Sequence[Change], wai
     ]
 
 
-def _made_by(conn: Connection[Any], made: Made) -> tuple[Difference, ...]:
-    old, new = release.decoded(conn, made.number - 1), release.decoded(conn, made.number)
+def _made_by(conn: Connection[Any], made: BlueprintOrigin) -> tuple[Difference, ...]:
+    old, new = release.load_blueprint(conn, made.number - 1), release.load_blueprint(conn, made.number)
     return () if old is None or new is None else differences(old, new)
 
 
@@ -140,5 +144,5 @@ def _subjects(found: Sequence[Difference]) -> str:
     return (named + (f" and {len(found) - NAMED} more" if len(found) > NAMED else "")) or "comments or layout"
 
 
-def _told(made: Made, names: Names) -> str:
-    return f"blueprint {made.number} ({names.of(made.by)}, {made.at:%d %b %H:%M} UTC: {made.reason})"
+def _told(made: BlueprintOrigin, names: Names) -> str:
+    return f"blueprint {made.number} ({names.of(made.created_by)}, {made.created_at:%d %b %H:%M} UTC: {made.reason})"

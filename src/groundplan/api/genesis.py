@@ -102,7 +102,7 @@ def genesis_if_empty(home: Home, settings: Settings, workspace: Path | None, dem
     if workspace is None:
         return False
     with connect(database_url(home, settings, "control")) as conn:
-        if release_store.newest(conn) is not None:
+        if release_store.newest_blueprint(conn) is not None:
             return False
         made = Releases(home, demo=demo).genesis(conn, load(workspace).files)
         if made:  # before it is committed: no later start does it

@@ -82,7 +82,7 @@ def _changes(conn: Connection[Any], workload: str) -> list[Change]:
     """Blueprints in which the workload, or the place of it, is not what it was before; the newest first."""
     found: list[Change] = []
     later: tuple[Change, Workload | None] | None = None
-    for number, then, at, reason in release_store.of_workload(conn, workload):
+    for number, then, at, reason in release_store.workload_history(conn, workload):
         if later is not None and later[1] != then:
             found.append(later[0])
         if len(found) == CHANGES:

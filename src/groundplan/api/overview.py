@@ -217,7 +217,7 @@ def detail_json(conn: Connection[Any], seen: Picture, doc: WorkloadDoc, now: dat
     scored = next(iter(readiness_json(conn, now, (doc.name,))), None)
     warnings: list[Problem] = []
     if placement is not None:
-        warnings += collect.of_workload(seen.workspace, doc, placement)
+        warnings += collect.workload_warnings(seen.workspace, doc, placement)
         warnings += limits.warnings(seen.workspace, seen.blueprint.deployments, [placement])
     return {
         **workload_json(seen, doc, shares(scored) if scored else {}),

@@ -28,7 +28,7 @@ def longest_grace_s(conn: Connection[Any], workload: str | None = None) -> float
 
     It is asked for again and again while a change spreads: a blueprint of thousands of workloads is read once."""
     known = {
-        digest: _graces[digest] if digest in _graces else _made(release_store.decoded(conn, row["number"]))
+        digest: _graces[digest] if digest in _graces else _made(release_store.load_blueprint(conn, row["number"]))
         for row in select(conn, _SERVED)
         for digest in [row["digest"]]
     }

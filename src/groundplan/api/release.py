@@ -35,7 +35,7 @@ Files = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class _Missing:
-    rests_on: approvals.RestsOn
+    rests_on: approvals.UnapprovedPartsKey
     told: list[dict[str, Any]]
 
 
@@ -50,7 +50,7 @@ class Releases:
 
     def genesis(self, conn: Db, files: Files) -> bool:
         """Make blueprint 1 where there is none; whether it did."""
-        if release_store.newest(conn) is not None:
+        if release_store.newest_blueprint(conn) is not None:
             return False
         try:
             service.genesis(conn, self._signing, files)
@@ -75,8 +75,8 @@ class Releases:
     def _check_once(self, conn: Db) -> None:
         """Raise `Conflict` (`rolled_back_already`) where somebody went back a moment ago: of two who do so in the same
         incident, or ask again since no answer came, the second would bring back what the first has undone."""
-        release_store.lock(conn)
-        newest, now = release_store.newest(conn), self._signing.clock.now()
+        release_store.lock_releases(conn)
+        newest, now = release_store.newest_blueprint(conn), self._signing.clock.now()
         if newest is None or newest.rollback_of is None or now - newest.created_at > JUST_NOW:
             return
         raise Conflict(
@@ -94,26 +94,26 @@ class Releases:
 
     def ask(self, conn: Db, actor: str, asked: governance_model.Asked) -> governance_model.Change:
         """Ask for something beside the blueprint."""
-        return approvals.ask(conn, self._signing, actor, asked)
+        return approvals.request_approval(conn, self._signing, actor, asked)
 
     def ask_parts(
         self, conn: Db, actor: str, reason: str, workload: str | None, files: Files | None
     ) -> list[governance_model.Change]:
         """Ask for what production uses without an approval."""
-        return approvals.ask_parts(conn, self._signing, actor, reason, workload=workload, files=files)
+        return approvals.request_part_approvals(conn, self._signing, actor, reason, workload=workload, files=files)
 
     def missing_of(self, transaction: Callable[[], AbstractContextManager[Db]], change: UUID) -> list[dict[str, Any]]:
         """What a waiting change of a workload uses without an approval. Of several who look at one, one has it planned,
         and the others wait without a connection."""
         with transaction() as conn:
-            rests_on = approvals.missing_rests_on(conn, self._signing, change)
+            rests_on = approvals.unapproved_parts_key(conn, self._signing, change)
         if rests_on is None:
             return []
         with self._looking:
             known = self._missing.get(change)
             if known is None or known.rests_on != rests_on:
                 with self.turns, transaction() as conn:
-                    found = approvals.missing_of(conn, self._signing, change)
+                    found = approvals.unapproved_parts(conn, self._signing, change)
                 known = _Missing(rests_on, [problem_json(each) for each in found])
                 self._missing = dict([*self._missing.items()][-KEPT:])
                 self._missing[change] = known
@@ -121,11 +121,11 @@ class Releases:
 
     def expire(self, conn: Db, change: UUID) -> int | None:
         """End an approval; the number of the blueprint that is without what it allowed, where there is one."""
-        return approvals.expire(conn, self._signing, change).number
+        return approvals.expire_approval(conn, self._signing, change).number
 
     def advance(self, conn: Db, unwell: frozenset[str]) -> int | None:
         """The number of the blueprint in which changes of place went a step further, where there is one."""
-        return service.advance(conn, self._signing, unwell).number
+        return service.advance_ramps(conn, self._signing, unwell).number
 
     def reprice(self, conn: Db) -> int | None:
         """The number of the blueprint at the prices of today, where any began."""

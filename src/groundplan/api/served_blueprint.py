@@ -31,12 +31,12 @@ _SERVED_BY_SEARCH = frozenset({"embeddings"})
 
 def current_or_none(conn: Connection[Any]) -> Blueprint | None:
     """The newest blueprint, None before genesis."""
-    return release_store.decoded(conn)
+    return release_store.load_blueprint(conn)
 
 
 def at(conn: Connection[Any], number: int) -> Blueprint:
     """Blueprint `number`. Raises `NotFound`."""
-    found = release_store.decoded(conn, number)
+    found = release_store.load_blueprint(conn, number)
     return found if found is not None else artifact.decode(bytes(store.blueprint(conn, number)["body"]))
 
 
@@ -47,7 +47,7 @@ def placed(conn: Connection[Any], calls: Iterable[dict[str, Any]]) -> None:
     for call in calls:
         if call["model"] is None and call["deployment"] is not None and call["cache"] in ("exact", "semantic"):
             if (number := call["blueprint"]) not in known:
-                found = release_store.decoded(conn, number)
+                found = release_store.load_blueprint(conn, number)
                 known[number] = {} if found is None else {each.name: each for each in found.deployments}
             if (made := known[number].get(call["deployment"])) is not None:
                 call["model"], call["site"] = made.model, made.site
@@ -55,7 +55,7 @@ def placed(conn: Connection[Any], calls: Iterable[dict[str, Any]]) -> None:
 
 def workspace_at(conn: Connection[Any], number: int) -> Workspace:
     """The declared files of blueprint `number`, read and parsed once. Raises `NotFound`."""
-    found = release_store.workspace(conn, number)
+    found = release_store.load_workspace(conn, number)
     return found if found is not None else load_served(store.blueprint(conn, number)["sources"])
 
 

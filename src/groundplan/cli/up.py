@@ -152,7 +152,7 @@ def _check_workspace(folder: Path, home: Home) -> list[str]:
             raise
         note(f"the workspace has problems; the last blueprint is served: {error}")
         return []
-    return [*missing_secrets(found), *map(str, collect.of_files(found, today))]
+    return [*missing_secrets(found), *map(str, collect.workspace_warnings(found, today))]
 
 
 def missing_secrets(workspace: Workspace) -> Iterator[str]:

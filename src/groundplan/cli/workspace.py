@@ -98,7 +98,7 @@ def check(
         "ok": True,
         "folder": str(folder),
         "workloads": count,
-        "warnings": [problem_json(each) for each in (*misspelt(), *collect.of_files(workspace_read, today))],
+        "warnings": [problem_json(each) for each in (*misspelt(), *collect.workspace_warnings(workspace_read, today))],
     }
     told = f"{folder} is valid: {counted(count, 'workload')}"
     emit(value, as_json, "\n".join([told, *warnings_text(value)]))

@@ -148,7 +148,7 @@ def _sources(known: Mapping[str, dict[str, Any]], doc: WorkloadDoc) -> tuple[Sou
 
 
 def _own_budget(own: Sequence[bp.Budget]) -> float | None:
-    least = units.least_of_month(own)
+    least = units.lowest_monthly_limit(own)
     return None if least is None else float(to_decimal(least))
 
 

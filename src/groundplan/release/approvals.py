@@ -26,50 +26,52 @@ from groundplan.governance.approvals import Answer, Approver
 from groundplan.governance.approved_parts import AT_GATEWAYS, check_asked, dearest, price_declared
 from groundplan.governance.model import ASKED, Asked, Change, Standing
 from groundplan.release import people, store, units
-from groundplan.release.model import Applied, Plan, in_force
-from groundplan.release.plan import without
+from groundplan.release.model import Plan, ReleaseResult, effective_terms
+from groundplan.release.plan import without_workload
 from groundplan.release.publish import (
     Files,
     Release,
     Signing,
-    accepted,
-    newest,
-    planned,
+    approval_term,
+    load_current,
+    make_plan,
     publish,
-    served_by,
+    require_accepted,
+    require_newest,
     sign_and_store,
-    term_for,
 )
 
 _TO_ALL = Answer()
 
-RestsOn = tuple[str, int, Standing, date]
+UnapprovedPartsKey = tuple[str, int, Standing, date]
 """Digest of a change, number of the blueprint, what approvals say, day."""
 
 
 def approve(
     conn: Connection[Any], signing: Signing, approver: Approver, change_id: UUID, answer: Answer = _TO_ALL
-) -> Applied:
+) -> ReleaseResult:
     """Record an approval. With the last one needed the change is decided again by today's rules and served.
 
     Raises what `approvals.approve` raises, and `Invalid` where today's rules refuse it (the approval is not kept).
     """
-    store.lock(conn)
-    stored = newest(conn)
-    served = served_by(stored)
+    store.lock_releases(conn)
+    stored = require_newest(conn)
+    served = load_current(stored)
     at = signing.clock.now()
     separation = served.blueprint.separation
     change = approvals.approve(conn, approver, change_id, answer, separation=separation, at=at)
     if not change.complete:
-        return Applied(None, ((change.id, change.waits_for),))
+        return ReleaseResult(None, ((change.id, change.waits_for),))
     if change.type in ASKED or change.renews is not None:
         serves = stored.number if _is_served(served.blueprint, change) else None
-        governance.settle(conn, change, serves, term_for(served, change, at), at=at)
-        return Applied(None)
+        governance.settle(conn, change, serves, approval_term(served, change, at), at=at)
+        return ReleaseResult(None)
     files = changes.sources_of(conn, change.id)
     workspace = load_files(files)
-    result = accepted(planned(conn, signing, workspace, served, governance.standing(conn), people.left(conn)))
-    _approved_parts(result, change)
+    result = require_accepted(
+        make_plan(conn, signing, workspace, served, governance.standing(conn), people.succession_deadlines(conn))
+    )
+    _require_approved_parts(result, change)
     release = Release(conn, signing, stored, approver.actor, f"approved change {change.id}", files, at)
     return publish(release, workspace, result, settled=change)
 
@@ -78,41 +80,41 @@ def refuse(
     conn: Connection[Any], signing: Signing, approver: Approver | None, change_id: UUID, answer: Answer = _TO_ALL
 ) -> Change:
     """Refuse a change by a duty of it, or as the operator (None)."""
-    separation = served_by(newest(conn)).blueprint.separation
+    separation = load_current(require_newest(conn)).blueprint.separation
     return approvals.refuse(conn, approver, change_id, answer, separation=separation, at=signing.clock.now())
 
 
-def withdraw(conn: Connection[Any], signing: Signing, actor: str, change_id: UUID) -> Applied:
+def withdraw(conn: Connection[Any], signing: Signing, actor: str, change_id: UUID) -> ReleaseResult:
     """Take back a request or an approval. Served content that lost an approval is gone from the blueprint made here."""
-    store.lock(conn)
-    stored = newest(conn)
+    store.lock_releases(conn)
+    stored = require_newest(conn)
     at = signing.clock.now()
     change, lost = approvals.withdraw(conn, actor, change_id, at=at)
     if lost and change.type in AT_GATEWAYS:
-        return Applied(None, policy=changes.policy_number(conn))
+        return ReleaseResult(None, policy=changes.policy_number(conn))
     if not lost:
         waits = ((change.id, change.waits_for),) if change.state == "pending" else ()
-        return Applied(None, waits)
+        return ReleaseResult(None, waits)
     reason = f"approval of change {change.id} withdrawn"
     release = Release(conn, signing, stored, actor, reason, stored.sources, at)
-    return _taken_out(release, decode(stored.body), change)
+    return _release_without(release, decode(stored.body), change)
 
 
-def ask(conn: Connection[Any], signing: Signing, actor: str, asked: Asked) -> Change:
+def request_approval(conn: Connection[Any], signing: Signing, actor: str, asked: Asked) -> Change:
     """Ask for something beside the blueprint (`governance.ask`), under the company's present terms and, of a model, at
     its present price.
 
     Raises `Invalid` (`approval_kind`, `approval_reach`) besides.
     """
     check_asked(asked.kind, asked.subject, asked.what)
-    served = served_by(newest(conn))
+    served = load_current(require_newest(conn))
     if asked.kind == "model":
         digest = governance.digest_asked(asked.kind, asked.subject, asked.what)
         asked = replace(asked, price=price_declared(served.blueprint, digest))
-    return governance.ask(conn, actor, asked, seats=in_force(served).seats, at=signing.clock.now())
+    return governance.ask(conn, actor, asked, seats=effective_terms(served).seats, at=signing.clock.now())
 
 
-def ask_parts(
+def request_part_approvals(
     conn: Connection[Any], signing: Signing, actor: str, reason: str, *, workload: str | None, files: Files | None
 ) -> list[Change]:
     """Ask for whatever production uses, or is declared to use (`files`; None: as served and as it waits), that has no
@@ -120,10 +122,10 @@ def ask_parts(
 
     Raises `Invalid` for files that cannot be read, `NotFound` (`workload_unknown`).
     """
-    stored = newest(conn)
-    served = served_by(stored)
+    stored = require_newest(conn)
+    served = load_current(stored)
     workspace = served.workspace if files is None else load_files(files)
-    result = planned(conn, signing, workspace, served, governance.standing(conn))
+    result = make_plan(conn, signing, workspace, served, governance.standing(conn))
     known = {item.workload for item in result.placements}
     if workload is not None and workload not in known:
         raise NotFound(
@@ -132,7 +134,7 @@ def ask_parts(
     found = [lapse.part for name, lapse in result.lapses if workload in (None, name)]
     wanted = {part.digest: part for part in found}
     price = {digest: dearest(part.price for part in found if part.digest == digest) for digest in wanted}
-    seats, at = in_force(served).seats, signing.clock.now()
+    seats, at = effective_terms(served).seats, signing.clock.now()
     return [
         governance.ask(
             conn, actor, Asked(part.kind, part.subject, part.what, reason, price[part.digest]), seats=seats, at=at
@@ -141,58 +143,58 @@ def ask_parts(
     ]
 
 
-def missing_rests_on(conn: Connection[Any], signing: Signing, change_id: UUID) -> RestsOn | None:
+def unapproved_parts_key(conn: Connection[Any], signing: Signing, change_id: UUID) -> UnapprovedPartsKey | None:
     """What `missing_of` says the same of, as long as it is the same; None where nothing can be missing."""
     change = changes.change_by_id(conn, change_id, lock=False)
-    stored = store.newest(conn)
+    stored = store.newest_blueprint(conn)
     if change is None or stored is None or change.state != "pending" or change.type != "workload" or change.renews:
         return None
     return change.digest, stored.number, governance.standing(conn), signing.clock.now().date()
 
 
-def missing_of(conn: Connection[Any], signing: Signing, change_id: UUID) -> tuple[Problem, ...]:
+def unapproved_parts(conn: Connection[Any], signing: Signing, change_id: UUID) -> tuple[Problem, ...]:
     """What a change of a workload that waits uses without an approval, as its last approval would be refused for. It
     is planned, which takes seconds for thousands, so that nobody who decides waits meanwhile."""
     change = changes.change_by_id(conn, change_id, lock=False)
-    stored = store.newest(conn)
+    stored = store.newest_blueprint(conn)
     if change is None or stored is None or change.state != "pending" or change.type != "workload" or change.renews:
         return ()
-    served, files = served_by(stored), changes.sources_of(conn, change.id)
+    served, files = load_current(stored), changes.sources_of(conn, change.id)
     workspace = served.workspace if files == stored.sources else load_files(files)
-    result = planned(conn, signing, workspace, served, governance.standing(conn))
+    result = make_plan(conn, signing, workspace, served, governance.standing(conn))
     return tuple(each for item in result.pending if item.subject == change.subject for each in item.missing)
 
 
-def _approved_parts(result: Plan, change: Change) -> None:
+def _require_approved_parts(result: Plan, change: Change) -> None:
     """Refuse the last approval of what uses something that nobody has approved."""
     missing = tuple(problem for item in result.pending if item.subject == change.subject for problem in item.missing)
     if missing:
         raise refusal(missing)
 
 
-def expire(conn: Connection[Any], signing: Signing, change_id: UUID) -> Applied:
+def expire_approval(conn: Connection[Any], signing: Signing, change_id: UUID) -> ReleaseResult:
     """End an approval whose time and grace are over, where nobody has ended or renewed it meanwhile. Served content is
     gone from the blueprint made here."""
-    store.lock(conn)  # before the change, as by whoever approves or withdraws it
+    store.lock_releases(conn)  # before the change, as by whoever approves or withdraws it
     change = changes.change_by_id(conn, change_id)
     if change is None or change.state != "applied":
-        return Applied(None)
-    stored = newest(conn)
+        return ReleaseResult(None)
+    stored = require_newest(conn)
     at = signing.clock.now()
     governance.expire(conn, change, at=at)
     if change.type != "workload":
-        return Applied(None)
+        return ReleaseResult(None)
     reason = f"approval of change {change.id} expired"
     release = Release(conn, signing, stored, audit.SYSTEM, reason, stored.sources, at)
-    return _taken_out(release, decode(stored.body), change)
+    return _release_without(release, decode(stored.body), change)
 
 
-def _taken_out(release: Release, served: bp.Blueprint, change: Change) -> Applied:
+def _release_without(release: Release, served: bp.Blueprint, change: Change) -> ReleaseResult:
     """Release what is served without what a change was about; nothing where that is not served."""
     if not _is_served(served, change):
-        return Applied(None)
-    blueprint = without(served, change.subject.partition("/")[2])
-    return Applied(sign_and_store(release, blueprint, [f"removed {change.subject}"]))
+        return ReleaseResult(None)
+    blueprint = without_workload(served, change.subject.partition("/")[2])
+    return ReleaseResult(sign_and_store(release, blueprint, [f"removed {change.subject}"]))
 
 
 def _is_served(blueprint: bp.Blueprint, change: Change) -> bool:

@@ -12,21 +12,21 @@ from groundplan.catalog.units import said
 from groundplan.core.canonical import digest
 from groundplan.core.money import PICO, plain, to_decimal
 from groundplan.core.words import written
-from groundplan.release.compile.grants import FIELDS, moved, shown_grants
+from groundplan.release.compile.grants import GRANT_FIELDS, format_grants, grant_changes
 from groundplan.release.model import Difference, Field
 
 _PARTS = ("site", "deployment", "source", "workload", "budget", "workflow", "term")
-_LONG = 120
-_MONEY = frozenset(
+_MAX_TEXT = 120
+_MONEY_FIELDS = frozenset(
     {
         "limit", "amount", "rate", "max_cost_per_call", "experiment.budget", "replay.budget", "routing.second",
         "cache.semantic.wrong_cost", "cache.semantic.hour", "cost_per_case",
     }
 )  # fmt: skip
 """Fields that hold picodollars, told as dollars."""
-_SHARES = frozenset({"experiment.share", "keep.share", "review.share"})
+_SHARE_FIELDS = frozenset({"experiment.share", "keep.share", "review.share"})
 """Fields that hold ten-thousandths, told in percent."""
-_FRACTIONS = frozenset(
+_FRACTION_FIELDS = frozenset(
     {
         "cache.semantic.bound", "cache.semantic.check", "experiment.guard_tolerance", "experiment.tolerance",
         "needs.quality", "price_band", "reliability.hedge.at_most", "routing.cascade.confidence", "routing.floor",
@@ -34,7 +34,7 @@ _FRACTIONS = frozenset(
     }
 )  # fmt: skip
 """Fields from 0 to 1, told in percent."""
-_DECLARED = {
+_DECLARED_NAMES = {
     "audio_seconds": "audio", "batch_concurrent": "batches.concurrent", "cache.max_bytes": "cache.max_size",
     "cache.seconds": "cache.ttl", "cache.semantic.bound": "cache.semantic.wrong_at_most",
     "cache.semantic.hour": "cache.semantic.processor", "cache.semantic.wrong_cost": "cache.semantic.wrong_costs",
@@ -46,7 +46,7 @@ _DECLARED = {
     "reliability.max_backoff_ms": "reliability.retries.max_backoff", "reliability.same": "reliability.retries.same",
 }  # fmt: skip
 """Fields that have another name in the workspace."""
-_EACH = {
+_PRICE_UNITS = {
     "request": "", "image": "", "search": "", "minute": "/minute", "characters": "/Mchar", "long_above": "",
     "flagged": "", "shortest": "",
 }  # fmt: skip
@@ -56,60 +56,60 @@ _EACH = {
 def differences(old: bp.Blueprint | None, new: bp.Blueprint) -> tuple[Difference, ...]:
     """All differences, by kind and name; number, signature and placements are not content."""
     found: list[Difference] = []
-    before = _company(old) if old else {}
-    company = fields(before, _company(new))
+    before = _company_texts(old) if old else {}
+    company = field_differences(before, _company_texts(new))
     if company:
         found.append(Difference("changed" if old else "added", "company", company))
     for part in _PARTS:
-        found += _part(part, getattr(old, f"{part}s") if old else [], getattr(new, f"{part}s"))
-    found += _told("limit", _limits(old) if old else {}, _limits(new))
-    found += _part("allocation", old.allocations if old else [], new.allocations)
-    found += _part("policy", old.policies if old else [], new.policies)
-    found += _part("tool", old.tools if old else [], new.tools)
-    found += _part("framework", old.frameworks if old else [], new.frameworks)
+        found += _part_differences(part, getattr(old, f"{part}s") if old else [], getattr(new, f"{part}s"))
+    found += _named_differences("limit", _limit_texts(old) if old else {}, _limit_texts(new))
+    found += _part_differences("allocation", old.allocations if old else [], new.allocations)
+    found += _part_differences("policy", old.policies if old else [], new.policies)
+    found += _part_differences("tool", old.tools if old else [], new.tools)
+    found += _part_differences("framework", old.frameworks if old else [], new.frameworks)
     return tuple(found)
 
 
-def fields(old: dict[str, str], new: dict[str, str]) -> tuple[Field, ...]:
+def field_differences(old: dict[str, str], new: dict[str, str]) -> tuple[Field, ...]:
     """Values that differ, in the order of their names."""
     return tuple(
         Field(name, old.get(name), new.get(name)) for name in sorted({*old, *new}) if old.get(name) != new.get(name)
     )
 
 
-def changed(old: msgspec.Struct | None, new: msgspec.Struct) -> tuple[Field, ...]:
+def struct_differences(old: msgspec.Struct | None, new: msgspec.Struct) -> tuple[Field, ...]:
     """Values that differ between two of the same kind, and who gains and who loses what is granted."""
     people: list[Field] = []
-    for field in FIELDS:
+    for field in GRANT_FIELDS:
         had, has = getattr(old, field, []), getattr(new, field, [])
-        gains, loses = moved(field, had, has) if had != has else ("", "")
+        gains, loses = grant_changes(field, had, has) if had != has else ("", "")
         people += [Field(f"{field}: gained by", None, gains)] if gains else []
         people += [Field(f"{field}: lost by", loses, None)] if loses else []
-    return (*fields(shown(old) if old is not None else {}, shown(new)), *people)
+    return (*field_differences(field_texts(old) if old is not None else {}, field_texts(new)), *people)
 
 
-def shown(value: msgspec.Struct) -> dict[str, str]:
+def field_texts(value: msgspec.Struct) -> dict[str, str]:
     """Every field of a struct as one line of text; nested ones as `outer.inner`; what is empty is left out."""
-    return dict(_flat("", msgspec.to_builtins(value)))
+    return dict(_flatten("", msgspec.to_builtins(value)))
 
 
-def _company(blueprint: bp.Blueprint) -> dict[str, str]:
+def _company_texts(blueprint: bp.Blueprint) -> dict[str, str]:
     named = {"company": blueprint.company, "separation": blueprint.separation}
     owners = {f"owners.{duty}": ", ".join(people) for duty, people in blueprint.owners.items()}
     named |= {"approvals.parts": ", ".join(blueprint.approved_parts)} if blueprint.approved_parts else {}
     if blueprint.approval_terms is not None:
-        named |= {f"approvals.{name}": value for name, value in shown(blueprint.approval_terms).items()}
-    named |= _calendar(blueprint.calendar) | _currencies(blueprint)
+        named |= {f"approvals.{name}": value for name, value in field_texts(blueprint.approval_terms).items()}
+    named |= _calendar_texts(blueprint.calendar) | _currency_texts(blueprint)
     named |= {"trusted_proxies": ", ".join(blueprint.trusted_proxies)} if blueprint.trusted_proxies else {}
     if blueprint.index != bp.Index():
-        named |= {f"index.{name}": value for name, value in shown(blueprint.index).items()}
+        named |= {f"index.{name}": value for name, value in field_texts(blueprint.index).items()}
     named |= {f"review_days.{source}": str(days) for source, days in blueprint.review_days.items()}
     named |= {f"cost_per_outcome.{name}": _usd(amount) for name, amount in blueprint.may_cost.items()}
     named |= {f"cost_center.{team}": center for team, center in blueprint.cost_centers.items()}
-    return named | owners | {f"caps.{key}": value for key, value in shown(blueprint.caps).items()}
+    return named | owners | {f"caps.{key}": value for key, value in field_texts(blueprint.caps).items()}
 
 
-def _calendar(calendar: bp.Calendar) -> dict[str, str]:
+def _calendar_texts(calendar: bp.Calendar) -> dict[str, str]:
     days = {name: ", ".join(getattr(calendar, name)) for name in ("countries", "holidays")}
     told = {f"calendar.{name}": text for name, text in days.items() if text}
     return told | {
@@ -118,7 +118,7 @@ def _calendar(calendar: bp.Calendar) -> dict[str, str]:
     }
 
 
-def _currencies(blueprint: bp.Blueprint) -> dict[str, str]:
+def _currency_texts(blueprint: bp.Blueprint) -> dict[str, str]:
     return {
         f"currencies.{code}.{each.since}": _usd(each.rate)
         for code, rates in blueprint.currencies.items()
@@ -126,7 +126,7 @@ def _currencies(blueprint: bp.Blueprint) -> dict[str, str]:
     }
 
 
-def _limits(blueprint: bp.Blueprint) -> dict[str, dict[str, str]]:
+def _limit_texts(blueprint: bp.Blueprint) -> dict[str, dict[str, str]]:
     """Name -> its fields: every number of it, by what it counts in which time."""
     found: dict[str, dict[str, str]] = {}
     for each in blueprint.limits:
@@ -135,61 +135,63 @@ def _limits(blueprint: bp.Blueprint) -> dict[str, dict[str, str]]:
     return found
 
 
-def _told(kind: str, old: dict[str, dict[str, str]], new: dict[str, dict[str, str]]) -> list[Difference]:
+def _named_differences(kind: str, old: dict[str, dict[str, str]], new: dict[str, dict[str, str]]) -> list[Difference]:
     found: list[Difference] = []
     for name in sorted({*old, *new}):
         if old.get(name) == new.get(name):
             continue
         what = "added" if name not in old else "removed" if name not in new else "changed"
-        told = () if what == "removed" else fields(old.get(name, {}), new[name])
+        told = () if what == "removed" else field_differences(old.get(name, {}), new[name])
         found.append(Difference(what, f"{kind}/{name}", told))
     return found
 
 
-def _part(kind: str, old: Sequence[Any], new: Sequence[Any]) -> list[Difference]:
+def _part_differences(kind: str, old: Sequence[Any], new: Sequence[Any]) -> list[Difference]:
     before = {item.name: item for item in old}
     after = {item.name: item for item in new}
     found: list[Difference] = []
     for name in sorted({*before, *after}):
         subject = f"{kind}/{name}"
         if name not in before:
-            found.append(Difference("added", subject, fields({}, shown(after[name]))))
+            found.append(Difference("added", subject, field_differences({}, field_texts(after[name]))))
         elif name not in after:
             found.append(Difference("removed", subject))
         elif before[name] != after[name]:
-            found.append(Difference("changed", subject, changed(before[name], after[name])))
+            found.append(Difference("changed", subject, struct_differences(before[name], after[name])))
     return found
 
 
-def _flat(name: str, value: Any) -> list[tuple[str, str]]:
+def _flatten(name: str, value: Any) -> list[tuple[str, str]]:
     if isinstance(value, dict):
-        inner = [pair for key, item in value.items() for pair in _flat(f"{name}.{key}" if name else key, item)]
+        inner = [pair for key, item in value.items() for pair in _flatten(f"{name}.{key}" if name else key, item)]
         return [pair for pair in inner if pair[0] != "name"]
-    if value is None or value in ([], "") or (value == 0 and _says_nothing(name)):
+    if value is None or value in ([], "") or (value == 0 and _is_unset(name)):
         return []
     if name.startswith("rates.") and name.endswith(".windows"):
         return [
-            pair for each in value for pair in _flat(f"{name.removesuffix('.windows')}.{_hours(each)}", each["rates"])
+            pair
+            for each in value
+            for pair in _flatten(f"{name.removesuffix('.windows')}.{_hours_text(each)}", each["rates"])
         ]
-    return [(_DECLARED.get(name, name).removesuffix("_ms"), _text(name, value))]
+    return [(_DECLARED_NAMES.get(name, name).removesuffix("_ms"), _value_text(name, value))]
 
 
-def _says_nothing(name: str) -> bool:
+def _is_unset(name: str) -> bool:
     """Whether nothing there is the same as not saying it."""
-    return name.startswith("rates.") and (name.startswith("rates.then.") or name.rpartition(".")[2] in _EACH)
+    return name.startswith("rates.") and (name.startswith("rates.then.") or name.rpartition(".")[2] in _PRICE_UNITS)
 
 
-def _hours(window: dict[str, Any]) -> str:
+def _hours_text(window: dict[str, Any]) -> str:
     """`22:00-06:00`, of the minutes of a day."""
     return "-".join(f"{minutes // 60:02d}:{minutes % 60:02d}" for minutes in (window["start"], window["end"]))
 
 
-def _text(name: str, value: Any) -> str:
-    if isinstance(value, list) and name in FIELDS:
-        return shown_grants(msgspec.convert(value, list[bp.Grant]))
+def _value_text(name: str, value: Any) -> str:
+    if isinstance(value, list) and name in GRANT_FIELDS:
+        return format_grants(msgspec.convert(value, list[bp.Grant]))
     if isinstance(value, list | bool):
         return written(value)
-    if isinstance(value, int) and name in _MONEY:
+    if isinstance(value, int) and name in _MONEY_FIELDS:
         return f"{_usd(value)}{'/hour' if name == 'cache.semantic.hour' else ''}"
     if name.endswith("_ms"):
         return str(said(value, "800ms"))
@@ -197,16 +199,16 @@ def _text(name: str, value: Any) -> str:
         return str(said(value * 1000, "800ms"))
     if name.endswith("_bytes") and name != "guardrails.hold_bytes":
         return str(said(value, "8 kB"))
-    if name in _SHARES or name in _FRACTIONS or name.startswith("routing.quality."):
-        return str(said(value / 10_000 if name in _SHARES else value, "5%"))
+    if name in _SHARE_FIELDS or name in _FRACTION_FIELDS or name.startswith("routing.quality."):
+        return str(said(value / 10_000 if name in _SHARE_FIELDS else value, "5%"))
     if isinstance(value, int) and name.startswith("rates."):
         last = "image" if ".images." in name else name.rpartition(".")[2]
         counts = {"long_above": "tokens", "shortest": "seconds"}
-        return f"{value} {counts[last]}" if last in counts else f"{_usd(value)}{_EACH.get(last, '/Mtok')}"
+        return f"{value} {counts[last]}" if last in counts else f"{_usd(value)}{_PRICE_UNITS.get(last, '/Mtok')}"
     text = str(value)
-    if len(text) <= _LONG:
+    if len(text) <= _MAX_TEXT:
         return text
-    return f"{text[:_LONG].rstrip()}… ({len(text)} characters, SHA-256 {digest(text.encode())[:8]})"
+    return f"{text[:_MAX_TEXT].rstrip()}… ({len(text)} characters, SHA-256 {digest(text.encode())[:8]})"
 
 
 def _usd(amount: int) -> str:

@@ -11,25 +11,25 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.core import presidio
 from groundplan.core.errors import Problem
 
-_WITHOUT = ("openai", "anthropic")
+_BUILT_IN_APIS = ("openai", "anthropic")
 """What is spoken without another library; of Anthropic's API the Messages."""
 
 
-def missing(workspace: Workspace) -> list[Problem]:
+def missing_extras(workspace: Workspace) -> list[Problem]:
     """Checks that cannot be made here, and deployments that cannot be reached."""
     found: list[Problem] = []
     if not presidio.installed():
-        found += _checks(workspace)
+        found += _presidio_problems(workspace)
     if find_spec("pyqwest") is None:
-        found += _ways(workspace)
+        found += _transport_problems(workspace)
     if find_spec("websockets") is None:
-        found += _conversations(workspace)
+        found += _realtime_problems(workspace)
     if find_spec("any_llm") is None:
-        found += _providers(workspace)
+        found += _provider_problems(workspace)
     return found
 
 
-def _checks(workspace: Workspace) -> Iterator[Problem]:
+def _presidio_problems(workspace: Workspace) -> Iterator[Problem]:
     for name, item in workspace.workloads.items():
         rule = item.guardrails
         if rule is not None:
@@ -39,7 +39,7 @@ def _checks(workspace: Workspace) -> Iterator[Problem]:
                     yield _problem(workspace, path, "guardrails name presidio, which", "governance")
 
 
-def _ways(workspace: Workspace) -> Iterator[Problem]:
+def _transport_problems(workspace: Workspace) -> Iterator[Problem]:
     for name, item in workspace.deployments.items():
         proxy = workspace.company.proxy if item.proxy is None else item.proxy
         secure = (proxy or "").startswith("https:") and not item.url.startswith("local:")
@@ -49,15 +49,15 @@ def _ways(workspace: Workspace) -> Iterator[Problem]:
             yield _problem(workspace, ("deployment", name, "proxy"), f"the way to {name} by a proxy of https", "http2")
 
 
-def _conversations(workspace: Workspace) -> Iterator[Problem]:
+def _realtime_problems(workspace: Workspace) -> Iterator[Problem]:
     for name, item in workspace.deployments.items():
         if item.type == "realtime":
             yield _problem(workspace, ("deployment", name, "type"), f"WebSocket, by which {name} talks,", "realtime")
 
 
-def _providers(workspace: Workspace) -> Iterator[Problem]:
+def _provider_problems(workspace: Workspace) -> Iterator[Problem]:
     for name, item in workspace.deployments.items():
-        if item.api not in _WITHOUT:
+        if item.api not in _BUILT_IN_APIS:
             yield _problem(workspace, ("deployment", name, "api"), f"what asks {item.api} for {name}", "providers")
 
 

@@ -15,12 +15,12 @@ from groundplan.blueprint.model import Blueprint, Rates
 from groundplan.core.money import short_usd
 from groundplan.economics.prices.reprice import Repriced, UsageCounts, reprice
 from groundplan.ledger import rollup_store
-from groundplan.release.compile.pricing import alone
+from groundplan.release.compile.pricing import without_successors
 
 MONTH: Final = timedelta(days=30)
 
 
-def used(conn: Connection[Any], today: date, prices: Iterable[Rates]) -> Mapping[str, UsageCounts]:
+def usage_by_deployment(conn: Connection[Any], today: date, prices: Iterable[Rates]) -> Mapping[str, UsageCounts]:
     """Deployment -> what it used in the last 30 whole days, by the hour where one of the `prices` is by time of day."""
     until = datetime.combine(today, time(), UTC)
     wanted = {
@@ -41,7 +41,9 @@ def used(conn: Connection[Any], today: date, prices: Iterable[Rates]) -> Mapping
     return found
 
 
-def notes(conn: Connection[Any], served: Blueprint | None, new: Blueprint | None, today: date) -> tuple[str, ...]:
+def price_change_notes(
+    conn: Connection[Any], served: Blueprint | None, new: Blueprint | None, today: date
+) -> tuple[str, ...]:
     """In words, of each deployment that is served at another price than it would be, or whose price will be another
     one from a day on. Without such none is read."""
     if served is None or new is None:
@@ -51,22 +53,26 @@ def notes(conn: Connection[Any], served: Blueprint | None, new: Blueprint | None
         (place.name, *each)
         for place in new.deployments
         if (was := before.get(place.name)) is not None
-        for each in _changes(was, place.rates)
+        for each in _price_changes(was, place.rates)
     ]
-    counts = used(conn, today, [rates for *_, then, now in changes for rates in (then, now)]) if changes else {}
+    counts = (
+        usage_by_deployment(conn, today, [rates for *_, then, now in changes for rates in (then, now)])
+        if changes
+        else {}
+    )
     made = ((name, when, reprice(counts.get(name, {}), then, now)) for name, when, then, now in changes)
-    return tuple(_told(name, when, each) for name, when, each in made if each.difference)
+    return tuple(_price_change_note(name, when, each) for name, when, each in made if each.difference)
 
 
-def _changes(was: Rates, new: Rates) -> Iterator[tuple[str, Rates, Rates]]:
+def _price_changes(was: Rates, new: Rates) -> Iterator[tuple[str, Rates, Rates]]:
     """(from when on, price before it, price then)"""
-    if alone(was) != alone(new):
+    if without_successors(was) != without_successors(new):
         yield "at the new price", was, new
     if new.then is not None and (was.then, was.then_from) != (new.then, new.then_from):
         yield f"at the price from {new.then_from} on", new, new.then
 
 
-def _told(name: str, when: str, made: Repriced) -> str:
+def _price_change_note(name: str, when: str, made: Repriced) -> str:
     return (
         f"deployment/{name}: {when} the last 30 days would have cost {short_usd(made.now)} instead of "
         f"{short_usd(made.then)}"

@@ -1,4 +1,4 @@
-"""What a release is made of: units that are decided one by one, differences for people, and the plan. Types only."""
+"""Types of a release: units that are decided one by one, differences for people, and the plan. No logic."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from groundplan.governance.model import Need
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One value that differs, as text for people; None: not there."""
+    """One value that differs, as text for people; None where the field is absent."""
 
     field: str
     old: str | None
@@ -35,7 +35,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
+class PendingChange:
     """Content that waits: it is left out (or stays as it is served now) until all needs are met."""
 
     subject: str
@@ -43,12 +43,12 @@ class Pending:
     needs: tuple[Need, ...]
     fields: tuple[Field, ...]
     missing: tuple[Problem, ...] = ()
-    """What it uses that nobody has approved: refused until then, whoever else agrees."""
+    """Parts it uses that lack an approval of their own: it is refused until they have one, whoever else agrees."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Everything declared as a blueprint would have it if nothing had to wait, and what is wrong with it."""
+    """The blueprint of everything declared, as if nothing had to wait for approval, and its refusals."""
 
     blueprint: Blueprint
     """with number 0"""
@@ -63,13 +63,13 @@ class Current:
     workspace: Workspace
 
 
-def in_force(current: Current) -> ApprovalTerms:
-    """How many must agree and how long that holds: as is served, which may be stricter than what is declared."""
-    return current.blueprint.approval_terms or approval_terms(current.workspace)
+def effective_terms(current: Current) -> ApprovalTerms:
+    """The approval terms in force: those of the served blueprint, which may be stricter than the declared ones."""
+    return current.blueprint.approval_terms or declared_terms(current.workspace)
 
 
-def approval_terms(workspace: Workspace) -> ApprovalTerms:
-    """As declared."""
+def declared_terms(workspace: Workspace) -> ApprovalTerms:
+    """The approval terms that the workspace declares."""
     rules = workspace.company.approvals
     return ApprovalTerms(
         seats=rules.seats, valid_days=rules.valid_days, grace_days=rules.grace_days, price_band=rules.price_band
@@ -78,20 +78,20 @@ def approval_terms(workspace: Workspace) -> ApprovalTerms:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The difference that an apply would make. `blueprint` is None where something refuses it."""
+    """What an apply would change. `blueprint` is None where there are refusals."""
 
     differences: tuple[Difference, ...]
     placements: tuple[Placement, ...]
-    pending: tuple[Pending, ...]
+    pending: tuple[PendingChange, ...]
     refusals: tuple[Problem, ...]
     blueprint: Blueprint | None
     """What would be served at once, numbered one above the current one."""
     notes: tuple[str, ...] = ()
-    """What callers will notice, in words."""
+    """Sentences about what callers will notice."""
     warnings: tuple[Problem, ...] = ()
-    """What is declared and has no effect; it refuses nothing."""
+    """Declarations that have no effect; they refuse nothing."""
     lapses: tuple[tuple[str, Lapse], ...] = ()
-    """(workload, what it uses in production without an approval that holds)"""
+    """(workload, a part it uses in production without a valid approval)"""
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -120,18 +120,18 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
-    """What an apply, approval or rollback did. `number` is None where what is served stayed as it was."""
+class ReleaseResult:
+    """The result of an apply, approval or rollback. `number` is that of the new blueprint; None where none was made."""
 
     number: int | None
     pending: tuple[tuple[UUID, tuple[Need, ...]], ...] = ()
-    """change id -> what it still waits for"""
+    """(change id, the approvals that it still waits for)"""
     left_out: tuple[str, ...] = ()
-    """what a rollback left out on request"""
+    """Subjects that a rollback left out on request."""
     policy: int | None = None
-    """Number of the live policy that stops what was withdrawn; None where none was changed."""
+    """Number of the live policy that stops what was withdrawn; None where live policy did not change."""
     warnings: tuple[Problem, ...] = ()
-    """Of an apply: what is declared and has no effect."""
+    """Of an apply: declarations that have no effect."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -167,7 +167,7 @@ def field_json(item: Field) -> dict[str, str | None]:
 
 
 def placement_json(item: Placement) -> dict[str, Any]:
-    """Where a workload runs, and why not elsewhere."""
+    """A placement as JSON: where the workload runs, and why it does not run elsewhere."""
     return {
         "workload": item.workload,
         "primary": item.primary,
@@ -202,6 +202,6 @@ def placement_json(item: Placement) -> dict[str, Any]:
     }
 
 
-def at(problem: Problem, where: Where | None) -> Problem:
-    """The same problem with a place, unless it has one."""
+def with_location(problem: Problem, where: Where | None) -> Problem:
+    """The problem with this location, unless it has one already."""
     return problem if problem.where else Problem(problem.message, problem.code, problem.hint, where)

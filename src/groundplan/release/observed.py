@@ -14,17 +14,19 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.ledger import daily_store
 from groundplan.placement.terms.curve import SeenLoad, of_facts
 from groundplan.placement.terms.from_workspace import SeenFacts
-from groundplan.release.compile.placing import Observed
+from groundplan.release.compile.placing import Observations
 
 TIMES_DAYS = 7
 LOAD_DAYS = 28
 
 
-def observed(conn: Connection[Any], workspace: Workspace, now: datetime, planned: bool = False) -> Observed:
+def read_observations(
+    conn: Connection[Any], workspace: Workspace, now: datetime, planned: bool = False
+) -> Observations:
     """Of this workspace; `planned` reads times also where no workload asks for a plan."""
     planned = planned or any(item.placement.order == "planned" for item in workspace.workloads.values())
     named = [name for name, item in workspace.workloads.items() if item.placement.curve == "seen"]
-    return Observed(_times(conn, now) if planned else {}, _loads(conn, now, named) if named else {})
+    return Observations(_times(conn, now) if planned else {}, _loads(conn, now, named) if named else {})
 
 
 def _times(conn: Connection[Any], now: datetime) -> dict[str, SeenFacts]:

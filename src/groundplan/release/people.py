@@ -24,7 +24,7 @@ Duties = Mapping[str, Sequence[str]]
 """duty -> e-mail addresses"""
 
 
-def create(conn: Connection[Any], workspace: Workspace, actor: str) -> None:
+def create_declared_people(conn: Connection[Any], workspace: Workspace, actor: str) -> None:
     """Write everybody and every group and team of a workspace, once."""
     groups = [_group(workspace, item, "group") for item in workspace.groups.values()]
     teams = [_group(workspace, item, "team") for item in workspace.teams.values()]
@@ -32,7 +32,7 @@ def create(conn: Connection[Any], workspace: Workspace, actor: str) -> None:
     identity.genesis_people(conn, GenesisPeople(people, (*groups, *teams)), actor)
 
 
-def left(conn: Connection[Any]) -> dict[str, date]:
+def succession_deadlines(conn: Connection[Any]) -> dict[str, date]:
     """Everybody who has left -> the last day to name somebody else in their place."""
     return {email: at.astimezone(UTC).date() + SUCCESSION for email, at in identity_store.people_left(conn).items()}
 
@@ -45,17 +45,17 @@ def nominate(
     Where a change waits (`held`), the present holders stay, since they are the ones to approve it; only duties that
     nobody holds yet go to those whom it names.
     """
-    _replace(conn, actor, COMPANY, blueprint.owners)
+    _nominate(conn, actor, COMPANY, blueprint.owners)
     served = {item.name for item in blueprint.workloads}
     for name, item in workspace.workloads.items():
         subject = units.workload_subject(name)
         if subject in held:
-            _fill(conn, actor, subject, workspace.owners(item.owners))
+            _nominate_missing(conn, actor, subject, workspace.owners(item.owners))
         elif name in served:
-            _replace(conn, actor, subject, workspace.owners(item.owners))
+            _nominate(conn, actor, subject, workspace.owners(item.owners))
     for source in blueprint.sources:
         steward = source.governed.steward
-        _replace(conn, actor, f"source/{source.name}", {"data": [source.owner, *([steward] if steward else [])]})
+        _nominate(conn, actor, f"source/{source.name}", {"data": [source.owner, *([steward] if steward else [])]})
 
 
 def _group(workspace: Workspace, item: GroupDoc | TeamDoc, type_: GroupType) -> GenesisGroup:
@@ -63,14 +63,14 @@ def _group(workspace: Workspace, item: GroupDoc | TeamDoc, type_: GroupType) -> 
     return GenesisGroup(item.name, type_, people, item.includes)
 
 
-def _fill(conn: Connection[Any], actor: str, subject: str, duties: Duties) -> None:
+def _nominate_missing(conn: Connection[Any], actor: str, subject: str, duties: Duties) -> None:
     present: dict[str, list[str]] = {}
     for held in identity_store.duties(conn, subject):
         present.setdefault(held.duty, []).append(held.person.email)
-    _replace(conn, actor, subject, {**duties, **present})
+    _nominate(conn, actor, subject, {**duties, **present})
 
 
-def _replace(conn: Connection[Any], actor: str, subject: str, declared: Duties) -> None:
+def _nominate(conn: Connection[Any], actor: str, subject: str, declared: Duties) -> None:
     """Whoever took over from a declared owner who has left holds the duty in their place."""
     duties = {
         duty: list(dict.fromkeys(identity_store.successor(conn, email) or email for email in emails))

@@ -1,7 +1,7 @@
-"""What an apply would do: differences, priced placements, needed approvals and refusals. Pure and repeatable.
+"""The plan of an apply: differences, priced placements, required approvals and refusals. Pure and repeatable.
 
-Content that needs an approval is held: it stays as it is served now, or is left out. The result is verified by
-`placement.solve.verify` before anybody may serve it. Storing, signing and people are `service`.
+Content that needs an approval is held: it stays as it is served now, or is left out. `placement.solve.verify` checks
+the resulting blueprint before it may be served. Storing, signing and people are not done here: see `service`.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from groundplan.governance.model import Standing
 from groundplan.governance.policy import declared
 from groundplan.placement.solve import verify
 from groundplan.release import extras, units
-from groundplan.release.compile.budgets import charged_twice
+from groundplan.release.compile.budgets import double_charge_notes
 from groundplan.release.compile.draft import compile_draft, declared_caps, declared_owners
-from groundplan.release.compile.governance import notes
-from groundplan.release.compile.placing import NOTHING, Observed
-from groundplan.release.compile.pricing import Prices, dated
-from groundplan.release.difference import changed, differences, fields, shown
-from groundplan.release.model import Current, Draft, Pending, Plan, approval_terms, at, in_force
-from groundplan.release.owners import Left, overdue
+from groundplan.release.compile.governance import delay_notes
+from groundplan.release.compile.placing import NO_OBSERVATIONS, Observations
+from groundplan.release.compile.pricing import Prices, rates_with_successors
+from groundplan.release.difference import differences, field_differences, field_texts, struct_differences
+from groundplan.release.model import Current, Draft, PendingChange, Plan, declared_terms, effective_terms, with_location
+from groundplan.release.owners import SuccessionDeadlines, overdue_owners
 from groundplan.release.warnings import collect
 
 _PEOPLE_KINDS = ("person", "group", "team")
-_PEOPLE = "Undo this and use `groundplan people leave`, or `groundplan groups join` and `leave`."
-_TEAMS = (
+_PEOPLE_HINT = "Undo this and use `groundplan people leave`, or `groundplan groups join` and `leave`."
+_TEAM_HINT = (
     "Write a team's name here, and a title, without members, includes and lead; its people come by `groundplan groups"
     " add NAME --type team` and `groundplan groups join`."
 )
@@ -74,15 +74,15 @@ def plan(
     *,
     today: date,
     standing: Standing | None = None,
-    prices: Prices = dated,
+    prices: Prices = rates_with_successors,
     demo: bool = False,
-    left: Left = MappingProxyType({}),
-    seen: Observed = NOTHING,
+    departed: SuccessionDeadlines = MappingProxyType({}),
+    observed: Observations = NO_OBSERVATIONS,
 ) -> Plan:
-    """Compare a workspace with what is served. Without `current` this is genesis.
+    """Compare a workspace with what is served and return the plan. Without `current` this is genesis.
 
-    `standing` tells which content is approved or revoked; `left` are owners who are gone; `seen` is what the gateways
-    saw, for placement.
+    `standing` says which content is approved or revoked, `departed` which owners have left, and `observed` what the
+    gateways measured, for placement.
     """
     standing = standing or Standing()
     problems = [
@@ -92,67 +92,69 @@ def plan(
     if any(problem.code not in _STILL_COMPILES for problem in problems):
         return Plan((), (), (), tuple(problems), None)
     served = current.blueprint if current else None
-    held = _company(workspace, current, standing)
-    draft = compile_draft(workspace, served, held.caps, held.owners, today=today, prices=prices, seen=seen)
-    blueprint = msgspec.structs.replace(draft.blueprint, approved_parts=held.kinds, approval_terms=held.terms)
+    company = _company_terms(workspace, current, standing)
+    draft = compile_draft(workspace, served, company.caps, company.owners, today=today, prices=prices, seen=observed)
+    blueprint = msgspec.structs.replace(
+        draft.blueprint, approved_parts=company.approved_parts, approval_terms=company.approval_terms
+    )
     draft = Draft(blueprint, draft.refusals)
-    problems += _new(draft.refusals, problems)
-    problems += _settled_at_genesis(workspace, current)
-    problems += extras.missing(workspace)
-    problems += overdue(workspace, draft.blueprint, served, left, today)
-    lapses = {item.name: approved_parts.lapses(draft.blueprint, item, standing.parts, held.kinds, today)
+    problems += _unreported(draft.refusals, problems)
+    problems += _genesis_only_changes(workspace, current)
+    problems += extras.missing_extras(workspace)
+    problems += overdue_owners(workspace, draft.blueprint, served, departed, today)
+    lapses = {item.name: approved_parts.lapses(draft.blueprint, item, standing.parts, company.approved_parts, today)
               for item in draft.blueprint.workloads}  # fmt: skip
-    pending, refused = _decide(workspace, draft, served, standing, today, lapses)
+    pending, refused = _decide_units(workspace, draft, served, standing, today, lapses)
     problems += refused
-    every = (*held.pending, *pending)
-    served_now = _select(draft.blueprint, served, {item.subject: item for item in every}, standing)
+    all_pending = (*company.pending, *pending)
+    served_now = _with_held_units(draft.blueprint, served, {item.subject: item for item in all_pending}, standing)
     served_now = msgspec.structs.replace(served_now, number=served.number + 1 if served else 1, demo=demo)
     if not problems:
         problems += verify(served_now)
     return Plan(
         differences=differences(served, draft.blueprint),
         placements=tuple(draft.blueprint.placements),
-        pending=every,
+        pending=all_pending,
         refusals=tuple(problems),
         blueprint=None if problems else served_now,
         notes=(
-            *notes(served, draft.blueprint),
-            *charged_twice(served, draft.blueprint),
-            *_refused_calls(workspace, served_now, lapses),
+            *delay_notes(served, draft.blueprint),
+            *double_charge_notes(served, draft.blueprint),
+            *_refusal_notes(workspace, served_now, lapses),
         ),
-        warnings=collect.of_placed(workspace, draft.blueprint.deployments, draft.blueprint.placements),
+        warnings=collect.placed_warnings(workspace, draft.blueprint.deployments, draft.blueprint.placements),
         lapses=tuple((name, lapse) for name, found in lapses.items() for lapse in found),
     )
 
 
-def _refused_calls(
+def _refusal_notes(
     workspace: Workspace, served: bp.Blueprint, lapses: Mapping[str, tuple[Lapse, ...]]
 ) -> tuple[str, ...]:
-    """Of what is served: what gateways will refuse, since an approval that it rests on does not hold."""
+    """Notes on served workloads whose calls the gateways will refuse, since a required approval does not hold."""
     return tuple(
         f"workload/{item.name}: gateways refuse it: {problem.message}{f' ({problem.where})' if problem.where else ''}"
         for item in served.workloads
-        for problem in _told(workspace, served, item, lapses.get(item.name, ()))
+        for problem in _lapse_problems(workspace, served, item, lapses.get(item.name, ()))
     )
 
 
-def _told(
+def _lapse_problems(
     workspace: Workspace, blueprint: bp.Blueprint, workload: bp.Workload, lapses: Iterable[Lapse]
 ) -> tuple[Problem, ...]:
-    """What is said to each; of a price that is above its band where that is written."""
+    """One problem for each lapse; a price above its band is reported where that price is declared."""
     rates = {item.name: item.rates for item in blueprint.deployments}
-    found: list[Problem] = []
+    problems: list[Problem] = []
     for lapse in lapses:
         problem = approved_parts.told(lapse, workload.name, workload.owners)
         if lapse.why == "price":
             name = max(lapse.part.deployments, key=lambda each: (rates[each].input + rates[each].output, each))
-            problem = at(problem, _priced_at(workspace, name))
-        found.append(problem)
-    return tuple(found)
+            problem = with_location(problem, _price_location(workspace, name))
+        problems.append(problem)
+    return tuple(problems)
 
 
-def _priced_at(workspace: Workspace, deployment: str) -> Where:
-    """Where the price of a deployment is declared: there, at its model, or by naming a model of the price list."""
+def _price_location(workspace: Workspace, deployment: str) -> Where:
+    """Where the price of a deployment is declared: at the deployment, at its model, or by a model of the price list."""
     item = workspace.deployments[deployment]
     described = workspace.models.get(item.model)
     if not item.price and described is not None and described.price:
@@ -160,75 +162,87 @@ def _priced_at(workspace: Workspace, deployment: str) -> Where:
     return workspace.where("deployment", deployment, "price" if item.price else "model")
 
 
-def _new(found: Iterable[Problem], known: list[Problem]) -> list[Problem]:
-    """Problems that the catalog has not told already about the same thing."""
+def _unreported(found: Iterable[Problem], known: list[Problem]) -> list[Problem]:
+    """The problems that the catalog has not reported already about the same subject."""
     codes = {problem.code for problem in known}
     places = {(problem.code, str(problem.where)) for problem in known}
-    told = bool(codes & {"outside_residency", "site_not_trusted", "place_not_for_purpose", "no_deployment"})
+    placement_reported = bool(
+        codes & {"outside_residency", "site_not_trusted", "place_not_for_purpose", "no_deployment"}
+    )
     return [
         problem
         for problem in found
-        if (problem.code, str(problem.where)) not in places and not (told and problem.code.startswith("placement_"))
+        if (problem.code, str(problem.where)) not in places
+        and not (placement_reported and problem.code.startswith("placement_"))
     ]
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
-    """What holds for the company as a whole while a change of it waits, and that change, if there is one."""
+class _CompanyTerms:
+    """Company-wide settings that apply while a change of them waits, and that change, if there is one."""
 
     caps: bp.Caps
     owners: dict[str, list[str]]
-    kinds: list[str]
-    """Of what is approved by itself."""
-    terms: bp.ApprovalTerms
-    pending: tuple[Pending, ...] = ()
+    approved_parts: list[str]
+    """The kinds of parts that need an approval of their own."""
+    approval_terms: bp.ApprovalTerms
+    pending: tuple[PendingChange, ...] = ()
 
 
-def _company(workspace: Workspace, current: Current | None, standing: Standing) -> _Held:
-    """As declared, but where that takes approvals: then the stricter of both, and the owners of now."""
+def _company_terms(workspace: Workspace, current: Current | None, standing: Standing) -> _CompanyTerms:
+    """The declared settings; while a change of them needs approval, the stricter of both and the present owners."""
     rules = workspace.company.approvals
-    new = _Held(declared_caps(workspace), declared_owners(workspace), sorted(rules.parts), approval_terms(workspace))
-    if current is None:
-        return new
-    served, had = current.blueprint, in_force(current)
-    fewer = bool(set(served.approved_parts) - set(new.kinds))
-    looser = decide.looser(had, new.terms)
-    digest = units.company_digest(
-        new.caps, new.owners, new.kinds if fewer else None, new.terms if looser else None
-    )  # fmt: skip
-    loosened = fewer or looser or new.owners != served.owners
-    decision = decide.decide_company(digest, served.caps, new.caps, loosened=loosened, standing=standing)
-    if not decision.needs:
-        return new
-    what = fields(shown(served.caps), shown(new.caps)) + fields(
-        {f"owners.{duty}": ", ".join(people) for duty, people in served.owners.items()},
-        {f"owners.{duty}": ", ".join(people) for duty, people in new.owners.items()},
+    declared = _CompanyTerms(
+        declared_caps(workspace), declared_owners(workspace), sorted(rules.parts), declared_terms(workspace)
     )
-    if fewer:
-        what += fields(
+    if current is None:
+        return declared
+    served, terms_in_force = current.blueprint, effective_terms(current)
+    fewer_parts = bool(set(served.approved_parts) - set(declared.approved_parts))
+    looser_terms = decide.looser(terms_in_force, declared.approval_terms)
+    digest = units.company_digest(
+        declared.caps,
+        declared.owners,
+        declared.approved_parts if fewer_parts else None,
+        declared.approval_terms if looser_terms else None,
+    )
+    loosened = fewer_parts or looser_terms or declared.owners != served.owners
+    decision = decide.decide_company(digest, served.caps, declared.caps, loosened=loosened, standing=standing)
+    if not decision.needs:
+        return declared
+    differences = field_differences(field_texts(served.caps), field_texts(declared.caps)) + field_differences(
+        {f"owners.{duty}": ", ".join(people) for duty, people in served.owners.items()},
+        {f"owners.{duty}": ", ".join(people) for duty, people in declared.owners.items()},
+    )
+    if fewer_parts:
+        differences += field_differences(
             {"approvals.parts": ", ".join(served.approved_parts)},
-            {"approvals.parts": ", ".join(new.kinds) or "none"},
+            {"approvals.parts": ", ".join(declared.approved_parts) or "none"},
         )
-    if looser:
+    if looser_terms:
         before, after = (
-            {f"approvals.{name}": value for name, value in shown(each).items()} for each in (had, new.terms)
+            {f"approvals.{name}": value for name, value in field_texts(each).items()}
+            for each in (terms_in_force, declared.approval_terms)
         )
-        what += fields(before, after)
-    return _Held(
-        decide.lower_of(served.caps, new.caps), served.owners, sorted({*served.approved_parts, *new.kinds}),
-        decide.stricter(had, new.terms), (Pending("company", digest, decision.needs, what),),
-    )  # fmt: skip
+        differences += field_differences(before, after)
+    return _CompanyTerms(
+        decide.lower_of(served.caps, declared.caps),
+        served.owners,
+        sorted({*served.approved_parts, *declared.approved_parts}),
+        decide.stricter(terms_in_force, declared.approval_terms),
+        (PendingChange("company", digest, decision.needs, differences),),
+    )
 
 
-def _decide(
+def _decide_units(
     workspace: Workspace,
     draft: Draft,
     served: bp.Blueprint | None,
     standing: Standing,
     today: date,
     lapses: Mapping[str, tuple[Lapse, ...]],
-) -> tuple[list[Pending], list[Problem]]:
-    pending: list[Pending] = []
+) -> tuple[list[PendingChange], list[Problem]]:
+    pending: list[PendingChange] = []
     refused: list[Problem] = []
     new = draft.blueprint
     before = {item.name: item for item in served.workloads} if served else {}
@@ -237,19 +251,25 @@ def _decide(
         old = before.get(workload.name)
         after = units.terms(new, workload)
         now = units.terms(served, old) if served and old else None
-        missing = _told(workspace, new, workload, lapses[workload.name])
-        by = Standing(revoked=standing.revoked) if missing else standing  # approved alone does not let it in
-        decision = decide.decide_workload(now, after, caps=new.caps, standing=by, today=today, genesis=served is None)
+        unapproved = _lapse_problems(workspace, new, workload, lapses[workload.name])
+        counted_standing = (
+            Standing(revoked=standing.revoked) if unapproved else standing
+        )  # approved alone does not let it in
+        decision = decide.decide_workload(
+            now, after, caps=new.caps, standing=counted_standing, today=today, genesis=served is None
+        )
         where = workspace.where("workload", workload.name, "limits", "expires")
-        refused += [at(problem, where) for problem in decision.refusals]
+        refused += [with_location(problem, where) for problem in decision.refusals]
         if decision.needs:
-            pending.append(Pending(subject, after.digest, decision.needs, changed(old, workload), missing))
-    return pending + _budgets(new, served, standing) + _rules(new, served, standing), refused
+            pending.append(
+                PendingChange(subject, after.digest, decision.needs, struct_differences(old, workload), unapproved)
+            )
+    return pending + _pending_budgets(new, served, standing) + _pending_rules(new, served, standing), refused
 
 
-def _budgets(new: bp.Blueprint, served: bp.Blueprint | None, standing: Standing) -> list[Pending]:
-    """Shared budgets of which a raise, that they hold for less, or that they are gone, waits."""
-    pending: list[Pending] = []
+def _pending_budgets(new: bp.Blueprint, served: bp.Blueprint | None, standing: Standing) -> list[PendingChange]:
+    """Changes of shared budgets that wait for approval: a raise, a looser scope or period, a removal."""
+    pending: list[PendingChange] = []
     before = {item.name: item for item in served.budgets} if served else {}
     for budget in new.budgets:
         old = before.get(budget.name)
@@ -261,51 +281,59 @@ def _budgets(new: bp.Blueprint, served: bp.Blueprint | None, standing: Standing)
             looser=units.is_looser(old, budget),
         )  # fmt: skip
         if decision.needs:
-            pending.append(Pending(subject, digest, decision.needs, fields(shown(old), shown(budget))))
+            pending.append(
+                PendingChange(subject, digest, decision.needs, field_differences(field_texts(old), field_texts(budget)))
+            )
     shared = {item.name for item in new.budgets if units.is_shared(item)}
-    gone = (item for item in before.values() if units.is_shared(item) and item.name not in shared)
-    return pending + [each for item in gone if (each := _removed(new, item, standing)) is not None]
+    removed = (item for item in before.values() if units.is_shared(item) and item.name not in shared)
+    return pending + [each for item in removed if (each := _pending_removal(new, item, standing)) is not None]
 
 
-def _removed(new: bp.Blueprint, budget: bp.Budget, standing: Standing) -> Pending | None:
-    """A shared budget that is not there any more, where it would refuse anything."""
+def _pending_removal(new: bp.Blueprint, budget: bp.Budget, standing: Standing) -> PendingChange | None:
+    """The pending removal of a shared budget, where that budget could refuse any call."""
     subject, digest = units.budget_subject(budget.name), units.removed_budget_digest(budget.name)
-    looser = budget.hard and any(units.charged_to(each, [budget]) != each for each in new.workloads)
+    looser = budget.hard and any(units.with_shared_budgets(each, [budget]) != each for each in new.workloads)
     decision = decide.decide_budget(subject, digest, units.monthly_limit(budget), 0, standing=standing, looser=looser)
-    return Pending(subject, digest, decision.needs, fields(shown(budget), {})) if decision.needs else None
+    return (
+        PendingChange(subject, digest, decision.needs, field_differences(field_texts(budget), {}))
+        if decision.needs
+        else None
+    )
 
 
-def _rules(new: bp.Blueprint, served: bp.Blueprint | None, standing: Standing) -> list[Pending]:
-    """Company rules that are enforced now, and whose change or removal waits."""
-    pending: list[Pending] = []
+def _pending_rules(new: bp.Blueprint, served: bp.Blueprint | None, standing: Standing) -> list[PendingChange]:
+    """Changes and removals of enforced company rules that wait for approval."""
+    pending: list[PendingChange] = []
     after = {item.name: item for item in new.policies}
     for old in served.policies if served else []:
         rule = after.get(old.name)
         subject, digest = units.rule_subject(old.name), units.rule_digest(rule, old.name)
         decision = decide.decide_rule(subject, digest, enforced=old.enforced, same=rule == old, standing=standing)
         if decision.needs:
-            what = fields(shown(old), shown(rule) if rule is not None else {})
-            pending.append(Pending(subject, digest, decision.needs, what))
+            differences = field_differences(field_texts(old), field_texts(rule) if rule is not None else {})
+            pending.append(PendingChange(subject, digest, decision.needs, differences))
     return pending
 
 
-def _select(
+def _with_held_units(
     draft: bp.Blueprint,
     served: bp.Blueprint | None,
-    held: dict[str, Pending],
+    held: dict[str, PendingChange],
     standing: Standing,
 ) -> bp.Blueprint:
-    """The draft with every held unit as it is served now, or without it; only what the workloads use of sources."""
-    kept = _kept(served, held, standing) if served else []
+    """The draft with every held unit as it is served now, or without it; sources only as far as workloads use them."""
+    kept = _kept_workloads(served, held, standing) if served else []
     names = {workload.name for workload in kept}
     workloads = [
         workload
         for workload in draft.workloads
         if units.workload_subject(workload.name) not in held and workload.name not in names
     ]
-    pinned = _pins(served, kept, held) if served else {}
+    pinned = _pinned_parts(served, kept, held) if served else {}
     shared = [item for item in pinned.get("budgets", []) if units.is_shared(item)]
-    workloads = [units.charged_to(item, shared) for item in sorted([*workloads, *kept], key=lambda item: item.name)]
+    workloads = [
+        units.with_shared_budgets(item, shared) for item in sorted([*workloads, *kept], key=lambda item: item.name)
+    ]
     sources = {name for item in workloads if item.grounding for name in item.grounding.sources}
     placed = {item.name for item in workloads}
     own = {units.workload_subject(name) for name in placed}
@@ -314,22 +342,22 @@ def _select(
         placements |= {item.workload: item for item in served.placements if item.workload in names}
     return msgspec.structs.replace(
         draft,
-        sites=_merged(draft.sites, pinned.get("sites", [])),
-        deployments=_merged(draft.deployments, pinned.get("deployments", [])),
-        sources=[item for item in _merged(draft.sources, pinned.get("sources", [])) if item.name in sources],
+        sites=_merge_by_name(draft.sites, pinned.get("sites", [])),
+        deployments=_merge_by_name(draft.deployments, pinned.get("deployments", [])),
+        sources=[item for item in _merge_by_name(draft.sources, pinned.get("sources", [])) if item.name in sources],
         workloads=workloads,
         budgets=[
             item
-            for item in _merged(draft.budgets, pinned.get("budgets", []))
+            for item in _merge_by_name(draft.budgets, pinned.get("budgets", []))
             if units.is_shared(item) or item.covers in own
         ],
         placements=[placements[name] for name in sorted(placements)],
-        policies=_merged(draft.policies, pinned.get("policies", [])),
+        policies=_merge_by_name(draft.policies, pinned.get("policies", [])),
     )
 
 
-def _kept(served: bp.Blueprint, held: dict[str, Pending], standing: Standing) -> list[bp.Workload]:
-    """Held workloads that go on as they are served now, unless what is served was revoked."""
+def _kept_workloads(served: bp.Blueprint, held: dict[str, PendingChange], standing: Standing) -> list[bp.Workload]:
+    """Held workloads that stay as they are served now, unless what is served was revoked."""
     return [
         workload
         for workload in served.workloads
@@ -340,8 +368,10 @@ def _kept(served: bp.Blueprint, held: dict[str, Pending], standing: Standing) ->
     ]
 
 
-def _pins(served: bp.Blueprint, kept: list[bp.Workload], held: dict[str, Pending]) -> dict[str, list[Any]]:
-    """Parts that stay as they are served now: what kept workloads consist of, and shared budgets whose raise waits."""
+def _pinned_parts(
+    served: bp.Blueprint, kept: list[bp.Workload], held: dict[str, PendingChange]
+) -> dict[str, list[Any]]:
+    """Parts that stay as they are served now: those that kept workloads use, and those whose own change waits."""
     deployments = {name for item in kept for name in item.places}
     places = {item.site for item in served.deployments if item.name in deployments}
     sources = {name for item in kept if item.grounding for name in item.grounding.sources}
@@ -355,14 +385,14 @@ def _pins(served: bp.Blueprint, kept: list[bp.Workload], held: dict[str, Pending
     }
 
 
-def _merged(new: list[Any], pinned: list[Any]) -> list[Any]:
+def _merge_by_name(new: list[Any], pinned: list[Any]) -> list[Any]:
     by_name = {item.name: item for item in new} | {item.name: item for item in pinned}
     return [by_name[name] for name in sorted(by_name)]
 
 
-def _people_of(document: doc.Strict | None) -> tuple[object, ...] | None:
-    """What of a document is live in the database; a title and a job are not. That there is a team, to which workloads
-    and budgets belong, is declared like them, so that work can go to another one."""
+def _live_people(document: doc.Strict | None) -> tuple[object, ...] | None:
+    """The fields of a document that live in the database once it has started; a title and a job do not. The existence
+    of a team is declared, like the workloads and budgets that belong to it, so that work can move to another team."""
     match document:
         case doc.PersonDoc():
             return document.email, document.full_name
@@ -374,29 +404,29 @@ def _people_of(document: doc.Strict | None) -> tuple[object, ...] | None:
     return None
 
 
-def _settled_at_genesis(workspace: Workspace, current: Current | None) -> list[Problem]:
-    """People and their groups are read from files once; so is the step from one person to several."""
+def _genesis_only_changes(workspace: Workspace, current: Current | None) -> list[Problem]:
+    """Problems for changes that only genesis reads from files: people, their groups, and separation back to solo."""
     if current is None:
         return []
-    found: list[Problem] = []
+    problems: list[Problem] = []
     for kind in _PEOPLE_KINDS:
         old = {name: doc for (k, name), (doc, _) in current.workspace.documents.items() if k == kind}
         new = {name: doc for (k, name), (doc, _) in workspace.documents.items() if k == kind}
         for name in sorted({*old, *new}):
-            if _people_of(old.get(name)) == _people_of(new.get(name)):
+            if _live_people(old.get(name)) == _live_people(new.get(name)):
                 continue
             where = workspace.where(kind, name) if name in new else None
-            found.append(
+            problems.append(
                 Problem(
                     f"the {kind} {name} was changed here, but people are kept in the database since the first start",
                     "people_are_live",
-                    _TEAMS if kind == "team" else _PEOPLE,
+                    _TEAM_HINT if kind == "team" else _PEOPLE_HINT,
                     where,
                 )
             )
     if current.blueprint.separation == "enforced" and workspace.company.separation == "solo":
         where = workspace.where("company", workspace.company.name, "separation")
-        found.append(
+        problems.append(
             Problem(
                 "separation cannot go back from enforced to solo",
                 "separation_weaker",
@@ -404,13 +434,13 @@ def _settled_at_genesis(workspace: Workspace, current: Current | None) -> list[P
                 where,
             )
         )
-    return found
+    return problems
 
 
-def without(blueprint: bp.Blueprint, name: str) -> bp.Blueprint:
-    """The same blueprint less one workload, its own budgets and what only it used; numbered one higher.
+def without_workload(blueprint: bp.Blueprint, name: str) -> bp.Blueprint:
+    """The blueprint without one workload, its own budgets and the sources that only it used; numbered one higher.
 
-    Nothing is compiled anew, so that taking something out can never be held up by anything else.
+    Nothing is compiled anew, so that no other problem can hold up the removal.
     """
     workloads = [item for item in blueprint.workloads if item.name != name]
     used = {source for item in workloads if item.grounding for source in item.grounding.sources}

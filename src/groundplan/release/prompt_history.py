@@ -21,20 +21,20 @@ class _Read:
 
     number: int = 0
     signature: str | None = None
-    found: prompts.Found = field(default_factory=dict)
+    found: prompts.VersionsByPrompt = field(default_factory=dict)
 
 
 _reading = Lock()
 _read = _Read()
 
 
-def versions(conn: Connection[Any]) -> dict[str, list[Version]]:
+def prompt_versions(conn: Connection[Any]) -> dict[str, list[Version]]:
     """By prompt every text that was served, the newest first. Whoever asks while they are read waits."""
     with _reading:
         if store.signature(conn, _read.number) != _read.signature:  # of another database, or restored
             _read.number, _read.signature = 0, None
             _read.found.clear()
         for served, signature in store.prompts_since(conn, _read.number):
-            prompts.add(_read.found, served)
+            prompts.add_blueprint(_read.found, served)
             _read.number, _read.signature = served.blueprint.number, signature
-        return prompts.newest_first(_read.found)
+        return prompts.versions_newest_first(_read.found)

@@ -17,7 +17,7 @@ from groundplan.core import canonical
 from groundplan.core.errors import NotFound
 from groundplan.ledger.finding import Finding
 
-REWORDED = "governance.prompt_changed"
+PROMPT_CHANGED = "governance.prompt_changed"
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedPrompts:
     """A blueprint, or what it says of prompts, with when, by whom and why it was made."""
 
     blueprint: Blueprint | Prompts
@@ -52,11 +52,11 @@ class Served:
     reason: str
 
 
-Found = dict[str, dict[tuple[int, str], Version]]
+VersionsByPrompt = dict[str, dict[tuple[int, str], Version]]
 """Prompt -> (number, digest) -> its version."""
 
 
-def add(found: Found, served: Served) -> None:
+def add_blueprint(found: VersionsByPrompt, served: ServedPrompts) -> None:
     """What a blueprint served, which is newer than those that were added before."""
     number = served.blueprint.number
     for workload in served.blueprint.workloads:
@@ -75,7 +75,7 @@ def add(found: Found, served: Served) -> None:
         made.workloads.add(workload.name)
 
 
-def newest_first(found: Found) -> dict[str, list[Version]]:
+def versions_newest_first(found: VersionsByPrompt) -> dict[str, list[Version]]:
     """By prompt its versions, as they are now, whatever is added later."""
     return {
         name: [replace(each, workloads=set(each.workloads)) for each in sorted(known.values(), key=_newest)]
@@ -88,7 +88,7 @@ def _newest(version: Version) -> tuple[int, int, int]:
     return (-last, -version.number, -first)
 
 
-def pick(known: list[Version], wanted: str) -> Version:
+def find_version(known: list[Version], wanted: str) -> Version:
     """A version by its number, or by the beginning of its digest where a number had several texts.
 
     Raises `NotFound` (`version_unknown`).
@@ -101,7 +101,7 @@ def pick(known: list[Version], wanted: str) -> Version:
     return found[0]
 
 
-def reworded(known: Mapping[str, list[Version]], blueprint: Blueprint | Prompts) -> list[Finding]:
+def reworded_prompts(known: Mapping[str, list[Version]], blueprint: Blueprint | Prompts) -> list[Finding]:
     """Prompts of a blueprint whose version said something else before: what was evaluated, approved or read under that
     number is not what is sent under it now. High where production sends it. Over once the number is another."""
     found: dict[tuple[str, str, str], Finding] = {}
@@ -116,7 +116,7 @@ def reworded(known: Mapping[str, list[Version]], blueprint: Blueprint | Prompts)
             continue
         before = others[0]
         made = Finding(
-            kind=REWORDED, subject=f"prompt/{name}", mark=digest[:16],
+            kind=PROMPT_CHANGED, subject=f"prompt/{name}", mark=digest[:16],
             severity="high" if workload.stage == "production" else "medium",
             message=f"The prompt {name} has another text under version {version} than in blueprints "
             f"{before.blueprints[0]} to {before.blueprints[1]}.",
@@ -128,7 +128,7 @@ def reworded(known: Mapping[str, list[Version]], blueprint: Blueprint | Prompts)
     return list(found.values())
 
 
-def difference(old: str, new: str) -> list[dict[str, str]]:
+def line_difference(old: str, new: str) -> list[dict[str, str]]:
     """Line by line: `{"sign": " " | "-" | "+", "text"}`."""
     lines = difflib.ndiff(old.splitlines(), new.splitlines())
     return [{"sign": line[0], "text": line[2:]} for line in lines if line[0] != "?"]

@@ -1,7 +1,7 @@
-"""From a plan to the blueprint that is served: signed and stored with its audit entry, approvals of the rest requested.
+"""From a plan to the blueprint that is served: sign and store it with its audit entry, request the missing approvals.
 
-Each function works in the caller's transaction, who holds the lock of `store`. Why a blueprint is made is not decided
-here: see `service` and `approvals`.
+Each function works in the caller's transaction, which holds the release lock of `store`. Why a blueprint is made is not
+decided here: see `service` and `approvals`.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from groundplan.governance.validity import Term, term_of
 from groundplan.knowledge.governance.declared_store import declare
 from groundplan.placement.solve import verify
 from groundplan.release import people, store
-from groundplan.release.compile.grants import of_sources
-from groundplan.release.compile.pricing import Prices, dated
-from groundplan.release.model import Applied, Current, Pending, Plan, field_json, in_force
-from groundplan.release.observed import observed
-from groundplan.release.owners import Left
+from groundplan.release.compile.grants import source_grants
+from groundplan.release.compile.pricing import Prices, rates_with_successors
+from groundplan.release.model import Current, PendingChange, Plan, ReleaseResult, effective_terms, field_json
+from groundplan.release.observed import read_observations
+from groundplan.release.owners import SuccessionDeadlines
 from groundplan.release.plan import plan
 from groundplan.release.store import StoredBlueprint
 from groundplan.release.warnings import unknown_subjects
 
 Files = Mapping[str, str]
 """Relative path -> YAML text of every file of a workspace."""
-LISTED = 200
-"""So many changes an audit entry names at most."""
+MAX_LISTED = 200
+"""The most changes that an audit entry names."""
 
 
 def key_id(key: Ed25519PublicKey) -> str:
@@ -59,7 +59,7 @@ class Signing:
 
     key: Ed25519PrivateKey
     clock: Clock
-    prices: Prices = dated
+    prices: Prices = rates_with_successors
     demo: bool = False
 
     @property
@@ -69,11 +69,11 @@ class Signing:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Who releases which files, when and why, on top of what is `stored` (None at genesis), in one transaction."""
+    """Who releases which files, when and why, after the blueprint `previous` (None at genesis), in one transaction."""
 
     conn: Connection[Any]
     signing: Signing
-    stored: StoredBlueprint | None
+    previous: StoredBlueprint | None
     actor: str
     reason: str
     files: Files
@@ -81,9 +81,9 @@ class Release:
     rollback_of: int | None = None
 
 
-def newest(conn: Connection[Any]) -> StoredBlueprint:
+def require_newest(conn: Connection[Any]) -> StoredBlueprint:
     """The blueprint that is served. Raises `NotFound` (`not_started`) before genesis."""
-    stored = store.newest(conn)
+    stored = store.newest_blueprint(conn)
     if stored is None:
         raise NotFound(
             "there is no blueprint yet", code="not_started", hint="Start with `groundplan up --workspace DIR`."
@@ -91,51 +91,52 @@ def newest(conn: Connection[Any]) -> StoredBlueprint:
     return stored
 
 
-def served_by(stored: StoredBlueprint) -> Current:
-    """A stored blueprint with the workspace that it was made of."""
+def load_current(stored: StoredBlueprint) -> Current:
+    """Decode a stored blueprint and load the workspace that it was made from."""
     return Current(decode(stored.body), load_served(stored.sources))
 
 
-def planned(
+def make_plan(
     conn: Connection[Any],
     signing: Signing,
     workspace: Workspace,
     served: Current | None,
     standing: Standing,
-    left: Left = MappingProxyType({}),
+    departed: SuccessionDeadlines = MappingProxyType({}),
 ) -> Plan:
-    """What a workspace would change now, with what was seen of its calls; changes nothing, and may be refused."""
+    """The plan of a workspace as of now, with what the gateways measured of its calls. Changes nothing; the plan may
+    have refusals."""
     now = signing.clock.now()
-    found = plan(
+    result = plan(
         workspace,
         served,
         today=now.date(),
         standing=standing,
         prices=signing.prices,
         demo=signing.demo,
-        left=left,
-        seen=observed(conn, workspace, now),
+        departed=departed,
+        observed=read_observations(conn, workspace, now),
     )
-    return replace(found, warnings=(*found.warnings, *unknown_subjects.warnings(conn, workspace)))
+    return replace(result, warnings=(*result.warnings, *unknown_subjects.warnings(conn, workspace)))
 
 
-def accepted(result: Plan) -> Plan:
-    """The plan, or `Invalid` with every refusal at its place."""
+def require_accepted(result: Plan) -> Plan:
+    """Return the plan. Raises `Invalid` with every refusal at its place."""
     if result.refusals:
         raise refusal(result.refusals)
     return result
 
 
-def verified(blueprint: bp.Blueprint) -> bp.Blueprint:
-    """The blueprint, or `Invalid` where the verifier finds a broken rule."""
+def require_verified(blueprint: bp.Blueprint) -> bp.Blueprint:
+    """Return the blueprint. Raises `Invalid` where the verifier finds a broken rule."""
     problems = tuple(verify(blueprint))
     if problems:
         raise refusal(problems)
     return blueprint
 
 
-def publish(release: Release, workspace: Workspace, result: Plan, settled: Change | None = None) -> Applied:
-    """Store what the plan serves at once, nominate owners, and leave exactly the plan's pending changes waiting.
+def publish(release: Release, workspace: Workspace, result: Plan, settled: Change | None = None) -> ReleaseResult:
+    """Store the blueprint of a plan, nominate owners, and leave exactly the plan's pending changes waiting.
 
     `settled` is the change whose last approval made this release. Raises `Invalid` for a plan without a blueprint.
     """
@@ -145,23 +146,23 @@ def publish(release: Release, workspace: Workspace, result: Plan, settled: Chang
     changed = [f"{item.type} {item.subject}" for item in result.differences]
     number = sign_and_store(release, blueprint, changed, [item.subject for item in result.pending])
     if settled is not None:
-        serves = number or (release.stored.number if release.stored else None)
-        until = term_for(Current(blueprint, workspace), settled, release.at)
+        serves = number or (release.previous.number if release.previous else None)
+        until = approval_term(Current(blueprint, workspace), settled, release.at)
         governance.settle(release.conn, settled, serves, until, at=release.at)
-    return Applied(number, request_approvals(release, result.pending, blueprint, workspace))
+    return ReleaseResult(number, request_approvals(release, result.pending, blueprint, workspace))
 
 
 def sign_and_store(
     release: Release, blueprint: bp.Blueprint, changed: list[str], pending: Sequence[str] = ()
 ) -> int | None:
-    """Sign and store a blueprint with its audit entry; None where it says the same as the one that is served."""
-    stored, conn = release.stored, release.conn
-    if stored is not None and release.rollback_of is None:
-        same = msgspec.structs.replace(blueprint, number=stored.number, rollback_of=stored.rollback_of)
-        if encode(same) == stored.body:
+    """Sign and store a blueprint with its audit entry and return its number; None where it equals the served one."""
+    previous, conn = release.previous, release.conn
+    if previous is not None and release.rollback_of is None:
+        renumbered = msgspec.structs.replace(blueprint, number=previous.number, rollback_of=previous.rollback_of)
+        if encode(renumbered) == previous.body:
             return None
     body = encode(blueprint)
-    store.insert(
+    store.insert_blueprint(
         conn,
         StoredBlueprint(
             number=blueprint.number,
@@ -174,14 +175,14 @@ def sign_and_store(
             created_by=release.actor,
             reason=release.reason,
             rollback_of=release.rollback_of,
-            genesis=stored is None,
+            genesis=previous is None,
         ),
     )
     declare(conn, blueprint.sources)
-    store.set_source_grants(conn, of_sources(blueprint))
+    store.set_source_grants(conn, source_grants(blueprint))
     store.set_workload_needs(conn, blueprint.workloads)
     store.set_glossary(conn, blueprint.terms)
-    kind = "genesis" if stored is None else "rolled_back" if release.rollback_of is not None else "applied"
+    kind = "genesis" if previous is None else "rolled_back" if release.rollback_of is not None else "applied"
     audit.record(
         conn,
         action=f"blueprint.{kind}",
@@ -191,8 +192,8 @@ def sign_and_store(
             "digest": digest(body),
             "reason": release.reason,
             "rollback_of": release.rollback_of,
-            "pending": list(pending[:LISTED]),
-            "changes": changed[:LISTED],
+            "pending": list(pending[:MAX_LISTED]),
+            "changes": changed[:MAX_LISTED],
         },
         at=release.at,
     )
@@ -200,15 +201,15 @@ def sign_and_store(
 
 
 def request_approvals(
-    release: Release, pending: Iterable[Pending], blueprint: bp.Blueprint, workspace: Workspace
+    release: Release, pending: Iterable[PendingChange], blueprint: bp.Blueprint, workspace: Workspace
 ) -> tuple[tuple[UUID, tuple[Need, ...]], ...]:
-    """Leave exactly these changes waiting, and give duties to the owners of what is served."""
-    seats = in_force(Current(blueprint, workspace)).seats
+    """Leave exactly these changes waiting, and give duties to the owners of what is served; (change id, needs) each."""
+    seats = effective_terms(Current(blueprint, workspace)).seats
     waiting = governance.request(
         release.conn,
         release.actor,
-        [_wanted(item, seats) for item in pending],
-        base=release.stored.number if release.stored else 0,
+        [_approval_request(item, seats) for item in pending],
+        base=release.previous.number if release.previous else 0,
         sources=release.files,
         at=release.at,
     )
@@ -217,16 +218,16 @@ def request_approvals(
     return tuple((change.id, change.waits_for) for change in waiting)
 
 
-def _wanted(item: Pending, seats: int) -> Wanted:
-    """Only what people use in earnest needs several of them; a budget or a cap needs its duties."""
+def _approval_request(item: PendingChange, seats: int) -> Wanted:
+    """The request for approvals of one pending change. Only workloads need `seats` approvers; others need one."""
     summary = {"fields": [field_json(each) for each in item.fields]}
     needed = seats if item.subject.startswith("workload/") else 1
     return Wanted(item.subject, item.digest, item.needs, summary, needed)
 
 
-def term_for(served: Current, change: Change, at: datetime) -> Term:
-    """Until when an approval that was given now holds, by the company's terms and what it is about."""
-    terms = in_force(served)
+def approval_term(served: Current, change: Change, at: datetime) -> Term:
+    """Until when an approval that is given `at` this moment holds, by the company's terms and what it approves."""
+    terms = effective_terms(served)
     name = change.subject.partition("/")[2]
     found = [item for item in served.blueprint.workloads if change.type == "workload" and item.name == name]
     stage, sensitivity = (found[0].stage, found[0].sensitivity) if found else ("", "")

@@ -15,7 +15,7 @@ from groundplan.blueprint import model as bp
 from groundplan.catalog import model as doc
 
 
-def begun(
+def with_ramp(
     item: doc.WorkloadDoc, placement: bp.Placement, current: bp.Blueprint | None, at_once: str | None = None
 ) -> bp.Placement:
     """The placement with its ramp: one that is under way goes on, a new primary begins one where that is declared and
@@ -37,18 +37,18 @@ def begun(
     return msgspec.structs.replace(placement, ramp=ramp)
 
 
-def ramps(blueprint: bp.Blueprint) -> dict[str, bp.Ramp]:
+def active_ramps(blueprint: bp.Blueprint) -> dict[str, bp.Ramp]:
     """By workload, of those that are served."""
     served = {each.name for each in blueprint.workloads}
     return {each.workload: each.ramp for each in blueprint.placements if each.ramp and each.workload in served}
 
 
-def since(wanted: Mapping[str, bp.Ramp], history: Iterable[tuple[bp.Blueprint, datetime]]) -> dict[str, datetime]:
+def step_starts(wanted: Mapping[str, bp.Ramp], history: Iterable[tuple[bp.Blueprint, datetime]]) -> dict[str, datetime]:
     """Since when each workload's step holds without a break; `history` is all blueprints, the newest first."""
     found: dict[str, datetime] = {}
     open_ = set(wanted)
     for blueprint, at in history:
-        there = ramps(blueprint)
+        there = active_ramps(blueprint)
         open_ = {name for name in open_ if there.get(name) == wanted[name]}
         if not open_:
             break
@@ -56,8 +56,8 @@ def since(wanted: Mapping[str, bp.Ramp], history: Iterable[tuple[bp.Blueprint, d
     return found
 
 
-def advanced(
-    blueprint: bp.Blueprint, begins: Mapping[str, datetime], now: datetime, unwell: frozenset[str] = frozenset()
+def advance_steps(
+    blueprint: bp.Blueprint, begins: Mapping[str, datetime], now: datetime, unhealthy: frozenset[str] = frozenset()
 ) -> tuple[bp.Blueprint, list[str]]:
     """The blueprint with every step that is over replaced by the next one, and what changed in words. A step whose new
     place is among the `unwell` deployments holds."""
@@ -66,7 +66,7 @@ def advanced(
     for each in blueprint.placements:
         ramp = each.ramp
         begin = begins.get(each.workload)
-        if ramp is None or begin is None or now < begin + timedelta(seconds=ramp.every_s) or ramp.to in unwell:
+        if ramp is None or begin is None or now < begin + timedelta(seconds=ramp.every_s) or ramp.to in unhealthy:
             placements.append(each)
             continue
         after = msgspec.structs.replace(ramp, share=ramp.steps[0], steps=ramp.steps[1:]) if ramp.steps else None

@@ -16,12 +16,12 @@ from groundplan.catalog import model as doc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.economics.price import FREE
-from groundplan.release.compile.pricing import Prices, alone, starts
+from groundplan.release.compile.pricing import Prices, price_change_days, without_successors
 
 _DAY = timedelta(days=1)
 
 
-def begun(workspace: Workspace, served: bp.Blueprint, today: date, prices: Prices) -> dict[str, bp.Rates]:
+def begun_rates(workspace: Workspace, served: bp.Blueprint, today: date, prices: Prices) -> dict[str, bp.Rates]:
     """Deployment -> what it costs today, where that differs from what is served, which is what it cost on an earlier
     day. `workspace` is what `served` was made of."""
     found: dict[str, bp.Rates] = {}
@@ -30,15 +30,18 @@ def begun(workspace: Workspace, served: bp.Blueprint, today: date, prices: Price
         if item is None or item.model != deployment.model:
             continue
         rates = prices(workspace, item, today)
-        if isinstance(rates, Problem) or alone(rates) == alone(deployment.rates):
+        if isinstance(rates, Problem) or without_successors(rates) == without_successors(deployment.rates):
             continue
         before = (prices(workspace, item, day) for day in _last_days(workspace, item, today))
-        if any(not isinstance(each, Problem) and alone(each) == alone(deployment.rates) for each in before):
+        if any(
+            not isinstance(each, Problem) and without_successors(each) == without_successors(deployment.rates)
+            for each in before
+        ):
             found[deployment.name] = rates
     return found
 
 
-def only(before: bp.Blueprint, after: bp.Blueprint) -> bool:
+def differs_only_in_prices(before: bp.Blueprint, after: bp.Blueprint) -> bool:
     """Whether nothing but prices is another."""
     return _unpriced(before) == _unpriced(after)
 
@@ -50,4 +53,4 @@ def _unpriced(blueprint: bp.Blueprint) -> bp.Blueprint:
 
 def _last_days(workspace: Workspace, item: doc.DeploymentDoc, today: date) -> Iterator[date]:
     """The last day of each price that held before, the newest first."""
-    yield from (start - _DAY for start in reversed(starts(workspace, item, date.min, today)))
+    yield from (start - _DAY for start in reversed(price_change_days(workspace, item, date.min, today)))

@@ -1,8 +1,8 @@
-"""From files to the blueprint that is served: genesis, apply, rollback, and what begins by itself on its day.
+"""From files to the blueprint that is served: genesis, apply, rollback, ramp steps and prices that begin on their day.
 
-Each in the caller's transaction, who commits; gateways are told at that moment. One release at a time: an advisory lock
-is held to the end of the transaction. Nothing here decides by itself: `plan` compiles and decides, `publish` signs and
-stores, and what people approve is in `approvals`.
+Each function works in the caller's transaction; gateways are notified when the caller commits. One release at a time:
+an advisory lock is held to the end of the transaction. Nothing here decides by itself: `plan` compiles and decides,
+`publish` signs and stores, and approvals are in `approvals`.
 """
 
 from __future__ import annotations
@@ -22,99 +22,104 @@ from groundplan.governance import service as governance
 from groundplan.governance.model import Standing
 from groundplan.release import last_month, people, ramping, repricing, store, undo
 from groundplan.release.difference import differences
-from groundplan.release.model import Applied, Current, Plan
+from groundplan.release.model import Current, Plan, ReleaseResult
 from groundplan.release.publish import (
     Files,
     Release,
     Signing,
-    accepted,
-    newest,
-    planned,
+    load_current,
+    make_plan,
     publish,
     request_approvals,
-    served_by,
+    require_accepted,
+    require_newest,
+    require_verified,
     sign_and_store,
-    verified,
 )
 from groundplan.release.store import StoredBlueprint
 
 
 def current(conn: Connection[Any]) -> Current | None:
-    """What is served now; None before genesis."""
-    blueprint = store.decoded(conn)
+    """The blueprint that is served now, with its workspace; None before genesis."""
+    blueprint = store.load_blueprint(conn)
     if blueprint is None:
         return None
-    return Current(blueprint, store.workspace(conn, blueprint.number) or load_served({}))
+    return Current(blueprint, store.load_workspace(conn, blueprint.number) or load_served({}))
 
 
 def preview(conn: Connection[Any], signing: Signing, files: Files) -> Plan:
-    """What an apply of these files would do. Raises `Invalid` where they cannot be read at all; changes nothing."""
+    """The plan of applying these files, with notes on changed prices. Raises `Invalid` where they cannot be read at
+    all; changes nothing."""
     served = current(conn)
-    made = planned(conn, signing, load_files(files), served, governance.standing(conn), people.left(conn))
+    result = make_plan(
+        conn, signing, load_files(files), served, governance.standing(conn), people.succession_deadlines(conn)
+    )
     before = served.blueprint if served is not None else None
-    told = last_month.notes(conn, before, made.blueprint, signing.clock.now().date())
-    return replace(made, notes=(*made.notes, *told))
+    price_notes = last_month.price_change_notes(conn, before, result.blueprint, signing.clock.now().date())
+    return replace(result, notes=(*result.notes, *price_notes))
 
 
-def genesis(conn: Connection[Any], signing: Signing, files: Files) -> Applied:
-    """Make blueprint 1: people, groups and duties are taken from the files this once; production waits as pending.
+def genesis(conn: Connection[Any], signing: Signing, files: Files) -> ReleaseResult:
+    """Make blueprint 1: people, groups and duties are read from the files only here; production waits as pending.
 
     Raises `Conflict` (`already_started`) where there is a blueprint, `Invalid` with every refusal.
     """
-    store.lock(conn)
-    if store.newest(conn) is not None:
+    store.lock_releases(conn)
+    if store.newest_blueprint(conn) is not None:
         raise Conflict("there is a blueprint already", code="already_started", hint="Use `groundplan apply`.")
     workspace = load_files(files)
-    result = accepted(planned(conn, signing, workspace, None, Standing()))
-    people.create(conn, workspace, audit.OPERATOR)
+    result = require_accepted(make_plan(conn, signing, workspace, None, Standing()))
+    people.create_declared_people(conn, workspace, audit.OPERATOR)
     release = Release(conn, signing, None, audit.OPERATOR, "first start", files, signing.clock.now())
     return publish(release, workspace, result)
 
 
-def apply(conn: Connection[Any], signing: Signing, actor: str, files: Files, *, reason: str = "applied") -> Applied:
-    """Make the next blueprint of these files; what needs approval becomes a pending change and stays as it is served.
+def apply(
+    conn: Connection[Any], signing: Signing, actor: str, files: Files, *, reason: str = "applied"
+) -> ReleaseResult:
+    """Make the next blueprint from these files; what needs approval becomes a pending change and stays as it is served.
 
     Raises `Invalid` with every refusal, `NotFound` before genesis.
     """
-    store.lock(conn)
-    stored = newest(conn)
+    store.lock_releases(conn)
+    stored = require_newest(conn)
     workspace = load_files(files)
-    served, standing = served_by(stored), governance.standing(conn)
-    result = accepted(planned(conn, signing, workspace, served, standing, people.left(conn)))
-    made = publish(Release(conn, signing, stored, actor, reason, files, signing.clock.now()), workspace, result)
-    return replace(made, warnings=result.warnings)
+    served, standing = load_current(stored), governance.standing(conn)
+    result = require_accepted(make_plan(conn, signing, workspace, served, standing, people.succession_deadlines(conn)))
+    applied = publish(Release(conn, signing, stored, actor, reason, files, signing.clock.now()), workspace, result)
+    return replace(applied, warnings=result.warnings)
 
 
-def advance(conn: Connection[Any], signing: Signing, unwell: frozenset[str] = frozenset()) -> Applied:
-    """Make the next blueprint where a step of a change of place is over; deployments that are `unwell` get no more
-    calls than they have. Nothing is approved by it: the places are those that are served already."""
-    store.lock(conn)
-    stored = newest(conn)
+def advance_ramps(conn: Connection[Any], signing: Signing, unhealthy: frozenset[str] = frozenset()) -> ReleaseResult:
+    """Make the next blueprint where the step of a ramp is over; `unhealthy` deployments get no more calls than they
+    have. It needs no approval: all deployments are those that are served already."""
+    store.lock_releases(conn)
+    stored = require_newest(conn)
     served, at = decode(stored.body), signing.clock.now()
-    begins = ramping.since(ramping.ramps(served), store.newest_first(conn))
-    blueprint, told = ramping.advanced(served, begins, at, unwell)
-    if not told:
-        return Applied(None)
+    step_starts = ramping.step_starts(ramping.active_ramps(served), store.iter_newest_first(conn))
+    blueprint, changes = ramping.advance_steps(served, step_starts, at, unhealthy)
+    if not changes:
+        return ReleaseResult(None)
     blueprint = msgspec.structs.replace(blueprint, number=stored.number + 1, rollback_of=None)
-    release = Release(conn, signing, stored, audit.SYSTEM, "; ".join(told), stored.sources, at)
-    return Applied(sign_and_store(release, verified(blueprint), told))
+    release = Release(conn, signing, stored, audit.SYSTEM, "; ".join(changes), stored.sources, at)
+    return ReleaseResult(sign_and_store(release, require_verified(blueprint), changes))
 
 
-def reprice(conn: Connection[Any], signing: Signing) -> Applied:
-    """Make the next blueprint where prices begin that had their day all along, of the same content at today's. Prices
-    are no part of what is approved, nor of what the verifier looks at: a rule that a new release knows and the served
-    content breaks holds up the next change, not what calls cost."""
-    store.lock(conn)
-    stored = newest(conn)
+def reprice(conn: Connection[Any], signing: Signing) -> ReleaseResult:
+    """Make the next blueprint where a dated price begins: the same content at today's prices. Prices are no part of
+    what is approved, nor of what the verifier checks: a rule that a new version knows and the served content breaks
+    holds up the next change, not the prices."""
+    store.lock_releases(conn)
+    stored = require_newest(conn)
     served, at = decode(stored.body), signing.clock.now()
-    rates = repricing.begun(load_served(stored.sources), served, at.date(), signing.prices)
+    rates = repricing.begun_rates(load_served(stored.sources), served, at.date(), signing.prices)
     if not rates:
-        return Applied(None)
+        return ReleaseResult(None)
     places = [msgspec.structs.replace(each, rates=rates.get(each.name, each.rates)) for each in served.deployments]
     blueprint = msgspec.structs.replace(served, number=stored.number + 1, rollback_of=None, deployments=places)
-    told = [f"the price of {name} that begins by {at.date()}" for name in sorted(rates)]
-    release = Release(conn, signing, stored, audit.SYSTEM, "; ".join(told), stored.sources, at)
-    return Applied(sign_and_store(release, blueprint, told))
+    changes = [f"the price of {name} that begins by {at.date()}" for name in sorted(rates)]
+    release = Release(conn, signing, stored, audit.SYSTEM, "; ".join(changes), stored.sources, at)
+    return ReleaseResult(sign_and_store(release, blueprint, changes))
 
 
 def rollback(
@@ -125,38 +130,38 @@ def rollback(
     *,
     without_revoked: bool = False,
     reason: str = "rolled back",
-) -> Applied:
-    """Make blueprint n+1 with what blueprint `to` served, by today's rules and prices; by default the one before the
-    last that somebody, and not a day on which prices begin, made.
+) -> ReleaseResult:
+    """Make blueprint n+1 with the content of blueprint `to`, by today's rules and prices. By default `to` is the one
+    before the last change that a person made; blueprints that only begin dated prices are skipped.
 
     What lost an approval, was killed or has ended since is never revived: `Conflict` (`rollback_revives`) lists it, and
     `without_revoked` leaves it out. Raises `NotFound` for an unknown number.
     """
-    store.lock(conn)
-    stored = newest(conn)
-    target = _target(conn, stored, to)
+    store.lock_releases(conn)
+    stored = require_newest(conn)
+    target = _rollback_target(conn, stored, to)
     workspace, old = load_served(target.sources), decode(target.body)
-    served = served_by(stored)
+    served = load_current(stored)
     at = signing.clock.now()
     standing = governance.standing(conn)
     killed = store.killed_since(conn, target.created_at)
-    lost = undo.lost(old, served.blueprint, standing, killed, at.date())
-    if lost and not without_revoked:
-        raise _revives(target.number, lost)
-    rates = undo.rates_today(workspace, old, at.date(), signing.prices)
-    blueprint = verified(undo.restored(old, served.blueprint, lost, rates, demo=signing.demo))
+    unrestorable = undo.unrestorable(old, served.blueprint, standing, killed, at.date())
+    if unrestorable and not without_revoked:
+        raise _revival_conflict(target.number, unrestorable)
+    rates = undo.todays_rates(workspace, old, at.date(), signing.prices)
+    blueprint = require_verified(undo.restored_blueprint(old, served.blueprint, unrestorable, rates, demo=signing.demo))
     release = Release(conn, signing, stored, actor, reason, target.sources, at, rollback_of=target.number)
     changed = [f"{item.type} {item.subject}" for item in differences(served.blueprint, blueprint)]
-    still = planned(conn, signing, workspace, Current(blueprint, workspace), standing).pending
-    number = sign_and_store(release, blueprint, changed, [item.subject for item in still])
-    return Applied(number, request_approvals(release, still, blueprint, workspace), tuple(sorted(lost)))
+    pending = make_plan(conn, signing, workspace, Current(blueprint, workspace), standing).pending
+    number = sign_and_store(release, blueprint, changed, [item.subject for item in pending])
+    return ReleaseResult(number, request_approvals(release, pending, blueprint, workspace), tuple(sorted(unrestorable)))
 
 
-def _target(conn: Connection[Any], stored: StoredBlueprint, to: int | None) -> StoredBlueprint:
+def _rollback_target(conn: Connection[Any], stored: StoredBlueprint, to: int | None) -> StoredBlueprint:
     """The blueprint to go back to. Raises `NotFound` where there is none, `Conflict` for the one that is served."""
     if to is None:
         changed = stored
-        while (before := _before_prices(conn, changed)) is not None:
+        while (before := _before_repricing(conn, changed)) is not None:
             changed = before
         if changed.number == 1:
             raise NotFound(
@@ -167,7 +172,7 @@ def _target(conn: Connection[Any], stored: StoredBlueprint, to: int | None) -> S
         to = changed.number - 1
     if to == stored.number:
         raise Conflict(f"blueprint {to} is served already", code="rollback_current", hint="Name an earlier one.")
-    target = store.by_number(conn, to)
+    target = store.blueprint_by_number(conn, to)
     if target is None:
         earlier = (
             f"Name one from 1 to {stored.number - 1}." if stored.number > 1 else "There is nothing to go back to yet."
@@ -176,19 +181,19 @@ def _target(conn: Connection[Any], stored: StoredBlueprint, to: int | None) -> S
     return target
 
 
-def _before_prices(conn: Connection[Any], stored: StoredBlueprint) -> StoredBlueprint | None:
-    """What was served before prices began by themselves, where that is all that this blueprint is for: whoever goes
-    back means what somebody changed."""
-    before = store.by_number(conn, stored.number - 1) if stored.created_by == audit.SYSTEM else None
+def _before_repricing(conn: Connection[Any], stored: StoredBlueprint) -> StoredBlueprint | None:
+    """The blueprint before `stored`, where `stored` only began dated prices; else None. A rollback is meant to undo
+    what a person changed."""
+    before = store.blueprint_by_number(conn, stored.number - 1) if stored.created_by == audit.SYSTEM else None
     if before is None or before.sources != stored.sources or stored.rollback_of is not None:
         return None
-    return before if repricing.only(decode(before.body), decode(stored.body)) else None
+    return before if repricing.differs_only_in_prices(decode(before.body), decode(stored.body)) else None
 
 
-def _revives(number: int, lost: Mapping[str, str]) -> Conflict:
+def _revival_conflict(number: int, unrestorable: Mapping[str, str]) -> Conflict:
     problems = tuple(
         Problem(f"{subject}: {why}", "rollback_revives", "It stays as it is until somebody approves or lifts it.")
-        for subject, why in sorted(lost.items())
+        for subject, why in sorted(unrestorable.items())
     )
     listed = "; ".join(problem.message for problem in problems)
     return Conflict(

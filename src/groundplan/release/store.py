@@ -1,4 +1,4 @@
-"""The SQL of blueprints, and of what a rollback must not revive. No rules."""
+"""The SQL of blueprints, of the live tables they set, and of kills that a rollback must not revive. No rules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from groundplan.blueprint.model import Blueprint, Term, Workload
 from groundplan.catalog.levels import sensitivity_rank
 from groundplan.catalog.loader import load_served
 from groundplan.catalog.workspace import Workspace, containing
-from groundplan.release.prompts import Served
+from groundplan.release.prompts import ServedPrompts
 
 RELEASE_LOCK = 0x6770_7265_6C65_6101
 """Advisory lock key: one release at a time in a database."""
@@ -44,112 +44,116 @@ class StoredBlueprint:
     genesis: bool
 
 
-_KEPT = 8
-_kept: OrderedDict[str, Blueprint] = OrderedDict()
-"""The blueprints that were asked for last, by digest."""
-_keeping = Lock()
+_MAX_BLUEPRINTS = 8
+_blueprints: OrderedDict[str, Blueprint] = OrderedDict()
+"""The blueprints that were used last, by digest."""
+_cache_lock = Lock()
 
 
-def decoded(conn: Connection[Any], number: int | None = None) -> Blueprint | None:
-    """A blueprint, the newest where no number is given; None where there is none. It is asked for with every request,
-    and may have many megabytes: they are read once."""
+def load_blueprint(conn: Connection[Any], number: int | None = None) -> Blueprint | None:
+    """A decoded blueprint, the newest where no number is given; None where there is none. Cached: every request needs
+    it, and it may have many megabytes."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         query = "SELECT number, digest FROM blueprint WHERE %(n)s::int IS NULL OR number = %(n)s"
         row = cursor.execute(query + " ORDER BY number DESC LIMIT 1", {"n": number}).fetchone()
         if row is None:
             return None
         found_number, digest = row
-        with _keeping:
-            if digest in _kept:
-                _kept.move_to_end(digest)
-                return _kept[digest]
+        with _cache_lock:
+            if digest in _blueprints:
+                _blueprints.move_to_end(digest)
+                return _blueprints[digest]
         (body,) = cursor.execute("SELECT body FROM blueprint WHERE number = %s", (found_number,)).fetchone() or (b"",)
-    found = decode(bytes(body))
-    with _keeping:
-        _kept[digest] = found
-        while len(_kept) > _KEPT:
-            _kept.popitem(last=False)
-    return found
+    blueprint = decode(bytes(body))
+    with _cache_lock:
+        _blueprints[digest] = blueprint
+        while len(_blueprints) > _MAX_BLUEPRINTS:
+            _blueprints.popitem(last=False)
+    return blueprint
 
 
-_WORKSPACES = 4
+_MAX_WORKSPACES = 4
 _workspaces: OrderedDict[tuple[str, datetime], Workspace] = OrderedDict()
-"""Those that were asked for last, by signature and moment of their blueprints, which together no other one has: not one
-of another installation, nor one that has its number after the database went back to an earlier moment."""
+"""The workspaces that were used last, by (signature, creation time) of their blueprints. The pair is unique, also among
+other installations, and where a number is used again after the database was restored to an earlier moment."""
 
 
-def workspace(conn: Connection[Any], number: int) -> Workspace | None:
-    """The files that a blueprint was made from, read and parsed once: pages that renew themselves, and looks beside the
-    requests, ask every few seconds, and those of thousands of workloads are megabytes. None where there is none."""
+def load_workspace(conn: Connection[Any], number: int) -> Workspace | None:
+    """The parsed workspace that a blueprint was made from; None where there is none. Cached: pages that refresh
+    themselves and background tasks need it every few seconds, and thousands of workloads are megabytes."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         query = "SELECT signature, created_at FROM blueprint WHERE number = %s"
-        made: tuple[str, datetime] | None = cursor.execute(query, (number,)).fetchone()
-    if made is None:
+        key: tuple[str, datetime] | None = cursor.execute(query, (number,)).fetchone()
+    if key is None:
         return None
-    with _keeping:
-        if made in _workspaces:
-            _workspaces.move_to_end(made)
-            return _workspaces[made]
-    found = load_served(sources(conn, number) or {})
-    with _keeping:
-        _workspaces[made] = found
-        while len(_workspaces) > _WORKSPACES:
+    with _cache_lock:
+        if key in _workspaces:
+            _workspaces.move_to_end(key)
+            return _workspaces[key]
+    workspace = load_served(source_files(conn, number) or {})
+    with _cache_lock:
+        _workspaces[key] = workspace
+        while len(_workspaces) > _MAX_WORKSPACES:
             _workspaces.popitem(last=False)
-    return found
+    return workspace
 
 
-def sources(conn: Connection[Any], number: int) -> dict[str, str] | None:
+def source_files(conn: Connection[Any], number: int) -> dict[str, str] | None:
     """The files that a blueprint was made from; None where there is none."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         row = cursor.execute("SELECT sources FROM blueprint WHERE number = %s", (number,)).fetchone()
     return None if row is None else dict(row[0])
 
 
-def lock(conn: Connection[Any]) -> None:
-    """Wait until no other transaction releases; held until this one ends."""
+def lock_releases(conn: Connection[Any]) -> None:
+    """Take the release lock: wait for other releasing transactions, and hold it until this transaction ends."""
     conn.execute("SELECT pg_advisory_xact_lock(%s)", (RELEASE_LOCK,))
 
 
-def newest(conn: Connection[Any]) -> StoredBlueprint | None:
-    return _one(conn, _ROW + " ORDER BY number DESC LIMIT 1", ())
+def newest_blueprint(conn: Connection[Any]) -> StoredBlueprint | None:
+    return _fetch_one(conn, _ROW + " ORDER BY number DESC LIMIT 1", ())
 
 
-def by_number(conn: Connection[Any], number: int) -> StoredBlueprint | None:
-    return _one(conn, _ROW + " WHERE number = %s", (number,))
+def blueprint_by_number(conn: Connection[Any], number: int) -> StoredBlueprint | None:
+    return _fetch_one(conn, _ROW + " WHERE number = %s", (number,))
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """When a blueprint was made, by whom, and why."""
+class BlueprintOrigin:
+    """When a blueprint was made, by whom and why."""
 
     number: int
-    at: datetime
-    by: str
+    created_at: datetime
+    created_by: str
     reason: str
-    declares: bool
-    """Whether other files were declared by it than before."""
+    changes_files: bool
+    """Whether its declared files differ from those of the blueprint before."""
 
 
-def made_since(conn: Connection[Any], number: int) -> list[Made]:
-    """Blueprint `number` and those after it, the oldest first."""
+def origins_since(conn: Connection[Any], number: int) -> list[BlueprintOrigin]:
+    """The origins of blueprint `number` and of all later ones, the oldest first."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         rows = cursor.execute(
             """SELECT number, created_at, created_by, reason, sources <> lag(sources) OVER (ORDER BY number)
                FROM blueprint WHERE number >= %s - 1 ORDER BY number""",
             (number,),
         ).fetchall()
-    return [Made(at, when, by, why, declares is not False) for at, when, by, why, declares in rows if at >= number]
+    return [
+        BlueprintOrigin(at, when, by, why, declares is not False)
+        for at, when, by, why, declares in rows
+        if at >= number
+    ]
 
 
 def signature(conn: Connection[Any], number: int) -> str | None:
-    """Of blueprint `number`, which no other installation makes; None where there is none."""
+    """The signature of blueprint `number`, which no other installation produces; None where there is none."""
     row = conn.execute("SELECT signature FROM blueprint WHERE number = %s", (number,)).fetchone()
     return None if row is None else str(row[0])
 
 
 def identity(conn: Connection[Any], number: int) -> str | None:
-    """What no other blueprint has: the signature of blueprint `number`, which with the same keys one of another
-    installation may have, and its moment; None where there is none."""
+    """Signature and creation time of blueprint `number`, unique together: an installation with the same keys may
+    produce the same signature. None where there is none."""
     row = conn.execute(
         """SELECT signature || ' ' || to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
            FROM blueprint WHERE number = %s""",
@@ -159,15 +163,14 @@ def identity(conn: Connection[Any], number: int) -> str | None:
 
 
 def newest_key_id(conn: Connection[Any]) -> str | None:
-    """Of the key that signed the newest blueprint; None where there is none."""
+    """The id of the key that signed the newest blueprint; None where there is none."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         row = cursor.execute("SELECT key_id FROM blueprint ORDER BY number DESC LIMIT 1").fetchone()
     return None if row is None else str(row[0])
 
 
-def prompts_since(conn: Connection[Any], number: int) -> Iterator[tuple[Served, str]]:
-    """(what was served of prompts, the signature) of all blueprints after `number`, the oldest first, read as they are
-    asked for."""
+def prompts_since(conn: Connection[Any], number: int) -> Iterator[tuple[ServedPrompts, str]]:
+    """Yield (served prompts, signature) of all blueprints after `number`, the oldest first, read one after another."""
     with conn.cursor("prompts_since", row_factory=tuple_row) as cursor:
         cursor.itersize = 10
         cursor.execute(
@@ -176,12 +179,12 @@ def prompts_since(conn: Connection[Any], number: int) -> Iterator[tuple[Served, 
             (number,),
         )
         for body, at, by, reason, signed in cursor:
-            yield Served(prompts_in(bytes(body)), at, by, reason), signed
+            yield ServedPrompts(prompts_in(bytes(body)), at, by, reason), signed
 
 
-def of_workload(conn: Connection[Any], name: str) -> Iterator[tuple[int, Workload | None, datetime, str]]:
-    """(number, the workload in it, when, why) of all blueprints, the newest first, read as they are asked for: there
-    may be thousands, of some megabytes each."""
+def workload_history(conn: Connection[Any], name: str) -> Iterator[tuple[int, Workload | None, datetime, str]]:
+    """Yield (number, the workload in it, created at, reason) of all blueprints, the newest first, read one after
+    another: there may be thousands, of some megabytes each."""
     with conn.cursor("of_workload", row_factory=tuple_row) as cursor:
         cursor.itersize = 10
         cursor.execute("SELECT number, body, created_at, reason FROM blueprint ORDER BY number DESC")
@@ -189,9 +192,9 @@ def of_workload(conn: Connection[Any], name: str) -> Iterator[tuple[int, Workloa
             yield number, workload_in(bytes(body), name), at, reason
 
 
-def newest_first(conn: Connection[Any], most: int = 500) -> Iterator[tuple[Blueprint, datetime]]:
-    """(blueprint, when) of the newest so many, read as they are asked for."""
-    # a cursor of the server's: whoever stops early just closes it (ending a stream early cancels what runs then)
+def iter_newest_first(conn: Connection[Any], most: int = 500) -> Iterator[tuple[Blueprint, datetime]]:
+    """Yield (blueprint, created at) of the newest `most`, read one after another."""
+    # a server-side cursor: a caller that stops early just closes it (ending a stream early cancels what runs then)
     with conn.cursor("newest_first", row_factory=tuple_row) as cursor:
         cursor.itersize = 10
         cursor.execute("SELECT body, created_at FROM blueprint ORDER BY number DESC LIMIT %s", (most,))
@@ -199,8 +202,8 @@ def newest_first(conn: Connection[Any], most: int = 500) -> Iterator[tuple[Bluep
             yield decode(bytes(body)), at
 
 
-def insert(conn: Connection[Any], stored: StoredBlueprint) -> None:
-    """Store a blueprint and tell every gateway when the transaction commits."""
+def insert_blueprint(conn: Connection[Any], stored: StoredBlueprint) -> None:
+    """Store a blueprint and notify every gateway when the transaction commits."""
     conn.execute(
         """INSERT INTO blueprint (number, body, digest, signature, key_id, sources, created_at, created_by, reason,
              rollback_of, genesis) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
@@ -222,7 +225,7 @@ def insert(conn: Connection[Any], stored: StoredBlueprint) -> None:
 
 
 def set_source_grants(conn: Connection[Any], grants: Iterable[tuple[str, str, str | None]]) -> None:
-    """(source, reader, last day or None): who reads a source by a grant, exactly these; holds from the next search."""
+    """Replace all grants to read sources, each (source, reader, last day or None); applies from the next search."""
     conn.execute("DELETE FROM source_grant")
     with conn.cursor() as cursor:
         cursor.executemany(
@@ -234,7 +237,7 @@ def set_source_grants(conn: Connection[Any], grants: Iterable[tuple[str, str, st
 
 
 def set_workload_needs(conn: Connection[Any], workloads: Iterable[Workload]) -> None:
-    """What each workload asks of the content that it is given, exactly these; holds from the next search."""
+    """Replace what each workload requires of the content that it is given; applies from the next search."""
     conn.execute("DELETE FROM workload_need")
     with conn.cursor() as cursor:
         cursor.executemany(
@@ -255,7 +258,7 @@ def set_workload_needs(conn: Connection[Any], workloads: Iterable[Workload]) -> 
 
 
 def set_glossary(conn: Connection[Any], terms: Iterable[Term]) -> None:
-    """What is said for each term besides itself, exactly these; searched along from the next seconds on."""
+    """Replace the title and synonyms of every term; searches use them from the next seconds on."""
     conn.execute("DELETE FROM glossary_term")
     with conn.cursor() as cursor:
         cursor.executemany(
@@ -265,14 +268,14 @@ def set_glossary(conn: Connection[Any], terms: Iterable[Term]) -> None:
 
 
 def killed_since(conn: Connection[Any], at: datetime) -> dict[str, str]:
-    """Scope -> reason of every kill since `at` that still holds."""
+    """Scope -> reason of every kill since `at` that has not been lifted."""
     rows = conn.execute(
         "SELECT scope, reason FROM kill_switch WHERE lifted_at IS NULL AND at > %s ORDER BY at", (at,)
     ).fetchall()
     return {str(row[0]): str(row[1]) for row in rows}
 
 
-def _one(conn: Connection[Any], query: LiteralString, parameters: tuple[Any, ...]) -> StoredBlueprint | None:
+def _fetch_one(conn: Connection[Any], query: LiteralString, parameters: tuple[Any, ...]) -> StoredBlueprint | None:
     with conn.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(query, parameters).fetchone()
     return StoredBlueprint(**{**row, "body": bytes(row["body"])}) if row else None

@@ -23,12 +23,12 @@ from groundplan.governance.policy.vocabulary import provider_of
 from groundplan.knowledge.governance.inherit import narrowed
 from groundplan.release import units
 from groundplan.release.compile.pricing import Prices
-from groundplan.release.plan import without
+from groundplan.release.plan import without_workload
 
 Granted = TypeVar("Granted", bp.Workload, bp.Source)
 
 
-def lost(
+def unrestorable(
     old: bp.Blueprint, served: bp.Blueprint, standing: Standing, killed: Mapping[str, str], today: date
 ) -> dict[str, str]:
     """Subject -> why it may not come back, for every workload of an old blueprint. `killed` is scope -> reason."""
@@ -36,22 +36,22 @@ def lost(
     still = {(item.name, item.expires) for item in served.workloads}
     for workload in old.workloads:
         subject = units.workload_subject(workload.name)
-        scopes = [scope for scope in _scopes(old, workload) if scope in killed]
+        scopes = [scope for scope in _kill_scopes(old, workload) if scope in killed]
         digests = (units.workload_digest(old, workload), *units.former_digests(old, workload))
         if standing.forbids(subject, *digests):
             found[subject] = "an approval was withdrawn"
-        elif gone := _gone(old, workload, standing, served.approved_parts, today):
+        elif gone := _lapsed_part(old, workload, standing, served.approved_parts, today):
             found[subject] = f"the approval of {gone} does not hold any more"
         elif scopes:
             found[subject] = f"{scopes[0]} was stopped: {killed[scopes[0]]}"
-        elif _ended(workload, today) and (workload.name, workload.expires) not in still:
+        elif _has_ended(workload, today) and (workload.name, workload.expires) not in still:
             found[subject] = f"it ended on {workload.expires}"
-        elif duties := _needs(old, workload, served, standing, today):
+        elif duties := _missing_duties(old, workload, served, standing, today):
             found[subject] = f"caps were lowered since, so it needs approval by {', '.join(duties)}"
     return found
 
 
-def rates_today(workspace: Workspace, old: bp.Blueprint, today: date, prices: Prices) -> dict[str, bp.Rates]:
+def todays_rates(workspace: Workspace, old: bp.Blueprint, today: date, prices: Prices) -> dict[str, bp.Rates]:
     """Today's rates of the deployments of an old blueprint that its files still price; others keep theirs."""
     found: dict[str, bp.Rates] = {}
     for deployment in old.deployments:
@@ -64,7 +64,7 @@ def rates_today(workspace: Workspace, old: bp.Blueprint, today: date, prices: Pr
     return found
 
 
-def restored(
+def restored_blueprint(
     old: bp.Blueprint,
     served: bp.Blueprint,
     left_out: Iterable[str],
@@ -75,7 +75,7 @@ def restored(
     """The next blueprint: the content of `old` without the subjects `left_out`."""
     blueprint = old
     for subject in left_out:
-        blueprint = without(blueprint, subject.partition("/")[2])
+        blueprint = without_workload(blueprint, subject.partition("/")[2])
     deployments = [
         msgspec.structs.replace(item, rates=rates.get(item.name, item.rates)) for item in blueprint.deployments
     ]
@@ -85,30 +85,35 @@ def restored(
         rollback_of=old.number,
         demo=demo,
         deployments=deployments,
-        sources=[_closed(_granted(item, served.sources, "read"), served.sources) for item in blueprint.sources],
-        workloads=[_granted(item, served.workloads, "use", "act_for_others") for item in blueprint.workloads],
+        sources=[
+            _with_current_restrictions(_with_current_grants(item, served.sources, "read"), served.sources)
+            for item in blueprint.sources
+        ],
+        workloads=[
+            _with_current_grants(item, served.workloads, "use", "act_for_others") for item in blueprint.workloads
+        ],
         caps=lower_of(served.caps, old.caps),
         owners=served.owners,
         approved_parts=served.approved_parts,
         approval_terms=served.approval_terms,
-        policies=_ruled(old.policies, served.policies),
+        policies=_merge_policies(old.policies, served.policies),
         separation="enforced" if "enforced" in (served.separation, old.separation) else "solo",
     )
 
 
-def _ruled(old: Iterable[bp.PolicyRules], served: Iterable[bp.PolicyRules]) -> list[bp.PolicyRules]:
+def _merge_policies(old: Iterable[bp.PolicyRules], served: Iterable[bp.PolicyRules]) -> list[bp.PolicyRules]:
     """The rules of then, but those that are enforced today as they are: going back takes no rule away."""
     kept = {item.name: item for item in old} | {item.name: item for item in served if item.enforced}
     return [kept[name] for name in sorted(kept)]
 
 
-def _granted(item: Granted, served: Iterable[Granted], *fields: str) -> Granted:
+def _with_current_grants(item: Granted, served: Iterable[Granted], *fields: str) -> Granted:
     """It with the grants of today, so that none comes back that was taken away since."""
     now = next((each for each in served if each.name == item.name), item)
     return msgspec.structs.replace(item, **{field: getattr(now, field) for field in fields})
 
 
-def _closed(item: bp.Source, served: Iterable[bp.Source]) -> bp.Source:
+def _with_current_restrictions(item: bp.Source, served: Iterable[bp.Source]) -> bp.Source:
     """A source with no reader, purpose or workload that it is not open to today, as far as it is served: none comes
     back that was taken away since, no draft is given again, and no legal hold ends."""
     now = next((each for each in served if each.name == item.name), item)
@@ -119,19 +124,19 @@ def _closed(item: bp.Source, served: Iterable[bp.Source]) -> bp.Source:
         governed=msgspec.structs.replace(
             old,
             state=narrowed("state", old.state, held.state),
-            purposes=_both(old.purposes, held.purposes),
-            workloads=_both(old.workloads, held.workloads),
+            purposes=_intersection(old.purposes, held.purposes),
+            workloads=_intersection(old.workloads, held.workloads),
             legal_hold=old.legal_hold or held.legal_hold,
         ),
     )
 
 
-def _both(old: list[str], now: list[str]) -> list[str]:
+def _intersection(old: list[str], now: list[str]) -> list[str]:
     """What both allow; an empty list allows anything. Where nothing is left that both do: what is allowed today."""
     return [each for each in old if each in now] or now if now else old
 
 
-def _gone(
+def _lapsed_part(
     old: bp.Blueprint, workload: bp.Workload, standing: Standing, kinds: Iterable[str], today: date
 ) -> str | None:
     """What it uses whose approval was withdrawn or has ended."""
@@ -139,7 +144,7 @@ def _gone(
     return next((each.part.named for each in found if each.why not in ("missing", "price")), None)
 
 
-def _needs(
+def _missing_duties(
     old: bp.Blueprint, workload: bp.Workload, served: bp.Blueprint, standing: Standing, today: date
 ) -> list[str]:
     """Duties that must approve a workload again. What was served needs none unless caps were lowered since."""
@@ -156,11 +161,11 @@ def _needs(
     return [need.duty for need in decision.needs]
 
 
-def _ended(workload: bp.Workload, today: date) -> bool:
+def _has_ended(workload: bp.Workload, today: date) -> bool:
     return bool(workload.stage != "production" and workload.expires and workload.expires < today.isoformat())
 
 
-def _scopes(blueprint: bp.Blueprint, workload: bp.Workload) -> Iterable[str]:
+def _kill_scopes(blueprint: bp.Blueprint, workload: bp.Workload) -> Iterable[str]:
     """Scopes of a kill switch that a workload falls under, but for the company as a whole."""
     used = set(workload.places)
     yield units.workload_subject(workload.name)

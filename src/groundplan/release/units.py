@@ -19,7 +19,7 @@ from groundplan.core import canonical
 from groundplan.core.money import ceil_div
 from groundplan.governance.model import Terms
 
-UNBOUND = frozenset({"rates", "first_token_declared"})
+UNBOUND_FIELDS = frozenset({"rates", "first_token_declared"})
 """Of a deployment: its prices, and what came to be noted of it while its declaration stayed as it was."""
 
 
@@ -63,12 +63,12 @@ def is_looser(before: bp.Budget, after: bp.Budget) -> bool:
     return (before.hard and not after.hard) or anew or after.covers not in (before.covers, "company")
 
 
-def least_of_month(budgets: Iterable[bp.Budget]) -> int | None:
+def lowest_monthly_limit(budgets: Iterable[bp.Budget]) -> int | None:
     """picodollars that calls which are charged to each of these in full may cost in a month; None without any."""
     return min(map(monthly_limit, budgets), default=None)
 
 
-def workload_digest(blueprint: bp.Blueprint, workload: bp.Workload, unbound: frozenset[str] = UNBOUND) -> str:
+def workload_digest(blueprint: bp.Blueprint, workload: bp.Workload, unbound: frozenset[str] = UNBOUND_FIELDS) -> str:
     """SHA-256 of all content of a workload that an approval is bound to; of its deployments all but what is
     `unbound`."""
     used = set(workload.places)
@@ -107,7 +107,7 @@ def removed_budget_digest(name: str) -> str:
     return content_digest({"budget": None, "name": name})
 
 
-def charged_to(workload: bp.Workload, budgets: Iterable[bp.Budget]) -> bp.Workload:
+def with_shared_budgets(workload: bp.Workload, budgets: Iterable[bp.Budget]) -> bp.Workload:
     """Charged to those of these shared budgets that cover it, whatever was declared of them."""
     covers = {item.name: item.covers in ("company", f"team/{workload.team}") for item in budgets}
     named = sorted({*workload.budgets} - covers.keys() | {name for name, mine in covers.items() if mine})

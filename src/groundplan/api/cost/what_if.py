@@ -27,7 +27,7 @@ from groundplan.economics.forecast.tiers import edges
 from groundplan.economics.prices import price_list
 from groundplan.ledger import archive_store, prompt_store, rollup_store
 from groundplan.ledger.prompt_store import Place
-from groundplan.release.compile.pricing import of_model
+from groundplan.release.compile.pricing import model_rates
 
 _CHAT = "chat"
 _BY = ("blueprint", "deployment", "part", "purpose", "tier")
@@ -197,7 +197,7 @@ def _other(conn: Connection[Any], model: str, day: date) -> tuple[Rates, int | N
     if served is not None:
         return served.rates, served.context_tokens
     workspace = None if blueprint is None else workspace_at(conn, blueprint.number)
-    rates = of_model(workspace, model, day)
+    rates = model_rates(workspace, model, day)
     if isinstance(rates, Problem):
         raise Invalid(
             f"no price is known for the model '{model[:80]}'",

@@ -19,8 +19,8 @@ from groundplan.ledger import daily_store, finding_store
 from groundplan.placement import drift, pilot, plan_process, whatif
 from groundplan.placement.planner import CompanyPlan
 from groundplan.placement.terms.facts import Company
-from groundplan.release.compile.placing import company_of
-from groundplan.release.observed import observed
+from groundplan.release.compile.placing import company_facts
+from groundplan.release.observed import read_observations
 
 _Answer = TypeVar("_Answer")
 _Arguments = TypeVarTuple("_Arguments")
@@ -35,7 +35,9 @@ def company(conn: Connection[Any], services: Services) -> Company:
     blueprint = current_blueprint(conn)
     now = services.clock.now()
     workspace = workspace_at(conn, blueprint.number)
-    found = company_of(workspace, blueprint.deployments, blueprint, now.date(), observed(conn, workspace, now, True))
+    found = company_facts(
+        workspace, blueprint.deployments, blueprint, now.date(), read_observations(conn, workspace, now, True)
+    )
     return replace(found, speeds=placement_serving.speeds(conn, now, found))
 
 

@@ -80,7 +80,7 @@ def plan(body: Declared, services: Using, caller: Reader) -> dict[str, Any]:
     `notes` say what somebody changed and these files take back."""
     with services.release_turn() as conn:
         value = services.releases.plan(conn, body.files)
-        served, still = release.decoded(conn), {(each["subject"], each["digest"]) for each in value["pending"]}
+        served, still = release.load_blueprint(conn), {(each["subject"], each["digest"]) for each in value["pending"]}
         base = 0 if served is None else served.number
         back = changes_since_base.taken_back(conn, caller, base, value["differences"])
         gone = [each for each in _waiting(conn) if (each.subject, each.digest) not in still]
@@ -105,7 +105,7 @@ def apply(body: Apply, request: Request, services: Using, caller: SignedIn) -> d
     with services.release_turn() as conn:
         changes_since_base.check_base(conn, caller, body.base)
         value, back = _applied(conn, services, caller, body)
-        served = release.decoded(conn)
+        served = release.load_blueprint(conn)
     value["notes"] = [*back, *health.secrets(served), *router_evaluations.missing(services, body.files)]
     if body.folder is not None and (unnoted := services.note_folder(Path(body.folder))):
         value["notes"].append(unnoted)
@@ -117,8 +117,8 @@ def _applied(
     conn: Connection[Any], services: Services, caller: Caller, body: Apply
 ) -> tuple[dict[str, Any], list[str]]:
     """With what of others it took back."""
-    release.lock(conn)
-    before = release.decoded(conn)
+    release.lock_releases(conn)
+    before = release.load_blueprint(conn)
     waited = _waiting(conn)
     value = services.releases.apply(conn, caller.actor, body.files, body.reason)
     still = {each.id: each.subject for each in _waiting(conn)}
@@ -127,7 +127,7 @@ def _applied(
         conn, caller, body.base, [each for each in gone if each.subject not in still.values()]
     )
     back = changes_since_base.dropped(conn, caller, gone, still.values())
-    after = release.decoded(conn)
+    after = release.load_blueprint(conn)
     if before is not None and after is not None and after.number != before.number:
         changed = [difference_json(each) for each in differences(before, after)]
         back = [*changes_since_base.taken_back(conn, caller, before.number, changed), *back]

@@ -35,7 +35,7 @@ from groundplan.governance.register.shadow import Seen, charged_in, seen_in
 from groundplan.governance.risk.eu_ai_act import classify, holds_from, timeline
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
-from groundplan.release.model import Current, in_force
+from groundplan.release.model import Current, effective_terms
 
 router = below_api("controls")
 Kind = Literal["", "workload", "model", "deployment", "provider", "prompt", "integration", "tool", "source"]
@@ -161,7 +161,7 @@ def give(body: Given, services: Using, caller: SignedIn) -> dict[str, Any]:
             link=body.link,
         )  # fmt: skip
         demanded = APPROVED in current.blueprint.approved_parts
-        seats = in_force(current).seats if demanded else None
+        seats = effective_terms(current).seats if demanded else None
         kept, change = service.give(conn, caller.actor, given, services.clock.now(), seats=seats)
     return {
         "id": kept.id, "what": kept.what, "subject": kept.subject, "valid_until": kept.valid_until,

@@ -97,7 +97,7 @@ def _warnings(blueprint: Blueprint, workload: Workload, terms: KeyTerms) -> list
     if terms.budget is None:
         return []
     said = f"{short_usd(terms.budget)}/{terms.budget_period}"
-    found = limits.of_key(workload, blueprint.deployments, terms.models, terms.budget, said)
+    found = limits.key_budget_warnings(workload, blueprint.deployments, terms.models, terms.budget, said)
     return [problem_json(each) for each in found]
 
 

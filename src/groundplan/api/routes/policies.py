@@ -27,7 +27,7 @@ from groundplan.governance.policy.vocabulary import groups_named
 from groundplan.identity import service as identity
 from groundplan.identity.model import Person
 from groundplan.release import service as release
-from groundplan.release.model import in_force
+from groundplan.release.model import effective_terms
 
 router = below_api("policy")
 MAY_END = frozenset({"security", "compliance"})
@@ -176,7 +176,7 @@ def ask(body: Ask, services: Using, caller: SignedIn) -> dict[str, Any]:
             raise NotFound(f"there is no rule {body.rule}", code="rule_unknown", hint=hint)
         served = release.current(conn)
         wanted = ExceptionRequest(body.rule, body.workload, _person(conn, body.person), until, body.reason)
-        seats = 1 if served is None else in_force(served).seats
+        seats = 1 if served is None else effective_terms(served).seats
         made = exceptions.ask(conn, caller.actor, wanted, seats=seats, now=now)
     return made.to_json(now)
 

@@ -35,7 +35,7 @@ class Back(BaseModel):
 def list_prompts(services: Using, _: Reader) -> dict[str, Any]:
     """Every prompt that is declared or was served, with how many versions it has and who uses it now."""
     with services.transaction() as conn:
-        known, now = prompt_history.versions(conn), current(conn)
+        known, now = prompt_history.prompt_versions(conn), current(conn)
     declared = now.workspace.prompts if now is not None else {}
     used: dict[str, list[str]] = {}
     for workload in now.blueprint.workloads if now is not None else []:
@@ -73,10 +73,10 @@ def diff(name: str, old: Wanted, new: Wanted, services: Using, _: Reader) -> dic
     """Line by line from one version to another."""
     with services.transaction() as conn:
         found = _of(conn, name)
-    before, after = prompts.pick(found, old), prompts.pick(found, new)
+    before, after = prompts.find_version(found, old), prompts.find_version(found, new)
     return {
         "name": name, "old": before.number, "new": after.number,
-        "lines": prompts.difference(before.text, after.text),
+        "lines": prompts.line_difference(before.text, after.text),
     }  # fmt: skip
 
 
@@ -87,9 +87,9 @@ def rollback(name: str, body: Back, request: Request, services: Using, caller: S
     authorize(caller, "release", "company")
     with services.release_turn() as conn:
         found = _of(conn, name)
-        stored = store.newest(conn)
+        stored = store.newest_blueprint(conn)
         assert stored is not None, "a version was served"
-        old = prompts.pick(found, str(body.to))
+        old = prompts.find_version(found, str(body.to))
         declared = release.current(conn)
         doc = declared.workspace.prompts.get(name) if declared is not None else None
         if doc is not None and doc.text == old.text:
@@ -105,7 +105,7 @@ def rollback(name: str, body: Back, request: Request, services: Using, caller: S
 
 
 def _of(conn: Connection[Any], name: str) -> list[Version]:
-    found = prompt_history.versions(conn).get(name)
+    found = prompt_history.prompt_versions(conn).get(name)
     if not found:
         raise NotFound(
             f"no prompt {name[:63]} was served", code="prompt_unknown", hint="`groundplan prompts list` lists them."

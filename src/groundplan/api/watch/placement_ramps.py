@@ -11,7 +11,7 @@ from groundplan.api.context import Services
 from groundplan.api.served_blueprint import current_or_none
 from groundplan.ledger import daily_store, finding_store
 from groundplan.ledger.finding import Finding
-from groundplan.release.ramping import ramps
+from groundplan.release.ramping import active_ramps
 
 LOOK_SECONDS = 30.0
 KIND = "placement.ramp_held"
@@ -25,7 +25,7 @@ def look(services: Services) -> int | None:
     """Take each step that is due; the number of the blueprint that was made. Looking twice is looking once."""
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
-        wanted = ramps(blueprint) if blueprint is not None else {}
+        wanted = active_ramps(blueprint) if blueprint is not None else {}
         rows = []
         if wanted:
             places = sorted({ramp.to for ramp in wanted.values()})

@@ -26,7 +26,7 @@ from groundplan.economics.prices.reprice import UsageCounts, reprice
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 from groundplan.release import last_month
-from groundplan.release.compile.pricing import declared_or_listed, starts
+from groundplan.release.compile.pricing import declared_or_listed, price_change_days
 from groundplan.release.last_month import MONTH
 
 LOOK_SECONDS = 6 * 3600.0
@@ -55,7 +55,7 @@ def look(conn: Connection[Any], today: date) -> finding_store.Told:
         }
         every = [place.rates for place in blueprint.deployments]
         every += [rates for mine in prices.values() for rates in mine.values()]
-        counts = last_month.used(conn, today, every)
+        counts = last_month.usage_by_deployment(conn, today, every)
         for place in blueprint.deployments:
             found += findings_of(place, counts, today, prices[place.name])
         days = Days(today - MONTH, today - timedelta(days=1))
@@ -99,7 +99,7 @@ def declared_prices(workspace: Workspace, deployment: Deployment, today: date) -
     prices = item.price or (described.price if described is not None else ())
     if not prices:
         return {}
-    days = (today, *starts(workspace, item, today, today + AHEAD))
+    days = (today, *price_change_days(workspace, item, today, today + AHEAD))
     found = {day: declared_or_listed(workspace, item, day) for day in days}
     return {day: rates for day, rates in found.items() if isinstance(rates, Rates)}
 

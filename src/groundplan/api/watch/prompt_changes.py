@@ -9,7 +9,7 @@ from groundplan.api.context import Services
 from groundplan.api.served_blueprint import current_or_none
 from groundplan.ledger import finding_store
 from groundplan.release import prompt_history, prompts
-from groundplan.release.prompts import REWORDED
+from groundplan.release.prompts import PROMPT_CHANGED
 
 LOOK_SECONDS = 5.0
 
@@ -27,6 +27,6 @@ class Looking:
             blueprint = current_or_none(conn)
             if blueprint is None or blueprint.number == self._seen:
                 return
-            known = prompt_history.versions(conn)
-            finding_store.tell_all(conn, prompts.reworded(known, blueprint), kinds=(REWORDED,))
+            known = prompt_history.prompt_versions(conn)
+            finding_store.tell_all(conn, prompts.reworded_prompts(known, blueprint), kinds=(PROMPT_CHANGED,))
         self._seen = blueprint.number

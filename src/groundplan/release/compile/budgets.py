@@ -57,18 +57,18 @@ def allocation(item: doc.AllocationDoc) -> bp.Allocation:
     )
 
 
-def charged_twice(served: bp.Blueprint | None, new: bp.Blueprint) -> tuple[str, ...]:
+def double_charge_notes(served: bp.Blueprint | None, new: bp.Blueprint) -> tuple[str, ...]:
     """In words, what is new of deployments whose tokens have a price and whose hardware is allocated by its use, too:
     both are in the book, which is right only where they are not the same money."""
-    known = _by_token_and_use(served) if served is not None else set()
+    known = _double_charged(served) if served is not None else set()
     return tuple(
         f"deployment/{name}: its tokens have a price, and allocation/{rule} spreads what it costs by its use; the book"
         " has both, so where that is the same money say price: free"
-        for name, rule in sorted(_by_token_and_use(new) - known)
+        for name, rule in sorted(_double_charged(new) - known)
     )
 
 
-def _by_token_and_use(blueprint: bp.Blueprint) -> set[tuple[str, str]]:
+def _double_charged(blueprint: bp.Blueprint) -> set[tuple[str, str]]:
     """(deployment, allocation)"""
     rates = {f"deployment/{place.name}": place.rates for place in blueprint.deployments}
     return {
@@ -125,7 +125,7 @@ def workflows(workspace: Workspace, names: set[str]) -> list[bp.Workflow]:
     return [_workflow(workspace.workflows[name], mine) for name, mine in sorted(served.items())]
 
 
-def may_cost(workspace: Workspace, names: set[str]) -> dict[str, int]:
+def outcome_cost_limits(workspace: Workspace, names: set[str]) -> dict[str, int]:
     """What an accepted outcome of those of these workloads may cost that say so."""
     wanted = {name: workspace.workloads[name].objectives.cost_per_outcome for name in sorted(names)}
     return {name: amount for name, amount in wanted.items() if amount is not None}

@@ -17,22 +17,22 @@ from groundplan.economics.price import FREE
 from groundplan.economics.prices import price_list
 from groundplan.release.compile.pricing import Prices, declared_or_listed
 
-ANSWER = 4096
+DEFAULT_ANSWER_TOKENS = 4096
 """Tokens of an answer where nobody says how many."""
-UNKNOWN = 8192
+DEFAULT_CONTEXT_TOKENS = 8192
 """Where nobody says it, and nothing is reserved by it."""
 _FILE, _REALTIME = "file", "realtime"
 
 
-def context_of(workspace: Workspace, item: doc.DeploymentDoc) -> int:
-    return _known(workspace, item) or UNKNOWN
+def context_tokens(workspace: Workspace, item: doc.DeploymentDoc) -> int:
+    return _known_context(workspace, item) or DEFAULT_CONTEXT_TOKENS
 
 
-def answer_of(workspace: Workspace, item: doc.DeploymentDoc) -> int:
+def answer_tokens(workspace: Workspace, item: doc.DeploymentDoc) -> int:
     """The most tokens of an answer."""
     described = workspace.models.get(item.model)
     said = described.max_output if item.max_output is None and described is not None else item.max_output
-    return ANSWER if said is None else said
+    return DEFAULT_ANSWER_TOKENS if said is None else said
 
 
 def problems(workspace: Workspace, today: date, prices: Prices = declared_or_listed) -> Iterator[Problem]:
@@ -41,8 +41,8 @@ def problems(workspace: Workspace, today: date, prices: Prices = declared_or_lis
     for name, item in workspace.deployments.items():
         found = prices(workspace, item, today)
         rates = None if isinstance(found, Problem) else found
-        what = _takes_all(item, rates)
-        if what and _known(workspace, item) is None:
+        what = _full_context_use(item, rates)
+        if what and _known_context(workspace, item) is None:
             yield Problem(
                 f"deployment {name} {what} without a bound of what one costs",
                 "context_unbounded",
@@ -50,7 +50,7 @@ def problems(workspace: Workspace, today: date, prices: Prices = declared_or_lis
                 workspace.where("deployment", name, "accepts" if _FILE in item.accepts else "type"),
             )
         if item.type == "images" and rates is not None and rates.source != FREE.source:
-            yield from _images(workspace, item, rates)
+            yield from _image_problems(workspace, item, rates)
         fine = None if rates is None else rates.details
         if fine is not None and fine.search and fine.citations is not None:
             yield Problem(
@@ -62,7 +62,7 @@ def problems(workspace: Workspace, today: date, prices: Prices = declared_or_lis
             )
 
 
-def _takes_all(item: doc.DeploymentDoc, rates: Rates | None) -> str:
+def _full_context_use(item: doc.DeploymentDoc, rates: Rates | None) -> str:
     """What it does for which all that fits is reserved; empty: nothing."""
     if _FILE in item.accepts:
         return "accepts files"
@@ -72,7 +72,7 @@ def _takes_all(item: doc.DeploymentDoc, rates: Rates | None) -> str:
     return "listens at a price by tokens" if item.type == "transcription" and by_tokens else ""
 
 
-def _images(workspace: Workspace, item: doc.DeploymentDoc, rates: Rates) -> Iterator[Problem]:
+def _image_problems(workspace: Workspace, item: doc.DeploymentDoc, rates: Rates) -> Iterator[Problem]:
     """Nobody could ask it for an image: no call has a bound."""
     where = workspace.where("deployment", item.name, "type")
     if rates.output and item.image_tokens is None:
@@ -85,7 +85,7 @@ def _images(workspace: Workspace, item: doc.DeploymentDoc, rates: Rates) -> Iter
         yield Problem(f"deployment {item.name} makes images, and its price has none", "image_unbounded", hint, where)
 
 
-def _known(workspace: Workspace, item: doc.DeploymentDoc) -> int | None:
+def _known_context(workspace: Workspace, item: doc.DeploymentDoc) -> int | None:
     if item.context is not None:
         return item.context
     described = workspace.models.get(item.model)

@@ -19,8 +19,8 @@ from groundplan.governance.policy import declared
 from groundplan.placement import solve
 from groundplan.release import ramping
 from groundplan.release.compile import budgets, knowledge, places, placing, pricing, workloads
-from groundplan.release.compile.governance import described, frameworks, tools
-from groundplan.release.model import Draft, at
+from groundplan.release.compile.governance import frameworks, tools, workload_descriptions
+from groundplan.release.model import Draft, with_location
 
 
 def declared_caps(workspace: Workspace) -> bp.Caps:
@@ -31,7 +31,7 @@ def declared_caps(workspace: Workspace) -> bp.Caps:
 
 def declared_owners(workspace: Workspace) -> dict[str, list[str]]:
     """Duty -> e-mail addresses for the company, as its document asks."""
-    return _sorted(workspace.owners(workspace.company.owners))
+    return _sorted_owners(workspace.owners(workspace.company.owners))
 
 
 def compile_draft(
@@ -41,8 +41,8 @@ def compile_draft(
     owners: dict[str, list[str]],
     *,
     today: date,
-    prices: pricing.Prices = pricing.dated,
-    seen: placing.Observed = placing.NOTHING,
+    prices: pricing.Prices = pricing.rates_with_successors,
+    seen: placing.Observations = placing.NO_OBSERVATIONS,
 ) -> Draft:
     """Everything that is declared and served by its stage, placed and priced, as a blueprint numbered 0.
 
@@ -52,14 +52,14 @@ def compile_draft(
     sites = {name: places.site(item) for name, item in workspace.sites.items()}
     deployments, problems = places.deployments(workspace, today, prices)
     served = {item.name: item for item in current.workloads} if current else {}
-    found = placing.placing(workspace, deployments, current, today, seen)
-    placements, refusals = _placed(workspace, deployments, sites, found, current)
+    found = placing.plan_placements(workspace, deployments, current, today, seen)
+    placements, refusals = _place_workloads(workspace, deployments, sites, found, current)
     problems += [*found.problems, *refusals]
     running = []
     for name, item in workspace.workloads.items():
         if item.stage in doc.SERVED_STAGES:
             made = workloads.workload(workspace, item, placements[name], served.get(name), caps, today)
-            running.append(_answered_for(workspace, item, owners, made))
+            running.append(_with_owners(workspace, item, owners, made))
     names = {item.name for item in running}
     used = {name for item in running if item.grounding for name in item.grounding.sources}
     own = {f"workload/{name}" for name in names}
@@ -77,7 +77,7 @@ def compile_draft(
         currencies=budgets.currencies(workspace),
         calendar=budgets.calendar(workspace, names),
         workflows=budgets.workflows(workspace, names),
-        may_cost=budgets.may_cost(workspace, names),
+        may_cost=budgets.outcome_cost_limits(workspace, names),
         cost_centers=budgets.cost_centers(workspace),
         trusted_proxies=sorted(workspace.company.trusted_proxies),
         placements=list(placements.values()),
@@ -86,7 +86,7 @@ def compile_draft(
         caps=caps,
         owners=owners,
         policies=declared.rules(workspace),
-        described=described(workspace, own),
+        described=workload_descriptions(workspace, own),
         tools=tools(workspace),
         frameworks=frameworks(workspace),
         index=knowledge.index(workspace.company.index),
@@ -95,11 +95,11 @@ def compile_draft(
     return Draft(blueprint, tuple(problems))
 
 
-def _placed(
+def _place_workloads(
     workspace: Workspace,
     deployments: list[bp.Deployment],
     sites: dict[str, bp.Site],
-    found: placing.Placing,
+    found: placing.PlacementPlan,
     current: bp.Blueprint | None,
 ) -> tuple[dict[str, bp.Placement], list[Problem]]:
     """Every workload judged and, where it asks for that, ordered by the plan; refusals of those that are served."""
@@ -107,23 +107,23 @@ def _placed(
     problems: list[Problem] = []
     for name, item in workspace.workloads.items():
         demand = workloads.demand(item)
-        placement = placing.routed(found, solve.solve(demand, deployments, sites), workspace, current)
+        placement = placing.apply_plan(found, solve.solve(demand, deployments, sites), workspace, current)
         route = found.route(name)
-        placement = ramping.begun(item, placement, current, route.at_once if route is not None else None)
+        placement = ramping.with_ramp(item, placement, current, route.at_once if route is not None else None)
         placements[name] = solve.nearest(placement)
         if item.stage in doc.SERVED_STAGES:
-            where = workspace.where("workload", name, workloads.culprit(item))
-            problems += [at(problem, where) for problem in solve.refused(demand, placement)]
+            where = workspace.where("workload", name, workloads.refusal_key(item))
+            problems += [with_location(problem, where) for problem in solve.refused(demand, placement)]
     return placements, problems
 
 
-def _answered_for(
+def _with_owners(
     workspace: Workspace, item: doc.WorkloadDoc, owners: dict[str, list[str]], workload: bp.Workload
 ) -> bp.Workload:
     """With its own owners, else those of the company."""
-    answering = {**owners, **_sorted(workspace.owners(item.owners))}
+    answering = {**owners, **_sorted_owners(workspace.owners(item.owners))}
     return msgspec.structs.replace(workload, owners=dict(sorted(answering.items())))
 
 
-def _sorted(owners: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
+def _sorted_owners(owners: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
     return {duty: sorted(people) for duty, people in sorted(owners.items())}

@@ -32,7 +32,7 @@ def tools(workspace: Workspace) -> list[bp.ToolServer]:
     ]  # fmt: skip
 
 
-def described(workspace: Workspace, subjects: Collection[str]) -> dict[str, bp.Described]:
+def workload_descriptions(workspace: Workspace, subjects: Collection[str]) -> dict[str, bp.Described]:
     """By name what workloads (`subjects`: `workload/NAME`) are said to be, where that is not the ordinary."""
     made = {
         name: bp.Described(
@@ -78,11 +78,13 @@ def guardrails(rule: doc.GuardrailRule | None) -> bp.Guardrails | None:
         return None
     before, after, passages = rule.input, rule.output, rule.passages
     return bp.Guardrails(
-        input=_done(personal_data=before.personal_data, secrets=before.secrets, injection=before.injection),
-        output=_done(personal_data=after.personal_data, secrets=after.secrets),
+        input=_enabled_checks(personal_data=before.personal_data, secrets=before.secrets, injection=before.injection),
+        output=_enabled_checks(personal_data=after.personal_data, secrets=after.secrets),
         passages={}
         if passages is None
-        else _done(personal_data=passages.personal_data, secrets=passages.secrets, injection=passages.injection),
+        else _enabled_checks(
+            personal_data=passages.personal_data, secrets=passages.secrets, injection=passages.injection
+        ),
         deny_input=sorted(before.deny),
         deny_output=sorted(after.deny),
         max_input_bytes=before.max_size,
@@ -109,25 +111,25 @@ def guardrails(rule: doc.GuardrailRule | None) -> bp.Guardrails | None:
     )
 
 
-def _done(**checks: str) -> dict[str, str]:
+def _enabled_checks(**checks: str) -> dict[str, str]:
     return {name: done for name, done in checks.items() if done != "off"}
 
 
-def notes(served: bp.Blueprint | None, new: bp.Blueprint) -> tuple[str, ...]:
+def delay_notes(served: bp.Blueprint | None, new: bp.Blueprint) -> tuple[str, ...]:
     """What changes for callers by how answers are checked: streams that are held back, answers that wait."""
-    before = {item.name: _held_back(item) for item in served.workloads} if served else {}
+    before = {item.name: _answer_delays(item) for item in served.workloads} if served else {}
     found: list[str] = []
     for item in new.workloads:
-        told = _held_back(item)
+        told = _answer_delays(item)
         if told != before.get(item.name, ()):
             found += [f"workload/{item.name}: {each}" for each in told]
     return tuple(found)
 
 
-def _held_back(item: bp.Workload) -> tuple[str, ...]:
+def _answer_delays(item: bp.Workload) -> tuple[str, ...]:
     found: list[str] = []
     rule = item.guardrails
-    if rule is not None and (whole := _needs_whole(rule)):
+    if rule is not None and (whole := _whole_answer_checks(rule)):
         found.append(f"streams are held back to their end, since {', '.join(whole)} needs the whole answer")
     elif rule is not None and (rule.output or rule.deny_output or rule.links is not None):
         found.append(f"streams are held back by {rule.hold_bytes} characters")
@@ -138,7 +140,7 @@ def _held_back(item: bp.Workload) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _needs_whole(rule: bp.Guardrails) -> list[str]:
+def _whole_answer_checks(rule: bp.Guardrails) -> list[str]:
     there = {
         "schema": rule.schema, "grounded": rule.grounded, "languages": rule.output_languages, "judge": rule.judge,
         "presidio": rule.presidio,

@@ -10,17 +10,17 @@ from collections.abc import Sequence
 from groundplan.blueprint import model as bp
 from groundplan.catalog.workspace import Workspace
 
-_ALWAYS = "9999-99-99"
-FIELDS = {"use": "whoever has a key", "act_for_others": "every key made with --on-behalf-of", "read": ""}
+_NO_END = "9999-99-99"
+GRANT_FIELDS = {"use": "whoever has a key", "act_for_others": "every key made with --on-behalf-of", "read": ""}
 """Field of a blueprint -> who has it where there is no grant at all."""
 
 
-def granted(workspace: Workspace, allowed: str, *objects: str) -> list[bp.Grant]:
+def compile_grants(workspace: Workspace, allowed: str, *objects: str) -> list[bp.Grant]:
     """The grants that allow something on one of these objects, by name; ended ones too, which still guard it."""
     return [
         bp.Grant(
             name=name,
-            to=sorted({named(workspace, each) for each in item.to}),
+            to=sorted({subject_name(workspace, each) for each in item.to}),
             until=item.until.isoformat() if item.until else None,
         )
         for name, item in workspace.grants.items()
@@ -28,25 +28,25 @@ def granted(workspace: Workspace, allowed: str, *objects: str) -> list[bp.Grant]
     ]
 
 
-def named(workspace: Workspace, who: str) -> str:
+def subject_name(workspace: Workspace, who: str) -> str:
     """A group or team by name; a person by e-mail address, which is how permissions name people."""
     person = workspace.people.get(who)
     return person.email if person is not None and who not in workspace.groups else who
 
 
-def of_sources(blueprint: bp.Blueprint) -> list[tuple[str, str, str | None]]:
+def source_grants(blueprint: bp.Blueprint) -> list[tuple[str, str, str | None]]:
     """(source, reader, last day) of every grant to read."""
     return [(item.name, who, grant.until) for item in blueprint.sources for grant in item.read for who in grant.to]
 
 
-def shown_grants(grants: Sequence[bp.Grant]) -> str:
+def format_grants(grants: Sequence[bp.Grant]) -> str:
     """Who has it by grants, on one line: `ben@acme.example until 2026-12-31, hr`."""
     return ", ".join(_holders(grants))
 
 
-def moved(field: str, old: Sequence[bp.Grant], new: Sequence[bp.Grant]) -> tuple[str, str]:
+def grant_changes(field: str, old: Sequence[bp.Grant], new: Sequence[bp.Grant]) -> tuple[str, str]:
     """(who gains, who loses), each one line of text or empty. The first grant takes it from everybody else."""
-    before, after, anybody = _holders(old), _holders(new), FIELDS[field]
+    before, after, anybody = _holders(old), _holders(new), GRANT_FIELDS[field]
     if anybody and not before and after:
         return "", f"{anybody}, but for {', '.join(after)}"
     if anybody and before and not after:
@@ -61,5 +61,5 @@ def _holders(grants: Sequence[bp.Grant]) -> list[str]:
     days: dict[str, str] = {}
     for grant in grants:
         for who in grant.to:
-            days[who] = max(days.get(who, ""), grant.until or _ALWAYS)
-    return [who if day == _ALWAYS else f"{who} until {day}" for who, day in sorted(days.items())]
+            days[who] = max(days.get(who, ""), grant.until or _NO_END)
+    return [who if day == _NO_END else f"{who} until {day}" for who, day in sorted(days.items())]

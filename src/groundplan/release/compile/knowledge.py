@@ -7,9 +7,9 @@ from groundplan.catalog import model as doc
 from groundplan.catalog.index import IndexRule, RerankRule
 from groundplan.catalog.retention import DAY_MS
 from groundplan.catalog.workspace import Workspace
-from groundplan.release.compile.grants import granted, named
+from groundplan.release.compile.grants import compile_grants, subject_name
 
-_MOST_DAYS = 365_000
+_MAX_DAYS = 365_000
 """What is kept longer is kept as long as this: no calendar has a day so far away."""
 
 
@@ -41,8 +41,8 @@ def source(workspace: Workspace, item: doc.SourceDoc) -> bp.Source:
         path=item.path or "",
         sensitivity=item.sensitivity,
         owner=workspace.email(item.owner),
-        readers=sorted(named(workspace, reader) for reader in item.readers),
-        read=granted(workspace, "read", f"source/{item.name}"),
+        readers=sorted(subject_name(workspace, reader) for reader in item.readers),
+        read=compile_grants(workspace, "read", f"source/{item.name}"),
         governed=_governed(workspace, item),
         connector=bp.Connector(type=item.connector.type, settings=item.connector.settings(), acl=item.connector.acl)
         if item.connector
@@ -69,7 +69,7 @@ def _governed(workspace: Workspace, item: doc.SourceDoc) -> bp.Governed:
 
 
 def _days(milliseconds: int | None) -> int | None:
-    return None if milliseconds is None else max(0, min(milliseconds // DAY_MS, _MOST_DAYS))
+    return None if milliseconds is None else max(0, min(milliseconds // DAY_MS, _MAX_DAYS))
 
 
 def term(workspace: Workspace, item: doc.TermDoc) -> bp.Term:

@@ -31,7 +31,7 @@ def deployments(workspace: Workspace, today: date, prices: pricing.Prices) -> tu
     return found, problems
 
 
-_REASONS = re.compile(r"(?:openai|azure)/(?:o[1-9]|gpt-(?:[5-9]|[1-9]\d))(?![0-9a-z])")
+_REASONING_MODELS = re.compile(r"(?:openai|azure)/(?:o[1-9]|gpt-(?:[5-9]|[1-9]\d))(?![0-9a-z])")
 """Models that refuse every request with `max_tokens`."""
 
 
@@ -48,8 +48,8 @@ def _deployment(item: doc.DeploymentDoc, rates: bp.Rates, workspace: Workspace) 
         kind=item.type,
         api=item.api,
         serves=sorted(item.serves),
-        context_tokens=context_windows.context_of(workspace, item),
-        max_output_tokens=context_windows.answer_of(workspace, item),
+        context_tokens=context_windows.context_tokens(workspace, item),
+        max_output_tokens=context_windows.answer_tokens(workspace, item),
         keys=[
             bp.ProviderKey(
                 key=each.key,
@@ -64,7 +64,7 @@ def _deployment(item: doc.DeploymentDoc, rates: bp.Rates, workspace: Workspace) 
         audio_seconds=-(-(item.audio or 0) // 1000),
         tokens_per_byte=item.tokens_per_byte,
         input_overhead_tokens=item.input_overhead_tokens,
-        cap_field=item.cap_field or ("max_completion_tokens" if _REASONS.match(item.model) else "max_tokens"),
+        cap_field=item.cap_field or ("max_completion_tokens" if _REASONING_MODELS.match(item.model) else "max_tokens"),
         connect_ms=item.timeouts.connect,
         first_token_ms=item.timeouts.first_token,
         first_token_declared="first_token" in item.timeouts.model_fields_set,
@@ -74,11 +74,11 @@ def _deployment(item: doc.DeploymentDoc, rates: bp.Rates, workspace: Workspace) 
         billing_on_cancel=item.billing_on_cancel,
         terms=provider_terms(item),
         purposes=sorted(described.purposes) if described is not None else [],
-        **_reached(item, workspace.company),
+        **_connection_fields(item, workspace.company),
     )
 
 
-def _reached(item: doc.DeploymentDoc, company: doc.CompanyDoc) -> dict[str, Any]:
+def _connection_fields(item: doc.DeploymentDoc, company: doc.CompanyDoc) -> dict[str, Any]:
     """TLS, HTTP version and proxy: the deployment's own, else the company's, none to a local service."""
     tls = item.tls
     proxy, key = (item.proxy, item.proxy_key) if item.proxy is not None else (company.proxy, company.proxy_key)

@@ -27,7 +27,7 @@ from groundplan.placement.workload_routes import Route, Routes, nowhere, routes
 
 
 @dataclass(frozen=True, slots=True)
-class Placing:
+class PlacementPlan:
     """What the plan says; without one, placements stay as they were judged."""
 
     company: Company | None = None
@@ -42,7 +42,7 @@ class Placing:
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class Observations:
     """What the gateways saw, as plans take it."""
 
     times: Mapping[str, SeenFacts] = field(default_factory=dict)
@@ -51,24 +51,29 @@ class Observed:
     """by workload, of those whose curve is `seen`"""
 
 
-NOTHING = Observed()
+NO_OBSERVATIONS = Observations()
 
 
-def company_of(
+def company_facts(
     workspace: Workspace,
     deployments: Sequence[bp.Deployment],
     current: bp.Blueprint | None,
     today: date,
-    seen: Observed = NOTHING,
+    seen: Observations = NO_OBSERVATIONS,
 ) -> Company:
     """The facts of a plan. Raises `Invalid` where a trace cannot be read."""
     context = Context(
-        today, running(current), serving(current), seen.times, seen.loads, lambda name: _text(workspace, name)
+        today,
+        primary_sites(current),
+        primary_deployments(current),
+        seen.times,
+        seen.loads,
+        lambda name: _read_file(workspace, name),
     )
     return read(workspace, deployments, context)
 
 
-def running(current: bp.Blueprint | None) -> dict[str, str]:
+def primary_sites(current: bp.Blueprint | None) -> dict[str, str]:
     """Workload -> site of its primary in a blueprint."""
     if current is None:
         return {}
@@ -76,42 +81,42 @@ def running(current: bp.Blueprint | None) -> dict[str, str]:
     return {w.name: sites[w.deployments[0]] for w in current.workloads if w.deployments and w.deployments[0] in sites}
 
 
-def serving(current: bp.Blueprint | None) -> dict[str, str]:
+def primary_deployments(current: bp.Blueprint | None) -> dict[str, str]:
     """Workload -> its primary in a blueprint."""
     return {} if current is None else {w.name: w.deployments[0] for w in current.workloads if w.deployments}
 
 
-def placing(
+def plan_placements(
     workspace: Workspace,
     deployments: Sequence[bp.Deployment],
     current: bp.Blueprint | None,
     today: date,
-    seen: Observed = NOTHING,
-) -> Placing:
+    seen: Observations = NO_OBSERVATIONS,
+) -> PlacementPlan:
     """The plan of this workspace where a workload asks for one. Rules that contradict each other are refusals."""
     asking = [name for name, item in workspace.workloads.items() if item.placement.order == "planned"]
     where = workspace.where("workload", asking[0], "placement", "order") if asking else None
     try:
-        company = company_of(workspace, deployments, current, today, seen)
+        company = company_facts(workspace, deployments, current, today, seen)
         if not asking:
-            return Placing(company)
+            return PlacementPlan(company)
         found = told(routes, company, urgent=True)
         homeless = found.homeless
         if seen.times:  # what was only seen refuses nothing
-            declared = company_of(workspace, deployments, current, today, Observed(loads=seen.loads))
+            declared = company_facts(workspace, deployments, current, today, Observations(loads=seen.loads))
             homeless = asked(nowhere, declared, urgent=True)
-        return Placing(company, found, _nowhere(workspace, homeless, asking))
+        return PlacementPlan(company, found, _unplaceable_problems(workspace, homeless, asking))
     except Unavailable:
         raise
     except Invalid as error:
         if error.code == "extra_missing":
-            return Placing(note="not planned: a solver is not installed")
-        return Placing(problems=(_problem(error, where),))
+            return PlacementPlan(note="not planned: a solver is not installed")
+        return PlacementPlan(problems=(_problem(error, where),))
     except GroundplanError as error:
-        return Placing(problems=(_problem(error, where),))
+        return PlacementPlan(problems=(_problem(error, where),))
 
 
-def _nowhere(workspace: Workspace, found: Mapping[str, str], asking: Sequence[str]) -> tuple[Problem, ...]:
+def _unplaceable_problems(workspace: Workspace, found: Mapping[str, str], asking: Sequence[str]) -> tuple[Problem, ...]:
     """Workloads that ask for a plan and that what is declared leaves no place."""
     return tuple(
         Problem(
@@ -133,8 +138,8 @@ def _problem(error: GroundplanError, where: Where | None) -> Problem:
     return Problem(told, error.code, error.hint, where)
 
 
-def routed(
-    found: Placing, placement: bp.Placement, workspace: Workspace, current: bp.Blueprint | None = None
+def apply_plan(
+    found: PlacementPlan, placement: bp.Placement, workspace: Workspace, current: bp.Blueprint | None = None
 ) -> bp.Placement:
     """A judged placement with the order of the plan, where its workload asks for one, and with what is expected."""
     item = workspace.workloads[placement.workload]
@@ -143,15 +148,19 @@ def routed(
     route = found.route(placement.workload)
     if found.routes is not None and route is not None:
         if item.placement.order == "planned":
-            placement = _planned(found.routes.gap, route, placement)
-        placement = _to_build(route, placement)
+            placement = _in_planned_order(found.routes.gap, route, placement)
+        placement = _with_build(route, placement)
     before = (
         next((each for each in current.placements if each.workload == placement.workload), None) if current else None
     )
-    return msgspec.structs.replace(placement, expects=_held(_expects(found.company, placement), placement, before))
+    return msgspec.structs.replace(
+        placement, expects=_keep_expectations(_expectations(found.company, placement), placement, before)
+    )
 
 
-def _held(expects: dict[str, float], placement: bp.Placement, before: bp.Placement | None) -> dict[str, float]:
+def _keep_expectations(
+    expects: dict[str, float], placement: bp.Placement, before: bp.Placement | None
+) -> dict[str, float]:
     """Of a place that stays, what was seen in the meantime changes no expectation: drift is measured against it."""
     if before is None or before.primary != placement.primary:
         return expects
@@ -159,7 +168,7 @@ def _held(expects: dict[str, float], placement: bp.Placement, before: bp.Placeme
     return {key: before.expects.get(key, value) if key in kept else value for key, value in expects.items()}
 
 
-def _planned(gap: float, route: Route, placement: bp.Placement) -> bp.Placement:
+def _in_planned_order(gap: float, route: Route, placement: bp.Placement) -> bp.Placement:
     allowed = {each.deployment for each in placement.alternatives if each.allowed}
     before = [name for name in (placement.primary, *placement.fallbacks) if name is not None]
     order = [name for name in dict.fromkeys([*route.wanted, *before]) if name in allowed]
@@ -175,7 +184,7 @@ def _planned(gap: float, route: Route, placement: bp.Placement) -> bp.Placement:
     )
 
 
-def _to_build(route: Route, placement: bp.Placement) -> bp.Placement:
+def _with_build(route: Route, placement: bp.Placement) -> bp.Placement:
     if route.build is None:
         return placement
     site, model, config = route.build
@@ -183,7 +192,7 @@ def _to_build(route: Route, placement: bp.Placement) -> bp.Placement:
     return msgspec.structs.replace(placement, to_build=[build])
 
 
-def _expects(company: Company | None, placement: bp.Placement) -> dict[str, float]:
+def _expectations(company: Company | None, placement: bp.Placement) -> dict[str, float]:
     """What the plan takes for granted of each day, for the control charts of drift."""
     if company is None or placement.primary is None or placement.workload not in company.workloads:
         return {}
@@ -203,7 +212,7 @@ def _expects(company: Company | None, placement: bp.Placement) -> dict[str, floa
     }
 
 
-def _text(workspace: Workspace, name: str) -> str:
+def _read_file(workspace: Workspace, name: str) -> str:
     """A file of the workspace, as applied or from its folder. Raises `OSError`."""
     if name in workspace.files:
         return workspace.files[name]

@@ -23,7 +23,7 @@ from groundplan.release.compile import budgets
 
 Prices = Callable[[Workspace, doc.DeploymentDoc, date], bp.Rates | Problem]
 """Rates of a deployment on a day, or why there are none."""
-AHEAD = 5
+MAX_SUCCESSORS = 5
 """Prices to come that a blueprint has of a deployment: those of a month, where a rate is declared for each week."""
 
 
@@ -34,7 +34,7 @@ def declared_or_listed(workspace: Workspace, deployment: doc.DeploymentDoc, day:
     if not prices and described is not None:
         kind, name, prices = "model", described.name, described.price
     try:
-        declared = _declared(workspace, kind, name, prices, day)
+        declared = _declared_rates(workspace, kind, name, prices, day)
     except Invalid as error:
         return Problem(error.message, error.code, error.hint, workspace.where(kind, name, "price"))
     return find_rates(
@@ -59,44 +59,46 @@ def problems(workspace: Workspace, today: date) -> Iterator[Problem]:
             yield found
 
 
-def of_model(workspace: Workspace | None, model: str, day: date) -> bp.Rates | Problem:
+def model_rates(workspace: Workspace | None, model: str, day: date) -> bp.Rates | Problem:
     """What a model costs that no deployment serves: by its document where it has a price, else by the list, with every
     tier of it."""
     described = None if workspace is None else workspace.models.get(model)
     declared: list[bp.Rates] = []
     if workspace is not None and described is not None and described.price:
         try:
-            declared = _declared(workspace, "model", described.name, described.price, day)
+            declared = _declared_rates(workspace, "model", described.name, described.price, day)
         except Invalid as error:
             return Problem(error.message, error.code, error.hint, workspace.where("model", described.name, "price"))
     return find_rates(model, day, declared=declared)
 
 
-def dated(workspace: Workspace, deployment: doc.DeploymentDoc, day: date) -> bp.Rates | Problem:
+def rates_with_successors(workspace: Workspace, deployment: doc.DeploymentDoc, day: date) -> bp.Rates | Problem:
     """As `declared_or_listed`, with the next prices that begin after `day`, so that gateways price each call by its own
     moment."""
     rates = declared_or_listed(workspace, deployment, day)
-    return rates if isinstance(rates, Problem) else _with_next(workspace, deployment, rates, day, AHEAD)
+    return (
+        rates if isinstance(rates, Problem) else _append_successors(workspace, deployment, rates, day, MAX_SUCCESSORS)
+    )
 
 
-def _with_next(
+def _append_successors(
     workspace: Workspace, deployment: doc.DeploymentDoc, rates: bp.Rates, day: date, more: int
 ) -> bp.Rates:  # fmt: skip
     """`rates`, which hold on `day`, with so many that follow them, each within the one before."""
-    for begins in starts(workspace, deployment, day, date.max) if more else ():
+    for begins in price_change_days(workspace, deployment, day, date.max) if more else ():
         then = declared_or_listed(workspace, deployment, begins)
         if not isinstance(then, Problem) and then != rates:
-            further = _with_next(workspace, deployment, then, begins, more - 1)
+            further = _append_successors(workspace, deployment, then, begins, more - 1)
             return msgspec.structs.replace(rates, then=further, then_from=begins.isoformat())
     return rates
 
 
-def alone(rates: bp.Rates) -> bp.Rates:
+def without_successors(rates: bp.Rates) -> bp.Rates:
     """Rates without what begins after them."""
     return msgspec.structs.replace(rates, then=None, then_from="")
 
 
-def starts(workspace: Workspace, deployment: doc.DeploymentDoc, after: date, until: date) -> list[date]:
+def price_change_days(workspace: Workspace, deployment: doc.DeploymentDoc, after: date, until: date) -> list[date]:
     """The days after one and up to another, in order, on which its price may become another one."""
     described = workspace.models.get(deployment.model)
     prices = deployment.price or (described.price if described is not None else ())
@@ -107,11 +109,13 @@ def starts(workspace: Workspace, deployment: doc.DeploymentDoc, after: date, unt
     return sorted(day for day in days if after < day <= until)
 
 
-def _declared(workspace: Workspace, kind: str, name: str, prices: tuple[doc.Price, ...], day: date) -> list[bp.Rates]:
+def _declared_rates(
+    workspace: Workspace, kind: str, name: str, prices: tuple[doc.Price, ...], day: date
+) -> list[bp.Rates]:
     """Rates with the file that declares them; its line would make another blueprint of every comment above it. Those of
     other currencies are in USD at the rate of `day` where they hold on it. Raises `Invalid` where there is none."""
     file = workspace.where(kind, name, "price").file
-    found = [_free(price) if price.free else _rates(price, f"declared {file}") for price in prices]
+    found = [_free_rates(price) if price.free else _rates_from_price(price, f"declared {file}") for price in prices]
     held = doc.price_on(prices, day)
     for place, price in enumerate(prices):
         if price is held and price.currency != USD and not price.free:
@@ -121,7 +125,7 @@ def _declared(workspace: Workspace, kind: str, name: str, prices: tuple[doc.Pric
     return found
 
 
-def _free(price: doc.Price) -> bp.Rates:
+def _free_rates(price: doc.Price) -> bp.Rates:
     """From its day on, so that what was paid before stays paid, and what is paid later is."""
     return msgspec.structs.replace(FREE, effective=price.since.isoformat() if price.since else "")
 
@@ -129,7 +133,7 @@ def _free(price: doc.Price) -> bp.Rates:
 _CLASSES = ("input", "output", "cache_read", "cache_write", "reasoning", "input_audio", "output_audio")
 
 
-def _rates(price: doc.Price, source: str) -> bp.Rates:
+def _rates_from_price(price: doc.Price, source: str) -> bp.Rates:
     """A declared price with its tier for long prompts and its classes of service."""
     rates = bp.Rates(
         input=price.input,
@@ -149,18 +153,18 @@ def _rates(price: doc.Price, source: str) -> bp.Rates:
         source=source,
         effective=price.since.isoformat() if price.since else "",
     )
-    long = None if price.long is None else _of_class(rates, price.long)
+    long = None if price.long is None else _class_rates(rates, price.long)
     above = 0 if price.long is None else price.long.above
     classes = {
-        name: None if found is None else _with_long(_of_class(rates, found), long, above)
+        name: None if found is None else _with_long(_class_rates(rates, found), long, above)
         for name, found in (("batch", price.batch), ("priority", price.priority), ("flex", price.flex))
     }
     whole = msgspec.structs.replace(rates, long=long, long_above=above, **classes)
-    hours = [(*each.hours, _with_long(_of_class(whole, each), long, above)) for each in price.hours]
+    hours = [(*each.hours, _with_long(_class_rates(whole, each), long, above)) for each in price.hours]
     return with_windows(whole, hours)
 
 
-def _of_class(rates: bp.Rates, price: doc.ClassPrice) -> bp.Rates:
+def _class_rates(rates: bp.Rates, price: doc.ClassPrice) -> bp.Rates:
     said = {name: value for name in _CLASSES if (value := getattr(price, name)) is not None}
     return msgspec.structs.replace(rates, **said)
 

@@ -16,8 +16,8 @@ def routing(workspace: Workspace, item: doc.WorkloadDoc, names: Sequence[str]) -
     """None where the order of placement holds, and no floor keeps anybody out. `names`: the deployments that may serve
     it."""
     rule = item.routing
-    barred, quality = _judged(workspace, item, names)
-    if not (barred or chooses(item)):
+    barred, quality = _barred_and_scores(workspace, item, names)
+    if not (barred or has_routing_rules(item)):
         return None
     return bp.Routing(
         rules=[
@@ -39,25 +39,25 @@ def routing(workspace: Workspace, item: doc.WorkloadDoc, names: Sequence[str]) -
         priced=rule.sticky == "priced",
         cascade=_cascade(item),
         barred=barred,
-        quality=quality if _weighs(rule) else {},
+        quality=quality if _needs_scores(rule) else {},
         within_ms=rule.within,
         second=rule.second,
     )
 
 
-def chooses(item: doc.WorkloadDoc) -> bool:
+def has_routing_rules(item: doc.WorkloadDoc) -> bool:
     """Whether anything but the order of placement has a say in who takes a call for model `auto`."""
     rule = item.routing
     return rule.by != "order" or rule.cascade is not None or rule.within is not None or rule.risk is not None
 
 
-def _weighs(rule: RoutingRule) -> bool:
+def _needs_scores(rule: RoutingRule) -> bool:
     """Whether it says more than rules and a router: only then are declared scores told, so that approvals of what was
     declared before stay as they are."""
     return bool(rule.cascade or rule.within or rule.risk or rule.second or rule.sticky == "priced" or rule.digest)
 
 
-def _judged(
+def _barred_and_scores(
     workspace: Workspace, item: doc.WorkloadDoc, names: Sequence[str]
 ) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
     """(deployment -> why it takes none of its calls, deployment -> dimension -> declared score).

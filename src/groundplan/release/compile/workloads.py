@@ -13,7 +13,7 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.placement.model import ASSUMED_CALLS_PER_MONTH, Demand
 from groundplan.release.compile import experiments, knowledge, routing
 from groundplan.release.compile.governance import guardrails, review
-from groundplan.release.compile.grants import granted
+from groundplan.release.compile.grants import compile_grants
 
 
 def _needs(item: doc.WorkloadDoc) -> bp.Needs:
@@ -39,7 +39,7 @@ def demand(item: doc.WorkloadDoc) -> Demand:
     )
 
 
-def culprit(item: doc.WorkloadDoc) -> str:
+def refusal_key(item: doc.WorkloadDoc) -> str:
     """The key at which to show that a placement is refused."""
     for key in ("deployments", "fallbacks", "residency", "sensitivity", "needs"):
         if key in item.model_fields_set:
@@ -67,7 +67,7 @@ def workload(
         audience=item.audience,
         residency=sorted(item.residency),
         team=item.team,
-        deployments=chain(placement),
+        deployments=deployment_chain(placement),
         embeddings=list(item.embeddings),
         aliases=sorted(item.aliases),
         also=list(item.also),
@@ -77,10 +77,10 @@ def workload(
         system_prompt=prompt.text if prompt else None,
         prompt=f"{prompt.name}@{prompt.version}" if prompt else None,
         max_output_tokens=limits.max_output,
-        calls_per_day=_bounded(item, "calls_per_day", caps.calls_per_day if temporary else None),
-        people=_bounded(item, "people", caps.people if temporary else None),
+        calls_per_day=_limit_or_cap(item, "calls_per_day", caps.calls_per_day if temporary else None),
+        people=_limit_or_cap(item, "people", caps.people if temporary else None),
         max_cost_per_call=limits.max_cost_per_call,
-        expires=_expires(item, served, caps.days, today),
+        expires=_end_date(item, served, caps.days, today),
         expires_declared=limits.expires is not None,
         grace_ms=item.grace_ms,
         attempts=item.reliability.attempts or limits.attempts,
@@ -88,13 +88,13 @@ def workload(
         reliability=_reliability(item, placement),
         keep=_keep(item.keep),
         cache=_cache(item),
-        routing=routing.routing(workspace, item, chain(placement)),
+        routing=routing.routing(workspace, item, deployment_chain(placement)),
         experiment=experiments.experiment(item),
         replay=experiments.replay(item),
         batch_concurrent=item.batches.concurrent,
         file_bytes=item.files.max_size,
-        use=granted(workspace, "use", f"workload/{item.name}", "company"),
-        act_for_others=granted(workspace, "act-for-others", f"workload/{item.name}", "company"),
+        use=compile_grants(workspace, "use", f"workload/{item.name}", "company"),
+        act_for_others=compile_grants(workspace, "act-for-others", f"workload/{item.name}", "company"),
         guardrails=guardrails(item.guardrails),
         review=review(workspace, item.review),
     )
@@ -128,30 +128,30 @@ def _reliability(item: doc.WorkloadDoc, placement: bp.Placement) -> bp.Reliabili
         if hedge is None
         else bp.Hedge(percentile=hedge.percentile, after_ms=hedge.after_ms, at_most=hedge.at_most),
         balance=rule.balance,
-        peers=peers(item, placement) if rule.balance != "ordered" else None,
+        peers=peer_count(item, placement) if rule.balance != "ordered" else None,
         on_broken_stream=rule.on_broken_stream,
         priority=rule.priority,
     )
 
 
-def chain(placement: bp.Placement) -> list[str]:
+def deployment_chain(placement: bp.Placement) -> list[str]:
     """Its places in the order in which they are asked."""
     return [name for name in (placement.primary, *placement.fallbacks) if name is not None]
 
 
-def peers(item: doc.WorkloadDoc, placement: bp.Placement) -> int | None:
+def peer_count(item: doc.WorkloadDoc, placement: bp.Placement) -> int | None:
     """How many of the placed deployments share the calls: those that are no declared fallbacks. None: all."""
     later = [name for name in item.fallbacks if name not in item.deployments]
-    return sum(name not in later for name in chain(placement)) if later else None
+    return sum(name not in later for name in deployment_chain(placement)) if later else None
 
 
-def _bounded(item: doc.WorkloadDoc, field: str, cap: int | None) -> int | None:
+def _limit_or_cap(item: doc.WorkloadDoc, field: str, cap: int | None) -> int | None:
     """What the workload itself says, `unlimited` included; the cap where it says nothing."""
     value: int | None = getattr(item.limits, field)
     return value if field in item.limits.model_fields_set else cap
 
 
-def _expires(item: doc.WorkloadDoc, served: bp.Workload | None, days: int | None, today: date) -> str | None:
+def _end_date(item: doc.WorkloadDoc, served: bp.Workload | None, days: int | None, today: date) -> str | None:
     """The declared last day; else the one that it has already; else `days` from today. Production has none."""
     if item.limits.expires is not None:
         return item.limits.expires.isoformat()

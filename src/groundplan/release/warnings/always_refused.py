@@ -12,7 +12,7 @@ from groundplan.core.errors import Problem
 from groundplan.governance.guardrails.guard import Guard
 from groundplan.release.compile.governance import guardrails
 
-_UNREAD = ("images", "speech", "realtime")
+_UNREVIEWABLE = ("images", "speech", "realtime")
 """Types of deployments whose answers no person can be shown first."""
 
 
@@ -22,7 +22,7 @@ def warnings(workspace: Workspace, item: doc.WorkloadDoc) -> Iterator[Problem]:
     guard = None if rules is None or rules.shadow else Guard.of(rules)
     for i, name in enumerate(item.also):
         place = workspace.deployments.get(name)
-        found = None if place is None else _refused(item, guard, place.type)
+        found = None if place is None else _refusal_reason(item, guard, place.type)
         if found is not None:
             why, todo = found
             yield Problem(
@@ -33,10 +33,10 @@ def warnings(workspace: Workspace, item: doc.WorkloadDoc) -> Iterator[Problem]:
             )
 
 
-def _refused(item: doc.WorkloadDoc, guard: Guard | None, kind: str) -> tuple[str, str] | None:
+def _refusal_reason(item: doc.WorkloadDoc, guard: Guard | None, kind: str) -> tuple[str, str] | None:
     """Why, and what else to do."""
     all_wait = item.review.before_sending and item.review.share == 1
-    if item.review.before_sending and kind in _UNREAD and (all_wait or kind == "realtime"):
+    if item.review.before_sending and kind in _UNREVIEWABLE and (all_wait or kind == "realtime"):
         return f"answers of {kind} cannot wait for a person", "leave `review` to another workload"
     if guard is None:
         return None

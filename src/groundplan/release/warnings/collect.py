@@ -16,7 +16,7 @@ from groundplan.release.compile import places, pricing, workloads
 from groundplan.release.warnings import always_refused, limits, no_effect, reliability
 
 
-def of_placed(
+def placed_warnings(
     workspace: Workspace, deployments: Sequence[Deployment], placements: Sequence[Placement]
 ) -> tuple[Problem, ...]:
     """Of deployments, and of each workload that is served where it is placed."""
@@ -25,21 +25,21 @@ def of_placed(
         problem
         for name, item in workspace.workloads.items()
         if item.stage in doc.SERVED_STAGES and (placement := placed.get(name)) is not None
-        for problem in of_workload(workspace, item, placement)
+        for problem in workload_warnings(workspace, item, placement)
     ]
-    return (*found, *limits.warnings(workspace, deployments, placements), *no_effect.of_places(workspace))
+    return (*found, *limits.warnings(workspace, deployments, placements), *no_effect.deployment_warnings(workspace))
 
 
-def of_files(workspace: Workspace, today: date) -> tuple[Problem, ...]:
+def workspace_warnings(workspace: Workspace, today: date) -> tuple[Problem, ...]:
     """As `of_placed`, of files that nobody has placed yet."""
-    deployments, _ = places.deployments(workspace, today, pricing.dated)
+    deployments, _ = places.deployments(workspace, today, pricing.rates_with_successors)
     sites = {name: places.site(item) for name, item in workspace.sites.items()}
     demands = (workloads.demand(item) for item in workspace.workloads.values())
-    return of_placed(workspace, deployments, [solve.solve(demand, deployments, sites) for demand in demands])
+    return placed_warnings(workspace, deployments, [solve.solve(demand, deployments, sites) for demand in demands])
 
 
-def of_workload(workspace: Workspace, item: doc.WorkloadDoc, placement: Placement) -> Iterator[Problem]:
+def workload_warnings(workspace: Workspace, item: doc.WorkloadDoc, placement: Placement) -> Iterator[Problem]:
     """Of one workload, but for limits and budgets that are too small for its calls."""
-    yield from no_effect.of_workload(workspace, item)
+    yield from no_effect.workload_warnings(workspace, item)
     yield from always_refused.warnings(workspace, item)
     yield from reliability.warnings(workspace, item, placement)

@@ -17,11 +17,11 @@ from groundplan.release.compile import context_windows, workloads
 
 _MESSAGES = 3
 """Of a chat with one message: its own part of the template, and twice that of the whole prompt."""
-_FEWER = "lower `limits.max_output` of {}, or have its callers ask for fewer tokens."
+_FEWER_TOKENS_HINT = "lower `limits.max_output` of {}, or have its callers ask for fewer tokens."
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
+class _SmallestCall:
     """The least that a call can be which says nothing of tokens, as it is reserved for."""
 
     workload: str
@@ -34,42 +34,45 @@ def warnings(
     workspace: Workspace, deployments: Sequence[bp.Deployment], placements: Iterable[bp.Placement]
 ) -> Iterator[Problem]:
     """What is too small for calls of each workload that is served, and the cap that its answers never reach."""
-    yield from _contexts(workspace)
+    yield from _context_problems(workspace)
     known = {each.name: each for each in deployments}
     covers: dict[str, list[doc.LimitDoc]] = {}
     for limit in workspace.limits.values():
         covers.setdefault(limit.covers, []).append(limit)
     for placement in placements:
         item = workspace.workloads[placement.workload]
-        chats = [known[name] for name in workloads.chain(placement) if name in known]
+        chats = [known[name] for name in workloads.deployment_chain(placement) if name in known]
         if item.stage in doc.SERVED_STAGES and chats:
-            yield from _capped(workspace, item, chats)
-            call = _least(item, chats)
-            yield from _one(workspace, item, call)
-            yield from _budgets(workspace, call)
+            yield from _unreachable_cap(workspace, item, chats)
+            call = _smallest_call(item, chats)
+            yield from _small_call_limit(workspace, item, call)
+            yield from _small_budgets(workspace, call)
             covering = ("company", "user", "key", f"workload/{item.name}", f"team/{item.team}")
             asked = [(limit, call) for of in covering for limit in covers.get(of, ())]
             for each in chats:
                 of_place = (f"deployment/{each.name}", f"model/{each.model}")
-                asked += [(limit, _least(item, [each])) for of in of_place for limit in covers.get(of, ())]
-            yield from _limits(workspace, asked)
+                asked += [(limit, _smallest_call(item, [each])) for of in of_place for limit in covers.get(of, ())]
+            yield from _small_limits(workspace, asked)
 
 
-def of_key(
+def key_budget_warnings(
     workload: bp.Workload, deployments: Iterable[bp.Deployment], models: Collection[str], budget: int, said: str
 ) -> Iterator[Problem]:
     """The same of the budget that a key is made with, where it may use these `models` (none: all) of its workload."""
     chats = [each for each in deployments if each.name in workload.deployments]
     chats = [each for each in chats if not models or each.name in models or each.model in models]
-    if chats and (call := _call(workload.name, workload.max_output_tokens, chats)).cost > budget:
-        hint = f"Make a key with a larger one, {_FEWER.format(workload.name)}"
+    if chats and (call := _smallest_call_of(workload.name, workload.max_output_tokens, chats)).cost > budget:
+        hint = f"Make a key with a larger one, {_FEWER_TOKENS_HINT.format(workload.name)}"
         yield Problem(_no_room("the budget of the key", said, call, short_usd(call.cost)), "too_small", hint)
 
 
-def _contexts(workspace: Workspace) -> Iterator[Problem]:
+def _context_problems(workspace: Workspace) -> Iterator[Problem]:
     """Deployments whose answers may be as long as prompt and answer together."""
     for name, item in workspace.deployments.items():
-        context, answer = context_windows.context_of(workspace, item), context_windows.answer_of(workspace, item)
+        context, answer = (
+            context_windows.context_tokens(workspace, item),
+            context_windows.answer_tokens(workspace, item),
+        )
         if item.type == "chat" and item.context is not None and context <= answer:
             yield Problem(
                 f"`context: {context}` of deployment {name} has no room for a prompt beside its longest answer, of "
@@ -80,13 +83,13 @@ def _contexts(workspace: Workspace) -> Iterator[Problem]:
             )
 
 
-def _least(item: doc.WorkloadDoc, chats: Sequence[bp.Deployment]) -> _Call:
-    return _call(item.name, item.limits.max_output, chats)
+def _smallest_call(item: doc.WorkloadDoc, chats: Sequence[bp.Deployment]) -> _SmallestCall:
+    return _smallest_call_of(item.name, item.limits.max_output, chats)
 
 
-def _call(workload: str, most: int, chats: Sequence[bp.Deployment]) -> _Call:
+def _smallest_call_of(workload: str, most: int, chats: Sequence[bp.Deployment]) -> _SmallestCall:
     sizes = [(_MESSAGES * each.input_overhead_tokens, min(most, each.max_output_tokens), each) for each in chats]
-    return _Call(
+    return _SmallestCall(
         workload,
         tokens=min(prompt + answer for prompt, answer, _ in sizes),
         cost=min(cost_bound(each.rates, prompt, answer) for prompt, answer, each in sizes),
@@ -94,7 +97,7 @@ def _call(workload: str, most: int, chats: Sequence[bp.Deployment]) -> _Call:
     )
 
 
-def _capped(workspace: Workspace, item: doc.WorkloadDoc, chats: Sequence[bp.Deployment]) -> Iterator[Problem]:
+def _unreachable_cap(workspace: Workspace, item: doc.WorkloadDoc, chats: Sequence[bp.Deployment]) -> Iterator[Problem]:
     """A cap that was declared, and that no answer comes to, whoever it is from."""
     most = item.limits.max_output
     if "max_output" not in item.limits.model_fields_set:
@@ -109,47 +112,49 @@ def _capped(workspace: Workspace, item: doc.WorkloadDoc, chats: Sequence[bp.Depl
         )
 
 
-def _one(workspace: Workspace, item: doc.WorkloadDoc, call: _Call) -> Iterator[Problem]:
+def _small_call_limit(workspace: Workspace, item: doc.WorkloadDoc, call: _SmallestCall) -> Iterator[Problem]:
     most = item.limits.max_cost_per_call
     if most is not None and call.cost > most:
         place = ("workload", item.name, "limits", "max_cost_per_call")
-        yield _small(
+        yield _too_small(
             workspace, place, f"`max_cost_per_call` of {item.name}", short_usd(most), call, short_usd(call.cost)
         )
 
 
-def _budgets(workspace: Workspace, call: _Call) -> Iterator[Problem]:
+def _small_budgets(workspace: Workspace, call: _SmallestCall) -> Iterator[Problem]:
     for name in workspace.budgets_of(call.workload):
         budget = workspace.budgets[name]
         if budget.hard and call.cost > budget.limit.amount:
             place = ("budget", name, "limit")
-            yield _small(workspace, place, f"the budget {name}", str(budget.limit), call, short_usd(call.cost))
+            yield _too_small(workspace, place, f"the budget {name}", str(budget.limit), call, short_usd(call.cost))
 
 
-def _limits(workspace: Workspace, asked: Iterable[tuple[doc.LimitDoc, _Call]]) -> Iterator[Problem]:
+def _small_limits(workspace: Workspace, asked: Iterable[tuple[doc.LimitDoc, _SmallestCall]]) -> Iterator[Problem]:
     for limit, call in asked:
         name = limit.name
         for rate in limit.tokens:
             if call.tokens > rate.amount:
                 said, place = f"{rate.amount} tokens/{rate.period}", ("limit", name, "tokens")
-                yield _small(workspace, place, f"the limit {name}", said, call, f"{call.tokens} tokens")
+                yield _too_small(workspace, place, f"the limit {name}", said, call, f"{call.tokens} tokens")
         for rate in limit.cost:
             if call.cost > rate.amount:
                 said, place = f"{short_usd(rate.amount)}/{rate.period}", ("limit", name, "cost")
-                yield _small(workspace, place, f"the limit {name}", said, call, short_usd(call.cost))
+                yield _too_small(workspace, place, f"the limit {name}", said, call, short_usd(call.cost))
 
 
-def _small(workspace: Workspace, place: tuple[str, ...], what: str, said: str, call: _Call, needed: str) -> Problem:
+def _too_small(
+    workspace: Workspace, place: tuple[str, ...], what: str, said: str, call: _SmallestCall, needed: str
+) -> Problem:
     kind, name, *path = place
     return Problem(
         _no_room(what, said, call, needed),
         "too_small",
-        f"Write a larger one, {_FEWER.format(call.workload)}",
+        f"Write a larger one, {_FEWER_TOKENS_HINT.format(call.workload)}",
         workspace.where(kind, name, *path),
     )
 
 
-def _no_room(what: str, said: str, call: _Call, needed: str) -> str:
+def _no_room(what: str, said: str, call: _SmallestCall, needed: str) -> str:
     return (
         f"{what} ({said}) has no room for a call of {call.workload} that does not ask for fewer tokens: with an answer "
         f"of {call.cap} it may take {needed}"

@@ -27,14 +27,14 @@ _PRICED = (
 """Field of a price, types of deployments that charge by it, and what to tell of others."""
 
 
-def of_workload(workspace: Workspace, item: doc.WorkloadDoc) -> Iterator[Problem]:
+def workload_warnings(workspace: Workspace, item: doc.WorkloadDoc) -> Iterator[Problem]:
     """What one workload declares in vain."""
     for path, vain, why, todo in (*_without_sources(item), *_switched_off(item), *_overruled(item), *_guarded(item)):
         if vain:
             yield problem(workspace, "workload", item.name, path, why, todo)
 
 
-def of_places(workspace: Workspace) -> Iterator[Problem]:
+def deployment_warnings(workspace: Workspace) -> Iterator[Problem]:
     """What deployments, tools and the company declare in vain."""
     company = workspace.company
     if company.proxy_key is not None and company.proxy in (None, DIRECT):
@@ -53,7 +53,7 @@ def of_places(workspace: Workspace) -> Iterator[Problem]:
     yield from _unused(workspace)
     for name, tool in workspace.tools.items():
         for i, used in enumerate(tool.dangerous):
-            if tool.tools and ":" not in used and not _among(used, tool.tools):
+            if tool.tools and ":" not in used and not _matches_any(used, tool.tools):
                 todo = "Name it under `tools`, too, or leave it out."
                 yield problem(workspace, "tool", name, ("dangerous", str(i)), "it is not among its `tools`", todo)
 
@@ -180,5 +180,5 @@ def _weighed(item: doc.DeploymentDoc, heeded: bool) -> Row:
     return ("weight",), vain, "no workload shares its calls by weight", todo
 
 
-def _among(name: str, patterns: Iterable[str]) -> bool:
+def _matches_any(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, each) or fnmatchcase(each, name) for each in patterns)

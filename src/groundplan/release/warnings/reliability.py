@@ -24,7 +24,7 @@ _SHORTER = "Write a shorter `timeouts: {{first_token: ...}}` at {}, a longer `de
 
 def warnings(workspace: Workspace, item: doc.WorkloadDoc, placement: Placement) -> Iterator[Problem]:
     """What one workload says of its reliability that has no effect where it is placed."""
-    rule, chats = item.reliability, workloads.chain(placement)
+    rule, chats = item.reliability, workloads.deployment_chain(placement)
     most = max((chats, *_by_type(workspace, (*item.embeddings, *item.also))), key=len)
     again = rule.retries.same > 0
     asked = (
@@ -35,25 +35,27 @@ def warnings(workspace: Workspace, item: doc.WorkloadDoc, placement: Placement) 
     attempts = rule.attempts or item.limits.attempts
     for key, said, declared, possible, names in asked:
         if declared and attempts < 2:
-            yield _told(workspace, item, (_RULE, key), said, "its calls have one attempt", _TRIES)
+            yield _no_effect(workspace, item, (_RULE, key), said, "its calls have one attempt", _TRIES)
         elif declared and not possible:
-            yield _told(workspace, item, (_RULE, key), said, _only(names), _ADD)
-    peers = chats[: workloads.peers(item, placement)]
+            yield _no_effect(workspace, item, (_RULE, key), said, _only_deployment(names), _ADD)
+    peers = chats[: workloads.peer_count(item, placement)]
     if rule.balance != "ordered" and len(peers) < 2:
-        yield _told(workspace, item, (_RULE, "balance"), f"balance: {rule.balance}", _only(peers), _PEER)
+        yield _no_effect(
+            workspace, item, (_RULE, "balance"), f"balance: {rule.balance}", _only_deployment(peers), _PEER
+        )
     if routing.routing(workspace, item, chats) is not None:
-        yield from _routed(workspace, item)
-    if attempts > 1 and _says_attempts(item) and not again and len(most) < 2:
+        yield from _overruled_by_routing(workspace, item)
+    if attempts > 1 and _declares_attempts(item) and not again and len(most) < 2:
         path = (_RULE if rule.attempts else _LIMITS, "attempts")
-        yield _told(workspace, item, path, f"attempts: {attempts}", _only(most), _ADD_OR_SAME)
+        yield _no_effect(workspace, item, path, f"attempts: {attempts}", _only_deployment(most), _ADD_OR_SAME)
     if "share" in item.review.model_fields_set and not item.review.before_sending:
         said = f"share: {item.review.share * 100:g}%"
-        yield _told(workspace, item, ("review", "share"), said, "nobody is shown answers that were sent", _WAIT)
+        yield _no_effect(workspace, item, ("review", "share"), said, "nobody is shown answers that were sent", _WAIT)
     if attempts > 1 and rule.hedge is None:
-        yield from _no_time(workspace, item, most)
+        yield from _deadline_warning(workspace, item, most)
 
 
-def _routed(workspace: Workspace, item: doc.WorkloadDoc) -> Iterator[Problem]:
+def _overruled_by_routing(workspace: Workspace, item: doc.WorkloadDoc) -> Iterator[Problem]:
     """Where rules, a router, floors or ceilings say who takes a call, the others follow in the order of placement."""
     balance = item.reliability.balance
     for path, said, declared in (
@@ -61,10 +63,10 @@ def _routed(workspace: Workspace, item: doc.WorkloadDoc) -> Iterator[Problem]:
         (("placement", "ramp"), "ramp", item.placement.ramp is not None),
     ):
         if declared:
-            yield _told(workspace, item, path, said, _CHOSEN, "Leave `{}` out, or what chooses for `auto`.")
+            yield _no_effect(workspace, item, path, said, _CHOSEN, "Leave `{}` out, or what chooses for `auto`.")
 
 
-def _no_time(workspace: Workspace, item: doc.WorkloadDoc, most: Sequence[str]) -> Iterator[Problem]:
+def _deadline_warning(workspace: Workspace, item: doc.WorkloadDoc, most: Sequence[str]) -> Iterator[Problem]:
     """Where a deployment that is reached and says nothing has all the time of a call, and those behind it have none."""
     deadline, named = item.reliability.deadline or item.limits.deadline, item.reliability.deadline is not None
     silent = next((name for name in most[:-1] if _first_token(workspace, name) >= deadline), None)
@@ -80,7 +82,7 @@ def _first_token(workspace: Workspace, deployment: str) -> int:
     return 0 if found is None else found.timeouts.first_token
 
 
-def _says_attempts(item: doc.WorkloadDoc) -> bool:
+def _declares_attempts(item: doc.WorkloadDoc) -> bool:
     return item.reliability.attempts is not None or "attempts" in item.limits.model_fields_set
 
 
@@ -93,11 +95,11 @@ def _by_type(workspace: Workspace, names: Sequence[str]) -> list[list[str]]:
     return list(found.values())
 
 
-def _only(names: Sequence[str]) -> str:
+def _only_deployment(names: Sequence[str]) -> str:
     return f"{names[0]} is the only deployment that it would use for that" if names else "it has no chat deployment"
 
 
-def _told(
+def _no_effect(
     workspace: Workspace, item: doc.WorkloadDoc, path: tuple[str, ...], said: str, why: str, todo: str
 ) -> Problem:
     where = workspace.where("workload", item.name, *path)
