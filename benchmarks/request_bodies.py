@@ -32,7 +32,8 @@ def measure(data: bytes, system: list[str]) -> dict[str, float]:
     number = max(20, 2_000_000 // (len(data) + 1000))
     reading = min(timeit.repeat(lambda: read(data), number=number, repeat=ROUNDS)) / number
     making = (
-        min(timeit.repeat(lambda: codec.forward(ask, deployment, 50, system), number=number, repeat=ROUNDS)) / number
+        min(timeit.repeat(lambda: codec.request_body(ask, deployment, 50, system), number=number, repeat=ROUNDS))
+        / number
     )
     return {"bytes": len(data), "read_us": round(reading * 1e6, 2), "forward_us": round(making * 1e6, 2)}
 

@@ -17,7 +17,7 @@ from tests.unit.call_rig import upstream
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.http.sse import EventReader
-from groundplan.gateway.surfaces.codec import Answered, Malformed, Relay
+from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
 from groundplan.gateway.surfaces.images import IMAGES
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.moderations import MODERATIONS
@@ -86,20 +86,20 @@ class Far:
     patience: float = 20.0
     """Seconds that each step may take."""
 
-    async def ask(self, task: str) -> Answered:
+    async def ask(self, task: str) -> UpstreamAnswer:
         """As the gateway does: read, forwarded, sent, understood."""
         interface, body, _ = TASKS[task]
         request = Request(0.0)
         request.body = json.dumps(body).encode()
         ask, codec = interface.read(request), interface.codec(PLACE)
-        data = codec.forward(ask, PLACE, 10, [])
+        data = codec.request_body(ask, PLACE, 10, [])
         assert json.loads(data) == {**body, "model": "token-model"}
         connection = await self.pool.connect(self.patience)
         path = self.pool.prefix + codec.path(PLACE)
         connection.send(b"POST %b HTTP/1.1\r\nhost: u\r\ncontent-length: %d\r\n\r\n%b" % (path, len(data), data))
         try:
             assert await connection.head(self.patience) == 200
-            return codec.answer(await connection.body(self.patience), ask)
+            return codec.parse_answer(await connection.body(self.patience), ask)
         finally:
             connection.release()
 
@@ -109,7 +109,7 @@ class Far:
         request = Request(0.0)
         request.body = json.dumps(body).encode()
         ask, codec = interface.read(request), interface.codec(PLACE)
-        data, relay, found = codec.forward(ask, PLACE, 10, []), codec.relay(ask), list[bytes]()
+        data, relay, found = codec.request_body(ask, PLACE, 10, []), codec.new_relay(ask), list[bytes]()
         connection = await self.pool.connect(self.patience)
         path = self.pool.prefix + codec.path(PLACE)
         connection.send(b"POST %b HTTP/1.1\r\nhost: u\r\ncontent-length: %d\r\n\r\n%b" % (path, len(data), data))
@@ -120,7 +120,7 @@ class Far:
             while (piece := await connection.chunk(self.patience)) is not None:
                 for event in reader.feed(piece):
                     found.append(event)
-                    relay.take(event)
+                    relay.feed(event)
         finally:
             connection.release()
         return found, relay

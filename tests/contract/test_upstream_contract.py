@@ -73,7 +73,7 @@ async def test_a_stream_of_a_message_ends_with_usage_and_stop(upstream: Upstream
     reader, relay = EventReader(), MessagesRelay()
     while (data := await connection.chunk(PATIENCE)) is not None:
         for each in reader.feed(data):
-            relay.take(each)
+            relay.feed(each)
     connection.release()
     assert relay.done and relay.complete and relay.usage is not None and relay.usage.output == 5
 
@@ -87,7 +87,7 @@ async def test_a_stream_of_a_message_fails_as_one_of_chat_does(upstream: Upstrea
         assert await connection.head(PATIENCE) == 200
         while (data := await connection.chunk(PATIENCE)) is not None:
             for each in reader.feed(data):
-                relay.take(each)
+                relay.feed(each)
         raise EOFError
     connection.release()
     assert not relay.complete

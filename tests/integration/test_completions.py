@@ -171,11 +171,11 @@ def test_tokens_stay_with_one_model_and_are_not_gone_on_with() -> None:
         for name, model in (("one", "a/x"), ("two", "a/x"), ("three", "b/y"))
     )
     tokens, text = (read(b'{"model":"auto","prompt":%b}' % prompt) for prompt in (b"[1, 2]", b'"1 2"'))
-    assert [place.name for place in COMPLETIONS.able(tokens, places)] == ["one", "two"]
-    assert [place.name for place in COMPLETIONS.able(text, places)] == ["one", "two", "three"]
+    assert [place.name for place in COMPLETIONS.eligible_deployments(tokens, places)] == ["one", "two"]
+    assert [place.name for place in COMPLETIONS.eligible_deployments(text, places)] == ["one", "two", "three"]
     assert tokens.hidden == 2 and "tokens" in forbidden(tokens) and forbidden(text) == ""
     with pytest.raises(Invalid, match="text of its own in front"):
-        COMPLETIONS.bound(tokens, places[0], 9, 16)
+        COMPLETIONS.cost_bound(tokens, places[0], 9, 16)
 
 
 async def test_what_chat_has_no_word_for_is_refused_by_name_or_goes_where_it_can(setup: Setup) -> None:

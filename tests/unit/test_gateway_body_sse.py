@@ -63,7 +63,7 @@ def chat(**more: Any) -> bytes:
 @given(st.dictionaries(OTHERS, json_values, max_size=6))
 def test_unknown_fields_reach_the_upstream_as_they_were(extra: dict[str, Any]) -> None:
     ask = chat_completions.read(chat(**extra))
-    sent = json.loads(OpenAIChat().forward(ask, PLACE, 7, ["lead"]))
+    sent = json.loads(OpenAIChat().request_body(ask, PLACE, 7, ["lead"]))
     assert {name: sent[name] for name in extra} == extra
     assert sent["model"] == "up" and sent["max_tokens"] == 7
     assert sent["messages"] == [{"role": "system", "content": "lead"}, {"role": "user", "content": "hi"}]
@@ -74,7 +74,7 @@ def test_numbers_and_order_are_the_callers_own_bytes() -> None:
         b'{"temperature":1.50,"model":"a","messages":[{"role":"user","content":"h\\u00e9","x":1e2}],'
         b'"seed":12345678901234567890}'
     )
-    sent = OpenAIChat().forward(chat_completions.read(raw), PLACE, 9, [])
+    sent = OpenAIChat().request_body(chat_completions.read(raw), PLACE, 9, [])
     assert sent == (
         b'{"temperature":1.50,"model":"up","messages":[{"role":"user","content":"h\\u00e9","x":1e2}],'
         b'"seed":12345678901234567890,"max_tokens":9}'
@@ -83,18 +83,18 @@ def test_numbers_and_order_are_the_callers_own_bytes() -> None:
 
 @pytest.mark.parametrize("value", [True, False, None])
 def test_nothing_is_stored_at_a_provider(value: bool | None) -> None:
-    sent = json.loads(OpenAIChat().forward(chat_completions.read(chat(store=value)), PLACE, 7, []))
+    sent = json.loads(OpenAIChat().request_body(chat_completions.read(chat(store=value)), PLACE, 7, []))
     assert sent["store"] is False
-    assert "store" not in json.loads(OpenAIChat().forward(chat_completions.read(chat()), PLACE, 7, []))
+    assert "store" not in json.loads(OpenAIChat().request_body(chat_completions.read(chat()), PLACE, 7, []))
 
 
 def test_mistrals_own_address_is_not_told_what_it_refuses() -> None:
     """It tells usage unasked."""
     asks = chat_completions.read(chat(stream=True, stream_options={"include_usage": True}, store=False))
     place = msgspec.structs.replace(PLACE, url="https://api.mistral.ai/v1")
-    assert {"stream_options", "store"}.isdisjoint(json.loads(OpenAIChat().forward(asks, place, 7, [])))
+    assert {"stream_options", "store"}.isdisjoint(json.loads(OpenAIChat().request_body(asks, place, 7, [])))
     other = msgspec.structs.replace(PLACE, url="https://proxy.example/.mistral.ai/v1")
-    assert {"stream_options", "store"} <= json.loads(OpenAIChat().forward(asks, other, 7, [])).keys()
+    assert {"stream_options", "store"} <= json.loads(OpenAIChat().request_body(asks, other, 7, [])).keys()
 
 
 @pytest.mark.parametrize("tools", [None, []])
@@ -125,12 +125,12 @@ def test_no_address_is_told_what_it_refuses_and_nothing_of_an_answer_depends_on(
     """As agents say it in every request: a fallback there would refuse what others are asked."""
     said = dict.fromkeys(OF_CACHES, "24h")
     place = msgspec.structs.replace(PLACE, url=url)
-    sent = json.loads(OpenAIChat().forward(chat_completions.read(chat(store=True, **said)), place, 7, []))
+    sent = json.loads(OpenAIChat().request_body(chat_completions.read(chat(store=True, **said)), place, 7, []))
     assert {"store", *said} - sent.keys() == refused and sent.get("store", False) is False
     ask = responses.read(json.dumps({"model": "a", "input": "x", **said}).encode())
-    sent = json.loads(RESPONSES.codec(place).forward(ask, place, 7, []))
+    sent = json.loads(RESPONSES.codec(place).request_body(ask, place, 7, []))
     assert said.keys() - sent.keys() == refused - {"store"}
-    assert set(cast("list[str]", RESPONSES.notes(ask, place).get("left_out", []))) == refused - {"store"}
+    assert set(cast("list[str]", RESPONSES.extra_facts(ask, place).get("left_out", []))) == refused - {"store"}
 
 
 def test_mistrals_own_address_is_told_of_no_user_and_the_caller_so() -> None:
@@ -139,23 +139,23 @@ def test_mistrals_own_address_is_told_of_no_user_and_the_caller_so() -> None:
     ask = messages.read(json.dumps(body).encode(), {})
     for url, left_out in ((PLACE.url, []), ("https://api.mistral.ai/v1", ["metadata.user_id"])):
         place = msgspec.structs.replace(PLACE, url=url)
-        sent = json.loads(messages.MESSAGES.codec(place).forward(ask, place, 7, []))
+        sent = json.loads(messages.MESSAGES.codec(place).request_body(ask, place, 7, []))
         assert ("user" in sent) == (not left_out)
-        assert messages.MESSAGES.notes(ask, place).get("left_out", []) == left_out
+        assert messages.MESSAGES.extra_facts(ask, place).get("left_out", []) == left_out
 
 
 def test_only_one_cap_and_only_ours_is_sent() -> None:
     raw = b'{"max_tokens":900,"model":"a","messages":[{"role":"user","content":"x"}],"max_completion_tokens":8}'
     ask = chat_completions.read(raw)
     assert ask.cap == 8
-    sent = OpenAIChat().forward(ask, PLACE, 6, [])
+    sent = OpenAIChat().request_body(ask, PLACE, 6, [])
     assert sent.count(b"max_") == 1 and json.loads(sent)["max_tokens"] == 6
 
 
 def test_a_stream_always_asks_for_usage() -> None:
     ask = chat_completions.read(chat(stream=True, stream_options={"include_usage": False}))
     assert not ask.include_usage
-    assert json.loads(OpenAIChat().forward(ask, PLACE, 6, []))["stream_options"] == {"include_usage": True}
+    assert json.loads(OpenAIChat().request_body(ask, PLACE, 6, []))["stream_options"] == {"include_usage": True}
 
 
 @pytest.mark.parametrize("asked", [b'{"include_usage":false}', b"{}", b"null"])
@@ -165,9 +165,9 @@ def test_what_else_is_said_of_a_stream_goes_on(codec: Any, asked: bytes) -> None
     said = b'"include_obfuscation":false,"of_others":[1.50e3]'
     head = b'{"model":"a","prompt":"x","messages":[{"role":"user","content":"x"}],"stream":true,"stream_options":'
     whole = b"{%b,%b}" % (said, asked[1:-1]) if asked.startswith(b'{"') else b"{%b}" % said
-    sent = upstream.forward(surface.read(head + whole + b"}"), PLACE, 6, [])
+    sent = upstream.request_body(surface.read(head + whole + b"}"), PLACE, 6, [])
     assert said in sent and json.loads(sent)["stream_options"]["include_usage"] is True
-    plain = json.loads(upstream.forward(surface.read(head + asked + b"}"), PLACE, 6, []))
+    plain = json.loads(upstream.request_body(surface.read(head + asked + b"}"), PLACE, 6, []))
     assert plain["stream_options"] == {"include_usage": True}
 
 
@@ -321,9 +321,9 @@ def test_metadata_of_what_is_to_be_stored_leaves_with_its_storing() -> None:
     """OpenAI takes it with nothing else: "only allowed when 'store' is enabled"."""
     for store, told in ((True, False), (False, True), (None, True)):
         ask = chat_completions.read(chat(store=store, metadata={"topic": "a"}))
-        sent = json.loads(OpenAIChat().forward(ask, PLACE, 7, []))
+        sent = json.loads(OpenAIChat().request_body(ask, PLACE, 7, []))
         assert sent["store"] is False and ("metadata" in sent) == told
-    sent = json.loads(OpenAIChat().forward(chat_completions.read(chat(metadata={"topic": "a"})), PLACE, 7, []))
+    sent = json.loads(OpenAIChat().request_body(chat_completions.read(chat(metadata={"topic": "a"})), PLACE, 7, []))
     assert sent["metadata"] == {"topic": "a"} and "store" not in sent
 
 
@@ -488,7 +488,7 @@ def test_deep_nesting_is_refused() -> None:
 def test_embeddings_take_texts_and_tokens() -> None:
     for value in ("a", ["a", "b"], [1, 2], [[1], [2, 3]]):
         ask = embeddings.read(json.dumps({"model": "auto", "input": value}).encode())
-        assert json.loads(OpenAIEmbeddings().forward(ask, PLACE, 0, []))["input"] == value
+        assert json.loads(OpenAIEmbeddings().request_body(ask, PLACE, 0, []))["input"] == value
     with pytest.raises(Invalid):
         embeddings.read(b'{"model":"auto","input":[]}')
 
@@ -512,7 +512,7 @@ def _request(body: bytes) -> Request:
 )
 def test_what_is_asked_goes_on_as_the_bytes_that_came(interface: Interface, asked: bytes) -> None:
     raw = b'{ %b,\n "model":"auto" ,"later": [1, 2.50] }' % asked
-    sent = interface.codec(PLACE).forward(interface.read(_request(raw)), PLACE, 0, [])
+    sent = interface.codec(PLACE).request_body(interface.read(_request(raw)), PLACE, 0, [])
     assert sent == raw.replace(b'"auto"', msgspec.json.encode(PLACE.upstream_model))
 
 
@@ -580,20 +580,20 @@ def chunk(content: str | None = None, finish: str | None = None, usage: bool = F
 
 def test_the_last_chunk_that_a_client_gets_anyway_is_held_back() -> None:
     relay = ChatRelay(include_usage=False)
-    assert relay.take(chunk("a")) == event(chunk("a"))
-    assert relay.take(chunk(finish="stop")) == b""
-    assert relay.take(chunk(choices=False, usage=True)) == b""
-    assert relay.take(b"[DONE]") == b""
+    assert relay.feed(chunk("a")) == event(chunk("a"))
+    assert relay.feed(chunk(finish="stop")) == b""
+    assert relay.feed(chunk(choices=False, usage=True)) == b""
+    assert relay.feed(b"[DONE]") == b""
     assert relay.done and relay.held == chunk(finish="stop") and relay.usage is not None and relay.usage.output == 3
     asked = ChatRelay(include_usage=True)
-    asked.take(chunk(finish="stop"))
-    assert asked.take(chunk(choices=False, usage=True)) == event(chunk(finish="stop"))
+    asked.feed(chunk(finish="stop"))
+    assert asked.feed(chunk(choices=False, usage=True)) == event(chunk(finish="stop"))
     assert asked.held == chunk(choices=False, usage=True)
 
 
 def test_usage_inside_a_data_chunk_is_taken_out_for_a_client_that_did_not_ask() -> None:
     relay = ChatRelay(include_usage=False)
-    relay.take(chunk(finish="stop", usage=True))
+    relay.feed(chunk(finish="stop", usage=True))
     assert relay.held is not None and b"usage" not in relay.held and relay.usage is not None
     assert without_usage(chunk("a")) == chunk("a")
 
@@ -611,8 +611,8 @@ def test_usage_inside_a_data_chunk_is_taken_out_for_a_client_that_did_not_ask() 
 def test_usage_is_told_behind_the_answer_as_openai_does(came: list[bytes], each: bool) -> None:
     """OpenAI's client for Java takes a chunk with usage for the end, and lost the words in it."""
     options = {"include_usage": True, **({"continuous_usage_stats": True} if each else {})}
-    relay = OpenAIChat().relay(chat_completions.read(chat(stream=True, stream_options=options)))
-    out = b"".join(map(relay.take, came)) + relay.last(b'{"a":1}')
+    relay = OpenAIChat().new_relay(chat_completions.read(chat(stream=True, stream_options=options)))
+    out = b"".join(map(relay.feed, came)) + relay.closing_events(b'{"a":1}')
     *told, done = [line.removeprefix("data: ") for line in out.decode().split("\n\n") if line]
     found = [json.loads(data) for data in told]
     assert done == "[DONE]" and [one for one in found if "groundplan" in one] == found[-1:]
@@ -626,27 +626,27 @@ def test_usage_is_told_behind_the_answer_as_openai_does(came: list[bytes], each:
 def test_chunks_of_several_copies_keep_their_order() -> None:
     relay = CopiesRelay(include_usage=False, copies=2)
     other = chunk("other").replace(b'"index": 0', b'"index": 1')
-    assert relay.take(other) == event(other) != event(chunk("other"))
+    assert relay.feed(other) == event(other) != event(chunk("other"))
     first = chunk(finish="stop")
-    assert relay.take(first) == b""
-    assert relay.take(other) == event(first) + event(other), "the other one goes on without a pause"
+    assert relay.feed(first) == b""
+    assert relay.feed(other) == event(first) + event(other), "the other one goes on without a pause"
     one, late = ChatRelay(include_usage=False), chunk("late")
-    assert one.take(first) == b""
-    assert one.take(late) == event(first) and one.held == late, "the last one, whatever it has"
+    assert one.feed(first) == b""
+    assert one.feed(late) == event(first) and one.held == late, "the last one, whatever it has"
 
 
 def test_tool_calls_count_as_output_and_pass_unchanged() -> None:
     relay = ChatRelay(include_usage=False)
     delta = b'{"content":null,"tool_calls":[{"index":0}]}'
     raw = b'{"choices":[{"index":0,"delta":%b,"finish_reason":null}],"usage":null}' % delta
-    assert relay.take(raw) == event(raw)
+    assert relay.feed(raw) == event(raw)
     assert relay.output_bytes == len(b'[{"index":0}]')
 
 
 @pytest.mark.parametrize("data", [b"{", b'{"error":{"message":"x"}}', b"\xff", b"[]"])
 def test_a_chunk_that_is_none_breaks_the_stream(data: bytes) -> None:
     with pytest.raises(Malformed):
-        ChatRelay(include_usage=False).take(data)
+        ChatRelay(include_usage=False).feed(data)
 
 
 def test_files_that_many_messages_name_are_gathered_once() -> None:

@@ -40,9 +40,9 @@ def test_tokens_go_to_who_reads_them() -> None:
     """They were sent as so many texts, the numbers themselves, to whoever speaks another API."""
     plain, google = of("m/one", "plain"), of("m/one", "google", api="gemini")
     for tokens in ([1, 2], [[1, 2], [3]], ["a", [3]]):
-        assert EMBEDDINGS.able(asked(input=tokens), (google, plain)) == (plain,)
+        assert EMBEDDINGS.eligible_deployments(asked(input=tokens), (google, plain)) == (plain,)
         with pytest.raises(Invalid, match="tokens cannot be said in the API of gemini"):
-            EMBEDDINGS.able(asked(input=tokens), (google,))
+            EMBEDDINGS.eligible_deployments(asked(input=tokens), (google,))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_tokens_go_to_who_reads_them() -> None:
 )
 def test_the_length_of_vectors_is_asked_for_in_the_words_of_each(url: str, name: str) -> None:
     place, ask = msgspec.structs.replace(of("m/one", "one"), url=url), asked(dimensions=8)
-    sent = json.loads(EMBEDDINGS.codec(place).forward(ask, place, 0, []))
+    sent = json.loads(EMBEDDINGS.codec(place).request_body(ask, place, 0, []))
     assert sent == {"model": "up-one", "input": ["a", "b"], name: 8}
 
 
@@ -70,7 +70,7 @@ def test_nothing_else_is_embedded_than_texts(more: dict[str, Any]) -> None:
 def test_what_is_said_of_each_text_counts_with_each() -> None:
     """Mixedbread puts its `prompt` in front of every input, Voyage words of its own for an `input_type`."""
     one, plain, more = of("m/one", "one"), asked(), asked(prompt="p" * 98, dimensions=8)
-    assert EMBEDDINGS.bound(more, one, 0, 0) == EMBEDDINGS.bound(plain, one, 0, 0)  # no price by tokens
+    assert EMBEDDINGS.cost_bound(more, one, 0, 0) == EMBEDDINGS.cost_bound(plain, one, 0, 0)  # no price by tokens
     size = len(more.body)
     assert (more.size, plain.size) == (size + 100, len(plain.body))
     assert asked(input=[[1, 2], [3]], prompt="p" * 98).hidden == 3 + 200
@@ -123,7 +123,7 @@ def test_who_asks_for_base64_gets_it() -> None:
     codec, body = EMBEDDINGS.codec(of("m/one", "one")), asked(encoding_format="base64")
     rows = [{"object": "embedding", "embedding": [0.5, -0.25], "index": 0}, {"index": 1, "embedding": [1, 0]}]
     told = {"object": "list", "data": rows, "model": "m", "usage": {"prompt_tokens": 2}}
-    found = json.loads(codec.answer(json.dumps(told).encode(), body).data)
+    found = json.loads(codec.parse_answer(json.dumps(told).encode(), body).data)
     vectors = [struct.unpack("<2f", b64decode(row.pop("embedding"))) for row in found["data"]]
     assert vectors == [(0.5, -0.25), (1.0, 0.0)]
     assert found == told | {"data": [{"object": "embedding", "index": 0}, {"index": 1}]}
@@ -131,8 +131,10 @@ def test_who_asks_for_base64_gets_it() -> None:
         json.dumps({"data": [{"embedding": "AAAAPw=="}] * 2}),
         json.dumps({"data": [{"embedding": [[1]]}] * 2}),
     ):
-        assert codec.answer(data.encode(), body).data == data.encode()
-    assert codec.answer(json.dumps(told).encode(), asked(encoding_format="float")).data == json.dumps(told).encode()
+        assert codec.parse_answer(data.encode(), body).data == data.encode()
+    assert (
+        codec.parse_answer(json.dumps(told).encode(), asked(encoding_format="float")).data == json.dumps(told).encode()
+    )
 
 
 @pytest.mark.parametrize(
@@ -146,15 +148,15 @@ def test_who_asks_for_base64_gets_it() -> None:
 )
 def test_vectors_of_any_kind_are_fine(row: dict[str, Any]) -> None:
     answer = msgspec.json.encode({"data": [row] * 4, "usage": None, "ids": [None, None]})
-    assert EMBEDDINGS.codec(of("m/one", "one")).answer(answer, asked()).data == answer
+    assert EMBEDDINGS.codec(of("m/one", "one")).parse_answer(answer, asked()).data == answer
 
 
 def test_no_vector_of_another_model_stands_in_for_one() -> None:
     """Whoever keeps vectors of two models compares what compares with nothing, and nobody tells."""
     first, other, same = of("m/one", "first"), of("m/two", "other"), of("m/one", "same")
-    assert EMBEDDINGS.able(asked(), (first, other, same)) == (first, same)
-    assert EMBEDDINGS.able(asked(), (other, first, same)) == (other,)
+    assert EMBEDDINGS.eligible_deployments(asked(), (first, other, same)) == (first, same)
+    assert EMBEDDINGS.eligible_deployments(asked(), (other, first, same)) == (other,)
     google = of("m/one", "google", api="gemini")
-    assert EMBEDDINGS.able(asked(task="x"), (google, other, same)) == (same,)
+    assert EMBEDDINGS.eligible_deployments(asked(task="x"), (google, other, same)) == (same,)
     with pytest.raises(Invalid, match="task cannot be said"):
-        EMBEDDINGS.able(asked(task="x"), (google, other))
+        EMBEDDINGS.eligible_deployments(asked(task="x"), (google, other))

@@ -234,10 +234,10 @@ async def test_fields_that_say_nothing_are_none(painter: Media) -> None:
 async def test_an_image_without_its_data_is_none(painter: Media) -> None:
     catalog = painter.rig.gateway.live.catalog
     assert catalog is not None
-    relay = IMAGES.codec(catalog.blueprint.deployments[0]).relay(read(painter.body))
+    relay = IMAGES.codec(catalog.blueprint.deployments[0]).new_relay(read(painter.body))
     for data in (b'{"type":"image_generation.completed"}', b'{"type":"image_generation.partial_image","b64_json":""}'):
         with pytest.raises(Malformed, match="nothing in it"):
-            relay.take(data)
+            relay.feed(data)
     assert not relay.complete
 
 

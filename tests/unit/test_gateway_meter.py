@@ -197,16 +197,16 @@ def test_prompts_and_answers_are_bounded_by_what_is_declared_of_the_tokenizer() 
     body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 20}).encode()
     asked, plain = chat.read(body), place(ONE)
     more = place(ONE, tokens_per_byte=1.5, input_overhead_tokens=20)
-    assert CHAT.bound(asked, plain, 9, 20) == len(body) + 9 + 16 * 3 + 20
-    assert CHAT.bound(asked, more, 9, 20) == -(-(len(body) + 9) * 3 // 2) + 20 * 3 + 20
+    assert CHAT.cost_bound(asked, plain, 9, 20) == len(body) + 9 + 16 * 3 + 20
+    assert CHAT.cost_bound(asked, more, 9, 20) == -(-(len(body) + 9) * 3 // 2) + 20 * 3 + 20
     for each in (plain, more):
-        found = CHAT.bound(asked, each, 9, 20), CHAT.most_tokens(asked, each, 9, 20)
-        assert CHAT.most(asked, each, 9, 20) == found
+        found = CHAT.cost_bound(asked, each, 9, 20), CHAT.token_bound(asked, each, 9, 20)
+        assert CHAT.cost_and_token_bounds(asked, each, 9, 20) == found
     assert CHAT.estimate(asked, plain, 0, 7, 20)[0].output == 7
     assert CHAT.estimate(asked, more, 0, 7, 20)[0].output == 11, "what streamed has so many tokens at most"
     assert CHAT.estimate(asked, more, 0, 70, 20)[0].output == 20
     most, _ = CHAT.estimate(asked, more, 9, 0, 20)
-    assert CHAT.most_tokens(asked, more, 9, 20) == most.input + most.output, "what limits count is what is reserved for"
+    assert CHAT.token_bound(asked, more, 9, 20) == most.input + most.output, "what limits count is what is reserved for"
 
 
 def test_what_is_no_text_counts_whatever_the_tokenizer_makes_of_texts() -> None:
@@ -214,10 +214,12 @@ def test_what_is_no_text_counts_whatever_the_tokenizer_makes_of_texts() -> None:
     ids = list(range(100_000, 100_080))
     for told, most in ((ids, 80 + 16 * 3), ([ids, ids[:20]], 100 + 16 * 4)):
         asked_for = embeddings.read(json.dumps({"model": "auto", "input": told}).encode())
-        assert EMBEDDINGS.bound(asked_for, few, 0, 0) == most, "each number is one token, however long it is written"
+        assert EMBEDDINGS.cost_bound(asked_for, few, 0, 0) == most, (
+            "each number is one token, however long it is written"
+        )
     mixed = json.dumps({"model": "auto", "input": ["a", ids]}).encode()
-    assert EMBEDDINGS.bound(embeddings.read(mixed), few, 0, 0) == len(mixed)
+    assert EMBEDDINGS.cost_bound(embeddings.read(mixed), few, 0, 0) == len(mixed)
     tool = {"name": "look", "input_schema": {"type": "object"}}
     asked = {"model": "auto", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 20, "tools": [tool]}
     body = json.dumps(asked).encode()
-    assert MESSAGES.bound(messages.read(body, {}), few, 0, 20) == -(-len(body) // 4) + 1024 + 16 * 3 + 20
+    assert MESSAGES.cost_bound(messages.read(body, {}), few, 0, 20) == -(-len(body) // 4) + 1024 + 16 * 3 + 20

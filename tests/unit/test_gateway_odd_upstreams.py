@@ -375,11 +375,11 @@ def test_also_where_a_stream_goes_on() -> None:
     story = continuation(read(asks))
     first = story.relay(ChatRelay(include_usage=False))
     for data in (json.dumps(PROMPT).encode(), ROLE, HI):
-        first.take(data)
+        first.feed(data)
     story.broke(first, Usage())
     second = story.relay(ChatRelay(include_usage=False))
-    told = [second.take(data) for data in (ROLE, THERE, chunk({}, "stop"), json.dumps(LATE).encode(), DONE)]
-    end = events_of(second.last(b'{"cost":1}'))
+    told = [second.feed(data) for data in (ROLE, THERE, chunk({}, "stop"), json.dumps(LATE).encode(), DONE)]
+    end = events_of(second.closing_events(b'{"cost":1}'))
     assert events_of(b"".join(told))[-1]["choices"][0]["finish_reason"] == "stop"
     assert events_of(b"".join(told))[-1]["id"] == "c", "of the chunks that had text"
     assert end == [{**LATE, "groundplan": {"cost": 1}}, "[DONE]"]

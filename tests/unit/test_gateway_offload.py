@@ -160,14 +160,14 @@ class Seen:
         self.turns = 0
         self.at: list[int] = []
 
-    def take(self, data: bytes) -> bytes:
+    def feed(self, data: bytes) -> bytes:
         self.at.append(self.turns)
         return data + b"\n"
 
-    def last(self, facts: bytes) -> bytes:
+    def closing_events(self, facts: bytes) -> bytes:
         return facts
 
-    def broken(self, reason: str, call_id: str) -> bytes:
+    def error_event(self, reason: str, call_id: str) -> bytes:
         return f"{reason}{call_id}".encode()
 
 

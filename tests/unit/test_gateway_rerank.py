@@ -30,7 +30,7 @@ def asked(*documents: str) -> Ask:
 
 def charged(place: Deployment, ask: Ask, **answer: Any) -> int:
     told = {"results": [{"index": 0, "relevance_score": 1.0}], **answer}
-    usage = RERANK.codec(place).answer(json.dumps(told).encode(), ask).usage
+    usage = RERANK.codec(place).parse_answer(json.dumps(told).encode(), ask).usage
     assert usage is not None
     return RERANK.cost(ask, place, usage)
 
@@ -39,7 +39,7 @@ def charged(place: Deployment, ask: Ask, **answer: Any) -> int:
 def test_the_searches_that_are_billed_are_charged(units: float | None, times: int) -> None:
     """Of 100 documents with 600 bytes each no more than 200 pieces have 500 tokens, and mostly 100."""
     ask = asked(*["x" * 600] * 100)
-    assert RERANK.bound(ask, SORTER, 0, 0) == 2 * CENT
+    assert RERANK.cost_bound(ask, SORTER, 0, 0) == 2 * CENT
     assert charged(SORTER, ask, meta={"billed_units": {"search_units": units}}) == times * CENT
     assert charged(SORTER, ask) == charged(SORTER, ask, meta=None) == 2 * CENT
 
@@ -55,14 +55,14 @@ def test_tokens_are_charged_beside_the_searches() -> None:
 def test_where_no_token_is_told_nothing_is(usage: dict[str, int] | None) -> None:
     place = deployment("both", 1, kind="rerank", rates=Rates(input=PICO, output=0))
     answer = {"results": [{"index": 0, "relevance_score": 1.0}], "usage": usage}
-    assert RERANK.codec(place).answer(json.dumps(answer).encode(), asked("x")).usage is None
+    assert RERANK.codec(place).parse_answer(json.dumps(answer).encode(), asked("x")).usage is None
 
 
 def test_a_document_counts_with_its_query() -> None:
     """Cohere splits what has more than 500 tokens with the query, and bills each piece."""
     body = {"model": "sorter", "query": "q" * 300, "documents": ["x" * 400] * 100}
     ask = RERANK.read(Request(0.0, body=json.dumps(body).encode()))
-    assert RERANK.bound(ask, SORTER, 0, 0) == 2 * CENT
+    assert RERANK.cost_bound(ask, SORTER, 0, 0) == 2 * CENT
 
 
 FIRST, SECOND = {"index": 1, "relevance_score": 0.75}, {"index": 0, "relevance_score": 0.5}
@@ -85,7 +85,7 @@ FIRST, SECOND = {"index": 1, "relevance_score": 0.75}, {"index": 0, "relevance_s
 def test_answers_of_voyage_sglang_localai_litellm_and_xinference(told: Any, tokens: int | None) -> None:
     """Each is what Cohere's and Jina's clients read, and costs what was read for it."""
     place = deployment("both", 1, kind="rerank", rates=Rates(input=PICO, output=0))
-    found = RERANK.codec(place).answer(json.dumps(told).encode(), asked("a", "b"))
+    found = RERANK.codec(place).parse_answer(json.dumps(told).encode(), asked("a", "b"))
     results = json.loads(found.data)["results"]
     assert [{name: each[name] for name in FIRST} for each in results] == [FIRST, SECOND]
     assert (found.usage.input if found.usage is not None else None) == tokens
@@ -101,13 +101,13 @@ def test_answers_of_voyage_sglang_localai_litellm_and_xinference(told: Any, toke
 )
 def test_no_answer_is_made_of_anything_else(told: Any) -> None:
     with pytest.raises(Malformed):
-        RERANK.codec(SORTER).answer(json.dumps(told).encode(), asked("a", "b"))
+        RERANK.codec(SORTER).parse_answer(json.dumps(told).encode(), asked("a", "b"))
 
 
 def test_no_more_is_told_than_was_asked_for() -> None:
     body = json.dumps({"model": "sorter", "query": "q", "documents": ["a", "b"], "top_n": 1}).encode()
     told = json.dumps({"results": [SECOND, FIRST], "usage": {"total_tokens": 9}}).encode()
-    found = RERANK.codec(SORTER).answer(told, RERANK.read(Request(0.0, body=body)))
+    found = RERANK.codec(SORTER).parse_answer(told, RERANK.read(Request(0.0, body=body)))
     assert json.loads(found.data) == {"results": [FIRST], "usage": {"total_tokens": 9}}
 
 
@@ -117,7 +117,7 @@ def test_voyage_is_asked_in_its_words() -> None:
     ask = RERANK.read(Request(0.0, body=json.dumps(body).encode()))
     for url, name in (("https://api.voyageai.com/v1", "top_k"), ("https://api.jina.ai/v1", "top_n")):
         place = msgspec.structs.replace(SORTER, url=url)
-        sent = json.loads(RERANK.codec(place).forward(ask, place, 0, []))
+        sent = json.loads(RERANK.codec(place).request_body(ask, place, 0, []))
         assert sent == {"model": "up-sorter", name: 2, "query": "q", "documents": ["a", "b"]}
 
 
@@ -131,9 +131,9 @@ def test_what_a_language_model_puts_around_each_pair_is_reserved_for() -> None:
     """Qwen3 reads 72 tokens beside a query and a document, also where those are a word each."""
     place, ask = deployment("both", 1, kind="rerank", rates=Rates(input=PICO, output=0)), asked(*["x"] * 100)
     read = {"prompt_tokens": 100 * (72 + 2), "total_tokens": 100 * (72 + 2)}
-    assert charged(place, ask, usage=read) <= RERANK.bound(ask, place, 0, 0)
-    assert RERANK.most_tokens(ask, SORTER, 0, 0) == len(ask.body) + 99 + 16 * 102, "at a price by request they are free"
-    assert RERANK.most_tokens(ask, place, 0, 0) == len(ask.body) + 99 + 128 * 100 + 16 * 2
+    assert charged(place, ask, usage=read) <= RERANK.cost_bound(ask, place, 0, 0)
+    assert RERANK.token_bound(ask, SORTER, 0, 0) == len(ask.body) + 99 + 16 * 102, "at a price by request they are free"
+    assert RERANK.token_bound(ask, place, 0, 0) == len(ask.body) + 99 + 128 * 100 + 16 * 2
 
 
 async def test_masked_documents_come_back_as_they_were_sent(tmp_path: Path) -> None:

@@ -261,7 +261,7 @@ def broken(*each: dict[str, Any]) -> tuple[Continuation, Continued]:
     story = continuation(read(json.dumps(BODY).encode()), ENDPOINT)
     first = story.relay(ResponsesRelay({}))
     for number, one in enumerate(each):
-        first.take(json.dumps({**one, "sequence_number": number}).encode())
+        first.feed(json.dumps({**one, "sequence_number": number}).encode())
     return story, first
 
 
@@ -271,9 +271,9 @@ def resumed(*later: dict[str, Any], before: list[dict[str, Any]] = TOLD) -> tupl
     story.broke(first, Usage())
     second = story.relay(ResponsesRelay({}))
     assert isinstance(second, ContinuedResponse)
-    out = b"".join(second.take(json.dumps(each).encode()) for each in later)
+    out = b"".join(second.feed(json.dumps(each).encode()) for each in later)
     kept = json.loads(second.response_json())
-    found = events_of(out + second.last(b"{}"))
+    found = events_of(out + second.closing_events(b"{}"))
     assert [each["sequence_number"] for each in found] == list(range(len(before), len(before) + len(found)))
     assert kept["output"] == found[-1]["response"]["output"]
     return found, found[-1]["response"]
@@ -417,8 +417,8 @@ def test_a_response_goes_on_twice_and_nothing_is_told_of_what_was_thought_meanwh
     ):
         story.broke(relay, Usage())
         relay = story.relay(ResponsesRelay({}))
-        found += events_of(b"".join(relay.take(json.dumps(each).encode()) for each in later))
-    found += events_of(relay.last(b"{}"))
+        found += events_of(b"".join(relay.feed(json.dumps(each).encode()) for each in later))
+    found += events_of(relay.closing_events(b"{}"))
     texts = [(each["content_index"], each["delta"]) for each in found if each["type"] == "response.output_text.delta"]
     assert texts == [(1, "here "), (1, "now.")] and "reasoning" not in str(found)
     (said,) = found[-1]["response"]["output"]

@@ -274,7 +274,7 @@ def kept(sent: list[str]) -> Continuation:
     made = continuation(read(b'{"model":"auto","messages":[{"role":"user","content":"q"}],"stream":true}'))
     relay = made.relay(ChatRelay(False))
     for piece in ("", *sent):
-        relay.take(chunk(piece, role="assistant") if not piece else chunk(piece))
+        relay.feed(chunk(piece, role="assistant") if not piece else chunk(piece))
     made.broke(relay, Usage(input=1, output=2))
     return made
 
@@ -282,8 +282,8 @@ def kept(sent: list[str]) -> Continuation:
 def goes_on(made: Continuation, pieces: list[str]) -> str:
     """Text that the client gets of a continuation."""
     relay: Continued = made.relay(ChatRelay(False))
-    out = b"".join(relay.take(chunk(piece)) for piece in pieces)
-    out += relay.take(END) + relay.take(DONE) + relay.last(b"{}")
+    out = b"".join(relay.feed(chunk(piece)) for piece in pieces)
+    out += relay.feed(END) + relay.feed(DONE) + relay.closing_events(b"{}")
     found = [json.loads(data) for data in EventReader().feed(out) if data != DONE]
     return "".join(c["delta"].get("content") or "" for each in found for c in each["choices"])
 
@@ -322,9 +322,9 @@ def test_what_may_be_meant_is_no_repetition(sent: str, rest: list[str]) -> None:
 
 def test_text_that_might_be_a_repetition_is_told_before_a_call() -> None:
     relay = kept(["abcdefghijklmnop"]).relay(ChatRelay(False))
-    assert relay.take(chunk("bcd")) == b""
+    assert relay.feed(chunk("bcd")) == b""
     called = [{"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
-    out = relay.take(chunk(tool_calls=called))
+    out = relay.feed(chunk(tool_calls=called))
     assert 0 < out.find(b"bcd") < out.find(b"tool_calls")
 
 
@@ -341,9 +341,9 @@ def test_what_only_the_last_attempt_tells_of_its_usage_stays() -> None:
 def test_a_refusal_is_no_rest_of_an_answer() -> None:
     """Left out, it would be an end like any other, of an answer that has only half of it."""
     relay = kept(["It is "]).relay(ChatRelay(False))
-    assert relay.take(chunk("here", refusal=None))
+    assert relay.feed(chunk("here", refusal=None))
     with pytest.raises(Malformed, match="does not go on"):
-        relay.take(chunk(refusal="I will not."))
+        relay.feed(chunk(refusal="I will not."))
 
 
 @pytest.mark.parametrize("field", ["tool_calls", "function_call"])
@@ -353,10 +353,10 @@ def test_pieces_that_name_no_call_have_begun_none(field: str) -> None:
     relay = made.relay(ChatRelay(False))
     nothing: tuple[Any, ...] = ([], {}, None)
     for value in nothing:
-        relay.take(chunk("a", **{field: value}))
+        relay.feed(chunk("a", **{field: value}))
     assert made.refusal(relay) == ""
     begun: dict[str, Any] = {field: [{"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}]}
-    relay.take(chunk(**begun))
+    relay.feed(chunk(**begun))
     assert made.refusal(relay) == "a tool call had begun"
 
 
@@ -375,7 +375,7 @@ def test_events_pass_unchanged_while_nothing_is_broken() -> None:
     data = (
         b'{"id":"x","model":"m","odd":1e3,"choices":[{"index":0,"delta":{"content":"a\\u00e9"},"finish_reason":null}]}'
     )
-    assert relay.take(data) == event(data)
+    assert relay.feed(data) == event(data)
 
 
 async def test_the_rest_of_a_stream_reserves_its_longer_prompt(tmp_path: Path) -> None:

@@ -263,7 +263,7 @@ def test_what_a_message_cannot_go_on_with_stays_so_though_its_model_thinks_behin
         {"type": "content_block_delta", "index": 1, "delta": {"type": "thinking_delta", "thinking": "so"}},
         {"type": "content_block_stop", "index": 1},
     ):
-        relay.take(json.dumps(each).encode())
+        relay.feed(json.dumps(each).encode())
     assert story.refusal(relay) == seam
 
 
@@ -300,10 +300,10 @@ def test_a_message_goes_on_whatever_comes_in_place_of_its_text(blocks: list[dict
     end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}}
     for more in (text_block(0, "It is "), [*thought(0), *text_block(1, "here.")], [*blocks, end]):
         relay = story.relay(MessagesRelay())
-        out += b"".join(relay.take(json.dumps(each).encode()) for each in (STARTED, *more))
+        out += b"".join(relay.feed(json.dumps(each).encode()) for each in (STARTED, *more))
         assert story.refusal(relay) in ("", "a tool call had begun")
         story.broke(relay, Usage())
-    got = Got(200, [json.loads(each) for each in EventReader().feed(out + relay.last(b"{}"))])
+    got = Got(200, [json.loads(each) for each in EventReader().feed(out + relay.closing_events(b"{}"))])
     message_whole(got)
     assert message_text(got) == "It is here." and "thinking" not in str(got.events)
     assert [event["content_block"]["type"] for event in got.of("content_block_start")] == kinds
@@ -314,7 +314,7 @@ def test_a_message_that_has_begun_to_think_is_not_gone_on_with() -> None:
     story = continuation(messages.read(json.dumps(body).encode(), {}), "messages")
     relay = story.relay(MessagesRelay())
     for each in (STARTED, *thought(0, ends=False)):
-        relay.take(json.dumps(each).encode())
+        relay.feed(json.dumps(each).encode())
     assert story.refusal(relay) == "it had begun to think"
 
 

@@ -84,5 +84,5 @@ def test_it_says_what_a_rewrite_would_say(
 def test_a_request_for_a_task_goes_on_as_the_bytes_that_came(interface: Interface, raw: bytes) -> None:
     request, place = Request(0.0), deployment("one", 1)
     request.body = raw
-    made = interface.codec(place).forward(interface.read(request), place, 16, [])
+    made = interface.codec(place).request_body(interface.read(request), place, 16, [])
     assert made == raw.replace(b'"M"', b'"up-one"')

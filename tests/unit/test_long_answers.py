@@ -49,7 +49,7 @@ def responses() -> Relay:
 def test_a_text_of_any_length(make: Callable[[], Relay]) -> None:
     relay, data, began = make(), chunk({"content": PIECE}), time.process_time()
     for _ in range(PIECES):
-        relay.take(data)
+        relay.feed(data)
     assert time.process_time() - began < 10
     assert isinstance(relay, Continued) and relay.sent is not None
     assert relay.sent.text == PIECE * PIECES and relay.sent.pieces == PIECES
@@ -58,21 +58,21 @@ def test_a_text_of_any_length(make: Callable[[], Relay]) -> None:
 @pytest.mark.parametrize("make", [messages, responses])
 def test_a_call_of_a_tool_of_any_length(make: Callable[[], Relay]) -> None:
     relay, data, began = make(), chunk(call(PIECE)), time.process_time()
-    relay.take(chunk(call('{"a": "', name="look")))
+    relay.feed(chunk(call('{"a": "', name="look")))
     for _ in range(PIECES):
-        relay.take(data)
+        relay.feed(data)
     assert time.process_time() - began < 10
 
 
 def test_calls_of_tools_that_are_mixed() -> None:
     """The second one waits for the end of the first, which may come with each piece."""
     relay, data, began = messages(), chunk(call('{"b": 1},')), time.process_time()
-    relay.take(chunk(call('{"a": [', name="look")))
-    relay.take(chunk(call("{}", 1, "find")))
+    relay.feed(chunk(call('{"a": [', name="look")))
+    relay.feed(chunk(call("{}", 1, "find")))
     ends = chunk(call("{}"))
     for _ in range(20_000):
-        relay.take(data)
-        relay.take(ends)
-    assert b"find" not in relay.take(chunk(call("]")))
-    assert b"find" in relay.take(chunk(call("}")))
+        relay.feed(data)
+        relay.feed(ends)
+    assert b"find" not in relay.feed(chunk(call("]")))
+    assert b"find" in relay.feed(chunk(call("}")))
     assert time.process_time() - began < 10

@@ -96,7 +96,7 @@ def test_requests_that_go_on_as_they_came_bear_ids_that_are_taken(
 
     def forwarded(body: bytes) -> bytes:
         read = interface.read(SimpleNamespace(body=body, headers={}))  # type: ignore[arg-type]
-        return interface.codec(asked).forward(read, asked, 9, [])
+        return interface.codec(asked).request_body(read, asked, 9, [])
 
     sent, owned = forwarded(conversation(*names, messages=messages)), tuple(taken(api, name) for name in names)
     assert json.loads(sent) == json.loads(conversation(*owned, messages=messages))

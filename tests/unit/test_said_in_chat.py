@@ -203,7 +203,7 @@ def streamed(*pieces: dict[str, Any]) -> MessagesChatRelay:
     relay = MessagesChatRelay("m", 40)
     for piece in pieces:
         choices = [{"index": 0, "delta": piece.pop("delta", {}), "finish_reason": piece.pop("finish_reason", None)}]
-        relay.take(json.dumps({"id": "c", "choices": choices, **piece}).encode())
+        relay.feed(json.dumps({"id": "c", "choices": choices, **piece}).encode())
     return relay
 
 

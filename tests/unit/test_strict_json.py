@@ -318,13 +318,13 @@ def test_levels_are_counted_to_the_last_where_there_are_no_other_brackets(size: 
 )
 def test_a_body_of_another_type_is_refused_with_what_to_send(given_type: bytes) -> None:
     with pytest.raises(WrongType) as caught:
-        ChatCompletions().check_type(given_type)
+        ChatCompletions().check_content_type(given_type)
     assert caught.value.status == 415 and "application/json" in caught.value.hint
 
 
 @pytest.mark.parametrize("given_type", [None, b"application/json", b"Application/JSON; charset=utf-8"])
 def test_json_is_read(given_type: bytes | None) -> None:
-    ChatCompletions().check_type(given_type)
+    ChatCompletions().check_content_type(given_type)
 
 
 @given(st.text(alphabet=st.sampled_from('ab \\"\n\u00e9\U0001f600'), min_size=1, max_size=30))

@@ -57,7 +57,7 @@ def codec(rates: Rates) -> Codec:
     ],
 )
 def test_what_was_heard_costs_what_is_reported_of_it(rates: Rates, usage: bytes, used: Usage | None) -> None:
-    answered = codec(rates).answer(b'{"text":"well","usage":%b}' % usage, ask())
+    answered = codec(rates).parse_answer(b'{"text":"well","usage":%b}' % usage, ask())
     assert answered.usage == used
 
 
@@ -78,9 +78,9 @@ def test_a_transcript_as_text_is_text(kind: str, data: bytes, text: bytes | None
     """vLLM answers JSON all the same, and some tell an error with status 200."""
     if text is None:
         with pytest.raises(Malformed):
-            codec(MINUTES).answer(data, ask(kind))
+            codec(MINUTES).parse_answer(data, ask(kind))
         return
-    answered = codec(MINUTES).answer(data, ask(kind))
+    answered = codec(MINUTES).parse_answer(data, ask(kind))
     assert (answered.data, answered.usage, answered.kind[:24]) == (text, used, b"content-type: text/plain")
 
 
@@ -121,10 +121,10 @@ VLLM = said(
 def test_a_transcript_that_others_tell_otherwise_is_told_as_openai_does(
     rates: Rates, told: list[bytes], used: Usage | None
 ) -> None:
-    relay = codec(rates).relay(ask())
-    out = b"".join(relay.take(each) for each in told)
+    relay = codec(rates).new_relay(ask())
+    out = b"".join(relay.feed(each) for each in told)
     assert relay.complete and relay.usage == used and relay.output_bytes == len("Hello, there.")
-    told = EventReader().feed(out + relay.last(b'{"cost_usd":"0"}'))
+    told = EventReader().feed(out + relay.closing_events(b'{"cost_usd":"0"}'))
     found = [strict(TranscriptionStreamEvent, each.decode()) for each in told]
     assert "".join(each.delta for each in found if each.type == "transcript.text.delta") == "Hello, there."
     assert (found[-1].type, found[-1].text) == ("transcript.text.done", "Hello, there.")
@@ -134,17 +134,17 @@ def test_a_transcript_that_others_tell_otherwise_is_told_as_openai_does(
 
 @pytest.mark.parametrize("told", [VLLM[:1], MISTRAL[:3], []])
 def test_a_transcript_that_has_not_ended_is_not_complete(told: list[bytes]) -> None:
-    relay = codec(MINUTES).relay(ask())
+    relay = codec(MINUTES).new_relay(ask())
     for each in told:
-        relay.take(each)
+        relay.feed(each)
     assert not relay.complete
 
 
 def test_an_error_in_the_words_of_others_is_one() -> None:
-    relay = codec(MINUTES).relay(ask())
-    relay.take(VLLM[0])
+    relay = codec(MINUTES).new_relay(ask())
+    relay.feed(VLLM[0])
     with pytest.raises(Malformed, match="reported an error"):
-        relay.take(b'{"error":{"message":"CUDA out of memory","type":"InternalServerError","code":500}}')
+        relay.feed(b'{"error":{"message":"CUDA out of memory","type":"InternalServerError","code":500}}')
 
 
 async def test_a_transcript_of_a_vllm_reaches_who_asked_for_it(tmp_path: Path) -> None:

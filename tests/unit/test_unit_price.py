@@ -77,7 +77,7 @@ def test_what_is_declared_reaches_the_gateway() -> None:
         compiled(minutes)
     least = compiled(minutes.replace("}", ", shortest: 10s, flagged: 0.05 USD}") + "audio: 5s\n")
     assert (least.rates.shortest, least.rates.flagged) == (10, PICO // 20)
-    assert TRANSCRIPTIONS.bound(ASK, least, 0, 0) == least.rates.minute // 6
+    assert TRANSCRIPTIONS.cost_bound(ASK, least, 0, 0) == least.rates.minute // 6
     for seconds, place, charged in ((2.5, least, 10), (12, least, 12), (2.5, ear, 3)):
         heard = b'{"text":"well","duration":%b}' % str(seconds).encode()
-        assert TRANSCRIPTIONS.codec(place).answer(heard, ASK).usage == Usage(seconds=charged)
+        assert TRANSCRIPTIONS.codec(place).parse_answer(heard, ASK).usage == Usage(seconds=charged)

@@ -201,7 +201,7 @@ class BatchCalls:
         if catalog.number < order.blueprint:
             return  # this worker has not heard yet of what it was ordered under
         interface, begun_at = INTERFACES[batch.endpoint], order.created_at.timestamp()
-        places = [d for d in plan.allowed("auto", interface.needs) if d.name == deployment.name]
+        places = [d for d in plan.allowed("auto", interface.deployment_kind) if d.name == deployment.name]
         places = [d for d in places if d.site == deployment.site and (not key.models or admit.of_key(key, [d]))]
         if not places:
             hint = "Order the batch again: what may make its calls has changed."
@@ -252,11 +252,11 @@ class BatchCalls:
             hint = "Order the batch again: what may make this call has changed."
             raise Denied("the call may not be ordered there any more", code="batch_place_changed", hint=hint)
         cap = admit.output_cap(exchange, deployment)
-        if exchange.interface.bound(ask, deployment, admit.added_bytes(exchange, workload), cap) > most:
+        if exchange.interface.cost_bound(ask, deployment, admit.added_bytes(exchange, workload), cap) > most:
             hint = "Order the batch again."
             raise Denied("what the call may cost has risen since", code="batch_bound_changed", hint=hint)
         system = system_messages(workload, []) if exchange.interface.grounded else []
-        return exchange.interface.codec(deployment).forward(ask, deployment, cap, system)
+        return exchange.interface.codec(deployment).request_body(ask, deployment, cap, system)
 
     def known(self, batch: Batch) -> KeyEntry | None:
         """The batch's key as live policy has it."""

@@ -413,9 +413,9 @@ def _stream(exchange: Exchange, events: tuple[bytes, ...], facts: bytes) -> Iter
     """All of a stream, as a model's own would have come."""
     if exchange.ask is None or exchange.deployment is None:
         raise AssertionError("not checked")
-    relay = exchange.interface.codec(exchange.deployment).relay(exchange.ask)
-    yield from map(relay.take, events)
-    yield relay.last(facts)
+    relay = exchange.interface.codec(exchange.deployment).new_relay(exchange.ask)
+    yield from map(relay.feed, events)
+    yield relay.closing_events(facts)
 
 
 # answers that others may get -----------------------------------------------------------------------------------------
@@ -501,7 +501,7 @@ def _entry(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None
         passages=passages,
         cost=exchange.paid,  # not what it was sent elsewhere for before
         whole=flight.whole if flight.events is None else None,
-        events=None if flight.events is None else exchange.interface.as_told(ask, flight.events),
+        events=None if flight.events is None else exchange.interface.shareable_events(ask, flight.events),
         query=ask.query[:QUERY] if passages else "",
         states={exchange.person: exchange.state} if exchange.state else {},
         alone=flight.fresh,

@@ -55,7 +55,7 @@ class KnownRequests:
     def note(self, exchange: Exchange) -> None:
         """A call was answered from the cache: remember what it asks, where its body alone says it."""
         ask, workload, body = exchange.ask, exchange.workload, exchange.request.body
-        if ask is None or workload is None or not exchange.said or not exchange.interface.by_body:
+        if ask is None or workload is None or not exchange.said or not exchange.interface.depends_on_body_only:
             return
         # the ask must be as it was read: one that is stored, or names files, was changed since
         if len(body) > LONGEST or workload.keep is not None or ask.body is not body:

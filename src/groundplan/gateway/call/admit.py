@@ -134,7 +134,7 @@ def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy, now: float)
     """Deployments that this call may use, in order. `now`: seconds since the epoch. Raises `Denied`, `NotFound`,
     `Invalid`."""
     interface, catalog = exchange.interface, exchange.catalog
-    needs = interface.needs
+    needs = interface.deployment_kind
     allowed = plan.allowed(ask.model, needs)
     if not allowed:
         raise _no_model(plan, ask.model, needs)
@@ -147,8 +147,8 @@ def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy, now: float)
                 code="key_model",
                 hint=f"It may use: {', '.join(sorted(exchange.key.models))}.",
             )
-    if interface.selective:
-        allowed = interface.able(ask, allowed)
+    if interface.filters_deployments:
+        allowed = interface.eligible_deployments(ask, allowed)
     if ask.needs:
         allowed = _taking(plan, allowed, ask.needs)
     usable = not_killed(policy, allowed) if policy.kills else [*allowed]
@@ -219,7 +219,7 @@ def of_key(key: KeyEntry, deployments: Sequence[Deployment]) -> tuple[Deployment
 def set_bounds(exchange: Exchange, plan: Plan, ask: Ask, deployments: list[Deployment]) -> int:
     """Cap and dearest cost of the call; fills `output_cap`, `bounds`, `most_tokens`. Returns picodollars."""
     workload = plan.workload
-    added, bounds, most_of = added_bytes(exchange, workload), exchange.bounds, exchange.interface.most
+    added, bounds, most_of = added_bytes(exchange, workload), exchange.bounds, exchange.interface.cost_and_token_bounds
     most, most_tokens = workload.max_output_tokens, 0
     exchange.output_cap = most = most if ask.cap is None else min(ask.cap, most)
     for deployment in deployments:

@@ -76,7 +76,7 @@ def _one(exchange: Exchange, plan: Plan, place: Deployment, now: float) -> dict[
     added = admit.added_bytes(exchange, plan.workload)
     usage, _ = exchange.interface.estimate(ask, deployment, added, 0, admit.output_cap(exchange, deployment))
     likely = msgspec.structs.replace(usage, input=min(usage.input, (ask.size + added) // meter.BYTES_PER_TOKEN + 1))
-    if exchange.interface.priced:
+    if exchange.interface.has_custom_cost:
         cost = exchange.interface.cost(ask, deployment, likely)
     else:
         cost = price.cost(deployment.rates, likely, ask.service)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.guard.relay import GuardedRelay
     from groundplan.gateway.http.server import Request, Response
     from groundplan.gateway.routing.route import Route
-    from groundplan.gateway.surfaces.codec import Answered, Relay
+    from groundplan.gateway.surfaces.codec import Relay, UpstreamAnswer
     from groundplan.gateway.surfaces.interface import Interface
     from groundplan.gateway.upstream.health import Turn
     from groundplan.governance.guardrails.guard import Guard
@@ -76,10 +76,10 @@ class CallGuard(Protocol):
         ...
 
     async def finish(self, exchange: Exchange, relay: GuardedRelay) -> None:
-        """The upstream has streamed everything: judge what is left, and what needs the whole. Raises `Stopped`."""
+        """The upstream has streamed everything: judge what is left, and what needs the whole. Raises `DeniedAnswer`."""
         ...
 
-    async def answer(self, exchange: Exchange, answered: Answered) -> Answered:
+    async def answer(self, exchange: Exchange, answered: UpstreamAnswer) -> UpstreamAnswer:
         """A whole answer as the caller may see it. Raises `Denied`, `Unavailable`."""
         ...
 

@@ -99,8 +99,8 @@ class _Searches(Interface):
     """Searches in the ledger."""
 
     name = "search"
-    needs = ""
-    billed = False
+    deployment_kind = ""
+    is_billed = False
 
 
 SEARCHES = _Searches()

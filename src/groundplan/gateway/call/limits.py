@@ -116,7 +116,7 @@ def _hold(
 ) -> None:
     """`charges` were taken, at a time of windows."""
     token = (exchange.raw, CALL)
-    use.lines = header_lines_of(gateway, spans, at, anthropics=exchange.interface.anthropics)
+    use.lines = header_lines_of(gateway, spans, at, anthropics=exchange.interface.uses_anthropic_headers)
     use.measured = covering.measured
     held = Held(token, covering.quotas, charges)
     if not covering.measured:
@@ -162,7 +162,9 @@ def _telling(gateway: Gateway, exchange: Exchange, short: Short, error: Groundpl
         use = exchange.use = exchange.use or LimitUse()
         now, covering = _now(gateway), _of_caller(exchange, catalog.limits)
         spans = covering.at(now) if covering.quotas else NO_SPANS
-        use.lines = header_lines_of(gateway, spans, now, anthropics=exchange.interface.anthropics, short=short)
+        use.lines = header_lines_of(
+            gateway, spans, now, anthropics=exchange.interface.uses_anthropic_headers, short=short
+        )
     return error
 
 
@@ -185,7 +187,7 @@ async def admit_cached(gateway: Gateway, exchange: Exchange, book: LimitBook) ->
         if taken:
             break
         spans = covering.at(now)
-    lines = header_lines_of(gateway, spans, now, anthropics=exchange.interface.anthropics)
+    lines = header_lines_of(gateway, spans, now, anthropics=exchange.interface.uses_anthropic_headers)
     exchange.use = LimitUse(call=Held(token, covering.once, spans.once), lines=lines)
 
 
@@ -379,7 +381,7 @@ def _tokens(exchange: Exchange, deployment: Deployment) -> int:
     if ask is None or workload is None:
         raise AssertionError("not checked")
     added, cap = admit.added_bytes(exchange, workload), admit.output_cap(exchange, deployment)
-    return exchange.interface.most_tokens(ask, deployment, added, cap)
+    return exchange.interface.token_bound(ask, deployment, added, cap)
 
 
 def check_room(gateway: Gateway, exchange: Exchange, others: float | None = None) -> None:

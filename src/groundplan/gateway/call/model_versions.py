@@ -122,7 +122,7 @@ class VersionReader(RelayWrapper):
         self._deployment = deployment
         self._left = LOOKS
 
-    def take(self, data: bytes) -> bytes:
+    def feed(self, data: bytes) -> bytes:
         if self._left:
             self._left = 0 if self._reported.look(self._deployment, data) else self._left - 1
-        return self._inner.take(data)
+        return self._inner.feed(data)

@@ -214,12 +214,12 @@ class Pipeline:
             settle.refuse_stranger(gateway, exchange, error)
         if exchange.response.started:
             return  # unfinished: the server cuts the connection
-        status, data, lines = exchange.interface.of_error(error, str(exchange.call))
+        status, data, lines = exchange.interface.error_response(error, str(exchange.call))
         if exchange.attempt >= 0:
             lines += answers.beside_error(exchange)
         if exchange.use is not None:
             lines += exchange.use.lines
-        if exchange.ask is not None and (told := exchange.interface.in_stream(exchange.ask, status, data)):
+        if exchange.ask is not None and (told := exchange.interface.error_event(exchange.ask, status, data)):
             exchange.response.send(200, told, lines, content_type=EVENT_STREAM)
             return
         exchange.response.send(status, data, lines)

@@ -418,7 +418,7 @@ class Course:
             self._full = [each for each in self._full if each.context_tokens > read]
         if failed.about is not None or failed.refuses_rest or failed.crowded:
             return
-        if failed.status and not self._exchange.interface.billed:
+        if failed.status and not self._exchange.interface.is_billed:
             return  # to count tokens is another path there, with limits of its own, and says nothing of its answers
         now = gateway.loop.time()
         gateway.targets.forget(deployment.name)

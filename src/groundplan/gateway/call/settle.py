@@ -160,7 +160,7 @@ def _true(exchange: Exchange, usage: Usage | None) -> Usage | None:
     """
     if usage is None or (usage.input and usage.output):
         return usage
-    if not exchange.interface.capped or not (usage.input or usage.output):
+    if not exchange.interface.caps_output or not (usage.input or usage.output):
         return usage
     return usage if usage.input and not exchange.output_bytes else None
 
@@ -177,7 +177,7 @@ def _billed(
         flags.append("no_usage")
         return usage, cost, flags
     ask = exchange.ask
-    if exchange.interface.priced and ask is not None:
+    if exchange.interface.has_custom_cost and ask is not None:
         cost = exchange.interface.cost(ask, deployment, usage)
     elif ask is None or (not ask.needs and usage.service_tier in meter.ORDINARY):
         cost = price.cost(deployment.rates, usage)
@@ -191,7 +191,7 @@ def _billed(
         flags.append(OVER_BOUND)
     if above == "input":
         flags.append(OVER_INPUT)
-    nothing = not (usage.output or usage.input) and exchange.interface.capped
+    nothing = not (usage.output or usage.input) and exchange.interface.caps_output
     if nothing or usage.output * LONGEST_TOKEN < exchange.output_bytes:
         flags.append("under_count")
     return usage, min(cost, MAX_AMOUNT), flags
@@ -203,12 +203,12 @@ def _above(exchange: Exchange, deployment: Deployment, usage: Usage) -> str:
     ask, interface, rates = exchange.ask, exchange.interface, deployment.rates
     if ask is None:
         return ""
-    if interface.capped:
+    if interface.caps_output:
         if usage.output > min(exchange.output_cap, deployment.max_output_tokens) * ask.copies:
             return "output"
         if usage.input <= ask.size and deployment.tokens_per_byte >= 1.0:
             return ""  # nearly every one has a fraction of it
-    elif interface.priced and not (rates.input or rates.output):
+    elif interface.has_custom_cost and not (rates.input or rates.output):
         return ""  # what it costs is no matter of tokens, and nobody counted on any
     most = admit.most_tokens(exchange, deployment)
     if usage.input > most.input:

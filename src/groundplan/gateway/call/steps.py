@@ -58,7 +58,7 @@ async def run(
     if gateway.pressure.full(gateway.running) and not exchange.of:
         shed(gateway, exchange, catalog)
     await gateway.step_batching
-    exchange.interface.check_type(headers.get(b"content-type"))
+    exchange.interface.check_content_type(headers.get(b"content-type"))
     if exchange.request.stream is not None:
         await exchange.interface.receive(exchange.request)
     if len(exchange.request.body) > READ_BYTES:
@@ -87,7 +87,7 @@ async def run(
         return
     if not _answered_here(gateway, exchange):
         way = serve if exchange.route is None else served
-        await (way if exchange.interface.billed else _count)(gateway, exchange)
+        await (way if exchange.interface.is_billed else _count)(gateway, exchange)
 
 
 async def run_within(gateway: Gateway, exchange: Exchange) -> None:
@@ -100,7 +100,7 @@ async def run_within(gateway: Gateway, exchange: Exchange) -> None:
 async def _estimate(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
     try:
         policy = _check(gateway, exchange, catalog, gateway.clock.seconds())
-        if exchange.interface.keeps or (exchange.ask is not None and exchange.ask.files):
+        if exchange.interface.can_store_answers or (exchange.ask is not None and exchange.ask.files):
             await _complete(gateway, exchange)
         if exchange.plan is None:
             raise AssertionError("not checked")
@@ -119,8 +119,8 @@ def _answered_here(gateway: Gateway, exchange: Exchange) -> bool:
         say_so(gateway, exchange)
     elif (
         ask is not None
-        and not exchange.interface.billed
-        and (data := exchange.interface.here(ask, exchange.deployments))
+        and not exchange.interface.is_billed
+        and (data := exchange.interface.local_answer(ask, exchange.deployments))
     ):
         _answer_here(gateway, exchange, data)
     else:
@@ -152,7 +152,7 @@ async def _count(gateway: Gateway, exchange: Exchange) -> None:
         last = exchange.deployment
         if exchange.ask is None or last is None or course.status not in NO_PATH:
             raise
-        data = exchange.interface.counted(exchange.ask, last)
+        data = exchange.interface.estimated_count(exchange.ask, last)
         exchange.deployment = None
         _answer_here(gateway, exchange, data)
 
@@ -186,12 +186,12 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog, now
     if plan is None or ask is None or exchange.key is None:
         raise AssertionError("not checked")
     guarded = exchange.guard is None and guards(exchange, plan, policy)
-    if guarded or exchange.interface.keeps or ask.files:
+    if guarded or exchange.interface.can_store_answers or ask.files:
         began = gateway.loop.time()
         await _complete(gateway, exchange, guarded=guarded)
         exchange.waited += gateway.loop.time() - began
         now, ask = gateway.clock.seconds(), exchange.ask or ask
-        if exchange.interface.keeps and stored_answers.in_background(exchange):
+        if exchange.interface.can_store_answers and stored_answers.in_background(exchange):
             await _leave_it(gateway, exchange, plan, ask, policy, now)
             return
     if plan.workload.routing is not None:
@@ -244,7 +244,7 @@ async def _complete(gateway: Gateway, exchange: Exchange, *, guarded: bool = Fal
     files."""
     if guarded and exchange.plan is not None:
         await look_in(gateway, exchange, exchange.plan)
-    if exchange.interface.keeps:
+    if exchange.interface.can_store_answers:
         await stored_answers.prepare(gateway, exchange)
     if exchange.ask is None or not exchange.ask.files:
         return
@@ -270,7 +270,7 @@ async def _ground(gateway: Gateway, exchange: Exchange) -> None:
     searched, plan, ask = await ground(gateway, exchange), exchange.plan, exchange.ask
     if not searched or exchange.route is None or plan is None or ask is None:
         return
-    named = plan.allowed(ask.model, exchange.interface.needs)
+    named = plan.allowed(ask.model, exchange.interface.deployment_kind)
     gateway.routes.regard(exchange, plan.workload, ask, named, gateway.times, gateway.loop.time())
 
 

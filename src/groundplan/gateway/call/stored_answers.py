@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def stores(exchange: Exchange) -> bool:
     """Whether this call's answer is stored under an id of its own, so that it cannot be one that another got."""
     interface = exchange.interface
-    if not interface.keeps:
+    if not interface.can_store_answers:
         return False
     return chat_storing.stores(exchange) if isinstance(interface, StoredChat) else responses_storing.stores(exchange)
 

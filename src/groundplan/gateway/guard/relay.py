@@ -17,7 +17,7 @@ from groundplan.gateway.http.strict_json import UNREADABLE, refuse_depth
 from groundplan.gateway.http.surrogates import value_of
 from groundplan.gateway.surfaces import answer_text
 from groundplan.gateway.surfaces.answer_text import Channel, Slot
-from groundplan.gateway.surfaces.codec import Malformed, Relay, Stopped
+from groundplan.gateway.surfaces.codec import DeniedAnswer, Malformed, Relay
 from groundplan.gateway.surfaces.relay_wrapper import RelayWrapper
 from groundplan.governance.guardrails.checks import Checks
 from groundplan.governance.guardrails.guard import NO_ROLES, Findings, Guard, checked_answer, rewritten
@@ -87,9 +87,9 @@ class GuardedRelay(RelayWrapper):
         """What is for the client and waits for the whole of it."""
         return b"".join((*self._held, *self._lead))
 
-    def take(self, data: bytes) -> bytes:
-        """Raises `Malformed`, and `Stopped` where a check refuses."""
-        out = b"".join([self._inner.take(each) for each in _parted(data)])
+    def feed(self, data: bytes) -> bytes:
+        """Raises `Malformed`, and `DeniedAnswer` where a check refuses."""
+        out = b"".join([self._inner.feed(each) for each in _parted(data)])
         if not out:
             return b""
         self.heard = True
@@ -100,7 +100,7 @@ class GuardedRelay(RelayWrapper):
         return b""
 
     def finish(self) -> None:
-        """The upstream has said everything: what windows hold back is judged. Raises `Stopped`."""
+        """The upstream has said everything: what windows hold back is judged. Raises `DeniedAnswer`."""
         try:
             rest = self._flush(self._windows)
             if rest:
@@ -109,15 +109,15 @@ class GuardedRelay(RelayWrapper):
         except Refused as refused:
             raise self.stop(refusal_error(refused.refusal)) from refused
 
-    def last(self, facts: bytes) -> bytes:
+    def closing_events(self, facts: bytes) -> bytes:
         try:
-            out = self._guarded(self._inner.last(facts))
+            out = self._guarded(self._inner.closing_events(facts))
         except Malformed as wrong:  # it was settled already; only an event that ends the stream may have text here
-            out = self.broken(str(wrong), "")
+            out = self.error_event(str(wrong), "")
         return b"".join((*self._held, out, *self._lead))
 
-    def broken(self, reason: str, call_id: str) -> bytes:
-        told = self._inner.broken(reason, call_id)
+    def error_event(self, reason: str, call_id: str) -> bytes:
+        told = self._inner.error_event(reason, call_id)
         if self.refusal is None:
             return told
         return told.replace(b'"stream_broken"', b'"%b"' % self.refusal.code.encode())
@@ -129,10 +129,10 @@ class GuardedRelay(RelayWrapper):
             findings.take(self._findings)
             self._findings = findings
 
-    def stop(self, error: Denied) -> Stopped:
+    def stop(self, error: Denied) -> DeniedAnswer:
         """Ends the stream; to be raised."""
         self.refusal = error
-        return Stopped(error)
+        return DeniedAnswer(error)
 
     def _guarded(self, out: bytes) -> bytes:
         try:

@@ -23,7 +23,7 @@ from groundplan.gateway.offload import CHECKED_BYTES, InParts, in_parts, in_thre
 from groundplan.gateway.policy.gate import Whose
 from groundplan.gateway.surfaces import answer_text
 from groundplan.gateway.surfaces.body import not_read
-from groundplan.gateway.surfaces.codec import Answered, Relay, Stopped
+from groundplan.gateway.surfaces.codec import DeniedAnswer, Relay, UpstreamAnswer
 from groundplan.gateway.telemetry import content_text
 from groundplan.governance.guardrails.guard import (
     NO_ROLES,
@@ -214,7 +214,7 @@ class Guarding:
 
     async def finish(self, exchange: Exchange, relay: GuardedRelay) -> None:
         """The upstream of `relay` has streamed everything: judge what is left, and what needs the whole. Raises
-        `Stopped`."""
+        `DeniedAnswer`."""
         relay.finish()
         try:
             texts = [self.masks.restore(text) for text in relay.texts]
@@ -224,14 +224,14 @@ class Guarding:
         finally:
             self.count(exchange)
 
-    async def answer(self, exchange: Exchange, answered: Answered) -> Answered:
+    async def answer(self, exchange: Exchange, answered: UpstreamAnswer) -> UpstreamAnswer:
         """A whole answer as the caller may see it. Raises `Denied`, `Unavailable`."""
         if exchange.endpoint in media.LISTENING:
             return await self._heard(exchange, answered)
         if exchange.endpoint in media.DRAWING:
             return self._drawn(exchange, answered)
         if exchange.endpoint == media.SORTING and self.masks:
-            return Answered(_encode(restored(_told(answered.data), self.masks)), answered.usage)
+            return UpstreamAnswer(_encode(restored(_told(answered.data), self.masks)), answered.usage)
         if answered.kind or exchange.endpoint not in answer_text.SURFACES:
             return answered
         body = _told(answered.data)
@@ -240,29 +240,29 @@ class Guarding:
             await self._whole(exchange, answer_text.answers(made), lambda: answer_text.calls(made))
         except Refused as refused:
             raise refusal_error(refused.refusal) from refused
-        except Stopped as stopped:
+        except DeniedAnswer as stopped:
             raise stopped.error from stopped
         finally:
             self.count(exchange)
-        return answered if made is body else Answered(_encode(made), answered.usage)
+        return answered if made is body else UpstreamAnswer(_encode(made), answered.usage)
 
     def _spoken(self, body: dict[str, Any]) -> dict[str, Any]:
         """What is to be spoken is what will be heard: the checks of answers look at it, too. Raises `Refused`."""
         text = checked_answer(self.guard, body["input"], Masks(), self.findings)
         return body if text == body["input"] else {**body, "input": text}
 
-    async def _heard(self, exchange: Exchange, answered: Answered) -> Answered:
+    async def _heard(self, exchange: Exchange, answered: UpstreamAnswer) -> UpstreamAnswer:
         """A transcript. Raises `Denied`, `Unavailable`."""
         begun = time.perf_counter_ns()
         try:
             if answered.kind:
                 text = media.subtitles(answered.data.decode(), self._whole_text)
-                made = Answered(text.encode(), answered.usage, answered.kind)
+                made = UpstreamAnswer(text.encode(), answered.usage, answered.kind)
             else:
                 body = _told(answered.data)
                 found = media.transcript(body, self._whole_text)
                 text = str(found.get("text", ""))
-                made = answered if found is body else Answered(_encode(found), answered.usage)
+                made = answered if found is body else UpstreamAnswer(_encode(found), answered.usage)
             self.spend(begun, "output")
             await self._whole(exchange, [text])
         except Refused as refused:
@@ -271,7 +271,7 @@ class Guarding:
             self.count(exchange)
         return made
 
-    def _drawn(self, exchange: Exchange, answered: Answered) -> Answered:
+    def _drawn(self, exchange: Exchange, answered: UpstreamAnswer) -> UpstreamAnswer:
         """An answer with images, of which only the revised prompt is text. Raises `Denied`."""
         try:
             body = _told(answered.data)
@@ -280,7 +280,7 @@ class Guarding:
             raise refusal_error(refused.refusal) from refused
         finally:
             self.count(exchange)
-        return answered if made is body else Answered(_encode(made), answered.usage)
+        return answered if made is body else UpstreamAnswer(_encode(made), answered.usage)
 
     def _whole_text(self, text: str) -> str:
         return checked_answer(self.guard, text, self.masks, self.findings)

@@ -55,8 +55,8 @@ class _Tools(Interface):
     """Uses of tools in the ledger."""
 
     name = "mcp"
-    needs = ""
-    billed = False
+    deployment_kind = ""
+    is_billed = False
 
 
 TOOLS = _Tools()

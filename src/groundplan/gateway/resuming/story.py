@@ -85,17 +85,17 @@ class Continued(RelayWrapper, ABC):
         self.unknown = False
         """The client has an event that cannot be remembered: it is not what its API promises."""
 
-    def take(self, data: bytes) -> bytes:
+    def feed(self, data: bytes) -> bytes:
         """As the inner one. Raises `Malformed`."""
-        out = self._inner.take(data)
+        out = self._inner.feed(data)
         return self._rewritten(out) if out else out
 
-    def last(self, facts: bytes) -> bytes:
-        out = self._inner.last(facts)
+    def closing_events(self, facts: bytes) -> bytes:
+        out = self._inner.closing_events(facts)
         try:
             return self._rewritten(out)
         except Malformed as error:
-            return self.broken(str(error), "")
+            return self.error_event(str(error), "")
 
     def _rewritten(self, out: bytes) -> bytes:
         """Raises `Malformed`."""

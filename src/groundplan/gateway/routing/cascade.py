@@ -35,7 +35,7 @@ from groundplan.gateway.guard.schema import misfit
 from groundplan.gateway.routing.routes import CASCADE
 from groundplan.gateway.surfaces.answer_text import said
 from groundplan.gateway.surfaces.answers import facts
-from groundplan.gateway.surfaces.codec import Answered
+from groundplan.gateway.surfaces.codec import UpstreamAnswer
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.ask import Ask
@@ -57,7 +57,7 @@ class Spare:
     """An answer that did not pass, and who gave it."""
 
     deployment: Deployment
-    answered: Answered
+    answered: UpstreamAnswer
 
 
 async def served(gateway: Gateway, exchange: Exchange) -> None:
@@ -129,7 +129,7 @@ def _affordable(exchange: Exchange, rule: Cascade) -> bool:
 
 async def _asked(
     gateway: Gateway, exchange: Exchange, course: Course, rule: Cascade
-) -> tuple[Deployment | None, Answered | None]:
+) -> tuple[Deployment | None, UpstreamAnswer | None]:
     """The try, settled. It has half of the time that the call has left, so that others can answer when it is silent. A
     connection that had gone stale is no answer, so it is asked once more."""
     ask = exchange.ask
@@ -185,7 +185,7 @@ class _Try:
 
 
 async def _checked(
-    gateway: Gateway, exchange: Exchange, rule: Cascade, answered: Answered
+    gateway: Gateway, exchange: Exchange, rule: Cascade, answered: UpstreamAnswer
 ) -> tuple[tuple[str, ...], str]:
     """(checks that passed, why the next one did not; empty where all did)"""
     body = _object(answered.data)
@@ -296,7 +296,7 @@ async def _give(gateway: Gateway, exchange: Exchange, spare: Spare) -> None:
         answered = await exchange.guard.answer(exchange, answered)
     if exchange.flight is not None:
         exchange.flight.whole = answered.data
-    if interface.keeps and exchange.guard is None:
+    if interface.can_store_answers and exchange.guard is None:
         await stored_answers.keep(gateway, exchange, answered.data)
     refuse_stopped(gateway.live.policy, exchange)
     if exchange.passages:
@@ -305,21 +305,21 @@ async def _give(gateway: Gateway, exchange: Exchange, spare: Spare) -> None:
     if not ask.stream:
         await send_whole(gateway, exchange, "ok", 200, interface.with_facts(answered.data, told), "")
         return
-    relay = interface.codec(spare.deployment).relay(ask)
-    data = b"".join(relay.take(event) for event in _events(exchange, answered) or ())
-    await end(gateway, exchange, "ok", data + relay.last(told), "")
+    relay = interface.codec(spare.deployment).new_relay(ask)
+    data = b"".join(relay.feed(event) for event in _events(exchange, answered) or ())
+    await end(gateway, exchange, "ok", data + relay.closing_events(told), "")
 
 
-def _without_logprobs(answered: Answered) -> Answered:
+def _without_logprobs(answered: UpstreamAnswer) -> UpstreamAnswer:
     if b'"logprobs"' not in answered.data:
         return answered
     body = _object(answered.data)
     for choice in body["choices"]:
         choice.pop("logprobs", None)
-    return Answered(msgspec.json.encode(body), answered.usage)
+    return UpstreamAnswer(msgspec.json.encode(body), answered.usage)
 
 
-def _events(exchange: Exchange, answered: Answered) -> tuple[bytes, ...] | None:
+def _events(exchange: Exchange, answered: UpstreamAnswer) -> tuple[bytes, ...] | None:
     replay_forms = exchange.interface.replay_forms
     return None if replay_forms is None else replay_forms.events(answered.data)
 

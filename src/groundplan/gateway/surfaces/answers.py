@@ -130,8 +130,8 @@ def facts(exchange: Exchange, remaining: int | None, known: Standing | None = No
     if exchange.guard is not None:
         told += (b',"guardrails":', _encode(exchange.guard.told()))
     deployment = exchange.deployment
-    if exchange.interface.noted and exchange.ask is not None and deployment is not None:
-        noted = _encode(exchange.interface.notes(exchange.ask, deployment))[1:-1]
+    if exchange.interface.has_extra_facts and exchange.ask is not None and deployment is not None:
+        noted = _encode(exchange.interface.extra_facts(exchange.ask, deployment))[1:-1]
         if noted:
             told += (b",", noted)
     told.append(b"}")

@@ -1,4 +1,5 @@
-"""How a surface is spoken to a deployment, and a whole stream of it: what each codec and each relay keeps to. Pure."""
+"""The protocols of codecs, which translate one surface for one kind of upstream, and of relays, which pass one stream
+on. Pure."""
 
 from __future__ import annotations
 
@@ -15,48 +16,50 @@ if TYPE_CHECKING:
 
 
 class Malformed(Exception):
-    """An upstream's answer is not what its API promises; the message says what is wrong with it."""
+    """An upstream's answer breaks the rules of its API; the message says how."""
 
 
-class Stopped(Malformed):
-    """An answer that the upstream gave as promised, and that a check refuses."""
+class DeniedAnswer(Malformed):
+    """A well-formed answer that a guardrail refuses; `error` says which."""
 
     def __init__(self, error: Denied) -> None:
         super().__init__(error.message)
         self.error = error
 
 
-class Declined(Malformed):
-    """An answer of status 200 that is an error: `data` says which."""
+class ErrorAnswer(Malformed):
+    """An upstream's error in an answer of status 200; `data` is the body or event that reports it."""
 
     def __init__(self, message: str, data: bytes) -> None:
         super().__init__(message)
         self.data = data
 
 
-class Answered(msgspec.Struct, frozen=True):
-    """A whole answer that was understood: its bytes for the client, and usage where the upstream reported any."""
+class UpstreamAnswer(msgspec.Struct, frozen=True):
+    """A whole, parsed answer: its bytes for the client, and the usage where the upstream reported any."""
 
     data: bytes
     usage: Usage | None
     kind: bytes = b""
-    """Header line of its Content-Type, where it is no JSON."""
+    """The Content-Type header line where the answer is not JSON."""
 
 
 class Relay(Protocol):
-    """State of one stream on its way to the client."""
+    """The state of one stream on its way from an upstream to the client."""
 
     @property
-    def usage(self) -> Usage | None: ...
+    def usage(self) -> Usage | None:
+        """The usage that the upstream reported last."""
+        ...
 
     @property
     def output_bytes(self) -> int:
-        """UTF-8 bytes of the answer so far: no fewer than its tokens."""
+        """UTF-8 bytes of the answer so far: never fewer than its tokens."""
         ...
 
     @property
     def done(self) -> bool:
-        """The upstream said that nothing follows."""
+        """Whether the upstream said that nothing follows."""
         ...
 
     @property
@@ -64,46 +67,47 @@ class Relay(Protocol):
         """Whether the answer reached its end, so that it may be settled as good."""
         ...
 
-    def take(self, data: bytes) -> bytes:
-        """Events for the client after one more event of the upstream. Raises `Malformed`.
+    def feed(self, data: bytes) -> bytes:
+        """Take in one event of the upstream and return the events to send to the client. Raises `Malformed`.
 
-        The last event that the client gets anyway is held back, so that `last` can put the facts into it.
+        The last event of the stream is held back, so that `closing_events` can put the facts into it.
         """
         ...
 
-    def last(self, facts: bytes) -> bytes:
-        """The rest of the stream once the call is settled; `facts` is the `groundplan` object."""
+    def closing_events(self, facts: bytes) -> bytes:
+        """The events that end the stream once the call is settled; `facts` is the `groundplan` object."""
         ...
 
-    def broken(self, reason: str, call_id: str) -> bytes:
-        """The end of a stream of which the client has a part already: a well-formed error event."""
+    def error_event(self, reason: str, call_id: str) -> bytes:
+        """A well-formed error event, to end a stream of which the client has a part already."""
         ...
 
 
 def final_usage(relay: Relay) -> Usage | None:
-    """What the upstream said at the end of a stream that it used. Some say with each chunk how far they are, which is
-    not what they bill for an answer that nobody waited for."""
+    """The usage that the upstream reported at the end of the stream; None before the end. Some upstreams report
+    progress with each chunk, which is not what they bill for an answer that the client abandoned."""
     return relay.usage if relay.complete or relay.done else None
 
 
 class Codec(Protocol):
-    """One surface as one kind of upstream speaks it."""
+    """Translates one surface's requests and answers for one kind of upstream."""
 
     translated: bool
-    """The upstream's provider is reached through the local translating service."""
+    """Whether the upstream is reached through the local translating service."""
 
     def path(self, deployment: Deployment) -> bytes:
-        """Below the deployment's base URL."""
+        """The path below the deployment's base URL."""
         ...
 
-    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
-        """Body for the upstream: the caller's own bytes but for listed splices."""
+    def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
+        """The body for the upstream: the caller's own bytes with few, listed splices. `cap`: tokens of the answer;
+        `system`: texts of the workload's, put before the caller's own."""
         ...
 
-    def answer(self, data: bytes, ask: Ask) -> Answered:
-        """A whole answer of status 200. Raises `Malformed`."""
+    def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
+        """Parse a whole answer of status 200. Raises `Malformed`."""
         ...
 
-    def relay(self, ask: Ask) -> Relay:
-        """A new stream."""
+    def new_relay(self, ask: Ask) -> Relay:
+        """A relay for a new stream."""
         ...

@@ -30,8 +30,8 @@ from groundplan.gateway.surfaces.body import (
 from groundplan.gateway.surfaces.chat.answer_types import NULL, chunk, completion
 from groundplan.gateway.surfaces.chat.chunk import without_usage
 from groundplan.gateway.surfaces.chat.surface import MAX_COPIES
-from groundplan.gateway.surfaces.codec import Answered, Malformed, Relay
-from groundplan.gateway.surfaces.openai_relay import OpenAIRelay, failed, refuse_unfinished
+from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
+from groundplan.gateway.surfaces.openai_relay import OpenAIRelay, refuse_unfinished, stream_error
 from groundplan.gateway.surfaces.upstream_json import STREAM, refuse_encoding, understood
 from groundplan.gateway.surfaces.via_chat import ServedViaChat, ViaChat, able, served_natively
 from groundplan.gateway.upstream import providers
@@ -163,10 +163,10 @@ class CompletionsRelay(OpenAIRelay):
         self._tier: object = None
         """Of service, as a chat last named it; completions themselves name none."""
 
-    def _take(self, data: bytes) -> bytes:
+    def _feed(self, data: bytes) -> bytes:
         found = understood(_chunk, data, STREAM)
         if bytes(found.error) != b"null":
-            raise failed(data)
+            raise stream_error(data)
         if found.usage is not None:
             self.usage = found.usage.usage(normalize_tier(self._tier)) or self.usage
             if not self._include_usage:
@@ -191,7 +191,7 @@ class CompletionsRelay(OpenAIRelay):
     def complete(self) -> bool:
         return self._even and (self.done or len(self._ended) >= self._texts)
 
-    def last(self, facts: bytes) -> bytes:
+    def closing_events(self, facts: bytes) -> bytes:
         """The held chunk with the facts in it, and the end."""
         return (event(splice(self._held, b"groundplan", facts)) if self._held is not None else b"") + END
 
@@ -205,7 +205,7 @@ class ByChatRelay(CompletionsRelay):
         super().__init__(include_usage, texts)
         self._model = model
 
-    def _take(self, data: bytes) -> bytes:
+    def _feed(self, data: bytes) -> bytes:
         found = chunk(data)
         if found.service_tier is not None:
             self._tier = found.service_tier
@@ -222,7 +222,7 @@ class ByChatRelay(CompletionsRelay):
         made = {**_head(found.id, found.created, found.model or self._model), "choices": choices}
         if usage is not None:
             made["usage"] = usage
-        return super()._take(_encode(made))
+        return super()._feed(_encode(made))
 
 
 def _whole_report(told: ReportedUsage) -> ReportedUsage | None:
@@ -251,7 +251,7 @@ class OpenAICompletions:
     def path(self, deployment: Deployment) -> bytes:  # noqa: ARG002 -- the protocol's signature
         return b"/completions"
 
-    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
+    def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """The caller's bytes with model, cap and include_usage spliced in, and ours in front of each prompt."""
         changes: dict[str, bytes | None] = {"model": _encode(deployment.upstream_model), "max_tokens": b"%d" % cap}
         if ask.stream and not ask.include_usage:
@@ -261,7 +261,7 @@ class OpenAICompletions:
             changes["prompt"] = _encode(prompts[0] if len(prompts) == 1 else prompts)
         return spliced(ask.body, ask.fields, changes)
 
-    def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
+    def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:  # noqa: ARG002 -- the protocol's signature
         """A whole answer. Raises `Malformed`."""
         found = understood(_chunk, data)
         if not found.choices:
@@ -269,9 +269,9 @@ class OpenAICompletions:
         for choice in found.choices:
             refuse_unfinished(choice.finish_reason)
         refuse_encoding(data)
-        return Answered(data, found.usage.usage() if found.usage is not None else None)
+        return UpstreamAnswer(data, found.usage.usage() if found.usage is not None else None)
 
-    def relay(self, ask: Ask) -> Relay:
+    def new_relay(self, ask: Ask) -> Relay:
         return CompletionsRelay(ask.include_usage, _texts(ask))
 
 
@@ -289,7 +289,7 @@ class CompletionsByChat(ViaChat):
     def chat_fields(self, ask: Ask) -> dict[str, msgspec.Raw]:
         return chat_fields(ask)
 
-    def answer(self, data: bytes, ask: Ask) -> Answered:
+    def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
         """The completion that a chat's answer means. Raises `Malformed`."""
         found = completion(data)
         choices = [
@@ -309,9 +309,9 @@ class CompletionsByChat(ViaChat):
                 "completion_tokens": usage.output,
                 "total_tokens": usage.input + usage.output,
             }
-        return Answered(_encode(made), usage)
+        return UpstreamAnswer(_encode(made), usage)
 
-    def relay(self, ask: Ask) -> Relay:
+    def new_relay(self, ask: Ask) -> Relay:
         return ByChatRelay(ask.include_usage, ask.copies, ask.model)
 
 
@@ -372,8 +372,8 @@ class Completions(ServedViaChat):
 
     name = "completions"
     grounded = True
-    selective = True
-    capped = True
+    filters_deployments = True
+    caps_output = True
     replay_forms = COMPLETIONS_REPLAY_FORMS
     _native = OpenAICompletions()
     via_chat = _chat = CompletionsByChat(translated=False)
@@ -382,7 +382,7 @@ class Completions(ServedViaChat):
     def read(self, request: Request) -> Ask:
         return read(request.body)
 
-    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
+    def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         found = able(ask, deployments, native, chat_fields)
         if not has_tokens(ask.typed):
             return found
@@ -391,11 +391,11 @@ class Completions(ServedViaChat):
     def speaks(self, deployment: Deployment) -> bool:
         return native(deployment)
 
-    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
+    def cost_bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
         """Raises `Invalid` for tokens, where there is text of the workload's."""
         if added and has_tokens(ask.typed):
             raise _unread()
-        return super().bound(ask, deployment, added * ask.messages, cap)
+        return super().cost_bound(ask, deployment, added * ask.messages, cap)
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:
         return super().estimate(ask, deployment, added * ask.messages, output_bytes, cap)

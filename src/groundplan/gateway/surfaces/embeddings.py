@@ -15,7 +15,7 @@ from groundplan.gateway.call import meter
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces.body import READ_APART, has_tokens, read_fields, refuse_fields, repeated
-from groundplan.gateway.surfaces.codec import Answered, Codec, Malformed
+from groundplan.gateway.surfaces.codec import Codec, Malformed, UpstreamAnswer
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.plain_codec import VOYAGE, PlainCodec
 from groundplan.gateway.surfaces.upstream_json import understood
@@ -96,15 +96,15 @@ class OpenAIEmbeddings(PlainCodec):
     def __init__(self) -> None:
         super().__init__(b"/embeddings")
 
-    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
+    def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """As every plain request; `dimensions` are `output_dimension` to Voyage and Mistral, which refuse it."""
         if "dimensions" not in ask.fields or not (VOYAGE.match(deployment.url) or providers.is_strict(deployment)):
-            return super().forward(ask, deployment, cap, system)
+            return super().request_body(ask, deployment, cap, system)
         length = bytes(ask.fields["dimensions"])
         changes = {"model": _encode(deployment.upstream_model), "dimensions": None, "output_dimension": length}
         return spliced(ask.body, ask.fields, changes)
 
-    def answer(self, data: bytes, ask: Ask) -> Answered:
+    def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
         """A whole answer. Raises `Malformed`, also where a text has no vector, or one without numbers, as some servers
         answer that are not well: whoever gets it keeps it."""
         found = understood(_answer, data)
@@ -120,7 +120,7 @@ class OpenAIEmbeddings(PlainCodec):
             data = _in_base64(data)
         usage = found.usage.input_usage() if found.usage is not None else None
         # there is no input without a token: 0 is what servers say that count none
-        return Answered(data, usage if usage is not None and usage.input else None)
+        return UpstreamAnswer(data, usage if usage is not None and usage.input else None)
 
 
 def _numberless(row: msgspec.Raw) -> bool:
@@ -159,8 +159,8 @@ class Embeddings(Interface):
     """`POST /v1/embeddings`"""
 
     name = "embeddings"
-    needs = "embeddings"
-    selective = True
+    deployment_kind = "embeddings"
+    filters_deployments = True
     replay_forms = EMBEDDINGS_REPLAY_FORMS
     _openai = OpenAIEmbeddings()
     _service = ServiceEmbeddings()
@@ -168,7 +168,7 @@ class Embeddings(Interface):
     def read(self, request: Request) -> Ask:
         return read(request.body)
 
-    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
+    def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """Those of the first one's model, since vectors of two models compare with nothing of each other, whose API has
         words for every field. Raises `Invalid` (`field_untranslatable`)."""
         model = deployments[0].model
@@ -187,7 +187,7 @@ class Embeddings(Interface):
     def codec(self, deployment: Deployment) -> Codec:
         return self._openai if deployment.api == "openai" else self._service
 
-    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002
+    def cost_bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002
         return meter.most(ask, deployment, _tokens_in(ask, deployment, added), 0)
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002

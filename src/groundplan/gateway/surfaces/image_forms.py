@@ -78,7 +78,7 @@ class ImageEdits(Images):
             typed=Made(fields.get("size"), quality, partial),
         )  # fmt: skip
 
-    def late(self, ask: Ask, deployment: Deployment) -> Mapping[str, Container[str]]:
+    def allowed_late_fields(self, ask: Ask, deployment: Deployment) -> Mapping[str, Container[str]]:
         """What was not said is reserved for as the dearest, and one image of it."""
         said, rates = {} if ask.upload is None else ask.upload.fields, deployment.rates
 
@@ -101,8 +101,8 @@ class ImageEdits(Images):
             ask = replace(ask, typed=Made(upload.fields.get("size"), upload.fields.get("quality")))
         return super().cost(ask, deployment, usage)
 
-    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-        return super().able(ask, taking_uploads(deployments))
+    def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
+        return super().eligible_deployments(ask, taking_uploads(deployments))
 
 
 class ImageVariations(ImageEdits):

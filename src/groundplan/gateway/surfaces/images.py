@@ -18,7 +18,7 @@ from groundplan.gateway.call import meter
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.surfaces.body import read_fields
 from groundplan.gateway.surfaces.chat.answer_types import NULL
-from groundplan.gateway.surfaces.codec import Answered, Codec, Relay
+from groundplan.gateway.surfaces.codec import Codec, Relay, UpstreamAnswer
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
 from groundplan.gateway.surfaces.typed_stream import Kind, TypedRelay
@@ -100,15 +100,15 @@ class ImagesCodec(PlainCodec):
         last = f"{streamed}.completed"
         self._kind = Kind(_event, last, frozenset({f"{streamed}.partial_image", last}))
 
-    def answer(self, data: bytes, ask: Ask) -> Answered:
+    def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
         """A whole answer. Raises `Malformed`."""
         found = understood(_answer, data)
         if not found.data:
             raise malformed()
         told = None if found.usage is None else found.usage.usage()
-        return Answered(data, self._used(ask, told, len(found.data)))
+        return UpstreamAnswer(data, self._used(ask, told, len(found.data)))
 
-    def relay(self, ask: Ask) -> Relay:
+    def new_relay(self, ask: Ask) -> Relay:
         return TypedRelay(self._kind, None, lambda told: self._used(ask, told, 1))
 
     def _used(self, ask: Ask, told: Usage | None, made: int) -> Usage | None:
@@ -124,9 +124,9 @@ class Images(Interface):
     """`POST /v1/images/generations`"""
 
     name = "images.generations"
-    needs = "images"
-    priced = True
-    selective = True
+    deployment_kind = "images"
+    has_custom_cost = True
+    filters_deployments = True
     _path = b"/images/generations"
     _streamed = "image_generation"
 
@@ -146,7 +146,7 @@ class Images(Interface):
             typed=Made(asked.size, asked.quality, partial), body=request.body,
         )  # fmt: skip
 
-    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
+    def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """Those that say what such an image costs at most. Raises `Invalid`."""
         found = tuple(d for d in deployments if self._bounded(ask, d))
         if not found:

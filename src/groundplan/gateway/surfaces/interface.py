@@ -1,7 +1,8 @@
-"""The contract of an API surface: what callers send, what upstreams get, and what goes back, for one endpoint.
+"""The contract of an API surface: for one endpoint, how requests are read, bounded in cost, sent on and answered.
 
-A surface is one `Interface` value; how it is spoken to a deployment is a `Codec`, a whole stream of it a `Relay`. They
-are pure: bytes and facts in, bytes and facts out. Routing, money, the journal and waiting are the pipeline's.
+A surface is one `Interface` value. A `Codec` translates its requests and answers for one kind of upstream; a `Relay`
+holds the state of one stream. All three are pure: bytes and facts in, bytes and facts out. Routing, money, the journal
+and waiting belong to the pipeline.
 """
 
 from __future__ import annotations
@@ -25,52 +26,54 @@ if TYPE_CHECKING:
 
 
 class Interface:
-    """One endpoint. Subclasses say how it is read and bounded; the defaults are OpenAI's."""
+    """One endpoint. Subclasses say how its requests are read and bounded; the defaults are OpenAI's."""
 
     name: str
-    """In the ledger: `chat.completions`, `embeddings`, ..."""
-    needs: str = "chat"
-    """Kind of deployment that can serve it."""
+    """The endpoint's name in the ledger: `chat.completions`, `embeddings`, ..."""
+    deployment_kind: str = "chat"
+    """The kind of deployment that can serve this endpoint."""
     grounded: bool = False
-    """Whether passages of the workload's sources are put before the model."""
-    selective: bool = False
-    """Whether some deployments cannot take every request; `able` then says which can."""
-    noted: bool = False
-    """Whether there is more to tell about an answer; `notes` then has it."""
-    priced: bool = False
-    """Whether there is more to its price than tokens; `cost` then says what an answer costs."""
-    capped: bool = False
-    """Whether upstreams are told how many tokens an answer may have, each of its copies."""
-    keeps: bool = False
-    """Whether its answers may be stored, to be gone on with: `call.stored_answers`."""
-    may_answer_whole: bool = False
-    """Whether an upstream may answer whole where a stream was asked for, as models do that stream nothing."""
-    by_body: bool = False
-    """Whether what a request asks is read from its body alone."""
-    billed: bool = True
-    """Whether its answers cost anything."""
+    """Whether passages of the workload's sources are put into the prompt."""
+    filters_deployments: bool = False
+    """Whether some deployments cannot serve every request; `eligible_deployments` then returns those that can."""
+    has_extra_facts: bool = False
+    """Whether `extra_facts` adds fields to the `groundplan` object of an answer."""
+    has_custom_cost: bool = False
+    """Whether the price depends on more than tokens; `cost` then returns what an answer costs."""
+    caps_output: bool = False
+    """Whether upstreams are sent a cap on the tokens of an answer; it holds for each copy of the answer."""
+    can_store_answers: bool = False
+    """Whether answers may be stored, so that a later request can continue them: see `call.stored_answers`."""
+    may_answer_unstreamed: bool = False
+    """Whether an upstream may send one whole answer to a request for a stream, as models do that cannot stream."""
+    depends_on_body_only: bool = False
+    """Whether equal bodies make equal requests: no header or path decides anything."""
+    is_billed: bool = True
+    """Whether answers cost anything."""
     id_header: bytes = b"x-request-id"
-    """Under which its clients look for the id of a request."""
-    anthropics: bool = False
-    """Whether its clients look for what is left of limits under Anthropic's names."""
+    """The response header in which clients of this API look for the request id."""
+    uses_anthropic_headers: bool = False
+    """Whether clients look for the remaining rate limits in headers with Anthropic's names."""
     via_chat: Codec | None = None
-    """How an upstream of chat completions is spoken to, where this surface can give what that says."""
+    """The codec that serves this surface through an upstream's chat completions; None where that is impossible."""
     replay_forms: ReplayForms | None = None
-    """How its answers are given again; None: they never are."""
+    """How a cached answer is replayed; None: answers are never replayed."""
     accepts: tuple[bytes, ...] = (b"application/json",)
-    """Media types of its requests. None at all is taken for the first."""
+    """Accepted media types of requests. A request without a Content-Type is taken to have the first one."""
 
     def read(self, request: Request) -> Ask:
-        """The caller's request. Raises `Invalid` with what is wrong with it."""
+        """The request as an `Ask`. Raises `Invalid` with what is wrong with it."""
         raise NotImplementedError
 
     async def receive(self, request: Request) -> None:
-        """As much of a form that is read while it arrives as `read` needs. Raises `Invalid`."""
+        """Receive as much of a form upload as `read` needs; the rest is read while it is sent on. Raises `Invalid`."""
         raise NotImplementedError
 
-    def check_type(self, given: bytes | None) -> None:
-        """Raise `WrongType` where the Content-Type is of something that is not read here."""
-        if given is None or given in self.accepts or given.partition(b";")[0].strip().lower() in self.accepts:
+    def check_content_type(self, content_type: bytes | None) -> None:
+        """Raise `WrongType` where the Content-Type is none of those accepted."""
+        if content_type is None or content_type in self.accepts:
+            return
+        if content_type.partition(b";")[0].strip().lower() in self.accepts:
             return
         wanted = " or ".join(each.decode("ascii") for each in self.accepts)
         raise WrongType(
@@ -79,86 +82,87 @@ class Interface:
             hint=f"Send Content-Type: {self.accepts[0].decode('ascii')}.",
         )
 
-    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:  # noqa: ARG002
-        """Those of the deployments that can take this request, one at least. Raises `Invalid` where none can."""
+    def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:  # noqa: ARG002
+        """The deployments that can serve this request, at least one. Raises `Invalid` where none can."""
         return deployments
 
     def with_files(self, ask: Ask, files: Mapping[str, NamedFile]) -> Ask:
-        """The same request with these files in the place of their ids. Raises `Invalid`."""
+        """The request with file contents in place of file ids. Raises `Invalid`."""
         raise NotImplementedError
 
-    def late(self, ask: Ask, deployment: Deployment) -> Mapping[str, Container[str]]:  # noqa: ARG002
-        """What decisive fields of a form may say behind its large files: the call is none that costs more by it."""
+    def allowed_late_fields(self, ask: Ask, deployment: Deployment) -> Mapping[str, Container[str]]:  # noqa: ARG002
+        """The values that decisive form fields may still have behind large files: those that cannot raise the cost
+        above what was reserved."""
         return {}
 
-    def complete(self, ask: Ask) -> Ask:
-        """The same request, once a form that is read while it arrives was read to its end."""
+    def complete_form(self, ask: Ask) -> Ask:
+        """The request once its form, which is read while it is sent on, was read to the end."""
         return ask
 
-    def as_told(self, ask: Ask, events: tuple[bytes, ...]) -> tuple[bytes, ...]:  # noqa: ARG002
-        """Events of an upstream's stream as other callers that ask the same may have them: without what was asked of
-        the upstream for the workload, where it tells that back."""
+    def shareable_events(self, ask: Ask, events: tuple[bytes, ...]) -> tuple[bytes, ...]:  # noqa: ARG002
+        """The events of an upstream's stream for other callers with the same request: without what the gateway added to
+        the request for the workload, where the upstream echoes it."""
         return events
 
-    def unseal(self, ask: Ask, deployment: Deployment) -> bool:  # noqa: ARG002 -- the contract's signature
-        """From now on this deployment is asked without reasoning that nobody but its maker can read; False: there is
-        none, or it is already."""
+    def drop_sealed_reasoning(self, ask: Ask, deployment: Deployment) -> bool:  # noqa: ARG002 -- the contract's signature
+        """Leave sealed reasoning, which only the deployment that made it can read, out of later requests to this
+        deployment. False: the request has none, or it is left out already."""
         return False
 
-    def notes(self, ask: Ask, deployment: Deployment) -> dict[str, object]:  # noqa: ARG002
-        """Further fields of the `groundplan` object of an answer by `deployment`."""
+    def extra_facts(self, ask: Ask, deployment: Deployment) -> dict[str, object]:  # noqa: ARG002
+        """Further fields for the `groundplan` object of an answer by `deployment`."""
         return {}
 
-    def here(self, ask: Ask, deployments: list[Deployment]) -> bytes | None:  # noqa: ARG002
-        """The answer of a surface that is not `billed`, where it is made here; None: a deployment is asked."""
+    def local_answer(self, ask: Ask, deployments: list[Deployment]) -> bytes | None:  # noqa: ARG002
+        """The answer where the gateway makes it itself; None: a deployment is asked. Only where not `is_billed`."""
         return None
 
-    def counted(self, ask: Ask, deployment: Deployment) -> bytes:  # noqa: ARG002
-        """The answer of a surface that is not `billed`, as it is estimated here for a deployment."""
+    def estimated_count(self, ask: Ask, deployment: Deployment) -> bytes:  # noqa: ARG002
+        """The gateway's own estimate as an answer, for a deployment that does not count. Only where not `is_billed`."""
         raise AssertionError("only models answer this")
 
     def codec(self, deployment: Deployment) -> Codec:
-        """How this deployment is spoken to."""
+        """The codec for this deployment."""
         raise NotImplementedError
 
-    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
-        """The most that one attempt can cost (picodollars) when `added` bytes are put before the caller's own."""
+    def cost_bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
+        """The most that one attempt can cost, in picodollars, with `added` bytes put before the caller's own."""
         return self.estimate(ask, deployment, added, 0, cap)[1]
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:
-        """Usage and cost where the upstream reported none. Never too little."""
+        """Usage and cost (picodollars) where the upstream reported none. Never too little."""
         raise NotImplementedError
 
-    def most_tokens(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
-        """The most tokens that one attempt can have, prompt and answer."""
+    def token_bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
+        """The most tokens that one attempt can use, prompt and answer together."""
         usage, _ = self.estimate(ask, deployment, added, 0, cap)
         return usage.input + usage.output
 
-    def most(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> tuple[int, int]:
-        """`bound`, and `most_tokens` where those are found on the way; 0 where not."""
-        return self.bound(ask, deployment, added, cap), 0
+    def cost_and_token_bounds(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> tuple[int, int]:
+        """`cost_bound`, and `token_bound` where it takes no extra work to find, else 0."""
+        return self.cost_bound(ask, deployment, added, cap), 0
 
     def cost(self, ask: Ask, deployment: Deployment, usage: Usage) -> int:
-        """Picodollars of a `priced` surface's answer."""
+        """Picodollars of an answer where `has_custom_cost`."""
         raise NotImplementedError
 
     def with_facts(self, data: bytes, facts: bytes) -> bytes:
-        """A whole answer with the `groundplan` object in it."""
+        """A whole answer with the `groundplan` object spliced in."""
         return splice(data, b"groundplan", facts)
 
     def end_with_facts(self, data: bytes, facts: bytes) -> tuple[int, bytes]:
-        """Of a large one: how many bytes of it stay, and what follows them."""
+        """The same for a large answer, which is not copied: how many of its bytes to send, and what to send next."""
         return ending(data, b"groundplan", facts)
 
-    def of_error(self, error: GroundplanError, call_id: str) -> tuple[int, bytes, bytes]:
-        """(status, body, header lines) of an error in this surface's shape."""
+    def error_response(self, error: GroundplanError, call_id: str) -> tuple[int, bytes, bytes]:
+        """(status, body, header lines) of an error in this API's shape."""
         return errors.of_error(error, call_id)
 
-    def in_stream(self, ask: Ask, status: int, error: bytes) -> bytes:  # noqa: ARG002 -- the contract's signature
-        """An error in the place of an answer as the stream of a client that looks for it nowhere else; empty: it is
-        told as any other."""
+    def error_event(self, ask: Ask, status: int, error: bytes) -> bytes:  # noqa: ARG002 -- the contract's signature
+        """An error as a stream of status 200, for clients that look for it nowhere else; empty: it is sent as any
+        other error."""
         return b""
 
-    def of_upstream_refusal(self, data: bytes) -> bytes:
-        """The body of an upstream's own 4xx for the client."""
+    def upstream_refusal_body(self, data: bytes) -> bytes:
+        """An upstream's own 4xx body in this API's shape."""
         return errors.of_upstream_refusal(data)

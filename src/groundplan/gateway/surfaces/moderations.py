@@ -14,7 +14,7 @@ from groundplan.core.errors import Invalid
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.surfaces.body import message_parts, read_fields
-from groundplan.gateway.surfaces.codec import Answered, Codec
+from groundplan.gateway.surfaces.codec import Codec, UpstreamAnswer
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
 from groundplan.gateway.surfaces.upstream_json import understood
@@ -46,19 +46,19 @@ class ModerationCodec(PlainCodec):
         super().__init__(b"/moderations")
         self._free = free
 
-    def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
+    def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:  # noqa: ARG002 -- the protocol's signature
         found = understood(_answer, data)
         if not found.results:
             raise malformed()
         usage = found.usage.input_usage() if found.usage is not None else None
-        return Answered(data, Usage() if usage is None and self._free else usage)
+        return UpstreamAnswer(data, Usage() if usage is None and self._free else usage)
 
 
 class Moderations(Interface):
     """`POST /v1/moderations`"""
 
     name = "moderations"
-    needs = "moderation"
+    deployment_kind = "moderation"
     _codecs = (ModerationCodec(free=False), ModerationCodec(free=True))
 
     def read(self, request: Request) -> Ask:

@@ -10,7 +10,7 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import spliced
-from groundplan.gateway.surfaces.codec import Answered, Malformed, Relay
+from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
 
 VOYAGE = re.compile(r"https?://(?:api\.voyageai|ai\.mongodb)\.com[:/]")
 """The addresses of Voyage, which refuses some of the usual names of fields and has others."""
@@ -28,14 +28,14 @@ class PlainCodec(ABC):
     def path(self, deployment: Deployment) -> bytes:  # noqa: ARG002 -- the protocol's signature
         return self._path
 
-    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:  # noqa: ARG002
+    def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:  # noqa: ARG002
         """The caller's bytes with the upstream's name of the model."""
         return spliced(ask.body, ask.fields, {"model": _encode(deployment.upstream_model)})
 
     @abstractmethod
-    def answer(self, data: bytes, ask: Ask) -> Answered: ...
+    def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer: ...
 
-    def relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
+    def new_relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
         raise AssertionError("it is not streamed")
 
 

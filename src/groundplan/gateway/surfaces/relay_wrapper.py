@@ -1,4 +1,4 @@
-"""A relay around another one, which sees or changes what that gives the client. Everything else is the inner one's."""
+"""A relay that wraps another one, to see or change what it sends to the client. The rest is delegated."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from groundplan.ledger.model import Usage
 
 
 class RelayWrapper:
-    """Obeys `Relay`; whoever stands around another relay says what `take` and `last` do with its bytes."""
+    """A `Relay` that delegates to an inner one; subclasses override `feed` and `closing_events` to change its bytes."""
 
     __slots__ = ("_inner",)
 
@@ -16,7 +16,7 @@ class RelayWrapper:
 
     @property
     def innermost(self) -> Relay:
-        """The one around which all others stand."""
+        """The relay inside all wrappers."""
         return self._inner.innermost if isinstance(self._inner, RelayWrapper) else self._inner
 
     @property
@@ -35,11 +35,11 @@ class RelayWrapper:
     def complete(self) -> bool:
         return self._inner.complete
 
-    def take(self, data: bytes) -> bytes:
-        return self._inner.take(data)
+    def feed(self, data: bytes) -> bytes:
+        return self._inner.feed(data)
 
-    def last(self, facts: bytes) -> bytes:
-        return self._inner.last(facts)
+    def closing_events(self, facts: bytes) -> bytes:
+        return self._inner.closing_events(facts)
 
-    def broken(self, reason: str, call_id: str) -> bytes:
-        return self._inner.broken(reason, call_id)
+    def error_event(self, reason: str, call_id: str) -> bytes:
+        return self._inner.error_event(reason, call_id)

@@ -20,7 +20,7 @@ from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.sse import splice
 from groundplan.gateway.surfaces.body import READ_APART, read_fields, refuse_fields, repeated
-from groundplan.gateway.surfaces.codec import Answered, Codec
+from groundplan.gateway.surfaces.codec import Codec, UpstreamAnswer
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.plain_codec import VOYAGE, PlainCodec, malformed
 from groundplan.gateway.surfaces.upstream_json import understood
@@ -109,15 +109,15 @@ class RerankCodec(PlainCodec):
         super().__init__(b"/rerank")
         self._by_request = by_request
 
-    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
+    def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """As every plain request; `top_n` is `top_k` to Voyage."""
         if "top_n" not in ask.fields or VOYAGE.match(deployment.url) is None:
-            return super().forward(ask, deployment, cap, system)
+            return super().request_body(ask, deployment, cap, system)
         most = bytes(ask.fields["top_n"])
         changes = {"model": _encode(deployment.upstream_model), "top_n": None, "top_k": most}
         return spliced(ask.body, ask.fields, changes)
 
-    def answer(self, data: bytes, ask: Ask) -> Answered:
+    def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
         """A whole answer, with its `results` where its upstream calls them otherwise. Raises `Malformed`, also for a
         document that was not sent."""
         found = understood(_answer, data)
@@ -136,7 +136,7 @@ class RerankCodec(PlainCodec):
         searches = _searches(found)
         if usage is not None and searches:
             usage = msgspec.structs.replace(usage, details=UsageDetails(searches=searches))
-        return Answered(data, usage)
+        return UpstreamAnswer(data, usage)
 
 
 def _as_told(found: list[_Scored], ask: Ask) -> tuple[bytes, _Answer]:
@@ -183,8 +183,8 @@ class Rerank(Interface):
     """`POST /v1/rerank` and `/v2/rerank`, which ask the same."""
 
     name = "rerank"
-    needs = "rerank"
-    priced = True
+    deployment_kind = "rerank"
+    has_custom_cost = True
     _codecs = (RerankCodec(by_request=False), RerankCodec(by_request=True))
 
     def read(self, request: Request) -> Ask:

@@ -16,7 +16,7 @@ from groundplan.gateway.call import meter
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.delivery.binary_stream import BytesRelay
 from groundplan.gateway.surfaces.body import read_fields
-from groundplan.gateway.surfaces.codec import Answered, Codec, Relay
+from groundplan.gateway.surfaces.codec import Codec, Relay, UpstreamAnswer
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
 from groundplan.gateway.surfaces.typed_stream import Kind, TypedRelay
@@ -61,10 +61,10 @@ class SpeechCodec(PlainCodec):
         super().__init__(b"/audio/speech")
         self._by_tokens = by_tokens
 
-    def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
+    def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:  # noqa: ARG002 -- the protocol's signature
         raise malformed()
 
-    def relay(self, ask: Ask) -> Relay:
+    def new_relay(self, ask: Ask) -> Relay:
         known = None if self._by_tokens else Usage(characters=ask.copies)
         if ask.binary:
             return BytesRelay(known)
@@ -81,8 +81,8 @@ class Speech(Interface):
     """`POST /v1/audio/speech`. `copies` of its `Ask` are the characters."""
 
     name = "audio.speech"
-    needs = "speech"
-    priced = True
+    deployment_kind = "speech"
+    has_custom_cost = True
     _codecs = (SpeechCodec(by_tokens=False), SpeechCodec(by_tokens=True))
 
     def read(self, request: Request) -> Ask:

@@ -16,7 +16,7 @@ from groundplan.core.errors import Invalid
 from groundplan.economics import price
 from groundplan.economics.unit_price import audio_price
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.surfaces.codec import Answered, Codec, Malformed, Relay
+from groundplan.gateway.surfaces.codec import Codec, Malformed, Relay, UpstreamAnswer
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
 from groundplan.gateway.surfaces.transcripts_stream import Priced, Reported, seconds_used, transcript_relay
@@ -60,15 +60,15 @@ class TranscriptionCodec(PlainCodec):
         super().__init__(path)
         self._priced = priced
 
-    def answer(self, data: bytes, ask: Ask) -> Answered:
+    def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
         """A whole answer. Raises `Malformed`."""
         if ask.upload is not None and (kind := ask.upload.fields.get("response_format")) in _TEXTS:
             return self._text(data, plain=kind == "text")
         found = understood(_answer, data)
         told = None if found.usage is None else found.usage.told()
-        return Answered(data, self._priced.used(told, seconds_used(_number(found.duration))))
+        return UpstreamAnswer(data, self._priced.used(told, seconds_used(_number(found.duration))))
 
-    def _text(self, data: bytes, *, plain: bool) -> Answered:
+    def _text(self, data: bytes, *, plain: bool) -> UpstreamAnswer:
         try:
             data.decode()
         except UnicodeDecodeError as error:
@@ -83,9 +83,9 @@ class TranscriptionCodec(PlainCodec):
                 raise malformed()
             if plain and found.text is not None:
                 data, told = found.text.encode(), None if found.usage is None else found.usage.told()
-        return Answered(data, self._priced.used(told), TEXT)
+        return UpstreamAnswer(data, self._priced.used(told), TEXT)
 
-    def relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
+    def new_relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
         return transcript_relay(self._priced)
 
 
@@ -100,10 +100,10 @@ class Transcriptions(Interface):
     """`POST /v1/audio/transcriptions`"""
 
     name = "audio.transcriptions"
-    needs = "transcription"
-    priced = True
-    selective = True
-    may_answer_whole = True
+    deployment_kind = "transcription"
+    has_custom_cost = True
+    filters_deployments = True
+    may_answer_unstreamed = True
     accepts = (b"multipart/form-data",)
     streams = True
     """Translations have no streams: there, `stream` is as unknown to the upstream as any other field."""
@@ -132,7 +132,7 @@ class Transcriptions(Interface):
             copies=1, size=0, stream=upload.said("stream") and self.streams, upload=upload,
         )  # fmt: skip
 
-    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:  # noqa: ARG002
+    def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:  # noqa: ARG002
         """Those that take uploads, and say how long audio may be where that decides its price."""
         found = tuple(d for d in taking_uploads(deployments) if d.audio_seconds or not d.rates.minute)
         if not found:
@@ -143,10 +143,10 @@ class Transcriptions(Interface):
             )
         return found
 
-    def late(self, ask: Ask, deployment: Deployment) -> Mapping[str, Container[str]]:  # noqa: ARG002
+    def allowed_late_fields(self, ask: Ask, deployment: Deployment) -> Mapping[str, Container[str]]:  # noqa: ARG002
         return {"response_format": _FORMATS, "stream": ("true", "false")}
 
-    def complete(self, ask: Ask) -> Ask:
+    def complete_form(self, ask: Ask) -> Ask:
         """It may be said behind a large file that the transcript is to be told while it is heard."""
         stream = ask.upload is not None and ask.upload.said("stream") and self.streams
         return ask if stream == ask.stream else replace(ask, stream=stream)

@@ -184,11 +184,11 @@ class TranscriptRelay(TypedRelay):
     def complete(self) -> bool:
         return bool(self._held) or self._ends or (self.done and bool(self._texts))
 
-    def last(self, facts: bytes) -> bytes:
+    def closing_events(self, facts: bytes) -> bytes:
         """The event that ends it, with the facts."""
         if not self._held:
             self._close()
-        return super().last(facts)
+        return super().closing_events(facts)
 
 
 def transcript_relay(priced: Priced) -> TypedRelay:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from groundplan.gateway.http.sse import event, named_event, splice
 from groundplan.gateway.surfaces.codec import Malformed
-from groundplan.gateway.surfaces.openai_relay import OpenAIRelay, failed
+from groundplan.gateway.surfaces.openai_relay import OpenAIRelay, stream_error
 from groundplan.gateway.surfaces.upstream_json import STREAM, understood
 from groundplan.ledger.model import Usage
 
@@ -61,12 +61,12 @@ class TypedRelay(OpenAIRelay):
         self._held = b""
         self.usage = usage
 
-    def _take(self, data: bytes) -> bytes:
+    def _feed(self, data: bytes) -> bytes:
         return self._taken(understood(self._kind.read, data, STREAM), data)
 
     def _taken(self, found: TypedEvent, data: bytes) -> bytes:
         if found.type == "error" or (not found.type and b'"error"' in data):
-            raise failed(data)
+            raise stream_error(data)
         if not found.type or not found.fits:
             raise Malformed("an event of the upstream's stream has nothing in it")
         if found.type == self._kind.last:
@@ -83,6 +83,6 @@ class TypedRelay(OpenAIRelay):
     def complete(self) -> bool:
         return bool(self._held)
 
-    def last(self, facts: bytes) -> bytes:
+    def closing_events(self, facts: bytes) -> bytes:
         """The event that ends it, with the facts."""
         return self._event(self._kind.last, splice(self._held, b"groundplan", facts))

@@ -12,7 +12,7 @@ import msgspec
 
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.http.surrogates import without_surrogates
-from groundplan.gateway.surfaces.codec import Answered, Codec, Malformed
+from groundplan.gateway.surfaces.codec import Codec, Malformed, UpstreamAnswer
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.ask import Ask
@@ -28,11 +28,11 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 Read = TypeVar("Read")
 
 
-def answer_of(codec: Codec, data: bytes, ask: Ask) -> Answered:
+def answer_of(codec: Codec, data: bytes, ask: Ask) -> UpstreamAnswer:
     """What a codec makes of a whole answer of status 200, of which it reads some parts only where they are needed.
     Raises `Malformed`, and `Invalid` as the codec does."""
     try:
-        return codec.answer(data, ask)
+        return codec.parse_answer(data, ask)
     except UNREADABLE as error:
         raise Malformed(ANSWER) from error
 

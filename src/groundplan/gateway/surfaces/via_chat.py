@@ -65,7 +65,7 @@ class ViaChat(ABC):
     def path(self, deployment: Deployment) -> bytes:
         return self._chat.path(deployment)
 
-    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
+    def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """The whole request in chat."""
         usage = ask.include_usage if self.include_usage is None else self.include_usage
         fields = self.chat_fields(ask)
@@ -74,7 +74,7 @@ class ViaChat(ABC):
         if not thought_signatures.reads(deployment):
             fields["messages"] = thought_signatures.for_others(fields["messages"])
         asked = replace(ask, fields=fields, body=b"", include_usage=usage)
-        return self._chat.forward(asked, deployment, cap, system)
+        return self._chat.request_body(asked, deployment, cap, system)
 
 
 class ServedViaChat(Interface):
@@ -94,8 +94,8 @@ class ServedViaChat(Interface):
             return self._native
         return self._chat if deployment.api == "openai" else self._service
 
-    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
-        return CHAT.bound(ask, deployment, added, cap)
+    def cost_bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
+        return CHAT.cost_bound(ask, deployment, added, cap)
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:
         return CHAT.estimate(ask, deployment, added, output_bytes, cap)
@@ -106,8 +106,8 @@ class Counting(ServedViaChat):
     (`counts`), estimated here for others."""
 
     grounded = False
-    noted = False
-    billed = False
+    has_extra_facts = False
+    is_billed = False
     replay_forms: ReplayForms | None = None
     told: bytes
     """The answer around the number."""
@@ -117,14 +117,14 @@ class Counting(ServedViaChat):
     def counts(self, deployment: Deployment) -> bool:
         raise NotImplementedError
 
-    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:  # noqa: ARG002
+    def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:  # noqa: ARG002
         """The first if it counts itself, with the others that do, otherwise all."""
         return tuple(filter(self.counts, deployments)) if self.counts(deployments[0]) else deployments
 
-    def here(self, ask: Ask, deployments: list[Deployment]) -> bytes | None:
-        return None if self.counts(deployments[0]) else self.counted(ask, deployments[0])
+    def local_answer(self, ask: Ask, deployments: list[Deployment]) -> bytes | None:
+        return None if self.counts(deployments[0]) else self.estimated_count(ask, deployments[0])
 
-    def counted(self, ask: Ask, deployment: Deployment) -> bytes:
+    def estimated_count(self, ask: Ask, deployment: Deployment) -> bytes:
         """Images as they are declared. Marked as an estimate by its `groundplan`."""
         if FILE in ask.needs:
             hint = f"Name a model {self.counts_files}."
@@ -132,7 +132,7 @@ class Counting(ServedViaChat):
         text = -(-(ask.size + ask.hidden) // meter.BYTES_PER_TOKEN)
         return self.told % (text + ask.images * deployment.image_tokens + deployment.input_overhead_tokens)
 
-    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002
+    def cost_bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002
         return 0
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002

@@ -30,7 +30,7 @@ class ViaChatStream(ABC):
         self.output_bytes = 0
         self.done = False
 
-    def take(self, data: bytes) -> bytes:
+    def feed(self, data: bytes) -> bytes:
         """Events for the client after one more chunk. Raises `Malformed`."""
         if data == DONE:
             self.done = True

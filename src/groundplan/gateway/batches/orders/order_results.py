@@ -23,7 +23,7 @@ from groundplan.gateway.batches.providers.provider import ProviderBatch
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.feature import FEATURE, TICKET
 from groundplan.gateway.http.strict_json import UNREADABLE
-from groundplan.gateway.surfaces.codec import Answered, Malformed
+from groundplan.gateway.surfaces.codec import Malformed, UpstreamAnswer
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.upstream_json import answer_of, understood
 from groundplan.ledger.model import OVER_BOUND, OVER_INPUT, Charge, Finish, Reservation, Settlement, Usage
@@ -188,10 +188,10 @@ def _add(
         found.status, found.data = status, bytes(result.response.body)
 
 
-def _usage(answered: Answered | None, interface: Interface) -> Usage | None:
+def _usage(answered: UpstreamAnswer | None, interface: Interface) -> Usage | None:
     """What is reported; an answer to a prompt of no token is none."""
     usage = None if answered is None else answered.usage
-    return None if usage is None or (interface.capped and usage.output and not usage.input) else usage
+    return None if usage is None or (interface.caps_output and usage.output and not usage.input) else usage
 
 
 def _attempt(found: Made, terms: Terms, line: OrderLine, how: tuple[str, int, Usage | None]) -> None:

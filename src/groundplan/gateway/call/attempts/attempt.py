@@ -38,7 +38,7 @@ from groundplan.gateway.http.strict_json import refuse_depth
 from groundplan.gateway.offload import READ_BYTES, in_thread
 from groundplan.gateway.stalls import patient
 from groundplan.gateway.surfaces.answers import facts, headers, standing
-from groundplan.gateway.surfaces.codec import Answered, Malformed, Relay, final_usage
+from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer, final_usage
 from groundplan.gateway.surfaces.speech import EVENTS
 from groundplan.gateway.surfaces.upstream_json import answer_of
 from groundplan.gateway.upstream import provider_refusals
@@ -85,7 +85,7 @@ class Attempt(RefusalHandling):
         self.refused = False
         self._alone = alone
         self._codec = exchange.interface.codec(deployment)
-        self._answered: Answered | None = None
+        self._answered: UpstreamAnswer | None = None
         self._connection: UpstreamConnection | None = None
         self._overload = False
         self._target: Target | None = None
@@ -183,7 +183,7 @@ class Attempt(RefusalHandling):
             raise AssertionError("not admitted")
         system = system_messages(workload, exchange.passages, exchange.grounded) if exchange.interface.grounded else []
         cap = output_cap(exchange, deployment)
-        return self._codec.forward(ask, deployment, cap, system)
+        return self._codec.request_body(ask, deployment, cap, system)
 
     def _send(self, connection: UpstreamConnection, data: bytes) -> None:
         exchange, deployment = self.exchange, self.deployment
@@ -274,7 +274,7 @@ class Attempt(RefusalHandling):
         if not (is_sound(kind) if binary else streams):
             await self._unstreamed(connection, kind)
             return
-        relay: Relay = self._codec.relay(exchange.ask)
+        relay: Relay = self._codec.new_relay(exchange.ask)
         reported = self.gateway.model_versions
         if reported is not None and reported.due(self.deployment.name, self.began):
             relay = VersionReader(relay, reported, self.deployment)
@@ -303,7 +303,7 @@ class Attempt(RefusalHandling):
 
     async def _unstreamed(self, connection: UpstreamConnection, kind: bytes) -> None:
         """What was asked for as a stream, and is none. Raises `AttemptFailed` where that is no answer at all."""
-        if self.exchange.interface.may_answer_whole:
+        if self.exchange.interface.may_answer_unstreamed:
             self._understand(connection, await self._body(connection))
             return
         if kind.startswith(b"application/json"):
@@ -357,12 +357,12 @@ class Attempt(RefusalHandling):
         if answered is None:
             settle.refused(gateway, exchange, self.status, self._refusal)
             refusal = self._refusal if self._target is None else self._target.hide(self._refusal)
-            data = interface.of_upstream_refusal(refusal)
+            data = interface.upstream_refusal_body(refusal)
             self._leave()
             await send_refusal(gateway, exchange, self.status, data)
             return
-        outcome, policy = "ok" if interface.billed else "not_billed", gateway.live.policy
-        if exchange.guard is None and not (policy.severed or interface.keeps or exchange.passages):
+        outcome, policy = "ok" if interface.is_billed else "not_billed", gateway.live.policy
+        if exchange.guard is None and not (policy.severed or interface.can_store_answers or exchange.passages):
             exchange.first_byte = time.perf_counter_ns()
             sequence = settle.whole(gateway, exchange, outcome, self.status, answered.usage)
         else:
@@ -386,7 +386,7 @@ class Attempt(RefusalHandling):
         self._leave()
         await send_large(gateway, exchange, 200, data, lines, kind)
 
-    async def _looked_at(self, answered: Answered) -> Answered:
+    async def _looked_at(self, answered: UpstreamAnswer) -> UpstreamAnswer:
         """A settled answer as the client may get it. Raises what refuses it, also what stopped it meanwhile."""
         gateway, exchange, interface = self.gateway, self.exchange, self.exchange.interface
         refuse_stopped(gateway.live.policy, exchange)
@@ -394,14 +394,14 @@ class Attempt(RefusalHandling):
             if self._share is not None and reviews(exchange):
                 self._share.give_back()  # a person may take hours
             answered = await exchange.guard.answer(exchange, answered)
-        elif interface.keeps:
+        elif interface.can_store_answers:
             await stored_answers.keep(gateway, exchange, answered.data)
         refuse_stopped(gateway.live.policy, exchange)
         if exchange.passages and not answered.kind:
             whole(gateway, exchange, answered.data)
         return answered
 
-    def taken(self) -> Answered | None:
+    def taken(self) -> UpstreamAnswer | None:
         """The whole answer that was opened, settled, for whoever looks at it first; None: the upstream refused the
         request, and what was reserved for it is for the next one."""
         gateway, exchange, answered = self.gateway, self.exchange, self._answered

@@ -113,7 +113,7 @@ class RefusalHandling:
         """Whether being too many there is about all calls: who only counts tokens has a limit of its own, and at flex a
         provider often has no room."""
         ask = self.exchange.ask
-        return self.exchange.interface.billed and (ask is None or ask.service != FLEX)
+        return self.exchange.interface.is_billed and (ask is None or ask.service != FLEX)
 
     def _said(self, status: int, told: str) -> str:
         if self._target is not None:
@@ -122,7 +122,7 @@ class RefusalHandling:
 
     def _unseals(self) -> bool:
         ask = self.exchange.ask
-        return ask is not None and self.exchange.interface.unseal(ask, self.deployment)
+        return ask is not None and self.exchange.interface.drop_sealed_reasoning(ask, self.deployment)
 
     def _others_read_more(self) -> bool:
         """Whether the call may go to somebody whose context is larger."""

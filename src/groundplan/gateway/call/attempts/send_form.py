@@ -40,7 +40,7 @@ async def send_upload(upload: Upload, exchange: Exchange, target: Target, connec
     names = {deployment.name, deployment.model, "auto"}
     if exchange.workload is not None:
         names.update((exchange.workload.name, *exchange.workload.aliases))
-    may: dict[str, Container[str]] = {"model": names, **exchange.interface.late(ask, deployment)}
+    may: dict[str, Container[str]] = {"model": names, **exchange.interface.allowed_late_fields(ask, deployment)}
     if exchange.guard is not None:
         may["stream"] = ("false",)  # whether it can look at a stream was decided by what was known
     async for piece in upload.pieces(deployment.upstream_model, boundary, may):
@@ -55,7 +55,7 @@ async def send_upload(upload: Upload, exchange: Exchange, target: Target, connec
         exchange.attempt_sent = True
         connection.send(b"0\r\n\r\n")
         connection.unfinished = False
-        exchange.ask = exchange.interface.complete(ask)
+        exchange.ask = exchange.interface.complete_form(ask)
     return now() - began
 
 

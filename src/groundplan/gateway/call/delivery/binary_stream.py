@@ -41,14 +41,14 @@ class BytesRelay:
         self.done = False
         self.complete = False
 
-    def take(self, data: bytes) -> bytes:
+    def feed(self, data: bytes) -> bytes:
         self.complete = True
         return data
 
-    def last(self, facts: bytes) -> bytes:  # noqa: ARG002 -- the protocol's signature
+    def closing_events(self, facts: bytes) -> bytes:  # noqa: ARG002 -- the protocol's signature
         return b""
 
-    def broken(self, reason: str, call_id: str) -> bytes:  # noqa: ARG002 -- the protocol's signature
+    def error_event(self, reason: str, call_id: str) -> bytes:  # noqa: ARG002 -- the protocol's signature
         return b""
 
 
@@ -70,7 +70,7 @@ class BinaryStreaming(Streaming):
         return idle
 
     def _take(self, data: bytes) -> bytes:
-        return self.relay.take(data)
+        return self.relay.feed(data)
 
     def _write(self, exchange: Exchange, out: bytes, head: bytes = b"") -> None:
         """Nothing of it is kept: it may be long, and is no text."""

@@ -21,15 +21,15 @@ class Recorder(RelayWrapper):
         self._events: list[bytes] = []
         self._room = MOST_BYTES
 
-    def take(self, data: bytes) -> bytes:
+    def feed(self, data: bytes) -> bytes:
         self._room -= len(data) + 64
         if self._room >= 0:
             self._events.append(data)
         else:
             self._events = []
-        return self._inner.take(data)
+        return self._inner.feed(data)
 
-    def last(self, facts: bytes) -> bytes:
+    def closing_events(self, facts: bytes) -> bytes:
         if self._room >= 0:
             self._flight.events = tuple(self._events)
-        return self._inner.last(facts)
+        return self._inner.closing_events(facts)

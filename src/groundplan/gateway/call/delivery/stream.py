@@ -22,7 +22,7 @@ from groundplan.gateway.http.chunk_template import ChunkTemplate
 from groundplan.gateway.http.sse import MAX_EVENT, EventReader, EventTooLarge, event
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.surfaces.answers import facts, headers
-from groundplan.gateway.surfaces.codec import Declined, Malformed, Relay, Stopped
+from groundplan.gateway.surfaces.codec import DeniedAnswer, ErrorAnswer, Malformed, Relay
 from groundplan.gateway.surfaces.openai_relay import OpenAIRelay
 from groundplan.gateway.surfaces.upstream_json import STREAM
 from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, UpstreamConnection, UpstreamFailure, still
@@ -109,7 +109,7 @@ class Streaming:
                     return  # also where it reasons, and the client's API does not tell that
         except (Malformed, UpstreamFailure, EventTooLarge) as failure:
             broken = _broken(failure)
-            if isinstance(failure, Declined) and not relay.output_bytes:
+            if isinstance(failure, ErrorAnswer) and not relay.output_bytes:
                 broken.told = failure.data
             raise broken from failure
         if not relay.complete:
@@ -153,7 +153,7 @@ class Streaming:
         if not _is_looked_at(exchange):
             exchange.first_byte = exchange.first_byte or time.perf_counter_ns()
             sequence = settle.whole(gateway, exchange, "ok", 200, relay.usage, awaited=False)
-            last = relay.last(facts(exchange, settle.remaining(gateway, exchange)))
+            last = relay.closing_events(facts(exchange, settle.remaining(gateway, exchange)))
             await _send_end(gateway, exchange, sequence, last, relay)
             return
         if guard is not None and guarded is not None:
@@ -167,9 +167,9 @@ class Streaming:
                 guard.count(exchange)
         if exchange.passages:
             await self.look(gateway, exchange)
-        if exchange.interface.keeps and guard is None:
+        if exchange.interface.can_store_answers and guard is None:
             await stored_answers.keep(gateway, exchange, relay)
-        last = relay.last(facts(exchange, settle.remaining(gateway, exchange)))
+        last = relay.closing_events(facts(exchange, settle.remaining(gateway, exchange)))
         await end(gateway, exchange, "ok", last, "", relay)
 
     async def look(self, gateway: Gateway, exchange: Exchange) -> None:
@@ -268,7 +268,7 @@ class Streaming:
     def sever(self, error: Denied) -> None:
         """End it now: whoever waits for the upstream is woken, and the client told."""
         if self._failure is None:
-            self._failure = Stopped(error)
+            self._failure = DeniedAnswer(error)
         self._connection.abort()
 
     async def drain(self, seconds: float) -> None:
@@ -286,19 +286,19 @@ class Streaming:
         if self.secrets:
             data = without(data, self.secrets)
         plain = self._plain
-        if plain is not None and plain.template is not None and self._reader.between and plain.passes(data):
+        if plain is not None and plain.template is not None and self._reader.between and plain.try_pass_through(data):
             return data
-        take = self.relay.take
+        feed = self.relay.feed
         found = self._reader.feed(data)
         outs: list[bytes] = []
         try:
             if len(found) == 1:
-                return take(found[0])
+                return feed(found[0])
             for each in found:
-                if plain is not None and plain.template is not None and plain.passes(told := event(each)):
+                if plain is not None and plain.template is not None and plain.try_pass_through(told := event(each)):
                     outs.append(told)  # like one before it, which may have come with it
                     continue
-                outs.append(take(each))
+                outs.append(feed(each))
                 if self.relay.done:
                     break  # whatever follows the end is no part of it
         except Malformed as failure:
@@ -343,13 +343,13 @@ class Streaming:
 def _is_looked_at(exchange: Exchange) -> bool:
     """Whether somebody looks at all of a stream before its end is sent, so that its attempt is settled before its
     call."""
-    return exchange.guard is not None or bool(exchange.passages) or exchange.interface.keeps
+    return exchange.guard is not None or bool(exchange.passages) or exchange.interface.can_store_answers
 
 
 def _broken(failure: Exception) -> StreamBroken:
     broken = StreamBroken(str(failure) or "an event is too large")
     broken.kind = failure.kind if isinstance(failure, UpstreamFailure) else "malformed"
-    if isinstance(failure, Stopped):
+    if isinstance(failure, DeniedAnswer):
         broken.refusal = failure.error
     return broken
 
@@ -370,7 +370,7 @@ async def break_off(
 
 def _told(exchange: Exchange, relay: Relay, reason: str, code: str) -> bytes:
     """The error event, which says what it cost all the same; nothing where there is no place for one."""
-    told = relay.broken(reason, str(exchange.call))
+    told = relay.error_event(reason, str(exchange.call))
     id = b'"%b"' % exchange.id
     told = told.replace(id, b'%b,"cost_usd":"%b"' % (id, format_usd(exchange.cost).encode()))
     return told if code == "stream_broken" else told.replace(b'"stream_broken"', b'"%b"' % code.encode())

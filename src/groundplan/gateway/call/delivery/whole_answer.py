@@ -18,7 +18,7 @@ from groundplan.gateway.upstream.connection import UNCOUNTED
 
 async def send_refusal(gateway: Gateway, exchange: Exchange, status: int, data: bytes) -> None:
     """As `send_whole`, of what the upstream refuses its client."""
-    told = exchange.interface.in_stream(exchange.ask, status, data) if exchange.ask is not None else b""
+    told = exchange.interface.error_event(exchange.ask, status, data) if exchange.ask is not None else b""
     await send_whole(gateway, exchange, "failed", status, told or data, "upstream_refused", streamed=bool(told))
 
 

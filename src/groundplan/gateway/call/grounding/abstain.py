@@ -48,11 +48,13 @@ def say_so(gateway: Gateway, exchange: Exchange) -> None:
     lines, facts = answers.headers(exchange, cost=True), answers.facts(exchange, left)
     whole = _answer(exchange, ask)
     if ask.stream:
-        relay = codec.relay(ask)
-        data = b"".join([relay.take(event) for event in CHAT_REPLAY_FORMS.events(whole) or ()]) + relay.last(facts)
+        relay = codec.new_relay(ask)
+        data = b"".join([relay.feed(event) for event in CHAT_REPLAY_FORMS.events(whole) or ()]) + relay.closing_events(
+            facts
+        )
         response.end(data, response.start(200, EVENT_STREAM + lines))
     else:
-        data = exchange.interface.with_facts(codec.answer(whole, ask).data, facts)
+        data = exchange.interface.with_facts(codec.parse_answer(whole, ask).data, facts)
         response.send(200, data, lines)
     if exchange.kept is not None:
         exchange.kept.append(data)

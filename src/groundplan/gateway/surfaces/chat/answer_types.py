@@ -11,7 +11,7 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.call.meter import ReportedUsage
 from groundplan.gateway.surfaces.chat.chunk import size_of
 from groundplan.gateway.surfaces.codec import Malformed
-from groundplan.gateway.surfaces.openai_relay import failed, refuse_unfinished
+from groundplan.gateway.surfaces.openai_relay import refuse_unfinished, stream_error
 from groundplan.gateway.surfaces.thought_signatures import Extra, marked
 from groundplan.gateway.surfaces.upstream_json import STREAM, understood
 
@@ -252,7 +252,7 @@ def chunk(data: bytes) -> Chunk:
     """One event of a stream. Raises `Malformed`, also for an error in it."""
     found = understood(_chunk, data, STREAM)
     if bytes(found.error) != b"null":
-        raise failed(data)
+        raise stream_error(data)
     for choice in found.choices:
         if choice.finish_reason:
             refuse_unfinished(choice.finish_reason)

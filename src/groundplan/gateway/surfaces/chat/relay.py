@@ -12,7 +12,7 @@ from groundplan.gateway.http.chunk_template import ChunkTemplate
 from groundplan.gateway.http.sse import DONE, END, event, splice
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.surfaces.chat.chunk import Chunk, only_usage, read_chunk, without_usage
-from groundplan.gateway.surfaces.openai_relay import OpenAIRelay, failed, refuse_unfinished
+from groundplan.gateway.surfaces.openai_relay import OpenAIRelay, refuse_unfinished, stream_error
 from groundplan.gateway.surfaces.upstream_json import STREAM, understood, with_choices
 
 _MOST_EARLY = 64 << 10
@@ -54,7 +54,7 @@ class ChatRelay(OpenAIRelay):
         self._told: bytes | None = None
         """The newest chunk of an answer that had usage in it, too, where nothing came since that has it alone."""
 
-    def take(self, data: bytes) -> bytes:
+    def feed(self, data: bytes) -> bytes:
         """As `OpenAIRelay`'s, in one step, since nothing is streamed as often. Raises `Malformed`."""
         if data == DONE:
             self.done = True
@@ -72,7 +72,7 @@ class ChatRelay(OpenAIRelay):
                 self._look(data)
             return event(data) if self._early is None else self._begin() + event(data)
         if chunk.failed():
-            raise failed(data)
+            raise stream_error(data)
         if chunk.usage is not None:
             self.usage = chunk.usage.usage(normalize_tier(self.tier)) or self.usage
         self.output_bytes += chunk.output_bytes()
@@ -132,7 +132,7 @@ class ChatRelay(OpenAIRelay):
     def complete(self) -> bool:
         return self.finished
 
-    def last(self, facts: bytes) -> bytes:
+    def closing_events(self, facts: bytes) -> bytes:
         """The held chunk, or the usage behind it, with the facts in it, and the end."""
         last, earlier = self.held, b""
         if last is not None and self._told is not None:
@@ -152,8 +152,8 @@ class CopiesRelay(ChatRelay):
         self._begun: set[int] = set()
         self._ended: set[int] = set()
 
-    def take(self, data: bytes) -> bytes:
-        out = super().take(data)
+    def feed(self, data: bytes) -> bytes:
+        out = super().feed(data)
         if data != DONE:
             for copy in understood(_copies, data, STREAM).choices:
                 self._begun.add(copy.index)

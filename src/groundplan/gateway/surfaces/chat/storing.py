@@ -91,13 +91,13 @@ class KeptRelay(CopiesRelay):
         self._came: list[bytes] = []
         self._room = MOST_BYTES
 
-    def take(self, data: bytes) -> bytes:
+    def feed(self, data: bytes) -> bytes:
         self._room -= len(data) + 64
         if self._room >= 0:
             self._came.append(data)
         else:
             self._came = []
-        return super().take(data)
+        return super().feed(data)
 
     def whole(self) -> bytes | None:
         """All of it as one completion; None where it is too long, or something would be lost."""
@@ -105,30 +105,30 @@ class KeptRelay(CopiesRelay):
 
 
 class _StoredOpenAIChat(OpenAIChat):
-    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
+    def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """Nothing is stored at the upstream, which is told so."""
-        made = super().forward(ask, deployment, cap, system)
+        made = super().request_body(ask, deployment, cap, system)
         known = "store" in ask.fields or "store" in providers.refused_at(deployment.url)
         return made if known else made.rstrip()[:-1] + b',"store":false}'
 
-    def relay(self, ask: Ask) -> ChatRelay:
+    def new_relay(self, ask: Ask) -> ChatRelay:
         return KeptRelay(ask.include_usage, ask.copies)
 
 
 class _StoredServiceChat(ServiceChat):
-    def relay(self, ask: Ask) -> ChatRelay:
+    def new_relay(self, ask: Ask) -> ChatRelay:
         return KeptRelay(ask.include_usage, ask.copies)
 
 
 class StoredChat(ChatCompletions):
     """`POST /v1/chat/completions` with `store: true`, of a workload that keeps content in full."""
 
-    keeps = True
-    noted = True
+    can_store_answers = True
+    has_extra_facts = True
     _openai = _StoredOpenAIChat()
     _service = _StoredServiceChat()
 
-    def notes(self, ask: Ask, deployment: Deployment) -> dict[str, object]:  # noqa: ARG002 -- the contract's signature
+    def extra_facts(self, ask: Ask, deployment: Deployment) -> dict[str, object]:  # noqa: ARG002 -- the contract's signature
         return {"store": ask.typed.stored} if isinstance(ask.typed, Storing) else {}
 
 

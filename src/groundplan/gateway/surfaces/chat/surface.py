@@ -30,7 +30,7 @@ from groundplan.gateway.surfaces.body import (
     with_usage_told,
 )
 from groundplan.gateway.surfaces.chat.relay import ChatRelay, CopiesRelay
-from groundplan.gateway.surfaces.codec import Answered, Codec, Malformed
+from groundplan.gateway.surfaces.codec import Codec, Malformed, UpstreamAnswer
 from groundplan.gateway.surfaces.file_references import NamedFile, file_of, without, written
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.messages.request_types import CacheControl
@@ -256,7 +256,7 @@ class OpenAIChat:
     def path(self, deployment: Deployment) -> bytes:  # noqa: ARG002 -- the protocol's signature
         return b"/chat/completions"
 
-    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
+    def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """The caller's fields with model, cap, include_usage and leading system messages spliced in."""
         changes: dict[str, bytes | None] = {"model": _encode(deployment.upstream_model)}
         field = deployment.cap_field
@@ -280,7 +280,7 @@ class OpenAIChat:
             changes["messages"] = lead[:-1] + b"," + (told or bytes(ask.fields["messages"]))[1:]
         return spliced(ask.body, ask.fields, changes)
 
-    def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
+    def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:  # noqa: ARG002 -- the protocol's signature
         """A whole answer. Raises `Malformed`."""
         found = understood(_answer, data)
         if not found.choices:
@@ -288,9 +288,9 @@ class OpenAIChat:
         for choice in found.choices:
             refuse_unfinished(choice.finish_reason)
         refuse_encoding(data)
-        return Answered(data, None if found.usage is None else found.usage.usage(normalize_tier(found.service_tier)))
+        return UpstreamAnswer(data, None if found.usage is None else found.usage.usage(normalize_tier(found.service_tier)))
 
-    def relay(self, ask: Ask) -> ChatRelay:
+    def new_relay(self, ask: Ask) -> ChatRelay:
         relay = ChatRelay(ask.include_usage) if ask.copies == 1 else CopiesRelay(ask.include_usage, ask.copies)
         if ask.include_usage and b"continuous_usage_stats" in bytes(ask.fields.get("stream_options", b"")):
             relay.apart = False
@@ -311,9 +311,9 @@ class ChatCompletions(Interface):
 
     name = "chat.completions"
     grounded = True
-    selective = True
-    capped = True
-    by_body = True
+    filters_deployments = True
+    caps_output = True
+    depends_on_body_only = True
     replay_forms = CHAT_REPLAY_FORMS
     via_chat = _openai = OpenAIChat()
     _service = ServiceChat()
@@ -325,7 +325,7 @@ class ChatCompletions(Interface):
         messages = written(ask.fields["messages"], lambda part: _with_file(part, files))
         return replace(ask, fields={**ask.fields, "messages": messages}, body=b"")
 
-    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
+    def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """Those whose API has words for every field. Raises `Invalid` (`field_untranslatable`)."""
         for deployment in deployments:
             if deployment.api != "openai":
@@ -335,7 +335,7 @@ class ChatCompletions(Interface):
     def codec(self, deployment: Deployment) -> Codec:
         return self._openai if deployment.api == "openai" else self._service
 
-    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
+    def cost_bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
         return _bound(ask, deployment, _tokens_in(ask, deployment, added), cap * ask.copies)
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:
@@ -346,10 +346,10 @@ class ChatCompletions(Interface):
         usage = Usage(input=tokens_in, output=tokens_out, images=ask.images)
         return usage, _bound(ask, deployment, tokens_in, tokens_out)
 
-    def most_tokens(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
+    def token_bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
         return _tokens_in(ask, deployment, added) + cap * ask.copies
 
-    def most(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> tuple[int, int]:
+    def cost_and_token_bounds(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> tuple[int, int]:
         tokens_in, tokens_out = _tokens_in(ask, deployment, added), cap * ask.copies
         return _bound(ask, deployment, tokens_in, tokens_out), tokens_in + tokens_out
 

@@ -14,7 +14,7 @@ from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.strict_json import UNREADABLE
 from groundplan.gateway.surfaces.body import not_read
 from groundplan.gateway.surfaces.chat.answer_types import Said, completion
-from groundplan.gateway.surfaces.codec import Answered, Malformed, Relay
+from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
 from groundplan.gateway.surfaces.messages.from_chat_stream import MessagesChatRelay, reported, stop_reason
 from groundplan.gateway.surfaces.messages.to_chat import Translation
 from groundplan.gateway.surfaces.via_chat import ViaChat, as_said
@@ -73,7 +73,7 @@ class MessagesByChat(ViaChat):
     def chat_fields(self, ask: Ask) -> dict[str, msgspec.Raw]:
         return chat_fields(ask)
 
-    def answer(self, data: bytes, ask: Ask) -> Answered:
+    def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
         """The message that a completion means. Raises `Malformed`."""
         found = completion(data)
         choice = found.choices[0]
@@ -92,9 +92,9 @@ class MessagesByChat(ViaChat):
             "stop_sequence": sequence,
             "usage": reported(counted),
         }
-        return Answered(_encode(message), usage)
+        return UpstreamAnswer(_encode(message), usage)
 
-    def relay(self, ask: Ask) -> Relay:
+    def new_relay(self, ask: Ask) -> Relay:
         return MessagesChatRelay(ask.model, ask.size)
 
 

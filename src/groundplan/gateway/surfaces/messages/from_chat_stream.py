@@ -123,12 +123,12 @@ class MessagesChatRelay(ViaChatStream):
     def complete(self) -> bool:
         return self._reason is not None
 
-    def last(self, facts: bytes) -> bytes:
+    def closing_events(self, facts: bytes) -> bytes:
         """The open block's end, why it stopped with the usage, and the end with the facts."""
         delta = {"stop_reason": self._reason, "stop_sequence": self._stop}
         ended = _encode({"type": "message_delta", "delta": delta, "usage": reported(self.counted)})
         stop = splice(b'{"type":"message_stop"}', b"groundplan", facts)
         return b"".join([*self._close(), named_event("message_delta", ended), named_event("message_stop", stop)])
 
-    def broken(self, reason: str, call_id: str) -> bytes:
+    def error_event(self, reason: str, call_id: str) -> bytes:
         return broken(reason, call_id)

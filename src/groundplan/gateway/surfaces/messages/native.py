@@ -16,9 +16,9 @@ from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.sse import named_event, splice
 from groundplan.gateway.surfaces import thought_signatures
-from groundplan.gateway.surfaces.codec import Answered, Malformed, Relay
+from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
 from groundplan.gateway.surfaces.messages.errors import shaped
-from groundplan.gateway.surfaces.openai_relay import failed
+from groundplan.gateway.surfaces.openai_relay import stream_error
 from groundplan.gateway.surfaces.upstream_json import STREAM, refuse_encoding, understood
 from groundplan.gateway.upstream.translation import call_ids
 from groundplan.ledger.model import Usage
@@ -99,13 +99,13 @@ class MessagesRelay:
         self.output_bytes = 0
         self.done = False
 
-    def take(self, data: bytes) -> bytes:
+    def feed(self, data: bytes) -> bytes:
         """Events for the client after one more of the upstream's. Raises `Malformed`."""
         found = understood(_event, data, STREAM)
         if not found.type.isidentifier():
             raise Malformed("the upstream's stream has an event without a name")
         if found.type == "error":
-            raise failed()
+            raise stream_error()
         if found.type == "message_stop":
             self._held, self.done = data, True
             return b""
@@ -130,11 +130,11 @@ class MessagesRelay:
     def complete(self) -> bool:
         return self._stopped
 
-    def last(self, facts: bytes) -> bytes:
+    def closing_events(self, facts: bytes) -> bytes:
         """The event that ends it, with the facts; made here where the upstream left it out."""
         return named_event("message_stop", splice(self._held or b'{"type":"message_stop"}', b"groundplan", facts))
 
-    def broken(self, reason: str, call_id: str) -> bytes:
+    def error_event(self, reason: str, call_id: str) -> bytes:
         return broken(reason, call_id)
 
 
@@ -146,7 +146,7 @@ class AnthropicMessages:
     def path(self, deployment: Deployment) -> bytes:  # noqa: ARG002 -- the protocol's signature
         return b"/messages"
 
-    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
+    def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """The caller's bytes with model, max_tokens and leading system blocks spliced in. Raises `Invalid` for thinking
         that has no room below the cap."""
         changes: dict[str, bytes | None] = {"model": _encode(deployment.upstream_model)}
@@ -161,15 +161,15 @@ class AnthropicMessages:
             changes["messages"] = told
         return spliced(ask.body, ask.fields, changes)
 
-    def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
+    def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:  # noqa: ARG002 -- the protocol's signature
         """A whole answer. Raises `Malformed`."""
         found = understood(_whole, data)
         refuse_encoding(data)
         if found.type != "message":
             raise Malformed("the upstream's answer has no content")
-        return Answered(data, found.usage.usage() if found.usage is not None else None)
+        return UpstreamAnswer(data, found.usage.usage() if found.usage is not None else None)
 
-    def relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
+    def new_relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
         return MessagesRelay()
 
 
@@ -210,10 +210,10 @@ class TokenCount(AnthropicMessages):
     def path(self, deployment: Deployment) -> bytes:  # noqa: ARG002 -- the protocol's signature
         return b"/messages/count_tokens"
 
-    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:  # noqa: ARG002
+    def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:  # noqa: ARG002
         return spliced(ask.body, ask.fields, {"model": _encode(deployment.upstream_model)})
 
-    def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
+    def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:  # noqa: ARG002 -- the protocol's signature
         """Raises `Malformed`."""
         understood(_counted, data)
-        return Answered(data, Usage())
+        return UpstreamAnswer(data, Usage())

@@ -267,11 +267,11 @@ class Messages(ServedViaChat):
 
     name = "messages"
     grounded = True
-    selective = True
-    capped = True
-    noted = True
+    filters_deployments = True
+    caps_output = True
+    has_extra_facts = True
     id_header = ID_HEADER
-    anthropics = True
+    uses_anthropic_headers = True
     replay_forms: ReplayForms | None = MESSAGES_REPLAY_FORMS
     _native = AnthropicMessages()
     via_chat = _chat = MessagesByChat(translated=False)
@@ -287,10 +287,10 @@ class Messages(ServedViaChat):
                 fields[name] = written(fields[name], lambda block: _with_file(block, files))
         return replace(ask, fields=fields, body=b"", typed=LazyTranslation(_encode(fields)))
 
-    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
+    def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         return able(ask, deployments, self.speaks, chat_fields, FOR_ABUSE)
 
-    def notes(self, ask: Ask, deployment: Deployment) -> dict[str, object]:
+    def extra_facts(self, ask: Ask, deployment: Deployment) -> dict[str, object]:
         """What the answering deployment was not told, and need not know for its answer."""
         if deployment.api == "anthropic":
             return {}
@@ -302,10 +302,10 @@ class Messages(ServedViaChat):
     def speaks(self, deployment: Deployment) -> bool:
         return deployment.api == "anthropic"
 
-    def of_error(self, error: GroundplanError, call_id: str) -> tuple[int, bytes, bytes]:
+    def error_response(self, error: GroundplanError, call_id: str) -> tuple[int, bytes, bytes]:
         return of_error(error, call_id)
 
-    def of_upstream_refusal(self, data: bytes) -> bytes:
+    def upstream_refusal_body(self, data: bytes) -> bytes:
         return of_foreign(data)
 
 

@@ -49,8 +49,8 @@ class Caller:
         exchange = Exchange(new_id_bytes(), self.request, self.response, interface)
         exchange.catalog, exchange.trace = catalog, self.trace
         exchange.ask = Ask(
-            fields={}, model=model, messages=1, query="", stream=interface.needs == "realtime", include_usage=False,
-            cap=None, copies=1, size=0,
+            fields={}, model=model, messages=1, query="", stream=interface.deployment_kind == "realtime",
+            include_usage=False, cap=None, copies=1, size=0,
         )  # fmt: skip
         try:
             identify(exchange, gateway.live.policy, now)

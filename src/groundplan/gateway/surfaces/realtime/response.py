@@ -16,10 +16,10 @@ class Realtime(Interface):
     """One response of a conversation."""
 
     name = "realtime"
-    needs = "realtime"
-    selective = True
+    deployment_kind = "realtime"
+    filters_deployments = True
 
-    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:  # noqa: ARG002
+    def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:  # noqa: ARG002
         found = tuple(d for d in deployments if d.http == 1 and d.proxy is None)
         if not found:
             raise Invalid("no deployment can be reached by WebSocket", code="realtime_way", hint=HINT)

@@ -58,7 +58,7 @@ class Transcription(Transcriptions):
 
     streams = False
 
-    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
+    def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """The one that is asked, which is named as it was declared."""
         found = tuple(d for d in deployments if d.name == ask.model and (d.audio_seconds or not d.rates.minute))
         if not found:
@@ -101,7 +101,7 @@ def _wish(told: Any, plan: Plan, talker: Deployment, key: KeyEntry | None) -> Wi
     if told is None or told is False:
         return False
     model = told.get("model") if isinstance(told, dict) else None  # an empty object may stand for all defaults
-    allowed = plan.allowed(model, HEARD.needs) if isinstance(model, str) else ()
+    allowed = plan.allowed(model, HEARD.deployment_kind) if isinstance(model, str) else ()
     for each in allowed if key is None or not key.models else admit.of_key(key, allowed):
         if (each.site, each.url) == (talker.site, talker.url) and (each.audio_seconds or not each.rates.minute):
             return each

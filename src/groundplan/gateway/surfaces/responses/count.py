@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from groundplan.blueprint.model import Deployment
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import spliced
-from groundplan.gateway.surfaces.codec import Answered, Codec
+from groundplan.gateway.surfaces.codec import Codec, UpstreamAnswer
 from groundplan.gateway.surfaces.responses.request_types import Asked, unsupported
 from groundplan.gateway.surfaces.responses.surface import OpenAIResponses, Responses, read, told, without_unread
 from groundplan.gateway.surfaces.upstream_json import understood
@@ -40,21 +40,21 @@ class InputTokenCount(OpenAIResponses):
     def path(self, deployment: Deployment) -> bytes:  # noqa: ARG002 -- the protocol's signature
         return b"/responses/input_tokens"
 
-    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:  # noqa: ARG002
+    def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:  # noqa: ARG002
         changes = {"model": _encode(deployment.upstream_model), **without_unread(ask, deployment)}
         return spliced(ask.body, ask.fields, changes)
 
-    def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
+    def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:  # noqa: ARG002 -- the protocol's signature
         """Raises `Malformed`."""
         understood(_counted, data)
-        return Answered(data, Usage())
+        return UpstreamAnswer(data, Usage())
 
 
 class InputTokens(Counting, Responses):
     """See the module. What an earlier response says counts, too."""
 
     name = "responses.input_tokens"
-    capped = False
+    caps_output = False
     told = b'{"object":"response.input_tokens","input_tokens":%d}'
     counts_files = "whose deployment serves input_tokens"
     _own = InputTokenCount()
@@ -68,9 +68,9 @@ class InputTokens(Counting, Responses):
             raise unsupported("background")
         return replace(ask, stream=False)
 
-    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
+    def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """Raises `Invalid`."""
-        return super().able(ask, self.pinned(ask, deployments))
+        return super().eligible_deployments(ask, self.pinned(ask, deployments))
 
     def codec(self, deployment: Deployment) -> Codec:  # noqa: ARG002 -- the contract's signature
         return self._own

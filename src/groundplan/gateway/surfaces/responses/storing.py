@@ -36,7 +36,7 @@ _encode = msgspec.json.Encoder().encode
 def stores(exchange: Exchange) -> bool:
     """Where the caller wants that and its workload keeps content in full; of a mere count nothing is."""
     ask = exchange.ask
-    return ask is not None and exchange.interface.billed and told(ask).store and exchange.keeps_content
+    return ask is not None and exchange.interface.is_billed and told(ask).store and exchange.keeps_content
 
 
 async def prepare(gateway: Gateway, exchange: Exchange) -> None:

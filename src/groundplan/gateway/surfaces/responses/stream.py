@@ -13,7 +13,7 @@ from groundplan.economics.prices.provider_usage import ResponsesUsage, normalize
 from groundplan.gateway.http.sse import DONE, MAX_EVENT, named_event, splice
 from groundplan.gateway.surfaces.chat.answer_types import Chunk, PieceOfCall, PieceOfChoice
 from groundplan.gateway.surfaces.codec import Malformed
-from groundplan.gateway.surfaces.openai_relay import failed
+from groundplan.gateway.surfaces.openai_relay import stream_error
 from groundplan.gateway.surfaces.responses import shapes as shape
 from groundplan.gateway.surfaces.upstream_json import STREAM, understood
 from groundplan.gateway.surfaces.via_chat_stream import TEXT, ViaChatStream
@@ -105,7 +105,7 @@ class ResponsesRelay:
         self.output_bytes = 0
         self.done = False
 
-    def take(self, data: bytes) -> bytes:
+    def feed(self, data: bytes) -> bytes:
         """Events for the client after one more of the upstream's. Raises `Malformed`."""
         if data == DONE:
             self.done = True
@@ -148,12 +148,12 @@ class ResponsesRelay:
         why = shape.told_error(data)
         if found.response is not None and (usage := found.response.counted()) is not None and usage.input:
             self.usage, self.done = usage, True  # it was worked on, whatever else is told
-            raise failed()
+            raise stream_error()
         if not (found.type or why):
             raise Malformed(_NAMELESS)
         if found.type == "response.failed" and self._early is not None and not why:
             return b""
-        raise failed(why)
+        raise stream_error(why)
 
     def _told_back(self, data: bytes) -> bytes:
         return shape.event_told_back(shape.fields_of(data), self._asked)
@@ -166,11 +166,11 @@ class ResponsesRelay:
         """The whole response, once it is complete."""
         return bytes(_response(self._held or b"{}").response)
 
-    def last(self, facts: bytes) -> bytes:
+    def closing_events(self, facts: bytes) -> bytes:
         """The event that ends it, with the facts, and before it what is still held."""
         return (self._early or b"") + named_event(self._kind, splice(self._held or b"{}", b"groundplan", facts))
 
-    def broken(self, reason: str, call_id: str) -> bytes:
+    def error_event(self, reason: str, call_id: str) -> bytes:
         return _broken(self._number + 1, reason, call_id)
 
 
@@ -302,7 +302,7 @@ class ResponsesChatRelay(ViaChatStream):
         """The whole response, once it is complete."""
         return _encode(self._whole())
 
-    def last(self, facts: bytes) -> bytes:
+    def closing_events(self, facts: bytes) -> bytes:
         """The open item's end, and the whole response with the facts."""
         whole, out = self._whole(), self._ending
         kind = f"response.{whole['status']}"
@@ -310,5 +310,5 @@ class ResponsesChatRelay(ViaChatStream):
         out.append(named_event(kind, splice(_encode(data), b"groundplan", facts)))
         return b"".join(out)
 
-    def broken(self, reason: str, call_id: str) -> bytes:
+    def error_event(self, reason: str, call_id: str) -> bytes:
         return _broken(self._number, reason, call_id)

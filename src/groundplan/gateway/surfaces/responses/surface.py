@@ -29,7 +29,7 @@ from groundplan.gateway.surfaces.body import (
 )
 from groundplan.gateway.surfaces.chat.answer_types import completion
 from groundplan.gateway.surfaces.chat.surface import FILE, OTHER_TIER, SERVICES
-from groundplan.gateway.surfaces.codec import Answered, Malformed, Relay
+from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
 from groundplan.gateway.surfaces.file_references import NamedFile, file_of, without, written
 from groundplan.gateway.surfaces.responses import items as responses_items
 from groundplan.gateway.surfaces.responses import shapes
@@ -203,7 +203,7 @@ class OpenAIResponses:
     def path(self, deployment: Deployment) -> bytes:  # noqa: ARG002 -- the protocol's signature
         return b"/responses"
 
-    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
+    def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """The caller's bytes with model, cap and store spliced in, and ours in front of its instructions.
 
         Reasoning that the upstream would have to have kept is left out: it was told to keep nothing. So is what it said
@@ -226,7 +226,7 @@ class OpenAIResponses:
             changes["input"] = plain
         return spliced(ask.body, ask.fields, changes)
 
-    def answer(self, data: bytes, ask: Ask) -> Answered:
+    def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
         """A whole response. Raises `Malformed`."""
         found = understood(_whole, data)
         refuse_encoding(data)
@@ -234,9 +234,9 @@ class OpenAIResponses:
             raise Malformed("the upstream's response failed")
         if asked := told(ask).asked:
             data = shapes.told_back(understood(shapes.fields_of, data), asked)
-        return Answered(data, found.counted())
+        return UpstreamAnswer(data, found.counted())
 
-    def relay(self, ask: Ask) -> Relay:
+    def new_relay(self, ask: Ask) -> Relay:
         return ResponsesRelay(told(ask).asked)
 
 
@@ -248,7 +248,7 @@ class ResponsesByChat(ViaChat):
     def chat_fields(self, ask: Ask) -> dict[str, msgspec.Raw]:
         return chat_fields(ask)
 
-    def answer(self, data: bytes, ask: Ask) -> Answered:
+    def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
         """The response that a completion means. Raises `Malformed`."""
         found, asked = completion(data), told(ask)
         choice = found.choices[0]
@@ -257,9 +257,9 @@ class ResponsesByChat(ViaChat):
         finish = choice.finish_reason or "stop"
         items = shapes.output(choice.message, finish, asked.translation().groups)
         counted = usage or Usage(input=-(-ask.size // 4), output=-(-len(_encode(items)) // 4))
-        return Answered(_encode(shapes.ended(response, items, finish, counted)), usage)
+        return UpstreamAnswer(_encode(shapes.ended(response, items, finish, counted)), usage)
 
-    def relay(self, ask: Ask) -> Relay:
+    def new_relay(self, ask: Ask) -> Relay:
         asked, said = told(ask), told(ask).translation()
         return ResponsesChatRelay(said.asked, asked.name, ask.model, ask.size, said.groups)
 
@@ -314,10 +314,10 @@ class Responses(ServedViaChat):
 
     name = "responses"
     grounded = True
-    selective = True
-    capped = True
-    noted = True
-    keeps = True
+    filters_deployments = True
+    caps_output = True
+    has_extra_facts = True
+    can_store_answers = True
     replay_forms: ReplayForms | None = RESPONSES_REPLAY_FORMS
     _native = OpenAIResponses()
     via_chat = _chat = ResponsesByChat(translated=False)
@@ -340,11 +340,11 @@ class Responses(ServedViaChat):
         asked.given = input_of(ask) if earlier.given is None else earlier.given
         return replace(ask, fields=fields, body=b"", typed=asked)
 
-    def as_told(self, ask: Ask, events: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    def shareable_events(self, ask: Ask, events: tuple[bytes, ...]) -> tuple[bytes, ...]:
         asked = told(ask).asked
         return tuple(as_asked(data, asked) for data in events) if asked else events
 
-    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
+    def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """Those that serve responses themselves, and the others where the request can be put into chat; who wants its
         reasoning back, or gives some back, is answered by a chat only where nobody else is there. Raises `Invalid`,
         `Conflict`."""
@@ -366,14 +366,14 @@ class Responses(ServedViaChat):
             )
         return found
 
-    def unseal(self, ask: Ask, deployment: Deployment) -> bool:
+    def drop_sealed_reasoning(self, ask: Ask, deployment: Deployment) -> bool:
         asked = told(ask)
         if deployment.name in asked.unread or _SEALED not in bytes(ask.fields.get("input", b"")):
             return False
         asked.unread = (*asked.unread, deployment.name)
         return True
 
-    def notes(self, ask: Ask, deployment: Deployment) -> dict[str, object]:
+    def extra_facts(self, ask: Ask, deployment: Deployment) -> dict[str, object]:
         """Whether it was stored; told where the caller did not say that it should not be. And what its deployment was
         not told."""
         asked = told(ask)
@@ -387,7 +387,7 @@ class Responses(ServedViaChat):
         left_out += ["reasoning"] if asked.only_named or unread else []
         return stored | {"left_out": left_out} if left_out else stored
 
-    def in_stream(self, ask: Ask, status: int, error: bytes) -> bytes:
+    def error_event(self, ask: Ask, status: int, error: bytes) -> bytes:
         """Codex makes room in a conversation that is too long where it hears of that in the stream, as from OpenAI."""
         if not ask.stream or _OF_CODEX not in ask.fields or not (why := provider_refusals.too_long(status, error)):
             return b""
