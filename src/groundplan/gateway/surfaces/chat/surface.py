@@ -288,7 +288,9 @@ class OpenAIChat:
         for choice in found.choices:
             refuse_unfinished(choice.finish_reason)
         refuse_encoding(data)
-        return UpstreamAnswer(data, None if found.usage is None else found.usage.usage(normalize_tier(found.service_tier)))
+        return UpstreamAnswer(
+            data, None if found.usage is None else found.usage.usage(normalize_tier(found.service_tier))
+        )
 
     def new_relay(self, ask: Ask) -> ChatRelay:
         relay = ChatRelay(ask.include_usage) if ask.copies == 1 else CopiesRelay(ask.include_usage, ask.copies)
