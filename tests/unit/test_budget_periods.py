@@ -134,7 +134,7 @@ async def test_what_a_batch_begun_before_midnight_holds_no_more_is_not_taken_of_
 
         async def steps(gateway: Gateway, exchange: Exchange) -> None:
             exchange.charges = [(DAILY, OLD)]
-            await reserve(gateway, exchange, 0, BOUND, lasts=lasts)
+            await reserve(gateway, exchange, 0, BOUND, keeps_periods=lasts)
             gateway.slices.settle((exchange.raw, 0), 0)
 
         assert rig.gateway.conduct is not None

@@ -14,7 +14,7 @@ from tests.unit.raw_upstream import asked
 
 from groundplan.blueprint.model import ProviderKey, Rates
 from groundplan.gateway.app import told_health
-from groundplan.gateway.call.serve import Course
+from groundplan.gateway.call.attempts.sequence import AttemptSequence
 from groundplan.gateway.telemetry.exposition import render
 from groundplan.gateway.telemetry.metrics import families
 from groundplan.gateway.upstream.health import FORGOTTEN_SECONDS, SLOW_SAMPLES, Health
@@ -113,14 +113,14 @@ def test_streams_and_whole_answers_are_compared_apart() -> None:
 async def test_calls_of_one_that_is_well_go_the_short_way_whatever_is_known_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def long_way(_: Course) -> None:
+    async def long_way(_: AttemptSequence) -> None:
         raise AssertionError("it looks for whom to ask")
 
     async with call_rig(tmp_path) as rig:
         health, now = rig.gateway.health, asyncio.get_running_loop().time()
         for _ in range(3):
             health.failed("two", now - 60)
-        monkeypatch.setattr(Course, "next", long_way)
+        monkeypatch.setattr(AttemptSequence, "take_next", long_way)
         for _ in range(3):
             assert (await rig.chat()).json["groundplan"]["deployment"] == "one"
         assert health.states(now) == {"two": "half_open"}

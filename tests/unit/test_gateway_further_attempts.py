@@ -28,8 +28,8 @@ from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
 from groundplan.core.money import PICO
 from groundplan.gateway.call import pipeline, steps
-from groundplan.gateway.call.attempts.reserve import at_hand
-from groundplan.gateway.call.attempts.retry import pause
+from groundplan.gateway.call.attempts.reserve import reserve_locally
+from groundplan.gateway.call.attempts.retry import retry_delay
 from groundplan.gateway.http.body_stream import HIGH
 from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.catalog import index
@@ -270,9 +270,9 @@ async def test_a_deployment_that_is_let_go_meanwhile_is_not_asked_without_money_
 
         def reserved(*given: Any) -> bool:
             live.policy = let_go
-            return at_hand(*given)
+            return reserve_locally(*given)
 
-        monkeypatch.setattr(steps, "at_hand", reserved)
+        monkeypatch.setattr(steps, "reserve_locally", reserved)
         reply = await rig.chat()
         assert (reply.status, reply.json["groundplan"]["deployment"]) == (200, "two"), reply.body
         await rig.books()
@@ -283,7 +283,7 @@ async def test_a_deployment_that_is_let_go_meanwhile_is_not_asked_without_money_
 
 def test_those_who_were_asked_to_come_later_do_not_all_come_at_once() -> None:
     settings = Reliability(same=3, backoff_ms=400, max_backoff_ms=5000)
-    waits = [pause(settings, 0, 2.0, lambda n=n: n / 10) for n in range(11)]  # type: ignore[misc]
+    waits = [retry_delay(settings, 0, 2.0, lambda n=n: n / 10) for n in range(11)]  # type: ignore[misc]
     assert waits[0] == 2.0 and waits[-1] == pytest.approx(2.2) and waits == sorted(set(waits))
 
 

@@ -45,8 +45,8 @@ OUTPUT = 10_000_000
 def test_hedges_are_never_more_than_their_share(share: float, calls: int) -> None:
     hedges, settings, sent = Hedges(), Hedge(after_ms=10, at_most=share), 0
     for _ in range(calls):
-        if hedges.after("w", settings, Learned()) is not None:
-            hedges.sent("w")
+        if hedges.next_delay("w", settings, Learned()) is not None:
+            hedges.record_sent("w")
             sent += 1
     assert sent <= calls * share + 1
 
@@ -54,8 +54,8 @@ def test_hedges_are_never_more_than_their_share(share: float, calls: int) -> Non
 def test_of_ten_calls_one_is_hedged_where_a_tenth_may_be() -> None:
     hedges, settings, found = Hedges(), Hedge(after_ms=10, at_most=0.1), []
     for number in range(30):
-        if hedges.after("w", settings, Learned()) is not None:
-            hedges.sent("w")
+        if hedges.next_delay("w", settings, Learned()) is not None:
+            hedges.record_sent("w")
             found.append(number)
     assert found == [0, 10, 20]
 
@@ -63,9 +63,9 @@ def test_of_ten_calls_one_is_hedged_where_a_tenth_may_be() -> None:
 def test_after_a_time_without_only_few_are_hedged_in_a_row() -> None:
     hedges, settings, sent = Hedges(), Hedge(after_ms=10, at_most=0.05), 0
     for _ in range(1000):
-        hedges.after("w", settings, Learned())
-    while hedges.after("w", settings, Learned()) is not None:
-        hedges.sent("w")
+        hedges.next_delay("w", settings, Learned())
+    while hedges.next_delay("w", settings, Learned()) is not None:
+        hedges.record_sent("w")
         sent += 1
     assert 1 < sent <= 11
 
@@ -81,10 +81,10 @@ async def test_calls_are_hedged_as_often_as_is_declared_the_first_one_too(tmp_pa
 
 def test_a_percentile_is_learned_first() -> None:
     hedges, learned, settings = Hedges(), Learned(), Hedge(percentile=90, at_most=1.0)
-    assert hedges.after("w", settings, learned) is None
+    assert hedges.next_delay("w", settings, learned) is None
     for n in range(LEAST):
         learned.observe(1_000_000 if n >= LEAST - 2 else 20_000, n)
-    assert 0.02 <= (hedges.after("w", settings, learned) or 0) <= 0.023
+    assert 0.02 <= (hedges.next_delay("w", settings, learned) or 0) <= 0.023
 
 
 async def test_a_hedge_is_sent_after_the_percentile_that_calls_have_taught(tmp_path: Path) -> None:
@@ -253,13 +253,13 @@ async def test_a_refusal_of_a_hedge_that_has_a_fee_is_part_of_what_its_call_cost
 async def test_a_loser_that_is_there_by_a_hair_is_billed_what_it_did(
     tmp_path: Path, loser: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first_of = race._first_of
+    first_of = race._await_first
 
     async def by_a_hair(gateway: Any, exchange: Any, running: Any, waiting: Any) -> Any:
         await asyncio.wait(running)
         return await first_of(gateway, exchange, running, waiting)
 
-    monkeypatch.setattr(race, "_first_of", by_a_hair)
+    monkeypatch.setattr(race, "_await_first", by_a_hair)
     async with call_rig(tmp_path, workloads=HEDGED) as rig:
         if loser != "answers":
             rig.play("two", mode="error", status={"refuses": 400, "is away": 503, "fails": 502}[loser])

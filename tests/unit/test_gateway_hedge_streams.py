@@ -273,11 +273,11 @@ async def test_a_hedge_that_is_made_as_its_client_leaves_is_not_left_open(monkey
         await go.wait()
         return SimpleNamespace(cancel=lambda: ended.append("hedge"))
 
-    monkeypatch.setattr(race, "_second", second)
+    monkeypatch.setattr(race, "_begin_hedge", second)
     gateway: Any = SimpleNamespace(loop=loop)
     exchange: Any = SimpleNamespace(use=object())
     first: Any = (loop.create_future(), None)
-    call = loop.create_task(race._meanwhile(gateway, exchange, [], first))
+    call = loop.create_task(race._begin_hedge_while_waiting(gateway, exchange, [], first))
     for _ in range(3):
         await asyncio.sleep(0)
     go.set()

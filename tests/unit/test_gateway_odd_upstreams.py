@@ -33,7 +33,7 @@ from tests.unit.raw_upstream import (
 
 from groundplan.blueprint.model import Guardrails, Keep, Rates, Reliability
 from groundplan.core.money import PICO
-from groundplan.gateway.call.attempts.resume import continuation
+from groundplan.gateway.call.attempts.resume import begin_continuation
 from groundplan.gateway.call.model_versions import ModelVersions
 from groundplan.gateway.http.errors import error_body
 from groundplan.gateway.surfaces.chat.relay import ChatRelay
@@ -372,11 +372,11 @@ async def test_what_is_told_of_the_prompt_is_no_first_byte(tmp_path: Path) -> No
 
 def test_also_where_a_stream_goes_on() -> None:
     asks = b'{"model": "auto", "messages": [{"role": "user", "content": "a"}], "stream": true}'
-    story = continuation(read(asks))
+    story = begin_continuation(read(asks))
     first = story.relay(ChatRelay(include_usage=False))
     for data in (json.dumps(PROMPT).encode(), ROLE, HI):
         first.feed(data)
-    story.broke(first, Usage())
+    story.record_broken(first, Usage())
     second = story.relay(ChatRelay(include_usage=False))
     told = [second.feed(data) for data in (ROLE, THERE, chunk({}, "stop"), json.dumps(LATE).encode(), DONE)]
     end = events_of(second.closing_events(b'{"cost":1}'))

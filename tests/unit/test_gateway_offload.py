@@ -131,8 +131,8 @@ async def test_guardrails_look_at_a_long_answer_while_others_are_answered(
 async def test_a_long_body_is_made_what_its_upstream_takes_while_others_are_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = Held(Attempt._forwarded, lambda attempt: attempt.exchange.ask.size > READ_BYTES)
-    monkeypatch.setattr(Attempt, "_forwarded", lambda self: held(self))
+    held = Held(Attempt._encode_request, lambda attempt: attempt.exchange.ask.size > READ_BYTES)
+    monkeypatch.setattr(Attempt, "_encode_request", lambda self: held(self))
     async with call_rig(tmp_path, ("one",)) as rig:
         await others_are_answered(rig, held, "word " * 150_000)
         await rig.books()

@@ -15,7 +15,7 @@ from tests.unit.call_rig import Rig, call_rig
 from tests.unit.raw_upstream import STREAM, answering, asked, events, saying
 
 from groundplan.blueprint.model import Guardrails
-from groundplan.gateway.call.attempts.resume import Continuation, continuation
+from groundplan.gateway.call.attempts.resume import Continuation, begin_continuation
 from groundplan.gateway.call.model_versions import ModelVersions
 from groundplan.gateway.resuming.responses import ENDPOINT, ContinuedResponse
 from groundplan.gateway.resuming.story import Continued
@@ -258,7 +258,7 @@ TOLD: list[dict[str, Any]] = [
 
 def broken(*each: dict[str, Any]) -> tuple[Continuation, Continued]:
     """A first attempt that told no more than this."""
-    story = continuation(read(json.dumps(BODY).encode()), ENDPOINT)
+    story = begin_continuation(read(json.dumps(BODY).encode()), ENDPOINT)
     first = story.relay(ResponsesRelay({}))
     for number, one in enumerate(each):
         first.feed(json.dumps({**one, "sequence_number": number}).encode())
@@ -268,7 +268,7 @@ def broken(*each: dict[str, Any]) -> tuple[Continuation, Continued]:
 def resumed(*later: dict[str, Any], before: list[dict[str, Any]] = TOLD) -> tuple[list[Any], dict[str, Any]]:
     """What a client gets of a later attempt, and the response at its end. The first one broke in the middle of text."""
     story, first = broken(*before)
-    story.broke(first, Usage())
+    story.record_broken(first, Usage())
     second = story.relay(ResponsesRelay({}))
     assert isinstance(second, ContinuedResponse)
     out = b"".join(second.feed(json.dumps(each).encode()) for each in later)
@@ -415,7 +415,7 @@ def test_a_response_goes_on_twice_and_nothing_is_told_of_what_was_thought_meanwh
             {"type": "response.completed", "response": whole},
         ],
     ):
-        story.broke(relay, Usage())
+        story.record_broken(relay, Usage())
         relay = story.relay(ResponsesRelay({}))
         found += events_of(b"".join(relay.feed(json.dumps(each).encode()) for each in later))
     found += events_of(relay.closing_events(b"{}"))

@@ -17,7 +17,7 @@ from tests.unit.test_gateway_guard import post
 
 from groundplan.blueprint.model import Cache, Guardrails, Rates
 from groundplan.core.money import PICO
-from groundplan.gateway.call.attempts.resume import Continuation, continuation
+from groundplan.gateway.call.attempts.resume import Continuation, begin_continuation
 from groundplan.gateway.http.sse import DONE, EventReader, event
 from groundplan.gateway.resuming.story import INSTRUCTION, LEAST_OVERLAP, Continued, summed
 from groundplan.gateway.surfaces.chat.relay import ChatRelay
@@ -271,11 +271,11 @@ END = json.dumps({"id": "x", "model": "m", "choices": [{"index": 0, "delta": {},
 
 def kept(sent: list[str]) -> Continuation:
     """A continuation after a stream of which the client got these pieces."""
-    made = continuation(read(b'{"model":"auto","messages":[{"role":"user","content":"q"}],"stream":true}'))
+    made = begin_continuation(read(b'{"model":"auto","messages":[{"role":"user","content":"q"}],"stream":true}'))
     relay = made.relay(ChatRelay(False))
     for piece in ("", *sent):
         relay.feed(chunk(piece, role="assistant") if not piece else chunk(piece))
-    made.broke(relay, Usage(input=1, output=2))
+    made.record_broken(relay, Usage(input=1, output=2))
     return made
 
 
@@ -349,7 +349,7 @@ def test_a_refusal_is_no_rest_of_an_answer() -> None:
 @pytest.mark.parametrize("field", ["tool_calls", "function_call"])
 def test_pieces_that_name_no_call_have_begun_none(field: str) -> None:
     """As some servers tell with each piece that there are none."""
-    made = continuation(read(b'{"model":"auto","messages":[{"role":"user","content":"q"}],"stream":true}'))
+    made = begin_continuation(read(b'{"model":"auto","messages":[{"role":"user","content":"q"}],"stream":true}'))
     relay = made.relay(ChatRelay(False))
     nothing: tuple[Any, ...] = ([], {}, None)
     for value in nothing:
@@ -370,7 +370,7 @@ def test_the_next_deployment_is_asked_for_the_rest_with_what_is_left_of_the_cap(
 
 
 def test_events_pass_unchanged_while_nothing_is_broken() -> None:
-    made = continuation(read(b'{"model":"auto","messages":[{"role":"user","content":"q"}],"stream":true}'))
+    made = begin_continuation(read(b'{"model":"auto","messages":[{"role":"user","content":"q"}],"stream":true}'))
     relay = made.relay(ChatRelay(False))
     data = (
         b'{"id":"x","model":"m","odd":1e3,"choices":[{"index":0,"delta":{"content":"a\\u00e9"},"finish_reason":null}]}'

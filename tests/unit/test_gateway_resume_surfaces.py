@@ -17,7 +17,7 @@ from tests.unit.call_rig import Rig, call_rig, rule
 from tests.unit.raw_upstream import ROLE, STREAM, chunk, events, saying
 
 from groundplan.core.money import PICO
-from groundplan.gateway.call.attempts.resume import continuation
+from groundplan.gateway.call.attempts.resume import begin_continuation
 from groundplan.gateway.http.sse import EventReader
 from groundplan.gateway.resuming.story import INSTRUCTION
 from groundplan.gateway.surfaces.messages import surface as messages
@@ -252,7 +252,7 @@ def test_what_a_message_cannot_go_on_with_stays_so_though_its_model_thinks_behin
     block: dict[str, Any], delta: dict[str, Any] | None, seam: str
 ) -> None:
     body = {"model": "auto", "stream": True, **SURFACES["messages"].body}
-    story = continuation(messages.read(json.dumps(body).encode(), {}), "messages")
+    story = begin_continuation(messages.read(json.dumps(body).encode(), {}), "messages")
     relay = story.relay(MessagesRelay())
     for each in (
         STARTED,
@@ -296,13 +296,13 @@ LOOKS = block(
 def test_a_message_goes_on_whatever_comes_in_place_of_its_text(blocks: list[dict[str, Any]], kinds: list[str]) -> None:
     """What is thought meanwhile is not told, and no call becomes part of the text that was open."""
     body = {"model": "auto", "stream": True, **SURFACES["messages"].body}
-    story, out = continuation(messages.read(json.dumps(body).encode(), {}), "messages"), b""
+    story, out = begin_continuation(messages.read(json.dumps(body).encode(), {}), "messages"), b""
     end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}}
     for more in (text_block(0, "It is "), [*thought(0), *text_block(1, "here.")], [*blocks, end]):
         relay = story.relay(MessagesRelay())
         out += b"".join(relay.feed(json.dumps(each).encode()) for each in (STARTED, *more))
         assert story.refusal(relay) in ("", "a tool call had begun")
-        story.broke(relay, Usage())
+        story.record_broken(relay, Usage())
     got = Got(200, [json.loads(each) for each in EventReader().feed(out + relay.closing_events(b"{}"))])
     message_whole(got)
     assert message_text(got) == "It is here." and "thinking" not in str(got.events)
@@ -311,7 +311,7 @@ def test_a_message_goes_on_whatever_comes_in_place_of_its_text(blocks: list[dict
 
 def test_a_message_that_has_begun_to_think_is_not_gone_on_with() -> None:
     body = {"model": "auto", "stream": True, **SURFACES["messages"].body}
-    story = continuation(messages.read(json.dumps(body).encode(), {}), "messages")
+    story = begin_continuation(messages.read(json.dumps(body).encode(), {}), "messages")
     relay = story.relay(MessagesRelay())
     for each in (STARTED, *thought(0, ends=False)):
         relay.feed(json.dumps(each).encode())

@@ -19,7 +19,7 @@ from tests.unit.call_rig import call_rig, read_records, rule, until
 from tests.unit.raw_upstream import HI, ROLE, answering, events, saying
 
 from groundplan.blueprint.model import ProviderKey, Reliability
-from groundplan.gateway.call.attempts.retry import pause, repeats, retry_after
+from groundplan.gateway.call.attempts.retry import may_retry, retry_after, retry_delay
 from groundplan.gateway.upstream import health
 from groundplan.gateway.upstream.health import SLOW_SAMPLES, Health
 from groundplan.gateway.upstream.key_pool import KeyPool
@@ -63,7 +63,7 @@ def test_a_pause_doubles_up_to_its_most_and_never_undercuts_what_was_asked(
     before: int, asked: float | None, dice: float
 ) -> None:
     settings = Reliability(same=3, backoff_ms=200, max_backoff_ms=5000)
-    wait = pause(settings, before, asked, lambda: dice)
+    wait = retry_delay(settings, before, asked, lambda: dice)
     most = min(5.0, 0.2 * 2**before)
     assert most / 2 <= wait or (asked is not None and wait >= asked)
     assert wait <= most if asked is None else wait <= max(most / 2, asked) + most / 2
@@ -72,11 +72,11 @@ def test_a_pause_doubles_up_to_its_most_and_never_undercuts_what_was_asked(
 
 def test_a_long_wait_is_not_worth_it_where_another_deployment_can_be_asked() -> None:
     settings = Reliability(same=2, max_backoff_ms=1000)
-    assert repeats(settings, 0, 0.5, 10, others=True)
-    assert not repeats(settings, 0, 3.0, 10, others=True)
-    assert repeats(settings, 0, 3.0, 10, others=False)
-    assert not repeats(settings, 0, 3.0, 2.0, others=False), "the deadline comes first"
-    assert not repeats(settings, 2, 0.1, 10, others=False), "no more than declared"
+    assert may_retry(settings, 0, 0.5, 10, has_others=True)
+    assert not may_retry(settings, 0, 3.0, 10, has_others=True)
+    assert may_retry(settings, 0, 3.0, 10, has_others=False)
+    assert not may_retry(settings, 0, 3.0, 2.0, has_others=False), "the deadline comes first"
+    assert not may_retry(settings, 2, 0.1, 10, has_others=False), "no more than declared"
 
 
 async def test_the_same_deployment_is_tried_again_before_the_next_one(tmp_path: Path) -> None:

@@ -530,7 +530,7 @@ async def test_a_client_that_leaves_while_its_conversation_waits_for_money_holds
         waits.set()
         await asyncio.sleep(60)
 
-    monkeypatch.setattr(steps, "at_hand", lambda *_: False)
+    monkeypatch.setattr(steps, "reserve_locally", lambda *_: False)
     monkeypatch.setattr(steps, "reserve", reserve)
     places = {"talker": {"kind": "realtime", "max_output_tokens": 20}}
     async with call_rig(tmp_path, ["talker"], more=places, limits=[few]) as rig:

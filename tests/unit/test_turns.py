@@ -23,10 +23,9 @@ from tests.unit.test_interrupted_calls import SCENES, cut_once
 
 from groundplan.blueprint.model import Deployment, Limit, ProviderKey, Rates
 from groundplan.core.errors import Unavailable
-from groundplan.gateway.call import serve
-from groundplan.gateway.call.attempts import race
+from groundplan.gateway.call.attempts import race, sequence
 from groundplan.gateway.call.attempts.attempt import Attempt
-from groundplan.gateway.call.serve import Course
+from groundplan.gateway.call.attempts.sequence import AttemptSequence
 from groundplan.gateway.surfaces.realtime import connect, conversation, events
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.health import Health, Turn
@@ -128,7 +127,7 @@ def no_request(*_: Any) -> bytes:
 def broken(name: str) -> Callable[..., Any]:
     """Only this one may not be asked."""
 
-    async def may(_: Course, deployment: Deployment) -> bool:
+    async def may(_: AttemptSequence, deployment: Deployment) -> bool:
         return deployment.name != name
 
     return may
@@ -165,7 +164,7 @@ async def test_a_budget_without_room_leaves_the_turn(tmp_path: Path) -> None:
 
 
 async def test_a_call_that_would_be_too_dear_leaves_the_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Course, "_affords", lambda *_: False)
+    monkeypatch.setattr(AttemptSequence, "_can_afford", lambda *_: False)
     async with call_rig(tmp_path, ["two", "one"]) as rig:
         ail(rig, "one")
         rig.play("two", mode="error", status=503)
@@ -182,11 +181,11 @@ async def test_an_attempt_that_cannot_be_made_leaves_the_turn(
         ail(rig, "one")
         with monkeypatch.context() as patch:
             if what == "journal":
-                patch.setattr(serve, "begin", no_journal)
+                patch.setattr(sequence, "begin_attempt", no_journal)
             elif what == "request":
-                patch.setattr(Attempt, "_forwarded", no_request)
+                patch.setattr(Attempt, "_encode_request", no_request)
             else:
-                patch.setattr(Course, "_may", broken("one"))
+                patch.setattr(AttemptSequence, "_may_attempt", broken("one"))
             assert (await rig.chat()).status == (200 if what == "permission" else 503)
         assert rig.models["one"].counted == 0 and state(rig) == {"one": HALF_OPEN}
         assert (await rig.chat()).json["groundplan"]["deployment"] == "one" and state(rig) == {}
@@ -227,14 +226,14 @@ async def test_a_connection_that_had_gone_stale_finds_out_nothing_and_the_same_c
     async with call_rig(tmp_path) as rig:
         assert (await rig.chat()).status == 200
         ail(rig, "one")
-        head, once = Attempt._read, itertools.count()
+        head, once = Attempt._read_response, itertools.count()
 
         async def read(attempt: Any, connection: Any) -> None:
             if not next(once):
                 raise UpstreamFailure("cut", "the connection was closed", sent=False)
             await head(attempt, connection)
 
-        monkeypatch.setattr(Attempt, "_read", read)
+        monkeypatch.setattr(Attempt, "_read_response", read)
         assert (await rig.chat()).json["groundplan"]["deployment"] == "one" and state(rig) == {}
         await rig.books()
 
@@ -271,11 +270,11 @@ async def test_a_hedge_that_is_not_sent_leaves_the_turn(
         ail(rig, "one")
         rig.play("two", latency_ms=150)
         if what == "dear":
-            monkeypatch.setattr(race, "_affords", lambda *_: False)
+            monkeypatch.setattr(race, "_can_afford", lambda *_: False)
         elif what == "late":
-            monkeypatch.setattr(race, "begin", lambda *_, **__: 0)
+            monkeypatch.setattr(race, "begin_attempt", lambda *_, **__: 0)
         elif what == "unwritten":
-            monkeypatch.setattr(race, "begin", no_journal)
+            monkeypatch.setattr(race, "begin_attempt", no_journal)
         assert (await rig.chat()).json["groundplan"]["deployment"] == "two"
         assert rig.models["one"].counted == 0 and state(rig) == {"one": HALF_OPEN}
         await rig.settlements()

@@ -7,7 +7,7 @@ from typing import Any
 
 from groundplan.blueprint.model import Placement
 from groundplan.core.errors import Problem
-from groundplan.gateway.call.attempts.failure import MEANT
+from groundplan.gateway.call.attempts.failure import REFUSAL_MEANINGS
 
 Facts = dict[str, Any]
 
@@ -146,7 +146,7 @@ def _in_vain(attempt: Facts, facts: Facts, last: Facts | None) -> str:
     if attempt["outcome"] == "cancelled" and last is not None and (beside or _is(last, "hedge")):
         return f"{name} was asked{beside} and had said nothing when {last['deployment']} answered: cancelled."
     answered = attempt["http_status"]
-    meant = f": {MEANT[answered]}" if answered in MEANT else ""
+    meant = f": {REFUSAL_MEANINGS[answered]}" if answered in REFUSAL_MEANINGS else ""
     status = f" (HTTP {answered}{meant})" if answered else ""
     return f"{name} was asked{beside} and gave no answer: {_outcome(attempt)}{status}."
 

@@ -22,7 +22,8 @@ from groundplan.gateway.batches.orders.order_store import NEW, Order
 from groundplan.gateway.caching import cache
 from groundplan.gateway.call import admit, limits
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.call.attempts.reserve import at_hand, reserve
+from groundplan.gateway.call.attempts.reserve import reserve, reserve_locally
+from groundplan.gateway.call.attempts.sequence import AttemptSequence
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ground, system_messages
@@ -31,7 +32,7 @@ from groundplan.gateway.call.identify import check_grants
 from groundplan.gateway.call.key_by_id import KeysById
 from groundplan.gateway.call.meter import OWN
 from groundplan.gateway.call.pipeline import Steps
-from groundplan.gateway.call.serve import Course, serve
+from groundplan.gateway.call.serve import serve
 from groundplan.gateway.call.steps import check_people
 from groundplan.gateway.call.stored_answers import stores
 from groundplan.gateway.call.transient_refusals import give_back, is_transient, may_be_made_later
@@ -79,13 +80,13 @@ def _headers(batch: Batch) -> dict[bytes, bytes]:
     return {name.encode("latin-1"): value.encode("latin-1") for name, value in told.items()}
 
 
-def _course(gateway: Gateway, exchange: Exchange) -> Course:
+def _course(gateway: Gateway, exchange: Exchange) -> AttemptSequence:
     """The attempts of a call, whose money is of the periods in which its batch was begun, whenever they are made."""
     if exchange.workload is None:
         raise AssertionError("not admitted")
-    course = Course(gateway, exchange, exchange.workload)
-    course.lasts = True
-    return course
+    attempts = AttemptSequence(gateway, exchange, exchange.workload)
+    attempts.keeps_periods = True
+    return attempts
 
 
 async def _answer(gateway: Gateway, exchange: Exchange) -> None:
@@ -296,7 +297,7 @@ class BatchCalls:
             self._gateway.slices.settle(exchange.token, 0)
             exchange.token = None
         if exchange.token is None:
-            await reserve(self._gateway, exchange, exchange.attempts, amount, lasts=True)
+            await reserve(self._gateway, exchange, exchange.attempts, amount, keeps_periods=True)
 
     async def _wait(self, exchange: Exchange, batch: Batch, error: GroundplanError) -> None:
         """For what refused it, unless its batch ends. Raises `Denied` then."""
@@ -316,7 +317,7 @@ class BatchCalls:
         ended = exchange.finished
         give_back(self._gateway, exchange)
         if not ended and exchange.token is None and exchange.reserved:
-            at_hand(self._gateway, exchange, exchange.attempts, exchange.reserved)
+            reserve_locally(self._gateway, exchange, exchange.attempts, exchange.reserved)
 
     async def _admitted(self, exchange: Exchange, batch: Batch, data: bytes) -> int:
         """Wait for limits of use, and for a worker that has no time, until the batch expires. A call whose answer is

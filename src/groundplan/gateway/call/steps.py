@@ -18,9 +18,10 @@ from groundplan.gateway.call import admit, limits, settle, stored_answers, trace
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.attempts import probe_turn
 from groundplan.gateway.call.attempts.attempt import Attempt
-from groundplan.gateway.call.attempts.failure import NO_PATH
-from groundplan.gateway.call.attempts.reserve import at_hand, reserve
-from groundplan.gateway.call.attempts.send_permission import renewed
+from groundplan.gateway.call.attempts.failure import NO_PATH_STATUSES
+from groundplan.gateway.call.attempts.reserve import reserve, reserve_locally
+from groundplan.gateway.call.attempts.send_permission import wait_for_policy
+from groundplan.gateway.call.attempts.sequence import AttemptSequence
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.delivery.to_client import send_all
 from groundplan.gateway.call.estimate import HEADER, estimate, is_asked
@@ -28,7 +29,7 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ground
 from groundplan.gateway.call.grounding.abstain import nothing_to_say, say_so
 from groundplan.gateway.call.identify import identify, inherit
-from groundplan.gateway.call.serve import Course, serve
+from groundplan.gateway.call.serve import serve
 from groundplan.gateway.experiments.assign import assign
 from groundplan.gateway.guard.run import guards, look_in, unguarded
 from groundplan.gateway.offload import READ_BYTES, in_thread
@@ -128,14 +129,14 @@ def _answered_here(gateway: Gateway, exchange: Exchange) -> bool:
     return True
 
 
-class _Counting(Course):
+class _Counting(AttemptSequence):
     """Of a call that asks another path of a deployment, with limits and times of its own, than its answers come from:
     it says nothing of those, neither bad nor good."""
 
-    def learn(self, attempt: Attempt) -> None:
+    def record_latency(self, attempt: Attempt) -> None:
         attempt.first_us = 0
 
-    def answered(self, attempt: Attempt) -> None:  # noqa: ARG002 -- as that of a `Course`
+    def record_success(self, attempt: Attempt) -> None:  # noqa: ARG002 -- as that of a `AttemptSequence`
         """Nothing is known of its answers by that."""
         probe_turn.give_up_turn(self._gateway, self._exchange)
 
@@ -145,12 +146,12 @@ async def _count(gateway: Gateway, exchange: Exchange) -> None:
     here, as for those that do not speak it."""
     if exchange.workload is None:
         raise AssertionError("not admitted")
-    course = _Counting(gateway, exchange, exchange.workload)
+    attempts = _Counting(gateway, exchange, exchange.workload)
     try:
-        await serve(gateway, exchange, course)
+        await serve(gateway, exchange, attempts)
     except Unavailable:
         last = exchange.deployment
-        if exchange.ask is None or last is None or course.status not in NO_PATH:
+        if exchange.ask is None or last is None or attempts.status not in NO_PATH_STATUSES:
             raise
         data = exchange.interface.estimated_count(exchange.ask, last)
         exchange.deployment = None
@@ -209,7 +210,7 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog, now
     if book is not None and not limits.call_at_hand(gateway, exchange, book, amount, now):
         now = await limits.admit_call(gateway, exchange, book, amount, now)
     exchange.charges = admit.covering(exchange, plan, now)
-    if not at_hand(gateway, exchange, 0, amount):
+    if not reserve_locally(gateway, exchange, 0, amount):
         began = gateway.loop.time()
         await reserve(gateway, exchange, 0, amount)
         exchange.waited += gateway.loop.time() - began
@@ -279,7 +280,7 @@ async def _check_again(gateway: Gateway, exchange: Exchange, catalog: Catalog) -
     a clock was set. Raises as they do."""
     if exchange.plan is not None and gateway.live.follows:
         began = gateway.loop.time()
-        await renewed(gateway, exchange.plan)
+        await wait_for_policy(gateway, exchange.plan)
         exchange.waited += gateway.loop.time() - began
     now = gateway.clock.seconds()
     _identify_again(gateway, exchange, now)

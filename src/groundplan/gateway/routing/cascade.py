@@ -23,10 +23,11 @@ from groundplan.core.money import PICO
 from groundplan.economics.routing.decide import agree
 from groundplan.gateway.call import admit, settle, stored_answers
 from groundplan.gateway.call.attempts.failure import AttemptFailed
+from groundplan.gateway.call.attempts.sequence import AttemptSequence
 from groundplan.gateway.call.delivery.stream import end
 from groundplan.gateway.call.delivery.whole_answer import send_whole
 from groundplan.gateway.call.grounding.citation_check import whole
-from groundplan.gateway.call.serve import Course, serve
+from groundplan.gateway.call.serve import serve
 from groundplan.gateway.call.subcall import answer_of, chat_within
 from groundplan.gateway.guard import judge
 from groundplan.gateway.guard.kills import refuse_stopped
@@ -71,12 +72,12 @@ async def served(gateway: Gateway, exchange: Exchange) -> None:
         if exchange.deployment is not None and exchange.status == "ok" and exchange.attempts == 1:
             gateway.routes.learn(workload.name, exchange.deployment.model, exchange.cost / PICO, exchange.call)
         return
-    course = Course(gateway, exchange, workload)
-    done, spare = await _tried(gateway, exchange, course, rule)
-    if done:
+    attempts = AttemptSequence(gateway, exchange, workload)
+    is_answered, spare = await _tried(gateway, exchange, attempts, rule)
+    if is_answered:
         return
     try:
-        await serve(gateway, exchange, course)
+        await serve(gateway, exchange, attempts)
     except GroundplanError as error:
         refused = isinstance(error, Denied) and error.code != admit.COST_PER_CALL
         if refused or spare is None or exchange.response.started:
@@ -84,7 +85,9 @@ async def served(gateway: Gateway, exchange: Exchange) -> None:
         await _give(gateway, exchange, spare)
 
 
-async def _tried(gateway: Gateway, exchange: Exchange, course: Course, rule: Cascade) -> tuple[bool, Spare | None]:
+async def _tried(
+    gateway: Gateway, exchange: Exchange, attempts: AttemptSequence, rule: Cascade
+) -> tuple[bool, Spare | None]:
     """(whether the call is answered, an answer that did not pass and may be given where nobody else answers).
 
     Raises a `GroundplanError` where the call as a whole is to be refused.
@@ -94,14 +97,14 @@ async def _tried(gateway: Gateway, exchange: Exchange, course: Course, rule: Cas
         why = "a call may make one attempt only"
     if why:
         _note(exchange, rule.first, why, ())
-        course.leave_out(rule.first)
+        attempts.exclude(rule.first)
         return False, None
-    deployment, answered = await _asked(gateway, exchange, course, rule)
+    deployment, answered = await _asked(gateway, exchange, attempts, rule)
     if deployment is None or answered is None:
-        _note(exchange, rule.first, f"it could not answer: {course.reason}", ())
+        _note(exchange, rule.first, f"it could not answer: {attempts.reason}", ())
         return False, None
     try:
-        async with asyncio.timeout(course.left / 2):
+        async with asyncio.timeout(attempts.remaining_seconds / 2):
             passed, why = await _checked(gateway, exchange, rule, answered)
     except TimeoutError:
         passed, why = (), "its checks took too long"
@@ -128,7 +131,7 @@ def _affordable(exchange: Exchange, rule: Cascade) -> bool:
 
 
 async def _asked(
-    gateway: Gateway, exchange: Exchange, course: Course, rule: Cascade
+    gateway: Gateway, exchange: Exchange, attempts: AttemptSequence, rule: Cascade
 ) -> tuple[Deployment | None, UpstreamAnswer | None]:
     """The try, settled. It has half of the time that the call has left, so that others can answer when it is silent. A
     connection that had gone stale is no answer, so it is asked once more."""
@@ -137,25 +140,25 @@ async def _asked(
         raise AssertionError("not admitted")
     exchange.ask, exchange.attempt_flags = _whole(ask, rule), (FLAG,)
     try:
-        while (deployment := await course.only(rule.first)) is not None:
-            attempt = course.begin(deployment)
+        while (deployment := await attempts.take_named(rule.first)) is not None:
+            attempt = attempts.begin_attempt(deployment)
             attempt.deadline = (attempt.deadline + gateway.loop.time()) / 2
             try:
                 await attempt.open()
             except AttemptFailed as failed:
-                course.goes_on(failed)
+                attempts.handle_failure(failed)
                 if not _affordable(exchange, rule):
-                    course.leave_out(rule.first)
+                    attempts.exclude(rule.first)
                     return None, None
-                if course.wait:
-                    await asyncio.sleep(course.wait)
+                if attempts.retry_delay:
+                    await asyncio.sleep(attempts.retry_delay)
                 continue
-            course.learn(attempt)
-            answered = attempt.taken()
+            attempts.record_latency(attempt)
+            answered = attempt.take_answer()
             if answered is None:
-                course.reason = f"it refused the request with {attempt.status}"
+                attempts.reason = f"it refused the request with {attempt.status}"
                 return deployment, None
-            course.answered(attempt)
+            attempts.record_success(attempt)
             return deployment, answered
         return None, None
     finally:
@@ -280,7 +283,7 @@ async def _once_more(gateway: Gateway, exchange: Exchange, deployment: str) -> s
         return None
 
 
-# to the caller -------------------------------------------------------------------------------------------------------
+# to the caller --------------------------------------------------------------------------------------------------------
 
 
 async def _give(gateway: Gateway, exchange: Exchange, spare: Spare) -> None:

@@ -1,8 +1,8 @@
 """One attempt at a deployment: journalled, sent, read to the first byte that the client can get, and then delivered.
 
 `open` and `deliver` are apart, so that two attempts may run until one of them has something. Whatever happens, what it
-holds is given back and its settlement is written, also where it is cancelled. Which deployment is asked next is
-`serve`'s.
+holds is given back and its settlement is written, also where it is cancelled. Does not decide which deployment is asked
+next: that is `serve`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from groundplan.blueprint.places import FIRST_TOKEN_MS
 from groundplan.core.errors import Denied, GroundplanError, Invalid
 from groundplan.gateway.call import limits, settle, stored_answers
 from groundplan.gateway.call.admit import output_cap
-from groundplan.gateway.call.attempts.failure import AttemptFailed, hint_of_silence
+from groundplan.gateway.call.attempts.failure import AttemptFailed, hint_for_timeout
 from groundplan.gateway.call.attempts.refusal import RefusalHandling
-from groundplan.gateway.call.attempts.send_form import give_up, send_upload
-from groundplan.gateway.call.attempts.send_permission import renewed
+from groundplan.gateway.call.attempts.send_form import send_upload, settle_unsent
+from groundplan.gateway.call.attempts.send_permission import wait_for_policy
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.delivery.binary_stream import UNNAMED, BinaryStreaming, is_sound
 from groundplan.gateway.call.delivery.recorder import Recorder
@@ -51,14 +51,23 @@ from groundplan.ledger.model import Usage
 
 _DRAIN_SECONDS = 30.0
 _LONG_US = 100_000
-"""What took longer is looked at: this worker itself may have stood still."""
+"""Times above this are learned only if this worker did not stall meanwhile."""
 
 
 class Attempt(RefusalHandling):
     """See the module. Begun already: `sequence` is its reservation in the journal."""
 
     __slots__ = (
-        "_alone", "_answered", "_codec", "_connection", "_load", "_share", "began", "deadline", "first_us", "sequence",
+        "_answered",
+        "_codec",
+        "_connection",
+        "_is_last",
+        "_load",
+        "_share",
+        "deadline",
+        "first_us",
+        "sequence",
+        "started_at",
         "streaming",
     )  # fmt: skip
 
@@ -69,82 +78,85 @@ class Attempt(RefusalHandling):
         deployment: Deployment,
         sequence: int,
         deadline: float,
-        alone: bool = False,
+        is_last: bool = False,
     ) -> None:
-        """`alone`: nobody is asked after it, whatever becomes of it."""
+        """`is_last`: no other attempt can follow, so nothing is gained by giving up a slow model."""
         self.gateway = gateway
         self.exchange = exchange
         self.deployment = deployment
         self.sequence = sequence
         self.deadline = deadline
-        self.began = gateway.loop.time()
+        self.started_at = gateway.loop.time()
         self.status = 0
         self.streaming: Streaming | None = None
         self.first_us = 0
-        """From its begin until there was an answer for the client; 0: not yet, or this worker stood still meanwhile."""
-        self.refused = False
-        self._alone = alone
+        """From its begin until there was an answer for the client; 0: not yet, or this worker stalled meanwhile."""
+        self.is_refused = False
+        self._is_last = is_last
         self._codec = exchange.interface.codec(deployment)
         self._answered: UpstreamAnswer | None = None
         self._connection: UpstreamConnection | None = None
         self._overload = False
         self._target: Target | None = None
         self._share: Share | None = None
-        """Of the room for large answers, where it has one."""
+        """Its share of the memory for large answers, where it has one."""
         load = gateway.loads.of(deployment)
         load.running += 1
         self._load: Load | None = load
 
-    # to the first byte -----------------------------------------------------------------------------------------------
+    # to the first byte ------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Until there is something for the client. Raises `AttemptFailed`; cancelled, it settles itself."""
-        pooled, exchange = False, self.exchange
-        since = exchange.attempt_started
+        """Send the request and read until there is something for the client. Raises `AttemptFailed`; cancelled, it
+        settles itself."""
+        was_pooled, exchange = False, self.exchange
+        started_ns = exchange.attempt_started
         try:
-            target = self._target = self._choose()
+            target = self._target = self._choose_target()
             ask = exchange.ask
             upload = None if ask is None else ask.upload
             connection = target.pool.idle() if upload is None else None
-            pooled = connection is not None
+            was_pooled = connection is not None
             if connection is None:
-                within = self._within(self.deployment.connect_ms)
+                within = self._bounded_timeout(self.deployment.connect_ms)
                 connection = self._connection = await target.pool.connect(within, self.deadline)
                 exchange.attempt_connected = time.perf_counter_ns()
-                if exchange.plan is not None and self.gateway.stalls.stood(self.began):
-                    await renewed(self.gateway, exchange.plan)
+                if exchange.plan is not None and self.gateway.stalls.stood(self.started_at):
+                    await wait_for_policy(self.gateway, exchange.plan)
             self._connection = connection
             if upload is None:
                 connection.until = self.deadline
                 large = ask is not None and ask.size > READ_BYTES
-                self._send(connection, await in_thread(self._forwarded) if large else self._forwarded())
+                self._send(connection, await in_thread(self._encode_request) if large else self._encode_request())
             else:
                 uploading = await send_upload(upload, exchange, target, connection)
-                since += int(uploading * 1e9)  # which took as long as its client did
+                started_ns += int(uploading * 1e9)  # the time of the client, not of the deployment
                 self.deadline += uploading
                 connection.until = self.deadline
-            await self._read(connection)
+            await self._read_response(connection)
             now = time.perf_counter_ns()
-            self.first_us = first_us = (now - since) // 1000
+            self.first_us = first_us = (now - started_ns) // 1000
             if self.streaming is not None:
                 exchange.attempt_first_us = (now - exchange.attempt_started) // 1000
-            if self.refused or (first_us > _LONG_US and (self.gateway.stalls.stood(self.began) or self.delayed)):
-                self.first_us = 0  # our time, or a request's fault: nothing is learned of how soon it answers
+            if self.is_refused or (
+                first_us > _LONG_US and (self.gateway.stalls.stood(self.started_at) or self.was_delayed)
+            ):
+                self.first_us = 0  # says nothing of how fast the deployment answers
         except UpstreamFailure as failure:
             known = self._connection
-            stale = pooled and failure.kind == "cut" and known is not None and known.status == 0
+            is_stale = was_pooled and failure.kind == "cut" and known is not None and known.status == 0
             self._close()
             billed = failure.sent and exchange.attempt_sent
-            failed = AttemptFailed(str(failure), billed=billed, stale=stale, kind=failure.kind)
-            failed.hint = failure.hint or hint_of_silence(failure.kind, self.deployment.name)
-            failed.crowded = self._excused(failure.kind)
-            failed.service_away = failure.kind == "refused" and not billed and self._is_translated()
+            failed = AttemptFailed(str(failure), billed=billed, stale_connection=is_stale, kind=failure.kind)
+            failed.hint = failure.hint or hint_for_timeout(failure.kind, self.deployment.name)
+            failed.lacked_room = self._is_our_fault(failure.kind)
+            failed.service_unavailable = failure.kind == "refused" and not billed and self._is_translated()
             raise failed from failure
         except asyncio.CancelledError:
             self.cancel()
             raise
         except GroundplanError:
-            give_up(self.gateway, exchange)
+            settle_unsent(self.gateway, exchange)
             self._close()
             raise
         except BaseException:
@@ -152,19 +164,19 @@ class Attempt(RefusalHandling):
             raise
 
     @property
-    def delayed(self) -> bool:
-        """Its answer had to wait for room here, so how long it takes says nothing of its upstream."""
+    def was_delayed(self) -> bool:
+        """Whether its answer waited for memory here, so that its time says nothing of the upstream."""
         return self._share is not None and self._share.waited
 
-    def _excused(self, kind: str) -> bool:
-        """Whether a failure of that kind is ours, since there was no room here, or its answer had to wait for it."""
+    def _is_our_fault(self, kind: str) -> bool:
+        """Whether a failure of that kind is due to this worker, which had no memory for the answer, or not in time."""
         late = self.gateway.loop.time() >= self.deadline
         return kind == CROWDED or (self._share is not None and self._share.excuses(kind, late=late))
 
     def _is_translated(self) -> bool:
         return self.deployment.api != "openai" and self._codec.translated
 
-    def _choose(self) -> Target:
+    def _choose_target(self) -> Target:
         deployment, targets, use = self.deployment, self.gateway.targets, self.exchange.use
         if deployment.api != "openai" and self._is_translated():
             return targets.through(SERVICE, deployment, None if use is None else use.keys.get(self.exchange.attempt))
@@ -172,11 +184,11 @@ class Attempt(RefusalHandling):
             return targets.of(deployment)
         return targets.with_key(deployment, None if use is None else use.keys.get(self.exchange.attempt))
 
-    def _within(self, milliseconds: int) -> float:
+    def _bounded_timeout(self, milliseconds: int) -> float:
         return max(LEAST, min(milliseconds / 1000, self.deadline - self.gateway.loop.time()))
 
-    def _forwarded(self) -> bytes:
-        """What is asked, as its upstream is told. Touches nothing but this call."""
+    def _encode_request(self) -> bytes:
+        """The request body for the upstream. May run in a thread: touches nothing but this call."""
         exchange, deployment = self.exchange, self.deployment
         ask, workload = exchange.ask, exchange.workload
         if ask is None or workload is None:
@@ -201,30 +213,30 @@ class Attempt(RefusalHandling):
         if ask.stream:
             self.gateway.journal.hasten()
 
-    async def _read(self, connection: UpstreamConnection) -> None:
+    async def _read_response(self, connection: UpstreamConnection) -> None:
         deployment, ask = self.deployment, self.exchange.ask
         stream = ask is not None and ask.stream
         first_ms = deployment.first_token_ms
         since = self.gateway.loop.time()
         left = self.deadline - since
         upload = None if ask is None else ask.upload
-        alone = self._alone or (upload is not None and upload.passed_on)
+        alone = self._is_last or (upload is not None and upload.passed_on)
         if alone and first_ms == FIRST_TOKEN_MS and not deployment.first_token_declared:
-            seconds = max(LEAST, left)  # nothing is gained by giving up a model that thinks
+            seconds = max(LEAST, left)  # giving up a slow model would gain nothing
         else:
             seconds = max(LEAST, min((first_ms if stream else first_ms + deployment.idle_ms) / 1000, left))
         self.status = await connection.head(seconds)
         self.exchange.attempt_answered = time.perf_counter_ns()
         if self.status != 200:
-            self._refuse(connection, self.status, (await self._body(connection)).removeprefix(BOM))
+            self._refuse(connection, self.status, (await self._read_body(connection)).removeprefix(BOM))
         elif stream:
-            await self._first(connection, since, seconds)
+            await self._open_stream(connection, since, seconds)
         else:
             data = connection.whole()
-            self._understand(connection, await self._body(connection) if data is None else data)
+            self._parse_answer(connection, await self._read_body(connection) if data is None else data)
 
-    async def _body(self, connection: UpstreamConnection) -> bytes:
-        """All of an answer that is not streamed, before the call's deadline."""
+    async def _read_body(self, connection: UpstreamConnection) -> bytes:
+        """Read the whole of an answer that is not streamed, before the call's deadline."""
         left = max(LEAST, self.deadline - self.gateway.loop.time())
         data = await connection.body(self.deployment.idle_ms / 1000, left, self)
         if self._share is not None:
@@ -232,14 +244,14 @@ class Attempt(RefusalHandling):
         return data
 
     async def grown(self, size: int, seconds: float, unless: Callable[[], bool] | None = None) -> int:
-        """As `Taker` says."""
+        """See `Taker`."""
         if self._share is None:
             workload = self.exchange.workload
             rank = RANKS["normal" if workload is None else workload.reliability.priority]
             self._share = Share(self.gateway.room, rank, "" if workload is None else workload.name)
         return await self._share.grown(size, seconds, unless)
 
-    def _understand(self, connection: UpstreamConnection, data: bytes) -> None:
+    def _parse_answer(self, connection: UpstreamConnection, data: bytes) -> None:
         exchange = self.exchange
         if exchange.ask is None:
             raise AssertionError("not admitted")
@@ -247,23 +259,23 @@ class Attempt(RefusalHandling):
             data = self._target.clean(data)
         try:
             if exchange.guard is not None:
-                refuse_depth(data)  # whoever looks at it goes down every level
+                refuse_depth(data)  # guardrails walk every level
             self._answered = answer_of(self._codec, data, exchange.ask)
         except (Malformed, Invalid) as error:
             bare = data.removeprefix(BOM)  # which programs in .NET write, and clients in most languages pass over
             if len(bare) < len(data) and not bare.startswith(BOM):
-                self._understand(connection, bare)
+                self._parse_answer(connection, bare)
                 return
             if status := provider_refusals.told_status(data):
                 self._refuse(connection, status, data)
                 return
             raise AttemptFailed(str(error), billed=True, status=self.status, kind="malformed") from error
         if self.gateway.model_versions is not None and self.gateway.model_versions.due(
-            self.deployment.name, self.began
+            self.deployment.name, self.started_at
         ):
             self.gateway.model_versions.look(self.deployment, data)
 
-    async def _first(self, connection: UpstreamConnection, since: float, seconds: float) -> None:
+    async def _open_stream(self, connection: UpstreamConnection, since: float, seconds: float) -> None:
         exchange, kind = self.exchange, connection.headers.get(b"content-type", b"")
         if exchange.ask is None:
             raise AssertionError("not admitted")
@@ -272,11 +284,11 @@ class Attempt(RefusalHandling):
             exchange.ask = replace(exchange.ask, binary=not streams and is_sound(kind))
         binary, kind = exchange.ask.binary, kind or UNNAMED
         if not (is_sound(kind) if binary else streams):
-            await self._unstreamed(connection, kind)
+            await self._read_unstreamed(connection, kind)
             return
         relay: Relay = self._codec.new_relay(exchange.ask)
         reported = self.gateway.model_versions
-        if reported is not None and reported.due(self.deployment.name, self.began):
+        if reported is not None and reported.due(self.deployment.name, self.started_at):
             relay = VersionReader(relay, reported, self.deployment)
         guarded = None if exchange.guard is None else exchange.guard.relay_around(relay, exchange)
         if guarded is not None:
@@ -285,10 +297,10 @@ class Attempt(RefusalHandling):
             relay = Recorder(relay, exchange.flight)
         if exchange.continuation is not None:
             relay = exchange.continuation.relay(relay)
-        made = (CitedStreaming if exchange.passages else Streaming)(connection, self.deployment, relay)
-        made.guarded = guarded
-        made.secrets = () if self._target is None else self._target.secrets
-        self.streaming = made if not binary else BinaryStreaming(connection, self.deployment, relay, kind)
+        streaming = (CitedStreaming if exchange.passages else Streaming)(connection, self.deployment, relay)
+        streaming.guarded = guarded
+        streaming.secrets = () if self._target is None else self._target.secrets
+        self.streaming = streaming if not binary else BinaryStreaming(connection, self.deployment, relay, kind)
         try:
             await self.streaming.first(self.gateway, since, seconds)
         except StreamBroken as broken:
@@ -298,45 +310,45 @@ class Attempt(RefusalHandling):
                 self._refuse(connection, status, broken.told)
                 return
             failed = AttemptFailed(str(broken), billed=True, status=self.status, kind=broken.kind)
-            failed.refusal, failed.guarded = broken.refusal, guarded
+            failed.guardrail_refusal, failed.guarded_relay = broken.refusal, guarded
             raise failed from broken
 
-    async def _unstreamed(self, connection: UpstreamConnection, kind: bytes) -> None:
-        """What was asked for as a stream, and is none. Raises `AttemptFailed` where that is no answer at all."""
+    async def _read_unstreamed(self, connection: UpstreamConnection, kind: bytes) -> None:
+        """Read an answer that is no stream although one was asked for. Raises `AttemptFailed` where it is no answer."""
         if self.exchange.interface.may_answer_unstreamed:
-            self._understand(connection, await self._body(connection))
+            self._parse_answer(connection, await self._read_body(connection))
             return
         if kind.startswith(b"application/json"):
-            data = await self._body(connection)
+            data = await self._read_body(connection)
             if status := provider_refusals.told_status(data):
                 self._refuse(connection, status, data)
                 return
         raise AttemptFailed("the upstream did not stream", billed=True, status=self.status, kind="malformed")
 
-    # to the last byte ------------------------------------------------------------------------------------------------
+    # to the last byte -------------------------------------------------------------------------------------------------
 
     async def deliver(self) -> None:
-        """What was opened goes to the client, settled. Raises `AttemptFailed` for an answer that cannot be used, and
-        for a stream that breaks after its first byte."""
+        """Deliver the opened answer to the client and settle it. Raises `AttemptFailed` for an answer that cannot be
+        used, and for a stream that breaks after its first byte."""
         streaming = self.streaming
         try:
             if streaming is None:
-                await self._whole()
+                await self._deliver_whole()
                 return
             gateway, exchange = self.gateway, self.exchange
             if gateway.live.policy.severed and (error := stopped(gateway.live.policy, exchange)) is not None:
                 failed = AttemptFailed(error.message, billed=True, status=self.status)
-                failed.refusal = error
+                failed.guardrail_refusal = error
                 raise failed
             gateway.meters.streams += 1
             gateway.streams.add(self)
             try:
                 await streaming.rest(gateway, exchange, self.sequence)
-                self._vacate()  # whoever looks at it takes none there
+                self._release_load()  # the final checks take no place at the deployment
                 await streaming.finish(gateway, exchange)
             except StreamBroken as broken:
                 failed = AttemptFailed(str(broken), billed=True, status=self.status, kind=broken.kind)
-                failed.refusal = broken.refusal
+                failed.guardrail_refusal = broken.refusal
                 if exchange.response.started:
                     failed.relay = streaming.relay
                 raise failed from broken
@@ -349,8 +361,8 @@ class Attempt(RefusalHandling):
         finally:
             self._close()
 
-    async def _whole(self) -> None:
-        """A JSON answer: read, priced, settled and durable before the client gets any of it."""
+    async def _deliver_whole(self) -> None:
+        """Deliver a JSON answer: priced, settled and durable before the client gets any of it."""
         gateway, exchange = self.gateway, self.exchange
         await gateway.step_batching
         interface, answered = exchange.interface, self._answered
@@ -358,7 +370,7 @@ class Attempt(RefusalHandling):
             settle.refused(gateway, exchange, self.status, self._refusal)
             refusal = self._refusal if self._target is None else self._target.hide(self._refusal)
             data = interface.upstream_refusal_body(refusal)
-            self._leave()
+            self._release_connection()
             await send_refusal(gateway, exchange, self.status, data)
             return
         outcome, policy = "ok" if interface.is_billed else "not_billed", gateway.live.policy
@@ -367,14 +379,14 @@ class Attempt(RefusalHandling):
             sequence = settle.whole(gateway, exchange, outcome, self.status, answered.usage)
         else:
             settle.attempt(gateway, exchange, outcome, self.status, answered.usage)
-            self._leave()  # whoever looks at it takes no place there
-            answered = await self._looked_at(answered)
+            self._release_connection()  # the checks take no place at the deployment
+            answered = await self._check_answer(answered)
             exchange.first_byte = time.perf_counter_ns()
             sequence = settle.finish(gateway, exchange, "ok", 200, awaited=True)
         if exchange.flight is not None:
             exchange.flight.whole = answered.data
-        told = facts(exchange, settle.remaining(gateway, exchange), known := standing(exchange))
-        data = answered.data if answered.kind else interface.with_facts(answered.data, told)
+        call_facts = facts(exchange, settle.remaining(gateway, exchange), known := standing(exchange))
+        data = answered.data if answered.kind else interface.with_facts(answered.data, call_facts)
         lines = headers(exchange, cost=True, known=known)
         if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
             await pending
@@ -382,12 +394,12 @@ class Attempt(RefusalHandling):
             send(exchange, 200, data, lines, answered.kind)
             return
         kind, self._answered = answered.kind, None
-        del answered  # what was counted is one answer, not also what it was made of
-        self._leave()
+        del answered  # the memory share covers one copy of the answer
+        self._release_connection()
         await send_large(gateway, exchange, 200, data, lines, kind)
 
-    async def _looked_at(self, answered: UpstreamAnswer) -> UpstreamAnswer:
-        """A settled answer as the client may get it. Raises what refuses it, also what stopped it meanwhile."""
+    async def _check_answer(self, answered: UpstreamAnswer) -> UpstreamAnswer:
+        """Return a settled answer as the client may get it. Raises the refusal of a guardrail, or of a kill since."""
         gateway, exchange, interface = self.gateway, self.exchange, self.exchange.interface
         refuse_stopped(gateway.live.policy, exchange)
         if exchange.guard is not None:
@@ -401,9 +413,9 @@ class Attempt(RefusalHandling):
             whole(gateway, exchange, answered.data)
         return answered
 
-    def taken(self) -> UpstreamAnswer | None:
-        """The whole answer that was opened, settled, for whoever looks at it first; None: the upstream refused the
-        request, and what was reserved for it is for the next one."""
+    def take_answer(self) -> UpstreamAnswer | None:
+        """Settle the opened answer and return it undelivered, for a cascade to check; None: the upstream refused the
+        request, and its reservation is kept for the next attempt."""
         gateway, exchange, answered = self.gateway, self.exchange, self._answered
         try:
             if answered is None:
@@ -414,43 +426,43 @@ class Attempt(RefusalHandling):
             self._close()
         return answered
 
-    # its end ---------------------------------------------------------------------------------------------------------
+    # the end of the attempt -------------------------------------------------------------------------------------------
 
     def sever(self, error: Denied) -> None:
-        """A kill ends the stream."""
+        """End the stream with `error`, after a kill."""
         if self.streaming is not None:
             self.streaming.sever(error)
 
     def cancel(self) -> None:
-        """Nobody wants its answer any more: settle it by its provider's rule and let go of the connection."""
+        """Cancel the attempt: settle it by its provider's rule and release the connection."""
         exchange = self.exchange
         if not exchange.attempt_started or self._load is None:
             self._close()
             return
-        if self.refused:
+        if self.is_refused:
             settle.refused(self.gateway, exchange, self.status, self._refusal)
             self._close()
             return
-        usage = self._usage()
+        usage = self._reported_usage()
         if usage is None and exchange.attempt_sent and self.deployment.billing_on_cancel == "drain":
-            # what it holds is the background's from here on
-            rest = Attempt.__new__(Attempt)
+            # a copy of the attempt takes over all it holds, and is drained in the background
+            draining = Attempt.__new__(Attempt)
             for name in (*RefusalHandling.__slots__, *Attempt.__slots__):
                 if hasattr(self, name):
-                    setattr(rest, name, getattr(self, name))
-            rest.exchange = exchange.fork()
+                    setattr(draining, name, getattr(self, name))
+            draining.exchange = exchange.fork()
             exchange.draining += exchange.bounds[self.deployment.name]
             if exchange.use is not None:
                 limits.read_on(exchange.use, exchange.attempt)
             self._connection = self._load = self._share = None
             exchange.token, exchange.attempt_started = None, 0
-            self.gateway.keep(rest._drain())
+            self.gateway.keep(draining._drain())
             return
         settle.cancelled(self.gateway, exchange, usage)
         self._close()
 
-    def _usage(self) -> Usage | None:
-        """What the upstream reported before it was cancelled."""
+    def _reported_usage(self) -> Usage | None:
+        """The usage that the upstream reported before the attempt was cancelled."""
         exchange = self.exchange
         if self.streaming is not None:
             exchange.output_bytes = self.streaming.relay.output_bytes
@@ -458,7 +470,7 @@ class Attempt(RefusalHandling):
         return self._answered.usage if self._answered is not None else None
 
     async def _drain(self) -> None:
-        """Read on for nobody, to learn what it costs."""
+        """Read the rest of the answer only to learn its cost."""
         connection, billed = self._connection, True
         usage: Usage | None = None
         try:
@@ -467,14 +479,14 @@ class Attempt(RefusalHandling):
             self.deadline = self.gateway.loop.time() + _DRAIN_SECONDS
             async with patient(_DRAIN_SECONDS):
                 if self.streaming is None:
-                    await self._read(connection)
+                    await self._read_response(connection)
                 if self.streaming is not None:
                     await self.streaming.drain(self.deployment.idle_ms / 1000)
-            usage, billed = self._usage(), not self.refused
+            usage, billed = self._reported_usage(), not self.is_refused
         except AttemptFailed as failed:
             billed = failed.billed
         except (StreamBroken, UpstreamFailure, TimeoutError):
-            usage = self._usage()  # told before, where its answer had its end
+            usage = self._reported_usage()  # reported already, where the answer was complete
         finally:
             if billed:
                 settle.cancelled(self.gateway, self.exchange, usage)
@@ -483,24 +495,24 @@ class Attempt(RefusalHandling):
             self._close()
 
     def _close(self) -> None:
-        """It is over, and nobody needs its answer any more."""
-        self._leave()
+        """Release everything that the attempt holds."""
+        self._release_connection()
         if self._share is not None:
             self._share.give_back()
         if self._target is not None and self.deployment.keys and not self.exchange.attempt_sent:
             self.gateway.targets.unsent(self.deployment, self._target.index)
 
-    def _leave(self) -> None:
-        """Its upstream has done its part, and its answer is on its way."""
+    def _release_connection(self) -> None:
+        """Release the connection and the place at the deployment; memory for the answer is kept."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.release()
-        self._vacate()
+        self._release_load()
 
-    def _vacate(self) -> None:
-        """Its place at the deployment is the next one's."""
+    def _release_load(self) -> None:
+        """Release the place at the deployment."""
         load, self._load = self._load, None
         if load is not None:
-            # how long a whole chat takes is how long an answer it asked for
-            tells = self.streaming is not None or self.deployment.kind != "chat"
-            self.gateway.loads.ended(load, self.first_us, self._overload, tells)
+            # the time of a whole chat answer depends on the length asked for
+            is_telling = self.streaming is not None or self.deployment.kind != "chat"
+            self.gateway.loads.ended(load, self.first_us, self._overload, is_telling)

@@ -13,11 +13,13 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.ledger.model import Reservation
 
 
-def begin(gateway: Gateway, exchange: Exchange, deployment: Deployment, *, inherits: bool, soon: bool = False) -> int:
+def begin_attempt(
+    gateway: Gateway, exchange: Exchange, deployment: Deployment, *, inherits: bool, may_defer_write: bool = False
+) -> int:
     """Journal an attempt for which `exchange.token` holds a reservation; returns its sequence. Raises `Unavailable`.
 
-    `inherits`: the reservation is that of an attempt that was certainly not billed. `soon`: it is written when this
-    turn of the loop is over, as what is sent first over HTTP/1.1 is.
+    `inherits`: the reservation was taken over from an attempt that was certainly not billed. `may_defer_write`: it may
+    be written at the end of this turn of the loop, which is when a request over HTTP/1.1 is sent at the earliest.
     """
     at = int(gateway.clock.seconds() * 1000)
     if deployment.rates.windows:
@@ -45,12 +47,12 @@ def begin(gateway: Gateway, exchange: Exchange, deployment: Deployment, *, inher
             demo=exchange.catalog.blueprint.demo,
             purpose=exchange.purpose,
         ),
-        soon=soon,
+        soon=may_defer_write,
     )
     exchange.attempt = number
     exchange.attempts = number + 1
     exchange.attempt_started = time.perf_counter_ns()
-    if number:  # what the one before it left
+    if number:  # reset what the previous attempt left
         exchange.attempt_sent = False
         exchange.attempt_connected = exchange.attempt_answered = exchange.attempt_first_us = 0
         exchange.output_bytes = 0

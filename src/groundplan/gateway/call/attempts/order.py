@@ -1,5 +1,6 @@
-"""The order in which the deployments of a call are asked: as its workload balances them, unhealthy ones last, and while
-its placement changes those that served it before. Asks nobody; which of them it may ask was decided before.
+"""The order in which the deployments of a call are tried: as its workload balances them, unhealthy ones last, and,
+while its placement changes, partly those that served it before. Sends nothing; which deployments are allowed was
+decided before.
 """
 
 from __future__ import annotations
@@ -14,58 +15,60 @@ from groundplan.gateway.upstream.choose import PREFIX_BYTES, Facts, beginning
 from groundplan.gateway.upstream.health import Health
 
 
-def in_order(gateway: Gateway, exchange: Exchange, workload: Workload, now: float, health: Health) -> list[Deployment]:
-    """All of them, the one to ask first in front. `now`: by the clock of the loop; `health`: what is known against them
-    as this call asks them."""
+def ordered_deployments(
+    gateway: Gateway, exchange: Exchange, workload: Workload, now: float, health: Health
+) -> list[Deployment]:
+    """All deployments of the call, the first to try in front. `now`: by the clock of the loop; `health`: the health
+    that applies to this call, see `health_of`."""
     if workload.reliability.balance != "ordered" and len(exchange.deployments) > 1 and exchange.route is None:
-        return _balanced(gateway, exchange, workload, now, health)
+        return _balance(gateway, exchange, workload, now, health)
     order = health.order(exchange.deployments, now)
     if exchange.plan is not None and exchange.plan.ramp is not None and exchange.route is None:
-        return _going_over(gateway, workload, order, exchange.plan.ramp, now, health)
+        return _apply_ramp(gateway, workload, order, exchange.plan.ramp, now, health)
     return order
 
 
 def health_of(gateway: Gateway, exchange: Exchange) -> Health:
-    """What is known against deployments as this call asks them."""
+    """The health of deployments that applies to this call: that of the tier flex is kept apart."""
     return gateway.flex if exchange.ask is not None and exchange.ask.service == FLEX else gateway.health
 
 
-def _balanced(gateway: Gateway, exchange: Exchange, workload: Workload, now: float, health: Health) -> list[Deployment]:
-    """Those that the workload prefers, balanced; then its fallbacks, and those that are not well. One of them that is
-    to be tried by one call comes before all: behind those that are well it would never be asked again."""
+def _balance(gateway: Gateway, exchange: Exchange, workload: Workload, now: float, health: Health) -> list[Deployment]:
+    """The workload's preferred deployments, balanced; then its fallbacks and the unhealthy ones. A preferred one that
+    is due for a probe comes first: behind the healthy ones it would never be tried again."""
     rule = workload.reliability
     peers = workload.deployments[: rule.peers] if rule.peers is not None else workload.deployments
-    tried = None
+    probed = None
     if health.troubled:
-        tried = health.due([d for d in exchange.deployments if d.name in peers and d.weight], now)
+        probed = health.due([d for d in exchange.deployments if d.name in peers and d.weight], now)
     order = health.order(exchange.deployments, now)
-    if tried is not None:
-        order = [tried, *(d for d in order if d is not tried)]
-    well = [d for d in order if d.name in peers and health.closed(d.name)]
-    if len(well) < 2:
+    if probed is not None:
+        order = [probed, *(d for d in order if d is not probed)]
+    healthy = [d for d in order if d.name in peers and health.closed(d.name)]
+    if len(healthy) < 2:
         return order
     ask = exchange.ask
     stream = ask is not None and ask.stream
     system = (workload.system_prompt or "").encode()
-    told = beginning(ask.fields) if ask is not None and rule.balance == "prefix" else b""
+    beginning_bytes = beginning(ask.fields) if ask is not None and rule.balance == "prefix" else b""
     facts = Facts(
         workload=workload.name,
         running=gateway.loads.running,
         peak=lambda name: gateway.times.of(name, stream).expected(now),
         bounds=exchange.bounds,
-        prefix=(system + told)[:PREFIX_BYTES],
+        prefix=(system + beginning_bytes)[:PREFIX_BYTES],
         dice=random.random,
     )
-    chosen = gateway.balance.arrange(rule.balance, well, facts)
-    if tried is not None:
-        chosen = [tried, *chosen]
+    chosen = gateway.balance.arrange(rule.balance, healthy, facts)
+    if probed is not None:
+        chosen = [probed, *chosen]
     return [*chosen, *(d for d in order if d not in chosen)]
 
 
-def _going_over(
+def _apply_ramp(
     gateway: Gateway, workload: Workload, order: list[Deployment], ramp: Ramp, now: float, health: Health
 ) -> list[Deployment]:
-    """While its place changes, calls that are not yet to go over ask the place that served them before first."""
+    """While the placement changes, put the previous deployment first for the share of calls that do not move yet."""
     origin = next((d for d in order if d.name == ramp.origin), None)
     if origin is None or order[0].name != ramp.to or gateway.balance.goes_over(workload.name, ramp.share):
         return order

@@ -1,5 +1,5 @@
 """The turn of one call to probe an unhealthy deployment while others wait for the outcome: a call that learned nothing
-passes its turn on. What a probe found is told to `upstream.health` by whoever knows it.
+passes its turn on. Does not report outcomes: those that see one tell `upstream.health`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from groundplan.gateway.call.exchange import Exchange
 
 
 def give_up_turn(gateway: Gateway, exchange: Exchange) -> None:
-    """The attempt was not sent, or says nothing of its deployment; once that is told, where it does."""
+    """Give the call's probe turn back, if it has one. Where the attempt has an outcome, report that first."""
     turn, exchange.turn = exchange.turn, None
     if turn is not None:
         health_of(gateway, exchange).give_back(turn, gateway.loop.time())

@@ -1,14 +1,14 @@
 """What an error answer of an upstream means for its call: passed on to the caller or a reason to ask another
 deployment, and whether it was billed.
 
-What its body says is read by `upstream.provider_refusals`; who is asked next is `serve`'s.
+Its body is read by `upstream.provider_refusals`; which deployment is asked next is decided by `serve`.
 """
 
 from __future__ import annotations
 
 from groundplan.blueprint.model import Deployment
 from groundplan.economics.price import FLEX
-from groundplan.gateway.call.attempts.failure import MEANT, AttemptFailed, hint_of
+from groundplan.gateway.call.attempts.failure import REFUSAL_MEANINGS, AttemptFailed, hint_for_status
 from groundplan.gateway.call.attempts.retry import retry_after
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
@@ -18,26 +18,27 @@ from groundplan.gateway.upstream.key_pool import RESTING, UNPAID
 from groundplan.gateway.upstream.targets import Target
 
 _NOT_BILLED = frozenset({*range(300, 400), 401, 402, 403, 404, 405, 408, 409, 421, 425, 429, 500, 501, 503, 529})
-"""Complete error answers without usage that say that the request was not worked on. 502 and 504 come from something in
-front of the model, which may well have been working."""
-_ELSEWHERE = frozenset({401, 402, 403, 404, 405, 408, 409, 421, 424, 425, 429})
-"""Refusals that are about us, the deployment or this moment, not about the caller's request: others may do better."""
+"""Statuses of complete error answers without usage by which the request was not worked on. 502 and 504 come from
+something in front of the model, which may well have been working."""
+_RETRY_ELSEWHERE = frozenset({401, 402, 403, 404, 405, 408, 409, 421, 424, 425, 429})
+"""Statuses that are about us, the deployment or this moment, not the caller's request: another deployment may do
+better."""
 _OVERLOAD = frozenset({429, 503, 529})
 
 
 class RefusalHandling:
-    """The part of an attempt that is about refusals."""
+    """The part of an attempt that handles error answers of its upstream."""
 
-    __slots__ = ("_overload", "_refusal", "_target", "deployment", "exchange", "gateway", "refused", "status")
+    __slots__ = ("_overload", "_refusal", "_target", "deployment", "exchange", "gateway", "is_refused", "status")
 
     gateway: Gateway
     exchange: Exchange
     deployment: Deployment
     status: int
-    refused: bool
-    """What it has for the client is that its upstream refuses the request, and did not work on it."""
+    is_refused: bool
+    """Whether the client's answer is that the upstream refuses the request, on which it did not work."""
     _refusal: bytes
-    """Not there before it is refused."""
+    """Body of the refusal; unset before there is one."""
     _overload: bool
     _target: Target | None
 
@@ -48,9 +49,9 @@ class RefusalHandling:
         self._judge(connection)
         if self.exchange.response.started:  # its client has a part of an answer, and wants no other one
             failed = AttemptFailed(f"the upstream answered {status}", billed=False, status=status)
-            failed.refuses_rest = True
+            failed.refuses_continuation = True
             raise failed
-        self.refused = True
+        self.is_refused = True
 
     def _judge(self, connection: UpstreamConnection) -> None:
         """An error answer: the caller's own fault is passed on as it is, anything else goes to the next deployment."""
@@ -58,24 +59,24 @@ class RefusalHandling:
         others, billed = len(self.exchange.deployments) > 1, self._is_billed
         if provider_refusals.above_rate(status, self._refusal):
             why = f"the upstream answered {status}, about a minute's tokens"
-            raise AttemptFailed(why, billed=billed, status=status, about="above_rate")
-        if (told := provider_refusals.too_long(status, self._refusal)) and self._others_read_more():
-            raise AttemptFailed(self._said(status, told), billed=billed, status=status, about="too_long")
-        if provider_refusals.sealed_elsewhere(status, self._refusal) and self._unseals():
+            raise AttemptFailed(why, billed=billed, status=status, mismatch="above_rate")
+        if (told := provider_refusals.too_long(status, self._refusal)) and self._has_larger_context():
+            raise AttemptFailed(self._quote(status, told), billed=billed, status=status, mismatch="too_long")
+        if provider_refusals.sealed_elsewhere(status, self._refusal) and self._can_unseal():
             why = "it cannot read reasoning that was sealed elsewhere"
-            raise AttemptFailed(why, billed=False, status=status, about="sealed")
+            raise AttemptFailed(why, billed=False, status=status, mismatch="sealed")
         if told := provider_refusals.unfit(status, self._refusal):
             if others:
-                raise AttemptFailed(self._said(status, told), billed=billed, status=status, about="unfit")
+                raise AttemptFailed(self._quote(status, told), billed=billed, status=status, mismatch="unfit")
             return
         if others and provider_refusals.came_out_wrong(status, self._refusal):
             raise AttemptFailed("its model's answer came out wrong", billed=True, status=status)
         self._overload = status in _OVERLOAD and self._is_ordinary
-        if status in _ELSEWHERE or status < 400 or status >= 500:
-            raise self._refused(connection, status)
+        if status in _RETRY_ELSEWHERE or status < 400 or status >= 500:
+            raise self._refusal_failure(connection, status)
 
-    def _refused(self, connection: UpstreamConnection, status: int) -> AttemptFailed:
-        """By a refusal that means this status, and is not about the caller's request."""
+    def _refusal_failure(self, connection: UpstreamConnection, status: int) -> AttemptFailed:
+        """The failure of a refusal with this meant status, which is not about the caller's request."""
         rest = None
         if (
             asked := connection.headers.get(b"retry-after") or provider_refusals.asked_pause(self._refusal)
@@ -87,20 +88,20 @@ class RefusalHandling:
         )
         if spent and status != UNPAID:
             why += ": our quota there is used up"
-        elif status in MEANT:
-            why += f": {MEANT[status]}"
-        failed = AttemptFailed(why, billed=status not in _NOT_BILLED, status=self.status, rest=rest)
+        elif status in REFUSAL_MEANINGS:
+            why += f": {REFUSAL_MEANINGS[status]}"
+        failed = AttemptFailed(why, billed=status not in _NOT_BILLED, status=self.status, retry_after=rest)
         if status != self.status:
-            failed.hint = hint_of(status, self.deployment.name)
+            failed.hint = hint_for_status(status, self.deployment.name)
         if self.deployment.api != "openai" and (ours := provider_refusals.not_asked(status, self._refusal)) is not None:
             failed.reason, failed.hint = ours
         mine = status != 429 or self._is_ordinary
         if self.deployment.keys and status in RESTING and mine and self._target is not None:
             keys, now = self.gateway.targets.keys(self.deployment), self.gateway.loop.time()
-            failed.other_key = keys.refused(self._target.index, UNPAID if spent else status, now, rest)
+            failed.has_other_key = keys.refused(self._target.index, UNPAID if spent else status, now, rest)
             if rest is not None:
-                failed.rest = min(rest, keys.rests(now))  # of the others one may be well before that
-            self._overload = self._overload and not failed.other_key
+                failed.retry_after = min(rest, keys.rests(now))  # another key may be usable before that
+            self._overload = self._overload and not failed.has_other_key
         return failed
 
     @property
@@ -110,21 +111,21 @@ class RefusalHandling:
 
     @property
     def _is_ordinary(self) -> bool:
-        """Whether being too many there is about all calls: who only counts tokens has a limit of its own, and at flex a
-        provider often has no room."""
+        """Whether an overload counts for all calls: counting tokens has a limit of its own, and at flex a provider
+        often has no room."""
         ask = self.exchange.ask
         return self.exchange.interface.is_billed and (ask is None or ask.service != FLEX)
 
-    def _said(self, status: int, told: str) -> str:
+    def _quote(self, status: int, told: str) -> str:
         if self._target is not None:
             told = self._target.hide(told.encode()).decode(errors="replace")
         return f"the upstream answered {status}: {' '.join(told.split())[:200]}"
 
-    def _unseals(self) -> bool:
+    def _can_unseal(self) -> bool:
         ask = self.exchange.ask
         return ask is not None and self.exchange.interface.drop_sealed_reasoning(ask, self.deployment)
 
-    def _others_read_more(self) -> bool:
-        """Whether the call may go to somebody whose context is larger."""
+    def _has_larger_context(self) -> bool:
+        """Whether another deployment of the call has a larger context."""
         mine = self.deployment.context_tokens
         return any(each.context_tokens > mine for each in self.exchange.deployments)

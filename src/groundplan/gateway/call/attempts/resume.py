@@ -1,6 +1,6 @@
-"""Going on with a stream that broke after its first byte: whether that may be, and what the next deployment is asked.
+"""Continuing a stream that broke after its first byte: whether that is possible, and what the next deployment is asked.
 
-How each surface's stream goes on is in the room `resuming`. Pure.
+How the streams of each surface are continued is in the package `resuming`. Pure.
 """
 
 from __future__ import annotations
@@ -19,37 +19,38 @@ from groundplan.ledger.model import Usage
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """How one surface goes on."""
+class SurfaceContinuation:
+    """How the streams of one surface are continued."""
 
     forbidden: Callable[[Ask], str]
-    """Why a stream that is asked so cannot be continued; empty where it can."""
+    """Why the stream of a request cannot be continued; empty where it can."""
     rest: Callable[[Ask, Sent, int], Ask]
-    """The caller's ask for the rest of the answer, of which the whole may have so many tokens."""
+    """(request, what was sent, most tokens of the whole answer) -> the request for the rest of the answer."""
     relay: type[Continued]
 
 
-_FORMS = {
-    chat.ENDPOINT: Form(chat.forbidden, chat.rest, chat.ContinuedChat),
-    completions.ENDPOINT: Form(completions.forbidden, completions.rest, completions.ContinuedCompletion),
-    messages.ENDPOINT: Form(messages.forbidden, messages.rest, messages.ContinuedMessage),
-    responses.ENDPOINT: Form(responses.forbidden, responses.rest, responses.ContinuedResponse),
+_SURFACES = {
+    chat.ENDPOINT: SurfaceContinuation(chat.forbidden, chat.rest, chat.ContinuedChat),
+    completions.ENDPOINT: SurfaceContinuation(completions.forbidden, completions.rest, completions.ContinuedCompletion),
+    messages.ENDPOINT: SurfaceContinuation(messages.forbidden, messages.rest, messages.ContinuedMessage),
+    responses.ENDPOINT: SurfaceContinuation(responses.forbidden, responses.rest, responses.ContinuedResponse),
 }
 
 
 @dataclass(slots=True)
 class Continuation:
-    """The part of an exchange that lets its stream go on elsewhere. `ask` is the caller's own."""
+    """What an exchange keeps so that its stream can continue elsewhere. `ask` is the caller's own request."""
 
     ask: Ask
     why_not: str
-    """The ask itself forbids it; empty where it does not."""
-    form: Form
+    """Why the request itself rules a continuation out; empty where it does not."""
+    surface: SurfaceContinuation
     sent: Sent | None = None
 
     def relay(self, inner: Relay) -> Continued:
-        """Around a new stream; its first one is passed on as it is, and remembered."""
-        return self.form.relay(inner, self.sent)
+        """The relay for a new stream of the call: the first is passed on unchanged and remembered, later ones continue
+        it."""
+        return self.surface.relay(inner, self.sent)
 
     def refusal(self, relay: Relay) -> str:
         """Why the broken stream of `relay` cannot be continued; empty where it can."""
@@ -61,30 +62,30 @@ class Continuation:
             return "an event of it was not what its API promises"
         return relay.sent.seam if relay.sent is not None else ""
 
-    def broke(self, relay: Relay, usage: Usage) -> None:
-        """Remember what was sent by a stream that broke and used so much."""
+    def record_broken(self, relay: Relay, usage: Usage) -> None:
+        """Remember what a broken stream had sent, and the usage of its attempt."""
         sent = relay.sent if isinstance(relay, Continued) else None
         if sent is not None:
             self.sent = replace(sent, usage=sent.usage + usage)
 
     def rest(self, most: int, hide: Callable[[str], str] | None = None) -> Ask:
-        """The caller's ask, for the rest of the answer, of which the whole may have `most` output tokens, or fewer
-        where the caller says so. `hide`: what of the text a model may see, where guardrails have masked any of it."""
+        """The caller's request for the rest of the answer. The whole answer may have `most` output tokens, or fewer
+        where the caller says so. `hide` masks again what guardrails had masked before the text was sent."""
         sent = self.sent
         if sent is None or not (sent.text or sent.pieces):
             return self.ask
         if hide is not None:
             sent = replace(sent, said=StringIO(hide(sent.text)))
         cap = most if self.ask.cap is None else min(self.ask.cap, most)
-        return self.form.rest(self.ask, sent, cap)
+        return self.surface.rest(self.ask, sent, cap)
 
 
-def goes_on(endpoint: str) -> bool:
+def can_continue(endpoint: str) -> bool:
     """Whether streams of this surface can be continued."""
-    return endpoint in _FORMS
+    return endpoint in _SURFACES
 
 
-def continuation(ask: Ask, endpoint: str = chat.ENDPOINT) -> Continuation:
-    """For a stream of a workload that resumes."""
-    form = _FORMS[endpoint]
+def begin_continuation(ask: Ask, endpoint: str = chat.ENDPOINT) -> Continuation:
+    """A continuation for a stream that has not begun, of a workload that resumes streams."""
+    form = _SURFACES[endpoint]
     return Continuation(ask, form.forbidden(ask), form)

@@ -10,14 +10,13 @@ from math import inf
 from groundplan.blueprint.model import Reliability
 
 LONGEST_SECONDS = 86_400.0
-"""Whoever asks for more is taken to have asked for this."""
+"""Longer retry-after values are cut to this."""
 LAST_YEAR = 9999
-"""Of the calendar."""
+"""The last year that `datetime` can represent."""
 
 
 def retry_after(value: bytes | None, now: datetime) -> float | None:
-    """Seconds that a `retry-after` header asks for, as a number or as an HTTP date; None where it says nothing
-    usable."""
+    """Parse a `retry-after` header, a number or an HTTP date, into seconds; None where it is not usable."""
     if not value:
         return None
     text = value.decode("latin-1").strip()
@@ -41,21 +40,21 @@ def _until(text: str, now: datetime) -> float:
         return -1.0
 
 
-def pause(rule: Reliability, before: int, asked: float | None, dice: Callable[[], float]) -> float:
+def retry_delay(rule: Reliability, retries: int, requested: float | None, dice: Callable[[], float]) -> float:
     """Seconds before the next attempt at the same deployment.
 
-    `before` attempts at it have been repeated already; `asked` is its own retry-after, which is never undercut; `dice`
-    gives a number from 0 to 1. Half of the doubling time is fixed and half is left to chance, so that callers who
-    failed together do not come back together; the same half is added to what was asked of all of them.
+    `retries`: attempts at it that have been repeated already; `requested`: its own retry-after, which is never
+    undercut; `dice` gives a number from 0 to 1. Half of the doubling backoff is fixed and half is random, so that
+    callers which failed together do not return together; the same random half is added to a requested delay.
     """
-    most = min(rule.backoff_ms << min(before, 16), rule.max_backoff_ms) / 1000
-    chance = most * 0.5 * dice()
-    return most * 0.5 + chance if asked is None else max(asked, most * 0.5) + chance
+    max_seconds = min(rule.backoff_ms << min(retries, 16), rule.max_backoff_ms) / 1000
+    jitter = max_seconds * 0.5 * dice()
+    return max_seconds * 0.5 + jitter if requested is None else max(requested, max_seconds * 0.5) + jitter
 
 
-def repeats(rule: Reliability, before: int, wait: float, left: float, *, others: bool) -> bool:
-    """Whether to wait `wait` seconds for the same deployment. `left`: seconds until the deadline; `others`: somebody
-    else can be asked instead, so a long wait is not worth it."""
-    if before >= rule.same or wait >= left:
+def may_retry(rule: Reliability, retries: int, delay: float, remaining: float, *, has_others: bool) -> bool:
+    """Whether to wait `delay` seconds for the same deployment. `remaining`: seconds until the deadline; `has_others`:
+    another deployment can be asked instead, so a long wait is not worth it."""
+    if retries >= rule.same or delay >= remaining:
         return False
-    return not others or wait <= rule.max_backoff_ms / 1000
+    return not has_others or delay <= rule.max_backoff_ms / 1000

@@ -1,4 +1,4 @@
-"""A form of a call on its way to an upstream while it arrives. How it is read and rewritten is in `surfaces.upload`."""
+"""Sends an uploaded form on to an upstream while it arrives. How it is read and rewritten is in `surfaces.upload`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ _WRITE_SECONDS = 30.0
 
 
 async def send_upload(upload: Upload, exchange: Exchange, target: Target, connection: UpstreamConnection) -> float:
-    """Send a form on as it arrives; the seconds that took. Until its end is sent, nothing of it can be billed.
+    """Send a form on as it arrives; returns the seconds that took. Until its end is sent, nothing of it can be billed.
 
-    Raises `UpstreamFailure` for the upstream, `GroundplanError` for the client, whose attempt is settled then.
+    Raises `UpstreamFailure` for the upstream, `GroundplanError` for the client, which the caller settles with
+    `settle_unsent`.
     """
     deployment, ask = exchange.deployment, exchange.ask
     if deployment is None or ask is None or not isinstance(connection, Http1Connection):
@@ -42,10 +43,10 @@ async def send_upload(upload: Upload, exchange: Exchange, target: Target, connec
         names.update((exchange.workload.name, *exchange.workload.aliases))
     may: dict[str, Container[str]] = {"model": names, **exchange.interface.allowed_late_fields(ask, deployment)}
     if exchange.guard is not None:
-        may["stream"] = ("false",)  # whether it can look at a stream was decided by what was known
+        may["stream"] = ("false",)  # guardrails were set up for a request without a stream
     async for piece in upload.pieces(deployment.upstream_model, boundary, may):
         if connection.status or connection.lost:
-            break  # it has answered already: what it says is read next
+            break  # the upstream has answered already, which is read next
         if upload.passed_on:
             exchange.response.holds(exchange.request, HIGH)
         if piece:
@@ -59,7 +60,7 @@ async def send_upload(upload: Upload, exchange: Exchange, target: Target, connec
     return now() - began
 
 
-def give_up(gateway: Gateway, exchange: Exchange) -> None:
-    """The client's form broke off: what was passed on of it is no request, so nothing is billed."""
+def settle_unsent(gateway: Gateway, exchange: Exchange) -> None:
+    """Settle an attempt whose form the client broke off: a part of a form is no request, so nothing is billed."""
     if exchange.attempt_started and not exchange.attempt_sent:
         settle.attempt(gateway, exchange, "not_billed", 0, None)

@@ -1,7 +1,7 @@
-"""Whether a call that was admitted a while ago may still be sent: not on a policy lease that ran out, and not by what
+"""Whether a call that was admitted a while ago may still be sent: not on a policy lease that ran out, and not to what
 was stopped, revoked or narrowed since.
 
-A call that was sent is ended by kills, as they are heard of; here is only what is about to be.
+Covers attempts that are about to be sent. Those already sent are ended by `guard.kills`.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from groundplan.gateway.policy.snapshot import Policy
 from groundplan.placement.guard import may
 
 RENEWAL_SECONDS = 0.25
-_LOOK_SECONDS = 0.01
+_POLL_SECONDS = 0.01
 
 
-async def renewed(gateway: Gateway, plan: Plan) -> None:
-    """Once live policy is confirmed, as it is at once where a worker only stood still. Raises `Unavailable`
-    (`policy_lease_expired`) where its lease and the workload's grace are over, and it is not within 250 ms."""
+async def wait_for_policy(gateway: Gateway, plan: Plan) -> None:
+    """Wait until live policy is confirmed, which comes at once where the worker had only stalled. Raises `Unavailable`
+    (`policy_lease_expired`) where its lease and the workload's grace are over and it is not confirmed within 250 ms."""
     end = gateway.loop.time() + RENEWAL_SECONDS
     while not admit.is_confirmed(plan, gateway.live.age()) and gateway.loop.time() < end:  # noqa: ASYNC110 -- it has an end
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(_POLL_SECONDS)
     admit.check_policy_age(plan, gateway.live.age())
 
 
-def may_be_sent(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> bool:
-    """Whether an admitted call may still go there. Raises `Denied`, `Unauthenticated` where it may go nowhere any more.
+def may_send(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> bool:
+    """Whether an admitted call may still be sent to the deployment. Raises `Denied` or `Unauthenticated` where it may
+    be sent to none.
 
-    A blueprint that came since changes nothing but where its workload's data may be: what was begun ends as it was
-    begun. Neither does the end of a key's days.
+    A newer blueprint changes only where the workload's data may be: the call otherwise ends as it began. The expiry of
+    its key does not stop it either.
     """
     policy, key, workload = gateway.live.policy, exchange.key, exchange.workload
     if key is None or workload is None:
@@ -45,11 +46,11 @@ def may_be_sent(gateway: Gateway, exchange: Exchange, deployment: Deployment) ->
         return False
     if policy is not exchange.policy and not _is_approved(gateway, exchange, deployment, policy):
         return False
-    return may_hold(gateway, exchange, deployment)
+    return may_hold_data(gateway, exchange, deployment)
 
 
-def may_hold(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> bool:
-    """Whether data of an admitted call's workload may be there by the newest blueprint, where that has the workload."""
+def may_hold_data(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> bool:
+    """Whether the newest blueprint allows the workload's data at the deployment; true where it lacks the workload."""
     before, now, workload = exchange.catalog, gateway.live.catalog, exchange.workload
     plan = None if now is None or workload is None or now is before else now.plans.get(workload.name)
     if before is None or now is None or plan is None or now.number == before.number:
@@ -59,9 +60,9 @@ def may_hold(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> bo
 
 
 def _is_approved(gateway: Gateway, exchange: Exchange, deployment: Deployment, policy: Policy) -> bool:
-    """Whether its caller and what it uses are good by a policy that came since. Raises as `may_be_sent`."""
+    """Whether a newer policy still allows the caller and what the workload uses. Raises as `may_send`."""
     catalog, workload, headers = exchange.catalog, exchange.workload, exchange.request.headers
-    if any(name in headers for name in KEY_HEADERS):  # what the gateway itself asks, and lines of batches, have none
+    if any(name in headers for name in KEY_HEADERS):  # sub-calls and lines of batches have none
         caller(headers, policy, 0.0)
     if catalog is None or workload is None or catalog.approved is None:
         return True
@@ -70,4 +71,4 @@ def _is_approved(gateway: Gateway, exchange: Exchange, deployment: Deployment, p
     try:
         return bool(catalog.approved.usable(policy, workload.name, [deployment], now))
     except Denied:
-        return False  # others of its deployments may be
+        return False  # another deployment may be usable

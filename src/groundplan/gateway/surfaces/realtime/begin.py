@@ -17,7 +17,7 @@ from groundplan.economics.prices.time_of_day import rates_at
 from groundplan.gateway.budgets.periods import is_over
 from groundplan.gateway.call import limits, settle
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.call.attempts.begin import begin
+from groundplan.gateway.call.attempts.begin import begin_attempt
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.identify import identify
@@ -97,7 +97,7 @@ async def written(gateway: Gateway, exchange: Exchange, deployment: Deployment, 
         settle.refuse(gateway, exchange, error)
         raise Ended(POLICY, error) from error
     try:
-        sequence = begin(gateway, exchange, deployment, inherits=False)
+        sequence = begin_attempt(gateway, exchange, deployment, inherits=False)
         if (pending := gateway.journal.durable(sequence)) is not None:
             await pending
     except GroundplanError as error:

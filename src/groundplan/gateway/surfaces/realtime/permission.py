@@ -7,7 +7,7 @@ from operator import attrgetter
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Denied
 from groundplan.gateway.call import admit
-from groundplan.gateway.call.attempts.send_permission import may_hold, renewed
+from groundplan.gateway.call.attempts.send_permission import may_hold_data, wait_for_policy
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.identify import check_grants, check_key
@@ -44,7 +44,7 @@ class Permission:
     async def renewed(self) -> None:
         """Once live policy is confirmed, which a worker that stood still, or whose clock was set, waits for. Raises
         `Unavailable`."""
-        await renewed(self._gateway, self._plan)
+        await wait_for_policy(self._gateway, self._plan)
 
     def check(self, deployment: Deployment) -> None:
         """Raises `Denied`, `Unavailable` where it may not go on at this deployment."""
@@ -72,6 +72,6 @@ class Permission:
             catalog.approved.usable(policy, workload, [deployment], now)
         if not admit.not_killed(policy, [deployment]):
             raise Denied(f"{deployment.name} is stopped", code="killed", hint="Connect again.")
-        if not may_hold(gateway, self._admitted, deployment):
+        if not may_hold_data(gateway, self._admitted, deployment):
             told = f"{deployment.name} is not where the data of {workload} may be any more"
             raise Denied(told, code="deployment_changed", hint="Connect again.")

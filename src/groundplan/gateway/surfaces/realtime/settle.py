@@ -9,7 +9,7 @@ from __future__ import annotations
 from groundplan.blueprint.model import Deployment
 from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.call import admit, limits, settle
-from groundplan.gateway.call.attempts.begin import begin
+from groundplan.gateway.call.attempts.begin import begin_attempt
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.surfaces.realtime.upstream import NOTHING
@@ -62,6 +62,6 @@ def charge_unreserved(gateway: Gateway, admitted: Exchange, deployment: Deployme
     exchange.charges = admit.covering(exchange, exchange.plan, gateway.clock.seconds())
     exchange.token = (exchange.raw, 0)
     gateway.slices.reserve(exchange.token, exchange.charge_list(0))
-    begin(gateway, exchange, deployment, inherits=False)
+    begin_attempt(gateway, exchange, deployment, inherits=False)
     exchange.attempt_sent = True
     return exchange
