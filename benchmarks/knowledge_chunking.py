@@ -50,7 +50,7 @@ from groundplan.knowledge.chunk import MAX_CHARS
 from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.embedding.openvino_encoder import Precision, load, load_questions
 from groundplan.knowledge.index.model import IndexSettings
-from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.intake.vectors import embed_pending
 from groundplan.knowledge.model import Vectors
 from groundplan.knowledge.retrieval import fuse, search_store
@@ -61,7 +61,7 @@ from groundplan.knowledge.retrieval.replication import take_batch
 from groundplan.knowledge.retrieval.search import Search
 from groundplan.knowledge.retrieval.wire import Passage, Place, SearchRequest
 from groundplan.knowledge.retrieval.words import Analyzer
-from groundplan.knowledge.sources.folder import Folder
+from groundplan.knowledge.sources.folder import FolderConnector
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import cluster
 
@@ -211,7 +211,7 @@ def bed(folder: Path, limit: int = MAX_CHARS, precision: Precision = "float32") 
             conn.execute("INSERT INTO person (id, email, name) VALUES (%s, 'ana@acme.example', 'Ana')", (person,))
             settings = msgspec.json.encode(IndexSettings(characters=limit)).decode()
             conn.execute("UPDATE search_edition SET settings = %s::jsonb", (settings,))
-            report = take_over(conn, source, Folder(folder / "corpora"))
+            report = ingest_source(conn, source, FolderConnector(folder / "corpora"))
             if report.failed or not report.added:
                 raise SystemExit(f"of the corpora {report.added} were taken over, {report.failed} failed")
             embed_pending(conn, encoder)

@@ -27,12 +27,12 @@ import psycopg
 
 from groundplan.blueprint.model import Source
 from groundplan.core.ids import new_id
-from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.quality.assess import assess
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.replication import take_batch
 from groundplan.knowledge.retrieval.words import Analyzer
-from groundplan.knowledge.sources.folder import Folder
+from groundplan.knowledge.sources.folder import FolderConnector
 from groundplan.testing.database import cluster
 from groundplan.testing.documents import documents
 
@@ -57,7 +57,7 @@ def measure(count: int, core: int) -> dict[str, object]:
             conn.execute("INSERT INTO person (id, email, name) VALUES (%s, %s, %s)", row)
         source = Source(name="bench", path="x", sensitivity="internal", owner="ana@acme.example", readers=["everyone"])
         before, began = _cpu(Path(name)), time.monotonic()
-        report = take_over(conn, source, Folder(folder))
+        report = ingest_source(conn, source, FolderConnector(folder))
         stored = time.monotonic()
         assess(conn, "bench", datetime.now(UTC).date())
         assessed = time.monotonic()

@@ -24,7 +24,7 @@ from groundplan.knowledge.index.compare import Examined
 from groundplan.knowledge.index.model import Edition, Embedding, IndexSettings, serving
 from groundplan.knowledge.index.switch import Who
 from groundplan.knowledge.index.upkeep import Step, Tools, Wanted, keep_up
-from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.intake.vectors import embed_pending
 from groundplan.knowledge.model import Embedder, Vectors
 from groundplan.knowledge.retrieval import search_store
@@ -34,7 +34,7 @@ from groundplan.knowledge.retrieval.replication import Follower
 from groundplan.knowledge.retrieval.search import Result, Search
 from groundplan.knowledge.retrieval.self_check import Examiner, ExamineRequest
 from groundplan.knowledge.retrieval.wire import SearchRequest
-from groundplan.knowledge.sources.folder import Folder
+from groundplan.knowledge.sources.folder import FolderConnector
 from groundplan.testing.database import Database
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -85,7 +85,7 @@ class IndexWorld:
         (self.folder / f"{number:03}.md").write_text(paragraph(number) if text is None else text)
 
     def ingest(self) -> None:
-        take_over(self.conn, SOURCE, Folder(self.folder))
+        ingest_source(self.conn, SOURCE, FolderConnector(self.folder))
         for edition in index_store.editions(self.conn):
             if edition.settings.embedding is None:
                 embed_pending(self.conn, ByWords(), edition.id)

@@ -10,10 +10,10 @@ import psycopg
 
 from groundplan.blueprint.model import Governed, Source
 from groundplan.core.ids import new_id
-from groundplan.knowledge.ingest import Settings, take_over
+from groundplan.knowledge.ingest import IngestSettings, ingest_source
 from groundplan.knowledge.model import IngestReport
 from groundplan.knowledge.parsing.model import Table
-from groundplan.knowledge.sources.model import Around, Change, Connector, Content, Cursor
+from groundplan.knowledge.sources.model import Change, Connector, Content, Cursor, FolderRules
 from groundplan.testing.database import Database
 
 
@@ -34,8 +34,8 @@ class Intake:
     def close(self) -> None:
         self.conn.close()
 
-    def take_over(self, connector: Connector, **governed: Any) -> IngestReport:
-        return take_over(self.conn, source(**governed), connector, Settings())
+    def ingest(self, connector: Connector, **governed: Any) -> IngestReport:
+        return ingest_source(self.conn, source(**governed), connector, IngestSettings())
 
     def live(self, name: str = "s") -> set[str]:
         rows = self.conn.execute("SELECT path FROM document WHERE source = %s AND deleted_at IS NULL", (name,))
@@ -73,7 +73,7 @@ class Intake:
         self.conn.execute("INSERT INTO people_group (id, type, name) VALUES (%s, 'group', %s)", (new_id(), name))
 
 
-class Given:
+class ScriptedConnector:
     """A connector of texts. What is an exception instead is raised: by `read`, or by `around` where it is in `levels`;
     `ends`: after all of them."""
 
@@ -83,12 +83,12 @@ class Given:
         *,
         levels: Mapping[str, Exception] | None = None,
         ends: Exception | None = None,
-        whole: bool = True,
+        is_complete: bool = True,
         modified_at: Callable[[str], datetime | None] = lambda _: None,
-        told: Mapping[str, Mapping[str, Any]] | None = None,
+        governed_values: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        self.texts, self.levels, self.ends, self.whole = dict(texts), dict(levels or {}), ends, whole
-        self.modified_at, self.told = modified_at, dict(told or {})
+        self.texts, self.levels, self.ends, self.is_complete = dict(texts), dict(levels or {}), ends, is_complete
+        self.modified_at, self.governed_values = modified_at, dict(governed_values or {})
         self.cursors: list[Cursor | None] = []
         self.reads: list[str] = []
 
@@ -104,9 +104,11 @@ class Given:
         text = self.texts[key]
         if isinstance(text, Exception):
             raise text
-        return Content(text, media="md", modified_at=self.modified_at(key), told=self.told.get(key, {}))
+        return Content(
+            text, media="md", modified_at=self.modified_at(key), governed_values=self.governed_values.get(key, {})
+        )
 
-    def around(self, key: str) -> Sequence[Around]:
+    def folder_rules(self, key: str) -> Sequence[FolderRules]:
         if key in self.levels:
             raise self.levels[key]
         return ()

@@ -25,15 +25,15 @@ from groundplan.core.errors import Invalid, NotFound, Unavailable
 from groundplan.knowledge.model import Readers
 from groundplan.knowledge.sources import push_store
 from groundplan.knowledge.sources.file_systems import options_for
-from groundplan.knowledge.sources.folder import Folder
-from groundplan.knowledge.sources.git import Git
-from groundplan.knowledge.sources.mail import Mail
+from groundplan.knowledge.sources.folder import FolderConnector
+from groundplan.knowledge.sources.git import GitConnector
+from groundplan.knowledge.sources.mail import MailConnector
 from groundplan.knowledge.sources.model import Connector
-from groundplan.knowledge.sources.object_store import ObjectStore
+from groundplan.knowledge.sources.object_store import ObjectStoreConnector
 from groundplan.knowledge.sources.pace import Pace
-from groundplan.knowledge.sources.push import Push
-from groundplan.knowledge.sources.sql import Layout, Postgres, Rows, Sqlite
-from groundplan.knowledge.sources.web import Web
+from groundplan.knowledge.sources.push import PushConnector
+from groundplan.knowledge.sources.sql import Layout, Postgres, SqlConnector, Sqlite
+from groundplan.knowledge.sources.web import WebConnector
 from groundplan.testing.connectors import check, told
 from groundplan.testing.database import Database
 
@@ -54,7 +54,7 @@ class FolderPlace:
         (self.root / f".{name}.md.governed.yaml").write_text(f"readers: [{reader}]\n", encoding="utf-8")
 
     def connector(self) -> Connector:
-        return Folder(self.root)
+        return FolderConnector(self.root)
 
 
 class GitPlace(FolderPlace):
@@ -85,7 +85,7 @@ class GitPlace(FolderPlace):
         self.commit()
 
     def connector(self) -> Connector:
-        return Git(str(self.root), self.mirror)
+        return GitConnector(str(self.root), self.mirror)
 
 
 class MailPlace:
@@ -124,7 +124,7 @@ class MailPlace:
         self._write()
 
     def connector(self) -> Connector:
-        return Mail(self.path, participants=True)
+        return MailConnector(self.path, participants=True)
 
 
 class SqlitePlace:
@@ -160,7 +160,7 @@ class SqlitePlace:
             db.execute("UPDATE articles SET team = ?, stamp = stamp + 1 WHERE id = ?", (reader, name))
 
     def connector(self) -> Connector:
-        return Rows(Sqlite(self.path), self.layout)
+        return SqlConnector(Sqlite(self.path), self.layout)
 
 
 class PostgresPlace:
@@ -183,7 +183,7 @@ class PostgresPlace:
         self.conn.execute("UPDATE articles SET team = ARRAY[%s] WHERE id = %s", (reader, ord(name)))
 
     def connector(self) -> Connector:
-        return Rows(Postgres(self.dsn), Layout("public.articles", readers="team"))
+        return SqlConnector(Postgres(self.dsn), Layout("public.articles", readers="team"))
 
 
 class PushPlace:
@@ -206,7 +206,7 @@ class PushPlace:
             push_store.put(self.conn, "s", name, row)
 
     def connector(self) -> Connector:
-        return Push(self.conn, "s")
+        return PushConnector(self.conn, "s")
 
 
 class WebPlace:
@@ -253,7 +253,7 @@ class WebPlace:
         del self.pages[f"/{name}"]
 
     def connector(self) -> Connector:
-        return Web(f"{self.origin}/", rate=1000)
+        return WebConnector(f"{self.origin}/", rate=1000)
 
     def close(self) -> None:
         self.server.shutdown()
@@ -299,7 +299,7 @@ class S3Place:
         self.client.put_object(Bucket="docs", Key=f"in/.{name}.md.governed.yaml", Body=body)
 
     def connector(self) -> Connector:
-        return ObjectStore("s3://docs/in", options_for("s3://docs/in", self.endpoint, "id:secret"), 1000)
+        return ObjectStoreConnector("s3://docs/in", options_for("s3://docs/in", self.endpoint, "id:secret"), 1000)
 
 
 @pytest.fixture
@@ -343,7 +343,7 @@ def test_git_tells_what_a_sidecar_changes_and_no_link_is_followed(tmp_path: Path
     assert (set(changed), whole) == ({"in/b.md"}, False)
     connector = place.connector()
     list(connector.changes(cursor))
-    assert [level.readers for level in connector.around("in/b.md")] == [Readers(frozenset({"hr"}))]
+    assert [level.readers for level in connector.folder_rules("in/b.md")] == [Readers(frozenset({"hr"}))]
     connector.close()
 
 
@@ -353,7 +353,7 @@ def test_mail(tmp_path: Path, maildir: bool) -> None:
     check(place)
     connector = place.connector()
     list(connector.changes(None))
-    assert connector.read("b@acme.eml").told["readers"] == ["ana@acme.example", "ben@acme.example"]
+    assert connector.read("b@acme.eml").governed_values["readers"] == ["ana@acme.example", "ben@acme.example"]
     connector.close()
 
 
@@ -363,10 +363,10 @@ def test_sqlite(tmp_path: Path, changed: bool) -> None:
     check(place)
     connector = place.connector()
     content = connector.read("b")
-    assert (content.told["readers"], content.told["deny"]) == (["hr"], ["interns"])
+    assert (content.governed_values["readers"], content.governed_values["deny"]) == (["hr"], ["interns"])
     assert connector.tables()[0].columns == ["id", "body", "team", "stamp"]
     with pytest.raises(Unavailable):
-        list(Rows(Sqlite(tmp_path / "none.db"), Layout("articles")).changes(None))
+        list(SqlConnector(Sqlite(tmp_path / "none.db"), Layout("articles")).changes(None))
     connector.close()
 
 
@@ -374,11 +374,11 @@ def test_postgres_rows_and_grants(database: Database) -> None:
     place = PostgresPlace(database)
     check(place)
     place.conn.execute(f"GRANT SELECT ON articles TO {database.name}_search")
-    connector = Rows(Postgres(place.dsn), Layout("articles", grants=True))
+    connector = SqlConnector(Postgres(place.dsn), Layout("articles", grants=True))
     list(connector.changes(None))
-    (level,) = connector.around("97")
+    (level,) = connector.folder_rules("97")
     assert level.readers == Readers(frozenset({f"{database.name}_search"}))
-    wrong = Rows(Postgres(place.dsn), Layout("articles", changed="nothing"))
+    wrong = SqlConnector(Postgres(place.dsn), Layout("articles", changed="nothing"))
     with pytest.raises(Unavailable) as caught:
         list(wrong.changes(None))
     wrong.close()
@@ -399,9 +399,11 @@ def test_object_store(s3: S3Place) -> None:
     s3.client.put_object(Bucket="docs", Key="in/pay/.readers", Body=b"hr\n")
     connector = s3.connector()
     assert "pay/b.md" in [change.key for change in connector.changes(None)]
-    assert [level.readers for level in connector.around("pay/b.md")] == [Readers(frozenset({"hr"}))]
+    assert [level.readers for level in connector.folder_rules("pay/b.md")] == [Readers(frozenset({"hr"}))]
     with pytest.raises(Unavailable):
-        list(ObjectStore("s3://none/in", options_for("s3://none", s3.endpoint, "id:secret"), 1000).changes(None))
+        list(
+            ObjectStoreConnector("s3://none/in", options_for("s3://none", s3.endpoint, "id:secret"), 1000).changes(None)
+        )
 
 
 ALL_USERS = "http://acs.amazonaws.com/groups/global/AllUsers"
@@ -410,10 +412,12 @@ NAMES = {"a1b2": "ana@acme.example", "c3d4": "hr", "AllUsers": "public"}
 
 def _granted(place: S3Place, name: str) -> list[set[str] | None]:
     """Who may read, level by level, with the declared names."""
-    connector = ObjectStore("s3://docs/in", options_for("s3://docs/in", place.endpoint, "id:secret"), 1000, NAMES)
+    connector = ObjectStoreConnector(
+        "s3://docs/in", options_for("s3://docs/in", place.endpoint, "id:secret"), 1000, NAMES
+    )
     list(connector.changes(None))
     try:
-        return [None if level.readers is None else set(level.readers.allow) for level in connector.around(name)]
+        return [None if level.readers is None else set(level.readers.allow) for level in connector.folder_rules(name)]
     finally:
         connector.close()
 
@@ -500,17 +504,17 @@ def test_an_access_list_that_is_not_told_lets_nobody_read(s3: S3Place) -> None:
     made = iam.create_access_key(UserName="source")["AccessKey"]
     httpx.post(f"{s3.endpoint}/moto-api/reset-auth", content=b"0").raise_for_status()
     key = f"{made['AccessKeyId']}:{made['SecretAccessKey']}"
-    connector = ObjectStore("s3://docs/in", options_for("s3://docs/in", s3.endpoint, key), 1000, NAMES)
+    connector = ObjectStoreConnector("s3://docs/in", options_for("s3://docs/in", s3.endpoint, key), 1000, NAMES)
     assert [change.key for change in connector.changes(None)] == ["a.md"]
     assert connector.read("a.md").data == b"A"
     with pytest.raises(Invalid) as caught:
-        connector.around("a.md")
+        connector.folder_rules("a.md")
     assert (caught.value.code, "GetObjectAcl" in (caught.value.hint or "")) == ("readers_unreadable", True)
     connector.close()
 
 
 def test_a_store_that_went_away_is_told(s3: S3Place) -> None:
-    connector = ObjectStore("s3://docs/in", options_for("s3://docs", "http://127.0.0.1:9", "id:secret"), 1000)
+    connector = ObjectStoreConnector("s3://docs/in", options_for("s3://docs", "http://127.0.0.1:9", "id:secret"), 1000)
     with pytest.raises(Unavailable) as caught:
         list(connector.changes(None))
     assert caught.value.code == "source_missing"
@@ -540,7 +544,7 @@ def test_a_site_is_read_as_its_robots_allow_and_never_left(web: WebPlace) -> Non
 
 def test_a_site_whose_rules_cannot_be_read_is_left_alone() -> None:
     with pytest.raises(Unavailable):
-        list(Web("http://127.0.0.1:9/", rate=1000).changes(None))
+        list(WebConnector("http://127.0.0.1:9/", rate=1000).changes(None))
 
 
 def test_requests_keep_their_pace() -> None:

@@ -33,7 +33,7 @@ from groundplan.core.home import Home, sync_folder, write_atomically
 from groundplan.core.ids import new_id
 from groundplan.core.settings import Settings, load_settings
 from groundplan.knowledge.governance.share import By, share, withdraw
-from groundplan.knowledge.sources.folder import Folder
+from groundplan.knowledge.sources.folder import FolderConnector
 from groundplan.runtime import backup as backup_module
 from groundplan.runtime import table_dump
 from groundplan.runtime.archive import MANIFEST, unpack, write_archive
@@ -526,7 +526,7 @@ def test_what_the_database_makes_of_its_rows_comes_back_as_it_was(
         (source / f"{name}.md").write_text(f"---\nreaders: [{readers}]\n---\n# {name}\n\nAbout {name}.\n")
     intake = Intake(database)
     intake.add_group("hr")
-    intake.take_over(Folder(source))
+    intake.ingest(FolderConnector(source))
     by = By("system", None, datetime.now(UTC))
     made = {
         name: share(intake.conn, intake.one(f"{name}.md", "id"), by.at.date(), "asked", by)
@@ -558,7 +558,7 @@ def test_what_is_restored_counts_on(
     (source / "open.md").write_text("---\nreaders: [everyone]\n---\n# Open\n\nAbout it.\n")
     intake = Intake(database)
     intake.add_group("hr")
-    intake.take_over(Folder(source))
+    intake.ingest(FolderConnector(source))
     pushed = [intake.conn.execute("SELECT nextval('pushed_change')").fetchone() for _ in range(3)][-1]
     assert pushed is not None
     intake.close()
@@ -573,7 +573,7 @@ def test_what_is_restored_counts_on(
         load_tables(other.urls["owner"], folder, {**facts, "sequences": told})
         again = Intake(other)
         (source / "few.md").write_text("---\nreaders: [hr]\n---\n# Few\n\nFor a few.\n")
-        again.take_over(Folder(source))
+        again.ingest(FolderConnector(source))
         assert again.one("few.md", "id") is not None
         number = again.conn.execute("SELECT nextval('pushed_change')").fetchone()
         assert number is not None and number[0] > pushed[0]

@@ -34,7 +34,7 @@ from groundplan.knowledge.model import Vectors
 from groundplan.knowledge.parsing.model import Job, Outcome, Refused
 from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.sources import git, git_history
-from groundplan.knowledge.sources.git import Git, tidy
+from groundplan.knowledge.sources.git import GitConnector, tidy
 from groundplan.knowledge.sources.model import Connector, Content
 from groundplan.knowledge.sources.open import opened
 from groundplan.testing.database import Database
@@ -124,12 +124,12 @@ def test_a_server_is_told_who_asks_by_a_secret_that_is_only_named(
         warnings.simplefilter("ignore", ResourceWarning)  # the library leaves an answer of 401 unread
         gc.collect()
     with pytest.raises(Invalid, match="password"):
-        Git("ssh://git.example/a", tmp_path, key="git:secret")
+        GitConnector("ssh://git.example/a", tmp_path, key="git:secret")
 
 
 def test_a_server_that_is_not_there_is_away(tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
-        list(Git("http://127.0.0.1:9/a", tmp_path / "m").changes(None))
+        list(GitConnector("http://127.0.0.1:9/a", tmp_path / "m").changes(None))
 
 
 KILLED = """
@@ -161,7 +161,7 @@ def test_killed_anywhere_while_the_mirror_is_made_or_fetched(work: Path, tmp_pat
             [sys.executable, "-c", KILLED, str(work), str(mirrors), str(step)], timeout=120, check=False
         )
         assert done.returncode in (-signal.SIGKILL, 0)
-        connector = Git(str(work), mirrors)
+        connector = GitConnector(str(work), mirrors)
         assert [change.key for change in connector.changes(None)] == ["a.md"], f"killed at {step}"
         assert connector.read("a.md").data == b"# A\n"
         connector.close()
@@ -175,7 +175,7 @@ def test_killed_anywhere_while_the_mirror_is_made_or_fetched(work: Path, tmp_pat
 @pytest.mark.parametrize("left", ["empty", "half", "locked", "objects"])
 def test_a_mirror_that_was_left_broken_is_made_anew(work: Path, tmp_path: Path, left: str) -> None:
     mirrors = tmp_path / "mirrors"
-    connector = Git(str(work), mirrors)
+    connector = GitConnector(str(work), mirrors)
     list(connector.changes(None))
     connector.close()
     (mirror,) = mirrors.iterdir()
@@ -193,11 +193,11 @@ def test_a_mirror_that_was_left_broken_is_made_anew(work: Path, tmp_path: Path, 
         for pack in [*mirror.glob("objects/pack/*"), *mirror.glob("objects/??/*")]:
             pack.chmod(0o600)
             pack.write_bytes(b"")
-        connector = Git(str(work), mirrors)
+        connector = GitConnector(str(work), mirrors)
         with pytest.raises(Unavailable, match="damaged"):
             list(connector.changes(None))
         connector.close()
-    connector = Git(str(work), mirrors)
+    connector = GitConnector(str(work), mirrors)
     assert "a.md" in [change.key for change in connector.changes(None)]
     connector.close()
 
@@ -206,12 +206,12 @@ def test_what_is_taken_out_of_the_history_leaves_the_mirror(work: Path, tmp_path
     mirrors = tmp_path / "mirrors"
 
     def look(cursor: Any = None, branch: str | None = None) -> tuple[list[str], Any, bool]:
-        connector = Git(str(work), mirrors, branch=branch)
+        connector = GitConnector(str(work), mirrors, branch=branch)
         found = list(connector.changes(cursor))
         for change in found:
             connector.read(change.key)
         connector.close()
-        return [change.key for change in found], found[-1].cursor if found else cursor, connector.whole
+        return [change.key for change in found], found[-1].cursor if found else cursor, connector.is_complete
 
     def kept(blob: ObjectID) -> bool:
         (mirror,) = mirrors.iterdir()
@@ -274,7 +274,7 @@ def test_folders_that_unfold_without_end_cost_their_source_no_more_than_a_while(
         head.author_time = head.commit_time = head.author_timezone = head.commit_timezone = 0
         store.add_object(head)
         repository.refs[Ref(b"HEAD")] = head.id
-    connector = Git(str(work), tmp_path / "mirrors")
+    connector = GitConnector(str(work), tmp_path / "mirrors")
 
     with pytest.raises(Unavailable, match="has more than 50 files") as caught:
         list(connector.changes(None))
@@ -285,7 +285,7 @@ def test_folders_that_unfold_without_end_cost_their_source_no_more_than_a_while(
 def test_mirrors_of_what_is_no_source_any_more_go(database: Database, work: Path, tmp_path: Path) -> None:
     mirrors = tmp_path / "mirrors"
     tidy(mirrors, [])
-    connector = Git(str(work), mirrors)
+    connector = GitConnector(str(work), mirrors)
     list(connector.changes(None))
     connector.close()
     (mirrors / "half.new").mkdir()
@@ -311,7 +311,7 @@ def test_a_name_that_is_not_utf_8_costs_its_document(database: Database, work: P
         repository.object_store.add_object(each)
     repository.refs[Ref(b"HEAD")] = made.id
     intake = Intake(database)
-    intake.take_over(Git(str(work), tmp_path / "mirrors"))
+    intake.ingest(GitConnector(str(work), tmp_path / "mirrors"))
     assert intake.live() == {"c.md"}
     assert ("knowledge.unreadable", "caf\\xe9.md") in intake.findings()
     intake.close()
@@ -321,7 +321,7 @@ def test_what_is_let_in_again_comes_though_no_commit_changes_it(
     database: Database, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def look() -> set[str]:
-        intake.take_over(Git(str(work), tmp_path / "mirrors"))
+        intake.ingest(GitConnector(str(work), tmp_path / "mirrors"))
         return intake.live()
 
     for name in ("b.md", "picture.bin"):
@@ -344,13 +344,13 @@ def test_what_is_let_in_again_comes_though_no_commit_changes_it(
     assert look() == {"a.md", "c.md"}
     assert ("knowledge.unreadable", "c.md") not in intake.findings()
     read: list[str] = []
-    blob = Git.read
+    blob = GitConnector.read
 
-    def noted(connector: Git, key: str) -> Content:
+    def noted(connector: GitConnector, key: str) -> Content:
         read.append(key)
         return blob(connector, key)
 
-    monkeypatch.setattr(Git, "read", noted)
+    monkeypatch.setattr(GitConnector, "read", noted)
     look()
     assert read == ["b.md"], "what stays out is not read at each look"
     intake.close()
@@ -371,17 +371,17 @@ def test_what_could_not_be_read_is_tried_again(
 
     intake = Intake(database)
     monkeypatch.setattr(Sandbox, "parse_all", refused)
-    intake.take_over(Git(str(work), tmp_path / "mirrors"))
+    intake.ingest(GitConnector(str(work), tmp_path / "mirrors"))
     assert (intake.live(), len(intake.findings())) == (set(), 1)
     monkeypatch.setattr(Sandbox, "parse_all", parse_all)
-    intake.take_over(Git(str(work), tmp_path / "mirrors"))
+    intake.ingest(GitConnector(str(work), tmp_path / "mirrors"))
     assert (intake.live(), intake.findings()) == ({"a.md"}, {})
     monkeypatch.setattr(Sandbox, "parse_all", refused)
     asked.clear()
     (work / "a.md").write_text("# Other\n")
     commit(work)
     for _ in range(4):
-        intake.take_over(Git(str(work), tmp_path / "mirrors"))
+        intake.ingest(GitConnector(str(work), tmp_path / "mirrors"))
     assert (asked, intake.live(), len(intake.findings())) == (["a.md", "a.md"], set(), 1)
     intake.close()
 
@@ -409,7 +409,7 @@ def test_each_file_has_the_time_of_the_commit_that_changed_it_last(
     dated(work, third, c="C")
 
     def times() -> dict[str, int | None]:
-        connector = Git(str(work), tmp_path / "mirrors")
+        connector = GitConnector(str(work), tmp_path / "mirrors")
         found = {}
         for change in connector.changes(None):
             at = connector.read(change.key).modified_at
@@ -432,7 +432,7 @@ def test_a_look_is_one_fetch_however_many_documents_are_new(
 
     def look() -> list[str]:
         connector = opened_from(declared(served, key="env:GIT_KEY"), tmp_path)
-        intake.take_over(connector)
+        intake.ingest(connector)
         connector.close()
         asked = list(requests)
         requests.clear()
@@ -459,7 +459,7 @@ def test_a_mirror_of_many_fetches_is_made_anew_and_tells_only_what_changed(
         (work / "a.md").write_text(f"# A{'!' * number}\n")  # of another size: it is changed within the same moment
         (work / f"{number}.md").write_text("# B\n")
         commit(work)
-        source = Git(str(work), tmp_path / "mirrors")
+        source = GitConnector(str(work), tmp_path / "mirrors")
         told = list(source.changes(cursor))
         assert [change.key for change in told] == [f"{number}.md", "a.md"]
         assert source.read("a.md").data == b"# A%b\n" % (b"!" * number)

@@ -150,7 +150,7 @@ def test_what_was_held_of_an_edition_before_says_nothing_of_what_it_is_now(
         time.sleep(0.02)
     world.settle()
     world.follower.stop()
-    intake_store.tell_followers(world.conn)
+    intake_store.notify_followers(world.conn)
     world.follower._thread.join(60)
     world.write(12)
     world.ingest()

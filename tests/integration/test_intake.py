@@ -21,13 +21,13 @@ from groundplan.blueprint.model import Governed, Source
 from groundplan.core.ids import new_id
 from groundplan.knowledge.deletion.delete import Why, delete
 from groundplan.knowledge.governance.decide import Said, decide
-from groundplan.knowledge.ingest import Settings, take_over
+from groundplan.knowledge.ingest import IngestSettings, ingest_source
 from groundplan.knowledge.intake import run
 from groundplan.knowledge.model import IngestReport
 from groundplan.knowledge.quality.assess import assess
-from groundplan.knowledge.sources.folder import Folder
+from groundplan.knowledge.sources.folder import FolderConnector
 from groundplan.knowledge.sources.model import Content
-from groundplan.knowledge.sources.sql import Layout, Rows, Sqlite
+from groundplan.knowledge.sources.sql import Layout, SqlConnector, Sqlite
 from groundplan.testing import document_rows
 from groundplan.testing.database import Database
 
@@ -69,7 +69,9 @@ class World:
             name="s", path="s", sensitivity="internal", owner="ana@acme.example", readers=["everyone"],
             governed=Governed(**governed),
         )  # fmt: skip
-        return take_over(self.control, source, Folder(self.folder), Settings(review_days=self.review_days))
+        return ingest_source(
+            self.control, source, FolderConnector(self.folder), IngestSettings(review_days=self.review_days)
+        )
 
     def one(self, path: str, columns: str) -> Any:
         row = self.control.execute(f"SELECT {columns} FROM document WHERE path = %s", (path,)).fetchone()
@@ -121,7 +123,7 @@ def test_only_what_changed_is_read_again(world: World) -> None:
     assert sorted(versions.fetchall()) == [(1,), (2,)]
 
 
-class Counted(Folder):
+class Counted(FolderConnector):
     """A folder that notes what is read of it."""
 
     def __init__(self, path: Path) -> None:
@@ -143,7 +145,7 @@ def test_what_a_parser_refused_is_given_to_it_again_once_it_has_changed(
 
     def look() -> list[str]:
         folder = Counted(world.folder)
-        report = take_over(world.control, world.source, folder, Settings())
+        report = ingest_source(world.control, world.source, folder, IngestSettings())
         told = {path: message for (_, path), (message, _) in world.findings().items()}
         assert (report.failed, sorted(told)) == (2, ["a.pdf", "b.md"])
         assert told["a.pdf"] == "a.pdf is not searched: it is not a PDF, or needs a password"
@@ -157,7 +159,7 @@ def test_what_a_parser_refused_is_given_to_it_again_once_it_has_changed(
     monkeypatch.setattr(run, "_PROCESS", "another")
     assert look() == ["a.pdf", "b.md"], "another process may have what it takes to read it"
     world.write("a.pdf", files.pdf())
-    assert take_over(world.control, world.source, Folder(world.folder), Settings()).failed == 1
+    assert ingest_source(world.control, world.source, FolderConnector(world.folder), IngestSettings()).failed == 1
     assert world.live() == {"a.pdf", "c.md"} and set(world.findings()) == {("knowledge.unreadable", "b.md")}
 
 
@@ -333,7 +335,7 @@ def test_rows_of_a_table_are_read_by_whom_each_allows(world: World, database: Da
     def change(statement: str) -> dict[str, set[str]]:
         with closing(sqlite3.connect(table)) as db, db:
             db.executescript(statement)
-        take_over(world.control, world.source, Rows(Sqlite(table), Layout("pay", readers="who")))
+        ingest_source(world.control, world.source, SqlConnector(Sqlite(table), Layout("pay", readers="who")))
         found = {}
         for name, id in people.items():
             with psycopg.connect(database.urls["search"]) as conn:

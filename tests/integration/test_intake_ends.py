@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
-from tests.knowledge_intake import Given, Intake, source
+from tests.knowledge_intake import Intake, ScriptedConnector, source
 
 from groundplan.api.knowledge import ingest as api_ingest
 from groundplan.core.errors import NotFound, Unavailable
@@ -27,7 +27,7 @@ from groundplan.knowledge.model import Vectors
 from groundplan.knowledge.parsing.model import Job, Parsed
 from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.quality.assess import assess
-from groundplan.knowledge.sources.folder import Folder
+from groundplan.knowledge.sources.folder import FolderConnector
 from groundplan.knowledge.sources.model import Change, Connector
 from groundplan.testing.database import Database
 
@@ -44,10 +44,12 @@ def texts(*names: str) -> dict[str, bytes | Exception]:
 
 
 def test_an_error_nobody_foresaw_costs_one_document(intake: Intake, caplog: pytest.LogCaptureFixture) -> None:
-    given = Given({**texts("a", "b", "c", "d")}, levels={"c": RuntimeError("secret place")}, whole=False)
+    given = ScriptedConnector(
+        {**texts("a", "b", "c", "d")}, levels={"c": RuntimeError("secret place")}, is_complete=False
+    )
     given.texts["b"] = KeyError("secret place")
     with caplog.at_level(logging.ERROR):
-        report = intake.take_over(given)
+        report = intake.ingest(given)
     assert (report.added, report.failed, intake.live()) == (2, 2, {"a", "d"})
     assert intake.findings() == {
         ("knowledge.unreadable", "b"): "b is not searched: reading it failed (KeyError)",
@@ -55,7 +57,7 @@ def test_an_error_nobody_foresaw_costs_one_document(intake: Intake, caplog: pyte
     }
     assert "secret place" in caplog.text, "where it went wrong is in the log"
     given.texts["b"], given.levels = texts("b")["b"], {}
-    intake.take_over(given)
+    intake.ingest(given)
     assert given.cursors == [None, {"number": 0}], "what failed is asked for again"
     assert (intake.live(), intake.findings()) == ({"a", "b", "c", "d"}, {})
 
@@ -68,9 +70,9 @@ def test_how_far_a_run_is_is_told_while_it_goes_on(intake: Intake) -> None:
         seen.append(tuple(told.get(name) for name in ("running", "read", "of")))
         return datetime(2026, 1, 1, tzinfo=UTC)
 
-    connector = Given({f"{n}.md": f"# {n}\n".encode() for n in range(3)}, modified_at=now)
+    connector = ScriptedConnector({f"{n}.md": f"# {n}\n".encode() for n in range(3)}, modified_at=now)
     for of in (None, 3):
-        intake.take_over(connector)
+        intake.ingest(connector)
         now()
         assert (seen[0], seen[-1]) == ((True, 0, of), (False, 3, of))
         seen.clear()
@@ -78,36 +80,36 @@ def test_how_far_a_run_is_is_told_while_it_goes_on(intake: Intake) -> None:
 
 
 def test_a_source_that_breaks_off_keeps_what_it_told_and_loses_nothing(intake: Intake) -> None:
-    intake.take_over(Given(texts("a", "b", "z")))
-    given = Given({**texts("a", "c")}, ends=RuntimeError("x"))
-    report = intake.take_over(given)
+    intake.ingest(ScriptedConnector(texts("a", "b", "z")))
+    given = ScriptedConnector({**texts("a", "c")}, ends=RuntimeError("x"))
+    report = intake.ingest(given)
     assert (report.added, report.deleted, report.failed) == (1, 0, 1)
     assert intake.live() == {"a", "b", "c", "z"}
     assert intake.findings() == {("knowledge.source_missing", ""): "reading it failed (RuntimeError)"}
     given.ends = None
-    assert (intake.take_over(given).deleted, intake.findings()) == (2, {})
+    assert (intake.ingest(given).deleted, intake.findings()) == (2, {})
 
 
 def test_what_went_away_meanwhile_is_no_error(intake: Intake) -> None:
-    intake.take_over(Given(texts("a", "b")))
+    intake.ingest(ScriptedConnector(texts("a", "b")))
     gone = NotFound("it was removed meanwhile", code="document_gone", hint="Nothing.")
-    report = intake.take_over(Given({**texts("a"), "b": gone}))
+    report = intake.ingest(ScriptedConnector({**texts("a"), "b": gone}))
     assert (report.deleted, report.failed, intake.findings(), intake.live()) == (1, 0, {}, {"a"})
 
 
 def test_where_many_are_out_of_reach_what_was_read_stays(intake: Intake) -> None:
     away = Unavailable("no answer", code="source_missing", hint="Later.")
-    given = Given({**texts("a"), **{f"n{n}": away for n in range(run.MOST_AWAY + 5)}, **texts("z")})
-    intake.take_over(given)
+    given = ScriptedConnector({**texts("a"), **{f"n{n}": away for n in range(run.MAX_DEFERRED + 5)}, **texts("z")})
+    intake.ingest(given)
     assert intake.live() == {"a"}
     assert intake.findings()["knowledge.source_missing", ""] == "no answer"
     assert "z" not in given.reads
 
 
 def test_what_postgresql_refuses_costs_one_document(intake: Intake) -> None:
-    intake.take_over(Given(texts("a", "b", "c")))
+    intake.ingest(ScriptedConnector(texts("a", "b", "c")))
     bad = b"---\nweight: .inf\n---\n# b\n"
-    report = intake.take_over(Given({**texts("a", "c", "d"), "b": bad, **texts("e")}))
+    report = intake.ingest(ScriptedConnector({**texts("a", "c", "d"), "b": bad, **texts("e")}))
     assert (report.added, report.changed, report.failed) == (2, 0, 1)
     assert intake.live() == {"a", "c", "d", "e"}
     ((about, message),) = intake.findings().items()
@@ -116,13 +118,13 @@ def test_what_postgresql_refuses_costs_one_document(intake: Intake) -> None:
 
 
 def test_a_name_that_is_told_twice_is_one_document(intake: Intake) -> None:
-    class Twice(Given):
+    class Twice(ScriptedConnector):
         def changes(self, cursor: Any) -> Iterator[Any]:
             for change in super().changes(cursor):
                 yield change
                 yield change
 
-    assert intake.take_over(Twice(texts("a", "b"))).failed == 0
+    assert intake.ingest(Twice(texts("a", "b"))).failed == 0
     assert intake.live() == {"a", "b"}
     assert intake.text("a").count("This is a.") == 1
 
@@ -145,21 +147,21 @@ def test_a_source_that_fails_stops_no_other(intake: Intake, tmp_path: Path, monk
     for name in ("bad", "good"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.md").write_text(f"# A\n\nThis is of {name}.\n")
-    conclude, look = knowledge_ingest._conclude, assess
+    conclude, look = knowledge_ingest._record_results, assess
 
     def broken(conn: Any, of: Any, *rest: Any, **more: Any) -> None:
         if of.name == "bad":
             conn.execute("SELECT 1 / 0")
         conclude(conn, of, *rest, **more)
 
-    monkeypatch.setattr(knowledge_ingest, "_conclude", broken)
+    monkeypatch.setattr(knowledge_ingest, "_record_results", broken)
     bad, good = ingest(intake, tmp_path, "bad", "good")
     assert (bad.failed, good.added, good.failed) == (1, 1, 0)
     assert intake.findings("bad")["knowledge.failed", ""] == "taking it over failed (DivisionByZero)"
     assert not intake.findings("good")
     done = intake.conn.execute("SELECT count(*) FROM chunk WHERE embedding IS NOT NULL AND text <> ''").fetchone()
     assert done == (2,), "vectors are made all the same"
-    monkeypatch.setattr(knowledge_ingest, "_conclude", conclude)
+    monkeypatch.setattr(knowledge_ingest, "_record_results", conclude)
 
     def unsightly(conn: Any, name: str, today: date, *more: Any) -> Any:
         if name == "bad":
@@ -185,7 +187,7 @@ def test_where_the_database_is_away_the_run_ends(
             other.execute("SELECT pg_terminate_backend(%s)", (conn.info.backend_pid,))
         conn.execute("SELECT 1")
 
-    monkeypatch.setattr(knowledge_ingest, "_conclude", cut)
+    monkeypatch.setattr(knowledge_ingest, "_record_results", cut)
     (tmp_path / "bad").mkdir()
     with pytest.raises(psycopg.OperationalError):
         ingest(intake, tmp_path, "bad")
@@ -202,7 +204,7 @@ def test_no_document_is_given_the_text_of_another() -> None:
 
 
 def test_a_folder_whose_file_cannot_be_looked_at_is_read_on(intake: Intake, tmp_path: Path) -> None:
-    class Breaking(Folder):
+    class Breaking(FolderConnector):
         def read(self, key: str) -> Any:
             if key == "b.md":
                 raise MemoryError
@@ -211,7 +213,7 @@ def test_a_folder_whose_file_cannot_be_looked_at_is_read_on(intake: Intake, tmp_
     for name in "abc":
         (tmp_path / f"{name}.md").write_text(f"# {name}\n")
     connector: Connector = Breaking(tmp_path)
-    assert intake.take_over(connector).failed == 1
+    assert intake.ingest(connector).failed == 1
     assert intake.live() == {"a.md", "c.md"}
 
 
@@ -221,7 +223,7 @@ def test_a_source_that_takes_days_keeps_no_other_waiting(
     """A site may ask for minutes between two pages: what was taken from somebody must not wait for its end."""
     on = threading.Event()
 
-    class Slow(Given):
+    class Slow(ScriptedConnector):
         def changes(self, cursor: Any) -> Iterator[Any]:  # noqa: ARG002 -- all of it, each time
             for number in range(2000):
                 if not on.wait(0.05) or number < 3:
@@ -229,7 +231,7 @@ def test_a_source_that_takes_days_keeps_no_other_waiting(
                     yield Change(f"p{number}", "1")
 
     def opened(of: Any, *_: Any, **__: Any) -> Connector:
-        return slow if of.name == "slow" else Folder(tmp_path / of.name)
+        return slow if of.name == "slow" else FolderConnector(tmp_path / of.name)
 
     slow = Slow({})
     (tmp_path / "quick").mkdir()
@@ -298,7 +300,7 @@ def test_a_stop_waits_for_no_search_service(
     def noted(*_: Any) -> None:
         waiting.set()
 
-    monkeypatch.setattr(service, "connector", lambda of, *_, **__: Folder(tmp_path / of.name))
+    monkeypatch.setattr(service, "connector", lambda of, *_, **__: FolderConnector(tmp_path / of.name))
     monkeypatch.setattr(api_ingest, "current_or_none", lambda _: blueprint)
     monkeypatch.setattr(api_ingest, "database_url", lambda *_: intake.database.urls["control"])
     monkeypatch.setattr(service_client, "lookup", noted)

@@ -22,7 +22,7 @@ from tests.knowledge_intake import Intake
 
 from groundplan.blueprint.model import Connector as Declared
 from groundplan.blueprint.model import Source
-from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.model import IngestReport
 from groundplan.knowledge.sources import push_store
 from groundplan.knowledge.sources.open import opened
@@ -204,7 +204,7 @@ def test_a_killed_intake_is_gone_on_with(intake: Intake, tmp_path: Path, kind: s
 
     def ingest() -> IngestReport:
         connector = opened(source, tmp_path, intake.conn, mirrors=tmp_path / "mirrors")
-        return take_over(intake.conn, source, connector)
+        return ingest_source(intake.conn, source, connector)
 
     def stored(round: int) -> int:
         row = intake.conn.execute(

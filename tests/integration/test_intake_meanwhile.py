@@ -15,7 +15,7 @@ import msgspec
 import psycopg
 import pytest
 from tests.integration.interleaved import Halt, beside, until_it_waits
-from tests.knowledge_intake import Given, Intake, source
+from tests.knowledge_intake import Intake, ScriptedConnector, source
 
 from groundplan.blueprint.model import Connector, Source
 from groundplan.core.audit import SYSTEM
@@ -27,37 +27,37 @@ from groundplan.knowledge.deletion.delete import Why, delete, readmit, replay
 from groundplan.knowledge.governance import governed_store
 from groundplan.knowledge.governance.decide import Said, decide
 from groundplan.knowledge.governance.declared_store import declare
-from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.intake import batch, intake_store
 from groundplan.knowledge.intake.concurrent_changes import Redeclared
 from groundplan.knowledge.quality import assess as assessing
 from groundplan.knowledge.quality import quality_store
 from groundplan.knowledge.quality.text import glossary
-from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
+from groundplan.knowledge.sources.model import Change, Content, Cursor, FolderRules
 from groundplan.testing import document_rows
 from groundplan.testing.database import Database
 
 NOW = datetime.now(UTC)
 
 
-class Meanwhile(Given):
+class Meanwhile(ScriptedConnector):
     """Something happens when a document is read, or its folders are looked at."""
 
     def __init__(
         self, texts: dict[str, bytes], *, read: Mapping[str, Callable[[], object]] | None = None,
-        around: Mapping[str, Callable[[], object]] | None = None,
+        folder_rules: Mapping[str, Callable[[], object]] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(texts)
-        self._read, self._around = read or {}, around or {}
+        self._read, self._folder_rules = read or {}, folder_rules or {}
 
     def read(self, key: str) -> Content:
         found = super().read(key)
         self._read.get(key, lambda: None)()
         return found
 
-    def around(self, key: str) -> Sequence[Around]:
-        found = super().around(key)
-        self._around.get(key, lambda: None)()
+    def folder_rules(self, key: str) -> Sequence[FolderRules]:
+        found = super().folder_rules(key)
+        self._folder_rules.get(key, lambda: None)()
         return found
 
 
@@ -106,29 +106,27 @@ def texts(round: int, *names: str) -> dict[str, bytes]:
 
 
 def test_what_was_rejected_meanwhile_stays_rejected(world: World) -> None:
-    world.take_over(Given(texts(1, "a.md", "b.md")))
-    world.take_over(
-        Meanwhile(texts(2, "a.md", "b.md"), read={"a.md": lambda: world.decide("a.md", "state", "rejected")})
-    )
+    world.ingest(ScriptedConnector(texts(1, "a.md", "b.md")))
+    world.ingest(Meanwhile(texts(2, "a.md", "b.md"), read={"a.md": lambda: world.decide("a.md", "state", "rejected")}))
     assert (world.seen(), world.one("a.md", "state, version")) == ({"b.md"}, ("rejected", 2))
     assert world.text("a.md").endswith("Round 2."), "the new text is kept, and not given"
-    world.take_over(Given(texts(2, "a.md", "b.md")))
+    world.ingest(ScriptedConnector(texts(2, "a.md", "b.md")))
     assert world.seen() == {"b.md"}
 
 
 def test_what_was_decided_meanwhile_holds_of_a_document_that_did_not_change(world: World) -> None:
-    world.take_over(Given(texts(1, "a.md", "b.md")))
+    world.ingest(ScriptedConnector(texts(1, "a.md", "b.md")))
     closes = Meanwhile(
-        texts(1, "a.md", "b.md"), around={"b.md": lambda: world.decide("b.md", "sensitivity", "restricted")}
+        texts(1, "a.md", "b.md"), folder_rules={"b.md": lambda: world.decide("b.md", "sensitivity", "restricted")}
     )
-    world.take_over(closes, licence="CC0-1.0")
+    world.ingest(closes, licence="CC0-1.0")
     assert world.one("b.md", "licence, sensitivity") == ("CC0-1.0", "restricted")
     assert world.one("a.md", "licence, sensitivity") == ("CC0-1.0", "internal")
 
 
 def test_what_was_deleted_meanwhile_does_not_come_back(world: World) -> None:
-    world.take_over(Given(texts(1, "a.md", "b.md", "c.md")))
-    report = world.take_over(
+    world.ingest(ScriptedConnector(texts(1, "a.md", "b.md", "c.md")))
+    report = world.ingest(
         Meanwhile(texts(2, "a.md", "b.md", "c.md"), read={"b.md": lambda: world.delete("b.md")}), licence="CC0-1.0"
     )
     assert (world.seen(), world.live()) == ({"a.md", "c.md"}, {"a.md", "c.md"})
@@ -136,17 +134,17 @@ def test_what_was_deleted_meanwhile_does_not_come_back(world: World) -> None:
     assert (report.added, report.changed) == (0, 2)
     assert ("knowledge.deleted_at_source", "b.md") in world.findings()
     readmit(world.other, "s", "b.md", world.why())
-    assert world.take_over(Given(texts(2, "a.md", "b.md", "c.md"))).added == 1
+    assert world.ingest(ScriptedConnector(texts(2, "a.md", "b.md", "c.md"))).added == 1
     assert world.seen() == {"a.md", "b.md", "c.md"}
 
 
 def test_the_list_of_deletions_is_replayed_as_somebody_deletes_the_same(database: Database, world: World) -> None:
     """After a restore: neither waits for the other."""
-    world.take_over(Given(texts(1, "a.md")))
+    world.ingest(ScriptedConnector(texts(1, "a.md")))
     world.delete("a.md")
     with psycopg.connect(database.superuser) as conn:
         conn.execute("DELETE FROM tombstone")
-    world.take_over(Given(texts(1, "a.md")))
+    world.ingest(ScriptedConnector(texts(1, "a.md")))
     assert world.live() == {"a.md"}
     halt = Halt(world.conn, "pg_advisory_xact_lock")
     with beside(lambda: replay(world.conn, world.home, NOW)) as replaying:
@@ -160,8 +158,8 @@ def test_the_list_of_deletions_is_replayed_as_somebody_deletes_the_same(database
 
 
 def test_what_was_deleted_meanwhile_gets_no_readers_by_what_its_folder_says(world: World) -> None:
-    world.take_over(Given(texts(1, "a.md")))
-    world.take_over(Meanwhile(texts(1, "a.md"), around={"a.md": lambda: world.delete("a.md")}), licence="CC0-1.0")
+    world.ingest(ScriptedConnector(texts(1, "a.md")))
+    world.ingest(Meanwhile(texts(1, "a.md"), folder_rules={"a.md": lambda: world.delete("a.md")}), licence="CC0-1.0")
     assert (world.live(), world.readers("a.md"), world.one("a.md", "licence")) == (set(), set(), None)
 
 
@@ -173,17 +171,17 @@ def test_a_superseded_version_is_not_given_while_its_source_is_read(
     seen: list[set[str]] = []
     rest = texts(1, *(f"z{number:02}.md" for number in range(40)))
     look = {"z39.md": lambda: seen.append(world.seen() & {"a-old.md", "b-new.md"})}
-    world.take_over(Meanwhile({"a-old.md": old, "b-new.md": new, **rest}, read=look))
-    world.take_over(Meanwhile({"a-old.md": old + b"More.\n", "b-new.md": new, **texts(2, *rest)}, read=look))
+    world.ingest(Meanwhile({"a-old.md": old, "b-new.md": new, **rest}, read=look))
+    world.ingest(Meanwhile({"a-old.md": old + b"More.\n", "b-new.md": new, **texts(2, *rest)}, read=look))
     later = {"a-old.md": old, "c.md": b"---\nsupersedes: [d.md]\n---\n# C\n", "d.md": b"# D\n", **texts(3, *rest)}
     look = {"z39.md": lambda: seen.append(world.seen() & {"a-old.md", "c.md", "d.md"})}
-    world.take_over(Meanwhile({**later, "b-new.md": new}, read=look))
+    world.ingest(Meanwhile({**later, "b-new.md": new}, read=look))
     assert seen == [{"b-new.md"}, {"b-new.md"}, {"c.md"}]
     world.decide("z00.md", "superseded_by", str(world.id("c.md")))
     look = {"z39.md": lambda: seen.append(world.seen() & {"z00.md", "z01.md"})}
-    world.take_over(Meanwhile({**later, "b-new.md": new, **texts(4, *rest)}, read=look))
+    world.ingest(Meanwhile({**later, "b-new.md": new, **texts(4, *rest)}, read=look))
     assert seen[3] == {"z01.md"}, "whom somebody decided to be superseded stays so"
-    world.take_over(Given({"a-old.md": old, "d.md": b"# D\n"}))
+    world.ingest(ScriptedConnector({"a-old.md": old, "d.md": b"# D\n"}))
     assert world.seen() == {"a-old.md", "d.md"}, "what replaced them is gone"
 
 
@@ -191,12 +189,12 @@ def test_what_is_written_while_another_text_was_looked_at_is_neither_scanned_nor
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.conn.execute("INSERT INTO workload_need (workload, scanned, quality_floor) VALUES ('w', true, 0.5)")
-    world.take_over(Given(texts(1, "a.md", "b.md")))
+    world.ingest(ScriptedConnector(texts(1, "a.md", "b.md")))
     looks = quality_store.looks
 
     def changed(*_: Any) -> dict[str, int]:
         monkeypatch.setattr(assessing, "personal", lambda _: {})
-        take_over(world.other, source(), Given(texts(2, "a.md", "b.md")))
+        ingest_source(world.other, source(), ScriptedConnector(texts(2, "a.md", "b.md")))
         return {"old": 1}
 
     monkeypatch.setattr(assessing, "personal", changed)
@@ -217,7 +215,7 @@ def test_what_is_written_while_another_text_was_looked_at_is_neither_scanned_nor
 
 @pytest.mark.parametrize("what", ["decide", "delete"])
 def test_who_decides_and_who_writes_do_not_wait_for_each_other(world: World, what: str) -> None:
-    world.take_over(Given(texts(1, "a.md")))
+    world.ingest(ScriptedConnector(texts(1, "a.md")))
     failed: list[BaseException] = []
 
     def act() -> None:
@@ -228,7 +226,7 @@ def test_who_decides_and_who_writes_do_not_wait_for_each_other(world: World, wha
 
     acting = threading.Thread(target=act)
     with world.conn.transaction():
-        intake_store.hold_changes(world.conn)
+        intake_store.lock_changes(world.conn)
         acting.start()
         waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
         until = time.monotonic() + 10
@@ -254,25 +252,25 @@ def test_whom_a_declaration_lets_read_no_more_finds_nothing_at_once(world: World
     own = b"---\nreaders: [everyone, ana@acme.example]\n---\n# Own\n\nRound 1.\n"
     declared(world)
     rest = {"own.md": own, "deny.md": b"---\ndeny: [x@acme.example]\n---\nHi."}
-    world.take_over(Given({**texts(1, "a.md", "gone.md"), **rest}))
-    world.take_over(Given({**texts(1, "a.md"), **rest}))
+    world.ingest(ScriptedConnector({**texts(1, "a.md", "gone.md"), **rest}))
+    world.ingest(ScriptedConnector({**texts(1, "a.md"), **rest}))
     assert world.seen() == {"a.md", "own.md", "deny.md"}
     anew = declared(world, readers=["hr", "ops"])
     assert world.seen() == {"own.md"}
     assert (world.readers("a.md"), world.readers("deny.md")) == ({"source/s"}, {"source/s", "!x@acme.example"})
     assert world.readers("own.md") == {"everyone", "ana@acme.example"}
     assert governed_store.who_may_read(world.conn, world.id("a.md")) == []
-    assert take_over(world.conn, anew, Given({**texts(1, "a.md"), "own.md": own})).failed == 0
+    assert ingest_source(world.conn, anew, ScriptedConnector({**texts(1, "a.md"), "own.md": own})).failed == 0
     assert (world.readers("a.md"), world.seen()) == ({"hr", "ops", "source/s"}, {"own.md"})
     again = declared(world)
     assert world.seen() == {"own.md"}, "who may read it again does so once it was looked at"
-    take_over(world.conn, again, Given({**texts(1, "a.md"), "own.md": own}))
+    ingest_source(world.conn, again, ScriptedConnector({**texts(1, "a.md"), "own.md": own}))
     assert world.seen() == {"a.md", "own.md"}
 
 
 def test_what_a_declaration_narrows_holds_at_once_below_what_was_decided(world: World) -> None:
     declared(world, {"purposes": ["support", "sales"]})
-    world.take_over(Given(texts(1, "a.md", "b.md", "c.md")), purposes=["support", "sales"])
+    world.ingest(ScriptedConnector(texts(1, "a.md", "b.md", "c.md")), purposes=["support", "sales"])
     for name, value in (("state", "approved"), ("sensitivity", "public"), ("purposes", ["sales", "support"])):
         world.decide("b.md", name, value)
     world.decide("c.md", "state", "approved")
@@ -290,7 +288,7 @@ def test_what_a_declaration_narrows_holds_at_once_below_what_was_decided(world: 
 
 
 def test_a_legal_hold_is_there_with_the_declaration(world: World) -> None:
-    world.take_over(Given(texts(1, "a.md")))
+    world.ingest(ScriptedConnector(texts(1, "a.md")))
     declared(world, {"legal_hold": True})
     with pytest.raises(Conflict):
         world.delete("a.md")
@@ -307,18 +305,18 @@ def test_a_run_under_another_declaration_writes_nothing_more(world: World, monke
         declared(world, readers=["hr"])
 
     with pytest.raises(Redeclared):
-        take_over(world.conn, first, Meanwhile(texts(1, *names), read={"n30.md": narrow}))
+        ingest_source(world.conn, first, Meanwhile(texts(1, *names), read={"n30.md": narrow}))
     assert before == [world.live()] and 0 < len(world.live()) < 31
     assert (world.seen(), world.findings()) == (set(), {})
     with pytest.raises(Redeclared):
-        take_over(world.conn, first, Given(texts(1, *names)))
+        ingest_source(world.conn, first, ScriptedConnector(texts(1, *names)))
     anew = msgspec.structs.replace(source(), readers=["hr"])
-    assert take_over(world.conn, anew, Given(texts(1, *names))).failed == 0
+    assert ingest_source(world.conn, anew, ScriptedConnector(texts(1, *names))).failed == 0
     assert (len(world.live()), world.seen()) == (40, set())
     with world.other.transaction():
         declare(world.other, [])
     assert world.conn.execute("SELECT health FROM source").fetchall() == [("undeclared",)]
-    assert take_over(world.conn, first, Given(texts(2, *names))).failed == 0, "nothing says otherwise"
+    assert ingest_source(world.conn, first, ScriptedConnector(texts(2, *names))).failed == 0, "nothing says otherwise"
     assert world.conn.execute("SELECT health FROM source").fetchall() == [("ok",)]
 
 
@@ -326,13 +324,13 @@ def test_what_another_version_wrote_of_a_declaration_stops_no_run(world: World) 
     first = declared(world)
     for change in ("said::jsonb - 'pdf'", "said::jsonb || '{\"later\": 1}'", "'{}'"):
         world.conn.execute(f"UPDATE source_declared SET said = ({change})::text".encode())
-        assert take_over(world.conn, first, Given(texts(1, "a.md"))).failed == 0
+        assert ingest_source(world.conn, first, ScriptedConnector(texts(1, "a.md"))).failed == 0
 
 
 def test_who_deletes_and_who_releases_take_their_locks_in_one_order(world: World) -> None:
     """A release declares its sources before it numbers a change of policy, as for owners who are nominated."""
     declared(world)
-    world.take_over(Given(texts(1, "a.md")))
+    world.ingest(ScriptedConnector(texts(1, "a.md")))
     failed: list[BaseException] = []
 
     def clear(conn: Any, _: str, actor: str) -> None:
@@ -368,14 +366,14 @@ class Touched(Meanwhile):
 def test_versions_are_noted_behind_whoever_changes_documents(world: World) -> None:
     """Else each has locked a row that the other one waits for."""
     names = [f"n{number:02}.md" for number in range(20)]
-    world.take_over(Given(texts(1, *names)))
+    world.ingest(ScriptedConnector(texts(1, *names)))
 
     def meanwhile() -> None:
         world.other.execute("BEGIN")
-        intake_store.hold_changes(world.other)
+        intake_store.lock_changes(world.other)
         world.other.execute("UPDATE document SET title = title WHERE path = 'n10.md'")
 
-    with beside(lambda: world.take_over(Touched(texts(1, *names), around={"n19.md": meanwhile}))) as run:
+    with beside(lambda: world.ingest(Touched(texts(1, *names), folder_rules={"n19.md": meanwhile}))) as run:
         until_it_waits(world.database, world.conn, unless=run.done)
         world.other.execute("SELECT FROM document FOR UPDATE NOWAIT")
         world.other.execute("COMMIT")
@@ -387,9 +385,9 @@ def test_how_far_a_place_was_read_says_nothing_of_another_one(world: World) -> N
     """As of another folder of the same repository, whose documents did not change since that commit."""
     told = texts(1, "a.md", "b.md")
     first = declared(world, connector=Connector(type="git", settings={"folder": "one"}))
-    reading = Given(told, whole=False)
+    reading = ScriptedConnector(told, is_complete=False)
     for _ in range(2):
-        assert take_over(world.conn, first, reading).failed == 0
+        assert ingest_source(world.conn, first, reading).failed == 0
     assert reading.cursors == [None, {"number": 1}]
     declared(world, connector=first.connector, readers=["hr"])
     kept = world.conn.execute("SELECT cursor FROM source").fetchone()
@@ -400,5 +398,5 @@ def test_how_far_a_place_was_read_says_nothing_of_another_one(world: World) -> N
         declared(world, connector=Connector(type="git", settings={"folder": "two"}))
 
     with pytest.raises(Redeclared):
-        take_over(world.conn, first, Touched(told, around={"b.md": move}))
+        ingest_source(world.conn, first, Touched(told, folder_rules={"b.md": move}))
     assert world.conn.execute("SELECT cursor FROM source").fetchone() == (None,)

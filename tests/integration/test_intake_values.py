@@ -17,7 +17,7 @@ import pypdfium2
 import pytest
 from tests import knowledge_files as files
 from tests.forked_parsers import from_nothing
-from tests.knowledge_intake import Given, Intake
+from tests.knowledge_intake import Intake, ScriptedConnector
 
 from groundplan import migrations
 from groundplan.core.ids import new_id
@@ -25,7 +25,7 @@ from groundplan.knowledge.parsing.model import Job
 from groundplan.knowledge.parsing.prepare import prepare
 from groundplan.knowledge.quality.assess import assess, scan_pending
 from groundplan.knowledge.quality.text import glossary
-from groundplan.knowledge.sources.folder import Folder
+from groundplan.knowledge.sources.folder import FolderConnector
 from groundplan.testing import document_rows
 from groundplan.testing.database import Database
 
@@ -53,7 +53,7 @@ def test_unseen_characters_stop_nothing(intake: Intake, tmp_path: Path) -> None:
     for name, data in HOSTILE.items():
         (tmp_path / name).write_bytes(data)
     (tmp_path / ".beside.pdf.md.governed.yaml").write_text('licence: "a\\0b"\nnote: {"x\\0": ["\\0"]}\n')
-    report = intake.take_over(Folder(tmp_path))
+    report = intake.ingest(FolderConnector(tmp_path))
     assert (intake.findings(), report.added, report.failed) == ({}, len(HOSTILE), 0)
     assert intake.one("front.md", "title") == "a b"
     assert intake.one("title.json", "title") == "a b"
@@ -65,7 +65,7 @@ def test_unseen_characters_stop_nothing(intake: Intake, tmp_path: Path) -> None:
 def test_readers_with_unseen_characters_are_not_guessed(intake: Intake, tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("# A\n")
     (tmp_path / ".readers").write_bytes(b"hr\0\n")
-    intake.take_over(Folder(tmp_path))
+    intake.ingest(FolderConnector(tmp_path))
     assert intake.live() == set()
     assert ".readers of its folder cannot be read" in intake.findings()["knowledge.unreadable", "a.md"]
 
@@ -85,28 +85,28 @@ def test_a_name_that_is_not_utf_8_costs_its_document(intake: Intake, tmp_path: P
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/f\xfcr"))
     folder.mkdir()
     (folder / "c.md").write_text("# C\n")
-    intake.take_over(Folder(tmp_path))
+    intake.ingest(FolderConnector(tmp_path))
     assert intake.live() == {"a.md"}
     told = "its name is not UTF-8, or longer than 1000 characters"
     assert intake.findings() == {
         ("knowledge.unreadable", "caf\\xe9.md"): f"caf\\xe9.md is not searched: {told}",
         ("knowledge.unreadable", "f\\xfcr/c.md"): f"f\\xfcr/c.md is not searched: {told}",
     }
-    intake.take_over(Given({"a\0b": b"# A", "x" * 1001: b"# B", "c": b"# C"}))
+    intake.ingest(ScriptedConnector({"a\0b": b"# A", "x" * 1001: b"# B", "c": b"# C"}))
     assert intake.live() == {"c"}
 
 
 def test_a_document_without_a_date_is_kept_from_when_it_was_first_seen(intake: Intake) -> None:
     today = datetime.now(UTC).date()
-    given = Given({"a": b"# A\n\nIt is so.\n", "b": b"# B\n\nIt is other.\n"})
-    intake.take_over(given, retain_days=100)
+    given = ScriptedConnector({"a": b"# A\n\nIt is so.\n", "b": b"# B\n\nIt is other.\n"})
+    intake.ingest(given, retain_days=100)
     assert intake.one("a", "modified_at").date() == today
     intake.conn.execute("UPDATE document SET modified_at = now() - interval '30 days'")
-    intake.take_over(given, retain_days=90)
+    intake.ingest(given, retain_days=90)
     assert intake.one("a", "retain_until") == today + timedelta(days=60), "not from today at every look"
     given.texts["a"] = b"---\nlicence: MIT\n---\n# A\n\nIt is so.\n"
     given.texts["b"] = b"# B\n\nIt is new.\n"
-    intake.take_over(given, retain_days=90)
+    intake.ingest(given, retain_days=90)
     assert intake.one("a", "version, retain_until") == (2, today + timedelta(days=60)), "its words are the same"
     assert intake.one("b", "version, retain_until") == (2, today + timedelta(days=90))
     intake.conn.execute("UPDATE document SET modified_at = now() - interval '400 days', review_days = 365")
@@ -114,21 +114,21 @@ def test_a_document_without_a_date_is_kept_from_when_it_was_first_seen(intake: I
     assert {about for kind, about in intake.findings() if kind == "knowledge.stale"} == {"a", "b"}
     told = datetime(2026, 1, 2, tzinfo=UTC)
     given.modified_at, given.texts["a"] = (lambda _: told), b"# A\n\nThird.\n"
-    intake.take_over(given, retain_days=90)
+    intake.ingest(given, retain_days=90)
     assert intake.one("a", "modified_at") == told
 
 
 @pytest.mark.parametrize("said", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2999-01-01T00:00:00Z"])
 def test_a_time_that_cannot_be_is_not_kept(intake: Intake, said: str) -> None:
     """A year before the first would be kept, and never given again: neither to a search nor to the next look."""
-    given = Given({"a": b"# A\n\nIt is so.\n"}, modified_at=lambda _: datetime.fromisoformat(said))
-    assert intake.take_over(given).failed == 0
+    given = ScriptedConnector({"a": b"# A\n\nIt is so.\n"}, modified_at=lambda _: datetime.fromisoformat(said))
+    assert intake.ingest(given).failed == 0
     assert intake.one("a", "modified_at").date() == datetime.now(UTC).date()
-    assert intake.take_over(given).failed == 0
+    assert intake.ingest(given).failed == 0
 
 
 def test_documents_from_before_are_dated_by_their_newest_version(intake: Intake) -> None:
-    intake.take_over(Given({"a": b"# A\n\nIt is so.\n"}))
+    intake.ingest(ScriptedConnector({"a": b"# A\n\nIt is so.\n"}))
     intake.conn.execute("UPDATE document SET modified_at = NULL")
     intake.conn.execute("UPDATE document_version SET at = '2026-01-02T00:00:00Z'")
     statements = Path(migrations.__file__).with_name("0200_documents_dated.sql").read_text() % {"db": ""}
@@ -157,14 +157,14 @@ def test_a_misspelt_refusal_refuses_everybody(intake: Intake) -> None:
            SELECT %s, id, %s FROM people_group WHERE name = 'contractors'""",
         (new_id(), ben),
     )
-    given = Given(
+    given = ScriptedConnector(
         {name: f"# {name}\n\nThis is {name}.\n".encode() for name in ("right", "wrong", "left", "open", "full")},
-        told={
+        governed_values={
             "right": {"deny": ["contractors"]}, "wrong": {"deny": ["contracters"]},
             "left": {"deny": ["gone@acme.example"]}, "full": {"deny": ["B <b@acme.example>"]},
         },
     )  # fmt: skip
-    intake.take_over(given)
+    intake.ingest(given)
     assert (seen(intake, ana), seen(intake, ben)) == ({"right", "left", "open"}, {"left", "open"})
     found = {about: message for (kind, about), message in intake.findings().items() if "unknown" in kind}
     assert found == {
@@ -175,7 +175,7 @@ def test_a_misspelt_refusal_refuses_everybody(intake: Intake) -> None:
     assess(intake.conn, "s", datetime.now(UTC).date())
     assert ("knowledge.reader_unknown", "reader:!contracters") in intake.findings(), "a look does not close it"
     intake.add_group("contracters")
-    intake.take_over(given)
+    intake.ingest(given)
     assert seen(intake, ana) == {"right", "wrong", "left", "open"}
     assert ("knowledge.reader_unknown", "reader:!contracters") not in intake.findings()
 
@@ -192,7 +192,7 @@ def test_a_parser_that_the_kernel_does_not_confine_is_told(
     intake: Intake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "a.md").write_text("# A\n")
-    intake.take_over(Folder(tmp_path))
+    intake.ingest(FolderConnector(tmp_path))
     assert (intake.one("a.md", "confined"), intake.findings()) == (True, {})
     real = subprocess.Popen
 
@@ -203,14 +203,14 @@ def test_a_parser_that_the_kernel_does_not_confine_is_told(
     monkeypatch.setattr(subprocess, "Popen", popen)
     (tmp_path / "b.md").write_text("# B\n")
     with from_nothing():
-        intake.take_over(Folder(tmp_path))
+        intake.ingest(FolderConnector(tmp_path))
     assert (intake.one("a.md", "confined"), intake.one("b.md", "confined")) == (True, False)
     assert intake.findings() == {
         ("knowledge.unconfined", ""): "1 document was read by a parser that the kernel does not confine"
     }
     monkeypatch.undo()
     (tmp_path / "b.md").write_text("# B\n\nnew\n")
-    intake.take_over(Folder(tmp_path))
+    intake.ingest(FolderConnector(tmp_path))
     assert intake.findings() == {}
 
 
@@ -228,7 +228,7 @@ def test_notes_tell_tables_that_were_not_looked_for() -> None:
 def test_personal_data_is_found_where_a_passage_ends(intake: Intake, before: int) -> None:
     """A line that is longer than a passage is cut after a word, and so may an account number be."""
     words = ("word " * 100)[:before]
-    intake.take_over(Given({"a.md": f"{words} DE89 3704 0044 0532 0130 00 {words}".encode()}))
+    intake.ingest(ScriptedConnector({"a.md": f"{words} DE89 3704 0044 0532 0130 00 {words}".encode()}))
     scan_pending(intake.conn, glossary(()))
     assert intake.one("a.md", "personal") == {"iban": 1}
     assert intake.conn.execute("SELECT count(*) > 1 FROM chunk").fetchone() == (True,)

@@ -32,9 +32,9 @@ from groundplan.core.errors import Denied, NotFound
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import ledger_store
 from groundplan.knowledge.evaluation.history import compared
-from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.service_client import SEARCH
-from groundplan.knowledge.sources.push import Push
+from groundplan.knowledge.sources.push import PushConnector
 from groundplan.ledger import finding_store, outcome_store
 from groundplan.ledger.finding import Finding
 from groundplan.testing.database import Cluster, Database
@@ -397,7 +397,7 @@ def test_what_was_deleted_is_not_kept_when_it_is_pushed_again(control: Control, 
     assert push("b/one.md", "b/two.md") == {"source": "pushed", "documents": 2, "refused": []}
     with closing(connect(base.urls["control"], autocommit=True)) as conn:
         (source,) = (each for each in current_blueprint(conn).sources if each.name == "pushed")
-        take_over(conn, source, Push(conn, "pushed"))
+        ingest_source(conn, source, PushConnector(conn, "pushed"))
     (id,) = (row["id"] for row in documents(control) if row["path"] == "b/one.md")
     assert control.ask("POST", f"/api/knowledge/documents/{id}/delete", {"reason": "asked"}).status == 200
     again = push("b/one.md", "b/two.md")

@@ -28,13 +28,13 @@ from groundplan.knowledge.deletion.mentions import answered_by, mentioning, name
 from groundplan.knowledge.deletion.places import Closed, digest
 from groundplan.knowledge.governance import governed_store
 from groundplan.knowledge.governance.decide import Said, decide
-from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.lineage import lineage_store
 from groundplan.knowledge.lineage.openlineage import events
 from groundplan.knowledge.quality.assess import assess
 from groundplan.knowledge.sources import push_store
-from groundplan.knowledge.sources.folder import Folder
-from groundplan.knowledge.sources.push import Push
+from groundplan.knowledge.sources.folder import FolderConnector
+from groundplan.knowledge.sources.push import PushConnector
 from groundplan.testing import document_rows
 from groundplan.testing.database import Database
 
@@ -61,7 +61,7 @@ class World:
             name="s", path="s", sensitivity="internal", owner="ana@acme.example", readers=["everyone"],
             governed=Governed(**governed),
         )  # fmt: skip
-        take_over(self.control, source, Folder(self.folder))
+        ingest_source(self.control, source, FolderConnector(self.folder))
 
     def id(self, path: str) -> UUID:
         row = self.control.execute("SELECT id FROM document WHERE path = %s", (path,)).fetchone()
@@ -498,7 +498,7 @@ def test_what_was_withdrawn_stays_so_in_an_older_database(world: World) -> None:
             push_store.withdraw(world.control, "p", "x.md")
         elif text:
             push_store.put(world.control, "p", "x.md", push_store.Pushed(text.encode(), "md", None, {}, NOW))
-        take_over(world.control, source, Push(world.control, "p"))
+        ingest_source(world.control, source, PushConnector(world.control, "p"))
         return world.seen() - {"a.md", "b.md"}
 
     assert push("# X\n\nThe first.\n") == {"x.md"}

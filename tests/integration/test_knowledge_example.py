@@ -13,10 +13,10 @@ import pytest
 
 from groundplan.catalog.check import validate
 from groundplan.core.ids import new_id
-from groundplan.knowledge.ingest import Settings, take_over
+from groundplan.knowledge.ingest import IngestSettings, ingest_source
 from groundplan.knowledge.quality.assess import assess, scan_pending
 from groundplan.knowledge.quality.text import glossary
-from groundplan.knowledge.sources.folder import Folder
+from groundplan.knowledge.sources.folder import FolderConnector
 from groundplan.release.compile.draft import compile_draft, declared_caps, declared_owners
 from groundplan.release.store import set_workload_needs
 from groundplan.testing import document_rows
@@ -44,8 +44,8 @@ class Acme:
                 )
         set_workload_needs(self.conn, self.blueprint.workloads)
         for source in self.blueprint.sources:
-            settings = Settings(self.blueprint.review_days.get(source.name))
-            take_over(self.conn, source, Folder(EXAMPLE / source.path), settings)
+            settings = IngestSettings(self.blueprint.review_days.get(source.name))
+            ingest_source(self.conn, source, FolderConnector(EXAMPLE / source.path), settings)
         scan_pending(self.conn, glossary(self.blueprint.terms))
         for source in self.blueprint.sources:
             assess(self.conn, source.name, TODAY)

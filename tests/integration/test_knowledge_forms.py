@@ -15,7 +15,7 @@ from tests.knowledge_intake import Intake
 
 from groundplan.knowledge.intake import run
 from groundplan.knowledge.quality.forms import TRIES, Forms
-from groundplan.knowledge.sources.folder import Folder
+from groundplan.knowledge.sources.folder import FolderConnector
 from groundplan.testing.database import Database
 
 ENDLESS, TRAP = "(a+)+b", "a" * 60
@@ -69,7 +69,9 @@ def test_one_form_without_end_costs_one_finding_of_its_table(
     (tmp_path / "a.csv").write_text(f"id,mark\n1,{TRAP}\n1,ab\n")
     (tmp_path / "b.csv").write_text("id,mark\n1,ab\n2,ba\n")
     (tmp_path / "c.md").write_text("# Text\n")
-    found = look(intake, Folder(tmp_path), {"column": "mark", "matches": ENDLESS}, {"column": "id", "unique": True})
+    found = look(
+        intake, FolderConnector(tmp_path), {"column": "mark", "matches": ENDLESS}, {"column": "id", "unique": True}
+    )
     assert intake.live() == {"a.csv", "b.csv", "c.md"}
     rows = intake.conn.execute("SELECT subject, detail ->> 'check' FROM finding WHERE kind = 'knowledge.table'")
     assert set(rows) == {("source/s/a.csv", "form_slow"), ("source/s/a.csv", "key"), ("source/s/b.csv", "form")}

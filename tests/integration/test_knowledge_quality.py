@@ -18,13 +18,13 @@ from tests.knowledge_intake import Intake
 from groundplan.blueprint.model import Source, Term
 from groundplan.core.ids import new_id
 from groundplan.knowledge.governance.decide import Said, decide
-from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.quality import assess as quality_assess
 from groundplan.knowledge.quality import quality_store
 from groundplan.knowledge.quality.assess import Everywhere, assess, scan_pending
 from groundplan.knowledge.quality.model import KINDS, score
 from groundplan.knowledge.quality.text import glossary
-from groundplan.knowledge.sources.folder import Folder
+from groundplan.knowledge.sources.folder import FolderConnector
 from groundplan.testing import document_rows
 from groundplan.testing.database import Cluster, Database
 from groundplan.testing.documents import documents, edited, rewritten
@@ -101,7 +101,7 @@ class Corpus:
         return next(documents(1, seed=1000 + seed)).body
 
     def read(self) -> None:
-        take_over(self.conn, self.source, Folder(self.root))
+        ingest_source(self.conn, self.source, FolderConnector(self.root))
         scan_pending(self.conn, glossary(TERMS))
         self.outcome = assess(self.conn, "s", TODAY)
 
@@ -202,7 +202,7 @@ def test_a_floor_and_a_demanded_scan_keep_back_what_does_not_reach_them(corpus: 
     with corpus.conn.transaction(force_rollback=True):
         corpus.conn.execute("UPDATE document SET scanned_at = NULL WHERE path = 'planted/stale.md'")
     corpus.write("planted/new.md", corpus.fresh(30))
-    take_over(corpus.conn, corpus.source, Folder(corpus.root))
+    ingest_source(corpus.conn, corpus.source, FolderConnector(corpus.root))
     assert "planted/new.md" in seen("other")
     assert "planted/new.md" not in seen("w"), "not scanned, not scored"
     corpus.read()
@@ -242,7 +242,7 @@ def test_of_documents_that_are_nearly_the_same_each_is_read_and_told_once(
     source = Source(name="s", path="s", sensitivity="internal", owner="ana@acme.example", readers=["everyone"])
     with Counting.connect(database.urls["control"], autocommit=True) as conn:
         conn.asked = []
-        take_over(conn, source, Folder(tmp_path))
+        ingest_source(conn, source, FolderConnector(tmp_path))
         scan_pending(conn, glossary(TERMS))
         conn.asked.clear()
         assess(conn, "s", TODAY)
@@ -279,7 +279,7 @@ def test_what_does_not_hold_speaks_against_nothing_that_does(
         title = "Leave" if path == holds else "Leave 2999"
         (tmp_path / path).write_text(f"---\ntitle: {title}\n{head}\n---\n# Leave\n\n{rule.format(days)}\n")
     intake = Intake(database)
-    intake.take_over(Folder(tmp_path))
+    intake.ingest(FolderConnector(tmp_path))
     assess(intake.conn, "s", TODAY)
     rows = intake.conn.execute("SELECT kind, subject, fix FROM finding WHERE closed_at IS NULL").fetchall()
     assert {kind for kind, subject, _ in rows if subject == f"source/s/{holds}"} <= {"knowledge.owner"}
@@ -296,7 +296,7 @@ def test_what_is_retired_as_its_finding_says_asks_for_nothing_more(database: Dat
     intake = Intake(database)
 
     def told() -> set[str]:
-        intake.take_over(Folder(tmp_path))
+        intake.ingest(FolderConnector(tmp_path))
         assess(intake.conn, "s", TODAY)
         rows = intake.conn.execute("SELECT kind, subject FROM finding WHERE closed_at IS NULL").fetchall()
         return {kind for kind, subject in rows if subject == "source/s/old.md"} - {"knowledge.owner"}
@@ -317,7 +317,7 @@ def test_minutes_of_several_days_are_no_versions_of_each_other(database: Databas
         (tmp_path / f"minutes-{month}.md").write_text(f"---\ntitle: Minutes 2026-0{month}-05\n---\n{said}\n")
         (tmp_path / f"rates-{month}.md").write_text(f"---\ntitle: Rates 2026-0{month}-05\n---\n{rates} {month}\n")
     intake = Intake(database)
-    intake.take_over(Folder(tmp_path))
+    intake.ingest(FolderConnector(tmp_path))
     assess(intake.conn, "s", TODAY)
     told = intake.conn.execute("SELECT subject FROM finding WHERE kind = 'knowledge.versions' ORDER BY 1").fetchall()
     assert told == [("source/s/rates-1.md",), ("source/s/rates-2.md",)]
@@ -340,7 +340,7 @@ def test_what_is_proposed_for_copies_keeps_the_newer_and_takes_nothing_from_anyb
     (tmp_path / "few/note-for-few.md").write_text("# Note\n\nThe lift of building two is closed on Friday.\n")
     intake = Intake(database)
     intake.add_group("hr")
-    intake.take_over(Folder(tmp_path))
+    intake.ingest(FolderConnector(tmp_path))
     assess(intake.conn, "s", TODAY)
     ids = {path: str(id) for path, id in intake.conn.execute("SELECT path, id FROM document")}
     rows = intake.conn.execute("SELECT kind, subject, fix FROM finding WHERE closed_at IS NULL").fetchall()

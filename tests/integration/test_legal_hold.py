@@ -19,9 +19,9 @@ from groundplan.knowledge.deletion.delete import erase, replay
 from groundplan.knowledge.deletion.legal_hold import keep_removed, release
 from groundplan.knowledge.deletion.mentions import mentioning, pushed
 from groundplan.knowledge.governance.decide import Said, decide
-from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.sources import push_store
-from groundplan.knowledge.sources.push import Push
+from groundplan.knowledge.sources.push import PushConnector
 from groundplan.testing.database import Database
 
 
@@ -155,7 +155,7 @@ def test_a_hold_that_a_folder_no_longer_says_stands_until_a_decision(world: Worl
 
 def test_what_was_pushed_is_kept_as_it_was_sent(world: World) -> None:
     declared = source("p", legal_hold=True)
-    take_over(world.control, declared, Push(world.control, "p"))
+    ingest_source(world.control, declared, PushConnector(world.control, "p"))
 
     def put(text: bytes) -> None:
         push_store.put(world.control, "p", "n.md", push_store.Pushed(text, "md", None, {}, NOW))
@@ -163,7 +163,7 @@ def test_what_was_pushed_is_kept_as_it_was_sent(world: World) -> None:
     for text in (b"# N\n\nfirst\n", b"# N\n\nfirst\n", b"# N\n\nsecond\n"):
         put(text)
     push_store.withdraw(world.control, "p", "n.md")
-    take_over(world.control, declared, Push(world.control, "p"))
+    ingest_source(world.control, declared, PushConnector(world.control, "p"))
     rows = world.control.execute("SELECT data, cause FROM held_version ORDER BY at, id").fetchall()
     assert [(bytes(data), cause) for data, cause in rows] == [
         (b"# N\n\nfirst\n", "changed"), (b"# N\n\nsecond\n", "gone")
@@ -191,7 +191,7 @@ def test_what_goes_at_its_source_leaves_the_disk_with_a_receipt_and_may_come_bac
 
 def test_whom_the_bytes_of_what_was_pushed_name_is_told_also_beyond_ascii(world: World) -> None:
     declared = source("p", legal_hold=True)
-    take_over(world.control, declared, Push(world.control, "p"))
+    ingest_source(world.control, declared, PushConnector(world.control, "p"))
     for text in ("of J\u00f6rg M\u00fcller, 100 % of C:\\files", "of nobody"):
         put = push_store.Pushed(text.encode(), "md", None, {}, NOW)
         push_store.put(world.control, "p", "n.md", put)
@@ -203,9 +203,9 @@ def test_whom_the_bytes_of_what_was_pushed_name_is_told_also_beyond_ascii(world:
 def test_a_hold_is_decided_before_or_after_what_it_keeps_is_destroyed_and_not_meanwhile(world: World) -> None:
     """Else it would stand, and what it keeps be gone."""
     declared = source("p")
-    take_over(world.control, declared, Push(world.control, "p"))
+    ingest_source(world.control, declared, PushConnector(world.control, "p"))
     push_store.put(world.control, "p", "n.md", push_store.Pushed(b"# N\n\nfirst\n", "md", None, {}, NOW))
-    take_over(world.control, declared, Push(world.control, "p"))
+    ingest_source(world.control, declared, PushConnector(world.control, "p"))
 
     def waits(path: str, value: bool) -> None:
         with psycopg.connect(world.database.urls["control"]) as other:
@@ -237,7 +237,7 @@ def test_what_was_pushed_names_somebody_by_what_no_search_shows(world: World) ->
     put("broken.md", b"---\nreaders: [\n---\nBy J\xc3\xb6rg M\xc3\xbcller.\n", "md")
     put("told.md", b"---\n[\n---\n", "md", {"author": "J\u00f6rg M\u00fcller"})
     put("other.md", b"---\n[\n---\nOf nobody.\n", "md")
-    take_over(world.control, source("p"), Push(world.control, "p"))
+    ingest_source(world.control, source("p"), PushConnector(world.control, "p"))
     names = ["j\u00f6rg m\u00fcller"]
     assert [path for _, _, path, _ in mentioning(world.control, names)] == ["shown.html"]
     assert pushed(world.control, names) == [("p", "broken.md", False), ("p", "told.md", False)]

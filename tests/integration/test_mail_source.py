@@ -16,7 +16,7 @@ from groundplan.core.errors import Invalid, Unavailable
 from groundplan.knowledge.quality.assess import assess, scan_pending
 from groundplan.knowledge.quality.grouped_findings import MOST
 from groundplan.knowledge.quality.text import glossary
-from groundplan.knowledge.sources.mail import Mail
+from groundplan.knowledge.sources.mail import MailConnector
 from groundplan.testing.database import Database
 
 DAY = "Tue Nov 24 10:00:00 2026"
@@ -42,7 +42,7 @@ def intake(database: Database) -> Iterator[Intake]:
 def test_a_paragraph_that_begins_with_from_is_text(intake: Intake, tmp_path: Path) -> None:
     body = "Greetings.\n\nFrom São Paulo they come on Tuesday.\n\n>From here quoted\n>>From twice"
     box = mbox(tmp_path / "box", message("a", body), message("b", "The other."))
-    assert intake.take_over(Mail(box, participants=True)).failed == 0
+    assert intake.ingest(MailConnector(box, participants=True)).failed == 0
     assert intake.live() == {"a.eml", "b.eml"}
     text = intake.text("a.eml")
     assert "From São Paulo they come on Tuesday." in text
@@ -56,7 +56,7 @@ def test_a_message_is_as_old_as_it_says_but_never_of_a_day_to_come(intake: Intak
         for number, day in enumerate(("Tue, 5 May 2020 10:00:00 +0200", "Tue, 5 May 2093 10:00:00 -0000", "soon"))
     ]
     archive = mbox(tmp_path / "mail", *dated)
-    intake.take_over(Mail(archive))
+    intake.ingest(MailConnector(archive))
     years = intake.conn.execute("SELECT extract(year FROM modified_at)::int, modified_at <= now() FROM document")
     found = sorted(years.fetchall())
     assert found[0] == (2020, True)
@@ -72,7 +72,7 @@ def test_first_lines_as_programs_write_them(tmp_path: Path) -> None:
         "From ana@x  Tue Nov 24 10:00:00 CET 2026\r",
     ]  # fmt: skip
     box.write_bytes("".join(f"{head}\n{message(f'm{n}', 'x')}\n" for n, head in enumerate(heads)).encode())
-    assert [change.key for change in Mail(box).changes(None)] == [f"m{n}.eml" for n in range(len(heads))]
+    assert [change.key for change in MailConnector(box).changes(None)] == [f"m{n}.eml" for n in range(len(heads))]
 
 
 @pytest.mark.parametrize("mark", ["X-Mozilla-Status: 0009", "X-Mozilla-Status: 000b\r", "X-Status: AD", "x-status: D"])
@@ -83,10 +83,10 @@ def test_a_message_that_was_deleted_is_gone_before_its_file_is_packed_anew(
     first, other = message("a", "The first."), message("b", "X-Status: D is text here.")
     read = "X-Mozilla-Status: 0001\nX-Status: A"
     box = mbox(tmp_path / "box", f"{read}\n{first}", other)
-    intake.take_over(Mail(box))
+    intake.ingest(MailConnector(box))
     assert intake.live() == {"a.eml", "b.eml"}
     mbox(box, f"{mark}\n{first}", other)
-    intake.take_over(Mail(box))
+    intake.ingest(MailConnector(box))
     assert intake.live() == {"b.eml"}
 
 
@@ -95,7 +95,7 @@ def test_a_message_in_the_trash_of_a_maildir_is_gone(intake: Intake, tmp_path: P
         (tmp_path / "m" / folder).mkdir(parents=True)
     for name in ("1.a:2,S", "2.T:2,FS", "3.c:2,ST"):
         (tmp_path / "m/cur" / name).write_text(message(name[0], "Text."))
-    intake.take_over(Mail(tmp_path / "m"))
+    intake.ingest(MailConnector(tmp_path / "m"))
     assert intake.live() == {"1.eml", "2.eml"}
 
 
@@ -106,17 +106,17 @@ def test_mailboxes_in_a_maildir_are_read_but_for_what_was_thrown_away(intake: In
         folder.mkdir(parents=True)
         (folder / f"{number}.a:2,S").write_text(message(f"m{number}", "Text."))
     (tmp_path / "m" / ".Link").symlink_to(tmp_path / "m" / ".Trash")
-    intake.take_over(Mail(tmp_path / "m"))
+    intake.ingest(MailConnector(tmp_path / "m"))
     assert intake.live() == {"m0.eml", "m1.eml", "m2.eml"}
 
 
 def test_a_foreign_message_with_a_known_id_replaces_nothing(intake: Intake, tmp_path: Path) -> None:
     true = message("a@acme", "Pay to account 1.")
     box = mbox(tmp_path / "box", true)
-    intake.take_over(Mail(box, participants=True))
+    intake.ingest(MailConnector(box, participants=True))
     forged = message("a@acme", "Pay to account 2.", "mallory@evil.example")
     mbox(box, true, forged, true)
-    assert intake.take_over(Mail(box, participants=True)).changed == 0
+    assert intake.ingest(MailConnector(box, participants=True)).changed == 0
     assert "account 1" in intake.text("a@acme.eml")
     (other,) = intake.live() - {"a@acme.eml"}
     assert "account 2" in intake.text(other)
@@ -126,7 +126,7 @@ def test_a_foreign_message_with_a_known_id_replaces_nothing(intake: Intake, tmp_
         (folder / name).mkdir(parents=True)
     (folder / "new/1700000002.x").write_text(forged)
     (folder / "cur/1700000001.y:2,S").write_text(true)
-    connector = Mail(folder)
+    connector = MailConnector(folder)
     assert len(list(connector.changes(None))) == 2
     assert b"account 1" in connector.read("a@acme.eml").data
 
@@ -136,14 +136,14 @@ def test_who_takes_part_is_found_by_the_confined_parser(tmp_path: Path) -> None:
     head = "From: =?utf-8?q?eve=40acme.example=2C?= <Ana@ACME.example>\n"
     head += "To: b@x.example, =?utf-8?q?J=C3=BCrg?= <j@x.example>\n"
     box = mbox(tmp_path / "box", f"{head}Cc: Team: c@x.example, d@x.example;\nMessage-ID: <a>\n\nHi\n")
-    connector = Mail(box, participants=True)
+    connector = MailConnector(box, participants=True)
     list(connector.changes(None))
-    assert connector.read("a.eml").told["readers"] == [
+    assert connector.read("a.eml").governed_values["readers"] == [
         "ana@acme.example", "b@x.example", "c@x.example", "d@x.example", "j@x.example",
     ]  # fmt: skip
     connector.close()
     mbox(box, "\n\nno head at all\n")
-    connector = Mail(box, participants=True)
+    connector = MailConnector(box, participants=True)
     (change,) = connector.changes(None)
     with pytest.raises(Invalid):
         connector.read(change.key)
@@ -158,7 +158,7 @@ def test_an_endless_line_costs_one_message(intake: Intake, tmp_path: Path, size:
         file.seek(0, os.SEEK_END)
         file.write(f"\n\nFrom ana {DAY}\n{message('z', 'After.')}".encode())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    report = intake.take_over(Mail(box))
+    report = intake.ingest(MailConnector(box))
     assert (report.added, report.failed, intake.live()) == (2, 1, {"a.eml", "z.eml"})
     assert "larger than 64 MiB" in intake.findings()["knowledge.unreadable", "big.eml"]
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150 << 10
@@ -167,20 +167,20 @@ def test_an_endless_line_costs_one_message(intake: Intake, tmp_path: Path, size:
 @pytest.mark.parametrize("kind", ["no mbox", "no maildir", "nothing"])
 def test_what_is_no_archive_deletes_nothing(intake: Intake, tmp_path: Path, kind: str) -> None:
     box = mbox(tmp_path / "box", message("a", "A."))
-    intake.take_over(Mail(box))
+    intake.ingest(MailConnector(box))
     box.unlink()
     if kind == "no mbox":
         box.write_text("Dear Ana,\n\nFrom here on this is a letter.\n")
     elif kind == "no maildir":
         box.mkdir()
-    intake.take_over(Mail(box))
+    intake.ingest(MailConnector(box))
     assert intake.live() == {"a.eml"}
     assert ("knowledge.source_missing", "") in intake.findings()
 
 
 def test_an_archive_that_changes_while_it_is_read(tmp_path: Path) -> None:
     box = mbox(tmp_path / "box", message("a", "A."), message("b", "B."))
-    connector = Mail(box)
+    connector = MailConnector(box)
     list(connector.changes(None))
     mbox(box, message("c", "C."), message("b", "B."))
     with pytest.raises(Unavailable):
@@ -189,7 +189,7 @@ def test_an_archive_that_changes_while_it_is_read(tmp_path: Path) -> None:
 
 def assessed(intake: Intake, box: Path) -> tuple[list[tuple[object, ...]], dict[str, int], set[float]]:
     """(subject, owner, message) of the findings of personal data, what the score is made of, scores of documents."""
-    intake.take_over(Mail(box))
+    intake.ingest(MailConnector(box))
     scan_pending(intake.conn, glossary([]))
     assess(intake.conn, "s", date(2026, 11, 25))
     told = intake.conn.execute(

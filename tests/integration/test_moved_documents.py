@@ -14,9 +14,9 @@ from tests.knowledge_intake import Intake, source
 from groundplan.knowledge.deletion.delete import Why, delete, readmit
 from groundplan.knowledge.governance.decide import Said, decide
 from groundplan.knowledge.governance.declared_store import declare
-from groundplan.knowledge.ingest import Settings, take_over
+from groundplan.knowledge.ingest import IngestSettings, ingest_source
 from groundplan.knowledge.intake import run as intake_run
-from groundplan.knowledge.sources.folder import Folder
+from groundplan.knowledge.sources.folder import FolderConnector
 from groundplan.testing.database import Database
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
@@ -44,7 +44,7 @@ def said(intake: Intake, path: str, name: str, value: Any) -> None:
 
 
 def look(intake: Intake, folder: Path, **governed: Any) -> None:
-    intake.take_over(Folder(folder), **governed)
+    intake.ingest(FolderConnector(folder), **governed)
 
 
 @pytest.mark.parametrize("to", ["a-first/pay.md", "z-last/pay.md", "in/bands.md"])
@@ -211,10 +211,10 @@ def test_a_source_that_is_declared_under_another_name_keeps_what_was_decided(int
     why = Why(by="operator", reason="not ours", at=NOW, home=place.parent)
     delete(intake.conn, [intake.one("in/gone.md", "id")], why)
     serve(intake, "s", "copy")
-    take_over(intake.conn, source("copy"), Folder(place), Settings())
+    ingest_source(intake.conn, source("copy"), FolderConnector(place), IngestSettings())
     assert intake.live("copy") == {f"in/{name}.md" for name in ("gone", "held", "other", "pay")}, "another source"
     serve(intake, "renamed")
-    take_over(intake.conn, source("renamed"), Folder(place), Settings())
+    ingest_source(intake.conn, source("renamed"), FolderConnector(place), IngestSettings())
     assert intake.live("renamed") == {"in/held.md", "in/other.md", "in/pay.md"}
     rows = intake.conn.execute(
         "SELECT path, state, sensitivity, legal_hold FROM document WHERE source = 'renamed' AND deleted_at IS NULL"
@@ -226,7 +226,7 @@ def test_a_source_that_is_declared_under_another_name_keeps_what_was_decided(int
     ]
     assert "deleted here under another name" in intake.findings("renamed")["knowledge.unreadable", "in/gone.md"]
     readmit(intake.conn, "s", "in/gone.md", why)
-    take_over(intake.conn, source("renamed"), Folder(place), Settings())
+    ingest_source(intake.conn, source("renamed"), FolderConnector(place), IngestSettings())
     assert "in/gone.md" in intake.live("renamed")
 
 
@@ -237,7 +237,7 @@ def test_approvals_hold_when_documents_are_processed_otherwise(
     look(intake, place, state="draft")
     said(intake, "in/pay.md", "state", "approved")
     monkeypatch.setattr(intake_run, "PROCESSING", "another")
-    report = take_over(intake.conn, source(state="draft"), Folder(place), Settings())
+    report = ingest_source(intake.conn, source(state="draft"), FolderConnector(place), IngestSettings())
     assert (report.changed, intake.one("in/pay.md", "chunked, state")) == (1, ("another", "approved"))
 
 

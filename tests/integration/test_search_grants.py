@@ -18,10 +18,10 @@ from groundplan.api.knowledge import store as shown
 from groundplan.blueprint.artifact import decode
 from groundplan.core.audit import OPERATOR
 from groundplan.identity import service as identity
-from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.intake.vectors import embed_pending
 from groundplan.knowledge.model import Vectors
-from groundplan.knowledge.sources.folder import Folder
+from groundplan.knowledge.sources.folder import FolderConnector
 from groundplan.release import service, undo
 from groundplan.release import store as blueprints
 from groundplan.release.publish import Signing
@@ -87,7 +87,7 @@ class World:
         with psycopg.connect(self.urls["control"], autocommit=True) as conn:
             stored = blueprints.newest_blueprint(conn)
             assert stored is not None
-            assert not take_over(conn, decode(stored.body).sources[0], Folder(self.folder)).failed
+            assert not ingest_source(conn, decode(stored.body).sources[0], FolderConnector(self.folder)).failed
             embed_pending(conn, Alike())
 
     def found(self, email: str) -> set[str]:

@@ -21,7 +21,7 @@ from groundplan.catalog.governed import ConnectorRule
 from groundplan.core.errors import NotFound, TooLarge, Unavailable
 from groundplan.knowledge.model import Readers
 from groundplan.knowledge.sources.open import opened
-from groundplan.knowledge.sources.sql import Layout, Postgres, Rows, Sqlite
+from groundplan.knowledge.sources.sql import Layout, Postgres, SqlConnector, Sqlite
 from groundplan.testing.database import Database
 
 
@@ -47,11 +47,11 @@ def source(database: Database) -> Iterator[psycopg.Connection[tuple[object, ...]
 
 
 def readers(dsn: str, table: str) -> Readers | None:
-    connector = Rows(Postgres(dsn), Layout(table, grants=True))
+    connector = SqlConnector(Postgres(dsn), Layout(table, grants=True))
     try:
         list(connector.changes(None))
-        (level,) = connector.around("1")
-        assert level.complete
+        (level,) = connector.folder_rules("1")
+        assert level.is_access_list
         return level.readers
     finally:
         connector.close()
@@ -88,11 +88,11 @@ def test_rows_that_row_security_restricts_are_read_by_nobody(
     database = intake.database
     source.execute("CREATE TABLE pay (id int PRIMARY KEY, who text); INSERT INTO pay VALUES (1, 'ana')")
     source.execute(f"GRANT SELECT ON pay TO {database.name}_staff")
-    intake.take_over(Rows(Postgres(database.superuser), Layout("pay", grants=True)))
+    intake.ingest(SqlConnector(Postgres(database.superuser), Layout("pay", grants=True)))
     assert intake.readers("1") == {f"{database.name}_staff"}
     source.execute("ALTER TABLE pay ENABLE ROW LEVEL SECURITY")
     source.execute(f"CREATE VIEW seen AS SELECT * FROM pay; GRANT SELECT ON seen TO {database.name}_staff")
-    intake.take_over(Rows(Postgres(database.superuser), Layout("pay", grants=True)))
+    intake.ingest(SqlConnector(Postgres(database.superuser), Layout("pay", grants=True)))
     assert (intake.live(), intake.readers("1")) == ({"1"}, set())
     assert "row-level security of pay" in intake.findings()["knowledge.source_missing", ""]
     with pytest.raises(Unavailable, match="row-level security of pay"):
@@ -112,7 +112,7 @@ def test_a_view_that_asks_for_the_rights_of_its_reader_is_read_by_nobody(
         with source.transaction():
             source.execute(f"SET LOCAL ROLE {staff}")
             source.execute("SELECT * FROM inner_pay" if "off" not in option else "SELECT * FROM seen")
-    intake.take_over(Rows(Postgres(intake.database.superuser), Layout("seen", grants=True)))
+    intake.ingest(SqlConnector(Postgres(intake.database.superuser), Layout("seen", grants=True)))
     if option.endswith("off"):
         assert intake.readers("1") == {staff}
     else:
@@ -135,7 +135,7 @@ def test_a_row_is_found_by_its_name_whatever_its_type(
     source.execute(f"CREATE TABLE things (key {type_}, body text)")
     for name in NAMES[type_]:
         source.execute("INSERT INTO things VALUES (%s, %s)", (name, f"body of {name}"))
-    connector = Rows(Postgres(database.superuser), Layout("things", id="key"))
+    connector = SqlConnector(Postgres(database.superuser), Layout("things", id="key"))
     try:
         keys = [change.key for change in connector.changes(None)]
         assert len(keys) == len(NAMES[type_])
@@ -197,20 +197,20 @@ def test_a_row_that_is_too_long_costs_itself_in_postgresql(
              ('c', 1, 'short', to_jsonb(repeat('y', 12000000)))"""
     )
     for changed in (None, "at"):
-        connector = Rows(Postgres(intake.database.superuser), Layout("notes", changed=changed))
+        connector = SqlConnector(Postgres(intake.database.superuser), Layout("notes", changed=changed))
         assert [change.key for change in connector.changes(None)] == ["a", "b", "c"]
         assert b"- more: {'k': [1]}" in connector.read("a").data
         for key in "bc":
             with pytest.raises(TooLarge):
                 connector.read(key)
         connector.close()
-    connector = Rows(Postgres(intake.database.superuser), Layout("notes"))
+    connector = SqlConnector(Postgres(intake.database.superuser), Layout("notes"))
     first = {change.key: change.version for change in connector.changes(None)}
     assert [row[0] for row in connector.tables()[0].rows] == ["a", "b", "c"]
     source.execute("UPDATE notes SET body = body || 'z'")
     assert all(first[change.key] != change.version for change in connector.changes(None))
     connector.close()
-    report = intake.take_over(Rows(Postgres(intake.database.superuser), Layout("notes")))
+    report = intake.ingest(SqlConnector(Postgres(intake.database.superuser), Layout("notes")))
     assert (report.added, report.failed, intake.live()) == (1, 2, {"a"})
 
 
@@ -223,7 +223,7 @@ def test_values_that_python_does_not_know_cost_no_table(
              ('2025-05-01 12:00+00', '0044-03-15 BC', 'second', (repeat('[', 5000) || repeat(']', 5000))::jsonb),
              ('2026-05-01 12:00+00', NULL, 'third', '{"k": 1}')"""
     )
-    report = intake.take_over(Rows(Postgres(intake.database.superuser), Layout("readings", "at", changed="at")))
+    report = intake.ingest(SqlConnector(Postgres(intake.database.superuser), Layout("readings", "at", changed="at")))
     assert (report.added, report.failed) == (3, 0), "and a time is a name as any other"
     keys = sorted(intake.live())
     assert "- until: infinity" in intake.text(keys[0])
@@ -236,7 +236,7 @@ def test_rows_that_no_name_tells_apart_are_told_and_not_guessed(
 ) -> None:
     source.execute("CREATE TABLE pages (id int, body text)")
     source.execute("INSERT INTO pages VALUES (1, 'one'), (2, 'two'), (2, 'another two'), (NULL, 'none')")
-    report = intake.take_over(Rows(Postgres(intake.database.superuser), Layout("pages")))
+    report = intake.ingest(SqlConnector(Postgres(intake.database.superuser), Layout("pages")))
     assert (report.added, report.failed, intake.live()) == (1, 2, {"1"})
     assert "several rows of pages have this id" in intake.findings()["knowledge.unreadable", "2"]
 
@@ -251,7 +251,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def test_sqlite_tables_with_their_schema(table: Path) -> None:
-    connector = Rows(Sqlite(table), Layout("main.articles", readers="team"))
+    connector = SqlConnector(Sqlite(table), Layout("main.articles", readers="team"))
     assert [change.key for change in connector.changes(None)] == list("abcdef")
     assert b"- body: b" in connector.read("b").data
     connector.close()
@@ -264,12 +264,12 @@ def test_a_number_and_a_text_that_is_written_like_it_are_one_name_in_sqlite(inta
         db.execute("CREATE TABLE pages (id, body)")
         db.executemany("INSERT INTO pages VALUES (?, ?)", [(1, "one"), (2, "two"), ("1", "another one"), ("a", "text")])
         db.executemany("INSERT INTO pages VALUES (?, ?)", [(name, "x" * (11 << 20)) for name in (0, 10, "b")])
-    report = intake.take_over(Rows(Sqlite(path), Layout("pages")))
+    report = intake.ingest(SqlConnector(Sqlite(path), Layout("pages")))
     assert (report.added, report.failed, intake.live()) == (2, 4, {"2", "a"})
     assert "several rows of pages have this id" in intake.findings()["knowledge.unreadable", "1"]
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("INSERT INTO pages VALUES (NULL, 'no name')")
-    report = intake.take_over(Rows(Sqlite(path), Layout("pages")))
+    report = intake.ingest(SqlConnector(Sqlite(path), Layout("pages")))
     assert (report.deleted, intake.live()) == (0, {"2", "a"}), "one without a name hides no other"
 
 
@@ -285,12 +285,12 @@ def test_rows_are_named_as_sqlite_writes_their_names(intake: Intake, tmp_path: P
             db.executemany(
                 "INSERT INTO pages VALUES (?, ?)", [(name, "x" * (11 << 20)) for name in (b"\x00", b"\xfe", 7.5)]
             )
-    report = intake.take_over(Rows(Sqlite(path), Layout("pages")))
+    report = intake.ingest(SqlConnector(Sqlite(path), Layout("pages")))
     keys = [f"{5:032X}", "FF00", "1.0e+20", "0.1", "text"]
     assert (report.added, report.failed, intake.live()) == (5, 3 * big, set(keys))
     assert all(f"body {at}" in intake.text(key) for at, key in enumerate(keys))
     assert f"id: {5:032X}" in intake.text(keys[0])
-    again = intake.take_over(Rows(Sqlite(path), Layout("pages")))
+    again = intake.ingest(SqlConnector(Sqlite(path), Layout("pages")))
     assert (again.added, again.changed, again.deleted) == (0, 0, 0)
 
 
@@ -301,11 +301,11 @@ def test_a_column_without_upper_and_lower_case_gives_no_row_the_place_of_another
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("CREATE TABLE pages (id TEXT COLLATE NOCASE, body, team)")
         db.executemany("INSERT INTO pages VALUES (?, ?, ?)", rows)
-    connector = Rows(Sqlite(path), Layout("pages", readers="team"))
+    connector = SqlConnector(Sqlite(path), Layout("pages", readers="team"))
     assert {change.key for change in connector.changes(None)} == {"a", "A", "b"}
     for name, text, team in rows:
         content = connector.read(name)
-        assert f"body: {text}".encode() in content.data and content.told["readers"] == [team]
+        assert f"body: {text}".encode() in content.data and content.governed_values["readers"] == [team]
     connector.close()
 
 
@@ -316,13 +316,13 @@ def test_a_row_that_is_too_long_or_no_utf_8_costs_itself_in_sqlite(intake: Intak
         db.execute("UPDATE articles SET body = CAST(x'636166e9' AS TEXT) WHERE id = 'd'")
         db.execute("INSERT INTO articles VALUES ('x' || char(0), 'unseen', 'hr' || char(0) || ', !interns')")
         db.execute("INSERT INTO articles VALUES ('y', 'unseen' || char(0) || 'text', 'hr' || char(0))")
-    report = intake.take_over(Rows(Sqlite(table), Layout("articles", readers="team")))
+    report = intake.ingest(SqlConnector(Sqlite(table), Layout("articles", readers="team")))
     assert (report.added, intake.live()) == (3, {"b", "e", "y"})
     found = {about: message for (_, about), message in intake.findings().items() if "unreadable" in _}
     assert {about for about, message in found.items() if "longer than" in message} == {"a", "c", "f", "x "}
     assert "not UTF-8" in found["d"]
     assert intake.readers("y") == {"hr"}
-    connector = Rows(Sqlite(table), Layout("articles"))
+    connector = SqlConnector(Sqlite(table), Layout("articles"))
     assert len(connector.tables()[0].rows) == 8
     connector.close()
 
@@ -330,12 +330,12 @@ def test_a_row_that_is_too_long_or_no_utf_8_costs_itself_in_sqlite(intake: Intak
 def test_an_sqlite_file_that_breaks_while_it_is_read_is_away(intake: Intake, table: Path) -> None:
     with closing(sqlite3.connect(table)) as db, db:
         db.executemany("INSERT INTO articles VALUES (?, ?, 'hr')", [(f"n{n}", "x" * 3000) for n in range(300)])
-    intake.take_over(Rows(Sqlite(table), Layout("articles")))
+    intake.ingest(SqlConnector(Sqlite(table), Layout("articles")))
     assert len(intake.live()) == 306
     data = bytearray(table.read_bytes())
     data[len(data) // 2 :] = b"\xff" * (len(data) - len(data) // 2)
     table.write_bytes(data)
-    intake.take_over(Rows(Sqlite(table), Layout("articles")))
+    intake.ingest(SqlConnector(Sqlite(table), Layout("articles")))
     assert len(intake.live()) == 306
     assert "cannot be read" in intake.findings()["knowledge.source_missing", ""]
 
@@ -392,7 +392,7 @@ def test_rows_are_asked_for_no_faster_than_declared(
             connector=Declared(type=rule.type, settings=rule.settings()),
         )  # fmt: skip
         connector = opened(declared, tmp_path, intake.conn, mirrors=tmp_path)
-        assert isinstance(connector, Rows)
+        assert isinstance(connector, SqlConnector)
         row = connector._engine.row
 
         def noted(layout: Layout, key: str) -> Mapping[str, Any] | None:
@@ -400,7 +400,7 @@ def test_rows_are_asked_for_no_faster_than_declared(
             return row(layout, key)
 
         monkeypatch.setattr(connector._engine, "row", noted)
-        intake.take_over(connector)
+        intake.ingest(connector)
         connector.close()
         return asked
 

@@ -16,7 +16,7 @@ from groundplan.blueprint.model import Source
 from groundplan.knowledge import store
 from groundplan.knowledge.deletion.delete import Why, delete
 from groundplan.knowledge.governance.decide import Said, decide
-from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.intake.vectors import embed_pending
 from groundplan.knowledge.model import Readers
 from groundplan.knowledge.quality.assess import assess, scan_pending
@@ -28,7 +28,7 @@ from groundplan.knowledge.retrieval.search_store import Standing
 from groundplan.knowledge.retrieval.still_valid import State
 from groundplan.knowledge.retrieval.wire import ConfirmRequest, SearchRequest, Since
 from groundplan.knowledge.service import Intake, ingest_sources
-from groundplan.knowledge.sources.folder import Folder
+from groundplan.knowledge.sources.folder import FolderConnector
 
 __all__ = ["encoder", "world"]
 QUESTION = "How many days of paid leave do employees have?"
@@ -120,7 +120,7 @@ def test_a_vector_that_comes_after_its_passage_is_an_addition(answer: Answer, ho
     """By words the document bears on nothing."""
     world = answer.world
     world.write("handbook/new.md", BY_MEANING)
-    take_over(world.control, source(), Folder(world.workspace / "handbook"))
+    ingest_source(world.control, source(), FolderConnector(world.workspace / "handbook"))
     follow(world)
     before = answer.number
     if how == "searched":

@@ -19,7 +19,7 @@ from tests.store_servers import Server, serve
 from groundplan.blueprint.model import Connector as Declared
 from groundplan.blueprint.model import Source
 from groundplan.core.errors import Unavailable
-from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.model import IngestReport, Readers
 from groundplan.knowledge.sources.model import Connector
 from groundplan.knowledge.sources.open import opened
@@ -83,7 +83,7 @@ def test_the_contract_is_kept_with_folders_and_their_readers(place: Place) -> No
     assert [change.key for change in connector.changes(None)] == ["C# pay/ä b#1?%20.md", "a.md", "b.md"]
     assert connector.read("C# pay/ä b#1?%20.md").data == b"B"
     assert connector.read("a.md").modified_at is not None
-    assert [level.readers for level in connector.around("C# pay/ä b#1?%20.md")] == [Readers(frozenset({"hr"}))]
+    assert [level.readers for level in connector.folder_rules("C# pay/ä b#1?%20.md")] == [Readers(frozenset({"hr"}))]
     connector.close()
 
 
@@ -163,7 +163,7 @@ def test_an_intake_is_incremental_and_goes_on_where_it_was_killed(place: Place, 
         def ingest() -> IngestReport:
             connector = opened(place.source(), place.root, conn, mirrors=place.root)
             try:
-                return take_over(conn, place.source(), connector)
+                return ingest_source(conn, place.source(), connector)
             finally:
                 connector.close()
 

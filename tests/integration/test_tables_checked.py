@@ -15,13 +15,13 @@ from tests.knowledge_intake import Intake
 
 from groundplan.blueprint.model import Source
 from groundplan.knowledge import ingest
-from groundplan.knowledge.ingest import take_over
-from groundplan.knowledge.intake.content import checks_mark
+from groundplan.knowledge.ingest import ingest_source
+from groundplan.knowledge.intake.content import checks_fingerprint
 from groundplan.knowledge.sources import sql
-from groundplan.knowledge.sources.folder import Folder
-from groundplan.knowledge.sources.git import Git
+from groundplan.knowledge.sources.folder import FolderConnector
+from groundplan.knowledge.sources.git import GitConnector
 from groundplan.knowledge.sources.model import Connector
-from groundplan.knowledge.sources.sql import Layout, Rows, Sqlite
+from groundplan.knowledge.sources.sql import Layout, SqlConnector, Sqlite
 from groundplan.testing.database import Database
 
 NOW = datetime.now(UTC)
@@ -39,7 +39,7 @@ def look(intake: Intake, connector: Connector, *checks: dict[str, Any]) -> dict[
     source = Source(
         name="s", path="s", sensitivity="internal", owner="ana@acme.example", readers=["everyone"], checks=list(checks)
     )
-    take_over(intake.conn, source, connector)
+    ingest_source(intake.conn, source, connector)
     return {key: message for key, message in intake.findings().items() if key[0] == "knowledge.table"}
 
 
@@ -56,7 +56,9 @@ def test_a_check_is_about_files_that_did_not_change(intake: Intake, tmp_path: Pa
         porcelain.commit(str(work), message=b"a", author=who, committer=who)
 
     def again(*checks: dict[str, Any]) -> dict[tuple[str, str], str]:
-        connector: Connector = Folder(work) if kind == "folder" else Git(str(work), tmp_path / "mirrors")
+        connector: Connector = (
+            FolderConnector(work) if kind == "folder" else GitConnector(str(work), tmp_path / "mirrors")
+        )
         return look(intake, connector, *checks)
 
     assert again() == {}
@@ -82,13 +84,15 @@ def test_what_a_run_found_before_it_was_cut_off_is_told_by_the_next(
     check = {"column": "id", "unique": True}
 
     def again() -> dict[tuple[str, str], str]:
-        return look(intake, Folder(work) if kind == "folder" else Git(str(work), tmp_path / "mirrors"), check)
+        return look(
+            intake, FolderConnector(work) if kind == "folder" else GitConnector(str(work), tmp_path / "mirrors"), check
+        )
 
     def cut_off(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(ingest, "_conclude", cut_off)
+        patched.setattr(ingest, "_record_results", cut_off)
         with pytest.raises(KeyboardInterrupt):
             again()
     assert intake.live() == {"a.csv"}
@@ -98,9 +102,11 @@ def test_what_a_run_found_before_it_was_cut_off_is_told_by_the_next(
 
 def test_how_fresh_a_table_is_is_looked_at_each_day() -> None:
     day = date(2026, 11, 26)
-    assert checks_mark([FRESH], day) != checks_mark([FRESH], day + timedelta(days=1))
-    assert checks_mark([{"column": "id"}], day) == checks_mark([{"column": "id"}], day + timedelta(days=1))
-    assert checks_mark([], day) is None
+    assert checks_fingerprint([FRESH], day) != checks_fingerprint([FRESH], day + timedelta(days=1))
+    assert checks_fingerprint([{"column": "id"}], day) == checks_fingerprint(
+        [{"column": "id"}], day + timedelta(days=1)
+    )
+    assert checks_fingerprint([], day) is None
 
 
 def test_a_table_that_is_checked_in_part_says_so(
@@ -112,9 +118,9 @@ def test_a_table_that_is_checked_in_part_says_so(
         for number, days in enumerate((9, 5), 1):
             db.execute("INSERT INTO t VALUES (?, ?)", (number, (NOW - timedelta(days=days)).isoformat()))
         db.commit()
-        connector = Rows(Sqlite(tmp_path / "a.db"), Layout("t"))
+        connector = SqlConnector(Sqlite(tmp_path / "a.db"), Layout("t"))
         assert "the newest 'at'" in look(intake, connector, FRESH)["knowledge.table", ""]
         db.execute("INSERT INTO t VALUES (3, ?)", (NOW.isoformat(),))
         db.commit()
-        told = look(intake, Rows(Sqlite(tmp_path / "a.db"), Layout("t")), FRESH)
+        told = look(intake, SqlConnector(Sqlite(tmp_path / "a.db"), Layout("t")), FRESH)
     assert told == {("knowledge.table", ""): "only the first 2 rows of t are checked, and not how fresh it is"}

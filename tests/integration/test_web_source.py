@@ -17,7 +17,7 @@ from groundplan.core.errors import Unavailable
 from groundplan.knowledge.sources import web
 from groundplan.knowledge.sources.robots import Robots
 from groundplan.knowledge.sources.sitemaps import parsed
-from groundplan.knowledge.sources.web import Web
+from groundplan.knowledge.sources.web import WebConnector
 from groundplan.testing.database import Database
 
 HTML = "text/html; charset=utf-8"
@@ -95,7 +95,7 @@ def intake(database: Database) -> Iterator[Intake]:
 
 def look(intake: Intake, site: Site) -> tuple[set[str], str]:
     """What is searched afterwards, and what is told of the source itself."""
-    intake.take_over(Web(f"{site.origin}/", rate=1000))
+    intake.ingest(WebConnector(f"{site.origin}/", rate=1000))
     return intake.live(), intake.findings().get(("knowledge.source_missing", ""), "")
 
 
@@ -260,14 +260,14 @@ def test_a_sitemap_may_be_as_long_as_its_protocol_lets_it(site: Site, intake: In
 def test_a_site_without_robots_answers_is_left_alone(site: Site, status: int) -> None:
     site.refuse("/robots.txt", status, "http://127.0.0.2:1/robots.txt")
     with pytest.raises(Unavailable):
-        list(Web(f"{site.origin}/", rate=1000).changes(None))
+        list(WebConnector(f"{site.origin}/", rate=1000).changes(None))
 
 
 def test_a_page_that_is_read_once_more_is_asked_for_where_it_was_found(site: Site) -> None:
     site.put("/", "<a href='/list/?page=2'>2</a> <a href='/a%2Fb'>a</a>")
     site.put("/list/?page=2", "<p>The second.</p>")
     site.put("/a%2Fb", "<p>With a slash.</p>")
-    found = Web(f"{site.origin}/", rate=1000)
+    found = WebConnector(f"{site.origin}/", rate=1000)
     keys = [change.key for change in found.changes(None)]
     assert keys == ["index", "list?page=2", "a/b"]
     assert [b"The second" in found.read(keys[1]).data, b"slash" in found.read(keys[2]).data] == [True, True]
@@ -310,11 +310,11 @@ def test_a_site_that_names_addresses_without_end_fills_no_memory(site: Site, mon
     for at in range(3):
         links = "".join(f"<a href='/p{at}-{number}'>x</a>" for number in range(2000))
         site.put(f"/p{at}-0" if at else "/", f"<p>Page {at}.</p><a href='/p{at + 1}-0'>next</a>{links}")
-    connector = Web(f"{site.origin}/", pages=3, rate=1000)
+    connector = WebConnector(f"{site.origin}/", pages=3, rate=1000)
     try:
         assert next(iter(connector.changes(None))).key == "index"
         list(connector.changes(None))
     finally:
         connector.close()
-    assert not connector.whole
+    assert not connector.is_complete
     assert len(asked) < 50, "addresses that are not read anyway are not kept"

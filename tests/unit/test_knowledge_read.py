@@ -16,8 +16,8 @@ from groundplan.knowledge.model import Readers
 from groundplan.knowledge.parsing.model import MAX_BYTES, Job, Parsed
 from groundplan.knowledge.parsing.prepare import prepare
 from groundplan.knowledge.parsing.text import clean
-from groundplan.knowledge.sources.folder import Folder, changed_at
-from groundplan.knowledge.sources.sidecars import alone
+from groundplan.knowledge.sources.folder import FolderConnector, changed_at
+from groundplan.knowledge.sources.sidecars import orphan_sidecars
 
 
 def _write(folder: Path, files: dict[str, str]) -> None:
@@ -32,10 +32,10 @@ def _parsed(name: str, data: bytes) -> Parsed:
 
 def test_each_folder_says_who_reads_below_it(tmp_path: Path) -> None:
     _write(tmp_path, {"a.md": "# A", "hr/.readers": "hr  # people team\n!contractors\n", "hr/in/pay.md": "# Pay"})
-    folder = Folder(tmp_path)
+    folder = FolderConnector(tmp_path)
     assert [change.key for change in folder.changes(None)] == ["a.md", "hr/in/pay.md"]
-    assert folder.around("a.md") == []
-    (level,) = folder.around("hr/in/pay.md")
+    assert folder.folder_rules("a.md") == []
+    (level,) = folder.folder_rules("hr/in/pay.md")
     assert (level.origin, level.readers) == ("folder/hr", Readers(frozenset({"hr"}), frozenset({"contractors"})))
 
 
@@ -62,7 +62,7 @@ def test_hidden_files_are_no_documents_and_nothing_outside_is_read(tmp_path: Pat
     (tmp_path / "away").symlink_to("/etc")
     with (tmp_path / "big.txt").open("wb") as file:
         file.truncate(MAX_BYTES + 1)
-    folder = Folder(tmp_path)
+    folder = FolderConnector(tmp_path)
     assert [change.key for change in folder.changes(None)] == ["away", "big.txt", "good.md", "out.md", "sub/also.md"]
     for name in ("away", "out.md"):
         with pytest.raises(Invalid) as outside:
@@ -76,7 +76,7 @@ def test_hidden_files_are_no_documents_and_nothing_outside_is_read(tmp_path: Pat
 def test_a_link_opens_no_document_of_another_folder(tmp_path: Path) -> None:
     _write(tmp_path, {"hr/.readers": "hr\n", "hr/pay.md": "# Pay", "open/.readers": "everyone\n"})
     (tmp_path / "open" / "news.md").symlink_to("../hr/pay.md")
-    folder = Folder(tmp_path)
+    folder = FolderConnector(tmp_path)
     assert [change.key for change in folder.changes(None)] == ["hr/pay.md", "open/news.md"]
     with pytest.raises(Invalid, match="it is a symbolic link"):
         folder.read("open/news.md")
@@ -84,7 +84,7 @@ def test_a_link_opens_no_document_of_another_folder(tmp_path: Path) -> None:
 
 def test_a_folder_that_becomes_a_link_while_it_is_read_leads_nowhere(tmp_path: Path) -> None:
     _write(tmp_path, {"in/open/a.md": "# A", "in/open/deep/b.md": "# B", "out/a.md": "# Pay", "out/deep/b.md": "# Pay"})
-    folder = Folder(tmp_path / "in")
+    folder = FolderConnector(tmp_path / "in")
     keys = [change.key for change in folder.changes(None)]
     assert [folder.read(key).data for key in keys] == [b"# A", b"# B"]
     (tmp_path / "in/open").rename(tmp_path / "in/.was")
@@ -114,10 +114,10 @@ def test_a_readers_file_that_is_none_closes_its_folder(tmp_path: Path, kind: str
             file.truncate(4 << 30)
     else:
         beside.symlink_to("../../lines.txt" if kind == "out" else "nothing")
-    folder = Folder(tmp_path / "in")
+    folder = FolderConnector(tmp_path / "in")
     assert [change.key for change in folder.changes(None)] == ["hr/a.md"]
     with pytest.raises(Invalid) as caught:
-        folder.around("hr/a.md")
+        folder.folder_rules("hr/a.md")
     assert caught.value.code == "readers_file"
 
 
@@ -133,10 +133,10 @@ def test_a_readers_file_that_is_none_closes_its_folder(tmp_path: Path, kind: str
 def test_what_is_left_of_a_permission_opens_nothing(tmp_path: Path, name: str, text: str) -> None:
     """A file that was cut off, commented out, or made of another folder or without its names."""
     _write(tmp_path, {"hr/a.md": "a", name: text})
-    folder = Folder(tmp_path)
+    folder = FolderConnector(tmp_path)
     assert [change.key for change in folder.changes(None)] == ["hr/a.md"]
     with pytest.raises(Invalid) as caught:
-        folder.around("hr/a.md")
+        folder.folder_rules("hr/a.md")
         folder.read("hr/a.md")
     assert caught.value.code == "readers_file"
     assert caught.value.hint
@@ -146,9 +146,9 @@ def test_a_name_may_be_as_long_as_the_system_allows(tmp_path: Path) -> None:
     """Though the file that could stand beside it would have a longer one."""
     name = "ü" * 126 + ".md"
     _write(tmp_path, {name: "a"})
-    folder = Folder(tmp_path)
+    folder = FolderConnector(tmp_path)
     assert [change.key for change in folder.changes(None)] == [name]
-    assert (folder.around(name), folder.read(name).data) == ([], b"a")
+    assert (folder.folder_rules(name), folder.read(name).data) == ([], b"a")
 
 
 def test_folders_may_be_as_deep_as_the_system_allows(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_folders_may_be_as_deep_as_the_system_allows(tmp_path: Path) -> None:
     _write(tmp_path, {"e.md": "e"})
     (deep / "a.md").write_text("a")
     try:
-        assert [change.key[-4:] for change in Folder(tmp_path).changes(None)] == ["a.md", "e.md"]
+        assert [change.key[-4:] for change in FolderConnector(tmp_path).changes(None)] == ["a.md", "e.md"]
     finally:  # Python before 3.13 cannot delete what is so deep
         (deep / "a.md").unlink()
         while deep != tmp_path:
@@ -181,7 +181,7 @@ def test_a_folder_that_cannot_be_listed_hides_no_other_and_deletes_nothing(
     monkeypatch.setattr(Path, "iterdir", iterdir)
     found: list[str] = []
     with pytest.raises(Unavailable, match="Permission denied"):
-        for change in Folder(tmp_path).changes(None):
+        for change in FolderConnector(tmp_path).changes(None):
             found.append(change.key)
     assert found == ["b/y.md", "c.md"]
 
@@ -189,12 +189,12 @@ def test_a_folder_that_cannot_be_listed_hides_no_other_and_deletes_nothing(
 def test_below_an_unreadable_readers_file_nothing_is_read(tmp_path: Path) -> None:
     _write(tmp_path, {"open/a.md": "a", "hr/b.md": "b", "hr/deep/c.md": "---\nreaders: [everyone]\n---\n"})
     (tmp_path / "hr" / ".readers").write_bytes(b"\xff")
-    folder = Folder(tmp_path)
+    folder = FolderConnector(tmp_path)
     list(folder.changes(None))
-    assert folder.around("open/a.md") == []
+    assert folder.folder_rules("open/a.md") == []
     for name in ("hr/b.md", "hr/deep/c.md"):
         with pytest.raises(Invalid) as caught:
-            folder.around(name)
+            folder.folder_rules(name)
         assert caught.value.code == "readers_file"
 
 
@@ -208,15 +208,15 @@ def test_sidecars_whose_documents_are_not_there_are_alone() -> None:
         "c/.b.pdf",
         "c/x",
     }
-    assert alone(paths) == ["in/.b.pdf.governed.yaml"]
-    assert alone(paths | {"in/b.pdf"}) == []
+    assert orphan_sidecars(paths) == ["in/.b.pdf.governed.yaml"]
+    assert orphan_sidecars(paths | {"in/b.pdf"}) == []
 
 
 def test_a_missing_folder_is_not_an_empty_one(tmp_path: Path) -> None:
     with pytest.raises(Unavailable) as caught:
-        list(Folder(tmp_path / "gone").changes(None))
+        list(FolderConnector(tmp_path / "gone").changes(None))
     assert caught.value.code == "source_missing"
-    assert list(Folder(tmp_path).changes(None)) == []
+    assert list(FolderConnector(tmp_path).changes(None)) == []
 
 
 def test_what_a_reader_does_not_see_is_cleaned() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from groundplan.knowledge.intake.vectors import context
+from groundplan.knowledge.intake.vectors import embedding_text
 from groundplan.knowledge.retrieval import propose as propose_module
 from groundplan.knowledge.retrieval.documents import Metadata
 from groundplan.knowledge.retrieval.fuse import (
@@ -156,7 +156,7 @@ def test_a_passage_that_does_not_fit_gives_way_to_a_smaller_one() -> None:
 
 
 def test_a_chunk_is_found_and_embedded_with_where_it_stands() -> None:
-    for made in (context, worded):
+    for made in (embedding_text, worded):
         assert made("Leave", ["Leave", "Sick leave"], "## Sick leave\n\nCall.") == "Leave\n## Sick leave\n\nCall."
 
 
@@ -255,7 +255,9 @@ def test_the_head_of_a_table_stays_beside_its_rows_and_counts_towards_what_fits(
 
 def test_what_a_head_says_is_found_and_embedded_with_its_rows() -> None:
     assert (
-        worded("T", ["S", "| bar |"], "| 12 |") == context("T", ["S", "| bar |"], "| 12 |") == "T\nS\n| bar |\n| 12 |"
+        worded("T", ["S", "| bar |"], "| 12 |")
+        == embedding_text("T", ["S", "| bar |"], "| 12 |")
+        == "T\nS\n| bar |\n| 12 |"
     )
 
 

@@ -12,7 +12,7 @@ from azure.core.exceptions import ServiceRequestError
 from fsspec.spec import AbstractFileSystem
 
 from groundplan.core.errors import Unavailable
-from groundplan.knowledge.sources.object_store import ObjectStore
+from groundplan.knowledge.sources.object_store import ObjectStoreConnector
 
 
 class Failing(AbstractFileSystem):  # type: ignore[misc]
@@ -53,12 +53,12 @@ def test_a_store_that_does_not_answer_is_away(error: Exception, at: str, monkeyp
     fsspec.register_implementation("failing", Failing, clobber=True)
     monkeypatch.setattr(Failing, "error", error, raising=False)
     monkeypatch.setattr(Failing, "at", "")
-    connector = ObjectStore("failing://docs", {}, 1000)
+    connector = ObjectStoreConnector("failing://docs", {}, 1000)
     assert [change.key for change in connector.changes(None)] == ["a.md"]
     assert connector.read("a.md").data == b"A"
     monkeypatch.setattr(Failing, "at", at)
     if at == "opened":
-        connector = ObjectStore("failing://docs", {}, 1000)
+        connector = ObjectStoreConnector("failing://docs", {}, 1000)
     with pytest.raises(Unavailable, match="no answer") as caught:
         list(connector.changes(None))
         connector.read("a.md")

@@ -1,7 +1,7 @@
-"""Bringing PostgreSQL up to date with one source: its documents, what is wrong with them, its line in the audit log.
+"""Ingest one source into PostgreSQL: its documents, the findings about them, and its entry in the audit log.
 
-What cannot be read for certain is taken out of search until it can. It decides nothing about who may search which
-source.
+A document that cannot be read for certain is excluded from search until it can. This module does not decide who may
+search which source.
 """
 
 from __future__ import annotations
@@ -24,56 +24,56 @@ from groundplan.knowledge import store
 from groundplan.knowledge.deletion import legal_hold_store, names_store
 from groundplan.knowledge.intake import intake_store
 from groundplan.knowledge.intake.concurrent_changes import Redeclared, check_declared
-from groundplan.knowledge.intake.failures import READING, failures
-from groundplan.knowledge.intake.run import Progress, Run
+from groundplan.knowledge.intake.failures import READING_KINDS, failure_findings
+from groundplan.knowledge.intake.run import IngestRun, Progress
 from groundplan.knowledge.intake.tally import Tally
 from groundplan.knowledge.model import IngestReport, by_grant
 from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.parsing.text import printable
 from groundplan.knowledge.quality import quality_store
-from groundplan.knowledge.sources.model import Beside, Connector
+from groundplan.knowledge.sources.model import Connector, SidecarConnector
 from groundplan.ledger.finding import Finding
 
 _MISSING = "knowledge.source_missing"
 _TABLES = ("knowledge.table", "knowledge.sensor")
-FAILED = "knowledge.failed"
+STEP_FAILED = "knowledge.failed"
 _UNCONFINED = "knowledge.unconfined"
 _SIDECAR = "knowledge.sidecar"
-_BECAME = {"changed": "changed", "gone": "went", "unreadable": "became unreadable"}
+_CAUSE_VERBS = {"changed": "changed", "gone": "went", "unreadable": "became unreadable"}
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """Of an ingestion, besides the source: days until a review by default, and who parses."""
+class IngestSettings:
+    """Settings of an ingestion besides the source: default days until a review, and the sandbox that parses."""
 
     review_days: int | None = None
     sandbox: Sandbox | None = None
     progress: Progress | None = None
     models: Path | None = None
-    """Folder of models, for sources that declare who reads their files."""
+    """Folder of models, for sources that declare a model to read their PDFs."""
 
 
-_DEFAULT = Settings()
+_DEFAULT = IngestSettings()
 
 
-def take_over(
-    conn: Connection[Any], source: Source, connector: Connector, settings: Settings = _DEFAULT
+def ingest_source(
+    conn: Connection[Any], source: Source, connector: Connector, settings: IngestSettings = _DEFAULT
 ) -> IngestReport:
-    """Bring a source's documents up to date; `conn` is of role control and in autocommit.
+    """Bring a source's documents up to date; `conn` has role control and is in autocommit.
 
-    A source that is away changes nothing but opens a finding. Waits for another ingestion of the same source. Raises
-    what the database raises, and `Redeclared` where what is served declares the source otherwise, also as soon as it
-    does; what was done until then stays.
+    An unavailable source changes nothing but opens a finding. Waits for another ingestion of the same source. Raises
+    database errors, and `Redeclared` as soon as the served blueprint declares the source differently; documents that
+    were written until then stay.
     """
     subject = f"source/{source.name}"
     try:
         with conn.transaction():
-            intake_store.hold_changes(conn)
+            intake_store.lock_changes(conn)
             check_declared(conn, source)
             store.put_source(conn, source.name, path=source.path, sensitivity=source.sensitivity, owner=source.owner)
-            _put_governed(conn, source, settings)
-        with _held_alone(conn, source.name), _parser(settings) as sandbox:
-            run = Run(
+            _store_governance(conn, source, settings)
+        with _exclusive_ingestion(conn, source.name), _open_sandbox(settings) as sandbox:
+            run = IngestRun(
                 conn,
                 source,
                 connector,
@@ -82,26 +82,26 @@ def take_over(
                 progress=settings.progress,
                 models=settings.models,
             )
-            away: Unavailable | None = None
+            outage: Unavailable | None = None
             try:
-                run.take_over()
+                run.execute()
             except Redeclared:
                 raise
             except Unavailable as error:
-                away = error
+                outage = error
             with conn.transaction():
-                _conclude(conn, source, subject, run.tally, away, whole=connector.whole)
-                if away is None and isinstance(connector, Beside):
-                    found = [_alone(source, subject, path) for path in connector.alone()]
+                _record_results(conn, source, subject, run.tally, outage, is_complete=connector.is_complete)
+                if outage is None and isinstance(connector, SidecarConnector):
+                    found = [_orphan_sidecar_finding(source, subject, path) for path in connector.orphan_sidecars()]
                     quality_store.tell(conn, source.name, found, kinds=[_SIDECAR])
     finally:
         connector.close()
-    return _report(source, run.tally, away)
+    return _build_report(source, run.tally, outage)
 
 
 @contextmanager
-def _held_alone(conn: Connection[Any], name: str) -> Iterator[None]:
-    """No other ingestion of the source goes on."""
+def _exclusive_ingestion(conn: Connection[Any], name: str) -> Iterator[None]:
+    """Hold the session lock of a source, so that only one ingestion of it runs at a time."""
     store.hold_source(conn, name)
     try:
         yield
@@ -110,7 +110,7 @@ def _held_alone(conn: Connection[Any], name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _parser(settings: Settings) -> Iterator[Sandbox]:
+def _open_sandbox(settings: IngestSettings) -> Iterator[Sandbox]:
     if settings.sandbox is not None:
         yield settings.sandbox
         return
@@ -118,7 +118,7 @@ def _parser(settings: Settings) -> Iterator[Sandbox]:
         yield sandbox
 
 
-def _put_governed(conn: Connection[Any], source: Source, settings: Settings) -> None:
+def _store_governance(conn: Connection[Any], source: Source, settings: IngestSettings) -> None:
     rule = source.governed
     store.put_source_rule(
         conn,
@@ -139,42 +139,52 @@ def _put_governed(conn: Connection[Any], source: Source, settings: Settings) -> 
     )
 
 
-def _conclude(
-    conn: Connection[Any], source: Source, subject: str, tally: Tally, away: Unavailable | None, *, whole: bool
+def _record_results(
+    conn: Connection[Any], source: Source, subject: str, tally: Tally, outage: Unavailable | None, *, is_complete: bool
 ) -> None:
-    """Findings of reading, counts and the audit entry of a run."""
-    missing = [] if away is None else [_away(source, subject, away)]
+    """Store the findings, the health and counts of the source, and the audit entry of a run."""
+    missing = [] if outage is None else [_outage_finding(source, subject, outage)]
     quality_store.tell(conn, source.name, missing, kinds=[_MISSING], settled=[subject])
-    found = failures(source, tally.bad, tally.blocked)
-    looked = {f"{subject}/{key}" for key in tally.seen | tally.gone}
-    everything = whole and away is None
-    quality_store.tell(conn, source.name, found, kinds=READING, settled=None if everything else looked)
+    found = failure_findings(source, tally.failures, tally.blocked_keys)
+    examined = {f"{subject}/{key}" for key in tally.seen_keys | tally.deleted_keys}
+    everything = is_complete and outage is None
+    quality_store.tell(conn, source.name, found, kinds=READING_KINDS, settled=None if everything else examined)
     names_store.forget_closed(conn, source.name)
     tables = list(chain.from_iterable(tally.tables.values()))
-    bad = [each.key for each in tally.bad]
-    with_tables = {f"{subject}/{key}".rstrip("/") for key in [*tally.tables, *tally.gone, *bad]}
+    bad = [failure.key for failure in tally.failures]
+    with_tables = {f"{subject}/{key}".rstrip("/") for key in [*tally.tables, *tally.deleted_keys, *bad]}
     quality_store.tell(conn, source.name, tables, kinds=_TABLES, settled=with_tables if source.checks else None)
     if tally.checks is not None:
-        intake_store.put_checked(conn, tally.checked, tally.checks)
-    _unknown_readers(conn, source, subject)
-    _held(conn, source, subject)
-    unconfined = [_unconfined(source, subject, count)] if (count := intake_store.unconfined(conn, source.name)) else []
+        intake_store.mark_tables_checked(conn, tally.checked_documents, tally.checks)
+    _report_unknown_readers(conn, source, subject)
+    _report_held_changes(conn, source, subject)
+    unconfined = (
+        [_unconfined_finding(source, subject, count)]
+        if (count := intake_store.count_unconfined(conn, source.name))
+        else []
+    )
     quality_store.tell(conn, source.name, unconfined, kinds=[_UNCONFINED], settled=[subject])
     store.finish_source(conn, source.name)
-    health = "down" if away else "failing" if tally.bad else "ok"
-    reason = away.message if away else f"{counted(len(tally.bad), 'document')} cannot be read" if tally.bad else None
+    health = "down" if outage else "failing" if tally.failures else "ok"
+    reason = (
+        outage.message
+        if outage
+        else f"{counted(len(tally.failures), 'document')} cannot be read"
+        if tally.failures
+        else None
+    )
     intake_store.set_health(conn, source.name, health, reason)
-    done = {
+    counts = {
         "added": tally.added, "changed": tally.changed, "deleted": tally.deleted, "readers": tally.readers_changed,
-        "kept": tally.kept,
+        "kept": tally.held_versions,
     }  # fmt: skip
-    if any(done.values()):
-        record(conn, action="knowledge.ingested", actor=SYSTEM, subject=subject, detail=done)
+    if any(counts.values()):
+        record(conn, action="knowledge.ingested", actor=SYSTEM, subject=subject, detail=counts)
 
 
-def _unknown_readers(conn: Connection[Any], source: Source, subject: str) -> None:
-    """Names among the readers of the source itself, and all that its documents refuse; those whom documents let read
-    are told by a look at them."""
+def _report_unknown_readers(conn: Connection[Any], source: Source, subject: str) -> None:
+    """Report unknown names among the source's own readers, and those that its documents deny. Unknown names that
+    documents allow are reported by the quality assessment."""
     named = set(source.readers) - {by_grant(source.name), "public"}
     found = [
         Finding(
@@ -185,17 +195,18 @@ def _unknown_readers(conn: Connection[Any], source: Source, subject: str) -> Non
         for name in sorted(store.unknown_readers(conn, named))
     ]  # fmt: skip
     found += [
-        _stranger(source, subject, name, paths) for name, paths in intake_store.strangers(conn, source.name).items()
+        _denied_name_finding(source, subject, name, paths)
+        for name, paths in intake_store.unknown_denied_names(conn, source.name).items()
     ]
     subjects = {f"{subject}/reader:{name}" for name in named} | store.reader_subjects(conn, subject)
     quality_store.tell(conn, source.name, found, kinds=["knowledge.reader_unknown"], settled=subjects)
 
 
-def _held(conn: Connection[Any], source: Source, subject: str) -> None:
-    """Documents that changed, went or cannot be read any more while a legal hold keeps what they said."""
+def _report_held_changes(conn: Connection[Any], source: Source, subject: str) -> None:
+    """Report documents that changed, were deleted or became unreadable at their source while under a legal hold."""
     found = []
     for path, causes, document in legal_hold_store.places(conn, source.name):
-        became = " and ".join(_BECAME[cause] for cause in causes)
+        became = " and ".join(_CAUSE_VERBS[cause] for cause in causes)
         found.append(
             Finding(
                 kind=legal_hold_store.FINDING,
@@ -210,8 +221,8 @@ def _held(conn: Connection[Any], source: Source, subject: str) -> None:
     quality_store.tell(conn, source.name, found, kinds=[legal_hold_store.FINDING])
 
 
-def _stranger(source: Source, subject: str, name: str, paths: Sequence[str]) -> Finding:
-    """Of a name that documents refuse and nobody has."""
+def _denied_name_finding(source: Source, subject: str, name: str, paths: Sequence[str]) -> Finding:
+    """The finding about a name that documents deny and that no group, team or person has."""
     where = f"{paths[0]} and others" if len(paths) > 1 else paths[0]
     effect = (
         "It refuses nobody." if is_email(name) else "Nobody reads these documents meanwhile, since it may be misspelt."
@@ -224,8 +235,8 @@ def _stranger(source: Source, subject: str, name: str, paths: Sequence[str]) -> 
     )  # fmt: skip
 
 
-def _alone(source: Source, subject: str, path: str) -> Finding:
-    """Of a sidecar whose document was deleted or renamed without it: under another name nothing of it holds."""
+def _orphan_sidecar_finding(source: Source, subject: str, path: str) -> Finding:
+    """The finding about a sidecar whose document was deleted or renamed without it, so that it has no effect."""
     return Finding(
         kind=_SIDECAR, subject=f"{subject}/{printable(path)}", severity="medium",
         owner=source.governed.steward or source.owner,
@@ -234,7 +245,7 @@ def _alone(source: Source, subject: str, path: str) -> Finding:
     )  # fmt: skip
 
 
-def _unconfined(source: Source, subject: str, count: int) -> Finding:
+def _unconfined_finding(source: Source, subject: str, count: int) -> Finding:
     return Finding(
         kind=_UNCONFINED, subject=subject, severity="high", owner=source.owner,
         message=f"{counted(count, 'document was', 'documents were')} read by a parser that the kernel does not confine",
@@ -242,23 +253,23 @@ def _unconfined(source: Source, subject: str, count: int) -> Finding:
     )  # fmt: skip
 
 
-def failed(source: Source, what: str, error: Exception) -> Finding:
-    """Of a step that ended in a way nobody foresaw; where it did is in the log alone."""
+def step_failure_finding(source: Source, step: str, error: Exception) -> Finding:
+    """The finding about a step that failed unexpectedly; the traceback is in the log only."""
     return Finding(
-        kind=FAILED, subject=f"source/{source.name}", severity="high", owner=source.owner,
-        message=f"{what} failed ({type(error).__name__})", detail={"error": type(error).__name__},
+        kind=STEP_FAILED, subject=f"source/{source.name}", severity="high", owner=source.owner,
+        message=f"{step} failed ({type(error).__name__})", detail={"error": type(error).__name__},
         hint="The log has the details; what was done stays, other sources continue, and it is tried again.",
     )  # fmt: skip
 
 
-def _away(source: Source, subject: str, error: Unavailable) -> Finding:
+def _outage_finding(source: Source, subject: str, error: Unavailable) -> Finding:
     return Finding(
         kind=_MISSING, subject=subject, severity="high", owner=source.owner, message=error.message,
         hint=error.hint or "Check its address and key.",
     )  # fmt: skip
 
 
-def _report(source: Source, tally: Tally, away: Unavailable | None) -> IngestReport:
+def _build_report(source: Source, tally: Tally, outage: Unavailable | None) -> IngestReport:
     return IngestReport(
         source=source.name,
         read=tally.read,
@@ -267,5 +278,5 @@ def _report(source: Source, tally: Tally, away: Unavailable | None) -> IngestRep
         deleted=tally.deleted,
         readers_changed=tally.readers_changed,
         chunks=tally.chunks,
-        failed=len(tally.bad) + (away is not None),
+        failed=len(tally.failures) + (outage is not None),
     )

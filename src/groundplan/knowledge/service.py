@@ -18,7 +18,7 @@ from groundplan.knowledge import store
 from groundplan.knowledge.index import index_store
 from groundplan.knowledge.index.build import never
 from groundplan.knowledge.index.model import WHOLE
-from groundplan.knowledge.ingest import FAILED, Settings, failed, take_over
+from groundplan.knowledge.ingest import STEP_FAILED, IngestSettings, ingest_source, step_failure_finding
 from groundplan.knowledge.intake.concurrent_changes import Redeclared
 from groundplan.knowledge.intake.run import Progress
 from groundplan.knowledge.intake.vectors import embed_pending
@@ -29,25 +29,25 @@ from groundplan.knowledge.quality.assess import Everywhere, assess, scan_pending
 from groundplan.knowledge.quality.quality_store import assessed
 from groundplan.knowledge.quality.text import glossary
 from groundplan.knowledge.sources import git
-from groundplan.knowledge.sources.open import connector
+from groundplan.knowledge.sources.open import open_connector
 
 log = logging.getLogger("groundplan.knowledge")
 
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """Where sources are read and by which rules: their paths are relative to `workspace`."""
+    """Where and by which rules sources are read; their paths are relative to `workspace`."""
 
     workspace: Path
     today: date
     review_days: Mapping[str, int] = field(default_factory=dict)
-    """Source -> days until a review of its documents."""
+    """Source name -> days until a review of its documents."""
     terms: Sequence[Term] = ()
     """The glossary."""
     mirrors: Path | None = None
-    """A folder for what is kept of repositories."""
+    """Folder for the mirrors of git repositories."""
     models: Path | None = None
-    """The folder of models, for sources that declare who reads their files."""
+    """Folder of models, for sources that declare a model to read their PDFs."""
     progress: Progress | None = None
     stop: Callable[[], bool] = never
 
@@ -55,12 +55,12 @@ class Intake:
 def ingest_sources(
     url: str, sources: Iterable[Source], embedder: Embedder, intake: Intake, only: Container[str] | None = None
 ) -> list[IngestReport]:
-    """Bring the documents of all `sources` up to date, or of those named in `only`; `url` is of role control.
+    """Bring the documents of all `sources` up to date, or of those named in `only`; `url` is the DSN of role control.
 
-    First all are taken over, so that their words can be searched; then come the assessment of quality, the scan for
-    personal data and secrets, and vectors. A source that is away, or whose step fails in a way nobody foresaw, is a
-    finding, and the others go on. Raises `Unavailable` where the database or the embedder is, and where a source is
-    declared otherwise meanwhile; what was done stays.
+    All sources are ingested first, so that their words can be searched; then come the assessment of quality, the scan
+    for personal data and secrets, and vectors. A source that is unavailable, or whose step fails unexpectedly, becomes
+    a finding, and the others go on. Raises `Unavailable` where the database or the embedder is unavailable, and where
+    a source is redeclared meanwhile; completed work stays.
     """
     every = list(sources)
     reports = []
@@ -70,8 +70,8 @@ def ingest_sources(
             if only is not None and source.name not in only:
                 continue
             report = IngestReport(source.name, 0, 0, 0, 0, 0, 0, failed=1)
-            with _apart(conn, source, "taking it over", failing):
-                report = _take_over(conn, source, sandbox, intake)
+            with _isolate_source(conn, source, "taking it over", failing):
+                report = _ingest_source(conn, source, sandbox, intake)
             reports.append(report)
         if intake.mirrors is not None:
             urls = [
@@ -79,14 +79,14 @@ def ingest_sources(
             ]
             git.tidy(intake.mirrors, urls)
         store.count_first(conn)
-        if any(map(_moved, reports)) or not {source.name for source in every} <= assessed(conn, intake.today):
+        if any(map(_has_changes, reports)) or not {source.name for source in every} <= assessed(conn, intake.today):
             # what is new in one source may be a copy of what another has
-            _assess(conn, every, intake, failing)
+            _assess_quality(conn, every, intake, failing)
         if scan_pending(conn, glossary(intake.terms), intake.stop):
-            _assess(conn, every, intake, failing)
+            _assess_quality(conn, every, intake, failing)
         for source in every:
             if source.name not in failing:
-                quality_store.tell(conn, source.name, [], kinds=[FAILED], settled=[f"source/{source.name}"])
+                quality_store.tell(conn, source.name, [], kinds=[STEP_FAILED], settled=[f"source/{source.name}"])
         for edition in index_store.editions(conn, WHOLE):
             if edition.settings.embedding is None:
                 embed_pending(conn, embedder, edition.id, intake.stop)
@@ -94,8 +94,8 @@ def ingest_sources(
 
 
 @contextmanager
-def _apart(conn: Connection[Any], source: Source, what: str, failing: set[str]) -> Iterator[None]:
-    """Whatever goes wrong with a source costs that one: it is a finding, and goes into `failing`."""
+def _isolate_source(conn: Connection[Any], source: Source, step: str, failing: set[str]) -> Iterator[None]:
+    """Turn an unexpected error of one source into a finding, and add its name to `failing`; other sources go on."""
     try:
         yield
     except Redeclared:
@@ -103,23 +103,23 @@ def _apart(conn: Connection[Any], source: Source, what: str, failing: set[str]) 
     except Exception as error:  # the boundary of one source: a fault in reading it must not keep the others from search
         if conn.closed or conn.broken:
             raise
-        log.exception("source %s: %s failed", source.name, what)
+        log.exception("source %s: %s failed", source.name, step)
         failing.add(source.name)
-        quality_store.tell(conn, source.name, [failed(source, what, error)], kinds=[FAILED])
+        quality_store.tell(conn, source.name, [step_failure_finding(source, step, error)], kinds=[STEP_FAILED])
 
 
-def _take_over(conn: Connection[Any], source: Source, sandbox: Sandbox, intake: Intake) -> IngestReport:
-    settings = Settings(intake.review_days.get(source.name), sandbox, intake.progress, intake.models)
+def _ingest_source(conn: Connection[Any], source: Source, sandbox: Sandbox, intake: Intake) -> IngestReport:
+    settings = IngestSettings(intake.review_days.get(source.name), sandbox, intake.progress, intake.models)
     mirrors = intake.mirrors or intake.workspace / ".mirrors"
-    return take_over(conn, source, connector(source, intake.workspace, conn, mirrors=mirrors), settings)
+    return ingest_source(conn, source, open_connector(source, intake.workspace, conn, mirrors=mirrors), settings)
 
 
-def _assess(conn: Connection[Any], sources: Sequence[Source], intake: Intake, failing: set[str]) -> None:
+def _assess_quality(conn: Connection[Any], sources: Sequence[Source], intake: Intake, failing: set[str]) -> None:
     everywhere = Everywhere(conn)
     for source in sources:
-        with _apart(conn, source, "looking at its quality", failing):
+        with _isolate_source(conn, source, "looking at its quality", failing):
             assess(conn, source.name, intake.today, everywhere)
 
 
-def _moved(report: IngestReport) -> bool:
+def _has_changes(report: IngestReport) -> bool:
     return bool(report.added or report.changed or report.deleted or report.readers_changed)

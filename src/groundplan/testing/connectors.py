@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from groundplan.core.errors import NotFound
 from groundplan.knowledge.model import Readers
-from groundplan.knowledge.sources.model import Around, Change, Connector, Cursor
+from groundplan.knowledge.sources.model import Change, Connector, Cursor, FolderRules
 
 READER: Final = "reader@acme.example"
 
@@ -44,7 +44,7 @@ def told(place: Place, cursor: Cursor | None = None) -> tuple[dict[str, Change],
         for change in connector.changes(cursor):
             found[change.key] = change
             cursor = change.cursor or cursor
-        return found, connector.whole, cursor
+        return found, connector.is_complete, cursor
     finally:
         connector.close()
 
@@ -55,7 +55,7 @@ def check(place: Place) -> None:
     first, whole, cursor = told(place)
     assert set(first) == set(keys), f"told {sorted(first)}, not {sorted(keys)}"
     assert whole, "the first run tells everything there is"
-    assert not any(change.gone for change in first.values())
+    assert not any(change.is_deleted for change in first.values())
     _read(place, dict(zip(keys, ("a", "b", "c"), strict=True)))
     again, _, _ = told(place)
     versions = {key: change.version for key, change in first.items()}
@@ -71,7 +71,7 @@ def check(place: Place) -> None:
     assert whole or set(changed) <= {keys[1]}, "what did not change is not told, or all is told"
     place.remove("c")
     after, whole, _ = told(place, cursor)
-    gone = {key for key, change in after.items() if change.gone}
+    gone = {key for key, change in after.items() if change.is_deleted}
     assert keys[2] in gone or (whole and keys[2] not in after), "what is gone is told, or missing in all that is told"
 
 
@@ -82,8 +82,8 @@ def _read(place: Place, expected: dict[str, str]) -> None:
         for change in connector.changes(None):
             content = connector.read(change.key)
             assert f"The {expected[change.key]} text." in content.data.decode("utf-8", "replace")
-            for level in connector.around(change.key):
-                assert isinstance(level, Around) and level.origin, "a level says what it is"
+            for level in connector.folder_rules(change.key):
+                assert isinstance(level, FolderRules) and level.origin, "a level says what it is"
             seen.append(change.key)
         assert sorted(seen) == sorted(expected)
         try:
@@ -111,13 +111,13 @@ def _permissions(place: Place, keys: list[str]) -> None:
         assert after[key] == before[key], f"who may read {key} did not change"
 
 
-def _told_of(place: Place, keys: list[str]) -> dict[str, tuple[Sequence[Around], Readers | None, str]]:
+def _told_of(place: Place, keys: list[str]) -> dict[str, tuple[Sequence[FolderRules], Readers | None, str]]:
     """(levels, readers by the nearest word, version) of each document."""
     connector = place.connector()
     found = {}
     try:
         for change in connector.changes(None):
-            levels, own = connector.around(change.key), connector.read(change.key).told
+            levels, own = connector.folder_rules(change.key), connector.read(change.key).governed_values
             words = [level.readers for level in levels if level.readers is not None]
             if "readers" in own or "deny" in own:
                 words.append(Readers(frozenset(own.get("readers", ())), frozenset(own.get("deny", ()))))

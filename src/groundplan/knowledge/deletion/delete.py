@@ -25,7 +25,7 @@ from groundplan.knowledge.deletion import deletion_store as store
 from groundplan.knowledge.deletion import legal_hold_store, names_store, tombstones
 from groundplan.knowledge.deletion.deletion_store import Tombstone
 from groundplan.knowledge.intake import intake_store
-from groundplan.knowledge.intake.concurrent_changes import inherited, put_carried
+from groundplan.knowledge.intake.concurrent_changes import inherit_replacements, store_inherited
 
 RECEIPT_DOCUMENTS = 200
 """So many are in one entry of the audit log at most, so that each is named by its digest in one."""
@@ -55,7 +55,7 @@ def delete(conn: Connection[Any], ids: Sequence[UUID], why: Why, clear: Clear | 
     with conn.transaction():
         # before any document is locked, as whoever writes documents does, and before answers are cleared, as a release
         # does: else two would wait for each other
-        intake_store.hold_changes(conn)
+        intake_store.lock_changes(conn)
         doomed = store.doomed(conn, ids)
         if not doomed:
             raise NotFound(
@@ -76,11 +76,11 @@ def delete(conn: Connection[Any], ids: Sequence[UUID], why: Why, clear: Clear | 
         ]  # fmt: skip
         for stone in stones:
             store.bury(conn, stone)
-        heirs = inherited(conn, [one.id for one in doomed])
-        intake_store.remove(conn, [one.id for one in doomed])
-        put_carried(conn, heirs)
+        heirs = inherit_replacements(conn, [one.id for one in doomed])
+        intake_store.remove_documents(conn, [one.id for one in doomed])
+        store_inherited(conn, heirs)
         store.wipe(conn, [one.id for one in doomed])
-        intake_store.tell_followers(conn)
+        intake_store.notify_followers(conn)
         for source in sorted({one.source for one in doomed}):
             own = [stone for stone in stones if stone.source == source]
             if clear is not None:
@@ -127,7 +127,7 @@ def replay(conn: Connection[Any], home: Path, at: datetime) -> int:
     listed = tombstones.read(home)
     with conn.transaction():
         if listed:
-            intake_store.hold_changes(conn)  # before any row, as in `delete`
+            intake_store.lock_changes(conn)  # before any row, as in `delete`
         known = store.known(conn, listed)
         missing = [stone for id, stone in listed.items() if id not in known]
         for stone in sorted(missing, key=lambda one: one.at):
@@ -143,10 +143,10 @@ def replay(conn: Connection[Any], home: Path, at: datetime) -> int:
         kept = legal_hold_store.drop(conn, [one.document_id for one in listed.values() if one.cause == "hold_ended"])
         again = [*back, *withdrawn]
         if again or kept:
-            intake_store.remove(conn, again)
+            intake_store.remove_documents(conn, again)
             store.wipe(conn, back)
             store.withdraw(conn, withdrawn)
-            intake_store.tell_followers(conn)
+            intake_store.notify_followers(conn)
             detail = {"documents": len(again), "versions": kept, "reason": "the list of deletions was replayed"}
             record(conn, action="knowledge.deleted", actor=SYSTEM, subject="company", detail=detail, at=at)
         names_store.forget(conn, [stone for stone in listed.values() if stone.salt is not None])

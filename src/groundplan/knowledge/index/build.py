@@ -40,11 +40,11 @@ def build(conn: Connection[Any], edition: Edition, embedder: Embedder, stop: Sto
     cut(conn, edition, stop)
     embed_pending(conn, embedder, edition.id, stop)
     with conn.transaction():
-        intake_store.hold_changes(conn)
+        intake_store.lock_changes(conn)
         if store.lacking(conn, edition.id) != (0, 0):
             return False
         store.put_state(conn, edition.id, "ready")
-        intake_store.tell_followers(conn)
+        intake_store.notify_followers(conn)
     return True
 
 
@@ -54,11 +54,11 @@ def cut(conn: Connection[Any], edition: Edition, stop: Stop = never) -> int:
     while not stop():
         with conn.transaction():
             # whoever changes a document holds this too: what is read here is what is there when it is written
-            intake_store.hold_changes(conn)
+            intake_store.lock_changes(conn)
             rows = store.uncut(conn, edition.id, after, BATCH)
             if rows:
                 _cut_some(conn, edition, rows)
-                intake_store.tell_followers(conn)
+                intake_store.notify_followers(conn)
         if not rows:
             return done
         after, done = rows[-1][0], done + len(rows)

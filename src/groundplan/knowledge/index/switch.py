@@ -38,7 +38,7 @@ def begin(conn: Connection[Any], id: int, who: Who, *, declined: bool = False) -
     (index_unknown) and `Conflict` (index_state) for one that is not whole, or serves already.
     """
     with conn.transaction():
-        intake_store.hold_changes(conn)
+        intake_store.lock_changes(conn)
         edition = _known(conn, id)
         if edition.state == "switching":
             return edition
@@ -54,14 +54,14 @@ def begin(conn: Connection[Any], id: int, who: Who, *, declined: bool = False) -
         store.decline(conn, now.id, declined=declined)
         detail = {"from": now.id, "was": edition.state, "declined": declined}
         record(conn, action="index.switching", actor=who.by, subject=f"index/{id}", detail=detail, at=who.at)
-        intake_store.tell_followers(conn)
+        intake_store.notify_followers(conn)
     return edition
 
 
 def finish(conn: Connection[Any], id: int, who: Who) -> bool:
     """Switch, where every search service that is connected holds the edition whole; False where one does not yet."""
     with conn.transaction():
-        intake_store.hold_changes(conn)
+        intake_store.lock_changes(conn)
         edition = _known(conn, id)
         if edition.state != "switching" or any(id not in held for held in store.followers(conn)):
             return edition.state == "serving"
@@ -76,7 +76,7 @@ def finish(conn: Connection[Any], id: int, who: Who) -> bool:
         model, chunking = told(edition.settings)
         detail = {"from": before.id, "model": model, "chunking": chunking, "back": edition.served_at is not None}
         record(conn, action="index.switched", actor=who.by, subject=f"index/{id}", detail=detail, at=who.at)
-        intake_store.tell_followers(conn)
+        intake_store.notify_followers(conn)
     return True
 
 
@@ -99,14 +99,14 @@ def last_before(conn: Connection[Any]) -> Edition:
 def drop(conn: Connection[Any], id: int, who: Who, reason: str) -> None:
     """Take an edition away that does not serve; its rows go with `remove`. Raises as `begin` does."""
     with conn.transaction():
-        intake_store.hold_changes(conn)
+        intake_store.lock_changes(conn)
         edition = _known(conn, id)
         if edition.state in ("serving", "dropped"):
             raise Conflict(f"edition {id} is {edition.state}", code="index_state", hint="Switch to another one first.")
         store.put_state(conn, id, "dropped", declined=edition.declined)
         detail = {"was": edition.state, "reason": reason}
         record(conn, action="index.dropped", actor=who.by, subject=f"index/{id}", detail=detail, at=who.at)
-        intake_store.tell_followers(conn)
+        intake_store.notify_followers(conn)
 
 
 def drop_due(conn: Connection[Any], who: Who) -> int:

@@ -143,7 +143,7 @@ def take(conn: Connection[Any], step: Step, wanted: Wanted, tools: Tools, who: W
 def create(conn: Connection[Any], settings: IndexSettings, who: Who) -> int:
     """Begin an edition beside the one that serves; its number."""
     with conn.transaction():
-        intake_store.hold_changes(conn)
+        intake_store.lock_changes(conn)
         id = store.create(conn, settings)
         model, chunking = told(settings)
         detail = {"model": model, "chunking": chunking, "beside": serving(store.editions(conn)).id}

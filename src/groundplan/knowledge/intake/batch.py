@@ -1,4 +1,4 @@
-"""What one run over a source writes together, and what it knows of a document while that is parsed. Types only."""
+"""The batch that a run over a source writes in one transaction, and a document that is being parsed. Types only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from groundplan.knowledge.deletion.legal_hold_store import Cause
-from groundplan.knowledge.intake.settle import Settled
+from groundplan.knowledge.intake.settle import DocumentGovernance
 from groundplan.knowledge.model import Readers
 from groundplan.knowledge.parsing.model import Piece
 from groundplan.knowledge.sources.model import Change, Content, Cursor
@@ -18,81 +18,84 @@ BATCH: Final = 200
 _CHARACTERS: Final = 4_000_000
 _SECONDS: Final = 2.0
 
-Settle = Callable[[Mapping[str, Any], str | None], Settled]
-"""What holds for a document, by what was decided about it and by what put it under a legal hold."""
+GovernanceResolver = Callable[[Mapping[str, Any], str | None], DocumentGovernance]
+"""(decisions about a document, what put it under a legal hold) -> its governance."""
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
-    """Decisions about a document, and the one that they were about: it stood where nothing stands now."""
+class InheritedDecisions:
+    """Decisions that a document takes over from `origin`, the document that they were made about."""
 
-    of: UUID
-    decided: Mapping[str, Mapping[str, Any]]
+    origin: UUID
+    decisions: Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(slots=True)
 class Batch:
-    """What is written together."""
+    """What is written in one transaction: `rows` are new or changed documents, `governance_rows` those whose content
+    is unchanged but whose governance is not, `tokens` those where only the source's version changed."""
 
     rows: list[Mapping[str, Any]] = field(default_factory=list)
-    held: list[Mapping[str, Any]] = field(default_factory=list)
+    governance_rows: list[Mapping[str, Any]] = field(default_factory=list)
     tokens: dict[UUID, str] = field(default_factory=dict)
     readers: dict[UUID, Readers] = field(default_factory=dict)
-    settle: dict[UUID, Settle] = field(default_factory=dict)
-    """Of `rows` and `held`: how they follow from what was decided, for what is decided until they are written."""
-    decided: dict[UUID, Mapping[str, Any]] = field(default_factory=dict)
-    """Of the same: by which decisions they are as they are; none: by none."""
-    carried: dict[UUID, Carried] = field(default_factory=dict)
-    """Of `rows`: decisions that come with a document from where it stood before."""
+    resolvers: dict[UUID, GovernanceResolver] = field(default_factory=dict)
+    """Of `rows` and `governance_rows`: how to resolve them again, for decisions made before they are written."""
+    decisions: dict[UUID, Mapping[str, Any]] = field(default_factory=dict)
+    """Of the same: the decisions that they were resolved with."""
+    inherited: dict[UUID, InheritedDecisions] = field(default_factory=dict)
+    """Of `rows`: decisions that a moved document takes along from its former place."""
     chunks: dict[UUID, list[Piece]] = field(default_factory=dict)
-    plain: set[UUID] = field(default_factory=set)
-    """Of `chunks`: documents that are no Markdown."""
+    plain_documents: set[UUID] = field(default_factory=set)
+    """Of `chunks`: documents that are not Markdown."""
     replaced: list[UUID] = field(default_factory=list)
     removed: dict[UUID, Cause] = field(default_factory=dict)
     cursor: Cursor | None = None
-    began: float = field(default_factory=time.monotonic)
+    started_at: float = field(default_factory=time.monotonic)
     characters: int = 0
 
-    def keep(self, id: UUID, settled: Settled, settle: Settle, decided: Mapping[str, Any]) -> None:
-        """Who may read one of `rows` or `held`, and what that follows from."""
-        self.readers[id], self.settle[id], self.decided[id] = settled.readers, settle, decided
+    def set_governance(
+        self, id: UUID, governance: DocumentGovernance, resolver: GovernanceResolver, decisions: Mapping[str, Any]
+    ) -> None:
+        """Set the readers of one of `rows` or `governance_rows`, and what they follow from."""
+        self.readers[id], self.resolvers[id], self.decisions[id] = governance.readers, resolver, decisions
 
-    def part(self, row: Mapping[str, Any]) -> Batch:
-        """One of its `rows` or `held` by itself."""
+    def extract(self, row: Mapping[str, Any]) -> Batch:
+        """A batch with one of `rows` or `governance_rows` only."""
         id = UUID(row["id"])
-        own = Batch(
-            readers={id: self.readers[id]}, settle={id: self.settle[id]}, decided={id: self.decided[id]},
-            carried={id: self.carried[id]} if id in self.carried else {},
-            chunks={id: self.chunks[id]} if id in self.chunks else {}, plain=self.plain & {id},
+        part = Batch(
+            readers={id: self.readers[id]}, resolvers={id: self.resolvers[id]}, decisions={id: self.decisions[id]},
+            inherited={id: self.inherited[id]} if id in self.inherited else {},
+            chunks={id: self.chunks[id]} if id in self.chunks else {}, plain_documents=self.plain_documents & {id},
             replaced=[id] if id in self.replaced else [],
         )  # fmt: skip
-        (own.rows if id in self.chunks else own.held).append(row)
-        return own
+        (part.rows if id in self.chunks else part.governance_rows).append(row)
+        return part
 
-    def without(self, ids: Collection[UUID]) -> None:
-        """Take documents out of it."""
+    def discard(self, ids: Collection[UUID]) -> None:
+        """Take documents out of the batch."""
         self.rows = [row for row in self.rows if UUID(row["id"]) not in ids]
-        self.held = [row for row in self.held if UUID(row["id"]) not in ids]
+        self.governance_rows = [row for row in self.governance_rows if UUID(row["id"]) not in ids]
         self.replaced = [id for id in self.replaced if id not in ids]
         for id in ids:
             self.readers.pop(id, None)
-            self.carried.pop(id, None)
+            self.inherited.pop(id, None)
             self.chunks.pop(id, None)
 
     @property
-    def full(self) -> bool:
-        count = len(self.rows) + len(self.held) + len(self.removed) + len(self.tokens) // 10
-        late = time.monotonic() - self.began > _SECONDS
+    def is_full(self) -> bool:
+        count = len(self.rows) + len(self.governance_rows) + len(self.removed) + len(self.tokens) // 10
+        late = time.monotonic() - self.started_at > _SECONDS
         return count >= BATCH or self.characters >= _CHARACTERS or (late and (count > 0 or self.cursor is not None))
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A document on its way through the parser."""
+    """A document that is being parsed."""
 
     change: Change
     content: Content
-    around: tuple[Any, ...]
+    folder_rules: tuple[Any, ...]
     digest: str
-    clear: bool
-    """No document before it is tried again."""
+    cursor_may_advance: bool
+    """No document before this one is to be retried."""

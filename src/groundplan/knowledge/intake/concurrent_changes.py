@@ -1,8 +1,8 @@
-"""What people did while a run went on: it knows documents as they were when it began, and that may be hours ago.
+"""Deletions and decisions that people made while a run was going on, which may take hours.
 
-What was deleted since then is not written, what was decided since then holds, and so does what comes with a document
-from where it stood before. It is looked up behind the lock of changes, which whoever deletes or decides takes as well:
-so nothing comes between the look and what is written.
+A run knows documents as they were when it began. Documents deleted since then are not written; decisions made since
+then apply, and so do those that a document takes along from its former place. They are read under the lock of changes,
+which deletions and decisions take too, so that none can come between reading them and writing the batch.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from groundplan.core.errors import Unavailable
 from groundplan.knowledge.deletion import deletion_store
 from groundplan.knowledge.governance import declared_store
 from groundplan.knowledge.intake import intake_store as store
-from groundplan.knowledge.intake.batch import Batch, Carried
-from groundplan.knowledge.intake.moved_documents import replaced
+from groundplan.knowledge.intake.batch import Batch, InheritedDecisions
+from groundplan.knowledge.intake.moved_documents import replacement_decision
 
-_HEIR: Final = "what replaced it is gone, and was replaced itself"
+_INHERITED_REASON: Final = "what replaced it is gone, and was replaced itself"
 
 
 class Redeclared(Unavailable):
-    """What is served declares the source otherwise than the run that goes on: it writes nothing any more."""
+    """The served blueprint declares the source differently from this run, which writes nothing any more."""
 
 
 def check_declared(conn: Connection[Any], source: Source) -> None:
-    """Raises `Redeclared`."""
+    """Raise `Redeclared` if the served blueprint declares the source differently."""
     if declared_store.declared_otherwise(conn, source):
         raise Redeclared(
             f"source {source.name} is declared otherwise now", code="source_declared",
@@ -38,48 +38,48 @@ def check_declared(conn: Connection[Any], source: Source) -> None:
         )  # fmt: skip
 
 
-def caught_up(conn: Connection[Any], source: str, batch: Batch) -> set[str]:
-    """Put a batch right, just before it is written in the caller's transaction; the paths that were deleted, which are
-    no longer in it."""
-    paths = {UUID(row["id"]): str(row["path"]) for row in (*batch.rows, *batch.held)}
+def reconcile_batch(conn: Connection[Any], source: str, batch: Batch) -> set[str]:
+    """Update a batch just before it is written, in the caller's transaction. Returns the paths deleted meanwhile, which
+    are taken out of it."""
+    paths = {UUID(row["id"]): str(row["path"]) for row in (*batch.rows, *batch.governance_rows)}
     if not paths:
         return set()
     places = deletion_store.closed(conn, source, list(paths.values()))
     closed = {path for path in paths.values() if path in places}
     if closed:
-        batch.without({id for id, path in paths.items() if path in closed})
-    now = store.decided(conn, list(paths))
-    for rows in (batch.rows, batch.held):
+        batch.discard({id for id, path in paths.items() if path in closed})
+    current = store.decisions(conn, list(paths))
+    for rows in (batch.rows, batch.governance_rows):
         for at, row in enumerate(rows):
             id = UUID(row["id"])
-            decided, held_by = now.get(id, ({}, None))
-            if id in batch.carried:
-                decided = {**decided, **batch.carried[id].decided}
-            if decided != batch.decided[id]:
-                settled = batch.settle[id](decided, held_by)
+            decided, held_by = current.get(id, ({}, None))
+            if id in batch.inherited:
+                decided = {**decided, **batch.inherited[id].decisions}
+            if decided != batch.decisions[id]:
+                settled = batch.resolvers[id](decided, held_by)
                 rows[at] = {**row, **settled.row}
                 batch.readers[id] = settled.readers
     return closed
 
 
-def inherited(conn: Connection[Any], gone: Sequence[UUID]) -> dict[UUID, Carried]:
-    """Before documents go: what they replaced is replaced by what replaces them, as a decision that can be taken back;
-    else the oldest of three versions would be found again where the one in the middle goes."""
+def inherit_replacements(conn: Connection[Any], removed: Sequence[UUID]) -> dict[UUID, InheritedDecisions]:
+    """Decisions to store before documents are removed: what they replaced is now replaced by their own replacement.
+    Otherwise the oldest of three versions would be found again once the middle one is removed. Can be taken back."""
     return {
-        id: Carried(of, {"superseded_by": replaced(by, _HEIR)})
-        for id, (of, by) in (store.heirs(conn, gone) if gone else {}).items()
+        id: InheritedDecisions(of, {"superseded_by": replacement_decision(by, _INHERITED_REASON)})
+        for id, (of, by) in (store.replacements_of_replaced(conn, removed) if removed else {}).items()
     }
 
 
-def put_carried(conn: Connection[Any], carried: Mapping[UUID, Carried]) -> None:
-    """Decisions that come with documents from where they stood before, or from what they were replaced by; the audit
-    log says so of each."""
-    if not carried:
+def store_inherited(conn: Connection[Any], inherited: Mapping[UUID, InheritedDecisions]) -> None:
+    """Store decisions that documents inherit from their former place or from what replaced them, each with an audit
+    entry."""
+    if not inherited:
         return
-    store.put_decided(conn, {id: each.decided for id, each in carried.items()})
-    for id, each in carried.items():
-        for name, decision in each.decided.items():
+    store.add_decisions(conn, {id: each.decisions for id, each in inherited.items()})
+    for id, each in inherited.items():
+        for name, decision in each.decisions.items():
             record(
                 conn, action="knowledge.carried", actor=SYSTEM, subject=f"document/{id}",
-                detail={"what": name, "value": decision["value"], "from": f"document/{each.of}"},
+                detail={"what": name, "value": decision["value"], "from": f"document/{each.origin}"},
             )  # fmt: skip

@@ -1,7 +1,7 @@
-"""The SQL of taking documents over, as role control: many documents in few statements.
+"""The SQL of ingestion, as role control: many documents in few statements.
 
-Every function runs in the caller's transaction. Numbers of changes become visible in their order because of a lock that
-is held from the first of them to the end of the transaction.
+Every function runs in the caller's transaction. Change numbers become visible in order because of a lock that is held
+from the first of them to the end of the transaction.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from psycopg.types.json import Jsonb
 from groundplan.core.ids import new_id
 from groundplan.knowledge.halfvec import literal
 from groundplan.knowledge.index import index_store
-from groundplan.knowledge.intake.failures import told_before
-from groundplan.knowledge.intake.tally import Bad
+from groundplan.knowledge.intake.failures import restore_failure
+from groundplan.knowledge.intake.tally import DocumentFailure
 from groundplan.knowledge.model import Vectors
 from groundplan.knowledge.parsing.model import Piece
 from groundplan.knowledge.store import CHANGE_LOCK
@@ -33,9 +33,11 @@ _COLUMNS = """id uuid, source text, path text, title text, digest text, modified
   origins jsonb, declared jsonb, media text, bytes bigint, content text, sketch bytea, token text, settled text,
   chunked text, lines int, notes text[], supersedes text[], confined boolean, tables_by text"""
 _NAMES = ", ".join(column.split()[0] for column in _COLUMNS.split(","))
-_CONTENT = ("title", "digest", "modified_at", "media", "bytes", "content", "sketch", "token", "chunked", "lines",
-            "notes", "supersedes", "confined", "tables_by")  # fmt: skip
-HELD = (
+_CONTENT_COLUMNS = (
+    "title", "digest", "modified_at", "media", "bytes", "content", "sketch", "token", "chunked", "lines", "notes",
+    "supersedes", "confined", "tables_by",
+)  # fmt: skip
+GOVERNANCE_COLUMNS = (
     "state",
     "sensitivity",
     "owner",
@@ -63,8 +65,8 @@ def _json(rows: Sequence[Mapping[str, Any]]) -> Jsonb:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """A document as it is stored; `live` is whether it may be found."""
+class StoredDocument:
+    """A document as it is stored; `live`: not deleted, so that it may be found."""
 
     id: UUID
     path: str
@@ -81,39 +83,39 @@ class Known:
     title: str
     content: str | None = None
     held_by: str | None = None
-    """What put it under a legal hold, as its origins name it."""
+    """What put it under a legal hold, as named in its origins."""
     tables_by: str | None = None
-    """By which checks its tables were looked at."""
+    """Fingerprint of the checks that its tables were checked with."""
     superseded_by: UUID | None = None
     unreadable: bool = False
-    """It is no more found because it could not be read; it may come back, and what it replaces does not meanwhile."""
+    """It is excluded because it could not be read; it may come back, so what it replaces stays replaced meanwhile."""
 
 
-_KNOWN: LiteralString = """id, path, digest, deleted_at IS NULL AS live, token, settled, chunked, declared, decided,
-    modified_at, review_by, media, title, content, tables_by, superseded_by, unreadable,
+_STORED_COLUMNS: LiteralString = """id, path, digest, deleted_at IS NULL AS live, token, settled, chunked, declared,
+    decided, modified_at, review_by, media, title, content, tables_by, superseded_by, unreadable,
     CASE WHEN legal_hold THEN origins #>> '{legal_hold,from}' END AS held_by"""
 
 
-def known(conn: Conn, source: str) -> dict[str, Known]:
+def stored_documents(conn: Conn, source: str) -> dict[str, StoredDocument]:
     """All documents of a source by path, deleted ones included."""
-    with conn.cursor(row_factory=class_row(Known)) as cursor:
-        rows = cursor.execute(f"SELECT {_KNOWN} FROM document WHERE source = %s", (source,)).fetchall()
+    with conn.cursor(row_factory=class_row(StoredDocument)) as cursor:
+        rows = cursor.execute(f"SELECT {_STORED_COLUMNS} FROM document WHERE source = %s", (source,)).fetchall()
     return {row.path: row for row in rows}
 
 
-def left(conn: Conn, source: str) -> list[Known]:
-    """Documents of other sources, which left the workspace, about which something was decided: a source that is
-    declared under another name is another one."""
-    with conn.cursor(row_factory=class_row(Known)) as cursor:
+def undeclared_documents(conn: Conn, source: str) -> list[StoredDocument]:
+    """Documents with decisions, of sources that left the workspace: a source declared under another name is a new
+    source, and may have the same documents."""
+    with conn.cursor(row_factory=class_row(StoredDocument)) as cursor:
         return cursor.execute(
-            f"""SELECT {_KNOWN} FROM document WHERE source <> %s AND decided <> '{{}}'
+            f"""SELECT {_STORED_COLUMNS} FROM document WHERE source <> %s AND decided <> '{{}}'
                 AND source IN (SELECT name FROM source WHERE health = 'undeclared')""",
             (source,),
         ).fetchall()
 
 
-def let_in_again(conn: Conn, source: str) -> list[str]:
-    """Places of a source whose documents were deleted here, and may come in again since."""
+def readmitted_paths(conn: Conn, source: str) -> list[str]:
+    """Paths of a source whose documents were deleted here and have been readmitted since."""
     rows = conn.execute(
         """SELECT path FROM tombstone
            WHERE source = %s AND cause = 'decided' AND salt IS NULL AND lifted_at IS NOT NULL""",
@@ -122,9 +124,9 @@ def let_in_again(conn: Conn, source: str) -> list[str]:
     return [path for (path,) in rows]
 
 
-def left_out(conn: Conn, source: str, kinds: Sequence[str]) -> dict[str, Bad]:
-    """Documents of a source that were not taken over the last time that they were told, by place, with what their
-    findings of these kinds say."""
+def excluded_documents(conn: Conn, source: str, kinds: Sequence[str]) -> dict[str, DocumentFailure]:
+    """Path -> failure of documents that the last run over them could not ingest, from their open findings of these
+    kinds."""
     within = f"source/{source}/"
     rows = conn.execute(
         """SELECT substr(subject, length(%(within)s) + 1), coalesce(detail ->> 'code', ''), message, hint,
@@ -132,11 +134,11 @@ def left_out(conn: Conn, source: str, kinds: Sequence[str]) -> dict[str, Bad]:
            FROM finding WHERE closed_at IS NULL AND kind = ANY(%(kinds)s) AND starts_with(subject, %(within)s)""",
         {"within": within, "kinds": list(kinds)},
     )
-    return {row[0]: told_before(*row) for row in rows}
+    return {row[0]: restore_failure(*row) for row in rows}
 
 
-def decided(conn: Conn, documents: Sequence[UUID]) -> dict[UUID, tuple[Mapping[str, Any], str | None]]:
-    """What was decided about documents until now, and what put each under a legal hold."""
+def decisions(conn: Conn, documents: Sequence[UUID]) -> dict[UUID, tuple[Mapping[str, Any], str | None]]:
+    """Document -> (decisions about it as of now, what put it under a legal hold)."""
     rows = conn.execute(
         """SELECT id, decided, CASE WHEN legal_hold THEN origins #>> '{legal_hold,from}' END
            FROM document WHERE id = ANY(%s)""",
@@ -145,17 +147,17 @@ def decided(conn: Conn, documents: Sequence[UUID]) -> dict[UUID, tuple[Mapping[s
     return {id: (said, held_by) for id, said, held_by in rows}
 
 
-def hold_changes(conn: Conn) -> None:
+def lock_changes(conn: Conn) -> None:
     conn.execute("SELECT pg_advisory_xact_lock(%s)", (CHANGE_LOCK,))
 
 
-def tell_followers(conn: Conn) -> None:
+def notify_followers(conn: Conn) -> None:
     conn.execute("SELECT pg_notify(%s, '')", (CHANNEL,))
 
 
 def put_documents(conn: Conn, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert documents or replace what they are; a new content is a new version, not scanned and not scored yet."""
-    sets = ", ".join(f"{name} = excluded.{name}" for name in (*_CONTENT, *HELD))
+    """Insert or update documents; each is a new version, not scanned and not scored yet."""
+    sets = ", ".join(f"{name} = excluded.{name}" for name in (*_CONTENT_COLUMNS, *GOVERNANCE_COLUMNS))
     conn.execute(
         f"""INSERT INTO document ({_NAMES}, noted)
             SELECT {_NAMES}, nextval('chunk_change') FROM jsonb_to_recordset(%s) AS r({_COLUMNS})
@@ -172,9 +174,9 @@ def put_documents(conn: Conn, rows: Sequence[Mapping[str, Any]]) -> None:
     )
 
 
-def put_held(conn: Conn, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Of documents whose content did not change: what holds for them, and their token."""
-    names = (*HELD, "token")
+def put_governance(conn: Conn, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Update the governance and the token of documents whose content did not change."""
+    names = (*GOVERNANCE_COLUMNS, "token")
     sets = ", ".join(f"{name} = r.{name}" for name in names)
     conn.execute(
         f"""UPDATE document d SET {sets}, noted = nextval('chunk_change')
@@ -184,15 +186,15 @@ def put_held(conn: Conn, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def put_tokens(conn: Conn, tokens: Mapping[UUID, str]) -> None:
-    """Of documents where nothing that matters changed."""
+    """Update the tokens of documents where nothing else changed."""
     conn.execute(
         "UPDATE document d SET token = t.token FROM unnest(%s::uuid[], %s::text[]) AS t(id, token) WHERE d.id = t.id",
         (list(tokens), list(tokens.values())),
     )
 
 
-def put_decided(conn: Conn, decided: Mapping[UUID, Mapping[str, Any]]) -> None:
-    """Decisions about documents besides those that there are, of which they take the place."""
+def add_decisions(conn: Conn, decided: Mapping[UUID, Mapping[str, Any]]) -> None:
+    """Add decisions about documents; a decision about the same field replaces the existing one."""
     conn.execute(
         """UPDATE document d SET decided = d.decided || n.decided,
              superseded_by = coalesce((SELECT y.id FROM document y
@@ -203,20 +205,20 @@ def put_decided(conn: Conn, decided: Mapping[UUID, Mapping[str, Any]]) -> None:
     )
 
 
-def put_checked(conn: Conn, documents: Collection[UUID], checks: str) -> None:
-    """By which checks the tables of documents were looked at."""
+def mark_tables_checked(conn: Conn, documents: Collection[UUID], checks: str) -> None:
+    """Note the fingerprint of the checks that the tables of documents were checked with."""
     conn.execute("UPDATE document SET tables_by = %s WHERE id = ANY(%s)", (checks, list(documents)))
 
 
-def take_away(conn: Conn, documents: Iterable[UUID]) -> None:
+def delete_chunks(conn: Conn, documents: Iterable[UUID]) -> None:
     """Delete all chunks of documents, in every edition."""
     conn.execute("DELETE FROM chunk WHERE document_id = ANY(%s)", (list(documents),))
 
 
 def put_chunks(conn: Conn, edition: int, chunks: Mapping[UUID, Sequence[Piece]]) -> None:
-    """New rows with new ids, so that a citation of the old text never quotes the new. Vectors follow later.
+    """Insert chunks with new ids, so that a citation of the old text never quotes the new. Vectors follow later.
 
-    A document without text keeps one empty chunk: it tells followers that the old ones are gone.
+    A document without text gets one empty chunk, which tells followers that the old ones are gone.
     """
     rows = [
         {
@@ -237,9 +239,9 @@ def put_chunks(conn: Conn, edition: int, chunks: Mapping[UUID, Sequence[Piece]])
     )
 
 
-def remove(conn: Conn, ids: Sequence[UUID], unreadable: Collection[UUID] = ()) -> None:
-    """Mark documents as deleted; their text and vectors are destroyed, the rows stay as the trace that they existed.
-    What they replace may be found again, but for what those replace that are only `unreadable`."""
+def remove_documents(conn: Conn, ids: Sequence[UUID], unreadable: Collection[UUID] = ()) -> None:
+    """Mark documents as deleted; their text and vectors are destroyed, their rows stay as a trace. Documents that they
+    replaced may be found again, except those replaced by documents that are only `unreadable`."""
     conn.execute(
         """UPDATE document SET deleted_at = now(), digest = '', token = NULL, content = NULL, sketch = NULL,
              personal = NULL, checked = NULL, superseded_by = NULL, noted = nextval('chunk_change'),
@@ -253,31 +255,31 @@ def remove(conn: Conn, ids: Sequence[UUID], unreadable: Collection[UUID] = ()) -
         "UPDATE document SET superseded_by = NULL, noted = nextval('chunk_change') WHERE superseded_by = ANY(%s)",
         (gone,),
     )
-    take_away(conn, ids)
+    delete_chunks(conn, ids)
     for edition in index_store.editions(conn):
         put_chunks(conn, edition.id, {id: () for id in ids})
 
 
-def let_go(conn: Conn, ids: Sequence[UUID]) -> None:
-    """Of documents that could not be read any more, and are gone since."""
+def clear_unreadable(conn: Conn, ids: Sequence[UUID]) -> None:
+    """Note that unreadable documents have been deleted at their source."""
     conn.execute("UPDATE document SET unreadable = false WHERE id = ANY(%s)", (list(ids),))
 
 
-def go_on(conn: Conn, source: str, cursor: Mapping[str, Any] | None, progress: Mapping[str, Any]) -> None:
-    """Note where the source is gone on with, in the transaction of what was taken over until there."""
+def put_progress(conn: Conn, source: str, cursor: Mapping[str, Any] | None, progress: Mapping[str, Any]) -> None:
+    """Store progress and the cursor to continue from, in the transaction of the documents written up to there."""
     conn.execute(
         "UPDATE source SET cursor = coalesce(%s, cursor), progress = %s WHERE name = %s",
         (None if cursor is None else Jsonb(dict(cursor)), Jsonb(dict(progress)), source),
     )
 
 
-def cursor_of(conn: Conn, source: str) -> Mapping[str, Any] | None:
+def read_cursor(conn: Conn, source: str) -> Mapping[str, Any] | None:
     row = conn.execute("SELECT cursor FROM source WHERE name = %s", (source,)).fetchone()
     return None if row is None else row[0]
 
 
-def strangers(conn: Conn, source: str) -> dict[str, list[str]]:
-    """Names that live documents refuse and nobody has, each with the first of these documents."""
+def unknown_denied_names(conn: Conn, source: str) -> dict[str, list[str]]:
+    """Names that live documents deny and nobody has -> the first twenty paths of these documents."""
     rows = conn.execute(
         """SELECT n.name, (array_agg(d.path ORDER BY d.path))[1:20] FROM document d,
              jsonb_array_elements_text(d.declared -> 'strangers') AS n(name)
@@ -287,7 +289,7 @@ def strangers(conn: Conn, source: str) -> dict[str, list[str]]:
     return {name: paths for name, paths in rows}
 
 
-def unconfined(conn: Conn, source: str) -> int:
+def count_unconfined(conn: Conn, source: str) -> int:
     """How many live documents were read by a parser that the kernel did not confine."""
     row = conn.execute(
         "SELECT count(*) FROM document WHERE source = %s AND deleted_at IS NULL AND NOT confined", (source,)
@@ -296,11 +298,11 @@ def unconfined(conn: Conn, source: str) -> int:
 
 
 def set_health(conn: Conn, source: str, health: str, reason: str | None) -> None:
-    """`ok`, `failing` (some documents), `down` (cannot be read); `undeclared` sets `declared_store`."""
+    """Set the health: `ok`, `failing` (some documents), `down` (unavailable). `declared_store` sets `undeclared`."""
     conn.execute("UPDATE source SET health = %s, health_reason = %s WHERE name = %s", (health, reason, source))
 
 
-_REPLACES: Final = """old.source = d.source AND old.path = ANY (d.supersedes) AND old.id <> d.id
+_REPLACES_SQL: Final = """old.source = d.source AND old.path = ANY (d.supersedes) AND old.id <> d.id
   AND (d.deleted_at IS NULL OR d.unreadable) AND d.state IN ('approved', 'retired', 'superseded')
   AND (d.valid_from IS NULL OR d.valid_from <= (now() AT TIME ZONE 'UTC')::date)
   AND NOT (d.path = ANY (old.supersedes) AND (coalesce(old.modified_at, '-infinity'), old.path)
@@ -308,12 +310,12 @@ _REPLACES: Final = """old.source = d.source AND old.path = ANY (d.supersedes) AN
 """Whether a document `d` replaces the document `old`, as it says itself."""
 
 
-def supersede(conn: Conn, source: str, documents: Sequence[UUID], paths: Sequence[str]) -> None:
-    """What was just written, at these paths, and what it replaces is superseded from now on; what is superseded no
-    more, `set_superseded` tells once all of the source was read."""
+def supersede_replaced(conn: Conn, source: str, documents: Sequence[UUID], paths: Sequence[str]) -> None:
+    """Mark documents as superseded by, or because of, the documents just written at these paths. What is no longer
+    superseded is found by `refresh_superseded` once the whole source was read."""
     conn.execute(
         f"""UPDATE document o SET superseded_by = n.by, noted = nextval('chunk_change')
-            FROM (SELECT DISTINCT ON (old.id) old.id, d.id AS by FROM document d JOIN document old ON {_REPLACES}
+            FROM (SELECT DISTINCT ON (old.id) old.id, d.id AS by FROM document d JOIN document old ON {_REPLACES_SQL}
               WHERE d.source = %(source)s AND d.supersedes <> '{{}}'
                 AND (d.id = ANY(%(ids)s) OR d.supersedes && %(paths)s)
                 AND (d.id = ANY(%(ids)s) OR old.id = ANY(%(ids)s))
@@ -324,14 +326,15 @@ def supersede(conn: Conn, source: str, documents: Sequence[UUID], paths: Sequenc
     )
 
 
-def set_superseded(conn: Conn, source: str) -> int:
-    """Whatever a live, approved document says it replaces is superseded by it from its first day on, nothing else; how
-    many rows. It stays so when that one expires, is retired or superseded itself, or cannot be read: nobody said that
-    the older one holds again. Where documents say in a circle that they replace each other, the newest of them holds,
-    unless somebody decided that it does not."""
+def refresh_superseded(conn: Conn, source: str) -> int:
+    """Recompute which documents of a source are superseded; returns how many rows changed.
+
+    A live, approved document supersedes what it says it replaces, from its first valid day on. It still does when it
+    expires, is retired or superseded itself, or becomes unreadable: nobody said that the older one is valid again.
+    Where documents replace each other in a circle, the newest is valid, unless somebody decided otherwise."""
     return conn.execute(
         f"""WITH RECURSIVE newer AS (
-             SELECT DISTINCT ON (old.id) old.id, d.id AS by FROM document d JOIN document old ON {_REPLACES}
+             SELECT DISTINCT ON (old.id) old.id, d.id AS by FROM document d JOIN document old ON {_REPLACES_SQL}
                WHERE d.source = %(source)s
                ORDER BY old.id, d.modified_at DESC NULLS LAST, d.path),
            meant AS (
@@ -355,8 +358,9 @@ def set_superseded(conn: Conn, source: str) -> int:
     ).rowcount
 
 
-def heirs(conn: Conn, gone: Sequence[UUID]) -> dict[UUID, tuple[UUID, UUID]]:
-    """Documents that are replaced by those which go: by which of them, and by what stands in its place."""
+def replacements_of_replaced(conn: Conn, removed: Sequence[UUID]) -> dict[UUID, tuple[UUID, UUID]]:
+    """Document -> (the one of `removed` that replaced it, what replaces that one), for each where there is such a
+    replacement."""
     rows = conn.execute(
         """WITH RECURSIVE way AS (
              SELECT o.id, d.id AS of, d.superseded_by AS by FROM document o JOIN document d ON d.id = o.superseded_by
@@ -365,7 +369,7 @@ def heirs(conn: Conn, gone: Sequence[UUID]) -> dict[UUID, tuple[UUID, UUID]]:
              SELECT w.id, w.of, d.superseded_by FROM way w JOIN document d ON d.id = w.by WHERE d.id = ANY(%(gone)s))
            SELECT w.id, w.of, w.by FROM way w JOIN document d ON d.id = w.by
            WHERE d.id <> ALL(%(gone)s) AND d.id <> w.id AND (d.deleted_at IS NULL OR d.unreadable)""",
-        {"gone": list(gone)},
+        {"gone": list(removed)},
     )
     return {id: (of, by) for id, of, by in rows}
 
@@ -373,9 +377,8 @@ def heirs(conn: Conn, gone: Sequence[UUID]) -> dict[UUID, tuple[UUID, UUID]]:
 # --- vectors
 
 
-def unembedded(conn: Conn, edition: int, limit: int) -> list[tuple[UUID, str, list[str], str]]:
-    """(chunk, title of its document, headings and head of its table, text) without a vector, those of one document
-    together."""
+def chunks_without_vector(conn: Conn, edition: int, limit: int) -> list[tuple[UUID, str, list[str], str]]:
+    """(chunk, document title, headings and table head, text) of chunks without a vector, grouped by document."""
     return list(
         conn.execute(
             """SELECT c.id, d.title, array_remove(c.headings || c.head, ''), c.text
@@ -388,7 +391,7 @@ def unembedded(conn: Conn, edition: int, limit: int) -> list[tuple[UUID, str, li
 
 
 def put_vectors(conn: Conn, ids: Sequence[UUID], vectors: Vectors) -> None:
-    """A chunk that went away meanwhile is left out."""
+    """Store vectors of chunks; chunks deleted meanwhile are skipped."""
     texts = [literal(row) for row in vectors]
     conn.execute(
         """UPDATE chunk c SET embedding = v.vector::halfvec, changed = nextval('chunk_change')

@@ -1,8 +1,8 @@
-"""One run over a source: what is new, changed or gone since last time, and nothing else.
+"""One run over a source: ingests what is new, changed or deleted since the last run.
 
-Documents are taken over some hundred at a time, as `writer` writes them: killed at any point, the next run goes on
-there. A bad document costs one finding, and is out of search until it can be read for certain. Nothing is decided here
-about who may search which source, and no vector is made.
+Documents are written by `writer` in batches of about two hundred: after a kill at any point, the next run continues
+there. A document that cannot be read becomes one finding, and is excluded from search until it can be read for certain.
+This module does not decide who may search which source, and computes no vectors.
 """
 
 from __future__ import annotations
@@ -28,20 +28,27 @@ from groundplan.knowledge.deletion.legal_hold_store import Cause
 from groundplan.knowledge.index import index_store
 from groundplan.knowledge.index.model import serving
 from groundplan.knowledge.intake import intake_store as store
-from groundplan.knowledge.intake.batch import Batch, Carried, Pending
+from groundplan.knowledge.intake.batch import Batch, InheritedDecisions, Pending
 from groundplan.knowledge.intake.content import (
     LONGEST_NAME,
-    changed_at,
-    checks_mark,
-    digest_of,
-    nameable,
-    says_something,
+    checks_fingerprint,
+    content_digest,
+    has_content,
+    is_valid_key,
+    modification_time,
 )
-from groundplan.knowledge.intake.failures import MAY_PASS, READING, for_good
-from groundplan.knowledge.intake.moved_documents import Moved, carried
-from groundplan.knowledge.intake.settle import Settled, closed, declared, settle, source_values, superseded_paths
+from groundplan.knowledge.intake.failures import READING_KINDS, TRANSIENT_CODES, is_permanent
+from groundplan.knowledge.intake.moved_documents import MovedDocuments, inherited_decisions
+from groundplan.knowledge.intake.settle import (
+    DocumentGovernance,
+    declared_values,
+    resolve_governance,
+    restrict_unknown_names,
+    source_values,
+    superseded_paths,
+)
 from groundplan.knowledge.intake.tally import Tally
-from groundplan.knowledge.intake.writer import Writer
+from groundplan.knowledge.intake.writer import BatchWriter
 from groundplan.knowledge.parsing.model import Job, Outcome, Parsed, Refused, Table
 from groundplan.knowledge.parsing.prepare import PROCESSING, TABLED
 from groundplan.knowledge.parsing.sandbox import Sandbox
@@ -53,17 +60,17 @@ from groundplan.knowledge.store import unknown_readers
 
 log = logging.getLogger("groundplan.knowledge.intake")
 _PROCESS = uuid4().hex
-"""What a parser refused is given to it again once a day, and by the next process; where it may pass, by the next look
-as well."""
-MOST_AWAY = 20
-"""So many documents of a source may be out of reach before the source itself is taken for away."""
+"""Part of the parser version: a refused document is parsed again once a day and by the next process; one that was
+refused for a transient reason is also parsed again by the next run."""
+MAX_DEFERRED = 20
+"""How many documents of a source may be unavailable before the source itself counts as unavailable."""
 
 Progress = Callable[[str, str], None]
-"""Told (source, path) before each document."""
+"""Called with (source, path) before each document."""
 
 
-class Run:
-    """One pass of a connector. `conn` is of role control and in autocommit."""
+class IngestRun:
+    """One run over the documents of a connector. `conn` has role control and is in autocommit."""
 
     def __init__(
         self,
@@ -76,322 +83,341 @@ class Run:
         progress: Progress | None = None,
         models: Path | None = None,
     ) -> None:
-        """`models`: the folder of models, for what a source declares about reading."""
+        """`models`: the folder of models, for sources that declare a model to read their PDFs."""
         self._conn, self._source, self._connector, self._sandbox = conn, source, connector, sandbox
         self._forms = Forms()
         self._values = source_values(source, review_days)
         self._progress = progress
         self._pdf = "" if source.pdf == "plain" else f"{source.pdf}:{(models or Path()) / source.pdf}"
-        self._by = f"{datetime.now(UTC):%Y-%m-%d} {PROCESSING} {self._pdf} {_PROCESS}"
-        self._known = store.known(conn, source.name)
-        self._out = store.left_out(conn, source.name, READING)
+        self._parser_version = f"{datetime.now(UTC):%Y-%m-%d} {PROCESSING} {self._pdf} {_PROCESS}"
+        self._known = store.stored_documents(conn, source.name)
+        self._excluded = store.excluded_documents(conn, source.name, READING_KINDS)
         deleted = deletion_store.digests(conn, source.name)
-        self._moved = Moved(self._known, store.left(conn, source.name), deleted, self._is_gone)
+        self._moved = MovedDocuments(
+            self._known, store.undeclared_documents(conn, source.name), deleted, self._is_absent
+        )
         self._blocked = deletion_store.closed(conn, source.name)
         self._limit = serving(index_store.editions(conn)).settings.limit(source.name)
         self._batch = Batch()
         self._pending: deque[Pending] = deque()
         self._ids: dict[str, UUID] = {}
-        self._nobody: dict[str, bool] = {}
-        self._away = 0
-        self._again = 0
-        self._clear = True
-        self._ended: Unavailable | None = None
-        self.tally = Tally(checks=checks_mark(source.checks, datetime.now(UTC).date()))
-        self._writer = Writer(conn, source, self._known, self._limit, self.tally)
+        self._is_unknown_name: dict[str, bool] = {}
+        self._deferred_count = 0
+        self._retry_count = 0
+        self._cursor_may_advance = True
+        self._outage: Unavailable | None = None
+        self.tally = Tally(checks=checks_fingerprint(source.checks, datetime.now(UTC).date()))
+        self._writer = BatchWriter(conn, source, self._known, self._limit, self.tally)
 
-    def take_over(self) -> Tally:
-        """Everything since the cursor. Raises `Unavailable` where the source is away: what was done stays."""
-        self._writer.go_on(None, running=True)
+    def execute(self) -> Tally:
+        """Ingest everything since the cursor. Raises `Unavailable` where the source is; batches written before stay."""
+        self._writer.save_progress(None, running=True)
         try:
-            return self._take_over()
+            return self._process_changes()
         finally:
             self._forms.close()
             with suppress(psycopg.Error):
-                self._writer.go_on(None, running=False)
+                self._writer.save_progress(None, running=False)
 
-    def _take_over(self) -> Tally:
-        old = any(one.live and one.chunked != PROCESSING for one in self._known.values())
-        cursor = None if old else store.cursor_of(self._conn, self._source.name)
-        for _, outcome in self._sandbox.parse_all(self._jobs(self._changes(cursor))):
-            self._parsed(self._pending.popleft(), outcome)
-            self._write_if(full=True)
-        if self._ended is None and self._connector.whole:
-            for path, one in self._known.items():
-                if one.live and path not in self.tally.seen and path not in self.tally.gone:
-                    self._gone(path)
-                    self._write_if(full=True)
-        elif self._ended is None:
-            self._settle_again()
-        if self.tally.checks is not None and self._ended is None:
-            self._check_again(self.tally.checks)
-        self._write_if(full=False)
-        if self._source.checks and self._ended is None:
-            with self._ends_here():
-                self._check("", self._connector.tables())
+    def _process_changes(self) -> Tally:
+        reprocess_all = any(document.live and document.chunked != PROCESSING for document in self._known.values())
+        cursor = None if reprocess_all else store.read_cursor(self._conn, self._source.name)
+        for _, outcome in self._sandbox.parse_all(self._parse_jobs(self._changes(cursor))):
+            self._handle_outcome(self._pending.popleft(), outcome)
+            self._flush(only_if_full=True)
+        if self._outage is None and self._connector.is_complete:
+            for path, document in self._known.items():
+                if document.live and path not in self.tally.seen_keys and path not in self.tally.deleted_keys:
+                    self._record_deletion(path)
+                    self._flush(only_if_full=True)
+        elif self._outage is None:
+            self._refresh_unmentioned()
+        if self.tally.checks is not None and self._outage is None:
+            self._recheck_tables(self.tally.checks)
+        self._flush(only_if_full=False)
+        if self._source.checks and self._outage is None:
+            with self._stop_on_source_error():
+                self._check_tables("", self._connector.tables())
         with self._conn.transaction():
-            store.hold_changes(self._conn)
-            self._writer.let_go(self._lost())
-            if store.set_superseded(self._conn, self._source.name):
-                store.tell_followers(self._conn)
-        if self._ended is not None:
-            raise self._ended
+            store.lock_changes(self._conn)
+            self._writer.forget_lost(self._lost_documents())
+            if store.refresh_superseded(self._conn, self._source.name):
+                store.notify_followers(self._conn)
+        if self._outage is not None:
+            raise self._outage
         return self.tally
 
     def _changes(self, cursor: Cursor | None) -> Iterator[Change]:
-        """What the connector tells, until it ends or cannot go on: what it told before is taken over all the same."""
-        told = set()
-        with self._ends_here():
+        """The connector's changes, until it ends or cannot go on: changes before an error are ingested all the same."""
+        reported = set()
+        with self._stop_on_source_error():
             for change in self._connector.changes(cursor):
-                told.add(change.key)
+                reported.add(change.key)
                 yield change
-                if self._ended is not None:
+                if self._outage is not None:
                     return
-            if not self._connector.whole:
-                yield from self._left_out(told)
+            if not self._connector.is_complete:
+                yield from self._retry_excluded(reported)
 
-    def _left_out(self, told: Container[str]) -> Iterator[Change]:
-        """What a connector that tells changes alone does not tell again, though why it is out may have ended without a
-        change of its own: it was deleted here and is let in again, or what reads it was missing or had no time."""
-        places = dict.fromkeys(store.let_in_again(self._conn, self._source.name), "")
-        for path, version in {**places, **self._left()}.items():
-            one = self._known.get(path)
-            live = one is not None and one.live
-            if not (live or path in told or path in self._blocked):
+    def _retry_excluded(self, reported: Container[str]) -> Iterator[Change]:
+        """Excluded documents that may be readable now, for a connector that reports only changes and so does not report
+        them again: those deleted here and readmitted since, and those whose parser was missing or ran out of time."""
+        places = dict.fromkeys(store.readmitted_paths(self._conn, self._source.name), "")
+        for path, version in {**places, **self._retryable_places()}.items():
+            document = self._known.get(path)
+            live = document is not None and document.live
+            if not (live or path in reported or path in self._blocked):
                 yield Change(path, version)
-                if self._ended is not None:
+                if self._outage is not None:
                     return
 
-    def _left(self) -> dict[str, str]:
-        """Places, and versions where they are known, of what is out and may be read now though it did not change."""
+    def _retryable_places(self) -> dict[str, str]:
+        """Path -> version (empty: unknown) of excluded documents that may be readable now though they did not
+        change."""
         return {
-            path: bad.version for path, bad in self._out.items() if not (for_good(path, bad.code) or bad.by == self._by)
+            path: failure.version
+            for path, failure in self._excluded.items()
+            if not (is_permanent(path, failure.code) or failure.parser_version == self._parser_version)
         }
 
     @contextmanager
-    def _ends_here(self) -> Iterator[None]:
-        """Whatever goes wrong with the source as a whole ends its run, and is told once the rest was written."""
+    def _stop_on_source_error(self) -> Iterator[None]:
+        """Turn an error of the source as a whole into an outage, which is raised once the rest was written."""
         try:
             yield
         except Unavailable as error:
-            self._ended = error
+            self._outage = error
         except psycopg.Error:
             raise
         except Exception as error:  # noqa: BLE001 -- the edge of a source: whatever a library says of it
-            self._ended = failed(self._source.name, error)
+            self._outage = source_outage(self._source.name, error)
 
-    def _settle_again(self) -> None:
-        """What was not mentioned is as it was, but the source or a folder may say something else of it now."""
-        for path, one in self._known.items():
-            if one.live and path not in self.tally.seen and path not in self.tally.gone and self._ended is None:
-                with self._costs_one(path):
-                    self._unchanged(one, Change(path, one.token or ""), tuple(self._connector.around(path)))
-                self._write_if(full=True)
+    def _refresh_unmentioned(self) -> None:
+        """Resolve governance anew for documents that were not reported: rules of the source or a folder may differ."""
+        for path, document in self._known.items():
+            if (
+                document.live
+                and path not in self.tally.seen_keys
+                and path not in self.tally.deleted_keys
+                and self._outage is None
+            ):
+                with self._isolate_document(path):
+                    self._keep_content(
+                        document, Change(path, document.token or ""), tuple(self._connector.folder_rules(path))
+                    )
+                self._flush(only_if_full=True)
 
-    def _check_again(self, checks: str) -> None:
-        """Look at the tables of documents that did not change: the checks did, or a table has grown old."""
-        done = {*self.tally.tables, *self.tally.gone, *(bad.key for bad in self.tally.bad)}
-        for path, one in self._known.items():
-            if not one.live or path in done or one.tables_by == checks or one.media not in TABLED:
+    def _recheck_tables(self, checks: str) -> None:
+        """Check the tables of unchanged documents where the checks changed, or a table may have become stale."""
+        done = {*self.tally.tables, *self.tally.deleted_keys, *(failure.key for failure in self.tally.failures)}
+        for path, document in self._known.items():
+            if not document.live or path in done or document.tables_by == checks or document.media not in TABLED:
                 continue
-            if self._ended is not None:
+            if self._outage is not None:
                 return
-            with self._costs_one(path):
+            with self._isolate_document(path):
                 content = self._connector.read(path)
-                if digest_of(content) != one.digest:
-                    continue  # it has changed meanwhile: the next run takes it over
-                outcome = self._sandbox.parse(self._job(path, content))
+                if content_digest(content) != document.digest:
+                    continue  # changed meanwhile: the next run ingests it
+                outcome = self._sandbox.parse(self._parse_job(path, content))
                 if isinstance(outcome, Parsed):
-                    self._check(path, outcome.tables)
-                self.tally.checked.add(one.id)
-            self._write_if(full=True)
+                    self._check_tables(path, outcome.tables)
+                self.tally.checked_documents.add(document.id)
+            self._flush(only_if_full=True)
 
-    def _check(self, key: str, tables: Sequence[Table]) -> None:
+    def _check_tables(self, key: str, tables: Sequence[Table]) -> None:
         self.tally.tables[key] = of_tables(self._source, key, tables, self._forms.misfits)
 
-    def _job(self, key: str, content: Content) -> Job:
+    def _parse_job(self, key: str, content: Content) -> Job:
         return Job(
             key=key, data=content.data, media=content.media, tables=bool(self._source.checks), limit=self._limit,
             pdf=self._pdf,
         )  # fmt: skip
 
     @contextmanager
-    def _costs_one(self, key: str) -> Iterator[None]:
-        """Whatever goes wrong with a document costs that one, and is told; the others go on."""
+    def _isolate_document(self, key: str) -> Iterator[None]:
+        """Record an error of one document as its failure; the other documents go on."""
         try:
             yield
         except NotFound:
-            self._gone(key)
+            self._record_deletion(key)
         except Invalid as error:
-            self._bad(key, error.code, error.message, error.hint or "")
+            self._exclude_document(key, error.code, error.message, error.hint or "")
         except Unavailable as error:
-            self._put_off(key, error)
+            self._defer_document(key, error)
         except psycopg.Error:
             raise
         except Exception as error:
             log.error("%s of source %s could not be read", printable(key), self._source.name, exc_info=error)
-            self._again += 1
-            self._bad(
+            self._retry_count += 1
+            self._exclude_document(
                 key, "document_failed", f"reading it failed ({type(error).__name__})",
                 "Save it anew where it is from; the log has the details. It is tried again.",
             )  # fmt: skip
 
-    def _jobs(self, changes: Iterator[Change]) -> Iterator[Job]:
-        """Documents that have to be parsed; all others are dealt with on the way."""
+    def _parse_jobs(self, changes: Iterator[Change]) -> Iterator[Job]:
+        """Parse jobs of the documents that need parsing; all other changes are handled on the way."""
         for change in changes:
-            if not nameable(change.key):
-                self._bad(
+            if not is_valid_key(change.key):
+                self._exclude_document(
                     printable(change.key)[:LONGEST_NAME], "document_name",
                     f"its name is not UTF-8, or longer than {LONGEST_NAME} characters", "Rename it where it is from.",
                 )  # fmt: skip
                 if not self._pending:
-                    self._advance(change, clear=not self._again)
+                    self._advance_cursor(change, may_advance=not self._retry_count)
                 continue
             if self._progress is not None:
                 self._progress(self._source.name, change.key)
-            content = None if change.gone or change.key in self._blocked else self._needed(change)
-            if change.gone:
-                self._gone(change.key)
+            pending = None if change.is_deleted or change.key in self._blocked else self._prepare_parse(change)
+            if change.is_deleted:
+                self._record_deletion(change.key)
             elif change.key in self._blocked:
-                self.tally.blocked.add(change.key)
-                self.tally.seen.add(change.key)
-            if content is not None:
-                self._pending.append(content)
-                yield self._job(change.key, content.content)
+                self.tally.blocked_keys.add(change.key)
+                self.tally.seen_keys.add(change.key)
+            if pending is not None:
+                self._pending.append(pending)
+                yield self._parse_job(change.key, pending.content)
             elif not self._pending:
                 # behind documents that are still being parsed, the cursor waits for them
-                self._advance(change, clear=not self._again)
-            self._write_if(full=True)
+                self._advance_cursor(change, may_advance=not self._retry_count)
+            self._flush(only_if_full=True)
 
-    def _advance(self, change: Change, *, clear: bool) -> None:
-        """Everything up to this change is done. Behind a document that is tried again the cursor stays."""
-        if clear and self._clear:
+    def _advance_cursor(self, change: Change, *, may_advance: bool) -> None:
+        """Move the cursor to this change, unless a document before it is to be retried."""
+        if may_advance and self._cursor_may_advance:
             self._batch.cursor = change.cursor or self._batch.cursor
 
-    def _needed(self, change: Change) -> Pending | None:
-        """What has to be parsed of a change: nothing where the document is as it was, or cannot be read."""
-        with self._costs_one(change.key):
-            around = tuple(self._connector.around(change.key))
-            one = self._known.get(change.key)
-            if one is not None and one.live and one.token == change.version and one.chunked == PROCESSING:
-                self._unchanged(one, change, around)
+    def _prepare_parse(self, change: Change) -> Pending | None:
+        """The document of a change if it needs parsing; None where it is unchanged or cannot be read."""
+        with self._isolate_document(change.key):
+            folder_rules = tuple(self._connector.folder_rules(change.key))
+            known = self._known.get(change.key)
+            if known is not None and known.live and known.token == change.version and known.chunked == PROCESSING:
+                self._keep_content(known, change, folder_rules)
                 return None
-            refused = self._out.get(change.key)
-            if refused is not None and (refused.version, refused.by) == (change.version, self._by):
-                self._bad(*astuple(refused))
+            refused = self._excluded.get(change.key)
+            seen = (change.version, self._parser_version)
+            if refused is not None and (refused.version, refused.parser_version) == seen:
+                self._exclude_document(*astuple(refused))
                 return None
             content = self._connector.read(change.key)
-            digest = digest_of(content)
-            if one is not None and one.live and one.digest == digest and one.chunked == PROCESSING:
-                self._unchanged(one, change, around)
+            digest = content_digest(content)
+            if known is not None and known.live and known.digest == digest and known.chunked == PROCESSING:
+                self._keep_content(known, change, folder_rules)
                 return None
-            if (one is None or not one.live) and says_something(content):
-                self._moved.check(change.key, digest)
-            return Pending(change, content, around, digest, clear=not self._again)
+            if (known is None or not known.live) and has_content(content):
+                self._moved.check_not_deleted(change.key, digest)
+            return Pending(change, content, folder_rules, digest, cursor_may_advance=not self._retry_count)
         return None
 
-    def _put_off(self, key: str, error: Unavailable) -> None:
-        """One document could not be fetched now: it stays as it was. Where many cannot, the source is away."""
-        self._away += 1
-        self._again += 1
-        if self._away > MOST_AWAY:
-            self._ended = error
-        self.tally.tell(key, error.code, error.message, error.hint or "")
+    def _defer_document(self, key: str, error: Unavailable) -> None:
+        """Keep a document as it is that could not be fetched now. Where too many cannot, the source is unavailable."""
+        self._deferred_count += 1
+        self._retry_count += 1
+        if self._deferred_count > MAX_DEFERRED:
+            self._outage = error
+        self.tally.record_failure(key, error.code, error.message, error.hint or "")
 
-    def _settled(
+    def _resolve_governance(
         self,
-        around: tuple[Any, ...],
-        says: Mapping[str, Mapping[str, Any]],
-        decided: Mapping[str, Any],
+        folder_rules: tuple[Any, ...],
+        declared_values: Mapping[str, Mapping[str, Any]],
+        decisions: Mapping[str, Any],
         digest: str,
         modified: datetime | None,
         held_by: str | None,
-    ) -> Settled:
-        found = settle(self._source, self._values, around, says, decided, digest, modified, held_by)
-        return closed(found, self._strangers(found.readers.deny - {"public"}))
+    ) -> DocumentGovernance:
+        found = resolve_governance(
+            self._source, self._values, folder_rules, declared_values, decisions, digest, modified, held_by
+        )
+        return restrict_unknown_names(found, self._unknown_names(found.readers.deny - {"public"}))
 
-    def _strangers(self, names: frozenset[str]) -> list[str]:
-        """Those of the names that are no group, no team and no person."""
-        new = names - self._nobody.keys()
+    def _unknown_names(self, names: frozenset[str]) -> list[str]:
+        """The names that are no group, no team and no person, sorted."""
+        new = names - self._is_unknown_name.keys()
         if new:
             unknown = unknown_readers(self._conn, new)
-            self._nobody.update((name, name in unknown) for name in new)
-        return sorted(name for name in names if self._nobody[name])
+            self._is_unknown_name.update((name, name in unknown) for name in new)
+        return sorted(name for name in names if self._is_unknown_name[name])
 
-    def _unchanged(self, one: store.Known, change: Change, around: tuple[Any, ...]) -> None:
-        """The content stands; what holds for it may have changed above it."""
+    def _keep_content(self, document: store.StoredDocument, change: Change, folder_rules: tuple[Any, ...]) -> None:
+        """Ingest a document whose content is unchanged; the rules above it may have changed."""
 
-        def settle(decided: Mapping[str, Any], held_by: str | None) -> Settled:
-            return self._settled(around, one.declared, decided, one.digest, one.modified_at, held_by)
+        def resolve(decisions: Mapping[str, Any], held_by: str | None) -> DocumentGovernance:
+            return self._resolve_governance(
+                folder_rules, document.declared, decisions, document.digest, document.modified_at, held_by
+            )
 
-        settled = settle(one.decided, one.held_by)
-        self.tally.seen.add(change.key)
+        governance = resolve(document.decided, document.held_by)
+        self.tally.seen_keys.add(change.key)
         self.tally.read += 1
-        if settled.row["settled"] != one.settled:
-            row = {**settled.row, "id": str(one.id), "path": change.key, "token": change.version}
-            self._batch.held.append(row)
-            self._batch.keep(one.id, settled, settle, one.decided)
+        if governance.row["settled"] != document.settled:
+            row = {**governance.row, "id": str(document.id), "path": change.key, "token": change.version}
+            self._batch.governance_rows.append(row)
+            self._batch.set_governance(document.id, governance, resolve, document.decided)
             self.tally.readers_changed += 1
-        elif one.token != change.version:
-            self._batch.tokens[one.id] = change.version
+        elif document.token != change.version:
+            self._batch.tokens[document.id] = change.version
 
-    def _parsed(self, pending: Pending, outcome: Outcome) -> None:
-        key, again = pending.change.key, self._again
+    def _handle_outcome(self, pending: Pending, outcome: Outcome) -> None:
+        key, retries = pending.change.key, self._retry_count
         if isinstance(outcome, Refused):
-            version, before = pending.change.version, self._out.get(key)
-            again = before is not None and (before.version, before.code) == (version, outcome.code)
-            by = "" if outcome.code in MAY_PASS and not again else self._by
-            self._bad(key, outcome.code, outcome.message, outcome.hint, version, by)
+            version, previous = pending.change.version, self._excluded.get(key)
+            retries = previous is not None and (previous.version, previous.code) == (version, outcome.code)
+            parser_version = "" if outcome.code in TRANSIENT_CODES and not retries else self._parser_version
+            self._exclude_document(key, outcome.code, outcome.message, outcome.hint, version, parser_version)
         else:
-            with self._costs_one(key):
-                self._take(pending, outcome)
-        self._clear = self._clear and again == self._again
-        # documents come back in order: everything before this one is done
-        self._advance(pending.change, clear=pending.clear)
+            with self._isolate_document(key):
+                self._store_parsed(pending, outcome)
+        self._cursor_may_advance = self._cursor_may_advance and retries == self._retry_count
+        # outcomes come in the order of the jobs: everything before this one is done
+        self._advance_cursor(pending.change, may_advance=pending.cursor_may_advance)
 
-    def _take(self, pending: Pending, parsed: Parsed) -> None:
+    def _store_parsed(self, pending: Pending, parsed: Parsed) -> None:
         key, content = pending.change.key, pending.content
-        one = self._known.get(key)
-        modified = changed_at(one, content, parsed)
-        says = declared(parsed.told, content.told)
-        known, held_by = (one.decided, one.held_by) if one else ({}, None)
+        previous = self._known.get(key)
+        modified = modification_time(previous, content, parsed)
+        declared_by_document = declared_values(parsed.told, content.governed_values)
+        decisions, held_by = (previous.decided, previous.held_by) if previous else ({}, None)
 
-        def settle(decided: Mapping[str, Any], held_by: str | None) -> Settled:
-            return self._settled(pending.around, says, decided, pending.digest, modified, held_by)
+        def resolve(decided: Mapping[str, Any], held_by: str | None) -> DocumentGovernance:
+            return self._resolve_governance(
+                pending.folder_rules, declared_by_document, decided, pending.digest, modified, held_by
+            )
 
-        settled = settle(known, held_by)
-        told_before = one is not None or key in self._ids
-        id = self._ids.setdefault(key, one.id if one else new_id())
-        new = not (one and one.live) and says_something(content)
-        if new and (before := self._moved.before(key, pending.digest)):
-            more = carried(before, settled.row, pending.digest)
-            known = {**known, **more}
-            settled = settle(known, held_by)
-            self._batch.carried[id] = Carried(before.id, more)
-        self._batch.rows.append(self._row(id, pending, parsed, settled, modified))
-        self._batch.keep(id, settled, settle, known)
+        governance = resolve(decisions, held_by)
+        was_stored = previous is not None or key in self._ids
+        id = self._ids.setdefault(key, previous.id if previous else new_id())
+        is_new = not (previous and previous.live) and has_content(content)
+        if is_new and (moved_from := self._moved.find_origin(key, pending.digest)):
+            inherited = inherited_decisions(moved_from, governance.row, pending.digest)
+            decisions = {**decisions, **inherited}
+            governance = resolve(decisions, held_by)
+            self._batch.inherited[id] = InheritedDecisions(moved_from.id, inherited)
+        self._batch.rows.append(self._document_row(id, pending, parsed, governance, modified))
+        self._batch.set_governance(id, governance, resolve, decisions)
         self._batch.chunks[id] = parsed.pieces
         if not parsed.markdown:
-            self._batch.plain.add(id)
+            self._batch.plain_documents.add(id)
         self._batch.characters += parsed.characters
-        if told_before:
+        if was_stored:
             self._batch.replaced.append(id)
         if self.tally.checks is not None:
-            self._check(key, parsed.tables)
-            self.tally.checked.add(id)
-        self.tally.seen.add(key)
+            self._check_tables(key, parsed.tables)
+            self.tally.checked_documents.add(id)
+        self.tally.seen_keys.add(key)
         self.tally.read += 1
         self.tally.chunks += len(parsed.pieces)
-        if one is not None and one.live:
+        if previous is not None and previous.live:
             self.tally.changed += 1
         else:
             self.tally.added += 1
 
-    def _row(
-        self, id: UUID, pending: Pending, parsed: Parsed, settled: Settled, modified: datetime
+    def _document_row(
+        self, id: UUID, pending: Pending, parsed: Parsed, governance: DocumentGovernance, modified: datetime
     ) -> Mapping[str, Any]:
         return {
-            **settled.row,
+            **governance.row,
             "id": str(id),
             "source": self._source.name,
             "path": pending.change.key,
@@ -406,59 +432,61 @@ class Run:
             "chunked": PROCESSING,
             "lines": parsed.lines,
             "notes": parsed.notes,
-            "supersedes": superseded_paths(pending.change.key, settled.own),
+            "supersedes": superseded_paths(pending.change.key, governance.own),
             "confined": parsed.confined,
             "tables_by": None,
         }
 
-    def _bad(self, key: str, code: str, message: str, hint: str, version: str = "", by: str = "") -> None:
-        """A document that cannot be read for certain: told, and taken out of search until it can."""
-        self.tally.tell(key, code, message, hint, version, by)
-        self._remove(key, "unreadable")
+    def _exclude_document(
+        self, key: str, code: str, message: str, hint: str, version: str = "", parser_version: str = ""
+    ) -> None:
+        """Record the failure of a document that cannot be read for certain, and exclude it from search."""
+        self.tally.record_failure(key, code, message, hint, version, parser_version)
+        self._remove_from_search(key, "unreadable")
 
-    def _is_gone(self, key: str) -> bool:
-        """Whether a document stands there no more, or may not."""
-        if key in self.tally.seen or key in self.tally.gone:
-            return key in self.tally.gone
+    def _is_absent(self, key: str) -> bool:
+        """Whether the source no longer has a readable document at this key."""
+        if key in self.tally.seen_keys or key in self.tally.deleted_keys:
+            return key in self.tally.deleted_keys
         try:
             self._connector.read(key)
         except GroundplanError:
             return True
         return False
 
-    def _lost(self) -> list[UUID]:
-        """Documents that could not be read before, and are gone now."""
-        rest = self._ended is None and self._connector.whole
+    def _lost_documents(self) -> list[UUID]:
+        """Documents that were unreadable before and are deleted at their source now."""
+        is_complete = self._outage is None and self._connector.is_complete
         tally = self.tally
         return [
-            one.id
-            for path, one in self._known.items()
-            if one.unreadable and (path in tally.gone or (rest and path not in tally.seen))
+            document.id
+            for path, document in self._known.items()
+            if document.unreadable and (path in tally.deleted_keys or (is_complete and path not in tally.seen_keys))
         ]
 
-    def _gone(self, key: str) -> None:
-        self.tally.gone.add(key)
-        if self._remove(key, "gone"):
+    def _record_deletion(self, key: str) -> None:
+        self.tally.deleted_keys.add(key)
+        if self._remove_from_search(key, "gone"):
             self.tally.deleted += 1
 
-    def _remove(self, key: str, cause: Cause) -> bool:
-        one = self._known.get(key)
-        id = one.id if one is not None and one.live else self._ids.get(key)
+    def _remove_from_search(self, key: str, cause: Cause) -> bool:
+        document = self._known.get(key)
+        id = document.id if document is not None and document.live else self._ids.get(key)
         if id is None:
             return False
         self._batch.removed[id] = cause
         return True
 
-    def _write_if(self, *, full: bool) -> None:
-        """Write the batch, if it is full or (`full` False) if there is anything."""
+    def _flush(self, *, only_if_full: bool) -> None:
+        """Write the batch if it is full; with `only_if_full` False, write it in any case."""
         batch = self._batch
-        if not full or batch.full:
+        if not only_if_full or batch.is_full:
             self._batch = Batch()
             self._writer.write(batch)
 
 
-def failed(source: str, error: Exception) -> Unavailable:
-    """What is told of a source that ended by an error; where, of one that nobody foresaw, is in the log alone."""
+def source_outage(source: str, error: Exception) -> Unavailable:
+    """The outage to report for a source that ended with an error; the traceback of an unexpected one is logged only."""
     if isinstance(error, GroundplanError):
         return Unavailable(error.message, code=error.code, hint=error.hint)
     log.error("source %s could not be read", source, exc_info=error)

@@ -1,4 +1,4 @@
-"""From what source, folders and document say to one row: what holds for the document, and who may read it. Pure."""
+"""Resolve the governance of a document from its source, its folders and itself: its values and its readers. Pure."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from groundplan.knowledge.governance.inherit import (
     still_held,
 )
 from groundplan.knowledge.model import Readers, by_grant
-from groundplan.knowledge.sources.model import Around
+from groundplan.knowledge.sources.model import FolderRules
 
 FRONT, BESIDE = "front", "beside"
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """`row` has the columns of `intake_store.HELD`."""
+class DocumentGovernance:
+    """Governed values and readers of a document. `row` has the columns of `intake_store.GOVERNANCE_COLUMNS`."""
 
     row: Mapping[str, Any]
     readers: Readers
@@ -39,7 +39,7 @@ class Settled:
 
 
 def source_values(source: Source, review_days: int | None) -> dict[str, Any]:
-    """What the source says of its documents."""
+    """The governed values that a source declares for its documents."""
     rule = source.governed
     return {
         "owner": source.owner,
@@ -56,74 +56,77 @@ def source_values(source: Source, review_days: int | None) -> dict[str, Any]:
     }
 
 
-def declared(front: Mapping[str, Any], beside: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What a document says of itself, to be kept: the keys that mean something, and those that look as if they did."""
+def declared_values(front: Mapping[str, Any], beside: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a document declares about itself, to be stored: governed keys, and keys that look like one."""
     return {
-        FRONT: {key: value for key, value in front.items() if _kept(key)},
-        BESIDE: {key: value for key, value in beside.items() if _kept(key)},
+        FRONT: {key: value for key, value in front.items() if _is_kept(key)},
+        BESIDE: {key: value for key, value in beside.items() if _is_kept(key)},
     }
 
 
-def _kept(key: str) -> bool:
+def _is_kept(key: str) -> bool:
     return key in OWN or (not key.startswith(("page_", "sent_")) and len(key) <= 40)
 
 
-def settle(
+def resolve_governance(
     source: Source,
     values: Mapping[str, Any],
-    around: Sequence[Around],
-    says: Mapping[str, Mapping[str, Any]],
-    decided: Mapping[str, Any],
+    folder_rules: Sequence[FolderRules],
+    declared_values: Mapping[str, Mapping[str, Any]],
+    decisions: Mapping[str, Any],
     digest: str,
     modified_at: datetime | None,
     held_by: str | None = None,
-) -> Settled:
-    """What holds for a document; `held_by`: what put it under a legal hold before. Raises `Invalid` (front_matter)
-    where it cannot be known for certain."""
-    outer = [(each, said(each.told, f"folder file ({each.origin})")) for each in around]
-    front, beside = said(says.get(FRONT, {}), "front matter"), said(says.get(BESIDE, {}), "sidecar")
+) -> DocumentGovernance:
+    """The governance of a document; `held_by`: what put it under a legal hold before. Raises `Invalid` (front_matter)
+    where it cannot be determined for certain."""
+    outer = [(each, said(each.values, f"folder file ({each.origin})")) for each in folder_rules]
+    front, beside = (
+        said(declared_values.get(FRONT, {}), "front matter"),
+        said(declared_values.get(BESIDE, {}), "sidecar"),
+    )
     levels = [Level(f"source/{source.name}", values)]
     levels += [Level(each.origin, word.values) for each, word in outer]
     levels += [Level(origin, word.values) for origin, word in zip(ITS_OWN, (front, beside), strict=True)]
-    found = still_held(holds(levels, decided, digest), held_by, decided)
+    resolved = still_held(holds(levels, decisions, digest), held_by, decisions)
     readers = _readers(source, outer, (front, beside))
-    row = _row(found, modified_at, front.review_by or beside.review_by)
+    row = _row(resolved, modified_at, front.review_by or beside.review_by)
     mark = json.dumps([row, sorted(readers.allow), sorted(readers.deny)], default=str, sort_keys=True)
     row["declared"] = {
-        **says,
+        **declared_values,
         "unknown": {key: near for each in (front, beside) for key, near in each.unknown.items()},
-        "ignored": [text for origin in found.origins.values() for text in origin.get("ignored", ())],
+        "ignored": [text for origin in resolved.origins.values() for text in origin.get("ignored", ())],
         "strangers": [],
         "named": sorted((readers.allow | readers.deny) - {*source.readers, by_grant(source.name)}),
     }
     row["settled"] = hashlib.sha256(mark.encode()).hexdigest()
-    return Settled(row, readers, (front, beside))
+    return DocumentGovernance(row, readers, (front, beside))
 
 
-def closed(settled: Settled, strangers: Sequence[str]) -> Settled:
-    """The same, where a document refuses names that nobody has (`strangers`). A group of that name may be misspelt: who
-    is meant is not known, so nobody reads it. A plain address is that of a person who left, or is still to come."""
-    if not strangers:
-        return settled
-    readers = settled.readers
-    if not all(map(is_email, strangers)):
+def restrict_unknown_names(governance: DocumentGovernance, unknown_names: Sequence[str]) -> DocumentGovernance:
+    """The governance of a document that denies `unknown_names`. The name of a group may be misspelt, so that nobody
+    knows who is meant: then nobody reads the document. An address is that of a person who left or is yet to join."""
+    if not unknown_names:
+        return governance
+    readers = governance.readers
+    if not all(map(is_email, unknown_names)):
         readers = Readers(frozenset(), readers.deny | {"public"})
-    mark = json.dumps([settled.row["settled"], *strangers])
+    mark = json.dumps([governance.row["settled"], *unknown_names])
     row = {
-        **settled.row,
-        "declared": {**settled.row["declared"], "strangers": list(strangers)},
+        **governance.row,
+        "declared": {**governance.row["declared"], "strangers": list(unknown_names)},
         "settled": hashlib.sha256(mark.encode()).hexdigest(),
     }
-    return replace(settled, row=row, readers=readers)
+    return replace(governance, row=row, readers=readers)
 
 
-def _readers(source: Source, outer: Sequence[tuple[Around, Said]], own: Sequence[Said]) -> Readers:
-    """The nearest word about who may read; refusals add up."""
+def _readers(source: Source, outer: Sequence[tuple[FolderRules, Said]], own: Sequence[Said]) -> Readers:
+    """The readers: the nearest level that allows somebody decides, denials add up."""
     allow = frozenset({*source.readers, by_grant(source.name)})
     deny: frozenset[str] = frozenset()
     for each, word in outer:
         if each.readers is not None:
-            allow = each.readers.allow if each.complete else each.readers.allow or allow
+            allow = each.readers.allow if each.is_access_list else each.readers.allow or allow
             deny |= each.readers.deny
         allow = word.readers if word.readers is not None else allow
         deny |= word.deny
@@ -133,16 +136,16 @@ def _readers(source: Source, outer: Sequence[tuple[Around, Said]], own: Sequence
     return Readers(allow, deny)
 
 
-def _row(found: Holds, modified_at: datetime | None, review_by: Any) -> dict[str, Any]:
-    row = {name: value for name, value in found.values.items() if name != "retain_days"}
-    row["retain_until"] = retained_until(modified_at or datetime.now(UTC), found.values["retain_days"])
-    row["origins"] = dict(found.origins)
+def _row(resolved: Holds, modified_at: datetime | None, review_by: Any) -> dict[str, Any]:
+    row = {name: value for name, value in resolved.values.items() if name != "retain_days"}
+    row["retain_until"] = retained_until(modified_at or datetime.now(UTC), resolved.values["retain_days"])
+    row["origins"] = dict(resolved.origins)
     row["review_by"] = review_by
     return row
 
 
 def superseded_paths(key: str, own: Sequence[Said]) -> list[str]:
-    """The paths that a document says it replaces: as written, and as seen from its folder."""
+    """The paths that a document says it replaces: as written, and relative to its folder."""
     folder = PurePosixPath(key).parent
     named = [name.removeprefix("./") for word in own for name in word.supersedes]
     return sorted({path for name in named for path in (name, (folder / name).as_posix())} - {key})

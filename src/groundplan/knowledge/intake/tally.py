@@ -1,4 +1,4 @@
-"""What one run over a source counts, and the documents that it could not take."""
+"""The counts of one run over a source, and the documents that it could not ingest."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from groundplan.ledger.finding import Finding
 
 
 @dataclass(frozen=True, slots=True)
-class Bad:
-    """A document that is not searched, and why."""
+class DocumentFailure:
+    """Why a document was not ingested."""
 
     key: str
     code: str
     message: str
     hint: str
     version: str = ""
-    """Which one a parser refused; empty where the reason is another one."""
-    by: str = ""
-    """Which parsers."""
+    """The version that a parser refused; empty where the reason is another one."""
+    parser_version: str = ""
+    """The parsers that refused it."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of one run, and what a person should look at."""
+    """Counts of one run, and what to report about it."""
 
     read: int = 0
     added: int = 0
@@ -33,21 +33,23 @@ class Tally:
     deleted: int = 0
     readers_changed: int = 0
     chunks: int = 0
-    kept: int = 0
-    """Versions of documents that a legal hold keeps though they changed, went or cannot be read."""
-    bad: list[Bad] = field(default_factory=list)
-    seen: set[str] = field(default_factory=set)
-    gone: set[str] = field(default_factory=set)
-    blocked: set[str] = field(default_factory=set)
+    held_versions: int = 0
+    """How many versions a legal hold kept of documents that changed, were deleted or became unreadable."""
+    failures: list[DocumentFailure] = field(default_factory=list)
+    seen_keys: set[str] = field(default_factory=set)
+    deleted_keys: set[str] = field(default_factory=set)
+    blocked_keys: set[str] = field(default_factory=set)
     tables: dict[str, list[Finding]] = field(default_factory=dict)
-    """What checks found in the tables of each document, and of the source itself (empty)."""
+    """Document key -> findings of the checks in its tables; the empty key is the source itself."""
     checks: str | None = None
-    """By which checks."""
-    checked: set[UUID] = field(default_factory=set)
-    """Documents whose tables were looked at: noted with what was found, so that a run which is cut off before it tells
-    that is no look."""
+    """Fingerprint of the checks; None: no checks are declared."""
+    checked_documents: set[UUID] = field(default_factory=set)
+    """Documents whose tables were checked. Stored together with the findings, so that a run which is cut off before it
+    reports them does not count as a check."""
 
-    def tell(self, key: str, code: str, message: str, hint: str, version: str = "", by: str = "") -> None:
-        """A document that is not taken over as it is."""
-        self.bad.append(Bad(key, code, clean(message), hint, version, by))
-        self.seen.add(key)
+    def record_failure(
+        self, key: str, code: str, message: str, hint: str, version: str = "", parser_version: str = ""
+    ) -> None:
+        """Note a document that could not be ingested."""
+        self.failures.append(DocumentFailure(key, code, clean(message), hint, version, parser_version))
+        self.seen_keys.add(key)

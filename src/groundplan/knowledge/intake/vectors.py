@@ -1,4 +1,4 @@
-"""Vectors for passages that have none yet, apart from taking documents over: words are searched before meaning is."""
+"""Compute vectors for chunks that have none yet, separately from ingestion: words can be searched before vectors."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ BATCH = 256
 def embed_pending(
     conn: Connection[Any], embedder: Embedder, edition: int | None = None, stop: Callable[[], bool] = lambda: False
 ) -> int:
-    """Embed an edition (None: the one that serves) until nothing is left; how many.
+    """Embed all chunks of an edition (None: the serving one) that have no vector; returns how many.
 
-    `conn` is in autocommit: each batch is a transaction of its own. Raises what the embedder does; what was done stays.
+    `conn` is in autocommit: each batch is a transaction of its own. Raises the embedder's errors; written batches stay.
     """
     done = 0
     edition = serving(index_store.editions(conn)).id if edition is None else edition
-    while not stop() and (rows := store.unembedded(conn, edition, BATCH)):
-        vectors = embedder.embed([context(title, headings, text) for _, title, headings, text in rows])
+    while not stop() and (rows := store.chunks_without_vector(conn, edition, BATCH)):
+        vectors = embedder.embed([embedding_text(title, headings, text) for _, title, headings, text in rows])
         with conn.transaction():
-            store.hold_changes(conn)
+            store.lock_changes(conn)
             store.put_vectors(conn, [id for id, *_ in rows], vectors)
-            store.tell_followers(conn)
+            store.notify_followers(conn)
         done += len(rows)
     return done
 
 
-def context(title: str, headings: list[str], text: str) -> str:
-    """What is embedded for a passage: where it stands, then its text."""
+def embedding_text(title: str, headings: list[str], text: str) -> str:
+    """The text to embed for a chunk: title and headings that its text lacks, then the text."""
     above = [name for name in (title, *headings) if name not in text]
     return "\n".join([*dict.fromkeys(above), text])

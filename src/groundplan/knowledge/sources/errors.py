@@ -7,6 +7,6 @@ from groundplan.core.errors import NotFound
 GONE = "document_gone"
 
 
-def gone(what: str = "it was removed meanwhile") -> NotFound:
+def document_gone(what: str = "it was removed meanwhile") -> NotFound:
     """That a document is not there any more, as `Connector.read` tells it."""
     return NotFound(what, code=GONE, hint="Nothing needs to be done.")

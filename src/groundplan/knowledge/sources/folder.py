@@ -22,8 +22,8 @@ from pathlib import Path
 from groundplan.core.errors import Invalid, TooLarge, Unavailable
 from groundplan.knowledge.parsing.model import MAX_BYTES, Table
 from groundplan.knowledge.parsing.text import printable
-from groundplan.knowledge.sources.errors import gone
-from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
+from groundplan.knowledge.sources.errors import document_gone
+from groundplan.knowledge.sources.model import Change, Content, Cursor, FolderRules
 from groundplan.knowledge.sources.sidecars import MAX_BYTES as MAX_SIDECAR
 from groundplan.knowledge.sources.sidecars import Sidecars, document_of, sidecar_of, too_large, unreadable
 
@@ -31,10 +31,10 @@ _LONGEST_NAME = 255
 """Bytes of a file's name, of every file system in use."""
 
 
-class Folder:
+class FolderConnector:
     """The connector of a folder. Keys are paths with forward slashes."""
 
-    whole = True
+    is_complete = True
 
     def __init__(self, root: Path) -> None:
         self._given = root
@@ -48,7 +48,7 @@ class Folder:
     def tables(self) -> Sequence[Table]:
         return ()
 
-    def alone(self) -> Sequence[str]:
+    def orphan_sidecars(self) -> Sequence[str]:
         return self._alone
 
     def changes(self, cursor: Cursor | None) -> Iterator[Change]:  # noqa: ARG002 -- all of it, each time
@@ -102,7 +102,7 @@ class Folder:
         try:
             opened = _opened(self._root, key)
         except FileNotFoundError as error:
-            raise gone() from error
+            raise document_gone() from error
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise Invalid(
@@ -125,10 +125,10 @@ class Folder:
         finally:
             os.close(opened)
         told = self._sidecars.beside(key)
-        return Content(data, modified_at=changed_at(status.st_mtime), told=told)
+        return Content(data, modified_at=changed_at(status.st_mtime), governed_values=told)
 
-    def around(self, key: str) -> Sequence[Around]:
-        return self._sidecars.around(key)
+    def folder_rules(self, key: str) -> Sequence[FolderRules]:
+        return self._sidecars.folder_rules(key)
 
     def _beside(self, path: str) -> bytes | None:
         file = self._root / path

@@ -18,10 +18,10 @@ from typing import Any, Final
 
 from groundplan.core.errors import Invalid, TooLarge, Unavailable
 from groundplan.knowledge.parsing.model import MAX_BYTES, Table
-from groundplan.knowledge.sources.errors import gone
+from groundplan.knowledge.sources.errors import document_gone
 from groundplan.knowledge.sources.git_history import History, history
-from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
-from groundplan.knowledge.sources.sidecars import GOVERNED_FILE, Sidecars, alone, is_hidden
+from groundplan.knowledge.sources.model import Change, Content, Cursor, FolderRules
+from groundplan.knowledge.sources.sidecars import GOVERNED_FILE, Sidecars, is_hidden, orphan_sidecars
 
 MAX_FILES: Final = 1_000_000
 MOST_PACKS: Final = 150
@@ -29,7 +29,7 @@ MOST_PACKS: Final = 150
 has none left for anything. The library would put all of them together in memory."""
 
 
-class Git:
+class GitConnector:
     """`url` is anything that Git can fetch; `folder` a folder in it; `mirror` where the mirror is kept; `key` is
     `USER:PASSWORD` of an HTTP server, `USER` of an SSH one."""
 
@@ -50,7 +50,7 @@ class Git:
         self._told: set[str] = set()
         self._history: History | None = None
         self._sidecars = Sidecars(self._beside)
-        self.whole = False
+        self.is_complete = False
 
     def close(self) -> None:
         if self._repository is None:
@@ -65,8 +65,8 @@ class Git:
     def tables(self) -> Sequence[Table]:
         return ()
 
-    def alone(self) -> Sequence[str]:
-        return alone(self._files.keys())
+    def orphan_sidecars(self) -> Sequence[str]:
+        return orphan_sidecars(self._files.keys())
 
     def changes(self, cursor: Cursor | None) -> Iterator[Change]:
         """What differs from the commit of the cursor; everything where there is none. Raises `Unavailable`."""
@@ -75,7 +75,7 @@ class Git:
         same_target = cursor is not None and cursor.get("to") == self._head
         after = str(cursor["after"]) if cursor is not None and same_target else ""
         # going on with a first run that was cut off, all that there was before is in this run's listing
-        self.whole = before is None and not after
+        self.is_complete = before is None and not after
         self._told, self._history = self._changed(before), None
         changed = sorted(self._told)
         step = {"at": cursor.get("at") if cursor and before is not None else None, "to": self._head}
@@ -86,7 +86,7 @@ class Git:
             if key in self._files:
                 yield Change(key, self._files[key].decode() + self._beside_version(key), cursor=place)
             else:
-                yield Change(key, "", gone=True, cursor=place)
+                yield Change(key, "", is_deleted=True, cursor=place)
 
     def _changed(self, before: Mapping[str, bytes] | None) -> set[str]:
         documents = {key for key in self._files if not is_hidden(key)}
@@ -109,8 +109,10 @@ class Git:
     def read(self, key: str) -> Content:
         identity = self._files.get(key)
         if identity is None:
-            raise gone()
-        return Content(self._blob(identity), modified_at=self._changed_at(key), told=self._sidecars.beside(key))
+            raise document_gone()
+        return Content(
+            self._blob(identity), modified_at=self._changed_at(key), governed_values=self._sidecars.beside(key)
+        )
 
     def _changed_at(self, key: str) -> datetime | None:
         """The time of the last commit that changed it: known for all that is told once the first of them is read."""
@@ -123,8 +125,8 @@ class Git:
         """In the repository, not in the folder that is read."""
         return (f"{self._prefix}/{key}" if self._prefix else key).encode("utf-8", "surrogateescape")
 
-    def around(self, key: str) -> Sequence[Around]:
-        return self._sidecars.around(key)
+    def folder_rules(self, key: str) -> Sequence[FolderRules]:
+        return self._sidecars.folder_rules(key)
 
     def _beside(self, path: str) -> bytes | None:
         identity = self._files.get(path)

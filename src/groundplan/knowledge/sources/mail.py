@@ -15,14 +15,14 @@ from groundplan.knowledge.parsing.email import PARTICIPANTS
 from groundplan.knowledge.parsing.model import MAX_BYTES, Job, Refused, Table
 from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.sources import mail_box
-from groundplan.knowledge.sources.errors import gone
-from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
+from groundplan.knowledge.sources.errors import document_gone
+from groundplan.knowledge.sources.model import Change, Content, Cursor, FolderRules
 
 
-class Mail:
+class MailConnector:
     """Keys are made of the message's own id, so that a message keeps its place when the archive is packed anew."""
 
-    whole = True
+    is_complete = True
 
     def __init__(self, path: Path, *, participants: bool = False) -> None:
         self._path = path
@@ -56,7 +56,7 @@ class Mail:
     def read(self, key: str) -> Content:
         place = self._places.get(key)
         if place is None:
-            raise gone()
+            raise document_gone()
         if place.length > MAX_BYTES:
             raise TooLarge(
                 f"it is larger than {MAX_BYTES >> 20} MiB", code="document_too_large",
@@ -67,7 +67,7 @@ class Mail:
             raise Unavailable("the archive changed meanwhile", code="source_missing", hint="It is tried again.")
         if not self._path.is_dir():
             data = mail_box.unquoted(data)
-        return Content(data, media="eml", told=self._readers(key, data))
+        return Content(data, media="eml", governed_values=self._readers(key, data))
 
     def _readers(self, key: str, data: bytes) -> dict[str, object]:
         """Raises `Invalid` where it is not certain who wrote and got the message."""
@@ -78,7 +78,7 @@ class Mail:
             raise Invalid(outcome.message, code=outcome.code, hint=outcome.hint)
         return {"readers": outcome.told.get(PARTICIPANTS, [])}
 
-    def around(self, key: str) -> Sequence[Around]:  # noqa: ARG002 -- an archive has no folders
+    def folder_rules(self, key: str) -> Sequence[FolderRules]:  # noqa: ARG002 -- an archive has no folders
         return ()
 
 

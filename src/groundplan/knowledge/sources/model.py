@@ -1,19 +1,18 @@
-"""The contract between a source and whoever reads it. Types only.
+"""The contract between a source and its ingestion. Types only.
 
-A connector tells what changed since a cursor, reads one document, says who may read it and what holds around it, and
-tells what is gone. It never writes to what it reads from. Every connector passes `testing.connectors`, the shipped
-contract.
+A connector lists what changed or was deleted since a cursor, reads one document, and says who may read it and which
+rules its folders set. It never writes to its source. Every connector passes `testing.connectors`, the shipped contract.
 
-- `changes(cursor)` yields `Change`s in an order that is the same each time. Where it is cut off it is asked again with
-  the cursor of the last change that was taken over, and goes on after that one: what was taken over before may come
-  again, nothing may be missed. Afterwards `whole` says whether it told all there is: what it did not tell is gone.
-- `version` of a change is the same as long as the document and who may read it are the same.
-- `changes` may raise `Unavailable` at any point, also after all that it can tell: what it told is taken over, nothing
-  counts as gone, and the reason is told of the source.
-- `read(key)` gives the document as it is now. `NotFound` means that it is gone. `Invalid` and `TooLarge` take it out of
-  search, `Unavailable` leaves it as it was until it is read again; each costs that document one finding. So does any
-  other error, which takes it out of search and is tried again.
-- `around(key)` are the levels above the document, the farthest first: folders, not the source itself.
+- `changes(cursor)` yields `Change`s in an order that is the same each time. After an interruption it is called with the
+  cursor of the last ingested change and continues after it: changes may be repeated, none may be missed. Afterwards
+  `is_complete` says whether it listed every document: then those it did not list are deleted.
+- `version` of a change stays the same as long as the document and who may read it stay the same.
+- `changes` may raise `Unavailable` at any point, also after the last change: what it yielded is ingested, nothing
+  counts as deleted, and the reason becomes a finding of the source.
+- `read(key)` returns the document as it is now. `NotFound` means that it is deleted. `Invalid` and `TooLarge` exclude
+  it from search, `Unavailable` leaves it as it was until it is read again; each is one finding for that document. So
+  is any other error, which excludes it from search and is retried.
+- `folder_rules(key)` are the rules of the folders above the document, the outermost first, without the source's own.
 """
 
 from __future__ import annotations
@@ -27,66 +26,68 @@ from groundplan.knowledge.model import Readers
 from groundplan.knowledge.parsing.model import Table
 
 Cursor = Mapping[str, Any]
-"""Whatever a connector needs to go on, as JSON."""
+"""What a connector needs to continue, as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A document that may be new or changed, or is gone. `cursor`: where to go on after it; None: not from here."""
+    """A document that may be new or changed, or is deleted. `cursor`: where to continue after it; None: not
+    possible."""
 
     key: str
     version: str
-    gone: bool = False
+    is_deleted: bool = False
     cursor: Cursor | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A document. `media` is a suffix such as `md`, empty: as the key says. `told`: governed values besides its own."""
+    """A document as read. `media` is a suffix such as `md`; empty: the suffix of the key. `governed_values`: those
+    from outside of the document, such as a sidecar."""
 
     data: bytes
     media: str = ""
     modified_at: datetime | None = None
-    told: Mapping[str, Any] = field(default_factory=dict)
+    governed_values: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Around:
-    """What a folder says: `origin` is `folder/PATH`; `readers` None: nothing. `told` are governed values as written.
+class FolderRules:
+    """What a folder sets: `origin` is `folder/PATH`; `values` are governed values as written; `readers` None: none set.
 
-    `complete`: an access list, so that whoever is not in it may not read; an empty one lets nobody. Else who is not
-    named is left to the level above.
+    `is_access_list`: `readers` is complete, so that nobody else may read, and nobody at all if it is empty. Otherwise
+    the level above decides about people who are not named.
     """
 
     origin: str
     readers: Readers | None = None
-    told: Mapping[str, Any] = field(default_factory=dict)
-    complete: bool = False
+    values: Mapping[str, Any] = field(default_factory=dict)
+    is_access_list: bool = False
 
 
 class Connector(Protocol):
-    """See the module's text."""
+    """See the module's docstring."""
 
     @property
-    def whole(self) -> bool: ...
+    def is_complete(self) -> bool: ...
 
     def changes(self, cursor: Cursor | None) -> Iterator[Change]: ...
 
     def read(self, key: str) -> Content: ...
 
-    def around(self, key: str) -> Sequence[Around]: ...
+    def folder_rules(self, key: str) -> Sequence[FolderRules]: ...
 
     def tables(self) -> Sequence[Table]:
-        """What the source keeps as tables, for the checks that it declares."""
+        """The tables of the source, for the checks that it declares."""
         ...
 
     def close(self) -> None: ...
 
 
 @runtime_checkable
-class Beside(Protocol):
-    """A connector of a tree with sidecars."""
+class SidecarConnector(Protocol):
+    """A connector of a tree of files with sidecars."""
 
-    def alone(self) -> Sequence[str]:
-        """Of what `changes` went through to its end: sidecars whose documents are not there."""
+    def orphan_sidecars(self) -> Sequence[str]:
+        """Paths of sidecars without a document; valid once `changes` is exhausted."""
         ...

@@ -12,18 +12,18 @@ from typing import Any
 from groundplan.core.errors import TooLarge, Unavailable
 from groundplan.knowledge.parsing.model import MAX_BYTES, Table
 from groundplan.knowledge.sources import s3_acl
-from groundplan.knowledge.sources.errors import gone
+from groundplan.knowledge.sources.errors import document_gone
 from groundplan.knowledge.sources.file_systems import FileSystem, opened
-from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
+from groundplan.knowledge.sources.model import Change, Content, Cursor, FolderRules
 from groundplan.knowledge.sources.pace import Pace
 from groundplan.knowledge.sources.sidecars import MAX_BYTES as MAX_SIDECAR
-from groundplan.knowledge.sources.sidecars import Sidecars, alone, is_hidden, sidecar_of, too_large
+from groundplan.knowledge.sources.sidecars import Sidecars, is_hidden, orphan_sidecars, sidecar_of, too_large
 
 
-class ObjectStore:
+class ObjectStoreConnector:
     """`url` as fsspec writes it; `options` are those of its file system, `rate` requests a second."""
 
-    whole = True
+    is_complete = True
 
     def __init__(
         self, url: str, options: Mapping[str, Any], rate: float = 50.0, names: Mapping[str, str] | None = None
@@ -47,8 +47,8 @@ class ObjectStore:
     def tables(self) -> Sequence[Table]:
         return ()
 
-    def alone(self) -> Sequence[str]:
-        return alone(self._found.keys())
+    def orphan_sidecars(self) -> Sequence[str]:
+        return orphan_sidecars(self._found.keys())
 
     def changes(self, cursor: Cursor | None) -> Iterator[Change]:  # noqa: ARG002 -- all of it, each time
         """Every object below the address, by its tag or time and size. Raises `Unavailable`."""
@@ -76,19 +76,19 @@ class ObjectStore:
     def read(self, key: str) -> Content:
         about = self._found.get(key)
         if about is None:
-            raise gone()
+            raise document_gone()
         if int(about.get("size") or 0) > MAX_BYTES:
             raise TooLarge(
                 f"it is larger than {MAX_BYTES >> 20} MiB", code="document_too_large", hint="Split it into parts."
             )
-        return Content(self._bytes(key), modified_at=_time(about), told=self._sidecars.beside(key))
+        return Content(self._bytes(key), modified_at=_time(about), governed_values=self._sidecars.beside(key))
 
-    def around(self, key: str) -> Sequence[Around]:
+    def folder_rules(self, key: str) -> Sequence[FolderRules]:
         """The folders, and behind them what S3 says of the object itself."""
-        folders = self._sidecars.around(key)
+        folders = self._sidecars.folder_rules(key)
         return folders if self._names is None else (*folders, self._granted(key, self._names))
 
-    def _granted(self, key: str, names: Mapping[str, str]) -> Around:
+    def _granted(self, key: str, names: Mapping[str, str]) -> FolderRules:
         """Raises `Invalid` where S3 does not tell the list, `Unavailable` where it does not answer."""
         place = self._open()
         bucket, _, path = f"{place.root.rstrip('/')}/{key}".partition("/")
@@ -97,7 +97,7 @@ class ObjectStore:
         try:
             acl = self._asked(place, "get_object_acl", Bucket=bucket, Key=path)
         except FileNotFoundError as error:
-            raise gone() from error
+            raise document_gone() from error
         except PermissionError as error:
             raise s3_acl.unreadable(error) from error
         except place.failures as error:
@@ -130,7 +130,7 @@ class ObjectStore:
         try:
             return bytes(place.system.cat_file(f"{place.root.rstrip('/')}/{key}"))
         except FileNotFoundError as error:
-            raise gone() from error
+            raise document_gone() from error
         except place.failures as error:
             raise self._away(error) from error
 

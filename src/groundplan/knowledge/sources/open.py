@@ -13,23 +13,23 @@ from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.settings import resolve_secret
 from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.sources.file_systems import options_for
-from groundplan.knowledge.sources.folder import Folder
-from groundplan.knowledge.sources.git import Git
-from groundplan.knowledge.sources.mail import Mail
-from groundplan.knowledge.sources.model import Around, Change, Connector, Content, Cursor
-from groundplan.knowledge.sources.object_store import ObjectStore
-from groundplan.knowledge.sources.push import Push
-from groundplan.knowledge.sources.sql import Layout, Postgres, Rows, Sqlite
-from groundplan.knowledge.sources.web import Web
+from groundplan.knowledge.sources.folder import FolderConnector
+from groundplan.knowledge.sources.git import GitConnector
+from groundplan.knowledge.sources.mail import MailConnector
+from groundplan.knowledge.sources.model import Change, Connector, Content, Cursor, FolderRules
+from groundplan.knowledge.sources.object_store import ObjectStoreConnector
+from groundplan.knowledge.sources.push import PushConnector
+from groundplan.knowledge.sources.sql import Layout, Postgres, SqlConnector, Sqlite
+from groundplan.knowledge.sources.web import WebConnector
 
 _REQUESTS_A_SECOND = 50.0
 """Of stores and sites, unless said."""
 
 
-class Away:
+class UnavailableConnector:
     """Stands for a source that cannot even be opened: its documents stay as they were, and the reason is told."""
 
-    whole = False
+    is_complete = False
 
     def __init__(self, error: Invalid) -> None:
         self._error = error
@@ -40,7 +40,7 @@ class Away:
     def read(self, key: str) -> Content:  # noqa: ARG002
         raise self._error
 
-    def around(self, key: str) -> Sequence[Around]:  # noqa: ARG002
+    def folder_rules(self, key: str) -> Sequence[FolderRules]:  # noqa: ARG002
         raise self._error
 
     def tables(self) -> Sequence[Table]:
@@ -50,39 +50,41 @@ class Away:
         """Nothing is open."""
 
 
-def connector(source: Source, workspace: Path, conn: Connection[Any], *, mirrors: Path) -> Connector:
+def open_connector(source: Source, workspace: Path, conn: Connection[Any], *, mirrors: Path) -> Connector:
     """As `opened`; what keeps it from being opened is told by its first question."""
     try:
         return opened(source, workspace, conn, mirrors=mirrors)
     except Invalid as error:
-        return Away(error)
+        return UnavailableConnector(error)
 
 
 def opened(source: Source, workspace: Path, conn: Connection[Any], *, mirrors: Path) -> Connector:
     """Paths are relative to `workspace`; `mirrors` is a folder for what is kept of repositories. Raises `Invalid`."""
     if source.connector is None:
-        return Folder(workspace / source.path)
+        return FolderConnector(workspace / source.path)
     given: dict[str, Any] = dict(source.connector.settings)
     rate = float(given.get("rate", _REQUESTS_A_SECOND))
     match source.connector.type:
         case "git":
             key = resolve_secret(given["key"]) if "key" in given else None
-            return Git(given["url"], mirrors, branch=given.get("branch"), folder=given.get("path", ""), key=key)
+            return GitConnector(
+                given["url"], mirrors, branch=given.get("branch"), folder=given.get("path", ""), key=key
+            )
         case "store":
             key = resolve_secret(given["key"]) if "key" in given else None
             options = options_for(given["url"], given.get("endpoint"), key, given.get("host_key"))
-            return ObjectStore(given["url"], options, rate, source.connector.acl)
+            return ObjectStoreConnector(given["url"], options, rate, source.connector.acl)
         case "web":
-            return Web(given["url"], pages=int(given.get("pages", 10_000)), rate=rate)
+            return WebConnector(given["url"], pages=int(given.get("pages", 10_000)), rate=rate)
         case "sql":
             engine = (
                 Postgres(resolve_secret(given["dsn"])) if "dsn" in given else Sqlite(inside(workspace, given["path"]))
             )
-            return Rows(engine, layout(given), float(given["rate"]) if "rate" in given else None)
+            return SqlConnector(engine, layout(given), float(given["rate"]) if "rate" in given else None)
         case "mail":
-            return Mail(inside(workspace, given["path"]), participants=given.get("readers") == "participants")
+            return MailConnector(inside(workspace, given["path"]), participants=given.get("readers") == "participants")
         case "push":
-            return Push(conn, source.name)
+            return PushConnector(conn, source.name)
     raise Invalid(
         f"source {source.name} has a connector of type {source.connector.type}, which this version does not have",
         code="connector_type",

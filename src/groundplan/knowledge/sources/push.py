@@ -9,16 +9,16 @@ from psycopg import Connection
 
 from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.sources import push_store as store
-from groundplan.knowledge.sources.errors import gone
-from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
+from groundplan.knowledge.sources.errors import document_gone
+from groundplan.knowledge.sources.model import Change, Content, Cursor, FolderRules
 
 
-class Push:
+class PushConnector:
     """`conn` is of role control and in autocommit."""
 
     def __init__(self, conn: Connection[Any], source: str) -> None:
         self._conn, self._source = conn, source
-        self.whole = False
+        self.is_complete = False
 
     def close(self) -> None:
         """The connection is its maker's."""
@@ -28,19 +28,19 @@ class Push:
 
     def changes(self, cursor: Cursor | None) -> Iterator[Change]:
         """In the order in which they were pushed."""
-        self.whole = cursor is None
+        self.is_complete = cursor is None
         number = int(cursor["number"]) if cursor else 0
         while some := store.after(self._conn, self._source, number):
             for path, at, withdrawn in some:
-                yield Change(path, str(at), gone=withdrawn, cursor={"number": at})
+                yield Change(path, str(at), is_deleted=withdrawn, cursor={"number": at})
             number = some[-1][1]
 
     def read(self, key: str) -> Content:
         row = store.one(self._conn, self._source, key)
         if row is None:
-            raise gone("it was withdrawn meanwhile")
+            raise document_gone("it was withdrawn meanwhile")
         told = dict(row.told) | ({} if row.readers is None else {"readers": row.readers})
-        return Content(row.data, media=row.media, modified_at=row.at, told=told)
+        return Content(row.data, media=row.media, modified_at=row.at, governed_values=told)
 
-    def around(self, key: str) -> Sequence[Around]:  # noqa: ARG002 -- pushed documents say all themselves
+    def folder_rules(self, key: str) -> Sequence[FolderRules]:  # noqa: ARG002 -- pushed documents say all themselves
         return ()

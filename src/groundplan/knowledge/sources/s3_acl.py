@@ -14,14 +14,14 @@ from typing import Any, Final
 from groundplan.catalog.fields import is_email
 from groundplan.core.errors import Invalid
 from groundplan.knowledge.model import Readers
-from groundplan.knowledge.sources.model import Around
+from groundplan.knowledge.sources.model import FolderRules
 
 _READS: Final = frozenset({"READ", "FULL_CONTROL"})
 EVERYBODY: Final = frozenset({"AllUsers", "AuthenticatedUsers"})
 """Groups of S3 that a bucket can be told to ignore."""
 
 
-def level(acl: Mapping[str, Any], names: Mapping[str, str], *, ignores_public: bool) -> Around:
+def level(acl: Mapping[str, Any], names: Mapping[str, str], *, ignores_public: bool) -> FolderRules:
     """Who may read the object, and who owns it where that is a person. `acl` is what GetObjectAcl answers; `names` says
     for canonical ids, addresses, and S3's groups (`AllUsers`, `AuthenticatedUsers`) who they are here."""
     readers = set()
@@ -31,7 +31,7 @@ def level(acl: Mapping[str, Any], names: Mapping[str, str], *, ignores_public: b
             readers.add(names[grantee])
     owner = names.get(str(acl.get("Owner", {}).get("ID", "")), "")
     told = {"owner": owner} if is_email(owner) else {}
-    return Around("acl", Readers(frozenset(readers)), told, complete=True)
+    return FolderRules("acl", Readers(frozenset(readers)), told, is_access_list=True)
 
 
 def _grantee(told: Mapping[str, Any]) -> str:

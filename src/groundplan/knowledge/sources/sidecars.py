@@ -14,7 +14,7 @@ from groundplan.core.errors import GroundplanError, Invalid, TooLarge
 from groundplan.knowledge.model import Readers
 from groundplan.knowledge.parsing.text import mapping
 from groundplan.knowledge.sources.acl import Acl, parse_acl
-from groundplan.knowledge.sources.model import Around
+from groundplan.knowledge.sources.model import FolderRules
 
 READERS_FILE = ".readers"
 GOVERNED_FILE = ".governed.yaml"
@@ -29,13 +29,13 @@ class Sidecars:
 
     def __init__(self, read: Callable[[str], bytes | None]) -> None:
         self._read = read
-        self._folders: dict[str, Around | GroundplanError] = {}
+        self._folders: dict[str, FolderRules | GroundplanError] = {}
         self._acl: Acl | GroundplanError | None = None
         self._acl_read = False
 
-    def around(self, key: str) -> Sequence[Around]:
+    def folder_rules(self, key: str) -> Sequence[FolderRules]:
         """Levels of the folders from the top down. Raises `Invalid` where one cannot be read for certain."""
-        levels: list[Around] = []
+        levels: list[FolderRules] = []
         for folder in (PurePosixPath(), *reversed(PurePosixPath(key).parents[:-1])):
             name = "" if folder == PurePosixPath() else folder.as_posix()
             if name not in self._folders:
@@ -43,14 +43,14 @@ class Sidecars:
             level = self._folders[name]
             if isinstance(level, GroundplanError):
                 raise level
-            if level.readers is not None or level.told:
+            if level.readers is not None or level.values:
                 levels.append(level)
         if not self._acl_read:
             self._acl, self._acl_read = self._access_list(), True
         if isinstance(self._acl, GroundplanError):
             raise self._acl
         if self._acl is not None:
-            levels.append(Around(f"folder/{ACL_FILE}", _listed(self._acl, key), complete=True))
+            levels.append(FolderRules(f"folder/{ACL_FILE}", _listed(self._acl, key), is_access_list=True))
         return levels
 
     def beside(self, key: str) -> Mapping[str, Any]:
@@ -58,11 +58,11 @@ class Sidecars:
         text = self._text(sidecar_of(key))
         return {} if text is None else mapping(text, PurePosixPath(sidecar_of(key)).name)
 
-    def _folder(self, name: str) -> Around | GroundplanError:
+    def _folder(self, name: str) -> FolderRules | GroundplanError:
         try:
             readers = self._text(_join(name, READERS_FILE))
             told = self._text(_join(name, GOVERNED_FILE))
-            return Around(
+            return FolderRules(
                 f"folder/{name or '.'}",
                 None if readers is None else _named(readers.splitlines()),
                 {} if told is None else mapping(told, GOVERNED_FILE),
@@ -130,7 +130,7 @@ def document_of(key: str) -> str | None:
     return path.with_name(name).as_posix() if name and path.name == f".{name}{GOVERNED_FILE}" else None
 
 
-def alone(paths: Collection[str]) -> list[str]:
+def orphan_sidecars(paths: Collection[str]) -> list[str]:
     """Sidecars among all paths of a tree whose documents are not there."""
     return sorted(path for path in paths if (document := document_of(path)) is not None and document not in paths)
 

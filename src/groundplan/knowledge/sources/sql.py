@@ -16,8 +16,8 @@ from groundplan.core.errors import Invalid, Unavailable
 from groundplan.knowledge.model import Readers
 from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.parsing.text import clean
-from groundplan.knowledge.sources.errors import gone
-from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
+from groundplan.knowledge.sources.errors import document_gone
+from groundplan.knowledge.sources.model import Change, Content, Cursor, FolderRules
 from groundplan.knowledge.sources.pace import Pace
 from groundplan.knowledge.sources.sql_layout import ROW_SECURITY, Engine
 from groundplan.knowledge.sources.sql_layout import Layout as Layout
@@ -28,16 +28,16 @@ MAX_ROWS = 2_000_000
 MAX_CHECKED = 200_000
 
 
-class Rows:
+class SqlConnector:
     """The connector. A key is the value of the column `id` as text."""
 
-    whole = True
+    is_complete = True
 
     def __init__(self, engine: Engine, layout: Layout, rate: float | None = None) -> None:
         """`rate`: so many rows are asked for in a second at most; None: as many as there is time for."""
         self._engine, self._layout = engine, layout
         self._pace = None if rate is None else Pace(rate)
-        self._around: Sequence[Around] = ()
+        self._around: Sequence[FolderRules] = ()
         self._several: set[str] = set()
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class Rows:
             if error.code != ROW_SECURITY:
                 raise
             names, ruled = set(), error
-        self._around = (Around("grants", Readers(frozenset(names)), complete=True),)
+        self._around = (FolderRules("grants", Readers(frozenset(names)), is_access_list=True),)
         return ruled
 
     def read(self, key: str) -> Content:
@@ -100,7 +100,7 @@ class Rows:
             self._pace.wait()
         found = self._engine.row(self._layout, key)
         if found is None:
-            raise gone("the row was removed meanwhile")
+            raise document_gone("the row was removed meanwhile")
         told: dict[str, Any] = {}
         if self._layout.readers is not None:
             allow, deny = _readers(found[self._layout.readers])
@@ -116,9 +116,9 @@ class Rows:
         except UnicodeEncodeError as error:
             raise Invalid("it is not UTF-8", code="document_encoding", hint="Correct the row in its table.") from error
         changed = None if self._layout.changed is None else _moment(found[self._layout.changed])
-        return Content(data, media="md", modified_at=changed, told=told)
+        return Content(data, media="md", modified_at=changed, governed_values=told)
 
-    def around(self, key: str) -> Sequence[Around]:  # noqa: ARG002 -- the same for all rows
+    def folder_rules(self, key: str) -> Sequence[FolderRules]:  # noqa: ARG002 -- the same for all rows
         return self._around
 
     def tables(self) -> Sequence[Table]:

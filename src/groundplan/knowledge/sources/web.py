@@ -28,8 +28,8 @@ from groundplan.core.errors import GroundplanError, Invalid, NotFound, TooLarge,
 from groundplan.knowledge.parsing.charsets import in_encoding
 from groundplan.knowledge.parsing.model import MAX_TEXT_BYTES, Job, Refused, Table
 from groundplan.knowledge.parsing.sandbox import Sandbox
-from groundplan.knowledge.sources.errors import GONE, gone
-from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
+from groundplan.knowledge.sources.errors import GONE, document_gone
+from groundplan.knowledge.sources.model import Change, Content, Cursor, FolderRules
 from groundplan.knowledge.sources.pace import Pace
 from groundplan.knowledge.sources.robots import Robots, asks, requested
 from groundplan.knowledge.sources.robots import parsed as rules_of
@@ -71,7 +71,7 @@ class Page:
         return "noindex" in self.asks
 
 
-class Web:
+class WebConnector:
     """`start` is the first page; keys are addresses without the host."""
 
     def __init__(self, start: str, *, pages: int = 10_000, rate: float = 50.0) -> None:
@@ -86,7 +86,7 @@ class Web:
         self._sandbox = Sandbox()
         self._doubt = ""
         self._left_out = False
-        self.whole = False
+        self.is_complete = False
 
     def close(self) -> None:
         self._kept.clear()
@@ -102,7 +102,7 @@ class Web:
         Cut off, it begins anew: what did not change is fetched again, and not parsed again. The cursor remembers that
         the site has sitemaps.
         """
-        self.whole, self._doubt, self._left_out = False, "", False
+        self.is_complete, self._doubt, self._left_out = False, "", False
         self._read_robots()
         wanted = self._sitemaps()
         had = bool(cursor and cursor.get("sitemap"))
@@ -127,7 +127,7 @@ class Web:
             self._kept.pop(key, None)
         if done and not read and not self._doubt:
             self._doubt = "none of its pages may be read"
-        self.whole = not (waiting or self._doubt or self._left_out)
+        self.is_complete = not (waiting or self._doubt or self._left_out)
         if self._doubt:
             raise Unavailable(
                 f"{self._origin[1]} cannot be read whole: {self._doubt}", code="source_missing",
@@ -171,10 +171,10 @@ class Web:
         if isinstance(page, GroundplanError):
             raise page
         if page.noindex:
-            raise gone("it asks not to be found")
+            raise document_gone("it asks not to be found")
         return Content(page.data, media=page.media, modified_at=page.modified_at)
 
-    def around(self, key: str) -> Sequence[Around]:  # noqa: ARG002 -- a site says nothing about readers
+    def folder_rules(self, key: str) -> Sequence[FolderRules]:  # noqa: ARG002 -- a site says nothing about readers
         return ()
 
     def _read_robots(self) -> None:
@@ -379,7 +379,7 @@ def _answered(
     if status in (401, 403):
         return _refused(f"it answers {status}")
     if status in (404, 410):
-        return gone(f"it answers {status}")
+        return document_gone(f"it answers {status}")
     if status != 200:
         return Unavailable(f"it answers {status}", code="source_missing", hint="It is tried again.")
     if len(data) > most:
