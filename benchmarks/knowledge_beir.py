@@ -42,8 +42,8 @@ from groundplan.knowledge.evaluation.beir import Labelled, read
 from groundplan.knowledge.evaluation.measure import interval, measure
 from groundplan.knowledge.retrieval import search_store
 from groundplan.knowledge.retrieval.projection import Projection
-from groundplan.knowledge.retrieval.propose import Wanted, propose
-from groundplan.knowledge.retrieval.replication import take_batch
+from groundplan.knowledge.retrieval.propose import ProposalRequest, propose
+from groundplan.knowledge.retrieval.replication import apply_next_changes
 from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.runtime.models import MINILM, ensure
@@ -153,7 +153,7 @@ def ask(labelled: Labelled, folder: Path) -> dict[str, Rankings]:
     with cluster(folder / "pg") as server, server.database() as database:
         with psycopg.connect(database.urls["control"], autocommit=True) as conn:
             _take_over(conn, encoder.embed, labelled)
-            while take_batch(conn, index, analyzer):
+            while apply_next_changes(conn, index, analyzer):
                 pass
             rows = conn.execute("SELECT c.id, d.path FROM chunk c JOIN document d ON d.id = c.document_id").fetchall()
             names: dict[UUID, str] = dict(rows)
@@ -164,7 +164,7 @@ def ask(labelled: Labelled, folder: Path) -> dict[str, Rankings]:
         )
         with pool, service(database, home) as endpoint:
             with pool.connection() as conn, conn.transaction():
-                acls = frozenset(search_store.stand_for(conn, None, "").acls)
+                acls = frozenset(search_store.assume_reader(conn, None, "").acls)
             client = Client(endpoint)
             for id, text in labelled.queries.items():
                 request = SearchRequest(
@@ -173,14 +173,14 @@ def ask(labelled: Labelled, folder: Path) -> dict[str, Rankings]:
                 )  # fmt: skip
                 _, passages = client.ask(request)
                 rankings["answered"][id] = {one["path"]: 1 / (1 + at) for at, one in enumerate(passages)}
-                wanted = Wanted(
+                wanted = ProposalRequest(
                     analyzer.terms(text), asking.embed([text.strip()])[0], frozenset({trial_store.SOURCE}), acls, DEPTH
                 )
                 proposed = propose(index.view, wanted)
-                for way, scores in (("words", proposed.words), ("vectors", proposed.near)):
+                for way, scores in (("words", proposed.words), ("vectors", proposed.nearest)):
                     order = sorted(scores, key=lambda row, scores=scores: (-scores[row], row))[:DEPTH]  # type: ignore[misc]
                     rankings[way][id] = {
-                        names[index.view.chunk(row)]: 1 / (1 + place) for place, row in enumerate(order)
+                        names[index.view.chunk_id(row)]: 1 / (1 + place) for place, row in enumerate(order)
                     }
     return rankings
 

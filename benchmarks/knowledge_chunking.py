@@ -56,8 +56,8 @@ from groundplan.knowledge.model import Vectors
 from groundplan.knowledge.retrieval import fuse, search_store
 from groundplan.knowledge.retrieval.fuse import WEIGHTS, Weights
 from groundplan.knowledge.retrieval.projection import Projection
-from groundplan.knowledge.retrieval.propose import Proposed, Wanted, propose
-from groundplan.knowledge.retrieval.replication import take_batch
+from groundplan.knowledge.retrieval.propose import Proposal, ProposalRequest, propose
+from groundplan.knowledge.retrieval.replication import apply_next_changes
 from groundplan.knowledge.retrieval.search import Search
 from groundplan.knowledge.retrieval.wire import Passage, Place, SearchRequest
 from groundplan.knowledge.retrieval.words import Analyzer
@@ -96,7 +96,7 @@ FOLDS = 5
 SOURCE: Final = "corpora"
 _LIMIT = 200
 
-Pick = Callable[[Proposed], dict[int, float]]
+Pick = Callable[[Proposal], dict[int, float]]
 Values = NDArray[np.float64]
 
 
@@ -140,9 +140,11 @@ class Index:
     """by corpus"""
     acls: frozenset[int]
 
-    def proposed(self, terms: Sequence[str], vector: Vectors, weights: Weights, depth: int = _LIMIT) -> Proposed:
+    def proposed(self, terms: Sequence[str], vector: Vectors, weights: Weights, depth: int = _LIMIT) -> Proposal:
         """The rankings alone."""
-        return propose(self.projection.view, Wanted(terms, vector, frozenset({SOURCE}), self.acls, depth), weights)
+        return propose(
+            self.projection.view, ProposalRequest(terms, vector, frozenset({SOURCE}), self.acls, depth), weights
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +188,7 @@ class Bed:
 
     def _span(self, place: Passage | Place, text: str) -> tuple[str, int, int]:
         corpus, start, end = Path(place.path).stem, place.start_char, place.end_char
-        said, quoted = fuse.plain(self.index.texts[corpus][start:end]), fuse.plain(text)
+        said, quoted = fuse.normalise_text(self.index.texts[corpus][start:end]), fuse.normalise_text(text)
         if said not in quoted or (isinstance(place, Passage) and said != quoted):
             raise SystemExit(f"{place.path} does not say at {start} to {end} what the answer quotes")
         return corpus, start, end
@@ -216,7 +218,7 @@ def bed(folder: Path, limit: int = MAX_CHARS, precision: Precision = "float32") 
                 raise SystemExit(f"of the corpora {report.added} were taken over, {report.failed} failed")
             embed_pending(conn, encoder)
             store.count_first(conn)
-            while take_batch(conn, projection, analyzer):
+            while apply_next_changes(conn, projection, analyzer):
                 pass
             projection.purge()
             places = conn.execute(
@@ -230,7 +232,7 @@ def bed(folder: Path, limit: int = MAX_CHARS, precision: Precision = "float32") 
         )
         with pool, service(database, home) as endpoint:
             with pool.connection() as conn, conn.transaction():
-                acls = frozenset(search_store.stand_for(conn, person, "w").acls)
+                acls = frozenset(search_store.assume_reader(conn, person, "w").acls)
             index = _index(folder, projection, places, (encoder, asking), acls)
             yield Bed(index, person, endpoint, pool, asking)
 
@@ -248,7 +250,7 @@ def _index(
         id: Piece(Path(path).stem, start, end, size)
         for (id, path, start, end, _), size in zip(places, sizes, strict=True)
     }
-    pieces = [by_chunk[projection.view.chunk(row)] for row in range(projection.view.size)]
+    pieces = [by_chunk[projection.view.chunk_id(row)] for row in range(projection.view.size)]
     texts = {file.stem: file.open(newline="", encoding="utf-8").read() for file in (folder / "corpora").glob("*.md")}
     questions, analyzer = list(questions_of(folder / "questions_df.csv")), Analyzer()
     vectors = np.stack([asking.embed([one.text])[0] for one in questions])
@@ -336,7 +338,7 @@ def measure(bed: Bed, budget: int) -> dict[str, Any]:
     ways = {
         "fusion": validated(table, corpora), "answered": served[next(iter(ASKS))],
         "lexical": recalls(index, plain, budget, lambda one: one.words),
-        "vector": recalls(index, plain, budget, lambda one: one.near),
+        "vector": recalls(index, plain, budget, lambda one: one.nearest),
     }  # fmt: skip
     parts = {
         name: {way: mean(each[corpora == n]) for way, each in ways.items()} for n, name in enumerate(names)

@@ -59,7 +59,7 @@ class Stock:
         `asked_of` those of them that the question is about (None: all)."""
         worded, possible = self._worded(terms, rows)
         scores = self._together(worded, similar.astype(np.float64), possible, rows)
-        good = np.flatnonzero(fuse.relevant(worded, similar.astype(np.float64), float(worded.max(initial=0.0))))
+        good = np.flatnonzero(fuse.relevance_mask(worded, similar.astype(np.float64), float(worded.max(initial=0.0))))
         if asked_of is not None:
             good = good[asked_of[good]]
         scores = self._quoted(question, worded, scores, good, rows, count)
@@ -78,7 +78,7 @@ class Stock:
         mask[rows] = True
         every, possible = np.zeros(view.size), 0.0
         mean = int(view.columns.lengths[rows].sum()) / max(1, len(rows))
-        for term, times in words.asked(terms, view.terms).items():
+        for term, times in words.query_terms(terms, view.terms).items():
             held = [own for part in view.segments if (own := part.postings(term)) is not None]
             seen = [(at[mask[at]], counts[mask[at]]) for at, counts in held]
             if not (frequency := sum(len(at) for at, _ in seen)):
@@ -91,16 +91,16 @@ class Stock:
         return every[rows], possible
 
     def _together(self, worded: Scores, similar: Scores, possible: float, rows: Rows) -> Scores:
-        own = fuse.fused(worded / possible if possible else worded, similar)
+        own = fuse.fuse_scores(worded / possible if possible else worded, similar)
         beside = (np.diff(rows) == 1) & (np.diff(self.view.columns.documents[rows]) == 0)
         after, before = np.zeros_like(own), np.zeros_like(own)
         after[:-1][beside] = own[1:][beside]
         before[1:][beside] = own[:-1][beside]
-        return fuse.smoothed(own, before, after)
+        return fuse.smooth_scores(own, before, after)
 
     def _quoted(self, question: str, worded: Scores, scores: Scores, good: Rows, rows: Rows, count: int) -> Scores:
         """With what texts are worth more for having words of the question in their order."""
-        asked, best = fuse.plain(question).split(), float(worded.max(initial=0.0))
+        asked, best = fuse.normalise_text(question).split(), float(worded.max(initial=0.0))
         if not len(good) or best <= 0:
             return scores
         # what could not reach the first even with all of it is not looked at
@@ -108,5 +108,5 @@ class Stock:
         least = np.partition(scores[good], place)[place] - fuse.VERBATIM
         found = scores.copy()
         for at in good[(worded[good] >= fuse.NEAR_BEST * best) & (scores[good] >= least)].tolist():
-            found[at] += fuse.VERBATIM * fuse.verbatim(asked, fuse.plain(self.text(int(rows[at]))))
+            found[at] += fuse.VERBATIM * fuse.verbatim_share(asked, fuse.normalise_text(self.text(int(rows[at]))))
         return found

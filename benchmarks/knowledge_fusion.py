@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.knowledge.retrieval import fuse
-from groundplan.knowledge.retrieval.propose import Proposed
+from groundplan.knowledge.retrieval.propose import Proposal
 from groundplan.knowledge.retrieval.words import Analyzer
 
 if str(Path(__file__).parents[1]) not in sys.path:
@@ -40,7 +40,7 @@ GRID = list(product((0.15, 0.3, 0.6, 1.2), (4, 5, 6, 8)))
 _TEN = Ask(10, 1 << 20, 0)
 
 Values = NDArray[np.float64]
-Rank = Callable[[str, Proposed], dict[int, float]]
+Rank = Callable[[str, Proposal], dict[int, float]]
 
 
 class Bed:
@@ -49,13 +49,15 @@ class Bed:
     def __init__(self, served: chunking.Bed, quotations: int) -> None:
         self.served = served
         self.index: Index = served.index
-        self.plain = [fuse.plain(self.index.texts[one.corpus][one.start : one.end]) for one in self.index.pieces]
+        self.plain = [
+            fuse.normalise_text(self.index.texts[one.corpus][one.start : one.end]) for one in self.index.pieces
+        ]
         self.quotes = _quotes(self.index, quotations)
         analyzer = Analyzer()
         self.proposed = [self._propose(terms, v) for terms, v in zip(self.index.terms, self.index.vectors, strict=True)]
         self.quoted = [self._propose(analyzer.terms(text), served.encoder.embed([text])[0]) for _, text in self.quotes]
 
-    def _propose(self, terms: Sequence[str], vector: Any) -> Proposed:
+    def _propose(self, terms: Sequence[str], vector: Any) -> Proposal:
         return self.index.proposed(terms, vector, fuse.WEIGHTS, DEPTH)
 
     def answered(self) -> tuple[Values, Values]:
@@ -74,13 +76,13 @@ class Bed:
     def ranked(self, value: float, least: int) -> Rank:
         """Both together, with words in their order as the product has them."""
 
-        def rank(question: str, proposed: Proposed) -> dict[int, float]:
+        def rank(question: str, proposed: Proposal) -> dict[int, float]:
             scores = dict(proposed.scores)
-            words = fuse.plain(question).split()
+            words = fuse.normalise_text(question).split()
             near_best = fuse.NEAR_BEST * max(proposed.words.values(), default=0.0)
             for row in proposed.order[:READ]:
                 if proposed.words.get(row, -1.0) >= near_best:
-                    scores[row] += value * fuse.verbatim(words, self.plain[row], least)
+                    scores[row] += value * fuse.verbatim_share(words, self.plain[row], least)
             return scores
 
         return rank
@@ -154,9 +156,9 @@ def main() -> None:
         answered = bed.answered()
     ways: dict[str, tuple[Values, Values]] = {
         "words": bed.measured(lambda _, proposed: proposed.words),
-        "vectors": bed.measured(lambda _, proposed: proposed.near),
+        "vectors": bed.measured(lambda _, proposed: proposed.nearest),
         "before": bed.measured(lambda _, proposed: proposed.scores),
-        "shipped": bed.measured(bed.ranked(fuse.VERBATIM, fuse.LEAST_RUN)),
+        "shipped": bed.measured(bed.ranked(fuse.VERBATIM, fuse.MIN_RUN)),
         "answered": answered,
     }
     recalls, gains, chosen = crossed([bed.measured(bed.ranked(value, least)) for value, least in GRID])

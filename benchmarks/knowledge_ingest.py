@@ -30,7 +30,7 @@ from groundplan.core.ids import new_id
 from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.quality.assess import assess
 from groundplan.knowledge.retrieval.projection import Projection
-from groundplan.knowledge.retrieval.replication import take_batch
+from groundplan.knowledge.retrieval.replication import apply_next_changes
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.knowledge.sources.folder import FolderConnector
 from groundplan.testing.database import cluster
@@ -62,7 +62,7 @@ def measure(count: int, core: int) -> dict[str, object]:
         assess(conn, "bench", datetime.now(UTC).date())
         assessed = time.monotonic()
         index, analyzer = Projection(), Analyzer()
-        while take_batch(conn, index, analyzer):
+        while apply_next_changes(conn, index, analyzer):
             pass
         ended = time.monotonic()
         cpu = _cpu(Path(name)) - before

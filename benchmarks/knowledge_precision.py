@@ -27,9 +27,9 @@ from groundplan.knowledge.embedding.onnx_encoder import OnnxEncoder
 from groundplan.knowledge.embedding.openvino_encoder import Computed, OpenVinoEncoder
 from groundplan.knowledge.evaluation.measure import Figures, measure
 from groundplan.knowledge.model import Vectors
-from groundplan.knowledge.retrieval.projection import Entry, Projection, Row
-from groundplan.knowledge.retrieval.propose import Wanted, propose
-from groundplan.knowledge.retrieval.replication import worded
+from groundplan.knowledge.retrieval.projection import DocumentEntry, Projection, Row
+from groundplan.knowledge.retrieval.propose import ProposalRequest, propose
+from groundplan.knowledge.retrieval.replication import search_text
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.runtime.models import MINILM, ensure
 
@@ -62,7 +62,7 @@ class Passages:
             with file.open(newline="", encoding="utf-8") as opened:
                 parts = chunks(opened.read(), markdown=True, limit=MAX_CHARS)
             self.documents.append(list(range(len(self.texts), len(self.texts) + len(parts))))
-            self.texts += [worded("", [*part.headings, part.head], part.text) for part in parts]
+            self.texts += [search_text("", [*part.headings, part.head], part.text) for part in parts]
             self.spans += [(file.stem, part.start_char, part.end_char) for part in parts]
 
     def relevant(self, question: Question) -> dict[str, int]:
@@ -80,7 +80,7 @@ class Passages:
         analyzer, projection = Analyzer(), Projection()
         for rows in self.documents:
             own = [Row(new_id(), analyzer.terms(self.texts[row]), vectors[row]) for row in rows]
-            projection.take([Entry(new_id(), "s", 1, own)], rows[-1] + 1)
+            projection.replace_documents([DocumentEntry(new_id(), "s", 1, own)], rows[-1] + 1)
         return projection
 
 
@@ -94,7 +94,7 @@ def by_search(index: Projection, asked: list[Question], questions: Vectors) -> R
     analyzer = Analyzer()
     found: Run = {}
     for number, (one, vector) in enumerate(zip(asked, questions, strict=True)):
-        wanted = Wanted(analyzer.terms(one.text), vector, frozenset({"s"}), frozenset({1}), _DEPTH)
+        wanted = ProposalRequest(analyzer.terms(one.text), vector, frozenset({"s"}), frozenset({1}), _DEPTH)
         scores = propose(index.view, wanted).scores
         order = sorted(scores, key=lambda row, scores=scores: (-scores[row], row))[:_DEPTH]  # type: ignore[misc]
         found[str(number)] = {str(row): scores[row] - place * 1e-9 for place, row in enumerate(order)}

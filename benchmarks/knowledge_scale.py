@@ -49,9 +49,9 @@ from groundplan.knowledge.embedding.openvino_encoder import load, load_questions
 from groundplan.knowledge.model import Chunk, Document, Readers, Vectors
 from groundplan.knowledge.retrieval import search_store, vectors
 from groundplan.knowledge.retrieval.projection import Projection
-from groundplan.knowledge.retrieval.projection_file import Saved
+from groundplan.knowledge.retrieval.projection_file import ProjectionFile
 from groundplan.knowledge.retrieval.propose import CANDIDATES
-from groundplan.knowledge.retrieval.replication import take_batch
+from groundplan.knowledge.retrieval.replication import apply_next_changes
 from groundplan.knowledge.retrieval.wire import SearchRequest, Where
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.runtime.models import MINILM, ensure
@@ -148,10 +148,10 @@ def bed(chunks: int, folder: Path) -> Iterator[tuple[Bed, dict[str, float]]]:
         filled = time.perf_counter()
         home = Home(folder / "home")
         home.create()
-        saved = Saved(home.search)
+        saved = ProjectionFile(home.search)
         index, analyzer = saved.load(), Analyzer()
         with psycopg.connect(database.urls["control"], autocommit=True) as conn:
-            while take_batch(conn, index, analyzer):
+            while apply_next_changes(conn, index, analyzer):
                 pass
         projected = time.perf_counter()
         saved.save()
@@ -239,10 +239,10 @@ def spread(times: list[float]) -> dict[str, float]:
 def ranked(bed: Bed, band: Band, question: Vectors) -> list[int]:
     """The rows that the vector stage proposes for the person of a band, in its own order."""
     with bed.pool.connection() as conn, conn.transaction():
-        standing = search_store.stand_for(conn, bed.corpus.people[band.visible], "w")
+        standing = search_store.assume_reader(conn, bed.corpus.people[band.visible], "w")
     view = bed.index.view
-    seen = view.visible(frozenset(band.sources), frozenset(standing.acls))
-    near, _ = vectors.nearest(view.columns.coded, question, seen.mask, seen.count, CANDIDATES)
+    seen = view.visible_rows(frozenset(band.sources), frozenset(standing.acls))
+    near, _ = vectors.nearest(view.columns.encoded, question, seen.mask, seen.count, CANDIDATES)
     found: list[int] = near.tolist()
     return found
 

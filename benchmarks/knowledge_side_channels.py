@@ -48,9 +48,9 @@ from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.embedding.openvino_encoder import OpenVinoEncoder, load_questions
 from groundplan.knowledge.model import Chunk, Document, Readers
 from groundplan.knowledge.retrieval.editions import Editions
-from groundplan.knowledge.retrieval.endpoint import Service
+from groundplan.knowledge.retrieval.endpoint import KnowledgeService
 from groundplan.knowledge.retrieval.projection import Projection
-from groundplan.knowledge.retrieval.replication import Follower, take_batch
+from groundplan.knowledge.retrieval.replication import Follower, apply_next_changes
 from groundplan.knowledge.retrieval.search import Search
 from groundplan.knowledge.retrieval.self_check import Examiner
 from groundplan.knowledge.retrieval.wire import Conflict, Newer, Passage, SearchAnswer, SearchRequest, Step, Withheld
@@ -151,7 +151,7 @@ class Company:
                     with conn.transaction():
                         chunk = Chunk(0, text, 0, len(text), 1, 1)
                         document_rows.put_document(conn, "s", made, [chunk], vectors[place : place + 1])
-            while take_batch(conn, self.index, analyzer):
+            while apply_next_changes(conn, self.index, analyzer):
                 pass
             store.count_first(conn)
         self.pool: ConnectionPool[Any] = ConnectionPool(
@@ -164,7 +164,7 @@ class Company:
 
         # the one who follows is not started: nothing changes here
         follower = Follower(url, Editions(self.index))
-        self.service = Service(search, encoder, follower, Examiner(search.asking, url), encoder)
+        self.service = KnowledgeService(search, encoder, follower, Examiner(search.queries, url), encoder)
 
     def body(self, query: str, k: int = 8) -> bytes:
         """A question of the person who may not read what is hidden."""

@@ -31,7 +31,7 @@ from groundplan.knowledge.retrieval import search_store
 from groundplan.knowledge.retrieval.editions import Editions
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.replication import Follower
-from groundplan.knowledge.retrieval.search import Result, Search
+from groundplan.knowledge.retrieval.search import Search, SearchResult
 from groundplan.knowledge.retrieval.self_check import Examiner, ExamineRequest
 from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.knowledge.sources.folder import FolderConnector
@@ -78,7 +78,7 @@ class IndexWorld:
         self.follower = Follower(lambda: database.urls["control"], self.editions)
         self.deployed: Callable[[Embedding], Embedder] = lambda one: ByWords(one.dimension)
         self.search = Search(self.pool, ByWords(), self.editions, deployed=lambda embedding: self.deployed(embedding))
-        self.examiner = Examiner(self.search.asking, lambda: database.urls["control"])
+        self.examiner = Examiner(self.search.queries, lambda: database.urls["control"])
         self.follower.start()
 
     def write(self, number: int, text: str | None = None) -> None:
@@ -116,7 +116,7 @@ class IndexWorld:
     def states(self) -> dict[int, str]:
         return {one.id: one.state for one in index_store.editions(self.conn)}
 
-    def ask(self, query: str, *, k: int = 20, edition: int | None = None) -> Result:
+    def ask(self, query: str, *, k: int = 20, edition: int | None = None) -> SearchResult:
         return self.search.answer(
             SearchRequest(
                 workload="", person=None, query=query, sources=["s"], k=k, max_bytes=1 << 20, context=0, edition=edition
@@ -131,7 +131,7 @@ class IndexWorld:
     def settle(self) -> None:
         """Until the follower has everything that is there."""
         deadline = time.monotonic() + 20
-        while any(search_store.waiting(self.conn, one.cursor, one.edition) for one in self.editions.held):
+        while any(search_store.count_pending(self.conn, one.cursor, one.edition) for one in self.editions.projections):
             assert time.monotonic() < deadline, "the follower does not catch up"
             time.sleep(0.02)
 

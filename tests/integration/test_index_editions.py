@@ -142,11 +142,11 @@ def test_what_was_held_of_an_edition_before_says_nothing_of_what_it_is_now(
     world: IndexWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else one that was just made anew would be found worse by a service that has not read it yet, for good."""
-    monkeypatch.setattr(question, "_HOLD_SECONDS", 0.2)
+    monkeypatch.setattr(question, "_WAIT_SECONDS", 0.2)
     id = create(world.conn, SMALL, WHO)
     edition = index_store.one(world.conn, id)
     assert edition is not None and build.build(world.conn, edition, ByWords())
-    while id not in world.editions.whole:
+    while id not in world.editions.complete_editions:
         time.sleep(0.02)
     world.settle()
     world.follower.stop()

@@ -388,9 +388,9 @@ import os, sys
 from pathlib import Path
 import psycopg
 from groundplan.blueprint.model import Source
-from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.intake import batch
-from groundplan.knowledge.sources.folder import Folder
+from groundplan.knowledge.sources.folder import FolderConnector
 
 class Dying(psycopg.Connection):
     left = int(sys.argv[3])
@@ -402,7 +402,7 @@ class Dying(psycopg.Connection):
 
 batch.BATCH = 20
 source = Source(name="s", path="s", sensitivity="internal", owner="ana@acme.example", readers=["everyone"])
-take_over(Dying.connect(sys.argv[1], autocommit=True), source, Folder(Path(sys.argv[2])))
+ingest_source(Dying.connect(sys.argv[1], autocommit=True), source, FolderConnector(Path(sys.argv[2])))
 """
 
 

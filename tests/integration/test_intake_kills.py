@@ -151,7 +151,7 @@ CHILD = """
 import os, pickle, signal, sys
 from pathlib import Path
 import psycopg
-from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.intake import batch
 from groundplan.knowledge.sources.open import opened
 
@@ -177,7 +177,7 @@ class Killed:
 batch.BATCH = 20
 source, root = pickle.loads(bytes.fromhex(sys.argv[4]))
 conn = Dying.connect(sys.argv[1], autocommit=True)
-take_over(conn, source, Killed(opened(source, root, conn, mirrors=root / "mirrors"), int(sys.argv[2])))
+ingest_source(conn, source, Killed(opened(source, root, conn, mirrors=root / "mirrors"), int(sys.argv[2])))
 """
 
 

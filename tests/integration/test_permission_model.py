@@ -25,7 +25,7 @@ from groundplan.knowledge import store
 from groundplan.knowledge.model import Chunk, Document, Readers, Vectors, by_grant
 from groundplan.knowledge.retrieval import search_store
 from groundplan.knowledge.retrieval.projection import Projection
-from groundplan.knowledge.retrieval.replication import take_batch
+from groundplan.knowledge.retrieval.replication import apply_next_changes
 from groundplan.knowledge.retrieval.search import Search
 from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.knowledge.retrieval.words import Analyzer
@@ -193,7 +193,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def follow(self) -> None:
-        while take_batch(self.conn, self.index, self.analyzer):
+        while apply_next_changes(self.conn, self.index, self.analyzer):
             pass
 
     @invariant()
@@ -209,18 +209,18 @@ class Machine(RuleBasedStateMachine):
     def words_are_weighed_by_what_may_be_read_now_and_said_so_before(self) -> None:
         """However far behind the projection is."""
         view = self.index.view
-        held = {view.chunk(row): int(view.columns.lengths[row]) for row in range(view.size)}
+        held = {view.chunk_id(row): int(view.columns.lengths[row]) for row in range(view.size)}
         for name in (*PEOPLE, None):
             with self.pool.connection() as conn, conn.transaction():
-                standing = search_store.stand_for(
+                standing = search_store.assume_reader(
                     conn, None if name is None else self.people[name], "w", None, view.cursor
                 )
                 readable = {id for (id,) in conn.execute("SELECT id FROM chunk WHERE text <> ''")}
             assert standing.changed is not None
-            seen = view.visible({"s"}, standing.acls, standing.changed)
+            seen = view.visible_rows({"s"}, standing.acls, standing.changed)
             rows = range(view.size) if seen.mask is None else np.flatnonzero(seen.mask).tolist()
-            assert {view.chunk(row) for row in rows} == readable & held.keys(), name
-            assert (seen.count, seen.tokens) == (len(rows), sum(held[view.chunk(row)] for row in rows))
+            assert {view.chunk_id(row) for row in rows} == readable & held.keys(), name
+            assert (seen.count, seen.tokens) == (len(rows), sum(held[view.chunk_id(row)] for row in rows))
 
 
 @pytest.fixture

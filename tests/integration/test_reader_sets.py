@@ -105,7 +105,7 @@ def test_many_at_a_time_leave_what_the_last_of_each_said_and_a_search_never_sees
             conn.isolation_level = IsolationLevel.REPEATABLE_READ
             while writing.is_set() or looked < 20:
                 with conn.transaction():
-                    search_store.stand_for(conn, world.ann, "w")
+                    search_store.assume_reader(conn, world.ann, "w")
                     assert _readable(conn) == _allowed(conn), "what is worked out is what the rows say, at each moment"
                 looked += 1
         return looked

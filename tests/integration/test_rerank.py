@@ -24,8 +24,8 @@ from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.gateway.journal.records import read_segment
 from groundplan.knowledge.gateway_client import ServiceKey
-from groundplan.knowledge.retrieval.rerank import Deployed, Reranker
-from groundplan.knowledge.retrieval.search import Result, Search
+from groundplan.knowledge.retrieval.rerank import DeployedReranker, Reranker
+from groundplan.knowledge.retrieval.search import Search, SearchResult
 from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.ledger.model import Settlement
 from groundplan.testing.database import Database
@@ -60,10 +60,10 @@ class Setup:
             self.world.pool,
             ByWords(),
             self.world.editions,
-            reranker=lambda rule: self.wrap(Deployed(self.stack.home, rule)),
+            reranker=lambda rule: self.wrap(DeployedReranker(self.stack.home, rule)),
         )
 
-    async def ask(self, rule: Rerank | None = RULE, **more: Any) -> Result:
+    async def ask(self, rule: Rerank | None = RULE, **more: Any) -> SearchResult:
         asked = {"k": 20, "max_bytes": 1 << 20, "context": 0, **more}
         request = SearchRequest(workload="w", person=None, query=QUERY, sources=["s"], rerank=rule, **asked)
         return await asyncio.to_thread(self.search.answer, request)
@@ -98,7 +98,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
             world.close()
 
 
-def paths(result: Result) -> list[str]:
+def paths(result: SearchResult) -> list[str]:
     return [one.path for one in result.passages]
 
 

@@ -29,10 +29,10 @@ from groundplan.knowledge.retrieval import question, search_store
 from groundplan.knowledge.retrieval.editions import Editions
 from groundplan.knowledge.retrieval.fuse import Weights
 from groundplan.knowledge.retrieval.projection import Projection
-from groundplan.knowledge.retrieval.projection_file import FORMAT, Saved
-from groundplan.knowledge.retrieval.replication import Follower, is_plausible, take_batch
+from groundplan.knowledge.retrieval.projection_file import FORMAT, ProjectionFile
+from groundplan.knowledge.retrieval.replication import Follower, apply_next_changes, is_plausible
 from groundplan.knowledge.retrieval.search import Search
-from groundplan.knowledge.retrieval.search_store import Standing
+from groundplan.knowledge.retrieval.search_store import AccessSnapshot
 from groundplan.knowledge.retrieval.wire import Passage, SearchRequest, Where
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.knowledge.service import Intake, ingest_sources
@@ -120,7 +120,7 @@ class World:
     def ingest(self, *sources: Source) -> IngestReport:
         declared = sources or (source(),)
         report = ingest_sources(self.database.urls["control"], declared, self.encoder, Intake(self.workspace, TODAY))[0]
-        while take_batch(self.control, self.index, self.analyzer):
+        while apply_next_changes(self.control, self.index, self.analyzer):
             pass
         return report
 
@@ -250,7 +250,7 @@ def test_scores_follow_what_changed_before_the_index_does(world: World) -> None:
         if name == "other text":
             with world.control.transaction():
                 document_rows.delete_document(world.control, ids["days3.md"])
-        while take_batch(world.control, world.index, world.analyzer):
+        while apply_next_changes(world.control, world.index, world.analyzer):
             pass
         scores = told()
         assert at_once == scores, name
@@ -260,18 +260,18 @@ def test_a_search_waits_for_an_index_that_is_far_behind_and_is_refused_where_it_
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.ingest()
-    monkeypatch.setattr(search_store, "MOST_CHANGED", 1)
-    monkeypatch.setattr(question, "_HOLD_SECONDS", 0.2)
+    monkeypatch.setattr(search_store, "MAX_CHANGED", 1)
+    monkeypatch.setattr(question, "_WAIT_SECONDS", 0.2)
     with world.control.transaction():
         for (id,) in world.control.execute("SELECT id FROM document").fetchall():
             document_rows.set_readers(world.control, id, Readers(frozenset({"hr"})))
     with pytest.raises(Unavailable) as refused:
         world.ask("hana", "paid leave")
     assert (refused.value.code, refused.value.retry_after) == ("search_index", 1.0)
-    monkeypatch.setattr(question, "_HOLD_SECONDS", 60.0)
+    monkeypatch.setattr(question, "_WAIT_SECONDS", 60.0)
     with ThreadPoolExecutor(1) as asking:
         waiting = asking.submit(world.paths, "hana", "paid leave")
-        while take_batch(world.control, world.index, world.analyzer):
+        while apply_next_changes(world.control, world.index, world.analyzer):
             pass
         assert "leave.md" in waiting.result()
     assert world.paths("ben", "paid leave") == set()
@@ -280,7 +280,7 @@ def test_a_search_waits_for_an_index_that_is_far_behind_and_is_refused_where_it_
 def test_the_word_index_cannot_show_what_postgresql_hides(world: World) -> None:
     world.ingest()
     vector = world.encoder.embed(["salary band"])[0]
-    every = Standing(tuple(world.index.view.classes.acls.tolist()), 1)
+    every = AccessSnapshot(tuple(world.index.view.classes.acls.tolist()), 1)
     assert len(world.search.propose("salary band", vector, ["handbook"], every).words) == 1
     assert world.search.propose("salary band", vector, ["other"], every).words == {}
     world.write("handbook/hr/.readers", "!ben@acme.example\n")
@@ -431,26 +431,26 @@ def test_the_search_role_cannot_see_without_a_person_nor_write(world: World) -> 
 def test_the_projection_is_kept_on_disk_and_made_anew_where_it_is_damaged(world: World, tmp_path: Path) -> None:
     world.ingest()
     folder = tmp_path / "kept"
-    saved = Saved(folder)
+    saved = ProjectionFile(folder)
     index = saved.load()
-    while take_batch(world.control, index, world.analyzer):
+    while apply_next_changes(world.control, index, world.analyzer):
         pass
     saved.save()
-    again = Saved(folder).load()
+    again = ProjectionFile(folder).load()
     assert (again.cursor, again.count) == (index.cursor, index.count)
     assert is_plausible(world.control, again)
     world.search = Search(world.pool, world.encoder, again)
     assert "hr/pay.md" in world.paths("hana", "salary table band 4")
     world.write("handbook/leave.md", "# Leave\n\nNobody works on the second Friday of brumaire.\n")
     world.ingest()
-    while take_batch(world.control, again, world.analyzer):
+    while apply_next_changes(world.control, again, world.analyzer):
         pass
     assert again.count == world.index.count
     assert world.paths("ben", "brumaire") == {"leave.md"}
     for damage in ("terms", "state.json", "bits.npy", "segment0_rows.npy"):
         saved.save()
         (folder / f"projection-{FORMAT}" / damage).write_bytes(b"{")
-        assert Saved(folder).load().count == 0
+        assert ProjectionFile(folder).load().count == 0
 
 
 def test_below_the_floor_nothing_is_given_and_that_is_told(world: World) -> None:
@@ -545,9 +545,9 @@ def test_what_a_document_is_counts_at_once_whoever_changes_it(world: World) -> N
         world.control.execute(f"UPDATE document SET {column} = %s WHERE path = 'gliders.md'", (value,))
         wanted = {"rails.md"} if column == "path" else {"gliders.md"}
         assert world.index.view is before and asked(where) == wanted, f"{column}: at once"
-        while take_batch(world.control, world.index, world.analyzer):
+        while apply_next_changes(world.control, world.index, world.analyzer):
             pass
-        first, _ = world.index.view.documents.asked(where)
+        first, _ = world.index.view.documents.matching(where)
         assert (len(first), asked(where)) == (1, wanted), f"{column}: known to the index"
         if column == "sensitivity":
             assert asked(Where(path="gl", sensitivity=["internal"])) == set()
@@ -571,8 +571,8 @@ def test_documents_of_other_paths_than_asked_about_are_not_looked_at(world: Worl
         configure(conn)
         before = looked()
         with conn.transaction():
-            search_store.stand_for(conn, world.people["ben"], "w")
-            assert len(search_store.within(conn, Where(path="rare/"), ["handbook"])) == 1
+            search_store.assume_reader(conn, world.people["ben"], "w")
+            assert len(search_store.matching_documents(conn, Where(path="rare/"), ["handbook"])) == 1
         assert looked() - before == 1
 
 

@@ -19,8 +19,8 @@ from groundplan.knowledge.deletion import deletion_store
 from groundplan.knowledge.model import DIMENSION, Chunk, Document, Readers, Vectors
 from groundplan.knowledge.quality.assess import assess
 from groundplan.knowledge.retrieval.projection import Projection
-from groundplan.knowledge.retrieval.replication import take_batch
-from groundplan.knowledge.retrieval.search import Result, Search
+from groundplan.knowledge.retrieval.replication import apply_next_changes
+from groundplan.knowledge.retrieval.search import Search, SearchResult
 from groundplan.knowledge.retrieval.wire import SearchRequest, Where
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.testing import document_rows
@@ -68,8 +68,8 @@ class Company:
             self.conn.execute("UPDATE document SET content = %s WHERE id = %s", (text, id))
         return id
 
-    def ask(self, who: str, workload: str = "w", sources: Sequence[str] = ("s",), **more: Any) -> Result:
-        while take_batch(self.conn, self.index, self.analyzer):
+    def ask(self, who: str, workload: str = "w", sources: Sequence[str] = ("s",), **more: Any) -> SearchResult:
+        while apply_next_changes(self.conn, self.index, self.analyzer):
             pass
         asked = SearchRequest(
             workload=workload, person=str(self.people[who]), query="How many days of paid leave?",
@@ -106,7 +106,7 @@ def test_both_sources_are_named_to_whoever_may_read_both(company: Company) -> No
     )
     assert len(company.ask("both").conflicts) == 1, "found from either side, it is told once"
     company.conn.execute("DELETE FROM document_conflict WHERE one = %s", (company.ids["new"],))
-    assert company.ask("none") == Result([])
+    assert company.ask("none") == SearchResult([])
     with psycopg.connect(company.conn.info.dsn, password=company.conn.info.password) as control:
         assert control.execute("SELECT count(*) FROM document_conflict").fetchone() == (1,)
 
@@ -178,7 +178,7 @@ def test_who_somebody_is_and_what_they_read_are_of_one_moment(company: Company) 
         id = company.conn.execute("SELECT id FROM document WHERE path = 'other.md'").fetchone()
         assert id is not None
         document_rows.set_readers(company.conn, id[0], open_but)
-    with company.search._as(one, "w") as (conn, standing):
+    with company.search._reader_transaction(one, "w") as (conn, standing):
         company.conn.execute(
             "INSERT INTO membership (id, group_id, person_id) VALUES (%s, %s, %s)", (new_id(), group, one)
         )

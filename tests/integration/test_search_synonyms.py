@@ -19,11 +19,11 @@ from groundplan.core.ids import new_id
 from groundplan.knowledge import store
 from groundplan.knowledge.model import DIMENSION, Chunk, Document, Readers, Vectors
 from groundplan.knowledge.retrieval.projection import Projection
-from groundplan.knowledge.retrieval.replication import take_batch
-from groundplan.knowledge.retrieval.search import Result, Search
-from groundplan.knowledge.retrieval.synonyms import MOST, Synonyms
+from groundplan.knowledge.retrieval.replication import apply_next_changes
+from groundplan.knowledge.retrieval.search import Search, SearchResult
+from groundplan.knowledge.retrieval.synonyms import MAX_VARIANTS, Synonyms
 from groundplan.knowledge.retrieval.wire import SearchRequest
-from groundplan.knowledge.retrieval.words import MAX_TERMS, Analyzer, asked
+from groundplan.knowledge.retrieval.words import MAX_TERMS, Analyzer, query_terms
 from groundplan.release.store import set_glossary
 from groundplan.testing import document_rows
 from groundplan.testing.database import Cluster, Database
@@ -68,13 +68,13 @@ class Company:
                     chunk = Chunk(0, text, 0, len(text), 1, 1)
                     document_rows.put_document(conn, "s", made, [chunk], embed.embed([text]))
             set_glossary(conn, TERMS)
-            while take_batch(conn, self.index, analyzer):
+            while apply_next_changes(conn, self.index, analyzer):
                 pass
         self.pool: ConnectionPool[Any] = ConnectionPool(
             database.urls["search"], kwargs={"autocommit": True}, min_size=1, max_size=1, open=True
         )
 
-    def ask(self, query: str, *, synonyms: bool = True) -> Result:
+    def ask(self, query: str, *, synonyms: bool = True) -> SearchResult:
         request = SearchRequest(
             workload="w", person=str(self.person), query=query, sources=["s"], k=8, synonyms=synonyms, explain=True
         )
@@ -127,7 +127,7 @@ def test_a_word_of_hidden_documents_takes_no_place_among_those_that_count(compan
 
 def test_terms_beyond_the_limit_are_not_known_by_what_is_indexed() -> None:
     terms = [f"t{n}" for n in range(MAX_TERMS + 5)]
-    assert asked(terms, {"t0": 7, f"t{MAX_TERMS}": 8}) == {7: 1}
+    assert query_terms(terms, {"t0": 7, f"t{MAX_TERMS}": 8}) == {7: 1}
 
 
 def test_phrases_are_replaced_as_a_whole() -> None:
@@ -141,5 +141,5 @@ def test_phrases_are_replaced_as_a_whole() -> None:
 @given(st.lists(st.sampled_from("abcd"), max_size=12))
 def test_variants_are_few_and_differ_from_the_question(question: list[str]) -> None:
     found = Synonyms([("a b", "c"), ("d", "a", "b b")]).variants(question)
-    assert len(found) <= MOST
+    assert len(found) <= MAX_VARIANTS
     assert all(variant != question for variant in found)

@@ -18,7 +18,7 @@ from groundplan.knowledge import store
 from groundplan.knowledge.model import DIMENSION, Chunk, Document, Readers, Vectors
 from groundplan.knowledge.retrieval import search
 from groundplan.knowledge.retrieval.projection import Projection
-from groundplan.knowledge.retrieval.replication import take_batch
+from groundplan.knowledge.retrieval.replication import apply_next_changes
 from groundplan.knowledge.retrieval.search import Search
 from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.knowledge.retrieval.words import Analyzer
@@ -58,7 +58,7 @@ class World:
         document_rows.put_document(
             conn, "s", document, [Chunk(0, LEAVE, 0, len(LEAVE), 1, 1)], self.embedder.embed([LEAVE])
         )
-        while take_batch(conn, self.index, Analyzer()):
+        while apply_next_changes(conn, self.index, Analyzer()):
             pass
 
     def ask(self, question: str) -> list[str]:

@@ -22,10 +22,10 @@ from groundplan.knowledge.model import Readers
 from groundplan.knowledge.quality.assess import assess, scan_pending
 from groundplan.knowledge.quality.text import glossary
 from groundplan.knowledge.retrieval import search_store, still_valid
-from groundplan.knowledge.retrieval.replication import take_batch
-from groundplan.knowledge.retrieval.search import Result
-from groundplan.knowledge.retrieval.search_store import Standing
-from groundplan.knowledge.retrieval.still_valid import State
+from groundplan.knowledge.retrieval.replication import apply_next_changes
+from groundplan.knowledge.retrieval.search import SearchResult
+from groundplan.knowledge.retrieval.search_store import AccessSnapshot
+from groundplan.knowledge.retrieval.still_valid import AnswerState
 from groundplan.knowledge.retrieval.wire import ConfirmRequest, SearchRequest, Since
 from groundplan.knowledge.service import Intake, ingest_sources
 from groundplan.knowledge.sources.folder import FolderConnector
@@ -52,7 +52,7 @@ class Answer:
         """Of the last change up to which it is known to stand."""
         return int(self.state.split()[0])
 
-    def search(self) -> Result:
+    def search(self) -> SearchResult:
         asked = SearchRequest(
             workload="w", person=str(self.world.people[self.name]), query=QUESTION, sources=self.sources, stated=True
         )
@@ -64,7 +64,7 @@ class Answer:
             person=str(self.world.people[self.name]), chunks=self.chunks, sources=self.sources, workload="w",
             since=Since(state=self.state, query=QUESTION, sources=self.sources, **more),
         )  # fmt: skip
-        told = self.world.search.readable(asked)
+        told = self.world.search.confirm(asked)
         assert sorted(told.readable) == sorted(self.chunks), "as it was"
         self.state = told.state or self.state
         return bool(told.state)
@@ -77,7 +77,7 @@ def answer(world: World) -> Answer:
 
 
 def follow(world: World) -> None:
-    while take_batch(world.control, world.index, world.analyzer):
+    while apply_next_changes(world.control, world.index, world.analyzer):
         pass
 
 
@@ -247,18 +247,18 @@ def test_a_scan_or_score_by_which_no_workload_may_use_more_is_no_addition(world:
 def test_a_day_a_switched_edition_and_a_feed_that_went_back_need_a_search(
     answer: Answer,
 ) -> None:
-    standing = Standing((2, 1), 1, newest=9, today=date(2026, 11, 25))
-    same = State.of(5, 2, standing, ["b", "a"])
-    assert same == State.of(5, 2, replace(standing, acls=(1, 2)), ["a", "b"]) == State.read(str(same))
-    assert same == State.of(5, 2, replace(standing, acls=(1, 2, 3)), ["a", "b"]), "a set that was made later"
+    standing = AccessSnapshot((2, 1), 1, newest_change=9, today=date(2026, 11, 25))
+    same = AnswerState.current(5, 2, standing, ["b", "a"])
+    assert same == AnswerState.current(5, 2, replace(standing, acls=(1, 2)), ["a", "b"]) == AnswerState.parse(str(same))
+    assert same == AnswerState.current(5, 2, replace(standing, acls=(1, 2, 3)), ["a", "b"]), "a set that was made later"
     for other in (
         replace(standing, today=date(2026, 11, 26)),
         replace(standing, edition=2),
         replace(standing, acls=(1,)),
     ):
-        assert State.of(5, 2, other, ["a", "b"]) != same
-    assert State.of(5, 2, standing, ["a"]) != same, "a source that was stopped"
-    assert [State.read(text) for text in ("", "x", "1 2", "-1 2 a", "\u0661 2 a")] == [None] * 5
+        assert AnswerState.current(5, 2, other, ["a", "b"]) != same
+    assert AnswerState.current(5, 2, standing, ["a"]) != same, "a source that was stopped"
+    assert [AnswerState.parse(text) for text in ("", "x", "1 2", "-1 2 a", "\u0661 2 a")] == [None] * 5
 
     state = answer.state
     for wrong in ("", "0", f"{int(state.split()[0]) + 1000} {state.partition(' ')[2]}"):
@@ -272,9 +272,9 @@ def test_a_day_a_switched_edition_and_a_feed_that_went_back_need_a_search(
     )
 
 
-def stood(world: World) -> Standing:
+def stood(world: World) -> AccessSnapshot:
     with world.pool.connection() as conn, conn.transaction():
-        return search_store.stand_for(conn, world.people["ben"], "w")
+        return search_store.assume_reader(conn, world.people["ben"], "w")
 
 
 @pytest.mark.parametrize(("bound", "most"), [("MOST_CHANGES", 6), ("MOST_PASSAGES", 1)])

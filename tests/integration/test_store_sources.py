@@ -130,7 +130,7 @@ CHILD = """
 import os, pickle, signal, sys
 from pathlib import Path
 import psycopg
-from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.sources.open import opened
 
 class Killed:
@@ -146,7 +146,7 @@ class Killed:
 
 source = pickle.loads(sys.stdin.buffer.read())
 conn = psycopg.connect(sys.argv[1], autocommit=True)
-take_over(conn, source, Killed(opened(source, Path("/"), conn, mirrors=Path("/")), int(sys.argv[2])))
+ingest_source(conn, source, Killed(opened(source, Path("/"), conn, mirrors=Path("/")), int(sys.argv[2])))
 """
 
 

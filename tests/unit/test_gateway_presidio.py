@@ -27,7 +27,7 @@ from groundplan.gateway.guard.media import demanded_in
 from groundplan.gateway.http.errors import of_refusal
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.governance.guardrails.guard import Guard
-from groundplan.knowledge.retrieval.endpoint import personal
+from groundplan.knowledge.retrieval.endpoint import find_personal_data
 from groundplan.knowledge.retrieval.wire import MOST_PERSONAL, PERSONAL
 from groundplan.ledger.model import Reservation
 from groundplan.release import extras
@@ -44,7 +44,7 @@ async def searching(home: Path) -> AsyncIterator[list[bytes]]:
     async def answer(request: Request, response: Response) -> None:
         bodies.append(request.body)
         assert request.target == PERSONAL
-        response.send(200, await asyncio.to_thread(personal, request.body))
+        response.send(200, await asyncio.to_thread(find_personal_data, request.body))
 
     presidio.find("x")  # loads httpx, of which OpenAI's client in this process would see half while a thread loads it
     loop = asyncio.get_running_loop()
@@ -178,7 +178,7 @@ def test_where_only_presidio_looks_at_what_is_sent_in_images_are_not_let_through
 
 def test_a_text_that_is_too_long_is_refused() -> None:
     with pytest.raises(Invalid) as caught:
-        personal(json.dumps({"text": "x" * (MOST_PERSONAL + 1)}).encode())
+        find_personal_data(json.dumps({"text": "x" * (MOST_PERSONAL + 1)}).encode())
     assert caught.value.code == "personal_request"
 
 
@@ -205,7 +205,7 @@ guardrails: {input: {presidio: flag}, output: {presidio: block}}
         assert str(problem.where).startswith("acme.yaml:11")
     assert found[0].where != found[1].where
     with pytest.raises(GroundplanError, match="not installed"):
-        personal(b'{"text": "x"}')
+        find_personal_data(b'{"text": "x"}')
 
 
 def test_a_worker_loads_neither_it_nor_numpy() -> None:

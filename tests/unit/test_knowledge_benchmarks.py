@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from groundplan.knowledge.evaluation.beir import Labelled
 from groundplan.knowledge.model import DIMENSION
-from groundplan.knowledge.retrieval.projection import Entry, Projection, Row
-from groundplan.knowledge.retrieval.propose import Wanted, propose
+from groundplan.knowledge.retrieval.projection import DocumentEntry, Projection, Row
+from groundplan.knowledge.retrieval.propose import ProposalRequest, propose
 
 TEXTS = [
     ["paid leave", "leave of parents", "trains and planes"],
@@ -40,7 +40,9 @@ def held() -> tuple[Projection, NDArray[np.float16]]:
             Row(UUID(int=100 + document * 3 + at), text.split(), vectors[document * 3 + at])
             for at, text in enumerate(texts)
         ]
-        index.take([Entry(UUID(int=document + 1), "s", 2 if document == 2 else 1, rows)], document + 1)
+        index.replace_documents(
+            [DocumentEntry(UUID(int=document + 1), "s", 2 if document == 2 else 1, rows)], document + 1
+        )
     return index, vectors.astype(np.float16)
 
 
@@ -52,7 +54,7 @@ def test_the_exhaustive_answer_is_what_search_proposes_where_it_looks_at_everyth
     similar = similarities(vectors, question[None], rows)[0]
     texts = [text for one in TEXTS for text in one]
     stock = Stock(index.view, texts.__getitem__, lambda row: (row,))
-    proposed = propose(index.view, Wanted(TERMS, question, frozenset({"s"}), frozenset({1}), 100))
+    proposed = propose(index.view, ProposalRequest(TERMS, question, frozenset({"s"}), frozenset({1}), 100))
     wanted = [texts[row] for row in proposed.order]
     assert len(wanted) > 5
     assert stock.answers(QUESTION, TERMS, similar, rows, 20) == wanted

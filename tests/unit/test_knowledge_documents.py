@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from groundplan.knowledge.retrieval import documents
-from groundplan.knowledge.retrieval.documents import DocumentBook, Documents, Metadata
+from groundplan.knowledge.retrieval.documents import DocumentRegistry, DocumentsSnapshot, Metadata
 from groundplan.knowledge.retrieval.wire import Where
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -44,13 +44,13 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.book, self.rows = DocumentBook(), 0
+        self.book, self.rows = DocumentRegistry(), 0
         self.model: dict[tuple[int, int], Metadata] = {}
         self.look()
 
     @rule()
     def look(self) -> None:
-        self.before, self.was = self.book.now(), dict(self.model)
+        self.before, self.was = self.book.snapshot(), dict(self.model)
 
     @rule(said=st.lists(_said, max_size=4))
     def add(self, said: list[Metadata]) -> None:
@@ -64,7 +64,7 @@ class Machine(RuleBasedStateMachine):
         if not self.model:
             return
         place = chance.choice(list(self.model))  # type: ignore[attr-defined]
-        assert self.book.change({place: said}) == (self.model[place] != said)
+        assert self.book.update({place: said}) == (self.model[place] != said)
         self.model[place] = said
 
     @rule(every=st.integers(2, 3))
@@ -73,16 +73,16 @@ class Machine(RuleBasedStateMachine):
         moved = np.full(self.rows, -1, np.int32)
         for to, (first, count) in enumerate(kept):
             moved[first : first + count] = np.arange(2 * to, 2 * to + count)
-        self.book.keep(moved)
+        self.book.compact(moved)
         self.model = {(2 * to, 2): self.model[place] for to, place in enumerate(kept)}
         self.rows = 2 * len(kept)
         assert self.book.outdated == 0
         named = {name for one in self.model.values() for name in (one.owner, one.sensitivity, one.media)}
-        assert set(self.book.now().names) == named - {None}
+        assert set(self.book.snapshot().names) == named - {None}
 
     @rule(where=_where)
     def ask(self, where: Where) -> None:
-        _same(self.book.now(), self.model, where)
+        _same(self.book.snapshot(), self.model, where)
         _same(self.before, self.was, where)
 
     @invariant()
@@ -90,8 +90,8 @@ class Machine(RuleBasedStateMachine):
         _same(self.before, self.was, Where(path="a"))
 
 
-def _same(moment: Documents, model: dict[tuple[int, int], Metadata], where: Where) -> None:
-    first, count = moment.asked(where)
+def _same(moment: DocumentsSnapshot, model: dict[tuple[int, int], Metadata], where: Where) -> None:
+    first, count = moment.matching(where)
     found = list(zip(first.tolist(), count.tolist(), strict=True))
     assert sorted(found) == sorted(place for place, one in model.items() if _holds(one, where))
 
@@ -115,12 +115,12 @@ TestDocuments = Machine.TestCase
 def test_paths_are_in_few_parts_however_documents_come() -> None:
     documents._LARGEST_ORDER = 1 << 16  # type: ignore[misc]
     try:
-        book = DocumentBook()
+        book = DocumentRegistry()
         for number in range(3000):
             book.add([(number, 1)], [Metadata(f"folder{number % 7}/{number}.md")])
-        moment = book.now()
+        moment = book.snapshot()
         assert len(moment.orders) <= 6
-        first, count = moment.asked(Where(path="folder3/"))
+        first, count = moment.matching(Where(path="folder3/"))
         assert sorted(first.tolist()) == list(range(3, 3000, 7))
         assert set(count.tolist()) == {1}
     finally:

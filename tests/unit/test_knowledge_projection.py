@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from groundplan.knowledge.retrieval import access_classes, masks, projection, vectors
 from groundplan.knowledge.retrieval.bm25 import bm25
 from groundplan.knowledge.retrieval.documents import Metadata
-from groundplan.knowledge.retrieval.masks import Masks
-from groundplan.knowledge.retrieval.projection import Entry, Projection, Row, View
-from groundplan.knowledge.retrieval.projection_file import AGAIN_SECONDS, FORMAT, Saved
+from groundplan.knowledge.retrieval.masks import MaskCache
+from groundplan.knowledge.retrieval.projection import DocumentEntry, Projection, Row, View
+from groundplan.knowledge.retrieval.projection_file import FORMAT, RETRY_SECONDS, ProjectionFile
 from groundplan.knowledge.retrieval.wire import Where
-from groundplan.knowledge.retrieval.words import asked
+from groundplan.knowledge.retrieval.words import query_terms
 
 _documents = st.sampled_from([uuid4() for _ in range(6)])
 MAY = datetime(2026, 5, 1, tzinfo=UTC)
@@ -46,10 +46,10 @@ _words = st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=4), max
 
 @pytest.fixture(scope="module", autouse=True)
 def _soon_compacted() -> Iterator[None]:
-    before = projection._LEAST_DEAD
-    projection._LEAST_DEAD = 3  # type: ignore[misc]
+    before = projection._MIN_GONE_ROWS
+    projection._MIN_GONE_ROWS = 3  # type: ignore[misc]
     yield
-    projection._LEAST_DEAD = before  # type: ignore[misc]
+    projection._MIN_GONE_ROWS = before  # type: ignore[misc]
 
 
 Model = Mapping[UUID, tuple[str, int, dict[UUID, list[str]]]]
@@ -81,7 +81,7 @@ class Machine(RuleBasedStateMachine):
         chunks = {uuid4(): text for text in texts}
         self.cursor += 1
         rows = [Row(chunk, text, None) for chunk, text in chunks.items()]
-        self.index.take([Entry(document, source, acl, rows, what)], self.cursor)
+        self.index.replace_documents([DocumentEntry(document, source, acl, rows, what)], self.cursor)
         self.what[document] = what
         self.model.pop(document, None)
         self.changed[document] = -1
@@ -92,7 +92,7 @@ class Machine(RuleBasedStateMachine):
     def note(self, document: UUID, acl: int, what: Metadata) -> None:
         self.cursor += 1
         source, _, chunks = self.model.get(document, ("s", 0, {}))
-        self.index.note([(document, source, acl)], self.cursor, {document: what})
+        self.index.update_documents([(document, source, acl)], self.cursor, {document: what})
         self.what[document] = what
         if self.changed.get(document) != -1:
             self.changed[document] = acl
@@ -118,22 +118,22 @@ class Machine(RuleBasedStateMachine):
 
 def _asked_about(view: View, model: Model, what: Mapping[UUID, Metadata], changed: dict[UUID, int]) -> None:
     """What changed is looked at in any case."""
-    seen = view.visible({"s", "t"}, {1, 2, 3}).mask
+    seen = view.visible_rows({"s", "t"}, {1, 2, 3}).mask
     for where, holds in _WHERE.values():
-        mask = view.about(where, changed.items()) & (True if seen is None else seen)
+        mask = view.matching_rows(where, changed.items()) & (True if seen is None else seen)
         wanted = [chunks for one, (*_, chunks) in model.items() if holds(what[one]) or one in changed]
-        assert {view.chunk(row) for row in np.flatnonzero(mask).tolist()} == {one for own in wanted for one in own}
+        assert {view.chunk_id(row) for row in np.flatnonzero(mask).tolist()} == {one for own in wanted for one in own}
 
 
 def _same(view: View, model: Model, changed: dict[UUID, int]) -> None:
     for sources, acls in (({"s", "t"}, {1, 2, 3}), ({"s"}, {1, 3}), ({"t"}, {2}), (set[str](), {1})):
-        seen = view.visible(sources, acls, changed.items())
+        seen = view.visible_rows(sources, acls, changed.items())
         own = [chunks for source, acl, chunks in model.values() if source in sources and acl in acls]
         texts = {chunk: text for chunks in own for chunk, text in chunks.items()}
         assert (seen.count, seen.tokens) == (len(texts), sum(map(len, texts.values())))
-        found = bm25(view.segments, asked(["a"], view.terms), view.columns.lengths, seen)
-        rows = found.leading(view.size).rows.tolist()
-        assert {view.chunk(row) for row in rows} == {one for one, text in texts.items() if "a" in text}
+        found = bm25(view.segments, query_terms(["a"], view.terms), view.columns.lengths, seen)
+        rows = found.top_rows(view.size).rows.tolist()
+        assert {view.chunk_id(row) for row in rows} == {one for one, text in texts.items() if "a" in text}
 
 
 Machine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
@@ -149,18 +149,24 @@ def many() -> NDArray[np.float32]:
 
 
 @pytest.fixture(scope="module")
-def coded(many: NDArray[np.float32]) -> vectors.Coded:
-    return vectors.code(many)
+def coded(many: NDArray[np.float32]) -> vectors.EncodedVectors:
+    return vectors.encode(many)
 
 
 @pytest.mark.parametrize("share", [0.001, 0.05, 0.1, 0.3, 1.0])
-def test_the_nearest_that_may_be_seen_are_found(many: NDArray[np.float32], coded: vectors.Coded, share: float) -> None:
+def test_the_nearest_that_may_be_seen_are_found(
+    many: NDArray[np.float32], coded: vectors.EncodedVectors, share: float
+) -> None:
     assert _recall(many, coded, share, 40) >= 0.95
 
 
 @pytest.mark.parametrize(("share", "least"), [(0.2, 0.95), (0.6, 0.75), (1.0, 0.6)])
 def test_where_half_of_the_bits_choose_first_the_other_half_is_looked_at(
-    many: NDArray[np.float32], coded: vectors.Coded, share: float, least: float, monkeypatch: pytest.MonkeyPatch
+    many: NDArray[np.float32],
+    coded: vectors.EncodedVectors,
+    share: float,
+    least: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # so few that it matters which; 8,192 of a million are found in the same way
     monkeypatch.setattr(vectors, "CHOSEN", (120, 240))
@@ -168,14 +174,14 @@ def test_where_half_of_the_bits_choose_first_the_other_half_is_looked_at(
 
 
 def test_among_fewer_rows_fewer_are_compared(
-    many: NDArray[np.float32], coded: vectors.Coded, monkeypatch: pytest.MonkeyPatch
+    many: NDArray[np.float32], coded: vectors.EncodedVectors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = len(vectors.looked_at(coded, many[0], None, len(many), 10)[0])
+    few = len(vectors.nearest_candidates(coded, many[0], None, len(many), 10)[0])
     monkeypatch.setattr(vectors, "_MANY", len(many) - 1)
-    assert 4096 <= few < 5000 and 6000 <= len(vectors.looked_at(coded, many[0], None, len(many), 10)[0]) < 8192
+    assert 4096 <= few < 5000 and 6000 <= len(vectors.nearest_candidates(coded, many[0], None, len(many), 10)[0]) < 8192
 
 
-def _recall(many: NDArray[np.float32], coded: vectors.Coded, share: float, limit: int) -> float:
+def _recall(many: NDArray[np.float32], coded: vectors.EncodedVectors, share: float, limit: int) -> float:
     """Of the ten nearest, of those that may be seen."""
     random = np.random.default_rng(5)
     found = wanted = 0
@@ -194,7 +200,7 @@ def _recall(many: NDArray[np.float32], coded: vectors.Coded, share: float, limit
 
 @pytest.mark.parametrize("count", [5_000, 20_000])
 def test_rows_that_were_hidden_since_they_were_counted_are_not_near(
-    many: NDArray[np.float32], coded: vectors.Coded, count: int
+    many: NDArray[np.float32], coded: vectors.EncodedVectors, count: int
 ) -> None:
     mask = np.zeros(len(many), np.bool_)
     assert vectors.nearest(coded, many[0], mask, count, 40)[0].tolist() == []
@@ -203,52 +209,61 @@ def test_rows_that_were_hidden_since_they_were_counted_are_not_near(
 
 
 def test_nothing_is_near_where_nothing_is_seen(many: NDArray[np.float32]) -> None:
-    coded = vectors.code(many[:10])
+    coded = vectors.encode(many[:10])
     assert vectors.nearest(coded, many[0], np.zeros(10, np.bool_), 0, 5)[0].tolist() == []
     assert vectors.nearest(coded, many[0], None, 10, 1)[0].tolist() == [0]
-    assert vectors.similarity(vectors.code(np.zeros((1, 384), np.float32)), many[0], np.array([0], np.int32)) == [0]
+    assert vectors.similarity(vectors.encode(np.zeros((1, 384), np.float32)), many[0], np.array([0], np.int32)) == [0]
 
 
 def test_a_view_of_before_stays_as_it_was_and_is_put_right_by_what_changed() -> None:
     index = Projection()
     document = uuid4()
-    index.take([Entry(document, "s", 1, [Row(uuid4(), ["a"], None)]), Entry(uuid4(), "s", 2, [])], 1)
-    index.take([Entry(uuid4(), "s", 2, [Row(uuid4(), ["a"], None)])], 2)
+    index.replace_documents(
+        [DocumentEntry(document, "s", 1, [Row(uuid4(), ["a"], None)]), DocumentEntry(uuid4(), "s", 2, [])], 1
+    )
+    index.replace_documents([DocumentEntry(uuid4(), "s", 2, [Row(uuid4(), ["a"], None)])], 2)
     before = index.view
-    index.note([(document, "s", 77)], 3)
+    index.update_documents([(document, "s", 77)], 3)
     for changed, seen in (([], [True, False]), ([(document, 77)], [False, False]), ([(document, 1)], [True, False])):
-        mask = before.visible({"s"}, {1}, changed).mask
+        mask = before.visible_rows({"s"}, {1}, changed).mask
         assert mask is not None
         assert mask.tolist() == seen
-    assert before.visible({"s"}, {2}, [(document, 2)]).count == 2, "who may read it now sees it as well"
+    assert before.visible_rows({"s"}, {2}, [(document, 2)]).count == 2, "who may read it now sees it as well"
 
 
 def test_sets_of_readers_that_no_row_has_are_given_up_and_views_of_before_stay_as_they_were() -> None:
     index, document, other = Projection(), uuid4(), uuid4()
-    index.take(
-        [Entry(document, "s", 1, [Row(uuid4(), ["a"], None)]), Entry(other, "s", 2, [Row(uuid4(), ["a"], None)])], 1
+    index.replace_documents(
+        [
+            DocumentEntry(document, "s", 1, [Row(uuid4(), ["a"], None)]),
+            DocumentEntry(other, "s", 2, [Row(uuid4(), ["a"], None)]),
+        ],
+        1,
     )
     before = index.view
     for acl in range(3, 3000):
-        index.note([(document, "s", acl)], acl)
+        index.update_documents([(document, "s", acl)], acl)
     assert len(index.view.classes.acls) < 600, "not one for each set that there ever was"
-    assert index.view.visible({"s"}, {2999, 2}).count == 2
-    seen = index.view.visible({"s"}, {2})
+    assert index.view.visible_rows({"s"}, {2999, 2}).count == 2
+    seen = index.view.visible_rows({"s"}, {2})
     assert seen.mask is not None
     assert (seen.count, seen.mask.tolist()) == (1, [False, True])
-    assert index.view.visible({"s"}, set(range(3, 2999))).count == 0
-    old = before.visible({"s"}, {2})
+    assert index.view.visible_rows({"s"}, set(range(3, 2999))).count == 0
+    old = before.visible_rows({"s"}, {2})
     assert old.mask is not None
     assert old.mask.tolist() == [False, True]
-    index.note([(document, "s", 2)], 3000)
-    assert index.view.visible({"s"}, {2}).mask is None
+    index.update_documents([(document, "s", 2)], 3000)
+    assert index.view.visible_rows({"s"}, {2}).mask is None
 
 
 def test_words_and_numbers_of_what_is_gone_leave_the_copy_on_disk(tmp_path: Path) -> None:
-    saved = Saved(tmp_path / "kept")
+    saved = ProjectionFile(tmp_path / "kept")
     index, document = saved.load(), uuid4()
     rows = [Row(uuid4(), ["zanzibar", "leave"], np.ones(384, np.float32) / 384**0.5)]
-    index.take([Entry(document, "s", 1, rows), Entry(uuid4(), "s", 1, [Row(uuid4(), ["leave", "pay"], None)])], 1)
+    index.replace_documents(
+        [DocumentEntry(document, "s", 1, rows), DocumentEntry(uuid4(), "s", 1, [Row(uuid4(), ["leave", "pay"], None)])],
+        1,
+    )
     saved.save()
 
     def on_disk() -> tuple[bool, int]:
@@ -257,31 +272,33 @@ def test_words_and_numbers_of_what_is_gone_leave_the_copy_on_disk(tmp_path: Path
 
     assert on_disk() == (True, 1)
     before = index.view
-    index.take([Entry(document, "", -1, ())], 2)
-    saved.keep(index)
+    index.replace_documents([DocumentEntry(document, "", -1, ())], 2)
+    saved.save_if_due(index)
     assert on_disk() == (False, 0)
     for view, count in ((index.view, 1), (before, 2)):
-        found = bm25(view.segments, asked(["leave"], view.terms), view.columns.lengths, view.visible({"s"}, {1}))
-        assert len(found.leading(9).rows) == count, "a view goes on with the terms that it began with"
-    again = Saved(tmp_path / "kept").load()
+        found = bm25(
+            view.segments, query_terms(["leave"], view.terms), view.columns.lengths, view.visible_rows({"s"}, {1})
+        )
+        assert len(found.top_rows(9).rows) == count, "a view goes on with the terms that it began with"
+    again = ProjectionFile(tmp_path / "kept").load()
     assert (again.count, set(again.view.terms)) == (1, {"leave", "pay"})
-    index.take([Entry(document, "s", 1, rows)], 3)
-    index.take([Entry(document, "", -1, ())], 4)
-    saved.keep(index)
+    index.replace_documents([DocumentEntry(document, "s", 1, rows)], 3)
+    index.replace_documents([DocumentEntry(document, "", -1, ())], 4)
+    saved.save_if_due(index)
     saved.save()
     assert on_disk() == (True, 1), "within the hour"
-    later = Saved(tmp_path / "kept")
-    later.keep(later.load())
+    later = ProjectionFile(tmp_path / "kept")
+    later.save_if_due(later.load())
     assert on_disk() == (False, 0), "and at every start"
 
 
 def test_a_copy_that_the_disk_does_not_take_is_made_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever follows PostgreSQL goes on; what is there stays whole, and no half of a copy takes room meanwhile."""
-    saved, now = Saved(tmp_path), [1e6]
+    saved, now = ProjectionFile(tmp_path), [1e6]
     index, document = saved.load(), uuid4()
-    index.take([Entry(document, "s", 1, [Row(uuid4(), ["zanzibar"], None)])], 1)
+    index.replace_documents([DocumentEntry(document, "s", 1, [Row(uuid4(), ["zanzibar"], None)])], 1)
     saved.save()
-    index.take([Entry(document, "", -1, ())], 2)
+    index.replace_documents([DocumentEntry(document, "", -1, ())], 2)
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -289,24 +306,26 @@ def test_a_copy_that_the_disk_does_not_take_is_made_later(tmp_path: Path, monkey
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with monkeypatch.context() as disk:
         disk.setattr(np, "save", full)
-        saved.keep(index)
+        saved.save_if_due(index)
         assert [path.name for path in tmp_path.iterdir()] == [f"projection-{FORMAT}"]
-    saved.keep(index)
+    saved.save_if_due(index)
     assert "zanzibar" in (tmp_path / f"projection-{FORMAT}" / "terms").read_text(), "it is not tried at once"
-    now[0] += AGAIN_SECONDS
-    saved.keep(index)
+    now[0] += RETRY_SECONDS
+    saved.save_if_due(index)
     assert "zanzibar" not in (tmp_path / f"projection-{FORMAT}" / "terms").read_text()
 
 
 @pytest.mark.parametrize("left", ["nothing", "half", "zeros", "another's"])
 def test_what_a_loss_of_power_left_of_a_copy_is_not_searched(tmp_path: Path, left: str) -> None:
     """Of each file: some file systems leave one of the right length with zeros, which found fewer documents."""
-    saved, random = Saved(tmp_path / "kept"), np.random.default_rng(4)
+    saved, random = ProjectionFile(tmp_path / "kept"), np.random.default_rng(4)
     index = saved.load()
     for number in range(3):
         made = random.normal(size=(400, 384)).astype(np.float32)
         rows = [Row(uuid4(), ["leave", f"t{number}"], one / np.linalg.norm(one)) for one in made]
-        index.take([Entry(uuid4(), "s", number, rows, Metadata(f"a/{number}.md", "ana"))], number + 1)
+        index.replace_documents(
+            [DocumentEntry(uuid4(), "s", number, rows, Metadata(f"a/{number}.md", "ana"))], number + 1
+        )
     saved.save()
     folder = tmp_path / "kept" / f"projection-{FORMAT}"
     files = sorted(path.name for path in folder.iterdir())
@@ -316,25 +335,25 @@ def test_what_a_loss_of_power_left_of_a_copy_is_not_searched(tmp_path: Path, lef
         cut = {"nothing": b"", "half": whole[: len(whole) // 2], "another's": b"x" + whole[1:]}
         (folder / name).write_bytes(cut.get(left, whole[: len(whole) // 2].ljust(len(whole), b"\0")))
         changed = (folder / name).read_bytes() != whole
-        assert Saved(tmp_path / "kept").load().count == (0 if changed else 1200), name
+        assert ProjectionFile(tmp_path / "kept").load().count == (0 if changed else 1200), name
         (folder / name).write_bytes(whole)
-    assert Saved(tmp_path / "kept").load().count == 1200
+    assert ProjectionFile(tmp_path / "kept").load().count == 1200
 
 
 def test_signs_are_the_same_a_row_a_row(tmp_path: Path) -> None:
     random = np.random.default_rng(2)
-    saved = Saved(tmp_path / "kept")
+    saved = ProjectionFile(tmp_path / "kept")
     index = saved.load()
     documents = [uuid4() for _ in range(4)]
     for number, document in enumerate(documents):
         made = random.normal(size=(700, 384)).astype(np.float32)
         rows = [Row(uuid4(), ["leave"], one / np.linalg.norm(one)) for one in made]
-        index.take([Entry(document, "s", number, rows)], number + 1)
-    index.take([Entry(documents[1], "", -1, ())], 9)
+        index.replace_documents([DocumentEntry(document, "s", number, rows)], number + 1)
+    index.replace_documents([DocumentEntry(documents[1], "", -1, ())], 9)
     index.purge()
     saved.save()
-    for view in (index.view, Saved(tmp_path / "kept").load().view):
-        coded = view.columns.coded
+    for view in (index.view, ProjectionFile(tmp_path / "kept").load().view):
+        coded = view.columns.encoded
         assert (view.size, coded.signs.shape) == (2100, (2100, 6))
         assert np.array_equal(coded.signs, coded.bits.T) and coded.signs.any(axis=1).all()
 
@@ -346,21 +365,21 @@ def test_bits_of_single_rows_are_counted_from_a_word_on(first: int) -> None:
     question = random.integers(0, 1 << 63, 6, dtype=np.uint64)
     rows = np.sort(random.choice(len(signs), 9001, replace=False))
     wanted = np.bitwise_count(signs[rows, first:] ^ question[first:]).sum(axis=1)
-    assert np.array_equal(vectors._apart_of(signs, question, rows, first), wanted)
-    assert len(vectors._apart_of(signs, question, rows[:0], first)) == 0
+    assert np.array_equal(vectors._hamming_distances_of(signs, question, rows, first), wanted)
+    assert len(vectors._hamming_distances_of(signs, question, rows[:0], first)) == 0
 
 
 def test_what_a_document_is_no_more_leaves_the_copy_on_disk(tmp_path: Path) -> None:
-    saved = Saved(tmp_path)
+    saved = ProjectionFile(tmp_path)
     index, document, other = saved.load(), uuid4(), uuid4()
-    index.take(
+    index.replace_documents(
         [
-            Entry(document, "s", 1, [Row(uuid4(), ["a"], None)], Metadata("hr/é.md", "ana", modified_at=MAY)),
-            Entry(other, "s", 1, [Row(uuid4(), ["a"], None)], Metadata("it/vpn.md", "ben", "internal", "md")),
+            DocumentEntry(document, "s", 1, [Row(uuid4(), ["a"], None)], Metadata("hr/é.md", "ana", modified_at=MAY)),
+            DocumentEntry(other, "s", 1, [Row(uuid4(), ["a"], None)], Metadata("it/vpn.md", "ben", "internal", "md")),
         ],
         1,
     )
-    index.note([(document, "s", 1)], 2, {document: Metadata("hr/é.md", "cem", modified_at=MAY)})
+    index.update_documents([(document, "s", 1)], 2, {document: Metadata("hr/é.md", "cem", modified_at=MAY)})
     saved.save()
 
     def on_disk() -> set[str]:
@@ -368,7 +387,7 @@ def test_what_a_document_is_no_more_leaves_the_copy_on_disk(tmp_path: Path) -> N
         return set(kept["metadata"])
 
     assert on_disk() == {"ana", "ben", "cem", "internal", "md"}
-    again = Saved(tmp_path)
+    again = ProjectionFile(tmp_path)
     index = again.load()
     for where, seen in (
         (Where(path="hr/é", owner="cem"), [True, False]),
@@ -379,50 +398,56 @@ def test_what_a_document_is_no_more_leaves_the_copy_on_disk(tmp_path: Path) -> N
         (Where(sensitivity=[]), [False, False]),
         (Where(path=""), [True, True]),
     ):
-        assert index.view.about(where).tolist() == seen, where
-    again.keep(index)
+        assert index.view.matching_rows(where).tolist() == seen, where
+    again.save_if_due(index)
     assert on_disk() == {"ben", "cem", "internal", "md"}
-    assert index.view.about(Where(owner="cem")).tolist() == [True, False]
-    index.take([Entry(document, "", -1, ())], 3)
+    assert index.view.matching_rows(Where(owner="cem")).tolist() == [True, False]
+    index.replace_documents([DocumentEntry(document, "", -1, ())], 3)
     index.purge()
     again.save()
     assert on_disk() == {"ben", "internal", "md"}
     assert b"hr/" not in (tmp_path / f"projection-{FORMAT}" / "paths.npy").read_bytes()
     (tmp_path / "projection-6").mkdir()
-    assert Saved(tmp_path).load().view.about(Where(path="it/")).tolist() == [True]
+    assert ProjectionFile(tmp_path).load().view.matching_rows(Where(path="it/")).tolist() == [True]
     assert [one.name for one in tmp_path.iterdir()] == [f"projection-{FORMAT}"], "nor is one in another format left"
 
 
 def test_what_somebody_sees_is_worked_out_once_and_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     index, (mine, other) = Projection(), (uuid4(), uuid4())
-    index.take([Entry(mine, "s", 1, [Row(uuid4(), ["a"], None)]), Entry(other, "s", 2, [Row(uuid4(), ["a"], None)])], 1)
-    first, again = index.view.visible({"s"}, {1}), index.view.visible({"s"}, {1, 9})
+    index.replace_documents(
+        [
+            DocumentEntry(mine, "s", 1, [Row(uuid4(), ["a"], None)]),
+            DocumentEntry(other, "s", 2, [Row(uuid4(), ["a"], None)]),
+        ],
+        1,
+    )
+    first, again = index.view.visible_rows({"s"}, {1}), index.view.visible_rows({"s"}, {1, 9})
     assert first.mask is not None
     assert again.mask is first.mask, "another set that no row has makes no difference"
-    moved = index.view.visible({"s"}, {1}, [(other, 1), (mine, 2)])
+    moved = index.view.visible_rows({"s"}, {1}, [(other, 1), (mine, 2)])
     assert moved.mask is not None
     assert (first.mask.tolist(), moved.mask.tolist()) == ([True, False], [False, True])
     monkeypatch.setattr(masks, "_BYTES", 6)
-    kept = Masks(np.array([0, 1, 2], np.int32))
+    kept = MaskCache(np.array([0, 1, 2], np.int32))
     one, two, three = (np.arange(3) == number for number in range(3))
-    made = kept.of(one)
-    kept.of(two)
-    assert kept.of(one) is made, "two are kept"
-    kept.of(three)
-    assert kept.of(one) is made, "those that were asked for last"
-    kept.of(two)
-    kept.of(three)
-    assert kept.of(one) is not made
-    assert kept.of(one).tolist() == made.tolist() == [True, False, False]
+    made = kept.get(one)
+    kept.get(two)
+    assert kept.get(one) is made, "two are kept"
+    kept.get(three)
+    assert kept.get(one) is made, "those that were asked for last"
+    kept.get(two)
+    kept.get(three)
+    assert kept.get(one) is not made
+    assert kept.get(one).tolist() == made.tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize("largest", [1, 1 << 18])
 def test_readers_sets_with_numbers_of_any_size_are_told_apart(largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access_classes, "_LARGEST_TABLE", largest)
-    book = access_classes.ClassBook()
+    book = access_classes.AccessClassRegistry()
     for number in (-1, 1, 5, 7, 200_000):
-        book.number("s", number)
-    now = book.now()
-    seen = now.among({"s"}, {0, 5, 200_000, 200_001, 2_000_000_000})
-    assert [acl for (_, acl), one in zip(now.names(), seen.tolist(), strict=True) if one] == [5, 200_000]
-    assert not now.among({"s"}, set()).any()
+        book.class_number("s", number)
+    now = book.snapshot()
+    seen = now.visible_to({"s"}, {0, 5, 200_000, 200_001, 2_000_000_000})
+    assert [acl for (_, acl), one in zip(now.keys(), seen.tolist(), strict=True) if one] == [5, 200_000]
+    assert not now.visible_to({"s"}, set()).any()

@@ -15,41 +15,41 @@ from groundplan.knowledge.intake.vectors import embedding_text
 from groundplan.knowledge.retrieval import propose as propose_module
 from groundplan.knowledge.retrieval.documents import Metadata
 from groundplan.knowledge.retrieval.fuse import (
-    MOST_QUOTED,
+    MAX_QUOTED_WORDS,
     OVERHEAD_BYTES,
     Weights,
-    demote,
-    distinct,
-    fit,
-    fused,
-    least_run,
-    longest,
-    may_quote,
-    plain,
-    relevant,
-    smoothed,
-    verbatim,
-    widened,
+    add_neighbours,
+    demote_overdue,
+    fit_passages,
+    fuse_scores,
+    longest_runs,
+    may_contain_quote,
+    merge_duplicates,
+    min_quote_length,
+    normalise_text,
+    relevance_mask,
+    smooth_scores,
+    verbatim_share,
 )
-from groundplan.knowledge.retrieval.projection import Entry, Projection, Row
-from groundplan.knowledge.retrieval.propose import Wanted, propose, said
-from groundplan.knowledge.retrieval.replication import worded
-from groundplan.knowledge.retrieval.search_store import Found, Part
+from groundplan.knowledge.retrieval.projection import DocumentEntry, Projection, Row
+from groundplan.knowledge.retrieval.propose import ProposalRequest, propose, quotable_query
+from groundplan.knowledge.retrieval.replication import search_text
+from groundplan.knowledge.retrieval.search_store import ChunkSpan, ReadableChunk
 from groundplan.knowledge.retrieval.wire import SearchRequest, Where
 from groundplan.knowledge.retrieval.words import Analyzer
 
 
-def _chunk(number: int, text: str = "") -> Found:
-    return Found(UUID(int=number), UUID(int=0), "s", f"p{number:03}", "t", text or f"text {number}", 1, 2)
+def _chunk(number: int, text: str = "") -> ReadableChunk:
+    return ReadableChunk(UUID(int=number), UUID(int=0), "s", f"p{number:03}", "t", text or f"text {number}", 1, 2)
 
 
 def test_what_both_rankings_name_comes_first() -> None:
-    scores = fused(np.array([0.4, 0.3, 0, 0]), np.array([0, 0.8, 0.8, 0.1]))
+    scores = fuse_scores(np.array([0.4, 0.3, 0, 0]), np.array([0, 0.8, 0.8, 0.1]))
     assert np.argsort(-scores).tolist()[:2] == [1, 2]
 
 
 def test_a_neighbour_of_a_good_passage_is_better_than_a_stranger() -> None:
-    scores = smoothed(np.array([1.0, 0.3, 0.3]), np.array([0, 1.0, 0]), np.array([0.3, 0, 0]))
+    scores = smooth_scores(np.array([1.0, 0.3, 0.3]), np.array([0, 1.0, 0]), np.array([0.3, 0, 0]))
     assert np.argsort(-scores).tolist() == [0, 1, 2]
     assert scores[2] == 0.3
 
@@ -60,7 +60,7 @@ _some = st.lists(st.tuples(st.floats(0, 1), st.floats(-1, 1)), max_size=6)
 @given(_some, st.floats(0, 3))
 def test_fusion_loses_nothing_and_keeps_what_both_say(said: list[tuple[float, float]], weight: float) -> None:
     words, near = np.array(said, np.float64).reshape(-1, 2).T
-    scores = fused(words, near, Weights(weight))
+    scores = fuse_scores(words, near, Weights(weight))
     for one in range(len(said)):
         for other in range(len(said)):
             if words[one] >= words[other] and near[one] >= near[other]:
@@ -70,35 +70,37 @@ def test_fusion_loses_nothing_and_keeps_what_both_say(said: list[tuple[float, fl
 def test_neighbours_are_of_the_same_document_and_count_for_each_other() -> None:
     index = Projection()
     rows = [Row(uuid4(), [word], None) for word in ("leave", "pay", "leave", "pay")]
-    index.take([Entry(uuid4(), "s", acl, own) for acl, own in ((1, rows[:2]), (1, rows[2:]), (2, rows[:1]))], 1)
-    found = propose(index.view, Wanted(["leave"], None, frozenset("s"), frozenset({1})), Weights(1.0, 0.5))
+    index.replace_documents(
+        [DocumentEntry(uuid4(), "s", acl, own) for acl, own in ((1, rows[:2]), (1, rows[2:]), (2, rows[:1]))], 1
+    )
+    found = propose(index.view, ProposalRequest(["leave"], None, frozenset("s"), frozenset({1})), Weights(1.0, 0.5))
     assert found.words.keys() == found.scores.keys() == {0, 2}, "what nothing says anything of has no score"
     assert found.order == [0, 2]
-    both = Wanted(["leave", "pay"], None, frozenset("s"), frozenset({1}))
+    both = ProposalRequest(["leave", "pay"], None, frozenset("s"), frozenset({1}))
     alone, beside = (propose(index.view, both, Weights(1.0, neighbour)).scores for neighbour in (0.0, 0.5))
     assert beside == pytest.approx({row: score * 1.5 for row, score in alone.items()}), "nobody has two of them"
 
 
 def test_what_shares_only_common_words_and_no_subject_is_left_out() -> None:
-    assert relevant(np.array([8.0, 1.0, 0]), np.array([0, 0.2, 0.3]), 8.0).tolist() == [True, False, True]
-    assert relevant(np.zeros(2), np.array([0.2, 0.3]), 0.0).tolist() == [False, True]
-    assert relevant(np.zeros(0), np.zeros(0), 0.0).tolist() == []
+    assert relevance_mask(np.array([8.0, 1.0, 0]), np.array([0, 0.2, 0.3]), 8.0).tolist() == [True, False, True]
+    assert relevance_mask(np.zeros(2), np.array([0.2, 0.3]), 0.0).tolist() == [False, True]
+    assert relevance_mask(np.zeros(0), np.zeros(0), 0.0).tolist() == []
 
 
 @given(st.lists(st.text(max_size=40), max_size=12), st.integers(0, 6), st.integers(0, 600))
 def test_passages_never_exceed_number_or_bytes(texts: list[str], k: int, most: int) -> None:
     ranked = [(_chunk(number, text), 1.0 - number / 100) for number, text in enumerate(texts, start=1)]
-    chosen = fit(ranked, k, most)
+    chosen = fit_passages(ranked, k, most)
     assert len(chosen) <= k
     assert sum(len((one.text + one.title + one.path).encode()) + OVERHEAD_BYTES for one in chosen) <= most
 
 
 _TEXT = "One.\n\nTwo two. Three three.\n  Four."
 _SPANS = ((0, 4, 1, 1), (6, 14, 3, 3), (15, 27, 3, 3), (30, 35, 4, 4))
-_PARTS = [Part(UUID(int=0), n, _TEXT[a:b], a, b, first, last) for n, (a, b, first, last) in enumerate(_SPANS)]
+_PARTS = [ChunkSpan(UUID(int=0), n, _TEXT[a:b], a, b, first, last) for n, (a, b, first, last) in enumerate(_SPANS)]
 
 
-def _placed(number: int, score: float) -> tuple[Found, float]:
+def _placed(number: int, score: float) -> tuple[ReadableChunk, float]:
     part = _PARTS[number]
     return replace(
         _chunk(number + 1, part.text),
@@ -115,7 +117,7 @@ def test_a_passage_is_given_with_the_text_around_it_and_nothing_twice(order: lis
     ranked = [_placed(number, 1.0 - place / 10) for place, number in enumerate(order)]
     request = SearchRequest(workload="w", person=None, query="q", sources=["s"], k=k, max_bytes=most)
     around = {(part.document, part.number): part for part in _PARTS}
-    found = fit(widened(ranked, around, request), k, most)
+    found = fit_passages(add_neighbours(ranked, around, request), k, most)
     assert sum(len((one.text + one.title + one.path).encode()) + OVERHEAD_BYTES for one in found) <= most
     assert all(one.text == _TEXT[one.start_char : one.end_char] for one in found)
     lines = _TEXT.split("\n")
@@ -129,16 +131,16 @@ def test_a_passage_is_given_with_the_text_around_it_and_nothing_twice(order: lis
 
 def test_the_same_text_is_quoted_once_from_the_original() -> None:
     copy, original = replace(_chunk(1, "same"), path="leave-copy.md"), replace(_chunk(2, "same"), path="leave.md")
-    ((chunk, score),) = distinct([(copy, 0.9), (original, 0.5)])
+    ((chunk, score),) = merge_duplicates([(copy, 0.9), (original, 0.5)])
     assert (chunk.path, score) == ("leave.md", 0.9)
-    (told,) = fit([(chunk, score)], 1, 500)
+    (told,) = fit_passages([(chunk, score)], 1, 500)
     assert [(one.path, one.start_line) for one in told.also] == [("leave-copy.md", copy.start_line)]
 
 
 def test_of_a_document_that_repeats_itself_the_best_place_is_quoted_and_the_others_are_told() -> None:
     places = [(replace(_chunk(number, "same"), start_line=number), 1 - number / 10) for number in range(9)]
-    ((chunk, score),) = distinct([*places, (_chunk(20, "other"), 0.01)])[:-1]
-    assert (chunk.start_line, score, [one.start_line for one in chunk.also]) == (0, 1.0, [1, 2, 3, 4, 5])
+    ((chunk, score),) = merge_duplicates([*places, (_chunk(20, "other"), 0.01)])[:-1]
+    assert (chunk.start_line, score, [one.start_line for one in chunk.duplicates]) == (0, 1.0, [1, 2, 3, 4, 5])
 
 
 def test_overdue_documents_come_after_current_ones() -> None:
@@ -146,43 +148,43 @@ def test_overdue_documents_come_after_current_ones() -> None:
         replace(_chunk(1), review_by=date(2022, 12, 31)),
         replace(_chunk(2), review_by=date(2026, 11, 25)),
     )
-    ranked = demote([(overdue, 0.9), (current, 0.5)], date(2026, 11, 25))
+    ranked = demote_overdue([(overdue, 0.9), (current, 0.5)], date(2026, 11, 25))
     assert [chunk.id for chunk, _ in ranked] == [current.id, overdue.id]
 
 
 def test_a_passage_that_does_not_fit_gives_way_to_a_smaller_one() -> None:
-    chosen = fit([(_chunk(1, "x" * 500), 1.0), (_chunk(2, "small"), 0.5)], 2, 200)
+    chosen = fit_passages([(_chunk(1, "x" * 500), 1.0), (_chunk(2, "small"), 0.5)], 2, 200)
     assert [one.text for one in chosen] == ["small"]
 
 
 def test_a_chunk_is_found_and_embedded_with_where_it_stands() -> None:
-    for made in (embedding_text, worded):
+    for made in (embedding_text, search_text):
         assert made("Leave", ["Leave", "Sick leave"], "## Sick leave\n\nCall.") == "Leave\n## Sick leave\n\nCall."
 
 
 def test_who_quotes_means_that_passage() -> None:
-    text = plain("The pump is stopped before the filter is opened, and not after it.")
+    text = normalise_text("The pump is stopped before the filter is opened, and not after it.")
 
     def part(question: str) -> float:
-        return verbatim(plain(question).split(), text)
+        return verbatim_share(normalise_text(question).split(), text)
 
     assert part("before the filter is opened and not") == 1
     assert part("filter is opened") == 1, "all of a short question"
     assert part("filter pump is opened") == 0, "the words alone are no quotation"
     assert part("is opened") == 0, "two words are a chance"
     assert part("who says that the pump is stopped before the filter") == 0.7
-    assert verbatim(plain("pump is stopped now").split(), text, 3) == 0.75
-    assert verbatim([], text) == 0
+    assert verbatim_share(normalise_text("pump is stopped now").split(), text, 3) == 0.75
+    assert verbatim_share([], text) == 0
 
 
 def test_who_quotes_without_spaces_means_that_passage() -> None:
     said = "フィルターを開ける前にポンプを止めてください。"
-    text = plain(said)
+    text = normalise_text(said)
 
     def part(question: str) -> float:
-        words = plain(question).split()
-        found = verbatim(words, text)
-        assert may_quote(words, said) or found == 0
+        words = normalise_text(question).split()
+        found = verbatim_share(words, text)
+        assert may_contain_quote(words, said) or found == 0
         return found
 
     assert part("フィルターを開ける前にポンプを止めて") == 1
@@ -195,7 +197,7 @@ def test_who_quotes_without_spaces_means_that_passage() -> None:
 
 @given(st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=12), st.integers(0, 5), st.integers(1, 8))
 def test_a_run_is_found_wherever_it_stands(words: list[str], before: int, size: int) -> None:
-    found = verbatim(words, plain(" ".join(["x"] * before + words[:size])), 1)
+    found = verbatim_share(words, normalise_text(" ".join(["x"] * before + words[:size])), 1)
     assert found >= (min(size, len(words)) / len(words) if len(words) >= 3 else 0)
     assert found <= 1
 
@@ -205,26 +207,28 @@ _SAID = st.lists(st.sampled_from(["pump", "Filter", "is", "OPEN", "É", "x1"]), 
 
 @given(_SAID, _SAID, st.sampled_from([" ", ", ", "-\n"]))
 def test_what_may_not_quote_quotes_nothing(asked: list[str], said: list[str], between: str) -> None:
-    question, text = plain(" ".join(asked)).split(), between.join(said)
-    assert may_quote(question, text) or verbatim(question, plain(text)) == 0
+    question, text = normalise_text(" ".join(asked)).split(), between.join(said)
+    assert may_contain_quote(question, text) or verbatim_share(question, normalise_text(text)) == 0
 
 
 def test_of_a_question_without_end_the_beginning_may_be_a_quotation() -> None:
     index = Projection()
-    index.take([Entry(uuid4(), "s", 1, [Row(uuid4(), ["leave"], np.eye(384, dtype=np.float32)[0])])], 1)
-    found = propose(index.view, Wanted(["leave"], None, frozenset({"s"}), frozenset({1})))
-    (row,) = found.quotable
-    question = " ".join(f"w{number}" for number in range(MOST_QUOTED + 6))
-    ends = [" ".join(question.split()[start:][:6]) for start in (0, MOST_QUOTED - 6, MOST_QUOTED)]
-    told = [found.quoted(question, {row: text}).get(row, 0.0) for text in ends]
+    index.replace_documents(
+        [DocumentEntry(uuid4(), "s", 1, [Row(uuid4(), ["leave"], np.eye(384, dtype=np.float32)[0])])], 1
+    )
+    found = propose(index.view, ProposalRequest(["leave"], None, frozenset({"s"}), frozenset({1})))
+    (row,) = found.quote_potential
+    question = " ".join(f"w{number}" for number in range(MAX_QUOTED_WORDS + 6))
+    ends = [" ".join(question.split()[start:][:6]) for start in (0, MAX_QUOTED_WORDS - 6, MAX_QUOTED_WORDS)]
+    told = [found.quote_scores(question, {row: text}).get(row, 0.0) for text in ends]
     assert told[0] == told[1] > 0 == told[2]
 
 
 def test_a_text_without_enough_words_in_a_row_is_passed_over() -> None:
-    question = plain("is the pump stopped before the filter").split()
-    assert may_quote(question, "The PUMP is stopped; before, the filter.")
-    assert not may_quote(question, "The filter is opened before the valve is shut.")
-    assert not may_quote(["the", "pump"], "the pump"), "two words are a chance"
+    question = normalise_text("is the pump stopped before the filter").split()
+    assert may_contain_quote(question, "The PUMP is stopped; before, the filter.")
+    assert not may_contain_quote(question, "The filter is opened before the valve is shut.")
+    assert not may_contain_quote(["the", "pump"], "the pump"), "two words are a chance"
 
 
 def test_the_head_of_a_table_stays_beside_its_rows_and_counts_towards_what_fits() -> None:
@@ -232,7 +236,7 @@ def test_the_head_of_a_table_stays_beside_its_rows_and_counts_towards_what_fits(
     spans = ((0, 29, ""), (30, 39, head), (40, 49, head))
     lines = [1 + text.count("\n", 0, at) for at in range(len(text) + 1)]
     parts = [
-        Part(UUID(int=0), number, text[start:end], start, end, lines[start], lines[end], above)
+        ChunkSpan(UUID(int=0), number, text[start:end], start, end, lines[start], lines[end], above)
         for number, (start, end, above) in enumerate(spans)
     ]
 
@@ -243,8 +247,8 @@ def test_the_head_of_a_table_stays_beside_its_rows_and_counts_towards_what_fits(
             start_line=part.start_line, end_line=part.end_line, head=part.head,
         )  # fmt: skip
         request = SearchRequest(workload="w", person=None, query="q", sources=["s"], k=1, max_bytes=most)
-        found = widened([(chunk, 1.0)], {(one.document, one.number): one for one in parts}, request)
-        return [(one.head, one.text) for one in fit(found, 1, most)]
+        found = add_neighbours([(chunk, 1.0)], {(one.document, one.number): one for one in parts}, request)
+        return [(one.head, one.text) for one in fit_passages(found, 1, most)]
 
     ((above, last),) = given(2)
     assert (above, last.endswith("| 3 | 4 |\n| 5 | 6 |")) == (head, True)
@@ -255,7 +259,7 @@ def test_the_head_of_a_table_stays_beside_its_rows_and_counts_towards_what_fits(
 
 def test_what_a_head_says_is_found_and_embedded_with_its_rows() -> None:
     assert (
-        worded("T", ["S", "| bar |"], "| 12 |")
+        search_text("T", ["S", "| bar |"], "| 12 |")
         == embedding_text("T", ["S", "| bar |"], "| 12 |")
         == "T\nS\n| bar |\n| 12 |"
     )
@@ -264,15 +268,20 @@ def test_what_a_head_says_is_found_and_embedded_with_its_rows() -> None:
 def test_a_few_documents_are_ranked_by_themselves_with_the_scores_that_they_have_among_all() -> None:
     index, ids = Projection(), [uuid4() for _ in range(300)]
     vector = np.eye(384, dtype=np.float32)[0]
-    entries = [Entry(id, "s", 1, [Row(uuid4(), ["leave"] * (1 + (at == 299)), vector)]) for at, id in enumerate(ids)]
-    index.take([*entries, Entry(uuid4(), "s", 2, [Row(uuid4(), ["leave"], vector)])], 1)
-    every = Wanted(["leave"], vector, frozenset("s"), frozenset({1}), limit=50)
+    entries = [
+        DocumentEntry(id, "s", 1, [Row(uuid4(), ["leave"] * (1 + (at == 299)), vector)]) for at, id in enumerate(ids)
+    ]
+    index.replace_documents([*entries, DocumentEntry(uuid4(), "s", 2, [Row(uuid4(), ["leave"], vector)])], 1)
+    every = ProposalRequest(["leave"], vector, frozenset("s"), frozenset({1}), limit=50)
     rare = replace(every, documents=[ids[0].bytes, ids[298].bytes, uuid4().bytes])
     all_of_them = propose(index.view, replace(every, limit=1000))
     found = propose(index.view, rare)
     assert set(found.order) == {0, 298}
     assert {row: found.scores[row] for row in (0, 298)} == {row: all_of_them.scores[row] for row in (0, 298)}
-    assert set(found.quotable) == set(all_of_them.quotable) & {0, 298} and found.most == all_of_them.words[299]
+    assert (
+        set(found.quote_potential) == set(all_of_them.quote_potential) & {0, 298}
+        and found.best_word_score == all_of_them.words[299]
+    )
     hidden = replace(rare, acls=frozenset({2}))
     assert propose(index.view, hidden).order == [], "a filter opens nothing"
 
@@ -285,9 +294,9 @@ def test_what_is_good_by_words_and_vectors_together_is_proposed_though_many_are_
     texts = {"worded": ["leave", "leave"], "near": ["x", "y"], "both": ["leave", "x"]}
     vectors = {"worded": basis[1], "near": basis[0], "both": 0.9 * basis[0] + np.float32(1 - 0.81) ** 0.5 * basis[2]}
     kinds = ["worded"] * 300 + ["near"] * 300 + ["both"] * 5 + ["near"] * 300
-    entries = [Entry(uuid4(), "s", 1, [Row(uuid4(), texts[kind], vectors[kind])]) for kind in kinds]
-    index.take(entries, 1)
-    wanted = Wanted(["leave"], basis[0], frozenset("s"), frozenset({1}), limit=20, variants=variants)
+    entries = [DocumentEntry(uuid4(), "s", 1, [Row(uuid4(), texts[kind], vectors[kind])]) for kind in kinds]
+    index.replace_documents(entries, 1)
+    wanted = ProposalRequest(["leave"], basis[0], frozenset("s"), frozenset({1}), limit=20, variants=variants)
     found = propose(index.view, wanted)
     assert found.order[:5] == list(range(600, 605))
     assert len(found.order) < len(kinds)
@@ -304,10 +313,10 @@ def test_of_some_documents_the_same_is_proposed_by_what_they_are_as_by_their_ids
     for at, id in enumerate(ids):
         held = [Row(uuid4(), list(own), row) for own, row in zip(words[at], rows[at], strict=True)]
         what = Metadata(f"{'ab'[at % 3 == 0]}/{at}.md", owner="ana" if at % 5 else "ben")
-        index.take([Entry(id, "s", 1 + at % 2, held, what)], at + 1)
+        index.replace_documents([DocumentEntry(id, "s", 1 + at % 2, held, what)], at + 1)
     vector = np.eye(384, dtype=np.float32)[0]
     for acls in ({1, 2}, {2}):
-        every = Wanted(list("abdg"), vector, frozenset("s"), frozenset(acls))
+        every = ProposalRequest(list("abdg"), vector, frozenset("s"), frozenset(acls))
         all_of_them = propose(index.view, replace(every, limit=10_000))
         cases: list[tuple[Where, Callable[[int], bool]]] = [
             (Where(path="b/"), lambda at: at % 3 == 0),
@@ -318,11 +327,11 @@ def test_of_some_documents_the_same_is_proposed_by_what_they_are_as_by_their_ids
         for where, holds in cases:
             found = propose(index.view, replace(every, where=where))
             by_id = propose(index.view, replace(every, documents=[id.bytes for at, id in enumerate(ids) if holds(at)]))
-            assert found.best == by_id.best and found.quotable == by_id.quotable
+            assert found.best_scores == by_id.best_scores and found.quote_potential == by_id.quote_potential
             wanted = [row for row in all_of_them.order if holds(row // 3)]
             assert found.order[:20] == wanted[:20]
-            best = [all_of_them.best[row] for row in wanted[:20]]
-            assert [found.best[row] for row in wanted[:20]] == pytest.approx(best, abs=1e-6)
+            best = [all_of_them.best_scores[row] for row in wanted[:20]]
+            assert [found.best_scores[row] for row in wanted[:20]] == pytest.approx(best, abs=1e-6)
 
 
 _PLAIN = ["alpha", "beta", "gamma", "delta", "omega", "sigma", "kappa", "the"]
@@ -333,7 +342,7 @@ def test_what_quotes_the_question_is_read_however_far_behind_it_stands(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And nothing else is: with what is read one after the other, the best are those of whoever reads everything."""
-    monkeypatch.setattr(propose_module, "_AHEAD", 100)
+    monkeypatch.setattr(propose_module, "_READ_AHEAD", 100)
     random, index, analyzer = np.random.default_rng(seed), Projection(), Analyzer()
     question = [str(word) for word in random.choice(_PLAIN, 9)]
     texts = []
@@ -346,14 +355,18 @@ def test_what_quotes_the_question_is_read_however_far_behind_it_stands(
     rows = random.normal(size=(len(texts), 384)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     for at, text in enumerate(texts):
-        index.take([Entry(uuid4(), "s", 1, [Row(uuid4(), analyzer.terms(text), rows[at])])], at + 1)
+        index.replace_documents(
+            [DocumentEntry(uuid4(), "s", 1, [Row(uuid4(), analyzer.terms(text), rows[at])])], at + 1
+        )
     asked = " ".join(question)
-    wanted = Wanted(analyzer.terms(asked), rows[0], frozenset("s"), frozenset({1}), 1000, said=said(asked, analyzer))
+    wanted = ProposalRequest(
+        analyzer.terms(asked), rows[0], frozenset("s"), frozenset({1}), 1000, quotable=quotable_query(asked, analyzer)
+    )
     proposed = propose(index.view, wanted)
 
     def worth(some: list[int]) -> list[tuple[float, int]]:
-        more = proposed.quoted(asked, {row: texts[row] for row in some})
-        return sorted((-proposed.best[row] - more.get(row, 0.0), row) for row in some)
+        more = proposed.quote_scores(asked, {row: texts[row] for row in some})
+        return sorted((-proposed.best_scores[row] - more.get(row, 0.0), row) for row in some)
 
     read: list[int] = []
     for batch, reach in proposed.batches(24, 40):
@@ -369,7 +382,7 @@ def test_what_quotes_the_question_is_read_however_far_behind_it_stands(
 
 def test_how_many_words_in_a_row_a_text_may_have() -> None:
     def told(there: list[NDArray[np.bool_] | None], least: int, known: int) -> list[list[int]]:
-        return [each.tolist() for each in longest(there, 3, least, known)]
+        return [each.tolist() for each in longest_runs(there, 3, least, known)]
 
     first, second, third = np.array([[True, True, False], [True, True, True], [True, False, True]])
     assert told([first, second, third], 2, 3) == [[3, 2, 2], [3, 0, 0]]
@@ -377,9 +390,9 @@ def test_how_many_words_in_a_row_a_text_may_have() -> None:
     assert told([first, None, second, third], 3, 3) == [[4, 3, 3], [4, 0, 0]]
     assert told([first, None, second, None, first], 4, 3) == [[5, 5, 0], [5, 5, 0]]
     assert told([None, None], 2, 1) == [[2, 2, 2], [0, 0, 0]]
-    assert least_run(["a"] * 9) == 6 and least_run(["a"] * 4) == 4 and least_run(["a"] * 2) == 3
+    assert min_quote_length(["a"] * 9) == 6 and min_quote_length(["a"] * 4) == 4 and min_quote_length(["a"] * 2) == 3
 
 
 @given(st.text(st.characters(max_codepoint=127)))
 def test_a_text_in_ascii_is_taken_apart_as_any_other(text: str) -> None:
-    assert plain(f"{text} é") == f"{plain(text).rstrip()} é "
+    assert normalise_text(f"{text} é") == f"{normalise_text(text).rstrip()} é "

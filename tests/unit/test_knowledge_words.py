@@ -13,9 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundplan.knowledge.retrieval import words
-from groundplan.knowledge.retrieval.bm25 import best, bm25
-from groundplan.knowledge.retrieval.projection import Entry, Projection, Row
-from groundplan.knowledge.retrieval.words import Analyzer, Counts, Ints, Segment, Visible, asked, segment
+from groundplan.knowledge.retrieval.bm25 import bm25, top_scores
+from groundplan.knowledge.retrieval.projection import DocumentEntry, Projection, Row
+from groundplan.knowledge.retrieval.words import (
+    Analyzer,
+    Counts,
+    Ints,
+    Segment,
+    VisibleRows,
+    build_segment,
+    query_terms,
+)
 
 _TERMS = ("ape", "bee", "cat", "dog", "elk")
 _texts = st.lists(st.lists(st.sampled_from(_TERMS), max_size=8), min_size=1, max_size=30)
@@ -39,19 +47,21 @@ def reference(texts: Sequence[Sequence[str]], question: Sequence[str]) -> list[f
 
 def _projection(texts: Sequence[Sequence[str]], acls: Sequence[int], batch: int) -> Projection:
     index = Projection()
-    entries = [Entry(uuid4(), "s", acl, [Row(uuid4(), text, None)]) for text, acl in zip(texts, acls, strict=True)]
+    entries = [
+        DocumentEntry(uuid4(), "s", acl, [Row(uuid4(), text, None)]) for text, acl in zip(texts, acls, strict=True)
+    ]
     for start in range(0, len(entries), batch):
-        index.take(entries[start : start + batch], start + 1)
+        index.replace_documents(entries[start : start + batch], start + 1)
     return index
 
 
 def _scores(index: Projection, question: Sequence[str], acls: set[int]) -> dict[int, float]:
-    seen = index.view.visible({"s"}, acls)
-    found = bm25(index.view.segments, asked(question, index.view.terms), index.view.columns.lengths, seen)
-    leading = found.leading(index.view.size)
+    seen = index.view.visible_rows({"s"}, acls)
+    found = bm25(index.view.segments, query_terms(question, index.view.terms), index.view.columns.lengths, seen)
+    leading = found.top_rows(index.view.size)
     rows, scores = leading.rows, leading.scores
     assert not len(rows) or scores.max() < found.possible
-    assert found.of(np.sort(rows)).tolist() == scores[np.argsort(rows)].tolist()
+    assert found.scores(np.sort(rows)).tolist() == scores[np.argsort(rows)].tolist()
     return dict(zip(rows.tolist(), scores.tolist(), strict=True))
 
 
@@ -102,7 +112,9 @@ def _segments(counts: Counts) -> tuple[Segment, ...]:
     for first, end in ((0, 40_000), (40_000, 55_000), (55_000, 60_000)):
         rows, terms = np.nonzero(counts[first:end])
         times = counts[first:end][rows, terms]
-        parts.append(segment(np.repeat(terms, times).astype(np.int32), np.repeat(rows + first, times).astype(np.int32)))
+        parts.append(
+            build_segment(np.repeat(terms, times).astype(np.int32), np.repeat(rows + first, times).astype(np.int32))
+        )
     return tuple(parts)
 
 
@@ -121,23 +133,23 @@ def test_of_many_the_best_are_the_same_whatever_is_left_out(
     every = np.where(mask, sum(own), 0.0)
     wanted = np.lexsort((np.arange(len(every)), -every.round(9)))[:100]
     wanted = wanted[every[wanted] > 0]
-    visible = Visible(None if share == 1 else mask, len(seen), int(lengths[seen].sum()))
+    visible = VisibleRows(None if share == 1 else mask, len(seen), int(lengths[seen].sum()))
     found = bm25(_segments(counts), dict.fromkeys(question, 1), lengths, visible)
-    leading = found.leading(100)
+    leading = found.top_rows(100)
     rows, scores = leading.rows, leading.scores
     assert scores.tolist() == pytest.approx(every[wanted].tolist())
     assert every[rows].tolist() == pytest.approx(scores.tolist())
     assert len(set(rows.tolist())) == len(wanted)
-    assert found.of(seen.astype(np.int32)) == pytest.approx(every[seen])
+    assert found.scores(seen.astype(np.int32)) == pytest.approx(every[seen])
     half = mask & (np.arange(len(mask)) % 2 == 0)
-    part = found.within(half).leading(100).rows
+    part = found.restrict(half).top_rows(100).rows
     assert every[part].tolist() == pytest.approx(np.sort(every[half & (every > 0)])[::-1][:100].tolist())
 
 
 def test_the_best_come_first_and_of_equals_the_earlier() -> None:
-    rows, scores = best(np.array([4, 7, 9, 2], np.int32), np.array([1.0, 3.0, 3.0, 2.0]), 3)
+    rows, scores = top_scores(np.array([4, 7, 9, 2], np.int32), np.array([1.0, 3.0, 3.0, 2.0]), 3)
     assert (rows.tolist(), scores.tolist()) == ([7, 9, 2], [3.0, 3.0, 2.0])
-    assert best(np.zeros(0, np.int32), np.zeros(0), 3)[0].tolist() == []
+    assert top_scores(np.zeros(0, np.int32), np.zeros(0), 3)[0].tolist() == []
 
 
 def test_questions_are_words_without_case_accents_endings_and_stop_words() -> None:
@@ -146,9 +158,9 @@ def test_questions_are_words_without_case_accents_endings_and_stop_words() -> No
     assert terms("Títle") == terms("title")
     assert terms("What about the ones who do it?") == terms("ones")
     assert terms('the "of" AND (title:* OR') == terms("title")
-    assert asked(["a", "b", "a"], {"a": 5}) == {5: 2}
-    nothing = Visible(None, 0, 0)
-    assert bm25((), {1: 1}, np.zeros(0, np.int32), nothing).leading(9).rows.tolist() == []
+    assert query_terms(["a", "b", "a"], {"a": 5}) == {5: 2}
+    nothing = VisibleRows(None, 0, 0)
+    assert bm25((), {1: 1}, np.zeros(0, np.int32), nothing).top_rows(9).rows.tolist() == []
 
 
 @settings(deadline=None)
@@ -158,20 +170,20 @@ def test_questions_are_words_without_case_accents_endings_and_stop_words() -> No
     seed=st.integers(0, 1000),
 )
 def test_segments_that_are_merged_are_as_if_they_had_been_one(sizes: list[int], at_once: int, seed: int) -> None:
-    random, before = np.random.default_rng(seed), words._AT_ONCE
+    random, before = np.random.default_rng(seed), words._COPY_BLOCK
     rows = np.repeat(np.arange(sum(sizes), dtype=np.int32), 6)
     terms = random.integers(0, 25, len(rows)).astype(np.int32)
     kept: tuple[Segment, ...] = ()
-    words._AT_ONCE = at_once  # type: ignore[misc]
+    words._COPY_BLOCK = at_once  # type: ignore[misc]
     try:
         for first, size in zip(np.cumsum([0, *sizes[:-1]]).tolist(), sizes, strict=True):
             own = slice(6 * first, 6 * (first + size))
-            kept = words.add(kept, segment(terms[own], rows[own]))
+            kept = words.add_segment(kept, build_segment(terms[own], rows[own]))
     finally:
-        words._AT_ONCE = before  # type: ignore[misc]
+        words._COPY_BLOCK = before  # type: ignore[misc]
     counts = [len(one.rows) for one in kept]
-    assert all(size > words._ALIKE * sum(counts[place + 1 :]) for place, size in enumerate(counts[:-1]))
-    whole = segment(terms, rows)
+    assert all(size > words._MERGE_RATIO * sum(counts[place + 1 :]) for place, size in enumerate(counts[:-1]))
+    whole = build_segment(terms, rows)
     for term in range(25):
         said = [held for one in kept if (held := one.postings(term)) is not None]
         wanted = whole.postings(term)
@@ -186,7 +198,9 @@ def test_no_segment_grows_beyond_what_can_be_copied_at_once(monkeypatch: pytest.
     monkeypatch.setattr(words, "_LARGEST_SEGMENT", 100)
     kept: tuple[Segment, ...] = ()
     for row in range(0, 200, 10):
-        kept = words.add(kept, segment(np.arange(10, dtype=np.int32), np.arange(row, row + 10, dtype=np.int32)))
+        kept = words.add_segment(
+            kept, build_segment(np.arange(10, dtype=np.int32), np.arange(row, row + 10, dtype=np.int32))
+        )
     assert sum(len(one.rows) for one in kept) == 200
     assert max(len(one.rows) for one in kept) <= 100
 

@@ -37,7 +37,7 @@ def test_words_are_told_apart_in_every_script(text: str, terms: Sequence[str]) -
 
 
 def test_the_words_that_were_found_are_told_as_they_were_asked() -> None:
-    shared = Analyzer().shared
+    shared = Analyzer().shared_words
     assert shared("VPNの設定は?", "VPNの設定は部長に聞いてください。") == ["VPN", "の設", "設定", "定は"]
     assert shared("Größe 年假", "GRÖSSE 年假") == ["Größe", "年假"]
     assert shared("年假", "年 假") == []

@@ -14,9 +14,9 @@ from groundplan.catalog.check import validate_files
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.gateway.call.grounding.notes import NOT_IN_ORDER, GroundingNotes
-from groundplan.knowledge.retrieval.fuse import Ranked, demote
-from groundplan.knowledge.retrieval.rerank import Reranking, reordered
-from groundplan.knowledge.retrieval.search_store import Found
+from groundplan.knowledge.retrieval.fuse import RankedChunks, demote_overdue
+from groundplan.knowledge.retrieval.rerank import RerankStep, apply_order
+from groundplan.knowledge.retrieval.search_store import ReadableChunk
 from groundplan.knowledge.retrieval.wire import Step
 from groundplan.release.compile.draft import compile_draft, declared_caps, declared_owners
 
@@ -24,28 +24,28 @@ TODAY = date(2026, 11, 25)
 RULE = Rerank(workload="index", deployment="sorter")
 
 
-def found(text: str, review_by: date | None = None) -> Found:
+def found(text: str, review_by: date | None = None) -> ReadableChunk:
     id = UUID(int=ord(text))
-    return Found(id, id, "s", f"{text}.md", text, text, 1, 1, review_by)
+    return ReadableChunk(id, id, "s", f"{text}.md", text, text, 1, 1, review_by)
 
 
-def texts(ranked: Ranked) -> str:
+def texts(ranked: RankedChunks) -> str:
     return "".join(one.text for one, _ in ranked)
 
 
 def test_scores_are_handed_out_along_the_order_and_the_rest_stays_behind() -> None:
     best = [(found("a"), 0.9), (found("b"), 0.7), (found("c"), 0.5), (found("d"), 0.4)]
-    new = reordered(best, {"c": 0, "a": 1, "b": 2}, TODAY)
+    new = apply_order(best, {"c": 0, "a": 1, "b": 2}, TODAY)
     assert [(one.text, score) for one, score in new] == [("c", 0.9), ("a", 0.7), ("b", 0.5), ("d", 0.4)]
     equal = [(found("a"), 0.9), (found("b"), 0.9)]
-    assert texts(reordered(equal, {"b": 0, "a": 1}, TODAY)) == "ba"
+    assert texts(apply_order(equal, {"b": 0, "a": 1}, TODAY)) == "ba"
 
 
 def test_what_is_overdue_counts_half_wherever_it_is_put() -> None:
     old = found("o", date(2025, 1, 1))
-    best = demote([(old, 0.9), (found("a"), 0.7), (found("b"), 0.6)], TODAY)
+    best = demote_overdue([(old, 0.9), (found("a"), 0.7), (found("b"), 0.6)], TODAY)
     assert texts(best) == "abo"
-    new = reordered(best, {"o": 0, "b": 1, "a": 2}, TODAY)
+    new = apply_order(best, {"o": 0, "b": 1, "a": 2}, TODAY)
     assert [(one.text, score) for one, score in new] == [("b", 0.7), ("a", 0.6), ("o", 0.45)]
 
 
@@ -66,25 +66,25 @@ class Orders:
 
 def test_who_is_away_is_not_asked_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     orders = Orders()
-    reranking = Reranking(lambda _: orders)
+    reranking = RerankStep(lambda _: orders)
     passages = [found("a"), found("b")]
-    step, places = reranking.asked(RULE, "q", passages)
+    step, places = reranking.rerank(RULE, "q", passages)
     assert (step.passages, step.skipped, places) == (2, "", {"b": 0, "a": 1})
     assert orders.asked == [["a\na", "b\nb"]]
     orders.away = True
     for _ in range(2):
-        step, places = reranking.asked(RULE, "q", passages)
+        step, places = reranking.rerank(RULE, "q", passages)
         assert (step.skipped, places) == ("its budget is used up", {})
     assert len(orders.asked) == 2
     orders.away = False
     other = Rerank(workload="index", deployment="other")
-    assert reranking.asked(other, "q", passages)[1], "another one is not kept waiting for it"
+    assert reranking.rerank(other, "q", passages)[1], "another one is not kept waiting for it"
     monkeypatch.setattr("groundplan.knowledge.retrieval.rerank._PAUSE_SECONDS", 0.0)
     orders.away = True
-    reranking.asked(other, "q", passages)
+    reranking.rerank(other, "q", passages)
     orders.away = False
-    assert reranking.asked(other, "q", passages)[1]
-    assert Reranking(None).asked(RULE, "q", passages)[0].skipped
+    assert reranking.rerank(other, "q", passages)[1]
+    assert RerankStep(None).rerank(RULE, "q", passages)[0].skipped
 
 
 def test_callers_are_told_of_the_step_and_not_of_what_went_on_inside() -> None:

@@ -21,10 +21,10 @@ from groundplan.knowledge.embedding.batching import Made
 from groundplan.knowledge.embedding.wire import EARLY, Layers, embed_answer, embed_request
 from groundplan.knowledge.model import DIMENSION, Embedder, Vectors
 from groundplan.knowledge.retrieval import endpoint
-from groundplan.knowledge.retrieval.endpoint import Application, Service, application
-from groundplan.knowledge.retrieval.question import Asking
+from groundplan.knowledge.retrieval.endpoint import Application, KnowledgeService, application
+from groundplan.knowledge.retrieval.question import QueryPreparer
 from groundplan.knowledge.retrieval.replication import Follower
-from groundplan.knowledge.retrieval.search import Result, Search
+from groundplan.knowledge.retrieval.search import Search, SearchResult
 from groundplan.knowledge.retrieval.wire import SearchRequest
 
 PLAIN = SearchRequest(workload="w", person=None, query="leave", sources=["s"])
@@ -37,10 +37,10 @@ class Slow:
     def __init__(self) -> None:
         self.may = threading.Event()
 
-    def answer(self, request: SearchRequest) -> Result:
+    def answer(self, request: SearchRequest) -> SearchResult:
         if request.rerank is not None:
             assert self.may.wait(20)
-        return Result([])
+        return SearchResult([])
 
 
 class Current:
@@ -55,9 +55,9 @@ class Counting:
         return np.repeat(np.array([[len(text)] for text in texts], dtype=np.float32), DIMENSION, axis=1)
 
 
-def served(search: object, early: Embedder | None = None) -> Service:
+def served(search: object, early: Embedder | None = None) -> KnowledgeService:
     following = cast(Follower, Current())
-    return Service(cast(Search, search), cast(Any, None), following, cast(Any, None), early or Counting())
+    return KnowledgeService(cast(Search, search), cast(Any, None), following, cast(Any, None), early or Counting())
 
 
 async def posted(serve: Application, body: bytes, path: str = "/embed") -> tuple[int, bytes]:
@@ -82,10 +82,10 @@ async def test_whoever_runs_it_is_told_that_searches_fail() -> None:
     ]  # fmt: skip
 
     class Failing:
-        def answer(self, _: SearchRequest) -> Result:
+        def answer(self, _: SearchRequest) -> SearchResult:
             if problems:
                 raise problems.pop(0)
-            return Result([])
+            return SearchResult([])
 
     serve = application(served(Failing()), "word")
     told = []
@@ -107,7 +107,7 @@ async def test_what_embeds_questions_by_the_first_layers_is_made_when_it_is_firs
             raise Unavailable("no memory", code="embedding_model", hint="Wait.")
         return SimpleNamespace(embed=lambda texts: Counting().embed(texts) * 10)
 
-    search = SimpleNamespace(asking=Asking(Counting(), cast(Any, None)))
+    search = SimpleNamespace(asking=QueryPreparer(Counting(), cast(Any, None)))
     serve = application(served(search, Made(make)), "word")
 
     async def first(layers: Layers) -> float:
@@ -125,7 +125,7 @@ async def test_what_embeds_questions_by_the_first_layers_is_made_when_it_is_firs
 
 
 async def test_questions_are_embedded_while_every_thread_is_taken() -> None:
-    search = SimpleNamespace(asking=Asking(Counting(), cast(Any, None)))
+    search = SimpleNamespace(asking=QueryPreparer(Counting(), cast(Any, None)))
     serve, taken = application(served(search), "word"), threading.Event()
 
     async def post(texts: Sequence[str]) -> tuple[int, bytes]:
@@ -173,7 +173,7 @@ async def test_a_slow_deployment_does_not_hold_up_searches_that_ask_nobody() -> 
 @pytest.mark.parametrize("stated", [False, True])
 async def test_the_state_of_documents_is_told_to_a_gateway_that_asks_for_it_alone(stated: bool) -> None:
     """It counts changes of hidden documents, too, and answers are passed on to people as they are."""
-    search = SimpleNamespace(answer=lambda _: Result([], state="7 1 a"))
+    search = SimpleNamespace(answer=lambda _: SearchResult([], state="7 1 a"))
     asked = msgspec.json.encode(msgspec.structs.replace(PLAIN, stated=stated))
     status, body = await posted(application(served(search), "word"), asked, "/search")
     assert status == 200 and msgspec.json.decode(body).get("state") == ("7 1 a" if stated else None)
@@ -184,13 +184,13 @@ async def test_a_failure_that_goes_on_is_logged_now_and_then(
 ) -> None:
     """Thousands of tracebacks would fill a disk, where memory is short for a while."""
 
-    def answer(_: object) -> Result:
+    def answer(_: object) -> SearchResult:
         raise RuntimeError("can't alloc")
 
     serve, asked = application(served(SimpleNamespace(answer=answer)), "word"), msgspec.json.encode(PLAIN)
-    monkeypatch.setattr(endpoint, "TOLD_SECONDS", 3600.0)
+    monkeypatch.setattr(endpoint, "LOG_INTERVAL_SECONDS", 3600.0)
     assert [(await posted(serve, asked, "/search"))[0] for _ in range(5)] == [500] * 5
-    monkeypatch.setattr(endpoint, "TOLD_SECONDS", 0.0)
+    monkeypatch.setattr(endpoint, "LOG_INTERVAL_SECONDS", 0.0)
     await posted(serve, asked, "/search")
     first, second = (msgspec.json.decode(line) for line in capsys.readouterr().err.splitlines())
     assert "can't alloc" in first["exception"] and (first["more"], second["more"]) == (0, 4)

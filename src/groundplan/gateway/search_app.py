@@ -41,8 +41,8 @@ from groundplan.knowledge.embedding.openvino_encoder import load_questions, prec
 from groundplan.knowledge.embedding.wire import EARLY
 from groundplan.knowledge.retrieval import rerank
 from groundplan.knowledge.retrieval.editions import Editions
-from groundplan.knowledge.retrieval.endpoint import Application, Service, application
-from groundplan.knowledge.retrieval.projection_file import Saved
+from groundplan.knowledge.retrieval.endpoint import Application, KnowledgeService, application
+from groundplan.knowledge.retrieval.projection_file import ProjectionFile
 from groundplan.knowledge.retrieval.replication import Follower
 from groundplan.knowledge.retrieval.search import Search
 from groundplan.knowledge.retrieval.self_check import Examiner
@@ -73,7 +73,7 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
     for one in (encoder, questions):
         one.embed(["ready"])
     often = Often(ASKED_OFTEN, partial(_settle, questions))
-    saved = Saved(home.search)
+    saved = ProjectionFile(home.search)
     index = Editions(saved.load())
     pool: ConnectionPool[Any] = ConnectionPool(
         lambda: database_url(home, settings, "search"),
@@ -89,18 +89,18 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
         open=False,
     )
     pool.open(wait=False)
-    follower = Follower(lambda: database_url(home, settings, "control"), index, saved.keep)
+    follower = Follower(lambda: database_url(home, settings, "control"), index, saved.save_if_due)
     follower.start()
     search = Search(
         pool,
         often.counting(questions),
         index,
         deployed=lambda embedding: Deployed(home, embedding, _EMBEDDING_SECONDS),
-        reranker=lambda rule: rerank.Deployed(home, rule),
+        reranker=lambda rule: rerank.DeployedReranker(home, rule),
     )
-    examiner = Examiner(search.asking, lambda: database_url(home, settings, "control"))
+    examiner = Examiner(search.queries, lambda: database_url(home, settings, "control"))
     early = often.counting(Made(lambda: load_questions(model, encoder, EARLY)))
-    return application(Service(search, encoder, follower, examiner, early), token), pool, follower
+    return application(KnowledgeService(search, encoder, follower, examiner, early), token), pool, follower
 
 
 class _Asked(Bounded):

@@ -1,7 +1,7 @@
 """The SQL of knowledge, for two roles: `control` writes and follows all documents, `search` reads as one person.
 
 Every function runs in the caller's transaction. What the search role sees is decided by row-level security alone, from
-the person set by `retrieval.search_store.stand_for`; no statement here repeats or relaxes that rule.
+the person set by `retrieval.search_store.assume_reader`; no statement here repeats or relaxes that rule.
 """
 
 from __future__ import annotations

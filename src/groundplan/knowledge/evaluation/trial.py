@@ -26,7 +26,7 @@ from groundplan.knowledge.evaluation.beir import Labelled
 from groundplan.knowledge.evaluation.measure import Figures, Ranking, measure
 from groundplan.knowledge.retrieval import search_store
 from groundplan.knowledge.retrieval.projection import Projection
-from groundplan.knowledge.retrieval.replication import take_batch
+from groundplan.knowledge.retrieval.replication import apply_next_changes
 from groundplan.knowledge.retrieval.search import Search
 from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.knowledge.retrieval.words import Analyzer
@@ -74,7 +74,7 @@ def run(home: Home, settings: Settings, encoder: Encoder, labelled: Labelled, pr
         with connect(url("control"), autocommit=True) as conn:
             _take_over(conn, encoder, labelled, progress)
             index, analyzer = Projection(), Analyzer()
-            while take_batch(conn, index, analyzer):
+            while apply_next_changes(conn, index, analyzer):
                 pass
         pool: ConnectionPool[Any] = ConnectionPool(
             url("search"), kwargs={"autocommit": True}, min_size=1, max_size=1, open=True
@@ -134,14 +134,14 @@ def _rank(search: Search, encoder: Encoder, pool: ConnectionPool[Any], query: st
     """The first hundred together, by words, by vectors; similarities are PostgreSQL's."""
     question = encoder.embed([query.strip()])[0]
     with pool.connection() as conn, conn.transaction():
-        standing = search_store.stand_for(conn, None, "")
+        standing = search_store.assume_reader(conn, None, "")
         proposed = search.propose(query, question, [trial_store.SOURCE], standing, DEPTH)
-        rows = sorted({*proposed.words, *proposed.near})
-        ids = {proposed.view.chunk(row): row for row in rows}
-        read = search_store.read(conn, list(ids), [trial_store.SOURCE], question)
+        rows = sorted({*proposed.words, *proposed.nearest})
+        ids = {proposed.view.chunk_id(row): row for row in rows}
+        read = search_store.read_chunks(conn, list(ids), [trial_store.SOURCE], question)
     path = {ids[id]: found.path for id, found in read.items()}
     near = {ids[id]: found.similarity for id, found in read.items() if found.similarity is not None}
-    more = proposed.quoted(query, {ids[id]: found.text for id, found in read.items()})
+    more = proposed.quote_scores(query, {ids[id]: found.text for id, found in read.items()})
     together = {row: score + more.get(row, 0.0) for row, score in proposed.scores.items()}
     return _first(path, together), _first(path, proposed.words), _first(path, near)
 

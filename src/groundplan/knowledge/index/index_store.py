@@ -1,6 +1,6 @@
 """The SQL of editions, as role control. Every function runs in the caller's transaction.
 
-Whoever changes the state of an edition or writes its passages holds the lock of changes (`intake_store.hold_changes`).
+Whoever changes the state of an edition or writes its passages holds the lock of changes (`intake_store.lock_changes`).
 """
 
 from __future__ import annotations

@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 
 GONE: Final = 0
 """Class of rows whose chunk no longer exists."""
-_LEAST_EMPTY: Final = 256
+_MIN_EMPTY: Final = 256
 """Empty classes below which numbers are not given up."""
 _LARGEST_TABLE: Final = 1 << 18
 """Number of a readers' set up to which those of a person are looked up in a table: a fifth of what else it takes."""
 
 Ints = NDArray[np.int32]
 Counts = NDArray[np.int64]
-Name = tuple[str, int]
+ClassKey = tuple[str, int]
 Array = TypeVar("Array", Ints, Counts)
 
 
 @dataclass(frozen=True, slots=True)
-class Classes:
+class AccessClasses:
     """A moment of them; arrays have a value for each class. `source` is a place in `sources`."""
 
     sources: tuple[str, ...]
@@ -36,7 +36,7 @@ class Classes:
     counts: Counts
     tokens: Counts
 
-    def names(self) -> list[Name]:
+    def keys(self) -> list[ClassKey]:
         """(source, number of the readers' set) of each."""
         return [
             (self.sources[source], acl) for source, acl in zip(self.source.tolist(), self.acls.tolist(), strict=True)
@@ -46,58 +46,58 @@ class Classes:
         """Of the rows of a class."""
         return self.sources[int(self.source[number])]
 
-    def among(self, sources: Collection[str], acls: Collection[int]) -> NDArray[np.bool_]:
+    def visible_to(self, sources: Collection[str], acls: Collection[int]) -> NDArray[np.bool_]:
         """Which are of these sources and readable by whoever has these sets; never that of rows that are gone."""
-        within = np.array([source in sources for source in self.sources], dtype=np.bool_)
-        mine = np.fromiter(acls, dtype=np.int32, count=len(acls))
-        seen: NDArray[np.bool_] = _are_in(self.acls, mine) & within[self.source]
-        seen[GONE] = False
-        return seen
+        wanted_sources = np.array([source in sources for source in self.sources], dtype=np.bool_)
+        wanted_acls = np.fromiter(acls, dtype=np.int32, count=len(acls))
+        visible: NDArray[np.bool_] = _is_in(self.acls, wanted_acls) & wanted_sources[self.source]
+        visible[GONE] = False
+        return visible
 
 
-class ClassBook:
+class AccessClassRegistry:
     """What changes. One thread writes it."""
 
     def __init__(self) -> None:
-        self._begin([("", -1)])
+        self._reset([("", -1)])
 
-    def _begin(self, names: list[Name]) -> None:
-        self._numbers = {name: number for number, name in enumerate(names)}
-        self._sources = {source: place for place, source in enumerate(dict.fromkeys(source for source, _ in names))}
-        self._source = np.array([self._sources[source] for source, _ in names], dtype=np.int32)
-        self._acls = np.array([acl for _, acl in names], dtype=np.int32)
-        self._counts = np.zeros(len(names), dtype=np.int64)
-        self._tokens = np.zeros(len(names), dtype=np.int64)
+    def _reset(self, keys: list[ClassKey]) -> None:
+        self._numbers = {name: number for number, name in enumerate(keys)}
+        self._sources = {source: place for place, source in enumerate(dict.fromkeys(source for source, _ in keys))}
+        self._source = np.array([self._sources[source] for source, _ in keys], dtype=np.int32)
+        self._acls = np.array([acl for _, acl in keys], dtype=np.int32)
+        self._counts = np.zeros(len(keys), dtype=np.int64)
+        self._tokens = np.zeros(len(keys), dtype=np.int64)
 
-    def restore(self, names: list[Name], classes: Ints, lengths: Ints) -> None:
+    def restore(self, keys: list[ClassKey], classes: Ints, lengths: Ints) -> None:
         """As of rows that were kept: `classes` and `lengths` have a value for each of them."""
-        self._begin(names)
-        self._counts += np.bincount(classes, minlength=len(names))
-        self._tokens += np.bincount(classes, weights=lengths, minlength=len(names)).astype(np.int64)
+        self._reset(keys)
+        self._counts += np.bincount(classes, minlength=len(keys))
+        self._tokens += np.bincount(classes, weights=lengths, minlength=len(keys)).astype(np.int64)
 
-    def number(self, source: str, acl: int) -> int:
+    def class_number(self, source: str, acl: int) -> int:
         """The class of rows of a source with that set of readers."""
         known = self._numbers.get((source, acl))
         if known is not None:
             return known
-        made = self._numbers[source, acl] = len(self._numbers)
-        if made == len(self._acls):
-            self._source, self._acls = _longer(self._source), _longer(self._acls)
-            self._counts, self._tokens = _longer(self._counts), _longer(self._tokens)
-        self._source[made] = self._sources.setdefault(source, len(self._sources))
-        self._acls[made] = acl
-        return made
+        number = self._numbers[source, acl] = len(self._numbers)
+        if number == len(self._acls):
+            self._source, self._acls = _doubled(self._source), _doubled(self._acls)
+            self._counts, self._tokens = _doubled(self._counts), _doubled(self._tokens)
+        self._source[number] = self._sources.setdefault(source, len(self._sources))
+        self._acls[number] = acl
+        return number
 
-    def add(self, number: int, rows: int, tokens: int) -> None:
+    def add_rows(self, number: int, rows: int, tokens: int) -> None:
         """So many more rows of a class; less where they are negative."""
         self._counts[number] += rows
         self._tokens[number] += tokens
 
-    def now(self) -> Classes:
+    def snapshot(self) -> AccessClasses:
         """As it is at this moment."""
         size = len(self._numbers)
         # the first values of the other two never change, and what is behind them is not looked at
-        return Classes(
+        return AccessClasses(
             tuple(self._sources),
             self._source[:size],
             self._acls[:size],
@@ -105,24 +105,24 @@ class ClassBook:
             self._tokens[:size].copy(),
         )
 
-    def give_up(self) -> Ints | None:
+    def compact(self) -> Ints | None:
         """Number the classes anew that have rows, where most have none: the new number of each old one."""
         size = len(self._numbers)
         kept = self._counts[:size] > 0
         kept[GONE] = True
         left = int(kept.sum())
-        if size - left < max(_LEAST_EMPTY, left):
+        if size - left < max(_MIN_EMPTY, left):
             return None
         names = [name for name, one in zip(self._numbers, kept.tolist(), strict=True) if one]
         counts, tokens = self._counts[:size][kept], self._tokens[:size][kept]
-        self._begin(names)
+        self._reset(names)
         self._counts[:], self._tokens[:] = counts, tokens
         places = np.full(size, GONE, dtype=np.int32)
         places[kept] = np.arange(left, dtype=np.int32)
         return places
 
 
-def _are_in(numbers: Ints, wanted: Ints) -> NDArray[np.bool_]:
+def _is_in(numbers: Ints, wanted: Ints) -> NDArray[np.bool_]:
     """Which of these numbers, none less than -1, are among the wanted ones, none less than 0."""
     most = int(numbers.max())
     if most > _LARGEST_TABLE:
@@ -133,5 +133,5 @@ def _are_in(numbers: Ints, wanted: Ints) -> NDArray[np.bool_]:
     return table[numbers]
 
 
-def _longer(values: Array) -> Array:
+def _doubled(values: Array) -> Array:
     return np.concatenate([values, np.zeros_like(values)])

@@ -14,13 +14,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from groundplan.knowledge.retrieval.words import Counts, Ints, Postings, Segment, Visible, distinct
+from groundplan.knowledge.retrieval.words import Counts, Ints, Postings, Segment, VisibleRows, unique_rows
 
 K1: Final = 1.2
 B: Final = 0.75
-_FEW: Final = 8
+_LOOKUP_RATIO: Final = 8
 """Times as many postings as rows from which each row is looked up among them instead of going through them."""
-_TOGETHER: Final = 1 << 14
+_BLOCK: Final = 1 << 14
 """Postings that are added up together: what lies between two steps stays in the processor's cache."""
 _SPARSE: Final = 64
 """Times as many rows as visible postings from which there is no place for a score of each row."""
@@ -31,9 +31,9 @@ _LIKELY: Final = 4
 it is told anew."""
 _GROUPS: Final = 8
 """Times as many groups as scores that are looked for: few of those share one."""
-_NEARLY: Final = 1 - 1e-4
+_ROUNDING: Final = 1 - 1e-4
 """What sums of narrow numbers may be off, and more."""
-_LEAST: Final = float(np.finfo(np.float32).tiny)
+_MIN_SCORE: Final = float(np.finfo(np.float32).tiny)
 """Any score is more than that."""
 
 Scores = NDArray[np.float64]
@@ -42,34 +42,34 @@ Rough = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class _Term:
-    """A term of a question that some visible row has. `held`: its postings by segment, hidden ones too; `seen`: those
-    that may be seen, each of them where it says None."""
+    """A term of a question that some visible row has. `postings`: its postings by segment, hidden ones too; `masks`:
+    those that may be seen, each of them where it says None."""
 
     weight: float
-    held: tuple[Postings, ...]
-    seen: tuple[NDArray[np.bool_] | None, ...]
+    postings: tuple[Postings, ...]
+    masks: tuple[NDArray[np.bool_] | None, ...]
     frequency: int
 
-    def visible(self) -> Iterator[Postings]:
-        for (rows, counts), seen in zip(self.held, self.seen, strict=True):
-            if seen is None:
+    def visible_postings(self) -> Iterator[Postings]:
+        for (rows, counts), mask in zip(self.postings, self.masks, strict=True):
+            if mask is None:
                 yield rows, counts
             else:
-                where = np.flatnonzero(seen)
+                where = np.flatnonzero(mask)
                 yield rows.take(where), counts.take(where)
 
-    def within(self, mask: NDArray[np.bool_], few: Ints | None) -> _Term:
-        held, seen, frequency = _seen(self.held, mask, few)
-        return replace(self, held=held, seen=seen, frequency=frequency)
+    def restrict(self, mask: NDArray[np.bool_], sparse: Ints | None) -> _Term:
+        postings, masks, frequency = _mask_postings(self.postings, mask, sparse)
+        return replace(self, postings=postings, masks=masks, frequency=frequency)
 
 
 @dataclass(frozen=True, slots=True)
-class Leading:
+class TopRows:
     """The best rows, best first, with their scores."""
 
     rows: Ints
     scores: Scores
-    about: Callable[[Ints], Scores]
+    approximate: Callable[[Ints], Scores]
     """What other visible rows, in order, score: it may lack what the commonest words are worth."""
 
 
@@ -83,39 +83,41 @@ class Matches:
     slope: float
     possible: float
 
-    def leading(self, limit: int) -> Leading:
+    def top_rows(self, limit: int) -> TopRows:
         """The `limit` best visible rows that have a term of the question, best first; of equal ones the earlier row.
 
         Common words have most postings and weigh least. Once all that are left could not lift a row among the best that
         has none of those before, they are only looked up for the rows that they may still decide about.
         """
-        every = sum(one.frequency for one in self.terms)
-        if not every or limit == 0:
-            return Leading(np.zeros(0, np.int32), np.zeros(0), self.of)
-        if every * _SPARSE < len(self.lengths):
-            rows = distinct(np.concatenate([rows for term in self.terms for rows, _ in term.visible()]))
-            return Leading(*best(rows, self.of(rows), limit), self.of)
-        left = np.append(np.cumsum([one.weight for one in self.terms[::-1]])[::-1], 0.0)
+        total = sum(one.frequency for one in self.terms)
+        if not total or limit == 0:
+            return TopRows(np.zeros(0, np.int32), np.zeros(0), self.scores)
+        if total * _SPARSE < len(self.lengths):
+            rows = unique_rows(np.concatenate([rows for term in self.terms for rows, _ in term.visible_postings()]))
+            return TopRows(*top_scores(rows, self.scores(rows), limit), self.scores)
+        remaining = np.append(np.cumsum([one.weight for one in self.terms[::-1]])[::-1], 0.0)
         rough = np.zeros(len(self.lengths), np.float32)
-        place, taken, least, due = 0, 0, 0.0, _LIKELY * limit
+        place, taken, threshold, due = 0, 0, 0.0, _LIKELY * limit
         while place < len(self.terms):
-            if taken >= due and every - taken >= _MANY:
-                least, due = max(least, self._reached(rough, place, limit)), _LIKELY * taken
-            reach = least - left[place]
-            if reach > 0 and np.count_nonzero(rough >= reach) * _FEW < self.terms[place].frequency:
+            if taken >= due and total - taken >= _MANY:
+                threshold, due = max(threshold, self._lower_bound(rough, place, limit)), _LIKELY * taken
+            reach = threshold - remaining[place]
+            if reach > 0 and np.count_nonzero(rough >= reach) * _LOOKUP_RATIO < self.terms[place].frequency:
                 break
-            for rows, counts in self.terms[place].visible():
-                for start in range(0, len(rows), _TOGETHER):
-                    some = slice(start, start + _TOGETHER)
-                    self._take(rough, place, rows[some], counts[some])
+            for rows, counts in self.terms[place].visible_postings():
+                for start in range(0, len(rows), _BLOCK):
+                    some = slice(start, start + _BLOCK)
+                    self._add_approximate(rough, place, rows[some], counts[some])
             taken += self.terms[place].frequency
             place += 1
-        least = max(least, _NEARLY * _least(rough, limit))
-        rows = np.flatnonzero(rough >= max(least - left[place], _LEAST)).astype(np.int32)
-        rows = self._decided(rows, rough[rows].astype(np.float64), place, least)
-        return Leading(*best(rows, self.of(rows), limit), lambda some: rough.take(some, mode="clip").astype(np.float64))
+        threshold = max(threshold, _ROUNDING * _score_threshold(rough, limit))
+        rows = np.flatnonzero(rough >= max(threshold - remaining[place], _MIN_SCORE)).astype(np.int32)
+        rows = self._prune(rows, rough[rows].astype(np.float64), place, threshold)
+        return TopRows(
+            *top_scores(rows, self.scores(rows), limit), lambda some: rough.take(some, mode="clip").astype(np.float64)
+        )
 
-    def _take(self, rough: Rough, place: int, rows: Ints, counts: Counts) -> None:
+    def _add_approximate(self, rough: Rough, place: int, rows: Ints, counts: Counts) -> None:
         """Add what a term is worth for these rows, about: half as wide numbers take half the time."""
         at = rows.astype(np.intp)
         below = np.multiply(self.lengths.take(at, mode="clip"), np.float32(self.slope), dtype=np.float32)
@@ -127,44 +129,47 @@ class Matches:
         worth += rough.take(at, mode="clip")
         rough[at] = worth
 
-    def _reached(self, rough: Rough, place: int, limit: int) -> float:
+    def _lower_bound(self, rough: Rough, place: int, limit: int) -> float:
         """What `limit` rows score at least, from those that are best by the terms before that place."""
-        likely = np.flatnonzero(rough >= max(_least(rough, limit), _LEAST))[: _LIKELY * limit].astype(np.int32)
+        likely = np.flatnonzero(rough >= max(_score_threshold(rough, limit), _MIN_SCORE))[: _LIKELY * limit].astype(
+            np.int32
+        )
         scores = rough[likely].astype(np.float64)
         for term in self.terms[place:]:
-            self._add(term, likely, scores)
-        return _NEARLY * _least(scores, limit)
+            self._add_term(term, likely, scores)
+        return _ROUNDING * _score_threshold(scores, limit)
 
-    def _decided(self, rows: Ints, scores: Scores, place: int, least: float) -> Ints:
-        """Those of these rows, which have about these scores by the terms before that place, that may reach `least`."""
-        left = sum(term.weight for term in self.terms[place:])
+    def _prune(self, rows: Ints, scores: Scores, place: int, threshold: float) -> Ints:
+        """Those of these rows, which have about these scores by the terms before that place, that may reach
+        `threshold`."""
+        remaining = sum(term.weight for term in self.terms[place:])
         for term in self.terms[place:]:
-            self._add(term, rows, scores)
-            left -= term.weight
-            good = np.flatnonzero(scores + left >= _NEARLY * least)
+            self._add_term(term, rows, scores)
+            remaining -= term.weight
+            good = np.flatnonzero(scores + remaining >= _ROUNDING * threshold)
             rows, scores = rows[good], scores[good]
         return rows
 
-    def of(self, rows: Ints) -> Scores:
+    def scores(self, rows: Ints) -> Scores:
         """The scores of some rows that may be seen, which are in order; 0 where they have no term of the question."""
         scores = np.zeros(len(rows))
         for term in self.terms:
-            self._add(term, rows, scores)
+            self._add_term(term, rows, scores)
         return scores
 
-    def _add(self, term: _Term, rows: Ints, scores: Scores) -> None:
+    def _add_term(self, term: _Term, rows: Ints, scores: Scores) -> None:
         """What a term is worth for some rows, to their scores."""
         counts = np.zeros(len(rows), np.uint16)
-        for held, own in term.held:
+        for held, own in term.postings:
             first, end = rows.searchsorted(held[0]), rows.searchsorted(held[-1], "right")
             if first < end:
                 some = rows[first:end]
                 places = held.searchsorted(some)
                 counts[first:end] = own[places] * (held[places] == some)
         there = np.flatnonzero(counts)
-        scores[there] += self._worth(term, rows[there], counts[there])
+        scores[there] += self._term_scores(term, rows[there], counts[there])
 
-    def _worth(self, term: _Term, rows: Ints, counts: Counts) -> Scores:
+    def _term_scores(self, term: _Term, rows: Ints, counts: Counts) -> Scores:
         # in one array: others of this size would cost more than the arithmetic
         below = self.lengths.take(rows, mode="clip") * self.slope
         below += K1 * (1 - B)
@@ -173,14 +178,14 @@ class Matches:
         worth /= below
         return worth
 
-    def within(self, mask: NDArray[np.bool_]) -> Matches:
+    def restrict(self, mask: NDArray[np.bool_]) -> Matches:
         """Those of some visible rows alone, each with the score that it has among all of them. Of other rows it knows
         nothing any more."""
-        few = _few(mask, int(np.count_nonzero(mask)))
-        return replace(self, terms=tuple(one.within(mask, few) for one in self.terms))
+        sparse = _sparse_rows(mask, int(np.count_nonzero(mask)))
+        return replace(self, terms=tuple(one.restrict(mask, sparse) for one in self.terms))
 
 
-def _least(scores: Scores | Rough, limit: int) -> float:
+def _score_threshold(scores: Scores | Rough, limit: int) -> float:
     """A score that at least `limit` of these have; not much less than the most that one can say so of."""
     if len(scores) < limit:
         return 0.0
@@ -191,22 +196,22 @@ def _least(scores: Scores | Rough, limit: int) -> float:
     return float(np.partition(scores, len(scores) - limit)[len(scores) - limit])
 
 
-def bm25(segments: Sequence[Segment], question: Mapping[int, int], lengths: Ints, visible: Visible) -> Matches:
+def bm25(segments: Sequence[Segment], question: Mapping[int, int], lengths: Ints, visible: VisibleRows) -> Matches:
     """`question`: term -> how often it is asked. Terms that no visible row has count for nothing."""
-    few = None if visible.mask is None else _few(visible.mask, visible.count)
-    found: list[_Term] = []
+    sparse = None if visible.mask is None else _sparse_rows(visible.mask, visible.count)
+    terms: list[_Term] = []
     for number, times in question.items() if visible.count else ():
-        held = [own for part in segments if (own := part.postings(number)) is not None]
-        kept, seen, frequency = _seen(held, visible.mask, few)
+        postings = [own for part in segments if (own := part.postings(number)) is not None]
+        kept, masks, frequency = _mask_postings(postings, visible.mask, sparse)
         if frequency:
             idf = float(np.log1p((visible.count - frequency + 0.5) / (frequency + 0.5)))
-            found.append(_Term(times * (K1 + 1) * idf, kept, seen, frequency))
-    found.sort(key=lambda one: -one.weight)
+            terms.append(_Term(times * (K1 + 1) * idf, kept, masks, frequency))
+    terms.sort(key=lambda one: -one.weight)
     slope = K1 * B * visible.count / max(1, visible.tokens)
-    return Matches(tuple(found), lengths, slope, sum(one.weight for one in found))
+    return Matches(tuple(terms), lengths, slope, sum(one.weight for one in terms))
 
 
-def having(segments: Sequence[Segment], term: int, rows: Ints) -> NDArray[np.bool_]:
+def rows_with_term(segments: Sequence[Segment], term: int, rows: Ints) -> NDArray[np.bool_]:
     """Which of these rows, in order, have a term."""
     there = np.zeros(len(rows), np.bool_)
     for part in segments:
@@ -216,37 +221,37 @@ def having(segments: Sequence[Segment], term: int, rows: Ints) -> NDArray[np.boo
     return there
 
 
-def _few(mask: NDArray[np.bool_], count: int) -> Ints | None:
+def _sparse_rows(mask: NDArray[np.bool_], count: int) -> Ints | None:
     """The `count` rows of a mask themselves, where they are so few that many a word may have many times as many."""
-    if 2 * count * _FEW >= len(mask):
+    if 2 * count * _LOOKUP_RATIO >= len(mask):
         return None
     return np.flatnonzero(mask).astype(np.int32)
 
 
-def _seen(
-    held: Sequence[Postings], mask: NDArray[np.bool_] | None, few: Ints | None
+def _mask_postings(
+    postings: Sequence[Postings], mask: NDArray[np.bool_] | None, sparse: Ints | None
 ) -> tuple[tuple[Postings, ...], tuple[NDArray[np.bool_] | None, ...], int]:
     """Postings of a term, which of them may be seen, and how many those are."""
     if mask is None:
-        return tuple(held), (None,) * len(held), sum(len(rows) for rows, _ in held)
+        return tuple(postings), (None,) * len(postings), sum(len(rows) for rows, _ in postings)
     kept: list[Postings] = []
-    seen: list[NDArray[np.bool_] | None] = []
+    masks: list[NDArray[np.bool_] | None] = []
     frequency = 0
-    for rows, counts in held:
-        if few is not None and len(few) * _FEW < len(rows):
-            places = _places(rows, few)
+    for rows, counts in postings:
+        if sparse is not None and len(sparse) * _LOOKUP_RATIO < len(rows):
+            places = _positions(rows, sparse)
             if len(places):
                 kept.append((rows[places], counts[places]))
-                seen.append(None)
+                masks.append(None)
                 frequency += len(places)
         else:
             kept.append((rows, counts))
-            seen.append(which := mask.take(rows, mode="clip"))
+            masks.append(which := mask.take(rows, mode="clip"))
             frequency += int(np.count_nonzero(which))
-    return tuple(kept), tuple(seen), frequency
+    return tuple(kept), tuple(masks), frequency
 
 
-def _places(rows: Ints, wanted: Ints) -> NDArray[np.intp]:
+def _positions(rows: Ints, wanted: Ints) -> NDArray[np.intp]:
     """Where of these rows the wanted ones are; both are in order."""
     some = wanted[wanted.searchsorted(rows[0]) : wanted.searchsorted(rows[-1], "right")]
     places = rows.searchsorted(some)
@@ -254,10 +259,10 @@ def _places(rows: Ints, wanted: Ints) -> NDArray[np.intp]:
     return found
 
 
-def best(rows: Ints, scores: Scores, limit: int) -> tuple[Ints, Scores]:
+def top_scores(rows: Ints, scores: Scores, limit: int) -> tuple[Ints, Scores]:
     """The `limit` best, best first; of equal ones the earlier row."""
     if len(rows) > limit:
-        good = np.flatnonzero(scores >= _least(scores, limit))
+        good = np.flatnonzero(scores >= _score_threshold(scores, limit))
         rows, scores = rows[good], scores[good]
     order = np.lexsort((rows, -scores))[:limit]
     return rows[order], scores[order]

@@ -21,12 +21,14 @@ class Columns:
     documents: NDArray[np.int32]
     """The first row of a row's document: its rows follow each other."""
     embedded: NDArray[np.bool_]
-    coded: vectors.Coded
+    encoded: vectors.EncodedVectors
 
-    def part(self, size: int) -> Columns:
+    def head(self, size: int) -> Columns:
         """The first rows, without copying."""
-        own = self.coded
-        coded = vectors.Coded(own.bits[:, :size], own.signs[:size], own.small[:size], own.rest[:size], own.scale[:size])
+        own = self.encoded
+        coded = vectors.EncodedVectors(
+            own.bits[:, :size], own.signs[:size], own.small[:size], own.rest[:size], own.scale[:size]
+        )
         return Columns(
             self.chunks[:size],
             self.classes[:size],
@@ -37,7 +39,7 @@ class Columns:
         )
 
 
-def empty(capacity: int, dimension: int) -> Columns:
+def empty_columns(capacity: int, dimension: int) -> Columns:
     """Room for so many rows."""
     return Columns(
         np.zeros((capacity, 16), np.uint8),
@@ -45,9 +47,9 @@ def empty(capacity: int, dimension: int) -> Columns:
         np.zeros(capacity, np.int32),
         np.zeros(capacity, np.int32),
         np.zeros(capacity, np.bool_),
-        vectors.Coded(
-            np.zeros((vectors.words_of(dimension), capacity), np.uint64),
-            np.zeros((capacity, vectors.words_of(dimension)), np.uint64),
+        vectors.EncodedVectors(
+            np.zeros((vectors.words_per_vector(dimension), capacity), np.uint64),
+            np.zeros((capacity, vectors.words_per_vector(dimension)), np.uint64),
             np.zeros((capacity, dimension), np.int8),
             np.zeros((capacity, dimension), np.int8),
             np.ones(capacity, np.float32),
@@ -55,36 +57,38 @@ def empty(capacity: int, dimension: int) -> Columns:
     )
 
 
-def grown(held: Columns, size: int, capacity: int) -> Columns:
+def grow(columns: Columns, size: int, capacity: int) -> Columns:
     """The first `size` rows in arrays with more room."""
-    made = empty(capacity, held.coded.small.shape[1])
-    _copy(held.part(size), made, slice(0, size))
+    made = empty_columns(capacity, columns.encoded.small.shape[1])
+    _copy_rows(columns.head(size), made, slice(0, size))
     return made
 
 
-def taken(held: Columns, rows: NDArray[np.int64]) -> Columns:
+def take_rows(columns: Columns, rows: NDArray[np.int64]) -> Columns:
     """Some rows, copied."""
-    own = held.coded
+    own = columns.encoded
     signs = own.signs[rows]
-    coded = vectors.Coded(vectors.by_word(signs), signs, own.small[rows], own.rest[rows], own.scale[rows])
+    coded = vectors.EncodedVectors(
+        vectors.transpose_signs(signs), signs, own.small[rows], own.rest[rows], own.scale[rows]
+    )
     return Columns(
-        held.chunks[rows],
-        held.classes[rows],
-        held.lengths[rows],
-        held.documents[rows],
-        held.embedded[rows],
+        columns.chunks[rows],
+        columns.classes[rows],
+        columns.lengths[rows],
+        columns.documents[rows],
+        columns.embedded[rows],
         coded,
     )
 
 
-def _copy(source: Columns, target: Columns, where: slice) -> None:
+def _copy_rows(source: Columns, target: Columns, where: slice) -> None:
     target.chunks[where] = source.chunks
     target.classes[where] = source.classes
     target.lengths[where] = source.lengths
     target.documents[where] = source.documents
     target.embedded[where] = source.embedded
-    target.coded.bits[:, where] = source.coded.bits
-    target.coded.signs[where] = source.coded.signs
-    target.coded.small[where] = source.coded.small
-    target.coded.rest[where] = source.coded.rest
-    target.coded.scale[where] = source.coded.scale
+    target.encoded.bits[:, where] = source.encoded.bits
+    target.encoded.signs[where] = source.encoded.signs
+    target.encoded.small[where] = source.encoded.small
+    target.encoded.rest[where] = source.encoded.rest
+    target.encoded.scale[where] = source.encoded.scale

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from groundplan.knowledge.retrieval.wire import Where
 
 Ints = NDArray[np.int32]
-Place = tuple[int, int]
+RowRange = tuple[int, int]
 """Where the rows of a document are: the first, and how many."""
 
 _FIRST_CAPACITY: Final = 256
-_ALIKE: Final = 8
+_MERGE_RATIO: Final = 8
 """An order more than so many times as long as all later ones together stays by itself."""
 _LARGEST_ORDER: Final = 1 << 16
 """Paths above which orders are not put together: it takes some milliseconds, in which nothing else is computed."""
-_NOBODY: Final = -1
+_NOT_SET: Final = -1
 """Number of what a document does not say."""
 _UNKNOWN: Final = -2
 """Number of a name that no document has."""
@@ -45,7 +45,7 @@ class Metadata:
 
 
 @dataclass(frozen=True, slots=True)
-class Documents:
+class DocumentsSnapshot:
     """A moment of them: n descriptions, of which one of each document counts."""
 
     first: Ints
@@ -53,7 +53,7 @@ class Documents:
     count: Ints
     """(n,): how many rows it has; 0: it is described otherwise since"""
     numbers: Ints
-    """(3, n): of owner, sensitivity and media in `names`, or `_NOBODY`"""
+    """(3, n): of owner, sensitivity and media in `names`, or `_NOT_SET`"""
     modified: NDArray[np.int64]
     """(n,): microseconds since 1970, or `_NEVER`"""
     names: Mapping[str, int]
@@ -63,33 +63,35 @@ class Documents:
     orders: tuple[Ints, ...]
     """Places of descriptions in the order of their paths, in parts."""
 
-    def asked(self, where: Where) -> tuple[Ints, Ints]:
+    def matching(self, where: Where) -> tuple[Ints, Ints]:
         """(first row, how many rows) of the documents of which all of that holds."""
-        some = self._beginning(where.path.encode()) if where.path else slice(0, len(self.first))
-        first, count = self.first[some], self.count[some]
-        good = count > 0
-        for own, wanted in zip(self.numbers, (_one(where.owner), where.sensitivity, _one(where.media)), strict=True):
+        selected = self._with_prefix(where.path.encode()) if where.path else slice(0, len(self.first))
+        first, count = self.first[selected], self.count[selected]
+        is_match = count > 0
+        for numbers, wanted in zip(
+            self.numbers, (_as_list(where.owner), where.sensitivity, _as_list(where.media)), strict=True
+        ):
             if wanted is not None:
-                held = own[some]
-                good &= np.logical_or.reduce(
-                    [held == self.names.get(name, _UNKNOWN) for name in wanted] or [np.zeros(len(held), np.bool_)]
+                values = numbers[selected]
+                is_match &= np.logical_or.reduce(
+                    [values == self.names.get(name, _UNKNOWN) for name in wanted] or [np.zeros(len(values), np.bool_)]
                 )
         if where.after is not None or where.before is not None:
-            modified = self.modified[some]
-            good &= modified != _NEVER
+            modified = self.modified[selected]
+            is_match &= modified != _NEVER
             if where.after is not None:
-                good &= modified >= _micros(where.after)
+                is_match &= modified >= _to_micros(where.after)
             if where.before is not None:
-                good &= modified < _micros(where.before)
-        return (first, count) if good.all() else (first[good], count[good])
+                is_match &= modified < _to_micros(where.before)
+        return (first, count) if is_match.all() else (first[is_match], count[is_match])
 
-    def _beginning(self, prefix: bytes) -> Ints:
+    def _with_prefix(self, prefix: bytes) -> Ints:
         """Descriptions of those whose path begins so, in order: what is read of them lies together then."""
-        own = [_beginning(self.paths, order, prefix) for order in self.orders]
+        own = [_slice_with_prefix(self.paths, order, prefix) for order in self.orders]
         return np.sort(np.concatenate(own)) if own else np.zeros(0, np.int32)
 
 
-class DocumentBook:
+class DocumentRegistry:
     """What changes. One thread writes it."""
 
     def __init__(self) -> None:
@@ -113,7 +115,7 @@ class DocumentBook:
         self._paths = list(paths)
         edges = range(0, self._size, _LARGEST_ORDER)
         self._orders = tuple(
-            _sorted(self._paths, range(begin, min(self._size, begin + _LARGEST_ORDER))) for begin in edges
+            _sort_by_path(self._paths, range(begin, min(self._size, begin + _LARGEST_ORDER))) for begin in edges
         )
 
     @property
@@ -121,53 +123,55 @@ class DocumentBook:
         """Descriptions that are kept, though their documents are described otherwise since."""
         return int(np.count_nonzero(self._count[: self._size] == 0))
 
-    def add(self, places: Sequence[Place], said: Sequence[Metadata]) -> None:
+    def add(self, places: Sequence[RowRange], metadata: Sequence[Metadata]) -> None:
         """Documents, and where their rows are."""
-        begin, end = self._size, self._size + len(said)
+        begin, end = self._size, self._size + len(metadata)
         if begin == end:
             return
         if end > len(self._first):
             self._grow(max(end, 2 * len(self._first), _FIRST_CAPACITY))
         # whoever has a moment from before looks at nothing behind its last one
         self._first[begin:end], self._count[begin:end] = np.array(places, np.int32).T
-        self._numbers[:, begin:end] = np.array([self._coded(one) for one in said], np.int32).T
-        self._modified[begin:end] = [_written(one.modified_at) for one in said]
-        self._paths.extend(one.path.encode() for one in said)
-        self._orders = _settled(self._paths, (*self._orders, _sorted(self._paths, range(begin, end))))
+        self._numbers[:, begin:end] = np.array([self._encode_names(one) for one in metadata], np.int32).T
+        self._modified[begin:end] = [_modified_micros(one.modified_at) for one in metadata]
+        self._paths.extend(one.path.encode() for one in metadata)
+        self._orders = _merge_orders(self._paths, (*self._orders, _sort_by_path(self._paths, range(begin, end))))
         self._size = end
 
-    def change(self, said: Mapping[Place, Metadata]) -> int:
+    def update(self, metadata: Mapping[RowRange, Metadata]) -> int:
         """What documents are now, by where their rows are. Returns of how many it is something else."""
-        now = {first: one for (first, _), one in said.items()}
-        held = np.isin(self._first[: self._size], list(now)) & (self._count[: self._size] > 0)
-        other = [at for at in np.flatnonzero(held).tolist() if not self._is(at, now[int(self._first[at])])]
-        if other:
-            places = [(int(self._first[at]), int(self._count[at])) for at in other]
+        current = {first: one for (first, _), one in metadata.items()}
+        is_present = np.isin(self._first[: self._size], list(current)) & (self._count[: self._size] > 0)
+        changed = [
+            at for at in np.flatnonzero(is_present).tolist() if not self._is_same(at, current[int(self._first[at])])
+        ]
+        if changed:
+            places = [(int(self._first[at]), int(self._count[at])) for at in changed]
             # in an array of its own, since whoever has a moment from before goes on with that
             self._count = self._count.copy()
-            self._count[other] = 0
-            self.add(places, [now[first] for first, _ in places])
-        return len(other)
+            self._count[changed] = 0
+            self.add(places, [current[first] for first, _ in places])
+        return len(changed)
 
-    def keep(self, places: Ints) -> None:
+    def compact(self, places: Ints) -> None:
         """Those whose rows stay, moved to `places[row]`; nothing is left of others, whose rows are at -1."""
-        left = np.flatnonzero((self._count[: self._size] > 0) & (places[self._first[: self._size]] >= 0))
-        numbers, names = self._numbers[:, left], list(self._names)
+        kept = np.flatnonzero((self._count[: self._size] > 0) & (places[self._first[: self._size]] >= 0))
+        numbers, names = self._numbers[:, kept], list(self._names)
         used = np.unique(numbers[numbers >= 0])
         numbers = np.where(numbers >= 0, used.searchsorted(numbers), numbers).astype(np.int32)
         self.restore(
-            places[self._first[left]],
-            self._count[left],
+            places[self._first[kept]],
+            self._count[kept],
             numbers,
-            self._modified[left],
+            self._modified[kept],
             [names[number] for number in used.tolist()],
-            [self._paths[at] for at in left.tolist()],
+            [self._paths[at] for at in kept.tolist()],
         )
 
-    def now(self) -> Documents:
+    def snapshot(self) -> DocumentsSnapshot:
         """As it is at this moment."""
         size = self._size
-        return Documents(
+        return DocumentsSnapshot(
             self._first[:size],
             self._count[:size],
             self._numbers[:, :size],
@@ -177,18 +181,18 @@ class DocumentBook:
             self._orders,
         )
 
-    def _is(self, at: int, said: Metadata) -> bool:
+    def _is_same(self, at: int, metadata: Metadata) -> bool:
         return (
-            self._paths[at] == said.path.encode()
-            and self._numbers[:, at].tolist() == self._coded(said)
-            and int(self._modified[at]) == _written(said.modified_at)
+            self._paths[at] == metadata.path.encode()
+            and self._numbers[:, at].tolist() == self._encode_names(metadata)
+            and int(self._modified[at]) == _modified_micros(metadata.modified_at)
         )
 
-    def _coded(self, said: Metadata) -> list[int]:
+    def _encode_names(self, metadata: Metadata) -> list[int]:
         names = self._names
         return [
-            _NOBODY if name is None else names.setdefault(name, len(names))
-            for name in (said.owner, said.sensitivity, said.media)
+            _NOT_SET if name is None else names.setdefault(name, len(names))
+            for name in (metadata.owner, metadata.sensitivity, metadata.media)
         ]
 
     def _grow(self, capacity: int) -> None:
@@ -199,36 +203,36 @@ class DocumentBook:
         self._modified = np.append(self._modified, np.zeros(more, np.int64))
 
 
-def _one(name: str | None) -> list[str] | None:
+def _as_list(name: str | None) -> list[str] | None:
     return None if name is None else [name]
 
 
-def _micros(at: datetime) -> int:
+def _to_micros(at: datetime) -> int:
     return (at - _EPOCH) // timedelta(microseconds=1)
 
 
-def _written(at: datetime | None) -> int:
-    return _NEVER if at is None else _micros(at)
+def _modified_micros(at: datetime | None) -> int:
+    return _NEVER if at is None else _to_micros(at)
 
 
-def _sorted(paths: Sequence[bytes], places: Sequence[int]) -> Ints:
+def _sort_by_path(paths: Sequence[bytes], places: Sequence[int]) -> Ints:
     return np.array(sorted(places, key=paths.__getitem__), np.int32)
 
 
-def _settled(paths: Sequence[bytes], orders: tuple[Ints, ...]) -> tuple[Ints, ...]:
+def _merge_orders(paths: Sequence[bytes], orders: tuple[Ints, ...]) -> tuple[Ints, ...]:
     """With those put together that are not much longer than all later ones, so that there are few."""
     first, later = len(orders) - 1, 0
     for place in range(len(orders) - 1, 0, -1):
         later += len(orders[place])
         size = len(orders[place - 1])
-        if size <= _ALIKE * later and size + later <= _LARGEST_ORDER:
+        if size <= _MERGE_RATIO * later and size + later <= _LARGEST_ORDER:
             first = place - 1
     if first == len(orders) - 1:
         return orders
-    return (*orders[:first], _sorted(paths, np.concatenate(orders[first:]).tolist()))
+    return (*orders[:first], _sort_by_path(paths, np.concatenate(orders[first:]).tolist()))
 
 
-def _beginning(paths: Sequence[bytes], order: Ints, prefix: bytes) -> Ints:
+def _slice_with_prefix(paths: Sequence[bytes], order: Ints, prefix: bytes) -> Ints:
     """Those of an order whose path begins so."""
     first = bisect_left(order, prefix, key=lambda at: paths[at])
     end = bisect_right(order, prefix, lo=first, key=lambda at: paths[at][: len(prefix)])

@@ -42,23 +42,23 @@ from groundplan.knowledge.retrieval.wire import (
 MODEL = "all-minilm-l6-v2"
 MAX_BODY_BYTES = 4 << 20
 MAX_INPUTS = 512
-MAX_PLACES = 4096
+MAX_WORDS = 4096
 """Words whose vectors are asked for at once."""
-_SHORT_BYTES = 16 << 10
+_MAX_INLINE_BYTES = 16 << 10
 """Of questions that are read in the loop."""
-_WAITING = 16
+_MAX_RERANKING = 16
 """So many searches may wait for rerankers at once."""
-_FEW = 4
+_MAX_UNWATCHED = 4
 """Requests under way that all have a thread of the loop's own: it has five at least."""
 
-TOLD_SECONDS = 10.0
+LOG_INTERVAL_SECONDS = 10.0
 """Between two lines about the same failure."""
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-Wanted = TypeVar("Wanted")
+Decoded = TypeVar("Decoded")
 
 _log = get_logger("groundplan.knowledge")
 
@@ -72,7 +72,7 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True):
     dimensions: int = DIMENSION
 
 
-class Service:
+class KnowledgeService:
     """What the application answers from. Its methods block: they run in threads."""
 
     def __init__(
@@ -84,7 +84,7 @@ class Service:
         self._examiner = examiner
         self._encoder = encoder
         self._follower = follower
-        self._failed, self._why = 0, ""
+        self._failed_searches, self._failure_reason = 0, ""
 
     @property
     def ready(self) -> bool:
@@ -95,8 +95,13 @@ class Service:
         """Changed documents that word search does not know yet (vector search and permissions have no lag), whether
         PostgreSQL is followed, how many searches have `failed` since one was answered, and why the last. Of hidden
         documents too: for whoever runs this, never in an answer."""
-        told = {"documents": self._follower.lag, "follows": self.ready, "failed": self._failed, "why": self._why}
-        return msgspec.json.encode(told)
+        status = {
+            "documents": self._follower.lag,
+            "follows": self.ready,
+            "failed": self._failed_searches,
+            "why": self._failure_reason,
+        }
+        return msgspec.json.encode(status)
 
     def search(self, body: bytes) -> bytes:
         """`SearchAnswer` as JSON, a `StatedAnswer` where the state is asked for."""
@@ -106,9 +111,12 @@ class Service:
         except Invalid:
             raise
         except Exception as error:
-            self._failed, self._why = self._failed + 1, getattr(error, "code", error.__class__.__name__)
+            self._failed_searches, self._failure_reason = (
+                self._failed_searches + 1,
+                getattr(error, "code", error.__class__.__name__),
+            )
             raise
-        self._failed = 0
+        self._failed_searches = 0
         answer = SearchAnswer(
             passages=found.passages,
             confidence=round(found.confidence, 4),
@@ -123,7 +131,7 @@ class Service:
             answer = StatedAnswer(**msgspec.structs.asdict(answer), state=found.state)
         return msgspec.json.encode(answer)
 
-    def waits(self, body: bytes) -> bool:
+    def waits_for_reranker(self, body: bytes) -> bool:
         """Whether a search waits for a deployment that puts passages in order."""
         return _decode(body, SearchRequest).rerank is not None
 
@@ -133,9 +141,9 @@ class Service:
 
     def confirm(self, body: bytes) -> bytes:
         """`ConfirmAnswer` as JSON."""
-        return msgspec.json.encode(self._search.readable(_decode(body, ConfirmRequest)))
+        return msgspec.json.encode(self._search.confirm(_decode(body, ConfirmRequest)))
 
-    def soon(self, body: bytes) -> list[Future[Vectors]] | None:
+    def submit_questions(self, body: bytes) -> list[Future[Vectors]] | None:
         """The vectors of the questions of an `EmbedRequest`, each as soon as it is computed. None where it is about
         other texts. Does not block."""
         request = _decode(body, EmbedRequest)
@@ -144,31 +152,31 @@ class Service:
         _check_inputs(request.texts, DIMENSION)
         texts, most = request.texts, request.most
         texts = [self._encoder.shortened(each, most) for each in texts] if most else texts
-        return list(map(self._early.soon, texts)) if request.layers else self._search.asking.soon(texts)
+        return list(map(self._early.soon, texts)) if request.layers else self._search.queries.submit(texts)
 
     def embed(self, body: bytes) -> bytes:
         """`EmbedAnswer` as JSON."""
-        if (asked := self.soon(body)) is not None:
-            return _embedded([each.result() for each in asked])
+        if (futures := self.submit_questions(body)) is not None:
+            return _encode_vectors([each.result() for each in futures])
         request = _decode(body, EmbedRequest)
         if request.places:
             return self._embed_words(request)
         _check_inputs(request.texts, DIMENSION)
         embedded = self._encoder.embed_counted(request.texts)
-        return _embedded(embedded.vectors, sum(embedded.tokens))
+        return _encode_vectors(embedded.vectors, sum(embedded.tokens))
 
     def _embed_words(self, request: EmbedRequest) -> bytes:
-        texts, places, words = request.texts, request.places, sum(map(len, request.places))
-        if not len(texts) == len(places) <= MAX_INPUTS or words > MAX_PLACES:
+        texts, places, word_count = request.texts, request.places, sum(map(len, request.places))
+        if not len(texts) == len(places) <= MAX_INPUTS or word_count > MAX_WORDS:
             raise Invalid(
-                f"{words} words of {len(places)} of {len(texts)} texts cannot be embedded",
+                f"{word_count} words of {len(places)} of {len(texts)} texts cannot be embedded",
                 code="embeddings_request",
-                hint=f"Name the words of each of 1 to {MAX_INPUTS} texts, {MAX_PLACES} of them at most.",
+                hint=f"Name the words of each of 1 to {MAX_INPUTS} texts, {MAX_WORDS} of them at most.",
             )
-        spoken = self._encoder.embed_words(texts, places)
-        vectors = [each.vector.astype("<f4").tobytes() for each in spoken]
-        tokens = sum(each.tokens for each in spoken)
-        return msgspec.json.encode(EmbedAnswer(MODEL, vectors, tokens, [coarse(each.words) for each in spoken]))
+        embeddings = self._encoder.embed_words(texts, places)
+        vectors = [each.vector.astype("<f4").tobytes() for each in embeddings]
+        tokens = sum(each.tokens for each in embeddings)
+        return msgspec.json.encode(EmbedAnswer(MODEL, vectors, tokens, [coarse(each.words) for each in embeddings]))
 
     def support(self, body: bytes) -> bytes:
         """`SupportAnswer` as JSON; the same text is embedded once."""
@@ -215,12 +223,12 @@ def _check_inputs(texts: Sequence[str], dimensions: int) -> None:
         )
 
 
-def _embedded(vectors: Iterable[Vectors], tokens: int = 0) -> bytes:
+def _encode_vectors(vectors: Iterable[Vectors], tokens: int = 0) -> bytes:
     """`EmbedAnswer` as JSON."""
     return msgspec.json.encode(EmbedAnswer(MODEL, [row.astype("<f4").tobytes() for row in vectors], tokens))
 
 
-def personal(body: bytes) -> bytes:
+def find_personal_data(body: bytes) -> bytes:
     """`PersonalAnswer` as JSON. Raises `Invalid` (`personal_request`), `Unavailable` (`extra_missing`)."""
     text = _decode(body, PersonalRequest).text
     if len(text) > MOST_PERSONAL:
@@ -235,27 +243,27 @@ def personal(body: bytes) -> bytes:
     return msgspec.json.encode(PersonalAnswer([found.kind for found in presidio.find(text)]))
 
 
-class _Failures:
+class _FailureLog:
     """What fails at each request, as where memory is short, is logged now and then: its log lies on a disk."""
 
     def __init__(self) -> None:
-        self._told: dict[tuple[str, type[Exception]], tuple[float, int]] = {}
+        self._logged: dict[tuple[str, type[Exception]], tuple[float, int]] = {}
         """When it was logged last, and how often it was since."""
 
-    def tell(self, path: str, error: Exception) -> None:
+    def record(self, path: str, error: Exception) -> None:
         key, now = (path, type(error)), time.monotonic()
-        at, more = self._told.get(key, (-TOLD_SECONDS, 0))
-        if now < at + TOLD_SECONDS:
-            self._told[key] = (at, more + 1)
+        logged_at, suppressed = self._logged.get(key, (-LOG_INTERVAL_SECONDS, 0))
+        if now < logged_at + LOG_INTERVAL_SECONDS:
+            self._logged[key] = (logged_at, suppressed + 1)
             return
-        _log.error("knowledge.request_failed", path=path, more=more, exc_info=error)
-        self._told[key] = (now, 0)
+        _log.error("knowledge.request_failed", path=path, more=suppressed, exc_info=error)
+        self._logged[key] = (now, 0)
 
 
-def application(service: Service, token: str) -> Application:
+def application(service: KnowledgeService, token: str) -> Application:
     """The ASGI application; `token` is the bearer key that callers must send."""
-    waiting = ThreadPoolExecutor(_WAITING, "rerank")
-    under_way, failures = 0, _Failures()
+    rerank_threads = ThreadPoolExecutor(_MAX_RERANKING, "rerank")
+    active_requests, failures = 0, _FailureLog()
     routes = {
         ("POST", "/search"): service.search,
         ("POST", "/confirm"): service.confirm,
@@ -263,11 +271,11 @@ def application(service: Service, token: str) -> Application:
         ("POST", "/examine"): service.examine,
         ("POST", "/support"): service.support,
         ("POST", "/lag"): service.lag,
-        ("POST", "/personal"): personal,
+        ("POST", "/personal"): find_personal_data,
         ("POST", "/v1/embeddings"): service.embeddings,
     }
 
-    async def answer(scope: Scope, receive: Receive) -> tuple[int, bytes]:
+    async def handle(scope: Scope, receive: Receive) -> tuple[int, bytes]:
         if scope["method"] == "GET" and scope["path"] in ("/livez", "/readyz"):
             ready = scope["path"] == "/livez" or service.ready
             return (200, b'{"ready":true}') if ready else (503, b'{"ready":false}')
@@ -277,32 +285,36 @@ def application(service: Service, token: str) -> Application:
             raise NotFound(
                 "there is no such address", code="route_not_found", hint="POST to /search or /v1/embeddings."
             )
-        body = await _body(receive)
-        if scope["path"] == "/embed" and len(body) <= _SHORT_BYTES and (asked := service.soon(body)) is not None:
+        body = await _read_body(receive)
+        if (
+            scope["path"] == "/embed"
+            and len(body) <= _MAX_INLINE_BYTES
+            and (futures := service.submit_questions(body)) is not None
+        ):
             # in threads of its own already: another one would only wait for them, and be woken for it
-            return 200, _embedded(await asyncio.gather(*map(asyncio.wrap_future, asked)))
+            return 200, _encode_vectors(await asyncio.gather(*map(asyncio.wrap_future, futures)))
         # who waits for a deployment must not take the threads of who waits for nobody
-        threads = waiting if scope["path"] == "/search" and service.waits(body) else None
-        return 200, await worked(asyncio.get_running_loop().run_in_executor(threads, handler, body), receive)
+        threads = rerank_threads if scope["path"] == "/search" and service.waits_for_reranker(body) else None
+        return 200, await run_handler(asyncio.get_running_loop().run_in_executor(threads, handler, body), receive)
 
-    async def worked(work: asyncio.Future[bytes], receive: Receive) -> bytes:
-        nonlocal under_way
-        under_way += 1
+    async def run_handler(work: asyncio.Future[bytes], receive: Receive) -> bytes:
+        nonlocal active_requests
+        active_requests += 1
         try:
             # one of few has a thread already, and to listen for its caller takes as long as a part of the answer
-            return await (work if under_way <= _FEW else _wanted(work, receive))
+            return await (work if active_requests <= _MAX_UNWATCHED else _run_unless_disconnected(work, receive))
         finally:
-            under_way -= 1
+            active_requests -= 1
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         try:
-            status, body = await answer(scope, receive)
+            status, body = await handle(scope, receive)
         except GroundplanError as error:
-            status, body = error.status, _error(error)
+            status, body = error.status, _encode_error(error)
         except Exception as error:  # noqa: BLE001 -- the edge of the process: one bad request must not be told a traceback
-            failures.tell(scope["path"], error)
+            failures.record(scope["path"], error)
             status, body = 500, _INTERNAL
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -319,20 +331,20 @@ def _authenticate(scope: Scope, token: str) -> None:
         )
 
 
-async def _wanted(work: asyncio.Future[bytes], receive: Receive) -> bytes:
+async def _run_unless_disconnected(work: asyncio.Future[bytes], receive: Receive) -> bytes:
     """What `work` makes. Work that was not begun when its caller went is not done: where callers gave up by the
     hundred, those that are still there come first. Raises `Invalid`."""
-    gone = asyncio.ensure_future(receive())
+    disconnect = asyncio.ensure_future(receive())
     try:
-        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not work.done() and gone.result()["type"] == "http.disconnect" and work.cancel():
+        await asyncio.wait((work, disconnect), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done() and disconnect.result()["type"] == "http.disconnect" and work.cancel():
             raise Invalid("the caller disconnected", code="disconnected", hint="Wait for the answer.")
         return await work
     finally:
-        gone.cancel()
+        disconnect.cancel()
 
 
-async def _body(receive: Receive) -> bytes:
+async def _read_body(receive: Receive) -> bytes:
     body = bytearray()
     while True:
         message = await receive()
@@ -345,7 +357,7 @@ async def _body(receive: Receive) -> bytes:
             return bytes(body)
 
 
-def _decode(body: bytes, wanted: type[Wanted]) -> Wanted:
+def _decode(body: bytes, wanted: type[Decoded]) -> Decoded:
     try:
         return msgspec.json.decode(body, type=wanted)
     except msgspec.DecodeError as error:
@@ -356,15 +368,15 @@ def _decode(body: bytes, wanted: type[Wanted]) -> Wanted:
         ) from error
 
 
-def _error(error: GroundplanError) -> bytes:
-    told = {
+def _encode_error(error: GroundplanError) -> bytes:
+    body = {
         "message": error.message,
         "type": type(error).default_code,
         "code": error.code,
         "hint": error.hint,
         "retry_after": error.retry_after,
     }
-    return msgspec.json.encode({"error": told})
+    return msgspec.json.encode({"error": body})
 
 
 _INTERNAL = msgspec.json.encode(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.knowledge import writing_systems
-from groundplan.knowledge.retrieval.search_store import Found, Part
+from groundplan.knowledge.retrieval.search_store import ChunkSpan, ReadableChunk
 from groundplan.knowledge.retrieval.wire import Passage, Place, SearchRequest
 
 MIN_SIMILARITY: Final = 0.25
@@ -25,21 +25,21 @@ MIN_WORD_SHARE: Final = 0.25
 """Part of the best BM25 score below which a chunk shares only common words with the question."""
 VERBATIM: Final = 0.6
 """What a passage is worth more that has all of the question word for word; of a part of it, that part."""
-LEAST_RUN: Final = 6
+MIN_RUN: Final = 6
 """Words of the question that follow each other in a passage from which they are no chance."""
-LEAST_WHOLE: Final = 3
+MIN_QUESTION_WORDS: Final = 3
 """Words of a question that counts as a quotation where all of it stands in a passage."""
-MOST_QUOTED: Final = 600
+MAX_QUOTED_WORDS: Final = 600
 """Words of a question that are looked for in their order: where each character is one, there may be thousands."""
 NEAR_BEST: Final = 0.6
 """Part of the best BM25 score that a passage with the words of the question has: others are not looked at for them."""
 OVERDUE_WEIGHT: Final = 0.5
-MOST_ALSO: Final = 5
+MAX_DUPLICATES: Final = 5
 """Other places of a passage that are told."""
 OVERHEAD_BYTES: Final = 64
 """Allowed for the heading of each passage, besides its title and path, in what a prompt may grow by."""
 
-Ranked = list[tuple[Found, float]]
+RankedChunks = list[tuple[ReadableChunk, float]]
 Scores = NDArray[np.float64]
 _WORD: Final = re.compile(r"[^\W_]+")
 _SPACED: Final = "".join(chr(code).lower() if chr(code).isalnum() else " " for code in range(128)).encode().ljust(256)
@@ -57,7 +57,7 @@ class Weights:
 WEIGHTS: Final = Weights()
 
 
-def fused(share: Scores, near: Scores, weights: Weights = WEIGHTS) -> Scores:
+def fuse_scores(share: Scores, near: Scores, weights: Weights = WEIGHTS) -> Scores:
     """A score for each row, from what it says itself; 0 where words, or vectors, do not know it.
 
     `share`: BM25 as a part of what is possible for the question; `near`: cosine. Both are told on scales of their own
@@ -66,183 +66,188 @@ def fused(share: Scores, near: Scores, weights: Weights = WEIGHTS) -> Scores:
     return weights.words * share + np.maximum(near, 0.0)
 
 
-def smoothed(scores: Scores, before: Scores, after: Scores, weights: Weights = WEIGHTS) -> Scores:
+def smooth_scores(scores: Scores, before: Scores, after: Scores, weights: Weights = WEIGHTS) -> Scores:
     """Each with a part of its better neighbour's score (0 where it has none): an answer seldom stands alone among what
     is off its subject."""
     return scores + weights.neighbour * np.maximum(before, after)
 
 
-def relevant(words: Scores, near: Scores, most: float) -> NDArray[np.bool_]:
-    """Which rows share more than common words with the question (a score of 0: none), or its subject. `most`: the best
-    score of all that may be seen."""
-    least = MIN_WORD_SHARE * most
+def relevance_mask(words: Scores, near: Scores, best_word_score: float) -> NDArray[np.bool_]:
+    """Which rows share more than common words with the question (a score of 0: none), or its subject.
+    `best_word_score`: the best score of all that may be seen."""
+    least = MIN_WORD_SHARE * best_word_score
     return ((words > 0) & (words >= least)) | (near >= MIN_SIMILARITY)
 
 
-def plain(text: str) -> str:
+def normalise_text(text: str) -> str:
     """Its words in lower case, one space between and at both ends; each character of scripts without spaces is one."""
     if text.isascii():  # the same in a fifth of the time
         return f" {b' '.join(text.encode().translate(_SPACED).split()).decode()} "
     return f" {' '.join(_WORD.findall(writing_systems.spread(text).lower()))} "
 
 
-def verbatim(question: Sequence[str], text: str, least: int = LEAST_RUN) -> float:
-    """The part of a question that stands in a `plain` text word for word: its longest run of at least so many words, or
-    all of it. Neither of the rankings knows the order of words, and somebody who quotes means that passage."""
-    words, unit = len(question), _unit(question)
-    if words < LEAST_WHOLE * unit:
+def verbatim_share(question: Sequence[str], text: str, min_run: int = MIN_RUN) -> float:
+    """The part of a question that stands in a `normalise_text` text word for word: its longest run of at least so many
+    words, or all of it. Neither of the rankings knows the order of words, and somebody who quotes means that
+    passage."""
+    words, unit = len(question), _word_unit(question)
+    if words < MIN_QUESTION_WORDS * unit:
         return 0.0
-    best, least = 0, min(words, least * unit)
-    for start in range(words - least + 1):
-        end = start + max(best + 1, least)
+    best, min_run = 0, min(words, min_run * unit)
+    for start in range(words - min_run + 1):
+        end = start + max(best + 1, min_run)
         while end <= words and f" {' '.join(question[start:end])} " in text:
             best, end = end - start, end + 1
     return best / words
 
 
-def may_quote(question: Sequence[str], text: str, least: int = LEAST_RUN) -> bool:
-    """Whether `verbatim` can find anything in the text as it is: nearly always it cannot, which this tells in a tenth
-    of the time."""
-    unit = _unit(question)
-    least = min(len(question), least * unit)
-    if len(question) < LEAST_WHOLE * unit:
+def may_contain_quote(question: Sequence[str], text: str, min_run: int = MIN_RUN) -> bool:
+    """Whether `verbatim_share` can find anything in the text as it is: nearly always it cannot, which this tells in a
+    tenth of the time."""
+    unit = _word_unit(question)
+    min_run = min(len(question), min_run * unit)
+    if len(question) < MIN_QUESTION_WORDS * unit:
         return False
     run, text = 0, (text if text.isascii() else writing_systems.plain(text)).lower()
     # whatever run of words it is, one of these is in it
-    if not any(word in text for word in question[least - 1 :: least]):
+    if not any(word in text for word in question[min_run - 1 :: min_run]):
         return False
     for word in question:
         run = run + 1 if word in text else 0
-        if run >= least:
+        if run >= min_run:
             return True
     return False
 
 
-def longest(
-    there: Sequence[NDArray[np.bool_] | None], count: int, least: int, known: int
+def longest_runs(
+    has_word: Sequence[NDArray[np.bool_] | None], count: int, min_run: int, min_known: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Of each of `count` texts: how many words of a question it may have in a row at most, 0 where that is less than
-    `least`; then the same where so many of them are `known`. `there`: of each word, which texts have it; None: nobody
-    knows."""
-    every = np.ones((len(there) + 1, count), np.bool_)
-    every[0] = False
-    for place, one in enumerate(there, 1):
+    `min_run`; then the same where so many of them are `min_known`. `has_word`: of each word, which texts have it; None:
+    nobody knows."""
+    may_have = np.ones((len(has_word) + 1, count), np.bool_)
+    may_have[0] = False
+    for place, one in enumerate(has_word, 1):
         if one is not None:
-            every[place] = one
-    places = np.arange(len(every))[:, None]
-    missing = np.maximum.accumulate(np.where(every, 0, places), axis=0)
-    told = np.cumsum([False, *(one is not None for one in there)])
+            may_have[place] = one
+    places = np.arange(len(may_have))[:, None]
+    missing = np.maximum.accumulate(np.where(may_have, 0, places), axis=0)
+    known_count = np.cumsum([False, *(one is not None for one in has_word)])
     run = places - missing
-    run *= run >= least
-    return run.max(axis=0), (run * (told[:, None] - told[missing] >= known)).max(axis=0)
+    run *= run >= min_run
+    return run.max(axis=0), (run * (known_count[:, None] - known_count[missing] >= min_known)).max(axis=0)
 
 
-def least_run(question: Sequence[str]) -> int:
+def min_quote_length(question: Sequence[str]) -> int:
     """How many words of a question are a quotation where they stand in a row; more than it has where none are."""
-    unit = _unit(question)
-    return min(len(question), LEAST_RUN * unit) if len(question) >= LEAST_WHOLE * unit else len(question) + 1
+    unit = _word_unit(question)
+    return min(len(question), MIN_RUN * unit) if len(question) >= MIN_QUESTION_WORDS * unit else len(question) + 1
 
 
-def _unit(question: Sequence[str]) -> int:
+def _word_unit(question: Sequence[str]) -> int:
     """As how many words of a question one counts: characters of scripts without spaces are shorter."""
     return 2 if writing_systems.unspaced(question) else 1
 
 
-def demote(ranked: Iterable[tuple[Found, float]], today: date) -> Ranked:
+def demote_overdue(ranked: Iterable[tuple[ReadableChunk, float]], today: date) -> RankedChunks:
     """Passages of documents whose review is overdue count half: what is current comes before what it replaced."""
-    return ordered((chunk, score * weight(chunk, today)) for chunk, score in ranked)
+    return sort_ranked((chunk, score * review_weight(chunk, today)) for chunk, score in ranked)
 
 
-def weight(chunk: Found, today: date) -> float:
+def review_weight(chunk: ReadableChunk, today: date) -> float:
     """What a passage counts for, by whether its document is current."""
     return OVERDUE_WEIGHT if chunk.review_by is not None and chunk.review_by < today else 1.0
 
 
-def distinct(ranked: Iterable[tuple[Found, float]]) -> Ranked:
+def merge_duplicates(ranked: Iterable[tuple[ReadableChunk, float]]) -> RankedChunks:
     """Each text once, with its best score, quoted from the document with the shortest path, since copies have longer
     ones, there from where it scores best; `also` are the others."""
-    copies: dict[str, Ranked] = {}
+    copies: dict[str, RankedChunks] = {}
     for chunk, score in ranked:
         copies.setdefault(chunk.head + chunk.text, []).append((chunk, score))
-    return ordered(own[0] if len(own) == 1 else _quoted(own) for own in copies.values())
+    return sort_ranked(group[0] if len(group) == 1 else _merge_copies(group) for group in copies.values())
 
 
-def _quoted(copies: Ranked) -> tuple[Found, float]:
+def _merge_copies(copies: RankedChunks) -> tuple[ReadableChunk, float]:
     first, *others = sorted(copies, key=lambda one: (len(one[0].path), one[0].path, -one[1]))
-    also = tuple(one for one, _ in ordered(others)[:MOST_ALSO])
-    return replace(first[0], also=also), max(score for _, score in copies)
+    duplicates = tuple(one for one, _ in sort_ranked(others)[:MAX_DUPLICATES])
+    return replace(first[0], duplicates=duplicates), max(score for _, score in copies)
 
 
-def ordered(scored: Iterable[tuple[Found, float]]) -> Ranked:
+def sort_ranked(scored: Iterable[tuple[ReadableChunk, float]]) -> RankedChunks:
     """Best first; of equal ones the shorter path, so that the original comes before its copy."""
     return sorted(scored, key=lambda one: (-one[1], len(one[0].path), one[0].path, one[0].start_line, str(one[0].id)))
 
 
-def widened(ranked: Ranked, around: Mapping[tuple[UUID, int], Part], request: SearchRequest) -> Ranked:
+def add_neighbours(
+    ranked: RankedChunks, neighbours: Mapping[tuple[UUID, int], ChunkSpan], request: SearchRequest
+) -> RankedChunks:
     """The best `k` with the text around them, as far as it fits together; no text twice, the better one has it.
 
     What stands in a better one's text already is left out, and the next best moves up.
     """
     used: set[tuple[UUID, int]] = set()
-    left = request.max_bytes - sum(_size(one) for one, _ in ranked[: request.k])
-    found: Ranked = []
+    remaining = request.max_bytes - sum(_prompt_bytes(one) for one, _ in ranked[: request.k])
+    found: RankedChunks = []
     for chunk, score in ranked:
         if (chunk.document, chunk.number) in used:
             continue
         used.add((chunk.document, chunk.number))
         wide = chunk
         for step in (1, -1):
-            part = around.get((chunk.document, chunk.number + step))
+            part = neighbours.get((chunk.document, chunk.number + step))
             if part is None or (part.document, part.number) in used or len(found) >= request.k:
                 continue
-            joined = _joined(wide, part)
-            more = _size(joined) - _size(wide)
-            if more <= left:
-                left -= more
+            joined = _join_neighbour(wide, part)
+            more = _prompt_bytes(joined) - _prompt_bytes(wide)
+            if more <= remaining:
+                remaining -= more
                 used.add((part.document, part.number))
                 wide = joined
         found.append((wide, score))
     return found
 
 
-def _joined(chunk: Found, part: Part) -> Found:
+def _join_neighbour(chunk: ReadableChunk, part: ChunkSpan) -> ReadableChunk:
     """A chunk with the one that stands before or after it; between two there is white space only, as much of it as in
     the document, since a citation counts its characters."""
     if part.start_char >= chunk.end_char:
-        gap = _gap(part.start_line - chunk.end_line, part.start_char - chunk.end_char)
+        gap = _white_space(part.start_line - chunk.end_line, part.start_char - chunk.end_char)
         return replace(chunk, text=f"{chunk.text}{gap}{part.text}", end_char=part.end_char, end_line=part.end_line)
-    gap = _gap(chunk.start_line - part.end_line, chunk.start_char - part.end_char)
+    gap = _white_space(chunk.start_line - part.end_line, chunk.start_char - part.end_char)
     return replace(
         chunk, text=f"{part.text}{gap}{chunk.text}", start_char=part.start_char, start_line=part.start_line,
         head=part.head,
     )  # fmt: skip
 
 
-def _gap(lines: int, characters: int) -> str:
+def _white_space(lines: int, characters: int) -> str:
     return "\n" * lines + " " * (characters - lines)
 
 
-def _size(chunk: Found) -> int:
+def _prompt_bytes(chunk: ReadableChunk) -> int:
     """What a passage takes of a prompt, in bytes."""
     return len((chunk.head + chunk.text + chunk.title + chunk.path).encode()) + OVERHEAD_BYTES
 
 
-def fit(ranked: Sequence[tuple[Found, float]], k: int, max_bytes: int, *, explain: bool = False) -> list[Passage]:
+def fit_passages(
+    ranked: Sequence[tuple[ReadableChunk, float]], k: int, max_bytes: int, *, explain: bool = False
+) -> list[Passage]:
     """The first `k` passages that fit into `max_bytes` together (text, title, path and a heading)."""
     chosen: list[Passage] = []
-    left = max_bytes
+    remaining = max_bytes
     for chunk, score in ranked:
-        size = _size(chunk)
+        size = _prompt_bytes(chunk)
         if len(chosen) == k:
             break
-        if size > left:
+        if size > remaining:
             continue
-        left -= size
-        chosen.append(passage(chunk, score, explain=explain))
+        remaining -= size
+        chosen.append(to_passage(chunk, score, explain=explain))
     return chosen
 
 
-def passage(chunk: Found, score: float, *, explain: bool = False) -> Passage:
+def to_passage(chunk: ReadableChunk, score: float, *, explain: bool = False) -> Passage:
     """The chunk as it is told to a caller."""
     return Passage(
         document=str(chunk.document),
@@ -258,12 +263,12 @@ def passage(chunk: Found, score: float, *, explain: bool = False) -> Passage:
         version=chunk.version,
         start_char=chunk.start_char,
         end_char=chunk.end_char,
-        also=[_place(one) for one in chunk.also],
+        also=[_to_place(one) for one in chunk.duplicates],
         similarity=round(chunk.similarity, 6) if explain and chunk.similarity is not None else None,
     )
 
 
-def _place(chunk: Found) -> Place:
+def _to_place(chunk: ReadableChunk) -> Place:
     return Place(
         document=str(chunk.document),
         path=chunk.path,

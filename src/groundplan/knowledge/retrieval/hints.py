@@ -11,11 +11,11 @@ from psycopg import Connection
 from groundplan.knowledge.retrieval import hints_store
 from groundplan.knowledge.retrieval.wire import Conflict, Newer, Passage, SearchRequest
 
-MOST = 5
+MAX_CONFLICTS = 5
 """Conflicts that are told of one search."""
 
 
-def conflicts(conn: Connection[Any], passages: Sequence[Passage], sources: Sequence[str]) -> list[Conflict]:
+def find_conflicts(conn: Connection[Any], passages: Sequence[Passage], sources: Sequence[str]) -> list[Conflict]:
     """Facts in conflict: sentences that stand in these passages, with what another document of these sources says
     instead."""
     ids = list(dict.fromkeys(UUID(passage.document) for passage in passages))
@@ -24,27 +24,27 @@ def conflicts(conn: Connection[Any], passages: Sequence[Passage], sources: Seque
     found = hints_store.conflicts(conn, ids, sources)
     texts: dict[str, list[str]] = {}
     for passage in passages if found else ():
-        texts.setdefault(passage.document, []).append(_plain(passage.text))
+        texts.setdefault(passage.document, []).append(_collapse_spaces(passage.text))
     kept: dict[frozenset[tuple[str, str]], Conflict] = {}
     for one in found:
-        if any(_plain(one.says) in text for text in texts[one.document]):
+        if any(_collapse_spaces(one.says) in text for text in texts[one.document]):
             # two documents may have been found to contradict each other from either side
             kept.setdefault(frozenset({(one.document, one.says), (one.other_document, one.other_says)}), one)
-    return list(kept.values())[:MOST]
+    return list(kept.values())[:MAX_CONFLICTS]
 
 
-def newer(
-    conn: Connection[Any], proposed: Mapping[UUID, float], read: Sequence[UUID], least: float, request: SearchRequest
+def find_newer(
+    conn: Connection[Any], scores: Mapping[UUID, float], readable: Sequence[UUID], least: float, request: SearchRequest
 ) -> list[Newer]:
-    """Documents that would have been among the passages but for a newer one. `proposed`: chunk -> score, as the index
-    has them for this person; `read`: those that may be used; `least`: the score of the last passage.
+    """Documents that would have been among the passages but for a newer one. `scores`: chunk -> score, as the index
+    has them for this person; `readable`: those that may be used; `least`: the score of the last passage.
 
     Nothing is asked where all that was proposed may be used, which is nearly always.
     """
-    usable = set(read)
-    kept = [id for id, score in proposed.items() if score >= least and id not in usable]
-    return hints_store.newer(conn, kept, request.workload, request.where, request.sources) if kept else []
+    usable = set(readable)
+    withheld = [id for id, score in scores.items() if score >= least and id not in usable]
+    return hints_store.newer(conn, withheld, request.workload, request.where, request.sources) if withheld else []
 
 
-def _plain(text: str) -> str:
+def _collapse_spaces(text: str) -> str:
     return " ".join(text.split())

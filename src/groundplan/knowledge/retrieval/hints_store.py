@@ -14,7 +14,7 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg.rows import class_row
 
-from groundplan.knowledge.retrieval.search_store import WITHIN, bounds
+from groundplan.knowledge.retrieval.search_store import WHERE_SQL, where_parameters
 from groundplan.knowledge.retrieval.wire import Conflict, Newer, Where
 
 Conn = Connection[Any]
@@ -50,8 +50,8 @@ def newer(conn: Conn, chunks: Sequence[UUID], workload: str, where: Where, sourc
     found = conn.execute(
         f"""SELECT DISTINCT d.id, d.path, d.title, d.superseded_by FROM chunk c JOIN document d ON d.id = c.document_id
             WHERE c.id = ANY(%(chunks)s) AND d.superseded_by IS NOT NULL AND kept_back(d, %(workload)s) = 'superseded'
-              AND {WITHIN} ORDER BY d.path LIMIT 20""",
-        {"chunks": list(chunks), "workload": workload, **bounds(where)},
+              AND {WHERE_SQL} ORDER BY d.path LIMIT 20""",
+        {"chunks": list(chunks), "workload": workload, **where_parameters(where)},
     ).fetchall()
     told = {"workload": workload, "sources": list(sources), "ids": [row[3] for row in found]}
     rows = conn.execute(_NEWER, told).fetchall() if found else []

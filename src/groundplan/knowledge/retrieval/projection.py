@@ -5,7 +5,7 @@ readers' sets that a person has come from PostgreSQL with each question, and wha
 thread writes it; any number read the last published `View` meanwhile.
 
 A view stays as it was published. Whoever takes one and then begins to read PostgreSQL is told there which documents
-changed after it, and puts these right (`View.visible`): so nothing of a moment that is over counts.
+changed after it, and puts these right (`View.visible_rows`): so nothing of a moment that is over counts.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from numpy.typing import NDArray
 
 from groundplan.knowledge.model import DIMENSION, Vectors
 from groundplan.knowledge.retrieval import vectors, words
-from groundplan.knowledge.retrieval.access_classes import GONE, ClassBook, Classes, Name
-from groundplan.knowledge.retrieval.columns import Columns, empty, grown, taken
-from groundplan.knowledge.retrieval.documents import DocumentBook, Documents, Metadata
-from groundplan.knowledge.retrieval.masks import Masks
+from groundplan.knowledge.retrieval.access_classes import GONE, AccessClasses, AccessClassRegistry, ClassKey
+from groundplan.knowledge.retrieval.columns import Columns, empty_columns, grow, take_rows
+from groundplan.knowledge.retrieval.documents import DocumentRegistry, DocumentsSnapshot, Metadata
+from groundplan.knowledge.retrieval.masks import MaskCache
 from groundplan.knowledge.retrieval.wire import Where
 
 _FIRST_CAPACITY: Final = 1024
-_LEAST_DEAD: Final = 20_000
+_MIN_GONE_ROWS: Final = 20_000
 _SPREAD: Final = 8
 """Times as many rows as are asked about from which each of them is written by itself."""
-NOTHING_SAID: Final = Metadata()
+NO_METADATA: Final = Metadata()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,40 +45,40 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class DocumentEntry:
     """A document to be held with all its rows; without rows it is forgotten. `acl`: the number of its readers' set."""
 
     document: UUID
     source: str
     acl: int
     rows: Sequence[Row]
-    metadata: Metadata = NOTHING_SAID
+    metadata: Metadata = NO_METADATA
 
 
-class Places:
+class RowRanges:
     """Where the rows of each document are: its first row, and how many. One thread writes it, others read meanwhile.
     By id, as 16 bytes: thousands of them are looked up for a question about some documents."""
 
-    def __init__(self, now: dict[bytes, tuple[int, int]] | None = None) -> None:
-        self.now = now if now is not None else {}
-        self._before: dict[bytes, tuple[tuple[int, int], ...]] = {}
+    def __init__(self, current: dict[bytes, tuple[int, int]] | None = None) -> None:
+        self.current = current if current is not None else {}
+        self._former: dict[bytes, tuple[tuple[int, int], ...]] = {}
 
-    def give_up(self, document: bytes) -> tuple[int, int]:
+    def remove(self, document: bytes) -> tuple[int, int]:
         """Where its rows were until now."""
-        place = self.now.get(document)
+        place = self.current.get(document)
         if place is None:
             return 0, 0
         # first there, then gone here: who reads finds it in one or the other
-        self._before[document] = (*self._before.get(document, ()), place)
-        del self.now[document]
+        self._former[document] = (*self._former.get(document, ()), place)
+        del self.current[document]
         return place
 
-    def of(self, document: bytes, size: int) -> tuple[int, int]:
+    def find(self, document: bytes, size: int) -> tuple[int, int]:
         """Where they are in a view with so many rows."""
-        place = self.now.get(document)
+        place = self.current.get(document)
         if place is not None and place[0] < size:
             return place
-        return next((one for one in reversed(self._before.get(document, ())) if one[0] < size), (0, 0))
+        return next((one for one in reversed(self._former.get(document, ())) if one[0] < size), (0, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,69 +89,69 @@ class View:
     segments: tuple[words.Segment, ...]
     terms: dict[str, int]
     """The number of each term in `segments`, and of later ones; it only grows."""
-    classes: Classes
-    places: Places
-    documents: Documents
-    masks: Masks
+    classes: AccessClasses
+    row_ranges: RowRanges
+    documents: DocumentsSnapshot
+    masks: MaskCache
     cursor: int
     size: int
 
-    def visible(
+    def visible_rows(
         self, sources: Collection[str], acls: Collection[int], changed: Iterable[tuple[UUID, int]] = ()
-    ) -> words.Visible:
+    ) -> words.VisibleRows:
         """The rows of these sources whose readers' set is among `acls`.
 
         `changed`: documents that changed after this view, with the number of their readers' set now; -1 where they do
         not say what they said: then their rows are seen by nobody.
         """
-        seen = self.classes.among(sources, acls)
-        count, tokens = int(self.classes.counts[seen].sum()), int(self.classes.tokens[seen].sum())
-        moved = self._moved(seen, sources, acls, changed)
-        if count == self.size and not moved:
-            return words.Visible(None, count, tokens)
-        mask = self.masks.of(seen)
-        if moved:
+        visible = self.classes.visible_to(sources, acls)
+        count, tokens = int(self.classes.counts[visible].sum()), int(self.classes.tokens[visible].sum())
+        changes = self._access_changes(visible, sources, acls, changed)
+        if count == self.size and not changes:
+            return words.VisibleRows(None, count, tokens)
+        mask = self.masks.get(visible)
+        if changes:
             mask = mask.copy()
-        for rows, now in moved:
-            mask[rows] = now
-            count += (rows.stop - rows.start) * (1 if now else -1)
-            tokens += int(self.columns.lengths[rows].sum()) * (1 if now else -1)
-        return words.Visible(mask, count, tokens)
+        for rows, is_visible in changes:
+            mask[rows] = is_visible
+            count += (rows.stop - rows.start) * (1 if is_visible else -1)
+            tokens += int(self.columns.lengths[rows].sum()) * (1 if is_visible else -1)
+        return words.VisibleRows(mask, count, tokens)
 
-    def _moved(
+    def _access_changes(
         self,
-        seen: NDArray[np.bool_],
+        visible: NDArray[np.bool_],
         sources: Collection[str],
         acls: Collection[int],
         changed: Iterable[tuple[UUID, int]],
     ) -> list[tuple[slice, bool]]:
         """Rows that are seen now and were not, or were and are not."""
-        found = []
+        changes = []
         for document, acl in changed:
-            first, count = self.places.of(document.bytes, self.size)
+            first, count = self.row_ranges.find(document.bytes, self.size)
             if count:
-                former = int(self.columns.classes[first])
-                now = former != GONE and acl in acls and self.classes.source_of(former) in sources
-                if now != bool(seen[former]):
-                    found.append((slice(first, first + count), now))
-        return found
+                old_class = int(self.columns.classes[first])
+                is_visible = old_class != GONE and acl in acls and self.classes.source_of(old_class) in sources
+                if is_visible != bool(visible[old_class]):
+                    changes.append((slice(first, first + count), is_visible))
+        return changes
 
-    def about(self, where: Where, changed: Iterable[tuple[UUID, int]] = ()) -> NDArray[np.bool_]:
+    def matching_rows(self, where: Where, changed: Iterable[tuple[UUID, int]] = ()) -> NDArray[np.bool_]:
         """Which rows are of documents that a question is about, and of whichever are `changed`: this view does not know
         what these are now."""
-        mask = self._of(*self.documents.asked(where))
-        for one, _ in changed:
-            first, count = self.places.of(one.bytes, self.size)
+        mask = self._rows_mask(*self.documents.matching(where))
+        for document, _ in changed:
+            first, count = self.row_ranges.find(document.bytes, self.size)
             mask[first : first + count] = True
         return mask
 
-    def mask(self, documents: Iterable[bytes]) -> NDArray[np.bool_]:
+    def document_rows(self, documents: Iterable[bytes]) -> NDArray[np.bool_]:
         """Which rows are of these documents, given by id."""
-        held = [place for one in documents if (place := self.places.of(one, self.size))[1]]
-        first, count = np.array(held, np.int32).reshape(-1, 2).T
-        return self._of(first, count)
+        ranges = [row_range for document in documents if (row_range := self.row_ranges.find(document, self.size))[1]]
+        first, count = np.array(ranges, np.int32).reshape(-1, 2).T
+        return self._rows_mask(first, count)
 
-    def _of(self, first: NDArray[np.int32], count: NDArray[np.int32]) -> NDArray[np.bool_]:
+    def _rows_mask(self, first: NDArray[np.int32], count: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Which rows are of the documents that have so many rows from these on."""
         mask, many = np.zeros(self.size, np.bool_), int(count.sum())
         if many == int(self.documents.count.sum()):
@@ -163,7 +163,7 @@ class View:
         mask[first] = True
         return mask.take(self.columns.documents, mode="clip")
 
-    def chunk(self, row: int) -> UUID:
+    def chunk_id(self, row: int) -> UUID:
         """The id of a row's chunk."""
         return UUID(bytes=self.columns.chunks[row].tobytes())
 
@@ -176,12 +176,12 @@ class Projection:
         self._dimension = dimension
         self._lock = threading.Lock()
         self._terms: dict[str, int] = {}
-        self._places = Places()
-        self._classes = ClassBook()
-        self._documents = DocumentBook()
-        self._columns = empty(_FIRST_CAPACITY, dimension)
+        self._row_ranges = RowRanges()
+        self._classes = AccessClassRegistry()
+        self._documents = DocumentRegistry()
+        self._columns = empty_columns(_FIRST_CAPACITY, dimension)
         self._segments: tuple[words.Segment, ...] = ()
-        self.forgotten = 0
+        self.forgotten_count = 0
         """Rows that are gone, and documents that are described otherwise, counted up: whoever kept a copy has too much
         once this has changed."""
         self._publish(0, 0)
@@ -201,34 +201,34 @@ class Projection:
         """Its edition: alone, it is what is asked."""
         return self.edition
 
-    def of(self, edition: int) -> Projection | None:
+    def find(self, edition: int) -> Projection | None:
         """Itself, where it is of that edition."""
         return self if edition == self.edition else None
 
-    def known(self, edition: int) -> None:
+    def known_edition(self, edition: int) -> None:
         """Alone, it knows no settings of editions."""
 
     def reset(self) -> None:
         """Forget everything; the next changes are taken over from the first one on."""
         with self._lock:
-            self._terms, self._places = {}, Places()
-            self._classes, self._documents = ClassBook(), DocumentBook()
-            self._columns, self._segments = empty(_FIRST_CAPACITY, self._dimension), ()
+            self._terms, self._row_ranges = {}, RowRanges()
+            self._classes, self._documents = AccessClassRegistry(), DocumentRegistry()
+            self._columns, self._segments = empty_columns(_FIRST_CAPACITY, self._dimension), ()
             self._publish(0, 0)
 
-    def take(self, entries: Sequence[Entry], cursor: int) -> None:
+    def replace_documents(self, entries: Sequence[DocumentEntry], cursor: int) -> None:
         """Hold these documents as they are now, instead of what was held of them; `cursor`: of the last change."""
         with self._lock:
-            places = [self._places.give_up(entry.document.bytes) for entry in entries]
-            self.forgotten += sum(count for _, count in places)
-            self._move([(*place, GONE) for place in places])
-            size = self._append(entries) if any(entry.rows for entry in entries) else self.view.size
+            places = [self._row_ranges.remove(entry.document.bytes) for entry in entries]
+            self.forgotten_count += sum(count for _, count in places)
+            self._reclassify([(*place, GONE) for place in places])
+            size = self._append_rows(entries) if any(entry.rows for entry in entries) else self.view.size
             self._publish(size, cursor)
             gone = int(self.view.classes.counts[GONE])
-            if gone > _LEAST_DEAD and gone * 2 > size:
+            if gone > _MIN_GONE_ROWS and gone * 2 > size:
                 self._compact()
 
-    def note(
+    def update_documents(
         self,
         readers: Iterable[tuple[UUID, str, int]],
         cursor: int,
@@ -237,13 +237,13 @@ class Projection:
         """Documents that say what they said, but may have other readers: (document, source, acl); what they are is told
         of those in `metadata`."""
         with self._lock:
-            held = self._places.now
-            self.forgotten += self._documents.change(
-                {held[one.bytes]: said for one, said in metadata.items() if one.bytes in held}
+            ranges = self._row_ranges.current
+            self.forgotten_count += self._documents.update(
+                {ranges[one.bytes]: attributes for one, attributes in metadata.items() if one.bytes in ranges}
             )
-            self._move(
+            self._reclassify(
                 [
-                    (*self._places.now.get(one.bytes, (0, 0)), self._classes.number(source, acl))
+                    (*self._row_ranges.current.get(one.bytes, (0, 0)), self._classes.class_number(source, acl))
                     for one, source, acl in readers
                 ]
             )
@@ -254,63 +254,65 @@ class Projection:
         with self._lock:
             self._compact()
 
-    def _move(self, moves: Iterable[tuple[int, int, int]]) -> None:
+    def _reclassify(self, moves: Iterable[tuple[int, int, int]]) -> None:
         """Rows of documents to other classes: (first row, how many, class). In an array of its own, since whoever has a
         view from before goes on with that."""
-        some = [one for one in moves if one[1]]
-        if not some:
+        nonempty = [move for move in moves if move[1]]
+        if not nonempty:
             return
         classes = np.zeros_like(self._columns.classes)
         classes[: self.view.size] = self.view.columns.classes
-        for first, count, to in some:
+        for first, count, target in nonempty:
             tokens = int(self._columns.lengths[first : first + count].sum())
-            self._classes.add(int(classes[first]), -count, -tokens)
-            self._classes.add(to, count, tokens)
-            classes[first : first + count] = to
+            self._classes.add_rows(int(classes[first]), -count, -tokens)
+            self._classes.add_rows(target, count, tokens)
+            classes[first : first + count] = target
         self._columns = replace(self._columns, classes=classes)
 
-    def _append(self, entries: Sequence[Entry]) -> int:
+    def _append_rows(self, entries: Sequence[DocumentEntry]) -> int:
         """Write the rows behind the last one; nobody reads there before they are published. Returns the new size."""
         rows = [row for entry in entries for row in entry.rows]
         first, size = self.view.size, self.view.size + len(rows)
         if size > len(self._columns.classes):
-            self._columns = grown(self._columns, first, max(size, 2 * len(self._columns.classes)))
+            self._columns = grow(self._columns, first, max(size, 2 * len(self._columns.classes)))
         columns, place = self._columns, first
         filled = [entry for entry in entries if entry.rows]
         for entry in filled:
-            number = self._classes.number(entry.source, entry.acl)
-            self._classes.add(number, len(entry.rows), sum(len(row.terms) for row in entry.rows))
+            number = self._classes.class_number(entry.source, entry.acl)
+            self._classes.add_rows(number, len(entry.rows), sum(len(row.terms) for row in entry.rows))
             columns.classes[place : place + len(entry.rows)] = number
             columns.documents[place : place + len(entry.rows)] = place
-            self._places.now[entry.document.bytes] = (place, len(entry.rows))
+            self._row_ranges.current[entry.document.bytes] = (place, len(entry.rows))
             place += len(entry.rows)
         self._documents.add(
-            [self._places.now[entry.document.bytes] for entry in filled], [entry.metadata for entry in filled]
+            [self._row_ranges.current[entry.document.bytes] for entry in filled], [entry.metadata for entry in filled]
         )
         columns.chunks[first:size] = np.frombuffer(b"".join(row.chunk.bytes for row in rows), np.uint8).reshape(-1, 16)
         columns.lengths[first:size] = [len(row.terms) for row in rows]
         columns.embedded[first:size] = [row.vector is not None for row in rows]
-        coded = vectors.code(_stacked(rows, self._dimension))
-        columns.coded.bits[:, first:size] = coded.bits
-        columns.coded.signs[first:size] = coded.signs
-        columns.coded.small[first:size] = coded.small
-        columns.coded.rest[first:size] = coded.rest
-        columns.coded.scale[first:size] = coded.scale
-        self._segments = words.add(self._segments, self._segment(rows, first))
+        coded = vectors.encode(_stack_vectors(rows, self._dimension))
+        columns.encoded.bits[:, first:size] = coded.bits
+        columns.encoded.signs[first:size] = coded.signs
+        columns.encoded.small[first:size] = coded.small
+        columns.encoded.rest[first:size] = coded.rest
+        columns.encoded.scale[first:size] = coded.scale
+        self._segments = words.add_segment(self._segments, self._build_segment(rows, first))
         return size
 
-    def _segment(self, rows: Sequence[Row], first: int) -> words.Segment:
+    def _build_segment(self, rows: Sequence[Row], first: int) -> words.Segment:
         known = self._terms
         numbers = [known.setdefault(term, len(known)) for row in rows for term in row.terms]
         places = np.repeat(np.arange(first, first + len(rows), dtype=np.int32), [len(row.terms) for row in rows])
-        return words.segment(np.array(numbers, dtype=np.int32), places)
+        return words.build_segment(np.array(numbers, dtype=np.int32), places)
 
     def _publish(self, size: int, cursor: int) -> None:
-        if (places := self._classes.give_up()) is not None:
+        if (places := self._classes.compact()) is not None:
             self._columns = replace(self._columns, classes=places[self._columns.classes])
-        columns = self._columns.part(size)
-        classes, masks, documents = self._classes.now(), Masks(columns.classes), self._documents.now()
-        self.view = View(columns, self._segments, self._terms, classes, self._places, documents, masks, cursor, size)
+        columns = self._columns.head(size)
+        classes, masks, documents = self._classes.snapshot(), MaskCache(columns.classes), self._documents.snapshot()
+        self.view = View(
+            columns, self._segments, self._terms, classes, self._row_ranges, documents, masks, cursor, size
+        )
 
     def _compact(self) -> None:
         """Leave out rows that are gone. Readers go on with the view they have."""
@@ -318,29 +320,29 @@ class Projection:
         kept = np.flatnonzero(view.columns.classes != GONE)
         places = np.full(view.size, -1, dtype=np.int32)
         places[kept] = np.arange(len(kept), dtype=np.int32)
-        self._columns = taken(view.columns, kept)
+        self._columns = take_rows(view.columns, kept)
         self._columns.documents[:] = places[self._columns.documents]
-        documents = self._places.now.items()
-        self._places = Places({one: (int(places[first]), count) for one, (first, count) in documents})
-        self._documents.keep(places)
-        moved = (words.renumbered(part, places) for part in view.segments)
-        self._terms, self._segments = words.used(self._terms, [part for part in moved if part is not None])
+        documents = self._row_ranges.current.items()
+        self._row_ranges = RowRanges({one: (int(places[first]), count) for one, (first, count) in documents})
+        self._documents.compact(places)
+        moved = (words.renumber_rows(part, places) for part in view.segments)
+        self._terms, self._segments = words.compact_terms(self._terms, [part for part in moved if part is not None])
         gone = view.classes
-        self._classes.add(GONE, -int(gone.counts[GONE]), -int(gone.tokens[GONE]))
+        self._classes.add_rows(GONE, -int(gone.counts[GONE]), -int(gone.tokens[GONE]))
         self._publish(len(kept), view.cursor)
 
     # --- kept on disk by `projection_file`
 
-    def state(self) -> dict[str, Any]:
+    def snapshot(self) -> dict[str, Any]:
         """Everything but the columns and postings, for `restore`."""
         with self._lock:
             return {
                 "edition": self.edition,
                 "view": self.view,
-                "documents": dict(self._places.now),
+                "documents": dict(self._row_ranges.current),
             }
 
-    def skip(self, cursor: int) -> None:
+    def advance_cursor(self, cursor: int) -> None:
         """Note that no change of this edition has a number up to `cursor` that is not taken over."""
         with self._lock:
             if cursor > self.view.cursor:
@@ -350,23 +352,23 @@ class Projection:
         self,
         columns: Columns,
         segments: tuple[words.Segment, ...],
-        names: list[Name],
+        names: list[ClassKey],
         cursor: int,
         terms: Sequence[str],
         documents: dict[bytes, tuple[int, int]],
-        described: DocumentBook,
+        described: DocumentRegistry,
     ) -> None:
         """Go on from what was saved; `columns` must be writable, `names` are those of their classes."""
         with self._lock:
-            self._dimension = columns.coded.small.shape[1]
+            self._dimension = columns.encoded.small.shape[1]
             self._terms = {term: number for number, term in enumerate(terms)}
-            self._places, self._documents = Places(documents), described
+            self._row_ranges, self._documents = RowRanges(documents), described
             self._classes.restore(names, columns.classes, columns.lengths)
-            self.forgotten = int(np.count_nonzero(columns.classes == GONE)) + described.outdated
-            self._columns, self._segments = columns, words.settled(segments)
+            self.forgotten_count = int(np.count_nonzero(columns.classes == GONE)) + described.outdated
+            self._columns, self._segments = columns, words.merge_small_segments(segments)
             self._publish(len(columns.classes), cursor)
 
 
-def _stacked(rows: Sequence[Row], dimension: int) -> Vectors:
+def _stack_vectors(rows: Sequence[Row], dimension: int) -> Vectors:
     blank = np.zeros(dimension, dtype=np.float32)
     return np.stack([blank if row.vector is None else row.vector for row in rows])

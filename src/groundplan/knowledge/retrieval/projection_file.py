@@ -22,29 +22,29 @@ import numpy as np
 from groundplan.core.logger import get_logger
 from groundplan.knowledge.retrieval import vectors, words
 from groundplan.knowledge.retrieval.columns import Columns
-from groundplan.knowledge.retrieval.documents import DocumentBook
+from groundplan.knowledge.retrieval.documents import DocumentRegistry
 from groundplan.knowledge.retrieval.projection import Projection, View
 
 FORMAT: Final = 7
 """Changes with the analyzer, the arrays or their meaning; another format is not read."""
-_LEAST_CHANGED: Final = 1000
+_MIN_CHANGES: Final = 1000
 PURGE_SECONDS: Final = 3600.0
 """How long what is gone may still be in the copy, as numbers and words."""
-AGAIN_SECONDS: Final = 60.0
+RETRY_SECONDS: Final = 60.0
 
 _log = get_logger("groundplan.knowledge")
 
 
-class Saved:
+class ProjectionFile:
     """Below a folder of this installation. One process uses it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / f"projection-{FORMAT}"
         self._index = Projection()
-        self._kept = 0
-        self._forgotten = 0
-        self._purged = -PURGE_SECONDS
-        self._due = False
+        self._saved_cursor = 0
+        self._purged_count = 0
+        self._purged_at = -PURGE_SECONDS
+        self._is_due = False
         """What is there tells of what is gone, or of another edition."""
         self._not_before = 0.0
 
@@ -55,53 +55,53 @@ class Saved:
             if other != self._folder:
                 shutil.rmtree(other, ignore_errors=True)
         try:
-            self._index = self._restored()
+            self._index = self._restore()
         except (OSError, ValueError, KeyError, TypeError, EOFError):
             self._index = Projection()
-        self._kept = self._index.cursor
+        self._saved_cursor = self._index.cursor
         return self._index
 
-    def keep(self, index: Projection) -> None:
+    def save_if_due(self, index: Projection) -> None:
         """Save where a tenth has changed since the last time, and at least a thousand changes; another edition as soon
         as it is the one that serves. What is gone is left out at the first look, and within an hour afterwards. Where
         the disk takes nothing the one before stays, and it is tried again a minute later."""
         if index is not self._index:
-            self._index, self._kept, self._forgotten, self._due = index, index.cursor, 0, True
-        if index.forgotten != self._forgotten and time.monotonic() - self._purged > PURGE_SECONDS:
-            self._purged, self._forgotten, self._due = time.monotonic(), index.forgotten, True
+            self._index, self._saved_cursor, self._purged_count, self._is_due = index, index.cursor, 0, True
+        if index.forgotten_count != self._purged_count and time.monotonic() - self._purged_at > PURGE_SECONDS:
+            self._purged_at, self._purged_count, self._is_due = time.monotonic(), index.forgotten_count, True
             index.purge()
-        changed = self._index.cursor - self._kept
+        changed = self._index.cursor - self._saved_cursor
         if time.monotonic() < self._not_before:
             return
-        if self._due or changed >= max(_LEAST_CHANGED, self._index.count // 10):
+        if self._is_due or changed >= max(_MIN_CHANGES, self._index.count // 10):
             try:
                 self.save()
             except OSError as error:
-                shutil.rmtree(self._fresh, ignore_errors=True)  # others need the room
-                self._not_before = time.monotonic() + AGAIN_SECONDS
+                shutil.rmtree(self._temporary_folder, ignore_errors=True)  # others need the room
+                self._not_before = time.monotonic() + RETRY_SECONDS
                 _log.warning("knowledge.index_not_kept", reason=str(error))
 
     def save(self) -> None:
         """Save now."""
-        state = self._index.state()
-        fresh = self._fresh
+        state = self._index.snapshot()
+        fresh = self._temporary_folder
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700, parents=True)
         for name, array in _arrays(state["view"]).items():
             np.save(fresh / name, array)
         (fresh / "terms").write_text("\n".join(state["view"].terms), encoding="utf-8")
-        (fresh / "state.json").write_text(json.dumps({**_described(state), "sums": _sums(fresh)}))
+        (fresh / "state.json").write_text(json.dumps({**_describe(state), "sums": _checksums(fresh)}))
         shutil.rmtree(self._folder, ignore_errors=True)
         fresh.rename(self._folder)
-        self._kept, self._due = state["view"].cursor, False
+        self._saved_cursor, self._is_due = state["view"].cursor, False
 
     @property
-    def _fresh(self) -> Path:
+    def _temporary_folder(self) -> Path:
         return self._folder.with_suffix(".new")
 
-    def _restored(self) -> Projection:
+    def _restore(self) -> Projection:
         state = json.loads((self._folder / "state.json").read_bytes())
-        if state.get("sums", sums := _sums(self._folder)) != sums:
+        if state.get("sums", sums := _checksums(self._folder)) != sums:
             raise ValueError("not what was saved")
         arrays = {path.stem: np.load(path) for path in self._folder.glob("*.npy")}
         columns = Columns(
@@ -110,15 +110,19 @@ class Saved:
             arrays["lengths"],
             arrays["documents"],
             arrays["embedded"],
-            vectors.Coded(
-                arrays["bits"], vectors.by_word(arrays["bits"]), arrays["small"], arrays["rest"], arrays["scale"]
+            vectors.EncodedVectors(
+                arrays["bits"],
+                vectors.transpose_signs(arrays["bits"]),
+                arrays["small"],
+                arrays["rest"],
+                arrays["scale"],
             ),
         )
         size = int(state["size"])
-        if {len(one) for one in (columns.chunks, columns.classes, columns.lengths, columns.coded.scale)} != {size}:
+        if {len(one) for one in (columns.chunks, columns.classes, columns.lengths, columns.encoded.scale)} != {size}:
             raise ValueError("arrays of different lengths")
         segments = tuple(
-            words.Segment(*(arrays[f"segment{number}_{name}"] for name in _SEGMENT))
+            words.Segment(*(arrays[f"segment{number}_{name}"] for name in _SEGMENT_ARRAYS))
             for number in range(state["segments"])
         )
         terms = (self._folder / "terms").read_text(encoding="utf-8").split("\n") if state["terms"] else []
@@ -128,21 +132,21 @@ class Saved:
         documents = {UUID(id).bytes: (first, count) for id, first, count in state["documents"]}
         index = Projection(int(state["edition"]))
         index.restore(
-            columns, segments, names, int(state["cursor"]), terms, documents, _described_before(arrays, state)
+            columns, segments, names, int(state["cursor"]), terms, documents, _restore_documents(arrays, state)
         )
         return index
 
 
-_SEGMENT: Final = ("terms", "starts", "rows", "counts")
-_METADATA: Final = ("first", "count", "numbers", "modified")
+_SEGMENT_ARRAYS: Final = ("terms", "starts", "rows", "counts")
+_METADATA_ARRAYS: Final = ("first", "count", "numbers", "modified")
 
 
-def _described_before(arrays: Mapping[str, Any], state: Mapping[str, Any]) -> DocumentBook:
+def _restore_documents(arrays: Mapping[str, Any], state: Mapping[str, Any]) -> DocumentRegistry:
     """What documents were, as they were saved."""
     every, ends = arrays["paths"].tobytes(), arrays["path_ends"].tolist()
     paths = [every[start:end] for start, end in pairwise([0, *ends])]
-    book = DocumentBook()
-    first, count, numbers, modified = (arrays[f"metadata_{name}"] for name in _METADATA)
+    book = DocumentRegistry()
+    first, count, numbers, modified = (arrays[f"metadata_{name}"] for name in _METADATA_ARRAYS)
     book.restore(first, count, numbers, modified, [str(one) for one in state["metadata"]], paths)
     return book
 
@@ -155,28 +159,28 @@ def _arrays(view: View) -> dict[str, Any]:
         "lengths": columns.lengths,
         "documents": columns.documents,
         "embedded": columns.embedded,
-        "bits": columns.coded.bits,
-        "small": columns.coded.small,
-        "rest": columns.coded.rest,
-        "scale": columns.coded.scale,
+        "bits": columns.encoded.bits,
+        "small": columns.encoded.small,
+        "rest": columns.encoded.rest,
+        "scale": columns.encoded.scale,
     }
     documents = view.documents
-    arrays |= {f"metadata_{name}": getattr(documents, name) for name in _METADATA}
+    arrays |= {f"metadata_{name}": getattr(documents, name) for name in _METADATA_ARRAYS}
     # of those alone that there are in this view: others may follow meanwhile
     paths = documents.paths[: len(documents.first)]
     arrays["paths"] = np.frombuffer(b"".join(paths), np.uint8)
     arrays["path_ends"] = np.cumsum([len(path) for path in paths], dtype=np.int64)
     for number, segment in enumerate(view.segments):
-        arrays |= {f"segment{number}_{name}": getattr(segment, name) for name in _SEGMENT}
+        arrays |= {f"segment{number}_{name}": getattr(segment, name) for name in _SEGMENT_ARRAYS}
     return arrays
 
 
-def _sums(folder: Path) -> dict[str, int]:
+def _checksums(folder: Path) -> dict[str, int]:
     """Of each file but the description."""
-    return {path.name: _sum(path) for path in folder.iterdir() if path.name != "state.json"}
+    return {path.name: _checksum(path) for path in folder.iterdir() if path.name != "state.json"}
 
 
-def _sum(path: Path) -> int:
+def _checksum(path: Path) -> int:
     found = 0
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -184,7 +188,7 @@ def _sum(path: Path) -> int:
     return found
 
 
-def _described(state: dict[str, Any]) -> dict[str, Any]:
+def _describe(state: dict[str, Any]) -> dict[str, Any]:
     view: View = state["view"]
     return {
         "edition": state["edition"],
@@ -192,7 +196,7 @@ def _described(state: dict[str, Any]) -> dict[str, Any]:
         "size": view.size,
         "segments": len(view.segments),
         "terms": len(view.terms),
-        "names": view.classes.names(),
+        "names": view.classes.keys(),
         "metadata": list(view.documents.names),
         "documents": [(str(UUID(bytes=id)), first, count) for id, (first, count) in state["documents"].items()],
     }

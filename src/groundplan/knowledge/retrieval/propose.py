@@ -16,53 +16,53 @@ from numpy.typing import NDArray
 
 from groundplan.knowledge.model import Vectors
 from groundplan.knowledge.retrieval import fuse, vectors, words
-from groundplan.knowledge.retrieval.bm25 import Leading, Matches, best, bm25, having
+from groundplan.knowledge.retrieval.bm25 import Matches, TopRows, bm25, rows_with_term, top_scores
 from groundplan.knowledge.retrieval.projection import View
 from groundplan.knowledge.retrieval.synonyms import DISCOUNT
 from groundplan.knowledge.retrieval.wire import Where
 
 CANDIDATES = 100
 """From each ranking."""
-_BOTH = 100
+_COMBINED_CANDIDATES = 100
 """From both together, of whatever one of the rankings looked at: among a million passages hundreds are nearly as good
 by either of them, and those that are good by both need not be among the best hundred of any."""
-_QUOTING = 400
+_QUOTE_CANDIDATES = 400
 """So many of both are looked at for such as may quote the question: that is worth more than all that parts them."""
 _POOL = 1024
 """Rows that are put together at most: those whose own words and similarity are best."""
-_NEARLY = 0.8
+_APPROXIMATE_SHARE = 0.8
 """Of `fuse.NEAR_BEST`, where scores are not known exactly."""
-_AHEAD = 8
+_READ_AHEAD = 8
 """Times as many rows as are read at once that are read at most for what they may quote alone."""
-_KNOWN = 4
+_MIN_KNOWN_WORDS = 4
 """Words in a row that a text is known to have from which it is read for what it may quote alone: a question may begin
 with six that say nothing."""
-_ANYTHING = Where()
+_NO_FILTER = Where()
 Rows = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class QuotableQuery:
     """A question word by word, as it may be quoted."""
 
     terms: Sequence[str | None] = ()
     """The term that a text with that word has; None: any may have it."""
-    least: int = 0
+    min_run: int = 0
     """So many words in a row are a quotation."""
 
 
-_UNSAID = Said()
+_NOT_QUOTABLE = QuotableQuery()
 
 
-def said(question: str, analyzer: words.Analyzer) -> Said:
+def quotable_query(question: str, analyzer: words.Analyzer) -> QuotableQuery:
     """Its words. Of other scripts it depends on what stands beside a word which terms there are."""
-    plain = fuse.plain(question).split()[: fuse.MOST_QUOTED]
+    plain = fuse.normalise_text(question).split()[: fuse.MAX_QUOTED_WORDS]
     terms = [analyzer.terms(word) if word.isascii() else [] for word in plain]
-    return Said([one[0] if len(one) == 1 else None for one in terms], fuse.least_run(plain))
+    return QuotableQuery([one[0] if len(one) == 1 else None for one in terms], fuse.min_quote_length(plain))
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ProposalRequest:
     """A question: its terms, its vector, and within what."""
 
     terms: Sequence[str]
@@ -73,275 +73,306 @@ class Wanted:
     limit: int = CANDIDATES
     variants: Sequence[Sequence[str]] = ()
     """Its terms said otherwise, by the company's synonyms."""
-    said: Said = _UNSAID
-    where: Where = _ANYTHING
+    quotable: QuotableQuery = _NOT_QUOTABLE
+    where: Where = _NO_FILTER
     """Only documents of which that holds."""
     documents: Collection[bytes] | None = None
     """Only these, by id; None: whatever may be seen."""
     changed: Sequence[tuple[UUID, int]] = ()
-    """What changed after the view; see `View.visible`."""
+    """What changed after the view; see `View.visible_rows`."""
 
 
 @dataclass(frozen=True)
-class Proposed:
+class Proposal:
     """Rows of a view, in order, with what is said of them: BM25, about the cosine, both together with their
     neighbours."""
 
     view: View
     rows: Rows
-    worded: fuse.Scores
-    similar: fuse.Scores
-    embedded: NDArray[np.bool_]
-    together: fuse.Scores
-    good: NDArray[np.bool_]
+    word_scores: fuse.Scores
+    similarities: fuse.Scores
+    has_vector: NDArray[np.bool_]
+    combined_scores: fuse.Scores
+    is_relevant: NDArray[np.bool_]
     """Which of them share more than common words with the question, or its subject."""
-    best: Mapping[int, float]
+    best_scores: Mapping[int, float]
     """Rows that share more than common words with the question, or its subject, with their score; best first."""
-    most: float
+    best_word_score: float
     """The best BM25 of all that may be seen."""
-    said: Said
+    quotable: QuotableQuery
 
     @cached_property
     def order(self) -> list[int]:
-        """The rows of `best`."""
-        return list(self.best)
+        """The rows of `best_scores`."""
+        return list(self.best_scores)
 
     @cached_property
     def words(self) -> dict[int, float]:
         """Rows that have words of the question, with their BM25."""
-        return _told(self.rows, self.worded, self.worded > 0)
+        return _to_dict(self.rows, self.word_scores, self.word_scores > 0)
 
     @cached_property
-    def near(self) -> dict[int, float]:
+    def nearest(self) -> dict[int, float]:
         """Rows that have a vector, with about their cosine."""
-        return _told(self.rows, self.similar, self.embedded)
+        return _to_dict(self.rows, self.similarities, self.has_vector)
 
     @cached_property
     def scores(self) -> dict[int, float]:
         """Rows that words or vectors know, with their score."""
-        return _told(self.rows, self.together, (self.worded > 0) | self.embedded)
+        return _to_dict(self.rows, self.combined_scores, (self.word_scores > 0) | self.has_vector)
 
-    def batches(self, enough: int, most: int) -> Iterator[tuple[list[int], float]]:
+    def batches(self, target: int, batch_size: int) -> Iterator[tuple[list[int], float]]:
         """The rows as they are best read, until somebody has enough, and what each later one may be worth at most for
-        what it may quote. At first the best `enough`, and up to `most` in all that may be among them by quoting, those
-        first that may reach most; then more of these, then the rest."""
-        first, near = self.order[:enough], self.order[enough:most]
-        least = self.best[first[-1]] if near else 0.0
-        worth = {row: self.quotable[row] for row in near if row in self.quotable}
-        worth |= {row: more for row, more in self._surely.items() if row not in worth and row not in first}
-        reach = {row: self.best[row] + more for row, more in worth.items() if self.best[row] + more > least}
-        others = sorted(reach, key=lambda row: (-reach[row], row))[: _AHEAD * most]
-        step = max(most - enough, most // 3)
-        batches = [first + others[:step], *_cut(others[step:], most)]
+        what it may quote. At first the best `target`, and up to `best_word_score` in all that may be among them by
+        quoting, those first that may reach most; then more of these, then the rest."""
+        first, next_rows = self.order[:target], self.order[target:batch_size]
+        least_score = self.best_scores[first[-1]] if next_rows else 0.0
+        potential = {row: self.quote_potential[row] for row in next_rows if row in self.quote_potential}
+        potential |= {
+            row: more for row, more in self._likely_quotes.items() if row not in potential and row not in first
+        }
+        reach = {
+            row: self.best_scores[row] + more
+            for row, more in potential.items()
+            if self.best_scores[row] + more > least_score
+        }
+        others = sorted(reach, key=lambda row: (-reach[row], row))[: _READ_AHEAD * batch_size]
+        step = max(batch_size - target, batch_size // 3)
+        batches = [first + others[:step], *_chunked(others[step:], batch_size)]
         for number, batch in enumerate(batches):
-            later = step + number * most
+            later = step + number * batch_size
             yield batch, reach[others[later]] if later < len(others) else 0.0
         read = {row for batch in batches for row in batch}
-        for batch in _cut([row for row in self.order if row not in read], most):
+        for batch in _chunked([row for row in self.order if row not in read], batch_size):
             yield batch, 0.0
 
     @property
-    def quotable(self) -> Mapping[int, float]:
+    def quote_potential(self) -> Mapping[int, float]:
         """What rows may be worth more at most for having words of the question in their order: by the words that they
         have in any, and where their BM25 is near enough to the best."""
-        return self._worth[0]
+        return self._quote_scores[0]
 
     @property
-    def _surely(self) -> Mapping[int, float]:
+    def _likely_quotes(self) -> Mapping[int, float]:
         """Those of which enough of these words are known."""
-        return self._worth[1]
+        return self._quote_scores[1]
 
     @cached_property
-    def _worth(self) -> tuple[Mapping[int, float], Mapping[int, float]]:
-        which = (self.worded > 0) & (self.worded >= fuse.NEAR_BEST * self.most) & self.good
+    def _quote_scores(self) -> tuple[Mapping[int, float], Mapping[int, float]]:
+        which = (self.word_scores > 0) & (self.word_scores >= fuse.NEAR_BEST * self.best_word_score) & self.is_relevant
         rows = self.rows[which]
-        possible, sure = _worth_of_quoting(self.view, self.said, rows)
-        return _told(rows, possible, possible > 0), _told(rows, sure, sure > 0)
+        possible, sure = _quote_potential(self.view, self.quotable, rows)
+        return _to_dict(rows, possible, possible > 0), _to_dict(rows, sure, sure > 0)
 
-    def quoted(self, question: str, texts: Mapping[int, str]) -> dict[int, float]:
+    def quote_scores(self, question: str, texts: Mapping[int, str]) -> dict[int, float]:
         """What the texts of rows are worth more for having words of the question in their order."""
-        words = fuse.plain(question).split()[: fuse.MOST_QUOTED]
+        words = fuse.normalise_text(question).split()[: fuse.MAX_QUOTED_WORDS]
         return {
-            row: fuse.VERBATIM * fuse.verbatim(words, fuse.plain(text))
+            row: fuse.VERBATIM * fuse.verbatim_share(words, fuse.normalise_text(text))
             for row, text in texts.items()
-            if row in self.quotable and fuse.may_quote(words, text)
+            if row in self.quote_potential and fuse.may_contain_quote(words, text)
         }
 
 
-class Scored(Protocol):
+class WordMatches(Protocol):
     """What is found by words: `bm25.Matches`, or several of them."""
 
     @property
     def possible(self) -> float: ...
 
-    def leading(self, limit: int) -> Leading: ...
+    def top_rows(self, limit: int) -> TopRows: ...
 
-    def of(self, rows: Rows) -> fuse.Scores: ...
+    def scores(self, rows: Rows) -> fuse.Scores: ...
 
-    def within(self, mask: NDArray[np.bool_]) -> Scored: ...
+    def restrict(self, mask: NDArray[np.bool_]) -> WordMatches: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Worded:
+class WordProposal:
     """What needs no vector of a proposal: the rows that may be seen and are asked about, and what their words give."""
 
     view: View
-    seen: words.Visible
-    found: Scored
-    top: Leading
-    most: float = 0.0
+    visible: words.VisibleRows
+    matches: WordMatches
+    top: TopRows
+    best_word_score: float = 0.0
     """The best BM25 of all that may be seen, where only some of it is asked about: what is common, and what may quote,
     is told by that."""
 
 
-def propose(view: View, wanted: Wanted, weights: fuse.Weights = fuse.WEIGHTS) -> Proposed:
+def propose(view: View, request: ProposalRequest, weights: fuse.Weights = fuse.WEIGHTS) -> Proposal:
     """The `limit` best rows by words and by vectors and the best by both together, with their neighbours; figures of
     each are complete."""
-    return completed(worded(view, wanted), wanted, weights)
+    return complete_proposal(propose_by_words(view, request), request, weights)
 
 
-def worded(view: View, wanted: Wanted) -> Worded:
+def propose_by_words(view: View, request: ProposalRequest) -> WordProposal:
     """The first half of `propose`, which does not look at the vector: it may be computed meanwhile."""
-    seen = view.visible(wanted.sources, wanted.acls, wanted.changed)
-    asked = words.asked(wanted.terms, view.terms)
-    plain = bm25(view.segments, asked, view.columns.lengths, seen)
-    found = _with_variants(view, plain, wanted, seen) if wanted.variants else plain
+    visible = view.visible_rows(request.sources, request.acls, request.changed)
+    terms = words.query_terms(request.terms, view.terms)
+    plain = bm25(view.segments, terms, view.columns.lengths, visible)
+    matches = _with_variants(view, plain, request, visible) if request.variants else plain
     only = None
-    if wanted.documents is not None:
-        only = view.mask(wanted.documents)
-    elif wanted.where != _ANYTHING:
-        only = view.about(wanted.where, wanted.changed)
+    if request.documents is not None:
+        only = view.document_rows(request.documents)
+    elif request.where != _NO_FILTER:
+        only = view.matching_rows(request.where, request.changed)
     if only is not None:
-        mask = only if seen.mask is None else only & seen.mask
+        mask = only if visible.mask is None else only & visible.mask
         count = int(np.count_nonzero(mask))
-        if count < seen.count:
-            return _limited(view, mask, words.Visible(mask, count, seen.tokens), found, wanted.limit)
-    return Worded(view, seen, found, found.leading(wanted.limit))
+        if count < visible.count:
+            return _restrict(view, mask, words.VisibleRows(mask, count, visible.tokens), matches, request.limit)
+    return WordProposal(view, visible, matches, matches.top_rows(request.limit))
 
 
-def _limited(view: View, mask: NDArray[np.bool_], only: words.Visible, found: Scored, limit: int) -> Worded:
+def _restrict(
+    view: View, mask: NDArray[np.bool_], visible: words.VisibleRows, matches: WordMatches, limit: int
+) -> WordProposal:
     """Those rows alone, each with the score that it has among all that may be seen."""
-    most = found.leading(1).scores
-    within = found.within(mask)
-    return Worded(view, only, within, within.leading(limit), float(most.max(initial=0.0)))
+    best = matches.top_rows(1).scores
+    restricted = matches.restrict(mask)
+    return WordProposal(view, visible, restricted, restricted.top_rows(limit), float(best.max(initial=0.0)))
 
 
-def completed(half: Worded, wanted: Wanted, weights: fuse.Weights = fuse.WEIGHTS) -> Proposed:
+def complete_proposal(
+    by_words: WordProposal, request: ProposalRequest, weights: fuse.Weights = fuse.WEIGHTS
+) -> Proposal:
     """The second half of `propose`."""
-    view, seen = half.view, half.seen
-    rows = half.top.rows
-    if wanted.vector is not None:
-        near, similar = vectors.looked_at(view.columns.coded, wanted.vector, seen.mask, seen.count, wanted.limit)
-        both = _best_by_both(half, near, similar.astype(np.float64), wanted, weights)
-        rows = np.concatenate([rows, near[vectors.largest(similar, wanted.limit)], both])
-    return _proposed(half, _with_neighbours(view.columns.documents, words.distinct(rows)), wanted, weights)
+    view, visible = by_words.view, by_words.visible
+    rows = by_words.top.rows
+    if request.vector is not None:
+        nearest, similarities = vectors.nearest_candidates(
+            view.columns.encoded, request.vector, visible.mask, visible.count, request.limit
+        )
+        both = _best_by_both(by_words, nearest, similarities.astype(np.float64), request, weights)
+        rows = np.concatenate([rows, nearest[vectors.largest_indices(similarities, request.limit)], both])
+    return _build_proposal(
+        by_words, _with_neighbours(view.columns.documents, words.unique_rows(rows)), request, weights
+    )
 
 
-def _best_by_both(half: Worded, near: Rows, similar: fuse.Scores, wanted: Wanted, weights: fuse.Weights) -> Rows:
+def _best_by_both(
+    by_words: WordProposal, nearest: Rows, similarities: fuse.Scores, request: ProposalRequest, weights: fuse.Weights
+) -> Rows:
     """The best by words and similarity together, as far as both are known without looking rows up."""
-    if wanted.vector is None or len(near) <= _BOTH:
-        return near
-    columns, top, possible = half.view.columns, half.top, half.found.possible or 1.0
-    kept = np.sort(vectors.largest(fuse.fused(top.about(near) / possible, similar, weights), _POOL))
-    near, similar = near[kept], similar[kept]
-    others = top.rows[near.take(near.searchsorted(top.rows), mode="clip") != top.rows]
-    rows = np.concatenate([near, others])
-    similar = np.concatenate([similar, vectors.similarity(columns.coded, wanted.vector, others)])
+    if request.vector is None or len(nearest) <= _COMBINED_CANDIDATES:
+        return nearest
+    columns, top, possible = by_words.view.columns, by_words.top, by_words.matches.possible or 1.0
+    kept = np.sort(
+        vectors.largest_indices(fuse.fuse_scores(top.approximate(nearest) / possible, similarities, weights), _POOL)
+    )
+    nearest, similarities = nearest[kept], similarities[kept]
+    others = top.rows[nearest.take(nearest.searchsorted(top.rows), mode="clip") != top.rows]
+    rows = np.concatenate([nearest, others])
+    similarities = np.concatenate([similarities, vectors.similarity(columns.encoded, request.vector, others)])
     order = np.argsort(rows)
-    rows, similar = rows[order], similar[order]
-    about = top.about(rows)
-    scores = _smoothed(columns.documents, rows, fuse.fused(about / possible, similar, weights), weights)
-    best = vectors.largest(scores, _QUOTING)
+    rows, similarities = rows[order], similarities[order]
+    approximate = top.approximate(rows)
+    scores = _smooth_scores(
+        columns.documents, rows, fuse.fuse_scores(approximate / possible, similarities, weights), weights
+    )
+    best = vectors.largest_indices(scores, _QUOTE_CANDIDATES)
     best = best[np.argsort(-scores[best])]
-    least = _NEARLY * fuse.NEAR_BEST * max(half.most, float(top.scores.max(initial=0.0)))
-    if sum(term is not None for term in wanted.said.terms) < _KNOWN:
-        return rows[best[:_BOTH]]
-    more = np.sort(rows[best[_BOTH:][about[best[_BOTH:]] >= least]])
-    return np.concatenate([rows[best[:_BOTH]], more[_worth_of_quoting(half.view, wanted.said, more)[1] > 0]])
+    least = _APPROXIMATE_SHARE * fuse.NEAR_BEST * max(by_words.best_word_score, float(top.scores.max(initial=0.0)))
+    if sum(term is not None for term in request.quotable.terms) < _MIN_KNOWN_WORDS:
+        return rows[best[:_COMBINED_CANDIDATES]]
+    more = np.sort(rows[best[_COMBINED_CANDIDATES:][approximate[best[_COMBINED_CANDIDATES:]] >= least]])
+    return np.concatenate(
+        [rows[best[:_COMBINED_CANDIDATES]], more[_quote_potential(by_words.view, request.quotable, more)[1] > 0]]
+    )
 
 
-def _worth_of_quoting(view: View, said: Said, rows: Rows) -> tuple[fuse.Scores, fuse.Scores]:
+def _quote_potential(view: View, quotable: QuotableQuery, rows: Rows) -> tuple[fuse.Scores, fuse.Scores]:
     """What each of these rows, in order, may be worth more at most for having words of the question in their order, by
     the words that it has in any; then the same where enough of these words are known."""
     if not len(rows):
         return np.zeros(0), np.zeros(0)
-    if not said.terms:
+    if not quotable.terms:
         return np.full(len(rows), fuse.VERBATIM), np.zeros(len(rows))
-    there = {term: having(view.segments, view.terms.get(term, -1), rows) for term in said.terms if term is not None}
-    by_word = [None if term is None else there[term] for term in said.terms]
-    possible, sure = fuse.longest(by_word, len(rows), said.least, _KNOWN)
-    return fuse.VERBATIM * possible / len(said.terms), fuse.VERBATIM * sure / len(said.terms)
+    there = {
+        term: rows_with_term(view.segments, view.terms.get(term, -1), rows)
+        for term in quotable.terms
+        if term is not None
+    }
+    by_word = [None if term is None else there[term] for term in quotable.terms]
+    possible, sure = fuse.longest_runs(by_word, len(rows), quotable.min_run, _MIN_KNOWN_WORDS)
+    return fuse.VERBATIM * possible / len(quotable.terms), fuse.VERBATIM * sure / len(quotable.terms)
 
 
-def _proposed(half: Worded, rows: Rows, wanted: Wanted, weights: fuse.Weights) -> Proposed:
+def _build_proposal(by_words: WordProposal, rows: Rows, request: ProposalRequest, weights: fuse.Weights) -> Proposal:
     """Everything that is said of these rows, which are in order."""
-    view, found, question = half.view, half.found, wanted.vector
-    worded = found.of(rows)
-    most = max(half.most, float(worded.max(initial=0.0)))
-    embedded, similar = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.float64)
+    view, matches, question = by_words.view, by_words.matches, request.vector
+    word_scores = matches.scores(rows)
+    best_word_score = max(by_words.best_word_score, float(word_scores.max(initial=0.0)))
+    has_vector, similarities = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.float64)
     if question is not None:
-        embedded = view.columns.embedded[rows]
-        similar = np.where(embedded, vectors.similarity(view.columns.coded, question, rows), 0.0)
-    own = fuse.fused(worded / found.possible if found.possible else worded, similar, weights)
-    scores = _smoothed(view.columns.documents, rows, own, weights)
-    good = fuse.relevant(worded, similar, most)
-    some = np.flatnonzero(good)
+        has_vector = view.columns.embedded[rows]
+        similarities = np.where(has_vector, vectors.similarity(view.columns.encoded, question, rows), 0.0)
+    own = fuse.fuse_scores(word_scores / matches.possible if matches.possible else word_scores, similarities, weights)
+    scores = _smooth_scores(view.columns.documents, rows, own, weights)
+    is_relevant = fuse.relevance_mask(word_scores, similarities, best_word_score)
+    some = np.flatnonzero(is_relevant)
     order = some[np.lexsort((rows[some], -scores[some]))]
     best = dict(zip(rows[order].tolist(), scores[order].tolist(), strict=True))
-    return Proposed(view, rows, worded, similar, embedded, scores, good, best, most, wanted.said)
+    return Proposal(
+        view, rows, word_scores, similarities, has_vector, scores, is_relevant, best, best_word_score, request.quotable
+    )
 
 
-def _smoothed(documents: NDArray[np.int32], rows: Rows, own: fuse.Scores, weights: fuse.Weights) -> fuse.Scores:
+def _smooth_scores(documents: NDArray[np.int32], rows: Rows, own: fuse.Scores, weights: fuse.Weights) -> fuse.Scores:
     """Each with a part of its better neighbour's, of rows in order: neighbours are those among them."""
     # of rows that follow each other here, those of one document stand beside each other there
     joined = np.append((np.diff(rows) == 1) & (np.diff(documents[rows]) == 0), False)
     after = np.where(joined, np.roll(own, -1), 0.0)
     before = np.where(np.roll(joined, 1), np.roll(own, 1), 0.0)
-    return fuse.smoothed(own, before, after, weights)
+    return fuse.smooth_scores(own, before, after, weights)
 
 
-def _cut(rows: list[int], most: int) -> Iterator[list[int]]:
+def _chunked(rows: list[int], most: int) -> Iterator[list[int]]:
     return (rows[start : start + most] for start in range(0, len(rows), most))
 
 
-def _told(rows: Rows, values: fuse.Scores, which: NDArray[np.bool_]) -> dict[int, float]:
+def _to_dict(rows: Rows, values: fuse.Scores, which: NDArray[np.bool_]) -> dict[int, float]:
     return dict(zip(rows[which].tolist(), values[which].tolist(), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
-class _Varied:
+class _VariantMatches:
     """Each row by what it reaches of the question or, a little less, of a variant: parts of what is possible."""
 
-    said: tuple[Matches, ...]
+    matches: tuple[Matches, ...]
     """The question, then its variants; each has a term that is there."""
     discounts: tuple[float, ...]
     possible: float = 1.0
 
-    def leading(self, limit: int) -> Leading:
+    def top_rows(self, limit: int) -> TopRows:
         # whatever is among the best of all is among the best by what it was found by
-        leading = [one.leading(limit) for one in self.said]
-        rows = words.distinct(np.concatenate([one.rows for one in leading]))
-        about = [one.about for one in leading]
-        return Leading(*best(rows, self.of(rows), limit), lambda some: self._shares([each(some) for each in about]))
+        leading = [one.top_rows(limit) for one in self.matches]
+        rows = words.unique_rows(np.concatenate([one.rows for one in leading]))
+        about = [one.approximate for one in leading]
+        return TopRows(
+            *top_scores(rows, self.scores(rows), limit), lambda some: self._shares([each(some) for each in about])
+        )
 
-    def of(self, rows: Rows) -> fuse.Scores:
-        return self._shares([one.of(rows) for one in self.said])
+    def scores(self, rows: Rows) -> fuse.Scores:
+        return self._shares([one.scores(rows) for one in self.matches])
 
     def _shares(self, scores: Sequence[fuse.Scores]) -> fuse.Scores:
         """The better of what the question and its variants reach, as parts of what is possible."""
-        shares = [by * of / one.possible for of, one, by in zip(scores, self.said, self.discounts, strict=True)]
+        shares = [by * of / one.possible for of, one, by in zip(scores, self.matches, self.discounts, strict=True)]
         return np.asarray(np.maximum.reduce(shares))
 
-    def within(self, mask: NDArray[np.bool_]) -> _Varied:
-        return replace(self, said=tuple(one.within(mask) for one in self.said))
+    def restrict(self, mask: NDArray[np.bool_]) -> _VariantMatches:
+        return replace(self, matches=tuple(one.restrict(mask) for one in self.matches))
 
 
-def _with_variants(view: View, found: Matches, wanted: Wanted, seen: words.Visible) -> Scored:
+def _with_variants(view: View, matches: Matches, request: ProposalRequest, visible: words.VisibleRows) -> WordMatches:
     others = [
-        bm25(view.segments, words.asked(variant, view.terms), view.columns.lengths, seen) for variant in wanted.variants
+        bm25(view.segments, words.query_terms(variant, view.terms), view.columns.lengths, visible)
+        for variant in request.variants
     ]
-    said = [(one, by) for one, by in [(found, 1.0), *((one, DISCOUNT) for one in others)] if one.possible]
-    return _Varied(tuple(one for one, _ in said), tuple(by for _, by in said)) if said else found
+    said = [(one, by) for one, by in [(matches, 1.0), *((one, DISCOUNT) for one in others)] if one.possible]
+    return _VariantMatches(tuple(one for one, _ in said), tuple(by for _, by in said)) if said else matches
 
 
 def _with_neighbours(documents: NDArray[np.int32], rows: Rows) -> Rows:
@@ -349,4 +380,4 @@ def _with_neighbours(documents: NDArray[np.int32], rows: Rows) -> Rows:
     before, after = rows[rows > 0], rows[rows < len(documents) - 1]
     before = before[documents[before - 1] == documents[before]] - 1
     after = after[documents[after + 1] == documents[after]] + 1
-    return words.distinct(np.concatenate([rows, before, after])).astype(np.int32)
+    return words.unique_rows(np.concatenate([rows, before, after])).astype(np.int32)

@@ -19,73 +19,77 @@ from groundplan.knowledge.index.model import Edition, Embedding
 from groundplan.knowledge.model import Embedder, Vectors
 from groundplan.knowledge.retrieval.projection import Projection, View
 
-_KEPT: Final = 2048
+_CACHED_VECTORS: Final = 2048
 """Vectors of questions to deployments: a question that is asked again is not paid again."""
 _PAUSE_SECONDS: Final = 5.0
-_HOLD_SECONDS: Final = 5.0
+_WAIT_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.02
 
 
-class Held(Protocol):
+class ProjectionSource(Protocol):
     """Projections by edition: one of its own, or `Editions`."""
 
     @property
     def serving(self) -> int: ...
 
-    def of(self, edition: int) -> Projection | None: ...
+    def find(self, edition: int) -> Projection | None: ...
 
-    def known(self, edition: int) -> Edition | None: ...
+    def known_edition(self, edition: int) -> Edition | None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PreparedQuery:
     """A question for an edition. Where its model is away it has no vector; then `degraded` says why."""
 
     text: str
     view: View
-    made: Callable[[], Vectors | None]
+    compute_vector: Callable[[], Vectors | None]
     degraded: str = ""
 
     @property
     def vector(self) -> Vectors | None:
         """Waits until the embedded model has computed it. Raises what that raises."""
-        return self.made()
+        return self.compute_vector()
 
 
-class Asking:
+class QueryPreparer:
     """Makes questions ready. Threads may share it."""
 
-    def __init__(self, local: Embedder, held: Held, deployed: Callable[[Embedding], Embedder] | None = None) -> None:
+    def __init__(
+        self, local: Embedder, projections: ProjectionSource, deployed: Callable[[Embedding], Embedder] | None = None
+    ) -> None:
         """`local` embeds for editions of the embedded model, `deployed` gives what embeds for others."""
-        self._local, self._held, self._deployed = Together(local), held, deployed
+        self._local, self._projections, self._deployed = Together(local), projections, deployed
         self._lock = threading.Lock()
         self._vectors: OrderedDict[tuple[Embedding, str], Vectors] = OrderedDict()
-        self._away: dict[Embedding, tuple[float, str]] = {}
+        self._paused: dict[Embedding, tuple[float, str]] = {}
 
-    def ask(self, text: str, edition: int, reached: int = 0) -> Asked:
+    def prepare(self, text: str, edition: int, min_change: int = 0) -> PreparedQuery:
         """The question for an edition, whose vector the embedded model computes meanwhile. A deployment is waited for
-        here, and the index until it has `reached` that number of a change: nobody should hold a connection for so long.
+        here, and the index until it has `min_change` that number of a change: nobody should hold a connection for so
+        long.
 
         Raises `Unavailable` (search_index) where this service does not hold all of the edition, for it never answers
-        from a part.
-        """
-        index = self.whole(edition, lambda index: index.cursor >= reached)
-        known = self._held.known(edition)
+        from a part."""
+        index = self.wait_for_projection(edition, lambda index: index.cursor >= min_change)
+        known = self._projections.known_edition(edition)
         embedding = known.settings.embedding if known is not None else None
         if embedding is not None:
-            vector, degraded = self._by_deployment(text, embedding)
-            return Asked(text, index.view, lambda: vector, degraded)
-        return Asked(text, index.view, self._local.soon(text).result)
+            vector, degraded = self._embed_by_deployment(text, embedding)
+            return PreparedQuery(text, index.view, lambda: vector, degraded)
+        return PreparedQuery(text, index.view, self._local.soon(text).result)
 
-    def soon(self, texts: Sequence[str]) -> list[Future[Vectors]]:
+    def submit(self, texts: Sequence[str]) -> list[Future[Vectors]]:
         """Of questions that are compared elsewhere, by the embedded model; each vector as soon as it is computed."""
         return [self._local.soon(text) for text in texts]
 
-    def whole(self, edition: int, read: Callable[[Projection], bool] = lambda _: True) -> Projection:
-        """The projection of an edition, after waiting some seconds for all of it, and until it is `read` as far as is
-        wanted; else `Unavailable` (search_index)."""
-        deadline = time.monotonic() + _HOLD_SECONDS
-        while (index := self._held.of(edition)) is None or not read(index):
+    def wait_for_projection(
+        self, edition: int, is_current: Callable[[Projection], bool] = lambda _: True
+    ) -> Projection:
+        """The projection of an edition, after waiting some seconds for all of it, and until it is `is_current` as far
+        as is wanted; else `Unavailable` (search_index)."""
+        deadline = time.monotonic() + _WAIT_SECONDS
+        while (index := self._projections.find(edition)) is None or not is_current(index):
             if time.monotonic() > deadline:
                 raise Unavailable(
                     f"edition {edition} of the index is not read whole by this service yet",
@@ -96,11 +100,11 @@ class Asking:
             time.sleep(_POLL_SECONDS)
         return index
 
-    def _by_deployment(self, text: str, embedding: Embedding) -> tuple[Vectors | None, str]:
+    def _embed_by_deployment(self, text: str, embedding: Embedding) -> tuple[Vectors | None, str]:
         key = (embedding, text)
         with self._lock:
             known = self._vectors.get(key)
-            until, reason = self._away.get(embedding, (0.0, ""))
+            until, reason = self._paused.get(embedding, (0.0, ""))
         if known is not None:
             return known, ""
         if time.monotonic() < until or self._deployed is None:
@@ -109,11 +113,11 @@ class Asking:
             vector = self._deployed(embedding).embed([text])[0]
         except Unavailable as error:
             with self._lock:
-                self._away[embedding] = (time.monotonic() + _PAUSE_SECONDS, error.message)
+                self._paused[embedding] = (time.monotonic() + _PAUSE_SECONDS, error.message)
             return None, error.message
         with self._lock:
-            self._away.pop(embedding, None)
+            self._paused.pop(embedding, None)
             self._vectors[key] = vector
-            while len(self._vectors) > _KEPT:
+            while len(self._vectors) > _CACHED_VECTORS:
                 self._vectors.popitem(last=False)
         return vector, ""

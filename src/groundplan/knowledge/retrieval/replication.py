@@ -22,7 +22,7 @@ from groundplan.knowledge import store
 from groundplan.knowledge.index import index_store
 from groundplan.knowledge.retrieval import search_store
 from groundplan.knowledge.retrieval.editions import Editions
-from groundplan.knowledge.retrieval.projection import Entry, Projection, Row
+from groundplan.knowledge.retrieval.projection import DocumentEntry, Projection, Row
 from groundplan.knowledge.retrieval.words import Analyzer
 
 _BATCH = 2000
@@ -40,14 +40,14 @@ class Follower:
     """Follows one database into the projections of its editions until stopped."""
 
     def __init__(
-        self, url: Callable[[], str], index: Editions, keep: Callable[[Projection], None] | None = None
+        self, url: Callable[[], str], index: Editions, save: Callable[[Projection], None] | None = None
     ) -> None:
         """`url` gives the DSN of role control at each new connection, since an embedded server may change its port.
-        `keep` is called with what serves when nothing is left to do."""
+        `save` is called with what serves when nothing is left to do."""
         self._url = url
         self._index = index
-        self._keep = keep
-        self._told = ""
+        self._save = save
+        self._published_name = ""
         self._analyzer = Analyzer()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="knowledge-follower", daemon=True)
@@ -74,90 +74,98 @@ class Follower:
 
     def _follow(self, conn: Connection[Any]) -> None:
         store.listen(conn)
-        self._told = ""
-        for index in self._index.held:
+        self._published_name = ""
+        for index in self._index.projections:
             if not is_plausible(conn, index):
-                self._index.note(index, whole=False)
+                self._index.mark_complete(index, is_complete=False)
                 index.reset()
         while not self._stopping.is_set():
-            self._index.follow(index_store.editions(conn))
-            for index in self._index.held:
-                self._take(conn, index)
-            self._tell(conn)
+            self._index.update(index_store.editions(conn))
+            for index in self._index.projections:
+                self._catch_up(conn, index)
+            self._publish_status(conn)
             for _ in conn.notifies(timeout=_WAIT_SECONDS, stop_after=1):
                 self._stopping.wait(_GATHER_SECONDS)
             # one look takes over whatever was told until now: many changes must not cost a look each
             for _ in conn.notifies(timeout=0):
                 pass
 
-    def _take(self, conn: Connection[Any], index: Projection) -> None:
+    def _catch_up(self, conn: Connection[Any], index: Projection) -> None:
         """Everything that is new in an edition; between two batches of another, what is new in the one that serves."""
-        own = index.edition == self._index.serving
-        while take_batch(conn, index, self._analyzer):
+        is_serving = index.edition == self._index.serving
+        while apply_next_changes(conn, index, self._analyzer):
             if self._stopping.is_set():
                 return
-            if own:
-                self.lag = search_store.waiting(conn, index.cursor, index.edition)
+            if is_serving:
+                self.lag = search_store.count_pending(conn, index.cursor, index.edition)
             else:
-                take_batch(conn, self._index.current, self._analyzer)
-        if own:
+                apply_next_changes(conn, self._index.serving_projection, self._analyzer)
+        if is_serving:
             self.lag = 0
-        self._index.note(index, whole=True)
+        self._index.mark_complete(index, is_complete=True)
 
-    def _tell(self, conn: Connection[Any]) -> None:
+    def _publish_status(self, conn: Connection[Any]) -> None:
         """Let whoever switches know what is held whole: it is part of the name of this connection."""
-        name = index_store.FOLLOWER + " ".join(map(str, self._index.whole))
-        if name != self._told:
+        name = index_store.FOLLOWER + " ".join(map(str, self._index.complete_editions))
+        if name != self._published_name:
             conn.execute("SELECT set_config('application_name', %s, false)", (name,))
-            self._told = name
-        self.connected = self._index.of(self._index.serving) is not None
-        if self.connected and self._keep is not None:
-            self._keep(self._index.current)
+            self._published_name = name
+        self.connected = self._index.find(self._index.serving) is not None
+        if self.connected and self._save is not None:
+            self._save(self._index.serving_projection)
 
 
 def is_plausible(conn: Connection[Any], index: Projection) -> bool:
     """Whether the projection can be of this database, and not of one that was restored or replaced."""
     if all(one.id != index.edition for one in index_store.editions(conn)):
         return False
-    newest, given, chunks = search_store.counts(conn, index.edition)
-    if index.cursor > given:
+    newest_change, last_assigned, chunks = search_store.change_counts(conn, index.edition)
+    if index.cursor > last_assigned:
         return False
-    return index.cursor < newest or index.count == chunks
+    return index.cursor < newest_change or index.count == chunks
 
 
-def take_batch(conn: Connection[Any], index: Projection, analyzer: Analyzer) -> bool:
+def apply_next_changes(conn: Connection[Any], index: Projection, analyzer: Analyzer) -> bool:
     """Take over the next changes of its edition; whether there may be more of them."""
-    newest = search_store.newest(conn)
-    changes = search_store.changes(conn, index.cursor, _BATCH, index.edition)
-    more = sum(one.count for one in changes) >= _BATCH
-    whole = [one.document for one in changes if one.chunks]
-    moved = [one.document for one in changes if not one.chunks]
-    if moved:
-        noted = search_store.noted(conn, moved)
-        index.note(
-            [(one.document, one.source, one.acl) for one in noted],
-            changes[-1].number if not whole else index.cursor,
-            {one.document: one.metadata for one in noted},
+    newest = search_store.newest_visible_change(conn)
+    changes = search_store.next_changes(conn, index.cursor, _BATCH, index.edition)
+    more = sum(change.change_count for change in changes) >= _BATCH
+    rewritten = [change.document for change in changes if change.has_new_chunks]
+    updated = [change.document for change in changes if not change.has_new_chunks]
+    if updated:
+        attributes = search_store.document_attributes(conn, updated)
+        index.update_documents(
+            [(change.document, change.source, change.acl) for change in attributes],
+            changes[-1].number if not rewritten else index.cursor,
+            {change.document: change.metadata for change in attributes},
         )
-    if whole:
-        index.take(entries(search_store.fed(conn, whole, index.edition), whole, analyzer), changes[-1].number)
+    if rewritten:
+        index.replace_documents(
+            document_entries(search_store.feed_chunks(conn, rewritten, index.edition), rewritten, analyzer),
+            changes[-1].number,
+        )
     if not more:
         # whatever has a number up to that one and was not told is of another edition, or was given up
-        index.skip(newest)
+        index.advance_cursor(newest)
     return more
 
 
-def entries(fed: Sequence[search_store.Fed], documents: Sequence[UUID], analyzer: Analyzer) -> list[Entry]:
+def document_entries(
+    chunks: Sequence[search_store.FeedChunk], documents: Sequence[UUID], analyzer: Analyzer
+) -> list[DocumentEntry]:
     """What is to be held of some documents; those without a chunk are to be forgotten."""
-    found: dict[UUID, Entry] = {}
-    for document, chunks in groupby(fed, key=lambda chunk: chunk.document):
-        own = list(chunks)
-        rows = [Row(one.id, analyzer.terms(worded(one.title, one.headings, one.text)), one.vector) for one in own]
-        found[document] = Entry(document, own[0].source, own[0].acl, rows, own[0].metadata)
-    return [found.get(document, Entry(document, "", -1, ())) for document in documents]
+    found: dict[UUID, DocumentEntry] = {}
+    for document, group in groupby(chunks, key=lambda chunk: chunk.document):
+        own_chunks = list(group)
+        rows = [
+            Row(one.id, analyzer.terms(search_text(one.title, one.headings, one.text)), one.vector)
+            for one in own_chunks
+        ]
+        found[document] = DocumentEntry(document, own_chunks[0].source, own_chunks[0].acl, rows, own_chunks[0].metadata)
+    return [found.get(document, DocumentEntry(document, "", -1, ())) for document in documents]
 
 
-def worded(title: str, headings: Sequence[str], text: str) -> str:
+def search_text(title: str, headings: Sequence[str], text: str) -> str:
     """What a chunk is found by: where it stands, then its text; a title that is in the text is not counted twice."""
     above = [name for name in dict.fromkeys((title, *headings)) if name not in text]
     return "\n".join([*above, text])

@@ -19,7 +19,7 @@ from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
 from groundplan.knowledge import gateway_client
 from groundplan.knowledge.retrieval import fuse
-from groundplan.knowledge.retrieval.search_store import Found
+from groundplan.knowledge.retrieval.search_store import ReadableChunk
 from groundplan.knowledge.retrieval.wire import Step
 
 _PAUSE_SECONDS: Final = 5.0
@@ -46,7 +46,7 @@ class _Results(msgspec.Struct, frozen=True):
 _results = msgspec.json.Decoder(_Results)
 
 
-class Deployed:
+class DeployedReranker:
     """A `Reranker` of one deployment, asked of the gateway. Threads may share it."""
 
     def __init__(self, home: Home, rule: Rerank) -> None:
@@ -59,27 +59,27 @@ class Deployed:
         try:
             found = _results.decode(data).results
         except msgspec.DecodeError as error:
-            raise _unclear("its answer has no order") from error
+            raise _invalid_answer("its answer has no order") from error
         if sorted(one.index for one in found) != list(range(len(texts))):
-            raise _unclear(f"it put {len(found)} in order of {len(texts)} passages")
+            raise _invalid_answer(f"it put {len(found)} in order of {len(texts)} passages")
         # of equal ones the better by words and vectors, which stand in that order
         return [one.index for one in sorted(found, key=lambda one: (-one.relevance_score, one.index))]
 
 
-class Reranking:
+class RerankStep:
     """Asks whoever is declared, and not again at once where that went wrong. Threads may share it."""
 
     def __init__(self, deployed: Callable[[Rerank], Reranker] | None) -> None:
         """`deployed` gives what reranks by a rule; None: nobody can be asked here."""
         self._deployed = deployed
         self._lock = threading.Lock()
-        self._away: dict[Rerank, tuple[float, str]] = {}
+        self._paused: dict[Rerank, tuple[float, str]] = {}
 
-    def asked(self, rule: Rerank, query: str, passages: Sequence[Found]) -> tuple[Step, dict[str, int]]:
+    def rerank(self, rule: Rerank, query: str, passages: Sequence[ReadableChunk]) -> tuple[Step, dict[str, int]]:
         """The step, and the place of each text; none where the order stays as it is."""
         begun = time.monotonic()
         with self._lock:
-            until, reason = self._away.get(rule, (0.0, ""))
+            until, reason = self._paused.get(rule, (0.0, ""))
         if begun < until or self._deployed is None:
             return _step(rule, passages, begun, reason or "no deployment can be asked here"), {}
         try:
@@ -87,31 +87,33 @@ class Reranking:
             order = self._deployed(rule).order(query, texts)
         except Unavailable as error:
             with self._lock:
-                self._away[rule] = (time.monotonic() + _PAUSE_SECONDS, error.message)
+                self._paused[rule] = (time.monotonic() + _PAUSE_SECONDS, error.message)
             return _step(rule, passages, begun, error.message), {}
         with self._lock:
-            self._away.pop(rule, None)
+            self._paused.pop(rule, None)
         return _step(rule, passages, begun), {passages[index].text: place for place, index in enumerate(order)}
 
 
-def _step(rule: Rerank, passages: Sequence[Found], begun: float, skipped: str = "") -> Step:
+def _step(rule: Rerank, passages: Sequence[ReadableChunk], begun: float, skipped: str = "") -> Step:
     took = round((time.monotonic() - begun) * 1000, 1)
     return Step(name="rerank", deployment=rule.deployment, passages=len(passages), ms=took, skipped=skipped)
 
 
-def reordered(best: fuse.Ranked, places: Mapping[str, int], today: date) -> fuse.Ranked:
+def apply_order(best: fuse.RankedChunks, places: Mapping[str, int], today: date) -> fuse.RankedChunks:
     """The passages whose texts have a place in that order; the others stay behind them as they are.
 
     The scores of those are handed out anew along the order, and what is overdue counts half again: a reranker knows
     what a text is about, not whether it still holds. `best` is demoted, each text once.
     """
-    chosen = [(one, score) for one, score in best if one.text in places]
-    scores = sorted((score / fuse.weight(one, today) for one, score in chosen), reverse=True)
+    chosen = [(chunk, score) for chunk, score in best if chunk.text in places]
+    scores = sorted((score / fuse.review_weight(chunk, today) for chunk, score in chosen), reverse=True)
     chosen.sort(key=lambda each: places[each[0].text])
-    handed = [(one, score * fuse.weight(one, today)) for (one, _), score in zip(chosen, scores, strict=True)]
+    rescored = [
+        (chunk, score * fuse.review_weight(chunk, today)) for (chunk, _), score in zip(chosen, scores, strict=True)
+    ]
     # stable: of equal scores the reranker's order holds
-    return sorted([*handed, *(each for each in best if each[0].text not in places)], key=lambda each: -each[1])
+    return sorted([*rescored, *(each for each in best if each[0].text not in places)], key=lambda each: -each[1])
 
 
-def _unclear(reason: str) -> Unavailable:
+def _invalid_answer(reason: str) -> Unavailable:
     return Unavailable(reason, code="rerank_answer", hint="Look at the calls of its workload.")

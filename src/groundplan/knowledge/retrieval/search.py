@@ -27,11 +27,19 @@ from groundplan.knowledge import store
 from groundplan.knowledge.index.model import Embedding
 from groundplan.knowledge.model import Embedder, Vectors
 from groundplan.knowledge.retrieval import fuse, hints, search_store, words
-from groundplan.knowledge.retrieval.propose import CANDIDATES, Proposed, Wanted, completed, propose, said, worded
-from groundplan.knowledge.retrieval.question import Asked, Asking, Held
-from groundplan.knowledge.retrieval.rerank import Reranker, Reranking, reordered
-from groundplan.knowledge.retrieval.search_store import Found, Standing
-from groundplan.knowledge.retrieval.still_valid import Look, State
+from groundplan.knowledge.retrieval.propose import (
+    CANDIDATES,
+    Proposal,
+    ProposalRequest,
+    complete_proposal,
+    propose,
+    propose_by_words,
+    quotable_query,
+)
+from groundplan.knowledge.retrieval.question import PreparedQuery, ProjectionSource, QueryPreparer
+from groundplan.knowledge.retrieval.rerank import Reranker, RerankStep, apply_order
+from groundplan.knowledge.retrieval.search_store import AccessSnapshot, ReadableChunk
+from groundplan.knowledge.retrieval.still_valid import AnswerState, ValidityCheck
 from groundplan.knowledge.retrieval.synonyms import Glossary
 from groundplan.knowledge.retrieval.wire import (
     ConfirmAnswer,
@@ -49,11 +57,11 @@ MAX_QUERY_CHARS = 4000
 MAX_PASSAGES = 100
 MAX_CONFIRMED = 50
 
-_READ = 40
+_READ_LIMIT = 40
 """Of both together, best first: what PostgreSQL is asked for at once."""
-_TRIES = 3
+_MAX_ATTEMPTS = 3
 """So often a switch to another edition may come between a question and its answer."""
-_MOST_BY_WORDS = fuse.WEIGHTS.words * (1 + fuse.WEIGHTS.neighbour)
+_MAX_WORD_SCORE = fuse.WEIGHTS.words * (1 + fuse.WEIGHTS.neighbour)
 
 
 class Connections(Protocol):
@@ -63,7 +71,7 @@ class Connections(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class SearchResult:
     """What a search gives. `confidence`: of the best passage, 0 to 1, before the floor is looked at."""
 
     passages: list[Passage]
@@ -83,18 +91,18 @@ class Result:
 class _Draft:
     """What was found for a question: all of it readable when it was read, best first."""
 
-    proposed: Proposed
-    ranked: fuse.Ranked
+    proposal: Proposal
+    ranked: fuse.RankedChunks
     degraded: str
-    by_words: bool
+    words_only: bool
     state: str = ""
 
     @property
     def confidence(self) -> float:
-        return _confidence(self.ranked, by_words=self.by_words)
+        return _confidence(self.ranked, words_only=self.words_only)
 
 
-_AS_IT_IS: Final[Mapping[str, int]] = {}
+_UNCHANGED_ORDER: Final[Mapping[str, int]] = {}
 """No text has another place than words and vectors gave it."""
 
 
@@ -105,7 +113,7 @@ class Search:
         self,
         connections: Connections,
         embedder: Embedder,
-        index: Held,
+        index: ProjectionSource,
         clock: Clock | None = None,
         *,
         deployed: Callable[[Embedding], Embedder] | None = None,
@@ -116,235 +124,252 @@ class Search:
         `reranker` what puts passages in order; `weights` how words and vectors are put together."""
         self._connections = connections
         self._index = index
-        self.asking = Asking(embedder, index, deployed)
-        self._reranking = Reranking(reranker)
+        self.queries = QueryPreparer(embedder, index, deployed)
+        self._reranker = RerankStep(reranker)
         self._analyzer = words.Analyzer()
         self._glossary = Glossary(self._analyzer.terms)
         self._clock = clock or SystemClock()
         self._weights = weights
         # hundreds of short numpy calls each, two at once pass the interpreter's lock to and fro and take longer than
         # one after the other; models and PostgreSQL work for others meanwhile
-        self._computing = threading.Lock()
+        self._compute_lock = threading.Lock()
 
     def passages(self, request: SearchRequest) -> list[Passage]:
         """As `answer`, the passages alone."""
         return self.answer(request).passages
 
-    def answer(self, request: SearchRequest) -> Result:
+    def answer(self, request: SearchRequest) -> SearchResult:
         """The best passages that the person may read now, at most `k`, within `max_bytes`.
 
         Raises `Invalid` (search_request) and `Unavailable` (search_cut_off, search_index; retry_after).
         """
-        person = _checked(request)
-        query = request.query.strip()[:MAX_QUERY_CHARS]
-        if not query or not request.sources or request.k == 0:
-            return Result([])
+        person = _validate(request)
+        text = request.query.strip()[:MAX_QUERY_CHARS]
+        if not text or not request.sources or request.k == 0:
+            return SearchResult([])
         edition = self._index.serving if request.edition is None else request.edition
-        reached = 0
-        for _ in range(_TRIES):
-            asked = self.asking.ask(query, edition, reached)
+        min_change = 0
+        for _ in range(_MAX_ATTEMPTS):
+            query = self.queries.prepare(text, edition, min_change)
             # begun after the view was taken: it sees all that is in that, and tells what is not
-            with self._as(person, request.workload, request.edition, asked.view.cursor) as (conn, standing):
-                if standing.edition != edition or standing.changed is None:
-                    edition, reached = standing.edition, standing.newest if standing.changed is None else 0
+            with self._reader_transaction(person, request.workload, request.edition, query.view.cursor) as (
+                conn,
+                access,
+            ):
+                if access.edition != edition or access.changed is None:
+                    edition, min_change = access.edition, access.newest_change if access.changed is None else 0
                     continue
-                draft = self._draft(conn, standing, asked, request)
+                draft = self._find_candidates(conn, access, query, request)
                 if request.rerank is None or draft.confidence < request.floor or len(draft.ranked) < 2:
-                    return self._given(conn, draft, request)
+                    return self._build_result(conn, draft, request)
             # outside of a transaction: others need the connection, and what is revoked meanwhile must not be given
-            step, places = self._in_order(request.rerank, asked.text, draft)
-            with self._as(person, request.workload, request.edition) as (conn, standing):
-                if standing.edition == edition:
-                    draft = self._confirmed(conn, draft, request, asked.vector)
-                    return replace(self._given(conn, draft, request, places), steps=(step,))
-                edition = standing.edition
+            step, places = self._rerank(request.rerank, query.text, draft)
+            with self._reader_transaction(person, request.workload, request.edition) as (conn, access):
+                if access.edition == edition:
+                    draft = self._confirm_draft(conn, draft, request, query.vector)
+                    return replace(self._build_result(conn, draft, request, places), steps=(step,))
+                edition = access.edition
         raise Unavailable(
             "the index changed too much meanwhile", code="search_index", hint="Ask again.",
             retry_after=1.0,
         )  # fmt: skip
 
-    def _draft(self, conn: Connection[Any], standing: Standing, asked: Asked, request: SearchRequest) -> _Draft:
+    def _find_candidates(
+        self, conn: Connection[Any], access: AccessSnapshot, query: PreparedQuery, request: SearchRequest
+    ) -> _Draft:
         """What is found within one transaction."""
-        wanted = replace(self._wanted(asked.text, None, request.sources, standing), where=request.where)
-        if request.synonyms and (variants := self._glossary.of(conn).variants(wanted.terms)):
-            wanted = replace(wanted, variants=variants)
-        with self._computing:
-            by_words = worded(asked.view, wanted)
-        question = asked.vector  # the model had all the time until here
-        with self._computing:
-            proposed = completed(by_words, replace(wanted, vector=question), self._weights)
-        ranked = self._read(conn, proposed, request, question)
-        refused = len(ranked) < min(_enough(request), len(proposed.best))
-        if request.where != Where() and refused and by_words.seen.count > CANDIDATES:
+        proposal_request = replace(
+            self._proposal_request(query.text, None, request.sources, access), where=request.where
+        )
+        if request.synonyms and (variants := self._glossary.current(conn).variants(proposal_request.terms)):
+            proposal_request = replace(proposal_request, variants=variants)
+        with self._compute_lock:
+            word_proposal = propose_by_words(query.view, proposal_request)
+        question = query.vector  # the model had all the time until here
+        with self._compute_lock:
+            proposal = complete_proposal(word_proposal, replace(proposal_request, vector=question), self._weights)
+        ranked = self._read_ranked(conn, proposal, request, question)
+        is_short = len(ranked) < min(_target_count(request), len(proposal.best_scores))
+        if request.where != Where() and is_short and word_proposal.visible.count > CANDIDATES:
             # most of the best may not be read, or not for this workload: what may is ranked by itself
-            only = replace(wanted, documents=search_store.within(conn, request.where, request.sources))
-            with self._computing:
-                proposed = propose(asked.view, replace(only, vector=question), self._weights)
-            ranked = self._read(conn, proposed, request, question)
-        if standing.newest > proposed.view.cursor and question is not None:
-            ranked += self._unprojected(conn, proposed, request, question, ranked)
+            restricted = replace(
+                proposal_request, documents=search_store.matching_documents(conn, request.where, request.sources)
+            )
+            with self._compute_lock:
+                proposal = propose(query.view, replace(restricted, vector=question), self._weights)
+            ranked = self._read_ranked(conn, proposal, request, question)
+        if access.newest_change > proposal.view.cursor and question is not None:
+            ranked += self._read_unprojected(conn, proposal, request, question, ranked)
         state = ""
         if request.stated:  # what the view does not know yet, words did not find
             newest = search_store.newest_acl(conn)
-            state = str(State.of(asked.view.cursor, newest, standing, request.sources))
-        return _Draft(proposed, fuse.ordered(ranked), asked.degraded, by_words=question is None, state=state)
+            state = str(AnswerState.current(query.view.cursor, newest, access, request.sources))
+        return _Draft(proposal, fuse.sort_ranked(ranked), query.degraded, words_only=question is None, state=state)
 
-    def _in_order(self, rule: Rerank, query: str, draft: _Draft) -> tuple[Step, Mapping[str, int]]:
+    def _rerank(self, rule: Rerank, query: str, draft: _Draft) -> tuple[Step, Mapping[str, int]]:
         """What the reranker makes of the best of a draft."""
-        best = fuse.distinct(fuse.demote(draft.ranked, self._clock.now().date()))
-        return self._reranking.asked(rule, query, [one for one, _ in best[: rule.passages]])
+        best = fuse.merge_duplicates(fuse.demote_overdue(draft.ranked, self._clock.now().date()))
+        return self._reranker.rerank(rule, query, [chunk for chunk, _ in best[: rule.passages]])
 
-    def _confirmed(
+    def _confirm_draft(
         self, conn: Connection[Any], draft: _Draft, request: SearchRequest, question: Vectors | None
     ) -> _Draft:
         """What of a draft may be read now."""
-        now = search_store.read(conn, [one.id for one, _ in draft.ranked], request.sources, question)
-        return replace(draft, ranked=[(now[one.id], score) for one, score in draft.ranked if one.id in now])
+        readable = search_store.read_chunks(conn, [chunk.id for chunk, _ in draft.ranked], request.sources, question)
+        return replace(
+            draft, ranked=[(readable[chunk.id], score) for chunk, score in draft.ranked if chunk.id in readable]
+        )
 
-    def _given(
+    def _build_result(
         self,
         conn: Connection[Any],
         draft: _Draft,
         request: SearchRequest,
-        places: Mapping[str, int] = _AS_IT_IS,
-    ) -> Result:
+        places: Mapping[str, int] = _UNCHANGED_ORDER,
+    ) -> SearchResult:
         """The answer, read within one transaction. `places`: of texts that were put in another order."""
         ranked, confidence = draft.ranked, draft.confidence
-        withheld = self._withheld(conn, draft.proposed, request, ranked) if request.explain else ()
-        newer = self._newer(conn, draft.proposed, request, ranked)
+        withheld = self._find_withheld(conn, draft.proposal, request, ranked) if request.explain else ()
+        newer = self._find_newer(conn, draft.proposal, request, ranked)
         if confidence < request.floor:
-            return Result(
+            return SearchResult(
                 [], confidence, abstained=True, withheld=withheld, newer=newer, degraded=draft.degraded,
                 state=draft.state,
             )  # fmt: skip
         today = self._clock.now().date()
-        best = fuse.distinct(fuse.demote(ranked, today))
+        best = fuse.merge_duplicates(fuse.demote_overdue(ranked, today))
         if places:
-            best = reordered(best, places, today)
-        around = _around(conn, best[: request.k], request.context, ranked)
-        chosen = fuse.fit(fuse.widened(best, around, request), request.k, request.max_bytes, explain=request.explain)
+            best = apply_order(best, places, today)
+        neighbours = _read_neighbours(conn, best[: request.k], request.context, ranked)
+        chosen = fuse.fit_passages(
+            fuse.add_neighbours(best, neighbours, request), request.k, request.max_bytes, explain=request.explain
+        )
         if request.explain:
-            overdue = {str(one.id) for one, _ in best if fuse.weight(one, today) < 1}
-            chosen = [self._explained(one, request.query, overdue) for one in chosen]
-        conflicts = hints.conflicts(conn, chosen, request.sources)
-        return Result(
+            overdue = {str(chunk.id) for chunk, _ in best if fuse.review_weight(chunk, today) < 1}
+            chosen = [self._explain(chunk, request.query, overdue) for chunk in chosen]
+        conflicts = hints.find_conflicts(conn, chosen, request.sources)
+        return SearchResult(
             chosen, confidence, withheld=withheld, conflicts=conflicts, newer=newer, degraded=draft.degraded,
             state=draft.state,
         )  # fmt: skip
 
-    def _explained(self, passage: Passage, query: str, overdue: Collection[str]) -> Passage:
-        words = self._analyzer.shared(query, f"{passage.title}\n{passage.head}\n{passage.text}")
+    def _explain(self, passage: Passage, query: str, overdue: Collection[str]) -> Passage:
+        words = self._analyzer.shared_words(query, f"{passage.title}\n{passage.head}\n{passage.text}")
         return msgspec.structs.replace(passage, words=words, overdue=passage.chunk in overdue)
 
     def propose(
-        self, query: str, question: Vectors | None, sources: list[str], standing: Standing, limit: int = CANDIDATES
-    ) -> Proposed:
+        self, query: str, question: Vectors | None, sources: list[str], access: AccessSnapshot, limit: int = CANDIDATES
+    ) -> Proposal:
         """What the projection proposes for somebody of that standing. Raises `Unavailable` (search_index)."""
-        index = self.asking.whole(standing.edition)
-        return propose(index.view, self._wanted(query, question, sources, standing, limit), self._weights)
+        index = self.queries.wait_for_projection(access.edition)
+        return propose(index.view, self._proposal_request(query, question, sources, access, limit), self._weights)
 
-    def _wanted(
-        self, query: str, question: Vectors | None, sources: list[str], standing: Standing, limit: int = CANDIDATES
-    ) -> Wanted:
-        return Wanted(
-            self._analyzer.terms(query), question, frozenset(sources), frozenset(standing.acls), limit,
-            changed=standing.changed or (), said=said(query, self._analyzer),
+    def _proposal_request(
+        self, query: str, question: Vectors | None, sources: list[str], access: AccessSnapshot, limit: int = CANDIDATES
+    ) -> ProposalRequest:
+        return ProposalRequest(
+            self._analyzer.terms(query), question, frozenset(sources), frozenset(access.acls), limit,
+            changed=access.changed or (), quotable=quotable_query(query, self._analyzer),
         )  # fmt: skip
 
-    def _read(
-        self, conn: Connection[Any], proposed: Proposed, request: SearchRequest, question: Vectors | None
-    ) -> fuse.Ranked:
+    def _read_ranked(
+        self, conn: Connection[Any], proposal: Proposal, request: SearchRequest, question: Vectors | None
+    ) -> fuse.RankedChunks:
         """The readable ones, best first; asks for more until there are enough or no more."""
-        scores = proposed.best
-        enough = _enough(request)
-        found: fuse.Ranked = []
-        for batch, reach in proposed.batches(enough, max(_READ, enough)):
-            rows = {proposed.view.chunk(row): row for row in batch}
-            allowed = search_store.read(conn, list(rows), request.sources, question, request.where)
-            more = proposed.quoted(request.query, {rows[id]: one.text for id, one in allowed.items()})
-            found += [(one, scores[rows[id]] + more.get(rows[id], 0.0)) for id, one in allowed.items()]
-            if not any(more.values()):
+        scores = proposal.best_scores
+        target = _target_count(request)
+        found: fuse.RankedChunks = []
+        for batch, reach in proposal.batches(target, max(_READ_LIMIT, target)):
+            rows = {proposal.view.chunk_id(row): row for row in batch}
+            allowed = search_store.read_chunks(conn, list(rows), request.sources, question, request.where)
+            quote_scores = proposal.quote_scores(request.query, {rows[id]: chunk.text for id, chunk in allowed.items()})
+            found += [(chunk, scores[rows[id]] + quote_scores.get(rows[id], 0.0)) for id, chunk in allowed.items()]
+            if not any(quote_scores.values()):
                 reach = 0.0  # none of the likeliest quotes anything: the rest is not read for it
             # each text is given once
-            if len(found) >= enough and len(texts := _by_text(found)) > request.k and texts[request.k - 1] >= reach:
+            if (
+                len(found) >= target
+                and len(texts := _best_score_by_text(found)) > request.k
+                and texts[request.k - 1] >= reach
+            ):
                 break
         return found
 
-    def _unprojected(
+    def _read_unprojected(
         self,
         conn: Connection[Any],
-        proposed: Proposed,
+        proposal: Proposal,
         request: SearchRequest,
         question: Vectors,
-        found: fuse.Ranked,
-    ) -> fuse.Ranked:
+        found: fuse.RankedChunks,
+    ) -> fuse.RankedChunks:
         """Readable chunks of documents that changed since the projection's last batch, by their vectors."""
-        known = {one.id for one, _ in found}
-        fresh = search_store.changed(conn, proposed.view.cursor, request.sources, question, _READ)
+        known = {chunk.id for chunk, _ in found}
+        fresh = search_store.changed_chunks(conn, proposal.view.cursor, request.sources, question, _READ_LIMIT)
         return [
-            (one, (1 + self._weights.neighbour) * one.similarity)
-            for one in fresh
-            if one.id not in known
-            and one.similarity is not None
-            and one.similarity >= fuse.MIN_SIMILARITY
-            and _within(one, request.where)
+            (chunk, (1 + self._weights.neighbour) * chunk.similarity)
+            for chunk in fresh
+            if chunk.id not in known
+            and chunk.similarity is not None
+            and chunk.similarity >= fuse.MIN_SIMILARITY
+            and _matches_where(chunk, request.where)
         ]
 
-    def _withheld(
-        self, conn: Connection[Any], proposed: Proposed, request: SearchRequest, ranked: fuse.Ranked
+    def _find_withheld(
+        self, conn: Connection[Any], proposal: Proposal, request: SearchRequest, ranked: fuse.RankedChunks
     ) -> tuple[Withheld, ...]:
         """Documents that the person may read and that match as well, but that the workload may not use."""
         least = ranked[min(len(ranked), request.k) - 1][1] if ranked else 0.0
-        rows = [row for row in proposed.order[:_READ] if proposed.best[row] >= least]
-        chunks = [proposed.view.chunk(row) for row in rows]
-        kept = search_store.kept_back(conn, chunks, request.workload, request.where)
-        by_document = {document: (path, title, reason) for _, document, path, title, reason in kept}
+        rows = [row for row in proposal.order[:_READ_LIMIT] if proposal.best_scores[row] >= least]
+        chunks = [proposal.view.chunk_id(row) for row in rows]
+        withheld = search_store.withheld_chunks(conn, chunks, request.workload, request.where)
+        by_document = {document: (path, title, reason) for _, document, path, title, reason in withheld}
         return tuple(
             Withheld(document=str(document), path=path, title=title, reason=reason)
             for document, (path, title, reason) in by_document.items()
         )
 
-    def _newer(
-        self, conn: Connection[Any], proposed: Proposed, request: SearchRequest, ranked: fuse.Ranked
+    def _find_newer(
+        self, conn: Connection[Any], proposal: Proposal, request: SearchRequest, ranked: fuse.RankedChunks
     ) -> list[Newer]:
         """What of the best was kept back because there is a newer version."""
         least = ranked[min(len(ranked), request.k) - 1][1] if ranked else 0.0
-        rows = [row for row in proposed.order[:_READ] if proposed.best[row] >= least]
-        best = {proposed.view.chunk(row): proposed.best[row] for row in rows}
-        return hints.newer(conn, best, [one.id for one, _ in ranked], least, request)
+        rows = [row for row in proposal.order[:_READ_LIMIT] if proposal.best_scores[row] >= least]
+        best = {proposal.view.chunk_id(row): proposal.best_scores[row] for row in rows}
+        return hints.find_newer(conn, best, [chunk.id for chunk, _ in ranked], least, request)
 
-    def readable(self, request: ConfirmRequest) -> ConfirmAnswer:
+    def confirm(self, request: ConfirmRequest) -> ConfirmAnswer:
         """Those of the chunks and documents that exist as they were and that the person may read now; and whether
         anything may bear on an answer that came since it was made.
 
         Raises `Invalid` (search_request) and `Unavailable` (search_cut_off, retry_after).
         """
-        asked = len(request.chunks) + len(request.documents)
-        if asked > MAX_CONFIRMED:
+        count = len(request.chunks) + len(request.documents)
+        if count > MAX_CONFIRMED:
             raise Invalid(
-                f"{asked} chunks and documents are asked for at once",
+                f"{count} chunks and documents are asked for at once",
                 code="search_request",
                 hint=f"Ask for at most {MAX_CONFIRMED}.",
             )
-        person, chunks = _id(request.person), [_id(chunk) for chunk in request.chunks]
-        documents = [_id(document) for document in request.documents]
-        look = None if request.since is None else Look(request.since, self.asking, self._index)
-        with self._as(person, request.workload) as (conn, standing):
+        person, chunks = _parse_id(request.person), [_parse_id(chunk) for chunk in request.chunks]
+        documents = [_parse_id(document) for document in request.documents]
+        validity = None if request.since is None else ValidityCheck(request.since, self.queries, self._index)
+        with self._reader_transaction(person, request.workload) as (conn, access):
             found = store.readable(conn, chunks, request.sources) if chunks else {}
-            listed = search_store.documents(conn, documents, request.sources) if documents else []
-            if look is not None:
-                look.read(conn, standing, self._analyzer, self._glossary)
-        state = "" if look is None else look.state(self._analyzer, self._index)
+            listed = search_store.readable_documents(conn, documents, request.sources) if documents else []
+            if validity is not None:
+                validity.load_changes(conn, access, self._analyzer, self._glossary)
+        state = "" if validity is None else validity.new_state(self._analyzer, self._index)
         return ConfirmAnswer(readable=[str(id) for id in found], documents=[str(id) for id in listed], state=state)
 
     @contextmanager
-    def _as(
-        self, person: UUID | None, workload: str, edition: int | None = None, after: int | None = None
-    ) -> Iterator[tuple[Connection[Any], Standing]]:
+    def _reader_transaction(
+        self, person: UUID | None, workload: str, edition: int | None = None, after_change: int | None = None
+    ) -> Iterator[tuple[Connection[Any], AccessSnapshot]]:
         """One transaction that sees what a person may read. Raises `Unavailable`."""
         try:
-            with self._connections.connection(timeout=2.0) as conn, _one_moment(conn), conn.transaction():
-                yield conn, search_store.stand_for(conn, person, workload, edition, after)
+            with self._connections.connection(timeout=2.0) as conn, _single_snapshot(conn), conn.transaction():
+                yield conn, search_store.assume_reader(conn, person, workload, edition, after_change)
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed) as error:
             raise Unavailable(
                 "the live permissions cannot be read, so nothing is searched",
@@ -355,7 +380,7 @@ class Search:
 
 
 @contextmanager
-def _one_moment(conn: Connection[Any]) -> Iterator[None]:
+def _single_snapshot(conn: Connection[Any]) -> Iterator[None]:
     """Transactions in it see one moment. Else somebody who joins a refused group, and a document that is then opened to
     all but that group, could meet between two statements in a right that never was."""
     if conn.isolation_level is not IsolationLevel.REPEATABLE_READ:
@@ -363,7 +388,7 @@ def _one_moment(conn: Connection[Any]) -> Iterator[None]:
     yield
 
 
-def _checked(request: SearchRequest) -> UUID | None:
+def _validate(request: SearchRequest) -> UUID | None:
     """The person asked for; raises `Invalid` for a request that makes no sense."""
     bounded = 0 <= request.k <= MAX_PASSAGES and 0 <= request.floor <= 1 and request.context in (0, 1)
     if not bounded or request.max_bytes < 0:
@@ -372,59 +397,60 @@ def _checked(request: SearchRequest) -> UUID | None:
             code="search_request",
             hint=f"Ask for 0 to {MAX_PASSAGES} passages, a size, a floor from 0 to 1, a context of 0 or 1.",
         )
-    return None if request.person is None else _id(request.person)
+    return None if request.person is None else _parse_id(request.person)
 
 
-def _by_text(found: fuse.Ranked) -> list[float]:
+def _best_score_by_text(found: fuse.RankedChunks) -> list[float]:
     """The best score of each text, best first."""
     best: dict[str, float] = {}
-    for one, score in found:
-        best[one.text] = max(score, best.get(one.text, score))
+    for chunk, score in found:
+        best[chunk.text] = max(score, best.get(chunk.text, score))
     return sorted(best.values(), reverse=True)
 
 
-def _enough(request: SearchRequest) -> int:
+def _target_count(request: SearchRequest) -> int:
     """So many readable passages are looked for: some are overdue, or the same text as another."""
     return max(2 * request.k + 4, request.rerank.passages if request.rerank is not None else 0)
 
 
-def _id(text: str) -> UUID:
+def _parse_id(text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError as error:
         raise Invalid("a person or chunk is not an id", code="search_request", hint="Give UUIDs.") from error
 
 
-def _around(
-    conn: Connection[Any], best: fuse.Ranked, distance: int, read: fuse.Ranked
-) -> dict[tuple[UUID, int], search_store.Part]:
-    """Readable chunks beside the best, by document and number. `read`: those that were read in this transaction."""
+def _read_neighbours(
+    conn: Connection[Any], best: fuse.RankedChunks, distance: int, already_read: fuse.RankedChunks
+) -> dict[tuple[UUID, int], search_store.ChunkSpan]:
+    """Readable chunks beside the best, by document and number. `already_read`: those that were read in this
+    transaction."""
     if not distance:
         return {}
-    known = {(one.document, one.number): one for one, _ in read}
-    wanted = {(one.document, one.number + step) for one, _ in best for step in range(-distance, distance + 1)}
+    known = {(chunk.document, chunk.number): chunk for chunk, _ in already_read}
+    wanted = {(chunk.document, chunk.number + step) for chunk, _ in best for step in range(-distance, distance + 1)}
     missing = sorted(wanted - known.keys())
-    parts = [known[place].part for place in wanted & known.keys()]
-    parts += search_store.neighbours(conn, missing) if missing else []
+    parts = [known[place].span for place in wanted & known.keys()]
+    parts += search_store.neighbour_chunks(conn, missing) if missing else []
     return {(part.document, part.number): part for part in parts}
 
 
-def _within(chunk: Found, where: Where) -> bool:
+def _matches_where(chunk: ReadableChunk, where: Where) -> bool:
     """Whether it is of a document that was asked about."""
-    at = chunk.modified_at
+    modified_at = chunk.modified_at
     return (
         (where.path is None or chunk.path.startswith(where.path))
         and (where.owner is None or chunk.owner == where.owner)
         and (where.sensitivity is None or chunk.sensitivity in where.sensitivity)
         and (where.media is None or chunk.media == where.media)
-        and (where.after is None or (at is not None and at >= where.after))
-        and (where.before is None or (at is not None and at < where.before))
+        and (where.after is None or (modified_at is not None and modified_at >= where.after))
+        and (where.before is None or (modified_at is not None and modified_at < where.before))
     )
 
 
-def _confidence(ranked: fuse.Ranked, *, by_words: bool) -> float:
+def _confidence(ranked: fuse.RankedChunks, *, words_only: bool) -> float:
     """How sure the best is about the question, 0 to 1: its exact similarity; by words alone, the part of what the
     question could reach."""
-    if by_words:
-        return min(1.0, max((score for _, score in ranked), default=0.0) / _MOST_BY_WORDS)
-    return min(1.0, max([0.0, *(one.similarity or 0.0 for one, _ in ranked)]))
+    if words_only:
+        return min(1.0, max((score for _, score in ranked), default=0.0) / _MAX_WORD_SCORE)
+    return min(1.0, max([0.0, *(chunk.similarity or 0.0 for chunk, _ in ranked)]))

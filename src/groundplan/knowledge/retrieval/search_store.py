@@ -1,7 +1,7 @@
 """The SQL of search, as role `search`: who somebody is at this moment, and the chunks that they may read.
 
 Every function runs in the caller's transaction. What the role sees is decided by row-level security alone, from the
-person and workload set by `stand_for`; no statement here repeats or relaxes that rule.
+person and workload set by `assume_reader`; no statement here repeats or relaxes that rule.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ _COLUMNS = """c.id, c.document_id AS document, d.source, d.path, d.title, c.text
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class AccessSnapshot:
     """What a person is at this moment: the readers' sets that they have, and the edition of the index that is asked."""
 
     acls: tuple[int, ...]
     edition: int
-    newest: int = 0
+    newest_change: int = 0
     """No change has a larger number; some up to it may not be committed yet."""
     changed: tuple[tuple[UUID, int], ...] | None = ()
     """Documents that changed after the number that was asked about, with the number of their readers' set now: -1 of
-    those whose passages did too. None: more than `MOST_CHANGED`."""
+    those whose passages did too. None: more than `MAX_CHANGED`."""
     today: date = date.min
     """By PostgreSQL, which decides by it what holds already."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ChunkSpan:
     """A chunk by its place in its document."""
 
     document: UUID
@@ -60,7 +60,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ReadableChunk:
     """A chunk as PostgreSQL let its reader see it; `similarity` is exact, None where the chunk has no vector yet."""
 
     id: UUID
@@ -82,25 +82,25 @@ class Found:
     media: str | None = None
     head: str = ""
     similarity: float | None = None
-    also: tuple[Found, ...] = ()
+    duplicates: tuple[ReadableChunk, ...] = ()
     """Others with the same text, which are not told by themselves."""
 
     @property
-    def part(self) -> Part:
+    def span(self) -> ChunkSpan:
         """Itself by its place in its document."""
-        return Part(
+        return ChunkSpan(
             self.document, self.number, self.text, self.start_char, self.end_char, self.start_line, self.end_line,
             self.head,
         )  # fmt: skip
 
 
-MOST_CHANGED: Final = 2000
+MAX_CHANGED: Final = 2000
 """Documents that a search puts right in its own view; behind by more, it waits for the index."""
 
 
-def stand_for(
+def assume_reader(
     conn: Conn, person: UUID | None, workload: str, edition: int | None = None, after: int | None = None
-) -> Standing:
+) -> AccessSnapshot:
     """Until the end of the transaction, see what this person may read for this workload; nobody sees what is public.
 
     The edition stays the same for the whole transaction, even if another is switched to meanwhile: None: what serves.
@@ -120,20 +120,20 @@ def stand_for(
             "workload": workload,
             "edition": edition,
             "after": after,
-            "most": MOST_CHANGED + 1,
+            "most": MAX_CHANGED + 1,
         },
         prepare=True,
     ).fetchone()
     if row is None:
         raise AssertionError("an array and a sequence always give a row")
     changed = row[6] or {}
-    return Standing(
+    return AccessSnapshot(
         tuple(row[3]), int(row[4]), int(row[5]),
-        None if len(changed) > MOST_CHANGED else tuple((UUID(id), acl) for id, acl in changed.items()), row[7],
+        None if len(changed) > MAX_CHANGED else tuple((UUID(id), acl) for id, acl in changed.items()), row[7],
     )  # fmt: skip
 
 
-def documents(conn: Conn, ids: Sequence[UUID], sources: Sequence[str]) -> list[UUID]:
+def readable_documents(conn: Conn, ids: Sequence[UUID], sources: Sequence[str]) -> list[UUID]:
     """Those of the documents that the person may read now."""
     rows = conn.execute(
         "SELECT id FROM document WHERE id = ANY(%s) AND source = ANY(%s)", (list(ids), list(sources)), prepare=True
@@ -142,20 +142,22 @@ def documents(conn: Conn, ids: Sequence[UUID], sources: Sequence[str]) -> list[U
 
 
 # each is looked up by itself: joined, a plan for any number of changes would read nearly everything
-_CHANGED: Final = """(SELECT document_id AS id FROM chunk WHERE changed > %(after)s
+_CHANGED_CHUNKS: Final = """(SELECT document_id AS id FROM chunk WHERE changed > %(after)s
     UNION SELECT id FROM document WHERE noted > %(after)s) AS new,
   LATERAL (SELECT * FROM document WHERE id = new.id AND source = ANY(%(sources)s) OFFSET 0) d,
   LATERAL (SELECT * FROM chunk WHERE document_id = d.id AND text <> '' OFFSET 0) c"""
 """Readable chunks `c` of documents `d` that changed after a number, or a chunk of theirs."""
 
 
-def changed(conn: Conn, after: int, sources: Sequence[str], question: Vectors, limit: int) -> list[Found]:
+def changed_chunks(
+    conn: Conn, after: int, sources: Sequence[str], question: Vectors, limit: int
+) -> list[ReadableChunk]:
     """Readable chunks that the projection may not know yet: changed, or their document, after that number; nearest
     first."""
-    with conn.cursor(binary=True, row_factory=args_row(Found)) as cursor:
+    with conn.cursor(binary=True, row_factory=args_row(ReadableChunk)) as cursor:
         return cursor.execute(
             f"""SELECT {_COLUMNS}, 1 - (c.embedding <=> %(question)s::halfvec) AS similarity
-                FROM {_CHANGED} WHERE c.embedding IS NOT NULL
+                FROM {_CHANGED_CHUNKS} WHERE c.embedding IS NOT NULL
                 ORDER BY c.embedding <=> %(question)s::halfvec LIMIT %(limit)s""",
             {"question": Halfvec(question), "after": after, "sources": list(sources), "limit": limit},
             prepare=True,
@@ -163,7 +165,7 @@ def changed(conn: Conn, after: int, sources: Sequence[str], question: Vectors, l
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
+class ChangedPassage:
     """A chunk of a document that changed, as words and vectors find it."""
 
     title: str
@@ -172,20 +174,20 @@ class Added:
     vector: NDArray[np.float32] | None
 
     @property
-    def worded(self) -> str:
+    def search_text(self) -> str:
         return "\n".join((self.title, *self.headings, self.text))
 
 
-def added(conn: Conn, after: int, sources: Sequence[str], limit: int) -> list[Added]:
+def changed_passages(conn: Conn, after: int, sources: Sequence[str], limit: int) -> list[ChangedPassage]:
     """Readable chunks, at most so many, of documents that changed after that number, or a chunk of theirs."""
     with conn.cursor(binary=True) as cursor:
         rows = cursor.execute(
             f"""SELECT d.title, array_remove(c.headings || c.head, ''), c.text, c.embedding
-                FROM {_CHANGED} LIMIT %(limit)s""",
+                FROM {_CHANGED_CHUNKS} LIMIT %(limit)s""",
             {"after": after, "sources": list(sources), "limit": limit},
             prepare=True,
         ).fetchall()
-    return [Added(title, tuple(headings), text, vector_of(stored)) for title, headings, text, stored in rows]
+    return [ChangedPassage(title, tuple(headings), text, vector_of(stored)) for title, headings, text, stored in rows]
 
 
 def newest_acl(conn: Conn) -> int:
@@ -194,61 +196,62 @@ def newest_acl(conn: Conn) -> int:
     return int(row[0]) if row else 0
 
 
-WITHIN: Final = """(%(path)s::text IS NULL OR starts_with(d.path, %(path)s))
+WHERE_SQL: Final = """(%(path)s::text IS NULL OR starts_with(d.path, %(path)s))
   AND (%(owner)s::text IS NULL OR d.owner = %(owner)s)
   AND (%(sensitivity)s::text[] IS NULL OR d.sensitivity = ANY(%(sensitivity)s))
   AND (%(media)s::text IS NULL OR d.media = %(media)s)
   AND (%(after)s::timestamptz IS NULL OR d.modified_at >= %(after)s)
   AND (%(before)s::timestamptz IS NULL OR d.modified_at < %(before)s)"""
-"""Whether a document `d` was asked about, by the values of `bounds`."""
+"""Whether a document `d` was asked about, by the values of `where_parameters`."""
 
 
-_ANY: Final = Where()
+_NO_FILTER: Final = Where()
 
 
-def bounds(where: Where) -> dict[str, Any]:
-    """The values of `WITHIN`."""
+def where_parameters(where: Where) -> dict[str, Any]:
+    """The values of `WHERE_SQL`."""
     return {
         "path": where.path, "owner": where.owner, "sensitivity": where.sensitivity, "media": where.media,
         "after": where.after, "before": where.before,
     }  # fmt: skip
 
 
-def read(
-    conn: Conn, chunks: Sequence[UUID], sources: Sequence[str], question: Vectors | None, where: Where = _ANY
-) -> dict[UUID, Found]:
+def read_chunks(
+    conn: Conn, chunks: Sequence[UUID], sources: Sequence[str], question: Vectors | None, where: Where = _NO_FILTER
+) -> dict[UUID, ReadableChunk]:
     """Those of the chunks that the person may read and that were asked about, as they are now."""
-    told = {"question": None if question is None else Halfvec(question), "chunks": list(chunks)}
-    with conn.cursor(binary=True, row_factory=args_row(Found)) as cursor:
+    filtered = where != _NO_FILTER
+    parameters = {"question": None if question is None else Halfvec(question), "chunks": list(chunks)}
+    with conn.cursor(binary=True, row_factory=args_row(ReadableChunk)) as cursor:
         rows = cursor.execute(
             # one after the other: with few documents they would be joined from their side, hidden ones among them
             f"""SELECT {_COLUMNS}, 1 - (c.embedding <=> %(question)s::halfvec) AS similarity
                 FROM unnest(%(chunks)s::uuid[]) AS w(id),
                   LATERAL (SELECT * FROM chunk WHERE id = w.id AND text <> '' OFFSET 0) c,
                   LATERAL (SELECT * FROM document d
-                    WHERE id = c.document_id AND source = ANY(%(sources)s) AND {WITHIN if where != _ANY else "true"}
+                    WHERE id = c.document_id AND source = ANY(%(sources)s) AND {WHERE_SQL if filtered else "true"}
                     OFFSET 0) d""",
-            {**told, "sources": list(sources), **(bounds(where) if where != _ANY else {})},
+            {**parameters, "sources": list(sources), **(where_parameters(where) if filtered else {})},
             prepare=True,
         ).fetchall()
-    return {one.id: one for one in rows}
+    return {chunk.id: chunk for chunk in rows}
 
 
-def within(conn: Conn, where: Where, sources: Sequence[str]) -> list[bytes]:
+def matching_documents(conn: Conn, where: Where, sources: Sequence[str]) -> list[bytes]:
     """The ids of the documents that the person may read and that were asked about."""
     # planned with the values in it: by a plan for any path, all documents of the sources would be read one by one. And
     # as one value: there may be ten thousands
     cursor = ClientCursor(conn).execute(
-        f"SELECT string_agg(uuid_send(d.id), '') FROM document d WHERE d.source = ANY(%(sources)s) AND {WITHIN}",
-        {"sources": list(sources), **bounds(where)},
+        f"SELECT string_agg(uuid_send(d.id), '') FROM document d WHERE d.source = ANY(%(sources)s) AND {WHERE_SQL}",
+        {"sources": list(sources), **where_parameters(where)},
     )
     ids = bytes((cursor.fetchone() or (None,))[0] or b"")
-    return [ids[at : at + 16] for at in range(0, len(ids), 16)]
+    return [ids[start : start + 16] for start in range(0, len(ids), 16)]
 
 
-def neighbours(conn: Conn, wanted: Sequence[tuple[UUID, int]]) -> list[Part]:
+def neighbour_chunks(conn: Conn, wanted: Sequence[tuple[UUID, int]]) -> list[ChunkSpan]:
     """Chunks by document and number; readable ones only."""
-    with conn.cursor(binary=True, row_factory=args_row(Part)) as cursor:
+    with conn.cursor(binary=True, row_factory=args_row(ChunkSpan)) as cursor:
         return cursor.execute(
             # each is looked up by itself: joined, a small table would be read whole, with what is hidden in it
             """SELECT c.* FROM unnest(%s::uuid[], %s::int[]) AS w(document, number), LATERAL (
@@ -260,7 +263,7 @@ def neighbours(conn: Conn, wanted: Sequence[tuple[UUID, int]]) -> list[Part]:
         ).fetchall()
 
 
-def kept_back(
+def withheld_chunks(
     conn: Conn, chunks: Sequence[UUID], workload: str, where: Where
 ) -> list[tuple[UUID, UUID, str, str, str]]:
     """(chunk, document, path, title, reason) of chunks that the person may read and that were asked about, but that the
@@ -269,8 +272,8 @@ def kept_back(
     found = conn.execute(
         f"""SELECT c.id, d.id, d.path, d.title, kept_back(d, %(workload)s)
             FROM chunk c JOIN document d ON d.id = c.document_id
-            WHERE c.id = ANY(%(chunks)s) AND kept_back(d, %(workload)s) IS NOT NULL AND {WITHIN}""",
-        {"workload": workload, "chunks": list(chunks), **bounds(where)},
+            WHERE c.id = ANY(%(chunks)s) AND kept_back(d, %(workload)s) IS NOT NULL AND {WHERE_SQL}""",
+        {"workload": workload, "chunks": list(chunks), **where_parameters(where)},
     ).fetchall()
     conn.execute("SELECT set_config('groundplan.explain', 'off', true)")
     return found
@@ -282,18 +285,18 @@ _METADATA: Final = "d.path, d.owner, d.sensitivity, d.media, d.modified_at"
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """A document that changed: `chunks` tells whether its chunks did, or only its readers or state."""
+class DocumentChange:
+    """A document that changed: `has_new_chunks` tells whether its chunks did, or only its readers or state."""
 
     document: UUID
     number: int
-    chunks: bool
-    count: int = 1
+    has_new_chunks: bool
+    change_count: int = 1
     """Changes that it stands for."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fed:
+class FeedChunk:
     """A chunk for the projection, whoever may read it; `headings` with the head of its table, if it has one; `vector`
     is in PostgreSQL's binary form of a halfvec."""
 
@@ -309,7 +312,7 @@ class Fed:
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class DocumentAttributes:
     """What the projection knows of a document besides its chunks."""
 
     document: UUID
@@ -319,7 +322,7 @@ class Noted:
     metadata: Metadata
 
 
-def changes(conn: Conn, after: int, limit: int, edition: int) -> list[Change]:
+def next_changes(conn: Conn, after: int, limit: int, edition: int) -> list[DocumentChange]:
     """Documents with the next `limit` changes later than `after`, by the number of the last one; what is cut off by the
     limit comes with the next ones. Each part is limited too, so that an index gives it in order: without that, every
     batch of a million would read and sort them all."""
@@ -334,10 +337,10 @@ def changes(conn: Conn, after: int, limit: int, edition: int) -> list[Change]:
            GROUP BY id ORDER BY max(number)""",
         {"after": after, "most": limit, "edition": edition},
     ).fetchall()
-    return [Change(*row) for row in rows]
+    return [DocumentChange(*row) for row in rows]
 
 
-def fed(conn: Conn, documents: Sequence[UUID], edition: int) -> list[Fed]:
+def feed_chunks(conn: Conn, documents: Sequence[UUID], edition: int) -> list[FeedChunk]:
     """The chunks of an edition with a text of some documents, those of one document together."""
     with conn.cursor(binary=True) as cursor:
         rows = cursor.execute(
@@ -348,22 +351,22 @@ def fed(conn: Conn, documents: Sequence[UUID], edition: int) -> list[Fed]:
             (list(documents), edition),
         ).fetchall()
     return [
-        Fed(id, document, source, -1 if acl is None else acl, title, tuple(headings), text, vector_of(stored),
+        FeedChunk(id, document, source, -1 if acl is None else acl, title, tuple(headings), text, vector_of(stored),
             Metadata(*metadata))
         for id, document, source, acl, title, headings, text, stored, *metadata in rows
     ]  # fmt: skip
 
 
-def noted(conn: Conn, documents: Sequence[UUID]) -> list[Noted]:
+def document_attributes(conn: Conn, documents: Sequence[UUID]) -> list[DocumentAttributes]:
     """Of documents whose chunks did not change."""
     rows = conn.execute(
         f"SELECT d.id, d.source, coalesce(d.acl, -1), {_METADATA} FROM document d WHERE d.id = ANY(%s)",
         (list(documents),),
     ).fetchall()
-    return [Noted(id, source, acl, Metadata(*metadata)) for id, source, acl, *metadata in rows]
+    return [DocumentAttributes(id, source, acl, Metadata(*metadata)) for id, source, acl, *metadata in rows]
 
 
-def counts(conn: Conn, edition: int) -> tuple[int, int, int]:
+def change_counts(conn: Conn, edition: int) -> tuple[int, int, int]:
     """(largest number of a change, largest number given out, chunks of an edition with a text)."""
     row = conn.execute(
         """SELECT greatest((SELECT max(changed) FROM chunk), (SELECT max(noted) FROM document), 0), last_value,
@@ -375,7 +378,7 @@ def counts(conn: Conn, edition: int) -> tuple[int, int, int]:
     return int(row[0]), int(row[1]), int(row[2])
 
 
-def waiting(conn: Conn, after: int, edition: int) -> int:
+def count_pending(conn: Conn, after: int, edition: int) -> int:
     """How many documents have a change later than `after`."""
     row = conn.execute(
         """SELECT count(*) FROM (SELECT document_id FROM chunk WHERE edition = %(edition)s AND changed > %(after)s
@@ -385,7 +388,7 @@ def waiting(conn: Conn, after: int, edition: int) -> int:
     return int(row[0]) if row else 0
 
 
-def newest(conn: Conn) -> int:
+def newest_visible_change(conn: Conn) -> int:
     """A number up to which every change, in whichever edition, is there for the next statement to see.
 
     Where nobody is about to change anything, the last number that was given out: some of those are of changes that

@@ -19,8 +19,8 @@ from groundplan.core.errors import Unavailable
 from groundplan.knowledge.halfvec import Halfvec
 from groundplan.knowledge.index import index_store
 from groundplan.knowledge.retrieval import search_store
-from groundplan.knowledge.retrieval.propose import CANDIDATES, Proposed, Wanted, propose
-from groundplan.knowledge.retrieval.question import Asked, Asking
+from groundplan.knowledge.retrieval.propose import CANDIDATES, Proposal, ProposalRequest, propose
+from groundplan.knowledge.retrieval.question import PreparedQuery, QueryPreparer
 from groundplan.knowledge.retrieval.words import Analyzer
 
 DEPTH = 10
@@ -46,7 +46,7 @@ class ExamineAnswer(msgspec.Struct, frozen=True):
 class Examiner:
     """`url` is of role control: an exact scan of everything is no search of a person."""
 
-    asking: Asking
+    queries: QueryPreparer
     url: Callable[[], str]
 
     def examine(self, request: ExamineRequest) -> ExamineAnswer:
@@ -55,18 +55,18 @@ class Examiner:
         recalls, ranks = [], []
         with closing(connect(self.url(), autocommit=True)) as conn:
             # what was held of an edition before it was made anew says nothing of what it is now
-            self.asking.whole(
-                request.edition, lambda index: not search_store.waiting(conn, index.cursor, index.edition)
+            self.queries.wait_for_projection(
+                request.edition, lambda index: not search_store.count_pending(conn, index.cursor, index.edition)
             )
             for text, document in request.samples:
-                asked = self.asking.ask(text, request.edition)
-                if asked.vector is None:
+                query = self.queries.prepare(text, request.edition)
+                if query.vector is None:
                     raise Unavailable(
-                        asked.degraded, code="index_embedding", hint="It is tried again.", retry_after=5.0
+                        query.degraded, code="index_embedding", hint="It is tried again.", retry_after=5.0
                     )
-                proposed = _everything(asked, analyzer)
-                recalls.append(_recall(conn, request.edition, asked, proposed))
-                ranks.append(_rank(conn, proposed, UUID(document)))
+                proposal = _propose_all(query, analyzer)
+                recalls.append(_recall(conn, request.edition, query, proposal))
+                ranks.append(_rank(conn, proposal, UUID(document)))
         count = max(1, len(ranks))
         return ExamineAnswer(
             round(sum(recalls) / count, 4),
@@ -76,29 +76,29 @@ class Examiner:
         )
 
 
-def _everything(asked: Asked, analyzer: Analyzer) -> Proposed:
-    classes = asked.view.classes
-    wanted = Wanted(
-        analyzer.terms(asked.text),
-        asked.vector,
+def _propose_all(query: PreparedQuery, analyzer: Analyzer) -> Proposal:
+    classes = query.view.classes
+    wanted = ProposalRequest(
+        analyzer.terms(query.text),
+        query.vector,
         frozenset(classes.sources),
         frozenset(classes.acls.tolist()),
         CANDIDATES,
     )
-    return propose(asked.view, wanted)
+    return propose(query.view, wanted)
 
 
-def _recall(conn: Connection[Any], edition: int, asked: Asked, proposed: Proposed) -> float:
-    assert asked.vector is not None
-    exact = index_store.exact(conn, edition, Halfvec(asked.vector), DEPTH)
-    near = {proposed.view.chunk(row) for row in proposed.near}
+def _recall(conn: Connection[Any], edition: int, query: PreparedQuery, proposal: Proposal) -> float:
+    assert query.vector is not None
+    exact = index_store.exact(conn, edition, Halfvec(query.vector), DEPTH)
+    near = {proposal.view.chunk_id(row) for row in proposal.nearest}
     return len(near.intersection(exact)) / len(exact) if exact else 1.0
 
 
-def _rank(conn: Connection[Any], proposed: Proposed, document: UUID) -> float:
+def _rank(conn: Connection[Any], proposal: Proposal, document: UUID) -> float:
     """1/place of the document among the documents that are proposed; 0 where it is not among the first ten."""
-    best = sorted(proposed.scores, key=lambda row: (-proposed.scores[row], row))[:CANDIDATES]
-    chunks = [proposed.view.chunk(row) for row in best]
-    of = index_store.documents_of(conn, chunks)
-    order: Sequence[UUID] = list(dict.fromkeys(of[chunk] for chunk in chunks if chunk in of))[:DEPTH]
+    best = sorted(proposal.scores, key=lambda row: (-proposal.scores[row], row))[:CANDIDATES]
+    chunks = [proposal.view.chunk_id(row) for row in best]
+    document_of = index_store.documents_of(conn, chunks)
+    order: Sequence[UUID] = list(dict.fromkeys(document_of[chunk] for chunk in chunks if chunk in document_of))[:DEPTH]
     return 1 / (1 + order.index(document)) if document in order else 0.0

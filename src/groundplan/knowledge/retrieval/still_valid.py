@@ -19,39 +19,39 @@ import numpy as np
 from psycopg import Connection
 
 from groundplan.knowledge.retrieval import fuse, search_store
-from groundplan.knowledge.retrieval.question import Asking, Held
-from groundplan.knowledge.retrieval.search_store import Added, Standing
+from groundplan.knowledge.retrieval.question import ProjectionSource, QueryPreparer
+from groundplan.knowledge.retrieval.search_store import AccessSnapshot, ChangedPassage
 from groundplan.knowledge.retrieval.synonyms import Glossary
 from groundplan.knowledge.retrieval.wire import Since
 from groundplan.knowledge.retrieval.words import Analyzer
 
-MOST_CHANGES: Final = 1000
+MAX_CHANGES: Final = 1000
 """With more of them, of passages, vectors and documents, the question is searched again, which takes the same time
 however many they are."""
-MOST_PASSAGES: Final = 50
+MAX_PASSAGES: Final = 50
 """Of what changed, as many are read; with more of them the same."""
-NEAR: Final = fuse.MIN_SIMILARITY - 0.01
+NEAR_SIMILARITY: Final = fuse.MIN_SIMILARITY - 0.01
 """The index has vectors in bytes, by which a passage may seem so much nearer than it is."""
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """`number`: every change up to it was seen; `terms`: digest of what else decides. Of readers' sets up to `newest`:
-    one that was made later is of documents that changed later, which are looked at themselves."""
+class AnswerState:
+    """`number`: every change up to it was seen; `digest`: digest of what else decides. Of readers' sets up to
+    `newest_acl`: one that was made later is of documents that changed later, which are looked at themselves."""
 
     number: int
-    newest: int
-    terms: str
+    newest_acl: int
+    digest: str
 
     @classmethod
-    def of(cls, number: int, newest: int, standing: Standing, sources: Collection[str]) -> Self:
+    def current(cls, number: int, newest_acl: int, access: AccessSnapshot, sources: Collection[str]) -> Self:
         """As it is for somebody of that standing who asks these sources."""
-        own = sorted(acl for acl in standing.acls if acl <= newest)
-        said = [standing.edition, standing.today, own, sorted(sources)]
-        return cls(number, newest, hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:16])
+        acls = sorted(acl for acl in access.acls if acl <= newest_acl)
+        facts = [access.edition, access.today, acls, sorted(sources)]
+        return cls(number, newest_acl, hashlib.sha256(msgspec.json.encode(facts)).hexdigest()[:16])
 
     @classmethod
-    def read(cls, text: str) -> Self | None:
+    def parse(cls, text: str) -> Self | None:
         """None where it is none of this version."""
         parts = text.split(" ")
         if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts[:2]):
@@ -59,65 +59,69 @@ class State:
         return cls(int(parts[0]), int(parts[1]), parts[2])
 
     def __str__(self) -> str:
-        return f"{self.number} {self.newest} {self.terms}"
+        return f"{self.number} {self.newest_acl} {self.digest}"
 
 
-class Look:
+class ValidityCheck:
     """One look, begun before the transaction that it reads in: that sees whatever was there then."""
 
-    __slots__ = ("_asking", "_edition", "_news", "_now", "_seen", "_since", "_terms", "known")
+    __slots__ = ("_changed", "_current", "_edition", "_queries", "_seen_change", "_since", "_terms", "previous")
 
-    def __init__(self, since: Since, asking: Asking, held: Held) -> None:
-        index = held.of(held.serving)
-        self._seen = 0 if index is None else index.cursor
-        self._since, self._asking = since, asking
-        self.known = self._now = State.read(since.state)
-        self._news: list[Added] | None = None
+    def __init__(self, since: Since, queries: QueryPreparer, projections: ProjectionSource) -> None:
+        index = projections.find(projections.serving)
+        self._seen_change = 0 if index is None else index.cursor
+        self._since, self._queries = since, queries
+        self.previous = self._current = AnswerState.parse(since.state)
+        self._changed: list[ChangedPassage] | None = None
         self._terms: frozenset[str] = frozenset()
         self._edition = 0
 
-    def read(self, conn: Connection[Any], standing: Standing, analyzer: Analyzer, glossary: Glossary) -> None:
+    def load_changes(
+        self, conn: Connection[Any], access: AccessSnapshot, analyzer: Analyzer, glossary: Glossary
+    ) -> None:
         """In the transaction that told the standing."""
-        known, sources = self.known, self._since.sources
-        self._news, self._edition = added(conn, known, standing, sources), standing.edition
-        if known is not None and self._news is not None and known.number < standing.newest:
-            self._now = State.of(known.number, search_store.newest_acl(conn), standing, sources)
-        if self._news:
-            asked = analyzer.terms(self._since.query)
-            variants = glossary.of(conn).variants(asked) if self._since.synonyms else []
-            self._terms = frozenset(asked).union(*variants)
+        previous, sources = self.previous, self._since.sources
+        self._changed, self._edition = changed_passages(conn, previous, access, sources), access.edition
+        if previous is not None and self._changed is not None and previous.number < access.newest_change:
+            self._current = AnswerState.current(previous.number, search_store.newest_acl(conn), access, sources)
+        if self._changed:
+            terms = analyzer.terms(self._since.query)
+            variants = glossary.current(conn).variants(terms) if self._since.synonyms else []
+            self._terms = frozenset(terms).union(*variants)
 
-    def state(self, analyzer: Analyzer, held: Held) -> str:
+    def new_state(self, analyzer: Analyzer, projections: ProjectionSource) -> str:
         """Up to which nothing came that may bear on the answer; empty where something may. Outside of the transaction:
         a deployment may be asked for the question's vector."""
-        if self._now is None or self._news is None:
+        if self._current is None or self._changed is None:
             return ""
-        if self._news and (self._shares_words(self._news, analyzer) or self._is_near(self._news, held)):
+        if self._changed and (self._shares_words(self._changed, analyzer) or self._is_near(self._changed, projections)):
             return ""
-        return str(replace(self._now, number=max(self._now.number, self._seen)))
+        return str(replace(self._current, number=max(self._current.number, self._seen_change)))
 
-    def _shares_words(self, news: list[Added], analyzer: Analyzer) -> bool:
+    def _shares_words(self, changed: list[ChangedPassage], analyzer: Analyzer) -> bool:
         """Any but the words that each question has, in whatever form."""
-        return any(not self._terms.isdisjoint(analyzer.terms(one.worded)) for one in news)
+        return any(not self._terms.isdisjoint(analyzer.terms(one.search_text)) for one in changed)
 
-    def _is_near(self, news: list[Added], held: Held) -> bool:
-        vectors = [one.vector for one in news if one.vector is not None]
+    def _is_near(self, changed: list[ChangedPassage], projections: ProjectionSource) -> bool:
+        vectors = [one.vector for one in changed if one.vector is not None]
         if not vectors:
             return False
-        if held.of(self._edition) is None:
+        if projections.find(self._edition) is None:
             return True
-        question = self._asking.ask(self._since.query, self._edition).vector
-        return question is None or bool(np.max(np.stack(vectors) @ question) >= NEAR)
+        question = self._queries.prepare(self._since.query, self._edition).vector
+        return question is None or bool(np.max(np.stack(vectors) @ question) >= NEAR_SIMILARITY)
 
 
-def added(conn: Connection[Any], known: State | None, standing: Standing, sources: list[str]) -> list[Added] | None:
+def changed_passages(
+    conn: Connection[Any], previous: AnswerState | None, access: AccessSnapshot, sources: list[str]
+) -> list[ChangedPassage] | None:
     """Passages that the person may read of documents that changed since, or whose passages did: a vector comes later.
     None: it cannot be told by them whether anything bears, since something else changed, or too much."""
-    if known is None or not 0 <= standing.newest - known.number <= MOST_CHANGES:
+    if previous is None or not 0 <= access.newest_change - previous.number <= MAX_CHANGES:
         return None
-    if known != State.of(known.number, known.newest, standing, sources):
+    if previous != AnswerState.current(previous.number, previous.newest_acl, access, sources):
         return None
-    if known.number == standing.newest:
+    if previous.number == access.newest_change:
         return []
-    found = search_store.added(conn, known.number, sources, MOST_PASSAGES + 1)
-    return found if len(found) <= MOST_PASSAGES else None
+    found = search_store.changed_passages(conn, previous.number, sources, MAX_PASSAGES + 1)
+    return found if len(found) <= MAX_PASSAGES else None

@@ -19,9 +19,9 @@ from groundplan.knowledge.retrieval import glossary_store
 
 DISCOUNT: Final = 0.9
 """What a passage is worth that was found by a synonym, against one that has the asked word."""
-MOST: Final = 4
+MAX_VARIANTS: Final = 4
 """Variants of one question."""
-FRESH_SECONDS: Final = 2.0
+REFRESH_SECONDS: Final = 2.0
 
 Phrase = tuple[str, ...]
 
@@ -43,21 +43,21 @@ class Synonyms:
             found.sort(key=len, reverse=True)
 
     def variants(self, question: Sequence[str]) -> list[list[str]]:
-        """The terms of a question with one phrase in it said otherwise, at most `MOST` of them; the longest phrase at
-        each place counts."""
+        """The terms of a question with one phrase in it said otherwise, at most `MAX_VARIANTS` of them; the longest
+        phrase at each place counts."""
         found: list[list[str]] = []
         at = 0
-        while at < len(question) and len(found) < MOST:
-            phrase = self._at(question, at)
+        while at < len(question) and len(found) < MAX_VARIANTS:
+            phrase = self._phrase_at(question, at)
             if phrase is None:
                 at += 1
                 continue
             for other in self._others[phrase]:
                 found.append([*question[:at], *other, *question[at + len(phrase) :]])
             at += len(phrase)
-        return found[:MOST]
+        return found[:MAX_VARIANTS]
 
-    def _at(self, question: Sequence[str], at: int) -> Phrase | None:
+    def _phrase_at(self, question: Sequence[str], at: int) -> Phrase | None:
         return next(
             (each for each in self._first.get(question[at], ()) if tuple(question[at : at + len(each)]) == each), None
         )
@@ -68,20 +68,20 @@ class Glossary:
 
     def __init__(self, terms: Callable[[str], list[str]]) -> None:
         self._terms = terms
-        self._known = Synonyms()
+        self._synonyms = Synonyms()
         self._rows: list[tuple[str, ...]] = []
         self._until = 0.0
         self._lock = threading.Lock()
 
-    def of(self, conn: Connection[Any]) -> Synonyms:
+    def current(self, conn: Connection[Any]) -> Synonyms:
         """As it is now, in the transaction of a search."""
         now = time.monotonic()
         if now < self._until:
-            return self._known
+            return self._synonyms
         with self._lock:
             if now >= self._until:
-                rows = glossary_store.said(conn)
+                rows = glossary_store.synonym_groups(conn)
                 if rows != self._rows:
-                    self._known, self._rows = Synonyms(rows, self._terms), rows
-                self._until = now + FRESH_SECONDS
-        return self._known
+                    self._synonyms, self._rows = Synonyms(rows, self._terms), rows
+                self._until = now + REFRESH_SECONDS
+        return self._synonyms

@@ -27,7 +27,7 @@ _MANY: Final = 1 << 18
 100,000, half of them visible or all, 4096 and 8192 hold 1.0 of the exact ten."""
 PARTS: Final = 254
 """Of a step of a byte: what it leaves, half a step to either side, is told in a byte, too."""
-_TOGETHER: Final = 256
+_DOT_BLOCK: Final = 256
 """Rows whose bytes are compared together: as floats they stay in the processor's cache, which makes it three times as
 fast as all at once."""
 _KEPT: Final = 4
@@ -47,11 +47,11 @@ _PICKED: Final = 1 << 13
 Bits = NDArray[np.uint64]
 Bytes = NDArray[np.int8]
 Rows = NDArray[np.int32]
-Different = NDArray[np.unsignedinteger[Any]]
+Distances = NDArray[np.unsignedinteger[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Coded:
+class EncodedVectors:
     """`bits` (words of 64, n): a row a column, so that a scan reads on; `signs` (n, words of 64): the same a row a row,
     so that what is looked at of single rows lies together. `small` plus a `PARTS`th of `rest` (both (n, dimension))
     times `scale` (n) is the vector."""
@@ -63,87 +63,87 @@ class Coded:
     scale: NDArray[np.float32]
 
 
-def code(vectors: Vectors) -> Coded:
+def encode(vectors: Vectors) -> EncodedVectors:
     """The projections of rows of unit length; a row of zeros (no vector) is like nothing."""
     largest = np.abs(vectors).max(axis=1, initial=0.0)
     scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
-    told = vectors / scale[:, None]
-    small = np.rint(told)
-    rest = np.rint((told - small) * PARTS)
+    scaled = vectors / scale[:, None]
+    small = np.rint(scaled)
+    rest = np.rint((scaled - small) * PARTS)
     signs = _signs(vectors)
-    return Coded(by_word(signs), signs, small.astype(np.int8), rest.astype(np.int8), scale)
+    return EncodedVectors(transpose_signs(signs), signs, small.astype(np.int8), rest.astype(np.int8), scale)
 
 
-def words_of(dimension: int) -> int:
+def words_per_vector(dimension: int) -> int:
     """How many numbers of 64 bits hold the signs of a vector."""
     return -(-dimension // 64)
 
 
 def _signs(vectors: Vectors) -> Bits:
     count, dimension = vectors.shape
-    signs = np.zeros((count, words_of(dimension) * 64), dtype=np.bool_)
+    signs = np.zeros((count, words_per_vector(dimension) * 64), dtype=np.bool_)
     signs[:, :dimension] = vectors > 0
     return np.packbits(signs, axis=1, bitorder="little").view("<u8").astype(np.uint64, copy=False)
 
 
-def by_word(signs: Bits) -> Bits:
+def transpose_signs(signs: Bits) -> Bits:
     """`bits` from `signs`, and the other way round."""
     return np.ascontiguousarray(signs.T)
 
 
 def nearest(
-    coded: Coded, question: NDArray[np.float32], mask: NDArray[np.bool_] | None, count: int, limit: int
+    encoded: EncodedVectors, question: NDArray[np.float32], mask: NDArray[np.bool_] | None, count: int, limit: int
 ) -> tuple[Rows, NDArray[np.float32]]:
     """(rows, similarity) of about the `limit` nearest of the `count` rows that `mask` lets through (None: all): what
     this ranking gives by itself, for who measures it."""
-    rows, near = looked_at(coded, question, mask, count, limit)
-    rows = rows[largest(near, limit)]
-    near = similarity(coded, question, rows)
+    rows, near = nearest_candidates(encoded, question, mask, count, limit)
+    rows = rows[largest_indices(near, limit)]
+    near = similarity(encoded, question, rows)
     order = np.lexsort((rows, -near))
     return rows[order], near[order]
 
 
-def looked_at(
-    coded: Coded, question: NDArray[np.float32], mask: NDArray[np.bool_] | None, count: int, limit: int
+def nearest_candidates(
+    encoded: EncodedVectors, question: NDArray[np.float32], mask: NDArray[np.bool_] | None, count: int, limit: int
 ) -> tuple[Rows, NDArray[np.float32]]:
     """(rows, similarity) of those whose bytes are compared for the `limit` nearest, in order; by one byte a number, so
     within about 0.0005."""
     if count == 0 or limit == 0:
         return np.zeros(0, np.int32), np.zeros(0, np.float32)
     fewest, most = CHOSEN
-    chosen = max(min(max(fewest, count // 5), most if len(coded.scale) > _MANY else most // 2), 8 * limit)
+    chosen = max(min(max(fewest, count // 5), most if len(encoded.scale) > _MANY else most // 2), 8 * limit)
     if count <= max(EXACT_ROWS, chosen):
-        rows = _every(coded, mask)
+        rows = _all_rows(encoded, mask)
     else:
-        rows = _by_bits(coded, _signs(question[None])[0], mask, count, chosen)
-    near = _products(coded.small, question, rows)
-    near *= coded.scale[rows]
+        rows = _select_by_bits(encoded, _signs(question[None])[0], mask, count, chosen)
+    near = _dot_products(encoded.small, question, rows)
+    near *= encoded.scale[rows]
     return rows, near
 
 
-def largest(values: NDArray[np.floating[Any]], limit: int) -> NDArray[np.intp]:
+def largest_indices(values: NDArray[np.floating[Any]], limit: int) -> NDArray[np.intp]:
     """Where the `limit` largest are."""
     if len(values) <= limit:
         return np.arange(len(values))
     return np.argpartition(values, len(values) - limit)[len(values) - limit :]
 
 
-def similarity(coded: Coded, question: NDArray[np.float32], rows: Rows) -> NDArray[np.float32]:
+def similarity(encoded: EncodedVectors, question: NDArray[np.float32], rows: Rows) -> NDArray[np.float32]:
     """Cosine of the question with some rows, within about 0.00001."""
-    near = _products(coded.rest, question, rows)
+    near = _dot_products(encoded.rest, question, rows)
     near /= PARTS
-    near += _products(coded.small, question, rows)
-    near *= coded.scale[rows]
+    near += _dot_products(encoded.small, question, rows)
+    near *= encoded.scale[rows]
     return near
 
 
-def _products(numbers: Bytes, question: NDArray[np.float32], rows: Rows) -> NDArray[np.float32]:
+def _dot_products(numbers: Bytes, question: NDArray[np.float32], rows: Rows) -> NDArray[np.float32]:
     """Of the question with some rows of bytes."""
     found = np.empty(len(rows), np.float32)
-    size = min(len(rows), _TOGETHER)
+    size = min(len(rows), _DOT_BLOCK)
     few, wide = np.empty((size, numbers.shape[1]), np.int8), np.empty((size, numbers.shape[1]), np.float32)
-    for start in range(0, len(rows), _TOGETHER):
-        some = rows[start : start + _TOGETHER]
+    for start in range(0, len(rows), _DOT_BLOCK):
+        some = rows[start : start + _DOT_BLOCK]
         count = len(some)
         np.take(numbers, some, axis=0, out=few[:count], mode="clip")
         np.copyto(wide[:count], few[:count])
@@ -151,56 +151,60 @@ def _products(numbers: Bytes, question: NDArray[np.float32], rows: Rows) -> NDAr
     return found
 
 
-def _every(coded: Coded, mask: NDArray[np.bool_] | None) -> Rows:
-    return (np.arange(len(coded.scale)) if mask is None else np.flatnonzero(mask)).astype(np.int32)
+def _all_rows(encoded: EncodedVectors, mask: NDArray[np.bool_] | None) -> Rows:
+    return (np.arange(len(encoded.scale)) if mask is None else np.flatnonzero(mask)).astype(np.int32)
 
 
-def _by_bits(coded: Coded, question: Bits, mask: NDArray[np.bool_] | None, count: int, chosen: int) -> Rows:
+def _select_by_bits(
+    encoded: EncodedVectors, question: Bits, mask: NDArray[np.bool_] | None, count: int, chosen: int
+) -> Rows:
     """About the `chosen` visible rows with the fewest different bits, and those with as many as the last of them. Of
     many rows, the second half of the bits is looked at only for those that differ least in the first half."""
-    bits, signs = coded.bits, coded.signs
+    bits, signs = encoded.bits, encoded.signs
     total, words = bits.shape[1], len(bits)
     half = max(1, words // 2) if _HALVED * _KEPT * chosen < count else words
     # reading single rows costs as much as reading twice as many that follow each other; four times among as many as no
     # cache holds
     if mask is not None and count * (8 if half < words else 4) < total:
         rows = np.flatnonzero(mask)
-        different = _apart_of(signs, question, rows)
-        return rows[different <= _reached(different, chosen, words * 64)].astype(np.int32)
-    apart = _apart(bits[:half], question[:half])
+        distances = _hamming_distances_of(signs, question, rows)
+        return rows[distances <= _distance_threshold(distances, chosen, words * 64)].astype(np.int32)
+    distances = _hamming_distances(bits[:half], question[:half])
     if mask is not None:
         # nobody's number for each that is hidden: 0 less 1. Choosing where to write would take fifty times as long
-        apart |= np.subtract(mask.view(np.uint8), 1, dtype=apart.dtype)
-    found = np.flatnonzero(apart <= _reached(apart, chosen if half == words else _KEPT * chosen, half * 64))
+        distances |= np.subtract(mask.view(np.uint8), 1, dtype=distances.dtype)
+    found = np.flatnonzero(
+        distances <= _distance_threshold(distances, chosen if half == words else _KEPT * chosen, half * 64)
+    )
     if half < words:
-        whole = apart[found] + _apart_of(signs, question, found, half)
-        found = found[whole <= _reached(whole, chosen, words * 64)]
+        full_distances = distances[found] + _hamming_distances_of(signs, question, found, half)
+        found = found[full_distances <= _distance_threshold(full_distances, chosen, words * 64)]
     return found.astype(np.int32)
 
 
-def _reached(apart: Different, wanted: int, most: int) -> int:
+def _distance_threshold(distances: Distances, wanted: int, most: int) -> int:
     """The least number of different bits that at least `wanted` of these rows do not exceed, at most all bits."""
-    if not len(apart):
+    if not len(distances):
         return 0
     # what holds for some of the rows nearly holds for all; counting for each number would take as long as the bits
-    some = apart[:: max(1, len(apart) // _SAMPLE)]
-    place = min(len(some) - 1, wanted * len(some) // len(apart))
+    some = distances[:: max(1, len(distances) // _SAMPLE)]
+    place = min(len(some) - 1, wanted * len(some) // len(distances))
     reached = min(int(np.partition(some, place)[place]), most)
-    while reached < most and np.count_nonzero(apart <= reached) < wanted:
+    while reached < most and np.count_nonzero(distances <= reached) < wanted:
         reached += 1
-    while reached > 0 and np.count_nonzero(apart < reached) >= wanted:
+    while reached > 0 and np.count_nonzero(distances < reached) >= wanted:
         reached -= 1
     return reached
 
 
-def _apart(bits: Bits, question: Bits) -> Different:
+def _hamming_distances(bits: Bits, question: Bits) -> Distances:
     """How many bits differ from those of the question, of all rows. The largest number is nobody's."""
     narrow = len(bits) * 64 < np.iinfo(np.uint8).max
-    apart: Different = np.empty(bits.shape[1], np.uint8 if narrow else np.uint16)
+    distances: Distances = np.empty(bits.shape[1], np.uint8 if narrow else np.uint16)
     different, counted = np.empty(_BLOCK, np.uint64), np.empty(_BLOCK, np.uint8)
-    for start in range(0, len(apart), _BLOCK):
+    for start in range(0, len(distances), _BLOCK):
         some = slice(start, start + _BLOCK)
-        own = apart[some]
+        own = distances[some]
         unlike, more = different[: len(own)], counted[: len(own)]
         for number, (word, asked) in enumerate(zip(bits, question, strict=True)):
             np.bitwise_xor(word[some], asked, out=unlike)
@@ -209,20 +213,20 @@ def _apart(bits: Bits, question: Bits) -> Different:
                 own += more
             else:
                 own[:] = more
-    return apart
+    return distances
 
 
-def _apart_of(signs: Bits, question: Bits, rows: NDArray[np.intp], first: int = 0) -> Different:
+def _hamming_distances_of(signs: Bits, question: Bits, rows: NDArray[np.intp], first: int = 0) -> Distances:
     """How many bits from a word on differ from those of the question, of some rows."""
-    apart = np.zeros(len(rows), np.uint16)
+    distances = np.zeros(len(rows), np.uint16)
     size = min(len(rows), _PICKED)
     picked, different = np.empty((size, signs.shape[1]), np.uint64), np.empty(size, np.uint64)
     counted = np.empty(size, np.uint8)
     for start in range(0, len(rows), _PICKED):
-        own = apart[start : start + _PICKED]
+        own = distances[start : start + _PICKED]
         some, unlike, more = picked[: len(own)], different[: len(own)], counted[: len(own)]
         np.take(signs, rows[start : start + _PICKED], axis=0, out=some, mode="clip")
         for number in range(first, signs.shape[1]):
             np.bitwise_xor(some[:, number], question[number], out=unlike)
             own += np.bitwise_count(unlike, out=more)
-    return apart
+    return distances

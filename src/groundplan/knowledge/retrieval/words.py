@@ -34,10 +34,10 @@ _STOP_WORDS: Final = tuple(
 _WORD: Final = re.compile(r"[^\W_]+")
 _LARGEST_SEGMENT: Final = 128_000_000
 """Postings above which a segment is not merged further: copying more at once would take seconds and a gigabyte."""
-_ALIKE: Final = 8
+_MERGE_RATIO: Final = 8
 """A segment more than so many times as large as all later ones stays by itself. Each posting is copied as often as with
 twice as large, and a third as many segments are left: each costs every word of a question a dozen numpy calls."""
-_AT_ONCE: Final = 1 << 16
+_COPY_BLOCK: Final = 1 << 16
 """Postings that are copied together: what it takes besides them stays in the processor's cache."""
 
 Ints = NDArray[np.int32]
@@ -68,23 +68,23 @@ class Analyzer:
         return [
             term
             for part, unspaced in writing_systems.parts(text)
-            for term in (writing_systems.pairs(part) if unspaced else self._of(part))
+            for term in (writing_systems.pairs(part) if unspaced else self._analyze(part))
         ]
 
-    def _of(self, text: str) -> list[str]:
+    def _analyze(self, text: str) -> list[str]:
         """Of a text that has spaces between its words."""
         with self._lock:
             return [term for term in self._analyzer.analyze(text) if term]
 
-    def shared(self, question: str, text: str) -> list[str]:
+    def shared_words(self, question: str, text: str) -> list[str]:
         """The words of a question, each once and as it was asked, that a text has in whatever form."""
-        said = set(self.terms(text))
-        asked = dict.fromkeys(
+        text_terms = set(self.terms(text))
+        question_words = dict.fromkeys(
             word
             for part, unspaced in writing_systems.parts(question)
             for word in (writing_systems.pairs(part) if unspaced else _WORD.findall(part))
         )
-        return [word for word in asked if not said.isdisjoint(self.terms(word))]
+        return [word for word in question_words if not text_terms.isdisjoint(self.terms(word))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,42 +110,42 @@ class Segment:
         return None if where is None else (self.rows[where], self.counts[where])
 
 
-def distinct(rows: Ints) -> Ints:
+def unique_rows(rows: Ints) -> Ints:
     """Each of these rows once, in order: of some thousand in a tenth of the time of `numpy.unique`, which looks each up
     in a table first."""
     rows = np.sort(rows)
     return rows[np.append(True, rows[1:] != rows[:-1])] if len(rows) else rows
 
 
-def segment(terms: Ints, rows: Ints) -> Segment:
+def build_segment(terms: Ints, rows: Ints) -> Segment:
     """From one (term, row) for each word of the texts."""
     keys, counts = np.unique(terms.astype(np.int64) << 32 | rows, return_counts=True)
-    return _segment((keys >> 32).astype(np.int32), keys.astype(np.int32), counts.clip(max=65535).astype(np.uint16))
+    return _from_sorted((keys >> 32).astype(np.int32), keys.astype(np.int32), counts.clip(max=65535).astype(np.uint16))
 
 
-def _segment(terms: Ints, rows: Ints, counts: NDArray[np.uint16]) -> Segment:
+def _from_sorted(terms: Ints, rows: Ints, counts: NDArray[np.uint16]) -> Segment:
     """From postings sorted by term."""
     first = np.flatnonzero(np.diff(terms, prepend=np.int32(-1)))
     return Segment(terms[first], np.append(first, len(terms)).astype(np.int64), rows, counts)
 
 
-def add(segments: tuple[Segment, ...], one: Segment) -> tuple[Segment, ...]:
+def add_segment(segments: tuple[Segment, ...], one: Segment) -> tuple[Segment, ...]:
     """With another segment of later rows."""
-    return settled((*segments, one))
+    return merge_small_segments((*segments, one))
 
 
-def settled(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
+def merge_small_segments(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
     """With those merged that are not much larger than all later ones together, so that there are few."""
     first, later = len(segments) - 1, 0
     for place in range(len(segments) - 1, 0, -1):
         later += len(segments[place].rows)
         size = len(segments[place - 1].rows)
-        if size <= _ALIKE * later and size + later <= _LARGEST_SEGMENT:
+        if size <= _MERGE_RATIO * later and size + later <= _LARGEST_SEGMENT:
             first = place - 1
-    return segments if first == len(segments) - 1 else (*segments[:first], _merged(segments[first:]))
+    return segments if first == len(segments) - 1 else (*segments[:first], _merge(segments[first:]))
 
 
-def _merged(parts: Sequence[Segment]) -> Segment:
+def _merge(parts: Sequence[Segment]) -> Segment:
     """Of rows that follow each other, so each term has the postings of the parts one after the other."""
     terms = np.unique(np.concatenate([part.terms for part in parts]))
     places = [terms.searchsorted(part.terms) for part in parts]
@@ -157,7 +157,7 @@ def _merged(parts: Sequence[Segment]) -> Segment:
     rows, counts = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.uint16)
     for own, part, place in zip(first, parts, places, strict=True):
         moved = own[place] - part.starts[:-1]
-        edges = np.unique(part.starts.searchsorted(np.arange(0, len(part.rows) + _AT_ONCE, _AT_ONCE)))
+        edges = np.unique(part.starts.searchsorted(np.arange(0, len(part.rows) + _COPY_BLOCK, _COPY_BLOCK)))
         for begin, end in pairwise(edges.clip(max=len(part.terms)).tolist()):
             some = slice(int(part.starts[begin]), int(part.starts[end]))
             at = np.arange(some.start, some.stop)
@@ -166,17 +166,17 @@ def _merged(parts: Sequence[Segment]) -> Segment:
     return Segment(terms, starts, rows, counts)
 
 
-def renumbered(part: Segment, places: Ints) -> Segment | None:
+def renumber_rows(part: Segment, places: Ints) -> Segment | None:
     """With rows moved to `places[row]`, those at -1 left out; None where nothing is left."""
     rows = places[part.rows]
     kept = rows >= 0
     if not kept.any():
         return None
     terms = np.repeat(part.terms, np.diff(part.starts))
-    return _segment(terms[kept], rows[kept], part.counts[kept])
+    return _from_sorted(terms[kept], rows[kept], part.counts[kept])
 
 
-def used(terms: Mapping[str, int], segments: Sequence[Segment]) -> tuple[dict[str, int], tuple[Segment, ...]]:
+def compact_terms(terms: Mapping[str, int], segments: Sequence[Segment]) -> tuple[dict[str, int], tuple[Segment, ...]]:
     """The terms that these segments have, numbered anew in their order, and the segments with those numbers."""
     there = np.zeros(len(terms), dtype=np.bool_)
     for part in segments:
@@ -187,7 +187,7 @@ def used(terms: Mapping[str, int], segments: Sequence[Segment]) -> tuple[dict[st
 
 
 @dataclass(frozen=True, slots=True)
-class Visible:
+class VisibleRows:
     """The rows that a question may see: `mask` by row (None: all), how many, and how many terms they have together."""
 
     mask: NDArray[np.bool_] | None
@@ -195,7 +195,7 @@ class Visible:
     tokens: int
 
 
-def asked(terms: Sequence[str], known: Mapping[str, int]) -> dict[int, int]:
+def query_terms(terms: Sequence[str], known: Mapping[str, int]) -> dict[int, int]:
     """Term number -> how often it is asked, of the first `MAX_TERMS` different terms.
 
     Which of them are known is asked last: a word that only hidden documents have must not take another's place.
