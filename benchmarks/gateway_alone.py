@@ -80,7 +80,7 @@ class Clients:
         self._ends = b"0\r\n\r\n" if b'"stream": true' in request else b"}"
         self._left = self._open = 0
         self._done: asyncio.Future[None] = self._loop.create_future()
-        self._all = [server.protocol() for _ in range(count)]
+        self._all = [server.create_connection() for _ in range(count)]
         for connection in self._all:
             connection.connection_made(Played(self._answer(connection)))
 

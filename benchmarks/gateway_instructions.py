@@ -27,7 +27,7 @@ from benchmarks.gateway_steps import STEPS, declared, leave_out
 
 from groundplan.core.home import Home
 from groundplan.gateway import app
-from groundplan.gateway.http.listeners import Sockets
+from groundplan.gateway.http.listeners import ListenSockets
 
 _TOOL = 3
 _BEGIN, _END = signal.SIGRTMIN, signal.SIGRTMIN + 1
@@ -59,7 +59,7 @@ def counting(file: Path) -> None:
 async def _serve(home: Path, port: int, file: Path) -> int:
     counting(file)
     listening = socket.create_server(("127.0.0.1", port), backlog=1024)
-    return await app.serve(Home(home), Sockets(listening, None, None), 0, 2.0)
+    return await app.serve(Home(home), ListenSockets(listening, None, None), 0, 2.0)
 
 
 def measure(arguments: argparse.Namespace) -> list[tuple[str, float]]:

@@ -26,8 +26,8 @@ from groundplan.core.home import Home
 from groundplan.core.settings import child_environment, crowd_allocator
 from groundplan.gateway import app
 from groundplan.gateway.call.delivery.stream import EVENT_STREAM
-from groundplan.gateway.http.errors import of_refusal
-from groundplan.gateway.http.listeners import Sockets
+from groundplan.gateway.http.errors import refusal_body
+from groundplan.gateway.http.listeners import ListenSockets
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.journal import journal
 from groundplan.gateway.journal.syncing import Done
@@ -162,8 +162,8 @@ async def _bare(port: int, upstream: int) -> None:
             response.send(status, await connection.body(5.0))
         connection.release()
 
-    server = Server(handle, of_refusal, loop)
-    listener = await loop.create_server(server.protocol, "127.0.0.1", port, backlog=1024)
+    server = Server(handle, refusal_body, loop)
+    listener = await loop.create_server(server.create_connection, "127.0.0.1", port, backlog=1024)
     await listener.serve_forever()
 
 
@@ -179,7 +179,7 @@ def main() -> int:
         return 0
     leave_out(arguments.step)
     listening = socket.create_server(("127.0.0.1", arguments.port), backlog=1024)
-    return uvloop.run(app.serve(Home(arguments.home), Sockets(listening, None, None), 0, 2.0))
+    return uvloop.run(app.serve(Home(arguments.home), ListenSockets(listening, None, None), 0, 2.0))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,6 @@ async def close(
     listener.close()
     end = server.now() + seconds
     await asyncio.sleep(0)
-    while (server.busy or busy()) and server.now() < end:  # noqa: ASYNC110 -- it has a deadline
+    while (server.active_requests or busy()) and server.now() < end:  # noqa: ASYNC110 -- it has a deadline
         await asyncio.sleep(0.005)
     await server.drain(0)

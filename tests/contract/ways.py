@@ -22,7 +22,7 @@ from tests.closing import close
 from tests.contract.h2_server import H2Server
 
 from groundplan.blueprint.model import Tls
-from groundplan.gateway.http.errors import of_refusal
+from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.upstream.connection import Pool
 from groundplan.gateway.upstream.pools import Pools, Wire
@@ -184,8 +184,8 @@ async def http1(
 ) -> AsyncIterator[int]:
     """A handler of ours behind HTTP/1.1; its port."""
     loop = asyncio.get_running_loop()
-    server = Server(handle, of_refusal, loop)
-    listener = await loop.create_server(server.protocol, "127.0.0.1", 0, ssl=context)
+    server = Server(handle, refusal_body, loop)
+    listener = await loop.create_server(server.create_connection, "127.0.0.1", 0, ssl=context)
     try:
         yield listener.sockets[0].getsockname()[1]
     finally:

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.closing import close
 
-from groundplan.gateway.http.errors import of_refusal
+from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 
 SSE = b"content-type: text/event-stream\r\n"
@@ -229,8 +229,8 @@ def _frame(event: str, body: dict[str, Any]) -> bytes:
 async def fake(kind: str) -> AsyncIterator[tuple[Fake, int]]:
     """A fake provider in this loop, and its port."""
     made, loop = Fake(kind), asyncio.get_running_loop()
-    server = Server(made.handle, of_refusal, loop)
-    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    server = Server(made.handle, refusal_body, loop)
+    listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
     try:
         yield made, listener.sockets[0].getsockname()[1]
     finally:

@@ -33,7 +33,7 @@ from groundplan.core.errors import Exhausted, GroundplanError
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.gateway.background import runner
-from groundplan.gateway.http.errors import of_refusal
+from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.ledger import background_queries, background_store
 from groundplan.ledger.background_store import CHANNEL, FOLLOWED
@@ -128,8 +128,8 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
     async with AsyncExitStack() as opened:
         ports = []
         for each in (own, endless):
-            server = Server(each.handle, of_refusal, loop)
-            listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+            server = Server(each.handle, refusal_body, loop)
+            listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
             opened.push_async_callback(server.drain, 0.2)
             opened.callback(listener.close)
             ports.append(listener.sockets[0].getsockname()[1])

@@ -21,7 +21,7 @@ from tests.integration.test_batch_kill import UNRECOVERED, shipping
 from tests.integration.test_responses import RATES
 
 from groundplan.blueprint.model import Limit
-from groundplan.gateway.http.errors import of_refusal
+from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.testing.database import Database
 
@@ -96,8 +96,8 @@ async def chaos(
     """Ask, cancel and follow, beside `harms` that are done to it, and look at what came of it; how often each end."""
     upstream, loop = Asked(), asyncio.get_running_loop()
     async with AsyncExitStack() as opened:
-        server = Server(upstream.handle, of_refusal, loop)
-        listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+        server = Server(upstream.handle, refusal_body, loop)
+        listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
         opened.push_async_callback(server.drain, 0.2)
         opened.callback(listener.close)
         stack = await opened.enter_async_context(installation(database, folder))

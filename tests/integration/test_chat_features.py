@@ -24,7 +24,7 @@ from tests.integration.sdk_types import strict
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
-from groundplan.gateway.http.errors import of_refusal
+from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.testing.database import Database
 
@@ -100,8 +100,8 @@ async def look(what: str) -> str:
 @pytest.fixture
 async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
     upstream, loop = Echo(), asyncio.get_running_loop()
-    server = Server(upstream.handle, of_refusal, loop)
-    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    server = Server(upstream.handle, refusal_body, loop)
+    listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
     async with AsyncExitStack() as opened:
         opened.push_async_callback(server.drain, 0.2)
         opened.callback(listener.close)

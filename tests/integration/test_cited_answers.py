@@ -126,7 +126,7 @@ async def scene(database: Database, tmp_path: Path) -> AsyncIterator[Scene]:
         await stack.ready()
         loop = asyncio.get_running_loop()
         server = Server(searcher.handle, refuse, loop)
-        listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+        listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
         announce(stack.home, "search", f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", "token")
         person = stack.person("ana@acme.example")
         keys = {name: stack.key(name, person=person) for name in ("assistant", "cached")}

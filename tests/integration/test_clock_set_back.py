@@ -42,7 +42,7 @@ from groundplan.gateway.batches.orders.order_runner import Orders
 from groundplan.gateway.batches.providers.provider import Found
 from groundplan.gateway.caching.idempotency import MEMORY_SECONDS
 from groundplan.gateway.files.blobs import Blobs
-from groundplan.gateway.http.listeners import Sockets
+from groundplan.gateway.http.listeners import ListenSockets
 from groundplan.gateway.journal.records import read_segment
 from groundplan.gateway.upstream.dial import names_of
 from groundplan.ledger.model import Reservation, Settlement
@@ -88,7 +88,7 @@ async def scene(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         )
         made.budgets.append(Budget(name="month", covers="workload/assistant", limit=PICO // 5000 * 3, period="month"))
         stack.apply(made)
-        worker = asyncio.create_task(serve(stack.home, Sockets(stack.listening), 0, clock=clock))
+        worker = asyncio.create_task(serve(stack.home, ListenSockets(stack.listening), 0, clock=clock))
         try:
             await asyncio.wait_for(ready(stack, worker), 60)
             loop = asyncio.get_running_loop()

@@ -18,7 +18,7 @@ from tests.integration.test_clock_set_back import ready
 from groundplan.blueprint.model import Limit
 from groundplan.core.clock import SystemClock
 from groundplan.gateway.app import serve
-from groundplan.gateway.http.listeners import Sockets
+from groundplan.gateway.http.listeners import ListenSockets
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script
 
@@ -58,7 +58,7 @@ async def test_windows_are_those_of_postgresql(
                FROM generate_series(1, 3) AS n, timezone('UTC', now() - n * interval '1 minute') AS m
                RETURNING 1"""
         )
-        worker = asyncio.create_task(serve(stack.home, Sockets(stack.listening), 0, clock=Apart(apart)))
+        worker = asyncio.create_task(serve(stack.home, ListenSockets(stack.listening), 0, clock=Apart(apart)))
         try:
             await asyncio.wait_for(ready(stack, worker), 60)
             key = await asyncio.to_thread(stack.key)

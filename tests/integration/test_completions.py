@@ -30,7 +30,7 @@ from tests.integration.sdk_types import strict
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO
-from groundplan.gateway.http.errors import of_refusal
+from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.resuming.completions import forbidden
 from groundplan.gateway.surfaces.completions import COMPLETIONS, read
@@ -86,8 +86,8 @@ class Setup:
 @pytest.fixture
 async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
     own, loop = Own(), asyncio.get_running_loop()
-    server = Server(own.handle, of_refusal, loop)
-    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    server = Server(own.handle, refusal_body, loop)
+    listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
     async with AsyncExitStack() as opened:
         opened.push_async_callback(server.drain, 0.2)
         opened.callback(listener.close)

@@ -299,7 +299,7 @@ async def test_grounding_puts_the_callers_passages_first_and_refuses_without_the
         assert (missing.status, missing.code) == (503, "grounding_unavailable")
         loop = asyncio.get_running_loop()
         server = Server(search, refuse, loop)
-        listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+        listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
         announce(stack.home, "search", f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", "token")
         reply = await stack.chat(key, "How many days of leave are there?")
         assert (

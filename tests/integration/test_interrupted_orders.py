@@ -71,7 +71,7 @@ async def ordering(database: Database, folder: Path) -> AsyncIterator[tuple[Rig,
                     (key.id, digest, key.workload),
                 )
         batches = BatchesApi(rig.gateway, database.urls["gateway"], blobs)
-        rig.server.handler, rig.server.streams = Pipeline(rig.gateway, batches=batches).handle, streams
+        rig.server.handler, rig.server.is_streamed = Pipeline(rig.gateway, batches=batches).handle, streams
         try:
             yield rig, blobs.files
         finally:

@@ -14,7 +14,7 @@ import pytest
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
 from tests.unit.call_rig import read_records
 
-from groundplan.gateway.http.listeners import LEAVE, serving_file
+from groundplan.gateway.http.listeners import LEAVE_SIGNAL, serving_file
 from groundplan.ledger.model import Finish, Settlement
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script
@@ -38,7 +38,7 @@ async def left(stack: Stack, key: str, *lines: str) -> None:
     writer.transport.abort()
 
 
-@pytest.mark.parametrize("number", [LEAVE, signal.SIGTERM])
+@pytest.mark.parametrize("number", [LEAVE_SIGNAL, signal.SIGTERM])
 async def test_what_nobody_is_connected_for_goes_on_to_its_end(
     database: Database, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -61,7 +61,7 @@ async def test_what_nobody_is_connected_for_goes_on_to_its_end(
         assert {(each.usage.output, each.estimated) for each in settled} == {(TOKENS, False)}
 
 
-@pytest.mark.parametrize("number", [LEAVE, signal.SIGTERM])
+@pytest.mark.parametrize("number", [LEAVE_SIGNAL, signal.SIGTERM])
 async def test_answers_go_on_to_their_end_also_where_nothing_can_be_deleted(
     database: Database, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -41,7 +41,7 @@ class Provider:
 async def provider() -> AsyncIterator[tuple[Provider, int]]:
     made, loop = Provider(), asyncio.get_running_loop()
     server = Server(made.handle, lambda refusal, *_: refusal.message.encode(), loop)
-    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
     try:
         yield made, listener.sockets[0].getsockname()[1]
     finally:

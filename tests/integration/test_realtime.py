@@ -39,7 +39,7 @@ from websockets.typing import Subprotocol
 from groundplan.blueprint import artifact
 from groundplan.blueprint.model import Grant, Guardrails, Limit, ProviderKey, Rates
 from groundplan.core.money import PICO
-from groundplan.gateway.http.listeners import LEAVE, serving_file
+from groundplan.gateway.http.listeners import LEAVE_SIGNAL, serving_file
 from groundplan.gateway.journal.records import read_segment
 from groundplan.gateway.surfaces.realtime.conversation import LOOK_SECONDS, Session
 from groundplan.gateway.surfaces.realtime.session import SessionSettings
@@ -382,7 +382,7 @@ async def test_a_conversation_goes_on_where_another_worker_took_over_until_this_
     setup: Setup,
 ) -> None:
     async with setup.connected() as connection, setup.connected() as quiet:
-        setup.stack.workers[0].send_signal(LEAVE)
+        setup.stack.workers[0].send_signal(LEAVE_SIGNAL)
         async with asyncio.timeout(30):
             while serving_file(setup.stack.home, setup.stack.workers[0].pid).exists():  # noqa: ASYNC110
                 await asyncio.sleep(0.05)

@@ -26,7 +26,7 @@ from tests.integration.gateway_stack import blueprint, deployment, installation,
 from groundplan.core.errors import Invalid
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
-from groundplan.gateway.http.errors import of_refusal
+from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.journal.recovery import CallState, EpochState
 from groundplan.gateway.journal.shipper import Shipper
@@ -286,8 +286,8 @@ async def listening_upstream() -> AsyncIterator[tuple[list[dict[bytes, bytes]], 
         seen.append(dict(request.headers))
         await model.handle(request, response)
 
-    server = Server(noted, of_refusal, loop)
-    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    server = Server(noted, refusal_body, loop)
+    listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
     yield seen, listener.sockets[0].getsockname()[1]
     await close(listener, server)
 

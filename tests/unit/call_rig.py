@@ -259,7 +259,7 @@ async def call_rig(
         answers.open(Holder(1, bytes(32)))
         gateway = Gateway(epoch, loop, clock, journal, slices, grants, live, Targets(home, loop), answers)
         server = Server(Pipeline(gateway).handle, messages_errors.of_refusal, loop)
-        listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+        listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
         port = listener.sockets[0].getsockname()[1]
         models = {name: model for name, (model, _, _) in started.items()}
         servers = {name: one for name, (_, one, _) in started.items()}

@@ -198,14 +198,14 @@ def seen(rig: Rig) -> Seen:
         "places": {name: running for name, (running, _) in gateway.loads.limits().items() if running},
         "room": gateway.room.held + gateway.room.waiting,
         "beyond": gateway.room._beyond,
-        "bodies": rig.server.held,
+        "bodies": rig.server.held_bytes,
         "flights": len(gateway.cached._flights),
         "keys": sum(not each.answer.done() for each in gateway.answers._entries.values()),
         "open calls": gateway.journal.open_calls,
         "files": 0 if gateway.files is None else gateway.files.held,
-        "upstreams": {name: server.busy for name, server in rig.upstreams.items() if server.busy},
+        "upstreams": {name: server.active_requests for name, server in rig.upstreams.items() if server.active_requests},
         "connections": _connections(gateway),
-        "answering": rig.server.busy,
+        "answering": rig.server.active_requests,
     }
     scheduled: Any = loop
     timers = Counter(_name(each) for each in scheduled._scheduled if not each.cancelled())

@@ -23,7 +23,7 @@ from tests.unit.test_gateway_guard import Desk, killed
 
 from groundplan.blueprint.model import Cache, Review
 from groundplan.gateway.http.collected_response import CollectedResponse
-from groundplan.gateway.http.server_state import MOST_OF_ONE
+from groundplan.gateway.http.server_state import MAX_WORKLOAD_SHARE
 from groundplan.gateway.surfaces.responses import stored_api as responses_api
 from groundplan.gateway.upstream.answer_memory import Room, Share
 from groundplan.gateway.upstream.connection import BODY_LIMIT, UpstreamFailure
@@ -105,7 +105,7 @@ def test_whoever_waits_goes_on_and_what_is_held_is_what_there_is(steps: list[tup
             assert room.waiting == len(waits)
             for whose in ("a", "b"):
                 of = sum(each.size for each in shares if each.whose == whose)
-                assert room._of.get(whose, 0) == of <= limit * MOST_OF_ONE + 2 * BODY_LIMIT
+                assert room._of.get(whose, 0) == of <= limit * MAX_WORKLOAD_SHARE + 2 * BODY_LIMIT
             if waits:
                 ranks = [each.share.rank for each in room._waiting]
                 assert ranks == sorted(ranks), "the more important go first"
@@ -283,7 +283,7 @@ async def test_what_is_given_again_is_not_handed_to_the_connection_of_a_client_t
         (slow,) = rig.server.connections
         assert slow.transport is not None and slow.transport.get_write_buffer_size() < MIB
         assert how == "stored" or rig.gateway.meters.cached == {("assistant", how): 1}
-        assert how != "replay" or not rig.server.held, "the room for requests is for others"
+        assert how != "replay" or not rig.server.held_bytes, "the room for requests is for others"
         if how == "exact":
             again = (await rig.chat()).body
             assert len(json.loads(again)["pad"]) == 8 * MIB and b'"cache":"exact"' in again[-1024:]
@@ -381,5 +381,5 @@ async def test_whoever_waits_leaves_the_queue_where_its_time_is_over() -> None:
 
 async def test_what_is_kept_instead_of_sent_is_kept_at_once() -> None:
     kept = CollectedResponse()
-    await kept.send_slowly(200, b"{}")
+    await kept.send_large(200, b"{}")
     assert (kept.status, kept.body, kept.ended) == (200, b"{}", True)

@@ -14,14 +14,14 @@ from groundplan.gateway.background import events, follow
 from groundplan.gateway.background.events import FIRST, EventLog
 from groundplan.gateway.background.progress import Run
 from groundplan.gateway.background.sealed_store import Asked, Found
-from groundplan.gateway.http.sse import named_event
+from groundplan.gateway.http.sse import format_named_event
 from groundplan.ledger.background_store import Row
 
 
 def made(events: list[dict[str, Any]], told: list[int] | None = None) -> EventLog:
     found = EventLog("resp_ours", datetime.fromtimestamp(7, UTC), lambda: None if told is None else told.append(1))
     found.start(200, b"")
-    stream = b"".join(named_event(each["type"], json.dumps(each).encode()) for each in events)
+    stream = b"".join(format_named_event(each["type"], json.dumps(each).encode()) for each in events)
     for at in range(0, len(stream), 11):
         found.write(stream[at : at + 11])
     found.end()
@@ -56,7 +56,9 @@ def test_events_are_numbered_anew_and_bear_our_id() -> None:
 
 def test_a_stream_in_one_piece_is_taken_as_any() -> None:
     found = EventLog("resp_ours", datetime.fromtimestamp(7, UTC), lambda: None)
-    found.send(200, b"".join(named_event(each["type"], json.dumps(each).encode()) for each in (delta("a"), delta("b"))))
+    found.send(
+        200, b"".join(format_named_event(each["type"], json.dumps(each).encode()) for each in (delta("a"), delta("b")))
+    )
     assert [number for number, _ in found.events] == [FIRST, FIRST + 1] and found.failed is None
     assert found.first == FIRST
     found.events.clear()
@@ -108,7 +110,7 @@ def test_a_stream_that_broke_says_so_and_what_came_stays() -> None:
     assert found.failed is not None and found.failed.message == "It failed.", "what came first"
     assert found.last == FIRST, "whoever follows it is told that once it is written down"
     ended = made([delta("a")])
-    ended.cut()
+    ended.abort()
     assert ended.failed is not None and ended.failed.code == "stream_broken" and len(ended.events) == 1
 
 

@@ -15,13 +15,13 @@ from tests.closing import close
 from tests.unit.call_rig import until
 
 from groundplan.core.errors import GroundplanError
-from groundplan.gateway.http.body_stream import HELD, HIGH, BodyStream
-from groundplan.gateway.http.errors import of_error, of_refusal
+from groundplan.gateway.http.body_stream import HIGH_WATER, STREAM_MEMORY, BodyStream
+from groundplan.gateway.http.errors import error_response, refusal_body
 from groundplan.gateway.http.server import Limits, Request, Response, Server
 from groundplan.gateway.surfaces.upload import Upload
 
 LIMITS = Limits(
-    streamed=4 << 20, body_seconds=20, body_bytes_per_second=1 << 30, linger_seconds=0.3, sweep_seconds=0.05
+    streamed_body_bytes=4 << 20, body_seconds=20, body_bytes_per_second=1 << 30, linger_seconds=0.3, sweep_seconds=0.05
 )
 HASTY = replace(LIMITS, body_seconds=0.4)
 
@@ -56,19 +56,19 @@ async def serving(limits: Limits = LIMITS) -> AsyncIterator[Running]:
             while data := await request.stream.read():
                 parts.append(data)
         except GroundplanError as error:
-            response.send(*of_error(error))
+            response.send(*error_response(error))
             return
         made.bodies.append(b"".join(parts))
         response.send(200, b"%d" % len(made.bodies[-1]))
 
     loop = asyncio.get_running_loop()
-    server = Server(handle, of_refusal, loop, limits)
-    server.streams = lambda request: request.target != b"/whole"
-    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    server = Server(handle, refusal_body, loop, limits)
+    server.is_streamed = lambda request: request.target != b"/whole"
+    listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
     made = Running(listener.sockets[0].getsockname()[1], server)
     yield made
     await close(listener, server)
-    assert server.held == 0
+    assert server.held_bytes == 0
 
 
 def head(length: int, path: str = "/") -> bytes:
@@ -115,17 +115,17 @@ async def test_a_client_is_held_up_while_nobody_reads(running: Running) -> None:
     await asyncio.sleep(0.2)
     (connection,) = running.server.connections
     stream = connection._request.stream
-    assert stream is not None and stream.received <= HIGH + (512 << 10)
+    assert stream is not None and stream.received_bytes <= HIGH_WATER + (512 << 10)
     running.hold.set()
     assert (await asyncio.wait_for(reader.read(), 20)).endswith(b"%d" % size)
     writer.close()
 
 
 async def test_each_counts_as_held_and_too_many_are_told_to_come_again() -> None:
-    async with serving(replace(LIMITS, held=HELD)) as made:
+    async with serving(replace(LIMITS, total_body_bytes=STREAM_MEMORY)) as made:
         reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
         writer.write(head(2, "/held") + b"a")
-        await until(lambda: made.server.held == HELD)
+        await until(lambda: made.server.held_bytes == STREAM_MEMORY)
         assert b"memory_full" in await exchange(made.port, head(2), b"ab")
         made.hold.set()
         writer.write(b"b")
@@ -141,7 +141,7 @@ async def test_the_smallest_pieces_are_held_up_sooner_and_read_together(running:
     await asyncio.sleep(0.2)
     (connection,) = running.server.connections
     stream = connection._request.stream
-    assert stream is not None and stream.received <= HIGH, "what each piece takes beside its bytes counts"
+    assert stream is not None and stream.received_bytes <= HIGH_WATER, "what each piece takes beside its bytes counts"
     running.hold.set()
     writer.write(b"0\r\n\r\n")
     assert (await asyncio.wait_for(reader.read(), 20)).endswith(b"%d" % size)

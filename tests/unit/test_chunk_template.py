@@ -46,7 +46,7 @@ class Reading:
         self.short, self.passed = short, 0
 
     def feed(self, data: bytes) -> bytes:
-        if self.short and self.reader.between and self.relay.try_pass_through(data):
+        if self.short and self.reader.is_between_events and self.relay.try_pass_through(data):
             self.passed += 1
             return data
         return b"".join(self.relay.feed(each) for each in self.reader.feed(data))

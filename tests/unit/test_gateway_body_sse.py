@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.gateway.http.server import Request
-from groundplan.gateway.http.sse import EventReader, EventTooLarge, ending, event, splice
+from groundplan.gateway.http.sse import EventReader, EventTooLarge, append_field, format_event, split_for_field
 from groundplan.gateway.surfaces import completions, embeddings
 from groundplan.gateway.surfaces.body import ELSEWHERE, NAMED, READ_APART
 from groundplan.gateway.surfaces.chat import surface as chat_completions
@@ -561,12 +561,12 @@ def test_an_event_of_many_lines_in_small_reads_is_put_together_once(newline: byt
 @given(st.dictionaries(st.text(max_size=5), json_values, max_size=4))
 def test_splice_adds_one_field_and_changes_nothing_else(value: dict[str, Any]) -> None:
     raw = json.dumps(value).encode()
-    spliced = splice(raw, b"groundplan_x", b'{"a":1}')
+    spliced = append_field(raw, b"groundplan_x", b'{"a":1}')
     assert json.loads(spliced) == {**value, "groundplan_x": {"a": 1}}
     assert spliced.startswith(raw[:-1])
     for spaced in (raw, raw[:-1] + b" \n}\n", b"[]", b""):
-        kept, end = ending(spaced, b"groundplan_x", b'{"a":1}')
-        assert spaced[:kept] + end == splice(spaced, b"groundplan_x", b'{"a":1}')
+        kept, end = split_for_field(spaced, b"groundplan_x", b'{"a":1}')
+        assert spaced[:kept] + end == append_field(spaced, b"groundplan_x", b'{"a":1}')
 
 
 def chunk(content: str | None = None, finish: str | None = None, usage: bool = False, choices: bool = True) -> bytes:
@@ -580,14 +580,14 @@ def chunk(content: str | None = None, finish: str | None = None, usage: bool = F
 
 def test_the_last_chunk_that_a_client_gets_anyway_is_held_back() -> None:
     relay = ChatRelay(include_usage=False)
-    assert relay.feed(chunk("a")) == event(chunk("a"))
+    assert relay.feed(chunk("a")) == format_event(chunk("a"))
     assert relay.feed(chunk(finish="stop")) == b""
     assert relay.feed(chunk(choices=False, usage=True)) == b""
     assert relay.feed(b"[DONE]") == b""
     assert relay.done and relay.held == chunk(finish="stop") and relay.usage is not None and relay.usage.output == 3
     asked = ChatRelay(include_usage=True)
     asked.feed(chunk(finish="stop"))
-    assert asked.feed(chunk(choices=False, usage=True)) == event(chunk(finish="stop"))
+    assert asked.feed(chunk(choices=False, usage=True)) == format_event(chunk(finish="stop"))
     assert asked.held == chunk(choices=False, usage=True)
 
 
@@ -626,20 +626,20 @@ def test_usage_is_told_behind_the_answer_as_openai_does(came: list[bytes], each:
 def test_chunks_of_several_copies_keep_their_order() -> None:
     relay = CopiesRelay(include_usage=False, copies=2)
     other = chunk("other").replace(b'"index": 0', b'"index": 1')
-    assert relay.feed(other) == event(other) != event(chunk("other"))
+    assert relay.feed(other) == format_event(other) != format_event(chunk("other"))
     first = chunk(finish="stop")
     assert relay.feed(first) == b""
-    assert relay.feed(other) == event(first) + event(other), "the other one goes on without a pause"
+    assert relay.feed(other) == format_event(first) + format_event(other), "the other one goes on without a pause"
     one, late = ChatRelay(include_usage=False), chunk("late")
     assert one.feed(first) == b""
-    assert one.feed(late) == event(first) and one.held == late, "the last one, whatever it has"
+    assert one.feed(late) == format_event(first) and one.held == late, "the last one, whatever it has"
 
 
 def test_tool_calls_count_as_output_and_pass_unchanged() -> None:
     relay = ChatRelay(include_usage=False)
     delta = b'{"content":null,"tool_calls":[{"index":0}]}'
     raw = b'{"choices":[{"index":0,"delta":%b,"finish_reason":null}],"usage":null}' % delta
-    assert relay.feed(raw) == event(raw)
+    assert relay.feed(raw) == format_event(raw)
     assert relay.output_bytes == len(b'[{"index":0}]')
 
 

@@ -17,7 +17,7 @@ from tests.unit.call_rig import BOUND, Fixed, Rig, call_rig, read_records, until
 
 from groundplan.blueprint.model import Cascade, Judge, RouteRule, Routing
 from groundplan.economics.routing.decide import agree
-from groundplan.gateway.http.errors import of_refusal
+from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.journal.recovery import fold
 from groundplan.gateway.policy.catalog import index
@@ -323,8 +323,8 @@ async def test_an_answer_passes_by_the_probabilities_of_its_tokens(tmp_path: Pat
         response.send(200, json.dumps({"id": "x", "model": "m", "choices": [choice], "usage": usage}).encode())
 
     loop = asyncio.get_running_loop()
-    server = Server(sure, of_refusal, loop)
-    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    server = Server(sure, refusal_body, loop)
+    listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
     async with call_rig(tmp_path, NAMES, workloads=declared(confidence=0.9)) as rig:
         live: Any = rig.gateway.live
         before, url = live.catalog.blueprint, f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1"

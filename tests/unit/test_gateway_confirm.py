@@ -22,7 +22,7 @@ from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
 from groundplan.gateway.caching.cache_link import AnswerLink, Kept, Parcel, take_in
 from groundplan.gateway.caching.entry import STATES, Entry
-from groundplan.gateway.http.errors import of_refusal
+from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 
 QUESTION = "How long is paid leave?"
@@ -79,8 +79,8 @@ class Searcher:
 @asynccontextmanager
 async def asking(folder: Path, **also: Any) -> AsyncIterator[tuple[Rig, Searcher]]:
     loop, searcher = asyncio.get_running_loop(), Searcher()
-    server = Server(searcher.handle, of_refusal, loop)
-    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    server = Server(searcher.handle, refusal_body, loop)
+    listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
     cache = Cache(seconds=600, max_bytes=1 << 20, scope="group")
     settings = {"cache": cache, "grounding": GROUNDING, **also}
     try:

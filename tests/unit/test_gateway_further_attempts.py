@@ -30,7 +30,7 @@ from groundplan.core.money import PICO
 from groundplan.gateway.call import pipeline, steps
 from groundplan.gateway.call.attempts.reserve import reserve_locally
 from groundplan.gateway.call.attempts.retry import retry_delay
-from groundplan.gateway.http.body_stream import HIGH
+from groundplan.gateway.http.body_stream import HIGH_WATER
 from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.upstream import service_restart
@@ -71,7 +71,7 @@ EAR = {"kind": "transcription", "audio_seconds": 60, "rates": Rates(input=0, out
 async def heard(rig: Rig, size: int, *more: tuple[str, str], pause: float = 0.0) -> Reply:
     """The answer to a form with so many bytes of sound, and `more` fields. `pause`: of its client, before the last of
     them."""
-    rig.server.streams = pipeline.streams
+    rig.server.is_streamed = pipeline.streams
     head = b"".join(
         f'--xyz\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
         for name, value in (("model", "auto"), *more)
@@ -86,7 +86,7 @@ async def heard(rig: Rig, size: int, *more: tuple[str, str], pause: float = 0.0)
     writer.write(data[:-100])
     if pause:
         await asyncio.sleep(pause)
-        assert rig.server.held <= HIGH, "what was passed on takes no room any more"
+        assert rig.server.held_bytes <= HIGH_WATER, "what was passed on takes no room any more"
     writer.write(data[-100:])
     try:
         return parse(await asyncio.wait_for(reader.read(), 20))

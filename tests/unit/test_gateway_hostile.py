@@ -13,12 +13,13 @@ import pytest
 from tests.closing import close
 from tests.unit.call_rig import until
 
-from groundplan.gateway.http.errors import of_refusal
+from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Limits, Request, Response, Server
 
 LIMITS = Limits(
-    head=4096, body=10_000, head_seconds=20, body_seconds=20, body_bytes_per_second=1 << 30, idle_seconds=20,
-    linger_seconds=0.05, sweep_seconds=0.05, held=16_000, connections=8, quiet_seconds=0.6,
+    head_bytes=4096, body_bytes=10_000, head_seconds=20, body_seconds=20, body_bytes_per_second=1 << 30,
+    idle_seconds=20, linger_seconds=0.05, sweep_seconds=0.05, total_body_bytes=16_000,
+    connections=8, drain_idle_seconds=0.6,
 )  # fmt: skip
 HASTY = replace(LIMITS, head_seconds=0.4, body_seconds=0.4)
 LARGE = 16 << 20
@@ -62,12 +63,12 @@ async def serving(limits: Limits) -> AsyncIterator[Running]:
         response.send(200, b"x" * LARGE if request.target == b"/large" else b"ok:" + request.body)
 
     loop = asyncio.get_running_loop()
-    server = Server(handle, of_refusal, loop, limits)
-    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    server = Server(handle, refusal_body, loop, limits)
+    listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
     made = Running(listener.sockets[0].getsockname()[1], server)
     yield made
     await close(listener, server, 0.1)
-    assert server.held == 0
+    assert server.held_bytes == 0
 
 
 async def said(running: Running, data: bytes, wait: float = 20.0) -> bytes:
@@ -176,7 +177,7 @@ async def test_what_frames_a_body_is_bounded_as_a_head_is(running: Running, behi
         sent += 1000
         await asyncio.sleep(0.002)
     assert (await asyncio.wait_for(answer, 20)).startswith(b"HTTP/1.1 400 ") and sent < 500_000
-    assert running.targets == [] and running.server.held == 0
+    assert running.targets == [] and running.server.held_bytes == 0
     writer.close()
 
 
@@ -211,36 +212,36 @@ async def test_bodies_are_bounded_all_together_and_the_rest_is_told_to_come_agai
         del reader
         writer.write(head("content-length: 7000", "connection: close", target="/wait") + b"a" * 7000)
     await until(lambda: len(running.targets) == 2)
-    assert running.server.held == 14_000
+    assert running.server.held_bytes == 14_000
     for data in (head("content-length: 7000"), head(CHUNKED) + b"1000\r\n" + b"a" * 4096):
         answer = await said(running, data)
         assert answer.startswith(b"HTTP/1.1 503 ") and b"memory_full" in answer and b"\r\nretry-after: 1\r\n" in answer
     small = await said(running, head("content-length: 2", "connection: close") + b"hi")
     assert small.endswith(b"ok:hi")
     waiting[0][1].transport.abort()
-    await until(lambda: running.server.held == 7000)
+    await until(lambda: running.server.held_bytes == 7000)
     half = await asyncio.open_connection("127.0.0.1", running.port)
     half[1].write(head("content-length: 7000") + b"a" * 5000)
-    await until(lambda: running.server.held == 12_000)
+    await until(lambda: running.server.held_bytes == 12_000)
     more = await asyncio.open_connection("127.0.0.1", running.port)
     more[1].write(head("content-length: 4000") + b"a" * 3000)
-    await until(lambda: running.server.held == 15_000)
+    await until(lambda: running.server.held_bytes == 15_000)
     half[1].write(b"a" * 2000)
     answer = await half[0].read()
     assert answer.startswith(b"HTTP/1.1 503 ") and b"memory_full" in answer
-    assert running.server.refused == 3, "which /metrics tell"
-    await until(lambda: running.server.held == 10_000)
+    assert running.server.refused_bodies == 3, "which /metrics tell"
+    await until(lambda: running.server.held_bytes == 10_000)
     more[1].transport.abort()
     half[1].close()
     running.gate.set()
     assert (await waiting[1][0].read()).endswith(b"ok:" + b"a" * 7000)
-    await until(lambda: running.server.held == 0)
+    await until(lambda: running.server.held_bytes == 0)
     waiting[1][1].close()
 
 
 async def test_a_large_body_of_a_stranger_is_not_read() -> None:
-    async with serving(replace(LIMITS, stranger=1000)) as running:
-        running.server.share = lambda request: request.headers.get(b"authorization") == b"Bearer good"
+    async with serving(replace(LIMITS, unknown_caller_body_bytes=1000)) as running:
+        running.server.memory_share = lambda request: request.headers.get(b"authorization") == b"Bearer good"
         for start in (head("content-length: 1001"), head(CHUNKED), head("content-length: 9000", "authorization: x")):
             answer = await said(running, start)
             assert answer.startswith(b"HTTP/1.1 401 ") and b'"code":"invalid_api_key"' in answer
@@ -255,16 +256,18 @@ async def test_bodies_that_are_only_announced_keep_nobody_out(running: Running) 
     announced = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(6)]
     for _, writer in announced:
         writer.write(head("content-length: 9000") + b"a")
-    await until(lambda: running.server.held == 6)
+    await until(lambda: running.server.held_bytes == 6)
     whole = await said(running, head("content-length: 9000", "connection: close") + b"a" * 9000)
     assert whole.endswith(b"ok:" + b"a" * 9000)
     for _, writer in announced:
         writer.transport.abort()
-    await until(lambda: running.server.held == 0)
+    await until(lambda: running.server.held_bytes == 0)
 
 
 async def test_a_body_that_announces_much_and_sends_little_is_cut_off_as_soon_as_any_other() -> None:
-    limits = replace(LIMITS, body=1 << 20, held=1 << 21, body_seconds=0.3, body_bytes_per_second=100_000)
+    limits = replace(
+        LIMITS, body_bytes=1 << 20, total_body_bytes=1 << 21, body_seconds=0.3, body_bytes_per_second=100_000
+    )
     async with serving(limits) as running:
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -356,7 +359,7 @@ def ended(clients: list[Client]) -> None:
 async def test_strangers_who_hold_connections_keep_nobody_out(data: bytes, why: bytes) -> None:
     """Those that send a body slowly have half a minute for it, and those that were refused some seconds to read why."""
     async with serving(replace(LIMITS, linger_seconds=20)) as running:
-        running.server.share = key_is_good
+        running.server.memory_share = key_is_good
         strangers = await opened(running, data, 8)
         for reader, _ in strangers:
             if why:
@@ -370,7 +373,7 @@ async def test_strangers_who_hold_connections_keep_nobody_out(data: bytes, why: 
 
 async def test_a_body_of_a_known_caller_is_not_cut_off_for_strangers() -> None:
     async with serving(LIMITS) as running:
-        running.server.share = key_is_good
+        running.server.memory_share = key_is_good
         reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
         writer.write(GOOD[:-1])
         strangers = await opened(running, head("content-length: 100") + b"a", 7)
@@ -390,9 +393,9 @@ def key_of(request: Request) -> str:
 
 async def test_one_workload_that_holds_connections_by_bodies_keeps_no_other_out() -> None:
     async with serving(LIMITS) as running:
-        running.server.share, running.server.whose = key_is_good, key_of
+        running.server.memory_share, running.server.workload_name = key_is_good, key_of
         held = await opened(running, GOOD[:-1], 8)
-        await until(lambda: sum(map(bool, (c.sender for c in running.server.connections))) == 8)
+        await until(lambda: sum(map(bool, (c.pending_body_workload for c in running.server.connections))) == 8)
         for _ in range(20):
             assert (await said(running, GOOD)).endswith(b"ok:hi")
             held += await opened(running, GOOD[:-1], 1)
@@ -402,13 +405,13 @@ async def test_one_workload_that_holds_connections_by_bodies_keeps_no_other_out(
 async def test_bodies_of_several_workloads_are_all_at_work() -> None:
     """Nobody has most of the connections, so that whoever comes is the one for whom there is none."""
     async with serving(LIMITS) as running:
-        running.server.share, running.server.whose = (lambda _: 1.0), key_of
+        running.server.memory_share, running.server.workload_name = (lambda _: 1.0), key_of
         held = [
             client
             for key in ("one", "two")
             for client in await opened(running, GOOD.replace(b"good", key.encode())[:-1], 4)
         ]
-        await until(lambda: sum(map(bool, (c.sender for c in running.server.connections))) == 8)
+        await until(lambda: sum(map(bool, (c.pending_body_workload for c in running.server.connections))) == 8)
         assert await said(running, GOOD) == b""
         for reader, writer in held:
             writer.write(b"i")
@@ -417,13 +420,13 @@ async def test_bodies_of_several_workloads_are_all_at_work() -> None:
 
 
 async def test_one_workload_that_holds_memory_by_bodies_leaves_some_to_others() -> None:
-    async with serving(replace(LIMITS, large=100)) as running:
-        running.server.share, running.server.whose = (lambda _: 1.0), key_of
+    async with serving(replace(LIMITS, large_body_bytes=100)) as running:
+        running.server.memory_share, running.server.workload_name = (lambda _: 1.0), key_of
         large = head("authorization: Bearer good", "content-length: 4900", "connection: close")
         held = await opened(running, large + b"a" * 4800, 1)
-        await until(lambda: running.server.held == 4800)
+        await until(lambda: running.server.held_bytes == 4800)
         held += await opened(running, large + b"a" * 4700, 1)
-        await until(lambda: running.server.held == 9500)
+        await until(lambda: running.server.held_bytes == 9500)
         held += await opened(running, large + b"a" * 200, 1)
         assert b"memory_full" in await asyncio.wait_for(held[2][0].read(), 20), "16,000 may be held, 9,600 of one"
         assert (await said(running, GOOD)).endswith(b"ok:hi"), "what is small is of no importance"
@@ -433,15 +436,15 @@ async def test_one_workload_that_holds_memory_by_bodies_leaves_some_to_others() 
         assert (await asyncio.wait_for(held[0][0].read(), 20)).endswith(b"ok:" + b"a" * 4900), "what is there is kept"
         assert (await said(running, large + b"a" * 4900)).endswith(b"ok:" + b"a" * 4900)
         ended(held)
-        await until(lambda: running.server.held == 0)
-        assert running.server._large == {}
+        await until(lambda: running.server.held_bytes == 0)
+        assert running.server._large_bytes == {}
 
 
 async def test_who_takes_no_answer_keeps_nobody_out_who_comes(running: Running) -> None:
     takes_none = await opened(running, head("content-length: 0", target="/large"), 8)
     for _, writer in takes_none:
         writer.transport.pause_reading()  # type: ignore[attr-defined]
-    await until(lambda: len(running.targets) == 8 and running.server.busy == 0)
+    await until(lambda: len(running.targets) == 8 and running.server.active_requests == 0)
     for _ in range(20):
         assert (await said(running, GOOD)).endswith(b"ok:hi")
     ended(takes_none)
@@ -456,7 +459,7 @@ async def test_who_has_just_come_stays_and_who_has_waited_longest_goes() -> None
         just_come, writer = await asyncio.open_connection("127.0.0.1", running.port)
         await until(lambda: len(running.server.connections) == 8)
         more = await opened(running, b"", 3)
-        await until(lambda: running.server.held == 0 and len(running.server.connections) == 8)
+        await until(lambda: running.server.held_bytes == 0 and len(running.server.connections) == 8)
         await asyncio.sleep(0.05)
         writer.write(GOOD)
         assert (await asyncio.wait_for(just_come.read(), 20)).endswith(b"ok:hi")
@@ -465,23 +468,23 @@ async def test_who_has_just_come_stays_and_who_has_waited_longest_goes() -> None
 
 
 async def test_bodies_of_strangers_leave_half_of_the_room_to_who_is_known(running: Running) -> None:
-    running.server.share = key_is_good
+    running.server.memory_share = key_is_good
     strangers = await opened(running, head("content-length: 4900") + b"a" * 1000, 3)
-    await until(lambda: running.server.held == 3000)
+    await until(lambda: running.server.held_bytes == 3000)
     strangers[0][1].write(b"a" * 3000)
-    await until(lambda: running.server.held == 6000)
+    await until(lambda: running.server.held_bytes == 6000)
     answer = await said(running, head("content-length: 4900"))
     assert answer.startswith(b"HTTP/1.1 401 "), "and is told before it sends anything"
     strangers[1][1].write(b"a" * 3000)
     assert b"memory_full" in await asyncio.wait_for(strangers[1][0].read(), 20)
-    await until(lambda: running.server.held == 5000)
+    await until(lambda: running.server.held_bytes == 5000)
     good = ("authorization: Bearer good", "connection: close")
     known = head("content-length: 9000", *good) + b"a" * 9000
     assert (await said(running, known)).endswith(b"ok:" + b"a" * 9000)
     small = await said(running, head("content-length: 2", "connection: close") + b"hi")
     assert small.endswith(b"ok:hi"), "there is room for it"
     ended(strangers)
-    await until(lambda: running.server.held == 0)
+    await until(lambda: running.server.held_bytes == 0)
 
 
 async def test_draining_answers_the_next_request_of_a_kept_connection_and_ends_it_with_that(running: Running) -> None:

@@ -17,8 +17,8 @@ from cryptography.x509.oid import NameOID
 from tests.contract.ways import Authority
 
 from groundplan.gateway.http import connection, handshakes, tls
-from groundplan.gateway.http.errors import of_refusal
-from groundplan.gateway.http.listeners import Listeners, Sockets, subject_of
+from groundplan.gateway.http.errors import refusal_body
+from groundplan.gateway.http.listeners import Listeners, ListenSockets, certificate_subject
 from groundplan.gateway.http.server import Limits, Request, Response, Server
 from groundplan.gateway.http.tls import ServerFiles
 from groundplan.gateway.keepalive import FIRST_SECONDS, is_gone
@@ -29,11 +29,11 @@ async def serving(
     files: ServerFiles | None, limits: Limits | None = None, own: bool = False
 ) -> AsyncIterator[tuple[Listeners, int]]:
     async def handle(request: Request, response: Response) -> None:
-        response.send(200, (response.peer if request.target == b"/peer" else request.client).encode())
+        response.send(200, (response.peer_address if request.target == b"/peer" else request.client_subject).encode())
 
-    server = Server(handle, of_refusal, asyncio.get_running_loop(), limits)
+    server = Server(handle, refusal_body, asyncio.get_running_loop(), limits)
     listening = socket.create_server(("127.0.0.1", 0))
-    made = Listeners(server, Sockets(listening, files, own=own))
+    made = Listeners(server, ListenSockets(listening, files, close_sockets=own))
     await made.open()
     try:
         yield made, listening.getsockname()[1]
@@ -117,7 +117,7 @@ async def test_clients_that_cannot_be_taken_wait_and_cost_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever the system says; one that is gone by then keeps nobody waiting."""
-    monkeypatch.setattr(handshakes, "_REST_SECONDS", 0.05)
+    monkeypatch.setattr(handshakes, "_PAUSE_SECONDS", 0.05)
     authority, refused = Authority(tmp_path), list[OSError]()
     whole = socket.socket.accept
     left = list[OSError]()
@@ -181,7 +181,7 @@ async def test_an_answer_ends_whose_client_confirms_nothing(monkeypatch: pytest.
         looked.set()
         return is_gone(client)
 
-    async with serving(None, Limits(look_seconds=0.02, sweep_seconds=0.02)) as (made, port):
+    async with serving(None, Limits(client_check_seconds=0.02, sweep_seconds=0.02)) as (made, port):
         made._server.handler = endless
         monkeypatch.setattr(connection, "is_gone", look)
         _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -212,7 +212,7 @@ async def test_half_a_renewal_changes_nothing_until_the_other_half_is_there(
     other, secret = authority.issue("renewed", "127.0.0.1")
     async with serving(ServerFiles(cert, key)) as (made, port):
         first, _ = await asked(port, trusting(authority))
-        assert not made.renew(), "nothing has changed"
+        assert not made.reload_certificate(), "nothing has changed"
         ways: list[Callable[[], Any]] = [
             lambda: cert.write_bytes(other.read_bytes()),
             lambda: cert.write_text("-----BEGIN CERTIFICATE-----\nbroken\n-----END CERTIFICATE-----\n"),
@@ -221,12 +221,12 @@ async def test_half_a_renewal_changes_nothing_until_the_other_half_is_there(
         ]
         for spoil in ways:
             spoil()
-            assert not made.renew() and not made.renew()
+            assert not made.reload_certificate() and not made.reload_certificate()
             assert (await asked(port, trusting(authority)))[0] == first
         assert sum("stays" in each.message for each in caplog.records) == len(ways), "each is logged once"
         cert.write_bytes(other.read_bytes())
         key.write_bytes(secret.read_bytes())
-        assert made.renew()
+        assert made.reload_certificate()
         assert (await asked(port, trusting(authority)))[0] != first
 
 
@@ -242,9 +242,11 @@ async def test_files_that_could_not_be_read_for_a_moment_are_taken_up_as_they_ar
         cert.write_bytes(other.read_bytes())
         key.write_bytes(secret.read_bytes())
         with monkeypatch.context() as patched:
-            patched.setattr(tls, "_load", lambda *_: (_ for _ in ()).throw(tls._unreadable(OSError(errno.EMFILE, "x"))))
-            assert not made.renew() and not made.renew()
-        assert made.renew() and not made.renew()
+            patched.setattr(
+                tls, "_load_cert_chain", lambda *_: (_ for _ in ()).throw(tls._unreadable(OSError(errno.EMFILE, "x")))
+            )
+            assert not made.reload_certificate() and not made.reload_certificate()
+        assert made.reload_certificate() and not made.reload_certificate()
         assert (await asked(port, trusting(authority)))[0] != first
 
 
@@ -260,7 +262,7 @@ async def test_an_authority_of_callers_that_was_taken_out_is_trusted_no_more(tmp
         with pytest.raises((OSError, EOFError)):
             await asked(port, trusting(authority))
         trusted.write_bytes(new.file.read_bytes())
-        assert made.renew()
+        assert made.reload_certificate()
         assert (await asked(port, trusting(authority, successor)))[1] == b"CN=successor"
         with pytest.raises((OSError, EOFError)):
             await asked(port, trusting(authority, robot))
@@ -280,16 +282,16 @@ async def test_a_certificate_that_is_over_or_was_revoked_is_heard_no_more(tmp_pa
         await refused(port, trusting(authority, callers.issue("late", days=-1)))
         assert (await asked(port, trusting(authority, thief)))[1] == b"CN=thief"
         trusted.write_bytes(callers.file.read_bytes() + callers.revoked(thief[0]))
-        assert made.renew()
+        assert made.reload_certificate()
         assert (await asked(port, trusting(authority, robot)))[1] == b"CN=robot"
         await refused(port, trusting(authority, thief))
         others = Authority(tmp_path, "others")
         trusted.write_bytes(trusted.read_bytes() + others.file.read_bytes())
-        assert made.renew()
+        assert made.reload_certificate()
         await refused(port, trusting(authority, others.issue("other")))
         assert (await asked(port, trusting(authority, robot)))[1] == b"CN=robot", "whose authority has a list"
         trusted.write_bytes(callers.file.read_bytes() + callers.revoked(days=-1))
-        assert made.renew()
+        assert made.reload_certificate()
         await refused(port, trusting(authority, robot))
 
 
@@ -298,18 +300,18 @@ async def test_connections_that_were_kept_end_where_it_is_told_anew_whose_caller
     (cert, key), trusted = authority.issue("gateway", "127.0.0.1"), tmp_path / "trusted.pem"
     trusted.write_bytes(callers.file.read_bytes())
     context, thief = trusting(authority, identity := callers.issue("thief")), identity[0]
-    async with serving(ServerFiles(cert, key, trusted), Limits(quiet_seconds=0.3)) as (made, port):
+    async with serving(ServerFiles(cert, key, trusted), Limits(drain_idle_seconds=0.3)) as (made, port):
         async with AsyncExitStack() as stack:
             kept = [await asyncio.open_connection("127.0.0.1", port, ssl=context) for _ in range(2)]
             for _, writer in kept:
                 stack.callback(writer.close)
             told = [await _kept(*each) for each in kept]
             cert.write_bytes(cert.read_bytes() + b"\n")
-            assert made.renew()
+            assert made.reload_certificate()
             told += [await _kept(*each) for each in kept]
             assert not any(b"connection: close" in each for each in told), "ours was replaced, not theirs"
             trusted.write_bytes(callers.file.read_bytes() + callers.revoked(thief))
-            assert made.renew()
+            assert made.reload_certificate()
             assert b"connection: close" in await _kept(*kept[0]), "what was on its way is answered"
             assert await asyncio.wait_for(kept[1][0].read(), 20) == b"", "which says nothing"
 
@@ -325,9 +327,9 @@ def test_a_subject_is_one_line_of_printable_text() -> None:
             subject = ((("organizationName", "acme"),), (("commonName", "robot\r\nERROR forged\x1b[2J" + "a" * 900),))
             return {"subject": subject} if name == "peercert" else default
 
-    said = subject_of(Shown())
+    said = certificate_subject(Shown())
     assert said.startswith("CN=robot??ERROR forged?[2J") and len(said) == 400 and said.isprintable()
-    assert subject_of(asyncio.BaseTransport()) == ""
+    assert certificate_subject(asyncio.BaseTransport()) == ""
     assert Name([NameAttribute(NameOID.COMMON_NAME, "robot")]).rfc4514_string() == "CN=robot", "the usual spelling"
 
 
@@ -339,4 +341,4 @@ def test_a_subject_reads_as_no_other_one(name: str) -> None:
             return {"subject": subject} if asked == "peercert" else default
 
     parts = [NameAttribute(NameOID.ORGANIZATION_NAME, "evil"), NameAttribute(NameOID.COMMON_NAME, name)]
-    assert subject_of(Shown()) == Name(parts).rfc4514_string()
+    assert certificate_subject(Shown()) == Name(parts).rfc4514_string()

@@ -46,8 +46,8 @@ class Held:
 
 
 def body_held(monkeypatch: pytest.MonkeyPatch) -> Held:
-    held = Held(strict_json.refuse_depth, lambda body: len(body) > READ_BYTES)
-    monkeypatch.setattr(bodies, "refuse_depth", held)
+    held = Held(strict_json.check_complexity, lambda body: len(body) > READ_BYTES)
+    monkeypatch.setattr(bodies, "check_complexity", held)
     return held
 
 

@@ -28,7 +28,7 @@ from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.caching.idempotency import Answers, Holder
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.pipeline import Pipeline
-from groundplan.gateway.http.errors import of_refusal
+from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.journal.records import read_segment
@@ -99,8 +99,8 @@ async def made(
     answers = Answers(home.journal, epoch, clock.now().timestamp())
     answers.open(Holder(1, bytes(32)))
     gateway = Gateway(epoch, loop, clock, journal, slices, grants, live, Targets(home, loop), answers)
-    server = Server(Pipeline(gateway).handle, of_refusal, loop)
-    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    server = Server(Pipeline(gateway).handle, refusal_body, loop)
+    listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
     yield gateway, listener.sockets[0].getsockname()[1], grants, live
     await close(listener, server, busy=lambda: gateway.running or gateway.background)
     await journal.close()

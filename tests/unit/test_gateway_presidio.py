@@ -24,7 +24,7 @@ from groundplan.core.endpoints import announce
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.home import Home
 from groundplan.gateway.guard.media import demanded_in
-from groundplan.gateway.http.errors import of_refusal
+from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.governance.guardrails.guard import Guard
 from groundplan.knowledge.retrieval.endpoint import find_personal_data
@@ -48,8 +48,8 @@ async def searching(home: Path) -> AsyncIterator[list[bytes]]:
 
     presidio.find("x")  # loads httpx, of which OpenAI's client in this process would see half while a thread loads it
     loop = asyncio.get_running_loop()
-    server = Server(answer, of_refusal, loop)
-    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    server = Server(answer, refusal_body, loop)
+    listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
     announce(Home(home), "search", f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", "t")
     yield bodies
     await close(listener, server)

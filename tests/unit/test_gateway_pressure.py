@@ -421,16 +421,16 @@ async def test_the_last_of_the_room_for_bodies_is_for_what_matters_most(tmp_path
     ranks = {name: rule(priority=name) for name in RANKS}
     async with call_rig(tmp_path, workloads=ranks) as rig:
         server = rig.server
-        server.share = partial(share, rig.gateway)
+        server.memory_share = partial(share, rig.gateway)
         body = len(rig.request("critical").partition(b"\r\n\r\n")[2])
         for held, who in ((0.69, []), (0.75, ["low"]), (0.85, ["normal", "low"]), (0.95, ["high", "normal", "low"])):
-            server.held = int(server.limits.held * held)
+            server.held_bytes = int(server.limits.total_body_bytes * held)
             replies = {name: await rig.chat(name) for name in RANKS}
             assert [name for name, reply in replies.items() if reply.status != 200] == who
-            assert {replies[name].code for name in who} <= {"memory_full"} and server.held >= body
+            assert {replies[name].code for name in who} <= {"memory_full"} and server.held_bytes >= body
             assert all(int(replies[name].headers["retry-after"]) >= 1 for name in who)
         assert (await rig.chat("nobody")).code == "invalid_api_key"
-        server.held = 0
+        server.held_bytes = 0
 
 
 async def test_a_full_worker_takes_no_conversation_that_matters_less(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from groundplan.gateway.budgets.periods import current, ends
 from groundplan.gateway.call.admit import exhausted, too_many_calls
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.guard.relay import refusal_error
-from groundplan.gateway.http.errors import of_error
+from groundplan.gateway.http.errors import error_response
 from groundplan.gateway.http.server import Connection
 from groundplan.gateway.surfaces.messages import errors as messages_errors
 from groundplan.governance.guardrails.model import Refusal
@@ -81,7 +81,7 @@ def test_a_budget_that_is_smaller_than_the_call_tells_no_time() -> None:
     period = current("day", "", "UTC", NOW)
     never, later = exhausted(budget, PICO + 1, period, PICO, 0, NOW), exhausted(budget, PICO, period, 0, 0, NOW)
     assert "frees_at" not in never.details and never.retry_after is None and "raise the budget" in never.hint
-    assert b"x-should-retry: false" in of_error(never)[2] and b"retry-after" not in of_error(never)[2]
+    assert b"x-should-retry: false" in error_response(never)[2] and b"retry-after" not in error_response(never)[2]
     assert later.details["frees_at"] and later.retry_after is not None and "free again" in later.hint
 
 
@@ -91,7 +91,7 @@ def test_no_client_is_sent_away_for_longer_than_it_may_wait(
     kind: type[Exhausted | Unavailable], seconds: float, told: bytes | None
 ) -> None:
     """The client for .NET keeps to it without a bound: a call waited for the end of the month and said nothing."""
-    lines = of_error(kind("no", code="no", hint="", retry_after=seconds))[2]
+    lines = error_response(kind("no", code="no", hint="", retry_after=seconds))[2]
     assert (b"retry-after: " in lines) is (told is not None)
     assert told is None or b"retry-after: %b\r\n" % told in lines
     assert (b"x-should-retry: false" in lines) is (told is None and kind is Exhausted)
@@ -101,7 +101,7 @@ def test_no_client_is_sent_away_for_longer_than_it_may_wait(
 def test_what_has_happened_already_is_not_tried_again(code: str) -> None:
     """Official clients repeat what is answered with 409, twice and after pauses, unless they are told not to."""
     error = Conflict("it is over", code=code, hint="Ask for another one.")
-    for of in (of_error, messages_errors.of_error):
+    for of in (error_response, messages_errors.of_error):
         assert b"x-should-retry: false\r\n" in of(error, "")[2]
 
 

@@ -18,7 +18,7 @@ from tests.unit.test_gateway_guard import post
 from groundplan.blueprint.model import Cache, Guardrails, Rates
 from groundplan.core.money import PICO
 from groundplan.gateway.call.attempts.resume import Continuation, begin_continuation
-from groundplan.gateway.http.sse import DONE, EventReader, event
+from groundplan.gateway.http.sse import DONE, EventReader, format_event
 from groundplan.gateway.resuming.story import INSTRUCTION, LEAST_OVERLAP, Continued, summed
 from groundplan.gateway.surfaces.chat.relay import ChatRelay
 from groundplan.gateway.surfaces.chat.surface import read
@@ -375,7 +375,7 @@ def test_events_pass_unchanged_while_nothing_is_broken() -> None:
     data = (
         b'{"id":"x","model":"m","odd":1e3,"choices":[{"index":0,"delta":{"content":"a\\u00e9"},"finish_reason":null}]}'
     )
-    assert relay.feed(data) == event(data)
+    assert relay.feed(data) == format_event(data)
 
 
 async def test_the_rest_of_a_stream_reserves_its_longer_prompt(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from groundplan.economics.routing.model import TOKENS, Matrix, Sample
 from groundplan.economics.routing.versions.artifact import dump
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.http.errors import of_refusal
+from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.snapshot import KeyEntry
@@ -408,8 +408,8 @@ async def test_the_embedding_decides_where_the_router_looks_at_it_and_words_do_w
         response.send(200, msgspec.json.encode(EmbedAnswer("m", [vector.astype("<f4").tobytes()], 1)))
 
     loop = asyncio.get_running_loop()
-    server = Server(embed, of_refusal, loop)
-    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    server = Server(embed, refusal_body, loop)
+    listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
     declared = {"assistant": {"routing": Routing(router="meant@1")}, "plain": {}}
     async with call_rig(tmp_path, workloads=declared) as rig:
         rig.gateway.routes = Routes(embedded)

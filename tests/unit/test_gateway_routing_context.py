@@ -30,7 +30,7 @@ from groundplan.economics.routing.model import Context, Matrix, Router, Sample
 from groundplan.economics.routing.versions.artifact import dump, load
 from groundplan.gateway.call.ask import Ask, Passage
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.http.errors import of_refusal
+from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.routing.conversation import before
@@ -239,8 +239,8 @@ async def test_a_call_is_served_where_its_passages_say_and_the_ledger_has_their_
         response.send(200, msgspec.json.encode({"passages": found}))
 
     loop = asyncio.get_running_loop()
-    server = Server(search, of_refusal, loop)
-    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    server = Server(search, refusal_body, loop)
+    listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
     grounded = {"assistant": {"routing": Routing(router="found@1"), "grounding": Grounding(sources=["h"])}}
     async with call_rig(tmp_path, workloads=grounded) as rig:
         rig.gateway.routes = Routes(folder)

@@ -34,7 +34,7 @@ from groundplan.gateway.caching import semantic
 from groundplan.gateway.caching.semantic import REST_SECONDS, SECONDS, SemanticCache
 from groundplan.gateway.caching.semantic_checks import Checks
 from groundplan.gateway.call.ask import Passage
-from groundplan.gateway.http.errors import of_refusal
+from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.snapshot import KeyEntry
@@ -95,8 +95,8 @@ async def meaning_rig(folder: Path, encoder: Encoder, **settings: Any) -> AsyncI
     cache = Cache(seconds=600, max_bytes=1 << 20, scope=scope, semantic=semantic)
     off = Cache(seconds=600, max_bytes=1 << 20, scope="workload")
     loop = asyncio.get_running_loop()
-    server = Server(embed, of_refusal, loop)
-    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    server = Server(embed, refusal_body, loop)
+    listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
     try:
         async with call_rig(
             folder,

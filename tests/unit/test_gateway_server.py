@@ -20,14 +20,14 @@ from tests.unit.call_rig import until
 from groundplan.gateway.app import connections
 from groundplan.gateway.call import trace
 from groundplan.gateway.http import server as http_server
-from groundplan.gateway.http.errors import of_refusal
+from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Connection, Limits, Request, Response, Server
 from groundplan.gateway.http.websocket import ServerSocket
 from groundplan.gateway.surfaces.answers import header_value
 
 LIMITS = Limits(
-    head=2048, body=10_000, head_seconds=20, body_seconds=20, body_bytes_per_second=1 << 30, idle_seconds=20,
-    write_seconds=20, linger_seconds=0.05, sweep_seconds=0.05,
+    head_bytes=2048, body_bytes=10_000, head_seconds=20, body_seconds=20, body_bytes_per_second=1 << 30,
+    idle_seconds=20, write_seconds=20, linger_seconds=0.05, sweep_seconds=0.05,
 )  # fmt: skip
 WHOLE = 16 << 20
 """Bytes of an answer that no buffer of the system takes at once."""
@@ -84,7 +84,7 @@ async def answer(running: Running, request: Request, response: Response) -> None
             response.write(b"x" * 65536, head)
             head = b""
             running.seen.written += 1
-            await response.drained()
+            await response.drain()
         response.end()
     elif request.target == b"/read" and request.stream is not None:
         response.send(200, b"ok:" + await request.stream.read(), content_type=TEXT)
@@ -138,8 +138,8 @@ async def serving(limits: Limits) -> AsyncIterator[Running]:
         await answer(made, request, response)
 
     loop = asyncio.get_running_loop()
-    server = Server(handle, of_refusal, loop, limits)
-    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    server = Server(handle, refusal_body, loop, limits)
+    listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
     made = Running(listener.sockets[0].getsockname()[1], Seen(), server)
     yield made
     await close(listener, server, 0.1)
@@ -219,7 +219,7 @@ async def test_a_chunked_body_and_one_in_single_bytes(running: Running) -> None:
 async def test_a_body_in_the_smallest_pieces_takes_no_more_than_its_size() -> None:
     size, piece = 1 << 18, b"2\r\nab\r\n"
     head = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
-    async with serving(replace(LIMITS, body=size)) as running:
+    async with serving(replace(LIMITS, body_bytes=size)) as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
         tracemalloc.start()
         try:
@@ -227,7 +227,7 @@ async def test_a_body_in_the_smallest_pieces_takes_no_more_than_its_size() -> No
             for _ in range(32):
                 writer.write(piece * (size // 64))
                 await writer.drain()
-            await until(lambda: running.server.held == size)
+            await until(lambda: running.server.held_bytes == size)
             held, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -242,7 +242,7 @@ async def test_a_body_in_the_smallest_pieces_takes_no_more_than_its_size() -> No
 async def test_a_head_is_as_large_as_it_is_however_it_is_cut(running: Running, cut: int) -> None:
     """Lines that were parsed are not counted again in the reads that they came in."""
     data = post(b"x", "".join(f"x-{n}: {'a' * 50}\r\n" for n in range(30)))
-    assert 1700 < len(data) < LIMITS.head
+    assert 1700 < len(data) < LIMITS.head_bytes
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
     for at in range(0, len(data), cut):
         writer.write(data[at : at + cut])
@@ -302,7 +302,7 @@ async def test_what_is_held_for_a_request_that_never_begins_is_let_go(running: R
     """The connection is lost between the answer to one request and the first step of the next."""
     await exchange(running, post(path="/abort", close=False) + post(b"x" * 5000))
     await until(lambda: not running.server.connections)
-    assert [seen[1] for seen in running.seen.requests] == [b"/abort"] and running.server.held == 0
+    assert [seen[1] for seen in running.seen.requests] == [b"/abort"] and running.server.held_bytes == 0
 
 
 @pytest.mark.parametrize("close", [True, False])
@@ -331,7 +331,7 @@ async def test_who_leaves_the_last_of_an_answer_is_cut_off_too(running: Running)
         with socket.socket(fileno=os.dup(connection.transport.get_extra_info("socket").fileno())) as ours:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         await loop.sock_sendall(client, post(path="/some"))
-        await until(lambda: running.seen.requests != [] and running.server.busy == 0)
+        await until(lambda: running.seen.requests != [] and running.server.active_requests == 0)
         assert connection.transport.get_write_buffer_size() and connection.paused is None
         await until(lambda: not running.server.connections)
 
@@ -339,7 +339,7 @@ async def test_who_leaves_the_last_of_an_answer_is_cut_off_too(running: Running)
 async def test_who_takes_nothing_of_a_conversation_is_cut_off() -> None:
     """However long what is said there may take."""
     async with serving(replace(LIMITS, write_seconds=0.3)) as running:
-        running.server.upgrades = lambda _: True
+        running.server.accepts_websocket = lambda _: True
         _, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=1024)
         key = "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
         writer.write(
@@ -359,7 +359,7 @@ async def test_who_takes_no_answer_is_given_no_further_one(running: Running, tog
     writer.transport.pause_reading()  # type: ignore[attr-defined]
     ask = post(path="/whole", close=False)
     writer.write(ask * 3 if together else ask)
-    await until(lambda: running.seen.requests != [] and running.server.busy == 0)
+    await until(lambda: running.seen.requests != [] and running.server.active_requests == 0)
     if not together:
         writer.write(ask * 2)
     await asyncio.sleep(0.3)
@@ -389,7 +389,7 @@ async def test_what_is_wrong_behind_requests_is_told_after_their_answers(running
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=1024)
     writer.transport.pause_reading()  # type: ignore[attr-defined]
     writer.write(post(path="/whole", close=False) * 2 + b"\x00\x01garbage\r\n\r\n")
-    await until(lambda: running.seen.requests != [] and running.server.busy == 0)
+    await until(lambda: running.seen.requests != [] and running.server.active_requests == 0)
     await asyncio.sleep(0.1)
     writer.transport.resume_reading()  # type: ignore[attr-defined]
     taken = await asyncio.wait_for(reader.read(), 20)
@@ -534,7 +534,7 @@ async def test_a_body_that_is_passed_on_is_asked_for_once_it_is_read(
     running: Running, path: str, before: bytes
 ) -> None:
     """Whoever has no key, say, is told so before he sends it; also behind a request that is answered first."""
-    running.server.streams = lambda request: request.target != b"/first"
+    running.server.is_streamed = lambda request: request.target != b"/first"
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
     writer.write(
         before + f"POST {path} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n".encode()
@@ -565,7 +565,7 @@ async def test_what_is_wrong_with_a_head_is_told_at_once_where_its_body_would_be
     running: Running, lines: str, code: bytes
 ) -> None:
     """As of any other request: nobody is asked for it, nor waits for a body that is not read."""
-    running.server.streams = lambda _: True
+    running.server.is_streamed = lambda _: True
     answer = await exchange(running, f"POST /read HTTP/1.1\r\n{lines}content-length: 2\r\n\r\nhi".encode(), 5)
     assert code in answer and running.seen.requests == []
 
@@ -580,9 +580,9 @@ async def test_a_slow_head_and_a_slow_body_are_cut_off(hasty: Running) -> None:
 async def test_a_client_that_goes_away_cancels_its_call(running: Running) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", running.port)
     writer.write(post(path="/wait"))
-    await until(lambda: running.server.busy == 1 and running.seen.requests != [])
+    await until(lambda: running.server.active_requests == 1 and running.seen.requests != [])
     writer.transport.abort()
-    await until(lambda: running.seen.cancelled == 1 and running.server.busy == 0)
+    await until(lambda: running.seen.cancelled == 1 and running.server.active_requests == 0)
 
 
 async def test_an_unanswered_request_closes_the_connection(running: Running) -> None:
@@ -593,7 +593,7 @@ async def test_a_reader_that_takes_nothing_stops_the_writer_and_is_dropped(hasty
     reader, writer = await asyncio.open_connection("127.0.0.1", hasty.port, limit=1024)
     writer.write(post(path="/big"))
     await until(lambda: hasty.seen.written > 0)
-    await until(lambda: hasty.server.busy == 0)
+    await until(lambda: hasty.server.active_requests == 0)
     assert hasty.seen.written < 900
     writer.close()
     del reader
@@ -621,8 +621,8 @@ def test_any_bytes_in_any_pieces_leave_the_server_alive(data: bytes, step: int) 
             response.send(200, b"ok")
 
         loop = asyncio.get_running_loop()
-        server = Server(handle, of_refusal, loop, LIMITS)
-        listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+        server = Server(handle, refusal_body, loop, LIMITS)
+        listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
         port = listener.sockets[0].getsockname()[1]
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         for at in range(0, len(data), step):
@@ -649,7 +649,7 @@ async def test_who_was_accepted_just_before_a_worker_stopped_listening_is_answer
     with theirs:
         ending = asyncio.create_task(running.server.quiesce(5))
         loop = asyncio.get_running_loop()
-        accepted = asyncio.create_task(loop.connect_accepted_socket(running.server.protocol, ours))
+        accepted = asyncio.create_task(loop.connect_accepted_socket(running.server.create_connection, ours))
         await asyncio.sleep(0.02)
         theirs.sendall(b"GET /who HTTP/1.1\r\nhost: a\r\n\r\n")
         await ending

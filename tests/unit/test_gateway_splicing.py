@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.integration.gateway_stack import deployment
 
 from groundplan.gateway.http.server import Request
-from groundplan.gateway.http.splicing import spliced
+from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS
 from groundplan.gateway.surfaces.images import IMAGES
 from groundplan.gateway.surfaces.interface import Interface
@@ -30,20 +30,20 @@ _NAMES = st.text(max_size=4) | st.sampled_from(["model", "max_tokens", 'a"b', "c
 
 def test_what_is_not_changed_stays_as_it_came() -> None:
     body = b'{ "model" :"auto",\n  "max_tokens":1e1 ,"x-\\u00e9": {"model":  "inner"} , "stream" : true }\n'
-    out = spliced(body, _fields(body), {"model": b'"up"', "max_tokens": None, "stream_options": b"{}"})
+    out = replace_fields(body, _fields(body), {"model": b'"up"', "max_tokens": None, "stream_options": b"{}"})
     assert out == b'{ "model" :"up" ,"x-\\u00e9": {"model":  "inner"} , "stream" : true ,"stream_options":{}}'
 
 
 def test_the_first_field_goes_with_its_comma() -> None:
     body = b'{"a":1, "b":2 , "c":[3]}'
-    assert json.loads(spliced(body, _fields(body), {"a": None})) == {"b": 2, "c": [3]}
-    assert json.loads(spliced(body, _fields(body), {"a": None, "b": None})) == {"c": [3]}
-    assert json.loads(spliced(body, _fields(body), {"a": None, "b": None, "c": None, "d": b"4"})) == {"d": 4}
+    assert json.loads(replace_fields(body, _fields(body), {"a": None})) == {"b": 2, "c": [3]}
+    assert json.loads(replace_fields(body, _fields(body), {"a": None, "b": None})) == {"c": [3]}
+    assert json.loads(replace_fields(body, _fields(body), {"a": None, "b": None, "c": None, "d": b"4"})) == {"d": 4}
 
 
 def test_without_a_body_the_fields_are_written_anew() -> None:
     fields = _fields(b'{"a": 1, "b": 2}')
-    assert spliced(b"", fields, {"a": None, "b": b"5", "c": b"6"}) == b'{"b":5,"c":6}'
+    assert replace_fields(b"", fields, {"a": None, "b": b"5", "c": b"6"}) == b'{"b":5,"c":6}'
 
 
 @given(
@@ -66,7 +66,7 @@ def test_it_says_what_a_rewrite_would_say(
     new = {name: value for name, value in new.items() if name.isidentifier() or name in body}
     wanted = {name: value for name, value in body.items() if not (name in new and new[name] is None)}
     wanted |= {name: json.loads(value) for name, value in new.items() if value is not None}
-    out = spliced(raw, fields, new)
+    out = replace_fields(raw, fields, new)
     assert json.loads(out) == wanted
     assert list(json.loads(out)) == list(wanted)
 

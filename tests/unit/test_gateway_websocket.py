@@ -15,7 +15,7 @@ from groundplan.gateway.http import websocket
 from groundplan.gateway.http.body_stream import BodyStream
 from groundplan.gateway.http.bounds import Limits
 from groundplan.gateway.http.server import Request, Response
-from groundplan.gateway.http.websocket import AT_ONCE, UNCOUNTED, ServerSocket
+from groundplan.gateway.http.websocket import BYTES_PER_TURN, UNRESERVED_BYTES, ServerSocket
 
 
 class Source:
@@ -30,20 +30,20 @@ class Written:
 
     def __init__(self) -> None:
         self.data: list[bytes] = []
-        self.full, self.gone, self.taken, self.id = False, False, asyncio.Event(), ""
+        self.is_write_paused, self.is_disconnected, self.taken, self.request_id = False, False, asyncio.Event(), ""
         self.room = 1 << 20
         """Bytes that may be held."""
 
-    def raw(self, data: bytes) -> None:
+    def write_raw(self, data: bytes) -> None:
         self.data.append(data)
 
-    def holds(self, request: Request, size: int) -> bool:
-        request.held = size if size <= self.room else 0
+    def resize_reservation(self, request: Request, size: int) -> bool:
+        request.held_bytes = size if size <= self.room else 0
         return size <= self.room
 
-    async def drained(self) -> None:
+    async def drain(self) -> None:
         await self.taken.wait()
-        self.full = False
+        self.is_write_paused = False
 
 
 def connected() -> tuple[ServerSocket, BodyStream, Written]:
@@ -51,7 +51,7 @@ def connected() -> tuple[ServerSocket, BodyStream, Written]:
     request = Request(0.0)
     request.target = b"/v1/realtime"
     request.headers = {n.lower().encode(): v.encode() for n, v in client.connect().headers.raw_items()}
-    request.stream = stream = BodyStream(Source(), asyncio.get_running_loop(), Limits(), patient=True)
+    request.stream = stream = BodyStream(Source(), asyncio.get_running_loop(), Limits(), allows_silence=True)
     written = Written()
     socket = ServerSocket(request, cast(Response, cast(Any, written)))
     socket.accept()
@@ -74,19 +74,19 @@ async def test_pieces_without_anything_in_them_are_not_kept() -> None:
 
 async def test_calls_have_a_turn_between_thousands_of_pings() -> None:
     socket, stream, written = connected()
-    stream.feed(frame(Opcode.PING) * (10 * AT_ONCE // 6) + frame(Opcode.TEXT, b"hello"))
+    stream.feed(frame(Opcode.PING) * (10 * BYTES_PER_TURN // 6) + frame(Opcode.TEXT, b"hello"))
     receiving, turns = asyncio.create_task(socket.receive()), 0
     while not receiving.done():
         turns += 1
         await asyncio.sleep(0)
     assert receiving.result() == "hello" and turns >= 10
-    assert b"".join(written.data).count(b"\x8a\x00") == 10 * AT_ONCE // 6
+    assert b"".join(written.data).count(b"\x8a\x00") == 10 * BYTES_PER_TURN // 6
 
 
 async def test_who_takes_no_pongs_is_heard_no_further() -> None:
     """They would pile up as fast as pings come."""
     socket, stream, written = connected()
-    written.full = True
+    written.is_write_paused = True
     stream.feed(frame(Opcode.PING, b"are you there"))
     receiving = asyncio.create_task(socket.receive())
     await until(lambda: len(written.data) == 2)
@@ -101,7 +101,7 @@ async def test_who_takes_no_pongs_is_heard_no_further() -> None:
 async def test_who_speaks_no_websocket_any_more_is_told_nothing_more() -> None:
     """Whatever else is said meanwhile, also where it takes what it was sent slowly."""
     socket, stream, written = connected()
-    written.full = True
+    written.is_write_paused = True
     stream.feed(frame(Opcode.BINARY, b"sound"))
     receiving = asyncio.create_task(socket.receive())
     await until(lambda: len(written.data) == 2)
@@ -117,16 +117,16 @@ async def test_what_has_come_of_a_message_is_held_as_a_body_is() -> None:
     data, half = frame(Opcode.TEXT, told.encode()), 700_000
     stream.feed(data[:half])
     receiving = asyncio.create_task(socket.receive())
-    await until(lambda: socket._request.held > 0)  # a part at a time was heard, and then it is held
-    assert 0 <= half - UNCOUNTED - socket._request.held < 20, "but for what frames it"
+    await until(lambda: socket._request.held_bytes > 0)  # a part at a time was heard, and then it is held
+    assert 0 <= half - UNRESERVED_BYTES - socket._request.held_bytes < 20, "but for what frames it"
     stream.feed(data[half:])
-    assert await receiving == told and socket._request.held == 0
+    assert await receiving == told and socket._request.held_bytes == 0
     written.room = 300_000
     receiving = asyncio.create_task(socket.receive())
     for at in range(0, half, 100_000):
         stream.feed(data[at : at + 100_000])
         await until(lambda: not stream._size or receiving.done())
-    assert await receiving is None and socket._request.held == 0
+    assert await receiving is None and socket._request.held_bytes == 0
     assert written.data[-1] == Frame(Opcode.CLOSE, Close(1013, "memory_full").serialize()).serialize(mask=False)
 
 
@@ -136,7 +136,7 @@ async def test_a_client_that_is_gone_without_a_word_is_not_waited_for(monkeypatc
     monkeypatch.setattr(websocket, "PONG_SECONDS", 0.1)
     socket, stream, written = connected()
     receiving = asyncio.create_task(socket.receive())
-    lost = asyncio.create_task(socket.until_lost())
+    lost = asyncio.create_task(socket.wait_until_lost())
     ping = Frame(Opcode.PING, b"").serialize(mask=False)
     for number in (1, 2):
         await until(lambda: written.data.count(ping) == number)  # noqa: B023 -- awaited in the same round

@@ -20,8 +20,8 @@ from groundplan.gateway.call import identify
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.identify import key_digest
 from groundplan.gateway.http.collected_response import CollectedResponse
-from groundplan.gateway.http.errors import of_refusal
-from groundplan.gateway.http.head_cache import LOOKS, HeadCache
+from groundplan.gateway.http.errors import refusal_body
+from groundplan.gateway.http.head_cache import MAX_MISSES, HeadCache
 from groundplan.gateway.http.server import Connection, Limits, Request, Response, Server
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.gateway.surfaces.chat.surface import CHAT
@@ -78,8 +78,8 @@ def facts(request: Request) -> tuple[object, ...]:
 def test_the_same_head_with_another_body_is_known(head: bytes, first: bytes, second: bytes) -> None:
     known = HeadCache()
     data = head % len(first) + first
-    known.look(data, parsed(data)[1])
-    again = known.again(head % len(second) + second, 2.0)
+    known.remember(data, parsed(data)[1])
+    again = known.match(head % len(second) + second, 2.0)
     _, expected = parsed(head % len(second) + second)
     assert again is not None and expected is not None and facts(again) == facts(expected)
     assert again.started == 2.0
@@ -96,11 +96,11 @@ def test_whatever_else_comes_is_known_only_as_what_the_parser_finds(head: bytes,
             sent[at : at + data.draw(st.integers(0, 3))] = data.draw(
                 st.sampled_from([b"", b"0", b"+", b"-1", b" ", b"\n", b"\r\n", b"\r\ncontent-length: 9", b":", b"_"])
             )
-        found = known.again(bytes(sent), 0.0)
+        found = known.match(bytes(sent), 0.0)
         _, request = parsed(bytes(sent))
         if found is not None:
             assert request is not None and facts(found) == facts(request)
-        known.look(bytes(sent), request)
+        known.remember(bytes(sent), request)
 
 
 @pytest.mark.parametrize(
@@ -114,24 +114,24 @@ def test_what_asks_for_more_than_its_body_to_be_read_is_parsed(lines: bytes) -> 
     known, request = HeadCache(), Request(0.0)
     data = b"POST / HTTP/1.1\r\nhost: x\r\n" + lines + b"\r\nabc"
     request.headers = {line.partition(b":")[0]: line.partition(b": ")[2] for line in lines.split(b"\r\n") if line}
-    known.look(data, request)
-    assert known.again(data, 0.0) is None
+    known.remember(data, request)
+    assert known.match(data, 0.0) is None
 
 
 @pytest.mark.parametrize("digits", [b"+3", b"-3", b"3_0", b"3 ", b" 3", b"", b"0x3", b"\xb3", b"000000000003"])
 def test_only_digits_are_a_length(digits: bytes) -> None:
     known, data = HeadCache(), HEADS[1] % 3 + b"abc"
-    known.look(data, parsed(data)[1])
-    assert known.again(data, 0.0) is not None
-    assert known.again(data.replace(b"Content-Length:3", b"Content-Length:" + digits), 0.0) is None
+    known.remember(data, parsed(data)[1])
+    assert known.match(data, 0.0) is not None
+    assert known.match(data.replace(b"Content-Length:3", b"Content-Length:" + digits), 0.0) is None
 
 
 def test_nothing_of_a_body_stays_with_its_head() -> None:
     """A connection that is kept and asks nothing holds no more than its head."""
     known, data = HeadCache(), HEADS[1] % 3 + b"abc"
-    known.look(data, parsed(data)[1])
+    known.remember(data, parsed(data)[1])
     assert known._request is not None and known._request.body == b""
-    assert len(known._before) + len(known._after) < len(data) - 3
+    assert len(known._prefix) + len(known._suffix) < len(data) - 3
 
 
 def test_the_key_of_a_known_head_is_hashed_once_and_looked_up_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,12 +143,12 @@ def test_the_key_of_a_known_head_is_hashed_once_and_looked_up_each_time(monkeypa
 
     monkeypatch.setattr(identify, "key_digest", digest_of)
     known, head = HeadCache(), HEADS[1] % 2 + b"{}"
-    known.look(head, parsed(head)[1])
+    known.remember(head, parsed(head)[1])
     key = KeyEntry("k", "w", "", False, False, None)
     policy = Policy(1, {hashlib.sha256(b"gp_a").digest(): key}, {}, frozenset(), frozenset())
 
     def asked(data: bytes, policy: Policy) -> KeyEntry | None:
-        request = known.again(data, 1.0) or parsed(data)[1]
+        request = known.match(data, 1.0) or parsed(data)[1]
         assert request is not None
         exchange = Exchange(new_id_bytes(), request, CollectedResponse(), CHAT)
         identify.identify(exchange, policy, 0.0)
@@ -167,12 +167,12 @@ def test_the_key_of_a_known_head_is_hashed_once_and_looked_up_each_time(monkeypa
 def test_a_client_of_http_1_0_is_parsed_and_heads_that_never_come_again_are_given_up() -> None:
     known = HeadCache()
     old = b"POST / HTTP/1.0\r\nconnection: keep-alive\r\ncontent-length: 1\r\n\r\nx"
-    known.look(old, parsed(old)[1])
-    assert known.again(old, 0.0) is None
-    for number in range(LOOKS):
+    known.remember(old, parsed(old)[1])
+    assert known.match(old, 0.0) is None
+    for number in range(MAX_MISSES):
         data = b"POST /%d HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nx" % number
-        known.look(data, parsed(data)[1])
-    assert known.again(data, 0.0) is None
+        known.remember(data, parsed(data)[1])
+    assert known.match(data, 0.0) is None
 
 
 @asynccontextmanager
@@ -182,8 +182,8 @@ async def serving(limits: Limits) -> AsyncIterator[tuple[Server, int]]:
         response.send(200, request.headers.get(b"x-name", b"") + b"|" + request.body)
 
     loop = asyncio.get_running_loop()
-    server = Server(handle, of_refusal, loop, limits)
-    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    server = Server(handle, refusal_body, loop, limits)
+    listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
     yield server, listener.sockets[0].getsockname()[1]
     await close(listener, server, 0.1)
 
@@ -204,17 +204,17 @@ def post(name: bytes, body: bytes) -> bytes:
 
 
 async def test_one_connection_is_answered_right_whatever_comes_after_what() -> None:
-    async with serving(Limits(body=10_000, stranger=500)) as (server, port):
+    async with serving(Limits(body_bytes=10_000, unknown_caller_body_bytes=500)) as (server, port):
         client = Client(*await asyncio.open_connection("127.0.0.1", port))
         for name, body in ((b"a", b"1"), (b"a", b"22"), (b"b", b"333"), (b"b", b""), (b"b", b"x" * 9000), (b"b", b"y")):
             assert await client.ask(post(name, body)) == (200, name + b"|" + body)
         (connection,) = server.connections
-        assert isinstance(connection, Connection) and connection._known.again(post(b"b", b"z"), 0.0) is not None
+        assert isinstance(connection, Connection) and connection._head_cache.match(post(b"b", b"z"), 0.0) is not None
         client.writer.write(post(b"b", b"one") + post(b"b", b"two")[:-1])
         assert await client.ask(b"") == (200, b"b|one")
         assert await client.ask(b"o") == (200, b"b|two")
         assert await client.ask(post(b"b", b"end")) == (200, b"b|end")
-        assert server.held == 0, "nothing is held of what was answered"
+        assert server.held_bytes == 0, "nothing is held of what was answered"
         status, body = await client.ask(post(b"b", b"x" * 20_000))
         assert status == 413 and b"too" in body
         client.writer.close()
@@ -240,11 +240,11 @@ async def test_what_looks_like_a_known_request_is_none_while_another_one_is_ther
 
 async def test_bodies_of_known_heads_count_as_held() -> None:
     """What all of them may hold together is refused as ever."""
-    async with serving(Limits(held=100)) as (server, port):
+    async with serving(Limits(total_body_bytes=100)) as (server, port):
         client = Client(*await asyncio.open_connection("127.0.0.1", port))
         assert await client.ask(post(b"a", b"1")) == (200, b"a|1")
-        server.held += 99
+        server.held_bytes += 99
         status, _ = await client.ask(post(b"a", b"22"))
         assert status == 503
-        server.held -= 99
+        server.held_bytes -= 99
         client.writer.close()

@@ -226,7 +226,7 @@ async def test_a_deployment_that_fails_is_shown_as_open(rig: Rig) -> None:
 async def test_what_is_taken_of_a_workers_memory_is_told(tmp_path: Path) -> None:
     async with call_rig(tmp_path) as rig:
         gateway, server, share = rig.gateway, rig.server, Share(rig.gateway.room)
-        gateway.server, server.limits = server, dataclasses.replace(server.limits, held=3000)
+        gateway.server, server.limits = server, dataclasses.replace(server.limits, total_body_bytes=3000)
         assert (await rig.chat(user="a" * 3000)).code == "memory_full"
         gateway.room.limit = 5 << 20
         await share.grown(2 << 20, 1.0)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid
-from groundplan.gateway.http.multipart import Data, End, Event, FormReader, Part, events, is_form, short_name
+from groundplan.gateway.http.multipart import Data, End, Event, FormReader, Part, form_events, is_form, shorten_filename
 
 TYPE = b"multipart/form-data; boundary=xyz"
 
@@ -98,8 +98,8 @@ def test_no_part_has_anything_of_the_one_before() -> None:
 
 
 def test_nothing_in_a_files_name_ends_a_line() -> None:
-    assert short_name("a\r\nX: y\x00\u2028.wav") == "aX: y.wav"
-    assert len(name := short_name("a" * 500 + ".wav")) == 200 and name.endswith("a.wav")
+    assert shorten_filename("a\r\nX: y\x00\u2028.wav") == "aX: y.wav"
+    assert len(name := shorten_filename("a" * 500 + ".wav")) == 200 and name.endswith("a.wav")
 
 
 async def test_a_form_that_ends_early_is_told() -> None:
@@ -110,7 +110,7 @@ async def test_a_form_that_ends_early_is_told() -> None:
 
     stream: Any = SimpleNamespace(read=next_piece)
     with pytest.raises(Invalid, match="ends early"):
-        [event async for event in events(stream, TYPE)]
+        [event async for event in form_events(stream, TYPE)]
 
 
 def test_only_forms_are_read() -> None:

@@ -17,7 +17,7 @@ from tests.unit.test_providers_spoken import LLAMA, TRACE, asked, place, spoken
 from tests.unit.test_upstream_dial import saying_nothing
 
 from groundplan.gateway.http.connection import Handler
-from groundplan.gateway.http.errors import of_refusal
+from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.upstream.translation import connection_per_call, translate
 from groundplan.gateway.upstream.translation.failures import Failed
@@ -37,8 +37,8 @@ CASES = [*MODELS.items(), ("vertexai", "mistral-small-2503"), ("vertexai", LLAMA
 @asynccontextmanager
 async def serving(handle: Handler) -> AsyncIterator[int]:
     loop = asyncio.get_running_loop()
-    server = Server(handle, of_refusal, loop)
-    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    server = Server(handle, refusal_body, loop)
+    listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
     try:
         yield listener.sockets[0].getsockname()[1]
     finally:

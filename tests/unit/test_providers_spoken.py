@@ -31,7 +31,7 @@ from tests.integration.sdk_types import strict
 from groundplan.blueprint.model import RateDetails, Rates
 from groundplan.economics import price
 from groundplan.economics.prices.provider_usage import ChatUsage
-from groundplan.gateway.http.errors import of_refusal
+from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.upstream.providers import _MISTRALS, _OPENAI_SHAPED, EMBEDS, Place
 from groundplan.gateway.upstream.translation.blocking_clients import InContext
@@ -286,8 +286,8 @@ def machine_key() -> str:
 async def spoken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Providers, Wire]]:
     """The library, and a wire on loopback; Vertex AI's credentials are a file whose tokens come from there, too."""
     wire, loop = Wire(), asyncio.get_running_loop()
-    server = Server(wire.handle, of_refusal, loop)
-    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    server = Server(wire.handle, refusal_body, loop)
+    listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
     wire.port = listener.sockets[0].getsockname()[1]
     account = {
         "type": "service_account", "project_id": "p", "private_key_id": "1", "private_key": machine_key(),

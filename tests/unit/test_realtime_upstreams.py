@@ -29,7 +29,7 @@ from groundplan.gateway.call import steps
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.pipeline import upgrades
 from groundplan.gateway.http.collected_response import CollectedResponse
-from groundplan.gateway.http.listeners import Listeners, Sockets
+from groundplan.gateway.http.listeners import Listeners, ListenSockets
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.http.tls import ServerFiles
 from groundplan.gateway.policy.catalog import index
@@ -56,7 +56,7 @@ async def conversing(
         }
         ports, workloads = dict.fromkeys(places, port_of(server)), {"assistant": {"also": list(places), **rules}}
         async with call_rig(folder, ["one", *places], ports=ports, more=places, workloads=workloads) as rig:
-            rig.server.upgrades, rig.gateway.ready = upgrades, True
+            rig.server.accepts_websocket, rig.gateway.ready = upgrades, True
             at, key = f"ws://127.0.0.1:{rig.port}/v1/realtime?model=talker", {"Authorization": "Bearer assistant"}
             async with connect(at, additional_headers=key) as client:
                 yield rig, client
@@ -153,7 +153,7 @@ async def test_conversations_end_where_it_is_told_anew_whose_certificates_are_ta
     files = ServerFiles(*authority.issue("gateway", "127.0.0.1"), trusted)
     async with conversing(tmp_path, upstream, {}) as (rig, local), asyncio.timeout(30):
         with socket.create_server(("127.0.0.1", 0)) as listening:
-            front = Listeners(rig.server, Sockets(listening, files))
+            front = Listeners(rig.server, ListenSockets(listening, files))
             await front.open()
             at, key = f"wss://127.0.0.1:{listening.getsockname()[1]}/v1/realtime?model=talker", "Bearer assistant"
             two = [connect(at, additional_headers={"Authorization": key}, ssl=context) for _ in range(2)]
@@ -162,7 +162,7 @@ async def test_conversations_end_where_it_is_told_anew_whose_certificates_are_ta
                 while "response.created" not in str(await talks.recv()):
                     pass
                 trusted.write_bytes(callers.file.read_bytes() + callers.revoked(thief[0]))
-                assert front.renew()
+                assert front.reload_certificate()
                 assert [each["type"] for each in await heard(silent)] == ["session.created", "error"]
                 await asyncio.sleep(2 * conversation.LOOK_SECONDS)
                 done.set()
@@ -441,7 +441,7 @@ async def test_a_deployment_that_is_not_reached_holds_no_place(tmp_path: Path) -
         port = closed.getsockname()[1]
     places = {"talker": {"kind": "realtime", "max_output_tokens": 20}}
     async with call_rig(tmp_path, ["talker"], ports={"talker": port}, more=places) as rig:
-        rig.server.upgrades, rig.gateway.ready = upgrades, True
+        rig.server.accepts_websocket, rig.gateway.ready = upgrades, True
         at, key = f"ws://127.0.0.1:{rig.port}/v1/realtime?model=talker", {"Authorization": "Bearer assistant"}
         for _ in range(FAILURES):
             assert rig.gateway.health.may_ask("talker", rig.gateway.loop.time())
@@ -507,7 +507,7 @@ async def test_a_conversation_that_fails_here_is_told_so_and_holds_nothing(
 
     monkeypatch.setattr(conversation, "connect", fails)
     async with call_rig(tmp_path, ["talker"], more={"talker": {"kind": "realtime", "max_output_tokens": 20}}) as rig:
-        rig.server.upgrades, rig.gateway.ready = upgrades, True
+        rig.server.accepts_websocket, rig.gateway.ready = upgrades, True
         at, key = f"ws://127.0.0.1:{rig.port}/v1/realtime?model=talker", {"Authorization": "Bearer assistant"}
         with pytest.raises(InvalidStatus) as refused:
             async with connect(at, additional_headers=key):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.closing import close
 
 from groundplan.core.errors import GroundplanError
-from groundplan.gateway.http.errors import of_error, of_refusal
+from groundplan.gateway.http.errors import error_response, refusal_body
 from groundplan.gateway.http.server import Limits, Request, Response, Server
 from groundplan.gateway.stalls import LATE_SECONDS, TICK_SECONDS, Alarm, patient, stall_monitor_of
 from groundplan.gateway.upstream.connection import UpstreamFailure
@@ -237,13 +237,13 @@ async def serving(limits: Limits) -> AsyncIterator[int]:
             while request.stream is not None and (piece := await request.stream.read()):
                 data += piece
         except GroundplanError as error:
-            response.send(*of_error(error))
+            response.send(*error_response(error))
             return
         response.send(200, data)
 
-    server = Server(handle, of_refusal, loop, limits)
-    server.streams = lambda request: request.target == b"/stream"
-    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    server = Server(handle, refusal_body, loop, limits)
+    server.is_streamed = lambda request: request.target == b"/stream"
+    listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
     yield listener.sockets[0].getsockname()[1]
     await close(listener, server)
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from groundplan.core.errors import Invalid, WrongType
 from groundplan.gateway.http import strict_json
 from groundplan.gateway.http.strict_json import (
-    MOST_DEPTH,
-    MOST_PARTS,
-    MOST_STRINGS,
-    refuse_depth,
-    refuse_duplicates,
+    MAX_CONTAINERS,
+    MAX_DEPTH,
+    MAX_STRINGS,
+    check_complexity,
+    check_duplicate_names,
 )
 from groundplan.gateway.surfaces import body as bodies
 from groundplan.gateway.surfaces import completions, embeddings
@@ -42,7 +42,7 @@ SPACED = st.sampled_from([(",", ":"), (", ", ": "), (" , ", " : "), (",\n", "\t:
 
 @given(JSON, SPACED, st.booleans())
 def test_what_has_no_duplicates_passes_however_it_is_written(value: Any, separators: Any, ascii_only: bool) -> None:
-    refuse_duplicates(json.dumps(value, separators=separators, ensure_ascii=ascii_only).encode(), 0)
+    check_duplicate_names(json.dumps(value, separators=separators, ensure_ascii=ascii_only).encode(), 0)
 
 
 @given(st.dictionaries(NAMES, JSON, min_size=1, max_size=4), JSON, SPACED, st.data())
@@ -58,7 +58,7 @@ def test_a_name_that_is_there_twice_is_found_wherever_it_hides(
     doubled = f"{written[:-1]}{separators[0]}{again[1:]}"
     wrapped = data.draw(st.sampled_from(["%s", "[%s]", '{"m":[1,%s]}', '{"m" : %s, "n":"\\":"}'])) % doubled
     with pytest.raises(Invalid) as caught:
-        refuse_duplicates(wrapped.encode(), data.draw(st.integers(0, 1)))
+        check_duplicate_names(wrapped.encode(), data.draw(st.integers(0, 1)))
     assert caught.value.code == "duplicate_key"
 
 
@@ -143,7 +143,7 @@ def test_every_field_that_a_surface_reads_is_among_the_names_that_are_looked_for
     for decoder in (chat._chat, completions._asked, responses._asked, messages._messages, embeddings._embeddings):
         read = set(decoder.type.__struct_fields__)
         assert read <= NAMED, read - NAMED
-    for known in (strict_json._ORDINARY, bodies._ORDINARY):
+    for known in (strict_json._ORDINARY_NAMES, bodies._ORDINARY):
         assert len({name.casefold() for name in known}) == len(known), "what needs no look has no name in two spellings"
     for refused in (chat._UNBOUNDED, completions._UNBOUNDED, responses._UNBOUNDED, messages._UNBOUNDED):
         assert refused <= NAMED, refused - NAMED
@@ -198,7 +198,7 @@ def test_ordinary_bodies_are_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -
         raise AssertionError("parsed again")
 
     monkeypatch.setattr(strict_json, "_decode", parsed)
-    monkeypatch.setattr(strict_json, "_exact", parsed)
+    monkeypatch.setattr(strict_json, "_check_exactly", parsed)
     messages = [
         {"role": "system", "content": "Be: brief"},
         {"role": "user", "content": 'Say "a" : b, then c.'.replace(" :", "")},
@@ -241,9 +241,9 @@ def test_five_hundred_levels_are_read_and_one_more_is_not(start: bytes, end: byt
         said = text + b" " * (size // 2) + text * (size // 2 // len(text))
         return b'{"model":"a","messages":[{"role":"user","content":"' + said + b'"}],"metadata":' + deep + b"}"
 
-    assert MOST_DEPTH == 500
+    assert MAX_DEPTH == 500
     assert chat.read(nested(500)).model == "a"
-    refuse_duplicates(nested(500), 0)
+    check_duplicate_names(nested(500), 0)
     with pytest.raises(Invalid) as caught:
         chat.read(nested(501))
     assert caught.value.code == "body_not_json" and "more than 500 levels" in caught.value.message
@@ -252,19 +252,19 @@ def test_five_hundred_levels_are_read_and_one_more_is_not(start: bytes, end: byt
 @pytest.mark.parametrize("part", [b"[]", b"{}", b'{"a":0}', b'[{"a":"[[[["}]'])
 def test_a_body_of_more_parts_than_can_be_looked_at_while_others_wait_is_refused(part: bytes) -> None:
     opened = part.count(b"[") - part.count(b"[[[[") * 4 + part.count(b"{")
-    most = (MOST_PARTS - 3) // opened  # the body itself, its messages and the list
+    most = (MAX_CONTAINERS - 3) // opened  # the body itself, its messages and the list
     head = b'{"model":"a","messages":[],"metadata":['
-    refuse_depth(head + b",".join([part] * most) + b"]}")
+    check_complexity(head + b",".join([part] * most) + b"]}")
     with pytest.raises(Invalid) as caught:
-        refuse_depth(head + b",".join([part] * (most + opened)) + b"]}")
+        check_complexity(head + b",".join([part] * (most + opened)) + b"]}")
     assert caught.value.code == "body_too_complex"
 
 
 def test_a_body_of_more_names_and_texts_is_refused_and_quotes_in_a_text_are_none() -> None:
-    refuse_depth(b'["' + b'\\"' * (5 * MOST_STRINGS) + b'"]')
-    refuse_depth(b"[" + b",".join([b'"a"'] * MOST_STRINGS) + b"]")
+    check_complexity(b'["' + b'\\"' * (5 * MAX_STRINGS) + b'"]')
+    check_complexity(b"[" + b",".join([b'"a"'] * MAX_STRINGS) + b"]")
     with pytest.raises(Invalid) as caught:
-        refuse_depth(b"[" + b",".join([b'"a"'] * (MOST_STRINGS + 1)) + b',"' + b" " * MOST_STRINGS + b'"]')
+        check_complexity(b"[" + b",".join([b'"a"'] * (MAX_STRINGS + 1)) + b',"' + b" " * MAX_STRINGS + b'"]')
     assert caught.value.code == "body_too_complex"
 
 
@@ -277,11 +277,11 @@ def test_the_deepest_level_is_found_whatever_is_around_it(more: list[bytes], lev
         deepest = max(deepest, depth)
     for before in (b"", b"[]" * 300):
         body = before + b"[" * levels + b"".join(more)
-        if deepest <= MOST_DEPTH:
-            refuse_depth(body)
+        if deepest <= MAX_DEPTH:
+            check_complexity(body)
             continue
         with pytest.raises(Invalid):
-            refuse_depth(body)
+            check_complexity(body)
 
 
 @pytest.mark.parametrize("end", [b"", b"\\"])
@@ -289,7 +289,7 @@ def test_a_text_that_never_ends_takes_no_longer_than_another(end: bytes) -> None
     """Each escaped quote in it could begin one, too."""
     body = b'{"a":[' + b"[]," * 600 + b'"' + b'\\"' * 200_000 + end
     began = time.perf_counter()
-    refuse_depth(body)
+    check_complexity(body)
     assert time.perf_counter() - began < 5
     with pytest.raises(Invalid, match="not JSON"):
         chat.read(body)
@@ -300,10 +300,10 @@ def test_levels_are_counted_to_the_last_where_there_are_no_other_brackets(size: 
     for levels in (500, 501):
         body = b"[" * levels + b'"' + b" " * size + b'"' + b"]" * levels
         if levels == 500:
-            refuse_depth(body)
+            check_complexity(body)
             continue
         with pytest.raises(Invalid, match="more than 500 levels"):
-            refuse_depth(body)
+            check_complexity(body)
 
 
 @pytest.mark.parametrize(
@@ -344,10 +344,10 @@ def test_large_bodies_hide_no_name_behind_space_and_cost_no_second_parse_for_col
 ) -> None:
     text = json.dumps("a: b " + 'say "x" and c : d, ' * many + "x" * 5000)
     good = f'{{"a"{space}:1,"b":{text}}}'.encode()
-    strict_json.refuse_duplicates(good, 0 if space else 2)
+    strict_json.check_duplicate_names(good, 0 if space else 2)
     for twice in (f'{{"a"{space}:1,"b":{text},"a":2}}', f'{{"b":{text},"a":2,"a"{space}:1}}'):
         with pytest.raises(Invalid):
-            strict_json.refuse_duplicates(twice.encode(), 2)
+            strict_json.check_duplicate_names(twice.encode(), 2)
 
 
 def test_many_brackets_beside_each_other_or_in_text_are_no_depth() -> None:

@@ -158,7 +158,7 @@ def test_paths_of_azure_are_paths_here(path: bytes, here: tuple[bytes, str] | No
 async def test_a_body_that_says_no_one_thing_stays_as_it_came(body: bytes) -> None:
     request = Request(0.0, b"POST", b"/openai/deployments/one/chat/completions?api-version=1", {}, body)
     await reword(request, b"/v1/chat/completions", "one")
-    assert (request.target, request.body, request.form) == (b"/v1/chat/completions?api-version=1", body, "one")
+    assert (request.target, request.body, request.upload_state) == (b"/v1/chat/completions?api-version=1", body, "one")
 
 
 @pytest.mark.parametrize(

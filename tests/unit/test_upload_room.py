@@ -16,7 +16,7 @@ from groundplan.gateway.call.pipeline import Pipeline
 from groundplan.gateway.files import quota
 from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.files.quota import Quota
-from groundplan.gateway.http.body_stream import HELD, HIGH
+from groundplan.gateway.http.body_stream import HIGH_WATER, STREAM_MEMORY
 
 FILE = (
     b'--xyz\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
@@ -38,7 +38,7 @@ def _room(monkeypatch: pytest.MonkeyPatch) -> None:
 def serve_files(rig: Rig, folder: Path) -> None:
     """Files and batches, too, without a database."""
     batches = BatchesApi(rig.gateway, "postgresql://127.0.0.1:1/none", Blobs(Home(folder), free=0))
-    rig.server.handler, rig.server.streams = Pipeline(rig.gateway, batches=batches).handle, pipeline.streams
+    rig.server.handler, rig.server.is_streamed = Pipeline(rig.gateway, batches=batches).handle, pipeline.streams
 
 
 async def begun(rig: Rig, path: str, kind: str, data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -63,18 +63,23 @@ async def test_what_is_written_to_the_disk_takes_no_room(
     async with call_rig(tmp_path, ["one"]) as rig:
         serve_files(rig, tmp_path)
         _, writer = await begun(rig, path, kind, data)
-        await until(lambda: max(1, kept) <= rig.server.held <= HIGH + kept + len(ORDER) and rig.server.held != HELD)
+        await until(
+            lambda: (
+                max(1, kept) <= rig.server.held_bytes <= HIGH_WATER + kept + len(ORDER)
+                and rig.server.held_bytes != STREAM_MEMORY
+            )
+        )
         writer.close()
-        await until(lambda: rig.server.held == 0)
+        await until(lambda: rig.server.held_bytes == 0)
 
 
 async def test_a_large_request_of_an_order_for_which_there_is_no_room_is_refused(tmp_path: Path) -> None:
     async with call_rig(tmp_path, ["one"]) as rig:
         serve_files(rig, tmp_path)
-        rig.server.held = full = rig.server.limits.held - (2 << 20)  # of others
+        rig.server.held_bytes = full = rig.server.limits.total_body_bytes - (2 << 20)  # of others
         reader, writer = await begun(rig, "/v1/messages/batches", "application/json", ORDER + b"a" * (3 << 20))
         reply = parse(await asyncio.wait_for(reader.read(), 20))
         assert reply.status == 503 and "all that is held" in reply.json["error"]["message"], reply.body
         writer.close()
-        await until(lambda: rig.server.held == full)
-        rig.server.held = 0
+        await until(lambda: rig.server.held_bytes == full)
+        rig.server.held_bytes = 0

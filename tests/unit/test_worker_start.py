@@ -14,7 +14,7 @@ import pytest
 from groundplan.core.home import Home
 from groundplan.core.settings import child_environment
 from groundplan.gateway.app import Worker
-from groundplan.gateway.http.listeners import is_serving, serving_file, tell_serving
+from groundplan.gateway.http.listeners import is_serving, mark_serving, serving_file
 
 OTHERS = (
     "structlog",
@@ -65,7 +65,7 @@ def test_processes_that_are_started_multiply_on_one_thread_unless_they_are_told_
 def test_a_worker_is_not_taken_for_ready_for_what_another_one_with_its_pid_left_behind(tmp_path: Path) -> None:
     home = Home(tmp_path)
     assert not is_serving(home, os.getpid())
-    tell_serving(home)
+    mark_serving(home)
     assert is_serving(home, os.getpid())
     left = serving_file(home, os.getpid()).read_text()
     for before in ("ready\n", f"{int(left) - 1}\n"):
@@ -95,7 +95,7 @@ def test_what_killed_workers_have_left_goes_as_the_next_one_is_ready(tmp_path: P
     left.touch()
     left.with_name(f".{gone}.{gone}.tmp").touch()
     serving_file(home, os.getppid()).touch()
-    tell_serving(home)
+    mark_serving(home)
     assert {path.name for path in left.parent.iterdir()} == {str(os.getpid()), str(os.getppid())}
 
 

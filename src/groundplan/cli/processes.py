@@ -14,7 +14,7 @@ from groundplan.cli.listeners import Listeners
 from groundplan.core.endpoints import KNOWN_SECONDS, lookup
 from groundplan.core.home import Home
 from groundplan.core.settings import LEAVE_SECONDS, child_environment, crowd_allocator, load_settings
-from groundplan.gateway.http.listeners import LEAVE, is_serving
+from groundplan.gateway.http.listeners import LEAVE_SIGNAL, is_serving
 from groundplan.runtime.child import spawn
 from groundplan.runtime.models import MINILM, SMOLLM2
 from groundplan.runtime.supervisor import Process
@@ -121,7 +121,7 @@ def gateway(
         env=crowd_allocator(),
         fds=tuple(fds),
         grace=drain_seconds + 5.0,
-        leave_signal=LEAVE,
+        leave_signal=LEAVE_SIGNAL,
         leave_grace=leave_seconds + drain_seconds + 5.0,
         fit=lambda pid: is_serving(home, pid),
         front=True,

@@ -62,7 +62,7 @@ from groundplan.gateway.guard.counts import Counts
 from groundplan.gateway.guard.kills import cut
 from groundplan.gateway.guard.reviews import Reviews
 from groundplan.gateway.http.bounds import Limits
-from groundplan.gateway.http.listeners import LEAVE, Listeners, Sockets, serving_file, tell_serving
+from groundplan.gateway.http.listeners import LEAVE_SIGNAL, Listeners, ListenSockets, mark_serving, serving_file
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.http.tls import ServerFiles
 from groundplan.gateway.journal.journal import Journal
@@ -128,7 +128,7 @@ _Closed = TypeVar("_Closed", bound=_HasClose)
 
 async def serve(
     home: Home,
-    sockets: Sockets,
+    sockets: ListenSockets,
     slot: int,
     drain_seconds: float = 15.0,
     leave_seconds: float = 600.0,
@@ -193,7 +193,13 @@ class Worker:
     of is closed by whoever made that."""
 
     def __init__(
-        self, gateway: Gateway, live: LiveView, home: Home, server: Server, sockets: Sockets, runners: Sequence[_Runner]
+        self,
+        gateway: Gateway,
+        live: LiveView,
+        home: Home,
+        server: Server,
+        sockets: ListenSockets,
+        runners: Sequence[_Runner],
     ) -> None:
         self._gateway = gateway
         self._live = live
@@ -204,7 +210,7 @@ class Worker:
         self._stop, self._leave = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             gateway.loop.add_signal_handler(number, self._stop.set)
-        gateway.loop.add_signal_handler(LEAVE, self._leave.set)
+        gateway.loop.add_signal_handler(LEAVE_SIGNAL, self._leave.set)
         self._following = gateway.loop.create_task(live.run())
         self._tasks = [self._following]
 
@@ -222,7 +228,7 @@ class Worker:
         gc.freeze()
         memory.gather()
         await self._front.open()
-        gateway.loop.add_signal_handler(signal.SIGHUP, self._front.look)
+        gateway.loop.add_signal_handler(signal.SIGHUP, self._front.check_soon)
         self._tasks.append(gateway.loop.create_task(self._front.watch()))
         gc.set_threshold(*COLLECTED)
         gateway.pressure.start()
@@ -248,7 +254,7 @@ class Worker:
     def _tell_serving(self) -> bool:
         """Whether that is told. Where HOME/run takes nothing the worker serves all the same, and tries again."""
         try:
-            tell_serving(self._home)
+            mark_serving(self._home)
         except OSError:
             return False
         return True
@@ -363,11 +369,14 @@ def _server(gateway: Gateway, pipeline: Pipeline) -> Server:
     """Its HTTP, which is not listening yet."""
     files, held = resource.getrlimit(resource.RLIMIT_NOFILE)[0], load_settings().request_memory
     server = Server(
-        pipeline.handle, messages_errors.of_refusal, gateway.loop, Limits(held=held, connections=connections(files))
+        pipeline.handle,
+        messages_errors.of_refusal,
+        gateway.loop,
+        Limits(total_body_bytes=held, connections=connections(files)),
     )
     gateway.room.limit, gateway.server = held, server
-    server.streams, server.upgrades = streams, upgrades
-    server.share, server.whose = partial(share, gateway), partial(whose, gateway)
+    server.is_streamed, server.accepts_websocket = streams, upgrades
+    server.memory_share, server.workload_name = partial(share, gateway), partial(whose, gateway)
     return server
 
 
@@ -407,12 +416,12 @@ def connections(files: int) -> int:
     return min(Limits().connections, max(_FEWEST, (files - OWN_FILES) // 2))
 
 
-def _sockets(arguments: argparse.Namespace) -> Sockets:
+def _sockets(arguments: argparse.Namespace) -> ListenSockets:
     files = None
     if arguments.tls_cert is not None:
         files = ServerFiles(arguments.tls_cert, arguments.tls_key or arguments.tls_cert, arguments.tls_client_ca)
     local = socket.socket(fileno=arguments.local_fd) if arguments.local_fd is not None else None
-    return Sockets(socket.socket(fileno=arguments.fd), files, local, own=True)
+    return ListenSockets(socket.socket(fileno=arguments.fd), files, local, close_sockets=True)
 
 
 def heed(gateway: Gateway, policy: Policy) -> None:

@@ -14,8 +14,8 @@ from dataclasses import replace
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
 from groundplan.gateway.call.pipeline import upgrades
-from groundplan.gateway.http.errors import of_error
-from groundplan.gateway.http.listeners import Listeners, Sockets, is_serving, serving_file
+from groundplan.gateway.http.errors import error_response
+from groundplan.gateway.http.listeners import Listeners, ListenSockets, is_serving, serving_file
 from groundplan.gateway.http.request import Request
 from groundplan.gateway.http.response import Response
 from groundplan.gateway.http.server import Server
@@ -28,7 +28,7 @@ AGAIN_SECONDS = 0.5
 _log = logging.getLogger(__name__)
 
 
-async def journal_of(home: Home, sockets: Sockets, make: Callable[[], Journal]) -> Journal:
+async def journal_of(home: Home, sockets: ListenSockets, make: Callable[[], Journal]) -> Journal:
     """What `make` makes, as soon as it can. Raises its `Unavailable` where that takes too long."""
     try:
         return make()
@@ -54,9 +54,9 @@ async def journal_of(home: Home, sockets: Sockets, make: Callable[[], Journal]) 
 class _Refusing:
     """Answers callers in the meantime, while nobody else does."""
 
-    def __init__(self, home: Home, sockets: Sockets) -> None:
+    def __init__(self, home: Home, sockets: ListenSockets) -> None:
         self._home = home
-        self._sockets = replace(sockets, own=False)  # which are listened on again
+        self._sockets = replace(sockets, close_sockets=False)  # which are listened on again
         self._front: Listeners | None = None
         self._server: Server | None = None
 
@@ -67,7 +67,7 @@ class _Refusing:
             await self.close()
         elif self._front is None:
             self._server = Server(self._handle, messages_errors.of_refusal, asyncio.get_running_loop())
-            self._server.upgrades = upgrades
+            self._server.accepts_websocket = upgrades
             self._front = Listeners(self._server, self._sockets)
             await self._front.open()
 
@@ -77,7 +77,9 @@ class _Refusing:
             return
         messages_errors.name(request, response)
         anthropic, problem = messages_errors.is_asked_by(request), self._problem
-        told = messages_errors.of_error(problem, request_id=response.id) if anthropic else of_error(problem)
+        told = (
+            messages_errors.of_error(problem, request_id=response.request_id) if anthropic else error_response(problem)
+        )
         response.send(*told)
 
     async def close(self) -> None:

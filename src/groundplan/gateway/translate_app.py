@@ -24,7 +24,7 @@ from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.settings import only_declared, without_proxies
 from groundplan.gateway.call.delivery.stream import EVENT_STREAM
-from groundplan.gateway.http.errors import error_body, error_type, of_error, of_refusal
+from groundplan.gateway.http.errors import error_body, error_response, error_type, refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.upstream.dial import names_of
 from groundplan.gateway.upstream.providers import HEADER, SERVICE, Place, place
@@ -64,7 +64,7 @@ class Service:
         except Failed as failure:
             self._tell(response, failure)
         except GroundplanError as error:
-            status, _, lines = of_error(error)
+            status, _, lines = error_response(error)
             body = error_body(error.message, error.code, error.hint, error_type(error), **error.details)
             response.send(503 if status < 500 else status, body, lines)  # the gateway says it in a message of its own
 
@@ -78,8 +78,8 @@ class Service:
             async for chunk in found:  # one that fails before it says anything is answered by its status
                 head = b"" if response.started else response.start(200, EVENT_STREAM)
                 response.write(b"data: %b\n\n" % chunk, head)
-                if response.full:
-                    await response.drained()
+                if response.is_write_paused:
+                    await response.drain()
             head = b"" if response.started else response.start(200, EVENT_STREAM)
             response.end(b"data: [DONE]\n\n", head)
         elif path.endswith(b"/embeddings"):
@@ -104,8 +104,8 @@ async def serve(home: Home, drain_seconds: float) -> None:
     loop.set_default_executor(Threads())
     loop.getaddrinfo = names_of(loop).getaddrinfo  # type: ignore[method-assign]
     providers = Providers()
-    server = Server(Service(providers, token).handle, of_refusal, loop)
-    listener = await loop.create_server(server.protocol, "127.0.0.1", 0, backlog=256)
+    server = Server(Service(providers, token).handle, refusal_body, loop)
+    listener = await loop.create_server(server.create_connection, "127.0.0.1", 0, backlog=256)
     over, stop = threading.Event(), asyncio.Event()
     announce_at_last(home, SERVICE, f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", token, over)
     for number in (signal.SIGTERM, signal.SIGINT):

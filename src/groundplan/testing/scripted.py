@@ -459,9 +459,9 @@ async def start(model: ScriptedModel, port: int = 0) -> tuple[asyncio.Server, Se
     """Listen on loopback; returns the listener, its server and the port."""
     loop = asyncio.get_running_loop()
     server = Server(model.handle, _refusal, loop)
-    server.streams = lambda request: is_form(request.headers.get(b"content-type"))
-    server.upgrades = lambda request: request.target.startswith(_REALTIME)
-    listener = await loop.create_server(server.protocol, "127.0.0.1", port, backlog=1024)
+    server.is_streamed = lambda request: is_form(request.headers.get(b"content-type"))
+    server.accepts_websocket = lambda request: request.target.startswith(_REALTIME)
+    listener = await loop.create_server(server.create_connection, "127.0.0.1", port, backlog=1024)
     return listener, server, listener.sockets[0].getsockname()[1]
 
 

@@ -130,7 +130,7 @@ class ScriptedBatches:
             return
         fields: dict[str, bytes] = {}
         filename, part = "", None
-        async for event in multipart.events(request.stream, request.headers.get(b"content-type")):
+        async for event in multipart.form_events(request.stream, request.headers.get(b"content-type")):
             if isinstance(event, multipart.Part):
                 part = event
                 filename = event.filename or filename

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from groundplan.gateway.http.errors import of_refusal
+from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 
 TOOLS = [
@@ -195,6 +195,6 @@ class ScriptedMcp:
 async def start(server: ScriptedMcp) -> tuple[asyncio.Server, Server, int]:
     """Listen on a free port of this machine: (listener, server, port)."""
     loop = asyncio.get_running_loop()
-    http = Server(server.handle, of_refusal, loop)
-    listener = await loop.create_server(http.protocol, "127.0.0.1", 0)
+    http = Server(server.handle, refusal_body, loop)
+    listener = await loop.create_server(http.create_connection, "127.0.0.1", 0)
     return listener, http, int(listener.sockets[0].getsockname()[1])

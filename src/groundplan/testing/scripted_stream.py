@@ -137,7 +137,7 @@ async def stream(response: Response, answer: Frames, mode: str, pause: float, at
         head = b""
         if pause:
             await asyncio.sleep(pause)
-        await response.drained()
+        await response.drain()
     for part in answer.ending():
         response.write(_lines(part, mode))
     response.end(b"" if mode == "no_done" else _lines(answer.done(), mode))
@@ -155,7 +155,7 @@ async def _fails(response: Response, answer: Frames, mode: str) -> bool:
         response.end(b'data: {"id":"x","choi\n\n' + answer.done())
     elif mode == "huge":
         response.write(b"data: " + b"x" * _HUGE)
-        await response.drained()
+        await response.drain()
         response.end(b"\n\n")
     elif mode == "error_event":
         response.end(answer.error())

@@ -196,8 +196,8 @@ async def _speak(asked: dict[str, Any], response: Response, mode: str, pause: fl
             return
         response.write(piece, head)
         head = b""
-        if response.full:
-            await response.drained()
+        if response.is_write_paused:
+            await response.drain()
         await asyncio.sleep(pause)
     response.end(head=head)
 
@@ -207,7 +207,7 @@ async def _form(request: Request) -> tuple[dict[str, Any], int]:
     assert request.stream is not None
     fields: dict[str, Any] = {}
     part, size = None, 0
-    async for event in multipart.events(request.stream, request.headers.get(b"content-type")):
+    async for event in multipart.form_events(request.stream, request.headers.get(b"content-type")):
         if isinstance(event, multipart.Part):
             part = event
         elif isinstance(event, multipart.Data) and part is not None:

@@ -14,8 +14,8 @@ import msgspec
 
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.request import Request
-from groundplan.gateway.http.sse import DONE, EventReader, EventTooLarge, named_event
-from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.sse import DONE, EventReader, EventTooLarge, format_named_event
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.surfaces.responses.shapes import fields_of, told_back
 
 MOST_BYTES = 4 << 20
@@ -47,7 +47,7 @@ def failed_of(status: int, data: bytes) -> Failed:
     try:
         error = fields_of(fields_of(data)["error"])
         message, code, hint, call = (_text(error, name) for name in ("message", "code", "hint", "call_id"))
-    except (*UNREADABLE, KeyError):
+    except (*DECODE_ERRORS, KeyError):
         message = code = hint = call = ""
     kind = "server_error" if status >= 500 else "rate_limit_exceeded" if status == 429 else "invalid_prompt"
     return Failed(kind, message or f"the call was answered with {status}", code or "failed", hint, call)
@@ -71,7 +71,7 @@ class EventLog(CollectedResponse):
         self._reader = EventReader()
         self._room = MOST_BYTES
         self._at = b"%d" % int(at.timestamp())
-        self._id = id
+        self._request_id = id
         self.events: list[tuple[int, bytes]] = []
         self.last = FIRST - 1
         """Number of the last event that came."""
@@ -90,7 +90,7 @@ class EventLog(CollectedResponse):
                     self._take(each)
         except EventTooLarge:
             self._fail("an event is too large")
-        except (*UNREADABLE, KeyError):
+        except (*DECODE_ERRORS, KeyError):
             self._fail("the stream has an event that cannot be read")
 
     def end(self, data: bytes = b"", head: bytes = b"") -> None:
@@ -122,11 +122,14 @@ class EventLog(CollectedResponse):
                 facts = fields.get("groundplan", msgspec.Raw(b"null"))
                 self.whole = told_back(fields_of(fields["response"]), {"groundplan": bytes(facts)})
             else:
-                self._keep(named_event(kind, _encode(fields)))
+                self._keep(format_named_event(kind, _encode(fields)))
 
     def _own(self, response: msgspec.Raw) -> bytes:
         """It is asked for by our id, from before anything of it was there."""
-        fields, ours = fields_of(response), {"id": _encode(self._id), "created_at": self._at, "background": b"true"}
+        fields, ours = (
+            fields_of(response),
+            {"id": _encode(self._request_id), "created_at": self._at, "background": b"true"},
+        )
         return told_back(fields, ours | ({"store": b"true"} if "store" in fields else {}))
 
     def _keep(self, event: bytes) -> None:
@@ -145,15 +148,15 @@ class EventLog(CollectedResponse):
         self.failed = self.failed or Failed("server_error", message, "stream_broken", hint)
 
     @property
-    def full(self) -> bool:
+    def is_write_paused(self) -> bool:
         return False
 
     @property
-    def passing(self) -> None:
+    def raw_chunk_writer(self) -> None:
         return None
 
-    def holds(self, request: Request, size: int) -> bool:  # noqa: ARG002 -- Response's signature
+    def resize_reservation(self, request: Request, size: int) -> bool:  # noqa: ARG002 -- Response's signature
         return True
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         self._fail("the answer was ended")

@@ -16,7 +16,7 @@ from groundplan.core.errors import Unavailable
 from groundplan.gateway.background.events import FIRST
 from groundplan.gateway.background.progress import Run
 from groundplan.gateway.background.sealed_store import Found, SealedStore
-from groundplan.gateway.http.sse import named_event
+from groundplan.gateway.http.sse import format_named_event
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.responses.sealed_store import SealedResponses
 
@@ -39,7 +39,7 @@ _encode = msgspec.json.Encoder().encode
 def _event(kind: str, number: int, response: dict[str, Any]) -> bytes:
     whole = {name: value for name, value in response.items() if name not in _BESIDE}
     facts = {"groundplan": response["groundplan"]} if "groundplan" in response else {}
-    return named_event(kind, _encode({"type": kind, "sequence_number": number, "response": whole, **facts}))
+    return format_named_event(kind, _encode({"type": kind, "sequence_number": number, "response": whole, **facts}))
 
 
 async def events(

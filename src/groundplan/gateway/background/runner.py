@@ -40,9 +40,9 @@ from groundplan.gateway.call.stored_answers import stores
 from groundplan.gateway.database import connect
 from groundplan.gateway.http import errors
 from groundplan.gateway.http.request import Request
-from groundplan.gateway.http.splicing import spliced
-from groundplan.gateway.http.strict_json import UNREADABLE
-from groundplan.gateway.http.surrogates import value_of
+from groundplan.gateway.http.splicing import replace_fields
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
+from groundplan.gateway.http.surrogates import decode_json
 from groundplan.gateway.policy.catalog import Catalog
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.gateway.surfaces import answers
@@ -191,14 +191,14 @@ class BackgroundRunner:
             return
         if gateway.files is not None:
             gateway.files.release(exchange)
-        response.holds(exchange.request, 0)  # nobody needs its body any more, however long it is followed
+        response.resize_reservation(exchange.request, 0)  # nobody needs its body any more, however long it is followed
         exchange.request.body, exchange.ask = b"", None
         try:
             pieces = self._follow(Found(row, asked, None), key, -1)
-            await response.send_pieces(200, pieces, EVENT_STREAM + lines)
+            await response.send_stream(200, pieces, EVENT_STREAM + lines)
         except GroundplanError as error:  # it goes on: this call has no end of its own
             if not response.started:
-                response.send(*errors.of_error(error, str(exchange.call)))
+                response.send(*errors.error_response(error, str(exchange.call)))
 
     async def _add(self, row: Row, asked: Asked) -> bool:
         """Whether there is room for it, and it is written down; it is begun then, if that can be here."""
@@ -438,14 +438,14 @@ def _asked(id: str, now: datetime, exchange: Exchange) -> tuple[Asked, bool]:
     body, ask = exchange.request.body, exchange.ask
     fields = shapes.fields_of(body)
     try:
-        given: dict[str, Any] = value_of(body)
+        given: dict[str, Any] = decode_json(body)
         response = shapes.begun(given, id, "" if ask is None else ask.model)
-    except (*UNREADABLE, KeyError, TypeError, AttributeError) as error:
+    except (*DECODE_ERRORS, KeyError, TypeError, AttributeError) as error:
         hint = "See OpenAI's Responses API."
         raise Invalid(f"the body has a wrong field near {error}", code="body_invalid", hint=hint) from error
     ours = {"created_at": int(now.timestamp()), "status": "queued", "background": True}
     asked = Asked(
-        spliced(body, fields, {"background": None, "stream": b"true"}).decode("utf-8", "replace"),
+        replace_fields(body, fields, {"background": None, "stream": b"true"}).decode("utf-8", "replace"),
         response | ours,
         [item(each) for each in listed(given.get("input"))],
     )
@@ -461,6 +461,6 @@ def _outcome(taken: EventLog, exchange: Exchange) -> tuple[Kept | None, Failed |
         hint = "Ask again, without background."
         return None, Failed("server_error", "the workload keeps no content any more", "background_unavailable", hint)
     try:
-        return kept_of(given_of(ask), value_of(taken.whole)), None
-    except UNREADABLE:
+        return kept_of(given_of(ask), decode_json(taken.whole)), None
+    except DECODE_ERRORS:
         return None, Failed("server_error", "the answer has no end that can be read", "stream_broken", "Ask again.")

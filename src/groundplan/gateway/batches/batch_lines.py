@@ -8,7 +8,7 @@ import msgspec
 
 from groundplan.core.errors import Invalid
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT
-from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
 
 LINE_BYTES = 4 << 20
 
@@ -39,7 +39,7 @@ def read_line(data: bytes, endpoint: str) -> LineBody:
         raise Invalid(told, code="line_too_long", hint="Send what is so large as a call of its own.")
     try:
         line = _line(data.removeprefix(_BOM))
-    except UNREADABLE as error:
+    except DECODE_ERRORS as error:
         hint = 'Write {"custom_id": ..., "method": "POST", "url": ..., "body": {...}} on one line.'
         raise Invalid(f"the line is not a request: {error}", code="invalid_json_line", hint=hint) from error
     if not 1 <= len(line.custom_id) <= 256 or "\0" in line.custom_id:

@@ -39,8 +39,8 @@ from groundplan.gateway.files import creation_key_store, file_store, files_api
 from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.files.file_store import StoredFile
 from groundplan.gateway.http.collected_response import CollectedResponse
-from groundplan.gateway.http.strict_json import UNREADABLE
-from groundplan.gateway.http.surrogates import readable
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
+from groundplan.gateway.http.surrogates import decodable_json
 from groundplan.ledger.model import Charge
 
 LOOK_S = 0.5
@@ -408,8 +408,8 @@ async def _results(connection: Connection, batch: UUID, ok: bool) -> AsyncGenera
 def _result(line: Claimed, answer: CollectedResponse) -> bytes:
     """A line of the output or error file, as OpenAI writes it."""
     try:
-        body: Any = msgspec.Raw(readable(answer.body.translate(_ON_ONE_LINE)))
-    except UNREADABLE:
+        body: Any = msgspec.Raw(decodable_json(answer.body.translate(_ON_ONE_LINE)))
+    except DECODE_ERRORS:
         body = None
     return msgspec.json.encode(
         {

@@ -38,10 +38,10 @@ from groundplan.gateway.files.files_api import Caller
 from groundplan.gateway.files.idempotent_creation import AGAIN, IdempotentCreation, gone
 from groundplan.gateway.files.uploads_api import UploadsApi
 from groundplan.gateway.http import errors
-from groundplan.gateway.http.body_stream import HIGH
+from groundplan.gateway.http.body_stream import HIGH_WATER
 from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
-from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.messages import errors as messages_errors
 
@@ -96,7 +96,7 @@ class BatchesApi:
         try:
             await self._answer(path, request, response)
             return
-        except UNREADABLE as wrong:
+        except DECODE_ERRORS as wrong:
             error = Invalid(f"the body has a wrong field: {wrong}", code="body_invalid", hint="See the OpenAI API.")
         except GroundplanError as caught:
             error = caught
@@ -109,10 +109,14 @@ class BatchesApi:
                 "the database is not reachable", code="database_unavailable", hint=hint, retry_after=2.0
             )
         except Exception:  # noqa: BLE001 -- the boundary of one request: the worker and its calls go on
-            error = errors.failed(_log, path.decode("latin-1"), response)
+            error = errors.log_internal_error(_log, path.decode("latin-1"), response)
         if not response.started:
             anthropic = path.startswith(messages_api.PATH) or (path.startswith(FILES) and _anthropic(request))
-            told = messages_errors.of_error(error, request_id=response.id) if anthropic else errors.of_error(error)
+            told = (
+                messages_errors.of_error(error, request_id=response.request_id)
+                if anthropic
+                else errors.error_response(error)
+            )
             response.send(*told)
         del error  # it knows this frame: together they would stay until garbage is looked for
 
@@ -120,7 +124,7 @@ class BatchesApi:
         await self._pool.close()
 
     async def _answer(self, path: bytes, request: Request, response: Response) -> None:
-        key, person, _ = admitted(self._gateway, request, response.peer)
+        key, person, _ = admitted(self._gateway, request, response.peer_address)
         parts = path.decode("latin-1").split("/")[3:]
         method = request.method
         if path.startswith(FILES):
@@ -167,7 +171,7 @@ class BatchesApi:
             response.send(200, msgspec.json.encode(words.file_json(file)))
 
     async def _upload(self, request: Request, response: Response, key: KeyEntry, person: str) -> None:
-        response.holds(request, HIGH)  # nothing of it is kept in memory
+        response.resize_reservation(request, HIGH_WATER)  # nothing of it is kept in memory
         words, usual = (message_files, message_files.PURPOSE) if _anthropic(request) else (files_api, "")
         once = IdempotentCreation(request, FILES, key, person)
         room = await quota.quota_of(self._gateway, self._pool.connection, self._blobs, key.workload, once)

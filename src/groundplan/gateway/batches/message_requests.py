@@ -14,7 +14,7 @@ import msgspec
 from groundplan.core.errors import Invalid, TooLarge
 from groundplan.gateway.batches.batch_lines import LINE_BYTES, LineBody, most_lines
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT
-from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
 
 _HEAD = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"requests"[ \t\r\n]*:[ \t\r\n]*\[')
 _MOST_HEAD = 4096
@@ -152,7 +152,7 @@ class Requests:
         number = len(self._names) + 1
         try:
             request = _request(data)
-        except UNREADABLE as error:
+        except DECODE_ERRORS as error:
             raise Invalid(f"request {number} is wrong: {error}", code="body_invalid", hint=_HINT) from error
         name = request.custom_id
         if _NAME.fullmatch(name) is None:

@@ -28,9 +28,9 @@ from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.files.file_store import StoredFile
 from groundplan.gateway.files.idempotent_creation import AGAIN, IdempotentCreation, gone
 from groundplan.gateway.files.quota import Connected, Quota
-from groundplan.gateway.http.body_stream import HIGH
+from groundplan.gateway.http.body_stream import HIGH_WATER
 from groundplan.gateway.http.methods import WrongMethod
-from groundplan.gateway.http.refusals import FULL
+from groundplan.gateway.http.refusals import MEMORY_FULL
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.messages.surface import header_lines_of
@@ -159,7 +159,7 @@ class MessageBatchesApi:
     async def _results(self, batch: Batch, response: Response) -> None:
         if batch.status not in batch_store.ENDED:
             raise Conflict("the batch has no results yet", code="batch_running", hint="Wait until it has ended.")
-        await response.send_pieces(200, self._results_of(batch), _KIND)
+        await response.send_stream(200, self._results_of(batch), _KIND)
 
     async def _results_of(self, batch: Batch) -> AsyncIterator[bytes]:
         files = [file for file in (batch.output_file, batch.error_file) if file is not None]
@@ -202,8 +202,13 @@ async def _lines(
             for each in told:
                 each.take(lines)
             yield lines
-        if not response.holds(request, HIGH + requests.kept):
-            raise Unavailable(FULL.message, code=FULL.code, hint=FULL.hint, retry_after=float(FULL.retry_after))
+        if not response.resize_reservation(request, HIGH_WATER + requests.kept):
+            raise Unavailable(
+                MEMORY_FULL.message,
+                code=MEMORY_FULL.code,
+                hint=MEMORY_FULL.hint,
+                retry_after=float(MEMORY_FULL.retry_after),
+            )
     requests.end()
 
 

@@ -32,8 +32,8 @@ from groundplan.gateway.call.delivery.to_client import send_all, send_stream
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import QUERY
 from groundplan.gateway.call.stored_answers import stores
-from groundplan.gateway.http.strict_json import UNREADABLE
-from groundplan.gateway.http.surrogates import value_of
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
+from groundplan.gateway.http.surrogates import decode_json
 from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.stalls import READ_SECONDS
 from groundplan.gateway.surfaces import answer_text, answers
@@ -139,8 +139,8 @@ def _refuse_calls(body: bytes, policy: Policy) -> None:
     """Raise `Denied` for an answer, or the events of one, that calls a function which is stopped."""
     for data in [line[6:] for line in body.split(b"\n") if line.startswith(b"data: {")] or [body]:
         try:
-            names = list(answer_text.called(value_of(data)))
-        except UNREADABLE:
+            names = list(answer_text.called(decode_json(data)))
+        except DECODE_ERRORS:
             continue
         if (name := next((each for each in names if f"tool/{each}" in policy.kills), None)) is not None:
             raise Denied(

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from groundplan.blueprint.model import Rates
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.offload import READ_BYTES, in_thread
 from groundplan.gateway.policy.catalog import Plan
 from groundplan.gateway.policy.snapshot import Policy
@@ -83,7 +83,7 @@ def frame_digest(
 def _fields(exchange: Exchange) -> dict[str, Any] | None:
     try:
         return _object(exchange.request.body)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return None
 
 

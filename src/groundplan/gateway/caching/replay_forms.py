@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from groundplan.gateway.http.sse import DONE
-from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
 
 _encode = msgspec.json.Encoder().encode
 _object = msgspec.json.Decoder(dict[str, Any]).decode
@@ -57,7 +57,7 @@ class _Lost(Exception):
     """Something would be."""
 
 
-_ODD = (*UNREADABLE, _Lost, LookupError, TypeError, AttributeError)
+_ODD = (*DECODE_ERRORS, _Lost, LookupError, TypeError, AttributeError)
 """What a shape that is not known here raises."""
 
 
@@ -106,7 +106,7 @@ class ChatReplayForms:
     def good(self, data: bytes, copies: int) -> bool:
         try:
             choices = _ends(data).choices
-        except UNREADABLE:
+        except DECODE_ERRORS:
             return False
         return len(choices) == copies and all(choice.finish_reason in _FINISHED for choice in choices)
 
@@ -116,7 +116,7 @@ class ChatReplayForms:
             for data in events:
                 if data != DONE:
                     ends.update({c.index: c.finish_reason for c in _ends(data).choices if c.finish_reason})
-        except UNREADABLE:
+        except DECODE_ERRORS:
             return False
         return len(ends) == copies and _FINISHED.issuperset(ends.values())
 
@@ -169,14 +169,14 @@ class MessagesReplayForms(_AsItCame):
     def good(self, data: bytes, copies: int) -> bool:  # noqa: ARG002 -- the protocol's signature
         try:
             return _stop(data).stop_reason in _STOPPED
-        except UNREADABLE:
+        except DECODE_ERRORS:
             return False
 
     def good_events(self, events: Sequence[bytes], copies: int) -> bool:
         """Of an upstream that speaks Messages, or chat completions."""
         try:
             found = [_message_event(data) for data in events if data != DONE]
-        except UNREADABLE:
+        except DECODE_ERRORS:
             return False
         if not found or not found[0].type:
             return CHAT_REPLAY_FORMS.good_events(events, copies)
@@ -192,14 +192,14 @@ class CompletionsReplayForms(_AsItCame):
     def good(self, data: bytes, copies: int) -> bool:  # noqa: ARG002 -- `best_of` makes more than are told
         try:
             choices = _ends(data).choices
-        except UNREADABLE:
+        except DECODE_ERRORS:
             return False
         return bool(choices) and all(choice.finish_reason == "stop" for choice in choices)
 
     def good_events(self, events: Sequence[bytes], copies: int) -> bool:  # noqa: ARG002
         try:
             ends = [c.finish_reason for data in events if data != DONE for c in _ends(data).choices if c.finish_reason]
-        except UNREADABLE:
+        except DECODE_ERRORS:
             return False
         return bool(ends) and all(end == "stop" for end in ends)
 
@@ -226,7 +226,7 @@ class ResponsesReplayForms(_AsItCame):
     def good(self, data: bytes, copies: int) -> bool:  # noqa: ARG002 -- the protocol's signature
         try:
             return _response(data).status == "completed"
-        except UNREADABLE:
+        except DECODE_ERRORS:
             return False
 
     def good_events(self, events: Sequence[bytes], copies: int) -> bool:
@@ -234,7 +234,7 @@ class ResponsesReplayForms(_AsItCame):
         and only its response says otherwise."""
         try:
             found = [_response_event(data) for data in events if data != DONE]
-        except UNREADABLE:
+        except DECODE_ERRORS:
             return False
         if not found or not found[0].type:
             return CHAT_REPLAY_FORMS.good_events(events, copies)
@@ -246,7 +246,7 @@ class ResponsesReplayForms(_AsItCame):
     def whole(self, events: Sequence[bytes]) -> bytes | None:
         try:
             found = [_response_event(data) for data in events if data != DONE]
-        except UNREADABLE:
+        except DECODE_ERRORS:
             return None
         return bytes(found[-1].response) if found and found[-1].type == "response.completed" else None
 

@@ -26,7 +26,7 @@ from groundplan.gateway.caching.entry import Entry
 from groundplan.gateway.caching.semantic_match import Asked, Match, Taught
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ask_search
-from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.resuming.chat import ENDPOINT
 from groundplan.gateway.surfaces import answer_text
 from groundplan.gateway.upstream.connection import FOREVER, UpstreamFailure
@@ -301,7 +301,7 @@ def _said(exchange: Exchange, entry: Entry) -> _Answer | None:
     data = entry.whole if entry.whole is not None else replay_forms.whole(entry.events or ())
     try:
         body = _body(data or b"")
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return None
     answer = _Answer(answer_text.said(body), [answer_text.same_form(call) for call in answer_text.calls(body)])
     return answer if answer.text or answer.calls else None

@@ -13,7 +13,7 @@ import msgspec
 
 from groundplan.core.errors import Conflict
 from groundplan.gateway.caching.idempotency import Answers, Holder, Kept, mismatched
-from groundplan.gateway.http.errors import of_refusal
+from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
@@ -34,8 +34,8 @@ class AnswerDesk:
     async def open(self) -> None:
         """Listen, write down where, and read what others wrote."""
         loop = asyncio.get_running_loop()
-        self._server = Server(self._handle, of_refusal, loop)
-        self._listener = await loop.create_server(self._server.protocol, "127.0.0.1", 0)
+        self._server = Server(self._handle, refusal_body, loop)
+        self._listener = await loop.create_server(self._server.create_connection, "127.0.0.1", 0)
         self._answers.open(Holder(self._listener.sockets[0].getsockname()[1], self._token))
         await asyncio.to_thread(self._answers.catch_up)
 

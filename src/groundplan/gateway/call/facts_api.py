@@ -40,9 +40,9 @@ from groundplan.gateway.call.identify import caller, check_grants
 from groundplan.gateway.call.signals import Unsealed
 from groundplan.gateway.database import Pool
 from groundplan.gateway.http import errors
-from groundplan.gateway.http.methods import WrongMethod, lines_of
+from groundplan.gateway.http.methods import WrongMethod, allow_header
 from groundplan.gateway.http.server import Request, Response
-from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.policy import dated_prices
 from groundplan.gateway.policy.catalog import Plan
 from groundplan.gateway.policy.client_address import check_network
@@ -161,13 +161,13 @@ class FactsApi:
         """Answer one request, whatever happens."""
         try:
             status, body = await self._answer(path, request, response)
-        except UNREADABLE as error:
+        except DECODE_ERRORS as error:
             status, body = 422, msgspec.json.encode(request_invalid([field_problem(f"body: {error}")]))
         except GroundplanError as error:
             _tell(response, error)
             return
         except Exception:  # noqa: BLE001 -- the boundary of one request: the worker and its calls go on
-            _tell(response, errors.failed(_log, path.decode("latin-1"), response))
+            _tell(response, errors.log_internal_error(_log, path.decode("latin-1"), response))
             return
         response.send(status, body)
 
@@ -181,7 +181,7 @@ class FactsApi:
             raise elsewhere(path) or NotFound("there is no such path here", code="not_found", hint=hint)
         if request.method != b"POST":
             raise WrongMethod(b"POST")
-        key, person, plan = admitted(self._gateway, request, response.peer)
+        key, person, plan = admitted(self._gateway, request, response.peer_address)
         if path == OUTCOMES:
             return await self._keep(request.body, key, plan)
         if path == REPLAY and self.replay is not None:
@@ -361,4 +361,4 @@ def _check_value(value: Decimal | None) -> None:
 
 def _tell(response: Response, error: GroundplanError) -> None:
     lines = b"" if error.retry_after is None else b"retry-after: %d\r\n" % max(1, round(error.retry_after))
-    response.send(error.status, msgspec.json.encode(error_json(error)), lines + lines_of(error))
+    response.send(error.status, msgspec.json.encode(error_json(error)), lines + allow_header(error))

@@ -68,18 +68,18 @@ def identify(exchange: Exchange, policy: Policy, now: float) -> None:
     """Set key, person and policy of the exchange. Raises as `caller`, and `Denied` for what was not granted."""
     exchange.policy = policy
     request, catalog = exchange.request, exchange.catalog
-    headers, head = request.headers, request.again
+    headers, head = request.headers, request.same_head_request
     if head is None:
         digest = key_digest(headers)
     else:
-        digest = head.key = head.key or key_digest(headers)
+        digest = head.key_digest = head.key_digest or key_digest(headers)
     # before it is looked at, so that what is refused to a key that is known is written down as a call of it
     exchange.key = key = known_key(digest, policy)
     check_key(key, policy, now)
     exchange.person = _person(headers, policy, key)
     if key.networks:
         proxies = catalog.proxies if catalog is not None else ()
-        check_network(key.networks, exchange.response.peer, headers.get(b"x-forwarded-for"), proxies)
+        check_network(key.networks, exchange.response.peer_address, headers.get(b"x-forwarded-for"), proxies)
     if catalog is not None and catalog.granted:
         check_grants(catalog, policy, key, exchange.person, datetime.fromtimestamp(now, UTC).date())
 

@@ -14,7 +14,7 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.gateway.database import insert
-from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.surfaces.codec import Relay
 from groundplan.gateway.surfaces.relay_wrapper import RelayWrapper
 from groundplan.gateway.write_behind import WriteBehindQueue
@@ -89,7 +89,7 @@ class ModelVersions(WriteBehindQueue[Version]):
         """Take up what an answer, or an event of a stream, says of its version; whether it says any."""
         try:
             says = _decode(data)
-        except UNREADABLE:
+        except DECODE_ERRORS:
             return False
         named = says.model or (says.message or says.response or _Model()).model
         print_ = says.system_fingerprint or ""

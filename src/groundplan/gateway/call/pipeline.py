@@ -158,7 +158,7 @@ class Pipeline:
             if not response.started:
                 self._refuse(response, error)
         except Exception:  # noqa: BLE001 -- the boundary of one conversation, which is settled by now
-            failure = errors.failed(_log, "/v1/realtime", response)
+            failure = errors.log_internal_error(_log, "/v1/realtime", response)
             if not response.started:
                 self._refuse(response, failure)
         finally:
@@ -239,7 +239,11 @@ class Pipeline:
     def _refuse(self, response: Response, error: GroundplanError, request: Request | None = None) -> None:
         """In the words of the API whose client asks."""
         anthropic = request is not None and b"anthropic-version" in request.headers
-        told = messages_errors.of_error(error, request_id=response.id) if anthropic else errors.of_error(error)
+        told = (
+            messages_errors.of_error(error, request_id=response.request_id)
+            if anthropic
+            else errors.error_response(error)
+        )
         response.send(*told)
 
     def _readiness(self, response: Response) -> None:
@@ -275,7 +279,9 @@ def as_get(request: Request) -> Request:
     connection knows the next one by it."""
     if request.method != b"HEAD":
         return request
-    asked = Request(request.started, b"GET", request.target, request.headers, request.body, client=request.client)
+    asked = Request(
+        request.started, b"GET", request.target, request.headers, request.body, client_subject=request.client_subject
+    )
     asked.stream = request.stream
     return asked
 

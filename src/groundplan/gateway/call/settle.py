@@ -290,7 +290,7 @@ def _finish(exchange: Exchange, at: float, refusal: str) -> Finish:
         [(p.document, p.path, p.start_line, p.end_line) for p in passages] if passages else [],
         catalog is not None and catalog.blueprint.demo,
         exchange.trace.parent if exchange.trace is not None else "",
-        exchange.request.client,
+        exchange.request.client_subject,
         exchange.saved,
         told(exchange) if exchange.route is not None or exchange.trial is not None else "",
         _feature(exchange, headers[FEATURE]) if FEATURE in headers else "",

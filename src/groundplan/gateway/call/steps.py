@@ -369,6 +369,6 @@ async def _replay(gateway: Gateway, exchange: Exchange, catalog: Catalog, kept: 
     _, left = answers.parted(answers.headers(exchange, cost=False))
     lines = kept.headers + left + b"groundplan-replay: true\r\n"
     if exchange.kept is None:  # then nobody needs its body any more, however slowly the answer is taken
-        exchange.response.holds(exchange.request, 0)
+        exchange.response.resize_reservation(exchange.request, 0)
         exchange.request.body, exchange.ask = b"", None
     await send_all(gateway, exchange, kept.status, kept.body, lines, kept.content_type)

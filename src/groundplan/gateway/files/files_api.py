@@ -126,10 +126,10 @@ class Upload:
     async def keep(self, request: Request, workload: str, at: datetime, usual: str = "") -> StoredFile:
         """What is on the blobs now. `usual`: its purpose, where the form names none. Raises `Invalid`; then nothing
         is."""
-        stream = multipart.stream_of(request)
+        stream = multipart.form_stream(request)
         self._room.expect(request)
         id = new_id()
-        events = multipart.events(stream, request.headers.get(b"content-type"))
+        events = multipart.form_events(stream, request.headers.get(b"content-type"))
         size = await self._blobs.keep(id, self._file(events))
         purpose = self._fields.get("purpose", usual.encode()).decode("latin-1")
         if self._filename is None or purpose not in PURPOSES:
@@ -178,7 +178,7 @@ class Upload:
         if part.filename is not None and (part.name != "file" or self._filename is not None):
             raise Invalid("there is more than one file", code="file_field", hint="Send one file in the field `file`.")
         if part.filename is not None:
-            self._filename = multipart.short_name(part.filename) or "file.jsonl"
+            self._filename = multipart.shorten_filename(part.filename) or "file.jsonl"
         elif part.name not in _FIELDS:
             raise Invalid(f"{part.name} is not supported", code="field_unsupported", hint=f"Leave {part.name} out.")
 
@@ -241,4 +241,4 @@ def deleted_json(file: StoredFile) -> dict[str, Any]:
 async def download(blobs: Blobs, file: StoredFile, response: Response) -> None:
     """`GET /v1/files/ID/content`"""
     kind = b"content-type: application/%b\r\n" % (b"octet-stream" if file.purpose in file_store.CONTENT else b"jsonl")
-    await response.send_pieces(200, blobs.read(file.id, file.bytes), kind)
+    await response.send_stream(200, blobs.read(file.id, file.bytes), kind)

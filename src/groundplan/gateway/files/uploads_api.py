@@ -22,7 +22,7 @@ from groundplan.gateway.files.idempotent_creation import IdempotentCreation
 from groundplan.gateway.files.quota import Connected, Quota
 from groundplan.gateway.files.upload_store import COMPLETED, PENDING, Upload
 from groundplan.gateway.http import multipart
-from groundplan.gateway.http.body_stream import HIGH
+from groundplan.gateway.http.body_stream import HIGH_WATER
 from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.snapshot import KeyEntry
@@ -95,7 +95,7 @@ class UploadsApi:
                 raise Invalid("expires_after is counted from something else", code="expires_after_anchor", hint=hint)
             seconds = files_api.check_seconds("expires_after", str(after.seconds))
         (await self._room(request, key)).check(asked.bytes)
-        name = multipart.short_name(asked.filename) or "file"
+        name = multipart.shorten_filename(asked.filename) or "file"
         upload = Upload(new_id(), key.workload, name, asked.purpose, asked.bytes, now, now + _KEPT, seconds)
         async with self._connected() as connection:
             await upload_store.add(connection, upload, UUID(key.id))
@@ -105,8 +105,8 @@ class UploadsApi:
         """One part, which is durable then."""
         async with self._connected() as connection:
             await self._pending(connection, id, key)
-        response.holds(request, HIGH)  # nothing of it is kept in memory
-        multipart.stream_of(request)
+        response.resize_reservation(request, HIGH_WATER)  # nothing of it is kept in memory
+        multipart.form_stream(request)
         room = await self._room(request, key)
         room.expect(request)
         part = new_id()
@@ -293,7 +293,7 @@ def _parts(asked: _Complete, upload: Upload, there: dict[UUID, int]) -> list[UUI
 async def _data(request: Request, room: Quota) -> AsyncGenerator[bytes, None]:
     """What the form has in its one field. Raises `Invalid`, `TooLarge`."""
     seen = False
-    async for event in multipart.events(multipart.stream_of(request), request.headers.get(b"content-type")):
+    async for event in multipart.form_events(multipart.form_stream(request), request.headers.get(b"content-type")):
         if isinstance(event, multipart.Part):
             if event.name != _FIELD or seen:
                 hint = f"Send the bytes in the field `{_FIELD}`, and nothing else."

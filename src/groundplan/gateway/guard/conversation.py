@@ -15,7 +15,7 @@ from groundplan.core.errors import Denied
 from groundplan.gateway.guard import media
 from groundplan.gateway.guard.relay import refusal_error
 from groundplan.gateway.guard.run import NOTHING, Guarding, guards
-from groundplan.gateway.http.surrogates import value_of
+from groundplan.gateway.http.surrogates import decode_json
 from groundplan.gateway.surfaces import answer_text
 from groundplan.gateway.surfaces.answer_text import Channel
 from groundplan.gateway.surfaces.realtime.events import HEARD_AS, HEARD_WHOLE, pieces_of
@@ -169,7 +169,7 @@ class ConversationGuard:
         guarding = self._guarding
         if not guarding.guard.answers_matter(guarding.masks) and _CALL not in data:
             return [data]
-        event = value_of(data)
+        event = decode_json(data)
         if not isinstance(event, dict):
             return [data]
         if event.get("type") in _SOUND:

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from groundplan.core.errors import Denied, Invalid
-from groundplan.gateway.http.strict_json import UNREADABLE, refuse_depth
-from groundplan.gateway.http.surrogates import value_of
+from groundplan.gateway.http.strict_json import DECODE_ERRORS, check_complexity
+from groundplan.gateway.http.surrogates import decode_json
 from groundplan.gateway.surfaces import answer_text
 from groundplan.gateway.surfaces.answer_text import Channel, Slot
 from groundplan.gateway.surfaces.codec import DeniedAnswer, Malformed, Relay
@@ -155,9 +155,9 @@ class GuardedRelay(RelayWrapper):
         if data.find(b"\n") >= 0:
             data = data.replace(b"\ndata: ", b"\n")
         try:
-            refuse_depth(data)
-            event = value_of(data)
-        except (*UNREADABLE, Invalid) as error:
+            check_complexity(data)
+            event = decode_json(data)
+        except (*DECODE_ERRORS, Invalid) as error:
             raise Malformed("an event of the stream is no JSON that can be looked at") from error
         if self._respells and (bare := answer_text.without_logprobs(event)) is not event:
             event, block = bare, _block(head, _encode(bare))
@@ -250,8 +250,8 @@ def _parted(data: bytes) -> tuple[bytes, ...]:
     if _ENDS.search(data) is None:
         return (data,)
     try:
-        parts = answer_text.parted(value_of(data))
-    except UNREADABLE:
+        parts = answer_text.parted(decode_json(data))
+    except DECODE_ERRORS:
         return (data,)  # whoever reads it says what is wrong with it
     return (data,) if parts is None else (_encode(parts[0]), _encode(parts[1]))
 

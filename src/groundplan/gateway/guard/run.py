@@ -18,7 +18,7 @@ from groundplan.core.errors import Denied, Unavailable
 from groundplan.gateway.guard import judge, media, presidio
 from groundplan.gateway.guard.relay import GuardedRelay, refusal_error
 from groundplan.gateway.guard.schema import misfit
-from groundplan.gateway.http.surrogates import value_of
+from groundplan.gateway.http.surrogates import decode_json
 from groundplan.gateway.offload import CHECKED_BYTES, InParts, in_parts, in_thread
 from groundplan.gateway.policy.gate import Whose
 from groundplan.gateway.surfaces import answer_text
@@ -420,7 +420,7 @@ class _CallRule:
 def _asked(data: bytes) -> Any:
     """The value of a request. Raises `Invalid` for a number that nobody here can hold, and so look at."""
     try:
-        return value_of(data)
+        return decode_json(data)
     except msgspec.DecodeError as error:
         raise not_read(error) from error
 
@@ -428,7 +428,7 @@ def _asked(data: bytes) -> Any:
 def _told(data: bytes) -> Any:
     """The value of an answer. Raises `Unavailable`, as `_asked`."""
     try:
-        return value_of(data)
+        return decode_json(data)
     except msgspec.DecodeError as error:
         hint = "Ask again; its upstream wrote a number that is beyond all bounds."
         raise Unavailable("the answer cannot be looked at", code="upstream_failed", hint=hint) from error

@@ -1,7 +1,7 @@
 """A request's body that is handed on while it arrives, so that its size costs no memory.
 
-The protocol feeds it, one handler reads it. What is not read yet is bounded: a client that sends faster than the
-handler reads is held up. Knows no HTTP and does not decide which bodies are read like this.
+The connection feeds it, one handler reads it. Unread bytes are bounded: a client that sends faster than the handler
+reads is held up. Knows no HTTP and does not decide which bodies are streamed.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from groundplan.core.errors import Invalid, TooLarge
 from groundplan.gateway.http.bounds import Limits, Refusal
 from groundplan.gateway.stalls import patient, stall_monitor_of
 
-HIGH = 256 << 10
-"""Bytes that wait for the handler, above which the client is held up."""
-_LOW = 64 << 10
-_PIECE = 16 << 10
-"""Bytes of which at least so many are read at once, where they are here, however small the pieces are that came."""
-_EACH = 64
-"""Bytes that a piece takes beside its own."""
-HELD = HIGH + (1 << 20)
-"""What counts as held for each: what waits, and the beginning of a form that its handler may keep."""
+HIGH_WATER = 256 << 10
+"""Unread bytes above which the client is held up."""
+_LOW_WATER = 64 << 10
+_MIN_READ = 16 << 10
+"""`read` returns at least so many bytes, if they are there, however small the received chunks are."""
+_CHUNK_OVERHEAD = 64
+"""Bytes of memory that a chunk takes besides its content."""
+STREAM_MEMORY = HIGH_WATER + (1 << 20)
+"""What each stream counts as: its unread bytes, and the beginning of a form that its handler may keep."""
 
 
-def broken(refusal: Refusal) -> Invalid:
-    """What whoever reads is told of a body that does not arrive whole, or not in time."""
+def body_error(refusal: Refusal) -> Invalid:
+    """The error for the reader of a body that does not arrive completely, or in time."""
     kind = TooLarge if refusal.status == 413 else Invalid
     return kind(refusal.message, code=refusal.code, hint=refusal.hint)
 
 
 class Source(Protocol):
-    """Where the bytes come from."""
+    """The connection that the bytes come from."""
 
     def pause_reading(self) -> None: ...
 
@@ -41,10 +41,23 @@ class Source(Protocol):
 
 
 class BodyStream:
-    """See the module."""
+    """The body of one request."""
 
-    __slots__ = ("_ask", "_chunks", "_complete", "_failure", "_limits", "_loop", "_patient", "_paused", "_size",
-                 "_source", "_waited", "_waiter", "received")  # fmt: skip
+    __slots__ = (
+        "_allows_silence",
+        "_chunks",
+        "_complete",
+        "_failure",
+        "_limits",
+        "_loop",
+        "_paused",
+        "_send_continue",
+        "_size",
+        "_source",
+        "_waited_seconds",
+        "_waiter",
+        "received_bytes",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -52,13 +65,13 @@ class BodyStream:
         loop: asyncio.AbstractEventLoop,
         limits: Limits,
         *,
-        patient: bool = False,
-        ask: Callable[[], None] | None = None,
+        allows_silence: bool = False,
+        send_continue: Callable[[], None] | None = None,
     ) -> None:
-        """`patient`: silence is no failure, as in a conversation. `ask`: is called before anything is waited for, where
-        nothing came."""
-        self._patient = patient
-        self._ask = ask
+        """`allows_silence`: the client may pause, as in a conversation. `send_continue` is called before the first wait
+        if no bytes have come."""
+        self._allows_silence = allows_silence
+        self._send_continue = send_continue
         self._source = source
         self._loop = loop
         self._limits = limits
@@ -68,17 +81,18 @@ class BodyStream:
         self._paused = False
         self._failure: Invalid | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._waited = 0.0
-        self.received = 0
-        """Bytes so far."""
+        self._waited_seconds = 0.0
+        self.received_bytes = 0
+        """Bytes received so far."""
 
-    # the protocol's side ---------------------------------------------------------------------------------------------
+    # called by the connection
+    # --------------------------------------------------------------------------------------------
 
     def feed(self, data: bytes) -> None:
         self._chunks.append(data)
-        self._size += len(data) + _EACH
-        self.received += len(data)
-        if self._size > HIGH and not self._paused:
+        self._size += len(data) + _CHUNK_OVERHEAD
+        self.received_bytes += len(data)
+        if self._size > HIGH_WATER and not self._paused:
             self._paused = True
             self._source.pause_reading()
         self._wake()
@@ -88,11 +102,12 @@ class BodyStream:
         self._wake()
 
     def fail(self, refusal: Refusal) -> None:
-        """What comes no more is told to whoever reads."""
-        self._failure = self._failure or broken(refusal)
+        """Make the reader raise the error for `refusal`: no more bytes will come."""
+        self._failure = self._failure or body_error(refusal)
         self._wake()
 
-    # the handler's side ----------------------------------------------------------------------------------------------
+    # called by the handler
+    # -----------------------------------------------------------------------------------------------
 
     async def read(self) -> bytes:
         """The next bytes; empty at the end. Raises `Invalid`."""
@@ -101,37 +116,37 @@ class BodyStream:
                 raise self._failure
             if self._complete:
                 return b""
-            await self._arrival()
+            await self._wait_for_data()
         data = self._chunks.popleft()
-        self._size -= len(data) + _EACH
-        if len(data) < _PIECE and self._chunks:
-            data = self._more(data)
-        if self._paused and self._size < _LOW:
+        self._size -= len(data) + _CHUNK_OVERHEAD
+        if len(data) < _MIN_READ and self._chunks:
+            data = self._join_small_chunks(data)
+        if self._paused and self._size < _LOW_WATER:
             self._paused = False
             self._source.resume_reading()
         return data
 
-    def _more(self, data: bytes) -> bytes:
-        """With the next ones."""
+    def _join_small_chunks(self, data: bytes) -> bytes:
+        """`data` together with the next chunks, up to `_MIN_READ`."""
         pieces, size = [data], len(data)
-        while self._chunks and size < _PIECE:
+        while self._chunks and size < _MIN_READ:
             pieces.append(self._chunks.popleft())
             size += len(pieces[-1])
-        self._size -= size - len(data) + _EACH * (len(pieces) - 1)
+        self._size -= size - len(data) + _CHUNK_OVERHEAD * (len(pieces) - 1)
         return b"".join(pieces)
 
-    async def _arrival(self) -> None:
-        """Wait for more, as long as the client keeps up the least rate."""
+    async def _wait_for_data(self) -> None:
+        """Wait for more bytes, as long as the client keeps up the minimum rate."""
         limits = self._limits
-        if self._ask is not None and not self.received:
-            self._ask()
-        self._ask = None
-        if self._patient:
+        if self._send_continue is not None and not self.received_bytes:
+            self._send_continue()
+        self._send_continue = None
+        if self._allows_silence:
             self.resume()
             self._waiter = self._loop.create_future()
             await self._waiter
             return
-        left = limits.body_seconds + self.received / limits.body_bytes_per_second - self._waited
+        left = limits.body_seconds + self.received_bytes / limits.body_bytes_per_second - self._waited_seconds
         began = self._loop.time()
         self.resume()
         self._waiter = self._loop.create_future()
@@ -142,7 +157,7 @@ class BodyStream:
             self.fail(Refusal(408, "request_timeout", "the body did not arrive in time", "Send it without pauses."))
         finally:
             self._waiter = None
-            self._waited += self._loop.time() - began - stall_monitor_of(self._loop).stood(began)
+            self._waited_seconds += self._loop.time() - began - stall_monitor_of(self._loop).stood(began)
 
     def resume(self) -> None:
         self._source.resume_reading()

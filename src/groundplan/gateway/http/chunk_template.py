@@ -1,9 +1,10 @@
-"""Chunks of one stream of chat that differ in their text alone: once one of them was read, the next ones need not be.
+"""Recognizes chunks of a chat stream that differ in their text alone: once one of them was parsed, the next ones need
+not be.
 
-Nearly all of a stream is one JSON object many times over. Where a chunk has a single `content`, the bytes around that
-text are known from then on, and whatever begins and ends with the same bytes, with a text between that needs no
-unescaping, can say nothing else. OpenAI adds noise (`obfuscation`), which may differ, too. Everything else is read as
-ever. Pure; knows nothing of what a chunk means.
+Nearly all of a stream is one JSON object many times over. After a chunk with a single `content`, the bytes around that
+text are known, and a chunk that begins and ends with the same bytes, with a text between that needs no unescaping, can
+mean nothing else. OpenAI adds noise (`obfuscation`), which may differ, too. Any other chunk is parsed as usual. Pure;
+does not know what a chunk means.
 """
 
 from __future__ import annotations
@@ -12,82 +13,82 @@ import re
 from collections.abc import Callable
 from typing import cast
 
-_plain = cast(Callable[[bytes, int], re.Match[bytes]], re.compile(rb"[ !#-\[\]-~\x80-\xff]*").match)
-"""Bytes of a JSON string that stand for themselves; none, too."""
+_match_plain = cast(Callable[[bytes, int], re.Match[bytes]], re.compile(rb"[ !#-\[\]-~\x80-\xff]*").match)
+"""Matches bytes of a JSON string that stand for themselves; possibly none."""
 _PLAIN = bytes([*b" !", *range(ord("#"), ord("[") + 1), *range(ord("]"), ord("~") + 1), *range(0x80, 0x100)])
 """The same bytes."""
 _ASCII = bytes(each for each in _PLAIN if each < 0x80)
-_text = re.compile(rb'"content" ?: ?"').search
-_LARGEST = 4096
-"""Bytes of the longest chunk of HTTP/1.1 that may go straight through."""
-_HEADS = {len(b"%x" % size) + size + 4: b"%x\r\n" % size for size in range(1, _LARGEST)}
-"""By the bytes of a whole chunk, which two ends of lines belong to, how it begins."""
-_noise = re.compile(rb'"obfuscation" ?: ?"').search
+_find_text = re.compile(rb'"content" ?: ?"').search
+_MAX_CHUNK = 4096
+"""Bytes of the longest HTTP/1.1 chunk that may be passed through."""
+_CHUNK_HEADS = {len(b"%x" % size) + size + 4: b"%x\r\n" % size for size in range(1, _MAX_CHUNK)}
+"""First line of a chunk, by the size of the whole chunk, which includes two line ends."""
+_find_noise = re.compile(rb'"obfuscation" ?: ?"').search
 _ESCAPE, _LF = b"\\\n"
-"""As numbers, which are found in bytes five times as fast as bytes are by `in`."""
+"""As integers, which `in` finds in bytes five times as fast as bytes."""
 
 
 class ChunkTemplate:
-    """The bytes that such chunks have in common, as events: before the text, after it, and behind the noise."""
+    """The bytes that such chunks have in common, as events: before the text, after it, and after the noise."""
 
-    __slots__ = ("_around", "_begin", "_end", "_middle", "_tail")
+    __slots__ = ("_end", "_frame_sizes", "_middle", "_prefix", "_tail")
 
     def __init__(self, begin: bytes, middle: bytes, end: bytes) -> None:
-        self._begin = begin
+        self._prefix = begin
         self._middle = middle
         self._end = end
         self._tail = (end or middle) + b"\r\n"
-        """Behind the text, or the noise, in a chunk of HTTP/1.1."""
-        self._around = len(begin), len(self._tail)
+        """What follows the text, or the noise, in an HTTP/1.1 chunk."""
+        self._frame_sizes = len(begin), len(self._tail)
 
     @classmethod
     def of(cls, chunk: bytes) -> ChunkTemplate | None:
-        """Of a chunk of valid JSON that was found to have one choice with a text and nothing else. None where it is
-        written so that its text cannot be found for certain."""
-        found = _text(chunk)
-        if found is None or _ESCAPE in chunk or chunk.count(b'"content"') != 1 or _LF in chunk or not _is_text(chunk):
+        """The template of a chunk: valid JSON that was found to have one choice with a text and nothing else. None if
+        it is written so that its text cannot be located with certainty."""
+        found = _find_text(chunk)
+        if found is None or _ESCAPE in chunk or chunk.count(b'"content"') != 1 or _LF in chunk or not _is_utf8(chunk):
             return None
-        rest = chunk[_plain(chunk, found.end()).end() :] + b"\n\n"
+        rest = chunk[_match_plain(chunk, found.end()).end() :] + b"\n\n"
         if not rest.startswith(b'"'):
             return None
-        noise = _noise(rest)
+        noise = _find_noise(rest)
         if noise is None:
             return cls(b"data: " + chunk[: found.end()], rest, b"")
-        return cls(b"data: " + chunk[: found.end()], rest[: noise.end()], rest[_plain(rest, noise.end()).end() :])
+        return cls(b"data: " + chunk[: found.end()], rest[: noise.end()], rest[_match_plain(rest, noise.end()).end() :])
 
     def text_bytes(self, data: bytes) -> int:
-        """UTF-8 bytes of the texts in `data`, where that is whole events like these and nothing else; -1 where not."""
-        begin, middle, end = self._begin, self._middle, self._end
+        """UTF-8 bytes of the texts in `data` if it consists of complete events that match; else -1."""
+        begin, middle, end = self._prefix, self._middle, self._end
         at = size = 0
         while data.startswith(begin, at):
             at += len(begin)
-            stop = _plain(data, at).end()
+            stop = _match_plain(data, at).end()
             if not data.startswith(middle, stop):
                 return -1
             size += stop - at
             at = stop + len(middle)
             if end:
-                at = _plain(data, at).end()
+                at = _match_plain(data, at).end()
                 if not data.startswith(end, at):
                     return -1
                 at += len(end)
             if at == len(data):
-                return size if data.isascii() or _is_text(data) else -1
+                return size if data.isascii() or _is_utf8(data) else -1
         return -1
 
     def framed_text_bytes(self, data: bytes) -> int:
-        """The same of `data` that is one such event in one whole chunk of HTTP/1.1, with its frame; negative where it
-        is not. Longer chunks are none."""
+        """As `text_bytes`, for one matching event in one complete HTTP/1.1 chunk, with its frame; negative if `data` is
+        not that. Longer chunks are not recognized."""
         total = len(data)
-        head = _HEADS.get(total)
+        head = _CHUNK_HEADS.get(total)
         if head is None or not data.startswith(head):
             return -1
         at = len(head)
-        if not data.startswith(self._begin, at) or not data.endswith(self._tail):
+        if not data.startswith(self._prefix, at) or not data.endswith(self._tail):
             return -1
-        before, behind = self._around
+        before, behind = self._frame_sizes
         at, stop = at + before, total - behind
-        # what is left when all bytes that stand for themselves are taken off both ends is none of them
+        # nothing may be left after stripping the bytes that stand for themselves from both ends
         if self._end:
             end, stop = stop, data.find(b'"', at)
             if not data.startswith(self._middle, stop):
@@ -98,10 +99,10 @@ class ChunkTemplate:
         text = data[at:stop]
         if not text.strip(_ASCII):
             return len(text)
-        return len(text) if not text.strip(_PLAIN) and _is_text(text) else -1
+        return len(text) if not text.strip(_PLAIN) and _is_utf8(text) else -1
 
 
-def _is_text(data: bytes) -> bool:
+def _is_utf8(data: bytes) -> bool:
     try:
         data.decode()
     except UnicodeDecodeError:

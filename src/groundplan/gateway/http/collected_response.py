@@ -1,4 +1,4 @@
-"""A response that is kept in memory instead of sent: of calls that the gateway makes itself."""
+"""A response that is kept in memory instead of sent: for calls that the gateway makes itself."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from groundplan.gateway.http.response import Response
 
 
 class CollectedResponse(Response):
-    """Obeys `Response` as far as answers in one piece go."""
+    """Implements `Response` for answers in one piece."""
 
     __slots__ = ("body", "status")
 
@@ -17,22 +17,22 @@ class CollectedResponse(Response):
         self.body = b""
 
     @property
-    def gone(self) -> bool:
+    def is_disconnected(self) -> bool:
         return False
 
     @property
-    def peer(self) -> str:
+    def peer_address(self) -> str:
         return ""
 
     @property
-    def full(self) -> bool:
+    def is_write_paused(self) -> bool:
         return False
 
     def send(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = b"") -> None:  # noqa: ARG002
         self.started = self.ended = True
         self.status, self.body = status, body
 
-    async def send_slowly(
+    async def send_large(
         self,
         status: int,
         body: bytes | memoryview,

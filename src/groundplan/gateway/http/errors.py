@@ -1,4 +1,4 @@
-"""Errors in OpenAI's shape, for callers. Decides nothing; what stands around an answer is in `answers`."""
+"""Error bodies and headers in OpenAI's format. Decides nothing; the other headers of an answer are in `answers`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from groundplan.core.errors import Exhausted, GroundplanError, Misconfigured, Unavailable
-from groundplan.gateway.http.methods import lines_of
+from groundplan.gateway.http.methods import allow_header
 from groundplan.gateway.http.server import Refusal, Response
-from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
 
 _TYPES = {
     400: "invalid_request_error",
@@ -23,10 +23,10 @@ _TYPES = {
     429: "rate_limit_error",
 }
 _PARAMS = {"model_not_found": "model", "messages_empty": "messages", "copies_range": "n", "cap_range": "max_tokens"}
-_PATIENCE_S = 60.0
-"""A client waits as long by itself, and longer ones are not told in a header: most would not wait, and those for .NET
-and RubyLLM wait for days without a word to whoever called them. Trying again before is in vain, and so it is where no
-time is told."""
+_MAX_RETRY_AFTER_SECONDS = 60.0
+"""Clients wait this long by themselves. Longer waits are not sent in a header: most clients would not wait, and those
+for .NET and RubyLLM wait for days without a word to their caller. Retrying earlier is in vain, and so it is where no
+time is given."""
 _encode = msgspec.json.Encoder().encode
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -44,18 +44,22 @@ def error_type(error: GroundplanError) -> str:
     return _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
 
 
-def of_error(error: GroundplanError, call_id: str = "", id_header: bytes = b"x-request-id") -> tuple[int, bytes, bytes]:
+def error_response(
+    error: GroundplanError, call_id: str = "", id_header: bytes = b"x-request-id"
+) -> tuple[int, bytes, bytes]:
     """(status, body, header lines) of an error. Official clients are told not to retry what cannot succeed soon."""
     details = dict(error.details)
     if call_id:
         details["call_id"] = call_id
-    body = error_body(worded(error.message, error.hint), error.code, error.hint, error_type(error), **details)
-    headers = lines_of(error)
-    soon = error.retry_after is not None and error.retry_after <= _PATIENCE_S
+    body = error_body(
+        message_with_hint(error.message, error.hint), error.code, error.hint, error_type(error), **details
+    )
+    headers = allow_header(error)
+    soon = error.retry_after is not None and error.retry_after <= _MAX_RETRY_AFTER_SECONDS
     if error.retry_after is not None and soon:
         wait = max(1.0, error.retry_after)
         headers += b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (math.ceil(wait), math.ceil(wait * 1000))
-    in_vain = error.status == 409 or isinstance(error, Misconfigured)  # which is about what has happened already
+    in_vain = error.status == 409 or isinstance(error, Misconfigured)  # a conflict is about what has happened already
     if in_vain or (error.status == 429 and not soon):
         headers += b"x-should-retry: false\r\n"
     if call_id:
@@ -64,30 +68,30 @@ def of_error(error: GroundplanError, call_id: str = "", id_header: bytes = b"x-r
     return error.status, body, headers
 
 
-def worded(message: str, hint: str) -> str:
-    """What is wrong and what to do: most clients show the message and nothing else."""
+def message_with_hint(message: str, hint: str) -> str:
+    """The problem and what to do about it in one text: most clients show only the message."""
     return f"{message}. {hint}" if hint else message
 
 
-def of_upstream_refusal(data: bytes) -> bytes:
-    """An upstream's own error body where it is a JSON object, else one that says as much."""
+def upstream_error_body(data: bytes) -> bytes:
+    """An upstream's own error body if it is a JSON object, else a body that says that the upstream refused."""
     try:
         _object(data)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         hint = "Check the request against what the model supports."
         return error_body("the upstream refused the request", "upstream_refused", hint, "upstream_error")
     return data
 
 
-def failed(log: logging.Logger, what: str, response: Response) -> Unavailable:
-    """An exception that nobody foresaw, at the boundary of a request that is no call: it is logged with the id that its
-    client is told."""
-    log.exception("a request to %s failed", what, extra={"request_id": response.id})
+def log_internal_error(log: logging.Logger, what: str, response: Response) -> Unavailable:
+    """Log an unexpected exception of a request that is not a model call, under the response's id, and return the error
+    to answer with."""
+    log.exception("a request to %s failed", what, extra={"request_id": response.request_id})
     hint = "Look for the id of this answer in HOME/logs."
     return Unavailable("the gateway failed", code="internal_error", hint=hint)
 
 
-def of_refusal(refusal: Refusal, *_: object) -> bytes:
-    """Body of what the protocol itself refuses."""
+def refusal_body(refusal: Refusal, *_: object) -> bytes:
+    """Body of a refusal by the protocol itself."""
     kind = "api_error" if refusal.status >= 500 else "invalid_request_error"
-    return error_body(worded(refusal.message, refusal.hint), refusal.code, refusal.hint, kind)
+    return error_body(message_with_hint(refusal.message, refusal.hint), refusal.code, refusal.hint, kind)

@@ -1,8 +1,8 @@
-"""Takes clients into TLS, a bounded number of them at once.
+"""Accepts clients over TLS, with a bounded number of handshakes at once.
 
-An event loop's own server tells nobody of a client before TLS is agreed upon, so whoever opened connections and said
-nothing could take all files that a worker may have open. Among too many the one that has taken longest is ended: who is
-well needs a moment. Does not speak TLS itself.
+An event loop's own server announces a client only after the TLS handshake, so clients that connect and say nothing
+could use up all files that a worker may have open. When there are too many handshakes, the oldest is ended: a healthy
+client needs a moment. Does not implement TLS itself.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ from groundplan.gateway.failure_log import FailureLog
 from groundplan.gateway.http.server import Server
 
 HANDSHAKE_SECONDS = 10.0
-_FEWEST = 64
-_SHARE = 4
-"""Beside the clients that a worker may have, one to so many may be on their way."""
-_AT_ONCE = 64
-"""Clients that are taken before others have a turn."""
-_REST_SECONDS = 0.2
-"""No more are taken for so long where one could not be, as where no file can be opened: to be told again and again that
-one waits would take all of the processor."""
+_MIN_HANDSHAKES = 64
+_CONNECTIONS_PER_HANDSHAKE = 4
+"""One handshake may be in progress per so many connections that the worker may have."""
+_ACCEPTS_PER_TURN = 64
+"""Clients that are accepted before other tasks have a turn."""
+_PAUSE_SECONDS = 0.2
+"""Accepting pauses for so long after an error, such as no free file descriptor: being woken again and again for a
+waiting client would take all of the processor."""
 _log = logging.getLogger(__name__)
 
 
-class Handshakes:
-    """Of one listening socket, which is closed at the end; each client is shown the newest `context`."""
+class TlsListener:
+    """Accepts clients on one socket, which it closes at the end; each new client is shown the current `context`."""
 
     def __init__(self, server: Server, listening: socket.socket, context: ssl.SSLContext) -> None:
         self.context = context
         self._server = server
         self._listening = listening
-        self._most = max(_FEWEST, server.limits.connections // _SHARE)
-        self._shaking: dict[socket.socket, asyncio.Task[None]] = {}
-        """The one that began first comes first."""
-        self._rest: asyncio.TimerHandle | None = None
-        self._problem = FailureLog(_log)
+        self._max_handshakes = max(_MIN_HANDSHAKES, server.limits.connections // _CONNECTIONS_PER_HANDSHAKE)
+        self._handshakes: dict[socket.socket, asyncio.Task[None]] = {}
+        """Handshakes in progress, the oldest first."""
+        self._pause_timer: asyncio.TimerHandle | None = None
+        self._failure_log = FailureLog(_log)
         listening.setblocking(False)
-        self._accept()
+        self._start_accepting()
 
-    def _accept(self) -> None:
-        self._rest = None
-        self._server.loop.add_reader(self._listening, self._take)
+    def _start_accepting(self) -> None:
+        self._pause_timer = None
+        self._server.loop.add_reader(self._listening, self._accept_clients)
 
-    def _take(self) -> None:
-        for _ in range(_AT_ONCE):
+    def _accept_clients(self) -> None:
+        for _ in range(_ACCEPTS_PER_TURN):
             try:
                 client, _ = self._listening.accept()
             except BlockingIOError:
@@ -58,30 +58,30 @@ class Handshakes:
             except OSError as error:
                 self._pause(error)
                 return
-            self._problem.over()
-            if len(self._shaking) >= self._most:
+            self._failure_log.over()
+            if len(self._handshakes) >= self._max_handshakes:
                 self._end_oldest()
-            self._shaking[client] = self._server.loop.create_task(self._shake(client))
+            self._handshakes[client] = self._server.loop.create_task(self._handshake(client))
 
     def _pause(self, error: OSError) -> None:
-        self._problem.tell("no client can be taken: %s", error)
+        self._failure_log.tell("no client can be taken: %s", error)
         self._server.loop.remove_reader(self._listening)
-        self._rest = self._server.loop.call_later(_REST_SECONDS, self._accept)
+        self._pause_timer = self._server.loop.call_later(_PAUSE_SECONDS, self._start_accepting)
 
     def _end_oldest(self) -> None:
-        oldest = next(iter(self._shaking))
-        self._shaking.pop(oldest).cancel()
+        oldest = next(iter(self._handshakes))
+        self._handshakes.pop(oldest).cancel()
 
-    async def _shake(self, client: socket.socket) -> None:
-        """Ends with the handshake; from then on the client is one of the server's."""
+    async def _handshake(self, client: socket.socket) -> None:
+        """Do the handshake; after it, the client is one of the server's connections."""
         loop, seconds = self._server.loop, HANDSHAKE_SECONDS
         try:
             client.setblocking(False)
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await loop.connect_accepted_socket(
-                self._server.protocol, client, ssl=self.context, ssl_handshake_timeout=seconds
+                self._server.create_connection, client, ssl=self.context, ssl_handshake_timeout=seconds
             )
-        except OSError:  # it spoke no TLS that we do, too slowly, or is gone: nothing can be said to it
+        except OSError:  # the client spoke no supported TLS, was too slow, or is gone: nothing can be sent to it
             client.close()
         except BaseException:
             with suppress(OSError):
@@ -89,12 +89,12 @@ class Handshakes:
             client.close()
             raise
         finally:
-            self._shaking.pop(client, None)
+            self._handshakes.pop(client, None)
 
     def close(self) -> None:
-        """Take no more; who is on the way stays."""
-        if self._rest is not None:
-            self._rest.cancel()
+        """Accept no more clients; handshakes in progress go on."""
+        if self._pause_timer is not None:
+            self._pause_timer.cancel()
         else:
             self._server.loop.remove_reader(self._listening)
         self._listening.close()

@@ -1,4 +1,4 @@
-"""How what is at a path is asked. Which methods those are is each path's."""
+"""Errors for HTTP methods that a path does not support. Which methods those are is up to each path."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from groundplan.gateway.http.request import Request
 
 
 class WrongMethod(Invalid):
-    """What is at this path is asked otherwise. `allowed`: the methods for it, of which GET is HEAD, too."""
+    """The path does not support this method. `allowed`: the methods that it supports; GET implies HEAD."""
 
     status = 405
 
@@ -16,12 +16,12 @@ class WrongMethod(Invalid):
         told = hint or f"Send {' or '.join(names)}."
         super().__init__("this method is not for this path", code="method_not_allowed", hint=told)
         more = ["HEAD"] if "GET" in names else []
-        self.lines = f"allow: {', '.join([*names, *more])}\r\n".encode()
-        """The header that says so."""
+        self.header_lines = f"allow: {', '.join([*names, *more])}\r\n".encode()
+        """The Allow header."""
 
 
 class CrossOrigin(Denied):
-    """A browser asks whether a page of another origin may call: none may."""
+    """A browser asks whether a page of another origin may call; none may."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -32,10 +32,10 @@ class CrossOrigin(Denied):
 
 
 def is_preflight(request: Request) -> bool:
-    """Whether a browser asks first what a page wants to send."""
+    """Whether this is a browser's CORS preflight request."""
     return request.method == b"OPTIONS" and b"access-control-request-method" in request.headers
 
 
-def lines_of(error: Exception) -> bytes:
-    """What the answer to a wrong method has to say, and no other."""
-    return error.lines if isinstance(error, WrongMethod) else b""
+def allow_header(error: Exception) -> bytes:
+    """The Allow header of a wrong-method error; empty for any other error."""
+    return error.header_lines if isinstance(error, WrongMethod) else b""

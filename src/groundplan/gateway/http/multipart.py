@@ -1,7 +1,7 @@
-"""Forms with files, cut into parts while their bytes arrive: any cut of the bytes gives the same parts.
+"""Parses multipart forms while their bytes arrive: however the bytes are cut, the parts are the same.
 
-The bytes are taken apart by `python-multipart`; this bounds what a form may hold and words what is wrong. It keeps
-nothing of a file and does not know what the fields mean.
+`python-multipart` does the parsing; this module bounds what a form may hold and words the errors. It keeps nothing of a
+file and does not know what the fields mean.
 """
 
 from __future__ import annotations
@@ -20,22 +20,21 @@ from groundplan.gateway.http.body_stream import BodyStream
 from groundplan.gateway.http.request import Request
 
 FIELD_BYTES = 256 << 10
-"""Most that all fields which are no files may have together."""
-LARGE_BYTES = 16 << 20
-"""Most that those of them may have together which are named as large ones."""
-MOST_PARTS = 64
+"""Most bytes of all fields that are not files, together."""
+LARGE_FIELD_BYTES = 16 << 20
+"""Most bytes of all `large_fields` together."""
+MAX_PARTS = 64
 _LONGEST_NAME, _ENDING = 200, 12
-"""Characters of a file's name, and of its end."""
+"""Characters kept of a file's name, and of its end."""
 _HINT = "Send multipart/form-data, as OpenAI's clients do."
 _NAME = re.compile(r"[A-Za-z0-9_\-\[\].]{1,64}", re.ASCII)
 _EXTENDED = re.compile(rb";\s*filename\*\s*=\s*\"?utf-8'[a-z-]{0,20}'([^;\"\s]+)", re.IGNORECASE)
-"""A file's name with other letters than English ones, as .NET writes it beside one in which it cannot be read, and
-some of Java's clients alone."""
+"""A filename with non-ASCII characters, as .NET sends it besides an unreadable one, and some Java clients alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The head of one part. `filename` is None for a field that is no file."""
+    """The head of one part. `filename` is None for a field that is not a file."""
 
     name: str
     filename: str | None
@@ -63,17 +62,17 @@ def is_form(content_type: bytes | None) -> bool:
     return content_type.partition(b";")[0].strip().lower() == b"multipart/form-data"
 
 
-def short_name(name: str) -> str:
-    """A file's name without what cannot be printed; of a long one its end stays, by which it is known what it is."""
+def shorten_filename(name: str) -> str:
+    """A filename without unprintable characters; a long one keeps its end, which tells its type."""
     name = "".join(c for c in name if c.isprintable())
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - _ENDING] + name[-_ENDING:]
 
 
 class FormReader:
-    """Feed bytes, get the parts' heads, data and ends in order. Raises `Invalid`. `large`: fields that are no files and
-    may be as large as some."""
+    """Parses a form: feed it bytes, get the parts' heads, data and ends in order. Raises `Invalid`. `large_fields`:
+    fields that are not files and may be larger than others."""
 
-    def __init__(self, content_type: bytes | None, large: frozenset[str] = frozenset()) -> None:
+    def __init__(self, content_type: bytes | None, large_fields: frozenset[str] = frozenset()) -> None:
         if not is_form(content_type):
             raise WrongType("the body is not multipart/form-data", code="content_type", hint=_HINT)
         boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
@@ -83,10 +82,10 @@ class FormReader:
         self._headers: dict[bytes, bytes] = {}
         self._name = self._value = b""
         self._parts = 0
-        self._large = large
+        self._large_fields = large_fields
         self._sizes = [0, 0]
-        """Of fields that are no files, and of large ones."""
-        self._file = self._is_large = False
+        """Bytes of fields that are not files: of ordinary ones, and of large ones."""
+        self._is_file = self._is_large = False
         self.complete = False
         self._parser = MultipartParser(
             boundary,
@@ -114,8 +113,8 @@ class FormReader:
     def _begin(self) -> None:
         self._parts += 1
         self._headers = {}
-        if self._parts > MOST_PARTS:
-            raise Invalid(f"the form has more than {MOST_PARTS} parts", code="form_parts", hint=_HINT)
+        if self._parts > MAX_PARTS:
+            raise Invalid(f"the form has more than {MAX_PARTS} parts", code="form_parts", hint=_HINT)
 
     def _header_name(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]
@@ -135,14 +134,14 @@ class FormReader:
             raise Invalid("a part of the form has no usable name", code="form_malformed", hint=_HINT)
         extended = _EXTENDED.search(disposition)
         filename = options.get(b"filename") if extended is None else unquote_to_bytes(extended[1])
-        self._file, self._is_large = filename is not None, name in self._large
+        self._is_file, self._is_large = filename is not None, name in self._large_fields
         text = None if filename is None else filename.decode("utf-8", "replace")
         self._events.append(Part(name, text, self._headers.get(b"content-type", b"")))
 
     def _data(self, data: bytes, start: int, end: int) -> None:
-        if not self._file:
+        if not self._is_file:
             self._sizes[self._is_large] += end - start
-            if self._sizes[self._is_large] > (LARGE_BYTES if self._is_large else FIELD_BYTES):
+            if self._sizes[self._is_large] > (LARGE_FIELD_BYTES if self._is_large else FIELD_BYTES):
                 raise TooLarge("the form's fields are too large", code="form_fields", hint="Send data as a file.")
         if end > start:
             self._events.append(Data(data[start:end]))
@@ -151,8 +150,8 @@ class FormReader:
         self.complete = True
 
 
-def stream_of(request: Request) -> BodyStream:
-    """The form that a request is to have. Raises `WrongType` for another body, `Invalid` for none."""
+def form_stream(request: Request) -> BodyStream:
+    """The stream of a request that must carry a form. Raises `WrongType` for another body, `Invalid` for none."""
     if request.stream is None:
         if not is_form(kind := request.headers.get(b"content-type")) and kind is not None:
             raise WrongType("the body is not multipart/form-data", code="content_type", hint=_HINT)
@@ -160,11 +159,11 @@ def stream_of(request: Request) -> BodyStream:
     return request.stream
 
 
-async def events(
-    stream: BodyStream, content_type: bytes | None, large: frozenset[str] = frozenset()
+async def form_events(
+    stream: BodyStream, content_type: bytes | None, large_fields: frozenset[str] = frozenset()
 ) -> AsyncIterator[Event]:
-    """What a streamed form is made of. Raises `Invalid`, also for one that ends early."""
-    reader = FormReader(content_type, large)
+    """The parts of a streamed form. Raises `Invalid`, also if the form ends early."""
+    reader = FormReader(content_type, large_fields)
     while data := await stream.read():
         for event in reader.feed(data):
             yield event

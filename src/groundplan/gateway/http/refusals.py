@@ -1,4 +1,4 @@
-"""What the protocol itself refuses, in words. Whether it does is `connection`'s."""
+"""The refusals that the protocol itself answers with. When they apply is decided by `request_reader`."""
 
 from __future__ import annotations
 
@@ -10,34 +10,36 @@ UPGRADE = Refusal(400, "upgrade_unsupported", "this server speaks HTTP/1.1 only"
 NO_WEBSOCKET = Refusal(
     426, "upgrade_unsupported", "no WebSocket is spoken at this path", "Send the same by HTTP, to the same path."
 )
-"""Of this status alone clients that try WebSocket first (Codex at /v1/responses) go on by HTTP."""
-AMBIGUOUS = Refusal(400, "ambiguous_length", "the length of the body is ambiguous", "Use Content-Length or chunked.")
-CHUNKED_EARLY = Refusal(400, "ambiguous_length", "only HTTP/1.1 has chunked bodies", "Use Content-Length.")
+"""Only on this status do clients that try WebSocket first (Codex at /v1/responses) fall back to HTTP."""
+AMBIGUOUS_LENGTH = Refusal(
+    400, "ambiguous_length", "the length of the body is ambiguous", "Use Content-Length or chunked."
+)
+CHUNKED_HTTP10 = Refusal(400, "ambiguous_length", "only HTTP/1.1 has chunked bodies", "Use Content-Length.")
 HOST_MISSING = Refusal(400, "host_missing", "the Host header is missing", "Send HTTP/1.1 with Host.")
-PROXY = Refusal(405, "method_not_allowed", "this is no proxy", "Send a POST request to a path.")
-FRAMING = Refusal(400, "malformed_request", "the body has no end that could be found", "Send larger chunks.")
-LATE = Refusal(408, "request_timeout", "the request did not arrive in time", "Send it without pauses.")
-COMPRESSED = Refusal(415, "body_compressed", "compressed bodies are not read", "Send it without Content-Encoding.")
-STRANGER = Refusal(
+NOT_A_PROXY = Refusal(405, "method_not_allowed", "this is no proxy", "Send a POST request to a path.")
+BODY_FRAMING = Refusal(400, "malformed_request", "the body has no end that could be found", "Send larger chunks.")
+TIMEOUT = Refusal(408, "request_timeout", "the request did not arrive in time", "Send it without pauses.")
+COMPRESSED_BODY = Refusal(415, "body_compressed", "compressed bodies are not read", "Send it without Content-Encoding.")
+UNKNOWN_CALLER = Refusal(
     401, "invalid_api_key", "a large body is read of callers with a key that is known",
     "Send `Authorization: Bearer gp_...`; make a key with `groundplan keys create`.",
 )  # fmt: skip
-FULL = Refusal(
+MEMORY_FULL = Refusal(
     503, "memory_full", "the bodies of running requests are all that is held at once",
     "Try again in a second; the last of the room is for workloads of a higher `reliability.priority`.", 1,
 )  # fmt: skip
 
 
-def twice(name: bytes) -> Refusal:
-    """Of a header that may be there once."""
+def duplicate_header(name: bytes) -> Refusal:
+    """Refusal of a header that may be present only once."""
     return Refusal(400, "duplicate_header", f"{name.decode('ascii')} is given twice", "Send it once.")
 
 
 def too_large_head(limits: Limits) -> Refusal:
-    told = f"the head is larger than {limits.head} bytes"
+    told = f"the head is larger than {limits.head_bytes} bytes"
     return Refusal(431, "headers_too_large", told, "Send fewer or shorter headers.")
 
 
-def too_large_body(most: int) -> Refusal:
-    """`most`: bytes of a body of its kind."""
-    return Refusal(413, "body_too_large", f"the body is larger than {most} bytes", "Send a smaller request.")
+def too_large_body(limit: int) -> Refusal:
+    """`limit`: bytes of such a body."""
+    return Refusal(413, "body_too_large", f"the body is larger than {limit} bytes", "Send a smaller request.")

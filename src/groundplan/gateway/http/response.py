@@ -1,4 +1,4 @@
-"""The answer to one request as HTTP/1.1 bytes. What it says is the handler's; connections are `server`'s."""
+"""The answer to one request, written as HTTP/1.1 bytes. What it says is the handler's; connections are `server`'s."""
 
 from __future__ import annotations
 
@@ -14,88 +14,88 @@ if TYPE_CHECKING:
 
 _PHRASES = {s.value: s.phrase for s in HTTPStatus}
 STATUS_LINES = {n: f"HTTP/1.1 {n} {_PHRASES.get(n, '')}\r\n".encode("ascii") for n in range(100, 600)}
-"""Of every status: upstreams answer with some that nobody has registered, such as 499."""
+"""Status lines of all numbers: upstreams answer with some that nobody has registered, such as 499."""
 _PIECE = 256 << 10
 _JSON = b"content-type: application/json\r\n"
-_GOES_ON, _CLOSES = b"\r\n", b"connection: close\r\n\r\n"
-"""How a head ends."""
+_KEEP_ALIVE_END, _CLOSE_END = b"\r\n", b"connection: close\r\n\r\n"
+"""How a head ends, depending on whether the connection stays open."""
 
 
-class Wire(Protocol):
-    """The connection of one answer."""
+class ClientConnection(Protocol):
+    """What a response needs of the connection it is written to."""
 
     deadline: float
-    distrusted: bool
-    """It was agreed upon when other certificates were taken than now."""
+    client_ca_changed: bool
+    """The accepted client CAs have changed since the TLS handshake."""
     lost: bool
-    """The client has closed it."""
+    """The client has closed the connection."""
     paused: asyncio.Event | None
-    """Set once the client, which reads more slowly than we write, has taken enough."""
+    """While the client reads more slowly than the server writes: set once it has caught up. Else None."""
     transport: asyncio.Transport | None
 
     @property
     def server(self) -> ServerState: ...
 
     @property
-    def takes_chunks(self) -> bool: ...
+    def supports_chunked(self) -> bool: ...
 
     def write(self, data: bytes | memoryview) -> None: ...
 
-    def pass_on(self, chunk: bytes) -> bool:
-        """Write a part of an answer as it came; False, with nothing written, where the client is gone or reads more
-        slowly than we write."""
+    def try_write(self, chunk: bytes) -> bool:
+        """Write a part of an answer; False, with nothing written, if the client is gone or reads more slowly than the
+        server writes."""
         ...
 
-    def cut(self) -> None: ...
+    def abort(self) -> None: ...
 
 
 class Response:
-    """The answer to one request. `headers` are complete lines that end in CR LF, made by us, never reflected from a
-    client."""
+    """The answer to one request. `headers` are complete lines that end in CR LF, made by the gateway, never reflected
+    from a client."""
 
-    __slots__ = ("_chunked", "_connection", "_id", "_last", "ended", "keep_alive", "started")
-    _id: str
+    __slots__ = ("_chunked", "_connection", "_head_end", "_request_id", "ended", "keep_alive", "started")
+    _request_id: str
 
-    def __init__(self, connection: Wire, keep_alive: bool) -> None:
+    def __init__(self, connection: ClientConnection, keep_alive: bool) -> None:
         self._connection = connection
         self.keep_alive = keep_alive
-        """What the client was told; where it was told so, the connection takes one more request at least."""
-        self._last = _GOES_ON if keep_alive else _CLOSES
+        """Whether the connection stays open, as the client was told; if so, it accepts at least one more request."""
+        self._head_end = _KEEP_ALIVE_END if keep_alive else _CLOSE_END
         self._chunked = False
         self.started = False
         self.ended = False
 
-    def name(self, id: str, header: bytes, beside: bytes = b"") -> None:
-        """Tell this id of an answer that is no call, which tells its own, and lines `beside` it; what is told last
-        counts."""
-        self._id = id  # calls, which are nearly all there is, have none, and take no step for it
-        goes_on = _GOES_ON if self.keep_alive else _CLOSES
-        self._last = b"%b: %b\r\n%b%b" % (header, id.encode("ascii"), beside, goes_on)
+    def set_request_id(self, request_id: str, header: bytes, extra_lines: bytes = b"") -> None:
+        """Set the id that the answer shows in `header`, with `extra_lines` after it; the last call counts. For answers
+        that are not model calls, which write their own ids."""
+        self._request_id = request_id  # unset for model calls, which are nearly all, so that they take no step for it
+        goes_on = _KEEP_ALIVE_END if self.keep_alive else _CLOSE_END
+        self._head_end = b"%b: %b\r\n%b%b" % (header, request_id.encode("ascii"), extra_lines, goes_on)
 
     @property
-    def id(self) -> str:
-        """As it was named; empty where it was not."""
-        return getattr(self, "_id", "")
+    def request_id(self) -> str:
+        """The id that was set; empty if none was."""
+        return getattr(self, "_request_id", "")
 
     @property
-    def distrusted(self) -> bool:
-        """Since its connection was agreed upon it was told anew whose certificates callers may show."""
-        return self._connection.distrusted
+    def client_ca_changed(self) -> bool:
+        """Whether the accepted client CAs have changed since the connection's TLS handshake."""
+        return self._connection.client_ca_changed
 
     @property
-    def gone(self) -> bool:
-        """The client has closed its connection."""
+    def is_disconnected(self) -> bool:
+        """Whether the client has closed its connection."""
         return self._connection.lost
 
     @property
-    def peer(self) -> str:
-        """Address of whoever is connected, which may be a proxy; empty once it is gone."""
+    def peer_address(self) -> str:
+        """Address of the peer, which may be a proxy; empty once it is disconnected."""
         transport = self._connection.transport
         address = transport.get_extra_info("peername") if transport is not None else None
         return str(address[0]) if address else ""
 
     def send(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = _JSON) -> None:
-        """The whole answer at once."""
+        """Send the complete answer at once."""
         self.started = self.ended = True
         connection = self._connection
         connection.write(
@@ -108,13 +108,13 @@ class Response:
                     b"content-length: ",
                     str(len(body)).encode(),
                     b"\r\n",
-                    self._last,
+                    self._head_end,
                     body,
                 )
             )
         )
 
-    async def send_slowly(
+    async def send_large(
         self,
         status: int,
         body: bytes | memoryview,
@@ -122,8 +122,9 @@ class Response:
         content_type: bytes = _JSON,
         end: bytes = b"",
     ) -> None:
-        """As `send`, a large answer a piece at a time as its client takes it, which has to be as quick as with a body
-        of that size. What is not taken is in `body` alone, which a little `end` may follow."""
+        """Send a complete, possibly large answer in pieces, as the client reads it; the client must read at least as
+        fast as it would have to send a body of that size. `end` is a short tail after `body`. Unread bytes stay in
+        `body` alone and are not copied."""
         size = len(body) + len(end)
         if size <= _PIECE:
             self.send(status, b"".join((body, end)), headers, content_type)
@@ -132,7 +133,7 @@ class Response:
         limits, now = server.limits, server.now
         by = now() + limits.write_seconds + size / limits.body_bytes_per_second
         self.started = True
-        told = (STATUS_LINES[status], server.date_line, content_type, headers, size, self._last)
+        told = (STATUS_LINES[status], server.date_line, content_type, headers, size, self._head_end)
         connection.write(b"%b%b%b%bcontent-length: %d\r\n%b" % told)
         rest = memoryview(body)
         while rest and not connection.lost:
@@ -145,18 +146,18 @@ class Response:
                 await paused.wait()
         self.ended = True
 
-    async def send_pieces(self, status: int, pieces: AsyncIterator[bytes], content_type: bytes) -> None:
-        """An answer whose length is not known, a piece at a time as its client takes it, until that is gone. What goes
-        wrong before the first piece is raised with nothing written."""
+    async def send_stream(self, status: int, pieces: AsyncIterator[bytes], content_type: bytes) -> None:
+        """Send an answer of unknown length in pieces, as the client reads it, until the client disconnects. An error
+        before the first piece is raised with nothing written."""
         head = b""
         async for piece in pieces:
             if not self.started:
                 head = self.start(status, content_type)
             self.write(piece, head)
             head = b""
-            if self.full:
-                await self.drained()
-            if self.gone:
+            if self.is_write_paused:
+                await self.drain()
+            if self.is_disconnected:
                 return
         if self.started:
             self.end()
@@ -164,31 +165,31 @@ class Response:
             self.send(status, b"", content_type=content_type)
 
     def start(self, status: int, headers: bytes) -> bytes:
-        """Head of an answer whose length is not known; returned, to be written together with the first bytes. A client
-        of HTTP/1.0, which knows no chunks, is told the end by the end of the connection."""
+        """Return the head of an answer of unknown length, to be written together with the first bytes. To a client of
+        HTTP/1.0, which knows no chunks, the end of the connection marks the end."""
         self.started = True
-        self._chunked = self._connection.takes_chunks
+        self._chunked = self._connection.supports_chunked
         if not self._chunked and self.keep_alive:
-            self.keep_alive, self._last = False, self._last.removesuffix(_GOES_ON) + _CLOSES
+            self.keep_alive, self._head_end = False, self._head_end.removesuffix(_KEEP_ALIVE_END) + _CLOSE_END
         coding = b"transfer-encoding: chunked\r\n" if self._chunked else b""
         date = self._connection.server.date_line
-        return b"%b%b%b%b%b" % (STATUS_LINES[status], date, headers, coding, self._last)
+        return b"%b%b%b%b%b" % (STATUS_LINES[status], date, headers, coding, self._head_end)
 
     def write(self, data: bytes, head: bytes = b"") -> None:
-        """Some bytes, after `head` from `start` where given. Nothing is written once the client is gone."""
+        """Write some bytes, after `head` from `start` if given. Nothing is written once the client is gone."""
         if data and self._chunked:
             self._connection.write(b"%b%x\r\n%b\r\n" % (head, len(data), data))
         elif data:
             self._connection.write(head + data)
 
     @property
-    def passing(self) -> Callable[[bytes], bool] | None:
-        """Takes whole chunks of HTTP/1.1 as they came from somebody else, as `Wire.pass_on`; None: the client
-        knows no chunks."""
-        return self._connection.pass_on if self._chunked else None
+    def raw_chunk_writer(self) -> Callable[[bytes], bool] | None:
+        """Writes complete HTTP/1.1 chunks as an upstream framed them, as `ClientConnection.try_write`; None if the
+        client knows no chunks."""
+        return self._connection.try_write if self._chunked else None
 
     def end(self, data: bytes = b"", head: bytes = b"") -> None:
-        """The last bytes, and the end of an answer that was begun by `start`."""
+        """Write the last bytes, and end an answer that was begun by `start`."""
         self.ended = True
         if not self._chunked:
             self._connection.write(head + data)
@@ -196,56 +197,56 @@ class Response:
         last = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
         self._connection.write(head + last)
 
-    def raw(self, data: bytes) -> None:
-        """Bytes of another protocol; `finish` when there are no more."""
+    def write_raw(self, data: bytes) -> None:
+        """Write bytes of another protocol; call `finish` when there are no more."""
         self.started = True
         self._connection.write(data)
 
-    def holds(self, request: Request, size: int) -> bool:
-        """Count `size` bytes as what is held for a request, instead of those that were; False where these are more, and
-        all of them together would be too many."""
-        server, before = self._connection.server, request.held
-        server.let_go(request)
+    def resize_reservation(self, request: Request, size: int) -> bool:
+        """Set the memory that is reserved for a request to `size` bytes; False if that is more than before and does not
+        fit."""
+        server, before = self._connection.server, request.held_bytes
+        server.release_body(request)
         if size > before:
-            there_is = server.hold(request, size)
-            server.refused += not there_is
+            there_is = server.reserve_body(request, size)
+            server.refused_bodies += not there_is
             return there_is
-        server.held += size
-        request.held = size
+        server.held_bytes += size
+        request.held_bytes = size
         return True
 
     def finish(self) -> None:
         self.ended = True
 
-    def cut(self) -> None:
-        """End its connection in the middle of it."""
-        self._connection.cut()
+    def abort(self) -> None:
+        """Close the connection in the middle of the answer."""
+        self._connection.abort()
 
     @property
-    def full(self) -> bool:
-        """The client reads more slowly than we write: `await drained()` before the next chunk."""
+    def is_write_paused(self) -> bool:
+        """Whether the client reads more slowly than the server writes: `await drain()` before the next chunk."""
         return self._connection.paused is not None
 
-    async def drained(self) -> None:
-        """Returns when the client has taken enough, or is gone."""
+    async def drain(self) -> None:
+        """Wait until the client has read enough, or is gone."""
         paused = self._connection.paused
         if paused is not None:
             await paused.wait()
 
 
 class HeadResponse(Response):
-    """The answer to a HEAD request, which ends with its head."""
+    """The answer to a HEAD request: the head alone."""
 
     __slots__ = ()
 
     def send(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = _JSON) -> None:
-        """What the whole answer would begin with."""
+        """Send the head of the complete answer."""
         self.started = self.ended = True
         date = self._connection.server.date_line
-        told = (STATUS_LINES[status], date, content_type, headers, len(body), self._last)
+        told = (STATUS_LINES[status], date, content_type, headers, len(body), self._head_end)
         self._connection.write(b"%b%b%b%bcontent-length: %d\r\n%b" % told)
 
-    async def send_slowly(
+    async def send_large(
         self,
         status: int,
         body: bytes | memoryview,
@@ -259,7 +260,7 @@ class HeadResponse(Response):
         self._connection.write(head)
 
     @property
-    def passing(self) -> None:
+    def raw_chunk_writer(self) -> None:
         return None
 
     def end(self, data: bytes = b"", head: bytes = b"") -> None:  # noqa: ARG002 -- Response's signature

@@ -1,6 +1,6 @@
-"""What all connections of one server share: its limits, its clock, and the room for the bodies of requests.
+"""State that all connections of one server share: its limits, its clock, and the memory for request bodies.
 
-Knows no connection.
+Does not know the connections.
 """
 
 from __future__ import annotations
@@ -11,89 +11,97 @@ from collections.abc import Callable
 from groundplan.gateway.http.bounds import Limits
 from groundplan.gateway.http.request import Request
 
-MOST_OF_ONE = 0.6
-"""Of the room, that may be taken by large bodies of one workload: less than what is left to the least of them all."""
+MAX_WORKLOAD_SHARE = 0.6
+"""Share of `total_body_bytes` that large bodies of one workload may take: less than what is left to the least important
+workload."""
 
 
 class ServerState:
-    """The part of a server that its connections and answers look at."""
+    """The part of a server that its connections and responses use."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
         self.loop = loop
         self.now = loop.time
         self.limits = limits
-        self._plenty = limits.held // 2
-        """Bytes of bodies above which room is for callers who are known."""
-        self.at_once = min(limits.body, limits.stranger)
-        """Bytes of a body of which nothing is asked before it is taken."""
-        self.subject: Callable[[asyncio.BaseTransport], str] | None = None
-        """Reads who a client is from its certificate, where one is asked for."""
-        self.streams: Callable[[Request], bool] | None = None
-        """Tells from its head whether a request's body is read by its handler while it arrives."""
-        self.share: Callable[[Request], float] | None = None
-        """Tells from its head of how much that is held all together there may be for a request's body to be read, where
-        that is more than half; 0: of nobody who is known."""
-        self.whose: Callable[[Request], str] | None = None
-        """Tells from its head of which workload a request is; empty: of none."""
-        self._large: dict[str, int] = {}
+        self._unrestricted_bytes = limits.total_body_bytes // 2
+        """Bytes of bodies beyond which the memory is reserved for known callers."""
+        self.unchecked_body_bytes = min(limits.body_bytes, limits.unknown_caller_body_bytes)
+        """A body up to this size is read without checking who sends it."""
+        self.read_client_subject: Callable[[asyncio.BaseTransport], str] | None = None
+        """Returns the subject of the client's certificate; None where the server asks for no certificate."""
+        self.is_streamed: Callable[[Request], bool] | None = None
+        """Whether the handler reads this request's body while it arrives; decided from the head."""
+        self.memory_share: Callable[[Request], float] | None = None
+        """Share of `total_body_bytes` up to which this request's body is read once more than half is taken; 0: an
+        unknown caller. Decided from the head."""
+        self.workload_name: Callable[[Request], str] | None = None
+        """Name of the request's workload, empty if unknown; decided from the head."""
+        self._large_bytes: dict[str, int] = {}
         """Bytes of large bodies that are held, by workload."""
-        self.upgrades: Callable[[Request], bool] | None = None
-        """Tells from its head whether a request's handler speaks WebSocket."""
-        self.held = 0
+        self.accepts_websocket: Callable[[Request], bool] | None = None
+        """Whether the handler accepts this request as a WebSocket; decided from the head."""
+        self.held_bytes = 0
         """Bytes of bodies that are being read or answered."""
-        self.refused = 0
-        """Requests for whose bodies there was no room."""
+        self.refused_bodies = 0
+        """Number of requests that were refused because there was no memory for their bodies."""
         self.draining = False
         self.date_line = b""
-        """Header line with the time, made anew by each sweep."""
+        """The Date header line, renewed by each sweep."""
 
     def has_room(self, size: int) -> bool:
-        """Whether `size` more bytes of a body may be held now."""
-        return self.held + size <= self.limits.held
+        """Whether `size` more bytes of a body fit into the total."""
+        return self.held_bytes + size <= self.limits.total_body_bytes
 
-    def hold(self, request: Request, size: int) -> bool:
-        """Count `size` more bytes of a body; False where all bodies together, or those of its workload, would be too
-        many, or where the rest of the room is not for whoever sends it."""
-        if self.held + size > self._plenty and not self.has_room_of(request, size):
+    def reserve_body(self, request: Request, size: int) -> bool:
+        """Count `size` more bytes of a body. False, with nothing counted, if all bodies together or those of its
+        workload would be too many, or if the remaining memory is reserved for more important callers."""
+        if self.held_bytes + size > self._unrestricted_bytes and not self.has_room_for(request, size):
             return False
-        if request.held + size > self.limits.large and self.whose is not None and not self._holds_of(request, size):
+        if (
+            request.held_bytes + size > self.limits.large_body_bytes
+            and self.workload_name is not None
+            and not self._reserve_for_workload(request, size)
+        ):
             return False
-        self.held += size
-        request.held += size
+        self.held_bytes += size
+        request.held_bytes += size
         return True
 
-    def _holds_of(self, request: Request, size: int) -> bool:
-        """Count them among those of its workload; False where these would leave too little to others."""
-        whose = request.whose
+    def _reserve_for_workload(self, request: Request, size: int) -> bool:
+        """Count `size` more bytes among the large bodies of the request's workload; False if these would leave too
+        little to others."""
+        whose = request.charged_workload
         if not whose:
-            whose, size = "" if self.whose is None else self.whose(request), request.held + size
+            whose, size = "" if self.workload_name is None else self.workload_name(request), request.held_bytes + size
             if not whose:
-                return True  # strangers are bounded all together
-        held = self._large.get(whose, 0) + size
-        if held > self.limits.held * MOST_OF_ONE:
+                return True  # unknown callers are bounded all together
+        held = self._large_bytes.get(whose, 0) + size
+        if held > self.limits.total_body_bytes * MAX_WORKLOAD_SHARE:
             return False
-        self._large[whose], request.whose = held, whose
+        self._large_bytes[whose], request.charged_workload = held, whose
         return True
 
-    def has_room_of(self, request: Request, size: int) -> bool:
-        """Whether `size` more bytes of the body of a request may be held where more than half is: the last of the room
-        is for what matters most."""
-        return self.held + size <= self.limits.held * (1.0 if self.share is None else self.share(request))
+    def has_room_for(self, request: Request, size: int) -> bool:
+        """Whether `size` more bytes of this request's body may be held once more than half of the memory is taken: the
+        last of it is for the most important workloads."""
+        return self.held_bytes + size <= self.limits.total_body_bytes * (
+            1.0 if self.memory_share is None else self.memory_share(request)
+        )
 
-    def is_known(self, request: Request) -> bool:
-        """Whether a request is of somebody whose body is read however many strangers there are."""
-        return self.share is None or self.share(request) > 0
+    def is_known_caller(self, request: Request) -> bool:
+        """Whether the request's caller is known, so that its body is read however many unknown callers there are."""
+        return self.memory_share is None or self.memory_share(request) > 0
 
-    def is_scarce(self, size: int) -> bool:
-        """Whether there is room for `size` more bytes of a body of callers who are known alone."""
-        return self.held + size > self._plenty
+    def would_be_scarce(self, size: int) -> bool:
+        """Whether `size` more bytes would fit only into the memory that is reserved for known callers."""
+        return self.held_bytes + size > self._unrestricted_bytes
 
-    def let_go(self, request: Request) -> None:
-        """The body of a request is not needed any more."""
-        if request.whose:
-            left = self._large.pop(request.whose) - request.held
+    def release_body(self, request: Request) -> None:
+        """Give back the memory of a request's body that is no longer needed."""
+        if request.charged_workload:
+            left = self._large_bytes.pop(request.charged_workload) - request.held_bytes
             if left:
-                self._large[request.whose] = left
-            request.whose = ""
-        self.held -= request.held
-        request.held = 0
+                self._large_bytes[request.charged_workload] = left
+            request.charged_workload = ""
+        self.held_bytes -= request.held_bytes
+        request.held_bytes = 0

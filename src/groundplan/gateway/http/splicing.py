@@ -1,6 +1,5 @@
-"""Changing top-level fields of a caller's JSON object in its own bytes: whatever is not changed stays as it came,
-space, order and spelling included. Pure; does not check the JSON, which was parsed before.
-"""
+"""Changes top-level fields of a client's JSON object in its own bytes: unchanged parts keep their whitespace, order and
+spelling. Pure; does not check the JSON, which was parsed before."""
 
 from __future__ import annotations
 
@@ -9,15 +8,15 @@ from collections.abc import Mapping
 
 import msgspec
 
-_NAME = re.compile(rb'[\s,]*+"[^"\\]*+(?:\\.[^"\\]*+)*+"\s*+:\s*+', re.DOTALL).match
+_match_name = re.compile(rb'[\s,]*+"[^"\\]*+(?:\\.[^"\\]*+)*+"\s*+:\s*+', re.DOTALL).match
 _encode = msgspec.json.Encoder().encode
 
 
-def spliced(body: bytes, fields: Mapping[str, msgspec.Raw], changes: Mapping[str, bytes | None]) -> bytes:
-    """`body` with other values (JSON) for the fields in `changes`; None takes one out, a new one is put at the end.
+def replace_fields(body: bytes, fields: Mapping[str, msgspec.Raw], changes: Mapping[str, bytes | None]) -> bytes:
+    """`body` with the fields in `changes` set to other values (JSON); None removes a field, a new one is appended.
 
-    `fields` are all top-level fields of `body` in order, each name once. Where there is no body, or nothing of it would
-    stay, they are written anew.
+    `fields` are all top-level fields of `body` in order, each name once. If there is no body, or nothing of it would
+    stay, the object is encoded anew.
     """
     present = dropped = 0
     added: list[bytes] = []
@@ -29,8 +28,8 @@ def spliced(body: bytes, fields: Mapping[str, msgspec.Raw], changes: Mapping[str
         elif value is not None:
             added.append(b',"%b":%b' % (name.encode(), value))
     if not body or dropped == len(fields):
-        return _written(fields, changes)
-    parts = _replaced(body, fields, changes, present, dropped > 0)
+        return _reencode(fields, changes)
+    parts = _splice(body, fields, changes, present, dropped > 0)
     if added:
         parts[-1] = parts[-1].rstrip()[:-1]
         parts += added
@@ -38,17 +37,17 @@ def spliced(body: bytes, fields: Mapping[str, msgspec.Raw], changes: Mapping[str
     return b"".join(parts)
 
 
-def _replaced(
+def _splice(
     body: bytes, fields: Mapping[str, msgspec.Raw], changes: Mapping[str, bytes | None], left: int, drops: bool
 ) -> list[bytes]:
-    """Pieces of the body with `left` of its fields changed; the last one reaches to its end."""
+    """Pieces of the body with `left` of its fields changed; the last piece reaches to the body's end."""
     parts: list[bytes] = []
     copied, at = 0, body.index(b"{") + 1
     kept = not drops
     for name, raw in fields.items():
         if not left:
             break
-        found = _NAME(body, at)
+        found = _match_name(body, at)
         if found is None:
             raise AssertionError("the fields are not those of the body")
         before, start = at, found.end()
@@ -69,11 +68,11 @@ def _replaced(
 
 
 def _after_comma(body: bytes, at: int) -> int:
-    """The first field was taken out, so the comma after it goes too."""
+    """Position after the comma that follows a removed first field."""
     return body.index(b",", at) + 1
 
 
-def _written(fields: Mapping[str, msgspec.Raw], changes: Mapping[str, bytes | None]) -> bytes:
+def _reencode(fields: Mapping[str, msgspec.Raw], changes: Mapping[str, bytes | None]) -> bytes:
     whole: dict[str, msgspec.Raw] = dict(fields)
     for name, value in changes.items():
         if value is None:

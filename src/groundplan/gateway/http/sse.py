@@ -1,40 +1,39 @@
-"""Server-sent events: cutting a byte stream into events, and putting events together. Any cut of the bytes gives the
-same events. Reads `data:` only; other fields are dropped, as OpenAI clients do. What an event says is others' to know.
-"""
+"""Server-sent events: splits a byte stream into events, and formats events. However the bytes are cut, the events are
+the same. Reads `data:` only; other fields are dropped, as OpenAI clients do. Does not interpret the data."""
 
 from __future__ import annotations
 
 MAX_EVENT = 8 << 20
-"""Bytes of one event, where its stream has no images."""
+"""Most bytes of one event in a stream without images."""
 DONE = b"[DONE]"
 END = b"data: [DONE]\n\n"
 BOM = b"\xef\xbb\xbf"
 _CR, _LF = b"\r\n"
-"""As numbers, which are found in bytes five times as fast as bytes are by `in`: those are tried for a number first."""
+"""As integers, which `in` finds in bytes five times as fast as bytes: it tries bytes as an integer first."""
 
 
 class EventTooLarge(Exception):
-    """One event is larger than what is read of one."""
+    """An event is larger than the reader accepts."""
 
 
 class EventReader:
-    """Feed bytes, get the data of each complete event that has any. `most`: bytes of the longest that is read."""
+    """Feed bytes, get the data of each complete event that has any. `max_event`: bytes of the largest one."""
 
-    __slots__ = ("_ended_in_cr", "_more", "_most", "_rest", "_size")
+    __slots__ = ("_ended_in_cr", "_max_event", "_pending", "_pending_bytes", "_rest")
 
-    def __init__(self, most: int = MAX_EVENT) -> None:
-        self._most = most
+    def __init__(self, max_event: int = MAX_EVENT) -> None:
+        self._max_event = max_event
         self._rest = b""
-        self._more: list[bytes] = []
-        """What came after `_rest` and ends no event."""
-        self._size = 0
-        """Bytes of `_more`."""
+        self._pending: list[bytes] = []
+        """Bytes that came after `_rest` and complete no event."""
+        self._pending_bytes = 0
+        """Bytes in `_pending`."""
         self._ended_in_cr = False
-        """What was read last ended a line with CR, which an LF may belong to that is still to come."""
+        """The last bytes ended a line with CR; an LF that belongs to it may still come."""
 
     @property
-    def between(self) -> bool:
-        """Whether what came so far ends with an event."""
+    def is_between_events(self) -> bool:
+        """Whether the bytes so far end with a complete event."""
         return not (self._rest or self._ended_in_cr)
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -43,38 +42,38 @@ class EventReader:
         if not rest and data.startswith(b"data: ") and data.find(b"\n") == len(data) - 2 and data.endswith(b"\n\n"):
             line = data[6:-2]
             if line and _CR not in line:
-                return [line]  # one event of one line, which is what nearly every read brings
+                return [line]  # one event of one line, as in nearly every read
         if self._ended_in_cr and data:
             self._ended_in_cr, data = False, data.removeprefix(b"\n")
         if _CR in data:
             self._ended_in_cr = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        if rest and self._goes_on(data):
+        if rest and self._append_pending(data):
             return []
-        if self._more:
-            rest = b"".join((rest, *self._more))
-            self._more, self._size = [], 0
+        if self._pending:
+            rest = b"".join((rest, *self._pending))
+            self._pending, self._pending_bytes = [], 0
         buffer = rest + data if rest else data
         *events, self._rest = buffer.split(b"\n\n")
-        if len(self._rest) > self._most:
+        if len(self._rest) > self._max_event:
             raise EventTooLarge
-        return [told for event in events if (told := _data(event))]
+        return [told for event in events if (told := _event_data(event))]
 
-    def _goes_on(self, data: bytes) -> bool:
-        """Keep what ends no event for later: an image is one line of megabytes that comes in many reads, and each byte
-        is copied once, not at every read. Raises `EventTooLarge`."""
-        last = self._more[-1] if self._more else self._rest
+    def _append_pending(self, data: bytes) -> bool:
+        """Keep bytes that complete no event for later; False if they may complete one. An image is one line of
+        megabytes that comes in many reads: so each byte is copied once, not at every read. Raises `EventTooLarge`."""
+        last = self._pending[-1] if self._pending else self._rest
         if data.find(b"\n\n") >= 0 or (data.startswith(b"\n") and last.endswith(b"\n")):
             return False
         if data:
-            self._more.append(data)
-            self._size += len(data)
-            if len(self._rest) + self._size > self._most:
+            self._pending.append(data)
+            self._pending_bytes += len(data)
+            if len(self._rest) + self._pending_bytes > self._max_event:
                 raise EventTooLarge
         return True
 
 
-def _data(event: bytes) -> bytes | None:
+def _event_data(event: bytes) -> bytes | None:
     if event.startswith(b"data: ") and _LF not in event:
         return event[6:]
     lines = event.removeprefix(BOM).split(b"\n")
@@ -82,8 +81,8 @@ def _data(event: bytes) -> bytes | None:
     return b"\n".join(lines) if lines else None
 
 
-def event(data: bytes) -> bytes:
-    """One event."""
+def format_event(data: bytes) -> bytes:
+    """One event as bytes."""
     return (
         b"data: %b\n\n" % data.replace(b"\r\n", b"\n").replace(b"\n", b"\ndata: ")
         if _LF in data
@@ -91,14 +90,14 @@ def event(data: bytes) -> bytes:
     )
 
 
-def named_event(kind: str, data: bytes) -> bytes:
-    """One event by its name, which must be fit for a line."""
+def format_named_event(kind: str, data: bytes) -> bytes:
+    """One event with a name, which must not contain line ends."""
     lines = data.replace(b"\r\n", b"\n").replace(b"\n", b"\ndata: ") if _LF in data else data
     return b"event: %b\ndata: %b\n\n" % (kind.encode(), lines)
 
 
-def splice(data: bytes, name: bytes, value: bytes) -> bytes:
-    """JSON object `data` with one more field at its end; every other byte stays as it was."""
+def append_field(data: bytes, name: bytes, value: bytes) -> bytes:
+    """JSON object `data` with one more field at its end; every other byte stays the same."""
     head = data.rstrip()
     if not head.endswith(b"}"):
         return data
@@ -107,9 +106,8 @@ def splice(data: bytes, name: bytes, value: bytes) -> bytes:
     return b"".join((inner, comma, name, b'":', value, b"}"))
 
 
-def ending(data: bytes, name: bytes, value: bytes) -> tuple[int, bytes]:
-    """As `splice`, for a large one that is not to be made a second time: how many bytes of `data` stay, and what
-    follows them."""
+def split_for_field(data: bytes, name: bytes, value: bytes) -> tuple[int, bytes]:
+    """As `append_field`, without copying a large `data`: (how many bytes of `data` to keep, what follows them)."""
     kept = len(data.rstrip()) - 1
     if data[kept : kept + 1] != b"}":
         return len(data), b""

@@ -1,14 +1,14 @@
-"""Whether a JSON body means the same to every parser: no object in it may bear one name twice.
+"""Checks that a JSON body means the same to every parser: no object in it may contain a name twice.
 
-RFC 8259 leaves open which of two values counts, so what we checked (the last) need not be what an upstream reads (the
-first). To some parsers (those of Go and .NET) `Model` is `model`, so capital letters make no other name of one by which
-anything is decided.
-Most bodies are proven good by counting alone, without a second parse. Does not look at values.
+RFC 8259 leaves open which of two values counts, so the one that was checked here (the last) need not be the one that an
+upstream reads (the first). To some parsers (those of Go and .NET) `Model` is `model`, so names that decide something
+must not differ in capital letters only. Most bodies are proven good by counting alone, without a second parse. Does not
+look at values.
 
-The count: each name is followed by `":`, whose quote is not escaped, so the text holds at least as many of these as
-there are names, and there are at least as many names as whoever parsed it knows to be distinct. Where both ends are
-equal, no name is there twice. A space between name and colon would hide a name from the count, so then, as where the
-ends differ, the body is parsed.
+The count: each name is followed by `":`, whose quote is not escaped, so the text contains at least as many of these as
+there are names, and there are at least as many names as the parser knows to be distinct. If both bounds are equal, no
+name is there twice. A space between name and colon would hide a name from the count, so then, and if the bounds differ,
+the body is parsed.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ import msgspec
 
 from groundplan.core.errors import Invalid
 
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What a decoder raises, also for what is nested deeper than it bears."""
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a decoder raises, also for JSON that is nested too deeply for it."""
 _decode = msgspec.json.Decoder().decode
 _QUOTE, _OPEN, _ESCAPE, _SPACE = ord('"'), ord("["), ord("\\"), b" \t\r\n"
 _TAB, _LF, _CR = b"\t\n\r"
-_LARGE, _COLONS = 4096, 400
-_DENSE = 256
-"""Bytes that are looked at in the time of one search."""
-MOST_DEPTH = 500
-"""Levels of nesting; parsers differ in what they bear, and so do versions of Python."""
-MOST_PARTS = 500_000
-MOST_STRINGS = 1_000_000
-"""Objects and lists in one body, and names and texts: more than any API takes, and as many as can be looked at while
+_LARGE_BODY, _MAX_COLONS = 4096, 400
+_BYTES_PER_SEARCH = 256
+"""Bytes that can be scanned in the time of one search."""
+MAX_DEPTH = 500
+"""Levels of nesting; parsers differ in how many they accept, and so do versions of Python."""
+MAX_CONTAINERS = 500_000
+MAX_STRINGS = 1_000_000
+"""Objects and lists in one body, and names and strings: more than any API takes, and as many as can be checked while
 other calls wait."""
 _STRINGS = re.compile(rb'"[^"]*+"?')
-"""Also one without an end."""
-_ONE_KIND = bytes.maketrans(b"{}", b"[]")
-_NO_MARKS = bytes(set(range(256)) - set(b'[]{}"'))
-_AT_ONCE = 256
-"""Brackets that are only counted where they cannot reach too deep."""
-_ORDINARY = frozenset(
+"""Also a string without an end."""
+_BRACES_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_NOT_MARKS = bytes(set(range(256)) - set(b'[]{}"'))
+_MARKS_PER_STEP = 256
+"""Brackets that are only counted where they cannot nest too deeply."""
+_ORDINARY_NAMES = frozenset(
     {
         "role", "content", "type", "text", "name", "tool_calls", "tool_call_id", "function", "arguments", "id", "index",
         "image_url", "url", "detail", "cache_control", "source", "media_type", "data", "input", "output", "call_id",
@@ -51,40 +51,41 @@ _ORDINARY = frozenset(
         "maxLength", "minItems", "maxItems", "pattern", "anyOf", "oneOf", "allOf", "$ref", "$defs", "const",
     }
 )  # fmt: skip
-"""Names of which most objects are made, none of them another one in other letters."""
-_DECISIVE = frozenset(
+"""Names that occur in most objects; none of them equals another one but for capital letters."""
+_DECISIVE_NAMES = frozenset(
     {
         "role", "content", "type", "text", "image_url", "input_audio", "file", "file_data", "file_id", "file_url",
         "url", "source", "media_type", "data", "input", "function", "include_usage", "tool_calls", "arguments",
     }
 )  # fmt: skip
-"""Names below the top that say what is sent, to whom and at what cost. Others are data, such as a function's own."""
+"""Names below the top level that decide what is sent, to whom and at what cost. Other names are data, such as a
+function's arguments."""
 
 
-class _Twice(Exception):
-    """The name that is there twice."""
+class _DuplicateName(Exception):
+    """A name that an object contains twice."""
 
 
-def refuse_depth(body: bytes) -> None:
-    """Raise `Invalid` where a body is nested deeper than `MOST_DEPTH`, or has more than `MOST_PARTS` or `MOST_STRINGS`;
-    only one with so many brackets, or quotes, is looked at."""
-    if len(body) <= MOST_DEPTH:
-        return  # as many bytes as levels are borne
-    small = len(body) <= _LARGE
-    if len(body) > 4 * MOST_STRINGS and body.count(b'"') - body.count(b'\\"') > 2 * MOST_STRINGS:
-        raise _too_many(f"{MOST_STRINGS} names and texts")
-    if body.count(b"[") + body.count(b"{") <= MOST_DEPTH if small else _few_brackets(body):
+def check_complexity(body: bytes) -> None:
+    """Raise `Invalid` if a body is nested deeper than `MAX_DEPTH`, or has more than `MAX_CONTAINERS` or `MAX_STRINGS`.
+    Only a body with enough brackets or quotes is examined."""
+    if len(body) <= MAX_DEPTH:
+        return  # too few bytes to be nested too deeply
+    small = len(body) <= _LARGE_BODY
+    if len(body) > 4 * MAX_STRINGS and body.count(b'"') - body.count(b'\\"') > 2 * MAX_STRINGS:
+        raise _too_many(f"{MAX_STRINGS} names and texts")
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH if small else _has_few_brackets(body):
         return
     marks = _brackets(body)
-    if marks.count(b"[") > MOST_PARTS:
-        raise _too_many(f"{MOST_PARTS} objects and lists")
+    if marks.count(b"[") > MAX_CONTAINERS:
+        raise _too_many(f"{MAX_CONTAINERS} objects and lists")
     depth = 0
-    for at in range(0, len(marks), _AT_ONCE):
-        part = marks[at : at + _AT_ONCE]
+    for at in range(0, len(marks), _MARKS_PER_STEP):
+        part = marks[at : at + _MARKS_PER_STEP]
         opened = part.count(b"[")
-        if depth + opened > MOST_DEPTH and _deepest(part, depth) > MOST_DEPTH:
+        if depth + opened > MAX_DEPTH and _deepest(part, depth) > MAX_DEPTH:
             raise Invalid(
-                f"the body is nested more than {MOST_DEPTH} levels deep",
+                f"the body is nested more than {MAX_DEPTH} levels deep",
                 code="body_not_json",
                 hint="Send JSON that is nested less.",
             )
@@ -92,12 +93,12 @@ def refuse_depth(body: bytes) -> None:
 
 
 def _brackets(body: bytes) -> bytes:
-    """The brackets of a JSON body that are not in its strings, all as `[` and `]`, up to where it is none. Escapes are
-    taken out, then all but brackets and quotes, then strings in which there are no brackets: that is a tenth of the
-    time that it takes to look for each string."""
+    """The brackets of a JSON body that are not in strings, all as `[` and `]`, up to where it is not valid JSON.
+    Escapes are removed, then all but brackets and quotes, then strings without brackets: a tenth of the time of
+    searching for each string."""
     if _ESCAPE in body:
         body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    marks = body.translate(_ONE_KIND, _NO_MARKS).replace(b'""', b"")
+    marks = body.translate(_BRACES_TO_BRACKETS, _NOT_MARKS).replace(b'""', b"")
     return _STRINGS.sub(b"", marks) if _QUOTE in marks else marks
 
 
@@ -106,7 +107,7 @@ def _too_many(what: str) -> Invalid:
 
 
 def _deepest(marks: bytes, depth: int) -> int:
-    """The deepest level that is reached by these brackets, after `depth`."""
+    """The deepest level that these brackets reach, starting at `depth`."""
     deepest = depth
     for mark in marks:
         depth += 1 if mark == _OPEN else -1
@@ -115,35 +116,35 @@ def _deepest(marks: bytes, depth: int) -> int:
     return deepest
 
 
-def _few_brackets(body: bytes) -> bool:
-    """Whether there are no more than levels that are borne. In a large body that has few, to search for each takes a
-    fraction of a look at every byte."""
-    most, found = min(MOST_DEPTH, len(body) // _DENSE), 0
+def _has_few_brackets(body: bytes) -> bool:
+    """Whether there are no more brackets than allowed levels. In a large body with few brackets, searching for each
+    takes a fraction of scanning every byte."""
+    most, found = min(MAX_DEPTH, len(body) // _BYTES_PER_SEARCH), 0
     for mark in (b"[", b"{"):
         at = body.find(mark)
         while at >= 0:
             found += 1
             if found > most:
-                return most < MOST_DEPTH and body.count(b"[") + body.count(b"{") <= MOST_DEPTH
+                return most < MAX_DEPTH and body.count(b"[") + body.count(b"{") <= MAX_DEPTH
             at = body.find(mark, at + 1)
     return True
 
 
-def refuse_duplicates(body: bytes, known: int) -> None:
-    """Raise `Invalid` (`duplicate_key`) where an object of a valid JSON `body` bears a name twice.
+def check_duplicate_names(body: bytes, distinct_names: int) -> None:
+    """Raise `Invalid` (`duplicate_key`) if an object of a valid JSON `body` contains a name twice.
 
-    `known` is how many distinct names in small letters, in all its objects together, are known to be there; 0 is always
-    right. May raise `RecursionError`.
+    `distinct_names` is how many distinct lower-case names, in all its objects together, are known to be there; 0 is
+    always right. May raise `RecursionError`.
     """
-    counted = _counted(body) if len(body) > _LARGE else _counted_whole(body)
-    if counted is not None and counted == known:
+    counted = _count_names(body) if len(body) > _LARGE_BODY else _count_names_at_once(body)
+    if counted is not None and counted == distinct_names:
         return
-    if counted and (counted := counted - _escaped(body)) == known:
+    if counted and (counted := counted - _count_escaped(body)) == distinct_names:
         return
     try:
-        if counted is None or counted != _names(_decode(body)):
-            _exact(body.decode())
-    except _Twice as twice:
+        if counted is None or counted != _count_distinct_names(_decode(body)):
+            _check_exactly(body.decode())
+    except _DuplicateName as twice:
         raise Invalid(
             f"{str(twice)[:60]!r} is given twice in one object, and which of them counts is anybody's guess",
             code="duplicate_key",
@@ -151,9 +152,9 @@ def refuse_duplicates(body: bytes, known: int) -> None:
         ) from twice
 
 
-def refuse_spellings(names: Collection[str], read: Collection[str]) -> None:
-    """Raise `Invalid` (`duplicate_key`) where one of the `names` at the top is one of those that are `read`, but for
-    small and capital letters."""
+def check_name_spelling(names: Collection[str], read: Collection[str]) -> None:
+    """Raise `Invalid` (`duplicate_key`) if one of the top-level `names` differs from one in `read` only in capital
+    letters."""
     for name in names:
         small = name.casefold()
         if small != name and small in read:
@@ -164,81 +165,81 @@ def refuse_spellings(names: Collection[str], read: Collection[str]) -> None:
             )
 
 
-def _counted(body: bytes) -> int | None:
-    """How often a quote and a colon follow each other; None where there may be space between a name and its colon."""
+def _count_names(body: bytes) -> int | None:
+    """How often a quote is followed by a colon; None if there may be a space between a name and its colon."""
     found, at, looked = 0, body.find(b":"), 0
     while at >= 0:
         before = body[at - 1]
         if before == _QUOTE:
             found += 1
-        elif before in _SPACE and _after_quote(body, at - 1):
+        elif before in _SPACE and _follows_quote(body, at - 1):
             return None
         looked += 1
-        if looked > _COLONS:
-            return _counted_whole(body)
+        if looked > _MAX_COLONS:
+            return _count_names_at_once(body)
         at = body.find(b":", at + 1)
     return found
 
 
-def _after_quote(body: bytes, at: int) -> bool:
-    """Whether there is a quote before the space that ends at `at`."""
+def _follows_quote(body: bytes, at: int) -> bool:
+    """Whether a quote stands before the space that ends at `at`."""
     while body[at] in _SPACE:
         at -= 1
     return body[at] == _QUOTE
 
 
-def _counted_whole(body: bytes) -> int | None:
-    """The same for a small body, or one with many colons, where a look at each takes longer. Line ends and tabs stand
-    outside of strings only."""
-    if body.find(b" :") >= 0:  # `in` would take five times as long: it tries bytes for a number first
+def _count_names_at_once(body: bytes) -> int | None:
+    """As `_count_names`, for a small body, or one with many colons, where finding each takes longer. Line ends and tabs
+    stand outside of strings only."""
+    if body.find(b" :") >= 0:  # `in` would take five times as long: it tries bytes as an integer first
         return None
     if (_LF in body or _TAB in body or _CR in body) and (b"\n:" in body or b"\t:" in body or b"\r:" in body):
         return None
     return body.count(b'":')
 
 
-def _escaped(body: bytes) -> int:
-    """How many of the quotes that a colon follows are in texts, such as of code: each has a backslash before it, which
+def _count_escaped(body: bytes) -> int:
+    """How many of the quotes that a colon follows are within strings, such as of code: a backslash precedes each, and
     is not the second of two."""
     return 0 if b'\\\\"' in body else body.count(b'\\":')
 
 
-def _names(value: Any) -> int:
-    """Distinct names in all objects."""
+def _count_distinct_names(value: Any) -> int:
+    """Number of distinct names in all objects."""
     kind = type(value)
     if kind is not dict and kind is not list:
         return 0
     found = 0
     if kind is dict:
         found = len(value)
-        if found > 1 and not _ORDINARY.issuperset(value):
+        if found > 1 and not _ORDINARY_NAMES.issuperset(value):
             text = "".join(value)
             if not (text.islower() and text.isascii()):
-                _refuse_twins(value)
+                _check_decisive_names(value)
     for each in value.values() if kind is dict else value:
         kind = type(each)
         if kind is dict or kind is list:
-            found += _names(each)
+            found += _count_distinct_names(each)
     return found
 
 
-def _once(pairs: list[tuple[str, Any]]) -> None:
+def _check_pairs(pairs: list[tuple[str, Any]]) -> None:
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen:
-            raise _Twice(name)
+            raise _DuplicateName(name)
         seen.add(name)
-    _refuse_twins(seen)
+    _check_decisive_names(seen)
 
 
-def _refuse_twins(names: Collection[str]) -> None:
-    """Raise `_Twice` where one of the names is another one in other letters that something is decided by."""
+def _check_decisive_names(names: Collection[str]) -> None:
+    """Raise `_DuplicateName` if two of the names differ only in capital letters and decide something."""
     if len(set(map(str.casefold, names))) < len(names):
         for name in names:
             small = name.casefold()
-            if small != name and small in _DECISIVE and small in names:
-                raise _Twice(name)
+            if small != name and small in _DECISIVE_NAMES and small in names:
+                raise _DuplicateName(name)
 
 
-_exact = json.JSONDecoder(object_pairs_hook=_once, parse_int=str, parse_float=str).decode
-"""Numbers stay text: one of thousands of digits is none to Python."""
+_check_exactly = json.JSONDecoder(object_pairs_hook=_check_pairs, parse_int=str, parse_float=str).decode
+"""Numbers stay text: Python refuses to convert one of thousands of digits."""

@@ -1,6 +1,5 @@
-"""Lone surrogates in JSON: one of the two escapes of a character beyond U+FFFF, without the other. Whoever cuts a text
-by UTF-16 sends them apart. JSON may hold them, a decoder of UTF-8 does not bear them. Pure.
-"""
+"""Lone surrogates in JSON: one of the two escapes of a character beyond U+FFFF, without the other. Clients that cut a
+text by UTF-16 units send them. JSON may contain them; a decoder of UTF-8 rejects them. Pure."""
 
 from __future__ import annotations
 
@@ -14,28 +13,29 @@ _LONE = re.compile(
 )
 
 
-def without_surrogates(data: bytes, error: msgspec.DecodeError) -> bytes:
-    """`data`, which could not be decoded, with a sign for each lone surrogate. Raises `error` where there is none:
-    something else is wrong."""
+def replace_surrogates(data: bytes, error: msgspec.DecodeError) -> bytes:
+    """`data`, which could not be decoded, with U+FFFD in place of each lone surrogate. Raises `error` if there is none:
+    then something else is wrong."""
     made, found = _LONE.subn(rb"\\ufffd", data)
     if not found:
         raise error
     return made
 
 
-def value_of(data: bytes) -> Any:
-    """The value of a JSON text, with such signs where they are needed. Raises `DecodeError`."""
+def decode_json(data: bytes) -> Any:
+    """The value of a JSON text, with lone surrogates replaced if necessary. Raises `DecodeError`."""
     try:
         return msgspec.json.decode(data)
     except msgspec.DecodeError as error:
-        return msgspec.json.decode(without_surrogates(data, error))
+        return msgspec.json.decode(replace_surrogates(data, error))
 
 
-def readable(data: bytes) -> bytes:
-    """A JSON text as any decoder reads it: itself, or with such signs. Raises `DecodeError` where it is none."""
+def decodable_json(data: bytes) -> bytes:
+    """A JSON text that any decoder reads: `data` itself, or with lone surrogates replaced. Raises `DecodeError` if it
+    is not JSON."""
     try:
         msgspec.json.decode(data)
     except msgspec.DecodeError as error:
-        data = without_surrogates(data, error)
+        data = replace_surrogates(data, error)
         msgspec.json.decode(data)
     return data

@@ -1,7 +1,7 @@
-"""TLS contexts for both sides, made from files that may be replaced while we run.
+"""TLS contexts for both sides, made from files that may be replaced while the process runs.
 
-A context is made anew when one of its files has changed, so that a renewed certificate serves the next handshake. Never
-turns verification off, and knows no protocol above TLS.
+A context is made anew when one of its files has changed, so that a renewed certificate is used for the next handshake.
+Never turns verification off, and knows no protocol above TLS.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ Stamp = tuple[tuple[int, int, int], ...]
 
 
 def _no_passphrase() -> str:
-    # without this, OpenSSL would ask the terminal
+    # otherwise OpenSSL would ask the terminal
     return ""
 
 
-def path_of(reference: str) -> Path:
-    """The file behind `file:/path` (or a bare path). Raises `Invalid` (`tls_reference`) for anything else."""
+def file_path(reference: str) -> Path:
+    """The path in `file:/path` (or a bare path). Raises `Invalid` (`tls_reference`) for anything else."""
     scheme, colon, name = reference.partition(":")
     if colon and scheme != "file":
         raise Invalid(
@@ -31,8 +31,8 @@ def path_of(reference: str) -> Path:
     return Path(name if colon else reference)
 
 
-def stamp(files: tuple[Path, ...]) -> Stamp:
-    """Changes whenever one of the files is replaced or rewritten. Raises `Invalid` (`tls_unreadable`)."""
+def file_stamp(files: tuple[Path, ...]) -> Stamp:
+    """A value that changes whenever one of the files is replaced or rewritten. Raises `Invalid` (`tls_unreadable`)."""
     try:
         found = [file.stat() for file in files]
     except OSError as error:
@@ -50,87 +50,87 @@ def _unreadable(error: Exception) -> Invalid:
     )
 
 
-def _load(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
+def _load_cert_chain(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
     try:
         context.load_cert_chain(cert, key, password=_no_passphrase)
     except (OSError, ssl.SSLError, ValueError) as error:
         raise _unreadable(error) from error
 
 
-def names_revoked(context: ssl.SSLContext) -> bool:
-    """Whether beside the authorities of a context there is a list of the certificates that one of them revoked."""
+def has_revocation_list(context: ssl.SSLContext) -> bool:
+    """Whether a certificate revocation list was loaded into the context."""
     return context.cert_store_stats()["crl"] > 0
 
 
-def _look_at_revoked(context: ssl.SSLContext) -> None:
-    """Where such a list is declared, a certificate counts only if the list of its authority is there, in force, and
-    does not have it: OpenSSL reads lists, and heeds them only where it is told to."""
-    if names_revoked(context):
+def _check_revocation(context: ssl.SSLContext) -> None:
+    """Make the context check revocation if a list is declared: OpenSSL reads lists, but uses them only if told to. A
+    certificate is then accepted only if its authority's list is there, in force, and does not contain it."""
+    if has_revocation_list(context):
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
 
 
 class ClientContexts:
-    """The contexts with which upstreams are called, one for each declaration."""
+    """The client contexts for upstreams, one for each declaration."""
 
     def __init__(self) -> None:
-        self._made: dict[Tls | None, tuple[Stamp, ssl.SSLContext]] = {}
+        self._contexts: dict[Tls | None, tuple[Stamp, ssl.SSLContext]] = {}
 
-    def of(self, tls: Tls | None) -> ssl.SSLContext:
-        """The context for a declaration, as its files are now. Raises `Invalid` where they cannot be used."""
+    def context(self, tls: Tls | None) -> ssl.SSLContext:
+        """The context for a declaration, from its files as they are now. Raises `Invalid` if they cannot be used."""
         wanted = None if tls is None else Tls(ca=tls.ca, cert=tls.cert, key=tls.key)
         named = () if wanted is None else (wanted.ca, wanted.cert, wanted.key)
-        now = stamp(tuple(path_of(reference) for reference in named if reference is not None))
-        known = self._made.get(wanted)
+        now = file_stamp(tuple(file_path(reference) for reference in named if reference is not None))
+        known = self._contexts.get(wanted)
         if known is None or known[0] != now:
-            known = self._made[wanted] = (now, _client_context(wanted))
+            known = self._contexts[wanted] = (now, _client_context(wanted))
         return known[1]
 
 
 def _client_context(tls: Tls | None) -> ssl.SSLContext:
-    ca = path_of(tls.ca) if tls is not None and tls.ca is not None else None
+    ca = file_path(tls.ca) if tls is not None and tls.ca is not None else None
     try:
         context = ssl.create_default_context(cafile=str(ca) if ca is not None else None)
     except (OSError, ssl.SSLError) as error:
         raise _unreadable(error) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Private authorities often lack an extension that Python 3.13 began to ask for, and other clients do not. That an
-    # authority that is declared may be an intermediate one is as new.
+    # Private authorities often lack an extension that Python 3.13 began to require, and other clients do not. That a
+    # declared authority may be an intermediate one is new in the same version.
     context.verify_flags = context.verify_flags & ~ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
-    _look_at_revoked(context)
+    _check_revocation(context)
     context.set_alpn_protocols(["http/1.1"])
     if tls is not None and tls.cert is not None:
-        _load(context, path_of(tls.cert), path_of(tls.key) if tls.key is not None else None)
+        _load_cert_chain(context, file_path(tls.cert), file_path(tls.key) if tls.key is not None else None)
     return context
 
 
 @dataclass(frozen=True, slots=True)
 class ServerFiles:
-    """The files of our own side: certificate chain, key, and, where callers must show a certificate, whose they may
-    be."""
+    """The files of the server side: certificate chain, key, and, if clients must show a certificate, the CAs that may
+    have issued it."""
 
     cert: Path
     key: Path
     client_ca: Path | None = None
 
     def stamp(self) -> Stamp:
-        return stamp(tuple(file for file in (self.cert, self.key, self.client_ca) if file is not None))
+        return file_stamp(tuple(file for file in (self.cert, self.key, self.client_ca) if file is not None))
 
     def context(self) -> ssl.SSLContext:
-        """For a server; TLS 1.2 at least. Raises `Invalid` (`tls_unreadable`)."""
+        """A server context; TLS 1.2 at least. Raises `Invalid` (`tls_unreadable`)."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
         context.set_alpn_protocols(["http/1.1"])
-        _load(context, self.cert, self.key)
+        _load_cert_chain(context, self.cert, self.key)
         if self.client_ca is not None:
             context.verify_mode = ssl.CERT_REQUIRED
             try:
                 context.load_verify_locations(self.client_ca)
             except (OSError, ssl.SSLError) as error:
                 raise _unreadable(error) from error
-            _look_at_revoked(context)
+            _check_revocation(context)
         return context
 
-    def callers(self) -> Stamp:
-        """Changes whenever it is told anew whose certificates callers may show."""
-        return stamp(() if self.client_ca is None else (self.client_ca,))
+    def client_ca_stamp(self) -> Stamp:
+        """A value that changes whenever the accepted client CAs change."""
+        return file_stamp(() if self.client_ca is None else (self.client_ca,))

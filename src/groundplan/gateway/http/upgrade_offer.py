@@ -1,7 +1,8 @@
-"""A request that offers to go on in another protocol, such as `Upgrade: h2c` of Java's own client, read as one that
-does not: nobody has to take such an offer (RFC 9110, 7.8). Pure.
+"""Removes an offer to continue in another protocol, such as `Upgrade: h2c` of Java's own client, from a request's head:
+a server may ignore such an offer (RFC 9110, 7.8). Pure.
 
-The parser takes what follows such a head for the other protocol, a body too; so the head is written anew without it.
+The parser takes everything after such a head for the other protocol, also a body; so the head is written anew without
+it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ OFFER = frozenset({b"upgrade", b"http2-settings"})
 
 
 def without_upgrade_offer(method: bytes, target: bytes, version: str, headers: Mapping[bytes, bytes]) -> bytes:
-    """The head of a request as the parser told it, whose lines have no ends in them."""
+    """The head of a parsed request without its upgrade offer."""
     lines = [b"%b %b HTTP/%b" % (method, target, version.encode())]
     for name, value in headers.items():
         if name == b"connection":

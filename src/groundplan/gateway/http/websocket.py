@@ -1,6 +1,8 @@
-"""One WebSocket on our own server: messages in, messages out. The protocol is `websockets`', which this loads.
+"""One server-side WebSocket: messages in, messages out. The protocol is implemented by `websockets`, which this module
+loads.
 
-Binary messages are refused, since nobody here sends any. Who may connect, and what is said, is the caller's.
+Binary messages are refused, since no client of these APIs sends any. Who may connect, and what is said, is the
+caller's.
 """
 
 from __future__ import annotations
@@ -20,44 +22,46 @@ from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.stalls import patient
 
 MESSAGE_BYTES = 16 << 20
-AT_ONCE = 16 << 10
-"""Bytes that are taken before calls have a turn: as pings they are thousands."""
-UNCOUNTED = 256 << 10
-"""Bytes of a message that are held until the rest of it is here, whatever else is held."""
+BYTES_PER_TURN = 16 << 10
+"""Bytes that are processed before other tasks have a turn: as pings they are thousands."""
+UNRESERVED_BYTES = 256 << 10
+"""Bytes of an incomplete message that are kept without reserving memory for them."""
 PING_SECONDS, PONG_SECONDS = 20.0, 300.0
-"""A client that says nothing for so long is asked whether it is there, and how long it has to say so: one that plays
-what it hears as it reads comes to that only behind all that was said before."""
+"""How long a client may be silent before it is pinged, and how long it has to answer: a client that plays audio as it
+reads comes to the ping only after everything that was sent before."""
 
 _SUBPROTOCOL = Subprotocol("realtime")
 
 
-def _chosen(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """A client need not offer any."""
+def _select_subprotocol(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """A client need not offer any subprotocol."""
     return _SUBPROTOCOL if _SUBPROTOCOL in offered else None
 
 
 class ServerSocket:
-    """See the module. `accept`, then `receive` until None; `send` and `close` at any time between."""
+    """A server-side WebSocket. `accept`, then `receive` until None; `send` and `close` at any time between."""
 
     def __init__(self, request: Request, response: Response) -> None:
         self._request = request
         self._stream = request.stream
         self._response = response
-        self._protocol = ServerProtocol(subprotocols=[_SUBPROTOCOL], select_subprotocol=_chosen, max_size=MESSAGE_BYTES)
+        self._protocol = ServerProtocol(
+            subprotocols=[_SUBPROTOCOL], select_subprotocol=_select_subprotocol, max_size=MESSAGE_BYTES
+        )
         lines = b"".join(b"%b: %b\r\n" % item for item in request.headers.items())
         self._protocol.receive_data(b"GET %b HTTP/1.1\r\n%b\r\n" % (request.target, lines))
         self._text = bytearray()
-        """Of the message that is coming."""
+        """The message that is being received."""
         self._messages: deque[str] = deque()
-        self._listens = False
-        """What comes is read, as soon as it is there."""
-        self._said = asyncio.Event()
-        """Something came since it was looked at."""
+        self._is_reading = False
+        """`receive` is waiting for bytes."""
+        self._data_arrived = asyncio.Event()
+        """Set when bytes have come since the last check."""
         self.closed = False
         self.accepted = False
 
     def accept(self) -> None:
-        """Raises `Invalid` for what is no WebSocket handshake."""
+        """Send the handshake's answer. Raises `Invalid` if the request is not a WebSocket handshake."""
         events = self._protocol.events_received()
         if len(events) != 1 or not isinstance(events[0], WebSocketRequest):
             raise Invalid(
@@ -68,65 +72,67 @@ class ServerSocket:
             raise Invalid(
                 "the WebSocket handshake is wrong", code="upgrade_unsupported", hint="Use a WebSocket client."
             )
-        if self._response.id:
-            answer.headers["x-request-id"] = self._response.id
+        if self._response.request_id:
+            answer.headers["x-request-id"] = self._response.request_id
         self._protocol.send_response(answer)
         self._flush()
         self.accepted = True
 
     async def receive(self) -> str | None:
-        """The next message; None when the client has closed, or speaks no WebSocket any more."""
+        """The next message; None when the client has closed the connection, or no longer speaks WebSocket."""
         while not self._messages:
             if self.closed or self._stream is None:
                 return None
-            self._listens = True
+            self._is_reading = True
             data = await self._stream.read()
-            self._listens = False
-            self._said.set()
+            self._is_reading = False
+            self._data_arrived.set()
             if not data:
                 return None
-            for at in range(0, len(data), AT_ONCE):
+            for at in range(0, len(data), BYTES_PER_TURN):
                 if at:
                     await asyncio.sleep(0)
-                self._hear(data[at : at + AT_ONCE])
-            if not self._holds():
+                self._receive_data(data[at : at + BYTES_PER_TURN])
+            if not self._reserve_memory():
                 self._protocol.fail(CloseCode.TRY_AGAIN_LATER, "memory_full")
                 self.closed = True
             self._flush()
             if self._protocol.close_expected():
                 self.closed = True
-            if self._response.full:
-                await self._response.drained()  # whoever reads none of our pongs is asked nothing more
+            if self._response.is_write_paused:
+                await self._response.drain()  # a client that does not read our pongs is not read from
         return self._messages.popleft()
 
-    async def until_lost(self) -> None:
-        """Returns when the client is gone without a word, as a telephone that leaves its network: it says nothing, not
-        even that it is there, though it is listened to and takes what it is sent."""
+    async def wait_until_lost(self) -> None:
+        """Wait until the client is lost without a word, as a telephone that leaves its network: it answers no ping
+        within `PONG_SECONDS`, though `receive` is reading and the client takes what it is sent."""
         while not self.closed:
             await asyncio.sleep(PING_SECONDS)
-            if not self._said.is_set() and self._listens and not self._response.full:
+            if not self._data_arrived.is_set() and self._is_reading and not self._response.is_write_paused:
                 self._protocol.send_ping(b"")
                 self._flush()
                 try:
                     async with patient(PONG_SECONDS):
-                        await self._said.wait()
+                        await self._data_arrived.wait()
                 except TimeoutError:
-                    if self._listens and not self._response.full:
+                    if self._is_reading and not self._response.is_write_paused:
                         return
-            self._said.clear()
+            self._data_arrived.clear()
 
-    def _holds(self) -> bool:
-        """Whether what has come of a message may be held until the rest is here."""
-        size = len(self._protocol.reader.buffer) + len(self._text) - UNCOUNTED
-        return (size <= 0 and not self._request.held) or self._response.holds(self._request, max(0, size))
+    def _reserve_memory(self) -> bool:
+        """Reserve memory for the incomplete message; False if there is none."""
+        size = len(self._protocol.reader.buffer) + len(self._text) - UNRESERVED_BYTES
+        return (size <= 0 and not self._request.held_bytes) or self._response.resize_reservation(
+            self._request, max(0, size)
+        )
 
-    def _hear(self, data: bytes) -> None:
+    def _receive_data(self, data: bytes) -> None:
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
             if isinstance(event, Frame):
-                self._frame(event)
+                self._handle_frame(event)
 
-    def _frame(self, frame: Frame) -> None:
+    def _handle_frame(self, frame: Frame) -> None:
         if frame.opcode in (Opcode.TEXT, Opcode.CONT):
             self._text += frame.data
             if frame.fin:
@@ -141,13 +147,13 @@ class ServerSocket:
             self.closed = True
 
     async def send(self, text: bytes) -> None:
-        """Nothing where the client is gone."""
-        if self.closed or self._response.gone:
+        """Send a message; nothing if the client is gone."""
+        if self.closed or self._response.is_disconnected:
             return
         self._protocol.send_text(text)
         self._flush()
-        if self._response.full:
-            await self._response.drained()
+        if self._response.is_write_paused:
+            await self._response.drain()
 
     def close(self, code: int, reason: str) -> None:
         if not self.closed:
@@ -162,4 +168,4 @@ class ServerSocket:
     def _flush(self) -> None:
         for data in self._protocol.data_to_send():
             if data:
-                self._response.raw(data)
+                self._response.write_raw(data)

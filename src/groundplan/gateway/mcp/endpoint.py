@@ -82,19 +82,19 @@ class McpApi:
             await self._handle(request, response)
         except GroundplanError as error:
             if not response.started:
-                status, data, lines = errors.of_error(error)
+                status, data, lines = errors.error_response(error)
                 response.send(status, data, lines)
         except Exception:  # noqa: BLE001 -- the boundary of one request: the worker and its calls go on
-            failed = errors.failed(_log, "/mcp", response)
+            failed = errors.log_internal_error(_log, "/mcp", response)
             if not response.started:
-                response.send(*errors.of_error(failed))
+                response.send(*errors.error_response(failed))
 
     async def _handle(self, request: Request, response: Response) -> None:
         if request.method != b"POST":
             raise WrongMethod(b"POST", hint="The gateway opens no stream of its own: POST each message.")
         _check_origin(request)
         exchange = Exchange(new_id_bytes(), request, response, TOOLS)
-        exchange.key, exchange.person, exchange.plan = admitted(self._gateway, request, response.peer)
+        exchange.key, exchange.person, exchange.plan = admitted(self._gateway, request, response.peer_address)
         exchange.workload, exchange.catalog = exchange.plan.workload, self._gateway.live.catalog
         exchange.policy = self._gateway.live.policy
         admit.check_workload(exchange.plan, self._gateway.clock.seconds())
@@ -109,7 +109,7 @@ class McpApi:
             except ServerError as error:
                 code = int(error.code) if isinstance(error.code, int) else -32603
                 body = wire.failure(message.id, code, _seen(exchange, str(error)))
-            await response.send_slowly(200, body)
+            await response.send_large(200, body)
 
     async def _answer(self, exchange: Exchange, message: wire.Message) -> bytes:
         if message.method == "initialize":
@@ -249,7 +249,7 @@ class McpApi:
     def _still(self, use: Use) -> None:
         """After a wait: what may have been stopped meanwhile is not begun. Raises `Denied`, `Unauthenticated`."""
         exchange = use.exchange
-        admitted(self._gateway, exchange.request, exchange.response.peer)
+        admitted(self._gateway, exchange.request, exchange.response.peer_address)
         if (error := self._refusal(use)) is not None:
             raise error
 

@@ -22,7 +22,7 @@ import msgspec
 from groundplan.blueprint.model import ToolServer
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.gateway.http.sse import EventReader, EventTooLarge
-from groundplan.gateway.http.strict_json import UNREADABLE, refuse_depth
+from groundplan.gateway.http.strict_json import DECODE_ERRORS, check_complexity
 from groundplan.gateway.mcp.wire import VERSIONS, objects
 from groundplan.gateway.upstream.answer_memory import Room, Share
 from groundplan.gateway.upstream.connection import UNCOUNTED, UpstreamConnection, UpstreamFailure, still
@@ -363,7 +363,7 @@ class _Post:
                 elif found.id is not None and asked < MOST_ASKED:
                     asked += 1
                     self.reply(found)
-            if reader.between:
+            if reader.is_between_events:
                 size = 0
         return None
 
@@ -376,9 +376,9 @@ class _Post:
 
 def _answer(data: bytes) -> _Answer | None:
     try:
-        refuse_depth(data)  # whoever looks at it goes down every level
+        check_complexity(data)  # whoever looks at it goes down every level
         return _decode(data)
-    except (Invalid, *UNREADABLE):
+    except (Invalid, *DECODE_ERRORS):
         return None
 
 

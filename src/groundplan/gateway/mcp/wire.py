@@ -9,7 +9,7 @@ import msgspec
 
 from groundplan.blueprint.model import ToolServer
 from groundplan.core.errors import GroundplanError, Invalid
-from groundplan.gateway.http.strict_json import UNREADABLE, refuse_depth
+from groundplan.gateway.http.strict_json import DECODE_ERRORS, check_complexity
 
 VERSIONS = ("2025-06-18", "2025-03-26", "2024-11-05")
 """Of the protocol; the newest first."""
@@ -36,10 +36,10 @@ _decode = msgspec.json.Decoder(Message).decode
 
 def read(body: bytes) -> Message:
     """Raises `Invalid` (`mcp_message`; `body_not_json`, `body_too_complex` for what is nested too deep)."""
-    refuse_depth(body)
+    check_complexity(body)
     try:
         message = _decode(body)
-    except UNREADABLE as error:
+    except DECODE_ERRORS as error:
         hint = "Send one JSON-RPC 2.0 request or notification."
         raise Invalid(f"this is not an MCP message: {error}", code="mcp_message", hint=hint) from error
     if message.jsonrpc != "2.0":

@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.http.sse import event
+from groundplan.gateway.http.sse import format_event
 from groundplan.gateway.resuming.chunks import ContinuedChunks
 from groundplan.gateway.resuming.story import Sent, asks, shaped, with_turns
 from groundplan.gateway.surfaces.codec import Malformed
@@ -65,7 +65,7 @@ class ContinuedChat(ContinuedChunks):
         chunk = {**head, "object": "chat.completion.chunk", "choices": [one]}
         if self.sent is not None:
             self.sent = self._noted(self.sent, chunk)
-        return event(_encode(chunk))
+        return format_event(_encode(chunk))
 
     def _tells(self, choice: dict[str, Any]) -> bool:
         return any(value is not None for value in (choice.get("delta") or {}).values())

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from groundplan.gateway.http.sse import DONE, event
+from groundplan.gateway.http.sse import DONE, format_event
 from groundplan.gateway.resuming.story import Continued, Sent, summed
 from groundplan.ledger.model import Usage
 
@@ -41,7 +41,7 @@ class ContinuedChunks(Continued):
     def _next(self, data: bytes) -> bytes:
         earlier, sent = self._earlier, self.sent
         if data == DONE or earlier is None or sent is None:
-            return event(data)
+            return format_event(data)
         chunk = _headed(_decode(data), earlier.head)
         choices = chunk.get("choices") or []
         before = b"".join([self._choice(choice, earlier.head) for choice in choices])
@@ -50,7 +50,7 @@ class ContinuedChunks(Continued):
         elif choices and not (FACTS in chunk or any(c.get("finish_reason") or self._tells(c) for c in choices)):
             return before
         self.sent = self._noted(self.sent or sent, chunk)
-        return before + event(_encode(chunk))
+        return before + format_event(_encode(chunk))
 
     @abstractmethod
     def _choice(self, choice: dict[str, Any], head: dict[str, Any]) -> bytes:

@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.http.sse import named_event
+from groundplan.gateway.http.sse import format_named_event
 from groundplan.gateway.resuming.story import Continued, Sent, asks, left_of, summed, with_turns
 from groundplan.gateway.surfaces.codec import Relay
 from groundplan.gateway.surfaces.messages.from_chat import LazyTranslation
@@ -118,7 +118,7 @@ class ContinuedMessage(Continued):
         before = self._ended(sent) if kind == "message_delta" else b""
         if kind == "message_delta" and isinstance(found.get("usage"), dict):
             found["usage"] = _added(found["usage"], earlier.usage)
-        return before + named_event(kind, _encode(found))
+        return before + format_named_event(kind, _encode(found))
 
     def _block(self, sent: Sent, found: dict[str, Any]) -> bytes:
         """A block begins: it is the one that goes on, or one more, or thinking that comes too late to be told."""
@@ -162,7 +162,7 @@ class ContinuedMessage(Continued):
     def _tell(self, told: dict[str, Any]) -> bytes:
         if self.sent is not None:
             self.sent = self._noted(self.sent, told["type"], told)
-        return named_event(told["type"], _encode(told))
+        return format_named_event(told["type"], _encode(told))
 
 
 def _added(usage: dict[str, Any], earlier: Usage) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.http.sse import named_event
+from groundplan.gateway.http.sse import format_named_event
 from groundplan.gateway.resuming.story import (
     INSTRUCTION,
     Continued,
@@ -295,7 +295,7 @@ class ContinuedResponse(Continued):
             return b""
         told = {**told, "sequence_number": self.sent.more.number}
         self.sent = self._noted(self.sent, told)
-        return named_event(told["type"], _encode(told))
+        return format_named_event(told["type"], _encode(told))
 
 
 def _part(text: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from groundplan.core.errors import Invalid
-from groundplan.gateway.http.strict_json import UNREADABLE, refuse_duplicates
+from groundplan.gateway.http.strict_json import DECODE_ERRORS, check_duplicate_names
 from groundplan.gateway.offload import READ_BYTES, in_thread
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ async def reword(request: Request, path: bytes, name: str) -> None:
     request.target = path + query[1] + query[2]
     if not name:
         return
-    request.form = name  # a form is read while it arrives
+    request.upload_state = name  # a form is read while it arrives
     if len(request.body) > READ_BYTES:
         request.body = await in_thread(partial(_naming, request.body, name))
     else:
@@ -65,7 +65,7 @@ def _naming(body: bytes, name: str) -> bytes:
     """A body that names the model. One that cannot be read stays as it is: whoever reads it next says why."""
     try:
         fields = _fields(body)
-        refuse_duplicates(body, len(fields))
-    except (*UNREADABLE, Invalid):
+        check_duplicate_names(body, len(fields))
+    except (*DECODE_ERRORS, Invalid):
         return body
     return _encode({**fields, "model": name})

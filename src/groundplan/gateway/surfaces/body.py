@@ -13,7 +13,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from groundplan.core.errors import Invalid
-from groundplan.gateway.http.strict_json import UNREADABLE, refuse_depth, refuse_duplicates, refuse_spellings
+from groundplan.gateway.http.strict_json import (
+    DECODE_ERRORS,
+    check_complexity,
+    check_duplicate_names,
+    check_name_spelling,
+)
 from groundplan.gateway.surfaces.file_references import given_twice
 from groundplan.gateway.surfaces.messages.request_types import CacheControl
 
@@ -218,12 +223,12 @@ def read_fields(
     try:
         if not body.isascii():
             body.decode("utf-8")
-        refuse_depth(body)
+        check_complexity(body)
         fields, typed = _fields.decode(body), decoder.decode(body)
         if not _ORDINARY.issuperset(fields):
-            refuse_spellings(fields, NAMED)
+            check_name_spelling(fields, NAMED)
             refuse_fields(fields, ELSEWHERE)
-        refuse_duplicates(body, len(fields) + (nested(typed) if nested is not None else 0))
+        check_duplicate_names(body, len(fields) + (nested(typed) if nested is not None else 0))
         return fields, typed
     except UnicodeDecodeError as error:
         raise Invalid("the body is not UTF-8", code="body_encoding", hint="Send JSON in UTF-8.") from error
@@ -243,7 +248,7 @@ def decoded(raw: bytes) -> Any:
     `Invalid`."""
     try:
         return _value(raw)
-    except UNREADABLE as error:
+    except DECODE_ERRORS as error:
         raise not_read(error) from error
 
 
@@ -365,5 +370,5 @@ def _content_parts(raw: bytes) -> list[_Part]:
         raise Invalid(
             f"the body has a wrong field: {error} in content", code="body_invalid", hint="See the OpenAI API."
         ) from error
-    except UNREADABLE as error:
+    except DECODE_ERRORS as error:
         raise not_read(error) from error

@@ -18,8 +18,8 @@ from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.caching.replay_forms import COMPLETIONS_REPLAY_FORMS
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.meter import ReportedUsage
-from groundplan.gateway.http.splicing import spliced
-from groundplan.gateway.http.sse import END, event, splice
+from groundplan.gateway.http.splicing import replace_fields
+from groundplan.gateway.http.sse import END, append_field, format_event
 from groundplan.gateway.surfaces.body import (
     OTHERWISE,
     has_tokens,
@@ -178,9 +178,9 @@ class CompletionsRelay(OpenAIRelay):
             refuse_unfinished(choice.finish_reason)
         self._begun.update(choice.index for choice in found.choices)
         self._ended.update(choice.index for choice in found.choices if choice.finish_reason)
-        earlier = b"" if self._held is None else event(self._held)
+        earlier = b"" if self._held is None else format_event(self._held)
         self._held = data if self._even else None
-        return earlier if self._even else earlier + event(data)
+        return earlier if self._even else earlier + format_event(data)
 
     @property
     def _even(self) -> bool:
@@ -193,7 +193,7 @@ class CompletionsRelay(OpenAIRelay):
 
     def closing_events(self, facts: bytes) -> bytes:
         """The held chunk with the facts in it, and the end."""
-        return (event(splice(self._held, b"groundplan", facts)) if self._held is not None else b"") + END
+        return (format_event(append_field(self._held, b"groundplan", facts)) if self._held is not None else b"") + END
 
 
 class ByChatRelay(CompletionsRelay):
@@ -259,7 +259,7 @@ class OpenAICompletions:
         if system:
             prompts = ["\n\n".join([*system, _text(prompt)]) for prompt in prompts_of(ask)]
             changes["prompt"] = _encode(prompts[0] if len(prompts) == 1 else prompts)
-        return spliced(ask.body, ask.fields, changes)
+        return replace_fields(ask.body, ask.fields, changes)
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:  # noqa: ARG002 -- the protocol's signature
         """A whole answer. Raises `Malformed`."""

@@ -13,7 +13,7 @@ from groundplan.core.errors import Invalid
 from groundplan.gateway.caching.replay_forms import EMBEDDINGS_REPLAY_FORMS
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.http.splicing import spliced
+from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.surfaces.body import READ_APART, has_tokens, read_fields, refuse_fields, repeated
 from groundplan.gateway.surfaces.codec import Codec, Malformed, UpstreamAnswer
 from groundplan.gateway.surfaces.interface import Interface
@@ -102,7 +102,7 @@ class OpenAIEmbeddings(PlainCodec):
             return super().request_body(ask, deployment, cap, system)
         length = bytes(ask.fields["dimensions"])
         changes = {"model": _encode(deployment.upstream_model), "dimensions": None, "output_dimension": length}
-        return spliced(ask.body, ask.fields, changes)
+        return replace_fields(ask.body, ask.fields, changes)
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
         """A whole answer. Raises `Malformed`, also where a text has no vector, or one without numbers, as some servers

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from groundplan.core.errors import Invalid
-from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
 
 PDF = "application/pdf"
 IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
@@ -56,7 +56,7 @@ def written(raw: msgspec.Raw, change: Change) -> msgspec.Raw:
     try:
         made = [_changed(msgspec.json.decode(each), change) if _may_name(bytes(each)) else each for each in _list(raw)]
         return msgspec.Raw(_encode(made))
-    except UNREADABLE as error:
+    except DECODE_ERRORS as error:
         raise Invalid(
             f"the body has a file in what cannot be read: {error}",
             code="body_not_json",

@@ -55,11 +55,11 @@ class ImageEdits(Images):
     """Variations have no streams."""
 
     async def receive(self, request: Request) -> None:
-        upload = request.form = Upload(_DECISIVE, (MOST_FILES, _FILES), named=request.form)
+        upload = request.upload_state = Upload(_DECISIVE, (MOST_FILES, _FILES), named=request.upload_state)
         await upload.begin(request)
 
     def read(self, request: Request) -> Ask:
-        upload = request.form
+        upload = request.upload_state
         if not isinstance(upload, Upload) or not upload.files or not _FILES.issuperset(upload.files):
             raise Invalid("the form has no image", code="file_missing", hint="Send a file in the field `image`.")
         fields = upload.fields

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import GroundplanError, WrongType
 from groundplan.gateway.http import errors
-from groundplan.gateway.http.sse import ending, splice
+from groundplan.gateway.http.sse import append_field, split_for_field
 from groundplan.gateway.surfaces.codec import Codec
 from groundplan.ledger.model import Usage
 
@@ -148,15 +148,15 @@ class Interface:
 
     def with_facts(self, data: bytes, facts: bytes) -> bytes:
         """A whole answer with the `groundplan` object spliced in."""
-        return splice(data, b"groundplan", facts)
+        return append_field(data, b"groundplan", facts)
 
     def end_with_facts(self, data: bytes, facts: bytes) -> tuple[int, bytes]:
         """The same for a large answer, which is not copied: how many of its bytes to send, and what to send next."""
-        return ending(data, b"groundplan", facts)
+        return split_for_field(data, b"groundplan", facts)
 
     def error_response(self, error: GroundplanError, call_id: str) -> tuple[int, bytes, bytes]:
         """(status, body, header lines) of an error in this API's shape."""
-        return errors.of_error(error, call_id)
+        return errors.error_response(error, call_id)
 
     def error_event(self, ask: Ask, status: int, error: bytes) -> bytes:  # noqa: ARG002 -- the contract's signature
         """An error as a stream of status 200, for clients that look for it nowhere else; empty: it is sent as any
@@ -165,4 +165,4 @@ class Interface:
 
     def upstream_refusal_body(self, data: bytes) -> bytes:
         """An upstream's own 4xx body in this API's shape."""
-        return errors.of_upstream_refusal(data)
+        return errors.upstream_error_body(data)

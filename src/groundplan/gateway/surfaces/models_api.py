@@ -42,9 +42,13 @@ def handle(gateway: Gateway, path: bytes, request: Request, response: Response) 
         if request.method == b"DELETE":
             raise not_served("models.delete", "What a workload may use is declared in its blueprint.")
         check_method(request, (b"GET",))
-        response.send(200, _encode(_told(gateway, path, request, response.peer, anthropic=anthropic)))
+        response.send(200, _encode(_told(gateway, path, request, response.peer_address, anthropic=anthropic)))
     except GroundplanError as error:
-        told = messages_errors.of_error(error, request_id=response.id) if anthropic else errors.of_error(error)
+        told = (
+            messages_errors.of_error(error, request_id=response.request_id)
+            if anthropic
+            else errors.error_response(error)
+        )
         response.send(*told)
 
 

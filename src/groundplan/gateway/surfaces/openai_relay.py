@@ -5,8 +5,8 @@ one is reported.
 from __future__ import annotations
 
 from groundplan.gateway.http.chunk_template import ChunkTemplate
-from groundplan.gateway.http.errors import error_body, worded
-from groundplan.gateway.http.sse import DONE, event
+from groundplan.gateway.http.errors import error_body, message_with_hint
+from groundplan.gateway.http.sse import DONE, format_event
 from groundplan.gateway.surfaces.codec import ErrorAnswer, Malformed
 from groundplan.ledger.model import Usage
 
@@ -68,4 +68,6 @@ class OpenAIRelay:
         """An error event for a client that has a part of the answer already: the rest will not come."""
         hint = "What came so far is all there is; ask again."
         message = f"the answer broke off: {reason}"
-        return event(error_body(worded(message, hint), "stream_broken", hint, "api_error", call_id=call_id))
+        return format_event(
+            error_body(message_with_hint(message, hint), "stream_broken", hint, "api_error", call_id=call_id)
+        )

@@ -9,7 +9,7 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.http.splicing import spliced
+from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
 
 VOYAGE = re.compile(r"https?://(?:api\.voyageai|ai\.mongodb)\.com[:/]")
@@ -30,7 +30,7 @@ class PlainCodec(ABC):
 
     def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:  # noqa: ARG002
         """The caller's bytes with the upstream's name of the model."""
-        return spliced(ask.body, ask.fields, {"model": _encode(deployment.upstream_model)})
+        return replace_fields(ask.body, ask.fields, {"model": _encode(deployment.upstream_model)})
 
     @abstractmethod
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer: ...

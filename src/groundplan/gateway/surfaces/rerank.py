@@ -17,8 +17,8 @@ from groundplan.core.errors import Invalid
 from groundplan.economics import price
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.http.splicing import spliced
-from groundplan.gateway.http.sse import splice
+from groundplan.gateway.http.splicing import replace_fields
+from groundplan.gateway.http.sse import append_field
 from groundplan.gateway.surfaces.body import READ_APART, read_fields, refuse_fields, repeated
 from groundplan.gateway.surfaces.codec import Codec, UpstreamAnswer
 from groundplan.gateway.surfaces.interface import Interface
@@ -115,7 +115,7 @@ class RerankCodec(PlainCodec):
             return super().request_body(ask, deployment, cap, system)
         most = bytes(ask.fields["top_n"])
         changes = {"model": _encode(deployment.upstream_model), "top_n": None, "top_k": most}
-        return spliced(ask.body, ask.fields, changes)
+        return replace_fields(ask.body, ask.fields, changes)
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
         """A whole answer, with its `results` where its upstream calls them otherwise. Raises `Malformed`, also for a
@@ -126,7 +126,7 @@ class RerankCodec(PlainCodec):
         results = found.results
         if results is None:
             results = understood(_results, bytes(found.data))
-            data = splice(data, b"results", bytes(found.data))
+            data = append_field(data, b"results", bytes(found.data))
         if not results or any(not 0 <= result.index < ask.messages for result in results):
             raise malformed()
         data = _in_order(data, results, ask)

@@ -42,19 +42,19 @@ _log = logging.getLogger(__name__)
 async def handle(answer: Answer, gateway: Gateway, path: bytes, request: Request, response: Response) -> None:
     """Answer one request, whatever happens."""
     try:
-        key, _, _ = admitted(gateway, request, response.peer)
+        key, _, _ = admitted(gateway, request, response.peer_address)
         found = await answer(gateway, path, request, key)
         if isinstance(found, Followed):
-            await response.send_pieces(200, found.pieces, found.lines)
+            await response.send_stream(200, found.pieces, found.lines)
         else:
-            await response.send_slowly(200, _encode(found))
+            await response.send_large(200, _encode(found))
         return
     except GroundplanError as caught:
         error = caught
     except Exception:  # noqa: BLE001 -- the boundary of one request: the worker and its calls go on
-        error = errors.failed(_log, path.decode("latin-1"), response)
+        error = errors.log_internal_error(_log, path.decode("latin-1"), response)
     if not response.started:  # otherwise it is unfinished, and the server cuts the connection
-        status, data, lines = errors.of_error(error)
+        status, data, lines = errors.error_response(error)
         response.send(status, data, lines)
     del error  # it knows this frame: together they would keep the connection until garbage is looked for
 

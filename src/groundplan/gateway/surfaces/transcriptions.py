@@ -113,11 +113,11 @@ class Transcriptions(Interface):
         self._codecs: dict[Priced, TranscriptionCodec] = {}
 
     async def receive(self, request: Request) -> None:
-        upload = request.form = Upload(_DECISIVE, samples=SAMPLES, named=request.form)
+        upload = request.upload_state = Upload(_DECISIVE, samples=SAMPLES, named=request.upload_state)
         await upload.begin(request)
 
     def read(self, request: Request) -> Ask:
-        upload = request.form
+        upload = request.upload_state
         if not isinstance(upload, Upload) or upload.files != ["file"]:
             raise Invalid("the form has no file", code="file_missing", hint="Send one file in the field `file`.")
         fields = upload.fields

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from groundplan.economics.prices.provider_usage import RealtimeUsage, plausible
-from groundplan.gateway.http.sse import event
+from groundplan.gateway.http.sse import format_event
 from groundplan.gateway.surfaces.typed_stream import Kind, TypedEvent, TypedRelay
 from groundplan.ledger.model import Usage
 
@@ -148,7 +148,7 @@ class TranscriptRelay(TypedRelay):
             return b""
         self._texts.append(said)
         self.output_bytes += len(said.encode())
-        return event(_encode({"type": "transcript.text.delta", "delta": said}))
+        return format_event(_encode({"type": "transcript.text.delta", "delta": said}))
 
     def _apart(self, said: str) -> str:
         """A text that stands alone, as it goes on with those before it."""
@@ -157,7 +157,7 @@ class TranscriptRelay(TypedRelay):
 
     def _segment(self, found: _Event) -> bytes:
         self._segments += 1
-        return event(
+        return format_event(
             _encode(
                 {
                     "type": "transcript.text.segment", "id": f"seg_{self._segments}", "start": found.start or 0.0,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from groundplan.gateway.http.sse import event, named_event, splice
+from groundplan.gateway.http.sse import append_field, format_event, format_named_event
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.openai_relay import OpenAIRelay, stream_error
 from groundplan.gateway.surfaces.upstream_json import STREAM, understood
@@ -77,7 +77,7 @@ class TypedRelay(OpenAIRelay):
         return self._event(found.type, data)
 
     def _event(self, type: str, data: bytes) -> bytes:
-        return named_event(type, data) if type in self._kind.named else event(data)
+        return format_named_event(type, data) if type in self._kind.named else format_event(data)
 
     @property
     def complete(self) -> bool:
@@ -85,4 +85,4 @@ class TypedRelay(OpenAIRelay):
 
     def closing_events(self, facts: bytes) -> bytes:
         """The event that ends it, with the facts."""
-        return self._event(self._kind.last, splice(self._held, b"groundplan", facts))
+        return self._event(self._kind.last, append_field(self._held, b"groundplan", facts))

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Container, Mapping
 from typing import TYPE_CHECKING
 
 from groundplan.core.errors import Invalid
-from groundplan.gateway.http.multipart import Data, End, Event, Part, events, short_name, stream_of
+from groundplan.gateway.http.multipart import Data, End, Event, Part, form_events, form_stream, shorten_filename
 from groundplan.gateway.surfaces.body import ELSEWHERE
 from groundplan.gateway.upstream.connection import UpstreamFailure
 
@@ -62,7 +62,7 @@ class Upload:
 
     async def begin(self, request: Request) -> None:
         """Read as much as is kept. Raises `Invalid`."""
-        rest = events(stream_of(request), request.headers.get(b"content-type"), self._samples)
+        rest = form_events(form_stream(request), request.headers.get(b"content-type"), self._samples)
         part: Part | None = None
         value = b""
         async for event in rest:
@@ -247,7 +247,7 @@ def _written(event: Event, boundary: bytes) -> bytes:
         return b"\r\n"
     head = b'--%b\r\nContent-Disposition: form-data; name="%b"' % (boundary, event.name.encode())
     if event.filename is not None:
-        name = short_name(event.filename.replace('"', "").replace("\\", ""))
+        name = shorten_filename(event.filename.replace('"', "").replace("\\", ""))
         head += b'; filename="%b"' % (name or "file").encode()
     kind = event.content_type
     if kind and len(kind) < 100 and kind.isascii() and kind.decode("ascii").isprintable():

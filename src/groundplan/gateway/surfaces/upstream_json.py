@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from groundplan.gateway.http.strict_json import UNREADABLE
-from groundplan.gateway.http.surrogates import without_surrogates
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
+from groundplan.gateway.http.surrogates import replace_surrogates
 from groundplan.gateway.surfaces.codec import Codec, Malformed, UpstreamAnswer
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def answer_of(codec: Codec, data: bytes, ask: Ask) -> UpstreamAnswer:
     Raises `Malformed`, and `Invalid` as the codec does."""
     try:
         return codec.parse_answer(data, ask)
-    except UNREADABLE as error:
+    except DECODE_ERRORS as error:
         raise Malformed(ANSWER) from error
 
 
@@ -48,11 +48,11 @@ def understood(read: Callable[[bytes], Read], data: bytes, promise: str = ANSWER
                 return read(_with_untrue_usage(data, found[1].split(".")[1:]))
             if str(error).endswith(_NO_LIST):
                 return read(with_choices(data))
-            return read(without_surrogates(data, error))
-        except UNREADABLE:
+            return read(replace_surrogates(data, error))
+        except DECODE_ERRORS:
             pass
         raise Malformed(promise) from error
-    except UNREADABLE as error:
+    except DECODE_ERRORS as error:
         raise Malformed(promise) from error
 
 
@@ -69,7 +69,7 @@ def with_choices(data: bytes) -> bytes:
     none. OpenAI's clients go through the list."""
     try:
         fields = _fields(data)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return data
     none = "choices" in fields and bytes(fields["choices"]) == b"null"
     return msgspec.json.encode({**fields, "choices": []}) if none else data

@@ -227,7 +227,7 @@ def _rooms(gateway: Gateway) -> list[Family]:
     room, server, files, name = gateway.room, gateway.server, gateway.files, "room"
     taken = {"answers": (room.held, room.limit, room.refused)}
     if server is not None:
-        taken["requests"] = (server.held, server.limits.held, server.refused)
+        taken["requests"] = (server.held_bytes, server.limits.total_body_bytes, server.refused_bodies)
     if files is not None:
         taken["files"] = (files.held, HELD_BYTES, files.refused)
     used, most, refused = ([Sample([(name, of)], row[at]) for of, row in sorted(taken.items())] for at in range(3))

@@ -26,7 +26,7 @@ async def scrape(gateway: Gateway, request: Request, response: Response) -> None
     """Answer GET /metrics."""
     scrapes = gateway.scrapes
     if request.method != b"GET":
-        response.send(*errors.of_error(WrongMethod(b"GET")))
+        response.send(*errors.error_response(WrongMethod(b"GET")))
         return
     if not _allowed(scrapes, request, response):
         hint = (
@@ -35,7 +35,7 @@ async def scrape(gateway: Gateway, request: Request, response: Response) -> None
         error = Denied(
             "metrics are for this machine by its own name, or with a token", code="metrics_denied", hint=hint
         )
-        status, data, lines = errors.of_error(error)
+        status, data, lines = errors.error_response(error)
         response.send(status, data, lines)
         return
     own = await gathered(gateway)
@@ -48,7 +48,7 @@ def _allowed(scrapes: Scrapes | None, request: Request, response: Response) -> b
     scheme, _, bearer = request.headers.get(b"authorization", b"").partition(b" ")
     if scheme.lower() == b"bearer":
         return scrapes is not None and scrapes.admits(bearer.strip())
-    local = response.peer in _LOCAL and not any(name in request.headers for name in _FORWARDED)
+    local = response.peer_address in _LOCAL and not any(name in request.headers for name in _FORWARDED)
     return local and _is_ours(request.headers.get(b"host", b""))
 
 

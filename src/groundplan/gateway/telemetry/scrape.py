@@ -21,7 +21,7 @@ from groundplan.core.endpoints import Endpoint, announce, lookup, withdraw
 from groundplan.core.errors import Invalid
 from groundplan.core.home import Home
 from groundplan.core.settings import resolve_secret
-from groundplan.gateway.http.errors import of_refusal
+from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.telemetry import stopped_workers
 from groundplan.gateway.telemetry.exposition import Family, pieces, single
@@ -70,8 +70,8 @@ class Scrapes:
             else:
                 response.send(401, b"{}")
 
-        self._server = Server(handle, of_refusal, loop)
-        self._listener = await loop.create_server(self._server.protocol, "127.0.0.1", 0)
+        self._server = Server(handle, refusal_body, loop)
+        self._listener = await loop.create_server(self._server.create_connection, "127.0.0.1", 0)
         before = lookup(self._home, f"{SERVICE}{self.slot}")
         with suppress(OSError):
             stopped_workers.fold(self._home, self.slot, "" if before is None else _id(before.token))

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import NamedTuple
 
-from groundplan.gateway.http.server_state import MOST_OF_ONE
+from groundplan.gateway.http.server_state import MAX_WORKLOAD_SHARE
 from groundplan.gateway.upstream.connection import BODY_LIMIT, UpstreamFailure
 from groundplan.gateway.upstream.pressure import SHARES
 
@@ -70,7 +70,7 @@ class Room:
 
     def _is_much(self, share: Share, size: int) -> bool:
         """Whether its workload would have more than there is for one."""
-        return bool(share.whose) and self._of.get(share.whose, 0) + size - share.size > self.limit * MOST_OF_ONE
+        return bool(share.whose) and self._of.get(share.whose, 0) + size - share.size > self.limit * MAX_WORKLOAD_SHARE
 
     def _is_bound(self, share: Share, size: int) -> bool:
         """Whether it has to wait for others of its workload, whatever room there is."""

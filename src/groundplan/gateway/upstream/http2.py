@@ -31,7 +31,7 @@ from pyqwest import (
 
 from groundplan.blueprint.model import Tls
 from groundplan.core.errors import Invalid
-from groundplan.gateway.http.tls import path_of
+from groundplan.gateway.http.tls import file_path
 from groundplan.gateway.stalls import patient, stall_monitor_of
 from groundplan.gateway.upstream.connection import (
     BODY_LIMIT,
@@ -339,9 +339,9 @@ def _transport(scheme: str, far: Far) -> HTTPTransport:
         version = HTTPVersion.HTTP2 if scheme == "http" else None
     tls = far.tls or Tls()
     try:
-        ca = path_of(tls.ca).read_bytes() if tls.ca is not None else None
-        cert = path_of(tls.cert).read_bytes() if tls.cert is not None else None
-        key = path_of(tls.key).read_bytes() if tls.key is not None else b""
+        ca = file_path(tls.ca).read_bytes() if tls.ca is not None else None
+        cert = file_path(tls.cert).read_bytes() if tls.cert is not None else None
+        key = file_path(tls.key).read_bytes() if tls.key is not None else b""
         return HTTPTransport(
             tls_ca_cert=ca,
             # a proxy's certificate may be of another authority than the upstream's

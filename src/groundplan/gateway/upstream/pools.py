@@ -17,7 +17,7 @@ from weakref import WeakSet
 from groundplan.blueprint.model import Deployment, Tls
 from groundplan.core.errors import Invalid
 from groundplan.core.settings import resolve_secret
-from groundplan.gateway.http.tls import ClientContexts, Stamp, names_revoked, path_of, stamp
+from groundplan.gateway.http.tls import ClientContexts, Stamp, file_path, file_stamp, has_revocation_list
 from groundplan.gateway.upstream.connection import Pool
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
 from groundplan.gateway.upstream.tunnel import Proxy
@@ -122,11 +122,11 @@ class Pools:
         return _files(wire), credentials
 
     def _context(self, wire: Wire) -> ssl.SSLContext | None:
-        return self._contexts.of(wire.tls) if wire.url.startswith("https:") else None
+        return self._contexts.context(wire.tls) if wire.url.startswith("https:") else None
 
     def _far(self, wire: Wire) -> Pool:
         # the context tells what the library takes in silence
-        if wire.tls is not None and names_revoked(self._contexts.of(wire.tls)):
+        if wire.tls is not None and has_revocation_list(self._contexts.context(wire.tls)):
             raise Invalid(
                 f"{wire.url} is reached in a way that looks at no list of revoked certificates, and its ca has one",
                 code="tls_unreadable",
@@ -160,7 +160,7 @@ class Pools:
 def _files(wire: Wire) -> Stamp:
     """Of its certificates and key as they are now. Raises `Invalid`."""
     named = () if wire.tls is None else (wire.tls.ca, wire.tls.cert, wire.tls.key)
-    return stamp(tuple(path_of(reference) for reference in named if reference is not None))
+    return file_stamp(tuple(file_path(reference) for reference in named if reference is not None))
 
 
 def _proxy(wire: Wire) -> Proxy | None:

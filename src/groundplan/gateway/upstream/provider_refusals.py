@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
 
 REFUSED, UNKNOWN_KEY, UNPAID, NOT_ALLOWED, NO_MODEL, TOO_LARGE, BUSY, AWAY = 400, 401, 402, 403, 404, 413, 429, 503
 _STATUSES = {410: NO_MODEL, 412: UNPAID}
@@ -225,7 +225,7 @@ def told_status(data: bytes) -> int:
 def _was_worked_on(data: bytes) -> bool:
     try:
         return _answered(data).worked
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return False  # a list of errors
 
 
@@ -300,7 +300,7 @@ def not_asked(status: int, data: bytes) -> tuple[str, str] | None:
 def _error(data: bytes) -> _Error | None:
     try:
         found = _body(data)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return None
     if isinstance(found, list):  # as Gemini answers at its OpenAI-shaped address
         if not found:

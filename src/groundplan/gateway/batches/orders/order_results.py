@@ -22,7 +22,7 @@ from groundplan.gateway.batches.orders.order_store import Order, OrderLine
 from groundplan.gateway.batches.providers.provider import ProviderBatch
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.feature import FEATURE, TICKET
-from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.surfaces.codec import Malformed, UpstreamAnswer
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.upstream_json import answer_of, understood
@@ -258,7 +258,7 @@ def told(line: OrderLine, found: Made, data: bytes) -> bytes:
     try:
         body: Any = msgspec.Raw(data)
         msgspec.json.decode(data)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         body = None
     return _encode(
         {

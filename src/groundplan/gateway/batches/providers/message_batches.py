@@ -30,7 +30,7 @@ from groundplan.gateway.batches.providers.provider import (
     name_in_path,
     read,
 )
-from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.messages.errors import status_of
 from groundplan.gateway.surfaces.messages.surface import VERSION
@@ -223,6 +223,6 @@ def told_as_openai(line: bytes) -> bytes:
 def _status(error: bytes) -> int:
     try:
         fault = _error(error).error
-    except UNREADABLE:
+    except DECODE_ERRORS:
         fault = None
     return status_of("" if fault is None else fault.type)

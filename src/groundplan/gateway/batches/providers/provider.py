@@ -20,7 +20,7 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.files.blobs import reading
-from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.stalls import patient
 from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.http1 import Http1Connection
@@ -338,14 +338,14 @@ def read(data: bytes, kind: type[_Made]) -> _Made:
     """A provider's answer. Raises `Away`."""
     try:
         return msgspec.json.decode(data, type=kind)
-    except UNREADABLE as error:
+    except DECODE_ERRORS as error:
         raise Away("the provider's answer is not what its batch API promises", acted=True) from error
 
 
 def _said(data: bytes) -> str:
     try:
         error = msgspec.json.decode(data, type=_Refusal).error
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return ""
     return "" if error is None else error.message[:500]
 

@@ -34,7 +34,7 @@ from groundplan.gateway.call.model_versions import VersionReader
 from groundplan.gateway.guard.kills import refuse_stopped, stopped
 from groundplan.gateway.guard.run import reviews
 from groundplan.gateway.http.sse import BOM
-from groundplan.gateway.http.strict_json import refuse_depth
+from groundplan.gateway.http.strict_json import check_complexity
 from groundplan.gateway.offload import READ_BYTES, in_thread
 from groundplan.gateway.stalls import patient
 from groundplan.gateway.surfaces.answers import facts, headers, standing
@@ -259,7 +259,7 @@ class Attempt(RefusalHandling):
             data = self._target.clean(data)
         try:
             if exchange.guard is not None:
-                refuse_depth(data)  # guardrails walk every level
+                check_complexity(data)  # guardrails walk every level
             self._answered = answer_of(self._codec, data, exchange.ask)
         except (Malformed, Invalid) as error:
             bare = data.removeprefix(BOM)  # which programs in .NET write, and clients in most languages pass over

@@ -8,7 +8,7 @@ from collections.abc import Container
 from typing import TYPE_CHECKING
 
 from groundplan.gateway.call import settle
-from groundplan.gateway.http.body_stream import HIGH
+from groundplan.gateway.http.body_stream import HIGH_WATER
 from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.http1 import Http1Connection
 
@@ -48,7 +48,7 @@ async def send_upload(upload: Upload, exchange: Exchange, target: Target, connec
         if connection.status or connection.lost:
             break  # the upstream has answered already, which is read next
         if upload.passed_on:
-            exchange.response.holds(exchange.request, HIGH)
+            exchange.response.resize_reservation(exchange.request, HIGH_WATER)
         if piece:
             connection.send(b"%x\r\n%b\r\n" % (len(piece), piece))
             await connection.drained(_WRITE_SECONDS)

@@ -19,8 +19,8 @@ from groundplan.gateway.call import settle, stored_answers
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.http.chunk_template import ChunkTemplate
-from groundplan.gateway.http.sse import MAX_EVENT, EventReader, EventTooLarge, event
-from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.sse import MAX_EVENT, EventReader, EventTooLarge, format_event
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.codec import DeniedAnswer, ErrorAnswer, Malformed, Relay
 from groundplan.gateway.surfaces.openai_relay import OpenAIRelay
@@ -202,8 +202,8 @@ class Streaming:
                 since, self._fed = None, False
                 if self.guarded is not None:
                     self.guarded.heard = False
-                if response.full:
-                    await response.drained()
+                if response.is_write_paused:
+                    await response.drain()
                 continue
             # comments keep a connection open, and are no sign that an answer will come; what a model reasons is one,
             # also where the client's API does not tell it
@@ -238,14 +238,14 @@ class Streaming:
         self._passing = self._straight(exchange)
         if len(data) > BURST and self._plain is None:
             return False  # more of it may be there, of which others have to wait
-        return self._failure is None and not self.relay.done and not exchange.response.full
+        return self._failure is None and not self.relay.done and not exchange.response.is_write_paused
 
     def _straight(self, exchange: Exchange) -> tuple[OpenAIRelay, ChunkTemplate, Callable[[bytes], bool]] | None:
         plain = self._plain
         if plain is None or plain.template is None or not self.direct or exchange.kept is not None:
             return None
-        pass_on = exchange.response.passing
-        return None if pass_on is None or not self._reader.between else (plain, plain.template, pass_on)
+        pass_on = exchange.response.raw_chunk_writer
+        return None if pass_on is None or not self._reader.is_between_events else (plain, plain.template, pass_on)
 
     def _through(self, data: bytes) -> bool:
         """Pass a chunk of HTTP/1.1 on as it came, where it is one event that needs no look: nearly all of a stream.
@@ -286,7 +286,12 @@ class Streaming:
         if self.secrets:
             data = without(data, self.secrets)
         plain = self._plain
-        if plain is not None and plain.template is not None and self._reader.between and plain.try_pass_through(data):
+        if (
+            plain is not None
+            and plain.template is not None
+            and self._reader.is_between_events
+            and plain.try_pass_through(data)
+        ):
             return data
         feed = self.relay.feed
         found = self._reader.feed(data)
@@ -295,7 +300,11 @@ class Streaming:
             if len(found) == 1:
                 return feed(found[0])
             for each in found:
-                if plain is not None and plain.template is not None and plain.try_pass_through(told := event(each)):
+                if (
+                    plain is not None
+                    and plain.template is not None
+                    and plain.try_pass_through(told := format_event(each))
+                ):
                     outs.append(told)  # like one before it, which may have come with it
                     continue
                 outs.append(feed(each))
@@ -303,7 +312,7 @@ class Streaming:
                     break  # whatever follows the end is no part of it
         except Malformed as failure:
             self._failure = failure
-        except UNREADABLE:  # in a part that only some events are read for
+        except DECODE_ERRORS:  # in a part that only some events are read for
             self._failure = Malformed(STREAM)
         return b"".join(outs)
 
@@ -331,8 +340,8 @@ class Streaming:
             exchange.first_byte = time.perf_counter_ns()
             head = response.start(200, lines)
         self._write(exchange, self._out, head)
-        if response.full:
-            await response.drained()
+        if response.is_write_paused:
+            await response.drain()
 
     def _write(self, exchange: Exchange, out: bytes, head: bytes = b"") -> None:
         exchange.response.write(out, head)

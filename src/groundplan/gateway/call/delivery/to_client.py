@@ -23,7 +23,7 @@ class _Leaving:
 
     def sever(self, error: Denied) -> None:  # noqa: ARG002 -- as that of a stream
         """There is no place for an error in it: its connection is cut, so that it does not look complete."""
-        self.exchange.response.cut()
+        self.exchange.response.abort()
 
 
 async def send_all(
@@ -40,7 +40,7 @@ async def send_all(
     leaving = _Leaving(exchange)
     gateway.streams.add(leaving)
     try:
-        await exchange.response.send_slowly(status, data, lines, content_type, end)
+        await exchange.response.send_large(status, data, lines, content_type, end)
     finally:
         gateway.streams.discard(leaving)
 
@@ -57,8 +57,8 @@ async def send_stream(gateway: Gateway, exchange: Exchange, parts: Iterable[byte
                 response.write(b"".join(made), head)
                 head, size = b"", 0
                 made.clear()
-                if response.full:
-                    await response.drained()
+                if response.is_write_paused:
+                    await response.drain()
             made.append(part)
             size += len(part)
             if kept is not None:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from groundplan.gateway.call.meter import ReportedUsage
-from groundplan.gateway.http.surrogates import without_surrogates
+from groundplan.gateway.http.surrogates import replace_surrogates
 
 _NULL = msgspec.Raw(b"null")
 
@@ -106,4 +106,4 @@ def _read(data: bytes) -> dict[str, Any]:
     try:
         return dict(_fields(data))
     except msgspec.DecodeError as error:
-        return dict(_fields(without_surrogates(data, error)))
+        return dict(_fields(replace_surrogates(data, error)))

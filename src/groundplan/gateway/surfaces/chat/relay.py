@@ -9,8 +9,8 @@ import msgspec
 
 from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.http.chunk_template import ChunkTemplate
-from groundplan.gateway.http.sse import DONE, END, event, splice
-from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.sse import DONE, END, append_field, format_event
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.surfaces.chat.chunk import Chunk, only_usage, read_chunk, without_usage
 from groundplan.gateway.surfaces.openai_relay import OpenAIRelay, refuse_unfinished, stream_error
 from groundplan.gateway.surfaces.upstream_json import STREAM, understood, with_choices
@@ -61,7 +61,7 @@ class ChatRelay(OpenAIRelay):
             return b""
         try:
             chunk = read_chunk(data)
-        except UNREADABLE:
+        except DECODE_ERRORS:
             data = with_choices(data)
             chunk = understood(read_chunk, data, STREAM)
         if chunk.service_tier is not None and chunk.service_tier != self.tier:
@@ -70,7 +70,7 @@ class ChatRelay(OpenAIRelay):
             self.output_bytes += len(text) if text.isascii() else len(text.encode())
             if text and self._looks:
                 self._look(data)
-            return event(data) if self._early is None else self._begin() + event(data)
+            return format_event(data) if self._early is None else self._begin() + format_event(data)
         if chunk.failed():
             raise stream_error(data)
         if chunk.usage is not None:
@@ -95,11 +95,11 @@ class ChatRelay(OpenAIRelay):
         if not chunk.choices and chunk.usage is not None and not self.include_usage:
             return b""
         if not chunk.choices and self._early is not None and len(self._early) < _MOST_EARLY:
-            self._early += event(data)  # what Azure found in the prompt says nothing of an answer
+            self._early += format_event(data)  # what Azure found in the prompt says nothing of an answer
             return b""
         if chunk.usage is not None:
             data = self._without(data, chunk)
-        earlier = event(self.held) if self.held is not None else b""
+        earlier = format_event(self.held) if self.held is not None else b""
         if self._early is not None:
             earlier = self._begin()
         self.held = None
@@ -111,7 +111,7 @@ class ChatRelay(OpenAIRelay):
             self.finished, self.template = True, None
             self.held = data
             return earlier
-        return earlier + event(data)
+        return earlier + format_event(data)
 
     def _without(self, data: bytes, chunk: Chunk) -> bytes:
         """A chunk with usage as the client gets it: OpenAI's client for Java takes the first for the end."""
@@ -136,8 +136,8 @@ class ChatRelay(OpenAIRelay):
         """The held chunk, or the usage behind it, with the facts in it, and the end."""
         last, earlier = self.held, b""
         if last is not None and self._told is not None:
-            last, earlier = only_usage(self._told), event(last)
-        return earlier + (event(splice(last, b"groundplan", facts)) if last is not None else b"") + END
+            last, earlier = only_usage(self._told), format_event(last)
+        return earlier + (format_event(append_field(last, b"groundplan", facts)) if last is not None else b"") + END
 
 
 class CopiesRelay(ChatRelay):

@@ -15,7 +15,7 @@ import msgspec
 from groundplan.core.errors import Invalid, NotFound
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.http.server import Request
-from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces import stored_api
 from groundplan.gateway.surfaces.chat.sealed_store import SealedCompletions
@@ -73,7 +73,7 @@ def _metadata(body: bytes) -> dict[str, str]:
     """Raises `Invalid`."""
     try:
         return checked_metadata(_change(body).metadata)
-    except UNREADABLE as error:
+    except DECODE_ERRORS as error:
         hint = 'Send {"metadata": {...}}: nothing else of a stored completion can be changed.'
         raise Invalid(f"the body is wrong: {error}", code="body_invalid", hint=hint) from error
 

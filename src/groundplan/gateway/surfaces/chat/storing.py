@@ -18,9 +18,9 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.gateway.caching.replay_forms import CHAT_REPLAY_FORMS
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.http.splicing import spliced
-from groundplan.gateway.http.strict_json import UNREADABLE
-from groundplan.gateway.http.surrogates import value_of
+from groundplan.gateway.http.splicing import replace_fields
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
+from groundplan.gateway.http.surrogates import decode_json
 from groundplan.gateway.surfaces.chat.relay import ChatRelay, CopiesRelay
 from groundplan.gateway.surfaces.chat.sealed_store import Kept
 from groundplan.gateway.surfaces.chat.surface import ChatCompletions, OpenAIChat, ServiceChat
@@ -142,7 +142,7 @@ def begin(exchange: Exchange, ask: Ask) -> Ask:
         return ask
     raw = ask.fields.get("metadata")
     metadata = checked_metadata(None if raw is None else msgspec.json.decode(raw))
-    body = spliced(ask.body, ask.fields, {name: None for name in _FIELDS if name in ask.fields})
+    body = replace_fields(ask.body, ask.fields, {name: None for name in _FIELDS if name in ask.fields})
     fields = {name: value for name, value in ask.fields.items() if name not in _FIELDS}
     exchange.ask = made = msgspec.structs.replace(ask, fields=fields, body=body, typed=Storing(metadata))
     exchange.interface = STORED_CHAT
@@ -173,8 +173,8 @@ async def _store(gateway: Gateway, exchange: Exchange, answer: bytes, metadata: 
     if sealed is None or workload is None or workload.keep is None or key is None or deployment is None:
         return False
     try:
-        completion = value_of(answer)
-    except UNREADABLE:
+        completion = decode_json(answer)
+    except DECODE_ERRORS:
         return False  # it has a number beyond all bounds
     id = completion.get("id")
     if not isinstance(id, str) or _ID.fullmatch(id) is None:

@@ -18,7 +18,7 @@ from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.caching.replay_forms import CHAT_REPLAY_FORMS
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.http.splicing import spliced
+from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.surfaces.body import (
     OTHERWISE,
     CacheOptions,
@@ -278,7 +278,7 @@ class OpenAIChat:
         if system:
             lead = _encode([{"role": "system", "content": text} for text in system])
             changes["messages"] = lead[:-1] + b"," + (told or bytes(ask.fields["messages"]))[1:]
-        return spliced(ask.body, ask.fields, changes)
+        return replace_fields(ask.body, ask.fields, changes)
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:  # noqa: ARG002 -- the protocol's signature
         """A whole answer. Raises `Malformed`."""

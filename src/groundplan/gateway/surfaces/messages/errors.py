@@ -10,7 +10,7 @@ from groundplan.core.errors import GroundplanError
 from groundplan.core.ids import id_text, new_id_bytes
 from groundplan.gateway.http import errors
 from groundplan.gateway.http.server import Refusal, Request, Response
-from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
 
 ID_HEADER, _OPENAIS = b"request-id", b"x-request-id"
 _PATH = b"/v1/messages"
@@ -43,7 +43,7 @@ def error_body(error: GroundplanError, call_id: str = "") -> bytes:
 
 def of_error(error: GroundplanError, call_id: str = "", request_id: str = "") -> tuple[int, bytes, bytes]:
     """(status, body, header lines) of one of ours. `request_id`: of an answer that is no call."""
-    status, _, lines = errors.of_error(error, call_id, ID_HEADER)
+    status, _, lines = errors.error_response(error, call_id, ID_HEADER)
     return status, error_body(error, call_id or request_id), lines
 
 
@@ -56,16 +56,16 @@ def name(request: Request, response: Response, id: str = "", beside: bytes = b""
     """Give an answer that is no call an id, where the client that asks looks for it: a new one, if none is given.
     `beside`: header lines that it has, too."""
     header = ID_HEADER if is_asked_by(request) else _OPENAIS
-    response.name(id or id_text(new_id_bytes()), header, beside)
+    response.set_request_id(id or id_text(new_id_bytes()), header, beside)
 
 
 def of_refusal(refusal: Refusal, request: Request, response: Response) -> bytes:
     """What the protocol itself refuses: in this shape for a client of Anthropic's, else in OpenAI's."""
     name(request, response)
     if not is_asked_by(request):
-        return errors.of_refusal(refusal)
+        return errors.refusal_body(refusal)
     kind = _TYPES.get(refusal.status, "invalid_request_error" if refusal.status < 500 else "api_error")
-    return shaped(kind, refusal.message, response.id, code=refusal.code, hint=refusal.hint)
+    return shaped(kind, refusal.message, response.request_id, code=refusal.code, hint=refusal.hint)
 
 
 def status_of(kind: str) -> int:
@@ -77,7 +77,7 @@ def of_foreign(data: bytes) -> bytes:
     """An upstream's refusal: Anthropic's own as it is, OpenAI's or any other in this shape."""
     try:
         found = _object(data)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         found = {}
     if found.get("type") == "error" and isinstance(found.get("error"), dict):
         return data

@@ -11,7 +11,7 @@ import msgspec
 from groundplan.core.errors import Invalid
 from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.surfaces.body import not_read
 from groundplan.gateway.surfaces.chat.answer_types import Said, completion
 from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
@@ -106,7 +106,7 @@ def _content(said: Said, *, cut: bool) -> list[dict[str, Any]]:
     for number, call in enumerate(calls, 1):
         try:
             arguments = _arguments(call.function.arguments or "{}")
-        except UNREADABLE as error:
+        except DECODE_ERRORS as error:
             if cut and number == len(calls):
                 break
             raise Malformed("the upstream called a tool with arguments that are no JSON object") from error

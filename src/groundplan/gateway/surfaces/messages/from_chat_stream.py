@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from groundplan.gateway.http.sse import named_event, splice
+from groundplan.gateway.http.sse import append_field, format_named_event
 from groundplan.gateway.surfaces.chat.answer_types import Chunk, PieceOfCall, PieceOfChoice
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.messages.native import broken
@@ -20,7 +20,7 @@ _REASONS = {
     "function_call": "tool_use",
     "content_filter": "refusal",
 }
-_PING = named_event("ping", b'{"type":"ping"}')
+_PING = format_named_event("ping", b'{"type":"ping"}')
 _encode = msgspec.json.Encoder().encode
 
 
@@ -74,7 +74,7 @@ class MessagesChatRelay(ViaChatStream):
             "stop_sequence": None,
             "usage": reported(self.counted),  # about as much as it read: some clients look for that here alone
         }
-        return [named_event("message_start", _encode({"type": "message_start", "message": message})), _PING]
+        return [format_named_event("message_start", _encode({"type": "message_start", "message": message})), _PING]
 
     def _said(self, kind: str, text: str | None) -> list[bytes]:  # noqa: ARG002 -- a refusal is text, too
         if not text:
@@ -106,18 +106,18 @@ class MessagesChatRelay(ViaChatStream):
         out = self._close()
         self._block, self._number = kind, self._number + 1
         start = {"type": "content_block_start", "index": self._number, "content_block": block}
-        return [*out, named_event("content_block_start", _encode(start))]
+        return [*out, format_named_event("content_block_start", _encode(start))]
 
     def _close(self) -> list[bytes]:
         if not self._block:
             return []
         self._block = ""
         stop = {"type": "content_block_stop", "index": self._number}
-        return [named_event("content_block_stop", _encode(stop))]
+        return [format_named_event("content_block_stop", _encode(stop))]
 
     def _delta(self, delta: dict[str, Any]) -> bytes:
         data = _encode({"type": "content_block_delta", "index": self._number, "delta": delta})
-        return named_event("content_block_delta", data)
+        return format_named_event("content_block_delta", data)
 
     @property
     def complete(self) -> bool:
@@ -127,8 +127,10 @@ class MessagesChatRelay(ViaChatStream):
         """The open block's end, why it stopped with the usage, and the end with the facts."""
         delta = {"stop_reason": self._reason, "stop_sequence": self._stop}
         ended = _encode({"type": "message_delta", "delta": delta, "usage": reported(self.counted)})
-        stop = splice(b'{"type":"message_stop"}', b"groundplan", facts)
-        return b"".join([*self._close(), named_event("message_delta", ended), named_event("message_stop", stop)])
+        stop = append_field(b'{"type":"message_stop"}', b"groundplan", facts)
+        return b"".join(
+            [*self._close(), format_named_event("message_delta", ended), format_named_event("message_stop", stop)]
+        )
 
     def error_event(self, reason: str, call_id: str) -> bytes:
         return broken(reason, call_id)

@@ -13,8 +13,8 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.economics.prices.provider_usage import MessagesUsage
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.http.splicing import spliced
-from groundplan.gateway.http.sse import named_event, splice
+from groundplan.gateway.http.splicing import replace_fields
+from groundplan.gateway.http.sse import append_field, format_named_event
 from groundplan.gateway.surfaces import thought_signatures
 from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
 from groundplan.gateway.surfaces.messages.errors import shaped
@@ -83,7 +83,7 @@ _counted = msgspec.json.Decoder(_Counted).decode
 def broken(reason: str, call_id: str) -> bytes:
     """The error event of a stream of which the client has a part."""
     message, hint = f"the answer broke off: {reason}", "What came so far is all there is; ask again."
-    return named_event("error", shaped("api_error", message, call_id, code="stream_broken", hint=hint))
+    return format_named_event("error", shaped("api_error", message, call_id, code="stream_broken", hint=hint))
 
 
 class MessagesRelay:
@@ -117,7 +117,7 @@ class MessagesRelay:
             self.output_bytes += found.delta.size()
         elif found.content_block is not None:
             self.output_bytes += found.content_block.size()
-        return named_event(found.type, data)
+        return format_named_event(found.type, data)
 
     def _end(self, found: _Event) -> None:
         if found.usage is not None:
@@ -132,7 +132,9 @@ class MessagesRelay:
 
     def closing_events(self, facts: bytes) -> bytes:
         """The event that ends it, with the facts; made here where the upstream left it out."""
-        return named_event("message_stop", splice(self._held or b'{"type":"message_stop"}', b"groundplan", facts))
+        return format_named_event(
+            "message_stop", append_field(self._held or b'{"type":"message_stop"}', b"groundplan", facts)
+        )
 
     def error_event(self, reason: str, call_id: str) -> bytes:
         return broken(reason, call_id)
@@ -159,7 +161,7 @@ class AnthropicMessages:
         plain = thought_signatures.without(given)
         if (told := call_ids.for_anthropic(plain or given) or plain) is not None:
             changes["messages"] = told
-        return spliced(ask.body, ask.fields, changes)
+        return replace_fields(ask.body, ask.fields, changes)
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:  # noqa: ARG002 -- the protocol's signature
         """A whole answer. Raises `Malformed`."""
@@ -211,7 +213,7 @@ class TokenCount(AnthropicMessages):
         return b"/messages/count_tokens"
 
     def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:  # noqa: ARG002
-        return spliced(ask.body, ask.fields, {"model": _encode(deployment.upstream_model)})
+        return replace_fields(ask.body, ask.fields, {"model": _encode(deployment.upstream_model)})
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:  # noqa: ARG002 -- the protocol's signature
         """Raises `Malformed`."""

@@ -20,7 +20,7 @@ from groundplan.gateway.call.attempts.retry import retry_after
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.trace import Trace
-from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.stalls import patient
 from groundplan.gateway.surfaces.realtime.events import meant, read_server
 from groundplan.gateway.surfaces.realtime.upstream import Link, link, target_of
@@ -129,6 +129,6 @@ async def _first(socket: ClientConnection) -> tuple[Data | None, int]:
         raise
     try:
         event = read_server(said)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return said, 0  # whoever reads it says so
     return said, meant(event.error) if event.type == "error" else 0

@@ -26,8 +26,8 @@ from groundplan.gateway.call.estimate import HEADER, refuse_unheeded
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.guard.conversation import ConversationGuards, check_session
 from groundplan.gateway.http.server import Request, Response
-from groundplan.gateway.http.sse import splice
-from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.sse import append_field
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.http.websocket import ServerSocket
 from groundplan.gateway.surfaces.answers import facts
 from groundplan.gateway.surfaces.realtime.begin import Caller, outdated, written
@@ -183,7 +183,8 @@ class Session:
     async def run(self) -> None:
         """Until one side closes, money is out, or somebody stops it."""
         ways = (
-            self._from_upstream(), self._from_client(), self._until_lost(), self._socket.until_lost(), self._watch(),
+            self._from_upstream(), self._from_client(), self._until_lost(), self._socket.wait_until_lost(),
+            self._watch(),
         )  # fmt: skip
         loops = [asyncio.create_task(way) for way in ways]
         try:
@@ -350,14 +351,14 @@ class Session:
             return self._guards.answered(data)
         except Denied as error:
             raise Ended(POLICY, error) from error
-        except UNREADABLE as error:
+        except DECODE_ERRORS as error:
             raise broken() from error
 
     async def _heard(self, data: bytes) -> bytes:
         """One event of the upstream, for the client; empty: it is none of his. Raises `Ended`."""
         try:
             event = read_server(data)
-        except UNREADABLE as error:
+        except DECODE_ERRORS as error:
             raise broken() from error
         if asked := self._told.hear(event, self._most):
             await self._connected().socket.send(asked)
@@ -379,7 +380,7 @@ class Session:
             return data
         self._active = None
         await self._made(exchange, event)
-        return splice(data, b"groundplan", facts(exchange, settle.remaining(self._gateway, exchange)))
+        return append_field(data, b"groundplan", facts(exchange, settle.remaining(self._gateway, exchange)))
 
     async def _hears_turn(self, *, taken: bool) -> None:
         """One more, perhaps, in sound that was passed on before: its response, too, is reserved for. Raises `Ended`."""
@@ -444,7 +445,7 @@ class Session:
             await asyncio.sleep(LOOK_SECONDS)
             if self._stops and (self._active is None or gateway.targets.stopped):
                 raise stopping()  # a response that is being made is heard to its end, while there is time
-            if self._response.distrusted and self._last is None:
+            if self._response.client_ca_changed and self._last is None:
                 await self._is_last(doubted())
             try:
                 await permission.renewed()

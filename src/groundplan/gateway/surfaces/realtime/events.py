@@ -14,7 +14,12 @@ import msgspec
 from groundplan.core.errors import Invalid
 from groundplan.economics.prices.provider_usage import ChatUsage, RealtimeUsage
 from groundplan.gateway.call.identify import KEY_HEADERS
-from groundplan.gateway.http.strict_json import UNREADABLE, refuse_depth, refuse_duplicates, refuse_spellings
+from groundplan.gateway.http.strict_json import (
+    DECODE_ERRORS,
+    check_complexity,
+    check_duplicate_names,
+    check_name_spelling,
+)
 from groundplan.gateway.surfaces.body import ELSEWHERE, image_bytes
 from groundplan.gateway.upstream import provider_refusals
 from groundplan.ledger.model import Usage
@@ -135,7 +140,7 @@ def usage_of(event: ServerEvent) -> Usage | None:
     """What a response is reported to have used by the event that ends it, where that can be true."""
     try:
         told = _counted(event.usage) if event.type.startswith(_BY_VLLM) else _used(event.response).usage
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return None
     return told.usage() if told is not None else None
 
@@ -144,7 +149,7 @@ def failure_of(event: ServerEvent) -> int | None:
     """As `meant`, of a response that failed; None: it did not."""
     try:
         told = _ended(event.response)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return None
     if told.status != "failed":
         return None
@@ -158,7 +163,7 @@ def meant(error: msgspec.Raw) -> int:
     """The status that an upstream's error would have as an answer; 0: it is about what the client sent."""
     try:
         return _meant(_error(error))
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return _FAILED
 
 
@@ -175,17 +180,17 @@ def read_client(text: str) -> dict[str, Any]:
     """An event of the client, which is passed on as it came and so must mean the same to everybody. Raises `Invalid`,
     `DecodeError`, `RecursionError`."""
     data = text.encode()
-    refuse_depth(data)
+    check_complexity(data)
     event = _client_event(data)
-    refuse_duplicates(data, 0)
-    refuse_spellings(event, _EVENT)
+    check_duplicate_names(data, 0)
+    check_name_spelling(event, _EVENT)
     return event
 
 
 def check(event: dict[str, Any]) -> None:
     """Refuse what costs something beside responses. Raises `Invalid`."""
     for part in (_object(event.get("session")), _object(event.get("response"))):
-        refuse_spellings(part, _DECIDES)
+        check_name_spelling(part, _DECIDES)
         _check_elsewhere(part)
         heard = _object(_object(part.get("audio")).get("input"))
         for told in (part.get("input_audio_transcription"), heard.get("transcription")):

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.surfaces.realtime.events import CAPS, ServerEvent
 
 _ASKED = "event_groundplan_cap"
@@ -44,7 +44,7 @@ class SessionSettings:
             return ""
         try:
             session = _object(event.session)
-        except UNREADABLE:
+        except DECODE_ERRORS:
             return ""
         turns = _of_input(session, "turn_detection", "turn_detection")
         if turns is not _UNTOLD:

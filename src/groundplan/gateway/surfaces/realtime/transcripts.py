@@ -23,8 +23,8 @@ from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.gateway.call import admit, settle
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.http.sse import splice
-from groundplan.gateway.http.strict_json import UNREADABLE, refuse_spellings
+from groundplan.gateway.http.sse import append_field
+from groundplan.gateway.http.strict_json import DECODE_ERRORS, check_name_spelling
 from groundplan.gateway.policy.catalog import Plan
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.stalls import patient
@@ -84,12 +84,12 @@ def read_wish(
     for path in (("input_audio_transcription",), ("audio", "input", "transcription")):
         holder: Any = session
         for name in path[:-1]:
-            refuse_spellings(holder, path)
+            check_name_spelling(holder, path)
             holder = holder.get(name)
             if not isinstance(holder, dict):
                 break
         else:
-            refuse_spellings(holder, path)
+            check_name_spelling(holder, path)
             if path[-1] in holder:
                 wish = _wish(holder[path[-1]], plan, talker, key)
                 if isinstance(wish, Deployment):
@@ -194,7 +194,7 @@ class Transcripts:
         elif event.type in (HEARD_WHOLE, UNHEARD):
             exchange = await self._settle(_item(data), failed=event.type == UNHEARD)
             if exchange is not None:
-                return splice(data, b"groundplan", facts(exchange, settle.remaining(self._gateway, exchange)))
+                return append_field(data, b"groundplan", facts(exchange, settle.remaining(self._gateway, exchange)))
         return data
 
     def _take(self, item: str) -> None:
@@ -224,7 +224,7 @@ class Transcripts:
     async def leave(self, socket: ClientConnection, *, certain: bool) -> None:
         """Nobody listens any more. Texts that are being made are waited for, a second at most; `certain`: no further
         turn was heard."""
-        with suppress(TimeoutError, ConnectionClosed, *UNREADABLE):
+        with suppress(TimeoutError, ConnectionClosed, *DECODE_ERRORS):
             async with patient(LAST_SECONDS):
                 while self._open:
                     data = await socket.recv()
@@ -247,7 +247,7 @@ class Transcripts:
 def _item(data: bytes) -> _Item:
     try:
         return _read(data)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return _Item()
 
 

@@ -20,7 +20,7 @@ from groundplan.blueprint.model import Deployment
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.trace import Trace
-from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.http.websocket import MESSAGE_BYTES
 from groundplan.gateway.stalls import patient
 from groundplan.gateway.surfaces.realtime.events import (
@@ -179,7 +179,7 @@ class Leaving:
                         await self._socket.send(CANCEL)
         except ConnectionClosed:
             pass
-        except (TimeoutError, *UNREADABLE):
+        except (TimeoutError, *DECODE_ERRORS):
             return None
         # one that took its leave had said all that it did
         self.over |= self._socket.close_code not in _CUT

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from groundplan.blueprint.model import Deployment
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.http.splicing import spliced
+from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.surfaces.codec import Codec, UpstreamAnswer
 from groundplan.gateway.surfaces.responses.request_types import Asked, unsupported
 from groundplan.gateway.surfaces.responses.surface import OpenAIResponses, Responses, read, told, without_unread
@@ -42,7 +42,7 @@ class InputTokenCount(OpenAIResponses):
 
     def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:  # noqa: ARG002
         changes = {"model": _encode(deployment.upstream_model), **without_unread(ask, deployment)}
-        return spliced(ask.body, ask.fields, changes)
+        return replace_fields(ask.body, ask.fields, changes)
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:  # noqa: ARG002 -- the protocol's signature
         """Raises `Malformed`."""

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from groundplan.core.ids import new_id
-from groundplan.gateway.http.sse import named_event
-from groundplan.gateway.http.strict_json import UNREADABLE
+from groundplan.gateway.http.sse import format_named_event
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.surfaces.chat.answer_types import Said
 from groundplan.ledger.model import Usage
 
@@ -55,7 +55,7 @@ def told_error(data: bytes) -> bytes:
         for fields in (event, fields_of(response) if bytes(response) != b"null" else {}):
             if bytes(error := fields.get("error", _NOTHING)) != b"null":
                 return _encode({"error": error})
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return b""
     if event.keys().isdisjoint(("code", "message")):
         return b""
@@ -129,7 +129,7 @@ def refused(name: str, model: str, code: str, why: str) -> bytes:
     failed = {**response, "status": "failed", "error": {"code": code, "message": why}}
     events = (("response.created", response), ("response.failed", failed))
     return b"".join(
-        named_event(kind, _encode({"type": kind, "sequence_number": number, "response": each}))
+        format_named_event(kind, _encode({"type": kind, "sequence_number": number, "response": each}))
         for number, (kind, each) in enumerate(events)
     )
 

@@ -13,8 +13,8 @@ from uuid import UUID
 import msgspec
 
 from groundplan.core.errors import GroundplanError
-from groundplan.gateway.http.strict_json import UNREADABLE
-from groundplan.gateway.http.surrogates import value_of
+from groundplan.gateway.http.strict_json import DECODE_ERRORS
+from groundplan.gateway.http.surrogates import decode_json
 from groundplan.gateway.surfaces.relay_wrapper import RelayWrapper
 from groundplan.gateway.surfaces.responses import stored_api as responses_api
 from groundplan.gateway.surfaces.responses.items import item, listed, unnamed
@@ -93,8 +93,8 @@ async def _store(gateway: Gateway, exchange: Exchange, given: object, answer: by
     if sealed is None or workload is None or workload.keep is None or key is None or deployment is None:
         return False
     try:
-        response = value_of(answer)
-    except UNREADABLE:
+        response = decode_json(answer)
+    except DECODE_ERRORS:
         return False  # it has a number beyond all bounds
     kept = kept_of(given, response)
     until = gateway.clock.now() + timedelta(seconds=workload.keep.seconds)

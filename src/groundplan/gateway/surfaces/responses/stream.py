@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 
 from groundplan.economics.prices.provider_usage import ResponsesUsage, normalize_tier
-from groundplan.gateway.http.sse import DONE, MAX_EVENT, named_event, splice
+from groundplan.gateway.http.sse import DONE, MAX_EVENT, append_field, format_named_event
 from groundplan.gateway.surfaces.chat.answer_types import Chunk, PieceOfCall, PieceOfChoice
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.openai_relay import stream_error
@@ -69,7 +69,7 @@ def _broken(number: int, reason: str, call_id: str) -> bytes:
     told = {"code": "stream_broken", "message": message, "param": None, "hint": hint, "call_id": call_id}
     # by an `error` in it official clients know an event that ends a stream; of the other fields many make nothing
     event = {"type": "error", "sequence_number": number, **told, "error": {"type": "api_error", **told}}
-    return named_event("error", _encode(event))
+    return format_named_event("error", _encode(event))
 
 
 def as_asked(data: bytes, asked: Mapping[str, bytes]) -> bytes:
@@ -121,7 +121,7 @@ class ResponsesRelay:
         if found.type in _LAST:
             return self._ended(found, data)
         self.output_bytes += len(found.delta.encode() if isinstance(found.delta, str) else bytes(found.delta))
-        told = named_event(found.type, data)
+        told = format_named_event(found.type, data)
         return told if self._early is None else self._begun(found.type, told)
 
     def _begun(self, kind: str, told: bytes) -> bytes:
@@ -168,7 +168,9 @@ class ResponsesRelay:
 
     def closing_events(self, facts: bytes) -> bytes:
         """The event that ends it, with the facts, and before it what is still held."""
-        return (self._early or b"") + named_event(self._kind, splice(self._held or b"{}", b"groundplan", facts))
+        return (self._early or b"") + format_named_event(
+            self._kind, append_field(self._held or b"{}", b"groundplan", facts)
+        )
 
     def error_event(self, reason: str, call_id: str) -> bytes:
         return _broken(self._number + 1, reason, call_id)
@@ -208,7 +210,7 @@ class ResponsesChatRelay(ViaChatStream):
     def _event(self, kind: str, **fields: Any) -> bytes:
         data = {"type": kind, "sequence_number": self._number, **fields}
         self._number += 1
-        return named_event(kind, _encode(data))
+        return format_named_event(kind, _encode(data))
 
     def _begin(self, found: Chunk) -> list[bytes]:
         self._response = shape.begun(self._asked, str(self._response["id"]), found.model or self._model)
@@ -307,7 +309,7 @@ class ResponsesChatRelay(ViaChatStream):
         whole, out = self._whole(), self._ending
         kind = f"response.{whole['status']}"
         data = {"type": kind, "sequence_number": self._number, "response": whole}
-        out.append(named_event(kind, splice(_encode(data), b"groundplan", facts)))
+        out.append(format_named_event(kind, append_field(_encode(data), b"groundplan", facts)))
         return b"".join(out)
 
     def error_event(self, reason: str, call_id: str) -> bytes:

@@ -18,7 +18,7 @@ from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.caching.replay_forms import RESPONSES_REPLAY_FORMS, ReplayForms
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.meter import OWN
-from groundplan.gateway.http.splicing import spliced
+from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.surfaces import thought_signatures
 from groundplan.gateway.surfaces.body import (
     OTHERWISE,
@@ -224,7 +224,7 @@ class OpenAIResponses:
         given = changes.get("input") or bytes(ask.fields.get("input", b""))
         if (plain := thought_signatures.without(given)) is not None:
             changes["input"] = plain
-        return spliced(ask.body, ask.fields, changes)
+        return replace_fields(ask.body, ask.fields, changes)
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
         """A whole response. Raises `Malformed`."""

@@ -136,7 +136,7 @@ class Providers:
             user, _, password = resolve_secret(place.proxy_key).partition(":")
             scheme, _, host = proxy.partition("://")
             proxy = f"{scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{host}"
-        return {"verify": self._contexts.of(place.tls), "proxy": proxy}
+        return {"verify": self._contexts.context(place.tls), "proxy": proxy}
 
     def _made(self, place: Place, secret: str, way: dict[str, Any]) -> Any:
         url = declared = place.url.rstrip("/")
