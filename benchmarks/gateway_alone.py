@@ -35,7 +35,7 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway import app
 from groundplan.gateway.budgets.lease_client import LeaseClient
-from groundplan.gateway.budgets.periods import current
+from groundplan.gateway.budgets.periods import current_key
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.pipeline import Pipeline
 from groundplan.gateway.http.server import Server
@@ -155,12 +155,14 @@ def _tell(gateway: Gateway, live: LiveView, leases: LeaseClient, made: Blueprint
     app.heed(gateway, live.policy)
     now, limits = gateway.clock.seconds(), catalog.limits
     for budget in made.budgets:
-        gateway.slices.grant(budget.name, current(budget.period, budget.starts, budget.timezone, now), budget.limit)
+        gateway.slices.add_grant(
+            budget.name, current_key(budget.period, budget.starts, budget.timezone, now), budget.limit
+        )
     if limits is None:
         return
-    for quota in limits.of_caller(catalog.plans["assistant"].workload, key.id, "", {}).quotas:
-        for period in dict.fromkeys(current(quota.period, "", "UTC", now + 60 * later) for later in range(2)):
-            gateway.counters.grant(quota.name, period, quota.limit)
+    for quota in limits.caller_quotas(catalog.plans["assistant"].workload, key.id, "", {}).quotas:
+        for period in dict.fromkeys(current_key(quota.period, "", "UTC", now + 60 * later) for later in range(2)):
+            gateway.counters.add_grant(quota.name, period, quota.limit)
             cast(Any, leases)._account(quota, period, 1)
 
 

@@ -66,7 +66,7 @@ async def run(folder: Path, count: int, parallel: int) -> dict[str, float]:
     slices = Slices()
     charges = [Charge("assistant", "2026-11", 10), Charge("company", "2026-11", 10)]
     for charge in charges:
-        slices.grant(charge.budget, charge.period, 1 << 60)
+        slices.add_grant(charge.budget, charge.period, 1 << 60)
     figures = {"records_us": records_only(journal, slices, charges, [new_id().bytes for _ in range(count)])}
     remaining = iter(range(count))
     waits: list[float] = []

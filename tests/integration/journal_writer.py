@@ -60,7 +60,7 @@ class Writer:
             attempt = 1
             self.reserve(call, attempt, [Charge(name, PERIOD, 0) for name in names])
             say(f"S {call.hex()} 0")
-            self.slices.pass_on((call, 0), (call, 1))
+            self.slices.transfer_reservation((call, 0), (call, 1))
         await asyncio.sleep(self.random.random() * 0.01)
         cost = self.random.randint(0, BOUND)
         say(f"B {call.hex()} {attempt} {cost}")

@@ -101,7 +101,7 @@ class Worker:
             world.urls["gateway"], self.journal, self.slices, home=world.home.root, clock=world.clock,
             counters=self.counters,
         )  # fmt: skip
-        self.leases.declare(world.budgets(), {}, self.number)
+        self.leases.apply_declarations(world.budgets(), {}, self.number)
         self.tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -117,7 +117,7 @@ class Worker:
         try:
             await self._charged(call)
         finally:
-            self.counters.settle_each((call, -1), [0])
+            self.counters.settle_charges((call, -1), [0])
 
     async def _charged(self, call: bytes) -> None:
         world, chance = self.world, self.world.random
@@ -142,14 +142,14 @@ class Worker:
     async def declare_later(self, seconds: float, number: int, budgets: list[Budget]) -> None:
         await asyncio.sleep(seconds)
         if number > self.number:
-            self.leases.declare(budgets, {}, number)
+            self.leases.apply_declarations(budgets, {}, number)
             self.number = number
 
     async def die(self) -> None:
         """As by SIGKILL: nothing is given back, and what was written is in the files."""
         leases = self.leases
         serving = [each.task for each in leases._accounts.values() if each.task is not None]
-        every = [*self.tasks, *leases._tasks, *leases._giving, *serving]
+        every = [*self.tasks, *leases._tasks, *leases._background, *serving]
         for task in every:
             task.cancel()
         await asyncio.gather(*every, return_exceptions=True)
@@ -289,7 +289,7 @@ async def one_round(folder: Path, database: Database, port: int, seed: int, seco
 def hasty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Statements are given up soon, so that very many are. Who is killed closes no connection, nor one half made."""
     monkeypatch.setattr(grant_connection, "_STATEMENT_S", 0.4)
-    monkeypatch.setattr(grant_connection, "_LATE_S", 8.0)
+    monkeypatch.setattr(grant_connection, "_UNANSWERED_S", 8.0)
     yield
     gc.collect()
 

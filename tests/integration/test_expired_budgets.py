@@ -46,7 +46,7 @@ async def test_of_budgets_whose_keys_ended_long_ago_nothing_stays_and_nothing_is
     names = [f"key/{first}" for first in firsts]
     async with worker(database, tmp_path) as one:
         leases, slices, granted_of = one.leases, one.slices, one.leases._grants._granted
-        leases.heed_keys(lambda budgets: gone(budgets, keys, one.clock.now().timestamp()))
+        leases.set_ended_key_lookup(lambda budgets: gone(budgets, keys, one.clock.now().timestamp()))
         tokens, company = [(new_id().bytes, 0) for _ in [*names, "all"]], ("all", TOTAL)
         with patience():
             for name, token in zip([*names, "all"], tokens, strict=True):
@@ -55,7 +55,7 @@ async def test_of_budgets_whose_keys_ended_long_ago_nothing_stays_and_nothing_is
         for token in tokens[1:]:
             slices.settle(token, COST)
         one.clock.moment += timedelta(days=1, minutes=1)
-        await until(lambda: one.clock.goes_on() and leases._minute > "2026-11-26T12:05")
+        await until(lambda: one.clock.goes_on() and leases._last_minute > "2026-11-26T12:05")
         assert len(granted_of) == len(leases._accounts) == 21, "they ended, and are known"
         for first in firsts[:-1]:
             del keys[first.encode()]
@@ -68,7 +68,7 @@ async def test_of_budgets_whose_keys_ended_long_ago_nothing_stays_and_nothing_is
         with psycopg.connect(database.superuser, autocommit=True) as conn:
             disconnect(conn)
         await until(lambda: leases.connected and leases._grants._connection is not before)
-        await leases.learn([(name, TOTAL) for name in names])
+        await leases.book_unrequested([(name, TOTAL) for name in names])
         assert sorted(slices.granted_keys()) == sorted(stays), "nothing comes back that was spent and given back"
         slices.settle(tokens[0], COST)
         await until(lambda: one.clock.goes_on() and sorted(granted_of) == sorted(stays[1:]))

@@ -35,7 +35,7 @@ from groundplan.blueprint.model import Budget
 from groundplan.core.ids import new_id
 from groundplan.core.money import from_decimal
 from groundplan.gateway.budgets import grant_store
-from groundplan.gateway.budgets.grant_store import Connection, Granted, Wish
+from groundplan.gateway.budgets.grant_store import Connection, Grant, RequestedAmounts
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token
 from groundplan.gateway.journal import ledger_store
 from groundplan.gateway.journal.ledger_rows import attempt_row, charge_rows
@@ -86,9 +86,11 @@ class Model:
     fenced: set[UUID] = field(default_factory=set)
     releases: set[bytes] = field(default_factory=set)
 
-    def grant(self, epoch: UUID, name: str, most: int, blueprint: int, wish: Wish, *, contested: bool) -> Granted:
+    def grant(
+        self, epoch: UUID, name: str, most: int, blueprint: int, wish: RequestedAmounts, *, contested: bool
+    ) -> Grant:
         if epoch in self.fenced:
-            return Granted(0, 0, False)
+            return Grant(0, 0, False)
         span = self.spans.setdefault(name, Span(most, blueprint))
         if blueprint >= span.blueprint:
             span.most, span.blueprint = most, blueprint
@@ -105,7 +107,7 @@ class Model:
             self.slices.setdefault((epoch, name), Slice()).granted += amount
         elif wish.recall:
             self.wanted.add(name)
-        return Granted(amount, rest - amount, contested)
+        return Grant(amount, rest - amount, contested)
 
     def release(self, epoch: UUID, record: Release) -> None:
         """Counts once, whoever tells it how often."""
@@ -218,10 +220,10 @@ class GrantMachine(RuleBasedStateMachine):
     def _key(self, name: str) -> Key:
         return self.of[name], {"concurrent": NOW}.get(name, MINUTE) if name in QUOTAS else MONTH
 
-    def _ask(self, worker: Worker, name: str, wish: Wish) -> Granted:
+    def _ask(self, worker: Worker, name: str, wish: RequestedAmounts) -> Grant:
         """Ask the database and the model."""
         known, most = self.of[name], self.declared[worker.blueprint][name]
-        found: Granted
+        found: Grant
         asking = (self.workers[0].connection, worker.epoch)
         span, number = self._key(name)[1], worker.blueprint
         if name in QUOTAS:
@@ -232,7 +234,7 @@ class GrantMachine(RuleBasedStateMachine):
             (found,) = self._run(grant_store.grant_budgets(*asking, [(budget, span, number, wish)]))
         assert not found.contested or known in self.model.wanted
         assert found == self.model.grant(worker.epoch, known, most, number, wish, contested=found.contested)
-        assert not found.amount or name == "soft" or found.rest >= 0, "beyond a hard limit nothing is granted"
+        assert not found.amount or name == "soft" or found.unallocated >= 0, "beyond a hard limit nothing is granted"
         return found
 
     # grants ---------------------------------------------------------------------------------------------------------
@@ -243,20 +245,20 @@ class GrantMachine(RuleBasedStateMachine):
         """`lost`: the worker does not hear of it."""
         worker, most = self.workers[slot], ({**BUDGETS, **QUOTAS})[name]
         need, wanting, headroom = (max(1, int(most * size / 2)) for size in sizes)
-        found = self._ask(worker, name, Wish(need, wanting, headroom, recall))
+        found = self._ask(worker, name, RequestedAmounts(need, wanting, headroom, recall))
         if not lost:
             self._book(worker, name, found.amount)
 
     def _book(self, worker: Worker, name: str, amount: int) -> None:
-        (worker.counters if name in QUOTAS else worker.slices).grant(*self._key(name), amount)
+        (worker.counters if name in QUOTAS else worker.slices).add_grant(*self._key(name), amount)
         worker.booked[name] += amount
 
     @rule(slot=worker)
     def connect_again(self, slot: int) -> None:
         """It learns of what was granted and not heard, once."""
         worker = self.workers[slot]
-        limits = self._run(grant_store.held_limits(worker.connection, worker.epoch))
-        found = self._run(grant_store.held(worker.connection, worker.epoch, lambda _: False))
+        limits = self._run(grant_store.limit_totals(worker.connection, worker.epoch))
+        found = self._run(grant_store.granted_totals(worker.connection, worker.epoch, lambda _: False))
         found |= {k: one[0] for k, one in limits.items()}
         slices = {name: s for (epoch, name), s in self.model.slices.items() if epoch == worker.epoch and not s.closed}
         assert {name: amount for (name, _), amount in found.items()} == {n: s.granted for n, s in slices.items()}
@@ -269,7 +271,9 @@ class GrantMachine(RuleBasedStateMachine):
         self.declared.append({**self.declared[-1], name: max(1, int(self.declared[-1][name] * factor))})
         self.take_up(slot)
         for each in (slot, 1 - slot):
-            self._book(self.workers[each], name, self._ask(self.workers[each], name, Wish(1, 1, 1, False)).amount)
+            self._book(
+                self.workers[each], name, self._ask(self.workers[each], name, RequestedAmounts(1, 1, 1, False)).amount
+            )
 
     @rule(slot=worker)
     def take_up(self, slot: int) -> None:
@@ -326,7 +330,7 @@ class GrantMachine(RuleBasedStateMachine):
         self._settled(worker, token, one, 0, "not_billed")
         bound = max(1, int(one.held * size))
         self._journal(worker, following, bound, [Charge(*self._key(name), 0) for name in one.budgets])
-        worker.slices.pass_on(token, following)
+        worker.slices.transfer_reservation(token, following)
         self.open[following] = Open(one.slot, bound, one.held, one.budgets)
         return following
 
@@ -345,7 +349,7 @@ class GrantMachine(RuleBasedStateMachine):
         if token in self.taken:
             slot, charges = self.taken.pop(token)
             used = [0 if c.period == NOW else int(c.amount * share) for c in charges]
-            self.workers[slot].counters.settle_each(token, used)
+            self.workers[slot].counters.settle_charges(token, used)
 
     # what comes back ------------------------------------------------------------------------------------------------
 
@@ -358,7 +362,7 @@ class GrantMachine(RuleBasedStateMachine):
             record = Release(new_id().bytes, *key, amount)
             worker.journal.append(record)
             for _ in range(told):
-                self._run(grant_store.tell_releases(worker.connection, worker.epoch, [record]))
+                self._run(grant_store.report_releases(worker.connection, worker.epoch, [record]))
                 self.model.release(worker.epoch, record)
 
     @rule(slot=worker, name=quota, told=st.integers(0, 2))
@@ -367,7 +371,7 @@ class GrantMachine(RuleBasedStateMachine):
         worker.counters.release(*key)
         total = worker.counters.released(*key)
         for _ in range(told):
-            self._run(grant_store.tell_returns(worker.connection, worker.epoch, {key: total}))
+            self._run(grant_store.report_returns(worker.connection, worker.epoch, {key: total}))
             self.model.give(worker.epoch, key[0], total)
 
     @rule(slot=worker, dies=st.sampled_from((False, False, True)))
@@ -412,12 +416,12 @@ class GrantMachine(RuleBasedStateMachine):
     def wake(self, name: str, quota: str, most: int) -> None:
         """One that was only stopped: it is granted nothing any more, and what it says changes nothing."""
         ghost, connection = self.dead[-1], self.workers[0].connection
-        assert self._ask(ghost, name, Wish(1, 1, 1, True)) == Granted(0, 0, False)
-        assert self._ask(ghost, quota, Wish(1, 1, 1, True)) == Granted(0, 0, False)
-        self._run(grant_store.tell_returns(connection, ghost.epoch, {self._key(quota): most}))
+        assert self._ask(ghost, name, RequestedAmounts(1, 1, 1, True)) == Grant(0, 0, False)
+        assert self._ask(ghost, quota, RequestedAmounts(1, 1, 1, True)) == Grant(0, 0, False)
+        self._run(grant_store.report_returns(connection, ghost.epoch, {self._key(quota): most}))
         for record in ghost.journal:
             if isinstance(record, Release):
-                self._run(grant_store.tell_releases(connection, ghost.epoch, [record]))
+                self._run(grant_store.report_releases(connection, ghost.epoch, [record]))
 
     # what holds -----------------------------------------------------------------------------------------------------
 
@@ -450,7 +454,7 @@ class GrantMachine(RuleBasedStateMachine):
             for name in (*BUDGETS, *QUOTAS):
                 book, key = worker.counters if name in QUOTAS else worker.slices, self._key(name)
                 had = self.model.slices.get((worker.epoch, key[0]), Slice())
-                held = book.available(*key) + book.reserved_each().get(key, 0) + book.spent(*key)
+                held = book.available(*key) + book.reserved_by_key().get(key, 0) + book.spent(*key)
                 assert held + book.released(*key) == worker.booked[name] <= had.granted
                 if name in BUDGETS:
                     assert book.spent(*key) == self.model.spent[worker.epoch, key[0]]

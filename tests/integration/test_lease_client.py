@@ -138,7 +138,7 @@ async def until(condition: Callable[[], bool]) -> None:
 def patience(seconds: float = 5.0) -> Iterator[None]:
     """Callers wait longer than they do for what is to be granted: a busy PostgreSQL is none that has nothing left."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lease_client, "REFILL_S", seconds)
+        patch.setattr(lease_client, "REFILL_WAIT_S", seconds)
         yield
 
 
@@ -163,9 +163,9 @@ async def test_used_up_is_only_what_postgresql_said_so(database: Database, tmp_p
         with psycopg.connect(database.superuser) as away:  # as a server that is paused: it answers nobody
             away.execute("LOCK TABLE budget_period IN ACCESS EXCLUSIVE MODE")
             assert not await two.call(budget, COST, COST)
-            assert two.leases.connected and not two.leases.told_empty("assistant", MONTH)
+            assert two.leases.connected and not two.leases.was_refused_lately("assistant", MONTH)
         async with asyncio.timeout(20):
-            while not two.leases.told_empty("assistant", MONTH):
+            while not two.leases.was_refused_lately("assistant", MONTH):
                 assert not await two.call(budget, COST, COST)
 
 
@@ -203,7 +203,7 @@ async def test_what_settlements_free_serves_those_who_wait_also_on_the_other_wor
     async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
         with patience():
             first = [asyncio.create_task(one.call(budget, 2 * COST, COST // 2, 0.1)) for _ in range(5)]
-            await until(lambda: one.slices.open_count == 5)
+            await until(lambda: one.slices.open_reservations == 5)
             assert await two.call(budget, 5 * COST, 5 * COST) is True
         assert all(await asyncio.gather(*first))
     assert granted(database, "assistant") == 5 * COST + 5 * (COST // 2)
@@ -232,7 +232,7 @@ async def test_a_clean_shutdown_returns_everything(database: Database, tmp_path:
 async def test_what_a_caller_was_promised_is_not_given_back(database: Database, tmp_path: Path) -> None:
     """It was told to go on, and runs in the next turn of the loop."""
     async with worker(database, tmp_path) as one:
-        one.slices.grant("assistant", MONTH, 3 * COST)
+        one.slices.add_grant("assistant", MONTH, 3 * COST)
         account = one.leases._account(budget_of(1000 * COST), MONTH, 1)
         account.promised = 2 * COST
         await one.leases._grants.give_back(("assistant", MONTH))
@@ -271,13 +271,13 @@ async def test_of_budgets_that_are_long_over_nothing_stays_and_nothing_is_grante
         await until(lambda: one.clock.goes_on() and len(leases._accounts) == 1)
         assert [*leases._accounts] == slices.granted_keys() == [("key/0", day)], "one does"
         assert len(leases._grants._granted) == 20
-        await leases.learn([(name, day) for name in keys])
+        await leases.book_unrequested([(name, day) for name in keys])
         assert slices.granted_keys() == [("key/0", day)], "all of that was known"
         grown = "UPDATE budget_slice SET granted_usd = granted_usd + %s WHERE budget = 'key/2'"
         with psycopg.connect(database.superuser) as conn:
             conn.execute(grown, (Decimal(COST).scaleb(-12),))
             conn.execute(grown.replace("slice", "period"), (Decimal(COST).scaleb(-12),))
-        await leases.learn([(name, day) for name in keys])
+        await leases.book_unrequested([(name, day) for name in keys])
         assert slices.available("key/2", day) == COST, "as much as a line of a batch brings, and no more"
         one.clock.moment += timedelta(days=9)
         await until(lambda: one.clock.goes_on() and [*leases._grants._granted] == [("key/0", day)])
@@ -290,7 +290,7 @@ async def test_of_budgets_that_are_long_over_nothing_stays_and_nothing_is_grante
         await until(lambda: all(granted(database, name, day) == COST for name in keys))
         await until(lambda: one.clock.goes_on() and not leases._grants._granted)
         assert not leases._accounts and not slices.granted_keys()
-        await leases.learn([(name, day) for name in keys])
+        await leases.book_unrequested([(name, day) for name in keys])
         assert not slices.granted_keys(), "nothing comes back that was spent and given back"
     assert all(granted(database, name, day) == COST for name in keys)
 
@@ -309,7 +309,7 @@ async def test_what_is_left_is_looked_up_of_present_periods_and_of_those_in_use(
     live = LiveView(database.urls["gateway"], Home(tmp_path), new_id(), FixedClock(), slices)
     live.catalog, slices_of = index(declared), [(budget.name, MONTH) for budget in budgets]
     async with await psycopg.AsyncConnection.connect(database.urls["gateway"], autocommit=True) as connection:
-        slices.grant("b0", "2026-10", COST)
+        slices.add_grant("b0", "2026-10", COST)
         slices.reserve(token, [Charge("b0", "2026-10", COST // 2)])
         await live.left.look(connection, budgets, {}, 1.0)
         assert sorted(live.left.elsewhere) == sorted(slices_of)
@@ -340,16 +340,16 @@ async def test_of_the_budgets_of_many_keys_some_are_looked_up_each_second_and_an
     async with await psycopg.AsyncConnection.connect(database.urls["gateway"], autocommit=True) as connection:
         for turn in range(4):
             if turn == 1:
-                slices.grant(names[9], MONTH, COST)
+                slices.add_grant(names[9], MONTH, COST)
             await found.look(connection, [], keys, 1.0)
             seen.append({name for name, _ in found.elsewhere})
         assert seen == [{*names[:4]}, {*names[:8], names[9]}, {*names}, {*names}]
         assert set(found.elsewhere) == {(name, MONTH) for name in names}
         assert found.elsewhere[names[9], MONTH] == 2 * COST and found.elsewhere[names[0], MONTH] == 3 * COST
         for name in names:
-            slices.grant(name, MONTH, 0)
+            slices.add_grant(name, MONTH, 0)
         await found.look(connection, [], keys, 1.0)
-        assert [slices.left([(budget, MONTH)])[0] for budget in each] == [7 * COST] * 9 + [8 * COST]
+        assert [slices.remaining_budget([(budget, MONTH)])[0] for budget in each] == [7 * COST] * 9 + [8 * COST]
         clock.moment += timedelta(days=31)
         for _ in range(6):
             await found.look(connection, [], keys, 1.0)
@@ -392,7 +392,7 @@ async def test_what_was_used_of_grants_that_the_database_lost_is_booked_and_nobo
 ) -> None:
     """It was restored to before this worker began, or to its first call; or another one took over that lacks that, and
     has no peace yet."""
-    owe, broken = grant_store.owe, list[Any]()
+    owe, broken = grant_store.book_debts, list[Any]()
 
     async def broken_off(*asked: Any) -> Any:
         if not broken:
@@ -400,7 +400,7 @@ async def test_what_was_used_of_grants_that_the_database_lost_is_booked_and_nobo
             raise psycopg.OperationalError
         return await owe(*asked)
 
-    monkeypatch.setattr(grant_store, "owe", broken_off)
+    monkeypatch.setattr(grant_store, "book_debts", broken_off)
     budget, token, key = budget_of(100 * COST), (new_id().bytes, 0), ("assistant", MONTH)
     async with worker(database, tmp_path) as one:
         with patience():
@@ -486,9 +486,9 @@ async def test_what_came_with_a_batch_is_given_back_where_its_budget_is_lowered(
 ) -> None:
     budget, low = budget_of(10 * COST), budget_of(2 * COST)
     async with worker(database, tmp_path) as one:
-        one.leases.declare([budget], {}, 1)
+        one.leases.apply_declarations([budget], {}, 1)
         if before:
-            one.leases.declare([low], {}, 2)
+            one.leases.apply_declarations([low], {}, 2)
         with psycopg.connect(database.urls["owner"]) as conn:  # as a batch that hands over what it holds
             span = ("assistant", MONTH, Decimal(10 * COST).scaleb(-12))
             conn.execute(
@@ -498,12 +498,12 @@ async def test_what_came_with_a_batch_is_given_back_where_its_budget_is_lowered(
                 "INSERT INTO budget_slice (epoch, budget, period, granted_usd) VALUES (%s, %s, %s, %s)",
                 (one.epoch, *span),
             )
-        await one.leases.learn([(budget.name, MONTH)])
+        await one.leases.book_unrequested([(budget.name, MONTH)])
         lines = [(new_id().bytes, 0) for _ in range(3)]
         for line in lines:
             assert one.slices.reserve(line, [Charge("assistant", MONTH, COST)]) is None
         if not before:
-            one.leases.declare([low], {}, 2)
+            one.leases.apply_declarations([low], {}, 2)
         await until(lambda: granted(database, "assistant") == 3 * COST)
         for line in lines:
             one.slices.settle(line, 0)
@@ -517,7 +517,7 @@ async def test_what_open_calls_hold_is_known_to_whom_there_is_no_room_for(databa
     async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
         with patience():
             calls = [asyncio.create_task(each.call(budget, COST, COST // 2, ends=ends)) for each in (one, one, two)]
-            await until(lambda: one.slices.open_count + two.slices.open_count == 3)
+            await until(lambda: one.slices.open_reservations + two.slices.open_reservations == 3)
         for each in (one, two):
             async with asyncio.timeout(20):
                 while each.leases.unspent(budget.name, MONTH) < 3 * COST:
@@ -566,9 +566,9 @@ async def test_what_a_call_left_over_serves_the_next_one_on_the_other_worker_alt
             ends = asyncio.Event()
             with patience():
                 held = asyncio.create_task(two.call(budget, 2 * COST, 0, ends=ends))
-                await until(lambda: two.slices.open_count == 1)
+                await until(lambda: two.slices.open_reservations == 1)
             async with asyncio.timeout(20):
-                while not one.leases.told_empty("assistant", MONTH):
+                while not one.leases.was_refused_lately("assistant", MONTH):
                     assert not await one.call(budget, COST, COST)
             ends.set()
             assert await held
@@ -586,7 +586,7 @@ async def test_callers_of_an_empty_budget_are_refused_at_once_until_there_is_roo
         ends, seen = asyncio.Event(), list[tuple[int, bool]]()
         with patience():
             held = asyncio.create_task(two.call(budget, 2 * COST, COST, ends=ends))
-            await until(lambda: two.slices.open_count == 1)
+            await until(lambda: two.slices.open_reservations == 1)
         while len(seen) < 3 and (1, True) not in seen:  # the best of three: the machine may be busy
             assert not await one.call(budget, COST, COST)  # waits for the whole time
             began = loop.time()
@@ -629,8 +629,8 @@ async def test_what_an_open_call_gives_back_of_a_lowered_budget_is_not_spent_abo
         ends = asyncio.Event()
         with patience():
             held = asyncio.create_task(one.call(high, 50 * COST, COST, ends=ends))
-            await until(lambda: one.slices.open_count == 1)
-        one.leases.declare([low], {}, 2)
+            await until(lambda: one.slices.open_reservations == 1)
+        one.leases.apply_declarations([low], {}, 2)
         ends.set()
         assert await held
         charges = [Charge("assistant", MONTH, COST)]
@@ -645,7 +645,7 @@ async def test_a_budget_that_becomes_hard_is_so_at_once(database: Database, tmp_
     async with worker(database, tmp_path) as one:
         assert all([await one.call(soft, COST, COST) for _ in range(5)])
         await until(lambda: one.slices.available("assistant", MONTH) > 0)
-        one.leases.declare([hard], {}, 1)
+        one.leases.apply_declarations([hard], {}, 1)
         await until(lambda: one.slices.available("assistant", MONTH) == 0)
         assert not await one.call(hard, COST, COST)
 
@@ -687,7 +687,7 @@ async def test_a_grant_whose_answer_came_too_late_is_found_soon(
     """As after a PostgreSQL that stood still: it makes the grant as it goes on, and nobody waits for it any more."""
     budget, grant = budget_of(10 * COST), grant_store.grant_budgets
 
-    async def late(*asked: Any) -> list[grant_store.Granted]:
+    async def late(*asked: Any) -> list[grant_store.Grant]:
         granted = await grant(*asked)
         await asyncio.sleep(5)
         return granted
@@ -715,11 +715,11 @@ async def test_what_came_is_known_where_it_is_not_told_who_has_what_did_not(
     async def silent(*_: Any) -> None:
         raise TimeoutError
 
-    monkeypatch.setattr(grant_store, "open_elsewhere", silent)
+    monkeypatch.setattr(grant_store, "open_amounts_elsewhere", silent)
     async with worker(database, tmp_path) as one:
-        async with one.leases._grants.busy:
+        async with one.leases._grants.lock:
             with pytest.raises(TimeoutError):
-                await one.leases._grants.grant_budgets(asked)
+                await one.leases._grants.request_budgets(asked)
         assert one.slices.available("key/0", MONTH) == granted(database, "key/0") == COST
 
 
@@ -732,10 +732,10 @@ async def test_what_is_being_given_back_of_a_limit_while_a_worker_stops_is_told(
         token, leases = (new_id().bytes, -1), one.leases
         with patience():
             assert await leases.acquire(token, [Charge(quota.name, TO_COME, 1)], [quota], 1) is None
-        async with leases._grants.busy:
-            leases._start_giving((quota.name, TO_COME))
+        async with leases._grants.lock:
+            leases._start_giving_back((quota.name, TO_COME))
             await asyncio.sleep(0.05)  # it is taken out of the slice, and waits for the connection
-            for task in leases._giving:
+            for task in leases._background:
                 task.cancel()
             await asyncio.sleep(0)
     with psycopg.connect(database.urls["owner"]) as conn:
@@ -754,8 +754,8 @@ async def test_the_shipper_locks_no_budget_for_what_its_holder_told(database: Da
         untold = Release(new_id().bytes, *key, held // 4)
         for record in (told, untold):
             one.slices.release(*key, keep=one.slices.available(*key) - record.amount)
-        async with one.leases._grants.busy:
-            await grant_store.tell_releases(await one.leases._grants.connect(), one.epoch, [told])
+        async with one.leases._grants.lock:
+            await grant_store.report_releases(await one.leases._grants.connect(), one.epoch, [told])
         before = granted(database, "assistant")
         with (
             psycopg.connect(database.urls["shipper"], autocommit=True) as shipper,
@@ -808,7 +808,7 @@ async def test_of_many_days_of_many_keys_only_what_may_still_move_is_read(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lines of a batch bring what it holds of few budgets; whoever connects again learns of those of the last days."""
-    read, understood = list[int](), grant_store._granted
+    read, understood = list[int](), grant_store._amounts_by_key
 
     def granted_of(rows: Sequence[tuple[Any, ...]]) -> dict[tuple[str, str], int]:
         read.append(len(rows))
@@ -823,8 +823,8 @@ async def test_of_many_days_of_many_keys_only_what_may_still_move_is_read(
                 "INSERT INTO budget_slice (epoch, budget, period, granted_usd) VALUES (%s, %s, %s, 0.5)",
                 [(one.epoch, *each) for each in held],
             )
-        monkeypatch.setattr(grant_store, "_granted", granted_of)
-        await one.leases.learn([("key/003", days[0])])
+        monkeypatch.setattr(grant_store, "_amounts_by_key", granted_of)
+        await one.leases.book_unrequested([("key/003", days[0])])
         assert one.slices.granted_keys() == [("key/003", days[0])] and sum(read) == 2
         read.clear()
         with psycopg.connect(database.superuser, autocommit=True) as conn:
@@ -839,7 +839,7 @@ async def test_what_ends_for_many_at_once_is_given_back_in_few_messages(
 ) -> None:
     """Each key may have a budget a day. One that was told before holds none of the others up."""
     day, keys, messages = "2026-11-25", [f"key/{n:03}" for n in range(200)], list[int]()
-    tell = grant_store.tell_releases
+    tell = grant_store.report_releases
 
     async def told(connection: grant_store.Connection, epoch: UUID, records: Sequence[Release]) -> None:
         messages.append(len(records))
@@ -854,11 +854,11 @@ async def test_what_ends_for_many_at_once_is_given_back_in_few_messages(
                 "INSERT INTO budget_slice (epoch, budget, period, granted_usd) VALUES (%s, %s, %s, 0.5)",
                 [(one.epoch, name, day) for name in keys],
             )
-        await one.leases.learn([(name, day) for name in keys])
-        monkeypatch.setattr(grant_store, "tell_releases", told)
+        await one.leases.book_unrequested([(name, day) for name in keys])
+        monkeypatch.setattr(grant_store, "report_releases", told)
         one.clock.moment += timedelta(days=1)
         await until(lambda: not any(one.slices.available(name, day) for name in keys))
-        await until(lambda: not one.leases._grants.unconfirmed)
+        await until(lambda: not one.leases._grants.has_unconfirmed)
         together = [number for number in messages if number > 1]  # the first ones once more, one by one
         assert sum(together) == len(keys) and len(together) <= 8
     assert {granted(database, name, day) for name in keys} == {0}

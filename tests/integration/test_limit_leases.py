@@ -22,7 +22,7 @@ from tests.integration.test_lease_client import disconnect, patience, until
 from groundplan.blueprint.model import Budget
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets import grant_store, lease_client
-from groundplan.gateway.budgets.account import REFILL_S
+from groundplan.gateway.budgets.account import REFILL_WAIT_S
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import CONCURRENT, REQUESTS, TOKENS, Quota, Slices
 from groundplan.gateway.budgets.periods import key_at
@@ -68,7 +68,7 @@ class Worker:
         if await self.leases.acquire(token, charges, [asked], 1) is not None:
             return False
         await asyncio.sleep(seconds)
-        self.counters.settle_each(token, [used])
+        self.counters.settle_charges(token, [used])
         return True
 
 
@@ -128,7 +128,7 @@ async def test_two_workers_fill_a_window_exactly(
             began = asyncio.get_running_loop().time()
             assert not await one.take(asked, 1, 1)
             took.append(asyncio.get_running_loop().time() - began)
-        assert statistics.median(took) < REFILL_S / 2, "nobody waits for what is known to be empty"
+        assert statistics.median(took) < REFILL_WAIT_S / 2, "nobody waits for what is known to be empty"
 
 
 async def test_tokens_that_were_not_used_serve_others_also_on_the_other_worker(
@@ -138,7 +138,7 @@ async def test_tokens_that_were_not_used_serve_others_also_on_the_other_worker(
     async with worker(database, tmp_path, wall) as one, worker(database, tmp_path, wall) as two:
         with patience():
             first = asyncio.create_task(one.take(asked, 1000, 100, 0.1))
-            await until(lambda: one.counters.open_count == 1)
+            await until(lambda: one.counters.open_reservations == 1)
             assert await two.take(asked, 900, 900)
         assert await first
         assert not await two.take(asked, 1, 1)
@@ -243,7 +243,7 @@ async def test_nobody_takes_a_round_that_was_not_answered_for_a_limit_that_is_us
         asked = zip(charges, quotas, strict=True)
         calls = (one.leases.acquire((new_id().bytes, -1), [charge], [each], 1) for charge, each in asked)
         assert await asyncio.gather(*calls) == charges
-        assert not any(one.leases.told_empty(charge.budget, charge.period) for charge in charges)
+        assert not any(one.leases.was_refused_lately(charge.budget, charge.period) for charge in charges)
 
 
 async def test_a_lowered_limit_holds_at_once_for_what_is_idle_and_for_calls_that_are_open(
@@ -253,14 +253,14 @@ async def test_a_lowered_limit_holds_at_once_for_what_is_idle_and_for_calls_that
     async with worker(database, tmp_path, wall) as one:
         with patience():
             open_calls = [asyncio.create_task(one.take(many, 1, 0, 0.5)) for _ in range(10)]
-            await until(lambda: one.counters.open_count == 10)
+            await until(lambda: one.counters.open_reservations == 10)
         assert one.counters.available(many.name, "now") > 2, "some are held ahead"
-        one.leases.declare([], {(few.family, "now"): 2}, 2)
+        one.leases.apply_declarations([], {(few.family, "now"): 2}, 2)
         await until(lambda: one.counters.available(many.name, "now") == 0)
         assert not await one.take(few, 1, 0), "more than two are open"
         assert all(await asyncio.gather(*open_calls))
         await until(lambda: granted(database, few) <= 2)
-        await until(lambda: not one.leases._giving)
+        await until(lambda: not one.leases._background)
         with patience(3.0):
             took = await asyncio.gather(*[one.take(few, 1, 0, 4.0) for _ in range(4)])
         assert sum(took) == 2
@@ -297,7 +297,7 @@ async def test_concurrent_calls_are_counted_anew_where_the_database_lost_some(
         await one.leases._grants.give_back(key)
         assert granted(database, asked) == 2
         assert not await two.take(asked, 3, 0), "two are open"
-        one.counters.settle_each(open_call, [0])
+        one.counters.settle_charges(open_call, [0])
         async with asyncio.timeout(20):
             while not await two.take(asked, 4, 0):  # noqa: ASYNC110 -- what is waited for has no event
                 await asyncio.sleep(0.02)
@@ -312,7 +312,7 @@ async def test_a_lowered_limit_of_a_window_takes_back_what_was_held_ahead(
         with patience():
             assert await one.take(mine, 5000, 500)
         assert one.counters.available(mine.name, one.span(mine)) > 1000
-        one.leases.declare([], {(little.family, "day"): 1000}, 2)
+        one.leases.apply_declarations([], {(little.family, "day"): 1000}, 2)
         await until(lambda: granted(database, mine) <= 1000)  # some of it may be held ahead anew
         asked = replace(little, name=mine.name)
         with patience():
@@ -330,17 +330,17 @@ async def test_who_waits_has_nothing_of_what_ends_above_a_lowered_limit(
             for token in calls:
                 charges = [Charge(many.name, "now", 1)]
                 assert await one.leases.acquire(token, charges, [many], 1) is None
-            one.leases.declare([], {(few.family, "now"): 2}, 2)
+            one.leases.apply_declarations([], {(few.family, "now"): 2}, 2)
             next_one = asyncio.create_task(one.take(few, 1, 0))
             await until(lambda: bool(one.leases._accounts[few.name, "now"].waiters))
             for token in calls[:2]:
-                one.counters.settle_each(token, [0])
+                one.counters.settle_charges(token, [0])
             await until(lambda: granted(database, few) == 2)
             await asyncio.sleep(0.1)
             assert not next_one.done(), "two are open"
-            one.counters.settle_each(calls[2], [0])
+            one.counters.settle_charges(calls[2], [0])
             assert await next_one
-        one.counters.settle_each(calls[3], [0])
+        one.counters.settle_charges(calls[3], [0])
 
 
 async def test_what_was_asked_before_a_limit_was_lowered_is_given_back_as_it_comes(
@@ -354,13 +354,13 @@ async def test_what_was_asked_before_a_limit_was_lowered_is_given_back_as_it_com
             slow.execute("SELECT 1 FROM limit_span WHERE name = %s FOR UPDATE", (much.name,))
             more = asyncio.create_task(one.take(much, 90_000, 90_000))
             await until(lambda: bool(one.leases._accounts[much.name, one.span(much)].waiters))
-            await until(one.leases._grants.busy.locked)
-            one.leases.declare([], {(much.family, "day"): 1000}, 2)
+            await until(one.leases._grants.lock.locked)
+            one.leases.apply_declarations([], {(much.family, "day"): 1000}, 2)
         assert not await more
         await until(lambda: granted(database, much) <= 1000)
         assert one.counters.available(much.name, one.span(much)) <= 500
-        one.leases.declare([], {(much.family, "day"): 100}, 3)
-        one.leases._grants._booked((much.name, one.span(much)), 7000)
+        one.leases.apply_declarations([], {(much.family, "day"): 100}, 3)
+        one.leases._grants._book_grant((much.name, one.span(much)), 7000)
         assert one.counters.available(much.name, one.span(much)) <= 0, "a call may begin before anything else runs"
 
 
@@ -369,7 +369,7 @@ async def test_the_first_call_of_somebody_on_an_older_blueprint_holds_no_more_th
 ) -> None:
     much = quota(TOKENS, 1_000_000, "day")
     async with worker(database, tmp_path, wall) as one:
-        one.leases.declare([], {(much.family, "day"): 1000}, 2)
+        one.leases.apply_declarations([], {(much.family, "day"): 1000}, 2)
         assert not await one.take(much, 5000, 500)
         with patience():
             assert await one.take(much, 900, 900)
@@ -383,13 +383,13 @@ async def test_only_what_is_used_is_looked_at(database: Database, tmp_path: Path
         with patience():
             for asked in each:
                 assert await one.take(asked, 10, 5)
-        await until(lambda: not one.leases._moving)
+        await until(lambda: not one.leases._active)
         assert len(one.leases._accounts) == len(each)
         token = (new_id().bytes, -1)
         charges = [Charge(each[7].name, one.span(each[7]), 10)]
         assert one.counters.reserve(token, charges) is None, "more was fetched ahead while it was used"
-        one.counters.settle_each(token, [10])
-        await until(lambda: list(one.leases._moving) == [(each[7].name, one.span(each[7]))])
+        one.counters.settle_charges(token, [10])
+        await until(lambda: list(one.leases._active) == [(each[7].name, one.span(each[7]))])
 
 
 async def test_a_clean_stop_returns_what_is_left_once(database: Database, tmp_path: Path, wall: Wall) -> None:
@@ -415,7 +415,7 @@ async def test_a_window_that_is_over_is_forgotten_and_the_next_one_is_fresh(
                 assert all([await one.take(asked, 1, 1) for _ in range(3)])
             assert not await one.take(asked, 1, 1)
         await until(lambda: (asked.name, before) not in one.counters.granted_keys())
-        one.leases._grants._booked((asked.name, before), 1)  # an answer that was on its way meanwhile
+        one.leases._grants._book_grant((asked.name, before), 1)  # an answer that was on its way meanwhile
         row(database, "UPDATE limit_span SET ends = now() - interval '2 hours' WHERE span = %s RETURNING 1", before)
         wall.at += timedelta(minutes=1)
         with patience():
@@ -428,7 +428,7 @@ async def test_a_window_that_ends_while_a_new_connection_looks_what_is_held_stay
     database: Database, tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Known anew it would be all there again, and what was used of it given back as idle."""
-    asked, held = quota(TOKENS, 100), grant_store.held_limits
+    asked, held = quota(TOKENS, 100), grant_store.limit_totals
     async with worker(database, tmp_path, wall) as one:
         grants = one.leases._grants
         with patience():
@@ -437,13 +437,13 @@ async def test_a_window_that_ends_while_a_new_connection_looks_what_is_held_stay
         async def slow(*given: Any) -> Any:
             found = await held(*given)
             wall.at += timedelta(minutes=1)
-            one.leases._left = list(one.leases._accounts)
-            await one.leases._forget_ended()
+            one.leases._ended_quotas = list(one.leases._accounts)
+            await one.leases._forget_ended_quotas()
             assert not one.counters.granted_keys()
             return found
 
-        monkeypatch.setattr(grant_store, "held_limits", slow)
-        async with grants.busy:
+        monkeypatch.setattr(grant_store, "limit_totals", slow)
+        async with grants.lock:
             assert grants._connection is not None
             await grants._connection.close()
             await grants.connect()

@@ -21,8 +21,8 @@ from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment,
 
 from groundplan.blueprint.model import Blueprint, Budget, Limit
 from groundplan.core.money import PICO
-from groundplan.gateway.budgets.account import REFILL_S
-from groundplan.gateway.budgets.periods import current, ends
+from groundplan.gateway.budgets.account import REFILL_WAIT_S
+from groundplan.gateway.budgets.periods import current_key, ends
 from groundplan.gateway.journal.shipper import Shipper
 from groundplan.identity import service
 from groundplan.identity.model import KeyTerms
@@ -92,7 +92,7 @@ async def test_requests_are_counted_exactly_by_two_workers(database: Database, t
             began = time.monotonic()
             assert (await told(stack, key)).status == 429
             took.append(time.monotonic() - began)
-        assert statistics.median(took) < REFILL_S * 0.8, "nobody waits for what is known to be empty"
+        assert statistics.median(took) < REFILL_WAIT_S * 0.8, "nobody waits for what is known to be empty"
 
 
 async def test_the_calls_of_a_day_are_counted_exactly_by_two_workers(database: Database, tmp_path: Path) -> None:
@@ -385,7 +385,7 @@ async def test_a_refusal_tells_of_the_limit_that_has_room_again_last(database: D
         key = stack.key()
         assert (await told(stack, key)).status == 200
         refused = await told(stack, key)
-        end = ends(current("month", "", "UTC", time.time()))
+        end = ends(current_key("month", "", "UTC", time.time()))
         assert end is not None and refused.json["error"]["frees_at"] == end.isoformat()
 
 

@@ -61,7 +61,7 @@ class Count:
     def end(self, place: int) -> None:
         if self.open:
             one, token = self.open.pop(place % len(self.open))
-            one.counters.settle_each(token, [0])
+            one.counters.settle_charges(token, [0])
 
     def declare(self, most: int) -> None:
         self.number += 1
@@ -69,7 +69,7 @@ class Count:
         accounts = [each.leases._accounts.get((self.declared.name, "now")) for each in self.workers]
         self.told = sum(account.promised for account in accounts if account is not None)
         for each in self.workers:
-            each.leases.declare([], {(self.declared.family, "now"): most}, self.number)
+            each.leases.apply_declarations([], {(self.declared.family, "now"): most}, self.number)
 
 
 async def _follow(database: Database, root: Path, run: list[tuple[str, int]]) -> None:

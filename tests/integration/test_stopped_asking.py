@@ -21,13 +21,13 @@ from tests.unit.test_multipart import form
 from groundplan.blueprint.model import Budget, Keep
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets import grant_store
-from groundplan.gateway.budgets.grant_store import Connection, Granted, Wish
+from groundplan.gateway.budgets.grant_store import Connection, Grant, RequestedAmounts
 from groundplan.gateway.budgets.leases import REQUESTS
 from groundplan.ledger.model import Release
 from groundplan.testing.database import Database
 
 BUDGET = Budget(name="all", covers="company", limit=100, period="total")
-ONE = Wish(1, 1, 0, True)
+ONE = RequestedAmounts(1, 1, 0, True)
 
 
 class Line:
@@ -93,11 +93,11 @@ async def test_a_worker_that_is_stopped_while_it_asks_keeps_nobody_from_a_slice(
 
     async def stopped(connection: Connection) -> None:
         if what == "a release":
-            await grant_store.tell_releases(connection, one, [Release(new_id().bytes, "all", "total", 1)])
+            await grant_store.report_releases(connection, one, [Release(new_id().bytes, "all", "total", 1)])
         else:
             await grant_store.grant_limits(connection, one, asks)
 
-    async def granted(connection: Connection) -> Granted:
+    async def granted(connection: Connection) -> Grant:
         if what == "a release":
             return (await grant_store.grant_budgets(connection, two, [(BUDGET, "total", 1, ONE)]))[0]
         return (await grant_store.grant_limits(connection, two, asks[:1]))[0]

@@ -83,7 +83,7 @@ class Closed:
     def unspent(self, name: str, period: str) -> int:  # noqa: ARG002 -- the protocol's signature
         return 0
 
-    def told_empty(self, name: str, period: str) -> bool:  # noqa: ARG002 -- the protocol's signature
+    def was_refused_lately(self, name: str, period: str) -> bool:  # noqa: ARG002 -- the protocol's signature
         return self.connected
 
     async def acquire(
@@ -178,7 +178,7 @@ class Rig:
         finished = [r.call for r in records if isinstance(r, Finish)]
         assert {call for call, _ in made} <= set(finished) and len(set(finished)) == len(finished)
         spent = sum(state.spent.values())
-        assert self.slices.open_count == 0
+        assert self.slices.open_reservations == 0
         assert self.slices.available("all", "total") == LIMIT - spent
         return state
 
@@ -253,7 +253,7 @@ async def call_rig(
         # by a thread: what the kernel offers is as quick, and takes 30 ms to be taken down
         journal = Journal.open(home.journal / str(epoch), epoch, loop, 1 << 20, ThreadSync(loop))
         slices, clock, grants = Slices(), ManualClock(), Closed()
-        slices.grant("all", "total", limit)
+        slices.add_grant("all", "total", limit)
         live = Fixed(Policy(1, keys, {}, frozenset(), frozenset()), catalog)
         answers = Answers(home.journal, epoch, clock.now().timestamp())
         answers.open(Holder(1, bytes(32)))

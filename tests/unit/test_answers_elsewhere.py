@@ -101,7 +101,7 @@ async def test_what_another_worker_was_asked_is_not_made_again_where_its_answer_
         assert (await ask(first, "Hi")).status == 200
         refused = await ask(second, "Hi")
         assert (refused.status, refused.code) == (409, "idempotency_replayed")
-        assert sum(model.counted for model in second.models.values()) == second.slices.open_count == 0
+        assert sum(model.counted for model in second.models.values()) == second.slices.open_reservations == 0
         assert (await ask(second, "Hi", b"another")).status == 200
 
 

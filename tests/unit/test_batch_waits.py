@@ -75,7 +75,7 @@ async def made(
     assert rig.gateway.conduct is not None
     async with asyncio.timeout(20):
         await rig.gateway.conduct(exchange, calls.steps(batch, body))
-    assert isinstance(exchange.response, CollectedResponse) and rig.slices.open_count == 0
+    assert isinstance(exchange.response, CollectedResponse) and rig.slices.open_reservations == 0
     return exchange.response
 
 
@@ -90,7 +90,7 @@ async def test_a_line_asks_for_its_budgets_as_they_are_declared_when_it_is_made(
 
         async def acquire(token: Any, charges: Any, declared: Any, blueprint: int = 0) -> Charge | None:
             asked.append((declared[0].limit, blueprint))
-            rig.slices.grant("all", "total", charges[0].amount)
+            rig.slices.add_grant("all", "total", charges[0].amount)
             return rig.slices.reserve(token, charges)
 
         rig.grants.acquire = acquire  # type: ignore[method-assign]
@@ -157,7 +157,7 @@ class Late(Closed):
         super().__init__()
         self._rig, self._told, self._held = rig, told, held
 
-    def told_empty(self, name: str, period: str) -> bool:  # noqa: ARG002 -- the protocol's signature
+    def was_refused_lately(self, name: str, period: str) -> bool:  # noqa: ARG002 -- the protocol's signature
         return self._told
 
     def unspent(self, name: str, period: str) -> int:  # noqa: ARG002 -- the protocol's signature
@@ -169,7 +169,7 @@ class Late(Closed):
         short = await super().acquire(token, charges, declared, blueprint)
         if len(self.asked) > 1:
             for charge in charges:
-                self._rig.slices.grant(charge.budget, charge.period, charge.amount)
+                self._rig.slices.add_grant(charge.budget, charge.period, charge.amount)
             return self._rig.slices.reserve(token, charges)
         return short
 
@@ -222,12 +222,16 @@ async def test_a_line_that_could_not_be_written_down_is_answered_once_it_can(
     limits = [Limit(name="few", covers="workload/assistant", type="requests", amount=9, period="day")]
     async with call_rig(tmp_path, ["one"], workloads={"assistant": settings}, limits=limits) as rig:
         day, counters = rig.gateway.clock.now().date().isoformat(), rig.gateway.counters
-        counters.grant(few, day, 9)
+        counters.add_grant(few, day, 9)
         if cached:
             assert (await rig.chat()).status == 200
         monkeypatch.setattr(Journal, "finish", written)
         assert (await made(rig, held=BOUND)).status == 200 and not full
-        assert (rig.models["one"].counted, counters.spent(few, day), counters.open_count) == (cached, 1 + cached, 0)
+        assert (rig.models["one"].counted, counters.spent(few, day), counters.open_reservations) == (
+            cached,
+            1 + cached,
+            0,
+        )
         ends = [(each.status, each.cache) for each in await rig.records() if isinstance(each, Finish)]
         assert ends == ([("ok", "none"), ("ok", "exact")] if cached else [("ok", "none")])
 

@@ -44,7 +44,7 @@ OLD, NEW = "2026-11-25", "2026-11-26"
 class OfADay(Slow):
     """That says so of the daily budget only."""
 
-    def told_empty(self, name: str, period: str) -> bool:  # noqa: ARG002 -- the protocol's signature
+    def was_refused_lately(self, name: str, period: str) -> bool:  # noqa: ARG002 -- the protocol's signature
         return name == DAILY.name
 
 
@@ -67,11 +67,11 @@ def spent(rig: Rig, period: str) -> int:
 
 async def test_a_call_that_waits_over_midnight_is_of_the_new_day(tmp_path: Path) -> None:
     async with daily(tmp_path) as rig:
-        rig.slices.grant("daily", NEW, LIMIT)
+        rig.slices.add_grant("daily", NEW, LIMIT)
         reply = await rig.chat()
         assert (reply.status, rig.grants.asked) == (200, ["daily"]), reply.body
         assert spent(rig, OLD) == 0 < spent(rig, NEW)
-        assert rig.slices.open_count == 0
+        assert rig.slices.open_reservations == 0
         made = [each for each in await rig.records() if isinstance(each, Reservation)]
         assert [{charge.budget: charge.period for charge in each.charges} for each in made] == [
             {"daily": NEW, "all": "total"}
@@ -85,7 +85,7 @@ async def test_a_day_that_has_ended_is_no_reason(tmp_path: Path) -> None:
         assert (reply.status, reply.code, error["budget"]) == (429, "budget_exhausted", "daily")
         assert error["frees_at"] == "2026-11-27T00:00:00+00:00"
         assert "retry-after" not in reply.headers, "clients for .NET would wait for it"
-        assert len(rig.grants.asked) == 2 and rig.slices.open_count == 0
+        assert len(rig.grants.asked) == 2 and rig.slices.open_reservations == 0
 
 
 async def test_a_day_that_goes_on_is_asked_once(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ async def test_a_day_of_a_time_zone_ends_there(tmp_path: Path) -> None:
         clock = rig.gateway.clock
         assert isinstance(clock, ManualClock)
         clock.set_now(LAST.replace(hour=22))
-        rig.slices.grant("daily", "2026-11-25T23:00..2026-11-26T23:00", LIMIT)
+        rig.slices.add_grant("daily", "2026-11-25T23:00..2026-11-26T23:00", LIMIT)
         assert (await rig.chat()).status == 200
         assert spent(rig, "2026-11-25T23:00..2026-11-26T23:00") > 0
 
@@ -111,8 +111,8 @@ async def test_an_attempt_after_midnight_is_paid_by_the_new_day_where_nothing_of
     tmp_path: Path,
 ) -> None:
     async with daily(tmp_path) as rig:
-        rig.slices.grant("daily", OLD, BOUND)
-        rig.slices.grant("daily", NEW, LIMIT)
+        rig.slices.add_grant("daily", OLD, BOUND)
+        rig.slices.add_grant("daily", NEW, LIMIT)
         rig.play("one", mode="error", status=502)
         reply = await rig.chat()
         assert (reply.status, reply.headers["groundplan-deployment"]) == (200, "two"), reply.body
@@ -128,7 +128,7 @@ async def test_what_a_batch_begun_before_midnight_holds_no_more_is_not_taken_of_
     tmp_path: Path, lasts: bool
 ) -> None:
     async with daily(tmp_path) as rig:
-        rig.slices.grant("daily", NEW, LIMIT)
+        rig.slices.add_grant("daily", NEW, LIMIT)
         answer = CollectedResponse()
         exchange = Exchange(new_id_bytes(), Request(0.0), answer, CHAT)
 

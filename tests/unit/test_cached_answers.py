@@ -23,7 +23,7 @@ from tests.unit.test_dated_prices_begun import DATED, MIDNIGHT
 from groundplan.blueprint.model import Cache, Guardrails, Keep, Limit, Rates, Semantic
 from groundplan.core.home import Home
 from groundplan.economics import price
-from groundplan.gateway.budgets.periods import current
+from groundplan.gateway.budgets.periods import current_key
 from groundplan.gateway.caching.cache_link import AnswerLink, Parcel, take_in
 from groundplan.gateway.caching.entry import Entry
 from groundplan.gateway.caching.replay_forms import (
@@ -594,7 +594,7 @@ async def test_a_hit_counts_as_a_request_and_uses_no_tokens(tmp_path: Path) -> N
         view.catalog = index(msgspec.structs.replace(view.catalog.blueprint, limits=limits))
         quotas = view.catalog.limits.of_caller(view.catalog.plans["assistant"].workload, "", "", {}).quotas
         now, counters = rig.gateway.clock.now().timestamp(), rig.gateway.counters
-        periods = {quota.type: current(quota.period, "", "UTC", now) for quota in quotas}
+        periods = {quota.type: current_key(quota.period, "", "UTC", now) for quota in quotas}
         names = {quota.type: quota.name for quota in quotas}
         for quota in quotas:
             counters.grant(quota.name, periods[quota.type], quota.limit)

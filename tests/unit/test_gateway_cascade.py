@@ -248,7 +248,7 @@ async def test_going_on_needs_a_reservation_of_its_own(tmp_path: Path) -> None:
         reply = await rig.chat()
         await rig.gateway.journal.close()
         ends, attempts = kept(rig)
-        assert rig.slices.open_count == 0
+        assert rig.slices.open_reservations == 0
     assert (reply.status, json.loads(reply.body)["error"]["code"]) == (429, "budget_exhausted")
     assert [s.flags for _, s in attempts] == [["cascade"]]
     assert ends[0].status == "failed"
@@ -261,7 +261,7 @@ async def test_a_caller_that_leaves_during_the_check_leaves_the_books_in_order(t
         writer.write(rig.request())
         await until(lambda: rig.models["judge"].counted > 0)
         writer.close()
-        await until(lambda: rig.slices.open_count == 0 and rig.gateway.running == 0)
+        await until(lambda: rig.slices.open_reservations == 0 and rig.gateway.running == 0)
         await rig.books()
 
 

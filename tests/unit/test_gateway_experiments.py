@@ -63,7 +63,7 @@ async def trying(folder: Path, experiment: Experiment, **more: Any) -> AsyncIter
         live = rig.gateway.live
         assert isinstance(live, Fixed)
         live.policy = dataclasses.replace(live.policy, experiments={experiment.workload: experiment})
-        rig.slices.grant(experiment.budget_name, "total", experiment.budget)
+        rig.slices.add_grant(experiment.budget_name, "total", experiment.budget)
         yield rig, pairs
 
 
@@ -73,7 +73,7 @@ async def books(rig: Rig) -> dict[str, int]:
     made = sorted((r.call, r.attempt) for r in records if isinstance(r, Reservation))
     ended = sorted((r.call, r.attempt) for r in records if isinstance(r, Settlement))
     assert made == ended
-    assert rig.slices.open_count == 0
+    assert rig.slices.open_reservations == 0
     spent = {budget: amount for (budget, _), amount in fold(records).spent.items()}
     assert rig.slices.available("all", "total") == LIMIT - spent["all"]
     return spent
@@ -506,7 +506,7 @@ async def test_what_was_revoked_meanwhile_makes_no_second_answer(tmp_path: Path,
         live = rig.gateway.live
         assert isinstance(live, Fixed)
         asked = asyncio.create_task(rig.chat())
-        await until(lambda: rig.gateway.slices.open_count == 1)
+        await until(lambda: rig.gateway.slices.open_reservations == 1)
         policy = live.policy
         revoked = {h: dataclasses.replace(k, revoked=True) for h, k in policy.keys.items()}
         changes: dict[str, dict[str, Any]] = {
@@ -530,10 +530,10 @@ async def test_a_second_answer_takes_no_limit_of_its_person_and_keeps_that_of_it
     async with trying(tmp_path, tried(), limits=limits) as (rig, pairs):
         day = rig.gateway.clock.now().date().isoformat()
         (key,) = rig.gateway.live.policy.keys.values()
-        rig.gateway.counters.grant(f"requests/each/{key.id}", day, 1)
-        rig.gateway.counters.grant("requests/each/", day, 5)
-        rig.gateway.counters.grant("requests/place", day, 1)
-        rig.gateway.counters.grant("requests/all", day, 9)
+        rig.gateway.counters.add_grant(f"requests/each/{key.id}", day, 1)
+        rig.gateway.counters.add_grant("requests/each/", day, 5)
+        rig.gateway.counters.add_grant("requests/place", day, 1)
+        rig.gateway.counters.add_grant("requests/all", day, 9)
         assert (await rig.chat()).status == 200
         await rest(rig)
         assert [pair.answered for pair in pairs.waiting] == [True]

@@ -292,11 +292,11 @@ async def test_who_waited_for_the_first_with_its_key_has_what_is_left_of_its_dea
     settings = {"assistant": {"deadline_ms": 1500, "attempts": 1}}
     slots = [Limit(name="slots", covers="workload/assistant", type="concurrent", amount=1, period="now")]
     async with call_rig(tmp_path, ["one"], workloads=settings, limits=slots) as rig:
-        rig.gateway.counters.grant("concurrent/slots", "now", 0)
+        rig.gateway.counters.add_grant("concurrent/slots", "now", 0)
 
         async def acquire(token: Any, charges: Any, declared: Any, blueprint: int = 0) -> Any:
             await asyncio.sleep(1.0)
-            rig.gateway.counters.grant("concurrent/slots", "now", 1)
+            rig.gateway.counters.add_grant("concurrent/slots", "now", 1)
             return charges[0]
 
         rig.grants.acquire = acquire  # type: ignore[method-assign]
@@ -489,7 +489,7 @@ async def test_a_call_whose_time_went_by_before_anybody_was_asked_is_told_so(tmp
 
         async def acquire(token: Any, charges: Any, *_: Any) -> None:
             await asyncio.sleep(0.1)
-            rig.slices.grant("all", "total", 10 * BOUND)
+            rig.slices.add_grant("all", "total", 10 * BOUND)
             assert rig.slices.reserve(token, charges) is None
 
         rig.grants.acquire = acquire  # type: ignore[method-assign, assignment]

@@ -161,4 +161,4 @@ async def test_whatever_upstreams_send_every_call_ends_as_it_should(
             reply = await asked(rig, path, asks, odd.dice.choice(list(WORKLOADS)))
             assert b"internal_error" not in reply.body and reply.body and caplog.text == "", caplog.text
             live.policy = replace(policy, kills=frozenset())  # usage above its bound stops a workload
-        assert rig.slices.open_count == 0
+        assert rig.slices.open_reservations == 0

@@ -374,7 +374,7 @@ async def test_a_hedge_without_room_in_a_limit_is_not_sent_and_holds_nothing(tmp
     async with call_rig(tmp_path, ["one", "two", "three"], workloads=HEDGED, limits=[few]) as rig:
         rig.play("one", mode="error", status=503, latency_ms=200)
         assert (await answer(rig, stream=False))["deployment"] == "three"
-        assert rig.models["two"].counted == 0 and rig.gateway.counters.open_count == 0
+        assert rig.models["two"].counted == 0 and rig.gateway.counters.open_reservations == 0
         await rig.books()
 
 
@@ -412,7 +412,7 @@ async def test_a_drained_loser_is_billed_what_it_reports(tmp_path: Path, stream:
         one = rig.hold("one")
         facts = await answer(rig, stream)
         assert facts["deployment"] == "two" and not facts["estimated"]
-        assert rig.slices.open_count == 1, "its reservation is held until it is known what it cost"
+        assert rig.slices.open_reservations == 1, "its reservation is held until it is known what it cost"
         one.release()
         await until(lambda: not rig.gateway.background)
         loser = next(s for s in await rig.settlements() if s.attempt == 0)

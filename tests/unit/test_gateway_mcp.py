@@ -20,7 +20,7 @@ from groundplan.blueprint import model as bp
 from groundplan.catalog.loader import load_files
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
-from groundplan.gateway.budgets.periods import current
+from groundplan.gateway.budgets.periods import current_key
 from groundplan.gateway.call.facts_api import SearchBody
 from groundplan.gateway.call.pipeline import Pipeline
 from groundplan.gateway.http.server import Request, Response
@@ -479,7 +479,7 @@ TWICE = bp.Limit(name="twice", covers="workload/assistant", type="requests", amo
 async def test_however_a_use_ends_it_is_a_call_and_holds_no_slot(tmp_path: Path, how: str) -> None:
     goes_on = asyncio.Event()
     async with stack(tmp_path, limits=[SLOTS], waits=goes_on) as (rig, model):
-        rig.gateway.counters.grant("concurrent/slots", "now", 1)
+        rig.gateway.counters.add_grant("concurrent/slots", "now", 1)
 
         def refuses(message: dict[str, Any], response: Response) -> None:
             error = {"code": -32602, "message": "no such tool"}
@@ -519,7 +519,7 @@ async def test_however_a_use_ends_it_is_a_call_and_holds_no_slot(tmp_path: Path,
 
 async def test_uses_count_as_requests(tmp_path: Path) -> None:
     async with stack(tmp_path, limits=[TWICE], grounding=bp.Grounding(sources=["handbook"])) as (rig, model):
-        rig.gateway.counters.grant("requests/twice", current("day", "", "UTC", rig.gateway.clock.seconds()), 2)
+        rig.gateway.counters.add_grant("requests/twice", current_key("day", "", "UTC", rig.gateway.clock.seconds()), 2)
         assert code(await use(rig, "unknown")) == "tool_unknown"
         assert (await use(rig, "crm__add", a=1, b=1))["content"][0]["text"] == "2"
         assert (await use(rig, "search", query="x"))["content"]

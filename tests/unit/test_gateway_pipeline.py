@@ -76,7 +76,7 @@ class Rig:
         return found
 
     def idle(self, spent: int) -> None:
-        assert self.slices.open_count == 0
+        assert self.slices.open_reservations == 0
         assert self.slices.available("all", "total") == LIMIT - spent
         assert self.slices.spent("all", "total") == spent
 
@@ -95,7 +95,7 @@ async def made(
     entry = KeyEntry(str(new_id()), "assistant", "", False, False, None)
     policy = Policy(1, {hashlib.sha256(KEY.encode()).digest(): entry}, {}, frozenset(), frozenset())
     slices, clock, grants, live = Slices(), ManualClock(), Closed(), Fixed(policy, catalog)
-    slices.grant("all", "total", LIMIT)
+    slices.add_grant("all", "total", LIMIT)
     answers = Answers(home.journal, epoch, clock.now().timestamp())
     answers.open(Holder(1, bytes(32)))
     gateway = Gateway(epoch, loop, clock, journal, slices, grants, live, Targets(home, loop), answers)
@@ -224,7 +224,7 @@ async def test_an_empty_slice_refuses_before_anything_is_written_or_sent(rig: Ri
     reply = await rig.chat()
     assert (reply.status, reply.code, rig.grants.asked) == (429, "budget_exhausted", ["all"])
     assert reply.headers["x-should-retry"] == "false"
-    assert rig.one.counted == 0 and rig.slices.open_count == 0
+    assert rig.one.counted == 0 and rig.slices.open_reservations == 0
     (finish,) = await rig.records()
     assert (finish.status, finish.error_code) == ("refused", "budget_exhausted")
     error = reply.json["error"]
@@ -246,7 +246,7 @@ async def test_nothing_is_sent_whose_reservation_could_not_be_written(
     reply = await rig.chat()
     monkeypatch.undo()
     assert (reply.status, reply.code) == (503, "journal_unavailable")
-    assert (rig.one.counted, rig.two.counted) == (1, 0) and rig.slices.open_count == 0
+    assert (rig.one.counted, rig.two.counted) == (1, 0) and rig.slices.open_reservations == 0
 
 
 async def test_a_deployment_is_not_called_failed_that_was_not_asked(
@@ -272,13 +272,13 @@ async def test_a_budget_that_cannot_be_asked_for_is_not_called_exhausted(rig: Ri
     reply = await rig.chat()
     assert (reply.status, reply.code) == (503, "budget_unreachable")
     assert "retry-after" in reply.headers and "x-should-retry" not in reply.headers
-    assert rig.one.counted == 0 and rig.slices.open_count == 0
+    assert rig.one.counted == 0 and rig.slices.open_reservations == 0
 
 
 async def test_copies_multiply_the_reservation(rig: Rig) -> None:
     rig.slices.release("all", "total", keep=3 * BOUND - 1)
     assert (await rig.chat(n=3)).code == "budget_exhausted"
-    rig.slices.grant("all", "total", 1)
+    rig.slices.add_grant("all", "total", 1)
     assert (await rig.chat(n=3)).status == 200
 
 

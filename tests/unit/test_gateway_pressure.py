@@ -264,7 +264,7 @@ async def test_no_more_run_at_a_deployment_than_may_while_a_limit_is_waited_for(
         async def acquire(token: Any, charges: Any, declared: Any, blueprint: int = 0) -> Any:
             await granted.wait()
             for charge in charges:
-                counters.grant(charge.budget, charge.period, charge.amount)
+                counters.add_grant(charge.budget, charge.period, charge.amount)
             return counters.reserve(token, charges)
 
         rig.grants.acquire = acquire  # type: ignore[method-assign]
@@ -447,7 +447,7 @@ async def test_a_full_worker_takes_no_conversation_that_matters_less(tmp_path: P
         rig.gateway.pressure.level = len(RANKS)
         await session.admit()
         await session.close()
-        assert rig.slices.open_count == 0
+        assert rig.slices.open_reservations == 0
 
 
 async def test_a_client_that_leaves_before_its_conversation_begins_holds_nothing(tmp_path: Path) -> None:
@@ -455,7 +455,7 @@ async def test_a_client_that_leaves_before_its_conversation_begins_holds_nothing
     slots = Limit(name="slots", covers="workload/assistant", type="concurrent", amount=1, period="now")
     async with call_rig(tmp_path, ["one"], more=talker, limits=[slots], limit=0) as rig:
         counters, never = rig.gateway.counters, asyncio.Event()
-        counters.grant("concurrent/slots", "now", 1)
+        counters.add_grant("concurrent/slots", "now", 1)
 
         async def acquire(*_: Any) -> None:
             await never.wait()

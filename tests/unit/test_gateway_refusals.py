@@ -17,7 +17,7 @@ from tests.unit.raw_upstream import asked
 from groundplan.blueprint.model import Budget, Limit
 from groundplan.core.errors import Conflict, Exhausted, Unavailable
 from groundplan.core.money import PICO
-from groundplan.gateway.budgets.periods import current, ends
+from groundplan.gateway.budgets.periods import current_key, ends
 from groundplan.gateway.call.admit import exhausted, too_many_calls
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.guard.relay import refusal_error
@@ -50,7 +50,7 @@ async def test_a_call_above_the_whole_limit_is_told_no_time_and_not_to_try_again
         assert reply.headers["x-should-retry"] == "false"
         assert "fewer tokens or raise the limit" in error["hint"] and str(error["needed"]) in error["hint"]
         assert rig.grants.asked == [], "nobody waits for what cannot be given"
-        assert rig.models["one"].counted == 0 and rig.gateway.counters.open_count == 0
+        assert rig.models["one"].counted == 0 and rig.gateway.counters.open_reservations == 0
         await rig.books()
 
 
@@ -59,7 +59,7 @@ async def test_where_waiting_helps_the_time_is_told(tmp_path: Path) -> None:
         reply = await rig.chat()  # the grants lends nothing
         error = reply.json["error"]
         assert (reply.status, reply.code) == (429, "rate_limit_exceeded")
-        span = current("day", "", "UTC", rig.gateway.clock.seconds())
+        span = current_key("day", "", "UTC", rig.gateway.clock.seconds())
         end = ends(span)
         assert end is not None and error["frees_at"] == end.isoformat() and "It is free again at" in error["hint"]
         assert reply.headers["x-should-retry"] == "false" and "retry-after" not in reply.headers
@@ -78,7 +78,7 @@ async def test_of_two_deployments_the_one_for_which_waiting_helps_is_told(
 
 def test_a_budget_that_is_smaller_than_the_call_tells_no_time() -> None:
     budget = Budget(name="all", covers="company", limit=PICO, period="day")
-    period = current("day", "", "UTC", NOW)
+    period = current_key("day", "", "UTC", NOW)
     never, later = exhausted(budget, PICO + 1, period, PICO, 0, NOW), exhausted(budget, PICO, period, 0, 0, NOW)
     assert "frees_at" not in never.details and never.retry_after is None and "raise the budget" in never.hint
     assert b"x-should-retry: false" in error_response(never)[2] and b"retry-after" not in error_response(never)[2]
@@ -130,7 +130,7 @@ async def test_nothing_is_left_of_a_refused_call(tmp_path: Path, asked: dict[str
 class Untold(Closed):
     """A grants that heard nothing of PostgreSQL."""
 
-    def told_empty(self, name: str, period: str) -> bool:  # noqa: ARG002 -- the protocol's signature
+    def was_refused_lately(self, name: str, period: str) -> bool:  # noqa: ARG002 -- the protocol's signature
         return False
 
 
@@ -156,7 +156,7 @@ def test_a_workload_that_may_have_no_calls_tells_no_time() -> None:
 def test_a_period_that_is_over_frees_at_no_time() -> None:
     """Of a line of a batch, which belongs to the day on which that was begun."""
     budget = Budget(name="daily", covers="company", limit=PICO, period="day")
-    day = current("day", "", "UTC", NOW - 86_400)
+    day = current_key("day", "", "UTC", NOW - 86_400)
     error = exhausted(budget, PICO // 2, day, 0, 0, NOW)
     assert error.retry_after is None and error.details["frees_at"] is None and "order it again" in error.hint
 

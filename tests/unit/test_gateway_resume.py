@@ -155,7 +155,7 @@ async def test_a_resume_without_budget(tmp_path: Path) -> None:
         ends_with_error(await rig.stream(), "the budget all", "no room")
         (only,) = await rig.settlements()
         assert only.outcome == "failed" and rig.models["two"].counted == 0
-        assert rig.slices.open_count == 0
+        assert rig.slices.open_reservations == 0
 
 
 @pytest.mark.parametrize("sent", [False, True])

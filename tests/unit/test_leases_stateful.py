@@ -100,7 +100,7 @@ class LeaseMachine(RuleBasedStateMachine):
     def grant(self, slot: int, budget: str, amount: int) -> None:
         worker = self.workers[slot]
         if self.books.grant(worker.number, budget, amount):
-            worker.slices.grant(budget, PERIOD, amount)
+            worker.slices.add_grant(budget, PERIOD, amount)
 
     @rule(slot=st.integers(0, 1), budget=st.sampled_from(sorted(LIMITS)), amount=st.integers(1, 300))
     def grant_whose_answer_is_lost(self, slot: int, budget: str, amount: int) -> None:
@@ -120,7 +120,7 @@ class LeaseMachine(RuleBasedStateMachine):
         if short is not None:
             assert worker.slices.available(short.budget, PERIOD) < bound
             return multiple()
-        worker.journal.append(reservation(token, bound, worker.slices.held(token)))
+        worker.journal.append(reservation(token, bound, worker.slices.reserved_charges(token)))
         self.open[token] = (slot, bound, sorted(budgets), bound)
         if crash:
             self.crash(slot)
@@ -166,7 +166,7 @@ class LeaseMachine(RuleBasedStateMachine):
             self.crash(slot)
             return multiple()
         worker.journal.append(reservation(following, bound, [Charge(budget, PERIOD, 0) for budget in budgets]))
-        worker.slices.pass_on(token, following)
+        worker.slices.transfer_reservation(token, following)
         self.open[following] = (slot, bound, budgets, held)
         if crash == "after":
             self.crash(slot)
@@ -228,7 +228,7 @@ class LeaseMachine(RuleBasedStateMachine):
             for worker in self.workers.values():
                 slices, key = worker.slices, (budget, PERIOD)
                 assert slices.available(*key) >= 0
-                in_memory += slices.available(*key) + slices.reserved_each().get(key, 0) + slices.spent(*key)
+                in_memory += slices.available(*key) + slices.reserved_by_key().get(key, 0) + slices.spent(*key)
                 assert fold(worker.journal).spent.get(key, 0) == slices.spent(*key)
             assert in_memory <= live
 
@@ -239,43 +239,43 @@ TestLeaseMachine.settings = settings(max_examples=150, stateful_step_count=40, d
 
 def test_a_short_budget_takes_nothing_from_the_others() -> None:
     slices = Slices()
-    slices.grant("a", PERIOD, 10)
-    slices.grant("b", PERIOD, 5)
+    slices.add_grant("a", PERIOD, 10)
+    slices.add_grant("b", PERIOD, 5)
     assert slices.reserve((b"1", 0), [Charge("a", PERIOD, 6), Charge("b", PERIOD, 6)]) == Charge("b", PERIOD, 6)
-    assert (slices.available("a", PERIOD), slices.available("b", PERIOD), slices.open_count) == (10, 5, 0)
+    assert (slices.available("a", PERIOD), slices.available("b", PERIOD), slices.open_reservations) == (10, 5, 0)
     assert slices.reserve((b"1", 0), [Charge("a", PERIOD, 6), Charge("a", PERIOD, 6)]) == Charge("a", PERIOD, 6)
     assert slices.available("a", PERIOD) == 10
 
 
 def test_an_attempt_is_settled_once_and_reserved_once() -> None:
     slices = Slices()
-    slices.grant("a", PERIOD, 10)
+    slices.add_grant("a", PERIOD, 10)
     slices.reserve((b"1", 0), [Charge("a", PERIOD, 6)])
     with pytest.raises(Conflict):
         slices.reserve((b"1", 0), [])
-    assert slices.held((b"1", 0)) == [Charge("a", PERIOD, 6)]
+    assert slices.reserved_charges((b"1", 0)) == [Charge("a", PERIOD, 6)]
     slices.reserve((b"2", 0), [Charge("a", PERIOD, 1)])
     with pytest.raises(Conflict):
-        slices.pass_on((b"1", 0), (b"2", 0))
+        slices.transfer_reservation((b"1", 0), (b"2", 0))
     slices.settle((b"2", 0), 0)
     slices.settle((b"1", 0), 2)
     with pytest.raises(Conflict):
         slices.settle((b"1", 0), 2)
     with pytest.raises(Conflict):
-        slices.held((b"1", 0))
+        slices.reserved_charges((b"1", 0))
     with pytest.raises(Conflict):
-        slices.pass_on((b"1", 0), (b"1", 1))
+        slices.transfer_reservation((b"1", 0), (b"1", 1))
     assert slices.available("a", PERIOD) == 8
 
 
 def test_a_provider_that_bills_more_than_its_bound_is_owed_from_the_next_grant() -> None:
     slices = Slices()
-    slices.grant("a", PERIOD, 10)
+    slices.add_grant("a", PERIOD, 10)
     slices.reserve((b"1", 0), [Charge("a", PERIOD, 10)])
     slices.settle((b"1", 0), 13)
     assert slices.available("a", PERIOD) == -3
     assert slices.release("a", PERIOD) == slices.release("new", PERIOD) == slices.spent("new", PERIOD) == 0
-    slices.grant("a", PERIOD, 5)
+    slices.add_grant("a", PERIOD, 5)
     assert slices.reserve((b"2", 0), [Charge("a", PERIOD, 3)]) == Charge("a", PERIOD, 3)
     assert slices.reserve((b"2", 0), [Charge("a", PERIOD, 2)]) is None
     slices.settle((b"2", 0), 4)
@@ -288,55 +288,55 @@ def test_who_watches_a_budget_is_told_what_is_given_back_of_it_and_nobody_else_i
     slices, told = Slices(), list[tuple[str, str]]()
     slices.on_freed = told.append
     for name in ("a", "b"):
-        slices.grant(name, PERIOD, 30)
+        slices.add_grant(name, PERIOD, 30)
     charges = [Charge("a", PERIOD, 5), Charge("b", PERIOD, 5)]
     for number in range(6):
         slices.reserve((b"1", number), charges[: 1 if number == 4 else 2])
     slices.settle((b"1", 0), 3)
     assert told == [], "nobody asked"
-    assert slices.used == (both := {("a", PERIOD), ("b", PERIOD)})
+    assert slices.recently_used == (both := {("a", PERIOD), ("b", PERIOD)})
     slices.watched.add(("b", PERIOD))
     slices.settle((b"1", 1), 5)
-    slices.settle_each((b"1", 2), [3, 5])
+    slices.settle_charges((b"1", 2), [3, 5])
     slices.settle((b"1", 4), 0)
     assert told == [], "nothing was left of it"
     slices.settle((b"1", 3), 4)
-    slices.used.clear()
-    slices.settle_each((b"1", 5), [5, 4])
-    assert told == [("b", PERIOD)] * 2 and slices.used == both
-    assert slices.forget([("b", PERIOD)]) == [("b", PERIOD)] and not slices.watched
-    assert slices.used == {("a", PERIOD)}
+    slices.recently_used.clear()
+    slices.settle_charges((b"1", 5), [5, 4])
+    assert told == [("b", PERIOD)] * 2 and slices.recently_used == both
+    assert slices.drop_ended([("b", PERIOD)]) == [("b", PERIOD)] and not slices.watched
+    assert slices.recently_used == {("a", PERIOD)}
 
 
 def test_the_parts_of_a_reservation_are_settled_apart() -> None:
     slices, call, attempt = Slices(), (b"1", -1), (b"1", -2)
     charges = [Charge(name, PERIOD, 5) for name in ("requests/a", "tokens/a", "cost/a")]
     for charge in charges:
-        slices.grant(charge.budget, PERIOD, 10)
+        slices.add_grant(charge.budget, PERIOD, 10)
     slices.reserve(call, charges)
-    slices.part(call, charges[:1], attempt, charges[1:])
+    slices.split_reservation(call, charges[:1], attempt, charges[1:])
     with pytest.raises(ValueError, match="as many"):
-        slices.settle_each(attempt, [1])
+        slices.settle_charges(attempt, [1])
     slices.reserve(attempt, charges[1:])
-    slices.settle_each(attempt, [3, 4])
-    slices.settle_each(call, [1])
+    slices.settle_charges(attempt, [3, 4])
+    slices.settle_charges(call, [1])
     assert [slices.spent(charge.budget, PERIOD) for charge in charges] == [1, 3, 4]
     assert [slices.available(charge.budget, PERIOD) for charge in charges] == [9, 2, 1]
 
 
 def test_what_costs_nothing_keeps_its_period_until_it_is_settled() -> None:
     slices, token = Slices(), (b"1", 0)
-    slices.grant("tokens/a", PERIOD, 10)
+    slices.add_grant("tokens/a", PERIOD, 10)
     slices.reserve(token, [Charge("tokens/a", PERIOD, 0)])
-    assert slices.forget([("tokens/a", PERIOD)]) == []
-    slices.settle_each(token, [3])
+    assert slices.drop_ended([("tokens/a", PERIOD)]) == []
+    slices.settle_charges(token, [3])
     assert (slices.available("tokens/a", PERIOD), slices.spent("tokens/a", PERIOD)) == (7, 3)
-    assert slices.forget([("tokens/a", PERIOD)]) == [("tokens/a", PERIOD)]
+    assert slices.drop_ended([("tokens/a", PERIOD)]) == [("tokens/a", PERIOD)]
 
 
 def test_a_soft_budget_is_never_short_and_what_it_owes_comes_out_of_the_next_grant() -> None:
     slices = Slices()
-    slices.grant("hard", PERIOD, 10)
+    slices.add_grant("hard", PERIOD, 10)
     charges = [Charge("soft", PERIOD, 6), Charge("hard", PERIOD, 6)]
     assert slices.reserve((b"1", 0), charges, {"soft"}) is None
     assert (slices.available("soft", PERIOD), slices.available("hard", PERIOD)) == (-6, 4)
@@ -344,19 +344,19 @@ def test_a_soft_budget_is_never_short_and_what_it_owes_comes_out_of_the_next_gra
     assert short is not None and short.budget == "hard"
     assert slices.available("soft", PERIOD) == -6
     slices.settle((b"1", 0), 4)
-    slices.grant("soft", PERIOD, 5)
+    slices.add_grant("soft", PERIOD, 5)
     assert (slices.available("soft", PERIOD), slices.spent("soft", PERIOD)) == (1, 4)
 
 
 def test_each_charge_is_settled_at_what_it_was_and_an_ended_period_is_forgotten_when_nothing_is_open() -> None:
     slices = Slices()
-    slices.grant("requests/a", PERIOD, 2)
-    slices.grant("tokens/a", PERIOD, 100)
+    slices.add_grant("requests/a", PERIOD, 2)
+    slices.add_grant("tokens/a", PERIOD, 100)
     slices.reserve((b"1", -1), [Charge("requests/a", PERIOD, 1), Charge("tokens/a", PERIOD, 60)])
-    assert slices.forget([("tokens/a", PERIOD)]) == []
-    slices.settle_each((b"1", -1), [1, 20])
+    assert slices.drop_ended([("tokens/a", PERIOD)]) == []
+    slices.settle_charges((b"1", -1), [1, 20])
     assert (slices.available("requests/a", PERIOD), slices.available("tokens/a", PERIOD)) == (1, 80)
-    assert slices.forget([("tokens/a", PERIOD)]) == [("tokens/a", PERIOD)]
+    assert slices.drop_ended([("tokens/a", PERIOD)]) == [("tokens/a", PERIOD)]
     assert slices.granted_keys() == [("requests/a", PERIOD)]
 
 
@@ -399,20 +399,20 @@ def test_what_is_left_is_the_limit_less_what_is_spent_here_and_elsewhere(
     declared: list[tuple[int, bool]], spent: dict[int, int], elsewhere: dict[int, int], first: bool
 ) -> None:
     slices, others = Slices(), {(f"b{number}", PERIOD): amount for number, amount in elsewhere.items()}
-    slices.tell(others if first else {("b0", PERIOD): 50, ("b1", PERIOD): 50})
+    slices.set_spent_elsewhere(others if first else {("b0", PERIOD): 50, ("b1", PERIOD): 50})
     for number, amount in spent.items():
-        slices.grant(f"b{number}", PERIOD, amount)
+        slices.add_grant(f"b{number}", PERIOD, amount)
         slices.reserve((b"1", number), [Charge(f"b{number}", PERIOD, amount)])
         slices.settle((b"1", number), amount)
     if not first:
-        slices.tell(others)
+        slices.set_spent_elsewhere(others)
     budgets = [
         Budget(name=f"b{number}", covers="company", limit=limit, period="month", hard=hard)
         for number, (limit, hard) in enumerate(declared)
     ]
     lefts = [each.limit - spent.get(at, 0) - elsewhere.get(at, 0) for at, each in enumerate(budgets)]
     both = list(zip(budgets, lefts, strict=True))
-    least, crossed = slices.left([(each, PERIOD) for each in budgets])
+    least, crossed = slices.remaining_budget([(each, PERIOD) for each in budgets])
     assert least == min((left for each, left in both if each.hard), default=None)
     assert list(crossed) == [each.name for each, left in both if not each.hard and left < 0]
     assert set(slices.granted_keys()) == {(f"b{number}", PERIOD) for number in spent}

@@ -21,7 +21,7 @@ from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway import ticks
 from groundplan.gateway.budgets import grant_store, lease_client, recalls
-from groundplan.gateway.budgets.account import Account, Declared
+from groundplan.gateway.budgets.account import Account, Declaration
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token
 from groundplan.gateway.journal.journal import Journal
@@ -62,7 +62,7 @@ async def alone(folder: Path) -> AsyncIterator[Worker]:
     journal = Journal.open(folder / str(epoch), epoch, asyncio.get_running_loop(), 1 << 18)
     leases = LeaseClient("postgresql://127.0.0.1:1/none", journal, slices, home=folder)
     held: list[Token] = [(new_id().bytes, 0), (new_id().bytes, 0)]
-    slices.grant(*KEY, 100)
+    slices.add_grant(*KEY, 100)
     for token in held:
         slices.reserve(token, [Charge(*KEY, 50)])
     try:
@@ -148,10 +148,10 @@ async def test_no_call_whose_turn_comes_first_has_what_is_given_back_of_a_lowere
     """Which is idle as the budget is lowered, or as a call ends later."""
     low, charges = msgspec.structs.replace(BUDGET, limit=60), [Charge(*KEY, 40)]
     async with alone(tmp_path) as one:
-        one.leases.declare([BUDGET], {}, 1)
+        one.leases.apply_declarations([BUDGET], {}, 1)
         if when == "lowered":
             one.free()
-        one.leases.declare([low], {}, 2)
+        one.leases.apply_declarations([low], {}, 2)
         if when == "ended":
             one.free()
         assert one.slices.reserve((new_id().bytes, 0), charges) == charges[0], "this turn"
@@ -165,11 +165,11 @@ async def test_nothing_is_fetched_ahead_while_callers_wait(tmp_path: Path) -> No
         waiting = one.acquire(50)
         await asyncio.sleep(0.05)
         account, now = one.leases._accounts[KEY], asyncio.get_running_loop().time()
-        account.rate = 100.0
-        assert not one.leases._runs_low(KEY, account, now, "2026-11-25T14:33")
+        account.use_rate = 100.0
+        assert not one.leases._should_prefetch(KEY, account, now, "2026-11-25T14:33")
         one.free()
         assert await waiting is None
-        assert one.leases._runs_low(KEY, account, now, "2026-11-25T14:33")
+        assert one.leases._should_prefetch(KEY, account, now, "2026-11-25T14:33")
 
 
 async def test_of_two_that_are_short_the_older_one_is_served_first_and_nobody_by_itself() -> None:
@@ -181,7 +181,7 @@ async def test_of_two_that_are_short_the_older_one_is_served_first_and_nobody_by
     async def tells(_: Key) -> None:
         done.append("tells")
 
-    grants: Any = SimpleNamespace(give_back=gives, tell_open=tells, noted=nullcontext)
+    grants: Any = SimpleNamespace(give_back=gives, report_open=tells, log_failures=nullcontext)
 
     async def heard(by: UUID, of: UUID, *, waits: bool) -> tuple[list[str], bool]:
         """What one does that hears that another one is short; whether it goes on with that."""
@@ -192,7 +192,7 @@ async def test_of_two_that_are_short_the_older_one_is_served_first_and_nobody_by
             start=lambda work: tasks.append(asyncio.create_task(work)),
         )  # fmt: skip
         done.clear()
-        listening.recall(f"{KEY[0]} {KEY[1]} {of}")
+        listening.answer_recall(f"{KEY[0]} {KEY[1]} {of}")
         await asyncio.gather(*tasks)
         return list(done), KEY in listening
 
@@ -218,23 +218,23 @@ async def test_postgresql_hears_of_nothing_that_is_given_back_before_the_disk_ha
         grants = one.leases._grants
         monkeypatch.setattr(Journal, "durable", lambda *_, **__: None if on_disk.done() else on_disk)
         monkeypatch.setattr(grants, "connect", connected)
-        monkeypatch.setattr(grant_store, "tell_releases", tell)
+        monkeypatch.setattr(grant_store, "report_releases", tell)
         one.free()
         giving = asyncio.create_task(grants.give_back(KEY))
         await turns()
-        assert not told and one.slices.available(*KEY) == 0 and grants.untold() == {KEY}
+        assert not told and one.slices.available(*KEY) == 0 and grants.unconfirmed_budgets() == {KEY}
         if by == "a tick meanwhile":
-            async with grants.busy:
-                ticking = asyncio.create_task(grants.tell_releases())
+            async with grants.lock:
+                ticking = asyncio.create_task(grants.report_releases())
                 await turns()
                 assert not told
                 on_disk.set_result(None)
                 await ticking
-            assert told == [KEY] and not grants.unconfirmed
+            assert told == [KEY] and not grants.has_unconfirmed
         else:
             on_disk.set_result(None)
         await giving
-        assert told == [KEY] and not grants.unconfirmed
+        assert told == [KEY] and not grants.has_unconfirmed
 
 
 async def test_what_is_given_back_of_a_limit_while_that_is_told_is_told_too(
@@ -249,14 +249,14 @@ async def test_what_is_given_back_of_a_limit_while_that_is_told_is_told_too(
 
         async def tell(_connection: object, _epoch: UUID, totals: dict[Key, int]) -> None:
             told.append(totals[key])
-            grants._let_go(key, 0)
+            grants._release_key(key, 0)
 
         monkeypatch.setattr(grants, "connect", connected)
-        monkeypatch.setattr(grant_store, "tell_returns", tell)
-        counters.grant(*key, 2)
-        grants._let_go(key, 1)
+        monkeypatch.setattr(grant_store, "report_returns", tell)
+        counters.add_grant(*key, 2)
+        grants._release_key(key, 1)
         for _ in range(3):
-            await grants.tell_releases()
+            await grants.report_releases()
         assert told == [1, 2]
 
 
@@ -264,16 +264,16 @@ async def test_what_was_empty_is_not_once_something_is_freed(tmp_path: Path) -> 
     async with alone(tmp_path) as one:
         assert await one.acquire(50) == Charge(*KEY, 50)
         account = one.leases._accounts[KEY]
-        assert account.empty_need == 50
+        assert account.smallest_refused == 50
         one.free()
-        assert account.empty_need == 0
+        assert account.smallest_refused == 0
         one.free()
         assert not one.slices.watched, "nothing is looked for any more"
 
 
 async def test_what_is_recalled_is_given_back_as_it_is_freed(tmp_path: Path) -> None:
     async with alone(tmp_path) as one:
-        one.leases._recalled.recall(f"all total {new_id()}")
+        one.leases._recalls.answer_recall(f"all total {new_id()}")
         await turns()
         assert one.slices.released(*KEY) == 0
         one.free()
@@ -292,7 +292,7 @@ async def test_what_is_held_of_a_smaller_budget_is_given_back_as_it_is_freed(tmp
         assert not one.slices.watched
         smaller = msgspec.structs.replace(BUDGET, limit=60)
         if by == "a blueprint":
-            one.leases.declare([smaller], {}, 2)
+            one.leases.apply_declarations([smaller], {}, 2)
         else:
             assert await one.acquire(61, smaller, 2) == Charge(*KEY, 61)
         await turns()
@@ -323,8 +323,8 @@ async def test_what_is_held_of_a_budget_for_which_nobody_asked_here_is_given_bac
     tmp_path: Path, old: list[Budget], new: list[Budget], cut: bool
 ) -> None:
     async with alone(tmp_path) as one:
-        one.leases.declare(old, {}, 1)
-        one.leases.declare(new, {}, 2)
+        one.leases.apply_declarations(old, {}, 1)
+        one.leases.apply_declarations(new, {}, 2)
         one.free()
         await turns()
         assert one.slices.released(*KEY) == (50 if cut else 0)
@@ -340,9 +340,9 @@ async def test_what_came_by_another_way_is_given_back_where_all_hold_more_than_i
         return {KEY: total}
 
     async with alone(tmp_path) as one:
-        one.leases.declare(declared, {}, 1)
-        one.leases._grants.learn = learn  # type: ignore[method-assign, assignment]
-        await one.leases.learn([KEY])
+        one.leases.apply_declarations(declared, {}, 1)
+        one.leases._grants.book_unrequested = learn  # type: ignore[method-assign, assignment]
+        await one.leases.book_unrequested([KEY])
         one.free()
         await turns()
         assert one.slices.released(*KEY) == (50 if cut else 0)
@@ -352,10 +352,10 @@ async def test_what_postgresql_said_before_it_went_away_is_not_that_nothing_is_l
     async with alone(tmp_path) as one:
         waiting = one.acquire(50)
         await turns()
-        one.leases._accounts[KEY].heard = asyncio.get_running_loop().time()
-        assert one.leases.told_empty(*KEY)
+        one.leases._accounts[KEY].refused_at = asyncio.get_running_loop().time()
+        assert one.leases.was_refused_lately(*KEY)
         assert await waiting == Charge(*KEY, 50)
-        assert not one.leases.told_empty(*KEY)
+        assert not one.leases.was_refused_lately(*KEY)
 
 
 async def test_what_the_journal_has_no_room_for_is_held_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,9 +370,9 @@ async def test_what_the_journal_has_no_room_for_is_held_on(tmp_path: Path, monke
         with monkeypatch.context() as patch:
             patch.setattr(grants._journal, "release", full)
             await grants.give_back(KEY)
-        assert (worker.slices.available(*KEY), worker.slices.released(*KEY)) == (50, 0) and not grants.unconfirmed
+        assert (worker.slices.available(*KEY), worker.slices.released(*KEY)) == (50, 0) and not grants.has_unconfirmed
         await grants.give_back(KEY)
-        assert (worker.slices.available(*KEY), worker.slices.released(*KEY)) == (0, 50) and grants.unconfirmed
+        assert (worker.slices.available(*KEY), worker.slices.released(*KEY)) == (0, 50) and grants.has_unconfirmed
 
 
 async def test_what_was_recalled_and_is_not_held_here_is_forgotten(
@@ -389,12 +389,12 @@ async def test_what_was_recalled_and_is_not_held_here_is_forgotten(
     async with alone(tmp_path) as one:
         counters = one.leases._counters
         for minute in range(60):
-            one.leases._recalled.recall(f"requests/each/ana 2026-11-25T14:{minute:02} {new_id()}")
-        one.leases._recalled.recall(f"all total {new_id()}")
+            one.leases._recalls.answer_recall(f"requests/each/ana 2026-11-25T14:{minute:02} {new_id()}")
+        one.leases._recalls.answer_recall(f"all total {new_id()}")
         await over(one)
-        assert not one.leases._recalled._until and not counters.watched and not one.slices.watched
+        assert not one.leases._recalls._active_until and not counters.watched and not one.slices.watched
         assert await one.acquire(50) == Charge(*KEY, 50)
-        one.leases._recalled.recall(f"all total {new_id()}")
+        one.leases._recalls.answer_recall(f"all total {new_id()}")
         await over(one)
         assert one.slices.watched == {KEY}, "it is known to be empty until something is freed"
 
@@ -403,10 +403,10 @@ async def test_use_is_counted_by_the_time_that_went_by(tmp_path: Path) -> None:
     """At midnight what ended is given back for thousands of keys, which takes seconds, before it is looked again."""
     async with alone(tmp_path) as one:
         account = one.leases._account(BUDGET, "total", 1)
-        one.leases._take_up(100.0)
+        one.leases._measure_use(100.0)
         one.slices.settle(one.held[0], 40)
-        one.leases._take_up(120.0)
-        assert account.spent == 40 and account.rate <= 2, "two a second, and not eight hundred"
+        one.leases._measure_use(120.0)
+        assert account.spent == 40 and account.use_rate <= 2, "two a second, and not eight hundred"
 
 
 def quota(period: str) -> Quota:
@@ -426,20 +426,22 @@ def quota(period: str) -> Quota:
         (quota("hour"), 10**6, 10, 30),
     ],
 )
-def test_what_a_minute_needs_is_held_where_there_is_plenty(declared: Declared, rest: int, low: int, most: int) -> None:
+def test_what_a_minute_needs_is_held_where_there_is_plenty(
+    declared: Declaration, rest: int, low: int, most: int
+) -> None:
     """So that while another PostgreSQL takes over nobody is refused who goes on as before."""
-    account, is_quota = Account(declared, 1, rest=rest), isinstance(declared, Quota)
+    account, is_quota = Account(declared, 1, unallocated=rest), isinstance(declared, Quota)
     for tick in range(5000):
-        account.used(tick // 2, 0.05, tick * 0.05)  # ten a second
-    assert account.low(quota=is_quota) == pytest.approx(low, rel=0.15)
-    assert account.ahead(30, quota=is_quota, available=0) == pytest.approx(most, rel=0.05)
-    account.used(2500, 0.05, 250 + 240)
-    assert account.low(quota=is_quota) < 12, "nobody used it since"
+        account.record_use(tick // 2, 0.05, tick * 0.05)  # ten a second
+    assert account.refill_threshold(quota=is_quota) == pytest.approx(low, rel=0.15)
+    assert account.prefetch_amount(30, quota=is_quota, available=0) == pytest.approx(most, rel=0.05)
+    account.record_use(2500, 0.05, 250 + 240)
+    assert account.refill_threshold(quota=is_quota) < 12, "nobody used it since"
 
 
 async def test_what_is_left_of_limits_is_looked_up_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call asks it of its caller's, and there may be tens of thousands of callers a minute."""
-    monkeypatch.setattr(lease_client, "_ASKED_AT_ONCE", 2)
+    monkeypatch.setattr(lease_client, "_REFRESHED_AT_ONCE", 2)
     async with alone(tmp_path) as one:
         leases, now = one.leases, asyncio.get_running_loop().time()
         quotas = [Quota(f"requests/each/{n}", "requests", 9, "day", "each", "user") for n in range(3)]
@@ -447,8 +449,8 @@ async def test_what_is_left_of_limits_is_looked_up_in_turns(tmp_path: Path, monk
         for each, (_, period) in zip(quotas, keys, strict=True):
             leases._account(each, period, 1)
             assert leases.remaining((each.name, period), each.limit) == 9
-        assert [leases._asked_lately(now) for _ in range(3)] == [keys[:2], [keys[2], keys[0]], keys[1:]]
-        assert [leases._asked_lately(now + 61) for _ in range(3)] == [[], [], []] and not leases._asked
+        assert [leases._recently_asked(now) for _ in range(3)] == [keys[:2], [keys[2], keys[0]], keys[1:]]
+        assert [leases._recently_asked(now + 61) for _ in range(3)] == [[], [], []] and not leases._queried
 
 
 async def test_what_is_over_is_forgotten_with_turns_for_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -458,16 +460,16 @@ async def test_what_is_over_is_forgotten_with_turns_for_calls(tmp_path: Path, mo
         leases, others = one.leases, list[int]()
         for n in range(7):
             quota = Quota(f"requests/each/{n}", "requests", 9, "minute", "each", "user")
-            leases._counters.grant(quota.name, "2026-11-25T12:01", 1)
+            leases._counters.add_grant(quota.name, "2026-11-25T12:01", 1)
             leases._account(quota, "2026-11-25T12:01", 1)
-        leases._left = [*leases._accounts]
+        leases._ended_quotas = [*leases._accounts]
 
         async def call() -> None:
-            while leases._left:
+            while leases._ended_quotas:
                 others.append(len(leases._accounts))
                 await asyncio.sleep(0)
 
-        await asyncio.gather(leases._forget_ended(), call())
+        await asyncio.gather(leases._forget_ended_quotas(), call())
         assert others[:4] == [5, 3, 1, 0] and not leases._accounts
 
 
@@ -475,10 +477,10 @@ async def test_what_one_call_took_of_is_soon_left_alone(tmp_path: Path) -> None:
     """Of thousands of keys that each make a call now and then: twenty times a second all of these are looked at."""
     async with alone(tmp_path) as one:
         account, ticks = one.leases._account(BUDGET, "total", 1), 0
-        account.usual = 50
+        account.usual_amount = 50
         one.slices.settle(one.held[0], 40)
-        one.leases._take_up(100.0)
-        while one.leases._moving and ticks < 100:
+        one.leases._measure_use(100.0)
+        while one.leases._active and ticks < 100:
             ticks += 1
-            one.leases._take_up(100.0 + ticks * 0.05)
-        assert ticks < 12 and account.rate == 0
+            one.leases._measure_use(100.0 + ticks * 0.05)
+        assert ticks < 12 and account.use_rate == 0

@@ -39,7 +39,7 @@ async def limited(folder: Path, room: int, *own: Limit, **settings: Any) -> Asyn
     limits = [*LIMITS, *own]
     async with call_rig(folder, more=drained, workloads={"assistant": rule(**settings)}, limits=limits) as rig:
         for limit in limits:
-            rig.gateway.counters.grant(name(limit), day(rig), room if limit.name == "money" else limit.amount)
+            rig.gateway.counters.add_grant(name(limit), day(rig), room if limit.name == "money" else limit.amount)
         yield rig
 
 
@@ -60,7 +60,7 @@ async def counted(rig: Rig, room: int) -> None:
         "money": sum(each.cost for each in settlements),
     }
     assert {limit.name: counters.spent(name(limit), day(rig)) for limit in LIMITS} == used
-    assert counters.open_count == 0
+    assert counters.open_reservations == 0
     assert counters.available("cost/money", day(rig)) == room - used["money"] >= 0
 
 
@@ -132,9 +132,9 @@ async def test_what_covers_a_deployment_is_counted_and_given_back_where_it_is_at
     async with call_rig(tmp_path, workloads={"assistant": rule()}, limits=own) as rig:
         counters = rig.gateway.counters
         for limit in own:
-            counters.grant(name(limit), "now" if limit.type == "concurrent" else day(rig), limit.amount)
+            counters.add_grant(name(limit), "now" if limit.type == "concurrent" else day(rig), limit.amount)
         served = [(await rig.chat()).headers["groundplan-deployment"] for _ in range(4)]
-        assert served == ["one", "one", "one", "two"] and counters.open_count == 0
+        assert served == ["one", "one", "one", "two"] and counters.open_reservations == 0
         settled = [each for each in await rig.settlements() if each.cost][:3]
         assert {kind: counters.spent(f"{kind}/{kind}", day(rig)) for kind in ("requests", "tokens", "cost")} == {
             "requests": 3,
@@ -149,11 +149,11 @@ async def test_a_call_takes_the_tokens_of_whichever_deployment_may_use_most(tmp_
     for shorter in ("", "one", "two"):
         more = {shorter: {"max_output_tokens": 5}} if shorter else {}
         async with call_rig(tmp_path / f"home{shorter}", more=more, limits=LIMITS[2:]) as rig:
-            rig.gateway.counters.grant("tokens/words", day(rig), 100_000)
+            rig.gateway.counters.add_grant("tokens/words", day(rig), 100_000)
             one = rig.hold("one")
             asked = asyncio.create_task(rig.chat())
             await until(lambda model=rig.models["one"]: model.counted == 1)  # type: ignore[misc]
-            taken.add(rig.gateway.counters.reserved_each()["tokens/words", day(rig)])
+            taken.add(rig.gateway.counters.reserved_by_key()["tokens/words", day(rig)])
             one.release()
             assert (await asked).status == 200
     assert len(taken) == 1
@@ -161,7 +161,7 @@ async def test_a_call_takes_the_tokens_of_whichever_deployment_may_use_most(tmp_
 
 async def test_tokens_that_cost_nothing_are_counted(tmp_path: Path) -> None:
     async with call_rig(tmp_path, ["one"], more={"one": {"rates": FREE}}, limits=LIMITS[2:]) as rig:
-        rig.gateway.counters.grant("tokens/words", day(rig), 100_000)
+        rig.gateway.counters.add_grant("tokens/words", day(rig), 100_000)
         assert (await rig.chat()).status == 200
         (only,) = await rig.settlements()
         used = only.usage.input + only.usage.output
@@ -176,7 +176,7 @@ async def test_a_key_that_another_one_was_rotated_to_goes_on_with_its_count(tmp_
         other = str(new_id())
         line = frozenset((first.id, other))
         keys[hashlib.sha256(b"rotated").digest()] = replace(first, id=other, family=first.id, line=line)
-        rig.gateway.counters.grant(f"requests/each/{first.id}", day(rig), 2)
+        rig.gateway.counters.add_grant(f"requests/each/{first.id}", day(rig), 2)
         assert [(await rig.chat(key)).status for key in ("assistant", "rotated", "rotated")] == [200, 200, 429]
         assert rig.gateway.counters.spent(f"requests/each/{first.id}", day(rig)) == 2
 
@@ -195,7 +195,7 @@ async def test_what_a_key_of_a_deployment_may_is_counted_beside_what_its_caller_
         held = {name(limit): limit.amount for limit in LIMITS}
         held |= {f"tokens/{each}": 100_000 for each in own} | {f"requests/{each}": 1 for each in own}
         for each, amount in held.items():
-            counters.grant(each, day(rig), amount)
+            counters.add_grant(each, day(rig), amount)
         replies = [await rig.chat() for _ in range(3)]
         assert [reply.status for reply in replies] == [200, 200, 429]
         assert replies[2].json["error"]["covers"].endswith("of deployment/one")
@@ -203,7 +203,7 @@ async def test_what_a_key_of_a_deployment_may_is_counted_beside_what_its_caller_
         assert [counters.spent(f"tokens/{each}", day(rig)) for each in own] == used and len(used) == 2
         assert [counters.spent(f"requests/{each}", day(rig)) for each in own] == [1, 1]
         assert counters.spent("tokens/words", day(rig)) == sum(used) and counters.spent("requests/few", day(rig)) == 2
-        assert counters.open_count == 0
+        assert counters.open_reservations == 0
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ async def test_what_frees_later_than_another_deployment_may_answer_is_no_reason_
     limit = Limit(name="first", covers="deployment/one", type="requests", amount=1, period=period)
     names = ["one", "two"] if other else ["one"]
     async with call_rig(tmp_path, names, workloads={"assistant": rule()}, limits=[limit, LIMITS[0]]) as rig:
-        rig.gateway.counters.grant("requests/few", day(rig), 1)
+        rig.gateway.counters.add_grant("requests/few", day(rig), 1)
         if other == "rests":
             rig.gateway.health.failed("two", asyncio.get_running_loop().time(), 20.0)
         elif other:
@@ -230,7 +230,7 @@ async def test_what_frees_later_than_another_deployment_may_answer_is_no_reason_
         reply = await rig.chat()
         assert (reply.status, reply.headers.get("retry-after")) == told
         assert reply.code == {503: "upstream_failed", 429: "rate_limit_exceeded"}[reply.status]
-        assert rig.gateway.counters.open_count == 0
+        assert rig.gateway.counters.open_reservations == 0
         used = rig.gateway.counters.spent("requests/few", day(rig))
         assert used == rig.models[names[-1]].counted == int(other == "failed"), "what was never sent uses nothing"
 
@@ -265,7 +265,7 @@ async def test_nobody_waits_until_a_hedge_may_be_sent(tmp_path: Path, leaves: bo
         await asyncio.wait_for(left.wait(), 30)
         for _ in range(20):
             await asyncio.sleep(0)
-        assert (rig.models["two"].counted, counters.open_count) == (0, 0)
+        assert (rig.models["two"].counted, counters.open_reservations) == (0, 0)
         writer.transport.abort()
         await until(lambda: rig.gateway.running == 0)
         await rig.books()
@@ -279,14 +279,14 @@ async def test_a_hedge_that_has_no_place_in_the_end_gives_back_what_was_fetched_
         load = rig.gateway.loads.of(catalog.blueprint.deployments[1])
 
         async def lend(token: Any, charges: Any, *_: Any) -> None:
-            counters.grant("concurrent/few", "now", 1)
+            counters.add_grant("concurrent/few", "now", 1)
             assert counters.reserve(token, charges) is None
             load.limit = 0  # others have filled it meanwhile
 
         rig.grants.acquire = lend  # type: ignore[method-assign, assignment]
         asked = asyncio.create_task(rig.chat())
         await until(lambda: load.limit == 0)
-        assert (counters.open_count, counters.available("concurrent/few", "now")) == (0, 1)
+        assert (counters.open_reservations, counters.available("concurrent/few", "now")) == (0, 1)
         one.release()
         assert (await asked).headers["groundplan-deployment"] == "one" and rig.models["two"].counted == 0
         await rig.books()
@@ -302,8 +302,8 @@ async def test_what_is_read_on_for_nobody_is_counted_once_it_is_over(tmp_path: P
         reply = await rig.chat(stream=stream)
         assert reply.status == 200 and rig.models["two"].counted == 1
         counters = rig.gateway.counters
-        held = counters.reserved_each()
-        assert counters.open_count == 2 and held["cost/money", day(rig)] == held["cost/own", day(rig)] == BOUND
+        held = counters.reserved_by_key()
+        assert counters.open_reservations == 2 and held["cost/money", day(rig)] == held["cost/own", day(rig)] == BOUND
         one.release()
         await until(lambda: not rig.gateway.background)
         await counted(rig, room)

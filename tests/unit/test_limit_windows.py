@@ -11,7 +11,7 @@ import pytest
 from tests.unit.call_rig import Closed, Rig, call_rig, rule
 
 from groundplan.blueprint.model import Limit
-from groundplan.gateway.budgets.periods import current
+from groundplan.gateway.budgets.periods import current_key
 from groundplan.ledger.model import Charge
 from groundplan.testing.clock import ManualClock
 
@@ -43,7 +43,7 @@ def slow(rig: Rig, seconds: float) -> Closed:
 
 
 def minute(rig: Rig) -> str:
-    return current("minute", "", "UTC", rig.gateway.clock.seconds())
+    return current_key("minute", "", "UTC", rig.gateway.clock.seconds())
 
 
 @pytest.mark.parametrize("covers", ["workload/assistant", "deployment/one"])
@@ -52,10 +52,10 @@ async def test_the_next_window_is_asked(tmp_path: Path, covers: str, kind: str) 
     limit = Limit(name="few", covers=covers, type=kind, amount=100_000, period="minute")
     async with call_rig(tmp_path, workloads={"assistant": rule()}, limits=[limit]) as rig:
         grants, counters = slow(rig, 0.2), rig.gateway.counters
-        counters.grant(f"{kind}/few", "2026-11-25T12:01", 100_000)
+        counters.add_grant(f"{kind}/few", "2026-11-25T12:01", 100_000)
         reply = await rig.chat()
         assert (reply.status, grants.asked) == (200, [f"{kind}/few"]), reply.body
-        assert minute(rig) == "2026-11-25T12:01" and counters.open_count == 0
+        assert minute(rig) == "2026-11-25T12:01" and counters.open_reservations == 0
         assert counters.spent(f"{kind}/few", minute(rig)) > 0
 
 
@@ -66,4 +66,4 @@ async def test_a_window_that_has_ended_is_no_reason(tmp_path: Path) -> None:
         reply = await rig.chat()
         assert (reply.status, reply.code, len(grants.asked)) == (429, "rate_limit_exceeded", 2)
         assert reply.json["error"]["frees_at"] == "2026-11-25T12:02:00+00:00"
-        assert rig.gateway.counters.open_count == 0
+        assert rig.gateway.counters.open_reservations == 0

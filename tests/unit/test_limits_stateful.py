@@ -79,7 +79,7 @@ class LimitMachine(RuleBasedStateMachine):
         worker, span = self.workers[slot], self.span(name)
         amount = max(1, MOST[name] // part)
         if self.books.grant(worker.number, span, amount) and not lost:
-            worker.counters.grant(*span, amount)
+            worker.counters.add_grant(*span, amount)
             worker.got[span] = worker.got.get(span, 0) + amount
 
     @rule(
@@ -110,7 +110,7 @@ class LimitMachine(RuleBasedStateMachine):
         if len(charges) <= at:
             return token
         other = (new_id().bytes, -2)
-        self.workers[slot].counters.part(token, charges[:at], other, charges[at:])
+        self.workers[slot].counters.split_reservation(token, charges[:at], other, charges[at:])
         self.open[token], self.open[other] = (slot, charges[:at]), (slot, charges[at:])
         return multiple(token, other)
 
@@ -123,7 +123,7 @@ class LimitMachine(RuleBasedStateMachine):
         for charge, amount in zip(charges, used, strict=True):
             span = (charge.budget, charge.period)
             self.used[span] = self.used.get(span, 0) + amount
-        self.workers[slot].counters.settle_each(token, used)
+        self.workers[slot].counters.settle_charges(token, used)
 
     @staticmethod
     def _used(charge: Charge, share: float) -> int:
@@ -164,7 +164,7 @@ class LimitMachine(RuleBasedStateMachine):
                 for span in ((name, SPANS[0]) for name in MOST):
                     own = [c for where, charges in self.open.values() if where == slot for c in charges]
                     waiting = any((c.budget, c.period) == span for c in own)
-                    assert worker.counters.forget([span]) == ([] if waiting else [span])
+                    assert worker.counters.drop_ended([span]) == ([] if waiting else [span])
                     if not waiting:
                         worker.got.pop(span, None)
 
@@ -184,7 +184,7 @@ class LimitMachine(RuleBasedStateMachine):
     @invariant()
     def what_came_is_there_held_used_or_given_back(self) -> None:
         for worker in self.workers.values() if hasattr(self, "books") else ():
-            counters, held = worker.counters, worker.counters.reserved_each()
+            counters, held = worker.counters, worker.counters.reserved_by_key()
             for span, got in worker.got.items():
                 left = counters.available(*span) + held.get(span, 0) + counters.spent(*span)
                 assert left == got - counters.released(*span)

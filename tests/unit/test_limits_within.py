@@ -23,7 +23,7 @@ def day(rig: Rig) -> str:
 async def test_the_last_call_of_a_day_is_judged(tmp_path: Path, stream: bool) -> None:
     settings = {"guardrails": Guardrails(judge=JUDGE, budget_ms=10_000), "calls_per_day": 1}
     async with call_rig(tmp_path, workloads={"assistant": settings}) as rig:
-        rig.gateway.counters.grant("requests/assistant#calls", day(rig), 1)
+        rig.gateway.counters.add_grant("requests/assistant#calls", day(rig), 1)
         rig.play("two", say="no")
         first, second = [await rig.chat(model="one", max_tokens=100, stream=stream) for _ in range(2)]
         assert (first.status, rig.models["two"].counted) == (200, 1), first.body
@@ -38,8 +38,8 @@ async def test_whoever_has_the_only_place_is_judged(tmp_path: Path) -> None:
     ]
     settings = {"guardrails": Guardrails(judge=JUDGE, budget_ms=10_000)}
     async with call_rig(tmp_path, workloads={"assistant": settings}, limits=limits) as rig:
-        rig.gateway.counters.grant("concurrent/alone", "now", 1)
-        rig.gateway.counters.grant("requests/few", day(rig), 9)
+        rig.gateway.counters.add_grant("concurrent/alone", "now", 1)
+        rig.gateway.counters.add_grant("requests/few", day(rig), 9)
         rig.play("two", say="no")
         reply = await rig.chat(model="one", max_tokens=100)
         assert (reply.status, rig.models["two"].counted) == (200, 1), reply.body

@@ -21,7 +21,7 @@ from groundplan.core.endpoints import announce
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
 from groundplan.core.money import PICO
-from groundplan.gateway.budgets.periods import current
+from groundplan.gateway.budgets.periods import current_key
 from groundplan.gateway.telemetry import meters
 from groundplan.gateway.telemetry.exposition import Family, Sample, histogram, render
 from groundplan.gateway.telemetry.meters import DURATION_US, Histogram, Meters
@@ -157,9 +157,9 @@ async def test_a_budget_is_shown_in_its_running_period_and_in_no_other(
     told = msgspec.structs.replace(catalog.blueprint, budgets=[budget])
     rig.live.catalog = dataclasses.replace(catalog, blueprint=told)
     now = rig.gateway.clock.seconds()
-    spans = {current(period, starts, timezone, now - days * 86_400): days for days in (0, 1, 8, 40, 100, 400)}
+    spans = {current_key(period, starts, timezone, now - days * 86_400): days for days in (0, 1, 8, 40, 100, 400)}
     for place, span in enumerate(spans):
-        rig.slices.grant("own", span, (place + 1) * PICO)
+        rig.slices.add_grant("own", span, (place + 1) * PICO)
     found = parsed(render([("0", families(rig.gateway))]))
     labels = (("budget", "own"), ("period", period), ("worker", "0"))
     assert found["groundplan_gateway_slice_available_usd"] == {labels: 1.0}
@@ -175,7 +175,7 @@ async def test_a_budget_that_is_declared_otherwise_is_shown_once(rig: Rig) -> No
     rig.live.catalog = dataclasses.replace(catalog, blueprint=told)
     now = rig.gateway.clock.seconds()
     for place, timezone in enumerate(("UTC", "America/Lima", "Asia/Tokyo"), 1):
-        rig.slices.grant("own", current("month", "", timezone, now), place * PICO)
+        rig.slices.add_grant("own", current_key("month", "", timezone, now), place * PICO)
     text = render([("0", families(rig.gateway))]).decode()
     shown = [line for line in text.splitlines() if line.startswith("groundplan_gateway_slice_available_usd{")]
     assert len(shown) == 1 and shown[0].endswith(" 2.0"), shown

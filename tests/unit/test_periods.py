@@ -39,7 +39,7 @@ AT = datetime(2026, 11, 25, 14, 33, tzinfo=UTC)
 )
 def test_a_moment_is_in_its_period(spec: tuple[str, str, str], key: str) -> None:
     assert periods.key_at(*spec, AT) == key
-    assert periods.current(*spec, AT.timestamp()) == key
+    assert periods.current_key(*spec, AT.timestamp()) == key
 
 
 def test_utc_is_known_where_a_system_has_no_time_zones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,9 +69,9 @@ def test_periods_follow_each_other_without_gap(at: datetime, spec: tuple[str, st
     assert begin is not None and end is not None and begin <= at < end
     following = periods.key_at(*spec, end)
     assert periods.begins(following) == end
-    assert periods.current(*spec, at.timestamp()) == key
-    assert periods.current(*spec, end.timestamp()) == following
-    assert periods.current(*spec, at.timestamp()) == key  # also back again
+    assert periods.current_key(*spec, at.timestamp()) == key
+    assert periods.current_key(*spec, end.timestamp()) == following
+    assert periods.current_key(*spec, at.timestamp()) == key  # also back again
     text = "%Y-%m-%dT%H:%M"
     assert not periods.has_ended(key, (end - timedelta(minutes=1)).strftime(text))
     assert periods.has_ended(key, end.strftime(text))
@@ -89,11 +89,11 @@ def test_dated_budgets_have_the_periods_of_each(
         Budget(name=f"b{at}", covers="company", limit=1, period=period, starts=starts, timezone=zone)
         for at, (period, starts, zone) in enumerate(specs)
     ]
-    dated, now = periods.Dated(budgets), float(begin)
+    dated, now = periods.DatedBudgets(budgets), float(begin)
     for step in (0.0, *steps):
         now += step
         assert dated.at(now) == tuple(
-            (each, periods.current(*spec, now)) for each, spec in zip(budgets, specs, strict=True)
+            (each, periods.current_key(*spec, now)) for each, spec in zip(budgets, specs, strict=True)
         )
 
 
@@ -112,5 +112,5 @@ def test_who_waits_for_the_seconds_that_are_left_is_in_the_next_period(milliseco
     now = datetime(2026, 1, 1, tzinfo=UTC).timestamp() + milliseconds / 1000
     ((key, _, end),) = periods.spans([(period, "", "UTC")], now)
     left = periods.seconds_left(end, now)
-    assert periods.current(period, "", "UTC", now + left) != key
-    assert periods.current(period, "", "UTC", now + left - 1) == key
+    assert periods.current_key(period, "", "UTC", now + left) != key
+    assert periods.current_key(period, "", "UTC", now + left - 1) == key

@@ -31,7 +31,7 @@ class Lifting(Closed):
         assert isinstance(live, Fixed)
         live.policy = replace(live.policy, kills=self._kills)
         for charge in charges:
-            slices.grant(charge.budget, charge.period, charge.amount)
+            slices.add_grant(charge.budget, charge.period, charge.amount)
         return slices.reserve(token, charges)
 
 
@@ -59,7 +59,7 @@ async def test_only_what_was_reserved_for_is_asked(
             assert (reply.status, reply.headers["groundplan-deployment"]) == (200, deployment), reply.body
         else:
             assert (reply.status, reply.code) == (503, "upstream_failed"), reply.body
-        assert rig.slices.open_count == 0
+        assert rig.slices.open_reservations == 0
         assert {name: model.counted for name, model in rig.models.items() if model.counted} == (
             {deployment: 1} if deployment else {}
         )

@@ -173,7 +173,7 @@ async def test_conversations_end_where_it_is_told_anew_whose_certificates_are_ta
         await until(lambda: rig.gateway.running == 1)
         assert local.state is State.OPEN
         (only,) = await rig.settlements()
-        assert (only.outcome, only.usage.output, rig.slices.open_count) == ("ok", 3, 0)
+        assert (only.outcome, only.usage.output, rig.slices.open_reservations) == ("ok", 3, 0)
 
 
 async def heard(client: ClientConnection) -> list[dict[str, Any]]:
@@ -202,7 +202,7 @@ async def test_what_cannot_be_looked_at_ends_a_conversation(tmp_path: Path, odd:
                 await client.recv()
         assert closed.value.rcvd is not None and closed.value.rcvd.code == 1011
         (only,) = await rig.settlements()
-        assert only.outcome == "failed" and rig.slices.open_count == 0
+        assert only.outcome == "failed" and rig.slices.open_reservations == 0
         assert rig.gateway.health.fails("talker")
 
 
@@ -370,7 +370,7 @@ async def texts_of(rig: Rig, client: ClientConnection, number: int) -> list[int]
     await until(lambda: not (rig.gateway.running or rig.gateway.background))
     records = await rig.records()
     made = [each.call for each in records if isinstance(each, Reservation) and each.deployment == "ear"]
-    assert len(set(made)) == len(made) and not rig.slices.open_count
+    assert len(set(made)) == len(made) and not rig.slices.open_reservations
     return [each.cost for each in records if isinstance(each, Settlement) and each.call in made and each.cost]
 
 
@@ -452,7 +452,7 @@ async def test_a_deployment_that_is_not_reached_holds_no_place(tmp_path: Path) -
         assert not rig.gateway.health.may_ask("talker", rig.gateway.loop.time()), "it is asked last for a while"
         assert rig.gateway.live.catalog is not None
         places_held = [rig.gateway.loads.of(each).running for each in rig.gateway.live.catalog.blueprint.deployments]
-        assert (places_held, rig.slices.open_count, rig.gateway.running) == ([0], 0, 0)
+        assert (places_held, rig.slices.open_reservations, rig.gateway.running) == ([0], 0, 0)
 
 
 async def test_a_key_that_is_a_word_is_hidden_in_refusals(tmp_path: Path) -> None:
@@ -496,7 +496,7 @@ async def test_a_client_that_leaves_with_its_last_word_is_settled(tmp_path: Path
         left.set()
         await until(lambda: not (rig.gateway.running or rig.gateway.background))
         (only,) = await rig.settlements()
-        assert (only.outcome, only.usage.output, rig.slices.open_count) == ("cancelled", 3, 0)
+        assert (only.outcome, only.usage.output, rig.slices.open_reservations) == ("cancelled", 3, 0)
 
 
 async def test_a_conversation_that_fails_here_is_told_so_and_holds_nothing(
@@ -516,7 +516,7 @@ async def test_a_conversation_that_fails_here_is_told_so_and_holds_nothing(
         assert "a fault of ours" in caplog.text
         ids = {each.request_id for each in caplog.records if hasattr(each, "request_id")}
         assert ids == {refused.value.response.headers["x-request-id"]}
-        assert (rig.slices.open_count, rig.gateway.running) == (0, 0)
+        assert (rig.slices.open_reservations, rig.gateway.running) == (0, 0)
 
 
 async def test_a_client_that_leaves_while_its_conversation_waits_for_money_holds_nothing(
@@ -534,7 +534,7 @@ async def test_a_client_that_leaves_while_its_conversation_waits_for_money_holds
     monkeypatch.setattr(steps, "reserve", reserve)
     places = {"talker": {"kind": "realtime", "max_output_tokens": 20}}
     async with call_rig(tmp_path, ["talker"], more=places, limits=[few]) as rig:
-        rig.gateway.counters.grant("concurrent/few", "now", 1)
+        rig.gateway.counters.add_grant("concurrent/few", "now", 1)
         key = {b"authorization": b"Bearer assistant"}
         request = Request(0.0, b"GET", b"/v1/realtime?model=talker", key, b"")
         caller = Caller(rig.gateway, request, CollectedResponse(), None)

@@ -125,7 +125,7 @@ async def test_a_client_that_leaves_while_its_call_waits_for_others_leaves_nothi
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert (rig.gateway.running, rig.slices.open_count, rig.slices.available("all", "total")) == (0, 0, LIMIT)
+    assert (rig.gateway.running, rig.slices.open_reservations, rig.slices.available("all", "total")) == (0, 0, LIMIT)
     (finish,) = await rig.records()
     assert isinstance(finish, Finish) and (finish.status, finish.http_status) == ("cancelled", 499)
     assert rig.models["one"].counted == 0

@@ -128,7 +128,7 @@ async def test_azures_client_works_with_the_name_of_a_deployment(
             assert "scripted/one" in {each.id async for each in client.models.list()}
             with pytest.raises(openai.BadRequestError, match="vector_stores is not served"):
                 await client.vector_stores.create()
-        assert rig.gateway.slices.open_count == 0
+        assert rig.gateway.slices.open_reservations == 0
 
 
 @pytest.mark.parametrize(

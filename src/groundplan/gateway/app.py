@@ -39,7 +39,7 @@ from groundplan.gateway.batches.batch_runner import BatchRunner
 from groundplan.gateway.batches.batches_api import BatchesApi
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import Slices
-from groundplan.gateway.budgets.windows import Windows
+from groundplan.gateway.budgets.windows import WindowClock
 from groundplan.gateway.caching.answer_cache import AnswerCache
 from groundplan.gateway.caching.cache_link import AnswerLink
 from groundplan.gateway.caching.idempotency import Answers
@@ -320,7 +320,7 @@ def _gateway(
     parts: Parts, home: Home, url: str, journal: Journal, clock: Clock
 ) -> tuple[Gateway, LiveView, LeaseClient]:
     """What every call goes through. Its books are closed last: whatever else ends may still write to them."""
-    loop, slices, counters, windows = asyncio.get_running_loop(), Slices(), Slices(), Windows()
+    loop, slices, counters, windows = asyncio.get_running_loop(), Slices(), Slices(), WindowClock()
     live = LiveView(url, home, journal.epoch, clock, slices)
     leases = LeaseClient(url, journal, slices, home=home.root, clock=clock, counters=counters, windows=windows)
     answers = Answers(home.journal, journal.epoch, clock.now().timestamp())
@@ -341,7 +341,7 @@ def _gateway(
     )
     gateway.routes = Routes(home.root / "routers")
     live.health = lambda: told_health(gateway.health, loop.time(), targets.key_troubles(), gateway.flex)
-    leases.heed_keys(lambda budgets: gone(budgets, live.policy.keys, clock.seconds()))
+    leases.set_ended_key_lookup(lambda budgets: gone(budgets, live.policy.keys, clock.seconds()))
     live.on_policy = lambda policy: heed(gateway, policy)
     live.on_blueprint = partial(_take_up, gateway, leases)
     parts.callback(answers.close)
@@ -448,8 +448,8 @@ def told_health(
 
 def _take_up(gateway: Gateway, leases: LeaseClient, catalog: Catalog) -> None:
     """What a new blueprint changes beside the calls that come under it."""
-    most = {} if catalog.limits is None else catalog.limits.most
-    leases.declare(catalog.blueprint.budgets, most, catalog.number)
+    most = {} if catalog.limits is None else catalog.limits.limit_amounts
+    leases.apply_declarations(catalog.blueprint.budgets, most, catalog.number)
     others = gateway.health.declare(catalog.blueprint.deployments)
     gateway.flex.declare(catalog.blueprint.deployments)
     gateway.times.forget(others)

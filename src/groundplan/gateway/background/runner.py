@@ -25,7 +25,7 @@ from groundplan.gateway.background import follow
 from groundplan.gateway.background.events import FIRST, EventLog, Failed
 from groundplan.gateway.background.progress import Run
 from groundplan.gateway.background.sealed_store import INTERRUPTED, Asked, Found, SealedStore
-from groundplan.gateway.budgets.grant_connection import LOST
+from groundplan.gateway.budgets.grant_connection import DATABASE_ERRORS
 from groundplan.gateway.caching.idempotency import NAMED
 from groundplan.gateway.call import transient_refusals
 from groundplan.gateway.call.admit import MAX_COST
@@ -253,7 +253,7 @@ class BackgroundRunner:
                 if self._runs or (self._gateway.ready and not self._stopping and self._wanted()):
                     soon = await self._look() or bool(self._runs)
                 self._problem = ""
-            except (*LOST, GroundplanError) as error:
+            except (*DATABASE_ERRORS, GroundplanError) as error:
                 self._note(error)
             except Exception:  # noqa: BLE001 -- the boundary of this task: it must not end the worker
                 _log.exception("what is made in the background cannot go on")
@@ -373,7 +373,7 @@ class BackgroundRunner:
                     await connection.execute(f"LISTEN {CHANNEL}")
                     async for told_of in connection.notifies():
                         self._heard(told_of.payload)
-            except LOST as error:
+            except DATABASE_ERRORS as error:
                 self._note(error)
             await asyncio.sleep(_RETRY_S)
 

@@ -238,8 +238,12 @@ class BatchCalls:
         if catalog is None or catalog.limits is None or key is None or workload is None or policy is None:
             return False
         book = catalog.limits
-        callers = book.of_caller(workload, key.family or key.id, exchange.person, policy.people, key.line).quotas
-        return bool(callers or book.of_deployment(deployment) or (deployment.keys and book.of_key(deployment, 0)))
+        callers = book.caller_quotas(workload, key.family or key.id, exchange.person, policy.people, key.line).quotas
+        return bool(
+            callers
+            or book.deployment_quotas(deployment)
+            or (deployment.keys and book.provider_key_quotas(deployment, 0))
+        )
 
     def forwarded(self, batch: Batch, deployment: Deployment, call: UUID, body: bytes, most: int) -> bytes:
         """The body of a call as `deployment` is to get it in an order, checked again. `most`: what is held for it.

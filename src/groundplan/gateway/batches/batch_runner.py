@@ -28,7 +28,7 @@ from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, Cla
 from groundplan.gateway.batches.orders import order_store
 from groundplan.gateway.batches.orders.order_results import CANCELLED, EXPIRED, WHY
 from groundplan.gateway.batches.orders.order_runner import Orders
-from groundplan.gateway.budgets.grant_connection import LOST
+from groundplan.gateway.budgets.grant_connection import DATABASE_ERRORS
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
@@ -107,7 +107,7 @@ class BatchRunner:
                     self._swept = self._gateway.loop.time()
                     await self._sweep()
                 self._problems.pop(None, None)
-            except (*LOST, OSError, GroundplanError) as error:
+            except (*DATABASE_ERRORS, OSError, GroundplanError) as error:
                 self._note(error)
             except Exception:  # noqa: BLE001 -- the boundary of this task: batches must not end the worker
                 _log.exception("batches cannot go on")
@@ -303,7 +303,7 @@ class BatchRunner:
                 await self._keep(batch, line, ok=False, result=msgspec.json.encode(failed))
         if not new:
             return
-        await self._leases.learn([(name, period) for name, period in batch.charges])
+        await self._leases.book_unrequested([(name, period) for name, period in batch.charges])
         for line in new:  # no other task runs before all of it is reserved
             self._begin(batch, line)
 
@@ -354,7 +354,7 @@ class BatchRunner:
                     await batch_store.end_line(connection, batch.id, line, ok=ok, result=result)
                 self._ended.add(line.call)
                 return
-            except (*LOST, OSError) as error:
+            except (*DATABASE_ERRORS, OSError) as error:
                 self._note(error)
                 await asyncio.sleep(_RETRY_S)
 

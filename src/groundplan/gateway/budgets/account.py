@@ -1,6 +1,7 @@
-"""What a worker knows of one budget or limit in one period: what PostgreSQL still has of it, and who waits for it.
+"""What a worker knows of one budget or limit in one period: what PostgreSQL can still grant of it, and which callers
+wait for it.
 
-Pure memory: asks nobody, and reserves nothing (`leases`).
+Pure memory: sends no queries and reserves nothing (`leases`).
 """
 
 from __future__ import annotations
@@ -11,137 +12,144 @@ from dataclasses import dataclass, field
 from groundplan.blueprint.model import Budget
 from groundplan.gateway.budgets.leases import Quota
 
-Declared = Budget | Quota
+Declaration = Budget | Quota
 
-REFILL_S = 0.25
-"""Longest that a caller waits for its budget."""
-AHEAD_S = 3.0
-"""For how long of its use a worker is granted slices ahead, where there is plenty (`grant_size`)."""
-LOW_S = 1.0
-"""More is fetched while so long a use of it is left: PostgreSQL may be slow for as long without a refusal."""
-AWAY_S = 60.0
-"""The same of money, and of limits of a day and more, by what was used lately (`STEADY_S`): PostgreSQL may be away for
-as long, as while another server takes over, and workloads may go on for a minute then unless they say otherwise."""
-STEADY_S = 30.0
-_SHORT = ("now", "minute", "hour")
-"""Limits of which nothing is held for as long: their windows end meanwhile."""
+REFILL_WAIT_S = 0.25
+"""The longest that a caller waits for its budget."""
+PREFETCH_S = 3.0
+"""A worker asks for slices for so long a time of use ahead, while there is plenty (`grant_size`)."""
+LOW_WATER_S = 1.0
+"""More is fetched once less than this time of use is left: PostgreSQL may be slow for as long without a refusal."""
+OUTAGE_S = 60.0
+"""The same for money, and for limits of a day and more, by the use of the last half minute (`STEADY_WINDOW_S`):
+PostgreSQL may be away for as long, as while another server takes over, and workloads may go on for a minute then unless
+they declare otherwise."""
+STEADY_WINDOW_S = 30.0
+_SHORT_PERIODS = ("now", "minute", "hour")
+"""Periods of limits for which nothing is held against an outage: their windows end sooner."""
 EMPTY_S = 1.0
-"""How long one is known to be empty after PostgreSQL had nothing for a caller."""
-AGAIN_S = 0.1
-"""Between two questions for one that is known to be empty, while nobody says that there is room again."""
-TELL_S = 0.5
-"""Between two times that it is told what open calls hold of what others are short of."""
-_AHEAD_PART = 8
-"""Of the rest of a limit a worker holds at most such a part ahead, since what it holds is lost with it."""
-_UNHEARD_S = 0.25
-"""The same where PostgreSQL was not heard."""
+"""How long an account is known to be empty after PostgreSQL refused a grant."""
+EMPTY_RETRY_S = 0.1
+"""Pause between two requests for an account known to be empty, unless PostgreSQL announces freed amounts sooner."""
+OPEN_REPORT_S = 0.5
+"""Least time between two reports of what open calls hold of a budget that other workers lack."""
+_PREFETCH_SHARE = 8
+"""A worker holds at most one such part of the rest of a limit ahead, since what it holds is lost if it dies."""
+_UNREACHABLE_S = 0.25
+"""As `EMPTY_S`, where PostgreSQL did not answer."""
 
 
 @dataclass(slots=True)
 class Account:
-    """What is known of one (name, period) that this worker uses, and the callers who wait for it."""
+    """State of one (name, period) that this worker uses, and the callers that wait for it."""
 
-    declared: Declared
-    number: int
-    """Of the blueprint that declares it so."""
+    declared: Declaration
+    blueprint_number: int
+    """Number of the blueprint that declares it so."""
     waiters: list[tuple[int, asyncio.Future[bool]]] = field(default_factory=list)
     changed: asyncio.Event | None = None
-    """Wakes what serves those who wait; None while nobody does: it is most of what one of a hundred thousand takes."""
+    """Wakes the task that serves the waiters; None while there are none, since it is most of the memory that one of a
+    hundred thousand accounts takes."""
     promised: int = 0
-    """Amounts of callers who were told to go on and have not run yet."""
-    freed: bool = False
-    """PostgreSQL said that there is room again, and was not asked since."""
+    """Total amount of the callers that were told to go on and have not run yet."""
+    retry_now: bool = False
+    """PostgreSQL announced freed amounts, and was not asked since."""
     task: asyncio.Task[None] | None = None
-    tries: int = 0
-    """Fruitless ones in a row."""
-    heard: float = float("-inf")
-    """Loop time at which PostgreSQL last said that it has nothing."""
-    empty_need: int = 0
-    """The least that PostgreSQL had not; 0 where it is not known to be empty."""
+    failed_tries: int = 0
+    """Requests in a row that brought nothing."""
+    refused_at: float = float("-inf")
+    """Loop time at which PostgreSQL last refused a grant; -inf where it did not answer."""
+    smallest_refused: int = 0
+    """The smallest amount that PostgreSQL refused; 0 while the account is not known to be empty."""
     empty_until: float = 0.0
-    rate: float = 0.0
-    """Use a second, lately."""
-    steady: float = 0.0
-    """The same, of the last half minute."""
-    looked: float = float("-inf")
-    """Loop time at which its use was last looked at."""
+    use_rate: float = 0.0
+    """Recent use per second."""
+    steady_rate: float = 0.0
+    """Use per second over the last half minute."""
+    measured_at: float = float("-inf")
+    """Loop time at which the use was last measured."""
     spent: int = 0
-    usual: int = 0
-    """A need seen lately."""
-    calm_until: float = 0.0
+    usual_amount: int = 0
+    """The amount of a recent call."""
+    no_prefetch_until: float = 0.0
     """Loop time until which nothing is fetched ahead."""
-    rest: int | None = None
-    """What nobody held when PostgreSQL was last asked."""
-    elsewhere: int = 0
-    """What open calls of other workers held of it then, as far as they had said."""
-    told_open: float = float("-inf")
-    """Loop time at which it was told what open calls here hold of it."""
-    asked: float = float("-inf")
-    """Loop time, which is the machine's monotonic one, at which somebody wanted to know that."""
-    cut: bool = False
-    """Less is declared than what is held was granted of: whatever becomes idle is given back, until PostgreSQL says
-    that all who hold something of it are within what is declared now."""
+    unallocated: int | None = None
+    """The amount that no worker held when PostgreSQL was last asked."""
+    open_elsewhere: int = 0
+    """What open calls of other workers held of it then, as far as they had reported."""
+    open_reported_at: float = float("-inf")
+    """Loop time of the last report of what open calls here hold of it."""
+    queried_at: float = float("-inf")
+    """Loop time, which is the machine's monotonic clock, at which a caller last asked for the remaining amount."""
+    is_shrinking: bool = False
+    """The limit was lowered below what is held: whatever becomes idle is given back, until PostgreSQL says that all
+    holders together are within the declared limit."""
 
     def wake(self) -> None:
-        """Something may have come for those who wait."""
+        """Wake the task that serves the waiters: something may have come for them."""
         if self.changed is not None:
             self.changed.set()
 
     @property
-    def soft(self) -> bool:
+    def is_soft(self) -> bool:
         return isinstance(self.declared, Budget) and not self.declared.hard
 
-    def declare(self, declared: Declared, number: int) -> None:
-        """Take up what a blueprint that is not older says."""
-        if number >= self.number:
+    def update_declaration(self, declared: Declaration, number: int) -> None:
+        """Adopt the declaration of a blueprint unless it is older than the one known."""
+        if number >= self.blueprint_number:
             if declared.limit != self.declared.limit:
-                self.empty_need = 0
-            if declared.limit < self.declared.limit or self.soft:
-                self.cut = True
-            self.declared, self.number = declared, number
-            self.cut = self.cut and not self.soft
+                self.smallest_refused = 0
+            if declared.limit < self.declared.limit or self.is_soft:
+                self.is_shrinking = True
+            self.declared, self.blueprint_number = declared, number
+            self.is_shrinking = self.is_shrinking and not self.is_soft
 
-    def used(self, spent: int, seconds: float, now: float) -> None:
-        """Learn what was used until now; those that move were looked at so many seconds ago."""
+    def record_use(self, spent: int, seconds: float, now: float) -> None:
+        """Update the rates of use from the total `spent` so far; accounts in use were last measured `seconds` ago."""
         used, self.spent = spent - self.spent, spent
-        self.rate += (used / seconds - self.rate) * 0.2
-        since, self.looked = max(seconds, now - self.looked), now
-        self.steady += (used / since - self.steady) * min(1.0, since / STEADY_S)
+        self.use_rate += (used / seconds - self.use_rate) * 0.2
+        since, self.measured_at = max(seconds, now - self.measured_at), now
+        self.steady_rate += (used / since - self.steady_rate) * min(1.0, since / STEADY_WINDOW_S)
 
-    def low(self, *, quota: bool) -> float:
-        """Below this more is fetched ahead."""
-        low, most = self.rate * LOW_S, max(0, self.rest or 0) // (2 * _AHEAD_PART)
-        if quota and self.rest is not None:
+    def refill_threshold(self, *, quota: bool) -> float:
+        """Return the available amount below which more is fetched ahead."""
+        low, most = self.use_rate * LOW_WATER_S, max(0, self.unallocated or 0) // (2 * _PREFETCH_SHARE)
+        if quota and self.unallocated is not None:
             low = min(low, most)
-        return max(low, self._while_away if self.soft else min(self._while_away, most))
+        return max(low, self._outage_reserve if self.is_soft else min(self._outage_reserve, most))
 
-    def ahead(self, headroom: int, *, quota: bool, available: int) -> int:
-        """What is asked for ahead where so much is held."""
-        headroom = max(headroom, int(self._while_away * 1.5) - max(0, available))
-        if not quota or self.rest is None:
+    def prefetch_amount(self, headroom: int, *, quota: bool, available: int) -> int:
+        """Return how much to ask for ahead of use while `available` is held."""
+        headroom = max(headroom, int(self._outage_reserve * 1.5) - max(0, available))
+        if not quota or self.unallocated is None:
             return headroom
-        return min(headroom, max(0, self.rest // _AHEAD_PART - max(0, available)))
+        return min(headroom, max(0, self.unallocated // _PREFETCH_SHARE - max(0, available)))
 
     @property
-    def _while_away(self) -> float:
-        """What is used of it while PostgreSQL is away."""
-        short = isinstance(self.declared, Quota) and self.declared.period in _SHORT
-        return 0.0 if short else self.steady * AWAY_S
+    def _outage_reserve(self) -> float:
+        """Expected use while PostgreSQL is away."""
+        short = isinstance(self.declared, Quota) and self.declared.period in _SHORT_PERIODS
+        return 0.0 if short else self.steady_rate * OUTAGE_S
 
-    def idle(self, available: int) -> int:
-        """How much of a limit a worker keeps that has so much idle: what it may hold ahead, at least one more call."""
-        return max(self.usual, (available + max(0, self.rest or 0)) // _AHEAD_PART)
+    def idle_to_keep(self, available: int) -> int:
+        """Return how much of a limit a worker keeps that has `available` idle: what it may hold ahead, and at least one
+        more call."""
+        return max(self.usual_amount, (available + max(0, self.unallocated or 0)) // _PREFETCH_SHARE)
 
     def is_empty(self, need: int, now: float) -> bool:
-        """Whether PostgreSQL had nothing for one like it lately, or is being asked again whether it still has not."""
-        return bool(self.empty_need) and need >= self.empty_need and (now < self.empty_until or bool(self.waiters))
+        """Whether PostgreSQL refused as much lately, or is being asked again whether it still does."""
+        return (
+            bool(self.smallest_refused)
+            and need >= self.smallest_refused
+            and (now < self.empty_until or bool(self.waiters))
+        )
 
-    def refused(self, need: int, now: float) -> None:
-        """A caller waited in vain for what was not known to be empty."""
-        if self.tries:
-            self.empty_need = min(self.empty_need or need, need)
-            self.empty_until = now + (EMPTY_S if self.told_empty(now) else _UNHEARD_S)
+    def record_refusal(self, need: int, now: float) -> None:
+        """Remember that a caller waited in vain for an account that was not known to be empty."""
+        if self.failed_tries:
+            self.smallest_refused = min(self.smallest_refused or need, need)
+            self.empty_until = now + (EMPTY_S if self.was_refused_lately(now) else _UNREACHABLE_S)
 
-    def told_empty(self, now: float) -> bool:
-        """Whether PostgreSQL said so lately; where it did not, it could not be asked."""
-        return now - self.heard < EMPTY_S + REFILL_S
+    def was_refused_lately(self, now: float) -> bool:
+        """Whether PostgreSQL refused a grant lately; if not, it could not be asked."""
+        return now - self.refused_at < EMPTY_S + REFILL_WAIT_S

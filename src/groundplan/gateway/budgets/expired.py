@@ -1,5 +1,5 @@
-"""Which budgets a worker can forget: those of periods that have ended, and own budgets without an end whose keys ended
-long ago. What becomes of them is decided by `lease_client` and `grant_connection`.
+"""Which budgets a worker can forget: those of periods that have ended, and budgets of single keys without an end whose
+keys ended long ago. `lease_client` and `grant_connection` decide what becomes of them.
 """
 
 from __future__ import annotations
@@ -10,25 +10,25 @@ from groundplan.gateway.budgets.leases import Key
 from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.ticks import in_turns
 
-OWN = "key/"
-"""How the names of own budgets of keys begin; behind it is the first key of their line."""
-Gone = Callable[[Collection[str]], set[str]]
-"""Those of these own budgets whose keys all ended long ago."""
+KEY_BUDGET_PREFIX = "key/"
+"""Prefix of the names of budgets that single keys have of their own; the first key of the rotation line follows."""
+EndedKeyLookup = Callable[[Collection[str]], set[str]]
+"""Returns the key budgets, of those named, whose keys all ended long ago."""
 
 
-def is_for_good(key: Key) -> bool:
-    """Whether it is an own budget of a key without an end."""
-    return key[1] == "total" and key[0].startswith(OWN)
+def is_endless_key_budget(key: Key) -> bool:
+    """Whether this is a key's own budget that never ends."""
+    return key[1] == "total" and key[0].startswith(KEY_BUDGET_PREFIX)
 
 
-def outlived(keys: Iterable[Key], gone: Gone | None) -> set[Key]:
-    """Those of these that are own budgets for good of keys that ended long ago."""
-    found = {} if gone is None else {key[0]: key for key in keys if is_for_good(key)}
-    return {found[name] for name in gone(found)} if found and gone is not None else set()
+def budgets_of_ended_keys(keys: Iterable[Key], ended_key_lookup: EndedKeyLookup | None) -> set[Key]:
+    """Return the endless key budgets among `keys` whose API keys ended long ago."""
+    found = {} if ended_key_lookup is None else {key[0]: key for key in keys if is_endless_key_budget(key)}
+    return {found[name] for name in ended_key_lookup(found)} if found and ended_key_lookup is not None else set()
 
 
-async def over(keys: Iterable[Key], at: str) -> list[Key]:
-    """Those whose periods have ended."""
+async def ended_periods(keys: Iterable[Key], at: str) -> list[Key]:
+    """Return the keys whose periods have ended at `at`, an ISO time."""
     found: list[Key] = []
     async for some in in_turns(list(keys)):
         found += [key for key in some if has_ended(key[1], at)]

@@ -1,6 +1,6 @@
-"""Batches requests for slices into one commit, which is nearly all that a grant takes: a thousand users have a thousand
-limits, or a thousand keys a budget each that begins at midnight. Who waits, and for how much, is `lease_client`'s; what
-is said to PostgreSQL is `grant_connection`'s.
+"""Batches requests for slices into one commit, which is nearly all that a grant costs: a thousand users have a thousand
+limits, or a thousand keys a budget each that begins at midnight. `lease_client` keeps the waiting callers;
+`grant_connection` talks to PostgreSQL.
 """
 
 from __future__ import annotations
@@ -10,101 +10,101 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 
 from groundplan.gateway.budgets.account import Account
-from groundplan.gateway.budgets.grant_connection import TOGETHER, GrantConnection, Need
+from groundplan.gateway.budgets.grant_connection import BATCH_SIZE, GrantConnection, Need
 from groundplan.gateway.budgets.leases import Key, is_quota
 
-_LIMITS, _OF_KEYS = "limits", "key/"
+_LIMITS_BATCH, _KEY_BUDGETS_BATCH = "limits", "key/"
 
 
 @dataclass(slots=True)
-class Ask:
-    """Somebody waits for one of these."""
+class QueuedRequest:
+    """One account for which callers wait, until it has been asked for."""
 
     account: Account
     recall: bool
-    answered: bool = False
-    came: bool = False
-    lost: bool = False
+    is_answered: bool = False
+    was_granted: bool = False
+    has_failed: bool = False
     """The database did not answer."""
 
 
 class GrantBatches:
-    """What is to be asked for next. `lacking` says what those who wait for one lack (the least, all; None: nothing),
-    `give` has given back what came of one that is to be cut."""
+    """The accounts to ask for next. `shortfall` returns the least and the total that the waiters of an account lack
+    (None: nothing), `give_back` returns what came for an account whose limit is being lowered."""
 
     def __init__(
         self,
         grants: GrantConnection,
-        lacking: Callable[[Key, Account], tuple[int, int] | None],
-        give: Callable[[Key], None],
+        shortfall: Callable[[Key, Account], tuple[int, int] | None],
+        give_back: Callable[[Key], None],
     ) -> None:
         self._grants = grants
-        self._lacking = lacking
-        self._give = give
-        self._wanted: dict[Key, Ask] = {}
-        self.beside: dict[Key, tuple[Account, int]] = {}
-        """Limits of which a call that waits for another one lacks so much, too."""
+        self._shortfall = shortfall
+        self._give_back = give_back
+        self._queue: dict[Key, QueuedRequest] = {}
+        self.also_needed: dict[Key, tuple[Account, int]] = {}
+        """Limits that a call lacks besides the one it waits for, with the amount."""
 
-    def want(self, key: Key, account: Account, *, recall: bool) -> Ask:
-        """It is asked for in the next round, by whoever comes first."""
-        ask = self._wanted[key] = Ask(account, recall)
+    def enqueue(self, key: Key, account: Account, *, recall: bool) -> QueuedRequest:
+        """Ask for an account in the next batch, which the first waiter to get the connection sends."""
+        ask = self._queue[key] = QueuedRequest(account, recall)
         return ask
 
-    async def ask(self, key: Key) -> None:
-        """Of what goes together with others (`_group`) for everybody who waits for such a one by now. Holds the
-        connection's `busy`; raises `LOST`."""
-        group = _group(key)
-        others = [each for each in self._wanted if _group(each) == group][:TOGETHER] if group else []
-        asks = {each: self._wanted.pop(each) for each in {*others, key}}
+    async def send_batch_with(self, key: Key) -> None:
+        """Ask for an account, and for all queued ones that go into the same commit (`_batch_of`). Needs the
+        connection's `lock`; raises `DATABASE_ERRORS`."""
+        group = _batch_of(key)
+        others = [each for each in self._queue if _batch_of(each) == group][:BATCH_SIZE] if group else []
+        requests = {each: self._queue.pop(each) for each in {*others, key}}
         needs: list[Need] = []
-        for each, ask in asks.items():
-            lacking = self._lacking(each, ask.account)
-            if lacking is None:
-                ask.answered = ask.came = True
+        for each, request in requests.items():
+            shortfall = self._shortfall(each, request.account)
+            if shortfall is None:
+                request.is_answered = request.was_granted = True
             else:
-                needs.append(Need(each, ask.account, *lacking, ask.recall))
+                needs.append(Need(each, request.account, *shortfall, request.recall))
         if is_quota(key[0]):
-            needs += self._lacking_beside(asks)
+            needs += self._additional_needs(requests)
         try:
-            for need, amount in await self.grant(needs):
-                if (found := asks.get(need.key)) is not None:
-                    found.came = amount > 0
+            for need, amount in await self.request_grants(needs):
+                if (found := requests.get(need.key)) is not None:
+                    found.was_granted = amount > 0
                 elif not amount:
-                    need.account.heard = asyncio.get_running_loop().time()
+                    need.account.refused_at = asyncio.get_running_loop().time()
         except BaseException:
-            for ask in asks.values():
-                ask.lost = not ask.answered
+            for request in requests.values():
+                request.has_failed = not request.is_answered
             raise
         finally:
-            for ask in asks.values():
-                ask.answered = True
+            for request in requests.values():
+                request.is_answered = True
 
-    def _lacking_beside(self, asks: Container[Key]) -> Iterator[Need]:
-        for key in list(self.beside)[:TOGETHER]:
-            account, amount = self.beside.pop(key)
-            lacking = amount - self._grants.book(key[0]).available(*key)
-            if lacking > 0 and key not in asks and not account.cut:
+    def _additional_needs(self, requested: Container[Key]) -> Iterator[Need]:
+        for key in list(self.also_needed)[:BATCH_SIZE]:
+            account, amount = self.also_needed.pop(key)
+            lacking = amount - self._grants.slices_for(key[0]).available(*key)
+            if lacking > 0 and key not in requested and not account.is_shrinking:
                 yield Need(key, account, lacking, lacking)
 
-    async def grant(self, needs: Sequence[Need]) -> list[tuple[Need, int]]:
-        """Ask the database once for all limits, once for all budgets of single keys, and once for each other budget;
-        what came of each. Holds the connection's `busy`; raises `LOST`."""
-        limits = sorted((each for each in needs if is_quota(each.key[0])), key=_key)
-        of_keys = sorted((each for each in needs if _group(each.key) == _OF_KEYS), key=_key)
-        found = list(zip(limits, await self._grants.grant_limits(limits), strict=True)) if limits else []
-        for some in (of_keys, *([each] for each in needs if not _group(each.key))):
-            found += zip(some, await self._grants.grant_budgets(some), strict=True) if some else ()
-        for need, amount in found:
-            if need.account.cut and amount:
-                self._give(need.key)  # of what was declared when it was asked
-        return found
+    async def request_grants(self, needs: Sequence[Need]) -> list[tuple[Need, int]]:
+        """Ask the database once for all limits, once for all budgets of single keys, and once for each other budget.
+        Returns the amount granted for each need. Needs the connection's `lock`; raises `DATABASE_ERRORS`."""
+        limits = sorted((each for each in needs if is_quota(each.key[0])), key=_key_of)
+        key_budgets = sorted((each for each in needs if _batch_of(each.key) == _KEY_BUDGETS_BATCH), key=_key_of)
+        answers = list(zip(limits, await self._grants.request_limits(limits), strict=True)) if limits else []
+        for some in (key_budgets, *([each] for each in needs if not _batch_of(each.key))):
+            answers += zip(some, await self._grants.request_budgets(some), strict=True) if some else ()
+        for need, amount in answers:
+            if need.account.is_shrinking and amount:
+                self._give_back(need.key)  # it was granted under a limit that has been lowered since
+        return answers
 
 
-def _group(key: Key) -> str:
-    """What is asked for in one commit: limits, and budgets that single keys have of their own. Nothing, of any other
-    budget: it is everybody's, and its row is held no longer than its own grant takes."""
-    return _LIMITS if is_quota(key[0]) else _OF_KEYS if key[0].startswith(_OF_KEYS) else ""
+def _batch_of(key: Key) -> str:
+    """Return the name of the batch that asks for a key: limits, or budgets that single keys have of their own. Empty
+    for any other budget: all workers share it, and its row is locked no longer than its own grant takes."""
+    return _LIMITS_BATCH if is_quota(key[0]) else _KEY_BUDGETS_BATCH if key[0].startswith(_KEY_BUDGETS_BATCH) else ""
 
 
-def _key(need: Need) -> Key:
+def _key_of(need: Need) -> Key:
     return need.key

@@ -1,12 +1,11 @@
-"""How a worker comes by slices: asked for when one is empty, fetched ahead, recalled from idle workers before anybody
+"""How a worker gets slices: requested when one is empty, fetched ahead of use, recalled from idle workers before a call
 is refused.
 
-Everything here runs beside the request path; a caller comes here only when its slice is empty. That PostgreSQL had
-nothing left is remembered for a second, or until it says that there is room again: meanwhile of a budget one caller at
-a time waits (what another worker's call leaves over is journalled and given back before it can be used here), and the
-others are refused at once. Reserving itself is `leases`; what is said to PostgreSQL, and that none of it is lost, is
-`grant_connection`'s; what PostgreSQL says unasked is heard by `recalls`; taking back what a dead worker held is the
-shipper's.
+Everything here runs beside the request path; a call comes here only when its slice is empty. That PostgreSQL had
+nothing left is remembered for a second, or until it announces freed amounts: meanwhile one caller at a time waits for a
+budget (what another worker's call leaves over is journalled and given back before it can be used here), and the others
+are refused at once. `leases` reserves; `grant_connection` talks to PostgreSQL, and loses none of it; `recalls` listens
+for its notifications; the shipper takes back what a dead worker held.
 """
 
 from __future__ import annotations
@@ -23,37 +22,36 @@ from typing import Any
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock, SystemClock
-from groundplan.gateway.budgets.account import AGAIN_S, AHEAD_S, REFILL_S, Account, Declared
-from groundplan.gateway.budgets.expired import Gone, over
+from groundplan.gateway.budgets.account import EMPTY_RETRY_S, PREFETCH_S, REFILL_WAIT_S, Account, Declaration
+from groundplan.gateway.budgets.expired import EndedKeyLookup, ended_periods
 from groundplan.gateway.budgets.grant_batching import GrantBatches
-from groundplan.gateway.budgets.grant_connection import TOGETHER, GrantConnection, Need
+from groundplan.gateway.budgets.grant_connection import BATCH_SIZE, GrantConnection, Need
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token, is_quota
 from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.budgets.recalls import Recalls
-from groundplan.gateway.budgets.windows import Windows
+from groundplan.gateway.budgets.windows import WindowClock
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.stalls import patient, stall_monitor_of
 from groundplan.gateway.ticks import in_turns, sleep_to_tick
 from groundplan.ledger.model import Charge
 
 _RETRY_S = 0.015
-"""After a fruitless try; up to four times as long when there were several."""
+"""Pause after a request that brought nothing; up to four times as long after several."""
 _TRIES_PER_RECALL = 3
 _TICK_S = 0.05
 _CHECK_S = 0.5
-_OPEN_FOR = timedelta(hours=1)
-"""How long all that is known of a budget's period stays after its end: calls of it may still go on."""
+_KEPT_AFTER_END = timedelta(hours=1)
+"""How long the accounts of a budget's period are kept after its end: calls of it may still go on."""
 _IDLE_S = 1.0
-"""For how long what is given back of a limit has to lie idle."""
-_ASKED_S = 60.0
-"""How long what is left of a quota is looked up for whoever asked about it."""
-_ASKED_AT_ONCE = 1000
-"""Of so many at a time: each call asks about those of its caller, of whom there may be tens of thousands a minute."""
+"""How long a surplus of a limit has to lie idle before it is given back."""
+_REFRESHED_S = 60.0
+"""How long the remaining amount of a quota is refreshed after a caller asked for it."""
+_REFRESHED_AT_ONCE = 1000
+"""Quotas refreshed at once: each call asks for those of its caller, of whom there may be tens of thousands a minute."""
 
 
 class LeaseClient:
-    """What one worker asks for slices. `start` it when the worker's `gateway` row may be made; `close` returns
-    everything."""
+    """Gets slices for one worker. `start` it when its `gateway` row may be inserted; `close` returns everything."""
 
     def __init__(
         self,
@@ -64,7 +62,7 @@ class LeaseClient:
         home: Path,
         clock: Clock | None = None,
         counters: Slices | None = None,
-        windows: Windows | None = None,
+        windows: WindowClock | None = None,
     ) -> None:
         self._slices = slices
         self._counters = counters or Slices()
@@ -73,50 +71,51 @@ class LeaseClient:
             url, journal, slices, self._counters, self._accounts, home=home, clock=clock or SystemClock(),
             windows=windows,
         )  # fmt: skip
-        self._newest: tuple[Mapping[str, Budget], Mapping[Key, int], int] = ({}, {}, 0)
-        """Budgets by name, the most of each limit, and the number of the blueprint that declares them."""
-        self._batches = GrantBatches(self._grants, self._lacking, self._start_giving)
-        self._moving: dict[Key, Account] = {}
-        """Those that are used just now: of ten thousand users with a limit each, few are."""
-        self._idle: dict[Key, tuple[float, int]] = {}
-        """Limits that are used: until when it is looked what of them lies idle, and the least that did so far."""
-        self._asked: dict[Key, None] = {}
-        """Quotas of which it was asked what is left, those first that were not looked up for the longest time."""
-        self._minute = ""
-        """In which it was looked for periods that have ended."""
-        self._left: list[Key] = []
-        """Quotas of windows that have ended in which something is still reserved."""
-        self._recalled = Recalls(url, journal.epoch, self._grants, self._accounts, watch=self._watch, start=self._start)
-        self._giving: set[asyncio.Task[None]] = set()
+        self._declarations: tuple[Mapping[str, Budget], Mapping[Key, int], int] = ({}, {}, 0)
+        """Budgets by name, the amount of each limit, and the number of the blueprint that declares them."""
+        self._batches = GrantBatches(self._grants, self._shortfall, self._start_giving_back)
+        self._active: dict[Key, Account] = {}
+        """Accounts in use now: of ten thousand users with a limit each, few are."""
+        self._idle_limits: dict[Key, tuple[float, int]] = {}
+        """Limits in use: until when their idle amount is observed, and the least that was idle so far."""
+        self._queried: dict[Key, None] = {}
+        """Quotas whose remaining amount callers asked for, the least recently refreshed first."""
+        self._last_minute = ""
+        """Minute of the last look for periods that have ended."""
+        self._ended_quotas: list[Key] = []
+        """Quotas of windows that have ended, of which something is still reserved."""
+        epoch = journal.epoch
+        self._recalls = Recalls(url, epoch, self._grants, self._accounts, watch=self._watch, start=self._start_task)
+        self._background: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
-        self._checked, self._looked = 0.0, float("inf")
-        self._slices.on_freed = self._counters.on_freed = self._freed
+        self._last_check, self._last_measured = 0.0, float("inf")
+        self._slices.on_freed = self._counters.on_freed = self._on_freed
 
     @property
     def connected(self) -> bool:
         """Whether grants are possible at the moment."""
         return self._grants.connected
 
-    def heed_keys(self, gone: Gone) -> None:
-        """Forget what is held of own budgets whose keys ended long ago, as `gone` tells."""
-        self._grants.gone = gone
+    def set_ended_key_lookup(self, lookup: EndedKeyLookup) -> None:
+        """Set how to find budgets whose keys ended long ago, which are then forgotten."""
+        self._grants.ended_key_lookup = lookup
 
     async def start(self) -> None:
-        """Connect if the database is there, and begin to prefetch and to answer recalls."""
-        with self._grants.noted():
-            async with self._grants.busy:
+        """Connect if the database is there, and start to prefetch and to answer recalls."""
+        with self._grants.log_failures():
+            async with self._grants.lock:
                 await self._grants.connect()
-        self._tasks = [asyncio.create_task(self._run_ticks()), asyncio.create_task(self._recalled.run())]
+        self._tasks = [asyncio.create_task(self._run_ticks()), asyncio.create_task(self._recalls.run())]
 
     async def close(self) -> None:
-        """Return what is not spent and disconnect. What the database does not hear is in the journal."""
+        """Return what is not spent and disconnect. What the database does not hear of is in the journal."""
         self._closing = True
-        running = [*self._tasks, *self._giving, *(a.task for a in self._accounts.values() if a.task is not None)]
+        running = [*self._tasks, *self._background, *(a.task for a in self._accounts.values() if a.task is not None)]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        # a task that was cancelled while it connected holds the half-made connection for as long as it is held itself
+        # a cancelled task that was connecting keeps the half-open connection for as long as the task itself is kept
         self._tasks.clear()
         running.clear()
         for account in self._accounts.values():
@@ -126,115 +125,113 @@ class LeaseClient:
         self._slices.on_freed = self._counters.on_freed = None
 
     async def acquire(
-        self, token: Token, charges: Sequence[Charge], declared: Sequence[Declared], blueprint: int = 0
+        self, token: Token, charges: Sequence[Charge], declared: Sequence[Declaration], blueprint: int = 0
     ) -> Charge | None:
-        """Reserve, waiting at most 250 ms in all for what is short. None, or the one that is.
+        """Reserve all charges, waiting at most 250 ms in all. Returns None, or the charge that is short.
 
         All charges are of budgets or all of quotas; `declared` has the declaration of each, as in `blueprint`: quotas
         of one name are told apart by their periods.
         """
         loop = asyncio.get_running_loop()
-        book = self._grants.book(charges[0].budget)
+        slices = self._grants.slices_for(charges[0].budget)
         soft = {item.name for item in declared if isinstance(item, Budget) and not item.hard}
         if soft:
             for charge, item in zip(charges, declared, strict=True):
-                if charge.budget in soft:  # below zero before it is charged, where it is used up
-                    self._moving[charge.budget, charge.period] = self._account(item, charge.period, blueprint)
-        since = loop.time()
-        asked = False
-        while (short := book.reserve(token, charges, soft)) is not None:
-            left = stall_monitor_of(loop).left(since, REFILL_S)
-            if not asked and is_quota(short.budget):
-                asked = True
-                self._also([each for each in zip(charges, declared, strict=True) if each[0] is not short], blueprint)
+                if charge.budget in soft:  # available is below zero before it is charged, where the budget is used up
+                    self._active[charge.budget, charge.period] = self._account(item, charge.period, blueprint)
+        started = loop.time()
+        others_requested = False
+        while (short := slices.reserve(token, charges, soft)) is not None:
+            remaining_s = stall_monitor_of(loop).left(started, REFILL_WAIT_S)
+            if not others_requested and is_quota(short.budget):
+                others_requested = True
+                others = [each for each in zip(charges, declared, strict=True) if each[0] is not short]
+                self._request_others(others, blueprint)
             account = self._account(declared[charges.index(short)], short.period, blueprint)
-            if left <= 0 or not await self._wait_for(account, short.period, short.amount, left):
+            if remaining_s <= 0 or not await self._wait_for(account, short.period, short.amount, remaining_s):
                 return short
         return None
 
-    def _also(self, others: Sequence[tuple[Charge, Declared]], blueprint: int) -> None:
-        """Of what else a call takes, and is not there either: it is asked for together with what it waits for first."""
+    def _request_others(self, others: Sequence[tuple[Charge, Declaration]], blueprint: int) -> None:
+        """Queue requests for the other charges of a call that are short, beside the one that it waits for first."""
         now = asyncio.get_running_loop().time()
         for charge, item in others:
             key = (charge.budget, charge.period)
             if self._counters.available(*key) < charge.amount <= item.limit:
                 account = self._account(item, charge.period, blueprint)
                 if account.task is None and not account.is_empty(charge.amount, now):
-                    account.usual = charge.amount
-                    self._batches.beside[key] = (account, charge.amount)
+                    account.usual_amount = charge.amount
+                    self._batches.also_needed[key] = (account, charge.amount)
 
-    def declare(self, budgets: Iterable[Budget], limits: Mapping[Key, int], blueprint: int) -> None:
-        """A blueprint is taken up. What is held of a budget or a limit that is smaller now is given back, at once what
-        is idle and the rest as calls end: the next call asks anew. `limits`: by `Quota.family` and period the most of
-        each."""
-        before, by_name = self._newest[0], {budget.name: budget for budget in budgets}
-        self._newest = (by_name, limits, blueprint)
+    def apply_declarations(self, budgets: Iterable[Budget], limits: Mapping[Key, int], blueprint: int) -> None:
+        """Adopt the declarations of a blueprint. Slices of a budget or limit that is smaller now are given back, the
+        idle part at once and the rest as calls end: the next call asks anew. `limits`: the amount of each, by
+        `Quota.family` and period."""
+        before, by_name = self._declarations[0], {budget.name: budget for budget in budgets}
+        self._declarations = (by_name, limits, blueprint)
         for key, account in self._accounts.items():
-            account.declare(*self._as_newest(account.declared, account.number))
-            if account.cut:
+            account.update_declaration(*self._newest_declaration(account.declared, account.blueprint_number))
+            if account.is_shrinking:
                 self._watch(key)
-                self._start_giving(key, at_once=True)
-        for key in self._slices.granted_keys():  # also what came with batches, for which nobody asked here
+                self._start_giving_back(key, at_once=True)
+        for key in self._slices.granted_keys():  # also slices that came with batches, without a request from here
             old, new = before.get(key[0]), by_name.get(key[0])
             if key not in self._accounts and old and new and (new.limit < old.limit or not old.hard):
-                self._cut(key, at_once=True)
+                self._shrink(key, at_once=True)
 
-    def _cut(self, key: Key, *, at_once: bool = False) -> None:
+    def _shrink(self, key: Key, *, at_once: bool = False) -> None:
         """Give back what becomes idle of a hard budget of which more may be held than is declared."""
-        budget, number = self._newest[0].get(key[0]), self._newest[2]
+        budget, number = self._declarations[0].get(key[0]), self._declarations[2]
         if budget is not None and budget.hard:
-            self._accounts.setdefault(key, Account(budget, number)).cut = True
+            self._accounts.setdefault(key, Account(budget, number)).is_shrinking = True
             self._watch(key)
-            self._start_giving(key, at_once=at_once)
+            self._start_giving_back(key, at_once=at_once)
 
-    async def learn(self, keys: Sequence[Key]) -> None:
-        """Book what came to this worker of these budgets by another way than its own asking. Raises psycopg.Error,
-        TimeoutError.
-
-        Whoever knows of it reserves it before anything else runs: what is idle may be called back.
-        """
-        async with self._grants.busy:
-            totals = await self._grants.learn(keys)
+    async def book_unrequested(self, keys: Sequence[Key]) -> None:
+        """Book what this worker holds of these budgets without having asked for it. The caller reserves it before
+        anything else runs, since idle amounts may be recalled. Raises psycopg.Error, TimeoutError."""
+        async with self._grants.lock:
+            totals = await self._grants.book_unrequested(keys)
         for key, total in totals.items():
-            declared = self._newest[0].get(key[0])
+            declared = self._declarations[0].get(key[0])
             if declared is not None and total > declared.limit:
-                self._cut(key)
+                self._shrink(key)
 
     def remaining(self, key: Key, limit: int) -> int:
-        """What is left of a quota in a period, as far as this worker knows. `limit`: as it is declared."""
+        """Return what is left of a quota in a period, as far as this worker knows. `limit`: as it is declared."""
         account = self._accounts.get(key)
         if account is not None:
-            account.asked, self._asked[key] = monotonic(), None
-            if account.rest is not None:
-                limit = account.rest
-        return max(0, limit + self._counters.at_hand(key))
+            account.queried_at, self._queried[key] = monotonic(), None
+            if account.unallocated is not None:
+                limit = account.unallocated
+        return max(0, limit + self._counters.available_for(key))
 
     def unspent(self, name: str, period: str) -> int:
-        """What is left once every open call has cost nothing, as far as this worker knew when it last asked."""
+        """Return what is left if every open call costs nothing, as far as this worker knew when it last asked."""
         account = self._accounts.get((name, period))
-        known = 0 if account is None else (account.rest or 0) + account.elsewhere
+        known = 0 if account is None else (account.unallocated or 0) + account.open_elsewhere
         return known + self._grants.unspent((name, period))
 
-    def told_empty(self, name: str, period: str) -> bool:
-        """Whether PostgreSQL said lately that nothing is left; where it did not, it could not be asked."""
+    def was_refused_lately(self, name: str, period: str) -> bool:
+        """Whether PostgreSQL refused a grant lately; if not, it could not be asked."""
         account = self._accounts.get((name, period))
-        return account is not None and account.told_empty(asyncio.get_running_loop().time())
+        return account is not None and account.was_refused_lately(asyncio.get_running_loop().time())
 
-    def _account(self, declared: Declared, period: str, number: int) -> Account:
+    def _account(self, declared: Declaration, period: str, number: int) -> Account:
         key = (declared.name, period)
         account = self._accounts.get(key)
         if account is None:
-            account = self._accounts[key] = Account(*self._as_newest(declared, number))
+            account = self._accounts[key] = Account(*self._newest_declaration(declared, number))
         else:
-            account.declare(declared, number)
-        if account.cut:
+            account.update_declaration(declared, number)
+        if account.is_shrinking:
             self._watch(key)
         return account
 
-    def _as_newest(self, declared: Declared, number: int) -> tuple[Declared, int]:
-        """What the newest blueprint that was taken up says of it, and its number; as it is where that says nothing."""
-        budgets, limits, newest = self._newest
-        found: Declared | None = budgets.get(declared.name)
+    def _newest_declaration(self, declared: Declaration, number: int) -> tuple[Declaration, int]:
+        """Return the newest known declaration and its blueprint's number; the given ones where there is none newer."""
+        budgets, limits, newest = self._declarations
+        found: Declaration | None = budgets.get(declared.name)
         if isinstance(declared, Quota):
             most = limits.get((declared.family, declared.period))
             found = None if most is None else replace(declared, limit=most)
@@ -248,21 +245,21 @@ class LeaseClient:
         alone = not account.waiters and isinstance(account.declared, Budget)
         if need > account.declared.limit or self._closing or (empty and not alone):
             return False
-        account.usual = need
+        account.usual_amount = need
         future: asyncio.Future[bool] = loop.create_future()
         account.waiters.append(waiter := (need, future))
         self._watch((account.declared.name, period))
         account.wake()
         if account.task is None or account.task.done():
-            account.task = asyncio.create_task(self._serve((account.declared.name, period), account))
+            account.task = asyncio.create_task(self._serve_waiters((account.declared.name, period), account))
         try:
             async with patient(seconds):
                 return await future
         except TimeoutError:
             if future.done() and not future.cancelled():
-                return future.result()  # there was enough in the turn in which its time was over
+                return future.result()  # the grant came in the same turn of the loop as the timeout
             if not empty:
-                account.refused(need, loop.time())
+                account.record_refusal(need, loop.time())
                 self._watch((account.declared.name, period))
             return False
         finally:
@@ -271,47 +268,47 @@ class LeaseClient:
             elif future.done() and not future.cancelled():
                 account.promised -= need
 
-    async def _serve(self, key: Key, account: Account) -> None:
-        """Until nobody waits for it: hand out what is there, fetch more, ask the other workers."""
+    async def _serve_waiters(self, key: Key, account: Account) -> None:
+        """Until nobody waits: admit waiters from what is there, request more, recall from the other workers."""
         loop = asyncio.get_running_loop()
-        account.tries, next_try = 0, 0.0
+        account.failed_tries, next_try = 0, 0.0
         account.changed = changed = asyncio.Event()
-        while self._offer(key, account):
-            if account.freed or loop.time() >= next_try:
-                account.freed = False
-                if await self._fetch(key, account, recall=account.tries % _TRIES_PER_RECALL == 0):
-                    account.tries = 0
+        while self._admit_waiters(key, account):
+            if account.retry_now or loop.time() >= next_try:
+                account.retry_now = False
+                if await self._request_grant(key, account, recall=account.failed_tries % _TRIES_PER_RECALL == 0):
+                    account.failed_tries = 0
                     continue
-                account.tries += 1
-                pause = AGAIN_S if account.empty_need else min(account.tries, 4) * _RETRY_S
-                next_try = loop.time() + pause  # or when something is given back, which is told
+                account.failed_tries += 1
+                pause = EMPTY_RETRY_S if account.smallest_refused else min(account.failed_tries, 4) * _RETRY_S
+                next_try = loop.time() + pause  # or earlier, when something is freed
             changed.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, next_try - loop.time())):
                     await changed.wait()
         account.task = account.changed = None
-        self._look_away(key, account)
+        self._unwatch(key, account)
 
-    async def _fetch(self, key: Key, account: Account, *, recall: bool) -> bool:
-        """Ask the database once for what those who wait lack. Whether anything came."""
-        ask = self._batches.want(key, account, recall=recall)
-        with self._grants.noted():
-            async with self._grants.busy:
-                if not ask.answered:
-                    await self._batches.ask(key)
-            if not ask.lost:
-                account.heard = account.heard if ask.came else asyncio.get_running_loop().time()
-                return ask.came
-        account.heard = float("-inf")
+    async def _request_grant(self, key: Key, account: Account, *, recall: bool) -> bool:
+        """Ask the database once for what the waiters lack. Returns whether anything came."""
+        ask = self._batches.enqueue(key, account, recall=recall)
+        with self._grants.log_failures():
+            async with self._grants.lock:
+                if not ask.is_answered:
+                    await self._batches.send_batch_with(key)
+            if not ask.has_failed:
+                account.refused_at = account.refused_at if ask.was_granted else asyncio.get_running_loop().time()
+                return ask.was_granted
+        account.refused_at = float("-inf")
         return False
 
-    def _offer(self, key: Key, account: Account) -> bool:
-        """Let those go on, in their order, for whom there is enough. Whether others still wait."""
-        left = self._usable(key, account)
+    def _admit_waiters(self, key: Key, account: Account) -> bool:
+        """Admit waiters, in their order, for whom there is enough. Returns whether others still wait."""
+        left = self._usable_amount(key, account)
         for waiter in list(account.waiters):
             need, future = waiter
             if future.done():
-                account.waiters.remove(waiter)  # its time was over in this turn
+                account.waiters.remove(waiter)  # it timed out in this turn of the loop
             elif need <= left:
                 left -= need
                 account.waiters.remove(waiter)
@@ -319,182 +316,185 @@ class LeaseClient:
                 future.set_result(True)
         return bool(account.waiters)
 
-    def _lacking(self, key: Key, account: Account) -> tuple[int, int] | None:
-        """What the least of those who wait lacks, and what all of them lack; None when nobody waits."""
+    def _shortfall(self, key: Key, account: Account) -> tuple[int, int] | None:
+        """Return what the smallest waiter lacks, and what all of them lack; None when nobody waits."""
         needs = [need for need, _ in account.waiters]
         if not needs:
             return None
-        have = self._usable(key, account)
+        have = self._usable_amount(key, account)
         return max(1, min(needs) - have), max(1, sum(needs) - have)
 
-    def _usable(self, key: Key, account: Account) -> int:
-        """What those who wait can have of what is held; below zero, what is owed. Of what is being given back they have
-        nothing."""
-        left = self._grants.book(key[0]).available(*key) - account.promised
-        return min(0, left) if account.cut else left
+    def _usable_amount(self, key: Key, account: Account) -> int:
+        """Return what waiters can have of what is held; below zero, what is owed. They get nothing of what is being
+        given back."""
+        left = self._grants.slices_for(key[0]).available(*key) - account.promised
+        return min(0, left) if account.is_shrinking else left
 
     def _watch(self, key: Key) -> None:
-        """What is freed of it matters: somebody waits for it, or it is known to be empty, or is to be given back."""
-        self._grants.book(key[0]).watched.add(key)
+        """Be notified of what is freed: callers wait for it, it is known to be empty, or it is to be given back."""
+        self._grants.slices_for(key[0]).watched.add(key)
 
-    def _freed(self, key: Key) -> None:
+    def _on_freed(self, key: Key) -> None:
         account = self._accounts.get(key)
         if account is not None:
-            account.empty_need = 0
-            if account.waiters and not account.cut:
-                self._offer(key, account)
+            account.smallest_refused = 0
+            if account.waiters and not account.is_shrinking:
+                self._admit_waiters(key, account)
                 return
-        if key in self._recalled or (account is not None and account.cut):
-            self._start_giving(key, at_once=True)
+        if key in self._recalls or (account is not None and account.is_shrinking):
+            self._start_giving_back(key, at_once=True)
         else:
-            self._grants.book(key[0]).watched.discard(key)
+            self._grants.slices_for(key[0]).watched.discard(key)
 
-    def _look_away(self, key: Key, account: Account | None) -> None:
-        """Unless somebody waits for it, or it is known to be empty, or is to be given back."""
-        wanted = account is not None and (account.waiters or account.empty_need or account.cut)
-        if key not in self._recalled and not wanted:
-            self._grants.book(key[0]).watched.discard(key)
+    def _unwatch(self, key: Key, account: Account | None) -> None:
+        """Stop watching, unless callers wait, or the account is known to be empty, or it is to be given back."""
+        wanted = account is not None and (account.waiters or account.smallest_refused or account.is_shrinking)
+        if key not in self._recalls and not wanted:
+            self._grants.slices_for(key[0]).watched.discard(key)
 
     async def _give_back_idle(self, now: float) -> None:
-        """Of limits what calls reserved and did not use, once it lay idle for a while: what a worker holds is lost with
-        it, and counts as used for whoever looks who is near."""
+        """Give back what calls reserved of limits and did not use, once it lay idle for a while: what a worker holds is
+        lost if it dies, and until then counts as used wherever nearly used-up limits are shown."""
         keep: dict[Key, int] = {}
-        for key, (until, least) in list(self._idle.items()):
+        for key, (until, least) in list(self._idle_limits.items()):
             account, available = self._accounts.get(key), self._counters.available(*key)
-            most = 0 if account is None else account.idle(available)
-            if account is None or account.cut or available <= most:
-                del self._idle[key]
+            most = 0 if account is None else account.idle_to_keep(available)
+            if account is None or account.is_shrinking or available <= most:
+                del self._idle_limits[key]
             elif now < until:
-                self._idle[key] = (until, min(least, available))
+                self._idle_limits[key] = (until, min(least, available))
             else:
-                self._idle[key] = (now + _IDLE_S, available)
+                self._idle_limits[key] = (now + _IDLE_S, available)
                 if (surplus := min(least, available) - most) > 0:
                     keep[key] = available - surplus
-                    account.rest = (account.rest or 0) + surplus
+                    account.unallocated = (account.unallocated or 0) + surplus
         await self._grants.give_back(*keep, keep=keep)
 
-    def _start_giving(self, key: Key, *, at_once: bool = False) -> None:
-        """`at_once`: no call whose turn comes first has what is idle."""
-        self._start(self._grants.giving(key) if at_once else self._grants.give_back(key))
+    def _start_giving_back(self, key: Key, *, at_once: bool = False) -> None:
+        """`at_once`: release before another call can take what is idle."""
+        self._start_task(self._grants.release_now(key) if at_once else self._grants.give_back(key))
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
-        self._giving.add(task)
-        task.add_done_callback(self._giving.discard)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     # in the background ---------------------------------------------------------------------------------------------
 
     async def _run_ticks(self) -> None:
         while True:
             await sleep_to_tick(_TICK_S)
-            with self._grants.noted():
+            with self._grants.log_failures():
                 await self._tick(asyncio.get_running_loop().time())
 
     async def _tick(self, now: float) -> None:
-        for key in self._recalled.take_over(now):
-            self._look_away(key, self._accounts.get(key))
-        at = self._grants.now()
-        ended = await over(self._slices.granted_keys(), at) if at != self._minute else []
-        ended += [key for key in self._take_up(now) if has_ended(key[1], at)]
+        for key in self._recalls.pop_expired(now):
+            self._unwatch(key, self._accounts.get(key))
+        at = self._grants.current_minute()
+        ended = await ended_periods(self._slices.granted_keys(), at) if at != self._last_minute else []
+        ended += [key for key in self._measure_use(now) if has_ended(key[1], at)]
         await self._grants.give_back(*(key for key in ended if self._slices.available(*key) > 0))
-        if self._idle and self.connected:
+        if self._idle_limits and self.connected:
             await self._give_back_idle(now)
-        if at != self._minute:
-            known = [*self._accounts, *self._counters.granted_keys()]  # to some an answer came once they were forgotten
-            self._left = [key for key in dict.fromkeys(await over(known, at)) if is_quota(key[0])]
-            await self._forget_ended()
-            await self._forget_budgets()
-        self._minute = at
-        if self._grants.unconfirmed or not self.connected or now > self._checked + _CHECK_S:
-            self._checked = now
-            await self._forget_ended()
-            async with self._grants.busy:
-                asked = self._asked_lately(now)
-                await self._grants.learn_rests(asked)  # a connection that died while idle says so only now
-                await self._grants.tell_releases()
-        low = [each for each in list(self._moving.items()) if self._runs_low(*each, now, at)]
-        for i in range(0, len(low), TOGETHER):
-            needs = [Need(key, each, 1, self._owed(key, each)) for key, each in low[i : i + TOGETHER]]
-            async with self._grants.busy:
-                await self._batches.grant(needs)
+        if at != self._last_minute:
+            known = [*self._accounts, *self._counters.granted_keys()]  # some granted after their account was forgotten
+            self._ended_quotas = [key for key in dict.fromkeys(await ended_periods(known, at)) if is_quota(key[0])]
+            await self._forget_ended_quotas()
+            await self._forget_ended_budgets()
+        self._last_minute = at
+        if self._grants.has_unconfirmed or not self.connected or now > self._last_check + _CHECK_S:
+            self._last_check = now
+            await self._forget_ended_quotas()
+            async with self._grants.lock:
+                asked = self._recently_asked(now)
+                await self._grants.refresh_unallocated(asked)  # a query, which also finds a dead connection
+                await self._grants.report_releases()
+        low = [each for each in list(self._active.items()) if self._should_prefetch(*each, now, at)]
+        for i in range(0, len(low), BATCH_SIZE):
+            needs = [Need(key, each, 1, self._least_prefetch(key, each)) for key, each in low[i : i + BATCH_SIZE]]
+            async with self._grants.lock:
+                await self._batches.request_grants(needs)
 
-    def _owed(self, key: Key, account: Account) -> int:
-        """What is fetched of it ahead at least."""
-        return max(1, -self._grants.book(key[0]).available(*key)) if account.soft else 1
+    def _least_prefetch(self, key: Key, account: Account) -> int:
+        """The least amount to fetch ahead: for a soft budget at least what is owed."""
+        return max(1, -self._grants.slices_for(key[0]).available(*key)) if account.is_soft else 1
 
-    def _take_up(self, now: float) -> list[Key]:
-        """Learn how much of each is used a second, and leave those alone that are not used any more. Returns the
-        budgets that were."""
-        budgets = list(self._slices.used)
-        for key in (*budgets, *self._counters.used):
+    def _measure_use(self, now: float) -> list[Key]:
+        """Measure the rates of use, and drop accounts that are not in use any more. Returns the budgets used since the
+        last time."""
+        budgets = list(self._slices.recently_used)
+        for key in (*budgets, *self._counters.recently_used):
             if (account := self._accounts.get(key)) is not None:
-                self._moving[key] = account
-                if account.cut:
-                    self._start_giving(key)  # also what a lost answer had granted
-        for key in self._counters.used:
-            self._idle.setdefault(key, (now + _IDLE_S, self._counters.available(*key)))
-        self._slices.used.clear()
-        self._counters.used.clear()
-        # what ends for thousands at midnight takes seconds to give back, which is no use of one tick
-        seconds, self._looked = max(_TICK_S, now - self._looked), now
-        for key, account in list(self._moving.items()):
-            book = self._grants.book(key[0])
-            account.used(book.spent(*key), seconds, now)
+                self._active[key] = account
+                if account.is_shrinking:
+                    self._start_giving_back(key)  # also what was granted by an answer that was lost
+        for key in self._counters.recently_used:
+            self._idle_limits.setdefault(key, (now + _IDLE_S, self._counters.available(*key)))
+        self._slices.recently_used.clear()
+        self._counters.recently_used.clear()
+        # giving back what ends for thousands at midnight takes seconds, which must not count as one tick of use
+        seconds, self._last_measured = max(_TICK_S, now - self._last_measured), now
+        for key, account in list(self._active.items()):
+            book = self._grants.slices_for(key[0])
+            account.record_use(book.spent(*key), seconds, now)
             # below a call's need nothing could be fetched before a call is short of it
-            if account.rate * AHEAD_S < max(1, account.usual) and not (account.soft and book.available(*key) < 0):
-                account.rate = 0.0
-                del self._moving[key]
+            is_owing = account.is_soft and book.available(*key) < 0
+            if account.use_rate * PREFETCH_S < max(1, account.usual_amount) and not is_owing:
+                account.use_rate = 0.0
+                del self._active[key]
         return budgets
 
-    def _asked_lately(self, now: float) -> list[Key]:
-        """Quotas of which somebody wants to know what is left, in turns."""
-        found = list(islice(self._asked, _ASKED_AT_ONCE))
+    def _recently_asked(self, now: float) -> list[Key]:
+        """Return the next quotas, in turns, whose remaining amount callers asked for lately."""
+        found = list(islice(self._queried, _REFRESHED_AT_ONCE))
         for key in found:
-            del self._asked[key]
-        found = [key for key in found if (each := self._accounts.get(key)) and each.asked > now - _ASKED_S]
-        self._asked.update(dict.fromkeys(found))
+            del self._queried[key]
+        found = [key for key in found if (each := self._accounts.get(key)) and each.queried_at > now - _REFRESHED_S]
+        self._queried.update(dict.fromkeys(found))
         return found
 
-    async def _forget_ended(self) -> None:
-        """Windows come and go by the minute: nothing of them stays in memory, once nobody waits for them any more."""
+    async def _forget_ended_quotas(self) -> None:
+        """Forget quotas of ended windows once nobody waits for them: windows come and go by the minute."""
         kept: list[Key] = []
-        async for some in in_turns(self._left):
-            gone = self._counters.forget([key for key in some if not self._is_waited_for(key)])
+        async for some in in_turns(self._ended_quotas):
+            gone = self._counters.drop_ended([key for key in some if not self._is_waited_for(key)])
             for key in gone:
                 self._accounts.pop(key, None)
-                self._moving.pop(key, None)
-                self._batches.beside.pop(key, None)
-                self._grants.forget(key)
+                self._active.pop(key, None)
+                self._batches.also_needed.pop(key, None)
+                self._grants.forget_quota(key)
             kept += set(some).difference(gone)
-        self._left = kept
+        self._ended_quotas = kept
 
-    async def _forget_budgets(self) -> None:
-        """Of users and keys there is one for each day or month: of those that are long over, with everything returned
-        and told, nothing stays but for a while how much was granted, which is what PostgreSQL says again."""
+    async def _forget_ended_budgets(self) -> None:
+        """Forget budgets that are long over, once everything is returned and confirmed: of users and keys there is one
+        for each day or month. How much was granted stays known for a while, since PostgreSQL may report it again."""
         known = {*self._slices.granted_keys(), *(key for key in self._accounts if not is_quota(key[0]))}
-        ended = await over(known, self._grants.now(before=_OPEN_FOR))
-        async for some in in_turns([*ended, *await self._grants.outlived(known)]):
+        ended = await ended_periods(known, self._grants.current_minute(before=_KEPT_AFTER_END))
+        async for some in in_turns([*ended, *await self._grants.ended_key_budgets(known)]):
             if not self.connected:
-                return  # of a grant whose answer was lost it is heard with the next connection
-            told = self._grants.untold()
-            for key in self._slices.forget([key for key in some if key not in told and not self._in_use(key)]):
+                return  # a grant whose answer was lost is only found by the next connection
+            unconfirmed = self._grants.unconfirmed_budgets()
+            for key in self._slices.drop_ended(
+                [key for key in some if key not in unconfirmed and not self._in_use(key)]
+            ):
                 self._accounts.pop(key, None)
         if self.connected:
-            await self._grants.forget_budgets()
+            await self._grants.forget_ended_budgets()
 
     def _in_use(self, key: Key) -> bool:
-        """Whether somebody waits for a budget, or something of it is still to be returned or fetched."""
-        return self._is_waited_for(key) or key in self._moving or self._slices.available(*key) > 0
+        """Whether callers wait for a budget, or something of it is still to be returned or fetched."""
+        return self._is_waited_for(key) or key in self._active or self._slices.available(*key) > 0
 
     def _is_waited_for(self, key: Key) -> bool:
         account = self._accounts.get(key)
         return account is not None and (account.task is not None or account.promised > 0 or bool(account.waiters))
 
-    def _runs_low(self, key: Key, account: Account, now: float, at: str) -> bool:
-        """Whether to fetch ahead: too little is left at its use, and nobody is short, here or elsewhere."""
-        available = self._grants.book(key[0]).available(*key)
-        if account.soft and available < 0:
+    def _should_prefetch(self, key: Key, account: Account, now: float, at: str) -> bool:
+        """Whether to fetch ahead: too little is left at this rate of use, and nobody is short, here or elsewhere."""
+        available = self._grants.slices_for(key[0]).available(*key)
+        if account.is_soft and available < 0:
             return True
-        if account.waiters or now < account.calm_until or has_ended(key[1], at) or key in self._recalled:
+        if account.waiters or now < account.no_prefetch_until or has_ended(key[1], at) or key in self._recalls:
             return False
-        return account.rate > 0 and available < account.low(quota=is_quota(key[0]))
+        return account.use_rate > 0 and available < account.refill_threshold(quota=is_quota(key[0]))

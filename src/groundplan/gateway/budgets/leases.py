@@ -1,10 +1,10 @@
-"""The slices of budgets and limits that one gateway worker holds, and what is reserved from them. Pure: no input or
-output, no clock.
+"""The slices of budgets and limits that one gateway worker holds, and what is reserved from them. Pure: no I/O, no
+clock.
 
 For each (name, period): granted = available + reserved + spent + released. Amounts are picodollars for budgets, and
 requests, tokens or calls for quotas. `available` goes below zero only where a provider billed more than the bound it
-was given, or a budget is not hard; what is then owed comes out of the next grant. Where grants come from and how a
-crash is recovered are elsewhere (`grant_connection`, `recovery`).
+was given, or a budget is not hard; what is then owed comes out of the next grant. Grants come from `grant_connection`;
+`recovery` cleans up after a crash.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ Key = tuple[str, str]
 
 REQUESTS, TOKENS, CONCURRENT, COST = "requests", "tokens", "concurrent", "cost"
 MEASURED = (TOKENS, COST)
-"""What is known only once an attempt is over; until then the most that it can be is held."""
+"""Types that are known only once an attempt is over; until then its highest possible use is held."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """One number of a declared limit, for those whom it covers together: at most `limit` a `period`."""
+    """One number of a declared limit, for the callers that share it: at most `limit` per `period`."""
 
     name: str
     """TYPE/LIMIT, with /ID where each user or key has one of their own; no budget's name has a slash"""
@@ -39,163 +39,166 @@ class Quota:
     limit: int
     period: str
     """minute | hour | day | week | month | quarter | year, now for concurrent calls"""
-    declared: str
+    limit_name: str
     """Name of the limit."""
     covers: str
 
     @property
     def family(self) -> str:
-        """The beginning of `name` that it shares with those of other users and keys."""
+        """The prefix of `name` that it shares with the quotas of other users and keys."""
         return "/".join(self.name.split("/", 2)[:2])
 
-    def ends(self, span: str) -> datetime | str:
-        """When a span of it is over, as PostgreSQL takes it."""
+    def end_of(self, span: str) -> datetime | str:
+        """Return when a span of it is over, as PostgreSQL takes it."""
         return periods.ends(span) or "infinity"
 
 
 def is_quota(name: str) -> bool:
-    """Whether a slice of this name is of a limit, not of a budget."""
+    """Whether a slice of this name belongs to a limit, not to a budget."""
     return name.startswith(("requests/", "tokens/", "concurrent/", "cost/"))
 
 
 class _Slice:
-    """What this worker has of one (name, period)."""
+    """What this worker holds of one (name, period)."""
 
-    __slots__ = ("available", "elsewhere", "key", "released", "spent")
+    __slots__ = ("available", "key", "released", "spent", "spent_elsewhere")
 
     def __init__(self, key: Key, elsewhere: int) -> None:
         self.key = key
         self.available = self.spent = self.released = 0
-        self.elsewhere = elsewhere
+        self.spent_elsewhere = elsewhere
 
 
 class Slices:
     """What this worker may still use, by name and period."""
 
-    __slots__ = ("_elsewhere", "_open", "_slices", "on_freed", "used", "watched")
+    __slots__ = ("_reservations", "_slices", "_spent_elsewhere", "on_freed", "recently_used", "watched")
 
     def __init__(self) -> None:
         self._slices: dict[Key, _Slice] = {}
-        self._elsewhere: Mapping[Key, int] = {}
-        self._open: dict[Token, tuple[Sequence[Charge], list[_Slice]]] = {}
-        """What each reservation took, and the slice of each: a settlement need not look them up again, which stay as
-        long as it is open."""
+        self._spent_elsewhere: Mapping[Key, int] = {}
+        self._reservations: dict[Token, tuple[Sequence[Charge], list[_Slice]]] = {}
+        """The charges of each reservation, and the slice of each charge, so that a settlement need not look them up
+        again; a slice stays as long as a reservation of it is open."""
         self.on_freed: Callable[[Key], None] | None = None
-        """Called with what is `watched` and a settlement gave something back to."""
+        """Called with the key of a `watched` slice that a settlement gave something back to."""
         self.watched: set[Key] = set()
-        """Of which somebody wants to know that. Nearly always empty, so that a settlement need not ask for each."""
-        self.used: set[Key] = set()
-        """What settlements charged since somebody last looked, who empties it."""
+        """Keys to call `on_freed` for. Nearly always empty, so that a settlement need not check each charge."""
+        self.recently_used: set[Key] = set()
+        """Keys charged since the reader of this set last emptied it."""
 
     @property
-    def open_count(self) -> int:
-        """Reservations that are not settled."""
-        return len(self._open)
+    def open_reservations(self) -> int:
+        """Number of reservations that are not settled."""
+        return len(self._reservations)
 
-    def grant(self, budget: str, period: str, amount: int) -> None:
+    def add_grant(self, budget: str, period: str, amount: int) -> None:
         """Add to a slice what PostgreSQL granted."""
-        self._slice((budget, period)).available += amount
+        self._get_or_add((budget, period)).available += amount
 
     def available(self, budget: str, period: str) -> int:
-        """What can be reserved now."""
-        return self.at_hand((budget, period))
+        """Return what can be reserved now."""
+        return self.available_for((budget, period))
 
-    def at_hand(self, key: Key) -> int:
-        """The same, by its key."""
-        found = self._slices.get(key)
-        return 0 if found is None else found.available
+    def available_for(self, key: Key) -> int:
+        """As `available`, by key."""
+        slice_ = self._slices.get(key)
+        return 0 if slice_ is None else slice_.available
 
     def reserve(self, token: Token, charges: Sequence[Charge], soft: Collection[str] = ()) -> Charge | None:
-        """Take every charge or none. None when taken, else the first that is short; those named in `soft` never are.
+        """Take every charge or none. Returns None when taken, else the first charge that is short; those of budgets
+        named in `soft` never are.
 
         Raises `Conflict` when the token already holds a reservation.
         """
-        if token in self._open:
-            raise _taken()
+        if token in self._reservations:
+            raise _reservation_exists()
         slices = self._slices
-        taken: list[_Slice] = []
+        touched: list[_Slice] = []
         for charge in charges:
-            found = slices.get((charge.budget, charge.period))
-            if found is None or found.available < charge.amount:
-                if (found is not None or charge.amount > 0) and charge.budget not in soft:
-                    self._put_back(charges, charge)
+            slice_ = slices.get((charge.budget, charge.period))
+            if slice_ is None or slice_.available < charge.amount:
+                if (slice_ is not None or charge.amount > 0) and charge.budget not in soft:
+                    self._undo_charges(charges, charge)
                     return charge
-                found = self._slice((charge.budget, charge.period))
-            found.available -= charge.amount
-            taken.append(found)
-        self._open[token] = charges, taken
+                slice_ = self._get_or_add((charge.budget, charge.period))
+            slice_.available -= charge.amount
+            touched.append(slice_)
+        self._reservations[token] = charges, touched
         return None
 
-    def _put_back(self, charges: Sequence[Charge], short: Charge) -> None:
-        """What was taken of them before the one that is short."""
+    def _undo_charges(self, charges: Sequence[Charge], short: Charge) -> None:
+        """Put back the charges that were taken before the one that is short."""
         for charge in charges:
             if charge is short:
                 return
             self._slices[charge.budget, charge.period].available += charge.amount
 
-    def held(self, token: Token) -> Sequence[Charge]:
-        """What a reservation took. Raises `Conflict` if there is none."""
-        found = self._open.get(token)
+    def reserved_charges(self, token: Token) -> Sequence[Charge]:
+        """Return the charges of a reservation. Raises `Conflict` if there is none."""
+        found = self._reservations.get(token)
         if found is None:
-            raise _unknown()
+            raise _no_reservation()
         return found[0]
 
-    def pass_on(self, old_token: Token, new_token: Token) -> None:
-        """A retry takes over the reservation of an attempt that was certainly not billed. Raises `Conflict` if there is
+    def transfer_reservation(self, old_token: Token, new_token: Token) -> None:
+        """Give the reservation of an attempt that was certainly not billed to its retry. Raises `Conflict` if there is
         none."""
-        if new_token in self._open:
-            raise _taken()
-        self._open[new_token] = self._take(old_token)
+        if new_token in self._reservations:
+            raise _reservation_exists()
+        self._reservations[new_token] = self._pop_reservation(old_token)
 
-    def part(self, token: Token, charges: Sequence[Charge], other: Token, others: Sequence[Charge]) -> None:
-        """Of what a reservation took `charges`, its first, stay with it; all else, `others`, are those of `other` from
-        now on."""
-        at, taken = len(charges), self._open[token][1]
-        self._open[token], self._open[other] = (charges, taken[:at]), (others, taken[at:])
+    def split_reservation(
+        self, token: Token, charges: Sequence[Charge], other: Token, others: Sequence[Charge]
+    ) -> None:
+        """Leave the first charges of a reservation, `charges`, with `token`, and give all others, `others`, to the
+        token `other`."""
+        at, taken = len(charges), self._reservations[token][1]
+        self._reservations[token], self._reservations[other] = (charges, taken[:at]), (others, taken[at:])
 
     def settle(self, token: Token, cost: int) -> None:
-        """Charge the cost to every budget of the reservation and give the rest back. Raises `Conflict` if there is
-        none."""
-        (charges, taken), used = self._take(token), self.used
-        at = 0
-        for each in taken:
-            each.available += charges[at].amount - cost
-            each.spent += cost
-            used.add(each.key)
-            at += 1  # noqa: SIM113 -- `zip` takes more than all the rest, `enumerate` half as much
+        """Charge the cost to every budget of the reservation and free the rest. Raises `Conflict` if there is none."""
+        (charges, taken), recently_used = self._pop_reservation(token), self.recently_used
+        index = 0
+        for slice_ in taken:
+            slice_.available += charges[index].amount - cost
+            slice_.spent += cost
+            recently_used.add(slice_.key)
+            index += 1  # noqa: SIM113 -- `zip` takes more than all the rest, `enumerate` half as much
         if self.watched:
-            self._tell([charge for charge in charges if charge.amount > cost])
+            self._notify_freed([charge for charge in charges if charge.amount > cost])
 
-    def settle_each(self, token: Token, used: Sequence[int]) -> None:
-        """As `settle`, with what each charge of the reservation turned out to be, in its order."""
-        (charges, taken), looked_at = self._take(token), self.used
-        if len(used) != len(taken):
+    def settle_charges(self, token: Token, amounts_used: Sequence[int]) -> None:
+        """As `settle`, with the amount used of each charge of the reservation, in its order."""
+        (charges, taken), recently_used = self._pop_reservation(token), self.recently_used
+        if len(amounts_used) != len(taken):
             raise ValueError("as many as were reserved")
-        at = 0
-        for amount in used:
-            each = taken[at]
-            each.available += charges[at].amount - amount
-            each.spent += amount
-            looked_at.add(each.key)
-            at += 1  # noqa: SIM113 -- as in `settle`
+        index = 0
+        for amount in amounts_used:
+            slice_ = taken[index]
+            slice_.available += charges[index].amount - amount
+            slice_.spent += amount
+            recently_used.add(slice_.key)
+            index += 1  # noqa: SIM113 -- as in `settle`
         if self.watched:
-            self._tell([charge for charge, amount in zip(charges, used, strict=True) if charge.amount > amount])
+            self._notify_freed(
+                [charge for charge, amount in zip(charges, amounts_used, strict=True) if charge.amount > amount]
+            )
 
-    def _tell(self, freed: Iterable[Charge]) -> None:
-        """Of each of these something was given back."""
+    def _notify_freed(self, freed: Iterable[Charge]) -> None:
+        """Call `on_freed` for the watched keys among these charges."""
         for charge in freed:
             key = (charge.budget, charge.period)
             if key in self.watched and self.on_freed is not None:
                 self.on_freed(key)
 
-    def forget(self, ended: Iterable[Key]) -> list[Key]:
-        """Drop all that is known of periods that have ended, and return them; those that an open reservation is from
-        stay."""
-        held = self.reserved_each()
+    def drop_ended(self, ended: Iterable[Key]) -> list[Key]:
+        """Drop and return the keys of periods that have ended, except those that an open reservation holds."""
+        held = self.reserved_by_key()
         gone = [key for key in ended if key not in held]
         for key in gone:
             self._slices.pop(key, None)
-            self.used.discard(key)
+            self.recently_used.discard(key)
             self.watched.discard(key)
         return gone
 
@@ -209,83 +212,83 @@ class Slices:
         found.released += amount
         return amount
 
-    def take_back(self, budget: str, period: str, amount: int) -> None:
-        """What was released and could not be given back."""
+    def undo_release(self, budget: str, period: str, amount: int) -> None:
+        """Undo a release that could not be given back."""
         found = self._slices[budget, period]
         found.available += amount
         found.released -= amount
 
-    def reserved_each(self) -> dict[Key, int]:
-        """What open reservations hold of each. Walks over all of them: not for the request path."""
+    def reserved_by_key(self) -> dict[Key, int]:
+        """Return what open reservations hold, by key. Walks over all of them: not for the request path."""
         held: dict[Key, int] = {}
-        for charges, _ in self._open.values():
+        for charges, _ in self._reservations.values():
             for charge in charges:
                 key = (charge.budget, charge.period)
                 held[key] = held.get(key, 0) + charge.amount
         return held
 
     def spent(self, budget: str, period: str) -> int:
-        """What settlements charged since this worker started."""
+        """Return what settlements charged since this worker started."""
         found = self._slices.get((budget, period))
         return 0 if found is None else found.spent
 
-    def tell(self, elsewhere: Mapping[Key, int], keys: Iterable[Key] | None = None) -> None:
-        """What is gone of budgets elsewhere; nothing, of those that are not named. Of what is held it is told to all,
-        or to these `keys`."""
-        self._elsewhere = elsewhere
+    def set_spent_elsewhere(self, elsewhere: Mapping[Key, int], keys: Iterable[Key] | None = None) -> None:
+        """Set what other workers have used of each budget; nothing, of those not named. The slices updated are all that
+        are held, or those of `keys`."""
+        self._spent_elsewhere = elsewhere
         for key in self._slices if keys is None else keys:
             if (each := self._slices.get(key)) is not None:
-                each.elsewhere = elsewhere.get(key, 0)
+                each.spent_elsewhere = elsewhere.get(key, 0)
 
-    def left(self, budgets: Iterable[tuple[Budget, str]]) -> tuple[int | None, tuple[str, ...]]:
-        """Of each budget in a period its limit less what was spent of it here and is gone elsewhere: the least of the
-        hard ones (None without any), and the names of the soft ones that are beyond their limit."""
+    def remaining_budget(self, budgets: Iterable[tuple[Budget, str]]) -> tuple[int | None, tuple[str, ...]]:
+        """Return, over each (budget, period), its limit less what was spent here and by other workers: the least of the
+        hard budgets (None without any), and the names of the soft ones that are beyond their limit."""
         slices = self._slices
         least: int | None = None
-        crossed: tuple[str, ...] = ()
+        exceeded: tuple[str, ...] = ()
         for budget, period in budgets:
-            each = slices.get((budget.name, period))
-            if each is None:
-                left = budget.limit - self._elsewhere.get((budget.name, period), 0)
+            slice_ = slices.get((budget.name, period))
+            if slice_ is None:
+                left = budget.limit - self._spent_elsewhere.get((budget.name, period), 0)
             else:
-                left = budget.limit - each.spent - each.elsewhere
+                left = budget.limit - slice_.spent - slice_.spent_elsewhere
             if budget.hard:
                 if least is None or left < least:
                     least = left
             elif left < 0:
-                crossed = (*crossed, budget.name)
-        return least, crossed
+                exceeded = (*exceeded, budget.name)
+        return least, exceeded
 
     def released(self, budget: str, period: str) -> int:
-        """All that this worker ever gave back."""
+        """Return all that this worker ever gave back."""
         found = self._slices.get((budget, period))
         return 0 if found is None else found.released
 
-    def holds(self, key: Key) -> bool:
-        """Whether it was ever granted, and is not forgotten."""
+    def was_granted(self, key: Key) -> bool:
+        """Whether anything was ever granted, and is not forgotten."""
         return key in self._slices
 
     def granted_keys(self) -> list[Key]:
         """Every (budget, period) that was ever granted."""
         return list(self._slices)
 
-    def _slice(self, key: Key) -> _Slice:
-        """The one of this name and period, which is there from now on."""
+    def _get_or_add(self, key: Key) -> _Slice:
+        """Return the slice of this key, added if missing."""
         found = self._slices.get(key)
         if found is None:
-            found = self._slices[key] = _Slice(key, self._elsewhere.get(key, 0))
+            found = self._slices[key] = _Slice(key, self._spent_elsewhere.get(key, 0))
         return found
 
-    def _take(self, token: Token) -> tuple[Sequence[Charge], list[_Slice]]:
-        found = self._open.pop(token, None)
+    def _pop_reservation(self, token: Token) -> tuple[Sequence[Charge], list[_Slice]]:
+        found = self._reservations.pop(token, None)
         if found is None:
-            raise _unknown()
+            raise _no_reservation()
         return found
 
 
-def _taken() -> Conflict:
+def _reservation_exists() -> Conflict:
     return Conflict("the attempt already holds a reservation", code="reservation_exists", hint="Use a new attempt.")
 
 
-def _unknown() -> Conflict:
+def _no_reservation() -> Conflict:
     return Conflict("the attempt holds no reservation", code="reservation_unknown", hint="Settle each attempt once.")

@@ -1,6 +1,6 @@
-"""Which declared limits cover a call, and which an attempt at a deployment. Pure; made once for each blueprint.
+"""Which declared limits cover a call, and which an attempt at a deployment. Pure; built once for each blueprint.
 
-Taking from them is `limits`; what is left of them is `leases`.
+`call.limits` takes from them; `leases` has what is left of them.
 """
 
 from __future__ import annotations
@@ -16,84 +16,84 @@ from groundplan.ledger.model import Charge
 
 _REMEMBERED = 10_000
 DAY_CALLS = "#calls"
-"""How the name of a quota ends that is a workload's `calls_per_day`; no limit has such a name."""
+"""Suffix of the name of a quota that is a workload's `calls_per_day`; no limit has such a name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """A limit in a period, as callers are told of it."""
+class ReportedLimit:
+    """A limit in a period, as callers see it in headers."""
 
-    lines: bytes
-    """Header lines, as OpenAI has them, but for what is left and the time until its end."""
-    anthropics: bytes
-    """The same as Anthropic has them, but for what is left."""
+    openai_headers: bytes
+    """OpenAI's header lines, with placeholders for what is left and the time until the end of the period."""
+    anthropic_headers: bytes
+    """Anthropic's header lines, with a placeholder for what is left."""
     quota: Quota
     key: Key
-    """Its name, and the period."""
+    """(quota name, period)"""
     end: float
-    """0: never."""
+    """End of the period, seconds since the epoch; 0: never."""
 
 
 @dataclass(frozen=True, slots=True)
-class Spans:
-    """The periods that what covers a call is in, from `since` until `until` (seconds since the epoch)."""
+class QuotaPeriods:
+    """The current periods of the quotas that cover a call, from `since` until `until` (seconds since the epoch)."""
 
     since: float
     until: float
-    once: list[Charge]
-    """One of each that the whole call uses. Shared by all calls of that time: nobody changes it."""
-    measured: tuple[tuple[str, str, bool], ...]
-    """(quota, period, whether it counts tokens) of what each attempt uses."""
-    told: tuple[tuple[Told, ...], ...]
-    """What a caller is told about, apart for each word for it, one at least."""
+    call_charges: list[Charge]
+    """One charge of each quota that the whole call uses. Shared by all calls of that time: never changed."""
+    attempt_quotas: tuple[tuple[str, str, bool], ...]
+    """(quota, period, whether it counts tokens) of each quota that every attempt uses."""
+    reported: tuple[tuple[ReportedLimit, ...], ...]
+    """The limits that headers report, grouped by their header word; no group is empty."""
 
-    def charges(self, tokens: int, amount: int) -> list[Charge]:
-        """What an attempt uses of each that is measured, of so many tokens and picodollars."""
-        return [Charge(name, period, tokens if counts else amount) for name, period, counts in self.measured]
-
-
-NO_SPANS = Spans(0.0, 0.0, [], (), ())
-"""Of what nothing covers."""
+    def attempt_charges(self, tokens: int, amount: int) -> list[Charge]:
+        """Return the charges of an attempt that uses so many tokens and picodollars."""
+        return [Charge(name, period, tokens if counts else amount) for name, period, counts in self.attempt_quotas]
 
 
-class Covering:
-    """What covers a call whoever serves it."""
+NO_QUOTA_PERIODS = QuotaPeriods(0.0, 0.0, [], (), ())
+"""For calls that no limit covers."""
 
-    __slots__ = ("_spans", "measured", "once", "quotas", "tokens")
+
+class CoveringQuotas:
+    """The quotas that cover a call, whichever deployment serves it."""
+
+    __slots__ = ("_current", "counts_tokens", "per_attempt", "per_call", "quotas")
 
     def __init__(self, quotas: Iterable[Quota]) -> None:
         self.quotas: tuple[Quota, ...] = tuple(sorted(quotas, key=lambda quota: quota.type in MEASURED))
-        """What each attempt uses (`MEASURED`) comes last."""
-        self.once = tuple(quota for quota in self.quotas if quota.type not in MEASURED)
-        """What the whole call uses one of: requests, concurrent calls."""
-        self.measured = self.quotas[len(self.once) :]
-        self.tokens = any(quota.type == TOKENS for quota in self.measured)
-        """Some count tokens."""
-        self._spans = NO_SPANS
+        """Quotas that each attempt uses (`MEASURED`) come last."""
+        self.per_call = tuple(quota for quota in self.quotas if quota.type not in MEASURED)
+        """Quotas of which the whole call uses one: requests, concurrent calls."""
+        self.per_attempt = self.quotas[len(self.per_call) :]
+        self.counts_tokens = any(quota.type == TOKENS for quota in self.per_attempt)
+        """Whether any of them counts tokens."""
+        self._current = NO_QUOTA_PERIODS
 
-    def at(self, now: float) -> Spans:
-        """Their periods at `now`, looked up again only when the first of these ends."""
-        known = self._spans
+    def periods_at(self, now: float) -> QuotaPeriods:
+        """Return their periods at `now`, looked up again only when the first of these ends."""
+        known = self._current
         if not known.since <= now < known.until:
-            known = self._spans = self._looked_up(now)
+            known = self._current = self._periods(now)
         return known
 
-    def _looked_up(self, now: float) -> Spans:
+    def _periods(self, now: float) -> QuotaPeriods:
         found = spans([(quota.period, "", "UTC") for quota in self.quotas], now)
         keys = [key for key, _, _ in found]
-        once = [Charge(quota.name, key, 1) for quota, key in zip(self.once, keys, strict=False)]
-        later = zip(self.measured, keys[len(once) :], strict=True)
-        return Spans(
+        once = [Charge(quota.name, key, 1) for quota, key in zip(self.per_call, keys, strict=False)]
+        later = zip(self.per_attempt, keys[len(once) :], strict=True)
+        return QuotaPeriods(
             max(start for _, start, _ in found),
             min(end for _, _, end in found),
             once,
             tuple((quota.name, key, quota.type == TOKENS) for quota, key in later),
             tuple(
                 told
-                for type in TOLD
+                for type in HEADER_WORDS
                 if (
                     told := tuple(
-                        told_of(quota, key, end)
+                        reported_limit(quota, key, end)
                         for quota, (key, _, end) in zip(self.quotas, found, strict=True)
                         if quota.type == type
                     )
@@ -102,18 +102,20 @@ class Covering:
         )
 
 
-TOLD = {REQUESTS: b"requests", TOKENS: b"tokens"}
-"""Of which types of limits a caller is told what is left, in the words of headers."""
-_ANTHROPICS = b"anthropic-ratelimit-%b-limit: %d\r\nanthropic-ratelimit-%b-remaining: %%d\r\n"
-_LINES = b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%b\r\n"
+HEADER_WORDS = {REQUESTS: b"requests", TOKENS: b"tokens"}
+"""Types of limits that headers report, with their word in header names."""
+_ANTHROPIC_HEADERS = b"anthropic-ratelimit-%b-limit: %d\r\nanthropic-ratelimit-%b-remaining: %%d\r\n"
+_OPENAI_HEADERS = b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%b\r\n"
 
 
-def told_of(quota: Quota, period: str, end: float) -> Told:
-    """What is told of a quota in a period that ends at `end`, in seconds since the epoch."""
-    word, endless = TOLD[quota.type], period in ENDLESS
+def reported_limit(quota: Quota, period: str, end: float) -> ReportedLimit:
+    """Return the headers of a quota in a period that ends at `end`, in seconds since the epoch."""
+    word, endless = HEADER_WORDS[quota.type], period in ENDLESS
     reset = b"" if endless else _reset(word, end)
-    lines = _ANTHROPICS % (word, quota.limit, word) + reset
-    return Told(_LINES % (word, quota.limit, word, word), lines, quota, (quota.name, period), 0.0 if endless else end)
+    lines = _ANTHROPIC_HEADERS % (word, quota.limit, word) + reset
+    return ReportedLimit(
+        _OPENAI_HEADERS % (word, quota.limit, word, word), lines, quota, (quota.name, period), 0.0 if endless else end
+    )
 
 
 def _reset(word: bytes, end: float) -> bytes:
@@ -126,25 +128,25 @@ def _reset(word: bytes, end: float) -> bytes:
 class LimitBook:
     """The limits of one blueprint by what they cover."""
 
-    by_cover: dict[str, tuple[Limit, ...]]
-    """What is covered -> its limits; `user` and `key` are those of each."""
-    live: bool
-    """Some cover people by e-mail address or keys by their ids, of which live policy knows who they are."""
-    on_places: bool = True
-    """Some cover deployments or models."""
-    users: Sequence[str] = ()
-    """What it has of people by e-mail address: few are named, and there may be very many."""
-    keys: frozenset[str] = frozenset()
-    """What it has of keys, by their ids."""
-    calls: Mapping[str, Quota] = field(default_factory=dict)
-    """By workload how many calls its callers may make a day, where that is declared."""
-    most: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """(`Quota.family`, period) -> what is declared of it."""
-    _callers: dict[tuple[str, str, str], Covering] = field(default_factory=dict)
-    _places: dict[tuple[str, str, str], tuple[Quota, ...]] = field(default_factory=dict)
+    limits_by_cover: dict[str, tuple[Limit, ...]]
+    """Limits by what they cover; `user` and `key` are those of each user and key."""
+    needs_live_policy: bool
+    """Whether limits cover people by e-mail address or keys by id, which need live policy to resolve."""
+    covers_deployments: bool = True
+    """Whether limits cover deployments or models."""
+    user_covers: Sequence[str] = ()
+    """Covers that name people by e-mail address: few are named, while there may be very many people."""
+    key_ids: frozenset[str] = frozenset()
+    """Ids of the keys that limits name."""
+    daily_calls: Mapping[str, Quota] = field(default_factory=dict)
+    """By workload, how many calls its callers may make a day, where that is declared."""
+    limit_amounts: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """(`Quota.family`, period) -> declared amount."""
+    _quotas_by_caller: dict[tuple[str, str, str], CoveringQuotas] = field(default_factory=dict)
+    _quotas_by_deployment: dict[tuple[str, str, str], tuple[Quota, ...]] = field(default_factory=dict)
     _people: Mapping[str, str] | None = None
 
-    def of_caller(
+    def caller_quotas(
         self,
         workload: Workload,
         key: str,
@@ -153,25 +155,27 @@ class LimitBook:
         line: frozenset[str] = frozenset(),
         *,
         within: bool = False,
-    ) -> Covering:
-        """What covers a call whoever serves it: company, team, workload, key and user.
+    ) -> CoveringQuotas:
+        """Return the quotas that cover a call whichever deployment serves it: of company, team, workload, key and user.
 
         `key` and `person` are ids, `people` the ids of active people by e-mail address, `line` those of all keys that
-        `key` was rotated to. What nobody asked for is none of the calls of a day: a call without a key, and one
-        `within` another one, which is not one more at the same time either.
+        `key` was rotated to. A call without a key and a call `within` another one do not count as calls of a day; the
+        latter does not count as concurrent either.
         """
-        if self.live and people is not self._people:
-            self._callers.clear()
+        if self.needs_live_policy and people is not self._people:
+            self._quotas_by_caller.clear()
             self._people = people
         asked = (f"#{workload.name}" if within else workload.name, key, person)
-        found = self._callers.get(asked)
+        found = self._quotas_by_caller.get(asked)
         if found is None:
-            if len(self._callers) >= _REMEMBERED:
-                self._callers.clear()
-            found = self._callers[asked] = self._covering(workload, key, person, people, line, within=within)
+            if len(self._quotas_by_caller) >= _REMEMBERED:
+                self._quotas_by_caller.clear()
+            found = self._quotas_by_caller[asked] = self._caller_quotas(
+                workload, key, person, people, line, within=within
+            )
         return found
 
-    def _covering(
+    def _caller_quotas(
         self,
         workload: Workload,
         key: str,
@@ -180,47 +184,49 @@ class LimitBook:
         line: frozenset[str],
         *,
         within: bool,
-    ) -> Covering:
+    ) -> CoveringQuotas:
         covers = ["company", f"workload/{workload.name}"]
-        covers += [f"key/{id}" for id in sorted(self.keys & (line | {key} if line else {key}))]
+        covers += [f"key/{id}" for id in sorted(self.key_ids & (line | {key} if line else {key}))]
         covers += [f"team/{workload.team}"] if workload.team else []
         if person:
-            covers += [cover for cover in self.users if people.get(cover.removeprefix("user/")) == person]
+            covers += [cover for cover in self.user_covers if people.get(cover.removeprefix("user/")) == person]
         each = [(cover, who) for cover, who in (("key", key), ("user", person)) if who]
-        found_calls = self.calls.get(workload.name) if key and not within else None
+        found_calls = self.daily_calls.get(workload.name) if key and not within else None
         covering = [*(() if found_calls is None else (found_calls,)), *self._quotas(covers, each)]
-        return Covering(q for q in covering if not (within and q.type == CONCURRENT))
+        return CoveringQuotas(q for q in covering if not (within and q.type == CONCURRENT))
 
-    def of_deployment(self, deployment: Deployment) -> tuple[Quota, ...]:
-        """What covers an attempt there."""
-        if not self.on_places:
+    def deployment_quotas(self, deployment: Deployment) -> tuple[Quota, ...]:
+        """Return the quotas that cover an attempt at this deployment."""
+        if not self.covers_deployments:
             return ()
         asked = ("", deployment.name, deployment.model)
-        found = self._places.get(asked)
+        found = self._quotas_by_deployment.get(asked)
         if found is None:
             covers = [f"deployment/{deployment.name}", f"model/{deployment.model}"]
-            found = self._places[asked] = tuple(self._quotas(covers, []))
+            found = self._quotas_by_deployment[asked] = tuple(self._quotas(covers, []))
         return found
 
-    def of_key(self, deployment: Deployment, index: int) -> tuple[Quota, ...]:
-        """What one of a deployment's keys at its provider may do."""
+    def provider_key_quotas(self, deployment: Deployment, index: int) -> tuple[Quota, ...]:
+        """Return the quotas of one of a deployment's keys at its provider."""
         asked = ("#", deployment.name, str(index))
-        found = self._places.get(asked)
+        found = self._quotas_by_deployment.get(asked)
         if found is None:
             key, told = deployment.keys[index], f"{deployment.name}#{index}"
             name = f"{deployment.name}#{key.mark}"
             each = [(REQUESTS, most, period) for most, period in key.requests]
             each += [(TOKENS, most, period) for most, period in key.tokens]
             covers = f"key {index + 1} of deployment/{deployment.name}"
-            found = self._places[asked] = tuple(Quota(f"{t}/{name}", t, m, p, told, covers) for t, m, p in each)
+            found = self._quotas_by_deployment[asked] = tuple(
+                Quota(f"{t}/{name}", t, m, p, told, covers) for t, m, p in each
+            )
         return found
 
     def _quotas(self, covers: Iterable[str], each: Iterable[tuple[str, str]]) -> Iterable[Quota]:
         for cover in covers:
-            for limit in self.by_cover.get(cover, ()):
+            for limit in self.limits_by_cover.get(cover, ()):
                 yield _quota(limit, f"{limit.type}/{limit.name}")
         for cover, who in each:
-            for limit in self.by_cover.get(cover, ()):
+            for limit in self.limits_by_cover.get(cover, ()):
                 yield _quota(limit, f"{limit.type}/{limit.name}/{who}")
 
 
@@ -228,15 +234,19 @@ def _quota(limit: Limit, name: str) -> Quota:
     return Quota(name, limit.type, limit.amount, limit.period, limit.name, limit.covers)
 
 
-def _calls(workload: str, most: int) -> Quota:
+def _daily_calls_quota(workload: str, most: int) -> Quota:
     return Quota(f"{REQUESTS}/{workload}{DAY_CALLS}", REQUESTS, most, "day", workload, f"workload/{workload}")
 
 
-def book_of(
+def build_limit_book(
     limits: Sequence[Limit], deployments: Sequence[Deployment], workloads: Sequence[Workload]
 ) -> LimitBook | None:
-    """The book of a blueprint; None where it declares no limit."""
-    calls = {each.name: _calls(each.name, each.calls_per_day) for each in workloads if each.calls_per_day is not None}
+    """Return the book of a blueprint; None where it declares no limit."""
+    calls = {
+        each.name: _daily_calls_quota(each.name, each.calls_per_day)
+        for each in workloads
+        if each.calls_per_day is not None
+    }
     if not limits and not calls and not any(key.requests or key.tokens for d in deployments for key in d.keys):
         return None
     by_cover: dict[str, tuple[Limit, ...]] = {}
@@ -248,5 +258,10 @@ def book_of(
     book = LimitBook(by_cover, bool(users or keys), on_places, users, keys, calls)
     declared = [*calls.values()]
     declared += [_quota(limit, f"{limit.type}/{limit.name}") for limit in limits]
-    declared += [quota for each in deployments for index in range(len(each.keys)) for quota in book.of_key(each, index)]
-    return replace(book, most={(quota.family, quota.period): quota.limit for quota in declared})
+    declared += [
+        quota
+        for each in deployments
+        for index in range(len(each.keys))
+        for quota in book.provider_key_quotas(each, index)
+    ]
+    return replace(book, limit_amounts={(quota.family, quota.period): quota.limit for quota in declared})

@@ -1,4 +1,4 @@
-"""Calendar periods of budgets and limits: their key, when they end, and that in words. Pure; times are aware.
+"""Calendar periods of budgets and limits: their key, when they end, and that as text. Pure; times are aware.
 
 A key names one period for good: `2026-11-25T14:33`, `2026-11-25T14`, `2026-11-25`, `2026-11`, `2026`, `total`, or
 `now` for what is in flight. A period that is not one of UTC's own calendar has its first moment and the one after its
@@ -32,8 +32,8 @@ Span = tuple[str, float, float]
 _current: dict[Spec, Span] = {}
 
 
-def current(period: str, starts: str, timezone: str, now: float) -> str:
-    """The key of the period that `now` (seconds since the epoch) is in; remembered until that ends."""
+def current_key(period: str, starts: str, timezone: str, now: float) -> str:
+    """Return the key of the period that `now` (seconds since the epoch) is in; remembered until that ends."""
     return _span((period, starts, timezone), now)[0]
 
 
@@ -52,12 +52,12 @@ def _span(spec: Spec, now: float) -> Span:
 
 
 def spans(specs: Sequence[Spec], now: float) -> list[Span]:
-    """The period of each that `now` (seconds since the epoch) is in."""
+    """Return the period of each that `now` (seconds since the epoch) is in."""
     return [_span(spec, now) for spec in specs]
 
 
-class Dated:
-    """Budgets with the periods that they are in, looked up again only when the first of these ends."""
+class DatedBudgets:
+    """Budgets with their current periods, looked up again only when the first of these ends."""
 
     __slots__ = ("_budgets", "_dated", "_since", "_until")
 
@@ -67,7 +67,7 @@ class Dated:
         self._since = self._until = float("inf")
 
     def at(self, now: float) -> tuple[tuple[Budget, str], ...]:
-        """Each with the key of its period at `now`, seconds since the epoch."""
+        """Return each budget with the key of its period at `now`, seconds since the epoch."""
         if not self._since <= now < self._until:
             found = spans([(each.period, each.starts, each.timezone) for each in self._budgets], now)
             self._dated = tuple((each, key) for each, (key, _, _) in zip(self._budgets, found, strict=True))
@@ -77,7 +77,7 @@ class Dated:
 
 
 def key_at(period: str, starts: str, timezone: str, at: datetime) -> str:
-    """The key of the period that `at` is in.
+    """Return the key of the period that `at` is in.
 
     `starts`: empty, a weekday for a week, a day of the month for a month, MM-DD for a quarter or year.
     """
@@ -85,14 +85,14 @@ def key_at(period: str, starts: str, timezone: str, at: datetime) -> str:
         return period
     if period in ("minute", "hour") or (timezone == "UTC" and not starts and period in LENGTHS):
         return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M")[: LENGTHS[period]]
-    zone = UTC if timezone == "UTC" else ZoneInfo(timezone)  # which no file has to tell
+    zone = UTC if timezone == "UTC" else ZoneInfo(timezone)  # UTC needs no time zone database
     first = _first_day(period, starts, at.astimezone(zone).date())
     after = _next_first(period, first)
     return f"{_moment(first, zone)}..{_moment(after, zone)}"
 
 
 def begins(key: str) -> datetime | None:
-    """The first moment of the period; None for what has none."""
+    """Return the first moment of a period; None for an endless one."""
     if key in ENDLESS:
         return None
     text = key.partition("..")[0]
@@ -107,7 +107,7 @@ def begins(key: str) -> datetime | None:
 
 @lru_cache(_CACHED)
 def ends(key: str) -> datetime | None:
-    """The first moment after the period; None for what does not end."""
+    """Return the first moment after a period; None for an endless one."""
     if key in ENDLESS:
         return None
     end = key.partition("..")[2]
@@ -121,13 +121,13 @@ def ends(key: str) -> datetime | None:
 
 
 def seconds_left(end: float, now: float) -> int:
-    """Whole seconds after which a period is over that ends at `end`, at `now` (both since the epoch); 0 where it is."""
+    """Return the whole seconds from `now` until `end` (both since the epoch), rounded up; 0 once it is over."""
     return max(0, ceil(end - now))
 
 
 @lru_cache(_CACHED)
-def duration(seconds: int) -> bytes:
-    """A time as OpenAI's headers have it: `1s`, `6m0s`, `2h0m0s`."""
+def header_duration(seconds: int) -> bytes:
+    """Return a duration as OpenAI's headers write it: `1s`, `6m0s`, `2h0m0s`."""
     minutes, rest = divmod(seconds, 60)
     if not minutes:
         return b"%ds" % rest
@@ -142,7 +142,7 @@ def is_over(key: str, now: float) -> bool:
 
 
 def has_ended(key: str, now: str) -> bool:
-    """Whether a period is over at `now`, an ISO time in UTC or its beginning (`2026-11-25`)."""
+    """Whether a period has ended at `now`, an ISO time in UTC or its beginning (`2026-11-25`)."""
     if key in ENDLESS:
         return False
     end = key.partition("..")[2]
@@ -150,7 +150,7 @@ def has_ended(key: str, now: str) -> bool:
 
 
 def end_text(key: str) -> str:
-    """When a period is over, for a hint."""
+    """Return when a period is over, for a hint."""
     end = ends(key)
     if end is None:
         return "no set time: it does not renew" if key == "total" else "the end of another call"

@@ -14,7 +14,7 @@ from groundplan.blueprint.model import Budget, Deployment, Workload
 from groundplan.core.errors import Denied, Exhausted, Invalid, NotFound, Unavailable
 from groundplan.core.money import distinct_usd, format_usd, parse_usd, short_usd
 from groundplan.core.words import each
-from groundplan.gateway.budgets.periods import current, end_text, ends, is_over
+from groundplan.gateway.budgets.periods import current_key, end_text, ends, is_over
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.meter import takes
@@ -331,7 +331,7 @@ def covering(exchange: Exchange, plan: Plan, now: float) -> tuple[tuple[Budget, 
 
 def dated(budgets: Sequence[Budget], now: float) -> tuple[tuple[Budget, str], ...]:
     """Each with its period at `now`, in seconds since the epoch."""
-    return tuple((budget, current(budget.period, budget.starts, budget.timezone, now)) for budget in budgets)
+    return tuple((budget, current_key(budget.period, budget.starts, budget.timezone, now)) for budget in budgets)
 
 
 def frees(budget: Budget, period: str, bound: int, unspent: int) -> tuple[bool, float]:
@@ -396,7 +396,7 @@ def out_of_reach(budget: Budget, *, connected: bool) -> Unavailable:
 
 def too_many_calls(workload: str, limit: int, now: float) -> Exhausted:
     """The refusal of a call beyond those of a day, at `now` (seconds since the epoch)."""
-    end = ends(current("day", "", "UTC", now))
+    end = ends(current_key("day", "", "UTC", now))
     if end is None:
         raise AssertionError("days end")
     if not limit:

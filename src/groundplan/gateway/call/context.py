@@ -11,7 +11,7 @@ from uuid import UUID
 from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock
 from groundplan.gateway.budgets.leases import Key, Quota, Slices
-from groundplan.gateway.budgets.windows import Windows
+from groundplan.gateway.budgets.windows import WindowClock
 from groundplan.gateway.caching.answer_cache import AnswerCache
 from groundplan.gateway.caching.idempotency import Answers
 from groundplan.gateway.call.attempts.hedge import Hedges
@@ -57,7 +57,7 @@ class Lender(Protocol):
         """Whether more can be had at the moment."""
         ...
 
-    def told_empty(self, name: str, period: str) -> bool:
+    def was_refused_lately(self, name: str, period: str) -> bool:
         """Whether PostgreSQL said lately that nothing is left of it; where it did not, it could not be asked."""
         ...
 
@@ -163,7 +163,7 @@ class Gateway:
     answers: Answers
     counters: Slices = field(default_factory=Slices)
     """Slices of limits."""
-    windows: Windows = field(default_factory=Windows)
+    windows: WindowClock = field(default_factory=WindowClock)
     """By which time those are of."""
     health: Health = field(default_factory=Health)
     flex: Health = field(default_factory=Health)

@@ -14,8 +14,8 @@ from __future__ import annotations
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Exhausted, GroundplanError
 from groundplan.gateway.budgets.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota, Token
-from groundplan.gateway.budgets.limit_book import NO_SPANS, Covering, LimitBook, Spans
-from groundplan.gateway.budgets.periods import current, ends
+from groundplan.gateway.budgets.limit_book import NO_QUOTA_PERIODS, CoveringQuotas, LimitBook, QuotaPeriods
+from groundplan.gateway.budgets.periods import current_key, ends
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
@@ -31,7 +31,7 @@ AHEAD = -2
 
 def _now(gateway: Gateway) -> float:
     """The time by which windows begin and end, in seconds since the epoch."""
-    return gateway.clock.seconds() + gateway.windows.ahead
+    return gateway.clock.seconds() + gateway.windows.seconds_ahead
 
 
 async def admit_call(gateway: Gateway, exchange: Exchange, book: LimitBook, amount: int, now: float) -> float:
@@ -52,13 +52,13 @@ def call_at_hand(gateway: Gateway, exchange: Exchange, book: LimitBook, amount: 
     return not covering.quotas or _take_all(gateway, exchange, use, covering, amount, now) is None
 
 
-def _of_caller(exchange: Exchange, book: LimitBook) -> Covering:
+def _of_caller(exchange: Exchange, book: LimitBook) -> CoveringQuotas:
     """What covers its caller; what the gateway asks within a call is a part of that."""
     key, workload, policy = exchange.key, exchange.workload, exchange.policy
     if key is None or workload is None or policy is None:
         raise AssertionError("not identified")
     family, within = key.family or key.id, bool(exchange.of)
-    return book.of_caller(workload, family, exchange.person, policy.people, key.line, within=within)
+    return book.caller_quotas(workload, family, exchange.person, policy.people, key.line, within=within)
 
 
 async def admit_beside(gateway: Gateway, exchange: Exchange, book: LimitBook, amount: int) -> None:
@@ -68,12 +68,12 @@ async def admit_beside(gateway: Gateway, exchange: Exchange, book: LimitBook, am
         raise AssertionError("not identified")
     use = exchange.use = LimitUse()
     await _admit(
-        gateway, exchange, use, book.of_caller(workload, "", "", policy.people), amount, gateway.clock.seconds()
+        gateway, exchange, use, book.caller_quotas(workload, "", "", policy.people), amount, gateway.clock.seconds()
     )
 
 
 async def _admit(
-    gateway: Gateway, exchange: Exchange, use: LimitUse, covering: Covering, amount: int, now: float
+    gateway: Gateway, exchange: Exchange, use: LimitUse, covering: CoveringQuotas, amount: int, now: float
 ) -> float:
     if not covering.quotas:
         return now
@@ -82,22 +82,22 @@ async def _admit(
         taken = await _wait(gateway, exchange, covering.quotas, charges, (exchange.raw, CALL), empty)
         now = gateway.clock.seconds()
         if taken:
-            _hold(gateway, exchange, use, covering, spans, charges, now + gateway.windows.ahead)
+            _hold(gateway, exchange, use, covering, spans, charges, now + gateway.windows.seconds_ahead)
             break
     return now
 
 
 def _take_all(
-    gateway: Gateway, exchange: Exchange, use: LimitUse, covering: Covering, amount: int, now: float
-) -> tuple[Spans, list[Charge], Charge] | None:
+    gateway: Gateway, exchange: Exchange, use: LimitUse, covering: CoveringQuotas, amount: int, now: float
+) -> tuple[QuotaPeriods, list[Charge], Charge] | None:
     """Take what there is here of what covers a call; where that is not all, nothing is taken, and returned is what
     would be, with what is short of it."""
-    at = now + gateway.windows.ahead
-    spans = covering.at(at)
-    charges = spans.once
-    if covering.measured:
-        tokens = (exchange.most_tokens or _most_tokens(exchange)) if covering.tokens else 0
-        charges = [*charges, *spans.charges(tokens, amount)]
+    at = now + gateway.windows.seconds_ahead
+    spans = covering.periods_at(at)
+    charges = spans.call_charges
+    if covering.per_attempt:
+        tokens = (exchange.most_tokens or _most_tokens(exchange)) if covering.counts_tokens else 0
+        charges = [*charges, *spans.attempt_charges(tokens, amount)]
     empty = gateway.counters.reserve((exchange.raw, CALL), charges)
     if empty is not None:
         return spans, charges, empty
@@ -109,19 +109,19 @@ def _hold(
     gateway: Gateway,
     exchange: Exchange,
     use: LimitUse,
-    covering: Covering,
-    spans: Spans,
+    covering: CoveringQuotas,
+    spans: QuotaPeriods,
     charges: list[Charge],
     at: float,
 ) -> None:
     """`charges` were taken, at a time of windows."""
     token = (exchange.raw, CALL)
     use.lines = header_lines_of(gateway, spans, at, anthropics=exchange.interface.uses_anthropic_headers)
-    use.measured = covering.measured
+    use.measured = covering.per_attempt
     held = Held(token, covering.quotas, charges)
-    if not covering.measured:
+    if not covering.per_attempt:
         use.call = held
-    elif covering.once:
+    elif covering.per_call:
         use.both = held
     else:
         use.ahead = held
@@ -137,7 +137,7 @@ def _part(gateway: Gateway, use: LimitUse) -> None:
     once, ahead = both.charges[:at], both.charges[at:]
     use.call = Held(both.token, both.quotas[:at], once)
     use.ahead = Held((call, AHEAD), measured, ahead)
-    gateway.counters.part(both.token, once, use.ahead.token, ahead)
+    gateway.counters.split_reservation(both.token, once, use.ahead.token, ahead)
 
 
 async def _wait(
@@ -161,7 +161,7 @@ def _telling(gateway: Gateway, exchange: Exchange, short: Short, error: Groundpl
     if isinstance(error, Exhausted) and exchange.key is not None and catalog is not None and catalog.limits is not None:
         use = exchange.use = exchange.use or LimitUse()
         now, covering = _now(gateway), _of_caller(exchange, catalog.limits)
-        spans = covering.at(now) if covering.quotas else NO_SPANS
+        spans = covering.periods_at(now) if covering.quotas else NO_QUOTA_PERIODS
         use.lines = header_lines_of(
             gateway, spans, now, anthropics=exchange.interface.uses_anthropic_headers, short=short
         )
@@ -178,17 +178,17 @@ async def admit_cached(gateway: Gateway, exchange: Exchange, book: LimitBook) ->
     """Take one request and one concurrent call, no tokens and no cost, of every limit that covers the caller of a
     cached answer. Raises `Exhausted`, taking nothing."""
     covering = _of_caller(exchange, book)
-    if not covering.once:
+    if not covering.per_call:
         return
     token, now = (exchange.raw, CALL), _now(gateway)
-    spans = covering.at(now)
-    while (empty := gateway.counters.reserve(token, spans.once)) is not None:
-        taken, now = await _wait(gateway, exchange, covering.once, spans.once, token, empty), _now(gateway)
+    spans = covering.periods_at(now)
+    while (empty := gateway.counters.reserve(token, spans.call_charges)) is not None:
+        taken, now = await _wait(gateway, exchange, covering.per_call, spans.call_charges, token, empty), _now(gateway)
         if taken:
             break
-        spans = covering.at(now)
+        spans = covering.periods_at(now)
     lines = header_lines_of(gateway, spans, now, anthropics=exchange.interface.uses_anthropic_headers)
-    exchange.use = LimitUse(call=Held(token, covering.once, spans.once), lines=lines)
+    exchange.use = LimitUse(call=Held(token, covering.per_call, spans.call_charges), lines=lines)
 
 
 async def admit_attempt(
@@ -212,7 +212,7 @@ async def admit_attempt(
         return True
     book = catalog.limits
     again = _again(gateway, use, attempt)
-    own = (*again, *book.of_deployment(deployment))
+    own = (*again, *book.deployment_quotas(deployment))
     if not own and not deployment.keys:
         use.bearer = attempt
         return True
@@ -222,7 +222,7 @@ async def admit_attempt(
         return True  # every one rests, which the attempt itself will say
     short: Short | None = None
     for place, index in enumerate(order):
-        quotas = own if index is None else (*own, *book.of_key(deployment, index))
+        quotas = own if index is None else (*own, *book.provider_key_quotas(deployment, index))
         held: Held | None = None
         missing: Short | None = None
         if quotas:
@@ -249,10 +249,10 @@ def at_hand(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> boo
         return True
     if deployment.keys:
         return False
-    quotas = catalog.limits.of_deployment(deployment)
+    quotas = catalog.limits.deployment_quotas(deployment)
     if quotas:
         tokens, amount = _tokens(exchange, deployment), exchange.bounds[deployment.name]
-        at = gateway.clock.seconds() + gateway.windows.ahead
+        at = gateway.clock.seconds() + gateway.windows.seconds_ahead
         held = Held((exchange.raw, attempt), quotas, _charges(quotas, tokens, amount, at))
         if gateway.counters.reserve(held.token, held.charges) is not None:
             return False
@@ -263,7 +263,7 @@ def at_hand(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> boo
 
 def _charges(quotas: tuple[Quota, ...], tokens: int, amount: int, now: float) -> list[Charge]:
     needs = {REQUESTS: 1, CONCURRENT: 1, TOKENS: tokens, COST: amount}
-    return [Charge(q.name, current(q.period, "", "UTC", now), needs[q.type]) for q in quotas]
+    return [Charge(q.name, current_key(q.period, "", "UTC", now), needs[q.type]) for q in quotas]
 
 
 def _again(gateway: Gateway, use: LimitUse, attempt: int) -> tuple[Quota, ...]:
@@ -352,7 +352,7 @@ async def _acquire(
 def _last(gateway: Gateway, shorts: list[Short], charges: list[Charge], first: Charge) -> Short:
     """Of all that surely have no room, of which `first` was found first: the one that has room again last, since
     whoever waits for another one is refused again. Sure is what this worker used itself, and what PostgreSQL told."""
-    spent, told = gateway.counters.spent, gateway.leases.told_empty
+    spent, told = gateway.counters.spent, gateway.leases.was_refused_lately
     found, latest = shorts[charges.index(first)], _frees(first)
     for short, each in zip(shorts, charges, strict=True):
         out = short.quota.limit - spent(each.budget, each.period) < each.amount or told(each.budget, each.period)
@@ -449,4 +449,4 @@ def _settle_ahead(gateway: Gateway, use: LimitUse, tokens: int, cost: int) -> No
 
 def _settle(gateway: Gateway, held: Held, requests: int, tokens: int, cost: int) -> None:
     used = {REQUESTS: requests, CONCURRENT: 0, TOKENS: tokens, COST: cost}
-    gateway.counters.settle_each(held.token, [used[quota.type] for quota in held.quotas])
+    gateway.counters.settle_charges(held.token, [used[quota.type] for quota in held.quotas])

@@ -405,7 +405,7 @@ def remaining(gateway: Gateway, exchange: Exchange) -> int | None:
 
     Notes at the exchange what is left, and which soft budgets are crossed.
     """
-    least, crossed = gateway.slices.left(exchange.charges)
+    least, crossed = gateway.slices.remaining_budget(exchange.charges)
     if crossed:
         exchange.crossed = tuple(dict.fromkeys((*exchange.crossed, *crossed)))
     exchange.remaining = least = None if least is None else max(0, least)

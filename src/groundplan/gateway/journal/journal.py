@@ -1,11 +1,10 @@
 """The write side of the gateway journal: append-only segments of one worker, group-committed with fdatasync.
 
 All methods belong to the event loop's thread and write with one `pwrite`, so a record survives the death of the process
-as soon as the method returns (a settlement, the finish after one, and a reservation where that is said: with the next
+as soon as the method returns (a settlement, the finish after one, and a reservation made with `soon`: with the next
 record, or when the loop's turn is over); `durable` tells when it survives the loss of power. Room for the settlement
 and finish of every reservation is set aside when it is made, so that only new calls are refused on a full disk.
-How segments are made (`segments`), how bytes are synced beside the loop (`syncing`), reading and shipping (`records`,
-`shipper`) are elsewhere.
+`segments` makes the files, `syncing` makes bytes durable beside the loop, `records` reads and `shipper` ships them.
 """
 
 from __future__ import annotations
@@ -38,22 +37,22 @@ from groundplan.ledger.model import Finish, Release, Reservation, Settlement
 
 SETTLEMENT_ROOM = 1024
 FINISH_ROOM = 3072
-"""Bytes set aside for the settlement and the finish of each reservation; a longer finish loses its sources when room is
-short, and why it went where it went if it is still longer then."""
+"""Bytes set aside for the settlement and the finish of each reservation. Where room is short, a longer finish loses its
+sources, and its route too if it is still longer then."""
 SMALLEST_SEGMENT = 4 * MAX_FRAME
 RESERVATION_SYNC_S = 0.025
-"""How long a reservation waits for a settlement to share its sync with. An answer that comes sooner needs one sync, not
-two; before the client's first byte both are awaited in any case."""
+"""How long a reservation waits for a settlement to share its sync with. A response that arrives sooner needs one sync,
+not two; before the client's first byte both are awaited in any case."""
 UNASKED_SYNC_S = 0.001
-"""The same of what nobody waits for."""
+"""The same for a record whose durability nobody awaits."""
 CROWD = 12
 REST_S = 0.001
-"""While so many calls are open, a sync waits so long after the one before it: it carries the more records. A call waits
+"""While `CROWD` calls are open, a sync starts this long after the one before it, to carry more records. A call waits
 half of that longer, on average."""
 ALONE = 1
 QUIET_S = 0.002
-"""With no more calls open, or where no sync ended for so long, one on the loop itself keeps hardly anybody waiting and
-spares the turns of the loop, and the sleep, until a call is told of one beside it."""
+"""With at most `ALONE` open calls, or after no sync ended for `QUIET_S`, a sync on the loop itself delays hardly any
+call and saves the loop turns, and the sleep, until a call learns that a sync beside the loop has ended."""
 
 
 @dataclass(slots=True)
@@ -64,13 +63,13 @@ class JournalCounters:
     bytes: int = 0
     syncs: int = 0
     dropped: int = 0
-    """Finishes of refused calls for which there was no room."""
+    """Finishes of refused calls dropped for lack of room."""
     shortened: int = 0
     """Finishes that lost their list of sources, or their route, for lack of room."""
 
 
 class Journal:
-    """One epoch's journal. Make it with `open`; only one process ever writes an epoch."""
+    """One epoch's journal. Create it with `open`; only one process ever writes an epoch."""
 
     def __init__(
         self, folder: Path, epoch: UUID, loop: asyncio.AbstractEventLoop, lock: int, first: Segment, sync: Sync
@@ -90,23 +89,23 @@ class Journal:
         self._durable_bytes = 0
         self._owed = 0
         self._pending: list[bytes] = []
-        """Settlements and finishes that the next write takes along."""
+        """Framed records that the next write includes."""
         self._pending_bytes = 0
         self._flushing = False
         self._calls: dict[bytes, int] = {}
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._wanted = False
         self._timer: asyncio.TimerHandle | None = None
-        """Asks for a sync of what nobody waits for."""
+        """Requests a sync of records whose durability nobody awaits."""
         self._hastened = False
         self._syncing = False
         self._resting = False
         self._quiet_from = 0.0
         self._sync = sync
         self.on_failure: Callable[[str], None] | None = None
-        """Told once why nothing is written any more."""
+        """Called once with the reason why nothing is written any more."""
         self._round: tuple[list[int], int, int] = ([], 0, 0)
-        """What the sync under way makes durable: descriptors that are closed then, the sequence, the bytes."""
+        """What the running sync makes durable: descriptors to close after it, the last sequence, the total bytes."""
 
     @classmethod
     def open(
@@ -117,7 +116,7 @@ class Journal:
         segment_bytes: int = 16 << 20,
         sync: Sync | None = None,
     ) -> Journal:
-        """Make HOME/journal/<epoch> with its held lock and first segment. `sync` is the best there is by default.
+        """Create HOME/journal/<epoch> with its held lock and first segment. `sync` defaults to the best available.
 
         Raises `Invalid` for a wrong folder name or segment size, `Conflict` when the epoch exists already and
         `Unavailable` when the disk refuses.
@@ -152,7 +151,7 @@ class Journal:
 
     @property
     def sequence(self) -> int:
-        """Of the last record written; 0 before the first."""
+        """Number of the last record written; 0 before the first."""
         return self._sequence
 
     @property
@@ -164,10 +163,10 @@ class Journal:
 
     def reserve(self, record: Reservation, *, soon: bool = False) -> int:
         """Write a reservation, with room for its settlement and finish set aside, and ask for a sync. Returns the
-        sequence. Without a deployment it is a use of a tool, which has no settlement.
+        sequence. A reservation without a deployment is a use of a tool, which has no settlement.
 
-        `soon`: together with all others of this turn of the loop, before anything runs that is called soon after this.
-        What is sent then goes out behind it; `on_failure` is told where it could not be written.
+        `soon`: write it together with all others of this turn of the loop, before any callback scheduled after this
+        one. Bytes sent by such a callback go out behind the record; `on_failure` is called where it cannot be written.
 
         Raises `Unavailable` (`journal_unavailable`) before anything is written when the journal has failed or is full,
         and `Invalid` for a record of more than 16 KiB.
@@ -193,21 +192,21 @@ class Journal:
     def settle(self, record: Settlement, *, ends: bool = False) -> int:
         """Add a settlement in the room set aside for it. On a failed journal `durable` of the sequence fails.
 
-        It is written together with what follows, at the latest at the end of this turn of the loop: settlements and
-        finishes of all calls that end in one turn are one write. Until then a crash settles the attempt at its bound.
-        `ends`: the finish of its call is added next, so that nothing else is to see to that.
+        It is written with the next record, at the latest at the end of this turn of the loop: settlements and finishes
+        of all calls that end in one turn are one write. Until then a crash settles the attempt at its bound.
+        `ends`: the finish of its call is added next, which writes both.
         """
         self._owed -= SETTLEMENT_ROOM
         return self._append(frame(SETTLEMENT, self._sequence + 1, encode(record)), followed=ends)
 
     def finish(self, record: Finish, *, urgent: bool = False, awaited: bool = False) -> int:
         """Write the end of a call, as `settle` does; `urgent` asks for a sync at once (so does `durable`). `awaited`:
-        `durable` is asked of it next, by somebody in a hurry, so that the disk only begins with it here.
+        the caller awaits `durable` of it next, so the disk only starts writing here.
 
-        Of a call without a reservation it is written now, since nobody waits for `durable` before its caller is told:
-        a cached answer survives the death of the process. As nobody waits, a journal that was synced a moment ago is
-        not synced again at once for it: a round may carry many of them. Raises `Unavailable` when it cannot be written:
-        the record is dropped and counted.
+        The finish of a call without a reservation is written now, since nobody awaits `durable` before the client is
+        answered: a cached answer survives the death of the process. As nobody waits, a journal that was synced a moment
+        ago is not synced again at once for it: one sync may carry many of them. Raises `Unavailable` when it cannot be
+        written: the record is dropped and counted.
         """
         reservations = self._calls.pop(record.call, 0)
         framed = frame(FINISH, self._sequence + 1, encode(record))
@@ -235,21 +234,21 @@ class Journal:
         return sequence
 
     def release(self, record: Release) -> int:
-        """Write that a part of a slice is given back; tell PostgreSQL only when it is durable. Raises `Unavailable`."""
+        """Write that a part of a slice is given back; report it only once durable. Raises `Unavailable`."""
         return self._write_if_room(frame(RELEASE, self._sequence + 1, encode(record)))
 
     def hasten(self) -> None:
-        """Have what was written made durable while an upstream works: for a stream, whose first byte waits for its
-        reservation alone. What is sent in this turn of the loop goes out first."""
+        """Make what was written durable while the upstream works: for a stream, whose first byte waits for its
+        reservation alone. Bytes sent in this turn of the loop go out first."""
         if not self._wanted and not self._hastened:
             self._hastened = True
             self._loop.call_soon(self._hasten)
 
     def durable(self, sequence: int, *, patient: bool = False) -> asyncio.Future[None] | None:
-        """None when the record survives a loss of power already, else a future that resolves when it does.
+        """Return None when the record survives a loss of power already, else a future that resolves when it does.
 
-        `patient`: a fraction of a millisecond more is no matter, so it is left to a round beside the loop, which takes
-        less of this process. The future fails with `Unavailable` when the sync failed; then nothing of this journal
+        `patient`: the caller can wait a fraction of a millisecond longer, so a sync beside the loop is used, which
+        costs this process less. The future fails with `Unavailable` when the sync failed; then nothing of this journal
         becomes durable any more.
         """
         if sequence <= self._durable:
@@ -266,7 +265,7 @@ class Journal:
         return future
 
     async def close(self) -> None:
-        """Make everything durable, stop what works beside the loop and give up the lock. Safe to repeat."""
+        """Make everything durable, stop the work beside the loop and release the lock. Safe to repeat."""
         if self._closed:
             return
         pending = self.durable(self._sequence)
@@ -276,7 +275,7 @@ class Journal:
             await asyncio.wait([pending])
         await self._sync.close()
         await self._spares.ended()
-        # a late record must not go to a descriptor that is somebody else's by then
+        # a late record must not be written to a descriptor that another file has by then
         self._failure = self._failure or "the journal is closed"
         for segment in (self._current, *self._spares.ready):
             os.close(segment.descriptor)
@@ -287,19 +286,19 @@ class Journal:
     # room and segments ----------------------------------------------------------------------------------------------
 
     def _room(self) -> int:
-        """Bytes for which nobody has a promise. A change of segment may waste up to one frame."""
+        """Return the bytes that are not set aside. A change of segment may waste up to one frame."""
         room = self._current.size - self._current.offset - self._owed - self._pending_bytes
         for spare in self._spares.ready:
             room += spare.size - HEADER_BYTES - MAX_FRAME
         return room
 
     def _has_room(self, size: int) -> bool:
-        """Whether there are so many; the segment in hand nearly always has them."""
+        """Whether so many bytes are free; the current segment nearly always has them."""
         current = self._current
         return current.size - current.offset - self._owed - self._pending_bytes >= size or self._room() >= size
 
     def _write(self, framed: bytes) -> int:
-        """Write one frame now, after those that wait; the sequence is used up even when writing fails."""
+        """Write one frame now, after pending ones; the sequence is used up even when writing fails."""
         self._sequence += 1
         self._pending.append(framed)
         self._pending_bytes += len(framed)
@@ -307,7 +306,7 @@ class Journal:
         return self._sequence
 
     def _write_if_room(self, framed: bytes) -> int:
-        """The same for what no room was set aside for. Raises `Unavailable` unless it is written."""
+        """As `_write`, for records without room set aside. Raises `Unavailable` unless it is written."""
         if self._failure is not None or self._closed or len(framed) > MAX_FRAME or self._room() < len(framed):
             raise _unavailable(self._failure or "there is no room in the journal")
         sequence = self._write(framed)
@@ -316,7 +315,7 @@ class Journal:
         return sequence
 
     def _append(self, framed: bytes, *, followed: bool = False) -> int:
-        """As `_write`, at the latest when this turn of the loop is over, or with what it is `followed` by."""
+        """As `_write`, at the latest at the end of this turn of the loop, or with the record that follows."""
         self._sequence += 1
         self._pending.append(framed)
         self._pending_bytes += len(framed)
@@ -393,7 +392,7 @@ class Journal:
             self._want_sync()
 
     def _want_sync_if_due(self) -> None:
-        """Nobody asked for a sync in the time that reservations are given: now is the time."""
+        """Ask for a sync when none was requested in the time that reservations wait for one."""
         self._timer = None
         covered = self._round[1] if self._syncing else self._durable
         if self._sequence > covered and not self._wanted and not self._closed:
@@ -403,7 +402,7 @@ class Journal:
         if self._syncing or self._resting or not self._wanted:
             return
         self._flush()
-        if self._failure is not None:  # what could not be written is made durable by no sync
+        if self._failure is not None:  # no sync makes durable what could not be written
             return
         self._wanted, self._syncing = False, True
         retiring, self._retiring = self._retiring, []
@@ -411,8 +410,8 @@ class Journal:
         self._sync.start([*retiring, self._current.descriptor], self._synced)
 
     def _sync_at_once(self) -> bool:
-        """True when everything written is durable now; False when it is left to a round beside the loop, which carries
-        more records where there are many."""
+        """Sync on the loop. True when everything written is durable now; False when it is left to a sync beside the
+        loop, which carries more records where there are many."""
         if self._waiters or self._syncing or (len(self._calls) > ALONE and time.monotonic() < self._quiet_from):
             return False
         self._flush()
@@ -441,7 +440,7 @@ class Journal:
         self._quiet_from = time.monotonic() + QUIET_S
         self.counters.syncs += 1
         if self._timer is not None and sequence == self._sequence and len(self._calls) < CROWD:
-            self._timer.cancel()  # nothing is left for it, and to be woken for nothing costs more than to cancel it
+            self._timer.cancel()  # it has nothing left to sync, and waking up for nothing costs more than cancelling
             self._timer = None
         for descriptor in retiring:
             os.close(descriptor)
@@ -467,7 +466,7 @@ class Journal:
         self._start_sync()
 
     def _seal(self, reason: str) -> None:
-        """No more writing or syncing, ever: after a failure the page cache cannot be trusted to hold what was
+        """Stop writing and syncing for good: after a failure the page cache cannot be trusted to hold what was
         written."""
         first, self._failure = self._failure is None, self._failure or reason
         self._spares.stop()

@@ -20,7 +20,7 @@ from psycopg import Connection
 from groundplan.core.copy_rows import copy_rows, copy_statement
 from groundplan.core.ids import new_id
 from groundplan.core.money import from_decimal, to_decimal
-from groundplan.gateway.budgets.grant_store import GIVE_BACK, LOCK_PERIOD, MOVE, SHRINK_SLICE
+from groundplan.gateway.budgets.grant_store import INSERT_MOVEMENT, LOCK_PERIOD, RETURN_TO_PERIOD, SHRINK_SLICE
 from groundplan.gateway.budgets.leases import Key, is_quota
 from groundplan.ledger.model import Release
 
@@ -260,12 +260,12 @@ def apply_releases(conn: Conn, epoch: UUID, releases: Iterable[Release]) -> None
     for record in sorted(waiting.values(), key=lambda release: (release.budget, release.period)):
         key, amount = (record.budget, record.period), to_decimal(record.amount)
         conn.execute(LOCK_PERIOD, key)
-        moved = conn.execute(MOVE, (UUID(bytes=record.id), epoch, *key, amount, "release"))
+        moved = conn.execute(INSERT_MOVEMENT, (UUID(bytes=record.id), epoch, *key, amount, "release"))
         if moved.rowcount == 1:
             lacking = record.amount - _held(conn, epoch, key)
             if lacking > 0:
                 _book_grant(conn, epoch, key, lacking)
-            conn.execute(GIVE_BACK, (amount, *key))
+            conn.execute(RETURN_TO_PERIOD, (amount, *key))
             conn.execute(SHRINK_SLICE, (amount, epoch, *key))
 
 
@@ -300,7 +300,7 @@ def _book_grant(conn: Conn, epoch: UUID, key: tuple[str, str], amount: int) -> N
            ON CONFLICT (epoch, budget, period) DO UPDATE SET granted_usd = s.granted_usd + EXCLUDED.granted_usd""",
         (epoch, *key, usd),
     )
-    conn.execute(MOVE, (new_id(), epoch, *key, usd, "grant"))
+    conn.execute(INSERT_MOVEMENT, (new_id(), epoch, *key, usd, "grant"))
 
 
 def fence(conn: Conn, epoch: UUID) -> None:

@@ -1,9 +1,9 @@
-"""The process that takes the journals of one HOME over into PostgreSQL and recovers those of dead workers.
+"""The process that ships the journals of one HOME into PostgreSQL and recovers those of dead workers.
 
-It follows every epoch's segments, writes batches (rows, audit entries and the position in one transaction),
-deletes segments that are taken over, and when a worker's lock is free settles what was open at its bound, returns what
-was not spent and fences the epoch. Killed at any point it starts again from the position. Without PostgreSQL it waits;
-the journals keep everything. It never judges a worker by time: a stopped process holds its lock and is left alone.
+It follows every epoch's segments, writes batches (rows, audit entries and the position in one transaction) and deletes
+segments that are shipped. When a worker's lock is free, it settles open attempts at their bound, returns what was not
+spent and fences the epoch. Killed at any point it starts again from the position. Without PostgreSQL it waits; the
+journals keep everything. It never judges a worker by time: a stopped process holds its lock and is left alone.
 """
 
 from __future__ import annotations
@@ -48,32 +48,32 @@ from groundplan.gateway.telemetry.trace_export import TraceExport
 from groundplan.ledger.model import Release, Settlement
 
 BATCH = 5000
-"""Records in one transaction, about."""
+"""Approximate records in one transaction."""
 INTERVAL_S = 0.5
-"""Between rounds: each has a price of its own, whatever it carries."""
+"""Pause between rounds: each has a fixed cost, whatever it carries."""
 CALM = 1000
-"""Records of a round after which the next one still runs only where the processor has nothing else to do."""
+"""Fewest records of a round after which the next one does not wait for an idle core."""
 PAUSE_S = 0.01
 SLOW_S = 0.3
-"""A round that took so long found no idle core."""
+"""A round that took longer than this found no idle core."""
 HURRY_S = 10.0
-"""How long rounds wait for no idle core then."""
+"""How long rounds do not wait for an idle core after that."""
 LOST_AFTER_MS = 60_000
-"""How often it is looked for workers whose journals are gone."""
+"""How often to look for workers whose journals are gone."""
 OPEN_AFTER_MS = 2000
-"""An attempt that is open for longer is shown in the ledger as such."""
+"""An attempt that is open for longer is written to the ledger as open."""
 COLLECTED = (100_000, 20, 50)
-"""When garbage is looked for. A round makes and drops tens of thousands of objects, of which none is in a cycle."""
+"""Garbage collection thresholds. A round makes and drops tens of thousands of objects, none of them in a cycle."""
 KEPT_S = 60.0
-"""How long a journal stays that was taken over into a database that may have a standby, to which the last transactions
-may not have come when it takes over."""
+"""How long a journal is kept after it was shipped to a database that may have a standby, which may lack the last
+transactions when it takes over."""
 _WAIT_S = 0.5
 
 log = get_logger()
 
 
 class EpochShipper:
-    """One epoch: where its reader is, and which calls have not ended."""
+    """The shipping of one epoch: the position of its reader, and the calls that have not ended."""
 
     def __init__(
         self, folder: Path, epoch: UUID, place: tuple[int, int], gaps: int, kept_s: float = 0.0,
@@ -91,28 +91,29 @@ class EpochShipper:
             if (first := max(1, place[0])) <= (last := self.tail.segment - 1)
             else ""
         )
-        """What is deleted, and the database does not have (any more): it was taken over by one that was ahead."""
+        """Segments that were deleted after they were shipped, and that the database does not have (any more)."""
         self._older = False
-        """Its files end before what the database has: they were restored, and what came after that may be gone."""
+        """The files end before the database's position: they were restored, and later records may be gone."""
         self._known_gaps = gaps + bool(self._lost)
         self._kept_s = kept_s
         self._passed: dict[int, float] = {}
         """Segments that are not needed any more, and since when."""
         self._touched: dict[bytes, CallState] = {}
-        """In the order of the journal, which is nearly that of their ids: so they are written."""
+        """Calls with new records, in the order of the journal, which is nearly that of their ids: so they are
+        written."""
         self._releases: list[Release] = []
         self._told = self._last = place
         self._end = (0, 0)
-        """Of the last record that was read."""
+        """Position after the last record that was read."""
         self._reported: set[int] = set()
 
     @property
     def gaps(self) -> int:
-        """Segments of this epoch in which records are missing."""
+        """Number of segments of this epoch in which records are missing."""
         return max(self._known_gaps, len(self.tail.damaged))
 
     def read(self, *, dead: bool) -> int:
-        """Take new records into memory; returns how many. Of one that is `dead`, what lies behind damage comes last."""
+        """Read new records into memory; returns how many. For a `dead` writer, records after damage come last."""
         found = self.tail.read(BATCH)
         if whole := dead and len(found) < BATCH:
             found += self.tail.read_rest()
@@ -141,7 +142,7 @@ class EpochShipper:
         return len(found)
 
     def ship(self, conn: Conn, writer: LedgerWriter) -> None:
-        """Write what is new, if anything. May be repeated after any failure."""
+        """Write what is new, if anything, to the database. May be repeated after any failure."""
         overdue = self._overdue(writer.now_ms())
         if not (self._touched or self._releases or overdue or self._older or self._moved()):
             return
@@ -150,7 +151,7 @@ class EpochShipper:
         closed = [a for call in touched for a in call.attempts.values() if not (a.is_open or a.kept)]
         noted = [*overdue, *(a for a in closed if not self.state.calls[a.reservation.call].ended)]
         if self._releases:
-            with conn.transaction():  # of its own: workers wait for the rows that it locks
+            with conn.transaction():  # separate: workers wait for the rows that it locks
                 ledger_store.apply_releases(conn, self.epoch, self._releases)
         with conn.transaction():
             writer.write(conn, self.epoch, ended, closed, overdue)
@@ -174,8 +175,8 @@ class EpochShipper:
         self._settled(ended)
 
     def recover(self, conn: Conn, writer: LedgerWriter, sums: DeadWorkerSums) -> int:
-        """The worker is dead and everything was shipped: what was open is settled, then its books are closed, which may
-        be repeated after any failure. Returns picodollars returned. Raises `Later`: what it spent is not known yet."""
+        """Settle what a dead worker left open and close its books, once everything was shipped. May be repeated after
+        any failure. Returns picodollars returned. Raises `Later`: the sum of what it spent is not ready."""
         opened = self.state.open_attempts()
         calls = [call for call in self.state.crash() if call.attempts or call.finish or call.use]
         with conn.transaction():
@@ -198,8 +199,8 @@ class EpochShipper:
         return returned
 
     def delete_shipped(self, conn: Conn) -> bool:
-        """Delete the segments before the one being read that no call needs any more; damaged ones are set aside. False:
-        the database has lost what was in them."""
+        """Delete the segments before the current one that no open call needs; damaged ones are set aside. Returns False
+        where the database has lost what was in them."""
         needed = min((call.segment for call in self.state.calls.values()), default=self.tail.segment)
         now = time.monotonic()
         passed = [number for number in segment_numbers(self.folder) if number < min(needed, self.tail.segment)]
@@ -212,15 +213,15 @@ class EpochShipper:
         return True
 
     def is_taken_over(self, conn: Conn, *, done: bool = False) -> bool:
-        """Whether the database has what it took over, where that is a while ago: another one may have taken its place,
-        which is heard of only by whoever asks. `done`: all of it."""
+        """Whether the database still has what was shipped to it, where that is a while ago: another server may have
+        taken its place, which is only found by a query. `done`: everything."""
         if not self._kept_s:
             return True
         segment, offset, over, _ = ledger_store.position(conn, self.epoch)
         return over if done else (segment, offset) >= self._told
 
     def remove(self) -> None:
-        """Delete the folder of a recovered epoch; damaged segments stay, set aside."""
+        """Delete the folder of a recovered epoch, except damaged segments, which are set aside."""
         for number in segment_numbers(self.folder):
             discard(segment_path(self.folder, number), damaged=number in self.tail.damaged)
         remove_folder(self.folder)
@@ -232,8 +233,8 @@ class EpochShipper:
 
     @property
     def _place(self) -> tuple[int, int]:
-        """Up to where it is taken over; while it reads again what the database has, for calls that are still open, what
-        is after it is so all the same."""
+        """Position up to which everything is shipped. While records that the database has are read again, for calls
+        that are still open, the database's own position counts."""
         return max(self._told, self.tail.position)
 
     def _moved(self) -> bool:
@@ -251,14 +252,14 @@ class EpochShipper:
         self._reported |= self.tail.damaged
         self._releases.clear()
         for summed in (self.state.releases, self.state.released, self.state.spent):
-            summed.clear()  # PostgreSQL has the sums, and of keys with a budget a day there are ever more of them
+            summed.clear()  # PostgreSQL has the sums; with a budget a day for each key there are ever more of them
         self._touched.clear()
         for call in ended:
             self.state.forget(call.call)
 
 
 class Shipper:
-    """All epochs of one HOME."""
+    """Ships all epochs of one HOME."""
 
     def __init__(
         self, home: Home, clock: Clock | None = None, traces: TraceExport | None = None, kept_s: float = 0.0
@@ -268,19 +269,20 @@ class Shipper:
         self._sums = DeadWorkerSums()
         self._kept_s = kept_s
         self._over: dict[UUID, tuple[float, EpochShipper]] = {}
-        """Epochs that are taken over and whose folders stay for a while, and since when."""
+        """Epochs that are shipped and whose folders stay for a while, and since when."""
         self._epochs: dict[UUID, EpochShipper] = {}
         self._newer: set[UUID] = set()
-        """Those that a newer program wrote, which this one looks at no more."""
+        """Epochs that a newer program wrote, which this one skips."""
         self.unread: dict[UUID, str] = {}
-        """Why those are not read that could not be in the last round; they are tried in each."""
+        """Why epochs could not be read in the last round; each round tries them again."""
         self._looked_ms = self._writer.now_ms()
-        """When it was looked for workers whose journals are gone: not before all had time to connect again."""
+        """When workers whose journals are gone were last looked for: not before all had time to connect again."""
 
     def step(self, conn: Conn, *, calm: bool = False) -> int:
-        """One round over all journals; the most records that one of them had, `BATCH` where more waits.
+        """Run one round over all journals. Returns the most records that one of them had, `BATCH` where more waits.
 
-        `calm`: it may stand still at any place, so it locks no budget: what dead workers held waits for another one.
+        `calm`: the thread may be stopped at any point, so it locks no budget; another round closes the books of dead
+        workers.
         Raises psycopg errors and `Unavailable`.
         """
         most, there = 0, list[UUID]()
@@ -310,7 +312,7 @@ class Shipper:
             shipper.remove()
 
     def _is_over(self, conn: Conn, epoch: UUID) -> bool:
-        """Whether it is taken over: its folder stays for a while, and is deleted then."""
+        """Whether it is shipped; its folder stays for a while, and is then deleted."""
         since, shipper = self._over.get(epoch, (0.0, None))
         if shipper is not None and time.monotonic() >= since + self._kept_s:
             del self._over[epoch]
@@ -321,8 +323,7 @@ class Shipper:
 
     @contextmanager
     def _waiting(self, epoch: UUID) -> Iterator[None]:
-        """What this program, or this user, cannot read of an epoch waits, with all that its worker held; others go
-        on."""
+        """Skip an epoch that this program, or this user, cannot read, with all that its worker held."""
         before = self.unread.pop(epoch, "")
         try:
             yield
@@ -358,9 +359,9 @@ class Shipper:
                 known = open_call_store.known(conn, epoch)
                 shipper = EpochShipper(folder, epoch, (segment, offset), gaps, self._kept_s, known)
                 if done and lock is not None:
-                    while shipper.read(dead=True) >= BATCH:  # tells which segments are damaged
+                    while shipper.read(dead=True) >= BATCH:  # finds out which segments are damaged
                         pass
-                    if shipper.has_new:  # its books were closed by whoever had a copy of a part of it
+                    if shipper.has_new:  # a shipper that had a partial copy of the journal closed its books
                         shipper.ship(conn, self._writer)
                         self._epochs[epoch] = shipper
                         return self._close(conn, shipper)
@@ -372,14 +373,14 @@ class Shipper:
             if lock is not None and found < BATCH:
                 return self._close(conn, shipper)
             if not shipper.delete_shipped(conn):
-                del self._epochs[epoch]  # it is read again from what the database has
+                del self._epochs[epoch]  # it is read again from the database's position
             return found
         finally:
             if lock is not None:
                 os.close(lock)
 
     def _close(self, conn: Conn, shipper: EpochShipper) -> int:
-        """`BATCH`; 0 where it waits for what was spent to be added up."""
+        """Recover a dead worker's epoch. Returns `BATCH`; 0 where the sum of what it spent is not ready."""
         del self._epochs[shipper.epoch]  # after a failure the epoch is read again from its files
         with ledger_store.closing(conn, shipper.epoch) as alone:
             if not alone:

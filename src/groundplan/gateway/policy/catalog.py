@@ -15,8 +15,8 @@ from msgspec import structs
 
 from groundplan.blueprint.model import Blueprint, Budget, Deployment, Ramp, Site, Workload
 from groundplan.core.clock import end_of
-from groundplan.gateway.budgets.limit_book import LimitBook, book_of
-from groundplan.gateway.budgets.periods import Dated
+from groundplan.gateway.budgets.limit_book import LimitBook, build_limit_book
+from groundplan.gateway.budgets.periods import DatedBudgets
 from groundplan.gateway.policy.client_address import Network, networks
 from groundplan.gateway.policy.snapshot import LEASE_SECONDS
 from groundplan.governance.guardrails.guard import Guard
@@ -51,7 +51,7 @@ class Plan:
     """How long ago live policy may have been confirmed: its lease and the workload's grace."""
     runs_until: float = field(init=False, compare=False)
     """`until`, and the beginning of time where its stage lets nothing run."""
-    dated: Dated = field(init=False, compare=False)
+    dated: DatedBudgets = field(init=False, compare=False)
     """Its budgets with their periods."""
     _kinds: dict[tuple[str, str], tuple[Deployment, ...]] = field(init=False, compare=False, repr=False)
     """`names` by kind."""
@@ -66,7 +66,7 @@ class Plan:
         grace = 0 if workload.sensitivity == "restricted" else workload.grace_ms / 1000
         object.__setattr__(self, "confirmed_s", LEASE_SECONDS + grace)
         object.__setattr__(self, "runs_until", self.until if workload.stage in RUNNING else -inf)
-        object.__setattr__(self, "dated", Dated(self.budgets))  # frozen, and made of other fields
+        object.__setattr__(self, "dated", DatedBudgets(self.budgets))  # frozen, and made of other fields
         object.__setattr__(self, "_kinds", kinds)
 
     def allowed(self, model: str, kind: str) -> tuple[Deployment, ...]:
@@ -124,7 +124,7 @@ def index(blueprint: Blueprint) -> Catalog:
         blueprint=blueprint,
         plans=plans,
         key_budgets=by_key,
-        limits=book_of(blueprint.limits, blueprint.deployments, blueprint.workloads),
+        limits=build_limit_book(blueprint.limits, blueprint.deployments, blueprint.workloads),
         proxies=networks(blueprint.trusted_proxies),
         granted=frozenset(w.name for w in blueprint.workloads if w.use or w.act_for_others),
         prices_until=min((begins(d.rates.then_from) for d in blueprint.deployments), default=inf),

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from uuid import UUID
 
-from groundplan.gateway.budgets.expired import OWN
+from groundplan.gateway.budgets.expired import KEY_BUDGET_PREFIX
 from groundplan.gateway.policy.key_store import KNOWN_S
 from groundplan.gateway.policy.snapshot import KeyEntry
 
@@ -18,7 +18,7 @@ _MILLISECONDS = 80
 def gone(budgets: Collection[str], keys: Mapping[bytes, KeyEntry], now: float) -> set[str]:
     """Those of these own budgets of which no key is known; of one that was made within `KNOWN_S` before `now` (seconds
     since the epoch) one always is."""
-    made = {name.removeprefix(OWN): name for name in budgets}
+    made = {name.removeprefix(KEY_BUDGET_PREFIX): name for name in budgets}
     old = {first: name for first, name in made.items() if (UUID(first).int >> _MILLISECONDS) / 1000 < now - KNOWN_S}
     if old and keys:
         for key in keys.values():

@@ -14,9 +14,9 @@ from psycopg import AsyncConnection
 from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock
 from groundplan.core.money import from_decimal
-from groundplan.gateway.budgets.expired import OWN
+from groundplan.gateway.budgets.expired import KEY_BUDGET_PREFIX
 from groundplan.gateway.budgets.leases import Key, Slices
-from groundplan.gateway.budgets.periods import current, has_ended
+from groundplan.gateway.budgets.periods import current_key, has_ended
 from groundplan.gateway.database import fetched
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.ticks import in_turns
@@ -58,25 +58,25 @@ class Remaining:
         now = self._clock.seconds()
         if keys is not self._counted[0]:  # there may be many, and few with a budget of their own
             self._counted = keys, _living(keys, now)
-        asked = {key for key in self._slices.reserved_each() if key in self.elsewhere}
+        asked = {key for key in self._slices.reserved_by_key() if key in self.elsewhere}
         known = self._known()
         if known:
             async for held_keys in in_turns(self._slices.granted_keys()):
                 asked.update(islice((key for key in held_keys if key not in known), AT_ONCE))
                 if len(asked) > AT_ONCE:
                     break
-        asked.update((b.name, current(b.period, b.starts, b.timezone, now)) for b in (*declared, *self._turn()))
+        asked.update((b.name, current_key(b.period, b.starts, b.timezone, now)) for b in (*declared, *self._turn()))
         every = list(asked)
         for some in (every[first : first + _ROWS] for first in range(0, len(every), _ROWS)):
             names, periods = [name for name, _ in some], [period for _, period in some]
             rows = await fetched(connection, _BUDGETS, (names, periods), seconds)
-            held = self._slices.reserved_each()
+            held = self._slices.reserved_by_key()
             for budget, period, granted in rows:
                 own = self._slices.available(budget, period) + held.get((budget, period), 0)
                 known[budget, period] = from_decimal(granted) - own - self._slices.spent(budget, period)
         self.elsewhere = known
         async for held_keys in in_turns(self._slices.granted_keys()):
-            self._slices.tell(known, held_keys)
+            self._slices.set_spent_elsewhere(known, held_keys)
 
     def _known(self) -> dict[Key, int]:
         """What goes on to be known of budgets that are not asked about this time: nothing, where all are."""
@@ -88,7 +88,7 @@ class Remaining:
         return {
             key: gone
             for key, gone in self.elsewhere.items()
-            if not has_ended(key[1], at) and (not key[0].startswith(OWN) or key[0] in living)
+            if not has_ended(key[1], at) and (not key[0].startswith(KEY_BUDGET_PREFIX) or key[0] in living)
         }
 
     def _turn(self) -> list[Budget]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from groundplan.core.money import PICO
-from groundplan.gateway.budgets.periods import current
+from groundplan.gateway.budgets.periods import current_key
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.files_by_id import HELD_BYTES
 from groundplan.gateway.telemetry.conventions import OPERATIONS, named_model
@@ -181,7 +181,9 @@ def _state(gateway: Gateway) -> list[Family]:
         single(f"{_P}ready", "gauge", "1 where new calls are taken.", int(gateway.ready)),
         single(f"{_P}running", "gauge", "Calls that are not finished.", gateway.running),
         single(f"{_P}streams", "gauge", "Streams that are open.", gateway.meters.streams),
-        single(f"{_P}open_reservations", "gauge", "Reservations that are not settled.", gateway.slices.open_count),
+        single(
+            f"{_P}open_reservations", "gauge", "Reservations that are not settled.", gateway.slices.open_reservations
+        ),
         single(f"{_P}policy_age_seconds", "gauge", "Since live policy was confirmed.", min(live.age(), 1e9)),
         single(f"{_P}policy_number", "gauge", "Number of the live policy in use.", live.policy.number),
         single(f"{_P}blueprint", "gauge", "Number of the blueprint in use.", catalog.number if catalog else 0),
@@ -262,8 +264,8 @@ def _money(gateway: Gateway) -> list[Family]:
     slices, left = [], []
     # those of keys, of which there may be very many, are none of these
     for budget in sorted(catalog.blueprint.budgets, key=lambda each: each.name) if catalog else ():
-        name, period = budget.name, current(budget.period, budget.starts, budget.timezone, now)
-        if not gateway.slices.holds((name, period)):
+        name, period = budget.name, current_key(budget.period, budget.starts, budget.timezone, now)
+        if not gateway.slices.was_granted((name, period)):
             continue
         labels = [("budget", name), ("period", budget.period)]
         slices.append(Sample(labels, max(0, gateway.slices.available(name, period)) / PICO))

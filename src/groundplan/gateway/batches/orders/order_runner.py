@@ -38,7 +38,7 @@ from groundplan.gateway.batches.providers.provider import (
     Sought,
     UploadingProvider,
 )
-from groundplan.gateway.budgets.grant_connection import LOST
+from groundplan.gateway.budgets.grant_connection import DATABASE_ERRORS
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.database import connect
@@ -107,7 +107,7 @@ class Orders:
                 if order is not None and order.state != order_store.ENDED:
                     why = (ending, WHY[ending]) if ending else self._stopped(batch, order)
                     await self._step(connection, batch, order, why)
-        except (*LOST, OSError, GroundplanError) as error:
+        except (*DATABASE_ERRORS, OSError, GroundplanError) as error:
             _log.warning("order %s waits: %s: %s", id, error.__class__.__name__, first_line(error))
             await asyncio.sleep(_SOON_S)
         except Exception:  # noqa: BLE001 -- the boundary of this task: an order must not end the worker
@@ -479,7 +479,7 @@ class Orders:
                     provider = self._provider(order)
                     states = [await self._state(order, provider, name) for name in order.provider_batches]
                     await self._clean(order, provider, states)
-        except (*LOST, OSError, Away, Refused) as problem:
+        except (*DATABASE_ERRORS, OSError, Away, Refused) as problem:
             _log.warning("files of order %s stay: %s: %s", id, problem.__class__.__name__, first_line(problem))
 
 

@@ -43,7 +43,7 @@ def begin_attempt(
             model=deployment.model,
             blueprint=exchange.catalog.number,
             bound=exchange.bounds[deployment.name],
-            charges=exchange.charge_list(0) if inherits else gateway.slices.held(token),
+            charges=exchange.charge_list(0) if inherits else gateway.slices.reserved_charges(token),
             demo=exchange.catalog.blueprint.demo,
             purpose=exchange.purpose,
         ),

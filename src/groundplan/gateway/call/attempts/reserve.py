@@ -35,14 +35,14 @@ def _budget_refusal(gateway: Gateway, exchange: Exchange, short: str, amount: in
     if exchange.flight is not None:
         exchange.flight.lacked = short
     budget, period = next(each for each in exchange.charges if each[0].name == short)
-    if amount <= budget.limit and not gateway.leases.told_empty(short, period):
+    if amount <= budget.limit and not gateway.leases.was_refused_lately(short, period):
         return admit.out_of_reach(budget, connected=gateway.leases.connected)
     others = [each for each in exchange.charges if each[0].hard and _is_exhausted(gateway, *each, amount)]
     unspent = gateway.leases.unspent
     lacking = [(*each, unspent(each[0].name, each[1])) for each in ((budget, period), *others)]
     budget, period, open_ = max(lacking, key=lambda each: admit.frees(each[0], each[1], amount, each[2]))
     now, left = gateway.clock.now().timestamp(), gateway.live.remaining(budget, period)
-    if gateway.leases.told_empty(budget.name, period):
+    if gateway.leases.was_refused_lately(budget.name, period):
         left = open_  # PostgreSQL was asked just now; reports of other workers are older
     return admit.exhausted(budget, amount, period, left, open_, now)
 
@@ -51,7 +51,7 @@ def _is_exhausted(gateway: Gateway, budget: Budget, period: str, amount: int) ->
     """Whether a budget surely has no room: this worker has spent it, or PostgreSQL says so. What other workers hold may
     be given back."""
     spent = gateway.slices.spent(budget.name, period)
-    return budget.limit - spent < amount or gateway.leases.told_empty(budget.name, period)
+    return budget.limit - spent < amount or gateway.leases.was_refused_lately(budget.name, period)
 
 
 def reserve_locally(gateway: Gateway, exchange: Exchange, attempt: int, amount: int) -> bool:

@@ -277,7 +277,7 @@ class AttemptSequence:
         inherits = token[1] != exchange.attempts
         if inherits:
             exchange.token = (exchange.raw, exchange.attempts)
-            gateway.slices.pass_on(token, exchange.token)
+            gateway.slices.transfer_reservation(token, exchange.token)
         upload = exchange.ask is not None and exchange.ask.upload is not None
         may_defer_write = deployment.http == 1 and deployment.proxy is None and not upload
         sequence = begin_attempt(gateway, exchange, deployment, inherits=inherits, may_defer_write=may_defer_write)
