@@ -47,8 +47,8 @@ from groundplan.governance import approvals
 from groundplan.governance import service as governance
 from groundplan.governance import store as changes
 from groundplan.governance.approvals import Answer, Approver
-from groundplan.governance.approved_parts import Part, parts_of
-from groundplan.governance.model import Asked
+from groundplan.governance.approved_parts import Part, workload_parts
+from groundplan.governance.model import ApprovalRequest
 from groundplan.governance.validity import Term
 from groundplan.identity import service as identity
 from groundplan.identity.store import insert_duty
@@ -165,12 +165,12 @@ class Stops:
         """As people do: it is asked for, and somebody else who was there approves it."""
         part, now = self._parts[kind], datetime.now(UTC)
         with psycopg.connect(self._url) as conn:
-            asked = Asked(kind, part.subject, part.what, "measured")
-            made = governance.ask(conn, "operator", asked, seats=1, at=now)
+            asked = ApprovalRequest(kind, part.subject, part.declaration, "measured")
+            made = governance.request_approval(conn, "operator", asked, seats=1, at=now)
             change = approvals.approve(conn, self._approver, made.id, Answer(), separation="enforced", at=now)
-            assert change.complete
+            assert change.is_complete
             year = now.date() + timedelta(days=365)
-            governance.settle(conn, change, None, Term(year, year), at=now)
+            governance.apply_change(conn, change, None, Term(year, year), at=now)
             number = changes.policy_number(conn)
             conn.commit()
             self._effective(conn, number, time.monotonic())
@@ -236,7 +236,7 @@ class Stops:
 
     def _effective(self, conn: psycopg.Connection[Any], number: int, begun: float) -> float:
         while True:
-            found = identity.effective(conn, number)
+            found = identity.policy_propagation(conn, number)
             conn.commit()
             if not found.waiting and found.acknowledged:
                 return time.monotonic() - begun
@@ -275,7 +275,7 @@ def production(upstream: int) -> Blueprint:
 def prepare(made: Installation) -> Stops:
     """Both workloads are approved and served."""
     served = production(made.upstream)
-    parts = {part.kind: part for workload in served.workloads for part in parts_of(served, workload)}
+    parts = {part.kind: part for workload in served.workloads for part in workload_parts(served, workload)}
     url = database_url(made.home, made.settings, "control")
     stops = Stops(url, {kind: parts[kind] for kind in ("model", "prompt", "data")})
     with psycopg.connect(url) as conn:

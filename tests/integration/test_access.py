@@ -274,7 +274,7 @@ def test_who_removes_every_passkey_is_not_where_nobody_has_one_yet(world: World)
     """The operator's token can remove all of them: what takes two people still does."""
     with connect(world.database.urls["control"]) as conn:
         conn.execute("UPDATE passkey SET removed_at = now()")
-        assert rights_store.founded(conn)
+        assert rights_store.has_proven_person(conn)
         conn.rollback()
 
 

@@ -36,10 +36,10 @@ from groundplan.gateway.policy.catalog import index
 from groundplan.governance import service as governance
 from groundplan.governance import store as governance_store
 from groundplan.governance.approvals import Answer, Approver
-from groundplan.governance.model import Asked, Change
+from groundplan.governance.model import ApprovalRequest, Change
 from groundplan.governance.policy import exceptions
 from groundplan.governance.policy.exceptions_model import ExceptionRequest
-from groundplan.governance.validity import Term, announced, phase, term_of
+from groundplan.governance.validity import Term, due_announcement, phase, validity_term
 from groundplan.identity import service as identity
 from groundplan.ledger import finding_store
 from groundplan.release import service as release
@@ -195,8 +195,8 @@ def test_a_renewal_takes_its_place_and_what_is_served_goes_on(services: Services
     approve(services, change, "ana", "sam")
     clock.advance(timedelta(days=50).total_seconds())
     with services.transaction() as conn:
-        wanted = governance.renew(conn, OPERATOR, change.id, "still needed", at=clock.now())
-        assert governance.renew(conn, OPERATOR, change.id, "again", at=clock.now()).id == wanted.id
+        wanted = governance.request_renewal(conn, OPERATOR, change.id, "still needed", at=clock.now())
+        assert governance.request_renewal(conn, OPERATOR, change.id, "again", at=clock.now()).id == wanted.id
         services.releases.apply(conn, OPERATOR, declared(), "the same once more")
     assert one(services, wanted).state == "pending", "another apply leaves it waiting"
     approve(services, wanted, "ana")
@@ -230,7 +230,7 @@ def test_many_duties_are_one_seat(services: Services) -> None:
     change = begin(services, terms=both)
     approve(services, change, "ana", "sam")
     done = one(services, change)
-    assert done.state == "pending" and done.waits_for == () and (done.people, done.seats) == (2, 3)
+    assert done.state == "pending" and done.open_needs == () and (done.approver_count, done.seats) == (2, 3)
     with services.transaction() as conn:
         identity.add_person(conn, OPERATOR, "fay@acme.example", "Fay")
         who = identity.find_person(conn, "fay@acme.example").id
@@ -245,14 +245,17 @@ def test_what_is_asked_beside_the_blueprint_is_bound_to_its_declaration(services
     change = begin(services, terms="")
     what = {"model": "acme/model", "version": "2026-10", "purpose": "answers"}
     with services.transaction() as conn:
-        asked = services.releases.ask(conn, OPERATOR, Asked("model", "model/acme-model", what, "evaluated"))
-        assert services.releases.ask(conn, OPERATOR, Asked("model", "model/acme-model", what, "again")).id == asked.id
+        asked = services.releases.ask(conn, OPERATOR, ApprovalRequest("model", "model/acme-model", what, "evaluated"))
+        assert (
+            services.releases.ask(conn, OPERATOR, ApprovalRequest("model", "model/acme-model", what, "again")).id
+            == asked.id
+        )
         other = services.releases.ask(
-            conn, OPERATOR, Asked("model", "model/acme-model", {**what, "version": "2"}, "newer")
+            conn, OPERATOR, ApprovalRequest("model", "model/acme-model", {**what, "version": "2"}, "newer")
         )
         assert other.digest != asked.digest
         with pytest.raises(Invalid):
-            services.releases.ask(conn, OPERATOR, Asked("pet", "model/x", what, "no such thing"))
+            services.releases.ask(conn, OPERATOR, ApprovalRequest("pet", "model/x", what, "no such thing"))
         services.releases.apply(conn, OPERATOR, declared(terms=""), "the same once more")
     assert one(services, asked).state == "pending", "an apply leaves it waiting"
     with pytest.raises(Denied):
@@ -260,13 +263,13 @@ def test_what_is_asked_beside_the_blueprint_is_bound_to_its_declaration(services
     approve(services, asked, "sam")
     assert one(services, asked).state == "applied" and one(services, asked).expires_on == date(2027, 11, 25)
     with services.transaction() as conn:
-        standing = governance.standing(conn)
-        assert standing.allows("model/acme-model", asked.digest)
-        assert not standing.allows("model/acme-model", other.digest)
+        standing = governance.approval_status(conn)
+        assert standing.is_approved("model/acme-model", asked.digest)
+        assert not standing.is_approved("model/acme-model", other.digest)
         with pytest.raises(Conflict):
-            services.releases.ask(conn, OPERATOR, Asked("model", "model/acme-model", what, "a third time"))
+            services.releases.ask(conn, OPERATOR, ApprovalRequest("model", "model/acme-model", what, "a third time"))
         services.releases.withdraw(conn, f"person:{identity.find_person(conn, 'sam@acme.example').id}", asked.id)
-        assert not governance.standing(conn).allows("model/acme-model", asked.digest)
+        assert not governance.approval_status(conn).is_approved("model/acme-model", asked.digest)
     assert one(services, change).state == "pending"
 
 
@@ -315,7 +318,7 @@ def test_an_exception_waits_in_the_inbox_and_its_end_is_announced(services: Serv
     begin(services, terms=TERMS.replace("valid_days: 60", "valid_days: 365"))
     with services.transaction() as conn:
         wanted = ExceptionRequest("no-training", "assistant", None, clock.now() + timedelta(days=40), "a trial")
-        made = exceptions.ask(conn, OPERATOR, wanted, seats=1, now=clock.now())
+        made = exceptions.request_exception(conn, OPERATOR, wanted, seats=1, now=clock.now())
 
     def told() -> list[tuple[str, str]]:
         approval_terms.look(services)
@@ -350,14 +353,14 @@ def test_an_exception_that_nobody_decided_in_time_waits_no_longer(services: Serv
     begin(services)
     with services.transaction() as conn:
         wanted = ExceptionRequest("r", "assistant", None, clock.now() + timedelta(hours=1), "a trial")
-        made = exceptions.ask(conn, OPERATOR, wanted, seats=1, now=clock.now())
+        made = exceptions.request_exception(conn, OPERATOR, wanted, seats=1, now=clock.now())
     approval_terms.look(services)
     with services.transaction() as conn:
-        assert exceptions.found(conn, made.id).state == "asked"
+        assert exceptions.get_exception(conn, made.id).state == "asked"
     clock.advance(3601)
     approval_terms.look(services)
     with services.transaction() as conn:
-        assert exceptions.found(conn, made.id).state == "ended"
+        assert exceptions.get_exception(conn, made.id).state == "ended"
         assert finding_store.findings(conn, kinds=["governance.exception_asked"]) == []
 
 
@@ -454,16 +457,16 @@ def test_nothing_in_a_subject_becomes_a_header() -> None:
 def test_the_phases_follow_each_other(
     day: date, valid: int, grace: int, stage: str, sensitivity: str, later: int
 ) -> None:
-    term = term_of(day, valid_days=valid, grace_days=grace, stage=stage, sensitivity=sensitivity)
+    term = validity_term(day, valid_days=valid, grace_days=grace, stage=stage, sensitivity=sensitivity)
     assert term.grace_until >= term.expires_on > day
     assert sensitivity != "restricted" or term.grace_until == term.expires_on
     order = ["holds", "announced", "grace", "over"]
     today = day + timedelta(days=later)
     assert order.index(phase(term, today)) <= order.index(phase(term, today + timedelta(days=1)))
-    assert (announced(term, today) is None) == (phase(term, today) == "holds")
+    assert (due_announcement(term, today) is None) == (phase(term, today) == "holds")
 
 
 def test_the_announcements_come_thirty_seven_and_one_day_ahead() -> None:
     term = Term(date(2027, 1, 31), date(2027, 1, 31))
-    told = [announced(term, term.expires_on - timedelta(days=left)) for left in (31, 30, 8, 7, 2, 1, 0)]
+    told = [due_announcement(term, term.expires_on - timedelta(days=left)) for left in (31, 30, 8, 7, 2, 1, 0)]
     assert told == [None, 30, 30, 7, 7, 1, 1]

@@ -31,8 +31,8 @@ from groundplan.core.errors import Conflict, Denied, Invalid
 from groundplan.gateway.journal.shipper import Shipper
 from groundplan.governance import service as governance
 from groundplan.governance.approvals import Answer, Approver
-from groundplan.governance.approved_parts import reach_declared
-from groundplan.governance.model import Asked
+from groundplan.governance.approved_parts import audience_declaration
+from groundplan.governance.model import ApprovalRequest
 from groundplan.governance.register.versions import KIND
 from groundplan.governance.store import changes
 from groundplan.identity import service as identity
@@ -255,7 +255,9 @@ async def test_production_waits_for_what_it_uses_and_its_last_approval_is_refuse
     assert "approved-rollout" in missing["message"] and "reaching customers in production" in missing["message"]
     with world.connect() as conn:
         with pytest.raises(Invalid, match="no rollout"):
-            world.releases.ask(conn, OPERATOR, Asked("rollout", "workload/support", {"audience": "all"}, "wider"))
+            world.releases.ask(
+                conn, OPERATOR, ApprovalRequest("rollout", "workload/support", {"audience": "all"}, "wider")
+            )
 
     looser = world.plan(**{"approvals: {grace_days: 5}": "approvals: {parts: [model], grace_days: 5}"})
     (company,) = [each for each in looser["pending"] if each["subject"] == "company"]
@@ -352,7 +354,7 @@ async def test_withdrawal_and_end_are_effective_at_the_next_call(world: World) -
     with world.connect() as conn:
         (held,) = [each for each in changes(conn, ["applied"]) if each.subject == "model/acme/one"]
         assert list(model_changes.flags(world.services, conn)) == [held.digest], "its approval is flagged"
-        renewed = governance.renew(conn, OPERATOR, held.id, "evaluated again", at=datetime.now(UTC))
+        renewed = governance.request_renewal(conn, OPERATOR, held.id, "evaluated again", at=datetime.now(UTC))
     world.approve(renewed.id, "sam")
     assert world.changed() == [], "approved as it is now"
 
@@ -371,7 +373,7 @@ async def test_withdrawal_and_end_are_effective_at_the_next_call(world: World) -
 
     with world.connect() as conn:
         reach = world.releases.ask(
-            conn, OPERATOR, Asked("rollout", "workload/support", reach_declared("customers"), "wider")
+            conn, OPERATOR, ApprovalRequest("rollout", "workload/support", audience_declaration("customers"), "wider")
         )
     world.approve(reach.id, "sam")
     assert (await stack.chat(key)).status == 200
@@ -380,7 +382,7 @@ async def test_withdrawal_and_end_are_effective_at_the_next_call(world: World) -
     assert (await stack.chat(key)).status == 200, "it reaches employees only, of whom nothing was withdrawn"
     with world.connect() as conn:
         reach = world.releases.ask(
-            conn, OPERATOR, Asked("rollout", "workload/support", reach_declared("employees"), "own")
+            conn, OPERATOR, ApprovalRequest("rollout", "workload/support", audience_declaration("employees"), "own")
         )
     world.approve(reach.id, "sam")
     with world.connect() as conn:
@@ -389,7 +391,7 @@ async def test_withdrawal_and_end_are_effective_at_the_next_call(world: World) -
     assert "workload/support reaching employees in production" in refused.json["error"]["message"]
     with world.connect() as conn:
         reach = world.releases.ask(
-            conn, OPERATOR, Asked("rollout", "workload/support", reach_declared("public"), "all")
+            conn, OPERATOR, ApprovalRequest("rollout", "workload/support", audience_declaration("public"), "all")
         )
     world.approve(reach.id, "sam")
     await until(lambda: stack.chat(key), 200)

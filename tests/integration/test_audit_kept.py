@@ -63,7 +63,7 @@ def home(tmp_path: Path) -> Home:
 @pytest.fixture
 def ana(conn: Conn) -> UUID:
     people = (GenesisPerson("ana@acme.example", "Ana"), GenesisPerson("sam@acme.example", "Sam"))
-    return service.genesis_people(conn, GenesisPeople(people))["ana@acme.example"]
+    return service.create_genesis_people(conn, GenesisPeople(people))["ana@acme.example"]
 
 
 def found(conn: Conn, **wanted: Any) -> list[str]:

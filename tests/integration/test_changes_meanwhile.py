@@ -19,7 +19,7 @@ from groundplan.economics.replay import service as replays
 from groundplan.economics.replay.run import Run
 from groundplan.governance import service
 from groundplan.governance import store as changes
-from groundplan.governance.model import Asked
+from groundplan.governance.model import ApprovalRequest
 from groundplan.governance.policy import exceptions
 from groundplan.governance.policy.exceptions_model import ExceptionRequest
 from groundplan.testing.database import Database
@@ -32,11 +32,11 @@ NOW = datetime(2026, 3, 2, tzinfo=UTC)
 
 
 def test_who_asks_for_the_same_at_the_same_moment_asks_for_one_thing(database: Database) -> None:
-    asked = Asked("data", "source/handbook", {"purpose": f"{new_id()}"}, "for the test")
+    asked = ApprovalRequest("data", "source/handbook", {"purpose": f"{new_id()}"}, "for the test")
     wanted = ExceptionRequest("house.rule", "assistant", None, NOW + timedelta(days=1), "for the test")
     asks: tuple[Callable[[Conn], UUID], ...] = (
-        lambda conn: service.ask(conn, OPERATOR, asked, seats=1, at=NOW).id,
-        lambda conn: exceptions.ask(conn, OPERATOR, wanted, seats=1, now=NOW).id,
+        lambda conn: service.request_approval(conn, OPERATOR, asked, seats=1, at=NOW).id,
+        lambda conn: exceptions.request_exception(conn, OPERATOR, wanted, seats=1, now=NOW).id,
     )
     for ask in asks:
         with patient(database) as one, patient(database) as other:

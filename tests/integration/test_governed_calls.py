@@ -34,7 +34,7 @@ from groundplan.governance.model import Change
 from groundplan.governance.policy import exceptions
 from groundplan.governance.policy.exceptions_model import ExceptionRequest
 from groundplan.governance.review import service, store
-from groundplan.governance.review.model import Reviewer, Ruling
+from groundplan.governance.review.model import ReviewDecision, Reviewer
 from groundplan.governance.store import policy_number
 from groundplan.governance.validity import Term
 from groundplan.identity import service as identity
@@ -60,7 +60,7 @@ def company(conn: psycopg.Connection[Any]) -> dict[str, str]:
 
 def asked(conn: psycopg.Connection[Any], actor: str = A, **more: Any) -> Any:
     wanted = ExceptionRequest("r", "w", None, NOW + timedelta(days=1), "a trial")
-    return exceptions.ask(conn, actor, replace(wanted, **more), seats=1, now=NOW)
+    return exceptions.request_exception(conn, actor, replace(wanted, **more), seats=1, now=NOW)
 
 
 def agree(
@@ -69,9 +69,9 @@ def agree(
     """As a release does it, without a blueprint."""
     who = Approver(UUID(actor.removeprefix("person:")), "passkey")
     change = approvals.approve(conn, who, id, Answer(), separation=separation, at=at)
-    if change.complete:
-        assert change.ends_itself is not None
-        governance.settle(conn, change, None, Term(change.ends_itself, change.ends_itself), at=at)
+    if change.is_complete:
+        assert change.own_end_date is not None
+        governance.apply_change(conn, change, None, Term(change.own_end_date, change.own_end_date), at=at)
     return change
 
 
@@ -94,11 +94,11 @@ async def test_an_exception_holds_when_both_duties_agreed_and_until_it_ends(data
         with pytest.raises(Denied, match="You asked for"):
             agree(conn, who["sam"], made.id)
         other = asked(conn, A, person=identity.find_person(conn, "cleo@acme.example"))
-        assert not agree(conn, who["sam"], other.id).complete
-        assert exceptions.found(conn, other.id).waits_for == ["compliance"]
+        assert not agree(conn, who["sam"], other.id).is_complete
+        assert exceptions.get_exception(conn, other.id).waits_for == ["compliance"]
     assert (await policy_of(database, tmp_path)).exceptions == ()
     with connect(database) as conn:
-        assert agree(conn, who["cleo"], other.id).complete
+        assert agree(conn, who["cleo"], other.id).is_complete
         number = policy_number(conn)
     policy = await policy_of(database, tmp_path)
     assert policy.number == number
@@ -106,7 +106,7 @@ async def test_an_exception_holds_when_both_duties_agreed_and_until_it_ends(data
     assert (held.rule, held.workload, held.person) == ("r", "w", "cleo@acme.example")
     with connect(database) as conn:
         with pytest.raises(Conflict):
-            exceptions.check_open(conn, other.id, NOW)
+            exceptions.check_undecided(conn, other.id, NOW)
         change, lost = approvals.withdraw(conn, who["cleo"], other.id, at=NOW)
         assert lost and change.state == "withdrawn" and policy_number(conn) > number
     assert (await policy_of(database, tmp_path)).exceptions == ()
@@ -114,7 +114,7 @@ async def test_an_exception_holds_when_both_duties_agreed_and_until_it_ends(data
         rows = conn.execute(
             "SELECT action, body::text FROM audit_entry WHERE subject = %s ORDER BY id", (f"change/{other.id}",)
         ).fetchall()
-        told = exceptions.found(conn, other.id).to_json(NOW)
+        told = exceptions.get_exception(conn, other.id).to_json(NOW)
     assert [row[0] for row in rows] == ["change.requested", "change.approved", "change.approved", "approval.withdrawn"]
     assert not any("cleo@acme.example" in str(row[1]) for row in rows), "no personal data in the log"
     assert (told["state"], told["decided_by"], told["ended_by"]) == ("ended", who["cleo"], who["cleo"])
@@ -128,10 +128,10 @@ async def test_whoever_may_ends_an_exception_that_others_approved(database: Data
             agree(conn, name, made.id)
     assert len((await policy_of(database, tmp_path)).exceptions) == 1
     with connect(database) as conn:
-        exceptions.end(conn, B, made.id, NOW)
-        assert exceptions.found(conn, made.id).to_json(NOW)["ended_by"] == B
+        exceptions.end_exception(conn, B, made.id, NOW)
+        assert exceptions.get_exception(conn, made.id).to_json(NOW)["ended_by"] == B
         with pytest.raises(Conflict):
-            exceptions.end(conn, B, made.id, NOW)
+            exceptions.end_exception(conn, B, made.id, NOW)
     assert (await policy_of(database, tmp_path)).exceptions == ()
 
 
@@ -146,7 +146,7 @@ def test_one_that_is_over_is_not_approved_and_one_person_alone_may(database: Dat
         who = company(conn)
         late = asked(conn, until=NOW + timedelta(seconds=1))
         with pytest.raises(Conflict, match="over"):
-            exceptions.check_open(conn, late.id, NOW + timedelta(minutes=1))
+            exceptions.check_undecided(conn, late.id, NOW + timedelta(minutes=1))
         with pytest.raises(Conflict, match="over"):
             agree(conn, who["sam"], late.id, at=NOW + timedelta(days=2))
         conn.execute("UPDATE person SET active = false WHERE email = 'cleo@acme.example'")
@@ -154,7 +154,7 @@ def test_one_that_is_over_is_not_approved_and_one_person_alone_may(database: Dat
             conn, "operator", "company", {each: ["sam@acme.example"] for each in ("security", "compliance")}
         )
         alone = asked(conn, who["sam"])
-        assert agree(conn, who["sam"], alone.id, separation="solo").complete
+        assert agree(conn, who["sam"], alone.id, separation="solo").is_complete
 
 
 async def test_a_kill_for_security_is_told_apart(database: Database, tmp_path: Path) -> None:
@@ -221,13 +221,13 @@ async def test_an_answer_waits_for_a_person_and_the_minutes_are_kept(
     assert held.due_at - held.at == timedelta(milliseconds=Review().within_ms), "both by one clock"
     assert "the answer" not in (held.said or "") and "who is" not in (held.asked or "")
     with connect(database) as conn:
-        texts = service.read(conn, SubjectKeys.of(queue.home), REX, held)
+        texts = service.read_texts(conn, SubjectKeys.of(queue.home), REX, held)
         assert texts == {"asked": "who is x@y.example?", "said": "the answer"}
         with pytest.raises(Denied, match="themselves"):
-            service.decide(conn, Reviewer(A, "ana@acme.example"), held, Ruling(True, ""), NOW)
+            service.decide(conn, Reviewer(A, "ana@acme.example"), held, ReviewDecision(True, ""), NOW)
     assert not task.done()
     with connect(database) as conn:
-        ruling = Ruling(release, "why", 2.5)
+        ruling = ReviewDecision(release, "why", 2.5)
         service.decide(conn, Reviewer(REX, "rex@acme.example"), service.find(conn, held.id), ruling, NOW)
     assert await asyncio.wait_for(task, 60) == outcome
     with connect(database) as conn:
@@ -235,7 +235,7 @@ async def test_an_answer_waits_for_a_person_and_the_minutes_are_kept(
         assert (after.asked, after.said, float(after.minutes or 0)) == (None, None, 2.5)
         assert store.minutes_by_workload(conn, NOW - timedelta(days=1))[0][:2] == ("w", 1)
         with pytest.raises(Conflict):
-            service.decide(conn, Reviewer("operator", None), after, Ruling(True, "", 1), NOW)
+            service.decide(conn, Reviewer("operator", None), after, ReviewDecision(True, "", 1), NOW)
         actions = [
             row[0] for row in conn.execute("SELECT action FROM audit_entry WHERE action LIKE 'review%%' ORDER BY id")
         ]
@@ -270,7 +270,7 @@ async def test_a_caller_that_goes_away_gives_up_its_place(database: Database, tm
     with connect(database) as conn:
         assert service.find(conn, held.id).state == "gone"
         with pytest.raises(Conflict):
-            service.decide(conn, Reviewer("operator", None), held, Ruling(True, "", 1), NOW)
+            service.decide(conn, Reviewer("operator", None), held, ReviewDecision(True, "", 1), NOW)
     await queue.desk.close()
 
 
@@ -279,9 +279,9 @@ async def test_what_a_dead_worker_held_is_closed(database: Database, tmp_path: P
     task = asyncio.create_task(queue.hold(queue.exchange()))
     held = await queue.waiting()
     with connect(database) as conn:
-        assert store.sweep(conn) == 0
+        assert store.expire_unanswered(conn) == 0
         conn.execute("UPDATE held_call SET due_at = now() - interval '2 minutes'")
-        assert store.sweep(conn) == 1
+        assert store.expire_unanswered(conn) == 1
         after = service.find(conn, held.id)
     assert (after.state, after.asked, after.said) == ("lapsed", None, None)
     assert await asyncio.wait_for(task, 60) == "review_timeout"
@@ -366,9 +366,9 @@ async def test_a_dangerous_tool_is_used_once_for_each_approval(database: Databas
         assert code(await use(rig, "crm__delete_all", table="x", groundplan_retry_id=retry)) == "approval_required"
         with connect(database) as conn:
             (held,) = store.queue(conn, waiting=True)
-            texts = service.read(conn, SubjectKeys.of(home), REX, held)
+            texts = service.read_texts(conn, SubjectKeys.of(home), REX, held)
             assert (held.kind, held.subject, texts["asked"]) == ("tool", "crm/delete_all", '{\n  "table": "x"\n}')
-            service.decide(conn, Reviewer(REX, None), held, Ruling(True, ""), datetime.now(UTC))
+            service.decide(conn, Reviewer(REX, None), held, ReviewDecision(True, ""), datetime.now(UTC))
         for table in ("y", "x z"):
             assert code(await use(rig, "crm__delete_all", table=table, groundplan_retry_id=retry)) == "approval_other"
         assert model.used == []
@@ -397,7 +397,7 @@ async def test_a_refused_tool_says_why(database: Database, tmp_path: Path) -> No
         retry = (await use(rig, "crm__delete_all"))["structuredContent"]["error"]["retry_id"]
         with connect(database) as conn:
             (held,) = store.queue(conn, waiting=True)
-            service.decide(conn, Reviewer(REX, None), held, Ruling(False, "never", 1), datetime.now(UTC))
+            service.decide(conn, Reviewer(REX, None), held, ReviewDecision(False, "never", 1), datetime.now(UTC))
         refused = await use(rig, "crm__delete_all", groundplan_retry_id=retry)
         assert code(refused) == "approval_refused" and "never" in refused["content"][0]["text"]
         assert model.used == []

@@ -53,7 +53,7 @@ def conn(database: Database) -> Iterator[Conn]:
 @pytest.fixture
 def people(conn: Conn) -> dict[str, UUID]:
     with conn.transaction():
-        made = service.genesis_people(conn, ACME)
+        made = service.create_genesis_people(conn, ACME)
     return {email.partition("@")[0]: id for email, id in made.items()}
 
 
@@ -98,7 +98,7 @@ def test_genesis_writes_everybody_once(conn: Conn, people: dict[str, UUID]) -> N
         ("workload/assistant", "business", "Ben"),
     ]
     assert newest_action(conn) == ("people.genesis", "company", 1)
-    refused("genesis_done", lambda: service.genesis_people(conn, ACME))
+    refused("genesis_done", lambda: service.create_genesis_people(conn, ACME))
 
 
 def test_what_is_about_thousands_of_keys_is_several_entries(conn: Conn, people: dict[str, UUID]) -> None:
@@ -148,7 +148,7 @@ def test_no_personal_data_enters_the_log(conn: Conn, people: dict[str, UUID]) ->
 )
 def test_wrong_people_are_refused_all_at_once(conn: Conn, company: GenesisPeople, codes: set[str]) -> None:
     with pytest.raises(GroundplanError) as caught:
-        service.genesis_people(conn, company)
+        service.create_genesis_people(conn, company)
     assert {problem.code for problem in caught.value.problems} == codes
     assert all(problem.hint for problem in caught.value.problems)
     assert number(conn) == 0
@@ -304,10 +304,10 @@ def test_duties_follow_the_nominations(conn: Conn, people: dict[str, UUID]) -> N
 def test_kills_stand_until_they_are_lifted(conn: Conn) -> None:
     made = service.kill(conn, OPERATOR, "workload/assistant", " runaway ")
     service.kill(conn, OPERATOR, "company", "drill")
-    assert store.stopped(conn) == {"company", "workload/assistant"}
+    assert store.stopped_scopes(conn) == {"company", "workload/assistant"}
     assert conn.execute("SELECT reason FROM kill_switch WHERE scope ~ '^workload/'").fetchall() == [("runaway",)]
     service.lift(conn, OPERATOR, "workload/assistant")
-    assert store.stopped(conn) == {"company"}
+    assert store.stopped_scopes(conn) == {"company"}
     assert conn.execute("SELECT count(*) FROM kill_switch").fetchone() == (2,) and number(conn) == made + 2
     refused("not_killed", lambda: service.lift(conn, OPERATOR, "workload/assistant"))
     for scope in ("", "workload/", "people/ben", "workload"):
@@ -335,13 +335,13 @@ def gateway(conn: Conn, ack: int, age_s: float, state: str = "live") -> UUID:
 
 def test_a_change_is_complete_when_nobody_serves_by_the_old_rules(conn: Conn) -> None:
     made = service.kill(conn, OPERATOR, "company", "drill")
-    assert service.effective(conn, made).complete
+    assert service.policy_propagation(conn, made).is_complete
     follows = gateway(conn, made, 0.0)
     gateway(conn, 0, 0.0, "stopped")
     gateway(conn, 0, 0.0, "fenced")
     gone = gateway(conn, 0, 62.0)
-    found = service.effective(conn, made)
-    assert found.complete and [g.epoch for g in found.acknowledged] == [follows]
+    found = service.policy_propagation(conn, made)
+    assert found.is_complete and [g.epoch for g in found.acknowledged] == [follows]
     assert [g.epoch for g in found.lapsed] == [gone]
 
 
@@ -368,8 +368,8 @@ def test_a_worker_that_is_silent_for_a_day_has_no_places_among_calls_and_is_told
 def test_gateways_cut_off_are_named_with_until_when_they_may_serve(conn: Conn) -> None:
     made = service.kill(conn, OPERATOR, "company", "drill")
     slow, lost = gateway(conn, made - 1, -20.0), gateway(conn, made - 1, 30.0)  # of which one is heard of all the time
-    found, strict = service.effective(conn, made), service.effective(conn, made, grace_s=0)
-    assert not found.complete and {g.epoch for g in found.waiting} == {slow, lost}
+    found, strict = service.policy_propagation(conn, made), service.policy_propagation(conn, made, grace_s=0)
+    assert not found.is_complete and {g.epoch for g in found.waiting} == {slow, lost}
     (cut_off,) = (each for each in found.waiting if not each.connected)
     assert cut_off.epoch == lost and cut_off.until - cut_off.heartbeat_at == timedelta(seconds=61)
     assert [g.epoch for g in strict.waiting] == [slow] and [g.epoch for g in strict.lapsed] == [lost]

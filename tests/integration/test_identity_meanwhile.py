@@ -41,7 +41,7 @@ def other(database: Database) -> Iterator[Conn]:
 
 @pytest.fixture
 def people(one: Conn) -> dict[str, UUID]:
-    made = service.genesis_people(one, ACME)
+    made = service.create_genesis_people(one, ACME)
     one.commit()
     return {email.partition("@")[0]: id for email, id in made.items()}
 
@@ -101,12 +101,12 @@ def test_who_leaves_and_who_lifts_do_not_wait_for_each_other(
     maria, ben = person_actor(people["maria"]), person_actor(people["ben"])
     service.kill(one, OPERATOR, SCOPE, "drill")
     one.commit()
-    assert not rights.may_lift(one, ben, SCOPE, "over", proven=True, alone=False)
+    assert not rights.confirm_lift(one, ben, SCOPE, "over", proven=True, alone=False)
     one.commit()
     halt = Halt(one, "DELETE FROM lift_wish")
 
     def lift() -> bool:
-        return rights.may_lift(other, maria, SCOPE, "over", proven=True, alone=False)
+        return rights.confirm_lift(other, maria, SCOPE, "over", proven=True, alone=False)
 
     with beside(lambda: service.deactivate_person(one, OPERATOR, people["ben"])) as leaving:
         halt.reached()
@@ -122,14 +122,14 @@ def test_who_wanted_it_to_run_again_did_not_know_of_the_next_stop(one: Conn, peo
     maria, ben = person_actor(people["maria"]), person_actor(people["ben"])
     service.kill(one, OPERATOR, SCOPE, "a drill")
     one.commit()
-    assert not rights.may_lift(one, ben, SCOPE, "the drill is over", proven=True, alone=False)
+    assert not rights.confirm_lift(one, ben, SCOPE, "the drill is over", proven=True, alone=False)
     one.commit()
     service.kill(one, OPERATOR, SCOPE, "it leaks")
     one.commit()
-    assert not rights_store.wishes(one)
-    assert not rights.may_lift(one, maria, SCOPE, "the drill is over", proven=True, alone=False)
+    assert not rights_store.lift_wishes(one)
+    assert not rights.confirm_lift(one, maria, SCOPE, "the drill is over", proven=True, alone=False)
     one.commit()
-    assert rights.may_lift(one, ben, SCOPE, "it leaks no more", proven=True, alone=False)
+    assert rights.confirm_lift(one, ben, SCOPE, "it leaks no more", proven=True, alone=False)
 
 
 def test_a_directory_that_corrects_a_name_brings_nobody_back_who_leaves_meanwhile(

@@ -91,7 +91,7 @@ def test_any_order_of_changes_gives_what_the_model_says(conn: Conn, changes: lis
         company = GenesisPeople(
             tuple(GenesisPerson(email, email) for email in PEOPLE), tuple(GenesisGroup(name) for name in GROUPS)
         )
-        ids = service.genesis_people(conn, company)
+        ids = service.create_genesis_people(conn, company)
         model, done = Model(), 1
         for change, group, member in changes:
             if change == "leave" and member in GROUPS:

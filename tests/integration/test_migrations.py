@@ -412,14 +412,14 @@ def test_exceptions_of_before_are_changes_with_what_was_said_to_them(postgres_cl
         with connect(url) as conn:
             held = conn.execute("SELECT rule, workload, person FROM exception_held").fetchall()
             assert held == [("r", "w", "sam@acme.example")]
-            found = {each.id: each for each in exception_store.every(conn)}
+            found = {each.id: each for each in exception_store.list_exceptions(conn)}
             assert {state: found[id].state for state, id in ids.items()} == {state: state for state in ids}
             assert sorted(found[ids["asked"]].waits_for) == ["compliance", "security"]
             approved = found[ids["approved"]]
             assert (approved.reason, approved.decided_by, approved.decided_reason) == ("why", f"person:{sam}", "fine")
             change = governance.change_by_id(conn, ids["approved"])
             assert (
-                change is not None and change.ends_itself == change.expires_on == approved.until.astimezone(UTC).date()
+                change is not None and change.own_end_date == change.expires_on == approved.until.astimezone(UTC).date()
             )
 
 

@@ -35,14 +35,14 @@ def conn(database: Database) -> Iterator[Conn]:
 @pytest.fixture
 def ids(conn: Conn) -> dict[str, UUID]:
     people = tuple(GenesisPerson(f"{name}@acme.example", name.title()) for name in ("ana", "sam", "fay"))
-    made = service.genesis_people(conn, GenesisPeople(people))
+    made = service.create_genesis_people(conn, GenesisPeople(people))
     return {email.partition("@")[0]: id for email, id in made.items()}
 
 
 def by_link(conn: Conn, person: UUID, at: datetime = NOW) -> Session:
     token = sessions.redeem(conn, sessions.create_login_link(conn, OPERATOR, person, at), at)
     found = sessions.find_session(conn, token, at)
-    assert found is not None and found.proof == "recovery" and not found.proven
+    assert found is not None and found.proof == "recovery" and not found.is_proven
     return found
 
 
@@ -67,10 +67,10 @@ def test_the_first_passkey_founds_and_others_wait_for_a_colleague(conn: Conn, id
     ana, key, proof = enrol(conn, by_link(conn, ids["ana"]))
     assert (proof, key.confirmed_by, key.label) == ("passkey", "founding", "laptop")
     founder = sign_in(conn, ana)
-    assert founder.proven and founder.person_id == ids["ana"]
+    assert founder.is_proven and founder.person_id == ids["ana"]
     sam, waiting, proof = enrol(conn, by_link(conn, ids["sam"]))
     assert proof == "unconfirmed" and waiting.waits_until is None
-    assert not sign_in(conn, sam).proven
+    assert not sign_in(conn, sam).is_proven
     with pytest.raises(Denied) as own:
         passkeys.confirm(conn, sign_in(conn, sam), waiting.id, NOW)
     assert own.value.code == "proof_missing"
@@ -84,7 +84,7 @@ def test_the_first_passkey_founds_and_others_wait_for_a_colleague(conn: Conn, id
     with pytest.raises(Denied) as mine:
         passkeys.confirm(conn, founder, key.id, NOW)
     assert mine.value.code == "self_confirmation"
-    assert sign_in(conn, sam).proven
+    assert sign_in(conn, sam).is_proven
     actions = [stored.entry.action for stored in audit_store.entries(conn, limit=200)]
     assert actions.count("passkey.added") == 2 and actions.count("passkey.confirmed") == 1
 
@@ -97,8 +97,8 @@ def test_whoever_holds_the_operators_token_cannot_become_the_founder_a_second_ti
     assert proof == "unconfirmed" and stolen.waits_until == NOW + passkeys.WAITING
     passkeys.remove(conn, OPERATOR, first.id, NOW)
     _, again, proof = enrol(conn, by_link(conn, ids["ana"]))
-    assert proof == "unconfirmed" and not again.counts(NOW + timedelta(hours=71))
-    assert again.counts(NOW + timedelta(hours=72)), "nobody else could confirm it, and nobody objected"
+    assert proof == "unconfirmed" and not again.is_valid(NOW + timedelta(hours=71))
+    assert again.is_valid(NOW + timedelta(hours=72)), "nobody else could confirm it, and nobody objected"
     with pytest.raises(Unauthenticated):
         sign_in(conn, ana)
 

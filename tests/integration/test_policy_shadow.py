@@ -123,7 +123,7 @@ def test_a_rule_that_is_new_begins_with_yesterday_and_one_that_is_enforced_is_to
     assert days(services, "office-hours") == [("2026-11-25", 5, 0), ("2026-11-24", 5, 5)]
     with services.transaction() as conn:
         blueprint = current_blueprint(conn)
-        calls = exception_store.recorded(conn, NOON - timedelta(days=2), NOON, 100)
+        calls = exception_store.recorded_calls(conn, NOON - timedelta(days=2), NOON, 100)
         trials = {each.policy: each for each in shadow.tried(blueprint, blueprint.policies, calls, {})}
     for name, trial in trials.items():
         assert sum(refused for _, _, refused in days(services, name)) == trial.refused, "as a trial says"

@@ -159,7 +159,7 @@ def test_genesis_serves_the_pilot_and_production_waits_for_its_duties(conn: Conn
     assert stored is not None and stored.genesis and stored.sources == BOTH
     assert verify_signature(stored.body, stored.signature, signing.key.public_key().public_bytes_raw())
     assert holds_duty(conn, person(conn, "sam"), "security", "workload/support")
-    assert [item.id for item in governance.pending(conn)] == [change]
+    assert [item.id for item in governance.pending_changes(conn)] == [change]
     recorded = [item.entry.action for item in entries(conn)]
     assert "blueprint.genesis" in recorded and "change.requested" in recorded
     with pytest.raises(Conflict):
@@ -175,7 +175,7 @@ def test_the_last_approval_makes_the_next_blueprint(conn: Conn, signing: Signing
     last = approvals.approve(conn, signing, approver(conn, "fay"), change)
     assert (last.number, last.pending) == (2, ())
     assert served(conn) == ["assistant", "support"]
-    assert governance.pending(conn) == []
+    assert governance.pending_changes(conn) == []
     with pytest.raises(Conflict) as caught:
         approvals.approve(conn, signing, approver(conn, "sam"), change)
     assert caught.value.code == "change_settled"
@@ -544,7 +544,7 @@ def test_preview_changes_nothing(conn: Conn, signing: Signing) -> None:
     service.genesis(conn, signing, ONLY_PILOT)
     result = service.preview(conn, signing, BOTH)
     assert [need.duty for need in result.needs] == ["business", "security", "finance"]
-    assert governance.pending(conn) == []
+    assert governance.pending_changes(conn) == []
 
 
 def test_budgets_and_limits_of_keys_and_people_that_are_not_there_are_told(conn: Conn, signing: Signing) -> None:

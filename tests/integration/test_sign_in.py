@@ -33,7 +33,9 @@ def conn(database: Database) -> Iterator[Conn]:
 
 @pytest.fixture
 def ben(conn: Conn) -> UUID:
-    return service.genesis_people(conn, GenesisPeople((GenesisPerson("ben@acme.example", "Ben"),)))["ben@acme.example"]
+    return service.create_genesis_people(conn, GenesisPeople((GenesisPerson("ben@acme.example", "Ben"),)))[
+        "ben@acme.example"
+    ]
 
 
 def test_a_link_signs_in_once(conn: Conn, ben: UUID) -> None:

@@ -26,22 +26,22 @@ from groundplan.core.errors import Denied, Invalid
 from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.snapshot import NOTHING, Policy
 from groundplan.governance.approved_parts import (
-    ALWAYS,
-    KINDS,
+    NO_END,
+    PART_KINDS,
     Part,
-    check_asked,
-    lapses,
-    lasts,
-    parts_of,
-    price_declared,
-    reach_declared,
+    audience_declaration,
+    check_request,
+    find_lapses,
+    served_price,
+    valid_until,
+    workload_parts,
 )
-from groundplan.governance.model import Given
+from groundplan.governance.model import GrantedApproval
 from groundplan.governance.register.versions import Version, changes, finding
 
 TODAY = date(2026, 11, 25)
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
-HOLDS = Given(TODAY + timedelta(days=10), TODAY + timedelta(days=20))
+HOLDS = GrantedApproval(TODAY + timedelta(days=10), TODAY + timedelta(days=20))
 
 
 def deployment(name: str, **more: Any) -> Deployment:
@@ -67,7 +67,7 @@ def workload(**more: Any) -> Workload:
     )  # fmt: skip
 
 
-def blueprint(*workloads: Workload, kinds: tuple[str, ...] = KINDS, **source: Any) -> Blueprint:
+def blueprint(*workloads: Workload, kinds: tuple[str, ...] = PART_KINDS, **source: Any) -> Blueprint:
     settings: dict[str, Any] = {
         "sensitivity": "internal",
         "owner": "dana@acme.example",
@@ -82,10 +82,10 @@ def blueprint(*workloads: Workload, kinds: tuple[str, ...] = KINDS, **source: An
 
 
 def every(made: Blueprint) -> tuple[Part, ...]:
-    return parts_of(made, made.workloads[0])
+    return workload_parts(made, made.workloads[0])
 
 
-def policy(*parts: Part, given: Given = HOLDS) -> Policy:
+def policy(*parts: Part, given: GrantedApproval = HOLDS) -> Policy:
     known = {part.digest: given for part in parts}
     return Policy(0, {}, {}, frozenset(), frozenset(), parts=known)
 
@@ -141,14 +141,14 @@ def test_an_approval_holds_within_a_band_above_the_price_that_was_approved(after
     before = blueprint(workload(deployments=["one"]))
     before = msgspec.structs.replace(before, deployments=[deployment("one", rates=Rates(input=100, output=200))])
     model = every(before)[0]
-    assert model.price == {"input": 100, "output": 200} == price_declared(before, model.digest)
+    assert model.price == {"input": 100, "output": 200} == served_price(before, model.digest)
     given = {model.digest: dataclasses.replace(HOLDS, price=model.price)}
     now = msgspec.structs.replace(before, deployments=[deployment("one", rates=after)])
-    found = lapses(now, now.workloads[0], given, ("model",), TODAY)
-    assert [lapse.why for lapse in found] == lapsed
-    assert not lapses(now, now.workloads[0], {model.digest: HOLDS}, ("model",), TODAY), "nobody noted what it cost"
+    found = find_lapses(now, now.workloads[0], given, ("model",), TODAY)
+    assert [lapse.reason for lapse in found] == lapsed
+    assert not find_lapses(now, now.workloads[0], {model.digest: HOLDS}, ("model",), TODAY), "nobody noted what it cost"
     wide = msgspec.structs.replace(now, approval_terms=ApprovalTerms(price_band=1.0))
-    assert [lapse.why for lapse in lapses(wide, wide.workloads[0], given, ("model",), TODAY)] == (
+    assert [lapse.reason for lapse in find_lapses(wide, wide.workloads[0], given, ("model",), TODAY)] == (
         ["price"] if after.request else []
     )
     book = approved_of(msgspec.structs.replace(now, approved_parts=["model"]))
@@ -171,11 +171,11 @@ def test_what_lasts_how_long(own: bool, restricted: bool, state: str, ends: int,
     made = blueprint(workload(sensitivity="restricted" if restricted else "internal"))
     part = every(made)[0]
     expires = TODAY + timedelta(days=ends)
-    known = Given(expires, expires + timedelta(days=grace), state == "withdrawn", state == "expired")
+    known = GrantedApproval(expires, expires + timedelta(days=grace), state == "withdrawn", state == "expired")
     parts = {} if state == "never" else {part.digest: known}
-    kinds = KINDS if own else ()
-    found = lasts(part, parts, kinds, 0.2)
-    ended = [lapse.why for lapse in lapses(made, made.workloads[0], parts, kinds, TODAY) if lapse.part == part]
+    kinds = PART_KINDS if own else ()
+    found = valid_until(part, parts, kinds, 0.2)
+    ended = [lapse.reason for lapse in find_lapses(made, made.workloads[0], parts, kinds, TODAY) if lapse.part == part]
     if state == "never":
         assert ended == (["missing"] if own else [])
     elif state != "holds":
@@ -211,7 +211,7 @@ def test_a_model_without_approval_is_left_out_and_where_none_is_left_the_call_is
     usable = book.usable(policy(one, two, prompt, data, reach), "support", made.deployments, NOW)
     assert [each.name for each in usable] == ["one", "two"]
     assert [each.name for each in book.usable(policy(two), "support", made.deployments, NOW)] == ["two"]
-    gone = Given(HOLDS.expires_on, HOLDS.grace_until, withdrawn=True)
+    gone = GrantedApproval(HOLDS.expires_on, HOLDS.grace_until, withdrawn=True)
     with pytest.raises(Denied) as caught:
         book.usable(policy(one, two, given=gone), "support", made.deployments, NOW)
     assert caught.value.code == "approval_withdrawn"
@@ -222,7 +222,7 @@ def test_the_end_of_an_approval_needs_nobody_to_tell_it() -> None:
     made = blueprint(workload())
     book = approved_of(made)
     assert book is not None
-    known = policy(*every(made), given=Given(TODAY, TODAY + timedelta(days=2)))
+    known = policy(*every(made), given=GrantedApproval(TODAY, TODAY + timedelta(days=2)))
     over = NOW + 2.5 * 86_400  # the midnight after its last day
     book.check(known, "support", over - 1)
     assert book.usable(known, "support", made.deployments, over - 1) == made.deployments
@@ -233,7 +233,7 @@ def test_the_end_of_an_approval_needs_nobody_to_tell_it() -> None:
     strict = blueprint(workload(sensitivity="restricted"))
     book = approved_of(strict)
     assert book is not None
-    known = policy(*every(strict), given=Given(TODAY, TODAY + timedelta(days=2)))
+    known = policy(*every(strict), given=GrantedApproval(TODAY, TODAY + timedelta(days=2)))
     book.check(known, "support", NOW)
     with pytest.raises(Denied):
         book.check(known, "support", NOW + 86_400)
@@ -246,7 +246,7 @@ def test_without_the_rule_the_workload_covers_its_parts_until_one_is_withdrawn()
     book.check(NOTHING, "support", NOW)
     data = every(made)[3]
     with pytest.raises(Denied):
-        book.check(policy(data, given=Given(TODAY, TODAY, withdrawn=True)), "support", NOW)
+        book.check(policy(data, given=GrantedApproval(TODAY, TODAY, withdrawn=True)), "support", NOW)
 
 
 def reaching(audience: str) -> Part:
@@ -258,28 +258,34 @@ def test_a_wider_audience_waits_and_a_narrower_one_is_covered() -> None:
     employees, customers, public = map(reaching, ("employees", "customers", "public"))
     given = {customers.digest: HOLDS}
     for part, last in ((employees, HOLDS.grace_until), (customers, HOLDS.grace_until), (public, "missing")):
-        assert lasts(part, given, KINDS, 0.2) == last
-    assert lasts(public, given, (), 0.2) == ALWAYS, "covered by the approval of the workload where the company says so"
-    gone = {customers.digest: Given(HOLDS.expires_on, HOLDS.grace_until, withdrawn=True)}
-    assert lasts(customers, gone, (), 0.2) == "withdrawn"
-    assert lasts(employees, gone, KINDS, 0.2) == "missing" and lasts(employees, gone, (), 0.2) == ALWAYS
-    assert lasts(customers, gone | {public.digest: HOLDS}, KINDS, 0.2) == HOLDS.grace_until, "the wider one contains it"
+        assert valid_until(part, given, PART_KINDS, 0.2) == last
+    assert valid_until(public, given, (), 0.2) == NO_END, (
+        "covered by the approval of the workload where the company says so"
+    )
+    gone = {customers.digest: GrantedApproval(HOLDS.expires_on, HOLDS.grace_until, withdrawn=True)}
+    assert valid_until(customers, gone, (), 0.2) == "withdrawn"
+    assert (
+        valid_until(employees, gone, PART_KINDS, 0.2) == "missing" and valid_until(employees, gone, (), 0.2) == NO_END
+    )
+    assert valid_until(customers, gone | {public.digest: HOLDS}, PART_KINDS, 0.2) == HOLDS.grace_until, (
+        "the wider one contains it"
+    )
 
 
 def test_by_hand_only_what_bites_is_asked_for() -> None:
-    check_asked("model", "model/x", {"version": "1"})
-    check_asked("rollout", "workload/support", reach_declared("public"))
+    check_request("model", "model/x", {"version": "1"})
+    check_request("rollout", "workload/support", audience_declaration("public"))
     for kind in ("policy", "exception", "evidence"):
         with pytest.raises(Invalid, match="not asked for here"):
-            check_asked(kind, "workload/support", {"document": "x"})
+            check_request(kind, "workload/support", {"document": "x"})
     for subject, what in (
         ("workload/support", {"stage": "pilot", "audience": "public"}),
         ("workload/support", {"stage": "production", "audience": "world"}),
-        ("workload/support", {**reach_declared("public"), "more": 1}),
-        ("source/x", reach_declared("public")),
+        ("workload/support", {**audience_declaration("public"), "more": 1}),
+        ("source/x", audience_declaration("public")),
     ):
         with pytest.raises(Invalid, match="no rollout"):
-            check_asked("rollout", subject, what)
+            check_request("rollout", subject, what)
 
 
 def test_a_model_that_reports_another_version_is_told_until_it_is_approved_again_or_a_month_has_passed() -> None:

@@ -34,8 +34,8 @@ from groundplan.gateway.http.body_stream import HIGH_WATER
 from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.upstream import service_restart
-from groundplan.governance.approved_parts import parts_of
-from groundplan.governance.model import Given
+from groundplan.governance.approved_parts import workload_parts
+from groundplan.governance.model import GrantedApproval
 from groundplan.ledger.model import Settlement
 
 RESUME = {"assistant": rule(on_broken_stream="resume")}
@@ -200,7 +200,7 @@ def approve(live: Any) -> None:
     """All that the workload uses is approved for production."""
     work = structs.replace(live.catalog.blueprint.workloads[0], stage="production")
     made = structs.replace(live.catalog.blueprint, workloads=[work], approved_parts=["model"])
-    given = {part.digest: Given(date(9999, 1, 1), date(9999, 1, 1)) for part in parts_of(made, work)}
+    given = {part.digest: GrantedApproval(date(9999, 1, 1), date(9999, 1, 1)) for part in workload_parts(made, work)}
     live.catalog = dataclasses.replace(index(made), approved=approved_of(made))
     live.policy = dataclasses.replace(live.policy, parts=given)
 

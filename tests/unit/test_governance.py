@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from groundplan.api.routes.changes import with_holders
 from groundplan.blueprint.model import Caps
-from groundplan.governance.decide import beyond, decide_budget, decide_company, decide_workload, lower_of
-from groundplan.governance.model import SENSITIVITY_ORDER, Need, Standing, Terms
+from groundplan.governance.decide import decide_budget, decide_company, decide_workload, excess_over_caps, lower_caps
+from groundplan.governance.model import SENSITIVITY_ORDER, ApprovalStatus, Need, Terms
 
 TODAY = date(2026, 11, 25)
 CAPS = Caps()
-NOTHING = Standing()
+NOTHING = ApprovalStatus()
 PILOT = Terms(
     subject="workload/assistant",
     stage="pilot",
@@ -61,7 +61,7 @@ def test_a_pilot_beyond_one_cap_needs_approval(change: dict[str, object]) -> Non
     assert duties(decide_workload(None, after, caps=CAPS, standing=NOTHING, today=TODAY).needs) == expected
     raised = decide_workload(PILOT, after, caps=CAPS, standing=NOTHING, today=TODAY)
     assert duties(raised.needs) == expected[:3], "the budget is not raised"
-    (words,) = beyond(None, after, CAPS, TODAY)
+    (words,) = excess_over_caps(None, after, CAPS, TODAY)
     assert "cap" in words
 
 
@@ -83,7 +83,7 @@ def test_what_genesis_allowed_may_stay_but_not_grow() -> None:
 def test_production_needs_approval_until_exactly_this_content_has_it() -> None:
     needs = decide_workload(PILOT, PRODUCTION, caps=CAPS, standing=NOTHING, today=TODAY).needs
     assert duties(needs) == ["business", "security", "data"]
-    approved = Standing(approved=frozenset({("workload/assistant", "p")}))
+    approved = ApprovalStatus(approved=frozenset({("workload/assistant", "p")}))
     assert decide_workload(PILOT, PRODUCTION, caps=CAPS, standing=approved, today=TODAY).needs == ()
     other = dataclasses.replace(PRODUCTION, digest="q")
     assert decide_workload(PILOT, other, caps=CAPS, standing=approved, today=TODAY).needs
@@ -92,7 +92,7 @@ def test_production_needs_approval_until_exactly_this_content_has_it() -> None:
 
 def test_a_withdrawn_approval_is_not_carried_by_being_served() -> None:
     pair = frozenset({("workload/assistant", "p")})
-    for standing in (Standing(revoked=pair), Standing(approved=pair, revoked=pair)):
+    for standing in (ApprovalStatus(revoked=pair), ApprovalStatus(approved=pair, revoked=pair)):
         assert decide_workload(PRODUCTION, PRODUCTION, caps=CAPS, standing=standing, today=TODAY).needs
 
 
@@ -124,7 +124,7 @@ def test_raising_a_shared_budget_needs_finance() -> None:
     assert decide_budget("budget/all", "d", None, 5, standing=NOTHING).needs == ()
     assert decide_budget("budget/all", "d", 5, 4, standing=NOTHING).needs == ()
     assert decide_budget("budget/all", "d", 5, 6, standing=NOTHING).needs == (Need("company", "finance"),)
-    approved = Standing(approved=frozenset({("budget/all", "d")}))
+    approved = ApprovalStatus(approved=frozenset({("budget/all", "d")}))
     assert decide_budget("budget/all", "d", 5, 6, standing=approved).needs == ()
 
 
@@ -136,7 +136,7 @@ all_caps = st.builds(
 
 @given(all_caps, all_caps)
 def test_caps_that_hold_meanwhile_are_never_above_either(before: Caps, after: Caps) -> None:
-    lower = lower_of(before, after)
+    lower = lower_caps(before, after)
     assert decide_company("d", before, lower, loosened=False, standing=NOTHING).needs == ()
     assert decide_company("d", after, lower, loosened=False, standing=NOTHING).needs == ()
 

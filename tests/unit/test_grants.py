@@ -14,7 +14,7 @@ from groundplan.blueprint import model as bp
 from groundplan.core.errors import Denied
 from groundplan.gateway.policy import grants
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
-from groundplan.governance.model import Standing
+from groundplan.governance.model import ApprovalStatus
 from groundplan.release.compile.grants import grant_changes
 from groundplan.release.undo import restored_blueprint
 from groundplan.testing import ManualClock
@@ -180,7 +180,7 @@ def test_a_wider_grant_in_production_waits_and_leaves_who_has_it_now() -> None:
     narrow = BASE + "---\n" + PRODUCTION + GROUPS + declared("x", "workload/support", "use", "hr")
     waiting = planned(narrow)
     (pending,) = [item for item in waiting.pending if item.subject == "workload/support"]
-    served = planned(narrow, standing=Standing(approved=frozenset({(pending.subject, pending.digest)})))
+    served = planned(narrow, standing=ApprovalStatus(approved=frozenset({(pending.subject, pending.digest)})))
     assert served.blueprint is not None and served.pending == ()
     for wide in (narrow.replace("to: hr", "to: everyone"), narrow[: narrow.index("\n---\nkind: grant")]):
         result = planned(wide, current(narrow, served))

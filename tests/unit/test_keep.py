@@ -11,7 +11,7 @@ from groundplan.blueprint.model import Caps, Keep
 from groundplan.catalog.loader import load_files
 from groundplan.core.errors import Invalid
 from groundplan.governance.decide import decide_workload
-from groundplan.governance.model import Need, Standing, Terms
+from groundplan.governance.model import ApprovalStatus, Need, Terms
 from groundplan.release.plan import plan
 
 TODAY = date(2026, 11, 25)
@@ -98,7 +98,9 @@ def terms(keeps: str, sensitivity: str = "restricted", digest: str = "new") -> T
 )
 def test_only_keeping_more_than_now_needs_approval(before: str, after: str, waits: bool) -> None:
     caps = Caps(sensitivity="restricted")
-    decision = decide_workload(terms(before, digest="old"), terms(after), caps=caps, standing=Standing(), today=TODAY)
+    decision = decide_workload(
+        terms(before, digest="old"), terms(after), caps=caps, standing=ApprovalStatus(), today=TODAY
+    )
     needs = (Need(PILOT.subject, "security"), Need(PILOT.subject, "compliance")) if waits else ()
     assert decision.needs == needs
 
@@ -106,6 +108,6 @@ def test_only_keeping_more_than_now_needs_approval(before: str, after: str, wait
 def test_data_that_becomes_restricted_does_not_take_its_content_along() -> None:
     caps = Caps(sensitivity="restricted")
     decision = decide_workload(
-        terms("full", "internal", "old"), terms("full"), caps=caps, standing=Standing(), today=TODAY
+        terms("full", "internal", "old"), terms("full"), caps=caps, standing=ApprovalStatus(), today=TODAY
     )
     assert [need.duty for need in decision.needs] == ["security", "compliance"]

@@ -39,7 +39,7 @@ def test_an_exception_and_an_experiment_that_end_with_a_day_are_told_with_it() -
         UUID(int=1), "", "exception", "workload/w", 1, {"fields": [{"field": "until", "new": end.isoformat()}]}, (),
         "operator", end, "applied", None, None,
     )  # fmt: skip
-    assert asked.ends_itself == date(2026, 12, 31)
+    assert asked.own_end_date == date(2026, 12, 31)
     tried = Recorded(
         id=UUID(int=2), name="try", workload="w", type="shadow", candidate="small", judge="", share=1000,
         split="person", tolerance=0.1, guard_tolerance=0.05, budget_usd=Decimal(1), until=end, reason="r",

@@ -20,7 +20,7 @@ from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
 from groundplan.gateway.policy.gate import Gate, Whose, gate_of
 from groundplan.gateway.policy.snapshot import Excepted, KeyEntry, Policy
-from groundplan.governance.model import Standing
+from groundplan.governance.model import ApprovalStatus
 from groundplan.governance.policy import cedar, declared, examples, shadow, templates
 from groundplan.governance.policy.calls import CallRules, Tool
 from groundplan.release.model import Current
@@ -236,7 +236,7 @@ def test_examples_beside_policies_are_decided(tmp_path: Path) -> None:
 # approvals -----------------------------------------------------------------------------------------------------------
 
 
-def changed(before: str, after: str, standing: Standing | None = None) -> tuple[list[str], list[bp.PolicyRules]]:
+def changed(before: str, after: str, standing: ApprovalStatus | None = None) -> tuple[list[str], list[bp.PolicyRules]]:
     """(duties that are asked, rules that hold at once) of a change."""
     old = load_files({"w.yaml": WORKSPACE + before})
     made = plan(old, None, today=TODAY).blueprint
@@ -259,7 +259,7 @@ def test_a_rule_that_is_enforced_changes_only_with_approval() -> None:
 
 
 def test_an_approved_change_of_a_rule_holds() -> None:
-    gone = Standing(approved=frozenset({("rule/house", rule_digest(None, "house"))}))
+    gone = ApprovalStatus(approved=frozenset({("rule/house", rule_digest(None, "house"))}))
     assert changed(BLOCK, "", gone) == ([], [])
 
 

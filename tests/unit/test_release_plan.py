@@ -13,7 +13,7 @@ import pytest
 from groundplan.blueprint.artifact import encode
 from groundplan.catalog.loader import load_files
 from groundplan.catalog.model import DUTIES
-from groundplan.governance.model import Need, Standing
+from groundplan.governance.model import ApprovalStatus, Need
 from groundplan.release.model import Current, Plan
 from groundplan.release.plan import plan
 
@@ -90,7 +90,9 @@ limit: 50 USD/month
 """
 
 
-def planned(text: str, current: Current | None = None, standing: Standing | None = None, today: date = TODAY) -> Plan:
+def planned(
+    text: str, current: Current | None = None, standing: ApprovalStatus | None = None, today: date = TODAY
+) -> Plan:
     return plan(load_files({"a.yaml": text}), current, today=today, standing=standing)
 
 
@@ -167,7 +169,7 @@ def test_approved_content_is_served_and_other_content_waits_again() -> None:
     text = f"{BASE}---\n{PRODUCTION}"
     served = current(text, planned(text))
     (pending,) = planned(text, served).pending
-    standing = Standing(approved=frozenset({(pending.subject, pending.digest)}))
+    standing = ApprovalStatus(approved=frozenset({(pending.subject, pending.digest)}))
     result = planned(text, served, standing)
     assert result.blueprint is not None and result.pending == ()
     assert [workload.name for workload in result.blueprint.workloads] == ["assistant", "support"]
@@ -184,7 +186,7 @@ def test_approved_content_is_served_and_other_content_waits_again() -> None:
 def test_a_deployment_of_approved_content_cannot_be_changed_underneath_it() -> None:
     text = f"{BASE}---\n{PRODUCTION}"
     (pending,) = planned(text).pending
-    standing = Standing(approved=frozenset({(pending.subject, pending.digest)}))
+    standing = ApprovalStatus(approved=frozenset({(pending.subject, pending.digest)}))
     after = current(text, planned(text, None, standing))
     moved = planned(text.replace("https://acme.example/openai/v1", "https://elsewhere.example/v1"), after, standing)
     assert [item.subject for item in moved.pending] == ["workload/support"]
@@ -197,8 +199,8 @@ def test_revoked_content_is_left_out_even_where_it_is_served() -> None:
     text = f"{BASE}---\n{PRODUCTION}"
     (pending,) = planned(text).pending
     pair = frozenset({(pending.subject, pending.digest)})
-    after = current(text, planned(text, None, Standing(approved=pair)))
-    result = planned(text, after, Standing(revoked=pair))
+    after = current(text, planned(text, None, ApprovalStatus(approved=pair)))
+    result = planned(text, after, ApprovalStatus(revoked=pair))
     assert result.blueprint is not None
     assert [workload.name for workload in result.blueprint.workloads] == ["assistant"]
 
@@ -259,7 +261,7 @@ def test_a_company_budget_that_is_taken_away_waits_for_finance() -> None:
     assert gone.blueprint.budgets == served.blueprint.budgets
     assert gone.blueprint.workloads == served.blueprint.workloads
     (pending,) = gone.pending
-    approved = planned(without, served, Standing(approved=frozenset({(pending.subject, pending.digest)})))
+    approved = planned(without, served, ApprovalStatus(approved=frozenset({(pending.subject, pending.digest)})))
     assert approved.blueprint is not None and [b.name for b in approved.blueprint.budgets] == ["assistant"]
     for free in ("hard: false", "covers: team/care"):
         text = f"{BASE}{free}\n" if "hard" in free else BASE.replace("covers: company", free)
@@ -465,7 +467,7 @@ def test_asking_fewer_people_or_for_longer_waits_and_being_stricter_does_not(
         f"approvals.{name}": values for name, values in looser.items()
     }
     assert result.blueprint.approval_terms == served.blueprint.approval_terms, "the stricter ones hold meanwhile"
-    agreed = Standing(approved=frozenset({(pending.subject, pending.digest)}))
+    agreed = ApprovalStatus(approved=frozenset({(pending.subject, pending.digest)}))
     then = planned(text.replace(now, wanted), served, agreed)
     assert then.pending == () and then.blueprint is not None
     assert then.blueprint.approval_terms != served.blueprint.approval_terms

@@ -15,8 +15,8 @@ from groundplan.blueprint.model import Blueprint
 from groundplan.catalog.loader import load_files
 from groundplan.catalog.model import DUTIES
 from groundplan.catalog.workspace import Workspace
-from groundplan.governance.approved_parts import parts_of
-from groundplan.governance.model import Given, Standing
+from groundplan.governance.approved_parts import workload_parts
+from groundplan.governance.model import ApprovalStatus, GrantedApproval
 from groundplan.placement.solve import verify
 from groundplan.release import units
 from groundplan.release.model import Current, Plan
@@ -87,15 +87,15 @@ workspaces = st.builds(
 
 
 @cache
-def parts() -> dict[str, Given]:
+def parts() -> dict[str, GrantedApproval]:
     """Approvals of all models that these use, without which nothing is in production whatever else is approved."""
     made = [plan(workspace("pilot", 10, 100, 5, url), None, today=START).blueprint for url in ("8000", "9000")]
     return {
-        part.digest: Given(date.max, date.max)
+        part.digest: GrantedApproval(date.max, date.max)
         for blueprint in made
         if blueprint is not None
         for workload in blueprint.workloads
-        for part in parts_of(blueprint, replace(workload, stage="production"))
+        for part in workload_parts(blueprint, replace(workload, stage="production"))
     }
 
 
@@ -112,8 +112,8 @@ class Releases(RuleBasedStateMachine):
         self.revoked: set[tuple[str, str]] = set()
 
     @property
-    def standing(self) -> Standing:
-        return Standing(frozenset(self.approved), frozenset(self.revoked), parts())
+    def standing(self) -> ApprovalStatus:
+        return ApprovalStatus(frozenset(self.approved), frozenset(self.revoked), parts())
 
     @property
     def served(self) -> Blueprint:

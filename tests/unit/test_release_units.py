@@ -8,7 +8,7 @@ import msgspec
 
 from groundplan.blueprint.model import Blueprint, Deployment, Grounding, Rates, Site, Workload
 from groundplan.governance.decide import decide_workload
-from groundplan.governance.model import Caps, Standing
+from groundplan.governance.model import ApprovalStatus, Caps
 from groundplan.release import units
 from groundplan.release.undo import unrestorable
 
@@ -64,16 +64,18 @@ def test_what_was_approved_or_withdrawn_before_an_upgrade_is_after_it() -> None:
         "5c01cf3f4676eb765b034ef0c3cb699281c864b39f50ef20f28640f418109a7d",
     )
     after = units.terms(declared, WORKLOAD)
-    assert (after.digest, after.former) == (before, (on_the_30th,))
+    assert (after.digest, after.former_digests) == (before, (on_the_30th,))
     assert digest() == digest(place=msgspec.structs.replace(PLACE, first_token_declared=True))
     served = units.terms(blueprint(place=msgspec.structs.replace(TIMED, first_token_declared=False)), WORKLOAD)
     today, caps = date(2026, 12, 1), Caps(people=100, calls_per_day=1000, sensitivity="internal", days=90)
     for noted in (before, on_the_30th):
         pair = frozenset({(after.subject, noted)})
-        given, withdrawn = Standing(approved=pair), Standing(approved=pair, revoked=pair)
+        given, withdrawn = ApprovalStatus(approved=pair), ApprovalStatus(approved=pair, revoked=pair)
         assert decide_workload(None, after, caps=caps, standing=given, today=today).needs == ()
         assert decide_workload(None, after, caps=caps, standing=withdrawn, today=today).needs
         assert decide_workload(served, after, caps=caps, standing=withdrawn, today=today).needs
         assert "withdrawn" in unrestorable(declared, declared, withdrawn, {}, today)[after.subject]
         assert pair <= set(units.served_units(declared))
-    assert decide_workload(served, after, caps=caps, standing=Standing(), today=today).needs == (), "served as it is"
+    assert decide_workload(served, after, caps=caps, standing=ApprovalStatus(), today=today).needs == (), (
+        "served as it is"
+    )

@@ -44,7 +44,7 @@ class Names:
 def names_for(conn: Connection[Any], viewer: Caller, actors: Iterable[str]) -> Names:
     """The names of these actors."""
     ids = {actor: UUID(actor.removeprefix(_PERSON)) for actor in actors if actor.startswith(_PERSON)}
-    found = identity.names(conn, list(ids.values())) if ids else {}
+    found = identity.person_names(conn, list(ids.values())) if ids else {}
     return Names(viewer.real, {actor: found[id] for actor, id in ids.items() if id in found})
 
 

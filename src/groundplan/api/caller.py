@@ -68,7 +68,7 @@ class Caller:
     @property
     def proven(self) -> bool:
         """Whether the person was there, and not only somebody with the operator's token."""
-        return self.signed is not None and self.signed.proven and not self.acting
+        return self.signed is not None and self.signed.is_proven and not self.acting
 
     @property
     def real(self) -> str:

@@ -69,7 +69,7 @@ class Picture:
 
 def picture(conn: Connection[Any], number: int, now: datetime, workload: str | None = None) -> Picture:
     """The state of all workloads that are declared with blueprint `number`, or of one of them."""
-    changes = governance.pending(conn)
+    changes = governance.pending_changes(conn)
     workspace, blueprint = workspace_at(conn, number), at(conn, number)
     return Picture(
         blueprint=blueprint,

@@ -31,10 +31,10 @@ def check_presence(conn: Connection[Any], caller: Caller) -> None:
 def one_is_enough(services: Services, conn: Connection[Any]) -> bool:
     """Whether what otherwise takes people who prove to be there takes one, or the operator: a company of one person, a
     demo, and before anybody can prove to be there."""
-    return is_alone(conn) or is_demo(services, conn) or not rights_store.founded(conn)
+    return is_alone(conn) or is_demo(services, conn) or not rights_store.has_proven_person(conn)
 
 
 def is_alone(conn: Connection[Any]) -> bool:
     """Whether the company is one person, and says so."""
     blueprint = current_or_none(conn)
-    return blueprint is not None and blueprint.separation == "solo" and governance.active_people(conn) == 1
+    return blueprint is not None and blueprint.separation == "solo" and governance.count_active_people(conn) == 1

@@ -17,7 +17,7 @@ from psycopg import Connection, OperationalError
 from groundplan.api.context import Services
 from groundplan.api.propagation_store import longest_grace_s
 from groundplan.identity import service as identity
-from groundplan.identity.model import Effect
+from groundplan.identity.model import Propagation
 
 WAIT_SECONDS = 1.5
 _PAUSE = 0.05
@@ -31,8 +31,8 @@ def effect_of(
     Where the change concerns one `workload` only, that one's grace counts, otherwise the longest of all.
     """
 
-    def look(conn: Connection[Any]) -> Effect:
-        return identity.effective(conn, number, longest_grace_s(conn, workload))
+    def look(conn: Connection[Any]) -> Propagation:
+        return identity.policy_propagation(conn, number, longest_grace_s(conn, workload))
 
     return _within(services, number, look, wait)
 
@@ -40,29 +40,31 @@ def effect_of(
 def effect_of_blueprint(services: Services, number: int, wait: float = WAIT_SECONDS) -> dict[str, Any]:
     """The same of blueprint `number`."""
 
-    def look(conn: Connection[Any]) -> Effect:
-        return identity.taken_up(conn, number, longest_grace_s(conn))
+    def look(conn: Connection[Any]) -> Propagation:
+        return identity.blueprint_propagation(conn, number, longest_grace_s(conn))
 
     return _within(services, number, look, wait)
 
 
-def _within(services: Services, number: int, look: Callable[[Connection[Any]], Effect], wait: float) -> dict[str, Any]:
+def _within(
+    services: Services, number: int, look: Callable[[Connection[Any]], Propagation], wait: float
+) -> dict[str, Any]:
     """The change is made: where PostgreSQL is lost from here on, whoever made it is not told that it failed. A key that
     was just made would be known to nobody."""
     deadline = time.monotonic() + wait
-    found: Effect | None = None
+    found: Propagation | None = None
     while True:
         with suppress(OperationalError), services.transaction() as conn:
             found = look(conn)
-        if (found is not None and found.complete) or time.monotonic() >= deadline:
+        if (found is not None and found.is_complete) or time.monotonic() >= deadline:
             return _told(number, found)
         time.sleep(_PAUSE)
 
 
-def _told(number: int, found: Effect | None) -> dict[str, Any]:
+def _told(number: int, found: Propagation | None) -> dict[str, Any]:
     """`found`: None where it is not known."""
     return {
-        "complete": found is not None and found.complete,
+        "complete": found is not None and found.is_complete,
         "number": number,
         "acknowledged": [str(gateway.epoch) for gateway in found.acknowledged] if found else [],
         "waiting": [

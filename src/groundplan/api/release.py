@@ -92,7 +92,7 @@ class Releases:
         done = approvals.refuse(conn, self._signing, approver, change, answer)
         return {"change": str(done.id), "state": done.state}
 
-    def ask(self, conn: Db, actor: str, asked: governance_model.Asked) -> governance_model.Change:
+    def ask(self, conn: Db, actor: str, asked: governance_model.ApprovalRequest) -> governance_model.Change:
         """Ask for something beside the blueprint."""
         return approvals.request_approval(conn, self._signing, actor, asked)
 

@@ -92,4 +92,4 @@ def drop_expired_reviews(services: Services) -> int:
     """Texts leave the review queue whose time is over or whose worker is gone; how many. Any number of control
     processes may do it at once."""
     with services.transaction() as conn:
-        return review_store.sweep(conn)
+        return review_store.expire_unanswered(conn)

@@ -1,8 +1,8 @@
-"""What people say to what is asked for: approve, refuse, withdraw, each in the caller's transaction and audited.
+"""Decisions of people about changes: approve, refuse, withdraw, each in the caller's transaction and audited.
 
-The operator never approves, but may refuse: by that less runs. Nobody approves what they, or a program with a token
-that they made, asked for; only where separation is solo the one person there is may, and such approvals are marked and
-no evidence.
+The operator never approves, but may refuse, since that only reduces what runs. Nobody approves a change requested by
+themselves or by a program with a token that they made; only where separation is `solo` may the company's one person do
+so, and such approvals are marked and are no evidence.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from groundplan.core import audit
 from groundplan.core.errors import Conflict, Denied
 from groundplan.core.ids import new_id
 from groundplan.governance import store
-from groundplan.governance.approved_parts import AT_GATEWAYS
+from groundplan.governance.approved_parts import GATEWAY_KINDS
 from groundplan.governance.model import Approval, Change, Need
-from groundplan.governance.service import already_settled, find_change, record_change
+from groundplan.governance.service import find_change, record_change, settled_error
 from groundplan.identity import rights_store
 from groundplan.identity.model import PROVEN
 from groundplan.identity.store import next_policy_number
@@ -29,32 +29,33 @@ from groundplan.identity.store import next_policy_number
 
 @dataclass(frozen=True, slots=True)
 class Approver:
-    """Somebody who decides. `by`: the actor who really does, where one acts as this person in the demo.
+    """The person who decides. `real_actor`: who really does, where somebody acts as this person in the demo.
 
-    `proof`: how they signed in (`passkey | oidc` show that they were there; `recovery`, `unconfirmed` do not).
+    `proof`: how the person signed in (`passkey | oidc` prove presence; `recovery`, `unconfirmed` do not).
     """
 
     person_id: UUID
     proof: str
-    by: str | None = None
+    real_actor: str | None = None
 
     @property
-    def proven(self) -> bool:
+    def is_proven(self) -> bool:
         return self.proof in PROVEN
 
     @property
-    def demo(self) -> bool:
-        return self.by is not None
+    def is_demo(self) -> bool:
+        return self.real_actor is not None
 
     @property
     def actor(self) -> str:
         person = audit.person_actor(self.person_id)
-        return person if self.by is None else audit.ActingAs(person, self.by)
+        return person if self.real_actor is None else audit.ActingAs(person, self.real_actor)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What somebody says to a change, and to which of its needs: the named ones, or all whose duty they hold."""
+    """A comment on a change and the needs that it decides: those named by subject and duty, or (None) all whose duty
+    the person holds."""
 
     subject: str | None = None
     duty: str | None = None
@@ -66,7 +67,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Ruling:
-    """An answer with its sense (`approved | refused`), its time, and how strictly duties are separated."""
+    """An answer with its decision (`approved | refused`), its time, and how strictly duties are separated."""
 
     decision: str
     answer: Answer
@@ -82,33 +83,32 @@ def approve(
     Raises `NotFound`, `Conflict` (`change_settled`, `change_lapsed`), `Denied` (`self_approval`,
     `duty_missing`).
     """
-    return _decide(conn, approver, change_id, _Ruling("approved", answer, separation, at))
+    return _record_decision(conn, approver, change_id, _Ruling("approved", answer, separation, at))
 
 
 def refuse(
     conn: Connection[Any], approver: Approver | None, change_id: UUID, answer: Answer, *, separation: str, at: datetime
 ) -> Change:
-    """Say no by a duty that the person holds, or as the operator (None); the change is refused for good. Raises as
-    `approve` does."""
+    """Refuse a change for good, by a duty that the person holds or as the operator (None). Raises as `approve` does."""
     if approver is None:
         change = find_change(conn, change_id)
         if change.state != "pending":
-            raise already_settled(change)
+            raise settled_error(change)
         record_change(conn, "change.refused", audit.OPERATOR, change, at, comment=answer.comment)
     else:
-        change = _decide(conn, approver, change_id, _Ruling("refused", answer, separation, at))
+        change = _record_decision(conn, approver, change_id, _Ruling("refused", answer, separation, at))
     store.set_state(conn, [change.id], "refused", at)
     return find_change(conn, change_id)
 
 
 def withdraw(conn: Connection[Any], actor: str, change_id: UUID, *, at: datetime) -> tuple[Change, bool]:
-    """Take back what the actor asked for (a pending change) or approved. Returns the change, and whether served content
-    has lost its approval by it, so that `release` must make a blueprint without it.
+    """Withdraw a request (a pending change) or an approval of the actor. Returns the change, and whether served content
+    lost its approval by this, so that `release` must make a blueprint without it.
 
     Raises `NotFound`, `Conflict` (`change_settled`, `withdraw_by_lowering`) or `Denied` (`not_yours`).
     """
     change = find_change(conn, change_id)
-    mine = [a for a in change.approvals if a.stands and audit.person_actor(a.person_id) == actor]
+    mine = [a for a in change.approvals if a.is_valid and audit.person_actor(a.person_id) == actor]
     if mine and change.state == "applied" and change.type in ("budget", "company", "rule"):
         raise Conflict(
             f"{change.subject} was changed by this change and is in force",
@@ -120,11 +120,11 @@ def withdraw(conn: Connection[Any], actor: str, change_id: UUID, *, at: datetime
         record_change(conn, "approval.withdrawn", actor, change, at, duties=sorted({a.duty for a in mine}))
         if change.state == "applied":
             store.set_state(conn, [change.id], "withdrawn", at)
-            if change.type in AT_GATEWAYS:
+            if change.type in GATEWAY_KINDS:
                 next_policy_number(conn, change.type, change.subject, True)
         return find_change(conn, change_id), change.state == "applied"
     if change.state != "pending":
-        raise already_settled(change)
+        raise settled_error(change)
     if change.requested_by != actor:
         raise Denied(
             "you neither asked for this change nor approved it",
@@ -136,46 +136,46 @@ def withdraw(conn: Connection[Any], actor: str, change_id: UUID, *, at: datetime
     return find_change(conn, change_id), False
 
 
-def _decide(conn: Connection[Any], approver: Approver, change_id: UUID, ruling: _Ruling) -> Change:
+def _record_decision(conn: Connection[Any], approver: Approver, change_id: UUID, ruling: _Ruling) -> Change:
     change = find_change(conn, change_id)
     if change.state != "pending":
-        raise already_settled(change)
-    if ruling.decision == "approved" and change.ends_itself is not None and change.ends_itself < ruling.at.date():
+        raise settled_error(change)
+    if ruling.decision == "approved" and change.own_end_date is not None and change.own_end_date < ruling.at.date():
         hint = "Ask for another one, with an end that is still to come."
         raise Conflict("its requested time is over", code="change_lapsed", hint=hint)
     asked = [need for need in change.needs if ruling.answer.covers(need)]
-    held = _held(conn, approver, asked)
-    alone = ruling.separation == "solo" and store.active_people(conn) == 1
-    own = rights_store.behind(conn, change.requested_by) == approver.actor
+    held = _needs_held_by(conn, approver, asked)
+    alone = ruling.separation == "solo" and store.count_active_people(conn) == 1
+    own = rights_store.responsible_actor(conn, change.requested_by) == approver.actor
     if own and not alone and ruling.decision == "approved":
         named = (held or asked or list(change.needs))[0].duty
         raise Denied(
             f"You asked for this change; somebody else with the duty {named} must approve it.",
             code="self_approval",
-            hint=_who(conn, change.needs, approver.person_id),
+            hint=_approvers_hint(conn, change.needs, approver.person_id),
         )
-    if ruling.decision == "approved" and not (approver.proven or approver.demo or alone):
-        raise _unproven(approver)
+    if ruling.decision == "approved" and not (approver.is_proven or approver.is_demo or alone):
+        raise _unproven_error(approver)
     if not held:
         duties = ", ".join(sorted({need.duty for need in asked or change.needs}))
         raise Denied(
             f"you hold none of the duties that this change waits for: {duties}",
             code="duty_missing",
-            hint=_who(conn, change.needs, approver.person_id),
+            hint=_approvers_hint(conn, change.needs, approver.person_id),
         )
     for need in held:
-        store.insert_approval(conn, _approval(change, need, approver, ruling, alone))
+        store.insert_approval(conn, _new_approval(change, need, approver, ruling, alone))
     detail = {
         "duties": sorted({need.duty for need in held}),
         "unseparated": alone,
-        "demo": approver.demo,
+        "demo": approver.is_demo,
         "proof": approver.proof,
     }
     record_change(conn, f"change.{ruling.decision}", approver.actor, change, ruling.at, **detail)
     return find_change(conn, change_id)
 
 
-def _unproven(approver: Approver) -> Denied:
+def _unproven_error(approver: Approver) -> Denied:
     told = "with a passkey that nobody has confirmed yet" if approver.proof == "unconfirmed" else "by a link"
     return Denied(
         f"you signed in {told}, which whoever holds the operator's token could have done: that approves nothing",
@@ -184,7 +184,7 @@ def _unproven(approver: Approver) -> Denied:
     )
 
 
-def _held(conn: Connection[Any], approver: Approver, asked: Iterable[Need]) -> list[Need]:
+def _needs_held_by(conn: Connection[Any], approver: Approver, asked: Iterable[Need]) -> list[Need]:
     """The needs whose duty this person holds."""
     asked = list(asked)
     holding = store.holders_of(conn, [(need.subject, need.duty) for need in asked])
@@ -195,7 +195,7 @@ def _held(conn: Connection[Any], approver: Approver, asked: Iterable[Need]) -> l
     ]
 
 
-def _approval(change: Change, need: Need, approver: Approver, ruling: _Ruling, unseparated: bool) -> Approval:
+def _new_approval(change: Change, need: Need, approver: Approver, ruling: _Ruling, unseparated: bool) -> Approval:
     return Approval(
         id=new_id(),
         change_id=change.id,
@@ -207,14 +207,14 @@ def _approval(change: Change, need: Need, approver: Approver, ruling: _Ruling, u
         decision=ruling.decision,
         comment=ruling.answer.comment,
         unseparated=unseparated,
-        demo=approver.demo,
+        demo=approver.is_demo,
         at=ruling.at,
-        proof="demo" if approver.demo else approver.proof,
+        proof="demo" if approver.is_demo else approver.proof,
     )
 
 
-def _who(conn: Connection[Any], needs: Iterable[Need], besides: UUID) -> str:
-    """Who could approve instead, in words."""
+def _approvers_hint(conn: Connection[Any], needs: Iterable[Need], besides: UUID) -> str:
+    """Hint that names who could approve instead."""
     needs = list(needs)
     holding = store.holders_of(conn, [(need.subject, need.duty) for need in needs])
     found = [

@@ -1,4 +1,4 @@
-"""Types of governance: what a change asks for, who must agree to it, and what was decided. Types only."""
+"""Types of governance: what a change asks for, who must approve it, and what was decided. Types only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from groundplan.core.clock import last_day
 from groundplan.core.errors import Problem
 from groundplan.identity.model import PROVEN
 
-ASKED: dict[str, tuple[str, ...]] = {
+REQUEST_DUTIES: dict[str, tuple[str, ...]] = {
     "model": ("security", "compliance"),
     "prompt": ("product", "security"),
     "data": ("data", "compliance"),
@@ -22,13 +22,13 @@ ASKED: dict[str, tuple[str, ...]] = {
     "rollout": ("operations", "security"),
     "evidence": ("compliance",),
 }
-"""What is asked for by itself, beside the blueprint, and the duties that must agree to it."""
+"""Kinds of approval that are requested on their own, outside a blueprint -> the duties that must approve them."""
 SENSITIVITY_ORDER = ("public", "internal", "confidential", "restricted")
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Somebody who holds `duty` for `subject` must approve."""
+    """One required approval: by somebody who holds `duty` for `subject`."""
 
     subject: str
     """`company`, `workload/NAME` or `budget/NAME`"""
@@ -37,7 +37,8 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What the rules look at in one workload. `digest` covers all of its content, so equal digests mean no change."""
+    """The parts of a workload that approval rules look at. `digest` covers all of its content, so equal digests mean no
+    change."""
 
     subject: str
     stage: str
@@ -51,28 +52,28 @@ class Terms:
     """picodollars per month of its own budgets"""
     digest: str
     keeps: str = "none"
-    """none | redacted | full: what of prompts and answers is kept"""
-    former: tuple[str, ...] = ()
+    """none | redacted | full: in which form prompts and answers are stored"""
+    former_digests: tuple[str, ...] = ()
     """Digests of the same content in other versions of this program."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What somebody asks for beside the blueprint: a model into use, data for a purpose, a policy, an exception, a
-    rollout, evidence. Approvals are bound to the digest of `what` is declared."""
+class ApprovalRequest:
+    """A request for approval outside a blueprint: of a model, data for a purpose, a policy, an exception, a rollout or
+    evidence. Approvals are bound to the digest of `declaration`."""
 
     kind: str
-    """One of `ASKED`"""
+    """A key of `REQUEST_DUTIES`"""
     subject: str
-    what: Mapping[str, Any] = field(hash=False)
+    declaration: Mapping[str, Any] = field(hash=False)
     reason: str
     price: Mapping[str, int] = field(default_factory=dict, hash=False)
-    """Of a model: noted beside it, not part of its digest."""
+    """Of a model: stored with the request, not part of its digest."""
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """An approval of a model, a prompt or a source's purpose, as it stands: it holds, or it was given once."""
+class GrantedApproval:
+    """An approval of a model, a prompt or a source's purpose that was given, and whether it is still valid."""
 
     expires_on: date
     """The last day that it holds."""
@@ -80,39 +81,43 @@ class Given:
     """The last day that production may go on after it, where no data is restricted."""
     withdrawn: bool = False
     expired: bool = False
-    """It was ended after its grace."""
+    """Its grace period has passed too."""
     price: Mapping[str, int] = field(default_factory=dict, hash=False)
-    """A model's price when it was approved (`approved_parts.price_of`); empty: nobody noted it, so it has no band."""
+    """A model's price when it was approved (`approved_parts.price_by_class`); empty: not recorded, so there is no
+    band."""
 
     @property
-    def stands(self) -> bool:
+    def is_valid(self) -> bool:
+        """Whether it was neither withdrawn nor expired; its dates are not looked at."""
         return not self.withdrawn and not self.expired
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What approvals say today: content that is fully approved, and content whose approval was refused or withdrawn.
+class ApprovalStatus:
+    """Today's approvals: content that is fully approved, and content that was served and has lost its approval.
 
-    Both hold (subject, digest). `revoked` wins where a pair is in both. `parts` are approvals of what production uses,
-    by digest.
+    Both sets hold (subject, digest); `revoked` wins where a pair is in both. `parts`: approvals of the parts that
+    production uses, by digest.
     """
 
     approved: frozenset[tuple[str, str]] = frozenset()
     revoked: frozenset[tuple[str, str]] = frozenset()
-    parts: Mapping[str, Given] = field(default_factory=dict)
+    parts: Mapping[str, GrantedApproval] = field(default_factory=dict)
 
-    def allows(self, subject: str, *digests: str) -> bool:
-        """`digests` are those of one content."""
+    def is_approved(self, subject: str, *digests: str) -> bool:
+        """Whether this content is approved and not revoked; `digests` are those of one content in several versions of
+        this program."""
         approved = any((subject, digest) in self.approved for digest in digests)
-        return approved and not self.forbids(subject, *digests)
+        return approved and not self.is_revoked(subject, *digests)
 
-    def forbids(self, subject: str, *digests: str) -> bool:
+    def is_revoked(self, subject: str, *digests: str) -> bool:
+        """Whether the approval of this content was withdrawn or has expired."""
         return any((subject, digest) in self.revoked for digest in digests)
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What it takes: approvals still needed (none: it may go ahead), and what no approval can make right."""
+    """What a change takes: approvals still needed (none: it may go ahead), and refusals that no approval can lift."""
 
     needs: tuple[Need, ...] = ()
     refusals: tuple[Problem, ...] = ()
@@ -120,7 +125,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """What one person said to one need of a change."""
+    """One person's decision about one need of a change."""
 
     id: UUID
     change_id: UUID
@@ -138,23 +143,24 @@ class Approval:
     at: datetime
     withdrawn_at: datetime | None = None
     proof: str = "recovery"
-    """How the person had signed in: `passkey | oidc` show that they were there."""
+    """How the person had signed in: `passkey | oidc` prove that the person was present."""
     here: bool = True
-    """Whether the person has not left since."""
+    """Whether the person is still active in the company."""
 
     @property
-    def stands(self) -> bool:
+    def is_valid(self) -> bool:
+        """Whether it approves and was not withdrawn."""
         return self.decision == "approved" and self.withdrawn_at is None
 
     @property
     def is_evidence(self) -> bool:
-        """Whether it proves that somebody else than the one who asked was there and agreed, outside of a demo."""
-        return self.stands and not self.unseparated and not self.demo and self.proof in PROVEN
+        """Whether it proves that somebody other than the requester was present and agreed, outside of a demo."""
+        return self.is_valid and not self.unseparated and not self.demo and self.proof in PROVEN
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Content that waits for approvals, or did. `digest` binds the approvals to exactly this content."""
+    """Content that waits or waited for approvals. `digest` binds the approvals to exactly this content."""
 
     id: UUID
     digest: str
@@ -162,7 +168,7 @@ class Change:
     """workload | budget | company, or one of `ASKED`"""
     subject: str
     base: int
-    """Number of the blueprint it was compared with."""
+    """Number of the blueprint that it was compared with."""
     summary: dict[str, Any]
     needs: tuple[Need, ...]
     requested_by: str
@@ -173,51 +179,51 @@ class Change:
     blueprint: int | None
     approvals: tuple[Approval, ...] = ()
     expires_on: date | None = None
-    """The last day that it holds, once approved."""
+    """The last day that it is valid, once approved."""
     grace_until: date | None = None
     seats: int = 1
-    """How many different people must agree."""
+    """How many different people must approve."""
     reason: str = ""
     renews: UUID | None = None
-    """The change whose approval it gives again, with the same content."""
+    """The change whose approval it renews, with the same content."""
 
     @property
     def price(self) -> dict[str, int]:
-        """What a model cost when it was asked for (`approved_parts.price_of`); empty for anything else."""
+        """Price of a model when approval was requested (`approved_parts.price_by_class`); empty for anything else."""
         return dict(self.summary.get("price") or {})
 
     @property
-    def people(self) -> int:
-        """How many different people agree to exactly this content."""
-        return len({a.person_id for a in self._counting})
+    def approver_count(self) -> int:
+        """Number of different people who approve exactly this content."""
+        return len({a.person_id for a in self._valid_approvals})
 
     @property
-    def ends_itself(self) -> date | None:
-        """The last day that evidence or an exception was asked for; None for what has no end of its own."""
+    def own_end_date(self) -> date | None:
+        """The last day for which evidence or an exception was requested; None for kinds without an end of their own."""
         said = [each["new"] for each in self.summary.get("fields", ()) if each["field"] == "until"]
         return last_day(datetime.fromisoformat(said[0])) if self.type in ("evidence", "exception") and said else None
 
     @property
-    def _counting(self) -> list[Approval]:
-        """Approvals of exactly this content. While it waits, those of people who have left count no longer."""
-        own = [each for each in self.approvals if each.stands and each.digest == self.digest]
+    def _valid_approvals(self) -> list[Approval]:
+        """Valid approvals of exactly this content. While it is pending, those of people who have left do not count."""
+        own = [each for each in self.approvals if each.is_valid and each.digest == self.digest]
         return [each for each in own if each.here or self.state != "pending"]
 
     @property
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether every need is met, by enough different people."""
-        return not self.waits_for and self.people >= self.seats
+        return not self.open_needs and self.approver_count >= self.seats
 
     @property
-    def waits_for(self) -> tuple[Need, ...]:
-        """Needs that no standing approval meets."""
-        met = {(a.subject, a.duty) for a in self._counting}
+    def open_needs(self) -> tuple[Need, ...]:
+        """Needs that no valid approval meets."""
+        met = {(a.subject, a.duty) for a in self._valid_approvals}
         return tuple(need for need in self.needs if (need.subject, need.duty) not in met)
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Somebody who holds a duty and is active."""
+    """An active person who holds a duty."""
 
     person_id: UUID
     email: str
@@ -227,12 +233,12 @@ class Holder:
 __all__ = [
     "SENSITIVITY_ORDER",
     "Approval",
+    "ApprovalStatus",
     "Caps",
     "Change",
     "Decision",
-    "Given",
+    "GrantedApproval",
     "Holder",
     "Need",
-    "Standing",
     "Terms",
 ]

@@ -16,13 +16,13 @@ from groundplan.governance.model import Approval, Change, Holder, Need
 from groundplan.identity.model import COMPANY
 
 _ASKED_LOCK = 0x6770_6173_6B65_6401
-"""Advisory lock key: what was asked for already is looked up by one transaction at a time."""
+"""Advisory lock key: one transaction at a time looks up existing requests and adds one."""
 _CHANGE: LiteralString = """SELECT id, digest, type, base, summary, needs, requested_by, requested_at, state,
   decided_at, blueprint, expires_on, grace_until, seats, reason, renews FROM change"""
 
 
-def hold_asked(conn: Connection[Any]) -> None:
-    """Wait until nobody else asks for something; held until the transaction ends."""
+def lock_requests(conn: Connection[Any]) -> None:
+    """Take the lock on requests for approval; held until the transaction ends."""
     conn.execute("SELECT pg_advisory_xact_lock(%s)", (_ASKED_LOCK,))
 
 
@@ -51,7 +51,8 @@ def insert_change(conn: Connection[Any], change: Change, sources: Mapping[str, s
 
 
 def update_change(conn: Connection[Any], change: UUID, needs: tuple[Need, ...], sources: Mapping[str, str]) -> None:
-    """The same content was asked for again: newer files around it, and what it needs by today's rules."""
+    """Update a change that was requested again with the same content: its newer files, and its needs by today's
+    rules."""
     conn.execute(
         "UPDATE change SET sources = %s, needs = %s WHERE id = %s",
         (
@@ -73,7 +74,7 @@ def set_state(
 
 
 def set_term(conn: Connection[Any], change: UUID, expires_on: date, grace_until: date) -> None:
-    """Until when a settled change holds."""
+    """Store until when an applied change is valid."""
     conn.execute("UPDATE change SET expires_on = %s, grace_until = %s WHERE id = %s", (expires_on, grace_until, change))
 
 
@@ -84,14 +85,14 @@ def policy_number(conn: Connection[Any]) -> int:
     return int(row[0]) if row else 0
 
 
-def expiring(conn: Connection[Any], before: date) -> list[Change]:
+def expiring_changes(conn: Connection[Any], before: date) -> list[Change]:
     """Applied changes whose approval ends before this day or has ended, the earliest first."""
     rows = select(conn, _CHANGE + " WHERE state = 'applied' AND expires_on <= %s ORDER BY expires_on, id", (before,))
     return _changes(conn, rows)
 
 
 def change_by_id(conn: Connection[Any], id: UUID, *, lock: bool = True) -> Change | None:
-    """One change with its approvals, locked against other decisions unless it is only looked at; None where there is
+    """One change with its approvals, locked against other decisions unless `lock` is false; None where there is
     none."""
     rows = select(conn, _CHANGE + " WHERE id = %s" + (" FOR UPDATE" if lock else ""), (id,))
     return _changes(conn, rows)[0] if rows else None
@@ -107,8 +108,8 @@ def changes(conn: Connection[Any], states: Iterable[str] | None = None) -> list[
     return _changes(conn, rows)
 
 
-def sources_of(conn: Connection[Any], change: UUID) -> dict[str, str]:
-    """The files that a change was last asked for with."""
+def change_sources(conn: Connection[Any], change: UUID) -> dict[str, str]:
+    """The files with which a change was last requested."""
     row = conn.execute("SELECT sources FROM change WHERE id = %s", (change,)).fetchone()
     return dict(row[0]) if row else {}
 
@@ -140,7 +141,7 @@ def insert_approval(conn: Connection[Any], approval: Approval) -> None:
 
 
 def withdraw_approvals(conn: Connection[Any], change: UUID, person: UUID, at: datetime) -> int:
-    """Withdraw what a person approved of a change; returns how many approvals that were."""
+    """Withdraw a person's approvals of a change; returns how many there were."""
     return conn.execute(
         """UPDATE approval SET withdrawn_at = %s
            WHERE change_id = %s AND person_id = %s AND decision = 'approved' AND withdrawn_at IS NULL""",
@@ -151,13 +152,13 @@ def withdraw_approvals(conn: Connection[Any], change: UUID, person: UUID, at: da
 def holders(conn: Connection[Any], subject: str, duty: str) -> list[Holder]:
     """Active people who hold a duty for a subject; where nobody does, those who hold it for the company.
 
-    What concerns the company as a whole is for whoever holds the duty anywhere, where nobody holds it for the company.
+    For the company itself, where nobody holds the duty for it: everybody who holds the duty for any subject.
     """
     return holders_of(conn, [(subject, duty)])[subject, duty]
 
 
 def holders_of(conn: Connection[Any], wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], list[Holder]]:
-    """As `holders`, of many subjects and duties by one query: of thousands of workloads each has its own."""
+    """As `holders`, for many subjects and duties in one query, since each of thousands of workloads has its own."""
     pairs = set(wanted)
     rows = conn.execute(
         """SELECT d.subject, d.duty, p.id, p.email, p.name FROM duty d JOIN person p ON p.id = d.person_id
@@ -185,8 +186,8 @@ def holders_of(conn: Connection[Any], wanted: Iterable[tuple[str, str]]) -> dict
     }
 
 
-def active_people(conn: Connection[Any]) -> int:
-    """How many people can act."""
+def count_active_people(conn: Connection[Any]) -> int:
+    """Number of active people."""
     row = conn.execute("SELECT count(*) FROM person WHERE active").fetchone()
     return int(row[0]) if row else 0
 

@@ -11,7 +11,7 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from groundplan.core.errors import Invalid
-from groundplan.identity.store import changed, rows
+from groundplan.identity.store import execute_counted, fetch_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def hold(conn: Connection[Any]) -> None:
 def by_subject(conn: Connection[Any], issuer: str, subject: str) -> UUID | None:
     """Who is known by this subject of the issuer."""
     query = "SELECT person_id FROM directory_person WHERE issuer = %s AND oidc_subject = %s"
-    found = rows(conn, query, (issuer, subject))
+    found = fetch_rows(conn, query, (issuer, subject))
     return found[0][0] if found else None
 
 
@@ -114,18 +114,18 @@ def keep_subject(conn: Connection[Any], person_id: UUID, issuer: str, subject: s
     query = """INSERT INTO directory_person (person_id, issuer, oidc_subject) VALUES (%s, %s, %s)
                ON CONFLICT (person_id) DO UPDATE SET issuer = excluded.issuer, oidc_subject = excluded.oidc_subject
                WHERE directory_person.oidc_subject IS NULL"""
-    return bool(changed(conn, query, (person_id, issuer, subject)))
+    return bool(execute_counted(conn, query, (person_id, issuer, subject)))
 
 
 def person(conn: Connection[Any], id: UUID) -> DirectoryPerson | None:
     """None where there is none, or the directory has deleted them."""
-    found = rows(conn, _PERSON + " WHERE p.id = %s AND d.deleted_at IS NULL", (id,))
+    found = fetch_rows(conn, _PERSON + " WHERE p.id = %s AND d.deleted_at IS NULL", (id,))
     return DirectoryPerson(*found[0]) if found else None
 
 
 def with_email(conn: Connection[Any], email: str) -> DirectoryPerson | None:
     """Who has this address, also where the directory has deleted them."""
-    found = rows(conn, _PERSON + " WHERE p.email = %s", (email,))
+    found = fetch_rows(conn, _PERSON + " WHERE p.email = %s", (email,))
     return DirectoryPerson(*found[0]) if found else None
 
 
@@ -182,12 +182,12 @@ def user_name_of_another(conn: Connection[Any], user_name: str, id: UUID | None)
     query = """SELECT 1 FROM person p LEFT JOIN directory_person d ON d.person_id = p.id
                WHERE lower(coalesce(d.user_name, p.email)) = lower(%s) AND p.id IS DISTINCT FROM %s
                  AND d.deleted_at IS NULL LIMIT 1"""
-    return bool(rows(conn, query, (user_name, id)))
+    return bool(fetch_rows(conn, query, (user_name, id)))
 
 
 def rename(conn: Connection[Any], id: UUID, email: str, name: str) -> None:
     """What the directory calls somebody; that it changed their address is kept."""
-    if changed(conn, "UPDATE person SET email = %s WHERE id = %s AND email <> %s", (email, id, email)):
+    if execute_counted(conn, "UPDATE person SET email = %s WHERE id = %s AND email <> %s", (email, id, email)):
         conn.execute(
             """INSERT INTO directory_person (person_id, address_changed_at) VALUES (%s, now())
                ON CONFLICT (person_id) DO UPDATE SET address_changed_at = now()""",
@@ -199,7 +199,7 @@ def rename(conn: Connection[Any], id: UUID, email: str, name: str) -> None:
 def known_by_a_changed_address(conn: Connection[Any], person_id: UUID) -> bool:
     """Whether a directory changed the address of somebody who decides: who holds a duty or has a confirmed passkey."""
     return bool(
-        rows(
+        fetch_rows(
             conn,
             """SELECT 1 FROM directory_person d WHERE d.person_id = %s AND d.address_changed_at IS NOT NULL AND (
                  EXISTS (SELECT 1 FROM duty WHERE person_id = d.person_id)
@@ -214,18 +214,18 @@ def come_back(conn: Connection[Any], id: UUID) -> bool:
     """Somebody who had left is active again; keys and sessions stay ended, and duties are given anew."""
     conn.execute("DELETE FROM duty WHERE person_id = %s", (id,))
     query = "UPDATE person SET active = true, left_at = NULL WHERE id = %s AND NOT active"
-    return bool(changed(conn, query, (id,)))
+    return bool(execute_counted(conn, query, (id,)))
 
 
 def group(conn: Connection[Any], id: UUID) -> DirectoryGroup | None:
     """None where there is none, or the directory has deleted it."""
-    found = rows(conn, _GROUP + " WHERE g.id = %s AND d.deleted_at IS NULL", (id,))
+    found = fetch_rows(conn, _GROUP + " WHERE g.id = %s AND d.deleted_at IS NULL", (id,))
     return _group(found[0]) if found else None
 
 
 def deleted_group(conn: Connection[Any], name: str) -> UUID | None:
     """A group of this name that the directory has deleted."""
-    found = rows(conn, _GROUP + " WHERE g.name = %s AND d.deleted_at IS NOT NULL", (name,))
+    found = fetch_rows(conn, _GROUP + " WHERE g.name = %s AND d.deleted_at IS NOT NULL", (name,))
     return found[0][0] if found else None
 
 
@@ -241,8 +241,10 @@ def _page(
 ) -> tuple[int, list[tuple[Any, ...]]]:
     """How many there are, and the rows of one page of them."""
     named = (wanted.name, wanted.name)
-    total = rows(conn, f"SELECT count(*) FROM ({query + where}) every", named)[0][0]
-    return total, rows(conn, f"{query}{where}{order} LIMIT %s OFFSET %s", (*named, wanted.count, wanted.start - 1))
+    total = fetch_rows(conn, f"SELECT count(*) FROM ({query + where}) every", named)[0][0]
+    return total, fetch_rows(
+        conn, f"{query}{where}{order} LIMIT %s OFFSET %s", (*named, wanted.count, wanted.start - 1)
+    )
 
 
 def _order(wanted: Wanted, known: dict[str, LiteralString], own: LiteralString) -> LiteralString:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from groundplan.identity.store import rows
+from groundplan.identity.store import fetch_rows
 
 
 def forget(conn: Connection[Any], person_id: UUID) -> None:
@@ -34,12 +34,12 @@ def forget_name(conn: Connection[Any], person_id: UUID) -> None:
 
 def last_approval(conn: Connection[Any], person_id: UUID) -> datetime | None:
     """When somebody approved or refused something last."""
-    return rows(conn, "SELECT max(at) FROM approval WHERE person_id = %s", (person_id,))[0][0]  # type: ignore[no-any-return]
+    return fetch_rows(conn, "SELECT max(at) FROM approval WHERE person_id = %s", (person_id,))[0][0]  # type: ignore[no-any-return]
 
 
 def names_due(conn: Connection[Any], before: datetime) -> list[UUID]:
     """Whose key is destroyed and whose name stayed for approvals that are all older than this."""
-    found = rows(
+    found = fetch_rows(
         conn,
         """SELECT p.id FROM person p JOIN subject_key k ON k.subject = p.id::text AND k.wrapped = ''
            WHERE NOT p.active AND p.name <> 'erased'

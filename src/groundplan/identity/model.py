@@ -13,7 +13,7 @@ from uuid import UUID
 
 EVERYONE = "everyone"
 PUBLIC = "public"
-"""As a reader: everybody, also a call that carries no person."""
+"""As a reader: everybody, including calls that carry no person."""
 COMPANY = "company"
 """The subject of duties and kills that cover everything."""
 DUTIES = (
@@ -36,7 +36,7 @@ GroupType = Literal["group", "team"]
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody who may own, ask or approve. `email` is lower case."""
+    """A person who may own, call or approve. `email` is lower case."""
 
     id: UUID
     email: str
@@ -46,7 +46,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Members by email (people) and by name (groups), direct ones only."""
+    """A group or team with its direct members: emails (`people`) and names of other groups (`groups`)."""
 
     id: UUID
     name: str
@@ -84,7 +84,7 @@ class GenesisGroup:
 
 @dataclass(frozen=True, slots=True)
 class Nomination:
-    """Somebody (by email) is to hold a duty for a subject."""
+    """A person (by email) who is to hold a duty for a subject."""
 
     subject: str
     duty: str
@@ -107,7 +107,7 @@ class KeyTerms:
     acts_for_others: bool = False
     tags: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
-    """From where it may be used (CIDR); empty: from everywhere."""
+    """Networks (CIDR) from which it may be used; empty: all."""
     models: tuple[str, ...] = ()
     """Models or deployments that it may use; empty: all of its workload."""
     budget: int | None = None
@@ -118,7 +118,7 @@ class KeyTerms:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key without its secret. `prefix` is the start of it, to tell keys apart."""
+    """A key without its secret. `prefix` is the start of the secret, to tell keys apart."""
 
     id: UUID
     prefix: str
@@ -130,14 +130,15 @@ class ApiKey:
     expires_at: datetime | None
     revoked_at: datetime | None
     family: UUID
-    """The first of a line of rotated keys; its own id where it is that."""
+    """Id of the first key of a line of rotated keys, maybe its own."""
     replaced_by: UUID | None
     terms: KeyTerms
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayState:
-    """A gateway worker and what it knows. `until`: when policy lease and grace run out unless it renews."""
+    """A gateway worker and the policy and blueprint that it follows. `until`: when its policy lease and grace run out
+    unless it renews."""
 
     epoch: UUID
     host: str
@@ -150,8 +151,8 @@ class GatewayState:
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
-    """How far a change of policy, or a blueprint, has come; `number` is its own.
+class Propagation:
+    """How far a change of policy, or a blueprint, has reached the gateways; `number` is its number.
 
     `acknowledged` gateways follow it; `waiting` ones do not yet and may still serve by the old rules: connected ones
     for about a second, those cut off until their `until`; `lapsed` ones never acknowledged it but may not serve any
@@ -164,7 +165,7 @@ class Effect:
     lapsed: tuple[GatewayState, ...]
 
     @property
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether nothing is admitted by the old rules any more."""
         return not self.waiting
 
@@ -173,7 +174,7 @@ Proof = Literal["link", "recovery", "unconfirmed", "passkey", "oidc"]
 """How somebody signed in: the local operator by a link; a person by a link that the operator made, by a passkey that
 nobody has confirmed yet, by a confirmed passkey, or at the company's own sign-in."""
 PROVEN: frozenset[Proof] = frozenset({"passkey", "oidc"})
-"""What shows that the person was there, whoever holds the operator's token."""
+"""Proofs that the person was present, whoever holds the operator's token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,13 +189,13 @@ class Session:
     id: UUID | None = None
 
     @property
-    def proven(self) -> bool:
-        """Whether the person was there, and not only somebody with the operator's token."""
+    def is_proven(self) -> bool:
+        """Whether the person was present, and not only somebody with the operator's token."""
         return self.proof in PROVEN
 
     @property
     def person(self) -> UUID | None:
-        """Whose eyes the console shows: the one acted as, else oneself."""
+        """The person whose view the console shows: the one acted as, else the one signed in."""
         return self.acting_as or self.person_id
 
 
@@ -204,7 +205,7 @@ class TerminalRequest:
 
     id: UUID
     code: str
-    """Shown at both places, so that a person sees that it is their own."""
+    """Shown in the terminal and in the browser, so that a person recognises their own request."""
     change: UUID
     digest: str
     decision: str
@@ -247,20 +248,21 @@ class Passkey:
     confirmed_by: str | None
     waits_until: datetime | None
 
-    def counts(self, now: datetime) -> bool:
-        """Whether it proves its person: somebody confirmed it, or its waiting time passed without an objection."""
+    def is_valid(self, now: datetime) -> bool:
+        """Whether it proves its person's identity: somebody confirmed it, or its waiting time passed without
+        objection."""
         return self.confirmed_at is not None or (self.waits_until is not None and self.waits_until <= now)
 
 
 Role = Literal["auditor", "on-call", "emergency"]
-"""Rights for a time: to read everything; to stop and roll back alone; the same for an hour, taken by oneself."""
+"""Temporary rights: to read everything; to stop and roll back alone; the same for an hour, taken by oneself."""
 SCOPES = frozenset({"read", "plan", "release", "rollback", "stop", "keys", "revoke", "clear", "work", "scim"})
 """What a service token may be made for. It never approves, lifts a stop or changes who may do what by hand."""
 
 
 @dataclass(frozen=True, slots=True)
 class Appointment:
-    """A right that ends by itself."""
+    """A temporary right of a person; it ends by itself."""
 
     id: UUID
     person_id: UUID
@@ -275,7 +277,8 @@ class Appointment:
     reviewed_by: str | None = None
     review: str | None = None
 
-    def over(self, now: datetime) -> bool:
+    def is_over(self, now: datetime) -> bool:
+        """Whether its time has passed or somebody ended it."""
         return self.ends <= now or (self.ended_at is not None and self.ended_at <= now)
 
 

@@ -10,7 +10,7 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from groundplan.identity.model import Passkey
-from groundplan.identity.store import changed, rows
+from groundplan.identity.store import execute_counted, fetch_rows
 
 MOST_BEGUN = 10_000
 """Sign-ins that nobody has finished yet: more than begin in half a minute at any company."""
@@ -29,18 +29,18 @@ def insert(conn: Connection[Any], key: Passkey) -> bool:
         key.id, key.person_id, key.material, key.sign_count, key.label, key.created_at, key.created_by,
         key.confirmed_at, key.confirmed_by, key.waits_until,
     )  # fmt: skip
-    return bool(changed(conn, query, values))
+    return bool(execute_counted(conn, query, values))
 
 
 def by_id(conn: Connection[Any], id: bytes) -> Passkey | None:
-    found = rows(conn, _PASSKEY + " AND id = %s FOR UPDATE", (id,))
+    found = fetch_rows(conn, _PASSKEY + " AND id = %s FOR UPDATE", (id,))
     return _passkey(found[0]) if found else None
 
 
 def of_person(conn: Connection[Any], person_id: UUID | None) -> list[Passkey]:
     """Those of a person, or of everybody, oldest first."""
     query = _PASSKEY + " AND (%(person)s::uuid IS NULL OR person_id = %(person)s) ORDER BY created_at"
-    return [_passkey(row) for row in rows(conn, query, {"person": person_id})]
+    return [_passkey(row) for row in fetch_rows(conn, query, {"person": person_id})]
 
 
 def unconfirmed(conn: Connection[Any]) -> list[Passkey]:
@@ -50,23 +50,23 @@ def unconfirmed(conn: Connection[Any]) -> list[Passkey]:
         + """ AND confirmed_at IS NULL
         AND EXISTS (SELECT 1 FROM person p WHERE p.id = person_id AND p.active) ORDER BY created_at"""
     )
-    return [_passkey(row) for row in rows(conn, query)]
+    return [_passkey(row) for row in fetch_rows(conn, query)]
 
 
 def ever_confirmed(conn: Connection[Any]) -> bool:
     """Whether there ever was a confirmed passkey, also one that was removed."""
-    return bool(rows(conn, "SELECT 1 FROM passkey WHERE confirmed_at IS NOT NULL LIMIT 1"))
+    return bool(fetch_rows(conn, "SELECT 1 FROM passkey WHERE confirmed_at IS NOT NULL LIMIT 1"))
 
 
 def others_confirmed(conn: Connection[Any], person_id: UUID) -> bool:
     """Whether somebody else who is active has a confirmed passkey, or has signed in at the company's own sign-in."""
-    return bool(rows(conn, f"SELECT 1 FROM person p WHERE {_OTHERS} LIMIT 1", (person_id,)))
+    return bool(fetch_rows(conn, f"SELECT 1 FROM person p WHERE {_OTHERS} LIMIT 1", (person_id,)))
 
 
 def others_confirm(conn: Connection[Any], person_id: UUID) -> bool:
     """Whether one of them may confirm passkeys: by a duty for the company, or one that nobody holds for it."""
     return bool(
-        rows(
+        fetch_rows(
             conn,
             f"""SELECT 1 FROM person p JOIN duty d ON d.person_id = p.id WHERE {_OTHERS} AND (
                  d.subject = 'company' OR NOT EXISTS (SELECT 1 FROM duty c JOIN person q ON q.id = c.person_id
@@ -82,12 +82,12 @@ def used(conn: Connection[Any], id: bytes, sign_count: int, at: datetime) -> Non
 
 def confirm(conn: Connection[Any], id: bytes, by: str, at: datetime) -> bool:
     query = "UPDATE passkey SET confirmed_at = %s, confirmed_by = %s WHERE id = %s AND confirmed_at IS NULL"
-    return bool(changed(conn, query, (at, by, id)))
+    return bool(execute_counted(conn, query, (at, by, id)))
 
 
 def remove(conn: Connection[Any], id: bytes, by: str, at: datetime) -> bool:
     query = "UPDATE passkey SET removed_at = %s, removed_by = %s WHERE id = %s AND removed_at IS NULL"
-    return bool(changed(conn, query, (at, by, id)))
+    return bool(execute_counted(conn, query, (at, by, id)))
 
 
 def insert_ceremony(
@@ -110,7 +110,7 @@ def insert_ceremony(
 
 def use_ceremony(conn: Connection[Any], hash: bytes, kind: str, now: datetime) -> tuple[UUID | None, Any] | None:
     """(for whom, the state) of what was asked, used up; None where it is unknown, used or expired."""
-    found = rows(
+    found = fetch_rows(
         conn,
         """UPDATE ceremony SET used_at = %s WHERE hash = %s AND kind = %s AND used_at IS NULL AND expires_at > %s
            RETURNING person_id, state""",

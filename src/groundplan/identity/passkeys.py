@@ -123,7 +123,7 @@ def confirm(conn: Connection[Any], session: Session, passkey_id: bytes, now: dat
     """Somebody else says that a passkey is its person's. Raises `NotFound`, `Denied` (`self_confirmation`,
     `proof_missing`), `Conflict` (`passkey_confirmed`)."""
     key = _known(conn, passkey_id)
-    if not session.proven or session.acting_as is not None:
+    if not session.is_proven or session.acting_as is not None:
         raise Denied(
             "only somebody who signed in with a passkey or at the company's sign-in may confirm others",
             code="proof_missing",
@@ -158,7 +158,7 @@ def _standing(
     conn: Connection[Any], session: Session, person: Person, now: datetime
 ) -> tuple[datetime | None, str | None, datetime | None]:
     """(confirmed at, by whom, waits until) of a passkey that is registered in this session."""
-    if session.proven:
+    if session.is_proven:
         return now, person_actor(person.id), None
     if not passkey_store.ever_confirmed(conn) and not passkey_store.others_confirmed(conn, person.id):
         return now, "founding", None
@@ -166,7 +166,7 @@ def _standing(
 
 
 def _proof(key: Passkey, now: datetime) -> Proof:
-    return "passkey" if key.counts(now) else "unconfirmed"
+    return "passkey" if key.is_valid(now) else "unconfirmed"
 
 
 def _person_of(conn: Connection[Any], session: Session) -> Person:

@@ -16,7 +16,7 @@ from psycopg import Connection
 
 from groundplan.identity import passkey_store, store
 from groundplan.identity.model import EVERYONE
-from groundplan.identity.store import rows
+from groundplan.identity.store import fetch_rows
 
 _PEOPLE: LiteralString = """SELECT id, email, name, active FROM person
     WHERE CASE WHEN %(person)s::uuid IS NULL THEN active ELSE id = %(person)s END ORDER BY email"""
@@ -70,7 +70,7 @@ def _held(conn: Connection[Any], person_id: UUID | None, now: datetime) -> list[
     asked = {"person": person_id, "now": now}
 
     def by_person(query: LiteralString) -> dict[UUID, list[Any]]:
-        return _grouped(rows(conn, query, asked))
+        return _grouped(fetch_rows(conn, query, asked))
 
     held = store.duties(conn, person_id=person_id)
     duties = _grouped((each.person.id, f"{each.duty} of {each.subject}") for each in held)
@@ -92,7 +92,7 @@ def _held(conn: Connection[Any], person_id: UUID | None, now: datetime) -> list[
             "roles": roles[id],
             "seats": seats[id],
         }
-        for id, email, name, active in rows(conn, _PEOPLE, asked)
+        for id, email, name, active in fetch_rows(conn, _PEOPLE, asked)
     ]
 
 

@@ -1,7 +1,7 @@
 """Rights that end: auditors, who is on call, emergencies (break-glass), tokens of programs; and who lifts a stop.
 
-Each is recorded. Who may appoint, make tokens or lift is decided by the policies of the API; here is what holds whoever
-asks: an emergency is short and somebody else reviews it, a token expires, a stop is lifted by two.
+Each is audited. The policies of the API decide who may appoint, make tokens or lift; the rules here apply whoever asks:
+an emergency is short and somebody else reviews it, a token expires, a stop is lifted by two people.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LONGEST_TOKEN = timedelta(days=366)
 def appoint(
     conn: Connection[Any], actor: str, person_id: UUID, role: Role, reason: str, begins: datetime, ends: datetime
 ) -> Appointment:
-    """Give somebody a right for a time. Raises `Invalid` (`appointment_time`, `reason`)."""
+    """Give a person a temporary right. Raises `Invalid` (`appointment_time`, `reason`)."""
     if not begins < ends <= begins + LONGEST[role]:
         raise Invalid(
             f"{role} is for at most {LONGEST[role].days or 1} {'days' if LONGEST[role].days else 'hour'}",
@@ -50,38 +50,44 @@ def appoint(
 
 
 def break_glass(conn: Connection[Any], actor: str, person_id: UUID, reason: str, now: datetime) -> Appointment:
-    """An hour of rights to stop, roll back and read, taken by oneself; somebody else reviews it afterwards."""
+    """Take the rights to stop, roll back and read for an hour, by oneself; somebody else reviews it afterwards."""
     made = appoint(conn, actor, person_id, "emergency", reason, now, now + EMERGENCY)
     detail = {"reason": made.reason, "ends": made.ends.isoformat(), "appointment": str(made.id)}
     record(conn, action="emergency.begun", actor=actor, subject=f"person/{person_id}", detail=detail)
     return made
 
 
-def end(conn: Connection[Any], actor: str, id: UUID, now: datetime) -> Appointment:
-    """End it before its time. Raises `NotFound` (`appointment_unknown`), `Conflict` (`appointment_over`)."""
-    made = _appointment(conn, id)
+def end_appointment(conn: Connection[Any], actor: str, id: UUID, now: datetime) -> Appointment:
+    """End an appointment early. Raises `NotFound` (`appointment_unknown`), `Conflict` (`appointment_over`)."""
+    made = _get_appointment(conn, id)
     if not store.end_appointment(conn, id, actor, now):
         raise Conflict("this appointment is over", code="appointment_over", hint="Nothing is left to do.")
     record(conn, action="appointment.ended", actor=actor, subject=f"person/{made.person_id}", detail={"id": str(id)})
-    return _appointment(conn, id)
+    return _get_appointment(conn, id)
 
 
-def review(conn: Connection[Any], actor: str, reviewer: UUID, id: UUID, text: str, now: datetime) -> Appointment:
-    """Say what an emergency was, once it is over. Raises `Denied` (`self_review`), `Conflict` (`not_reviewable`)."""
-    made = _appointment(conn, id)
+def review_emergency(
+    conn: Connection[Any], actor: str, reviewer: UUID, id: UUID, text: str, now: datetime
+) -> Appointment:
+    """Record the review of an emergency that is over. Raises `Denied` (`self_review`), `Conflict`
+    (`not_reviewable`)."""
+    made = _get_appointment(conn, id)
     if made.person_id == reviewer:
         raise Denied("nobody may review their own emergency", code="self_review", hint="Ask security or compliance.")
-    if made.role != "emergency" or not made.over(now) or not store.review(conn, id, actor, text, now):
+    if made.role != "emergency" or not made.is_over(now) or not store.save_emergency_review(conn, id, actor, text, now):
         raise Conflict("there is no emergency here to review", code="not_reviewable", hint="Wait until it is over.")
     record(conn, action="emergency.reviewed", actor=actor, subject=f"person/{made.person_id}", detail={"id": str(id)})
-    return _appointment(conn, id)
+    return _get_appointment(conn, id)
 
 
 def create_token(
     conn: Connection[Any], actor: str, name: str, scopes: Sequence[str], now: datetime, expires: datetime
 ) -> tuple[ServiceToken, str]:
-    """(token, its secret, shown once). Raises `Invalid` (`token_scope`, `token_expiry`), `Conflict` (`already_left`)
-    where its maker leaves at this moment: they would know the secret of a token that nobody ends."""
+    """Create a token; returns (token, its secret, shown once).
+
+    Raises `Invalid` (`token_scope`, `token_expiry`), `Conflict` (`already_left`) where its maker leaves at this moment:
+    they would know the secret of a token that nobody ends.
+    """
     wrong = sorted(set(scopes) - SCOPES)
     if wrong or not scopes:
         raise Invalid(
@@ -91,7 +97,7 @@ def create_token(
         )
     if not now < expires <= now + LONGEST_TOKEN:
         raise Invalid("a token ends within a year", code="token_expiry", hint="Give an end; make a new one then.")
-    if not store.stays(conn, actor):
+    if not store.is_present_or_program(conn, actor):
         raise Conflict("you have left", code="already_left", hint="Somebody who is here makes it.")
     secret = f"{TOKEN_PREFIX}{secrets.token_urlsafe(32)}"
     token = ServiceToken(new_id(), name, tuple(sorted(set(scopes))), now, actor, expires)
@@ -102,7 +108,7 @@ def create_token(
 
 
 def find_token(conn: Connection[Any], secret: str, now: datetime) -> ServiceToken | None:
-    """The token behind a secret; None where it is unknown, revoked or over."""
+    """The token with this secret; None where it is unknown, revoked or expired."""
     return store.use_token(conn, _hash(secret), now)
 
 
@@ -113,26 +119,26 @@ def revoke_token(conn: Connection[Any], actor: str, id: UUID, now: datetime) -> 
     record(conn, action="token.revoked", actor=actor, subject=f"token/{id}", detail={})
 
 
-def may_lift(conn: Connection[Any], actor: str, scope: str, reason: str, *, proven: bool, alone: bool) -> bool:
-    """Whether a stopped scope may run again now that `actor` wants it; else the wish waits for somebody else.
+def confirm_lift(conn: Connection[Any], actor: str, scope: str, reason: str, *, proven: bool, alone: bool) -> bool:
+    """Record that `actor` wants a stopped scope to run again; True where it may now, else a second person must ask.
 
-    Two different ones are needed who both were there (`proven`), since whoever holds the operator's token can ask by it
-    and by a link in anybody's name; one, where `alone`: a company of one person, a demo, or one in which nobody can
-    prove to be there yet.
+    Two different people are needed who both proved to be present (`proven`), since whoever holds the operator's token
+    can ask by it and by a link in anybody's name. One is enough where `alone`: a company of one person, a demo, or a
+    company in which nobody can prove to be present yet.
     """
-    next_policy_number(conn, "lift", scope, False)  # before any wish is looked at, as by who stops or ends a person
-    before = store.wish(conn, scope)
+    next_policy_number(conn, "lift", scope, False)  # locks before wishes are read, as stopping and leaving do
+    before = store.lift_wish(conn, scope)
     if alone or (before is not None and before[0] != actor and before[1] and proven):
-        store.drop_wish(conn, scope)
+        store.delete_lift_wish(conn, scope)
         return True
     if before is None or before[0] == actor or not before[1]:
-        store.keep_wish(conn, scope, actor, proven, reason)
+        store.save_lift_wish(conn, scope, actor, proven, reason)
     detail = {"reason": reason, "waits": True}
     record(conn, action="kill.lift_asked", actor=actor, subject=scope, detail=detail)
     return False
 
 
-def _appointment(conn: Connection[Any], id: UUID) -> Appointment:
+def _get_appointment(conn: Connection[Any], id: UUID) -> Appointment:
     made = store.appointment(conn, id)
     if made is None:
         raise NotFound("there is no such appointment", code="appointment_unknown", hint="GET /api/appointments.")

@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 from groundplan.core.audit.entry import person_actor
 from groundplan.core.ids import new_id
 from groundplan.identity.model import Appointment, Role, ServiceToken
-from groundplan.identity.store import changed, rows
+from groundplan.identity.store import execute_counted, fetch_rows
 
 _APPOINTMENT: LiteralString = """SELECT id, person_id, role, reason, begins, ends, made_by, ended_at, ended_by,
     reviewed_at, reviewed_by, review FROM appointment"""
@@ -33,18 +33,18 @@ def insert_appointment(conn: Connection[Any], made: Appointment) -> None:
 
 
 def appointment(conn: Connection[Any], id: UUID) -> Appointment | None:
-    found = rows(conn, _APPOINTMENT + " WHERE id = %s FOR UPDATE", (id,))
+    found = fetch_rows(conn, _APPOINTMENT + " WHERE id = %s FOR UPDATE", (id,))
     return Appointment(*found[0]) if found else None
 
 
 def appointments(conn: Connection[Any], limit: int = 200) -> list[Appointment]:
     """Newest first."""
-    return [Appointment(*row) for row in rows(conn, _APPOINTMENT + " ORDER BY begins DESC LIMIT %s", (limit,))]
+    return [Appointment(*row) for row in fetch_rows(conn, _APPOINTMENT + " ORDER BY begins DESC LIMIT %s", (limit,))]
 
 
 def roles_of(conn: Connection[Any], person_id: UUID, now: datetime) -> list[Role]:
-    """What an active person is appointed to at this moment."""
-    found = rows(
+    """Roles to which an active person is appointed now."""
+    found = fetch_rows(
         conn,
         """SELECT DISTINCT role FROM appointment WHERE person_id = %s AND begins <= %s AND ends > %s
            AND (ended_at IS NULL OR ended_at > %s) ORDER BY role""",
@@ -55,21 +55,21 @@ def roles_of(conn: Connection[Any], person_id: UUID, now: datetime) -> list[Role
 
 def end_appointment(conn: Connection[Any], id: UUID, by: str, at: datetime) -> bool:
     query = "UPDATE appointment SET ended_at = %s, ended_by = %s WHERE id = %s AND ended_at IS NULL AND ends > %s"
-    return bool(changed(conn, query, (at, by, id, at)))
+    return bool(execute_counted(conn, query, (at, by, id, at)))
 
 
-def review(conn: Connection[Any], id: UUID, by: str, text: str, at: datetime) -> bool:
+def save_emergency_review(conn: Connection[Any], id: UUID, by: str, text: str, at: datetime) -> bool:
     query = """UPDATE appointment SET reviewed_at = %s, reviewed_by = %s, review = %s
                WHERE id = %s AND reviewed_at IS NULL"""
-    return bool(changed(conn, query, (at, by, text, id)))
+    return bool(execute_counted(conn, query, (at, by, text, id)))
 
 
-def stays(conn: Connection[Any], actor: str) -> bool:
-    """Whether an actor is no person, or one who is here: they leave only after this transaction, and what it made ends
-    then."""
+def is_present_or_program(conn: Connection[Any], actor: str) -> bool:
+    """Whether an actor is no person, or an active one; the person is locked, so that they can leave only after this
+    transaction, which ends what it made."""
     kind, _, id = actor.partition(":")
     query: LiteralString = "SELECT FROM person WHERE id = %s::uuid AND active FOR SHARE"
-    return kind != "person" or bool(rows(conn, query, (id,)))
+    return kind != "person" or bool(fetch_rows(conn, query, (id,)))
 
 
 def insert_token(conn: Connection[Any], token: ServiceToken, hash: bytes) -> None:
@@ -82,19 +82,21 @@ def insert_token(conn: Connection[Any], token: ServiceToken, hash: bytes) -> Non
 
 def tokens(conn: Connection[Any]) -> list[ServiceToken]:
     """Newest first, also those that have ended."""
-    return [_token(row) for row in rows(conn, _TOKEN + " ORDER BY created_at DESC LIMIT 500")]
+    return [_token(row) for row in fetch_rows(conn, _TOKEN + " ORDER BY created_at DESC LIMIT 500")]
 
 
-def behind(conn: Connection[Any], actor: str) -> str:
-    """The actor who answers for what was done: who made the token of a program, else the actor."""
+def responsible_actor(conn: Connection[Any], actor: str) -> str:
+    """The actor who is responsible: for a program, the person who made its token; else the actor itself."""
     kind, _, id = actor.partition(":")
-    found = rows(conn, "SELECT created_by FROM service_token WHERE id::text = %s", (id,)) if kind == "service" else []
+    found = (
+        fetch_rows(conn, "SELECT created_by FROM service_token WHERE id::text = %s", (id,)) if kind == "service" else []
+    )
     return str(found[0][0]) if found else actor
 
 
 def use_token(conn: Connection[Any], hash: bytes, now: datetime) -> ServiceToken | None:
-    """The token behind a hash unless it is revoked or has expired; `used_at` moves once a minute."""
-    found = rows(conn, _TOKEN + " WHERE hash = %s AND revoked_at IS NULL AND expires_at > %s", (hash, now))
+    """The token with this hash unless it is revoked or expired; `used_at` is updated at most once a minute."""
+    found = fetch_rows(conn, _TOKEN + " WHERE hash = %s AND revoked_at IS NULL AND expires_at > %s", (hash, now))
     if not found:
         return None
     token = _token(found[0])
@@ -105,23 +107,23 @@ def use_token(conn: Connection[Any], hash: bytes, now: datetime) -> ServiceToken
 
 def revoke_token(conn: Connection[Any], id: UUID, by: str, at: datetime) -> bool:
     query = "UPDATE service_token SET revoked_at = %s, revoked_by = %s WHERE id = %s AND revoked_at IS NULL"
-    return bool(changed(conn, query, (at, by, id)))
+    return bool(execute_counted(conn, query, (at, by, id)))
 
 
 def _token(row: tuple[Any, ...]) -> ServiceToken:
     return ServiceToken(row[0], row[1], tuple(row[2]), *row[3:])
 
 
-def end_of_person(conn: Connection[Any], person_id: UUID, by: str) -> list[UUID]:
-    """End what somebody who leaves could still use or lend weight to: appointments, wishes to lift, and tokens of
-    programs, whose secret they know. The ids of those tokens."""
+def end_rights_of(conn: Connection[Any], person_id: UUID, by: str) -> list[UUID]:
+    """End what somebody who leaves could still use: appointments, wishes to lift, and tokens of programs, whose secret
+    they know. Returns the ids of those tokens."""
     conn.execute(
         """UPDATE appointment SET ended_at = now(), ended_by = %s
            WHERE person_id = %s AND ended_at IS NULL AND ends > now()""",
         (by, person_id),
     )
     conn.execute("DELETE FROM lift_wish WHERE by = %s", (person_actor(person_id),))
-    found = rows(
+    found = fetch_rows(
         conn,
         """UPDATE service_token SET revoked_at = now(), revoked_by = %s
            WHERE created_by = %s AND revoked_at IS NULL RETURNING id""",
@@ -130,18 +132,18 @@ def end_of_person(conn: Connection[Any], person_id: UUID, by: str) -> list[UUID]
     return [id for (id,) in found]
 
 
-def wish(conn: Connection[Any], scope: str) -> tuple[str, bool] | None:
-    """(who wants a scope to run again, whether they were proven); None where nobody does."""
-    found = rows(conn, _WISH + " AND w.scope = %s", (scope,))
+def lift_wish(conn: Connection[Any], scope: str) -> tuple[str, bool] | None:
+    """(who wants a scope to run again, whether they proved to be present); None where nobody does."""
+    found = fetch_rows(conn, _WISH + " AND w.scope = %s", (scope,))
     return (found[0][1], found[0][2]) if found else None
 
 
-def wishes(conn: Connection[Any]) -> dict[str, tuple[str, bool]]:
-    """Scope -> (who wants it to run again, whether they were proven)."""
-    return {scope: (by, proven) for scope, by, proven in rows(conn, _WISH)}
+def lift_wishes(conn: Connection[Any]) -> dict[str, tuple[str, bool]]:
+    """Scope -> (who wants it to run again, whether they proved to be present)."""
+    return {scope: (by, proven) for scope, by, proven in fetch_rows(conn, _WISH)}
 
 
-def keep_wish(conn: Connection[Any], scope: str, by: str, proven: bool, reason: str) -> None:
+def save_lift_wish(conn: Connection[Any], scope: str, by: str, proven: bool, reason: str) -> None:
     conn.execute(
         """INSERT INTO lift_wish (scope, by, proven, reason) VALUES (%s, %s, %s, %s) ON CONFLICT (scope) DO UPDATE
            SET by = excluded.by, proven = excluded.proven, reason = excluded.reason, at = now()""",
@@ -149,11 +151,11 @@ def keep_wish(conn: Connection[Any], scope: str, by: str, proven: bool, reason: 
     )
 
 
-def drop_wish(conn: Connection[Any], scope: str) -> None:
+def delete_lift_wish(conn: Connection[Any], scope: str) -> None:
     conn.execute("DELETE FROM lift_wish WHERE scope = %s", (scope,))
 
 
-def insert_review(
+def insert_access_review(
     conn: Connection[Any], by: str, rights: Sequence[Mapping[str, Any]], removed: Sequence[str], comment: str,
     at: datetime, next: date,
 ) -> UUID:  # fmt: skip
@@ -166,22 +168,22 @@ def insert_review(
     return id
 
 
-def last_review(conn: Connection[Any]) -> tuple[datetime, str, date] | None:
-    """(when, by whom, when the next is due); None where there was none."""
-    found = rows(conn, "SELECT at, by, next FROM access_review ORDER BY at DESC LIMIT 1")
+def last_access_review(conn: Connection[Any]) -> tuple[datetime, str, date] | None:
+    """(time, reviewer, when the next is due) of the last access review; None where there was none."""
+    found = fetch_rows(conn, "SELECT at, by, next FROM access_review ORDER BY at DESC LIMIT 1")
     return (found[0][0], found[0][1], found[0][2]) if found else None
 
 
 def first_person_at(conn: Connection[Any]) -> datetime | None:
-    """Since when the company has people."""
-    return rows(conn, "SELECT min(created_at) FROM person")[0][0]  # type: ignore[no-any-return]
+    """When the company's first person was added."""
+    return fetch_rows(conn, "SELECT min(created_at) FROM person")[0][0]  # type: ignore[no-any-return]
 
 
-def founded(conn: Connection[Any]) -> bool:
-    """Whether anybody could ever prove to be there: also by a passkey that was removed, since the operator's token can
-    remove all of them."""
+def has_proven_person(conn: Connection[Any]) -> bool:
+    """Whether anybody could ever prove to be present, including by a passkey that was removed since, as the operator's
+    token can remove all of them."""
     return bool(
-        rows(
+        fetch_rows(
             conn,
             """SELECT 1 WHERE EXISTS (SELECT 1 FROM passkey WHERE confirmed_at IS NOT NULL)
                  OR EXISTS (SELECT 1 FROM directory_person WHERE oidc_subject IS NOT NULL)""",

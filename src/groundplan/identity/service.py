@@ -1,7 +1,7 @@
 """Changes of live policy: each changes its rows, takes the next policy number and records itself in one transaction.
 
-The transaction is the caller's; the gateways hear of it at the commit. Each returns the number, for `effective`. Does
-not decide who may ask for a change, and puts no personal data in the audit log: people are named by id.
+The transaction is the caller's; gateways are notified at the commit. Each returns the number, for `policy_propagation`.
+Does not decide who may ask for a change, and puts no personal data in the audit log: people are named by id.
 """
 
 from __future__ import annotations
@@ -29,24 +29,27 @@ from groundplan.identity.model import (
     KILL_SCOPES,
     PUBLIC,
     ApiKey,
-    Effect,
     GatewayState,
     GenesisPeople,
     GroupType,
     KeyTerms,
     Person,
+    Propagation,
 )
 
 POLICY_LEASE_S = 1.0
-"""How long a gateway may serve without having heard that its policy is the newest."""
+"""How long a gateway may serve without confirmation that its policy is the newest."""
 DEFAULT_GRACE_S = 60.0
-"""How much longer, unless its workload says otherwise (restricted: 0)."""
+"""How much longer it may serve, unless the workload declares otherwise (restricted: 0)."""
 PLAIN_KEY = KeyTerms()
-"""Acts for nobody else, from anywhere, within the budgets of its workload."""
+"""Terms of a key that acts for nobody else, from anywhere, within the budgets of its workload."""
 
 
-def genesis_people(conn: Connection[Any], company: GenesisPeople, actor: str = "operator") -> dict[str, UUID]:
-    """Write everybody of the first blueprint; returns ids by email. Raises `Conflict` (`genesis_done`), `Invalid`."""
+def create_genesis_people(conn: Connection[Any], company: GenesisPeople, actor: str = "operator") -> dict[str, UUID]:
+    """Store the people, groups and duties of the first blueprint; returns ids by email.
+
+    Raises `Conflict` (`genesis_done`), `Invalid`.
+    """
     check_genesis(company)
     number = store.next_policy_number(conn, "genesis", COMPANY, False)
     if store.people(conn) or store.groups(conn):
@@ -83,7 +86,7 @@ def find_person(conn: Connection[Any], email: str) -> Person:
 
 
 def add_person(conn: Connection[Any], actor: str, email: str, name: str) -> int:
-    """A new person, in no group but `everyone`. Raises `Conflict` (`duplicate_person`), `Invalid` (`email`, `name`)."""
+    """Add a person, in no group but `everyone`. Raises `Conflict` (`duplicate_person`), `Invalid` (`email`, `name`)."""
     address = normal_email(email)
     if not name.strip():
         raise Invalid("a person needs a name", code="name", hint="Give the name that others know the person by.")
@@ -92,28 +95,28 @@ def add_person(conn: Connection[Any], actor: str, email: str, name: str) -> int:
     if store.person_by_email(conn, address):
         raise Conflict(f"there is a person {address} already", code="duplicate_person", hint="Use another address.")
     store.insert_person(conn, id, address, name.strip())
-    return _recorded(conn, number, "person.added", actor, f"person/{id}", {})
+    return _record_change(conn, number, "person.added", actor, f"person/{id}", {})
 
 
 def deactivate_person(conn: Connection[Any], actor: str, person_id: UUID) -> int:
-    """The person has left: keys and tokens that they made are revoked, sessions and rights for a time end, permissions
-    go; duties stay, held by somebody inactive.
+    """Mark a person as having left: their keys and the tokens that they made are revoked, sessions and temporary rights
+    end, permissions go; duties stay, held by somebody inactive.
 
     Raises `NotFound` (`unknown_person`), `Conflict` (`already_left`).
     """
     number = store.next_policy_number(conn, "person", f"person/{person_id}", True)
-    _person(conn, person_id)
-    if not store.leave(conn, person_id):
+    _get_person(conn, person_id)
+    if not store.mark_left(conn, person_id):
         raise Conflict("the person has left already", code="already_left", hint="Nothing is left to do.")
     keys = store.revoke_keys_of(conn, person_id)
     session_store.end_sessions_of(conn, person_id)
-    tokens = rights_store.end_of_person(conn, person_id, actor)
+    tokens = rights_store.end_rights_of(conn, person_id, actor)
     detail = {"revoked_keys": [str(id) for id in keys], "revoked_tokens": [str(id) for id in tokens]}
-    return _recorded(conn, number, "person.left", actor, f"person/{person_id}", detail)
+    return _record_change(conn, number, "person.left", actor, f"person/{person_id}", detail)
 
 
 def add_group(conn: Connection[Any], actor: str, name: str, type: GroupType) -> int:
-    """A new, empty group or team. Raises `Conflict` (`duplicate_group`), `Invalid` (`group_name`)."""
+    """Add an empty group or team. Raises `Conflict` (`duplicate_group`), `Invalid` (`group_name`)."""
     if name in (EVERYONE, PUBLIC) or not name.strip() or "@" in name:
         raise Invalid(
             f"not a valid name for a group: {name!r}", code="group_name",
@@ -123,21 +126,21 @@ def add_group(conn: Connection[Any], actor: str, name: str, type: GroupType) -> 
     if store.group_id(conn, name):
         raise Conflict(f"there is a group {name} already", code="duplicate_group", hint="Use another name.")
     store.insert_group(conn, name, type)
-    return _recorded(conn, number, "group.added", actor, f"group/{name}", {"type": type})
+    return _record_change(conn, number, "group.added", actor, f"group/{name}", {"type": type})
 
 
 def add_member(conn: Connection[Any], actor: str, group: str, member: UUID | str) -> int:
-    """Put a person (id or email) or a group (name) into a group. A directory, which says ids, may do so with somebody
-    who has left.
+    """Put a person (id or email) or a group (name) into a group. Only a directory, which names people by id, may add
+    somebody who has left.
 
     Raises `NotFound` (`unknown_group`, `unknown_person`), `Conflict` (`already_member`, `already_left`), `Invalid`
     (`cyclic_group`).
     """
     number = store.next_policy_number(conn, "membership", f"group/{group}", False)
-    into, person, inner = _membership(conn, group, member)
-    if person is not None and member != person and not _person(conn, person).active:
+    into, person, inner = _resolve_membership(conn, group, member)
+    if person is not None and member != person and not _get_person(conn, person).active:
         raise Conflict(f"{member} has left", code="already_left", hint="Choose somebody active.")
-    if inner and store.contains(conn, inner, into):
+    if inner and store.group_contains(conn, inner, into):
         raise Invalid(
             f"{member} cannot be a member of {group}: {group} is in {member} already",
             code="cyclic_group",
@@ -145,20 +148,20 @@ def add_member(conn: Connection[Any], actor: str, group: str, member: UUID | str
         )
     if store.insert_membership(conn, into, person, inner) is None:
         raise Conflict(f"{member} is a member of {group} already", code="already_member", hint="Nothing is left to do.")
-    return _recorded(conn, number, "member.added", actor, f"group/{group}", _member(person, member))
+    return _record_change(conn, number, "member.added", actor, f"group/{group}", _member_detail(person, member))
 
 
 def remove_member(conn: Connection[Any], actor: str, group: str, member: UUID | str) -> int:
     """Take a person (id or email) or a group (name) out of a group. Raises `NotFound` (also `not_a_member`)."""
     number = store.next_policy_number(conn, "membership", f"group/{group}", True)
-    from_group, person, inner = _membership(conn, group, member)
+    from_group, person, inner = _resolve_membership(conn, group, member)
     if store.delete_membership(conn, from_group, person, inner) is None:
         raise NotFound(
             f"{member} is not a direct member of {group}",
             code="not_a_member",
             hint="It may be a member through another group: see the groups of the person.",
         )
-    return _recorded(conn, number, "member.removed", actor, f"group/{group}", _member(person, member))
+    return _record_change(conn, number, "member.removed", actor, f"group/{group}", _member_detail(person, member))
 
 
 def nominate(conn: Connection[Any], actor: str, subject: str, duties: Mapping[str, Sequence[str]]) -> bool:
@@ -188,19 +191,19 @@ def nominate(conn: Connection[Any], actor: str, subject: str, duties: Mapping[st
 
 
 def hand_over(conn: Connection[Any], actor: str, leaver: UUID, to: UUID) -> list[str]:
-    """Give every duty of somebody who has left to somebody who is here; which ones, as `duty of subject`.
+    """Give every duty of somebody who has left to an active person; returns them as `duty of subject`.
 
-    It holds also where the workspace still names the leaver. Raises `NotFound`, `Conflict` (`still_here`,
+    It also applies where the workspace still names the leaver. Raises `NotFound`, `Conflict` (`still_here`,
     `already_left`).
     """
-    # before anything is looked at: who holds what is written as a whole, and others write it, too
+    # locks before anything is read: the holders of a subject are replaced as a whole, and others replace them, too
     store.next_policy_number(conn, "duty", f"person/{leaver}", True)
-    old, new = _person(conn, leaver), _person(conn, to)
+    old, new = _get_person(conn, leaver), _get_person(conn, to)
     if old.active:
         raise Conflict(f"{old.email} is still here", code="still_here", hint="`groundplan people leave` comes first.")
     if not new.active:
         raise Conflict(f"{new.email} has left", code="already_left", hint="Choose somebody active.")
-    store.keep_handover(conn, leaver, to, actor)
+    store.save_handover(conn, leaver, to, actor)
     moved: list[str] = []
     for subject in sorted({duty.subject for duty in store.duties(conn, person_id=leaver)}):
         holders: dict[str, list[str]] = {}
@@ -229,7 +232,7 @@ def create_key(
     terms: KeyTerms = PLAIN_KEY,
     expires: datetime | None = None,
 ) -> tuple[UUID, str]:
-    """(id, secret) of a new key for a workload and its own user. The secret is shown once and kept nowhere.
+    """Create a key for a workload and its own user; returns (id, secret). The secret is shown once and stored nowhere.
 
     Raises `NotFound` (`unknown_person`), `Conflict` (`already_left`), `Invalid` (`expires`).
     """
@@ -238,18 +241,19 @@ def create_key(
         raise Invalid("a key cannot have expired already", code="expires", hint="Give a future time with its zone.")
     id, secret = new_id(), make_key()
     number = store.next_policy_number(conn, "key", f"key/{id}", False)
-    if person_id is not None and not _person(conn, person_id).active:
+    if person_id is not None and not _get_person(conn, person_id).active:
         raise Conflict("the person has left", code="already_left", hint="Make the key for somebody active.")
     key = ApiKey(
         id, key_prefix(secret), workload, person_id, terms.acts_for_others, now, actor, expires, None, id, None, terms
     )
     store.insert_key(conn, key, hash_key(secret))
-    _recorded(conn, number, "key.created", actor, f"key/{id}", _key_detail(key))
+    _record_change(conn, number, "key.created", actor, f"key/{id}", _key_detail(key))
     return id, secret
 
 
 def rotate_key(conn: Connection[Any], actor: str, key_id: UUID, overlap: timedelta) -> tuple[ApiKey, str, datetime]:
-    """(new key, its secret, when the old one ends): the same in all but the secret; both are good for `overlap`.
+    """Replace a key by one that differs only in its secret; returns (new key, its secret, when the old one ends). Both
+    work for `overlap`.
 
     Raises `NotFound` (`unknown_key`), `Conflict` (`key_revoked`, `key_expired`, `key_rotated`, `key_stopped`).
     """
@@ -265,23 +269,28 @@ def rotate_key(conn: Connection[Any], actor: str, key_id: UUID, overlap: timedel
         raise Conflict(
             f"the key was rotated already, to {old.replaced_by}", code="key_rotated", hint="Rotate that one, or wait."
         )
-    if (scope := f"key/{key_id}") in store.stopped(conn):
+    if (scope := f"key/{key_id}") in store.stopped_scopes(conn):
         hint = f"Whoever stopped it knows why; `groundplan kill {scope} --lift -m WHY` comes first."
         raise Conflict("the key is stopped, and its successor would not be", code="key_stopped", hint=hint)
     secret = make_key()
     new = replace(
-        old, id=new_id(), prefix=key_prefix(secret), created_at=now, created_by=actor, expires_at=_renewed(old, now)
+        old,
+        id=new_id(),
+        prefix=key_prefix(secret),
+        created_at=now,
+        created_by=actor,
+        expires_at=_renewed_expiry(old, now),
     )
     store.insert_key(conn, new, hash_key(secret))
     ends = now + overlap
     store.replace_key(conn, old.id, new.id, ends)
     detail = {**_key_detail(new), "replaces": str(old.id), "old_ends": ends.isoformat()}
-    _recorded(conn, number, "key.rotated", actor, f"key/{new.id}", detail)
+    _record_change(conn, number, "key.rotated", actor, f"key/{new.id}", detail)
     return new, secret, ends if old.expires_at is None else min(ends, old.expires_at)
 
 
-def _renewed(old: ApiKey, now: datetime) -> datetime | None:
-    """A key that was made for some days is renewed for as many."""
+def _renewed_expiry(old: ApiKey, now: datetime) -> datetime | None:
+    """Expiry of a renewed key: it lasts as long as the old one did."""
     return None if old.expires_at is None else now + (old.expires_at - old.created_at)
 
 
@@ -301,14 +310,14 @@ def _key_detail(key: ApiKey) -> dict[str, Any]:
 
 
 def revoke_key(conn: Connection[Any], actor: str, key_id: UUID) -> int:
-    """Stop a key for good. Raises `NotFound` (`unknown_key`), `Conflict` (`key_revoked`)."""
+    """Revoke a key for good. Raises `NotFound` (`unknown_key`), `Conflict` (`key_revoked`)."""
     number = store.next_policy_number(conn, "key", f"key/{key_id}", True)
     key = store.api_key(conn, key_id)
     if key is None:
         raise NotFound(f"there is no key {key_id}", code="unknown_key", hint="List them: `groundplan keys list`.")
     if not store.mark_revoked(conn, key_id):
         raise Conflict("the key is revoked already", code="key_revoked", hint="Nothing is left to do.")
-    return _recorded(conn, number, "key.revoked", actor, f"key/{key_id}", {"workload": key.workload})
+    return _record_change(conn, number, "key.revoked", actor, f"key/{key_id}", {"workload": key.workload})
 
 
 def kill(conn: Connection[Any], actor: str, scope: str, reason: str, *, streams: bool = False) -> int:
@@ -329,51 +338,51 @@ def kill(conn: Connection[Any], actor: str, scope: str, reason: str, *, streams:
     number = store.next_policy_number(conn, "kill", scope, True)
     id = store.insert_kill(conn, scope, reason.strip(), actor, streams=streams)
     detail = {"kill": str(id), "reason": reason.strip(), **({"streams": True} if streams else {})}
-    return _recorded(conn, number, "kill", actor, scope, detail)
+    return _record_change(conn, number, "kill", actor, scope, detail)
 
 
 def clear_answers(conn: Connection[Any], actor: str, workload: str) -> int:
-    """Cached answers of a workload are given to nobody any more, once every gateway knows. Returns the number of the
-    policy."""
+    """Invalidate the cached answers of a workload, effective once every gateway follows; returns the policy number."""
     number = store.next_policy_number(conn, "cache", f"workload/{workload}", True)
     times = store.clear_answers(conn, workload, actor)
-    return _recorded(conn, number, "cache.cleared", actor, f"workload/{workload}", {"times": times})
+    return _record_change(conn, number, "cache.cleared", actor, f"workload/{workload}", {"times": times})
 
 
 def lift(conn: Connection[Any], actor: str, scope: str) -> int:
-    """Let what was stopped run again: ends every kill of exactly this scope. Raises `NotFound` (`not_killed`)."""
+    """End every kill of exactly this scope. Raises `NotFound` (`not_killed`)."""
     number = store.next_policy_number(conn, "lift", scope, False)
-    ended = store.mark_lifted(conn, scope, actor)
+    ended = store.lift_kills(conn, scope, actor)
     if not ended:
         raise NotFound(f"{scope} is not stopped", code="not_killed", hint="`groundplan status` lists what is.")
-    return _recorded(conn, number, "kill.lifted", actor, scope, {"kills": [str(id) for id in ended]})
+    return _record_change(conn, number, "kill.lifted", actor, scope, {"kills": [str(id) for id in ended]})
 
 
-def effective(conn: Connection[Any], number: int, grace_s: float = DEFAULT_GRACE_S) -> Effect:
-    """Which gateways follow policy `number`, which do not yet and until when those may serve.
+def policy_propagation(conn: Connection[Any], number: int, grace_s: float = DEFAULT_GRACE_S) -> Propagation:
+    """Which gateways follow policy `number`, which do not yet, and until when those may serve.
 
     Call it in a transaction of its own (or autocommit) after the change was committed.
     """
-    return _effect(conn, number, grace_s, lambda gateway: gateway.policy_ack)
+    return _propagation(conn, number, grace_s, lambda gateway: gateway.policy_ack)
 
 
-def taken_up(conn: Connection[Any], blueprint: int, grace_s: float = DEFAULT_GRACE_S) -> Effect:
-    """The same of a blueprint: which gateways serve it or a later one."""
-    return _effect(conn, blueprint, grace_s, lambda gateway: gateway.blueprint)
+def blueprint_propagation(conn: Connection[Any], blueprint: int, grace_s: float = DEFAULT_GRACE_S) -> Propagation:
+    """As `policy_propagation`, for a blueprint: which gateways serve it or a later one."""
+    return _propagation(conn, blueprint, grace_s, lambda gateway: gateway.blueprint)
 
 
 def fence_silent(conn: Connection[Any], actor: str, seconds: float) -> list[UUID]:
-    """Gateway workers that were not heard of for so long are granted nothing any more, and end if they come back."""
+    """Fence gateway workers without a heartbeat for so long: they are granted nothing any more, and end if they come
+    back. Returns their epochs."""
     fenced = store.fence_silent(conn, seconds)
     for epoch in fenced:
         record(conn, action="gateway.fenced", actor=actor, subject=f"gateway/{epoch}", detail={"silent_s": seconds})
     return fenced
 
 
-def _effect(conn: Connection[Any], number: int, grace_s: float, has: Callable[[GatewayState], int]) -> Effect:
+def _propagation(conn: Connection[Any], number: int, grace_s: float, has: Callable[[GatewayState], int]) -> Propagation:
     now, gateways = store.live_gateways(conn, POLICY_LEASE_S, grace_s)
     behind = [gateway for gateway in gateways if has(gateway) < number]
-    return Effect(
+    return Propagation(
         number=number,
         acknowledged=tuple(gateway for gateway in gateways if has(gateway) >= number),
         waiting=tuple(gateway for gateway in behind if gateway.until > now),
@@ -381,21 +390,21 @@ def _effect(conn: Connection[Any], number: int, grace_s: float, has: Callable[[G
     )
 
 
-def _recorded(
+def _record_change(
     conn: Connection[Any], number: int, action: str, actor: str, subject: str, detail: Mapping[str, Any]
 ) -> int:
     record_listed(conn, action=action, actor=actor, subject=subject, detail={**detail, "policy": number})
     return number
 
 
-def _person(conn: Connection[Any], id: UUID) -> Person:
+def _get_person(conn: Connection[Any], id: UUID) -> Person:
     found = store.person(conn, id)
     if found is None:
         raise NotFound(f"there is no person {id}", code="unknown_person", hint="List them: `groundplan people list`.")
     return found
 
 
-def _group(conn: Connection[Any], name: str) -> UUID:
+def _get_group_id(conn: Connection[Any], name: str) -> UUID:
     found = store.group_id(conn, name)
     if found is None:
         if name == EVERYONE:
@@ -406,15 +415,15 @@ def _group(conn: Connection[Any], name: str) -> UUID:
     return found
 
 
-def _membership(conn: Connection[Any], group: str, member: UUID | str) -> tuple[UUID, UUID | None, UUID | None]:
-    """(group, the person, the inner group); one of the last two is None."""
-    outer = _group(conn, group)
+def _resolve_membership(conn: Connection[Any], group: str, member: UUID | str) -> tuple[UUID, UUID | None, UUID | None]:
+    """(group, member person, member group); one of the last two is None."""
+    outer = _get_group_id(conn, group)
     if isinstance(member, UUID):
-        return outer, _person(conn, member).id, None
+        return outer, _get_person(conn, member).id, None
     if "@" in member:
         return outer, find_person(conn, member).id, None
-    return outer, None, _group(conn, member)
+    return outer, None, _get_group_id(conn, member)
 
 
-def _member(person: UUID | None, member: UUID | str) -> dict[str, str]:
+def _member_detail(person: UUID | None, member: UUID | str) -> dict[str, str]:
     return {"person": str(person)} if person else {"group": str(member)}

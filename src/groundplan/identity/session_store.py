@@ -9,7 +9,7 @@ from uuid import UUID
 from psycopg import Connection
 
 from groundplan.identity.model import OpenSession, Session
-from groundplan.identity.store import changed, rows
+from groundplan.identity.store import execute_counted, fetch_rows
 
 
 def insert_link(conn: Connection[Any], hash: bytes, person_id: UUID | None, now: datetime, expires: datetime) -> None:
@@ -21,7 +21,7 @@ def insert_link(conn: Connection[Any], hash: bytes, person_id: UUID | None, now:
 
 def use_link(conn: Connection[Any], hash: bytes, now: datetime) -> tuple[UUID | None] | None:
     """Use a link up: whose it was, in a tuple, or None where it is unknown, used, expired or its person has left."""
-    found = rows(
+    found = fetch_rows(
         conn,
         """UPDATE login_link l SET used_at = %s WHERE hash = %s AND used_at IS NULL AND expires_at > %s
            AND (person_id IS NULL OR EXISTS (SELECT 1 FROM person p WHERE p.id = l.person_id AND p.active))
@@ -41,7 +41,7 @@ def insert_session(conn: Connection[Any], hash: bytes, session: Session, now: da
 
 def session(conn: Connection[Any], hash: bytes, now: datetime) -> Session | None:
     """The session unless it ended, expired, or its person has left."""
-    found = rows(
+    found = fetch_rows(
         conn,
         """SELECT s.person_id, s.acting_as, s.csrf, s.expires_at, s.proof, s.id FROM console_session s
            WHERE s.hash = %s AND s.ended_at IS NULL AND s.expires_at > %s
@@ -57,19 +57,19 @@ def set_acting_as(conn: Connection[Any], hash: bytes, person_id: UUID | None) ->
 
 def end(conn: Connection[Any], hash: bytes, now: datetime) -> bool:
     query = "UPDATE console_session SET ended_at = %s WHERE hash = %s AND ended_at IS NULL"
-    return bool(changed(conn, query, (now, hash)))
+    return bool(execute_counted(conn, query, (now, hash)))
 
 
 def end_by_id(conn: Connection[Any], id: UUID, person_id: UUID | None, now: datetime) -> bool:
     """End a session of this person (None: the operator's); False where there is none."""
     query = """UPDATE console_session SET ended_at = %s
                WHERE id = %s AND person_id IS NOT DISTINCT FROM %s AND ended_at IS NULL AND expires_at > %s"""
-    return bool(changed(conn, query, (now, id, person_id, now)))
+    return bool(execute_counted(conn, query, (now, id, person_id, now)))
 
 
 def open_sessions(conn: Connection[Any], person_id: UUID | None, now: datetime) -> list[OpenSession]:
     """The sessions of this person (None: the operator's) that have not ended, newest first."""
-    found = rows(
+    found = fetch_rows(
         conn,
         """SELECT id, person_id, proof, agent, created_at, expires_at FROM console_session
            WHERE person_id IS NOT DISTINCT FROM %s AND ended_at IS NULL AND expires_at > %s ORDER BY created_at DESC""",
@@ -86,8 +86,8 @@ def end_sessions_of(conn: Connection[Any], person_id: UUID) -> None:
 def forget(conn: Connection[Any], before: datetime) -> int:
     """Links and sessions that were over before that; how many. That somebody has signed in at the company's own sign-in
     stays known, by the last time."""
-    gone = changed(conn, "DELETE FROM login_link WHERE expires_at < %s", (before,))
-    return gone + changed(
+    gone = execute_counted(conn, "DELETE FROM login_link WHERE expires_at < %s", (before,))
+    return gone + execute_counted(
         conn,
         """DELETE FROM console_session s WHERE s.expires_at < %s AND (s.proof <> 'oidc' OR EXISTS (
              SELECT FROM console_session o WHERE o.person_id = s.person_id AND o.proof = 'oidc'

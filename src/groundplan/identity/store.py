@@ -21,7 +21,7 @@ _KEY: LiteralString = """SELECT id, prefix, workload, person_id, acts_for_others
     revoked_at, coalesce(family, id), replaced_by, tags, networks, models, budget_usd, budget_period FROM api_key"""
 
 
-def rows(
+def fetch_rows(
     conn: Connection[Any], query: LiteralString, parameters: Sequence[Any] | Mapping[str, Any] = ()
 ) -> list[tuple[Any, ...]]:
     """All rows of a query as tuples, whatever row factory the connection has."""
@@ -29,21 +29,22 @@ def rows(
         return cursor.execute(query, parameters).fetchall()
 
 
-def changed(conn: Connection[Any], query: LiteralString, parameters: Sequence[Any]) -> int:
-    """How many rows a statement changed."""
+def execute_counted(conn: Connection[Any], query: LiteralString, parameters: Sequence[Any]) -> int:
+    """Execute a statement; returns how many rows it changed."""
     with conn.cursor() as cursor:
         return cursor.execute(query, parameters).rowcount
 
 
 def next_policy_number(conn: Connection[Any], kind: str, subject: str, stops: bool) -> int:
-    """The next number, and the lock on live policy until the transaction ends: take it before you check anything."""
-    return int(rows(conn, "SELECT next_policy_number(%s, %s, %s)", (kind, subject, stops))[0][0])
+    """Take the next policy number, and with it the lock on live policy until the transaction ends: call it before any
+    check."""
+    return int(fetch_rows(conn, "SELECT next_policy_number(%s, %s, %s)", (kind, subject, stops))[0][0])
 
 
 def clear_answers(conn: Connection[Any], workload: str, by: str) -> int:
-    """Make every cached answer of a workload unknown; how often that was done."""
+    """Delete the cached answers of a workload; returns how often that was done so far."""
     conn.execute("DELETE FROM answer WHERE workload = %s", (workload,))
-    found = rows(
+    found = fetch_rows(
         conn,
         """INSERT INTO answer_clear AS a (workload, number, by) VALUES (%s, 1, %s)
            ON CONFLICT (workload) DO UPDATE SET number = a.number + 1, at = now(), by = EXCLUDED.by RETURNING number""",
@@ -60,23 +61,23 @@ def insert_person(conn: Connection[Any], id: UUID, email: str, name: str) -> Non
 
 
 def people(conn: Connection[Any]) -> list[Person]:
-    return [Person(*row) for row in rows(conn, "SELECT id, email, name, active FROM person ORDER BY email")]
+    return [Person(*row) for row in fetch_rows(conn, "SELECT id, email, name, active FROM person ORDER BY email")]
 
 
 def person(conn: Connection[Any], id: UUID) -> Person | None:
-    found = rows(conn, "SELECT id, email, name, active FROM person WHERE id = %s", (id,))
+    found = fetch_rows(conn, "SELECT id, email, name, active FROM person WHERE id = %s", (id,))
     return Person(*found[0]) if found else None
 
 
 def active_emails(conn: Connection[Any], emails: Sequence[str]) -> set[str]:
-    """Those of these addresses that somebody has who is here."""
-    found = rows(conn, "SELECT email FROM person WHERE email = ANY(%s) AND active", (list(emails),))
+    """Those of these addresses that belong to active people."""
+    found = fetch_rows(conn, "SELECT email FROM person WHERE email = ANY(%s) AND active", (list(emails),))
     return {email for (email,) in found}
 
 
-def usable_lines(conn: Connection[Any], ids: Sequence[UUID]) -> dict[UUID | None, bool]:
-    """Of those of these keys that there are, or were: whether one of their line, which rotations make, may be used."""
-    found = rows(
+def usable_key_lines(conn: Connection[Any], ids: Sequence[UUID]) -> dict[UUID | None, bool]:
+    """For each of these keys that exists or existed: whether any key of its line (made by rotations) may be used."""
+    found = fetch_rows(
         conn,
         """SELECT k.id, EXISTS (SELECT FROM api_key o WHERE coalesce(o.family, o.id) = coalesce(k.family, k.id)
              AND o.revoked_at IS NULL) FROM api_key k WHERE k.id = ANY(%s)""",
@@ -86,17 +87,19 @@ def usable_lines(conn: Connection[Any], ids: Sequence[UUID]) -> dict[UUID | None
 
 
 def person_by_email(conn: Connection[Any], email: str) -> Person | None:
-    found = rows(conn, "SELECT id, email, name, active FROM person WHERE email = %s", (email,))
+    found = fetch_rows(conn, "SELECT id, email, name, active FROM person WHERE email = %s", (email,))
     return Person(*found[0]) if found else None
 
 
-def leave(conn: Connection[Any], id: UUID) -> bool:
-    return bool(changed(conn, "UPDATE person SET active = false, left_at = now() WHERE id = %s AND active", (id,)))
+def mark_left(conn: Connection[Any], id: UUID) -> bool:
+    return bool(
+        execute_counted(conn, "UPDATE person SET active = false, left_at = now() WHERE id = %s AND active", (id,))
+    )
 
 
-def people_left(conn: Connection[Any]) -> dict[str, datetime]:
-    """When each person left who did, by e-mail address."""
-    return dict(rows(conn, "SELECT email, left_at FROM person WHERE NOT active AND left_at IS NOT NULL"))
+def departures(conn: Connection[Any]) -> dict[str, datetime]:
+    """When each former member left, by e-mail address."""
+    return dict(fetch_rows(conn, "SELECT email, left_at FROM person WHERE NOT active AND left_at IS NOT NULL"))
 
 
 def insert_group(conn: Connection[Any], name: str, type: GroupType) -> UUID:
@@ -106,12 +109,12 @@ def insert_group(conn: Connection[Any], name: str, type: GroupType) -> UUID:
 
 
 def group_id(conn: Connection[Any], name: str) -> UUID | None:
-    found = rows(conn, "SELECT id FROM people_group WHERE name = %s", (name,))
+    found = fetch_rows(conn, "SELECT id FROM people_group WHERE name = %s", (name,))
     return found[0][0] if found else None
 
 
 def groups(conn: Connection[Any]) -> list[Group]:
-    found = rows(
+    found = fetch_rows(
         conn,
         """SELECT g.id, g.name, g.type,
              coalesce(array_agg(p.email ORDER BY p.email) FILTER (WHERE p.id IS NOT NULL), '{}'),
@@ -124,8 +127,8 @@ def groups(conn: Connection[Any]) -> list[Group]:
 
 
 def insert_membership(conn: Connection[Any], group: UUID, person_id: UUID | None, member: UUID | None) -> UUID | None:
-    """The id of a new membership, or None where it exists already."""
-    found = rows(
+    """Insert a membership; returns its id, or None where it exists already."""
+    found = fetch_rows(
         conn,
         """INSERT INTO membership (id, group_id, person_id, member_group_id) VALUES (%s, %s, %s, %s)
            ON CONFLICT (group_id, person_id, member_group_id) DO NOTHING RETURNING id""",
@@ -135,7 +138,7 @@ def insert_membership(conn: Connection[Any], group: UUID, person_id: UUID | None
 
 
 def delete_membership(conn: Connection[Any], group: UUID, person_id: UUID | None, member: UUID | None) -> UUID | None:
-    found = rows(
+    found = fetch_rows(
         conn,
         """DELETE FROM membership WHERE group_id = %s AND person_id IS NOT DISTINCT FROM %s
            AND member_group_id IS NOT DISTINCT FROM %s RETURNING id""",
@@ -144,10 +147,10 @@ def delete_membership(conn: Connection[Any], group: UUID, person_id: UUID | None
     return found[0][0] if found else None
 
 
-def contains(conn: Connection[Any], outer: UUID, inner: UUID) -> bool:
+def group_contains(conn: Connection[Any], outer: UUID, inner: UUID) -> bool:
     """Whether the group `inner` is `outer` or a member of it, however deep."""
     return bool(
-        rows(
+        fetch_rows(
             conn,
             """WITH RECURSIVE below(id) AS (
                  SELECT %s::uuid
@@ -161,14 +164,14 @@ def contains(conn: Connection[Any], outer: UUID, inner: UUID) -> bool:
 
 def reader_names(conn: Connection[Any], person_id: UUID) -> frozenset[str]:
     """The names that permissions may know a person by: groups and teams (nested), `everyone`, the email address."""
-    return frozenset(name for (name,) in rows(conn, "SELECT reader_names(%s)", (person_id,)))
+    return frozenset(name for (name,) in fetch_rows(conn, "SELECT reader_names(%s)", (person_id,)))
 
 
 # duties
 
 
 def duties(conn: Connection[Any], subject: str | None = None, person_id: UUID | None = None) -> list[Duty]:
-    found = rows(
+    found = fetch_rows(
         conn,
         """SELECT d.subject, d.duty, p.id, p.email, p.name, p.active FROM duty d JOIN person p ON p.id = d.person_id
            WHERE (%s::text IS NULL OR d.subject = %s) AND (%s::uuid IS NULL OR p.id = %s)
@@ -182,7 +185,7 @@ def insert_duty(conn: Connection[Any], subject: str, duty: str, person_id: UUID)
     conn.execute("INSERT INTO duty (subject, duty, person_id) VALUES (%s, %s, %s)", (subject, duty, person_id))
 
 
-def keep_handover(conn: Connection[Any], person_id: UUID, to_id: UUID, by: str) -> None:
+def save_handover(conn: Connection[Any], person_id: UUID, to_id: UUID, by: str) -> None:
     conn.execute(
         """INSERT INTO handover (person_id, to_id, by) VALUES (%s, %s, %s)
            ON CONFLICT (person_id) DO UPDATE SET to_id = excluded.to_id, by = excluded.by, at = now()""",
@@ -191,8 +194,8 @@ def keep_handover(conn: Connection[Any], person_id: UUID, to_id: UUID, by: str) 
 
 
 def successor(conn: Connection[Any], email: str) -> str | None:
-    """The address of whoever took over from somebody who has left; None where nobody did or nobody left."""
-    found = rows(
+    """Address of the active person who took over from somebody who has left; None where nobody did or nobody left."""
+    found = fetch_rows(
         conn,
         """SELECT t.email FROM handover h JOIN person p ON p.id = h.person_id JOIN person t ON t.id = h.to_id
            WHERE p.email = %s AND NOT p.active AND t.active""",
@@ -234,7 +237,7 @@ def insert_key(conn: Connection[Any], key: ApiKey, hash: bytes) -> None:
 
 
 def api_key(conn: Connection[Any], id: UUID) -> ApiKey | None:
-    found = rows(conn, _KEY + " WHERE id = %s", (id,))
+    found = fetch_rows(conn, _KEY + " WHERE id = %s", (id,))
     return _api_key(found[0]) if found else None
 
 
@@ -254,11 +257,13 @@ def replace_key(conn: Connection[Any], old: UUID, new: UUID, ends: datetime) -> 
 
 
 def mark_revoked(conn: Connection[Any], id: UUID) -> bool:
-    return bool(changed(conn, "UPDATE api_key SET revoked_at = now() WHERE id = %s AND revoked_at IS NULL", (id,)))
+    return bool(
+        execute_counted(conn, "UPDATE api_key SET revoked_at = now() WHERE id = %s AND revoked_at IS NULL", (id,))
+    )
 
 
 def revoke_keys_of(conn: Connection[Any], person_id: UUID) -> list[UUID]:
-    found = rows(
+    found = fetch_rows(
         conn,
         "UPDATE api_key SET revoked_at = now() WHERE person_id = %s AND revoked_at IS NULL RETURNING id",
         (person_id,),
@@ -275,16 +280,16 @@ def insert_kill(conn: Connection[Any], scope: str, reason: str, by: str, *, stre
     return id
 
 
-def stopped(conn: Connection[Any]) -> set[str]:
+def stopped_scopes(conn: Connection[Any]) -> set[str]:
     """Scopes of the kills that are in force."""
-    return {scope for (scope,) in rows(conn, "SELECT DISTINCT scope FROM kill_switch WHERE lifted_at IS NULL")}
+    return {scope for (scope,) in fetch_rows(conn, "SELECT DISTINCT scope FROM kill_switch WHERE lifted_at IS NULL")}
 
 
-def mark_lifted(conn: Connection[Any], scope: str, by: str) -> list[UUID]:
-    """The kills of this scope that were in force and now are not."""
+def lift_kills(conn: Connection[Any], scope: str, by: str) -> list[UUID]:
+    """Lift the kills of this scope that are in force; returns their ids."""
     query: LiteralString = """UPDATE kill_switch SET lifted_at = now(), lifted_by = %s
         WHERE scope = %s AND lifted_at IS NULL RETURNING id"""
-    return [id for (id,) in rows(conn, query, (by, scope))]
+    return [id for (id,) in fetch_rows(conn, query, (by, scope))]
 
 
 # gateways
@@ -292,8 +297,8 @@ def mark_lifted(conn: Connection[Any], scope: str, by: str) -> list[UUID]:
 
 def live_gateways(conn: Connection[Any], lease_s: float, grace_s: float) -> tuple[datetime, list[GatewayState]]:
     """(the database's time, the workers that are neither stopped nor fenced)"""
-    now: datetime = rows(conn, "SELECT clock_timestamp()")[0][0]
-    found = rows(
+    now: datetime = fetch_rows(conn, "SELECT clock_timestamp()")[0][0]
+    found = fetch_rows(
         conn,
         """SELECT epoch, host, pid, policy_ack, blueprint, heartbeat_at, %s - heartbeat_at <= make_interval(secs => %s),
              heartbeat_at + make_interval(secs => %s) FROM gateway WHERE state = 'live' ORDER BY epoch""",
@@ -303,15 +308,16 @@ def live_gateways(conn: Connection[Any], lease_s: float, grace_s: float) -> tupl
 
 
 def fence_silent(conn: Connection[Any], seconds: float) -> list[UUID]:
-    """Fence the workers that were not heard of for so long, and free their places among calls at the same time."""
-    found = rows(
+    """Fence the workers without a heartbeat for so long, and free their slots of limits on concurrent calls; returns
+    their epochs."""
+    found = fetch_rows(
         conn,
         """UPDATE gateway SET state = 'fenced', ready = false
            WHERE state = 'live' AND heartbeat_at < now() - make_interval(secs => %s) RETURNING epoch""",
         (seconds,),
     )
     epochs = [epoch for (epoch,) in found]
-    # those of all of them in one order, in which workers ask for several, too
+    # all slots are locked in one order, the one in which workers take several, too
     conn.execute(
         """SELECT FROM limit_span WHERE span = 'now' AND name IN (
              SELECT s.name FROM limit_slice s WHERE s.epoch = ANY(%s) AND s.span = 'now' AND NOT s.closed)
@@ -323,6 +329,6 @@ def fence_silent(conn: Connection[Any], seconds: float) -> list[UUID]:
     return epochs
 
 
-def names(conn: Connection[Any], ids: Sequence[UUID]) -> dict[UUID, str]:
+def person_names(conn: Connection[Any], ids: Sequence[UUID]) -> dict[UUID, str]:
     """The names of these people, also of those who have left."""
-    return dict(rows(conn, "SELECT id, name FROM person WHERE id = ANY(%s)", (list(ids),)))
+    return dict(fetch_rows(conn, "SELECT id, name FROM person WHERE id = ANY(%s)", (list(ids),)))

@@ -9,7 +9,7 @@ from uuid import UUID
 from psycopg import Connection
 
 from groundplan.identity.model import Proof, TerminalRequest
-from groundplan.identity.store import changed, rows
+from groundplan.identity.store import execute_counted, fetch_rows
 
 _COLUMNS: LiteralString = """id, code, change_id, digest, decision, comment, asked_by, created_at, expires_at,
     person_id, proof, confirmed_at, used_at"""
@@ -30,14 +30,14 @@ def insert(conn: Connection[Any], hash: bytes, request: TerminalRequest) -> None
 def find(conn: Connection[Any], id: UUID, *, lock: bool = True) -> TerminalRequest | None:
     """Locked until the transaction ends, unless it is only looked at."""
     query: LiteralString = f"SELECT {_COLUMNS} FROM terminal_request WHERE id = %s"
-    found = rows(conn, query + (" FOR UPDATE" if lock else ""), (id,))
+    found = fetch_rows(conn, query + (" FOR UPDATE" if lock else ""), (id,))
     return TerminalRequest(*found[0]) if found else None
 
 
 def by_secret(conn: Connection[Any], id: UUID, hash: bytes) -> TerminalRequest | None:
     """The request of whoever knows its secret, locked."""
     query: LiteralString = f"SELECT {_COLUMNS} FROM terminal_request WHERE id = %s AND hash = %s FOR UPDATE"
-    found = rows(conn, query, (id, hash))
+    found = fetch_rows(conn, query, (id, hash))
     return TerminalRequest(*found[0]) if found else None
 
 
@@ -55,8 +55,8 @@ def use(conn: Connection[Any], id: UUID, at: datetime) -> None:
 def open_of(conn: Connection[Any], asked_by: str, now: datetime) -> int:
     """How many somebody has open."""
     query = "SELECT count(*) FROM terminal_request WHERE asked_by = %s AND used_at IS NULL AND expires_at > %s"
-    return int(rows(conn, query, (asked_by, now))[0][0])
+    return int(fetch_rows(conn, query, (asked_by, now))[0][0])
 
 
 def forget(conn: Connection[Any], before: datetime) -> int:
-    return changed(conn, "DELETE FROM terminal_request WHERE expires_at < %s", (before,))
+    return execute_counted(conn, "DELETE FROM terminal_request WHERE expires_at < %s", (before,))

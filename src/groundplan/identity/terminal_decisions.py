@@ -63,7 +63,7 @@ def shown(conn: Connection[Any], id: UUID, now: datetime, *, lock: bool = False)
 def confirm(conn: Connection[Any], id: UUID, session: Session, now: datetime) -> TerminalRequest:
     """The person says that it is their own. Raises `Denied` (`approval_unproven`), `Conflict`."""
     found = shown(conn, id, now, lock=True)
-    if session.person_id is None or session.acting_as is not None or not session.proven:
+    if session.person_id is None or session.acting_as is not None or not session.is_proven:
         raise Denied(
             "only whoever signed in with a passkey or at the company's sign-in confirms a decision",
             code="approval_unproven",

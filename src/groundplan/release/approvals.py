@@ -23,8 +23,8 @@ from groundplan.governance import approvals
 from groundplan.governance import service as governance
 from groundplan.governance import store as changes
 from groundplan.governance.approvals import Answer, Approver
-from groundplan.governance.approved_parts import AT_GATEWAYS, check_asked, dearest, price_declared
-from groundplan.governance.model import ASKED, Asked, Change, Standing
+from groundplan.governance.approved_parts import GATEWAY_KINDS, check_request, highest_prices, served_price
+from groundplan.governance.model import REQUEST_DUTIES, ApprovalRequest, ApprovalStatus, Change
 from groundplan.release import people, store, units
 from groundplan.release.model import Plan, ReleaseResult, effective_terms
 from groundplan.release.plan import without_workload
@@ -43,7 +43,7 @@ from groundplan.release.publish import (
 
 _TO_ALL = Answer()
 
-UnapprovedPartsKey = tuple[str, int, Standing, date]
+UnapprovedPartsKey = tuple[str, int, ApprovalStatus, date]
 """Digest of a change, number of the blueprint, what approvals say, day."""
 
 
@@ -60,16 +60,16 @@ def approve(
     at = signing.clock.now()
     separation = served.blueprint.separation
     change = approvals.approve(conn, approver, change_id, answer, separation=separation, at=at)
-    if not change.complete:
-        return ReleaseResult(None, ((change.id, change.waits_for),))
-    if change.type in ASKED or change.renews is not None:
+    if not change.is_complete:
+        return ReleaseResult(None, ((change.id, change.open_needs),))
+    if change.type in REQUEST_DUTIES or change.renews is not None:
         serves = stored.number if _is_served(served.blueprint, change) else None
-        governance.settle(conn, change, serves, approval_term(served, change, at), at=at)
+        governance.apply_change(conn, change, serves, approval_term(served, change, at), at=at)
         return ReleaseResult(None)
-    files = changes.sources_of(conn, change.id)
+    files = changes.change_sources(conn, change.id)
     workspace = load_files(files)
     result = require_accepted(
-        make_plan(conn, signing, workspace, served, governance.standing(conn), people.succession_deadlines(conn))
+        make_plan(conn, signing, workspace, served, governance.approval_status(conn), people.succession_deadlines(conn))
     )
     _require_approved_parts(result, change)
     release = Release(conn, signing, stored, approver.actor, f"approved change {change.id}", files, at)
@@ -90,28 +90,28 @@ def withdraw(conn: Connection[Any], signing: Signing, actor: str, change_id: UUI
     stored = require_newest(conn)
     at = signing.clock.now()
     change, lost = approvals.withdraw(conn, actor, change_id, at=at)
-    if lost and change.type in AT_GATEWAYS:
+    if lost and change.type in GATEWAY_KINDS:
         return ReleaseResult(None, policy=changes.policy_number(conn))
     if not lost:
-        waits = ((change.id, change.waits_for),) if change.state == "pending" else ()
+        waits = ((change.id, change.open_needs),) if change.state == "pending" else ()
         return ReleaseResult(None, waits)
     reason = f"approval of change {change.id} withdrawn"
     release = Release(conn, signing, stored, actor, reason, stored.sources, at)
     return _release_without(release, decode(stored.body), change)
 
 
-def request_approval(conn: Connection[Any], signing: Signing, actor: str, asked: Asked) -> Change:
-    """Ask for something beside the blueprint (`governance.ask`), under the company's present terms and, of a model, at
-    its present price.
+def request_approval(conn: Connection[Any], signing: Signing, actor: str, asked: ApprovalRequest) -> Change:
+    """Ask for something beside the blueprint (`governance.request_approval`), under the company's present terms and, of
+    a model, at its present price.
 
     Raises `Invalid` (`approval_kind`, `approval_reach`) besides.
     """
-    check_asked(asked.kind, asked.subject, asked.what)
+    check_request(asked.kind, asked.subject, asked.declaration)
     served = load_current(require_newest(conn))
     if asked.kind == "model":
-        digest = governance.digest_asked(asked.kind, asked.subject, asked.what)
-        asked = replace(asked, price=price_declared(served.blueprint, digest))
-    return governance.ask(conn, actor, asked, seats=effective_terms(served).seats, at=signing.clock.now())
+        digest = governance.request_digest(asked.kind, asked.subject, asked.declaration)
+        asked = replace(asked, price=served_price(served.blueprint, digest))
+    return governance.request_approval(conn, actor, asked, seats=effective_terms(served).seats, at=signing.clock.now())
 
 
 def request_part_approvals(
@@ -125,7 +125,7 @@ def request_part_approvals(
     stored = require_newest(conn)
     served = load_current(stored)
     workspace = served.workspace if files is None else load_files(files)
-    result = make_plan(conn, signing, workspace, served, governance.standing(conn))
+    result = make_plan(conn, signing, workspace, served, governance.approval_status(conn))
     known = {item.workload for item in result.placements}
     if workload is not None and workload not in known:
         raise NotFound(
@@ -133,11 +133,15 @@ def request_part_approvals(
         )
     found = [lapse.part for name, lapse in result.lapses if workload in (None, name)]
     wanted = {part.digest: part for part in found}
-    price = {digest: dearest(part.price for part in found if part.digest == digest) for digest in wanted}
+    price = {digest: highest_prices(part.price for part in found if part.digest == digest) for digest in wanted}
     seats, at = effective_terms(served).seats, signing.clock.now()
     return [
-        governance.ask(
-            conn, actor, Asked(part.kind, part.subject, part.what, reason, price[part.digest]), seats=seats, at=at
+        governance.request_approval(
+            conn,
+            actor,
+            ApprovalRequest(part.kind, part.subject, part.declaration, reason, price[part.digest]),
+            seats=seats,
+            at=at,
         )
         for part in wanted.values()
     ]
@@ -149,7 +153,7 @@ def unapproved_parts_key(conn: Connection[Any], signing: Signing, change_id: UUI
     stored = store.newest_blueprint(conn)
     if change is None or stored is None or change.state != "pending" or change.type != "workload" or change.renews:
         return None
-    return change.digest, stored.number, governance.standing(conn), signing.clock.now().date()
+    return change.digest, stored.number, governance.approval_status(conn), signing.clock.now().date()
 
 
 def unapproved_parts(conn: Connection[Any], signing: Signing, change_id: UUID) -> tuple[Problem, ...]:
@@ -159,9 +163,9 @@ def unapproved_parts(conn: Connection[Any], signing: Signing, change_id: UUID) -
     stored = store.newest_blueprint(conn)
     if change is None or stored is None or change.state != "pending" or change.type != "workload" or change.renews:
         return ()
-    served, files = load_current(stored), changes.sources_of(conn, change.id)
+    served, files = load_current(stored), changes.change_sources(conn, change.id)
     workspace = served.workspace if files == stored.sources else load_files(files)
-    result = make_plan(conn, signing, workspace, served, governance.standing(conn))
+    result = make_plan(conn, signing, workspace, served, governance.approval_status(conn))
     return tuple(each for item in result.pending if item.subject == change.subject for each in item.missing)
 
 
@@ -181,7 +185,7 @@ def expire_approval(conn: Connection[Any], signing: Signing, change_id: UUID) ->
         return ReleaseResult(None)
     stored = require_newest(conn)
     at = signing.clock.now()
-    governance.expire(conn, change, at=at)
+    governance.expire_change(conn, change, at=at)
     if change.type != "workload":
         return ReleaseResult(None)
     reason = f"approval of change {change.id} expired"

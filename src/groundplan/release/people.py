@@ -29,12 +29,12 @@ def create_declared_people(conn: Connection[Any], workspace: Workspace, actor: s
     groups = [_group(workspace, item, "group") for item in workspace.groups.values()]
     teams = [_group(workspace, item, "team") for item in workspace.teams.values()]
     people = tuple(GenesisPerson(email, name) for email, name in workspace.everybody().items())
-    identity.genesis_people(conn, GenesisPeople(people, (*groups, *teams)), actor)
+    identity.create_genesis_people(conn, GenesisPeople(people, (*groups, *teams)), actor)
 
 
 def succession_deadlines(conn: Connection[Any]) -> dict[str, date]:
     """Everybody who has left -> the last day to name somebody else in their place."""
-    return {email: at.astimezone(UTC).date() + SUCCESSION for email, at in identity_store.people_left(conn).items()}
+    return {email: at.astimezone(UTC).date() + SUCCESSION for email, at in identity_store.departures(conn).items()}
 
 
 def nominate(

@@ -22,7 +22,7 @@ from groundplan.core.errors import Problem, Where
 from groundplan.economics.price import has_listed_price
 from groundplan.governance import approved_parts, decide
 from groundplan.governance.approved_parts import Lapse
-from groundplan.governance.model import Standing
+from groundplan.governance.model import ApprovalStatus
 from groundplan.governance.policy import declared
 from groundplan.placement.solve import verify
 from groundplan.release import extras, units
@@ -73,7 +73,7 @@ def plan(
     current: Current | None,
     *,
     today: date,
-    standing: Standing | None = None,
+    standing: ApprovalStatus | None = None,
     prices: Prices = rates_with_successors,
     demo: bool = False,
     departed: SuccessionDeadlines = MappingProxyType({}),
@@ -84,7 +84,7 @@ def plan(
     `standing` says which content is approved or revoked, `departed` which owners have left, and `observed` what the
     gateways measured, for placement.
     """
-    standing = standing or Standing()
+    standing = standing or ApprovalStatus()
     problems = [
         *check(workspace, known_price=lambda model: has_listed_price(model, today)),
         *declared.problems(workspace),
@@ -102,7 +102,7 @@ def plan(
     problems += _genesis_only_changes(workspace, current)
     problems += extras.missing_extras(workspace)
     problems += overdue_owners(workspace, draft.blueprint, served, departed, today)
-    lapses = {item.name: approved_parts.lapses(draft.blueprint, item, standing.parts, company.approved_parts, today)
+    lapses = {item.name: approved_parts.find_lapses(draft.blueprint, item, standing.parts, company.approved_parts, today)
               for item in draft.blueprint.workloads}  # fmt: skip
     pending, refused = _decide_units(workspace, draft, served, standing, today, lapses)
     problems += refused
@@ -145,8 +145,8 @@ def _lapse_problems(
     rates = {item.name: item.rates for item in blueprint.deployments}
     problems: list[Problem] = []
     for lapse in lapses:
-        problem = approved_parts.told(lapse, workload.name, workload.owners)
-        if lapse.why == "price":
+        problem = approved_parts.lapse_problem(lapse, workload.name, workload.owners)
+        if lapse.reason == "price":
             name = max(lapse.part.deployments, key=lambda each: (rates[each].input + rates[each].output, each))
             problem = with_location(problem, _price_location(workspace, name))
         problems.append(problem)
@@ -189,7 +189,7 @@ class _CompanyTerms:
     pending: tuple[PendingChange, ...] = ()
 
 
-def _company_terms(workspace: Workspace, current: Current | None, standing: Standing) -> _CompanyTerms:
+def _company_terms(workspace: Workspace, current: Current | None, standing: ApprovalStatus) -> _CompanyTerms:
     """The declared settings; while a change of them needs approval, the stricter of both and the present owners."""
     rules = workspace.company.approvals
     declared = _CompanyTerms(
@@ -199,7 +199,7 @@ def _company_terms(workspace: Workspace, current: Current | None, standing: Stan
         return declared
     served, terms_in_force = current.blueprint, effective_terms(current)
     fewer_parts = bool(set(served.approved_parts) - set(declared.approved_parts))
-    looser_terms = decide.looser(terms_in_force, declared.approval_terms)
+    looser_terms = decide.is_looser(terms_in_force, declared.approval_terms)
     digest = units.company_digest(
         declared.caps,
         declared.owners,
@@ -226,10 +226,10 @@ def _company_terms(workspace: Workspace, current: Current | None, standing: Stan
         )
         differences += field_differences(before, after)
     return _CompanyTerms(
-        decide.lower_of(served.caps, declared.caps),
+        decide.lower_caps(served.caps, declared.caps),
         served.owners,
         sorted({*served.approved_parts, *declared.approved_parts}),
-        decide.stricter(terms_in_force, declared.approval_terms),
+        decide.stricter_terms(terms_in_force, declared.approval_terms),
         (PendingChange("company", digest, decision.needs, differences),),
     )
 
@@ -238,7 +238,7 @@ def _decide_units(
     workspace: Workspace,
     draft: Draft,
     served: bp.Blueprint | None,
-    standing: Standing,
+    standing: ApprovalStatus,
     today: date,
     lapses: Mapping[str, tuple[Lapse, ...]],
 ) -> tuple[list[PendingChange], list[Problem]]:
@@ -253,7 +253,7 @@ def _decide_units(
         now = units.terms(served, old) if served and old else None
         unapproved = _lapse_problems(workspace, new, workload, lapses[workload.name])
         counted_standing = (
-            Standing(revoked=standing.revoked) if unapproved else standing
+            ApprovalStatus(revoked=standing.revoked) if unapproved else standing
         )  # approved alone does not let it in
         decision = decide.decide_workload(
             now, after, caps=new.caps, standing=counted_standing, today=today, genesis=served is None
@@ -267,7 +267,7 @@ def _decide_units(
     return pending + _pending_budgets(new, served, standing) + _pending_rules(new, served, standing), refused
 
 
-def _pending_budgets(new: bp.Blueprint, served: bp.Blueprint | None, standing: Standing) -> list[PendingChange]:
+def _pending_budgets(new: bp.Blueprint, served: bp.Blueprint | None, standing: ApprovalStatus) -> list[PendingChange]:
     """Changes of shared budgets that wait for approval: a raise, a looser scope or period, a removal."""
     pending: list[PendingChange] = []
     before = {item.name: item for item in served.budgets} if served else {}
@@ -278,7 +278,7 @@ def _pending_budgets(new: bp.Blueprint, served: bp.Blueprint | None, standing: S
         subject, digest = units.budget_subject(budget.name), units.budget_digest(budget)
         decision = decide.decide_budget(
             subject, digest, units.monthly_limit(old), units.monthly_limit(budget), standing=standing,
-            looser=units.is_looser(old, budget),
+            loosened=units.is_looser(old, budget),
         )  # fmt: skip
         if decision.needs:
             pending.append(
@@ -289,11 +289,11 @@ def _pending_budgets(new: bp.Blueprint, served: bp.Blueprint | None, standing: S
     return pending + [each for item in removed if (each := _pending_removal(new, item, standing)) is not None]
 
 
-def _pending_removal(new: bp.Blueprint, budget: bp.Budget, standing: Standing) -> PendingChange | None:
+def _pending_removal(new: bp.Blueprint, budget: bp.Budget, standing: ApprovalStatus) -> PendingChange | None:
     """The pending removal of a shared budget, where that budget could refuse any call."""
     subject, digest = units.budget_subject(budget.name), units.removed_budget_digest(budget.name)
     looser = budget.hard and any(units.with_shared_budgets(each, [budget]) != each for each in new.workloads)
-    decision = decide.decide_budget(subject, digest, units.monthly_limit(budget), 0, standing=standing, looser=looser)
+    decision = decide.decide_budget(subject, digest, units.monthly_limit(budget), 0, standing=standing, loosened=looser)
     return (
         PendingChange(subject, digest, decision.needs, field_differences(field_texts(budget), {}))
         if decision.needs
@@ -301,7 +301,7 @@ def _pending_removal(new: bp.Blueprint, budget: bp.Budget, standing: Standing) -
     )
 
 
-def _pending_rules(new: bp.Blueprint, served: bp.Blueprint | None, standing: Standing) -> list[PendingChange]:
+def _pending_rules(new: bp.Blueprint, served: bp.Blueprint | None, standing: ApprovalStatus) -> list[PendingChange]:
     """Changes and removals of enforced company rules that wait for approval."""
     pending: list[PendingChange] = []
     after = {item.name: item for item in new.policies}
@@ -319,7 +319,7 @@ def _with_held_units(
     draft: bp.Blueprint,
     served: bp.Blueprint | None,
     held: dict[str, PendingChange],
-    standing: Standing,
+    standing: ApprovalStatus,
 ) -> bp.Blueprint:
     """The draft with every held unit as it is served now, or without it; sources only as far as workloads use them."""
     kept = _kept_workloads(served, held, standing) if served else []
@@ -356,13 +356,15 @@ def _with_held_units(
     )
 
 
-def _kept_workloads(served: bp.Blueprint, held: dict[str, PendingChange], standing: Standing) -> list[bp.Workload]:
+def _kept_workloads(
+    served: bp.Blueprint, held: dict[str, PendingChange], standing: ApprovalStatus
+) -> list[bp.Workload]:
     """Held workloads that stay as they are served now, unless what is served was revoked."""
     return [
         workload
         for workload in served.workloads
         if (subject := units.workload_subject(workload.name)) in held
-        and not standing.forbids(
+        and not standing.is_revoked(
             subject, units.workload_digest(served, workload), *units.former_digests(served, workload)
         )
     ]

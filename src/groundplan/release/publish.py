@@ -26,10 +26,10 @@ from groundplan.core import audit, canonical
 from groundplan.core.clock import Clock
 from groundplan.core.errors import Invalid, NotFound
 from groundplan.governance import service as governance
-from groundplan.governance.approved_parts import KINDS
-from groundplan.governance.model import Change, Need, Standing
-from groundplan.governance.service import Wanted
-from groundplan.governance.validity import Term, term_of
+from groundplan.governance.approved_parts import PART_KINDS
+from groundplan.governance.model import ApprovalStatus, Change, Need
+from groundplan.governance.service import UnapprovedContent
+from groundplan.governance.validity import Term, validity_term
 from groundplan.knowledge.governance.declared_store import declare
 from groundplan.placement.solve import verify
 from groundplan.release import people, store
@@ -101,7 +101,7 @@ def make_plan(
     signing: Signing,
     workspace: Workspace,
     served: Current | None,
-    standing: Standing,
+    standing: ApprovalStatus,
     departed: SuccessionDeadlines = MappingProxyType({}),
 ) -> Plan:
     """The plan of a workspace as of now, with what the gateways measured of its calls. Changes nothing; the plan may
@@ -148,7 +148,7 @@ def publish(release: Release, workspace: Workspace, result: Plan, settled: Chang
     if settled is not None:
         serves = number or (release.previous.number if release.previous else None)
         until = approval_term(Current(blueprint, workspace), settled, release.at)
-        governance.settle(release.conn, settled, serves, until, at=release.at)
+        governance.apply_change(release.conn, settled, serves, until, at=release.at)
     return ReleaseResult(number, request_approvals(release, result.pending, blueprint, workspace))
 
 
@@ -205,7 +205,7 @@ def request_approvals(
 ) -> tuple[tuple[UUID, tuple[Need, ...]], ...]:
     """Leave exactly these changes waiting, and give duties to the owners of what is served; (change id, needs) each."""
     seats = effective_terms(Current(blueprint, workspace)).seats
-    waiting = governance.request(
+    waiting = governance.set_pending_changes(
         release.conn,
         release.actor,
         [_approval_request(item, seats) for item in pending],
@@ -215,14 +215,14 @@ def request_approvals(
     )
     held = frozenset(change.subject for change in waiting)
     people.nominate(release.conn, release.actor, workspace, blueprint, held)
-    return tuple((change.id, change.waits_for) for change in waiting)
+    return tuple((change.id, change.open_needs) for change in waiting)
 
 
-def _approval_request(item: PendingChange, seats: int) -> Wanted:
+def _approval_request(item: PendingChange, seats: int) -> UnapprovedContent:
     """The request for approvals of one pending change. Only workloads need `seats` approvers; others need one."""
     summary = {"fields": [field_json(each) for each in item.fields]}
     needed = seats if item.subject.startswith("workload/") else 1
-    return Wanted(item.subject, item.digest, item.needs, summary, needed)
+    return UnapprovedContent(item.subject, item.digest, item.needs, summary, needed)
 
 
 def approval_term(served: Current, change: Change, at: datetime) -> Term:
@@ -231,9 +231,9 @@ def approval_term(served: Current, change: Change, at: datetime) -> Term:
     name = change.subject.partition("/")[2]
     found = [item for item in served.blueprint.workloads if change.type == "workload" and item.name == name]
     stage, sensitivity = (found[0].stage, found[0].sensitivity) if found else ("", "")
-    if change.type in KINDS:  # grace is the calendar's here; gateways give none to restricted data
+    if change.type in PART_KINDS:  # grace is the calendar's here; gateways give none to restricted data
         stage = "production"
-    held = term_of(
+    held = validity_term(
         at.date(), valid_days=terms.valid_days, grace_days=terms.grace_days, stage=stage, sensitivity=sensitivity
     )
-    return held.within(change.ends_itself)
+    return held.capped_at(change.own_end_date)

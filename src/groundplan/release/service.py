@@ -19,7 +19,7 @@ from groundplan.catalog.loader import load_files, load_served
 from groundplan.core import audit
 from groundplan.core.errors import Conflict, NotFound, Problem
 from groundplan.governance import service as governance
-from groundplan.governance.model import Standing
+from groundplan.governance.model import ApprovalStatus
 from groundplan.release import last_month, people, ramping, repricing, store, undo
 from groundplan.release.difference import differences
 from groundplan.release.model import Current, Plan, ReleaseResult
@@ -52,7 +52,7 @@ def preview(conn: Connection[Any], signing: Signing, files: Files) -> Plan:
     all; changes nothing."""
     served = current(conn)
     result = make_plan(
-        conn, signing, load_files(files), served, governance.standing(conn), people.succession_deadlines(conn)
+        conn, signing, load_files(files), served, governance.approval_status(conn), people.succession_deadlines(conn)
     )
     before = served.blueprint if served is not None else None
     price_notes = last_month.price_change_notes(conn, before, result.blueprint, signing.clock.now().date())
@@ -68,7 +68,7 @@ def genesis(conn: Connection[Any], signing: Signing, files: Files) -> ReleaseRes
     if store.newest_blueprint(conn) is not None:
         raise Conflict("there is a blueprint already", code="already_started", hint="Use `groundplan apply`.")
     workspace = load_files(files)
-    result = require_accepted(make_plan(conn, signing, workspace, None, Standing()))
+    result = require_accepted(make_plan(conn, signing, workspace, None, ApprovalStatus()))
     people.create_declared_people(conn, workspace, audit.OPERATOR)
     release = Release(conn, signing, None, audit.OPERATOR, "first start", files, signing.clock.now())
     return publish(release, workspace, result)
@@ -84,7 +84,7 @@ def apply(
     store.lock_releases(conn)
     stored = require_newest(conn)
     workspace = load_files(files)
-    served, standing = load_current(stored), governance.standing(conn)
+    served, standing = load_current(stored), governance.approval_status(conn)
     result = require_accepted(make_plan(conn, signing, workspace, served, standing, people.succession_deadlines(conn)))
     applied = publish(Release(conn, signing, stored, actor, reason, files, signing.clock.now()), workspace, result)
     return replace(applied, warnings=result.warnings)
@@ -143,7 +143,7 @@ def rollback(
     workspace, old = load_served(target.sources), decode(target.body)
     served = load_current(stored)
     at = signing.clock.now()
-    standing = governance.standing(conn)
+    standing = governance.approval_status(conn)
     killed = store.killed_since(conn, target.created_at)
     unrestorable = undo.unrestorable(old, served.blueprint, standing, killed, at.date())
     if unrestorable and not without_revoked:

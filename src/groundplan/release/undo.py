@@ -17,8 +17,8 @@ from groundplan.blueprint import model as bp
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.governance import approved_parts
-from groundplan.governance.decide import decide_workload, lower_of
-from groundplan.governance.model import Standing
+from groundplan.governance.decide import decide_workload, lower_caps
+from groundplan.governance.model import ApprovalStatus
 from groundplan.governance.policy.vocabulary import provider_of
 from groundplan.knowledge.governance.inherit import narrowed
 from groundplan.release import units
@@ -29,7 +29,7 @@ Granted = TypeVar("Granted", bp.Workload, bp.Source)
 
 
 def unrestorable(
-    old: bp.Blueprint, served: bp.Blueprint, standing: Standing, killed: Mapping[str, str], today: date
+    old: bp.Blueprint, served: bp.Blueprint, standing: ApprovalStatus, killed: Mapping[str, str], today: date
 ) -> dict[str, str]:
     """Subject -> why it may not come back, for every workload of an old blueprint. `killed` is scope -> reason."""
     found: dict[str, str] = {}
@@ -38,7 +38,7 @@ def unrestorable(
         subject = units.workload_subject(workload.name)
         scopes = [scope for scope in _kill_scopes(old, workload) if scope in killed]
         digests = (units.workload_digest(old, workload), *units.former_digests(old, workload))
-        if standing.forbids(subject, *digests):
+        if standing.is_revoked(subject, *digests):
             found[subject] = "an approval was withdrawn"
         elif gone := _lapsed_part(old, workload, standing, served.approved_parts, today):
             found[subject] = f"the approval of {gone} does not hold any more"
@@ -92,7 +92,7 @@ def restored_blueprint(
         workloads=[
             _with_current_grants(item, served.workloads, "use", "act_for_others") for item in blueprint.workloads
         ],
-        caps=lower_of(served.caps, old.caps),
+        caps=lower_caps(served.caps, old.caps),
         owners=served.owners,
         approved_parts=served.approved_parts,
         approval_terms=served.approval_terms,
@@ -137,18 +137,18 @@ def _intersection(old: list[str], now: list[str]) -> list[str]:
 
 
 def _lapsed_part(
-    old: bp.Blueprint, workload: bp.Workload, standing: Standing, kinds: Iterable[str], today: date
+    old: bp.Blueprint, workload: bp.Workload, standing: ApprovalStatus, kinds: Iterable[str], today: date
 ) -> str | None:
     """What it uses whose approval was withdrawn or has ended."""
-    found = approved_parts.lapses(old, workload, standing.parts, tuple(kinds), today)
-    return next((each.part.named for each in found if each.why not in ("missing", "price")), None)
+    found = approved_parts.find_lapses(old, workload, standing.parts, tuple(kinds), today)
+    return next((each.part.label for each in found if each.reason not in ("missing", "price")), None)
 
 
 def _missing_duties(
-    old: bp.Blueprint, workload: bp.Workload, served: bp.Blueprint, standing: Standing, today: date
+    old: bp.Blueprint, workload: bp.Workload, served: bp.Blueprint, standing: ApprovalStatus, today: date
 ) -> list[str]:
     """Duties that must approve a workload again. What was served needs none unless caps were lowered since."""
-    if lower_of(served.caps, old.caps) == old.caps:
+    if lower_caps(served.caps, old.caps) == old.caps:
         return []
     now = next((item for item in served.workloads if item.name == workload.name), None)
     decision = decide_workload(

@@ -153,7 +153,7 @@ def terms(blueprint: bp.Blueprint, workload: bp.Workload) -> Terms:
         sources=tuple(workload.grounding.sources) if workload.grounding else (),
         budget=sum(map(monthly_limit, own_budgets(blueprint, workload.name))),
         digest=workload_digest(blueprint, workload),
-        former=former_digests(blueprint, workload),
+        former_digests=former_digests(blueprint, workload),
         keeps=workload.keep.content if workload.keep else "none",
     )
 

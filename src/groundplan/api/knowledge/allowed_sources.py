@@ -23,10 +23,10 @@ def sources_now(conn: Connection[Any], blueprint: Blueprint, workload: Workload,
             raise Denied(
                 f"{scope} is stopped", code="killed", hint=f"Somebody stopped it; see `groundplan why {scope}`."
             )
-    given = governance.standing(conn).parts
-    for lapse in approved_parts.lapses(blueprint, workload, given, blueprint.approved_parts, today):
+    given = governance.approval_status(conn).parts
+    for lapse in approved_parts.find_lapses(blueprint, workload, given, blueprint.approved_parts, today):
         if not lapse.part.deployments:  # a search asks no model
-            problem = approved_parts.told(lapse, workload.name, workload.owners)
+            problem = approved_parts.lapse_problem(lapse, workload.name, workload.owners)
             raise Denied(problem.message, code=problem.code, hint=problem.hint)
     sources = workload.grounding.sources if workload.grounding is not None else []
     return [name for name in sources if f"source/{name}" not in stopped]

@@ -16,7 +16,7 @@ from groundplan.api.watch import model_changes
 from groundplan.catalog.loader import MAX_FILES
 from groundplan.governance import service as governance
 from groundplan.governance import store
-from groundplan.governance.model import Asked, Change
+from groundplan.governance.model import ApprovalRequest, Change
 from groundplan.identity import store as people
 from groundplan.identity.model import COMPANY
 
@@ -70,7 +70,7 @@ def ask(body: Wish, services: Using, caller: SignedIn) -> dict[str, Any]:
     does: approve, refuse and withdraw it at /api/changes. Evidence, policies and exceptions are asked for where they
     are made."""
     with services.release_turn() as conn:
-        asked = Asked(body.kind, body.subject, body.what, body.reason)
+        asked = ApprovalRequest(body.kind, body.subject, body.what, body.reason)
         made = services.releases.ask(conn, caller.actor, asked)
     return _json(made)
 
@@ -100,7 +100,7 @@ def approvals(
 def renew(change_id: UUID, body: Because, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Ask for the same content again, before its approval ends; what is served goes on until then."""
     with services.transaction() as conn:
-        made = governance.renew(conn, caller.actor, change_id, body.reason, at=services.clock.now())
+        made = governance.request_renewal(conn, caller.actor, change_id, body.reason, at=services.clock.now())
     return _json(made)
 
 
@@ -145,9 +145,9 @@ def _json(change: Change) -> dict[str, Any]:
         "expires_on": change.expires_on,
         "grace_until": change.grace_until,
         "seats": change.seats,
-        "people": change.people,
+        "people": change.approver_count,
         "renews": None if change.renews is None else str(change.renews),
-        "waits_for": [{"subject": need.subject, "duty": need.duty} for need in change.waits_for],
+        "waits_for": [{"subject": need.subject, "duty": need.duty} for need in change.open_needs],
         "approvals": [
             {
                 "person": each.person, "duty": each.duty, "decision": each.decision, "comment": each.comment,

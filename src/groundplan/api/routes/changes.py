@@ -24,7 +24,7 @@ from groundplan.core.errors import Denied
 from groundplan.governance import service as changes
 from groundplan.governance import store as governance
 from groundplan.governance.approvals import Answer, Approver
-from groundplan.governance.model import ASKED, Change
+from groundplan.governance.model import REQUEST_DUTIES, Change
 from groundplan.release import store as release
 from groundplan.release.difference import differences
 from groundplan.release.model import difference_json
@@ -136,7 +136,7 @@ def _applied(
 
 def _waiting(conn: Connection[Any]) -> list[Change]:
     """What waits of the files that were applied: each apply says anew what does."""
-    return [each for each in changes.pending(conn) if each.type not in ASKED and each.renews is None]
+    return [each for each in changes.pending_changes(conn) if each.type not in REQUEST_DUTIES and each.renews is None]
 
 
 @router.post("/rollback")

@@ -16,7 +16,7 @@ from groundplan.api.knowledge.quotes import with_quotes
 from groundplan.api.routes.changes import with_approvals, with_holders
 from groundplan.api.routes.reviews import may_decide
 from groundplan.governance.review import store as queue
-from groundplan.governance.review.model import Held
+from groundplan.governance.review.model import HeldCall
 from groundplan.ledger import finding_store
 
 router = below_api("inbox")
@@ -78,7 +78,7 @@ def _reviews(conn: Connection[Any], caller: Caller, now: datetime, *, theirs: bo
     return [_review(held, mine=mine) for held, mine in waiting if mine or not theirs]
 
 
-def _review(held: Held, *, mine: bool) -> dict[str, Any]:
+def _review(held: HeldCall, *, mine: bool) -> dict[str, Any]:
     what = "An answer of" if held.kind == "answer" else f"A use of the tool {held.subject} by"
     return {
         "kind": "review",

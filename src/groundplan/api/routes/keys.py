@@ -105,7 +105,7 @@ def _check_whose(conn: Connection[Any], caller: Caller, person: UUID | None) -> 
     """Raises `Denied` (`key_of_another`): with such a key one reads what its person may read."""
     if person is None or person_actor(person) == str(caller.actor):
         return
-    if rights_store.behind(conn, str(caller.actor)) != OPERATOR:
+    if rights_store.responsible_actor(conn, str(caller.actor)) != OPERATOR:
         raise Denied(
             "only the person themselves may make a key that carries their permissions", code="key_of_another",
             hint="Ask them to, leave user out, or ask the operator: groundplan keys create --user E-MAIL.",
@@ -116,7 +116,7 @@ def _check_acting(conn: Connection[Any], caller: Caller, blueprint: Blueprint, w
     """Raises `Denied` (`act_for_others_not_granted`): with such a key one reads what anybody may read. Whose keys may
     is a grant of the workload; without one the operator makes them."""
     granted = any(each.name == workload and each.act_for_others for each in blueprint.workloads)
-    if not granted and rights_store.behind(conn, str(caller.actor)) != OPERATOR:
+    if not granted and rights_store.responsible_actor(conn, str(caller.actor)) != OPERATOR:
         raise Denied(
             f"keys of {workload} that act for others, by which one reads what anybody may read, were granted to nobody",
             code="act_for_others_not_granted",

@@ -50,7 +50,7 @@ class Stop(BaseModel):
 def list_kills(services: Using, caller: Reader) -> dict[str, Any]:
     """What is stopped, and the `scopes` that could be."""
     with services.transaction() as conn:
-        wishes = rights_store.wishes(conn)
+        wishes = rights_store.lift_wishes(conn)
         names = names_for(conn, caller, [by for by, _ in wishes.values()])
         told = {
             scope: {"lift_asked_by": names.of(by), "lift_waits_for": _lift_waits_for(proven=proven)}
@@ -102,7 +102,7 @@ def lift(body: Stop, services: Using, caller: SignedIn) -> dict[str, Any]:
         if body.scope not in {row["scope"] for row in store.kills(conn)}:
             raise NotFound(f"{body.scope} is not stopped", code="not_killed", hint="`groundplan status` lists what is.")
         alone = one_is_enough(services, conn)
-        if not rights.may_lift(conn, caller.actor, body.scope, body.reason, proven=caller.proven, alone=alone):
+        if not rights.confirm_lift(conn, caller.actor, body.scope, body.reason, proven=caller.proven, alone=alone):
             waits_for = _lift_waits_for(proven=caller.proven)
             return {"scope": body.scope, "lifted": False, "waits_for": waits_for, "effective": None}
         number = identity.lift(conn, caller.actor, body.scope)
@@ -141,7 +141,7 @@ def _is_key(conn: Connection[Any], name: str) -> bool:
 
 def _known(conn: Connection[Any], kind: str) -> set[str]:
     """Scopes of this kind that the served blueprint names, or that wait for an approval."""
-    waiting = {change.subject for change in governance.pending(conn) if change.type == kind}
+    waiting = {change.subject for change in governance.pending_changes(conn) if change.type == kind}
     blueprint = current_or_none(conn)
     if blueprint is None:
         return waiting

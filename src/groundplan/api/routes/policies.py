@@ -68,7 +68,7 @@ def policies(services: Using, _: Reader) -> dict[str, Any]:
     now = services.clock.now()
     with services.transaction() as conn:
         blueprint = current_blueprint(conn)
-        held = [each.to_json(now) for each in exception_store.every(conn)]
+        held = [each.to_json(now) for each in exception_store.list_exceptions(conn)]
     return {
         "blueprint": blueprint.number,
         "policies": [
@@ -142,9 +142,9 @@ def _tried(
     conn: Connection[Any], blueprint: Blueprint, chosen: list[PolicyRules], now: datetime, days: float
 ) -> dict[str, Any]:
     since = now - timedelta(days=days)
-    calls = exception_store.recorded(conn, since, now, CALLS)
+    calls = exception_store.recorded_calls(conn, since, now, CALLS)
     named = sorted({group for rule in _rules(chosen).rules for group in groups_named(rule.body)})
-    groups = exception_store.groups_of_everybody(conn, named) if named else {}
+    groups = exception_store.groups_by_person(conn, named) if named else {}
     found = shadow.tried(blueprint, chosen, calls, groups)
     return {
         "since": since.isoformat(),
@@ -157,7 +157,7 @@ def _tried(
 @router.get("/policies/exceptions")
 def list_exceptions(services: Using, _: Reader) -> dict[str, Any]:
     with services.transaction() as conn:
-        found = exception_store.every(conn)
+        found = exception_store.list_exceptions(conn)
     now = services.clock.now()
     return {"exceptions": [each.to_json(now) for each in found]}
 
@@ -177,7 +177,7 @@ def ask(body: Ask, services: Using, caller: SignedIn) -> dict[str, Any]:
         served = release.current(conn)
         wanted = ExceptionRequest(body.rule, body.workload, _person(conn, body.person), until, body.reason)
         seats = 1 if served is None else effective_terms(served).seats
-        made = exceptions.ask(conn, caller.actor, wanted, seats=seats, now=now)
+        made = exceptions.request_exception(conn, caller.actor, wanted, seats=seats, now=now)
     return made.to_json(now)
 
 
@@ -187,9 +187,9 @@ def approve(id: UUID, body: Decide, services: Using, caller: SignedIn) -> dict[s
     people as the company asks for: `waits_for` says what is missing until it holds."""
     approver, now = approver_of(caller), services.clock.now()
     with services.release_turn() as conn:
-        exceptions.check_open(conn, id, now)
+        exceptions.check_undecided(conn, id, now)
         services.releases.approve(conn, approver, id, Answer(comment=body.reason))
-        made = exceptions.found(conn, id)
+        made = exceptions.get_exception(conn, id)
         number = changes.policy_number(conn) if made.state == "approved" else None
     effect = None if number is None else effect_of(services, number)
     return {"id": str(id), "state": made.state, "waits_for": list(made.waits_for), "effective": effect}
@@ -200,7 +200,7 @@ def refuse(id: UUID, body: Decide, services: Using, caller: SignedIn) -> dict[st
     """Say no, by a duty that you hold, or as the operator."""
     approver = None if caller.operator else approver_of(caller)
     with services.release_turn() as conn:
-        exceptions.check_open(conn, id, services.clock.now())
+        exceptions.check_undecided(conn, id, services.clock.now())
         services.releases.refuse(conn, approver, id, Answer(comment=body.reason))
     return {"id": str(id), "state": "refused"}
 
@@ -211,7 +211,7 @@ def end(id: UUID, body: Decide, services: Using, caller: SignedIn) -> dict[str, 
     del body
     with services.transaction() as conn:
         _may_end(conn, caller, id)
-        number = exceptions.end(conn, caller.actor, id, services.clock.now())
+        number = exceptions.end_exception(conn, caller.actor, id, services.clock.now())
     return {"id": str(id), "state": "ended", "effective": effect_of(services, number)}
 
 
@@ -222,7 +222,7 @@ def _person(conn: Connection[Any], email: str) -> Person | None:
 
 def _may_end(conn: Connection[Any], caller: Caller, id: UUID) -> None:
     """The owner of the rule, or whoever holds the duty. Raises `Denied`, `NotFound`."""
-    found = exceptions.found(conn, id)
+    found = exceptions.get_exception(conn, id)
     owners = {rule.owner for rule in _rules(current_blueprint(conn).policies).rules if rule.id == found.rule}
     if caller.email is None or caller.email not in owners:
         require_duty(caller, MAY_END, f"workload/{found.workload}")

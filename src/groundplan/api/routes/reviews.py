@@ -16,7 +16,7 @@ from groundplan.api.presence import check_presence, is_alone
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.errors import Denied
 from groundplan.governance.review import service, store
-from groundplan.governance.review.model import Held, Reviewer, Ruling
+from groundplan.governance.review.model import HeldCall, ReviewDecision, Reviewer
 
 router = below_api("review")
 MAY_REVIEW = frozenset({"product", "business"})
@@ -57,7 +57,7 @@ def one(id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
     with services.transaction() as conn:
         held = service.find(conn, id)
         _may(caller, held)
-        texts = service.read(conn, SubjectKeys.of(services.home), caller.actor, held)
+        texts = service.read_texts(conn, SubjectKeys.of(services.home), caller.actor, held)
     return {**held.to_json(services.clock.now()), **texts}
 
 
@@ -80,12 +80,12 @@ def _decide(services: Using, caller: Caller, id: UUID, body: Decision, *, releas
         if release and held.kind == "tool":
             check_presence(conn, caller)
         who = Reviewer(caller.actor, caller.email, is_alone(conn))
-        ruling = Ruling(release, body.reason, body.minutes)
+        ruling = ReviewDecision(release, body.reason, body.minutes)
         state = service.decide(conn, who, held, ruling, services.clock.now())
     return {"id": str(id), "state": state}
 
 
-def may_decide(caller: Caller, held: Held) -> bool:
+def may_decide(caller: Caller, held: HeldCall) -> bool:
     """Whether what waits is theirs to decide."""
     try:
         _may(caller, held)
@@ -94,7 +94,7 @@ def may_decide(caller: Caller, held: Held) -> bool:
     return True
 
 
-def _may(caller: Caller, held: Held) -> None:
+def _may(caller: Caller, held: HeldCall) -> None:
     """Whoever is named in the workload's review, else who holds the duty. Raises `Denied`."""
     if held.kind == "tool":
         require_duty(caller, MAY_APPROVE_TOOLS, f"workload/{held.workload}")

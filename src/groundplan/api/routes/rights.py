@@ -98,7 +98,7 @@ def appoint(body: NewAppointment, services: Using, caller: SignedIn) -> dict[str
 def end(appointment: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
     """End a right before its time."""
     with services.transaction() as conn:
-        made = rights.end(conn, caller.actor, appointment, services.clock.now())
+        made = rights.end_appointment(conn, caller.actor, appointment, services.clock.now())
         access_rights.tell(conn, services.clock.now())
         return _json(conn, caller, services, made)
 
@@ -133,7 +133,7 @@ def review(appointment: UUID, body: Because, services: Using, caller: SignedIn) 
         raise Denied("only a person may review", code="person_only", hint="Sign in as yourself.")
     now = services.clock.now()
     with services.transaction() as conn:
-        made = rights.review(conn, caller.actor, caller.person, appointment, body.reason, now)
+        made = rights.review_emergency(conn, caller.actor, caller.person, appointment, body.reason, now)
         access_rights.tell(conn, now)
         return _json(conn, caller, services, made)
 
@@ -189,7 +189,7 @@ def access_review(services: Using, _: Reader) -> dict[str, Any]:
     """Everybody's rights on one page, when somebody looked through them last, and when the next time is due."""
     now = services.clock.now()
     with services.transaction() as conn:
-        last = rights_store.last_review(conn)
+        last = rights_store.last_access_review(conn)
         return {
             "rights": responsibilities.everybody(conn, now),
             "last_at": None if last is None else last[0],
@@ -205,7 +205,7 @@ def reviewed(body: Reviewed, services: Using, caller: SignedIn) -> dict[str, Any
     with services.transaction() as conn:
         held = responsibilities.everybody(conn, now)
         next_ = (now + REVIEW_EVERY).date()
-        id = rights_store.insert_review(conn, caller.actor, held, body.removed, body.comment, now, next_)
+        id = rights_store.insert_access_review(conn, caller.actor, held, body.removed, body.comment, now, next_)
         detail = {"people": len(held), "removed": len(body.removed), "next": next_.isoformat()}
         record(conn, action="access.reviewed", actor=caller.actor, subject=f"access-review/{id}", detail=detail)
         access_rights.tell(conn, now)
@@ -232,7 +232,7 @@ def _json(conn: Connection[Any], caller: Caller, services: Services, made: Appoi
         "begins": made.begins,
         "ends": made.ends,
         "made_by": names.of(made.made_by),
-        "active": made.begins <= services.clock.now() and not made.over(services.clock.now()),
+        "active": made.begins <= services.clock.now() and not made.is_over(services.clock.now()),
         "ended_at": made.ended_at,
         "reviewed_at": made.reviewed_at,
         "reviewed_by": None if made.reviewed_by is None else names.of(made.reviewed_by),

@@ -95,7 +95,7 @@ def register(
         key, proof = passkeys.finish_enrol(conn, site_of(request, services), session, body.model_dump(), now)
         if caller.session is not None:
             session_store.end(conn, sessions.hash_of(caller.session), now)
-        kept = session.proof if session.proven else proof
+        kept = session.proof if session.is_proven else proof
         secret = sessions.begin(conn, session.person_id, kept, now, request.headers.get("user-agent", ""))
         unconfirmed_passkeys.tell(conn, now)
         told = "A passkey was registered in your name; if it was not you, remove it there and tell security"

@@ -29,7 +29,7 @@ def status(request: Request, services: Using, caller: SignedIn) -> dict[str, Any
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
         workers = store.gateways(conn)
-        pending = governance.pending(conn) if whole else []
+        pending = governance.pending_changes(conn) if whole else []
         findings = sum(finding_store.kinds(conn, only=ownership.findings(conn, caller)).values())
         kills = store.kills(conn)
         wanted = services_now(conn)
@@ -62,7 +62,7 @@ def status(request: Request, services: Using, caller: SignedIn) -> dict[str, Any
             {
                 "change": str(change.id),
                 "subject": change.subject,
-                "waits_for": [{"subject": need.subject, "duty": need.duty} for need in change.waits_for],
+                "waits_for": [{"subject": need.subject, "duty": need.duty} for need in change.open_needs],
             }
             for change in pending
         ],

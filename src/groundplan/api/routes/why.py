@@ -65,12 +65,12 @@ def _of_scope(conn: Connection[Any], services: Services, subject: str) -> dict[s
 
 def _lapses(conn: Connection[Any], services: Services, blueprint: Blueprint, subject: str) -> list[Problem]:
     """What the gateways refuse a workload for: models, prompts and sources whose approval does not hold."""
-    given, today = governance.standing(conn).parts, services.clock.now().date()
+    given, today = governance.approval_status(conn).parts, services.clock.now().date()
     return [
-        approved_parts.told(lapse, item.name, item.owners)
+        approved_parts.lapse_problem(lapse, item.name, item.owners)
         for item in blueprint.workloads
         if f"workload/{item.name}" == subject
-        for lapse in approved_parts.lapses(blueprint, item, given, blueprint.approved_parts, today)
+        for lapse in approved_parts.find_lapses(blueprint, item, given, blueprint.approved_parts, today)
     ]
 
 

@@ -37,7 +37,7 @@ def tell(conn: Connection[Any], now: datetime) -> None:
 
 def due(conn: Connection[Any]) -> date | None:
     """When everybody's rights are to be looked through next; None where nobody has been declared yet."""
-    last = rights_store.last_review(conn)
+    last = rights_store.last_access_review(conn)
     if last is not None:
         return last[2]
     first = rights_store.first_person_at(conn)
@@ -53,7 +53,7 @@ def _emergencies(conn: Connection[Any], now: datetime) -> Iterator[Finding]:
 def _emergency(conn: Connection[Any], made: Appointment, now: datetime) -> Finding:
     owner = people.person(conn, made.person_id)
     name = "somebody" if owner is None else owner.name
-    over = made.over(now)
+    over = made.is_over(now)
     told = f"{name} took emergency rights at {made.begins:%d %b %H:%M} UTC: {made.reason}"
     return Finding(
         kind=EMERGENCY,

@@ -16,7 +16,7 @@ from groundplan.api.mail import store as mail_store
 from groundplan.api.watch import exception_requests
 from groundplan.governance import store as governance
 from groundplan.governance.model import Change, Holder
-from groundplan.governance.validity import AHEAD, Term, announced, phase
+from groundplan.governance.validity import ANNOUNCEMENT_DAYS, Term, due_announcement, phase
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 from groundplan.release import service as release
@@ -29,7 +29,7 @@ def look(services: Services) -> list[int]:
     """Bring findings, reminders and ends up to date; the numbers of the blueprints made because something ended."""
     now = services.clock.now()
     with services.transaction() as conn:
-        due = governance.expiring(conn, now.date() + timedelta(days=AHEAD[-1]))
+        due = governance.expiring_changes(conn, now.date() + timedelta(days=ANNOUNCEMENT_DAYS[-1]))
         over = [change for change in due if phase(_term(change), now.date()) == "over"]
         finding_store.tell_all(conn, [_finding(each, now.date()) for each in due if each not in over], kinds=(KIND,))
         for change in due:
@@ -66,12 +66,12 @@ def _finding(change: Change, today: date) -> Finding:
     left = (term.expires_on - today).days
     return Finding(
         kind=KIND,
-        severity="high" if left <= AHEAD[1] else "medium",
+        severity="high" if left <= ANNOUNCEMENT_DAYS[1] else "medium",
         subject=change.subject,
         mark=str(change.id),
         message=f"The approval of {_about(change)} ends on {term.expires_on}.",
         hint="Request another one, if it is still needed."
-        if change.ends_itself is not None
+        if change.own_end_date is not None
         else "Request it again, so that the holders of its duties decide: Governance, the change, Request again.",
         due=term.expires_on,
     )
@@ -79,7 +79,7 @@ def _finding(change: Change, today: date) -> Finding:
 
 def _announce(conn: Connection[Any], change: Change, now: datetime) -> None:
     """Mail 30, 7 and 1 days ahead to those who would have to approve it again."""
-    days = announced(_term(change), now.date())
+    days = due_announcement(_term(change), now.date())
     if days is None:
         return
     text = f"The approval of {_about(change)} ends on {change.expires_on}"
@@ -91,12 +91,12 @@ def _announce(conn: Connection[Any], change: Change, now: datetime) -> None:
 def _remind(conn: Connection[Any], changes: Sequence[Change], now: datetime, every: int) -> None:
     """Mail at once and then every few days to those whose approval is waited for, but not to who asked. All changes at
     once: of thousands of workloads hundreds wait, and they are looked at every few seconds."""
-    holding = governance.holders_of(conn, [(need.subject, need.duty) for each in changes for need in each.waits_for])
+    holding = governance.holders_of(conn, [(need.subject, need.duty) for each in changes for need in each.open_needs])
     told = [
         (f"waits:{each.id}:{(now - each.requested_at).days // every}:{who}", who, text, _page(each))
         for each in changes
         for text in [f"{_about(each)} waits for your approval"]
-        for who in dict.fromkeys(who.person_id for need in each.waits_for for who in holding[need.subject, need.duty])
+        for who in dict.fromkeys(who.person_id for need in each.open_needs for who in holding[need.subject, need.duty])
         if each.requested_by != f"person:{who}"
     ]
     mail_store.queue_all(conn, told, now)

@@ -15,7 +15,7 @@ from groundplan.blueprint.model import Blueprint
 from groundplan.core import audit
 from groundplan.core.clock import last_day
 from groundplan.governance.policy import cedar, exception_store, exceptions
-from groundplan.governance.policy.exceptions_model import Exempted
+from groundplan.governance.policy.exceptions_model import PolicyException
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 
@@ -26,10 +26,10 @@ def tell(conn: Connection[Any], now: datetime) -> None:
     """Bring findings up to date; what nobody decided in time waits no longer."""
     blueprint = current_or_none(conn)
     owners = {} if blueprint is None else _owners(blueprint)
-    waiting = [each for each in exception_store.every(conn) if each.state == "asked"]
+    waiting = [each for each in exception_store.list_exceptions(conn) if each.state == "asked"]
     for each in waiting:
         if each.until <= now:
-            exceptions.end(conn, audit.SYSTEM, each.id, now)
+            exceptions.end_exception(conn, audit.SYSTEM, each.id, now)
     found = [_finding(each, owners.get(each.rule)) for each in waiting if each.until > now]
     finding_store.tell_all(conn, found, kinds=(ASKED,))
 
@@ -40,7 +40,7 @@ def _owners(blueprint: Blueprint) -> dict[str, str]:
     return {rule.id: rule.owner for rule in cedar.Ruleset.of(sources).rules}
 
 
-def _finding(each: Exempted, owner: str | None) -> Finding:
+def _finding(each: PolicyException, owner: str | None) -> Finding:
     whose = f"{each.workload}{f', {each.person}' if each.person else ''}"
     return Finding(
         kind=ASKED, subject=f"workload/{each.workload}", mark=str(each.id), owner=owner, due=last_day(each.until),

@@ -70,7 +70,7 @@ def _decide(conn: Connection[Any], blueprint: Blueprint, items: Sequence[PolicyR
 def _groups(conn: Connection[Any], item: PolicyRules) -> dict[str, tuple[str, ...]]:
     rules = cedar.Ruleset.of([cedar.Source(item.name, item.text, owner=item.owner)]).rules
     named = sorted({group for rule in rules for group in groups_named(rule.body)})
-    return exception_store.groups_of_everybody(conn, named) if named else {}
+    return exception_store.groups_by_person(conn, named) if named else {}
 
 
 def _finding(conn: Connection[Any], item: PolicyRules, now: datetime) -> Finding | None:

@@ -9,7 +9,7 @@ from datetime import date
 from groundplan.api.context import Services
 from groundplan.api.served_blueprint import current_or_none
 from groundplan.blueprint.model import Blueprint
-from groundplan.governance.validity import AHEAD
+from groundplan.governance.validity import ANNOUNCEMENT_DAYS
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 
@@ -36,11 +36,11 @@ def near(blueprint: Blueprint, today: date) -> Iterator[Finding]:
             continue
         last = date.fromisoformat(each.expires)
         left = (last - today).days
-        if left <= AHEAD[-1]:
+        if left <= ANNOUNCEMENT_DAYS[-1]:
             told = f"ended on {last}: its calls are refused" if left < 0 else f"ends on {last}, and is refused after it"
             yield Finding(
                 kind=KIND,
-                severity="high" if left <= AHEAD[1] else "medium",
+                severity="high" if left <= ANNOUNCEMENT_DAYS[1] else "medium",
                 subject=f"workload/{each.name}",
                 owner=next(iter(each.owners.get("business", ())), None),
                 message=f"The {each.stage} of {each.name} {told}.",

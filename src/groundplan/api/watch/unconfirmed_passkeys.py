@@ -30,7 +30,7 @@ def _finding(conn: Connection[Any], key: Passkey, now: datetime) -> Finding:
     owner = people.person(conn, key.person_id)
     name = "somebody" if owner is None else owner.name
     left = "" if key.waits_until is None else f" It counts from {key.waits_until:%d %b %H:%M} UTC unless it is removed."
-    counts = " It counts by now, since nobody objected." if key.counts(now) else left
+    counts = " It counts by now, since nobody objected." if key.is_valid(now) else left
     return Finding(
         kind=KIND,
         severity="high",

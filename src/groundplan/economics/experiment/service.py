@@ -147,7 +147,7 @@ def decide(
     found = one(conn, id)
     if found.state != "asked":
         raise Conflict(f"it is {found.state} already", code="experiment_decided", hint="Ask for another one.")
-    if approve and rights_store.behind(conn, found.asked_by) == actor:
+    if approve and rights_store.responsible_actor(conn, found.asked_by) == actor:
         hint = "Somebody else with the duty must approve it."
         raise Denied("nobody approves their own experiment", code="own_experiment", hint=hint)
     if approve:

@@ -27,7 +27,7 @@ def stop(conn: Connection[tuple[object, ...]], epoch: UUID, closed: Iterable[Att
     over = {a.reservation.workload: a for a in closed if a.settlement is not None and OVER_BOUND in a.settlement.flags}
     if not over:
         return
-    stopped = store.stopped(conn)
+    stopped = store.stopped_scopes(conn)
     for workload, attempt in sorted(over.items()):
         scope, made = f"workload/{workload}", attempt.reservation
         if scope in stopped:

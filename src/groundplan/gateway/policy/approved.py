@@ -14,7 +14,16 @@ from groundplan.blueprint.model import Blueprint, Deployment, Workload
 from groundplan.core.clock import end_of
 from groundplan.core.errors import Denied
 from groundplan.gateway.policy.snapshot import Policy
-from groundplan.governance.approved_parts import ALWAYS, Lapse, Part, Why, band_of, lasts, parts_of, told
+from groundplan.governance.approved_parts import (
+    NO_END,
+    Lapse,
+    LapseReason,
+    Part,
+    lapse_problem,
+    price_band,
+    valid_until,
+    workload_parts,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +32,7 @@ class Use:
 
     part: Part
     until: float
-    why: Why
+    why: LapseReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +51,9 @@ class Approved:
 
     def __init__(self, blueprint: Blueprint) -> None:
         self._kinds = frozenset(blueprint.approved_parts)
-        self._band = band_of(blueprint)
+        self._band = price_band(blueprint)
         self._workloads = {item.name: item for item in blueprint.workloads if item.stage == "production"}
-        self._parts = {name: parts_of(blueprint, item) for name, item in self._workloads.items()}
+        self._parts = {name: workload_parts(blueprint, item) for name, item in self._workloads.items()}
         self._policy: Policy | None = None
         self._pages: dict[str, Page] = {}
 
@@ -88,10 +97,10 @@ class Approved:
         return Page(workload, min((use.until for use in uses), default=inf), tuple(uses))
 
     def _use(self, policy: Policy, part: Part) -> Use:
-        last = lasts(part, policy.parts, self._kinds, self._band)
+        last = valid_until(part, policy.parts, self._kinds, self._band)
         if not isinstance(last, date):
             return Use(part, 0.0, last)
-        return Use(part, inf if last == ALWAYS else end_of(last).timestamp(), "expired")
+        return Use(part, inf if last == NO_END else end_of(last).timestamp(), "expired")
 
 
 def approved_of(blueprint: Blueprint) -> Approved | None:
@@ -100,7 +109,7 @@ def approved_of(blueprint: Blueprint) -> Approved | None:
 
 
 def _refused(page: Page, use: Use) -> Denied:
-    problem = told(Lapse(use.part, use.why), page.workload.name, page.workload.owners)
+    problem = lapse_problem(Lapse(use.part, use.why), page.workload.name, page.workload.owners)
     rule = f"approved-{use.part.kind}"
     return Denied(
         problem.message, code=problem.code, hint=problem.hint, details={"rule": rule, "part": use.part.subject}

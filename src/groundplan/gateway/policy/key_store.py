@@ -19,14 +19,14 @@ from groundplan.gateway.database import fetched
 from groundplan.gateway.policy.client_address import networks
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.gateway.stalls import patient
-from groundplan.governance.approved_parts import AT_GATEWAYS
+from groundplan.governance.approved_parts import GATEWAY_KINDS
 
 AT_ONCE = 500
 """Rows that are read before calls have a turn."""
 MOST_CHANGES = 200
 """After more of them all keys are read."""
 _NOBODYS = frozenset(
-    {"kill", "lift", "cache", "group", "membership", "duty", "experiment", "experiments", *AT_GATEWAYS}
+    {"kill", "lift", "cache", "group", "membership", "duty", "experiment", "experiments", *GATEWAY_KINDS}
 )
 """Kinds of changes after which every key is what it was, and everybody is who they were."""
 KNOWN_S = 90 * 86_400

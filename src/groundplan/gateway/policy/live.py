@@ -41,7 +41,7 @@ from groundplan.gateway.policy.grants import groups_of
 from groundplan.gateway.policy.remaining import Remaining
 from groundplan.gateway.policy.snapshot import NOTHING, PEOPLE_DAYS, Excepted, Policy
 from groundplan.gateway.stalls import patient
-from groundplan.governance.model import Given
+from groundplan.governance.model import GrantedApproval
 
 HEARTBEAT_SECONDS = 0.2
 STATEMENT_SECONDS = 1.0
@@ -485,10 +485,10 @@ def _by_name(members: list[tuple[Any, ...]]) -> dict[str, frozenset[str]]:
     return {group: frozenset(people) for group, people in found.items()}
 
 
-def _given(row: tuple[Any, ...]) -> Given:
+def _given(row: tuple[Any, ...]) -> GrantedApproval:
     _, state, expires, grace, price = row
     withdrawn, expired = state == "withdrawn", state == "expired"
-    return Given(expires, grace or expires, withdrawn=withdrawn, expired=expired, price=price or {})
+    return GrantedApproval(expires, grace or expires, withdrawn=withdrawn, expired=expired, price=price or {})
 
 
 def _experiment(row: tuple[Any, ...]) -> Experiment:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from groundplan.blueprint.model import Budget
 from groundplan.economics.experiment.model import Experiment
 from groundplan.gateway.policy.client_address import Network
-from groundplan.governance.model import Given
+from groundplan.governance.model import GrantedApproval
 
 PEOPLE_DAYS = 90
 """Who asked in so many days is one of the people of an experiment or a pilot."""
@@ -76,7 +76,7 @@ class Policy:
     """From company rules, approved and not yet over when this was read."""
     experiments: dict[str, Experiment] | None = None
     """What is tried on calls, by workload; None: nothing."""
-    parts: dict[str, Given] = field(default_factory=dict)
+    parts: dict[str, GrantedApproval] = field(default_factory=dict)
     """Approvals of models, prompts and sources for a purpose, by the digest of what was declared."""
     severed: frozenset[str] = frozenset()
     """Those of the kills that end answers under way."""

@@ -28,7 +28,7 @@ from groundplan.governance.controls.model import (
     Facts,
     Verdict,
 )
-from groundplan.governance.model import Asked, Change
+from groundplan.governance.model import ApprovalRequest, Change
 
 LONGEST = timedelta(days=3 * 366)
 _NOT_IN_LOG = UUID(int=0)
@@ -149,7 +149,9 @@ def _asked(conn: Connection[Any], actor: str, made: Evidence, seats: int, now: d
         "control": made.what, "type": made.type, "says": made.says, "until": made.valid_until.isoformat(),
         "link": made.link, **made.detail,
     }  # fmt: skip
-    return governance.ask(conn, actor, Asked(APPROVED, made.subject, what, made.says), seats=seats, at=now)
+    return governance.request_approval(
+        conn, actor, ApprovalRequest(APPROVED, made.subject, what, made.says), seats=seats, at=now
+    )
 
 
 def withdraw(conn: Connection[Any], actor: str, id: UUID, reason: str, now: datetime) -> None:
@@ -164,7 +166,7 @@ def withdraw(conn: Connection[Any], actor: str, id: UUID, reason: str, now: date
     detail = {"evidence": str(id), "what": found["what"], "reason": reason}
     record(conn, action="evidence.withdrawn", actor=actor, subject=found["subject"], detail=detail)
     if found["approval"] is not None:
-        governance.drop(conn, actor, APPROVED, found["approval"], at=now)
+        governance.supersede_changes(conn, actor, APPROVED, found["approval"], at=now)
 
 
 def _keep(conn: Connection[Any], actor: str, subject: str, fresh: list[Evidence]) -> list[Evidence]:

@@ -9,7 +9,7 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg.rows import class_row, tuple_row
 
-from groundplan.governance.policy.exceptions_model import Exempted
+from groundplan.governance.policy.exceptions_model import PolicyException
 from groundplan.governance.policy.shadow import Made
 
 _EXCEPTION: LiteralString = """SELECT e.id, e.rule, e.workload, e.person, e.until, c.reason, c.requested_by AS asked_by,
@@ -36,25 +36,25 @@ def insert(conn: Connection[Any], id: UUID, rule: str, workload: str, person: st
     )
 
 
-def find(conn: Connection[Any], id: UUID) -> Exempted | None:
-    with conn.cursor(row_factory=class_row(Exempted)) as cursor:
+def find(conn: Connection[Any], id: UUID) -> PolicyException | None:
+    with conn.cursor(row_factory=class_row(PolicyException)) as cursor:
         query: LiteralString = f"{_EXCEPTION} WHERE e.id = %s"
         return cursor.execute(query, (id,)).fetchone()
 
 
-def every(conn: Connection[Any], limit: int = 500) -> list[Exempted]:
+def list_exceptions(conn: Connection[Any], limit: int = 500) -> list[PolicyException]:
     """The newest first."""
-    with conn.cursor(row_factory=class_row(Exempted)) as cursor:
+    with conn.cursor(row_factory=class_row(PolicyException)) as cursor:
         query: LiteralString = f"{_EXCEPTION} ORDER BY e.id DESC LIMIT %s"
         return cursor.execute(query, (limit,)).fetchall()
 
 
-def ended(conn: Connection[Any], id: UUID, by: str) -> None:
+def mark_ended(conn: Connection[Any], id: UUID, by: str) -> None:
     """Note who ended it."""
     conn.execute("UPDATE policy_exception SET ended_by = %s, ended_at = now() WHERE id = %s", (by, id))
 
 
-def recorded(conn: Connection[Any], since: datetime, until: datetime, limit: int) -> list[Made]:
+def recorded_calls(conn: Connection[Any], since: datetime, until: datetime, limit: int) -> list[Made]:
     """Calls that a deployment was asked for, the newest first."""
     query: LiteralString = """SELECT c.id, c.at, c.workload, coalesce(p.email, ''), coalesce(c.key_id::text, ''),
           c.deployment, c.endpoint
@@ -65,7 +65,7 @@ def recorded(conn: Connection[Any], since: datetime, until: datetime, limit: int
         return [Made(*row) for row in cursor.execute(query, (since, until, limit)).fetchall()]
 
 
-def groups_of_everybody(conn: Connection[Any], names: list[str]) -> dict[str, tuple[str, ...]]:
+def groups_by_person(conn: Connection[Any], names: list[str]) -> dict[str, tuple[str, ...]]:
     """E-mail address -> those of the named groups and teams that the person is in, directly or not."""
     query: LiteralString = """WITH RECURSIVE inside(name, id) AS (
             SELECT name, id FROM people_group WHERE name = ANY(%s)

@@ -1,7 +1,7 @@
-"""Exceptions from company rules: changes of the kind `exception`, with what gateways ask of them beside.
+"""Exceptions from company rules: changes of the kind `exception`, with the row that gateways read.
 
-Approving, refusing, reminding and their end are `governance.service`'s, as of every change; here is what is asked for,
-and its end before time. Who may end one is the API's to know.
+`governance.service` and `governance.approvals` approve, refuse and expire them as every change; here they are requested
+and ended early. The API decides who may end one.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from psycopg import Connection
 from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.governance import service as governance
 from groundplan.governance import store as changes
-from groundplan.governance.model import Asked
+from groundplan.governance.model import ApprovalRequest
 from groundplan.governance.policy import exception_store as store
-from groundplan.governance.policy.exceptions_model import ExceptionRequest, Exempted
+from groundplan.governance.policy.exceptions_model import ExceptionRequest, PolicyException
 
 KIND = "exception"
 EVERYBODY = "everybody"
 LONGEST = timedelta(days=366)
 
 
-def ask(conn: Connection[Any], actor: str, wanted: ExceptionRequest, *, seats: int, now: datetime) -> Exempted:
-    """Ask for an exception. The same one is asked for once.
+def request_exception(
+    conn: Connection[Any], actor: str, wanted: ExceptionRequest, *, seats: int, now: datetime
+) -> PolicyException:
+    """Request an exception; the same request keeps its pending change.
 
     Raises `Invalid` (`exception_until`, `reason`), `Conflict` (`approved_already`).
     """
@@ -37,36 +39,37 @@ def ask(conn: Connection[Any], actor: str, wanted: ExceptionRequest, *, seats: i
         raise Invalid("an exception needs a reason", code="reason", hint="Say why; whoever approves it reads it.")
     whom, email = (EVERYBODY, "") if wanted.person is None else (str(wanted.person.id), wanted.person.email)
     what = {"rule": wanted.rule, "until": wanted.until.astimezone(UTC).isoformat(), "person": whom}
-    asked = Asked(KIND, f"workload/{wanted.workload}", what, reason)
-    change = governance.ask(conn, actor, asked, seats=seats, at=now)
+    asked = ApprovalRequest(KIND, f"workload/{wanted.workload}", what, reason)
+    change = governance.request_approval(conn, actor, asked, seats=seats, at=now)
     store.insert(conn, change.id, wanted.rule, wanted.workload, email, wanted.until)
-    return found(conn, change.id)
+    return get_exception(conn, change.id)
 
 
-def check_open(conn: Connection[Any], id: UUID, now: datetime) -> None:
-    """Raises `NotFound`, `Conflict` (`exception_decided`, `exception_lapsed`) for one that can no longer be decided."""
-    known = found(conn, id)
+def check_undecided(conn: Connection[Any], id: UUID, now: datetime) -> None:
+    """Check that an exception can still be decided. Raises `NotFound`, `Conflict` (`exception_decided`,
+    `exception_lapsed`)."""
+    known = get_exception(conn, id)
     if known.state != "asked":
         raise Conflict(f"it is {known.state} already", code="exception_decided", hint="Ask for another one.")
     if known.until <= now:
         raise Conflict("its time is over", code="exception_lapsed", hint="Ask for another one.")
 
 
-def end(conn: Connection[Any], actor: str, id: UUID, now: datetime) -> int:
-    """Withdraw one that holds, or that was asked for; the number of the policy without it.
+def end_exception(conn: Connection[Any], actor: str, id: UUID, now: datetime) -> int:
+    """Withdraw an exception that is in force or requested; returns the number of the policy without it.
 
     Raises `NotFound`, `Conflict` (`exception_decided`).
     """
-    known = found(conn, id)
+    known = get_exception(conn, id)
     if known.state not in ("asked", "approved"):
         raise Conflict(f"it is {known.state} already", code="exception_decided", hint="Nothing is left to do.")
-    governance.end(conn, actor, id, at=now)
-    store.ended(conn, id, actor)
+    governance.withdraw_change(conn, actor, id, at=now)
+    store.mark_ended(conn, id, actor)
     return changes.policy_number(conn)
 
 
-def found(conn: Connection[Any], id: UUID) -> Exempted:
-    """Raises `NotFound` (`exception_unknown`)."""
+def get_exception(conn: Connection[Any], id: UUID) -> PolicyException:
+    """The exception with this id. Raises `NotFound` (`exception_unknown`)."""
     known = store.find(conn, id)
     if known is None:
         hint = "`groundplan policy exceptions` lists them."

@@ -1,4 +1,4 @@
-"""An exception from a company rule, with what is said to it as a change. Types only."""
+"""An exception from a company rule, with its state as a change. Types only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from groundplan.identity.model import Person
 
 @dataclass(frozen=True, slots=True)
 class ExceptionRequest:
-    """An exception that somebody asks for."""
+    """A requested exception."""
 
     rule: str
     workload: str
@@ -24,11 +24,11 @@ class ExceptionRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Exempted:
-    """One rule does not hold for a workload, or for one person in it, until then; once it is approved."""
+class PolicyException:
+    """Once approved: one rule does not apply to a workload, or to one person in it, until a time."""
 
     id: UUID
-    """That of the change, too"""
+    """Also the id of the change."""
     rule: str
     workload: str
     person: str
@@ -38,15 +38,15 @@ class Exempted:
     asked_by: str
     asked_at: datetime | None = None
     state: str = "asked"
-    """asked | approved | refused | ended; lapsed: approved once, and over"""
+    """asked | approved | refused | ended; `lapsed` in JSON: approved, and its time is over"""
     waits_for: Sequence[str] = ()
-    """Duties that have not agreed yet."""
+    """Duties that have not approved yet."""
     decided_by: str | None = None
     decided_at: datetime | None = None
     decided_reason: str | None = None
     ended_by: str | None = None
 
-    def holds(self, now: datetime) -> bool:
+    def is_in_force(self, now: datetime) -> bool:
         return self.state == "approved" and self.until > now
 
     def to_json(self, now: datetime) -> dict[str, Any]:

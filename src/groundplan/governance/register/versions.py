@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from groundplan.blueprint.model import Blueprint, Deployment
-from groundplan.governance.approved_parts import asked_digest, model_declared
+from groundplan.governance.approved_parts import declaration_digest, model_declaration
 from groundplan.ledger.finding import Finding
 
 KIND = "governance.model_changed"
@@ -60,7 +60,7 @@ def changes(
         said = sorted(known.get((item.name, item.upstream_model), ()), key=lambda each: each.first_at)
         if len(said) < 2 or item.name not in used:
             continue
-        digest = asked_digest("model", f"model/{item.model}", model_declared(item))
+        digest = declaration_digest("model", f"model/{item.model}", model_declaration(item))
         since = max(approved.get(digest, said[0].first_at), said[0].first_at, now - TOLD)
         later = [each for each in said[1:] if each.first_at > since]
         if later:

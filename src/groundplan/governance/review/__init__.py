@@ -1,1 +1,1 @@
-"""What waits for a person: answers before they are sent, and tool calls that are dangerous."""
+"""Human review: answers that are held before they are sent, and dangerous tool calls."""

@@ -1,4 +1,4 @@
-"""What waits for a person. Types only."""
+"""Types of the review queue. Types only."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Reviewer:
-    """Who decides. `alone`: there is nobody else in the company."""
+    """The person who decides. `is_alone`: nobody else is in the company."""
 
     actor: str
     email: str | None
-    alone: bool = False
+    is_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Ruling:
-    """What is decided. `minutes` that it took; None: since it was first opened."""
+class ReviewDecision:
+    """A decision about a held call. `minutes`: the time it took; None: counted from when it was first opened."""
 
     release: bool
     reason: str
@@ -28,8 +28,8 @@ class Ruling:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """An answer, or a tool call, in the queue or out of it. Texts are sealed, and gone once it was decided."""
+class HeldCall:
+    """An answer or a tool call that is or was in the queue. Texts are sealed, and deleted with the decision."""
 
     id: UUID
     kind: str
@@ -38,11 +38,11 @@ class Held:
     subject: str
     """The deployment that answered, or server/tool."""
     person: str
-    """E-mail address of whom it is for; empty: an application."""
+    """E-mail address of the person it is for; empty: an application."""
     at: datetime
     due_at: datetime
     state: str
-    """waiting | released | refused | lapsed (nobody looked in time) | used (an approval) | gone (the caller)"""
+    """waiting | released | refused | lapsed (no decision in time) | used (an approval) | gone (the caller left)"""
     reviewers: list[str]
     release_after: bool
     opened_at: datetime | None
@@ -52,9 +52,11 @@ class Held:
     reason: str | None
     minutes: Decimal | None
     minutes_said: bool
-    """They are what the reviewer said, and not counted."""
+    """Whether the reviewer stated the minutes; else they were counted."""
     asked: str | None
+    """The sealed prompt."""
     said: str | None
+    """The sealed answer."""
 
     def to_json(self, now: datetime) -> dict[str, Any]:
         over = self.state == "waiting" and self.due_at <= now

@@ -21,7 +21,7 @@ def warnings(conn: Connection[Any], workspace: Workspace) -> Iterator[Problem]:
     declared = (("budget", workspace.budgets), ("limit", workspace.limits))
     named = [(kind, name, *each.covers.partition("/")[::2]) for kind, of in declared for name, each in of.items()]
     keys = {target: _id(target) for _, _, scope, target in named if scope == "key" and target}
-    good = identity.usable_lines(conn, [id for id in keys.values() if id is not None])
+    good = identity.usable_key_lines(conn, [id for id in keys.values() if id is not None])
     emails = [target.lower() for _, _, scope, target in named if scope == "user" and target]
     there = identity.active_emails(conn, emails) if emails else set()
     there |= {person.email.lower() for person in workspace.people.values() if person.email}
