@@ -102,7 +102,8 @@ def plan(
     problems += _genesis_only_changes(workspace, current)
     problems += extras.missing_extras(workspace)
     problems += overdue_owners(workspace, draft.blueprint, served, departed, today)
-    lapses = {item.name: approved_parts.find_lapses(draft.blueprint, item, standing.parts, company.approved_parts, today)
+    kinds = company.approved_parts
+    lapses = {item.name: approved_parts.find_lapses(draft.blueprint, item, standing.parts, kinds, today)
               for item in draft.blueprint.workloads}  # fmt: skip
     pending, refused = _decide_units(workspace, draft, served, standing, today, lapses)
     problems += refused
