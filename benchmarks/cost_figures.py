@@ -21,7 +21,7 @@ from psycopg_pool import ConnectionPool
 from groundplan.api import readiness, served_blueprint
 from groundplan.api.caller import Caller
 from groundplan.api.context import Services
-from groundplan.api.genesis import take_up_keys
+from groundplan.api.genesis import prepare_home
 from groundplan.api.placement import placing
 from groundplan.api.placement import serving as placement_serving
 from groundplan.api.release import Releases
@@ -136,7 +136,7 @@ class Company:
 def company(database: Database, folder: Path) -> Iterator[Company]:
     """Blueprint 1 of `workspace`, and services on the database's own role for the control process."""
     home = Home(folder / "home")
-    take_up_keys(home)
+    prepare_home(home)
     clock = SystemClock()
     releases = Releases(home, clock)
     with ConnectionPool(database.urls["control"], min_size=1, max_size=2, open=True) as pool:
@@ -271,7 +271,7 @@ def _readiness(services: Services) -> object:
     with services.transaction() as conn:
         blueprint = served_blueprint.current_blueprint(conn)
         current = Current(blueprint, served_blueprint.workspace_at(conn, blueprint.number))
-        readiness._kept.clear()
+        readiness._cache.clear()
         return maturity.readiness(conn, current, services.clock.now())
 
 

@@ -212,7 +212,13 @@ def test_a_duty_that_nobody_holds_for_the_company_is_whoevers_hold_it(database: 
         conn.execute("INSERT INTO duty VALUES ('workload/assistant', 'compliance', %s)", (part,))
         signed = Session(part, None, "", datetime.now(UTC), "passkey")
         caller = Caller(
-            "person", part, None, "Part", operator=False, duties=(("workload/assistant", "compliance"),), signed=signed
+            "person",
+            part,
+            None,
+            "Part",
+            operator=False,
+            duties=(("workload/assistant", "compliance"),),
+            browser_session=signed,
         )
         authorize_company(conn, caller, "appoint")
         conn.execute("INSERT INTO duty VALUES ('company', 'compliance', %s)", (whole,))

@@ -12,7 +12,7 @@ from tests.acceptance.stack import wait_until
 from tests.integration.test_api_control import Control, running
 
 from groundplan.api.app import create_app
-from groundplan.api.genesis import take_up_keys
+from groundplan.api.genesis import prepare_home
 from groundplan.console.client import Api
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
@@ -155,7 +155,7 @@ async def test_nobody_acts_from_another_machine(database: Database, tmp_path: Pa
     with running(database, tmp_path) as control:
         browser = control.sign_in()
         act_as(control, browser, "sam")
-    take_up_keys(home)
+    prepare_home(home)
     settings = load_settings({"GROUNDPLAN_DATABASE_URL": database.dsn, "GROUNDPLAN_HOME": str(home.root)})
     app = create_app(home, settings, workspace, demo=True)
     cookie = browser["Cookie"].replace(f"_{control.port}=", "_80=")

@@ -21,7 +21,7 @@ from tests.integration.nursery import fork_program
 from typer.testing import CliRunner
 
 from groundplan.api import genesis
-from groundplan.api.genesis import take_up_keys
+from groundplan.api.genesis import prepare_home
 from groundplan.cli.main import app
 from groundplan.core.home import Home
 from groundplan.testing.database import Cluster, Database
@@ -185,7 +185,7 @@ def running(database: Database, tmp_path: Path, *options: str, module: str = "gr
     home, workspace = Home(tmp_path / "home"), tmp_path / "workspace"
     workspace.mkdir(exist_ok=True)
     (workspace / "acme.yaml").write_text(WORKSPACE)
-    take_up_keys(home)
+    prepare_home(home)
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     log = (tmp_path / "control.log").open("wb")
@@ -733,7 +733,7 @@ def test_a_first_start_that_was_cut_off_is_begun_again(
     home, workspace = Home(tmp_path / "home"), tmp_path / "workspace"
     workspace.mkdir()
     (workspace / "acme.yaml").write_text(WORKSPACE)
-    take_up_keys(home)
+    prepare_home(home)
     settings = database.settings(home.root)
     with monkeypatch.context() as patched:
         patched.setattr(genesis, "write_atomically", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))

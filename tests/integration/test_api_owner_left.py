@@ -30,18 +30,18 @@ def test_a_finding_for_each_duty_is_raised_when_the_time_is_over_and_closed_by_a
         service.nominate(conn, OPERATOR, "workload/b", {"data": ["eve@acme.example", "dan@acme.example"]})
         service.deactivate_person(conn, OPERATOR, service.find_person(conn, "eve@acme.example").id)
         today = datetime.now(UTC).date()
-        assert store.keep_duties_left(conn, today) == 2
-        assert store.keep_duties_left(conn, today + SUCCESSION) == 0, "the last day is still in time"
+        assert store.update_departed_owner_findings(conn, today) == 2
+        assert store.update_departed_owner_findings(conn, today + SUCCESSION) == 0, "the last day is still in time"
         assert _told(conn) == [
             ("workload/a", "medium", f"eve@acme.example has left and nobody else holds the duty {duty} of workload/a.")
             for duty in ("business", "data")
         ]
         late = today + SUCCESSION + timedelta(days=1)
-        assert store.keep_duties_left(conn, late) == 2
+        assert store.update_departed_owner_findings(conn, late) == 2
         assert {severity for _, severity, _ in _told(conn)} == {"critical"}
-        assert store.keep_duties_left(conn, late) == 0
+        assert store.update_departed_owner_findings(conn, late) == 0
         service.nominate(conn, OPERATOR, "workload/a", {"business": ["dan@acme.example"], "data": ["eve@acme.example"]})
-        assert store.keep_duties_left(conn, late) == 1
+        assert store.update_departed_owner_findings(conn, late) == 1
         ((_, severity, message),) = _told(conn)
         assert severity == "critical" and "duty data" in message
 

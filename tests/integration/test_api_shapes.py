@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from groundplan.api.access.authorization import listed
 from groundplan.api.app import create_app
-from groundplan.api.genesis import take_up_keys
+from groundplan.api.genesis import prepare_home
 from groundplan.api.http.security import MAX_BODY_BYTES, host_name
 from groundplan.core.errors import Exhausted
 from groundplan.core.home import Home
@@ -61,7 +61,7 @@ def call(
 @pytest.fixture
 def app(tmp_path: Path) -> FastAPI:
     home = Home(tmp_path / "home")
-    take_up_keys(home)
+    prepare_home(home)
     made = create_app(home, load_settings({"GROUNDPLAN_DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none"}))
 
     @made.get("/api/broken")

@@ -23,7 +23,7 @@ from tests.integration.interleaved import beside, patient, until_it_waits
 from tests.integration.test_api_control import WORKSPACE
 
 from groundplan.api.context import Services
-from groundplan.api.genesis import take_up_keys
+from groundplan.api.genesis import prepare_home
 from groundplan.api.mail import smtp as mail
 from groundplan.api.release import Releases
 from groundplan.api.watch import access_rights, approval_terms, stage_ends
@@ -89,7 +89,7 @@ def clock() -> ManualClock:
 @pytest.fixture
 def services(database: Database, tmp_path: Path, clock: ManualClock) -> Iterator[Services]:
     home = Home(tmp_path / "home")
-    take_up_keys(home)
+    prepare_home(home)
     settings = database.settings(home.root)
     pool: ConnectionPool[Any] = ConnectionPool(
         lambda: database_url(home, settings, "control"), min_size=1, max_size=3, open=True
@@ -245,17 +245,21 @@ def test_what_is_asked_beside_the_blueprint_is_bound_to_its_declaration(services
     change = begin(services, terms="")
     what = {"model": "acme/model", "version": "2026-10", "purpose": "answers"}
     with services.transaction() as conn:
-        asked = services.releases.ask(conn, OPERATOR, ApprovalRequest("model", "model/acme-model", what, "evaluated"))
+        asked = services.releases.request_approval(
+            conn, OPERATOR, ApprovalRequest("model", "model/acme-model", what, "evaluated")
+        )
         assert (
-            services.releases.ask(conn, OPERATOR, ApprovalRequest("model", "model/acme-model", what, "again")).id
+            services.releases.request_approval(
+                conn, OPERATOR, ApprovalRequest("model", "model/acme-model", what, "again")
+            ).id
             == asked.id
         )
-        other = services.releases.ask(
+        other = services.releases.request_approval(
             conn, OPERATOR, ApprovalRequest("model", "model/acme-model", {**what, "version": "2"}, "newer")
         )
         assert other.digest != asked.digest
         with pytest.raises(Invalid):
-            services.releases.ask(conn, OPERATOR, ApprovalRequest("pet", "model/x", what, "no such thing"))
+            services.releases.request_approval(conn, OPERATOR, ApprovalRequest("pet", "model/x", what, "no such thing"))
         services.releases.apply(conn, OPERATOR, declared(terms=""), "the same once more")
     assert one(services, asked).state == "pending", "an apply leaves it waiting"
     with pytest.raises(Denied):
@@ -267,7 +271,9 @@ def test_what_is_asked_beside_the_blueprint_is_bound_to_its_declaration(services
         assert standing.is_approved("model/acme-model", asked.digest)
         assert not standing.is_approved("model/acme-model", other.digest)
         with pytest.raises(Conflict):
-            services.releases.ask(conn, OPERATOR, ApprovalRequest("model", "model/acme-model", what, "a third time"))
+            services.releases.request_approval(
+                conn, OPERATOR, ApprovalRequest("model", "model/acme-model", what, "a third time")
+            )
         services.releases.withdraw(conn, f"person:{identity.find_person(conn, 'sam@acme.example').id}", asked.id)
         assert not governance.approval_status(conn).is_approved("model/acme-model", asked.digest)
     assert one(services, change).state == "pending"
@@ -371,7 +377,7 @@ def test_a_price_above_the_band_takes_an_approval_of_its_own(services: Services)
     with services.transaction() as conn:
         assert services.releases.genesis(conn, files)
         (change,) = governance_store.changes(conn, ["pending"])
-        (model,) = services.releases.ask_parts(conn, OPERATOR, "into use", None, None)
+        (model,) = services.releases.request_part_approvals(conn, OPERATOR, "into use", None, None)
     assert model.type == "model" and model.price == {"output": 10 * 10**12}
     approve(services, model, "sam")
     approve(services, change, "ana", "sam")
@@ -387,7 +393,7 @@ def test_a_price_above_the_band_takes_an_approval_of_its_own(services: Services)
     (note,) = told("output: 11.1 USD")
     assert "gateways refuse it" in note and "acme.yaml:" in note
     with services.transaction() as conn:
-        (dearer,) = services.releases.ask_parts(conn, OPERATOR, "it costs more now", None, None)
+        (dearer,) = services.releases.request_part_approvals(conn, OPERATOR, "it costs more now", None, None)
     assert dearer.digest == model.digest and dearer.price["output"] == 11_100 * 10**9
     approve(services, dearer, "sam")
     assert (one(services, dearer).state, one(services, model).state) == ("applied", "superseded")

@@ -22,7 +22,7 @@ from tests.integration.test_api_control import running
 from groundplan.api.context import Services
 from groundplan.api.knowledge.allowed_sources import sources_now
 from groundplan.api.release import Releases
-from groundplan.api.served_blueprint import current_blueprint, known_workload
+from groundplan.api.served_blueprint import current_blueprint, require_workload
 from groundplan.api.watch import model_changes
 from groundplan.core.audit import OPERATOR
 from groundplan.core.clock import SystemClock
@@ -144,7 +144,7 @@ class World:
 
     def ask(self, workload: str | None = None) -> list[str]:
         with self.connect() as conn:
-            made = self.releases.ask_parts(conn, OPERATOR, "evaluated", workload, None)
+            made = self.releases.request_part_approvals(conn, OPERATOR, "evaluated", workload, None)
         return [each.subject for each in made]
 
     def approve_parts(self, *subjects: str) -> None:
@@ -255,7 +255,7 @@ async def test_production_waits_for_what_it_uses_and_its_last_approval_is_refuse
     assert "approved-rollout" in missing["message"] and "reaching customers in production" in missing["message"]
     with world.connect() as conn:
         with pytest.raises(Invalid, match="no rollout"):
-            world.releases.ask(
+            world.releases.request_approval(
                 conn, OPERATOR, ApprovalRequest("rollout", "workload/support", {"audience": "all"}, "wider")
             )
 
@@ -372,7 +372,7 @@ async def test_withdrawal_and_end_are_effective_at_the_next_call(world: World) -
     await until(lambda: stack.chat(key), 200)
 
     with world.connect() as conn:
-        reach = world.releases.ask(
+        reach = world.releases.request_approval(
             conn, OPERATOR, ApprovalRequest("rollout", "workload/support", audience_declaration("customers"), "wider")
         )
     world.approve(reach.id, "sam")
@@ -381,7 +381,7 @@ async def test_withdrawal_and_end_are_effective_at_the_next_call(world: World) -
         world.releases.withdraw(conn, f"person:{world.person(conn, 'sam')}", reach.id)
     assert (await stack.chat(key)).status == 200, "it reaches employees only, of whom nothing was withdrawn"
     with world.connect() as conn:
-        reach = world.releases.ask(
+        reach = world.releases.request_approval(
             conn, OPERATOR, ApprovalRequest("rollout", "workload/support", audience_declaration("employees"), "own")
         )
     world.approve(reach.id, "sam")
@@ -390,7 +390,7 @@ async def test_withdrawal_and_end_are_effective_at_the_next_call(world: World) -
     refused = await until(lambda: stack.chat(key), 403, "approval_withdrawn")
     assert "workload/support reaching employees in production" in refused.json["error"]["message"]
     with world.connect() as conn:
-        reach = world.releases.ask(
+        reach = world.releases.request_approval(
             conn, OPERATOR, ApprovalRequest("rollout", "workload/support", audience_declaration("public"), "all")
         )
     world.approve(reach.id, "sam")
@@ -402,7 +402,7 @@ async def test_withdrawal_and_end_are_effective_at_the_next_call(world: World) -
     refused = await until(lambda: stack.chat(answers), 403, "approval_withdrawn")
     with world.connect() as conn, pytest.raises(Denied) as withdrawn:
         blueprint = current_blueprint(conn)
-        sources_now(conn, blueprint, known_workload(blueprint, "answers"), datetime.now(UTC).date())
+        sources_now(conn, blueprint, require_workload(blueprint, "answers"), datetime.now(UTC).date())
     assert withdrawn.value.code == "approval_withdrawn", "nor is it searched on the console"
     assert "approved-data" in refused.json["error"]["message"]
     world.ask()

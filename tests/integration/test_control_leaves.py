@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.integration.test_api_control import WORKSPACE, Answer, Control
 
-from groundplan.api.genesis import take_up_keys
+from groundplan.api.genesis import prepare_home
 from groundplan.cli import processes
 from groundplan.core.database import connect
 from groundplan.core.home import Home
@@ -51,7 +51,7 @@ def served(
     home, workspace = Home(tmp_path / "home"), tmp_path / "workspace"
     workspace.mkdir()
     (workspace / "acme.yaml").write_text(WORKSPACE)
-    take_up_keys(home)
+    prepare_home(home)
     listener = open_listener("127.0.0.1", 0)
     process = processes.control(home, listener.fileno(), workspace, True)
     with Supervisor(home) as supervisor:

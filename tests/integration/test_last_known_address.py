@@ -9,7 +9,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool
 
-from groundplan.api.app import _Checked
+from groundplan.api.app import _CheckedConnection
 from groundplan.core import last_known_address
 from groundplan.core.database import connect
 from groundplan.core.errors import Unavailable
@@ -39,7 +39,9 @@ def test_postgresql_is_where_it_was_found_last(database: Database, monkeypatch: 
     for error[0] in (socket.EAI_AGAIN, socket.EAI_FAIL):
         with connect(url) as connection:
             assert (connection.info.host, connection.info.dbname) == ("postgres.test", database.name)
-        with ConnectionPool(url, connection_class=_Checked, min_size=1, max_size=1, timeout=5, open=True) as pool:
+        with ConnectionPool(
+            url, connection_class=_CheckedConnection, min_size=1, max_size=1, timeout=5, open=True
+        ) as pool:
             with pool.connection() as pooled:
                 assert pooled.execute("SELECT 1").fetchone() == (1,)
     error[0] = socket.EAI_NONAME

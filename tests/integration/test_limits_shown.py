@@ -127,18 +127,18 @@ def test_budgets_of_what_has_ended_are_not_shown(conn: psycopg.Connection[Any]) 
 
 def test_a_crossed_soft_budget_is_a_finding_once_a_period(conn: psycopg.Connection[Any]) -> None:
     told = [("soft", "2026-11", "The budget soft is crossed.")]
-    assert [store.tell_crossed_budgets(conn, told) for _ in range(3)] == [1, 0, 0]
-    assert store.tell_crossed_budgets(conn, [("soft", "2026-11", "by more")]) == 0
+    assert [store.update_crossed_budget_findings(conn, told) for _ in range(3)] == [1, 0, 0]
+    assert store.update_crossed_budget_findings(conn, [("soft", "2026-11", "by more")]) == 0
     assert [row["message"] for row in finding_store.findings(conn)] == ["by more"]
-    assert store.tell_crossed_budgets(conn, [("soft", "2026-12", "again"), ("other", "2026-12", "too")]) == 2
+    assert store.update_crossed_budget_findings(conn, [("soft", "2026-12", "again"), ("other", "2026-12", "too")]) == 2
     assert {row["message"] for row in finding_store.findings(conn)} == {"again", "too"}, "November is over"
-    assert store.tell_crossed_budgets(conn, []) == 0
+    assert store.update_crossed_budget_findings(conn, []) == 0
     assert finding_store.findings(conn) == [], "more may be spent now"
-    assert store.tell_crossed_budgets(conn, [("soft", "2026-12", "again")]) == 0
+    assert store.update_crossed_budget_findings(conn, [("soft", "2026-12", "again")]) == 0
     (open_again,) = finding_store.findings(conn)
     finding_store.close(conn, open_again["id"], "person/x", "known")
     for _ in range(2):
-        assert store.tell_crossed_budgets(conn, [("soft", "2026-12", "by more")]) == 0
+        assert store.update_crossed_budget_findings(conn, [("soft", "2026-12", "by more")]) == 0
         assert finding_store.findings(conn) == [], "somebody said that it is settled"
 
 
@@ -157,12 +157,12 @@ def test_budgets_of_keys_and_experiments_are_called_by_their_names(conn: psycopg
         "INSERT INTO api_key (id, hash, prefix, workload, created_by) VALUES (%s, %s, 'gp_agent', 'a', 'test')",
         (key, key.bytes),
     )
-    assert store.names(conn, [str(key), str(tried), "staff"]) == {str(key): "key gp_agent..."}
+    assert store.actor_names(conn, [str(key), str(tried), "staff"]) == {str(key): "key gp_agent..."}
     used = [
         {"budget": f"{kind}/{id}", "period": "2026-11", "limit_usd": "1.000000000000", "spent_usd": "0.900000000000"}
         for kind, id in (("key", key), ("experiment", tried))
     ]
-    who = {**store.names(conn, [str(key)]), str(tried): "experiment rack"}
+    who = {**store.actor_names(conn, [str(key)]), str(tried): "experiment rack"}
     found = limits_json(declared(), [], used, who)["budgets"]
     assert [row["title"] for row in found] == ["key gp_agent...", "experiment rack"]
     assert [(view.name, view.covers) for view in map(budget, found)] == [

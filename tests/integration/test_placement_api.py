@@ -22,7 +22,7 @@ import pytest
 from tests.integration.nursery import fork_program
 from typer.testing import CliRunner
 
-from groundplan.api.genesis import take_up_keys
+from groundplan.api.genesis import prepare_home
 from groundplan.cli.main import app
 from groundplan.core.database import connect
 from groundplan.core.home import Home
@@ -74,7 +74,7 @@ def planner(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory)
 def running(database: Database, tmp_path: Path) -> Iterator[Planner]:
     home, workspace = Home(tmp_path / "home"), tmp_path / "company"
     shutil.copytree(COMPANY, workspace)
-    take_up_keys(home)
+    prepare_home(home)
     listener = socket.create_server(("127.0.0.1", 0))
     log = (tmp_path / "control.log").open("wb")
     process = fork_program(

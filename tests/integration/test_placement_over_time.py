@@ -13,7 +13,7 @@ from psycopg_pool import ConnectionPool
 from tests.integration.test_release import BASE, Conn, FixedClock, clock, conn, signing
 
 from groundplan.api.context import Services
-from groundplan.api.genesis import take_up_keys
+from groundplan.api.genesis import prepare_home
 from groundplan.api.release import Releases
 from groundplan.api.watch import placement_ramps
 from groundplan.blueprint.model import Ramp
@@ -77,7 +77,7 @@ def test_a_change_of_place_goes_over_blueprint_by_blueprint(conn: Conn, signing:
 @pytest.fixture
 def services(database: Database, clock: FixedClock, tmp_path: Path) -> Iterator[Services]:
     home = Home(tmp_path)
-    take_up_keys(home)
+    prepare_home(home)
     with ConnectionPool(database.urls["control"], min_size=1, max_size=2) as pool:
         yield Services(home, database.settings(tmp_path), None, False, Releases(home, clock), pool, clock)
 

@@ -13,7 +13,7 @@ from psycopg_pool import ConnectionPool
 from tests.integration.test_api_control import WORKSPACE
 
 from groundplan.api.context import Services
-from groundplan.api.genesis import take_up_keys
+from groundplan.api.genesis import prepare_home
 from groundplan.api.release import Releases
 from groundplan.api.served_blueprint import current_blueprint
 from groundplan.api.watch import policy_shadow
@@ -52,7 +52,7 @@ def clock() -> ManualClock:
 @pytest.fixture
 def services(database: Database, tmp_path: Path, clock: ManualClock) -> Iterator[Services]:
     home = Home(tmp_path / "home")
-    take_up_keys(home)
+    prepare_home(home)
     settings = database.settings(home.root)
     pool: ConnectionPool[Any] = ConnectionPool(
         lambda: database_url(home, settings, "control"), min_size=1, max_size=2, open=True

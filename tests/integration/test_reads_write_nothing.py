@@ -22,8 +22,8 @@ from tests.integration.test_api_control import WORKSPACE
 
 from groundplan.api.app import POOL_SIZE, POOL_WAIT_SECONDS, create_app
 from groundplan.api.context import Services
-from groundplan.api.genesis import genesis_if_empty, take_up_keys
-from groundplan.api.release import AT_ONCE
+from groundplan.api.genesis import genesis_if_empty, prepare_home
+from groundplan.api.release import MAX_CONCURRENT_PLANS
 from groundplan.core.database import database_url
 from groundplan.core.home import Home
 from groundplan.release import approvals, service
@@ -80,7 +80,7 @@ def app(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> 
     home = Home(folder / "home")
     with postgres_cluster.database() as database:
         settings = database.settings(home.root)
-        take_up_keys(home)
+        prepare_home(home)
         genesis_if_empty(home, settings, workspace, False)
         made = create_app(home, settings, workspace)
         made.state.sequencer = SimpleNamespace(problem=None)
@@ -157,7 +157,7 @@ def test_who_looks_at_a_change_or_has_a_plan_made_leaves_others_their_connection
         asked = threads.submit(ask, app, "GET", "/api/keys")
         try:
             assert asked.result(POOL_WAIT_SECONDS + 20)[0] == 200
-            assert plans == AT_ONCE
+            assert plans == MAX_CONCURRENT_PLANS
         finally:
             go_on.set()
         assert {each.result(60)[0] for each in [*viewers, *others]} == {200}

@@ -22,7 +22,7 @@ from tests.integration.gateway_stack import Stack, blueprint, deployment, instal
 from tests.integration.nursery import Worker, fork_program, run_command
 from tests.integration.test_api_control import PATIENCE_S
 
-from groundplan.api.genesis import take_up_keys
+from groundplan.api.genesis import prepare_home
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal.shipper import Shipper
 from groundplan.testing.database import Database
@@ -98,7 +98,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
         stack.apply(blueprint(1, places, [workload("assistant", ["primary", "other"])]))
         stack.start()
         await stack.ready()
-        take_up_keys(stack.home)
+        prepare_home(stack.home)
         listener = socket.create_server(("127.0.0.1", 0))
         control = listener.getsockname()[1]
         with (tmp_path / "control.log").open("wb") as log:

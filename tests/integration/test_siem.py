@@ -17,7 +17,7 @@ from psycopg_pool import ConnectionPool
 
 from groundplan.api.audit import siem
 from groundplan.api.context import Services
-from groundplan.api.genesis import take_up_keys
+from groundplan.api.genesis import prepare_home
 from groundplan.api.release import Releases
 from groundplan.core.audit import store as audit_store
 from groundplan.core.database import database_url
@@ -72,7 +72,7 @@ def receiver() -> Iterator[Receiver]:
 def services(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
     monkeypatch.setenv("SIEM_TOKEN", "s3cret")
     home, clock = Home(tmp_path / "home"), ManualClock()
-    take_up_keys(home)
+    prepare_home(home)
     settings = dataclasses.replace(database.settings(home.root), siem_token="env:SIEM_TOKEN")
     url = database_url(home, settings, "control")
     with ConnectionPool(url, min_size=1, max_size=2, open=True) as pool:

@@ -17,7 +17,7 @@ from psycopg_pool import PoolTimeout
 from tests.integration.quiet_way import QuietWay, quiet_way
 
 from groundplan.api import app
-from groundplan.api.genesis import take_up_keys
+from groundplan.api.genesis import prepare_home
 from groundplan.core.database import connect, external_url
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
@@ -80,10 +80,10 @@ def test_whoever_asks_the_control_api_is_told(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And not kept waiting beyond what commands and people wait for."""
-    monkeypatch.setattr(app, "CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(app, "CONNECTION_CHECK_SECONDS", 0.1)
     monkeypatch.setattr(app, "POOL_WAIT_SECONDS", 0.3)
     home = Home(tmp_path)
-    take_up_keys(home)
+    prepare_home(home)
     with quiet_way(database.dsn) as way:
         settings = load_settings({"GROUNDPLAN_DATABASE_URL": way.url})
         with app.create_app(home, settings).state.services.pool as pool:

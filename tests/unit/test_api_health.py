@@ -52,8 +52,8 @@ def test_calls_that_do_not_get_into_the_ledger_are_told_with_since_when(tmp_path
     assert behind_since(folder, 1, ends) is None
     assert behind_since(tmp_path / "none", None, None) is None
     workers = [{"pid": 7, "epoch": epoch, "segment": 1, "position": begins}]
-    assert health.ledger(home, workers, AT + timedelta(seconds=30)) == []
-    (told,) = health.ledger(home, workers, AT + timedelta(seconds=90))
+    assert health.ledger_problems(home, workers, AT + timedelta(seconds=30)) == []
+    (told,) = health.ledger_problems(home, workers, AT + timedelta(seconds=90))
     assert told == "calls since 2026-03-02 12:00:00 UTC are not in the ledger (gateway 7): see HOME/logs/shipper.log"
 
 
@@ -66,14 +66,14 @@ def test_deployments_whose_keys_are_not_there_are_told_by_where_those_should_be(
     places.append(
         deployment("both", 9, keys=[ProviderKey(key=f"file:{there}"), ProviderKey(key="env:NOT_THERE_AT_ALL")])
     )
-    found = health.secrets(blueprint(1, places, []))
+    found = health.missing_key_problems(blueprint(1, places, []))
     assert found == [
         f"calls of d0, d1, d2, d3, d4 and 2 others will fail: the secret file:{gone} cannot be read: "
         "FileNotFoundError. Check that the file exists and that this user may read it.",
         "calls of both will fail: the secret env:NOT_THERE_AT_ALL is empty or not set. "
         "Set NOT_THERE_AT_ALL where `groundplan up` starts.",
     ]
-    assert health.secrets(None) == []
+    assert health.missing_key_problems(None) == []
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,13 @@ def test_searches_that_all_fail_are_told(
         return answer
 
     monkeypatch.setattr(health, "post_local", post)
-    monkeypatch.setattr(health, "AGAIN_SECONDS", 0.0)
-    searching = health.Searching(Home(tmp_path))
+    monkeypatch.setattr(health, "CHECK_INTERVAL_SECONDS", 0.0)
+    searching = health.SearchHealth(Home(tmp_path))
     assert searching.problems(["search"]) == [], "it may be starting"
-    monkeypatch.setattr(health, "LASTS_SECONDS", 0.0)
+    monkeypatch.setattr(health, "MIN_DURATION_SECONDS", 0.0)
     assert searching.problems(["search"]) == told
     assert searching.problems(["embedded"]) == []
-    monkeypatch.setattr(health, "LASTS_SECONDS", 60.0)
+    monkeypatch.setattr(health, "MIN_DURATION_SECONDS", 60.0)
     assert searching.problems(["search"]) == [], "from the beginning"
 
 
@@ -115,8 +115,8 @@ def test_who_looks_does_not_wait_for_it_each_time(tmp_path: Path, monkeypatch: p
         raise Unavailable("it is away", code="service_unavailable", hint="Wait.")
 
     monkeypatch.setattr(health, "post_local", post)
-    monkeypatch.setattr(health, "AGAIN_SECONDS", 60.0)
-    searching = health.Searching(Home(tmp_path))
+    monkeypatch.setattr(health, "CHECK_INTERVAL_SECONDS", 60.0)
+    searching = health.SearchHealth(Home(tmp_path))
     for _ in range(5):
         searching.problems(["search"])
     assert len(asked) == 1

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from groundplan.api import genesis
-from groundplan.api.genesis import take_up_keys
+from groundplan.api.genesis import prepare_home
 from groundplan.cli.reload import _noted
 from groundplan.core.audit.keys import create_keys, load_private, load_public, load_wrapping
 from groundplan.core.audit.log import AuditLog
@@ -88,7 +88,7 @@ def test_what_cannot_be_made_anew_is_refused_by_its_name(
 def test_a_start_says_that_the_file_of_the_database_is_damaged_and_not_that_the_database_is_another(
     home: Home, monkeypatch: pytest.MonkeyPatch, left: bytes, says: str
 ) -> None:
-    monkeypatch.setattr(genesis, "_first", lambda *_: "c2lnbmF0dXJlLW9m 2026-12-01T00:00:00.000001Z")
+    monkeypatch.setattr(genesis, "_first_identity", lambda *_: "c2lnbmF0dXJlLW9m 2026-12-01T00:00:00.000001Z")
     home.database.write_bytes(left)
     with pytest.raises(GroundplanError) as told:
         genesis.check_database(home, load_settings({}))
@@ -102,10 +102,10 @@ def test_a_start_says_that_the_file_of_the_database_is_damaged_and_not_that_the_
 @pytest.mark.parametrize("name", ["checkpoint.key", "blueprint.key", "blueprint.pub", "subject.key"])
 def test_a_start_says_which_key_is_damaged(home: Home, name: str) -> None:
     """The control process ended for it again and again, for most of a minute."""
-    take_up_keys(home)
+    prepare_home(home)
     (home.keys / name).write_bytes(b"")
     with pytest.raises(GroundplanError, match="key_damaged") as refused:
-        take_up_keys(home)
+        prepare_home(home)
     assert name in refused.value.message
 
 

@@ -52,11 +52,11 @@ def test_what_is_stopped_while_kills_are_taken_over_stays_stopped(home: Home, mo
 
     monkeypatch.setattr("groundplan.identity.service.kill", killed)
     kill._offline(home, "workload/first", "leak")
-    assert background.take_over_kills(services) == 1
+    assert background.import_offline_kills(services) == 1
     assert [each["scope"] for each in kill_file.held(home)] == ["workload/second"]
-    assert background.take_over_kills(services) == 1
+    assert background.import_offline_kills(services) == 1
     assert services.policy == ["workload/first", "workload/second"]
-    assert not kill_file.path_of(home).exists() and background.take_over_kills(services) == 0
+    assert not kill_file.path_of(home).exists() and background.import_offline_kills(services) == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"[{", b"{}", b'[{"reason": "leak"}]', b"\xff"])
@@ -67,7 +67,7 @@ def test_what_a_damaged_file_stops_is_not_written_over(home: Home, content: byte
         kill._offline(home, "workload/assistant", "leak")
     assert refused.value.code == "kill_unwritten" and refused.value.hint
     assert file.read_bytes() == content
-    assert background.take_over_kills(Taking(home)) == 0, "and it is there for whoever puts it right"  # type: ignore[arg-type]
+    assert background.import_offline_kills(Taking(home)) == 0, "and it is there for whoever puts it right"  # type: ignore[arg-type]
 
 
 def test_a_file_that_cannot_be_read_for_a_moment_is_not_written_over(

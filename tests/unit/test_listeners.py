@@ -100,10 +100,10 @@ def test_doctor_says_how_long_the_certificate_holds(tmp_path: Path, days: int, s
         Services(place, PLAIN, None, False, None, None, SystemClock()).certificate()  # type: ignore[arg-type]
         for place in (home, Home(tmp_path))
     ]
-    assert named == [ServerFiles(cert, key), None] and health.certificate(None, now) == []
-    assert bool(health.certificate(ServerFiles(cert, key), now)) is (state != "ok")
+    assert named == [ServerFiles(cert, key), None] and health.certificate_problems(None, now) == []
+    assert bool(health.certificate_problems(ServerFiles(cert, key), now)) is (state != "ok")
     key.write_text("")
-    (told,) = health.certificate(ServerFiles(cert, key), now)
+    (told,) = health.certificate_problems(ServerFiles(cert, key), now)
     assert "cannot be used" in told and "one that starts serves nobody" in told
     assert [check.state for check in _certificate(Home(tmp_path), settings)] == ["bad"]
     assert list(_certificate(Home(tmp_path), PLAIN)) == []

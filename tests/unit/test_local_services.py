@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from tests.integration.gateway_stack import workload
 
-from groundplan.api.served_blueprint import local_services, translates
+from groundplan.api.served_blueprint import local_services, needs_translation
 from groundplan.blueprint.experiment import DeclaredExperiment
 from groundplan.blueprint.guarding import Guardrails
 from groundplan.blueprint.model import Blueprint, Deployment, Rates, Routing
@@ -65,9 +65,9 @@ def test_the_search_service_is_there_for_whoever_asks_it_also_without_sources(
 
 
 def test_anthropics_messages_go_without_it_where_its_library_is_not_installed() -> None:
-    assert not translates(made(deployment("openai"), deployment("anthropic")), installed=False)
-    assert translates(made(deployment("anthropic")), installed=True)
-    assert translates(made(deployment("anthropic"), deployment("gemini")), installed=False)
+    assert not needs_translation(made(deployment("openai"), deployment("anthropic")), installed=False)
+    assert needs_translation(made(deployment("anthropic")), installed=True)
+    assert needs_translation(made(deployment("anthropic"), deployment("gemini")), installed=False)
 
 
 def test_it_is_a_process_of_the_installation(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from groundplan.api.audit.data_room import forget_killed
 from groundplan.api.audit.log_check import LogCheck
-from groundplan.api.genesis import take_up_keys
+from groundplan.api.genesis import prepare_home
 from groundplan.core.audit.keys import load_private
 from groundplan.core.audit.log import AuditLog
 from groundplan.core.audit.tiles import tile_path
@@ -27,7 +27,7 @@ from groundplan.core.home import Home
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     made = Home(tmp_path / "home")
-    take_up_keys(made)
+    prepare_home(made)
     return made
 
 

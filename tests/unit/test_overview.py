@@ -24,14 +24,14 @@ WORKSPACE = "kind: company\nname: acme\nformat: 1\n" + "".join(
 )
 
 
-def picture(serving: dict[str, str], calls: dict[str, float]) -> overview.Picture:
+def picture(serving: dict[str, str], calls: dict[str, float]) -> overview.WorkloadsView:
     """Three workloads at site-x, one of which falls back to site-y, and one that is not served."""
     made = blueprint(
         1,
         [deployment("x", 1), deployment("y", 1)],
         [workload("a", ["x", "y"]), workload("b", ["x"]), workload("c", ["x"])],
     )
-    return overview.Picture(
+    return overview.WorkloadsView(
         blueprint=made,
         workspace=load_files({"acme.yaml": WORKSPACE}),
         served={each.name: each for each in made.workloads},
@@ -55,9 +55,9 @@ def picture(serving: dict[str, str], calls: dict[str, float]) -> overview.Pictur
 def test_the_busiest_of_each_site_are_drawn_and_the_one_that_was_chosen(
     most: int, chosen: str | None, told: list[str]
 ) -> None:
-    assert overview.nearest(picture({}, {"a": 1.0, "b": 9.0}), most, chosen) == told
+    assert overview.select_workloads(picture({}, {"a": 1.0, "b": 9.0}), most, chosen) == told
     moved = picture({"a": "site-y"}, {"b": 9.0})
-    assert overview.nearest(moved, 2, None) == ["a", "d"], "what goes elsewhere comes before what is only busy"
+    assert overview.select_workloads(moved, 2, None) == ["a", "d"], "what goes elsewhere comes before what is only busy"
 
 
 def test_a_site_is_left_only_where_none_of_its_workloads_is_answered_there() -> None:
@@ -78,7 +78,7 @@ def test_a_site_is_left_only_where_none_of_its_workloads_is_answered_there() -> 
     ],
 )
 def test_workloads_are_found_by_words_and_by_site(search: str, site: str, told: list[str]) -> None:
-    assert overview.found(picture({}, {}), search, site) == told
+    assert overview.search_workloads(picture({}, {}), search, site) == told
 
 
 def test_where_a_workload_does_not_run_is_said_by_rule_or_by_what_it_would_cost() -> None:
@@ -88,4 +88,4 @@ def test_where_a_workload_does_not_run_is_said_by_rule_or_by_what_it_would_cost(
     places = [place("here", 3 * PICO), place("us", PICO, "outside EU"), place("rack", PICO), place("cloud", 4 * PICO)]
     found = Placement(workload="a", primary="here", fallbacks=[], alternatives=places, binding="")
     told = {"us": "outside EU", "rack": "$2.00/month less", "cloud": "$1.00/month more"}
-    assert overview.why_not(found, "here") == told and overview.why_not(None, None) == {}
+    assert overview.placement_obstacles(found, "here") == told and overview.placement_obstacles(None, None) == {}

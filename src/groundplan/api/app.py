@@ -1,6 +1,6 @@
-"""The control API as a process: composes routes, security and background work over one database.
+"""The control process: composes routes, security and background tasks over one database, and serves them.
 
-The console mounts its pages on `create_app` and speaks to the same routes. Rules are the domains'; SQL is in stores.
+The console mounts its pages on `create_app` and calls the same routes. Rules are in the domains, SQL is in the stores.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from groundplan.api.audit.log_check import LogCheck
 from groundplan.api.calls.live import Calls
 from groundplan.api.context import Services
 from groundplan.api.genesis import genesis_if_empty
-from groundplan.api.health import Searching
+from groundplan.api.health import SearchHealth
 from groundplan.api.http.protocol import ControlProtocol
 from groundplan.api.http.security import LOCAL_HOSTS, LocalOnly
 from groundplan.api.http.shutdown import OpenRequests
@@ -55,48 +55,49 @@ from groundplan.core.settings import Settings, load_settings
 from groundplan.placement import plan_process, workload_routes
 
 SERVICE = "control"
-"""As which it tells `up` that it serves; whoever asks it knows where it is from `up`."""
+"""The name under which this process announces its address to `up`."""
 STOP_SECONDS = 5.0
-"""Longest that requests may go on where the process is to end."""
-HEARD_SECONDS = 0.2
-"""In which whoever has just connected has said what they want."""
+"""How long running requests may take once the process is to stop."""
+REQUEST_HEAD_SECONDS = 0.2
+"""Time for a client that has just connected to send the head of its request."""
 POOL_SIZE = 12
 POOL_WAIT_SECONDS = 5.0
-CHECK_SECONDS = 8.0
-"""Longest that is waited for a server to say that it is there: the system waits for 20 s where a network gives no
-answer, and for ever where something in it takes what is sent. Whoever asks waits no longer for why."""
+CONNECTION_CHECK_SECONDS = 8.0
+"""Timeout of the check of a pooled connection. Without it the system waits 20 s where the network does not answer, and
+for ever where something in between accepts what is sent; the client would wait as long for the error."""
 
 log = logging.getLogger("groundplan.api")
 
 
-class _Checked(LastKnownAddress):
-    """One of which it is known before it is used whether the server answers."""
+class _CheckedConnection(LastKnownAddress):
+    """A connection that the pool checks before each use, within `CONNECTION_CHECK_SECONDS`."""
 
-    _most: float | None = None
+    _check_timeout: float | None = None
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        return super().wait(gen, interval, self._most if timeout is None else timeout)
+        return super().wait(gen, interval, self._check_timeout if timeout is None else timeout)
 
     @staticmethod
     def check(connection: Connection[Any]) -> None:
-        """As the pool's own. Raises psycopg.Error."""
-        if isinstance(connection, _Checked):
-            connection._most = CHECK_SECONDS
+        """The pool's check, with a timeout. Raises psycopg.Error."""
+        if isinstance(connection, _CheckedConnection):
+            connection._check_timeout = CONNECTION_CHECK_SECONDS
         ConnectionPool.check_connection(connection)
-        if isinstance(connection, _Checked):
-            connection._most = None
+        if isinstance(connection, _CheckedConnection):
+            connection._check_timeout = None
 
 
 def create_app(home: Home, settings: Settings, workspace: Path | None = None, demo: bool = False) -> FastAPI:
-    """The application. It connects at its start, makes blueprint 1 where there is none and a workspace is given."""
+    """Create the application. At startup it connects to the database, and makes blueprint 1 where there is none and a
+    workspace is given."""
     pool: ConnectionPool[Any] = ConnectionPool(
         lambda: database_url(home, settings, "control"), min_size=2, max_size=POOL_SIZE,
         timeout=POOL_WAIT_SECONDS, open=False, name="control",
-        connection_class=_Checked, check=_Checked.check, reconnect_timeout=30.0,
+        connection_class=_CheckedConnection, check=_CheckedConnection.check, reconnect_timeout=30.0,
     )  # fmt: skip
     clock = SystemClock()
     services = Services(home, settings, workspace, demo, Releases(home, clock, demo), pool, clock)
-    beside = ExitStack()
+    background_tasks = ExitStack()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -107,9 +108,9 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
             genesis_if_empty(home, settings, workspace, demo)
             app.state.log_check.start()
             stack.callback(app.state.log_check.stop)
-            stack.enter_context(beside)
-            app.state.sequencer = background.start(services, app.state.indexing, beside)
-            controls.start(services, app.state.log_check, beside)
+            stack.enter_context(background_tasks)
+            app.state.sequencer = background.start(services, app.state.indexing, background_tasks)
+            controls.start(services, app.state.log_check, background_tasks)
             yield
 
     app = FastAPI(
@@ -123,9 +124,9 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
     app.state.services = services
     app.state.indexing = Indexing(services)
     app.state.live = Calls(pool)
-    app.state.beside = beside
+    app.state.background_tasks = background_tasks
     app.state.log_check = LogCheck(home, clock)
-    app.state.searching = Searching(home)
+    app.state.search_health = SearchHealth(home)
     app.state.failed_sign_ins = FailedSignIns(services)
     app.router.routes += routes_of(ALL)
     for pages in PAGES:
@@ -137,16 +138,17 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
     return app
 
 
-Make = Callable[[Home, Settings, Path | None, bool], FastAPI]
+AppFactory = Callable[[Home, Settings, Path | None, bool], FastAPI]
 
 
-def run(make: Make, arguments: Sequence[str] | None = None) -> int:
-    """Serve what `make` makes on the inherited socket `--fd`; returns the exit code. Also for the console."""
+def run(create: AppFactory, arguments: Sequence[str] | None = None) -> int:
+    """Serve the application that `create` returns on the inherited socket `--fd`, or a new one; returns the exit code.
+    The console uses it, too."""
     options = _options(arguments)
     logs.configure("control")
     settings = replace(load_settings(), home=options.home.absolute())
     try:
-        app = make(Home(settings.home), settings, options.workspace, options.demo)
+        app = create(Home(settings.home), settings, options.workspace, options.demo)
     except GroundplanError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -156,66 +158,71 @@ def run(make: Make, arguments: Sequence[str] | None = None) -> int:
         server_header=False, h11_max_incomplete_event_size=64 << 10,
     )  # fmt: skip
     listener = socket.socket(fileno=options.fd) if options.fd is not None else _listen(options.port)
-    over = threading.Event()
+    stopping = threading.Event()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     home = Home(settings.home)
-    shutdown = _Shutdown(requests, app.state.live, app.state.beside, options.leave)
-    _Server(config, shutdown, home, partial(announce_at_last, home, SERVICE, url, "", over)).run([listener])
-    over.set()
+    shutdown = _Shutdown(requests, app.state.live, app.state.background_tasks, options.leave)
+    _Server(config, shutdown, home, partial(announce_at_last, home, SERVICE, url, "", stopping)).run([listener])
+    stopping.set()
     return 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Shutdown:
-    """What ends with a process, one after the other."""
+    """What has to be stopped at shutdown, in this order."""
 
     requests: OpenRequests
     live: Calls
-    beside: ExitStack
-    """Work beside the requests."""
+    background_tasks: ExitStack
+    """Closing it stops the background tasks."""
     seconds: float
-    """Longest that running requests may go on beside a successor, so that nobody waits for it."""
+    """How long running requests may take while a successor process serves already."""
 
 
 class _Server(uvicorn.Server):
-    """Tells when it serves. When it is to stop it ends live streams, which would otherwise keep it waiting, and beside
-    a successor the work that this does now. Running requests have their time then, and who is not answered in it is
-    told so."""
+    """A server that announces when it serves, and shuts down gracefully.
 
-    def __init__(self, config: uvicorn.Config, shutdown: _Shutdown, home: Home, tell: Callable[[], None]) -> None:
+    At shutdown it ends live streams, which would keep it waiting; where a successor serves already, it also stops the
+    background tasks, which the successor runs now. Running requests get time to finish; those that are not answered by
+    the deadline get an error.
+    """
+
+    def __init__(self, config: uvicorn.Config, shutdown: _Shutdown, home: Home, announce: Callable[[], None]) -> None:
         super().__init__(config)
         self._shutdown = shutdown
         self._home = home
-        self._tell = tell
-        self._until = float("inf")
+        self._announce = announce
+        self._deadline = float("inf")
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            self._tell()
+            self._announce()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._shutdown.live.stop()
-        if self.should_exit:  # asked once more, as where `up` ends while its successor serves
-            self._until = min(self._until, time.monotonic() + STOP_SECONDS)
+        if self.should_exit:  # a second signal, as where `up` ends while its successor serves
+            self._deadline = min(self._deadline, time.monotonic() + STOP_SECONDS)
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         serves = lookup(self._home, SERVICE)
-        overtaken = serves is not None and serves.pid != os.getpid()
-        self._until = min(self._until, time.monotonic() + (self._shutdown.seconds if overtaken else STOP_SECONDS))
+        has_successor = serves is not None and serves.pid != os.getpid()
+        self._deadline = min(
+            self._deadline, time.monotonic() + (self._shutdown.seconds if has_successor else STOP_SECONDS)
+        )
         for server in self.servers:
             server.close()
-        await asyncio.sleep(HEARD_SECONDS)
+        await asyncio.sleep(REQUEST_HEAD_SECONDS)
         refusing = asyncio.create_task(self._refuse())
-        if overtaken:
-            await asyncio.to_thread(self._shutdown.beside.close)
+        if has_successor:
+            await asyncio.to_thread(self._shutdown.background_tasks.close)
         await super().shutdown(sockets)
         refusing.cancel()
 
     async def _refuse(self) -> None:
-        while (left := self._until - time.monotonic()) > 0:  # noqa: ASYNC110 -- a signal brings the end nearer
-            await asyncio.sleep(min(left, 0.1))
+        while (remaining := self._deadline - time.monotonic()) > 0:  # noqa: ASYNC110 -- a signal brings the end nearer
+            await asyncio.sleep(min(remaining, 0.1))
         if number := await self._shutdown.requests.refuse():
             log.warning("ends beside %d requests that took too long", number)
         for connection in list(self.server_state.connections):
@@ -243,7 +250,7 @@ def _listen(port: int) -> socket.socket:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry of `python -m groundplan.api.app --home HOME --fd N`: the API without pages."""
+    """Entry point of `python -m groundplan.api.app --home HOME --fd N`: the API without the console's pages."""
     return run(create_app, arguments)
 
 

@@ -110,11 +110,11 @@ JOBS: Final[tuple[tuple[str, float, Callable[[Services], object]], ...]] = (
 
 def start(services: Services, indexing: Indexing, stack: ExitStack) -> Sequencer:
     """Start everything; `stack` stops it in reverse. Returns what writes the audit log."""
-    take_over_kills(services)
-    repeat(stack, PeriodicTask("taking over kills", WATCH_SECONDS, partial(take_over_kills, services)))
+    import_offline_kills(services)
+    start_periodic(stack, PeriodicTask("taking over kills", WATCH_SECONDS, partial(import_offline_kills, services)))
     replay_erasures(services)
     noting = partial(note_database, services.home, services.settings)
-    repeat(stack, PeriodicTask("noting which database this is", NOTE_SECONDS, noting))
+    start_periodic(stack, PeriodicTask("noting which database this is", NOTE_SECONDS, noting))
     sequencer = Sequencer(
         database_url(services.home, services.settings, "control"),
         services.home.audit,
@@ -125,22 +125,26 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> Sequencer
     sequencer.start()
     stack.callback(sequencer.stop)
     stands = unwritten_log.Standing(services.transaction, lambda: sequencer.problem)
-    repeat(stack, PeriodicTask("watching the audit log", unwritten_log.LOOK_SECONDS, stands.look))
+    start_periodic(stack, PeriodicTask("watching the audit log", unwritten_log.LOOK_SECONDS, stands.look))
     replay_now(services)
     indexing.start()
     stack.callback(indexing.stop)
-    repeat(stack, PeriodicTask("scanning sources", SOURCES_SECONDS, indexing.again))
+    start_periodic(stack, PeriodicTask("scanning sources", SOURCES_SECONDS, indexing.again))
     for name, seconds, work in JOBS:
-        repeat(stack, PeriodicTask(name, seconds, partial(work, services)))
+        start_periodic(stack, PeriodicTask(name, seconds, partial(work, services)))
     shadow = partial(policy_shadow.look, services)
-    repeat(stack, PeriodicTask("trying rules in shadow", policy_shadow.LOOK_SECONDS, shadow, part=policy_shadow.PART))
+    start_periodic(
+        stack, PeriodicTask("trying rules in shadow", policy_shadow.LOOK_SECONDS, shadow, part=policy_shadow.PART)
+    )
     begin = dated_prices.Looking(services).look
-    repeat(stack, PeriodicTask("applying prices that begin", dated_prices.LOOK_SECONDS, begin))
-    repeat(stack, PeriodicTask("checking prompts", prompt_changes.LOOK_SECONDS, prompt_changes.Looking(services).look))
+    start_periodic(stack, PeriodicTask("applying prices that begin", dated_prices.LOOK_SECONDS, begin))
+    start_periodic(
+        stack, PeriodicTask("checking prompts", prompt_changes.LOOK_SECONDS, prompt_changes.Looking(services).look)
+    )
     return sequencer
 
 
-def repeat(stack: ExitStack, every: PeriodicTask) -> None:
+def start_periodic(stack: ExitStack, every: PeriodicTask) -> None:
     every.start()
     stack.callback(every.stop)
 
@@ -151,7 +155,7 @@ def replay_erasures(services: Services) -> int:
         return erase.replay(conn, services.home)
 
 
-def take_over_kills(services: Services) -> int:
+def import_offline_kills(services: Services) -> int:
     """Put the kills of HOME/run/kill.json, which `groundplan kill` writes where this API did not answer, into the live
     policy, then remove it; how many there were.
 

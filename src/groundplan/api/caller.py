@@ -1,6 +1,7 @@
-"""Who is asking: the local operator by bearer token, or somebody with a console session (and a CSRF token on writes).
+"""Authentication of control API requests: the local operator or a service by bearer token, or a person by the cookie of
+a console session (with a CSRF token on writes).
 
-What they may do is decided by the routes with the small rules at the end; who somebody is, by `identity`.
+What a caller may do is decided by the routes, with the small rules at the end; `identity` keeps people and sessions.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from fastapi import Depends, Request
 from psycopg import Connection
 
 from groundplan.api import store
-from groundplan.api.context import Services, Using
+from groundplan.api.context import Services, ServicesDep
 from groundplan.api.served_blueprint import current_or_none
 from groundplan.core.audit.entry import OPERATOR, ActingAs, service_actor
 from groundplan.core.errors import Denied, Unauthenticated
@@ -23,84 +24,85 @@ from groundplan.identity import rights, rights_store, sessions
 from groundplan.identity.model import COMPANY, DUTIES, Session
 
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
-FOR_RECOVERY = frozenset(
+RECOVERY_PATHS = frozenset(
     {"/api/session", "/api/sessions", "/api/logout", "/api/passkeys", "/api/passkeys/registration"}
 )
-"""What somebody may reach from another machine who has only followed a link: what it takes to register a passkey."""
+"""Paths that a person who only followed a link may use from another machine: those needed to register a passkey."""
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Somebody who is known. `person` is None for the local operator who acts as nobody else."""
+    """An authenticated caller. `person` is None for services, and for the local operator who acts as nobody else."""
 
     actor: str
-    """As the audit log names them; an `ActingAs` while acting as somebody in the demo."""
+    """The name in the audit log; an `ActingAs` while acting as somebody in the demo."""
     person: UUID | None
     email: str | None
     name: str
     operator: bool
-    """Holds the operator's rights: by token, or signed in as the local operator and acting as nobody."""
+    """Has the operator's rights: by token, or signed in as the local operator and acting as nobody."""
     csrf: str | None = None
     session: str | None = None
     duties: tuple[tuple[str, str], ...] = ()
     """(subject, duty) pairs."""
-    signed: Session | None = None
-    """The session of a browser; None for a token."""
+    browser_session: Session | None = None
+    """None for a bearer token."""
     scopes: frozenset[str] = frozenset()
-    """What a service token may do; empty for everybody else."""
+    """The scopes of a service token; empty for everybody else."""
 
     @property
     def acting(self) -> bool:
-        """Acts as a person of the demo; what is done so is evidence of nothing."""
+        """Whether the caller acts as a person of the demo; such actions are evidence of nothing."""
         return isinstance(self.actor, ActingAs)
 
     @property
     def kind(self) -> str:
-        """What the policies of access call them: `Operator`, `Person` or `Service`."""
-        return "Operator" if self.operator else "Service" if self.signed is None else "Person"
+        """The principal type in access policies: `Operator`, `Person` or `Service`."""
+        return "Operator" if self.operator else "Service" if self.browser_session is None else "Person"
 
     @property
     def proof(self) -> str:
-        """How they signed in (`identity.model.Proof`); `token` for a bearer token."""
-        return "token" if self.signed is None else self.signed.proof
+        """How the caller signed in (`identity.model.Proof`); `token` for a bearer token."""
+        return "token" if self.browser_session is None else self.browser_session.proof
 
     @property
     def proven(self) -> bool:
-        """Whether the person was there, and not only somebody with the operator's token."""
-        return self.signed is not None and self.signed.is_proven and not self.acting
+        """Whether the person proved to be present, which the operator's token and links do not prove."""
+        return self.browser_session is not None and self.browser_session.is_proven and not self.acting
 
     @property
     def real(self) -> str:
-        """The actor who signed in, also while acting as somebody else."""
+        """The actor who signed in, even while acting as somebody else."""
         return self.actor.by if isinstance(self.actor, ActingAs) else self.actor
 
 
-def caller_of(request: Request, services: Using) -> Caller:
-    """Whoever sends this request. Raises `Unauthenticated`, or `Denied` for a write without its CSRF token."""
+def caller_of(request: Request, services: ServicesDep) -> Caller:
+    """The authenticated caller of a request, looked up once per request. Raises `Unauthenticated`, or `Denied` for a
+    write without its CSRF token."""
     known: Caller | None = getattr(request.state, "caller", None)
     if known is None:
-        known = request.state.caller = _caller(request, services)
+        known = request.state.caller = _authenticate(request, services)
     return known
 
 
-def caller_by_now(request: Request, services: Services) -> Caller:
-    """The same, looked up again: for an answer that goes on after somebody was signed out, or lost a duty."""
-    return _caller(request, services)
+def refreshed_caller(request: Request, services: Services) -> Caller:
+    """The caller, looked up again: a streamed response must end when the caller was signed out or lost a duty."""
+    return _authenticate(request, services)
 
 
-def _caller(request: Request, services: Services) -> Caller:
+def _authenticate(request: Request, services: Services) -> Caller:
     header = request.headers.get("authorization", "")
     if header:
-        service = _by_service_token(services, header)
+        service = _service_by_token(services, header)
         if service is not None:
             return service
-        _check_here(request, services)
-        return _by_token(services, header)
+        _require_local(request, services)
+        return _operator_by_token(services, header)
     token = request.cookies.get(cookie_name(request))
-    caller = _by_session(services, token, is_loopback(request)) if token else None
-    if caller is not None and not caller.proven and request.url.path not in FOR_RECOVERY:
-        _check_here(request, services)
+    caller = _caller_by_session(services, token, is_loopback(request)) if token else None
+    if caller is not None and not caller.proven and request.url.path not in RECOVERY_PATHS:
+        _require_local(request, services)
     if caller is None:
         raise Unauthenticated(
             "you are not signed in", code="not_signed_in", hint="Run `groundplan login` for a one-time link."
@@ -110,9 +112,9 @@ def _caller(request: Request, services: Services) -> Caller:
     return caller
 
 
-def _check_here(request: Request, services: Services) -> None:
-    """The operator's token and links are good on this machine only; elsewhere people prove who they are."""
-    if elsewhere(request, services.settings.console_url):
+def _require_local(request: Request, services: Services) -> None:
+    """Raise `Denied` for a request from another machine: the operator's token and links are valid only on this one."""
+    if is_remote(request, services.settings.console_url):
         raise Denied(
             "from another machine only a passkey or the company's sign-in is accepted",
             code="proof_missing",
@@ -120,17 +122,18 @@ def _check_here(request: Request, services: Services) -> None:
         )
 
 
-def elsewhere(request: Request, console_url: str | None) -> bool:
-    """Whether the request came to the company's address of the console instead of to this machine's own."""
+def is_remote(request: Request, console_url: str | None) -> bool:
+    """Whether the request came to the company's address of the console instead of this machine's own address."""
     return console_url is not None and request.url.hostname == urlsplit(console_url).hostname
 
 
 def cookie_name(request: Request) -> str:
-    """Browsers keep cookies by host, not by port: so that several copies on one machine do not sign each other out."""
+    """The name of the session cookie, with the port: browsers keep cookies by host only, and several installations on
+    one machine must not sign each other out."""
     return f"{sessions.COOKIE}_{request.url.port or 80}"
 
 
-def _by_token(services: Services, header: str) -> Caller:
+def _operator_by_token(services: Services, header: str) -> Caller:
     scheme, _, token = header.partition(" ")
     if scheme.lower() == "bearer" and sessions.is_operator_token(services.home, token.strip()):
         return Caller(OPERATOR, None, None, "local operator", operator=True)
@@ -139,8 +142,8 @@ def _by_token(services: Services, header: str) -> Caller:
     )
 
 
-def _by_service_token(services: Services, header: str) -> Caller | None:
-    """The program behind a service token; None where the header holds none of that form."""
+def _service_by_token(services: Services, header: str) -> Caller | None:
+    """The service of a service token; None where the header has no token of that form."""
     scheme, _, secret = header.partition(" ")
     if scheme.lower() != "bearer" or not secret.strip().startswith(rights.TOKEN_PREFIX):
         return None
@@ -155,31 +158,45 @@ def _by_service_token(services: Services, header: str) -> Caller | None:
     return Caller(service_actor(token.id), None, None, token.name, operator=False, scopes=frozenset(token.scopes))
 
 
-def _by_session(services: Services, token: str, on_this_machine: bool) -> Caller | None:
+def _caller_by_session(services: Services, token: str, on_this_machine: bool) -> Caller | None:
     with services.transaction() as conn:
-        found = sessions.find_session(conn, token)
-        if found is None:
+        session = sessions.find_session(conn, token)
+        if session is None:
             return None
-        if found.acting_as is not None and not (on_this_machine and is_demo(services, conn)):
-            found = replace(found, acting_as=None)
-        who = found.person
-        person = store.person(conn, who) if who is not None else None
-        duties = _duties(conn, services, who) if who is not None else ()
-    if who is not None and (person is None or not person["active"]):
+        if session.acting_as is not None and not (on_this_machine and is_demo(services, conn)):
+            session = replace(session, acting_as=None)
+        person_id = session.person
+        person = store.person(conn, person_id) if person_id is not None else None
+        duties = _duties_and_roles(conn, services, person_id) if person_id is not None else ()
+    if person_id is not None and (person is None or not person["active"]):
         return None
-    if person is None or who is None:
+    if person is None or person_id is None:
         return Caller(
-            OPERATOR, None, None, "local operator", operator=True, csrf=found.csrf, session=token, signed=found
+            OPERATOR,
+            None,
+            None,
+            "local operator",
+            operator=True,
+            csrf=session.csrf,
+            session=token,
+            browser_session=session,
         )
-    name = str(person["name"]) if found.acting_as is None else f"you as {person['name']}"
+    name = str(person["name"]) if session.acting_as is None else f"you as {person['name']}"
     return Caller(
-        sessions.actor_of(found), who, str(person["email"]), name, operator=False, csrf=found.csrf, session=token,
-        duties=duties, signed=found,
-    )  # fmt: skip
+        sessions.actor_of(session),
+        person_id,
+        str(person["email"]),
+        name,
+        operator=False,
+        csrf=session.csrf,
+        session=token,
+        duties=duties,
+        browser_session=session,
+    )
 
 
-def _duties(conn: Connection[Any], services: Services, person: UUID) -> tuple[tuple[str, str], ...]:
-    """What somebody holds, and what they are appointed to now, as (subject, duty)."""
+def _duties_and_roles(conn: Connection[Any], services: Services, person: UUID) -> tuple[tuple[str, str], ...]:
+    """(subject, duty) pairs: the duties that a person holds, and the company roles they are appointed to now."""
     roles = rights_store.roles_of(conn, person, services.clock.now())
     return (*store.duties_of(conn, person), *((COMPANY, role) for role in roles))
 
@@ -195,8 +212,8 @@ def _check_same_site(request: Request, caller: Caller) -> None:
         raise Denied("this write comes from another site", code="csrf_origin", hint="Use the console itself.")
 
 
-def operator_of(caller: SignedIn) -> Caller:
-    """The local operator only."""
+def require_operator(caller: SignedIn) -> Caller:
+    """Return the caller if it is the local operator. Raises `Denied`."""
     if not caller.operator:
         raise Denied(
             "only the local operator may do this", code="operator_only",
@@ -205,22 +222,22 @@ def operator_of(caller: SignedIn) -> Caller:
     return caller
 
 
-def reader_of(caller: SignedIn) -> Caller:
-    """The operator, or somebody who holds any duty: those who answer for something may look at everything."""
-    if not sees_all(caller):
+def require_reader(caller: SignedIn) -> Caller:
+    """Return the caller if it may read everything: the operator, or anybody with a duty. Raises `Denied`."""
+    if not can_read_all(caller):
         raise Denied(
             "you hold no duty here", code="duty_missing", hint="People with a duty see this; ask one of the owners."
         )
     return caller
 
 
-def sees_all(caller: Caller) -> bool:
-    """Whether somebody answers for anything here, or reads for those who do."""
+def can_read_all(caller: Caller) -> bool:
+    """Whether the caller is the operator, holds any duty, or has the scope `read`."""
     return caller.operator or bool(caller.duties) or "read" in caller.scopes
 
 
 def require_duty(caller: Caller, duties: frozenset[str], subject: str) -> None:
-    """Pass the operator and holders of one of `duties` for the company or for `subject`; raise `Denied` for others."""
+    """Raise `Denied` unless the caller is the operator or holds one of `duties` for the company or for `subject`."""
     if caller.operator:
         return
     if any(duty in duties and held in {"company", subject} for held, duty in caller.duties):
@@ -229,9 +246,9 @@ def require_duty(caller: Caller, duties: frozenset[str], subject: str) -> None:
     raise Denied(f"this needs one of the duties {names}", code="duty_missing", hint=f"Ask an owner of {subject}.")
 
 
-def workloads_of(caller: Caller) -> frozenset[str] | None:
-    """Those that somebody answers for; None where that is all of them: by a duty for the company, or a token whose
-    scope let it in."""
+def readable_workloads(caller: Caller) -> frozenset[str] | None:
+    """The workloads that the caller holds a duty for; None means all: the operator, a company duty, or a service token,
+    whose scope was checked before."""
     if caller.operator or caller.kind == "Service":
         return None
     held = [of for of, duty in caller.duties if duty in DUTIES]
@@ -241,7 +258,7 @@ def workloads_of(caller: Caller) -> frozenset[str] | None:
 
 
 def is_demo(services: Services, conn: Connection[Any]) -> bool:
-    """Whether this is a demo: `up --demo` runs, and it serves the blueprint of a demo, not that of a real company."""
+    """Whether `up --demo` runs and the served blueprint is that of a demo, not of a real company."""
     if not services.demo:
         return False
     blueprint = current_or_none(conn)
@@ -254,5 +271,5 @@ def is_loopback(request: Request) -> bool:
 
 
 SignedIn = Annotated[Caller, Depends(caller_of)]
-Operator = Annotated[Caller, Depends(operator_of)]
-Reader = Annotated[Caller, Depends(reader_of)]
+Operator = Annotated[Caller, Depends(require_operator)]
+Reader = Annotated[Caller, Depends(require_reader)]

@@ -1,8 +1,8 @@
-"""What others changed since somebody's files were taken from a blueprint, and what of it these files take back.
+"""Changes that others made since a caller's files were taken from a blueprint, and which of them these files revert.
 
-Files say what is to be, not what changes: whoever applies an old copy of them takes back what was changed since, and
-whoever is asked to read a plan takes that for what is wanted. So each plan and apply tells it, and an apply that names
-the blueprint its files are from is refused.
+Files declare a state, not a change: applying an old copy silently reverts what was changed since, and a reader of the
+plan would take that for intended. So each plan and apply reports it, and an apply that names the blueprint its files
+are from is refused.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from groundplan.release.difference import differences
 from groundplan.release.model import Difference, difference_json
 from groundplan.release.store import BlueprintOrigin
 
-LOOKED_AT = 5
-"""So many blueprints back it is looked for what a plan takes back."""
-NAMED = 10
+MAX_BLUEPRINTS_BACK = 5
+"""How many blueprints back are searched for changes that a plan reverts."""
+MAX_NAMED = 10
 
 
 def check_base(conn: Connection[Any], caller: Caller, base: int | None) -> None:
-    """Raises `Conflict` (`base_moved`) where what is declared was changed after blueprint `base`; nobody releases until
-    the end of the transaction. Raises `NotFound` (`blueprint_unknown`)."""
+    """Raise `Conflict` (`base_moved`) where the declared files were changed after blueprint `base`. Takes the release
+    lock until the end of the transaction. Raises `NotFound` (`blueprint_unknown`)."""
     if base is None:
         return
     release.lock_releases(conn)
@@ -47,10 +47,10 @@ def check_base(conn: Connection[Any], caller: Caller, base: int | None) -> None:
     newest = made[-1].number
     problems = tuple(
         Problem(
-            f"{_told(each, names)} changed {_subjects(_made_by(conn, each))}", "base_moved",
+            f"{_describe(each, names)} changed {_subject_list(_differences_of(conn, each))}", "base_moved",
             f"Take it over into your files, then apply with --base {newest}.",
         )
-        for each in moved[-NAMED:]
+        for each in moved[-MAX_NAMED:]
     )  # fmt: skip
     raise Conflict(
         f"these files are from blueprint {base}, and since then {problems[-1].message}", code="base_moved",
@@ -59,8 +59,9 @@ def check_base(conn: Connection[Any], caller: Caller, base: int | None) -> None:
     )  # fmt: skip
 
 
-def refuse_if_match(named: str | None) -> None:
-    """Raises `Invalid` (`if_match_unsupported`): who sends it relies on it, and blueprints have numbers."""
+def reject_if_match(named: str | None) -> None:
+    """Raise `Invalid` (`if_match_unsupported`) for an If-Match header: a client that sends it relies on it, and
+    blueprints are identified by number."""
     if named is not None:
         raise Invalid(
             "If-Match is not heeded here", code="if_match_unsupported",
@@ -68,65 +69,77 @@ def refuse_if_match(named: str | None) -> None:
         )  # fmt: skip
 
 
-def check_dropped(conn: Connection[Any], caller: Caller, base: int | None, gone: Sequence[Change]) -> None:
-    """Raises `Conflict` (`base_moved`) where what somebody asked for after blueprint `base` would wait no more."""
-    lost = [each for each in gone if base is not None and each.base >= base]
-    if lost:
-        told = dropped(conn, caller, lost, ())
+def check_superseded(
+    conn: Connection[Any], caller: Caller, base: int | None, superseded_pending: Sequence[Change]
+) -> None:
+    """Raise `Conflict` (`base_moved`) where a change that was requested after blueprint `base` would no longer be
+    pending."""
+    since_base = [each for each in superseded_pending if base is not None and each.base >= base]
+    if since_base:
+        superseded = superseded_changes(conn, caller, since_base, ())
         hint = (
             "Take it over into your files (`groundplan changes list`), or have it withdrawn on its page of the console."
         )
-        problems = tuple(Problem(each, "base_moved", hint) for each in told[:NAMED])
+        problems = tuple(Problem(each, "base_moved", hint) for each in superseded[:MAX_NAMED])
         raise Conflict(
-            f"these files are from blueprint {base}, and {told[0]}", code="base_moved", hint=hint, problems=problems
+            f"these files are from blueprint {base}, and {superseded[0]}",
+            code="base_moved",
+            hint=hint,
+            problems=problems,
         )
 
 
-def taken_back(conn: Connection[Any], caller: Caller, until: int, found: Sequence[dict[str, Any]]) -> list[str]:
-    """In sentences, what of these differences (as JSON) from blueprint `until` is the reverse of what somebody changed
-    in it or one of those just before."""
-    if not found:
+def reverted_changes(
+    conn: Connection[Any], caller: Caller, until: int, differences_found: Sequence[dict[str, Any]]
+) -> list[str]:
+    """Sentences on which of these differences (as JSON) from blueprint `until` reverse a change that a person made in
+    it or in one of the blueprints just before."""
+    if not differences_found:
         return []
-    wanted = {part: each["subject"] for each in found for part in _parts(each)}
-    told: dict[tuple[int, str], list[str]] = {}
+    wanted = {part: each["subject"] for each in differences_found for part in _field_changes(each)}
+    reverted: dict[tuple[int, str], list[str]] = {}
     made = [
         each
-        for each in release.origins_since(conn, max(1, until - LOOKED_AT))
+        for each in release.origins_since(conn, max(1, until - MAX_BLUEPRINTS_BACK))
         if each.changes_files and each.created_by != SYSTEM
     ]
     made = [each for each in made if 1 < each.number <= until]
     for each in reversed(made):
-        for change in _made_by(conn, each):
-            for subject, field, old, new in _parts(difference_json(change)):
+        for change in _differences_of(conn, each):
+            for subject, field, old, new in _field_changes(difference_json(change)):
                 if (subject, field, new, old) in wanted:
                     del wanted[subject, field, new, old]
-                    told.setdefault((each.number, subject), []).append(field)
+                    reverted.setdefault((each.number, subject), []).append(field)
     by_number = {each.number: each for each in made}
     names = names_for(conn, caller, {each.created_by for each in made})
     return [
-        f"{subject}{_named(fields)} goes back to what it was before {_told(by_number[number], names)}"
-        for (number, subject), fields in told.items()
+        f"{subject}{_field_list(fields)} goes back to what it was before {_describe(by_number[number], names)}"
+        for (number, subject), fields in reverted.items()
     ]
 
 
-def dropped(conn: Connection[Any], caller: Caller, waited: Sequence[Change], waiting: Iterable[str]) -> list[str]:
-    """In sentences, which changes that waited are none any more, or another; `waiting`: the subjects that still do."""
-    names = names_for(conn, caller, {each.requested_by for each in waited})
-    again = frozenset(waiting)
+def superseded_changes(
+    conn: Connection[Any], caller: Caller, superseded: Sequence[Change], waiting: Iterable[str]
+) -> list[str]:
+    """Sentences on former pending changes (`superseded`) that are gone or replaced; `waiting`: subjects that have
+    a pending change now."""
+    names = names_for(conn, caller, {each.requested_by for each in superseded})
+    waiting_subjects = frozenset(waiting)
     return [
         f"{each.subject}: the change that {names.of(each.requested_by)} asked for at {each.requested_at:%d %b %H:%M} "
-        f"UTC waits no longer{', another one does' if each.subject in again else ': it is not in these files'}"
-        for each in waited
+        f"UTC waits no longer"
+        f"{', another one does' if each.subject in waiting_subjects else ': it is not in these files'}"
+        for each in superseded
     ]
 
 
-def _made_by(conn: Connection[Any], made: BlueprintOrigin) -> tuple[Difference, ...]:
+def _differences_of(conn: Connection[Any], made: BlueprintOrigin) -> tuple[Difference, ...]:
     old, new = release.load_blueprint(conn, made.number - 1), release.load_blueprint(conn, made.number)
     return () if old is None or new is None else differences(old, new)
 
 
-def _parts(difference: dict[str, Any]) -> list[tuple[str, str, str | None, str | None]]:
-    """(subject, field, what it was, what it becomes); of what comes or goes as a whole no field."""
+def _field_changes(difference: dict[str, Any]) -> list[tuple[str, str, str | None, str | None]]:
+    """(subject, field, old, new) of a difference; the field is empty where the subject is added or removed."""
     subject, kind = difference["subject"], difference["type"]
     if kind == "changed":
         return [(subject, each["field"], each["old"], each["new"]) for each in difference["fields"]]
@@ -134,15 +147,15 @@ def _parts(difference: dict[str, Any]) -> list[tuple[str, str, str | None, str |
     return [(subject, "", was, becomes)]
 
 
-def _named(fields: Sequence[str]) -> str:
+def _field_list(fields: Sequence[str]) -> str:
     named = [field for field in fields if field]
-    return f" ({', '.join(named[:NAMED])})" if named else ""
+    return f" ({', '.join(named[:MAX_NAMED])})" if named else ""
 
 
-def _subjects(found: Sequence[Difference]) -> str:
-    named = ", ".join(each.subject for each in found[:NAMED])
-    return (named + (f" and {len(found) - NAMED} more" if len(found) > NAMED else "")) or "comments or layout"
+def _subject_list(found: Sequence[Difference]) -> str:
+    named = ", ".join(each.subject for each in found[:MAX_NAMED])
+    return (named + (f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else "")) or "comments or layout"
 
 
-def _told(made: BlueprintOrigin, names: Names) -> str:
+def _describe(made: BlueprintOrigin, names: Names) -> str:
     return f"blueprint {made.number} ({names.of(made.created_by)}, {made.created_at:%d %b %H:%M} UTC: {made.reason})"

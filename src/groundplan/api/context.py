@@ -66,22 +66,22 @@ class Services:
         """`gateway` and `control` base URLs as `up` wrote them, and the gateway's for callers (`public`); empty where
         no `up` runs."""
         try:
-            noted = self._noted()
-            told = {"public": noted["gateway"], **noted}  # an `up` of before may run still
-            return {name: str(told[name]) for name in ("gateway", "control", "public")}
+            up_file = self._read_up_file()
+            addresses = {"public": up_file["gateway"], **up_file}  # an `up` of before may run still
+            return {name: str(addresses[name]) for name in ("gateway", "control", "public")}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
     def certificate(self) -> ServerFiles | None:
         """The files of the gateway's certificate; None where it has none, or no `up` runs."""
         try:
-            tls = self._noted()["tls"]
+            tls = self._read_up_file()["tls"]
             ca = None if tls["client_ca"] is None else Path(tls["client_ca"])
             return ServerFiles(Path(tls["cert"]), Path(tls["key"]), ca)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def _noted(self) -> dict[str, Any]:
+    def _read_up_file(self) -> dict[str, Any]:
         """What `up` wrote of itself. Raises OSError, ValueError."""
         noted: dict[str, Any] = json.loads((self.home.run / "up.json").read_text(encoding="utf-8"))
         return noted
@@ -93,7 +93,7 @@ class Services:
             raise Unavailable("no gateway runs", code="gateway_unreachable", hint="Start `groundplan up`.")
         return url
 
-    def note_folder(self, folder: Path) -> str:
+    def remember_folder(self, folder: Path) -> str:
         """Remember where the applied workspace is, for the documents of its sources. Returns why it is not remembered,
         for whoever applied it; empty where it is."""
         with suppress(OSError, UnicodeDecodeError):
@@ -115,4 +115,4 @@ def services_of(request: Request) -> Services:
     return services
 
 
-Using = Annotated[Services, Depends(services_of)]
+ServicesDep = Annotated[Services, Depends(services_of)]

@@ -13,11 +13,11 @@ from typing import Any
 
 from psycopg import Connection
 
-from groundplan.api import corrective_actions
+from groundplan.api import corrective_actions, served_blueprint
 from groundplan.api.audit.log_check import LogCheck
 from groundplan.api.context import Services
 from groundplan.api.periodic import PeriodicTask
-from groundplan.api.served_blueprint import current_blueprint, current_or_none, workspace_at
+from groundplan.api.served_blueprint import current_blueprint, workspace_at
 from groundplan.governance import store as changes
 from groundplan.governance.controls import evidence_store, service
 from groundplan.governance.controls.assess import KINDS, Newest, assess, coverage, findings, newest
@@ -29,16 +29,16 @@ from groundplan.maturity.control_facts import facts
 from groundplan.release.model import Current
 
 LOOK_SECONDS = 20.0
-AGAIN = timedelta(minutes=10)
+COLLECT_INTERVAL = timedelta(minutes=10)
 EVALUATED = "quality.evaluated"
-_COLLECTORS = 0x65766964  # "evid": one control process collects at a time
+_COLLECT_LOCK = 0x65766964  # "evid": one control process collects at a time
 
-Verified = Callable[[], tuple[datetime, int] | None]
+LastVerification = Callable[[], tuple[datetime, int] | None]
 
 
 def frameworks(conn: Connection[Any], now: datetime) -> list[Applied]:
     """Those that the served workspace declares, over the workloads that are served."""
-    current = served(conn)
+    current = current_or_none(conn)
     if current is None:
         return []
     names = [item.name for item in current.blueprint.workloads]
@@ -48,21 +48,21 @@ def frameworks(conn: Connection[Any], now: datetime) -> list[Applied]:
     ]
 
 
-def known(
+def decisive_evidence(
     conn: Connection[Any], at: datetime, *, what: str | None = None, workloads: Collection[str] | None = None
 ) -> Newest:
     """The evidence that decided at a moment, by what the company asks for today; of one check alone, or of what decides
     about these workloads."""
-    blueprint = current_or_none(conn)
+    blueprint = served_blueprint.current_or_none(conn)
     demanded = blueprint is not None and APPROVED in blueprint.approved_parts
     subjects = None if workloads is None else ["company", *(f"workload/{name}" for name in workloads)]
     return newest(evidence_store.standing(conn, at, demanded=demanded, what=what, subjects=subjects))
 
 
-def entries(conn: Connection[Any], current: Current, now: datetime) -> list[Entry]:
+def register_entries(conn: Connection[Any], current: Current, now: datetime) -> list[Entry]:
     """The register, with what evidence says of quality and when approvals end."""
     evaluated: dict[str, tuple[str, ...]] = {}
-    for each in known(conn, now, what=EVALUATED).values():
+    for each in decisive_evidence(conn, now, what=EVALUATED).values():
         kind, _, name = each.subject.partition("/")
         if kind == "workload" and each.holds and each.counts:
             evaluated[name] = (f"{each.says} (until {each.valid_until.date()})",)
@@ -71,9 +71,9 @@ def entries(conn: Connection[Any], current: Current, now: datetime) -> list[Entr
     return register(current.workspace, current.blueprint, evaluated=evaluated, ends=ends)
 
 
-def served(conn: Connection[Any]) -> Current | None:
+def current_or_none(conn: Connection[Any]) -> Current | None:
     """The blueprint in force with its workspace; None before genesis."""
-    blueprint = current_or_none(conn)
+    blueprint = served_blueprint.current_or_none(conn)
     return None if blueprint is None else Current(blueprint, workspace_at(conn, blueprint.number))
 
 
@@ -83,54 +83,56 @@ def current(conn: Connection[Any]) -> Current:
     return Current(blueprint, workspace_at(conn, blueprint.number))
 
 
-def verified_by(log_check: LogCheck) -> tuple[datetime, int] | None:
+def last_verification(log_check: LogCheck) -> tuple[datetime, int] | None:
     """When the log was last found right, and its size then."""
-    told = log_check.newest()
-    if not told["ok"] or told["checked_at"] is None:
+    result = log_check.newest()
+    if not result["ok"] or result["checked_at"] is None:
         return None
-    return told["checked_at"], told["entries"]
+    return result["checked_at"], result["entries"]
 
 
-def collect(services: Services, verified: Verified) -> service.Collected:
+def collect(services: Services, verified: LastVerification) -> service.Collected:
     """Judge the facts of every served workload, and bring the findings about evidence that ends up to date."""
     now = services.clock.now()
     with services.transaction() as conn:
-        conn.execute("SELECT pg_advisory_xact_lock(%s)", (_COLLECTORS,))
-        current = served(conn)
+        conn.execute("SELECT pg_advisory_xact_lock(%s)", (_COLLECT_LOCK,))
+        current = current_or_none(conn)
         if current is None:
             return service.Collected(0, 0)
         done = service.collect(conn, facts(conn, current, now, verified()), now)
-        decides = known(conn, now)
-        found = [each for one in frameworks(conn, now) for each in findings(one, assess(one, decides, now), now)]
-        unique = {each.identity: each for each in found}
+        evidence = decisive_evidence(conn, now)
+        open_findings = [
+            each for one in frameworks(conn, now) for each in findings(one, assess(one, evidence, now), now)
+        ]
+        unique = {each.identity: each for each in open_findings}
         finding_store.tell_all(conn, unique.values(), kinds=KINDS)
         corrective_actions.late(conn, now)
     return done
 
 
-class Collecting:
+class EvidenceCollector:
     """Collects every ten minutes, the first time soon after the start."""
 
     def __init__(self, services: Services, log_check: LogCheck) -> None:
         self._services = services
-        self._verified = partial(verified_by, log_check)
+        self._verified = partial(last_verification, log_check)
         self._last: datetime | None = None
 
     def look(self) -> None:
         now = self._services.clock.now()
-        if self._last is None or now - self._last >= AGAIN:
+        if self._last is None or now - self._last >= COLLECT_INTERVAL:
             collect(self._services, self._verified)
             self._last = now
 
 
 def start(services: Services, log_check: LogCheck, stack: ExitStack) -> None:
     """Collect beside the requests until `stack` ends."""
-    every = PeriodicTask("collecting evidence", LOOK_SECONDS, Collecting(services, log_check).look)
+    every = PeriodicTask("collecting evidence", LOOK_SECONDS, EvidenceCollector(services, log_check).look)
     every.start()
     stack.callback(every.stop)
 
 
-def board(one: Applied, known: Newest, now: datetime) -> dict[str, Any]:
+def framework_json(one: Applied, known: Newest, now: datetime) -> dict[str, Any]:
     """`{"name", "title", "source", "as_of", "note", "owner", "workloads", "controls", "coverage"}` of one framework."""
     standings = assess(one, known, now)
     rows = [

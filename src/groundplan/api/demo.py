@@ -26,7 +26,7 @@ from groundplan.api.context import Services
 from groundplan.api.local_services import post_local
 from groundplan.api.people import named
 from groundplan.api.propagation import effect_of
-from groundplan.api.served_blueprint import at as blueprint_at
+from groundplan.api.served_blueprint import blueprint_at as blueprint_at
 from groundplan.api.served_blueprint import current_blueprint, local_services
 from groundplan.core.audit import ActingAs, person_actor
 from groundplan.core.audit import verify as audit_verify

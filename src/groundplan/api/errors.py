@@ -1,7 +1,7 @@
-"""Errors as answers of the control API, in the shape of `core.error_shape`.
+"""Exception handlers of the control API: every error becomes a response in the shape of `core.error_shape`.
 
-Only statuses and headers; which error happens is decided elsewhere. An unknown exception is logged
-with an id and told without its trace.
+Only statuses and headers; which error happens is decided elsewhere. An unexpected exception is logged with an id, and
+the response has the id without the traceback.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from groundplan.identity.scim import resources as scim
 
 log = logging.getLogger("groundplan.api")
 Handler = Callable[[Request, Exception], Awaitable[JSONResponse]]
-_ID = "Ids look like 01a21e10-5ccc-7000-bea1-437884daa0e3; the command or page that lists them shows them."
-_UNREAD = ("date_from_", "date_parsing", "datetime_from_", "datetime_parsing")
-_TIMES = {"day": "Write a day like 2026-11-25.", "time": "Write a time like 2026-11-25T14:30:00Z."}
+_ID_HINT = "Ids look like 01a21e10-5ccc-7000-bea1-437884daa0e3; the command or page that lists them shows them."
+_DATE_ERROR_TYPES = ("date_from_", "date_parsing", "datetime_from_", "datetime_parsing")
+_DATE_HINTS = {"day": "Write a day like 2026-11-25.", "time": "Write a time like 2026-11-25T14:30:00Z."}
 
-_AWAY = (
+_UNREACHABLE = (
     "the database is not reachable", "database_unavailable",
     "`groundplan doctor` looks for the cause; the log of PostgreSQL tells more.",
 )  # fmt: skip
-_CAUSES = {
+_BY_SQLSTATE = {
     "25006": (
         "the database may not be written to", "database_read_only",
         "It is a standby, or was made read-only, as where its disk is full: `groundplan doctor` tells which.",
@@ -57,69 +57,76 @@ _CAUSES = {
         "Ask again, for less where you can; statement_timeout of the login, or its database, says how long it allows.",
     ),
 }  # fmt: skip
-"""What a server that answers says of itself, by SQLSTATE."""
+"""(message, code, hint) for errors of a database that answers, by SQLSTATE."""
 
-_OF_THE_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE})
-"""What a system call fails with where the machine has no more to give, which is no fault of ours either."""
-UNSTORABLE = (DataError, UnicodeEncodeError, OverflowError)
-KNOWN = (OperationalError, ReadOnlySqlTransaction, UndefinedTable, UniqueViolation, PoolTimeout, *UNSTORABLE)
-"""What is raised below the routes and is no fault of ours."""
+_EXHAUSTED_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE})
+"""Errors of system calls where the machine has no resources left: not a bug of this program either."""
+UNSTORABLE_ERRORS = (DataError, UnicodeEncodeError, OverflowError)
+INFRASTRUCTURE_ERRORS = (
+    OperationalError,
+    ReadOnlySqlTransaction,
+    UndefinedTable,
+    UniqueViolation,
+    PoolTimeout,
+    *UNSTORABLE_ERRORS,
+)
+"""Exceptions that reach the routes from the database without being a bug of this program."""
 
 
 def response_for(error: GroundplanError) -> JSONResponse:
-    """The answer for an error, with Retry-After where it says when."""
+    """The response for an error, with Retry-After where the error has one."""
     headers = {"Retry-After": str(max(1, round(error.retry_after)))} if error.retry_after is not None else None
     return JSONResponse(error_json(error), status_code=error.status, headers=headers)
 
 
 def install(app: FastAPI) -> None:
-    """Register the handlers of all errors."""
-    app.add_exception_handler(GroundplanError, told)
-    app.add_exception_handler(RequestValidationError, malformed)
-    app.add_exception_handler(HTTPException, http_error)
-    for each in KNOWN:
-        app.add_exception_handler(each, _known)
-    app.add_exception_handler(OSError, _refused_by_the_machine)
-    app.add_exception_handler(Exception, _unknown)
+    """Register the handlers of all exceptions."""
+    app.add_exception_handler(GroundplanError, on_groundplan_error)
+    app.add_exception_handler(RequestValidationError, on_invalid_request)
+    app.add_exception_handler(HTTPException, on_http_error)
+    for each in INFRASTRUCTURE_ERRORS:
+        app.add_exception_handler(each, _on_infrastructure_error)
+    app.add_exception_handler(OSError, _on_os_error)
+    app.add_exception_handler(Exception, _on_unexpected_error)
 
 
-async def told(request: Request, error: Exception) -> JSONResponse:
-    """The answer for an error on purpose; a denial is in the audit log."""
+async def on_groundplan_error(request: Request, error: Exception) -> JSONResponse:
+    """The response for a `GroundplanError`; denials are recorded in the audit log, failed sign-ins are counted."""
     assert isinstance(error, GroundplanError)
     await run_in_threadpool(denials.note, request, error)
     await run_in_threadpool(request.app.state.failed_sign_ins.note, request, error)
-    return spoken(request, response_for(error))
+    return scim_response(request, response_for(error))
 
 
-def spoken(request: Request, answer: JSONResponse) -> JSONResponse:
-    """The same for a directory, which reads errors in the words of SCIM."""
+def scim_response(request: Request, answer: JSONResponse) -> JSONResponse:
+    """The response, for SCIM routes in the error format of SCIM."""
     if not request.url.path.startswith(scim.PREFIX):
         return answer
-    told = scim.error_json(answer.status_code, json.loads(bytes(answer.body))["error"])
+    error_body = scim.error_json(answer.status_code, json.loads(bytes(answer.body))["error"])
     headers = {name: value for name, value in answer.headers.items() if name not in ("content-length", "content-type")}
-    return JSONResponse(told, answer.status_code, headers, scim.MEDIA_TYPE)
+    return JSONResponse(error_body, answer.status_code, headers, scim.MEDIA_TYPE)
 
 
-async def malformed(request: Request, error: Exception) -> JSONResponse:
-    """The answer for a request that does not fit its description."""
+async def on_invalid_request(request: Request, error: Exception) -> JSONResponse:
+    """The response for a request that does not match the schema of its route."""
     assert isinstance(error, RequestValidationError)
     problems = [_field(item) for item in error.errors()]
-    return spoken(request, JSONResponse(request_invalid(problems), status_code=422))
+    return scim_response(request, JSONResponse(request_invalid(problems), status_code=422))
 
 
 def _field(item: dict[str, Any]) -> dict[str, str]:
-    """One field that does not fit; `item` is what validation says of it."""
+    """The problem of one field; `item` is an error of pydantic's validation."""
     name = ".".join(str(part) for part in item["loc"][1:] or item["loc"])
     if item["type"] == "uuid_parsing":
-        return field_problem(f"{name}: {str(item['input'])[:40]!r} is no id", _ID)
-    if item["type"].startswith(_UNREAD):
+        return field_problem(f"{name}: {str(item['input'])[:40]!r} is no id", _ID_HINT)
+    if item["type"].startswith(_DATE_ERROR_TYPES):
         kind = "day" if item["type"].startswith("date_") else "time"
-        return field_problem(f"{name}: {str(item['input'])[:40]!r} is no {kind}", _TIMES[kind])
+        return field_problem(f"{name}: {str(item['input'])[:40]!r} is no {kind}", _DATE_HINTS[kind])
     return field_problem(f"{name}: {item['msg']}")
 
 
-async def http_error(request: Request, error: Exception) -> JSONResponse:
-    """What the framework refuses by itself: unknown paths and methods."""
+async def on_http_error(request: Request, error: Exception) -> JSONResponse:
+    """The response for what the framework refuses by itself: unknown paths and methods."""
     assert isinstance(error, HTTPException)
     code = {400: "request_invalid", 404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
     body = {
@@ -129,31 +136,31 @@ async def http_error(request: Request, error: Exception) -> JSONResponse:
         "hint": "See /api/openapi.json for all routes.",
     }
     answer = JSONResponse({"error": body}, status_code=error.status_code, headers=error.headers)
-    return spoken(request, answer)
+    return scim_response(request, answer)
 
 
-async def _known(request: Request, error: Exception) -> JSONResponse:
-    return spoken(request, response_for(known(error)))
+async def _on_infrastructure_error(request: Request, error: Exception) -> JSONResponse:
+    return scim_response(request, response_for(translate_error(error)))
 
 
-def known(error: Exception) -> GroundplanError:
-    """What one of `KNOWN` means to whoever asked."""
+def translate_error(error: Exception) -> GroundplanError:
+    """The `GroundplanError` for one of `INFRASTRUCTURE_ERRORS`."""
     if isinstance(error, UniqueViolation):
-        return _twice(error)
-    return _unstorable(error) if isinstance(error, UNSTORABLE) else _database(error)
+        return _conflict(error)
+    return _unstorable(error) if isinstance(error, UNSTORABLE_ERRORS) else _database_error(error)
 
 
-def _database(error: Exception) -> GroundplanError:
-    message, code, hint = _CAUSES.get(getattr(error, "sqlstate", None) or "", _AWAY)
+def _database_error(error: Exception) -> GroundplanError:
+    message, code, hint = _BY_SQLSTATE.get(getattr(error, "sqlstate", None) or "", _UNREACHABLE)
     log.warning("%s: %s", message, error.__class__.__name__)
     if isinstance(error, UndefinedTable):  # which no later try finds
         return Misconfigured(message, code=code, hint=hint)
     return Unavailable(message, code=code, hint=hint, retry_after=2.0)
 
 
-def _twice(error: UniqueViolation) -> GroundplanError:
-    """Two asked for the same at the same moment, and each had looked before: the second is told what it would be told a
-    moment later."""
+def _conflict(error: UniqueViolation) -> GroundplanError:
+    """A unique constraint was violated: two requests made the same thing at once, and each had checked before. The
+    second gets the conflict that it would have got a moment later."""
     log.warning("made twice at the same time: %s", error.diag.constraint_name)
     return Conflict(
         "somebody else made the same at this moment", code="made_meanwhile", hint="Nothing was changed; look again.",
@@ -161,8 +168,8 @@ def _twice(error: UniqueViolation) -> GroundplanError:
 
 
 def _unstorable(error: Exception) -> GroundplanError:
-    """Text with a NUL or half a character, a number or a day beyond every range: JSON and URLs may hold what no column
-    and no calendar does."""
+    """Text with a NUL or a lone surrogate, or a number or date out of range: JSON and URLs allow values that no column
+    and no calendar can hold."""
     log.warning("a value of a request is refused: %s", error.__class__.__name__)
     return Invalid(
         "a value of the request cannot be stored or looked for", code="value_invalid",
@@ -170,20 +177,20 @@ def _unstorable(error: Exception) -> GroundplanError:
     )  # fmt: skip
 
 
-async def _refused_by_the_machine(request: Request, error: Exception) -> JSONResponse:
+async def _on_os_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, OSError)
-    if error.errno not in _OF_THE_MACHINE:
+    if error.errno not in _EXHAUSTED_ERRNOS:
         raise error
     log.warning("%s: %s", error.filename, error.strerror)
-    told = Unavailable(
+    error_body = Unavailable(
         f"{error.filename or 'a file'} cannot be used: {error.strerror}", code="file_unusable",
         hint="Look at the disk of HOME and at its free space, and how many files may be open; then ask again.",
         retry_after=5.0,
     )  # fmt: skip
-    return spoken(request, response_for(told))
+    return scim_response(request, response_for(error_body))
 
 
-async def _unknown(_: Request, error: Exception) -> JSONResponse:
+async def _on_unexpected_error(_: Request, error: Exception) -> JSONResponse:
     incident = str(new_id())
     log.error("unexpected error %s", incident, exc_info=error)
     body = {

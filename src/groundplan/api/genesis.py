@@ -23,7 +23,7 @@ _IDENTITY = re.compile(r"\S+ \d{4}-\d\d-\d\dT[\d:.]+Z")
 """What `release.store.identity` makes."""
 
 
-def take_up_keys(home: Home) -> None:
+def prepare_home(home: Home) -> None:
     """Make HOME, its keys and the operator's token where they are missing. Raises `Unavailable` for a key that is there
     and is none, before anything is started that would end for it again and again."""
     home.create()
@@ -40,8 +40,8 @@ def check_database(home: Home, settings: Settings) -> None:
 
     Raises `Conflict` (`database_differs`), `Unavailable` (also `home_damaged`).
     """
-    before = _text(home.database)
-    if before and before != (found := _first(home, settings)):
+    before = _read_text(home.database)
+    if before and before != (found := _first_identity(home, settings)):
         if not _IDENTITY.fullmatch(before):
             agrees = found is not None and found.startswith(before)
             told = "the part that is left is of this database" if agrees else "what is left of it says of none which"
@@ -62,18 +62,18 @@ def check_database(home: Home, settings: Settings) -> None:
 
 def note_database(home: Home, settings: Settings) -> None:
     """Keep which database HOME is served from, as soon as it has a blueprint, which somebody may apply later."""
-    if not _text(home.database) and (found := _first(home, settings)) is not None:
+    if not _read_text(home.database) and (found := _first_identity(home, settings)) is not None:
         write_atomically(home.database, f"{found}\n".encode())
 
 
-def _first(home: Home, settings: Settings) -> str | None:
+def _first_identity(home: Home, settings: Settings) -> str | None:
     """What no other installation has, and what stays: the first blueprint. None also where there is no table of it."""
     with connect(database_url(home, settings, "control")) as conn, suppress(UndefinedTable):
         return release_store.identity(conn, 1)
     return None
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except FileNotFoundError:

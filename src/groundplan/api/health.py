@@ -22,25 +22,25 @@ from groundplan.core.settings import resolve_secret
 from groundplan.core.words import counted
 from groundplan.gateway.http.tls import ServerFiles
 
-BEHIND_SECONDS: Final = 60.0
+MAX_LAG_SECONDS: Final = 60.0
 """Calls are in the ledger within a second or two; after so long something keeps them from it."""
-FAILED: Final = 3
+MIN_FAILED_SEARCHES: Final = 3
 """Searches in a row, of which one or two may have met a moment."""
-NAMED: Final = 5
+MAX_NAMED: Final = 5
 """Deployments that are named, of those whose key is at the same place."""
-AGAIN_SECONDS: Final = 2.0
-LASTS_SECONDS: Final = 5.0
+CHECK_INTERVAL_SECONDS: Final = 2.0
+MIN_DURATION_SECONDS: Final = 5.0
 """What is wrong with it for less is not told."""
 _ANSWER_SECONDS: Final = 1.0
 
 
-def ledger(home: Home, workers: Iterable[dict[str, Any]], now: datetime) -> list[str]:
+def ledger_problems(home: Home, gateways: Iterable[dict[str, Any]], now: datetime) -> list[str]:
     """Of gateway workers, as `store.gateways` tells them, whose journals are not taken over."""
     behind = {
         row["pid"]: since
-        for row in workers
+        for row in gateways
         if (since := behind_since(home.journal / str(row["epoch"]), row["segment"], row["position"])) is not None
-        and now.timestamp() - since / 1000 > BEHIND_SECONDS
+        and now.timestamp() - since / 1000 > MAX_LAG_SECONDS
     }
     if not behind:
         return []
@@ -51,7 +51,7 @@ def ledger(home: Home, workers: Iterable[dict[str, Any]], now: datetime) -> list
     ]
 
 
-def secrets(blueprint: Blueprint | None) -> list[str]:
+def missing_key_problems(blueprint: Blueprint | None) -> list[str]:
     """Of deployments whose keys this process does not find, nor do the gateway workers that were started beside it."""
     found: dict[str, list[str]] = {}
     for each in blueprint.deployments if blueprint is not None else ():
@@ -59,11 +59,13 @@ def secrets(blueprint: Blueprint | None) -> list[str]:
             if reference is not None:
                 found.setdefault(reference, []).append(each.name)
     return [
-        f"calls of {_names(names)} will fail: {why}" for reference, names in found.items() if (why := _why(reference))
+        f"calls of {_names(names)} will fail: {why}"
+        for reference, names in found.items()
+        if (why := _secret_problem(reference))
     ]
 
 
-def certificate(files: ServerFiles | None, now: datetime) -> list[str]:
+def certificate_problems(files: ServerFiles | None, now: datetime) -> list[str]:
     """Of the gateway's certificate: that it cannot be used with its key and authorities, or ends soon."""
     if files is None:
         return []
@@ -76,11 +78,11 @@ def certificate(files: ServerFiles | None, now: datetime) -> list[str]:
 
 
 def _names(names: list[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {counted(more, 'other')}" if more > 0 else "")
+    more = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {counted(more, 'other')}" if more > 0 else "")
 
 
-def _why(reference: str) -> str:
+def _secret_problem(reference: str) -> str:
     try:
         resolve_secret(reference)
     except Invalid as error:
@@ -88,35 +90,41 @@ def _why(reference: str) -> str:
     return ""
 
 
-class Searching:
+class SearchHealth:
     """What the search service says of itself. It is asked now and then, since whoever looks at a page would wait for it
     where it stands still, and what passes, as while it is started again, is not told."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
-        self._next = 0.0
-        self._since: float | None = None
+        self._next_check = 0.0
+        self._failing_since: float | None = None
         """Since when something is wrong with it."""
-        self._told: list[str] = []
+        self._problems: list[str] = []
 
     def problems(self, services: Iterable[str]) -> list[str]:
         """Where it is among the `services` that are needed now."""
         if SEARCH not in services:
-            self._since = None
+            self._failing_since = None
             return []
-        if (now := time.monotonic()) >= self._next:
-            self._next = now + AGAIN_SECONDS
-            self._told = _said(self._home)
-            self._since = None if not self._told else now if self._since is None else self._since
-        return self._told if self._since is not None and now - self._since >= LASTS_SECONDS else []
+        if (now := time.monotonic()) >= self._next_check:
+            self._next_check = now + CHECK_INTERVAL_SECONDS
+            self._problems = _search_problems(self._home)
+            self._failing_since = (
+                None if not self._problems else now if self._failing_since is None else self._failing_since
+            )
+        return (
+            self._problems
+            if self._failing_since is not None and now - self._failing_since >= MIN_DURATION_SECONDS
+            else []
+        )
 
 
-def _said(home: Home) -> list[str]:
+def _search_problems(home: Home) -> list[str]:
     try:
-        told = post_local(home, SEARCH, "/lag", {}, _ANSWER_SECONDS)
+        lag = post_local(home, SEARCH, "/lag", {}, _ANSWER_SECONDS)
     except Unavailable as error:
         return [f"{error.message}: calls with sources are refused; see HOME/logs/{SEARCH}.log"]
-    problems = [] if told.get("follows", True) else [f"search does not follow PostgreSQL: see HOME/logs/{SEARCH}.log"]
-    if (failed := int(told.get("failed", 0))) >= FAILED:
-        problems.append(f"the last {failed} searches failed ({told['why']}): see HOME/logs/{SEARCH}.log")
+    problems = [] if lag.get("follows", True) else [f"search does not follow PostgreSQL: see HOME/logs/{SEARCH}.log"]
+    if (failed := int(lag.get("failed", 0))) >= MIN_FAILED_SEARCHES:
+        problems.append(f"the last {failed} searches failed ({lag['why']}): see HOME/logs/{SEARCH}.log")
     return problems

@@ -33,7 +33,7 @@ def made(services: Services, conn: Connection[Any], current: Current, name: str,
         raise NotFound(
             f"there is no workload {workload[:63]}", code="workload_unknown", hint="GET /api/workloads lists them."
         )
-    evidence = controls.known(conn, now, workloads=[workload])
+    evidence = controls.decisive_evidence(conn, now, workloads=[workload])
     shown = _evidence(evidence, now)
     known = Known(
         workspace=current.workspace,

@@ -9,15 +9,15 @@ from typing import Any
 
 from psycopg import Connection
 
-from groundplan.api.served_blueprint import at, current_or_none, workspace_at
+from groundplan.api.served_blueprint import blueprint_at, current_or_none, workspace_at
 from groundplan.maturity.service import readiness
 from groundplan.release.model import Current
 
-KEEP = timedelta(seconds=5)
-_KEPT = 8
-_Asked = tuple[int, frozenset[str] | None]
+CACHE_PERIOD = timedelta(seconds=5)
+_MAX_CACHED = 8
+_CacheKey = tuple[int, frozenset[str] | None]
 _lock = threading.Lock()
-_kept: dict[_Asked, tuple[datetime, list[dict[str, Any]]]] = {}
+_cache: dict[_CacheKey, tuple[datetime, list[dict[str, Any]]]] = {}
 
 
 def readiness_json(
@@ -28,19 +28,19 @@ def readiness_json(
     blueprint = current_or_none(conn)
     if blueprint is None:
         return []
-    asked = (blueprint.number, None if workloads is None else frozenset(workloads))
+    key = (blueprint.number, None if workloads is None else frozenset(workloads))
     with _lock:  # who asks while it is made waits for it: made beside each other it would take each of them longer
-        made = _kept.get(asked)
-        if made is None or not timedelta(0) <= now - made[0] < KEEP:
-            current = Current(at(conn, blueprint.number), workspace_at(conn, blueprint.number))
-            made = (now, [item.to_json() for item in readiness(conn, current, now, asked[1])])
-            _kept.pop(asked, None)
-            _kept[asked] = made
-            while len(_kept) > _KEPT:
-                del _kept[next(iter(_kept))]
-    return made[1]
+        cached = _cache.get(key)
+        if cached is None or not timedelta(0) <= now - cached[0] < CACHE_PERIOD:
+            current = Current(blueprint_at(conn, blueprint.number), workspace_at(conn, blueprint.number))
+            cached = (now, [item.to_json() for item in readiness(conn, current, now, key[1])])
+            _cache.pop(key, None)
+            _cache[key] = cached
+            while len(_cache) > _MAX_CACHED:
+                del _cache[next(iter(_cache))]
+    return cached[1]
 
 
-def shares(entry: dict[str, Any]) -> dict[str, float | None]:
+def earned_shares(entry: dict[str, Any]) -> dict[str, float | None]:
     """Area -> earned part of its points, None where nothing is measured yet."""
     return {area["area"]: area["earned"] / area["of"] if area["earned"] else None for area in entry["areas"]}

@@ -24,28 +24,28 @@ from groundplan.release.model import problem_json
 from groundplan.release.publish import Signing
 
 Db = Connection[Any]
-JUST_NOW = timedelta(minutes=10)
+REPEATED_ROLLBACK_PERIOD = timedelta(minutes=10)
 """For so long whoever goes back once more names to which one."""
-AT_ONCE = 3
+MAX_CONCURRENT_PLANS = 3
 """Plans and releases that are made at the same time: a quarter of the connections."""
-KEPT = 20
+MAX_CACHED = 20
 """Changes of which it is kept what is missing: those that somebody looks at."""
 Files = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class _Missing:
-    rests_on: approvals.UnapprovedPartsKey
-    told: list[dict[str, Any]]
+class _CachedMissing:
+    key: approvals.UnapprovedPartsKey
+    problems: list[dict[str, Any]]
 
 
 class Releases:
     """The releases of one HOME, each in the transaction of the connection that is given."""
 
     def __init__(self, home: Home, clock: Clock | None = None, demo: bool = False) -> None:
-        self.turns = threading.BoundedSemaphore(AT_ONCE)
-        self._missing: dict[UUID, _Missing] = {}
-        self._looking = threading.Lock()
+        self.turns = threading.BoundedSemaphore(MAX_CONCURRENT_PLANS)
+        self._missing_cache: dict[UUID, _CachedMissing] = {}
+        self._missing_lock = threading.Lock()
         self._signing = Signing(load_private(home, "blueprint"), clock or SystemClock(), demo=demo)
 
     def genesis(self, conn: Db, files: Files) -> bool:
@@ -77,7 +77,7 @@ class Releases:
         incident, or ask again since no answer came, the second would bring back what the first has undone."""
         release_store.lock_releases(conn)
         newest, now = release_store.newest_blueprint(conn), self._signing.clock.now()
-        if newest is None or newest.rollback_of is None or now - newest.created_at > JUST_NOW:
+        if newest is None or newest.rollback_of is None or now - newest.created_at > REPEATED_ROLLBACK_PERIOD:
             return
         raise Conflict(
             f"blueprint {newest.number} went back to {newest.rollback_of} a moment ago", code="rolled_back_already",
@@ -92,40 +92,44 @@ class Releases:
         done = approvals.refuse(conn, self._signing, approver, change, answer)
         return {"change": str(done.id), "state": done.state}
 
-    def ask(self, conn: Db, actor: str, asked: governance_model.ApprovalRequest) -> governance_model.Change:
+    def request_approval(
+        self, conn: Db, actor: str, asked: governance_model.ApprovalRequest
+    ) -> governance_model.Change:
         """Ask for something beside the blueprint."""
         return approvals.request_approval(conn, self._signing, actor, asked)
 
-    def ask_parts(
+    def request_part_approvals(
         self, conn: Db, actor: str, reason: str, workload: str | None, files: Files | None
     ) -> list[governance_model.Change]:
         """Ask for what production uses without an approval."""
         return approvals.request_part_approvals(conn, self._signing, actor, reason, workload=workload, files=files)
 
-    def missing_of(self, transaction: Callable[[], AbstractContextManager[Db]], change: UUID) -> list[dict[str, Any]]:
+    def unapproved_parts(
+        self, transaction: Callable[[], AbstractContextManager[Db]], change: UUID
+    ) -> list[dict[str, Any]]:
         """What a waiting change of a workload uses without an approval. Of several who look at one, one has it planned,
         and the others wait without a connection."""
         with transaction() as conn:
-            rests_on = approvals.unapproved_parts_key(conn, self._signing, change)
-        if rests_on is None:
+            key = approvals.unapproved_parts_key(conn, self._signing, change)
+        if key is None:
             return []
-        with self._looking:
-            known = self._missing.get(change)
-            if known is None or known.rests_on != rests_on:
+        with self._missing_lock:
+            known = self._missing_cache.get(change)
+            if known is None or known.key != key:
                 with self.turns, transaction() as conn:
                     found = approvals.unapproved_parts(conn, self._signing, change)
-                known = _Missing(rests_on, [problem_json(each) for each in found])
-                self._missing = dict([*self._missing.items()][-KEPT:])
-                self._missing[change] = known
-        return known.told
+                known = _CachedMissing(key, [problem_json(each) for each in found])
+                self._missing_cache = dict([*self._missing_cache.items()][-MAX_CACHED:])
+                self._missing_cache[change] = known
+        return known.problems
 
-    def expire(self, conn: Db, change: UUID) -> int | None:
+    def expire_approval(self, conn: Db, change: UUID) -> int | None:
         """End an approval; the number of the blueprint that is without what it allowed, where there is one."""
         return approvals.expire_approval(conn, self._signing, change).number
 
-    def advance(self, conn: Db, unwell: frozenset[str]) -> int | None:
+    def advance_ramps(self, conn: Db, unhealthy: frozenset[str]) -> int | None:
         """The number of the blueprint in which changes of place went a step further, where there is one."""
-        return service.advance_ramps(conn, self._signing, unwell).number
+        return service.advance_ramps(conn, self._signing, unhealthy).number
 
     def reprice(self, conn: Db) -> int | None:
         """The number of the blueprint at the prices of today, where any began."""

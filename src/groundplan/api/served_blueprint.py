@@ -23,7 +23,7 @@ SEARCH = "search"
 TRANSLATE = "translate"
 """Reaches deployments that speak another API than OpenAI's."""
 LOCAL = "local:"
-_LISTED, _NEAR = 30, 3
+_MAX_LISTED, _MAX_SUGGESTIONS = 30, 3
 """More than so many are not listed in a hint; so many of those that are meant at most."""
 _SERVED_BY_SEARCH = frozenset({"embeddings"})
 """Local names that the search service answers for."""
@@ -34,13 +34,13 @@ def current_or_none(conn: Connection[Any]) -> Blueprint | None:
     return release_store.load_blueprint(conn)
 
 
-def at(conn: Connection[Any], number: int) -> Blueprint:
+def blueprint_at(conn: Connection[Any], number: int) -> Blueprint:
     """Blueprint `number`. Raises `NotFound`."""
     found = release_store.load_blueprint(conn, number)
     return found if found is not None else artifact.decode(bytes(store.blueprint(conn, number)["body"]))
 
 
-def placed(conn: Connection[Any], calls: Iterable[dict[str, Any]]) -> None:
+def add_cached_placement(conn: Connection[Any], calls: Iterable[dict[str, Any]]) -> None:
     """Answers from a cache are shown with model and site of the deployment that made them, as their blueprint has it;
     nobody was asked for them, so their facts name the deployment alone."""
     known: dict[int, dict[str, Deployment]] = {}
@@ -71,7 +71,7 @@ def current_blueprint(conn: Connection[Any]) -> Blueprint:
     return blueprint
 
 
-def known_workload(blueprint: Blueprint, name: str) -> Workload:
+def require_workload(blueprint: Blueprint, name: str) -> Workload:
     """A served workload by name. Raises `NotFound` naming those that are served."""
     for workload in blueprint.workloads:
         if workload.name == name:
@@ -79,7 +79,7 @@ def known_workload(blueprint: Blueprint, name: str) -> Workload:
     raise _not_served("workload", name, [each.name for each in blueprint.workloads])
 
 
-def known_deployment(blueprint: Blueprint, name: str) -> Deployment:
+def require_deployment(blueprint: Blueprint, name: str) -> Deployment:
     """The same of a deployment."""
     for deployment in blueprint.deployments:
         if deployment.name == name:
@@ -87,39 +87,39 @@ def known_deployment(blueprint: Blueprint, name: str) -> Deployment:
     raise _not_served("deployment", name, [each.name for each in blueprint.deployments])
 
 
-def refuse_unserved(blueprint: Blueprint, workload: str | None, deployment: str | None) -> None:
+def require_served(blueprint: Blueprint, workload: str | None, deployment: str | None) -> None:
     """Raise `NotFound` where a workload or deployment is named that is not served."""
     if workload is not None:
-        known_workload(blueprint, workload)
+        require_workload(blueprint, workload)
     if deployment is not None:
-        known_deployment(blueprint, deployment)
+        require_deployment(blueprint, deployment)
 
 
-def not_declared(name: str, declared: Iterable[str]) -> NotFound:
+def undeclared_workload(name: str, declared: Iterable[str]) -> NotFound:
     """What to raise for a workload that is not among those that are declared."""
-    return _unknown("workload", name, sorted(declared), "declared")
+    return _unknown_name("workload", name, sorted(declared), "declared")
 
 
 def _not_served(kind: str, name: str, served: list[str]) -> NotFound:
-    return _unknown(kind, name, served, "served")
+    return _unknown_name(kind, name, served, "served")
 
 
-def _unknown(kind: str, name: str, known: list[str], how: str) -> NotFound:
+def _unknown_name(kind: str, name: str, known: list[str], how: str) -> NotFound:
     hint = f"{how.capitalize()} are: {', '.join(known) or 'none'}."
-    if len(known) > _LISTED:
-        near = difflib.get_close_matches(name[:80], known, _NEAR)
+    if len(known) > _MAX_LISTED:
+        near = difflib.get_close_matches(name[:80], known, _MAX_SUGGESTIONS)
         hint = f"{len(known)} are {how}" + (f", among them {', '.join(near)}." if near else ".")
     return NotFound(f"no {kind} '{name[:80]}' is {how}", code=f"{kind}_unknown", hint=hint)
 
 
-def translates(blueprint: Blueprint, *, installed: bool) -> bool:
+def needs_translation(blueprint: Blueprint, *, installed: bool) -> bool:
     """Whether the translating service is needed. Anthropic's Messages go without it, so where its library is not
     installed, deployments that speak them do not ask for it."""
     others = {deployment.api for deployment in blueprint.deployments} - {"openai"}
     return bool(others - {"anthropic"}) or (bool(others) and installed)
 
 
-def services_now(conn: Connection[Any]) -> tuple[str, ...]:
+def required_services(conn: Connection[Any]) -> tuple[str, ...]:
     """Names of the local services that are needed now, sorted."""
     return local_services(current_or_none(conn), likeness=experiment_store.by_likeness(conn))
 
@@ -130,15 +130,15 @@ def local_services(blueprint: Blueprint | None, *, likeness: bool = False) -> tu
     if blueprint is None:
         return ()
     names = {d.url.removeprefix(LOCAL) for d in blueprint.deployments if d.url.startswith(LOCAL)}
-    if translates(blueprint, installed=find_spec("any_llm") is not None):
+    if needs_translation(blueprint, installed=find_spec("any_llm") is not None):
         names |= {TRANSLATE}
-    asked = likeness or blueprint.sources or any(map(_asks_search, blueprint.workloads))
+    asked = likeness or blueprint.sources or any(map(_needs_search, blueprint.workloads))
     if asked or names & _SERVED_BY_SEARCH:
         names = (names - _SERVED_BY_SEARCH) | {SEARCH}
     return tuple(sorted(names))
 
 
-def _asks_search(workload: Workload) -> bool:
+def _needs_search(workload: Workload) -> bool:
     """Whether its calls ask the search service for more than passages: what a question means, whether two answers are
     alike, and what Presidio finds in a text."""
     cache, routing, guard, tried = workload.cache, workload.routing, workload.guardrails, workload.experiment

@@ -1,6 +1,6 @@
-"""The SQL of the control API's own views: reading across what the domains keep, for people to look at.
+"""The SQL of the control API's own views, which read across the tables of several domains.
 
-It changes nothing but findings about people who leave.
+It changes nothing but findings: those about duties of people who left, and about crossed budgets.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def gateways(conn: Db) -> list[Row]:
     )
 
 
-def problems(conn: Db) -> list[str]:
-    """What is wrong with the database, although it answers."""
+def database_problems(conn: Db) -> list[str]:
+    """Problems of a database that answers: it is read-only."""
     row = conn.execute("SELECT current_setting('transaction_read_only') = 'on'").fetchone()
     return ["PostgreSQL may not be written to (`groundplan doctor` tells why)"] if row and row[0] else []
 
 
 def blueprints(conn: Db, limit: int = 100) -> list[Row]:
-    """The history, newest first, without bodies."""
+    """Stored blueprints, newest first, without bodies."""
     return select(
         conn,
         """SELECT number, digest, created_at, created_by, reason, rollback_of, genesis FROM blueprint
@@ -50,7 +50,7 @@ def blueprints(conn: Db, limit: int = 100) -> list[Row]:
 
 
 def current_number(conn: Db) -> int | None:
-    """The newest blueprint's number, None before genesis."""
+    """The number of the newest blueprint; None before genesis."""
     row = select(conn, "SELECT max(number) AS number FROM blueprint")[0]
     return None if row["number"] is None else int(row["number"])
 
@@ -68,7 +68,7 @@ def blueprint(conn: Db, number: int) -> Row:
 
 
 def blueprint_days(conn: Db) -> list[Row]:
-    """(day, number): the newest blueprint of each day on which there was one, UTC, the oldest first."""
+    """(day, number) of the last blueprint of each day on which one was made, UTC, the oldest first."""
     return select(
         conn,
         """SELECT (created_at AT TIME ZONE 'UTC')::date AS day, max(number) AS number FROM blueprint
@@ -77,27 +77,27 @@ def blueprint_days(conn: Db) -> list[Row]:
 
 
 def blueprint_digests(conn: Db, numbers: list[int]) -> dict[int, str]:
-    """number -> digest of those that are there."""
+    """Number -> digest of the blueprints that exist."""
     rows = select(conn, "SELECT number, digest FROM blueprint WHERE number = ANY(%s)", (numbers,))
     return {row["number"]: row["digest"] for row in rows}
 
 
-def blueprint_sources(conn: Db, numbers: list[int]) -> dict[int, str]:
-    """number -> digest of the files that it was made of: the same where only a price began."""
+def blueprint_file_digests(conn: Db, numbers: list[int]) -> dict[int, str]:
+    """Number -> digest of the declared files of a blueprint: the same as before where only a price began."""
     rows = select(conn, "SELECT number, md5(sources::text) AS digest FROM blueprint WHERE number = ANY(%s)", (numbers,))
     return {row["number"]: row["digest"] for row in rows}
 
 
 def blueprint_bodies(conn: Db, numbers: list[int]) -> Iterator[tuple[str, bytes]]:
-    """(digest, body), each read as it is asked for: those of a year's days may be gigabytes."""
+    """Yield (digest, body), reading one after another: the blueprints of a year may be gigabytes."""
     for number in numbers:
         for row in select(conn, "SELECT digest, body FROM blueprint WHERE number = %s", (number,)):
             yield row["digest"], row["body"]
 
 
 def changes(conn: Db, state: str | None = None, limit: int = 100, before: UUID | None = None) -> list[Row]:
-    """Requested changes, newest first, without their files; of those that were asked for before the change `before`,
-    where said."""
+    """Requested changes, newest first, without their files; only those requested before the change `before`, if
+    given."""
     return select(
         conn,
         """SELECT id, digest, type, base, summary, needs, requested_by, requested_at, state, decided_at, blueprint,
@@ -125,7 +125,7 @@ def change_or_none(conn: Db, change_id: UUID) -> Row | None:
 
 
 def approvals(conn: Db, change_ids: Sequence[UUID]) -> list[Row]:
-    """Standing and withdrawn decisions about these changes, oldest first, with who decided."""
+    """Approvals and refusals of these changes, withdrawn ones included, oldest first, with the person who decided."""
     return select(
         conn,
         """SELECT a.id, a.change_id, a.digest, a.duty, a.subject, a.decision, a.comment, a.unseparated, a.demo, a.at,
@@ -135,7 +135,7 @@ def approvals(conn: Db, change_ids: Sequence[UUID]) -> list[Row]:
     )
 
 
-_KEYS = """SELECT k.id, k.prefix, k.workload, k.acts_for_others, k.created_at, k.created_by,
+_SELECT_KEYS = """SELECT k.id, k.prefix, k.workload, k.acts_for_others, k.created_at, k.created_by,
     k.expires_at, k.revoked_at, k.replaced_by, k.tags, k.networks, k.models, k.budget_usd::text, k.budget_period,
     p.email AS "user",
     CASE WHEN k.revoked_at IS NOT NULL THEN 'revoked' WHEN k.expires_at <= now() THEN 'expired' ELSE 'active' END
@@ -146,11 +146,11 @@ _KEYS = """SELECT k.id, k.prefix, k.workload, k.acts_for_others, k.created_at, k
 def keys(
     conn: Db, tag: str | None, before: UUID | None, limit: int, *, workload: str | None = None, user: str | None = None
 ) -> list[Row]:
-    """API keys, newest first; of a `tag`, a `workload` or the e-mail address of a `user`, made before the key `before`,
-    where said. No secret, no hash."""
+    """API keys, newest first, without secret and hash; filtered by `tag`, `workload`, e-mail address of the `user`, and
+    creation before the key `before`."""
     return select(
         conn,
-        _KEYS
+        _SELECT_KEYS
         + """ WHERE (%(tag)s::text IS NULL OR %(tag)s = ANY(k.tags))
               AND (%(workload)s::text IS NULL OR k.workload = %(workload)s)
               AND (%(user)s::text IS NULL OR p.email = lower(%(user)s)) AND (%(before)s::uuid IS NULL
@@ -169,12 +169,12 @@ def key(conn: Db, key_id: UUID) -> Row:
 
 
 def key_or_none(conn: Db, key_id: UUID) -> Row | None:
-    rows = select(conn, _KEYS + " WHERE k.id = %s", (key_id,))
+    rows = select(conn, _SELECT_KEYS + " WHERE k.id = %s", (key_id,))
     return rows[0] if rows else None
 
 
-def others_of_line(conn: Db, key_id: UUID) -> list[str]:
-    """Ids of the other keys that are good of those that this one was rotated to or from."""
+def rotated_keys(conn: Db, key_id: UUID) -> list[str]:
+    """Ids of the other usable keys that this key was rotated to or from."""
     rows = select(
         conn,
         """SELECT o.id FROM api_key k JOIN api_key o ON coalesce(o.family, o.id) = coalesce(k.family, k.id)
@@ -187,7 +187,7 @@ def others_of_line(conn: Db, key_id: UUID) -> list[str]:
 
 
 def kills(conn: Db) -> list[Row]:
-    """What is stopped now."""
+    """The kills that are in force, newest first."""
     return select(
         conn,
         "SELECT id, scope, reason, by, at, streams FROM kill_switch WHERE lifted_at IS NULL ORDER BY at DESC, id DESC",
@@ -195,8 +195,8 @@ def kills(conn: Db) -> list[Row]:
 
 
 def people(conn: Db, search: str = "", after: str = "", limit: int | None = None) -> list[Row]:
-    """Everybody with the groups they are in (transitively) and the duties they hold (`duty of subject`), by e-mail
-    address; where said those whose address, name or group has the words of `search`, `after` an address, so many."""
+    """People with their groups (transitively) and duties (`duty of subject`), ordered by e-mail address; filtered by
+    the words of `search` in address, name or group; at most `limit` that follow the address `after`."""
     return select(
         conn,
         """WITH RECURSIVE mine(person, id) AS (
@@ -226,7 +226,7 @@ def person(conn: Db, person_id: UUID) -> Row | None:
 
 
 def duties_of(conn: Db, person_id: UUID) -> list[tuple[str, str]]:
-    """(subject, duty) pairs that somebody holds."""
+    """(subject, duty) pairs that a person holds."""
     rows = select(conn, "SELECT subject, duty FROM duty WHERE person_id = %s ORDER BY subject, duty", (person_id,))
     return [(row["subject"], row["duty"]) for row in rows]
 
@@ -244,8 +244,8 @@ def groups(conn: Db) -> list[Row]:
 
 
 def limit_spans(conn: Db, near: float | None = None) -> list[Row]:
-    """What gateways have taken of each limit in the spans that are not over; of those of single users and keys, whose
-    ids end their names, where that is said those alone of which at least the part `near` is taken."""
+    """What gateways have taken of each limit in the current spans. With `near`, spans of single users and keys (whose
+    names end with their ids) only where at least that share is taken."""
     return select(
         conn,
         """SELECT name, span, amount, granted, CASE WHEN isfinite(ends) THEN ends END AS ends FROM limit_span
@@ -256,8 +256,8 @@ def limit_spans(conn: Db, near: float | None = None) -> list[Row]:
     )
 
 
-def names(conn: Db, ids: Iterable[str]) -> dict[str, str]:
-    """Id -> address of the person, `key PREFIX...` or `experiment NAME`, of those that are there."""
+def actor_names(conn: Db, ids: Iterable[str]) -> dict[str, str]:
+    """Id -> e-mail address of the person, `key PREFIX...` or `experiment NAME`, of the ids that exist."""
     wanted = []
     for id in ids:
         with suppress(ValueError):
@@ -272,12 +272,12 @@ def names(conn: Db, ids: Iterable[str]) -> dict[str, str]:
     return {row["id"]: row["name"] for row in rows}
 
 
-def tell_crossed_budgets(conn: Db, crossed: Sequence[tuple[str, str, str]]) -> int:
-    """A finding for each (budget, period, message), with the newest message; how many are new. Those of others that
-    somebody has not closed end: their period is over, or more may be spent now."""
-    new, told = 0, []
+def update_crossed_budget_findings(conn: Db, crossed: Sequence[tuple[str, str, str]]) -> int:
+    """Open or update a finding for each (budget, period, message) and return how many are new. Findings about other
+    budgets are closed: their period is over, or their limit was raised."""
+    new, finding_ids = 0, []
     for budget, period, message in crossed:
-        told.append(uuid5(NAMESPACE_OID, f"budget_crossed {budget} {period}"))
+        finding_ids.append(uuid5(NAMESPACE_OID, f"budget_crossed {budget} {period}"))
         row = conn.execute(
             """INSERT INTO finding AS f (id, kind, severity, subject, message, hint)
                VALUES (%s, 'budget_crossed', 'medium', %s, %s, %s)
@@ -286,7 +286,7 @@ def tell_crossed_budgets(conn: Db, crossed: Sequence[tuple[str, str, str]]) -> i
                WHERE f.closed_by IS NULL AND (f.closed_at IS NOT NULL OR f.message <> excluded.message)
                RETURNING xmax = 0""",
             (
-                told[-1],
+                finding_ids[-1],
                 f"budget/{budget}",
                 message,
                 "It is not hard, so nothing is refused. Raise it, make it hard, or ask its owner.",
@@ -296,13 +296,13 @@ def tell_crossed_budgets(conn: Db, crossed: Sequence[tuple[str, str, str]]) -> i
     conn.execute(
         """UPDATE finding SET closed_at = now(), closed_reason = 'no longer holds'
            WHERE closed_at IS NULL AND kind = 'budget_crossed' AND NOT id = ANY(%s)""",
-        (told,),
+        (finding_ids,),
     )
     return new
 
 
 def sources(conn: Db) -> list[Row]:
-    """Sources with what is indexed of them."""
+    """Sources with the number of their indexed documents."""
     return select(
         conn,
         """SELECT s.name, s.sensitivity, s.owner, s.path, s.indexed_at,
@@ -313,13 +313,13 @@ def sources(conn: Db) -> list[Row]:
 
 
 def policy_number(conn: Db) -> int:
-    """The number that every gateway must have acknowledged for all live policy to be effective."""
+    """The number of the newest live policy; it is effective once every gateway has acknowledged it."""
     return int(select(conn, "SELECT number FROM policy_epoch")[0]["number"])
 
 
-def keep_duties_left(conn: Db, today: date) -> int:
-    """Make the open findings `owner.left` those about duties that only people hold who have left, critical where the
-    time to name somebody else is over on `today` (UTC); how many changed."""
+def update_departed_owner_findings(conn: Db, today: date) -> int:
+    """Bring the findings `owner.left` up to date: one for each duty that only people hold who have left, critical once
+    the time to name a successor is over on `today` (UTC). Returns how many changed."""
     rows = select(
         conn,
         """SELECT d.subject, d.duty, p.email, max(p.left_at) OVER (PARTITION BY d.subject, d.duty) AS since
@@ -327,9 +327,9 @@ def keep_duties_left(conn: Db, today: date) -> int:
              SELECT 1 FROM duty o JOIN person q ON q.id = o.person_id AND q.active
              WHERE o.subject = d.subject AND o.duty = d.duty) ORDER BY d.subject, d.duty, p.email""",
     )
-    wanted = dict(_duty_left(row, today) for row in rows)
+    wanted = dict(_departure_finding(row, today) for row in rows)
     changed = 0
-    opened = {row["message"]: row for row in select(conn, _DUTIES_LEFT)}
+    opened = {row["message"]: row for row in select(conn, _OPEN_DEPARTURES)}
     for message, (subject, severity, hint) in wanted.items():
         found = opened.get(message)
         if found is None:
@@ -340,15 +340,15 @@ def keep_duties_left(conn: Db, today: date) -> int:
         elif found["severity"] != severity:
             conn.execute("UPDATE finding SET severity = %s, hint = %s WHERE id = %s", (severity, hint, found["id"]))
         changed += found is None or found["severity"] != severity
-    gone = [row["id"] for message, row in opened.items() if message not in wanted]
-    conn.execute("UPDATE finding SET closed_at = now() WHERE id = ANY(%s)", (gone,))
-    return changed + len(gone)
+    closed = [row["id"] for message, row in opened.items() if message not in wanted]
+    conn.execute("UPDATE finding SET closed_at = now() WHERE id = ANY(%s)", (closed,))
+    return changed + len(closed)
 
 
-_DUTIES_LEFT = "SELECT id, message, severity FROM finding WHERE kind = 'owner.left' AND closed_at IS NULL"
+_OPEN_DEPARTURES = "SELECT id, message, severity FROM finding WHERE kind = 'owner.left' AND closed_at IS NULL"
 
 
-def _duty_left(row: Row, today: date) -> tuple[str, tuple[str, str, str]]:
+def _departure_finding(row: Row, today: date) -> tuple[str, tuple[str, str, str]]:
     """(message, (subject, severity, hint))"""
     subject, duty, last = row["subject"], row["duty"], row["since"].astimezone(UTC).date() + SUCCESSION
     message = f"{row['email']} has left and nobody else holds the duty {duty} of {subject}."

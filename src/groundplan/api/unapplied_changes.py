@@ -14,9 +14,9 @@ from groundplan.api.context import Services
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.errors import GroundplanError
 
-Stamp = tuple[int, tuple[tuple[str, int, int], ...]]
-_lock, _planning = threading.Lock(), threading.Lock()
-_newest: dict[Path, tuple[Stamp, list[str]]] = {}
+WorkspaceStamp = tuple[int, tuple[tuple[str, int, int], ...]]
+_cache_lock, _planning = threading.Lock(), threading.Lock()
+_cached: dict[Path, tuple[WorkspaceStamp, list[str]]] = {}
 
 
 def workspace_difference(services: Services, blueprint: Blueprint | None) -> list[str]:
@@ -26,21 +26,21 @@ def workspace_difference(services: Services, blueprint: Blueprint | None) -> lis
     if folder is None or blueprint is None or not folder.is_dir():
         return []
     stamp = (blueprint.number, _stamp(folder))
-    with _lock:
-        known = _newest.get(folder)
+    with _cache_lock:
+        known = _cached.get(folder)
     if known is not None and known[0] == stamp:
         return known[1]
     # planned once, for thousands of workloads it takes many seconds: others see meanwhile what differed before
     if not _planning.acquire(blocking=known is None):
         return known[1] if known is not None else []
     try:
-        with _lock:
-            known = _newest.get(folder)
+        with _cache_lock:
+            known = _cached.get(folder)
         if known is None or known[0] != stamp:
             with services.release_turn() as conn:
                 known = (stamp, _difference(conn, services, folder, blueprint.number))
-            with _lock:
-                _newest[folder] = known
+            with _cache_lock:
+                _cached[folder] = known
     finally:
         _planning.release()
     return known[1]

@@ -11,7 +11,7 @@ from collections.abc import Sized
 from psycopg import Connection
 
 from groundplan.api import store
-from groundplan.api.served_blueprint import current_or_none, known_deployment, not_declared, workspace_at
+from groundplan.api.served_blueprint import current_or_none, require_deployment, undeclared_workload, workspace_at
 from groundplan.core.errors import NotFound
 from groundplan.identity import service as identity
 from groundplan.ledger import queries
@@ -29,9 +29,9 @@ def refuse_unknown(
     if workload is not None and not _called(conn, CallFilter(workload=workload)):
         declared = workspace_at(conn, blueprint.number).workloads if blueprint is not None else ()
         if workload not in declared:
-            raise not_declared(workload, declared)
+            raise undeclared_workload(workload, declared)
     if deployment is not None and blueprint is not None and not _called(conn, CallFilter(deployment=deployment)):
-        known_deployment(blueprint, deployment)
+        require_deployment(blueprint, deployment)
 
 
 def refuse_unknown_source(conn: Connection[object], found: Sized, source: str | None) -> None:

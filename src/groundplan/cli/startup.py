@@ -13,8 +13,8 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from groundplan.api.genesis import check_database, check_keys, genesis_if_empty, note_database, take_up_keys
-from groundplan.api.served_blueprint import current_or_none, services_now
+from groundplan.api.genesis import check_database, check_keys, genesis_if_empty, note_database, prepare_home
+from groundplan.api.served_blueprint import current_or_none, required_services
 from groundplan.cli import processes
 from groundplan.cli.client import ControlClient, read_token
 from groundplan.cli.listeners import Listeners
@@ -56,7 +56,7 @@ class Start:
         """Start PostgreSQL (unless there is an external one), with room for so many gateway workers, bring its
         schema up to date, and see that it is that of this HOME, and what it serves was signed here."""
         forget_killed(self.home)
-        take_up_keys(self.home)
+        prepare_home(self.home)
         start_database(supervisor, self.settings, self.steps.say, workers)
         with _refusal_told():
             check_database(self.home, self.settings)
@@ -69,7 +69,7 @@ class Start:
             made = genesis_if_empty(self.home, self.settings, self.folder, self.demo)
             note_database(self.home, self.settings)
             with connect(database_url(self.home, self.settings, "control")) as connection:
-                declared, services = current_or_none(connection) is not None, services_now(connection)
+                declared, services = current_or_none(connection) is not None, required_services(connection)
         if made:
             self.steps.say("blueprint 1 was made from the workspace")
         elif not declared:

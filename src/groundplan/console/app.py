@@ -88,7 +88,7 @@ async def _refused(request: Request, error: Exception) -> Response:
     if request.url.path.startswith(("/login/", "/sign-in/")):
         await run_in_threadpool(request.app.state.failed_sign_ins.note, request, error)
         return page("signin.html", code=error.status, problem=f"{error.message}. {error.hint}")
-    return await errors.told(request, error)
+    return await errors.on_groundplan_error(request, error)
 
 
 async def _instead(request: Request, error: Exception) -> Response:
@@ -103,11 +103,11 @@ async def _missing(request: Request, error: Exception) -> Response:
     Who asks again for the address of a form, whose answer they were looking at, is shown the overview."""
     assert isinstance(error, HTTPException)
     if request.url.path.startswith("/v1/"):
-        return await errors.told(request, _gateway_is_elsewhere())
+        return await errors.on_groundplan_error(request, _gateway_is_elsewhere())
     if request.url.path.startswith("/do/") and request.method == "GET":
         return RedirectResponse("/", status_code=303)
     if request.url.path.startswith(("/api/", "/static/")):
-        return await errors.http_error(request, error)
+        return await errors.on_http_error(request, error)
     return page("error.html", code=error.status_code, problem=f"There is no page {request.url.path[:200]}.")
 
 

@@ -56,7 +56,7 @@ async def misfit(request: Request, error: Exception) -> HTMLResponse | JSONRespo
     """A field of a form that cannot be read; a program is told as the API tells it."""
     assert isinstance(error, RequestValidationError)
     if request.method != "POST" or not request.url.path.startswith("/do/"):
-        return await errors.malformed(request, error)
+        return await errors.on_invalid_request(request, error)
     told = [f"{each['loc'][-1]}: {each['msg']}" for each in error.errors() if each["loc"][-1] != "csrf"]
     if not told:  # as of the page that asked to sign in first
         return await _page(request, 403, STALE)

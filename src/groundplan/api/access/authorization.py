@@ -20,7 +20,7 @@ from psycopg import Connection
 
 from groundplan.api.access.query_names import refuse_unknown
 from groundplan.api.caller import Caller, caller_of
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.core.errors import Denied
 from groundplan.governance import store as governance
 from groundplan.governance.policy.cedar import Ruleset, Slice, Source, Verdict, denied, entities
@@ -99,7 +99,7 @@ def authorize_company(conn: Connection[Any], caller: Caller, action: str) -> Non
     authorize(replace(caller, duties=tuple((COMPANY, duty) for duty in held)), action, COMPANY)
 
 
-def authorized(request: Request, services: Using) -> None:
+def authorized(request: Request, services: ServicesDep) -> None:
     """The door of every route below /api."""
     action = listed().get(f"{request.method} {_path(request)}", UNLISTED)
     if action == "open":

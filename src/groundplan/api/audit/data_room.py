@@ -79,10 +79,10 @@ def write_room(home: Home, conn: Connection[Any], wanted: Wanted, now: datetime,
         put("summary.json", _json(data_room_store.summary(conn, wanted.since, wanted.until, wanted.workload)))
         put("changes.json", _json(data_room_store.changes(conn, wanted.since, wanted.until)))
         put("evidence.json", _json(data_room_store.evidence(conn, wanted.since, wanted.until, wanted.workload)))
-        known = controls.known(conn, now)
+        known = controls.decisive_evidence(conn, now)
         for one in controls.frameworks(conn, now):
-            put(f"controls/{one.framework.name}.json", _json(controls.board(one, known, now)))
-        entries = controls.entries(conn, current, now)
+            put(f"controls/{one.framework.name}.json", _json(controls.framework_json(one, known, now)))
+        entries = controls.register_entries(conn, current, now)
         put("register.json", _json([each.to_json() for each in entries]))
         scope = f"workload {wanted.workload}" if wanted.workload else "all workloads"
         told = README.format(

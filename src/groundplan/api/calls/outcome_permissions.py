@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from groundplan.api.caller import Caller, workloads_of
+from groundplan.api.caller import Caller, readable_workloads
 from groundplan.core.errors import Denied
 from groundplan.ledger.outcome_store import Whose
 
@@ -18,7 +18,7 @@ NOT_THEIRS = "duty_missing"
 
 def check_call(caller: Caller, call: UUID, calls: Whose) -> None:
     """Raises `Denied` (`duty_missing`). A call that is not in the ledger is its writer's to refuse."""
-    answers_for = workloads_of(caller)
+    answers_for = readable_workloads(caller)
     if answers_for is None or call not in calls:
         return
     workload, person = calls[call]
@@ -28,7 +28,7 @@ def check_call(caller: Caller, call: UUID, calls: Whose) -> None:
 
 def workloads_told(caller: Caller, ticket: str, worked_on: frozenset[str]) -> Sequence[str | None]:
     """The workloads for which they may tell it; None: all of them. Raises `Denied` (`duty_missing`)."""
-    answers_for = workloads_of(caller)
+    answers_for = readable_workloads(caller)
     if answers_for is None:
         return (None,)
     theirs = sorted(worked_on & answers_for)

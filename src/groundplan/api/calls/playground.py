@@ -18,7 +18,7 @@ from groundplan.api.calls import receipts
 from groundplan.api.calls.ask import post_chat, refused
 from groundplan.api.context import Services
 from groundplan.api.propagation import effect_of
-from groundplan.api.served_blueprint import current_blueprint, known_workload
+from groundplan.api.served_blueprint import current_blueprint, require_workload
 from groundplan.core.errors import NotFound
 from groundplan.identity import service as identity
 from groundplan.ledger import queries
@@ -57,7 +57,7 @@ def brief_key(services: Services, actor: str, workload: str, person: UUID | None
     know. Raises `NotFound`."""
     expires = services.clock.now() + timedelta(minutes=KEY_MINUTES)
     with services.transaction() as conn:
-        known_workload(current_blueprint(conn), workload)
+        require_workload(current_blueprint(conn), workload)
         made = identity.create_key(conn, actor, workload, person, expires=expires)
         number = store.policy_number(conn)
     effect_of(services, number)

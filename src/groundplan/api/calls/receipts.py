@@ -12,7 +12,7 @@ from psycopg import Connection
 
 from groundplan.api import explain, served_blueprint, store
 from groundplan.api.actor_names import with_who
-from groundplan.api.caller import Caller, sees_all
+from groundplan.api.caller import Caller, can_read_all
 from groundplan.api.context import Services
 from groundplan.api.cost import receipt as cost_receipt
 from groundplan.core.errors import NotFound
@@ -25,11 +25,11 @@ def receipt(conn: Connection[Any], services: Services, caller: Caller, call_id: 
     """`queries.receipt` with `chosen`, `content`, and for who holds a duty `allocated`. Raises as that does."""
     found = _with_budget_titles(conn, with_who(conn, caller, queries.receipt(conn, call_id)))
     kept = content_store.kept(conn, call_id)
-    duty = sees_all(caller)
+    duty = can_read_all(caller)
     beside = cost_receipt.beside(conn, found, services.clock.now().date()) if duty else None
     cost_receipt.explain(conn, found)
     chosen = why_chosen(conn, found)
-    served_blueprint.placed(conn, [found])
+    served_blueprint.add_cached_placement(conn, [found])
     return {**found, "chosen": chosen, "allocated": beside, "content": None if kept is None else kept.facts()}
 
 
@@ -39,7 +39,7 @@ def why_chosen(conn: Connection[Any], receipt: dict[str, Any]) -> list[str]:
         return []
     name = receipt["workload"]
     try:
-        blueprint = served_blueprint.at(conn, receipt["blueprint"])
+        blueprint = served_blueprint.blueprint_at(conn, receipt["blueprint"])
     except NotFound:
         return explain.chosen(receipt, None)
     placement = next((each for each in blueprint.placements if each.workload == name), None)
@@ -52,7 +52,7 @@ def _with_budget_titles(conn: Connection[Any], receipt: dict[str, Any]) -> dict[
     experiments are called by an id."""
     texts = [str(receipt["refusal"] or ""), *(charge["budget"] for charge in receipt["charges"])]
     ids = {found[1] for text in texts for found in _BY_ID.finditer(text)}
-    names = store.names(conn, ids) if ids else {}
+    names = store.actor_names(conn, ids) if ids else {}
 
     def told(text: str) -> str:
         return _BY_ID.sub(lambda found: names.get(found[1], found[0]), text)

@@ -134,7 +134,7 @@ def _paid(conn: Connection[Any], days: Days, by: str) -> list[tuple[str, str, De
 def _prompts(conn: Connection[Any], number: int) -> dict[str, str]:
     """workload -> name@version of its prompt under a blueprint."""
     try:
-        blueprint = served_blueprint.at(conn, number)
+        blueprint = served_blueprint.blueprint_at(conn, number)
     except NotFound:
         return {}
     return {workload.name: workload.prompt or "" for workload in blueprint.workloads}

@@ -104,7 +104,7 @@ def workflows(conn: Connection[Any], numbers: Iterable[int]) -> dict[int, dict[s
 
 
 def _of_files(conn: Connection[Any], numbers: list[int]) -> dict[int, dict[str, str]]:
-    digests = store.blueprint_sources(conn, numbers)
+    digests = store.blueprint_file_digests(conn, numbers)
     for number, digest in digests.items():
         if digest not in _FLOWS:
             if len(_FLOWS) >= _MOST:

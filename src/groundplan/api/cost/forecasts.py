@@ -15,7 +15,7 @@ from groundplan.api.cost import key_runways
 from groundplan.api.cost.book import Days
 from groundplan.api.cost.key_runways import LATELY_DAYS
 from groundplan.api.cost.runway import HISTORY_DAYS, days_to, lasts
-from groundplan.api.served_blueprint import current_blueprint, current_or_none, known_workload
+from groundplan.api.served_blueprint import current_blueprint, current_or_none, require_workload
 from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO, format_usd, from_decimal
 from groundplan.economics.forecast.adoption import Adoption, adoption
@@ -39,7 +39,7 @@ def series(
     known = known or cost_calendar.Known()
     rows = {row["day"]: row for row in rollup_store.calls_by(conn, ["day"], _history(today, workload))}
     if workload is not None and not rows:
-        known_workload(current_blueprint(conn), workload)
+        require_workload(current_blueprint(conn), workload)
     parts: list[dict[str, Any]] = []
     if workload is None and known.launches:
         parts = rollup_store.calls_by(conn, ["day", "workload"], _history(today, None))

@@ -10,7 +10,7 @@ from psycopg import Connection
 
 from groundplan.api.cost import book as cost_book
 from groundplan.api.cost.book import Days
-from groundplan.api.served_blueprint import current_blueprint, known_workload
+from groundplan.api.served_blueprint import current_blueprint, require_workload
 from groundplan.blueprint.model import Blueprint
 from groundplan.economics.experiment import experiment_store
 from groundplan.economics.levers.combined import monthly, together
@@ -37,7 +37,7 @@ def found(
     hours = any(place.rates.windows for place in blueprint.deployments)
     spent = [Spent(**row) for row in opportunity_store.spent(conn, since, workload, hours=hours)]
     if workload and not spent:
-        known_workload(blueprint, workload)
+        require_workload(blueprint, workload)
     places = {place.name: place for place in blueprint.deployments}
     span = Days(now.date() - days * _DAY, now.date() - _DAY)
     lines = cost_book.book(conn, span, now.date())

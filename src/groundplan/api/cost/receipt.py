@@ -81,7 +81,7 @@ def explain(conn: Connection[Any], receipt: dict[str, Any]) -> None:
 def places_of(conn: Connection[Any], blueprint: int) -> dict[str, Deployment]:
     """Deployments by name, as they were under a blueprint."""
     try:
-        return {place.name: place for place in served_blueprint.at(conn, blueprint).deployments}
+        return {place.name: place for place in served_blueprint.blueprint_at(conn, blueprint).deployments}
     except NotFound:
         return {}
 

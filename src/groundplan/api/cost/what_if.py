@@ -18,7 +18,7 @@ from groundplan.api.cost import daily_usage as cost_use
 from groundplan.api.cost import declared_costs as cost_rules
 from groundplan.api.cost.book import Days
 from groundplan.api.cost.declared_costs import Declared
-from groundplan.api.served_blueprint import current_blueprint, current_or_none, known_workload, workspace_at
+from groundplan.api.served_blueprint import current_blueprint, current_or_none, require_workload, workspace_at
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Invalid, Problem
 from groundplan.core.money import format_usd, from_decimal
@@ -51,7 +51,7 @@ def scenario(conn: Connection[Any], days: Days, workload: str | None, changes: l
     chat = {place: own for place in map(_place, rows) if (own := _own(declared, *place)) is not None}
     parts, notes = _parts(conn, days, workload, change, rows, chat)
     if workload is not None and not parts:
-        known_workload(current_blueprint(conn), workload)
+        require_workload(current_blueprint(conn), workload)
     if model is not None or max(change.context, change.output) > 1:
         sizes = {place: fits for place in chat} if model is not None else _sizes(declared, chat)
         notes += _beyond(conn, days, workload, change, model, sizes)

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from groundplan.api.errors import response_for, spoken
+from groundplan.api.errors import response_for, scim_response
 from groundplan.core.errors import Invalid, Unavailable
 
 MOST = 200
@@ -48,6 +48,6 @@ async def _full(scope: Scope, receive: Receive, send: Send) -> None:
         f"{MOST} requests or live views are under way at the control port", code="control_full",
         hint="Ask again in a moment. Close pages that nobody looks at; programs keep one connection.", retry_after=1.0,
     )  # fmt: skip
-    answer = spoken(Request(scope), response_for(error))
+    answer = scim_response(Request(scope), response_for(error))
     answer.headers["connection"] = "close"
     await answer(scope, receive, send)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from groundplan.api.errors import response_for, spoken
+from groundplan.api.errors import response_for, scim_response
 from groundplan.core.errors import Unavailable
 
 
@@ -35,7 +35,7 @@ class _OpenRequest:
             "the control process ends, and this took longer than that may wait", code="control_ends",
             hint="Look whether it was done before you ask for it again.", retry_after=2.0,
         )  # fmt: skip
-        await spoken(Request(self._scope), response_for(error))(self._scope, self._receive, self._send)
+        await scim_response(Request(self._scope), response_for(error))(self._scope, self._receive, self._send)
 
 
 class OpenRequests:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from groundplan.api.caller import Caller, sees_all
+from groundplan.api.caller import Caller, can_read_all
 from groundplan.api.knowledge import ownership_store, store
 from groundplan.knowledge.governance.inherit import ITS_OWN
 
@@ -20,7 +20,7 @@ Conn = Connection[Any]
 
 def findings(conn: Conn, caller: Caller, *, closed: bool = False) -> list[UUID] | None:
     """Those that are theirs; None for whoever sees all."""
-    if sees_all(caller):
+    if can_read_all(caller):
         return None
     return _findings(conn, caller, closed=closed)
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader, SignedIn
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.routes.changes import FileName, FileText
 from groundplan.api.watch import model_changes
 from groundplan.catalog.loader import MAX_FILES
@@ -65,28 +65,28 @@ class Because(BaseModel):
 
 
 @router.post("/approvals", status_code=201)
-def ask(body: Wish, services: Using, caller: SignedIn) -> dict[str, Any]:
+def ask(body: Wish, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Ask for a model into use, a prompt, data for a purpose, or whom production reaches. It then waits as any change
     does: approve, refuse and withdraw it at /api/changes. Evidence, policies and exceptions are asked for where they
     are made."""
     with services.release_turn() as conn:
         asked = ApprovalRequest(body.kind, body.subject, body.what, body.reason)
-        made = services.releases.ask(conn, caller.actor, asked)
+        made = services.releases.request_approval(conn, caller.actor, asked)
     return _json(made)
 
 
 @router.post("/approvals/missing", status_code=201)
-def ask_missing(body: Missing, services: Using, caller: SignedIn) -> dict[str, Any]:
+def ask_missing(body: Missing, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Ask for every model version, prompt, and source for a purpose that production uses, or is declared to use,
     without an approval that holds. What was asked for already is listed, not asked again."""
     with services.release_turn() as conn:
-        made = services.releases.ask_parts(conn, caller.actor, body.reason, body.workload, body.files)
+        made = services.releases.request_part_approvals(conn, caller.actor, body.reason, body.workload, body.files)
     return {"asked": [_json(each) for each in made]}
 
 
 @router.get("/approvals")
 def approvals(
-    services: Using, _: Reader, subject: Annotated[str | None, Query(max_length=160)] = None
+    services: ServicesDep, _: Reader, subject: Annotated[str | None, Query(max_length=160)] = None
 ) -> dict[str, Any]:
     """What holds now, with its end and what kind of proof each approval has; only about one subject where given. Of a
     model also how it has `changed`: what its upstreams report now, and did not when it was approved."""
@@ -97,7 +97,7 @@ def approvals(
 
 
 @router.post("/changes/{change_id}/renew", status_code=201)
-def renew(change_id: UUID, body: Because, services: Using, caller: SignedIn) -> dict[str, Any]:
+def renew(change_id: UUID, body: Because, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Ask for the same content again, before its approval ends; what is served goes on until then."""
     with services.transaction() as conn:
         made = governance.request_renewal(conn, caller.actor, change_id, body.reason, at=services.clock.now())
@@ -105,7 +105,7 @@ def renew(change_id: UUID, body: Because, services: Using, caller: SignedIn) -> 
 
 
 @router.get("/who-decides")
-def who_decides(services: Using, _: Reader) -> dict[str, Any]:
+def who_decides(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """Each question with the people who answer it: for the company, and for each workload or source of its own."""
     with services.transaction() as conn:
         held = [each for each in people.duties(conn) if each.person.active]

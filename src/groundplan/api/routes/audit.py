@@ -14,7 +14,7 @@ from groundplan.api.access.protected_routes import below_api
 from groundplan.api.actor_names import entries_json
 from groundplan.api.audit.log_check import LogCheck
 from groundplan.api.caller import Caller, Reader, SignedIn
-from groundplan.api.context import Services, Using
+from groundplan.api.context import Services, ServicesDep
 from groundplan.api.people import named
 from groundplan.core.audit import archive, archive_store, person_actor, record
 from groundplan.core.audit import proof as audit_proof
@@ -50,7 +50,7 @@ class EntriesQuery(BaseModel):
 
 
 @router.get("/audit")
-def list_entries(services: Using, caller: Reader, query: Annotated[EntriesQuery, Query()]) -> dict[str, Any]:
+def list_entries(services: ServicesDep, caller: Reader, query: Annotated[EntriesQuery, Query()]) -> dict[str, Any]:
     """Newest first; continue with `before` = the last id seen. `index` is null for up to a second.
 
     `who` is an actor as the log names it, a person's address, or an address that tried to sign in; `action` is the
@@ -78,7 +78,7 @@ def list_entries(services: Using, caller: Reader, query: Annotated[EntriesQuery,
 
 
 @router.get("/audit/verify")
-def verify(services: Using, _: Reader) -> dict[str, Any]:
+def verify(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """Check all files of the log, and those of entries that have left for an archive, as `groundplan audit verify`
     does."""
     key = load_public(services.home, "checkpoint").public_bytes_raw()
@@ -92,7 +92,7 @@ def verify(services: Using, _: Reader) -> dict[str, Any]:
 
 @router.get("/audit/archive")
 def archived(
-    services: Using,
+    services: ServicesDep,
     _: Reader,
     after: Annotated[int, Query(ge=0)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
@@ -136,7 +136,7 @@ def _check(request: Request) -> LogCheck:
 
 
 @router.get("/audit/{entry_id}/proof")
-def proof(entry_id: UUID, services: Using, caller: Reader) -> dict[str, Any]:
+def proof(entry_id: UUID, services: ServicesDep, caller: Reader) -> dict[str, Any]:
     """Where an entry is in the log and the hashes that prove it under the newest signed checkpoint."""
     with services.transaction() as conn:
         found = audit_store.entry_by_id(conn, entry_id) or _left(conn, services, entry_id)
@@ -157,7 +157,7 @@ def proof(entry_id: UUID, services: Using, caller: Reader) -> dict[str, Any]:
 
 
 @router.post("/audit/rotate-key")
-def rotate_key(request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+def rotate_key(request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Sign checkpoints with a new key from now on, while everything runs; both keys sign the handing over."""
     sequencer: Sequencer = request.app.state.sequencer
     done = sequencer.rotate()

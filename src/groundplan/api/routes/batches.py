@@ -8,7 +8,7 @@ from fastapi import Query
 
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.unknown_names import refuse_unknown
 from groundplan.ledger import batch_queries
 
@@ -17,7 +17,7 @@ router = below_api("ledger")
 
 @router.get("/batches")
 def batches(
-    services: Using, _: Reader, workload: str | None = None, limit: Annotated[int, Query(ge=1, le=200)] = 50
+    services: ServicesDep, _: Reader, workload: str | None = None, limit: Annotated[int, Query(ge=1, le=200)] = 50
 ) -> dict[str, Any]:
     """The newest first, of all workloads or of one; and how much of the disk the files of each take."""
     with services.transaction() as conn:

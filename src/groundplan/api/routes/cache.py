@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from groundplan.api.access.authorization import authorize
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import SignedIn
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.propagation import effect_of
-from groundplan.api.served_blueprint import current_blueprint, known_workload
+from groundplan.api.served_blueprint import current_blueprint, require_workload
 from groundplan.identity import service as identity
 
 router = below_api("cache")
@@ -25,10 +25,10 @@ class Clear(BaseModel):
 
 
 @router.post("/cache/clear")
-def clear(body: Clear, services: Using, caller: SignedIn) -> dict[str, Any]:
+def clear(body: Clear, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Answers given before are given to nobody any more. Gateways acknowledge within a second."""
     authorize(caller, "clear", f"workload/{body.workload}")
     with services.transaction() as conn:
-        workload = known_workload(current_blueprint(conn), body.workload)
+        workload = require_workload(current_blueprint(conn), body.workload)
         number = identity.clear_answers(conn, caller.actor, workload.name)
     return {"workload": workload.name, "effective": effect_of(services, number)}

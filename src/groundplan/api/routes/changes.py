@@ -15,7 +15,7 @@ from groundplan.api.access.authorization import authorize
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.actor_names import names_for
 from groundplan.api.caller import Caller, Reader, SignedIn
-from groundplan.api.context import Services, Using
+from groundplan.api.context import Services, ServicesDep
 from groundplan.api.propagation import effect_of, effect_of_blueprint
 from groundplan.api.routing import evaluations as router_evaluations
 from groundplan.api.watch import model_changes
@@ -75,17 +75,17 @@ class Decision(BaseModel):
 
 
 @router.post("/plan")
-def plan(body: Declared, services: Using, caller: Reader) -> dict[str, Any]:
+def plan(body: Declared, services: ServicesDep, caller: Reader) -> dict[str, Any]:
     """What an apply of these files would do to blueprint `base`; changes nothing. Refusals are part of the answer, and
     `notes` say what somebody changed and these files take back."""
     with services.release_turn() as conn:
         value = services.releases.plan(conn, body.files)
         served, still = release.load_blueprint(conn), {(each["subject"], each["digest"]) for each in value["pending"]}
         base = 0 if served is None else served.number
-        back = changes_since_base.taken_back(conn, caller, base, value["differences"])
+        back = changes_since_base.reverted_changes(conn, caller, base, value["differences"])
         gone = [each for each in _waiting(conn) if (each.subject, each.digest) not in still]
         back += (
-            changes_since_base.dropped(conn, caller, gone, {subject for subject, _ in still})
+            changes_since_base.superseded_changes(conn, caller, gone, {subject for subject, _ in still})
             if not value["refusals"]
             else []
         )
@@ -94,20 +94,20 @@ def plan(body: Declared, services: Using, caller: Reader) -> dict[str, Any]:
 
 
 @router.post("/apply")
-def apply(body: Apply, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+def apply(body: Apply, request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Make the next blueprint. What needs an approval becomes a pending change. With `base` 409 (`base_moved`) where
     somebody declared something else after that blueprint; `notes` say what these files took back of what others did,
     and which deployments have no key here."""
     authorize(caller, "release", "company")
-    changes_since_base.refuse_if_match(request.headers.get("if-match"))
+    changes_since_base.reject_if_match(request.headers.get("if-match"))
     if body.folder is not None and not caller.operator:
         raise Denied("only the local operator may name a folder", code="operator_only", hint="Leave `folder` out.")
     with services.release_turn() as conn:
         changes_since_base.check_base(conn, caller, body.base)
         value, back = _applied(conn, services, caller, body)
         served = release.load_blueprint(conn)
-    value["notes"] = [*back, *health.secrets(served), *router_evaluations.missing(services, body.files)]
-    if body.folder is not None and (unnoted := services.note_folder(Path(body.folder))):
+    value["notes"] = [*back, *health.missing_key_problems(served), *router_evaluations.missing(services, body.files)]
+    if body.folder is not None and (unnoted := services.remember_folder(Path(body.folder))):
         value["notes"].append(unnoted)
     request.app.state.indexing.ask()
     return value
@@ -123,14 +123,14 @@ def _applied(
     value = services.releases.apply(conn, caller.actor, body.files, body.reason)
     still = {each.id: each.subject for each in _waiting(conn)}
     gone = [each for each in waited if each.id not in still]
-    changes_since_base.check_dropped(
+    changes_since_base.check_superseded(
         conn, caller, body.base, [each for each in gone if each.subject not in still.values()]
     )
-    back = changes_since_base.dropped(conn, caller, gone, still.values())
+    back = changes_since_base.superseded_changes(conn, caller, gone, still.values())
     after = release.load_blueprint(conn)
     if before is not None and after is not None and after.number != before.number:
         changed = [difference_json(each) for each in differences(before, after)]
-        back = [*changes_since_base.taken_back(conn, caller, before.number, changed), *back]
+        back = [*changes_since_base.reverted_changes(conn, caller, before.number, changed), *back]
     return value, back
 
 
@@ -140,7 +140,7 @@ def _waiting(conn: Connection[Any]) -> list[Change]:
 
 
 @router.post("/rollback")
-def rollback(body: Rollback, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+def rollback(body: Rollback, request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Make blueprint n+1 with the content of an earlier one, decided again by today's rules."""
     authorize(caller, "rollback", "company")
     with services.release_turn() as conn:
@@ -151,7 +151,7 @@ def rollback(body: Rollback, request: Request, services: Using, caller: SignedIn
 
 @router.get("/changes")
 def list_changes(
-    services: Using,
+    services: ServicesDep,
     caller: Reader,
     state: Literal["pending", "applied", "refused", "withdrawn", "superseded", "expired"] | None = None,
     before: UUID | None = None,
@@ -166,19 +166,21 @@ def list_changes(
 
 
 @router.get("/changes/{change_id}")
-def one_change(change_id: UUID, services: Using, caller: Reader) -> dict[str, Any]:
+def one_change(change_id: UUID, services: ServicesDep, caller: Reader) -> dict[str, Any]:
     """One change with its declared files, what of it is `missing` an approval of its own, of an approved model how it
     has `changed` since, and of a learned router that it brings in how it was evaluated (`routing`)."""
     with services.transaction() as conn:
         found = _named(conn, caller, with_approvals(conn, [store.change(conn, change_id)]))[0]
         changed = model_changes.flags(services, conn).get(found["digest"], []) if found["state"] == "applied" else []
         routing = router_evaluations.of_change(services, conn, found)
-    missing = services.releases.missing_of(services.transaction, change_id)
+    missing = services.releases.unapproved_parts(services.transaction, change_id)
     return {**found, "missing": missing, "changed": changed, "routing": routing}
 
 
 @router.post("/changes/{change_id}/approve")
-def approve(change_id: UUID, body: Decision, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+def approve(
+    change_id: UUID, body: Decision, request: Request, services: ServicesDep, caller: SignedIn
+) -> dict[str, Any]:
     """Agree, by a duty that you hold. When the last need is met, the change becomes the next blueprint."""
     approver = approver_of(caller)
     with services.release_turn() as conn:
@@ -188,7 +190,7 @@ def approve(change_id: UUID, body: Decision, request: Request, services: Using, 
 
 
 @router.post("/changes/{change_id}/refuse")
-def refuse(change_id: UUID, body: Decision, services: Using, caller: SignedIn) -> dict[str, Any]:
+def refuse(change_id: UUID, body: Decision, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Say no, by a duty that you hold, or as the operator; the change is refused."""
     approver = None if caller.operator else approver_of(caller)
     with services.release_turn() as conn:
@@ -196,7 +198,7 @@ def refuse(change_id: UUID, body: Decision, services: Using, caller: SignedIn) -
 
 
 @router.post("/changes/{change_id}/withdraw")
-def withdraw(change_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
+def withdraw(change_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Take back a change that you asked for, or an approval that you gave. Where that ends something, `effective` says
     which gateways serve without it; those cut off are named with until when they may still serve it."""
     with services.release_turn() as conn:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import SignedIn, require_duty
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.core.audit.store import record
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.errors import NotFound
@@ -20,7 +20,7 @@ READERS = frozenset({"engineering", "operations", "security"})
 
 
 @router.post("/calls/{call_id}/content")
-def read_content(call_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
+def read_content(call_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """`prompt` and `answer` as they were kept. Needs a duty in engineering, operations or security of the workload."""
     with services.transaction() as conn:
         subject = f"workload/{queries.receipt(conn, call_id)['workload']}"

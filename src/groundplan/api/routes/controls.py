@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from groundplan.api import controls
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader, SignedIn, require_duty
-from groundplan.api.context import Using
-from groundplan.api.served_blueprint import known_workload
+from groundplan.api.context import ServicesDep
+from groundplan.api.served_blueprint import require_workload
 from groundplan.catalog.fields import NAME, is_email
 from groundplan.catalog.imports.oscal import import_oscal
 from groundplan.core.audit.store import record
@@ -79,11 +79,11 @@ class Imported(BaseModel):
 
 
 @router.get("/frameworks")
-def frameworks(services: Using, _: Reader) -> dict[str, Any]:
+def frameworks(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """Those that hold here, with how many controls are satisfied for each workload."""
     now = services.clock.now()
     with services.transaction() as conn:
-        known = controls.known(conn, now)
+        known = controls.decisive_evidence(conn, now)
         found = controls.frameworks(conn, now)
     return {
         "frameworks": [
@@ -100,7 +100,7 @@ def frameworks(services: Using, _: Reader) -> dict[str, Any]:
 @router.get("/frameworks/{name}")
 def framework(
     name: str,
-    services: Using,
+    services: ServicesDep,
     _: Reader,
     search: Annotated[str, Query(max_length=200)] = "",
     after: Annotated[str, Query(max_length=63)] = "",
@@ -115,8 +115,8 @@ def framework(
         found = sorted(each for each in one.workloads if search.strip().lower() in each)
         rest = [each for each in found if each > after]
         shown = tuple(rest[:limit])
-        known = controls.known(conn, now, workloads=shown)
-        board = controls.board(replace(one, workloads=shown), known, now)
+        known = controls.decisive_evidence(conn, now, workloads=shown)
+        board = controls.framework_json(replace(one, workloads=shown), known, now)
         return {**board, "total": len(found), "next": shown[-1] if len(shown) < len(rest) else None}
 
 
@@ -136,7 +136,12 @@ def checks(_: Reader) -> dict[str, Any]:
 
 @router.get("/evidence")
 def evidence(
-    services: Using, _: Reader, subject: str = "", what: str = "", before: datetime | None = None, limit: int = 200
+    services: ServicesDep,
+    _: Reader,
+    subject: str = "",
+    what: str = "",
+    before: datetime | None = None,
+    limit: int = 200,
 ) -> dict[str, Any]:
     """The newest first; `leaf_index` says where each is in the audit log, and `expired` whether its time is over."""
     now = services.clock.now()
@@ -146,7 +151,7 @@ def evidence(
 
 
 @router.post("/evidence")
-def give(body: Given, services: Using, caller: SignedIn) -> dict[str, Any]:
+def give(body: Given, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Somebody shows what facts cannot: a document, a review, a drill, a test. Its digest is in the audit log. Where
     the company has evidence approved, it counts once its `change` is."""
     subject = "company" if body.workload is None else f"workload/{body.workload}"
@@ -155,7 +160,7 @@ def give(body: Given, services: Using, caller: SignedIn) -> dict[str, Any]:
     with services.transaction() as conn:
         current = controls.current(conn)
         if body.workload is not None:
-            known_workload(current.blueprint, body.workload)
+            require_workload(current.blueprint, body.workload)
         given = service.Given(
             what=body.what, subject=subject, type=body.type, says=body.says, days=body.days, detail=detail,
             link=body.link,
@@ -170,16 +175,16 @@ def give(body: Given, services: Using, caller: SignedIn) -> dict[str, Any]:
 
 
 @router.post("/evidence/collect")
-def collect(services: Using, caller: SignedIn, request: Request) -> dict[str, Any]:
+def collect(services: ServicesDep, caller: SignedIn, request: Request) -> dict[str, Any]:
     """Judge the facts now instead of within ten minutes."""
     require_duty(caller, MAY_SHOW, "company")
     log_check = request.app.state.log_check
-    done = controls.collect(services, lambda: controls.verified_by(log_check))
+    done = controls.collect(services, lambda: controls.last_verification(log_check))
     return {"added": done.added, "kept": done.kept}
 
 
 @router.post("/evidence/{evidence_id}/withdraw")
-def withdraw(evidence_id: UUID, body: Withdrawn, services: Using, caller: SignedIn) -> dict[str, Any]:
+def withdraw(evidence_id: UUID, body: Withdrawn, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """It counts no longer; what it satisfied is open again."""
     require_duty(caller, MAY_SHOW, "company")
     with services.transaction() as conn:
@@ -188,7 +193,7 @@ def withdraw(evidence_id: UUID, body: Withdrawn, services: Using, caller: Signed
 
 
 @router.get("/register")
-def register_of(services: Using, _: Reader, kind: Kind = "") -> dict[str, Any]:
+def register_of(services: ServicesDep, _: Reader, kind: Kind = "") -> dict[str, Any]:
     """Models, deployments, providers, prompts, integrations, sources and workloads, with what is missing of each."""
     with services.transaction() as conn:
         entries = _entries(conn, services.clock.now())
@@ -198,7 +203,7 @@ def register_of(services: Using, _: Reader, kind: Kind = "") -> dict[str, Any]:
 
 
 @router.get("/register/{kind}/{name:path}", response_class=PlainTextResponse)
-def card_of(kind: str, name: str, services: Using, _: Reader) -> PlainTextResponse:
+def card_of(kind: str, name: str, services: ServicesDep, _: Reader) -> PlainTextResponse:
     """The card of one entry, as Markdown."""
     with services.transaction() as conn:
         entry = next((e for e in _entries(conn, services.clock.now()) if e.kind == kind and e.name == name), None)
@@ -213,7 +218,7 @@ def card_of(kind: str, name: str, services: Using, _: Reader) -> PlainTextRespon
 @router.post("/register/shadow")
 async def shadow(
     request: Request,
-    services: Using,
+    services: ServicesDep,
     caller: SignedIn,
     also: Annotated[list[str] | None, Query(max_length=64)] = None,
     bill: bool = False,
@@ -225,7 +230,9 @@ async def shadow(
     return await run_in_threadpool(_shadow, services, caller, lines, tuple(also or ()), bill)
 
 
-def _shadow(services: Using, caller: SignedIn, lines: list[str], also: tuple[str, ...], bill: bool) -> dict[str, Any]:
+def _shadow(
+    services: ServicesDep, caller: SignedIn, lines: list[str], also: tuple[str, ...], bill: bool
+) -> dict[str, Any]:
     with services.transaction() as conn:
         declared = [urlsplit(each.url).hostname or "" for each in controls.current(conn).blueprint.deployments]
         found = (charged_in if bill else seen_in)(lines, declared, also)
@@ -267,7 +274,7 @@ async def _text(request: Request) -> str:
 
 
 @router.get("/risk")
-def risk(services: Using, _: Reader) -> dict[str, Any]:
+def risk(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """The declared risk of each served workload, its class under the EU AI Act, and the dates that are known."""
     with services.transaction() as conn:
         current = controls.current(conn)
@@ -286,7 +293,7 @@ def import_oscal_(body: Imported, _: Reader) -> dict[str, Any]:
 @router.get("/exports/oscal/{name}")
 def oscal(
     name: str,
-    services: Using,
+    services: ServicesDep,
     caller: Reader,
     document: Document | Literal["assessment-results"] = "assessment-results",
     workload: Annotated[str | None, Query(max_length=63)] = None,
@@ -299,9 +306,9 @@ def oscal(
         current = controls.current(conn)
         told: dict[str, str] = {"framework": name, "document": document}
         if workload is not None:
-            one = replace(one, workloads=(known_workload(current.blueprint, workload).name,))
+            one = replace(one, workloads=(require_workload(current.blueprint, workload).name,))
             told["workload"] = workload
-        known = controls.known(conn, now, workloads=one.workloads)
+        known = controls.decisive_evidence(conn, now, workloads=one.workloads)
         record(conn, action="export.oscal", actor=caller.actor, subject="company", detail=told)
     company = current.blueprint.company
     if document != "assessment-results":
@@ -310,17 +317,17 @@ def oscal(
 
 
 @router.get("/exports/cyclonedx")
-def cyclonedx(services: Using, caller: Reader) -> dict[str, Any]:
+def cyclonedx(services: ServicesDep, caller: Reader) -> dict[str, Any]:
     """The register as a CycloneDX 1.6 bill of materials."""
     with services.transaction() as conn:
         current = controls.current(conn)
-        entries = controls.entries(conn, current, services.clock.now())
+        entries = controls.register_entries(conn, current, services.clock.now())
         record(conn, action="export.cyclonedx", actor=caller.actor, subject="company", detail={})
     return ml_bom(entries, current.blueprint.company, current.blueprint.number, services.clock.now())
 
 
 @router.get("/exports/applicability/{name}")
-def applicability(name: str, services: Using, caller: Reader) -> dict[str, Any]:
+def applicability(name: str, services: ServicesDep, caller: Reader) -> dict[str, Any]:
     """The statement of applicability: each control, whether it applies, and why not."""
     now = services.clock.now()
     with services.transaction() as conn:
@@ -356,7 +363,7 @@ def _risk(current: Current, name: str) -> dict[str, Any]:
 
 def _entries(conn: Any, now: datetime) -> list[Entry]:
     current = controls.current(conn)
-    return controls.entries(conn, current, now)
+    return controls.register_entries(conn, current, now)
 
 
 def _applied(conn: Any, name: str, now: datetime) -> Applied:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Caller, Reader
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.cost import book as cost_book
 from groundplan.api.cost import breakdowns as cost_spread
 from groundplan.api.cost import calendar as cost_calendar
@@ -22,7 +22,7 @@ from groundplan.api.cost import outcomes as cost_outcomes
 from groundplan.api.cost import own_hardware as cost_own
 from groundplan.api.cost import what_if as cost_what_if
 from groundplan.api.cost.runway import foreseen
-from groundplan.api.served_blueprint import current_blueprint, current_or_none, known_workload
+from groundplan.api.served_blueprint import current_blueprint, current_or_none, require_workload
 from groundplan.api.unknown_names import refuse_unknown
 from groundplan.blueprint.calendar import Launch
 from groundplan.core.audit.store import record
@@ -72,7 +72,8 @@ class WhatIf(BaseModel):
 
 @router.get("/book")
 def book(
-    services: Using, _: Reader, first: Day = None, last: Day = None, by: str = "term", workload: str | None = None,
+    services: ServicesDep, _: Reader, first: Day = None, last: Day = None, by: str = "term",
+    workload: str | None = None,
     team: str | None = None, lines: bool = False, limit: Annotated[int | None, Query(ge=1, le=1000)] = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Every cost of some days summed by a dimension; each says how much was measured, allocated and estimated. A
@@ -85,7 +86,7 @@ def book(
         blueprint = current_or_none(conn)
         found = [line for line in found if workload in (None, line.workload) and team in (None, line.team)]
         if workload and team is None and not found:
-            known_workload(current_blueprint(conn), workload)
+            require_workload(current_blueprint(conn), workload)
         workflows = cost_book.workflows(conn, found) if by == "workflow" else {}
         if by in cost_spread.DIMENSIONS:
             sums = cost_book.added(cost_spread.sums(conn, found, days, by))
@@ -108,7 +109,7 @@ def book(
 
 @router.get("/people")
 def people(
-    services: Using, _: Reader, first: Day = None, last: Day = None, workload: str | None = None,
+    services: ServicesDep, _: Reader, first: Day = None, last: Day = None, workload: str | None = None,
     limit: Annotated[int, Query(ge=1, le=MOST_PEOPLE)] = 50,
 ) -> dict[str, Any]:  # fmt: skip
     """Whose calls cost most, of whole days."""
@@ -125,7 +126,7 @@ def people(
 
 
 @router.get("/features")
-def features(services: Using, _: Reader, first: Day = None, last: Day = None, workload: str | None = None) -> Any:
+def features(services: ServicesDep, _: Reader, first: Day = None, last: Day = None, workload: str | None = None) -> Any:
     """Cost by what applications call their features (header `groundplan-feature`)."""
     days = cost_book.days_of(first, last, services.clock.now().date())
     wanted = {**_wanted(days), "workload": workload}
@@ -142,7 +143,7 @@ def features(services: Using, _: Reader, first: Day = None, last: Day = None, wo
 
 
 @router.get("/sources")
-def sources(services: Using, _: Reader, first: Day = None, last: Day = None, workload: str | None = None) -> Any:
+def sources(services: ServicesDep, _: Reader, first: Day = None, last: Day = None, workload: str | None = None) -> Any:
     """Cost of calls in equal shares on the documents that they were given, by source; together exactly all calls.
     `calls` counts one that was given two documents of a source twice."""
     days = cost_book.days_of(first, last, services.clock.now().date())
@@ -159,7 +160,7 @@ def sources(services: Using, _: Reader, first: Day = None, last: Day = None, wor
 
 
 @router.get("/outcomes")
-def outcomes(services: Using, _: Reader, first: Day = None, last: Day = None) -> dict[str, Any]:
+def outcomes(services: ServicesDep, _: Reader, first: Day = None, last: Day = None) -> dict[str, Any]:
     """What an accepted outcome of each workload, and of each workflow with all its workloads, cost, beside the
     workflow's baseline, and what it returned. The cost is of all `calls`: where few of them were `reported`, an outcome
     looks dearer than it is."""
@@ -170,7 +171,7 @@ def outcomes(services: Using, _: Reader, first: Day = None, last: Day = None) ->
 
 @router.get("/statements")
 def all_statements(
-    services: Using, _: Reader, month: Month = None,
+    services: ServicesDep, _: Reader, month: Month = None,
     team: str | None = None, charge: bool = False, lines: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
     """A month for each team; together exactly everything that was spent. Without `lines` the sums alone: of thousands
@@ -181,7 +182,7 @@ def all_statements(
     return {"statements": told, "total_usd": format_usd(total)}
 
 
-def _exported(services: Using, caller: Caller, kind: str, **what: object) -> None:
+def _exported(services: ServicesDep, caller: Caller, kind: str, **what: object) -> None:
     """What leaves as a file is in the log, with who took it."""
     detail = {"kind": kind, **{name: str(value) for name, value in what.items() if value is not None}}
     with services.transaction() as conn:
@@ -190,7 +191,7 @@ def _exported(services: Using, caller: Caller, kind: str, **what: object) -> Non
 
 @router.get("/statements.csv", response_class=PlainTextResponse)
 def statements_csv(
-    services: Using, caller: Reader, team: str, month: Month = None, charge: bool = False
+    services: ServicesDep, caller: Reader, team: str, month: Month = None, charge: bool = False
 ) -> PlainTextResponse:
     """One team's month, line by line."""
     made = _statement(services, month, team, charge)
@@ -199,7 +200,9 @@ def statements_csv(
 
 
 @router.get("/statements.pdf", response_class=Response)
-def statements_pdf(services: Using, caller: Reader, team: str, month: Month = None, charge: bool = False) -> Response:
+def statements_pdf(
+    services: ServicesDep, caller: Reader, team: str, month: Month = None, charge: bool = False
+) -> Response:
     """One team's month as PDF."""
     from groundplan.economics.export.statement_pdf import statement_pdf  # noqa: PLC0415 -- an extra
 
@@ -212,7 +215,7 @@ def statements_pdf(services: Using, caller: Reader, team: str, month: Month = No
 
 
 @router.get("/focus.csv", response_class=PlainTextResponse)
-def focus(services: Using, caller: Reader, first: Day = None, last: Day = None) -> PlainTextResponse:
+def focus(services: ServicesDep, caller: Reader, first: Day = None, last: Day = None) -> PlainTextResponse:
     """The book of some days as FOCUS 1.0, each month by itself: a charge lies within one billing period."""
     today = services.clock.now().date()
     days = cost_book.days_of(first, last, today)
@@ -226,7 +229,7 @@ def focus(services: Using, caller: Reader, first: Day = None, last: Day = None) 
 
 
 @router.post("/forecast")
-def forecasted(body: ForecastAsked, services: Using, _: Reader) -> dict[str, Any]:
+def forecasted(body: ForecastAsked, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """The next days of calls, tokens or cost with 80 % intervals, and how right it would have been before."""
     launches = [Launch(workload="", day=each.day.isoformat(), factor=each.factor) for each in body.launches]
     today = services.clock.now().date()
@@ -245,7 +248,7 @@ def forecasted(body: ForecastAsked, services: Using, _: Reader) -> dict[str, Any
 
 @router.get("/forecast")
 def forecast_of(
-    services: Using, caller: Reader, what: str = "cost", workload: str | None = None,
+    services: ServicesDep, caller: Reader, what: str = "cost", workload: str | None = None,
     days: Annotated[int, Query(ge=1, le=400)] = 30,
 ) -> dict[str, Any]:  # fmt: skip
     """The same, with what the workspace declares of the time to come alone."""
@@ -253,7 +256,7 @@ def forecast_of(
 
 
 @router.get("/runway")
-def runway(services: Using, _: Reader, workload: str | None = None) -> dict[str, Any]:
+def runway(services: ServicesDep, _: Reader, workload: str | None = None) -> dict[str, Any]:
     """The day on which each budget ends at this rate; of many budgets those that are nearest to their limits, and how
     many `more` there are."""
     with services.transaction() as conn:
@@ -263,7 +266,7 @@ def runway(services: Using, _: Reader, workload: str | None = None) -> dict[str,
 
 
 @router.post("/what-if")
-def what_if(body: WhatIf, services: Using, _: Reader) -> Any:
+def what_if(body: WhatIf, services: ServicesDep, _: Reader) -> Any:
     """What the same days would have cost with more people, other prices, contexts, a cache or another model."""
     days = cost_book.days_of(body.first, body.last, services.clock.now().date())
     with services.transaction() as conn:
@@ -271,7 +274,7 @@ def what_if(body: WhatIf, services: Using, _: Reader) -> Any:
 
 
 @router.get("/own")
-def own(services: Using, _: Reader, first: Day = None, last: Day = None) -> dict[str, Any]:
+def own(services: ServicesDep, _: Reader, first: Day = None, last: Day = None) -> dict[str, Any]:
     """Own hardware at its measured use beside paying by the token, and the use from which on it pays."""
     days = cost_book.days_of(first, last, services.clock.now().date())
     with services.transaction() as conn:
@@ -282,7 +285,7 @@ def own(services: Using, _: Reader, first: Day = None, last: Day = None) -> dict
 
 
 @router.get("/archive")
-def archived(services: Using, _: Reader) -> dict[str, Any]:
+def archived(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """The days whose facts are Parquet files now, and where; what came of one when it had left is a further `part`."""
     with services.transaction() as conn:
         rows = archive_store.archived(conn)
@@ -298,7 +301,7 @@ def archived(services: Using, _: Reader) -> dict[str, Any]:
 
 
 @router.get("/anomalies")
-def anomalies(services: Using, _: Reader, closed: bool = True) -> dict[str, Any]:
+def anomalies(services: ServicesDep, _: Reader, closed: bool = True) -> dict[str, Any]:
     """What was unusual, the open ones first."""
     with services.transaction() as conn:
         rows = finding_store.findings(conn, kinds=["cost.anomaly"], closed=closed, limit=100)
@@ -313,7 +316,7 @@ def anomalies(services: Using, _: Reader, closed: bool = True) -> dict[str, Any]
 
 
 def _statements(
-    services: Using, month: str | None, team: str | None, charge: bool, *, apart: bool = True
+    services: ServicesDep, month: str | None, team: str | None, charge: bool, *, apart: bool = True
 ) -> list[Statement]:
     today = services.clock.now().date()
     first = date.fromisoformat(f"{month}-01") if month else today.replace(day=1)
@@ -329,7 +332,7 @@ def _statements(
     return [each for each in found if team in (None, each.team)]
 
 
-def _statement(services: Using, month: str | None, team: str, charge: bool) -> Statement:
+def _statement(services: ServicesDep, month: str | None, team: str, charge: bool) -> Statement:
     """That of one team. Raises `NotFound` (`statement_unknown`) where it spent nothing."""
     made = _statements(services, month, team, charge)
     if not made:

@@ -14,8 +14,8 @@ from starlette.background import BackgroundTask
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.audit.data_room import LIMIT, Wanted, forget_killed, write_room
 from groundplan.api.caller import Reader
-from groundplan.api.context import Using
-from groundplan.api.served_blueprint import current_blueprint, known_workload
+from groundplan.api.context import ServicesDep
+from groundplan.api.served_blueprint import current_blueprint, require_workload
 from groundplan.core.audit.store import record
 from groundplan.core.errors import Invalid
 
@@ -24,7 +24,7 @@ router = below_api("room")
 
 @router.get("/exports/room", response_class=FileResponse)
 def room(
-    services: Using,
+    services: ServicesDep,
     caller: Reader,
     since: Annotated[date, Query(alias="from")],
     to: date,
@@ -46,7 +46,7 @@ def room(
     try:
         with services.transaction() as conn:
             if wanted.workload is not None:
-                known_workload(current_blueprint(conn), wanted.workload)
+                require_workload(current_blueprint(conn), wanted.workload)
             manifest = write_room(services.home, conn, wanted, services.clock.now(), path)
             detail = {
                 "from": since.isoformat(), "to": to.isoformat(), "workload": workload, "seed": seed,

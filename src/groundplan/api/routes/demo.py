@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from groundplan.api import demo
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import SignedIn, is_demo, is_loopback
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.core.errors import Denied, NotFound
 
 router = below_api("demo", prefix="/demo")
@@ -29,13 +29,13 @@ class Act(BaseModel):
 
 
 @router.get("")
-def list_acts(services: Using, _: SignedIn) -> dict[str, Any]:
+def list_acts(services: ServicesDep, _: SignedIn) -> dict[str, Any]:
     """Which acts there are; none outside of the demo."""
     return {"demo": services.demo, "acts": list(demo.ACTS) if services.demo else []}
 
 
 @router.post("/{act}")
-def perform(act: str, body: Act, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+def perform(act: str, body: Act, request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Do it. The answer has `act`, `title`, `told` (sentences) and the facts of the act."""
     with services.transaction() as conn:
         allowed = is_loopback(request) and is_demo(services, conn)

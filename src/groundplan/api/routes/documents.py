@@ -13,8 +13,8 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api.access.protected_routes import below_api
-from groundplan.api.caller import Caller, Reader, SignedIn, require_duty, sees_all
-from groundplan.api.context import Services, Using
+from groundplan.api.caller import Caller, Reader, SignedIn, can_read_all, require_duty
+from groundplan.api.context import Services, ServicesDep
 from groundplan.api.knowledge import ownership
 from groundplan.api.knowledge import store as shown
 from groundplan.api.knowledge.quotes import DATA, with_quotes
@@ -90,7 +90,7 @@ class Mentions(Strict):
 
 
 @router.get("/knowledge/sources")
-def sources(services: Using, _: Reader) -> dict[str, Any]:
+def sources(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """Each source with its owner, what holds for it, its health, its quality with the trend, and open findings.
     `behind`: changed documents that are not searched by words yet; null where search does not run."""
     with services.transaction() as conn:
@@ -109,7 +109,7 @@ def sources(services: Using, _: Reader) -> dict[str, Any]:
 
 @router.get("/knowledge/documents")
 def documents(
-    services: Using, caller: SignedIn, source: str | None = None, state: Standing | None = None,
+    services: ServicesDep, caller: SignedIn, source: str | None = None, state: Standing | None = None,
     text: str | None = None, path: str | None = None, after: str | None = None, limit: int = 200,
     holds: Literal["personal_data"] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
@@ -122,22 +122,22 @@ def documents(
     with services.transaction() as conn:
         found = shown.documents(
             conn, source, state, text, most + 1, path=path, after=(at, rest) if slash else None,
-            who=None if sees_all(caller) else caller.email or "", holds=holds,
+            who=None if can_read_all(caller) else caller.email or "", holds=holds,
         )  # fmt: skip
-        if sees_all(caller) and after is None:
+        if can_read_all(caller) and after is None:
             refuse_unknown_source(conn, found, source)
     more, found = len(found) > most, found[:most]
     return {"documents": found, "next": f"{found[-1]['source']}/{found[-1]['path']}" if more else None}
 
 
 @router.get("/knowledge/documents/{document_id}")
-def document(document_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
+def document(document_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """All that holds for a document and where it is from, its versions, readers, findings, and who used it. Whoever
     holds no duty and answers for it is told all but who used it (`used_by` is null), and of a newer one only where they
     know that; who may only read it is told what it is and why they may (`access`)."""
     with services.transaction() as conn:
         found = found_document(conn, document_id)
-        everything = sees_all(caller)
+        everything = can_read_all(caller)
         if not everything and not ownership.answers_for(conn, caller, found):
             return _as_reader(conn, caller, found)
         newer = shown.title_of(conn, found["superseded_by"]) if found["superseded_by"] else None
@@ -166,7 +166,7 @@ def document(document_id: UUID, services: Using, caller: SignedIn) -> dict[str, 
 
 
 @router.get("/knowledge/documents/{document_id}/access")
-def access(document_id: UUID, person: str, services: Using, _: Reader) -> dict[str, Any]:
+def access(document_id: UUID, person: str, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """Why somebody may read a document, or may not: its readers that they are, and the groups on the way to each."""
     with services.transaction() as conn:
         found_document(conn, document_id)
@@ -174,7 +174,9 @@ def access(document_id: UUID, person: str, services: Using, _: Reader) -> dict[s
 
 
 @router.post("/knowledge/documents/{document_id}/decide")
-def decision(document_id: UUID, body: Decision, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+def decision(
+    document_id: UUID, body: Decision, request: Request, services: ServicesDep, caller: SignedIn
+) -> dict[str, Any]:
     """Approve, reject, retire, supersede, extend: by its owner, steward, or who holds a duty for the source's data. No
     `value` takes a decision back: what the source says holds again after a look at it, which begins at once."""
     with services.transaction() as conn:
@@ -188,7 +190,7 @@ def decision(document_id: UUID, body: Decision, request: Request, services: Usin
 
 
 @router.post("/knowledge/documents/{document_id}/delete")
-def deletion(document_id: UUID, body: Deletion, services: Using, caller: SignedIn) -> dict[str, Any]:
+def deletion(document_id: UUID, body: Deletion, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Gone from search, index and caches when this answers; erased from the disk by `due`. It stays away until it is
     let in again."""
     with services.transaction() as conn:
@@ -199,7 +201,7 @@ def deletion(document_id: UUID, body: Deletion, services: Using, caller: SignedI
 
 
 @router.get("/knowledge/deletions")
-def deletions(services: Using, _: Reader) -> dict[str, Any]:
+def deletions(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """What was deleted here, or kept until a legal hold ended (`cause`), by when it has to be off the disk, and since
     when it is; of what went at its source, how much waits and how much is off the disk."""
     with services.transaction() as conn:
@@ -226,7 +228,7 @@ def deletions(services: Using, _: Reader) -> dict[str, Any]:
 
 
 @router.get("/knowledge/held")
-def held(services: Using, _: Reader, source: str | None = None) -> dict[str, Any]:
+def held(services: ServicesDep, _: Reader, source: str | None = None) -> dict[str, Any]:
     """What legal holds keep of documents that changed, went or cannot be read any more, without its text."""
     with services.transaction() as conn:
         found = legal_hold_store.versions(conn, source=source)
@@ -235,7 +237,7 @@ def held(services: Using, _: Reader, source: str | None = None) -> dict[str, Any
 
 
 @router.post("/knowledge/held/{held_id}/read")
-def read_held(held_id: UUID, body: Reading, services: Using, caller: SignedIn) -> dict[str, Any]:
+def read_held(held_id: UUID, body: Reading, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """What a kept version said, for whoever may decide about the document; that it was read, and why, is in the audit
     log. `data` (base64): the bytes of what was pushed."""
     with services.transaction() as conn:
@@ -244,7 +246,7 @@ def read_held(held_id: UUID, body: Reading, services: Using, caller: SignedIn) -
             raise _unknown()
         whose = None if found["document_id"] is None else governed_store.one(conn, found["document_id"])
         if whose is None:
-            if not sees_all(caller):
+            if not can_read_all(caller):
                 raise _unknown()
             require_duty(caller, DATA, f"source/{found['source']}")
         else:
@@ -258,7 +260,7 @@ def read_held(held_id: UUID, body: Reading, services: Using, caller: SignedIn) -
 
 
 @router.post("/knowledge/readmit")
-def readmission(body: Readmission, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+def readmission(body: Readmission, request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Let a deleted place be a document again, after a look at its source, which begins at once."""
     require_duty(caller, DATA, f"source/{body.source}")
     with services.own_connection() as conn:
@@ -268,7 +270,7 @@ def readmission(body: Readmission, request: Request, services: Using, caller: Si
 
 
 @router.get("/knowledge/glossary")
-def glossary(services: Using, _: Reader) -> dict[str, Any]:
+def glossary(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """The company's terms as the blueprint that is served has them."""
     with services.transaction() as conn:
         terms = current_blueprint(conn).terms
@@ -284,13 +286,13 @@ def glossary(services: Using, _: Reader) -> dict[str, Any]:
 
 
 @router.get("/knowledge/evaluations")
-def evaluations(services: Using, _: Reader) -> dict[str, Any]:
+def evaluations(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """The runs of `groundplan knowledge evaluate` in this HOME, the newest first."""
     return {"runs": history.runs(services.home.root / "evaluation")}
 
 
 @router.post("/knowledge/mentions")
-def mentions(body: Mentions, services: Using, caller: SignedIn) -> dict[str, Any]:
+def mentions(body: Mentions, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Documents with these texts in them, for somebody's request to be erased (what was kept of their calls and reviews
     goes with the person). With `delete` they go; what is under a legal hold stays, and is named."""
     require_duty(caller, DATA, "company")
@@ -331,7 +333,7 @@ def may_decide(conn: Any, caller: Caller, found: dict[str, Any]) -> None:
     try:
         require_duty(caller, DATA, f"source/{found['source']}")
     except Denied as error:
-        if not (sees_all(caller) or _reads(conn, caller, found)):
+        if not (can_read_all(caller) or _reads(conn, caller, found)):
             raise _unknown() from error
         named = ownership.who_answers(found)
         whom = next((found[name] for name in ("steward", "owner") if found[name] in named), None)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from groundplan.api.access.authorization import authorize
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader, SignedIn
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.erasure import service as erasure
 from groundplan.api.erasure import store as erasure_store
 from groundplan.api.people import named
@@ -58,14 +58,14 @@ class Given(BaseModel):
 
 
 @router.get("/erasures")
-def requests(services: Using, _: Reader) -> dict[str, Any]:
+def requests(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """Requests to erase somebody: those that wait with what was asked, others with who decided, and their receipt."""
     with services.transaction() as conn:
         return {"erasures": [asdict(one) for one in erasure_store.requests(conn)]}
 
 
 @router.post("/erasures")
-def ask(body: Erasure, services: Using, caller: SignedIn) -> dict[str, Any]:
+def ask(body: Erasure, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Ask for somebody to be erased from documents, kept calls, reviews, caches, files and their account. It waits for
     a person with the duty compliance; the answer says what would go, and what would stay and why."""
     asked = erasure.Asked(body.person, tuple(body.also), body.reason, body.keep_documents)
@@ -75,7 +75,7 @@ def ask(body: Erasure, services: Using, caller: SignedIn) -> dict[str, Any]:
 
 
 @router.get("/erasures/{erasure_id}")
-def request(erasure_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
+def request(erasure_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """A request, and while it waits what would go and stay now."""
     found = erasure.request(services, erasure_id)
     if found.asked is None:
@@ -84,14 +84,14 @@ def request(erasure_id: UUID, services: Using, caller: SignedIn) -> dict[str, An
 
 
 @router.post("/erasures/{erasure_id}/confirm")
-def confirm(erasure_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
+def confirm(erasure_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Do it. The receipt is signed and lists what went, and what stayed and why."""
     authorize(caller, "erase", COMPANY)
     return erasure.confirm(services, erasure_id, caller.actor)
 
 
 @router.post("/erasures/{erasure_id}/refuse")
-def refuse(erasure_id: UUID, body: Reasoned, services: Using, caller: SignedIn) -> dict[str, Any]:
+def refuse(erasure_id: UUID, body: Reasoned, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Erase nothing, and say why."""
     authorize(caller, "erase", COMPANY)
     erasure.refuse(services, erasure_id, body.reason, caller.actor)
@@ -99,7 +99,7 @@ def refuse(erasure_id: UUID, body: Reasoned, services: Using, caller: SignedIn) 
 
 
 @router.post("/erasures/verify")
-def verify(body: Given, services: Using, _: Reader) -> dict[str, Any]:
+def verify(body: Given, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """What a receipt says, where its signature is this installation's."""
     public = load_public(services.home, "checkpoint").public_bytes_raw()
     found = receipts.read(body.receipt.encode(), public)
@@ -107,7 +107,7 @@ def verify(body: Given, services: Using, _: Reader) -> dict[str, Any]:
 
 
 @router.post("/people/{person}/hold")
-def hold(person: str, body: Hold, services: Using, caller: SignedIn) -> dict[str, Any]:
+def hold(person: str, body: Hold, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """A legal hold: what is kept of their calls is not erased, by request or by its time, until it ends."""
     authorize(caller, "erase", COMPANY)
     with services.transaction() as conn:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Operator
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.knowledge import labelled_questions
 from groundplan.api.knowledge.labelled_questions import LabelledQuestion
 from groundplan.core.audit import SYSTEM, record
@@ -25,7 +25,7 @@ class Questions(BaseModel):
 
 
 @router.post("/knowledge/evaluate")
-def evaluate(body: Questions, services: Using, _: Operator) -> dict[str, Any]:
+def evaluate(body: Questions, services: ServicesDep, _: Operator) -> dict[str, Any]:
     """Figures of search on these questions, each asked with the permissions of who is named: nDCG, recall, reciprocal
     rank with confidence and how abstention would change with its floor, in all, by source and by sensitivity; covered
     spans; where a workload has a reranker, also without it. No text is told."""

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader, SignedIn, require_duty
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.presence import check_presence, is_alone
 from groundplan.api.propagation import effect_of
 from groundplan.api.served_blueprint import current_blueprint, current_or_none
@@ -70,7 +70,7 @@ class Reviewed(BaseModel):
 
 @router.get("/experiments")
 def experiments(
-    services: Using, _: Reader, workload: Annotated[str | None, Query(max_length=63)] = None
+    services: ServicesDep, _: Reader, workload: Annotated[str | None, Query(max_length=63)] = None
 ) -> dict[str, Any]:
     """Those that run or wait for their approval, then the others, the newest first, each with what was seen last; and
     what may be tried on which workload. `waits`: what runs, so that nothing else can begin."""
@@ -94,7 +94,7 @@ def experiments(
 
 
 @router.get("/experiments/{id}")
-def experiment(id: UUID, services: Using, _: Reader) -> dict[str, Any]:
+def experiment(id: UUID, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """One of them: its interval at every look, and pairs of answers, without their texts."""
     with services.transaction() as conn:
         found = service.one(conn, id, lock=False)
@@ -109,7 +109,7 @@ def experiment(id: UUID, services: Using, _: Reader) -> dict[str, Any]:
 
 
 @router.post("/experiments", status_code=201)
-def begin(body: Begin, services: Using, caller: SignedIn) -> dict[str, Any]:
+def begin(body: Begin, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Begin it; in production where duties are separated it waits until somebody else approves it."""
     require_duty(caller, MAY_BEGIN, f"workload/{body.workload}")
     now = services.clock.now()
@@ -124,7 +124,7 @@ def begin(body: Begin, services: Using, caller: SignedIn) -> dict[str, Any]:
 
 
 @router.post("/experiments/{id}/approve")
-def approve(id: UUID, body: Say, services: Using, caller: SignedIn) -> dict[str, Any]:
+def approve(id: UUID, body: Say, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Let it run, where it can still be tried: whoever holds the product or business duty of the workload, but never
     who asked."""
     with services.transaction() as conn:
@@ -136,7 +136,7 @@ def approve(id: UUID, body: Say, services: Using, caller: SignedIn) -> dict[str,
 
 
 @router.post("/experiments/{id}/refuse")
-def refuse(id: UUID, body: Say, services: Using, caller: SignedIn) -> dict[str, Any]:
+def refuse(id: UUID, body: Say, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     with services.transaction() as conn:
         require_duty(caller, MAY_APPROVE, f"workload/{service.one(conn, id, lock=False).workload}")
         service.decide(conn, caller.actor, id, approve=False, reason=body.reason, now=services.clock.now())
@@ -144,7 +144,7 @@ def refuse(id: UUID, body: Say, services: Using, caller: SignedIn) -> dict[str, 
 
 
 @router.post("/experiments/{id}/stop")
-def stop(id: UUID, body: Say, services: Using, caller: SignedIn) -> dict[str, Any]:
+def stop(id: UUID, body: Say, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """End it, effective at every gateway within a second."""
     with services.transaction() as conn:
         require_duty(caller, MAY_STOP, f"workload/{service.one(conn, id, lock=False).workload}")
@@ -153,7 +153,7 @@ def stop(id: UUID, body: Say, services: Using, caller: SignedIn) -> dict[str, An
 
 
 @router.post("/experiments/{id}/pairs/{call_id}/review")
-def review(id: UUID, call_id: UUID, body: Reviewed, services: Using, caller: SignedIn) -> dict[str, Any]:
+def review(id: UUID, call_id: UUID, body: Reviewed, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Say what both answers were worth, so that it is known how far the comparison is to be trusted."""
     with services.transaction() as conn:
         require_duty(caller, MAY_BEGIN, f"workload/{service.one(conn, id, lock=False).workload}")

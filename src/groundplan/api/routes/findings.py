@@ -12,8 +12,8 @@ from psycopg import Connection
 from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api.access.protected_routes import below_api
-from groundplan.api.caller import Caller, SignedIn, require_duty, sees_all
-from groundplan.api.context import Using
+from groundplan.api.caller import Caller, SignedIn, can_read_all, require_duty
+from groundplan.api.context import ServicesDep
 from groundplan.api.knowledge import ownership
 from groundplan.api.knowledge.quotes import with_quotes
 from groundplan.catalog.people import DUTIES
@@ -43,7 +43,7 @@ class Quiet(BaseModel):
 
 @router.get("/findings")
 def findings(
-    services: Using, caller: SignedIn, kind: str = "", subject: str = "", below: str = "", closed: bool = False,
+    services: ServicesDep, caller: SignedIn, kind: str = "", subject: str = "", below: str = "", closed: bool = False,
     limit: int = 200, before: Annotated[str | None, Query(pattern=_NEXT.pattern)] = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The gravest first. `kind` is a beginning such as `knowledge.`, `below` a subject with all that is in it; `closed`
@@ -71,14 +71,14 @@ def _place(text: str) -> finding_store.Place:
 
 
 @router.get("/findings/kinds")
-def kinds(services: Using, caller: SignedIn, kind: str = "", below: str = "") -> dict[str, Any]:
+def kinds(services: ServicesDep, caller: SignedIn, kind: str = "", below: str = "") -> dict[str, Any]:
     """How many of each kind are open, of those that `GET /findings` shows."""
     with services.transaction() as conn:
         return {"kinds": finding_store.kinds(conn, kind, below, ownership.findings(conn, caller))}
 
 
 @router.post("/findings/{finding_id}/close")
-def close(finding_id: UUID, body: Close, services: Using, caller: SignedIn) -> dict[str, Any]:
+def close(finding_id: UUID, body: Close, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """It is settled, says its owner, who answers for its document, or whoever holds a duty for its subject. One that
     still holds comes back."""
     with services.transaction() as conn:
@@ -91,7 +91,7 @@ def close(finding_id: UUID, body: Close, services: Using, caller: SignedIn) -> d
 
 
 @router.post("/findings/{finding_id}/quiet")
-def quiet(finding_id: UUID, body: Quiet, services: Using, caller: SignedIn) -> dict[str, Any]:
+def quiet(finding_id: UUID, body: Quiet, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """It stays open and is not shown before then: at most 90 days, a critical one for a day."""
     now = services.clock.now()
     with services.transaction() as conn:
@@ -111,7 +111,7 @@ def _may(conn: Connection[Any], caller: Caller, found: dict[str, Any]) -> None:
         raise Denied("nobody may settle a finding about themselves", code="own_finding", hint="Ask a colleague.")
     if ownership.is_own(conn, caller, found):
         return
-    if not sees_all(caller) and not caller.scopes:
+    if not can_read_all(caller) and not caller.scopes:
         raise finding_store.unknown(found["id"])
     require_duty(caller, frozenset(DUTIES), found["subject"])
 

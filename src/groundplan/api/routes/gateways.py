@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from groundplan.api import gateways_store
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader, SignedIn
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.propagation_store import longest_grace_s
 from groundplan.core.audit.store import record
 from groundplan.core.errors import Conflict, NotFound
@@ -34,7 +34,7 @@ class Lost(BaseModel):
 
 
 @router.get("/gateways/gone")
-def gone(services: Using, _: Reader) -> dict[str, Any]:
+def gone(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """HOMEs that have workers of which nobody was heard for ten minutes and the longest grace, and whose journals were
     not taken over."""
     with services.transaction() as conn:
@@ -43,7 +43,7 @@ def gone(services: Using, _: Reader) -> dict[str, Any]:
 
 
 @router.post("/gateways/lost")
-def lost(body: Lost, services: Using, caller: SignedIn) -> dict[str, Any]:
+def lost(body: Lost, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Declare a HOME lost. Within a minute or two its workers are fenced, calls that the ledger shows as open end as
     after any crash, at their bound, and what else its workers held of budgets counts as spent. Where the HOME turns up
     after all, what its journals have beyond that is taken over."""

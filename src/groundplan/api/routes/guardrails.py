@@ -9,14 +9,14 @@ from fastapi import Query
 
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.governance.guardrails import count_store
 
 router = below_api("guardrails")
 
 
 @router.get("/guardrails")
-def found(services: Using, _: Reader, days: Annotated[int, Query(ge=1, le=366)] = 7) -> dict[str, Any]:
+def found(services: ServicesDep, _: Reader, days: Annotated[int, Query(ge=1, le=366)] = 7) -> dict[str, Any]:
     """Calls with a find and finds of the last days, with the newest such call. What was found is kept nowhere."""
     since = services.clock.now().date() - timedelta(days=days - 1)
     with services.transaction() as conn:

@@ -9,7 +9,7 @@ from groundplan.api import store
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.actor_names import names_for
 from groundplan.api.caller import Reader
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.views import blueprint_json
 from groundplan.blueprint import artifact
 from groundplan.core.errors import NotFound
@@ -18,7 +18,7 @@ router = below_api("blueprints")
 
 
 @router.get("/blueprints")
-def list_blueprints(services: Using, caller: Reader) -> dict[str, Any]:
+def list_blueprints(services: ServicesDep, caller: Reader) -> dict[str, Any]:
     """The history, newest first."""
     with services.transaction() as conn:
         found = store.blueprints(conn)
@@ -27,7 +27,7 @@ def list_blueprints(services: Using, caller: Reader) -> dict[str, Any]:
 
 
 @router.get("/blueprints/{number}")
-def one_blueprint(number: str, services: Using, caller: Reader, content: bool = True) -> dict[str, Any]:
+def one_blueprint(number: str, services: ServicesDep, caller: Reader, content: bool = True) -> dict[str, Any]:
     """One blueprint, or `current`: content (amounts in `*_usd`), digest, signature and the declared files; without
     `content` neither that nor the files, which may be many megabytes."""
     with services.transaction() as conn:
@@ -50,7 +50,7 @@ def one_blueprint(number: str, services: Using, caller: Reader, content: bool = 
 
 
 @router.get("/blueprints/{number}/diff")
-def difference(number: str, services: Using, _: Reader, against: int | None = None) -> dict[str, Any]:
+def difference(number: str, services: ServicesDep, _: Reader, against: int | None = None) -> dict[str, Any]:
     """Unified differences of the declared files from `against` (the one before, by default) to this blueprint."""
     with services.transaction() as conn:
         wanted = _number(number, store.current_number(conn))

@@ -10,7 +10,7 @@ from psycopg import Connection
 from groundplan.api import store
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Caller, SignedIn
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.knowledge import ownership
 from groundplan.api.knowledge.quotes import with_quotes
 from groundplan.api.routes.changes import with_approvals, with_holders
@@ -27,7 +27,7 @@ WAITING = 1000
 
 
 @router.get("/inbox")
-def inbox(services: Using, caller: SignedIn) -> dict[str, Any]:
+def inbox(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Items with `kind`, `message`, `hint`, `subject`; `mine` where one of your duties is asked for. Of findings the
     gravest; `more`: how many there are besides, which `count` has in it. Who holds no duty has the findings and reviews
     that are theirs, and nothing else."""

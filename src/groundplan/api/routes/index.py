@@ -9,7 +9,7 @@ from psycopg import Connection
 
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader, SignedIn, require_duty
-from groundplan.api.context import Services, Using
+from groundplan.api.context import Services, ServicesDep
 from groundplan.api.knowledge.editions import Bench
 from groundplan.api.knowledge.quotes import DATA
 from groundplan.api.served_blueprint import current_blueprint
@@ -21,7 +21,7 @@ router = below_api("knowledge")
 
 
 @router.get("/knowledge/index")
-def editions(services: Using, _: Reader) -> dict[str, Any]:
+def editions(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """Every edition of the search index with its state, settings and comparison, and what is declared."""
     with services.transaction() as conn:
         blueprint = current_blueprint(conn)
@@ -37,7 +37,7 @@ def editions(services: Using, _: Reader) -> dict[str, Any]:
 
 
 @router.post("/knowledge/index/build")
-def build(services: Using, caller: SignedIn) -> dict[str, Any]:
+def build(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Begin an edition as declared, now; it is built beside the one that serves. It is begun by itself as well."""
     require_duty(caller, DATA, "company")
     with services.own_connection() as conn:
@@ -51,7 +51,7 @@ def build(services: Using, caller: SignedIn) -> dict[str, Any]:
 
 
 @router.post("/knowledge/index/{edition}/compare")
-def comparison(edition: int, services: Using, caller: SignedIn) -> dict[str, Any]:
+def comparison(edition: int, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Compare an edition that is ready with the one that serves: counts, missing documents, recall, quality."""
     require_duty(caller, DATA, "company")
     with services.own_connection() as conn:
@@ -67,7 +67,7 @@ def comparison(edition: int, services: Using, caller: SignedIn) -> dict[str, Any
 
 
 @router.post("/knowledge/index/{edition}/switch")
-def switching(edition: int, services: Using, caller: SignedIn) -> dict[str, Any]:
+def switching(edition: int, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Let an edition serve as soon as every search service holds it; the one before is kept."""
     require_duty(caller, DATA, "company")
     with services.own_connection() as conn:
@@ -77,7 +77,7 @@ def switching(edition: int, services: Using, caller: SignedIn) -> dict[str, Any]
 
 
 @router.post("/knowledge/index/rollback")
-def rollback(services: Using, caller: SignedIn) -> dict[str, Any]:
+def rollback(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Go back to the edition that served before. The one that is left is not switched to by itself again."""
     require_duty(caller, DATA, "company")
     with services.own_connection() as conn:
@@ -88,7 +88,7 @@ def rollback(services: Using, caller: SignedIn) -> dict[str, Any]:
 
 
 @router.post("/knowledge/index/{edition}/drop")
-def dropping(edition: int, services: Using, caller: SignedIn) -> dict[str, Any]:
+def dropping(edition: int, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Take away an edition that does not serve, before its time."""
     require_duty(caller, DATA, "company")
     with services.own_connection() as conn:

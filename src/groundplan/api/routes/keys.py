@@ -14,12 +14,12 @@ from groundplan.api import store
 from groundplan.api.access.authorization import authorize
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Caller, Reader, SignedIn
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.grants import check_acts
 from groundplan.api.mail import store as mail_store
 from groundplan.api.people import named
 from groundplan.api.propagation import effect_of
-from groundplan.api.served_blueprint import current_blueprint, known_workload
+from groundplan.api.served_blueprint import current_blueprint, require_workload
 from groundplan.api.unknown_names import refuse_unknown, refuse_unknown_person
 from groundplan.blueprint.model import Blueprint, Workload
 from groundplan.catalog import units
@@ -64,7 +64,7 @@ class Rotation(BaseModel):
 
 
 @router.post("/keys", status_code=201)
-def create_key(body: NewKey, services: Using, caller: SignedIn) -> dict[str, Any]:
+def create_key(body: NewKey, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Make a key. The answer holds it; nothing can show it again. It says, too, which gateways know it already: all
     that are connected, unless one is slow; and, as `warnings`, where its budget has no room for a call.
 
@@ -75,7 +75,7 @@ def create_key(body: NewKey, services: Using, caller: SignedIn) -> dict[str, Any
     expires = None if body.days is None else services.clock.now() + timedelta(days=body.days)
     with services.transaction() as conn:
         blueprint = current_blueprint(conn)
-        workload = known_workload(blueprint, body.workload)
+        workload = require_workload(blueprint, body.workload)
         terms = _terms(body, blueprint, workload)
         person = None if body.user is None else named(conn, body.user)
         _check_whose(conn, caller, person)
@@ -166,7 +166,7 @@ def _terms(body: NewKey, blueprint: Blueprint, workload: Workload) -> KeyTerms:
 
 
 @router.post("/keys/{key_id}/rotate", status_code=201)
-def rotate_key(key_id: UUID, body: Rotation, services: Using, caller: SignedIn) -> dict[str, Any]:
+def rotate_key(key_id: UUID, body: Rotation, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """A new key in the place of another, good at once; the old one ends after the overlap. `warnings`: as of a key that
     is made."""
     try:
@@ -197,7 +197,7 @@ def rotate_key(key_id: UUID, body: Rotation, services: Using, caller: SignedIn) 
 
 @router.get("/keys")
 def list_keys(
-    services: Using,
+    services: ServicesDep,
     _: Reader,
     tag: Annotated[str | None, Query(max_length=63)] = None,
     workload: Annotated[str | None, Query(max_length=63)] = None,
@@ -217,12 +217,12 @@ def list_keys(
 
 
 @router.delete("/keys/{key_id}")
-def revoke_key(key_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
+def revoke_key(key_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Stop a key; says which gateways have taken note, and which `others` go on that it was rotated to or from."""
     with services.transaction() as conn:
         row = store.key(conn, key_id)
         authorize(caller, "revoke", f"workload/{row['workload']}")
         number = identity.revoke_key(conn, caller.actor, key_id)
-        others = store.others_of_line(conn, key_id)
+        others = store.rotated_keys(conn, key_id)
     effective = effect_of(services, number, workload=row["workload"])
     return {"id": str(key_id), "effective": effective, "others": others}

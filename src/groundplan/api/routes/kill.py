@@ -16,7 +16,7 @@ from groundplan.api.access.authorization import authorize
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.actor_names import names_for
 from groundplan.api.caller import Reader, SignedIn
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.presence import one_is_enough
 from groundplan.api.propagation import effect_of
 from groundplan.api.served_blueprint import current_or_none
@@ -47,7 +47,7 @@ class Stop(BaseModel):
 
 
 @router.get("/kill")
-def list_kills(services: Using, caller: Reader) -> dict[str, Any]:
+def list_kills(services: ServicesDep, caller: Reader) -> dict[str, Any]:
     """What is stopped, and the `scopes` that could be."""
     with services.transaction() as conn:
         wishes = rights_store.lift_wishes(conn)
@@ -78,7 +78,7 @@ def _scopes(blueprint: Blueprint | None) -> list[str]:
 
 
 @router.post("/kill", status_code=201)
-def kill(body: Stop, services: Using, caller: SignedIn) -> dict[str, Any]:
+def kill(body: Stop, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Stop a scope. Gateways acknowledge within a second; those cut off are named with until when they may serve. Of a
     key that was rotated, `others` are those of its line that go on."""
     authorize(caller, "stop", body.scope)
@@ -86,13 +86,13 @@ def kill(body: Stop, services: Using, caller: SignedIn) -> dict[str, Any]:
     with services.transaction() as conn:
         _check_known(conn, body.scope)
         number = identity.kill(conn, caller.actor, body.scope, body.reason, streams=body.streams)
-        others = store.others_of_line(conn, UUID(name)) if kind == "key" else []
+        others = store.rotated_keys(conn, UUID(name)) if kind == "key" else []
     effective = effect_of(services, number, workload=name if kind == "workload" else None)
     return {"scope": body.scope, "reason": body.reason, "effective": effective, "others": others}
 
 
 @router.post("/kill/lift")
-def lift(body: Stop, services: Using, caller: SignedIn) -> dict[str, Any]:
+def lift(body: Stop, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Let a stopped scope run again, once two people who proved to be there want it: the first asks, another agrees.
 
     Where the company is one person, in the demo, or before anybody has a passkey, one is enough. `lifted` says which.

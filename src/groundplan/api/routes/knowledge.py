@@ -10,14 +10,14 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 from groundplan.api import store
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Operator, Reader, SignedIn
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.grants import check_use
 from groundplan.api.knowledge import signals
 from groundplan.api.knowledge import store as knowledge_store
 from groundplan.api.knowledge.allowed_sources import sources_now
 from groundplan.api.knowledge.ingest import ingest_current
 from groundplan.api.local_services import post_local
-from groundplan.api.served_blueprint import current_blueprint, known_workload
+from groundplan.api.served_blueprint import current_blueprint, require_workload
 from groundplan.api.unknown_names import refuse_unknown_source
 from groundplan.core.audit.store import record
 from groundplan.core.errors import Denied, Invalid
@@ -53,7 +53,7 @@ class Question(BaseModel):
 
 
 @router.get("/knowledge")
-def overview(services: Using, _: Reader, source: str | None = None) -> dict[str, Any]:
+def overview(services: ServicesDep, _: Reader, source: str | None = None) -> dict[str, Any]:
     """Sources with counts, and their documents with readers."""
     with services.transaction() as conn:
         found = knowledge_store.documents(conn, source)
@@ -62,7 +62,7 @@ def overview(services: Using, _: Reader, source: str | None = None) -> dict[str,
 
 
 @router.post("/knowledge/search")
-def search(body: Question, services: Using, caller: SignedIn) -> dict[str, Any]:
+def search(body: Question, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Passages that you may read. The operator has no permissions of their own here: sign in as a person. Applications
     send the same to the gateway's port with their API key, for its user. What is restricted is in the audit log."""
     if caller.person is None:
@@ -74,7 +74,7 @@ def search(body: Question, services: Using, caller: SignedIn) -> dict[str, Any]:
     today = services.clock.now().date()
     with services.transaction() as conn:
         blueprint = current_blueprint(conn)
-        workload = known_workload(blueprint, body.workload)
+        workload = require_workload(blueprint, body.workload)
         check_use(conn, workload, caller.person, today)
         if workload.grounding is None:
             raise Invalid(f"{workload.name} has no sources", code="no_sources", hint="Declare sources in its workload.")
@@ -109,6 +109,6 @@ def search(body: Question, services: Using, caller: SignedIn) -> dict[str, Any]:
 
 
 @router.post("/knowledge/ingest")
-def ingest(services: Using, _: Operator) -> dict[str, Any]:
+def ingest(services: ServicesDep, _: Operator) -> dict[str, Any]:
     """Read all sources of the current blueprint again; only what changed is indexed."""
     return ingest_current(services)

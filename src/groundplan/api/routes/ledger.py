@@ -14,13 +14,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.budgets import budget_use
-from groundplan.api.caller import Caller, Reader, SignedIn, sees_all, workloads_of
+from groundplan.api.caller import Caller, Reader, SignedIn, can_read_all, readable_workloads
 from groundplan.api.calls import outcome_permissions, receipts
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.cost import semantic_savings
 from groundplan.api.people import named
 from groundplan.api.routes.live import Status
-from groundplan.api.served_blueprint import current_or_none, placed
+from groundplan.api.served_blueprint import add_cached_placement, current_or_none
 from groundplan.api.unknown_names import refuse_unknown
 from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
@@ -62,7 +62,7 @@ class Outcome(BaseModel):
 
 @router.get("/calls")
 def list_calls(
-    services: Using,
+    services: ServicesDep,
     caller: SignedIn,
     workload: str | None = None,
     status: Status | None = None,
@@ -74,29 +74,29 @@ def list_calls(
     """Newest first; continue with `before` = `next`. Who holds no duty sees their own calls."""
     with services.transaction() as conn:
         who = caller.person
-        if sees_all(caller):  # others are not told who is here, either
+        if can_read_all(caller):  # others are not told who is here, either
             who = None if person is None else named(conn, person)
         wanted = CallFilter(workload=workload, status=status, person=who, deployment=deployment)
         found = queries.list_calls(conn, wanted, before=before, limit=limit)
-        if before is None and sees_all(caller):
+        if before is None and can_read_all(caller):
             refuse_unknown(conn, found["calls"], workload=workload, deployment=deployment)
-        placed(conn, found["calls"])
+        add_cached_placement(conn, found["calls"])
         return found
 
 
 @router.get("/calls/{call_id}")
-def receipt(call_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
+def receipt(call_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """The receipt: steps, attempts, passages, amounts, the audit entry, why it was asked where it was (`chosen`), and
     whether prompt and answer are kept; for who holds a duty, its part of what is allocated beside the calls."""
     with services.transaction() as conn:
         found = receipts.receipt(conn, services, caller, call_id)
-    if not sees_all(caller) and found["person_id"] != str(caller.person):
+    if not can_read_all(caller) and found["person_id"] != str(caller.person):
         raise Denied("this is somebody else's call", code="not_yours", hint="People with a duty may see it.")
     return found
 
 
 @router.get("/cost")
-def cost(services: Using, _: Reader, workload: str | None = None, days: int | None = None) -> dict[str, Any]:
+def cost(services: ServicesDep, _: Reader, workload: str | None = None, days: int | None = None) -> dict[str, Any]:
     """Exact totals; refused calls are not counted. Of the last `days`, from the begin of this hour then, or of
     always."""
     hour = services.clock.now().replace(minute=0, second=0, microsecond=0)  # facts within one may have left, sums stay
@@ -111,7 +111,9 @@ def cost(services: Using, _: Reader, workload: str | None = None, days: int | No
 
 
 @router.get("/cost/days")
-def cost_by_day(services: Using, _: Reader, days: Annotated[int, Query(ge=1, le=366)] = CHART_DAYS) -> dict[str, Any]:
+def cost_by_day(
+    services: ServicesDep, _: Reader, days: Annotated[int, Query(ge=1, le=366)] = CHART_DAYS
+) -> dict[str, Any]:
     """Cost and calls of each day and workload: of so many whole days, UTC, and today so far. With 30 of them this month
     is whole on each of its days."""
     today = services.clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
@@ -120,7 +122,7 @@ def cost_by_day(services: Using, _: Reader, days: Annotated[int, Query(ge=1, le=
 
 
 @router.post("/outcomes", status_code=201)
-def outcome(body: Outcome, services: Using, caller: SignedIn) -> dict[str, Any]:
+def outcome(body: Outcome, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Report what a call was worth: once by its `id`, and the same without one only once; or what became of a ticket,
     which counts once for each workload whose calls worked on it. By who holds a duty for the workload, or whose call it
     is. Applications send the same to the gateway's port with the API key of the call's workload."""
@@ -147,7 +149,7 @@ def outcome(body: Outcome, services: Using, caller: SignedIn) -> dict[str, Any]:
 def _tell(conn: Connection[Any], caller: Caller, told: ticket_store.Told) -> list[ticket_store.Kept]:
     """For the workloads that the caller answers for. Nobody else is told whether there is such a ticket."""
     worked_on = ticket_store.worked_on(conn, [told.ticket]).get(told.ticket, frozenset())
-    if not worked_on and workloads_of(caller):
+    if not worked_on and readable_workloads(caller):
         return ticket_store.tell(conn, told)
     workloads = outcome_permissions.workloads_told(caller, told.ticket, worked_on)
     return [kept for each in workloads for kept in ticket_store.tell(conn, replace(told, workload=each))]

@@ -9,7 +9,7 @@ from fastapi.responses import PlainTextResponse
 from groundplan.api import controls, legal_documents
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.core.audit.store import record
 from groundplan.governance.documents.fill import Document, markdown
 from groundplan.governance.documents.template import NAMES, template
@@ -19,10 +19,10 @@ Name = Literal["annex-iv", "fria", "dpia"]
 
 
 @router.get("/exports/documents")
-def list_documents(services: Using, _: Reader) -> dict[str, Any]:
+def list_documents(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """The kinds of documents that there are, and about which workloads."""
     with services.transaction() as conn:
-        current = controls.served(conn)
+        current = controls.current_or_none(conn)
     return {
         "documents": [
             {
@@ -37,19 +37,19 @@ def list_documents(services: Using, _: Reader) -> dict[str, Any]:
 
 
 @router.get("/exports/documents/{name}/{workload}")
-def document(name: Name, workload: str, services: Using, caller: Reader) -> dict[str, Any]:
+def document(name: Name, workload: str, services: ServicesDep, caller: Reader) -> dict[str, Any]:
     """One document about one workload: each section with its sentences, where each is from, and what is missing."""
     return _made(services, caller, name, workload).to_json()
 
 
 @router.get("/exports/documents/{name}/{workload}/text", response_class=PlainTextResponse)
-def text(name: Name, workload: str, services: Using, caller: Reader) -> PlainTextResponse:
+def text(name: Name, workload: str, services: ServicesDep, caller: Reader) -> PlainTextResponse:
     """The same as Markdown."""
     made = markdown(_made(services, caller, name, workload))
     return PlainTextResponse(made, media_type="text/markdown; charset=utf-8")
 
 
-def _made(services: Using, caller: Reader, name: str, workload: str) -> Document:
+def _made(services: ServicesDep, caller: Reader, name: str, workload: str) -> Document:
     with services.transaction() as conn:
         made = legal_documents.made(services, conn, controls.current(conn), name, workload)
         detail = {"document": name, "missing": list(made.missing)}

@@ -11,7 +11,7 @@ from groundplan.api import store
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.budgets import budget_use
 from groundplan.api.caller import Reader
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.limits import NEAR, limits_json
 from groundplan.api.served_blueprint import current_or_none
 from groundplan.blueprint.model import Blueprint
@@ -20,7 +20,7 @@ router = below_api("limits")
 
 
 @router.get("/limits")
-def limits(services: Using, _: Reader) -> dict[str, Any]:
+def limits(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """Each limit and budget in its present period, those that are nearest to their end first."""
     with services.transaction() as conn:
         return _found(conn, current_or_none(conn), services.clock.now())
@@ -45,4 +45,4 @@ def _found(
     used = budget_use(conn, blueprint, at, near)
     ids = {span["name"].split("/", 2)[2] for span in spans if span["name"].count("/") > 1}
     ids |= {row["budget"].partition("/")[2] for row in used}
-    return limits_json(blueprint, spans, used, store.names(conn, ids))
+    return limits_json(blueprint, spans, used, store.actor_names(conn, ids))

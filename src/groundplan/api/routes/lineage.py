@@ -8,7 +8,7 @@ from uuid import UUID
 
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.served_blueprint import current_blueprint
 from groundplan.knowledge.lineage import lineage_store
 from groundplan.knowledge.lineage.openlineage import events
@@ -17,7 +17,7 @@ router = below_api("knowledge")
 
 
 @router.get("/knowledge/calls/{call_id}/lineage")
-def rested_on(call_id: UUID, services: Using, _: Reader) -> dict[str, Any]:
+def rested_on(call_id: UUID, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """What an answer rested on: each passage, and each document that contradicts one (`role`), with the document as it
     was then and as it is now."""
     with services.transaction() as conn:
@@ -25,7 +25,9 @@ def rested_on(call_id: UUID, services: Using, _: Reader) -> dict[str, Any]:
 
 
 @router.get("/knowledge/lineage")
-def lineage(services: Using, _: Reader, since: datetime | None = None, until: datetime | None = None) -> dict[str, Any]:
+def lineage(
+    services: ServicesDep, _: Reader, since: datetime | None = None, until: datetime | None = None
+) -> dict[str, Any]:
     """OpenLineage events from sources to grounded answers, of the last day unless said. Of more calls than one answer
     holds, `next` is the time to go on `since`. No question and no answer is in them."""
     end = until or services.clock.now()

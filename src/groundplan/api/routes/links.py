@@ -9,8 +9,8 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api.access.protected_routes import below_api
-from groundplan.api.caller import Caller, SignedIn, sees_all
-from groundplan.api.context import Services, Using
+from groundplan.api.caller import Caller, SignedIn, can_read_all
+from groundplan.api.context import Services, ServicesDep
 from groundplan.api.routes.documents import Reason, found_document, may_decide
 from groundplan.core.errors import Denied
 from groundplan.knowledge.governance import share, share_store
@@ -34,18 +34,18 @@ class Word(BaseModel):
 
 
 @router.get("/knowledge/documents/{document_id}/links")
-def links(document_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
+def links(document_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """The links of a document, those that are over too, with who has opened each. What opens them is not known. For who
     holds a duty, or answers for the document."""
     with services.transaction() as conn:
         found = found_document(conn, document_id)
-        if not sees_all(caller):
+        if not can_read_all(caller):
             may_decide(conn, caller, found)
         return {"links": share_store.links(conn, document_id)}
 
 
 @router.post("/knowledge/documents/{document_id}/links", status_code=201)
-def make(document_id: UUID, body: Link, services: Using, caller: SignedIn) -> dict[str, Any]:
+def make(document_id: UUID, body: Link, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Share a document: whoever is signed in and opens the link may read it, until that day or until it is withdrawn.
     By its owner, steward, or who holds a duty for the source's data. `word` is told once."""
     with services.transaction() as conn:
@@ -55,7 +55,7 @@ def make(document_id: UUID, body: Link, services: Using, caller: SignedIn) -> di
 
 
 @router.post("/knowledge/documents/{document_id}/links/{name}/withdraw")
-def withdraw(document_id: UUID, name: str, services: Using, caller: SignedIn) -> dict[str, Any]:
+def withdraw(document_id: UUID, name: str, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """End a link: from the next query on nobody reads by it, whoever has opened it."""
     with services.transaction() as conn:
         may_decide(conn, caller, found_document(conn, document_id))
@@ -64,7 +64,7 @@ def withdraw(document_id: UUID, name: str, services: Using, caller: SignedIn) ->
 
 
 @router.post("/knowledge/links/open")
-def open_link(body: Word, services: Using, caller: SignedIn) -> dict[str, Any]:
+def open_link(body: Word, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Open a link as the person that you are; from now on search finds the document for you."""
     if caller.person is None:
         raise Denied(

@@ -15,10 +15,10 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from groundplan.api.access.protected_routes import below_api
-from groundplan.api.caller import Caller, SignedIn, caller_by_now, sees_all
+from groundplan.api.caller import Caller, SignedIn, can_read_all, refreshed_caller
 from groundplan.api.calls.live import Calls, Missed
-from groundplan.api.context import Services, Using
-from groundplan.api.served_blueprint import current_blueprint, refuse_unserved
+from groundplan.api.context import Services, ServicesDep
+from groundplan.api.served_blueprint import current_blueprint, require_served
 from groundplan.core.errors import Denied, Unauthenticated
 
 router = below_api("ledger")
@@ -35,7 +35,7 @@ _NOTHING: Final = Missed((), frozenset(), skipped=False)
 @router.get("/calls/live", response_class=StreamingResponse)
 async def live(
     request: Request,
-    services: Using,
+    services: ServicesDep,
     caller: SignedIn,
     workload: str | None = None,
     status: Status | None = None,
@@ -64,7 +64,7 @@ def _check(services: Services, workload: str | None, deployment: str | None) -> 
     """Nobody waits for calls of what is not served. Raises `NotFound`."""
     with services.transaction() as conn:
         blueprint = current_blueprint(conn)
-    refuse_unserved(blueprint, workload, deployment)
+    require_served(blueprint, workload, deployment)
 
 
 async def _events(
@@ -107,14 +107,14 @@ class _Watcher:
 
     def _known(self, caller: Caller) -> dict[str, str]:
         self._looked = time.monotonic()
-        return self._asked if sees_all(caller) else {**self._asked, "person_id": str(caller.person)}
+        return self._asked if can_read_all(caller) else {**self._asked, "person_id": str(caller.person)}
 
     async def may_see(self) -> bool:
         """Whether they may still, as was found not long ago; where nobody can tell, they ask again and miss nothing."""
         if time.monotonic() - self._looked < AGAIN_SECONDS:
             return True
         try:
-            self.wanted = self._known(await run_in_threadpool(caller_by_now, self._request, self._services))
+            self.wanted = self._known(await run_in_threadpool(refreshed_caller, self._request, self._services))
         except (Unauthenticated, Denied, psycopg.Error):
             return False
         return True

@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from groundplan.api import controls, corrective_actions
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader, SignedIn, require_duty
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.routes.controls import MAY_SHOW, Text
-from groundplan.api.served_blueprint import current_blueprint, known_workload
+from groundplan.api.served_blueprint import current_blueprint, require_workload
 from groundplan.governance.controls import evidence_store
 from groundplan.governance.controls.assess import Newest, assess, coverage
 from groundplan.governance.controls.drift import ACTION, drift
@@ -42,7 +42,7 @@ class Act(BaseModel):
 
 @router.get("/management-review")
 def review(
-    services: Using,
+    services: ServicesDep,
     _: Reader,
     since: date | None = None,
     limit: Annotated[int | None, Query(ge=1, le=1000)] = None,
@@ -60,7 +60,7 @@ def review(
             if since is not None
             else (last["at"] if last else now - PERIOD)
         )  # fmt: skip
-        before, known = controls.known(conn, then), controls.known(conn, now)
+        before, known = controls.decisive_evidence(conn, then), controls.decisive_evidence(conn, now)
         frameworks = [_framework(one, before, then, known, now, limit) for one in controls.frameworks(conn, now)]
         actions = finding_store.findings(conn, kinds=[ACTION], closed=True, limit=1000)
         told = finding_store.findings(conn, closed=True, limit=1000)  # with quiet ones: silence is not an end
@@ -97,13 +97,13 @@ def _framework(
 
 
 @router.post("/actions", status_code=201)
-def act(body: Act, services: Using, caller: SignedIn) -> dict[str, Any]:
+def act(body: Act, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """A corrective action: a finding of its owner, grave when its day is over, closed by saying what was done."""
     subject = "company" if body.workload is None else f"workload/{body.workload}"
     require_duty(caller, MAY_SHOW, subject)
     with services.transaction() as conn:
         if body.workload is not None:
-            known_workload(current_blueprint(conn), body.workload)
+            require_workload(current_blueprint(conn), body.workload)
         wanted = corrective_actions.Wanted(subject, body.says, body.control, body.owner, body.due)
         id = corrective_actions.act(conn, caller.actor, wanted, services.clock.now())
     return {"finding": id, "subject": subject, "due": body.due}

@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from groundplan.api.caller import cookie_name, elsewhere
-from groundplan.api.context import Services, Using
+from groundplan.api.caller import cookie_name, is_remote
+from groundplan.api.context import Services, ServicesDep
 from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.api.routes.session import signed_in
 from groundplan.core.errors import Denied, NotFound
@@ -39,18 +39,18 @@ def provider_of(services: Services) -> Provider:
 
 
 @pages.get("/sign-in/company")
-def go(request: Request, services: Using) -> Response:
+def go(request: Request, services: ServicesDep) -> Response:
     """Send the browser to the company's sign-in, with a state that only it holds."""
     provider = provider_of(services)
     url = services.settings.console_url
-    base = url if url is not None and elsewhere(request, url) else f"http://{request.url.netloc}"
+    base = url if url is not None and is_remote(request, url) else f"http://{request.url.netloc}"
     there, state, asked = oidc.way_to(provider, f"{base}{BACK}")
     with services.transaction() as conn:
         oidc.begin(conn, state, asked, services.clock.now())
     answer = RedirectResponse(there, status_code=303)
     answer.set_cookie(
         _state_cookie(request), state, httponly=True, samesite="lax", path=BACK, max_age=600,
-        secure=elsewhere(request, url),
+        secure=is_remote(request, url),
     )  # fmt: skip
     return answer
 
@@ -58,7 +58,7 @@ def go(request: Request, services: Using) -> Response:
 @pages.get(BACK)
 def back(
     request: Request,
-    services: Using,
+    services: ServicesDep,
     state: Annotated[str, Query(max_length=200)] = "",
     code: Annotated[str, Query(max_length=4000)] = "",
 ) -> Response:

@@ -8,7 +8,7 @@ from fastapi import Query
 
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.cost import levers
 
 router = below_api("cost")
@@ -16,7 +16,7 @@ router = below_api("cost")
 
 @router.get("/opportunities")
 def opportunities(
-    services: Using,
+    services: ServicesDep,
     caller: Reader,  # noqa: ARG001 -- whoever may read
     days: Annotated[int, Query(ge=1, le=92)] = 30,
     workload: Annotated[str | None, Query(max_length=63)] = None,

@@ -12,7 +12,7 @@ from groundplan.api import store
 from groundplan.api.access.authorization import authorize
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Caller, Reader, SignedIn
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.people import named
 from groundplan.api.presence import one_is_enough
 from groundplan.api.propagation import effect_of
@@ -66,7 +66,7 @@ class NewGroup(BaseModel):
 
 @router.get("/people")
 def list_people(
-    services: Using,
+    services: ServicesDep,
     _: Reader,
     search: Annotated[str, Query(max_length=200)] = "",
     after: Annotated[str, Query(max_length=320)] = "",
@@ -81,7 +81,7 @@ def list_people(
 
 
 @router.post("/people", status_code=201)
-def add_person(body: NewPerson, services: Using, caller: MayChange) -> dict[str, Any]:
+def add_person(body: NewPerson, services: ServicesDep, caller: MayChange) -> dict[str, Any]:
     """Somebody new, in no group but `everyone`."""
     with services.transaction() as conn:
         identity.add_person(conn, caller.actor, body.email, body.name)
@@ -89,13 +89,13 @@ def add_person(body: NewPerson, services: Using, caller: MayChange) -> dict[str,
 
 
 @router.get("/groups")
-def list_groups(services: Using, _: Reader) -> dict[str, Any]:
+def list_groups(services: ServicesDep, _: Reader) -> dict[str, Any]:
     with services.transaction() as conn:
         return {"groups": store.groups(conn)}
 
 
 @router.post("/groups", status_code=201)
-def add_group(body: NewGroup, services: Using, caller: MayChange) -> dict[str, Any]:
+def add_group(body: NewGroup, services: ServicesDep, caller: MayChange) -> dict[str, Any]:
     """A new, empty group or team."""
     with services.transaction() as conn:
         identity.add_group(conn, caller.actor, body.name, body.type)
@@ -103,7 +103,7 @@ def add_group(body: NewGroup, services: Using, caller: MayChange) -> dict[str, A
 
 
 @router.post("/groups/{group}/members", status_code=201)
-def add_member(group: str, body: Member, services: Using, caller: MayChange) -> dict[str, Any]:
+def add_member(group: str, body: Member, services: ServicesDep, caller: MayChange) -> dict[str, Any]:
     """Put a person into a group or team."""
     with services.transaction() as conn:
         number = identity.add_member(conn, caller.actor, group, body.person)
@@ -111,7 +111,7 @@ def add_member(group: str, body: Member, services: Using, caller: MayChange) -> 
 
 
 @router.delete("/groups/{group}/members/{person}")
-def remove_member(group: str, person: str, services: Using, caller: MayChange) -> dict[str, Any]:
+def remove_member(group: str, person: str, services: ServicesDep, caller: MayChange) -> dict[str, Any]:
     """Take a person out of a group or team: the next retrieval no longer sees what only it may read."""
     with services.transaction() as conn:
         number = identity.remove_member(conn, caller.actor, group, person)
@@ -119,7 +119,7 @@ def remove_member(group: str, person: str, services: Using, caller: MayChange) -
 
 
 @router.post("/people/{person}/handover")
-def hand_over(person: str, body: Successor, services: Using, caller: SignedIn) -> dict[str, Any]:
+def hand_over(person: str, body: Successor, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Give every duty of somebody who has left to a colleague; it holds until the workspace names another owner.
 
     Duties decide, so somebody with security or compliance who was there gives them, and never to themselves; the
@@ -135,7 +135,7 @@ def hand_over(person: str, body: Successor, services: Using, caller: SignedIn) -
                 hint="Do it in the console with your passkey: Governance, Rights.",
             )  # fmt: skip
         moved = identity.hand_over(conn, caller.actor, named(conn, person), to)
-        store.keep_duties_left(conn, services.clock.now().date())
+        store.update_departed_owner_findings(conn, services.clock.now().date())
     return {"person": person, "to": body.to, "duties": moved}
 
 
@@ -144,7 +144,7 @@ def _could_appoint(conn: Connection[Any]) -> bool:
 
 
 @router.post("/people/{person}/erase")
-def erase_person(person: str, services: Using, caller: SignedIn) -> dict[str, Any]:
+def erase_person(person: str, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Erase somebody who has left: their key is destroyed, and with it what the log and kept content hold of them.
 
     Who approved something stays known by name until the retention of approvals is over; the answer says until when.
@@ -154,12 +154,12 @@ def erase_person(person: str, services: Using, caller: SignedIn) -> dict[str, An
 
 
 @router.delete("/people/{person}")
-def person_left(person: str, services: Using, caller: MayChange) -> dict[str, Any]:
+def person_left(person: str, services: ServicesDep, caller: MayChange) -> dict[str, Any]:
     """Somebody has left: all their permissions, sessions and keys end. `keys_made`: keys whose secret they know, and
     that go on, since applications use them."""
     with services.transaction() as conn:
         who = named(conn, person)
         number = identity.deactivate_person(conn, caller.actor, who)
-        store.keep_duties_left(conn, services.clock.now().date())
+        store.update_departed_owner_findings(conn, services.clock.now().date())
         made = responsibilities.of_person(conn, who, services.clock.now())["keys_made"]
     return {"person": person, "effective": effect_of(services, number), "keys_made": made}

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from groundplan.api.access.authorization import authorize
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader, SignedIn
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.cost import own_hardware as cost_own
 from groundplan.api.cost.book import Days
 from groundplan.api.placement import placing, views
@@ -64,7 +64,7 @@ class Replan(BaseModel):
 
 @router.get("/placement", response_model=dict[str, Any])
 def show(
-    services: Using,
+    services: ServicesDep,
     _: Reader,
     search: Annotated[str, Query(max_length=200)] = "",
     after: Annotated[str, Query(max_length=63)] = "",
@@ -79,7 +79,7 @@ def show(
 
 @router.get("/placement/served")
 def served(
-    services: Using,
+    services: ServicesDep,
     _: Reader,
     search: Annotated[str, Query(max_length=200)] = "",
     after: Annotated[str, Query(max_length=63)] = "",
@@ -103,20 +103,20 @@ def served(
 
 
 @router.get("/placement/why/{workload}")
-def because(workload: str, services: Using, _: Reader) -> dict[str, Any]:
+def because(workload: str, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """Why one workload is where it is, as figures and in words."""
     return placing.told(services, views.why, workload, plans=2)
 
 
 @router.post("/placement/what-if")
-def what_if(body: WhatIf, services: Using, _: Reader) -> dict[str, Any]:
+def what_if(body: WhatIf, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """Two plans side by side, with the decisions that flip. Nothing is changed."""
     changes = placing.changes(body.set, body.drop_site, body.demand, body.price)
     return placing.told(services, views.what_if, changes, plans=2)
 
 
 @router.post("/placement/stress")
-def stressed(body: Stress, services: Using, _: Reader) -> dict[str, Any]:
+def stressed(body: Stress, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """The plan under sampled futures, and a robust variant with what it costs."""
     return placing.told(
         services, views.stressed, stress.Spreads(body.futures, body.load, body.price, body.seed), plans=3
@@ -124,7 +124,7 @@ def stressed(body: Stress, services: Using, _: Reader) -> dict[str, Any]:
 
 
 @router.get("/placement/pilot/{workload}")
-def grows(workload: str, services: Using, _: Reader) -> dict[str, Any]:
+def grows(workload: str, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """A pilot's facts at ten and a hundred times its calls, and what breaks first."""
     with services.transaction() as conn:
         return pilot.to_json(placing.projection(conn, services, workload))
@@ -132,7 +132,7 @@ def grows(workload: str, services: Using, _: Reader) -> dict[str, Any]:
 
 @router.get("/placement/drift", response_model=dict[str, Any])
 def drifting(
-    services: Using,
+    services: ServicesDep,
     _: Reader,
     search: Annotated[str, Query(max_length=200)] = "",
     begin: Annotated[int, Query(ge=0)] = 0,
@@ -159,7 +159,7 @@ def drifting(
 
 
 @router.post("/placement/replan")
-def again(body: Replan, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+def again(body: Replan, request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Release the declared files at the calls that were seen, where these drift; what needs an approval waits for it.
     `difference` is what to write into the workspace too."""
     authorize(caller, "release", "company")
@@ -170,7 +170,7 @@ def again(body: Replan, request: Request, services: Using, caller: SignedIn) -> 
 
 
 @router.get("/placement/serving")
-def serving(services: Using, _: Reader) -> dict[str, Any]:
+def serving(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """The serving model beside what the gateways saw of deployments on own hardware: its error before and after own
     traffic corrects it."""
     with services.transaction() as conn:
@@ -179,7 +179,7 @@ def serving(services: Using, _: Reader) -> dict[str, Any]:
 
 @router.get("/placement/ahead")
 def coming(
-    services: Using,
+    services: ServicesDep,
     _: Reader,
     months: Annotated[int, Query(ge=1, le=multi_period.MOST)] = multi_period.MONTHS,
     step: Annotated[int, Query(ge=1, le=multi_period.MOST)] = multi_period.STEP,
@@ -195,7 +195,7 @@ def coming(
 
 @router.get("/placement/front")
 def ways(
-    services: Using,
+    services: ServicesDep,
     _: Reader,
     carbon: Annotated[float | None, Query(ge=0, le=100_000)] = None,
     latency: Annotated[float | None, Query(ge=0, le=1000)] = None,
@@ -210,13 +210,13 @@ def ways(
 
 
 @router.get("/placement/report", response_class=HTMLResponse)
-def report(services: Using, _: Reader) -> HTMLResponse:
+def report(services: ServicesDep, _: Reader) -> HTMLResponse:
     """The plan as one self-contained page for the board."""
     return HTMLResponse(placing.told(services, views.board_page, services.clock.now().date(), plans=MANY))
 
 
 @router.get("/placement/report.pdf")
-def report_on_paper(services: Using, caller: Reader) -> Response:
+def report_on_paper(services: ServicesDep, caller: Reader) -> Response:
     """The same report as a PDF."""
     body = placing.told(services, views.paper, services.clock.now().date(), plans=MANY)
     with services.transaction() as conn:

@@ -10,7 +10,7 @@ from groundplan.api.access.authorization import authorize
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import SignedIn
 from groundplan.api.calls import playground
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 
 router = below_api("ledger")
 
@@ -25,7 +25,7 @@ class Question(BaseModel):
 
 
 @router.post("/playground")
-def play(body: Question, services: Using, caller: SignedIn) -> dict[str, Any]:
+def play(body: Question, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """A real call, charged to the workload. Needs a duty that may make keys for it."""
     authorize(caller, "keys", f"workload/{body.workload}")
     return playground.play(services, caller, body.workload, body.question, body.max_tokens)

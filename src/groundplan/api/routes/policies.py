@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.propagation import effect_of
 from groundplan.api.routes.changes import approver_of
-from groundplan.api.served_blueprint import current_blueprint, known_workload
+from groundplan.api.served_blueprint import current_blueprint, require_workload
 from groundplan.api.watch import policy_shadow
 from groundplan.blueprint.model import Blueprint, PolicyRules
 from groundplan.core.errors import Invalid, NotFound
@@ -63,7 +63,7 @@ class Draft(BaseModel):
 
 
 @router.get("/policies")
-def policies(services: Using, _: Reader) -> dict[str, Any]:
+def policies(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """Every policy of the blueprint that is served, with its rules and the exceptions from them."""
     now = services.clock.now()
     with services.transaction() as conn:
@@ -85,7 +85,7 @@ def policies(services: Using, _: Reader) -> dict[str, Any]:
 
 @router.get("/policies/shadow")
 def trials(
-    services: Using,
+    services: ServicesDep,
     _: Reader,
     days: Annotated[float, Query(gt=0, le=92)] = 1.0,
     policy: Annotated[str | None, Query(max_length=63)] = None,
@@ -101,7 +101,7 @@ def trials(
 
 @router.get("/policies/shadow/days")
 def shadow_days(
-    services: Using, _: Reader, days: Annotated[int, Query(ge=1, le=policy_shadow.KEPT_DAYS)] = 7
+    services: ServicesDep, _: Reader, days: Annotated[int, Query(ge=1, le=policy_shadow.KEPT_DAYS)] = 7
 ) -> dict[str, Any]:
     """Of each rule in shadow, as it is written now, by day: calls looked at as they were made, how many it would have
     refused, of which workloads, and examples."""
@@ -117,7 +117,7 @@ def shadow_days(
 
 
 @router.post("/policies/try")
-def try_draft(body: Draft, services: Using, _: Reader) -> dict[str, Any]:
+def try_draft(body: Draft, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """What a rule that is written here would have refused. Nothing is kept."""
     problems = [what for _, what in cedar.against(body.cedar, declared.call_schema())] if _readable(body) else []
     if problems:
@@ -155,7 +155,7 @@ def _tried(
 
 
 @router.get("/policies/exceptions")
-def list_exceptions(services: Using, _: Reader) -> dict[str, Any]:
+def list_exceptions(services: ServicesDep, _: Reader) -> dict[str, Any]:
     with services.transaction() as conn:
         found = exception_store.list_exceptions(conn)
     now = services.clock.now()
@@ -163,13 +163,13 @@ def list_exceptions(services: Using, _: Reader) -> dict[str, Any]:
 
 
 @router.post("/policies/exceptions", status_code=201)
-def ask(body: Ask, services: Using, caller: SignedIn) -> dict[str, Any]:
+def ask(body: Ask, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Ask for an exception; it waits as any change does, and holds once those with its duties agree."""
     now = services.clock.now()
     until = body.until if body.until.tzinfo is not None else body.until.replace(tzinfo=UTC)
     with services.transaction() as conn:
         blueprint = current_blueprint(conn)
-        known_workload(blueprint, body.workload)
+        require_workload(blueprint, body.workload)
         known = {rule.id for rule in _rules(blueprint.policies).rules}
         if body.rule not in known:
             hint = f"There are: {', '.join(sorted(known)[:20]) or 'none'}."
@@ -182,7 +182,7 @@ def ask(body: Ask, services: Using, caller: SignedIn) -> dict[str, Any]:
 
 
 @router.post("/policies/exceptions/{id}/approve")
-def approve(id: UUID, body: Decide, services: Using, caller: SignedIn) -> dict[str, Any]:
+def approve(id: UUID, body: Decide, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Agree to it by a duty that you hold, security or compliance; never to your own. Both are needed, and as many
     people as the company asks for: `waits_for` says what is missing until it holds."""
     approver, now = approver_of(caller), services.clock.now()
@@ -196,7 +196,7 @@ def approve(id: UUID, body: Decide, services: Using, caller: SignedIn) -> dict[s
 
 
 @router.post("/policies/exceptions/{id}/refuse")
-def refuse(id: UUID, body: Decide, services: Using, caller: SignedIn) -> dict[str, Any]:
+def refuse(id: UUID, body: Decide, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Say no, by a duty that you hold, or as the operator."""
     approver = None if caller.operator else approver_of(caller)
     with services.release_turn() as conn:
@@ -206,7 +206,7 @@ def refuse(id: UUID, body: Decide, services: Using, caller: SignedIn) -> dict[st
 
 
 @router.post("/policies/exceptions/{id}/end")
-def end(id: UUID, body: Decide, services: Using, caller: SignedIn) -> dict[str, Any]:
+def end(id: UUID, body: Decide, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Withdraw it, effective at every gateway within a second: the rule's owner, security or compliance."""
     del body
     with services.transaction() as conn:

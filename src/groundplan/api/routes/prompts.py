@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from groundplan.api.access.authorization import authorize
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader, SignedIn
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.catalog.prompt_edit import with_prompt
 from groundplan.core.errors import Conflict, NotFound
 from groundplan.release import prompt_history, prompts, store
@@ -32,7 +32,7 @@ class Back(BaseModel):
 
 
 @router.get("/prompts")
-def list_prompts(services: Using, _: Reader) -> dict[str, Any]:
+def list_prompts(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """Every prompt that is declared or was served, with how many versions it has and who uses it now."""
     with services.transaction() as conn:
         known, now = prompt_history.prompt_versions(conn), current(conn)
@@ -55,7 +55,7 @@ def list_prompts(services: Using, _: Reader) -> dict[str, Any]:
 
 
 @router.get("/prompts/{name}")
-def one_prompt(name: str, services: Using, _: Reader) -> dict[str, Any]:
+def one_prompt(name: str, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """All texts of a prompt that were served, the newest first, and what is declared now."""
     with services.transaction() as conn:
         found, now = _of(conn, name), current(conn)
@@ -69,7 +69,7 @@ def one_prompt(name: str, services: Using, _: Reader) -> dict[str, Any]:
 
 
 @router.get("/prompts/{name}/diff")
-def diff(name: str, old: Wanted, new: Wanted, services: Using, _: Reader) -> dict[str, Any]:
+def diff(name: str, old: Wanted, new: Wanted, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """Line by line from one version to another."""
     with services.transaction() as conn:
         found = _of(conn, name)
@@ -81,7 +81,7 @@ def diff(name: str, old: Wanted, new: Wanted, services: Using, _: Reader) -> dic
 
 
 @router.post("/prompts/{name}/rollback")
-def rollback(name: str, body: Back, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+def rollback(name: str, body: Back, request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Say again what an earlier version said, under the next number: a release like any other, so that production waits
     for approvals. `files` are what the workspace's folder has to say from now on."""
     authorize(caller, "release", "company")

@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints
 
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import SignedIn, require_duty
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.knowledge.quotes import DATA
 from groundplan.api.routes.documents import Name, Path, Strict
 from groundplan.api.served_blueprint import current_blueprint
@@ -45,7 +45,7 @@ class Pushed(Strict):
 
 
 @router.post("/knowledge/push")
-def push(body: Pushed, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+def push(body: Pushed, request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Take documents over from an application; they are searched after a look at the source, which begins at once. Of
     what was deleted here nothing is kept: those are `refused`, until their places are let in again."""
     require_duty(caller, DATA, f"source/{body.source}")

@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from groundplan.api import served_blueprint
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader
-from groundplan.api.context import Services, Using
+from groundplan.api.context import Services, ServicesDep
 from groundplan.api.cost import book as cost_book
 from groundplan.api.cost import receipt as cost_receipt
 from groundplan.api.cost.book import LAST_YEAR, Days
@@ -57,7 +57,7 @@ class BillQuery(BaseModel):
 
 @router.post("/cost/reconcile", openapi_extra=_FILE)
 async def reconcile_bill(
-    request: Request, services: Using, _: Reader, query: Annotated[BillQuery, Query()]
+    request: Request, services: ServicesDep, _: Reader, query: Annotated[BillQuery, Query()]
 ) -> dict[str, Any]:
     """Compare a CSV bill or usage export (the body, up to 16 MiB) with the ledger. Reads only, keeps nothing."""
     text = await text_of(request, "bill", "Split it by day or model.")

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader, SignedIn, require_duty
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.routes.experiments import MAY_BEGIN, BudgetUsd, Name, Reviewed
 from groundplan.api.served_blueprint import current_blueprint
 from groundplan.api.unknown_names import refuse_unknown
@@ -40,7 +40,9 @@ class Ask(BaseModel):
 
 
 @router.get("/replays")
-def replays(services: Using, _: Reader, workload: Annotated[str | None, Query(max_length=63)] = None) -> dict[str, Any]:
+def replays(
+    services: ServicesDep, _: Reader, workload: Annotated[str | None, Query(max_length=63)] = None
+) -> dict[str, Any]:
     """All runs, the newest first; `stands`: what it proposes is still proposed; `waits`: what runs, so that a shadow
     of it cannot begin."""
     with services.transaction() as conn:
@@ -54,7 +56,7 @@ def replays(services: Using, _: Reader, workload: Annotated[str | None, Query(ma
 
 
 @router.get("/replays/{id}")
-def replay(id: UUID, services: Using, _: Reader) -> dict[str, Any]:
+def replay(id: UUID, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """One run with its calls, without their texts; `stands`, `waits`: as of all runs."""
     with services.transaction() as conn:
         found, standing = _found(conn, id), service.standing(conn)
@@ -71,7 +73,7 @@ def replay(id: UUID, services: Using, _: Reader) -> dict[str, Any]:
 
 
 @router.post("/replays", status_code=201)
-def ask(body: Ask, services: Using, caller: SignedIn) -> dict[str, Any]:
+def ask(body: Ask, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Ask for a run; it begins within seconds, and its money is charged to the workload's budgets as well."""
     require_duty(caller, MAY_BEGIN, f"workload/{body.workload}")
     with services.transaction() as conn:
@@ -89,7 +91,7 @@ def ask(body: Ask, services: Using, caller: SignedIn) -> dict[str, Any]:
 
 
 @router.post("/replays/{id}/calls/{call_id}/review")
-def review(id: UUID, call_id: UUID, body: Reviewed, services: Using, caller: SignedIn) -> dict[str, Any]:
+def review(id: UUID, call_id: UUID, body: Reviewed, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Say whether the candidate's answer is as good; ten such reviews correct what the judge says."""
     with services.transaction() as conn:
         require_duty(caller, MAY_BEGIN, f"workload/{_found(conn, id).workload}")

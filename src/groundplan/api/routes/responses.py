@@ -12,7 +12,7 @@ from fastapi import Path, Query
 from groundplan.api.access.authorization import authorize
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader, SignedIn
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.unknown_names import refuse_unknown
 from groundplan.core.audit.store import record
 from groundplan.core.errors import Conflict, NotFound
@@ -23,7 +23,7 @@ router = below_api("ledger")
 
 @router.get("/responses")
 def responses(
-    services: Using, _: Reader, workload: str | None = None, limit: Annotated[int, Query(ge=1, le=200)] = 50
+    services: ServicesDep, _: Reader, workload: str | None = None, limit: Annotated[int, Query(ge=1, le=200)] = 50
 ) -> dict[str, Any]:
     """Those that are not over first, then the newest, of all workloads or of one; and how many of each are open."""
     with services.transaction() as conn:
@@ -34,7 +34,7 @@ def responses(
 
 @router.post("/responses/{id}/cancel")
 def cancel(
-    id: Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,200}$")], services: Using, caller: SignedIn
+    id: Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,200}$")], services: ServicesDep, caller: SignedIn
 ) -> dict[str, Any]:
     """End one that waits or is being made, as whoever asked for it could: what was generated is billed. Raises
     `NotFound`, `Conflict`."""

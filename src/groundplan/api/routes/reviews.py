@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.presence import check_presence, is_alone
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.errors import Denied
@@ -33,7 +33,7 @@ class Decision(BaseModel):
 
 @router.get("/reviews")
 def queue(
-    services: Using,
+    services: ServicesDep,
     _: Reader,
     all: Annotated[bool, Query()] = False,
     days: Annotated[float, Query(gt=0, le=366)] = 30.0,
@@ -52,7 +52,7 @@ def queue(
 
 
 @router.get("/reviews/{id}")
-def one(id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
+def one(id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """With what was asked and what would be sent, for whoever may decide. Reading it is in the audit log."""
     with services.transaction() as conn:
         held = service.find(conn, id)
@@ -62,18 +62,18 @@ def one(id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
 
 
 @router.post("/reviews/{id}/release")
-def release(id: UUID, body: Decision, services: Using, caller: SignedIn) -> dict[str, Any]:
+def release(id: UUID, body: Decision, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """The answer is sent, or the tool call may be made once."""
     return _decide(services, caller, id, body, release=True)
 
 
 @router.post("/reviews/{id}/refuse")
-def refuse(id: UUID, body: Decision, services: Using, caller: SignedIn) -> dict[str, Any]:
+def refuse(id: UUID, body: Decision, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """The caller gets an error with the reason."""
     return _decide(services, caller, id, body, release=False)
 
 
-def _decide(services: Using, caller: Caller, id: UUID, body: Decision, *, release: bool) -> dict[str, Any]:
+def _decide(services: ServicesDep, caller: Caller, id: UUID, body: Decision, *, release: bool) -> dict[str, Any]:
     with services.transaction() as conn:
         held = service.find(conn, id)
         _may(caller, held)

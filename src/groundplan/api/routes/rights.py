@@ -13,7 +13,7 @@ from groundplan.api.access.authorization import authorize
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.actor_names import names_for
 from groundplan.api.caller import Caller, Reader, SignedIn
-from groundplan.api.context import Services, Using
+from groundplan.api.context import Services, ServicesDep
 from groundplan.api.mail import store as mail_store
 from groundplan.api.people import named
 from groundplan.api.watch import access_rights
@@ -67,7 +67,7 @@ class Reviewed(BaseModel):
 
 
 @router.get("/appointments")
-def list_appointments(services: Using, caller: Reader) -> dict[str, Any]:
+def list_appointments(services: ServicesDep, caller: Reader) -> dict[str, Any]:
     """Rights for a time, newest first: who reads as an auditor, who is on call, which emergencies there were."""
     with services.transaction() as conn:
         found = rights_store.appointments(conn)
@@ -75,7 +75,7 @@ def list_appointments(services: Using, caller: Reader) -> dict[str, Any]:
 
 
 @router.post("/appointments", status_code=201)
-def appoint(body: NewAppointment, services: Using, caller: SignedIn) -> dict[str, Any]:
+def appoint(body: NewAppointment, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Make somebody an auditor (reads everything, changes nothing) or put them on call (stop and roll back alone)."""
     now = services.clock.now()
     begins = now if body.begins is None else max(body.begins, now)
@@ -95,7 +95,7 @@ def appoint(body: NewAppointment, services: Using, caller: SignedIn) -> dict[str
 
 
 @router.post("/appointments/{appointment}/end")
-def end(appointment: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
+def end(appointment: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """End a right before its time."""
     with services.transaction() as conn:
         made = rights.end_appointment(conn, caller.actor, appointment, services.clock.now())
@@ -104,7 +104,7 @@ def end(appointment: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
 
 
 @router.post("/emergency", status_code=201)
-def break_glass(body: Because, services: Using, caller: SignedIn) -> dict[str, Any]:
+def break_glass(body: Because, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Take the rights to stop and to roll back for an hour. Everybody is told at once, and somebody reviews it. Not for
     who is an auditor and nothing else: they read.
     """
@@ -127,7 +127,7 @@ def break_glass(body: Because, services: Using, caller: SignedIn) -> dict[str, A
 
 
 @router.post("/appointments/{appointment}/review")
-def review(appointment: UUID, body: Because, services: Using, caller: SignedIn) -> dict[str, Any]:
+def review(appointment: UUID, body: Because, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Say what an emergency was, once it is over. Not your own."""
     if caller.person is None:
         raise Denied("only a person may review", code="person_only", hint="Sign in as yourself.")
@@ -139,7 +139,7 @@ def review(appointment: UUID, body: Because, services: Using, caller: SignedIn) 
 
 
 @router.get("/tokens")
-def list_tokens(services: Using, _: Reader) -> dict[str, Any]:
+def list_tokens(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """Tokens of programs, without their secrets; `state` is active, revoked or expired."""
     now = services.clock.now()
     with services.transaction() as conn:
@@ -161,7 +161,7 @@ def _state(token: ServiceToken, now: datetime) -> str:
 
 
 @router.post("/tokens", status_code=201)
-def create_token(body: NewToken, services: Using, caller: SignedIn) -> dict[str, Any]:
+def create_token(body: NewToken, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Make a token for a program. The answer holds it; nothing can show it again. It never approves, and does nothing
     that its maker may not do for the whole company, but for keeping people and groups as a directory does."""
     authorize(caller, "people", COMPANY)
@@ -176,7 +176,7 @@ def create_token(body: NewToken, services: Using, caller: SignedIn) -> dict[str,
 
 
 @router.delete("/tokens/{token}")
-def revoke_token(token: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
+def revoke_token(token: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """End a token at once."""
     authorize(caller, "people", COMPANY)
     with services.transaction() as conn:
@@ -185,7 +185,7 @@ def revoke_token(token: UUID, services: Using, caller: SignedIn) -> dict[str, An
 
 
 @router.get("/access-review")
-def access_review(services: Using, _: Reader) -> dict[str, Any]:
+def access_review(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """Everybody's rights on one page, when somebody looked through them last, and when the next time is due."""
     now = services.clock.now()
     with services.transaction() as conn:
@@ -199,7 +199,7 @@ def access_review(services: Using, _: Reader) -> dict[str, Any]:
 
 
 @router.post("/access-review", status_code=201)
-def reviewed(body: Reviewed, services: Using, caller: SignedIn) -> dict[str, Any]:
+def reviewed(body: Reviewed, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Say that you looked through everybody's rights. What they were is kept with it; the next time is in 90 days."""
     now = services.clock.now()
     with services.transaction() as conn:
@@ -213,7 +213,7 @@ def reviewed(body: Reviewed, services: Using, caller: SignedIn) -> dict[str, Any
 
 
 @router.get("/people/{person}/holdings")
-def holdings_of(person: str, services: Using, _: Reader) -> dict[str, Any]:
+def holdings_of(person: str, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """What hangs on one person: duties, groups, keys, passkeys, sessions, rights for a time, seats in approvals."""
     with services.transaction() as conn:
         who = named(conn, person)

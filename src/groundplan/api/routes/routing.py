@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from groundplan.api import served_blueprint
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader, SignedIn, require_duty
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.routes.content import READERS
 from groundplan.api.routing import choices
 from groundplan.api.routing import evidence as router_evidence
@@ -26,7 +26,7 @@ TODAY = timedelta(hours=24)
 
 @router.get("/trade-off")
 def trade_off(
-    services: Using,
+    services: ServicesDep,
     _: Reader,
     workload: Annotated[str, Query(max_length=63)],
     days: Annotated[int, Query(ge=1, le=92)] = 30,
@@ -38,7 +38,7 @@ def trade_off(
     since = now - timedelta(days=days)
     with services.transaction() as conn:
         blueprint = served_blueprint.current_blueprint(conn)
-        found = served_blueprint.known_workload(blueprint, workload)
+        found = served_blueprint.require_workload(blueprint, workload)
         answers = route_store.answers(conn, workload, since)
         workspace = served_blueprint.workspace_at(conn, blueprint.number)
         choice = choices.choice(conn, blueprint, workspace, workload, since, answers)
@@ -74,13 +74,13 @@ class Evidence(BaseModel):
 
 
 @router.post("/evidence")
-def evidence(body: Evidence, services: Using, caller: SignedIn) -> dict[str, Any]:
+def evidence(body: Evidence, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """What kept calls of the last 92 days show a router, with their questions: at most 5,000, the newest first. Needs
     a duty in engineering, operations or security of the workload; that it was read is audited."""
     subject = f"workload/{body.workload}"
     require_duty(caller, READERS, subject)
     with services.transaction() as conn:
-        served_blueprint.known_workload(served_blueprint.current_blueprint(conn), body.workload)
+        served_blueprint.require_workload(served_blueprint.current_blueprint(conn), body.workload)
         rows = router_evidence.found(services, conn, body.workload, body.source)
         detail = {"from": body.source, "calls": len(rows)}
         record(conn, action="routing.evidence", actor=caller.actor, subject=subject, detail=detail)

@@ -11,8 +11,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import SignedIn
-from groundplan.api.context import Using
-from groundplan.api.errors import KNOWN, known
+from groundplan.api.context import ServicesDep
+from groundplan.api.errors import INFRASTRUCTURE_ERRORS, translate_error
 from groundplan.core.errors import GroundplanError, NotFound, TooLarge
 from groundplan.identity.scim import bulk as scim_bulk
 from groundplan.identity.scim import resources as scim
@@ -145,11 +145,11 @@ def _problem(error: Exception) -> GroundplanError | None:
     """What a single request would be told of it; None: nothing, since it is a fault of ours."""
     if isinstance(error, GroundplanError):
         return error
-    return known(error) if isinstance(error, KNOWN) else None
+    return translate_error(error) if isinstance(error, INFRASTRUCTURE_ERRORS) else None
 
 
 @router.post("/Bulk")
-def bulk(body: Document, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+def bulk(body: Document, request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Many operations in one request, each with its own outcome; they may refer to each other by bulkId."""
     size = request.headers.get("content-length", "0")
     if not size.isdigit() or int(size) > BULK_BYTES:
@@ -160,105 +160,105 @@ def bulk(body: Document, request: Request, services: Using, caller: SignedIn) ->
 
 
 @router.post("/.search")
-def search(body: Search, services: Using) -> dict[str, Any]:
+def search(body: Search, services: ServicesDep) -> dict[str, Any]:
     """People and groups as one list, neither filtered nor sorted."""
     with services.transaction() as conn:
         return scim.list_all(conn, body.page())
 
 
 @router.get("/Users")
-def users(services: Using, page: Paged) -> dict[str, Any]:
+def users(services: ServicesDep, page: Paged) -> dict[str, Any]:
     """People, by userName where a filter says so, sorted where that is asked for."""
     with services.transaction() as conn:
         return scim.list_users(conn, page)
 
 
 @router.post("/Users", status_code=201)
-def create_user(body: Document, services: Using, caller: SignedIn) -> dict[str, Any]:
+def create_user(body: Document, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """A new person."""
     with services.transaction() as conn:
         return scim.create_user(conn, caller.actor, body)
 
 
 @router.post("/Users/.search")
-def search_users(body: Search, services: Using) -> dict[str, Any]:
+def search_users(body: Search, services: ServicesDep) -> dict[str, Any]:
     """As GET, with the query in the body."""
     with services.transaction() as conn:
         return scim.list_users(conn, body.page())
 
 
 @router.get("/Users/{id}")
-def user(id: Id, services: Using, part: Parted) -> dict[str, Any]:
+def user(id: Id, services: ServicesDep, part: Parted) -> dict[str, Any]:
     """One person."""
     with services.transaction() as conn:
         return selected(scim.user(conn, id), *part)
 
 
 @router.put("/Users/{id}")
-def replace_user(id: Id, body: Document, services: Using, caller: SignedIn) -> dict[str, Any]:
+def replace_user(id: Id, body: Document, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """A person as the directory has them now; `active: false` ends what they may do at once."""
     with services.transaction() as conn:
         return scim.replace_user(conn, caller.actor, id, body)
 
 
 @router.patch("/Users/{id}")
-def patch_user(id: Id, body: Document, services: Using, caller: SignedIn) -> dict[str, Any]:
+def patch_user(id: Id, body: Document, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Parts of a person."""
     with services.transaction() as conn:
         return scim.patch_user(conn, caller.actor, id, body)
 
 
 @router.delete("/Users/{id}", status_code=204, response_class=Response)
-def delete_user(id: Id, services: Using, caller: SignedIn) -> None:
+def delete_user(id: Id, services: ServicesDep, caller: SignedIn) -> None:
     """The person has left, and is not found here any more."""
     with services.transaction() as conn:
         scim.delete_user(conn, caller.actor, id)
 
 
 @router.get("/Groups")
-def groups(services: Using, page: Paged) -> dict[str, Any]:
+def groups(services: ServicesDep, page: Paged) -> dict[str, Any]:
     """Groups and teams, by displayName where a filter says so, sorted where that is asked for."""
     with services.transaction() as conn:
         return scim.list_groups(conn, page)
 
 
 @router.post("/Groups", status_code=201)
-def create_group(body: Document, services: Using, caller: SignedIn) -> dict[str, Any]:
+def create_group(body: Document, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """A new group."""
     with services.transaction() as conn:
         return scim.create_group(conn, caller.actor, body)
 
 
 @router.post("/Groups/.search")
-def search_groups(body: Search, services: Using) -> dict[str, Any]:
+def search_groups(body: Search, services: ServicesDep) -> dict[str, Any]:
     """As GET, with the query in the body."""
     with services.transaction() as conn:
         return scim.list_groups(conn, body.page())
 
 
 @router.get("/Groups/{id}")
-def group(id: Id, services: Using, part: Parted) -> dict[str, Any]:
+def group(id: Id, services: ServicesDep, part: Parted) -> dict[str, Any]:
     """One group with its members."""
     with services.transaction() as conn:
         return selected(scim.group(conn, id), *part)
 
 
 @router.put("/Groups/{id}")
-def replace_group(id: Id, body: Document, services: Using, caller: SignedIn) -> dict[str, Any]:
+def replace_group(id: Id, body: Document, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """A group with the members that it has now."""
     with services.transaction() as conn:
         return scim.replace_group(conn, caller.actor, id, body)
 
 
 @router.patch("/Groups/{id}")
-def patch_group(id: Id, body: Document, services: Using, caller: SignedIn) -> dict[str, Any]:
+def patch_group(id: Id, body: Document, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Members added or taken out."""
     with services.transaction() as conn:
         return scim.patch_group(conn, caller.actor, id, body)
 
 
 @router.delete("/Groups/{id}", status_code=204, response_class=Response)
-def delete_group(id: Id, services: Using, caller: SignedIn) -> None:
+def delete_group(id: Id, services: ServicesDep, caller: SignedIn) -> None:
     """Nobody is in it any more, and it is not found here."""
     with services.transaction() as conn:
         scim.delete_group(conn, caller.actor, id)

@@ -9,8 +9,8 @@ from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api.access.protected_routes import below_api
-from groundplan.api.caller import Operator, SignedIn, cookie_name, elsewhere, is_demo, is_loopback
-from groundplan.api.context import Services, Using
+from groundplan.api.caller import Operator, SignedIn, cookie_name, is_demo, is_loopback, is_remote
+from groundplan.api.context import Services, ServicesDep
 from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.api.knowledge import ownership
 from groundplan.api.people import named
@@ -39,7 +39,7 @@ class ActAs(BaseModel):
 
 
 @router.post("/login-links", status_code=201)
-def login_link(body: LinkFor, request: Request, services: Using, caller: Operator) -> dict[str, Any]:
+def login_link(body: LinkFor, request: Request, services: ServicesDep, caller: Operator) -> dict[str, Any]:
     """A link that signs in once, within ten minutes."""
     with services.transaction() as conn:
         person = None if body.person is None else named(conn, body.person)
@@ -49,7 +49,7 @@ def login_link(body: LinkFor, request: Request, services: Using, caller: Operato
 
 
 @pages.get("/login/{token}")
-def redeem(token: str, request: Request, services: Using) -> Response:
+def redeem(token: str, request: Request, services: ServicesDep) -> Response:
     """Sign in and go to the console."""
     with services.transaction() as conn:
         session = sessions.redeem(conn, token, agent=request.headers.get("user-agent", ""))
@@ -66,13 +66,13 @@ def signed_in(answer: Response, request: Request, services: Services, secret: st
         httponly=True,
         samesite="strict",
         path="/",
-        secure=elsewhere(request, services.settings.console_url),
+        secure=is_remote(request, services.settings.console_url),
         max_age=int(sessions.SESSION_LIFETIME.total_seconds()),
     )
 
 
 @router.get("/session")
-def who_am_i(services: Using, caller: SignedIn) -> dict[str, Any]:
+def who_am_i(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Who you are, what you hold, and the CSRF token that writes need. `owns`: whether you are owner or steward of any
     source or document, or were told of a finding."""
     with services.transaction() as conn:
@@ -92,7 +92,7 @@ def who_am_i(services: Using, caller: SignedIn) -> dict[str, Any]:
 
 
 @router.post("/session/act-as")
-def act_as(body: ActAs, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+def act_as(body: ActAs, request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """In the demo, on this machine: act as one of its people ("you as Maria"); counts as no evidence."""
     if not is_loopback(request):
         raise _not_here()
@@ -111,7 +111,7 @@ def act_as(body: ActAs, request: Request, services: Using, caller: SignedIn) -> 
 
 
 @router.post("/logout")
-def sign_out(request: Request, response: Response, services: Using, caller: SignedIn) -> dict[str, Any]:
+def sign_out(request: Request, response: Response, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """End this session."""
     if caller.session is not None:
         with services.transaction() as conn:

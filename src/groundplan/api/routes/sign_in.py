@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api.access.authorization import held_for_company
 from groundplan.api.access.protected_routes import below_api
-from groundplan.api.caller import Caller, SignedIn, elsewhere
-from groundplan.api.context import Services, Using
+from groundplan.api.caller import Caller, SignedIn, is_remote
+from groundplan.api.context import Services, ServicesDep
 from groundplan.api.mail import store as mail_store
 from groundplan.api.people import named
 from groundplan.api.routes.session import signed_in
@@ -45,7 +45,7 @@ def site_of(request: Request, services: Services) -> Site:
     """Where a passkey of this request is good. Raises `Invalid` (`passkey_host`) for an address without a name."""
     url = services.settings.console_url
     host = request.url.hostname or ""
-    if url is not None and elsewhere(request, url):
+    if url is not None and is_remote(request, url):
         return Site(host, url)
     if host != "localhost":
         raise Invalid(
@@ -57,14 +57,14 @@ def site_of(request: Request, services: Services) -> Site:
 
 
 @router.post("/sign-in/passkey/options")
-def sign_in_options(request: Request, services: Using) -> dict[str, Any]:
+def sign_in_options(request: Request, services: ServicesDep) -> dict[str, Any]:
     """What a browser needs to sign in with a passkey. Open to everybody; tells nothing about anybody."""
     with services.transaction() as conn:
         return passkeys.begin_sign_in(conn, site_of(request, services), services.clock.now())
 
 
 @router.post("/sign-in/passkey")
-def sign_in(body: Answered, request: Request, response: Response, services: Using) -> dict[str, Any]:
+def sign_in(body: Answered, request: Request, response: Response, services: ServicesDep) -> dict[str, Any]:
     """Sign in with a passkey; the answer carries the session's cookie."""
     agent = request.headers.get("user-agent", "")
     with services.transaction() as conn:
@@ -76,7 +76,7 @@ def sign_in(body: Answered, request: Request, response: Response, services: Usin
 
 
 @router.post("/passkeys/registration")
-def registration_options(request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+def registration_options(request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """What a browser needs to make a passkey for you."""
     with services.transaction() as conn:
         return passkeys.begin_enrol(conn, site_of(request, services), session_of(caller), services.clock.now())
@@ -84,7 +84,7 @@ def registration_options(request: Request, services: Using, caller: SignedIn) ->
 
 @router.post("/passkeys", status_code=201)
 def register(
-    body: Registered, request: Request, response: Response, services: Using, caller: SignedIn
+    body: Registered, request: Request, response: Response, services: ServicesDep, caller: SignedIn
 ) -> dict[str, Any]:
     """Register the passkey that was made. `confirmed` says whether it proves you already; else a colleague confirms it.
 
@@ -106,7 +106,7 @@ def register(
 
 
 @router.get("/passkeys")
-def list_passkeys(services: Using, caller: SignedIn, waiting: Annotated[bool, Query()] = False) -> dict[str, Any]:
+def list_passkeys(services: ServicesDep, caller: SignedIn, waiting: Annotated[bool, Query()] = False) -> dict[str, Any]:
     """Your passkeys, or (`waiting`) those of everybody that nobody has confirmed yet."""
     with services.transaction() as conn:
         if waiting:
@@ -117,7 +117,7 @@ def list_passkeys(services: Using, caller: SignedIn, waiting: Annotated[bool, Qu
 
 
 @router.post("/passkeys/{passkey}/confirm")
-def confirm(passkey: Hex, services: Using, caller: SignedIn) -> dict[str, Any]:
+def confirm(passkey: Hex, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Say that a colleague's passkey is theirs, after you asked them in person. Only from a proven session, and by a
     duty of the company: all that they approve rests on it."""
     now = services.clock.now()
@@ -129,7 +129,7 @@ def confirm(passkey: Hex, services: Using, caller: SignedIn) -> dict[str, Any]:
 
 
 @router.delete("/passkeys/{passkey}")
-def remove(passkey: Hex, services: Using, caller: SignedIn) -> dict[str, Any]:
+def remove(passkey: Hex, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Take a passkey out of use, and end the sessions of its person: your own, or anybody's by the duty security."""
     now = services.clock.now()
     with services.transaction() as conn:
@@ -142,12 +142,12 @@ def remove(passkey: Hex, services: Using, caller: SignedIn) -> dict[str, Any]:
 
 
 @router.get("/sessions")
-def list_sessions(services: Using, caller: SignedIn) -> dict[str, Any]:
+def list_sessions(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Your open sessions; `current` is the one that asks."""
-    if caller.signed is None:
+    if caller.browser_session is None:
         return {"sessions": []}
     with services.transaction() as conn:
-        found = session_store.open_sessions(conn, caller.signed.person_id, services.clock.now())
+        found = session_store.open_sessions(conn, caller.browser_session.person_id, services.clock.now())
     return {
         "sessions": [
             {
@@ -156,7 +156,7 @@ def list_sessions(services: Using, caller: SignedIn) -> dict[str, Any]:
                 "agent": each.agent,
                 "created_at": each.created_at,
                 "expires_at": each.expires_at,
-                "current": each.id == caller.signed.id,
+                "current": each.id == caller.browser_session.id,
             }
             for each in found
         ]
@@ -164,7 +164,7 @@ def list_sessions(services: Using, caller: SignedIn) -> dict[str, Any]:
 
 
 @router.delete("/sessions/{session_id}")
-def end_session(session_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
+def end_session(session_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """End one of your sessions at once."""
     session = session_of(caller)
     with services.transaction() as conn:
@@ -173,7 +173,7 @@ def end_session(session_id: UUID, services: Using, caller: SignedIn) -> dict[str
 
 
 @router.post("/people/{person}/sign-out")
-def sign_out_person(person: str, services: Using, caller: SignedIn) -> dict[str, Any]:
+def sign_out_person(person: str, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """End all sessions of somebody at once: your own, or anybody's by the duty security."""
     own = caller.email is not None and person.strip().lower() in (caller.email, caller.email.partition("@")[0])
     with services.transaction() as conn:
@@ -189,9 +189,9 @@ def sign_out_person(person: str, services: Using, caller: SignedIn) -> dict[str,
 
 def session_of(caller: Caller) -> Session:
     """The session of a browser. Raises `Denied` (`session_only`) for a token."""
-    if caller.signed is None:
+    if caller.browser_session is None:
         raise Denied("a token has no session", code="session_only", hint="Sign in with a browser.")
-    return caller.signed
+    return caller.browser_session
 
 
 def _check_confirms(conn: Connection[Any], caller: Caller, passkey: bytes) -> None:

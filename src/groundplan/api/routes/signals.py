@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader, SignedIn
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.knowledge import signals as kept
-from groundplan.api.served_blueprint import current_blueprint, known_workload
+from groundplan.api.served_blueprint import current_blueprint, require_workload
 from groundplan.core.errors import Denied, NotFound
 from groundplan.core.ids import new_id
 from groundplan.knowledge.governance import governed_store
@@ -46,14 +46,14 @@ class SignalBody(BaseModel):
 
 
 @router.post("/knowledge/signals", status_code=201)
-def signal(body: SignalBody, services: Using, caller: SignedIn) -> dict[str, Any]:
+def signal(body: SignalBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Say what became of a search. What was asked is kept only where the workload keeps content; who clicked is not."""
     if caller.person is None:
         raise Denied(
             "only a person can give feedback", code="person_required", hint="Sign in as a person, or act as one."
         )
     with services.transaction() as conn:
-        workload = known_workload(current_blueprint(conn), body.workload)
+        workload = require_workload(current_blueprint(conn), body.workload)
         if body.question is not None:
             id = kept.unanswered(services, conn, workload, caller.person, body.question, body.id)
             return {"id": id, "kept": workload.keep is not None}
@@ -68,7 +68,7 @@ def signal(body: SignalBody, services: Using, caller: SignedIn) -> dict[str, Any
 
 
 @router.get("/knowledge/signals")
-def signals(services: Using, _: Reader, days: Annotated[int, Field(ge=1, le=365)] = 30) -> dict[str, Any]:
+def signals(services: ServicesDep, _: Reader, days: Annotated[int, Field(ge=1, le=365)] = 30) -> dict[str, Any]:
     """Of the last days: signals of each workload, how each document fares, and the topics that nothing answers."""
     since = services.clock.now() - timedelta(days=days)
     with services.transaction() as conn:

@@ -8,12 +8,12 @@ from fastapi import Request
 
 from groundplan.api import health, store
 from groundplan.api.access.protected_routes import below_api
-from groundplan.api.caller import SignedIn, sees_all
-from groundplan.api.context import Using
+from groundplan.api.caller import SignedIn, can_read_all
+from groundplan.api.context import ServicesDep
 from groundplan.api.journal_lag import journal_lag
 from groundplan.api.knowledge import ownership
 from groundplan.api.routes.limits import near_limits
-from groundplan.api.served_blueprint import current_or_none, services_now
+from groundplan.api.served_blueprint import current_or_none, required_services
 from groundplan.api.unapplied_changes import workspace_difference
 from groundplan.governance import service as governance
 from groundplan.ledger import finding_store
@@ -22,26 +22,26 @@ router = below_api("status")
 
 
 @router.get("/status")
-def status(request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+def status(request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Everything that tells whether this installation is well, in one answer. What waits, why something was stopped,
     who is near a limit and what the workspace changes is told who holds a duty."""
-    whole = sees_all(caller)
+    whole = can_read_all(caller)
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
         workers = store.gateways(conn)
         pending = governance.pending_changes(conn) if whole else []
         findings = sum(finding_store.kinds(conn, only=ownership.findings(conn, caller)).values())
         kills = store.kills(conn)
-        wanted = services_now(conn)
+        wanted = required_services(conn)
         near = near_limits(conn, blueprint, services.clock.now()) if whole else []
-        problems = store.problems(conn)
+        problems = store.database_problems(conn)
     difference = workspace_difference(services, blueprint) if whole else []
     if (unwritten := request.app.state.sequencer.problem) is not None:
         problems.append(f"the audit log is not written: {unwritten.splitlines()[0]}")
-    problems += health.ledger(services.home, workers, services.clock.now())
-    problems += health.secrets(blueprint)
-    problems += request.app.state.searching.problems(wanted)
-    problems += health.certificate(services.certificate(), services.clock.now())
+    problems += health.ledger_problems(services.home, workers, services.clock.now())
+    problems += health.missing_key_problems(blueprint)
+    problems += request.app.state.search_health.problems(wanted)
+    problems += health.certificate_problems(services.certificate(), services.clock.now())
     return {
         "blueprint": blueprint.number if blueprint else None,
         "company": blueprint.company if blueprint else None,

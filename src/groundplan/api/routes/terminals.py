@@ -12,7 +12,7 @@ from groundplan.api import store
 from groundplan.api.access.authorization import authorize
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import SignedIn
-from groundplan.api.context import Using
+from groundplan.api.context import ServicesDep
 from groundplan.api.routes.sign_in import session_of
 from groundplan.api.routing import evaluations as router_evaluations
 from groundplan.core.errors import Conflict, NotFound
@@ -41,7 +41,7 @@ class Known(BaseModel):
 
 
 @router.post("/terminals", status_code=201)
-def ask(body: Wanted, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+def ask(body: Wanted, request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Write a decision down. It is made by whoever confirms it at `url` within ten minutes, in a session of their own
     with a passkey or the company's sign-in; `code` stands there, too."""
     now = services.clock.now()
@@ -58,7 +58,7 @@ def ask(body: Wanted, request: Request, services: Using, caller: SignedIn) -> di
 
 
 @router.get("/terminals/{request_id}")
-def shown(request_id: UUID, services: Using, _: SignedIn) -> dict[str, Any]:
+def shown(request_id: UUID, services: ServicesDep, _: SignedIn) -> dict[str, Any]:
     """What you are asked to confirm."""
     with services.transaction() as conn:
         found = terminal_decisions.shown(conn, request_id, services.clock.now())
@@ -74,7 +74,7 @@ def shown(request_id: UUID, services: Using, _: SignedIn) -> dict[str, Any]:
 
 
 @router.post("/terminals/{request_id}/confirm")
-def confirm(request_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
+def confirm(request_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Say that it is your own decision. Only from a session that proves that you are there."""
     authorize(caller, "approve", "company")
     with services.transaction() as conn:
@@ -83,7 +83,7 @@ def confirm(request_id: UUID, services: Using, caller: SignedIn) -> dict[str, An
 
 
 @router.post("/terminals/{request_id}/decide")
-def decide(request_id: UUID, body: Known, request: Request, services: Using, _: SignedIn) -> dict[str, Any]:
+def decide(request_id: UUID, body: Known, request: Request, services: ServicesDep, _: SignedIn) -> dict[str, Any]:
     """Make the decision that was confirmed, as the person who confirmed it, once. 503 `terminal_waits` before that."""
     with services.release_turn() as conn:
         found = terminal_decisions.take(conn, request_id, body.secret, services.clock.now())

@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Caller, Reader
 from groundplan.api.calls import outcome_permissions
-from groundplan.api.context import Services, Using
+from groundplan.api.context import Services, ServicesDep
 from groundplan.api.cost import book as cost_book
 from groundplan.api.http.uploads import pairs, text_of
 from groundplan.api.routes.costs import Day
@@ -54,7 +54,7 @@ class ImportQuery(BaseModel):
 
 @router.post("/outcomes/import", openapi_extra=_FILE)
 async def imported(
-    request: Request, services: Using, caller: Reader, query: Annotated[ImportQuery, Query()]
+    request: Request, services: ServicesDep, caller: Reader, query: Annotated[ImportQuery, Query()]
 ) -> dict[str, Any]:
     """Take over what a ticket system says of its tickets (the body: CSV or JSON up to 16 MiB, also the one object of a
     webhook). Lines that cannot be taken are told with their place, also those of workloads that the caller holds no
@@ -65,7 +65,7 @@ async def imported(
 
 @router.get("/cost/tickets")
 def tickets(
-    services: Using, _: Reader, first: Day = None, last: Day = None, workload: str | None = None
+    services: ServicesDep, _: Reader, first: Day = None, last: Day = None, workload: str | None = None
 ) -> dict[str, Any]:  # fmt: skip
     """What a resolved ticket cost, by workload: of the tickets of which the newest was told in these days, all calls
     that worked on them, whenever these were."""

@@ -9,8 +9,8 @@ from fastapi import Query
 
 from groundplan.api.access.protected_routes import below_api
 from groundplan.api.caller import Reader
-from groundplan.api.context import Using
-from groundplan.api.served_blueprint import current_or_none, refuse_unserved
+from groundplan.api.context import ServicesDep
+from groundplan.api.served_blueprint import current_or_none, require_served
 from groundplan.core.errors import Unavailable
 from groundplan.ledger import traffic
 
@@ -20,7 +20,7 @@ Minutes = Annotated[int, Query(ge=1, le=60)]
 
 @router.get("/traffic")
 def live_traffic(
-    services: Using,
+    services: ServicesDep,
     _: Reader,
     minutes: Minutes = 15,
     workload: str | None = None,
@@ -35,7 +35,7 @@ def live_traffic(
             found = traffic.traffic(conn, now, minutes, workload=workload, deployment=deployment, status=status)
             blueprint = current_or_none(conn)
             if blueprint is not None and not any(step["calls"] for step in found["steps"]):
-                refuse_unserved(blueprint, workload, deployment)
+                require_served(blueprint, workload, deployment)
             names = [(d.name, d.site) for d in blueprint.deployments] if blueprint else []
             return {**found, "deployments": traffic.deployments(conn, now, minutes, names)}
     except psycopg.errors.QueryCanceled as error:

@@ -12,7 +12,7 @@ from groundplan.api.access.protected_routes import below_api
 from groundplan.api.actor_names import entries_json
 from groundplan.api.caller import Caller, Reader
 from groundplan.api.calls import receipts
-from groundplan.api.context import Services, Using
+from groundplan.api.context import Services, ServicesDep
 from groundplan.api.placement import placing, views
 from groundplan.api.served_blueprint import current_or_none
 from groundplan.blueprint.model import Blueprint
@@ -28,7 +28,7 @@ SCOPES = frozenset({"workload", "deployment", "site", "source"})
 
 
 @router.get("/why/{subject:path}")
-def why(subject: str, services: Using, caller: Reader) -> dict[str, Any]:
+def why(subject: str, services: ServicesDep, caller: Reader) -> dict[str, Any]:
     """`{"kind", "because", "facts", "audit": [entries]}` of an id, blueprint/N, workload/NAME or placement/NAME."""
     kind, name = ("", subject) if "/" not in subject else subject.rsplit("/", 1)
     found = placing.told(services, views.because, name, plans=2) if kind == "placement" else None

@@ -352,7 +352,7 @@ def _slices(conn: Connection[Any], workload: str, since: datetime, until: dateti
 def _prompt(conn: Connection[Any], number: int, workload: str) -> str:
     """The version of its prompt under a blueprint."""
     try:
-        blueprint = served_blueprint.at(conn, number)
+        blueprint = served_blueprint.blueprint_at(conn, number)
     except NotFound:
         return ""
     return next((w.prompt or "" for w in blueprint.workloads if w.name == workload), "")

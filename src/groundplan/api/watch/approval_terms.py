@@ -41,7 +41,7 @@ def look(services: Services) -> list[int]:
     made: list[int] = []
     for change in over:
         with services.transaction() as conn:
-            number = services.releases.expire(conn, change.id)
+            number = services.releases.expire_approval(conn, change.id)
             made += [] if number is None else [number]
     return made
 

@@ -27,7 +27,7 @@ def look(services: Services) -> int:
             for row in used
             if row["budget"] in soft and Decimal(row["spent_usd"]) > Decimal(row["limit_usd"])
         ]
-        return store.tell_crossed_budgets(conn, crossed)
+        return store.update_crossed_budget_findings(conn, crossed)
 
 
 def _message(row: dict[str, str]) -> str:

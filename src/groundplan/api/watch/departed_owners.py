@@ -13,4 +13,4 @@ LOOK_SECONDS = 5.0
 def look(services: Services) -> int:
     """Bring the findings up to date; how many were opened, raised or closed."""
     with services.transaction() as conn:
-        return store.keep_duties_left(conn, services.clock.now().date())
+        return store.update_departed_owner_findings(conn, services.clock.now().date())

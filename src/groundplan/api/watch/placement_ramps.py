@@ -53,4 +53,4 @@ def look(services: Services) -> int | None:
             if ramp.to in failing
         ]
         finding_store.tell_all(conn, told, kinds=[KIND])
-        return services.releases.advance(conn, frozenset(failing)) if wanted else None
+        return services.releases.advance_ramps(conn, frozenset(failing)) if wanted else None
