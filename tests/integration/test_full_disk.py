@@ -20,9 +20,11 @@ from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment,
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from groundplan.core.audit.keys import create_keys
 from groundplan.core.home import Home
 from groundplan.gateway.journal.segments import AHEAD
 from groundplan.gateway.journal.shipper import Shipper
+from groundplan.runtime.backup import backup
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script
 
@@ -164,6 +166,34 @@ async def test_a_worker_does_not_start_on_a_full_disk_and_says_why(database: Dat
         assert await asyncio.to_thread(worker.wait, 60) == 69
         log = (stack.home.logs / "gateway.log").read_text()
         assert "journal_unavailable" in log and "Free space" in log and "Traceback" not in log
+
+
+@needs_mounts
+@pytest.mark.parametrize(
+    ("taken", "code", "told"), [((1 << 20) - 16_384, "disk_full", "is full"), (0, "postgres_init", "MiB free")]
+)
+def test_a_restore_that_finds_no_room_says_so_and_leaves_nothing(
+    database: Database, tmp_path: Path, taken: int, code: str, told: str
+) -> None:
+    made, small = Home(tmp_path / "made"), tmp_path / "small"
+    made.create()
+    create_keys(made)
+    backup(made, database.settings(made.root), tmp_path / "archive", lambda _: None)
+    small.mkdir()
+    command = [sys.executable, "-m", "groundplan.cli.main", "restore", str(tmp_path / "archive"), "--json"]
+    restored = [*command, "--home", str(small / "home")]
+    listed = ["sh", "-c", '"$@"; ls -A "$0"', str(small), *restored]
+    ran = subprocess.run(
+        [*UNSHARE, "sh", "-c", MOUNT, str(small), "1m" if taken else "24m", str(taken), *listed],
+        capture_output=True,
+        text=True,
+        env={name: value for name, value in os.environ.items() if name != "GROUNDPLAN_DATABASE_URL"},
+    )
+    answer, end = json.JSONDecoder().raw_decode(ran.stdout)
+    error = answer["error"]
+    assert error["code"] == code and told in error["message"] and str(small) in error["message"]
+    assert error["hint"] and "Traceback" not in ran.stderr
+    assert ran.stdout[end:].split() == ["ballast"]
 
 
 @needs_mounts

@@ -27,6 +27,7 @@ _BLOCK = 1 << 20
 _PAGE = 4096
 """What a file system reads and writes as one."""
 _DAMAGE = (tarfile.TarError, EOFError, zlib.error, ValueError, KeyError, TypeError)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DAMAGE_NUMBERS = (None, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 """Of an OSError: gzip reports a wrong checksum and a wrong header without a number; the others are names in an archive
 that cannot be beside each other, or be at all."""
@@ -120,7 +121,7 @@ def unpack(archive: Path, folder: Path) -> dict[str, Any]:
     """Unpack into the empty `folder` and return the manifest, after every byte was checked.
 
     Raises `Invalid` (`archive_damaged`: truncated, altered or not an archive of ours; `archive_format`: of a newer
-    program).
+    program) and `Unavailable` (`disk_full`, `archive_read`).
     """
     found: dict[str, dict[str, Any]] = {}
     manifest: dict[str, Any] | None = None
@@ -141,7 +142,7 @@ def unpack(archive: Path, folder: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise Invalid(f"{archive} does not exist", code="archive_missing", hint="Check the path.") from error
     except OSError as error:
-        raise (_damaged(archive, error) if error.errno in _DAMAGE_NUMBERS else _unreadable(archive, error)) from error
+        raise _not_unpacked(archive, folder, error) from error
     except _DAMAGE as error:
         raise _damaged(archive, error) from error
     if manifest is not None and manifest.get("format") != FORMAT:
@@ -179,9 +180,17 @@ def _damaged(archive: Path, error: Exception) -> Invalid:
     )
 
 
-def _unreadable(archive: Path, error: OSError) -> Unavailable:
+def _not_unpacked(archive: Path, folder: Path, error: OSError) -> Invalid | Unavailable:
+    if error.errno in _DAMAGE_NUMBERS:
+        return _damaged(archive, error)
+    if error.errno in _FULL:
+        return Unavailable(
+            f"{archive} cannot be unpacked: the disk of {folder.parent} is full",
+            code="disk_full",
+            hint="Free some of it, or restore to another place; nothing was changed.",
+        )
     return Unavailable(
         f"{archive} cannot be unpacked: {error.strerror}",
         code="archive_read",
-        hint="Check permissions and free space; nothing was changed.",
+        hint="Check permissions; nothing was changed.",
     )

@@ -41,6 +41,9 @@ START_SECONDS: Final = 300.0
 REMOVE_SECONDS: Final = 15.0
 """How long a server may take to end at once: it kills what does not within five."""
 
+NEW_DATABASE_BYTES: Final = 128 << 20
+"""What a new database takes with our tables and the first of its log."""
+
 CONNECT_SECONDS = 10
 """For each try at a server that has just been started."""
 
@@ -353,6 +356,14 @@ class EmbeddedPostgres:
             extra_groups=None if account is None else [],
         )
         if ran.returncode != 0:
+            free = shutil.disk_usage(data).free
+            if free < NEW_DATABASE_BYTES:  # of which initdb may say no more than `Aborted`
+                raise Unavailable(
+                    f"there is no room for a database: the disk of {data.parent} has {free >> 20} MiB free",
+                    code="postgres_init",
+                    hint=f"It begins with some {NEW_DATABASE_BYTES >> 20} MiB: free them, choose another HOME, or set "
+                    "GROUNDPLAN_DATABASE_URL.",
+                )
             reason = " | ".join(ran.stderr.decode("utf-8", "replace").strip().splitlines()[-3:])
             raise Unavailable(
                 f"the database cannot be prepared: {reason}",
