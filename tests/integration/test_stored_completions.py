@@ -22,7 +22,7 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.chat import sealed_store
-from groundplan.gateway.surfaces.chat.sealed_store import Kept, SealedCompletions
+from groundplan.gateway.surfaces.chat.sealed_store import SealedCompletions, StoredCompletion
 from groundplan.ledger import completion_store
 from groundplan.ledger.completion_store import Row
 from groundplan.testing.database import Database
@@ -152,7 +152,7 @@ async def test_a_list_reads_and_tells_a_few_megabytes_at_a_time_and_goes_on_behi
     key, until = KeyEntry(str(new_id()), "keeper", "", False, False, None), datetime.now(UTC) + timedelta(days=1)
     shelf, person = SealedCompletions(home, database.urls["gateway"]), UUID(key.id)
     for number in range(7):
-        kept = Kept({"id": f"c-{number}", "said": "x" * 3000}, [], {"odd": str(number % 2)})
+        kept = StoredCompletion({"id": f"c-{number}", "said": "x" * 3000}, [], {"odd": str(number % 2)})
         row = Row(new_id(), f"c-{number}", "keeper", person, "one", "m", until, "")  # about 4100 characters, sealed
         assert await shelf.put(row, person, kept)
     read, page = list[int](), completion_store.page
@@ -169,7 +169,7 @@ async def test_a_list_reads_and_tells_a_few_megabytes_at_a_time_and_goes_on_behi
     async def listed(**wanted: Any) -> list[list[str]]:
         pages, after, more = list[list[str]](), None, True
         while more:
-            found = await shelf.listed(key, 5, after=after, **wanted)
+            found = await shelf.list_page(key, 5, after=after, **wanted)
             assert found is not None
             pages.append([kept.completion["id"] for kept in found[0]])
             after, more = pages[-1][-1], found[1]
@@ -184,5 +184,5 @@ async def test_a_list_reads_and_tells_a_few_megabytes_at_a_time_and_goes_on_behi
     assert await listed() == [[id] for id in ids], "one is told however large it is"
     monkeypatch.setattr(sealed_store, "MOST_SEARCHED", 4)
     with pytest.raises(Invalid, match="none of 4"):
-        await shelf.listed(key, 5, metadata={"odd": "2"})
+        await shelf.list_page(key, 5, metadata={"odd": "2"})
     await shelf.close()

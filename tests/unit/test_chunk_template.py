@@ -122,7 +122,7 @@ def test_what_changes_in_every_chunk_is_not_looked_for_for_ever() -> None:
     reading = Reading(True)
     for number in range(50):
         reading.feed(event(chunk("x", created=number)))
-    assert reading.relay._looks == 0 and reading.passed == 0
+    assert reading.relay._samples_left == 0 and reading.passed == 0
 
 
 def test_each_of_several_copies_is_looked_at() -> None:

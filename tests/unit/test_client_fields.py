@@ -55,12 +55,12 @@ BOUNDED = {
 }
 """What costs no more than is reserved, or is looked at by its value."""
 REFUSED = {
-    "chat": chat._UNBOUNDED | body.ELSEWHERE,
-    "responses": responses._UNBOUNDED | body.ELSEWHERE,
-    "completions": completions._UNBOUNDED | body.ELSEWHERE,
+    "chat": chat._REFUSED_FIELDS | body.REDIRECTING_FIELDS,
+    "responses": responses._UNBOUNDED | body.REDIRECTING_FIELDS,
+    "completions": completions._UNBOUNDED | body.REDIRECTING_FIELDS,
     "images": images._UNBOUNDED,
     "edits": images._UNBOUNDED,
-    "messages": messages._UNBOUNDED | body.ELSEWHERE,
+    "messages": messages._UNBOUNDED | body.REDIRECTING_FIELDS,
 }
 
 

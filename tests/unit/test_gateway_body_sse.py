@@ -18,9 +18,9 @@ from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.http.sse import EventReader, EventTooLarge, append_field, format_event, split_for_field
 from groundplan.gateway.surfaces import completions, embeddings
-from groundplan.gateway.surfaces.body import ELSEWHERE, NAMED, READ_APART
+from groundplan.gateway.surfaces.body import DECISIVE_FIELDS, OTHER_INPUT_FIELDS, REDIRECTING_FIELDS
 from groundplan.gateway.surfaces.chat import surface as chat_completions
-from groundplan.gateway.surfaces.chat.chunk import without_usage
+from groundplan.gateway.surfaces.chat.chunk import remove_usage
 from groundplan.gateway.surfaces.chat.relay import ChatRelay, CopiesRelay
 from groundplan.gateway.surfaces.chat.surface import OpenAIChat
 from groundplan.gateway.surfaces.codec import Malformed
@@ -53,7 +53,7 @@ json_values = st.recursive(
 )  # fmt: skip
 
 
-OTHERS = st.text(max_size=12).filter(lambda name: name.casefold() not in NAMED)
+OTHERS = st.text(max_size=12).filter(lambda name: name.casefold() not in DECISIVE_FIELDS)
 
 
 def chat(**more: Any) -> bytes:
@@ -427,7 +427,7 @@ def of(interface: Interface) -> Callable[[bytes], object]:
     return lambda body: interface.read(SimpleNamespace(body=body, headers={}))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", sorted(READ_APART))
+@pytest.mark.parametrize("name", sorted(OTHER_INPUT_FIELDS))
 def test_what_embeds_or_ranks_reads_its_texts_and_nothing_beside_them(name: str) -> None:
     image = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}
     more = {"model": "auto", name: [{"role": "user", "content": [image]}]}
@@ -439,7 +439,7 @@ def test_what_embeds_or_ranks_reads_its_texts_and_nothing_beside_them(name: str)
         of(RERANK)(json.dumps({"model": "auto", "query": "a", "documents": [{"content": [image]}]}).encode())
 
 
-@pytest.mark.parametrize("name", sorted(ELSEWHERE))
+@pytest.mark.parametrize("name", sorted(REDIRECTING_FIELDS))
 def test_no_surface_lets_an_upstream_ask_another_model(name: str) -> None:
     """Nor search, nor reach an address that the caller chooses."""
     more = {"model": "auto", name: [{"model": "dear"}]}
@@ -595,7 +595,7 @@ def test_usage_inside_a_data_chunk_is_taken_out_for_a_client_that_did_not_ask() 
     relay = ChatRelay(include_usage=False)
     relay.feed(chunk(finish="stop", usage=True))
     assert relay.held is not None and b"usage" not in relay.held and relay.usage is not None
-    assert without_usage(chunk("a")) == chunk("a")
+    assert remove_usage(chunk("a")) == chunk("a")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from groundplan.core.errors import Denied
 from groundplan.gateway.app import heed
 from groundplan.gateway.call.attempts.attempt import Attempt
 from groundplan.gateway.policy.gate import gate_of
-from groundplan.gateway.surfaces.responses.sealed_store import Kept
+from groundplan.gateway.surfaces.responses.sealed_store import StoredResponse
 from groundplan.gateway.upstream.http1 import BUFFER_HIGH, Http1Connection
 from groundplan.ledger.model import Reservation
 from groundplan.testing.scripted_stream import TOOL_PIECES
@@ -258,8 +258,8 @@ async def test_what_a_response_goes_on_with_is_guarded_though_it_is_older_than_t
     told = [{"type": "message", "role": "user", "content": f"I am {EMAIL}"}]
 
     class Shelf:
-        async def find(self, id: str, key: object) -> Kept:  # noqa: ARG002 -- the shelf's signature
-            return Kept({}, [], told, "one")
+        async def find(self, id: str, key: object) -> StoredResponse:  # noqa: ARG002 -- the shelf's signature
+            return StoredResponse({}, [], told, "one")
 
     body = {"model": "auto", "input": "Who am I?", "previous_response_id": "resp_1"}
     for action, status in (("mask", 200), ("block", 403)):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from groundplan.core.errors import Invalid
-from groundplan.gateway.surfaces.chat.answer_types import Call, Function, Said
+from groundplan.gateway.surfaces.chat.answer_types import AnswerMessage, CalledFunction, ToolCall
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.messages import to_chat as messages_to_chat
 from groundplan.gateway.surfaces.messages.from_chat import _content
@@ -188,9 +188,11 @@ def test_why_a_message_ended(finish: str | None, stop: object, calls: bool, told
 def test_of_an_answer_that_was_cut_only_its_last_call_is_left_out(
     arguments: tuple[str, ...], cut: bool, names: list[str]
 ) -> None:
-    def made(*given: str) -> Said:
-        calls = [Call(id=f"c{n}", function=Function(name=f"f{n}", arguments=each)) for n, each in enumerate(given)]
-        return Said(tool_calls=calls)
+    def made(*given: str) -> AnswerMessage:
+        calls = [
+            ToolCall(id=f"c{n}", function=CalledFunction(name=f"f{n}", arguments=each)) for n, each in enumerate(given)
+        ]
+        return AnswerMessage(tool_calls=calls)
 
     assert [each["name"] for each in _content(made(*arguments), cut=cut)] == names
     for wrong, at_end in ((("{", "{}"), True), (("{}", "{"), False)):

@@ -15,8 +15,8 @@ from tests.unit.call_rig import Rig, call_rig, rule
 from groundplan.blueprint.model import Cache, Cascade, Guardrails, Keep, Routing
 from groundplan.core.errors import Invalid
 from groundplan.gateway.call.model_versions import ModelVersions
-from groundplan.gateway.surfaces.chat.sealed_store import Kept
-from groundplan.gateway.surfaces.chat.storing import checked_metadata
+from groundplan.gateway.surfaces.chat.sealed_store import StoredCompletion
+from groundplan.gateway.surfaces.chat.storing import check_metadata
 from groundplan.ledger.completion_store import Row
 
 FULL = Keep(content="full", seconds=60)
@@ -26,9 +26,9 @@ class Shelf:
     """What was stored."""
 
     def __init__(self) -> None:
-        self.put_in: list[tuple[Row, Kept]] = []
+        self.put_in: list[tuple[Row, StoredCompletion]] = []
 
-    async def put(self, row: Row, person: UUID, kept: Kept) -> bool:
+    async def put(self, row: Row, person: UUID, kept: StoredCompletion) -> bool:
         assert str(person)
         self.put_in.append((row, kept))
         return True
@@ -121,9 +121,9 @@ async def test_an_answer_that_was_tried_first_is_stored(tmp_path: Path, stream: 
 )
 async def test_metadata_that_openai_does_not_take_is_refused(tmp_path: Path, wrong: Any) -> None:
     with pytest.raises(Invalid, match="metadata"):
-        checked_metadata(wrong)
+        check_metadata(wrong)
     if wrong == "text":
         async with storing(tmp_path) as (rig, _):
             assert (await rig.chat(store=True, metadata=wrong)).code == "metadata_invalid"
             assert rig.models["one"].counted == 0
-    assert checked_metadata(None) == {} and checked_metadata({"a" * 64: "b" * 512}) == {"a" * 64: "b" * 512}
+    assert check_metadata(None) == {} and check_metadata({"a" * 64: "b" * 512}) == {"a" * 64: "b" * 512}

@@ -23,7 +23,7 @@ from groundplan.gateway.http.strict_json import (
 )
 from groundplan.gateway.surfaces import body as bodies
 from groundplan.gateway.surfaces import completions, embeddings
-from groundplan.gateway.surfaces.body import NAMED, OTHERWISE, QUERY_CHARACTERS
+from groundplan.gateway.surfaces.body import DECISIVE_FIELDS, QUERY_CHARACTERS, UNBOUNDED_FIELDS
 from groundplan.gateway.surfaces.chat import surface as chat
 from groundplan.gateway.surfaces.chat.surface import ChatCompletions
 from groundplan.gateway.surfaces.messages import surface as messages
@@ -142,14 +142,14 @@ def test_names_with_capital_letters_that_nobody_reads_pass() -> None:
 def test_every_field_that_a_surface_reads_is_among_the_names_that_are_looked_for() -> None:
     for decoder in (chat._chat, completions._asked, responses._asked, messages._messages, embeddings._embeddings):
         read = set(decoder.type.__struct_fields__)
-        assert read <= NAMED, read - NAMED
-    for known in (strict_json._ORDINARY_NAMES, bodies._ORDINARY):
+        assert read <= DECISIVE_FIELDS, read - DECISIVE_FIELDS
+    for known in (strict_json._ORDINARY_NAMES, bodies._UNCHECKED_FIELDS):
         assert len({name.casefold() for name in known}) == len(known), "what needs no look has no name in two spellings"
-    for refused in (chat._UNBOUNDED, completions._UNBOUNDED, responses._UNBOUNDED, messages._UNBOUNDED):
-        assert refused <= NAMED, refused - NAMED
+    for refused in (chat._REFUSED_FIELDS, completions._UNBOUNDED, responses._UNBOUNDED, messages._UNBOUNDED):
+        assert refused <= DECISIVE_FIELDS, refused - DECISIVE_FIELDS
 
 
-@pytest.mark.parametrize("name", sorted(OTHERWISE))
+@pytest.mark.parametrize("name", sorted(UNBOUNDED_FIELDS))
 @pytest.mark.parametrize(
     ("read", "more"),
     [

@@ -8,22 +8,27 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.gateway.surfaces.chat.answer_types import OneByOne, PieceOfCall, PieceOfFunction, completion
+from groundplan.gateway.surfaces.chat.answer_types import (
+    FunctionDelta,
+    ToolCallDelta,
+    ToolCallSequencer,
+    parse_completion,
+)
 
 ARGUMENTS = st.dictionaries(st.text(max_size=3), st.text(max_size=5) | st.integers(), max_size=3).map(json.dumps)
 
 
-def cut(data: st.DataObject, number: int, index: int, text: str) -> list[PieceOfCall]:
+def cut(data: st.DataObject, number: int, index: int, text: str) -> list[ToolCallDelta]:
     """One call in pieces, of which the first one names it."""
     at = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4)))
     parts = [text[a:b] for a, b in zip([0, *at], [*at, len(text)], strict=True)]
-    first = PieceOfCall(index, f"c{number}", PieceOfFunction("look", parts[0]))
-    return [first, *(PieceOfCall(index, None, PieceOfFunction(None, part)) for part in parts[1:])]
+    first = ToolCallDelta(index, f"c{number}", FunctionDelta("look", parts[0]))
+    return [first, *(ToolCallDelta(index, None, FunctionDelta(None, part)) for part in parts[1:])]
 
 
-def told(sent: list[PieceOfCall]) -> list[tuple[int, str | None, str]]:
+def told(sent: list[ToolCallDelta]) -> list[tuple[int, str | None, str]]:
     """(number, id, arguments) of each run of pieces of one call."""
-    order, found = OneByOne(), list[tuple[int, str | None, str]]()
+    order, found = ToolCallSequencer(), list[tuple[int, str | None, str]]()
     pieces = [piece for each in sent for piece in order.after(each)] + order.rest()
     for piece in pieces:
         more = piece.function.arguments or ""
@@ -38,7 +43,7 @@ def told(sent: list[PieceOfCall]) -> list[tuple[int, str | None, str]]:
 @given(st.lists(ARGUMENTS, min_size=1, max_size=4), st.data())
 def test_pieces_that_are_mixed_are_told_call_by_call(calls: list[str], data: st.DataObject) -> None:
     left = [cut(data, number, number, text) for number, text in enumerate(calls)]
-    sent: list[PieceOfCall] = []
+    sent: list[ToolCallDelta] = []
     while any(left):
         sent.append(left[data.draw(st.sampled_from([n for n, rest in enumerate(left) if rest]))].pop(0))
     found = told(sent)
@@ -55,7 +60,7 @@ def test_calls_under_one_number_are_told_apart_by_their_ids(calls: list[str], da
 @given(st.lists(ARGUMENTS, min_size=1, max_size=4), st.data())
 def test_calls_that_come_in_turn_are_told_as_they_come(calls: list[str], data: st.DataObject) -> None:
     """Nothing waits where the one before is whole."""
-    order = OneByOne()
+    order = ToolCallSequencer()
     for number, text in enumerate(calls):
         for piece in cut(data, number, number, text):
             assert order.after(piece) == [piece]
@@ -65,25 +70,25 @@ def test_calls_that_come_in_turn_are_told_as_they_come(calls: list[str], data: s
 def test_a_call_without_an_id_gets_one_of_its_own() -> None:
     """Gemini's OpenAI-shaped address has given empty ones, and others repeat an empty one in each piece."""
     sent = [
-        PieceOfCall(number, id, PieceOfFunction(name, part))
+        ToolCallDelta(number, id, FunctionDelta(name, part))
         for number in range(2)
         for id, name, part in (("", "look", ""), ("", None, '{"a":'), (None, None, "1}"))
     ]
     (_, first, one), (_, second, two) = told(sent)
     assert first and second and first != second and one == two == '{"a":1}'
-    whole = [PieceOfCall(0, "", PieceOfFunction("look", part)) for part in ('{"a":1}', '{"b":2}')]
-    end = PieceOfCall(0, "", PieceOfFunction("look", ""))
+    whole = [ToolCallDelta(0, "", FunctionDelta("look", part)) for part in ('{"a":1}', '{"b":2}')]
+    end = ToolCallDelta(0, "", FunctionDelta("look", ""))
     assert [(number, text) for number, _, text in told([*whole, end])] == [(0, '{"a":1}'), (1, '{"b":2}')]
     for call in (b'{"id":"","function":{"name":"look"}}', b'{"function":{"name":"look","arguments":"{}"}}'):
         data = b'{"id":"c","choices":[{"message":{"tool_calls":[%b,%b]},"finish_reason":"tool_calls"}]}' % (call, call)
-        calls = completion(data).choices[0].message.tool_calls
+        calls = parse_completion(data).choices[0].message.tool_calls
         assert calls is not None and len({each.name for each in calls}) == 2
 
 
 def test_an_empty_piece_that_ends_a_call_after_the_next_one_began() -> None:
     """Its arguments were whole, so the next one was told."""
-    first, second = (PieceOfCall(n, f"c{n}", PieceOfFunction("look", "{}")) for n in range(2))
-    end = PieceOfCall(0, None, PieceOfFunction(None, ""))
+    first, second = (ToolCallDelta(n, f"c{n}", FunctionDelta("look", "{}")) for n in range(2))
+    end = ToolCallDelta(0, None, FunctionDelta(None, ""))
     assert told([first, second, end]) == [(0, "c0", "{}"), (1, "c1", "{}")]
 
 
@@ -92,10 +97,10 @@ def test_arguments_are_whole_with_their_last_sign_however_they_are_cut(text: str
     """Also where strings have braces, quotes and signs that take their meaning."""
     text = json.dumps({"{\\": [text, {"}": '"'}]})
     at = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
-    order = OneByOne()
-    order.after(PieceOfCall(0, "a", PieceOfFunction("look", "")))
-    waits = PieceOfCall(1, "b", PieceOfFunction("look", "{}"))
+    order = ToolCallSequencer()
+    order.after(ToolCallDelta(0, "a", FunctionDelta("look", "")))
+    waits = ToolCallDelta(1, "b", FunctionDelta("look", "{}"))
     assert order.after(waits) == []
     pieces = [text[a:b] for a, b in itertools.pairwise(at)]
-    told = [order.after(PieceOfCall(0, None, PieceOfFunction(None, piece))) for piece in pieces]
+    told = [order.after(ToolCallDelta(0, None, FunctionDelta(None, piece))) for piece in pieces]
     assert [len(each) for each in told] == [1] * (len(told) - 1) + [2] and told[-1][1] == waits

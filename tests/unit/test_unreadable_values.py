@@ -15,7 +15,7 @@ from tests.unit.raw_upstream import END, HI, ROLE, STREAM, answering, asked, eve
 
 from groundplan.blueprint.model import Guardrails, Keep
 from groundplan.core.errors import Invalid
-from groundplan.gateway.surfaces.file_references import written
+from groundplan.gateway.surfaces.file_references import with_files_inlined
 
 HALF, SIGN = "caf\ud83d", "caf\ufffd"
 FULL = {"assistant": {"keep": Keep(content="full", seconds=60)}}
@@ -128,7 +128,7 @@ async def test_a_number_beyond_all_bounds_in_what_is_read_for_some_workloads(tmp
 
 def test_a_number_beyond_all_bounds_beside_the_name_of_a_file() -> None:
     with pytest.raises(Invalid, match="Number out of range"):
-        written(msgspec.Raw(b'[{"role":"user","content":[{"file_id":"f","x" :1e999}]}]'), lambda part: part)
+        with_files_inlined(msgspec.Raw(b'[{"role":"user","content":[{"file_id":"f","x" :1e999}]}]'), lambda part: part)
 
 
 @pytest.mark.parametrize("output", [5, {"x": 1}, ["x"], "x"])

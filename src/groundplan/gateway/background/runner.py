@@ -48,8 +48,8 @@ from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.gateway.surfaces import answers
 from groundplan.gateway.surfaces.responses import shapes
 from groundplan.gateway.surfaces.responses.items import item, listed
-from groundplan.gateway.surfaces.responses.sealed_store import Kept, owner_of
-from groundplan.gateway.surfaces.responses.storing import given_of, kept_of
+from groundplan.gateway.surfaces.responses.sealed_store import StoredResponse, owner_of
+from groundplan.gateway.surfaces.responses.storing import full_input, stored_response
 from groundplan.gateway.surfaces.responses.surface import OF_BACKGROUND, told
 from groundplan.ledger.background_store import CHANNEL, FOLLOWED, Row
 
@@ -209,10 +209,10 @@ class BackgroundRunner:
             self._begin(row, asked)
         return True
 
-    async def found(self, id: str, key: KeyEntry) -> Kept | None:
+    async def found(self, id: str, key: KeyEntry) -> StoredResponse | None:
         """One of this key's that has not come to a stored response, as it is now. Raises `Unavailable`."""
         found = await self._responses.find(id, key)
-        return None if found is None else Kept(found.response(), found.asked.input, [])
+        return None if found is None else StoredResponse(found.response(), found.asked.input, [])
 
     async def events(self, id: str, key: KeyEntry, after: int) -> tuple[AsyncIterator[bytes], bytes] | None:
         """Its stream behind the number `after`, and header lines of that; None where there is none of this key's.
@@ -452,7 +452,7 @@ def _asked(id: str, now: datetime, exchange: Exchange) -> tuple[Asked, bool]:
     return asked, given.get("stream") is True
 
 
-def _outcome(taken: EventLog, exchange: Exchange) -> tuple[Kept | None, Failed | None]:
+def _outcome(taken: EventLog, exchange: Exchange) -> tuple[StoredResponse | None, Failed | None]:
     """The response to be stored, or what went wrong."""
     ask = exchange.ask
     if taken.failed is not None or ask is None:
@@ -461,6 +461,6 @@ def _outcome(taken: EventLog, exchange: Exchange) -> tuple[Kept | None, Failed |
         hint = "Ask again, without background."
         return None, Failed("server_error", "the workload keeps no content any more", "background_unavailable", hint)
     try:
-        return kept_of(given_of(ask), decode_json(taken.whole)), None
+        return stored_response(full_input(ask), decode_json(taken.whole)), None
     except DECODE_ERRORS:
         return None, Failed("server_error", "the answer has no end that can be read", "stream_broken", "Ask again.")

@@ -20,7 +20,7 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.background.events import Failed
 from groundplan.gateway.journal.thread_connections import ThreadConnections
 from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.surfaces.responses.sealed_store import Kept, owner_of
+from groundplan.gateway.surfaces.responses.sealed_store import StoredResponse, owner_of
 from groundplan.ledger import background_store, response_store
 from groundplan.ledger.background_store import Row
 
@@ -172,7 +172,9 @@ class SealedStore:
 
         await self._database.run(work)
 
-    async def end(self, row: Row, number: int, kept: Kept | None, deployment: str, failed: Failed | None) -> None:
+    async def end(
+        self, row: Row, number: int, kept: StoredResponse | None, deployment: str, failed: Failed | None
+    ) -> None:
         """What it came to, unless it was cancelled: a stored response, or what went wrong. `number`: of its last
         event."""
 

@@ -15,7 +15,7 @@ from groundplan.gateway.batches import batch_store
 from groundplan.gateway.batches.batch_store import Batch
 from groundplan.gateway.batches.orders.order_results import Result
 from groundplan.gateway.surfaces.messages.errors import of_foreign, shaped
-from groundplan.gateway.surfaces.upstream_json import understood
+from groundplan.gateway.surfaces.upstream_json import decode_upstream
 
 PREFIX = "msgbatch_"
 _NOT_MADE = {"batch_cancelled": "canceled", "batch_expired": "expired"}
@@ -72,7 +72,7 @@ def page_json(items: Sequence[dict[str, Any]], *, more: bool) -> bytes:
 
 def result_line(line: bytes) -> bytes:
     """A line of a batch's output or error file as one of Anthropic's results."""
-    found = understood(_result, line)
+    found = decode_upstream(_result, line)
     return _encode({"custom_id": found.custom_id, "result": _outcome(found)}) + b"\n"
 
 

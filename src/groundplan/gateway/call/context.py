@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.guard.reviews import Reviews
     from groundplan.gateway.http.server import Server
     from groundplan.gateway.surfaces.chat.sealed_store import SealedCompletions
-    from groundplan.gateway.surfaces.responses.sealed_store import Kept, SealedResponses
+    from groundplan.gateway.surfaces.responses.sealed_store import SealedResponses, StoredResponse
     from groundplan.gateway.telemetry.content_link import ContentSender
     from groundplan.gateway.telemetry.scrape import Scrapes
 
@@ -122,7 +122,7 @@ class Unattended(Protocol):
         """Write it down, and answer that it will be made. Raises `Invalid`, `Exhausted`, `Unavailable`."""
         ...
 
-    async def found(self, id: str, key: KeyEntry) -> Kept | None:
+    async def found(self, id: str, key: KeyEntry) -> StoredResponse | None:
         """One of this key's that has not come to a stored response, as it is now. Raises `Unavailable`."""
         ...
 

@@ -257,7 +257,7 @@ async def _complete(gateway: Gateway, exchange: Exchange, *, guarded: bool = Fal
 def _choose(gateway: Gateway, exchange: Exchange, plan: Plan, ask: Ask, policy: Policy, now: float) -> Ask:
     """The deployments that this call may use, in the order in which they are asked; returns what they are asked."""
     if plan.workload.keep is not None and exchange.interface is CHAT:
-        ask = chat_storing.begin(exchange, ask)
+        ask = chat_storing.prepare(exchange, ask)
     exchange.deployments = admit.choose(exchange, plan, ask, policy, now)
     if plan.workload.routing is not None:
         gateway.routes.arrange(exchange, plan.workload, ask, gateway.times, gateway.loop.time())

@@ -22,7 +22,11 @@ def stores(exchange: Exchange) -> bool:
     interface = exchange.interface
     if not interface.can_store_answers:
         return False
-    return chat_storing.stores(exchange) if isinstance(interface, StoredChat) else responses_storing.stores(exchange)
+    return (
+        chat_storing.stores_answer(exchange)
+        if isinstance(interface, StoredChat)
+        else responses_storing.stores_answer(exchange)
+    )
 
 
 def in_background(exchange: Exchange) -> bool:
@@ -34,12 +38,12 @@ async def prepare(gateway: Gateway, exchange: Exchange) -> None:
     """Of a surface that `keeps`: complete a request that goes on with something kept. Raises `NotFound`,
     `Unavailable`."""
     if not isinstance(exchange.interface, StoredChat):
-        await responses_storing.prepare(gateway, exchange)
+        await responses_storing.prepend_earlier_items(gateway, exchange)
 
 
 async def keep(gateway: Gateway, exchange: Exchange, answer: bytes | Relay) -> None:
     """Of a surface that `keeps`: store a settled answer, where it is to be, before its last byte is sent."""
     if isinstance(exchange.interface, StoredChat):
-        await chat_storing.keep(gateway, exchange, answer)
+        await chat_storing.store_answer(gateway, exchange, answer)
     else:
-        await responses_storing.keep(gateway, exchange, answer)
+        await responses_storing.store_answer(gateway, exchange, answer)

@@ -22,7 +22,7 @@ from groundplan.gateway.http.surrogates import decode_json
 from groundplan.gateway.offload import CHECKED_BYTES, InParts, in_parts, in_thread
 from groundplan.gateway.policy.gate import Whose
 from groundplan.gateway.surfaces import answer_text
-from groundplan.gateway.surfaces.body import not_read
+from groundplan.gateway.surfaces.body import unreadable_body
 from groundplan.gateway.surfaces.codec import DeniedAnswer, Relay, UpstreamAnswer
 from groundplan.gateway.telemetry import content_text
 from groundplan.governance.guardrails.guard import (
@@ -422,7 +422,7 @@ def _asked(data: bytes) -> Any:
     try:
         return decode_json(data)
     except msgspec.DecodeError as error:
-        raise not_read(error) from error
+        raise unreadable_body(error) from error
 
 
 def _told(data: bytes) -> Any:

@@ -28,7 +28,7 @@ from groundplan.gateway.resuming.story import (
     shaped,
     summed,
 )
-from groundplan.gateway.surfaces.body import decoded
+from groundplan.gateway.surfaces.body import decode_value
 from groundplan.gateway.surfaces.codec import Malformed, Relay
 from groundplan.gateway.surfaces.responses.stream import ResponsesChatRelay, ResponsesRelay
 from groundplan.gateway.surfaces.responses.surface import gone_on
@@ -47,7 +47,7 @@ def forbidden(ask: Ask) -> str:
     """Why a stream that is asked so cannot be continued; empty where it can. Raises `Invalid`."""
     if asks(ask, "top_logprobs") or b"logprobs" in bytes(ask.fields.get("include", b"")):
         return "log probabilities cannot be continued"
-    told = decoded(ask.fields.get("text", b"null"))  # of another shape: whoever is asked says so
+    told = decode_value(ask.fields.get("text", b"null"))  # of another shape: whoever is asked says so
     form = told.get("format") if isinstance(told, dict) else None
     if form is not None and not (isinstance(form, dict) and form.get("type", "text") == "text"):
         return "structured output (text.format) cannot be continued"

@@ -1,6 +1,6 @@
-"""Reading JSON bodies of callers: one error for each thing that can be wrong with the bytes, and the text in messages.
+"""Reads JSON request bodies: one error for each thing that can be wrong with the bytes, and the text in messages.
 
-What the fields mean belongs to the API surfaces.
+What the fields mean is left to the API surfaces.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from groundplan.gateway.http.strict_json import (
     check_duplicate_names,
     check_name_spelling,
 )
-from groundplan.gateway.surfaces.file_references import given_twice
+from groundplan.gateway.surfaces.file_references import file_given_twice
 from groundplan.gateway.surfaces.messages.request_types import CacheControl
 
-Read = TypeVar("Read")
+Typed = TypeVar("Typed")
 
 
 _NONE = msgspec.Raw(b"null")
@@ -44,7 +44,7 @@ class _File(msgspec.Struct, frozen=True):
 
 
 class CacheOptions(msgspec.Struct, frozen=True):
-    """Of the cache of prompts at OpenAI, for a whole request or up to a part of it."""
+    """Settings of OpenAI's prompt cache, for a whole request or up to a part of it."""
 
     ttl: str | None = None
 
@@ -76,16 +76,16 @@ class _Part(msgspec.Struct, frozen=True):
     cache_control: CacheControl | None = None
 
     def check(self) -> None:
-        """Raise `Invalid` for what some upstreams (vLLM) read, or fetch, of a part by its name whatever type it
-        has, and for a cache that costs more than is declared."""
+        """Raise `Invalid` for media fields that do not belong to the part's type, since some upstreams (vLLM) read or
+        fetch them whatever the type is, and for a cache that costs more than the declared price."""
         if self.prompt_cache_breakpoint is not None:
             self.prompt_cache_breakpoint.check(BREAKPOINT)
         if self.cache_control is not None:
             self.cache_control.check()
-        others = _others(self)
-        if others == _NO_OTHERS:
+        others = _media_fields_of(self)
+        if others == _NO_MEDIA:
             return
-        for name, given in zip(_NAMES, others, strict=True):
+        for name, given in zip(_MEDIA_FIELDS, others, strict=True):
             if name != self.type and given is not None and given != _NONE:
                 raise Invalid(
                     f"content of type {self.type[:40]} has {name}",
@@ -94,41 +94,50 @@ class _Part(msgspec.Struct, frozen=True):
                 )
 
 
-_NAMES = ("image_url", "input_audio", "file", "video_url", "audio_url", "image_embeds", "audio_embeds", "image_pil")
-_NO_OTHERS = (None, None, None, _NONE, _NONE, _NONE, _NONE, _NONE)
-_others = attrgetter(*_NAMES)
+_MEDIA_FIELDS = (
+    "image_url",
+    "input_audio",
+    "file",
+    "video_url",
+    "audio_url",
+    "image_embeds",
+    "audio_embeds",
+    "image_pil",
+)
+_NO_MEDIA = (None, None, None, _NONE, _NONE, _NONE, _NONE, _NONE)
+_media_fields_of = attrgetter(*_MEDIA_FIELDS)
 
 
 class Parts(msgspec.Struct, frozen=True):
-    """What a message's content is made of."""
+    """The content of a message: its text, and counts of its other parts."""
 
     text: str
     images: int = 0
     media_bytes: int = 0
-    """Of the caller's body, that are images, audio and files."""
+    """Bytes of the request body that are images, audio and files."""
     audio_bytes: int = 0
-    """Of audio, decoded."""
+    """Decoded length of the audio."""
     files: int = 0
     named: tuple[str, ...] = ()
-    """Ids of files, which are among `files`."""
+    """Ids of the files that are named by id; they are counted in `files` too."""
 
 
 _FILE_URL = re.compile(r"data:[a-z]+/[a-z0-9.+-]{1,80};base64,[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 _DATA_URL = re.compile(r"data:image/(png|jpe?g|webp|gif);base64,[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
-_TABLE = {
+_USES_OF_FIELDS = {
     name: use
     for use, names in {
-        "elsewhere": """
+        "redirecting": """
         models fallbacks provider route preset lora lora_path adapter_id data_sources enable_search
         search_parameters search_settings compound_custom plugins api_base base_url kv_transfer_params
         bootstrap_host extra_headers ref_audio
         url url[] image_url[] video_url audio_url
         """,
-        "otherwise": """
+        "unbounded": """
         n_predict num_predict max_new_tokens max_length generation_config extra_body n_cmpl use_beam_search
         num_beams chat_template mm_processor_kwargs media_io_kwargs deferred multi_agent
         """,
-        "read": """
+        "decisive": """
         model messages input prompt system instructions query documents stream stream_options stream_format
         max_tokens max_completion_tokens max_output_tokens n best_of tools modalities service_tier store
         background previous_response_id audio prediction web_search_options moderation container mcp_servers
@@ -144,40 +153,40 @@ _TABLE = {
     }.items()
     for name in names.split()
 }
-"""Names at the top of a body, in small letters: by the first ones some upstreams ask another model or provider than the
-one that is reserved for, search, or reach an address that the caller chooses; the next ones are to some the cap or the
-number of copies, whatever `max_tokens` and `n` say, or let a prompt or an image have more tokens than its bytes or its
-count bound, or one answer be made by any number of agents; some surface reads the next ones, or refuses them by name;
-and nearly every body is made of these and the last."""
+"""Top-level field names, in lower case, by what they do. `redirecting`: make some upstreams ask another model or
+provider than the one that money is reserved for, search, or fetch an address that the caller chooses. `unbounded`: are
+the cap or the number of copies for some upstreams, whatever `max_tokens` and `n` say, or let a prompt or an image have
+more tokens than its bytes or its count bound, or one answer be made by any number of agents. `decisive`: some surface
+reads them, or refuses them by name. Nearly every body consists of these and of the `ordinary` ones."""
 
 
-def _names(*uses: str) -> frozenset[str]:
-    return frozenset(name for name, use in _TABLE.items() if use in uses)
+def _fields_used(*uses: str) -> frozenset[str]:
+    return frozenset(name for name, use in _USES_OF_FIELDS.items() if use in uses)
 
 
-ELSEWHERE, OTHERWISE = _names("elsewhere"), _names("otherwise")
-NAMED = _names("elsewhere", "otherwise", "read")
-"""By which anything is decided, so that no other spelling of them may pass."""
-_ORDINARY = frozenset(_TABLE) - ELSEWHERE
-"""That need no look at how they are spelled, or whether they are refused."""
-READ_APART = frozenset(
+REDIRECTING_FIELDS, UNBOUNDED_FIELDS = _fields_used("redirecting"), _fields_used("unbounded")
+DECISIVE_FIELDS = _fields_used("redirecting", "unbounded", "decisive")
+"""Fields that decide something, so that no other spelling of their names may pass."""
+_UNCHECKED_FIELDS = frozenset(_USES_OF_FIELDS) - REDIRECTING_FIELDS
+"""Known fields whose spelling need not be checked, and which are not refused here."""
+OTHER_INPUT_FIELDS = frozenset(
     {
         "messages", "images", "image_url", "chat_template", "mm_processor_kwargs", "media_io_kwargs", "extra_body",
         "instances",
     }
 )  # fmt: skip
-"""Names by which what embeds or ranks texts reads something else, also images and by their addresses."""
-_ONCE = frozenset({"model", "input", "query", "documents", "encoding_format", "user"})
-"""Of a request for embeddings or a rank: what is said once, or counted apart."""
+"""Fields from which embedding and rerank servers read other input than texts, such as images, also by their URLs."""
+_SENT_ONCE = frozenset({"model", "input", "query", "documents", "encoding_format", "user"})
+"""Fields of an embeddings or rerank request that count once, or are counted separately."""
 QUERY_CHARACTERS = 4000
-"""As many of the last question are searched with."""
-_LONG = 52 << 10
-"""Bytes that hold as many characters, each written as two escapes."""
+"""The search for passages uses at most this many characters of the last question."""
+_LONG_STRING_BYTES = 52 << 10
+"""Bytes that hold `QUERY_CHARACTERS` with every character written as two escapes."""
 
-_IDLE = frozenset({b"null", b"false", b"[]"})
-"""Values that switch nothing on and name nobody, as clients send them of settings that are not used. An empty object is
-none: it may stand for all defaults, such as those of a search."""
-_USAGE_TOLD = b'{"include_usage":true}'
+_IDLE_VALUES = frozenset({b"null", b"false", b"[]"})
+"""Values that switch nothing on, as clients send them for unused settings. An empty object is not among them: it may
+stand for all defaults, such as those of a search."""
+_USAGE_ONLY = b'{"include_usage":true}'
 BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _parts = msgspec.json.Decoder(list[_Part])
@@ -188,13 +197,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Reasoning(msgspec.Struct, frozen=True):
-    """How a model is to reason."""
+    """The `reasoning` settings of a request."""
 
     mode: str | None = None
 
     def check(self) -> None:
-        """Raise `Invalid` for a mode that reasons several times for one answer (OpenAI's `pro`): the cap is that of
-        one, and what all of them cost has no bound. OpenRouter asks another model for it."""
+        """Raise `Invalid` for a mode that reasons several times for one answer (OpenAI's `pro`): the cap holds for one
+        run only, so the total cost has no bound. OpenRouter asks another model for it."""
         if self.mode not in (None, "standard"):
             raise Invalid(
                 f"reasoning.mode {self.mode[:20]!r} is not supported",
@@ -203,97 +212,95 @@ class Reasoning(msgspec.Struct, frozen=True):
             )
 
 
-def with_usage_told(fields: Mapping[str, msgspec.Raw]) -> bytes:
-    """`stream_options` by which an upstream tells the usage of a stream; what else the caller's say stays."""
-    given = fields.get("stream_options")
-    options = None if given is None else _options(given)
-    return _USAGE_TOLD if not options else _encode({**options, "include_usage": True})
+def stream_options_with_usage(fields: Mapping[str, msgspec.Raw]) -> bytes:
+    """The caller's `stream_options` with `include_usage`, so that the upstream reports the usage of the stream."""
+    raw = fields.get("stream_options")
+    options = None if raw is None else _options(raw)
+    return _USAGE_ONLY if not options else _encode({**options, "include_usage": True})
 
 
 def read_fields(
-    body: bytes, decoder: msgspec.json.Decoder[Read], nested: Callable[[Read], int] | None = None
-) -> tuple[dict[str, msgspec.Raw], Read]:
-    """The top-level fields as raw JSON, in order, and the typed part of them. Raises `Invalid`, also for
-    what is asked `ELSEWHERE`.
+    body: bytes, decoder: msgspec.json.Decoder[Typed], nested: Callable[[Typed], int] | None = None
+) -> tuple[dict[str, msgspec.Raw], Typed]:
+    """(top-level fields as raw JSON, in order; the body decoded by `decoder`). Raises `Invalid`, also for
+    `REDIRECTING_FIELDS`.
 
     Two passes, since a decoder gives either the fields that it knows or the bytes of all; neither copies what is `Raw`.
-    `nested` tells how many names the typed part knows to be in objects below the top; it may know too few, which costs
-    time only.
+    `nested` returns how many names the typed part knows of in objects below the top; too few costs time only.
     """
     try:
         if not body.isascii():
             body.decode("utf-8")
         check_complexity(body)
         fields, typed = _fields.decode(body), decoder.decode(body)
-        if not _ORDINARY.issuperset(fields):
-            check_name_spelling(fields, NAMED)
-            refuse_fields(fields, ELSEWHERE)
+        if not _UNCHECKED_FIELDS.issuperset(fields):
+            check_name_spelling(fields, DECISIVE_FIELDS)
+            refuse_fields(fields, REDIRECTING_FIELDS)
         check_duplicate_names(body, len(fields) + (nested(typed) if nested is not None else 0))
         return fields, typed
     except UnicodeDecodeError as error:
         raise Invalid("the body is not UTF-8", code="body_encoding", hint="Send JSON in UTF-8.") from error
     except (msgspec.DecodeError, RecursionError) as error:
-        raise not_read(error) from error
+        raise unreadable_body(error) from error
 
 
-def not_read(error: Exception) -> Invalid:
-    """The refusal of a body by what its decoder raised."""
+def unreadable_body(error: Exception) -> Invalid:
+    """The refusal of a body whose decoder raised `error`."""
     if isinstance(error, msgspec.ValidationError):
         return Invalid(f"the body has a wrong field: {error}", code="body_invalid", hint="See the OpenAI API.")
     return Invalid(f"the body is not JSON: {error}", code="body_not_json", hint="Send a JSON object.")
 
 
-def decoded(raw: bytes) -> Any:
-    """The value of a part of a body that was only passed over before, which is no look at its numbers. Raises
-    `Invalid`."""
+def decode_value(raw: bytes) -> Any:
+    """Decode a part of a body that so far was only skipped, so that its numbers are unchecked. Raises `Invalid`."""
     try:
         return _value(raw)
     except DECODE_ERRORS as error:
-        raise not_read(error) from error
+        raise unreadable_body(error) from error
 
 
 def refuse_fields(fields: Mapping[str, msgspec.Raw], names: frozenset[str]) -> None:
-    """Refuse each of these that asks for something. Raises `Invalid`."""
+    """Raise `Invalid` for the first of these fields that is set to anything but an idle value."""
     if names.isdisjoint(fields):
         return
     for name, raw in fields.items():
-        if name in names and bytes(raw) not in _IDLE:
+        if name in names and bytes(raw) not in _IDLE_VALUES:
             hint = f"Leave {name} out."
             raise Invalid(f"{name} is not supported", code="field_unsupported", hint=hint, details={"field": name})
 
 
-def repeated(fields: Mapping[str, msgspec.Raw]) -> int:
-    """Bytes of what may be said of each text that is embedded or ranked, such as an instruction: what is neither the
-    texts nor a number or a list."""
-    return sum(len(raw) for name, raw in fields.items() if name not in _ONCE and bytes(raw)[:1] in (b'"', b"{"))
+def repeated_bytes(fields: Mapping[str, msgspec.Raw]) -> int:
+    """Bytes of the fields that a server may repeat with each text that it embeds or ranks, such as an instruction: all
+    strings and objects but the texts themselves."""
+    return sum(len(raw) for name, raw in fields.items() if name not in _SENT_ONCE and bytes(raw)[:1] in (b'"', b"{"))
 
 
-def has_tokens(given: object) -> bool:
-    """Whether a prompt or an input gives anything as tokens, which nobody but their model can read."""
-    return isinstance(given, list) and not all(isinstance(each, str) for each in given)
+def has_tokens(prompt: object) -> bool:
+    """Whether a prompt or an input has anything given as tokens, which only their own model can read."""
+    return isinstance(prompt, list) and not all(isinstance(each, str) for each in prompt)
 
 
 def message_parts(content: msgspec.Raw, *, media: bool = False, thoughts: bool = False) -> Parts:
-    """The parts of a message's content: text, images, with `media` audio and files, and with `thoughts` what a model
-    thought before it answered, which counts by its bytes. Raises `Invalid` for others.
+    """Read a message's content: text and images; with `media` also audio and files; with `thoughts` also a model's
+    earlier reasoning, which counts by its bytes. Raises `Invalid` for other parts.
 
-    Of a long string only the beginning is read, at least `QUERY_CHARACTERS`: nobody asks for more of it.
+    Of a long string only the beginning is decoded, at least `QUERY_CHARACTERS`: no more is ever used.
     """
     raw = bytes(content)
     if raw.startswith(b'"'):
-        return Parts(_decoded_text(raw if len(raw) <= _LONG else _beginning(raw)))
+        return Parts(_decode_text(raw if len(raw) <= _LONG_STRING_BYTES else _truncated_string(raw)))
     if raw == b"null":
         return Parts("")
-    images = size = heard = files = 0
+    images = size = audio = files = 0
     named: list[str] = []
-    parts = _content_parts(raw)
+    parts = _decode_parts(raw)
     for part in parts:
         part.check()
         if part.type == "image_url" and part.image_url is not None:
             images, size = images + 1, size + image_bytes(part.image_url.url)
         elif media and part.type == "input_audio" and part.input_audio is not None:
             size += len(part.input_audio.data)
-            heard += _audio_bytes(part.input_audio)
+            audio += _audio_bytes(part.input_audio)
         elif media and part.type == "file" and part.file is not None:
             files += 1
             size += _file_size(part.file)
@@ -302,22 +309,22 @@ def message_parts(content: msgspec.Raw, *, media: bool = False, thoughts: bool =
             raise Invalid(
                 f"content of type {part.type[:40]} is not supported", code="content_unsupported", hint="Send text only."
             )
-    return Parts(" ".join(part.text for part in parts), images, size, heard, files, tuple(named))
+    return Parts(" ".join(part.text for part in parts), images, size, audio, files, tuple(named))
 
 
 def _file_size(file: _File) -> int:
-    """Length of a file's content, where it is sent; 0 where it is named by its id. Raises `Invalid`."""
+    """Length of a file's content; 0 where the file is named by its id. Raises `Invalid`."""
     if bytes(file.file_url) != b"null":
-        return file_bytes(None)  # an address is refused beside its content, too
+        return file_bytes(None)  # a URL is refused, even next to the content
     if file.file_id is None:
         return file_bytes(file.file_data)
     if file.file_data is not None:
-        raise given_twice("the file")
+        raise file_given_twice("the file")
     return 0
 
 
 def _audio_bytes(audio: _Audio) -> int:
-    """Decoded length of audio that is sent in."""
+    """Decoded length of an audio part. Raises `Invalid`."""
     if audio.format not in ("wav", "mp3") or BASE64.match(audio.data) is None:
         raise Invalid(
             "input_audio is not audio",
@@ -328,8 +335,8 @@ def _audio_bytes(audio: _Audio) -> int:
 
 
 def image_bytes(url: str) -> int:
-    """Length of an image that is sent in. An address is refused: whoever would fetch it reaches what the caller cannot,
-    and its cost is not known before."""
+    """Length of an image given as a data URL. Raises `Invalid` for any other URL: a server that fetched it could reach
+    what the caller cannot, and its cost would not be known before."""
     if _DATA_URL.match(url) is None:
         raise Invalid(
             "an image is given by its address",
@@ -340,7 +347,7 @@ def image_bytes(url: str) -> int:
 
 
 def file_bytes(data: str | None) -> int:
-    """Length of a file that is sent in, such as a PDF. One that is given by its address is refused, as images are."""
+    """Length of a file given as a data URL, such as a PDF. Raises `Invalid` for any other URL, as for images."""
     if data is None or _FILE_URL.match(data) is None:
         raise Invalid(
             "a file is not sent itself",
@@ -350,20 +357,20 @@ def file_bytes(data: str | None) -> int:
     return len(data)
 
 
-def _beginning(raw: bytes) -> bytes:
-    """The first part of a JSON string as a JSON string, cut before a space, which is never part of anything else."""
-    end = raw.rfind(b" ", 0, _LONG)
+def _truncated_string(raw: bytes) -> bytes:
+    """The beginning of a JSON string as a JSON string, cut before a space, which is never part of an escape."""
+    end = raw.rfind(b" ", 0, _LONG_STRING_BYTES)
     return raw[:end] + b'"' if end > 12 * QUERY_CHARACTERS else raw
 
 
-def _decoded_text(raw: bytes) -> str:
+def _decode_text(raw: bytes) -> str:
     try:
         return _text.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise not_read(error) from error
+        raise unreadable_body(error) from error
 
 
-def _content_parts(raw: bytes) -> list[_Part]:
+def _decode_parts(raw: bytes) -> list[_Part]:
     try:
         return _parts.decode(raw)
     except msgspec.ValidationError as error:
@@ -371,4 +378,4 @@ def _content_parts(raw: bytes) -> list[_Part]:
             f"the body has a wrong field: {error} in content", code="body_invalid", hint="See the OpenAI API."
         ) from error
     except DECODE_ERRORS as error:
-        raise not_read(error) from error
+        raise unreadable_body(error) from error

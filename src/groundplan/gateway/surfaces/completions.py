@@ -21,19 +21,19 @@ from groundplan.gateway.call.meter import ReportedUsage
 from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.http.sse import END, append_field, format_event
 from groundplan.gateway.surfaces.body import (
-    OTHERWISE,
+    UNBOUNDED_FIELDS,
     has_tokens,
     read_fields,
     refuse_fields,
-    with_usage_told,
+    stream_options_with_usage,
 )
-from groundplan.gateway.surfaces.chat.answer_types import NULL, chunk, completion
-from groundplan.gateway.surfaces.chat.chunk import without_usage
+from groundplan.gateway.surfaces.chat.answer_types import NULL, parse_chunk, parse_completion
+from groundplan.gateway.surfaces.chat.chunk import remove_usage
 from groundplan.gateway.surfaces.chat.surface import MAX_COPIES
 from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
 from groundplan.gateway.surfaces.openai_relay import OpenAIRelay, refuse_unfinished, stream_error
-from groundplan.gateway.surfaces.upstream_json import STREAM, refuse_encoding, understood
-from groundplan.gateway.surfaces.via_chat import ServedViaChat, ViaChat, able, served_natively
+from groundplan.gateway.surfaces.upstream_json import STREAM, decode_upstream, refuse_encoding
+from groundplan.gateway.surfaces.via_chat import ServedViaChat, ViaChat, eligible_deployments, served_natively
 from groundplan.gateway.upstream import providers
 from groundplan.ledger.model import Usage
 
@@ -55,7 +55,7 @@ _UNASKED = frozenset({("best_of", b"1"), ("presence_penalty", b"0"), ("frequency
 """Values that ask for what is done unasked, as many clients send them."""
 _encode = msgspec.json.Encoder().encode
 
-_UNBOUNDED = OTHERWISE | {"max_completion_tokens", "max_output_tokens"}
+_UNBOUNDED = UNBOUNDED_FIELDS | {"max_completion_tokens", "max_output_tokens"}
 
 
 class _Options(msgspec.Struct, frozen=True):
@@ -164,7 +164,7 @@ class CompletionsRelay(OpenAIRelay):
         """Of service, as a chat last named it; completions themselves name none."""
 
     def _feed(self, data: bytes) -> bytes:
-        found = understood(_chunk, data, STREAM)
+        found = decode_upstream(_chunk, data, STREAM)
         if bytes(found.error) != b"null":
             raise stream_error(data)
         if found.usage is not None:
@@ -172,7 +172,7 @@ class CompletionsRelay(OpenAIRelay):
             if not self._include_usage:
                 if not found.choices:
                     return b""
-                data = without_usage(data)
+                data = remove_usage(data)
         self.output_bytes += sum(len(choice.text.encode()) for choice in found.choices)
         for choice in found.choices:
             refuse_unfinished(choice.finish_reason)
@@ -206,7 +206,7 @@ class ByChatRelay(CompletionsRelay):
         self._model = model
 
     def _feed(self, data: bytes) -> bytes:
-        found = chunk(data)
+        found = parse_chunk(data)
         if found.service_tier is not None:
             self._tier = found.service_tier
         choices = []
@@ -255,7 +255,7 @@ class OpenAICompletions:
         """The caller's bytes with model, cap and include_usage spliced in, and ours in front of each prompt."""
         changes: dict[str, bytes | None] = {"model": _encode(deployment.upstream_model), "max_tokens": b"%d" % cap}
         if ask.stream and not ask.include_usage:
-            changes["stream_options"] = with_usage_told(ask.fields)
+            changes["stream_options"] = stream_options_with_usage(ask.fields)
         if system:
             prompts = ["\n\n".join([*system, _text(prompt)]) for prompt in prompts_of(ask)]
             changes["prompt"] = _encode(prompts[0] if len(prompts) == 1 else prompts)
@@ -263,7 +263,7 @@ class OpenAICompletions:
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:  # noqa: ARG002 -- the protocol's signature
         """A whole answer. Raises `Malformed`."""
-        found = understood(_chunk, data)
+        found = decode_upstream(_chunk, data)
         if not found.choices:
             raise Malformed("the upstream's answer has no content")
         for choice in found.choices:
@@ -291,7 +291,7 @@ class CompletionsByChat(ViaChat):
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
         """The completion that a chat's answer means. Raises `Malformed`."""
-        found = completion(data)
+        found = parse_completion(data)
         choices = [
             {
                 "index": choice.index,
@@ -376,19 +376,19 @@ class Completions(ServedViaChat):
     caps_output = True
     replay_forms = COMPLETIONS_REPLAY_FORMS
     _native = OpenAICompletions()
-    via_chat = _chat = CompletionsByChat(translated=False)
-    _service = CompletionsByChat(translated=True)
+    via_chat = _via_chat = CompletionsByChat(translated=False)
+    _via_service = CompletionsByChat(translated=True)
 
     def read(self, request: Request) -> Ask:
         return read(request.body)
 
     def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-        found = able(ask, deployments, native, chat_fields)
+        found = eligible_deployments(ask, deployments, native, chat_fields)
         if not has_tokens(ask.typed):
             return found
         return tuple(deployment for deployment in found if deployment.model == found[0].model)
 
-    def speaks(self, deployment: Deployment) -> bool:
+    def serves_natively(self, deployment: Deployment) -> bool:
         return native(deployment)
 
     def cost_bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:

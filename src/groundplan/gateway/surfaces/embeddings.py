@@ -14,11 +14,11 @@ from groundplan.gateway.caching.replay_forms import EMBEDDINGS_REPLAY_FORMS
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import replace_fields
-from groundplan.gateway.surfaces.body import READ_APART, has_tokens, read_fields, refuse_fields, repeated
+from groundplan.gateway.surfaces.body import OTHER_INPUT_FIELDS, has_tokens, read_fields, refuse_fields, repeated_bytes
 from groundplan.gateway.surfaces.codec import Codec, Malformed, UpstreamAnswer
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.plain_codec import VOYAGE, PlainCodec
-from groundplan.gateway.surfaces.upstream_json import understood
+from groundplan.gateway.surfaces.upstream_json import decode_upstream
 from groundplan.gateway.upstream import providers
 from groundplan.ledger.model import Usage
 
@@ -65,14 +65,14 @@ _TAKE_TOKENS = frozenset({"openai", "azure"})
 def read(body: bytes) -> Ask:
     """An embeddings request. Raises `Invalid` with what is wrong with it."""
     fields, asked = read_fields(body, _embeddings)
-    refuse_fields(fields, READ_APART)
+    refuse_fields(fields, OTHER_INPUT_FIELDS)
     if not asked.input:
         raise Invalid("input is empty", code="input_empty", hint="Send a text or a list of texts.")
     if asked.modality is not None and asked.modality not in ("text", ["text"]):
         hint = "Embed texts: what an image or a sound costs has no bound here, and addresses are not fetched."
         raise Invalid("modality is not text", code="content_unsupported", hint=hint)
     inputs, tokens = _counted(asked.input)
-    each = repeated(fields)
+    each = repeated_bytes(fields)
     return Ask(
         fields=fields, model=asked.model, messages=inputs, query="", stream=False, include_usage=False, cap=0, copies=1,
         size=len(body) + each * (inputs - 1), hidden=tokens + each * inputs if tokens else 0, body=body,
@@ -107,7 +107,7 @@ class OpenAIEmbeddings(PlainCodec):
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
         """A whole answer. Raises `Malformed`, also where a text has no vector, or one without numbers, as some servers
         answer that are not well: whoever gets it keeps it."""
-        found = understood(_answer, data)
+        found = decode_upstream(_answer, data)
         if not found.data:
             raise Malformed("the upstream's answer has no content")
         if len(found.data) < ask.messages:
@@ -124,7 +124,7 @@ class OpenAIEmbeddings(PlainCodec):
 
 
 def _numberless(row: msgspec.Raw) -> bool:
-    vector = understood(_row, bytes(row)).embedding
+    vector = decode_upstream(_row, bytes(row)).embedding
     if isinstance(vector, str):
         return vector.startswith(_NO_NUMBERS)
     return isinstance(vector, list) and None in vector

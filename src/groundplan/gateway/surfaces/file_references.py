@@ -1,4 +1,4 @@
-"""Where requests name files by id, and how a file is written in their place. Pure."""
+"""Replaces file ids in requests by the contents of the files. Pure."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from groundplan.gateway.http.strict_json import DECODE_ERRORS
 
 PDF = "application/pdf"
 IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
-_INTO = ("content", "output", "source")
-"""Fields of messages, items and parts that may hold parts; nothing else is looked into, such as what a function was
-called with."""
+_NESTED_FIELDS = ("content", "output", "source")
+"""Fields of messages, items and parts that may hold parts; nothing else is searched, such as the arguments of a
+function call."""
 _encode = msgspec.json.Encoder().encode
 _list = msgspec.json.Decoder(list[msgspec.Raw]).decode
-Change = Callable[[dict[str, Any]], dict[str, Any]]
-"""A part with its file in it, or as it is."""
+PartReplacement = Callable[[dict[str, Any]], dict[str, Any]]
+"""Returns a part with its file inlined, or unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class NamedFile:
         return f"data:{self.kind};base64,{self.data}"
 
     def check(self, kinds: Collection[str]) -> None:
-        """Raise `Invalid` where it is none of these."""
+        """Raise `Invalid` where the media type is none of `kinds`."""
         if self.kind not in kinds:
             raise Invalid(
                 f"the file {self.name[:80]!r} is {self.kind}",
@@ -45,16 +45,19 @@ class NamedFile:
             )
 
     def image_url(self) -> str:
-        """Raises `Invalid`."""
+        """The data URL of an image. Raises `Invalid` where the file is no image."""
         self.check(IMAGES)
         return self.url
 
 
-def written(raw: msgspec.Raw, change: Change) -> msgspec.Raw:
-    """A list of messages or items in which files stand in the place of their ids; the others keep their bytes. Raises
-    `Invalid`."""
+def with_files_inlined(raw: msgspec.Raw, change: PartReplacement) -> msgspec.Raw:
+    """A list of messages or items with `change` applied to each part that may name a file; the others keep their bytes.
+    Raises `Invalid`."""
     try:
-        made = [_changed(msgspec.json.decode(each), change) if _may_name(bytes(each)) else each for each in _list(raw)]
+        made = [
+            _replace_parts(msgspec.json.decode(each), change) if _may_name_file(bytes(each)) else each
+            for each in _list(raw)
+        ]
         return msgspec.Raw(_encode(made))
     except DECODE_ERRORS as error:
         raise Invalid(
@@ -64,29 +67,31 @@ def written(raw: msgspec.Raw, change: Change) -> msgspec.Raw:
         ) from error
 
 
-def _may_name(raw: bytes) -> bool:
-    """A name may be written with escapes."""
+def _may_name_file(raw: bytes) -> bool:
+    """Whether JSON may contain the name `file_id`, perhaps written with escapes."""
     return b"file_id" in raw or b"\\u" in raw
 
 
-def _changed(value: Any, change: Change) -> Any:
+def _replace_parts(value: Any, change: PartReplacement) -> Any:
     if isinstance(value, list):
-        return [_changed(each, change) for each in value]
+        return [_replace_parts(each, change) for each in value]
     if not isinstance(value, dict):
         return value
-    return change({name: _changed(each, change) if name in _INTO else each for name, each in value.items()})
+    return change(
+        {name: _replace_parts(each, change) if name in _NESTED_FIELDS else each for name, each in value.items()}
+    )
 
 
-def file_of(files: Mapping[str, NamedFile], id: object) -> NamedFile | None:
-    """The file of this id. What was not looked at when a request was read may have anything for one."""
+def find_file(files: Mapping[str, NamedFile], id: object) -> NamedFile | None:
+    """The file with this id; None where there is none. `id` is unchecked input and may be of any type."""
     return files.get(id) if isinstance(id, str) else None
 
 
-def without(part: dict[str, Any], *names: str) -> dict[str, Any]:
+def without_fields(part: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in part.items() if name not in names}
 
 
-def given_twice(what: str) -> Invalid:
+def file_given_twice(what: str) -> Invalid:
     return Invalid(
         f"{what} is given by an id and otherwise, too",
         code="file_twice",

@@ -22,7 +22,7 @@ from groundplan.gateway.surfaces.codec import Codec, Relay, UpstreamAnswer
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
 from groundplan.gateway.surfaces.typed_stream import Kind, TypedRelay
-from groundplan.gateway.surfaces.upstream_json import understood
+from groundplan.gateway.surfaces.upstream_json import decode_upstream
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class ImagesCodec(PlainCodec):
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
         """A whole answer. Raises `Malformed`."""
-        found = understood(_answer, data)
+        found = decode_upstream(_answer, data)
         if not found.data:
             raise malformed()
         told = None if found.usage is None else found.usage.usage()

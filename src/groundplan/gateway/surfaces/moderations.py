@@ -17,7 +17,7 @@ from groundplan.gateway.surfaces.body import message_parts, read_fields
 from groundplan.gateway.surfaces.codec import Codec, UpstreamAnswer
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
-from groundplan.gateway.surfaces.upstream_json import understood
+from groundplan.gateway.surfaces.upstream_json import decode_upstream
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class ModerationCodec(PlainCodec):
         self._free = free
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:  # noqa: ARG002 -- the protocol's signature
-        found = understood(_answer, data)
+        found = decode_upstream(_answer, data)
         if not found.results:
             raise malformed()
         usage = found.usage.input_usage() if found.usage is not None else None

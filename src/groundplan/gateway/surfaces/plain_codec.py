@@ -1,4 +1,5 @@
-"""Surfaces whose request is JSON and whose answer is one JSON object: the caller's fields with the upstream's model."""
+"""Codecs of surfaces with a JSON request and one JSON object as answer: the caller's fields with the upstream's
+model."""
 
 from __future__ import annotations
 
@@ -13,12 +14,12 @@ from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
 
 VOYAGE = re.compile(r"https?://(?:api\.voyageai|ai\.mongodb)\.com[:/]")
-"""The addresses of Voyage, which refuses some of the usual names of fields and has others."""
+"""URLs of Voyage, which refuses some of the usual field names and has others."""
 _encode = msgspec.json.Encoder().encode
 
 
 class PlainCodec(ABC):
-    """One path of OpenAI-shaped upstreams. Subclasses read the answer."""
+    """The codec of one path of OpenAI-shaped upstreams. Subclasses parse the answer."""
 
     translated = False
 
@@ -29,14 +30,14 @@ class PlainCodec(ABC):
         return self._path
 
     def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:  # noqa: ARG002
-        """The caller's bytes with the upstream's name of the model."""
+        """The caller's bytes with the upstream's name for the model."""
         return replace_fields(ask.body, ask.fields, {"model": _encode(deployment.upstream_model)})
 
     @abstractmethod
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer: ...
 
     def new_relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
-        raise AssertionError("it is not streamed")
+        raise AssertionError("this surface has no streams")
 
 
 def malformed() -> Malformed:

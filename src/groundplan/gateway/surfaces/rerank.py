@@ -19,11 +19,11 @@ from groundplan.gateway.call import meter
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.http.sse import append_field
-from groundplan.gateway.surfaces.body import READ_APART, read_fields, refuse_fields, repeated
+from groundplan.gateway.surfaces.body import OTHER_INPUT_FIELDS, read_fields, refuse_fields, repeated_bytes
 from groundplan.gateway.surfaces.codec import Codec, UpstreamAnswer
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.plain_codec import VOYAGE, PlainCodec, malformed
-from groundplan.gateway.surfaces.upstream_json import understood
+from groundplan.gateway.surfaces.upstream_json import decode_upstream
 from groundplan.ledger.model import Usage, UsageDetails
 
 if TYPE_CHECKING:
@@ -120,12 +120,12 @@ class RerankCodec(PlainCodec):
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
         """A whole answer, with its `results` where its upstream calls them otherwise. Raises `Malformed`, also for a
         document that was not sent."""
-        found = understood(_answer, data)
+        found = decode_upstream(_answer, data)
         if isinstance(found, list):
             data, found = _as_told(found, ask)
         results = found.results
         if results is None:
-            results = understood(_results, bytes(found.data))
+            results = decode_upstream(_results, bytes(found.data))
             data = append_field(data, b"results", bytes(found.data))
         if not results or any(not 0 <= result.index < ask.messages for result in results):
             raise malformed()
@@ -189,7 +189,7 @@ class Rerank(Interface):
 
     def read(self, request: Request) -> Ask:
         fields, asked = read_fields(request.body, _rerank, _names)
-        refuse_fields(fields, READ_APART)
+        refuse_fields(fields, OTHER_INPUT_FIELDS)
         if not asked.documents or not asked.query:
             raise Invalid("query or documents are empty", code="input_empty", hint="Send a query and documents.")
         if len(asked.documents) > MOST_DOCUMENTS:
@@ -207,7 +207,7 @@ class Rerank(Interface):
         return Ask(
             fields=fields, model=asked.model, messages=len(asked.documents), query="", stream=False,
             include_usage=False, cap=0, copies=-(-pieces // _UNIT_DOCUMENTS),
-            size=len(request.body) + (query + repeated(fields)) * (len(asked.documents) - 1), body=request.body,
+            size=len(request.body) + (query + repeated_bytes(fields)) * (len(asked.documents) - 1), body=request.body,
         )  # fmt: skip
 
     def codec(self, deployment: Deployment) -> Codec:

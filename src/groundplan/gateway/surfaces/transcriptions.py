@@ -21,7 +21,7 @@ from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
 from groundplan.gateway.surfaces.transcripts_stream import Priced, Reported, seconds_used, transcript_relay
 from groundplan.gateway.surfaces.upload import Upload, model_missing, taking_uploads
-from groundplan.gateway.surfaces.upstream_json import understood
+from groundplan.gateway.surfaces.upstream_json import decode_upstream
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class TranscriptionCodec(PlainCodec):
         """A whole answer. Raises `Malformed`."""
         if ask.upload is not None and (kind := ask.upload.fields.get("response_format")) in _TEXTS:
             return self._text(data, plain=kind == "text")
-        found = understood(_answer, data)
+        found = decode_upstream(_answer, data)
         told = None if found.usage is None else found.usage.told()
         return UpstreamAnswer(data, self._priced.used(told, seconds_used(_number(found.duration))))
 
@@ -76,7 +76,7 @@ class TranscriptionCodec(PlainCodec):
         told = None
         if data.lstrip().startswith(b"{"):
             try:
-                found = understood(_said, data)
+                found = decode_upstream(_said, data)
             except Malformed:
                 found = _Said()  # what somebody said may begin like that
             if found.text is None and found.error is not None:

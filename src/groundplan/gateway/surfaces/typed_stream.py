@@ -13,7 +13,7 @@ from typing import Protocol
 from groundplan.gateway.http.sse import append_field, format_event, format_named_event
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.openai_relay import OpenAIRelay, stream_error
-from groundplan.gateway.surfaces.upstream_json import STREAM, understood
+from groundplan.gateway.surfaces.upstream_json import STREAM, decode_upstream
 from groundplan.ledger.model import Usage
 
 
@@ -62,7 +62,7 @@ class TypedRelay(OpenAIRelay):
         self.usage = usage
 
     def _feed(self, data: bytes) -> bytes:
-        return self._taken(understood(self._kind.read, data, STREAM), data)
+        return self._taken(decode_upstream(self._kind.read, data, STREAM), data)
 
     def _taken(self, found: TypedEvent, data: bytes) -> bytes:
         if found.type == "error" or (not found.type and b'"error"' in data):

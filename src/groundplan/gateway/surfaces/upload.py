@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from groundplan.core.errors import Invalid
 from groundplan.gateway.http.multipart import Data, End, Event, Part, form_events, form_stream, shorten_filename
-from groundplan.gateway.surfaces.body import ELSEWHERE
+from groundplan.gateway.surfaces.body import REDIRECTING_FIELDS
 from groundplan.gateway.upstream.connection import UpstreamFailure
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Upload:
             self._kept.append(event)
 
     def _field(self, name: str, value: bytes) -> None:
-        if name in ELSEWHERE:
+        if name in REDIRECTING_FIELDS:
             raise Invalid(f"{name} is not supported", code="field_unsupported", hint=f"Leave {name} out.")
         if name in self._decisive and name in self.fields:
             raise Invalid(f"{name} is there twice", code="field_twice", hint="Send each field once.")
@@ -202,7 +202,7 @@ class Upload:
         if part.filename is not None:
             self._add_file(name)
             return None
-        if name in self._samples or not (self.texts_first or name in self._decisive or name in ELSEWHERE):
+        if name in self._samples or not (self.texts_first or name in self._decisive or name in REDIRECTING_FIELDS):
             return None
         if name == "model" and self._named:
             return part

@@ -1,5 +1,5 @@
-"""Reading JSON that an upstream sent: whatever is wrong with it is one error, but what is wrong with its usage costs
-only the report, never the answer, and `choices` that are null are none. Knows no surface.
+"""Decodes JSON from upstreams: whatever is wrong with it raises `Malformed`, except that a wrong usage costs only the
+report, never the answer, and that `choices: null` is an empty list. Knows no surface.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 ANSWER = "the upstream's answer is not what the API promises"
 STREAM = "the upstream's stream is not what the API promises"
-_IN_USAGE = re.compile(r" - at `\$((?:\.\w+)*?)\.usage\b")
-_NO_LIST = "got `null` - at `$.choices`"
-_UNTRUE = b'{"prompt_tokens":-1,"input_tokens":-1,"output_tokens":-1}'
-"""A usage that nobody takes for true."""
+_WRONG_USAGE = re.compile(r" - at `\$((?:\.\w+)*?)\.usage\b")
+_NULL_CHOICES = "got `null` - at `$.choices`"
+_IMPOSSIBLE_USAGE = b'{"prompt_tokens":-1,"input_tokens":-1,"output_tokens":-1}'
+"""A usage report that every reader rejects as impossible."""
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
-Read = TypeVar("Read")
+Decoded = TypeVar("Decoded")
 
 
-def answer_of(codec: Codec, data: bytes, ask: Ask) -> UpstreamAnswer:
-    """What a codec makes of a whole answer of status 200, of which it reads some parts only where they are needed.
+def parse_answer(codec: Codec, data: bytes, ask: Ask) -> UpstreamAnswer:
+    """Parse a whole answer of status 200 with a codec, which may decode some parts of it only when they are needed.
     Raises `Malformed`, and `Invalid` as the codec does."""
     try:
         return codec.parse_answer(data, ask)
@@ -37,17 +37,17 @@ def answer_of(codec: Codec, data: bytes, ask: Ask) -> UpstreamAnswer:
         raise Malformed(ANSWER) from error
 
 
-def understood(read: Callable[[bytes], Read], data: bytes, promise: str = ANSWER) -> Read:
-    """What `read` makes of an answer or event. A usage of the wrong types is read as one that cannot be true, half of a
-    character as a sign for one. Raises `Malformed` with `promise`."""
+def decode_upstream(read: Callable[[bytes], Decoded], data: bytes, promise: str = ANSWER) -> Decoded:
+    """Decode an answer or event with `read`. A usage of the wrong types becomes an impossible one, half of a surrogate
+    pair a replacement character. Raises `Malformed` with the message `promise`."""
     try:
         return read(data)
     except msgspec.DecodeError as error:
         try:
-            if (found := _IN_USAGE.search(str(error))) is not None:
-                return read(_with_untrue_usage(data, found[1].split(".")[1:]))
-            if str(error).endswith(_NO_LIST):
-                return read(with_choices(data))
+            if (found := _WRONG_USAGE.search(str(error))) is not None:
+                return read(_with_impossible_usage(data, found[1].split(".")[1:]))
+            if str(error).endswith(_NULL_CHOICES):
+                return read(with_empty_choices(data))
             return read(replace_surrogates(data, error))
         except DECODE_ERRORS:
             pass
@@ -56,17 +56,17 @@ def understood(read: Callable[[bytes], Read], data: bytes, promise: str = ANSWER
         raise Malformed(promise) from error
 
 
-def _with_untrue_usage(data: bytes, parents: list[str]) -> bytes:
-    """`parents`: names of the objects in which the one with the usage is."""
+def _with_impossible_usage(data: bytes, parents: list[str]) -> bytes:
+    """The JSON with its usage replaced. `parents`: names of the objects that lead to the one with the usage."""
     fields = _fields(data)
     name, *below = (*parents, "usage")
-    fields[name] = msgspec.Raw(_with_untrue_usage(bytes(fields[name]), below[:-1]) if below else _UNTRUE)
+    fields[name] = msgspec.Raw(_with_impossible_usage(bytes(fields[name]), below[:-1]) if below else _IMPOSSIBLE_USAGE)
     return msgspec.json.encode(fields)
 
 
-def with_choices(data: bytes) -> bytes:
-    """An event with an empty list in place of `choices` that are null: so servers written in Go tell that there are
-    none. OpenAI's clients go through the list."""
+def with_empty_choices(data: bytes) -> bytes:
+    """An event with an empty list in place of null `choices`, which servers written in Go send where there are none.
+    OpenAI's clients iterate over the list."""
     try:
         fields = _fields(data)
     except DECODE_ERRORS:
@@ -76,7 +76,7 @@ def with_choices(data: bytes) -> bytes:
 
 
 def refuse_encoding(data: bytes) -> None:
-    """Raise `Malformed` where a whole answer is no UTF-8, which its decoder need not have noticed."""
+    """Raise `Malformed` where a whole answer is not UTF-8, which its decoder need not have noticed."""
     if not data.isascii():
         try:
             data.decode()

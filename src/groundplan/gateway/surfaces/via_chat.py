@@ -30,16 +30,16 @@ ChatFields = Callable[[Ask], dict[str, msgspec.Raw]]
 """The request in chat, but for model and caps. Raises `Invalid`."""
 
 
-_OF_TOOLS = {"tool_choice": (b'"auto"', b'"none"'), "parallel_tool_calls": (b"true", b"false")}
+_IDLE_TOOL_SETTINGS = {"tool_choice": (b'"auto"', b'"none"'), "parallel_tool_calls": (b"true", b"false")}
 """What is said of how tools are called, where it asks for none to be."""
 
 
-def as_said(fields: dict[str, Any]) -> dict[str, msgspec.Raw]:
+def chat_request(fields: dict[str, Any]) -> dict[str, msgspec.Raw]:
     """A request in chat, without what is said of tools where there are none: many servers refuse it then, and agents
     say it also where they offer none, as when they sum up a conversation."""
     made = {name: msgspec.Raw(_encode(value)) for name, value in fields.items()}
     if "tools" not in made:
-        for name, idle in _OF_TOOLS.items():
+        for name, idle in _IDLE_TOOL_SETTINGS.items():
             if bytes(made.get(name, b"")) in idle:
                 del made[name]
     return made
@@ -50,49 +50,49 @@ class ViaChat(ABC):
 
     include_usage: bool | None = False
     """What the request in chat says of it; None as it came."""
-    spare: tuple[str, ...] = ()
+    droppable: tuple[str, ...] = ()
     """Fields of the request in chat on which nothing of an answer depends: they are left out where a deployment has no
     word for them."""
 
     def __init__(self, *, translated: bool) -> None:
         self.translated = translated
-        self._chat = ServiceChat() if translated else OpenAIChat()
+        self._via_chat = ServiceChat() if translated else OpenAIChat()
 
     @abstractmethod
     def chat_fields(self, ask: Ask) -> dict[str, msgspec.Raw]:
         """As `ChatFields`."""
 
     def path(self, deployment: Deployment) -> bytes:
-        return self._chat.path(deployment)
+        return self._via_chat.path(deployment)
 
     def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """The whole request in chat."""
         usage = ask.include_usage if self.include_usage is None else self.include_usage
         fields = self.chat_fields(ask)
-        for name in providers.left_out(fields, deployment, self.spare):
+        for name in providers.left_out(fields, deployment, self.droppable):
             del fields[name]
         if not thought_signatures.reads(deployment):
             fields["messages"] = thought_signatures.for_others(fields["messages"])
         asked = replace(ask, fields=fields, body=b"", include_usage=usage)
-        return self._chat.request_body(asked, deployment, cap, system)
+        return self._via_chat.request_body(asked, deployment, cap, system)
 
 
 class ServedViaChat(Interface):
     """One of these APIs. A call of it costs what the chat would that stands for it."""
 
     _native: Codec
-    _chat: Codec
-    _service: Codec
-    """As `_chat`, by the local translating service."""
+    _via_chat: Codec
+    _via_service: Codec
+    """As `_via_chat`, by the local translating service."""
 
-    def speaks(self, deployment: Deployment) -> bool:
+    def serves_natively(self, deployment: Deployment) -> bool:
         """Whether a deployment serves this API itself."""
         raise NotImplementedError
 
     def codec(self, deployment: Deployment) -> Codec:
-        if self.speaks(deployment):
+        if self.serves_natively(deployment):
             return self._native
-        return self._chat if deployment.api == "openai" else self._service
+        return self._via_chat if deployment.api == "openai" else self._via_service
 
     def cost_bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
         return CHAT.cost_bound(ask, deployment, added, cap)
@@ -101,7 +101,7 @@ class ServedViaChat(Interface):
         return CHAT.estimate(ask, deployment, added, output_bytes, cap)
 
 
-class Counting(ServedViaChat):
+class TokenCounting(ServedViaChat):
     """How many tokens a request of one of them would have, at nobody's cost: asked of deployments that count
     (`counts`), estimated here for others."""
 
@@ -111,7 +111,7 @@ class Counting(ServedViaChat):
     replay_forms: ReplayForms | None = None
     told: bytes
     """The answer around the number."""
-    counts_files: str
+    file_hint: str
     """Which models are to be named by whoever sends files."""
 
     def counts(self, deployment: Deployment) -> bool:
@@ -127,7 +127,7 @@ class Counting(ServedViaChat):
     def estimated_count(self, ask: Ask, deployment: Deployment) -> bytes:
         """Images as they are declared. Marked as an estimate by its `groundplan`."""
         if FILE in ask.needs:
-            hint = f"Name a model {self.counts_files}."
+            hint = f"Name a model {self.file_hint}."
             raise Invalid("the tokens of a file cannot be counted here", code="content_unsupported", hint=hint)
         text = -(-(ask.size + ask.hidden) // meter.BYTES_PER_TOKEN)
         return self.told % (text + ask.images * deployment.image_tokens + deployment.input_overhead_tokens)
@@ -144,21 +144,21 @@ def served_natively(name: str) -> Callable[[Deployment], bool]:
     return lambda deployment: deployment.api == "openai" and name in deployment.serves
 
 
-def able(
+def eligible_deployments(
     ask: Ask,
     deployments: tuple[Deployment, ...],
     native: Callable[[Deployment], bool],
     fields: ChatFields,
-    spare: tuple[str, ...] = (),
+    droppable: tuple[str, ...] = (),
 ) -> tuple[Deployment, ...]:
     """Those that serve the API themselves, and the others where the request can be put into chat, but for what is
-    `spare`. Raises `Invalid`."""
+    `droppable`. Raises `Invalid`."""
     own = tuple(deployment for deployment in deployments if native(deployment))
     if len(own) == len(deployments):
         return deployments
     try:
         others = [deployment for deployment in deployments if not native(deployment)]
-        fitting = {deployment.name for deployment in providers.able(fields(ask), others, spare=spare)}
+        fitting = {deployment.name for deployment in providers.able(fields(ask), others, spare=droppable)}
     except Invalid:
         if own:
             return own

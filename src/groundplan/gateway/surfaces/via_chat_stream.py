@@ -9,7 +9,13 @@ from abc import ABC, abstractmethod
 
 from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.http.sse import DONE
-from groundplan.gateway.surfaces.chat.answer_types import Chunk, OneByOne, PieceOfCall, PieceOfChoice, chunk
+from groundplan.gateway.surfaces.chat.answer_types import (
+    ChoiceDelta,
+    Chunk,
+    ToolCallDelta,
+    ToolCallSequencer,
+    parse_chunk,
+)
 from groundplan.ledger.model import Usage
 
 TEXT, REFUSAL = "output_text", "refusal"
@@ -22,7 +28,7 @@ class ViaChatStream(ABC):
 
     def __init__(self, size: int) -> None:
         self._begun = False
-        self._order = OneByOne()
+        self._order = ToolCallSequencer()
         self._size = size
         self._tier: object = None
         """Of service, as it was last named."""
@@ -35,7 +41,7 @@ class ViaChatStream(ABC):
         if data == DONE:
             self.done = True
             return b""
-        found = chunk(data)
+        found = parse_chunk(data)
         if found.service_tier is not None:
             self._tier = found.service_tier
         if found.usage is not None:
@@ -77,9 +83,9 @@ class ViaChatStream(ABC):
         """The events of a piece of text, or of a refusal; counts its bytes."""
 
     @abstractmethod
-    def _called(self, call: PieceOfCall) -> list[bytes]:
+    def _called(self, call: ToolCallDelta) -> list[bytes]:
         """The events of a piece of a tool call: those of one follow each other. Raises `Malformed`."""
 
     @abstractmethod
-    def _finished(self, choice: PieceOfChoice) -> None:
+    def _finished(self, choice: ChoiceDelta) -> None:
         """Note why the answer ended."""

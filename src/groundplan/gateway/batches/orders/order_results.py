@@ -25,7 +25,7 @@ from groundplan.gateway.call.feature import FEATURE, TICKET
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.surfaces.codec import Malformed, UpstreamAnswer
 from groundplan.gateway.surfaces.interface import Interface
-from groundplan.gateway.surfaces.upstream_json import answer_of, understood
+from groundplan.gateway.surfaces.upstream_json import decode_upstream, parse_answer
 from groundplan.ledger.model import OVER_BOUND, OVER_INPUT, Charge, Finish, Reservation, Settlement, Usage
 
 ORDERED, TWICE, UNTOLD = "provider_batch", "sent_twice", "no_usage"
@@ -85,7 +85,7 @@ class Results:
             with path.open("rb") as file:
                 for line in file:
                     try:
-                        self._places.setdefault(understood(_result, line).custom_id, (number, place, len(line)))
+                        self._places.setdefault(decode_upstream(_result, line).custom_id, (number, place, len(line)))
                     except Malformed:
                         pass  # a line that nobody can read tells of no call; that call then has no result
                     place += len(line)
@@ -100,7 +100,7 @@ class Results:
         number, place, length = found
         with self._paths[number].open("rb") as file:
             file.seek(place)
-            return understood(_result, file.read(length))
+            return decode_upstream(_result, file.read(length))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ def _add(
     status, answered = result.response.status_code, None
     if status == 200:
         try:
-            answered = answer_of(terms.interface.codec(terms.order.deployment), bytes(result.response.body), ask)
+            answered = parse_answer(terms.interface.codec(terms.order.deployment), bytes(result.response.body), ask)
         except Malformed as problem:
             found.error = ("batch_line_malformed", str(problem))
         _attempt(

@@ -34,7 +34,7 @@ from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.messages.errors import status_of
 from groundplan.gateway.surfaces.messages.surface import VERSION
-from groundplan.gateway.surfaces.upstream_json import understood
+from groundplan.gateway.surfaces.upstream_json import decode_upstream
 
 _PATH = b"/messages/batches"
 _VERSION = b"anthropic-version: %b\r\n" % VERSION
@@ -160,7 +160,7 @@ class MessageBatches(Provider):
         except Refused:
             return False  # deleted, or so old that its results are gone: none of ours that is waited for
         try:
-            return understood(_result, head.partition(b"\n")[0]).custom_id.startswith(order.hex)
+            return decode_upstream(_result, head.partition(b"\n")[0]).custom_id.startswith(order.hex)
         except Malformed:
             return False
 
@@ -204,7 +204,7 @@ def _at(name: str) -> bytes:
 def told_as_openai(line: bytes) -> bytes:
     """A line of Anthropic's results as one of OpenAI's; nothing for one that cannot be read."""
     try:
-        found = understood(_result, line)
+        found = decode_upstream(_result, line)
     except Malformed:
         return b""
     told = found.result

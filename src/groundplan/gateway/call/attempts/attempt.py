@@ -40,7 +40,7 @@ from groundplan.gateway.stalls import patient
 from groundplan.gateway.surfaces.answers import facts, headers, standing
 from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer, final_usage
 from groundplan.gateway.surfaces.speech import EVENTS
-from groundplan.gateway.surfaces.upstream_json import answer_of
+from groundplan.gateway.surfaces.upstream_json import parse_answer
 from groundplan.gateway.upstream import provider_refusals
 from groundplan.gateway.upstream.answer_memory import CROWDED, Share
 from groundplan.gateway.upstream.connection import LEAST, UpstreamConnection, UpstreamFailure
@@ -260,7 +260,7 @@ class Attempt(RefusalHandling):
         try:
             if exchange.guard is not None:
                 check_complexity(data)  # guardrails walk every level
-            self._answered = answer_of(self._codec, data, exchange.ask)
+            self._answered = parse_answer(self._codec, data, exchange.ask)
         except (Malformed, Invalid) as error:
             bare = data.removeprefix(BOM)  # which programs in .NET write, and clients in most languages pass over
             if len(bare) < len(data) and not bare.startswith(BOM):

@@ -1,4 +1,4 @@
-"""What the gateway needs to know of one `chat.completion.chunk`. Pure; how events are cut is `http.sse`'s."""
+"""Reads one `chat.completion.chunk`, as far as the gateway needs it. Pure; events are split in `http.sse`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from groundplan.gateway.http.surrogates import replace_surrogates
 _NULL = msgspec.Raw(b"null")
 
 
-def size_of(raw: msgspec.Raw) -> int:
+def json_size(raw: msgspec.Raw) -> int:
     """Bytes of a JSON value; 0 for null."""
     if raw is _NULL:
         return 0
@@ -20,14 +20,14 @@ def size_of(raw: msgspec.Raw) -> int:
     return 0 if data == b"null" else len(data)
 
 
-def _said(value: Any) -> int:
-    """UTF-8 bytes of a text, or of the JSON of what is none."""
+def _content_bytes(value: Any) -> int:
+    """UTF-8 bytes of a text, or of the JSON of any other value."""
     return len(value.encode()) if isinstance(value, str) else len(msgspec.json.encode(value))
 
 
 class _Delta(msgspec.Struct, frozen=True, gc=False):
-    """What is said beside `content`, by whichever name upstreams have for it, is only counted; so are parts in place of
-    a text, as some reasoning models send them."""
+    """Reasoning, under any name that upstreams have for it, is only counted; so are parts in place of a text in
+    `content`, as some reasoning models send them."""
 
     content: Any = None
     tool_calls: msgspec.Raw = _NULL
@@ -37,10 +37,10 @@ class _Delta(msgspec.Struct, frozen=True, gc=False):
     function_call: Any = None
 
     def size(self) -> int:
-        size = size_of(self.tool_calls)
+        size = json_size(self.tool_calls)
         for value in (self.content, self.reasoning_content, self.reasoning, self.refusal, self.function_call):
             if value is not None:
-                size += _said(value)
+                size += _content_bytes(value)
         return size
 
 
@@ -57,8 +57,8 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
     error: msgspec.Raw = _NULL
     service_tier: Any = None
 
-    def only_text(self) -> str | None:
-        """The text of a chunk that has nothing else in it; None for any other chunk."""
+    def plain_text(self) -> str | None:
+        """The text of a chunk with nothing but text; None for any other chunk."""
         if self.usage is not None or self.error is not _NULL or len(self.choices) != 1:
             return None
         choice = self.choices[0]
@@ -71,17 +71,17 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
         return delta.content if isinstance(delta.content, str) else None
 
     def output_bytes(self) -> int:
-        """UTF-8 bytes of what this chunk adds to the answer: no fewer than its tokens."""
+        """UTF-8 bytes that this chunk adds to the answer: never fewer than its tokens."""
         size = 0
         for choice in self.choices:
             if choice.delta is not None:
                 size += choice.delta.size()
         return size
 
-    def failed(self) -> bool:
-        return size_of(self.error) > 0
+    def is_error(self) -> bool:
+        return json_size(self.error) > 0
 
-    def finishes(self) -> bool:
+    def has_finish_reason(self) -> bool:
         return any(choice.finish_reason for choice in self.choices)
 
 
@@ -89,16 +89,16 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 read_chunk = msgspec.json.Decoder(Chunk).decode
 
 
-def without_usage(data: bytes) -> bytes:
-    """The chunk without `usage`, for a client that did not ask for it, or gets it behind the answer."""
+def remove_usage(data: bytes) -> bytes:
+    """The chunk without `usage`, for a client that did not ask for it, or gets it in a later chunk."""
     fields = _read(data)
     if fields.pop("usage", None) is None:
         return data
     return msgspec.json.encode(fields)
 
 
-def only_usage(data: bytes) -> bytes:
-    """The chunk with nothing of an answer, as OpenAI tells the usage."""
+def usage_chunk(data: bytes) -> bytes:
+    """The chunk with its usage but without choices, as OpenAI reports the usage."""
     return msgspec.json.encode({**_read(data), "choices": []})
 
 

@@ -1,4 +1,4 @@
-"""Streams of chat as callers get them: an upstream's own chunks, the last of which is held for the facts of its call.
+"""Passes streams of chat on to clients: the upstream's own chunks, the last one held back for the facts of the call.
 
 Does not know who asked, or what the chunks cost.
 """
@@ -11,121 +11,126 @@ from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.http.chunk_template import ChunkTemplate
 from groundplan.gateway.http.sse import DONE, END, append_field, format_event
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
-from groundplan.gateway.surfaces.chat.chunk import Chunk, only_usage, read_chunk, without_usage
+from groundplan.gateway.surfaces.chat.chunk import Chunk, read_chunk, remove_usage, usage_chunk
 from groundplan.gateway.surfaces.openai_relay import OpenAIRelay, refuse_unfinished, stream_error
-from groundplan.gateway.surfaces.upstream_json import STREAM, understood, with_choices
+from groundplan.gateway.surfaces.upstream_json import STREAM, decode_upstream, with_empty_choices
 
-_MOST_EARLY = 64 << 10
-"""Bytes that are held back of what is told before the first choice."""
-LOOKS = 20
-"""Chunks of one stream that are looked at for what the others have in common."""
+_MAX_EARLY_BYTES = 64 << 10
+"""At most this many bytes of events before the first choice are held back."""
+TEMPLATE_SAMPLES = 20
+"""Chunks of one stream from which a template for the others is learned, at most."""
 
 
-class _Copy(msgspec.Struct, frozen=True):
+class _CopyChoice(msgspec.Struct, frozen=True):
     index: int = 0
     finish_reason: str | None = None
 
 
-class _Copies(msgspec.Struct, frozen=True):
-    choices: list[_Copy] = []
+class _CopyChunk(msgspec.Struct, frozen=True):
+    choices: list[_CopyChoice] = []
 
 
-_copies = msgspec.json.Decoder(_Copies).decode
+_copies = msgspec.json.Decoder(_CopyChunk).decode
 
 
 class ChatRelay(OpenAIRelay):
-    """A stream of chat chunks: what to hold back, what the usage is, whether it ended well."""
+    """One stream of chat chunks: what to hold back, what the usage is, and whether the stream ended well."""
 
-    __slots__ = ("_early", "_looks", "_told", "apart", "finished", "held", "include_usage", "tier")
+    __slots__ = (
+        "_early_events", "_samples_left", "_usage_source", "finished", "held", "include_usage", "separate_usage",
+        "tier",
+    )  # fmt: skip
 
-    def __init__(self, include_usage: bool, looks: int = LOOKS) -> None:
-        """`looks`: at so many chunks for what the others have in common."""
+    def __init__(self, include_usage: bool, samples: int = TEMPLATE_SAMPLES) -> None:
+        """`samples`: from how many chunks a template for the others is learned, at most."""
         super().__init__()
         self.include_usage = include_usage
-        self._looks = looks
-        self._early: bytes | None = b""
-        """What is told before the first choice; None: that has come."""
+        self._samples_left = samples
+        self._early_events: bytes | None = b""
+        """Events before the first choice, held back; None: the first choice has come."""
         self.held: bytes | None = None
+        """The chunk that is held back until the call is settled."""
         self.finished = False
         self.tier: object = None
-        """As it was last named."""
-        self.apart = True
-        """Usage is told in a chunk of its own, as OpenAI does; else in each in which the upstream tells it."""
-        self._told: bytes | None = None
-        """The newest chunk of an answer that had usage in it, too, where nothing came since that has it alone."""
+        """The service tier that the upstream named last."""
+        self.separate_usage = True
+        """Send the usage in a chunk of its own, as OpenAI does; else in each chunk in which the upstream sent it."""
+        self._usage_source: bytes | None = None
+        """The newest chunk with both choices and usage, unless a chunk with usage alone came since."""
 
     def feed(self, data: bytes) -> bytes:
-        """As `OpenAIRelay`'s, in one step, since nothing is streamed as often. Raises `Malformed`."""
+        """As `OpenAIRelay.feed`, but in one step, since this is the most frequent stream. Raises `Malformed`."""
         if data == DONE:
             self.done = True
             return b""
         try:
             chunk = read_chunk(data)
         except DECODE_ERRORS:
-            data = with_choices(data)
-            chunk = understood(read_chunk, data, STREAM)
+            data = with_empty_choices(data)
+            chunk = decode_upstream(read_chunk, data, STREAM)
         if chunk.service_tier is not None and chunk.service_tier != self.tier:
             self.tier, self.template = chunk.service_tier, None
-        if not self.finished and (text := chunk.only_text()) is not None:
+        if not self.finished and (text := chunk.plain_text()) is not None:
             self.output_bytes += len(text) if text.isascii() else len(text.encode())
-            if text and self._looks:
-                self._look(data)
-            return format_event(data) if self._early is None else self._begin() + format_event(data)
-        if chunk.failed():
+            if text and self._samples_left:
+                self._learn_template(data)
+            return format_event(data) if self._early_events is None else self._take_early_events() + format_event(data)
+        if chunk.is_error():
             raise stream_error(data)
         if chunk.usage is not None:
             self.usage = chunk.usage.usage(normalize_tier(self.tier)) or self.usage
         self.output_bytes += chunk.output_bytes()
-        return self._pass(data, chunk)
+        return self._relay_chunk(data, chunk)
 
-    def _look(self, data: bytes) -> None:
-        """Know what chunks like this one look like. A stream whose chunks are never alike is given up."""
-        self._looks -= 1
-        if (found := ChunkTemplate.of(data)) is not None:
-            self.template = found
+    def _learn_template(self, data: bytes) -> None:
+        """Learn a template from a chunk with nothing but text, until the samples are used up."""
+        self._samples_left -= 1
+        if (template := ChunkTemplate.of(data)) is not None:
+            self.template = template
 
-    def _begin(self) -> bytes:
-        """What was told before the first choice."""
-        early, self._early = self._early or b"", None
+    def _take_early_events(self) -> bytes:
+        """Return the events before the first choice, and hold none back from now on."""
+        early, self._early_events = self._early_events or b"", None
         return early
 
-    def _pass(self, data: bytes, chunk: Chunk) -> bytes:
+    def _relay_chunk(self, data: bytes, chunk: Chunk) -> bytes:
         if not chunk.choices and chunk.usage is None and b'"choices"' not in data:
-            return b""  # no chunk: an error that some servers tell in words of their own, or what no client reads
+            return b""  # not a chunk: an error in some server's own format, or something that no client reads
         if not chunk.choices and chunk.usage is not None and not self.include_usage:
             return b""
-        if not chunk.choices and self._early is not None and len(self._early) < _MOST_EARLY:
-            self._early += format_event(data)  # what Azure found in the prompt says nothing of an answer
+        if not chunk.choices and self._early_events is not None and len(self._early_events) < _MAX_EARLY_BYTES:
+            self._early_events += format_event(data)  # such as Azure's filter results for the prompt
             return b""
         if chunk.usage is not None:
-            data = self._without(data, chunk)
+            data = self._place_usage(data, chunk)
         earlier = format_event(self.held) if self.held is not None else b""
-        if self._early is not None:
-            earlier = self._begin()
+        if self._early_events is not None:
+            earlier = self._take_early_events()
         self.held = None
-        ends = chunk.finishes()
+        ends = chunk.has_finish_reason()
         if ends:
             for choice in chunk.choices:
                 refuse_unfinished(choice.finish_reason)
-        if ends or self._even or (not chunk.choices and self.finished):
+        if ends or self._all_ended or (not chunk.choices and self.finished):
             self.finished, self.template = True, None
             self.held = data
             return earlier
         return earlier + format_event(data)
 
-    def _without(self, data: bytes, chunk: Chunk) -> bytes:
-        """A chunk with usage as the client gets it: OpenAI's client for Java takes the first for the end."""
+    def _place_usage(self, data: bytes, chunk: Chunk) -> bytes:
+        """A chunk with usage as the client gets it. Usage is sent last only, since OpenAI's client for Java takes the
+        first chunk with usage for the end."""
         if not self.include_usage:
-            return without_usage(data)
+            return remove_usage(data)
         if not chunk.choices:
-            self._told = None
-        elif self.apart:
-            self._told, data = data, without_usage(data)
+            self._usage_source = None
+        elif self.separate_usage:
+            self._usage_source, data = data, remove_usage(data)
         return data
 
     @property
-    def _even(self) -> bool:
-        """Whether nothing that was begun has still to end."""
+    def _all_ended(self) -> bool:
+        """Whether every choice that began has ended."""
         return self.finished
 
     @property
@@ -133,21 +138,21 @@ class ChatRelay(OpenAIRelay):
         return self.finished
 
     def closing_events(self, facts: bytes) -> bytes:
-        """The held chunk, or the usage behind it, with the facts in it, and the end."""
+        """The held chunk and the usage chunk, the last of them with the facts, then `[DONE]`."""
         last, earlier = self.held, b""
-        if last is not None and self._told is not None:
-            last, earlier = only_usage(self._told), format_event(last)
+        if last is not None and self._usage_source is not None:
+            last, earlier = usage_chunk(self._usage_source), format_event(last)
         return earlier + (format_event(append_field(last, b"groundplan", facts)) if last is not None else b"") + END
 
 
 class CopiesRelay(ChatRelay):
-    """As its base, of several copies: it has ended well when each has that was begun. Unless the upstream says that
-    nothing follows, as many have to be there as were asked for."""
+    """A stream with several choices: complete when every choice that began has ended and, unless the upstream said that
+    nothing follows, as many ended as were requested."""
 
     __slots__ = ("_begun", "_copies", "_ended")
 
     def __init__(self, include_usage: bool, copies: int) -> None:
-        super().__init__(include_usage, looks=0)
+        super().__init__(include_usage, samples=0)
         self._copies = copies
         self._begun: set[int] = set()
         self._ended: set[int] = set()
@@ -155,16 +160,16 @@ class CopiesRelay(ChatRelay):
     def feed(self, data: bytes) -> bytes:
         out = super().feed(data)
         if data != DONE:
-            for copy in understood(_copies, data, STREAM).choices:
+            for copy in decode_upstream(_copies, data, STREAM).choices:
                 self._begun.add(copy.index)
                 if copy.finish_reason:
                     self._ended.add(copy.index)
         return out
 
     @property
-    def _even(self) -> bool:
+    def _all_ended(self) -> bool:
         return self.finished and self._begun == self._ended
 
     @property
     def complete(self) -> bool:
-        return self._even and (self.done or len(self._ended) >= self._copies)
+        return self._all_ended and (self.done or len(self._ended) >= self._copies)

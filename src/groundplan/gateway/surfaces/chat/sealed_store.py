@@ -1,6 +1,5 @@
-"""Stored completions: sealed in PostgreSQL, and found by the key that made them. Which are stored is decided in
-`storing`.
-"""
+"""Stored completions: sealed in PostgreSQL, found by the key that made them. Which are stored is decided in
+`storing`."""
 
 from __future__ import annotations
 
@@ -22,127 +21,127 @@ from groundplan.ledger.completion_store import Owner, Row
 if TYPE_CHECKING:
     from groundplan.gateway.policy.snapshot import KeyEntry
 
-MOST_SEARCHED = 5000
-"""Stored ones that one list by metadata looks at."""
-MOST_LISTED_BYTES = 4 << 20
-"""Of the stored ones in one list: behind so many it goes on with the next page."""
-_STEP, _STEP_BYTES = 200, 1 << 20
-"""Stored ones that are read at once."""
+MAX_SEARCHED = 5000
+"""How many stored completions one list by metadata searches."""
+MAX_LISTED_BYTES = 4 << 20
+"""Sealed bytes in one page of a list; what follows is on the next page."""
+_BATCH_ROWS, _BATCH_BYTES = 200, 1 << 20
+"""Rows and bytes that one query reads."""
 
 _encode = msgspec.json.Encoder().encode
 
 
-class Kept(msgspec.Struct, frozen=True):
-    """What is stored of one: the completion without our facts, the messages of its request as they came."""
+class StoredCompletion(msgspec.Struct, frozen=True):
+    """What is stored: the completion without the `groundplan` object, and the messages of its request as they came."""
 
     completion: dict[str, Any]
     messages: list[dict[str, Any]]
     metadata: dict[str, str] = {}
 
-    def told(self) -> dict[str, Any]:
-        """As OpenAI tells a stored completion."""
+    def to_json(self) -> dict[str, Any]:
+        """The completion in OpenAI's shape of a stored one."""
         return {**self.completion, "metadata": self.metadata}
 
 
-_kept = msgspec.json.Decoder(Kept).decode
+_kept = msgspec.json.Decoder(StoredCompletion).decode
 
 
 class SealedCompletions:
-    """Of one worker. It connects at the first use; its methods wait in threads. Raises `Unavailable` while PostgreSQL
-    is away."""
+    """The store of one worker. Connects at the first use; its methods wait in threads. They raise `Unavailable` while
+    PostgreSQL is away."""
 
     def __init__(self, home: Home, url: str) -> None:
         self._home = home
-        self._database = ThreadConnections(url, "completions", 4, _unreachable)
+        self._database = ThreadConnections(url, "completions", 4, _database_unavailable)
 
     async def close(self) -> None:
         await self._database.close()
 
-    async def put(self, row: Row, person: UUID, kept: Kept) -> bool:
-        """Seal and store; False where this key has one with the same id."""
+    async def put(self, row: Row, person: UUID, stored: StoredCompletion) -> bool:
+        """Seal and store a completion; False where this key has one with the same id."""
 
-        def work(conn: Any) -> bool:
-            return completion_store.add(conn, replace(row, sealed=self._sealed(conn, row.id, person, kept)))
+        def query(conn: Any) -> bool:
+            return completion_store.add(conn, replace(row, sealed=self._seal(conn, row.id, person, stored)))
 
-        return await self._database.run(work)
+        return await self._database.run(query)
 
-    async def find(self, id: str, key: KeyEntry) -> Kept | None:
-        """One of this key's; None where there is none, or whom it is about was erased."""
+    async def find(self, id: str, key: KeyEntry) -> StoredCompletion | None:
+        """A completion of this key; None where there is none, or the person whose key sealed it was erased."""
 
-        def work(conn: Any) -> Kept | None:
+        def query(conn: Any) -> StoredCompletion | None:
             row = completion_store.find(conn, id, _owner(key))
-            return None if row is None else _opened(conn, SubjectKeys.of(self._home), row)
+            return None if row is None else _unseal(conn, SubjectKeys.of(self._home), row)
 
-        return await self._database.run(work)
+        return await self._database.run(query)
 
-    async def change(self, id: str, key: KeyEntry, metadata: dict[str, str]) -> Kept | None:
-        """The same with other metadata; None as `find`."""
+    async def change(self, id: str, key: KeyEntry, metadata: dict[str, str]) -> StoredCompletion | None:
+        """Replace the metadata of a completion; returns the completion, None as `find`."""
 
-        def work(conn: Any) -> Kept | None:
+        def query(conn: Any) -> StoredCompletion | None:
             with conn.transaction():
                 row = completion_store.find(conn, id, _owner(key), lock=True)
-                kept = None if row is None else _opened(conn, SubjectKeys.of(self._home), row)
-                if row is None or kept is None:
+                stored = None if row is None else _unseal(conn, SubjectKeys.of(self._home), row)
+                if row is None or stored is None:
                     return None
-                kept = msgspec.structs.replace(kept, metadata=metadata)
-                completion_store.change(conn, row.call, self._sealed(conn, id, _person(row), kept))
-                return kept
+                stored = msgspec.structs.replace(stored, metadata=metadata)
+                completion_store.change(conn, row.call, self._seal(conn, id, _person_of(row), stored))
+                return stored
 
-        return await self._database.run(work)
+        return await self._database.run(query)
 
     async def delete(self, id: str, key: KeyEntry) -> bool:
-        """Whether there was one of this key's."""
+        """Delete a completion of this key; whether there was one."""
         return await self._database.run(lambda conn: completion_store.delete(conn, id, _owner(key)))
 
-    async def listed(
+    async def list_page(
         self,
         key: KeyEntry,
-        most: int,
+        limit: int,
         *,
         after: str | None = None,
         model: str | None = None,
         metadata: Mapping[str, str] | None = None,
         newest_first: bool = False,
-    ) -> tuple[list[Kept], bool] | None:
-        """At most so many of this key's, and `MOST_LISTED_BYTES` of them, behind the one with the id `after`, and
-        whether there are more; None where there is no such one. Raises `Invalid` where none of `MOST_SEARCHED` has that
-        `metadata`."""
+    ) -> tuple[list[StoredCompletion], bool] | None:
+        """(a page of this key's completions, whether there are more): at most `limit` and `MAX_LISTED_BYTES`, behind
+        the one with the id `after`; None where there is no such one. Raises `Invalid` where none of `MAX_SEARCHED` has
+        the `metadata`."""
 
-        def work(conn: Any) -> tuple[list[Kept], bool] | None:
+        def query(conn: Any) -> tuple[list[StoredCompletion], bool] | None:
             owner, keys = _owner(key), SubjectKeys.of(self._home)
-            behind: UUID | None = None
+            after_call: UUID | None = None
             if after is not None:
                 last = completion_store.find(conn, after, owner)
                 if last is None:
                     return None
-                behind = last.call
-            found, seen, size = list[Kept](), 0, 0
+                after_call = last.call
+            found, rows_seen, size = list[StoredCompletion](), 0, 0
             while rows := completion_store.page(
-                conn, owner, model, behind, _STEP, _STEP_BYTES, newest_first=newest_first
+                conn, owner, model, after_call, _BATCH_ROWS, _BATCH_BYTES, newest_first=newest_first
             ):
                 for row in rows:
-                    kept = _opened(conn, keys, row)
-                    if kept is None or not (metadata or {}).items() <= kept.metadata.items():
+                    stored = _unseal(conn, keys, row)
+                    if stored is None or not (metadata or {}).items() <= stored.metadata.items():
                         continue
-                    if len(found) == most or (found and size + len(row.sealed) > MOST_LISTED_BYTES):
+                    if len(found) == limit or (found and size + len(row.sealed) > MAX_LISTED_BYTES):
                         return found, True
-                    found.append(kept)
+                    found.append(stored)
                     size += len(row.sealed)
-                seen, behind = seen + len(rows), rows[-1].call
-                if seen >= MOST_SEARCHED:
+                rows_seen, after_call = rows_seen + len(rows), rows[-1].call
+                if rows_seen >= MAX_SEARCHED:
                     if found:
                         return found, True
-                    raise _too_many()
+                    raise _search_too_long()
             return found, False
 
-        return await self._database.run(work)
+        return await self._database.run(query)
 
-    def _sealed(self, conn: Any, id: str, person: UUID, kept: Kept) -> str:
-        return SubjectKeys.of(self._home).seal(conn, person, f"{id}\n{_encode(kept).decode()}")
+    def _seal(self, conn: Any, id: str, person: UUID, stored: StoredCompletion) -> str:
+        return SubjectKeys.of(self._home).seal(conn, person, f"{id}\n{_encode(stored).decode()}")
 
 
-def _opened(conn: Any, keys: SubjectKeys, row: Row) -> Kept | None:
-    """None where whom it is about was erased."""
+def _unseal(conn: Any, keys: SubjectKeys, row: Row) -> StoredCompletion | None:
+    """The unsealed completion; None where the person whose key sealed it was erased."""
     text = keys.unseal(conn, row.sealed)
     return None if text is None else _kept(text.partition("\n")[2])
 
@@ -151,20 +150,20 @@ def _owner(key: KeyEntry) -> Owner:
     return Owner(owner_of(key), key.workload)
 
 
-def _person(row: Row) -> UUID:
-    """Under whose key it is sealed."""
+def _person_of(row: Row) -> UUID:
+    """The person whose key sealed the row."""
     return UUID(row.sealed.split(":")[1])
 
 
-def _too_many() -> Invalid:
+def _search_too_long() -> Invalid:
     return Invalid(
-        f"none of {MOST_SEARCHED} stored completions has this metadata",
+        f"none of {MAX_SEARCHED} stored completions has this metadata",
         code="search_range",
         hint="Name a model, or go on behind a later one with after.",
     )
 
 
-def _unreachable() -> Unavailable:
+def _database_unavailable() -> Unavailable:
     return Unavailable(
         "stored completions cannot be reached now",
         code="database_unavailable",

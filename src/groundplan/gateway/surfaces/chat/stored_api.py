@@ -1,7 +1,7 @@
-"""Stored chat completions at the gateway's port: `GET /v1/chat/completions`, and `GET`, `POST` (metadata), `DELETE` and
-`messages` of one.
+"""The API of stored chat completions: `GET /v1/chat/completions`, and `GET`, `POST` (metadata), `DELETE` and `messages`
+of one.
 
-For the key that made a completion, and its successors; for any other it is not there.
+Only the key that made a completion, and its successors, can see it; for any other key it does not exist.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces import stored_api
 from groundplan.gateway.surfaces.chat.sealed_store import SealedCompletions
-from groundplan.gateway.surfaces.chat.storing import checked_metadata
+from groundplan.gateway.surfaces.chat.storing import check_metadata
 from groundplan.gateway.surfaces.stored_api import Query, last
 
 PREFIX = b"/v1/chat/completions/"
@@ -43,7 +43,7 @@ def not_found(id: str) -> NotFound:
 
 
 async def answer(gateway: Gateway, path: bytes, request: Request, key: KeyEntry) -> dict[str, Any]:
-    """As `stored_api.Answer`."""
+    """Answer one request: a `stored_api.Answer`."""
     found, sealed = _PATH.fullmatch(unquote(path.decode("ascii", "replace"))), gateway.completions
     if found is None or sealed is None:
         raise stored_api.no_path()
@@ -52,47 +52,47 @@ async def answer(gateway: Gateway, path: bytes, request: Request, key: KeyEntry)
     stored_api.check_method(request, allowed)
     query = stored_api.query_of(request)
     if id is None:
-        return await _list(sealed, key, query)
+        return await _list_completions(sealed, key, query)
     if request.method == b"DELETE":
         if not await sealed.delete(id, key):
             raise not_found(id)
         return {"id": id, "object": "chat.completion.deleted", "deleted": True}
     if request.method == b"POST":
-        kept = await sealed.change(id, key, _metadata(request.body))
+        stored = await sealed.change(id, key, _metadata(request.body))
     else:
-        kept = await sealed.find(id, key)
-    if kept is None:
+        stored = await sealed.find(id, key)
+    if stored is None:
         raise not_found(id)
     if part is None:
-        return kept.told()
-    told = [_message(f"{id}-{place}", each) for place, each in enumerate(kept.messages)]
-    return stored_api.part(query, told, "asc")
+        return stored.to_json()
+    messages = [_message(f"{id}-{place}", each) for place, each in enumerate(stored.messages)]
+    return stored_api.part(query, messages, "asc")
 
 
 def _metadata(body: bytes) -> dict[str, str]:
-    """Raises `Invalid`."""
+    """The metadata in a request's body. Raises `Invalid`."""
     try:
-        return checked_metadata(_change(body).metadata)
+        return check_metadata(_change(body).metadata)
     except DECODE_ERRORS as error:
         hint = 'Send {"metadata": {...}}: nothing else of a stored completion can be changed.'
         raise Invalid(f"the body is wrong: {error}", code="body_invalid", hint=hint) from error
 
 
-async def _list(sealed: SealedCompletions, key: KeyEntry, query: Query) -> dict[str, Any]:
-    """The key's own, the oldest first unless told otherwise. Raises `Invalid`, `NotFound`."""
+async def _list_completions(sealed: SealedCompletions, key: KeyEntry, query: Query) -> dict[str, Any]:
+    """A page of the key's completions, the oldest first by default. Raises `Invalid`, `NotFound`."""
     most, after, newest_first = stored_api.limit(query), last(query, "after"), stored_api.newest_first(query, "asc")
     pairs = {named[1]: values[-1] for name, values in query.items() if (named := _PAIR.fullmatch(name)) is not None}
-    listed = await sealed.listed(
+    list_page = await sealed.list_page(
         key, most, after=after, model=last(query, "model"), metadata=pairs, newest_first=newest_first
     )
-    if listed is None:
+    if list_page is None:
         raise not_found(after or "")
-    found, more = listed
-    return stored_api.page([kept.told() for kept in found], more=more)
+    found, more = list_page
+    return stored_api.page([stored.to_json() for stored in found], more=more)
 
 
-def _message(id: str, given: dict[str, Any]) -> dict[str, Any]:
-    """As OpenAI tells it: a content of parts is told beside."""
-    content = given.get("content")
+def _message(id: str, message: dict[str, Any]) -> dict[str, Any]:
+    """A message in OpenAI's shape of a stored one: a content of parts is moved to `content_parts`."""
+    content = message.get("content")
     parts = content if isinstance(content, list) else None
-    return {**given, "id": id, "content": None if parts is not None else content, "content_parts": parts}
+    return {**message, "id": id, "content": None if parts is not None else content, "content_parts": parts}

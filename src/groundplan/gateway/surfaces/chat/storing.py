@@ -1,8 +1,7 @@
-"""Chat completions that are stored: sealed and put into PostgreSQL before their last byte, found by the key that made
-them.
+"""Stores chat completions: sealed in PostgreSQL before the last byte is sent, found again by the key that made them.
 
-Only workloads that keep content in full store any, and only where the caller says `store: true`; upstreams are told to
-store nothing. A worker waits for the database here, and only for calls that store. Whatever is not stored is told so.
+Only for workloads that keep content in full, and only where the caller sends `store: true`; upstreams are told to store
+nothing. A worker waits for the database here, but only for calls that store. The answer says where it was not stored.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.http.surrogates import decode_json
 from groundplan.gateway.surfaces.chat.relay import ChatRelay, CopiesRelay
-from groundplan.gateway.surfaces.chat.sealed_store import Kept
+from groundplan.gateway.surfaces.chat.sealed_store import StoredCompletion
 from groundplan.gateway.surfaces.chat.surface import ChatCompletions, OpenAIChat, ServiceChat
 from groundplan.gateway.surfaces.codec import Relay
 from groundplan.gateway.surfaces.relay_wrapper import RelayWrapper
@@ -34,13 +33,13 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway
     from groundplan.gateway.call.exchange import Exchange
 
-MOST_BYTES = 4 << 20
-"""Of a longer stream nothing is stored."""
+MAX_STREAM_BYTES = 4 << 20
+"""A longer stream is not stored."""
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,200}", re.ASCII)
-"""Of a completion that can be asked for by its path."""
-_FIELDS = ("store", "metadata")
-"""Of a request, that are about what is stored and not about the answer."""
-_MOST_PAIRS, _LONGEST_NAME, _LONGEST_VALUE = 16, 64, 512
+"""An id of a completion that can be requested by its path."""
+_STORAGE_FIELDS = ("store", "metadata")
+"""Fields of a request that are about storage, not about the answer."""
+_MAX_PAIRS, _MAX_NAME_LENGTH, _MAX_TEXT_LENGTH = 16, 64, 512
 
 
 class _Request(msgspec.Struct, frozen=True):
@@ -50,29 +49,29 @@ class _Request(msgspec.Struct, frozen=True):
 _request = msgspec.json.Decoder(_Request).decode
 
 
-def checked_metadata(value: object) -> dict[str, str]:
-    """Raises `Invalid` where it is not what OpenAI allows."""
+def check_metadata(value: object) -> dict[str, str]:
+    """Return the metadata. Raises `Invalid` where it is not what OpenAI allows."""
     pairs = {} if value is None else value
-    good = isinstance(pairs, dict) and len(pairs) <= _MOST_PAIRS
+    good = isinstance(pairs, dict) and len(pairs) <= _MAX_PAIRS
     if good and isinstance(pairs, dict):
         good = all(
-            len(name) <= _LONGEST_NAME and isinstance(text, str) and len(text) <= _LONGEST_VALUE
+            len(name) <= _MAX_NAME_LENGTH and isinstance(text, str) and len(text) <= _MAX_TEXT_LENGTH
             for name, text in pairs.items()
         )
     if not good or not isinstance(pairs, dict):
         raise Invalid(
             "metadata is wrong",
             code="metadata_invalid",
-            hint=f"Send at most {_MOST_PAIRS} names of {_LONGEST_NAME} characters, with texts of {_LONGEST_VALUE}.",
+            hint=f"Send at most {_MAX_PAIRS} names of {_MAX_NAME_LENGTH} characters, with texts of {_MAX_TEXT_LENGTH}.",
         )
     return pairs
 
 
-# while it is made ----------------------------------------------------------------------------------------------------
+# during the call ----------------------------------------------------------------------------------------------------
 
 
-class Storing:
-    """In the request of a completion that is to be stored: its metadata, and whether it is."""
+class StorageRequest:
+    """`Ask.typed` of a completion that is to be stored: its metadata, and whether it was stored."""
 
     __slots__ = ("metadata", "stored")
 
@@ -81,43 +80,43 @@ class Storing:
         self.stored = False
 
 
-class KeptRelay(CopiesRelay):
-    """A stream of chat that remembers what came."""
+class RecordingRelay(CopiesRelay):
+    """A stream of chat that records its events."""
 
-    __slots__ = ("_came", "_room")
+    __slots__ = ("_bytes_left", "_events")
 
     def __init__(self, include_usage: bool, copies: int) -> None:
         super().__init__(include_usage, copies)
-        self._came: list[bytes] = []
-        self._room = MOST_BYTES
+        self._events: list[bytes] = []
+        self._bytes_left = MAX_STREAM_BYTES
 
     def feed(self, data: bytes) -> bytes:
-        self._room -= len(data) + 64
-        if self._room >= 0:
-            self._came.append(data)
+        self._bytes_left -= len(data) + 64
+        if self._bytes_left >= 0:
+            self._events.append(data)
         else:
-            self._came = []
+            self._events = []
         return super().feed(data)
 
-    def whole(self) -> bytes | None:
-        """All of it as one completion; None where it is too long, or something would be lost."""
-        return CHAT_REPLAY_FORMS.whole(self._came) if self._room >= 0 else None
+    def completion(self) -> bytes | None:
+        """The whole stream as one completion; None where it is too long, or something would be lost."""
+        return CHAT_REPLAY_FORMS.whole(self._events) if self._bytes_left >= 0 else None
 
 
 class _StoredOpenAIChat(OpenAIChat):
     def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
-        """Nothing is stored at the upstream, which is told so."""
-        made = super().request_body(ask, deployment, cap, system)
+        """As its base, with `store: false`: nothing is stored at the upstream."""
+        body = super().request_body(ask, deployment, cap, system)
         known = "store" in ask.fields or "store" in providers.refused_at(deployment.url)
-        return made if known else made.rstrip()[:-1] + b',"store":false}'
+        return body if known else body.rstrip()[:-1] + b',"store":false}'
 
     def new_relay(self, ask: Ask) -> ChatRelay:
-        return KeptRelay(ask.include_usage, ask.copies)
+        return RecordingRelay(ask.include_usage, ask.copies)
 
 
 class _StoredServiceChat(ServiceChat):
     def new_relay(self, ask: Ask) -> ChatRelay:
-        return KeptRelay(ask.include_usage, ask.copies)
+        return RecordingRelay(ask.include_usage, ask.copies)
 
 
 class StoredChat(ChatCompletions):
@@ -129,61 +128,62 @@ class StoredChat(ChatCompletions):
     _service = _StoredServiceChat()
 
     def extra_facts(self, ask: Ask, deployment: Deployment) -> dict[str, object]:  # noqa: ARG002 -- the contract's signature
-        return {"store": ask.typed.stored} if isinstance(ask.typed, Storing) else {}
+        return {"store": ask.typed.stored} if isinstance(ask.typed, StorageRequest) else {}
 
 
 STORED_CHAT = StoredChat()
 
 
-def begin(exchange: Exchange, ask: Ask) -> Ask:
-    """From here on a call that is to be stored is one of `StoredChat`, and what is about storing leaves its request,
-    which is returned. Raises `Invalid`."""
+def prepare(exchange: Exchange, ask: Ask) -> Ask:
+    """Turn a call that is to be stored into one of `StoredChat`, and return its request without the fields about
+    storage. Raises `Invalid`."""
     if bytes(ask.fields.get("store", b"")) != b"true" or not exchange.keeps_content:
         return ask
     raw = ask.fields.get("metadata")
-    metadata = checked_metadata(None if raw is None else msgspec.json.decode(raw))
-    body = replace_fields(ask.body, ask.fields, {name: None for name in _FIELDS if name in ask.fields})
-    fields = {name: value for name, value in ask.fields.items() if name not in _FIELDS}
-    exchange.ask = made = msgspec.structs.replace(ask, fields=fields, body=body, typed=Storing(metadata))
+    metadata = check_metadata(None if raw is None else msgspec.json.decode(raw))
+    body = replace_fields(ask.body, ask.fields, {name: None for name in _STORAGE_FIELDS if name in ask.fields})
+    fields = {name: value for name, value in ask.fields.items() if name not in _STORAGE_FIELDS}
+    exchange.ask = stored_ask = msgspec.structs.replace(ask, fields=fields, body=body, typed=StorageRequest(metadata))
     exchange.interface = STORED_CHAT
-    return made
+    return stored_ask
 
 
-def stores(exchange: Exchange) -> bool:
-    """Where the caller wants that and its workload keeps content in full."""
-    return exchange.ask is not None and isinstance(exchange.ask.typed, Storing)
+def stores_answer(exchange: Exchange) -> bool:
+    """Whether this call's answer is to be stored."""
+    return exchange.ask is not None and isinstance(exchange.ask.typed, StorageRequest)
 
 
-async def keep(gateway: Gateway, exchange: Exchange, answer: bytes | Relay) -> None:
-    """Store the answer, where there is one that is whole: the rest of a stream that broke elsewhere is none."""
+async def store_answer(gateway: Gateway, exchange: Exchange, answer: bytes | Relay) -> None:
+    """Store the answer if it is whole; the continuation of an interrupted stream is not."""
     ask = exchange.ask
-    if ask is None or not isinstance(ask.typed, Storing) or "resumed" in exchange.attempt_flags:
+    if ask is None or not isinstance(ask.typed, StorageRequest) or "resumed" in exchange.attempt_flags:
         return
     if not isinstance(answer, bytes):
         relay = answer.innermost if isinstance(answer, RelayWrapper) else answer
-        made = relay.whole() if isinstance(relay, KeptRelay) else None
-        if made is None:
+        completion = relay.completion() if isinstance(relay, RecordingRelay) else None
+        if completion is None:
             return
-        answer = made
+        answer = completion
     ask.typed.stored = await _store(gateway, exchange, answer, ask.typed.metadata)
 
 
 async def _store(gateway: Gateway, exchange: Exchange, answer: bytes, metadata: dict[str, str]) -> bool:
+    """Store a whole completion; whether it is stored."""
     sealed, workload, key, deployment = gateway.completions, exchange.workload, exchange.key, exchange.deployment
     if sealed is None or workload is None or workload.keep is None or key is None or deployment is None:
         return False
     try:
         completion = decode_json(answer)
     except DECODE_ERRORS:
-        return False  # it has a number beyond all bounds
+        return False  # it has a number that is out of range
     id = completion.get("id")
     if not isinstance(id, str) or _ID.fullmatch(id) is None:
         return False
-    kept = Kept(completion, _request(exchange.request.body).messages, metadata)
+    stored = StoredCompletion(completion, _request(exchange.request.body).messages, metadata)
     until = gateway.clock.now() + timedelta(seconds=workload.keep.seconds)
     model = str(completion.get("model") or "")[:200]
     row = Row(exchange.call, id, workload.name, owner_of(key), deployment.name, model, until, "")
     try:
-        return await sealed.put(row, UUID(exchange.person or key.id), kept)
+        return await sealed.put(row, UUID(exchange.person or key.id), stored)
     except GroundplanError:
         return False

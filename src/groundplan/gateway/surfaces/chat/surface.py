@@ -1,4 +1,4 @@
-"""Chat completions: reading what callers send, making what OpenAI-shaped upstreams get, and relaying their streams.
+"""Chat completions: reads requests, writes bodies for OpenAI-shaped upstreams, and relays their streams.
 
 Every field stays the caller's own bytes but for listed splices. Refuses what would break the bound of a call's cost
 (images, audio, provider-side tools, dearer service tiers). Does not know prices or people.
@@ -20,22 +20,22 @@ from groundplan.gateway.call import meter
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.surfaces.body import (
-    OTHERWISE,
+    UNBOUNDED_FIELDS,
     CacheOptions,
     Parts,
     Reasoning,
     message_parts,
     read_fields,
     refuse_fields,
-    with_usage_told,
+    stream_options_with_usage,
 )
 from groundplan.gateway.surfaces.chat.relay import ChatRelay, CopiesRelay
 from groundplan.gateway.surfaces.codec import Codec, Malformed, UpstreamAnswer
-from groundplan.gateway.surfaces.file_references import NamedFile, file_of, without, written
+from groundplan.gateway.surfaces.file_references import NamedFile, find_file, with_files_inlined, without_fields
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.messages.request_types import CacheControl
 from groundplan.gateway.surfaces.openai_relay import refuse_unfinished
-from groundplan.gateway.surfaces.upstream_json import refuse_encoding, understood
+from groundplan.gateway.surfaces.upstream_json import decode_upstream, refuse_encoding
 from groundplan.gateway.upstream import providers
 from groundplan.gateway.upstream.translation import call_ids
 from groundplan.ledger.model import Usage
@@ -47,20 +47,21 @@ if TYPE_CHECKING:
 
 MAX_COPIES = 16
 TOOL_TOKENS = 1024
-"""What a provider's own instructions about tools, about one of its own tools, or about the form of an answer add to a
-prompt at most, in tokens."""
-_INSTRUCTED = frozenset({"tools", "response_format", "text"})
-"""Fields for which a provider may add instructions of its own; OpenAI-shaped ones count no more than what is said."""
-_NOTHING: frozenset[str] = frozenset()
+"""The most tokens that a provider's own instructions add to a prompt: about tools, about one of its own tools, or about
+the form of an answer."""
+_INSTRUCTED_FIELDS = frozenset({"tools", "response_format", "text"})
+"""Fields for which a provider may add instructions of its own. OpenAI-shaped upstreams bill only the request's own
+tokens."""
+_NO_NEEDS: frozenset[str] = frozenset()
 
 
-_ABSENT = msgspec.Raw(b"null")
+_NULL = msgspec.Raw(b"null")
 
 
 class _Message(msgspec.Struct, frozen=True):
     role: str
-    content: msgspec.Raw = _ABSENT
-    audio: msgspec.Raw = _ABSENT
+    content: msgspec.Raw = _NULL
+    audio: msgspec.Raw = _NULL
     cache_control: CacheControl | None = None
 
 
@@ -94,12 +95,12 @@ class _Chat(msgspec.Struct, frozen=True):
     reasoning: Reasoning | None = None
 
 
-class _End(msgspec.Struct, frozen=True, gc=False):
+class _EndedChoice(msgspec.Struct, frozen=True, gc=False):
     finish_reason: Any = None
 
 
 class _Answer(msgspec.Struct, frozen=True):
-    choices: list[_End] | None = None
+    choices: list[_EndedChoice] | None = None
     usage: meter.ReportedUsage | None = None
     service_tier: Any = None
 
@@ -109,35 +110,35 @@ _answer = msgspec.json.Decoder(_Answer).decode
 _encode = msgspec.json.Encoder().encode
 _QUOTE = ord('"')
 FILE = "file"
-"""In what is needed of a deployment: it is sent a file."""
-_UNBOUNDED = OTHERWISE | {
+"""In `Ask.needs`: the deployment must take files."""
+_REFUSED_FIELDS = UNBOUNDED_FIELDS | {
     "best_of", "max_output_tokens", "audio", "prediction", "web_search_options", "moderation",
 }  # fmt: skip
-_TOOLS = ("function", "custom")
-_OTHER_CAP = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
-"""The two fields for the most tokens of an answer."""
+_CALLER_TOOL_TYPES = ("function", "custom")
+_OTHER_CAP_FIELD = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+"""The two fields that cap the tokens of an answer, each mapped to the other."""
 SERVICES = {None: AUTO, "auto": AUTO, "default": STANDARD, PRIORITY: PRIORITY, "fast": PRIORITY, FLEX: FLEX}
-"""The class of service that a `service_tier` asks for; others have no bound here."""
-OTHER_TIER = "Leave service_tier out, or use auto, default, priority or flex."
+"""The class of service by `service_tier`; the cost of other tiers has no bound here."""
+TIER_HINT = "Leave service_tier out, or use auto, default, priority or flex."
 
 
-def _nested(chat: _Chat) -> int:
-    """Names in messages and stream options, as far as they are known."""
+def _nested_names(chat: _Chat) -> int:
+    """The number of field names in messages and stream options, as far as they are known: see `read_fields`."""
     options = chat.stream_options
-    told = [message.content for message in chat.messages]
-    names = 2 * len(told) - told.count(_ABSENT)
+    changed = [message.content for message in chat.messages]
+    names = 2 * len(changed) - changed.count(_NULL)
     return names if options is None or not options.include_usage else names + 1
 
 
 def read(body: bytes) -> Ask:
-    """A chat request. Raises `Invalid` with what is wrong with it."""
-    fields, chat = read_fields(body, _chat, _nested)
-    refuse_fields(fields, _UNBOUNDED)
-    service = _service(chat)
+    """Parse a chat request. Raises `Invalid` with what is wrong with it."""
+    fields, chat = read_fields(body, _chat, _nested_names)
+    refuse_fields(fields, _REFUSED_FIELDS)
+    service = _check_service(chat)
     if not chat.messages:
         raise Invalid("messages is empty", code="messages_empty", hint="Send at least one message.")
-    question: msgspec.Raw | Parts = _ABSENT
-    images, media, heard, files = 0, 0, 0, 0
+    question: msgspec.Raw | Parts = _NULL
+    images, media, audio, files = 0, 0, 0, 0
     named: list[str] = []
     for message in chat.messages:
         if message.cache_control is not None:
@@ -145,16 +146,16 @@ def read(body: bytes) -> Ask:
         content = message.content
         if message.role == "user":
             question = content
-        elif message.audio is not _ABSENT and bytes(message.audio) != b"null":
+        elif message.audio is not _NULL and bytes(message.audio) != b"null":
             hint = "What was said at the provider has no bound here; send its text as content."
             raise Invalid("a message that names audio by its id", code="content_unsupported", hint=hint)
         if memoryview(content)[0] == _QUOTE:
-            continue  # only the newest question is ever read
+            continue  # of plain strings only the newest question is ever read
         parts = message_parts(content, media=True, thoughts=message.role == "assistant")
         if message.role == "user":
             question = parts
         if parts.media_bytes:
-            images, media, heard = images + parts.images, media + parts.media_bytes, heard + parts.audio_bytes
+            images, media, audio = images + parts.images, media + parts.media_bytes, audio + parts.audio_bytes
         if parts.files:
             files += parts.files
             named += parts.named
@@ -165,27 +166,29 @@ def read(body: bytes) -> Ask:
         query=question.text if isinstance(question, Parts) else message_parts(question).text,
         stream=bool(chat.stream),
         include_usage=chat.stream_options is not None and chat.stream_options.include_usage,
-        cap=_cap(chat),
-        copies=1 if chat.n is None else _counted(chat.n),
+        cap=_output_cap(chat),
+        copies=1 if chat.n is None else _check_copies(chat.n),
         size=len(body) - media,
-        needs=_NOTHING if not (media or files) and service not in meter.OWN else _needs(images, heard, files, service),
+        needs=_NO_NEEDS
+        if not (media or files) and service not in meter.OWN
+        else _required_features(images, audio, files, service),
         images=images,
-        audio_kib=-(-heard // 1024),
+        audio_kib=-(-audio // 1024),
         service=service,
         body=body,
         files=tuple(dict.fromkeys(named)) if named else (),
     )
 
 
-def _counted(count: int) -> int:
-    """Raises `Invalid`."""
+def _check_copies(count: int) -> int:
+    """Return `count`. Raises `Invalid` where it is out of range."""
     if not 1 <= count <= MAX_COPIES:
         raise Invalid(f"n is {count}", code="copies_range", hint=f"Use 1 to {MAX_COPIES}.")
     return count
 
 
-def _cap(chat: _Chat) -> int | None:
-    """The smaller of the two, where both are given. Raises `Invalid`."""
+def _output_cap(chat: _Chat) -> int | None:
+    """The output cap: the smaller one where both fields are set. Raises `Invalid`."""
     cap, newer = chat.max_tokens, chat.max_completion_tokens
     if cap is None or (newer is not None and newer < cap):
         cap = newer
@@ -196,20 +199,23 @@ def _cap(chat: _Chat) -> int | None:
     return cap
 
 
-def _with_file(part: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[str, Any]:
+def _inline_file(part: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[str, Any]:
     sent = part.get("file") if part.get("type") == "file" else None
-    if not isinstance(sent, dict) or (file := file_of(files, sent.get("file_id"))) is None:
+    if not isinstance(sent, dict) or (file := find_file(files, sent.get("file_id"))) is None:
         return part
-    return {**part, "file": {"filename": file.name, **without(sent, "file_id", "file_data"), "file_data": file.url}}
+    return {
+        **part,
+        "file": {"filename": file.name, **without_fields(sent, "file_id", "file_data"), "file_data": file.url},
+    }
 
 
-def _needs(images: int, heard: int, files: int, service: str) -> frozenset[str]:
-    named = {"image": images > 0, "audio": heard > 0, FILE: files > 0, service: service in meter.OWN}
+def _required_features(images: int, audio: int, files: int, service: str) -> frozenset[str]:
+    named = {"image": images > 0, "audio": audio > 0, FILE: files > 0, service: service in meter.OWN}
     return frozenset(name for name, needed in named.items() if needed)
 
 
-def _service(chat: _Chat) -> str:
-    """The class of service. Raises `Invalid` for what would cost more than tokens of text, and so could break a hard
+def _check_service(chat: _Chat) -> str:
+    """The class of service. Raises `Invalid` for what costs more than tokens of text, and so could break a hard
     budget."""
     if chat.tools:
         _check_tools(chat.tools)
@@ -220,21 +226,24 @@ def _service(chat: _Chat) -> str:
         chat.reasoning.check()
     if (service := SERVICES.get(chat.service_tier)) is None:
         details = {"field": "service_tier"}
-        raise Invalid("service_tier is not supported", code="field_unsupported", hint=OTHER_TIER, details=details)
+        raise Invalid("service_tier is not supported", code="field_unsupported", hint=TIER_HINT, details=details)
     return service
 
 
 def _check_tools(tools: list[_Tool]) -> None:
-    """Raises `Invalid` for one that may run at the provider."""
+    """Raise `Invalid` for a tool that may run at the provider."""
     for tool in tools:
-        if tool.type not in _TOOLS:
-            told = f"the tool {tool.type[:60]}" if tool.type else "a tool without a type"
+        if tool.type not in _CALLER_TOOL_TYPES:
+            changed = f"the tool {tool.type[:60]}" if tool.type else "a tool without a type"
             hint = "It may run at the provider, without a bound of cost: each of tools is of type function or custom."
-            raise Invalid(f"{told} is not supported", code="field_unsupported", hint=hint, details={"field": "tools"})
+            raise Invalid(
+                f"{changed} is not supported", code="field_unsupported", hint=hint, details={"field": "tools"}
+            )
 
 
 def _check_caches(chat: _Chat) -> None:
-    """Of the whole prompt and its tools; parts and messages are looked at one by one. Raises `Invalid`."""
+    """Check cache settings of the whole prompt and of tools; those of messages and parts are checked in `read`. Raises
+    `Invalid`."""
     if chat.prompt_cache_options is not None:
         chat.prompt_cache_options.check()
     if chat.cache_control is not None:
@@ -260,47 +269,49 @@ class OpenAIChat:
         """The caller's fields with model, cap, include_usage and leading system messages spliced in."""
         changes: dict[str, bytes | None] = {"model": _encode(deployment.upstream_model)}
         field = deployment.cap_field
-        if ask.cap != cap or field not in ask.fields or _OTHER_CAP[field] in ask.fields:  # else it stays as it came
-            changes |= dict.fromkeys([name for name in _OTHER_CAP if name in ask.fields])
+        if (
+            ask.cap != cap or field not in ask.fields or _OTHER_CAP_FIELD[field] in ask.fields
+        ):  # else it stays as it came
+            changes |= dict.fromkeys([name for name in _OTHER_CAP_FIELD if name in ask.fields])
             changes[field] = b"%d" % cap
         if ask.stream and providers.is_strict(deployment):
-            changes["stream_options"] = None  # it tells usage unasked
+            changes["stream_options"] = None  # it reports usage unasked
         elif ask.stream and not ask.include_usage:
-            changes["stream_options"] = with_usage_told(ask.fields)
+            changes["stream_options"] = stream_options_with_usage(ask.fields)
         if "store" in ask.fields:
             changes["store"] = None if "store" in providers.refused_at(deployment.url) else b"false"
             if "metadata" in ask.fields and bytes(ask.fields["store"]) == b"true":
-                changes["metadata"] = None  # of what is stored, and taken with nothing else
+                changes["metadata"] = None  # upstreams take it only with `store`
         if not ask.fields.keys().isdisjoint(providers.OF_CACHES):
             changes.update(dict.fromkeys(providers.left_out(ask.fields, deployment, providers.OF_CACHES)))
-        if (told := call_ids.for_chat(deployment, ask.fields["messages"], ask.body)) is not None:
-            changes["messages"] = told
+        if (changed := call_ids.for_chat(deployment, ask.fields["messages"], ask.body)) is not None:
+            changes["messages"] = changed
         if system:
-            lead = _encode([{"role": "system", "content": text} for text in system])
-            changes["messages"] = lead[:-1] + b"," + (told or bytes(ask.fields["messages"]))[1:]
+            system_messages = _encode([{"role": "system", "content": text} for text in system])
+            changes["messages"] = system_messages[:-1] + b"," + (changed or bytes(ask.fields["messages"]))[1:]
         return replace_fields(ask.body, ask.fields, changes)
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:  # noqa: ARG002 -- the protocol's signature
         """A whole answer. Raises `Malformed`."""
-        found = understood(_answer, data)
-        if not found.choices:
+        answer = decode_upstream(_answer, data)
+        if not answer.choices:
             raise Malformed("the upstream's answer has no content")
-        for choice in found.choices:
+        for choice in answer.choices:
             refuse_unfinished(choice.finish_reason)
         refuse_encoding(data)
         return UpstreamAnswer(
-            data, None if found.usage is None else found.usage.usage(normalize_tier(found.service_tier))
+            data, None if answer.usage is None else answer.usage.usage(normalize_tier(answer.service_tier))
         )
 
     def new_relay(self, ask: Ask) -> ChatRelay:
         relay = ChatRelay(ask.include_usage) if ask.copies == 1 else CopiesRelay(ask.include_usage, ask.copies)
         if ask.include_usage and b"continuous_usage_stats" in bytes(ask.fields.get("stream_options", b"")):
-            relay.apart = False
+            relay.separate_usage = False
         return relay
 
 
 class ServiceChat(OpenAIChat):
-    """Chat as the local translating service speaks it for deployments with another API."""
+    """Chat by way of the local translating service, for deployments with another API."""
 
     translated = True
 
@@ -324,11 +335,11 @@ class ChatCompletions(Interface):
         return read(request.body)
 
     def with_files(self, ask: Ask, files: Mapping[str, NamedFile]) -> Ask:
-        messages = written(ask.fields["messages"], lambda part: _with_file(part, files))
+        messages = with_files_inlined(ask.fields["messages"], lambda part: _inline_file(part, files))
         return replace(ask, fields={**ask.fields, "messages": messages}, body=b"")
 
     def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-        """Those whose API has words for every field. Raises `Invalid` (`field_untranslatable`)."""
+        """The deployments whose API can express every field. Raises `Invalid` (`field_untranslatable`)."""
         for deployment in deployments:
             if deployment.api != "openai":
                 return providers.able(ask.fields, deployments)
@@ -338,39 +349,39 @@ class ChatCompletions(Interface):
         return self._openai if deployment.api == "openai" else self._service
 
     def cost_bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
-        return _bound(ask, deployment, _tokens_in(ask, deployment, added), cap * ask.copies)
+        return _bound(ask, deployment, _input_tokens(ask, deployment, added), cap * ask.copies)
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:
-        """What streamed is counted, otherwise the bound."""
-        tokens_in = _tokens_in(ask, deployment, added)
+        """The output is what was streamed, where anything was, else the cap."""
+        input_tokens = _input_tokens(ask, deployment, added)
         most = cap * ask.copies
-        tokens_out = min(most, meter.text_bound(deployment, output_bytes)) if output_bytes else most
-        usage = Usage(input=tokens_in, output=tokens_out, images=ask.images)
-        return usage, _bound(ask, deployment, tokens_in, tokens_out)
+        output_tokens = min(most, meter.text_bound(deployment, output_bytes)) if output_bytes else most
+        usage = Usage(input=input_tokens, output=output_tokens, images=ask.images)
+        return usage, _bound(ask, deployment, input_tokens, output_tokens)
 
     def token_bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
-        return _tokens_in(ask, deployment, added) + cap * ask.copies
+        return _input_tokens(ask, deployment, added) + cap * ask.copies
 
     def cost_and_token_bounds(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> tuple[int, int]:
-        tokens_in, tokens_out = _tokens_in(ask, deployment, added), cap * ask.copies
-        return _bound(ask, deployment, tokens_in, tokens_out), tokens_in + tokens_out
+        input_tokens, output_tokens = _input_tokens(ask, deployment, added), cap * ask.copies
+        return _bound(ask, deployment, input_tokens, output_tokens), input_tokens + output_tokens
 
 
-def _tokens_in(ask: Ask, deployment: Deployment, added: int) -> int:
+def _input_tokens(ask: Ask, deployment: Deployment, added: int) -> int:
     tokens = meter.input_bound(deployment, ask.size + added, ask.messages) + ask.hidden
-    if deployment.api != "openai" and not ask.hidden and not _INSTRUCTED.isdisjoint(ask.fields):
+    if deployment.api != "openai" and not ask.hidden and not _INSTRUCTED_FIELDS.isdisjoint(ask.fields):
         tokens += TOOL_TOKENS
     if not ask.needs:
         return tokens
     tokens += ask.images * deployment.image_tokens + ask.audio_kib * deployment.audio_tokens
-    # how much a provider reads in a file is bounded by what its model can read at all, and by nothing else
+    # the tokens of a file are bounded by the model's context window, and by nothing else
     return tokens if FILE not in ask.needs else max(tokens, deployment.context_tokens)
 
 
-def _bound(ask: Ask, deployment: Deployment, tokens_in: int, tokens_out: int) -> int:
+def _bound(ask: Ask, deployment: Deployment, input_tokens: int, output_tokens: int) -> int:
     if not ask.needs and deployment.rates.priority is None:
-        return cost_bound(deployment.rates, tokens_in, tokens_out)
-    return meter.most(ask, deployment, tokens_in, tokens_out)
+        return cost_bound(deployment.rates, input_tokens, output_tokens)
+    return meter.most(ask, deployment, input_tokens, output_tokens)
 
 
 CHAT = ChatCompletions()

@@ -12,12 +12,12 @@ from groundplan.core.errors import Invalid
 from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
-from groundplan.gateway.surfaces.body import not_read
-from groundplan.gateway.surfaces.chat.answer_types import Said, completion
+from groundplan.gateway.surfaces.body import unreadable_body
+from groundplan.gateway.surfaces.chat.answer_types import AnswerMessage, parse_completion
 from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
 from groundplan.gateway.surfaces.messages.from_chat_stream import MessagesChatRelay, reported, stop_reason
 from groundplan.gateway.surfaces.messages.to_chat import Translation
-from groundplan.gateway.surfaces.via_chat import ViaChat, as_said
+from groundplan.gateway.surfaces.via_chat import ViaChat, chat_request
 from groundplan.ledger.model import Usage
 
 _encode = msgspec.json.Encoder().encode
@@ -46,7 +46,7 @@ class LazyTranslation:
             try:
                 self._made = Translation(self._body)
             except msgspec.DecodeError as error:
-                raise not_read(error) from error
+                raise unreadable_body(error) from error
             except (KeyError, TypeError, AttributeError) as error:
                 hint = "See Anthropic's Messages API."
                 raise Invalid(f"the body has a wrong field near {error}", code="body_invalid", hint=hint) from error
@@ -62,20 +62,20 @@ def translation_of(ask: Ask) -> Translation:
 
 def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
     """The request in chat, but for model and caps. Raises `Invalid`."""
-    return as_said(translation_of(ask).fields)
+    return chat_request(translation_of(ask).fields)
 
 
 class MessagesByChat(ViaChat):
     """See the module."""
 
-    spare = FOR_ABUSE
+    droppable = FOR_ABUSE
 
     def chat_fields(self, ask: Ask) -> dict[str, msgspec.Raw]:
         return chat_fields(ask)
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
         """The message that a completion means. Raises `Malformed`."""
-        found = completion(data)
+        found = parse_completion(data)
         choice = found.choices[0]
         usage = None if found.usage is None else found.usage.usage(normalize_tier(found.service_tier))
         content = _content(choice.message, cut=choice.finish_reason in _CUT)
@@ -98,7 +98,7 @@ class MessagesByChat(ViaChat):
         return MessagesChatRelay(ask.model, ask.size)
 
 
-def _content(said: Said, *, cut: bool) -> list[dict[str, Any]]:
+def _content(said: AnswerMessage, *, cut: bool) -> list[dict[str, Any]]:
     """The blocks that a message of chat means. A call in which the answer was `cut` off has no arguments that could be
     told as values, so it is left out; why the message ended tells it. Raises `Malformed`."""
     content: list[dict[str, Any]] = [{"type": "text", "text": text} for text in (said.text, said.refusal) if text]

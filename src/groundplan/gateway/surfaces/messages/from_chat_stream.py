@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from groundplan.gateway.http.sse import append_field, format_named_event
-from groundplan.gateway.surfaces.chat.answer_types import Chunk, PieceOfCall, PieceOfChoice
+from groundplan.gateway.surfaces.chat.answer_types import ChoiceDelta, Chunk, ToolCallDelta
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.messages.native import broken
 from groundplan.gateway.surfaces.via_chat_stream import ViaChatStream
@@ -83,7 +83,7 @@ class MessagesChatRelay(ViaChatStream):
         opened = [] if self._block == "text" else self._open("text", {"type": "text", "text": ""})
         return [*opened, self._delta({"type": "text_delta", "text": text})]
 
-    def _called(self, call: PieceOfCall) -> list[bytes]:
+    def _called(self, call: ToolCallDelta) -> list[bytes]:
         arguments = call.function.arguments or ""
         out: list[bytes] = []
         if call.index not in self._calls:
@@ -98,7 +98,7 @@ class MessagesChatRelay(ViaChatStream):
             out.append(self._delta({"type": "input_json_delta", "partial_json": arguments}))
         return out
 
-    def _finished(self, choice: PieceOfChoice) -> None:
+    def _finished(self, choice: ChoiceDelta) -> None:
         called = bool(self._calls)
         self._reason, self._stop = stop_reason(choice.finish_reason, choice.stop_reason, calls=called)
 

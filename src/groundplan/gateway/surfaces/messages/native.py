@@ -19,7 +19,7 @@ from groundplan.gateway.surfaces import thought_signatures
 from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
 from groundplan.gateway.surfaces.messages.errors import shaped
 from groundplan.gateway.surfaces.openai_relay import stream_error
-from groundplan.gateway.surfaces.upstream_json import STREAM, refuse_encoding, understood
+from groundplan.gateway.surfaces.upstream_json import STREAM, decode_upstream, refuse_encoding
 from groundplan.gateway.upstream.translation import call_ids
 from groundplan.ledger.model import Usage
 
@@ -101,7 +101,7 @@ class MessagesRelay:
 
     def feed(self, data: bytes) -> bytes:
         """Events for the client after one more of the upstream's. Raises `Malformed`."""
-        found = understood(_event, data, STREAM)
+        found = decode_upstream(_event, data, STREAM)
         if not found.type.isidentifier():
             raise Malformed("the upstream's stream has an event without a name")
         if found.type == "error":
@@ -165,7 +165,7 @@ class AnthropicMessages:
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:  # noqa: ARG002 -- the protocol's signature
         """A whole answer. Raises `Malformed`."""
-        found = understood(_whole, data)
+        found = decode_upstream(_whole, data)
         refuse_encoding(data)
         if found.type != "message":
             raise Malformed("the upstream's answer has no content")
@@ -217,5 +217,5 @@ class TokenCount(AnthropicMessages):
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:  # noqa: ARG002 -- the protocol's signature
         """Raises `Malformed`."""
-        understood(_counted, data)
+        decode_upstream(_counted, data)
         return UpstreamAnswer(data, Usage())

@@ -17,10 +17,10 @@ from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.economics.price import AUTO, STANDARD
 from groundplan.gateway.caching.replay_forms import MESSAGES_REPLAY_FORMS, ReplayForms
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.surfaces.body import BASE64, OTHERWISE, read_fields, refuse_fields
+from groundplan.gateway.surfaces.body import BASE64, UNBOUNDED_FIELDS, read_fields, refuse_fields
 from groundplan.gateway.surfaces.chat.surface import FILE, TOOL_TOKENS
 from groundplan.gateway.surfaces.codec import Codec
-from groundplan.gateway.surfaces.file_references import IMAGES, PDF, NamedFile, file_of, written
+from groundplan.gateway.surfaces.file_references import IMAGES, PDF, NamedFile, find_file, with_files_inlined
 from groundplan.gateway.surfaces.messages.errors import ID_HEADER, of_error, of_foreign
 from groundplan.gateway.surfaces.messages.from_chat import (
     FOR_ABUSE,
@@ -31,7 +31,7 @@ from groundplan.gateway.surfaces.messages.from_chat import (
 )
 from groundplan.gateway.surfaces.messages.native import AnthropicMessages, TokenCount
 from groundplan.gateway.surfaces.messages.request_types import Asked, Block, Changed, CountAsked
-from groundplan.gateway.surfaces.via_chat import Counting, ServedViaChat, able
+from groundplan.gateway.surfaces.via_chat import ServedViaChat, TokenCounting, eligible_deployments
 from groundplan.gateway.upstream import providers
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ _REFERENCE = "tool_reference"
 """Names a tool of `tools`, whose definition the model reads in its place."""
 _LOCAL_TOOLS = ("bash_", "text_editor_", "memory_", "computer_")
 """Anthropic's own tools that run at the caller."""
-_UNBOUNDED = OTHERWISE | {
+_UNBOUNDED = UNBOUNDED_FIELDS | {
     "best_of", "n", "max_completion_tokens", "max_output_tokens", "container", "mcp_servers", "inference_geo",
     "compaction", "billing_policy",
 }  # fmt: skip
@@ -212,7 +212,7 @@ def _with_file(block: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[st
     source = block.get("source") if block.get("type") in ("image", "document") else None
     if not isinstance(source, dict) or source.get("type") != "file":
         return block
-    if (file := file_of(files, source.get("file_id"))) is None:
+    if (file := find_file(files, source.get("file_id"))) is None:
         return block
     file.check({PDF} if block["type"] == "document" else IMAGES)
     return {**block, "source": {"type": "base64", "media_type": file.kind, "data": file.data}}
@@ -274,8 +274,8 @@ class Messages(ServedViaChat):
     uses_anthropic_headers = True
     replay_forms: ReplayForms | None = MESSAGES_REPLAY_FORMS
     _native = AnthropicMessages()
-    via_chat = _chat = MessagesByChat(translated=False)
-    _service = MessagesByChat(translated=True)
+    via_chat = _via_chat = MessagesByChat(translated=False)
+    _via_service = MessagesByChat(translated=True)
 
     def read(self, request: Request) -> Ask:
         return read(request.body, request.headers)
@@ -284,11 +284,11 @@ class Messages(ServedViaChat):
         fields = dict(ask.fields)
         for name in ("messages", "system"):
             if bytes(fields.get(name, b"")).startswith(b"["):
-                fields[name] = written(fields[name], lambda block: _with_file(block, files))
+                fields[name] = with_files_inlined(fields[name], lambda block: _with_file(block, files))
         return replace(ask, fields=fields, body=b"", typed=LazyTranslation(_encode(fields)))
 
     def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-        return able(ask, deployments, self.speaks, chat_fields, FOR_ABUSE)
+        return eligible_deployments(ask, deployments, self.serves_natively, chat_fields, FOR_ABUSE)
 
     def extra_facts(self, ask: Ask, deployment: Deployment) -> dict[str, object]:
         """What the answering deployment was not told, and need not know for its answer."""
@@ -299,7 +299,7 @@ class Messages(ServedViaChat):
         left_out = sorted({*said.left_out, "metadata.user_id"} if unsaid else said.left_out)
         return {"left_out": left_out} if left_out else {}
 
-    def speaks(self, deployment: Deployment) -> bool:
+    def serves_natively(self, deployment: Deployment) -> bool:
         return deployment.api == "anthropic"
 
     def error_response(self, error: GroundplanError, call_id: str) -> tuple[int, bytes, bytes]:
@@ -309,13 +309,13 @@ class Messages(ServedViaChat):
         return of_foreign(data)
 
 
-class CountTokens(Counting, Messages):
+class CountTokens(TokenCounting, Messages):
     """`POST /v1/messages/count_tokens`"""
 
     name = "messages.count_tokens"
     told = b'{"input_tokens":%d}'
-    counts_files = "that its provider counts"
-    counts = Messages.speaks
+    file_hint = "that its provider counts"
+    counts = Messages.serves_natively
     _native_count = TokenCount()
 
     def read(self, request: Request) -> Ask:

@@ -20,7 +20,7 @@ from groundplan.gateway.http.strict_json import (
     check_duplicate_names,
     check_name_spelling,
 )
-from groundplan.gateway.surfaces.body import ELSEWHERE, image_bytes
+from groundplan.gateway.surfaces.body import REDIRECTING_FIELDS, image_bytes
 from groundplan.gateway.upstream import provider_refusals
 from groundplan.ledger.model import Usage
 
@@ -46,7 +46,7 @@ _SESSION = frozenset(
     {"audio", "input", "input_audio_transcription", "tools", "prompt", "model", "turn_detection", "tracing", *CAPS}
 )
 """Names in an event, and in what it says of a session or a response, by which anything is decided here."""
-_DECIDES = _SESSION | ELSEWHERE
+_DECIDES = _SESSION | REDIRECTING_FIELDS
 _MANNER = ("temperature", "voice")
 """Names in an address beside the model's, as the guides of telephone providers have them; they cost nothing."""
 _KEY_PROTOCOL = b"openai-insecure-api-key."
@@ -272,7 +272,7 @@ def _object(value: object) -> dict[str, Any]:
 
 def _check_elsewhere(settings: dict[str, Any]) -> None:
     """Refuse by which an upstream searches, or asks somebody else, as in every API. Raises `Invalid`."""
-    for name in ELSEWHERE.intersection(settings):
+    for name in REDIRECTING_FIELDS.intersection(settings):
         if settings[name] is not None and settings[name] is not False and settings[name] != []:
             raise Invalid(f"{name} is not supported", code="field_unsupported", hint=f"Leave {name} out.")
 

@@ -14,8 +14,8 @@ from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.surfaces.codec import Codec, UpstreamAnswer
 from groundplan.gateway.surfaces.responses.request_types import Asked, unsupported
 from groundplan.gateway.surfaces.responses.surface import OpenAIResponses, Responses, read, told, without_unread
-from groundplan.gateway.surfaces.upstream_json import understood
-from groundplan.gateway.surfaces.via_chat import Counting, served_natively
+from groundplan.gateway.surfaces.upstream_json import decode_upstream
+from groundplan.gateway.surfaces.via_chat import TokenCounting, served_natively
 from groundplan.ledger.model import Usage
 
 _encode = msgspec.json.Encoder().encode
@@ -46,17 +46,17 @@ class InputTokenCount(OpenAIResponses):
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:  # noqa: ARG002 -- the protocol's signature
         """Raises `Malformed`."""
-        understood(_counted, data)
+        decode_upstream(_counted, data)
         return UpstreamAnswer(data, Usage())
 
 
-class InputTokens(Counting, Responses):
+class InputTokens(TokenCounting, Responses):
     """See the module. What an earlier response says counts, too."""
 
     name = "responses.input_tokens"
     caps_output = False
     told = b'{"object":"response.input_tokens","input_tokens":%d}'
-    counts_files = "whose deployment serves input_tokens"
+    file_hint = "whose deployment serves input_tokens"
     _own = InputTokenCount()
 
     def counts(self, deployment: Deployment) -> bool:

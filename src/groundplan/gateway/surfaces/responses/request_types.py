@@ -8,7 +8,7 @@ import msgspec
 
 from groundplan.core.errors import Invalid
 from groundplan.gateway.surfaces.body import BREAKPOINT, CacheOptions, Reasoning, file_bytes, image_bytes
-from groundplan.gateway.surfaces.file_references import given_twice
+from groundplan.gateway.surfaces.file_references import file_given_twice
 from groundplan.gateway.surfaces.responses.to_chat import REASONING
 
 _TOOLS = ("function", "custom")
@@ -68,7 +68,7 @@ class Part(msgspec.Struct, frozen=True):
         if self.file_id is None:
             return image_bytes(itself or "") if self.type == "input_image" else file_bytes(itself)
         if itself is not None:
-            raise given_twice("the image" if self.type == "input_image" else "the file")
+            raise file_given_twice("the image" if self.type == "input_image" else "the file")
         return 0
 
 

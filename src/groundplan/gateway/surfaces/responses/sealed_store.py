@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _encode = msgspec.json.Encoder().encode
 
 
-class Kept(msgspec.Struct, frozen=True):
+class StoredResponse(msgspec.Struct, frozen=True):
     """What is stored of one: `items` are those of the whole conversation, `input` those of its request."""
 
     response: dict[str, Any]
@@ -32,7 +32,7 @@ class Kept(msgspec.Struct, frozen=True):
     deployment: str = ""
 
 
-_kept = msgspec.json.Decoder(Kept).decode
+_kept = msgspec.json.Decoder(StoredResponse).decode
 
 
 class SealedResponses:
@@ -40,12 +40,12 @@ class SealedResponses:
 
     def __init__(self, home: Home, url: str) -> None:
         self._home = home
-        self._database = ThreadConnections(url, "responses", 4, _unreachable)
+        self._database = ThreadConnections(url, "responses", 4, _database_unavailable)
 
     async def close(self) -> None:
         await self._database.close()
 
-    async def put(self, row: Row, person: UUID, kept: Kept) -> bool:
+    async def put(self, row: Row, person: UUID, kept: StoredResponse) -> bool:
         """Seal and store; whether it is. Raises `Unavailable`."""
         text = _encode(kept).decode()
 
@@ -55,16 +55,16 @@ class SealedResponses:
 
         return await self._database.run(work)
 
-    async def find(self, id: str, key: KeyEntry) -> Kept | None:
+    async def find(self, id: str, key: KeyEntry) -> StoredResponse | None:
         """One of this key's; None where there is none, or whom it is about was erased. Raises `Unavailable`."""
 
-        def work(conn: Any) -> Kept | None:
+        def work(conn: Any) -> StoredResponse | None:
             row = response_store.find(conn, id, owner_of(key), key.workload)
             text = None if row is None else SubjectKeys.of(self._home).unseal(conn, row.sealed)
             if row is None or text is None:
                 return None
             kept = _kept(text.partition("\n")[2])
-            return Kept(kept.response, kept.input, kept.items, row.deployment)
+            return StoredResponse(kept.response, kept.input, kept.items, row.deployment)
 
         return await self._database.run(work)
 
@@ -73,7 +73,7 @@ class SealedResponses:
         return await self._database.run(lambda conn: response_store.delete(conn, id, owner_of(key), key.workload))
 
 
-def _unreachable() -> Unavailable:
+def _database_unavailable() -> Unavailable:
     return Unavailable(
         "stored responses cannot be reached now",
         code="database_unavailable",

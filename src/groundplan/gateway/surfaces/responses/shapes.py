@@ -12,7 +12,7 @@ import msgspec
 from groundplan.core.ids import new_id
 from groundplan.gateway.http.sse import format_named_event
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
-from groundplan.gateway.surfaces.chat.answer_types import Said
+from groundplan.gateway.surfaces.chat.answer_types import AnswerMessage
 from groundplan.ledger.model import Usage
 
 Fields = dict[str, msgspec.Raw]
@@ -175,7 +175,7 @@ def _is_object(text: str) -> bool:
         return False
 
 
-def output(said: Said, finish: str, groups: Groups = NO_GROUPS) -> list[dict[str, Any]]:
+def output(said: AnswerMessage, finish: str, groups: Groups = NO_GROUPS) -> list[dict[str, Any]]:
     """The items of a whole answer that ended so."""
     content = [text_part(text)] if (text := said.text) else []
     if said.refusal:

@@ -15,7 +15,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces import stored_api, unsupported_paths
-from groundplan.gateway.surfaces.responses.sealed_store import Kept, SealedResponses
+from groundplan.gateway.surfaces.responses.sealed_store import SealedResponses, StoredResponse
 from groundplan.gateway.surfaces.stored_api import Followed, Query
 
 PREFIX = b"/v1/responses/"
@@ -59,7 +59,7 @@ async def answer(gateway: Gateway, path: bytes, request: Request, key: KeyEntry)
     return kept.response if part is None else stored_api.part(query, kept.input, "desc")
 
 
-async def _find(gateway: Gateway, id: str, key: KeyEntry) -> Kept:
+async def _find(gateway: Gateway, id: str, key: KeyEntry) -> StoredResponse:
     """One that is stored, or is to be. Raises `NotFound`, `Unavailable`."""
     kept = None if gateway.responses is None else await gateway.responses.find(id, key)
     if kept is None and gateway.unattended is not None:
@@ -102,7 +102,7 @@ async def _stream(gateway: Gateway, id: str, key: KeyEntry, query: Query) -> Fol
     return Followed(*found)
 
 
-def _check_included(kept: Kept, query: Query) -> None:
+def _check_included(kept: StoredResponse, query: Query) -> None:
     """Refuse what would have to be told beside what is stored. Raises `Invalid`."""
     for name in (*query.get("include", ()), *query.get("include[]", ())):
         if name not in _INCLUDABLE:
@@ -140,7 +140,7 @@ _INCLUDABLE: dict[str, Callable[[list[dict[str, Any]]], bool]] = {
 """What `include` may name, and whether a stored output has it."""
 
 
-async def earlier(gateway: Gateway, id: str, key: KeyEntry) -> Kept:
+async def earlier(gateway: Gateway, id: str, key: KeyEntry) -> StoredResponse:
     """A stored response to go on with. Raises `NotFound`, `Unavailable`."""
     sealed: SealedResponses | None = gateway.responses
     kept = None if sealed is None or "\0" in id else await sealed.find(id, key)  # nothing that is stored has U+0000

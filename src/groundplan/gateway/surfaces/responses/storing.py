@@ -18,7 +18,7 @@ from groundplan.gateway.http.surrogates import decode_json
 from groundplan.gateway.surfaces.relay_wrapper import RelayWrapper
 from groundplan.gateway.surfaces.responses import stored_api as responses_api
 from groundplan.gateway.surfaces.responses.items import item, listed, unnamed
-from groundplan.gateway.surfaces.responses.sealed_store import Kept, owner_of
+from groundplan.gateway.surfaces.responses.sealed_store import StoredResponse, owner_of
 from groundplan.gateway.surfaces.responses.stream import Rendered
 from groundplan.gateway.surfaces.responses.surface import OF_BACKGROUND, Responses, input_of, told
 from groundplan.gateway.surfaces.responses.to_chat import is_here
@@ -33,33 +33,33 @@ if TYPE_CHECKING:
 _encode = msgspec.json.Encoder().encode
 
 
-def stores(exchange: Exchange) -> bool:
+def stores_answer(exchange: Exchange) -> bool:
     """Where the caller wants that and its workload keeps content in full; of a mere count nothing is."""
     ask = exchange.ask
     return ask is not None and exchange.interface.is_billed and told(ask).store and exchange.keeps_content
 
 
-async def prepare(gateway: Gateway, exchange: Exchange) -> None:
+async def prepend_earlier_items(gateway: Gateway, exchange: Exchange) -> None:
     """Put the items of the response that this one goes on with in front of its own. Raises `NotFound`,
     `Unavailable`."""
     ask, key, interface = exchange.ask, exchange.key, exchange.interface
     if ask is None or key is None or not isinstance(interface, Responses) or (previous := told(ask).previous) is None:
         return
-    kept = await responses_api.earlier(gateway, previous, key)
+    stored = await responses_api.earlier(gateway, previous, key)
     fields: dict[str, Any] = {name: raw for name, raw in ask.fields.items() if name != "previous_response_id"}
     own = listed(input_of(ask))
-    items = unnamed(kept.items)
+    items = unnamed(stored.items)
     fields["input"] = [*(items if exchange.guard is None else exchange.guard.earlier(exchange, items)), *own]
     whole = interface.read_body(_encode(fields))
     asked = told(whole)
-    asked.previous, asked.pinned, exchange.ask = previous, kept.deployment, whole
-    asked.given = [*kept.items, *own]
+    asked.previous, asked.pinned, exchange.ask = previous, stored.deployment, whole
+    asked.given = [*stored.items, *own]
 
 
-async def keep(gateway: Gateway, exchange: Exchange, answer: bytes | Relay) -> None:
+async def store_answer(gateway: Gateway, exchange: Exchange, answer: bytes | Relay) -> None:
     """Store the answer, where it is one to be stored."""
     ask = exchange.ask
-    if ask is None or not stores(exchange):
+    if ask is None or not stores_answer(exchange):
         return
     if exchange.interface is OF_BACKGROUND:
         told(ask).stored = True  # by whoever makes it, with what it has come to
@@ -69,22 +69,22 @@ async def keep(gateway: Gateway, exchange: Exchange, answer: bytes | Relay) -> N
     if isinstance(answer, Rendered):
         answer = answer.response_json()
     if isinstance(answer, bytes):
-        told(ask).stored = await _store(gateway, exchange, given_of(ask), answer)
+        told(ask).stored = await _store(gateway, exchange, full_input(ask), answer)
 
 
-def given_of(ask: Ask) -> object:
+def full_input(ask: Ask) -> object:
     """The caller's own input, with that of the responses before it."""
     given = told(ask).given
     return input_of(ask) if given is None else given
 
 
-def kept_of(given: object, response: dict[str, Any]) -> Kept:
+def stored_response(given: object, response: dict[str, Any]) -> StoredResponse:
     """What is stored of a response that was asked with the input `given`."""
     response["store"] = True  # whatever an upstream says, which was asked to store nothing
     asked = [item(each) for each in listed(given)]
     output = response.get("output")
     sent = [each for each in listed(output if isinstance(output, list) else None) if is_here(each)]
-    return Kept(response, asked, [*listed(given), *sent])
+    return StoredResponse(response, asked, [*listed(given), *sent])
 
 
 async def _store(gateway: Gateway, exchange: Exchange, given: object, answer: bytes) -> bool:
@@ -96,10 +96,10 @@ async def _store(gateway: Gateway, exchange: Exchange, given: object, answer: by
         response = decode_json(answer)
     except DECODE_ERRORS:
         return False  # it has a number beyond all bounds
-    kept = kept_of(given, response)
+    stored = stored_response(given, response)
     until = gateway.clock.now() + timedelta(seconds=workload.keep.seconds)
     row = Row(str(response["id"]), workload.name, owner_of(key), deployment.name, until, "")
     try:
-        return await sealed.put(row, UUID(exchange.person or key.id), kept)
+        return await sealed.put(row, UUID(exchange.person or key.id), stored)
     except GroundplanError:
         return False

@@ -11,11 +11,11 @@ import msgspec
 
 from groundplan.economics.prices.provider_usage import ResponsesUsage, normalize_tier
 from groundplan.gateway.http.sse import DONE, MAX_EVENT, append_field, format_named_event
-from groundplan.gateway.surfaces.chat.answer_types import Chunk, PieceOfCall, PieceOfChoice
+from groundplan.gateway.surfaces.chat.answer_types import ChoiceDelta, Chunk, ToolCallDelta
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.openai_relay import stream_error
 from groundplan.gateway.surfaces.responses import shapes as shape
-from groundplan.gateway.surfaces.upstream_json import STREAM, understood
+from groundplan.gateway.surfaces.upstream_json import STREAM, decode_upstream
 from groundplan.gateway.surfaces.via_chat_stream import TEXT, ViaChatStream
 from groundplan.ledger.model import Usage
 
@@ -110,14 +110,14 @@ class ResponsesRelay:
         if data == DONE:
             self.done = True
             return b""
-        found = understood(_event, data, STREAM)
+        found = decode_upstream(_event, data, STREAM)
         if found.type in ("", "error", "response.failed"):
             return self._failed(found, data)
         if found.type not in _USUAL and _NAME(found.type) is None:
             raise Malformed(_NAMELESS)
         self._number = max(self._number, found.sequence_number)
         if self._asked and found.response is not None:
-            data = understood(self._told_back, data, STREAM)
+            data = decode_upstream(self._told_back, data, STREAM)
         if found.type in _LAST:
             return self._ended(found, data)
         self.output_bytes += len(found.delta.encode() if isinstance(found.delta, str) else bytes(found.delta))
@@ -200,7 +200,7 @@ class ResponsesChatRelay(ViaChatStream):
         """Of it: `TEXT`, `REFUSAL`, call."""
         self._text = StringIO()
         """Of it, or what its call is made with."""
-        self._call: PieceOfCall | None = None
+        self._call: ToolCallDelta | None = None
         self._index = -1
         """Number of the call that is open."""
         self._finish = ""
@@ -242,7 +242,7 @@ class ResponsesChatRelay(ViaChatStream):
         text = self._text.getvalue()
         return shape.text_part(text) if self._kind == TEXT else shape.refusal_part(text)
 
-    def _called(self, call: PieceOfCall) -> list[bytes]:
+    def _called(self, call: ToolCallDelta) -> list[bytes]:
         arguments = call.function.arguments or ""
         out: list[bytes] = []
         if self._kind != "call" or call.index != self._index:
@@ -259,7 +259,7 @@ class ResponsesChatRelay(ViaChatStream):
             out.append(self._event("response.function_call_arguments.delta", **where, delta=arguments))
         return out
 
-    def _finished(self, choice: PieceOfChoice) -> None:
+    def _finished(self, choice: ChoiceDelta) -> None:
         self._finish = choice.finish_reason or ""
 
     def _item(self, status: str) -> dict[str, Any]:

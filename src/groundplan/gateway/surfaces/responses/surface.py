@@ -21,16 +21,16 @@ from groundplan.gateway.call.meter import OWN
 from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.surfaces import thought_signatures
 from groundplan.gateway.surfaces.body import (
-    OTHERWISE,
-    decoded,
-    not_read,
+    UNBOUNDED_FIELDS,
+    decode_value,
     read_fields,
     refuse_fields,
+    unreadable_body,
 )
-from groundplan.gateway.surfaces.chat.answer_types import completion
-from groundplan.gateway.surfaces.chat.surface import FILE, OTHER_TIER, SERVICES
+from groundplan.gateway.surfaces.chat.answer_types import parse_completion
+from groundplan.gateway.surfaces.chat.surface import FILE, SERVICES, TIER_HINT
 from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
-from groundplan.gateway.surfaces.file_references import NamedFile, file_of, without, written
+from groundplan.gateway.surfaces.file_references import NamedFile, find_file, with_files_inlined, without_fields
 from groundplan.gateway.surfaces.responses import items as responses_items
 from groundplan.gateway.surfaces.responses import shapes
 from groundplan.gateway.surfaces.responses.request_types import Asked, Item, Part, unsupported
@@ -41,8 +41,14 @@ from groundplan.gateway.surfaces.responses.stream import (
     as_asked,
 )
 from groundplan.gateway.surfaces.responses.to_chat import ENCRYPTED, SUMMARY, Translation
-from groundplan.gateway.surfaces.upstream_json import refuse_encoding, understood
-from groundplan.gateway.surfaces.via_chat import ServedViaChat, ViaChat, able, as_said, served_natively
+from groundplan.gateway.surfaces.upstream_json import decode_upstream, refuse_encoding
+from groundplan.gateway.surfaces.via_chat import (
+    ServedViaChat,
+    ViaChat,
+    chat_request,
+    eligible_deployments,
+    served_natively,
+)
 from groundplan.gateway.upstream import provider_refusals, providers
 from groundplan.ledger.model import Usage
 
@@ -51,7 +57,7 @@ if TYPE_CHECKING:
 
     from groundplan.gateway.http.server import Request
 
-_UNBOUNDED = OTHERWISE | {
+_UNBOUNDED = UNBOUNDED_FIELDS | {
     "best_of", "n", "max_tokens", "max_completion_tokens",
     "conversation", "prompt", "context_management", "image", "moderation", "background_options",
 }  # fmt: skip
@@ -102,7 +108,7 @@ class Told:
                 self._made = Translation(self._body)
                 self._made.asked["previous_response_id"] = self.previous
             except msgspec.DecodeError as error:
-                raise not_read(error) from error
+                raise unreadable_body(error) from error
             except (KeyError, TypeError, AttributeError) as error:
                 hint = "See OpenAI's Responses API."
                 raise Invalid(f"the body has a wrong field near {error}", code="body_invalid", hint=hint) from error
@@ -180,7 +186,7 @@ def _check(fields: dict[str, msgspec.Raw], asked: Asked) -> None:
     if asked.reasoning is not None:
         asked.reasoning.check()
     if asked.service_tier not in SERVICES:
-        raise unsupported("service_tier", OTHER_TIER)
+        raise unsupported("service_tier", TIER_HINT)
     for tool in asked.tools or ():
         tool.check()
 
@@ -228,12 +234,12 @@ class OpenAIResponses:
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
         """A whole response. Raises `Malformed`."""
-        found = understood(_whole, data)
+        found = decode_upstream(_whole, data)
         refuse_encoding(data)
         if found.object != "response" or found.status not in ("completed", "incomplete"):
             raise Malformed("the upstream's response failed")
         if asked := told(ask).asked:
-            data = shapes.told_back(understood(shapes.fields_of, data), asked)
+            data = shapes.told_back(decode_upstream(shapes.fields_of, data), asked)
         return UpstreamAnswer(data, found.counted())
 
     def new_relay(self, ask: Ask) -> Relay:
@@ -243,14 +249,14 @@ class OpenAIResponses:
 class ResponsesByChat(ViaChat):
     """Responses by way of an upstream's chat."""
 
-    spare = providers.OF_CACHES
+    droppable = providers.OF_CACHES
 
     def chat_fields(self, ask: Ask) -> dict[str, msgspec.Raw]:
         return chat_fields(ask)
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
         """The response that a completion means. Raises `Malformed`."""
-        found, asked = completion(data), told(ask)
+        found, asked = parse_completion(data), told(ask)
         choice = found.choices[0]
         usage = None if found.usage is None else found.usage.usage(normalize_tier(found.service_tier))
         response = shapes.begun(asked.translation().asked, asked.name, found.model or ask.model)
@@ -266,7 +272,7 @@ class ResponsesByChat(ViaChat):
 
 def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
     """The request in chat, but for model and caps. Raises `Invalid`."""
-    return as_said(told(ask).translation().fields)
+    return chat_request(told(ask).translation().fields)
 
 
 def gone_on(ask: Ask, more: list[dict[str, Any]]) -> Ask:
@@ -283,9 +289,9 @@ def gone_on(ask: Ask, more: list[dict[str, Any]]) -> Ask:
 
 def _with_file(part: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[str, Any]:
     kind = part.get("type")
-    if kind not in ("input_image", "input_file") or (file := file_of(files, part.get("file_id"))) is None:
+    if kind not in ("input_image", "input_file") or (file := find_file(files, part.get("file_id"))) is None:
         return part
-    rest = without(part, "file_id", "image_url", "file_data", "file_url")
+    rest = without_fields(part, "file_id", "image_url", "file_data", "file_url")
     if kind == "input_image":
         return {**rest, "image_url": file.image_url()}
     return {"filename": file.name, **rest, "file_data": file.url}
@@ -293,7 +299,7 @@ def _with_file(part: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[str
 
 def input_of(ask: Ask) -> object:
     """Raises `Invalid`."""
-    value: object = decoded(ask.fields.get("input", _NONE))
+    value: object = decode_value(ask.fields.get("input", _NONE))
     return value
 
 
@@ -301,7 +307,7 @@ def _of_reasoning(ask: Ask) -> list[str]:
     """What the caller wants of items of reasoning, of which what a chat says has none."""
     wanted = ["include"] if ENCRYPTED.encode() in bytes(ask.fields.get("include", b"")) else []
     given = ask.fields.get("reasoning")
-    if given is not None and _SUMMARY in bytes(given) and (decoded(given) or {}).get(SUMMARY) is not None:
+    if given is not None and _SUMMARY in bytes(given) and (decode_value(given) or {}).get(SUMMARY) is not None:
         wanted.append(f"reasoning.{SUMMARY}")
     return wanted
 
@@ -320,8 +326,8 @@ class Responses(ServedViaChat):
     can_store_answers = True
     replay_forms: ReplayForms | None = RESPONSES_REPLAY_FORMS
     _native = OpenAIResponses()
-    via_chat = _chat = ResponsesByChat(translated=False)
-    _service = ResponsesByChat(translated=True)
+    via_chat = _via_chat = ResponsesByChat(translated=False)
+    _via_service = ResponsesByChat(translated=True)
 
     def read(self, request: Request) -> Ask:
         return self.read_body(request.body)
@@ -332,7 +338,7 @@ class Responses(ServedViaChat):
 
     def with_files(self, ask: Ask, files: Mapping[str, NamedFile]) -> Ask:
         """What is stored of it keeps the ids."""
-        fields = {**ask.fields, "input": written(ask.fields["input"], lambda part: _with_file(part, files))}
+        fields = {**ask.fields, "input": with_files_inlined(ask.fields["input"], lambda part: _with_file(part, files))}
         body, earlier = _encode(fields), told(ask)
         asked = Told(body, earlier.previous, store=earlier.store)
         asked.name, asked.stored, asked.pinned = earlier.name, earlier.stored, earlier.pinned
@@ -352,7 +358,7 @@ class Responses(ServedViaChat):
         own = tuple(deployment for deployment in found if native(deployment))
         if own and (told(ask).thought or _of_reasoning(ask)):
             return own
-        return able(ask, found, native, chat_fields, providers.OF_CACHES)
+        return eligible_deployments(ask, found, native, chat_fields, providers.OF_CACHES)
 
     def pinned(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """The one that made the response which this one goes on with; otherwise all. Raises `Conflict`."""
@@ -393,7 +399,7 @@ class Responses(ServedViaChat):
             return b""
         return shapes.refused(told(ask).name, ask.model, provider_refusals.TOO_LONG_CODES[0], why)
 
-    def speaks(self, deployment: Deployment) -> bool:
+    def serves_natively(self, deployment: Deployment) -> bool:
         return native(deployment)
 
 
