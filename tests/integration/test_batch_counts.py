@@ -15,8 +15,8 @@ from groundplan import migrations
 from groundplan.core.database import DATABASE
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches import batch_store
-from groundplan.gateway.batches.batch_store import Connection, Line
-from groundplan.gateway.batches.batches_api import _counted
+from groundplan.gateway.batches.batch_store import BatchLine, Connection
+from groundplan.gateway.batches.batches_api import _count_requests
 from groundplan.gateway.batches.orders import order_store
 from groundplan.ledger import batch_queries
 from groundplan.testing.database import Database
@@ -46,21 +46,21 @@ async def test_whoever_ends_lines_they_are_counted_once(database: Database) -> N
         admin.execute("INSERT INTO gateway (epoch, host, home, pid) VALUES (%s, 'h', '', 1)", (worker,))
         lines(admin, batch, 30)
         async with await reading(database) as connection:
-            wrong = Line(31, "wrong", 0, 1, 0, error=("budget_exhausted", "it is"))
-            await batch_store.keep(connection, batch, [wrong])
+            wrong = BatchLine(31, "wrong", 0, 1, 0, error=("budget_exhausted", "it is"))
+            await batch_store.add_lines(connection, batch, [wrong])
             async with connection.cursor() as cursor:
                 await cursor.executemany(EARLIER, [(number % 4 > 0, batch, number) for number in range(1, 9)])
-            await batch_store.claim(connection, await found(connection, batch), worker, 2)
-            first, _ = await batch_store.claimed(connection, batch, worker)
+            await batch_store.claim_lines(connection, await found(connection, batch), worker, 2)
+            first, _ = await batch_store.list_claimed(connection, batch, worker)
             for _ in range(2):
                 await batch_store.end_line(connection, batch, first, ok=True, result=b"{}")
-            assert await batch_store.counts(connection, [batch, other]) == {batch: (7, 3)}
-            await batch_store.sum_up(connection, batch, 1)
+            assert await batch_store.count_done(connection, [batch, other]) == {batch: (7, 3)}
+            await batch_store.compact_counts(connection, batch, 1)
             await batch_store.end_pending(connection, batch, "batch_cancelled", "it was")
-            await batch_store.sum_up(connection, batch)
+            await batch_store.compact_counts(connection, batch)
             assert admin.execute("SELECT count(*) FROM batch_done").fetchall() == [(2,)]
-            await batch_store.end(connection, batch, "cancelled", None, None)
-            assert await batch_store.counts(connection, [batch]) == {batch: (7, 23)}
+            await batch_store.mark_ended(connection, batch, "cancelled", None, None)
+            assert await batch_store.count_done(connection, [batch]) == {batch: (7, 23)}
             assert admin.execute("SELECT completed, failed FROM batch_done").fetchall() == [(7, 23)]
             counted = admin.execute("SELECT count(*) FILTER (WHERE ok), count(*) FILTER (WHERE NOT ok) FROM batch_line")
             assert counted.fetchall() == [(7, 23)]
@@ -76,11 +76,11 @@ async def test_those_of_an_order_are_counted_as_they_end(database: Database) -> 
             known = await order_store.find(connection, order)
             assert known is not None
             async with connection.transaction():
-                every = [line async for some in order_store.lines(connection, order) for line in some]
+                every = [line async for some in order_store.iterate_open_lines(connection, order) for line in some]
                 done = [(line, line.number != 4, b'{"n": "' + str(line.number).encode() + b'"}') for line in every]
                 for _ in range(2):
                     await order_store.end_lines(connection, known, done)
-            assert await batch_store.counts(connection, [batch]) == {batch: (4, 1)}
+            assert await batch_store.count_done(connection, [batch]) == {batch: (4, 1)}
             rows = "SELECT number, ok, result FROM batch_line WHERE state = 'done' ORDER BY number LIMIT 1"
             assert admin.execute(rows).fetchall() == [(2, True, '{"n": "2"}')]
 
@@ -94,7 +94,7 @@ async def test_no_look_at_batches_reads_lines_that_are_done(database: Database) 
             with admin.transaction():
                 admin.execute("LOCK TABLE batch_line IN ACCESS EXCLUSIVE MODE")
                 async with asyncio.timeout(5):
-                    assert await _counted(connection, [batch]) == {batch: (1, 0)}
+                    assert await _count_requests(connection, [batch]) == {batch: (1, 0)}
         with psycopg.connect(database.urls["control"]) as control:
             (shown,) = batch_queries.batches(control, None, 10)
         assert (shown["completed"], shown["failed"], shown["running"]) == (1, 0, 0)
@@ -114,7 +114,7 @@ async def test_lines_that_were_done_before_are_counted(database: Database) -> No
             admin.execute((text % {"db": DATABASE}).encode())
         admin.execute(EARLIER, (True, running, 4))
         async with await reading(database) as connection:
-            told = await batch_store.counts(connection, [running, over, new])
+            told = await batch_store.count_done(connection, [running, over, new])
     assert told == {running: (3, 1), over: (2, 1)}
 
 
@@ -126,11 +126,11 @@ async def test_a_look_at_a_batch_reads_no_line_that_waits(database: Database) ->
         lines(admin, batch, 3000)
         admin.execute("ANALYZE batch_line")
         async with await reading(database) as connection:
-            await batch_store.claim(connection, await found(connection, batch), worker, 4)
+            await batch_store.claim_lines(connection, await found(connection, batch), worker, 4)
             async with connection.transaction():
-                await batch_store.recover(connection, batch, "it was")
-                assert len(await batch_store.claimed(connection, batch, worker)) == 4
-                assert await batch_store.open_lines(connection, batch)
+                await batch_store.recover_lines(connection, batch, "it was")
+                assert len(await batch_store.list_claimed(connection, batch, worker)) == 4
+                assert await batch_store.has_open_lines(connection, batch)
                 read = "SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = 'batch_line'"
                 ((rows,),) = await (await connection.execute(read)).fetchall()
         with psycopg.connect(database.urls["control"]) as control:

@@ -24,7 +24,7 @@ from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, contents, li
 
 from groundplan.blueprint.model import Guardrails, Limit, PolicyRules, Rates
 from groundplan.core.money import PICO
-from groundplan.gateway.batches.orders.order_runner import AT_ONCE
+from groundplan.gateway.batches.orders.order_runner import MAX_CONCURRENT_ORDERS
 from groundplan.gateway.call.admit import COST_PER_CALL
 from groundplan.gateway.http.server import Request, Response
 from groundplan.ledger import batch_queries
@@ -89,7 +89,7 @@ class World:
     async def settled(self) -> tuple[int, Decimal]:
         """(attempts, their cost) once no money is held for anything but them."""
         async with asyncio.timeout(60):
-            while self.stack.sql(UNTOLD):  # noqa: ASYNC110 -- what is waited for has no event
+            while self.stack.sql(NO_USAGE):  # noqa: ASYNC110 -- what is waited for has no event
                 await asyncio.sleep(0.1)
         ((attempts, spent, calls, rows),) = self.stack.sql(
             """SELECT count(*), coalesce(sum(a.cost_usd), 0), count(DISTINCT a.call_id), count(DISTINCT c.id)
@@ -104,7 +104,7 @@ class World:
         return int(attempts), Decimal(spent)
 
 
-UNTOLD = """SELECT 1 FROM batch_order o LEFT JOIN shipped s ON s.epoch = o.id
+NO_USAGE = """SELECT 1 FROM batch_order o LEFT JOIN shipped s ON s.epoch = o.id
     WHERE o.state <> 'ended' OR NOT coalesce(s.done, false)"""
 
 
@@ -574,13 +574,13 @@ async def test_many_orders_at_a_silent_provider_take_few_connections_of_postgres
     world.apply(2)
     await world.stack.ready(2)
     world.play(mode="stall", only="GET /v1/batches")
-    batches = [await order(world.client, lines(1)) for _ in range(AT_ONCE + 6)]
+    batches = [await order(world.client, lines(1)) for _ in range(MAX_CONCURRENT_ORDERS + 6)]
     await wait_for(lambda: world.stack.sql("SELECT count(*) FROM batch_order")[0][0] == len(batches))
     await asyncio.sleep(1.5)
     query = """SELECT count(*) FROM pg_stat_activity
                WHERE datname = current_database() AND query LIKE '%%batch_order%%' AND pid <> pg_backend_pid()"""
     ((count,),) = world.stack.sql(query)
-    assert count <= AT_ONCE + 2, "with a hundred batches nothing else of the installation could connect"
+    assert count <= MAX_CONCURRENT_ORDERS + 2, "with a hundred batches nothing else of the installation could connect"
     world.play()
     for batch in batches:
         assert (await over(world, batch.id, hurry=True)).status == "completed"

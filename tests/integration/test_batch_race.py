@@ -25,7 +25,7 @@ from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.gateway.batches import batch_check, batch_store
 from groundplan.gateway.batches.batch_runner import BatchRunner
-from groundplan.gateway.batches.batch_store import Claimed, Connection, Line
+from groundplan.gateway.batches.batch_store import BatchLine, ClaimedLine, Connection
 from groundplan.gateway.database import connect
 from groundplan.gateway.files import file_store
 from groundplan.testing.database import Database
@@ -92,10 +92,10 @@ async def test_a_worker_that_was_stopped_answers_its_lines_itself_and_nobody_els
         assert stack.sql(lost) == []
 
 
-async def claimed(connection: Connection, batch: Any, worker: Any) -> Claimed:
+async def claimed(connection: Connection, batch: Any, worker: Any) -> ClaimedLine:
     """One line that `worker` has claimed."""
-    await batch_store.claim(connection, await found(connection, batch), worker, 1)
-    (line,) = await batch_store.claimed(connection, batch, worker)
+    await batch_store.claim_lines(connection, await found(connection, batch), worker, 1)
+    (line,) = await batch_store.list_claimed(connection, batch, worker)
     return line
 
 
@@ -138,14 +138,14 @@ async def test_what_a_fenced_worker_says_of_a_line_comes_too_late(database: Data
         batch = ordered(admin, first, second)
         async with await psycopg.AsyncConnection.connect(database.urls["gateway"], autocommit=True) as connection:
             early = await claimed(connection, batch, first)
-            await batch_store.claim(connection, await found(connection, batch), second, 1)
-            assert await batch_store.claimed(connection, batch, second) == [], "a running line was claimed again"
+            await batch_store.claim_lines(connection, await found(connection, batch), second, 1)
+            assert await batch_store.list_claimed(connection, batch, second) == [], "a running line was claimed again"
             taken_over(admin, first)
-            await batch_store.recover(connection, batch, "interrupted")
+            await batch_store.recover_lines(connection, batch, "interrupted")
             late = await claimed(connection, batch, second)
             assert late.call != early.call and late.number == early.number
             await batch_store.end_line(connection, batch, early, ok=True, result=b'{"from":"first"}')
-            assert await batch_store.open_lines(connection, batch) == 1, "a fenced worker's answer was taken"
+            assert await batch_store.has_open_lines(connection, batch) == 1, "a fenced worker's answer was taken"
             await batch_store.end_line(connection, batch, late, ok=True, result=b'{"from":"second"}')
             await batch_store.end_line(connection, batch, early, ok=False, result=b'{"from":"first"}')
             rows = admin.execute("SELECT ok, result, call_id FROM batch_line").fetchall()
@@ -166,10 +166,10 @@ async def test_a_line_that_was_sent_is_flagged_and_never_sent_again(database: Da
                 (line.call, worker),
             )
             taken_over(admin, worker)
-            await batch_store.recover(connection, batch, "interrupted")
-            assert await batch_store.open_lines(connection, batch) == 0
-            await batch_store.claim(connection, await found(connection, batch), other, 1)
-            assert await batch_store.claimed(connection, batch, other) == [], "it would be sent twice"
+            await batch_store.recover_lines(connection, batch, "interrupted")
+            assert await batch_store.has_open_lines(connection, batch) == 0
+            await batch_store.claim_lines(connection, await found(connection, batch), other, 1)
+            assert await batch_store.list_claimed(connection, batch, other) == [], "it would be sent twice"
             (row,) = admin.execute("SELECT ok, result::json -> 'error' ->> 'code', call_id FROM batch_line").fetchall()
             assert row == (False, "batch_line_interrupted", line.call)
 
@@ -186,9 +186,9 @@ async def test_large_results_are_read_a_few_at_a_time(database: Database) -> Non
             (batch,),
         )
     async with await connect(database.urls["gateway"], autocommit=False) as connection, connection.transaction():
-        turns = [found async for found in batch_store.results(connection, batch, ok=True)]
+        turns = [found async for found in batch_store.iterate_results(connection, batch, ok=True)]
     assert [text.strip() for found in turns for text in found] == [f"r{n}" for n in range(1, 13) if n != 7]
-    assert max(sum(map(len, found)) for found in turns) < batch_store.TURN_BYTES and len(turns) == 6
+    assert max(sum(map(len, found)) for found in turns) < batch_store.MAX_BUFFERED_BYTES and len(turns) == 6
 
 
 @pytest.mark.parametrize("when", ["read", "written"])
@@ -203,10 +203,10 @@ async def test_who_cancels_a_batch_that_is_begun_waits_for_nothing(
         admin.execute("UPDATE batch SET status = 'validating'")
         admin.execute("SET lock_timeout = '2s'")
 
-        async def check(*_: Any) -> batch_check.Checked:
+        async def check(*_: Any) -> batch_check.CheckResult:
             if when == "read":
                 cancel()
-            return batch_check.Checked([Line(2, "b", 0, 1, 0)], errors=[])
+            return batch_check.CheckResult([BatchLine(2, "b", 0, 1, 0)], errors=[])
 
         async def hold(*_: Any) -> None:
             cancel()
@@ -215,9 +215,9 @@ async def test_who_cancels_a_batch_that_is_begun_waits_for_nothing(
             admin.execute("UPDATE batch SET status = 'cancelling', cancelling_at = now()")
 
         monkeypatch.setattr(batch_check, "check", check)
-        monkeypatch.setattr(runner, "_hold", hold)
+        monkeypatch.setattr(runner, "_hold_budgets", hold)
         async with await connect(database.urls["gateway"]) as connection:
-            await runner._check(await found(connection, batch), late=False)
+            await runner._check_batch(await found(connection, batch), late=False)
             assert (await found(connection, batch)).status == "cancelling"
             await batch_store.end_pending(connection, batch, "batch_cancelled", "it was")
             told = admin.execute("SELECT custom_id, ok, result FROM batch_line WHERE state = 'done'").fetchall()
@@ -225,8 +225,8 @@ async def test_who_cancels_a_batch_that_is_begun_waits_for_nothing(
             for name, ok, result in told:
                 as_here = batch_store.error_line(None, name, "batch_cancelled", "it was")
                 assert {**json.loads(result), "id": as_here["id"]} == as_here and not ok
-            await batch_store.end(connection, batch, "cancelled", None, None)
-            assert not await batch_store.begin(connection, batch, 1, [], 0), "it has ended"
+            await batch_store.mark_ended(connection, batch, "cancelled", None, None)
+            assert not await batch_store.mark_begun(connection, batch, 1, [], 0), "it has ended"
 
 
 @pytest.mark.parametrize("expires", [False, True])
@@ -303,12 +303,12 @@ async def test_a_worker_that_is_stopped_while_it_moves_money_keeps_no_budget_fro
         await runner.close()
 
 
-async def _all(url: str, batch: Any, worker: Any) -> list[Claimed]:
+async def _all(url: str, batch: Any, worker: Any) -> list[ClaimedLine]:
     """Claim two at a time until nothing is left."""
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         before = -1
-        while before != (now := len(await batch_store.claimed(connection, batch, worker))):
+        while before != (now := len(await batch_store.list_claimed(connection, batch, worker))):
             before = now
             for _ in range(3):
-                await batch_store.claim(connection, await found(connection, batch), worker, 2)
-        return await batch_store.claimed(connection, batch, worker)
+                await batch_store.claim_lines(connection, await found(connection, batch), worker, 2)
+        return await batch_store.list_claimed(connection, batch, worker)

@@ -38,8 +38,8 @@ from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.gateway.app import serve
 from groundplan.gateway.batches.orders import order_store
-from groundplan.gateway.batches.orders.order_runner import Orders
-from groundplan.gateway.batches.providers.provider import Found
+from groundplan.gateway.batches.orders.order_runner import OrderRunner
+from groundplan.gateway.batches.providers.provider import FoundBatches
 from groundplan.gateway.caching.idempotency import MEMORY_SECONDS
 from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.http.listeners import ListenSockets
@@ -218,10 +218,10 @@ async def test_calls_keep_their_order_and_their_ids(scene: Scene) -> None:
 class Unseen:
     """A provider that does not know of an order, which may still be on its way to it for a minute."""
 
-    async def find(self, _: object) -> Found:
-        return Found()
+    async def find(self, _: object) -> FoundBatches:
+        return FoundBatches()
 
-    def longest(self, _: object) -> float:
+    def max_request_seconds(self, _: object) -> float:
         return 60.0
 
 
@@ -262,14 +262,14 @@ async def test_an_order_that_may_be_under_way_is_not_given_again_because_a_clock
 ) -> None:
     """It is PostgreSQL that wrote down when it was sent."""
     gateway = SimpleNamespace(clock=ManualClock(NOW))
-    orders = Orders(cast("Any", gateway), cast("Any", None), Blobs(Home(tmp_path)), "")
+    orders = OrderRunner(cast("Any", gateway), cast("Any", None), Blobs(Home(tmp_path)), "")
     async with await psycopg.AsyncConnection.connect(database.superuser, autocommit=True) as conn:
         _, order = await ordered(conn)
         for age, state in (("59 seconds", "sending"), ("61 seconds", "new")):
             await conn.execute("UPDATE batch_order SET sending_at = now() - %s::interval", (age,))
             found = await order_store.find(conn, order)
             assert found is not None
-            await orders._find_again(conn, found, cast("Any", Unseen()))
+            await orders._resolve_sending(conn, found, cast("Any", Unseen()))
             assert await (await conn.execute("SELECT state FROM batch_order")).fetchone() == (state,)
 
 
@@ -281,9 +281,9 @@ async def test_an_order_is_followed_though_postgresqls_clock_was_fast_for_a_mome
             ("sent", "0", 60.0, False), ("sent", "1 hour", 0.5, True), ("new", "1 day", 60.0, True),
             ("sending", "0", 3700.0, False), ("sending", "1 day", 3700.0, True),
         ):  # fmt: skip
-            await order_store.wait(conn, order, seconds)
+            await order_store.postpone(conn, order, seconds)
             await conn.execute("UPDATE batch_order SET state = %s, next_at = next_at + %s::interval", (state, ahead))
-            assert await order_store.due(conn, batch) == ([order] if due else []), (state, ahead)
+            assert await order_store.list_due(conn, batch) == ([order] if due else []), (state, ahead)
 
 
 @given(st.lists(st.integers(0, 1 << 40), min_size=2, max_size=50))

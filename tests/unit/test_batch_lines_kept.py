@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from groundplan.core.ids import new_id
-from groundplan.gateway.batches.batch_runner import _result
-from groundplan.gateway.batches.batch_store import Claimed
+from groundplan.gateway.batches.batch_runner import _result_line
+from groundplan.gateway.batches.batch_store import ClaimedLine
 from groundplan.gateway.batches.message_shapes import result_line
 from groundplan.gateway.http.collected_response import CollectedResponse
 
@@ -20,7 +20,7 @@ HALF = b'{"choices":[{"message":{"content":"cut \\ud83d"}}]}'
 def kept(body: bytes, status: int = 200) -> bytes:
     answer = CollectedResponse()
     answer.send(status, body)
-    return _result(Claimed(1, "c1", 0, 1, 0, new_id()), answer)
+    return _result_line(ClaimedLine(1, "c1", 0, 1, 0, new_id()), answer)
 
 
 @pytest.mark.parametrize("status", [200, 400])

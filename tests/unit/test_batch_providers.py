@@ -23,20 +23,20 @@ from groundplan.core.errors import Denied
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches.batch_calls import BatchCalls
-from groundplan.gateway.batches.batch_check import Checked, Ordering
-from groundplan.gateway.batches.batch_store import Batch, Line
-from groundplan.gateway.batches.orders.order_results import Made, Terms
-from groundplan.gateway.batches.orders.order_runner import Orders
+from groundplan.gateway.batches.batch_check import CheckResult, OrderDraft
+from groundplan.gateway.batches.batch_store import Batch, BatchLine
+from groundplan.gateway.batches.orders.order_results import CallResult, OrderContext
+from groundplan.gateway.batches.orders.order_runner import OrderRunner
 from groundplan.gateway.batches.orders.order_store import Order, OrderLine
 from groundplan.gateway.batches.providers.message_batches import MessageBatches
 from groundplan.gateway.batches.providers.openai_batches import OpenAIBatches
 from groundplan.gateway.batches.providers.provider import (
-    Away,
-    Input,
+    OrderInput,
     Provider,
-    Refused,
+    ProviderRefused,
+    ProviderUnavailable,
     UploadingProvider,
-    name_in_path,
+    path_segment,
 )
 from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.policy.catalog import index
@@ -67,14 +67,14 @@ async def test_what_is_about_an_account_or_an_order_under_way_refuses_no_order(t
     """Of one that the provider works at already, it may be that it is taken."""
     async with call_rig(tmp_path, ["one"]) as rig:
         (place,) = rig.plan("assistant").names["auto"]
-        asked = Input(new_id(), "/v1/chat/completions", tmp_path / "input", "file-1")
-        for status, acted in ((402, False), (429, False), (409, True), (503, True), (302, True)):
+        asked = OrderInput(new_id(), "/v1/chat/completions", tmp_path / "input", "file-1")
+        for status, may_have_acted in ((402, False), (429, False), (409, True), (503, True), (302, True)):
             rig.play("one", mode="error", status=status, only="POST /v1/batches")
-            with pytest.raises(Away) as away:
+            with pytest.raises(ProviderUnavailable) as away:
                 await OpenAIBatches(rig.gateway, place).create(asked)
-            assert away.value.acted is acted, status
+            assert away.value.may_have_acted is may_have_acted, status
         rig.play("one", mode="error", status=400, only="POST /v1/batches")
-        with pytest.raises(Refused):
+        with pytest.raises(ProviderRefused):
             await OpenAIBatches(rig.gateway, place).create(asked)
 
 
@@ -108,7 +108,7 @@ async def test_a_key_that_a_provider_repeats_in_results_is_kept_by_nobody(
 
 
 @pytest.mark.parametrize(
-    ("answer", "acted"),
+    ("answer", "may_have_acted"),
     [
         (b"", True),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{", True),
@@ -118,7 +118,7 @@ async def test_a_key_that_a_provider_repeats_in_results_is_kept_by_nobody(
     ids=["nothing", "cut", "no JSON", "refused"],
 )
 async def test_what_a_provider_may_have_taken_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes, acted: bool | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes, may_have_acted: bool | None
 ) -> None:
     """Else it would be sent once more, and paid twice."""
 
@@ -133,13 +133,13 @@ async def test_what_a_provider_may_have_taken_is_told(
     ports = {"one": server.sockets[0].getsockname()[1]}
     async with server, call_rig(tmp_path, ["one"], more={"one": {"key": "env:PROVIDER_KEY"}}, ports=ports) as rig:
         (place,) = rig.plan("assistant").names["auto"]
-        asked = Input(new_id(), "/v1/chat/completions", tmp_path / "input", "file-1")
-        with pytest.raises((Away, Refused)) as told:
+        asked = OrderInput(new_id(), "/v1/chat/completions", tmp_path / "input", "file-1")
+        with pytest.raises((ProviderUnavailable, ProviderRefused)) as told:
             await OpenAIBatches(rig.gateway, place).create(asked)
-        if acted is None:
-            assert isinstance(told.value, Refused) and str(told.value) == "no [hidden] x"
+        if may_have_acted is None:
+            assert isinstance(told.value, ProviderRefused) and str(told.value) == "no [hidden] x"
         else:
-            assert isinstance(told.value, Away) and told.value.acted is acted
+            assert isinstance(told.value, ProviderUnavailable) and told.value.may_have_acted is may_have_acted
 
 
 async def test_what_was_asked_over_is_there_for_calls(tmp_path: Path) -> None:
@@ -147,8 +147,8 @@ async def test_what_was_asked_over_is_there_for_calls(tmp_path: Path) -> None:
     async with call_rig(tmp_path, ["one"]) as rig:
         (place,) = rig.plan("assistant").names["auto"]
         provider, pool = OpenAIBatches(rig.gateway, place), rig.gateway.targets.of(place).pool
-        for asks in (provider.uploaded("x"), provider.retrieve("batch_none")):
-            with suppress(Refused):
+        for asks in (provider.find_upload("x"), provider.retrieve("batch_none")):
+            with suppress(ProviderRefused):
                 await asks
             kept = pool.idle()
             assert kept is not None
@@ -157,8 +157,8 @@ async def test_what_was_asked_over_is_there_for_calls(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".x", "a/b", "a?b", "a b", "\xe9", "a%2fb"])
 def test_a_name_that_a_provider_gives_changes_no_path(name: str) -> None:
-    with pytest.raises(Away):
-        name_in_path(name)
+    with pytest.raises(ProviderUnavailable):
+        path_segment(name)
 
 
 CHAT = "/v1/chat/completions"
@@ -218,7 +218,7 @@ async def test_what_a_provider_would_pass_over_is_made_as_a_call(
         calls, batch = BatchCalls(rig.gateway), batch_of(rig)
         exchange = calls.exchange(batch, new_id(), json.dumps(body).encode())
         calls.assess(exchange, batch)
-        assert (calls.place(exchange) is not None) is ordered
+        assert (calls.provider_deployment(exchange) is not None) is ordered
 
 
 async def test_a_line_is_looked_at_once_more_as_it_is_ordered(tmp_path: Path) -> None:
@@ -227,13 +227,13 @@ async def test_a_line_is_looked_at_once_more_as_it_is_ordered(tmp_path: Path) ->
     async with call_rig(tmp_path, ["one", "two"], more=serves) as rig:
         calls, batch, body = BatchCalls(rig.gateway), batch_of(rig), json.dumps(ASK).encode()
         held = calls.assess(exchange := calls.exchange(batch, new_id(), body), batch)
-        place, (other,) = calls.place(exchange), rig.plan("assistant").names["two"]
+        place, (other,) = calls.provider_deployment(exchange), rig.plan("assistant").names["two"]
         assert place is not None and place.name == "one"
-        sent = json.loads(calls.forwarded(batch, place, new_id(), body, held))
+        sent = json.loads(calls.forwarded_body(batch, place, new_id(), body, held))
         assert sent == ASK | {"model": place.upstream_model}
         for at, most, code in ((place, held - 1, "batch_bound_changed"), (other, held, "batch_place_changed")):
             with pytest.raises(Denied) as told:
-                calls.forwarded(batch, at, new_id(), body, most)
+                calls.forwarded_body(batch, at, new_id(), body, most)
             assert told.value.code == code
 
 
@@ -333,8 +333,8 @@ async def test_a_key_is_sent_to_no_place_but_the_one_that_it_is_declared_for(
         live.catalog = index(msgspec.structs.replace(live.catalog.blueprint, number=2, deployments=[now]))
         batch, shelf = batch_of(rig), Blobs(Home(tmp_path))
         order = order_of(rig, batch, place)
-        provider = Orders(rig.gateway, BatchCalls(rig.gateway), shelf, "")._provider(order)
-        assert (provider._instead is not None) is asked
+        provider = OrderRunner(rig.gateway, BatchCalls(rig.gateway), shelf, "")._provider_for(order)
+        assert (provider._fallback is not None) is asked
 
 
 async def test_what_a_provider_made_is_kept_and_counted_as_any_call(tmp_path: Path) -> None:
@@ -352,17 +352,17 @@ async def test_what_a_provider_made_is_kept_and_counted_as_any_call(tmp_path: Pa
         await shelf.keep(batch.input_file, pieces())
         order = order_of(rig, batch, place)
         line = OrderLine(1, "a", 0, len(data), 7, new_id())
-        made = Made(ok=True, status=200, data=b'{"choices":[]}')
-        orders = Orders(rig.gateway, BatchCalls(rig.gateway), shelf, "")
-        terms = Terms(batch, order, CHAT_CALLS, 0, ("", ""))
-        told = json.loads(await orders._told(terms, line, made))
+        made = CallResult(ok=True, status=200, data=b'{"choices":[]}')
+        orders = OrderRunner(rig.gateway, BatchCalls(rig.gateway), shelf, "")
+        terms = OrderContext(batch, order, CHAT_CALLS, 0, ("", ""))
+        told = json.loads(await orders._result_line(terms, line, made))
         assert told["response"]["body"]["groundplan"]["deployment"] == "one"
         (kept,) = sent
         assert (kept.call, json.loads(kept.prompt)) == (line.call.bytes, ASK)
         assert json.loads(kept.answer) == told["response"]["body"]
         ended = Settlement(line.call.bytes, 0, 0, 7, "ok", 200, Usage(input=1, output=2), False, [], 0)
         attempts: Any = [(None, ended)]
-        orders._count(terms, Made(ok=True, status=200, attempts=attempts))
+        orders._count_metrics(terms, CallResult(ok=True, status=200, attempts=attempts))
         calls, tries = rig.gateway.meters.calls, rig.gateway.meters.attempts
         assert {labels: each.count for labels, each in calls.items()} == {
             (CHAT_CALLS.name, "assistant", "one", "ok", 200): 1
@@ -376,10 +376,10 @@ RATES = bp.Rates(input=1, output=1)
 
 
 def test_a_batch_of_which_nothing_is_made_holds_nothing_and_every_line_says_why() -> None:
-    own = Line(1, "a", 0, 9, 0, error=("field_unsupported", "x"))
+    own = BatchLine(1, "a", 0, 9, 0, error=("field_unsupported", "x"))
     place = bp.Deployment(name="d", site="s", model="m", upstream_model="m", url="http://x", rates=RATES)
-    order = Ordering(new_id(), place, 1, 7)
-    checked = Checked(lines=[own, Line(2, "b", 9, 9, 7, order=order.id)], total=7, orders=[order])
+    order = OrderDraft(new_id(), place, 1, 7)
+    checked = CheckResult(lines=[own, BatchLine(2, "b", 9, 9, 7, order=order.id)], total=7, orders=[order])
     checked.refuse_all("budget_exhausted", "y")
-    assert checked.lines == [own, Line(2, "b", 9, 9, 0, error=("budget_exhausted", "y"))]
+    assert checked.lines == [own, BatchLine(2, "b", 9, 9, 0, error=("budget_exhausted", "y"))]
     assert (checked.total, checked.orders) == (0, [])

@@ -74,7 +74,7 @@ async def made(
 
     assert rig.gateway.conduct is not None
     async with asyncio.timeout(20):
-        await rig.gateway.conduct(exchange, calls.steps(batch, body))
+        await rig.gateway.conduct(exchange, calls.line_steps(batch, body))
     assert isinstance(exchange.response, CollectedResponse) and rig.slices.open_reservations == 0
     return exchange.response
 

@@ -22,7 +22,7 @@ from groundplan.blueprint.model import Budget
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.batches import batch_runner, batch_store
-from groundplan.gateway.batches.batch_check import Checked
+from groundplan.gateway.batches.batch_check import CheckResult
 from groundplan.gateway.batches.batch_runner import BatchRunner
 from groundplan.gateway.call.attempts.reserve import reserve
 from groundplan.gateway.call.context import Gateway
@@ -171,11 +171,11 @@ async def test_a_batch_that_waits_over_midnight_is_of_the_new_day(
         clock = rig.gateway.clock
         assert isinstance(clock, ManualClock)
         runner = BatchRunner(rig.gateway, cast(Any, None), cast(Any, None), "", Blobs(Home(tmp_path)))
-        monkeypatch.setattr(batch_store, "hold", hold)
-        monkeypatch.setattr(batch_store, "recall", recall)
+        monkeypatch.setattr(batch_store, "hold_budgets", hold)
+        monkeypatch.setattr(batch_store, "recall_idle", recall)
         monkeypatch.setattr(runner, "_connect", nothing)
         monkeypatch.setattr(batch_runner, "_RECALL_S", 0.0)
-        checked = Checked(charges=[(DAILY, OLD)], total=BOUND)
+        checked = CheckResult(charges=[(DAILY, OLD)], total=BOUND)
         connection, batch = SimpleNamespace(transaction=transaction, execute=nothing), SimpleNamespace(id=1)
-        left = await runner._hold(cast(Any, connection), cast(Any, batch), checked)
+        left = await runner._hold_budgets(cast(Any, connection), cast(Any, batch), checked)
         assert left is None and asked == [[OLD], [NEW]] and checked.charges == ((DAILY, NEW),)

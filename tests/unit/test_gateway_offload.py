@@ -103,7 +103,7 @@ async def test_a_long_line_of_a_batch_is_looked_at_while_others_are_answered(
         calls, batch = BatchCalls(rig.gateway), batch_of(rig, key.id)
         body = body_of(rig, messages=[{"role": "user", "content": "ana@acme.example " * 2000}])
         line = calls.exchange(batch, new_id(), body)
-        assessing = asyncio.create_task(calls.assess_beside(line, batch))
+        assessing = asyncio.create_task(calls.assess_off_loop(line, batch))
         await until(held.begun.is_set)
         assert (await rig.chat(messages=[{"role": "user", "content": "short"}], max_tokens=20)).status == 200
         assert not assessing.done()

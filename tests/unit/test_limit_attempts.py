@@ -342,4 +342,4 @@ async def test_a_line_of_a_batch_is_ordered_only_with_a_key_that_has_no_limits_o
         calls = BatchCalls(rig.gateway)
         exchange = calls.exchange(batch, new_id(), rig.request().partition(b"\r\n\r\n")[2])
         calls.assess(exchange, batch)
-        assert (calls.place(exchange) is not None) == ordered
+        assert (calls.provider_deployment(exchange) is not None) == ordered

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid, TooLarge
 from groundplan.gateway.batches import message_requests
-from groundplan.gateway.batches.message_requests import Requests
+from groundplan.gateway.batches.message_requests import RequestSplitter
 from groundplan.gateway.batches.message_shapes import result_line
-from groundplan.gateway.batches.providers.message_batches import told_as_openai
+from groundplan.gateway.batches.providers.message_batches import to_openai_line
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text()
 VALUES = st.recursive(SCALARS, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(), v, max_size=3))
@@ -21,9 +21,9 @@ PARAMS = st.dictionaries(st.text(), VALUES, max_size=4)
 
 
 def read(body: bytes, *cuts: int) -> list[dict[str, Any]]:
-    requests, lines, at = Requests(), b"", 0
+    requests, lines, at = RequestSplitter(), b"", 0
     for cut in [*sorted(cuts), len(body)]:
-        lines += requests.take(body[at:cut])
+        lines += requests.feed(body[at:cut])
         at = cut
     requests.end()
     return [json.loads(line) for line in lines.splitlines()]
@@ -44,13 +44,13 @@ def test_every_request_is_a_line_wherever_the_body_is_cut(
 
 def test_what_is_there_of_a_long_string_is_looked_at_once() -> None:
     """An image of megabytes comes in hundreds of pieces: from its beginning each time it would take seconds."""
-    requests, said = Requests(), b"b" * 1000
-    requests.take(b'{"requests": [{"custom_id":"a","params":{"x":"')
+    requests, said = RequestSplitter(), b"b" * 1000
+    requests.feed(b'{"requests": [{"custom_id":"a","params":{"x":"')
     for _ in range(20):
         for piece in (said, b"\\", b'"', said, b"\\\\"):
-            assert requests.take(piece) == b""
+            assert requests.feed(piece) == b""
             assert len(requests._rest) - requests._scanned <= (piece == b"\\")
-    (line,) = requests.take(b'","y":"}"}}]}').splitlines()
+    (line,) = requests.feed(b'","y":"}"}}]}').splitlines()
     requests.end()
     assert json.loads(line)["body"] == {"x": f'{said.decode()}"{said.decode()}\\' * 20, "y": "}"}
 
@@ -84,17 +84,17 @@ def test_what_is_no_list_of_requests_is_refused(body: bytes) -> None:
 
 
 def test_what_is_held_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(message_requests, "LINE_BYTES", 10_000)
-    requests = Requests()
+    monkeypatch.setattr(message_requests, "MAX_LINE_BYTES", 10_000)
+    requests = RequestSplitter()
     with pytest.raises(TooLarge):
         for _ in range(20):
-            requests.take(b'{"requests":[{"custom_id":"a","params":{"x":"' if not requests._rest else b"y" * 1000)
+            requests.feed(b'{"requests":[{"custom_id":"a","params":{"x":"' if not requests._rest else b"y" * 1000)
     with pytest.raises(Invalid):
-        Requests().take(b" " * 5000)
-    wide = Requests()
-    wide.take(b'{"requests":[')
+        RequestSplitter().feed(b" " * 5000)
+    wide = RequestSplitter()
+    wide.feed(b'{"requests":[')
     for _ in range(50):
-        wide.take(b" " * 1000)
+        wide.feed(b" " * 1000)
     assert len(wide._rest) == 0, "spaces between requests are not kept"
 
 
@@ -107,14 +107,14 @@ def test_what_is_held_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_result_keeps_its_meaning_on_its_way(result: dict[str, Any], back: dict[str, Any]) -> None:
-    line = told_as_openai(json.dumps({"custom_id": "o" * 32 + "c" * 32, "result": result}).encode())
+    line = to_openai_line(json.dumps({"custom_id": "o" * 32 + "c" * 32, "result": result}).encode())
     assert json.loads(line)["custom_id"] == "c" * 32
     assert json.loads(result_line(line)) == {"custom_id": "c" * 32, "result": back}
 
 
 def test_an_error_keeps_its_kind_and_its_status() -> None:
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}, "request_id": None}
-    line = told_as_openai(json.dumps({"custom_id": "c" * 64, "result": {"type": "errored", "error": error}}).encode())
+    line = to_openai_line(json.dumps({"custom_id": "c" * 64, "result": {"type": "errored", "error": error}}).encode())
     assert json.loads(line)["response"]["status_code"] == 529
     assert json.loads(result_line(line))["result"] == {"type": "errored", "error": error}
-    assert told_as_openai(b"no json") == b""
+    assert to_openai_line(b"no json") == b""

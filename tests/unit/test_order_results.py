@@ -21,9 +21,18 @@ from groundplan.core.ids import new_id
 from groundplan.core.money import MAX_AMOUNT, PICO
 from groundplan.gateway.batches.batch_store import Batch
 from groundplan.gateway.batches.orders.order_journal import OrderJournal
-from groundplan.gateway.batches.orders.order_results import Given, Made, Results, Terms, finish, made, not_made, told
+from groundplan.gateway.batches.orders.order_results import (
+    CallResult,
+    OrderContext,
+    ProviderResults,
+    ResultFiles,
+    call_result,
+    finish_record,
+    result_line,
+    unmade_reason,
+)
 from groundplan.gateway.batches.orders.order_store import Order, OrderLine
-from groundplan.gateway.batches.providers.message_batches import told_as_openai
+from groundplan.gateway.batches.providers.message_batches import to_openai_line
 from groundplan.gateway.batches.providers.provider import ProviderBatch
 from groundplan.gateway.journal.records import read_segment, segment_path
 from groundplan.gateway.journal.recovery import fold
@@ -38,7 +47,7 @@ HELD = 200_000_000
 """40 tokens at the batch's price."""
 
 
-def terms(rates: Rates = RATES) -> Terms:
+def terms(rates: Rates = RATES) -> OrderContext:
     batch = Batch(
         id=new_id(), workload="assistant", key=new_id(), person="", endpoint="/v1/chat/completions",
         input_file=new_id(), completion_window="24h", metadata=None, status="in_progress", created_at=NOW,
@@ -49,7 +58,7 @@ def terms(rates: Rates = RATES) -> Terms:
     order = Order(
         new_id(), batch.id, deployment("one", 1, rates=rates), 1, "sent", NOW, 0, False, None, None, ["b"], None, ""
     )
-    return Terms(batch, order, CHAT, 1000, NOT_MADE)
+    return OrderContext(batch, order, CHAT, 1000, NOT_MADE)
 
 
 def line(number: int = 1) -> OrderLine:
@@ -68,15 +77,15 @@ def answer(call: UUID, tokens: int | None = 20, status: int = 200) -> bytes:
     return json.dumps({"id": "i", "custom_id": call.hex, "response": response, "error": None}).encode() + b"\n"
 
 
-def given(folder: Path, *lines: bytes, status: str = "completed", name: str = "output") -> Given:
+def given(folder: Path, *lines: bytes, status: str = "completed", name: str = "output") -> ProviderResults:
     path = folder / name
     path.write_bytes(b"".join(lines))
-    results = Results([path])
+    results = ResultFiles([path])
     assert list(results.scan())[-1:] in ([], [path.stat().st_size])
-    return Given(ProviderBatch("b", status), results)
+    return ProviderResults(ProviderBatch("b", status), results)
 
 
-def settled(found: Made) -> list[tuple[str, int, list[str]]]:
+def settled(found: CallResult) -> list[tuple[str, int, list[str]]]:
     return [(s.outcome, s.cost, s.flags) for _, s in found.attempts]
 
 
@@ -84,19 +93,19 @@ def test_lines_that_nobody_can_read_tell_of_no_call_and_hold_no_other_up(tmp_pat
     one, each = terms(), line()
     deep = b"[" * 100_000 + b"]" * 100_000
     odd = [b"{", b"\xff", deep, b'{"custom_id":"x","response":%b}' % deep, b"7", b""]
-    found = made(one, each, [given(tmp_path, *(raw + b"\n" for raw in odd), answer(each.call))])
+    found = call_result(one, each, [given(tmp_path, *(raw + b"\n" for raw in odd), answer(each.call))])
     assert settled(found) == [("ok", 100_000_000, ["provider_batch"])]
-    assert [told_as_openai(raw) for raw in odd] == [b""] * len(odd)
+    assert [to_openai_line(raw) for raw in odd] == [b""] * len(odd)
 
 
 def test_a_good_answer_costs_the_batchs_price(tmp_path: Path) -> None:
     one, each = terms(), line()
-    found = made(one, each, [given(tmp_path, answer(each.call))])
+    found = call_result(one, each, [given(tmp_path, answer(each.call))])
     assert found.ok and settled(found) == [("ok", 100_000_000, ["provider_batch"])] and not found.estimated
-    end = finish(one, each, found)
+    end = finish_record(one, each, found)
     assert (end.status, end.http_status, end.workload, end.deployment) == ("ok", 200, "assistant", "one")
     assert (end.feature, end.ticket) == ("search", "T-1"), "what the batch was ordered for"
-    shown = json.loads(told(each, found, found.data))
+    shown = json.loads(result_line(each, found, found.data))
     assert shown["custom_id"] == "c1" and shown["response"]["request_id"] == str(each.call)
 
 
@@ -106,18 +115,18 @@ def test_what_the_provider_took_twice_is_two_attempts_and_the_second_is_flagged(
         given(tmp_path, answer(each.call)),
         given(tmp_path, answer(each.call, 10), status="cancelled", name="second"),
     ]
-    found = made(one, each, both)
+    found = call_result(one, each, both)
     assert settled(found) == [
         ("ok", 100_000_000, ["provider_batch"]),
         ("ok", 50_000_000, ["provider_batch", "sent_twice"]),
     ]
     assert [r.attempt for r, _ in found.attempts] == [0, 1] and found.cost == 150_000_000
-    only_second = made(one, each, [given(tmp_path, status="expired"), both[1]])
+    only_second = call_result(one, each, [given(tmp_path, status="expired"), both[1]])
     assert only_second.ok and [r.attempt for r, _ in only_second.attempts] == [0]
     refused = given(tmp_path, answer(each.call, status=400), name="refused")
     good = given(tmp_path, answer(each.call), answer(each.call, 10))
     for pair in ([good, refused], [refused, good]):
-        found = made(one, each, pair)
+        found = call_result(one, each, pair)
         assert (found.ok, found.status, found.cost) == (True, 200, 100_000_000), "whichever was first"
         assert json.loads(found.data)["usage"]["completion_tokens"] == 20
 
@@ -135,41 +144,48 @@ def test_of_a_call_of_which_nothing_is_told_the_bound_is_counted_where_it_may_ha
     tmp_path: Path, raw: bytes, status: str, error: str, cost: int
 ) -> None:
     one, each = terms(), line()
-    found = made(one, each, [given(tmp_path, raw, status=status)])
+    found = call_result(one, each, [given(tmp_path, raw, status=status)])
     assert (found.ok, found.error[0], found.cost) == (False, error, cost)
     assert bool(found.attempts) == bool(cost) and found.estimated == bool(cost)
-    assert json.loads(told(each, found, b""))["error"]["code"] == error
+    assert json.loads(result_line(each, found, b""))["error"]["code"] == error
 
 
 def test_other_ends_of_a_call(tmp_path: Path) -> None:
     one, each = terms(), line()
-    unreported = made(one, each, [given(tmp_path, answer(each.call, None))])
+    unreported = call_result(one, each, [given(tmp_path, answer(each.call, None))])
     assert unreported.ok and settled(unreported) == [("ok", HELD, ["provider_batch", "no_usage"])]
     nothing = answer(each.call).replace(b'"prompt_tokens": 1', b'"prompt_tokens": 0')
-    assert settled(made(one, each, [given(tmp_path, nothing)])) == settled(unreported)
-    dear = made(one, each, [given(tmp_path, answer(each.call, 50))])
+    assert settled(call_result(one, each, [given(tmp_path, nothing)])) == settled(unreported)
+    dear = call_result(one, each, [given(tmp_path, answer(each.call, 50))])
     assert settled(dear) == [("ok", 250_000_000, ["provider_batch", "over_bound"])]
     for most, flags in (((1, 20), []), ((1, 19), ["over_bound"]), ((0, 0), [])):
         bounded = replace(each, most_input=most[0], most_output=most[1])
-        assert settled(made(one, bounded, [given(tmp_path, answer(each.call))]))[0][2] == ["provider_batch", *flags]
-    absurd = made(terms(Rates(input=0, output=600 * PICO)), each, [given(tmp_path, answer(each.call, 10**12))])
+        assert settled(call_result(one, bounded, [given(tmp_path, answer(each.call))]))[0][2] == [
+            "provider_batch",
+            *flags,
+        ]
+    absurd = call_result(terms(Rates(input=0, output=600 * PICO)), each, [given(tmp_path, answer(each.call, 10**12))])
     assert settled(absurd) == [("ok", MAX_AMOUNT, ["provider_batch", "over_bound"])], (
         "the most that can be written down"
     )
     long = replace(each, most_input=1)
     told_two = answer(each.call).replace(b'"prompt_tokens": 1', b'"prompt_tokens": 2')
-    assert settled(made(one, long, [given(tmp_path, told_two)]))[0][2] == ["provider_batch", "over_bound", "over_input"]
-    refused = made(one, each, [given(tmp_path, answer(each.call, status=400))])
+    assert settled(call_result(one, long, [given(tmp_path, told_two)]))[0][2] == [
+        "provider_batch",
+        "over_bound",
+        "over_input",
+    ]
+    refused = call_result(one, each, [given(tmp_path, answer(each.call, status=400))])
     assert not refused.ok and settled(refused) == [("not_billed", 0, ["provider_batch"])]
-    assert finish(one, each, refused).error_code == "upstream_refused"
-    assert json.loads(told(each, refused, refused.data))["response"]["status_code"] == 400
+    assert finish_record(one, each, refused).error_code == "upstream_refused"
+    assert json.loads(result_line(each, refused, refused.data))["response"]["status_code"] == 400
     data: dict[str, Any] = {"custom_id": each.call.hex, "response": {"status_code": 200, "body": {"no": 1}}}
-    odd = made(one, each, [given(tmp_path, json.dumps(data).encode())])
+    odd = call_result(one, each, [given(tmp_path, json.dumps(data).encode())])
     assert odd.error[0] == "batch_line_malformed" and settled(odd) == [("failed", HELD, ["provider_batch", "no_usage"])]
     data = {"custom_id": each.call.hex, "response": None, "error": {"code": "batch_cancelled", "message": "theirs"}}
-    ended = made(one, each, [given(tmp_path, json.dumps(data).encode(), status="cancelled")])
+    ended = call_result(one, each, [given(tmp_path, json.dumps(data).encode(), status="cancelled")])
     assert ended.error == NOT_MADE and not ended.attempts, "why it ended is said in our words"
-    gone = made(one, each, [Given(None, Results([]))])
+    gone = call_result(one, each, [ProviderResults(None, ResultFiles([]))])
     assert gone.error[0] == "batch_line_lost" and gone.cost == HELD
 
 
@@ -183,7 +199,7 @@ def test_other_ends_of_a_call(tmp_path: Path) -> None:
     ],
 )
 def test_of_calls_that_were_not_made_it_is_told_why(status: str, ending: tuple[str, str] | None, code: str) -> None:
-    assert not_made([None, ProviderBatch("b", status)], ending)[0] == code
+    assert unmade_reason([None, ProviderBatch("b", status)], ending)[0] == code
 
 
 def test_a_journal_of_an_order_is_published_once_and_says_all(tmp_path: Path) -> None:
@@ -193,9 +209,9 @@ def test_a_journal_of_an_order_is_published_once_and_says_all(tmp_path: Path) ->
     for attempt in range(2):  # told again after a crash, it says the same and changes nothing
         journal = OrderJournal(home, one.order.id)
         for each in lines:
-            found = made(one, each, [given(tmp_path, answer(each.call))])
+            found = call_result(one, each, [given(tmp_path, answer(each.call))])
             for reservation, settlement in found.attempts:
-                journal.add(reservation, settlement, finish(one, each, found))
+                journal.add(reservation, settlement, finish_record(one, each, found))
         journal.publish()
         folder = home.journal / str(one.order.id)
         entries, ending = read_segment(folder / "00000001.seg")
@@ -214,7 +230,7 @@ async def test_the_loop_waits_for_no_disk_while_the_costs_of_an_order_are_writte
     """Of a large order they are tens of megabytes, and calls go on meanwhile."""
     one, each, home = terms(), line(), Home(tmp_path)
     home.create()
-    found = made(one, each, [given(tmp_path, answer(each.call))])
+    found = call_result(one, each, [given(tmp_path, answer(each.call))])
     journal, fsync, dirty = OrderJournal(home, one.order.id), os.fsync, []
 
     def told(descriptor: int) -> None:
@@ -223,7 +239,7 @@ async def test_the_loop_waits_for_no_disk_while_the_costs_of_an_order_are_writte
 
     monkeypatch.setattr(os, "fsync", told)
     for reservation, settlement in found.attempts:
-        journal.add(reservation, settlement, finish(one, each, found))
+        journal.add(reservation, settlement, finish_record(one, each, found))
     await journal.sync()
     assert dirty == [False]
     journal.publish()
@@ -258,9 +274,9 @@ def test_half_of_a_character_costs_nobody_the_answer(tmp_path: Path) -> None:
     """A model that is cut in the middle of an emoji, and a provider that writes its escapes one by one."""
     one, each = terms(), line()
     half = answer(each.call).replace(b'"content": "a"', b'"content": "a\\ud83d"')
-    found = made(one, each, [given(tmp_path, half)])
+    found = call_result(one, each, [given(tmp_path, half)])
     assert found.ok and settled(found) == [("ok", 100_000_000, ["provider_batch"])]
-    shown = json.loads(told(each, found, found.data))
+    shown = json.loads(result_line(each, found, found.data))
     assert shown["response"]["body"]["choices"][0]["message"]["content"] == "a\ufffd"
     theirs = b'{"custom_id":"%b","result":{"type":"succeeded","message":{"content":[{"text":"\\ud83d"}]}}}'
-    assert b'[{"text":"\\ufffd"}]' in told_as_openai(theirs % each.call.hex.encode())
+    assert b'[{"text":"\\ufffd"}]' in to_openai_line(theirs % each.call.hex.encode())

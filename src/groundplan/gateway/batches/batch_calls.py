@@ -1,7 +1,7 @@
-"""One line of a batch as a call like any other: the same checks, budgets, attempts and records.
+"""Makes one line of a batch as a call like any other: the same checks, budgets, attempts and records.
 
-What differs: the key is known by its id, the money was set aside when the batch was begun, limits of use are waited for
-instead of refused, and the answer is kept. Which lines are made when is `batch_runner`'s.
+What differs: the key is known by its id, the money was held when the batch began, a limit of use makes the call wait
+instead of refusing it, and the answer is kept. `batch_runner` decides which lines are made when.
 """
 
 from __future__ import annotations
@@ -66,22 +66,22 @@ INTERFACES: dict[str, Interface] = {
 _LONGEST_WAIT_S = 5.0
 
 
-def header_lines(batch: Batch) -> bytes:
-    """What an order at a provider that speaks the batch's own API is sent with: complete header lines."""
-    return header_lines_of(_headers(batch)) if batch.endpoint == MESSAGES_ENDPOINT else b""
+def order_header_lines(batch: Batch) -> bytes:
+    """Complete header lines for an order at a provider that speaks the batch's own API."""
+    return header_lines_of(_call_headers(batch)) if batch.endpoint == MESSAGES_ENDPOINT else b""
 
 
-def _headers(batch: Batch) -> dict[bytes, bytes]:
-    """The headers that each call of a batch has: those of its order that say what it is for, and which version of the
-    API it speaks."""
-    told = dict(batch.said)
+def _call_headers(batch: Batch) -> dict[bytes, bytes]:
+    """The headers of each call of a batch: those of the batch's creation that name the feature, the ticket and the
+    version of the API."""
+    headers = dict(batch.said)
     if batch.endpoint == MESSAGES_ENDPOINT:
-        told |= batch.metadata or {}
-    return {name.encode("latin-1"): value.encode("latin-1") for name, value in told.items()}
+        headers |= batch.metadata or {}
+    return {name.encode("latin-1"): value.encode("latin-1") for name, value in headers.items()}
 
 
-def _course(gateway: Gateway, exchange: Exchange) -> AttemptSequence:
-    """The attempts of a call, whose money is of the periods in which its batch was begun, whenever they are made."""
+def _attempt_sequence(gateway: Gateway, exchange: Exchange) -> AttemptSequence:
+    """The attempts of a call; whenever they are made, they are charged to the budget periods of their batch."""
     if exchange.workload is None:
         raise AssertionError("not admitted")
     attempts = AttemptSequence(gateway, exchange, exchange.workload)
@@ -89,58 +89,58 @@ def _course(gateway: Gateway, exchange: Exchange) -> AttemptSequence:
     return attempts
 
 
-async def _answer(gateway: Gateway, exchange: Exchange) -> None:
-    """From the documents, where its workload has any, as they may be read by now: it may have waited since."""
+async def _ground_and_serve(gateway: Gateway, exchange: Exchange) -> None:
+    """Serve the call, grounded anew where its workload has documents: permissions may have changed while it waited."""
     exchange.passages, exchange.grounded = [], None
     await ground(gateway, exchange)
     if nothing_to_say(exchange):
         say_so(gateway, exchange)
     else:
-        await serve(gateway, exchange, _course(gateway, exchange))
+        await serve(gateway, exchange, _attempt_sequence(gateway, exchange))
 
 
 class BatchCalls:
-    """What the lines of all batches share in one worker."""
+    """Checks and makes the lines of all batches in one worker."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._keys = KeysById()
-        self._least: dict[str, tuple[Workload, Workload]] = {}
-        self.ending: dict[UUID, tuple[str, str]] = {}
-        """Why calls of a batch that were not sent yet are not sent any more: (code, message)."""
-        self.waiting: set[UUID] = set()
+        self._low_priority_workloads: dict[str, tuple[Workload, Workload]] = {}
+        self.end_reasons: dict[UUID, tuple[str, str]] = {}
+        """By batch that ends: why its calls are no longer sent, as (code, message)."""
+        self.waiting_calls: set[UUID] = set()
         """Calls that wait until they may be sent."""
         self.stopping = False
-        """Nobody waits any more: what was not sent is for whoever comes next."""
-        self.unmade: dict[UUID, tuple[str, str]] = {}
-        """Calls that waited in vain, and why; whoever keeps the answer takes them out."""
+        """Whether this worker ends: calls stop waiting, and are left to another worker."""
+        self.unmade_reasons: dict[UUID, tuple[str, str]] = {}
+        """By call that waited in vain: why, as (code, message). Removed by the runner once the result is stored."""
 
     def exchange(self, batch: Batch, call: UUID, body: bytes) -> Exchange:
-        """A call that is not identified yet."""
-        request = Request(0.0, b"POST", batch.endpoint.encode("ascii"), _headers(batch), body)
+        """The exchange of a line's call, before any check."""
+        request = Request(0.0, b"POST", batch.endpoint.encode("ascii"), _call_headers(batch), body)
         return Exchange(call.bytes, request, CollectedResponse(), INTERFACES[batch.endpoint])
 
     def assess(self, exchange: Exchange, batch: Batch, *, call: bool = False) -> int:
-        """Every check that does not depend on the time; the most that it can cost where it is made: in an order, where
-        `place` says so, at the price of batches; otherwise, and always where `call`, as a call. Raises as admission
-        does."""
-        return at_once(self._assessed(exchange, batch, call=call))
+        """Run every check that does not depend on the time, and return the most that the call can cost (picodollars):
+        at batch prices where `provider_deployment` lets it go into an order; otherwise, and always with `call`, as a
+        call. Raises as admission does."""
+        return at_once(self._assess_in_parts(exchange, batch, call=call))
 
-    async def assess_beside(self, exchange: Exchange, batch: Batch, *, call: bool = False) -> int:
-        """As `assess`, of a long line apart from the loop."""
+    async def assess_off_loop(self, exchange: Exchange, batch: Batch, *, call: bool = False) -> int:
+        """As `assess`, but a long line is read off the event loop."""
         long = len(exchange.request.body) > CHECKED_BYTES
-        return await in_parts(self._assessed(exchange, batch, call=call), long=long)
+        return await in_parts(self._assess_in_parts(exchange, batch, call=call), long=long)
 
-    def _assessed(self, exchange: Exchange, batch: Batch, *, call: bool) -> InParts[int]:
+    def _assess_in_parts(self, exchange: Exchange, batch: Batch, *, call: bool) -> InParts[int]:
         gateway = self._gateway
         policy, now = gateway.live.policy, gateway.clock.seconds()
         catalog = dated_prices.newest(gateway.live.catalog, now)
         exchange.catalog, exchange.policy, exchange.person = catalog, policy, batch.person
         exchange.key = key = self._keys.living(policy, batch.key, batch.person, now)
-        exchange.plan = plan = self._used(batch, key, catalog, policy, now)
-        if call:  # it may have waited since another blueprint, and asks for more under the number of this one
+        exchange.plan = plan = self._usable_plan(batch, key, catalog, policy, now)
+        if call:  # it may have waited since an earlier blueprint, and reserves under the number of this one
             exchange.charges = self.budgets(batch, catalog)
-        exchange.workload = self._low(plan.workload)
+        exchange.workload = self._with_low_priority(plan.workload)
         ask: Ask = yield partial(exchange.interface.read, exchange.request)
         if ask.stream:
             raise Invalid("a call in a batch is not streamed", code="field_unsupported", hint="Leave stream out.")
@@ -160,14 +160,15 @@ class BatchCalls:
         if not own:
             exchange.ask = ask = replace(ask, service=BATCH, needs=ask.needs | {BATCH})
         exchange.deployments = admit.choose(exchange, plan, ask, policy, now)
-        if not own and (call or self.place(exchange) is None):
+        if not own and (call or self.provider_deployment(exchange) is None):
             exchange.ask = ask = replace(ask, service=asked, line=True)
         amount = admit.set_bounds(exchange, plan, ask, exchange.deployments)
         admit.check_cost(exchange, plan, amount)
         return amount
 
     def _guard(self, exchange: Exchange, plan: Plan, *, call: bool) -> InParts[None]:
-        """What lets a line pass before its batch is begun is found again, and counted, when it is made."""
+        """Run the guardrails. Before the batch has begun only a denial is counted: whatever passes is checked again,
+        and counted then, when the call is made."""
         try:
             yield from begin(self._gateway, exchange, plan, counts=call)
         except Denied:
@@ -176,8 +177,8 @@ class BatchCalls:
                 exchange.guard.count(exchange)
             raise
 
-    def _used(self, batch: Batch, key: KeyEntry, catalog: Catalog, policy: Policy, now: float) -> Plan:
-        """The workload of a batch, where its key may use it. Raises as admission does."""
+    def _usable_plan(self, batch: Batch, key: KeyEntry, catalog: Catalog, policy: Policy, now: float) -> Plan:
+        """The plan of the batch's workload, if its key may use it. Raises as admission does."""
         plan = catalog.plans.get(batch.workload)
         if plan is None:
             raise admit.undeclared(batch.workload)
@@ -187,39 +188,39 @@ class BatchCalls:
         return plan
 
     def check(self, batch: Batch, order: Order) -> None:
-        """Whether a batch may still use its key, its workload and the deployment of an order, whatever its calls ask.
-        Of the company's rules those of today are asked about the time when it was ordered. Raises as admission does."""
+        """Check that a batch may still use its key, its workload and the deployment of an order, whatever its calls
+        ask. The company's present rules are applied to the time of the order. Raises as admission does."""
         deployment = order.deployment
         policy, now = self._gateway.live.policy, self._gateway.clock.seconds()
         catalog = dated_prices.newest(self._gateway.live.catalog, now)
         key = self._keys.living(policy, batch.key, batch.person, now)
-        plan = self._used(batch, key, catalog, policy, now)
+        plan = self._usable_plan(batch, key, catalog, policy, now)
         if not admit.not_killed(policy, [deployment]):
             hint = "Lift the kill switch, and order the batch again."
             raise Denied(f"the deployment {deployment.name} is stopped", code="killed", hint=hint)
         if catalog.approved is not None:
             catalog.approved.usable(policy, batch.workload, [deployment], now)
         if catalog.number < order.blueprint:
-            return  # this worker has not heard yet of what it was ordered under
+            return  # this worker has not received the order's blueprint yet
         interface, begun_at = INTERFACES[batch.endpoint], order.created_at.timestamp()
-        places = [d for d in plan.allowed("auto", interface.deployment_kind) if d.name == deployment.name]
-        places = [d for d in places if d.site == deployment.site and (not key.models or admit.of_key(key, [d]))]
-        if not places:
+        allowed = [d for d in plan.allowed("auto", interface.deployment_kind) if d.name == deployment.name]
+        allowed = [d for d in allowed if d.site == deployment.site and (not key.models or admit.of_key(key, [d]))]
+        if not allowed:
             hint = "Order the batch again: what may make its calls has changed."
-            told = f"{batch.workload} may not use the deployment {deployment.name} any more"
-            raise Denied(told, code="batch_place_changed", hint=hint)
+            message = f"{batch.workload} may not use the deployment {deployment.name} any more"
+            raise Denied(message, code="batch_place_changed", hint=hint)
         if order.state == NEW and (plan.guard is not None or plan.workload.review is not None):
             hint = "Order the batch again: its calls are then made one by one, with what checks them."
-            told = f"{batch.workload} has guardrails or a review that it did not have when this order was written"
-            raise Denied(told, code="batch_place_changed", hint=hint)
+            message = f"{batch.workload} has guardrails or a review that it did not have when this order was written"
+            raise Denied(message, code="batch_place_changed", hint=hint)
         if catalog.gate is not None:
-            catalog.gate.allowed(policy, batch.workload, key, batch.person, interface.name, places, begun_at)
+            catalog.gate.allowed(policy, batch.workload, key, batch.person, interface.name, allowed, begun_at)
 
-    def place(self, exchange: Exchange) -> Deployment | None:
-        """Where a checked call may be ordered at the provider's own batch endpoint; None: it is made as a call.
+    def provider_deployment(self, exchange: Exchange) -> Deployment | None:
+        """The deployment at whose own batch endpoint a checked call may be ordered; None: it is made as a call.
 
-        That is so where only we can do something about it: guardrails, reviews, passages, limits of use, images, stored
-        answers, another API than the upstream's own; and images that are made, of which no price of batches is.
+        It is made as a call where it needs something that only the gateway does: guardrails, reviews, passages, limits
+        of use, images, stored answers, conversion to another API; and where it makes images, which have no batch price.
         """
         first, ask, workload = exchange.deployments[0], exchange.ask, exchange.workload
         if BATCHES not in first.serves or ask is None or ask.line or workload is None or exchange.interface is IMAGES:
@@ -227,13 +228,13 @@ class BatchCalls:
         own = b"/v1" + exchange.interface.codec(first).path(first) == exchange.request.target
         if not own or stores(exchange):
             return None
-        if exchange.guard is not None or ask.needs != {BATCH} or self._limited(exchange, first):
+        if exchange.guard is not None or ask.needs != {BATCH} or self._is_limited(exchange, first):
             return None
         grounded = workload.grounding is not None and exchange.interface.grounded
         return None if grounded or workload.people is not None else first
 
-    def _limited(self, exchange: Exchange, deployment: Deployment) -> bool:
-        """Whether a limit of use covers it, or the key there that an order would use."""
+    def _is_limited(self, exchange: Exchange, deployment: Deployment) -> bool:
+        """Whether a limit of use covers the call, its deployment, or the upstream key that an order would use."""
         catalog, key, workload, policy = exchange.catalog, exchange.key, exchange.workload, exchange.policy
         if catalog is None or catalog.limits is None or key is None or workload is None or policy is None:
             return False
@@ -245,14 +246,15 @@ class BatchCalls:
             or (deployment.keys and book.provider_key_quotas(deployment, 0))
         )
 
-    def forwarded(self, batch: Batch, deployment: Deployment, call: UUID, body: bytes, most: int) -> bytes:
-        """The body of a call as `deployment` is to get it in an order, checked again. `most`: what is held for it.
+    def forwarded_body(self, batch: Batch, deployment: Deployment, call: UUID, body: bytes, most: int) -> bytes:
+        """Check a call of an order again, and return its body in the format of `deployment`. `most`: what is held for
+        it (picodollars).
 
-        Raises what admission raises, and `Denied` where it may not be ordered there any more.
+        Raises what admission raises, and `Denied` where it may no longer be ordered there.
         """
         exchange = self.exchange(batch, call, body)
         self.assess(exchange, batch)
-        place, ask, workload = self.place(exchange), exchange.ask, exchange.workload
+        place, ask, workload = self.provider_deployment(exchange), exchange.ask, exchange.workload
         if place is None or place.name != deployment.name or ask is None or workload is None:
             hint = "Order the batch again: what may make this call has changed."
             raise Denied("the call may not be ordered there any more", code="batch_place_changed", hint=hint)
@@ -263,38 +265,39 @@ class BatchCalls:
         system = system_messages(workload, []) if exchange.interface.grounded else []
         return exchange.interface.codec(deployment).request_body(ask, deployment, cap, system)
 
-    def known(self, batch: Batch) -> KeyEntry | None:
-        """The batch's key as live policy has it."""
+    def known_key(self, batch: Batch) -> KeyEntry | None:
+        """The batch's key in live policy; None: it is not known there."""
         return self._keys.known(self._gateway.live.policy, batch.key)
 
-    def steps(self, batch: Batch, body: Callable[[], Awaitable[bytes]]) -> Steps:
-        """How a claimed line is made; `exchange` holds what was set aside for it already."""
+    def line_steps(self, batch: Batch, body: Callable[[], Awaitable[bytes]]) -> Steps:
+        """The steps that make a claimed line, for the pipeline; the exchange already holds the line's reservation.
+        `body` reads the line's body."""
 
-        async def made(gateway: Gateway, exchange: Exchange) -> None:
+        async def make_call(gateway: Gateway, exchange: Exchange) -> None:
             data, counted = await body(), False
             while True:
-                amount = await self._admitted(exchange, batch, data)
+                amount = await self._admit(exchange, batch, data)
                 if exchange.finished:
                     return
-                exchange.waited = 0.0  # nobody waits for it: its deadline begins when it is sent
-                sent = exchange.attempts
+                exchange.waited = 0.0  # no client waits: the deadline begins when the call is sent
+                attempts_before = exchange.attempts
                 try:
-                    await self._reserved(exchange, amount)
+                    await self._reserve(exchange, amount)
                     if not counted:
                         counted = True
-                        self._count(exchange)
-                    await _answer(gateway, exchange)
+                        self._count_use(exchange)
+                    await _ground_and_serve(gateway, exchange)
                 except GroundplanError as error:
-                    if not may_be_made_later(gateway, exchange, error, sent):
+                    if not may_be_made_later(gateway, exchange, error, attempts_before):
                         raise
-                    await self._wait(exchange, batch, error)
+                    await self._wait_for_retry(exchange, batch, error)
                 else:
                     return
 
-        return made
+        return make_call
 
-    async def _reserved(self, exchange: Exchange, amount: int) -> None:
-        """Money for the next attempt, where what was set aside is not there any more or too little."""
+    async def _reserve(self, exchange: Exchange, amount: int) -> None:
+        """Reserve money for the next attempt where the line's reservation is gone or too small."""
         if not exchange.charges:
             raise Denied("the batch has no budget", code="budget_missing", hint="Nothing runs without a budget.")
         if exchange.token is not None and amount > exchange.reserved:
@@ -303,43 +306,44 @@ class BatchCalls:
         if exchange.token is None:
             await reserve(self._gateway, exchange, exchange.attempts, amount, keeps_periods=True)
 
-    async def _wait(self, exchange: Exchange, batch: Batch, error: GroundplanError) -> None:
-        """For what refused it, unless its batch ends. Raises `Denied` then."""
+    async def _wait_for_retry(self, exchange: Exchange, batch: Batch, error: GroundplanError) -> None:
+        """Wait as long as the refusal `error` asks. Raises `Denied` if the batch ends before or after."""
         self._give_back(exchange)
         self._check_ending(exchange, batch)
         if exchange.flight is not None:
-            cache.land(self._gateway, exchange)  # who asks the same does not wait for this
-        self.waiting.add(exchange.call)
+            cache.land(self._gateway, exchange)  # identical requests do not wait for this call
+        self.waiting_calls.add(exchange.call)
         try:
             await asyncio.sleep(min(error.retry_after or 1.0, _LONGEST_WAIT_S))
         finally:
-            self.waiting.discard(exchange.call)
+            self.waiting_calls.discard(exchange.call)
         self._check_ending(exchange, batch)
 
     def _give_back(self, exchange: Exchange) -> None:
-        """What it holds while it waits is free, but for its money, which is taken anew before anybody else has it."""
-        ended = exchange.finished
+        """Release everything that a waiting call holds, but reserve its money again before any other call can."""
+        finished = exchange.finished
         give_back(self._gateway, exchange)
-        if not ended and exchange.token is None and exchange.reserved:
+        if not finished and exchange.token is None and exchange.reserved:
             reserve_locally(self._gateway, exchange, exchange.attempts, exchange.reserved)
 
-    async def _admitted(self, exchange: Exchange, batch: Batch, data: bytes) -> int:
-        """Wait for limits of use, and for a worker that has no time, until the batch expires. A call whose answer is
-        cached is finished then. `data`: its body, of which guardrails know only in one look what they mask."""
+    async def _admit(self, exchange: Exchange, batch: Batch, data: bytes) -> int:
+        """Admit the call and return the most that it can cost, waiting for limits of use and for an overloaded worker
+        until the batch expires. A call whose answer is cached is finished on return. `data`: the original body;
+        each try starts from it, since guardrails know only within one pass what they mask."""
         gateway = self._gateway
 
-        def again() -> None:
+        def recheck() -> None:
             self.assess(exchange, batch, call=True)
 
         while True:
             exchange.request.body = data
             try:
-                amount = await self.assess_beside(exchange, batch, call=True)
+                amount = await self.assess_off_loop(exchange, batch, call=True)
                 gateway.pressure.check("low", gateway.running)
                 check_people(gateway, exchange)
                 if exchange.guard is not None:
                     await exchange.guard.personal_in(exchange)
-                if self._cacheable(exchange) and await cache.answered(gateway, exchange, again):
+                if self._may_use_cache(exchange) and await cache.answered(gateway, exchange, recheck):
                     return 0
                 catalog = exchange.catalog
                 if catalog is not None and catalog.limits is not None:
@@ -348,25 +352,27 @@ class BatchCalls:
             except GroundplanError as error:
                 if not is_transient(error):
                     raise
-                await self._wait(exchange, batch, error)
+                await self._wait_for_retry(exchange, batch, error)
 
     def _check_ending(self, exchange: Exchange, batch: Batch) -> None:
-        """Raise `Denied` for a call of a batch that ends before it was sent; end it where this worker ends."""
+        """Raise `Denied` if the call's batch ends, `CancelledError` if this worker ends."""
         if self.stopping:
             raise asyncio.CancelledError
-        why = self.ending.get(batch.id)
-        if why is not None:
-            self.unmade[exchange.call] = why
-            raise Denied(why[1], code=why[0], hint="Order it again.")
+        reason = self.end_reasons.get(batch.id)
+        if reason is not None:
+            self.unmade_reasons[exchange.call] = reason
+            raise Denied(reason[1], code=reason[0], hint="Order it again.")
 
-    def _cacheable(self, exchange: Exchange) -> bool:
-        """Not while it leads others that ask the same: it would wait for itself."""
+    def _may_use_cache(self, exchange: Exchange) -> bool:
+        """Whether the call may be answered from the cache. Not while it leads identical requests: it would wait for
+        itself."""
         workload = exchange.workload
         return (
             workload is not None and workload.cache is not None and exchange.guard is None and exchange.flight is None
         )
 
-    def _count(self, exchange: Exchange) -> None:
+    def _count_use(self, exchange: Exchange) -> None:
+        """Count the call in live use, and begin keeping its content where that is declared."""
         gateway, workload = self._gateway, exchange.workload
         if workload is None:
             raise AssertionError("not admitted")
@@ -374,25 +380,28 @@ class BatchCalls:
         content.begin(exchange, workload)
 
     def budgets(self, batch: Batch, catalog: Catalog | None) -> list[tuple[Budget, str]]:
-        """The budgets and periods that a batch's calls belong to, as a blueprint declares them.
+        """The (budget, period) pairs that a batch's calls are charged to, as a blueprint declares the budgets.
 
-        One that it declares no more takes nothing but what the batch holds of it.
+        A budget that is no longer declared has no limit left: calls can use only what the batch holds of it.
         """
         plan = catalog.plans.get(batch.workload) if catalog is not None else None
         declared = {budget.name: budget for budget in plan.budgets} if plan is not None else {}
         if catalog is not None:
-            own = catalog.key_budgets.values()
-            declared |= {budget.name: budget for budgets in own for budget in budgets}
+            of_keys = catalog.key_budgets.values()
+            declared |= {budget.name: budget for budgets in of_keys for budget in budgets}
         key = self._keys.known(self._gateway.live.policy, batch.key)
         if key is not None and key.budget is not None:
             declared[key.budget.name] = key.budget
-        gone = {name: Budget(name=name, covers="", limit=0, period="total") for name, _ in batch.charges}
-        return [(declared.get(name) or gone[name], period) for name, period in batch.charges]
+        undeclared = {name: Budget(name=name, covers="", limit=0, period="total") for name, _ in batch.charges}
+        return [(declared.get(name) or undeclared[name], period) for name, period in batch.charges]
 
-    def _low(self, workload: Workload) -> Workload:
-        """The workload as its batches are: everything else comes first."""
-        known = self._least.get(workload.name)
+    def _with_low_priority(self, workload: Workload) -> Workload:
+        """The workload with the priority of batches, behind all other calls, and without hedging."""
+        known = self._low_priority_workloads.get(workload.name)
         if known is None or known[0] is not workload:
             rule: Reliability = msgspec.structs.replace(workload.reliability, priority="low", hedge=None)
-            known = self._least[workload.name] = (workload, msgspec.structs.replace(workload, reliability=rule))
+            known = self._low_priority_workloads[workload.name] = (
+                workload,
+                msgspec.structs.replace(workload, reliability=rule),
+            )
         return known[1]

@@ -1,6 +1,4 @@
-"""The lines of a batch's input file: how one is written, and how many there may be. What a line asks for is not looked
-at here. Pure.
-"""
+"""The lines of a batch's input file: their format, size and number. What a line asks for is not examined here. Pure."""
 
 from __future__ import annotations
 
@@ -10,15 +8,15 @@ from groundplan.core.errors import Invalid
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
 
-LINE_BYTES = 4 << 20
+MAX_LINE_BYTES = 4 << 20
 
 
-def most_lines(endpoint: str) -> int:
-    """Of one batch: as many as the API has whose endpoint it calls."""
+def max_lines(endpoint: str) -> int:
+    """The most lines that a batch may have, as in the API to which its endpoint belongs."""
     return 100_000 if endpoint == MESSAGES_ENDPOINT else 50_000
 
 
-class LineBody(msgspec.Struct, frozen=True):
+class RequestLine(msgspec.Struct, frozen=True):
     """One line of an input file."""
 
     custom_id: str
@@ -27,16 +25,16 @@ class LineBody(msgspec.Struct, frozen=True):
     body: msgspec.Raw
 
 
-_line = msgspec.json.Decoder(LineBody).decode
+_line = msgspec.json.Decoder(RequestLine).decode
 _BOM = b"\xef\xbb\xbf"
-"""Some editors put it in front of a file."""
+"""Byte order mark, which some editors write at the start of a file."""
 
 
-def read_line(data: bytes, endpoint: str) -> LineBody:
-    """Raises `Invalid`."""
-    if len(data) > LINE_BYTES:
-        told = f"the line is longer than {LINE_BYTES >> 20} MB"
-        raise Invalid(told, code="line_too_long", hint="Send what is so large as a call of its own.")
+def read_line(data: bytes, endpoint: str) -> RequestLine:
+    """Decode and check one line. Raises `Invalid`."""
+    if len(data) > MAX_LINE_BYTES:
+        message = f"the line is longer than {MAX_LINE_BYTES >> 20} MB"
+        raise Invalid(message, code="line_too_long", hint="Send what is so large as a call of its own.")
     try:
         line = _line(data.removeprefix(_BOM))
     except DECODE_ERRORS as error:

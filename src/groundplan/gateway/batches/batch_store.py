@@ -1,7 +1,7 @@
-"""The SQL of batches: what was ordered, each line's state, and the money that a batch holds until its lines are made.
+"""The SQL of batches: what was requested, each line's state, and the money that a batch holds until its lines are made.
 
 A line goes from pending to running before it is sent, in the transaction that moves its money to the worker, and from
-running to done once. Who decides is `batch_runner`; what a line says is not known here.
+running to done once. `batch_runner` decides; the content of lines is not known here.
 """
 
 from __future__ import annotations
@@ -25,30 +25,32 @@ Connection = AsyncConnection[tuple[Any, ...]]
 _encode = msgspec.json.Encoder().encode
 
 MESSAGES_ENDPOINT = "/v1/messages"
-"""Of Anthropic's message batches, whose `metadata` are headers of their order; all others are OpenAI's."""
+"""The endpoint of Anthropic's message batches, whose `metadata` are headers of their creation; all other batches are
+OpenAI's."""
 ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
 _COLUMNS: LiteralString = """b.id, b.workload, b.key_id, b.person, b.endpoint, b.input_file, b.completion_window,
     b.metadata, b.status, b.created_at, b.expires_at, b.in_progress_at, b.cancelling_at, b.ended_at, b.errors,
     b.output_file, b.error_file, b.total, b.held_usd, b.charges, b.cancelled, b.expired, b.output_seconds, b.said"""
 
-BRIEFLY_NOW: LiteralString = "SET LOCAL idle_in_transaction_session_timeout = '2s'"
-"""In a transaction of a connection that others use for longer ones: whatever moves the money of a batch has the rows of
-its budgets until it is committed, and a worker that is stopped just then keeps all others from these for no longer."""
-TURN_BYTES = 4 << 20
-"""Of results that are in memory at once, where one alone is not larger."""
-_COUNTS = 100
-"""That may lie beside each other until they are summed up."""
+SHORT_TRANSACTION: LiteralString = "SET LOCAL idle_in_transaction_session_timeout = '2s'"
+"""For a transaction on a connection that is also used for longer ones: moving the money of a batch locks the rows of
+its budgets until the commit, and a worker that is stopped in the middle blocks all others for no longer than this."""
+MAX_BUFFERED_BYTES = 4 << 20
+"""Of results in memory at once, unless a single one is larger."""
+_MAX_COUNT_ROWS = 100
+"""Rows of counts that a batch may have before they are summed up."""
 _ROW_BYTES = 1 << 10
-"""That a row counts for at least."""
-_CODE: LiteralString = "CASE WHEN pg_input_is_valid(result, 'jsonb') THEN result::jsonb -> 'error' ->> 'code' END"
-"""Of a line that was not made. What an upstream refuses with may hold numbers that PostgreSQL has no type for."""
+"""Memory that a row takes beside its result."""
+_ERROR_CODE: LiteralString = "CASE WHEN pg_input_is_valid(result, 'jsonb') THEN result::jsonb -> 'error' ->> 'code' END"
+"""The error code of a line that was not made. An upstream's refusal may hold numbers that PostgreSQL has no type
+for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One batch as it is stored.
 
-    `errors` are OpenAI's, `charges` the (budget, period) pairs that its calls belong to.
+    `errors` are in OpenAI's format, `charges` are the (budget, period) pairs that its calls belong to.
     """
 
     id: UUID
@@ -72,44 +74,48 @@ class Batch:
     held_usd: Any
     charges: list[list[str]]
     cancelled: int = 0
-    """Lines that its end, or a cancellation, came before: known once it has ended."""
+    """Lines that were cancelled before they were made: known once the batch has ended."""
     expired: int = 0
+    """Lines that expired before they were made, likewise."""
     output_seconds: int | None = None
-    """For which its result files are kept; None: until they are deleted."""
+    """How long its result files are kept; None: until they are deleted."""
     said: dict[str, str] = field(default_factory=dict)
-    """Headers of its order that its calls have, too: what it is for, and which ticket it works on."""
+    """Headers of the request that created it which its calls have, too: the feature, and the ticket."""
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One call of a batch: where it is in the input file, and the most that it can cost (picodollars)."""
+class BatchLine:
+    """One call of a batch: the position of its line in the input file (bytes), and the most that it can cost
+    (`bound`, picodollars)."""
 
     number: int
     custom_id: str
-    place: int
+    offset: int
     length: int
     bound: int
     order: UUID | None = None
-    """The order at a provider that it belongs to; None: it is made call by call."""
+    """The order at a provider that it belongs to; None: a worker makes it as a call."""
     error: tuple[str, str] | None = None
     """(code, message) of a line that is not made."""
-    most: tuple[int, int] = (0, 0)
-    """Tokens of prompt and answer that a line of an order can have at most."""
+    max_tokens: tuple[int, int] = (0, 0)
+    """The most tokens of prompt and answer that a line of an order can have."""
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
-    """A line that this worker is to send, once, as the call `call`; `held` is what came with it (picodollars)."""
+class ClaimedLine:
+    """A line that this worker is to send, once, as the call `call`; `held` is the money that came with it
+    (picodollars)."""
 
     number: int
     custom_id: str
-    place: int
+    offset: int
     length: int
     held: int
     call: UUID
 
 
 async def add(connection: Connection, batch: Batch) -> None:
+    """Store a new batch."""
     await connection.execute(
         """INSERT INTO batch (id, workload, key_id, person, endpoint, input_file, completion_window, metadata, status,
              created_at, expires_at, total, output_seconds, said)
@@ -123,29 +129,29 @@ async def add(connection: Connection, batch: Batch) -> None:
 
 
 async def find(connection: Connection, id: UUID, lock: LiteralString = "") -> Batch | None:
-    """`lock`: `FOR UPDATE SKIP LOCKED`, `FOR SHARE`, ... inside a transaction."""
+    """The batch with this id. `lock`: `FOR UPDATE SKIP LOCKED`, `FOR SHARE`, ... inside a transaction."""
     query: LiteralString = f"SELECT {_COLUMNS} FROM batch b WHERE b.id = %s AND b.deleted_at IS NULL {lock}"
     row = await (await connection.execute(query, (id,))).fetchone()
     return None if row is None else Batch(*row)
 
 
-async def is_over(connection: Connection, id: UUID) -> bool:
-    """Whether its time is over by PostgreSQL's clock."""
+async def is_expired(connection: Connection, id: UUID) -> bool:
+    """Whether the batch has expired by PostgreSQL's clock."""
     row = await (await connection.execute("SELECT expires_at <= now() FROM batch WHERE id = %s", (id,))).fetchone()
     return row is not None and bool(row[0])
 
 
-async def lock_check(connection: Connection, id: UUID) -> bool:
-    """Whether this session is the one that reads the lines of a batch; until its connection ends. Its row is left to
-    whoever cancels it meanwhile."""
+async def try_lock_check(connection: Connection, id: UUID) -> bool:
+    """Take the lock for checking a batch's lines, until this session ends; False: another session has it. The batch's
+    row stays unlocked, so that it can be cancelled meanwhile."""
     row = await (
         await connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 404))", (str(id),))
     ).fetchone()
     return row is not None and bool(row[0])
 
 
-async def unfinished(connection: Connection) -> list[tuple[UUID, UUID, bool]]:
-    """(batch, its input file, whether its time is over) of all that have not ended."""
+async def list_unfinished(connection: Connection) -> list[tuple[UUID, UUID, bool]]:
+    """(batch, its input file, whether it has expired) of all batches that have not ended."""
     rows = await connection.execute(
         """SELECT id, input_file, expires_at <= now() FROM batch
            WHERE status IN ('validating', 'in_progress', 'cancelling')"""
@@ -153,8 +159,8 @@ async def unfinished(connection: Connection) -> list[tuple[UUID, UUID, bool]]:
     return [(id, file, late) for id, file, late in await rows.fetchall()]
 
 
-async def newest(connection: Connection, workload: str, after: UUID | None, limit: int) -> list[Batch]:
-    """OpenAI's."""
+async def list_newest(connection: Connection, workload: str, after: UUID | None, limit: int) -> list[Batch]:
+    """The workload's batches of OpenAI's API, newest first, those after `after`."""
     query: LiteralString = (
         f"SELECT {_COLUMNS} FROM batch b WHERE b.workload = %s AND b.endpoint <> %s"
         " AND (%s::uuid IS NULL OR b.id < %s) ORDER BY b.id DESC LIMIT %s"
@@ -163,10 +169,11 @@ async def newest(connection: Connection, workload: str, after: UUID | None, limi
     return [Batch(*row) for row in await rows.fetchall()]
 
 
-async def message_batches(
+async def list_message_batches(
     connection: Connection, workload: str, after: UUID | None, before: UUID | None, limit: int
 ) -> list[Batch]:
-    """Anthropic's, newest first: those after `after`, or the ones right before `before`."""
+    """The workload's message batches: those after `after`, newest first, or those right before `before`, oldest
+    first."""
     order: LiteralString = "ASC" if before is not None else "DESC"
     query: LiteralString = (
         f"SELECT {_COLUMNS} FROM batch b WHERE b.workload = %s AND b.endpoint = %s AND b.deleted_at IS NULL"
@@ -178,11 +185,11 @@ async def message_batches(
 
 
 async def delete(connection: Connection, id: UUID) -> None:
-    """Nobody is told of it any more; what it cost stays in the ledger."""
+    """Mark the batch as deleted: it is not shown any more; what it cost stays in the ledger."""
     await connection.execute("UPDATE batch SET deleted_at = now() WHERE id = %s", (id,))
 
 
-async def counts(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, tuple[int, int]]:
+async def count_done(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, tuple[int, int]]:
     """(completed, failed) lines of each batch."""
     rows = await connection.execute(
         "SELECT batch_id, sum(completed), sum(failed) FROM batch_done WHERE batch_id = ANY(%s) GROUP BY 1", (list(ids),)
@@ -190,8 +197,8 @@ async def counts(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, tupl
     return {id: (completed, failed) for id, completed, failed in await rows.fetchall()}
 
 
-async def sum_up(connection: Connection, id: UUID, most: int = _COUNTS) -> None:
-    """Make one of the counts that statements have left, where there are more than so many: each that ends lines leaves
+async def compact_counts(connection: Connection, id: UUID, most: int = _MAX_COUNT_ROWS) -> None:
+    """Sum up a batch's rows of counts into one where there are more than `most`: each statement that ends lines adds
     one."""
     await connection.execute(
         """WITH gone AS (DELETE FROM batch_done WHERE batch_id = %(id)s
@@ -202,8 +209,8 @@ async def sum_up(connection: Connection, id: UUID, most: int = _COUNTS) -> None:
     )
 
 
-async def cancel(connection: Connection, id: UUID) -> None:
-    """Ask for its end; nothing where it has ended."""
+async def request_cancel(connection: Connection, id: UUID) -> None:
+    """Store that the batch is to be cancelled; no effect where it has ended."""
     await connection.execute(
         """UPDATE batch SET status = 'cancelling', cancelling_at = now()
            WHERE id = %s AND status IN ('validating', 'in_progress')""",
@@ -211,26 +218,27 @@ async def cancel(connection: Connection, id: UUID) -> None:
     )
 
 
-# the money and the lines --------------------------------------------------------------------------------------------
+# money and lines ------------------------------------------------------------------------------------------------------
 
 
-async def hold(
+async def hold_budgets(
     connection: Connection, id: UUID, charges: Sequence[tuple[Budget, str]], number: int, total: int
 ) -> int | None:
-    """Take `total` of every budget for the batch, or nothing: None when taken, else the least that one has left."""
-    names, spans = [b.name for b, _ in charges], [period for _, period in charges]
+    """Take `total` (picodollars) from every budget for the batch and return None; or take nothing and return the least
+    that one of them has left. `number`: of the blueprint."""
+    names, periods = [b.name for b, _ in charges], [period for _, period in charges]
     limits, hards = [to_decimal(b.limit) for b, _ in charges], [b.hard for b, _ in charges]
     row = await (
         await connection.execute(
             "SELECT hold_batch(%s, %s::text[], %s::text[], %s::numeric[], %s::boolean[], %s, %s)",
-            (id, names, spans, limits, hards, number, to_decimal(total)),
+            (id, names, periods, limits, hards, number, to_decimal(total)),
         )
     ).fetchone()
     return None if row is None or row[0] is None else from_decimal(row[0])
 
 
-async def recall(connection: Connection, id: UUID, charges: Sequence[tuple[Budget, str]]) -> None:
-    """Ask workers to give back what they hold idle of these budgets."""
+async def recall_idle(connection: Connection, id: UUID, charges: Sequence[tuple[Budget, str]]) -> None:
+    """Ask workers to give back what they hold idle of these budgets, for the batch."""
     for budget, period in charges:
         await connection.execute(
             "UPDATE budget_period SET wanted_at = now() WHERE budget = %s AND period = %s", (budget.name, period)
@@ -239,8 +247,8 @@ async def recall(connection: Connection, id: UUID, charges: Sequence[tuple[Budge
         await connection.execute("SELECT pg_notify(%s, %s)", (RECALL_CHANNEL, notice))
 
 
-async def keep(connection: Connection, id: UUID, lines: Sequence[Line]) -> None:
-    """The lines of a batch that is checked; in the transaction that begins it."""
+async def add_lines(connection: Connection, id: UUID, lines: Sequence[BatchLine]) -> None:
+    """Store the lines of a checked batch, in the transaction that begins it."""
     copying = """COPY batch_line (batch_id, number, custom_id, place, length, held_usd, order_id, state, call_id, ok,
         result, most_input, most_output) FROM STDIN"""
     async with connection.cursor() as cursor, cursor.copy(copying) as copy:
@@ -249,16 +257,29 @@ async def keep(connection: Connection, id: UUID, lines: Sequence[Line]) -> None:
             ok, result = None, None
             if line.error is not None:
                 state, ok, result = "done", False, _encode(error_line(None, line.custom_id, *line.error)).decode()
-            where, held = (line.place, line.length), to_decimal(line.bound)
+            position, held = (line.offset, line.length), to_decimal(line.bound)
             await copy.write_row(
-                (id, line.number, line.custom_id, *where, held, line.order, state, call, ok, result, *line.most)
+                (
+                    id,
+                    line.number,
+                    line.custom_id,
+                    *position,
+                    held,
+                    line.order,
+                    state,
+                    call,
+                    ok,
+                    result,
+                    *line.max_tokens,
+                )
             )
 
 
-async def begin(
+async def mark_begun(
     connection: Connection, id: UUID, lines: int, charges: Sequence[tuple[Budget, str]], total: int
 ) -> bool:
-    """So many lines of the batch are kept, and its money is held; False where it has ended meanwhile."""
+    """Store that the batch has begun with so many `lines` and holds `total` of each budget; False: it has ended
+    meanwhile."""
     begun = await connection.execute(
         """UPDATE batch SET status = CASE status WHEN 'validating' THEN 'in_progress' ELSE status END,
              in_progress_at = now(), total = %s, held_usd = %s, charges = %s
@@ -268,21 +289,22 @@ async def begin(
     return begun.rowcount == 1
 
 
-async def refuse(connection: Connection, id: UUID, errors: Sequence[dict[str, Any]]) -> None:
-    """The batch cannot be begun."""
-    told = _encode(list(errors)).replace(b"\\u0000", b"\\ufffd").decode()  # jsonb has no NUL, what a caller says may
+async def mark_failed(connection: Connection, id: UUID, errors: Sequence[dict[str, Any]]) -> None:
+    """Store that the batch cannot be begun, because of `errors`."""
+    document = _encode(list(errors)).replace(b"\\u0000", b"\\ufffd").decode()  # jsonb has no NUL; input may have one
     await connection.execute(
         """UPDATE batch SET status = 'failed', ended_at = now(), errors = %s::jsonb
            WHERE id = %s AND status IN ('validating', 'cancelling')""",
-        (told, id),
+        (document, id),
     )
 
 
-async def claim(connection: Connection, batch: Batch, worker: UUID, most: int) -> None:
-    """Make up to `most` pending lines running for this worker, with their money; read them with `claimed`."""
+async def claim_lines(connection: Connection, batch: Batch, worker: UUID, most: int) -> None:
+    """Turn up to `most` pending lines into running ones of this worker, with their money; `list_claimed` returns
+    them."""
     async with connection.transaction():
-        now = await find(connection, batch.id, "FOR SHARE")
-        if now is None or now.status != "in_progress":
+        current = await find(connection, batch.id, "FOR SHARE")
+        if current is None or current.status != "in_progress":
             return
         rows = await (
             await connection.execute(
@@ -304,20 +326,21 @@ async def claim(connection: Connection, batch: Batch, worker: UUID, most: int) -
             await connection.execute("SELECT move_hold(%s, %s, %s)", (batch.id, worker, to_decimal(total)))
 
 
-async def claimed(connection: Connection, batch: UUID, worker: UUID) -> list[Claimed]:
-    """The lines of a batch that this worker has to answer for."""
+async def list_claimed(connection: Connection, batch: UUID, worker: UUID) -> list[ClaimedLine]:
+    """The running lines of a batch that this worker has claimed."""
     rows = await connection.execute(
         """SELECT number, custom_id, place, length, held_usd, call_id FROM batch_line
            WHERE batch_id = %s AND epoch = %s AND state = 'running' ORDER BY number""",
         (batch, worker),
     )
     return [
-        Claimed(n, name, at, size, from_decimal(held), call) for n, name, at, size, held, call in await rows.fetchall()
+        ClaimedLine(n, name, at, size, from_decimal(held), call)
+        for n, name, at, size, held, call in await rows.fetchall()
     ]
 
 
-async def end_line(connection: Connection, batch: UUID, line: Claimed, *, ok: bool, result: bytes) -> None:
-    """What became of a line; once."""
+async def end_line(connection: Connection, batch: UUID, line: ClaimedLine, *, ok: bool, result: bytes) -> None:
+    """Store the result of a running line; no effect on one that is done."""
     await connection.execute(
         """UPDATE batch_line SET state = 'done', ok = %s, result = %s
            WHERE batch_id = %s AND number = %s AND call_id = %s AND state = 'running'""",
@@ -325,12 +348,12 @@ async def end_line(connection: Connection, batch: UUID, line: Claimed, *, ok: bo
     )
 
 
-async def recover(connection: Connection, batch: UUID, message: str) -> None:
-    """Lines of workers that ended and whose journals were taken over: what was sent is over, the rest is pending again,
-    with what nobody billed: its provider had asked to be called later, or could not be reached.
+async def recover_lines(connection: Connection, batch: UUID, message: str) -> None:
+    """Release the running lines of workers that have ended and whose journals were taken over: lines that may have been
+    billed are done, with the error `message`; all others are pending again.
 
-    What such a worker held went back to the budgets with its other money, so such a line holds nothing any more.
-    """
+    What such a worker held went back to the budgets with its other money, so a line that is pending again holds
+    nothing."""
     async with connection.transaction():
         rows = await connection.execute(
             """SELECT l.number, l.custom_id, l.call_id,
@@ -357,8 +380,8 @@ async def recover(connection: Connection, batch: UUID, message: str) -> None:
 
 
 async def end_pending(connection: Connection, batch: UUID, code: str, message: str) -> None:
-    """Lines that are not sent any more; what was held for them goes back. What they say, as `error_line`, PostgreSQL
-    writes: while it is made here of fifty thousand, calls wait."""
+    """End all pending lines with an error, and give back what was held for them. PostgreSQL builds their `error_line`s:
+    building fifty thousand here would keep calls waiting."""
     async with connection.transaction():
         await find(connection, batch, "FOR UPDATE")
         rows = await connection.execute(
@@ -377,7 +400,7 @@ async def end_pending(connection: Connection, batch: UUID, code: str, message: s
             await connection.execute("SELECT move_hold(%s, NULL, %s)", (batch, row[0]))
 
 
-async def open_lines(connection: Connection, batch: UUID) -> bool:
+async def has_open_lines(connection: Connection, batch: UUID) -> bool:
     """Whether there are lines that are pending, running or ordered."""
     row = await (
         await connection.execute(
@@ -387,25 +410,25 @@ async def open_lines(connection: Connection, batch: UUID) -> bool:
     return row is not None and bool(row[0])
 
 
-async def unsent(connection: Connection, batch: UUID, code: str) -> bool:
-    """Whether there is a line that ended with this error instead of being sent."""
+async def has_lines_with_error(connection: Connection, batch: UUID, code: str) -> bool:
+    """Whether any line ended with this error code instead of being made."""
     row = await (
         await connection.execute(
-            f"SELECT EXISTS (SELECT 1 FROM batch_line WHERE batch_id = %s AND NOT ok AND {_CODE} = %s)",
+            f"SELECT EXISTS (SELECT 1 FROM batch_line WHERE batch_id = %s AND NOT ok AND {_ERROR_CODE} = %s)",
             (batch, code),
         )
     ).fetchone()
     return row is not None and bool(row[0])
 
 
-async def results(connection: Connection, batch: UUID, *, ok: bool) -> AsyncGenerator[list[str], None]:
-    """What the lines that went well, or the others, have to say, in order, some `TURN_BYTES` at a time: an answer may
-    have megabytes. Inside a transaction."""
+async def iterate_results(connection: Connection, batch: UUID, *, ok: bool) -> AsyncGenerator[list[str], None]:
+    """Yield the results of the lines that succeeded (`ok`), or of the others, by number, about `MAX_BUFFERED_BYTES` at
+    a time: an answer may have megabytes. Inside a transaction."""
     sizes = await connection.execute(
         "SELECT number, coalesce(octet_length(result), 0) FROM batch_line WHERE batch_id = %s AND ok = %s ORDER BY 1",
         (batch, ok),
     )
-    for first, last in _turns(await sizes.fetchall()):
+    for first, last in _row_ranges(await sizes.fetchall()):
         rows = await connection.execute(
             """SELECT result FROM batch_line WHERE batch_id = %s AND ok = %s AND number BETWEEN %s AND %s
                ORDER BY number""",
@@ -414,11 +437,11 @@ async def results(connection: Connection, batch: UUID, *, ok: bool) -> AsyncGene
         yield [result for (result,) in await rows.fetchall()]
 
 
-def _turns(sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """(first, last) of lines that are read at once, of (number, bytes) of all."""
+def _row_ranges(sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The (first, last) numbers of lines to read together, from the (number, bytes) of all lines."""
     first, last, size = None, 0, 0
     for number, length in sizes:
-        if first is not None and size + length > TURN_BYTES:
+        if first is not None and size + length > MAX_BUFFERED_BYTES:
             yield first, last
             first, size = None, 0
         first, last, size = number if first is None else first, number, size + length + _ROW_BYTES
@@ -426,24 +449,24 @@ def _turns(sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         yield first, last
 
 
-async def end(connection: Connection, id: UUID, status: str, output: UUID | None, failures: UUID | None) -> None:
-    """Nothing is left to do; its results are in files now."""
+async def mark_ended(connection: Connection, id: UUID, status: str, output: UUID | None, failures: UUID | None) -> None:
+    """Store that the batch has ended, with its result files; its lines' results are deleted, and its slices closed."""
     await connection.execute(
         f"""UPDATE batch b SET status = %s, ended_at = now(), output_file = %s, error_file = %s,
              cancelled = l.cancelled, expired = l.expired
            FROM (SELECT count(*) FILTER (WHERE code = 'batch_cancelled') AS cancelled,
                count(*) FILTER (WHERE code = 'batch_expired') AS expired
-             FROM (SELECT {_CODE} AS code FROM batch_line WHERE batch_id = %s AND NOT ok) r) l
+             FROM (SELECT {_ERROR_CODE} AS code FROM batch_line WHERE batch_id = %s AND NOT ok) r) l
            WHERE b.id = %s""",
         (status, output, failures, id, id),
     )
     await connection.execute("UPDATE batch_line SET result = NULL WHERE batch_id = %s", (id,))
-    await sum_up(connection, id, 1)
+    await compact_counts(connection, id, 1)
     await connection.execute("UPDATE budget_slice SET closed = true WHERE epoch = %s", (id,))
 
 
 def error_line(call: UUID | None, custom_id: str, code: str, message: str) -> dict[str, Any]:
-    """A line of an error file for a call that has no answer."""
+    """The line of the error file for a call that has no answer."""
     return {
         "id": f"batch_req_{(call or new_id()).hex}",
         "custom_id": custom_id,

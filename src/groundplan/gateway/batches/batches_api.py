@@ -1,7 +1,7 @@
 """`/v1/files`, `/v1/batches` and `/v1/messages/batches` at the gateway's port, for a key's own workload.
 
-Orders and answers only: what is ordered is kept in PostgreSQL, whose commit is awaited here, beside the path of calls;
-`batch_runner` makes the calls.
+Stores what is requested and shows it. PostgreSQL is awaited here, since this is not the path of calls; `batch_runner`
+makes the calls.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ ENDPOINTS = (
     "/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/moderations",
     "/v1/images/generations",
 )  # fmt: skip
-"""What the calls of a batch may be."""
+"""Endpoints that the calls of a batch may have."""
 _PATHS = (FILES, BATCHES, messages_api.PATH, uploads_api.PATH)
-_BELOW = tuple(path + b"/" for path in _PATHS)
+_PREFIXES = tuple(path + b"/" for path in _PATHS)
 _WINDOW = re.compile(r"([1-9]\d{0,3})(h|m|s)", re.ASCII)
 _UNITS = {"h": 3600, "m": 60, "s": 1}
-_LONGEST_WINDOW = 168 * 3600
+_MAX_WINDOW = 168 * 3600
 _log = logging.getLogger(__name__)
 
 
 class ExpiresAfter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """For how long files are kept once they are made."""
+    """How long result files are kept, from their creation."""
 
     anchor: Literal["created_at"]
     seconds: int
@@ -77,7 +77,7 @@ class NewBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BatchesApi:
-    """See the module. It connects to PostgreSQL at the first request."""
+    """The handlers of the paths of files, uploads and batches. Connects to PostgreSQL at the first request."""
 
     def __init__(self, gateway: Gateway, url: str, blobs: Blobs) -> None:
         self._gateway = gateway
@@ -88,10 +88,10 @@ class BatchesApi:
         self._uploads = UploadsApi(gateway, blobs, self._pool.connection)
 
     def serves(self, path: bytes) -> bool:
-        return path in _PATHS or path.startswith(_BELOW)
+        return path in _PATHS or path.startswith(_PREFIXES)
 
     async def handle(self, path: bytes, request: Request, response: Response) -> None:
-        """Answer one request, whatever happens."""
+        """Answer one request. Never raises."""
         error: GroundplanError
         try:
             await self._answer(path, request, response)
@@ -111,14 +111,14 @@ class BatchesApi:
         except Exception:  # noqa: BLE001 -- the boundary of one request: the worker and its calls go on
             error = errors.log_internal_error(_log, path.decode("latin-1"), response)
         if not response.started:
-            anthropic = path.startswith(messages_api.PATH) or (path.startswith(FILES) and _anthropic(request))
-            told = (
+            anthropic = path.startswith(messages_api.PATH) or (path.startswith(FILES) and _is_anthropic(request))
+            answer = (
                 messages_errors.of_error(error, request_id=response.request_id)
                 if anthropic
                 else errors.error_response(error)
             )
-            response.send(*told)
-        del error  # it knows this frame: together they would stay until garbage is looked for
+            response.send(*answer)
+        del error  # it references this frame: together they would stay until the next garbage collection
 
     async def close(self) -> None:
         await self._pool.close()
@@ -132,7 +132,7 @@ class BatchesApi:
                 await self._upload(request, response, key, person)
             else:
                 caller = files_api.caller_of(self._gateway, key.workload, person)
-                await self._files(method, parts, request, response, caller)
+                await self._answer_file(method, parts, request, response, caller)
         elif path.startswith(messages_api.PATH):
             await self._messages.answer(path, request, response, key, person)
         elif path.startswith(uploads_api.PATH):
@@ -140,22 +140,22 @@ class BatchesApi:
         elif method == b"POST" and not parts:
             await self._create(request, response, key, person)
         else:
-            response.send(200, await self._batches(method, parts, request, key))
+            response.send(200, await self._answer_batch(method, parts, request, key))
 
     # files -----------------------------------------------------------------------------------------------------------
 
-    async def _files(
+    async def _answer_file(
         self, method: bytes, parts: list[str], request: Request, response: Response, caller: Caller
     ) -> None:
-        words = message_files if _anthropic(request) else files_api
+        shapes = message_files if _is_anthropic(request) else files_api
         if method == b"GET" and not parts:
             async with self._pool.connection() as connection:
-                body = await words.listed(connection, caller, request.target)
+                body = await shapes.listed(connection, caller, request.target)
             response.send(200, body)
             return
         content = len(parts) == 2 and parts[1] == "content"
         if len(parts) > 1 and not content:
-            raise _no_path()
+            raise _path_not_found()
         allowed = (b"GET", b"POST") if not parts else (b"GET",) if content else (b"GET", b"DELETE")
         if method not in allowed:
             raise WrongMethod(*allowed)
@@ -163,28 +163,29 @@ class BatchesApi:
             file = await files_api.found(connection, caller, parts[0])
             if method == b"DELETE":
                 await files_api.delete(connection, self._blobs, file)
-                response.send(200, msgspec.json.encode(words.deleted_json(file)))
+                response.send(200, msgspec.json.encode(shapes.deleted_json(file)))
                 return
         if content:
             await files_api.download(self._blobs, file, response)
         else:
-            response.send(200, msgspec.json.encode(words.file_json(file)))
+            response.send(200, msgspec.json.encode(shapes.file_json(file)))
 
     async def _upload(self, request: Request, response: Response, key: KeyEntry, person: str) -> None:
         response.resize_reservation(request, HIGH_WATER)  # nothing of it is kept in memory
-        words, usual = (message_files, message_files.PURPOSE) if _anthropic(request) else (files_api, "")
+        shapes, default_purpose = (message_files, message_files.PURPOSE) if _is_anthropic(request) else (files_api, "")
         once = IdempotentCreation(request, FILES, key, person)
         room = await quota.quota_of(self._gateway, self._pool.connection, self._blobs, key.workload, once)
         upload = files_api.Upload(self._blobs, once, room)
-        file = await upload.keep(request, key.workload, self._gateway.clock.now(), usual)
-        file, again = await self._gateway.to_its_end(self._entered(file, UUID(key.id), once, room))
-        response.send(200, msgspec.json.encode(words.file_json(file)), AGAIN if again else b"")
+        file = await upload.keep(request, key.workload, self._gateway.clock.now(), default_purpose)
+        file, again = await self._gateway.to_its_end(self._store_upload(file, UUID(key.id), once, room))
+        response.send(200, msgspec.json.encode(shapes.file_json(file)), AGAIN if again else b"")
 
-    async def _entered(
+    async def _store_upload(
         self, sent: StoredFile, key: UUID, once: IdempotentCreation, room: quota.Quota
     ) -> tuple[StoredFile, bool]:
-        """The file that is kept, and whether that was sent before. What was written down of another one, or of one for
-        which there is no room, is deleted; not where a commit failed, which may have been one all the same."""
+        """Store an uploaded file; return the stored file, and whether it was uploaded with this Idempotency-Key before.
+        The bytes of `sent` are deleted unless it was stored, or may have been: a commit that failed may have succeeded
+        all the same."""
         kept, committing = sent, False
         try:
             async with self._pool.connection() as connection, connection.transaction():
@@ -204,25 +205,25 @@ class BatchesApi:
 
     # batches ---------------------------------------------------------------------------------------------------------
 
-    async def _batches(self, method: bytes, parts: list[str], request: Request, key: KeyEntry) -> bytes:
+    async def _answer_batch(self, method: bytes, parts: list[str], request: Request, key: KeyEntry) -> bytes:
         if not parts:
             if method != b"GET":
                 raise WrongMethod(b"GET", b"POST")
             return await self._list(request.target, key)
         cancels = len(parts) == 2 and parts[1] == "cancel"
         if len(parts) > 1 and not cancels:
-            raise _no_path()
+            raise _path_not_found()
         if method != (allowed := b"POST" if cancels else b"GET"):
             raise WrongMethod(allowed)
         async with self._pool.connection() as connection:
             id = batch_id(parts[0])
-            batch = await _found(connection, id, key)
+            batch = await _find_batch(connection, id, key)
             if batch is None:
                 raise NotFound("there is no such batch", code="batch_not_found", hint="Use an id of GET /v1/batches.")
             if cancels:
-                await batch_store.cancel(connection, id)
+                await batch_store.request_cancel(connection, id)
                 batch = await batch_store.find(connection, id) or batch
-            return await _told(connection, batch)
+            return await _batch_body(connection, batch)
 
     async def _create(self, request: Request, response: Response, key: KeyEntry, person: str) -> None:
         refuse_unheeded(request.headers, "batches", HEADER, MAX_COST)
@@ -230,7 +231,7 @@ class BatchesApi:
         once.take(request.body)
         asked = msgspec.json.decode(request.body, type=NewBatch)
         now = self._gateway.clock.now()
-        ends = now + timedelta(seconds=_window(asked.completion_window))
+        ends = now + timedelta(seconds=_window_seconds(asked.completion_window))
         if asked.endpoint not in ENDPOINTS:
             hint = f"Use one of: {', '.join(ENDPOINTS)}"
             raise Invalid(f"batches cannot call {asked.endpoint[:80]}", code="endpoint_unsupported", hint=hint)
@@ -252,16 +253,16 @@ class BatchesApi:
                         await batch_store.add(connection, batch)
                 if again:
                     self._blobs.unmark(batch.id)
-            found = await _found(connection, made, key)
+            found = await _find_batch(connection, made, key)
             if found is None:
                 raise gone()
-            told = await _told(connection, found)
+            told = await _batch_body(connection, found)
         response.send(200, told, AGAIN if again else b"")
 
     async def _new(
         self, connection: Connection, key: KeyEntry, person: str, asked: NewBatch, time: tuple[datetime, datetime]
     ) -> Batch:
-        """What is ordered, with a mark in HOME for whoever makes it. Raises `Invalid`, `NotFound`."""
+        """A new batch, not stored yet, with its mark in HOME for the batch runners. Raises `Invalid`, `NotFound`."""
         file = await files_api.found(connection, Caller(key.workload), asked.input_file_id)
         if file.purpose != "batch" or not self._blobs.path(file.id).exists():
             raise Invalid(
@@ -277,31 +278,31 @@ class BatchesApi:
         query, limit = files_api.page_of(target, 100, 20)
         after = batch_id(query["after"]) if "after" in query else None
         async with self._pool.connection() as connection:
-            found = await batch_store.newest(connection, key.workload, after, limit + 1)
-            done = await _counted(connection, [batch.id for batch in found])
+            found = await batch_store.list_newest(connection, key.workload, after, limit + 1)
+            done = await _count_requests(connection, [batch.id for batch in found])
         items = [batch_json(batch, done.get(batch.id, (0, 0))) for batch in found[:limit]]
         return files_api.page_json(items, more=len(found) > limit)
 
 
-def _anthropic(request: Request) -> bool:
-    """Whether it is Anthropic's API that the client speaks."""
+def _is_anthropic(request: Request) -> bool:
+    """Whether the client speaks Anthropic's API."""
     return b"anthropic-version" in request.headers
 
 
-async def _found(connection: Connection, id: UUID, key: KeyEntry) -> Batch | None:
-    """One of OpenAI's of the key's workload."""
+async def _find_batch(connection: Connection, id: UUID, key: KeyEntry) -> Batch | None:
+    """The batch with this id, if it is one of OpenAI's API and of the key's workload."""
     batch = await batch_store.find(connection, id)
     return None if batch is None or batch.workload != key.workload or batch.endpoint not in ENDPOINTS else batch
 
 
-async def _told(connection: Connection, batch: Batch) -> bytes:
-    done = await _counted(connection, [batch.id])
+async def _batch_body(connection: Connection, batch: Batch) -> bytes:
+    done = await _count_requests(connection, [batch.id])
     return msgspec.json.encode(batch_json(batch, done.get(batch.id, (0, 0))))
 
 
-async def _counted(connection: Connection, ids: list[UUID]) -> dict[UUID, tuple[int, int]]:
-    """(completed, failed) calls of each batch, with those that a provider tells of."""
-    here, there = await batch_store.counts(connection, ids), await order_store.counts(connection, ids)
+async def _count_requests(connection: Connection, ids: list[UUID]) -> dict[UUID, tuple[int, int]]:
+    """(completed, failed) calls of each batch, including those that providers report."""
+    here, there = await batch_store.count_done(connection, ids), await order_store.count_reported(connection, ids)
     both = [(id, here.get(id, (0, 0)), there.get(id, (0, 0))) for id in here.keys() | there.keys()]
     return {id: (mine[0] + theirs[0], mine[1] + theirs[1]) for id, mine, theirs in both}
 
@@ -317,7 +318,7 @@ def _new(id: UUID, key: KeyEntry, person: str, asked: NewBatch, file: UUID, now:
 
 
 def batch_json(batch: Batch, done: tuple[int, int]) -> dict[str, Any]:
-    """As OpenAI shows a batch; `done` are its (completed, failed) lines."""
+    """A batch in OpenAI's format; `done` are its (completed, failed) lines."""
     ended: dict[str, int | None] = {f"{state}_at": None for state in ("completed", "failed", "expired", "cancelled")}
     if batch.status in batch_store.ENDED:
         ended[f"{batch.status}_at"] = _seconds(batch.ended_at)
@@ -346,14 +347,14 @@ def _seconds(at: datetime | None) -> int | None:
     return None if at is None else int(at.timestamp())
 
 
-def _window(text: str) -> int:
-    """Seconds of `24h`. Raises `Invalid`."""
+def _window_seconds(text: str) -> int:
+    """The seconds of a completion window such as `24h`. Raises `Invalid`."""
     match = _WINDOW.fullmatch(text)
     seconds = int(match[1]) * _UNITS[match[2]] if match else 0
-    if not 0 < seconds <= _LONGEST_WINDOW:
+    if not 0 < seconds <= _MAX_WINDOW:
         raise Invalid(f"completion_window is {text[:20]!r}", code="window_range", hint="Write 24h, at most 168h.")
     return seconds
 
 
-def _no_path() -> NotFound:
+def _path_not_found() -> NotFound:
     return NotFound("there is no such path", code="path_unknown", hint="See /v1/files and /v1/batches.")

@@ -1,4 +1,4 @@
-"""Message batches in Anthropic's words: how far one is, and what each of its calls came to. Pure."""
+"""Message batches in Anthropic's format: the state of a batch, and the results of its calls. Pure."""
 
 from __future__ import annotations
 
@@ -13,33 +13,35 @@ from groundplan.core.errors import NotFound
 from groundplan.core.ids import id_of
 from groundplan.gateway.batches import batch_store
 from groundplan.gateway.batches.batch_store import Batch
-from groundplan.gateway.batches.orders.order_results import Result
+from groundplan.gateway.batches.orders.order_results import ResultLine
 from groundplan.gateway.surfaces.messages.errors import of_foreign, shaped
 from groundplan.gateway.surfaces.upstream_json import decode_upstream
 
 PREFIX = "msgbatch_"
-_NOT_MADE = {"batch_cancelled": "canceled", "batch_expired": "expired"}
-_OURS = frozenset({"batch_line_interrupted", "batch_line_lost", "batch_line_malformed", "internal_error"})
-"""Failures that no change of the request would mend."""
+_RESULT_TYPES = {"batch_cancelled": "canceled", "batch_expired": "expired"}
+_GATEWAY_FAILURES = frozenset({"batch_line_interrupted", "batch_line_lost", "batch_line_malformed", "internal_error"})
+"""Error codes of failures that no change of the request would mend."""
 _encode = msgspec.json.Encoder().encode
-_result = msgspec.json.Decoder(Result).decode
+_result = msgspec.json.Decoder(ResultLine).decode
 
 
 def batch_id(text: str) -> UUID:
-    """Raises `NotFound`."""
+    """The id of a message batch, from its text. Raises `NotFound`."""
     try:
         return id_of(text, PREFIX)
     except ValueError as error:
-        raise missing() from error
+        raise batch_not_found() from error
 
 
-def missing() -> NotFound:
+def batch_not_found() -> NotFound:
+    """The error for a message batch that does not exist."""
     hint = "Use an id of GET /v1/messages/batches."
     return NotFound("there is no such message batch", code="batch_not_found", hint=hint)
 
 
 def batch_json(batch: Batch, done: tuple[int, int]) -> dict[str, Any]:
-    """A batch; `done` are its (completed, failed) lines, which are told once it has ended, as Anthropic does."""
+    """A batch in Anthropic's format; `done` are its (completed, failed) lines, shown once it has ended, as Anthropic
+    does."""
     name = f"{PREFIX}{batch.id.hex}"
     ended = batch.status in batch_store.ENDED
     succeeded, failed = done if ended else (0, 0)
@@ -66,6 +68,7 @@ def batch_json(batch: Batch, done: tuple[int, int]) -> dict[str, Any]:
 
 
 def page_json(items: Sequence[dict[str, Any]], *, more: bool) -> bytes:
+    """A page of a list in Anthropic's format; `more`: whether further pages follow."""
     first, last = (items[0]["id"], items[-1]["id"]) if items else (None, None)
     return _encode({"data": items, "has_more": more, "first_id": first, "last_id": last})
 
@@ -76,21 +79,25 @@ def result_line(line: bytes) -> bytes:
     return _encode({"custom_id": found.custom_id, "result": _outcome(found)}) + b"\n"
 
 
-def _outcome(found: Result) -> dict[str, Any]:
+def _outcome(found: ResultLine) -> dict[str, Any]:
     if found.response is not None:
         body = found.response.body
         if found.response.status_code == 200:
             return {"type": "succeeded", "message": body}
         return {"type": "errored", "error": msgspec.Raw(of_foreign(bytes(body)))}
     code = (found.error.code if found.error is not None else None) or "internal_error"
-    if code in _NOT_MADE:
-        return {"type": _NOT_MADE[code]}
+    if code in _RESULT_TYPES:
+        return {"type": _RESULT_TYPES[code]}
     kind = (
-        "api_error" if code in _OURS else "rate_limit_error" if code == "budget_exhausted" else "invalid_request_error"
+        "api_error"
+        if code in _GATEWAY_FAILURES
+        else "rate_limit_error"
+        if code == "budget_exhausted"
+        else "invalid_request_error"
     )
-    told = (found.error.message if found.error is not None else None) or "the call was not made"
+    message = (found.error.message if found.error is not None else None) or "the call was not made"
     hint = "What is wrong is in the message; order the call again once that is mended."
-    return {"type": "errored", "error": msgspec.Raw(shaped(kind, told, None, code=code, hint=hint))}
+    return {"type": "errored", "error": msgspec.Raw(shaped(kind, message, None, code=code, hint=hint))}
 
 
 def _time(at: datetime | None) -> str | None:

@@ -1,8 +1,7 @@
-"""`/v1/messages/batches`: Anthropic's message batches, made of what OpenAI's batches are made of, for a key's own
-workload.
+"""`/v1/messages/batches`: Anthropic's message batches of a key's own workload, stored like OpenAI's batches.
 
-Orders and answers only, as `batches_api`, which has the connection and words the errors; `batch_runner` makes the
-calls.
+Stores what is requested and shows it, like `batches_api`, which provides the connection and formats errors;
+`batch_runner` makes the calls.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from groundplan.core.errors import Conflict, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches import batch_store, message_shapes
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, Connection
-from groundplan.gateway.batches.message_requests import Requests
+from groundplan.gateway.batches.message_requests import RequestSplitter
 from groundplan.gateway.call.admit import MAX_COST
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.estimate import HEADER, refuse_unheeded
@@ -36,23 +35,23 @@ from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.messages.surface import header_lines_of
 
 PATH = b"/v1/messages/batches"
-MOST_LISTED = 1000
+MAX_LISTED = 1000
 HOURS = 24
-_KIND = b"content-type: application/x-jsonl\r\n"
+_CONTENT_TYPE = b"content-type: application/x-jsonl\r\n"
 _HEADERS = (b"anthropic-version", b"anthropic-beta", b"anthropic-user-profile-id")
 _encode = msgspec.json.Encoder().encode
 
 
 class MessageBatchesApi:
-    """See the module."""
+    """The handlers of `/v1/messages/batches`."""
 
     def __init__(self, gateway: Gateway, blobs: Blobs, connected: Connected) -> None:
         self._gateway = gateway
         self._blobs = blobs
-        self._connected = connected
+        self._connection = connected
 
     async def answer(self, path: bytes, request: Request, response: Response, key: KeyEntry, person: str) -> None:
-        """Answer one request of a key. Raises what is worded as an error."""
+        """Answer one request. Raises `GroundplanError`s for the caller to send."""
         method, parts = request.method, path.decode("latin-1").split("/")[4:]
         last = parts[1] if len(parts) == 2 else ""
         if len(parts) > 2 or last not in ("", "cancel", "results"):
@@ -68,57 +67,59 @@ class MessageBatchesApi:
             else:
                 response.send(200, await self._list(request.target, key))
             return
-        batch, done = await self._found(message_shapes.batch_id(parts[0]), key, cancel=last == "cancel")
+        batch, done = await self._find(message_shapes.batch_id(parts[0]), key, cancel=last == "cancel")
         if last == "results":
             caller = files_api.caller_of(self._gateway, key.workload, person)
             if caller.person is not None and batch.person not in ("", caller.person):
-                raise message_shapes.missing()
-            await self._results(batch, response)
+                raise message_shapes.batch_not_found()
+            await self._send_results(batch, response)
         elif method == b"DELETE":
             response.send(200, await self._delete(batch))
         else:
             response.send(200, _encode(message_shapes.batch_json(batch, done)))
 
     async def _create(self, request: Request, response: Response, key: KeyEntry, person: str) -> None:
+        """Create a batch, or answer with the one that was created with this Idempotency-Key before."""
         if request.stream is None:
             raise Invalid("there is no body", code="body_invalid", hint='Send {"requests": [...]}.')
         refuse_unheeded(request.headers, "batches", HEADER, MAX_COST)
         header_lines_of(request.headers)
-        told = {name.decode(): request.headers[name].decode() for name in _HEADERS if name in request.headers}
-        requests, input_file, once = Requests(), new_id(), IdempotentCreation(request, PATH, key, person)
-        once.take(_encode(told))
-        room = await quota.quota_of(self._gateway, self._connected, self._blobs, key.workload, once)
+        headers = {name.decode(): request.headers[name].decode() for name in _HEADERS if name in request.headers}
+        requests, input_file, once = RequestSplitter(), new_id(), IdempotentCreation(request, PATH, key, person)
+        once.take(_encode(headers))
+        room = await quota.quota_of(self._gateway, self._connection, self._blobs, key.workload, once)
         room.expect(request)
-        size = await self._blobs.keep(input_file, _lines(request, response, requests, (once, room)))
+        size = await self._blobs.keep(input_file, _input_lines(request, response, requests, (once, room)))
         now = self._gateway.clock.now()
         file = StoredFile(input_file, key.workload, file_store.MESSAGES, "requests.jsonl", size, now)
         batch = Batch(
             id=new_id(), workload=key.workload, key=UUID(key.id), person=person, endpoint=MESSAGES_ENDPOINT,
-            input_file=input_file, completion_window=f"{HOURS}h", metadata=told, status="validating", created_at=now,
+            input_file=input_file, completion_window=f"{HOURS}h", metadata=headers, status="validating", created_at=now,
             expires_at=now + timedelta(hours=HOURS), in_progress_at=None, cancelling_at=None, ended_at=None, errors=[],
             output_file=None, error_file=None, total=requests.count, held_usd=0, charges=[],
             said=said_of(request.headers),
         )  # fmt: skip
-        made = await self._gateway.to_its_end(self._entered(batch, file, once, room))
-        if made == batch.id:
+        stored = await self._gateway.to_its_end(self._store(batch, file, once, room))
+        if stored == batch.id:
             response.send(200, _encode(message_shapes.batch_json(batch, (0, 0))))
             return
         try:
-            found, done = await self._found(made, key, cancel=False)
+            found, done = await self._find(stored, key, cancel=False)
         except NotFound:
             raise gone() from None
         response.send(200, _encode(message_shapes.batch_json(found, done)), AGAIN)
 
-    async def _entered(self, batch: Batch, file: StoredFile, once: IdempotentCreation, room: Quota) -> UUID:
-        """Order it; the id of the batch that was ordered with this key before, where one was. Its requests are deleted
-        then, and where nothing was ordered; not where a commit failed, which may have been one all the same."""
-        made, committing = batch.id, False
+    async def _store(self, batch: Batch, file: StoredFile, once: IdempotentCreation, room: Quota) -> UUID:
+        """Store the batch with its input file and return its id, or that of the batch that was created with this
+        Idempotency-Key before. The input file is deleted unless the batch was stored, or may have been: a commit that
+        failed may have succeeded all the same."""
+        stored, committing = batch.id, False
         try:
-            async with self._connected() as connection:
+            async with self._connection() as connection:
                 await asyncio.to_thread(self._blobs.mark, batch.id)
                 async with connection.transaction():
-                    made = await creation_key_store.take(connection, once.key, batch.id)
-                    if made == batch.id:
+                    stored = await creation_key_store.take(connection, once.key, batch.id)
+                    if stored == batch.id:
                         await room.enter(connection, file)
                         await file_store.add(connection, file, batch.key)
                         await batch_store.add(connection, batch)
@@ -126,47 +127,48 @@ class MessageBatchesApi:
         finally:
             if not committing:
                 self._blobs.path(file.id).unlink(missing_ok=True)
-        if made != batch.id:
+        if stored != batch.id:
             self._blobs.unmark(batch.id)
-        return made
+        return stored
 
     async def _list(self, target: bytes, key: KeyEntry) -> bytes:
-        query, limit = files_api.page_of(target, MOST_LISTED, 20)
+        query, limit = files_api.page_of(target, MAX_LISTED, 20)
         after, before = (
             message_shapes.batch_id(query[name]) if name in query else None for name in ("after_id", "before_id")
         )
         if after is not None and before is not None:
             raise Invalid("after_id and before_id are both there", code="page_invalid", hint="Send one of them.")
-        async with self._connected() as connection:
-            found = await batch_store.message_batches(connection, key.workload, after, before, limit + 1)
+        async with self._connection() as connection:
+            found = await batch_store.list_message_batches(connection, key.workload, after, before, limit + 1)
             more, found = len(found) > limit, found[:limit]
-            done = await batch_store.counts(connection, [batch.id for batch in found])
+            done = await batch_store.count_done(connection, [batch.id for batch in found])
         if before is not None:
             found.reverse()
         items = [message_shapes.batch_json(batch, done.get(batch.id, (0, 0))) for batch in found]
         return message_shapes.page_json(items, more=more)
 
-    async def _found(self, id: UUID, key: KeyEntry, *, cancel: bool) -> tuple[Batch, tuple[int, int]]:
-        """A batch of the key's workload and its (completed, failed) lines. Raises `NotFound`."""
-        async with self._connected() as connection:
-            batch = await _batch(connection, id, key)
+    async def _find(self, id: UUID, key: KeyEntry, *, cancel: bool) -> tuple[Batch, tuple[int, int]]:
+        """A batch of the key's workload, cancelled first with `cancel`, and its (completed, failed) lines. Raises
+        `NotFound`."""
+        async with self._connection() as connection:
+            batch = await _find_batch(connection, id, key)
             if cancel:
-                await batch_store.cancel(connection, id)
-                batch = await _batch(connection, id, key)
-            done = await batch_store.counts(connection, [id])
+                await batch_store.request_cancel(connection, id)
+                batch = await _find_batch(connection, id, key)
+            done = await batch_store.count_done(connection, [id])
         return batch, done.get(id, (0, 0))
 
-    async def _results(self, batch: Batch, response: Response) -> None:
+    async def _send_results(self, batch: Batch, response: Response) -> None:
         if batch.status not in batch_store.ENDED:
             raise Conflict("the batch has no results yet", code="batch_running", hint="Wait until it has ended.")
-        await response.send_stream(200, self._results_of(batch), _KIND)
+        await response.send_stream(200, self._result_chunks(batch), _CONTENT_TYPE)
 
-    async def _results_of(self, batch: Batch) -> AsyncIterator[bytes]:
+    async def _result_chunks(self, batch: Batch) -> AsyncIterator[bytes]:
         files = [file for file in (batch.output_file, batch.error_file) if file is not None]
-        async with self._connected() as connection:
+        async with self._connection() as connection:
             sizes = [await file_store.size_of(connection, file) for file in files]
         for file, size in zip(files, sizes, strict=True):
-            async for lines in _whole_lines(self._blobs.read(file, size)):
+            async for lines in _split_lines(self._blobs.read(file, size)):
                 yield b"".join(message_shapes.result_line(line) for line in lines)
 
     async def _delete(self, batch: Batch) -> bytes:
@@ -175,7 +177,7 @@ class MessageBatchesApi:
                 "the batch has not ended", code="batch_running", hint="Cancel it first, and wait for its end."
             )
         files = [file for file in (batch.input_file, batch.output_file, batch.error_file) if file is not None]
-        async with self._connected() as connection, connection.transaction():
+        async with self._connection() as connection, connection.transaction():
             await batch_store.delete(connection, batch.id)
             for file in files:
                 await file_store.delete(connection, file)
@@ -184,25 +186,25 @@ class MessageBatchesApi:
         return _encode({"id": f"{message_shapes.PREFIX}{batch.id.hex}", "type": "message_batch_deleted"})
 
 
-async def _batch(connection: Connection, id: UUID, key: KeyEntry) -> Batch:
+async def _find_batch(connection: Connection, id: UUID, key: KeyEntry) -> Batch:
     batch = await batch_store.find(connection, id)
     if batch is None or batch.workload != key.workload or batch.endpoint != MESSAGES_ENDPOINT:
-        raise message_shapes.missing()
+        raise message_shapes.batch_not_found()
     return batch
 
 
-async def _lines(
-    request: Request, response: Response, requests: Requests, told: tuple[IdempotentCreation, Quota]
+async def _input_lines(
+    request: Request, response: Response, requests: RequestSplitter, observers: tuple[IdempotentCreation, Quota]
 ) -> AsyncGenerator[bytes, None]:
-    """The input file of an order, while it arrives. Raises `Invalid`, and `Unavailable` where there is no room for what
-    is here of a request in it."""
+    """Yield the lines of the input file while the body arrives; each is also given to the `observers`. Raises
+    `Invalid`, and `Unavailable` if there is no memory for the part of a request that has arrived."""
     stream = request.stream
     while stream is not None and (data := await stream.read()):
-        if lines := requests.take(data):
-            for each in told:
-                each.take(lines)
+        if lines := requests.feed(data):
+            for observer in observers:
+                observer.take(lines)
             yield lines
-        if not response.resize_reservation(request, HIGH_WATER + requests.kept):
+        if not response.resize_reservation(request, HIGH_WATER + requests.buffered_bytes):
             raise Unavailable(
                 MEMORY_FULL.message,
                 code=MEMORY_FULL.code,
@@ -212,7 +214,8 @@ async def _lines(
     requests.end()
 
 
-async def _whole_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
+async def _split_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
+    """Yield the complete lines of each chunk."""
     rest = b""
     async for piece in pieces:
         *lines, rest = (rest + piece).split(b"\n")

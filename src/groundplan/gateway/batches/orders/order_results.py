@@ -1,7 +1,8 @@
-"""What a provider gave back for an order, call by call: found in its files, priced, and worded for the caller.
+"""The results of an order, call by call: found in the provider's files, priced, and formatted for the client.
 
-A call that the provider made has an attempt for each time that it made it; one that it did not make has none. What it
-does not tell of a call that it may have made is counted at the call's bound. Reads files; sends and stores nothing.
+A call has one attempt for each time that the provider made it, so none if the provider did not make it. Where the
+provider may have made a call and reports no usage, it is counted at the call's bound. Reads files; sends and stores
+nothing.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.upstream_json import decode_upstream, parse_answer
 from groundplan.ledger.model import OVER_BOUND, OVER_INPUT, Charge, Finish, Reservation, Settlement, Usage
 
-ORDERED, TWICE, UNTOLD = "provider_batch", "sent_twice", "no_usage"
-"""Flags of an attempt that a provider made for a batch: always; where it made it once more; where it does not say what
-it used."""
-Why = tuple[str, str]
-"""(code, message) of calls that are not made any more."""
+PROVIDER_BATCH, SENT_TWICE, NO_USAGE = "provider_batch", "sent_twice", "no_usage"
+"""Flags of an attempt that a provider made for a batch: on every one; on any but the first of a call; on one without
+reported usage."""
+Reason = tuple[str, str]
+"""(code, message) of calls that are not made."""
 CANCELLED, EXPIRED = "batch_cancelled", "batch_expired"
-WHY = {
+UNMADE_MESSAGES = {
     CANCELLED: "the batch was cancelled before the provider made this call",
     EXPIRED: "the batch expired before the provider made this call",
 }
-NOT_MADE = frozenset({EXPIRED, CANCELLED})
-"""What a provider says of a call that it did not make."""
+UNMADE_CODES = frozenset({EXPIRED, CANCELLED})
+"""Error codes by which a provider says that it did not make a call."""
 _FEATURE, _TICKET = FEATURE.decode(), TICKET.decode()
 _encode = msgspec.json.Encoder().encode
 
@@ -54,73 +55,75 @@ class _Error(msgspec.Struct, frozen=True):
     message: str | None = None
 
 
-class Result(msgspec.Struct, frozen=True):
-    """One line of a provider's file."""
+class ResultLine(msgspec.Struct, frozen=True):
+    """One line of a provider's result file."""
 
     custom_id: str
     response: _Response | None = None
     error: _Error | None = None
 
 
-_result = msgspec.json.Decoder(Result).decode
-ASK = Ask(
+_result = msgspec.json.Decoder(ResultLine).decode
+UNKNOWN_ASK = Ask(
     fields={}, model="", messages=0, query="", stream=False, include_usage=False, cap=None, copies=1, size=0,
     needs=frozenset({BATCH}), service=BATCH,
 )  # fmt: skip
-"""Whatever an answer's reader has to know of a request that is not here any more."""
+"""Stands for a request that is no longer at hand where its answer is read."""
 
 
-class Results:
-    """The files of one of a provider's batches: where in them the result of each call is."""
+class ResultFiles:
+    """The result files of one of the provider's batches, with an index of the calls in them."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
-        self._places: dict[str, tuple[int, int, int]] = {}
+        self._positions: dict[str, tuple[int, int, int]] = {}
 
     def scan(self) -> Iterator[int]:
-        """Find every result; gives the bytes that were read so far, so that others can have a turn."""
+        """Build the index; yields the number of bytes read so far, so that the caller can let other tasks run."""
         read = 0
         for number, path in enumerate(self._paths):
-            place = 0
+            offset = 0
             with path.open("rb") as file:
                 for line in file:
                     try:
-                        self._places.setdefault(decode_upstream(_result, line).custom_id, (number, place, len(line)))
+                        self._positions.setdefault(
+                            decode_upstream(_result, line).custom_id, (number, offset, len(line))
+                        )
                     except Malformed:
-                        pass  # a line that nobody can read tells of no call; that call then has no result
-                    place += len(line)
+                        pass  # the call of an unreadable line has no result
+                    offset += len(line)
                     read += len(line)
                     yield read
 
-    def find(self, call: UUID) -> Result | None:
-        """Of one call. Raises OSError."""
-        found = self._places.get(call.hex)
-        if found is None:
+    def find(self, call: UUID) -> ResultLine | None:
+        """The result of one call; None: the files have none. Raises OSError."""
+        position = self._positions.get(call.hex)
+        if position is None:
             return None
-        number, place, length = found
+        number, offset, length = position
         with self._paths[number].open("rb") as file:
-            file.seek(place)
+            file.seek(offset)
             return decode_upstream(_result, file.read(length))
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """One batch at the provider that is over. `state` None: the provider does not know it any more."""
+class ProviderResults:
+    """One batch at the provider that has ended. `state` None: the provider has lost the batch or its files."""
 
     state: ProviderBatch | None
-    results: Results
+    results: ResultFiles
 
 
 @dataclass(slots=True)
-class Made:
-    """What became of a call: its records, and its line of a result file."""
+class CallResult:
+    """The outcome of a call: its ledger records, and what its line of a result file says."""
 
     ok: bool = False
     status: int = 0
     data: bytes = b""
-    """The answer as the provider gave it; empty where there is none."""
+    """The body of the answer; empty where there is none."""
     error: tuple[str, str] = ("", "")
-    """(code, message) where there is no answer"""
+    """(code, message) where there is no answer."""
     attempts: list[tuple[Reservation, Settlement]] = field(default_factory=list)
 
     @property
@@ -133,128 +136,141 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """What all calls of an order have in common."""
+class OrderContext:
+    """The values that all calls of an order share."""
 
     batch: Batch
     order: Order
     interface: Interface
     at: int
     """Now, in milliseconds."""
-    not_made: tuple[str, str]
-    """(code, message) of a call that the provider did not make."""
+    unmade: tuple[str, str]
+    """(code, message) of calls that the provider did not make."""
     demo: bool = False
 
 
-def made(terms: Terms, line: OrderLine, given: Sequence[Given], ask: Ask = ASK) -> Made:
-    """One call, from every batch in which the provider may have made it. `ask`: what is still known of its request."""
-    found = Made(error=terms.not_made)
-    for each in given:
-        _add(found, terms, line, (each.results.find(line.call), each.state), ask)
-    return found
+def call_result(
+    context: OrderContext, line: OrderLine, fetched: Sequence[ProviderResults], ask: Ask = UNKNOWN_ASK
+) -> CallResult:
+    """The outcome of one call, from all of the order's batches. `ask`: what is still known of its request."""
+    outcome = CallResult(error=context.unmade)
+    for batch in fetched:
+        _add_batch_result(outcome, context, line, (batch.results.find(line.call), batch.state), ask)
+    return outcome
 
 
-def _add(
-    found: Made, terms: Terms, line: OrderLine, told: tuple[Result | None, ProviderBatch | None], ask: Ask
+def _add_batch_result(
+    outcome: CallResult,
+    context: OrderContext,
+    line: OrderLine,
+    reported: tuple[ResultLine | None, ProviderBatch | None],
+    ask: Ask,
 ) -> None:
-    result, state = told
+    """Add what one of the provider's batches reports of a call: its result there, and the state of that batch."""
+    result, state = reported
     if result is None:
         if state is None or state.status == "completed":
             message = "the provider told nothing of this call; it may have made it, and it is counted at its bound"
-            _attempt(found, terms, line, ("failed", 0, None))
-            found.error = ("batch_line_lost", message)
+            _add_attempt(outcome, context, line, ("failed", 0, None))
+            outcome.error = ("batch_line_lost", message)
         return
     if result.response is None:
         error = result.error or _Error()
-        if error.code not in NOT_MADE:
-            found.error = (error.code or "batch_line_failed", error.message or "the provider did not make this call")
+        if error.code not in UNMADE_CODES:
+            outcome.error = (error.code or "batch_line_failed", error.message or "the provider did not make this call")
         return
     status, answered = result.response.status_code, None
     if status == 200:
         try:
-            answered = parse_answer(terms.interface.codec(terms.order.deployment), bytes(result.response.body), ask)
+            answered = parse_answer(context.interface.codec(context.order.deployment), bytes(result.response.body), ask)
         except Malformed as problem:
-            found.error = ("batch_line_malformed", str(problem))
-        _attempt(
-            found, terms, line, ("failed" if answered is None else "ok", status, _usage(answered, terms.interface))
+            outcome.error = ("batch_line_malformed", str(problem))
+        _add_attempt(
+            outcome,
+            context,
+            line,
+            ("failed" if answered is None else "ok", status, _reported_usage(answered, context.interface)),
         )
     else:
-        _attempt(found, terms, line, ("not_billed", status, Usage()))
-    if found.data and (found.ok or answered is None):
+        _add_attempt(outcome, context, line, ("not_billed", status, Usage()))
+    if outcome.data and (outcome.ok or answered is None):
         return
     if answered is not None:
-        found.ok, found.status, found.data = True, status, answered.data
+        outcome.ok, outcome.status, outcome.data = True, status, answered.data
     elif status != 200:
-        found.status, found.data = status, bytes(result.response.body)
+        outcome.status, outcome.data = status, bytes(result.response.body)
 
 
-def _usage(answered: UpstreamAnswer | None, interface: Interface) -> Usage | None:
-    """What is reported; an answer to a prompt of no token is none."""
+def _reported_usage(answered: UpstreamAnswer | None, interface: Interface) -> Usage | None:
+    """The usage that the provider reports; one of output without input is none."""
     usage = None if answered is None else answered.usage
     return None if usage is None or (interface.caps_output and usage.output and not usage.input) else usage
 
 
-def _attempt(found: Made, terms: Terms, line: OrderLine, how: tuple[str, int, Usage | None]) -> None:
-    outcome, status, usage = how
-    order, batch, number = terms.order, terms.batch, len(found.attempts)
-    flags = [ORDERED, TWICE] if number else [ORDERED]
+def _add_attempt(
+    result: CallResult, context: OrderContext, line: OrderLine, reported: tuple[str, int, Usage | None]
+) -> None:
+    """Add an attempt with the `reported` (outcome, HTTP status, usage); without usage it costs the line's bound."""
+    outcome, status, usage = reported
+    order, batch, number = context.order, context.batch, len(result.attempts)
+    flags = [PROVIDER_BATCH, SENT_TWICE] if number else [PROVIDER_BATCH]
     cost = 0
     if usage is None:
         cost = line.held
-        flags.append(UNTOLD)
+        flags.append(NO_USAGE)
     elif outcome == "ok":
         cost = min(MAX_AMOUNT, price.cost(order.deployment.rates, usage, BATCH))
-        flags += _above(line, usage, cost)
-    place = order.deployment
+        flags += _over_bound_flags(line, usage, cost)
+    deployment = order.deployment
     reservation = Reservation(
-        call=line.call.bytes, attempt=number, at=terms.at, workload=batch.workload, person=batch.person,
-        key=str(batch.key), endpoint=terms.interface.name, deployment=place.name, site=place.site, model=place.model,
-        blueprint=order.blueprint, bound=line.held,
-        charges=[Charge(budget, period, line.held) for budget, period in batch.charges], demo=terms.demo,
+        call=line.call.bytes, attempt=number, at=context.at, workload=batch.workload, person=batch.person,
+        key=str(batch.key), endpoint=context.interface.name, deployment=deployment.name, site=deployment.site,
+        model=deployment.model, blueprint=order.blueprint, bound=line.held,
+        charges=[Charge(budget, period, line.held) for budget, period in batch.charges], demo=context.demo,
     )  # fmt: skip
     settlement = Settlement(
-        call=line.call.bytes, attempt=number, at=terms.at, cost=cost, outcome=outcome, http_status=status,
+        call=line.call.bytes, attempt=number, at=context.at, cost=cost, outcome=outcome, http_status=status,
         usage=usage or Usage(), estimated=usage is None, flags=flags, duration_us=0,
     )  # fmt: skip
-    found.attempts.append((reservation, settlement))
+    result.attempts.append((reservation, settlement))
 
 
-def _above(line: OrderLine, usage: Usage, cost: int) -> list[str]:
-    """What is told of a call that used more than was set aside for it."""
-    read = 0 < line.most_input < usage.input
-    if not (read or cost > line.held or 0 < line.most_output < usage.output):
+def _over_bound_flags(line: OrderLine, usage: Usage, cost: int) -> list[str]:
+    """Flags of a call that used more than was held for it."""
+    over_input = 0 < line.most_input < usage.input
+    if not (over_input or cost > line.held or 0 < line.most_output < usage.output):
         return []
-    return [OVER_BOUND, OVER_INPUT] if read else [OVER_BOUND]
+    return [OVER_BOUND, OVER_INPUT] if over_input else [OVER_BOUND]
 
 
-def not_made(states: list[ProviderBatch | None], ending: Why | None) -> Why:
-    """What is told of calls that the provider did not make."""
+def unmade_reason(states: list[ProviderBatch | None], ending: Reason | None) -> Reason:
+    """The error of calls that the provider did not make."""
     if ending is not None:
         return ending
     first = next((state for state in states if state is not None), None)
     if first is not None and first.status == "failed":
         return "batch_order_failed", f"the provider did not begin the batch: {first.problem or 'it does not say why'}"
     code = CANCELLED if first is not None and first.status == "cancelled" else EXPIRED
-    return code, WHY[code]
+    return code, UNMADE_MESSAGES[code]
 
 
-def finish(terms: Terms, line: OrderLine, found: Made) -> Finish:
-    """The end of a call that the provider made."""
-    order, batch = terms.order, terms.batch
-    code = "" if found.ok else "upstream_refused" if found.data else found.error[0]
+def finish_record(context: OrderContext, line: OrderLine, result: CallResult) -> Finish:
+    """The ledger's `Finish` record of a call that the provider made."""
+    order, batch = context.order, context.batch
+    code = "" if result.ok else "upstream_refused" if result.data else result.error[0]
     return Finish(
-        call=line.call.bytes, at=terms.at, workload=batch.workload, person=batch.person, key=str(batch.key),
-        endpoint=terms.interface.name, status="ok" if found.ok else "failed",
-        http_status=found.status or 502, error_code=code, deployment=order.deployment.name, cache="none",
-        blueprint=order.blueprint, duration_us=0, first_byte_us=0, steps=[], sources=[], demo=terms.demo,
+        call=line.call.bytes, at=context.at, workload=batch.workload, person=batch.person, key=str(batch.key),
+        endpoint=context.interface.name, status="ok" if result.ok else "failed",
+        http_status=result.status or 502, error_code=code, deployment=order.deployment.name, cache="none",
+        blueprint=order.blueprint, duration_us=0, first_byte_us=0, steps=[], sources=[], demo=context.demo,
         feature=batch.said.get(_FEATURE, ""), ticket=batch.said.get(_TICKET, ""),
     )  # fmt: skip
 
 
-def told(line: OrderLine, found: Made, data: bytes) -> bytes:
-    """The line of the output or error file; `data` is the answer with the facts of the call."""
-    if not found.data:
-        return _encode(error_line(line.call, line.custom_id, *found.error))
+def result_line(line: OrderLine, result: CallResult, data: bytes) -> bytes:
+    """The call's line of the output or error file; `data` is the answer with the facts of the call."""
+    if not result.data:
+        return _encode(error_line(line.call, line.custom_id, *result.error))
     try:
         body: Any = msgspec.Raw(data)
         msgspec.json.decode(data)
@@ -264,7 +280,7 @@ def told(line: OrderLine, found: Made, data: bytes) -> bytes:
         {
             "id": f"batch_req_{line.call.hex}",
             "custom_id": line.custom_id,
-            "response": {"status_code": found.status, "request_id": str(line.call), "body": body},
+            "response": {"status_code": result.status, "request_id": str(line.call), "body": body},
             "error": None,
         }
     )

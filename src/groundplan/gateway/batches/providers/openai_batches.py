@@ -1,4 +1,5 @@
-"""OpenAI's batch API: files up and down, orders given, found again by the id in their metadata, looked at and ended."""
+"""OpenAI's batch API: uploads and downloads files; creates, polls and cancels batches, and finds those of an order by
+the order id in their metadata."""
 
 from __future__ import annotations
 
@@ -11,27 +12,27 @@ import msgspec
 
 from groundplan.gateway.batches.providers.provider import (
     JSON,
-    Asked,
-    Away,
-    Found,
-    Input,
+    FoundBatches,
+    OrderInput,
+    OrderQuery,
     ProviderBatch,
-    Refused,
-    Sought,
+    ProviderRefused,
+    ProviderRequest,
+    ProviderUnavailable,
     UploadingProvider,
-    name_in_path,
-    read,
+    decode_answer,
+    path_segment,
 )
 
 METADATA = "groundplan_order"
-"""Name under which an order bears our id at the provider."""
+"""Metadata field of a provider's batch that holds the id of our order."""
 WINDOW = "24h"
-_PAGES = 50
-"""Of a hundred batches each, newest first: as far back as an order is looked for."""
+_MAX_PAGES = 50
+"""Pages of 100 batches, newest first, in which an order is looked for."""
 
 
-_UNDER_WAY = 409
-"""What is said to a request whose Idempotency-Key is that of one which is not answered yet."""
+_IN_PROGRESS = 409
+"""HTTP status of a request whose Idempotency-Key belongs to one that is still being answered."""
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -45,50 +46,54 @@ class _Page(msgspec.Struct, frozen=True):
 
 
 class OpenAIBatches(UploadingProvider):
-    """See the module."""
+    """The batch API of a deployment that speaks OpenAI's API."""
 
-    def line(self, order: UUID, call: UUID, endpoint: str, body: bytes) -> bytes:  # noqa: ARG002 -- the order is named
-        one = {"custom_id": call.hex, "method": "POST", "url": endpoint, "body": msgspec.Raw(body)}
-        return msgspec.json.encode(one) + b"\n"
+    def line(self, order: UUID, call: UUID, endpoint: str, body: bytes) -> bytes:  # noqa: ARG002 -- the metadata name the order
+        call_line = {"custom_id": call.hex, "method": "POST", "url": endpoint, "body": msgspec.Raw(body)}
+        return msgspec.json.encode(call_line) + b"\n"
 
     # orders ----------------------------------------------------------------------------------------------------------
 
-    async def create(self, given: Input) -> str:
+    async def create(self, order_input: OrderInput) -> str:
         body = msgspec.json.encode(
             {
-                "input_file_id": given.file,
-                "endpoint": given.endpoint,
+                "input_file_id": order_input.file,
+                "endpoint": order_input.endpoint,
                 "completion_window": WINDOW,
-                "metadata": {METADATA: str(given.order)},
+                "metadata": {METADATA: str(order_input.order)},
             }
         )
-        lines = JSON + b"idempotency-key: %b\r\n" % str(given.order).encode("ascii")
+        lines = JSON + b"idempotency-key: %b\r\n" % str(order_input.order).encode("ascii")
         try:
-            return read(await self._ask(Asked(b"POST", b"/batches", body, lines)), ProviderBatch).id
-        except Refused as refused:
-            if refused.status != _UNDER_WAY:
+            return decode_answer(
+                await self._request(ProviderRequest(b"POST", b"/batches", body, lines)), ProviderBatch
+            ).id
+        except ProviderRefused as refused:
+            if refused.status != _IN_PROGRESS:
                 raise
-            raise Away("the provider works at this order already", acted=True) from refused
+            raise ProviderUnavailable("the provider works at this order already", may_have_acted=True) from refused
 
-    async def find(self, sought: Sought) -> Found:
+    async def find(self, query: OrderQuery) -> FoundBatches:
         found: list[str] = []
         after = b""
-        for _ in range(_PAGES):
-            page = read(await self._ask(Asked(b"GET", b"/batches?limit=100" + after)), _Page)
-            batches = [read(bytes(raw), ProviderBatch) for raw in page.data]
-            found += [batch.id for batch in batches if (batch.metadata or {}).get(METADATA) == str(sought.order)]
-            if not page.has_more or not batches or batches[-1].created_at < sought.since:
+        for _ in range(_MAX_PAGES):
+            page = decode_answer(await self._request(ProviderRequest(b"GET", b"/batches?limit=100" + after)), _Page)
+            batches = [decode_answer(bytes(raw), ProviderBatch) for raw in page.data]
+            found += [batch.id for batch in batches if (batch.metadata or {}).get(METADATA) == str(query.order)]
+            if not page.has_more or not batches or batches[-1].created_at < query.since:
                 break
-            after = b"&after=" + name_in_path(batches[-1].id)
-        return Found(found[::-1])
+            after = b"&after=" + path_segment(batches[-1].id)
+        return FoundBatches(found[::-1])
 
     async def retrieve(self, name: str) -> ProviderBatch:
-        return read(await self._ask(Asked(b"GET", b"/batches/" + name_in_path(name))), ProviderBatch)
+        return decode_answer(
+            await self._request(ProviderRequest(b"GET", b"/batches/" + path_segment(name))), ProviderBatch
+        )
 
     async def cancel(self, name: str) -> None:
         try:
-            await self._ask(Asked(b"POST", b"/batches/%b/cancel" % name_in_path(name), b"", JSON))
-        except Refused as refused:
+            await self._request(ProviderRequest(b"POST", b"/batches/%b/cancel" % path_segment(name), b"", JSON))
+        except ProviderRefused as refused:
             if refused.status not in (400, 409):
                 raise
 
@@ -102,16 +107,18 @@ class OpenAIBatches(UploadingProvider):
             b"Content-Type: application/jsonl\r\n\r\n"
         ) % (boundary, boundary, filename.encode("ascii"))
         lines = b"content-type: multipart/form-data; boundary=%b\r\n" % boundary
-        asked = Asked(b"POST", b"/files", lines=lines, form=(before, path, b"\r\n--%b--\r\n" % boundary))
-        return read(await self._ask(asked), _File).id
+        request = ProviderRequest(
+            b"POST", b"/files", header_lines=lines, upload=(before, path, b"\r\n--%b--\r\n" % boundary)
+        )
+        return decode_answer(await self._request(request), _File).id
 
-    async def uploaded(self, filename: str) -> str | None:
-        page = read(await self._ask(Asked(b"GET", b"/files?purpose=batch&limit=1000")), _Page)
-        files = [read(bytes(raw), _File) for raw in page.data]
+    async def find_upload(self, filename: str) -> str | None:
+        page = decode_answer(await self._request(ProviderRequest(b"GET", b"/files?purpose=batch&limit=1000")), _Page)
+        files = [decode_answer(bytes(raw), _File) for raw in page.data]
         return next((file.id for file in files if file.filename == filename), None)
 
     def content(self, name: str) -> AsyncGenerator[bytes, None]:
-        return self._read_on(Asked(b"GET", b"/files/%b/content" % name_in_path(name)))
+        return self._stream(ProviderRequest(b"GET", b"/files/%b/content" % path_segment(name)))
 
     async def delete(self, name: str) -> None:
-        await self._ask(Asked(b"DELETE", b"/files/" + name_in_path(name)))
+        await self._request(ProviderRequest(b"DELETE", b"/files/" + path_segment(name)))

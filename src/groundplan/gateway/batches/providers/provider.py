@@ -1,8 +1,8 @@
-"""A provider's own batch API: what orders need of it, and one request at a time over the deployment's own connections,
-with its key.
+"""A provider's own batch API: the interface that orders use, and its requests, sent one at a time over the deployment's
+own connections with its key.
 
-Says of each failure whether the provider may have acted on it. How orders look at OpenAI's is `openai_batches`'s, at
-Anthropic's `message_batches`'s; when what is asked is `order_runner`'s.
+Each failure says whether the provider may have acted on the request. The formats of OpenAI are in `openai_batches`,
+those of Anthropic in `message_batches`; `order_runner` decides what is requested when.
 """
 
 from __future__ import annotations
@@ -27,41 +27,41 @@ from groundplan.gateway.upstream.http1 import Http1Connection
 from groundplan.gateway.upstream.provider_refusals import meant
 from groundplan.gateway.upstream.targets import Target
 
-OVER = frozenset({"completed", "failed", "expired", "cancelled"})
+ENDED_STATUSES = frozenset({"completed", "failed", "expired", "cancelled"})
 JSON = b"content-type: application/json\r\n"
-_PASSING = frozenset({401, 402, 403, 408, 425, 429})
-"""Refusals that are about our key, our account or about now, and certainly ended nothing and began nothing."""
-_OF_KEYS = frozenset({401, 403})
-_CHUNK = 256 << 10
-_WRITE_SECONDS = 30.0
+_TEMPORARY_STATUSES = frozenset({401, 402, 403, 408, 425, 429})
+"""Refusals because of our key, our account or the moment: the provider certainly began and ended nothing."""
+_KEY_STATUSES = frozenset({401, 403})
+_CHUNK_BYTES = 256 << 10
+_CHUNK_WRITE_SECONDS = 30.0
 _FILE_SECONDS, _FILE_RATE = 5.0, 64 << 10
-"""A file may take so long, and a second more for so many bytes."""
+"""An upload may take this many seconds, plus one second for this many bytes."""
 _SLACK_SECONDS = 1.0
-_Made = TypeVar("_Made")
+_Decoded = TypeVar("_Decoded")
 
 
-class Away(Exception):
-    """The provider gave no usable answer. `acted`: it may have done what was asked all the same."""
+class ProviderUnavailable(Exception):
+    """The provider gave no usable answer. `may_have_acted`: it may have done what was requested nevertheless."""
 
-    def __init__(self, reason: str, *, acted: bool) -> None:
+    def __init__(self, reason: str, *, may_have_acted: bool) -> None:
         super().__init__(reason)
-        self.acted = acted
+        self.may_have_acted = may_have_acted
 
 
-class KeyRefused(Away):
-    """Because of the key."""
+class ProviderKeyRefused(ProviderUnavailable):
+    """The provider refused our key, or there is no key to send."""
 
 
-class Refused(Exception):
-    """The provider will not do it, however often it is asked. `status` is HTTP's."""
+class ProviderRefused(Exception):
+    """The provider refuses the request for good; repeating it does not help. `status` is the HTTP status."""
 
     def __init__(self, reason: str, status: int) -> None:
         super().__init__(reason)
         self.status = status
 
 
-class Counts(msgspec.Struct, frozen=True):
-    """Of the calls of a batch."""
+class RequestCounts(msgspec.Struct, frozen=True):
+    """Numbers of calls of a provider's batch, by state."""
 
     total: int = 0
     completed: int = 0
@@ -78,7 +78,7 @@ class _Problems(msgspec.Struct, frozen=True):
 
 
 class ProviderBatch(msgspec.Struct, frozen=True):
-    """An order as the provider has it, in the words of OpenAI's API."""
+    """A batch at the provider, with the field names of OpenAI's API."""
 
     id: str
     status: str
@@ -86,13 +86,13 @@ class ProviderBatch(msgspec.Struct, frozen=True):
     metadata: dict[str, str] | None = None
     output_file_id: str | None = None
     error_file_id: str | None = None
-    request_counts: Counts | None = None
+    request_counts: RequestCounts | None = None
     errors: _Problems | None = None
 
     @property
-    def over(self) -> bool:
-        """Nothing more comes of it."""
-        return self.status in OVER
+    def has_ended(self) -> bool:
+        """Whether the batch is in a final state."""
+        return self.status in ENDED_STATUSES
 
     @property
     def problem(self) -> str:
@@ -102,10 +102,10 @@ class ProviderBatch(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Input:
-    """What is ordered: calls of `endpoint`, in the file `path`, which the provider may have as `file`.
+class OrderInput:
+    """The input of an order: calls of `endpoint` in the file `path`; `file` is its id at the provider once uploaded.
 
-    `headers` are complete header lines that the caller's own request would have had.
+    `headers` are complete header lines that the client's own request would have had.
     """
 
     order: UUID
@@ -116,9 +116,10 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
-class Sought:
-    """An order that the provider may have: of so many lines, written down at `since` and sent at `sent` (seconds since
-    the epoch; None: not that we know). `others` are batches there that are known to be other orders."""
+class OrderQuery:
+    """An order that the provider may have, as it is looked for: it has `lines` calls, was created at `since` and sent
+    at `sent` (seconds since the epoch; None: not sent as far as we know). `others` are batches that belong to other
+    orders."""
 
     order: UUID
     lines: int
@@ -128,70 +129,71 @@ class Sought:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """Every batch at the provider that is the order, oldest first; `open` is one of which that cannot be told yet."""
+class FoundBatches:
+    """The batches at the provider that are the order, oldest first; `undecided` is a running batch that may be."""
 
     batches: list[str] = field(default_factory=list)
-    open: str = ""
+    undecided: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One request."""
+class ProviderRequest:
+    """One HTTP request to the provider."""
 
     method: bytes
     path: bytes
     body: bytes = b""
-    lines: bytes = b""
-    """Further header lines; with a `form` they name its type."""
-    form: tuple[bytes, Path, bytes] | None = None
-    """What goes before a file, the file, and what goes behind it."""
+    header_lines: bytes = b""
+    """Further complete header lines; they name the content type of the body or upload."""
+    upload: tuple[bytes, Path, bytes] | None = None
+    """A body that is streamed from a file: (bytes before it, the file, bytes after it)."""
 
 
 class Provider(ABC):
-    """One deployment's batch API. All that is asked of it raises `Away` and `Refused`."""
+    """The batch API of one deployment. Every request raises `ProviderUnavailable` or `ProviderRefused` on failure."""
 
-    joint = b""
-    """What is between two calls in the file of an input."""
+    separator = b""
+    """Bytes between two calls in an input file."""
 
-    def __init__(self, gateway: Gateway, deployment: Deployment, instead: Deployment | None = None) -> None:
-        """`instead`: it with the key that it has now, which is asked with where its own opens nothing any more."""
+    def __init__(self, gateway: Gateway, deployment: Deployment, fallback: Deployment | None = None) -> None:
+        """`fallback`: the same deployment with its present key, used once the key of `deployment` is refused."""
         self._gateway = gateway
         self._deployment = deployment
-        self._instead = instead
+        self._fallback = fallback
 
-    def longest(self, path: Path) -> float:  # noqa: ARG002 -- those whose orders hold the input itself look at it
-        """Seconds after which a request that orders the input at `path` cannot be under way any more."""
-        place = self._deployment
-        return (place.connect_ms + place.first_token_ms + place.idle_ms) / 1000 + _SLACK_SECONDS
+    def max_request_seconds(self, path: Path) -> float:  # noqa: ARG002 -- matters where the order holds the input
+        """Seconds after which a request that orders the input at `path` can no longer be in flight."""
+        deployment = self._deployment
+        return (deployment.connect_ms + deployment.first_token_ms + deployment.idle_ms) / 1000 + _SLACK_SECONDS
 
     @abstractmethod
     def line(self, order: UUID, call: UUID, endpoint: str, body: bytes) -> bytes:
-        """A call in the file of an order's input."""
+        """A call as it is written to the input file of an order."""
 
     @abstractmethod
-    async def create(self, given: Input) -> str:
-        """Order it; the provider's name of the batch. One that heeds Idempotency-Key takes it once, however often it is
-        asked."""
+    async def create(self, order_input: OrderInput) -> str:
+        """Create the batch and return its id at the provider. A provider that heeds Idempotency-Key creates it once,
+        however often it is requested."""
 
     @abstractmethod
-    async def find(self, sought: Sought) -> Found:
-        """Whether the provider has an order."""
+    async def find(self, query: OrderQuery) -> FoundBatches:
+        """Find the batches at the provider that are an order."""
 
     @abstractmethod
-    async def retrieve(self, name: str) -> ProviderBatch: ...
+    async def retrieve(self, name: str) -> ProviderBatch:
+        """The present state of a batch."""
 
     @abstractmethod
     async def cancel(self, name: str) -> None:
-        """Ask for its end. What has ended already stays as it is."""
+        """Request the end of a batch. One that has already ended stays as it is."""
 
     @abstractmethod
     def content(self, name: str) -> AsyncGenerator[bytes, None]:
-        """The bytes of a file of results, as OpenAI's."""
+        """The bytes of a result file, in OpenAI's format."""
 
     @abstractmethod
     async def delete(self, name: str) -> None:
-        """Leave no copy of prompts and answers at the provider."""
+        """Delete a file, so that no copy of prompts and answers stays at the provider."""
 
     # requests --------------------------------------------------------------------------------------------------------
 
@@ -199,130 +201,135 @@ class Provider(ABC):
         targets, deployment = self._gateway.targets, self._deployment
         return targets.with_key(deployment, 0) if deployment.keys else targets.of(deployment)
 
-    async def _ask(self, asked: Asked) -> bytes:
-        """The whole answer, without our secret, which some repeat. Raises `Away`, `Refused`."""
-        connection = await self._send(asked)
+    async def _request(self, request: ProviderRequest) -> bytes:
+        """The complete body of the answer, with our secrets removed, which some providers repeat. Raises
+        `ProviderUnavailable`, `ProviderRefused`."""
+        connection = await self._send(request)
         try:
             return self._target().clean(await connection.body(self._deployment.idle_ms / 1000))
         except UpstreamFailure as failure:
-            raise Away(str(failure), acted=True) from failure
+            raise ProviderUnavailable(str(failure), may_have_acted=True) from failure
         finally:
             connection.release()
 
-    async def _read_on(self, asked: Asked) -> AsyncGenerator[bytes, None]:
-        """An answer piece by piece, without our secret. Raises `Away`, `Refused`."""
-        connection = await self._send(asked)
+    async def _stream(self, request: ProviderRequest) -> AsyncGenerator[bytes, None]:
+        """The body of the answer in chunks, with our secrets removed. Raises `ProviderUnavailable`,
+        `ProviderRefused`."""
+        connection = await self._send(request)
         idle, rest = self._deployment.idle_ms / 1000, b""
         try:
             target = self._target()
-            kept = max([len(each) - 1 for each in target.secrets], default=0)
+            held_back = max([len(secret) - 1 for secret in target.secrets], default=0)
             while (data := await connection.chunk(idle)) is not None:
                 data = target.clean(rest + data)
-                upto = max(0, len(data) - kept)  # our secret may come in two pieces
-                rest = data[upto:]
-                yield data[:upto]
+                end = max(0, len(data) - held_back)  # a secret may be split over two chunks
+                rest = data[end:]
+                yield data[:end]
             yield rest
         except UpstreamFailure as failure:
-            raise Away(str(failure), acted=False) from failure
+            raise ProviderUnavailable(str(failure), may_have_acted=False) from failure
         finally:
             connection.release()
 
-    async def _send(self, asked: Asked) -> UpstreamConnection:
-        """A connection whose answer has a good head. Raises `Away`, `Refused`."""
+    async def _send(self, request: ProviderRequest) -> UpstreamConnection:
+        """Send the request; return the connection once status 200 was read, its body still unread. Retried once with
+        the `fallback` key. Raises `ProviderUnavailable`, `ProviderRefused`."""
         try:
-            return await self._tried(asked)
-        except KeyRefused:
-            if self._instead is None:
+            return await self._send_once(request)
+        except ProviderKeyRefused:
+            if self._fallback is None:
                 raise
-            self._deployment, self._instead = self._instead, None
-            return await self._send(asked)
+            self._deployment, self._fallback = self._fallback, None
+            return await self._send(request)
 
-    async def _tried(self, asked: Asked) -> UpstreamConnection:
-        """As `_send`. Always a new one, so that a stale one is never the reason."""
+    async def _send_once(self, request: ProviderRequest) -> UpstreamConnection:
+        """As `_send`, without a retry. Always over a new connection, so that a stale one is never the cause."""
         deployment = self._deployment
-        acted = False
+        may_have_acted = False
         connection: UpstreamConnection | None = None
         try:
             target = self._target()
         except UpstreamFailure as failure:  # there is no secret
-            raise KeyRefused(str(failure), acted=False) from failure
+            raise ProviderKeyRefused(str(failure), may_have_acted=False) from failure
         try:
             connection = await target.pool.connect(deployment.connect_ms / 1000)
-            acted = True
-            await _write(connection, target, asked)
+            may_have_acted = True
+            await _write(connection, target, request)
             status = await connection.head(deployment.first_token_ms / 1000)
             if status == 200:
                 return connection
-            told = target.hide(await connection.body(deployment.idle_ms / 1000))
+            body = target.hide(await connection.body(deployment.idle_ms / 1000))
         except UpstreamFailure as failure:
             if connection is not None:
                 connection.release()
-            raise Away(str(failure), acted=acted and failure.sent) from failure
+            raise ProviderUnavailable(str(failure), may_have_acted=may_have_acted and failure.sent) from failure
         except BaseException:
             if connection is not None:
                 connection.abort()
             raise
         connection.release()
-        about = meant(status, told)
-        if about in _OF_KEYS:
-            raise KeyRefused(f"the provider answered {status}", acted=False)
-        if about in _PASSING or about >= 500 or about < 400:
-            raise Away(f"the provider answered {status}", acted=about not in _PASSING)
-        raise Refused(_said(told) or f"the provider answered {status}", status)
+        meaning = meant(status, body)
+        if meaning in _KEY_STATUSES:
+            raise ProviderKeyRefused(f"the provider answered {status}", may_have_acted=False)
+        if meaning in _TEMPORARY_STATUSES or meaning >= 500 or meaning < 400:
+            raise ProviderUnavailable(
+                f"the provider answered {status}", may_have_acted=meaning not in _TEMPORARY_STATUSES
+            )
+        raise ProviderRefused(_error_message(body) or f"the provider answered {status}", status)
 
 
 class UploadingProvider(Provider):
-    """One whose orders name a file: the input is put there before it is ordered."""
+    """A provider whose orders name a file: the input is uploaded before the batch is created."""
 
     @abstractmethod
-    async def uploaded(self, filename: str) -> str | None:
-        """The provider's name of the newest input of that name, where it has one."""
+    async def find_upload(self, filename: str) -> str | None:
+        """The provider's id of the newest input file with this name; None: there is none."""
 
     @abstractmethod
     async def upload(self, path: Path, filename: str) -> str:
-        """The provider's name of an input that it has now."""
+        """Upload an input file and return its id at the provider."""
 
 
-async def _write(connection: UpstreamConnection, target: Target, asked: Asked) -> None:
-    size = len(asked.body)
-    if asked.form is not None:
-        size = len(asked.form[0]) + asked.form[1].stat().st_size + len(asked.form[2])
+async def _write(connection: UpstreamConnection, target: Target, request: ProviderRequest) -> None:
+    size = len(request.body)
+    if request.upload is not None:
+        size = len(request.upload[0]) + request.upload[1].stat().st_size + len(request.upload[2])
     head = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n%buser-agent: groundplan\r\naccept: application/json\r\n%b" % (
-        asked.method, target.pool.prefix, asked.path, target.host, target.authorization, asked.lines,
+        request.method, target.pool.prefix, request.path, target.host, target.authorization, request.header_lines,
     )  # fmt: skip
-    length = b"" if asked.method in (b"GET", b"DELETE") else b"content-length: %d\r\n" % size
-    if asked.form is None:
-        connection.send(head + length + b"\r\n" + asked.body)
+    length = b"" if request.method in (b"GET", b"DELETE") else b"content-length: %d\r\n" % size
+    if request.upload is None:
+        connection.send(head + length + b"\r\n" + request.body)
         return
     if not isinstance(connection, Http1Connection):
         raise UpstreamFailure("refused", "files go over HTTP/1.1 only", sent=False)
     connection.send(head + length + b"\r\n")
     try:
-        async with patient(file_seconds(asked.form[1])):
-            await _write_file(connection, asked.form)
+        async with patient(max_upload_seconds(request.upload[1])):
+            await _write_file(connection, request.upload)
     except TimeoutError as error:
         raise UpstreamFailure("timeout", "the provider takes the file too slowly", sent=True) from error
 
 
-def file_seconds(path: Path) -> float:
-    """The longest that a file may take on its way. Raises `OSError`."""
+def max_upload_seconds(path: Path) -> float:
+    """The most seconds that the upload of a file may take. Raises `OSError`."""
     return _FILE_SECONDS + path.stat().st_size / _FILE_RATE
 
 
-async def _write_file(connection: Http1Connection, form: tuple[bytes, Path, bytes]) -> None:
-    before, path, behind = form
+async def _write_file(connection: Http1Connection, upload: tuple[bytes, Path, bytes]) -> None:
+    before, path, after = upload
     connection.unfinished = True
     connection.send(before)
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        while data := await reading(os.read, descriptor, _CHUNK):
+        while data := await reading(os.read, descriptor, _CHUNK_BYTES):
             if connection.status or connection.lost:
-                return  # it has answered already: what it says is read next
+                return  # the provider has answered already; the caller reads that answer
             connection.send(data)
-            await connection.drained(_WRITE_SECONDS)
+            await connection.drained(_CHUNK_WRITE_SECONDS)
     finally:
         os.close(descriptor)
-    connection.send(behind)
+    connection.send(after)
     connection.unfinished = False
 
 
@@ -330,28 +337,31 @@ class _Error(msgspec.Struct, frozen=True):
     message: str = ""
 
 
-class _Refusal(msgspec.Struct, frozen=True):
+class _ErrorBody(msgspec.Struct, frozen=True):
     error: _Error | None = None
 
 
-def read(data: bytes, kind: type[_Made]) -> _Made:
-    """A provider's answer. Raises `Away`."""
+def decode_answer(data: bytes, kind: type[_Decoded]) -> _Decoded:
+    """Decode a provider's answer. Raises `ProviderUnavailable`."""
     try:
         return msgspec.json.decode(data, type=kind)
     except DECODE_ERRORS as error:
-        raise Away("the provider's answer is not what its batch API promises", acted=True) from error
+        raise ProviderUnavailable(
+            "the provider's answer is not what its batch API promises", may_have_acted=True
+        ) from error
 
 
-def _said(data: bytes) -> str:
+def _error_message(data: bytes) -> str:
     try:
-        error = msgspec.json.decode(data, type=_Refusal).error
+        error = msgspec.json.decode(data, type=_ErrorBody).error
     except DECODE_ERRORS:
         return ""
     return "" if error is None else error.message[:500]
 
 
-def name_in_path(text: str) -> bytes:
-    """A provider's name as a part of a path; nothing in it can change which path that is. Raises `Away`."""
+def path_segment(text: str) -> bytes:
+    """A provider's id as one segment of a path, checked so that it cannot name another path. Raises
+    `ProviderUnavailable`."""
     if not text or not all(c.isascii() and (c.isalnum() or c in "-_.") for c in text) or text.startswith("."):
-        raise Away("the provider uses a name that is none", acted=False)
+        raise ProviderUnavailable("the provider uses a name that is none", may_have_acted=False)
     return text.encode("ascii")
