@@ -1,7 +1,7 @@
-"""Classes of rows: those with the same source and the same set of readers, with how many rows and terms each has.
+"""Access classes: groups of rows with the same source and the same readers' set, with the rows and terms of each.
 
-Sets of readers come and go with every change of permissions, so numbers of classes that no row has are given up now and
-then; what a search was told before stays as it was. Knows no row by itself.
+Readers' sets come and go with every change of permissions, so classes without rows are dropped now and then; snapshots
+taken before stay as they were. Knows no single row.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 GONE: Final = 0
 """Class of rows whose chunk no longer exists."""
 _MIN_EMPTY: Final = 256
-"""Empty classes below which numbers are not given up."""
+"""With fewer empty classes than this, the numbers stay."""
 _LARGEST_TABLE: Final = 1 << 18
-"""Number of a readers' set up to which those of a person are looked up in a table: a fifth of what else it takes."""
+"""Up to this id of a readers' set, sets are looked up in a table, which takes a fifth of the time."""
 
 Ints = NDArray[np.int32]
 Counts = NDArray[np.int64]
@@ -28,7 +28,7 @@ Array = TypeVar("Array", Ints, Counts)
 
 @dataclass(frozen=True, slots=True)
 class AccessClasses:
-    """A moment of them; arrays have a value for each class. `source` is a place in `sources`."""
+    """A snapshot of all classes; arrays have one value per class. `source` is an index into `sources`."""
 
     sources: tuple[str, ...]
     source: Ints
@@ -37,17 +37,17 @@ class AccessClasses:
     tokens: Counts
 
     def keys(self) -> list[ClassKey]:
-        """(source, number of the readers' set) of each."""
+        """(source, id of the readers' set) of each class."""
         return [
             (self.sources[source], acl) for source, acl in zip(self.source.tolist(), self.acls.tolist(), strict=True)
         ]
 
     def source_of(self, number: int) -> str:
-        """Of the rows of a class."""
+        """The source of a class."""
         return self.sources[int(self.source[number])]
 
     def visible_to(self, sources: Collection[str], acls: Collection[int]) -> NDArray[np.bool_]:
-        """Which are of these sources and readable by whoever has these sets; never that of rows that are gone."""
+        """Mask of the classes of these sources whose readers' set is among `acls`; never that of deleted rows."""
         wanted_sources = np.array([source in sources for source in self.sources], dtype=np.bool_)
         wanted_acls = np.fromiter(acls, dtype=np.int32, count=len(acls))
         visible: NDArray[np.bool_] = _is_in(self.acls, wanted_acls) & wanted_sources[self.source]
@@ -56,7 +56,7 @@ class AccessClasses:
 
 
 class AccessClassRegistry:
-    """What changes. One thread writes it."""
+    """The classes as they change. One thread writes it."""
 
     def __init__(self) -> None:
         self._reset([("", -1)])
@@ -70,13 +70,13 @@ class AccessClassRegistry:
         self._tokens = np.zeros(len(keys), dtype=np.int64)
 
     def restore(self, keys: list[ClassKey], classes: Ints, lengths: Ints) -> None:
-        """As of rows that were kept: `classes` and `lengths` have a value for each of them."""
+        """Restore the classes of saved rows: `classes` and `lengths` have one value per row."""
         self._reset(keys)
         self._counts += np.bincount(classes, minlength=len(keys))
         self._tokens += np.bincount(classes, weights=lengths, minlength=len(keys)).astype(np.int64)
 
     def class_number(self, source: str, acl: int) -> int:
-        """The class of rows of a source with that set of readers."""
+        """The number of the class of a source and a readers' set; a new one if there is none yet."""
         known = self._numbers.get((source, acl))
         if known is not None:
             return known
@@ -89,14 +89,14 @@ class AccessClassRegistry:
         return number
 
     def add_rows(self, number: int, rows: int, tokens: int) -> None:
-        """So many more rows of a class; less where they are negative."""
+        """Add rows and their terms to a class; negative numbers remove them."""
         self._counts[number] += rows
         self._tokens[number] += tokens
 
     def snapshot(self) -> AccessClasses:
-        """As it is at this moment."""
+        """The classes at this moment."""
         size = len(self._numbers)
-        # the first values of the other two never change, and what is behind them is not looked at
+        # the first `size` values of the other two arrays never change
         return AccessClasses(
             tuple(self._sources),
             self._source[:size],
@@ -106,7 +106,7 @@ class AccessClassRegistry:
         )
 
     def compact(self) -> Ints | None:
-        """Number the classes anew that have rows, where most have none: the new number of each old one."""
+        """Renumber the classes if most have no rows; returns the new number of each old class, else None."""
         size = len(self._numbers)
         kept = self._counts[:size] > 0
         kept[GONE] = True
@@ -123,7 +123,7 @@ class AccessClassRegistry:
 
 
 def _is_in(numbers: Ints, wanted: Ints) -> NDArray[np.bool_]:
-    """Which of these numbers, none less than -1, are among the wanted ones, none less than 0."""
+    """Mask of the numbers (each at least -1) that are among `wanted` (each at least 0)."""
     most = int(numbers.max())
     if most > _LARGEST_TABLE:
         return np.isin(numbers, wanted)

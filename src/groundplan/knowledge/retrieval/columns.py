@@ -1,4 +1,4 @@
-"""The columns of the projection: a value for each row, in arrays with room behind the last one. Knows no documents."""
+"""The columns of the projection: arrays with one value per row and spare capacity. Knows no documents."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from groundplan.knowledge.retrieval import vectors
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """A value per row; rows beyond `View.size` are not there yet."""
+    """One value per row; rows beyond `View.size` are not used yet."""
 
     chunks: NDArray[np.uint8]
     """(n, 16): ids"""
     classes: NDArray[np.int32]
     lengths: NDArray[np.int32]
     documents: NDArray[np.int32]
-    """The first row of a row's document: its rows follow each other."""
+    """The first row of a row's document, whose rows are consecutive."""
     embedded: NDArray[np.bool_]
     encoded: vectors.EncodedVectors
 
     def head(self, size: int) -> Columns:
-        """The first rows, without copying."""
+        """The first `size` rows, without copying."""
         own = self.encoded
         coded = vectors.EncodedVectors(
             own.bits[:, :size], own.signs[:size], own.small[:size], own.rest[:size], own.scale[:size]
@@ -40,7 +40,7 @@ class Columns:
 
 
 def empty_columns(capacity: int, dimension: int) -> Columns:
-    """Room for so many rows."""
+    """Columns for `capacity` rows, all zero."""
     return Columns(
         np.zeros((capacity, 16), np.uint8),
         np.zeros(capacity, np.int32),
@@ -58,14 +58,14 @@ def empty_columns(capacity: int, dimension: int) -> Columns:
 
 
 def grow(columns: Columns, size: int, capacity: int) -> Columns:
-    """The first `size` rows in arrays with more room."""
+    """A copy of the first `size` rows with a larger capacity."""
     made = empty_columns(capacity, columns.encoded.small.shape[1])
     _copy_rows(columns.head(size), made, slice(0, size))
     return made
 
 
 def take_rows(columns: Columns, rows: NDArray[np.int64]) -> Columns:
-    """Some rows, copied."""
+    """A copy of the selected rows."""
     own = columns.encoded
     signs = own.signs[rows]
     coded = vectors.EncodedVectors(

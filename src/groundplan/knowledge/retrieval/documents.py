@@ -1,6 +1,6 @@
-"""What documents are, as far as a question may be about some of them only: path, owner, sensitivity, media, time.
+"""The attributes of documents that a search may filter by: path, owner, sensitivity, media, time.
 
-It proposes: PostgreSQL looks again at what is read. Knows no readers and no text.
+It only proposes: PostgreSQL applies the filter again. Knows no readers and no text.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from groundplan.knowledge.retrieval.wire import Where
 
 Ints = NDArray[np.int32]
 RowRange = tuple[int, int]
-"""Where the rows of a document are: the first, and how many."""
+"""(first row, number of rows) of a document."""
 
 _FIRST_CAPACITY: Final = 256
 _MERGE_RATIO: Final = 8
-"""An order more than so many times as long as all later ones together stays by itself."""
+"""A sorted part stays by itself if it is more than this many times as long as all later ones together."""
 _LARGEST_ORDER: Final = 1 << 16
-"""Paths above which orders are not put together: it takes some milliseconds, in which nothing else is computed."""
+"""Sorted parts are not merged beyond this many paths: it takes milliseconds in which nothing else is computed."""
 _NOT_SET: Final = -1
-"""Number of what a document does not say."""
+"""Number of an attribute that a document does not have."""
 _UNKNOWN: Final = -2
 """Number of a name that no document has."""
 _NEVER: Final = int(np.iinfo(np.int64).min)
@@ -35,7 +35,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """Of one document, as PostgreSQL has it."""
+    """The attributes of one document, as PostgreSQL has them."""
 
     path: str = ""
     owner: str | None = None
@@ -46,12 +46,12 @@ class Metadata:
 
 @dataclass(frozen=True, slots=True)
 class DocumentsSnapshot:
-    """A moment of them: n descriptions, of which one of each document counts."""
+    """A snapshot of n descriptions of documents; only the newest of each document counts."""
 
     first: Ints
     """(n,): row of a document's first passage"""
     count: Ints
-    """(n,): how many rows it has; 0: it is described otherwise since"""
+    """(n,): how many rows it has; 0: replaced by a newer description"""
     numbers: Ints
     """(3, n): of owner, sensitivity and media in `names`, or `_NOT_SET`"""
     modified: NDArray[np.int64]
@@ -61,10 +61,10 @@ class DocumentsSnapshot:
     paths: Sequence[bytes]
     """In UTF-8; it only grows."""
     orders: tuple[Ints, ...]
-    """Places of descriptions in the order of their paths, in parts."""
+    """Indices of descriptions sorted by path, in several parts."""
 
     def matching(self, where: Where) -> tuple[Ints, Ints]:
-        """(first row, how many rows) of the documents of which all of that holds."""
+        """(first rows, numbers of rows) of the documents that match the filter."""
         selected = self._with_prefix(where.path.encode()) if where.path else slice(0, len(self.first))
         first, count = self.first[selected], self.count[selected]
         is_match = count > 0
@@ -86,13 +86,13 @@ class DocumentsSnapshot:
         return (first, count) if is_match.all() else (first[is_match], count[is_match])
 
     def _with_prefix(self, prefix: bytes) -> Ints:
-        """Descriptions of those whose path begins so, in order: what is read of them lies together then."""
+        """Indices of the descriptions whose path has this prefix, sorted, so that reads are contiguous."""
         own = [_slice_with_prefix(self.paths, order, prefix) for order in self.orders]
         return np.sort(np.concatenate(own)) if own else np.zeros(0, np.int32)
 
 
 class DocumentRegistry:
-    """What changes. One thread writes it."""
+    """The descriptions as they change. One thread writes it."""
 
     def __init__(self) -> None:
         self.restore(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((3, 0), np.int32), np.zeros(0, np.int64))
@@ -106,7 +106,7 @@ class DocumentRegistry:
         names: Sequence[str] = (),
         paths: Sequence[bytes] = (),
     ) -> None:
-        """As of documents that were kept: what a moment of them had, `names` in the order of their numbers."""
+        """Restore a saved snapshot; `names` are in the order of their numbers."""
         if not len(first) == len(count) == numbers.shape[1] == len(modified) == len(paths):
             raise ValueError("what documents are is of different lengths")
         self._size = len(first)
@@ -120,17 +120,17 @@ class DocumentRegistry:
 
     @property
     def outdated(self) -> int:
-        """Descriptions that are kept, though their documents are described otherwise since."""
+        """Number of descriptions that were replaced but are still held."""
         return int(np.count_nonzero(self._count[: self._size] == 0))
 
     def add(self, places: Sequence[RowRange], metadata: Sequence[Metadata]) -> None:
-        """Documents, and where their rows are."""
+        """Add the attributes of documents, with the places of their rows."""
         begin, end = self._size, self._size + len(metadata)
         if begin == end:
             return
         if end > len(self._first):
             self._grow(max(end, 2 * len(self._first), _FIRST_CAPACITY))
-        # whoever has a moment from before looks at nothing behind its last one
+        # earlier snapshots do not read beyond their last description
         self._first[begin:end], self._count[begin:end] = np.array(places, np.int32).T
         self._numbers[:, begin:end] = np.array([self._encode_names(one) for one in metadata], np.int32).T
         self._modified[begin:end] = [_modified_micros(one.modified_at) for one in metadata]
@@ -139,7 +139,7 @@ class DocumentRegistry:
         self._size = end
 
     def update(self, metadata: Mapping[RowRange, Metadata]) -> int:
-        """What documents are now, by where their rows are. Returns of how many it is something else."""
+        """Update the attributes of documents, given by the places of their rows. Returns how many differ."""
         current = {first: one for (first, _), one in metadata.items()}
         is_present = np.isin(self._first[: self._size], list(current)) & (self._count[: self._size] > 0)
         changed = [
@@ -147,14 +147,14 @@ class DocumentRegistry:
         ]
         if changed:
             places = [(int(self._first[at]), int(self._count[at])) for at in changed]
-            # in an array of its own, since whoever has a moment from before goes on with that
+            # in a new array, since earlier snapshots still use the old one
             self._count = self._count.copy()
             self._count[changed] = 0
             self.add(places, [current[first] for first, _ in places])
         return len(changed)
 
     def compact(self, places: Ints) -> None:
-        """Those whose rows stay, moved to `places[row]`; nothing is left of others, whose rows are at -1."""
+        """Keep only documents whose rows stay: rows move to `places[row]`, -1 where they are dropped."""
         kept = np.flatnonzero((self._count[: self._size] > 0) & (places[self._first[: self._size]] >= 0))
         numbers, names = self._numbers[:, kept], list(self._names)
         used = np.unique(numbers[numbers >= 0])
@@ -169,7 +169,7 @@ class DocumentRegistry:
         )
 
     def snapshot(self) -> DocumentsSnapshot:
-        """As it is at this moment."""
+        """The descriptions at this moment."""
         size = self._size
         return DocumentsSnapshot(
             self._first[:size],
@@ -220,7 +220,7 @@ def _sort_by_path(paths: Sequence[bytes], places: Sequence[int]) -> Ints:
 
 
 def _merge_orders(paths: Sequence[bytes], orders: tuple[Ints, ...]) -> tuple[Ints, ...]:
-    """With those put together that are not much longer than all later ones, so that there are few."""
+    """The sorted parts with the later ones merged where they are of similar length, so that there are few."""
     first, later = len(orders) - 1, 0
     for place in range(len(orders) - 1, 0, -1):
         later += len(orders[place])
@@ -233,7 +233,7 @@ def _merge_orders(paths: Sequence[bytes], orders: tuple[Ints, ...]) -> tuple[Int
 
 
 def _slice_with_prefix(paths: Sequence[bytes], order: Ints, prefix: bytes) -> Ints:
-    """Those of an order whose path begins so."""
+    """The slice of a sorted part whose paths have this prefix."""
     first = bisect_left(order, prefix, key=lambda at: paths[at])
     end = bisect_right(order, prefix, lo=first, key=lambda at: paths[at][: len(prefix)])
     return order[first:end]

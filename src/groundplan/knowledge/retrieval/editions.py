@@ -1,6 +1,6 @@
-"""The projections that a search service holds: of the edition that serves, of one that may next, of the last one.
+"""The projections that a search service holds: of the serving edition, the next candidate, and the previous one.
 
-A search asks for the edition that its own transaction began with, so a switch changes nothing for it. Holds no data.
+A search uses the edition that its own transaction began with, so a switch does not affect it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from groundplan.knowledge.index.model import HELD, Edition
 from groundplan.knowledge.retrieval.projection import Projection
 
 LINGER_SECONDS: Final = 10.0
-"""How long the edition before is held after a switch: longer than any search takes."""
+"""How long a previous edition is held after a switch: longer than any search takes."""
 
 
 class Editions:
-    """One thread changes what is held; any number look it up."""
+    """Projections by edition. One thread changes them; any number of threads look them up."""
 
     def __init__(self, first: Projection) -> None:
         self._lock = threading.Lock()
@@ -27,33 +27,33 @@ class Editions:
         self._unwanted_since: dict[int, float] = {}
         self._complete: set[int] = set()
         self.serving = first.edition
-        """The one that served at the last look; a search's own transaction has the last word."""
+        """The serving edition as of the last update; the transaction of a search decides which it uses."""
 
     def find(self, edition: int) -> Projection | None:
-        """The projection of an edition, where all of it is held."""
+        """The projection of an edition if it is complete, else None."""
         return self._projections.get(edition) if edition in self._complete else None
 
     def known_edition(self, edition: int) -> Edition | None:
-        """An edition as it was at the last look."""
+        """An edition as of the last update."""
         return self._editions.get(edition)
 
     @property
     def projections(self) -> list[Projection]:
-        """All, the one that serves first."""
+        """All projections, the serving one first."""
         return sorted(self._projections.values(), key=lambda one: one.edition != self.serving)
 
     @property
     def complete_editions(self) -> list[int]:
-        """Numbers of those that are held whole."""
+        """The numbers of the editions that are held completely."""
         return sorted(self._complete)
 
     @property
     def serving_projection(self) -> Projection:
-        """The projection of the edition that serves, whole or not yet."""
+        """The projection of the serving edition, complete or not."""
         return self._projections[self.serving]
 
     def mark_complete(self, index: Projection, *, is_complete: bool) -> None:
-        """Whether everything that PostgreSQL has of an edition is held: once it is, it stays so, but for a lag."""
+        """Note whether a projection has everything that PostgreSQL has of its edition. Once complete, it only lags."""
         with self._lock:
             if is_complete:
                 self._complete.add(index.edition)
@@ -61,7 +61,7 @@ class Editions:
                 self._complete.discard(index.edition)
 
     def update(self, editions: Sequence[Edition]) -> None:
-        """Hold what is to be held of these, and let go of the rest after a while."""
+        """Hold the projections that these editions need; drop others after `LINGER_SECONDS`."""
         with self._lock:
             wanted = {one.id: one for one in editions if one.state in HELD}
             self._editions = {one.id: one for one in editions}

@@ -1,6 +1,6 @@
-"""Putting two rankings together, and choosing what is quoted. Pure: no database, no model, no permissions.
+"""Combine the rankings by words and by vectors, and choose the passages to return. Pure: no database, no permissions.
 
-A word score is told as a part of what the question could reach at all, and added to the similarity.
+The word score, as a share of the highest score that the question could reach, is added to the similarity.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from groundplan.knowledge.retrieval.wire import Passage, Place, SearchRequest
 MIN_SIMILARITY: Final = 0.25
 """Cosine below which a chunk that shares no word with the question is about something else."""
 MIN_WORD_SHARE: Final = 0.25
-"""Part of the best BM25 score below which a chunk shares only common words with the question."""
+"""Share of the best BM25 score below which a chunk shares only common words with the question."""
 VERBATIM: Final = 0.6
-"""What a passage is worth more that has all of the question word for word; of a part of it, that part."""
+"""How much the score of a passage rises that quotes all of the question word for word; for a part, that part."""
 MIN_RUN: Final = 6
-"""Words of the question that follow each other in a passage from which they are no chance."""
+"""How many words of the question must follow each other in a passage to be no coincidence."""
 MIN_QUESTION_WORDS: Final = 3
-"""Words of a question that counts as a quotation where all of it stands in a passage."""
+"""How many words a question must have to count as quoted where all of it stands in a passage."""
 MAX_QUOTED_WORDS: Final = 600
-"""Words of a question that are looked for in their order: where each character is one, there may be thousands."""
+"""How many words of a question are looked for in order: where each character is one, there may be thousands."""
 NEAR_BEST: Final = 0.6
-"""Part of the best BM25 score that a passage with the words of the question has: others are not looked at for them."""
+"""Share of the best BM25 score that a passage must have to be checked for quoting the question."""
 OVERDUE_WEIGHT: Final = 0.5
 MAX_DUPLICATES: Final = 5
-"""Other places of a passage that are told."""
+"""Most duplicates that are listed with a passage."""
 OVERHEAD_BYTES: Final = 64
-"""Allowed for the heading of each passage, besides its title and path, in what a prompt may grow by."""
+"""Bytes allowed for the heading of each passage in a prompt, besides its title and path."""
 
 RankedChunks = list[tuple[ReadableChunk, float]]
 Scores = NDArray[np.float64]
 _WORD: Final = re.compile(r"[^\W_]+")
 _SPACED: Final = "".join(chr(code).lower() if chr(code).isalnum() else " " for code in range(128)).encode().ljust(256)
-"""Bytes of a text in ASCII: letters in lower case and digits as they are, everything else a blank."""
+"""Translation table for ASCII: letters to lower case, digits unchanged, everything else to a blank."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """How much a passage's words count against its similarity, and its best neighbour against itself."""
+    """Weights of the word share relative to the similarity, and of the best neighbour relative to the passage."""
 
     words: float = 1.5
     neighbour: float = 0.35
@@ -58,38 +58,39 @@ WEIGHTS: Final = Weights()
 
 
 def fuse_scores(share: Scores, near: Scores, weights: Weights = WEIGHTS) -> Scores:
-    """A score for each row, from what it says itself; 0 where words, or vectors, do not know it.
+    """The combined score of each row by itself.
 
-    `share`: BM25 as a part of what is possible for the question; `near`: cosine. Both are told on scales of their own
-    that mean the same for every question, so a ranking that is sure of something is heard, and one that is not, is not.
+    `share`: BM25 as a share of the score possible for the question; `near`: cosine; 0 where a ranking lacks the row.
+    Both scales mean the same for every question, so a ranking that is sure counts, and one that is not does not.
     """
     return weights.words * share + np.maximum(near, 0.0)
 
 
 def smooth_scores(scores: Scores, before: Scores, after: Scores, weights: Weights = WEIGHTS) -> Scores:
-    """Each with a part of its better neighbour's score (0 where it has none): an answer seldom stands alone among what
-    is off its subject."""
+    """The scores, each raised by a part of the better neighbour's score (0: no neighbour): the text around an answer is
+    usually about the same subject."""
     return scores + weights.neighbour * np.maximum(before, after)
 
 
 def relevance_mask(words: Scores, near: Scores, best_word_score: float) -> NDArray[np.bool_]:
-    """Which rows share more than common words with the question (a score of 0: none), or its subject.
-    `best_word_score`: the best score of all that may be seen."""
+    """Mask of the rows that share more than common words with the question, or its subject.
+
+    `words`: BM25, 0 where no word matches; `best_word_score`: the best BM25 of all visible rows."""
     least = MIN_WORD_SHARE * best_word_score
     return ((words > 0) & (words >= least)) | (near >= MIN_SIMILARITY)
 
 
 def normalise_text(text: str) -> str:
-    """Its words in lower case, one space between and at both ends; each character of scripts without spaces is one."""
+    """The words of a text in lower case, with one space between and at both ends; in scripts without spaces, each
+    character is a word."""
     if text.isascii():  # the same in a fifth of the time
         return f" {b' '.join(text.encode().translate(_SPACED).split()).decode()} "
     return f" {' '.join(_WORD.findall(writing_systems.spread(text).lower()))} "
 
 
 def verbatim_share(question: Sequence[str], text: str, min_run: int = MIN_RUN) -> float:
-    """The part of a question that stands in a `normalise_text` text word for word: its longest run of at least so many
-    words, or all of it. Neither of the rankings knows the order of words, and somebody who quotes means that
-    passage."""
+    """The share of a question that stands word for word in a normalised text: its longest run of at least `min_run`
+    words, or all of it. Neither ranking knows the order of words, but somebody who quotes means that passage."""
     words, unit = len(question), _word_unit(question)
     if words < MIN_QUESTION_WORDS * unit:
         return 0.0
@@ -102,14 +103,13 @@ def verbatim_share(question: Sequence[str], text: str, min_run: int = MIN_RUN) -
 
 
 def may_contain_quote(question: Sequence[str], text: str, min_run: int = MIN_RUN) -> bool:
-    """Whether `verbatim_share` can find anything in the text as it is: nearly always it cannot, which this tells in a
-    tenth of the time."""
+    """Whether `verbatim_share` of the text can be more than 0. It rarely is, and this takes a tenth of the time."""
     unit = _word_unit(question)
     min_run = min(len(question), min_run * unit)
     if len(question) < MIN_QUESTION_WORDS * unit:
         return False
     run, text = 0, (text if text.isascii() else writing_systems.plain(text)).lower()
-    # whatever run of words it is, one of these is in it
+    # any run of that length contains one of these words
     if not any(word in text for word in question[min_run - 1 :: min_run]):
         return False
     for word in question:
@@ -122,9 +122,10 @@ def may_contain_quote(question: Sequence[str], text: str, min_run: int = MIN_RUN
 def longest_runs(
     has_word: Sequence[NDArray[np.bool_] | None], count: int, min_run: int, min_known: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of each of `count` texts: how many words of a question it may have in a row at most, 0 where that is less than
-    `min_run`; then the same where so many of them are `min_known`. `has_word`: of each word, which texts have it; None:
-    nobody knows."""
+    """For each of `count` texts, the longest run of a question's words that it may contain, 0 if shorter than
+    `min_run`; then the same for runs with at least `min_known` words that the text is known to have.
+
+    `has_word`: for each word, the mask of the texts that have it; None: unknown."""
     may_have = np.ones((len(has_word) + 1, count), np.bool_)
     may_have[0] = False
     for place, one in enumerate(has_word, 1):
@@ -139,29 +140,29 @@ def longest_runs(
 
 
 def min_quote_length(question: Sequence[str]) -> int:
-    """How many words of a question are a quotation where they stand in a row; more than it has where none are."""
+    """How many consecutive words of a question count as a quotation; more than it has if it is too short."""
     unit = _word_unit(question)
     return min(len(question), MIN_RUN * unit) if len(question) >= MIN_QUESTION_WORDS * unit else len(question) + 1
 
 
 def _word_unit(question: Sequence[str]) -> int:
-    """As how many words of a question one counts: characters of scripts without spaces are shorter."""
+    """How many items of the question make one word: 2 where they are characters of scripts without spaces."""
     return 2 if writing_systems.unspaced(question) else 1
 
 
 def demote_overdue(ranked: Iterable[tuple[ReadableChunk, float]], today: date) -> RankedChunks:
-    """Passages of documents whose review is overdue count half: what is current comes before what it replaced."""
+    """The ranking with the scores of documents whose review is overdue halved: current documents come first."""
     return sort_ranked((chunk, score * review_weight(chunk, today)) for chunk, score in ranked)
 
 
 def review_weight(chunk: ReadableChunk, today: date) -> float:
-    """What a passage counts for, by whether its document is current."""
+    """The factor for the score of a chunk: less than 1 if the review of its document is overdue."""
     return OVERDUE_WEIGHT if chunk.review_by is not None and chunk.review_by < today else 1.0
 
 
 def merge_duplicates(ranked: Iterable[tuple[ReadableChunk, float]]) -> RankedChunks:
-    """Each text once, with its best score, quoted from the document with the shortest path, since copies have longer
-    ones, there from where it scores best; `also` are the others."""
+    """Each text once with its best score, from the document with the shortest path, since copies have longer ones (if
+    it occurs there more than once, the best scored); the others become its `duplicates`."""
     copies: dict[str, RankedChunks] = {}
     for chunk, score in ranked:
         copies.setdefault(chunk.head + chunk.text, []).append((chunk, score))
@@ -175,16 +176,16 @@ def _merge_copies(copies: RankedChunks) -> tuple[ReadableChunk, float]:
 
 
 def sort_ranked(scored: Iterable[tuple[ReadableChunk, float]]) -> RankedChunks:
-    """Best first; of equal ones the shorter path, so that the original comes before its copy."""
+    """Chunks by descending score; of equal ones the shorter path first, so that the original comes before its copy."""
     return sorted(scored, key=lambda one: (-one[1], len(one[0].path), one[0].path, one[0].start_line, str(one[0].id)))
 
 
 def add_neighbours(
     ranked: RankedChunks, neighbours: Mapping[tuple[UUID, int], ChunkSpan], request: SearchRequest
 ) -> RankedChunks:
-    """The best `k` with the text around them, as far as it fits together; no text twice, the better one has it.
+    """The best `k` chunks extended by their neighbours as far as all fit into `max_bytes`; no text is included twice.
 
-    What stands in a better one's text already is left out, and the next best moves up.
+    A chunk that is already part of a better one is left out, and the next best moves up.
     """
     used: set[tuple[UUID, int]] = set()
     remaining = request.max_bytes - sum(_prompt_bytes(one) for one, _ in ranked[: request.k])
@@ -209,8 +210,8 @@ def add_neighbours(
 
 
 def _join_neighbour(chunk: ReadableChunk, part: ChunkSpan) -> ReadableChunk:
-    """A chunk with the one that stands before or after it; between two there is white space only, as much of it as in
-    the document, since a citation counts its characters."""
+    """A chunk joined with the one before or after it. Only white space is between the two, as much as in the document,
+    since citations count characters."""
     if part.start_char >= chunk.end_char:
         gap = _white_space(part.start_line - chunk.end_line, part.start_char - chunk.end_char)
         return replace(chunk, text=f"{chunk.text}{gap}{part.text}", end_char=part.end_char, end_line=part.end_line)
@@ -226,7 +227,7 @@ def _white_space(lines: int, characters: int) -> str:
 
 
 def _prompt_bytes(chunk: ReadableChunk) -> int:
-    """What a passage takes of a prompt, in bytes."""
+    """The bytes that a passage takes in a prompt."""
     return len((chunk.head + chunk.text + chunk.title + chunk.path).encode()) + OVERHEAD_BYTES
 
 
@@ -248,7 +249,7 @@ def fit_passages(
 
 
 def to_passage(chunk: ReadableChunk, score: float, *, explain: bool = False) -> Passage:
-    """The chunk as it is told to a caller."""
+    """The chunk as returned to callers."""
     return Passage(
         document=str(chunk.document),
         path=chunk.path,

@@ -1,4 +1,4 @@
-"""Hints that a search gives besides its passages: what another document contradicts, and that newer versions exist."""
+"""Hints that a search returns besides its passages: contradicting documents, and newer versions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from groundplan.knowledge.retrieval import hints_store
 from groundplan.knowledge.retrieval.wire import Conflict, Newer, Passage, SearchRequest
 
 MAX_CONFLICTS = 5
-"""Conflicts that are told of one search."""
+"""Most conflicts that one search returns."""
 
 
 def find_conflicts(conn: Connection[Any], passages: Sequence[Passage], sources: Sequence[str]) -> list[Conflict]:
-    """Facts in conflict: sentences that stand in these passages, with what another document of these sources says
-    instead."""
+    """Conflicting facts: sentences of these passages, each with what another document of these sources says instead."""
     ids = list(dict.fromkeys(UUID(passage.document) for passage in passages))
     if not ids:
         return []
@@ -36,10 +35,10 @@ def find_conflicts(conn: Connection[Any], passages: Sequence[Passage], sources: 
 def find_newer(
     conn: Connection[Any], scores: Mapping[UUID, float], readable: Sequence[UUID], least: float, request: SearchRequest
 ) -> list[Newer]:
-    """Documents that would have been among the passages but for a newer one. `scores`: chunk -> score, as the index
-    has them for this person; `readable`: those that may be used; `least`: the score of the last passage.
+    """Documents that would have been among the passages if a newer one did not replace them.
 
-    Nothing is asked where all that was proposed may be used, which is nearly always.
+    `scores`: chunk -> score, as the index proposed them for this person; `readable`: chunks that may be used; `least`:
+    the score of the last passage. Reads nothing where all proposed chunks may be used, which is nearly always the case.
     """
     usable = set(readable)
     withheld = [id for id, score in scores.items() if score >= least and id not in usable]

@@ -1,4 +1,4 @@
-"""Which rows of a view may be seen by whoever sees some of its classes. Knows no person and no question."""
+"""Masks of the rows of a view that belong to visible access classes. Knows no person and no question."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 _BYTES: Final = 64 << 20
-"""Of what is kept for one view."""
+"""Bytes of masks that are cached per view."""
 
 
 class MaskCache:
-    """Those that were asked for last are kept: among a million rows one takes a millisecond, and many a question
-    follows another of the same person. Whatever changes anywhere ends them all, so their time tells that something did,
-    and of nobody's documents more. Threads may share it."""
+    """The most recently used masks: a mask of a million rows takes a millisecond, and questions of the same person
+    often follow each other. Any change of the index makes a new view without masks, so timing reveals that something
+    changed, but nothing about anybody's documents. Thread-safe."""
 
     def __init__(self, classes: NDArray[np.int32]) -> None:
         self._classes = classes
@@ -25,7 +25,7 @@ class MaskCache:
         self._lock = threading.Lock()
 
     def get(self, visible_classes: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """By row, from what it is by class. Nobody writes there."""
+        """The read-only mask by row for a mask by class."""
         key = visible_classes.tobytes()
         with self._lock:
             mask = self._masks.get(key)

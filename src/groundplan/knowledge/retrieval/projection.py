@@ -1,11 +1,11 @@
-"""What the search service holds of the chunks in memory: terms and vectors, and of each row whose readers it has.
+"""The search index in memory: terms and vectors of all chunks, and the readers' set of each row.
 
-A projection of PostgreSQL that can be thrown away at any time. It proposes ids and never gives a text: the numbers of
-readers' sets that a person has come from PostgreSQL with each question, and what is proposed is read there again. One
-thread writes it; any number read the last published `View` meanwhile.
+A projection of PostgreSQL that can be discarded at any time. It proposes ids and never returns text: the ids of a
+person's readers' sets come from PostgreSQL with each question, and proposed chunks are read there again. One thread
+writes it; any number of threads read the last published `View` meanwhile.
 
-A view stays as it was published. Whoever takes one and then begins to read PostgreSQL is told there which documents
-changed after it, and puts these right (`View.visible_rows`): so nothing of a moment that is over counts.
+A view never changes. A search takes a view, then begins a transaction that reads which documents changed after it, and
+corrects these (`View.visible_rows`), so that no outdated state counts.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from groundplan.knowledge.retrieval.wire import Where
 _FIRST_CAPACITY: Final = 1024
 _MIN_GONE_ROWS: Final = 20_000
 _SPREAD: Final = 8
-"""Times as many rows as are asked about from which each of them is written by itself."""
+"""If the view has this many times more rows than are selected, a mask is written row by row."""
 NO_METADATA: Final = Metadata()
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A chunk to be held: `terms` are what words find it by; `vector` may be missing."""
+    """A chunk to index: `terms` are the terms of its text; `vector` may be missing."""
 
     chunk: UUID
     terms: Sequence[str]
@@ -46,7 +46,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class DocumentEntry:
-    """A document to be held with all its rows; without rows it is forgotten. `acl`: the number of its readers' set."""
+    """A document to index with all its rows; without rows it is removed. `acl`: the id of its readers' set."""
 
     document: UUID
     source: str
@@ -56,25 +56,25 @@ class DocumentEntry:
 
 
 class RowRanges:
-    """Where the rows of each document are: its first row, and how many. One thread writes it, others read meanwhile.
-    By id, as 16 bytes: thousands of them are looked up for a question about some documents."""
+    """(first row, number of rows) of each document. One thread writes it, others read meanwhile. Keys are ids as 16
+    bytes, since a question about some documents looks up thousands of them."""
 
     def __init__(self, current: dict[bytes, tuple[int, int]] | None = None) -> None:
         self.current = current if current is not None else {}
         self._former: dict[bytes, tuple[tuple[int, int], ...]] = {}
 
     def remove(self, document: bytes) -> tuple[int, int]:
-        """Where its rows were until now."""
+        """Remove a document; returns where its rows were."""
         place = self.current.get(document)
         if place is None:
             return 0, 0
-        # first there, then gone here: who reads finds it in one or the other
+        # added there before it is deleted here, so that readers find it in one or the other
         self._former[document] = (*self._former.get(document, ()), place)
         del self.current[document]
         return place
 
     def find(self, document: bytes, size: int) -> tuple[int, int]:
-        """Where they are in a view with so many rows."""
+        """Where the rows of a document are in a view with `size` rows; (0, 0) if it has none."""
         place = self.current.get(document)
         if place is not None and place[0] < size:
             return place
@@ -83,12 +83,12 @@ class RowRanges:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a question is answered from. It stays as it is, whatever is taken over later."""
+    """An immutable state of the projection, which questions are answered from."""
 
     columns: Columns
     segments: tuple[words.Segment, ...]
     terms: dict[str, int]
-    """The number of each term in `segments`, and of later ones; it only grows."""
+    """Term -> its number in `segments`; may have later terms, since it only grows."""
     classes: AccessClasses
     row_ranges: RowRanges
     documents: DocumentsSnapshot
@@ -101,8 +101,8 @@ class View:
     ) -> words.VisibleRows:
         """The rows of these sources whose readers' set is among `acls`.
 
-        `changed`: documents that changed after this view, with the number of their readers' set now; -1 where they do
-        not say what they said: then their rows are seen by nobody.
+        `changed`: (document, its readers' set now) of documents that changed after this view; -1 where their text
+        changed: then their rows are visible to nobody.
         """
         visible = self.classes.visible_to(sources, acls)
         count, tokens = int(self.classes.counts[visible].sum()), int(self.classes.tokens[visible].sum())
@@ -125,7 +125,7 @@ class View:
         acls: Collection[int],
         changed: Iterable[tuple[UUID, int]],
     ) -> list[tuple[slice, bool]]:
-        """Rows that are seen now and were not, or were and are not."""
+        """(rows, whether visible now) of changed documents whose visibility differs from the view."""
         changes = []
         for document, acl in changed:
             first, count = self.row_ranges.find(document.bytes, self.size)
@@ -137,8 +137,8 @@ class View:
         return changes
 
     def matching_rows(self, where: Where, changed: Iterable[tuple[UUID, int]] = ()) -> NDArray[np.bool_]:
-        """Which rows are of documents that a question is about, and of whichever are `changed`: this view does not know
-        what these are now."""
+        """Mask of the rows of documents that match a filter, and of all `changed` ones, since this view does not know
+        their attributes now."""
         mask = self._rows_mask(*self.documents.matching(where))
         for document, _ in changed:
             first, count = self.row_ranges.find(document.bytes, self.size)
@@ -146,13 +146,13 @@ class View:
         return mask
 
     def document_rows(self, documents: Iterable[bytes]) -> NDArray[np.bool_]:
-        """Which rows are of these documents, given by id."""
+        """Mask of the rows of these documents, given by id."""
         ranges = [row_range for document in documents if (row_range := self.row_ranges.find(document, self.size))[1]]
         first, count = np.array(ranges, np.int32).reshape(-1, 2).T
         return self._rows_mask(first, count)
 
     def _rows_mask(self, first: NDArray[np.int32], count: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """Which rows are of the documents that have so many rows from these on."""
+        """Mask of the rows of documents, given by their first rows and numbers of rows."""
         mask, many = np.zeros(self.size, np.bool_), int(count.sum())
         if many == int(self.documents.count.sum()):
             return ~mask
@@ -169,7 +169,7 @@ class View:
 
 
 class Projection:
-    """The rows of one edition of the index, empty at first; `dimension` is the length of its vectors."""
+    """The projection of one edition of the index, empty at first; `dimension` is the length of its vectors."""
 
     def __init__(self, edition: int = 1, dimension: int = DIMENSION) -> None:
         self.edition = edition
@@ -182,34 +182,34 @@ class Projection:
         self._columns = empty_columns(_FIRST_CAPACITY, dimension)
         self._segments: tuple[words.Segment, ...] = ()
         self.forgotten_count = 0
-        """Rows that are gone, and documents that are described otherwise, counted up: whoever kept a copy has too much
-        once this has changed."""
+        """How many rows and document attributes were removed or replaced so far: once it has changed, a saved copy
+        contains outdated data."""
         self._publish(0, 0)
 
     @property
     def cursor(self) -> int:
-        """Number of the last change that was taken over."""
+        """Number of the last change that was applied."""
         return self.view.cursor
 
     @property
     def count(self) -> int:
-        """Number of chunks that exist."""
+        """Number of existing chunks."""
         return self.view.size - int(self.view.classes.counts[GONE])
 
     @property
     def serving(self) -> int:
-        """Its edition: alone, it is what is asked."""
+        """Its own edition, as a `ProjectionSource` of one projection."""
         return self.edition
 
     def find(self, edition: int) -> Projection | None:
-        """Itself, where it is of that edition."""
+        """Itself if it is of this edition, else None."""
         return self if edition == self.edition else None
 
     def known_edition(self, edition: int) -> None:
-        """Alone, it knows no settings of editions."""
+        """None: a single projection knows no settings of editions."""
 
     def reset(self) -> None:
-        """Forget everything; the next changes are taken over from the first one on."""
+        """Remove everything; changes are applied from the first one on again."""
         with self._lock:
             self._terms, self._row_ranges = {}, RowRanges()
             self._classes, self._documents = AccessClassRegistry(), DocumentRegistry()
@@ -217,7 +217,7 @@ class Projection:
             self._publish(0, 0)
 
     def replace_documents(self, entries: Sequence[DocumentEntry], cursor: int) -> None:
-        """Hold these documents as they are now, instead of what was held of them; `cursor`: of the last change."""
+        """Replace these documents with all their rows; `cursor`: the number of the last change."""
         with self._lock:
             places = [self._row_ranges.remove(entry.document.bytes) for entry in entries]
             self.forgotten_count += sum(count for _, count in places)
@@ -234,8 +234,8 @@ class Projection:
         cursor: int,
         metadata: Mapping[UUID, Metadata] = MappingProxyType({}),
     ) -> None:
-        """Documents that say what they said, but may have other readers: (document, source, acl); what they are is told
-        of those in `metadata`."""
+        """Update documents whose rows stay: their readers' sets by (document, source, acl), and the attributes of those
+        in `metadata`."""
         with self._lock:
             ranges = self._row_ranges.current
             self.forgotten_count += self._documents.update(
@@ -250,13 +250,13 @@ class Projection:
             self._publish(self.view.size, cursor)
 
     def purge(self) -> None:
-        """Leave out rows that are gone, and terms that no row has any more."""
+        """Drop the rows of deleted chunks, and terms that no row has any more."""
         with self._lock:
             self._compact()
 
     def _reclassify(self, moves: Iterable[tuple[int, int, int]]) -> None:
-        """Rows of documents to other classes: (first row, how many, class). In an array of its own, since whoever has a
-        view from before goes on with that."""
+        """Move rows of documents to other classes: (first row, number of rows, class). In a new array, since earlier
+        views still use the old one."""
         nonempty = [move for move in moves if move[1]]
         if not nonempty:
             return
@@ -270,7 +270,7 @@ class Projection:
         self._columns = replace(self._columns, classes=classes)
 
     def _append_rows(self, entries: Sequence[DocumentEntry]) -> int:
-        """Write the rows behind the last one; nobody reads there before they are published. Returns the new size."""
+        """Write rows after the last one, where nobody reads before they are published. Returns the new size."""
         rows = [row for entry in entries for row in entry.rows]
         first, size = self.view.size, self.view.size + len(rows)
         if size > len(self._columns.classes):
@@ -315,7 +315,7 @@ class Projection:
         )
 
     def _compact(self) -> None:
-        """Leave out rows that are gone. Readers go on with the view they have."""
+        """Drop the rows of deleted chunks. Readers keep the view they have."""
         view = self.view
         kept = np.flatnonzero(view.columns.classes != GONE)
         places = np.full(view.size, -1, dtype=np.int32)
@@ -331,10 +331,10 @@ class Projection:
         self._classes.add_rows(GONE, -int(gone.counts[GONE]), -int(gone.tokens[GONE]))
         self._publish(len(kept), view.cursor)
 
-    # --- kept on disk by `projection_file`
+    # --- saved on disk by `projection_file`
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything but the columns and postings, for `restore`."""
+        """The state to save: edition, view and the row ranges of documents."""
         with self._lock:
             return {
                 "edition": self.edition,
@@ -343,7 +343,7 @@ class Projection:
             }
 
     def advance_cursor(self, cursor: int) -> None:
-        """Note that no change of this edition has a number up to `cursor` that is not taken over."""
+        """Note that all changes of this edition with a number up to `cursor` are applied."""
         with self._lock:
             if cursor > self.view.cursor:
                 self.view = replace(self.view, cursor=cursor)
@@ -358,7 +358,7 @@ class Projection:
         documents: dict[bytes, tuple[int, int]],
         described: DocumentRegistry,
     ) -> None:
-        """Go on from what was saved; `columns` must be writable, `names` are those of their classes."""
+        """Restore a saved state; `columns` must be writable, `names` are the keys of their access classes."""
         with self._lock:
             self._dimension = columns.encoded.small.shape[1]
             self._terms = {term: number for number, term in enumerate(terms)}

@@ -1,8 +1,8 @@
-"""The projection on disk, so that a start reads only what changed meanwhile. Thrown away where anything is odd.
+"""The projection on disk, so that a start reads only what changed meanwhile. Discarded where anything is inconsistent.
 
-Written beside the last one and then put in its place, so that a kill leaves one or the other. What a loss of power left
-of it is known by its sums: to sync it would keep the journal on the same disk waiting. It is a copy of what is in
-PostgreSQL without its texts: losing it costs time, nothing else.
+Written to a temporary folder and then renamed, so that a kill leaves the old or the new one. Damage by a loss of power
+is found by checksums: syncing would make the journal on the same disk wait. It is a copy of data in PostgreSQL without
+the texts: losing it costs time, nothing else.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ FORMAT: Final = 7
 """Changes with the analyzer, the arrays or their meaning; another format is not read."""
 _MIN_CHANGES: Final = 1000
 PURGE_SECONDS: Final = 3600.0
-"""How long what is gone may still be in the copy, as numbers and words."""
+"""How long deleted documents may still be in the copy, as numbers and terms."""
 RETRY_SECONDS: Final = 60.0
 
 _log = get_logger("groundplan.knowledge")
 
 
 class ProjectionFile:
-    """Below a folder of this installation. One process uses it."""
+    """The saved projection below a folder of this installation. One process uses it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / f"projection-{FORMAT}"
@@ -45,12 +45,12 @@ class ProjectionFile:
         self._purged_count = 0
         self._purged_at = -PURGE_SECONDS
         self._is_due = False
-        """What is there tells of what is gone, or of another edition."""
+        """The saved copy contains deleted documents, or is of another edition."""
         self._not_before = 0.0
 
     def load(self) -> Projection:
-        """The projection as it was saved; an empty one where there is none or it is damaged. Copies in other formats
-        are deleted: what goes from this one would stay in them."""
+        """The saved projection; an empty one where there is none or it is damaged. Copies in other formats are deleted,
+        since documents deleted from this one would stay in them."""
         for other in self._folder.parent.glob("projection-*"):
             if other != self._folder:
                 shutil.rmtree(other, ignore_errors=True)
@@ -62,9 +62,9 @@ class ProjectionFile:
         return self._index
 
     def save_if_due(self, index: Projection) -> None:
-        """Save where a tenth has changed since the last time, and at least a thousand changes; another edition as soon
-        as it is the one that serves. What is gone is left out at the first look, and within an hour afterwards. Where
-        the disk takes nothing the one before stays, and it is tried again a minute later."""
+        """Save if a tenth, and at least a thousand changes, have changed since the last time, or if another edition is
+        serving now. Deleted documents are purged at the first call and then within an hour. If the disk fails, the
+        previous copy stays, and saving is retried a minute later."""
         if index is not self._index:
             self._index, self._saved_cursor, self._purged_count, self._is_due = index, index.cursor, 0, True
         if index.forgotten_count != self._purged_count and time.monotonic() - self._purged_at > PURGE_SECONDS:
@@ -142,7 +142,7 @@ _METADATA_ARRAYS: Final = ("first", "count", "numbers", "modified")
 
 
 def _restore_documents(arrays: Mapping[str, Any], state: Mapping[str, Any]) -> DocumentRegistry:
-    """What documents were, as they were saved."""
+    """The saved attributes of documents."""
     every, ends = arrays["paths"].tobytes(), arrays["path_ends"].tolist()
     paths = [every[start:end] for start, end in pairwise([0, *ends])]
     book = DocumentRegistry()
@@ -166,7 +166,7 @@ def _arrays(view: View) -> dict[str, Any]:
     }
     documents = view.documents
     arrays |= {f"metadata_{name}": getattr(documents, name) for name in _METADATA_ARRAYS}
-    # of those alone that there are in this view: others may follow meanwhile
+    # only those of this view: the sequence may grow meanwhile
     paths = documents.paths[: len(documents.first)]
     arrays["paths"] = np.frombuffer(b"".join(paths), np.uint8)
     arrays["path_ends"] = np.cumsum([len(path) for path in paths], dtype=np.int64)
@@ -176,7 +176,7 @@ def _arrays(view: View) -> dict[str, Any]:
 
 
 def _checksums(folder: Path) -> dict[str, int]:
-    """Of each file but the description."""
+    """Name -> CRC-32 of each file except state.json."""
     return {path.name: _checksum(path) for path in folder.iterdir() if path.name != "state.json"}
 
 

@@ -1,6 +1,6 @@
-"""What the projection proposes for a question: the best rows by words, by vectors, and both together.
+"""What the projection proposes for a question: the best rows by words, by vectors, and by both together.
 
-It knows the numbers of readers' sets that somebody has and nothing else of them; it reads no text and no database.
+Of a person it knows only the ids of their readers' sets; it reads no text and no database.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ from groundplan.knowledge.retrieval.synonyms import DISCOUNT
 from groundplan.knowledge.retrieval.wire import Where
 
 CANDIDATES = 100
-"""From each ranking."""
+"""Rows taken from each ranking."""
 _COMBINED_CANDIDATES = 100
-"""From both together, of whatever one of the rankings looked at: among a million passages hundreds are nearly as good
-by either of them, and those that are good by both need not be among the best hundred of any."""
+"""Rows taken by their combined score, of all rows that one of the rankings looked at: among a million passages,
+hundreds score nearly the same by either ranking, and the best by both need not be among the best hundred of one."""
 _QUOTE_CANDIDATES = 400
-"""So many of both are looked at for such as may quote the question: that is worth more than all that parts them."""
+"""How many rows by combined score are checked for quoting the question, which outweighs their other differences."""
 _POOL = 1024
-"""Rows that are put together at most: those whose own words and similarity are best."""
+"""Most rows whose scores are combined: those that are best by their own words and similarity."""
 _APPROXIMATE_SHARE = 0.8
-"""Of `fuse.NEAR_BEST`, where scores are not known exactly."""
+"""The part of `fuse.NEAR_BEST` that is required where scores are only approximate."""
 _READ_AHEAD = 8
-"""Times as many rows as are read at once that are read at most for what they may quote alone."""
+"""Most batches of rows that are read only because they may quote the question."""
 _MIN_KNOWN_WORDS = 4
-"""Words in a row that a text is known to have from which it is read for what it may quote alone: a question may begin
-with six that say nothing."""
+"""How many words of a run a text must be known to have to be read only because it may quote the question: a question
+may begin with six words that say nothing."""
 _NO_FILTER = Where()
 Rows = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
 class QuotableQuery:
-    """A question word by word, as it may be quoted."""
+    """A question word by word, to find passages that quote it."""
 
     terms: Sequence[str | None] = ()
-    """The term that a text with that word has; None: any may have it."""
+    """For each word, the term that a text with that word has; None: any text may have the word."""
     min_run: int = 0
-    """So many words in a row are a quotation."""
+    """How many words in a row count as a quotation."""
 
 
 _NOT_QUOTABLE = QuotableQuery()
 
 
 def quotable_query(question: str, analyzer: words.Analyzer) -> QuotableQuery:
-    """Its words. Of other scripts it depends on what stands beside a word which terms there are."""
+    """The words of a question. In scripts other than ASCII, the terms of a word depend on the words next to it."""
     plain = fuse.normalise_text(question).split()[: fuse.MAX_QUOTED_WORDS]
     terms = [analyzer.terms(word) if word.isascii() else [] for word in plain]
     return QuotableQuery([one[0] if len(one) == 1 else None for one in terms], fuse.min_quote_length(plain))
@@ -63,29 +63,29 @@ def quotable_query(question: str, analyzer: words.Analyzer) -> QuotableQuery:
 
 @dataclass(frozen=True, slots=True)
 class ProposalRequest:
-    """A question: its terms, its vector, and within what."""
+    """A question: its terms, its vector, and the rows to search."""
 
     terms: Sequence[str]
     vector: Vectors | None
-    """None: words alone."""
+    """None: search by words only."""
     sources: frozenset[str]
     acls: frozenset[int]
     limit: int = CANDIDATES
     variants: Sequence[Sequence[str]] = ()
-    """Its terms said otherwise, by the company's synonyms."""
+    """The question's terms with synonyms of the company."""
     quotable: QuotableQuery = _NOT_QUOTABLE
     where: Where = _NO_FILTER
-    """Only documents of which that holds."""
+    """Only documents that match this filter."""
     documents: Collection[bytes] | None = None
-    """Only these, by id; None: whatever may be seen."""
+    """Only these documents, by id; None: all visible ones."""
     changed: Sequence[tuple[UUID, int]] = ()
-    """What changed after the view; see `View.visible_rows`."""
+    """Documents that changed after the view; see `View.visible_rows`."""
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """Rows of a view, in order, with what is said of them: BM25, about the cosine, both together with their
-    neighbours."""
+    """Rows of a view, in order, with their scores: BM25, approximate cosine, and both combined with their neighbours'
+    scores."""
 
     view: View
     rows: Rows
@@ -94,31 +94,31 @@ class Proposal:
     has_vector: NDArray[np.bool_]
     combined_scores: fuse.Scores
     is_relevant: NDArray[np.bool_]
-    """Which of them share more than common words with the question, or its subject."""
+    """Mask of the rows that share more than common words with the question, or its subject."""
     best_scores: Mapping[int, float]
-    """Rows that share more than common words with the question, or its subject, with their score; best first."""
+    """Row -> combined score of the relevant rows, best first."""
     best_word_score: float
-    """The best BM25 of all that may be seen."""
+    """The best BM25 of all visible rows."""
     quotable: QuotableQuery
 
     @cached_property
     def order(self) -> list[int]:
-        """The rows of `best_scores`."""
+        """The rows of `best_scores`, best first."""
         return list(self.best_scores)
 
     @cached_property
     def words(self) -> dict[int, float]:
-        """Rows that have words of the question, with their BM25."""
+        """Row -> BM25 of rows that have words of the question."""
         return _to_dict(self.rows, self.word_scores, self.word_scores > 0)
 
     @cached_property
     def nearest(self) -> dict[int, float]:
-        """Rows that have a vector, with about their cosine."""
+        """Row -> approximate cosine of rows that have a vector."""
         return _to_dict(self.rows, self.similarities, self.has_vector)
 
     @cached_property
     def scores(self) -> dict[int, float]:
-        """Rows that words or vectors know, with their score."""
+        """Row -> combined score of rows found by words or vectors."""
         return _to_dict(self.rows, self.combined_scores, (self.word_scores > 0) | self.has_vector)
 
     def batches(self, target: int, batch_size: int) -> Iterator[tuple[list[int], float]]:
@@ -148,13 +148,13 @@ class Proposal:
 
     @property
     def quote_potential(self) -> Mapping[int, float]:
-        """What rows may be worth more at most for having words of the question in their order: by the words that they
-        have in any, and where their BM25 is near enough to the best."""
+        """Row -> the most that its score may rise by quoting the question, judged by the words that it has in any
+        order; only of rows whose BM25 is near enough to the best."""
         return self._quote_scores[0]
 
     @property
     def _likely_quotes(self) -> Mapping[int, float]:
-        """Those of which enough of these words are known."""
+        """The part of `quote_potential` for rows that are known to have enough of the words."""
         return self._quote_scores[1]
 
     @cached_property
@@ -165,7 +165,7 @@ class Proposal:
         return _to_dict(rows, possible, possible > 0), _to_dict(rows, sure, sure > 0)
 
     def quote_scores(self, question: str, texts: Mapping[int, str]) -> dict[int, float]:
-        """What the texts of rows are worth more for having words of the question in their order."""
+        """Row -> by how much its score rises because its text quotes the question."""
         words = fuse.normalise_text(question).split()[: fuse.MAX_QUOTED_WORDS]
         return {
             row: fuse.VERBATIM * fuse.verbatim_share(words, fuse.normalise_text(text))
@@ -175,7 +175,7 @@ class Proposal:
 
 
 class WordMatches(Protocol):
-    """What is found by words: `bm25.Matches`, or several of them."""
+    """Rows found by words: `bm25.Matches`, or several of them combined."""
 
     @property
     def possible(self) -> float: ...
@@ -189,25 +189,24 @@ class WordMatches(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WordProposal:
-    """What needs no vector of a proposal: the rows that may be seen and are asked about, and what their words give."""
+    """The half of a proposal that needs no vector: the visible rows that match the filter, and their word scores."""
 
     view: View
     visible: words.VisibleRows
     matches: WordMatches
     top: TopRows
     best_word_score: float = 0.0
-    """The best BM25 of all that may be seen, where only some of it is asked about: what is common, and what may quote,
-    is told by that."""
+    """The best BM25 of all visible rows, if only some of them match the filter: relevance and quotations are judged
+    against it."""
 
 
 def propose(view: View, request: ProposalRequest, weights: fuse.Weights = fuse.WEIGHTS) -> Proposal:
-    """The `limit` best rows by words and by vectors and the best by both together, with their neighbours; figures of
-    each are complete."""
+    """The `limit` best rows by words and by vectors and the best by both, with their neighbours and complete scores."""
     return complete_proposal(propose_by_words(view, request), request, weights)
 
 
 def propose_by_words(view: View, request: ProposalRequest) -> WordProposal:
-    """The first half of `propose`, which does not look at the vector: it may be computed meanwhile."""
+    """The first half of `propose`, which does not need the vector, so that it can be computed meanwhile."""
     visible = view.visible_rows(request.sources, request.acls, request.changed)
     terms = words.query_terms(request.terms, view.terms)
     plain = bm25(view.segments, terms, view.columns.lengths, visible)
@@ -228,7 +227,7 @@ def propose_by_words(view: View, request: ProposalRequest) -> WordProposal:
 def _restrict(
     view: View, mask: NDArray[np.bool_], visible: words.VisibleRows, matches: WordMatches, limit: int
 ) -> WordProposal:
-    """Those rows alone, each with the score that it has among all that may be seen."""
+    """The proposal for the masked rows only, each with the score that it has among all visible rows."""
     best = matches.top_rows(1).scores
     restricted = matches.restrict(mask)
     return WordProposal(view, visible, restricted, restricted.top_rows(limit), float(best.max(initial=0.0)))
@@ -237,7 +236,7 @@ def _restrict(
 def complete_proposal(
     by_words: WordProposal, request: ProposalRequest, weights: fuse.Weights = fuse.WEIGHTS
 ) -> Proposal:
-    """The second half of `propose`."""
+    """The second half of `propose`, which adds the rows found by vectors."""
     view, visible = by_words.view, by_words.visible
     rows = by_words.top.rows
     if request.vector is not None:
@@ -254,7 +253,7 @@ def complete_proposal(
 def _best_by_both(
     by_words: WordProposal, nearest: Rows, similarities: fuse.Scores, request: ProposalRequest, weights: fuse.Weights
 ) -> Rows:
-    """The best by words and similarity together, as far as both are known without looking rows up."""
+    """The best rows by combined score, as far as both scores are known without looking rows up."""
     if request.vector is None or len(nearest) <= _COMBINED_CANDIDATES:
         return nearest
     columns, top, possible = by_words.view.columns, by_words.top, by_words.matches.possible or 1.0
@@ -283,8 +282,8 @@ def _best_by_both(
 
 
 def _quote_potential(view: View, quotable: QuotableQuery, rows: Rows) -> tuple[fuse.Scores, fuse.Scores]:
-    """What each of these rows, in order, may be worth more at most for having words of the question in their order, by
-    the words that it has in any; then the same where enough of these words are known."""
+    """The most that the score of each of these rows (in order) may rise by quoting the question, judged by the words
+    that it has in any order; then the same for rows that are known to have enough of the words, else 0."""
     if not len(rows):
         return np.zeros(0), np.zeros(0)
     if not quotable.terms:
@@ -300,7 +299,7 @@ def _quote_potential(view: View, quotable: QuotableQuery, rows: Rows) -> tuple[f
 
 
 def _build_proposal(by_words: WordProposal, rows: Rows, request: ProposalRequest, weights: fuse.Weights) -> Proposal:
-    """Everything that is said of these rows, which are in order."""
+    """The proposal of these rows, which are in order, with all their scores."""
     view, matches, question = by_words.view, by_words.matches, request.vector
     word_scores = matches.scores(rows)
     best_word_score = max(by_words.best_word_score, float(word_scores.max(initial=0.0)))
@@ -320,8 +319,8 @@ def _build_proposal(by_words: WordProposal, rows: Rows, request: ProposalRequest
 
 
 def _smooth_scores(documents: NDArray[np.int32], rows: Rows, own: fuse.Scores, weights: fuse.Weights) -> fuse.Scores:
-    """Each with a part of its better neighbour's, of rows in order: neighbours are those among them."""
-    # of rows that follow each other here, those of one document stand beside each other there
+    """The scores of rows in order, each raised by a part of its better neighbour's among these rows."""
+    # rows with consecutive numbers are neighbours if they belong to the same document
     joined = np.append((np.diff(rows) == 1) & (np.diff(documents[rows]) == 0), False)
     after = np.where(joined, np.roll(own, -1), 0.0)
     before = np.where(np.roll(joined, 1), np.roll(own, 1), 0.0)
@@ -338,15 +337,15 @@ def _to_dict(rows: Rows, values: fuse.Scores, which: NDArray[np.bool_]) -> dict[
 
 @dataclass(frozen=True, slots=True)
 class _VariantMatches:
-    """Each row by what it reaches of the question or, a little less, of a variant: parts of what is possible."""
+    """The better match of a question and its variants: scores are shares of the possible score, variants discounted."""
 
     matches: tuple[Matches, ...]
-    """The question, then its variants; each has a term that is there."""
+    """Of the question, then of its variants; each matches some row."""
     discounts: tuple[float, ...]
     possible: float = 1.0
 
     def top_rows(self, limit: int) -> TopRows:
-        # whatever is among the best of all is among the best by what it was found by
+        # a row that is among the best overall is among the best of the variant that it was found by
         leading = [one.top_rows(limit) for one in self.matches]
         rows = words.unique_rows(np.concatenate([one.rows for one in leading]))
         about = [one.approximate for one in leading]
@@ -358,7 +357,7 @@ class _VariantMatches:
         return self._shares([one.scores(rows) for one in self.matches])
 
     def _shares(self, scores: Sequence[fuse.Scores]) -> fuse.Scores:
-        """The better of what the question and its variants reach, as parts of what is possible."""
+        """The best share of the possible score that each row reaches by the question or a variant."""
         shares = [by * of / one.possible for of, one, by in zip(scores, self.matches, self.discounts, strict=True)]
         return np.asarray(np.maximum.reduce(shares))
 
@@ -376,7 +375,7 @@ def _with_variants(view: View, matches: Matches, request: ProposalRequest, visib
 
 
 def _with_neighbours(documents: NDArray[np.int32], rows: Rows) -> Rows:
-    """These rows and those before and after them in their documents, in order."""
+    """These rows and the rows before and after them in their documents, in order."""
     before, after = rows[rows > 0], rows[rows < len(documents) - 1]
     before = before[documents[before - 1] == documents[before]] - 1
     after = after[documents[after + 1] == documents[after]] + 1

@@ -1,6 +1,6 @@
-"""What a question is compared with: its vector, made by the model of the edition that is asked, or why there is none.
+"""Prepare a question for search: its vector by the model of the searched edition, or the reason why there is none.
 
-A deployment that is away costs one attempt every few seconds; until it is back, search goes by words and says so.
+An unavailable deployment is tried again every few seconds; meanwhile, search goes by words only and says so.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from groundplan.knowledge.model import Embedder, Vectors
 from groundplan.knowledge.retrieval.projection import Projection, View
 
 _CACHED_VECTORS: Final = 2048
-"""Vectors of questions to deployments: a question that is asked again is not paid again."""
+"""How many vectors of deployments are cached, so that a repeated question is not paid twice."""
 _PAUSE_SECONDS: Final = 5.0
 _WAIT_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.02
 
 
 class ProjectionSource(Protocol):
-    """Projections by edition: one of its own, or `Editions`."""
+    """Looks up projections by edition: `Editions`, or a single `Projection`."""
 
     @property
     def serving(self) -> int: ...
@@ -39,7 +39,7 @@ class ProjectionSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PreparedQuery:
-    """A question for an edition. Where its model is away it has no vector; then `degraded` says why."""
+    """A question for an edition. It has no vector where the model is unavailable; then `degraded` says why."""
 
     text: str
     view: View
@@ -48,29 +48,29 @@ class PreparedQuery:
 
     @property
     def vector(self) -> Vectors | None:
-        """Waits until the embedded model has computed it. Raises what that raises."""
+        """The vector; waits until the embedded model has computed it, and raises the model's errors."""
         return self.compute_vector()
 
 
 class QueryPreparer:
-    """Makes questions ready. Threads may share it."""
+    """Prepares questions for search. Thread-safe."""
 
     def __init__(
         self, local: Embedder, projections: ProjectionSource, deployed: Callable[[Embedding], Embedder] | None = None
     ) -> None:
-        """`local` embeds for editions of the embedded model, `deployed` gives what embeds for others."""
+        """`local` embeds for editions of the embedded model, `deployed` returns the embedder of other editions."""
         self._local, self._projections, self._deployed = Together(local), projections, deployed
         self._lock = threading.Lock()
         self._vectors: OrderedDict[tuple[Embedding, str], Vectors] = OrderedDict()
         self._paused: dict[Embedding, tuple[float, str]] = {}
 
     def prepare(self, text: str, edition: int, min_change: int = 0) -> PreparedQuery:
-        """The question for an edition, whose vector the embedded model computes meanwhile. A deployment is waited for
-        here, and the index until it has `min_change` that number of a change: nobody should hold a connection for so
-        long.
+        """The question for an edition, whose vector the embedded model computes in the background.
 
-        Raises `Unavailable` (search_index) where this service does not hold all of the edition, for it never answers
-        from a part."""
+        Waits for a deployment, and until the index contains `min_change`; callers must not hold a database connection
+        meanwhile. Raises `Unavailable` (search_index) where this service does not hold all of the edition, since it
+        never answers from a part of it.
+        """
         index = self.wait_for_projection(edition, lambda index: index.cursor >= min_change)
         known = self._projections.known_edition(edition)
         embedding = known.settings.embedding if known is not None else None
@@ -80,14 +80,14 @@ class QueryPreparer:
         return PreparedQuery(text, index.view, self._local.soon(text).result)
 
     def submit(self, texts: Sequence[str]) -> list[Future[Vectors]]:
-        """Of questions that are compared elsewhere, by the embedded model; each vector as soon as it is computed."""
+        """Futures of the embedded model's vectors for questions that are compared elsewhere."""
         return [self._local.soon(text) for text in texts]
 
     def wait_for_projection(
         self, edition: int, is_current: Callable[[Projection], bool] = lambda _: True
     ) -> Projection:
-        """The projection of an edition, after waiting some seconds for all of it, and until it is `is_current` as far
-        as is wanted; else `Unavailable` (search_index)."""
+        """The complete projection of an edition, waiting some seconds until it is there and `is_current`; else raises
+        `Unavailable` (search_index)."""
         deadline = time.monotonic() + _WAIT_SECONDS
         while (index := self._projections.find(edition)) is None or not is_current(index):
             if time.monotonic() > deadline:

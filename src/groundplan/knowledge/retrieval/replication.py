@@ -1,6 +1,6 @@
-"""Replicates PostgreSQL into the projection: a thread that waits for changes and takes them over.
+"""Replicate PostgreSQL into the projections: a thread that waits for changes and applies them.
 
-It reads as role control, in a connection that cannot write. It answers no search.
+It reads as role control, in a read-only connection. It answers no search.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from groundplan.knowledge.retrieval.projection import DocumentEntry, Projection,
 from groundplan.knowledge.retrieval.words import Analyzer
 
 _BATCH = 2000
-"""Changes (chunks and documents) that are taken over at once."""
+"""Changes (of chunks and documents) that are applied at once."""
 _WAIT_SECONDS = 5.0
 """How long a change may go unnoticed where its notification was lost."""
 _GATHER_SECONDS = 0.01
-"""How long changes are gathered after the first that is told, before they are looked at."""
+"""How long changes are gathered after the first notification before they are read."""
 _RETRY_SECONDS = 1.0
 
 _log = get_logger("groundplan.knowledge")
 
 
 class Follower:
-    """Follows one database into the projections of its editions until stopped."""
+    """Applies the changes of one database to the projections of its editions until stopped."""
 
     def __init__(
         self, url: Callable[[], str], index: Editions, save: Callable[[Projection], None] | None = None
     ) -> None:
-        """`url` gives the DSN of role control at each new connection, since an embedded server may change its port.
-        `save` is called with what serves when nothing is left to do."""
+        """`url` returns the DSN of role control for each new connection, since an embedded server may change its port.
+        `save` is called with the serving projection when all changes are applied."""
         self._url = url
         self._index = index
         self._save = save
@@ -52,14 +52,14 @@ class Follower:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="knowledge-follower", daemon=True)
         self.lag = 0
-        """Changed documents that the projection does not know yet, as of the last look."""
+        """Number of changed documents that the projection did not contain as of the last batch."""
         self.connected = False
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the current batch; returns at once."""
+        """Stop after the current batch; returns at once."""
         self._stopping.set()
 
     def _run(self) -> None:
@@ -86,12 +86,12 @@ class Follower:
             self._publish_status(conn)
             for _ in conn.notifies(timeout=_WAIT_SECONDS, stop_after=1):
                 self._stopping.wait(_GATHER_SECONDS)
-            # one look takes over whatever was told until now: many changes must not cost a look each
+            # drain: one pass applies all changes notified so far
             for _ in conn.notifies(timeout=0):
                 pass
 
     def _catch_up(self, conn: Connection[Any], index: Projection) -> None:
-        """Everything that is new in an edition; between two batches of another, what is new in the one that serves."""
+        """Apply all new changes of an edition; between two batches of another, those of the serving edition."""
         is_serving = index.edition == self._index.serving
         while apply_next_changes(conn, index, self._analyzer):
             if self._stopping.is_set():
@@ -105,7 +105,7 @@ class Follower:
         self._index.mark_complete(index, is_complete=True)
 
     def _publish_status(self, conn: Connection[Any]) -> None:
-        """Let whoever switches know what is held whole: it is part of the name of this connection."""
+        """Publish which editions are complete, for `index.switch`: in the application name of this connection."""
         name = index_store.FOLLOWER + " ".join(map(str, self._index.complete_editions))
         if name != self._published_name:
             conn.execute("SELECT set_config('application_name', %s, false)", (name,))
@@ -116,7 +116,7 @@ class Follower:
 
 
 def is_plausible(conn: Connection[Any], index: Projection) -> bool:
-    """Whether the projection can be of this database, and not of one that was restored or replaced."""
+    """Whether the projection can be one of this database, which may have been restored or replaced."""
     if all(one.id != index.edition for one in index_store.editions(conn)):
         return False
     newest_change, last_assigned, chunks = search_store.change_counts(conn, index.edition)
@@ -126,7 +126,7 @@ def is_plausible(conn: Connection[Any], index: Projection) -> bool:
 
 
 def apply_next_changes(conn: Connection[Any], index: Projection, analyzer: Analyzer) -> bool:
-    """Take over the next changes of its edition; whether there may be more of them."""
+    """Apply the next changes of a projection's edition; returns whether there may be more."""
     newest = search_store.newest_visible_change(conn)
     changes = search_store.next_changes(conn, index.cursor, _BATCH, index.edition)
     more = sum(change.change_count for change in changes) >= _BATCH
@@ -145,7 +145,7 @@ def apply_next_changes(conn: Connection[Any], index: Projection, analyzer: Analy
             changes[-1].number,
         )
     if not more:
-        # whatever has a number up to that one and was not told is of another edition, or was given up
+        # numbers up to this one that were not returned belong to other editions, or were rolled back
         index.advance_cursor(newest)
     return more
 
@@ -153,7 +153,7 @@ def apply_next_changes(conn: Connection[Any], index: Projection, analyzer: Analy
 def document_entries(
     chunks: Sequence[search_store.FeedChunk], documents: Sequence[UUID], analyzer: Analyzer
 ) -> list[DocumentEntry]:
-    """What is to be held of some documents; those without a chunk are to be forgotten."""
+    """Entries of these documents for the projection; those without a chunk have no rows, which removes them."""
     found: dict[UUID, DocumentEntry] = {}
     for document, group in groupby(chunks, key=lambda chunk: chunk.document):
         own_chunks = list(group)
@@ -166,6 +166,6 @@ def document_entries(
 
 
 def search_text(title: str, headings: Sequence[str], text: str) -> str:
-    """What a chunk is found by: where it stands, then its text; a title that is in the text is not counted twice."""
+    """The text that a chunk is indexed by: title and headings that its text lacks, then the text."""
     above = [name for name in dict.fromkeys((title, *headings)) if name not in text]
     return "\n".join([*above, text])

@@ -1,7 +1,8 @@
-"""The best passages put in order by a declared deployment. It is sent what the live permissions have confirmed, and
-takes nothing away: late, refused or not understood, the order of words and vectors stays, and the answer says why.
+"""Reranking of the best passages by a declared deployment. It only gets passages that the live permissions confirmed,
+and removes none: if it is late, fails or answers nonsense, the order by words and vectors stays, and the answer says
+why.
 
-Which passages are sent is `search`; permissions and the database are not looked at here.
+`search` chooses the passages; this module reads neither permissions nor the database.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from groundplan.knowledge.retrieval.search_store import ReadableChunk
 from groundplan.knowledge.retrieval.wire import Step
 
 _PAUSE_SECONDS: Final = 5.0
-"""One that is away or late costs its time once in so many seconds, not at every question."""
+"""After a failure, a deployment is not asked again for this long, so that not every question waits for it."""
 
 
 class Reranker(Protocol):
-    """Whatever puts texts in order for a question."""
+    """Orders texts by relevance to a question."""
 
     def order(self, query: str, texts: Sequence[str]) -> list[int]:
-        """The places of all texts, the most relevant first. Raises `Unavailable`."""
+        """The indices of all texts, the most relevant first. Raises `Unavailable`."""
         ...
 
 
@@ -47,7 +48,7 @@ _results = msgspec.json.Decoder(_Results)
 
 
 class DeployedReranker:
-    """A `Reranker` of one deployment, asked of the gateway. Threads may share it."""
+    """A `Reranker` that asks a deployment through the gateway. Thread-safe."""
 
     def __init__(self, home: Home, rule: Rerank) -> None:
         self._home, self._rule = home, rule
@@ -62,21 +63,21 @@ class DeployedReranker:
             raise _invalid_answer("its answer has no order") from error
         if sorted(one.index for one in found) != list(range(len(texts))):
             raise _invalid_answer(f"it put {len(found)} in order of {len(texts)} passages")
-        # of equal ones the better by words and vectors, which stand in that order
+        # equal ones stay in the order by words and vectors
         return [one.index for one in sorted(found, key=lambda one: (-one.relevance_score, one.index))]
 
 
 class RerankStep:
-    """Asks whoever is declared, and not again at once where that went wrong. Threads may share it."""
+    """The reranking step of a search; pauses a deployment after a failure. Thread-safe."""
 
     def __init__(self, deployed: Callable[[Rerank], Reranker] | None) -> None:
-        """`deployed` gives what reranks by a rule; None: nobody can be asked here."""
+        """`deployed` returns the reranker of a rule; None: there is none in this process."""
         self._deployed = deployed
         self._lock = threading.Lock()
         self._paused: dict[Rerank, tuple[float, str]] = {}
 
     def rerank(self, rule: Rerank, query: str, passages: Sequence[ReadableChunk]) -> tuple[Step, dict[str, int]]:
-        """The step, and the place of each text; none where the order stays as it is."""
+        """The step as reported, and text -> its new place; empty where the order stays as it is."""
         begun = time.monotonic()
         with self._lock:
             until, reason = self._paused.get(rule, (0.0, ""))
@@ -100,10 +101,10 @@ def _step(rule: Rerank, passages: Sequence[ReadableChunk], begun: float, skipped
 
 
 def apply_order(best: fuse.RankedChunks, places: Mapping[str, int], today: date) -> fuse.RankedChunks:
-    """The passages whose texts have a place in that order; the others stay behind them as they are.
+    """The ranking with the passages in `places` reordered; the others keep their scores.
 
-    The scores of those are handed out anew along the order, and what is overdue counts half again: a reranker knows
-    what a text is about, not whether it still holds. `best` is demoted, each text once.
+    The scores of the reordered passages are reassigned along the new order, and overdue ones are halved again: a
+    reranker knows what a text is about, not whether it is still valid. `best` is demoted and has each text once.
     """
     chosen = [(chunk, score) for chunk, score in best if chunk.text in places]
     scores = sorted((score / fuse.review_weight(chunk, today) for chunk, score in chosen), reverse=True)

@@ -1,9 +1,9 @@
-"""Search on behalf of a person: words and vectors propose, PostgreSQL's live permissions dispose.
+"""Search on behalf of a person: words and vectors propose chunks, PostgreSQL's live permissions decide.
 
-Who the person is, which chunks are read and how similar they are comes from one transaction, so what was revoked or
-deleted a moment ago is not in the answer, whatever the projection still holds. That transaction also tells what changed
-after the view that words are weighed by, so it counts in no score either. Cut off from PostgreSQL it refuses; it
-never answers from memory.
+The person's readers' sets, the chunks and their similarities are read in one transaction, so what was revoked or
+deleted a moment ago is not in the answer, whatever the projection still holds. That transaction also reads what changed
+after the projection's view, so that it counts in no score either. Without PostgreSQL, search is refused; it never
+answers from memory.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ MAX_PASSAGES = 100
 MAX_CONFIRMED = 50
 
 _READ_LIMIT = 40
-"""Of both together, best first: what PostgreSQL is asked for at once."""
+"""How many of the best candidates are read from PostgreSQL at once."""
 _MAX_ATTEMPTS = 3
-"""So often a switch to another edition may come between a question and its answer."""
+"""How often a search is repeated because the index was switched to another edition meanwhile."""
 _MAX_WORD_SCORE = fuse.WEIGHTS.words * (1 + fuse.WEIGHTS.neighbour)
 
 
@@ -72,7 +72,7 @@ class Connections(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """What a search gives. `confidence`: of the best passage, 0 to 1, before the floor is looked at."""
+    """The result of a search. `confidence`: of the best passage, 0 to 1, before the floor is applied."""
 
     passages: list[Passage]
     confidence: float = 0.0
@@ -81,15 +81,15 @@ class SearchResult:
     conflicts: list[Conflict] = field(default_factory=list)
     newer: list[Newer] = field(default_factory=list)
     degraded: str = ""
-    """Why words alone were looked for."""
+    """Why only words were searched; empty: vectors were, too."""
     steps: tuple[Step, ...] = ()
     state: str = ""
-    """Of the documents, where that was asked for."""
+    """The state of the documents (see `still_valid`), if the request asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """What was found for a question: all of it readable when it was read, best first."""
+    """Chunks found for a question, best first; all were readable when they were read."""
 
     proposal: Proposal
     ranked: fuse.RankedChunks
@@ -103,11 +103,11 @@ class _Draft:
 
 
 _UNCHANGED_ORDER: Final[Mapping[str, int]] = {}
-"""No text has another place than words and vectors gave it."""
+"""No reranker changed the order."""
 
 
 class Search:
-    """Answers questions from PostgreSQL and the projection. Threads may share it."""
+    """Answers questions from PostgreSQL and the projection. Thread-safe."""
 
     def __init__(
         self,
@@ -120,8 +120,8 @@ class Search:
         reranker: Callable[[Rerank], Reranker] | None = None,
         weights: fuse.Weights = fuse.WEIGHTS,
     ) -> None:
-        """`embedder` is the embedded model; `deployed` gives what embeds for editions of a deployment's vectors,
-        `reranker` what puts passages in order; `weights` how words and vectors are put together."""
+        """`embedder` is the embedded model; `deployed` returns the embedder of an edition with a deployment's vectors,
+        `reranker` the reranker of a rule; `weights` is how scores of words and vectors are combined."""
         self._connections = connections
         self._index = index
         self.queries = QueryPreparer(embedder, index, deployed)
@@ -130,12 +130,12 @@ class Search:
         self._glossary = Glossary(self._analyzer.terms)
         self._clock = clock or SystemClock()
         self._weights = weights
-        # hundreds of short numpy calls each, two at once pass the interpreter's lock to and fro and take longer than
-        # one after the other; models and PostgreSQL work for others meanwhile
+        # a search makes hundreds of short numpy calls: two at once contend for the interpreter's lock and take longer
+        # than one after the other; models and PostgreSQL work for others meanwhile
         self._compute_lock = threading.Lock()
 
     def passages(self, request: SearchRequest) -> list[Passage]:
-        """As `answer`, the passages alone."""
+        """The passages of `answer`."""
         return self.answer(request).passages
 
     def answer(self, request: SearchRequest) -> SearchResult:
@@ -151,7 +151,7 @@ class Search:
         min_change = 0
         for _ in range(_MAX_ATTEMPTS):
             query = self.queries.prepare(text, edition, min_change)
-            # begun after the view was taken: it sees all that is in that, and tells what is not
+            # begun after the view was taken: the transaction sees all that is in the view, and reads what is not
             with self._reader_transaction(person, request.workload, request.edition, query.view.cursor) as (
                 conn,
                 access,
@@ -162,7 +162,7 @@ class Search:
                 draft = self._find_candidates(conn, access, query, request)
                 if request.rerank is None or draft.confidence < request.floor or len(draft.ranked) < 2:
                     return self._build_result(conn, draft, request)
-            # outside of a transaction: others need the connection, and what is revoked meanwhile must not be given
+            # outside of the transaction: others need the connection, and what is revoked meanwhile must not be returned
             step, places = self._rerank(request.rerank, query.text, draft)
             with self._reader_transaction(person, request.workload, request.edition) as (conn, access):
                 if access.edition == edition:
@@ -177,7 +177,7 @@ class Search:
     def _find_candidates(
         self, conn: Connection[Any], access: AccessSnapshot, query: PreparedQuery, request: SearchRequest
     ) -> _Draft:
-        """What is found within one transaction."""
+        """The readable candidates of a question, within one transaction."""
         proposal_request = replace(
             self._proposal_request(query.text, None, request.sources, access), where=request.where
         )
@@ -185,13 +185,13 @@ class Search:
             proposal_request = replace(proposal_request, variants=variants)
         with self._compute_lock:
             word_proposal = propose_by_words(query.view, proposal_request)
-        question = query.vector  # the model had all the time until here
+        question = query.vector  # waits for the model, which computed it meanwhile
         with self._compute_lock:
             proposal = complete_proposal(word_proposal, replace(proposal_request, vector=question), self._weights)
         ranked = self._read_ranked(conn, proposal, request, question)
         is_short = len(ranked) < min(_target_count(request), len(proposal.best_scores))
         if request.where != Where() and is_short and word_proposal.visible.count > CANDIDATES:
-            # most of the best may not be read, or not for this workload: what may is ranked by itself
+            # most of the best are not readable, or not for this workload: rank the matching documents by themselves
             restricted = replace(
                 proposal_request, documents=search_store.matching_documents(conn, request.where, request.sources)
             )
@@ -201,20 +201,20 @@ class Search:
         if access.newest_change > proposal.view.cursor and question is not None:
             ranked += self._read_unprojected(conn, proposal, request, question, ranked)
         state = ""
-        if request.stated:  # what the view does not know yet, words did not find
+        if request.stated:  # words did not find what the view does not know yet
             newest = search_store.newest_acl(conn)
             state = str(AnswerState.current(query.view.cursor, newest, access, request.sources))
         return _Draft(proposal, fuse.sort_ranked(ranked), query.degraded, words_only=question is None, state=state)
 
     def _rerank(self, rule: Rerank, query: str, draft: _Draft) -> tuple[Step, Mapping[str, int]]:
-        """What the reranker makes of the best of a draft."""
+        """Rerank the best of a draft; returns the step, and the place of each text in the new order."""
         best = fuse.merge_duplicates(fuse.demote_overdue(draft.ranked, self._clock.now().date()))
         return self._reranker.rerank(rule, query, [chunk for chunk, _ in best[: rule.passages]])
 
     def _confirm_draft(
         self, conn: Connection[Any], draft: _Draft, request: SearchRequest, question: Vectors | None
     ) -> _Draft:
-        """What of a draft may be read now."""
+        """The draft without the chunks that may not be read any more."""
         readable = search_store.read_chunks(conn, [chunk.id for chunk, _ in draft.ranked], request.sources, question)
         return replace(
             draft, ranked=[(readable[chunk.id], score) for chunk, score in draft.ranked if chunk.id in readable]
@@ -227,7 +227,7 @@ class Search:
         request: SearchRequest,
         places: Mapping[str, int] = _UNCHANGED_ORDER,
     ) -> SearchResult:
-        """The answer, read within one transaction. `places`: of texts that were put in another order."""
+        """The result, read within one transaction. `places`: text -> its place after reranking."""
         ranked, confidence = draft.ranked, draft.confidence
         withheld = self._find_withheld(conn, draft.proposal, request, ranked) if request.explain else ()
         newer = self._find_newer(conn, draft.proposal, request, ranked)
@@ -260,7 +260,7 @@ class Search:
     def propose(
         self, query: str, question: Vectors | None, sources: list[str], access: AccessSnapshot, limit: int = CANDIDATES
     ) -> Proposal:
-        """What the projection proposes for somebody of that standing. Raises `Unavailable` (search_index)."""
+        """What the projection proposes for a person with this access. Raises `Unavailable` (search_index)."""
         index = self.queries.wait_for_projection(access.edition)
         return propose(index.view, self._proposal_request(query, question, sources, access, limit), self._weights)
 
@@ -275,7 +275,7 @@ class Search:
     def _read_ranked(
         self, conn: Connection[Any], proposal: Proposal, request: SearchRequest, question: Vectors | None
     ) -> fuse.RankedChunks:
-        """The readable ones, best first; asks for more until there are enough or no more."""
+        """The readable chunks of a proposal with their scores; reads until there are enough, or no more."""
         scores = proposal.best_scores
         target = _target_count(request)
         found: fuse.RankedChunks = []
@@ -285,8 +285,8 @@ class Search:
             quote_scores = proposal.quote_scores(request.query, {rows[id]: chunk.text for id, chunk in allowed.items()})
             found += [(chunk, scores[rows[id]] + quote_scores.get(rows[id], 0.0)) for id, chunk in allowed.items()]
             if not any(quote_scores.values()):
-                reach = 0.0  # none of the likeliest quotes anything: the rest is not read for it
-            # each text is given once
+                reach = 0.0  # none of the likeliest quotes the question: the rest is not read to look for quotes
+            # each text is returned once
             if (
                 len(found) >= target
                 and len(texts := _best_score_by_text(found)) > request.k
@@ -303,7 +303,7 @@ class Search:
         question: Vectors,
         found: fuse.RankedChunks,
     ) -> fuse.RankedChunks:
-        """Readable chunks of documents that changed since the projection's last batch, by their vectors."""
+        """Readable chunks of documents that changed since the projection's last batch, scored by their vectors."""
         known = {chunk.id for chunk, _ in found}
         fresh = search_store.changed_chunks(conn, proposal.view.cursor, request.sources, question, _READ_LIMIT)
         return [
@@ -318,7 +318,7 @@ class Search:
     def _find_withheld(
         self, conn: Connection[Any], proposal: Proposal, request: SearchRequest, ranked: fuse.RankedChunks
     ) -> tuple[Withheld, ...]:
-        """Documents that the person may read and that match as well, but that the workload may not use."""
+        """Documents that match as well and that the person may read, but the workload may not use."""
         least = ranked[min(len(ranked), request.k) - 1][1] if ranked else 0.0
         rows = [row for row in proposal.order[:_READ_LIMIT] if proposal.best_scores[row] >= least]
         chunks = [proposal.view.chunk_id(row) for row in rows]
@@ -332,15 +332,15 @@ class Search:
     def _find_newer(
         self, conn: Connection[Any], proposal: Proposal, request: SearchRequest, ranked: fuse.RankedChunks
     ) -> list[Newer]:
-        """What of the best was kept back because there is a newer version."""
+        """Matching documents that are withheld because there is a newer version."""
         least = ranked[min(len(ranked), request.k) - 1][1] if ranked else 0.0
         rows = [row for row in proposal.order[:_READ_LIMIT] if proposal.best_scores[row] >= least]
         best = {proposal.view.chunk_id(row): proposal.best_scores[row] for row in rows}
         return hints.find_newer(conn, best, [chunk.id for chunk, _ in ranked], least, request)
 
     def confirm(self, request: ConfirmRequest) -> ConfirmAnswer:
-        """Those of the chunks and documents that exist as they were and that the person may read now; and whether
-        anything may bear on an answer that came since it was made.
+        """Which of the chunks and documents still exist unchanged and may be read by the person now; and whether
+        anything that changed since an answer was made may affect it.
 
         Raises `Invalid` (search_request) and `Unavailable` (search_cut_off, retry_after).
         """
@@ -366,7 +366,7 @@ class Search:
     def _reader_transaction(
         self, person: UUID | None, workload: str, edition: int | None = None, after_change: int | None = None
     ) -> Iterator[tuple[Connection[Any], AccessSnapshot]]:
-        """One transaction that sees what a person may read. Raises `Unavailable`."""
+        """A transaction that sees what a person may read. Raises `Unavailable` (search_cut_off)."""
         try:
             with self._connections.connection(timeout=2.0) as conn, _single_snapshot(conn), conn.transaction():
                 yield conn, search_store.assume_reader(conn, person, workload, edition, after_change)
@@ -381,15 +381,15 @@ class Search:
 
 @contextmanager
 def _single_snapshot(conn: Connection[Any]) -> Iterator[None]:
-    """Transactions in it see one moment. Else somebody who joins a refused group, and a document that is then opened to
-    all but that group, could meet between two statements in a right that never was."""
+    """Transactions on this connection see one snapshot. Otherwise, if somebody joins a denied group and a document is
+    then opened to all but that group, two statements could combine into a right that never existed."""
     if conn.isolation_level is not IsolationLevel.REPEATABLE_READ:
         conn.isolation_level = IsolationLevel.REPEATABLE_READ
     yield
 
 
 def _validate(request: SearchRequest) -> UUID | None:
-    """The person asked for; raises `Invalid` for a request that makes no sense."""
+    """The person of the request; raises `Invalid` (search_request) for values out of range."""
     bounded = 0 <= request.k <= MAX_PASSAGES and 0 <= request.floor <= 1 and request.context in (0, 1)
     if not bounded or request.max_bytes < 0:
         raise Invalid(
@@ -401,7 +401,7 @@ def _validate(request: SearchRequest) -> UUID | None:
 
 
 def _best_score_by_text(found: fuse.RankedChunks) -> list[float]:
-    """The best score of each text, best first."""
+    """The best score of each distinct text, best first."""
     best: dict[str, float] = {}
     for chunk, score in found:
         best[chunk.text] = max(score, best.get(chunk.text, score))
@@ -409,7 +409,7 @@ def _best_score_by_text(found: fuse.RankedChunks) -> list[float]:
 
 
 def _target_count(request: SearchRequest) -> int:
-    """So many readable passages are looked for: some are overdue, or the same text as another."""
+    """How many readable passages to look for: more than `k`, since some are overdue or duplicates."""
     return max(2 * request.k + 4, request.rerank.passages if request.rerank is not None else 0)
 
 
@@ -423,8 +423,7 @@ def _parse_id(text: str) -> UUID:
 def _read_neighbours(
     conn: Connection[Any], best: fuse.RankedChunks, distance: int, already_read: fuse.RankedChunks
 ) -> dict[tuple[UUID, int], search_store.ChunkSpan]:
-    """Readable chunks beside the best, by document and number. `already_read`: those that were read in this
-    transaction."""
+    """Readable chunks next to the best, by (document, number). `already_read`: chunks read in this transaction."""
     if not distance:
         return {}
     known = {(chunk.document, chunk.number): chunk for chunk, _ in already_read}
@@ -436,7 +435,7 @@ def _read_neighbours(
 
 
 def _matches_where(chunk: ReadableChunk, where: Where) -> bool:
-    """Whether it is of a document that was asked about."""
+    """Whether the chunk's document matches the filter."""
     modified_at = chunk.modified_at
     return (
         (where.path is None or chunk.path.startswith(where.path))
@@ -449,8 +448,8 @@ def _matches_where(chunk: ReadableChunk, where: Where) -> bool:
 
 
 def _confidence(ranked: fuse.RankedChunks, *, words_only: bool) -> float:
-    """How sure the best is about the question, 0 to 1: its exact similarity; by words alone, the part of what the
-    question could reach."""
+    """Confidence of the best chunk, 0 to 1: its exact similarity; by words only, its share of the highest possible
+    score."""
     if words_only:
         return min(1.0, max((score for _, score in ranked), default=0.0) / _MAX_WORD_SCORE)
     return min(1.0, max([0.0, *(chunk.similarity or 0.0 for chunk, _ in ranked)]))

@@ -1,4 +1,4 @@
-"""The SQL of search, as role `search`: who somebody is at this moment, and the chunks that they may read.
+"""The SQL of search, as role `search`: a person's access at this moment, and the chunks that they may read.
 
 Every function runs in the caller's transaction. What the role sees is decided by row-level security alone, from the
 person and workload set by `assume_reader`; no statement here repeats or relaxes that rule.
@@ -32,22 +32,22 @@ _COLUMNS = """c.id, c.document_id AS document, d.source, d.path, d.title, c.text
 
 @dataclass(frozen=True, slots=True)
 class AccessSnapshot:
-    """What a person is at this moment: the readers' sets that they have, and the edition of the index that is asked."""
+    """A person's access at this moment: the ids of their readers' sets (`acls`), and the edition that is searched."""
 
     acls: tuple[int, ...]
     edition: int
     newest_change: int = 0
-    """No change has a larger number; some up to it may not be committed yet."""
+    """The largest change number given out; some changes up to it may not be committed yet."""
     changed: tuple[tuple[UUID, int], ...] | None = ()
-    """Documents that changed after the number that was asked about, with the number of their readers' set now: -1 of
-    those whose passages did too. None: more than `MAX_CHANGED`."""
+    """(document, its readers' set now) of documents that changed after the requested number; -1 instead of the set
+    where their passages changed, too. None: more than `MAX_CHANGED`."""
     today: date = date.min
-    """By PostgreSQL, which decides by it what holds already."""
+    """PostgreSQL's date, which decides what is valid."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkSpan:
-    """A chunk by its place in its document."""
+    """The text of a chunk and its place in its document."""
 
     document: UUID
     number: int
@@ -61,7 +61,7 @@ class ChunkSpan:
 
 @dataclass(frozen=True, slots=True)
 class ReadableChunk:
-    """A chunk as PostgreSQL let its reader see it; `similarity` is exact, None where the chunk has no vector yet."""
+    """A chunk that the person may read; `similarity` is the exact cosine, None where the chunk has no vector yet."""
 
     id: UUID
     document: UUID
@@ -83,11 +83,11 @@ class ReadableChunk:
     head: str = ""
     similarity: float | None = None
     duplicates: tuple[ReadableChunk, ...] = ()
-    """Others with the same text, which are not told by themselves."""
+    """Other chunks with the same text, which are not returned by themselves."""
 
     @property
     def span(self) -> ChunkSpan:
-        """Itself by its place in its document."""
+        """Its text and place."""
         return ChunkSpan(
             self.document, self.number, self.text, self.start_char, self.end_char, self.start_line, self.end_line,
             self.head,
@@ -95,16 +95,16 @@ class ReadableChunk:
 
 
 MAX_CHANGED: Final = 2000
-"""Documents that a search puts right in its own view; behind by more, it waits for the index."""
+"""Most changed documents that a search corrects in its view; if there are more, it waits for the index."""
 
 
 def assume_reader(
     conn: Conn, person: UUID | None, workload: str, edition: int | None = None, after: int | None = None
 ) -> AccessSnapshot:
-    """Until the end of the transaction, see what this person may read for this workload; nobody sees what is public.
+    """Until the end of the transaction, see what this person may read for this workload; None sees only what is public.
 
-    The edition stays the same for the whole transaction, even if another is switched to meanwhile: None: what serves.
-    What changed is told of changes `after` that number; None: of none.
+    The edition (None: the serving one) stays the same for the whole transaction, even if the index is switched to
+    another meanwhile. `after`: read the documents changed after this number; None: none.
     """
     row = conn.execute(
         """SELECT set_config('groundplan.person', %(person)s, true),
@@ -134,25 +134,25 @@ def assume_reader(
 
 
 def readable_documents(conn: Conn, ids: Sequence[UUID], sources: Sequence[str]) -> list[UUID]:
-    """Those of the documents that the person may read now."""
+    """Which of the documents the person may read now."""
     rows = conn.execute(
         "SELECT id FROM document WHERE id = ANY(%s) AND source = ANY(%s)", (list(ids), list(sources)), prepare=True
     ).fetchall()
     return [id for (id,) in rows]
 
 
-# each is looked up by itself: joined, a plan for any number of changes would read nearly everything
+# each row is looked up by itself: a generic plan of a join would read nearly everything
 _CHANGED_CHUNKS: Final = """(SELECT document_id AS id FROM chunk WHERE changed > %(after)s
     UNION SELECT id FROM document WHERE noted > %(after)s) AS new,
   LATERAL (SELECT * FROM document WHERE id = new.id AND source = ANY(%(sources)s) OFFSET 0) d,
   LATERAL (SELECT * FROM chunk WHERE document_id = d.id AND text <> '' OFFSET 0) c"""
-"""Readable chunks `c` of documents `d` that changed after a number, or a chunk of theirs."""
+"""Readable chunks `c` of documents `d` that changed, or one of whose chunks changed, after a number."""
 
 
 def changed_chunks(
     conn: Conn, after: int, sources: Sequence[str], question: Vectors, limit: int
 ) -> list[ReadableChunk]:
-    """Readable chunks that the projection may not know yet: changed, or their document, after that number; nearest
+    """Readable chunks of documents that changed after this number, which the projection may not know yet; nearest
     first."""
     with conn.cursor(binary=True, row_factory=args_row(ReadableChunk)) as cursor:
         return cursor.execute(
@@ -166,7 +166,7 @@ def changed_chunks(
 
 @dataclass(frozen=True, slots=True)
 class ChangedPassage:
-    """A chunk of a document that changed, as words and vectors find it."""
+    """A chunk of a changed document, with what words and vectors find it by."""
 
     title: str
     headings: tuple[str, ...]
@@ -179,7 +179,7 @@ class ChangedPassage:
 
 
 def changed_passages(conn: Conn, after: int, sources: Sequence[str], limit: int) -> list[ChangedPassage]:
-    """Readable chunks, at most so many, of documents that changed after that number, or a chunk of theirs."""
+    """At most `limit` readable chunks of documents that changed, or one of whose chunks changed, after this number."""
     with conn.cursor(binary=True) as cursor:
         rows = cursor.execute(
             f"""SELECT d.title, array_remove(c.headings || c.head, ''), c.text, c.embedding
@@ -191,7 +191,7 @@ def changed_passages(conn: Conn, after: int, sources: Sequence[str], limit: int)
 
 
 def newest_acl(conn: Conn) -> int:
-    """No set of readers has a larger number."""
+    """The largest id of a readers' set."""
     row = conn.execute("SELECT coalesce(max(id), 0) FROM acl", prepare=True).fetchone()
     return int(row[0]) if row else 0
 
@@ -202,14 +202,14 @@ WHERE_SQL: Final = """(%(path)s::text IS NULL OR starts_with(d.path, %(path)s))
   AND (%(media)s::text IS NULL OR d.media = %(media)s)
   AND (%(after)s::timestamptz IS NULL OR d.modified_at >= %(after)s)
   AND (%(before)s::timestamptz IS NULL OR d.modified_at < %(before)s)"""
-"""Whether a document `d` was asked about, by the values of `where_parameters`."""
+"""Whether a document `d` matches a filter, with the parameters of `where_parameters`."""
 
 
 _NO_FILTER: Final = Where()
 
 
 def where_parameters(where: Where) -> dict[str, Any]:
-    """The values of `WHERE_SQL`."""
+    """The parameters of `WHERE_SQL`."""
     return {
         "path": where.path, "owner": where.owner, "sensitivity": where.sensitivity, "media": where.media,
         "after": where.after, "before": where.before,
@@ -219,12 +219,12 @@ def where_parameters(where: Where) -> dict[str, Any]:
 def read_chunks(
     conn: Conn, chunks: Sequence[UUID], sources: Sequence[str], question: Vectors | None, where: Where = _NO_FILTER
 ) -> dict[UUID, ReadableChunk]:
-    """Those of the chunks that the person may read and that were asked about, as they are now."""
+    """Those of the chunks that the person may read now and that match the filter, by id."""
     filtered = where != _NO_FILTER
     parameters = {"question": None if question is None else Halfvec(question), "chunks": list(chunks)}
     with conn.cursor(binary=True, row_factory=args_row(ReadableChunk)) as cursor:
         rows = cursor.execute(
-            # one after the other: with few documents they would be joined from their side, hidden ones among them
+            # looked up one by one: a join would start from the documents where these are few, including hidden ones
             f"""SELECT {_COLUMNS}, 1 - (c.embedding <=> %(question)s::halfvec) AS similarity
                 FROM unnest(%(chunks)s::uuid[]) AS w(id),
                   LATERAL (SELECT * FROM chunk WHERE id = w.id AND text <> '' OFFSET 0) c,
@@ -238,9 +238,9 @@ def read_chunks(
 
 
 def matching_documents(conn: Conn, where: Where, sources: Sequence[str]) -> list[bytes]:
-    """The ids of the documents that the person may read and that were asked about."""
-    # planned with the values in it: by a plan for any path, all documents of the sources would be read one by one. And
-    # as one value: there may be ten thousands
+    """The ids of the documents that the person may read and that match the filter."""
+    # planned with its values: a generic plan would read all documents of the sources one by one. Returned as one
+    # value, since there may be tens of thousands
     cursor = ClientCursor(conn).execute(
         f"SELECT string_agg(uuid_send(d.id), '') FROM document d WHERE d.source = ANY(%(sources)s) AND {WHERE_SQL}",
         {"sources": list(sources), **where_parameters(where)},
@@ -250,10 +250,10 @@ def matching_documents(conn: Conn, where: Where, sources: Sequence[str]) -> list
 
 
 def neighbour_chunks(conn: Conn, wanted: Sequence[tuple[UUID, int]]) -> list[ChunkSpan]:
-    """Chunks by document and number; readable ones only."""
+    """The readable ones of these chunks, given by (document, number)."""
     with conn.cursor(binary=True, row_factory=args_row(ChunkSpan)) as cursor:
         return cursor.execute(
-            # each is looked up by itself: joined, a small table would be read whole, with what is hidden in it
+            # each is looked up by itself: a join would read all of a small table, including hidden rows
             """SELECT c.* FROM unnest(%s::uuid[], %s::int[]) AS w(document, number), LATERAL (
                  SELECT c.document_id AS document, c.number, c.text, c.start_char, c.end_char, c.start_line, c.end_line,
                    c.head
@@ -266,8 +266,8 @@ def neighbour_chunks(conn: Conn, wanted: Sequence[tuple[UUID, int]]) -> list[Chu
 def withheld_chunks(
     conn: Conn, chunks: Sequence[UUID], workload: str, where: Where
 ) -> list[tuple[UUID, UUID, str, str, str]]:
-    """(chunk, document, path, title, reason) of chunks that the person may read and that were asked about, but that the
-    workload may not use now."""
+    """(chunk, document, path, title, reason) of the chunks that the person may read and that match the filter, but that
+    the workload may not use now."""
     conn.execute("SELECT set_config('groundplan.explain', 'on', true)")
     found = conn.execute(
         f"""SELECT c.id, d.id, d.path, d.title, kept_back(d, %(workload)s)
@@ -286,19 +286,18 @@ _METADATA: Final = "d.path, d.owner, d.sensitivity, d.media, d.modified_at"
 
 @dataclass(frozen=True, slots=True)
 class DocumentChange:
-    """A document that changed: `has_new_chunks` tells whether its chunks did, or only its readers or state."""
+    """A changed document; `has_new_chunks`: its chunks changed, not only its readers or attributes."""
 
     document: UUID
     number: int
     has_new_chunks: bool
     change_count: int = 1
-    """Changes that it stands for."""
+    """How many changes it stands for."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeedChunk:
-    """A chunk for the projection, whoever may read it; `headings` with the head of its table, if it has one; `vector`
-    is in PostgreSQL's binary form of a halfvec."""
+    """A chunk for the projection, whoever may read it; `headings` includes the head of its table, if it has one."""
 
     id: UUID
     document: UUID
@@ -313,19 +312,19 @@ class FeedChunk:
 
 @dataclass(frozen=True, slots=True)
 class DocumentAttributes:
-    """What the projection knows of a document besides its chunks."""
+    """What the projection keeps of a document besides its chunks."""
 
     document: UUID
     source: str
     acl: int
-    """Number of its readers' set."""
+    """Id of its readers' set."""
     metadata: Metadata
 
 
 def next_changes(conn: Conn, after: int, limit: int, edition: int) -> list[DocumentChange]:
-    """Documents with the next `limit` changes later than `after`, by the number of the last one; what is cut off by the
-    limit comes with the next ones. Each part is limited too, so that an index gives it in order: without that, every
-    batch of a million would read and sort them all."""
+    """The documents of the next `limit` changes after a number, in the order of their last change; the rest comes with
+    the next call. Each part of the UNION is limited too, so that an index returns it in order: otherwise every batch
+    would read and sort all changes."""
     rows = conn.execute(
         """SELECT id, max(number), bool_or(chunks), count(*) FROM (
              SELECT * FROM (
@@ -341,7 +340,7 @@ def next_changes(conn: Conn, after: int, limit: int, edition: int) -> list[Docum
 
 
 def feed_chunks(conn: Conn, documents: Sequence[UUID], edition: int) -> list[FeedChunk]:
-    """The chunks of an edition with a text of some documents, those of one document together."""
+    """The chunks with text of some documents in an edition, grouped by document."""
     with conn.cursor(binary=True) as cursor:
         rows = cursor.execute(
             f"""SELECT c.id, c.document_id, d.source, d.acl, d.title, array_remove(c.headings || c.head, ''), c.text,
@@ -358,7 +357,7 @@ def feed_chunks(conn: Conn, documents: Sequence[UUID], edition: int) -> list[Fee
 
 
 def document_attributes(conn: Conn, documents: Sequence[UUID]) -> list[DocumentAttributes]:
-    """Of documents whose chunks did not change."""
+    """The attributes of documents whose chunks did not change."""
     rows = conn.execute(
         f"SELECT d.id, d.source, coalesce(d.acl, -1), {_METADATA} FROM document d WHERE d.id = ANY(%s)",
         (list(documents),),
@@ -367,7 +366,7 @@ def document_attributes(conn: Conn, documents: Sequence[UUID]) -> list[DocumentA
 
 
 def change_counts(conn: Conn, edition: int) -> tuple[int, int, int]:
-    """(largest number of a change, largest number given out, chunks of an edition with a text)."""
+    """(largest change number stored, largest change number given out, chunks with text in an edition)."""
     row = conn.execute(
         """SELECT greatest((SELECT max(changed) FROM chunk), (SELECT max(noted) FROM document), 0), last_value,
              (SELECT count(*) FROM chunk WHERE text <> '' AND edition = %s) FROM chunk_change""",
@@ -379,7 +378,7 @@ def change_counts(conn: Conn, edition: int) -> tuple[int, int, int]:
 
 
 def count_pending(conn: Conn, after: int, edition: int) -> int:
-    """How many documents have a change later than `after`."""
+    """How many documents have a change after this number."""
     row = conn.execute(
         """SELECT count(*) FROM (SELECT document_id FROM chunk WHERE edition = %(edition)s AND changed > %(after)s
              UNION SELECT id FROM document WHERE noted > %(after)s) AS w""",
@@ -389,10 +388,10 @@ def count_pending(conn: Conn, after: int, edition: int) -> int:
 
 
 def newest_visible_change(conn: Conn) -> int:
-    """A number up to which every change, in whichever edition, is there for the next statement to see.
+    """A number up to which every change, in any edition, is visible to the next statement.
 
-    Where nobody is about to change anything, the last number that was given out: some of those are of changes that
-    were given up, and without that each search would look for them for good.
+    If no change is in progress, the last number given out: some numbers belong to changes that were rolled back, and
+    otherwise every search would look for them forever.
     """
     row = conn.execute(
         """SELECT CASE WHEN pg_try_advisory_xact_lock_shared(%s)

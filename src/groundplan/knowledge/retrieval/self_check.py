@@ -1,6 +1,6 @@
-"""How well this service knows an edition that it holds: its proposals against an exact scan, and documents by headings.
+"""Measure an edition in this service: recall of its proposals against an exact scan, and documents found by headings.
 
-For comparing editions: it looks at everything, whoever may read it, and tells figures only, no text and no id.
+For comparing editions: it searches everything, whoever may read it, and returns figures only, no text and no id.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ DEPTH = 10
 
 
 class ExamineRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Headings, each with the id of the document that it is of."""
+    """Samples of (heading, id of its document)."""
 
     edition: int
     samples: list[tuple[str, str]]
 
 
 class ExamineAnswer(msgspec.Struct, frozen=True):
-    """Means over the samples, 0 to 1: recall@10 against exact, whether the document is found, 1/its place."""
+    """Means over the samples, 0 to 1: recall@10 against the exact scan, whether the document is found, 1/its rank."""
 
     recall: float
     found: float
@@ -44,17 +44,18 @@ class ExamineAnswer(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Examiner:
-    """`url` is of role control: an exact scan of everything is no search of a person."""
+    """Measures editions. `url` returns the DSN of role control, since an exact scan is not the search of a person."""
 
     queries: QueryPreparer
     url: Callable[[], str]
 
     def examine(self, request: ExamineRequest) -> ExamineAnswer:
-        """Raises `Unavailable` where the edition is not held whole, as PostgreSQL has it now, or its model is away."""
+        """Measure an edition. Raises `Unavailable` where it is not complete and up to date, or its model is not
+        available."""
         analyzer = Analyzer()
         recalls, ranks = [], []
         with closing(connect(self.url(), autocommit=True)) as conn:
-            # what was held of an edition before it was made anew says nothing of what it is now
+            # the edition may have been rebuilt: what was held before says nothing about it now
             self.queries.wait_for_projection(
                 request.edition, lambda index: not search_store.count_pending(conn, index.cursor, index.edition)
             )
@@ -96,7 +97,7 @@ def _recall(conn: Connection[Any], edition: int, query: PreparedQuery, proposal:
 
 
 def _rank(conn: Connection[Any], proposal: Proposal, document: UUID) -> float:
-    """1/place of the document among the documents that are proposed; 0 where it is not among the first ten."""
+    """1/rank of the document among the proposed documents; 0 where it is not among the first ten."""
     best = sorted(proposal.scores, key=lambda row: (-proposal.scores[row], row))[:CANDIDATES]
     chunks = [proposal.view.chunk_id(row) for row in best]
     document_of = index_store.documents_of(conn, chunks)

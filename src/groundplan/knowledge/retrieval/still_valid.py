@@ -1,10 +1,10 @@
-"""Whether an answer is still valid, or something that came since may bear on it: the cheap look before its question is
-searched again.
+"""Whether an earlier answer is still valid, or a later change may affect it: a cheap check that often saves repeating
+the search.
 
-The state that an answer was made in is a text that only this service reads: the number of the last change that was
-known, and a digest of whatever else decides what may be found: the edition, the day, the readers' sets that the person
-has, the sources. A passage that retrieval itself takes to be off the subject bears on nothing. What would be found now
-is not decided here, but by the search that follows where something may.
+The state that an answer was made in is an opaque text: the number of the last change that was known, and a digest of
+everything else that decides what may be found: the edition, the day, the person's readers' sets, the sources. A changed
+passage that retrieval would take for irrelevant does not affect an answer. If one may, the caller searches again; this
+module does not decide what would be found.
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ from groundplan.knowledge.retrieval.wire import Since
 from groundplan.knowledge.retrieval.words import Analyzer
 
 MAX_CHANGES: Final = 1000
-"""With more of them, of passages, vectors and documents, the question is searched again, which takes the same time
-however many they are."""
+"""With more changes (of passages, vectors and documents) the question is searched again, which takes the same time
+however many there are."""
 MAX_PASSAGES: Final = 50
-"""Of what changed, as many are read; with more of them the same."""
+"""With more changed passages than this, the question is searched again, too."""
 NEAR_SIMILARITY: Final = fuse.MIN_SIMILARITY - 0.01
-"""The index has vectors in bytes, by which a passage may seem so much nearer than it is."""
+"""The index stores vectors as bytes, by which a passage may seem up to 0.01 nearer than it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerState:
-    """`number`: every change up to it was seen; `digest`: digest of what else decides. Of readers' sets up to
-    `newest_acl`: one that was made later is of documents that changed later, which are looked at themselves."""
+    """The state an answer was made in. `number`: every change up to it was seen; `digest`: of everything else that
+    decides. It covers readers' sets up to `newest_acl`: later ones belong to documents that changed later, which are
+    checked themselves."""
 
     number: int
     newest_acl: int
@@ -45,14 +46,14 @@ class AnswerState:
 
     @classmethod
     def current(cls, number: int, newest_acl: int, access: AccessSnapshot, sources: Collection[str]) -> Self:
-        """As it is for somebody of that standing who asks these sources."""
+        """The current state for a person with this access who searches these sources."""
         acls = sorted(acl for acl in access.acls if acl <= newest_acl)
         facts = [access.edition, access.today, acls, sorted(sources)]
         return cls(number, newest_acl, hashlib.sha256(msgspec.json.encode(facts)).hexdigest()[:16])
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """None where it is none of this version."""
+        """The state from its text; None if it is not in this version's format."""
         parts = text.split(" ")
         if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts[:2]):
             return None
@@ -63,7 +64,8 @@ class AnswerState:
 
 
 class ValidityCheck:
-    """One look, begun before the transaction that it reads in: that sees whatever was there then."""
+    """One check of an earlier answer. Must be created before the transaction in which it reads, so that the transaction
+    sees all that the index contained."""
 
     __slots__ = ("_changed", "_current", "_edition", "_queries", "_seen_change", "_since", "_terms", "previous")
 
@@ -79,7 +81,7 @@ class ValidityCheck:
     def load_changes(
         self, conn: Connection[Any], access: AccessSnapshot, analyzer: Analyzer, glossary: Glossary
     ) -> None:
-        """In the transaction that told the standing."""
+        """Read what changed since, in the transaction that read the access."""
         previous, sources = self.previous, self._since.sources
         self._changed, self._edition = changed_passages(conn, previous, access, sources), access.edition
         if previous is not None and self._changed is not None and previous.number < access.newest_change:
@@ -90,7 +92,7 @@ class ValidityCheck:
             self._terms = frozenset(terms).union(*variants)
 
     def new_state(self, analyzer: Analyzer, projections: ProjectionSource) -> str:
-        """Up to which nothing came that may bear on the answer; empty where something may. Outside of the transaction:
+        """The state up to which no change affects the answer; empty where one may. Call it outside of the transaction:
         a deployment may be asked for the question's vector."""
         if self._current is None or self._changed is None:
             return ""
@@ -99,7 +101,7 @@ class ValidityCheck:
         return str(replace(self._current, number=max(self._current.number, self._seen_change)))
 
     def _shares_words(self, changed: list[ChangedPassage], analyzer: Analyzer) -> bool:
-        """Any but the words that each question has, in whatever form."""
+        """Whether a changed passage has a term of the question, stop words aside."""
         return any(not self._terms.isdisjoint(analyzer.terms(one.search_text)) for one in changed)
 
     def _is_near(self, changed: list[ChangedPassage], projections: ProjectionSource) -> bool:
@@ -115,8 +117,8 @@ class ValidityCheck:
 def changed_passages(
     conn: Connection[Any], previous: AnswerState | None, access: AccessSnapshot, sources: list[str]
 ) -> list[ChangedPassage] | None:
-    """Passages that the person may read of documents that changed since, or whose passages did: a vector comes later.
-    None: it cannot be told by them whether anything bears, since something else changed, or too much."""
+    """Readable passages of documents that changed since, or whose passages did, as when a vector is added later.
+    None: these do not suffice, because something else changed, or too much."""
     if previous is None or not 0 <= access.newest_change - previous.number <= MAX_CHANGES:
         return None
     if previous != AnswerState.current(previous.number, previous.newest_acl, access, sources):

@@ -1,8 +1,8 @@
-"""The company's synonyms in search: a question with a term is searched by words with each of its synonyms as well.
+"""The company's synonyms in word search: a question is also searched with its terms replaced by their synonyms.
 
-Each variant is a question of its own, scored over what the asking person may see only, and counts a little less than
-what was really asked: so a document that has the asked words comes first, and a hidden one changes nothing. Vectors
-know synonyms by themselves and are asked with the question alone. What the glossary forbids is no synonym.
+Each variant is scored like a question of its own over the rows visible to the person, with a small discount: documents
+with the original words come first, and hidden ones change nothing. Vectors cover synonyms by themselves, so only the
+original question is embedded. Terms that the glossary forbids are not synonyms.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from psycopg import Connection
 from groundplan.knowledge.retrieval import glossary_store
 
 DISCOUNT: Final = 0.9
-"""What a passage is worth that was found by a synonym, against one that has the asked word."""
+"""The factor for the score of a passage found by a synonym instead of the original word."""
 MAX_VARIANTS: Final = 4
-"""Variants of one question."""
+"""Most variants of one question."""
 REFRESH_SECONDS: Final = 2.0
 
 Phrase = tuple[str, ...]
 
 
 class Synonyms:
-    """Terms with what else is said for them, as the analyzer has it: phrases that mean the same are one group."""
+    """Groups of phrases that mean the same, as terms of the analyzer."""
 
     def __init__(self, groups: Iterable[Sequence[str]] = (), terms: Callable[[str], list[str]] = str.split) -> None:
         self._others: dict[Phrase, list[Phrase]] = {}
@@ -43,8 +43,8 @@ class Synonyms:
             found.sort(key=len, reverse=True)
 
     def variants(self, question: Sequence[str]) -> list[list[str]]:
-        """The terms of a question with one phrase in it said otherwise, at most `MAX_VARIANTS` of them; the longest
-        phrase at each place counts."""
+        """The terms of a question with one phrase replaced by a synonym, at most `MAX_VARIANTS`; at each place, the
+        longest phrase counts."""
         found: list[list[str]] = []
         at = 0
         while at < len(question) and len(found) < MAX_VARIANTS:
@@ -64,7 +64,7 @@ class Synonyms:
 
 
 class Glossary:
-    """The synonyms of the newest blueprint, read again every few seconds. Threads may share it."""
+    """The synonyms of the newest blueprint, read again every few seconds. Thread-safe."""
 
     def __init__(self, terms: Callable[[str], list[str]]) -> None:
         self._terms = terms
@@ -74,7 +74,7 @@ class Glossary:
         self._lock = threading.Lock()
 
     def current(self, conn: Connection[Any]) -> Synonyms:
-        """As it is now, in the transaction of a search."""
+        """The current synonyms, read in the transaction of a search if they are not fresh."""
         now = time.monotonic()
         if now < self._until:
             return self._synonyms
