@@ -37,7 +37,7 @@ class Plain:
 
 def over(limit: WorkLimit) -> Callable[[], bool]:
     """Whether the limit has run out, asked from now on."""
-    now = time.process_time if limit.computing else time.monotonic
+    now = time.process_time if limit.use_cpu_time else time.monotonic
     begun = now()
     return lambda: limit.seconds is not None and now() - begun >= limit.seconds
 
@@ -53,7 +53,7 @@ def cp_sat(problem: Problem, limit: WorkLimit) -> Plain:
     for at, site in enumerate(data.site):
         if data.opening[site] > 0:
             model.add_implication(chosen[at], opened[site])
-    units = [model.new_int_var(0, int(most), "") for most in problem.tiers.most]
+    units = [model.new_int_var(0, int(most), "") for most in problem.tiers.max_units]
     for terms, factors, bought, sizes, capacity in _rows(data):
         parts = [*(chosen[at] for at in terms), *(units[at] for at in bought)]
         model.add(lib.LinearExpr.weighted_sum(parts, [*factors, *(-size for size in sizes)]) <= capacity)
@@ -137,7 +137,7 @@ def _model(lib: Any, data: Arrays) -> Any:
     model.num_col_, model.num_row_ = width, len(upper)
     model.col_cost_ = np.concatenate([data.price, data.opening[:-1], tiers.price]).astype(float)
     model.col_lower_ = np.zeros(width)
-    model.col_upper_ = np.concatenate([np.ones(count + data.sites), tiers.most]).astype(float)
+    model.col_upper_ = np.concatenate([np.ones(count + data.sites), tiers.max_units]).astype(float)
     model.row_lower_, model.row_upper_ = np.array(lower), np.array(upper)
     model.a_matrix_.format_ = lib.MatrixFormat.kColwise
     model.a_matrix_.start_ = np.searchsorted(columns[order], np.arange(width + 1)).astype(np.int32)

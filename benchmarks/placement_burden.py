@@ -77,9 +77,9 @@ def rows(company: Company) -> list[dict[str, Any]]:
 
 
 def _row(hours: str, wage: str, plan: CompanyPlan, stated: CompanyPlan) -> dict[str, Any]:
-    both = sorted(plan.decided.keys() & stated.decided.keys())
-    now = {name: (plan.decided[name].primary.site, plan.decided[name].primary.model) for name in both}
-    then = {name: (stated.decided[name].primary.site, stated.decided[name].primary.model) for name in both}
+    both = sorted(plan.placements.keys() & stated.placements.keys())
+    now = {name: (plan.placements[name].primary.site, plan.placements[name].primary.model) for name in both}
+    then = {name: (stated.placements[name].primary.site, stated.placements[name].primary.model) for name in both}
     people = plan.hours * plan.company.policy.people_usd
     return {
         "hours": hours, "wage": wage, "usd_month": round(plan.usd, 2), "people_usd": round(people, 2),

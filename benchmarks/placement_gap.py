@@ -45,15 +45,15 @@ def measured(file: Path, number: int, problem: Problem, limit: WorkLimit) -> dic
     return {
         "file": str(file),
         "instance": number,
-        "objective": solution.cost if solution.found else None,
+        "objective": solution.cost if solution.is_found else None,
         "bound": solution.bound,
         "seconds": round(seconds, 3),
-        "verified": report.verified and solution.found,
+        "verified": report.is_verified and solution.is_found,
         "proof": report.proof,
         "bound_recomputed": report.bound,
-        "stopped": solution.stopped,
+        "stopped": solution.stop_reason,
         "cpu_seconds": round(cpu, 3),
-        "violations": [f"{each.kind}: {each.what}" for each in report.violations],
+        "violations": [f"{each.kind}: {each.message}" for each in report.violations],
     }
 
 
@@ -102,7 +102,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     seconds = None if given.work else given.seconds
-    limit = WorkLimit(seconds=seconds, work=given.work, threads=given.threads, computing=given.computing)
+    limit = WorkLimit(seconds=seconds, work=given.work, threads=given.threads, use_cpu_time=given.computing)
     for name in ("highspy", "ortools.sat.python.cp_model"):
         module(name)
     known = best_known(given.best)

@@ -45,9 +45,9 @@ def melange(path: Path) -> dict[str, Any]:
         found[f"slices_{slices}"] = {
             "usd_hour": solution.cost / 100,
             "machines": dict(zip(machines, (int(n) for n in solution.units), strict=True)),
-            "verified": report.verified,
+            "verified": report.is_verified,
             "proof": report.proof,
-            "optimal": solution.stopped == "optimal",
+            "optimal": solution.stop_reason == "optimal",
         }
     division = divided(fleet(machines, rates, 1))
     assert division is not None

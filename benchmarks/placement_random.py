@@ -38,11 +38,11 @@ from benchmarks.placement_instances.random_facts import random_facts
 
 from groundplan import placement
 from groundplan.core.errors import Conflict, Invalid
-from groundplan.placement.planner import CompanyPlan, claim, plan_company
+from groundplan.placement.planner import CompanyPlan, build_claim, plan_company
 from groundplan.placement.problem import WorkLimit
 from groundplan.placement.solve.optimise import optimise
 from groundplan.placement.verify import verify
-from groundplan.placement.verify.company import judged as judged_by_facts
+from groundplan.placement.verify.company import find_violations as judged_by_facts
 
 CHUNK = 100
 EVERY = 20
@@ -77,13 +77,13 @@ def judged(span: tuple[int, int], work: int, every: int) -> dict[str, Any]:
         company = random_company(seed, shared=seed % every == 0)
         solution = optimise(company.problem, WorkLimit(work=work))
         report = verify(company.problem, solution)
-        wrong += [f"{seed}: {each.kind}: {each.what}" for each in report.violations]
-        if not solution.found:
-            counts["infeasible" if solution.stopped == "infeasible" else "undecided"] += 1
+        wrong += [f"{seed}: {each.kind}: {each.message}" for each in report.violations]
+        if not solution.is_found:
+            counts["infeasible" if solution.stop_reason == "infeasible" else "undecided"] += 1
             continue
         wrong += [f"{seed}: {each}" for each in breaches(company, solution)]
         counts["placed"] += 1
-        counts["optimal"] += solution.stopped == "optimal"
+        counts["optimal"] += solution.stop_reason == "optimal"
         if solution.gap is not None:
             gaps.append(round(float(solution.gap), 6))
     for seed in range(first, first + companies):
@@ -108,22 +108,25 @@ def of_facts(seed: int, work: int, seen: dict[str, int]) -> list[str]:
     seen["placed"] += 1
     for name in _over_time(plan):
         seen[name] += 1
-    wrong = [*verify(plan.framed.problem, plan.solution).violations, *judged_by_facts(company, claim(plan))]
-    return [f"{each.kind}: {each.what}" for each in wrong]
+    wrong = [*verify(plan.framed.problem, plan.solution).violations, *judged_by_facts(company, build_claim(plan))]
+    return [f"{each.kind}: {each.message}" for each in wrong]
 
 
 def _over_time(plan: CompanyPlan) -> Iterator[str]:
     """Which of what exists only in facts a plan has."""
     pools = plan.framed.pools
-    if any(name in pools and pools[name].own for name in plan.held):
+    if any(name in pools and pools[name].is_own for name in plan.shared_hardware):
         yield "own"
-    if any(pool.waits and (name in plan.bought or name in plan.held) for name, pool in pools.items()):
+    if any(
+        pool.own_amounts_before and (name in plan.bought or name in plan.shared_hardware)
+        for name, pool in pools.items()
+    ):
         yield "beyond"
-    if any(each.months for each in plan.held.values()):
+    if any(each.months for each in plan.shared_hardware.values()):
         yield "committed"
-    if any(each.origin is not None for each in claim(plan).placed.values()):
+    if any(each.origin is not None for each in build_claim(plan).placed.values()):
         yield "ramps"
-    rules = (rule for every in plan.framed.offered.by_workload.values() for c in every for rule in c.rules)
+    rules = (rule for every in plan.framed.candidates.by_workload.values() for c in every for rule in c.rules)
     if any(rule.startswith(("the site is for", "the model is for")) for rule in rules):
         yield "purposes"
 

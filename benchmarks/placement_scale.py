@@ -43,19 +43,19 @@ def placed(problem: Problem, limit: WorkLimit) -> tuple[Solution, dict[str, Any]
     checked = time.perf_counter() - begun
     cost, bound = solution.cost, report.bound or 0
     return solution, {
-        "gap": (cost - bound) / bound if solution.found and bound > 0 else None,
+        "gap": (cost - bound) / bound if solution.is_found and bound > 0 else None,
         "seconds": round(seconds, 3),
-        "verified": report.verified and solution.found,
+        "verified": report.is_verified and solution.is_found,
         "cpu_seconds": round(cpu, 3),
         "verify_seconds": round(checked, 3),
         "claimed_gap": float(solution.gap) if solution.gap is not None else None,
         "cost": cost,
         "bound": bound,
-        "stopped": solution.stopped,
+        "stopped": solution.stop_reason,
         "work": solution.work,
         "options": len(problem.options.part),
         "memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "violations": [f"{each.kind}: {each.what}" for each in report.violations],
+        "violations": [f"{each.kind}: {each.message}" for each in report.violations],
     }
 
 
@@ -72,7 +72,7 @@ def lost(problem: Problem, solution: Solution) -> dict[str, Any]:
         "there": loss.there,
         "moved": loss.moved,
         "fewest": loss.fewest,
-        "verified": report.verified and loss.solution.found,
+        "verified": report.is_verified and loss.solution.is_found,
     }
 
 
@@ -96,11 +96,11 @@ def main() -> int:
     problem = large(given.workloads, given.sites, seed=given.seed, tightness=given.tightness)
     seconds = None if given.work else given.seconds
     limit = WorkLimit(
-        seconds=seconds, work=given.work, gap=given.stop_at, threads=given.threads, computing=given.computing
+        seconds=seconds, work=given.work, gap=given.stop_at, threads=given.threads, use_cpu_time=given.computing
     )
     solution, result = placed(problem, limit)
     result |= {"workloads": given.workloads, "sites": given.sites, "seed": given.seed, "tightness": given.tightness}
-    if given.lose and solution.found:
+    if given.lose and solution.is_found:
         result["lost"] = lost(problem, solution)
     print(json.dumps(result, indent=2 if given.json else None))
     return 0 if result["verified"] else 1

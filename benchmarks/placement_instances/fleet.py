@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm
 
-from groundplan.placement.assemble import Choice, Job, Offer, Piece, Place, assemble
+from groundplan.placement.assemble import Choice, Job, Piece, Place, UnitOffer, assemble
 from groundplan.placement.problem import Problem
 
 
@@ -32,7 +32,7 @@ def fleet(machines: Mapping[str, Machine], rates: Sequence[Fraction], slices: in
     }
     whole = lcm(*(load.denominator for each in loads.values() for load in each if load is not None))
     places = [
-        Place(name, name, {"load": 0}, 0, (Offer("machine", "load", whole, machine.price, most),))
+        Place(name, name, {"load": 0}, 0, (UnitOffer("machine", "load", whole, machine.price, most),))
         for name, machine in machines.items()
     ]
     jobs = [

@@ -14,7 +14,7 @@ from math import ceil
 
 import numpy as np
 
-from groundplan.placement.assemble import Choice, Job, Offer, Piece, Place, Quota, Spread, assemble
+from groundplan.placement.assemble import Choice, Job, Piece, Place, Quota, SpreadRule, UnitOffer, assemble
 from groundplan.placement.problem import BURST, FALLBACK, POOL, PRIMARY, Problem, Solution
 
 _DOLLAR = 10**12
@@ -102,7 +102,7 @@ def random_company(seed: int, workloads: int = 60, sites: int = 15, *, shared: b
         made,
         [*(_job(each, places) for each in asked), *(job for site in places for job in _held(site, load))],
         [Quota("tokens", quota), *(row for site in places for row in _rows(site))],
-        [Spread("critical workloads", tuple(each.name for each in asked if each.critical), most)],
+        [SpreadRule("critical workloads", tuple(each.name for each in asked if each.critical), most)],
     )
     return Company(places, asked, quota, most, problem)
 
@@ -200,7 +200,7 @@ def _place(draw: np.random.Generator, site: Ground, room: float) -> Place:
     """Most sites have a fixed capacity; at a third of them nodes are bought: reserved ones, then on demand."""
     if draw.random() < 0.35:
         node = round(250 * site.price) * _DOLLAR
-        offers = (Offer("reserved", "gpu", 1000, node, 2), Offer("on demand", "gpu", 1000, 2 * node, site.gpus))
+        offers = (UnitOffer("reserved", "gpu", 1000, node, 2), UnitOffer("on demand", "gpu", 1000, 2 * node, site.gpus))
         return Place(site.name, f"domain-{site.domain}", {"gpu": 0}, site.opening * _DOLLAR, offers)
     capacity = round(site.gpus * room)
     return Place(site.name, f"domain-{site.domain}", {"gpu": capacity}, site.opening * _DOLLAR)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from groundplan.placement.terms.curve import WEEK, week
+from groundplan.placement.terms.curve import WEEK, weekly_curve
 from groundplan.placement.terms.facts import (
     Company,
     DeploymentFacts,
@@ -67,7 +67,7 @@ def random_facts(seed: int, workloads: int = 60, sites: int = 15) -> Company:
     found = (_workload(dice, at, places, served) for at in range(asked))
     policy = PolicyFacts(
         spread=dice.number(asked // 2 + 1, asked) if dice.chance(0.2) else None,
-        moves=dice.number(0, asked) if dice.chance(0.3) else None,
+        max_moves=dice.number(0, asked) if dice.chance(0.3) else None,
         commit_months=36.5 if dice.chance(0.5) else 12.2,
         carbon_usd_tonne=100.0 if dice.chance(0.3) else 0.0,
         licences=frozenset({"community"}) if dice.chance(0.05) else frozenset(),
@@ -106,7 +106,7 @@ def _hardware(dice: _Dice, site: str, type_: str, memory: float, watts: float) -
     return HardwareFacts(
         type=type_, count=own, memory_gb=memory, watts=watts, owned_month=dice.between(200, 1500) if own else None,
         on_demand=price if rents else None, spot=round(0.3 * price, 4) if rents and dice.chance(0.3) else None,
-        interruption=0.05, reserved=min((each for _, each in terms), default=None), most=dice.number(1, 24),
+        interruption=0.05, reserved=min((each for _, each in terms), default=None), max_units=dice.number(1, 24),
         terms=terms,
     )  # fmt: skip
 
@@ -133,7 +133,7 @@ def _deployments(dice: _Dice, site: SiteFacts) -> list[DeploymentFacts]:
 
 
 def _workload(dice: _Dice, at: int, sites: dict[str, SiteFacts], served: dict[str, DeploymentFacts]) -> WorkloadFacts:
-    shape = week(dice.one(*_CURVES), dice.between(1.5, 12))
+    shape = weekly_curve(dice.one(*_CURVES), dice.between(1.5, 12))
     later = dice.number(0, WEEK - 1)
     curve = tuple(shape[(hour - later) % WEEK] for hour in range(WEEK))
     before = dice.one(*sorted(served)) if served and dice.chance(0.6) else None
@@ -152,8 +152,10 @@ def _workload(dice: _Dice, at: int, sites: dict[str, SiteFacts], served: dict[st
         models=(dice.one(_SMALL.name, _LARGE.name),) if dice.chance(0.3) else (), upload_gb=0.0, data_site=None,
         data_gb=0.0, stored_gb=0.0, offline=False,
         fallback="required" if dice.chance(0.05) else dice.one("none", "wanted"),
-        burst=dice.chance(0.5), today=today, move_hours=16.0, declared=(), later=(), planned=True,
-        budget_usd=dice.between(50, 50_000) if dice.chance(0.3) else None, spot=dice.chance(0.3), available=promised,
-        within_budget=dice.chance(0.3), ramp=(0.1, 0.5) if dice.chance(0.4) else (), serving=before,
+        burst=dice.chance(0.5), current_site=today, move_hours=16.0, declared=(), declared_fallbacks=(),
+        is_planned=True,
+        budget_usd=dice.between(50, 50_000) if dice.chance(0.3) else None, spot=dice.chance(0.3),
+        requires_availability=promised, requires_budget=dice.chance(0.3),
+        ramp=(0.1, 0.5) if dice.chance(0.4) else (), current_deployment=before,
         purposes=dice.some(_PURPOSES, 0.4),
     )  # fmt: skip

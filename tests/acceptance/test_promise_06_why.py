@@ -16,10 +16,10 @@ import pytest
 
 from groundplan.catalog.loader import load_files
 from groundplan.gateway.policy.catalog import index
-from groundplan.placement.company import Taken, frame
+from groundplan.placement.company import OptionMeaning, frame_problem
 from groundplan.placement.explain.why import to_json, why
 from groundplan.placement.explain.words import sentences
-from groundplan.placement.plan_process import solved
+from groundplan.placement.plan_process import cached_plan
 from groundplan.placement.planner import CompanyPlan
 from groundplan.placement.solve import verify as verify_blueprint
 from groundplan.placement.verify.plan import verify
@@ -40,28 +40,30 @@ def files() -> dict[str, str]:
 def placed() -> CompanyPlan:
     workspace = load_files(files())
     draft = compile_draft(workspace, None, declared_caps(workspace), declared_owners(workspace), today=TODAY)
-    return solved(company_facts(workspace, draft.blueprint.deployments, None, TODAY))
+    return cached_plan(company_facts(workspace, draft.blueprint.deployments, None, TODAY))
 
 
 def test_every_placement_says_why(placed: CompanyPlan) -> None:
-    assert set(placed.decided) == set(placed.company.workloads) and placed.gap is not None and placed.gap < 0.01
-    for name in placed.decided:
+    assert set(placed.placements) == set(placed.company.workloads) and placed.gap is not None and placed.gap < 0.01
+    for name in placed.placements:
         found = why(placed, name)
         told = to_json(found, list(sentences(found)))
         assert told["terms"] and sum(told["terms"].values()) == pytest.approx(told["usd_month"], abs=0.05)
         assert told["binding"] and told["confidence"] in ("high", "medium", "low")
-        allowed = sum(c.allowed for c in placed.framed.offered.by_workload[name])
-        assert (told["runner_up"] is None) == (allowed == 1) or not placed.company.workloads[name].planned
+        allowed = sum(c.is_allowed for c in placed.framed.candidates.by_workload[name])
+        assert (told["runner_up"] is None) == (allowed == 1) or not placed.company.workloads[name].is_planned
         assert any(line.startswith("What decides") for line in told["words"])
 
 
-def meaning(taken: Taken) -> tuple[object, ...]:
-    return taken.role, taken.level, taken.candidate and taken.candidate.config, taken.pool, taken.held
+def meaning(taken: OptionMeaning) -> tuple[object, ...]:
+    return taken.role, taken.level, taken.candidate and taken.candidate.config, taken.pool, taken.amount
 
 
 def test_the_verifier_finds_a_plan_that_breaks_a_rule(placed: CompanyPlan) -> None:
-    assert verify(placed.framed.problem, placed.solution).verified
-    whole = frame(placed.framed.offered)  # with what rules forbid, which is no option where anything else is allowed
+    assert verify(placed.framed.problem, placed.solution).is_verified
+    whole = frame_problem(
+        placed.framed.candidates
+    )  # with what rules forbid, which is no option where anything else is allowed
     problem = whole.problem
     options = {
         (part, meaning(whole.options[option])): option for option, part in enumerate(problem.options.part.tolist())
@@ -77,7 +79,7 @@ def test_the_verifier_finds_a_plan_that_breaks_a_rule(placed: CompanyPlan) -> No
     choice = solution.choice.copy()
     choice[part] = forbidden
     broken = verify(problem, replace(solution, choice=choice))
-    assert not broken.verified and any(each.kind == "excluded" for each in broken.violations)
+    assert not broken.is_verified and any(each.kind == "excluded" for each in broken.violations)
 
 
 def test_an_edited_fallback_is_refused_by_plan_verifier_and_gateway() -> None:

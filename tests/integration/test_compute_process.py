@@ -18,7 +18,7 @@ from tests.unit.placement_rig import company, workload
 from groundplan.api.placement import views
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.placement import plan_process, whatif, workload_routes
-from groundplan.placement.plan_process import solved
+from groundplan.placement.plan_process import cached_plan
 from groundplan.runtime import compute_process as aside_module
 from groundplan.runtime.compute_process import ComputeProcess
 
@@ -170,18 +170,21 @@ def test_large_companies_are_planned_there_and_small_ones_here(tmp_path: Path, m
     questions: list[tuple[Any, ...]] = [
         (views.whole, None), (views.why, "a"), (views.because, "b"),
         (views.what_if, whatif.parse([], [], ["a=x9"], [])),
-        (views.replanned, {"a": 3.0}), (views.coming, 6, 3), (views.ways, {}), (workload_routes.routes,),
+        (views.replanned, {"a": 3.0}), (views.coming, 6, 3), (views.ways, {}), (workload_routes.plan_routes,),
         (views.whole_text, views.Page(1, search="B")),
     ]  # fmt: skip
-    here = [function(solved(facts), *arguments) for function, *arguments in questions]
-    with plan_process.aside(tmp_path, (views.__name__, workload_routes.__name__)) as (made, urgent):
-        assert plan_process.told(views.whole, facts, None) == here[0] and made.pid is None
-        monkeypatch.setattr(plan_process, "AT_ONCE", 0)
-        there = [plan_process.told(function, facts, *arguments) for function, *arguments in questions]
+    here = [function(cached_plan(facts), *arguments) for function, *arguments in questions]
+    with plan_process.planning_processes(tmp_path, (views.__name__, workload_routes.__name__)) as (made, urgent):
+        assert plan_process.ask_plan(views.whole, facts, None) == here[0] and made.pid is None
+        monkeypatch.setattr(plan_process, "INLINE_SIZE", 0)
+        there = [plan_process.ask_plan(function, facts, *arguments) for function, *arguments in questions]
         assert made.pid is not None
         with pytest.raises(NotFound) as refused:
-            plan_process.told(views.why, facts, "nobody")
+            plan_process.ask_plan(views.why, facts, "nobody")
         assert refused.value.code == "workload_unknown" and "a, b, c" in refused.value.hint
-        assert urgent.pid is None and plan_process.asked(workload_routes.nowhere, facts, urgent=True) == {}
+        assert (
+            urgent.pid is None
+            and plan_process.ask_company(workload_routes.unplaceable_workloads, facts, urgent=True) == {}
+        )
         assert urgent.pid not in (None, made.pid)
     assert made.pid is urgent.pid is None and there == here

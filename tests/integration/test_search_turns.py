@@ -89,7 +89,7 @@ def test_who_waits_for_a_vector_keeps_nobody_from_being_answered(world: World) -
         assert waiting.result(SECONDS) == ["leave.md"]
 
 
-@pytest.mark.parametrize("half", ["worded", "completed"])
+@pytest.mark.parametrize("half", ["propose_by_words", "complete_proposal"])
 def test_one_search_computes_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch, half: str) -> None:
     computing: list[int] = []
     most: list[int] = []

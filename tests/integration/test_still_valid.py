@@ -277,7 +277,7 @@ def stood(world: World) -> AccessSnapshot:
         return search_store.assume_reader(conn, world.people["ben"], "w")
 
 
-@pytest.mark.parametrize(("bound", "most"), [("MOST_CHANGES", 6), ("MOST_PASSAGES", 1)])
+@pytest.mark.parametrize(("bound", "most"), [("MAX_CHANGES", 6), ("MAX_PASSAGES", 1)])
 def test_of_much_that_came_nothing_is_looked_at(
     answer: Answer, bound: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

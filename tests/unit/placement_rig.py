@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from groundplan.placement.terms.curve import week
+from groundplan.placement.terms.curve import weekly_curve
 from groundplan.placement.terms.facts import (
     Company,
     DeploymentFacts,
@@ -46,10 +46,11 @@ def deployment(name: str, site_: str, usd: float = 1.0, **changes: Any) -> Deplo
 def workload(name: str, **changes: Any) -> WorkloadFacts:
     plain = WorkloadFacts(
         name=name, stage="production", sensitivity="internal", residency=("EU",), calls_month=100_000.0, prompt=1000.0,
-        output=200.0, curve=week("business-hours", 3.0), peak=3.0, growth=0.0, users={}, first_token=None,
+        output=200.0, curve=weekly_curve("business-hours", 3.0), peak=3.0, growth=0.0, users={}, first_token=None,
         per_token=None, complete=None, availability=None, quality={}, certifications=frozenset(), needs=frozenset(),
         models=(), upload_gb=0.0, data_site=None, data_gb=0.0, stored_gb=0.0, offline=False, fallback="none",
-        burst=True, today=None, move_hours=16.0, declared=(), later=(), planned=True, budget_usd=None,
+        burst=True, current_site=None, move_hours=16.0, declared=(), declared_fallbacks=(), is_planned=True,
+        budget_usd=None,
     )  # fmt: skip
     return replace(plain, **changes)
 

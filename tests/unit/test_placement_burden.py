@@ -85,7 +85,7 @@ def test_where_own_and_rented_are_near_the_hours_decide_and_it_is_seen() -> None
     company = near()
     stated, cheap, dear = (planned(at(company, end, end)) for end in ("hours", "low", "high"))
     assert stated is not None and cheap is not None and dear is not None
-    assert cheap.decided["chat"].primary.site == "rack" and dear.decided["chat"].primary.site == "cloud"
+    assert cheap.placements["chat"].primary.site == "rack" and dear.placements["chat"].primary.site == "cloud"
     flips = [(each["hours"], each["wage"]) for each in rows(company) if each["flips"]]
     assert flips and ("hours", "hours") not in flips
     declared = replace(company, policy=replace(company.policy, people_usd=0.0))

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from tests.unit import placement_rig as rig
 
 from groundplan.core.errors import Conflict, Invalid
-from groundplan.placement.company import frame
+from groundplan.placement.company import frame_problem
 from groundplan.placement.explain.plan_summary import compare, excluded_matrix, moves, whole_json
 from groundplan.placement.explain.why import at_load, to_json, why
 from groundplan.placement.explain.words import sentences
-from groundplan.placement.planner import LIMIT, plan_company, plan_offered, units_used
+from groundplan.placement.planner import DEFAULT_LIMIT, plan_candidates, plan_company, units_used
 from groundplan.placement.solve.optimise import optimise
 from groundplan.placement.terms import curve, queue, site_defaults
-from groundplan.placement.terms.candidates import Candidate, offered
+from groundplan.placement.terms.candidates import Candidate, build_candidates
 from groundplan.placement.terms.facts import Company, OwnSpeed, PolicyFacts
 from groundplan.placement.verify.plan import verify
 
@@ -35,7 +35,7 @@ def test_the_cheapest_allowed_place_is_taken_and_says_what_the_rule_costs() -> N
 
 def test_restricted_data_goes_to_the_private_site() -> None:
     plan = plan_company(rig.company(rig.workload("ledger", sensitivity="restricted", calls_month=1000.0)))
-    assert plan.decided["ledger"].primary.site == "rack"
+    assert plan.placements["ledger"].primary.site == "rack"
     assert "restricted data" in why(plan, "ledger").binding
 
 
@@ -49,20 +49,20 @@ def test_a_call_with_a_picture_goes_where_the_picture_is() -> None:
     )
     company = replace(company, sites={**company.sites, "line": edge}, models={"detector": detector})
     plan = plan_company(company)
-    assert plan.decided["inspect"].primary.site == "line"
+    assert plan.placements["inspect"].primary.site == "line"
     rules = dict(why(plan, "inspect").excluded)["rack"]
     assert any(rule.startswith("whole answer") for rule in rules)
 
 
 def busy(**changes: object) -> object:
-    return rig.workload("papers", calls_month=2e6, peak=6.0, curve=curve.week("burst", 6.0), **changes)
+    return rig.workload("papers", calls_month=2e6, peak=6.0, curve=curve.weekly_curve("burst", 6.0), **changes)
 
 
 def test_a_peak_bursts_where_own_hardware_is_too_small() -> None:
     own = rig.deployment("own", "rack", 0.0, hardware="h100-sxm", units=2.0, concurrent=16)
     company = rig.company(busy(declared=("own", "gpt")))  # type: ignore[arg-type]
     plan = plan_company(replace(company, models={}, deployments={**company.deployments, "own": own}))
-    decided = plan.decided["papers"]
+    decided = plan.placements["papers"]
     assert decided.primary.config == "own" and decided.level > 0 and decided.burst is not None
     assert decided.burst.config == "gpt"
     used, room = units_used(plan)["rack h100-sxm"]
@@ -82,7 +82,7 @@ def test_a_wanted_fallback_is_in_another_domain_and_a_required_one_has_room() ->
             "c": rig.deployment("c", "cloud-3", 9.0),
         },
     )
-    decided = plan_company(company).decided["chat"]
+    decided = plan_company(company).placements["chat"]
     assert decided.fallback is not None
     domains = {company.sites[each.site].domain for each in (decided.primary, decided.fallback)}
     assert len(domains) == 2
@@ -90,7 +90,7 @@ def test_a_wanted_fallback_is_in_another_domain_and_a_required_one_has_room() ->
 
 def test_whoever_has_no_place_is_told_and_the_others_are_placed() -> None:
     plan = plan_company(rig.company(rig.workload("chat"), rig.workload("swiss", residency=("CH",))))
-    assert set(plan.decided) == {"chat"} and "outside CH" in plan.homeless["swiss"]
+    assert set(plan.placements) == {"chat"} and "outside CH" in plan.unplaceable["swiss"]
     assert excluded_matrix(plan)["chat"]["far"] == ("outside EU",)
 
 
@@ -98,10 +98,10 @@ def test_a_plan_does_not_flap_for_a_small_gain() -> None:
     company = rig.company(rig.workload("chat", calls_month=1000.0, today="dear"))
     dear = {**company.deployments, "slightly": rig.deployment("slightly", "dear", 2.2)}
     company = replace(company, sites={**company.sites, "dear": rig.site("dear")}, deployments=dear)
-    assert plan_company(company).decided["chat"].primary.site == "dear"
+    assert plan_company(company).placements["chat"].primary.site == "dear"
     quick = replace(company, policy=PolicyFacts(payback_months=1e6))
     moved = plan_company(quick)
-    assert moved.decided["chat"].primary.site == "cloud"
+    assert moved.placements["chat"].primary.site == "cloud"
     assert moves(moved)[0]["from"] == "dear"
 
 
@@ -110,7 +110,7 @@ def test_the_same_company_gives_the_same_plan_and_the_verifier_passes_it() -> No
     one, two = plan_company(company), plan_company(company)
     assert one.solution.choice.tolist() == two.solution.choice.tolist() and one.usd == two.usd
     report = verify(one.framed.problem, one.solution)
-    assert report.verified and report.cost == one.solution.cost
+    assert report.is_verified and report.cost == one.solution.cost
     told = whole_json(one, compare(one))
     assert told["verified"] and told["terms"]["sites"] > 0 and len(told["compared"]) == 4
     assert round(sum(told["terms"].values()), 0) == round(told["usd_month"] - one.rounding_usd, 0)
@@ -127,20 +127,22 @@ COMPANIES = {
 def confirm(calls: float, price: float, peak: float, sensitivity: str) -> None:
     """What is said of a plan holds when it is solved again."""
     company = rig.company(
-        rig.workload("w", calls_month=calls, peak=peak, curve=curve.week("spiky", peak), sensitivity=sensitivity),
+        rig.workload(
+            "w", calls_month=calls, peak=peak, curve=curve.weekly_curve("spiky", peak), sensitivity=sensitivity
+        ),
         deployments={"gpt": rig.deployment("gpt", "cloud", price)},
     )
     plan = plan_company(company)
     found = why(plan, "w")
-    chosen = plan.decided["w"].primary
+    chosen = plan.placements["w"].primary
     if found.runner_up is not None:
-        again = plan_offered(offered(company), banned=frozenset({("w", chosen.config)}))
-        assert again.decided["w"].primary.config == found.runner_up.config
+        again = plan_candidates(build_candidates(company), banned=frozenset({("w", chosen.config)}))
+        assert again.placements["w"].primary.config == found.runner_up.config
         assert found.runner_up.extra_usd == pytest.approx(again.usd - plan.usd) and found.runner_up.extra_usd > -0.01
     if found.break_even is not None:
         factor = found.break_even.calls_month / calls
         for side, winner in ((0.98, found.break_even.below), (1.02, found.break_even.above)):
-            allowed = [c for c in at_load(plan, company.workloads["w"], factor * side) if c.allowed]
+            allowed = [c for c in at_load(plan, company.workloads["w"], factor * side) if c.is_allowed]
             best = min(allowed, key=lambda c: c.usd)
             assert best.config.split(" on ")[0] == winner.split(" on ")[0]
     assert to_json(found, [])["usd_month"] == round(found.decided.usd, 2)
@@ -165,18 +167,18 @@ def test_a_thousand_explanations_hold_when_solved_again(
 
 @given(st.sampled_from(["steady", "business-hours", "spiky", "campaign", "burst"]), st.floats(1, 30))
 def test_a_week_has_mean_one_and_no_negative_hour(name: str, peak: float) -> None:
-    shape = curve.week(name, peak)
+    shape = curve.weekly_curve(name, peak)
     assert len(shape) == 168 and min(shape) >= 0 and sum(shape) / 168 == pytest.approx(1, abs=1e-6)
     assert max(shape) <= peak + 1e-6
-    assert curve.above(shape, 1.0) == 0 and curve.above(shape, 0.5) >= 0
+    assert curve.share_above_level(shape, 1.0) == 0 and curve.share_above_level(shape, 0.5) >= 0
 
 
 def test_a_trace_is_read_and_a_wrong_one_told_by_line() -> None:
-    shape = curve.of_trace("calls\n" + "\n".join(["1"] * 23 + ["25"]), "t.csv")
+    shape = curve.curve_from_trace("calls\n" + "\n".join(["1"] * 23 + ["25"]), "t.csv")
     assert max(shape) == pytest.approx(12.5)
     for text, place in (("calls\n1\nmany\n", "t.csv:3"), ("calls\n-4\n", "t.csv:2"), ("calls\n1\n", "t.csv")):
         with pytest.raises(Invalid) as refused:
-            curve.of_trace(text, "t.csv")
+            curve.curve_from_trace(text, "t.csv")
         assert str(refused.value.where) == place
 
 
@@ -185,7 +187,7 @@ def test_own_traffic_sets_the_speed_of_what_is_to_build() -> None:
     company = rig.company(rig.workload("w", calls_month=3e7))
 
     def built(facts: Company) -> Candidate:
-        return next(c for c in offered(facts).by_workload["w"] if c.site == "rack")
+        return next(c for c in build_candidates(facts).by_workload["w"] if c.site == "rack")
 
     plain = built(company)
     slow = built(replace(company, speeds={(rig.LLAMA.name, "h100-sxm"): OwnSpeed(2.0, 2.0, 1.2)}))
@@ -197,8 +199,8 @@ def test_own_traffic_sets_the_speed_of_what_is_to_build() -> None:
 
 
 def test_waiting_follows_erlang() -> None:
-    assert queue.waits(2, 1.0) == pytest.approx(1 / 3)  # published tables: C(2, 1) = 0.3333
-    assert queue.waits(5, 4.0) == pytest.approx(0.5541, abs=1e-4)
+    assert queue.wait_probability(2, 1.0) == pytest.approx(1 / 3)  # published tables: C(2, 1) = 0.3333
+    assert queue.wait_probability(5, 4.0) == pytest.approx(0.5541, abs=1e-4)
     assert queue.wait_seconds(1, 2.0, 1.0) == inf
     servers = queue.servers_for(10.0, 1.0, 0.05)
     assert queue.wait_seconds(servers, 10.0, 1.0) <= 0.05 < queue.wait_seconds(servers - 1, 10.0, 1.0)
@@ -238,7 +240,7 @@ def test_what_is_to_rent_and_what_budgets_and_objectives_will_not_bear_is_said()
         deployments={"gpt": rig.deployment("gpt", "cloud", 0.01)},
     )
     plan = plan_company(company)
-    assert plan.bought == {"rented h100-sxm reserved": 1} and plan.decided["ledger"].primary.site == "rented"
+    assert plan.bought == {"rented h100-sxm reserved": 1} and plan.placements["ledger"].primary.site == "rented"
     told = whole_json(plan, ())["words"]
     assert "rented h100-sxm reserved: 1 to rent." in told
     dear = replace(company, deployments={"gpt": rig.deployment("gpt", "cloud", 0.2)}, models={})
@@ -251,9 +253,11 @@ def test_what_is_to_rent_and_what_budgets_and_objectives_will_not_bear_is_said()
 def test_what_rules_forbid_is_no_option_and_changes_no_plan(declared: tuple[str, ...]) -> None:
     company = rig.company(rig.workload("chat", calls_month=1000.0, fallback="wanted", declared=declared))
     company = replace(company, deployments={**company.deployments, "dear": rig.deployment("dear", "cloud", 9.0)})
-    offers = offered(company)
-    whole, less = frame(offers), frame(offers, forbidden=False)
+    offers = build_candidates(company)
+    whole, less = frame_problem(offers), frame_problem(offers, include_forbidden=False)
     assert len(less.options) < len(whole.options)
-    assert all(taken.candidate is None or taken.candidate.allowed for taken in less.options)
-    found = [[kind.options[option] for option in optimise(kind.problem, LIMIT).choice] for kind in (whole, less)]
+    assert all(taken.candidate is None or taken.candidate.is_allowed for taken in less.options)
+    found = [
+        [kind.options[option] for option in optimise(kind.problem, DEFAULT_LIMIT).choice] for kind in (whole, less)
+    ]
     assert [(each.role, each.candidate) for each in found[0]] == [(each.role, each.candidate) for each in found[1]]

@@ -94,5 +94,5 @@ def test_a_core_holds_the_best_plan_and_none_below_it(seed: int) -> None:
 def test_few_sites_with_many_workloads_each_are_proven_optimal() -> None:
     problem = instance(2, 3, 60)
     solution = optimise(problem, WorkLimit(work=60))
-    assert verify(problem, solution).verified
-    assert solution.stopped == "optimal"
+    assert verify(problem, solution).is_verified
+    assert solution.stop_reason == "optimal"

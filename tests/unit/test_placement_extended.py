@@ -17,12 +17,19 @@ from tests.unit.test_placement_shared import CALLS, DAY, NIGHT, shaped
 from groundplan.core.errors import Conflict
 from groundplan.placement import stress
 from groundplan.placement.explain.plan_summary import compare, whole_json
-from groundplan.placement.planner import CompanyPlan, claim, plan_company, proven, units_there, units_used
-from groundplan.placement.pools import week_of
+from groundplan.placement.planner import (
+    CompanyPlan,
+    build_claim,
+    describe_proof,
+    permanent_units,
+    plan_company,
+    units_used,
+)
+from groundplan.placement.pools import weekly_units
 from groundplan.placement.problem import POOL
 from groundplan.placement.terms.facts import HOURS, Company, HardwareFacts, PolicyFacts, WorkloadFacts
 from groundplan.placement.verify import verify
-from groundplan.placement.verify.company import Claim, judged
+from groundplan.placement.verify.company import PlanClaim, find_violations
 
 NOON = tuple(4.0 if 6 <= hour % 24 < 12 else 0.0 for hour in range(168))
 
@@ -39,8 +46,8 @@ def three(calls: float = 2.4 * CALLS) -> tuple[WorkloadFacts, ...]:
 
 def fullest(plan: CompanyPlan) -> float:
     """Units in the fullest hour of the week, added up from the decisions."""
-    mine = [(plan.company.workloads[name], each.primary, 1.0) for name, each in plan.decided.items()]
-    return max(week_of(mine))
+    mine = [(plan.company.workloads[name], each.primary, 1.0) for name, each in plan.placements.items()]
+    return max(weekly_units(mine))
 
 
 @pytest.fixture(scope="module")
@@ -49,17 +56,17 @@ def extended() -> CompanyPlan:
 
 
 def test_own_units_come_first_and_the_fullest_hour_says_how_many_are_rented(extended: CompanyPlan) -> None:
-    need, added = fullest(extended), sum(each.primary.units for each in extended.decided.values())
+    need, added = fullest(extended), sum(each.primary.units for each in extended.placements.values())
     assert ceil(need - 1) < ceil(added - 1), "peaks at different hours fit beside each other"
-    assert extended.held["rack h100-sxm"].units == 1.0
+    assert extended.shared_hardware["rack h100-sxm"].units == 1.0
     assert extended.bought == {"rack h100-sxm on demand": ceil(need - 1)}
-    hardware = sum(each.terms["compute"] + each.terms["idle"] for each in extended.decided.values())
-    energy = sum(each.terms["compute"] for each in extended.decided.values())
-    paid = extended.held["rack h100-sxm"].usd + ceil(need - 1) * 3.0 * HOURS
+    hardware = sum(each.terms["compute"] + each.terms["idle"] for each in extended.placements.values())
+    energy = sum(each.terms["compute"] for each in extended.placements.values())
+    paid = extended.shared_hardware["rack h100-sxm"].usd + ceil(need - 1) * 3.0 * HOURS
     assert paid < hardware < paid + energy and extended.rounding_usd == pytest.approx(0.0, abs=0.02)
     used, room = units_used(extended)["rack h100-sxm"]
     assert used == pytest.approx(need, abs=0.01) and room == 1 + ceil(need - 1)
-    assert units_there(extended)["rack", "h100-sxm"] == room
+    assert permanent_units(extended)["rack", "h100-sxm"] == room
     told = whole_json(extended, compare(extended))
     assert told["to_buy"] == extended.bought and any("to rent" in line for line in told["words"])
 
@@ -69,26 +76,26 @@ def test_as_many_are_rented_as_cost_least(count: int) -> None:
     plan = plan_company(rack(count, *three()))
     need = fullest(plan)
     assert plan.bought.get("rack h100-sxm on demand", 0) == max(0, ceil(round(need - count, 3)))
-    own = plan.held["rack h100-sxm"].units
-    assert own == pytest.approx(min(need, count), abs=0.02) and proven(plan) == "proven optimal"
+    own = plan.shared_hardware["rack h100-sxm"].units
+    assert own == pytest.approx(min(need, count), abs=0.02) and describe_proof(plan) == "proven optimal"
 
 
 def test_own_units_are_held_before_cheaper_rented_ones() -> None:
     dear = rig.hardware(count=2, owned_month=5000.0, on_demand=1.0)
     plan = plan_company(rack(2, *three(), hardware=dear))
-    assert plan.held["rack h100-sxm"].units == 2.0 and plan.bought["rack h100-sxm on demand"] >= 1
+    assert plan.shared_hardware["rack h100-sxm"].units == 2.0 and plan.bought["rack h100-sxm on demand"] >= 1
 
 
 def test_a_term_is_signed_where_it_is_the_cheapest() -> None:
     signed = rig.hardware(count=1, on_demand=3.0, reserved=1.8, terms=((12.0, 1.8),))
     plan = plan_company(rack(1, *three(), hardware=signed))
-    committed = plan.held["rack h100-sxm committed"]
+    committed = plan.shared_hardware["rack h100-sxm committed"]
     assert not plan.bought and committed.months == 12.0 and committed.units == ceil(fullest(plan) - 1)
     assert committed.usd == pytest.approx(committed.units * 1.8 * HOURS)
-    assert units_there(plan)["rack", "h100-sxm"] == 1 + committed.units
+    assert permanent_units(plan)["rack", "h100-sxm"] == 1 + committed.units
     assert any(line.startswith("Sign ") for line in whole_json(plan, ())["words"])
     never = plan_company(rack(1, *three(), hardware=signed, policy=PolicyFacts(commit_months=6.0)))
-    assert not any(each.months for each in never.held.values()) and never.bought
+    assert not any(each.months for each in never.shared_hardware.values()) and never.bought
 
 
 def test_a_conflict_counts_what_can_be_rented() -> None:
@@ -104,11 +111,13 @@ def test_futures_fill_what_is_rented_too(extended: CompanyPlan) -> None:
     assert max(missed.values()) < 0.5
 
 
-def held(**changed: Any) -> Callable[[Claim], Claim]:
-    return lambda one: replace(one, held={name: replace(each, **changed) for name, each in one.held.items()})
+def held(**changed: Any) -> Callable[[PlanClaim], PlanClaim]:
+    return lambda one: replace(
+        one, shared_hardware={name: replace(each, **changed) for name, each in one.shared_hardware.items()}
+    )
 
 
-WRONG: list[tuple[str, Callable[[Claim], Claim]]] = [
+WRONG: list[tuple[str, Callable[[PlanClaim], PlanClaim]]] = [
     ("capacity", lambda one: replace(one, bought={})),
     ("held", held(units=0.5)),
     ("cost", lambda one: replace(one, hardware_usd=one.hardware_usd - 2000.0)),
@@ -118,22 +127,22 @@ WRONG: list[tuple[str, Callable[[Claim], Claim]]] = [
 
 @pytest.mark.parametrize(("kind", "mutate"), WRONG)
 def test_the_second_verifier_catches_an_extended_pool_that_is_wrong(
-    extended: CompanyPlan, kind: str, mutate: Callable[[Claim], Claim]
+    extended: CompanyPlan, kind: str, mutate: Callable[[PlanClaim], PlanClaim]
 ) -> None:
-    told = claim(extended)
-    assert judged(extended.company, told) == ()
-    assert kind in {each.kind for each in judged(extended.company, mutate(told))}
+    told = build_claim(extended)
+    assert find_violations(extended.company, told) == ()
+    assert kind in {each.kind for each in find_violations(extended.company, mutate(told))}
 
 
 def test_the_verifier_of_arrays_knows_that_own_units_come_first(extended: CompanyPlan) -> None:
     problem, solution = extended.framed.problem, extended.solution
-    assert verify(problem, solution).verified
+    assert verify(problem, solution).is_verified
     parts = np.flatnonzero(problem.parts.role == POOL)
-    own = next(part for part in parts if extended.framed.options[int(problem.first[part])].pool == "rack h100-sxm")
+    own = next(part for part in parts if extended.framed.options[int(problem.part_start[part])].pool == "rack h100-sxm")
     less = solution.choice.copy()
-    less[own] = problem.first[own]
+    less[own] = problem.part_start[own]
     found = verify(problem, replace(solution, choice=less)).violations
-    assert any(each.kind == "row" and "before more are rented" in each.what for each in found)
+    assert any(each.kind == "row" and "before more are rented" in each.message for each in found)
 
 
 def test_two_entries_of_one_type_are_one_pool() -> None:
@@ -143,5 +152,5 @@ def test_two_entries_of_one_type_are_one_pool() -> None:
         "{type: h100-sxm, on_demand: 4 USD/hour, most: 5}, {type: l40s, on_demand: 1 USD/hour}]"
     )
     one, other = facts(hosting=hosting).sites["azure-sweden"].hardware
-    assert (one.type, one.count, one.on_demand, one.most) == ("h100-sxm", 4, 4.0, 5) and other.type == "l40s"
+    assert (one.type, one.count, one.on_demand, one.max_units) == ("h100-sxm", 4, 4.0, 5) and other.type == "l40s"
     assert one.owned_month == pytest.approx((600.0 + 3 * 300.0) / 4)

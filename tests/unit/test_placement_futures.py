@@ -167,12 +167,12 @@ def seen(factor: float, count: int = 8) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize(("factor", "drifts"), [(1.0, False), (1.1, False), (1.6, True), (0.4, True)])
 def test_drift_is_told_where_it_is_material(factor: float, drifts: bool) -> None:
-    (found,) = drift.charts({"chat": {"usd_day": 10.0}}, {"chat": seen(factor)})
-    assert found.drifts is drifts
+    (found,) = drift.build_charts({"chat": {"usd_day": 10.0}}, {"chat": seen(factor)})
+    assert found.has_drifted is drifts
     flips = [{"workload": name, "after": None} for name in ("chat", "search")]
     words = ["$1 a month becomes $2, $1 more.", "chat moves.", "chats moves."]
     replan = {"flips": flips, "words": words, "difference_usd_month": 1.0, "demand": {"chat": 0.4, "search": 2.0}}
-    told = drift.findings([found], {"chat": "ana@acme.example"}, replan)
+    told = drift.drift_findings([found], {"chat": "ana@acme.example"}, replan)
     assert len(told) == drifts
     if told:
         assert (
@@ -182,15 +182,15 @@ def test_drift_is_told_where_it_is_material(factor: float, drifts: bool) -> None
         )
         assert told[0].fix == {**replan, "flips": flips[:1], "words": words[:2], "demand": {"chat": 0.4}}  # of all: MB
         assert drift.to_json(found)["points"][-1]["day"] == "2026-11-08"
-    assert bool(drift.listed([found], "CHAT cost")) and not drift.listed([found], "chat latency")
+    assert bool(drift.matching_charts([found], "CHAT cost")) and not drift.matching_charts([found], "chat latency")
 
 
 def test_one_bad_day_is_no_drift() -> None:
     rows = [*seen(1.0, 7), {"day": "2026-11-08", "usd_day": 19.0}]
-    (found,) = drift.charts({"chat": {"usd_day": 10.0}}, {"chat": rows})
-    assert not found.drifts
-    (young,) = drift.charts({"chat": {"usd_day": 10.0}}, {"chat": seen(3.0, 2)})
-    assert not young.drifts
+    (found,) = drift.build_charts({"chat": {"usd_day": 10.0}}, {"chat": rows})
+    assert not found.has_drifted
+    (young,) = drift.build_charts({"chat": {"usd_day": 10.0}}, {"chat": seen(3.0, 2)})
+    assert not young.has_drifted
 
 
 def test_room_is_that_of_the_hardware_which_workloads_share() -> None:

@@ -13,13 +13,13 @@ from tests.unit.test_release_plan import BASE
 
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.catalog.loader import load_files
-from groundplan.placement.planner import CompanyPlan, claim, plan_company
+from groundplan.placement.planner import CompanyPlan, build_claim, plan_company
 from groundplan.placement.terms import site_defaults
-from groundplan.placement.terms.candidates import Candidate, offered
-from groundplan.placement.terms.curve import WEEK, of_facts
+from groundplan.placement.terms.candidates import Candidate, build_candidates
+from groundplan.placement.terms.curve import WEEK, load_from_facts
 from groundplan.placement.terms.facts import Company, PolicyFacts
-from groundplan.placement.terms.from_workspace import Context, read
-from groundplan.placement.verify.company import judged
+from groundplan.placement.terms.from_workspace import Context, read_company
+from groundplan.placement.verify.company import find_violations
 
 SITE = "kind: site\nname: azure-sweden\ntype: cloud\njurisdiction: EU\n"
 WORKLOAD = "sources: [handbook]\n"
@@ -46,11 +46,11 @@ def facts(
         Deployment(name=name, site=item.site, model=item.model, upstream_model=name, url="http://a", rates=RATES)
         for name, item in found.deployments.items()
     ]  # fmt: skip
-    return read(found, served, Context(date.fromisoformat(day)))
+    return read_company(found, served, Context(date.fromisoformat(day)))
 
 
 def candidates(company: Company) -> dict[str, Candidate]:
-    return {c.config.partition(" on ")[0]: c for c in offered(company).by_workload["assistant"] if not c.lease}
+    return {c.config.partition(" on ")[0]: c for c in build_candidates(company).by_workload["assistant"] if not c.lease}
 
 
 def usd(company: Company) -> dict[str, float]:
@@ -123,12 +123,12 @@ def test_a_site_of_the_same_provider_costs_what_its_regions_do() -> None:
     one, two = rig.site("a", region="aws:eu-north-1", egress_between=0.02), rig.site("b", region="aws:us-east-1")
     other = rig.site("c", region="gcp:europe-north1")
     assert (
-        site_defaults.leaving(one, two),
-        site_defaults.leaving(one, other),
-        site_defaults.leaving(one, "eu-north"),
+        site_defaults.egress_price(one, two),
+        site_defaults.egress_price(one, other),
+        site_defaults.egress_price(one, "eu-north"),
     ) == (0.02, 0.09, 0.09)
     told = replace(one, egress_to={"b": 0.5, "eu-north": 0.3})
-    assert (site_defaults.leaving(told, two), site_defaults.leaving(told, "eu-north")) == (0.5, 0.3)
+    assert (site_defaults.egress_price(told, two), site_defaults.egress_price(told, "eu-north")) == (0.5, 0.3)
 
 
 def test_a_term_longer_than_the_company_signs_is_no_price() -> None:
@@ -146,11 +146,11 @@ def test_calls_of_a_week_become_a_curve() -> None:
     until = datetime(2026, 11, 25, tzinfo=UTC)
     first = until - timedelta(days=14)
     calls = {first + timedelta(hours=at): 10.0 + 90.0 * (at % 24 == 9) for at in range(14 * 24)}
-    load = of_facts(calls, until)
+    load = load_from_facts(calls, until)
     assert load is not None and len(load.curve) == WEEK and sum(load.curve) / WEEK == pytest.approx(1, abs=1e-3)
     assert {hour % 24 for hour, value in enumerate(load.curve) if value > 2} == {9} and load.days == 14
-    assert of_facts({at: n for at, n in calls.items() if at >= until - timedelta(days=6)}, until) is None
-    assert of_facts({}, until) is None
+    assert load_from_facts({at: n for at, n in calls.items() if at >= until - timedelta(days=6)}, until) is None
+    assert load_from_facts({}, until) is None
 
 
 # what holds across workloads ------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def plan(*names: str, **changes: Any) -> CompanyPlan:
 
 
 def places(found: CompanyPlan) -> list[str]:
-    return sorted(each.primary.config for each in found.decided.values())
+    return sorted(each.primary.config for each in found.placements.values())
 
 
 def test_a_quota_of_a_provider_is_shared_by_all_who_use_it() -> None:
@@ -213,5 +213,5 @@ def test_the_second_verifier_reads_each_of_them(kind: str, change: Callable[[Com
     found = plan_company(
         rig.company(rig.workload("chat", calls_month=1000.0), rig.workload("own", sensitivity="restricted"))
     )
-    assert judged(found.company, claim(found)) == ()
-    assert kind in {each.kind for each in judged(change(found.company), claim(found))}
+    assert find_violations(found.company, build_claim(found)) == ()
+    assert kind in {each.kind for each in find_violations(change(found.company), build_claim(found))}

@@ -23,7 +23,7 @@ def test_plain_solvers_and_ours_agree_on_the_optimum(seed: int, found: bool) -> 
     """Openings, units to buy, bursts and fallbacks included: all three solve the same problem."""
     problem = random_company(seed, 6, 4).problem
     ours, one, other = optimise(problem), cp_sat(problem, WorkLimit(seconds=20)), highs(problem, WorkLimit(seconds=20))
-    assert (ours.found, one.objective) == (found, ours.cost if found else None)
+    assert (ours.is_found, one.objective) == (found, ours.cost if found else None)
     if found:
         assert one.optimal and other.objective == pytest.approx(one.objective, rel=1e-6)
 
@@ -31,15 +31,15 @@ def test_plain_solvers_and_ours_agree_on_the_optimum(seed: int, found: bool) -> 
 def test_plain_solvers_stop_when_their_computing_is_used_up() -> None:
     problem = large(150, 20, seed=1)
     for plain in (cp_sat, highs):
-        found = plain(problem, WorkLimit(seconds=0.5, computing=True))
+        found = plain(problem, WorkLimit(seconds=0.5, use_cpu_time=True))
         assert found.cpu_seconds < 3 and not found.optimal
 
 
 def test_seconds_of_computing_are_not_those_of_the_clock() -> None:
-    counted, clock = Budget(WorkLimit(seconds=0.2, computing=True)), Budget(WorkLimit(seconds=0.2))
+    counted, clock = Budget(WorkLimit(seconds=0.2, use_cpu_time=True)), Budget(WorkLimit(seconds=0.2))
     time.sleep(0.25)
     assert clock.over() and not counted.over()
-    assert counted.share(0.5).limit.computing
+    assert counted.share(0.5).limit.use_cpu_time
     while not counted.over():
         np.linalg.inv(np.eye(60))
     assert counted.clocked and (counted.clock_left or 0.0) <= 0.02
@@ -47,8 +47,8 @@ def test_seconds_of_computing_are_not_those_of_the_clock() -> None:
 
 def test_little_computing_is_never_taken_for_an_impossible_company() -> None:
     for seconds in (0.01, 0.1, 0.4):
-        solution = optimise(large(80, 12, seed=1), WorkLimit(seconds=seconds, computing=True))
-        assert solution.stopped != "infeasible" and solution.found
+        solution = optimise(large(80, 12, seed=1), WorkLimit(seconds=seconds, use_cpu_time=True))
+        assert solution.stop_reason != "infeasible" and solution.is_found
 
 
 def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from tests.unit import placement_rig as rig
 from groundplan.core.errors import Invalid
 from groundplan.placement import multi_period
 from groundplan.placement.commit import commit
-from groundplan.placement.fixed_plan import at
-from groundplan.placement.planner import LIMIT, plan_company
+from groundplan.placement.fixed_plan import with_current_sites
+from groundplan.placement.planner import DEFAULT_LIMIT, plan_company
 from groundplan.placement.terms.facts import Company, PolicyFacts
 
 
@@ -32,9 +32,9 @@ def test_without_growth_everything_stays() -> None:
 
 def test_a_growing_workload_moves_once_to_where_it_is_cheaper() -> None:
     plan = plan_company(growing(0.35))
-    assert plan.decided["w"].primary.site == "cloud"
+    assert plan.placements["w"].primary.site == "cloud"
     found = multi_period.ahead(plan)
-    sites = [p.plan.decided["w"].primary.site for p in found.periods]
+    sites = [p.plan.placements["w"].primary.site for p in found.periods]
     assert sites[-1] == "rack" and sum(len(p.moved) for p in found.periods) == 1
     assert found.today_usd is not None and found.usd <= found.today_usd
     told = multi_period.to_json(found)
@@ -47,17 +47,17 @@ def test_no_way_through_the_plans_is_cheaper() -> None:
     plan = plan_company(growing(0.35))
     found = multi_period.ahead(plan, 9, 3)
     loads = [multi_period.grown(plan.company, month) for month in (3, 6, 9)]
-    rivals = {site: plan_company(at(loads[-1], {"w": site})) for site in ("cloud", "rack")}
-    rivals |= {f"now at {p.decided['w'].primary.site}": p for p in (plan,)}
+    rivals = {site: plan_company(with_current_sites(loads[-1], {"w": site})) for site in ("cloud", "rack")}
+    rivals |= {f"now at {p.placements['w'].primary.site}": p for p in (plan,)}
     least = float("inf")
     for ways in product(rivals.values(), repeat=3):
-        total, before = 0.0, plan.decided["w"].primary.site
+        total, before = 0.0, plan.placements["w"].primary.site
         for load, way in zip(loads, ways, strict=True):
-            held = multi_period._held(way, load, LIMIT)
+            held = multi_period._held(way, load, DEFAULT_LIMIT)
             if held is None:
                 total = float("inf")
                 break
-            site = way.decided["w"].primary.site
+            site = way.placements["w"].primary.site
             total += 3 * held.usd + (4.0 * plan.company.policy.people_usd if site != before else 0.0)
             before = site
         least = min(least, total)
@@ -78,7 +78,7 @@ def test_one_plan_moves_no_more_than_the_policy_says() -> None:
         f"w{n}": rig.workload(f"w{n}", calls_month=4e5, growth=0.35, burst=False, move_hours=1.0, today="cloud")
         for n in range(3)
     }
-    facts = replace(growing(0.0), workloads=many, policy=PolicyFacts(moves=1))
+    facts = replace(growing(0.0), workloads=many, policy=PolicyFacts(max_moves=1))
     found = multi_period.ahead(plan_company(facts))
     assert all(len(p.moved) <= 1 for p in found.periods) and any(p.moved for p in found.periods)
 

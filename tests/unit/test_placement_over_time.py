@@ -16,14 +16,14 @@ from groundplan.core.errors import Conflict, Invalid
 from groundplan.placement import whatif
 from groundplan.placement.explain.why import why
 from groundplan.placement.explain.words import sentences
-from groundplan.placement.planner import CompanyPlan, claim, plan_company
+from groundplan.placement.planner import CompanyPlan, build_claim, plan_company
 from groundplan.placement.problem import WorkLimit
-from groundplan.placement.terms.availability import enough, gained, needed
-from groundplan.placement.terms.curve import week
+from groundplan.placement.terms.availability import availability_gain, is_sufficient, required_gain
+from groundplan.placement.terms.curve import weekly_curve
 from groundplan.placement.terms.facts import Company, ModelFacts, PolicyFacts, SiteFacts
-from groundplan.placement.terms.rentals import BLOCKS, block_of, hours_of
+from groundplan.placement.terms.rentals import BLOCKS, block_hours, block_of
 from groundplan.placement.verify import verify
-from groundplan.placement.verify.company import Claim, Placed, judged
+from groundplan.placement.verify.company import PlacedWorkload, PlanClaim, find_violations
 
 BIG = ModelFacts("llama-3.1-70b", 70.6, 70.6, 80, 327680.0, "fp8", 70.6, (), (), None, {}, frozenset())
 
@@ -42,27 +42,29 @@ def company(*workloads: Any, site: SiteFacts | None = None, **changes: Any) -> C
 
 
 def busy(name: str = "w", calls: float = 4e7, **changes: Any) -> Any:
-    return rig.workload(name, calls_month=calls, peak=8.0, curve=week("business-hours", 8.0), burst=False, **changes)
+    return rig.workload(
+        name, calls_month=calls, peak=8.0, curve=weekly_curve("business-hours", 8.0), burst=False, **changes
+    )
 
 
 def test_the_blocks_are_the_week() -> None:
-    assert [hours_of(each) for each in BLOCKS] == [50, 70, 48]
+    assert [block_hours(each) for each in BLOCKS] == [50, 70, 48]
     assert (block_of(0), block_of(8), block_of(5 * 24)) == (BLOCKS[1], BLOCKS[0], BLOCKS[2])
 
 
 def test_replicas_follow_the_week_where_that_is_cheaper() -> None:
     plan = plan_company(company(busy()))
-    chosen = plan.decided["w"].primary
+    chosen = plan.placements["w"].primary
     assert chosen.lease == "by the hour"
     units = {block: plan.bought[f"cloud h100-sxm by the hour, {block}"] for block in BLOCKS[:1]}
     assert units[BLOCKS[0]] > plan.bought.get(f"cloud h100-sxm by the hour, {BLOCKS[2]}", 0)
     told = " ".join(sentences(why(plan, "w")))
     assert "Its replicas follow the week" in told and "weekends" in told
-    whole = replace(plan.framed.offered.by_workload["w"][0])
-    assert whole.lease == "" and plan.decided["w"].usd < whole.usd
+    whole = replace(plan.framed.candidates.by_workload["w"][0])
+    assert whole.lease == "" and plan.placements["w"].usd < whole.usd
     steady = plan_company(company(rig.workload("w", calls_month=4e7, peak=1.0, curve=(1.0,) * 168, burst=False),
                                   site=rented(reserved=2.0)))  # fmt: skip
-    assert steady.decided["w"].primary.lease == "" and "reserved" in next(iter(steady.bought))
+    assert steady.placements["w"].primary.lease == "" and "reserved" in next(iter(steady.bought))
 
 
 def test_replicas_of_one_model_are_shared_by_workloads() -> None:
@@ -73,7 +75,7 @@ def test_replicas_of_one_model_are_shared_by_workloads() -> None:
     one, two = (busy(name, 20_000.0, models=(BIG.name,)) for name in ("one", "two"))
     together = plan_company(company(one, two, site=site, models={BIG.name: BIG}))
     top = f"cloud h100-sxm by the hour, {BLOCKS[0]}, 2 for {BIG.name}"
-    assert together.decided["one"].primary.group == 2
+    assert together.placements["one"].primary.group == 2
     assert together.bought[top] == 1
     other = replace(BIG, name="llama-3.3-70b")
     apart = plan_company(
@@ -86,17 +88,17 @@ def test_replicas_of_one_model_are_shared_by_workloads() -> None:
 def test_spot_is_taken_only_where_it_may_be_taken_away() -> None:
     site = rented(spot=1.0, interruption=0.1)
     never, may = plan_company(company(busy(), site=site)), plan_company(company(busy(spot=True), site=site))
-    assert never.decided["w"].primary.lease != "spot"
-    assert may.decided["w"].primary.lease == "spot" and may.usd < never.usd
+    assert never.placements["w"].primary.lease != "spot"
+    assert may.placements["w"].primary.lease == "spot" and may.usd < never.usd
     assert "may take it away" in " ".join(sentences(why(may, "w")))
-    assert may.decided["w"].primary.availability == pytest.approx(0.999 * 0.98)
+    assert may.placements["w"].primary.availability == pytest.approx(0.999 * 0.98)
     asked = whatif.parse(["workloads.w.spot=allowed"], [], [], [])
     flips = whatif.compare(never, asked).flips
     assert flips[0]["after"] is not None and flips[0]["after"]["lease"] == "spot"
     with pytest.raises(Invalid, match="nothing is called 'perhaps'"):
         whatif.compare(never, whatif.parse(["workloads.w.spot=perhaps"], [], [], []))
     strict = busy(spot=True, available=True, availability=0.995)
-    assert plan_company(company(strict, site=site)).decided["w"].primary.lease != "spot"
+    assert plan_company(company(strict, site=site)).placements["w"].primary.lease != "spot"
 
 
 def test_a_required_availability_is_kept_alone_or_with_a_fallback_elsewhere() -> None:
@@ -111,11 +113,11 @@ def test_a_required_availability_is_kept_alone_or_with_a_fallback_elsewhere() ->
         return plan_company(rig.company(w, sites=sites, deployments=deployments, models={}))
 
     free = placed(availability=0.999)
-    assert (free.decided["w"].primary.config, free.decided["w"].fallback) == ("cheap", None)
+    assert (free.placements["w"].primary.config, free.placements["w"].fallback) == ("cheap", None)
     alone = placed(availability=0.9995, available=True, fallback="none")
-    assert alone.decided["w"].primary.config == "dear" and alone.decided["w"].fallback is None
+    assert alone.placements["w"].primary.config == "dear" and alone.placements["w"].fallback is None
     both = placed(availability=0.9999, available=True, fallback="wanted")
-    assert {both.decided["w"].primary.site, both.decided["w"].fallback.site} == {"a", "b"}  # type: ignore[union-attr]
+    assert {both.placements["w"].primary.site, both.placements["w"].fallback.site} == {"a", "b"}  # type: ignore[union-attr]
     with pytest.raises(Conflict, match=r"99\.9999% are required and no fallback makes up for it"):
         placed(availability=0.999999, available=True, fallback="wanted")
 
@@ -145,20 +147,20 @@ def test_a_failure_domain_that_is_shared_adds_nothing() -> None:
 
 
 def test_availability_adds_up_by_what_is_away() -> None:
-    assert enough(0.9999, 0.99, 0.99) and not enough(0.99991, 0.99, 0.99)
-    assert gained(0.99) < needed(0.9901) and needed(1.0) > gained(1.0) - 4
+    assert is_sufficient(0.9999, 0.99, 0.99) and not is_sufficient(0.99991, 0.99, 0.99)
+    assert availability_gain(0.99) < required_gain(0.9901) and required_gain(1.0) > availability_gain(1.0) - 4
 
 
 def test_one_plan_moves_no_more_than_it_may_but_whoever_must_goes() -> None:
     w = [rig.workload(f"w{n}", today="far", residency=(), calls_month=3e7, move_hours=1.0) for n in range(4)]
     prices = {"gpt": rig.deployment("gpt", "cloud", 0.1), "dear": rig.deployment("dear", "far", 3.0)}
     free = plan_company(rig.company(*w, deployments=prices))
-    held = plan_company(rig.company(*w, deployments=prices, policy=PolicyFacts(moves=1)))
-    assert sum(d.primary.site != "far" for d in free.decided.values()) == 4
-    assert sum(d.primary.site != "far" for d in held.decided.values()) == 1
+    held = plan_company(rig.company(*w, deployments=prices, policy=PolicyFacts(max_moves=1)))
+    assert sum(d.primary.site != "far" for d in free.placements.values()) == 4
+    assert sum(d.primary.site != "far" for d in held.placements.values()) == 1
     must = [replace(each, residency=("EU",)) for each in w]
-    gone = plan_company(rig.company(*must, deployments=prices, policy=PolicyFacts(moves=0)))
-    assert all(d.primary.site != "far" for d in gone.decided.values())
+    gone = plan_company(rig.company(*must, deployments=prices, policy=PolicyFacts(max_moves=0)))
+    assert all(d.primary.site != "far" for d in gone.placements.values())
 
 
 @pytest.fixture(scope="module")
@@ -168,25 +170,25 @@ def sound() -> CompanyPlan:
         rig.workload("a", fallback="required", residency=("EU",), today="rack"),
         rig.workload("b", sensitivity="restricted", first_token=5000.0, quality={"accuracy": 0.8}),
     ]
-    plain = rig.company(*w, policy=PolicyFacts(spread=2, moves=1))
+    plain = rig.company(*w, policy=PolicyFacts(spread=2, max_moves=1))
     return plan_company(replace(plain, sites={**plain.sites, "rack": site}))
 
 
-def primary(name: str, **changes: Any) -> Callable[[Claim], Claim]:
+def primary(name: str, **changes: Any) -> Callable[[PlanClaim], PlanClaim]:
     """The same claim with another first place of one workload."""
 
-    def made(one: Claim) -> Claim:
+    def made(one: PlanClaim) -> PlanClaim:
         placed = one.placed[name]
         return replace(one, placed={**one.placed, name: replace(placed, primary=replace(placed.primary, **changes))})
 
     return made
 
 
-def parts(name: str, **changes: Any) -> Callable[[Claim], Claim]:
+def parts(name: str, **changes: Any) -> Callable[[PlanClaim], PlanClaim]:
     return lambda one: replace(one, placed={**one.placed, name: replace(one.placed[name], **changes)})
 
 
-MUTATIONS: list[tuple[str, Callable[[Claim], Claim]]] = [
+MUTATIONS: list[tuple[str, Callable[[PlanClaim], PlanClaim]]] = [
     ("residency", primary("a", site="far", kind="build")),
     ("sensitivity", primary("b", site="cloud", kind="build")),
     ("site", primary("a", site="nowhere")),
@@ -205,11 +207,11 @@ MUTATIONS: list[tuple[str, Callable[[Claim], Claim]]] = [
 
 @pytest.mark.parametrize(("kind", "mutate"), MUTATIONS, ids=[kind for kind, _ in MUTATIONS])
 def test_the_second_verifier_catches_each_mutated_plan(
-    sound: CompanyPlan, kind: str, mutate: Callable[[Claim], Claim]
+    sound: CompanyPlan, kind: str, mutate: Callable[[PlanClaim], PlanClaim]
 ) -> None:
-    told = claim(sound)
-    assert judged(sound.company, told) == ()
-    assert kind in {each.kind for each in judged(sound.company, mutate(told))}
+    told = build_claim(sound)
+    assert find_violations(sound.company, told) == ()
+    assert kind in {each.kind for each in find_violations(sound.company, mutate(told))}
 
 
 FACTS: list[tuple[str, dict[str, Any]]] = [
@@ -224,7 +226,7 @@ FACTS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("kind", "facts"), FACTS, ids=[kind for kind, _ in FACTS])
 def test_the_second_verifier_reads_what_was_declared(sound: CompanyPlan, kind: str, facts: dict[str, Any]) -> None:
     stricter = {name: replace(w, **facts) for name, w in sound.company.workloads.items()}
-    found = judged(replace(sound.company, workloads=stricter), claim(sound))
+    found = find_violations(replace(sound.company, workloads=stricter), build_claim(sound))
     assert kind in {each.kind for each in found}
 
 
@@ -234,15 +236,15 @@ def test_what_is_too_dear_to_be_counted_is_a_rule_and_not_a_wrong_price() -> Non
 
 
 def test_quotas_weights_spread_and_terms_are_read_too(sound: CompanyPlan) -> None:
-    told, facts = claim(sound), sound.company
-    models = {rig.LLAMA.name: replace(rig.LLAMA, at=("cloud",))}
-    assert "weights" in {each.kind for each in judged(replace(facts, models=models), told)}
-    assert "spread" in {each.kind for each in judged(replace(facts, policy=PolicyFacts(spread=0)), told)}
+    told, facts = build_claim(sound), sound.company
+    models = {rig.LLAMA.name: replace(rig.LLAMA, sites=("cloud",))}
+    assert "weights" in {each.kind for each in find_violations(replace(facts, models=models), told)}
+    assert "spread" in {each.kind for each in find_violations(replace(facts, policy=PolicyFacts(spread=0)), told)}
     hosted = rig.company(rig.workload("a", sensitivity="confidential", calls_month=1e8))
-    gpt = next(c for c in plan_company(hosted).framed.offered.by_workload["a"] if c.config == "gpt")
+    gpt = next(c for c in plan_company(hosted).framed.candidates.by_workload["a"] if c.config == "gpt")
     strict = replace(hosted.deployments["gpt"], trains=True, quota_tokens_minute=10.0)
-    one = Claim({"a": Placed(gpt)}, frozenset({"cloud"}), {}, 1e12)
-    kinds = {each.kind for each in judged(replace(hosted, deployments={"gpt": strict}), one)}
+    one = PlanClaim({"a": PlacedWorkload(gpt)}, frozenset({"cloud"}), {}, 1e12)
+    kinds = {each.kind for each in find_violations(replace(hosted, deployments={"gpt": strict}), one)}
     assert {"terms", "quota"} <= kinds
 
 
@@ -276,7 +278,7 @@ ASKED = st.fixed_dictionaries(
 
 
 def asked(number: int, facts: dict[str, Any]) -> Any:
-    shape = week(facts["curve"], facts["peak"])
+    shape = weekly_curve(facts["curve"], facts["peak"])
     return rig.workload(f"w{number}", **{**facts, "curve": shape, "peak": max(shape)})
 
 
@@ -296,11 +298,11 @@ def test_no_sound_plan_is_refused_by_the_second_verifier(
         sites=sites,
         models={rig.LLAMA.name: rig.LLAMA, BIG.name: BIG},
         deployments={"gpt": rig.deployment("gpt", "cloud", 1.0, quota_tokens_minute=5e6)},
-        policy=PolicyFacts(moves=most_moves, spread=spread),
+        policy=PolicyFacts(max_moves=most_moves, spread=spread),
     )
     try:
         plan = plan_company(facts, WorkLimit(work=20, gap=1e-4))
     except Conflict:
         return
-    assert judged(facts, claim(plan)) == ()
-    assert set(plan.decided) | set(plan.homeless) == set(facts.workloads)
+    assert find_violations(facts, build_claim(plan)) == ()
+    assert set(plan.placements) | set(plan.unplaceable) == set(facts.workloads)

@@ -22,9 +22,9 @@ def test_charts_are_drawn_from_figures_and_empty_ones_are_none() -> None:
     assert pictures.waterfall({}) == "" and "whole" in pictures.waterfall({"tokens": 3.0, "people": 40.0})
     week = [1.0] * 160 + [6.0] * 8
     assert pictures.curves("w", week, None).startswith("<svg") and pictures.curves("w", week, 3.0).startswith("<svg")
-    chart = drift.chart("w", "usd_day", 10.0, [(f"2026-11-{n:02}", 10.0 + n) for n in range(1, 9)])
+    chart = drift.build_chart("w", "usd_day", 10.0, [(f"2026-11-{n:02}", 10.0 + n) for n in range(1, 9)])
     assert pictures.control(drift.to_json(chart)).startswith("<svg")
-    assert pictures.control(drift.to_json(drift.chart("w", "usd_day", 10.0, []))) == ""
+    assert pictures.control(drift.to_json(drift.build_chart("w", "usd_day", 10.0, []))) == ""
 
 
 def test_nothing_on_the_front_is_beaten() -> None:

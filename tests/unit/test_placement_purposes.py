@@ -20,13 +20,13 @@ from groundplan.catalog.check import check
 from groundplan.catalog.loader import load_files
 from groundplan.gateway.policy.catalog import index
 from groundplan.placement.explain.why import binding, excluded
-from groundplan.placement.guard import may
+from groundplan.placement.guard import is_allowed
 from groundplan.placement.model import Demand
-from groundplan.placement.planner import claim, plan_company
+from groundplan.placement.planner import build_claim, plan_company
 from groundplan.placement.solve import verify
 from groundplan.placement.solve.declared import reasons_against, solve
-from groundplan.placement.terms.candidates import offered
-from groundplan.placement.verify.company import judged
+from groundplan.placement.terms.candidates import build_candidates
+from groundplan.placement.verify.company import find_violations
 from groundplan.release.plan import plan
 
 TODAY = date(2026, 11, 25)
@@ -56,7 +56,9 @@ def test_a_deployment_at_a_site_for_another_purpose_is_refused_at_its_line() -> 
 
 def test_a_planned_workload_goes_elsewhere_and_says_why() -> None:
     company = facts(workload="needs: {purposes: [support]}", hosting=OWN, more=f"{MODEL}purposes: [hiring]\n")
-    (model,) = {each for c in offered(company).by_workload["assistant"] for each in c.rules if each.startswith("the m")}
+    (model,) = {
+        each for c in build_candidates(company).by_workload["assistant"] for each in c.rules if each.startswith("the m")
+    }
     assert model.startswith("the model is for hiring only, not for support (a.yaml:")
     for name in ("cloud", "far"):
         sites = {
@@ -67,11 +69,11 @@ def test_a_planned_workload_goes_elsewhere_and_says_why() -> None:
         told = rig.company(chat, sites=sites, deployments=deployments, models={}, where={f"site/{name}": "s.yaml:3:1"})
         found = plan_company(told)
         (other,) = {*sites} - {name}
-        assert found.decided["chat"].primary.site == other
-        candidates = found.framed.offered.by_workload["chat"]
+        assert found.placements["chat"].primary.site == other
+        candidates = found.framed.candidates.by_workload["chat"]
         rule = "the site is for hiring only, not for support (s.yaml:3:1)"
         assert excluded(candidates) == ((name, (rule,)),)
-        assert binding(found, found.decided["chat"], candidates) == f"only one is allowed: {rule}"
+        assert binding(found, found.placements["chat"], candidates) == f"only one is allowed: {rule}"
 
 
 def test_an_order_that_is_not_planned_names_it_too() -> None:
@@ -84,11 +86,11 @@ def test_an_order_that_is_not_planned_names_it_too() -> None:
 
 def test_a_plan_that_goes_against_it_is_not_passed() -> None:
     found = plan_company(rig.company(rig.workload("chat", calls_month=1000.0)))
-    assert judged(found.company, claim(found)) == ()
-    site = found.decided["chat"].primary.site
+    assert find_violations(found.company, build_claim(found)) == ()
+    site = found.placements["chat"].primary.site
     limited = replace(found.company.sites[site], purposes=frozenset({"hiring"}))
     company = replace(found.company, sites={**found.company.sites, site: limited})
-    assert {each.kind for each in judged(company, claim(found))} == {"purposes"}
+    assert {each.kind for each in find_violations(company, build_claim(found))} == {"purposes"}
 
 
 def at(site: str, purposes: tuple[str, ...] = ()) -> Deployment:
@@ -114,7 +116,7 @@ def test_all_readings_agree(asked: list[str], of_site: list[str], of_model: list
     served = at("s", tuple(of_model))
     served_all = all(not limit or (asked and set(asked) <= set(limit)) for limit in (of_site, of_model))
     demand = Demand("w", "internal", (), purposes=tuple(asked))
-    assert may(asking(asked), served, {"s": site}) is served_all
+    assert is_allowed(asking(asked), served, {"s": site}) is served_all
     assert (not reasons_against(demand, site, of_model)) is served_all
     whole = msgspec.structs.replace(blueprint(asking(asked), [site]), deployments=[served])
     refused = [each for each in verify(whole) if "may be used for" in each.message]

@@ -26,10 +26,10 @@ from groundplan.catalog.check import check
 from groundplan.catalog.loader import load_files
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.upstream.choose import Balance
-from groundplan.placement.planner import CompanyPlan, claim, plan_company
+from groundplan.placement.planner import CompanyPlan, build_claim, plan_company
 from groundplan.placement.solve import verify
 from groundplan.placement.terms.facts import Company
-from groundplan.placement.verify.company import Claim, judged
+from groundplan.placement.verify.company import PlanClaim, find_violations
 from groundplan.release.model import Current
 from groundplan.release.ramping import active_ramps, advance_steps, step_starts
 
@@ -244,29 +244,29 @@ def going() -> CompanyPlan:
 
 
 def test_the_plan_says_from_where_calls_go_over_and_what_the_old_place_bears(going: CompanyPlan) -> None:
-    placed = claim(going).placed["w"]
+    placed = build_claim(going).placed["w"]
     assert (placed.primary.config, placed.ramp) == ("gpt", (0.1, 0.5))
-    assert placed.origin is not None and placed.origin.config == "own" and not going.at_once
+    assert placed.origin is not None and placed.origin.config == "own" and not going.immediate_moves
 
 
 def test_where_the_old_place_has_no_room_it_goes_at_once_and_says_so() -> None:
     room = plan_company(moving(other_calls=3e6))
-    assert claim(room).placed["w"].origin is not None
-    units = room.decided["x"].primary.units
+    assert build_claim(room).placed["w"].origin is not None
+    units = room.placements["x"].primary.units
     full = plan_company(moving(other_calls=3e6 * 0.98 / units))
-    assert full.decided["x"].primary.config == "own" and full.decided["w"].primary.config == "gpt"
-    assert "no room for the rest of its calls" in full.at_once["w"] and claim(full).placed["w"].ramp == ()
+    assert full.placements["x"].primary.config == "own" and full.placements["w"].primary.config == "gpt"
+    assert "no room for the rest of its calls" in full.immediate_moves["w"] and build_claim(full).placed["w"].ramp == ()
 
 
-def primary(one: Claim) -> Any:
+def primary(one: PlanClaim) -> Any:
     return one.placed["w"].primary
 
 
-def with_w(**changes: Any) -> Callable[[Claim], Claim]:
+def with_w(**changes: Any) -> Callable[[PlanClaim], PlanClaim]:
     return lambda one: replace(one, placed={**one.placed, "w": replace(one.placed["w"], **changes)})
 
 
-MUTATIONS: list[tuple[str, Callable[[Claim], Claim]]] = [
+MUTATIONS: list[tuple[str, Callable[[PlanClaim], PlanClaim]]] = [
     ("ramp", with_w(ramp=(0.5, 0.1))),
     ("ramp", with_w(ramp=(0.1, 1.0))),
     ("ramp", with_w(origin=None)),
@@ -278,15 +278,15 @@ MUTATIONS: list[tuple[str, Callable[[Claim], Claim]]] = [
 
 @pytest.mark.parametrize(("kind", "mutate"), MUTATIONS)
 def test_the_second_verifier_catches_each_wrong_ramp(
-    going: CompanyPlan, kind: str, mutate: Callable[[Claim], Claim]
+    going: CompanyPlan, kind: str, mutate: Callable[[PlanClaim], PlanClaim]
 ) -> None:
-    told = claim(going)
-    assert judged(going.company, told) == ()
-    assert kind in {each.kind for each in judged(going.company, mutate(told))}
+    told = build_claim(going)
+    assert find_violations(going.company, told) == ()
+    assert kind in {each.kind for each in find_violations(going.company, mutate(told))}
 
 
 def test_an_origin_that_may_not_hold_the_data_is_caught(going: CompanyPlan) -> None:
     facts = going.company
     strict = replace(facts.workloads["w"], residency=("CH",))
-    found = judged(replace(facts, workloads={"w": strict}), claim(going))
-    assert any("going over from own" in each.what for each in found)
+    found = find_violations(replace(facts, workloads={"w": strict}), build_claim(going))
+    assert any("going over from own" in each.message for each in found)

@@ -15,11 +15,11 @@ from groundplan.catalog.check import validate, validate_files
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Conflict, Invalid
 from groundplan.gateway.policy.catalog import index
-from groundplan.placement.guard import may
+from groundplan.placement.guard import is_allowed
 from groundplan.placement.model import Demand
-from groundplan.placement.plan_process import solved
+from groundplan.placement.plan_process import cached_plan
 from groundplan.placement.solve.declared import reasons_against
-from groundplan.placement.terms.from_workspace import SeenFacts
+from groundplan.placement.terms.from_workspace import ObservedFacts
 from groundplan.release.compile.placing import Observations, company_facts
 from groundplan.release.plan import plan
 
@@ -88,13 +88,13 @@ limit: 5 USD/day
     with pytest.raises(Invalid):
         validate_files({"a.yaml": named.replace("also:", "residency: [EU]\nalso:")})
     with pytest.raises(Conflict, match="nothing to place"):
-        solved(company_facts(validate_files({"a.yaml": ear}), (), None, TODAY))
+        cached_plan(company_facts(validate_files({"a.yaml": ear}), (), None, TODAY))
 
 
 def test_the_same_company_is_solved_once(workspace: Workspace) -> None:
     one = company_facts(workspace, (), None, TODAY)
     two = company_facts(workspace, (), None, TODAY)
-    assert solved(one) is solved(two)
+    assert cached_plan(one) is cached_plan(two)
 
 
 def test_rules_that_leave_no_room_are_refused_with_their_place(workspace: Workspace) -> None:
@@ -116,7 +116,7 @@ def test_a_planned_workload_without_a_place_is_refused_at_its_line(workspace: Wo
     (problem,) = [p for p in plan(strict, None, today=TODAY).refusals if p.code == "placement_nowhere"]
     assert "first token" in problem.message and problem.where is not None
     assert problem.where.file.endswith("support-assistant.yaml") and problem.where.line > 1
-    slow = Observations(times={name: SeenFacts(60_000.0, 900.0, 0.9) for name in workspace.deployments})
+    slow = Observations(times={name: ObservedFacts(60_000.0, 900.0, 0.9) for name in workspace.deployments})
     assert not [p for p in plan(workspace, None, today=TODAY, observed=slow).refusals if p.code == "placement_nowhere"]
 
 
@@ -170,7 +170,7 @@ def test_the_guard_agrees_with_the_judge(
         deployments=["d"], budgets=["b"],
     )  # fmt: skip
     judged = not reasons_against(Demand("w", sensitivity, tuple(residency)), site)
-    assert may(workload, deployed("d", "s"), {"s": site}) is judged
+    assert is_allowed(workload, deployed("d", "s"), {"s": site}) is judged
 
 
 def test_a_site_that_is_not_known_takes_only_what_may_go_anywhere() -> None:
@@ -178,6 +178,6 @@ def test_a_site_that_is_not_known_takes_only_what_may_go_anywhere() -> None:
         name="w", purpose="p", stage="pilot", sensitivity="internal", audience="employees", residency=[],
         deployments=["d"], budgets=["b"],
     )  # fmt: skip
-    assert may(free, deployed("d", "gone"), {})
-    assert not may(msgspec.structs.replace(free, residency=["EU"]), deployed("d", "gone"), {})
-    assert not may(msgspec.structs.replace(free, sensitivity="confidential"), deployed("d", "gone"), {})
+    assert is_allowed(free, deployed("d", "gone"), {})
+    assert not is_allowed(msgspec.structs.replace(free, residency=["EU"]), deployed("d", "gone"), {})
+    assert not is_allowed(msgspec.structs.replace(free, sensitivity="confidential"), deployed("d", "gone"), {})

@@ -18,12 +18,12 @@ from tests.unit.test_placement_over_time import busy, rented
 from groundplan.core.errors import Conflict
 from groundplan.placement import stress
 from groundplan.placement.explain.plan_summary import compare, whole_json
-from groundplan.placement.planner import CompanyPlan, claim, plan_company, units_used
-from groundplan.placement.pools import MOST_ROWS, fullest
+from groundplan.placement.planner import CompanyPlan, build_claim, plan_company, units_used
+from groundplan.placement.pools import MAX_ROWS, peak_hours
 from groundplan.placement.problem import POOL, WorkLimit
 from groundplan.placement.terms.facts import Company, PolicyFacts, WorkloadFacts
 from groundplan.placement.verify import verify
-from groundplan.placement.verify.company import Claim, judged
+from groundplan.placement.verify.company import PlanClaim, find_violations
 
 DAY = tuple(4.0 if 8 <= hour % 24 < 14 else 0.0 for hour in range(168))
 NIGHT = tuple(4.0 if hour % 24 < 6 else 0.0 for hour in range(168))
@@ -50,15 +50,15 @@ def apart() -> CompanyPlan:
 
 def test_peaks_at_different_hours_fit_beside_each_other_and_are_paid_once(apart: CompanyPlan) -> None:
     alone = plan_company(rack(2, shaped("day", DAY, CALLS)))
-    units = alone.decided["day"].primary.units
+    units = alone.placements["day"].primary.units
     assert 1.0 < units < 2.0, "two of them would not fit if their peaks were added"
     with pytest.raises(Conflict):
         plan_company(rack(2, shaped("day", DAY, CALLS), shaped("also", DAY, CALLS)))
-    held = apart.held["rack h100-sxm"]
-    memory = apart.decided["night"].primary.least
+    held = apart.shared_hardware["rack h100-sxm"]
+    memory = apart.placements["night"].primary.min_units
     assert held.units == pytest.approx(units + memory, abs=0.03), "the weights of the other stay in memory"
-    hardware = [each.terms["compute"] + each.terms["idle"] for each in apart.decided.values()]
-    own = alone.decided["day"].terms["compute"] + alone.decided["day"].terms["idle"]
+    hardware = [each.terms["compute"] + each.terms["idle"] for each in apart.placements.values()]
+    own = alone.placements["day"].terms["compute"] + alone.placements["day"].terms["idle"]
     assert sum(hardware) < 1.4 * own and hardware[0] == pytest.approx(hardware[1], rel=0.01)
     used, room = units_used(apart)["rack h100-sxm"]
     assert used <= held.units <= room == 2.0
@@ -69,7 +69,7 @@ def test_peaks_at_different_hours_fit_beside_each_other_and_are_paid_once(apart:
 
 def test_where_all_peak_together_nothing_is_pooled() -> None:
     plan = plan_company(rack(4, shaped("day", DAY, CALLS), shaped("also", DAY, CALLS)))
-    assert not plan.held and POOL not in plan.framed.problem.parts.role
+    assert not plan.shared_hardware and POOL not in plan.framed.problem.parts.role
 
 
 def test_futures_fill_a_pool_hour_by_hour(apart: CompanyPlan) -> None:
@@ -86,10 +86,10 @@ def test_a_conflict_says_what_more_units_would_cost() -> None:
 
 
 def test_the_hours_that_may_be_the_fullest() -> None:
-    assert fullest([DAY, DAY]) == fullest([DAY]) and len(fullest([DAY])) == 1
-    assert len(fullest([DAY, NIGHT])) == 2 and fullest([]) == ()
+    assert peak_hours([DAY, DAY]) == peak_hours([DAY]) and len(peak_hours([DAY])) == 1
+    assert len(peak_hours([DAY, NIGHT])) == 2 and peak_hours([]) == ()
     many = [tuple(1.0 + (hour == at) for hour in range(168)) for at in range(60)]
-    assert len(fullest(many)) <= MOST_ROWS and sum(len(each) for each in fullest(many)) == 60
+    assert len(peak_hours(many)) <= MAX_ROWS and sum(len(each) for each in peak_hours(many)) == 60
 
 
 @given(st.integers(0, 10**6), st.lists(st.floats(0, 100), min_size=1, max_size=4))
@@ -101,7 +101,7 @@ def test_no_hour_that_was_left_out_is_ever_fuller(seed: int, amounts: list[float
         sum(amount * curve[hour] / max(curve) for amount, curve in zip(amounts, curves, strict=True))
         for hour in range(168)
     ]
-    kept = {hour for each in fullest(curves) for hour in each}
+    kept = {hour for each in peak_hours(curves) for hour in each}
     assert max(total[hour] for hour in kept) == pytest.approx(max(total), abs=1e-6)
 
 
@@ -119,22 +119,22 @@ def signed() -> CompanyPlan:
 
 
 def test_a_base_is_committed_to_and_the_peaks_are_rented_by_the_hour(signed: CompanyPlan) -> None:
-    (committed,) = signed.held.values()
+    (committed,) = signed.shared_hardware.values()
     assert committed.months == 12.0 and committed.units >= 1 and committed.usd == pytest.approx(
         committed.units * 2.6 * 730
     )  # fmt: skip
     assert any("by the hour, weekdays 8-18" in name for name in signed.bought), "the peaks on top of it"
     assert signed.rounding_usd == pytest.approx(0.0, abs=0.01), "what is held and rented is borne by the workloads"
     never = based(policy=PolicyFacts(commit_months=6.0))
-    assert not any(each.months for each in never.held.values()) or never.held == {}
+    assert not any(each.months for each in never.shared_hardware.values()) or never.shared_hardware == {}
     told = whole_json(signed, ())
     assert told["to_sign"][0]["months"] == 12.0 and any(line.startswith("Sign ") for line in told["words"])
 
 
 def test_a_commitment_is_the_cheapest_number_of_units(signed: CompanyPlan) -> None:
     """Priced by hand for every number that could be signed for."""
-    (committed,) = signed.held.values()
-    blocks = signed.decided["w"].primary.blocks
+    (committed,) = signed.shared_hardware.values()
+    blocks = signed.placements["w"].primary.units_by_block
     hours = {"weekdays 8-18": 50 / 168 * 730, "weekdays 18-8": 70 / 168 * 730, "weekends": 48 / 168 * 730}
     costs = [
         n * 2.6 * 730 + sum(4.0 * hours[b] * max(0, np.ceil(round(units, 3) - n)) for b, units in blocks.items())
@@ -143,62 +143,64 @@ def test_a_commitment_is_the_cheapest_number_of_units(signed: CompanyPlan) -> No
     assert committed.units == int(np.argmin(costs))
 
 
-def changed(**facts: Any) -> Callable[[Claim], Claim]:
-    def made(one: Claim) -> Claim:
-        return replace(one, held={name: replace(each, **facts) for name, each in one.held.items()})
+def changed(**facts: Any) -> Callable[[PlanClaim], PlanClaim]:
+    def made(one: PlanClaim) -> PlanClaim:
+        return replace(
+            one, shared_hardware={name: replace(each, **facts) for name, each in one.shared_hardware.items()}
+        )
 
     return made
 
 
-OWN: list[tuple[str, Callable[[Claim], Claim]]] = [
+OWN: list[tuple[str, Callable[[PlanClaim], PlanClaim]]] = [
     ("held", changed(units=9.0, usd=1e6)),
     ("held", changed(units=0.2)),
     ("held", changed(usd=1.0)),
     ("held", changed(type="l4")),
     ("cost", lambda one: replace(one, hardware_usd=1.0)),
 ]
-SIGNED: list[tuple[str, Callable[[Claim], Claim]]] = [
+SIGNED: list[tuple[str, Callable[[PlanClaim], PlanClaim]]] = [
     ("commitment", changed(months=36.0)),
     ("held", changed(usd=1.0)),
     ("held", changed(units=9000.0, usd=1e9)),
-    ("capacity", lambda one: replace(one, held={})),
+    ("capacity", lambda one: replace(one, shared_hardware={})),
     ("capacity", changed(rows=())),
 ]
 
 
 @pytest.mark.parametrize(("kind", "mutate"), OWN)
 def test_the_second_verifier_catches_a_pool_that_is_wrong(
-    apart: CompanyPlan, kind: str, mutate: Callable[[Claim], Claim]
+    apart: CompanyPlan, kind: str, mutate: Callable[[PlanClaim], PlanClaim]
 ) -> None:
-    told = claim(apart)
-    assert judged(apart.company, told) == ()
-    assert kind in {each.kind for each in judged(apart.company, mutate(told))}
+    told = build_claim(apart)
+    assert find_violations(apart.company, told) == ()
+    assert kind in {each.kind for each in find_violations(apart.company, mutate(told))}
 
 
 @pytest.mark.parametrize(("kind", "mutate"), SIGNED)
 def test_the_second_verifier_catches_a_commitment_that_is_wrong(
-    signed: CompanyPlan, kind: str, mutate: Callable[[Claim], Claim]
+    signed: CompanyPlan, kind: str, mutate: Callable[[PlanClaim], PlanClaim]
 ) -> None:
-    told = claim(signed)
-    assert judged(signed.company, told) == ()
-    assert kind in {each.kind for each in judged(signed.company, mutate(told))}
+    told = build_claim(signed)
+    assert find_violations(signed.company, told) == ()
+    assert kind in {each.kind for each in find_violations(signed.company, mutate(told))}
 
 
 def test_the_second_verifier_adds_up_each_hour(apart: CompanyPlan) -> None:
     """The same plan, were the nights days."""
     facts = apart.company
     day = replace(facts.workloads["night"], curve=DAY)
-    found = judged(replace(facts, workloads={**facts.workloads, "night": day}), claim(apart))
+    found = find_violations(replace(facts, workloads={**facts.workloads, "night": day}), build_claim(apart))
     assert {"capacity", "held"} <= {each.kind for each in found}
 
 
 def test_the_verifier_of_arrays_knows_who_may_give(apart: CompanyPlan) -> None:
     problem, solution = apart.framed.problem, apart.solution
-    assert verify(problem, solution).verified
+    assert verify(problem, solution).is_verified
     every = np.flatnonzero(problem.parts.role == POOL)
-    pool = next(part for part in every if solution.choice[part] != problem.first[part])
+    pool = next(part for part in every if solution.choice[part] != problem.part_start[part])
     less = solution.choice.copy()
-    less[pool] = problem.first[pool]
+    less[pool] = problem.part_start[pool]
     assert "row" in {each.kind for each in verify(problem, replace(solution, choice=less)).violations}
     roles = problem.parts.role.copy()
     roles[pool] = 1
@@ -263,14 +265,14 @@ def test_no_sound_pool_is_refused(
         plan = plan_company(facts, WorkLimit(work=20, gap=1e-4))
     except Conflict:
         return
-    assert judged(facts, claim(plan)) == () and verify(plan.framed.problem, plan.solution).verified
+    assert find_violations(facts, build_claim(plan)) == () and verify(plan.framed.problem, plan.solution).is_verified
 
 
 @pytest.mark.parametrize("seed", [78920, 105740])
 def test_a_burst_on_shared_hardware_is_borne_whole(seed: int) -> None:
     """All units of a burst are held, however few hours it takes: random companies in which that was borne by nobody."""
     plan = plan_company(random_facts(seed, 30, 10), WorkLimit(work=10, gap=1e-4))
-    assert any(each.burst is not None and each.burst.hardware for each in plan.decided.values())
-    made = claim(plan)
-    assert sum(each.usd for each in made.held.values()) <= made.hardware_usd + 0.01
-    assert not list(judged(plan.company, made))
+    assert any(each.burst is not None and each.burst.hardware for each in plan.placements.values())
+    made = build_claim(plan)
+    assert sum(each.usd for each in made.shared_hardware.values()) <= made.hardware_usd + 0.01
+    assert not list(find_violations(plan.company, made))

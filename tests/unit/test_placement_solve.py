@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid
 from groundplan.placement.assemble import Choice, Job, Piece, Place, assemble
-from groundplan.placement.problem import POOL, Problem, Solution, WorkLimit, checked
+from groundplan.placement.problem import POOL, Problem, Solution, WorkLimit, validate
 from groundplan.placement.solve import certify
 from groundplan.placement.solve.arrays import arrays
 from groundplan.placement.solve.knapsacks import knapsacks
@@ -52,10 +52,10 @@ def same(one: Solution, other: Solution) -> bool:
             (one.certificate.row, other.certificate.row),
         )
     )
-    return arrays_same and (one.cost, one.bound, one.stopped, one.work) == (
+    return arrays_same and (one.cost, one.bound, one.stop_reason, one.work) == (
         other.cost,
         other.bound,
-        other.stopped,
+        other.stop_reason,
         other.work,
     )
 
@@ -63,8 +63,8 @@ def same(one: Solution, other: Solution) -> bool:
 def test_an_instance_is_proven_optimal_and_verified() -> None:
     problem = instance(3, 4, 14)
     solution = optimise(problem, WorkLimit(work=40))
-    assert solution.stopped == "optimal"
-    assert verify(problem, solution).verified
+    assert solution.stop_reason == "optimal"
+    assert verify(problem, solution).is_verified
     assert solution.gap == 0
 
 
@@ -74,28 +74,28 @@ def test_an_instance_is_proven_optimal_and_verified() -> None:
 def test_the_same_input_gives_the_same_answer_byte_for_byte(make: object) -> None:
     assert callable(make)
     one, other = (optimise(make(), WorkLimit(work=1, threads=2)) for _ in range(2))
-    assert one.found
+    assert one.is_found
     assert same(one, other)
-    assert one.stopped in ("work", "optimal")
+    assert one.stop_reason in ("work", "optimal")
 
 
 def test_one_stopped_by_the_clock_says_so_and_is_bounded() -> None:
     problem = instance(1, 10, 60)
     for seconds in (0.3, 1.0, 4.0):  # on a busy machine the first may not be enough for a bound
         solution = optimise(problem, WorkLimit(seconds=seconds))
-        assert solution.stopped == "clock"
-        if solution.found and solution.bound > 0:
+        assert solution.stop_reason == "clock"
+        if solution.is_found and solution.bound > 0:
             break
-    assert solution.found
+    assert solution.is_found
     assert 0 < solution.bound <= solution.cost
-    assert verify(problem, solution).verified
+    assert verify(problem, solution).is_verified
 
 
 def test_a_large_company_is_placed_within_two_percent() -> None:
     problem = large(800, 40)
     solution = optimise(problem, WorkLimit(gap=0.02, work=10))
-    assert verify(problem, solution).verified
-    assert solution.stopped == "gap"
+    assert verify(problem, solution).is_verified
+    assert solution.stop_reason == "gap"
     assert solution.gap is not None and solution.gap <= Fraction(2, 100)
 
 
@@ -169,8 +169,8 @@ def test_a_lost_site_moves_only_what_ran_there() -> None:
     site = int(np.argmin(np.where(counts > 0, counts, 999)))
     loss = after_loss(problem, before, site)
     there = problem.options.site[before.choice] == site
-    assert loss.solution.found
-    assert verify(loss.problem, loss.solution).verified
+    assert loss.solution.is_found
+    assert verify(loss.problem, loss.solution).is_verified
     assert ((loss.solution.choice != before.choice) == there).all()
     assert loss.moved == loss.fewest == loss.there == there.sum() > 0
 
@@ -189,13 +189,13 @@ def test_where_others_must_move_the_fewest_do() -> None:
     assert before.cost == 2
     loss = after_loss(problem, before, 1)
     assert (loss.there, loss.moved, loss.fewest) == (1, 2, 2)
-    assert verify(loss.problem, loss.solution).verified
+    assert verify(loss.problem, loss.solution).is_verified
 
 
 def test_a_loss_that_leaves_a_workload_nowhere_is_told() -> None:
     problem = assemble([Place("a", "a")], [Job("w", (Piece((Choice("a", {"compute": 1}),)),))])
     before = optimise(problem, WorkLimit(work=2))
-    assert after_loss(problem, before, 0).solution.stopped == "infeasible"
+    assert after_loss(problem, before, 0).solution.stop_reason == "infeasible"
 
 
 def melange(slices: int) -> Problem:
@@ -211,8 +211,8 @@ def melange(slices: int) -> Problem:
 def test_the_published_fleet_costs_what_was_published(slices: int, cents: int) -> None:
     problem = melange(slices)
     solution = optimise(problem, WorkLimit(work=40))
-    assert (solution.cost, solution.stopped) == (cents, "optimal")
-    assert verify(problem, solution).verified
+    assert (solution.cost, solution.stop_reason) == (cents, "optimal")
+    assert verify(problem, solution).is_verified
 
 
 def test_divided_at_will_the_fleet_has_no_headroom() -> None:
@@ -229,7 +229,7 @@ def test_units_cover_what_is_needed_for_the_least() -> None:
         row=np.array([0, 0], np.int32),
         size=np.array([10, 3]),
         price=np.array([9, 3]),
-        most=np.array([2, 9]),
+        max_units=np.array([2, 9]),
     )
     units = [cover(replace(problem, tiers=tiers), np.array([over, 0])) for over in (0, 3, 10, 12, 23, 47, 48)]
     assert [None if each is None else each.tolist() for each in units] == [
@@ -249,7 +249,7 @@ def test_random_companies_break_no_rule() -> None:
         company = random_company(seed, 24, 10, shared=seed % 8 == 0)
         solution = optimise(company.problem, WorkLimit(work=1))
         assert verify(company.problem, solution).violations == ()
-        if solution.found:
+        if solution.is_found:
             placed += 1
             assert list(breaches(company, solution)) == []
     assert placed > 90
@@ -268,12 +268,12 @@ def test_the_second_reading_adds_up_what_is_shared() -> None:
     company = random_company(100, 24, 10, shared=True)
     problem, solution = company.problem, optimise(company.problem, WorkLimit(work=1))
     assert verify(problem, solution).violations == () and list(breaches(company, solution)) == []
-    held = np.flatnonzero((problem.parts.role == POOL) & (solution.choice != problem.first[:-1]))
+    held = np.flatnonzero((problem.parts.role == POOL) & (solution.choice != problem.part_start[:-1]))
     assert len(held)
     told = set()
     for part in held:
         choice = solution.choice.copy()
-        choice[part] = problem.first[part]
+        choice[part] = problem.part_start[part]
         told |= {each.partition(" at ")[0].split()[-1] for each in breaches(company, replace(solution, choice=choice))}
     assert "used" in told, "units that are used and not held"
 
@@ -281,8 +281,8 @@ def test_the_second_reading_adds_up_what_is_shared() -> None:
 def test_a_company_without_workloads_is_placed_at_once() -> None:
     problem = assemble([Place("a", "a", {"gpu": 3})], [])
     solution = optimise(problem)
-    assert (solution.stopped, solution.cost, len(solution.choice)) == ("optimal", 0, 0)
-    assert verify(problem, solution).verified
+    assert (solution.stop_reason, solution.cost, len(solution.choice)) == ("optimal", 0, 0)
+    assert verify(problem, solution).is_verified
 
 
 def test_absurd_numbers_are_refused() -> None:
@@ -293,7 +293,7 @@ def test_absurd_numbers_are_refused() -> None:
         assemble([Place("a", "a", {"gpu": -1})], [])
     problem = melange(1)
     with pytest.raises(Invalid, match="another site"):
-        checked(replace(problem, rows=replace(problem.rows, site=problem.rows.site[::-1].copy())))
+        validate(replace(problem, rows=replace(problem.rows, site=problem.rows.site[::-1].copy())))
 
 
 def test_neither_the_command_nor_a_gateway_loads_a_solver() -> None:

@@ -11,7 +11,7 @@ from benchmarks.placement_instances.random_company import Company, random_compan
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from groundplan.placement.assemble import Choice, Job, Offer, Piece, Place, Quota, Spread, assemble
+from groundplan.placement.assemble import Choice, Job, Piece, Place, Quota, SpreadRule, UnitOffer, assemble
 from groundplan.placement.problem import BURST, FALLBACK, Certificate, Problem, Solution, WorkLimit
 from groundplan.placement.solve.optimise import optimise
 from groundplan.placement.verify import proven_bound, verify
@@ -23,8 +23,8 @@ def placed(seed: int) -> tuple[Company, Solution]:
     for number in range(seed, seed + 200):
         company = random_company(number, 16, 8)
         solution = optimise(company.problem, WorkLimit(work=1))
-        if solution.found and {FALLBACK, BURST} <= set(company.problem.parts.role.tolist()):
-            assert verify(company.problem, solution).verified
+        if solution.is_found and {FALLBACK, BURST} <= set(company.problem.parts.role.tolist()):
+            assert verify(company.problem, solution).is_verified
             return company, solution
     raise AssertionError("no company has a placement")
 
@@ -53,7 +53,7 @@ def priced(problem: Problem, solution: Solution) -> Solution:
     cost += sum(int(n) * int(price) for n, price in zip(solution.units, problem.tiers.price, strict=True))
     blank = replace(solution.certificate, part=solution.certificate.part * 0, row=solution.certificate.row * 0)
     certificate = replace(blank, method="linear", value=0, claimed=None)
-    return replace(solution, cost=cost, certificate=certificate, stopped="work")
+    return replace(solution, cost=cost, certificate=certificate, stop_reason="work")
 
 
 def test_a_sound_plan_passes(example: tuple[Problem, Solution]) -> None:
@@ -92,16 +92,16 @@ def test_a_bound_that_is_not_proven_is_caught(example: tuple[Problem, Solution])
     negative = replace(solution.certificate, row=solution.certificate.row - 10**9)
     assert "bound" in kinds(problem, replace(solution, certificate=negative))
     if solution.cost != solution.bound:
-        assert "bound" in kinds(problem, replace(solution, stopped="optimal"))
+        assert "bound" in kinds(problem, replace(solution, stop_reason="optimal"))
 
 
 def test_too_many_and_too_few_units_are_caught() -> None:
-    place = Place("own", "a", {"gpu": 0}, 0, (Offer("node", "gpu", 10, 5, 3),))
+    place = Place("own", "a", {"gpu": 0}, 0, (UnitOffer("node", "gpu", 10, 5, 3),))
     job = Job("work", (Piece((Choice("own", {"compute": 7}, {"gpu": 15}),)),))
     problem = assemble([place], [job])
     solution = optimise(problem, WorkLimit(work=1))
     assert (solution.units.tolist(), solution.cost) == ([2], 17)
-    assert verify(problem, solution).verified
+    assert verify(problem, solution).is_verified
     assert "row" in kinds(problem, priced(problem, replace(solution, units=np.array([1]))))
     assert "units" in kinds(problem, priced(problem, replace(solution, units=np.array([4]))))
     assert "units" in kinds(problem, priced(problem, replace(solution, units=np.array([-1]))))
@@ -120,7 +120,7 @@ def test_capacity_quota_and_spread_are_caught() -> None:
     assert "row" in kinds(capacity, crowded)
     limited = assemble(places, jobs, [Quota("tokens", 8)])
     assert "row" in kinds(limited, priced(limited, free))
-    spread = assemble(places, jobs, (), [Spread("critical", ("w0", "w1"), 1)])
+    spread = assemble(places, jobs, (), [SpreadRule("critical", ("w0", "w1"), 1)])
     together = np.array([0, 2, 5], dtype=np.int32)
     assert "row" in kinds(spread, priced(spread, replace(free, choice=together)))
     assert kinds(capacity, priced(capacity, replace(free, choice=together))) == set()
@@ -133,8 +133,8 @@ def test_a_fallback_in_the_same_domain_and_a_wrong_burst_are_caught() -> None:
     fallback = tuple(Choice(site, {"compute": 1}) for site in "ab")
     problem = assemble(places, [Job("w", (Piece(primary), Piece(burst, BURST), Piece(fallback, FALLBACK)))])
     solution = optimise(problem, WorkLimit(work=2))
-    assert (solution.cost, solution.stopped) == (8, "optimal")
-    assert verify(problem, solution).verified
+    assert (solution.cost, solution.stop_reason) == (8, "optimal")
+    assert verify(problem, solution).is_verified
     primary_site = int(problem.options.site[solution.choice[0]])
     same = next(o for o in range(7, 9) if problem.options.site[o] == primary_site)
     assert "apart" in kinds(problem, moved(problem, solution, 2, same))
@@ -164,7 +164,7 @@ def test_any_multipliers_prove_a_bound_below_every_plan(seed: int, scale: int, m
 def small(draw: np.random.Generator) -> Problem:
     """Two to four workloads, two or three sites, with something of everything."""
     sites = int(draw.integers(2, 4))
-    offer = (Offer("node", "gpu", int(draw.integers(2, 9)), int(draw.integers(5, 40)), 2),)
+    offer = (UnitOffer("node", "gpu", int(draw.integers(2, 9)), int(draw.integers(5, 40)), 2),)
     places = [
         Place(
             f"s{at}",
@@ -197,14 +197,14 @@ def cheapest(problem: Problem) -> int | None:
     """By trying everything: no code of the solver, and the verifier's only for feasibility."""
     parts = len(problem.parts.workload)
     options = [np.flatnonzero((problem.options.part == part) & problem.allowed).tolist() for part in range(parts)]
-    units = [range(int(most) + 1) for most in problem.tiers.most]
+    units = [range(int(most) + 1) for most in problem.tiers.max_units]
     blank = Certificate("linear", 1, np.zeros(parts, np.int64), np.zeros(len(problem.rows.names), np.int64), -(10**6))
     best: int | None = None
     for choice in product(*options):
         for bought in product(*units):
             plan = Solution(np.array(choice, np.int32), np.array(bought, np.int64), 0, blank, "work", 0)
             plan = replace(priced(problem, plan), certificate=blank)
-            if (best is None or plan.cost < best) and verify(problem, plan).verified:
+            if (best is None or plan.cost < best) and verify(problem, plan).is_verified:
                 best = plan.cost
     return best
 
@@ -214,12 +214,12 @@ def test_the_solver_finds_what_trying_everything_finds(seed: int) -> None:
     problem = small(np.random.Generator(np.random.PCG64(seed)))
     best = cheapest(problem)
     solution = optimise(problem, WorkLimit(work=60))
-    assert verify(problem, solution).verified
-    assert solution.found == (best is not None)
+    assert verify(problem, solution).is_verified
+    assert solution.is_found == (best is not None)
     if best is None:
-        assert solution.stopped == "infeasible"
+        assert solution.stop_reason == "infeasible"
     else:
-        assert (solution.cost, solution.stopped, solution.bound) == (best, "optimal", best)
+        assert (solution.cost, solution.stop_reason, solution.bound) == (best, "optimal", best)
 
 
 def test_sums_are_exact_beyond_64_bits() -> None:

@@ -8,23 +8,23 @@ import pytest
 from benchmarks.placement_instances.random_company import random_company
 
 from groundplan.placement.assemble import Choice, Job, Piece, Place, Quota, assemble
-from groundplan.placement.conflict import conflict, rules_of, without
+from groundplan.placement.conflict import find_conflict, rules_of, without_rules
 from groundplan.placement.problem import Problem, WorkLimit
 from groundplan.placement.solve.optimise import optimise
 
 
 def confirm_conflict(problem: Problem) -> None:
     """What is named admits no placement beside nothing else; without any one of it there is one."""
-    stated = conflict(problem, WorkLimit(work=1))
+    stated = find_conflict(problem, WorkLimit(work=1))
     assert stated is not None
     named = [each.rule for each in stated.rules]
     others = [rule for rule in rules_of(problem) if rule not in named]
-    assert not optimise(without(problem, others), WorkLimit(work=1)).found
+    assert not optimise(without_rules(problem, others), WorkLimit(work=1)).is_found
     for rule in named:
-        assert optimise(without(problem, [*others, rule]), WorkLimit(work=1)).found
+        assert optimise(without_rules(problem, [*others, rule]), WorkLimit(work=1)).is_found
     for each in stated.rules:
-        again = optimise(without(problem, [each.rule]), WorkLimit(work=1))
-        assert (again.cost if again.found else None) == each.cost
+        again = optimise(without_rules(problem, [each.rule]), WorkLimit(work=1))
+        assert (again.cost if again.is_found else None) == each.cost
 
 
 def confirmed(seeds: range) -> int:
@@ -33,8 +33,8 @@ def confirmed(seeds: range) -> int:
     for seed in seeds:
         problem = random_company(seed, 12, 8, shared=seed % 4 == 0).problem
         solution = optimise(problem, WorkLimit(work=1))
-        if not solution.found:
-            assert solution.stopped == "infeasible"
+        if not solution.is_found:
+            assert solution.stop_reason == "infeasible"
             confirm_conflict(problem)
             conflicts += 1
     return conflicts
@@ -64,7 +64,7 @@ def test_the_smallest_conflict_is_named_and_priced() -> None:
         )
         for name in ("finance", "research")
     ]
-    found = conflict(assemble(places, jobs))
+    found = find_conflict(assemble(places, jobs))
     assert found is not None and found.smallest
     prices = {each.rule: each.cost for each in found.rules}
     assert prices == {"finance: residency EU": 7, "research: residency EU": 7, "eu gpu": 10}
@@ -75,7 +75,7 @@ def test_a_smaller_conflict_beside_a_larger_one_is_preferred() -> None:
     tight = tuple(Choice(site, {}, {"gpu": 1}) for site in "ab")
     never = (Choice("a", {}, rules=("licence",)), Choice("b", {}, rules=("licence",)))
     jobs = [*(Job(f"w{at}", (Piece(tight),)) for at in range(3)), Job("x", (Piece(never),))]
-    found = conflict(assemble(places, jobs))
+    found = find_conflict(assemble(places, jobs))
     assert found is not None
     assert [(each.rule, each.cost) for each in found.rules] == [("x: licence", None)]
 
@@ -85,22 +85,22 @@ def test_a_smaller_conflict_of_others_is_found_beside_one_that_a_workload_has_al
     ruled = tuple(Choice(site, {}, {"gpu": 1}, rules=(f"rule {site}",)) for site in "abc")
     both = tuple(Choice(site, {}, {"gpu": 1, "tokens": 2}) for site in "abc")
     jobs = [Job("alone", (Piece(ruled),)), Job("y", (Piece(both),)), Job("z", (Piece(both),))]
-    found = conflict(assemble(places, jobs, [Quota("tokens", 3)]))
+    found = find_conflict(assemble(places, jobs, [Quota("tokens", 3)]))
     assert found is not None and found.smallest
     assert [(each.rule, each.cost) for each in found.rules] == [("tokens", None)]
-    fits = conflict(assemble(places, jobs, [Quota("tokens", 4)]))
+    fits = find_conflict(assemble(places, jobs, [Quota("tokens", 4)]))
     assert fits is not None and fits.smallest and len(fits.rules) == 3
 
 
 def test_several_workloads_that_only_together_have_no_place_are_found() -> None:
     places = [Place("a", "a", {"gpu": 5}), Place("b", "b", {"gpu": 5})]
     jobs = [Job(f"w{at}", (Piece(tuple(Choice(site, {}, {"gpu": 2}) for site in "ab")),)) for at in range(5)]
-    found = conflict(assemble(places, jobs))
+    found = find_conflict(assemble(places, jobs))
     assert found is not None and found.smallest
     assert [each.rule for each in found.rules] == ["a gpu", "b gpu"] and all(each.cost == 0 for each in found.rules)
 
 
 def test_where_there_is_a_placement_there_is_no_conflict() -> None:
     problem = assemble([Place("a", "a")], [Job("w", (Piece((Choice("a", {"compute": 1}),)),))], [Quota("q", 1)])
-    assert conflict(problem) is None
-    assert all(conflict(without(problem, [*pair])) is None for pair in combinations(rules_of(problem), 1))
+    assert find_conflict(problem) is None
+    assert all(find_conflict(without_rules(problem, [*pair])) is None for pair in combinations(rules_of(problem), 1))

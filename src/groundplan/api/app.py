@@ -104,7 +104,7 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
         with ExitStack() as stack:
             pool.open(wait=True, timeout=30)
             stack.callback(pool.close)
-            stack.enter_context(plan_process.aside(home.logs, (views.__name__, workload_routes.__name__)))
+            stack.enter_context(plan_process.planning_processes(home.logs, (views.__name__, workload_routes.__name__)))
             genesis_if_empty(home, settings, workspace, demo)
             app.state.log_check.start()
             stack.callback(app.state.log_check.stop)

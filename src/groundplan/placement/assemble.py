@@ -25,14 +25,14 @@ from groundplan.placement.problem import (
     Rows,
     Sites,
     Tiers,
-    checked,
+    validate,
 )
 
 _TOO_LARGE = 2**62
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class UnitOffer:
     """Units of a resource that can be bought at a site: nodes on demand, or a reserved term."""
 
     name: str
@@ -41,7 +41,7 @@ class Offer:
     size: int
     price: int
     """picodollars a month and unit"""
-    most: int
+    max_units: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Place:
     capacity: Mapping[str, int] = field(default_factory=dict)
     """resource -> amount; a resource without capacity is not limited here"""
     opening: int = 0
-    offers: tuple[Offer, ...] = ()
+    offers: tuple[UnitOffer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +100,15 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class SpreadRule:
     """At most so many of these workloads' primaries in one failure domain."""
 
     name: str
     jobs: tuple[str, ...]
-    most: int
+    max_primaries: int
 
 
-class _Table:
+class _RowTable:
     """The rows while they are collected; the same key is the same row."""
 
     def __init__(self) -> None:
@@ -129,18 +129,18 @@ class _Table:
 
 
 def assemble(
-    places: Sequence[Place], jobs: Sequence[Job], quotas: Sequence[Quota] = (), spreads: Sequence[Spread] = ()
+    places: Sequence[Place], jobs: Sequence[Job], quotas: Sequence[Quota] = (), spreads: Sequence[SpreadRule] = ()
 ) -> Problem:
     """The problem of these places and workloads, in their order. Raises `Invalid` where numbers are absurd."""
-    table = _Table()
-    _own_rows(table, places, quotas)
+    table = _RowTable()
+    _add_rows(table, places, quotas)
     domains = {name: number for number, name in enumerate(dict.fromkeys(place.domain for place in places))}
     domain_of = {place.name: domains[place.domain] for place in places}
-    pieces = [(number, job, piece) for number, job in enumerate(jobs) for piece in _in_order(job)]
+    pieces = [(number, job, piece) for number, job in enumerate(jobs) for piece in _sorted_pieces(job)]
     options, rules = _options(table, places, domain_of, pieces, spreads)
     index = {place.name: number for number, place in enumerate(places)}
     today = ((-1 if piece.current is None else index.get(piece.current, -1)) for *_, piece in pieces)
-    return checked(
+    return validate(
         Problem(
             workloads=tuple(job.name for job in jobs),
             sites=Sites(
@@ -161,7 +161,7 @@ def assemble(
     )
 
 
-def _own_rows(table: _Table, places: Sequence[Place], quotas: Sequence[Quota]) -> None:
+def _add_rows(table: _RowTable, places: Sequence[Place], quotas: Sequence[Quota]) -> None:
     for number, place in enumerate(places):
         for resource, amount in place.capacity.items():
             table.add(("site", place.name, resource), f"{place.name} {resource}", "capacity", number, amount)
@@ -174,33 +174,33 @@ def _own_rows(table: _Table, places: Sequence[Place], quotas: Sequence[Quota]) -
         table.add(("quota", quota.name), quota.name, quota.kind, -1, quota.capacity)
 
 
-def _tiers(table: _Table, places: Sequence[Place]) -> Tiers:
+def _tiers(table: _RowTable, places: Sequence[Place]) -> Tiers:
     offers = [(place, offer) for place in places for offer in place.offers]
     return Tiers(
         names=tuple(f"{place.name} {offer.name}" for place, offer in offers),
-        row=_int32(_widened(table, place, offer) for place, offer in offers),
+        row=_int32(_tier_row(table, place, offer) for place, offer in offers),
         size=_int64(offer.size for _, offer in offers),
         price=_int64(offer.price for _, offer in offers),
-        most=_int64(offer.most for _, offer in offers),
+        max_units=_int64(offer.max_units for _, offer in offers),
     )
 
 
-def _widened(table: _Table, place: Place, offer: Offer) -> int:
+def _tier_row(table: _RowTable, place: Place, offer: UnitOffer) -> int:
     """The row that an offer widens: a quota of its name, else its site's."""
     quota = table.index.get(("quota", offer.resource))
     return table.index["site", place.name, offer.resource] if quota is None else quota
 
 
 def _options(
-    table: _Table,
+    table: _RowTable,
     places: Sequence[Place],
     domain_of: Mapping[str, int],
     pieces: Sequence[tuple[int, Job, Piece]],
-    spreads: Sequence[Spread],
+    spreads: Sequence[SpreadRule],
 ) -> tuple[Options, tuple[str, ...]]:
     """All options with their rows, and the rules that exclude some of them."""
     index = {place.name: number for number, place in enumerate(places)}
-    ties = [_ties(job, piece, spreads) for _, job, piece in pieces]
+    ties = [_part_links(job, piece, spreads) for _, job, piece in pieces]
     flat = [(number, job, each) for number, (_, job, piece) in enumerate(pieces) for each in piece.choices]
     uses = [_uses(table, ties[number], choice, domain_of) for number, _, choice in flat]
     rules: dict[str, int] = {}
@@ -214,21 +214,21 @@ def _options(
         config=tuple(choice.config for *_, choice in flat),
         level=np.array([choice.level for *_, choice in flat], dtype=np.int8),
         terms=_terms([choice for *_, choice in flat]),
-        row_start=_starts(uses),
+        row_start=_start_offsets(uses),
         row=_int32(row for each in uses for row in each),
         use=_int64(amount for each in uses for amount in each.values()),
-        rule_start=_starts(broken),
+        rule_start=_start_offsets(broken),
         rule=_int32(rule for each in broken for rule in each),
     )
     return options, tuple(rules)
 
 
-def _in_order(job: Job) -> list[Piece]:
+def _sorted_pieces(job: Job) -> list[Piece]:
     return sorted(job.pieces, key=lambda piece: piece.role)
 
 
 @dataclass(frozen=True, slots=True)
-class _Ties:
+class _PartLinks:
     """What ties one part of a workload to the others, the same for all its choices."""
 
     job: str
@@ -239,12 +239,12 @@ class _Ties:
     """it takes part in keeping the fallback in another failure domain"""
     burst: bool
     """it takes part in agreeing on a burst level"""
-    spreads: tuple[Spread, ...]
+    spreads: tuple[SpreadRule, ...]
 
 
-def _ties(job: Job, piece: Piece, spreads: Sequence[Spread]) -> _Ties:
+def _part_links(job: Job, piece: Piece, spreads: Sequence[SpreadRule]) -> _PartLinks:
     roles = [each.role for each in job.pieces]
-    return _Ties(
+    return _PartLinks(
         job=job.name,
         role=piece.role,
         slices=roles.count(PRIMARY),
@@ -254,7 +254,7 @@ def _ties(job: Job, piece: Piece, spreads: Sequence[Spread]) -> _Ties:
     )
 
 
-def _uses(table: _Table, ties: _Ties, choice: Choice, domain_of: Mapping[str, int]) -> dict[int, int]:
+def _uses(table: _RowTable, ties: _PartLinks, choice: Choice, domain_of: Mapping[str, int]) -> dict[int, int]:
     """Row -> amount of one choice: capacity and quotas, and what ties the parts of its workload together."""
     found: dict[int, int] = {}
     for name, amount in choice.uses.items():
@@ -270,7 +270,9 @@ def _uses(table: _Table, ties: _Ties, choice: Choice, domain_of: Mapping[str, in
                 row = table.add(key, f"{ties.job}: fallback apart in domain {domain}", "apart", -1, ties.slices)
             found[row] = ties.slices if ties.role == FALLBACK else 1
         for rule in ties.spreads:
-            found[table.add(("spread", rule.name, domain), rule.name, "spread", -1, rule.most * ties.slices)] = 1
+            found[
+                table.add(("spread", rule.name, domain), rule.name, "spread", -1, rule.max_primaries * ties.slices)
+            ] = 1
     if ties.burst:
         level = ("burst", ties.job, choice.level)
         row = table.index.get(level)
@@ -291,7 +293,7 @@ def _terms(choices: Sequence[Choice]) -> Ints:
     return found
 
 
-def _starts(each: Sequence[Sequence[int] | Mapping[int, int]]) -> Ints:
+def _start_offsets(each: Sequence[Sequence[int] | Mapping[int, int]]) -> Ints:
     starts = np.zeros(len(each) + 1, dtype=np.int64)
     np.cumsum([len(one) for one in each], out=starts[1:])
     return starts

@@ -13,27 +13,27 @@ from dataclasses import dataclass, field, replace
 from math import isfinite
 
 from groundplan.core.money import PICO
-from groundplan.placement.assemble import Choice, Job, Offer, Piece, Place, Quota, Spread, assemble
-from groundplan.placement.pools import Pool, at_site, pools, shared, taken
+from groundplan.placement.assemble import Choice, Job, Piece, Place, Quota, SpreadRule, UnitOffer, assemble
+from groundplan.placement.pools import Pool, build_pools, own_pool, pool_row_name, pool_use
 from groundplan.placement.problem import BURST, FALLBACK, POOL, PRIMARY, Problem
-from groundplan.placement.terms.availability import gained, needed
-from groundplan.placement.terms.candidates import DEAREST, Candidate, Offered, stands_in
-from groundplan.placement.terms.capacity import unit_month
-from groundplan.placement.terms.curve import above
+from groundplan.placement.terms.availability import availability_gain, required_gain
+from groundplan.placement.terms.candidates import MAX_USD, Candidate, CandidateSet, can_be_fallback
+from groundplan.placement.terms.capacity import unit_price
+from groundplan.placement.terms.curve import share_above_level
 from groundplan.placement.terms.facts import HOURS, Company, SiteFacts, WorkloadFacts
-from groundplan.placement.terms.rentals import HOURLY, leases, row
+from groundplan.placement.terms.rentals import HOURLY, lease_row_name, leases
 
 MILLI = 1000
 """Hardware is counted in thousandths of a unit"""
-LEVELS = (1.0, 0.75, 0.5)
+BURST_LEVELS = (1.0, 0.75, 0.5)
 """Part of the peak that the primary bears at each burst level"""
-MOVES = "moves of one plan"
-FAILING = 0.005
+MOVES_QUOTA = "moves of one plan"
+FALLBACK_SHARE = 0.005
 """Share of the calls that a fallback is taken to answer"""
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class OptionMeaning:
     """What one option of the problem means."""
 
     role: int
@@ -41,101 +41,108 @@ class Taken:
     candidate: Candidate | None
     """None: nothing to burst"""
     pool: str = ""
-    held: int = 0
+    amount: int = 0
     """of a pool: thousandths of units"""
 
 
 @dataclass(frozen=True, slots=True)
-class Framed:
+class FramedProblem:
     """The problem with the meaning of its options."""
 
-    offered: Offered
+    candidates: CandidateSet
     problem: Problem
-    options: tuple[Taken, ...]
+    options: tuple[OptionMeaning, ...]
     notes: tuple[str, ...] = ()
     pools: Mapping[str, Pool] = field(default_factory=dict)
 
 
-def frame(
-    offered: Offered,
+def frame_problem(
+    offered: CandidateSet,
     *,
-    wanted: bool = True,
+    with_wanted_fallbacks: bool = True,
     banned: frozenset[tuple[str, str]] = frozenset(),
-    pooled: bool = True,
-    forbidden: bool = True,
-) -> Framed:
-    """The problem of a company. `wanted` False leaves out fallbacks that are only wanted; `banned` are (workload,
-    config) that may not be the primary, for asking what comes next; `pooled` False adds up peaks of own hardware and
-    commits to nothing, with the same options of workloads in the same order. `forbidden` False leaves out what a rule
-    forbids where anything else is allowed: with hundreds of deployments that is most of it, and explains conflicts
-    alone."""
-    company, found = offered.company, pools(offered) if pooled else {}
+    share_hardware: bool = True,
+    include_forbidden: bool = True,
+) -> FramedProblem:
+    """The problem of a company. `with_wanted_fallbacks` False leaves out fallbacks that are only wanted; `banned` are
+    (workload, config) that may not be the primary, for asking what comes next; `share_hardware` False adds up peaks of
+    own hardware and commits to nothing, with the same options of workloads in the same order. `include_forbidden` False
+    leaves out what a rule forbids where anything else is allowed: with hundreds of deployments that is most of it, and
+    explains conflicts alone."""
+    company, pools = offered.company, build_pools(offered) if share_hardware else {}
     jobs: list[Job] = []
-    meanings: list[Taken] = []
+    meanings: list[OptionMeaning] = []
     for name, candidates in offered.by_workload.items():
         workload = company.workloads[name]
-        pieces = list(_pieces(_Asked(offered, found, wanted, banned, forbidden), workload, candidates))
+        pieces = list(
+            _pieces(
+                _PieceContext(offered, pools, with_wanted_fallbacks, banned, include_forbidden), workload, candidates
+            )
+        )
         jobs.append(Job(name, tuple(piece for piece, _ in pieces)))
         for _, meant in sorted(pieces, key=lambda each: each[0].role):
             meanings += meant
     production = tuple(w.name for _, w in sorted(company.workloads.items()) if w.stage == "production")
     most = company.policy.spread
-    spreads = (Spread(f"at most {most} in one failure domain", production, most),) if most and production else ()
-    jobs += [_holding(pool) for pool in found.values()]
+    spreads = (SpreadRule(f"at most {most} in one failure domain", production, most),) if most and production else ()
+    jobs += [_pool_job(pool) for pool in pools.values()]
     meanings += [
-        Taken(POOL, 0, None, pool.name, held) for pool in found.values() for each in pool.choices for held in each
+        OptionMeaning(POOL, 0, None, pool.name, held)
+        for pool in pools.values()
+        for each in pool.choices
+        for held in each
     ]
-    quotas = (*_quotas(company), *_promised(offered), *_given(found))
-    places = [_place(offered, found, site) for _, site in sorted(company.sites.items())]
-    return Framed(offered, assemble(places, jobs, quotas, spreads), tuple(meanings), company.notes, found)
+    quotas = (*_quotas(company), *_availability_quotas(offered), *_pool_quotas(pools))
+    places = [_place(offered, pools, site) for _, site in sorted(company.sites.items())]
+    return FramedProblem(offered, assemble(places, jobs, quotas, spreads), tuple(meanings), company.notes, pools)
 
 
-def _holding(pool: Pool) -> Job:
+def _pool_job(pool: Pool) -> Job:
     """How much a pool holds, as something that is placed nowhere and gives to its rows."""
     within = len(pool.amounts)
-    rule = (pool.room,)
+    rule = (pool.capacity_words,)
     return Job(
         pool.name,
         tuple(
-            Piece(tuple(_amount(pool, held, rule if held and at >= within else ()) for held in each), POOL)
+            Piece(tuple(_pool_choice(pool, held, rule if held and at >= within else ()) for held in each), POOL)
             for at, each in enumerate(pool.choices)
         ),
     )
 
 
-def _amount(pool: Pool, held: int, rules: tuple[str, ...]) -> Choice:
-    cost = pico(held / MILLI * pool.price)
-    uses = dict.fromkeys(pool.rows, -held) if held else {}
-    if pool.waits and not held:
-        uses = {pool.order: -pool.waits}
-    elif pool.order and pool.own and held and not rules:
-        uses[pool.order] = -1
-    return Choice(None, {"idle" if pool.own else "compute": cost}, uses, f"{held / MILLI:g}", 0, rules)
+def _pool_choice(pool: Pool, amount: int, rules: tuple[str, ...]) -> Choice:
+    cost = to_picodollars(amount / MILLI * pool.price)
+    uses = dict.fromkeys(pool.rows, -amount) if amount else {}
+    if pool.own_amounts_before and not amount:
+        uses = {pool.order_row: -pool.own_amounts_before}
+    elif pool.order_row and pool.is_own and amount and not rules:
+        uses[pool.order_row] = -1
+    return Choice(None, {"idle" if pool.is_own else "compute": cost}, uses, f"{amount / MILLI:g}", 0, rules)
 
 
-def _given(found: Mapping[str, Pool]) -> Iterable[Quota]:
+def _pool_quotas(pools: Mapping[str, Pool]) -> Iterable[Quota]:
     """Rows that pools give to, and that keep rented units waiting until all own ones are held."""
-    for pool in found.values():
-        yield from (Quota(name, 0, "pool") for name in pool.rows if not pool.waits)
-        if pool.waits:
-            yield Quota(pool.order, -pool.waits, "pool")
+    for pool in pools.values():
+        yield from (Quota(name, 0, "pool") for name in pool.rows if not pool.own_amounts_before)
+        if pool.own_amounts_before:
+            yield Quota(pool.order_row, -pool.own_amounts_before, "pool")
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _PieceContext:
     """What pieces are made from, besides their workload."""
 
-    offered: Offered
+    offered: CandidateSet
     pools: Mapping[str, Pool]
-    wanted: bool
+    with_wanted_fallbacks: bool
     banned: frozenset[tuple[str, str]]
-    forbidden: bool
+    include_forbidden: bool
 
-    def kept(self, w: WorkloadFacts, candidates: list[Candidate]) -> list[Candidate]:
+    def usable(self, w: WorkloadFacts, candidates: list[Candidate]) -> list[Candidate]:
         """What becomes an option."""
-        if self.forbidden:
+        if self.include_forbidden:
             return candidates
-        return [c for c in candidates if c.allowed and (w.name, c.config) not in self.banned] or candidates
+        return [c for c in candidates if c.is_allowed and (w.name, c.config) not in self.banned] or candidates
 
 
 def _quotas(company: Company) -> Iterable[Quota]:
@@ -143,129 +150,140 @@ def _quotas(company: Company) -> Iterable[Quota]:
     for _, d in sorted(company.deployments.items()):
         if d.quota_tokens_minute is not None:
             yield Quota(f"quota {d.name}", round(d.quota_tokens_minute))
-    if company.policy.moves is not None:
-        yield Quota(MOVES, company.policy.moves)
+    if company.policy.max_moves is not None:
+        yield Quota(MOVES_QUOTA, company.policy.max_moves)
 
 
-def _promised(offered: Offered) -> Iterable[Quota]:
+def _availability_quotas(offered: CandidateSet) -> Iterable[Quota]:
     """How available each workload has to be whose availability is a rule."""
     for name in offered.by_workload:
         w = offered.company.workloads[name]
-        if w.available and w.availability is not None:
-            yield Quota(_there(w), -needed(w.availability), "availability")
+        if w.requires_availability and w.availability is not None:
+            yield Quota(_availability_row(w), -required_gain(w.availability), "availability")
 
 
-def _there(w: WorkloadFacts) -> str:
+def _availability_row(w: WorkloadFacts) -> str:
     return f"{w.name}: there {100 * (w.availability or 0.0):.6g}% of the time"
 
 
-def opening_usd(offered: Offered, site: SiteFacts) -> float:
+def opening_usd(offered: CandidateSet, site: SiteFacts) -> float:
     """A month of a site once anything runs there: its people, its rack, and its setup over the payback time."""
     policy = offered.company.policy
     return site.burden_hours * policy.people_usd + site.rack_usd + site.setup_usd / policy.payback_months
 
 
-def _place(offered: Offered, found: Mapping[str, Pool], site: SiteFacts) -> Place:
+def _place(offered: CandidateSet, pools: Mapping[str, Pool], site: SiteFacts) -> Place:
     capacity: dict[str, int] = {}
-    offers: list[Offer] = []
+    offers: list[UnitOffer] = []
     for each in site.hardware:
-        if at_site(found, site.name, each.type) is not None:
+        if own_pool(pools, site.name, each.type) is not None:
             continue
         capacity[each.type] = capacity.get(each.type, 0) + each.count * MILLI
-        if each.rented is not None:
-            extra = max(0.0, each.rented * HOURS - (unit_month(each) if each.count else 0.0))
-            how = "reserved" if each.rented == each.reserved else "on demand"
-            offers.append(Offer(f"{each.type} {how}", each.type, MILLI, pico(extra), each.most))
-    offers += _leases(offered, found, site) if site.hardware else ()
+        if each.rental_price is not None:
+            extra = max(0.0, each.rental_price * HOURS - (unit_price(each) if each.count else 0.0))
+            how = "reserved" if each.rental_price == each.reserved else "on demand"
+            offers.append(UnitOffer(f"{each.type} {how}", each.type, MILLI, to_picodollars(extra), each.max_units))
+    offers += _lease_offers(offered, pools, site) if site.hardware else ()
     for each in site.hardware if len(offers) else ():
         if next(leases(each), None) is not None and site.type == "cloud":
-            capacity[_to_rent(each.type)] = each.most * MILLI
-    return Place(site.name, site.domain, capacity, pico(opening_usd(offered, site)), tuple(offers))
+            capacity[_rental_limit_row(each.type)] = each.max_units * MILLI
+    return Place(site.name, site.domain, capacity, to_picodollars(opening_usd(offered, site)), tuple(offers))
 
 
-def _to_rent(type_: str) -> str:
+def _rental_limit_row(type_: str) -> str:
     return f"{type_} at once"
 
 
-def _leases(offered: Offered, pooled: Mapping[str, Pool], site: SiteFacts) -> list[Offer]:
+def _lease_offers(offered: CandidateSet, pools: Mapping[str, Pool], site: SiteFacts) -> list[UnitOffer]:
     """Units by the hour of each part of the week, and spot: of each kind that a candidate could take."""
-    given = _rows_of(pooled)
+    pool_rows = _pool_row_names(pools)
     kinds = {h.type: (h, {each.name: each for each in leases(h)}) for h in site.hardware}
-    found: dict[str, Offer] = {}
+    found: dict[str, UnitOffer] = {}
     for c in (c for each in offered.by_workload.values() for c in each if c.lease and c.site == site.name):
         hardware, known = kinds[c.hardware or ""]
         lease = known[c.lease]
         for block, hours in lease.blocks:
-            name = row(hardware.type, lease.name, block, c.model, c.group)
-            price = pico(lease.price * hours * c.group)
-            to = shared(site.name, name) if shared(site.name, name) in given else name
-            found[name] = Offer(name, to, c.group * MILLI, price, hardware.most // c.group)
+            name = lease_row_name(hardware.type, lease.name, block, c.model, c.group)
+            price = to_picodollars(lease.price * hours * c.group)
+            target_row = pool_row_name(site.name, name) if pool_row_name(site.name, name) in pool_rows else name
+            found[name] = UnitOffer(name, target_row, c.group * MILLI, price, hardware.max_units // c.group)
     return [found[name] for name in sorted(found)]
 
 
-def _rows_of(found: Mapping[str, Pool]) -> frozenset[str]:
-    return frozenset(name for pool in found.values() for name in pool.rows)
+def _pool_row_names(pools: Mapping[str, Pool]) -> frozenset[str]:
+    return frozenset(name for pool in pools.values() for name in pool.rows)
 
 
-def pool_of(found: Mapping[str, Pool], c: Candidate) -> Pool | None:
+def pool_of(pools: Mapping[str, Pool], c: Candidate) -> Pool | None:
     """The pool that a candidate takes from."""
     if not c.hardware or c.lease not in ("", HOURLY):
         return None
     if not c.lease:
-        return at_site(found, c.site, c.hardware)
-    return found.get(f"{c.site} {c.hardware} committed" + (f", {c.group} for {c.model}" if c.group > 1 else ""))
+        return own_pool(pools, c.site, c.hardware)
+    return pools.get(f"{c.site} {c.hardware} committed" + (f", {c.group} for {c.model}" if c.group > 1 else ""))
 
 
-def _pieces(asked: _Asked, w: WorkloadFacts, candidates: tuple[Candidate, ...]) -> Iterable[tuple[Piece, list[Taken]]]:
-    offered, banned = asked.offered, asked.banned
-    bursts = _may_burst(w, candidates)
-    first = asked.kept(w, primaries(w, candidates, banned, forbidden=asked.forbidden))
-    may_stay = offered.company.policy.moves is not None and any(c.allowed and c.site == w.today for c in first)
-    levels = range(len(LEVELS)) if bursts else range(1)
-    own = [(c, level) for c in first for level in levels if level == 0 or (c.hardware and c.lease != HOURLY)]
+def _pieces(
+    context: _PieceContext, w: WorkloadFacts, candidates: tuple[Candidate, ...]
+) -> Iterable[tuple[Piece, list[OptionMeaning]]]:
+    offered, banned = context.offered, context.banned
+    bursts = _can_burst(w, candidates)
+    primary = context.usable(w, primary_candidates(w, candidates, banned, include_forbidden=context.include_forbidden))
+    can_stay = offered.company.policy.max_moves is not None and any(
+        c.is_allowed and c.site == w.current_site for c in primary
+    )
+    levels = range(len(BURST_LEVELS)) if bursts else range(1)
+    options = [(c, level) for c in primary for level in levels if level == 0 or (c.hardware and c.lease != HOURLY)]
     choices = [
-        _moving(w, may_stay, _choice(asked, w, c, PRIMARY, level, (w.name, c.config) in banned)) for c, level in own
+        _count_move(w, can_stay, _choice(context, w, c, PRIMARY, level, (w.name, c.config) in banned))
+        for c, level in options
     ]
-    yield Piece(tuple(choices), PRIMARY, w.today), [Taken(PRIMARY, level, c) for c, level in own]
+    yield Piece(tuple(choices), PRIMARY, w.current_site), [OptionMeaning(PRIMARY, level, c) for c, level in options]
     if bursts:
-        spill = [(c, level) for c in candidates for level in levels if level and c.kind == "deployment" and c.allowed]
-        meant = [Taken(BURST, 0, None), *(Taken(BURST, level, c) for c, level in spill)]
+        bursting = [
+            (c, level) for c in candidates for level in levels if level and c.kind == "deployment" and c.is_allowed
+        ]
+        meanings = [OptionMeaning(BURST, 0, None), *(OptionMeaning(BURST, level, c) for c, level in bursting)]
         nothing = Choice(None, config="nothing to burst")
-        yield Piece((nothing, *(_choice(asked, w, c, BURST, level) for c, level in spill)), BURST), meant
-    promised = w.available and w.availability is not None and w.fallback != "none"
-    if w.fallback == "required" or promised or (asked.wanted and _may_fall_back(offered, w, candidates)):
-        standing = [c for c in candidates if stands_in(w, c)] or [c for c in candidates if not c.lease]
-        standing = standing if asked.forbidden else [c for c in standing if c.allowed] or standing
-        fallbacks = [_choice(asked, w, c, FALLBACK, 0) for c in standing]
-        meant_by: list[Candidate | None] = list(standing)
-        if promised and w.fallback != "required":
+        yield Piece((nothing, *(_choice(context, w, c, BURST, level) for c, level in bursting)), BURST), meanings
+    needs_availability = w.requires_availability and w.availability is not None and w.fallback != "none"
+    if (
+        w.fallback == "required"
+        or needs_availability
+        or (context.with_wanted_fallbacks and _can_fall_back(offered, w, candidates))
+    ):
+        standby = [c for c in candidates if can_be_fallback(w, c)] or [c for c in candidates if not c.lease]
+        standby = standby if context.include_forbidden else [c for c in standby if c.is_allowed] or standby
+        fallbacks = [_choice(context, w, c, FALLBACK, 0) for c in standby]
+        meant_by: list[Candidate | None] = list(standby)
+        if needs_availability and w.fallback != "required":
             fallbacks.append(Choice(None, config="no fallback is needed"))
             meant_by.append(None)
-        yield Piece(tuple(fallbacks), FALLBACK), [Taken(FALLBACK, 0, each) for each in meant_by]
+        yield Piece(tuple(fallbacks), FALLBACK), [OptionMeaning(FALLBACK, 0, each) for each in meant_by]
 
 
-def _moving(w: WorkloadFacts, may_stay: bool, choice: Choice) -> Choice:
+def _count_move(w: WorkloadFacts, can_stay: bool, choice: Choice) -> Choice:
     """Counted as a move, where that is limited and the workload could stay where it runs."""
-    if not may_stay or choice.site == w.today:
+    if not can_stay or choice.site == w.current_site:
         return choice
-    return replace(choice, uses={**choice.uses, MOVES: 1})
+    return replace(choice, uses={**choice.uses, MOVES_QUOTA: 1})
 
 
-def primaries(
+def primary_candidates(
     w: WorkloadFacts,
     candidates: tuple[Candidate, ...],
     banned: frozenset[tuple[str, str]] = frozenset(),
     *,
-    forbidden: bool = True,
+    include_forbidden: bool = True,
 ) -> list[Candidate]:
     """What may come first: with a declared order, the first of it that is allowed; others say so, or are left out
-    without `forbidden` where there is such a one."""
-    if w.planned:
+    without `include_forbidden` where there is such a one."""
+    if w.is_planned:
         return list(candidates)
     named = {c.config: c for c in candidates if c.kind == "deployment"}
-    usable = [name for name in (*w.declared, *w.later) if name in named and named[name].allowed]
+    usable = [name for name in (*w.declared, *w.declared_fallbacks) if name in named and named[name].is_allowed]
     first = next((name for name in usable if (w.name, name) not in banned), None)
-    if not forbidden and first is not None:
+    if not include_forbidden and first is not None:
         return [named[first]]
     rule = "the declared order puts another first"
     return [c if c.config == first or c.rules else _with_rule(c, rule) for c in candidates]
@@ -275,108 +293,124 @@ def _with_rule(candidate: Candidate, rule: str) -> Candidate:
     return replace(candidate, rules=(*candidate.rules, rule))
 
 
-def _may_burst(w: WorkloadFacts, candidates: tuple[Candidate, ...]) -> bool:
-    own = any(c.allowed and c.hardware is not None for c in candidates)
+def _can_burst(w: WorkloadFacts, candidates: tuple[Candidate, ...]) -> bool:
+    own = any(c.is_allowed and c.hardware is not None for c in candidates)
     return (
         w.burst
-        and w.planned
+        and w.is_planned
         and own
-        and any(c.allowed and c.kind == "deployment" and not c.hardware for c in candidates)
+        and any(c.is_allowed and c.kind == "deployment" and not c.hardware for c in candidates)
     )
 
 
-def _may_fall_back(offered: Offered, w: WorkloadFacts, candidates: tuple[Candidate, ...]) -> bool:
+def _can_fall_back(offered: CandidateSet, w: WorkloadFacts, candidates: tuple[Candidate, ...]) -> bool:
     """A wanted fallback is asked for where two domains may serve, one of them without hardware of ours."""
     if w.fallback != "wanted":
         return False
-    standing = [c for c in candidates if c.allowed and stands_in(w, c)]
-    domains = {offered.company.sites[c.site].domain for c in standing}
-    first = {offered.company.sites[c.site].domain for c in primaries(w, candidates, forbidden=False) if c.allowed}
+    standby = [c for c in candidates if c.is_allowed and can_be_fallback(w, c)]
+    domains = {offered.company.sites[c.site].domain for c in standby}
+    first = {
+        offered.company.sites[c.site].domain
+        for c in primary_candidates(w, candidates, include_forbidden=False)
+        if c.is_allowed
+    }
     return bool(domains) and len(domains | first) > 1
 
 
-def _choice(asked: _Asked, w: WorkloadFacts, c: Candidate, role: int, level: int, banned: bool = False) -> Choice:
-    terms, units = priced(w, c, role, level)
-    uses = _uses(asked, w, c, role, level)
+def _choice(
+    context: _PieceContext, w: WorkloadFacts, c: Candidate, role: int, level: int, is_banned: bool = False
+) -> Choice:
+    terms, units = price_role(w, c, role, level)
+    uses = _uses(context, w, c, role, level)
     if c.quota:
-        uses[f"quota {c.config}"] = round(c.quota * (LEVELS[level] if role == PRIMARY else 1))
-    kept = without_units(terms, charged(asked.offered, asked.pools, c, terms, units))
-    whole = {name: pico(min(value, DEAREST)) for name, value in kept.items()}
-    rules = (*c.rules, "asked for what comes next") if banned else c.rules
-    return Choice(c.site, whole, uses, c.config, level, rules)
+        uses[f"quota {c.config}"] = round(c.quota * (BURST_LEVELS[level] if role == PRIMARY else 1))
+    remaining = without_hardware_charge(terms, hardware_charge(context.offered, context.pools, c, terms, units))
+    picodollars = {name: to_picodollars(min(value, MAX_USD)) for name, value in remaining.items()}
+    rules = (*c.rules, "asked for what comes next") if is_banned else c.rules
+    return Choice(c.site, picodollars, uses, c.config, level, rules)
 
 
-def charged(
-    offered: Offered, found: Mapping[str, Pool], c: Candidate, terms: Mapping[str, float], units: float
+def hardware_charge(
+    offered: CandidateSet, pools: Mapping[str, Pool], c: Candidate, terms: Mapping[str, float], units: float
 ) -> float:
     """USD a month of its hardware that a tier or a pool charges, so that the option must not."""
     if c.lease:
         return terms.get("compute", 0.0) + terms.get("idle", 0.0)
-    pool = pool_of(found, c)
-    return units * (_rented(offered, c) if pool is None else pool.price)
+    pool = pool_of(pools, c)
+    return units * (_tier_price(offered, c) if pool is None else pool.price)
 
 
-def _uses(asked: _Asked, w: WorkloadFacts, c: Candidate, role: int, level: int) -> dict[str, int]:
+def _uses(context: _PieceContext, w: WorkloadFacts, c: Candidate, role: int, level: int) -> dict[str, int]:
     """Thousandths of units at its site, and what it brings to a promised availability."""
     uses: dict[str, int] = {}
-    _, units = priced(w, c, role, level)
-    pool = pool_of(asked.pools, c)
-    if pool is not None and pool.own:
-        uses = taken(pool, w, c, LEVELS[level] if role == PRIMARY else 1.0) if units else {}
+    _, units = price_role(w, c, role, level)
+    pool = pool_of(context.pools, c)
+    if pool is not None and pool.is_own:
+        uses = pool_use(pool, w, c, BURST_LEVELS[level] if role == PRIMARY else 1.0) if units else {}
     elif c.hardware:
-        units = max(units, min(c.least, c.units)) if units and not c.lease else units
+        units = max(units, min(c.min_units, c.units)) if units and not c.lease else units
         amount = round(min(units, 10**6) * MILLI)
         share = units / c.units if c.units else 0.0
         uses = {
-            _row_name(asked, c, block): round(min(each * share, 10**6) * MILLI) for block, each in c.blocks.items()
+            _lease_row(context, c, block): round(min(each * share, 10**6) * MILLI)
+            for block, each in c.units_by_block.items()
         } or {c.hardware: amount}
-        uses[_to_rent(c.hardware)] = amount
-    if w.available and w.availability is not None and role != BURST:
-        uses[_there(w)] = -gained(c.availability)
+        uses[_rental_limit_row(c.hardware)] = amount
+    if w.requires_availability and w.availability is not None and role != BURST:
+        uses[_availability_row(w)] = -availability_gain(c.availability)
     return {name: use for name, use in uses.items() if use or name == c.hardware}
 
 
-def _row_name(asked: _Asked, c: Candidate, block: str) -> str:
+def _lease_row(context: _PieceContext, c: Candidate, block: str) -> str:
     """Of what is rented in one part of the week: its site's own row, or the one that a commitment gives to."""
-    name = row(c.hardware or "", c.lease, block, c.model, c.group)
-    return shared(c.site, name) if pool_of(asked.pools, c) is not None else name
+    name = lease_row_name(c.hardware or "", c.lease, block, c.model, c.group)
+    return pool_row_name(c.site, name) if pool_of(context.pools, c) is not None else name
 
 
-def _rented(offered: Offered, c: Candidate) -> float:
+def _tier_price(offered: CandidateSet, c: Candidate) -> float:
     """USD a month of a unit that a tier charges."""
     found = next((h for h in offered.company.sites[c.site].hardware if h.type == c.hardware), None)
-    return c.unit_month if found is not None and not found.count and found.rented is not None else 0.0
+    return c.unit_month if found is not None and not found.count and found.rental_price is not None else 0.0
 
 
-def without_units(terms: Mapping[str, float], charged: float) -> dict[str, float]:
+def without_hardware_charge(terms: Mapping[str, float], charge: float) -> dict[str, float]:
     paid = terms.get("compute", 0.0) + terms.get("idle", 0.0)
-    keep = max(0.0, 1 - charged / paid) if paid else 1.0
+    keep = max(0.0, 1 - charge / paid) if paid else 1.0
     return {n: v * keep if n in ("compute", "idle") else v for n, v in terms.items()}
 
 
-def priced(w: WorkloadFacts, c: Candidate, role: int, level: int) -> tuple[dict[str, float], float]:
+def price_role(w: WorkloadFacts, c: Candidate, role: int, level: int) -> tuple[dict[str, float], float]:
     """(terms in USD a month, units) of a candidate in a role: base load below the level, what bursts above it, or a
     fallback that stands by."""
-    over = above(w.curve, LEVELS[level])
+    burst_share = share_above_level(w.curve, BURST_LEVELS[level])
     terms = dict(c.terms)
     if role == PRIMARY:
         if level == 0:
             return terms, c.units
-        paid = (terms.get("compute", 0.0) + terms.get("idle", 0.0)) * LEVELS[level]
-        busy = terms.get("compute", 0.0) * (1 - over)
-        scaled = {n: v * (1 - over) if n in ("egress", "carbon", "penalty", "tokens") else v for n, v in terms.items()}
-        return {**scaled, "compute": busy, "idle": max(0.0, paid - busy)}, c.units * LEVELS[level]
+        paid = (terms.get("compute", 0.0) + terms.get("idle", 0.0)) * BURST_LEVELS[level]
+        busy = terms.get("compute", 0.0) * (1 - burst_share)
+        scaled = {
+            n: v * (1 - burst_share) if n in ("egress", "carbon", "penalty", "tokens") else v for n, v in terms.items()
+        }
+        return {**scaled, "compute": busy, "idle": max(0.0, paid - busy)}, c.units * BURST_LEVELS[level]
     if role == BURST:
         kept = ("tokens", "egress", "carbon", "penalty", "compute", "idle")
-        return {n: v * (over if n in kept else 1.0 if n == "people" else 0.0) for n, v in terms.items()}, c.units
+        return {n: v * (burst_share if n in kept else 1.0 if n == "people" else 0.0) for n, v in terms.items()}, c.units
     paid = terms.get("compute", 0.0) + terms.get("idle", 0.0)
-    share = {"tokens": FAILING, "egress": FAILING, "carbon": 0.1, "penalty": FAILING, "people": 1.0, "storage": 1.0}
+    share = {
+        "tokens": FALLBACK_SHARE,
+        "egress": FALLBACK_SHARE,
+        "carbon": 0.1,
+        "penalty": FALLBACK_SHARE,
+        "people": 1.0,
+        "storage": 1.0,
+    }
     standing = {n: v * share.get(n, 0.0) for n, v in terms.items()}
-    if w.fallback == "required" or (w.available and w.availability is not None):
+    if w.fallback == "required" or (w.requires_availability and w.availability is not None):
         return {**standing, "idle": paid}, c.units
     return standing, 0.0
 
 
-def pico(usd: float) -> int:
+def to_picodollars(usd: float) -> int:
     """Whole picodollars; what is not finite is the dearest."""
-    return round(min(max(usd, 0.0), DEAREST) * PICO) if isfinite(usd) else round(DEAREST * PICO)
+    return round(min(max(usd, 0.0), MAX_USD) * PICO) if isfinite(usd) else round(MAX_USD * PICO)

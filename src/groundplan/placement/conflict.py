@@ -22,10 +22,10 @@ from groundplan.placement.solve.backends import module
 from groundplan.placement.solve.optimise import optimise
 
 _NO_LIMIT = 2**61
-_MOST_CHECKS = 120
+_MAX_CHECKS = 120
 _EFFORTS = (0.5, 10.0)
 """deterministic time of each check: more only where a short one says nothing"""
-_MOST_ALONE = 500
+_MAX_WORKLOADS = 500
 """workloads of which each is asked whether it has a place alone"""
 _LARGE_USE = 2**60
 _WHOLE_SEARCH, _LEAVING_OUT = 30.0, 15.0
@@ -54,14 +54,14 @@ class Conflict:
     """False: the search was too short to say; a smaller set may exist"""
 
 
-def conflict(problem: Problem, limit: WorkLimit | None = None) -> Conflict | None:
+def find_conflict(problem: Problem, limit: WorkLimit | None = None) -> Conflict | None:
     """None where there is a placement, or where no proof was found that there is none. `limit` is for each price."""
     names = rules_of(problem)
     found = _smallest(problem, names)
     if found is None:
         return None
     chosen, smallest = found
-    return Conflict(tuple(_relaxed(problem, names[at], limit or WorkLimit(work=6)) for at in chosen), smallest)
+    return Conflict(tuple(_price_relaxed(problem, names[at], limit or WorkLimit(work=6)) for at in chosen), smallest)
 
 
 def rules_of(problem: Problem) -> tuple[str, ...]:
@@ -71,7 +71,7 @@ def rules_of(problem: Problem) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*problem.rules, *grouped]))
 
 
-def without(problem: Problem, dropped: Sequence[str]) -> Problem:
+def without_rules(problem: Problem, dropped: Sequence[str]) -> Problem:
     """The same problem without these rules."""
     gone = set(dropped)
     keep_rule = np.array([name not in gone for name in problem.rules], dtype=np.bool_)
@@ -100,17 +100,17 @@ def _smallest(problem: Problem, names: tuple[str, ...]) -> tuple[list[int], bool
     """Indices of the rules of a conflict, and whether it is proven to be a smallest one; None where there is none, or
     where the search was too short to say."""
     work = _Work(_WHOLE_SEARCH)
-    few = _stuck(problem, names, work)
+    few = _unplaceable_parts(problem, names, work)
     if few is None:
         return None
-    model = _Breakable(problem, names, work, few)
-    found, proven = _least(model, len(names), None)
+    model = _BreakableModel(problem, names, work, few)
+    found, proven = _smallest_conflict(model, len(names), None)
     if found is None:
         model.work = _Work(_LEAVING_OUT)
-        found = _irreducible(model)
+        found = _irreducible_rules(model)
     if len(few) == len(problem.parts.workload) or not found:
         return found, proven
-    smaller, proven_whole = _least(_Breakable(problem, names, work), len(names), len(found))
+    smaller, proven_whole = _smallest_conflict(_BreakableModel(problem, names, work), len(names), len(found))
     return (found, proven and proven_whole) if smaller is None else (smaller, proven_whole)
 
 
@@ -121,7 +121,7 @@ class _Work:
     left: float
 
 
-def _stuck(problem: Problem, names: tuple[str, ...], work: _Work) -> Ints | None:
+def _unplaceable_parts(problem: Problem, names: tuple[str, ...], work: _Work) -> Ints | None:
     """Parts of a few workloads that cannot be placed even without the others: as few as short checks find.
     None where that is not proven of all of them together."""
     pool = problem.parts.role == POOL
@@ -132,13 +132,13 @@ def _stuck(problem: Problem, names: tuple[str, ...], work: _Work) -> Ints | None
         return found
 
     def impossible(kept: Sequence[int], efforts: Sequence[float] = _EFFORTS[:1]) -> bool:
-        model = _Breakable(problem, names, work, parts(kept))
+        model = _BreakableModel(problem, names, work, parts(kept))
         return model.fewest(frozenset(range(len(names))), efforts) is None and model.proven
 
     nowhere = problem.parts.workload[arrays(problem).empty_parts()].tolist()
     if not nowhere and not impossible(every, _EFFORTS):
         return None
-    alone = nowhere[:1] or [each for each in every[:_MOST_ALONE] if impossible([each])][:1]
+    alone = nowhere[:1] or [each for each in every[:_MAX_WORKLOADS] if impossible([each])][:1]
     if alone:
         return parts(alone)
     size, enough = len(every) // 2, work.left / 2
@@ -154,13 +154,13 @@ def _stuck(problem: Problem, names: tuple[str, ...], work: _Work) -> Ints | None
     return parts(every)
 
 
-def _least(model: _Breakable, count: int, most: int | None) -> tuple[list[int] | None, bool]:
+def _smallest_conflict(model: _BreakableModel, count: int, most: int | None) -> tuple[list[int] | None, bool]:
     """(the smallest conflict, proven to be). None: there is none of fewer than `most` rules where that is proven, else
     none was found in so many checks."""
     ways_out: list[frozenset[int]] = []
     checks = 0
-    while checks < _MOST_CHECKS:
-        held = _hitting(ways_out, count)
+    while checks < _MAX_CHECKS:
+        held = _smallest_hitting_set(ways_out, count)
         if most is not None and len(held) >= most:
             return None, True
         way = model.fewest(held)
@@ -168,7 +168,7 @@ def _least(model: _Breakable, count: int, most: int | None) -> tuple[list[int] |
         if way is None:
             return (sorted(held), model.exact) if model.proven else (None, False)
         apart = 0
-        while way and checks < _MOST_CHECKS:
+        while way and checks < _MAX_CHECKS:
             ways_out.append(way)
             apart += 1
             if most is not None and apart >= most:
@@ -179,7 +179,7 @@ def _least(model: _Breakable, count: int, most: int | None) -> tuple[list[int] |
     return None, False
 
 
-def _hitting(ways_out: Sequence[frozenset[int]], count: int) -> frozenset[int]:
+def _smallest_hitting_set(ways_out: Sequence[frozenset[int]], count: int) -> frozenset[int]:
     """The fewest rules that share one with every way out; the earliest of them among equals."""
     if not ways_out:
         return frozenset()
@@ -196,7 +196,7 @@ def _hitting(ways_out: Sequence[frozenset[int]], count: int) -> frozenset[int]:
     return frozenset(at for at, variable in held.items() if solver.boolean_value(variable))
 
 
-class _Breakable:
+class _BreakableModel:
     """The whole as one model of CP-SAT in which each rule may be broken: options that it excludes may be taken, rows
     that it is hold whatever is put on them."""
 
@@ -207,7 +207,7 @@ class _Breakable:
         self.proven, self.exact, self.work = False, True, work
         self.number = {name: at for at, name in enumerate(names)}
         self.broken: dict[int, Any] = {}
-        first, options = problem.first, problem.options
+        first, options = problem.part_start, problem.options
         taken: dict[int, Any] = {}
         for part in range(len(first) - 1) if parts is None else parts.tolist():
             mine = {option: self.model.new_bool_var("") for option in range(int(first[part]), int(first[part + 1]))}
@@ -234,7 +234,7 @@ class _Breakable:
                 found.setdefault(int(options.row[at]), []).append((variable, int(options.use[at])))
         mine = np.isin(tiers.row, list(found))
         for tier in np.flatnonzero(mine):
-            units = self.model.new_int_var(0, int(min(tiers.most[tier], 2**20)), "")
+            units = self.model.new_int_var(0, int(min(tiers.max_units[tier], 2**20)), "")
             found[int(tiers.row[tier])].append((units, -int(tiers.size[tier])))
         for row, terms in sorted(found.items()):
             name = _row_rule(rows.names[row])
@@ -271,7 +271,7 @@ class _Breakable:
         return frozenset(at for at, each in self.broken.items() if solver.boolean_value(each))
 
 
-def _irreducible(model: _Breakable) -> list[int]:
+def _irreducible_rules(model: _BreakableModel) -> list[int]:
     """Rules of a conflict of which none can be left out."""
     held = sorted(model.broken)
     for at in list(held):
@@ -281,8 +281,8 @@ def _irreducible(model: _Breakable) -> list[int]:
     return held
 
 
-def _relaxed(problem: Problem, rule: str, limit: WorkLimit) -> Relaxed:
-    solution = optimise(without(problem, [rule]), limit)
-    if not solution.found:
+def _price_relaxed(problem: Problem, rule: str, limit: WorkLimit) -> Relaxed:
+    solution = optimise(without_rules(problem, [rule]), limit)
+    if not solution.is_found:
         return Relaxed(rule, None, None)
     return Relaxed(rule, solution.cost, solution.bound)

@@ -10,14 +10,21 @@ from collections.abc import Mapping
 import numpy as np
 
 from groundplan.core.money import PICO
-from groundplan.placement.company import Framed, Taken, charged, pool_of, priced, without_units
-from groundplan.placement.pools import MILLI, Pool, at_site
+from groundplan.placement.company import (
+    FramedProblem,
+    OptionMeaning,
+    hardware_charge,
+    pool_of,
+    price_role,
+    without_hardware_charge,
+)
+from groundplan.placement.pools import MILLI, Pool, own_pool
 from groundplan.placement.problem import Indices, Solution
 from groundplan.placement.terms.facts import WorkloadFacts
-from groundplan.placement.verify.company import Held
+from groundplan.placement.verify.company import SharedUnits
 
 
-def started(framed: Framed, choice: Indices) -> Indices:
+def initial_choice(framed: FramedProblem, choice: Indices) -> Indices:
     """A choice for workloads alone, with the least held of each own pool that their fullest hour takes, what that needs
     beyond, and nothing else committed to."""
     problem, options = framed.problem, framed.problem.options
@@ -26,92 +33,99 @@ def started(framed: Framed, choice: Indices) -> Indices:
         low, high = options.row_start[option], options.row_start[option + 1]
         np.add.at(used, options.row[low:high], options.use[low:high])
     need = dict(zip(problem.rows.names, used.tolist(), strict=True))
-    left = {p.name: _wanted(framed, p, max(need[row] for row in p.rows)) for p in framed.pools.values()}
-    found = [*choice.tolist(), *problem.first[len(choice) : -1].tolist()]
-    parts = [part for part in range(len(choice), len(found)) if problem.allowed[problem.first[part + 1] - 1]]
-    amounts = {part: framed.options[int(problem.first[part + 1]) - 1] for part in parts}
-    for part in sorted(parts, key=lambda part: -amounts[part].held):
+    left = {p.name: _initial_amount(framed, p, max(need[row] for row in p.rows)) for p in framed.pools.values()}
+    found = [*choice.tolist(), *problem.part_start[len(choice) : -1].tolist()]
+    parts = [part for part in range(len(choice), len(found)) if problem.allowed[problem.part_start[part + 1] - 1]]
+    amounts = {part: framed.options[int(problem.part_start[part + 1]) - 1] for part in parts}
+    for part in sorted(parts, key=lambda part: -amounts[part].amount):
         each = amounts.pop(part)
-        smaller = sum(other.held for other in amounts.values() if other.pool == each.pool)
-        if framed.pools[each.pool].waits:
+        smaller = sum(other.amount for other in amounts.values() if other.pool == each.pool)
+        if framed.pools[each.pool].own_amounts_before:
             found[part] += bisect_left((0, *framed.pools[each.pool].amounts), left[each.pool])
         elif left[each.pool] > smaller:
             found[part] += 1
-            left[each.pool] -= each.held
+            left[each.pool] -= each.amount
     return np.array(found, dtype=np.int32)
 
 
-def _wanted(framed: Framed, pool: Pool, need: int) -> int:
+def _initial_amount(framed: FramedProblem, pool: Pool, need: int) -> int:
     """Thousandths of a pool that its fullest hour takes: own ones first, of those rented beyond them the rest."""
-    if pool.own:
-        return min(need, pool.there)
-    own = at_site(framed.pools, pool.site, pool.type)
-    return max(0, need - own.there) if pool.waits and own is not None else 0
+    if pool.is_own:
+        return min(need, pool.capacity)
+    own = own_pool(framed.pools, pool.site, pool.type)
+    return max(0, need - own.capacity) if pool.own_amounts_before and own is not None else 0
 
 
-def rented(framed: Framed, amounts: Mapping[str, int]) -> dict[str, int]:
+def rented_beyond_own(framed: FramedProblem, amounts: Mapping[str, int]) -> dict[str, int]:
     """Units that are rented beyond own ones without signing for a term, by `SITE TYPE how`."""
     pools = framed.pools.values()
-    return {p.name: amounts[p.name] // MILLI for p in pools if p.waits and not p.months and amounts.get(p.name)}
+    return {
+        p.name: amounts[p.name] // MILLI for p in pools if p.own_amounts_before and not p.months and amounts.get(p.name)
+    }
 
 
-def held(framed: Framed, amounts: Mapping[str, int]) -> dict[str, Held]:
+def shared_units(framed: FramedProblem, amounts: Mapping[str, int]) -> dict[str, SharedUnits]:
     """By pool, where anything is held or signed for; `amounts` are thousandths of units."""
-    found = {}
+    shared = {}
     for name, pool in framed.pools.items():
         units = amounts.get(name, 0) / MILLI
-        if units and (pool.own or pool.months):
-            found[name] = Held(pool.site, pool.type, units, units * pool.price, pool.months, pool.rows)
-    return found
+        if units and (pool.is_own or pool.months):
+            shared[name] = SharedUnits(pool.site, pool.type, units, units * pool.price, pool.months, pool.rows)
+    return shared
 
 
-def factors(
-    framed: Framed, amounts: Mapping[str, int], parts: Mapping[str, Mapping[int, Taken]], solution: Solution
+def share_factors(
+    framed: FramedProblem,
+    amounts: Mapping[str, int],
+    parts: Mapping[str, Mapping[int, OptionMeaning]],
+    solution: Solution,
 ) -> dict[str, float]:
     """By pool: what it costs, with what is rented on top, over what its users would pay by their own peaks."""
-    kept = held(framed, amounts)
-    alone: dict[str, float] = {}
+    shared = shared_units(framed, amounts)
+    unshared: dict[str, float] = {}
     for name, roles in parts.items():
         for taken in roles.values():
             pool = None if taken.candidate is None else pool_of(framed.pools, taken.candidate)
             if pool is not None:
-                alone[pool.name] = alone.get(pool.name, 0.0) + _alone(
-                    framed, framed.offered.company.workloads[name], taken
+                unshared[pool.name] = unshared.get(pool.name, 0.0) + _unshared_cost(
+                    framed, framed.candidates.company.workloads[name], taken
                 )
     tiers, rows = framed.problem.tiers, framed.problem.rows
     found = {}
-    for name, each in kept.items():
+    for name, each in shared.items():
         more = sum(
             amounts.get(p.name, 0) / MILLI * p.price
             for p in framed.pools.values()
-            if p.waits and (p.site, p.type) == (each.site, each.type)
+            if p.own_amounts_before and (p.site, p.type) == (each.site, each.type)
         )
         bought = sum(
             int(units) * int(price) / PICO
             for row, units, price in zip(tiers.row, solution.units, tiers.price, strict=True)
             if rows.names[int(row)] in each.rows
         )
-        if alone.get(name):
-            found[name] = (each.usd + bought + more) / alone[name]
+        if unshared.get(name):
+            found[name] = (each.usd + bought + more) / unshared[name]
     return found
 
 
-def _alone(framed: Framed, w: WorkloadFacts, taken: Taken) -> float:
+def _unshared_cost(framed: FramedProblem, w: WorkloadFacts, taken: OptionMeaning) -> float:
     assert taken.candidate is not None
-    terms, units = priced(w, taken.candidate, taken.role, taken.level)
-    return charged(framed.offered, framed.pools, taken.candidate, terms, units)
+    terms, units = price_role(w, taken.candidate, taken.role, taken.level)
+    return hardware_charge(framed.candidates, framed.pools, taken.candidate, terms, units)
 
 
-def shared_terms(framed: Framed, w: WorkloadFacts, taken: Taken, shares: Mapping[str, float]) -> dict[str, float]:
+def shared_terms(
+    framed: FramedProblem, w: WorkloadFacts, taken: OptionMeaning, shares: Mapping[str, float]
+) -> dict[str, float]:
     """USD a month by term of one part of a workload, what it shares by its share."""
     assert taken.candidate is not None
-    terms, _ = priced(w, taken.candidate, taken.role, taken.level)
+    terms, _ = price_role(w, taken.candidate, taken.role, taken.level)
     pool = pool_of(framed.pools, taken.candidate)
     factor = shares.get(pool.name) if pool is not None else None
     if factor is None:
         return terms
-    alone, paid = _alone(framed, w, taken), terms.get("compute", 0.0) + terms.get("idle", 0.0)
-    rest = without_units(terms, alone)
+    alone, paid = _unshared_cost(framed, w, taken), terms.get("compute", 0.0) + terms.get("idle", 0.0)
+    rest = without_hardware_charge(terms, alone)
     found = {term: rest[term] + factor * (usd - rest[term]) for term, usd in terms.items()}
     # all units of a burst are held for the few hours that it takes: what stands beside its use is idle
     return found | {"idle": found.get("idle", 0.0) + factor * max(0.0, alone - paid)}

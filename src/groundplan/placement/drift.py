@@ -20,9 +20,9 @@ from groundplan.placement.explain.words import usd
 
 WEIGHT = 0.3
 LIMITS = 3.0
-LEAST = 0.10
+MIN_DEVIATION = 0.10
 MATERIAL = 0.15
-LEAST_DAYS = 3
+MIN_DAYS = 3
 FIGURES = ("usd_day", "calls_day", "first_token_ms", "unit_usd", "availability")
 NAMES = {
     "usd_day": "cost a day",
@@ -44,7 +44,7 @@ class Point:
     high: float
 
     @property
-    def outside(self) -> bool:
+    def is_outside(self) -> bool:
         return not self.low <= self.average <= self.high
 
 
@@ -58,25 +58,29 @@ class Chart:
     points: tuple[Point, ...]
 
     @property
-    def off(self) -> float:
+    def newest_factor(self) -> float:
         """The newest average as a factor on what was expected."""
         return self.points[-1].average if self.points else 1.0
 
     @property
-    def drifts(self) -> bool:
+    def has_drifted(self) -> bool:
         """It left its limits for two days and is materially off: one bad day is none."""
-        if len(self.points) < LEAST_DAYS:
+        if len(self.points) < MIN_DAYS:
             return False
-        return self.points[-1].outside and self.points[-2].outside and abs(log(self.off)) > log(1 + MATERIAL)
+        return (
+            self.points[-1].is_outside
+            and self.points[-2].is_outside
+            and abs(log(self.newest_factor)) > log(1 + MATERIAL)
+        )
 
 
-def chart(workload: str, figure: str, expected: float, days: Sequence[tuple[str, float]]) -> Chart:
+def build_chart(workload: str, figure: str, expected: float, days: Sequence[tuple[str, float]]) -> Chart:
     """The chart of one figure; days without a positive value are left out."""
     used = [(day, value) for day, value in days if value > 0] if expected > 0 else []
     logs = [log(value / expected) for _, value in used]
     ranges = [abs(b - a) for a, b in pairwise(logs)]
     # the mean moving range of two normal values is 1.128 deviations
-    deviation = max(LEAST, sum(ranges) / len(ranges) / 1.128 if ranges else LEAST)
+    deviation = max(MIN_DEVIATION, sum(ranges) / len(ranges) / 1.128 if ranges else MIN_DEVIATION)
     points: list[Point] = []
     average = 0.0
     for number, ((day, _), value) in enumerate(zip(used, logs, strict=True), 1):
@@ -87,58 +91,60 @@ def chart(workload: str, figure: str, expected: float, days: Sequence[tuple[str,
     return Chart(workload, figure, expected, tuple(points))
 
 
-def charts(expected: Mapping[str, Mapping[str, float]], seen: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Chart]:
+def build_charts(
+    expected: Mapping[str, Mapping[str, float]], seen: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> list[Chart]:
     """A chart for each figure that was expected of a workload and is known of its days."""
     found = []
     for workload, figures in sorted(expected.items()):
         for figure in FIGURES:
             if figure in figures:
                 days = [(str(d["day"]), float(d[figure])) for d in seen.get(workload, ()) if d.get(figure) is not None]
-                found.append(chart(workload, figure, figures[figure], days))
+                found.append(build_chart(workload, figure, figures[figure], days))
     return found
 
 
-def listed(found: Sequence[Chart], search: str = "") -> list[Chart]:
+def matching_charts(found: Sequence[Chart], search: str = "") -> list[Chart]:
     """Those with days whose workload and figure have each word, those that drift first."""
     words = search.lower().split()
     named = [each for each in found if all(word in f"{each.workload} {NAMES[each.figure]}".lower() for word in words)]
-    return sorted((each for each in named if each.points), key=lambda each: not each.drifts)
+    return sorted((each for each in named if each.points), key=lambda each: not each.has_drifted)
 
 
-def findings(
+def drift_findings(
     found: Sequence[Chart], owners: Mapping[str, str | None], replan: Mapping[str, Any] | None
 ) -> list[Finding]:
     """One finding for each workload that drifts, with the re-plan as its fix."""
     drifting: dict[str, list[Chart]] = {}
     for each in found:
-        if each.drifts:
+        if each.has_drifted:
             drifting.setdefault(each.workload, []).append(each)
     return [_finding(name, each, owners.get(name), replan) for name, each in sorted(drifting.items())]
 
 
 def _finding(name: str, found: Sequence[Chart], owner: str | None, replan: Mapping[str, Any] | None) -> Finding:
-    worst = max(found, key=lambda each: abs(log(each.off)))
-    severity: Severity = "high" if abs(log(worst.off)) > log(2) else "medium"
+    worst = max(found, key=lambda each: abs(log(each.newest_factor)))
+    severity: Severity = "high" if abs(log(worst.newest_factor)) > log(2) else "medium"
     return Finding(
         kind="placement.drift",
         subject=f"workload/{name}",
-        message="; ".join(told(each) for each in found),
-        hint=f"`groundplan placement drift` shows it; the re-plan: {_replanned(name, replan)}",
+        message="; ".join(describe_drift(each) for each in found),
+        hint=f"`groundplan placement drift` shows it; the re-plan: {_replan_words(name, replan)}",
         severity=severity,
         owner=owner,
-        detail={each.figure: {"expected": each.expected, "factor": round(each.off, 4)} for each in found},
-        fix=None if replan is None else _about(name, replan),
+        detail={each.figure: {"expected": each.expected, "factor": round(each.newest_factor, 4)} for each in found},
+        fix=None if replan is None else _replan_excerpt(name, replan),
     )
 
 
-def _replanned(name: str, replan: Mapping[str, Any] | None) -> str:
+def _replan_words(name: str, replan: Mapping[str, Any] | None) -> str:
     moves = [each for each in (replan or {}).get("flips", []) if each["workload"] == name]
     if not moves or moves[0]["after"] is None:
         return "the place stays right at what is seen."
     return f"{moves[0]['after']['config']} at {moves[0]['after']['site']}."
 
 
-def _about(name: str, replan: Mapping[str, Any]) -> dict[str, Any]:
+def _replan_excerpt(name: str, replan: Mapping[str, Any]) -> dict[str, Any]:
     """Of the re-plan what concerns one workload, and what all of it costs: every finding with all of it would be
     gigabytes where thousands drift."""
     first, *rest = replan["words"]
@@ -150,12 +156,12 @@ def _about(name: str, replan: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def told(found: Chart) -> str:
+def describe_drift(found: Chart) -> str:
     """`cost a day is 1.8 times what was planned ($12.00)`."""
     shown = f"{found.expected:,.4g}"
     if "usd" in found.figure:
         shown = usd(found.expected) if found.expected >= 0.1 else f"${found.expected:.2g}"
-    return f"{NAMES[found.figure]} is {found.off:.2f} times what was planned ({shown})"
+    return f"{NAMES[found.figure]} is {found.newest_factor:.2f} times what was planned ({shown})"
 
 
 def to_json(found: Chart) -> dict[str, Any]:
@@ -164,8 +170,8 @@ def to_json(found: Chart) -> dict[str, Any]:
         "figure": found.figure,
         "name": NAMES[found.figure],
         "expected": found.expected,
-        "factor": round(found.off, 4),
-        "drifts": found.drifts,
+        "factor": round(found.newest_factor, 4),
+        "drifts": found.has_drifted,
         "points": [
             {
                 "day": p.day,

@@ -38,7 +38,7 @@ class Demand:
     """False: it asks deployments of other types, so that none for chat is no refusal"""
 
 
-def not_for(allowed: Collection[str], purposes: Collection[str], what: str) -> str | None:
+def purpose_rule(allowed: Collection[str], purposes: Collection[str], what: str) -> str | None:
     """The rule that keeps a workload of these purposes away from a place for `allowed` ones; None: it is served."""
     lacking = sorted(set(purposes) - set(allowed))
     if not allowed or (purposes and not lacking):

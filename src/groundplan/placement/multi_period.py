@@ -19,8 +19,8 @@ from groundplan.core.errors import Conflict, Invalid
 from groundplan.placement.commit import Cover, commit
 from groundplan.placement.explain.plan_summary import to_build
 from groundplan.placement.explain.words import usd
-from groundplan.placement.fixed_plan import at, pinned, places
-from groundplan.placement.planner import CompanyPlan, plan_company, plan_offered, proven, units_used
+from groundplan.placement.fixed_plan import pin_candidates, with_current_sites, workload_places
+from groundplan.placement.planner import CompanyPlan, describe_proof, plan_candidates, plan_company, units_used
 from groundplan.placement.problem import WorkLimit
 from groundplan.placement.terms.facts import HOURS, Company, HardwareFacts
 from groundplan.placement.terms.rentals import BLOCKS, HOURLY
@@ -73,7 +73,7 @@ def grown(company: Company, months: int) -> Company:
 
 
 def sites_of(plan: CompanyPlan) -> dict[str, str]:
-    return {name: each.primary.site for name, each in plan.decided.items()}
+    return {name: each.primary.site for name, each in plan.placements.items()}
 
 
 def ahead(plan: CompanyPlan, months: int = MONTHS, step: int = STEP, limit: WorkLimit = EACH) -> Ahead:
@@ -110,7 +110,7 @@ def _followers(
     before: Mapping[str, str] = {}
     for number, load in enumerate(loads):
         try:
-            found.append(plan_company(at(load, before), limit))
+            found.append(plan_company(with_current_sites(load, before), limit))
         except Conflict as error:
             return found, (number * step, error.message)
         before = sites_of(found[-1])
@@ -121,24 +121,26 @@ def _distinct(plans: Sequence[CompanyPlan]) -> list[CompanyPlan]:
     """Today's first; of plans with the same places one."""
     found: list[CompanyPlan] = []
     for plan in plans:
-        if all(places(plan) != places(other) for other in found):
+        if all(workload_places(plan) != workload_places(other) for other in found):
             found.append(plan)
     return found
 
 
 def _held(way: CompanyPlan, load: Company, limit: WorkLimit) -> CompanyPlan | None:
     """The places of a plan at another load; None where they do not bear it."""
-    company = at(load, sites_of(way))
+    company = with_current_sites(load, sites_of(way))
     try:
-        found = plan_offered(pinned(company, places(way), KEPT), limit)
+        found = plan_candidates(pin_candidates(company, workload_places(way), KEPT), limit)
     except Conflict:
         return None
-    return found if set(found.decided) >= set(way.decided) else None
+    return found if set(found.placements) >= set(way.placements) else None
 
 
 def _moved(before: Mapping[str, str], way: CompanyPlan, start: CompanyPlan) -> tuple[tuple[str, str, str], ...]:
     """What changes its site; before the first period, from where it runs today."""
-    today = before or {name: w.today for name, w in start.company.workloads.items() if w.today is not None}
+    today = before or {
+        name: w.current_site for name, w in start.company.workloads.items() if w.current_site is not None
+    }
     return tuple(
         (name, today[name], site)
         for name, site in sorted(sites_of(way).items())
@@ -159,8 +161,10 @@ def _path(
     step: int,
 ) -> list[int]:
     """Which way is in force in each period, the least in all. Following period by period is always possible."""
-    limit = plan.company.policy.moves
-    number = [next(at for at, way in enumerate(ways) if places(way) == places(each)) for each in followers]
+    limit = plan.company.policy.max_moves
+    number = [
+        next(at for at, way in enumerate(ways) if workload_places(way) == workload_places(each)) for each in followers
+    ]
     chain = {(START, 0), *zip([START, *number], number, strict=False)}
     best = {START: 0.0}
     back: list[dict[int, int]] = []
@@ -214,7 +218,11 @@ def _commitments(periods: Sequence[Period], step: int) -> dict[str, Cover]:
 def _always(plan: CompanyPlan, site: str, hardware: HardwareFacts) -> int:
     """Units rented around the clock: whole months, commitments, and what the quietest part of the week takes."""
     lead = f"{site} {hardware.type} "
-    signed = (each for each in plan.held.values() if each.months and (each.site, each.type) == (site, hardware.type))
+    signed = (
+        each
+        for each in plan.shared_hardware.values()
+        if each.months and (each.site, each.type) == (site, hardware.type)
+    )
     whole = round(sum(each.units for each in signed)) + sum(
         plan.bought.get(lead + how, 0) for how in ("on demand", "reserved")
     )
@@ -239,14 +247,14 @@ def to_json(found: Ahead) -> dict[str, Any]:
                 "from": each.first,
                 "to": each.last,
                 "usd_month": round(each.plan.usd, 2),
-                "proven": proven(each.plan),
+                "proven": describe_proof(each.plan),
                 "moves": [{"workload": name, "from": old, "to": new} for name, old, new in each.moved],
                 "move_usd": round(each.move_usd, 2),
                 "places": sites_of(each.plan),
                 "to_rent": dict(each.plan.bought),
                 "to_build": to_build(each.plan),
                 "full": {name: [round(used, 2), round(room, 2)] for name, (used, room) in full(each.plan).items()},
-                "homeless": dict(each.plan.homeless),
+                "homeless": dict(each.plan.unplaceable),
             }
             for each in found.periods
         ],
@@ -296,10 +304,10 @@ def _months(found: Ahead) -> Iterator[str]:
         for name, (used, room) in full(each.plan).items():
             if name not in told:
                 yield f"{name} is nearly full from month {each.first + 1} on: {used:.3g} of {room:.3g} units."
-        for name, why in each.plan.homeless.items():
+        for name, why in each.plan.unplaceable.items():
             if name not in told:
                 yield f"{name} has no place from month {each.first + 1} on: {why}."
-        told |= {*full(each.plan), *each.plan.homeless}
+        told |= {*full(each.plan), *each.plan.unplaceable}
 
 
 def _signed(name: str, cover: Cover) -> Iterator[str]:

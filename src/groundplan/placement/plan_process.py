@@ -19,32 +19,32 @@ from groundplan.runtime.compute_process import ComputeProcess
 _Answer = TypeVar("_Answer")
 _Arguments = TypeVarTuple("_Arguments")
 
-_KEPT, _CANDIDATES = 8, 200_000
+_MAX_PLANS, _MAX_CANDIDATES = 8, 200_000
 """Plans that are remembered, and the candidates of all of them but the newest: each takes a kilobyte of memory."""
 _plans: OrderedDict[bytes, CompanyPlan] = OrderedDict()
-_solving = Lock()
+_plan_lock = Lock()
 
-AT_ONCE = 10_000
+INLINE_SIZE = 10_000
 """Workloads times places of a company that is planned here: a tenth of a second"""
-_asides: list[tuple[ComputeProcess, ComputeProcess]] = []
+_processes: list[tuple[ComputeProcess, ComputeProcess]] = []
 
 
 @contextmanager
-def aside(logs: Path, modules: Sequence[str]) -> Iterator[tuple[ComputeProcess, ComputeProcess]]:
+def planning_processes(logs: Path, modules: Sequence[str]) -> Iterator[tuple[ComputeProcess, ComputeProcess]]:
     """Meanwhile large companies are planned in processes of their own: one for questions, and one for what must not
     wait for these. `modules`: of the functions that are asked."""
     names = ("planning.log", "planning-urgent.log")
     questions, urgent = (ComputeProcess(logs / name, (__name__, *modules)) for name in names)
-    _asides.append((questions, urgent))
+    _processes.append((questions, urgent))
     try:
         yield questions, urgent
     finally:
-        _asides.remove((questions, urgent))
+        _processes.remove((questions, urgent))
         questions.close()
         urgent.close()
 
 
-def told(
+def ask_plan(
     function: Callable[[CompanyPlan, *_Arguments], _Answer],
     company: Company,
     *arguments: *_Arguments,
@@ -54,45 +54,47 @@ def told(
     """What `function` says of the company's plan; `plans`: about how many it makes itself. Raises what it raises,
     `Conflict` where there is no plan, and `Unavailable`. Functions are those of modules, and answer in plain values.
     """
-    return asked(_of_plan, company, function, arguments, plans=plans, urgent=urgent)
+    return ask_company(_apply_to_plan, company, function, arguments, plans=plans, urgent=urgent)
 
 
-def asked(
+def ask_company(
     function: Callable[[Company, *_Arguments], _Answer],
     company: Company,
     *arguments: *_Arguments,
     plans: int = 1,
     urgent: bool = False,
 ) -> _Answer:
-    """As `told`, of the company itself."""
-    if not _asides or size(company) * plans <= AT_ONCE:
+    """As `ask_plan`, of the company itself."""
+    if not _processes or problem_size(company) * plans <= INLINE_SIZE:
         return function(company, *arguments)
-    answer: _Answer = _asides[-1][urgent].ask(function, company, *arguments)
+    answer: _Answer = _processes[-1][urgent].ask(function, company, *arguments)
     return answer
 
 
-def _of_plan(company: Company, function: Callable[..., _Answer], arguments: Sequence[Any]) -> _Answer:
-    return function(solved(company), *arguments)
+def _apply_to_plan(company: Company, function: Callable[..., _Answer], arguments: Sequence[Any]) -> _Answer:
+    return function(cached_plan(company), *arguments)
 
 
-def size(company: Company) -> int:
+def problem_size(company: Company) -> int:
     """Workloads times places: what a plan looks through."""
     built = sum(len(site.hardware) for site in company.sites.values()) * len(company.models)
     return len(company.workloads) * (len(company.deployments) + built)
 
 
-def solved(company: Company) -> CompanyPlan:
+def cached_plan(company: Company) -> CompanyPlan:
     """The plan of a company, solved once for the same facts: whoever asks meanwhile waits for it."""
     facts = hashlib.sha256(repr(company).encode()).digest()
-    with _solving:
+    with _plan_lock:
         found = _plans.get(facts)
         if found is None:
             found = _plans[facts] = plan_company(company)
-            while len(_plans) > 1 and (len(_plans) > _KEPT or sum(map(_candidates, _plans.values())) > _CANDIDATES):
+            while len(_plans) > 1 and (
+                len(_plans) > _MAX_PLANS or sum(map(_candidate_count, _plans.values())) > _MAX_CANDIDATES
+            ):
                 _plans.popitem(last=False)
         _plans.move_to_end(facts)
         return found
 
 
-def _candidates(plan: CompanyPlan) -> int:
-    return sum(map(len, plan.framed.offered.by_workload.values()))
+def _candidate_count(plan: CompanyPlan) -> int:
+    return sum(map(len, plan.framed.candidates.by_workload.values()))

@@ -36,7 +36,7 @@ TERMS = ("compute", "tokens", "egress", "storage", "people", "carbon", "idle", "
 
 RowKind = Literal["capacity", "quota", "spread", "apart", "burst", "budget", "availability", "pool"]
 
-LARGEST = 2**61
+MAX_NUMBER = 2**61
 """No single number of a problem may be larger: picodollars up to 2.3 million USD a month for one option."""
 
 
@@ -112,7 +112,7 @@ class Tiers:
     """[T] what one unit adds to the row, positive"""
     price: Ints
     """[T] of one unit"""
-    most: Ints
+    max_units: Ints
     """[T] units that can be bought"""
 
 
@@ -143,7 +143,7 @@ class Problem:
         return free
 
     @property
-    def first(self) -> Ints:
+    def part_start(self) -> Ints:
         """[P + 1] where the options of each part begin."""
         return np.searchsorted(self.options.part, np.arange(len(self.parts.workload) + 1)).astype(np.int64)
 
@@ -158,7 +158,7 @@ class WorkLimit:
     """Stop at this proven gap, a fraction"""
     seed: int = 0
     threads: int = 1
-    computing: bool = False
+    use_cpu_time: bool = False
     """`seconds` are those in which this process computed, on all threads: other load then takes nothing away"""
 
 
@@ -218,7 +218,7 @@ class Solution:
     """[T] units bought of each tier"""
     cost: int
     certificate: Certificate
-    stopped: Stop
+    stop_reason: Stop
     """`clock`: another run may answer otherwise; `infeasible`: there is none, see `conflict`"""
     work: int
     """units of work done, the same on every machine"""
@@ -229,23 +229,23 @@ class Solution:
         return self.certificate.bound
 
     @property
-    def found(self) -> bool:
+    def is_found(self) -> bool:
         """False where there is no placement, or none was found in time."""
         return len(self.choice) > 0
 
     @property
     def gap(self) -> Fraction | None:
         """(cost - bound) / bound: the most that a better placement could save, of the bound; None where unknown."""
-        if not self.found:
+        if not self.is_found:
             return None
         if self.cost == self.bound:
             return Fraction(0)
         return Fraction(self.cost - self.bound, self.bound) if self.bound > 0 else None
 
 
-def checked(problem: Problem) -> Problem:
+def validate(problem: Problem) -> Problem:
     """The same problem, or `Invalid` with what is malformed. Fillers call it; arrays from elsewhere are not trusted."""
-    for wrong, what in _faults(problem):
+    for wrong, what in _find_faults(problem):
         if wrong:
             raise Invalid(
                 f"the placement problem is malformed: {what}",
@@ -255,40 +255,40 @@ def checked(problem: Problem) -> Problem:
     return problem
 
 
-def _faults(problem: Problem) -> list[tuple[bool, str]]:
+def _find_faults(problem: Problem) -> list[tuple[bool, str]]:
     options, parts, rows, tiers = problem.options, problem.parts, problem.rows, problem.tiers
     count, sites = len(options.part), len(problem.sites.names)
     return [
-        (_outside(options.part, 0, len(parts.workload)), "an option names a part that is not there"),
+        (_is_out_of_range(options.part, 0, len(parts.workload)), "an option names a part that is not there"),
         (bool((np.diff(options.part) < 0).any()), "options are not in the order of parts"),
         (bool((np.diff(parts.workload) < 0).any()), "parts are not in the order of workloads"),
-        (_outside(options.site, -1, sites), "an option names a site that is not there"),
-        (_outside(options.row, 0, len(rows.names)), "an option uses a row that is not there"),
-        (_outside(options.rule, 0, len(problem.rules)), "an option names a rule that is not there"),
+        (_is_out_of_range(options.site, -1, sites), "an option names a site that is not there"),
+        (_is_out_of_range(options.row, 0, len(rows.names)), "an option uses a row that is not there"),
+        (_is_out_of_range(options.rule, 0, len(problem.rules)), "an option names a rule that is not there"),
         (len(options.row_start) != count + 1 or len(options.rule_start) != count + 1, "row or rule starts are short"),
         (options.terms.shape != (count, len(problem.terms)), "costs have another number of terms"),
         (
-            _absurd(problem.sites.opening, tiers.price) or _dear(options.terms),
+            _is_too_large(problem.sites.opening, tiers.price) or _is_too_expensive(options.terms),
             "a cost is beyond 2.3 million USD a month",
         ),
-        (_absurd(options.use, rows.capacity, tiers.size), "an amount is too large"),
+        (_is_too_large(options.use, rows.capacity, tiers.size), "an amount is too large"),
         (bool((problem.sites.opening < 0).any() or (tiers.price < 0).any()), "an opening or tier price is negative"),
-        (bool((tiers.size <= 0).any() or (tiers.most < 0).any()), "a tier adds nothing"),
-        (_foreign(problem), "an option uses the capacity of another site"),
-        (_negative(problem), "a site has a negative capacity, or an option a negative use of it"),
+        (bool((tiers.size <= 0).any() or (tiers.max_units < 0).any()), "a tier adds nothing"),
+        (_uses_foreign_capacity(problem), "an option uses the capacity of another site"),
+        (_has_negative_capacity(problem), "a site has a negative capacity, or an option a negative use of it"),
     ]
 
 
-def _outside(values: Indices, low: int, high: int) -> bool:
+def _is_out_of_range(values: Indices, low: int, high: int) -> bool:
     return bool(len(values) and (values.min() < low or values.max() >= high))
 
 
-def _absurd(*arrays: Ints) -> bool:
-    return any(len(array) and max(int(array.max()), -int(array.min())) > LARGEST for array in arrays)
+def _is_too_large(*arrays: Ints) -> bool:
+    return any(len(array) and max(int(array.max()), -int(array.min())) > MAX_NUMBER for array in arrays)
 
 
-def _dear(terms: Ints) -> bool:
-    return bool(len(terms) and np.abs(terms.astype(np.float64)).sum(axis=1).max() > LARGEST)
+def _is_too_expensive(terms: Ints) -> bool:
+    return bool(len(terms) and np.abs(terms.astype(np.float64)).sum(axis=1).max() > MAX_NUMBER)
 
 
 def _owners(problem: Problem) -> tuple[Indices, Indices]:
@@ -298,12 +298,12 @@ def _owners(problem: Problem) -> tuple[Indices, Indices]:
     return options.site[option], problem.rows.site[options.row]
 
 
-def _foreign(problem: Problem) -> bool:
+def _uses_foreign_capacity(problem: Problem) -> bool:
     mine, theirs = _owners(problem)
     return bool(((theirs >= 0) & (mine != theirs)).any())
 
 
-def _negative(problem: Problem) -> bool:
+def _has_negative_capacity(problem: Problem) -> bool:
     _, theirs = _owners(problem)
     rows = problem.rows
     return bool(((rows.site >= 0) & (rows.capacity < 0)).any() or ((theirs >= 0) & (problem.options.use < 0)).any())

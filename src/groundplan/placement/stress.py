@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.core.errors import Conflict, Invalid
-from groundplan.placement.company import LEVELS, MILLI, pool_of, priced
+from groundplan.placement.company import BURST_LEVELS, MILLI, pool_of, price_role
 from groundplan.placement.explain.words import usd
-from groundplan.placement.planner import LIMIT, CompanyPlan, Decided, plan_company, units_used
-from groundplan.placement.pools import taken
+from groundplan.placement.planner import DEFAULT_LIMIT, CompanyPlan, WorkloadPlacement, plan_company, units_used
+from groundplan.placement.pools import pool_use
 from groundplan.placement.problem import PRIMARY, WorkLimit
 from groundplan.placement.terms.candidates import Candidate
 from groundplan.placement.terms.facts import Company
@@ -94,14 +94,16 @@ def run(plan: CompanyPlan, futures: Futures) -> Stressed:
     availability, missed = {}, {}
     overfull = _overfull(plan, futures)
     for at, name in enumerate(futures.workloads):
-        decided = plan.decided.get(name)
+        decided = plan.placements.get(name)
         if decided is None:
             continue
         load = futures.load[:, at]
         own = _decided(decided, futures, load)
         paid += own
         others = [
-            _cost(c, futures, load) for c in plan.framed.offered.by_workload[name] if c.allowed and np.isfinite(c.usd)
+            _cost(c, futures, load)
+            for c in plan.framed.candidates.by_workload[name]
+            if c.is_allowed and np.isfinite(c.usd)
         ]
         least += np.minimum(np.min(others, axis=0), own)
         availability[name] = float(_there(decided, futures).mean())
@@ -117,7 +119,7 @@ def run(plan: CompanyPlan, futures: Futures) -> Stressed:
     )
 
 
-def _decided(decided: Decided, futures: Futures, load: Floats) -> Floats:
+def _decided(decided: WorkloadPlacement, futures: Futures, load: Floats) -> Floats:
     """What a decision costs: terms that follow the load, and those that do not."""
     site = futures.sites.index(decided.primary.site)
     follows = sum(usd_ for term, usd_ in decided.terms.items() if term in VARIABLE)
@@ -141,7 +143,7 @@ def _priced(candidate: Candidate, futures: Futures, site: int) -> Floats:
     return found
 
 
-def _there(decided: Decided, futures: Futures) -> NDArray[np.bool_]:
+def _there(decided: WorkloadPlacement, futures: Futures) -> NDArray[np.bool_]:
     up: NDArray[np.bool_] = futures.up[:, futures.sites.index(decided.primary.site)].copy()
     for other in (decided.fallback, decided.burst):
         if other is not None:
@@ -153,13 +155,13 @@ def _overfull(plan: CompanyPlan, futures: Futures) -> dict[str, NDArray[np.bool_
     """`SITE TYPE` -> futures in which the loads of all that run on it are more than its units; headroom is used up."""
     needed: dict[str, dict[str, Floats]] = {}
     for at, name in enumerate(futures.workloads):
-        decided = plan.decided.get(name)
+        decided = plan.placements.get(name)
         if decided is None or decided.primary.hardware is None or decided.primary.lease:
             continue
         w, c = plan.company.workloads[name], decided.primary
         key, pool = f"{c.site} {c.hardware}", pool_of(plan.framed.pools, c)
-        _, units = priced(w, c, PRIMARY, decided.level)
-        rows = {"": units * MILLI} if pool is None else taken(pool, w, c, LEVELS[decided.level])
+        _, units = price_role(w, c, PRIMARY, decided.level)
+        rows = {"": units * MILLI} if pool is None else pool_use(pool, w, c, BURST_LEVELS[decided.level])
         for row, thousandths in rows.items():
             used = thousandths / MILLI * (1 - plan.company.policy.headroom) * futures.load[:, at]
             each = needed.setdefault(key, {})
@@ -168,13 +170,13 @@ def _overfull(plan: CompanyPlan, futures: Futures) -> dict[str, NDArray[np.bool_
     return {key: np.max(list(rows.values()), axis=0) > room.get(key, (0.0, np.inf))[1] for key, rows in needed.items()}
 
 
-def _full(decided: Decided, overfull: Mapping[str, NDArray[np.bool_]], futures: int) -> NDArray[np.bool_]:
+def _full(decided: WorkloadPlacement, overfull: Mapping[str, NDArray[np.bool_]], futures: int) -> NDArray[np.bool_]:
     """Futures in which its hardware has no room for all that runs there, and it has nothing to burst to."""
     found = overfull.get(f"{decided.primary.site} {decided.primary.hardware}")
     return np.zeros(futures, dtype=np.bool_) if found is None or decided.burst is not None else found
 
 
-def robust(plan: CompanyPlan, spreads: Spreads, limit: WorkLimit = LIMIT) -> CompanyPlan | None:
+def robust(plan: CompanyPlan, spreads: Spreads, limit: WorkLimit = DEFAULT_LIMIT) -> CompanyPlan | None:
     """The plan for loads and prices at their upper tenth; None where there is no room for them."""
     load, price = (float(np.exp(UPPER * each - each**2 / 2)) for each in (spreads.load, spreads.price))
     company = plan.company
@@ -186,7 +188,7 @@ def robust(plan: CompanyPlan, spreads: Spreads, limit: WorkLimit = LIMIT) -> Com
         return None
 
 
-def report(plan: CompanyPlan, spreads: Spreads, limit: WorkLimit = LIMIT) -> dict[str, Any]:
+def report(plan: CompanyPlan, spreads: Spreads, limit: WorkLimit = DEFAULT_LIMIT) -> dict[str, Any]:
     """The plan and its robust variant under the same futures, as JSON with sentences."""
     futures = sample(plan.company, spreads)
     ours = run(plan, futures)
@@ -202,16 +204,19 @@ def report(plan: CompanyPlan, spreads: Spreads, limit: WorkLimit = LIMIT) -> dic
 def _robust_json(plan: CompanyPlan, harder: CompanyPlan, futures: Futures) -> dict[str, Any]:
     """The decisions of the robust variant, priced at the loads of the plan."""
     kept = {}
-    for name, each in harder.decided.items():
-        candidates = plan.framed.offered.by_workload.get(name, ())
+    for name, each in harder.placements.items():
+        candidates = plan.framed.candidates.by_workload.get(name, ())
         found = next((c for c in candidates if c.site == each.primary.site and _model(c) == _model(each.primary)), None)
         if found is not None:
-            kept[name] = replace(plan.decided[name], primary=found, terms=dict(found.terms), burst=each.burst)
-            if (plan.decided[name].primary.site, _model(plan.decided[name].primary)) == (found.site, _model(found)):
-                kept[name] = replace(plan.decided[name], burst=each.burst or plan.decided[name].burst)
-    variant = replace(plan, decided={**plan.decided, **kept}, opened={**plan.opened, **harder.opened})
+            kept[name] = replace(plan.placements[name], primary=found, terms=dict(found.terms), burst=each.burst)
+            if (plan.placements[name].primary.site, _model(plan.placements[name].primary)) == (
+                found.site,
+                _model(found),
+            ):
+                kept[name] = replace(plan.placements[name], burst=each.burst or plan.placements[name].burst)
+    variant = replace(plan, placements={**plan.placements, **kept}, opened={**plan.opened, **harder.opened})
     stressed = run(variant, futures)
-    price = sum(d.usd for d in variant.decided.values()) + sum(variant.opened.values())
+    price = sum(d.usd for d in variant.placements.values()) + sum(variant.opened.values())
     return {
         **stressed_json(stressed),
         "extra_usd_month": round(price - plan.usd, 2),

@@ -14,7 +14,7 @@ from groundplan.core.errors import Invalid
 from groundplan.placement.explain.why import place_json
 from groundplan.placement.explain.words import usd
 from groundplan.placement.fixed_plan import after_loss
-from groundplan.placement.planner import LIMIT, CompanyPlan, plan_company, proven
+from groundplan.placement.planner import DEFAULT_LIMIT, CompanyPlan, describe_proof, plan_company
 from groundplan.placement.problem import WorkLimit
 from groundplan.placement.terms.facts import SENSITIVITIES, Company
 
@@ -209,7 +209,7 @@ def _unknown(name: str, known: Iterable[str]) -> Invalid:
     )
 
 
-def compare(before: CompanyPlan, changes: Changes, limit: WorkLimit = LIMIT) -> Compared:
+def compare(before: CompanyPlan, changes: Changes, limit: WorkLimit = DEFAULT_LIMIT) -> Compared:
     """Plan the changed company and find what flips; where sites are lost and nothing else changes, only what must move
     does. Raises `Invalid`, `Conflict`."""
     company, others = changed(before.company, changes), None
@@ -223,8 +223,8 @@ def compare(before: CompanyPlan, changes: Changes, limit: WorkLimit = LIMIT) -> 
 def flips(before: CompanyPlan, after: CompanyPlan) -> list[Mapping[str, Any]]:
     """Workloads whose place, burst or fallback differs."""
     found: list[Mapping[str, Any]] = []
-    for name in sorted({*before.decided, *after.decided}):
-        old, new = before.decided.get(name), after.decided.get(name)
+    for name in sorted({*before.placements, *after.placements}):
+        old, new = before.placements.get(name), after.placements.get(name)
         one, two = (None if each is None else place_json(each) for each in (old, new))
         keys = ("site", "config", "burst", "fallback", "level")
         same = one is not None and two is not None and all(_key(one, key) == _key(two, key) for key in keys)
@@ -241,18 +241,18 @@ def _key(place: Mapping[str, Any], key: str) -> Any:
 
 def to_json(found: Compared) -> dict[str, Any]:
     """Both plans side by side."""
-    names = sorted({*found.before.decided, *found.after.decided})
+    names = sorted({*found.before.placements, *found.after.placements})
 
     def cost(plan: CompanyPlan, name: str) -> float | None:
-        return round(plan.decided[name].usd, 2) if name in plan.decided else None
+        return round(plan.placements[name].usd, 2) if name in plan.placements else None
 
     def head(plan: CompanyPlan) -> dict[str, Any]:
         return {
             "usd_month": round(plan.usd, 2),
-            "proven": proven(plan),
+            "proven": describe_proof(plan),
             "carbon_kg": round(plan.carbon_kg, 2),
             "hours": round(plan.hours, 1),
-            "homeless": dict(plan.homeless),
+            "homeless": dict(plan.unplaceable),
         }
 
     return {
@@ -274,13 +274,13 @@ def words(found: Compared) -> Sequence[str]:
     difference = found.after.usd - found.before.usd
     lines = [
         f"{usd(found.before.usd)} a month becomes {usd(found.after.usd)}, {usd(abs(difference))} "
-        f"{'more' if difference >= 0 else 'less'}; {proven(found.after)}."
+        f"{'more' if difference >= 0 else 'less'}; {describe_proof(found.after)}."
     ]
     for each in found.flips:
         old, new = each["before"], each["after"]
         name = each["workload"]
         if new is None:
-            lines.append(f"{name} has no place any more: {found.after.homeless.get(name, 'it is not there')}.")
+            lines.append(f"{name} has no place any more: {found.after.unplaceable.get(name, 'it is not there')}.")
         elif old is None:
             lines.append(f"{name} gets a place: {new['config']} at {new['site']}.")
         elif (old["site"], old["config"]) != (new["site"], new["config"]):

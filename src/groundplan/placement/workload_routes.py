@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from groundplan.placement.explain.why import binding
-from groundplan.placement.planner import CompanyPlan, Decided, homeless
-from groundplan.placement.terms.candidates import offered
+from groundplan.placement.planner import CompanyPlan, WorkloadPlacement, find_unplaceable
+from groundplan.placement.terms.candidates import build_candidates
 from groundplan.placement.terms.facts import Company
 
 
@@ -16,7 +16,7 @@ from groundplan.placement.terms.facts import Company
 class Route:
     """Where one workload goes."""
 
-    wanted: tuple[str, ...]
+    configs: tuple[str, ...]
     """configurations: the primary, what takes its peaks, what takes over"""
     burst: str | None
     build: tuple[str, str, str] | None
@@ -24,7 +24,7 @@ class Route:
     usd: float
     binding: str
     """empty where the plan does not order it"""
-    at_once: str | None
+    immediate_move: str | None
     """why its change of place cannot go over in steps"""
 
 
@@ -33,31 +33,31 @@ class Routes:
     """Of a whole company."""
 
     by_workload: Mapping[str, Route]
-    homeless: Mapping[str, str]
+    unplaceable: Mapping[str, str]
     """workload -> why nowhere may run it"""
     gap: float
 
 
-def routes(plan: CompanyPlan) -> Routes:
+def plan_routes(plan: CompanyPlan) -> Routes:
     """The plan, as releases take it."""
     return Routes(
-        {name: _route(plan, each) for name, each in plan.decided.items()}, dict(plan.homeless), plan.gap or 0.0
+        {name: _route(plan, each) for name, each in plan.placements.items()}, dict(plan.unplaceable), plan.gap or 0.0
     )
 
 
-def _route(plan: CompanyPlan, decided: Decided) -> Route:
+def _route(plan: CompanyPlan, decided: WorkloadPlacement) -> Route:
     first, name = decided.primary, decided.workload
-    ordered = plan.company.workloads[name].planned
+    ordered = plan.company.workloads[name].is_planned
     return Route(
-        wanted=tuple(part.config for part in (first, decided.burst, decided.fallback) if part is not None),
+        configs=tuple(part.config for part in (first, decided.burst, decided.fallback) if part is not None),
         burst=None if decided.burst is None else decided.burst.config,
         build=(first.site, first.model, first.config) if first.kind == "build" else None,
         usd=decided.usd,
-        binding=binding(plan, decided, plan.framed.offered.by_workload[name]) if ordered else "",
-        at_once=plan.at_once.get(name),
+        binding=binding(plan, decided, plan.framed.candidates.by_workload[name]) if ordered else "",
+        immediate_move=plan.immediate_moves.get(name),
     )
 
 
-def nowhere(company: Company) -> Mapping[str, str]:
+def unplaceable_workloads(company: Company) -> Mapping[str, str]:
     """Workloads that have no place, with the rules of each."""
-    return homeless(offered(company))
+    return find_unplaceable(build_candidates(company))

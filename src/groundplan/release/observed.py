@@ -12,8 +12,8 @@ from psycopg import Connection
 
 from groundplan.catalog.workspace import Workspace
 from groundplan.ledger import daily_store
-from groundplan.placement.terms.curve import SeenLoad, of_facts
-from groundplan.placement.terms.from_workspace import SeenFacts
+from groundplan.placement.terms.curve import ObservedLoad, load_from_facts
+from groundplan.placement.terms.from_workspace import ObservedFacts
 from groundplan.release.compile.placing import Observations
 
 TIMES_DAYS = 7
@@ -29,18 +29,19 @@ def read_observations(
     return Observations(_times(conn, now) if planned else {}, _loads(conn, now, named) if named else {})
 
 
-def _times(conn: Connection[Any], now: datetime) -> dict[str, SeenFacts]:
+def _times(conn: Connection[Any], now: datetime) -> dict[str, ObservedFacts]:
     rows = daily_store.deployment_times(conn, now - timedelta(days=TIMES_DAYS), now)
     return {
-        row["deployment"]: SeenFacts(row["first_token_ms"], row["per_token_ms"], row["availability"]) for row in rows
+        row["deployment"]: ObservedFacts(row["first_token_ms"], row["per_token_ms"], row["availability"])
+        for row in rows
     }
 
 
-def _loads(conn: Connection[Any], now: datetime, workloads: list[str]) -> dict[str, SeenLoad]:
+def _loads(conn: Connection[Any], now: datetime, workloads: list[str]) -> dict[str, ObservedLoad]:
     """Over whole days, so that what is planned on one day is planned alike."""
     until = now.replace(hour=0, minute=0, second=0, microsecond=0)
     calls: dict[str, dict[datetime, float]] = {}
     for row in daily_store.workload_hours(conn, until - timedelta(days=LOAD_DAYS), until, workloads):
         calls.setdefault(row["workload"], {})[row["hour"]] = row["calls"]
-    found = {name: of_facts(each, until) for name, each in calls.items()}
+    found = {name: load_from_facts(each, until) for name, each in calls.items()}
     return {name: load for name, load in found.items() if load is not None}

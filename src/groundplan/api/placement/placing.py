@@ -48,7 +48,7 @@ def told(
     what it raises, `Conflict` where what is served cannot be placed, and `Unavailable`. `plans`: as many it makes."""
     with services.transaction() as conn:
         facts = company(conn, services)
-    return plan_process.told(function, facts, *arguments, plans=plans)
+    return plan_process.ask_plan(function, facts, *arguments, plans=plans)
 
 
 def projection(conn: Connection[Any], services: Services, workload: str) -> pilot.Projection:
@@ -94,7 +94,7 @@ def charts(conn: Connection[Any], blueprint: Blueprint, now: datetime) -> list[d
             seen.setdefault(row["workload"], []).append({**row, **named})
     served = {item.name for item in blueprint.workloads}
     expected = {p.workload: p.expects for p in blueprint.placements if p.expects and p.workload in served}
-    return drift.charts(expected, seen)
+    return drift.build_charts(expected, seen)
 
 
 def company_or_none(conn: Connection[Any], services: Services) -> Company | None:
@@ -109,9 +109,9 @@ def replan(facts: Company | None, found: list[drift.Chart]) -> dict[str, Any] | 
     """The company at the calls that were seen, solved again; None where that cannot be placed."""
     if facts is None:
         return None
-    loads = {each.workload: each.off for each in found if each.figure == "calls_day" and each.drifts}
+    loads = {each.workload: each.newest_factor for each in found if each.figure == "calls_day" and each.has_drifted}
     try:
-        return plan_process.told(replanned, facts, loads, plans=2)
+        return plan_process.ask_plan(replanned, facts, loads, plans=2)
     except (Conflict, Invalid):
         return None
 
@@ -124,7 +124,7 @@ def look(services: Services) -> int:
         if blueprint is None:
             return 0
         found = charts(conn, blueprint, services.clock.now())
-        drifting = [each for each in found if each.drifts]
+        drifting = [each for each in found if each.has_drifted]
         facts = company_or_none(conn, services) if drifting else None
     try:
         fix = replan(facts, drifting)
@@ -132,7 +132,7 @@ def look(services: Services) -> int:
         fix = None
     owners = {item.name: next(iter(item.owners.get("architecture", ())), None) for item in blueprint.workloads}
     with services.transaction() as conn:
-        told = finding_store.tell_all(conn, drift.findings(found, owners, fix), kinds=[KIND])
+        told = finding_store.tell_all(conn, drift.drift_findings(found, owners, fix), kinds=[KIND])
         return told.opened
 
 

@@ -22,7 +22,7 @@ from groundplan.placement.drift import Chart
 def drifting(conn: Connection[Any], services: Services) -> list[Chart]:
     """Workloads whose calls are materially others than the plan took for granted. Raises `Conflict` where none are."""
     found = placing.charts(conn, current_blueprint(conn), services.clock.now())
-    off = [each for each in found if each.figure == "calls_day" and each.drifts]
+    off = [each for each in found if each.figure == "calls_day" and each.has_drifted]
     if not off:
         raise Conflict(
             "no workload has materially more or fewer calls than planned",
@@ -38,7 +38,7 @@ def replan(conn: Connection[Any], services: Services, actor: str, reason: str) -
     off = drifting(conn, services)
     number = current_blueprint(conn).number
     files = dict(store.blueprint(conn, number)["sources"])
-    calls = {each.workload: each.expected * each.off for each in off}
+    calls = {each.workload: each.expected * each.newest_factor for each in off}
     written = with_calls(files, workspace_at(conn, number), calls)
     compared = placing.replan(placing.company_or_none(conn, services), off)
     released = services.releases.apply(conn, actor, written, reason)

@@ -12,7 +12,7 @@ from html import escape
 from typing import Any
 
 from groundplan.placement import multi_period, pictures, stress
-from groundplan.placement.company import LEVELS
+from groundplan.placement.company import BURST_LEVELS
 from groundplan.placement.explain.pareto_front import front
 from groundplan.placement.explain.plan_summary import compare, excluded_matrix, whole_json
 from groundplan.placement.explain.why import why
@@ -57,7 +57,9 @@ def sections(plan: CompanyPlan, today: date) -> Iterator[Section]:
     yield Section("Sites and workloads", svg=pictures.site_map(body["sites"], body["workloads"]), table=_places(body))
     yield Section("What a month costs", svg=pictures.waterfall(body["terms"]))
     yield _ways(front(plan), body)
-    some = "" if len(plan.decided) <= EXPLAINED else f"Of the {EXPLAINED} that cost most; each can be asked for alone."
+    some = (
+        "" if len(plan.placements) <= EXPLAINED else f"Of the {EXPLAINED} that cost most; each can be asked for alone."
+    )
     yield Section("Why each is where it is", text=some)
     yield from _reasons(plan)
     yield Section("Why not elsewhere", table=_matrix(plan))
@@ -94,10 +96,10 @@ def _compared(body: dict[str, Any]) -> Table:
 
 
 def _reasons(plan: CompanyPlan) -> Iterator[Section]:
-    dearest = sorted(plan.decided, key=lambda name: (-plan.decided[name].usd, name))[:EXPLAINED]
-    for name, decided in sorted((name, plan.decided[name]) for name in dearest):
+    dearest = sorted(plan.placements, key=lambda name: (-plan.placements[name].usd, name))[:EXPLAINED]
+    for name, decided in sorted((name, plan.placements[name]) for name in dearest):
         facts = plan.company.workloads[name]
-        own = max(facts.curve) * LEVELS[decided.level] if decided.burst is not None else None
+        own = max(facts.curve) * BURST_LEVELS[decided.level] if decided.burst is not None else None
         yield Section(name, 3, " ".join(sentences(why(plan, name))), svg=pictures.curves("", facts.curve, own))
 
 
@@ -111,7 +113,7 @@ def _matrix(plan: CompanyPlan) -> Table:
 
 def _rests(plan: CompanyPlan) -> Iterator[str]:
     """Defaults that the plan used, once each."""
-    found = {(d.primary.config, text) for d in plan.decided.values() for text in d.primary.assumed}
+    found = {(d.primary.config, text) for d in plan.placements.values() for text in d.primary.assumed}
     yield from (f"{config}: {text} (a default)" for config, text in sorted(found))
     yield from (f"{name}: {text}" for name, w in sorted(plan.company.workloads.items()) for text in w.assumed)
 

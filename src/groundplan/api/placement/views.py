@@ -39,7 +39,7 @@ def whole(plan: CompanyPlan, page: Page | None) -> dict[str, Any]:
     among: frozenset[str] | None = None
     more: dict[str, Any] = {}
     if page is not None:
-        found = sorted(name for name in plan.decided if page.search.strip().lower() in name)
+        found = sorted(name for name in plan.placements if page.search.strip().lower() in name)
         rest = [name for name in found if name > page.after]
         among = frozenset(rest[: page.limit])
         more = {"total": len(found), "next": rest[page.limit - 1] if len(rest) > page.limit else None}
@@ -71,17 +71,17 @@ def because(plan: CompanyPlan, workload: str) -> dict[str, Any]:
 
 
 def _why(plan: CompanyPlan, workload: str) -> Why:
-    if workload in plan.homeless:
+    if workload in plan.unplaceable:
         raise Conflict(
-            f"{workload} may not run anywhere: {plan.homeless[workload]}"[:2000],
+            f"{workload} may not run anywhere: {plan.unplaceable[workload]}"[:2000],
             code="placement_nowhere",
             hint="Relax one of these rules, or declare a site, a deployment or hardware that they allow.",
         )
-    if workload not in plan.decided:
+    if workload not in plan.placements:
         raise NotFound(
             f"no workload '{workload[:80]}' is in the plan",
             code="workload_unknown",
-            hint=f"There are: {', '.join(sorted(plan.decided))}.",
+            hint=f"There are: {', '.join(sorted(plan.placements))}.",
         )
     return explained(plan, workload)
 

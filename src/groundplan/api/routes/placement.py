@@ -143,14 +143,14 @@ def drifting(
     first, from `begin` on, of those with days and with each word of `search` in workload and figure: `total` in all."""
     with services.transaction() as conn:
         found = placing.charts(conn, current_blueprint(conn), services.clock.now())
-        off = [each for each in found if each.drifts]
+        off = [each for each in found if each.has_drifted]
         facts = placing.company_or_none(conn, services) if off else None
-    shown = found if limit is None else drift.listed(found, search)
+    shown = found if limit is None else drift.matching_charts(found, search)
     rest = {
         "total": len(shown),
-        "drifts": [f"{each.workload}: {drift.told(each)}" for each in off],
+        "drifts": [f"{each.workload}: {drift.describe_drift(each)}" for each in off],
         "replan": placing.replan(facts, off),
-        "calls_day": {each.workload: each.expected * each.off for each in off if each.figure == "calls_day"},
+        "calls_day": {each.workload: each.expected * each.newest_factor for each in off if each.figure == "calls_day"},
     }
     part = shown if limit is None else shown[begin : begin + limit]
     # one after another: to write megabytes at once would keep all others waiting

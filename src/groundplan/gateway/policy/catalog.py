@@ -20,7 +20,7 @@ from groundplan.gateway.budgets.periods import DatedBudgets
 from groundplan.gateway.policy.client_address import Network, networks
 from groundplan.gateway.policy.snapshot import LEASE_SECONDS
 from groundplan.governance.guardrails.guard import Guard
-from groundplan.placement.guard import may
+from groundplan.placement.guard import is_allowed
 
 if TYPE_CHECKING:
     from groundplan.gateway.policy.approved import Approved
@@ -143,7 +143,7 @@ def _plan(
     sites: dict[str, Site],
     ramp: Ramp | None,
 ) -> Plan:
-    places = tuple(d for d in _known(workload.places, deployments) if may(workload, d, sites))
+    places = tuple(d for d in _known(workload.places, deployments) if is_allowed(workload, d, sites))
     places = tuple(sorted(places, key=lambda d: d.weight <= 0))  # asked when the others fail, in whichever order
     names: dict[str, tuple[Deployment, ...]] = {}
     for deployment in places:

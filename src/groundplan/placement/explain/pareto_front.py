@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from groundplan.core.errors import Conflict
-from groundplan.placement.planner import LIMIT, CompanyPlan, plan_company
+from groundplan.placement.planner import DEFAULT_LIMIT, CompanyPlan, plan_company
 from groundplan.placement.problem import WorkLimit
 
 AXES = ("usd_month", "first_token_ms", "carbon_kg", "hours")
@@ -30,7 +30,7 @@ YOURS = "your weights"
 
 
 def front(
-    plan: CompanyPlan, limit: WorkLimit = LIMIT, asked: Mapping[str, float] | None = None
+    plan: CompanyPlan, limit: WorkLimit = DEFAULT_LIMIT, asked: Mapping[str, float] | None = None
 ) -> list[dict[str, Any]]:
     """The plan itself and the ways under other weights; `front` says whether another is better in everything.
 
@@ -61,10 +61,10 @@ def _ways(plan: CompanyPlan, limit: WorkLimit, asked: Mapping[str, float]) -> It
 
 
 def _point(name: str, found: CompanyPlan, plan: CompanyPlan) -> dict[str, Any]:
-    calls = {n: plan.company.workloads[n].calls_month for n in found.decided}
+    calls = {n: plan.company.workloads[n].calls_month for n in found.placements}
     total = sum(calls.values()) or 1.0
     priced = ("carbon", "penalty", "people")
-    usd = sum(v for d in found.decided.values() for t, v in d.terms.items() if t not in priced) + found.rounding_usd
+    usd = sum(v for d in found.placements.values() for t, v in d.terms.items() if t not in priced) + found.rounding_usd
     policy, sites = plan.company.policy, plan.company.sites
     rate = policy.people_usd
     racks = sum(sites[s].rack_usd + sites[s].setup_usd / policy.payback_months for s in found.opened)
@@ -72,17 +72,19 @@ def _point(name: str, found: CompanyPlan, plan: CompanyPlan) -> dict[str, Any]:
         "name": name,
         "usd_month": round(usd + racks + found.hours * rate, 2),
         "first_token_ms": round(
-            sum(d.primary.times.first_token * calls[n] for n, d in found.decided.items()) / total, 1
+            sum(d.primary.times.first_token * calls[n] for n, d in found.placements.items()) / total, 1
         ),
         "carbon_kg": round(found.carbon_kg, 2),
         "hours": round(found.hours, 1),
         "moves": sorted(
-            n for n, d in found.decided.items() if n in plan.decided and d.primary.site != plan.decided[n].primary.site
+            n
+            for n, d in found.placements.items()
+            if n in plan.placements and d.primary.site != plan.placements[n].primary.site
         ),
         "changes": {
             n: f"{d.primary.config} at {d.primary.site}"
-            for n, d in sorted(found.decided.items())
-            if n in plan.decided and d.primary.config != plan.decided[n].primary.config
+            for n, d in sorted(found.placements.items())
+            if n in plan.placements and d.primary.config != plan.placements[n].primary.config
         },
     }
 

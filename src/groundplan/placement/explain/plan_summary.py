@@ -15,9 +15,9 @@ from groundplan.core.errors import Conflict
 from groundplan.core.words import counted
 from groundplan.placement.explain.why import place_json
 from groundplan.placement.explain.words import usd
-from groundplan.placement.planner import LIMIT, CompanyPlan, plan_offered, proven, units_used
+from groundplan.placement.planner import DEFAULT_LIMIT, CompanyPlan, describe_proof, plan_candidates, units_used
 from groundplan.placement.problem import WorkLimit
-from groundplan.placement.terms.candidates import Candidate, Offered
+from groundplan.placement.terms.candidates import Candidate, CandidateSet
 
 CENT = 0.01
 
@@ -35,7 +35,7 @@ class Compared:
     """workloads that have no place there"""
 
 
-def compare(plan: CompanyPlan, limit: WorkLimit = LIMIT) -> tuple[Compared, ...]:
+def compare(plan: CompanyPlan, limit: WorkLimit = DEFAULT_LIMIT) -> tuple[Compared, ...]:
     """Today, all-cloud, all-private, each alone."""
     sites = plan.company.sites
     return (
@@ -51,9 +51,9 @@ def _today(plan: CompanyPlan) -> Compared:
     total, ours, without = 0.0, 0.0, []
     used: set[str] = set()
     mine: set[str] = set()
-    for name, decided in plan.decided.items():
-        today = plan.company.workloads[name].today
-        there = [c for c in plan.framed.offered.by_workload[name] if c.site == today and c.allowed]
+    for name, decided in plan.placements.items():
+        today = plan.company.workloads[name].current_site
+        there = [c for c in plan.framed.candidates.by_workload[name] if c.site == today and c.is_allowed]
         if not there:
             without.append(name)
             continue
@@ -71,29 +71,29 @@ def _opening(plan: CompanyPlan, sites: set[str]) -> float:
 
 
 def _restricted(plan: CompanyPlan, name: str, keep: Callable[[Candidate], bool], limit: WorkLimit) -> Compared:
-    offers = plan.framed.offered
+    offers = plan.framed.candidates
     kept = {w: tuple(c for c in each if keep(c)) for w, each in offers.by_workload.items()}
     try:
-        other = plan_offered(Offered(offers.company, kept), limit)
+        other = plan_candidates(CandidateSet(offers.company, kept), limit)
     except Conflict:
         return Compared(name, None, plan.usd, tuple(sorted(kept)))
-    same = set(other.decided)
-    without = tuple(sorted(set(plan.decided) - same))
+    same = set(other.placements)
+    without = tuple(sorted(set(plan.placements) - same))
     sites = {
         c.site
         for w in same
-        for c in (plan.decided[w].primary, plan.decided[w].burst, plan.decided[w].fallback)
+        for c in (plan.placements[w].primary, plan.placements[w].burst, plan.placements[w].fallback)
         if c is not None
     }
-    ours = sum(plan.decided[w].usd for w in same) + _opening(plan, sites)
+    ours = sum(plan.placements[w].usd for w in same) + _opening(plan, sites)
     return Compared(name, other.usd if same else None, ours, without)
 
 
 def _alone(plan: CompanyPlan) -> Compared:
     """Each workload where it would be cheapest if it were the only one, its site opened for it alone."""
     total = 0.0
-    for each in plan.framed.offered.by_workload.values():
-        costs = [c.usd + plan.opened.get(c.site, 0.0) for c in each if c.allowed]
+    for each in plan.framed.candidates.by_workload.values():
+        costs = [c.usd + plan.opened.get(c.site, 0.0) for c in each if c.is_allowed]
         total += min(costs, default=0.0)
     return Compared("each alone", total, plan.usd, ())
 
@@ -101,12 +101,12 @@ def _alone(plan: CompanyPlan) -> Compared:
 def moves(plan: CompanyPlan) -> list[dict[str, Any]]:
     """What goes elsewhere than it runs today, with what moving costs and what staying would."""
     found = []
-    for name, decided in plan.decided.items():
-        today = plan.company.workloads[name].today
+    for name, decided in plan.placements.items():
+        today = plan.company.workloads[name].current_site
         if today is None or today == decided.primary.site:
             continue
-        there = [c for c in plan.framed.offered.by_workload[name] if c.site == today]
-        allowed = [c for c in there if c.allowed]
+        there = [c for c in plan.framed.candidates.by_workload[name] if c.site == today]
+        allowed = [c for c in there if c.is_allowed]
         if allowed:
             stays = min(allowed, key=lambda c: c.usd)
             reason = f"staying would cost {usd(stays.usd - decided.usd)} a month more"
@@ -120,17 +120,17 @@ def whole_json(
     plan: CompanyPlan, compared: tuple[Compared, ...], among: frozenset[str] | None = None
 ) -> dict[str, Any]:
     """The plan as JSON, with the `workloads` that are among these, or all. Money is USD a month."""
-    there = Counter(each.primary.site for each in plan.decided.values())
+    there = Counter(each.primary.site for each in plan.placements.values())
     terms: dict[str, float] = {}
-    for decided in plan.decided.values():
+    for decided in plan.placements.values():
         for term, value in decided.terms.items():
             terms[term] = terms.get(term, 0.0) + value
     return {
         "usd_month": round(plan.usd, 2),
         "gap": plan.gap,
         "proof": plan.solution.certificate.proof,
-        "proven": proven(plan),
-        "stopped": plan.solution.stopped,
+        "proven": describe_proof(plan),
+        "stopped": plan.solution.stop_reason,
         "verified": True,
         "terms": {**{k: round(v, 2) for k, v in sorted(terms.items())}, "sites": round(sum(plan.opened.values()), 2)},
         "carbon_kg": round(plan.carbon_kg, 2),
@@ -142,10 +142,10 @@ def whole_json(
                 "place": place_json(each),
                 "terms": {term: round(value, 2) for term, value in sorted(each.terms.items())},
             }
-            for name, each in sorted(plan.decided.items())
+            for name, each in sorted(plan.placements.items())
             if among is None or name in among
         ],
-        "homeless": dict(plan.homeless),
+        "homeless": dict(plan.unplaceable),
         "sites": [
             {
                 "site": site.name, "type": site.type, "jurisdiction": site.jurisdiction, "domain": site.domain,
@@ -158,15 +158,15 @@ def whole_json(
         "to_buy": plan.bought,
         "to_sign": [
             {"pool": name, "units": each.units, "months": round(each.months, 1), "usd_month": round(each.usd, 2)}
-            for name, each in sorted(plan.held.items())
+            for name, each in sorted(plan.shared_hardware.items())
             if each.months
         ],
         "held": [
             {"pool": name, "units": round(each.units, 3), "usd_month": round(each.usd, 2)}
-            for name, each in sorted(plan.held.items())
+            for name, each in sorted(plan.shared_hardware.items())
             if not each.months
         ],
-        "at_once": dict(plan.at_once),
+        "at_once": dict(plan.immediate_moves),
         "to_build": to_build(plan),
         "compared": [
             {
@@ -193,31 +193,31 @@ def to_build(plan: CompanyPlan) -> list[dict[str, Any]]:
             "model": each.primary.model,
             "usd_month": round(each.usd, 2),
         }
-        for name, each in sorted(plan.decided.items())
+        for name, each in sorted(plan.placements.items())
         if each.primary.kind == "build"
     ]
 
 
 def summary(plan: CompanyPlan, compared: tuple[Compared, ...]) -> list[str]:
     """The plan in sentences."""
-    workloads, sites = counted(len(plan.decided), "workload"), counted(len(plan.opened), "site")
+    workloads, sites = counted(len(plan.placements), "workload"), counted(len(plan.opened), "site")
     lines = [
         f"{workloads} at {sites} for {usd(plan.usd)} a month, {usd(sum(plan.opened.values()))} of it for the sites"
-        f" themselves, {proven(plan)}."
+        f" themselves, {describe_proof(plan)}."
     ]
     for each in compared:
         lines.append(_versus(each))
-    lines += [f"{name} cannot be placed: {why}." for name, why in plan.homeless.items()]
+    lines += [f"{name} cannot be placed: {why}." for name, why in plan.unplaceable.items()]
     lines += [f"{m['workload']} moves from {m['from']} to {m['to']}: {m['because']}." for m in moves(plan)]
     lines += [f"{name}: {units} to rent." for name, units in plan.bought.items()]
     lines += [
         f"Sign {each.units:g} {each.type} at {each.site} for {each.months:.0f} months, {usd(each.usd)} a month."
         if each.months
         else f"Peaks at different hours share {each.units:.3g} {each.type} at {each.site}."
-        for _, each in sorted(plan.held.items())
+        for _, each in sorted(plan.shared_hardware.items())
     ]
-    lines += [f"{name} moves to its new place at once: {why}." for name, why in sorted(plan.at_once.items())]
-    for name, decided in sorted(plan.decided.items()):
+    lines += [f"{name} moves to its new place at once: {why}." for name, why in sorted(plan.immediate_moves.items())]
+    for name, decided in sorted(plan.placements.items()):
         budget, tokens = plan.company.workloads[name].budget_usd, decided.terms.get("tokens", 0.0)
         if budget is not None and tokens > budget:
             lines.append(f"{name} will use {usd(tokens)} of tokens a month, more than its budget of {usd(budget)}.")
@@ -242,7 +242,7 @@ def excluded_matrix(
     """workload -> site -> rules of the best candidate there; empty rules: it may run there. Sites without any
     candidate say so."""
     found: dict[str, dict[str, tuple[str, ...]]] = {}
-    offers = plan.framed.offered.by_workload
+    offers = plan.framed.candidates.by_workload
     for name in sorted(offers if names is None else names):
         candidates = offers[name]
         row: dict[str, tuple[str, ...]] = {}

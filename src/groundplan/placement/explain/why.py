@@ -12,9 +12,9 @@ from math import exp, log
 from typing import Any
 
 from groundplan.core.errors import Conflict
-from groundplan.placement.planner import LIMIT, CompanyPlan, Decided, plan_offered, units_used
+from groundplan.placement.planner import DEFAULT_LIMIT, CompanyPlan, WorkloadPlacement, plan_candidates, units_used
 from groundplan.placement.problem import WorkLimit
-from groundplan.placement.terms.candidates import Candidate, of_workload
+from groundplan.placement.terms.candidates import Candidate, workload_candidates
 from groundplan.placement.terms.facts import WorkloadFacts
 from groundplan.placement.terms.rules import TOLD
 
@@ -74,7 +74,7 @@ class Sensitivity:
 class Why:
     """Everything that explains one decision."""
 
-    decided: Decided
+    decided: WorkloadPlacement
     binding: str
     runner_up: RunnerUp | None
     excluded: tuple[tuple[str, tuple[str, ...]], ...]
@@ -86,11 +86,11 @@ class Why:
     doubts: tuple[str, ...]
 
 
-def why(plan: CompanyPlan, workload: str, limit: WorkLimit = LIMIT) -> Why:
+def why(plan: CompanyPlan, workload: str, limit: WorkLimit = DEFAULT_LIMIT) -> Why:
     """Explain one decision. Solves once more."""
-    decided = plan.decided[workload]
+    decided = plan.placements[workload]
     facts = plan.company.workloads[workload]
-    candidates = plan.framed.offered.by_workload[workload]
+    candidates = plan.framed.candidates.by_workload[workload]
     second = runner_up(plan, workload, limit)
     sensitivity = _sensitivity(plan, facts, decided, second)
     doubts = tuple(_doubts(facts, decided, second))
@@ -106,16 +106,16 @@ def why(plan: CompanyPlan, workload: str, limit: WorkLimit = LIMIT) -> Why:
     )
 
 
-def runner_up(plan: CompanyPlan, workload: str, limit: WorkLimit = LIMIT) -> RunnerUp | None:
+def runner_up(plan: CompanyPlan, workload: str, limit: WorkLimit = DEFAULT_LIMIT) -> RunnerUp | None:
     """The company without the chosen place of this workload; None where there is no other."""
-    chosen = plan.decided[workload].primary
+    chosen = plan.placements[workload].primary
     try:
-        other = plan_offered(plan.framed.offered, limit, frozenset({(workload, chosen.config)}))
+        other = plan_candidates(plan.framed.candidates, limit, frozenset({(workload, chosen.config)}))
     except Conflict:
         return None
-    if workload not in other.decided:
+    if workload not in other.placements:
         return None
-    second = other.decided[workload].primary
+    second = other.placements[workload].primary
     proven = all((each.gap or 0.0) < 1e-9 for each in (plan, other))
     return RunnerUp(second.config, second.site, other.usd - plan.usd, proven)
 
@@ -128,19 +128,19 @@ def excluded(candidates: Sequence[Candidate]) -> tuple[tuple[str, tuple[str, ...
     return tuple(
         (site, min((each.rules for each in found), key=len))
         for site, found in sorted(by_site.items())
-        if not any(each.allowed for each in found)
+        if not any(each.is_allowed for each in found)
     )
 
 
-def binding(plan: CompanyPlan, decided: Decided, candidates: Sequence[Candidate]) -> str:
+def binding(plan: CompanyPlan, decided: WorkloadPlacement, candidates: Sequence[Candidate]) -> str:
     """The constraint that decides: without it, another place would have been taken."""
     chosen = decided.primary
     facts = plan.company.workloads[decided.workload]
-    allowed = [each for each in candidates if each.allowed]
+    allowed = [each for each in candidates if each.is_allowed]
     if len(allowed) == 1:
         rules = _common(candidates, chosen)
         return f"only one is allowed: {', '.join(rules)}" if rules else "no other is declared for it"
-    if not facts.planned and facts.declared:
+    if not facts.is_planned and facts.declared:
         return f"the declared order, {len(allowed)} of {len(candidates)} are allowed"
     if decided.burst is not None:
         used, room = units_used(plan).get(f"{chosen.site} {chosen.hardware}", (0.0, 0.0))
@@ -178,12 +178,12 @@ def _common(candidates: Sequence[Candidate], chosen: Candidate) -> list[str]:
 def at_load(plan: CompanyPlan, facts: WorkloadFacts, factor: float) -> list[Candidate]:
     """Its candidates at another load, everything else as it is."""
     scaled = replace(facts, calls_month=facts.calls_month * factor)
-    return list(of_workload(plan.company, scaled))
+    return list(workload_candidates(plan.company, scaled))
 
 
 def _best(candidates: Sequence[Candidate]) -> Candidate | None:
     """The cheapest that is allowed; names break ties."""
-    return min((c for c in candidates if c.allowed), key=lambda c: (c.usd, c.config), default=None)
+    return min((c for c in candidates if c.is_allowed), key=lambda c: (c.usd, c.config), default=None)
 
 
 def break_even(plan: CompanyPlan, facts: WorkloadFacts) -> BreakEven | None:
@@ -222,7 +222,9 @@ def _crossing(facts: WorkloadFacts, difference: Any, low: float, high: float) ->
     return BreakEven(facts.tokens_day * high, facts.calls_month * high, above, below)
 
 
-def _sensitivity(plan: CompanyPlan, facts: WorkloadFacts, decided: Decided, second: RunnerUp | None) -> Sensitivity:
+def _sensitivity(
+    plan: CompanyPlan, facts: WorkloadFacts, decided: WorkloadPlacement, second: RunnerUp | None
+) -> Sensitivity:
     chosen, now = decided.primary, _best(at_load(plan, facts, 1.0))
     stays = now.config if now is not None else chosen.config
 
@@ -260,7 +262,7 @@ def _name(candidate: Candidate) -> str:
     return _plain(candidate.config)
 
 
-def _doubts(facts: WorkloadFacts, decided: Decided, second: RunnerUp | None) -> Iterator[str]:
+def _doubts(facts: WorkloadFacts, decided: WorkloadPlacement, second: RunnerUp | None) -> Iterator[str]:
     """What the decision rests on that is not known well."""
     chosen = decided.primary
     if facts.assumed:
@@ -276,7 +278,7 @@ def _doubts(facts: WorkloadFacts, decided: Decided, second: RunnerUp | None) -> 
         yield "the upper end of the expected time breaks an objective"
 
 
-def expected_availability(decided: Decided) -> float:
+def expected_availability(decided: WorkloadPlacement) -> float:
     """Of the primary and, in another failure domain, its fallback, which fail apart from each other."""
     away = 1 - decided.primary.availability
     return 1 - away * (1 - decided.fallback.availability) if decided.fallback is not None else 1 - away
@@ -315,7 +317,7 @@ def to_json(found: Why, words: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def place_json(decided: Decided) -> dict[str, Any]:
+def place_json(decided: WorkloadPlacement) -> dict[str, Any]:
     first = decided.primary
     times: Mapping[str, float] = {
         "first_token_ms": round(first.times.first_token, 1),
@@ -336,9 +338,9 @@ def place_json(decided: Decided) -> dict[str, Any]:
         "basis": first.times.basis,
         "availability": round(expected_availability(decided), 7),
         "lease": first.lease,
-        "units": {block: round(units, 3) for block, units in first.blocks.items()},
+        "units": {block: round(units, 3) for block, units in first.units_by_block.items()},
         "carbon_kg": round(first.carbon_kg, 2),
-        "hours": round(first.hours, 1),
+        "hours": round(first.people_hours, 1),
     }
 
 

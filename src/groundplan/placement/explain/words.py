@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from groundplan.placement.company import LEVELS
+from groundplan.placement.company import BURST_LEVELS
 from groundplan.placement.explain.why import TERMS, Why
 from groundplan.placement.terms.candidates import Candidate
 from groundplan.placement.terms.rentals import HOURLY
@@ -24,7 +24,7 @@ def sentences(found: Why) -> Iterator[str]:
     yield f"{decided.workload} runs at {first.site} on {how}{first.config} for {usd(decided.usd)} a month."
     yield from _leased(first)
     if decided.burst is not None:
-        share = f"{100 * LEVELS[decided.level]:.0f}%"
+        share = f"{100 * BURST_LEVELS[decided.level]:.0f}%"
         yield f"It bears {share} of the peak there; what is above bursts to {decided.burst.config}, which drains first."
     if decided.fallback is not None:
         yield f"When it fails, {decided.fallback.config} at {decided.fallback.site} takes over."
@@ -46,7 +46,7 @@ def sentences(found: Why) -> Iterator[str]:
 def _leased(first: Candidate) -> Iterator[str]:
     """How it is rented, where not by the month."""
     if first.lease == HOURLY:
-        each = ", ".join(f"{units / first.group:.2g} {block}" for block, units in first.blocks.items())
+        each = ", ".join(f"{units / first.group:.2g} {block}" for block, units in first.units_by_block.items())
         yield f"Its replicas follow the week, headroom included: {each}; replicas are shared, so fractions count."
     elif first.lease:
         there = 100 * first.availability

@@ -134,7 +134,7 @@ def most(problem: Problem) -> Ints:
     """[R + 1] the capacity of each row with all that can be bought for it, at most 2^62."""
     tiers = problem.tiers
     widest = np.append(problem.rows.capacity.astype(np.float64), 2.0**62)
-    np.add.at(widest, tiers.row, tiers.size.astype(np.float64) * tiers.most.astype(np.float64))
+    np.add.at(widest, tiers.row, tiers.size.astype(np.float64) * tiers.max_units.astype(np.float64))
     found: Ints = np.minimum(widest, 2.0**62).astype(np.int64)
     return found
 

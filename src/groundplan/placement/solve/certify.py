@@ -67,7 +67,7 @@ def row_value(problem: Problem, row: int, scale: int, v: int) -> int:
     value = -v * int(problem.rows.capacity[row])
     for tier in np.flatnonzero(problem.tiers.row == row):
         each = scale * int(problem.tiers.price[tier]) - v * int(problem.tiers.size[tier])
-        value += min(0, each) * int(problem.tiers.most[tier])
+        value += min(0, each) * int(problem.tiers.max_units[tier])
     return value
 
 

@@ -26,7 +26,7 @@ from groundplan.blueprint.model import (
 )
 from groundplan.catalog.workspace import within
 from groundplan.core.errors import Problem
-from groundplan.placement.model import EEA, EU, SENSITIVITY_ORDER, Demand, not_for
+from groundplan.placement.model import EEA, EU, SENSITIVITY_ORDER, Demand, purpose_rule
 
 MOST = 40
 """Alternatives that a blueprint tells of a workload: of two thousand workloads all of three hundred are 60 MB."""
@@ -53,7 +53,7 @@ def reasons_against(demand: Demand, site: Site, model: Sequence[str] = ()) -> li
         reasons.append(f"outside {' and '.join(demand.residency)}")
     if SENSITIVITY_ORDER.index(demand.sensitivity) > SENSITIVITY_ORDER.index(holds(site)):
         reasons.append(f"{demand.sensitivity} data, the site holds at most {holds(site)}")
-    told = (not_for(site.purposes, demand.purposes, "site"), not_for(model, demand.purposes, "model"))
+    told = (purpose_rule(site.purposes, demand.purposes, "site"), purpose_rule(model, demand.purposes, "model"))
     return [*reasons, *(each for each in told if each is not None)]
 
 

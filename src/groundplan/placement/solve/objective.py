@@ -30,7 +30,7 @@ def cover(problem: Problem, over: Ints) -> Ints | None:
         mine = np.flatnonzero(tiers.row == row)
         found = _cheapest(
             int(over[row]),
-            [(int(tiers.size[t]), int(tiers.price[t]), int(tiers.most[t])) for t in mine],
+            [(int(tiers.size[t]), int(tiers.price[t]), int(tiers.max_units[t])) for t in mine],
         )
         if found is None:
             return None

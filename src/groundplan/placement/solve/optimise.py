@@ -49,7 +49,7 @@ def _answer(
         units=units,
         cost=cost,
         certificate=certificate,
-        stopped=stop or _why(plan, certificate, budget),
+        stop_reason=stop or _why(plan, certificate, budget),
         work=budget.done,
     )
 

@@ -149,6 +149,6 @@ def _openings(
 
 def _bought(data: Arrays, columns: _Columns, money: float, size: Floats) -> Ints:
     tiers = data.problem.tiers
-    numbers = columns.add(tiers.price / money, tiers.most.astype(np.float64))
+    numbers = columns.add(tiers.price / money, tiers.max_units.astype(np.float64))
     columns.enter(data.parts + tiers.row, numbers, -tiers.size / size[tiers.row])
     return numbers

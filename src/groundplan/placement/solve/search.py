@@ -208,7 +208,7 @@ def _relaxed(run: Run, prices: Floats | None) -> Relaxation | None:
         wider = (*(subgradient.nearest(data, prices, each) for each in _NEARER), None)
     for kept in wider:
         # a relaxation that its own clock ended is told from an impossible one by ours, which must be the same clock
-        left = None if budget.limit.computing else budget.seconds_left
+        left = None if budget.limit.use_cpu_time else budget.seconds_left
         found = relax(data, kept, seconds=None if left is None else max(0.2, left * 0.7))
         if found is not None:
             part = found.part if kept is None else _lowered(data, found, kept)

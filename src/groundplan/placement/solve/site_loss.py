@@ -126,8 +126,8 @@ def _moving_others(
     )
     counted = optimise(moves, limit or WorkLimit(seconds=10.0))
     least = max(fewest, counted.bound)
-    if not counted.found:
-        empty = Solution(counted.choice, counted.units, 0, certificate, counted.stopped, counted.work)
+    if not counted.is_found:
+        empty = Solution(counted.choice, counted.units, 0, certificate, counted.stop_reason, counted.work)
         return Loss(left, empty, there, 0, least)
     plan = plan_of(data, _local(data, counted.choice.astype(np.int64)))
     assert plan is not None
@@ -140,6 +140,6 @@ def _solution(data: Arrays, plan: Plan, certificate: Certificate) -> Solution:
         units=plan.units,
         cost=plan.cost,
         certificate=certificate,
-        stopped="optimal" if plan.cost == certificate.bound else "work",
+        stop_reason="optimal" if plan.cost == certificate.bound else "work",
         work=1,
     )

@@ -48,11 +48,11 @@ def _bound(data: Arrays, prices: Floats) -> tuple[float, Floats]:
     chosen = data.cheapest(reduced)
     used = data.used(chosen)[:-1].astype(np.float64)
     tiers = data.problem.tiers
-    gain = np.minimum(0.0, tiers.price - prices[tiers.row] * tiers.size) * tiers.most
+    gain = np.minimum(0.0, tiers.price - prices[tiers.row] * tiers.size) * tiers.max_units
     room = data.capacity[:-1].astype(np.float64)
     back = -prices * room
     np.add.at(back, tiers.row, gain)
-    np.add.at(room, tiers.row, np.where(gain < 0, tiers.size * tiers.most, 0).astype(np.float64))
+    np.add.at(room, tiers.row, np.where(gain < 0, tiers.size * tiers.max_units, 0).astype(np.float64))
     site = data.opening.astype(np.float64)
     np.add.at(site, data.row_site[:-1], back)
     opens = site < 0

@@ -134,7 +134,7 @@ class _Rows:
         total = int(np.abs(uses).astype(object).sum()) + abs(left)
         grain = max(1, total // _LARGE_USE)
         self.exact &= grain == 1
-        units = [self.model.new_int_var(0, int(min(tiers.most[tier], 2**31)), "") for tier in mine]
+        units = [self.model.new_int_var(0, int(min(tiers.max_units[tier], 2**31)), "") for tier in mine]
         self.units += units
         self.prices += [int(tiers.price[tier]) for tier in mine]
         expression = self.lib.LinearExpr.weighted_sum(

@@ -17,7 +17,7 @@ class Budget:
 
     def __init__(self, limit: WorkLimit) -> None:
         self.limit = limit
-        self._now = time.process_time if limit.computing else time.monotonic
+        self._now = time.process_time if limit.use_cpu_time else time.monotonic
         self.begun = self._now()
         self._clock_begun = time.monotonic()
         self.done = 0
@@ -43,7 +43,7 @@ class Budget:
     def clock_left(self) -> float | None:
         """What is left in seconds of the clock, which is what libraries understand; None: no clock."""
         left = self.seconds_left
-        if left is None or not self.limit.computing:
+        if left is None or not self.limit.use_cpu_time:
             return left
         ratio = (time.monotonic() - self._clock_begun) / max(self.elapsed, 0.05)
         return left * min(max(ratio, _SLOWEST[0]), _SLOWEST[1])
@@ -62,4 +62,4 @@ class Budget:
         """A clock for a step that may take this much of what is left; the work is counted here."""
         left = self.seconds_left
         seconds = None if left is None else max(0.05, left * fraction)
-        return Budget(WorkLimit(seconds=seconds, work=self.work, computing=self.limit.computing))
+        return Budget(WorkLimit(seconds=seconds, work=self.work, use_cpu_time=self.limit.use_cpu_time))

@@ -16,16 +16,16 @@ LEAST_AWAY = 1e-9
 """Nothing is there for more than all but a thirtieth of a second a year"""
 
 
-def gained(share: float) -> int:
+def availability_gain(share: float) -> int:
     """What a place that is there for this share of the time brings."""
     return round(-log(max(1 - min(max(share, 0.0), 1.0), LEAST_AWAY)) * MILLIONTHS)
 
 
-def needed(share: float) -> int:
+def required_gain(share: float) -> int:
     """What an objective asks for."""
     return round(-log(max(1 - min(max(share, 0.0), 1.0), LEAST_AWAY)) * MILLIONTHS) - ROUNDING
 
 
-def enough(objective: float, *places: float) -> bool:
+def is_sufficient(objective: float, *places: float) -> bool:
     """Whether places that fail apart from each other keep it."""
-    return sum(gained(each) for each in places) >= needed(objective)
+    return sum(availability_gain(each) for each in places) >= required_gain(objective)

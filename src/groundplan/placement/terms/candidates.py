@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from groundplan.placement.terms import network, rules
-from groundplan.placement.terms.availability import enough
-from groundplan.placement.terms.capacity import Sized, size
+from groundplan.placement.terms.availability import is_sufficient
+from groundplan.placement.terms.capacity import SizedHardware, size_hardware
 from groundplan.placement.terms.facts import (
     Company,
     DeploymentFacts,
@@ -21,12 +21,12 @@ from groundplan.placement.terms.facts import (
     Times,
     WorkloadFacts,
 )
-from groundplan.placement.terms.network import Served
-from groundplan.placement.terms.rentals import SPOT, Lease, leased, leases
+from groundplan.placement.terms.network import ServedModel
+from groundplan.placement.terms.rentals import SPOT, Lease, leases, size_lease
 
 TOKENS_WH = 0.0004
 """Watt-hours of one token of a hosted model, where nothing better is known: 0.4 Wh for a thousand"""
-DEAREST = 2_000_000.0
+MAX_USD = 2_000_000.0
 """USD a month of one workload at one place: beyond, whole picodollars do not fit into 64 bits"""
 PICO_TOKEN = 1e-18
 """USD for a token of a rate in picodollars for a million tokens"""
@@ -51,7 +51,7 @@ class Candidate:
     quota: float = 0.0
     """tokens a minute at the peak, where its provider limits them"""
     carbon_kg: float = 0.0
-    hours: float = 0.0
+    people_hours: float = 0.0
     """of people a month"""
     rules: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
@@ -59,15 +59,15 @@ class Candidate:
     """USD a month and unit of its hardware"""
     lease: str = ""
     """how its units are rented where not for the whole month: by the hour, spot"""
-    blocks: Mapping[str, float] = field(default_factory=dict)
+    units_by_block: Mapping[str, float] = field(default_factory=dict)
     """of a lease: units in each part of the week, '' for all of it"""
     group: int = 1
     """units of one replica"""
-    least: float = 0.0
+    min_units: float = 0.0
     """units that it takes whatever the load: its memory"""
 
     @property
-    def allowed(self) -> bool:
+    def is_allowed(self) -> bool:
         return not self.rules
 
     @property
@@ -77,57 +77,57 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Offered:
+class CandidateSet:
     """All candidates by workload, in the order of names."""
 
     company: Company
     by_workload: Mapping[str, tuple[Candidate, ...]] = field(default_factory=dict)
 
 
-def offered(company: Company) -> Offered:
+def build_candidates(company: Company) -> CandidateSet:
     """Every candidate of every workload."""
-    found = {name: tuple(of_workload(company, w)) for name, w in sorted(company.workloads.items())}
-    found = {name: _kept_up(company, company.workloads[name], each) for name, each in found.items()}
-    return Offered(company, {name: tuple(_countable(each) for each in these) for name, these in found.items()})
+    found = {name: tuple(workload_candidates(company, w)) for name, w in sorted(company.workloads.items())}
+    found = {name: _check_availability(company, company.workloads[name], each) for name, each in found.items()}
+    return CandidateSet(company, {name: tuple(_limit_cost(each) for each in these) for name, these in found.items()})
 
 
-def _countable(candidate: Candidate) -> Candidate:
+def _limit_cost(candidate: Candidate) -> Candidate:
     """What costs more than can be counted is not taken; what needs more units than there are says that instead."""
-    if not candidate.allowed or candidate.usd <= DEAREST:
+    if not candidate.is_allowed or candidate.usd <= MAX_USD:
         return candidate
-    return replace(candidate, rules=(f"more than ${DEAREST:,.0f} a month, the most that is counted",))
+    return replace(candidate, rules=(f"more than ${MAX_USD:,.0f} a month, the most that is counted",))
 
 
-def stands_in(w: WorkloadFacts, candidate: Candidate) -> bool:
+def can_be_fallback(w: WorkloadFacts, candidate: Candidate) -> bool:
     """What a fallback may be: with declared ones these, else whatever is declared. Nothing that is rented by the hour
     or may be taken away: it has to be there when another is not."""
     if candidate.lease:
         return False
     if candidate.kind != "deployment":
-        return not w.declared and not w.later
-    return not w.later or candidate.config in w.later or candidate.config in w.declared
+        return not w.declared and not w.declared_fallbacks
+    return not w.declared_fallbacks or candidate.config in w.declared_fallbacks or candidate.config in w.declared
 
 
-def _kept_up(company: Company, w: WorkloadFacts, candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+def _check_availability(company: Company, w: WorkloadFacts, candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
     """With a rule on those that do not keep a required availability, alone or with any fallback."""
-    if not w.available or w.availability is None:
+    if not w.requires_availability or w.availability is None:
         return candidates
-    standing = [c for c in candidates if c.allowed and stands_in(w, c)] if w.fallback != "none" else []
-    told: list[Candidate] = []
+    fallbacks = [c for c in candidates if c.is_allowed and can_be_fallback(w, c)] if w.fallback != "none" else []
+    checked: list[Candidate] = []
     for each in candidates:
         domain = company.sites[each.site].domain
-        others = [c.availability for c in standing if company.sites[c.site].domain != domain]
-        if not enough(w.availability, each.availability, *([max(others)] if others else [])):
+        others = [c.availability for c in fallbacks if company.sites[c.site].domain != domain]
+        if not is_sufficient(w.availability, each.availability, *([max(others)] if others else [])):
             rule = f"there {100 * each.availability:.8g}% of the time, {100 * w.availability:.8g}% are required"
             rule += " and no fallback makes up for it"
-            told.append(replace(each, rules=(*each.rules, rule)))
+            checked.append(replace(each, rules=(*each.rules, rule)))
         else:
-            told.append(each)
-    return tuple(told)
+            checked.append(each)
+    return tuple(checked)
 
 
 @dataclass(frozen=True, slots=True)
-class _There:
+class _SiteContext:
     """What one workload has at one site, whichever deployment or model serves it there."""
 
     travel: network.Travel
@@ -135,28 +135,30 @@ class _There:
     rules: tuple[str, ...]
 
 
-def _there(company: Company, w: WorkloadFacts, site: SiteFacts) -> _There:
-    return _There(
-        network.travel(company, w, site), network.terms(company, w, site), tuple(rules.of_site(company, w, site))
+def _site_context(company: Company, w: WorkloadFacts, site: SiteFacts) -> _SiteContext:
+    return _SiteContext(
+        network.travel_times(company, w, site),
+        network.network_costs(company, w, site),
+        tuple(rules.site_rules(company, w, site)),
     )
 
 
-def of_workload(company: Company, workload: WorkloadFacts) -> Iterator[Candidate]:
+def workload_candidates(company: Company, workload: WorkloadFacts) -> Iterator[Candidate]:
     """Declared deployments first, then what could be built; sites and models in the order of names."""
-    there: dict[str, _There] = {}  # of hundreds of deployments many are at the same site
+    contexts: dict[str, _SiteContext] = {}  # of hundreds of deployments many are at the same site
     for _, deployment in sorted(company.deployments.items()):
-        found = there.get(deployment.site)
-        if found is None:
-            found = there[deployment.site] = _there(company, workload, company.sites[deployment.site])
-        yield hosted(company, workload, deployment, found)
+        context = contexts.get(deployment.site)
+        if context is None:
+            context = contexts[deployment.site] = _site_context(company, workload, company.sites[deployment.site])
+        yield deployment_candidate(company, workload, deployment, context)
     for _, site in sorted(company.sites.items()):
         for hardware in site.hardware:
             for _, model in sorted(company.models.items()):
-                if _worth_building(company, workload, model):
-                    yield from _builds(company, workload, site, hardware, model)
+                if _is_buildable(company, workload, model):
+                    yield from _build_candidates(company, workload, site, hardware, model)
 
 
-def _worth_building(company: Company, workload: WorkloadFacts, model: ModelFacts) -> bool:
+def _is_buildable(company: Company, workload: WorkloadFacts, model: ModelFacts) -> bool:
     """Named for the workload; else a model whose sizes are known and that writes text where text is asked for."""
     del company
     if workload.models:
@@ -164,19 +166,21 @@ def _worth_building(company: Company, workload: WorkloadFacts, model: ModelFacts
     return model.memory_gb is not None and model.per_call_ms is None and workload.output > 0
 
 
-def hosted(company: Company, w: WorkloadFacts, d: DeploymentFacts, there: _There | None = None) -> Candidate:
-    """One declared deployment for one workload. `there`: what is known of the workload at its site."""
+def deployment_candidate(
+    company: Company, w: WorkloadFacts, d: DeploymentFacts, context: _SiteContext | None = None
+) -> Candidate:
+    """One declared deployment for one workload. `context`: what is known of the workload at its site."""
     site, model = company.sites[d.site], company.models.get(d.model)
-    there = there or _there(company, w, site)
-    travel = there.travel
+    context = context or _site_context(company, w, site)
+    travel = context.travel
     first = travel.round_trip + travel.moved + d.first_token_ms
     times = Times(first, d.per_token_ms, first + w.output * d.per_token_ms, 1.6, "declared or seen")
     tokens = w.calls_month * ((w.prompt * d.input + w.output * d.output) * PICO_TOKEN + d.request * 1e-12)
     kwh = w.calls_month * (w.prompt * 0.1 + w.output) * TOKENS_WH / 1000
-    own = d.hardware is not None
-    sized = _own_units(company, w, d, site) if own else None
-    terms = {**there.terms, **_people(company, site, d.sharing)}
-    terms["tokens"] = 0.0 if own else tokens
+    is_own = d.hardware is not None
+    sized = _own_units(company, w, d, site) if is_own else None
+    terms = {**context.terms, **_people_cost(company, site, d.sharing)}
+    terms["tokens"] = 0.0 if is_own else tokens
     kg = kwh * site.carbon_g_kwh / 1000
     if sized is not None:
         terms |= {"compute": sized.busy_usd, "idle": sized.idle_usd}
@@ -184,124 +188,126 @@ def hosted(company: Company, w: WorkloadFacts, d: DeploymentFacts, there: _There
     terms["carbon"] = kg / 1000 * company.policy.carbon_usd_tonne
     terms["penalty"] = company.policy.latency_usd * first / 1000 * w.calls_month / 1000
     quota = w.peak_second * 60 * (w.prompt + w.output) if d.quota_tokens_minute is not None else 0.0
-    broken = (
-        *there.rules, *rules.of_model(company, w, model), *rules.of_deployment(w, d, model), *rules.of_times(w, times),
-        *rules.of_budget(w, terms["tokens"]),
+    broken_rules = (
+        *context.rules, *rules.model_rules(company, w, model), *rules.deployment_rules(w, d, model),
+        *rules.latency_rules(w, times), *rules.budget_rules(w, terms["tokens"]),
     )  # fmt: skip
-    terms["move"] = _move(company, w, site, "deployment")
+    terms["move"] = _move_cost(company, w, site, "deployment")
     return Candidate(
         w.name, site.name, d.name, "deployment", d.model, times, d.availability, terms,
-        hardware=d.hardware, units=sized.units if sized else 0.0, quota=quota, carbon_kg=kg, rules=broken,
-        hours=site.model_hours, assumed=d.assumed, unit_month=sized.unit_month if sized else 0.0,
-        least=sized.least if sized else 0.0,
+        hardware=d.hardware, units=sized.units if sized else 0.0, quota=quota, carbon_kg=kg, rules=broken_rules,
+        people_hours=site.model_hours, assumed=d.assumed, unit_month=sized.unit_month if sized else 0.0,
+        min_units=sized.min_units if sized else 0.0,
     )  # fmt: skip
 
 
-def _own_units(company: Company, w: WorkloadFacts, d: DeploymentFacts, site: SiteFacts) -> Sized | None:
+def _own_units(company: Company, w: WorkloadFacts, d: DeploymentFacts, site: SiteFacts) -> SizedHardware | None:
     """A deployment on its site's own units: its share of them by the calls at its peak."""
     hardware = next((each for each in site.hardware if each.type == d.hardware), None)
     if hardware is None:
         return None
     seconds = (d.first_token_ms + w.output * d.per_token_ms) / 1000
     at_once = (d.concurrent or 8) / max(d.units, 1.0)
-    return size(site, hardware, w, per_unit=at_once / seconds, headroom=company.policy.headroom)
+    return size_hardware(site, hardware, w, per_unit=at_once / seconds, headroom=company.policy.headroom)
 
 
-def _built(
+def _build_candidate(
     company: Company, w: WorkloadFacts, site: SiteFacts, hardware: HardwareFacts, model: ModelFacts
 ) -> Candidate | None:
     """A model on hardware of a site; None where the model does not run on such hardware at all."""
     if model.hardware and hardware.type not in model.hardware:
         return None
-    served = network.served(w, hardware, model, company.speeds.get((model.name, hardware.type)))
+    served = network.serving_performance(w, hardware, model, company.speeds.get((model.name, hardware.type)))
     if served is None:
         return None
-    travel = network.travel(company, w, site)
-    sized = size(
+    travel = network.travel_times(company, w, site)
+    sized = size_hardware(
         site, hardware, w, per_unit=served.per_unit, headroom=company.policy.headroom, group=served.units,
-        service=served.call_seconds, least=max(0.05, (model.memory_gb or 0.0) / hardware.memory_gb),
+        service=served.call_seconds, min_units=max(0.05, (model.memory_gb or 0.0) / hardware.memory_gb),
     )  # fmt: skip
     first = travel.round_trip + travel.moved + served.first_token + sized.wait_ms
     times = Times(first, served.per_token, first + w.output * served.per_token, served.spread, served.basis)
     kg = sized.kwh * site.carbon_g_kwh / 1000
     known = served.basis in ("measured", "own traffic")
-    terms = network.terms(company, w, site) | _people(company, site)
+    terms = network.network_costs(company, w, site) | _people_cost(company, site)
     terms |= {
         "compute": sized.busy_usd, "idle": sized.idle_usd, "carbon": kg / 1000 * company.policy.carbon_usd_tonne,
         "penalty": company.policy.latency_usd * first / 1000 * w.calls_month / 1000,
     }  # fmt: skip
     candidate = Candidate(
-        w.name, site.name, f"{model.name} on {sized.shown} {hardware.type}", "build", model.name, times,
-        site.availability, terms, hardware=hardware.type, units=sized.units, carbon_kg=kg, hours=site.model_hours,
-        assumed=() if known else (f"speed {served.basis}",), unit_month=sized.unit_month,
-        least=sized.least,
+        w.name, site.name, f"{model.name} on {sized.label} {hardware.type}", "build", model.name, times,
+        site.availability, terms, hardware=hardware.type, units=sized.units, carbon_kg=kg,
+        people_hours=site.model_hours, assumed=() if known else (f"speed {served.basis}",), unit_month=sized.unit_month,
+        min_units=sized.min_units,
     )  # fmt: skip
-    return _judged(company, w, candidate, site, model, rules.of_build(company, w, site, model, sized, hardware))
+    return _with_rules(company, w, candidate, site, model, rules.build_rules(company, w, site, model, sized, hardware))
 
 
-def _builds(
+def _build_candidates(
     company: Company, w: WorkloadFacts, site: SiteFacts, hardware: HardwareFacts, model: ModelFacts
 ) -> Iterator[Candidate]:
     """A model on hardware of a site: for whole months, and as its provider rents it otherwise."""
-    found = _built(company, w, site, hardware, model)
+    found = _build_candidate(company, w, site, hardware, model)
     if found is None:
         return
     yield found
-    served = network.served(w, hardware, model, company.speeds.get((model.name, hardware.type)))
+    served = network.serving_performance(w, hardware, model, company.speeds.get((model.name, hardware.type)))
     for lease in leases(hardware) if site.type == "cloud" and served is not None and not served.call_seconds else ():
         assert served is not None
-        yield _leased(company, w, found, lease, served)
+        yield _lease_candidate(company, w, found, lease, served)
 
 
-def _leased(company: Company, w: WorkloadFacts, plain: Candidate, lease: Lease, served: Served) -> Candidate:
+def _lease_candidate(
+    company: Company, w: WorkloadFacts, plain: Candidate, lease: Lease, served: ServedModel
+) -> Candidate:
     """The same model and hardware, rented otherwise."""
     site, model = company.sites[plain.site], company.models[plain.model]
     hardware = next(each for each in site.hardware if each.type == plain.hardware)
     least = max(0.05, (model.memory_gb or 0.0) / hardware.memory_gb)
-    found = leased(
+    found = size_lease(
         w, lease, per_unit=served.per_unit, headroom=company.policy.headroom, group=served.units, least=least
     )
     top = max(found.units.values())
-    broken = [rule for rule in plain.rules if not rule.endswith("can be had")]
-    if top > hardware.most:
-        broken.append(f"{top:.3g} {hardware.type} needed at the peak, {hardware.most} can be had")
+    broken_rules = [rule for rule in plain.rules if not rule.endswith("can be had")]
+    if top > hardware.max_units:
+        broken_rules.append(f"{top:.3g} {hardware.type} needed at the peak, {hardware.max_units} can be had")
     if lease.name == SPOT and not w.spot:
-        broken.append("it may not run on what its provider may take away")
-    terms = {**plain.terms, "compute": found.usd * found.busy, "idle": found.usd * (1 - found.busy)}
+        broken_rules.append("it may not run on what its provider may take away")
+    terms = {**plain.terms, "compute": found.usd * found.busy_share, "idle": found.usd * (1 - found.busy_share)}
     return replace(
         plain,
         config=f"{model.name} {lease.name} on {top / served.units:.2g}x{served.units} {hardware.type}",
         availability=plain.availability * lease.availability,
-        terms=terms, units=top, unit_month=0.0, rules=tuple(broken), lease=lease.name, blocks=found.units,
+        terms=terms, units=top, unit_month=0.0, rules=tuple(broken_rules), lease=lease.name, units_by_block=found.units,
         group=served.units,
     )  # fmt: skip
 
 
-def _people(company: Company, site: SiteFacts, sharing: int = 1) -> dict[str, float]:
+def _people_cost(company: Company, site: SiteFacts, sharing: int = 1) -> dict[str, float]:
     """Hours for one served model, shared by the workloads that name it."""
     return {"people": site.model_hours * company.policy.people_usd / sharing}
 
 
-def _judged(
+def _with_rules(
     company: Company,
     w: WorkloadFacts,
     candidate: Candidate,
     site: SiteFacts,
     model: ModelFacts | None,
-    own: tuple[str, ...],
+    build_rules: tuple[str, ...],
 ) -> Candidate:
     """With every rule that forbids it, and the price of moving there."""
-    broken = (
-        *rules.of_site(company, w, site), *rules.of_model(company, w, model), *own, *rules.of_times(w, candidate.times),
-        *rules.of_budget(w, candidate.terms.get("tokens", 0.0)),
+    broken_rules = (
+        *rules.site_rules(company, w, site), *rules.model_rules(company, w, model), *build_rules,
+        *rules.latency_rules(w, candidate.times), *rules.budget_rules(w, candidate.terms.get("tokens", 0.0)),
     )  # fmt: skip
-    move = _move(company, w, site, candidate.kind)
-    return replace(candidate, rules=broken, terms={**candidate.terms, "move": move})
+    move = _move_cost(company, w, site, candidate.kind)
+    return replace(candidate, rules=broken_rules, terms={**candidate.terms, "move": move})
 
 
-def _move(company: Company, w: WorkloadFacts, site: SiteFacts, kind: str) -> float:
+def _move_cost(company: Company, w: WorkloadFacts, site: SiteFacts, kind: str) -> float:
     """USD a month of moving there, over the payback time."""
-    if w.today is None or w.today == site.name:
+    if w.current_site is None or w.current_site == site.name:
         return 0.0
     hours = w.move_hours * (1.5 if kind == "build" else 1.0)
     return hours * company.policy.people_usd / company.policy.payback_months

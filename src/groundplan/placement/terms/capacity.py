@@ -17,7 +17,7 @@ IDLE_SHARE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class Sized:
+class SizedHardware:
     """Hardware for one workload."""
 
     units: float
@@ -26,35 +26,35 @@ class Sized:
     unit_month: float
     kwh: float
     wait_ms: float
-    shown: str
+    label: str
     """of a configuration's name: `2x4`"""
     available: float
     """units that are there or can be rented"""
-    least: float = 0.0
+    min_units: float = 0.0
     """units that it takes whatever the load"""
 
 
-def unit_month(hardware: HardwareFacts) -> float:
+def unit_price(hardware: HardwareFacts) -> float:
     """USD a month for one unit without its energy: owned, else rented."""
     if hardware.count > 0 and hardware.owned_month is not None:
         return hardware.owned_month
-    if hardware.rented is not None:
-        return hardware.rented * HOURS
+    if hardware.rental_price is not None:
+        return hardware.rental_price * HOURS
     return hardware.owned_month or 0.0
 
 
-def hold_usd(site: SiteFacts, hardware: HardwareFacts) -> float:
+def holding_cost(site: SiteFacts, hardware: HardwareFacts) -> float:
     """USD a month of holding one own unit: its purchase and what it draws while it waits."""
-    idle = hardware.watts / 1000 * HOURS * site.pue * IDLE_SHARE * site.energy_usd_kwh if draws(site) else 0.0
-    return unit_month(hardware) + idle
+    idle = hardware.watts / 1000 * HOURS * site.pue * IDLE_SHARE * site.energy_usd_kwh if pays_for_energy(site) else 0.0
+    return unit_price(hardware) + idle
 
 
-def draws(site: SiteFacts) -> bool:
+def pays_for_energy(site: SiteFacts) -> bool:
     """Whether its energy is billed to us."""
     return site.type != "cloud"
 
 
-def size(
+def size_hardware(
     site: SiteFacts,
     hardware: HardwareFacts,
     w: WorkloadFacts,
@@ -63,13 +63,13 @@ def size(
     headroom: float,
     group: int = 1,
     service: float = 0.0,
-    least: float = 0.05,
-) -> Sized:
+    min_units: float = 0.05,
+) -> SizedHardware:
     """Units for the busiest hour; `per_unit` is calls a second of one unit at a bearable load, `service` the seconds of
-    a call where calls are served one by one, `least` the part of a unit that its memory takes in any case."""
+    a call where calls are served one by one, `min_units` the part of a unit that its memory takes in any case."""
     if per_unit <= 0:
-        return Sized(inf, inf, 0.0, 0.0, 0.0, inf, "0", 0.0)
-    peak, floor = w.peak_second, float(group) if group > 1 else least
+        return SizedHardware(inf, inf, 0.0, 0.0, 0.0, inf, "0", 0.0)
+    peak, floor = w.peak_second, float(group) if group > 1 else min_units
     if service > 0:
         servers = servers_for(peak, service, max(service, 0.02)) if peak > 0 else 1
         units = floor = float(servers * group)
@@ -77,12 +77,12 @@ def size(
     else:
         units = max(peak / per_unit / (1 - min(headroom, 0.9)), floor)
         waits = 0.0
-    price = unit_month(hardware)
+    price = unit_price(hardware)
     busy = min(1.0, w.mean_second / per_unit / units) if units else 0.0
     kwh = units * hardware.watts / 1000 * HOURS * site.pue * (busy + (1 - busy) * IDLE_SHARE)
-    energy = kwh * site.energy_usd_kwh if draws(site) else 0.0
+    energy = kwh * site.energy_usd_kwh if pays_for_energy(site) else 0.0
     cost = units * price + energy
-    rentable = hardware.most if hardware.rented is not None else 0
+    rentable = hardware.max_units if hardware.rental_price is not None else 0
     shown = f"{units / group:.2g}x{group}" if group > 1 else f"{units:.2g}"
     there = float(hardware.count + rentable)
-    return Sized(units, cost * busy, cost * (1 - busy), price, kwh, waits, shown, there, min(floor, units))
+    return SizedHardware(units, cost * busy, cost * (1 - busy), price, kwh, waits, shown, there, min(floor, units))

@@ -35,7 +35,7 @@ def _shape(curve: str, hour: int) -> float:
     return 1.0 if 32 <= hour < 40 else 0.0
 
 
-def week(curve: str, peak: float) -> tuple[float, ...]:
+def weekly_curve(curve: str, peak: float) -> tuple[float, ...]:
     """168 multiples of the mean with this top; where the shape cannot reach the peak, it is as steep as it can be."""
     plain = [_shape(curve, hour) for hour in range(WEEK)]
     shape, mean = plain, sum(plain) / WEEK
@@ -53,7 +53,7 @@ def week(curve: str, peak: float) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class SeenLoad:
+class ObservedLoad:
     """How the calls of a workload came."""
 
     curve: tuple[float, ...]
@@ -63,7 +63,7 @@ class SeenLoad:
     """that it rests on"""
 
 
-def of_facts(calls: Mapping[datetime, float], until: datetime) -> SeenLoad | None:
+def load_from_facts(calls: Mapping[datetime, float], until: datetime) -> ObservedLoad | None:
     """From the calls of each hour (UTC), counted from the day of the first one to `until`; None where these are fewer
     than seven days, since every hour of a week has to be there."""
     if not calls:
@@ -80,10 +80,10 @@ def of_facts(calls: Mapping[datetime, float], until: datetime) -> SeenLoad | Non
         counts[(begin + at) % WEEK] += 1
     week_ = [total / count for total, count in zip(sums, counts, strict=True)]
     mean = sum(week_) / WEEK
-    return SeenLoad(tuple(round(each / mean, 4) for each in week_), mean * HOURS, hours // 24)
+    return ObservedLoad(tuple(round(each / mean, 4) for each in week_), mean * HOURS, hours // 24)
 
 
-def of_trace(text: str, name: str) -> tuple[float, ...]:
+def curve_from_trace(text: str, name: str) -> tuple[float, ...]:
     """The mean week of a CSV with columns `hour` (0 is Monday 00:00) or none, and `calls`. Raises `Invalid`."""
     calls: list[float] = []
     for line, row in enumerate(csv.DictReader(text.splitlines()), 2):
@@ -120,7 +120,7 @@ def _mean_week(calls: Sequence[float]) -> tuple[float, ...]:
     return tuple(total / count / mean if count else 1.0 for total, count in zip(sums, counts, strict=True))
 
 
-def above(curve: Sequence[float], level: float) -> float:
+def share_above_level(curve: Sequence[float], level: float) -> float:
     """Share of all calls that lie above `level` times the top of the curve: what would burst."""
     top = max(curve) * level
     return sum(max(0.0, each - top) for each in curve) / sum(curve)

@@ -29,13 +29,13 @@ class HardwareFacts:
     spot: float | None
     interruption: float
     reserved: float | None
-    most: int
+    max_units: int
     """units that can be rented"""
     terms: tuple[tuple[float, float], ...] = ()
     """commitments: (months, USD an hour and unit)"""
 
     @property
-    def rented(self) -> float | None:
+    def rental_price(self) -> float | None:
         """The cheapest dependable price, USD an hour."""
         prices = [price for price in (self.on_demand, self.reserved) if price is not None]
         return min(prices) if prices else None
@@ -90,11 +90,11 @@ class ModelFacts:
     kv_bytes: float | None
     precision: str
     memory_gb: float | None
-    at: tuple[str, ...]
+    sites: tuple[str, ...]
     hardware: tuple[str, ...]
     per_call_ms: float | None
     quality: Mapping[str, float]
-    able: frozenset[str]
+    abilities: frozenset[str]
     licence: str | None = None
     purposes: frozenset[str] = frozenset()
     """for what it may be used; empty: anything"""
@@ -159,23 +159,23 @@ class WorkloadFacts:
     offline: bool
     fallback: str
     burst: bool
-    today: str | None
+    current_site: str | None
     move_hours: float
     declared: tuple[str, ...]
-    later: tuple[str, ...]
+    declared_fallbacks: tuple[str, ...]
     """declared fallbacks"""
-    planned: bool
+    is_planned: bool
     """True: the plan orders what is declared"""
     budget_usd: float | None
     assumed: tuple[str, ...] = ()
     spot: bool = False
-    available: bool = False
+    requires_availability: bool = False
     """its availability is a rule"""
-    within_budget: bool = False
+    requires_budget: bool = False
     """its budget is a rule"""
     ramp: tuple[float, ...] = ()
     """shares of its calls in the steps of a change of place; empty: all at once"""
-    serving: str | None = None
+    current_deployment: str | None = None
     """the deployment that serves it today"""
     purposes: tuple[str, ...] = ()
 
@@ -215,7 +215,7 @@ class PolicyFacts:
     headroom: float = 0.2
     latency_usd: float = 0.0
     spread: int | None = None
-    moves: int | None = None
+    max_moves: int | None = None
     licences: frozenset[str] = frozenset()
     """of models that may be built; empty: any"""
     commit_months: float = 12.2

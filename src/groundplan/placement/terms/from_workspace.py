@@ -40,7 +40,7 @@ Texts = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)
-class SeenFacts:
+class ObservedFacts:
     """What the gateways saw of a deployment: medians in milliseconds, share of attempts that did not fail."""
 
     first_token_ms: float | None = None
@@ -57,21 +57,21 @@ class Context:
     """workload -> site where it runs"""
     serving: Mapping[str, str] = field(default_factory=dict)
     """workload -> deployment that serves it"""
-    seen: Mapping[str, SeenFacts] = field(default_factory=dict)
+    observed: Mapping[str, ObservedFacts] = field(default_factory=dict)
     """by deployment"""
-    loads: Mapping[str, curve.SeenLoad] = field(default_factory=dict)
-    """by workload, of those whose curve is `seen`"""
+    loads: Mapping[str, curve.ObservedLoad] = field(default_factory=dict)
+    """by workload, of those whose curve is `observed`"""
     texts: Texts | None = None
     """the text of a file of the workspace; None: traces cannot be read"""
 
 
-def read(workspace: Workspace, deployments: Sequence[Deployment], context: Context) -> Company:
+def read_company(workspace: Workspace, deployments: Sequence[Deployment], context: Context) -> Company:
     """All facts of a plan. Raises `Invalid` where a trace cannot be used."""
     policy = policy_facts(workspace.company)
     sites = {name: site_facts(item, policy.commit_months, context.today) for name, item in workspace.sites.items()}
     known = {item.name: item for item in deployments if item.kind == "chat"}
     served = {
-        name: deployment_facts(workspace.deployments[name], item, sites[item.site], context.seen.get(name))
+        name: deployment_facts(workspace.deployments[name], item, sites[item.site], context.observed.get(name))
         for name, item in known.items()
         if name in workspace.deployments and item.site in sites
     }
@@ -80,7 +80,7 @@ def read(workspace: Workspace, deployments: Sequence[Deployment], context: Conte
         for name, item in workspace.workloads.items()
         if item.stage != "retired" and (item.chats or served)
     }
-    named = Counter(name for w in workloads.values() for name in {*w.declared, *w.later})
+    named = Counter(name for w in workloads.values() for name in {*w.declared, *w.declared_fallbacks})
     served = {name: replace(each, sharing=max(1, named[name])) for name, each in served.items()}
     return Company(
         sites=sites,
@@ -88,13 +88,13 @@ def read(workspace: Workspace, deployments: Sequence[Deployment], context: Conte
         deployments=served,
         workloads=workloads,
         policy=policy,
-        notes=site_defaults.stale(context.today),
+        notes=site_defaults.stale_references(context.today),
         where={f"workload/{name}": str(workspace.where("workload", name, "name")) for name in workloads}
-        | dict(_limited(workspace)),
+        | dict(_purpose_origins(workspace)),
     )
 
 
-def _limited(workspace: Workspace) -> Iterator[tuple[str, str]]:
+def _purpose_origins(workspace: Workspace) -> Iterator[tuple[str, str]]:
     """Where sites and models say what they are for."""
     for kind, names in (
         ("site", [name for name, item in workspace.sites.items() if item.purposes]),
@@ -113,7 +113,7 @@ def policy_facts(item: doc.CompanyDoc) -> PolicyFacts:
         headroom=rule.headroom,
         latency_usd=rule.latency,
         spread=rule.spread,
-        moves=rule.moves,
+        max_moves=rule.moves,
         licences=frozenset(rule.licences),
         commit_months=rule.commit / MONTH_MS,
     )
@@ -122,7 +122,7 @@ def policy_facts(item: doc.CompanyDoc) -> PolicyFacts:
 def site_facts(item: doc.SiteDoc, longest: float = inf, today: date | None = None) -> SiteFacts:
     """One site, with reference values and defaults by its type for what is left out; `longest`: months of a term."""
     rule, load = item.hosting, item.hosting.burden
-    new = site_defaults.new_skills() if load.skills == "new" else 1.0
+    new = site_defaults.new_skills_factor() if load.skills == "new" else 1.0
     power = rule.power
     tariff = site_defaults.tariff(item.jurisdiction) if power.tariff is None else power.tariff / PICO
     hours = site_defaults.burden("site", item.type) if load.hours is None else load.hours
@@ -137,7 +137,7 @@ def site_facts(item: doc.SiteDoc, longest: float = inf, today: date | None = Non
         area=site_defaults.area_of(rule.region),
         domain=rule.domain or item.name,
         certifications=frozenset(rule.certifications),
-        hardware=of_types([hardware_facts(one, rule.region, item.type, longest, today) for one in rule.hardware]),
+        hardware=merge_by_type([hardware_facts(one, rule.region, item.type, longest, today) for one in rule.hardware]),
         energy_usd_kwh=tariff,
         pue=site_defaults.pue(item.type) if power.pue is None else power.pue,
         carbon_g_kwh=site_defaults.carbon(rule.region, item.jurisdiction) if rule.carbon is None else rule.carbon,
@@ -177,22 +177,22 @@ def hardware_facts(
         spot=spot if item.spot is None else item.spot / PICO,
         interruption=item.interruption,
         reserved=min((price for _, price in terms), default=None),
-        most=item.most,
+        max_units=item.most,
         terms=terms,
     )
 
 
-def of_types(declared: Sequence[HardwareFacts]) -> tuple[HardwareFacts, ...]:
+def merge_by_type(declared: Sequence[HardwareFacts]) -> tuple[HardwareFacts, ...]:
     """One for each type: own units of all entries at their mean price, and what rents cheapest beyond them."""
     found: dict[str, list[HardwareFacts]] = {}
     for each in declared:
         found.setdefault(each.type, []).append(each)
-    return tuple(every[0] if len(every) == 1 else _together(every) for every in found.values())
+    return tuple(every[0] if len(every) == 1 else _merge_hardware(every) for every in found.values())
 
 
-def _together(every: Sequence[HardwareFacts]) -> HardwareFacts:
+def _merge_hardware(every: Sequence[HardwareFacts]) -> HardwareFacts:
     own = [each for each in every if each.count]
-    first = min(every, key=lambda each: inf if each.rented is None else each.rented)
+    first = min(every, key=lambda each: inf if each.rental_price is None else each.rental_price)
     count = sum(each.count for each in own)
     owned = sum((each.owned_month or 0.0) * each.count for each in own) / count if count else None
     told = own[0] if own else first
@@ -221,21 +221,21 @@ def model_facts(item: doc.ModelDoc) -> ModelFacts:
         kv_bytes=kv,
         precision=rule.precision,
         memory_gb=memory,
-        at=rule.at,
+        sites=rule.at,
         hardware=rule.hardware,
         per_call_ms=None if rule.per_call is None else float(rule.per_call),
         quality={each.task: each.score for each in item.quality},
-        able=frozenset(item.able),
+        abilities=frozenset(item.able),
         licence=item.licence,
         purposes=frozenset(item.purposes),
     )
 
 
 def deployment_facts(
-    item: doc.DeploymentDoc, priced: Deployment, site: SiteFacts, seen: SeenFacts | None
+    item: doc.DeploymentDoc, priced: Deployment, site: SiteFacts, seen: ObservedFacts | None
 ) -> DeploymentFacts:
     """A declared deployment: declared figures, else what was seen, else defaults that are noted."""
-    rule, seen = item.hosted, seen or SeenFacts()
+    rule, seen = item.hosted, seen or ObservedFacts()
     assumed: list[str] = []
 
     def or_default(declared: float | None, observed: float | None, default: float, what: str) -> float:
@@ -280,7 +280,7 @@ def workload_facts(workspace: Workspace, item: doc.WorkloadDoc, context: Context
     elif load is not None:
         shape = load.curve
     else:
-        shape = curve.week("business-hours" if rule.curve == "seen" else rule.curve, peak)
+        shape = curve.weekly_curve("business-hours" if rule.curve == "seen" else rule.curve, peak)
         assumed += ["business hours, until seven days of calls were seen"] if rule.curve == "seen" else []
     calls = load.calls_month if load is not None and not traffic else CALLS_MONTH
     data = rule.data
@@ -312,15 +312,15 @@ def workload_facts(workspace: Workspace, item: doc.WorkloadDoc, context: Context
         fallback=rule.fallback,
         burst=rule.burst == "allowed",
         spot=rule.spot == "allowed",
-        available=rule.availability == "required",
-        today=rule.today or context.current.get(item.name),
+        requires_availability=rule.availability == "required",
+        current_site=rule.today or context.current.get(item.name),
         move_hours=rule.move,
         declared=item.deployments,
-        later=item.fallbacks,
-        planned=rule.order == "planned" or not item.deployments,
-        within_budget=rule.budget == "required",
+        declared_fallbacks=item.fallbacks,
+        is_planned=rule.order == "planned" or not item.deployments,
+        requires_budget=rule.budget == "required",
         ramp=rule.ramp.steps if rule.ramp else (),
-        serving=context.serving.get(item.name),
+        current_deployment=context.serving.get(item.name),
         purposes=item.needs.purposes,
         budget_usd=_budget(workspace, item.name),
         assumed=tuple(assumed),
@@ -356,4 +356,4 @@ def _curve(workspace: Workspace, item: doc.WorkloadDoc, context: Context) -> tup
             hint="It is a CSV file in the workspace with a column calls.",
             where=where,
         )
-    return curve.of_trace(text, name)
+    return curve.curve_from_trace(text, name)

@@ -33,7 +33,7 @@ class Travel:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedModel:
     """How a model serves on hardware."""
 
     units: int
@@ -47,7 +47,7 @@ class Served:
     """where calls are served one by one"""
 
 
-def travel(company: Company, w: WorkloadFacts, site: SiteFacts) -> Travel:
+def travel_times(company: Company, w: WorkloadFacts, site: SiteFacts) -> Travel:
     """The mean round trip of users by their shares, and the time to move a call's data from where it lies."""
     total = sum(w.users.values())
     if total:
@@ -56,11 +56,13 @@ def travel(company: Company, w: WorkloadFacts, site: SiteFacts) -> Travel:
         mean = BESIDE_MS if w.data_site != site.name else 1.0
     moved = w.upload_gb + (w.data_gb if w.data_site not in (None, site.name) else 0.0)
     origin = company.sites.get(w.data_site) if w.data_site else None
-    slow = [x.bandwidth_kbit for x in (origin, site) if x is not None and x.bandwidth_kbit and x is not _same(w, site)]
+    slow = [
+        x.bandwidth_kbit for x in (origin, site) if x is not None and x.bandwidth_kbit and x is not _is_local(w, site)
+    ]
     return Travel(mean, moved * 8e9 / (min(slow) * 1000) * 1000 if slow and moved else 0.0)
 
 
-def _same(w: WorkloadFacts, site: SiteFacts) -> SiteFacts | None:
+def _is_local(w: WorkloadFacts, site: SiteFacts) -> SiteFacts | None:
     """A call that stays at its site uses no uplink."""
     return site if w.data_site == site.name else None
 
@@ -70,20 +72,22 @@ def _way(site: SiteFacts, users: str) -> float:
     return UNKNOWN_MS if found is None else found
 
 
-def terms(company: Company, w: WorkloadFacts, site: SiteFacts) -> dict[str, float]:
+def network_costs(company: Company, w: WorkloadFacts, site: SiteFacts) -> dict[str, float]:
     """USD a month for what leaves sites and for what is stored."""
     total = sum(w.users.values())
-    each = sum(share * site_defaults.leaving(site, users) for users, share in w.users.items())
+    each = sum(share * site_defaults.egress_price(site, users) for users, share in w.users.items())
     answer = w.calls_month * w.output * TOKEN_GB * (each / total if total else site.egress_usd_gb)
     stored = moved = 0.0
     origin = company.sites.get(w.data_site) if w.data_site else None
     if origin is not None and origin is not site:
-        moved = (w.calls_month * w.data_gb + w.stored_gb * 0.1) * site_defaults.leaving(origin, site)
+        moved = (w.calls_month * w.data_gb + w.stored_gb * 0.1) * site_defaults.egress_price(origin, site)
         stored = w.stored_gb * site.storage_usd_gb
     return {"egress": answer + moved, "storage": stored}
 
 
-def served(w: WorkloadFacts, hardware: HardwareFacts, model: ModelFacts, own: OwnSpeed | None = None) -> Served | None:
+def serving_performance(
+    w: WorkloadFacts, hardware: HardwareFacts, model: ModelFacts, own: OwnSpeed | None = None
+) -> ServedModel | None:
     """Units, speed and times of a model on this hardware, set right by own traffic where there was any; None where
     nothing says how fast it is."""
     found = _predicted(w, hardware, model)
@@ -97,10 +101,10 @@ def served(w: WorkloadFacts, hardware: HardwareFacts, model: ModelFacts, own: Ow
     )  # fmt: skip
 
 
-def _predicted(w: WorkloadFacts, hardware: HardwareFacts, model: ModelFacts) -> Served | None:
+def _predicted(w: WorkloadFacts, hardware: HardwareFacts, model: ModelFacts) -> ServedModel | None:
     if model.per_call_ms is not None:
         seconds = model.per_call_ms / 1000
-        return Served(1, 1 / seconds, model.per_call_ms, 0.0, 1.3, "declared", seconds)
+        return ServedModel(1, 1 / seconds, model.per_call_ms, 0.0, 1.3, "declared", seconds)
     machine, shape = _machine(hardware), shape_for(model)
     if machine is None or shape is None or model.memory_gb is None:
         return None
@@ -109,26 +113,26 @@ def _predicted(w: WorkloadFacts, hardware: HardwareFacts, model: ModelFacts) -> 
         units *= 2
     if units > max(machine.domain, 1) and units > 8:
         return None
-    return _best(shape, machine, model.precision, units, round(w.prompt), round(w.output), w.per_token or 100.0)
+    return _best_load(shape, machine, model.precision, units, round(w.prompt), round(w.output), w.per_token or 100.0)
 
 
 @lru_cache(maxsize=4096)
-def _best(
+def _best_load(
     shape: Shape, machine: Hardware, precision: str, units: int, prompt: int, output: int, longest: float
-) -> Served | None:
+) -> ServedModel | None:
     """The load with the most calls that keeps the time per token."""
     output = max(output, 1)
     settings = [
         Setting(shape, machine, precision, "vllm", max(prompt, 1), output, load, Engine(units), rank_batch=load)
         for load in LOADS
     ]
-    found: Served | None = None
+    found: ServedModel | None = None
     for load, answer in zip(LOADS, shipped().many(settings), strict=True):
         if found is not None and answer.per_token.middle > longest:
             break
         seconds = (answer.first_token.middle + output * answer.per_token.middle) / 1000
         spread = answer.first_token.high / answer.first_token.middle
-        found = Served(
+        found = ServedModel(
             units, load / seconds / units, answer.first_token.middle, answer.per_token.middle, spread, answer.basis
         )
     return found

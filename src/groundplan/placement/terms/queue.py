@@ -12,7 +12,7 @@ from math import inf
 MOST_SERVERS = 100_000
 
 
-def waits(servers: int, load: float) -> float:
+def wait_probability(servers: int, load: float) -> float:
     """Share of arrivals that wait; `load` is arrivals a second times seconds of service. 1 where it is too much."""
     if servers <= load:
         return 1.0
@@ -27,7 +27,7 @@ def wait_seconds(servers: int, arrivals: float, service: float) -> float:
     load = arrivals * service
     if servers <= load:
         return inf
-    return waits(servers, load) * service / (servers - load)
+    return wait_probability(servers, load) * service / (servers - load)
 
 
 def servers_for(arrivals: float, service: float, longest: float) -> int:

@@ -43,14 +43,14 @@ def leases(hardware: HardwareFacts) -> Iterator[Lease]:
     if hardware.count:
         return
     if hardware.on_demand is not None:
-        hours = [hours_of(block) / WEEK * HOURS for block in BLOCKS]
+        hours = [block_hours(block) / WEEK * HOURS for block in BLOCKS]
         yield Lease(HOURLY, tuple(zip(BLOCKS, hours, strict=True)), hardware.on_demand)
     if hardware.spot is not None:
         there = 1 - min(1.0, hardware.interruption * RESTART_HOURS)
         yield Lease(SPOT, (("", HOURS),), hardware.spot, there)
 
 
-def hours_of(block: str) -> int:
+def block_hours(block: str) -> int:
     """Of a week."""
     return sum(block_of(hour) == block for hour in range(WEEK))
 
@@ -63,7 +63,7 @@ def block_of(hour: int) -> str:
     return BLOCKS[0] if WORKING[0] <= of_day < WORKING[1] else BLOCKS[1]
 
 
-def tops(curve: Sequence[float], lease: Lease) -> dict[str, float]:
+def block_peaks(curve: Sequence[float], lease: Lease) -> dict[str, float]:
     """The busiest hour of each block, in multiples of the mean."""
     if lease.name != HOURLY:
         return {"": max(curve)}
@@ -75,30 +75,32 @@ def tops(curve: Sequence[float], lease: Lease) -> dict[str, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class Leased:
+class LeasedUnits:
     """Units of each block that one workload takes, and what they cost by its own share."""
 
     units: dict[str, float]
     usd: float
-    busy: float
+    busy_share: float
     """share of the hours paid in which they compute"""
 
 
-def leased(w: WorkloadFacts, lease: Lease, *, per_unit: float, headroom: float, group: int, least: float) -> Leased:
+def size_lease(
+    w: WorkloadFacts, lease: Lease, *, per_unit: float, headroom: float, group: int, least: float
+) -> LeasedUnits:
     """`per_unit`: calls a second of one unit. Replicas of several units are shared, so any part of one counts."""
     floor = least if group == 1 else 0.001
     free = (1 - min(headroom, 0.9)) * lease.availability
     units = {
         block: max(floor, w.mean_second * top / per_unit / free) if top > 0 else 0.0
-        for block, top in tops(w.curve, lease).items()
+        for block, top in block_peaks(w.curve, lease).items()
     }
     hours = dict(lease.blocks)
     paid = sum(units[block] * hours[block] for block in units)
     used = w.mean_second / per_unit * HOURS
-    return Leased(units, paid * lease.price, min(1.0, used / paid) if paid else 0.0)
+    return LeasedUnits(units, paid * lease.price, min(1.0, used / paid) if paid else 0.0)
 
 
-def row(type_: str, lease: str, block: str, model: str, group: int) -> str:
+def lease_row_name(type_: str, lease: str, block: str, model: str, group: int) -> str:
     """The name of what is rented: `h100-sxm by the hour, weekends`, for a whole replica with its model."""
     name = f"{type_} {lease}" + (f", {block}" if block else "")
     return name if group == 1 else f"{name}, {group} for {model}"

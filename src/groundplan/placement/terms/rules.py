@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from groundplan.catalog.workspace import within
-from groundplan.placement.model import not_for
+from groundplan.placement.model import purpose_rule
 from groundplan.placement.terms import site_defaults
-from groundplan.placement.terms.capacity import Sized
+from groundplan.placement.terms.capacity import SizedHardware
 from groundplan.placement.terms.facts import (
     SENSITIVITIES,
     Company,
@@ -27,7 +27,7 @@ LONG = 32_000
 """Tokens at once that the need `long-context` asks of a deployment"""
 
 
-def of_site(company: Company, w: WorkloadFacts, site: SiteFacts) -> Iterator[str]:
+def site_rules(company: Company, w: WorkloadFacts, site: SiteFacts) -> Iterator[str]:
     """Residency, sensitivity, purposes, offline."""
     if not within(site.jurisdiction, w.residency):
         yield f"outside {' and '.join(w.residency)}"
@@ -35,51 +35,51 @@ def of_site(company: Company, w: WorkloadFacts, site: SiteFacts) -> Iterator[str
         yield f"{w.sensitivity} data, the site holds at most {site.holds}"
     if w.offline and site.name != w.data_site and site.type != "edge":
         yield "it must go on without a connection"
-    if w.availability is not None and site.offline_hours and not _beside(w, site):
+    if w.availability is not None and site.offline_hours and not _is_local(w, site):
         share = 1 - site.offline_hours / 730
         if share < w.availability:
             yield f"offline {site.offline_hours:g} hours a month"
     for users in sorted(w.users):
         if (w.first_token or w.complete) and site_defaults.round_trip(site, users) is None:
             yield f"no way is known from users in {users}"
-    yield from _purposes(company, w, "site", site.name, site.purposes)
+    yield from _purpose_rules(company, w, "site", site.name, site.purposes)
 
 
-def _purposes(company: Company, w: WorkloadFacts, kind: str, name: str, allowed: frozenset[str]) -> Iterator[str]:
+def _purpose_rules(company: Company, w: WorkloadFacts, kind: str, name: str, allowed: frozenset[str]) -> Iterator[str]:
     """What the place is for, with where that is written."""
-    rule = not_for(allowed, w.purposes, kind)
+    rule = purpose_rule(allowed, w.purposes, kind)
     if rule is not None:
         where = company.where.get(f"{kind}/{name}")
         yield f"{rule} ({where})" if where else rule
 
 
-def _beside(w: WorkloadFacts, site: SiteFacts) -> bool:
+def _is_local(w: WorkloadFacts, site: SiteFacts) -> bool:
     return w.data_site == site.name or site.name in w.users
 
 
-def of_model(company: Company, w: WorkloadFacts, model: ModelFacts | None) -> Iterator[str]:
+def model_rules(company: Company, w: WorkloadFacts, model: ModelFacts | None) -> Iterator[str]:
     """Quality and abilities, where they are known, and purposes."""
     if model is None:
         return
-    yield from _purposes(company, w, "model", model.name, model.purposes)
+    yield from _purpose_rules(company, w, "model", model.name, model.purposes)
     for task, floor in sorted(w.quality.items()):
         score = model.quality.get(task)
         if score is not None and score < floor:
             yield f"{task} {100 * score:.4g}% < {100 * floor:.4g}%"
-    for need in sorted(w.needs - model.able) if model.able else ():
+    for need in sorted(w.needs - model.abilities) if model.abilities else ():
         yield f"no {need}"
 
 
-def of_deployment(w: WorkloadFacts, d: DeploymentFacts, model: ModelFacts | None) -> tuple[str, ...]:
+def deployment_rules(w: WorkloadFacts, d: DeploymentFacts, model: ModelFacts | None) -> tuple[str, ...]:
     """What the deployment itself says."""
     found: list[str] = []
-    named = (*w.declared, *w.later)
+    named = (*w.declared, *w.declared_fallbacks)
     if named and d.name not in named:
         found.append(TOLD)
     found += [f"not certified {each}" for each in sorted(w.certifications - d.certifications)]
     if d.trains and w.sensitivity in ("confidential", "restricted"):
         found.append("its provider may train on what it is sent")
-    if "vision" in w.needs and "image" not in d.accepts and not (model and "vision" in model.able):
+    if "vision" in w.needs and "image" not in d.accepts and not (model and "vision" in model.abilities):
         found.append("takes no images")
     tokens = w.peak_second * 60 * (w.prompt + w.output)
     if d.quota_tokens_minute is not None and tokens > d.quota_tokens_minute:
@@ -93,29 +93,34 @@ def of_deployment(w: WorkloadFacts, d: DeploymentFacts, model: ModelFacts | None
     return tuple(found)
 
 
-def of_build(
-    company: Company, w: WorkloadFacts, site: SiteFacts, model: ModelFacts, sized: Sized, hardware: HardwareFacts
+def build_rules(
+    company: Company,
+    w: WorkloadFacts,
+    site: SiteFacts,
+    model: ModelFacts,
+    sized: SizedHardware,
+    hardware: HardwareFacts,
 ) -> tuple[str, ...]:
     """What building it there needs."""
     found = [f"not certified {each}" for each in sorted(w.certifications - site.certifications)]
-    if model.at and site.name not in model.at:
+    if model.sites and site.name not in model.sites:
         found.append("the weights may not lie there")
     if company.policy.licences and model.licence not in company.policy.licences:
         found.append(f"the licence {model.licence or '(none is said)'} is not among those that may be used")
     if sized.units > sized.available:
         found.append(f"{sized.units:.3g} {hardware.type} needed at the peak, {sized.available:g} can be had")
-    if (w.declared or w.later) and not w.planned:
+    if (w.declared or w.declared_fallbacks) and not w.is_planned:
         found.append(TOLD)
     return tuple(found)
 
 
-def of_budget(w: WorkloadFacts, tokens_usd: float) -> Iterator[str]:
+def budget_rules(w: WorkloadFacts, tokens_usd: float) -> Iterator[str]:
     """What its tokens cost a month against its own hard budgets, where these are a rule."""
-    if w.within_budget and w.budget_usd is not None and tokens_usd > w.budget_usd:
+    if w.requires_budget and w.budget_usd is not None and tokens_usd > w.budget_usd:
         yield f"${tokens_usd:,.2f} of tokens a month > its budget of ${w.budget_usd:,.2f}"
 
 
-def of_times(w: WorkloadFacts, times: Times) -> Iterator[str]:
+def latency_rules(w: WorkloadFacts, times: Times) -> Iterator[str]:
     """Latency objectives against the expected times."""
     for name, expected, most in (
         ("first token", times.first_token, w.first_token),
@@ -123,9 +128,9 @@ def of_times(w: WorkloadFacts, times: Times) -> Iterator[str]:
         ("whole answer", times.complete, w.complete),
     ):
         if most is not None and expected > most:
-            yield f"{name} {told(expected)} > {told(most)}"
+            yield f"{name} {format_ms(expected)} > {format_ms(most)}"
 
 
-def told(ms: float) -> str:
+def format_ms(ms: float) -> str:
     """`1.9 s`, `800 ms`."""
     return f"{ms / 1000:.3g} s" if ms >= 1000 else f"{ms:.3g} ms"

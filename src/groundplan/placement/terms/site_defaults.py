@@ -49,7 +49,7 @@ def egress_between(region: str | None) -> float | None:
     return None if found is None else float(found["between"])
 
 
-def leaving(site: SiteFacts, to: SiteFacts | str) -> float:
+def egress_price(site: SiteFacts, to: SiteFacts | str) -> float:
     """USD for a GB from a site to another one, or to users in a region."""
     if isinstance(to, str):
         return float(site.egress_to.get(to, site.egress_usd_gb))
@@ -84,7 +84,7 @@ def burden(what: str, type_: str, end: str = "hours") -> float:
     return float(sum(each[end] for each in tasks.values()))
 
 
-def new_skills() -> float:
+def new_skills_factor() -> float:
     """Times the hours where nobody has run such a site before."""
     return float(load("burden")["new_skills"]["times"])
 
@@ -103,7 +103,7 @@ def prices(region: str | None, hardware: str) -> tuple[float | None, float | Non
     return found[0], found[1], None if discount is None else round(found[0] * (1 - discount), 6)
 
 
-def stale(today: date) -> tuple[str, ...]:
+def stale_references(today: date) -> tuple[str, ...]:
     """Reference data that is older than its validity, in words."""
     return tuple(
         f"reference {each.name} is of {each.as_of}, it was taken to hold until {each.until}: {each.source}"

@@ -57,7 +57,7 @@ def _never(problem: Problem) -> NDArray[np.bool_]:
     """[O] options that alone use more of a row than it can ever hold; not where other options may give to the row."""
     options = problem.options
     widest = [int(capacity) for capacity in problem.rows.capacity]
-    for row, size, most in zip(problem.tiers.row, problem.tiers.size, problem.tiers.most, strict=True):
+    for row, size, most in zip(problem.tiers.row, problem.tiers.size, problem.tiers.max_units, strict=True):
         widest[row] += int(size) * int(most)
     for row in np.unique(options.row[options.use < 0]):
         widest[row] = SAFE
@@ -113,5 +113,5 @@ def _row_value(problem: Problem, certificate: Certificate, row: int) -> int:
     tiers = problem.tiers
     for tier in np.flatnonzero(tiers.row == row):
         each = certificate.scale * int(tiers.price[tier]) - multiplier * int(tiers.size[tier])
-        value += int(tiers.most[tier]) * min(0, each)
+        value += int(tiers.max_units[tier]) * min(0, each)
     return value

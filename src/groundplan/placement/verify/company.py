@@ -24,7 +24,7 @@ UNIT = 0.002
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class PlacedWorkload:
     """Where one workload goes, as the plan says it."""
 
     primary: Candidate
@@ -40,7 +40,7 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class SharedUnits:
     """Units that workloads share over the hours of a week."""
 
     site: str
@@ -55,10 +55,10 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class PlanClaim:
     """A plan as it is shown."""
 
-    placed: Mapping[str, Placed]
+    placed: Mapping[str, PlacedWorkload]
     opened: frozenset[str]
     bought: Mapping[str, int]
     """rented units by `SITE WHAT`"""
@@ -66,35 +66,41 @@ class Claim:
     """a month, of everything"""
     may_stay: frozenset[str] = frozenset()
     """workloads that may stay where they run: what moves of them counts as moved"""
-    held: Mapping[str, Held] = field(default_factory=dict)
+    shared_hardware: Mapping[str, SharedUnits] = field(default_factory=dict)
     hardware_usd: float = 0.0
     """a month, of what the workloads bear of hardware"""
 
 
-def judged(company: Company, claim: Claim) -> tuple[Violation, ...]:
+def find_violations(company: Company, claim: PlanClaim) -> tuple[Violation, ...]:
     """Everything that is wrong."""
     found: list[Violation] = []
     for name, placed in sorted(claim.placed.items()):
         w = company.workloads[name]
         for role, each in (("primary", placed.primary), ("burst", placed.burst), ("fallback", placed.fallback)):
             if each is not None:
-                found += [Violation(kind, f"{name}, {role}: {what}") for kind, what in _place(company, w, each)]
+                found += [
+                    Violation(kind, f"{name}, {role}: {what}") for kind, what in _place_violations(company, w, each)
+                ]
         if all(each is None or each.site in company.sites for each in (placed.primary, placed.fallback)):
-            found += [Violation(kind, f"{name}: {what}") for kind, what in _together(company, w, placed)]
-        found += [Violation(kind, f"{name}: {what}") for kind, what in _ramp(company, w, placed)]
+            found += [Violation(kind, f"{name}: {what}") for kind, what in _combination_violations(company, w, placed)]
+        found += [Violation(kind, f"{name}: {what}") for kind, what in _ramp_violations(company, w, placed)]
     if not any(each.kind == "site" for each in found):
-        found += [*_room(company, claim), *_across(company, claim), *_held(company, claim)]
-    found += _opened(claim)
+        found += [
+            *_capacity_violations(company, claim),
+            *_company_violations(company, claim),
+            *_sharing_violations(company, claim),
+        ]
+    found += _cost_violations(claim)
     return tuple(found)
 
 
-def _place(company: Company, w: WorkloadFacts, c: Candidate) -> Iterator[tuple[str, str]]:
+def _place_violations(company: Company, w: WorkloadFacts, c: Candidate) -> Iterator[tuple[str, str]]:
     """One place against what the workload asks."""
     site = company.sites.get(c.site)
     if site is None:
         yield "site", f"{c.site} is not declared"
         return
-    if w.residency and not _lawful(site.jurisdiction, w.residency):
+    if w.residency and not _is_inside(site.jurisdiction, w.residency):
         yield "residency", f"{site.name} is in {site.jurisdiction}, outside {' and '.join(w.residency)}"
     if SENSITIVITIES.index(site.holds) < SENSITIVITIES.index(w.sensitivity):
         yield "sensitivity", f"{site.name} holds at most {site.holds} data"
@@ -104,21 +110,21 @@ def _place(company: Company, w: WorkloadFacts, c: Candidate) -> Iterator[tuple[s
             yield "purposes", f"{name} is for {', '.join(sorted(allowed))} only"
     if w.offline and site.type != "edge" and site.name != w.data_site:
         yield "offline", f"{site.name} cannot be reached without a connection"
-    yield from _serving(company, w, c)
-    yield from _limits(company, w, c)
+    yield from _serving_violations(company, w, c)
+    yield from _limit_violations(company, w, c)
     limits = ((w.first_token, c.times.first_token), (w.per_token, c.times.per_token), (w.complete, c.times.complete))
     for most, expected in limits:
         if most is not None and expected > most + SLACK:
             yield "latency", f"{expected:.0f} ms of {most:.0f} at {c.config}"
 
 
-def _lawful(jurisdiction: str, residency: tuple[str, ...]) -> bool:
+def _is_inside(jurisdiction: str, residency: tuple[str, ...]) -> bool:
     """A country is inside itself and the unions that it belongs to."""
     unions = {name for name, members in (("EU", EU), ("EEA", EEA)) if jurisdiction in members}
     return bool({jurisdiction, *unions} & set(residency))
 
 
-def _serving(company: Company, w: WorkloadFacts, c: Candidate) -> Iterator[tuple[str, str]]:
+def _serving_violations(company: Company, w: WorkloadFacts, c: Candidate) -> Iterator[tuple[str, str]]:
     """What serves there: certificates, weights, quality, data terms, leases."""
     site, model = company.sites[c.site], company.models.get(c.model)
     deployment = company.deployments.get(c.config) if c.kind == "deployment" else None
@@ -130,7 +136,7 @@ def _serving(company: Company, w: WorkloadFacts, c: Candidate) -> Iterator[tuple
         yield "certification", f"{c.config} lacks {', '.join(sorted(w.certifications - held))}"
     if deployment is not None and deployment.trains and w.sensitivity in SENSITIVITIES[2:]:
         yield "terms", f"the provider of {c.config} may train on what it is sent"
-    if c.kind == "build" and model is not None and model.at and site.name not in model.at:
+    if c.kind == "build" and model is not None and model.sites and site.name not in model.sites:
         yield "weights", f"{model.name} may not lie at {site.name}"
     if model is not None:
         for task, floor in w.quality.items():
@@ -140,7 +146,7 @@ def _serving(company: Company, w: WorkloadFacts, c: Candidate) -> Iterator[tuple
         yield "spot", f"{c.config} may be taken away"
 
 
-def _limits(company: Company, w: WorkloadFacts, c: Candidate) -> Iterator[tuple[str, str]]:
+def _limit_violations(company: Company, w: WorkloadFacts, c: Candidate) -> Iterator[tuple[str, str]]:
     """What may be used at all: licences, room for its prompts, its own budgets."""
     deployment = company.deployments.get(c.config) if c.kind == "deployment" else None
     if c.kind == "build" and company.policy.licences:
@@ -150,11 +156,11 @@ def _limits(company: Company, w: WorkloadFacts, c: Candidate) -> Iterator[tuple[
             yield "licence", f"{c.model} is under {licence}"
     if deployment is not None and deployment.context is not None and w.prompt + w.output > deployment.context + 1:
         yield "context", f"{w.prompt + w.output:,.0f} tokens at once, {c.config} takes {deployment.context:,}"
-    if w.within_budget and w.budget_usd is not None and c.terms.get("tokens", 0.0) > w.budget_usd + 0.01:
+    if w.requires_budget and w.budget_usd is not None and c.terms.get("tokens", 0.0) > w.budget_usd + 0.01:
         yield "budget", f"{c.terms['tokens']:,.2f} of tokens at {c.config}, its budget is {w.budget_usd:,.2f}"
 
 
-def _together(company: Company, w: WorkloadFacts, placed: Placed) -> Iterator[tuple[str, str]]:
+def _combination_violations(company: Company, w: WorkloadFacts, placed: PlacedWorkload) -> Iterator[tuple[str, str]]:
     """The parts of one workload beside each other."""
     first, second = placed.primary, placed.fallback
     places = [first.availability]
@@ -167,7 +173,7 @@ def _together(company: Company, w: WorkloadFacts, placed: Placed) -> Iterator[tu
             places.append(second.availability)
     elif w.fallback == "required":
         yield "fallback", "a fallback is required"
-    if w.available and w.availability is not None:
+    if w.requires_availability and w.availability is not None:
         there = 1 - prod(1 - each for each in places)
         if there < w.availability - SLACK / 10:
             yield "availability", f"there {100 * there:.6g}% of the time, {100 * w.availability:.6g}% are required"
@@ -175,7 +181,7 @@ def _together(company: Company, w: WorkloadFacts, placed: Placed) -> Iterator[tu
         yield "burst", f"its primary bears {placed.share:g} of the peak"
 
 
-def _ramp(company: Company, w: WorkloadFacts, placed: Placed) -> Iterator[tuple[str, str]]:
+def _ramp_violations(company: Company, w: WorkloadFacts, placed: PlacedWorkload) -> Iterator[tuple[str, str]]:
     """A change of place in steps: from a place that may serve it, in shares that rise to the end."""
     if placed.origin is None and not placed.ramp:
         return
@@ -183,7 +189,8 @@ def _ramp(company: Company, w: WorkloadFacts, placed: Placed) -> Iterator[tuple[
         yield "ramp", "it goes over in steps from nowhere"
         return
     yield from (
-        (kind, f"going over from {placed.origin.config}: {what}") for kind, what in _place(company, w, placed.origin)
+        (kind, f"going over from {placed.origin.config}: {what}")
+        for kind, what in _place_violations(company, w, placed.origin)
     )
     if placed.origin.kind != "deployment" or placed.origin.config == placed.primary.config:
         yield "ramp", f"it goes over in steps from {placed.origin.config} to {placed.primary.config}"
@@ -192,14 +199,14 @@ def _ramp(company: Company, w: WorkloadFacts, placed: Placed) -> Iterator[tuple[
         yield "ramp", f"its steps {placed.ramp} do not rise to the end"
 
 
-Use = tuple[WorkloadFacts, Candidate, float]
+HardwareUse = tuple[WorkloadFacts, Candidate, float]
 
 
-def _uses(company: Company, claim: Claim) -> Iterator[Use]:
+def _hardware_uses(company: Company, claim: PlanClaim) -> Iterator[HardwareUse]:
     """(workload, place, share of its peak) of everything that takes room, while changes go over too."""
     for name, placed in claim.placed.items():
         w = company.workloads[name]
-        full = w.fallback == "required" or (w.available and w.availability is not None)
+        full = w.fallback == "required" or (w.requires_availability and w.availability is not None)
         left = 1 - placed.ramp[0] if placed.ramp else 0.0
         for c, share in (
             (placed.primary, placed.share), (placed.burst, 1.0), (placed.fallback, 1.0 if full else 0.0),
@@ -209,24 +216,24 @@ def _uses(company: Company, claim: Claim) -> Iterator[Use]:
                 yield w, c, share
 
 
-def _room(company: Company, claim: Claim) -> Iterator[Violation]:
+def _capacity_violations(company: Company, claim: PlanClaim) -> Iterator[Violation]:
     """What all workloads take of each site's units in each hour, beside what is there or bought."""
     used: dict[tuple[str, str, str], list[float]] = {}
-    for w, c, share in _uses(company, claim):
-        for block, units in (c.blocks or {"": c.units}).items():
+    for w, c, share in _hardware_uses(company, claim):
+        for block, units in (c.units_by_block or {"": c.units}).items():
             kind = f"{c.lease}, {block}" if block else c.lease
             kind += f", {c.group} for {c.model}" if c.lease and c.group > 1 else ""
             hours = used.setdefault((c.site, c.hardware or "", kind), [0.0] * len(w.curve))
-            follows = not c.lease and _owned(company, c.site, c.hardware or "") > 0
+            follows = not c.lease and _owned_units(company, c.site, c.hardware or "") > 0
             for hour, calls in enumerate(w.curve):
                 load = calls / max(w.curve) if follows else 1.0
-                hours[hour] += max(min(units, c.least), units * min(load, share)) if follows else units * share
+                hours[hour] += max(min(units, c.min_units), units * min(load, share)) if follows else units * share
     for (site, type_, kind), every in sorted(used.items()):
-        there, units = _units(company, claim, site, type_, kind), max(every)
-        own = claim.held.get(f"{site} {type_}") if not kind else None
+        there, units = _available_units(company, claim, site, type_, kind), max(every)
+        own = claim.shared_hardware.get(f"{site} {type_}") if not kind else None
         if units > there + UNIT * len(claim.placed):
             yield Violation("capacity", f"{units:.3f} {type_} {kind} at {site}, {there:g} are there or bought")
-        rented = there - _owned(company, site, type_)
+        rented = there - _owned_units(company, site, type_)
         if (
             own is not None
             and units > own.units + rented + UNIT * len(claim.placed)
@@ -235,15 +242,15 @@ def _room(company: Company, claim: Claim) -> Iterator[Violation]:
             yield Violation("held", f"{units:.3f} {type_} are used at {site}, {own.units:g} are held")
 
 
-def _owned(company: Company, site: str, type_: str) -> int:
+def _owned_units(company: Company, site: str, type_: str) -> int:
     """Units that are there: peaks at other hours fit beside each other on them, and on what is rented beyond them."""
     return sum(h.count for h in company.sites[site].hardware if h.type == type_)
 
 
-def _held(company: Company, claim: Claim) -> Iterator[Violation]:
+def _sharing_violations(company: Company, claim: PlanClaim) -> Iterator[Violation]:
     """Units that are shared: they are there, or may be committed to, and are paid."""
     beyond = 0.0
-    for name, each in sorted(claim.held.items()):
+    for name, each in sorted(claim.shared_hardware.items()):
         hardware = [h for s in company.sites.values() if s.name == each.site for h in s.hardware if h.type == each.type]
         if not hardware:
             yield Violation("held", f"{name} is not declared")
@@ -251,14 +258,14 @@ def _held(company: Company, claim: Claim) -> Iterator[Violation]:
         first, site = hardware[0], company.sites[each.site]
         if each.months:
             prices = [price for months, price in first.terms if months == each.months]
-            most, least = first.most, min(prices, default=0.0) * HOURS
+            most, least = first.max_units, min(prices, default=0.0) * HOURS
             if not prices or each.months > company.policy.commit_months:
                 yield Violation("commitment", f"{name}: a term of {each.months:.3g} months may not be signed for")
         else:
             waiting = 0.0 if site.type == "cloud" else first.watts / 1000 * HOURS * site.pue * 0.3 * site.energy_usd_kwh
             most, least = sum(h.count for h in hardware), (first.owned_month or 0.0) + waiting
-            rented = _units(company, claim, each.site, each.type, "") - most
-            beyond += sum(claim.bought.get(f"{name} {how}", 0) for how in HOW) * (first.rented or 0.0) * HOURS
+            rented = _available_units(company, claim, each.site, each.type, "") - most
+            beyond += sum(claim.bought.get(f"{name} {how}", 0) for how in HOW) * (first.rental_price or 0.0) * HOURS
             if rented and each.units < most - UNIT:
                 yield Violation(
                     "held", f"{name}: {rented:g} are rented, and of {most} own ones {each.units:g} are held"
@@ -267,25 +274,25 @@ def _held(company: Company, claim: Claim) -> Iterator[Violation]:
             yield Violation("held", f"{name}: {each.units:g} of {most}")
         if each.usd < each.units * least - 0.01:
             yield Violation("held", f"{name}: {each.units:g} units cost {each.units * least:,.2f}, not {each.usd:,.2f}")
-    paid = beyond + sum(each.usd for each in claim.held.values())
+    paid = beyond + sum(each.usd for each in claim.shared_hardware.values())
     if paid > claim.hardware_usd + 0.01 * max(1, len(claim.placed)):
         yield Violation("cost", f"{paid:,.2f} of shared hardware is held, the workloads bear {claim.hardware_usd:,.2f}")
 
 
-def _units(company: Company, claim: Claim, site: str, type_: str, kind: str) -> float:
+def _available_units(company: Company, claim: PlanClaim, site: str, type_: str, kind: str) -> float:
     """There, and bought by the plan: `SITE TYPE on demand`, or what a lease is called; and what is committed to."""
-    owned = 0 if kind else _owned(company, site, type_)
+    owned = 0 if kind else _owned_units(company, site, type_)
     names = [f"{site} {type_} {kind}"] if kind else [f"{site} {type_} {how}" for how in HOW]
     size = int(kind.rpartition(" for ")[0].rpartition(" ")[2]) if " for " in kind else 1
     committed = sum(
         each.units
-        for each in claim.held.values()
+        for each in claim.shared_hardware.values()
         if each.months and (each.site, each.type) == (site, type_) and (names[0] in each.rows if kind else owned)
     )
     return owned + committed + size * sum(claim.bought.get(name, 0) for name in names)
 
 
-def _across(company: Company, claim: Claim) -> Iterator[Violation]:
+def _company_violations(company: Company, claim: PlanClaim) -> Iterator[Violation]:
     """Quotas of providers, spread over failure domains, moves."""
     tokens: dict[str, float] = {}
     domains: dict[str, int] = {}
@@ -300,18 +307,18 @@ def _across(company: Company, claim: Claim) -> Iterator[Violation]:
                 tokens[c.config] = tokens.get(c.config, 0.0) + w.peak_second * 60 * (w.prompt + w.output) * share
         domain = company.sites[placed.primary.site].domain
         domains[domain] = domains.get(domain, 0) + (w.stage == "production")
-        moved += name in claim.may_stay and w.today != placed.primary.site
+        moved += name in claim.may_stay and w.current_site != placed.primary.site
     for config, count in sorted(tokens.items()):
         limit = company.deployments[config].quota_tokens_minute if config in company.deployments else None
         if limit is not None and count > ceil(limit) + len(claim.placed):
             yield Violation("quota", f"{count:,.0f} tokens a minute at {config} of {limit:,.0f}")
     if company.policy.spread is not None and max(domains.values(), default=0) > company.policy.spread:
         yield Violation("spread", f"{max(domains.values())} production workloads in one failure domain")
-    if company.policy.moves is not None and moved > company.policy.moves:
+    if company.policy.max_moves is not None and moved > company.policy.max_moves:
         yield Violation("moves", f"{moved} workloads move")
 
 
-def _opened(claim: Claim) -> Iterator[Violation]:
+def _cost_violations(claim: PlanClaim) -> Iterator[Violation]:
     """What runs somewhere has its site opened and paid, and the whole is the sum of its parts."""
     for name, placed in sorted(claim.placed.items()):
         for c in (placed.primary, placed.burst, placed.fallback):

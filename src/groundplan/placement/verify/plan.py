@@ -22,7 +22,7 @@ class Violation:
 
     kind: str
     """choice, excluded, row, units, apart, burst, pool, cost, bound"""
-    what: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Report:
     """`dual multipliers` or `solver-claimed`: who answers for `Solution.bound`"""
 
     @property
-    def verified(self) -> bool:
+    def is_verified(self) -> bool:
         """Nothing is wrong. What is not verified is never shown."""
         return not self.violations
 
@@ -50,7 +50,7 @@ def verify(problem: Problem, solution: Solution) -> Report:
     found = list(_bound(solution, bound))
     cost: int | None = None
     if len(solution.choice):
-        wrong = list(_readable(problem, solution))
+        wrong = list(_format_violations(problem, solution))
         found += wrong
         if not wrong:
             cost = _price(problem, solution)
@@ -66,11 +66,11 @@ def _bound(solution: Solution, bound: int | None) -> Iterator[Violation]:
         yield Violation("bound", f"the multipliers prove {bound}, not {certificate.value}")
     if len(solution.choice) and solution.bound > solution.cost:
         yield Violation("bound", f"the bound {solution.bound} is above the cost {solution.cost}")
-    if solution.stopped == "optimal" and len(solution.choice) and solution.bound != solution.cost:
+    if solution.stop_reason == "optimal" and len(solution.choice) and solution.bound != solution.cost:
         yield Violation("bound", f"called optimal at {solution.cost} with a bound of {solution.bound}")
 
 
-def _readable(problem: Problem, solution: Solution) -> Iterator[Violation]:
+def _format_violations(problem: Problem, solution: Solution) -> Iterator[Violation]:
     choice, units, options = solution.choice, solution.units, problem.options
     parts = len(problem.parts.workload)
     if choice.dtype.kind != "i" or choice.shape != (parts,):
@@ -79,7 +79,7 @@ def _readable(problem: Problem, solution: Solution) -> Iterator[Violation]:
         yield Violation("choice", "a chosen option is not there")
     elif (options.part[choice] != np.arange(parts)).any():
         yield Violation("choice", f"part {int(np.argmax(options.part[choice] != np.arange(parts)))} takes another's")
-    if units.dtype.kind != "i" or units.shape != problem.tiers.most.shape:
+    if units.dtype.kind != "i" or units.shape != problem.tiers.max_units.shape:
         yield Violation("units", "the bought units are not one number for each tier")
 
 
@@ -93,14 +93,14 @@ def _price(problem: Problem, solution: Solution) -> int:
 def _rules(problem: Problem, solution: Solution, cost: int) -> Iterator[Violation]:
     if solution.cost != cost:
         yield Violation("cost", f"it costs {cost}, not {solution.cost}")
-    yield from _excluded(problem, solution)
-    yield from _units(problem, solution)
-    yield from _rows(problem, solution)
-    yield from _together(problem, solution)
-    yield from _given(problem, solution)
+    yield from _rule_violations(problem, solution)
+    yield from _unit_violations(problem, solution)
+    yield from _row_violations(problem, solution)
+    yield from _combination_violations(problem, solution)
+    yield from _pool_violations(problem, solution)
 
 
-def _given(problem: Problem, solution: Solution) -> Iterator[Violation]:
+def _pool_violations(problem: Problem, solution: Solution) -> Iterator[Violation]:
     """Only what is held for all gives to rows that are shared, and it gives to nothing else."""
     options = problem.options
     for part, option in enumerate(solution.choice):
@@ -111,7 +111,7 @@ def _given(problem: Problem, solution: Solution) -> Iterator[Violation]:
                 yield Violation("pool", f"part {part} gives to or takes from {problem.rows.names[options.row[at]]}")
 
 
-def _excluded(problem: Problem, solution: Solution) -> Iterator[Violation]:
+def _rule_violations(problem: Problem, solution: Solution) -> Iterator[Violation]:
     starts = problem.options.rule_start
     for part, option in enumerate(solution.choice):
         if starts[option + 1] > starts[option]:
@@ -119,17 +119,17 @@ def _excluded(problem: Problem, solution: Solution) -> Iterator[Violation]:
             yield Violation("excluded", f"part {part} takes option {int(option)} against {rule}")
 
 
-def _units(problem: Problem, solution: Solution) -> Iterator[Violation]:
+def _unit_violations(problem: Problem, solution: Solution) -> Iterator[Violation]:
     used = {int(site) for site in problem.options.site[solution.choice]}
     for tier, bought in enumerate(solution.units):
-        if not 0 <= bought <= problem.tiers.most[tier]:
+        if not 0 <= bought <= problem.tiers.max_units[tier]:
             yield Violation("units", f"{int(bought)} units of {problem.tiers.names[tier]}")
         site = int(problem.rows.site[problem.tiers.row[tier]])
         if bought > 0 and site >= 0 and site not in used:
             yield Violation("units", f"{problem.tiers.names[tier]} is bought at a site that nothing uses")
 
 
-def _rows(problem: Problem, solution: Solution) -> Iterator[Violation]:
+def _row_violations(problem: Problem, solution: Solution) -> Iterator[Violation]:
     options, rows, tiers = problem.options, problem.rows, problem.tiers
     begins, ends = options.row_start[solution.choice], options.row_start[solution.choice + 1]
     at: Any = np.concatenate([np.arange(b, e) for b, e in zip(begins, ends, strict=True)] or [np.zeros(0, np.int64)])
@@ -144,7 +144,7 @@ def _rows(problem: Problem, solution: Solution) -> Iterator[Violation]:
             yield Violation("row", f"{rows.names[row]}: {amount} of {limit}")
 
 
-def _spared(problem: Problem) -> set[int]:
+def _optional_fallbacks(problem: Problem) -> set[int]:
     """Workloads of which a row says how available they have to be: a fallback that it does not need may be nowhere."""
     options, kinds = problem.options, problem.rows.kind
     rows = [row for row, kind in enumerate(kinds) if kind == "availability"]
@@ -153,10 +153,10 @@ def _spared(problem: Problem) -> set[int]:
     return {int(each) for each in problem.parts.workload[options.part[users]]}
 
 
-def _together(problem: Problem, solution: Solution) -> Iterator[Violation]:
+def _combination_violations(problem: Problem, solution: Solution) -> Iterator[Violation]:
     """Fallbacks stand in another failure domain, and what bursts is what the primary's level leaves."""
     site, level = problem.options.site[solution.choice], problem.options.level[solution.choice]
-    spared = _spared(problem)
+    spared = _optional_fallbacks(problem)
     where: dict[tuple[int, int], list[int]] = {}
     for part, (workload, role) in enumerate(zip(problem.parts.workload, problem.parts.role, strict=True)):
         where.setdefault((int(workload), int(role)), []).append(part)

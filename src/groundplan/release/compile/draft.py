@@ -109,7 +109,7 @@ def _place_workloads(
         demand = workloads.demand(item)
         placement = placing.apply_plan(found, solve.solve(demand, deployments, sites), workspace, current)
         route = found.route(name)
-        placement = ramping.with_ramp(item, placement, current, route.at_once if route is not None else None)
+        placement = ramping.with_ramp(item, placement, current, route.immediate_move if route is not None else None)
         placements[name] = solve.nearest(placement)
         if item.stage in doc.SERVED_STAGES:
             where = workspace.where("workload", name, workloads.refusal_key(item))

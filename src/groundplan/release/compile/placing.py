@@ -18,12 +18,12 @@ from groundplan.catalog import model as doc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import GroundplanError, Invalid, Problem, Unavailable, Where
 from groundplan.core.money import PICO
-from groundplan.placement.plan_process import asked, told
-from groundplan.placement.terms.candidates import hosted
-from groundplan.placement.terms.curve import SeenLoad
+from groundplan.placement.plan_process import ask_company, ask_plan
+from groundplan.placement.terms.candidates import deployment_candidate
+from groundplan.placement.terms.curve import ObservedLoad
 from groundplan.placement.terms.facts import DAYS, Company
-from groundplan.placement.terms.from_workspace import Context, SeenFacts, read
-from groundplan.placement.workload_routes import Route, Routes, nowhere, routes
+from groundplan.placement.terms.from_workspace import Context, ObservedFacts, read_company
+from groundplan.placement.workload_routes import Route, Routes, plan_routes, unplaceable_workloads
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,9 @@ class PlacementPlan:
 class Observations:
     """What the gateways saw, as plans take it."""
 
-    times: Mapping[str, SeenFacts] = field(default_factory=dict)
+    times: Mapping[str, ObservedFacts] = field(default_factory=dict)
     """by deployment"""
-    loads: Mapping[str, SeenLoad] = field(default_factory=dict)
+    loads: Mapping[str, ObservedLoad] = field(default_factory=dict)
     """by workload, of those whose curve is `seen`"""
 
 
@@ -70,7 +70,7 @@ def company_facts(
         seen.loads,
         lambda name: _read_file(workspace, name),
     )
-    return read(workspace, deployments, context)
+    return read_company(workspace, deployments, context)
 
 
 def primary_sites(current: bp.Blueprint | None) -> dict[str, str]:
@@ -100,11 +100,11 @@ def plan_placements(
         company = company_facts(workspace, deployments, current, today, seen)
         if not asking:
             return PlacementPlan(company)
-        found = told(routes, company, urgent=True)
-        homeless = found.homeless
+        found = ask_plan(plan_routes, company, urgent=True)
+        homeless = found.unplaceable
         if seen.times:  # what was only seen refuses nothing
             declared = company_facts(workspace, deployments, current, today, Observations(loads=seen.loads))
-            homeless = asked(nowhere, declared, urgent=True)
+            homeless = ask_company(unplaceable_workloads, declared, urgent=True)
         return PlacementPlan(company, found, _unplaceable_problems(workspace, homeless, asking))
     except Unavailable:
         raise
@@ -171,7 +171,7 @@ def _keep_expectations(
 def _in_planned_order(gap: float, route: Route, placement: bp.Placement) -> bp.Placement:
     allowed = {each.deployment for each in placement.alternatives if each.allowed}
     before = [name for name in (placement.primary, *placement.fallbacks) if name is not None]
-    order = [name for name in dict.fromkeys([*route.wanted, *before]) if name in allowed]
+    order = [name for name in dict.fromkeys([*route.configs, *before]) if name in allowed]
     if not order:
         return placement
     return msgspec.structs.replace(
@@ -201,7 +201,7 @@ def _expectations(company: Company | None, placement: bp.Placement) -> dict[str,
     deployment = company.deployments.get(placement.primary)
     if priced is None or deployment is None or not facts.calls_month:
         return {}
-    first = hosted(company, facts, deployment)
+    first = deployment_candidate(company, facts, deployment)
     usd = priced / PICO
     return {
         "availability": round(first.availability, 6),

@@ -16,7 +16,7 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.identify import KEY_HEADERS, caller
 from groundplan.gateway.policy.catalog import Plan
 from groundplan.gateway.policy.snapshot import Policy
-from groundplan.placement.guard import may
+from groundplan.placement.guard import is_allowed
 
 RENEWAL_SECONDS = 0.25
 _POLL_SECONDS = 0.01
@@ -56,7 +56,7 @@ def may_hold_data(gateway: Gateway, exchange: Exchange, deployment: Deployment) 
     if before is None or now is None or plan is None or now.number == before.number:
         return True
     sites = {site.name: site for site in (*before.blueprint.sites, *now.blueprint.sites)}
-    return may(plan.workload, deployment, sites)
+    return is_allowed(plan.workload, deployment, sites)
 
 
 def _is_approved(gateway: Gateway, exchange: Exchange, deployment: Deployment, policy: Policy) -> bool:
