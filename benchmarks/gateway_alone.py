@@ -162,7 +162,7 @@ def _tell(gateway: Gateway, live: LiveView, leases: LeaseClient, made: Blueprint
         return
     for quota in limits.caller_quotas(catalog.plans["assistant"].workload, key.id, "", {}).quotas:
         for period in dict.fromkeys(current_key(quota.period, "", "UTC", now + 60 * later) for later in range(2)):
-            gateway.counters.add_grant(quota.name, period, quota.limit)
+            gateway.limit_slices.add_grant(quota.name, period, quota.limit)
             cast(Any, leases)._account(quota, period, 1)
 
 

@@ -58,9 +58,9 @@ async def _asked(home: Home, child: int, router: Router, prompts: Sequence[str])
 
     async def decided(prompt: str) -> bool:
         ask = SimpleNamespace(model="auto", query=prompt)
-        exchange = SimpleNamespace(id=str(new_id()).encode(), vector=None)
+        exchange = SimpleNamespace(id=str(new_id()).encode(), question_vector=None)
         await read_question(cast(Any, gateway), cast(Any, exchange), cast(Any, workload), cast(Any, ask))
-        vector: Floats | None = exchange.vector
+        vector: Floats | None = exchange.question_vector
         choose(router, prompt, vector, allowed, point)
         return vector is not None
 

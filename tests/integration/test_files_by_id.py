@@ -159,7 +159,7 @@ async def test_a_worker_holds_so_much_of_files_at_a_time(database: Database, tmp
     files.release(running[0])
     again = exchange(id)
     await files.put_in(again)
-    assert again.ask is not None and again.ask.files == () and again.held == MOST_BYTES // 3 * 4
+    assert again.ask is not None and again.ask.files == () and again.file_bytes_held == MOST_BYTES // 3 * 4
     with pytest.raises(Unavailable):
         await files.put_in(exchange(id))
     for each in running[1:3]:

@@ -20,7 +20,7 @@ from tests.unit.interrupted import seen as holds
 
 from groundplan.core.home import Home
 from groundplan.gateway.batches.batches_api import BatchesApi
-from groundplan.gateway.call.pipeline import Pipeline, streams
+from groundplan.gateway.call.pipeline import Pipeline, has_streamed_body
 from groundplan.gateway.files.blobs import Blobs
 from groundplan.testing.database import Database
 
@@ -71,7 +71,7 @@ async def ordering(database: Database, folder: Path) -> AsyncIterator[tuple[Rig,
                     (key.id, digest, key.workload),
                 )
         batches = BatchesApi(rig.gateway, database.urls["gateway"], blobs)
-        rig.server.handler, rig.server.is_streamed = Pipeline(rig.gateway, batches=batches).handle, streams
+        rig.server.handler, rig.server.is_streamed = Pipeline(rig.gateway, batches=batches).handle, has_streamed_body
         try:
             yield rig, blobs.files
         finally:

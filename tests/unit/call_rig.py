@@ -266,7 +266,7 @@ async def call_rig(
         try:
             yield Rig(gateway, port, models, grants, server, servers)
         finally:
-            await close(listener, server, busy=lambda: gateway.running or gateway.background)
+            await close(listener, server, busy=lambda: gateway.running_calls or gateway.background)
             await journal.close()
             gateway.targets.close()
             answers.close()

@@ -66,14 +66,14 @@ async def answering(
         if http == 2:
             port = (await stack.enter_async_context(H2Server(port).listening(None))).port
         async with call_rig(folder, names, ports={"one": port}, more=settings, **more) as rig:
-            rig.gateway.room = Watched(limit)
+            rig.gateway.answer_memory = Watched(limit)
             yield rig
 
 
 def full(rig: Rig) -> Share:
     """The share of somebody who has all of the room, and more."""
-    share = Share(rig.gateway.room)
-    assert rig.gateway.room.take(share, rig.gateway.room.limit + 1)
+    share = Share(rig.gateway.answer_memory)
+    assert rig.gateway.answer_memory.take(share, rig.gateway.answer_memory.limit + 1)
     return share
 
 
@@ -118,7 +118,7 @@ def test_whoever_waits_goes_on_and_what_is_held_is_what_there_is(steps: list[tup
 async def test_one_workload_never_holds_all_of_the_room(tmp_path: Path) -> None:
     """However slowly its clients take their answers, those of others are given."""
     async with answering(tmp_path, 3 * MIB, 40 * MIB, workloads={"slow": {}, "other": {}}) as rig:
-        room = rig.gateway.room
+        room = rig.gateway.answer_memory
         taken = [Share(room, RANKS["normal"], "slow") for _ in range(6)]
         for share in taken[:5]:
             assert room.wait(share, 5 * MIB) is None, "the last of them alone goes beyond what there is for one"
@@ -141,7 +141,7 @@ async def test_many_large_answers_at_once_are_all_given_and_few_are_held(tmp_pat
         replies = await asyncio.gather(*(rig.chat() for _ in range(24)))
         assert [reply.status for reply in replies] == [200] * 24
         assert all(len(reply.body) > 3 * MIB and parse_usage(reply.body) == 3 for reply in replies)
-        room: Any = rig.gateway.room
+        room: Any = rig.gateway.answer_memory
         assert 6 * MIB < room.most <= 12 * MIB + 8 * MIB and (room.held, room.waiting) == (0, 0)
         await rig.books()
 
@@ -158,7 +158,7 @@ async def test_a_client_that_takes_nothing_keeps_its_room_until_it_is_cut_off(tm
         _, writer = await asyncio.open_connection("127.0.0.1", rig.port, limit=1024)
         tracemalloc.start()
         writer.write(rig.request())
-        room = rig.gateway.room
+        room = rig.gateway.answer_memory
         await until(lambda: any(each.paused is not None for each in rig.server.connections))
         await asyncio.sleep(0)
         assert 16 * MIB < room.held < 17 * MIB, "what there is of it, all of which waits for its client"
@@ -173,7 +173,7 @@ async def test_a_client_that_takes_nothing_keeps_its_room_until_it_is_cut_off(tm
         await until(lambda: room.waiting == 1)
         slow.expire()
         assert (await waits).status == status
-        await until(lambda: not rig.gateway.running)
+        await until(lambda: not rig.gateway.running_calls)
         assert (room.held, room.waiting) == (0, 0)
         writer.close()
         assert {each.outcome for each in await rig.settlements()} == {"ok" if status == 200 else "not_billed"}
@@ -188,8 +188,8 @@ async def test_a_kill_for_security_ends_an_answer_that_is_on_its_way(tmp_path: P
         killed(rig, "workload/assistant")
         assert len(rig.server.connections) == len(rig.gateway.streams) == 1, "answers under way go on"
         killed(rig, "workload/assistant", streams=True)
-        await until(lambda: not rig.gateway.running)
-        assert (rig.gateway.room.held, rig.gateway.streams) == (0, set())
+        await until(lambda: not rig.gateway.running_calls)
+        assert (rig.gateway.answer_memory.held, rig.gateway.streams) == (0, set())
         with suppress(ConnectionError):
             assert len(await reader.read()) < 8 * MIB
         writer.close()
@@ -199,7 +199,7 @@ async def test_the_last_of_the_room_is_for_what_matters_most(tmp_path: Path) -> 
     """Large answers to clients that take them slowly keep out none that matters more."""
     declared = {name: rule(priority=name) for name in ("low", "critical")}
     async with answering(tmp_path, 3 * MIB, 40 * MIB, workloads=declared) as rig:
-        room = rig.gateway.room
+        room = rig.gateway.answer_memory
         others = [Share(room, RANKS["low"]) for _ in range(2)]
         assert all(room.take(each, size * MIB) for each, size in zip(others, (26, 4), strict=True))
         waits = asyncio.create_task(rig.chat("low"))
@@ -219,12 +219,12 @@ async def test_the_last_of_the_room_is_for_what_matters_most(tmp_path: Path) -> 
 async def test_a_client_that_leaves_while_its_answer_waits(tmp_path: Path, http: int, billing: str) -> None:
     more = {"billing_on_cancel": billing}
     async with answering(tmp_path, 3 * MIB, MIB, http, more=more) as rig:
-        room, others = rig.gateway.room, full(rig)
+        room, others = rig.gateway.answer_memory, full(rig)
         _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         writer.write(rig.request())
         await until(lambda: room.waiting == 1)
         writer.transport.abort()
-        await until(lambda: not rig.gateway.running and room.waiting == (billing == "drain"))
+        await until(lambda: not rig.gateway.running_calls and room.waiting == (billing == "drain"))
         others.give_back()
         await until(lambda: not rig.gateway.background)
         assert (room.held, room.waiting) == (0, 0)
@@ -249,8 +249,8 @@ async def test_whoever_asks_the_same_does_not_wait_for_how_fast_another_client_r
         assert reply.status == 200 and len(reply.body) > 8 * MIB
         assert rig.gateway.meters.cached == {("assistant", how): 1}
         writer.transport.abort()
-        await until(lambda: not rig.gateway.running)
-        assert rig.gateway.room.held == 0
+        await until(lambda: not rig.gateway.running_calls)
+        assert rig.gateway.answer_memory.held == 0
 
 
 @pytest.mark.parametrize("how", ["exact", "replay", "stored"])
@@ -289,7 +289,7 @@ async def test_what_is_given_again_is_not_handed_to_the_connection_of_a_client_t
             assert len(json.loads(again)["pad"]) == 8 * MIB and b'"cache":"exact"' in again[-1024:]
         if how != "stored":
             killed(rig, "company", streams=True)
-            await until(lambda: not rig.gateway.running)
+            await until(lambda: not rig.gateway.running_calls)
         writer.transport.abort()
 
 
@@ -297,10 +297,10 @@ async def test_an_answer_that_a_person_looks_at_takes_no_room(tmp_path: Path) ->
     """Which may take hours."""
     async with answering(tmp_path, 3 * MIB, 4 * MIB, workloads={"assistant": {"review": Review()}}) as rig:
         rig.gateway.reviews = desk = Desk(lambda _: None)  # type: ignore[assignment]
-        desk.decide = lambda _: seen.append(rig.gateway.room.held)
+        desk.decide = lambda _: seen.append(rig.gateway.answer_memory.held)
         seen: list[int] = []
         assert (await rig.chat()).status == 200
-        assert seen == [0] and rig.gateway.room.held == 0
+        assert seen == [0] and rig.gateway.answer_memory.held == 0
 
 
 async def test_an_answer_without_room_until_its_deadline_is_nobodys_failure(tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ async def test_an_answer_without_room_until_its_deadline_is_nobodys_failure(tmp_
         refused = await rig.chat()
         assert refused.status == 503 and b"took all the memory" in refused.body
         assert b"GROUNDPLAN_REQUEST_MEMORY" in refused.body
-        assert not rig.gateway.health._failures and rig.gateway.room.held == others.size
+        assert not rig.gateway.health._failures and rig.gateway.answer_memory.held == others.size
         others.give_back()
         assert (await rig.chat()).status == 200
     (tmp_path / "small").mkdir()
@@ -323,7 +323,7 @@ async def test_an_answer_without_room_until_its_deadline_is_nobodys_failure(tmp_
 async def test_waiting_for_room_is_not_silence(tmp_path: Path) -> None:
     """Neither of the upstream, which may not be silent for so long, nor of how soon it answers."""
     async with answering(tmp_path, 3 * MIB, MIB, more={"idle_ms": 50}) as rig:
-        room, others = rig.gateway.room, full(rig)
+        room, others = rig.gateway.answer_memory, full(rig)
         waits = asyncio.create_task(rig.chat())
         await until(lambda: room.waiting == 1)
         await asyncio.sleep(0.15)
@@ -338,7 +338,7 @@ async def test_nobody_else_is_asked_beside_an_answer_that_waits_for_room(tmp_pat
     """Which would wait, too, and is paid for."""
     declared = {"assistant": rule(hedge={"after_ms": 400, "at_most": 1.0})}
     async with answering(tmp_path, 3 * MIB, MIB, names=["one", "two"], workloads=declared) as rig:
-        room, others = rig.gateway.room, full(rig)
+        room, others = rig.gateway.answer_memory, full(rig)
         waits = asyncio.create_task(rig.chat())
         await until(lambda: room.waiting == 1)
         await asyncio.sleep(0.6)
@@ -355,7 +355,7 @@ async def test_an_answer_that_waited_for_room_and_came_too_late_is_nobodys_failu
     """A crowd of such would open the breaker of a deployment that is well."""
     declared = {"assistant": {"deadline_ms": 900}}
     async with answering(tmp_path, 3 * MIB, MIB, http, ends=False, workloads=declared) as rig:
-        room, others = rig.gateway.room, full(rig) if waits else None
+        room, others = rig.gateway.answer_memory, full(rig) if waits else None
         late = asyncio.create_task(rig.chat())
         if others is not None:
             await until(lambda: room.waiting == 1)

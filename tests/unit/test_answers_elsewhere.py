@@ -37,7 +37,7 @@ async def two_workers(folder: Path) -> AsyncIterator[tuple[Rig, Rig]]:
 
 @asynccontextmanager
 async def desk_of(rig: Rig) -> AsyncIterator[None]:
-    desk = AnswerDesk(rig.gateway.answers)
+    desk = AnswerDesk(rig.gateway.idempotent_answers)
     await desk.open()
     yield
     await desk.close()
@@ -80,7 +80,7 @@ async def test_those_who_wait_for_another_workers_answer_get_it_together(
 ) -> None:
     async with two_workers(tmp_path) as (first, second), desk_of(first):
         made = await ask(first, "Hi")
-        answers, asked, go = first.gateway.answers, list[bytes](), asyncio.Event()
+        answers, asked, go = first.gateway.idempotent_answers, list[bytes](), asyncio.Event()
         give = answers.give
 
         async def slowly(digest: bytes, body: bytes) -> Kept | None:
@@ -90,7 +90,7 @@ async def test_those_who_wait_for_another_workers_answer_get_it_together(
 
         monkeypatch.setattr(answers, "give", slowly)
         calls = [asyncio.create_task(ask(second, "Hi")) for _ in range(3)]
-        await until(lambda: second.gateway.running == 3 and bool(asked))
+        await until(lambda: second.gateway.running_calls == 3 and bool(asked))
         go.set()
         assert [(reply.status, reply.body) for reply in await asyncio.gather(*calls)] == [(200, made.body)] * 3
         assert len(asked) == 1
@@ -134,7 +134,7 @@ async def test_what_was_sent_is_not_sent_again_after_a_loss_of_power(
 
         monkeypatch.setattr(model, "_counted", count)
         assert (await ask(rig, "Hi")).status == 200
-        (digest,) = rig.gateway.answers._entries
+        (digest,) = rig.gateway.idempotent_answers._entries
         now = rig.gateway.clock.now().timestamp()
     folder = tmp_path / "after"
     folder.mkdir()
@@ -159,7 +159,7 @@ async def test_calls_with_keys_share_what_they_wait_for_and_no_other_call_waits(
     async with call_rig(tmp_path, ["one"]) as rig:
         calls = [asyncio.create_task(ask(rig, "Hi", b"key %d" % number)) for number in range(20)]
         try:
-            await until(lambda: len(rig.gateway.answers._entries) == 20 and bool(synced))
+            await until(lambda: len(rig.gateway.idempotent_answers._entries) == 20 and bool(synced))
             assert (await rig.chat()).status == 200 and rig.models["one"].counted == 1
         finally:
             go.set()

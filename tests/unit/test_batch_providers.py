@@ -341,7 +341,7 @@ async def test_what_a_provider_made_is_kept_and_counted_as_any_call(tmp_path: Pa
     keeps = {"assistant": {"keep": bp.Keep(content="full", seconds=60)}}
     async with call_rig(tmp_path, ["one"], workloads=keeps) as rig:
         sent: list[Content] = []
-        rig.gateway.content = SimpleNamespace(send=sent.append)  # type: ignore[assignment]
+        rig.gateway.content_sender = SimpleNamespace(send=sent.append)  # type: ignore[assignment]
         (place,) = rig.plan("assistant").names["one"]
         batch, shelf, body = batch_of(rig), Blobs(Home(tmp_path)), json.dumps(ASK)
         data = f'{{"custom_id":"a","method":"POST","url":"{CHAT}","body":{body}}}\n'.encode()

@@ -62,9 +62,9 @@ async def made(
     exchange = calls.exchange(batch, new_id(), b"")
     exchange.charges = calls.budgets(batch, rig.gateway.live.catalog)
     if held:
-        exchange.token, exchange.reserved = (exchange.raw, 0), held
+        exchange.reservation, exchange.reserved_amount = (exchange.id_bytes, 0), held
         charges = [Charge(budget.name, period, held) for budget, period in exchange.charges]
-        assert rig.slices.reserve(exchange.token, charges) is None
+        assert rig.slices.reserve(exchange.reservation, charges) is None
 
     async def body() -> bytes:
         begun()
@@ -72,9 +72,9 @@ async def made(
             raise Unavailable("it is gone", code="file_elsewhere", hint="Send it again.")
         return body_of(rig, **more)
 
-    assert rig.gateway.conduct is not None
+    assert rig.gateway.run_call is not None
     async with asyncio.timeout(20):
-        await rig.gateway.conduct(exchange, calls.line_steps(batch, body))
+        await rig.gateway.run_call(exchange, calls.line_steps(batch, body))
     assert isinstance(exchange.response, CollectedResponse) and rig.slices.open_reservations == 0
     return exchange.response
 
@@ -221,7 +221,7 @@ async def test_a_line_that_could_not_be_written_down_is_answered_once_it_can(
     settings = kept if cached else {"grounding": Grounding(sources=["handbook"], floor=0.4)}
     limits = [Limit(name="few", covers="workload/assistant", type="requests", amount=9, period="day")]
     async with call_rig(tmp_path, ["one"], workloads={"assistant": settings}, limits=limits) as rig:
-        day, counters = rig.gateway.clock.now().date().isoformat(), rig.gateway.counters
+        day, counters = rig.gateway.clock.now().date().isoformat(), rig.gateway.limit_slices
         counters.add_grant(few, day, 9)
         if cached:
             assert (await rig.chat()).status == 200

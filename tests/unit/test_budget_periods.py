@@ -135,10 +135,10 @@ async def test_what_a_batch_begun_before_midnight_holds_no_more_is_not_taken_of_
         async def steps(gateway: Gateway, exchange: Exchange) -> None:
             exchange.charges = [(DAILY, OLD)]
             await reserve(gateway, exchange, 0, BOUND, keeps_periods=lasts)
-            gateway.slices.settle((exchange.raw, 0), 0)
+            gateway.slices.settle((exchange.id_bytes, 0), 0)
 
-        assert rig.gateway.conduct is not None
-        await rig.gateway.conduct(exchange, steps)
+        assert rig.gateway.run_call is not None
+        await rig.gateway.run_call(exchange, steps)
         await asyncio.sleep(0)
         if not lasts:
             assert exchange.charges == ((DAILY, NEW),) and answer.status != 429

@@ -55,7 +55,7 @@ async def one_waits(rig: Rig) -> tuple[asyncio.Semaphore, asyncio.Task[Reply], a
     leader = asyncio.create_task(rig.chat())
     await until(lambda: counted(rig) == 1)
     follower = asyncio.create_task(rig.chat())
-    await until(lambda: rig.gateway.running == 2)
+    await until(lambda: rig.gateway.running_calls == 2)
     return one, leader, follower
 
 
@@ -106,7 +106,7 @@ async def test_workloads_share_nothing_and_without_a_cache_nothing_is_kept(tmp_p
     async with rigged(tmp_path) as rig:
         for key in ("assistant", "other", "plain", "plain"):
             assert (await rig.chat(key)).json["groundplan"]["cache"] == "none"
-        assert len(rig.gateway.cached) == 2
+        assert len(rig.gateway.answer_cache) == 2
 
 
 async def test_a_stream_is_given_again_event_by_event(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ async def test_of_a_stream_that_is_there_only_what_its_client_takes_is_made() ->
             yield b"x" * 10_000
 
     gateway: Any = SimpleNamespace(streams=set())
-    exchange: Any = SimpleNamespace(response=response, kept=None)
+    exchange: Any = SimpleNamespace(response=response, sent_chunks=None)
     sent = asyncio.create_task(send_stream(gateway, exchange, parts(), b"head"))
     await until(lambda: bool(gateway.streams))
     assert len(made) < 10
@@ -281,7 +281,7 @@ async def test_calls_that_lack_the_same_budget_or_limit_are_told_so_together(tmp
         async def acquire(token: Any, charges: Any, declared: Any, blueprint: int = 0) -> Any:
             if not rig.grants.asked:
                 rig.grants.asked.append(charges[0].budget)
-                await until(lambda: rig.gateway.running == 4)
+                await until(lambda: rig.gateway.running_calls == 4)
             else:
                 await asyncio.wait_for(others.wait(), 5)  # who asks alone waits in vain
             return charges[0]
@@ -326,9 +326,9 @@ async def test_a_client_that_leaves_takes_nobody_along(tmp_path: Path) -> None:
         await until(lambda: counted(rig) == 1)
         follower = asyncio.create_task(rig.chat())
         other = asyncio.create_task(rig.chat())
-        await until(lambda: rig.gateway.running == 3)
+        await until(lambda: rig.gateway.running_calls == 3)
         follower.cancel()
-        await until(lambda: rig.gateway.running == 2)
+        await until(lambda: rig.gateway.running_calls == 2)
         one.release()
         assert (await leader).status == 200 and (await other).json["groundplan"]["cache"] == "exact"
         assert counted(rig) == 1
@@ -351,21 +351,21 @@ async def test_answers_that_were_cut_are_not_kept_and_hold_nobody_up(tmp_path: P
         rig.play("two", tokens=20)
         one = rig.hold("one")
         calls = [asyncio.create_task(rig.chat(max_tokens=3)) for _ in range(5)]
-        await until(lambda: rig.gateway.running == 5)
+        await until(lambda: rig.gateway.running_calls == 5)
         one.release()
         await until(lambda: counted(rig) == 5)  # all of the others at once
         for _ in range(4):
             one.release()
         replies = await asyncio.gather(*calls)
         ends = {reply.json["choices"][0]["finish_reason"] for reply in replies}
-        assert ends == {"length"} and counted(rig) == 5 and len(rig.gateway.cached) == 0
+        assert ends == {"length"} and counted(rig) == 5 and len(rig.gateway.answer_cache) == 0
 
 
 async def test_a_broken_stream_is_not_kept(tmp_path: Path) -> None:
     async with rigged(tmp_path) as rig:
         rig.play("one", mode="cut")
         assert (await rig.stream()).errors
-        assert len(rig.gateway.cached) == 0
+        assert len(rig.gateway.answer_cache) == 0
         rig.play("one")
         assert (await rig.stream()).facts["cache"] == "none"
 
@@ -376,7 +376,7 @@ async def test_a_stream_of_two_models_is_not_kept(tmp_path: Path) -> None:
         rig.play("one", mode="cut")
         stream = await rig.stream()
         assert stream.done and not stream.errors and counted(rig) == 2
-        assert len(rig.gateway.cached) == 0
+        assert len(rig.gateway.answer_cache) == 0
         rig.play("one")
         await rig.stream(seed=1)
         assert (await rig.stream(seed=1)).facts["cache"] == "exact"
@@ -398,7 +398,7 @@ async def test_what_was_not_asked_for_longest_goes_first(tmp_path: Path) -> None
         for seed in range(1, 30):
             await rig.chat(seed=seed)
             assert (await rig.chat(seed=0)).json["groundplan"]["cache"] == "exact"
-            assert rig.gateway.cached.size <= 20_000
+            assert rig.gateway.answer_cache.size <= 20_000
         assert (await rig.chat(seed=1)).json["groundplan"]["cache"] == "none"
 
 
@@ -444,10 +444,10 @@ async def test_of_the_answers_of_two_workers_the_newer_one_stands(tmp_path: Path
         assert old is not None and new is not None and new.alone and not old.alone
         whole = msgspec.structs.replace(old, stream=False, whole=new.whole, events=None)
         for first, second in ((old, new), (whole, new), (new, whole)):
-            rig.gateway.cached._clear("assistant")
+            rig.gateway.answer_cache._clear("assistant")
             assert take_in(rig.gateway, first)
             assert take_in(rig.gateway, second) is (second is new)
-            assert [entry.call for entry in rig.gateway.cached.entries("assistant")] == [new.call]
+            assert [entry.call for entry in rig.gateway.answer_cache.entries("assistant")] == [new.call]
             assert not take_in(rig.gateway, new), "it is there"
 
 
@@ -470,7 +470,7 @@ def live(rig: Rig, **changes: Any) -> None:
     """Another policy, told as a worker's is."""
     policy = replace(rig.gateway.live.policy, number=rig.gateway.live.policy.number + 1, **changes)
     rig.gateway.live.policy = policy  # type: ignore[misc]
-    rig.gateway.cached.heed_policy(policy)
+    rig.gateway.answer_cache.heed_policy(policy)
 
 
 @pytest.mark.parametrize("scope", ["deployment/one", "site/site-one", "workload/assistant", "company"])
@@ -480,7 +480,7 @@ async def test_what_was_stopped_is_gone_also_when_it_may_run_again(tmp_path: Pat
         live(rig, kills=frozenset({"deployment/two"}))
         assert (await rig.chat()).json["groundplan"]["cache"] == "exact"
         live(rig, kills=frozenset({scope}))
-        assert len(rig.gateway.cached) == 0
+        assert len(rig.gateway.answer_cache) == 0
         live(rig, kills=frozenset())
         assert (await rig.chat()).json["groundplan"]["cache"] == "none"
 
@@ -493,7 +493,7 @@ async def test_a_stop_while_the_answer_is_made_keeps_it_out(tmp_path: Path) -> N
         live(rig, kills=frozenset({"site/site-one"}))
         one.release()
         assert (await call).status == 200
-        assert len(rig.gateway.cached) == 0
+        assert len(rig.gateway.answer_cache) == 0
 
 
 async def test_a_waiting_call_is_refused_when_its_key_is_revoked_meanwhile(tmp_path: Path) -> None:
@@ -535,7 +535,7 @@ async def test_another_blueprint_of_the_workload_knows_no_old_answers(tmp_path: 
         changed = [msgspec.structs.replace(w, system_prompt="Be brief.") for w in old.workloads]
         view.catalog = index(msgspec.structs.replace(old, number=3, workloads=changed))
         assert (await rig.chat()).json["groundplan"]["cache"] == "none"
-        assert len(rig.gateway.cached) == 1
+        assert len(rig.gateway.answer_cache) == 1
 
 
 async def test_answers_are_kept_and_given_on_when_a_price_with_a_date_begins(tmp_path: Path) -> None:
@@ -593,7 +593,7 @@ async def test_a_hit_counts_as_a_request_and_uses_no_tokens(tmp_path: Path) -> N
         ]  # fmt: skip
         view.catalog = index(msgspec.structs.replace(view.catalog.blueprint, limits=limits))
         quotas = view.catalog.limits.of_caller(view.catalog.plans["assistant"].workload, "", "", {}).quotas
-        now, counters = rig.gateway.clock.now().timestamp(), rig.gateway.counters
+        now, counters = rig.gateway.clock.now().timestamp(), rig.gateway.limit_slices
         periods = {quota.type: current_key(quota.period, "", "UTC", now) for quota in quotas}
         names = {quota.type: quota.name for quota in quotas}
         for quota in quotas:
@@ -649,7 +649,7 @@ async def test_beside_guardrails_a_cache_has_no_effect_and_where_there_is_none_n
 ) -> None:
     async with rigged(tmp_path, workloads={"assistant": declared}) as rig:
         found = [(await rig.chat()).json["groundplan"]["cache"] for _ in range(3)]
-        assert found == ["none"] * 3 and counted(rig) == 3 and len(rig.gateway.cached) == 0
+        assert found == ["none"] * 3 and counted(rig) == 3 and len(rig.gateway.answer_cache) == 0
         assert (await asked(rig, "only-if-cached"))["code"] == "not_cached" and counted(rig) == 3
         assert (await asked(rig, "no-cache"))["cache"] == (await asked(rig, "max-age=9"))["cache"] == "none"
 
@@ -657,7 +657,7 @@ async def test_beside_guardrails_a_cache_has_no_effect_and_where_there_is_none_n
 async def test_matching_by_meaning_has_its_place_after_an_exact_miss(tmp_path: Path) -> None:
     similar = Cache(seconds=60, max_bytes=1 << 20, scope="workload", semantic=Semantic())
     async with rigged(tmp_path, workloads={"assistant": {"cache": similar}, "exactly": {"cache": CACHE}}) as rig:
-        rig.gateway.cached.similar = Newest()
+        rig.gateway.answer_cache.similar = Newest()
         assert (await rig.chat()).json["groundplan"]["cache"] == "none"
         meant = await rig.chat(temperature=0.1)
         assert meant.json["groundplan"]["cache"] == meant.headers["groundplan-cache"] == "semantic"

@@ -89,7 +89,7 @@ async def test_nobody_waits_for_an_answer_in_a_form_of_which_theirs_is_not_made(
         one = rig.hold("one")
         forms = (True, False, True, False)
         calls = [asyncio.create_task(post(rig, COMPLETIONS, prompt="Where?", stream=form)) for form in forms]
-        await until(lambda: rig.gateway.running == 4 and rig.models["one"].counted == 2)
+        await until(lambda: rig.gateway.running_calls == 4 and rig.models["one"].counted == 2)
         for _ in range(2):
             one.release()
         replies = [await call for call in calls]

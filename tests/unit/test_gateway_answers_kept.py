@@ -188,7 +188,7 @@ async def test_an_answer_that_calls_a_stopped_function_is_not_given_again(tmp_pa
 async def test_an_answer_that_is_given_again_says_what_is_left_now(tmp_path: Path) -> None:
     limit = Limit(name="few", covers="workload/assistant", type="requests", amount=9, period="day")
     async with call_rig(tmp_path, ["one"], workloads={"assistant": rule()}, limits=[limit]) as rig:
-        rig.gateway.counters.add_grant("requests/few", rig.gateway.clock.now().date().isoformat(), 9)
+        rig.gateway.limit_slices.add_grant("requests/few", rig.gateway.clock.now().date().isoformat(), 9)
 
         async def ask() -> Reply:
             reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)

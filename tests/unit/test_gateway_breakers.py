@@ -153,7 +153,7 @@ async def test_counting_tokens_says_nothing_of_how_answers_are(tmp_path: Path) -
             reply = await asked(rig, "/v1/messages/count_tokens", body)
             assert reply.status == 200 and reply.json["input_tokens"] == 7, reply.body
         assert set(health.states(now)) == {"one"}
-        assert rig.gateway.times.of("one", False).peak == 0.0
+        assert rig.gateway.latencies.of("one", False).peak == 0.0
         assert rig.gateway.loads.of(rig.plan("assistant").names["one"][0])._seen >= 3
         assert rig.gateway.loads.of(rig.plan("assistant").names["one"][0])._base == 0.0
 
@@ -177,8 +177,8 @@ async def test_no_room_at_flex_says_nothing_of_the_ordinary_tier(tmp_path: Path,
             assert (refused.status, refused.code) == (503, "upstream_failed"), refused.body
             assert "without service_tier" in refused.json["error"]["hint"]
         now = asyncio.get_running_loop().time()
-        assert rig.gateway.health.states(now) == {} and rig.gateway.flex.states(now) == {"one": "open"}
-        (told,) = told_health(rig.gateway.health, now, {}, rig.gateway.flex).items()
+        assert rig.gateway.health.states(now) == {} and rig.gateway.flex_health.states(now) == {"one": "open"}
+        (told,) = told_health(rig.gateway.health, now, {}, rig.gateway.flex_health).items()
         assert told[0] == "one" and told[1].startswith("closed: calls at flex ask it last: "), told
         shown = render([("0", families(rig.gateway))]).decode()
         for name, state in (("breaker_state", "closed"), ("flex_breaker_state", "open")):
@@ -188,11 +188,11 @@ async def test_no_room_at_flex_says_nothing_of_the_ordinary_tier(tmp_path: Path,
         assert rig.gateway.loads.of(place).limit is None
         rig.play("one", tokens=5, latency_ms=60)
         assert (await rig.chat(model="one")).json["groundplan"]["deployment"] == "one"
-        rig.gateway.flex.declare([])
-        before = rig.gateway.times.of("one", False).peak
+        rig.gateway.flex_health.declare([])
+        before = rig.gateway.latencies.of("one", False).peak
         flexible = await rig.chat(service_tier="flex")
         assert flexible.json["groundplan"]["deployment"] == "one" and rig.models["two"].counted == 0, "nor hedged"
-        assert rig.gateway.times.of("one", False).peak == before, "nor learned from"
+        assert rig.gateway.latencies.of("one", False).peak == before, "nor learned from"
         await rig.books()
 
 

@@ -261,7 +261,7 @@ async def test_a_caller_that_leaves_during_the_check_leaves_the_books_in_order(t
         writer.write(rig.request())
         await until(lambda: rig.models["judge"].counted > 0)
         writer.close()
-        await until(lambda: rig.slices.open_reservations == 0 and rig.gateway.running == 0)
+        await until(lambda: rig.slices.open_reservations == 0 and rig.gateway.running_calls == 0)
         await rig.books()
 
 
@@ -298,7 +298,7 @@ async def test_a_worker_that_dies_during_the_check_has_the_try_in_its_journal(tm
         segments = shutil.ignore_patterns("*.new")  # one that is only being made
         shutil.copytree(rig.gateway.journal.folder, left, ignore=segments)  # what a kill -9 leaves behind
         writer.close()
-        await until(lambda: rig.gateway.running == 0)
+        await until(lambda: rig.gateway.running_calls == 0)
     records = read_records(left)
     made = [record for record in records if isinstance(record, Reservation)]
     ended = [record for record in records if isinstance(record, Settlement)]

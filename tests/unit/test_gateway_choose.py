@@ -238,7 +238,7 @@ async def test_calls_go_where_answers_come_sooner(tmp_path: Path) -> None:
 async def test_one_slow_answer_is_not_held_against_a_deployment_for_ever(tmp_path: Path) -> None:
     async with call_rig(tmp_path, workloads={"assistant": rule(balance="latency")}) as rig:
         rig.play("two", latency_ms=50)
-        slow, now = rig.gateway.times.of("one", False), rig.gateway.loop.time()
+        slow, now = rig.gateway.latencies.of("one", False), rig.gateway.loop.time()
         slow.observe(3_000_000, now)
         assert {(await rig.chat()).json["groundplan"]["deployment"] for _ in range(5)} == {"two"}
         slow.at -= 60  # which is as long as nobody has asked it

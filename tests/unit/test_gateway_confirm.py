@@ -107,7 +107,7 @@ async def ask(rig: Rig, **more: Any) -> str:
 
 
 def kept(rig: Rig) -> Entry:
-    (entry,) = rig.gateway.cached.entries("assistant")
+    (entry,) = rig.gateway.answer_cache.entries("assistant")
     return entry
 
 
@@ -148,7 +148,9 @@ async def test_other_passages_are_another_answer(tmp_path: Path, found: list[str
         searcher.confirmed, searcher.found = "", [passage(chunk) for chunk in found]
         assert await ask(rig) == "none"
         assert rig.models["one"].counted == 2
-        assert {entry.query for entry in rig.gateway.cached.entries("assistant")} == ({QUESTION} if found else set())
+        assert {entry.query for entry in rig.gateway.answer_cache.entries("assistant")} == (
+            {QUESTION} if found else set()
+        )
 
 
 @pytest.mark.parametrize("more", [{"conflicts": [CONFLICT]}, {"newer": [NEWER]}])
@@ -157,7 +159,7 @@ async def test_what_a_model_would_be_told_besides_ends_an_answer(tmp_path: Path,
         await ask(rig)
         searcher.confirmed, searcher.more = "", more
         assert await ask(rig) == "none"
-        assert list(rig.gateway.cached.entries("assistant")) == []
+        assert list(rig.gateway.answer_cache.entries("assistant")) == []
 
 
 async def test_what_does_not_fit_before_the_model_is_not_compared(tmp_path: Path) -> None:
@@ -243,10 +245,10 @@ async def test_another_worker_goes_on_from_where_an_answer_stands(tmp_path: Path
         await ask(rig)
         parcel = msgspec.msgpack.decode(sent[0], type=Parcel)
         assert isinstance(parcel.kept, Kept)
-        rig.gateway.cached._clear("assistant")
+        rig.gateway.answer_cache._clear("assistant")
         assert take_in(rig.gateway, parcel.kept)
         assert (kept(rig).query, kept(rig).states) == (QUESTION, {"ana": "10 x"})
         before = [*msgspec.to_builtins(parcel.kept)][:-3]
         old = msgspec.convert(before, type=Kept, strict=False)
-        rig.gateway.cached._clear("assistant")
+        rig.gateway.answer_cache._clear("assistant")
         assert not take_in(rig.gateway, old), "of a version that did not tell"

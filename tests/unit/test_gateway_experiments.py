@@ -59,7 +59,7 @@ async def trying(folder: Path, experiment: Experiment, **more: Any) -> AsyncIter
     """A worker that tries `experiment`, and the facts about answers that wait in it."""
     async with call_rig(folder, more.pop("names", ("one", "two")), **more) as rig:
         pairs = Pairs("")
-        rig.gateway.shadows = Shadows(rig.gateway, pairs)
+        rig.gateway.shadow_trials = Shadows(rig.gateway, pairs)
         live = rig.gateway.live
         assert isinstance(live, Fixed)
         live.policy = dataclasses.replace(live.policy, experiments={experiment.workload: experiment})
@@ -140,7 +140,7 @@ async def test_a_second_answer_needs_room_in_every_budget(tmp_path: Path) -> Non
             await rest(rig)
         assert not pairs.waiting
         assert rig.models["two"].counted == 0
-        assert isinstance(rig.gateway.shadows, Shadows) and rig.gateway.shadows.missed == 3
+        assert isinstance(rig.gateway.shadow_trials, Shadows) and rig.gateway.shadow_trials.missed == 3
         assert len(rig.grants.asked) == 1, "it asks again only after a while"
         await books(rig)
 
@@ -245,7 +245,7 @@ async def test_few_second_answers_are_made_while_their_judge_is_away(tmp_path: P
             await rig.chat()
             await rest(rig)
         assert len(pairs.waiting) == rig.models["two"].counted == 2
-        trials = rig.gateway.shadows
+        trials = rig.gateway.shadow_trials
         assert isinstance(trials, Shadows) and trials.missed == 4
 
 
@@ -402,7 +402,7 @@ def test_a_shadow_has_its_share_of_the_calls_whichever_are_kept(share: float) ->
     for _ in range(4000):
         exchange = Exchange(new_id_bytes(), Request(0.0), Response.__new__(Response), CHAT)
         assign(exchange, task, ask, experiments, 0.0)
-        drawn[chosen(kept, exchange.raw)].append(exchange.trial is not None)
+        drawn[chosen(kept, exchange.id_bytes)].append(exchange.trial is not None)
     for those in drawn.values():
         deviation = math.sqrt(share * (1 - share) / len(those))
         assert abs(sum(those) / len(those) - share) < 6 * deviation
@@ -530,17 +530,17 @@ async def test_a_second_answer_takes_no_limit_of_its_person_and_keeps_that_of_it
     async with trying(tmp_path, tried(), limits=limits) as (rig, pairs):
         day = rig.gateway.clock.now().date().isoformat()
         (key,) = rig.gateway.live.policy.keys.values()
-        rig.gateway.counters.add_grant(f"requests/each/{key.id}", day, 1)
-        rig.gateway.counters.add_grant("requests/each/", day, 5)
-        rig.gateway.counters.add_grant("requests/place", day, 1)
-        rig.gateway.counters.add_grant("requests/all", day, 9)
+        rig.gateway.limit_slices.add_grant(f"requests/each/{key.id}", day, 1)
+        rig.gateway.limit_slices.add_grant("requests/each/", day, 5)
+        rig.gateway.limit_slices.add_grant("requests/place", day, 1)
+        rig.gateway.limit_slices.add_grant("requests/all", day, 9)
         assert (await rig.chat()).status == 200
         await rest(rig)
         assert [pair.answered for pair in pairs.waiting] == [True]
         assert (await rig.chat()).status == 429, "the caller's own request of today was the first"
         await rest(rig)
         assert rig.models["two"].counted == 1
-        assert rig.gateway.counters.spent("requests/all", day) == 2, "of its workload it is one more"
+        assert rig.gateway.limit_slices.spent("requests/all", day) == 2, "of its workload it is one more"
 
 
 def test_production_approves_what_is_declared_to_be_tried() -> None:

@@ -60,6 +60,6 @@ async def test_a_search_of_what_is_restricted_whose_client_goes_away_is_written_
         searching = asyncio.create_task(searched(rig))
         await asked.wait()
         searching.cancel()
-        await until(lambda: not rig.gateway.running)
+        await until(lambda: not rig.gateway.running_calls)
         ends = [(each.endpoint, each.status) for each in await rig.records() if isinstance(each, Finish)]
         assert ends == [("search", "cancelled")]

@@ -71,7 +71,7 @@ EAR = {"kind": "transcription", "audio_seconds": 60, "rates": Rates(input=0, out
 async def heard(rig: Rig, size: int, *more: tuple[str, str], pause: float = 0.0) -> Reply:
     """The answer to a form with so many bytes of sound, and `more` fields. `pause`: of its client, before the last of
     them."""
-    rig.server.is_streamed = pipeline.streams
+    rig.server.is_streamed = pipeline.has_streamed_body
     head = b"".join(
         f'--xyz\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
         for name, value in (("model", "auto"), *more)
@@ -292,11 +292,11 @@ async def test_who_waited_for_the_first_with_its_key_has_what_is_left_of_its_dea
     settings = {"assistant": {"deadline_ms": 1500, "attempts": 1}}
     slots = [Limit(name="slots", covers="workload/assistant", type="concurrent", amount=1, period="now")]
     async with call_rig(tmp_path, ["one"], workloads=settings, limits=slots) as rig:
-        rig.gateway.counters.add_grant("concurrent/slots", "now", 0)
+        rig.gateway.limit_slices.add_grant("concurrent/slots", "now", 0)
 
         async def acquire(token: Any, charges: Any, declared: Any, blueprint: int = 0) -> Any:
             await asyncio.sleep(1.0)
-            rig.gateway.counters.add_grant("concurrent/slots", "now", 1)
+            rig.gateway.limit_slices.add_grant("concurrent/slots", "now", 1)
             return charges[0]
 
         rig.grants.acquire = acquire  # type: ignore[method-assign]

@@ -264,7 +264,7 @@ async def test_what_a_response_goes_on_with_is_guarded_though_it_is_older_than_t
     body = {"model": "auto", "input": "Who am I?", "previous_response_id": "resp_1"}
     for action, status in (("mask", 200), ("block", 403)):
         async with call_rig(tmp_path / action, ("one",), workloads=guarded(input={"personal_data": action})) as rig:
-            rig.gateway.responses = Shelf()  # type: ignore[assignment]
+            rig.gateway.stored_responses = Shelf()  # type: ignore[assignment]
             rig.play("one", say="You are <email_1>.")
             got, data = await post(rig, "/v1/responses", body)
             assert got == status, data

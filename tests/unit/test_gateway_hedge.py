@@ -119,7 +119,7 @@ async def test_the_hedge_wins_and_the_slow_one_is_cancelled_and_billed(tmp_path:
         assert (one.outcome, one.cost, one.flags) == ("cancelled", BOUND, ["no_usage"])
         assert (two.outcome, two.flags) == ("ok", ["hedge"]) and two.cost > 0
         assert float(facts["cost_usd"]) == pytest.approx((one.cost + two.cost) / 1e12)
-        slow = rig.gateway.times.of("one", stream).peak
+        slow = rig.gateway.latencies.of("one", stream).peak
         assert slow >= 40_000 or rig.gateway.stalls.stood(0.0), "without the slowest a learned percentile sinks"
         await rig.books()
 
@@ -374,7 +374,7 @@ async def test_a_hedge_without_room_in_a_limit_is_not_sent_and_holds_nothing(tmp
     async with call_rig(tmp_path, ["one", "two", "three"], workloads=HEDGED, limits=[few]) as rig:
         rig.play("one", mode="error", status=503, latency_ms=200)
         assert (await answer(rig, stream=False))["deployment"] == "three"
-        assert rig.models["two"].counted == 0 and rig.gateway.counters.open_reservations == 0
+        assert rig.models["two"].counted == 0 and rig.gateway.limit_slices.open_reservations == 0
         await rig.books()
 
 
@@ -475,7 +475,7 @@ async def test_a_client_that_leaves_ends_both(tmp_path: Path, wait: float, strea
         await until(lambda: rig.models["one"].counted == 1)
         await asyncio.sleep(wait)
         writer.transport.abort()
-        await until(lambda: rig.gateway.running == 0)
+        await until(lambda: rig.gateway.running_calls == 0)
         await until(lambda: not rig.upstreams["one"].connections and not rig.upstreams["two"].connections)
         sent = rig.models["one"].counted + rig.models["two"].counted
         assert sum((await rig.books()).spent.values()) == sent * BOUND
@@ -497,7 +497,7 @@ async def test_a_thousand_calls_of_every_kind_leave_exact_books(tmp_path: Path) 
         for start in range(0, 400, 20):
             rig.play("one", latency_ms=30 if start % 40 else 6)
             await asyncio.gather(*(one(start + n) for n in range(20)))
-        await until(lambda: rig.gateway.running == 0)
+        await until(lambda: rig.gateway.running_calls == 0)
         assert rig.models["two"].counted > 20
         counted = rig.models["one"].counted + rig.models["two"].counted
         settled = [s for s in await rig.settlements() if s.outcome != "not_billed"]

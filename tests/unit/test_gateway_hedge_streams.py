@@ -275,7 +275,7 @@ async def test_a_hedge_that_is_made_as_its_client_leaves_is_not_left_open(monkey
 
     monkeypatch.setattr(race, "_begin_hedge", second)
     gateway: Any = SimpleNamespace(loop=loop)
-    exchange: Any = SimpleNamespace(use=object())
+    exchange: Any = SimpleNamespace(limit_use=object())
     first: Any = (loop.create_future(), None)
     call = loop.create_task(race._begin_hedge_while_waiting(gateway, exchange, [], first))
     for _ in range(3):

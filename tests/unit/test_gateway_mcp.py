@@ -408,7 +408,7 @@ async def test_a_stream_that_says_nothing_is_over_in_time(tmp_path: Path) -> Non
 @pytest.mark.parametrize("streams", [False, True])
 async def test_a_large_answer_waits_for_room_and_gives_it_back(tmp_path: Path, streams: bool) -> None:
     async with stack(tmp_path, streams=streams) as (rig, model):
-        room, other = rig.gateway.room, Share(rig.gateway.room)
+        room, other = rig.gateway.answer_memory, Share(rig.gateway.answer_memory)
         room.limit = 5 << 20
         await other.grown(3 << 20, 1.0)
         assert (await use(rig, "crm__echo"))["content"][0]["text"] == "done", "a little one takes none"
@@ -479,7 +479,7 @@ TWICE = bp.Limit(name="twice", covers="workload/assistant", type="requests", amo
 async def test_however_a_use_ends_it_is_a_call_and_holds_no_slot(tmp_path: Path, how: str) -> None:
     goes_on = asyncio.Event()
     async with stack(tmp_path, limits=[SLOTS], waits=goes_on) as (rig, model):
-        rig.gateway.counters.add_grant("concurrent/slots", "now", 1)
+        rig.gateway.limit_slices.add_grant("concurrent/slots", "now", 1)
 
         def refuses(message: dict[str, Any], response: Response) -> None:
             error = {"code": -32602, "message": "no such tool"}
@@ -496,7 +496,7 @@ async def test_however_a_use_ends_it_is_a_call_and_holds_no_slot(tmp_path: Path,
             _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
             head = b"POST /mcp HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\ncontent-length: %d\r\n\r\n"
             writer.write(head % len(data) + data)
-            await until(lambda: rig.gateway.counters.available("concurrent/slots", "now") == 0)
+            await until(lambda: rig.gateway.limit_slices.available("concurrent/slots", "now") == 0)
             await until(lambda: model.asked.count("initialize") == 1 and rig.gateway.journal.open_calls == 1)
             (begun,) = [each for each in read_records(rig.gateway.journal.folder) if isinstance(each, Reservation)]
             assert (begun.model, begun.bound) == ("tool crm/add", 0), "it is known of also if the worker dies now"
@@ -504,10 +504,10 @@ async def test_however_a_use_ends_it_is_a_call_and_holds_no_slot(tmp_path: Path,
         else:
             goes_on.set()
             told = await use(rig, "crm__add", a=1, b=1)
-        await until(lambda: rig.gateway.running == 0)
+        await until(lambda: rig.gateway.running_calls == 0)
         await until(lambda: len(model.ids) == (1 if how == "gone" else 0))
         goes_on.set()
-        assert rig.gateway.counters.available("concurrent/slots", "now") == 1
+        assert rig.gateway.limit_slices.available("concurrent/slots", "now") == 1
         assert (rig.gateway.journal.open_calls, rig.gateway.journal._owed) == (0, 0)
         (ended,) = [record for record in await rig.records() if isinstance(record, Finish)]
         expected = {"answered": ("ok", ""), "error": ("failed", "tool_error"), "gone": ("cancelled", "client_gone"),
@@ -519,7 +519,9 @@ async def test_however_a_use_ends_it_is_a_call_and_holds_no_slot(tmp_path: Path,
 
 async def test_uses_count_as_requests(tmp_path: Path) -> None:
     async with stack(tmp_path, limits=[TWICE], grounding=bp.Grounding(sources=["handbook"])) as (rig, model):
-        rig.gateway.counters.add_grant("requests/twice", current_key("day", "", "UTC", rig.gateway.clock.seconds()), 2)
+        rig.gateway.limit_slices.add_grant(
+            "requests/twice", current_key("day", "", "UTC", rig.gateway.clock.seconds()), 2
+        )
         assert code(await use(rig, "unknown")) == "tool_unknown"
         assert (await use(rig, "crm__add", a=1, b=1))["content"][0]["text"] == "2"
         assert (await use(rig, "search", query="x"))["content"]

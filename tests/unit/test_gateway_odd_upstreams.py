@@ -335,7 +335,7 @@ async def test_a_cut_behind_the_finish_reason_costs_what_was_told_also_where_nob
         writer.write(rig.request(stream=True))
         await reader.readuntil(b"Hi ")
         writer.transport.abort()
-        await until(lambda: rig.gateway.running == 0 and not rig.gateway.background)
+        await until(lambda: rig.gateway.running_calls == 0 and not rig.gateway.background)
         (only,) = await rig.settlements()
         assert (only.outcome, only.estimated, only.usage.output) == ("cancelled", False, 3)
         await rig.books()
@@ -934,7 +934,7 @@ async def test_how_soon_a_request_is_refused_says_nothing_of_how_soon_one_is_ans
     sharing = {"assistant": {"reliability": Reliability(balance="latency")}}
     async with saying(tmp_path, answering(b"{}", b"400 Bad Request"), fallback=True, workloads=sharing) as rig:
         told = [(await rig.chat()).status for _ in range(9)]
-        assert told.count(400) and rig.gateway.times.of("one", False).peak == 0
+        assert told.count(400) and rig.gateway.latencies.of("one", False).peak == 0
         assert "one" not in rig.gateway.health._whole
 
 

@@ -200,7 +200,7 @@ async def test_whoever_leaves_while_it_is_looked_at_costs_nothing(
         long = asyncio.create_task(rig.chat(messages=[{"role": "user", "content": "word " * 150_000}], max_tokens=20))
         await until(held.begun.is_set)
         long.cancel()
-        await until(lambda: not rig.gateway.running)
+        await until(lambda: not rig.gateway.running_calls)
         held.go.set()
         assert (await rig.chat(messages=[{"role": "user", "content": "short"}], max_tokens=20)).status == 200
         assert rig.models["one"].counted == 1

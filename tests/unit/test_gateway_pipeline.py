@@ -102,7 +102,7 @@ async def made(
     server = Server(Pipeline(gateway).handle, refusal_body, loop)
     listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
     yield gateway, listener.sockets[0].getsockname()[1], grants, live
-    await close(listener, server, busy=lambda: gateway.running or gateway.background)
+    await close(listener, server, busy=lambda: gateway.running_calls or gateway.background)
     await journal.close()
     gateway.targets.close()
     answers.close()
@@ -211,7 +211,7 @@ async def test_a_client_that_goes_away_is_billed_at_the_bound_unless_its_provide
     writer.write(head + b"content-length: %d\r\n\r\n" % len(data) + data)
     await reader.readuntil(b"You")
     writer.transport.abort()
-    await until(lambda: rig.gateway.running == 0)
+    await until(lambda: rig.gateway.running_calls == 0)
     _, settlement, finish = await rig.records()
     assert (finish.status, finish.http_status, finish.error_code) == ("cancelled", 499, "client_gone")
     assert (settlement.outcome, settlement.estimated) == ("cancelled", True)

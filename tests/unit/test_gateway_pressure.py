@@ -15,7 +15,7 @@ from tests.unit.call_rig import Rig, call_rig, rule, until
 
 from groundplan.blueprint.model import Limit
 from groundplan.core.errors import Unavailable
-from groundplan.gateway.call.pipeline import share
+from groundplan.gateway.call.pipeline import body_memory_share
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.surfaces.realtime.conversation import Session
@@ -259,7 +259,7 @@ async def test_who_waits_for_another_deployment_takes_nobodys_place() -> None:
 async def test_no_more_run_at_a_deployment_than_may_while_a_limit_is_waited_for(tmp_path: Path) -> None:
     limit = Limit(name="rate", covers="deployment/one", type="requests", amount=1000, period="hour")
     async with call_rig(tmp_path, ["one"], more={"one": {"concurrent": 2}}, limits=[limit]) as rig:
-        granted, counters = asyncio.Event(), rig.gateway.counters
+        granted, counters = asyncio.Event(), rig.gateway.limit_slices
 
         async def acquire(token: Any, charges: Any, declared: Any, blueprint: int = 0) -> Any:
             await granted.wait()
@@ -270,7 +270,7 @@ async def test_no_more_run_at_a_deployment_than_may_while_a_limit_is_waited_for(
         rig.grants.acquire = acquire  # type: ignore[method-assign]
         one = rig.hold("one")
         calls = [asyncio.ensure_future(rig.chat()) for _ in range(6)]
-        await until(lambda: rig.gateway.running == 6)
+        await until(lambda: rig.gateway.running_calls == 6)
         await asyncio.sleep(0.05)
         granted.set()
         await until(lambda: rig.models["one"].counted >= 2)
@@ -421,7 +421,7 @@ async def test_the_last_of_the_room_for_bodies_is_for_what_matters_most(tmp_path
     ranks = {name: rule(priority=name) for name in RANKS}
     async with call_rig(tmp_path, workloads=ranks) as rig:
         server = rig.server
-        server.memory_share = partial(share, rig.gateway)
+        server.memory_share = partial(body_memory_share, rig.gateway)
         body = len(rig.request("critical").partition(b"\r\n\r\n")[2])
         for held, who in ((0.69, []), (0.75, ["low"]), (0.85, ["normal", "low"]), (0.95, ["high", "normal", "low"])):
             server.held_bytes = int(server.limits.total_body_bytes * held)
@@ -454,7 +454,7 @@ async def test_a_client_that_leaves_before_its_conversation_begins_holds_nothing
     talker = {"one": {"kind": "realtime", "max_output_tokens": 10}}
     slots = Limit(name="slots", covers="workload/assistant", type="concurrent", amount=1, period="now")
     async with call_rig(tmp_path, ["one"], more=talker, limits=[slots], limit=0) as rig:
-        counters, never = rig.gateway.counters, asyncio.Event()
+        counters, never = rig.gateway.limit_slices, asyncio.Event()
         counters.add_grant("concurrent/slots", "now", 1)
 
         async def acquire(*_: Any) -> None:
@@ -524,5 +524,5 @@ async def test_nothing_runs_any_more_after_every_way_to_end(tmp_path: Path) -> N
         rig.play("one", mode="stall")
         await leave(rig)
         await until(lambda: rig.gateway.loads.limits()["one"][0] == 0)
-        await until(lambda: rig.gateway.running == 0)
+        await until(lambda: rig.gateway.running_calls == 0)
         await rig.books()

@@ -50,7 +50,7 @@ async def test_a_call_above_the_whole_limit_is_told_no_time_and_not_to_try_again
         assert reply.headers["x-should-retry"] == "false"
         assert "fewer tokens or raise the limit" in error["hint"] and str(error["needed"]) in error["hint"]
         assert rig.grants.asked == [], "nobody waits for what cannot be given"
-        assert rig.models["one"].counted == 0 and rig.gateway.counters.open_reservations == 0
+        assert rig.models["one"].counted == 0 and rig.gateway.limit_slices.open_reservations == 0
         await rig.books()
 
 

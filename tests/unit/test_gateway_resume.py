@@ -177,7 +177,7 @@ async def test_what_a_client_that_leaves_a_resumed_stream_pays_is_of_the_rest_al
         writer.write(rig.request(stream=True))
         await until(lambda: rig.models["two"].counted == 1 or connecting.is_set())
         writer.transport.abort()
-        await until(lambda: rig.gateway.running == 0)
+        await until(lambda: rig.gateway.running_calls == 0)
         await rig.books()
         records = read_records(rig.gateway.journal.folder)
         _, rest = [record for record in records if isinstance(record, Settlement)]

@@ -386,7 +386,7 @@ async def test_a_client_that_leaves_during_a_pause_costs_nothing_more(tmp_path: 
         folder = rig.gateway.journal.folder
         await until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
         writer.transport.abort()
-        await until(lambda: rig.gateway.running == 0)
+        await until(lambda: rig.gateway.running_calls == 0)
         state = await rig.books()
         assert sum(state.spent.values()) == 0
 

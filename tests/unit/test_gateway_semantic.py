@@ -104,7 +104,7 @@ async def meaning_rig(folder: Path, encoder: Encoder, **settings: Any) -> AsyncI
             workloads={"assistant": {"cache": cache, "grounding": grounding}, "exactly": {"cache": off}},
         ) as rig:
             announce(Home(folder), "search", f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", "t")
-            rig.gateway.cached.similar = SemanticCache(rig.gateway, dice=lambda: 1.0)
+            rig.gateway.answer_cache.similar = SemanticCache(rig.gateway, dice=lambda: 1.0)
             rig.play("one", say="Open the settings and press reset.")
             yield rig
     finally:
@@ -120,7 +120,7 @@ async def cache_of(rig: Rig, question: str, key: str = "assistant", before: Any 
 
 
 def counts(rig: Rig) -> Any:
-    similar = rig.gateway.cached.similar
+    similar = rig.gateway.answer_cache.similar
     assert isinstance(similar, SemanticCache)
     return similar.counts["assistant"]
 
@@ -135,7 +135,7 @@ async def taught(rig: Rig) -> None:
 
 
 def prove(rig: Rig) -> None:
-    similar: Any = rig.gateway.cached.similar
+    similar: Any = rig.gateway.answer_cache.similar
     regions = similar._taught["assistant"].regions
     (region,) = regions.known.values()
     pairs = combinations((RESET, AGAIN, OTHER), 2)
@@ -169,7 +169,7 @@ async def test_ways_that_a_guard_refuses_are_given_once_checks_showed_them(tmp_p
     put = "Which steps do I follow when I reset my {} password?"
     async with meaning_rig(tmp_path, encoder) as rig:
         await taught(rig)
-        similar: Any = rig.gateway.cached.similar
+        similar: Any = rig.gateway.answer_cache.similar
         checked, regions = counts(rig).checked, similar._taught["assistant"].regions
         known = set(regions.kinds)
         for tool in ("Slack", "Miro", "Zoom"):
@@ -199,7 +199,7 @@ async def test_another_workload_and_one_without_it_are_not_touched(tmp_path: Pat
         assert await cache_of(rig, RESET, "exactly") == "none"
         assert await cache_of(rig, AGAIN, "exactly") == "none"
         assert await cache_of(rig, RESET, "exactly") == "exact"
-        similar = rig.gateway.cached.similar
+        similar = rig.gateway.answer_cache.similar
         assert isinstance(similar, SemanticCache)
         assert similar.counts == {}
 
@@ -267,7 +267,7 @@ async def test_a_worker_remembers_a_bounded_number_of_questions_those_asked_last
     """Whatever the conversations that they are asked in; each takes some twenty kilobytes."""
     monkeypatch.setattr(semantic, "QUESTIONS", 4)
     async with meaning_rig(tmp_path, encoder) as rig:
-        similar: Any = rig.gateway.cached.similar
+        similar: Any = rig.gateway.answer_cache.similar
         for number in range(6):
             before = [{"role": "system", "content": f"Answer in verse {number // 2}."}]
             assert await cache_of(rig, f"How do I reset my Jira password of room {number}?", before=before) == "none"
@@ -441,9 +441,9 @@ async def test_an_answer_is_given_while_every_passage_of_it_may_be_read(
         keys = {digest: replace(key, person="ana") for digest, key in live.policy.keys.items()}
         live.policy = replace(live.policy, keys=keys, active=frozenset({"ana"}))
         await taught(rig)
-        for entry in rig.gateway.cached.entries("assistant"):
+        for entry in rig.gateway.answer_cache.entries("assistant"):
             passages = tuple(map(passage, ("c1", "c2")))
-            assert rig.gateway.cached.put(rig.plan("assistant"), replace(entry, passages=passages))
+            assert rig.gateway.answer_cache.put(rig.plan("assistant"), replace(entry, passages=passages))
         monkeypatch.setattr("tests.unit.test_gateway_semantic.READABLE", still)
         assert await cache_of(rig, OTHER) == ("semantic" if still == {"c1", "c2"} else "none")
         assert counts(rig).given == (still == {"c1", "c2"}), "what permissions refused counts as given"
@@ -485,7 +485,7 @@ class Tallied:
 
 async def test_look_ups_checks_and_what_was_saved_are_told(tmp_path: Path, encoder: Encoder) -> None:
     async with meaning_rig(tmp_path, encoder) as rig:
-        similar: Any = rig.gateway.cached.similar
+        similar: Any = rig.gateway.answer_cache.similar
         similar.tally = told = Tallied()
         await taught(rig)
         assert await cache_of(rig, OTHER) == "semantic"
@@ -496,10 +496,10 @@ async def test_look_ups_checks_and_what_was_saved_are_told(tmp_path: Path, encod
 async def test_what_was_found_and_refused_by_a_stop_saved_nothing(tmp_path: Path, encoder: Encoder) -> None:
     async with meaning_rig(tmp_path, encoder) as rig:
         await taught(rig)
-        similar: Any = rig.gateway.cached.similar
+        similar: Any = rig.gateway.answer_cache.similar
         similar.tally = told = Tallied()
-        for entry in rig.gateway.cached.entries("assistant"):
-            assert rig.gateway.cached.put(rig.plan("assistant"), replace(entry, deployment="elsewhere"))
+        for entry in rig.gateway.answer_cache.entries("assistant"):
+            assert rig.gateway.answer_cache.put(rig.plan("assistant"), replace(entry, deployment="elsewhere"))
         assert await cache_of(rig, OTHER) == "none"
         assert counts(rig).given == 0
     assert told.rows == [("assistant", True)]
@@ -517,7 +517,7 @@ def test_savings_are_net_of_look_ups_and_of_wrong_answers() -> None:
 
 async def test_a_check_is_told_and_what_other_workers_found_counts_here(tmp_path: Path, encoder: Encoder) -> None:
     async with meaning_rig(tmp_path, encoder) as rig:
-        similar: Any = rig.gateway.cached.similar
+        similar: Any = rig.gateway.answer_cache.similar
         similar.checks = checks = Checks("postgresql://nobody@127.0.0.1:9/none")
         assert await cache_of(rig, RESET) == "none"
         assert await cache_of(rig, AGAIN) == "none"

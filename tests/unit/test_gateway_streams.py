@@ -414,7 +414,7 @@ async def leaves(rig: Rig, seen: bytes, *, stream: bool) -> float:
     writer.transport.abort()
     await until(lambda: not upstream.connections)
     took = time.monotonic() - left
-    await until(lambda: rig.gateway.running == 0)
+    await until(lambda: rig.gateway.running_calls == 0)
     return took
 
 
@@ -459,7 +459,7 @@ async def gone(
         writer.write(rig.request(stream=True, **more))
         await reader.readuntil(b"asked:")
         writer.transport.abort()
-        await until(lambda: rig.gateway.running == 0)
+        await until(lambda: rig.gateway.running_calls == 0)
         await until(lambda: not rig.gateway.background)
         (only,) = await rig.settlements()
         finish = (await rig.records())[-1]
@@ -507,5 +507,5 @@ async def test_a_slow_client_slows_the_upstream(rig: Rig) -> None:
             if connection.transport is not None]  # fmt: skip
     assert max(held, default=0) < 4 << 20
     writer.transport.abort()
-    await until(lambda: rig.gateway.running == 0)
+    await until(lambda: rig.gateway.running_calls == 0)
     await rig.books()

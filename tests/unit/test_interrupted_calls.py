@@ -116,7 +116,7 @@ async def cut_once(rig: Rig, scene: Scene, cut: Cut) -> None:
                     await asyncio.sleep(0.001)
         cutting_one = asyncio.create_task(answer(rig, request(scene, text, "x-cut: 1\r\n"), connected))
         if scene.beside == "same":
-            while not rig.gateway.cached._flights and not cutting_one.done():  # noqa: ASYNC110 -- of a server
+            while not rig.gateway.answer_cache._flights and not cutting_one.done():  # noqa: ASYNC110 -- of a server
                 await asyncio.sleep(0)
             beside = asyncio.create_task(answer(rig, other), context=contextvars.Context())
         await cutting_one

@@ -110,9 +110,9 @@ def test_each_caller_finds_its_own_and_reads_what_is_new(calls: list[tuple[str, 
         exchange = asked(chat(size), key, person)
         exchange.ask = known.read(exchange)
         assert exchange.ask == CHAT.read(exchange.request)
-        assert bool(exchange.said) == ((key, person, size) in noted)
-        exchange.said = exchange.said or b"%d" % size
-        assert exchange.said == b"%d" % size
+        assert bool(exchange.body_digest) == ((key, person, size) in noted)
+        exchange.body_digest = exchange.body_digest or b"%d" % size
+        assert exchange.body_digest == b"%d" % size
         known.note(exchange)
         noted.add((key, person, size))
     assert len(known) == len(noted)
@@ -123,14 +123,14 @@ def test_memory_is_bounded_and_the_first_goes_first() -> None:
     size, most = LONGEST - 200, MOST_BYTES // (3 * LONGEST)
     for number in range(2 * most):
         exchange = asked(chat(size, str(number)))
-        exchange.ask, exchange.said = known.read(exchange), b"x"
+        exchange.ask, exchange.body_digest = known.read(exchange), b"x"
         known.note(exchange)
     assert most <= len(known) <= most + 5
     first, last = asked(chat(size, "0")), asked(chat(size, str(2 * most - 1)))
     known.read(first), known.read(last)
-    assert not first.said and last.said
+    assert not first.body_digest and last.body_digest
     large = asked(chat(LONGEST))
-    large.ask, large.said = known.read(large), b"x"
+    large.ask, large.body_digest = known.read(large), b"x"
     before = len(known)
     known.note(large)
     assert len(known) == before
@@ -140,7 +140,7 @@ def test_what_its_headers_have_a_say_in_is_not_known_by_its_body() -> None:
     known = KnownRequests()
     body = b'{"model":"a","max_tokens":5,"messages":[{"role":"user","content":"x"}]}'
     exchange = asked(body, interface=MESSAGES)
-    exchange.ask, exchange.said = known.read(exchange), b"x"
+    exchange.ask, exchange.body_digest = known.read(exchange), b"x"
     known.note(exchange)
     assert len(known) == 0
     with pytest.raises(Invalid):

@@ -39,7 +39,7 @@ async def limited(folder: Path, room: int, *own: Limit, **settings: Any) -> Asyn
     limits = [*LIMITS, *own]
     async with call_rig(folder, more=drained, workloads={"assistant": rule(**settings)}, limits=limits) as rig:
         for limit in limits:
-            rig.gateway.counters.add_grant(name(limit), day(rig), room if limit.name == "money" else limit.amount)
+            rig.gateway.limit_slices.add_grant(name(limit), day(rig), room if limit.name == "money" else limit.amount)
         yield rig
 
 
@@ -53,7 +53,7 @@ def day(rig: Rig) -> str:
 
 async def counted(rig: Rig, room: int) -> None:
     """Every limit has counted what the journal says, holds nothing more of it, and was not exceeded."""
-    settlements, counters = await rig.settlements(), rig.gateway.counters
+    settlements, counters = await rig.settlements(), rig.gateway.limit_slices
     used = {
         "few": 1,
         "words": sum(each.usage.input + each.usage.output for each in settlements),
@@ -130,7 +130,7 @@ async def test_what_covers_a_deployment_is_counted_and_given_back_where_it_is_at
         for kind, most in kinds.items()
     ]
     async with call_rig(tmp_path, workloads={"assistant": rule()}, limits=own) as rig:
-        counters = rig.gateway.counters
+        counters = rig.gateway.limit_slices
         for limit in own:
             counters.add_grant(name(limit), "now" if limit.type == "concurrent" else day(rig), limit.amount)
         served = [(await rig.chat()).headers["groundplan-deployment"] for _ in range(4)]
@@ -149,11 +149,11 @@ async def test_a_call_takes_the_tokens_of_whichever_deployment_may_use_most(tmp_
     for shorter in ("", "one", "two"):
         more = {shorter: {"max_output_tokens": 5}} if shorter else {}
         async with call_rig(tmp_path / f"home{shorter}", more=more, limits=LIMITS[2:]) as rig:
-            rig.gateway.counters.add_grant("tokens/words", day(rig), 100_000)
+            rig.gateway.limit_slices.add_grant("tokens/words", day(rig), 100_000)
             one = rig.hold("one")
             asked = asyncio.create_task(rig.chat())
             await until(lambda model=rig.models["one"]: model.counted == 1)  # type: ignore[misc]
-            taken.add(rig.gateway.counters.reserved_by_key()["tokens/words", day(rig)])
+            taken.add(rig.gateway.limit_slices.reserved_by_key()["tokens/words", day(rig)])
             one.release()
             assert (await asked).status == 200
     assert len(taken) == 1
@@ -161,11 +161,11 @@ async def test_a_call_takes_the_tokens_of_whichever_deployment_may_use_most(tmp_
 
 async def test_tokens_that_cost_nothing_are_counted(tmp_path: Path) -> None:
     async with call_rig(tmp_path, ["one"], more={"one": {"rates": FREE}}, limits=LIMITS[2:]) as rig:
-        rig.gateway.counters.add_grant("tokens/words", day(rig), 100_000)
+        rig.gateway.limit_slices.add_grant("tokens/words", day(rig), 100_000)
         assert (await rig.chat()).status == 200
         (only,) = await rig.settlements()
         used = only.usage.input + only.usage.output
-        assert rig.gateway.counters.spent("tokens/words", day(rig)) == used > only.cost == 0
+        assert rig.gateway.limit_slices.spent("tokens/words", day(rig)) == used > only.cost == 0
 
 
 async def test_a_key_that_another_one_was_rotated_to_goes_on_with_its_count(tmp_path: Path) -> None:
@@ -176,9 +176,9 @@ async def test_a_key_that_another_one_was_rotated_to_goes_on_with_its_count(tmp_
         other = str(new_id())
         line = frozenset((first.id, other))
         keys[hashlib.sha256(b"rotated").digest()] = replace(first, id=other, family=first.id, line=line)
-        rig.gateway.counters.add_grant(f"requests/each/{first.id}", day(rig), 2)
+        rig.gateway.limit_slices.add_grant(f"requests/each/{first.id}", day(rig), 2)
         assert [(await rig.chat(key)).status for key in ("assistant", "rotated", "rotated")] == [200, 200, 429]
-        assert rig.gateway.counters.spent(f"requests/each/{first.id}", day(rig)) == 2
+        assert rig.gateway.limit_slices.spent(f"requests/each/{first.id}", day(rig)) == 2
 
 
 async def test_what_a_key_of_a_deployment_may_is_counted_beside_what_its_caller_may(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ async def test_what_a_key_of_a_deployment_may_is_counted_beside_what_its_caller_
     async with call_rig(
         tmp_path / "home", ["one"], more={"one": {"keys": keys}}, workloads={"assistant": rule()}, limits=LIMITS
     ) as rig:
-        counters = rig.gateway.counters
+        counters = rig.gateway.limit_slices
         held = {name(limit): limit.amount for limit in LIMITS}
         held |= {f"tokens/{each}": 100_000 for each in own} | {f"requests/{each}": 1 for each in own}
         for each, amount in held.items():
@@ -222,7 +222,7 @@ async def test_what_frees_later_than_another_deployment_may_answer_is_no_reason_
     limit = Limit(name="first", covers="deployment/one", type="requests", amount=1, period=period)
     names = ["one", "two"] if other else ["one"]
     async with call_rig(tmp_path, names, workloads={"assistant": rule()}, limits=[limit, LIMITS[0]]) as rig:
-        rig.gateway.counters.add_grant("requests/few", day(rig), 1)
+        rig.gateway.limit_slices.add_grant("requests/few", day(rig), 1)
         if other == "rests":
             rig.gateway.health.failed("two", asyncio.get_running_loop().time(), 20.0)
         elif other:
@@ -230,8 +230,8 @@ async def test_what_frees_later_than_another_deployment_may_answer_is_no_reason_
         reply = await rig.chat()
         assert (reply.status, reply.headers.get("retry-after")) == told
         assert reply.code == {503: "upstream_failed", 429: "rate_limit_exceeded"}[reply.status]
-        assert rig.gateway.counters.open_reservations == 0
-        used = rig.gateway.counters.spent("requests/few", day(rig))
+        assert rig.gateway.limit_slices.open_reservations == 0
+        used = rig.gateway.limit_slices.spent("requests/few", day(rig))
         assert used == rig.models[names[-1]].counted == int(other == "failed"), "what was never sent uses nothing"
 
 
@@ -242,7 +242,7 @@ async def test_nobody_waits_until_a_hedge_may_be_sent(tmp_path: Path, leaves: bo
     few = Limit(name="few", covers="deployment/two", type="concurrent", amount=1, period="now")
     async with call_rig(tmp_path, workloads={"assistant": rule(**HEDGED)}, limits=[few]) as rig:
         rig.play("one", tokens=20, chunk_ms=20)
-        one, counters = rig.hold("one"), rig.gateway.counters
+        one, counters = rig.hold("one"), rig.gateway.limit_slices
         waiting, left = asyncio.Event(), asyncio.Event()
 
         async def lend(*_: Any) -> str | None:
@@ -267,14 +267,14 @@ async def test_nobody_waits_until_a_hedge_may_be_sent(tmp_path: Path, leaves: bo
             await asyncio.sleep(0)
         assert (rig.models["two"].counted, counters.open_reservations) == (0, 0)
         writer.transport.abort()
-        await until(lambda: rig.gateway.running == 0)
+        await until(lambda: rig.gateway.running_calls == 0)
         await rig.books()
 
 
 async def test_a_hedge_that_has_no_place_in_the_end_gives_back_what_was_fetched_for_it(tmp_path: Path) -> None:
     few = Limit(name="few", covers="deployment/two", type="concurrent", amount=1, period="now")
     async with call_rig(tmp_path, workloads={"assistant": rule(**HEDGED)}, limits=[few]) as rig:
-        catalog, one, counters = rig.gateway.live.catalog, rig.hold("one"), rig.gateway.counters
+        catalog, one, counters = rig.gateway.live.catalog, rig.hold("one"), rig.gateway.limit_slices
         assert catalog is not None
         load = rig.gateway.loads.of(catalog.blueprint.deployments[1])
 
@@ -301,7 +301,7 @@ async def test_what_is_read_on_for_nobody_is_counted_once_it_is_over(tmp_path: P
         one = rig.hold("one")
         reply = await rig.chat(stream=stream)
         assert reply.status == 200 and rig.models["two"].counted == 1
-        counters = rig.gateway.counters
+        counters = rig.gateway.limit_slices
         held = counters.reserved_by_key()
         assert counters.open_reservations == 2 and held["cost/money", day(rig)] == held["cost/own", day(rig)] == BOUND
         one.release()

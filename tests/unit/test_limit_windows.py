@@ -51,7 +51,7 @@ def minute(rig: Rig) -> str:
 async def test_the_next_window_is_asked(tmp_path: Path, covers: str, kind: str) -> None:
     limit = Limit(name="few", covers=covers, type=kind, amount=100_000, period="minute")
     async with call_rig(tmp_path, workloads={"assistant": rule()}, limits=[limit]) as rig:
-        grants, counters = slow(rig, 0.2), rig.gateway.counters
+        grants, counters = slow(rig, 0.2), rig.gateway.limit_slices
         counters.add_grant(f"{kind}/few", "2026-11-25T12:01", 100_000)
         reply = await rig.chat()
         assert (reply.status, grants.asked) == (200, [f"{kind}/few"]), reply.body
@@ -66,4 +66,4 @@ async def test_a_window_that_has_ended_is_no_reason(tmp_path: Path) -> None:
         reply = await rig.chat()
         assert (reply.status, reply.code, len(grants.asked)) == (429, "rate_limit_exceeded", 2)
         assert reply.json["error"]["frees_at"] == "2026-11-25T12:02:00+00:00"
-        assert rig.gateway.counters.open_reservations == 0
+        assert rig.gateway.limit_slices.open_reservations == 0

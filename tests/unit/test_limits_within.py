@@ -23,12 +23,12 @@ def day(rig: Rig) -> str:
 async def test_the_last_call_of_a_day_is_judged(tmp_path: Path, stream: bool) -> None:
     settings = {"guardrails": Guardrails(judge=JUDGE, budget_ms=10_000), "calls_per_day": 1}
     async with call_rig(tmp_path, workloads={"assistant": settings}) as rig:
-        rig.gateway.counters.add_grant("requests/assistant#calls", day(rig), 1)
+        rig.gateway.limit_slices.add_grant("requests/assistant#calls", day(rig), 1)
         rig.play("two", say="no")
         first, second = [await rig.chat(model="one", max_tokens=100, stream=stream) for _ in range(2)]
         assert (first.status, rig.models["two"].counted) == (200, 1), first.body
         assert (second.status, second.code) == (429, "calls_per_day")
-        assert rig.gateway.counters.spent("requests/assistant#calls", day(rig)) == 1
+        assert rig.gateway.limit_slices.spent("requests/assistant#calls", day(rig)) == 1
 
 
 async def test_whoever_has_the_only_place_is_judged(tmp_path: Path) -> None:
@@ -38,13 +38,13 @@ async def test_whoever_has_the_only_place_is_judged(tmp_path: Path) -> None:
     ]
     settings = {"guardrails": Guardrails(judge=JUDGE, budget_ms=10_000)}
     async with call_rig(tmp_path, workloads={"assistant": settings}, limits=limits) as rig:
-        rig.gateway.counters.add_grant("concurrent/alone", "now", 1)
-        rig.gateway.counters.add_grant("requests/few", day(rig), 9)
+        rig.gateway.limit_slices.add_grant("concurrent/alone", "now", 1)
+        rig.gateway.limit_slices.add_grant("requests/few", day(rig), 9)
         rig.play("two", say="no")
         reply = await rig.chat(model="one", max_tokens=100)
         assert (reply.status, rig.models["two"].counted) == (200, 1), reply.body
-        assert rig.gateway.counters.available("concurrent/alone", "now") == 1
-        assert rig.gateway.counters.spent("requests/few", day(rig)) == 2, "a declared limit counts both"
+        assert rig.gateway.limit_slices.available("concurrent/alone", "now") == 1
+        assert rig.gateway.limit_slices.spent("requests/few", day(rig)) == 2, "a declared limit counts both"
 
 
 async def test_an_answer_is_judged_by_a_worker_that_became_full_meanwhile(tmp_path: Path) -> None:

@@ -225,17 +225,17 @@ async def test_a_deployment_that_fails_is_shown_as_open(rig: Rig) -> None:
 
 async def test_what_is_taken_of_a_workers_memory_is_told(tmp_path: Path) -> None:
     async with call_rig(tmp_path) as rig:
-        gateway, server, share = rig.gateway, rig.server, Share(rig.gateway.room)
+        gateway, server, share = rig.gateway, rig.server, Share(rig.gateway.answer_memory)
         gateway.server, server.limits = server, dataclasses.replace(server.limits, total_body_bytes=3000)
         assert (await rig.chat(user="a" * 3000)).code == "memory_full"
-        gateway.room.limit = 5 << 20
+        gateway.answer_memory.limit = 5 << 20
         await share.grown(2 << 20, 1.0)
-        waits = asyncio.create_task(Share(gateway.room).grown(2 << 20, 0.05))
-        second = asyncio.create_task(Share(gateway.room).grown(2 << 20, 0.05))
+        waits = asyncio.create_task(Share(gateway.answer_memory).grown(2 << 20, 0.05))
+        second = asyncio.create_task(Share(gateway.answer_memory).grown(2 << 20, 0.05))
         await asyncio.sleep(0)
         found = parsed(render([("0", families(gateway))]))
         name = "groundplan_gateway_room"
-        assert total(found[f"{name}_bytes"], room="answers") == gateway.room.held >= 4 << 20
+        assert total(found[f"{name}_bytes"], room="answers") == gateway.answer_memory.held >= 4 << 20
         assert total(found[f"{name}_most_bytes"], room="answers") == 5 << 20
         assert total(found[f"{name}_most_bytes"], room="requests") == 3000
         assert total(found[f"{name}_refused_total"], room="requests") == 1

@@ -27,7 +27,7 @@ from groundplan.core.ids import new_id_bytes
 from groundplan.core.money import PICO
 from groundplan.gateway.call import steps
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.pipeline import upgrades
+from groundplan.gateway.call.pipeline import is_realtime
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.listeners import Listeners, ListenSockets
 from groundplan.gateway.http.server import Request
@@ -56,7 +56,7 @@ async def conversing(
         }
         ports, workloads = dict.fromkeys(places, port_of(server)), {"assistant": {"also": list(places), **rules}}
         async with call_rig(folder, ["one", *places], ports=ports, more=places, workloads=workloads) as rig:
-            rig.server.accepts_websocket, rig.gateway.ready = upgrades, True
+            rig.server.accepts_websocket, rig.gateway.ready = is_realtime, True
             at, key = f"ws://127.0.0.1:{rig.port}/v1/realtime?model=talker", {"Authorization": "Bearer assistant"}
             async with connect(at, additional_headers=key) as client:
                 yield rig, client
@@ -170,7 +170,7 @@ async def test_conversations_end_where_it_is_told_anew_whose_certificates_are_ta
                 assert made["type"] == "response.done" and error["error"]["code"] == "certificates_changed"
                 assert error["error"]["hint"] and [each.close_code for each in (silent, talks)] == [1008, 1008]
             front.close()
-        await until(lambda: rig.gateway.running == 1)
+        await until(lambda: rig.gateway.running_calls == 1)
         assert local.state is State.OPEN
         (only,) = await rig.settlements()
         assert (only.outcome, only.usage.output, rig.slices.open_reservations) == ("ok", 3, 0)
@@ -307,7 +307,7 @@ async def test_a_response_for_which_nothing_was_left_is_owed_though_nobody_says_
         with pytest.raises(ConnectionClosed):
             while True:
                 await client.recv()
-        await until(lambda: not (rig.gateway.running or rig.gateway.background))
+        await until(lambda: not (rig.gateway.running_calls or rig.gateway.background))
         (only,) = await rig.settlements()
         assert (only.outcome, only.estimated, only.cost) == ("cancelled", True, BOUND)
 
@@ -335,7 +335,7 @@ async def test_a_second_turn_for_which_nothing_was_left_is_owed_where_it_is_answ
         with pytest.raises(ConnectionClosed):
             while True:
                 await client.recv()
-        await until(lambda: not (rig.gateway.running or rig.gateway.background))
+        await until(lambda: not (rig.gateway.running_calls or rig.gateway.background))
         found = [(each.outcome, each.cost) for each in await rig.settlements()]
         assert found == [("ok", 3 * 10_000_000), ("cancelled", BOUND)]
 
@@ -367,7 +367,7 @@ async def texts_of(rig: Rig, client: ClientConnection, number: int) -> list[int]
             pass
         assert json.loads(told)["groundplan"]["deployment"] == "ear"
     await client.close()
-    await until(lambda: not (rig.gateway.running or rig.gateway.background))
+    await until(lambda: not (rig.gateway.running_calls or rig.gateway.background))
     records = await rig.records()
     made = [each.call for each in records if isinstance(each, Reservation) and each.deployment == "ear"]
     assert len(set(made)) == len(made) and not rig.slices.open_reservations
@@ -421,7 +421,7 @@ async def test_money_is_held_for_texts_while_the_upstream_says_that_it_makes_the
         while "response.created" not in str(await client.recv()):
             pass
         await client.close()
-        await until(lambda: not (rig.gateway.running or rig.gateway.background))
+        await until(lambda: not (rig.gateway.running_calls or rig.gateway.background))
         made = [each.deployment for each in await rig.records() if isinstance(each, Reservation)]
         assert made.count("ear") == (told is not None)
 
@@ -441,7 +441,7 @@ async def test_a_deployment_that_is_not_reached_holds_no_place(tmp_path: Path) -
         port = closed.getsockname()[1]
     places = {"talker": {"kind": "realtime", "max_output_tokens": 20}}
     async with call_rig(tmp_path, ["talker"], ports={"talker": port}, more=places) as rig:
-        rig.server.accepts_websocket, rig.gateway.ready = upgrades, True
+        rig.server.accepts_websocket, rig.gateway.ready = is_realtime, True
         at, key = f"ws://127.0.0.1:{rig.port}/v1/realtime?model=talker", {"Authorization": "Bearer assistant"}
         for _ in range(FAILURES):
             assert rig.gateway.health.may_ask("talker", rig.gateway.loop.time())
@@ -452,7 +452,7 @@ async def test_a_deployment_that_is_not_reached_holds_no_place(tmp_path: Path) -
         assert not rig.gateway.health.may_ask("talker", rig.gateway.loop.time()), "it is asked last for a while"
         assert rig.gateway.live.catalog is not None
         places_held = [rig.gateway.loads.of(each).running for each in rig.gateway.live.catalog.blueprint.deployments]
-        assert (places_held, rig.slices.open_reservations, rig.gateway.running) == ([0], 0, 0)
+        assert (places_held, rig.slices.open_reservations, rig.gateway.running_calls) == ([0], 0, 0)
 
 
 async def test_a_key_that_is_a_word_is_hidden_in_refusals(tmp_path: Path) -> None:
@@ -494,7 +494,7 @@ async def test_a_client_that_leaves_with_its_last_word_is_settled(tmp_path: Path
         client.transport.abort()
         await until(lambda: not rig.server.connections)
         left.set()
-        await until(lambda: not (rig.gateway.running or rig.gateway.background))
+        await until(lambda: not (rig.gateway.running_calls or rig.gateway.background))
         (only,) = await rig.settlements()
         assert (only.outcome, only.usage.output, rig.slices.open_reservations) == ("cancelled", 3, 0)
 
@@ -507,7 +507,7 @@ async def test_a_conversation_that_fails_here_is_told_so_and_holds_nothing(
 
     monkeypatch.setattr(conversation, "connect", fails)
     async with call_rig(tmp_path, ["talker"], more={"talker": {"kind": "realtime", "max_output_tokens": 20}}) as rig:
-        rig.server.accepts_websocket, rig.gateway.ready = upgrades, True
+        rig.server.accepts_websocket, rig.gateway.ready = is_realtime, True
         at, key = f"ws://127.0.0.1:{rig.port}/v1/realtime?model=talker", {"Authorization": "Bearer assistant"}
         with pytest.raises(InvalidStatus) as refused:
             async with connect(at, additional_headers=key):
@@ -516,7 +516,7 @@ async def test_a_conversation_that_fails_here_is_told_so_and_holds_nothing(
         assert "a fault of ours" in caplog.text
         ids = {each.request_id for each in caplog.records if hasattr(each, "request_id")}
         assert ids == {refused.value.response.headers["x-request-id"]}
-        assert (rig.slices.open_reservations, rig.gateway.running) == (0, 0)
+        assert (rig.slices.open_reservations, rig.gateway.running_calls) == (0, 0)
 
 
 async def test_a_client_that_leaves_while_its_conversation_waits_for_money_holds_nothing(
@@ -534,7 +534,7 @@ async def test_a_client_that_leaves_while_its_conversation_waits_for_money_holds
     monkeypatch.setattr(steps, "reserve", reserve)
     places = {"talker": {"kind": "realtime", "max_output_tokens": 20}}
     async with call_rig(tmp_path, ["talker"], more=places, limits=[few]) as rig:
-        rig.gateway.counters.add_grant("concurrent/few", "now", 1)
+        rig.gateway.limit_slices.add_grant("concurrent/few", "now", 1)
         key = {b"authorization": b"Bearer assistant"}
         request = Request(0.0, b"GET", b"/v1/realtime?model=talker", key, b"")
         caller = Caller(rig.gateway, request, CollectedResponse(), None)
@@ -561,4 +561,4 @@ async def test_a_worker_that_is_full_lets_no_conversation_in_and_ends_none(
         caller = Caller(rig.gateway, request, CollectedResponse(), None)
         with pytest.raises(Unavailable):
             await caller.admitted(REALTIME, "talker", lambda _: None, first=True)
-        assert (await caller.admitted(REALTIME, "talker", lambda _: None)).token is not None
+        assert (await caller.admitted(REALTIME, "talker", lambda _: None)).reservation is not None

@@ -37,11 +37,11 @@ async def test_a_question_is_embedded_as_its_router_was_trained(
     monkeypatch.setattr(question_embedding, "ask_search", ask)
     routes = SimpleNamespace(router=lambda *_: replace(router, tokens=tokens, layers=layers))
     gateway = SimpleNamespace(routes=routes, loop=asyncio.get_running_loop())
-    exchange = SimpleNamespace(id=b"c", vector=None)
+    exchange = SimpleNamespace(id=b"c", question_vector=None)
     workload = SimpleNamespace(routing=SimpleNamespace(router="w@1", digest=None), chooses=lambda _: True)
     ask_of = SimpleNamespace(model="auto", query="Could you please tell me: which garden is larger?")
     await question_embedding.read_question(
         cast(Any, gateway), cast(Any, exchange), cast(Any, workload), cast(Any, ask_of)
     )
     assert asked == [EmbedRequest(["which garden is larger?"], questions=True, most=tokens, layers=layers)]
-    assert exchange.vector is not None and np.allclose(exchange.vector, 0.5)
+    assert exchange.question_vector is not None and np.allclose(exchange.question_vector, 0.5)

@@ -70,7 +70,7 @@ async def test_calls_that_come_together_take_each_step_together(rig: Rig) -> Non
     tasks = [asyncio.create_task(run(rig.gateway, call)) for call in calls]
     for _ in TURNS:
         await asyncio.sleep(0)
-        told = [([name for name, _ in call.steps], call.token is not None, call.attempts) for call in calls]
+        told = [([name for name, _ in call.steps], call.reservation is not None, call.attempt_count) for call in calls]
         assert told == [told[0]] * len(calls)
     assert told[0] == (["identify", "cache"], True, 0)
     await asyncio.gather(*tasks)
@@ -114,7 +114,7 @@ async def test_a_key_that_is_revoked_while_a_call_waits_for_others_is_refused(ri
     live.policy = dataclasses.replace(live.policy, keys={})  # type: ignore[misc]  # a fixed one
     with pytest.raises(Unauthenticated):
         await task
-    assert (call.attempts, rig.models["one"].counted) == (0, 0)
+    assert (call.attempt_count, rig.models["one"].counted) == (0, 0)
 
 
 @pytest.mark.parametrize("turns", TURNS)
@@ -125,7 +125,11 @@ async def test_a_client_that_leaves_while_its_call_waits_for_others_leaves_nothi
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert (rig.gateway.running, rig.slices.open_reservations, rig.slices.available("all", "total")) == (0, 0, LIMIT)
+    assert (rig.gateway.running_calls, rig.slices.open_reservations, rig.slices.available("all", "total")) == (
+        0,
+        0,
+        LIMIT,
+    )
     (finish,) = await rig.records()
     assert isinstance(finish, Finish) and (finish.status, finish.http_status) == ("cancelled", 499)
     assert rig.models["one"].counted == 0
@@ -134,7 +138,7 @@ async def test_a_client_that_leaves_while_its_call_waits_for_others_leaves_nothi
 async def test_a_client_that_leaves_while_its_answer_waits_for_others_pays_what_it_cost(rig: Rig) -> None:
     rig.play("one", tokens=7)
     call = Exchange(new_id_bytes(), asked(), CollectedResponse(), CHAT)
-    task = asyncio.create_task(Pipeline(rig.gateway).conduct(call, run))
+    task = asyncio.create_task(Pipeline(rig.gateway).run_call(call, run))
     while not call.attempt_answered:  # noqa: ASYNC110 -- to be there in that very turn of the loop
         await asyncio.sleep(0)
     task.cancel()

@@ -42,7 +42,7 @@ class Shelf:
 async def storing(folder: Path, **settings: Any) -> AsyncIterator[tuple[Rig, Shelf]]:
     async with call_rig(folder, workloads={"assistant": {"keep": FULL, **settings}}) as rig:
         shelf = Shelf()
-        rig.gateway.completions = shelf  # type: ignore[assignment]
+        rig.gateway.stored_completions = shelf  # type: ignore[assignment]
         yield rig, shelf
 
 

@@ -147,10 +147,10 @@ async def test_a_call_at_flex_leaves_the_turn_that_it_has_at_flex(tmp_path: Path
     priced = {"rates": Rates(input=0, output=10 * 10**12, flex=Rates(input=0, output=5 * 10**12))}
     async with call_rig(tmp_path, limits=NO_ROOM, more={"one": priced, "two": priced}) as rig:
         for _ in range(3):
-            rig.gateway.flex.failed("one", rig.gateway.loop.time() - 60)
+            rig.gateway.flex_health.failed("one", rig.gateway.loop.time() - 60)
         for _ in range(3):
             assert (await rig.chat(service_tier="flex")).json["groundplan"]["deployment"] == "two"
-            assert rig.gateway.flex.states(rig.gateway.loop.time()) == {"one": HALF_OPEN} and not state(rig)
+            assert rig.gateway.flex_health.states(rig.gateway.loop.time()) == {"one": HALF_OPEN} and not state(rig)
         await rig.books()
 
 
@@ -201,7 +201,7 @@ async def test_a_client_that_leaves_before_it_is_asked_leaves_the_turn(
         call = asyncio.create_task(rig.chat())
         await until(lambda: state(rig) == {"one": "open"})
         call.cancel()
-        await until(lambda: not rig.gateway.running)
+        await until(lambda: not rig.gateway.running_calls)
         assert state(rig) == {"one": HALF_OPEN}
         await rig.books()
 
@@ -214,7 +214,7 @@ async def test_a_client_that_leaves_once_it_is_asked_keeps_the_turn(tmp_path: Pa
         call = asyncio.create_task(rig.chat())
         await until(lambda: rig.models["one"].counted == 1)
         call.cancel()
-        await until(lambda: not rig.gateway.running)
+        await until(lambda: not rig.gateway.running_calls)
         assert state(rig) == {"one": "open"} and not rig.gateway.health.may_ask("one", rig.gateway.loop.time())
         await rig.books()
 
@@ -325,7 +325,7 @@ async def test_a_conversation_that_is_not_begun_leaves_the_turn(
     monkeypatch.setattr(connect, "_taken_up", taken_up)
     async with call_rig(tmp_path, ["one"]) as rig:
         ail(rig, "one")
-        exchange: Any = SimpleNamespace(deployments=rig.plan("assistant").names["one"], use=None)
+        exchange: Any = SimpleNamespace(deployments=rig.plan("assistant").names["one"], limit_use=None)
         with pytest.raises(Unavailable if how == "no room" else asyncio.CancelledError):
             await connect.connect(rig.gateway, exchange, None)
         assert state(rig) == {"one": HALF_OPEN} and rig.gateway.loads.running("one") == 0
@@ -344,7 +344,7 @@ async def test_a_connection_that_was_begun_before_the_trouble_does_not_end_it(
             return object(), None
 
         monkeypatch.setattr(connect, "_taken_up", taken_up)
-        exchange: Any = SimpleNamespace(deployments=rig.plan("assistant").names["one"], use=None)
+        exchange: Any = SimpleNamespace(deployments=rig.plan("assistant").names["one"], limit_use=None)
         reached = await connect.connect(rig.gateway, exchange, None)
         assert state(rig) == {"one": "open"}
         rig.gateway.loads.give_back(reached.load)

@@ -35,7 +35,7 @@ class Shelf:
 
 
 def shelved(rig: Rig) -> Shelf:
-    rig.gateway.completions = rig.gateway.responses = shelf = Shelf()  # type: ignore[assignment]
+    rig.gateway.stored_completions = rig.gateway.stored_responses = shelf = Shelf()  # type: ignore[assignment]
     return shelf
 
 

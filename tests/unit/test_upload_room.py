@@ -38,7 +38,10 @@ def _room(monkeypatch: pytest.MonkeyPatch) -> None:
 def serve_files(rig: Rig, folder: Path) -> None:
     """Files and batches, too, without a database."""
     batches = BatchesApi(rig.gateway, "postgresql://127.0.0.1:1/none", Blobs(Home(folder), free=0))
-    rig.server.handler, rig.server.is_streamed = Pipeline(rig.gateway, batches=batches).handle, pipeline.streams
+    rig.server.handler, rig.server.is_streamed = (
+        Pipeline(rig.gateway, batches=batches).handle,
+        pipeline.has_streamed_body,
+    )
 
 
 async def begun(rig: Rig, path: str, kind: str, data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

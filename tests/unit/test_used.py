@@ -35,7 +35,7 @@ def against(document: str, path: str, source: str = "archive") -> Conflict:
 def exchange() -> Exchange:
     made = Exchange(new_id_bytes(), Request(0.0), Response.__new__(Response), CHAT)
     made.passages = [PASSAGE]
-    made.grounded = GroundingNotes([against("d2", "b.md")], ())
+    made.grounding_notes = GroundingNotes([against("d2", "b.md")], ())
     return made
 
 
@@ -67,7 +67,7 @@ def test_a_stopped_source_ends_an_answer_that_it_only_contradicted(exchange: Exc
 
 
 def test_a_search_notes_what_it_gave_to_whom_it_answered(exchange: Exchange) -> None:
-    exchange.grounded = None
+    exchange.grounding_notes = None
     found = (
         b'{"passages": [{"document": "d1", "path": "a.md", "title": "A", "source": "handbook", "start_line": 1,'
         b'"end_line": 2, "text": "30 days"}], "conflicts": [{"document": "d1", "path": "a.md", "title": "A",'
@@ -75,5 +75,5 @@ def test_a_search_notes_what_it_gave_to_whom_it_answered(exchange: Exchange) -> 
         b'"other_source": "archive", "other_says": "28"}]}'
     )
     note_read(exchange, found)
-    assert exchange.grounded is not None
-    assert GroundingNotes(exchange.grounded.conflicts, ()).opposed(exchange.passages) == [("d2", "b.md")]
+    assert exchange.grounding_notes is not None
+    assert GroundingNotes(exchange.grounding_notes.conflicts, ()).opposed(exchange.passages) == [("d2", "b.md")]

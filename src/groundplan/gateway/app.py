@@ -51,7 +51,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.grounding.citation_store import Citations
 from groundplan.gateway.call.model_versions import ModelVersions
-from groundplan.gateway.call.pipeline import Pipeline, share, streams, upgrades, whose
+from groundplan.gateway.call.pipeline import Pipeline, body_memory_share, has_streamed_body, is_realtime, workload_of
 from groundplan.gateway.call.repeats import Repeats
 from groundplan.gateway.call.signals import Signals
 from groundplan.gateway.experiments.pairs import Pairs
@@ -147,7 +147,7 @@ async def serve(
         url = database_url(home, load_settings(), "gateway")
         journal = await journal_of(home, sockets, partial(_journal, home, loop, segment_bytes))
         gateway, live, leases = _gateway(parts, home, url, journal, OnwardClock(clock or SystemClock()))
-        await parts.keep(AnswerDesk(gateway.answers)).open()
+        await parts.keep(AnswerDesk(gateway.idempotent_answers)).open()
         gateway.scrapes = parts.keep(Scrapes(home, slot, load_settings().metrics_token, workers))
         await gateway.scrapes.open(lambda: gathered(gateway))
         _beside(parts, gateway, home, url)
@@ -284,14 +284,14 @@ class Worker:
     def _busy(self) -> bool:
         """Whether anything goes on: keyed calls outlive their connection, and so does what is read on to learn its
         cost."""
-        return bool(any(each.busy for each in self._runners) or self._gateway.running or self._gateway.background)
+        return bool(any(each.busy for each in self._runners) or self._gateway.running_calls or self._gateway.background)
 
     async def _stay(self, seconds: float) -> None:
         """Let what was begun end by itself, however long its streams and conversations are, until `seconds` are over or
         it is asked to stop. Live policy and budgets hold for it meanwhile."""
         gateway = self._gateway
         ending, end = gateway.loop.create_task(self._server.quiesce(seconds)), gateway.loop.time() + seconds
-        gateway.talks_until = end
+        gateway.conversations_until = end
         while not (ending.done() and not self._busy) and gateway.loop.time() < end:
             if self._stop.is_set() or self._live.fenced.is_set() or not gateway.journal.healthy:
                 break
@@ -299,7 +299,7 @@ class Worker:
             with suppress(TimeoutError):
                 async with asyncio.timeout(0.05):
                     await self._stop.wait()
-        gateway.talks_until = 0.0
+        gateway.conversations_until = 0.0
         ending.cancel()
         await asyncio.wait([ending])
 
@@ -331,16 +331,16 @@ def _gateway(
         clock=clock,
         journal=journal,
         slices=slices,
-        counters=counters,
+        limit_slices=counters,
         windows=windows,
         leases=leases,
         live=live,
         targets=targets,
-        answers=answers,
-        cached=AnswerCache(load_settings().cache_memory),
+        idempotent_answers=answers,
+        answer_cache=AnswerCache(load_settings().cache_memory),
     )
     gateway.routes = Routes(home.root / "routers")
-    live.health = lambda: told_health(gateway.health, loop.time(), targets.key_troubles(), gateway.flex)
+    live.health = lambda: told_health(gateway.health, loop.time(), targets.key_troubles(), gateway.flex_health)
     leases.set_ended_key_lookup(lambda budgets: gone(budgets, live.policy.keys, clock.seconds()))
     live.on_policy = lambda policy: heed(gateway, policy)
     live.on_blueprint = partial(_take_up, gateway, leases)
@@ -356,12 +356,12 @@ def _request_path(
 ) -> tuple[Pipeline, BatchRunner, BackgroundRunner]:
     """What answers requests, and what makes the calls that nobody waits for."""
     blobs = Blobs(home)
-    gateway.responses = parts.keep(SealedResponses(home, url))
-    gateway.completions = parts.keep(SealedCompletions(home, url))
+    gateway.stored_responses = parts.keep(SealedResponses(home, url))
+    gateway.stored_completions = parts.keep(SealedCompletions(home, url))
     batches, facts = parts.keep(BatchesApi(gateway, url, blobs)), parts.keep(FactsApi(gateway, url))
     facts.replay = replayed
     pipeline = Pipeline(gateway, facts, batches, parts.keep(McpApi(gateway, home, facts.search)))
-    gateway.unattended = background = BackgroundRunner(gateway, home, url)
+    gateway.background_responses = background = BackgroundRunner(gateway, home, url)
     return pipeline, BatchRunner(gateway, leases, pipeline, url, blobs), background
 
 
@@ -374,9 +374,9 @@ def _server(gateway: Gateway, pipeline: Pipeline) -> Server:
         gateway.loop,
         Limits(total_body_bytes=held, connections=connections(files)),
     )
-    gateway.room.limit, gateway.server = held, server
-    server.is_streamed, server.accepts_websocket = streams, upgrades
-    server.memory_share, server.workload_name = partial(share, gateway), partial(whose, gateway)
+    gateway.answer_memory.limit, gateway.server = held, server
+    server.is_streamed, server.accepts_websocket = has_streamed_body, is_realtime
+    server.memory_share, server.workload_name = partial(body_memory_share, gateway), partial(workload_of, gateway)
     return server
 
 
@@ -395,11 +395,15 @@ def _beside(parts: Parts, gateway: Gateway, home: Home, url: str) -> None:
     for part in (counts, citations, pairs, signals, reported, repeats, tally, checks):
         parts.run(part, part.run())
     gateway.reviews = parts.keep(Reviews(home, url, gateway.epoch))
-    gateway.shadows = Shadows(gateway, pairs)
-    gateway.cached.similar = meanings = SemanticCache(gateway)
+    gateway.shadow_trials = Shadows(gateway, pairs)
+    gateway.answer_cache.similar = meanings = SemanticCache(gateway)
     meanings.tally, meanings.checks = tally, checks
-    gateway.content = ContentSender(home, gateway.meters)
-    for work in (gateway.content.run(), AnswerLink(gateway, home).run(), memory.watch(lambda: gateway.running)):
+    gateway.content_sender = ContentSender(home, gateway.meters)
+    for work in (
+        gateway.content_sender.run(),
+        AnswerLink(gateway, home).run(),
+        memory.watch(lambda: gateway.running_calls),
+    ):
         parts.callback(gateway.loop.create_task(work).cancel)
 
 
@@ -426,7 +430,7 @@ def _sockets(arguments: argparse.Namespace) -> ListenSockets:
 
 def heed(gateway: Gateway, policy: Policy) -> None:
     """What holds of a new policy at once: answers that may not be given again, and those that may not go on."""
-    gateway.cached.heed_policy(policy)
+    gateway.answer_cache.heed_policy(policy)
     cut(policy, gateway.streams)
 
 
@@ -451,12 +455,12 @@ def _take_up(gateway: Gateway, leases: LeaseClient, catalog: Catalog) -> None:
     most = {} if catalog.limits is None else catalog.limits.limit_amounts
     leases.apply_declarations(catalog.blueprint.budgets, most, catalog.number)
     others = gateway.health.declare(catalog.blueprint.deployments)
-    gateway.flex.declare(catalog.blueprint.deployments)
-    gateway.times.forget(others)
+    gateway.flex_health.declare(catalog.blueprint.deployments)
+    gateway.latencies.forget(others)
     gateway.loads.forget(others)
     gateway.targets.declare(catalog.blueprint.deployments)
     if names := preload.missing(catalog.blueprint):
-        gateway.keep(asyncio.to_thread(preload.load, names))
+        gateway.run_in_background(asyncio.to_thread(preload.load, names))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
-from groundplan.gateway.call.pipeline import upgrades
+from groundplan.gateway.call.pipeline import is_realtime
 from groundplan.gateway.http.errors import error_response
 from groundplan.gateway.http.listeners import Listeners, ListenSockets, is_serving, serving_file
 from groundplan.gateway.http.request import Request
@@ -67,7 +67,7 @@ class _Refusing:
             await self.close()
         elif self._front is None:
             self._server = Server(self._handle, messages_errors.of_refusal, asyncio.get_running_loop())
-            self._server.accepts_websocket = upgrades
+            self._server.accepts_websocket = is_realtime
             self._front = Listeners(self._server, self._sockets)
             await self._front.open()
 

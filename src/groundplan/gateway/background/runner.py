@@ -100,9 +100,9 @@ class _Unattended(Exchange):
 
 
 def _owner(exchange: Exchange, policy: Policy, now: float) -> None:
-    if exchange.whose is None:
+    if exchange.identify_caller is None:
         raise AssertionError("somebody waits for it")
-    exchange.whose(policy, now)
+    exchange.identify_caller(policy, now)
 
 
 async def _made(gateway: Gateway, exchange: Exchange) -> None:
@@ -115,13 +115,13 @@ async def _made(gateway: Gateway, exchange: Exchange) -> None:
         ):
             raise
         exchange.waits = waits_for(exchange.row, error, gateway.clock.now())
-        if exchange.waits is None or exchange.attempts:
+        if exchange.waits is None or exchange.attempt_count:
             raise
         transient_refusals.give_back(gateway, exchange)
-        if exchange.token is not None:
-            gateway.slices.settle(exchange.token, 0)
-            exchange.token = None
-        exchange.kept = exchange.trial = None  # there is nothing of it
+        if exchange.reservation is not None:
+            gateway.slices.settle(exchange.reservation, 0)
+            exchange.reservation = None
+        exchange.sent_chunks = exchange.trial = None  # there is nothing of it
 
 
 def waits_for(row: Row, refusal: GroundplanError, now: datetime) -> Waits | None:
@@ -155,7 +155,7 @@ class BackgroundRunner:
         self._problem = ""
         self._asked: tuple[Catalog | None, bool] = (None, False)
 
-    # what was asked for ----------------------------------------------------------------------------------------------
+    # what was asked for -----------------------------------------------------------------------------------------------
 
     async def accept(self, exchange: Exchange) -> None:
         """Write it down, and answer that it will be made. Raises `Invalid`, `Exhausted`, `Unavailable`, `Conflict`."""
@@ -173,7 +173,7 @@ class BackgroundRunner:
         )  # fmt: skip
         exchange.finished = True  # its end is that of the call that makes it, which has its id
         try:
-            there_is_room = await gateway.to_its_end(self._add(row, asked))
+            there_is_room = await gateway.run_shielded(self._add(row, asked))
         except GroundplanError as error:
             exchange.finished = isinstance(error, Conflict)  # it may be made, by a call with its id
             raise
@@ -221,18 +221,18 @@ class BackgroundRunner:
         return None if found is None else (self._follow(found, key, after), EVENT_STREAM)
 
     def _follow(self, found: Found, key: KeyEntry, after: int) -> AsyncIterator[bytes]:
-        return follow.events(self._responses, self._gateway.responses, self._runs, found, key, after)
+        return follow.events(self._responses, self._gateway.stored_responses, self._runs, found, key, after)
 
     async def cancel(self, id: str, key: KeyEntry) -> bool:
         """Whether there was one of this key's that could be, and was cancelled. Raises `Unavailable`."""
-        if not await self._gateway.to_its_end(self._responses.cancel(id, key)):
+        if not await self._gateway.run_shielded(self._responses.cancel(id, key)):
             return False
         self._end(id)
         return True
 
     async def delete(self, id: str, key: KeyEntry) -> bool:
         """Whether there was one of this key's. Raises `Unavailable`."""
-        if not await self._gateway.to_its_end(self._responses.delete(id, key)):
+        if not await self._gateway.run_shielded(self._responses.delete(id, key)):
             return False
         self._end(id)
         return True
@@ -242,7 +242,7 @@ class BackgroundRunner:
         if (made := self._runs.get(id)) is not None and made.task is not None:
             made.task.cancel()
 
-    # what is made ----------------------------------------------------------------------------------------------------
+    # what is made -----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -270,7 +270,7 @@ class BackgroundRunner:
         return self._asked[1]
 
     def _room(self) -> int:
-        if self._stopping or not self._gateway.ready or self._gateway.pressure.full(self._gateway.running):
+        if self._stopping or not self._gateway.ready or self._gateway.pressure.full(self._gateway.running_calls):
             return 0
         return max(0, MOST - len(self._runs))
 
@@ -318,16 +318,16 @@ class BackgroundRunner:
         exchange = _Unattended(call.bytes, request, taken, OF_BACKGROUND)
         exchange.row, exchange.keys, exchange.waits = row, self._keys, None
         keeping = gateway.loop.create_task(self._keep_on(made))
-        gateway.running += 1
+        gateway.running_calls += 1
         try:
-            if asked is not None and gateway.conduct is not None:
-                await gateway.conduct(exchange, _made)
+            if asked is not None and gateway.run_call is not None:
+                await gateway.run_call(exchange, _made)
             keeping.cancel()
             await asyncio.wait([keeping])
             await self._write(made, exchange)
         finally:
             keeping.cancel()
-            gateway.running -= 1
+            gateway.running_calls -= 1
 
     async def _keep_on(self, made: Run) -> None:
         """Keep its events for whoever comes later, or follows it elsewhere."""

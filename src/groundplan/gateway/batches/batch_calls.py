@@ -91,7 +91,7 @@ def _attempt_sequence(gateway: Gateway, exchange: Exchange) -> AttemptSequence:
 
 async def _ground_and_serve(gateway: Gateway, exchange: Exchange) -> None:
     """Serve the call, grounded anew where its workload has documents: permissions may have changed while it waited."""
-    exchange.passages, exchange.grounded = [], None
+    exchange.passages, exchange.grounding_notes = [], None
     await ground(gateway, exchange)
     if nothing_to_say(exchange):
         say_so(gateway, exchange)
@@ -279,8 +279,8 @@ class BatchCalls:
                 amount = await self._admit(exchange, batch, data)
                 if exchange.finished:
                     return
-                exchange.waited = 0.0  # no client waits: the deadline begins when the call is sent
-                attempts_before = exchange.attempts
+                exchange.waited_seconds = 0.0  # no client waits: the deadline begins when the call is sent
+                attempts_before = exchange.attempt_count
                 try:
                     await self._reserve(exchange, amount)
                     if not counted:
@@ -300,11 +300,11 @@ class BatchCalls:
         """Reserve money for the next attempt where the line's reservation is gone or too small."""
         if not exchange.charges:
             raise Denied("the batch has no budget", code="budget_missing", hint="Nothing runs without a budget.")
-        if exchange.token is not None and amount > exchange.reserved:
-            self._gateway.slices.settle(exchange.token, 0)
-            exchange.token = None
-        if exchange.token is None:
-            await reserve(self._gateway, exchange, exchange.attempts, amount, keeps_periods=True)
+        if exchange.reservation is not None and amount > exchange.reserved_amount:
+            self._gateway.slices.settle(exchange.reservation, 0)
+            exchange.reservation = None
+        if exchange.reservation is None:
+            await reserve(self._gateway, exchange, exchange.attempt_count, amount, keeps_periods=True)
 
     async def _wait_for_retry(self, exchange: Exchange, batch: Batch, error: GroundplanError) -> None:
         """Wait as long as the refusal `error` asks. Raises `Denied` if the batch ends before or after."""
@@ -323,8 +323,8 @@ class BatchCalls:
         """Release everything that a waiting call holds, but reserve its money again before any other call can."""
         finished = exchange.finished
         give_back(self._gateway, exchange)
-        if not finished and exchange.token is None and exchange.reserved:
-            reserve_locally(self._gateway, exchange, exchange.attempts, exchange.reserved)
+        if not finished and exchange.reservation is None and exchange.reserved_amount:
+            reserve_locally(self._gateway, exchange, exchange.attempt_count, exchange.reserved_amount)
 
     async def _admit(self, exchange: Exchange, batch: Batch, data: bytes) -> int:
         """Admit the call and return the most that it can cost, waiting for limits of use and for an overloaded worker
@@ -339,7 +339,7 @@ class BatchCalls:
             exchange.request.body = data
             try:
                 amount = await self.assess_off_loop(exchange, batch, call=True)
-                gateway.pressure.check("low", gateway.running)
+                gateway.pressure.check("low", gateway.running_calls)
                 check_people(gateway, exchange)
                 if exchange.guard is not None:
                     await exchange.guard.personal_in(exchange)

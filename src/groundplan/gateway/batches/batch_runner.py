@@ -289,7 +289,7 @@ class BatchRunner:
             await asyncio.sleep(_RECALL_S)
         return left
 
-    # calls -----------------------------------------------------------------------------------------------------------
+    # calls ------------------------------------------------------------------------------------------------------------
 
     async def _claim_lines(self, connection: Connection, batch: Batch) -> None:
         """Claim as many lines as this worker may run at once, with their money, and start them."""
@@ -297,7 +297,7 @@ class BatchRunner:
         plan = catalog.plans.get(batch.workload) if catalog is not None else None
         limit = 4 if plan is None else plan.workload.batch_concurrent
         running = sum(1 for line in self._running.values() if line.batch == batch.id)
-        if self._gateway.pressure.full(self._gateway.running) and running:
+        if self._gateway.pressure.full(self._gateway.running_calls) and running:
             return
         if limit > running:
             await batch_store.claim_lines(connection, batch, self._gateway.epoch, limit - running)
@@ -325,7 +325,7 @@ class BatchRunner:
         charges = [Charge(budget.name, period, line.held) for budget, period in exchange.charges]
         token = (line.call.bytes, 0)
         if line.held and charges and gateway.slices.reserve(token, charges) is None:
-            exchange.token, exchange.reserved = token, line.held
+            exchange.reservation, exchange.reserved_amount = token, line.held
         self._begun_calls.add(line.call)
         task = gateway.loop.create_task(self._run_line(batch, line, exchange))
         self._running[line.call] = _RunningLine(batch.id, task)
@@ -343,9 +343,9 @@ class BatchRunner:
             data = await self._blobs.part(batch.input_file, line.offset, line.length)
             return bytes(batch_lines.read_line(data, batch.endpoint).body)
 
-        gateway.running += 1
+        gateway.running_calls += 1
         try:
-            await self._pipeline.conduct(exchange, self._calls.line_steps(batch, body))
+            await self._pipeline.run_call(exchange, self._calls.line_steps(batch, body))
             answer = exchange.response
             if not isinstance(answer, CollectedResponse):
                 raise AssertionError("a line's answer is kept")
@@ -354,7 +354,7 @@ class BatchRunner:
                 result = msgspec.json.encode(batch_store.error_line(line.call, line.custom_id, *reason))
             await self._store_result(batch, line, ok=200 <= answer.status < 300, result=result)
         finally:
-            gateway.running -= 1
+            gateway.running_calls -= 1
             self._calls.unmade_reasons.pop(line.call, None)
 
     async def _store_result(self, batch: Batch, line: ClaimedLine, *, ok: bool, result: bytes) -> None:

@@ -142,7 +142,7 @@ class BatchesApi:
         else:
             response.send(200, await self._answer_batch(method, parts, request, key))
 
-    # files -----------------------------------------------------------------------------------------------------------
+    # files ------------------------------------------------------------------------------------------------------------
 
     async def _answer_file(
         self, method: bytes, parts: list[str], request: Request, response: Response, caller: Caller
@@ -177,7 +177,7 @@ class BatchesApi:
         room = await quota.quota_of(self._gateway, self._pool.connection, self._blobs, key.workload, once)
         upload = files_api.Upload(self._blobs, once, room)
         file = await upload.keep(request, key.workload, self._gateway.clock.now(), default_purpose)
-        file, again = await self._gateway.to_its_end(self._store_upload(file, UUID(key.id), once, room))
+        file, again = await self._gateway.run_shielded(self._store_upload(file, UUID(key.id), once, room))
         response.send(200, msgspec.json.encode(shapes.file_json(file)), AGAIN if again else b"")
 
     async def _store_upload(
@@ -203,7 +203,7 @@ class BatchesApi:
                 self._blobs.path(sent.id).unlink(missing_ok=True)
         return kept, kept is not sent
 
-    # batches ---------------------------------------------------------------------------------------------------------
+    # batches ----------------------------------------------------------------------------------------------------------
 
     async def _answer_batch(self, method: bytes, parts: list[str], request: Request, key: KeyEntry) -> bytes:
         if not parts:

@@ -99,7 +99,7 @@ class MessageBatchesApi:
             output_file=None, error_file=None, total=requests.count, held_usd=0, charges=[],
             said=said_of(request.headers),
         )  # fmt: skip
-        stored = await self._gateway.to_its_end(self._store(batch, file, once, room))
+        stored = await self._gateway.run_shielded(self._store(batch, file, once, room))
         if stored == batch.id:
             response.send(200, _encode(message_shapes.batch_json(batch, (0, 0))))
             return

@@ -63,11 +63,11 @@ async def replay(gateway: Gateway, exchange: Exchange) -> Kept | None:
     # whoever has the key that it was rotated to sends the same
     digest = digest_of(named, exchange.key.family or exchange.key.id, exchange.person)
     began = gateway.loop.time()
-    kept = await gateway.answers.begin(digest, _body_digest(exchange), gateway.clock.now().timestamp())
-    exchange.waited += gateway.loop.time() - began
+    kept = await gateway.idempotent_answers.begin(digest, _body_digest(exchange), gateway.clock.now().timestamp())
+    exchange.waited_seconds += gateway.loop.time() - began
     if kept is None:
         exchange.idempotency = digest
-        exchange.kept = []
+        exchange.sent_chunks = []
         return None
     return _not_cut(kept)
 
@@ -82,16 +82,18 @@ async def elsewhere(gateway: Gateway, exchange: Exchange) -> Kept | None:
     if digest is None:
         return None
     for _ in range(_TURNS):
-        holders = await gateway.answers.mark_for_good(digest, gateway.clock.now().timestamp())
+        holders = await gateway.idempotent_answers.mark_for_good(digest, gateway.clock.now().timestamp())
         if not holders:
             return None
         began = gateway.loop.time()
-        kept = await fetch(holders, digest, gateway.answers.asked(digest))  # guardrails may have changed it since
+        kept = await fetch(
+            holders, digest, gateway.idempotent_answers.asked(digest)
+        )  # guardrails may have changed it since
         if kept is not None:
-            gateway.answers.keep(digest, kept)
+            gateway.idempotent_answers.keep(digest, kept)
             return _not_cut(kept)
         await asyncio.sleep(random.uniform(0.0, _TURN_SECONDS))
-        exchange.waited += gateway.loop.time() - began
+        exchange.waited_seconds += gateway.loop.time() - began
     raise forgotten()
 
 
@@ -132,7 +134,7 @@ async def check_replay(gateway: Gateway, exchange: Exchange, kept: Kept) -> None
             code="idempotency_replayed",
             hint="The first call may have been billed; use a new key to ask again.",
         )
-    exchange.cache = REPLAY
+    exchange.cache_result = REPLAY
 
 
 def _refuse_calls(body: bytes, policy: Policy) -> None:
@@ -148,7 +150,7 @@ def _refuse_calls(body: bytes, policy: Policy) -> None:
             )
 
 
-# answers that were given before --------------------------------------------------------------------------------------
+# answers that were given before ---------------------------------------------------------------------------------------
 
 
 def gives(exchange: Exchange) -> bool:
@@ -187,9 +189,9 @@ async def _found(gateway: Gateway, exchange: Exchange, seek: _Search) -> bool:
         if catalog is not None and catalog.limits is not None:
             await limits.admit_cached(gateway, exchange, catalog.limits)
             if seek.again() or not _may(exchange, found):
-                if exchange.use is not None:
-                    limits.end_call(gateway, exchange.use, sent=False)
-                    exchange.use = None
+                if exchange.limit_use is not None:
+                    limits.end_call(gateway, exchange.limit_use, sent=False)
+                    exchange.limit_use = None
                 continue
         await give(gateway, exchange, found, seek.form, seek.how)
         return True
@@ -200,7 +202,7 @@ def _key(gateway: Gateway, exchange: Exchange, replay_forms: ReplayForms) -> Key
     plan, policy, ask = exchange.plan, exchange.policy, exchange.ask
     if plan is None or policy is None or ask is None:
         raise AssertionError("not checked")
-    digest = request_digest(exchange, replay_forms.irrelevant, gateway.cached.terms(plan), policy)
+    digest = request_digest(exchange, replay_forms.irrelevant, gateway.answer_cache.terms(plan), policy)
     return None if digest is None else (digest, ask.stream)
 
 
@@ -226,7 +228,7 @@ class _Search:
     async def entry(self) -> Entry | None:
         """The answer that this caller may have; None: this call asks a model."""
         gateway, exchange = self._gateway, self._exchange
-        cache = gateway.cached
+        cache = gateway.answer_cache
         while True:
             if gateway.live.catalog is not None:
                 cache.heed(gateway.live.catalog, gateway.live.policy)
@@ -255,7 +257,7 @@ class _Search:
         workload = self._exchange.workload
         if workload is None:
             return None
-        found = self._formed(await similar(self._exchange, self._gateway.cached.entries(workload.name)))
+        found = self._formed(await similar(self._exchange, self._gateway.answer_cache.entries(workload.name)))
         if found is not None:
             self.how = SEMANTIC
         return found
@@ -263,11 +265,11 @@ class _Search:
     def lead(self, *, fresh: bool = False) -> None:
         """This call makes the answer, unless another one does already."""
         if self._flight() is None:
-            self._exchange.flight = self._gateway.cached.lead(self._key, self._gateway.loop, fresh=fresh)
+            self._exchange.flight = self._gateway.answer_cache.lead(self._key, self._gateway.loop, fresh=fresh)
 
     def _flight(self) -> Flight | None:
         """The call whose answer this one may get: of the other form only where this form is made of that."""
-        cache, (digest, stream) = self._gateway.cached, self._key
+        cache, (digest, stream) = self._gateway.answer_cache, self._key
         found = cache.flight(self._key)
         return found or (cache.flight((digest, not stream)) if self._replay_forms.turns(stream=not stream) else None)
 
@@ -280,7 +282,9 @@ class _Search:
         before, self._key = self._key, _key(self._gateway, self._exchange, self._replay_forms) or self._key
         if self._key == before:
             return False
-        self._exchange.asked = self._exchange.match = None  # they were of those with whom it was shared before
+        self._exchange.compared_question = self._exchange.semantic_match = (
+            None  # they were of those with whom it was shared before
+        )
         return True
 
     async def _wait(self, flight: Flight) -> bool:
@@ -292,7 +296,7 @@ class _Search:
         done, _ = await asyncio.wait((flight.landed,), timeout=until - now)
         if not done:  # where this worker stood still, its answer may lie in a socket
             done, _ = await asyncio.wait((flight.landed,), timeout=READ_SECONDS)
-        self._exchange.waited += self._gateway.loop.time() - now
+        self._exchange.waited_seconds += self._gateway.loop.time() - now
         return bool(done) and flight.landed.result() != UNFIT
 
     def _lacks(self, name: str) -> bool:
@@ -313,12 +317,12 @@ class _Search:
         if workload is None or ask is None:
             raise AssertionError("not checked")
         if not self._since:
-            self._since, self._left = now, workload.deadline_ms / 1000 - exchange.waited
+            self._since, self._left = now, workload.deadline_ms / 1000 - exchange.waited_seconds
         return self._since + (self._left / 2 if ask.stream or flight.key[1] else self._left)
 
     def _here(self) -> Entry | None:
         exchange = self._exchange
-        workload, cache = exchange.workload, self._gateway.cached
+        workload, cache = exchange.workload, self._gateway.answer_cache
         if workload is None:
             return None
         now = self._gateway.clock.seconds()
@@ -377,7 +381,7 @@ async def give(
     exchange.charges = admit.covering(exchange, plan, now)
     if not gateway.journal.healthy:
         raise settle.unwritten()
-    exchange.cache, exchange.saved = how, entry.cost
+    exchange.cache_result, exchange.saved_cost = how, entry.cost
     exchange.deployment = _place(exchange, entry)
     exchange.passages = list(entry.passages)
     gateway.live.count(workload.name, exchange.person)
@@ -387,24 +391,24 @@ async def give(
     exchange.steps.append(("cache", (exchange.first_byte - exchange.started) // 1000))
     settle.record(gateway, exchange, "ok", 200)
     if how == EXACT:
-        gateway.cached.known_requests.note(exchange)
-    elif gateway.cached.similar is not None:
-        gateway.cached.similar.given(entry)
+        gateway.answer_cache.known_requests.note(exchange)
+    elif gateway.answer_cache.similar is not None:
+        gateway.answer_cache.similar.given(entry)
     known = answers.standing(exchange)
     lines, facts = answers.headers(exchange, cost=True, known=known), answers.facts(exchange, left, known)
     response = exchange.response
     if isinstance(form, bytes) and len(form) > UNCOUNTED:
         kept, end = exchange.interface.end_with_facts(form, facts)
-        if exchange.kept is not None:
-            exchange.kept += (form[:kept], end)
+        if exchange.sent_chunks is not None:
+            exchange.sent_chunks += (form[:kept], end)
         # however many get it at once, and take it slowly, it is there once
         await send_all(gateway, exchange, 200, memoryview(form)[:kept], lines, end=end)
         return
     if isinstance(form, bytes):
         data = exchange.interface.with_facts(form, facts)
         response.send(200, data, lines)
-        if exchange.kept is not None:
-            exchange.kept.append(data)
+        if exchange.sent_chunks is not None:
+            exchange.sent_chunks.append(data)
     else:
         await send_stream(gateway, exchange, _stream(exchange, form, facts), response.start(200, EVENT_STREAM + lines))
 
@@ -418,7 +422,7 @@ def _stream(exchange: Exchange, events: tuple[bytes, ...], facts: bytes) -> Iter
     yield relay.closing_events(facts)
 
 
-# answers that others may get -----------------------------------------------------------------------------------------
+# answers that others may get ------------------------------------------------------------------------------------------
 
 
 def land(gateway: Gateway, exchange: Exchange) -> None:
@@ -431,30 +435,30 @@ def land(gateway: Gateway, exchange: Exchange) -> None:
         if exchange.status == "ok" and exchange.http_status == 200:
             how = _keep(gateway, exchange, flight)
     finally:
-        gateway.cached.land(flight, how)
+        gateway.answer_cache.land(flight, how)
 
 
 def _keep(gateway: Gateway, exchange: Exchange, flight: Flight) -> str:
     entry, plan = _entry(gateway, exchange, flight), exchange.plan
-    if entry is None or plan is None or not gateway.cached.put(plan, entry):
+    if entry is None or plan is None or not gateway.answer_cache.put(plan, entry):
         return UNFIT
-    if exchange.asked is not None and gateway.cached.similar is not None:
-        gateway.cached.similar.note(entry, exchange)
-    if gateway.cached.on_put is not None:
-        gateway.cached.on_put(entry, exchange)
+    if exchange.compared_question is not None and gateway.answer_cache.similar is not None:
+        gateway.answer_cache.similar.note(entry, exchange)
+    if gateway.answer_cache.on_put is not None:
+        gateway.answer_cache.on_put(entry, exchange)
     return STORED
 
 
 def cites_of(exchange: Exchange) -> tuple[tuple[str, str], ...]:
     """(chunk, source) of what was before the model; one that nobody can confirm where it was told of more than that."""
-    others = (("", ""),) if exchange.grounded is not None and exchange.grounded.others else ()
+    others = (("", ""),) if exchange.grounding_notes is not None and exchange.grounding_notes.others else ()
     return (*((passage.chunk, passage.source) for passage in exchange.passages), *others)
 
 
 def rests_on(exchange: Exchange) -> frozenset[str]:
     """Everything whose stop ends the answer of a call that was served."""
     workload, place, key = exchange.workload, exchange.deployment, exchange.key
-    subjects = {"company"} | {f"source/{name}" for name in exchange.sources}
+    subjects = {"company"} | {f"source/{name}" for name in exchange.context_sources}
     if workload is not None and key is not None:
         subjects |= {f"workload/{workload.name}", f"key/{key.id}"}
     return frozenset(subjects if place is None else subjects.union(admit.subjects_of(place)))
@@ -481,7 +485,7 @@ def _entry(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None
     grounded = workload.grounding is not None and exchange.interface.grounded
     if not good or "resumed" in exchange.attempt_flags or (grounded and not passages):
         return None
-    if exchange.grounded is not None and exchange.grounded.others:
+    if exchange.grounding_notes is not None and exchange.grounding_notes.others:
         return None  # it may rest on what another document says, which no hit would confirm for the next person
     if not all(passage.chunk for passage in passages):
         return None
@@ -491,7 +495,7 @@ def _entry(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None
     now = gateway.clock.seconds()
     return Entry(
         key=(flight.key[0], flight.events is not None),
-        call=exchange.raw,
+        call=exchange.id_bytes,
         workload=workload.name,
         made=now,
         until=now + workload.cache.seconds,
@@ -499,10 +503,10 @@ def _entry(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None
         subjects=subjects,
         person=exchange.person,
         passages=passages,
-        cost=exchange.paid,  # not what it was sent elsewhere for before
+        cost=exchange.last_attempt_cost,  # not what it was sent elsewhere for before
         whole=flight.whole if flight.events is None else None,
         events=None if flight.events is None else exchange.interface.shareable_events(ask, flight.events),
         query=ask.query[:QUERY] if passages else "",
-        states={exchange.person: exchange.state} if exchange.state else {},
+        states={exchange.person: exchange.documents_state} if exchange.documents_state else {},
         alone=flight.fresh,
     )

@@ -40,9 +40,9 @@ def request_digest(exchange: Exchange, irrelevant: frozenset[str], terms: bytes,
 
     `irrelevant`: fields that the answer does not depend on, or that are compared otherwise.
     """
-    if not exchange.said:
-        exchange.said = said_of(exchange, irrelevant)
-    return _digest(exchange, exchange.said, terms, policy) if exchange.said else None
+    if not exchange.body_digest:
+        exchange.body_digest = said_of(exchange, irrelevant)
+    return _digest(exchange, exchange.body_digest, terms, policy) if exchange.body_digest else None
 
 
 def is_long(exchange: Exchange) -> bool:
@@ -52,8 +52,8 @@ def is_long(exchange: Exchange) -> bool:
 
 async def compare_apart(exchange: Exchange, irrelevant: frozenset[str]) -> None:
     """Fill in the `said` of a checked call whose body is long, while others have their turn."""
-    if not exchange.said:
-        exchange.said = await in_thread(partial(said_of, exchange, irrelevant))
+    if not exchange.body_digest:
+        exchange.body_digest = await in_thread(partial(said_of, exchange, irrelevant))
 
 
 def said_of(exchange: Exchange, irrelevant: frozenset[str]) -> bytes:

@@ -104,7 +104,7 @@ def take_in(gateway: Gateway, kept: Kept) -> bool:
     plan = catalog.plans.get(kept.workload) if catalog is not None else None
     if catalog is None or plan is None or plan.workload.cache is None:
         return False
-    cache, keep, now = gateway.cached, plan.workload.keep, gateway.clock.now().timestamp()
+    cache, keep, now = gateway.answer_cache, plan.workload.keep, gateway.clock.now().timestamp()
     cache.heed(catalog, policy)
     if kept.passages and not kept.state:
         return False  # of a version that knew nothing of what came since
@@ -151,13 +151,13 @@ class AnswerLink(FrameClient):
         """Answers that stayed in this worker alone."""
         self.taken = 0
         """Answers that came in and were put on the shelf."""
-        gateway.cached.on_put = self.keep
-        gateway.cached.on_drop = self.drop
+        gateway.answer_cache.on_put = self.keep
+        gateway.answer_cache.on_drop = self.drop
 
     def keep(self, entry: Entry, exchange: Exchange) -> None:
         """Pass an answer on where its workload keeps content. Never waits."""
         if exchange.plan is not None:
-            sent = parcel(entry, exchange, self._gateway.cached.terms(exchange.plan))
+            sent = parcel(entry, exchange, self._gateway.answer_cache.terms(exchange.plan))
             if sent is not None and not self.push(encode(sent)):
                 self.unsent += 1
 

@@ -42,7 +42,7 @@ async def confirm(gateway: Gateway, exchange: Exchange, entry: Entry) -> bool:
             return False
         stands, state = sorted(now.chunks) == sorted(chunk for chunk, _ in cites), now.state
     if not stands:
-        gateway.cached.drop(entry)
+        gateway.answer_cache.drop(entry)
     elif state:
         entry.stands(person, state)
     return stands
@@ -85,5 +85,5 @@ async def _asked(
         workload="" if workload is None else workload.name,
         since=since,
     )
-    left = FOREVER if workload is None else workload.deadline_ms / 1000 - exchange.waited
+    left = FOREVER if workload is None else workload.deadline_ms / 1000 - exchange.waited_seconds
     return await heard(gateway, exchange, lambda: asked, _decode, b"/confirm", seconds=left)

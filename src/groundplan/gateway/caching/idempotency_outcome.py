@@ -22,19 +22,23 @@ def remember(gateway: Gateway, exchange: Exchange) -> None:
     digest, exchange.idempotency = exchange.idempotency, None
     if digest is None:
         return
-    if exchange.attempt < 0 or _did_nothing(exchange):
-        gateway.answers.forget(digest)
-    elif exchange.kept:
-        kind = exchange.kind or EVENT_STREAM
+    if exchange.attempt_number < 0 or _did_nothing(exchange):
+        gateway.idempotent_answers.forget(digest)
+    elif exchange.sent_chunks:
+        kind = exchange.content_type_line or EVENT_STREAM
         lines, _ = answers.parted(answers.headers(exchange, cost=True))
         rests, cites = cache.rests_on(exchange), cache.cites_of(exchange)
-        gateway.answers.keep(digest, Kept(exchange.http_status, lines, kind, b"".join(exchange.kept), rests, cites))
+        gateway.idempotent_answers.keep(
+            digest, Kept(exchange.http_status, lines, kind, b"".join(exchange.sent_chunks), rests, cites)
+        )
     else:
-        gateway.answers.keep(digest, Kept(0, b"", b"", b""))  # it will not be there, and may have been billed
+        gateway.idempotent_answers.keep(
+            digest, Kept(0, b"", b"", b"")
+        )  # it will not be there, and may have been billed
 
 
 def _did_nothing(exchange: Exchange) -> bool:
     """Whether nothing that was asked was billed, for certain, and its client was told that it got no answer: it may
     send the same once more."""
-    unbilled = not (exchange.cost or exchange.estimated or exchange.draining) and exchange.usage == _NOTHING
-    return unbilled and exchange.status == "failed" and not exchange.kept
+    unbilled = not (exchange.cost or exchange.estimated or exchange.draining_bound) and exchange.usage == _NOTHING
+    return unbilled and exchange.status == "failed" and not exchange.sent_chunks

@@ -49,13 +49,13 @@ class KnownRequests:
         known = self._known.get(_by(exchange)) if self._known else None
         if known is None:
             return exchange.interface.read(exchange.request)
-        exchange.said = known.said
+        exchange.body_digest = known.said
         return known.ask
 
     def note(self, exchange: Exchange) -> None:
         """A call was answered from the cache: remember what it asks, where its body alone says it."""
         ask, workload, body = exchange.ask, exchange.workload, exchange.request.body
-        if ask is None or workload is None or not exchange.said or not exchange.interface.depends_on_body_only:
+        if ask is None or workload is None or not exchange.body_digest or not exchange.interface.depends_on_body_only:
             return
         # the ask must be as it was read: one that is stored, or names files, was changed since
         if len(body) > LONGEST or workload.keep is not None or ask.body is not body:
@@ -63,7 +63,7 @@ class KnownRequests:
         by = _by(exchange)
         if by in self._known:
             return
-        self._known[by] = Known(ask, exchange.said)
+        self._known[by] = Known(ask, exchange.body_digest)
         self._size += _TIMES * len(body)
         while self._size > MOST_BYTES:
             oldest = next(iter(self._known))

@@ -86,24 +86,24 @@ class SemanticCache:
         self.checks: Checks | None = None
         """Where what checks taught is kept beyond this worker."""
 
-    # looking up ------------------------------------------------------------------------------------------------------
+    # looking up -------------------------------------------------------------------------------------------------------
 
     async def __call__(self, exchange: Exchange, entries: Iterator[Entry]) -> Entry | None:  # noqa: ARG002
         """The answer to a question that means the same; None: a model is asked. Notes at the call what it asked, and
         what its answer is to be compared with."""
         rule, now = _rule(exchange), self._gateway.loop.time()
-        if rule is None or exchange.asked is not None or now < self._rests:
+        if rule is None or exchange.compared_question is not None or now < self._rests:
             return None
         began, found = time.perf_counter_ns(), None
         try:
-            asked = exchange.asked = await self._read(exchange)
+            asked = exchange.compared_question = await self._read(exchange)
             if asked is None:
                 return None
             found = self._match(exchange, rule, asked)
         except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError):
             self._gateway.targets.forget("search")
             self._rests = self._gateway.loop.time() + REST_SECONDS
-        exchange.waited += self._gateway.loop.time() - now
+        exchange.waited_seconds += self._gateway.loop.time() - now
         if self.tally is not None and exchange.workload is not None:
             self.tally.looked(exchange.workload.name, (time.perf_counter_ns() - began) // 1000)
         return found
@@ -126,7 +126,7 @@ class SemanticCache:
         decided = taught.regions.decide(region, verdict.score, self._dice(), kinds, digests(verdict.unproven))
         if decided == "check":
             refused = bool(verdict.veto) and not taught.regions.shown(kinds)
-            exchange.match = Match(entry, taught, None if refused else region, verdict.score, kinds)
+            exchange.semantic_match = Match(entry, taught, None if refused else region, verdict.score, kinds)
         return entry if decided == "give" else None
 
     def given(self, entry: Entry) -> None:
@@ -147,7 +147,7 @@ class SemanticCache:
         kept = (
             (entry, said)
             for key, said in frame.nearest(asked.said.vector, equivalence.LEAST_COSINE)
-            if (entry := self._gateway.cached.get(name, key, now)) is not None
+            if (entry := self._gateway.answer_cache.get(name, key, now)) is not None
         )
         judged = [
             (entry, equivalence.judge(equivalence.shipped(), asked.said, said)) for entry, said in islice(kept, BEST)
@@ -163,7 +163,7 @@ class SemanticCache:
         plan, policy, replay_forms = exchange.plan, exchange.policy, exchange.interface.replay_forms
         if plan is None or policy is None or replay_forms is None:
             return None
-        framed = frame_digest(exchange, replay_forms.irrelevant, self._gateway.cached.terms(plan), policy)
+        framed = frame_digest(exchange, replay_forms.irrelevant, self._gateway.answer_cache.terms(plan), policy)
         if framed is None or not 0 < len(framed[1]) <= QUESTION:
             return None
         reading = read_question(framed[1])
@@ -208,11 +208,11 @@ class SemanticCache:
             known.regions.load(checks.known(known.terms))
         return known
 
-    # after a model answered ------------------------------------------------------------------------------------------
+    # after a model answered -------------------------------------------------------------------------------------------
 
     def note(self, entry: Entry, exchange: Exchange) -> None:
         """A model's answer was kept: others may find it by its meaning; where it was a check, both are compared."""
-        asked = exchange.asked
+        asked = exchange.compared_question
         if asked is None:
             return
         from groundplan.gateway.caching.semantic_frame import Frame  # noqa: PLC0415 -- numpy, only where it is used
@@ -223,8 +223,8 @@ class SemanticCache:
         while len(self._frames) > FRAMES or self._questions > QUESTIONS:
             _, gone = self._frames.popitem(last=False)
             self._questions -= len(gone.keys)
-        if exchange.match is not None:
-            self._gateway.keep(self._compare(entry, exchange, exchange.match))
+        if exchange.semantic_match is not None:
+            self._gateway.run_in_background(self._compare(entry, exchange, exchange.semantic_match))
 
     async def _compare(self, entry: Entry, exchange: Exchange, match: Match) -> None:
         """Whether the fresh answer says what would have been given."""

@@ -259,7 +259,7 @@ def check_next(exchange: Exchange, plan: Plan, amount: int, running: int = 0) ->
     """Refuse one more attempt whose bound is `amount`, where all attempts of the call together may then cost more than
     one call may. `running`: the bounds of those that are still open."""
     most = _most(exchange, plan)
-    spent = exchange.cost + exchange.draining + running
+    spent = exchange.cost + exchange.draining_bound + running
     if most is not None and spent + amount > most:
         raise Denied(
             f"another attempt may bring this call to {distinct_usd(spent + amount, most)}, more than the "

@@ -1,4 +1,4 @@
-"""What one worker has: the parts that every step may use, put together once by `app`."""
+"""The parts of one gateway worker that every step may use, put together once by `app`. Does nothing by itself."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ if TYPE_CHECKING:
     from groundplan.gateway.telemetry.content_link import ContentSender
     from groundplan.gateway.telemetry.scrape import Scrapes
 
-Done = TypeVar("Done")
+Result = TypeVar("Result")
 
 
 class Lender(Protocol):
-    """Gets more of a budget for this worker."""
+    """Leases more of a budget for this worker."""
 
     @property
     def connected(self) -> bool:
@@ -68,15 +68,16 @@ class Lender(Protocol):
         declared: Sequence[Budget | Quota],
         blueprint: int = 0,
     ) -> Charge | None:
-        """Reserve, waiting at most 250 ms; None, or the one that is short. `blueprint` declares each."""
+        """Reserve all charges, waiting at most 250 ms; returns None, or the charge that is short. `declared`: the
+        budget or quota of each charge, by the blueprint of that number."""
         ...
 
     def remaining(self, key: Key, limit: int) -> int:
-        """What is left of a limit in a period, as far as this worker knows. `limit`: as it is declared."""
+        """What is left of a limit in a period, as far as this worker knows. `limit`: its declared amount."""
         ...
 
     def unspent(self, name: str, period: str) -> int:
-        """What is left of a budget or limit once every open call has cost nothing, as far as this worker knows."""
+        """What would be left of a budget or limit if no open call cost anything, as far as this worker knows."""
         ...
 
 
@@ -90,12 +91,12 @@ class Live(Protocol):
     def catalog(self) -> Catalog | None: ...
 
     def age(self, now: float | None = None) -> float:
-        """Seconds since live policy was last confirmed. `now`: seconds since the epoch, where they were read."""
+        """Seconds since live policy was last confirmed. `now`: seconds since the epoch; None: read the clock."""
         ...
 
     @property
     def follows(self) -> bool:
-        """Whether PostgreSQL was heard when it was last asked."""
+        """Whether PostgreSQL answered when it was last asked."""
         ...
 
     def remaining(self, budget: Budget, period: str) -> int:
@@ -103,54 +104,54 @@ class Live(Protocol):
         ...
 
     def people(self, workload: str) -> Set[str]:
-        """Ids of the people of a workload that is for so many, as last seen."""
+        """Ids of the people who used a workload with a limit of people, as last seen."""
         ...
 
     def count(self, workload: str, person: str) -> None:
-        """One more admitted call of somebody."""
+        """Count one more admitted call of a person."""
         ...
 
     def stop(self, workload: str, call: UUID) -> None:
-        """Admit no more calls of a workload here: this one used more than its bound."""
+        """Admit no more calls of a workload here, since `call` used more than its bound."""
         ...
 
 
-class Unattended(Protocol):
-    """Makes what nobody waits for."""
+class BackgroundResponses(Protocol):
+    """Responses that are made in the background (`background: true`)."""
 
     async def accept(self, exchange: Exchange) -> None:
-        """Write it down, and answer that it will be made. Raises `Invalid`, `Exhausted`, `Unavailable`."""
+        """Store the request and answer that it is queued. Raises `Invalid`, `Exhausted`, `Unavailable`."""
         ...
 
     async def found(self, id: str, key: KeyEntry) -> StoredResponse | None:
-        """One of this key's that has not come to a stored response, as it is now. Raises `Unavailable`."""
+        """The current state of this key's unfinished response; None where there is none. Raises `Unavailable`."""
         ...
 
     async def events(self, id: str, key: KeyEntry, after: int) -> tuple[AsyncIterator[bytes], bytes] | None:
-        """Its stream behind the number `after`, and header lines of that; None where there is none of this key's.
-        Raises `Unavailable`."""
+        """(its events after sequence number `after`, header lines); None where this key has no such response. Raises
+        `Unavailable`."""
         ...
 
     async def cancel(self, id: str, key: KeyEntry) -> bool:
-        """Whether there was one of this key's that could be, and was cancelled. Raises `Unavailable`."""
+        """Cancel a response; whether this key had one that could be cancelled. Raises `Unavailable`."""
         ...
 
     async def delete(self, id: str, key: KeyEntry) -> bool:
-        """Whether there was one of this key's. Raises `Unavailable`."""
+        """Delete a response; whether this key had it. Raises `Unavailable`."""
         ...
 
 
-class Trying(Protocol):
-    """What tries another deployment beside answered calls."""
+class ShadowTrials(Protocol):
+    """Repeats answered calls at another deployment, to compare them."""
 
     def after(self, shown: Exchange) -> None:
-        """A call was answered and settled."""
+        """Start the trial of a call that was answered and settled."""
         ...
 
 
 @dataclass(slots=True)
 class Gateway:
-    """One worker."""
+    """One gateway worker: its journal, budgets, live policy, upstreams and caches."""
 
     epoch: UUID
     loop: asyncio.AbstractEventLoop
@@ -160,68 +161,69 @@ class Gateway:
     leases: Lender
     live: Live
     targets: Targets
-    answers: Answers
-    counters: Slices = field(default_factory=Slices)
+    idempotent_answers: Answers
+    limit_slices: Slices = field(default_factory=Slices)
     """Slices of limits."""
     windows: WindowClock = field(default_factory=WindowClock)
-    """By which time those are of."""
+    """The time by which the windows of limits begin and end."""
     health: Health = field(default_factory=Health)
-    flex: Health = field(default_factory=Health)
-    """Of calls at the service tier flex alone, for which a provider often has no room: that says nothing of others."""
+    flex_health: Health = field(default_factory=Health)
+    """Health as calls at the service tier flex see it: a provider often has no room for them, which says nothing of
+    other calls."""
     meters: Meters = field(default_factory=Meters)
     scrapes: Scrapes | None = None
-    """Of a worker that has siblings."""
-    cached: AnswerCache = field(default_factory=AnswerCache)
-    """For workloads whose answers are given again."""
-    content: ContentSender | None = None
+    """Collects the metrics of all workers; None where there is only one."""
+    answer_cache: AnswerCache = field(default_factory=AnswerCache)
+    """Cached answers, for workloads that declare a cache."""
+    content_sender: ContentSender | None = None
     """For workloads that keep prompts and answers."""
     routes: Routes = field(default_factory=Routes)
     """For workloads that route model `auto`."""
-    responses: SealedResponses | None = None
+    stored_responses: SealedResponses | None = None
     """For workloads that keep content in full."""
-    completions: SealedCompletions | None = None
-    """The same, for chat completions."""
-    unattended: Unattended | None = None
-    """For responses that nobody waits for."""
+    stored_completions: SealedCompletions | None = None
+    """The same for chat completions."""
+    background_responses: BackgroundResponses | None = None
+    """For responses that are made in the background."""
     files: FilesById | None = None
     """For calls that name files by their ids."""
-    room: Room = field(default_factory=Room)
-    """For large answers."""
+    answer_memory: Room = field(default_factory=Room)
+    """The memory for large answers."""
     server: Server | None = None
-    """Whose bodies of requests have a room of their own."""
-    running: int = 0
-    """Calls that were admitted and are not finished."""
+    """The HTTP server, which accounts for the memory of request bodies."""
+    running_calls: int = 0
+    """Number of calls that are being served."""
     step_batching: StepBatching = field(default_factory=StepBatching)
-    """Awaited where calls that came together are to take the step before first."""
+    """Awaited between steps, so that calls which came together take the earlier step first."""
     ready: bool = False
-    talks_until: float = 0.0
-    """Of the loop's clock: until then conversations go on though this is not ready, since another worker took over."""
+    conversations_until: float = 0.0
+    """By the loop's clock: until then conversations continue though this worker is not ready, as another took over."""
     balance: Balance = field(default_factory=Balance)
     hedges: Hedges = field(default_factory=Hedges)
-    times: Times = field(default_factory=Times)
+    latencies: Times = field(default_factory=Times)
     loads: Loads = field(init=False)
     stalls: StallMonitor = field(init=False)
     pressure: Pressure = field(init=False)
     streams: set[Running] = field(default_factory=set)
-    """Answers that are being streamed, so that a kill can end them."""
-    conduct: Callable[..., Awaitable[None]] | None = None
-    """Makes a call of the gateway's own, where given by other steps; set by the pipeline."""
-    shadows: Trying | None = None
-    """For workloads on whose calls another deployment is tried."""
+    """Attempts whose answers are being streamed, so that a kill can end them."""
+    run_call: Callable[..., Awaitable[None]] | None = None
+    """Runs a call of the gateway's own, by the given steps where they are not the usual ones; set by the pipeline."""
+    shadow_trials: ShadowTrials | None = None
+    """For workloads whose calls are repeated at another deployment."""
     reviews: Reviews | None = None
     """For workloads whose answers wait for a person."""
     citations: Citations | None = None
-    """What the look at citations found, on its way to PostgreSQL."""
+    """Findings of citation checks, on their way to PostgreSQL."""
     signals: Signals | None = None
-    """What was asked and not found, and what people say of what was, on its way to PostgreSQL."""
+    """Questions without passages and people's feedback on answers, on their way to PostgreSQL."""
     repeats: Repeats | None = None
-    """Which requests several workloads make alike, on their way to PostgreSQL."""
+    """Requests that several workloads make alike, on their way to PostgreSQL."""
     guard_counts: Counts | None = None
-    """What guardrails found, on its way to PostgreSQL."""
+    """Counts of guardrail findings, on their way to PostgreSQL."""
     model_versions: ModelVersions | None = None
-    """Which versions upstreams say that they are."""
+    """Model versions that upstreams report."""
     background: set[asyncio.Task[Any]] = field(default_factory=set)
-    """What goes on after the call that it belongs to was answered."""
+    """Tasks that may outlive the call that started them."""
 
     def __post_init__(self) -> None:
         self.loads = Loads(self.loop)
@@ -229,25 +231,25 @@ class Gateway:
         self.pressure = Pressure(self.loop)
         self.journal.on_failure = self.targets.withhold
 
-    def keep(self, work: Coroutine[Any, Any, Done]) -> asyncio.Task[Done]:
-        """Run something to its end beside the calls."""
-        task = self.loop.create_task(work)
+    def run_in_background(self, coroutine: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        """Start a task that may outlive its call, and keep a reference to it until it ends."""
+        task = self.loop.create_task(coroutine)
         self.background.add(task)
         task.add_done_callback(self.background.discard)
         return task
 
-    async def to_its_end(self, work: Coroutine[Any, Any, Done]) -> Done:
-        """What `work` comes to. It goes on where whoever waits for it is cancelled: of a commit that was broken off
-        nobody knows whether it was one."""
-        task = self.keep(work)
+    async def run_shielded(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        """Await `coroutine` so that it continues when the caller is cancelled: whether an interrupted commit took
+        effect would be unknown."""
+        task = self.run_in_background(coroutine)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            task.add_done_callback(_heard)
+            task.add_done_callback(_retrieve_exception)
             raise
 
 
-def _heard(task: asyncio.Task[Any]) -> None:
-    """What it raises is for nobody any more."""
+def _retrieve_exception(task: asyncio.Task[Any]) -> None:
+    """Retrieve the task's exception, so that asyncio does not report it as never retrieved."""
     if not task.cancelled():
         task.exception()

@@ -1,4 +1,5 @@
-"""One request on its way through the six steps: a single mutable object, made for it and dropped with it.
+"""The state of one call on its way through the six steps: a single mutable object, made for the request and dropped
+with it.
 
 Holds values only; each step module fills in its part. Times are `perf_counter_ns`, amounts picodollars.
 """
@@ -38,41 +39,41 @@ if TYPE_CHECKING:
     from groundplan.governance.guardrails.masks import Masks
 
 
-_NONE = Usage()
+_NO_USAGE = Usage()
 
 
 class CallGuard(Protocol):
-    """The guardrails of one call, as its steps ask them; `guard.run` has them."""
+    """The guardrails of one call, as its steps use them; implemented by `guard.run`."""
 
     guard: Guard
     masks: Masks
     reviewed: bool
-    """No person is to look at its answer."""
+    """Whether its answer needs no review by a person."""
     counts: bool
-    """Whether what it finds is added to the worker's counts."""
+    """Whether its findings are added to the worker's counts."""
 
     async def personal_in(self, exchange: Exchange) -> None:
-        """Ask about personal data in what is sent in, where that is declared. Raises `Denied`."""
+        """Look for personal data in the request, where that is declared. Raises `Denied`."""
         ...
 
     def earlier(self, exchange: Exchange, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Items that a request only names, as the model may see them. Raises `Denied`."""
+        """Items of an earlier response that the request names, as the model may see them. Raises `Denied`."""
         ...
 
     def passages(self, found: list[Passage]) -> list[Passage]:
-        """What of the passages a model may see."""
+        """The passages, or parts of them, that a model may see."""
         ...
 
     def shown(self, text: str) -> str:
-        """An answer that another call got, as a model may see it; empty where none may."""
+        """The answer of another call, as a model may see it; empty where it may not."""
         ...
 
     def relay_around(self, inner: Relay, exchange: Exchange) -> GuardedRelay | None:
-        """The relay of one attempt's stream with the checks in it; None: nothing is looked at."""
+        """Wrap the relay of one attempt's stream in the checks; None where no guardrail applies to it."""
         ...
 
     def adopt(self, relay: GuardedRelay) -> None:
-        """Of the attempts of a stream this one is what the caller gets."""
+        """Take over the findings of `relay`: the caller gets the stream of this attempt."""
         ...
 
     async def finish(self, exchange: Exchange, relay: GuardedRelay) -> None:
@@ -80,38 +81,39 @@ class CallGuard(Protocol):
         ...
 
     async def answer(self, exchange: Exchange, answered: UpstreamAnswer) -> UpstreamAnswer:
-        """A whole answer as the caller may see it. Raises `Denied`, `Unavailable`."""
+        """An unstreamed answer as the caller may see it. Raises `Denied`, `Unavailable`."""
         ...
 
     def told(self) -> list[dict[str, Any]]:
-        """For the `groundplan` object of the answer."""
+        """The findings for the `groundplan` object of the answer."""
         ...
 
     def count(self, exchange: Exchange) -> None:
-        """Add what was found since to the worker's counts."""
+        """Add the findings since the last time to the worker's counts."""
         ...
 
 
 @dataclass(slots=True, eq=False, init=False)
 class Exchange:
-    """See the module. `raw` are the 16 bytes of the call's id, a UUIDv7."""
+    """See the module. `id_bytes`: the 16 bytes of the call's id, a UUIDv7."""
 
-    raw: bytes
+    id_bytes: bytes
     request: Request
     response: Response
     interface: Interface
-    whose: ClassVar[Callable[[Exchange, Policy, float], None] | None] = None
-    """Who finds out whose it is, where its request has no key with it."""
+    identify_caller: ClassVar[Callable[[Exchange, Policy, float], None] | None] = None
+    """Replaces `identify` for calls whose request carries no key, such as lines of a batch: (exchange, policy, now)."""
     id: bytes
     """The call's id as text."""
     endpoint: str
     started: int
     trace: Trace | None
-    """Of the caller, where it sent one."""
+    """The trace context that the caller sent."""
     first_byte: int
-    served: int
+    attempt_ended: int
     """When the newest attempt ended; 0 before."""
     steps: list[tuple[str, int]]
+    """(step, microseconds from the begin of the call to its end) of each step so far."""
     catalog: Catalog | None
     policy: Policy | None
     key: KeyEntry | None
@@ -122,175 +124,185 @@ class Exchange:
     deployments: list[Deployment]
     output_cap: int
     bounds: dict[str, int]
+    """Deployment -> the most that one attempt there can cost."""
     most_tokens: int
-    """Of one attempt, at whichever deployment takes most, where that was found with its bounds; 0: it was not."""
+    """The most tokens of one attempt at any of the deployments; 0: not known with the bounds."""
     charges: Sequence[tuple[Budget, str]]
-    """The budgets that cover it, with the periods of its admission."""
-    reserved: int
-    remaining: int | None
-    """Of the hard budgets, the least, when last looked at."""
-    crossed: tuple[str, ...]
+    """The budgets that cover the call, with the periods of its admission."""
+    reserved_amount: int
+    remaining_budget: int | None
+    """The least that was left in any of its hard budgets when last read."""
+    crossed_budgets: tuple[str, ...]
     """Soft budgets beyond their limit."""
-    token: tuple[bytes, int] | None
-    """Of the reservation that is open in the slices."""
-    attempt: int
-    """Number of the attempt whose record is open in the journal; -1 before the first."""
-    attempts: int
+    reservation: tuple[bytes, int] | None
+    """Token of the reservation that is open in the slices: (id of the call, number of the attempt)."""
+    attempt_number: int
+    """Number of the newest attempt in the journal; -1 before the first."""
+    attempt_count: int
     """Attempts made so far, hedges included."""
     attempt_flags: tuple[str, ...]
-    """What its settlement says about how it came about: `hedge`, `resumed`."""
+    """Flags for the settlement that say why the attempt was made: `hedge`, `resumed`, `cascade`."""
     continuation: Continuation | None
-    """What of a stream was sent, where it may be continued elsewhere."""
+    """What was sent of a stream that may be continued elsewhere."""
     attempt_started: int
     """0: no attempt is open."""
     attempt_sent: bool
     attempt_connected: int
-    """When a new connection stood; 0: none was made."""
+    """When a new connection was established; 0: none was made."""
     attempt_answered: int
-    """When the head of the upstream's answer was there; 0: not yet."""
+    """When the head of the upstream's answer arrived; 0: not yet."""
     attempt_first_us: int
-    """Of a stream: until there was something for the client, since the attempt began; 0: not yet, or no stream."""
-    use: LimitUse | None
-    """What it holds of limits, where the blueprint declares any."""
+    """Of a stream: microseconds from the begin of the attempt until there was something for the client; otherwise 0."""
+    limit_use: LimitUse | None
+    """What the call holds of limits, where the blueprint declares any."""
     output_bytes: int
     deployment: Deployment | None
-    turn: Turn | None
-    """To find out about a deployment that is not well, which the attempt that is made or open has."""
-    waited: float
-    """Seconds of its deadline that went by before a deployment was asked."""
+    probe_turn: Turn | None
+    """The turn to probe an unhealthy deployment that the next or open attempt has."""
+    waited_seconds: float
+    """Seconds of its deadline that were spent waiting before a deployment was asked."""
     passages: Sequence[Passage]
-    grounded: GroundingNotes | None
-    """What is told about its passages, where its workload has sources and any was found."""
-    state: str
-    """Of the documents in which they were found, where their answer may be given again."""
-    cache: str
+    grounding_notes: GroundingNotes | None
+    """What the answer reports about its passages, where its workload has sources and any was found."""
+    documents_state: str
+    """State of the documents in which passages were found, where the answer may be cached."""
+    cache_result: str
     route: Route | None
-    """Why it goes where it goes, where its workload routes."""
-    vector: Vector | None
-    """Of its question, where its workload's router looks at it."""
+    """Which deployment was chosen and why, where its workload routes."""
+    question_vector: Vector | None
+    """Embedding of its question, where its workload's router uses it."""
     trial: Trial | None
-    """The experiment that it is in."""
-    of: str
-    """The call that the gateway makes this one for, where it does so itself."""
+    """The experiment that the call takes part in."""
+    parent_call: str
+    """Id of the call for which the gateway itself makes this one; otherwise empty."""
     purpose: str
-    """Why: one of `ledger.model.PURPOSES`."""
-    judges: bool
-    """It is asked about an answer, without what its workload puts in front of questions."""
-    saved: int
-    """Picodollars that the same answer cost when a model was asked for it."""
+    """Why the gateway makes it: one of `ledger.model.PURPOSES`."""
+    is_judge_call: bool
+    """Whether it asks a judge about an answer, without the prompt of its workload."""
+    saved_cost: int
+    """Picodollars that its cached answer cost when a model gave it."""
     guard: CallGuard | None
-    """Its guardrails, where there is something to guard."""
-    asked: Asked | None
-    """Its question as it is compared, where its workload matches by meaning."""
-    held: int
-    """Bytes of files that were put into its request, while they are counted."""
-    match: Match | None
-    """The kept answer that its own is compared with."""
-    said: bytes
-    """Digest of what its body says, by which it is compared with others; empty: not made."""
+    """Its guardrails, where any applies."""
+    compared_question: Asked | None
+    """Its question as the semantic cache compares it, where its workload has one."""
+    file_bytes_held: int
+    """Bytes of files that were put into its request, while they count against the worker's memory."""
+    semantic_match: Match | None
+    """The semantically matching cached answer with which its own is compared."""
+    body_digest: bytes
+    """Digest of the meaning of its body, by which repeats are recognised; empty: not computed."""
     flight: Flight | None
-    """Where its answer goes for others that ask the same."""
+    """Shares its answer with concurrent calls that ask the same."""
     usage: Usage
     cost: int
-    """Of all attempts so far."""
-    paid: int
-    """Of the attempt that was settled last."""
-    draining: int
-    """Bounds of attempts that nobody waits for and that are read to their end, to learn what they cost."""
+    """Picodollars of all attempts so far."""
+    last_attempt_cost: int
+    """Picodollars of the attempt that was settled last."""
+    draining_bound: int
+    """Bounds of cancelled attempts that are drained in the background to learn their cost."""
     estimated: bool
     status: str
     http_status: int
     error_code: str
     finished: bool
     idempotency: bytes | None
-    """Digest of key and Idempotency-Key, while this request is the first with it."""
-    kept: list[bytes] | None
-    """What was sent to the client, while it may have to be replayed."""
-    kind: bytes
-    """Header line of its Content-Type, where it was sent whole."""
+    """Digest of API key and Idempotency-Key, while this request is the first with that key."""
+    sent_chunks: list[bytes] | None
+    """What was sent to the client, where it is recorded: for a replay, kept content or a shadow comparison."""
+    content_type_line: bytes
+    """Header line of the Content-Type of its answer, where it was not streamed."""
 
-    def __init__(self, raw: bytes, request: Request, response: Response, interface: Interface) -> None:
-        """As every call begins. By hand, since there are many fields: what is made of defaults passes each of them as
-        an argument first."""
-        self.raw = raw
+    def __init__(self, id_bytes: bytes, request: Request, response: Response, interface: Interface) -> None:
+        """Set every field to its initial value. Written by hand for speed: a generated `__init__` would pass each
+        default as an argument first."""
+        self.id_bytes = id_bytes
         self.request = request
         self.response = response
         self.interface = interface
-        self.id = id_text(raw).encode("ascii")
+        self.id = id_text(id_bytes).encode("ascii")
         self.endpoint = interface.name
         self.started = time.perf_counter_ns()
         self.trace = self.catalog = self.policy = self.key = self.workload = self.plan = self.ask = None
-        self.remaining = self.token = self.continuation = self.use = self.deployment = self.turn = self.grounded = None
-        self.route = self.vector = self.trial = self.guard = self.asked = self.match = self.flight = None
-        self.idempotency = self.kept = None
-        self.first_byte = self.served = self.output_cap = self.most_tokens = self.reserved = self.attempts = 0
+        self.remaining_budget = self.reservation = self.continuation = self.limit_use = self.deployment = (
+            self.probe_turn
+        ) = self.grounding_notes = None
+        self.route = self.question_vector = self.trial = self.guard = self.compared_question = self.semantic_match = (
+            self.flight
+        ) = None
+        self.idempotency = self.sent_chunks = None
+        self.first_byte = self.attempt_ended = self.output_cap = self.most_tokens = self.reserved_amount = (
+            self.attempt_count
+        ) = 0
         self.attempt_started = self.attempt_connected = self.attempt_answered = self.attempt_first_us = 0
-        self.output_bytes = self.saved = self.held = self.cost = self.paid = self.draining = self.http_status = 0
+        self.output_bytes = self.saved_cost = self.file_bytes_held = self.cost = self.last_attempt_cost = (
+            self.draining_bound
+        ) = self.http_status = 0
         self.steps = []
         self.deployments = []
-        self.person = self.state = self.of = self.purpose = self.error_code = ""
+        self.person = self.documents_state = self.parent_call = self.purpose = self.error_code = ""
         self.bounds = {}
-        self.charges = self.crossed = self.attempt_flags = self.passages = ()
-        self.attempt = -1
-        self.attempt_sent = self.judges = self.estimated = self.finished = False
-        self.waited = 0.0
-        self.cache = "none"
-        self.said = self.kind = b""
-        self.usage = _NONE
+        self.charges = self.crossed_budgets = self.attempt_flags = self.passages = ()
+        self.attempt_number = -1
+        self.attempt_sent = self.is_judge_call = self.estimated = self.finished = False
+        self.waited_seconds = 0.0
+        self.cache_result = "none"
+        self.body_digest = self.content_type_line = b""
+        self.usage = _NO_USAGE
         self.status = "failed"
 
     @property
     def call(self) -> UUID:
         """The call's id."""
-        return UUID(bytes=self.raw)
+        return UUID(bytes=self.id_bytes)
 
     @property
-    def sources(self) -> list[str]:
-        """Of what was before the model: passages, and what contradicts one."""
+    def context_sources(self) -> list[str]:
+        """Names of the sources of what the model was shown: its passages, and those that contradict one."""
         found = [passage.source for passage in self.passages]
-        if self.grounded is not None:
-            found += [one.other_source for one in self.grounded.conflicts]
+        if self.grounding_notes is not None:
+            found += [one.other_source for one in self.grounding_notes.conflicts]
         return found
 
     @property
     def keeps_content(self) -> bool:
-        """Whether its workload keeps content in full."""
+        """Whether the workload keeps content in full."""
         keep = self.workload.keep if self.workload is not None else None
         return keep is not None and keep.content == "full"
 
     def charge_list(self, amount: int) -> list[Charge]:
-        """What one record takes from each covering budget."""
+        """One charge of `amount` for each covering budget."""
         return [Charge(budget.name, period, amount) for budget, period in self.charges]
 
     def fork(self) -> Exchange:
-        """The same call for one more attempt beside the open one: whatever an attempt has is its own."""
+        """A copy for one more attempt of the same call beside the open one, with attempt fields and costs of its
+        own."""
         other = copy.copy(self)
-        other.cost, other.draining, other.estimated = 0, 0, False
+        other.cost, other.draining_bound, other.estimated = 0, 0, False
         return other
 
-    def another(self, raw: bytes) -> Exchange:
-        """A call of its own for whoever was admitted with this one: it begins now, under that id."""
+    def new_call(self, id_bytes: bytes) -> Exchange:
+        """A new call, beginning now, with the admission of this one."""
         other = copy.copy(self)
-        other.raw, other.id = raw, id_text(raw).encode("ascii")
-        other.started, other.steps, other.use = time.perf_counter_ns(), [], None
+        other.id_bytes, other.id = id_bytes, id_text(id_bytes).encode("ascii")
+        other.started, other.steps, other.limit_use = time.perf_counter_ns(), [], None
         return other
 
     def swap_attempts(self, other: Exchange) -> None:
-        """The attempt that `other` has becomes this one's, and the other way round."""
-        for name in _OF_AN_ATTEMPT:
+        """Exchange the attempt fields of both."""
+        for name in _ATTEMPT_FIELDS:
             mine, theirs = getattr(self, name), getattr(other, name)
             setattr(self, name, theirs)
             setattr(other, name, mine)
 
     def add_cost(self, other: Exchange) -> None:
-        """What the other's attempt cost belongs to this call."""
+        """Move the cost of the other's attempts to this call."""
         self.cost += other.cost
-        self.draining += other.draining
+        self.draining_bound += other.draining_bound
         self.estimated |= other.estimated
-        other.cost = other.draining = 0
+        other.cost = other.draining_bound = 0
 
 
-_OF_AN_ATTEMPT = (
-    "attempt", "attempt_answered", "attempt_connected", "attempt_first_us", "attempt_flags", "attempt_sent",
-    "attempt_started", "deployment", "output_bytes", "reserved", "token", "turn",
+_ATTEMPT_FIELDS = (
+    "attempt_answered", "attempt_connected", "attempt_first_us", "attempt_flags", "attempt_number", "attempt_sent",
+    "attempt_started", "deployment", "output_bytes", "probe_turn", "reservation", "reserved_amount",
 )  # fmt: skip

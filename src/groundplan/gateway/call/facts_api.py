@@ -119,7 +119,7 @@ def note_read(exchange: Exchange, answer: bytes) -> None:
     read = _read(answer)
     exchange.passages = read.passages
     if read.conflicts:
-        exchange.grounded = GroundingNotes(read.conflicts, ())
+        exchange.grounding_notes = GroundingNotes(read.conflicts, ())
 
 
 class SignalBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -199,7 +199,7 @@ class FactsApi:
         gateway, plan = self._gateway, exchange.plan
         assert plan is not None
         exchange.workload, exchange.catalog, exchange.policy = plan.workload, gateway.live.catalog, gateway.live.policy
-        gateway.running += 1
+        gateway.running_calls += 1
         try:
             status, body = await self.search(exchange.request.body, exchange.person, plan)
         except GroundplanError as error:
@@ -210,7 +210,7 @@ class FactsApi:
             settle.finish(gateway, exchange, "cancelled", settle.CLIENT_GONE, "client_gone")
             raise
         finally:
-            gateway.running -= 1
+            gateway.running_calls -= 1
         note_read(exchange, body)
         sequence = settle.record(gateway, exchange, "ok", 200)
         if (pending := gateway.journal.durable(sequence)) is not None:

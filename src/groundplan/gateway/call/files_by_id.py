@@ -70,8 +70,8 @@ class FilesById:
 
     def release(self, exchange: Exchange) -> None:
         """The call is over."""
-        self.held -= exchange.held
-        exchange.held = 0
+        self.held -= exchange.file_bytes_held
+        exchange.file_bytes_held = 0
 
     def _hold(self, exchange: Exchange, size: int) -> None:
         workload = exchange.workload
@@ -85,7 +85,7 @@ class FilesById:
                 retry_after=1.0,
             )
         self.held += size
-        exchange.held += size
+        exchange.file_bytes_held += size
 
     async def _found(self, text: str, workload: str) -> StoredFile:
         file = None

@@ -69,7 +69,7 @@ async def ground(gateway: Gateway, exchange: Exchange) -> bool:
     if workload is None or ask is None or workload.grounding is None or not exchange.interface.grounded:
         return False
     grounding = workload.grounding
-    seconds = workload.deadline_ms / 1000 - exchange.waited
+    seconds = workload.deadline_ms / 1000 - exchange.waited_seconds
     if not grounding.required:
         seconds /= 2  # without any it is answered, too, which takes its time
     found = await heard(
@@ -82,7 +82,7 @@ async def ground(gateway: Gateway, exchange: Exchange) -> bool:
     if found is None:
         if grounding.required:
             raise cut_off()
-        exchange.grounded = GroundingNotes((), (), unsearched=True)
+        exchange.grounding_notes = GroundingNotes((), (), unsearched=True)
         return False
     result = "found" if found.passages else "abstained" if found.abstained else "nothing"
     gateway.meters.ground(workload.name, result)
@@ -97,12 +97,12 @@ async def ground(gateway: Gateway, exchange: Exchange) -> bool:
     )
     told = notes(grounded, passages, grounding.max_bytes // NOTES_SHARE) if grounded.others else ""
     exchange.passages = _fitting(passages, grounding.max_bytes - len(told.encode()))
-    exchange.state = found.state
+    exchange.documents_state = found.state
     if grounded.others:
         given = {passage.document for passage in exchange.passages}
         grounded.conflicts = [one for one in conflicts if one.document in given]
     if exchange.passages or grounded.others or grounded.by_words or grounded.steps or grounded.abstained:
-        exchange.grounded = grounded
+        exchange.grounding_notes = grounded
     return True
 
 
@@ -154,7 +154,7 @@ async def found_now(gateway: Gateway, exchange: Exchange, query: str) -> Now | N
     if workload is None or workload.grounding is None:
         return None
     grounding = workload.grounding
-    seconds = workload.deadline_ms / 1000 - exchange.waited
+    seconds = workload.deadline_ms / 1000 - exchange.waited_seconds
     found = await heard(
         gateway, exchange, lambda: question_of(gateway, exchange, workload, grounding, query), _decode, seconds=seconds
     )
@@ -201,7 +201,7 @@ async def heard(
     try:
         return await answer_of(gateway, exchange.id, question, read, path, seconds=seconds)
     finally:
-        exchange.waited += gateway.loop.time() - began
+        exchange.waited_seconds += gateway.loop.time() - began
 
 
 async def answer_of(

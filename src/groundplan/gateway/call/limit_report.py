@@ -72,7 +72,7 @@ def _used_up(gateway: Gateway, short: Short) -> bool:
     if not leases.connected:
         return False
     key = (quota.name, short.period)
-    left = min(quota.limit - gateway.counters.spent(*key), leases.remaining(key, quota.limit))
+    left = min(quota.limit - gateway.limit_slices.spent(*key), leases.remaining(key, quota.limit))
     return left < short.need or leases.was_refused_lately(*key)
 
 
@@ -102,7 +102,7 @@ def header_lines_of(
     if short is not None and short.quota.type in HEADER_WORDS and (end := ends(short.period)) is not None:
         quota = short.quota
         told = reported_limit(quota, short.period, end.timestamp())
-        spent = gateway.counters.spent(quota.name, short.period)
+        spent = gateway.limit_slices.spent(quota.name, short.period)
         left = max(0, min(quota.limit - spent, remaining(told.key, quota.limit)))
         lines += _line(left, told, at, anthropics=anthropics)
     return lines

@@ -40,7 +40,7 @@ async def admit_call(gateway: Gateway, exchange: Exchange, book: LimitBook, amou
     `amount`: the most that one attempt can cost, in picodollars. `now`: seconds since the epoch; returned as it is once
     all is taken.
     """
-    use = exchange.use = LimitUse()
+    use = exchange.limit_use = LimitUse()
     return await _admit(gateway, exchange, use, _of_caller(exchange, book), amount, now)
 
 
@@ -48,7 +48,7 @@ def call_at_hand(gateway: Gateway, exchange: Exchange, book: LimitBook, amount: 
     """As `admit_call`, of what this worker holds, which nearly always is enough; False, with nothing taken: it is
     not."""
     covering = _of_caller(exchange, book)
-    use = exchange.use = LimitUse()
+    use = exchange.limit_use = LimitUse()
     return not covering.quotas or _take_all(gateway, exchange, use, covering, amount, now) is None
 
 
@@ -57,7 +57,7 @@ def _of_caller(exchange: Exchange, book: LimitBook) -> CoveringQuotas:
     key, workload, policy = exchange.key, exchange.workload, exchange.policy
     if key is None or workload is None or policy is None:
         raise AssertionError("not identified")
-    family, within = key.family or key.id, bool(exchange.of)
+    family, within = key.family or key.id, bool(exchange.parent_call)
     return book.caller_quotas(workload, family, exchange.person, policy.people, key.line, within=within)
 
 
@@ -66,7 +66,7 @@ async def admit_beside(gateway: Gateway, exchange: Exchange, book: LimitBook, am
     workload, policy = exchange.workload, exchange.policy
     if workload is None or policy is None:
         raise AssertionError("not identified")
-    use = exchange.use = LimitUse()
+    use = exchange.limit_use = LimitUse()
     await _admit(
         gateway, exchange, use, book.caller_quotas(workload, "", "", policy.people), amount, gateway.clock.seconds()
     )
@@ -79,7 +79,7 @@ async def _admit(
         return now
     while (short := _take_all(gateway, exchange, use, covering, amount, now)) is not None:
         spans, charges, empty = short
-        taken = await _wait(gateway, exchange, covering.quotas, charges, (exchange.raw, CALL), empty)
+        taken = await _wait(gateway, exchange, covering.quotas, charges, (exchange.id_bytes, CALL), empty)
         now = gateway.clock.seconds()
         if taken:
             _hold(gateway, exchange, use, covering, spans, charges, now + gateway.windows.seconds_ahead)
@@ -98,7 +98,7 @@ def _take_all(
     if covering.per_attempt:
         tokens = (exchange.most_tokens or _most_tokens(exchange)) if covering.counts_tokens else 0
         charges = [*charges, *spans.attempt_charges(tokens, amount)]
-    empty = gateway.counters.reserve((exchange.raw, CALL), charges)
+    empty = gateway.limit_slices.reserve((exchange.id_bytes, CALL), charges)
     if empty is not None:
         return spans, charges, empty
     _hold(gateway, exchange, use, covering, spans, charges, at)
@@ -115,7 +115,7 @@ def _hold(
     at: float,
 ) -> None:
     """`charges` were taken, at a time of windows."""
-    token = (exchange.raw, CALL)
+    token = (exchange.id_bytes, CALL)
     use.lines = header_lines_of(gateway, spans, at, anthropics=exchange.interface.uses_anthropic_headers)
     use.measured = covering.per_attempt
     held = Held(token, covering.quotas, charges)
@@ -137,7 +137,7 @@ def _part(gateway: Gateway, use: LimitUse) -> None:
     once, ahead = both.charges[:at], both.charges[at:]
     use.call = Held(both.token, both.quotas[:at], once)
     use.ahead = Held((call, AHEAD), measured, ahead)
-    gateway.counters.split_reservation(both.token, once, use.ahead.token, ahead)
+    gateway.limit_slices.split_reservation(both.token, once, use.ahead.token, ahead)
 
 
 async def _wait(
@@ -159,7 +159,7 @@ def _telling(gateway: Gateway, exchange: Exchange, short: Short, error: Groundpl
     """The refusal; what is left of limits then is told beside it."""
     catalog = exchange.catalog
     if isinstance(error, Exhausted) and exchange.key is not None and catalog is not None and catalog.limits is not None:
-        use = exchange.use = exchange.use or LimitUse()
+        use = exchange.limit_use = exchange.limit_use or LimitUse()
         now, covering = _now(gateway), _of_caller(exchange, catalog.limits)
         spans = covering.periods_at(now) if covering.quotas else NO_QUOTA_PERIODS
         use.lines = header_lines_of(
@@ -180,15 +180,15 @@ async def admit_cached(gateway: Gateway, exchange: Exchange, book: LimitBook) ->
     covering = _of_caller(exchange, book)
     if not covering.per_call:
         return
-    token, now = (exchange.raw, CALL), _now(gateway)
+    token, now = (exchange.id_bytes, CALL), _now(gateway)
     spans = covering.periods_at(now)
-    while (empty := gateway.counters.reserve(token, spans.call_charges)) is not None:
+    while (empty := gateway.limit_slices.reserve(token, spans.call_charges)) is not None:
         taken, now = await _wait(gateway, exchange, covering.per_call, spans.call_charges, token, empty), _now(gateway)
         if taken:
             break
         spans = covering.periods_at(now)
     lines = header_lines_of(gateway, spans, now, anthropics=exchange.interface.uses_anthropic_headers)
-    exchange.use = LimitUse(call=Held(token, covering.per_call, spans.call_charges), lines=lines)
+    exchange.limit_use = LimitUse(call=Held(token, covering.per_call, spans.call_charges), lines=lines)
 
 
 async def admit_attempt(
@@ -207,7 +207,7 @@ async def admit_attempt(
     uses already, over a connection that stands; empty where it uses none. `beside`: another attempt runs, and nothing
     is fetched of the limits of its caller.
     """
-    use, catalog = exchange.use, exchange.catalog
+    use, catalog = exchange.limit_use, exchange.catalog
     if use is None or catalog is None or catalog.limits is None:
         return True
     book = catalog.limits
@@ -244,7 +244,7 @@ async def admit_attempt(
 def at_hand(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> bool:
     """As `admit_attempt` of the first attempt of a call, of what this worker holds, which nearly always is enough;
     False, with nothing taken: it is not, or one of several keys is to be chosen."""
-    use, catalog, attempt = exchange.use, exchange.catalog, exchange.attempts
+    use, catalog, attempt = exchange.limit_use, exchange.catalog, exchange.attempt_count
     if use is None or catalog is None or catalog.limits is None:
         return True
     if deployment.keys:
@@ -253,8 +253,8 @@ def at_hand(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> boo
     if quotas:
         tokens, amount = _tokens(exchange, deployment), exchange.bounds[deployment.name]
         at = gateway.clock.seconds() + gateway.windows.seconds_ahead
-        held = Held((exchange.raw, attempt), quotas, _charges(quotas, tokens, amount, at))
-        if gateway.counters.reserve(held.token, held.charges) is not None:
+        held = Held((exchange.id_bytes, attempt), quotas, _charges(quotas, tokens, amount, at))
+        if gateway.limit_slices.reserve(held.token, held.charges) is not None:
             return False
         use.attempts[attempt] = held
     use.bearer = attempt
@@ -313,9 +313,9 @@ async def _take(
     """What was taken, and None or the limit that is short; `waits` for it also where it seems used up. Of those in
     `idle` only what this worker holds already is taken."""
     charges = _charges(quotas, tokens, amount, _now(gateway))
-    token = (exchange.raw, number)
+    token = (exchange.id_bytes, number)
     held = Held(token, quotas, charges)
-    empty = gateway.counters.reserve(token, charges)
+    empty = gateway.limit_slices.reserve(token, charges)
     if empty is None:
         return held, None
     short = await _acquire(gateway, exchange, quotas, charges, token, empty, waits=waits, idle=idle)
@@ -352,7 +352,7 @@ async def _acquire(
 def _last(gateway: Gateway, shorts: list[Short], charges: list[Charge], first: Charge) -> Short:
     """Of all that surely have no room, of which `first` was found first: the one that has room again last, since
     whoever waits for another one is refused again. Sure is what this worker used itself, and what PostgreSQL told."""
-    spent, told = gateway.counters.spent, gateway.leases.was_refused_lately
+    spent, told = gateway.limit_slices.spent, gateway.leases.was_refused_lately
     found, latest = shorts[charges.index(first)], _frees(first)
     for short, each in zip(shorts, charges, strict=True):
         out = short.quota.limit - spent(each.budget, each.period) < each.amount or told(each.budget, each.period)
@@ -388,7 +388,7 @@ def check_room(gateway: Gateway, exchange: Exchange, others: float | None = None
     """No deployment could answer: raise `Exhausted` where one was passed over for a limit. `others`: seconds after
     which one may answer that was not; what of the others' own frees later than that, and than in a minute, is no
     reason to wait for."""
-    use = exchange.use
+    use = exchange.limit_use
     if use is None or use.no_room is None:
         return
     error, own = refusal(gateway, use.no_room), use.no_room.quota in use.measured
@@ -449,4 +449,4 @@ def _settle_ahead(gateway: Gateway, use: LimitUse, tokens: int, cost: int) -> No
 
 def _settle(gateway: Gateway, held: Held, requests: int, tokens: int, cost: int) -> None:
     used = {REQUESTS: requests, CONCURRENT: 0, TOKENS: tokens, COST: cost}
-    gateway.counters.settle_charges(held.token, [used[quota.type] for quota in held.quotas])
+    gateway.limit_slices.settle_charges(held.token, [used[quota.type] for quota in held.quotas])

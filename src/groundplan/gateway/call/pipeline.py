@@ -1,8 +1,7 @@
-"""The request path: identify, admit, cache, ground, serve, settle, for each call, and the few other paths of the
-gateway.
+"""The handler of every HTTP request: makes a call of it and runs its six steps, or passes it to one of the other APIs.
 
-`steps` has their order, and each is a module of its own; this one words their errors and makes sure that every admitted
-call ends in the journal, whatever happens to it. Nothing here calls the control plane.
+The order of the steps is in `steps`, and each is a module of its own; this one turns their errors into responses and
+makes sure that every admitted call ends in the journal, whatever happens to it. Nothing here calls the control plane.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ _INTERFACES: dict[bytes, Interface] = {
     b"/v1/embeddings": EMBEDDINGS,
     b"/v1/moderations": MODERATIONS,
     b"/v1/rerank": RERANK,
-    b"/v2/rerank": RERANK,  # which Cohere's client asks
+    b"/v2/rerank": RERANK,  # the path of Cohere's client
     b"/v1/images/generations": IMAGES,
     b"/v1/images/edits": IMAGE_EDITS,
     b"/v1/images/variations": IMAGE_VARIATIONS,
@@ -73,7 +72,7 @@ _INTERFACES: dict[bytes, Interface] = {
     b"/v1/completions": COMPLETIONS,
 }
 """Every API surface by its path."""
-_POSTED = tuple(sorted(path.decode() for path in _INTERFACES))
+_POST_PATHS = tuple(sorted(path.decode() for path in _INTERFACES))
 Steps = Callable[[Gateway, Exchange], Awaitable[None]]
 REALTIME_PATH = b"/v1/realtime"
 MCP_PATH = b"/mcp"
@@ -96,26 +95,28 @@ class Pipeline:
         mcp: Mcp | None = None,
     ) -> None:
         self._gateway = gateway
-        gateway.conduct = self.conduct
+        gateway.run_call = self.run_call
         self._facts = facts
         self._batches = batches
         self._mcp = mcp
 
     def handle(self, request: Request, response: Response) -> Coroutine[None, None, None]:
-        """What is to be awaited for the answer; a plain function, since each coroutine around a call costs it something
-        whenever it goes on."""
+        """Return the coroutine that answers the request. A plain function, since every wrapping coroutine costs a call
+        time whenever it is resumed."""
         interface = _INTERFACES.get(request.target)
         if interface is None or request.method != b"POST":
             path = request.target.partition(b"?")[0]
             interface = _INTERFACES.get(path)
             if interface is None or request.method != b"POST":
-                return self._uncalled(interface, path, request, response)
-        steps = self._steps(Exchange(new_id_bytes(), request, response, interface), run, counts=1)
-        # a client that goes away will ask for what it named again
-        return steps if idempotency.NAMED not in request.headers else self._gateway.to_its_end(steps)
+                return self._handle_uncalled(interface, path, request, response)
+        steps = self._run_steps(Exchange(new_id_bytes(), request, response, interface), run, counts=1)
+        # a client that goes away will retry with its Idempotency-Key
+        return steps if idempotency.NAMED not in request.headers else self._gateway.run_shielded(steps)
 
-    async def _uncalled(self, interface: Interface | None, path: bytes, request: Request, response: Response) -> None:
-        """What makes no call."""
+    async def _handle_uncalled(
+        self, interface: Interface | None, path: bytes, request: Request, response: Response
+    ) -> None:
+        """Answer a request that is not a call under a path of its surface."""
         if interface is None and (here := azure_paths.path_here(path, _INTERFACES)) is not None:
             await azure_paths.reword(request, *here)
             await self.handle(request, response)
@@ -124,14 +125,14 @@ class Pipeline:
         if is_preflight(request):
             self._refuse(response, CrossOrigin(), request)
         elif interface is None:
-            await self._beside(path, request, response)
-        elif interface is CHAT:  # of what calls are made with, only chat completions can be listed
+            await self._handle_other_api(path, request, response)
+        elif interface is CHAT:  # of the surfaces, only chat completions can be listed
             await stored_api.handle(chat_api.answer, self._gateway, path, as_get(request), response)
         else:
             self._refuse(response, WrongMethod(b"POST"), request)
 
-    async def _beside(self, path: bytes, request: Request, response: Response) -> None:
-        """What is asked beside calls."""
+    async def _handle_other_api(self, path: bytes, request: Request, response: Response) -> None:
+        """Answer a request for one of the other APIs."""
         request = as_get(request)
         if self._facts is not None and path.startswith(b"/api/"):
             await self._facts.handle(path, request, response)
@@ -140,20 +141,20 @@ class Pipeline:
         elif self._mcp is not None and path == MCP_PATH:
             await self._mcp.handle(request, response)
         elif path == REALTIME_PATH:
-            await self._realtime(request, response)
+            await self._handle_realtime(request, response)
         elif path.startswith((responses_api.PREFIX, chat_api.PREFIX)):
             answer = chat_api.answer if path.startswith(chat_api.PREFIX) else responses_api.answer
             await stored_api.handle(answer, self._gateway, path, request, response)
         elif path == b"/metrics":
             await scrape(self._gateway, request, response)
         else:
-            self._other(path, request, response)
+            self._handle_remaining(path, request, response)
 
-    async def _realtime(self, request: Request, response: Response) -> None:
+    async def _handle_realtime(self, request: Request, response: Response) -> None:
         gateway = self._gateway
-        gateway.running += 1
+        gateway.running_calls += 1
         try:
-            await _converse(gateway, request, response)
+            await _run_conversation(gateway, request, response)
         except GroundplanError as error:
             if not response.started:
                 self._refuse(response, error)
@@ -162,91 +163,93 @@ class Pipeline:
             if not response.started:
                 self._refuse(response, failure)
         finally:
-            gateway.running -= 1
+            gateway.running_calls -= 1
 
-    async def conduct(self, exchange: Exchange, steps: Steps = run_within) -> None:
-        """A call that the gateway itself makes, within the one that it is for or by other `steps`; it ends in the
+    async def run_call(self, exchange: Exchange, steps: Steps = run_within) -> None:
+        """Run a call that the gateway itself makes, as a sub-call of another or by other `steps`; it ends in the
         journal like any other."""
-        await self._steps(exchange, steps)
+        await self._run_steps(exchange, steps)
 
-    async def _steps(self, exchange: Exchange, steps: Steps, *, counts: int = 0) -> None:
-        """`counts`: 1 for a call that a client made, which is one of those that run."""
+    async def _run_steps(self, exchange: Exchange, steps: Steps, *, counts: int = 0) -> None:
+        """Run the steps of a call, answer its error, and finish it. `counts`: 1 for a client's call, which adds to
+        `running_calls`; 0 for the gateway's own."""
         gateway, error = self._gateway, None
-        gateway.running += counts
+        gateway.running_calls += counts
         try:
             await steps(gateway, exchange)
         except GroundplanError as caught:
             error = caught
         except asyncio.CancelledError:
             settle.finish(gateway, exchange, "cancelled", settle.CLIENT_GONE, "client_gone")
-            if exchange.kept is not None:
+            if exchange.sent_chunks is not None:
                 content.offer(gateway, exchange)
             raise
-        except Exception:  # noqa: BLE001 -- the boundary of one request: whatever it is, money and the client come first
+        except Exception:  # noqa: BLE001 -- the boundary of one request: it is settled and answered whatever failed
             _log.exception("call %s failed", exchange.call)
-            error = _failure()
+            error = _internal_error()
         finally:
-            gateway.running -= counts
+            gateway.running_calls -= counts
             if exchange.flight is not None:
                 cache.land(gateway, exchange)
-            if exchange.held and gateway.files is not None:
+            if exchange.file_bytes_held and gateway.files is not None:
                 gateway.files.release(exchange)
         if error is not None:
-            self._failed(exchange, error)
-            error = None  # it knows this frame: together they would keep all of the call until garbage is looked for
+            self._answer_error(exchange, error)
+            # breaks the cycle of error, traceback and frame, which would keep the call until a garbage collection
+            error = None
         remember(gateway, exchange)
-        if exchange.kept is not None:
+        if exchange.sent_chunks is not None:
             content.offer(gateway, exchange)
-        if exchange.trial is not None and gateway.shadows is not None:
-            gateway.shadows.after(exchange)
+        if exchange.trial is not None and gateway.shadow_trials is not None:
+            gateway.shadow_trials.after(exchange)
 
-    def _failed(self, exchange: Exchange, error: GroundplanError) -> None:
+    def _answer_error(self, exchange: Exchange, error: GroundplanError) -> None:
         gateway = self._gateway
         probe_turn.give_up_turn(gateway, exchange)
         if exchange.attempt_started:
             settle.attempt(gateway, exchange, "failed", 0, None)
         if exchange.key is not None:
-            settle.refuse(gateway, exchange, error, "failed" if exchange.attempt >= 0 else "refused")
+            settle.refuse(gateway, exchange, error, "failed" if exchange.attempt_number >= 0 else "refused")
         else:
-            if exchange.token is not None:  # of a line of a batch, whose money was set aside before it was looked at
-                gateway.slices.settle(exchange.token, 0)
-                exchange.token = None
+            if exchange.reservation is not None:  # of a line of a batch, reserved before it was identified
+                gateway.slices.settle(exchange.reservation, 0)
+                exchange.reservation = None
             settle.refuse_stranger(gateway, exchange, error)
         if exchange.response.started:
             return  # unfinished: the server cuts the connection
         status, data, lines = exchange.interface.error_response(error, str(exchange.call))
-        if exchange.attempt >= 0:
+        if exchange.attempt_number >= 0:
             lines += answers.beside_error(exchange)
-        if exchange.use is not None:
-            lines += exchange.use.lines
+        if exchange.limit_use is not None:
+            lines += exchange.limit_use.lines
         if exchange.ask is not None and (told := exchange.interface.error_event(exchange.ask, status, data)):
             exchange.response.send(200, told, lines, content_type=EVENT_STREAM)
             return
         exchange.response.send(status, data, lines)
 
-    def _other(self, path: bytes, request: Request, response: Response) -> None:
+    def _handle_remaining(self, path: bytes, request: Request, response: Response) -> None:
         if path == b"/livez":
             response.send(200, b'{"live":true}')
         elif path == b"/readyz":
-            self._readiness(response)
+            self._send_readiness(response)
         elif (refused := unsupported_paths.refusal(path)) is not None:
             self._refuse(response, refused, request)
         elif models_api.serves(path):
             models_api.handle(self._gateway, path, request, response)
         else:
-            self._refuse(response, unsupported_paths.unknown(path, _POSTED), request)
+            self._refuse(response, unsupported_paths.unknown(path, _POST_PATHS), request)
 
     def _refuse(self, response: Response, error: GroundplanError, request: Request | None = None) -> None:
-        """In the words of the API whose client asks."""
+        """Send the error in the format of the API that the client uses."""
         anthropic = request is not None and b"anthropic-version" in request.headers
-        told = (
+        answer = (
             messages_errors.of_error(error, request_id=response.request_id)
             if anthropic
             else errors.error_response(error)
         )
-        response.send(*told)
+        response.send(*answer)
 
-    def _readiness(self, response: Response) -> None:
+    def _send_readiness(self, response: Response) -> None:
         gateway = self._gateway
         catalog = gateway.live.catalog
         state = {
@@ -259,11 +262,11 @@ class Pipeline:
         response.send(200 if state["ready"] else 503, msgspec.json.encode(state))
 
 
-def _failure() -> Unavailable:
+def _internal_error() -> Unavailable:
     return Unavailable("the gateway failed", code="internal_error", hint="See HOME/logs for this call id.")
 
 
-async def _converse(gateway: Gateway, request: Request, response: Response) -> None:
+async def _run_conversation(gateway: Gateway, request: Request, response: Response) -> None:
     if request.stream is None:
         raise Invalid("this is a WebSocket", code="upgrade_required", hint="Connect with a WebSocket client.")
     try:
@@ -275,8 +278,8 @@ async def _converse(gateway: Gateway, request: Request, response: Response) -> N
 
 
 def as_get(request: Request) -> Request:
-    """HEAD is asked of whatever is asked by GET; the response has no body by itself. The request stays as it is: its
-    connection knows the next one by it."""
+    """A HEAD request as a GET request, any other unchanged; the response leaves its body out by itself. The original is
+    not modified, as its connection depends on it."""
     if request.method != b"HEAD":
         return request
     asked = Request(
@@ -286,14 +289,14 @@ def as_get(request: Request) -> Request:
     return asked
 
 
-def upgrades(request: Request) -> bool:
-    """Whether a request is the beginning of a conversation over WebSocket."""
+def is_realtime(request: Request) -> bool:
+    """Whether a request opens a realtime conversation over WebSocket."""
     return request.target.partition(b"?")[0] in (REALTIME_PATH, azure_paths.REALTIME)
 
 
-def share(gateway: Gateway, request: Request) -> float:
-    """Of all room for bodies, how much may be taken where the body of a request is still read: by the priority of its
-    workload; 0 of a caller without a key, which every path needs that reads a body. Keys may not be known yet."""
+def body_memory_share(gateway: Gateway, request: Request) -> float:
+    """The share of the memory for request bodies that this request may use up: by the priority of its workload; 0 for a
+    caller without a key, as every path that reads a body needs one. 1 while keys are not known yet."""
     if (catalog := gateway.live.catalog) is None:
         return 1.0
     try:
@@ -304,16 +307,16 @@ def share(gateway: Gateway, request: Request) -> float:
     return SHARES[-1 if plan is None else RANKS[plan.workload.reliability.priority]]
 
 
-def whose(gateway: Gateway, request: Request) -> str:
-    """The workload of which the body of a request is; empty where no key is known."""
+def workload_of(gateway: Gateway, request: Request) -> str:
+    """The workload of a request by its key; empty where the key is not valid."""
     try:
         return find_key(request.headers, gateway.live.policy, gateway.clock.seconds()).workload
     except Unauthenticated:
         return ""
 
 
-def streams(request: Request) -> bool:
-    """Whether the body of a request is read while it arrives: a form with a file, an order of a message batch."""
+def has_streamed_body(request: Request) -> bool:
+    """Whether the body of a request is read while it arrives: a form, or the creation of a message batch."""
     if request.target.startswith(MESSAGE_BATCHES):
         return request.method == b"POST" and request.target.partition(b"?")[0] == MESSAGE_BATCHES
     return is_form(request.headers.get(b"content-type"))

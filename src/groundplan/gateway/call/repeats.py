@@ -76,7 +76,7 @@ class Repeats(WriteBehindQueue[Request]):
     def note(self, exchange: Exchange, now: float) -> None:
         """A call that was answered at `now` (seconds since the epoch), where it is one of those that are looked at."""
         ask, workload = exchange.ask, exchange.workload
-        if ask is None or workload is None or not exchange.cost or exchange.of or ask.size > LONGEST:
+        if ask is None or workload is None or not exchange.cost or exchange.parent_call or ask.size > LONGEST:
             return
         if not picked(ask, int(now // _DAY_SECONDS)):
             return  # nearly none is, so this is asked first

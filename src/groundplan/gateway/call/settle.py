@@ -54,8 +54,8 @@ def attempt(
     """
     at = gateway.clock.seconds()
     name, record, sequence = _write_attempt(gateway, exchange, at, outcome, status, usage, fee, flag)
-    if exchange.use is not None:
-        limits.end_attempt(gateway, exchange.use, record.attempt, record.usage, record.cost)
+    if exchange.limit_use is not None:
+        limits.end_attempt(gateway, exchange.limit_use, record.attempt, record.usage, record.cost)
     _count_attempt(gateway, exchange, name, record, keep_reservation=keep_reservation)
     return sequence
 
@@ -84,9 +84,9 @@ def whole(
     at = gateway.clock.seconds()
     name, settled, _ = _write_attempt(gateway, exchange, at, outcome, status, usage, ends=True)
     record, sequence = _write_finish(gateway, exchange, at, "ok", 200, "", "", awaited=awaited)
-    if exchange.use is not None:
+    if exchange.limit_use is not None:
         written = sequence is not None
-        limits.end_answered(gateway, exchange.use, settled.attempt, settled.usage, settled.cost, written=written)
+        limits.end_answered(gateway, exchange.limit_use, settled.attempt, settled.usage, settled.cost, written=written)
     _count_attempt(gateway, exchange, name, settled)
     _count_finish(gateway, exchange, record)
     return sequence
@@ -107,7 +107,7 @@ def _write_attempt(
     """Name of its deployment, its settlement `at` that time (seconds since the epoch), and the sequence of that.
     `ends`: as the journal's."""
     deployment = exchange.deployment
-    if deployment is None or exchange.token is None or not exchange.attempt_started:
+    if deployment is None or exchange.reservation is None or not exchange.attempt_started:
         raise AssertionError("no attempt is open")
     usage = _true(exchange, usage)
     estimated = usage is None and outcome != "not_billed"
@@ -116,8 +116,8 @@ def _write_attempt(
         flags.append(flag)
     now, began = time.perf_counter_ns(), exchange.attempt_started
     record = Settlement(
-        call=exchange.raw,
-        attempt=exchange.attempt,
+        call=exchange.id_bytes,
+        attempt=exchange.attempt_number,
         at=int(at * 1000),
         cost=cost,
         outcome=outcome,
@@ -134,8 +134,8 @@ def _write_attempt(
     )
     sequence = gateway.journal.settle(record, ends=ends)
     exchange.attempt_started = 0
-    exchange.served = now
-    exchange.paid = cost
+    exchange.attempt_ended = now
+    exchange.last_attempt_cost = cost
     exchange.cost, exchange.usage = exchange.cost + cost, usage
     exchange.estimated |= estimated
     return deployment.name, record, sequence
@@ -148,9 +148,9 @@ def _count_attempt(
     if OVER_BOUND in record.flags and workload is not None:
         gateway.live.stop(workload.name, exchange.call)
     gateway.meters.attempt((workload.name if workload is not None else "", deployment, record.outcome), record)
-    if not keep_reservation and exchange.token is not None:
-        gateway.slices.settle(exchange.token, cost)
-        exchange.token = None
+    if not keep_reservation and exchange.reservation is not None:
+        gateway.slices.settle(exchange.reservation, cost)
+        exchange.reservation = None
 
 
 def _true(exchange: Exchange, usage: Usage | None) -> Usage | None:
@@ -254,7 +254,7 @@ def _added(exchange: Exchange) -> int:
     workload = exchange.workload
     if workload is None or not exchange.interface.grounded:
         return 0
-    return sum(len(text.encode()) for text in system_messages(workload, exchange.passages, exchange.grounded))
+    return sum(len(text.encode()) for text in system_messages(workload, exchange.passages, exchange.grounding_notes))
 
 
 def _finish(exchange: Exchange, at: float, refusal: str) -> Finish:
@@ -263,16 +263,16 @@ def _finish(exchange: Exchange, at: float, refusal: str) -> Finish:
     began = exchange.started
     duration_us = (time.perf_counter_ns() - began) // 1000
     if exchange.status != "refused":
-        if exchange.served:
-            exchange.steps.append(("serve", (exchange.served - began) // 1000))
+        if exchange.attempt_ended:
+            exchange.steps.append(("serve", (exchange.attempt_ended - began) // 1000))
         exchange.steps.append(("settle", duration_us))
     key, workload, deployment, catalog = exchange.key, exchange.workload, exchange.deployment, exchange.catalog
     passages, grounded, first, headers = (
-        exchange.passages, exchange.grounded, exchange.first_byte, exchange.request.headers
+        exchange.passages, exchange.grounding_notes, exchange.first_byte, exchange.request.headers
     )  # fmt: skip
     # in the order of its fields: more than 15 that are named are put into a dict first, which takes six times as long
     return Finish(
-        exchange.raw,
+        exchange.id_bytes,
         int(at * 1000),
         workload.name if workload is not None else key.workload if key is not None else "",
         exchange.person,
@@ -282,7 +282,7 @@ def _finish(exchange: Exchange, at: float, refusal: str) -> Finish:
         exchange.http_status,
         exchange.error_code,
         deployment.name if deployment is not None else "",
-        exchange.cache,
+        exchange.cache_result,
         catalog.number if catalog is not None else 0,
         duration_us,
         (first - began) // 1000 if first else 0,
@@ -291,11 +291,11 @@ def _finish(exchange: Exchange, at: float, refusal: str) -> Finish:
         catalog is not None and catalog.blueprint.demo,
         exchange.trace.parent if exchange.trace is not None else "",
         exchange.request.client_subject,
-        exchange.saved,
+        exchange.saved_cost,
         told(exchange) if exchange.route is not None or exchange.trial is not None else "",
         _feature(exchange, headers[FEATURE]) if FEATURE in headers else "",
         [round(p.score, 4) for p in passages] if passages else [],
-        exchange.of,
+        exchange.parent_call,
         exchange.purpose,
         ticket_of(headers[TICKET]) if TICKET in headers else "",
         refusal,
@@ -330,9 +330,9 @@ def finish(
         return None
     at = gateway.clock.seconds()
     record, sequence = _write_finish(gateway, exchange, at, status, http_status, code, refusal, awaited=awaited)
-    if exchange.use is not None:
+    if exchange.limit_use is not None:
         # of what is not written nobody gets an answer that no attempt was made for
-        limits.end_call(gateway, exchange.use, sent=sequence is not None and _is_used(exchange))
+        limits.end_call(gateway, exchange.limit_use, sent=sequence is not None and _is_used(exchange))
     _count_finish(gateway, exchange, record)
     return sequence
 
@@ -351,7 +351,7 @@ def _write_finish(
     exchange.finished = True
     exchange.status, exchange.http_status, exchange.error_code = status, http_status, code
     record = _finish(exchange, at, refusal)
-    urgent = exchange.attempt >= 0 or exchange.cache in ("exact", "semantic")
+    urgent = exchange.attempt_number >= 0 or exchange.cache_result in ("exact", "semantic")
     try:
         return record, gateway.journal.finish(record, urgent=urgent, awaited=awaited)
     except Unavailable:
@@ -360,22 +360,22 @@ def _write_finish(
 
 def _count_finish(gateway: Gateway, exchange: Exchange, record: Finish) -> None:
     status = exchange.status
-    if exchange.token is not None:
-        gateway.slices.settle(exchange.token, 0)
-        exchange.token = None
+    if exchange.reservation is not None:
+        gateway.slices.settle(exchange.reservation, 0)
+        exchange.reservation = None
     labels = (exchange.endpoint, record.workload, record.deployment, status, exchange.http_status)
     place = exchange.deployment
     streamed = place.model if place is not None and exchange.attempt_first_us > 0 else ""
-    gateway.meters.call(labels, exchange.cache, record.duration_us, record.first_byte_us, streamed=streamed)
+    gateway.meters.call(labels, exchange.cache_result, record.duration_us, record.first_byte_us, streamed=streamed)
     if gateway.repeats is not None and status == "ok":
         gateway.repeats.note(exchange, record.at / 1000)
-    if exchange.saved:
-        gateway.meters.save(record.workload, exchange.saved)
+    if exchange.saved_cost:
+        gateway.meters.save(record.workload, exchange.saved_cost)
 
 
 def _is_used(exchange: Exchange) -> bool:
     """Whether a call that is over counts as a request."""
-    if exchange.attempt >= 0 or exchange.cache in ("exact", "semantic"):
+    if exchange.attempt_number >= 0 or exchange.cache_result in ("exact", "semantic"):
         return True
     return exchange.status == "ok" and _abstained(exchange)
 
@@ -383,7 +383,7 @@ def _is_used(exchange: Exchange) -> bool:
 def _abstained(exchange: Exchange) -> bool:
     """Whether it was searched for, and nothing reached the floor: answered without an attempt, it is a request all the
     same."""
-    return exchange.grounded is not None and exchange.grounded.abstained
+    return exchange.grounding_notes is not None and exchange.grounding_notes.abstained
 
 
 def record(gateway: Gateway, exchange: Exchange, status: str, http_status: int, code: str = "") -> int:
@@ -407,6 +407,6 @@ def remaining(gateway: Gateway, exchange: Exchange) -> int | None:
     """
     least, crossed = gateway.slices.remaining_budget(exchange.charges)
     if crossed:
-        exchange.crossed = tuple(dict.fromkeys((*exchange.crossed, *crossed)))
-    exchange.remaining = least = None if least is None else max(0, least)
+        exchange.crossed_budgets = tuple(dict.fromkeys((*exchange.crossed_budgets, *crossed)))
+    exchange.remaining_budget = least = None if least is None else max(0, least)
     return least

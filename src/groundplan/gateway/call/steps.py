@@ -56,7 +56,7 @@ async def run(
     exchange.trace = trace.of(headers)
     whose(exchange, gateway.live.policy, now)
     steps.append(("identify", (clock() - began) // 1000))
-    if gateway.pressure.full(gateway.running) and not exchange.of:
+    if gateway.pressure.full(gateway.running_calls) and not exchange.parent_call:
         shed(gateway, exchange, catalog)
     await gateway.step_batching
     exchange.interface.check_content_type(headers.get(b"content-type"))
@@ -65,7 +65,7 @@ async def run(
     if len(exchange.request.body) > READ_BYTES:
         exchange.ask = await in_thread(partial(exchange.interface.read, exchange.request))
     else:
-        exchange.ask = gateway.cached.known_requests.read(exchange)
+        exchange.ask = gateway.answer_cache.known_requests.read(exchange)
     if HEADER in headers and is_asked(headers):
         await _estimate(gateway, exchange, catalog)
         return
@@ -116,7 +116,7 @@ async def _estimate(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> N
 def _answered_here(gateway: Gateway, exchange: Exchange) -> bool:
     """Whether it is answered by now, since no deployment has to be asked."""
     ask = exchange.ask
-    if exchange.grounded is not None and nothing_to_say(exchange):
+    if exchange.grounding_notes is not None and nothing_to_say(exchange):
         say_so(gateway, exchange)
     elif (
         ask is not None
@@ -169,7 +169,7 @@ def shed(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
     """The worker is full: refuse what matters less, before anything is done for it. Raises `Unavailable`."""
     plan = catalog.plans.get(exchange.key.workload) if exchange.key is not None else None
     if plan is not None:
-        gateway.pressure.check(plan.workload.reliability.priority, gateway.running)
+        gateway.pressure.check(plan.workload.reliability.priority, gateway.running_calls)
 
 
 async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog, now: float) -> None:
@@ -190,7 +190,7 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog, now
     if guarded or exchange.interface.can_store_answers or ask.files:
         began = gateway.loop.time()
         await _complete(gateway, exchange, guarded=guarded)
-        exchange.waited += gateway.loop.time() - began
+        exchange.waited_seconds += gateway.loop.time() - began
         now, ask = gateway.clock.seconds(), exchange.ask or ask
         if exchange.interface.can_store_answers and stored_answers.in_background(exchange):
             await _leave_it(gateway, exchange, plan, ask, policy, now)
@@ -213,7 +213,7 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog, now
     if not reserve_locally(gateway, exchange, 0, amount):
         began = gateway.loop.time()
         await reserve(gateway, exchange, 0, amount)
-        exchange.waited += gateway.loop.time() - began
+        exchange.waited_seconds += gateway.loop.time() - began
     _remember(gateway, exchange, plan.workload)
     await gateway.step_batching
     _check_newest(gateway, exchange, catalog, policy)
@@ -225,9 +225,9 @@ async def _leave_it(gateway: Gateway, exchange: Exchange, plan: Plan, ask: Ask, 
     ask = _choose(gateway, exchange, plan, ask, policy, now)
     admit.check_cost(exchange, plan, admit.set_bounds(exchange, plan, ask, exchange.deployments))
     exchange.route = exchange.trial = None  # nobody is asked yet
-    if gateway.unattended is None:
+    if gateway.background_responses is None:
         raise Unavailable("nothing is made in the background here", code="background_unavailable", hint="Wait for it.")
-    await gateway.unattended.accept(exchange)
+    await gateway.background_responses.accept(exchange)
 
 
 def _remember(gateway: Gateway, exchange: Exchange, workload: Workload) -> None:
@@ -236,8 +236,8 @@ def _remember(gateway: Gateway, exchange: Exchange, workload: Workload) -> None:
         gateway.live.count(workload.name, exchange.person)
     if workload.keep is not None:
         content.begin(exchange, workload)
-    if exchange.trial is not None and exchange.kept is None and exchange.trial.shadowed:
-        exchange.kept = []
+    if exchange.trial is not None and exchange.sent_chunks is None and exchange.trial.shadowed:
+        exchange.sent_chunks = []
 
 
 async def _complete(gateway: Gateway, exchange: Exchange, *, guarded: bool = False) -> None:
@@ -260,7 +260,7 @@ def _choose(gateway: Gateway, exchange: Exchange, plan: Plan, ask: Ask, policy: 
         ask = chat_storing.prepare(exchange, ask)
     exchange.deployments = admit.choose(exchange, plan, ask, policy, now)
     if plan.workload.routing is not None:
-        gateway.routes.arrange(exchange, plan.workload, ask, gateway.times, gateway.loop.time())
+        gateway.routes.arrange(exchange, plan.workload, ask, gateway.latencies, gateway.loop.time())
     if policy.experiments is not None:
         assign(exchange, plan.workload, ask, policy.experiments, now)
     return ask
@@ -272,7 +272,7 @@ async def _ground(gateway: Gateway, exchange: Exchange) -> None:
     if not searched or exchange.route is None or plan is None or ask is None:
         return
     named = plan.allowed(ask.model, exchange.interface.deployment_kind)
-    gateway.routes.regard(exchange, plan.workload, ask, named, gateway.times, gateway.loop.time())
+    gateway.routes.regard(exchange, plan.workload, ask, named, gateway.latencies, gateway.loop.time())
 
 
 async def _check_again(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> Policy:
@@ -281,17 +281,17 @@ async def _check_again(gateway: Gateway, exchange: Exchange, catalog: Catalog) -
     if exchange.plan is not None and gateway.live.follows:
         began = gateway.loop.time()
         await wait_for_policy(gateway, exchange.plan)
-        exchange.waited += gateway.loop.time() - began
+        exchange.waited_seconds += gateway.loop.time() - began
     now = gateway.clock.seconds()
     _identify_again(gateway, exchange, now)
     return _check(gateway, exchange, catalog, now)
 
 
 def _identify_again(gateway: Gateway, exchange: Exchange, now: float) -> None:
-    if exchange.whose is not None:
-        exchange.whose(gateway.live.policy, now)
+    if exchange.identify_caller is not None:
+        exchange.identify_caller(gateway.live.policy, now)
     else:
-        (inherit if exchange.of else identify)(exchange, gateway.live.policy, now)
+        (inherit if exchange.parent_call else identify)(exchange, gateway.live.policy, now)
 
 
 def _check_newest(gateway: Gateway, exchange: Exchange, catalog: Catalog, policy: Policy) -> None:
@@ -320,7 +320,7 @@ def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog, now: float, *
     plan = catalog.plans.get(key.workload)
     if plan is None:
         raise admit.undeclared(key.workload)
-    if exchange.judges:
+    if exchange.is_judge_call:
         plan = bare(plan)
     exchange.plan, exchange.workload = plan, plan.workload
     admit.check_use(catalog, policy, key, plan, gateway.live.age(now), now)
@@ -368,7 +368,7 @@ async def _replay(gateway: Gateway, exchange: Exchange, catalog: Catalog, kept: 
     settle.record(gateway, exchange, "ok", kept.status)
     _, left = answers.parted(answers.headers(exchange, cost=False))
     lines = kept.headers + left + b"groundplan-replay: true\r\n"
-    if exchange.kept is None:  # then nobody needs its body any more, however slowly the answer is taken
+    if exchange.sent_chunks is None:  # then nobody needs its body any more, however slowly the answer is taken
         exchange.response.resize_reservation(exchange.request, 0)
         exchange.request.body, exchange.ask = b"", None
     await send_all(gateway, exchange, kept.status, kept.body, lines, kept.content_type)

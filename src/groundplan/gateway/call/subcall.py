@@ -29,15 +29,15 @@ def chat_within(exchange: Exchange, interface: Interface, body: dict[str, Any], 
     headers[b"content-type"] = b"application/json"
     request = Request(0.0, b"POST", b"/v1/chat/completions", headers, msgspec.json.encode(body))
     own = Exchange(new_id_bytes(), request, CollectedResponse(), interface)
-    own.of, own.purpose = str(exchange.call), purpose
+    own.parent_call, own.purpose = str(exchange.call), purpose
     own.catalog, own.key, own.person = exchange.catalog, exchange.key, exchange.person
     return own
 
 
 async def answer_of(gateway: Gateway, own: Exchange) -> bytes | None:
     """Make it; its answer, of which nothing is checked or held, or None where there is none."""
-    if gateway.conduct is None:
+    if gateway.run_call is None:
         return None
-    await gateway.conduct(own)
+    await gateway.run_call(own)
     response = own.response
     return response.body if isinstance(response, CollectedResponse) and response.status == 200 else None

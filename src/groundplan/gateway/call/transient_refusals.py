@@ -33,19 +33,19 @@ def is_transient(error: GroundplanError) -> bool:
 def may_be_made_later(gateway: Gateway, exchange: Exchange, error: GroundplanError, sent: int) -> bool:
     """Whether it may be made later, with nothing billed so far: no deployment had room for it after `sent` attempts,
     or all that had asked to be called later."""
-    if exchange.cost or exchange.estimated or exchange.draining or exchange.response.started:
+    if exchange.cost or exchange.estimated or exchange.draining_bound or exchange.response.started:
         return False
     if error.code == UPSTREAM_FAILED:
-        health, now, use = health_of(gateway, exchange), gateway.loop.time(), exchange.use
+        health, now, use = health_of(gateway, exchange), gateway.loop.time(), exchange.limit_use
         passed = () if use is None else use.passed
         return all(each.name in passed or health.rests(each.name, now) for each in exchange.deployments)
-    return exchange.attempts == sent and is_transient(error)
+    return exchange.attempt_count == sent and is_transient(error)
 
 
 def give_back(gateway: Gateway, exchange: Exchange) -> None:
     """What limits count of it, while it waits; and an end that could not be written down is none."""
-    if exchange.use is not None:
-        limits.end_call(gateway, exchange.use, sent=False)
-        exchange.use = None
+    if exchange.limit_use is not None:
+        limits.end_call(gateway, exchange.limit_use, sent=False)
+        exchange.limit_use = None
     if exchange.finished:
-        exchange.finished, exchange.cache, exchange.saved, exchange.deployment = False, "none", 0, None
+        exchange.finished, exchange.cache_result, exchange.saved_cost, exchange.deployment = False, "none", 0, None

@@ -77,7 +77,7 @@ def asker(exchange: Exchange, ask: Ask, split: str) -> str:
 def _drawn(exchange: Exchange, share: float) -> bool:
     """Whether this call is among the share; other bits of its id decide than those of what is kept. The first two of
     these bytes are no chance: they say what kind of id it is."""
-    return share >= 1 or int.from_bytes(exchange.raw[-8:-4], "big") & _CHANCE < share * (_CHANCE + 1)
+    return share >= 1 or int.from_bytes(exchange.id_bytes[-8:-4], "big") & _CHANCE < share * (_CHANCE + 1)
 
 
 def told(exchange: Exchange) -> str:

@@ -48,21 +48,21 @@ class Shadows:
     def after(self, shown: Exchange) -> None:
         """The shown call has ended: begin the second answer where there is something to compare it with."""
         trial, place = shown.trial, shown.deployment
-        if trial is None or not trial.shadowed or shown.status != "ok" or place is None or not shown.kept:
+        if trial is None or not trial.shadowed or shown.status != "ok" or place is None or not shown.sent_chunks:
             return
         tried = trial.experiment
-        if shown.cache in ("exact", "semantic") or place.name == tried.candidate or not self._runs(tried):
+        if shown.cache_result in ("exact", "semantic") or place.name == tried.candidate or not self._runs(tried):
             return
         gateway = self._gateway
         if (
             self._running >= MOST
-            or gateway.pressure.full(gateway.running)
+            or gateway.pressure.full(gateway.running_calls)
             or self._rests.get(tried.id, 0.0) > gateway.loop.time()
         ):
             self.missed += 1
             return
         self._running += 1
-        gateway.keep(self._answer(shown, tried))
+        gateway.run_in_background(self._answer(shown, tried))
 
     def _runs(self, tried: Experiment) -> bool:
         """Whether it has not been stopped since the shown call was admitted."""
@@ -76,7 +76,7 @@ class Shadows:
             what = shadow_call.ShadowPurpose(tried, shadow_call.SHADOW, mark, shadow_call.budget_of(tried))
             body = second(shown.request.body, tried.candidate)
             other = await shadow_call.ask(self._gateway, shown.request.headers, shown.interface, body, what)
-            if other.attempt < 0:
+            if other.attempt_number < 0:
                 self._rests[tried.id] = self._gateway.loop.time() + REST_SECONDS
                 self.missed += 1
                 return
@@ -88,7 +88,7 @@ class Shadows:
         found = NOT_COMPARED
         if other.status == "ok" and shown.ask is not None and self._runs(tried):
             told = text_of(other.response.body)  # type: ignore[attr-defined]  # Collected
-            was = text_of(b"".join(shown.kept or ()))
+            was = text_of(b"".join(shown.sent_chunks or ()))
             if shown.guard is not None:  # what was masked before one model is not shown to another
                 told, was = shown.guard.masks.hide(told), shown.guard.masks.hide(was)
             what = shadow_call.ShadowPurpose(tried, shadow_call.JUDGE, mark, shadow_call.budget_of(tried), bare=True)
@@ -135,4 +135,4 @@ def second(body: bytes, deployment: str) -> dict[str, Any]:
 
 def _ms(exchange: Exchange) -> float:
     """Until its serving ended."""
-    return (exchange.served - exchange.started) / 1e6
+    return (exchange.attempt_ended - exchange.started) / 1e6

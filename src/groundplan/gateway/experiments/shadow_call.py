@@ -74,19 +74,19 @@ async def ask(
     gateway: Gateway, headers: dict[bytes, bytes], interface: Interface, body: dict[str, Any], what: ShadowPurpose
 ) -> Exchange:
     """Make the call and return it, ended, with a `CollectedResponse`. Errors are in its answer and its record."""
-    if gateway.conduct is None:
+    if gateway.run_call is None:
         raise AssertionError("the pipeline is not there yet")
     carried = {name: value for name in PASSED if (value := headers.get(name)) is not None}
     carried |= {b"content-type": b"application/json", FEATURE: what.feature.encode()}
     request = Request(0.0, b"POST", PATHS[interface.name], carried, msgspec.json.encode(body))
     own = Exchange(new_id_bytes(), request, CollectedResponse(), interface)
     own.trial = Trial(what.experiment, what.mark)
-    own.of, own.purpose = what.mark.of, what.feature.removeprefix(BUDGET_PREFIX)
+    own.parent_call, own.purpose = what.mark.of, what.feature.removeprefix(BUDGET_PREFIX)
 
     async def steps(gateway: Gateway, exchange: Exchange) -> None:
         await _steps(gateway, exchange, what)
 
-    await gateway.conduct(own, steps)
+    await gateway.run_call(own, steps)
     return own
 
 
@@ -111,8 +111,8 @@ async def _steps(gateway: Gateway, own: Exchange, what: ShadowPurpose) -> None:
     if gateway.live.policy is not policy:
         at_once(_check(gateway, own, what))
     keep = own.workload.keep
-    if keep is not None and not what.bare and chosen(keep, own.raw):
-        own.kept = []
+    if keep is not None and not what.bare and chosen(keep, own.id_bytes):
+        own.sent_chunks = []
     await ground(gateway, own)
     await serve(gateway, own)
 

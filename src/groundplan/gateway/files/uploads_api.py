@@ -112,7 +112,7 @@ class UploadsApi:
         part = new_id()
         size = await self._blobs.keep(part, _data(request, room), PART_BYTES)
         now = self._gateway.clock.now()
-        await self._gateway.to_its_end(self._enter(id, part, size, now, key, room))
+        await self._gateway.run_shielded(self._enter(id, part, size, now, key, room))
         return {
             "id": f"part_{part.hex}",
             "object": "upload.part",
@@ -147,7 +147,7 @@ class UploadsApi:
         if digest is not None and asked.md5 is not None and digest.hexdigest() != asked.md5.lower():
             self._blobs.path(made).unlink(missing_ok=True)
             raise Invalid("the file has another md5", code="upload_md5", hint="Send the parts again.")
-        return await self._gateway.to_its_end(self._finish(id, made, size, key, await self._room(request, key)))
+        return await self._gateway.run_shielded(self._finish(id, made, size, key, await self._room(request, key)))
 
     async def _over_by_now(self, id: UUID, key: KeyEntry, error: GroundplanError) -> dict[str, Any]:
         """What an upload came to that was over before, or is since, and whose parts went then. Raises `error` while it
@@ -192,7 +192,7 @@ class UploadsApi:
                 gone = await upload_store.end(connection, id, upload_store.CANCELLED)
                 return await _found(connection, id, key), gone
 
-        upload, gone = await self._gateway.to_its_end(ended())
+        upload, gone = await self._gateway.run_shielded(ended())
         for part in gone:
             self._blobs.path(part).unlink(missing_ok=True)
         return _told(upload, self._gateway.clock.now())

@@ -63,7 +63,7 @@ async def asked(gateway: Gateway, exchange: Exchange, judge: Judge, text: str, p
     from groundplan.gateway.surfaces.chat.surface import CHAT  # noqa: PLC0415 -- so that reading stays apart from judging
 
     own = chat_within(exchange, CHAT, ordered(judge, text), purpose)
-    own.judges, own.key = True, _unrestricted(own.key)
+    own.is_judge_call, own.key = True, _unrestricted(own.key)
     answer = await answer_of(gateway, own)
     return None if answer is None else told(answer, judge.refuse_on)
 

@@ -64,5 +64,5 @@ def _subjects(exchange: Exchange) -> list[str]:
         found.append(f"key/{exchange.key.id}")
     if exchange.deployment is not None:
         found += subjects_of(exchange.deployment)
-    found += [f"source/{name}" for name in exchange.sources]
+    found += [f"source/{name}" for name in exchange.context_sources]
     return found

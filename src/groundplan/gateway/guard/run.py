@@ -110,7 +110,7 @@ class Guarding:
         self.may_call = _CallRule(gateway, exchange, guard)
         self._gateway = gateway
 
-    # on the way in ---------------------------------------------------------------------------------------------------
+    # on the way in ----------------------------------------------------------------------------------------------------
 
     def input(self, exchange: Exchange) -> None:
         """Touches nothing but this call. Raises `Denied`, `Invalid`."""
@@ -194,7 +194,7 @@ class Guarding:
         except Refused:
             return ""
 
-    # on the way out --------------------------------------------------------------------------------------------------
+    # on the way out ---------------------------------------------------------------------------------------------------
 
     @property
     def whole(self) -> bool:
@@ -362,7 +362,7 @@ class Guarding:
         if not self.guard.shadow:
             raise refusal_error(Refusal(place, check, kind))
 
-    # what is told ----------------------------------------------------------------------------------------------------
+    # what is told -----------------------------------------------------------------------------------------------------
 
     def told(self) -> list[dict[str, Any]]:
         """For the `groundplan` object of the answer."""
@@ -439,7 +439,7 @@ def reviews(exchange: Exchange) -> bool:
     rule = exchange.workload.review if exchange.workload is not None else None
     if rule is None:
         return False
-    return int.from_bytes(exchange.raw[-4:], "big") % 10_000 < rule.share
+    return int.from_bytes(exchange.id_bytes[-4:], "big") % 10_000 < rule.share
 
 
 def _streamed_calls(data: bytes) -> list[str]:

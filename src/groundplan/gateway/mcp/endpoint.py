@@ -103,7 +103,7 @@ class McpApi:
             response.send(202, b"")
             return
         workload = exchange.workload
-        with counted(self._gateway.room, RANKS[workload.reliability.priority], workload.name):
+        with counted(self._gateway.answer_memory, RANKS[workload.reliability.priority], workload.name):
             try:
                 body = await self._answer(exchange, message)
             except ServerError as error:
@@ -126,7 +126,7 @@ class McpApi:
             return await self._get(exchange, kind, message)
         return wire.failure(message.id, -32601, f"the gateway has no {message.method[:60]}")
 
-    # what there is ---------------------------------------------------------------------------------------------------
+    # what there is ----------------------------------------------------------------------------------------------------
 
     def _servers_of(self, exchange: Exchange) -> list[ToolServer]:
         catalog, workload = exchange.catalog, exchange.workload
@@ -184,7 +184,7 @@ class McpApi:
         except (Unavailable, ServerError, TimeoutError):
             return []
 
-    # one use ---------------------------------------------------------------------------------------------------------
+    # one use ----------------------------------------------------------------------------------------------------------
 
     async def _call(self, exchange: Exchange, params: dict[str, Any]) -> dict[str, Any]:
         """The tool's result, or one that says why it was not used."""
@@ -262,7 +262,7 @@ class McpApi:
             raise AssertionError("not identified")
         self._gateway.journal.reserve(
             Reservation(
-                exchange.raw, 0, at, workload.name, exchange.person, key.id, exchange.endpoint, "", "", use.step,
+                exchange.id_bytes, 0, at, workload.name, exchange.person, key.id, exchange.endpoint, "", "", use.step,
                 catalog.number, 0, [], catalog.blueprint.demo,
             )
         )  # fmt: skip
@@ -272,7 +272,7 @@ class McpApi:
         """What a use gives, which ends as a call in the journal whatever happens; raises `Unavailable` where it cannot
         be written there."""
         gateway, exchange = self._gateway, use.exchange
-        gateway.running += 1
+        gateway.running_calls += 1
         begun = time.perf_counter_ns()
         try:
             result = await work
@@ -293,7 +293,7 @@ class McpApi:
                 settle.finish(gateway, exchange, "failed", 503, "internal_error")
             raise
         finally:
-            gateway.running -= 1
+            gateway.running_calls -= 1
         return result
 
     async def _recorded(self, use: Use, begun: int, code: str) -> None:
@@ -307,8 +307,8 @@ class McpApi:
         """How long it took, and that it is a request like a call where anybody was asked."""
         exchange = use.exchange
         exchange.steps.append((use.step, (time.perf_counter_ns() - begun) // 1000))
-        if use.asked and exchange.use is not None:
-            limits.end_call(self._gateway, exchange.use, sent=True)
+        if use.asked and exchange.limit_use is not None:
+            limits.end_call(self._gateway, exchange.limit_use, sent=True)
 
     def _use(self, exchange: Exchange, params: dict[str, Any]) -> Use:
         """Raises `Invalid` (`mcp_message`)."""

@@ -174,7 +174,7 @@ class Servers:
             session.used = self._gateway.loop.time()
         return status, answer
 
-    # sessions --------------------------------------------------------------------------------------------------------
+    # sessions ---------------------------------------------------------------------------------------------------------
 
     async def _session(self, server: ToolServer, caller: str) -> _Session:
         """That of a caller, which may have to begin. Raises `UpstreamFailure`."""
@@ -206,7 +206,7 @@ class Servers:
                 return
             if not session.busy:
                 del self._sessions[key]
-                self._gateway.keep(self._end(session))
+                self._gateway.run_in_background(self._end(session))
 
     def _forget(self, session: _Session) -> None:
         """Its server does not take it any more."""
@@ -257,7 +257,7 @@ class Servers:
         await self._send(server, "notifications/initialized", {}, lines, notify=True)
         return _Session(server, lines, self._gateway.loop.time())
 
-    # messages --------------------------------------------------------------------------------------------------------
+    # messages ---------------------------------------------------------------------------------------------------------
 
     async def _send(
         self, server: ToolServer, method: str, params: dict[str, Any], lines: bytes, *, notify: bool = False,
@@ -277,7 +277,7 @@ class Servers:
                 # in MCP the end of a connection is none of its request, which goes on for nobody
                 told = {"requestId": message["id"], "reason": "nobody waits for it any more"}
                 gone = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": told}
-                self._gateway.keep(self._told(server, gone, lines))
+                self._gateway.run_in_background(self._told(server, gone, lines))
             raise
 
     async def _post(
@@ -307,7 +307,7 @@ class Servers:
             message = told | {"result": {}}
         else:
             message = told | {"error": {"code": -32601, "message": f"the gateway has no {str(asked.method)[:60]}"}}
-        self._gateway.keep(self._told(server, message, lines))
+        self._gateway.run_in_background(self._told(server, message, lines))
 
     async def _told(self, server: ToolServer, message: dict[str, Any], lines: bytes) -> None:
         """Send what has no answer, if that can be done."""

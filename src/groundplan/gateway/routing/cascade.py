@@ -69,7 +69,7 @@ async def served(gateway: Gateway, exchange: Exchange) -> None:
     rule = workload.routing.cascade if workload.routing is not None else None
     if rule is None or route.by != CASCADE:
         await serve(gateway, exchange)
-        if exchange.deployment is not None and exchange.status == "ok" and exchange.attempts == 1:
+        if exchange.deployment is not None and exchange.status == "ok" and exchange.attempt_count == 1:
             gateway.routes.learn(workload.name, exchange.deployment.model, exchange.cost / PICO, exchange.call)
         return
     attempts = AttemptSequence(gateway, exchange, workload)

@@ -46,4 +46,4 @@ async def read_question(gateway: Gateway, exchange: Exchange, workload: Workload
     except (UpstreamFailure, TimeoutError, msgspec.DecodeError, UnicodeDecodeError):
         gateway.targets.forget("search")
         return
-    exchange.vector = np.frombuffer(vector, dtype="<f4").astype(np.float32)
+    exchange.question_vector = np.frombuffer(vector, dtype="<f4").astype(np.float32)

@@ -191,7 +191,7 @@ class Routes:
         more = call.waiting
         if routing.priced and had is not None and warm:
             more = {**more, had: more.get(had, 0.0) - warm}
-        vector, point = call.exchange.vector, f"{routing.keep:g}"
+        vector, point = call.exchange.question_vector, f"{routing.keep:g}"
         version, context = routing.router or "", call.context(router)
         rates = {model: self._rate(version, model) for model in known}
         choice = choose(router, ask.query, vector, known, point, routing.floor, more, context, rates)

@@ -82,15 +82,15 @@ def headers(exchange: Exchange, *, cost: bool, known: Standing | None = None) ->
     parts = [b"groundplan-call-id: ", id, b"\r\n", exchange.interface.id_header, b": ", id, b"\r\n", known.lines]
     if cost:
         parts += (b"groundplan-cost-usd: ", _usd(exchange.cost), b"\r\n")
-    if exchange.cache in ("exact", "semantic"):
-        parts += (b"groundplan-cache: ", exchange.cache.encode("ascii"))
-        parts += (b"\r\ngroundplan-saved-usd: ", _usd(exchange.saved), b"\r\n")
-    if exchange.remaining is not None:
-        parts += (b"groundplan-budget-remaining-usd: ", _usd(exchange.remaining), b"\r\n")
-    if exchange.crossed:
-        parts += (b"groundplan-budget-crossed: ", header_value(",".join(exchange.crossed)), b"\r\n")
-    if exchange.use is not None:
-        parts.append(exchange.use.lines)
+    if exchange.cache_result in ("exact", "semantic"):
+        parts += (b"groundplan-cache: ", exchange.cache_result.encode("ascii"))
+        parts += (b"\r\ngroundplan-saved-usd: ", _usd(exchange.saved_cost), b"\r\n")
+    if exchange.remaining_budget is not None:
+        parts += (b"groundplan-budget-remaining-usd: ", _usd(exchange.remaining_budget), b"\r\n")
+    if exchange.crossed_budgets:
+        parts += (b"groundplan-budget-crossed: ", header_value(",".join(exchange.crossed_budgets)), b"\r\n")
+    if exchange.limit_use is not None:
+        parts.append(exchange.limit_use.lines)
     return b"".join(parts)
 
 
@@ -116,17 +116,17 @@ def facts(exchange: Exchange, remaining: int | None, known: Standing | None = No
     known = known or standing(exchange)
     told = [
         b'{"call_id":"', exchange.id, b'"', known.json, b',"cost_usd":"', _usd(exchange.cost), b'","estimated":',
-        b"true" if exchange.estimated else b"false", b',"cache":"', exchange.cache.encode("ascii"), b'","sources":',
-        _encode([_source(passage) for passage in exchange.passages]) if exchange.passages else b"[]",
+        b"true" if exchange.estimated else b"false", b',"cache":"', exchange.cache_result.encode("ascii"),
+        b'","sources":', _encode([_source(passage) for passage in exchange.passages]) if exchange.passages else b"[]",
     ]  # fmt: skip
     if remaining is None:
         told.append(b',"budget_remaining_usd":null')
     else:
         told += (b',"budget_remaining_usd":"', _usd(remaining), b'"')
-    if exchange.cache in ("exact", "semantic"):
-        told += (b',"saved_usd":"', _usd(exchange.saved), b'"')
-    if exchange.grounded is not None:
-        told.append(exchange.grounded.told())
+    if exchange.cache_result in ("exact", "semantic"):
+        told += (b',"saved_usd":"', _usd(exchange.saved_cost), b'"')
+    if exchange.grounding_notes is not None:
+        told.append(exchange.grounding_notes.told())
     if exchange.guard is not None:
         told += (b',"guardrails":', _encode(exchange.guard.told()))
     deployment = exchange.deployment

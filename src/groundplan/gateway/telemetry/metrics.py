@@ -176,10 +176,13 @@ def _state(gateway: Gateway) -> list[Family]:
             f"{_P}breaker_state", "gauge", f"{word}, as seen by a worker.", _breakers(gateway, gateway.health, names)
         ),
         Family(
-            f"{_P}flex_breaker_state", "gauge", f"{word} for calls at flex.", _breakers(gateway, gateway.flex, flexible)
+            f"{_P}flex_breaker_state",
+            "gauge",
+            f"{word} for calls at flex.",
+            _breakers(gateway, gateway.flex_health, flexible),
         ),
         single(f"{_P}ready", "gauge", "1 where new calls are taken.", int(gateway.ready)),
-        single(f"{_P}running", "gauge", "Calls that are not finished.", gateway.running),
+        single(f"{_P}running", "gauge", "Calls that are not finished.", gateway.running_calls),
         single(f"{_P}streams", "gauge", "Streams that are open.", gateway.meters.streams),
         single(
             f"{_P}open_reservations", "gauge", "Reservations that are not settled.", gateway.slices.open_reservations
@@ -190,8 +193,8 @@ def _state(gateway: Gateway) -> list[Family]:
         single(
             f"{_P}content_lost_total", "counter", "Calls whose content could not be kept.", gateway.meters.content_lost
         ),
-        single(f"{_P}cache_answers", "gauge", "Answers that may be given again.", len(gateway.cached)),
-        single(f"{_P}cache_bytes", "gauge", "Size of these answers.", gateway.cached.size),
+        single(f"{_P}cache_answers", "gauge", "Answers that may be given again.", len(gateway.answer_cache)),
+        single(f"{_P}cache_bytes", "gauge", "Size of these answers.", gateway.answer_cache.size),
         *_pressure(gateway),
     ]
 
@@ -226,7 +229,7 @@ def _pressure(gateway: Gateway) -> list[Family]:
 
 def _rooms(gateway: Gateway) -> list[Family]:
     """What bodies, files and answers take of a worker's memory, and who was refused, or waits, for want of it."""
-    room, server, files, name = gateway.room, gateway.server, gateway.files, "room"
+    room, server, files, name = gateway.answer_memory, gateway.server, gateway.files, "room"
     taken = {"answers": (room.held, room.limit, room.refused)}
     if server is not None:
         taken["requests"] = (server.held_bytes, server.limits.total_body_bytes, server.refused_bodies)

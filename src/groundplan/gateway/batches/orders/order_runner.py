@@ -172,7 +172,7 @@ class OrderRunner:
             )
         return None
 
-    # sending ---------------------------------------------------------------------------------------------------------
+    # sending ----------------------------------------------------------------------------------------------------------
 
     async def _send_order(self, connection: Connection, batch: Batch, order: Order, provider: Provider) -> None:
         """Send the order, unless the provider already has it, which a restored database may not know. Raises
@@ -462,7 +462,7 @@ class OrderRunner:
         if keep is not None and chosen(keep, line.call.bytes) and self._blobs.path(context.batch.input_file).exists():
             raw = await self._blobs.part(context.batch.input_file, line.offset, line.length)
             exchange.request.body = bytes(batch_lines.read_line(raw, context.batch.endpoint).body)
-            exchange.kept = [data]
+            exchange.sent_chunks = [data]
             content.offer(self._gateway, exchange)
         return order_results.result_line(line, result, data)
 

@@ -177,12 +177,14 @@ class Attempt(RefusalHandling):
         return self.deployment.api != "openai" and self._codec.translated
 
     def _choose_target(self) -> Target:
-        deployment, targets, use = self.deployment, self.gateway.targets, self.exchange.use
+        deployment, targets, use = self.deployment, self.gateway.targets, self.exchange.limit_use
         if deployment.api != "openai" and self._is_translated():
-            return targets.through(SERVICE, deployment, None if use is None else use.keys.get(self.exchange.attempt))
+            return targets.through(
+                SERVICE, deployment, None if use is None else use.keys.get(self.exchange.attempt_number)
+            )
         if not deployment.keys:
             return targets.of(deployment)
-        return targets.with_key(deployment, None if use is None else use.keys.get(self.exchange.attempt))
+        return targets.with_key(deployment, None if use is None else use.keys.get(self.exchange.attempt_number))
 
     def _bounded_timeout(self, milliseconds: int) -> float:
         return max(LEAST, min(milliseconds / 1000, self.deadline - self.gateway.loop.time()))
@@ -193,7 +195,11 @@ class Attempt(RefusalHandling):
         ask, workload = exchange.ask, exchange.workload
         if ask is None or workload is None:
             raise AssertionError("not admitted")
-        system = system_messages(workload, exchange.passages, exchange.grounded) if exchange.interface.grounded else []
+        system = (
+            system_messages(workload, exchange.passages, exchange.grounding_notes)
+            if exchange.interface.grounded
+            else []
+        )
         cap = output_cap(exchange, deployment)
         return self._codec.request_body(ask, deployment, cap, system)
 
@@ -202,9 +208,9 @@ class Attempt(RefusalHandling):
         ask, codec, target = exchange.ask, self._codec, self._target
         if ask is None or target is None:
             raise AssertionError("not connected")
-        name = b"%b-%d" % (exchange.id, exchange.attempt)
+        name = b"%b-%d" % (exchange.id, exchange.attempt_number)
         accept = b"text/event-stream" if ask.stream and not ask.binary else b"application/json"
-        lines = b"" if exchange.trace is None else exchange.trace.upstream(exchange.call, exchange.attempt)
+        lines = b"" if exchange.trace is None else exchange.trace.upstream(exchange.call, exchange.attempt_number)
         if deployment.api != "openai":
             lines += target_line(deployment, target.index) if codec.translated else ask.lines
         head_and_body = target.request(codec.path(deployment), data, name, accept, lines)
@@ -248,7 +254,7 @@ class Attempt(RefusalHandling):
         if self._share is None:
             workload = self.exchange.workload
             rank = RANKS["normal" if workload is None else workload.reliability.priority]
-            self._share = Share(self.gateway.room, rank, "" if workload is None else workload.name)
+            self._share = Share(self.gateway.answer_memory, rank, "" if workload is None else workload.name)
         return await self._share.grown(size, seconds, unless)
 
     def _parse_answer(self, connection: UpstreamConnection, data: bytes) -> None:
@@ -451,12 +457,12 @@ class Attempt(RefusalHandling):
                 if hasattr(self, name):
                     setattr(draining, name, getattr(self, name))
             draining.exchange = exchange.fork()
-            exchange.draining += exchange.bounds[self.deployment.name]
-            if exchange.use is not None:
-                limits.read_on(exchange.use, exchange.attempt)
+            exchange.draining_bound += exchange.bounds[self.deployment.name]
+            if exchange.limit_use is not None:
+                limits.read_on(exchange.limit_use, exchange.attempt_number)
             self._connection = self._load = self._share = None
-            exchange.token, exchange.attempt_started = None, 0
-            self.gateway.keep(draining._drain())
+            exchange.reservation, exchange.attempt_started = None, 0
+            self.gateway.run_in_background(draining._drain())
             return
         settle.cancelled(self.gateway, exchange, usage)
         self._close()

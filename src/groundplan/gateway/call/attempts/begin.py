@@ -16,7 +16,8 @@ from groundplan.ledger.model import Reservation
 def begin_attempt(
     gateway: Gateway, exchange: Exchange, deployment: Deployment, *, inherits: bool, may_defer_write: bool = False
 ) -> int:
-    """Journal an attempt for which `exchange.token` holds a reservation; returns its sequence. Raises `Unavailable`.
+    """Journal an attempt for which `exchange.reservation` holds a reservation; returns its sequence. Raises
+    `Unavailable`.
 
     `inherits`: the reservation was taken over from an attempt that was certainly not billed. `may_defer_write`: it may
     be written at the end of this turn of the loop, which is when a request over HTTP/1.1 is sent at the earliest.
@@ -25,13 +26,13 @@ def begin_attempt(
     if deployment.rates.windows:
         deployment = msgspec.structs.replace(deployment, rates=rates_at(deployment.rates, at))
     exchange.deployment = deployment
-    key, workload, token = exchange.key, exchange.workload, exchange.token
+    key, workload, token = exchange.key, exchange.workload, exchange.reservation
     if key is None or workload is None or exchange.catalog is None or token is None:
         raise AssertionError("not admitted")
-    number = exchange.attempts
+    number = exchange.attempt_count
     sequence = gateway.journal.reserve(
         Reservation(
-            call=exchange.raw,
+            call=exchange.id_bytes,
             attempt=number,
             at=at,
             workload=workload.name,
@@ -49,8 +50,8 @@ def begin_attempt(
         ),
         soon=may_defer_write,
     )
-    exchange.attempt = number
-    exchange.attempts = number + 1
+    exchange.attempt_number = number
+    exchange.attempt_count = number + 1
     exchange.attempt_started = time.perf_counter_ns()
     if number:  # reset what the previous attempt left
         exchange.attempt_sent = False

@@ -30,7 +30,7 @@ def ordered_deployments(
 
 def health_of(gateway: Gateway, exchange: Exchange) -> Health:
     """The health of deployments that applies to this call: that of the tier flex is kept apart."""
-    return gateway.flex if exchange.ask is not None and exchange.ask.service == FLEX else gateway.health
+    return gateway.flex_health if exchange.ask is not None and exchange.ask.service == FLEX else gateway.health
 
 
 def _balance(gateway: Gateway, exchange: Exchange, workload: Workload, now: float, health: Health) -> list[Deployment]:
@@ -54,7 +54,7 @@ def _balance(gateway: Gateway, exchange: Exchange, workload: Workload, now: floa
     facts = Facts(
         workload=workload.name,
         running=gateway.loads.running,
-        peak=lambda name: gateway.times.of(name, stream).expected(now),
+        peak=lambda name: gateway.latencies.of(name, stream).expected(now),
         bounds=exchange.bounds,
         prefix=(system + beginning_bytes)[:PREFIX_BYTES],
         dice=random.random,

@@ -11,6 +11,6 @@ from groundplan.gateway.call.exchange import Exchange
 
 def give_up_turn(gateway: Gateway, exchange: Exchange) -> None:
     """Give the call's probe turn back, if it has one. Where the attempt has an outcome, report that first."""
-    turn, exchange.turn = exchange.turn, None
+    turn, exchange.probe_turn = exchange.probe_turn, None
     if turn is not None:
         health_of(gateway, exchange).give_back(turn, gateway.loop.time())

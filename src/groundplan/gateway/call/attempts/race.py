@@ -41,7 +41,7 @@ async def race(
     ask = exchange.ask
     if candidates and exchange.workload is not None and ask is not None and ask.upload is None:
         stream = ask.stream
-        latency = gateway.times.of(first.deployment.name, stream)
+        latency = gateway.latencies.of(first.deployment.name, stream)
         hedge_after = gateway.hedges.next_delay(exchange.workload.name, rule, latency)
     if hedge_after is None:
         await first.open()
@@ -77,7 +77,7 @@ async def _begin_hedge_while_waiting(
     gateway: Gateway, exchange: Exchange, candidates: list[Deployment], first: tuple[asyncio.Task[None], Attempt]
 ) -> Attempt | None:
     """As `_begin_hedge`, given up when the first attempt opens: the hedge may wait for a limit, the answer does not."""
-    if exchange.use is None:
+    if exchange.limit_use is None:
         return await _begin_hedge(gateway, exchange, candidates, first)
     beginning = gateway.loop.create_task(_begin_hedge(gateway, exchange, candidates, first))
     try:
@@ -110,7 +110,7 @@ async def _begin_hedge(
     if deployment is None:
         return None
     fork, hedge = exchange.fork(), None
-    fork.turn = gateway.health.turn(deployment.name)
+    fork.probe_turn = gateway.health.turn(deployment.name)
     try:
         hedge = await _reserve_hedge(gateway, exchange, fork, deployment, first)
     finally:
@@ -132,14 +132,14 @@ async def _reserve_hedge(
     if exchange.workload is None or not _can_afford(exchange, deployment, first[1].deployment):
         return None
     # the attempt after it may inherit its reservation, wherever that is
-    number, bound, sequence = exchange.attempts, max(exchange.bounds.values()), 0
-    token = (exchange.raw, number)
+    number, bound, sequence = exchange.attempt_count, max(exchange.bounds.values()), 0
+    token = (exchange.id_bytes, number)
     if gateway.slices.reserve(token, exchange.charge_list(bound)) is not None:
         return None
-    fork.token, fork.reserved, fork.attempt_flags = token, bound, (*exchange.attempt_flags, HEDGE)
-    exchange.attempts = number + 1
+    fork.reservation, fork.reserved_amount, fork.attempt_flags = token, bound, (*exchange.attempt_flags, HEDGE)
+    exchange.attempt_count = number + 1
     try:
-        if exchange.use is None or await limits.admit_attempt(gateway, fork, deployment, number, beside=True):
+        if exchange.limit_use is None or await limits.admit_attempt(gateway, fork, deployment, number, beside=True):
             late = first[0].done() or not gateway.loads.of(deployment).room
             sequence = 0 if late else begin_attempt(gateway, fork, deployment, inherits=False)
     except Unavailable:
@@ -147,8 +147,8 @@ async def _reserve_hedge(
     finally:
         if not sequence:
             gateway.slices.settle(token, 0)
-            if exchange.use is not None:
-                limits.unsent(gateway, exchange.use, number)
+            if exchange.limit_use is not None:
+                limits.unsent(gateway, exchange.limit_use, number)
     if not sequence:
         return None
     gateway.hedges.record_sent(exchange.workload.name)
@@ -235,7 +235,7 @@ def _record_outlasted(gateway: Gateway, attempt: Attempt) -> None:
     times would be too short."""
     ask, now = attempt.exchange.ask, gateway.loop.time()
     if ask is not None and not attempt.was_delayed and not gateway.stalls.stood(attempt.started_at):
-        times = gateway.times.of(attempt.deployment.name, ask.stream)
+        times = gateway.latencies.of(attempt.deployment.name, ask.stream)
         times.observe(int((now - attempt.started_at) * 1e6), now)
 
 

@@ -16,12 +16,12 @@ async def reserve(
     """Reserve `amount` from every covering budget, leasing more where this worker holds too little. Where a period ends
     meanwhile, the next one is charged, unless the call `keeps_periods`, as those of batches do. Raises `Exhausted`
     within about 250 ms."""
-    token, number = (exchange.raw, attempt), exchange.catalog.number if exchange.catalog else 0
+    token, number = (exchange.id_bytes, attempt), exchange.catalog.number if exchange.catalog else 0
     while not reserve_locally(gateway, exchange, attempt, amount):
         budgets = [budget for budget, _ in exchange.charges]
         short = await gateway.leases.acquire(token, exchange.charge_list(amount), budgets, number)
         if short is None:
-            exchange.token, exchange.reserved = token, amount
+            exchange.reservation, exchange.reserved_amount = token, amount
             return
         now = gateway.clock.seconds()
         if keeps_periods or not is_over(short.period, now):
@@ -57,8 +57,8 @@ def _is_exhausted(gateway: Gateway, budget: Budget, period: str, amount: int) ->
 def reserve_locally(gateway: Gateway, exchange: Exchange, attempt: int, amount: int) -> bool:
     """Reserve as `reserve`, out of what this worker holds, which is nearly always enough; False, with nothing taken,
     where it is not."""
-    token = (exchange.raw, attempt)
+    token = (exchange.id_bytes, attempt)
     if gateway.slices.reserve(token, exchange.charge_list(amount)) is not None:
         return False
-    exchange.token, exchange.reserved = token, amount
+    exchange.reservation, exchange.reserved_amount = token, amount
     return True

@@ -33,8 +33,8 @@ async def send_upload(upload: Upload, exchange: Exchange, target: Target, connec
     now = asyncio.get_running_loop().time
     began = now()
     boundary = b"groundplan-%b" % secrets.token_hex(12).encode("ascii")
-    name = b"%b-%d" % (exchange.id, exchange.attempt)
-    lines = b"" if exchange.trace is None else exchange.trace.upstream(exchange.call, exchange.attempt)
+    name = b"%b-%d" % (exchange.id, exchange.attempt_number)
+    lines = b"" if exchange.trace is None else exchange.trace.upstream(exchange.call, exchange.attempt_number)
     path = exchange.interface.codec(deployment).path(deployment)
     connection.send(target.upload(path, b"multipart/form-data; boundary=%b" % boundary, name, lines))
     connection.unfinished = True

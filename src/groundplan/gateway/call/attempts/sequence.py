@@ -79,10 +79,10 @@ class AttemptSequence:
         self._workload = workload
         self._health = gateway.health
         self._reliability = rule = workload.reliability
-        self._deadline = now + workload.deadline_ms / 1000 - exchange.waited
+        self._deadline = now + workload.deadline_ms / 1000 - exchange.waited_seconds
         ask = exchange.ask
         if ask is not None and ask.service == FLEX:
-            self._health, self.is_flex = gateway.flex, True
+            self._health, self.is_flex = gateway.flex_health, True
         if rule.on_broken_stream == "resume" and ask is not None and ask.stream and can_continue(exchange.endpoint):
             exchange.continuation = begin_continuation(ask, exchange.endpoint)
         self.candidates = ordered_deployments(gateway, exchange, workload, now, self._health)
@@ -98,11 +98,15 @@ class AttemptSequence:
         if not waiting or gateway.live.policy.kills or not self._health.closed(waiting[0].name):
             return None
         deployment = waiting[0]
-        if self._attempts_made or exchange.waited or exchange.of:  # a sub-call may use an older blueprint
+        if (
+            self._attempts_made or exchange.waited_seconds or exchange.parent_call
+        ):  # a sub-call may use an older blueprint
             return None
-        if exchange.token is None or not gateway.loads.of(deployment).room:
+        if exchange.reservation is None or not gateway.loads.of(deployment).room:
             return None
-        if exchange.use is not None and (exchange.attempts or not limits.at_hand(gateway, exchange, deployment)):
+        if exchange.limit_use is not None and (
+            exchange.attempt_count or not limits.at_hand(gateway, exchange, deployment)
+        ):
             return None
         self._attempts_made = 1
         return waiting.pop(0)
@@ -158,7 +162,7 @@ class AttemptSequence:
         if name in self._retries:
             return False
         if health.may_ask(name, self._gateway.loop.time()):
-            self._exchange.turn = health.turn(name)
+            self._exchange.probe_turn = health.turn(name)
             return False
         others = (*self.candidates, *self._without_room) if health.fails(name) else self.candidates
         return any(health.closed(each.name) for each in others)
@@ -183,7 +187,7 @@ class AttemptSequence:
         load.running += 1
         try:
             if await self._may_attempt(deployment):
-                if self._exchange.token is None:
+                if self._exchange.reservation is None:
                     await self._reserve(deployment)
                 self._attempts_made, is_claimed = self._attempts_made + 1, True
             return is_claimed
@@ -232,9 +236,11 @@ class AttemptSequence:
             await wait_for_policy(gateway, exchange.plan)
         if not may_send(gateway, exchange, deployment) or self._is_resting(deployment):
             return False
-        if exchange.attempts and not self._can_afford(deployment):
+        if exchange.attempt_count and not self._can_afford(deployment):
             return False
-        return exchange.use is None or await limits.admit_attempt(gateway, exchange, deployment, exchange.attempts)
+        return exchange.limit_use is None or await limits.admit_attempt(
+            gateway, exchange, deployment, exchange.attempt_count
+        )
 
     def _is_resting(self, deployment: Deployment) -> bool:
         """Whether the deployment rests after a retry-after. Where every other one rests, too, a call probes it now and
@@ -244,8 +250,8 @@ class AttemptSequence:
             return False
         others = any(not health.rests(each.name, now) for each in (*self.candidates, *self._without_room))
         if not others:
-            self._exchange.turn = health.finds_out(deployment.name, now)
-        return others or self._exchange.turn is None
+            self._exchange.probe_turn = health.finds_out(deployment.name, now)
+        return others or self._exchange.probe_turn is None
 
     def _can_afford(self, deployment: Deployment) -> bool:
         """Whether the call, with one more attempt there, stays within what one call may cost."""
@@ -264,20 +270,20 @@ class AttemptSequence:
         Raises `Exhausted`."""
         exchange = self._exchange
         dearest = max(exchange.bounds[other.name] for other in (deployment, *self.candidates, *self._without_room))
-        await reserve(self._gateway, exchange, exchange.attempts, dearest, keeps_periods=self.keeps_periods)
+        await reserve(self._gateway, exchange, exchange.attempt_count, dearest, keeps_periods=self.keeps_periods)
 
     def begin_attempt(self, deployment: Deployment) -> Attempt:
         """Journal the next attempt, whose cost is reserved. Raises `Unavailable`."""
         gateway, exchange = self._gateway, self._exchange
-        token = exchange.token
+        token = exchange.reservation
         if token is None:
             raise AssertionError("nothing is reserved")
         if exchange.attempt_flags:
             exchange.attempt_flags = tuple(flag for flag in exchange.attempt_flags if flag != HEDGE)
-        inherits = token[1] != exchange.attempts
+        inherits = token[1] != exchange.attempt_count
         if inherits:
-            exchange.token = (exchange.raw, exchange.attempts)
-            gateway.slices.transfer_reservation(token, exchange.token)
+            exchange.reservation = (exchange.id_bytes, exchange.attempt_count)
+            gateway.slices.transfer_reservation(token, exchange.reservation)
         upload = exchange.ask is not None and exchange.ask.upload is not None
         may_defer_write = deployment.http == 1 and deployment.proxy is None and not upload
         sequence = begin_attempt(gateway, exchange, deployment, inherits=inherits, may_defer_write=may_defer_write)
@@ -302,7 +308,7 @@ class AttemptSequence:
             )  # fmt: skip
         if rule.hedge is not None or rule.balance == "latency" or exchange.route is not None:
             stream = exchange.ask is not None and exchange.ask.stream
-            gateway.times.of(attempt.deployment.name, stream).observe(attempt.first_us, gateway.loop.time())
+            gateway.latencies.of(attempt.deployment.name, stream).observe(attempt.first_us, gateway.loop.time())
 
     # the outcome of an attempt ----------------------------------------------------------------------------------------
 
@@ -445,7 +451,7 @@ class AttemptSequence:
             raise settle.unwritten()  # no deployment was asked
         if self._cost_refusal is not None:
             raise self._cost_refusal
-        now, health, use = self._gateway.loop.time(), self._health, self._exchange.use
+        now, health, use = self._gateway.loop.time(), self._health, self._exchange.limit_use
         passed = () if use is None else use.passed
         rest_seconds = [
             health.rests(each.name, now, alone=True) for each in self._exchange.deployments if each.name not in passed

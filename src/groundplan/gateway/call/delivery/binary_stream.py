@@ -62,7 +62,7 @@ class BinaryStreaming(Streaming):
         self.kind = b"content-type: %b\r\n" % kind
 
     async def rest(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
-        exchange.kept = None if exchange.kept is None else []
+        exchange.sent_chunks = None if exchange.sent_chunks is None else []
         await super().rest(gateway, exchange, sequence)
 
     def _until_first(self, gateway: Gateway, idle: float) -> float:  # noqa: ARG002 -- its base's signature

@@ -242,7 +242,7 @@ class Streaming:
 
     def _straight(self, exchange: Exchange) -> tuple[OpenAIRelay, ChunkTemplate, Callable[[bytes], bool]] | None:
         plain = self._plain
-        if plain is None or plain.template is None or not self.direct or exchange.kept is not None:
+        if plain is None or plain.template is None or not self.direct or exchange.sent_chunks is not None:
             return None
         pass_on = exchange.response.raw_chunk_writer
         return None if pass_on is None or not self._reader.is_between_events else (plain, plain.template, pass_on)
@@ -345,8 +345,8 @@ class Streaming:
 
     def _write(self, exchange: Exchange, out: bytes, head: bytes = b"") -> None:
         exchange.response.write(out, head)
-        if exchange.kept is not None:
-            exchange.kept.append(out)
+        if exchange.sent_chunks is not None:
+            exchange.sent_chunks.append(out)
 
 
 def _is_looked_at(exchange: Exchange) -> bool:
@@ -413,6 +413,6 @@ async def _send_end(
                 raise
             last = told
     head = b"" if response.started else response.start(200, EVENT_STREAM + headers(exchange, cost=True))
-    if exchange.kept is not None and last:
-        exchange.kept.append(last)
+    if exchange.sent_chunks is not None and last:
+        exchange.sent_chunks.append(last)
     response.end(last, head)

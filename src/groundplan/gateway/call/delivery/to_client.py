@@ -48,7 +48,7 @@ async def send_all(
 async def send_stream(gateway: Gateway, exchange: Exchange, parts: Iterable[bytes], head: bytes) -> None:
     """A stream of which everything is there: of a long one, as its client takes it, so that what it does not take yet
     is not in memory once more for each client. `head` is what it begins with; at least one part is to come."""
-    response, kept, made, size = exchange.response, exchange.kept, list[bytes](), 0
+    response, kept, made, size = exchange.response, exchange.sent_chunks, list[bytes](), 0
     leaving = _Leaving(exchange)
     try:
         for part in parts:

@@ -48,9 +48,9 @@ async def send_whole(
 
 def send(exchange: Exchange, status: int, data: bytes, lines: bytes, kind: bytes = b"") -> None:
     """`lines`: further header lines; `kind`: that of its content, JSON unless said."""
-    if exchange.kept is not None:
-        exchange.kept.append(data)
-        exchange.kind = kind or JSON
+    if exchange.sent_chunks is not None:
+        exchange.sent_chunks.append(data)
+        exchange.content_type_line = kind or JSON
     exchange.response.send(status, data, lines, content_type=kind or JSON)
 
 
@@ -60,9 +60,9 @@ async def send_large(
     """As `send`; returns when its client has all of it but a little, or is gone. Raises `Denied` where a kill ends it
     that came while it was written down."""
     refuse_stopped(gateway.live.policy, exchange)
-    if exchange.kept is not None:
-        exchange.kept.append(data)
-        exchange.kind = kind or JSON
+    if exchange.sent_chunks is not None:
+        exchange.sent_chunks.append(data)
+        exchange.content_type_line = kind or JSON
     # who asks the same does not wait for how fast this client reads
     if exchange.flight is not None:
         cache.land(gateway, exchange)

@@ -30,7 +30,7 @@ _FORMED = frozenset({"tools", "functions", "response_format", "text", *SHAPES})
 
 def nothing_to_say(exchange: Exchange) -> bool:
     """Whether the gateway answers by itself that nothing was found."""
-    ask, grounded, interface = exchange.ask, exchange.grounded, exchange.interface
+    ask, grounded, interface = exchange.ask, exchange.grounding_notes, exchange.interface
     if ask is None or grounded is None or not grounded.abstained or interface.via_chat is None:
         return False
     elsewhere = exchange.trial is not None or exchange.idempotency is not None or stores(exchange)
@@ -56,8 +56,8 @@ def say_so(gateway: Gateway, exchange: Exchange) -> None:
     else:
         data = exchange.interface.with_facts(codec.parse_answer(whole, ask).data, facts)
         response.send(200, data, lines)
-    if exchange.kept is not None:
-        exchange.kept.append(data)
+    if exchange.sent_chunks is not None:
+        exchange.sent_chunks.append(data)
 
 
 def _answer(exchange: Exchange, ask: Ask) -> bytes:

@@ -79,23 +79,23 @@ class CitedStreaming(Streaming):
         if exchange.continuation is not None and exchange.continuation.sent is not None:
             text = exchange.continuation.sent.text + text
         found = check_citations(text, exchange.passages)
-        if not found or exchange.grounded is None:
+        if not found or exchange.grounding_notes is None:
             return
-        exchange.grounded.citations = found = await meant(gateway, exchange.id, found, STREAM_SECONDS)
+        exchange.grounding_notes.citations = found = await meant(gateway, exchange.id, found, STREAM_SECONDS)
         note(gateway, exchange, found)
 
 
 def whole(gateway: Gateway, exchange: Exchange, data: bytes) -> None:
     """A whole answer before it is sent: what words say goes into its facts, the rest is asked beside it."""
-    if exchange.grounded is None or _MARKED.search(data) is None:
+    if exchange.grounding_notes is None or _MARKED.search(data) is None:
         return
     try:
         found = check_citations(answer_text.said(_json(data)), exchange.passages)
     except msgspec.DecodeError:
         return
     if found:
-        exchange.grounded.citations = found
-        gateway.keep(_finish(gateway, exchange, found))
+        exchange.grounding_notes.citations = found
+        gateway.run_in_background(_finish(gateway, exchange, found))
 
 
 async def _finish(gateway: Gateway, exchange: Exchange, found: list[Citation]) -> None:

@@ -44,7 +44,7 @@ def not_found(id: str) -> NotFound:
 
 async def answer(gateway: Gateway, path: bytes, request: Request, key: KeyEntry) -> dict[str, Any]:
     """Answer one request: a `stored_api.Answer`."""
-    found, sealed = _PATH.fullmatch(unquote(path.decode("ascii", "replace"))), gateway.completions
+    found, sealed = _PATH.fullmatch(unquote(path.decode("ascii", "replace"))), gateway.stored_completions
     if found is None or sealed is None:
         raise stored_api.no_path()
     id, part = found[1], found[2]

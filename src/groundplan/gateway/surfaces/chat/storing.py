@@ -67,7 +67,7 @@ def check_metadata(value: object) -> dict[str, str]:
     return pairs
 
 
-# during the call ----------------------------------------------------------------------------------------------------
+# during the call -----------------------------------------------------------------------------------------------------
 
 
 class StorageRequest:
@@ -169,7 +169,7 @@ async def store_answer(gateway: Gateway, exchange: Exchange, answer: bytes | Rel
 
 async def _store(gateway: Gateway, exchange: Exchange, answer: bytes, metadata: dict[str, str]) -> bool:
     """Store a whole completion; whether it is stored."""
-    sealed, workload, key, deployment = gateway.completions, exchange.workload, exchange.key, exchange.deployment
+    sealed, workload, key, deployment = gateway.stored_completions, exchange.workload, exchange.key, exchange.deployment
     if sealed is None or workload is None or workload.keep is None or key is None or deployment is None:
         return False
     try:

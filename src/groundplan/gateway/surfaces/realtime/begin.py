@@ -54,7 +54,7 @@ class Caller:
         )  # fmt: skip
         try:
             identify(exchange, gateway.live.policy, now)
-            if first and gateway.pressure.full(gateway.running):
+            if first and gateway.pressure.full(gateway.running_calls):
                 shed(gateway, exchange, catalog)  # a conversation that was let in is not ended for it
             await admit_call(gateway, exchange, catalog, now)
             check(exchange)
@@ -70,7 +70,7 @@ class Caller:
     def name(self, exchange: Exchange) -> None:
         """A conversation that may not begin is told the id of the call that it leaves, and what is left of limits."""
         if not self.response.started:
-            left = b"" if exchange.use is None else exchange.use.lines
+            left = b"" if exchange.limit_use is None else exchange.limit_use.lines
             messages_errors.name(self.request, self.response, str(exchange.call), left)
 
 
@@ -91,7 +91,7 @@ async def written(gateway: Gateway, exchange: Exchange, deployment: Deployment, 
     """Take what limits of the deployment, its model and its `key` count of a call, and have its reservation on the
     disk. Raises `Ended`; the call is refused then, unless its attempt has begun."""
     try:
-        if not await limits.admit_attempt(gateway, exchange, deployment, exchange.attempts, key=key):
+        if not await limits.admit_attempt(gateway, exchange, deployment, exchange.attempt_count, key=key):
             limits.check_room(gateway, exchange)
     except GroundplanError as error:
         settle.refuse(gateway, exchange, error)

@@ -91,7 +91,7 @@ async def _taken_up(
 ) -> tuple[Link, Data | None] | None:
     """The connection, and what came first; None where a limit has no room. A key that is refused rests, and the next
     one is used. Raises `_Refused`, and as `link` does."""
-    while await limits.admit_attempt(gateway, exchange, deployment, exchange.attempts):
+    while await limits.admit_attempt(gateway, exchange, deployment, exchange.attempt_count):
         target = target_of(gateway, exchange, deployment)
         rest: float | None = None
         made: Link | None = None

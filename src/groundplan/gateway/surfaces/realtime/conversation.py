@@ -84,7 +84,7 @@ async def converse(gateway: Gateway, request: Request, response: Response) -> No
         await session.run()
     finally:
         # a client may leave meanwhile, as most do with their last word: that ends this task, not what is to be settled
-        await asyncio.shield(gateway.keep(session.close()))
+        await asyncio.shield(gateway.run_in_background(session.close()))
 
 
 class Session:
@@ -121,7 +121,7 @@ class Session:
         self._last: Ended | None = None
         """There is no room for one more response: the one that is being made is heard to its end, and is the last."""
 
-    # money -----------------------------------------------------------------------------------------------------------
+    # money ------------------------------------------------------------------------------------------------------------
 
     async def admit(self) -> None:
         """Every check, and the money for one response. Raises as admission does."""
@@ -158,7 +158,7 @@ class Session:
                     raise
             return exchange
 
-    # the way there ---------------------------------------------------------------------------------------------------
+    # the way there ----------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Connect to the first deployment that answers, then take the client up. Raises a `GroundplanError`."""
@@ -178,7 +178,7 @@ class Session:
         self._guards = ConversationGuards(self._gateway, exchange)
         release(self._gateway, exchange)  # a conversation in which nothing is asked for holds no money
 
-    # the conversation ------------------------------------------------------------------------------------------------
+    # the conversation -------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Until one side closes, money is out, or somebody stops it."""
@@ -420,7 +420,7 @@ class Session:
     @property
     def _stops(self) -> bool:
         """Whether this worker begins no response any more; one that another took over from still does for a while."""
-        return not self._gateway.ready and self._gateway.loop.time() >= self._gateway.talks_until
+        return not self._gateway.ready and self._gateway.loop.time() >= self._gateway.conversations_until
 
     async def _unmade(self) -> None:
         """The upstream did not do something: perhaps it makes no response. What was reserved for that is for the next

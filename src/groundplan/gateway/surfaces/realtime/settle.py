@@ -38,30 +38,30 @@ async def broken_off(gateway: Gateway, exchange: Exchange, used: Usage | None) -
 
 async def unused(gateway: Gateway, exchange: Exchange) -> None:
     """It was begun, and surely nothing was made with it: it uses nothing of limits."""
-    if exchange.use is not None:
-        limits.end_call(gateway, exchange.use, sent=False)
-        exchange.use = None
+    if exchange.limit_use is not None:
+        limits.end_call(gateway, exchange.limit_use, sent=False)
+        exchange.limit_use = None
     await settled(gateway, exchange, "not_billed", Usage())
 
 
 def release(gateway: Gateway, exchange: Exchange) -> None:
     """It was reserved and nothing was begun with it: it is no call."""
-    if exchange.token is not None:
-        gateway.slices.settle(exchange.token, 0)
-        exchange.token = None
-    if exchange.use is not None:
-        limits.end_call(gateway, exchange.use, sent=False)
+    if exchange.reservation is not None:
+        gateway.slices.settle(exchange.reservation, 0)
+        exchange.reservation = None
+    if exchange.limit_use is not None:
+        limits.end_call(gateway, exchange.limit_use, sent=False)
 
 
 def charge_unreserved(gateway: Gateway, admitted: Exchange, deployment: Deployment) -> Exchange:
     """A response that an upstream made of its own accord though nothing is left for it, of whoever was `admitted`: what
     it costs is charged as it is. Raises `Unavailable` where it cannot be written down."""
-    exchange = admitted.another(new_id_bytes())
+    exchange = admitted.new_call(new_id_bytes())
     if exchange.plan is None:
         raise AssertionError("not admitted")
     exchange.charges = admit.covering(exchange, exchange.plan, gateway.clock.seconds())
-    exchange.token = (exchange.raw, 0)
-    gateway.slices.reserve(exchange.token, exchange.charge_list(0))
+    exchange.reservation = (exchange.id_bytes, 0)
+    gateway.slices.reserve(exchange.reservation, exchange.charge_list(0))
     begin_attempt(gateway, exchange, deployment, inherits=False)
     exchange.attempt_sent = True
     return exchange

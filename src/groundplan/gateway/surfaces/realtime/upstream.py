@@ -71,8 +71,8 @@ def target_of(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> T
     """Where a deployment is, with the key that is to be used there. Raises `UpstreamFailure`."""
     if not deployment.keys:
         return gateway.targets.of(deployment)
-    use = exchange.use
-    return gateway.targets.with_key(deployment, None if use is None else use.keys.get(exchange.attempts))
+    use = exchange.limit_use
+    return gateway.targets.with_key(deployment, None if use is None else use.keys.get(exchange.attempt_count))
 
 
 async def link(

@@ -39,13 +39,13 @@ async def answer(gateway: Gateway, path: bytes, request: Request, key: KeyEntry)
     """As `stored_api.Answer`."""
     if (refused := unsupported_paths.refusal(path)) is not None:
         raise refused
-    found, sealed = _PATH.fullmatch(path.decode("ascii", "replace")), gateway.responses
+    found, sealed = _PATH.fullmatch(path.decode("ascii", "replace")), gateway.stored_responses
     if found is None or sealed is None:
         raise stored_api.no_path()
     id, part = found[1], found[2]
     stored_api.check_method(request, _METHODS[part])
     if request.method == b"DELETE":
-        made = gateway.unattended is not None and await gateway.unattended.delete(id, key)
+        made = gateway.background_responses is not None and await gateway.background_responses.delete(id, key)
         if not await sealed.delete(id, key) and not made:
             raise not_found(id)
         return {"id": id, "object": "response", "deleted": True}
@@ -61,11 +61,11 @@ async def answer(gateway: Gateway, path: bytes, request: Request, key: KeyEntry)
 
 async def _find(gateway: Gateway, id: str, key: KeyEntry) -> StoredResponse:
     """One that is stored, or is to be. Raises `NotFound`, `Unavailable`."""
-    kept = None if gateway.responses is None else await gateway.responses.find(id, key)
-    if kept is None and gateway.unattended is not None:
-        kept = await gateway.unattended.found(id, key)
-        if kept is not None and kept.response["status"] in _STORED and gateway.responses is not None:
-            kept = await gateway.responses.find(id, key)  # it has come to its end just now
+    kept = None if gateway.stored_responses is None else await gateway.stored_responses.find(id, key)
+    if kept is None and gateway.background_responses is not None:
+        kept = await gateway.background_responses.found(id, key)
+        if kept is not None and kept.response["status"] in _STORED and gateway.stored_responses is not None:
+            kept = await gateway.stored_responses.find(id, key)  # it has come to its end just now
     if kept is None:
         raise not_found(id)
     return kept
@@ -73,8 +73,8 @@ async def _find(gateway: Gateway, id: str, key: KeyEntry) -> StoredResponse:
 
 async def _cancel(gateway: Gateway, id: str, key: KeyEntry) -> dict[str, Any]:
     """What is over stays as it is; only work in the background can be cancelled. Raises `Conflict`, `NotFound`."""
-    if gateway.unattended is not None:
-        await gateway.unattended.cancel(id, key)
+    if gateway.background_responses is not None:
+        await gateway.background_responses.cancel(id, key)
     kept = await _find(gateway, id, key)
     if not kept.response.get("background"):
         raise Conflict(
@@ -95,7 +95,9 @@ async def _stream(gateway: Gateway, id: str, key: KeyEntry, query: Query) -> Fol
     if len(text) > 9 or not text.removeprefix("-").isdecimal() or not text.isascii():
         hint = "Send the sequence_number of the last event that you have."
         raise Invalid("starting_after is no number of an event", code="starting_after", hint=hint)
-    found = None if gateway.unattended is None else await gateway.unattended.events(id, key, int(text))
+    found = (
+        None if gateway.background_responses is None else await gateway.background_responses.events(id, key, int(text))
+    )
     if found is None:
         hint = "Leave stream and starting_after out: only what was made in the background has its events kept."
         raise Invalid("this stored response is not streamed", code="field_unsupported", hint=hint)
@@ -142,7 +144,7 @@ _INCLUDABLE: dict[str, Callable[[list[dict[str, Any]]], bool]] = {
 
 async def earlier(gateway: Gateway, id: str, key: KeyEntry) -> StoredResponse:
     """A stored response to go on with. Raises `NotFound`, `Unavailable`."""
-    sealed: SealedResponses | None = gateway.responses
+    sealed: SealedResponses | None = gateway.stored_responses
     kept = None if sealed is None or "\0" in id else await sealed.find(id, key)  # nothing that is stored has U+0000
     if kept is None:
         raise not_found(id)

@@ -89,7 +89,7 @@ def stored_response(given: object, response: dict[str, Any]) -> StoredResponse:
 
 async def _store(gateway: Gateway, exchange: Exchange, given: object, answer: bytes) -> bool:
     """Store a response that was asked with the input `given`; whether it is stored."""
-    sealed, workload, key, deployment = gateway.responses, exchange.workload, exchange.key, exchange.deployment
+    sealed, workload, key, deployment = gateway.stored_responses, exchange.workload, exchange.key, exchange.deployment
     if sealed is None or workload is None or workload.keep is None or key is None or deployment is None:
         return False
     try:
