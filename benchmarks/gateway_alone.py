@@ -45,7 +45,7 @@ from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.live import LiveView
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.gateway.upstream.http1 import Http1Connection
-from groundplan.gateway.upstream.http1_pool import UpstreamPool
+from groundplan.gateway.upstream.http1_pool import Http1Pool
 
 _TOOL = 3
 _NOWHERE = "postgresql://127.0.0.1:1/none"
@@ -109,7 +109,7 @@ class Clients:
         return told
 
 
-def upstream(pool: UpstreamPool, loop: asyncio.AbstractEventLoop) -> None:
+def upstream(pool: Http1Pool, loop: asyncio.AbstractEventLoop) -> None:
     """One more connection of the pool, which answers as the benchmarks' upstream does, each chunk in a turn of the
     loop."""
     connection = Http1Connection(pool)
@@ -127,8 +127,8 @@ def upstream(pool: UpstreamPool, loop: asyncio.AbstractEventLoop) -> None:
             loop.call_soon(connection.data_received, Fixed.whole)
 
     connection.connection_made(Played(told))
-    connection.take()
-    connection.busy, connection.idle_since = False, loop.time() + _LONG_S
+    connection.mark_in_use()
+    connection.in_use, connection.idle_since = False, loop.time() + _LONG_S
     cast(Any, pool)._all.add(connection)
     cast(Any, pool)._idle.append(connection)
 
@@ -177,7 +177,7 @@ async def count(kind: str, calls: int, connections: int, folder: Path) -> dict[s
     place = made.deployments[0]
     pool = gateway.targets.of(gateway.live.catalog.plans["assistant"].names["auto"][0]).pool  # type: ignore[union-attr]
     for _ in range(connections):
-        upstream(cast(UpstreamPool, pool), loop)
+        upstream(cast(Http1Pool, pool), loop)
     targets = cast(Any, gateway.targets)._targets
     targets[place.name] = replace(targets[place.name], until=loop.time() + _LONG_S)
     clients = Clients(server, request_bytes(1, "auto", KEY, stream=kind == "stream"), connections)

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import uvicorn
 
-from groundplan.gateway.upstream.http1_pool import UpstreamPool
+from groundplan.gateway.upstream.http1_pool import Http1Pool
 
 ROWS_EVERY_SECONDS = 0.25
 
@@ -55,7 +55,7 @@ class Least:
         self._keys = {hashlib.sha256(key.encode()).digest(): "assistant"}
         self._asked, self._answer = msgspec.json.Decoder(Asked), msgspec.json.Decoder(Answer)
         self._rows: list[Row] = []
-        self._pool: UpstreamPool | None = None
+        self._pool: Http1Pool | None = None
         self._writing: asyncio.Task[None] | None = None
         self._ledger = sqlite3.connect(file, isolation_level=None)
         self._ledger.execute("PRAGMA journal_mode = wal")
@@ -82,15 +82,15 @@ class Least:
             await _send(send, 400, b"{}")
             return
         pool = self._begun()
-        connection = pool.idle() or await pool.connect(1.0)
+        connection = pool.take_idle() or await pool.connect(1.0)
         connection.send(
             b"POST /v1/chat/completions HTTP/1.1\r\nhost: u\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
         )
-        status = await connection.head(5.0)
+        status = await connection.read_head(5.0)
         if asked.stream:
             await self._passed_on(connection, status, owner, send)
         else:
-            answered = await connection.body(5.0)
+            answered = await connection.read_body(5.0)
             self._note(owner, self._answer.decode(answered).usage)
             await _send(send, status, answered)
         connection.release()
@@ -117,10 +117,10 @@ class Least:
         told = usage or Usage()
         self._rows.append((time.time(), owner, told.prompt_tokens, told.completion_tokens))
 
-    def _begun(self) -> UpstreamPool:
+    def _begun(self) -> Http1Pool:
         if self._pool is None:
             loop = asyncio.get_running_loop()
-            self._pool = UpstreamPool(f"http://127.0.0.1:{self._upstream}/v1", loop)
+            self._pool = Http1Pool(f"http://127.0.0.1:{self._upstream}/v1", loop)
             self._writing = loop.create_task(self._write())
         return self._pool
 

@@ -32,7 +32,7 @@ from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.journal import journal
 from groundplan.gateway.journal.syncing import Done
 from groundplan.gateway.upstream.connection import UpstreamConnection
-from groundplan.gateway.upstream.http1_pool import UpstreamPool
+from groundplan.gateway.upstream.http1_pool import Http1Pool
 
 STEPS = ("bare", "key", "budgets", "limits", "journal", "fdatasync", "shipping")
 """bare: server and client. key: identification, policy, reading, metering and one budget. budgets: of company and team
@@ -137,7 +137,7 @@ async def _passed_on(connection: UpstreamConnection, response: Response, status:
         return True
 
     head = response.start(status, EVENT_STREAM)
-    while (data := await connection.chunk(5.0)) is not None:
+    while (data := await connection.read_chunk(5.0)) is not None:
         response.write(data, head)
         head = b""
         connection.pump(pour, 5.0)
@@ -146,20 +146,20 @@ async def _passed_on(connection: UpstreamConnection, response: Response, status:
 
 async def _bare(port: int, upstream: int) -> None:
     loop = asyncio.get_running_loop()
-    pool = UpstreamPool(f"http://127.0.0.1:{upstream}/v1", loop)
+    pool = Http1Pool(f"http://127.0.0.1:{upstream}/v1", loop)
 
     async def handle(request: Request, response: Response) -> None:
         if request.method != b"POST":
             response.send(200, b"{}")
             return
-        connection = pool.idle() or await pool.connect(1.0)
+        connection = pool.take_idle() or await pool.connect(1.0)
         head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: u\r\ncontent-length: %d\r\n\r\n%b"
         connection.send(head % (len(request.body), request.body))
-        status = await connection.head(5.0)
+        status = await connection.read_head(5.0)
         if connection.headers[b"content-type"] == b"text/event-stream":
             await _passed_on(connection, response, status)
         else:
-            response.send(status, await connection.body(5.0))
+            response.send(status, await connection.read_body(5.0))
         connection.release()
 
     server = Server(handle, refusal_body, loop)

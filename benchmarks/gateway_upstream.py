@@ -20,7 +20,7 @@ if str(Path(__file__).parents[1]) not in sys.path:
 
 from benchmarks.gateway_clock import Clock
 
-from groundplan.gateway.upstream.http1_pool import UpstreamPool
+from groundplan.gateway.upstream.http1_pool import Http1Pool
 
 WORDS = "The capital of France is Paris. It lies on the Seine and has been its largest city for centuries."
 USAGE = {"prompt_tokens": 24, "completion_tokens": 21, "total_tokens": 45}
@@ -110,20 +110,20 @@ async def serve(port: int) -> None:
 
 def forwarder(upstream: int) -> Callable[..., Awaitable[None]]:
     """A bare ASGI application that passes the body on and the answer back."""
-    pools: list[UpstreamPool] = []
+    pools: list[Http1Pool] = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return
         if not pools:
-            pools.append(UpstreamPool(f"http://127.0.0.1:{upstream}/v1", asyncio.get_running_loop()))
+            pools.append(Http1Pool(f"http://127.0.0.1:{upstream}/v1", asyncio.get_running_loop()))
         body = (await receive())["body"]
-        connection = pools[0].idle() or await pools[0].connect(1.0)
+        connection = pools[0].take_idle() or await pools[0].connect(1.0)
         connection.send(
             b"POST /v1/chat/completions HTTP/1.1\r\nhost: u\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
         )
-        status = await connection.head(5.0)
-        answered = await connection.body(5.0)
+        status = await connection.read_head(5.0)
+        answered = await connection.read_body(5.0)
         connection.release()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(answered)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})

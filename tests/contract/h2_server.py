@@ -18,7 +18,7 @@ import h2.events
 import h2.exceptions
 
 from groundplan.gateway.upstream.connection import UpstreamFailure
-from groundplan.gateway.upstream.http1_pool import UpstreamPool
+from groundplan.gateway.upstream.http1_pool import Http1Pool
 
 _HEADS = {
     "packed": (b"content-encoding", b"gzip"),
@@ -104,7 +104,7 @@ class _Connection(asyncio.Protocol):
             self._h2.reset_stream(number, h2.errors.ErrorCodes.REFUSED_STREAM)
 
     async def _answer(self, number: int, stream: _Stream) -> None:
-        pool = UpstreamPool(f"http://127.0.0.1:{self._server.behind}", asyncio.get_running_loop())
+        pool = Http1Pool(f"http://127.0.0.1:{self._server.behind}", asyncio.get_running_loop())
         connection = await pool.connect(2.0)
         try:
             own = (b"content-length", b"host", b"connection", b"transfer-encoding")
@@ -112,10 +112,10 @@ class _Connection(asyncio.Protocol):
             head = b"%b %b HTTP/1.1\r\nhost: u\r\n" % (stream.headers[b":method"], stream.headers[b":path"])
             lines = b"".join(b"%b: %b\r\n" % pair for pair in passed)
             connection.send(head + lines + b"content-length: %d\r\n\r\n" % len(stream.body) + stream.body)
-            status = await connection.head(30)
+            status = await connection.read_head(30)
             kept = [(n, v) for n, v in connection.headers.items() if n in (b"content-type", b"content-encoding")]
             self._h2.send_headers(number, [(b":status", b"%d" % status), *kept])
-            while (data := await connection.chunk(30)) is not None:
+            while (data := await connection.read_chunk(30)) is not None:
                 await self._send(number, stream, data)
             self._h2.end_stream(number)
         except UpstreamFailure:

@@ -18,7 +18,7 @@ from groundplan.core.home import Home
 from groundplan.core.settings import child_environment, load_settings
 from groundplan.gateway.http.sse import EventReader
 from groundplan.gateway.upstream.connection import UpstreamConnection
-from groundplan.gateway.upstream.http1_pool import UpstreamPool
+from groundplan.gateway.upstream.http1_pool import Http1Pool
 from groundplan.runtime.models import SMOLLM2, ensure
 
 SECONDS = 60.0
@@ -29,10 +29,10 @@ class Upstream:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.pool = UpstreamPool(endpoint.url, asyncio.get_running_loop())
+        self.pool = Http1Pool(endpoint.url, asyncio.get_running_loop())
 
     async def chat(self, **more: Any) -> UpstreamConnection:
-        connection = self.pool.idle() or await self.pool.connect(SECONDS)
+        connection = self.pool.take_idle() or await self.pool.connect(SECONDS)
         body = {"model": "m", "messages": [{"role": "user", "content": "Where is it?"}], "max_tokens": 8, **more}
         data = json.dumps(body).encode()
         head = b"POST %b/chat/completions HTTP/1.1\r\nhost: u\r\nauthorization: Bearer %b\r\ncontent-length: %d\r\n\r\n"
@@ -42,8 +42,8 @@ class Upstream:
     async def answer(self, **more: Any) -> dict[str, Any]:
         connection = await self.chat(**more)
         try:
-            assert await connection.head(SECONDS) == 200
-            return dict(json.loads(await connection.body(SECONDS)))
+            assert await connection.read_head(SECONDS) == 200
+            return dict(json.loads(await connection.read_body(SECONDS)))
         finally:
             connection.release()
 
@@ -76,19 +76,19 @@ async def upstream(endpoint: Endpoint) -> AsyncIterator[Upstream]:
 
 async def test_a_json_answer_has_content_and_usage_within_the_cap_and_keeps_the_connection(upstream: Upstream) -> None:
     connection = await upstream.chat(max_tokens=2)
-    assert await connection.head(SECONDS) == 200
-    answer = json.loads(await connection.body(SECONDS))
+    assert await connection.read_head(SECONDS) == 200
+    answer = json.loads(await connection.read_body(SECONDS))
     connection.release()
     assert [choice["finish_reason"] for choice in answer["choices"]] == ["length"]
     assert answer["usage"]["completion_tokens"] == 2
-    assert upstream.pool.idle() is connection
+    assert upstream.pool.take_idle() is connection
 
 
 async def test_a_stream_ends_with_finish_usage_and_done(upstream: Upstream) -> None:
     connection = await upstream.chat(stream=True, stream_options={"include_usage": True})
-    assert await connection.head(SECONDS) == 200
+    assert await connection.read_head(SECONDS) == 200
     reader, found = EventReader(), list[bytes]()
-    while (data := await connection.chunk(SECONDS)) is not None:
+    while (data := await connection.read_chunk(SECONDS)) is not None:
         found += reader.feed(data)
     connection.release()
     *parts, usage, done = found
@@ -102,8 +102,8 @@ async def test_a_caller_that_goes_away_frees_the_model(upstream: Upstream) -> No
     took: list[float] = []
     while len(took) < 3 and min(took, default=9.0) >= 8:  # the best of three: the machine may be busy
         connection = await upstream.chat(max_tokens=2000, stream=True, messages=_story())
-        assert await connection.head(SECONDS) == 200
-        assert await connection.chunk(SECONDS)
+        assert await connection.read_head(SECONDS) == 200
+        assert await connection.read_chunk(SECONDS)
         connection.abort()
         started = time.monotonic()
         await upstream.answer(max_tokens=1)
@@ -131,8 +131,8 @@ async def test_idle_connections_do_not_keep_others_out(upstream: Upstream) -> No
 async def test_bad_requests_are_answered_as_such(upstream: Upstream) -> None:
     for more in ({"messages": "none"}, {"messages": [{"role": "user", "content": "word " * 6000}]}):
         connection = await upstream.chat(**more)
-        assert await connection.head(SECONDS) == 400
-        assert json.loads(await connection.body(SECONDS))["error"]["message"]
+        assert await connection.read_head(SECONDS) == 400
+        assert json.loads(await connection.read_body(SECONDS))["error"]["message"]
         connection.release()
 
 

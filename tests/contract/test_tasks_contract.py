@@ -24,7 +24,7 @@ from groundplan.gateway.surfaces.moderations import MODERATIONS
 from groundplan.gateway.surfaces.rerank import RERANK
 from groundplan.gateway.surfaces.speech import SPEECH
 from groundplan.gateway.upstream.connection import UpstreamFailure
-from groundplan.gateway.upstream.http1_pool import UpstreamPool
+from groundplan.gateway.upstream.http1_pool import Http1Pool
 from groundplan.ledger.model import Usage, UsageDetails
 from groundplan.testing.scripted import Script, ScriptedModel
 
@@ -82,7 +82,7 @@ STREAMS: dict[str, tuple[Interface, dict[str, Any], Any, Usage]] = {
 @dataclass
 class Far:
     model: ScriptedModel
-    pool: UpstreamPool
+    pool: Http1Pool
     patience: float = 20.0
     """Seconds that each step may take."""
 
@@ -98,8 +98,8 @@ class Far:
         path = self.pool.prefix + codec.path(PLACE)
         connection.send(b"POST %b HTTP/1.1\r\nhost: u\r\ncontent-length: %d\r\n\r\n%b" % (path, len(data), data))
         try:
-            assert await connection.head(self.patience) == 200
-            return codec.parse_answer(await connection.body(self.patience), ask)
+            assert await connection.read_head(self.patience) == 200
+            return codec.parse_answer(await connection.read_body(self.patience), ask)
         finally:
             connection.release()
 
@@ -115,9 +115,9 @@ class Far:
         connection.send(b"POST %b HTTP/1.1\r\nhost: u\r\ncontent-length: %d\r\n\r\n%b" % (path, len(data), data))
         reader = EventReader()
         try:
-            assert await connection.head(self.patience) == 200
+            assert await connection.read_head(self.patience) == 200
             assert connection.headers[b"content-type"].startswith(b"text/event-stream")
-            while (piece := await connection.chunk(self.patience)) is not None:
+            while (piece := await connection.read_chunk(self.patience)) is not None:
                 for event in reader.feed(piece):
                     found.append(event)
                     relay.feed(event)
@@ -129,7 +129,7 @@ class Far:
 @pytest.fixture
 async def far() -> AsyncIterator[Far]:
     async with upstream("contract") as (model, server, port):
-        pool = UpstreamPool(f"http://127.0.0.1:{port}/v1", server.loop)
+        pool = Http1Pool(f"http://127.0.0.1:{port}/v1", server.loop)
         yield Far(model, pool)
         pool.close()
 

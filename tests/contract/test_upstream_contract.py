@@ -19,7 +19,7 @@ from groundplan.gateway.http.sse import EventReader
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.messages.native import MessagesRelay
 from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
-from groundplan.gateway.upstream.http1_pool import UpstreamPool
+from groundplan.gateway.upstream.http1_pool import Http1Pool
 from groundplan.testing.scripted import Script, ScriptedModel, answer_text
 
 PATIENCE = 20.0
@@ -31,11 +31,11 @@ class Upstream:
         self.model = model
         self.way = way
         self.pool = way.pool
-        self.kept = not way.wire.far
+        self.kept = not way.wire.needs_library
         """Whether connections are ours to keep."""
 
     async def ask(self, path: bytes, body: Any, lines: bytes = b"") -> UpstreamConnection:
-        connection = self.pool.idle() or await self.pool.connect(PATIENCE)
+        connection = self.pool.take_idle() or await self.pool.connect(PATIENCE)
         data = json.dumps(body).encode()
         head = b"POST %b%b HTTP/1.1\r\nhost: u\r\n%bcontent-length: %d\r\n\r\n"
         connection.send(head % (self.pool.prefix, path, lines, len(data)) + data)
@@ -60,8 +60,8 @@ async def messages(upstream: Upstream, **more: Any) -> UpstreamConnection:
 
 async def test_a_message_has_content_and_usage_within_the_cap(upstream: Upstream) -> None:
     connection = await messages(upstream, max_tokens=2)
-    assert await connection.head(PATIENCE) == 200
-    answer = json.loads(await connection.body(PATIENCE))
+    assert await connection.read_head(PATIENCE) == 200
+    answer = json.loads(await connection.read_body(PATIENCE))
     connection.release()
     assert answer["stop_reason"] == "max_tokens" and answer["content"][0]["text"] == "You asked:"
     assert answer["usage"]["output_tokens"] == 2
@@ -69,9 +69,9 @@ async def test_a_message_has_content_and_usage_within_the_cap(upstream: Upstream
 
 async def test_a_stream_of_a_message_ends_with_usage_and_stop(upstream: Upstream) -> None:
     connection = await messages(upstream, stream=True)
-    assert await connection.head(PATIENCE) == 200
+    assert await connection.read_head(PATIENCE) == 200
     reader, relay = EventReader(), MessagesRelay()
-    while (data := await connection.chunk(PATIENCE)) is not None:
+    while (data := await connection.read_chunk(PATIENCE)) is not None:
         for each in reader.feed(data):
             relay.feed(each)
     connection.release()
@@ -84,8 +84,8 @@ async def test_a_stream_of_a_message_fails_as_one_of_chat_does(upstream: Upstrea
     connection = await messages(upstream, stream=True)
     reader, relay = EventReader(), MessagesRelay()
     with pytest.raises((UpstreamFailure, Malformed, EOFError)):
-        assert await connection.head(PATIENCE) == 200
-        while (data := await connection.chunk(PATIENCE)) is not None:
+        assert await connection.read_head(PATIENCE) == 200
+        while (data := await connection.read_chunk(PATIENCE)) is not None:
             for each in reader.feed(data):
                 relay.feed(each)
         raise EOFError
@@ -95,39 +95,39 @@ async def test_a_stream_of_a_message_fails_as_one_of_chat_does(upstream: Upstrea
 
 async def test_a_json_answer_has_content_and_usage_within_the_cap(upstream: Upstream) -> None:
     connection = await upstream.chat(max_tokens=2, n=3)
-    assert await connection.head(PATIENCE) == 200
-    answer = json.loads(await connection.body(PATIENCE))
+    assert await connection.read_head(PATIENCE) == 200
+    answer = json.loads(await connection.read_body(PATIENCE))
     connection.release()
     assert [choice["finish_reason"] for choice in answer["choices"]] == ["length"] * 3
     assert answer["usage"]["completion_tokens"] == 6
-    assert upstream.pool.idle() is (connection if upstream.kept else None)
+    assert upstream.pool.take_idle() is (connection if upstream.kept else None)
 
 
 async def test_an_answer_that_came_whole_is_given_at_once_and_only_once(upstream: Upstream) -> None:
     for _ in range(2):
         connection = await upstream.chat(max_tokens=2)
-        assert await connection.head(PATIENCE) == 200
-        data = connection.whole()
+        assert await connection.read_head(PATIENCE) == 200
+        data = connection.take_buffered_body()
         assert (data is not None) or not upstream.kept, "a small answer comes with its head"
-        answer = json.loads(data if data is not None else await connection.body(PATIENCE))
-        assert answer["usage"]["completion_tokens"] == 2 and connection.whole() is None
-        assert await connection.chunk(PATIENCE) is None, "nothing is left of it"
+        answer = json.loads(data if data is not None else await connection.read_body(PATIENCE))
+        assert answer["usage"]["completion_tokens"] == 2 and connection.take_buffered_body() is None
+        assert await connection.read_chunk(PATIENCE) is None, "nothing is left of it"
         connection.release()
 
 
 async def test_what_is_not_whole_is_waited_for(upstream: Upstream) -> None:
     connection = await upstream.chat(stream=True)
-    assert await connection.head(PATIENCE) == 200
-    assert connection.whole() is None, "more of it comes"
-    assert b"[DONE]" in await connection.body(PATIENCE)
+    assert await connection.read_head(PATIENCE) == 200
+    assert connection.take_buffered_body() is None, "more of it comes"
+    assert b"[DONE]" in await connection.read_body(PATIENCE)
     connection.release()
 
 
 async def test_a_stream_ends_with_finish_usage_and_done(upstream: Upstream) -> None:
     connection = await upstream.chat(stream=True, stream_options={"include_usage": True})
-    assert await connection.head(PATIENCE) == 200
+    assert await connection.read_head(PATIENCE) == 200
     reader, found = EventReader(), list[bytes]()
-    while (data := await connection.chunk(PATIENCE)) is not None:
+    while (data := await connection.read_chunk(PATIENCE)) is not None:
         found += reader.feed(data)
     connection.release()
     *parts, usage, done = found
@@ -143,8 +143,8 @@ async def test_embeddings_are_one_for_each_input_and_always_the_same(upstream: U
     answers = []
     for _ in range(2):
         connection = await upstream.ask(b"/embeddings", {"model": "m", "input": ["a", "b"]})
-        assert await connection.head(PATIENCE) == 200
-        answers.append(json.loads(await connection.body(PATIENCE)))
+        assert await connection.read_head(PATIENCE) == 200
+        answers.append(json.loads(await connection.read_body(PATIENCE)))
         connection.release()
     assert answers[0] == answers[1] and len(answers[0]["data"]) == 2
 
@@ -157,20 +157,20 @@ async def test_each_way_to_fail_is_told_apart(upstream: Upstream, script: Script
     connection = await upstream.chat()
     wait = 0.3 if script.mode == "stall" else PATIENCE
     with pytest.raises(UpstreamFailure) as caught:
-        await connection.head(wait)
-        await connection.body(wait)
+        await connection.read_head(wait)
+        await connection.read_body(wait)
     connection.release()
     assert caught.value.kind == kind and caught.value.sent
-    assert upstream.pool.idle() is None
+    assert upstream.pool.take_idle() is None
 
 
 async def test_an_error_answer_keeps_the_connection(upstream: Upstream) -> None:
     upstream.model.script = Script(mode="error", status=503)
     connection = await upstream.chat()
-    assert await connection.head(PATIENCE) == 503
-    assert json.loads(await connection.body(PATIENCE))["error"]["code"] == "scripted_error"
+    assert await connection.read_head(PATIENCE) == 503
+    assert json.loads(await connection.read_body(PATIENCE))["error"]["code"] == "scripted_error"
     connection.release()
-    assert upstream.pool.idle() is (connection if upstream.kept else None)
+    assert upstream.pool.take_idle() is (connection if upstream.kept else None)
 
 
 async def test_after_lets_calls_pass_first_and_miscount_reports_too_much(upstream: Upstream) -> None:
@@ -178,14 +178,14 @@ async def test_after_lets_calls_pass_first_and_miscount_reports_too_much(upstrea
     counts = []
     for _ in range(2):
         connection = await upstream.chat()
-        await connection.head(PATIENCE)
-        counts.append(json.loads(await connection.body(PATIENCE))["usage"]["completion_tokens"])
+        await connection.read_head(PATIENCE)
+        counts.append(json.loads(await connection.read_body(PATIENCE))["usage"]["completion_tokens"])
         connection.release()
     assert counts == [5, 22]
 
 
 async def test_what_was_never_sent_is_certainly_not_billed() -> None:
-    pool = UpstreamPool("http://127.0.0.1:9/v1", asyncio.get_running_loop())
+    pool = Http1Pool("http://127.0.0.1:9/v1", asyncio.get_running_loop())
     with pytest.raises(UpstreamFailure) as caught:
         await pool.connect(PATIENCE)
     assert caught.value.kind == "refused" and not caught.value.sent
@@ -205,8 +205,8 @@ async def test_upstreams_that_do_not_keep_to_http(raw: bytes, kind: str) -> None
         connection = await pool.connect(PATIENCE)
         connection.send(b"GET / HTTP/1.1\r\nhost: u\r\n\r\n")
         with pytest.raises(UpstreamFailure) as caught:
-            await connection.head(PATIENCE)
-            await connection.body(PATIENCE)
+            await connection.read_head(PATIENCE)
+            await connection.read_body(PATIENCE)
         connection.release()
         assert caught.value.kind == kind
 
@@ -221,10 +221,10 @@ async def test_what_follows_a_body_is_bounded_while_nobody_reads_that(lines: byt
     ) as pool:
         connection = await pool.connect(PATIENCE)
         connection.send(b"GET / HTTP/1.1\r\nhost: u\r\n\r\n")
-        assert await connection.head(PATIENCE) == 200
+        assert await connection.read_head(PATIENCE) == 200
         await until(lambda: connection.lost)
         with pytest.raises(UpstreamFailure) as caught:
-            await connection.body(PATIENCE)
+            await connection.read_body(PATIENCE)
         connection.release()
         assert caught.value.kind == "malformed"
 
@@ -237,10 +237,10 @@ async def test_a_body_that_ends_with_the_connection_and_early_hints_are_read() -
         own = connection.transport.get_extra_info("socket")
         assert own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), "networks forget who is silent for minutes"
         connection.send(b"GET / HTTP/1.1\r\nhost: u\r\n\r\n")
-        assert await connection.head(PATIENCE) == 200
-        assert await connection.body(PATIENCE) == b"all of it"
+        assert await connection.read_head(PATIENCE) == 200
+        assert await connection.read_body(PATIENCE) == b"all of it"
         connection.release()
-        assert pool.idle() is None
+        assert pool.take_idle() is None
 
 
 class raw_server:  # noqa: N801 -- used like a function
@@ -249,9 +249,9 @@ class raw_server:  # noqa: N801 -- used like a function
     def __init__(self, answer: Callable[[bytes], bytes]) -> None:
         self._answer = answer
 
-    async def __aenter__(self) -> UpstreamPool:
+    async def __aenter__(self) -> Http1Pool:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self._pool = UpstreamPool(
+        self._pool = Http1Pool(
             f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}", asyncio.get_running_loop()
         )
         return self._pool

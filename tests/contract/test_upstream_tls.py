@@ -28,7 +28,7 @@ from groundplan.gateway.stalls import stall_monitor_of
 from groundplan.gateway.upstream import answer_memory, http2
 from groundplan.gateway.upstream.connection import Pool, UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.http2 import Http2Connection
-from groundplan.gateway.upstream.pools import Pools, Wire, wire_of
+from groundplan.gateway.upstream.pools import ConnectionSettings, Pools, connection_settings
 
 REQUEST = b"POST /v1/x HTTP/1.1\r\nhost: u\r\ncontent-length: 2\r\n\r\nhi"
 PATIENCE = 20.0
@@ -51,8 +51,8 @@ async def asked(pool: Pool) -> bytes:
     connection = await pool.connect(PATIENCE)
     try:
         connection.send(REQUEST)
-        await connection.head(PATIENCE)
-        return await connection.body(PATIENCE)
+        await connection.read_head(PATIENCE)
+        return await connection.read_body(PATIENCE)
     finally:
         connection.release()
 
@@ -70,11 +70,11 @@ async def test_a_certificate_of_another_authority_is_refused_before_anything_is_
     ours, theirs = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
     async with http1(echo, server_context(theirs)) as port:
         url = f"https://127.0.0.1:{port}/v1"
-        refused = await failure(pools.of(Wire(url, Tls(ca=f"file:{ours.file}"), version)))
+        refused = await failure(pools.of(ConnectionSettings(url, Tls(ca=f"file:{ours.file}"), version)))
         assert refused.kind == "refused" and not refused.sent
-        untrusted = await failure(pools.of(Wire(url, None, version)))
+        untrusted = await failure(pools.of(ConnectionSettings(url, None, version)))
         assert untrusted.kind == "refused" and not untrusted.sent
-        assert await asked(pools.of(Wire(url, Tls(ca=f"file:{theirs.file}"), version))) == b"hi"
+        assert await asked(pools.of(ConnectionSettings(url, Tls(ca=f"file:{theirs.file}"), version))) == b"hi"
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -85,12 +85,12 @@ async def test_a_declared_authority_is_trusted_instead_of_the_systems_and_beside
     monkeypatch.setenv("SSL_CERT_FILE", str(systems.file))
     async with http1(echo, server_context(systems)) as port:
         url = f"https://127.0.0.1:{port}/v1"
-        assert await asked(pools.of(Wire(url, None, version))) == b"hi"
-        refused = await failure(pools.of(Wire(url, Tls(ca=f"file:{ours.file}"), version)))
+        assert await asked(pools.of(ConnectionSettings(url, None, version))) == b"hi"
+        refused = await failure(pools.of(ConnectionSettings(url, Tls(ca=f"file:{ours.file}"), version)))
         assert refused.kind == "refused" and not refused.sent
         both = tmp_path / "both.pem"
         both.write_bytes(ours.file.read_bytes() + systems.file.read_bytes())
-        assert await asked(pools.of(Wire(url, Tls(ca=f"file:{both}"), version))) == b"hi"
+        assert await asked(pools.of(ConnectionSettings(url, Tls(ca=f"file:{both}"), version))) == b"hi"
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -100,7 +100,7 @@ async def test_an_authority_made_by_hand_is_trusted_where_it_is_declared(
     """Python 3.13 asks for extensions that a company's own authority often has not, and curl does not ask for."""
     plain = Authority(tmp_path, "plain", plain=True)
     async with http1(echo, server_context(plain)) as port:
-        wire = Wire(f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{plain.file}"), version)
+        wire = ConnectionSettings(f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{plain.file}"), version)
         assert await asked(pools.of(wire)) == b"hi"
 
 
@@ -110,7 +110,7 @@ async def test_a_certificate_that_is_over_is_refused_before_anything_is_sent(
 ) -> None:
     authority = Authority(tmp_path)
     async with http1(echo, server_context(authority, days=-1)) as port:
-        wire = Wire(f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{authority.file}"), version)
+        wire = ConnectionSettings(f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{authority.file}"), version)
         refused = await failure(pools.of(wire))
         assert refused.kind == "refused" and not refused.sent
 
@@ -123,12 +123,12 @@ async def test_a_certificate_that_was_revoked_is_refused_where_the_list_is_decla
     trusted.write_bytes(ca + authority.revoked())
     async with http1(echo, context) as port:
         url, tls = f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{trusted}")
-        assert await asked(pools.of(Wire(url, tls))) == b"hi"
+        assert await asked(pools.of(ConnectionSettings(url, tls))) == b"hi"
         trusted.write_bytes(ca + authority.revoked(tmp_path / "server.pem"))
-        refused = await failure(pools.of(Wire(url, tls)))
+        refused = await failure(pools.of(ConnectionSettings(url, tls)))
         assert refused.kind == "refused" and not refused.sent
         with pytest.raises(Invalid, match="http: 1") as caught:
-            pools.of(Wire(url, tls, 2))  # its library looks at no such list
+            pools.of(ConnectionSettings(url, tls, 2))  # its library looks at no such list
         assert caught.value.code == "tls_unreadable"
 
 
@@ -136,10 +136,10 @@ async def test_the_name_in_the_certificate_is_the_hosts_or_the_declared_one(pool
     authority = Authority(tmp_path)
     async with http1(echo, server_context(authority, "model.acme.example")) as port:
         url, ca = f"https://127.0.0.1:{port}/v1", f"file:{authority.file}"
-        refused = await failure(pools.of(Wire(url, Tls(ca=ca))))
+        refused = await failure(pools.of(ConnectionSettings(url, Tls(ca=ca))))
         assert refused.kind == "refused" and not refused.sent and "certificate is not accepted" in str(refused)
-        assert not (await failure(pools.of(Wire(url, Tls(ca=ca, server_name="other.acme.example"))))).sent
-        assert await asked(pools.of(Wire(url, Tls(ca=ca, server_name="model.acme.example")))) == b"hi"
+        assert not (await failure(pools.of(ConnectionSettings(url, Tls(ca=ca, server_name="other.acme.example"))))).sent
+        assert await asked(pools.of(ConnectionSettings(url, Tls(ca=ca, server_name="model.acme.example")))) == b"hi"
 
 
 async def test_an_upstream_that_misses_our_certificate_was_not_asked_anything(pools: Pools, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ async def test_an_upstream_that_misses_our_certificate_was_not_asked_anything(po
     with socket.create_server(("127.0.0.1", 0)) as listener:
         serving = asyncio.create_task(asyncio.to_thread(serve, listener))
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/v1"
-        refused = await failure(pools.of(Wire(url, Tls(ca=f"file:{authority.file}"))))
+        refused = await failure(pools.of(ConnectionSettings(url, Tls(ca=f"file:{authority.file}"))))
         told.set()
         await serving
     assert refused.kind == "refused" and not refused.sent and "CERTIFICATE_REQUIRED" in str(refused)
@@ -180,7 +180,7 @@ async def test_a_renewed_client_certificate_is_taken_up_and_calls_in_flight_go_o
 
     async with http1(who, context) as port:
         tls = Tls(ca=f"file:{authority.file}", cert=f"file:{cert}", key=f"file:{key}")
-        wire = Wire(f"https://127.0.0.1:{port}/v1", tls, version)
+        wire = ConnectionSettings(f"https://127.0.0.1:{port}/v1", tls, version)
         before = pools.of(wire)
         running = asyncio.create_task(asked(before))
         async with asyncio.timeout(PATIENCE):
@@ -192,7 +192,7 @@ async def test_a_renewed_client_certificate_is_taken_up_and_calls_in_flight_go_o
         after = pools.of(wire)
         assert after is not before and pools.of(wire) is after
         gate.set()
-        assert await running == b"hi" and before.idle() is None
+        assert await running == b"hi" and before.take_idle() is None
         assert await asked(after) == b"hi" and seen == ["client", "renewed"]
 
 
@@ -210,7 +210,7 @@ async def test_whoever_is_answered_by_a_certificate_before_this_one_is_told_of_t
 
     async with http1(stall, server_context(authority, client_ca=authority.file)) as port:
         tls = Tls(ca=f"file:{authority.file}", cert=f"file:{cert}", key=f"file:{key}")
-        wire = Wire(f"https://127.0.0.1:{port}/v1", tls, version)
+        wire = ConnectionSettings(f"https://127.0.0.1:{port}/v1", tls, version)
         running = asyncio.create_task(asked(pools.of(wire)))
         async with asyncio.timeout(PATIENCE):
             await came.wait()
@@ -218,7 +218,7 @@ async def test_whoever_is_answered_by_a_certificate_before_this_one_is_told_of_t
         cert.write_bytes(again.read_bytes())
         key.write_bytes(secret.read_bytes())
         pools.of(wire)
-        pools.break_off("this gateway is being stopped")
+        pools.interrupt("this gateway is being stopped")
         with pytest.raises(UpstreamFailure, match="being stopped"):
             async with asyncio.timeout(PATIENCE):
                 await running
@@ -241,7 +241,7 @@ async def test_files_that_cannot_be_used_any_more_change_nothing(
 
     async with http1(who, server_context(authority, client_ca=authority.file)) as port:
         tls = Tls(ca=f"file:{authority.file}", cert=f"file:{cert}", key=f"file:{key}")
-        wire = Wire(f"https://127.0.0.1:{port}/v1", tls, version)
+        wire = ConnectionSettings(f"https://127.0.0.1:{port}/v1", tls, version)
         before = pools.of(wire)
         again, secret = authority.issue("renewed")
         if meanwhile == "no file":
@@ -270,15 +270,15 @@ async def test_files_that_cannot_be_used_are_not_read_for_each_call(
         tried.append("context")
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
-    transport = http2._transport
+    transport = http2._make_transport
 
-    def transported(scheme: str, far: http2.Far) -> Any:
+    def transported(scheme: str, far: http2.Http2Options) -> Any:
         tried.append("transport")
         return transport(scheme, far)
 
     monkeypatch.setattr(ssl, "create_default_context", noted)
-    monkeypatch.setattr(http2, "_transport", transported)
-    wire = Wire("https://127.0.0.1:9/v1", Tls(cert=f"file:{cert}", key=f"file:{key}"), version)
+    monkeypatch.setattr(http2, "_make_transport", transported)
+    wire = ConnectionSettings("https://127.0.0.1:9/v1", Tls(cert=f"file:{cert}", key=f"file:{key}"), version)
     before = pools.of(wire)
     again, secret = authority.issue("renewed")
     cert.write_bytes(again.read_bytes())
@@ -286,7 +286,7 @@ async def test_files_that_cannot_be_used_are_not_read_for_each_call(
     for _ in range(5):
         assert pools.of(wire) is before
     assert len(tried) == 1, "once, as long as they stay as they are"
-    never = Wire("https://127.0.0.1:9/v2", Tls(cert=f"file:{cert}", key=f"file:{key}"), version)
+    never = ConnectionSettings("https://127.0.0.1:9/v2", Tls(cert=f"file:{cert}", key=f"file:{key}"), version)
     for _ in range(5):
         with pytest.raises(Invalid, match="cannot be"):
             pools.of(never)
@@ -302,10 +302,10 @@ async def test_files_that_cannot_be_used_are_told_without_their_content(pools: P
     for tls in (Tls(ca="file:/nowhere.pem"), Tls(ca=f"file:{broken}"), Tls(cert=f"file:{broken}")):
         for version in (1, 2):
             with pytest.raises(Invalid) as caught:
-                pools.of(Wire("https://127.0.0.1:1/v1", tls, version))
+                pools.of(ConnectionSettings("https://127.0.0.1:1/v1", tls, version))
             assert caught.value.code == "tls_unreadable" and "TOPSECRET" not in str(caught.value)
     with pytest.raises(Invalid):
-        pools.of(Wire("https://127.0.0.1:1/v1", Tls(ca="env:CA")))
+        pools.of(ConnectionSettings("https://127.0.0.1:1/v1", Tls(ca="env:CA")))
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -315,7 +315,7 @@ async def test_a_proxy_that_refuses_was_never_passed(pools: Pools, tmp_path: Pat
     secret.write_text("user:wrong")
     async with http1(echo, server_context(authority)) as port, proxy(ConnectProxy("user:right")) as made:
         tls, address = Tls(ca=f"file:{authority.file}"), f"http://127.0.0.1:{made.port}"
-        wire = Wire(f"https://127.0.0.1:{port}/v1", tls, version, address, f"file:{secret}")
+        wire = ConnectionSettings(f"https://127.0.0.1:{port}/v1", tls, version, address, f"file:{secret}")
         refused = await failure(pools.of(wire))
         assert refused.kind == "refused" and not refused.sent
         secret.write_text("user:right")
@@ -327,7 +327,7 @@ async def test_who_leaves_while_a_proxy_is_asked_leaves_nothing_to_complain_of(p
     told: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
     async with http1(echo) as port, proxy(ConnectProxy()) as made:
-        pool = pools.of(Wire(f"http://127.0.0.1:{port}/v1", None, 1, f"http://127.0.0.1:{made.port}"))
+        pool = pools.of(ConnectionSettings(f"http://127.0.0.1:{port}/v1", None, 1, f"http://127.0.0.1:{made.port}"))
         for turns in range(12):
             connecting = asyncio.ensure_future(pool.connect(5))
             for _ in range(turns):
@@ -366,7 +366,7 @@ async def test_a_proxy_that_does_not_keep_to_the_rules_opens_no_way(pools: Pools
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    refused = await failure(pools.of(Wire("https://model.acme.example/v1", None, 1, address)))
+    refused = await failure(pools.of(ConnectionSettings("https://model.acme.example/v1", None, 1, address)))
     assert refused.kind == "refused" and not refused.sent and told in str(refused)
     async with asyncio.timeout(PATIENCE):
         await left.wait()  # nobody keeps the connection that led nowhere
@@ -402,7 +402,7 @@ async def answering(answer: bytes) -> AsyncIterator[str]:
 )
 async def test_an_answer_that_could_be_read_in_two_ways_or_hides_its_size_fails(pools: Pools, raw: bytes) -> None:
     async with answering(raw) as url:
-        failed = await failure(pools.of(Wire(url)))
+        failed = await failure(pools.of(ConnectionSettings(url)))
         assert failed.kind == "malformed" and failed.sent
 
 
@@ -412,7 +412,7 @@ async def test_an_answer_that_is_larger_than_any_may_be_is_given_up(
 ) -> None:
     authority = Authority(tmp_path)
     async with http1(echo, server_context(authority)) as port:
-        pool = pools.of(Wire(f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{authority.file}"), version))
+        pool = pools.of(ConnectionSettings(f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{authority.file}"), version))
         assert await asked(pool) == b"hi"
         monkeypatch.setattr(f"groundplan.gateway.upstream.http{version}.BODY_LIMIT", 1)
         failed = await failure(pool)
@@ -422,25 +422,25 @@ async def test_an_answer_that_is_larger_than_any_may_be_is_given_up(
 async def test_bytes_behind_an_answer_become_no_part_of_it_nor_of_the_next(pools: Pools) -> None:
     first = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
     async with answering(first + b"HTTP/1.1 500 No\r\ncontent-length: 4\r\n\r\nevil") as url:
-        pool = pools.of(Wire(url))
+        pool = pools.of(ConnectionSettings(url))
         connection: UpstreamConnection = await pool.connect(PATIENCE)
         connection.send(REQUEST)
-        assert await connection.head(PATIENCE) == 200
-        assert await connection.body(PATIENCE) == b"hi"
+        assert await connection.read_head(PATIENCE) == 200
+        assert await connection.read_body(PATIENCE) == b"hi"
         connection.release()
-        assert pool.idle() is None
+        assert pool.take_idle() is None
 
 
 async def test_a_body_that_is_sent_in_parts_arrives_whole(pools: Pools, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     async with http1(echo, server_context(authority)) as port:
-        pool = pools.of(Wire(f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{authority.file}")))
+        pool = pools.of(ConnectionSettings(f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{authority.file}")))
         connection = await pool.connect(PATIENCE)
         connection.send(b"POST /v1/x HTTP/1.1\r\nhost: u\r\ncontent-length: 6\r\n\r\nab")
         connection.send(b"cd")
         connection.send(b"ef")
-        assert await connection.head(PATIENCE) == 200
-        assert await connection.body(PATIENCE) == b"abcdef"
+        assert await connection.read_head(PATIENCE) == 200
+        assert await connection.read_body(PATIENCE) == b"abcdef"
         connection.release()
 
 
@@ -453,7 +453,7 @@ async def test_a_connection_that_ends_after_the_request_went_out_may_have_been_b
     async with server.listening(server_context(authority) if secure else None):
         url = f"http{'s' if secure else ''}://127.0.0.1:{server.port}/v1"
         tls = Tls(ca=f"file:{authority.file}") if secure else None
-        failed = await failure(pools.of(Wire(url, tls, 2)))
+        failed = await failure(pools.of(ConnectionSettings(url, tls, 2)))
         assert server.requests == 1, "the upstream was asked once, whatever the client library does by itself"
         assert failed.sent and failed.kind == "cut"
 
@@ -466,7 +466,7 @@ async def test_a_request_that_its_server_did_not_look_at_was_not_billed(
     server = H2Server(0)
     server.refuses = refuses
     async with server.listening(None):
-        failed = await failure(pools.of(Wire(f"http://127.0.0.1:{server.port}/v1", None, 2)))
+        failed = await failure(pools.of(ConnectionSettings(f"http://127.0.0.1:{server.port}/v1", None, 2)))
         assert (failed.sent, failed.kind) == (billed, "cut" if billed else "refused")
 
 
@@ -475,7 +475,7 @@ async def test_an_answer_over_http2_that_is_shorter_than_it_says_was_cut(pools: 
     server = H2Server(0)
     server.refuses = "rest"
     async with server.listening(None):
-        failed = await failure(pools.of(Wire(f"http://127.0.0.1:{server.port}/v1", None, 2)))
+        failed = await failure(pools.of(ConnectionSettings(f"http://127.0.0.1:{server.port}/v1", None, 2)))
         assert (failed.sent, failed.kind) == (True, "cut")
 
 
@@ -489,10 +489,10 @@ async def test_whoever_is_sent_elsewhere_goes_nowhere(pools: Pools, tmp_path: Pa
         response.send(307, b"{}", b"location: /v1/elsewhere\r\n")
 
     async with http1(away, server_context(authority)) as port:
-        pool = pools.of(Wire(f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{authority.file}"), version))
+        pool = pools.of(ConnectionSettings(f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{authority.file}"), version))
         connection = await pool.connect(PATIENCE)
         connection.send(REQUEST)
-        assert await connection.head(PATIENCE) == 307 and len(came) == 1
+        assert await connection.read_head(PATIENCE) == 307 and len(came) == 1
         connection.release()
 
 
@@ -504,7 +504,9 @@ async def test_a_head_that_is_larger_than_any_may_be_is_given_up(pools: Pools, t
         response.send(200, b"{}", b"x-long: %b\r\n" % (b"a" * 70_000))
 
     async with http1(long, server_context(authority)) as port:
-        failed = await failure(pools.of(Wire(f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{authority.file}"), 2)))
+        failed = await failure(
+            pools.of(ConnectionSettings(f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{authority.file}"), 2))
+        )
         assert (failed.sent, failed.kind) == (True, "malformed")
 
 
@@ -515,7 +517,7 @@ async def test_a_head_over_http2_that_hides_its_size_or_has_no_end_is_not_read(
     server = H2Server(0)
     server.refuses = head
     async with server.listening(None):
-        failed = await failure(pools.of(Wire(f"http://127.0.0.1:{server.port}/v1", None, 2)))
+        failed = await failure(pools.of(ConnectionSettings(f"http://127.0.0.1:{server.port}/v1", None, 2)))
         assert (failed.sent, failed.kind) == (True, kind)
 
 
@@ -523,16 +525,16 @@ async def test_a_head_over_http2_of_nearly_16_kib_is_read(pools: Pools) -> None:
     server = H2Server(0)
     server.refuses = "fits"
     async with server.listening(None):
-        connection = await pools.of(Wire(f"http://127.0.0.1:{server.port}/v1", None, 2)).connect(PATIENCE)
+        connection = await pools.of(ConnectionSettings(f"http://127.0.0.1:{server.port}/v1", None, 2)).connect(PATIENCE)
         connection.send(REQUEST)
-        assert (await connection.head(PATIENCE), await connection.body(PATIENCE)) == (200, b"{}")
+        assert (await connection.read_head(PATIENCE), await connection.read_body(PATIENCE)) == (200, b"{}")
         connection.release()
 
 
 async def test_a_connection_that_does_not_come_about_in_time_was_not_billed(pools: Pools) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=1) as listener:
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/v1"  # accepts, and never speaks TLS
-        failed = await failure(pools.of(Wire(url, None, 2, connect_ms=300)))
+        failed = await failure(pools.of(ConnectionSettings(url, None, 2, connect_ms=300)))
         assert failed.kind == "connect_timeout" and not failed.sent
 
 
@@ -543,12 +545,14 @@ async def test_who_stood_still_while_a_connection_came_about_connects_again(pool
     stalls.start()
     async with http1(echo, server_context(authority)) as port:
         tls = Tls(ca=f"file:{authority.file}")
-        connection = await pools.of(Wire(f"https://127.0.0.1:{port}/v1", tls, 2, connect_ms=300)).connect(PATIENCE)
+        connection = await pools.of(ConnectionSettings(f"https://127.0.0.1:{port}/v1", tls, 2, connect_ms=300)).connect(
+            PATIENCE
+        )
         connection.send(REQUEST)
-        status = loop.create_task(connection.head(PATIENCE))
+        status = loop.create_task(connection.read_head(PATIENCE))
         await asyncio.sleep(0)
         time.sleep(0.8)  # noqa: ASYNC251 -- that is what it is about
-        assert (await status, await connection.body(PATIENCE)) == (200, b"hi")
+        assert (await status, await connection.read_body(PATIENCE)) == (200, b"hi")
         connection.release()
     stalls.stop()
 
@@ -557,7 +561,7 @@ async def test_as_long_as_is_declared_is_waited_for_a_proxy_that_speaks_tls(pool
     with socket.create_server(("127.0.0.1", 0), backlog=1) as listener:
         made = deployment("a", 1, connect_ms=300, proxy=f"https://127.0.0.1:{listener.getsockname()[1]}")
         began = time.perf_counter()
-        failed = await failure(pools.of(wire_of(made, "https://127.0.0.1:1/v1")))
+        failed = await failure(pools.of(connection_settings(made, "https://127.0.0.1:1/v1")))
         assert (failed.kind, failed.sent) == ("connect_timeout", False) and time.perf_counter() - began < 1.8
 
 
@@ -571,8 +575,8 @@ async def test_proxies_of_the_environment_are_not_read(
         async with H2Server(behind).listening(None) as front:
             ca = Tls(ca=f"file:{authority.file}")
             for host in ("127.0.0.1", "localhost"):
-                assert await asked(pools.of(Wire(f"https://{host}:{secure}/v1", ca, 2))) == b"hi"
-                assert await asked(pools.of(Wire(f"http://{host}:{front.port}/v1", None, 2))) == b"hi"
+                assert await asked(pools.of(ConnectionSettings(f"https://{host}:{secure}/v1", ca, 2))) == b"hi"
+                assert await asked(pools.of(ConnectionSettings(f"http://{host}:{front.port}/v1", None, 2))) == b"hi"
 
 
 @pytest.mark.parametrize("read", [False, True])
@@ -594,19 +598,21 @@ async def test_whoever_waits_is_told_when_connections_are_broken_off(
             left.set()
 
     async def waits(connection: UpstreamConnection) -> None:
-        await connection.head(PATIENCE)
-        while await connection.chunk(PATIENCE) is not None:
+        await connection.read_head(PATIENCE)
+        while await connection.read_chunk(PATIENCE) is not None:
             pass
 
     async with http1(stall) as behind, H2Server(behind).listening(None) as front, asyncio.timeout(PATIENCE):
-        pool = pools.of(Wire(f"http://127.0.0.1:{front.port if version == 2 else behind}/v1", None, version))
+        pool = pools.of(
+            ConnectionSettings(f"http://127.0.0.1:{front.port if version == 2 else behind}/v1", None, version)
+        )
         connection = await pool.connect(PATIENCE)
         connection.send(REQUEST)
         waiting = asyncio.create_task(waits(connection)) if read else None
         if begun and not read:
-            await connection.head(PATIENCE)
+            await connection.read_head(PATIENCE)
         await came.wait()
-        pool.break_off("the deployment is stopped")
+        pool.interrupt("the deployment is stopped")
         await left.wait()
         with pytest.raises(UpstreamFailure, match="the deployment is stopped") as caught:
             await (waiting or waits(connection))
@@ -622,27 +628,30 @@ async def test_answers_that_nobody_reads_on_keep_no_later_one_from_coming_over_h
     async def large(request: Request, response: Response) -> None:
         response.send(200, bytes(3 << 20) if request.target == b"/v1/large" else b"{}")
 
-    monkeypatch.setattr(http2, "STANDS_SECONDS", 0.4)
+    monkeypatch.setattr(http2, "STALL_SECONDS", 0.4)
     async with http1(large) as behind, H2Server(behind).listening(None) as front, asyncio.timeout(PATIENCE):
-        pool, slow = pools.of(Wire(f"http://127.0.0.1:{front.port}/v1", None, 2)), list[UpstreamConnection]()
+        pool, slow = (
+            pools.of(ConnectionSettings(f"http://127.0.0.1:{front.port}/v1", None, 2)),
+            list[UpstreamConnection](),
+        )
         for _ in range(3):
             slow.append(await pool.connect(PATIENCE))
             slow[-1].send(REQUEST.replace(b"/v1/x", b"/v1/large"))
-            await slow[-1].head(PATIENCE)
-            assert await slow[-1].chunk(PATIENCE)
+            await slow[-1].read_head(PATIENCE)
+            assert await slow[-1].read_chunk(PATIENCE)
         await asyncio.sleep(0.8)
         for _ in range(2):
             connection = await pool.connect(PATIENCE)
             connection.send(REQUEST)
-            assert (await connection.head(PATIENCE), await connection.body(PATIENCE)) == (200, b"{}")
+            assert (await connection.read_head(PATIENCE), await connection.read_body(PATIENCE)) == (200, b"{}")
             connection.release()
         assert len(front.transports) == 2, "one connection for all that come after them"
         for each in slow:
             each.release()
 
 
-def _gives_back(share: answer_memory.Share, _: object) -> None:
-    share.give_back()
+def _gives_back(share: answer_memory.MemoryShare, _: object) -> None:
+    share.release()
 
 
 async def test_answers_that_wait_for_room_keep_none_that_is_read_from_coming_over_http2(
@@ -658,23 +667,28 @@ async def test_answers_that_wait_for_room_keep_none_that_is_read_from_coming_ove
             await goes_on.wait()
         response.end(bytes(5 << 20))
 
-    monkeypatch.setattr(http2, "STANDS_SECONDS", 0.05)
-    monkeypatch.setattr(answer_memory, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(http2, "STALL_SECONDS", 0.05)
+    monkeypatch.setattr(answer_memory, "CHECK_SECONDS", 0.05)
     async with http1(large) as behind, H2Server(behind).listening(None) as front, asyncio.timeout(PATIENCE):
-        pool, shared = pools.of(Wire(f"http://127.0.0.1:{front.port}/v1", None, 2)), answer_memory.Room(1)
-        first, others = answer_memory.Share(shared), [answer_memory.Share(shared) for _ in range(3)]
+        pool, shared = (
+            pools.of(ConnectionSettings(f"http://127.0.0.1:{front.port}/v1", None, 2)),
+            answer_memory.AnswerMemory(1),
+        )
+        first, others = answer_memory.MemoryShare(shared), [answer_memory.MemoryShare(shared) for _ in range(3)]
         calls = [await pool.connect(PATIENCE) for _ in (first, *others)]
         for call in calls:
             call.send(REQUEST if call is calls[0] else REQUEST.replace(b"/v1/x", b"/v1/large"))
-            await call.head(PATIENCE)
-        assert shared.take(first, 1 << 20) and len(front.transports) == 1
-        waiting = [asyncio.create_task(c.body(PATIENCE, PATIENCE, s)) for c, s in zip(calls[1:], others, strict=True)]
-        await until(lambda: shared.waiting == len(others))
+            await call.read_head(PATIENCE)
+        assert shared.try_resize(first, 1 << 20) and len(front.transports) == 1
+        waiting = [
+            asyncio.create_task(c.read_body(PATIENCE, PATIENCE, s)) for c, s in zip(calls[1:], others, strict=True)
+        ]
+        await until(lambda: shared.waiting_count == len(others))
         await asyncio.sleep(0.15)
-        assert shared.waiting == len(others), "nobody is held up"
+        assert shared.waiting_count == len(others), "nobody is held up"
         goes_on.set()
-        assert len(await calls[0].body(PATIENCE)) == 1 + (5 << 20)
-        first.give_back()
+        assert len(await calls[0].read_body(PATIENCE)) == 1 + (5 << 20)
+        first.release()
         for share, task in zip(others, waiting, strict=True):
             task.add_done_callback(partial(_gives_back, share))
         assert [len(data) for data in await asyncio.gather(*waiting)] == [1 + (5 << 20)] * len(others)
@@ -693,11 +707,13 @@ async def test_whoever_waits_is_told_where_somebody_else_closes_the_connection(p
         await asyncio.Event().wait()
 
     async with http1(stall) as behind, H2Server(behind).listening(None) as front, asyncio.timeout(PATIENCE):
-        pool = pools.of(Wire(f"http://127.0.0.1:{front.port if version == 2 else behind}/v1", None, version))
+        pool = pools.of(
+            ConnectionSettings(f"http://127.0.0.1:{front.port if version == 2 else behind}/v1", None, version)
+        )
         connection = await pool.connect(PATIENCE)
         connection.send(REQUEST)
-        assert await connection.head(PATIENCE) == 200 and await connection.chunk(PATIENCE) is not None
-        waiting = asyncio.create_task(connection.chunk(PATIENCE))
+        assert await connection.read_head(PATIENCE) == 200 and await connection.read_chunk(PATIENCE) is not None
+        waiting = asyncio.create_task(connection.read_chunk(PATIENCE))
         await asyncio.sleep(0.05)
         connection.abort()
         with pytest.raises(UpstreamFailure) as caught:
@@ -716,11 +732,13 @@ async def test_nothing_is_sent_through_a_pool_that_is_closed_and_what_waits_ends
         await asyncio.Event().wait()
 
     async with http1(stall) as behind, H2Server(behind).listening(None) as front, asyncio.timeout(PATIENCE):
-        pool = pools.of(Wire(f"http://127.0.0.1:{front.port if version == 2 else behind}/v1", None, version))
+        pool = pools.of(
+            ConnectionSettings(f"http://127.0.0.1:{front.port if version == 2 else behind}/v1", None, version)
+        )
         first = await pool.connect(PATIENCE)
         second = await pool.connect(PATIENCE)
         first.send(REQUEST)
-        waiting = asyncio.create_task(first.head(PATIENCE))
+        waiting = asyncio.create_task(first.read_head(PATIENCE))
         await came.wait()
         pools.close()
         with pytest.raises(UpstreamFailure) as caught:
@@ -728,7 +746,7 @@ async def test_nothing_is_sent_through_a_pool_that_is_closed_and_what_waits_ends
         assert caught.value.kind == "cut" and caught.value.sent
         with pytest.raises(UpstreamFailure) as caught:
             second.send(REQUEST)
-            await second.head(PATIENCE)
+            await second.read_head(PATIENCE)
         assert not caught.value.sent
 
 
@@ -738,7 +756,7 @@ def http2_calls() -> int:
 
 async def test_a_call_over_http2_that_is_done_is_freed_at_once(pools: Pools) -> None:
     async with http1(echo) as behind, H2Server(behind).listening(None) as front, asyncio.timeout(PATIENCE):
-        pool = pools.of(Wire(f"http://127.0.0.1:{front.port}/v1", None, 2))
+        pool = pools.of(ConnectionSettings(f"http://127.0.0.1:{front.port}/v1", None, 2))
         assert await asked(pool) == b"hi"
         gc.collect()
         before = http2_calls()
@@ -761,12 +779,12 @@ async def test_a_call_over_http2_that_is_given_up_is_freed_at_once(pools: Pools)
 
     async def read(connection: UpstreamConnection) -> None:
         connection.send(REQUEST)
-        await connection.head(PATIENCE)
-        while await connection.chunk(PATIENCE) is not None:
+        await connection.read_head(PATIENCE)
+        while await connection.read_chunk(PATIENCE) is not None:
             pass
 
     async with http1(some) as behind, H2Server(behind).listening(None) as front, asyncio.timeout(PATIENCE):
-        pool = pools.of(Wire(f"http://127.0.0.1:{front.port}/v1", None, 2))
+        pool = pools.of(ConnectionSettings(f"http://127.0.0.1:{front.port}/v1", None, 2))
         gc.collect()
         before = http2_calls()
         gc.disable()

@@ -21,7 +21,7 @@ from tests.contract.ways import Authority, server_context
 from groundplan.gateway.upstream import http1_pool
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.http1 import BUFFER_HIGH, Http1Connection
-from groundplan.gateway.upstream.http1_pool import UpstreamPool
+from groundplan.gateway.upstream.http1_pool import Http1Pool
 
 PATIENCE = 20.0
 BEGUN = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -55,7 +55,7 @@ class Far:
 
 
 @asynccontextmanager
-async def upstream(folder: Path | None) -> AsyncIterator[tuple[UpstreamPool, Far]]:
+async def upstream(folder: Path | None) -> AsyncIterator[tuple[Http1Pool, Far]]:
     """A pool and where it leads; with TLS where there is a folder for its certificates."""
     trusting = None
     if folder is not None:
@@ -63,7 +63,7 @@ async def upstream(folder: Path | None) -> AsyncIterator[tuple[UpstreamPool, Far
         trusting = ssl.create_default_context(cafile=str(authority.file))
     far = Far(server_context(authority) if folder is not None else None)
     scheme = "http" if trusting is None else "https"
-    pool = UpstreamPool(f"{scheme}://127.0.0.1:{far.port}/v1", asyncio.get_running_loop(), trusting)
+    pool = Http1Pool(f"{scheme}://127.0.0.1:{far.port}/v1", asyncio.get_running_loop(), trusting)
     try:
         yield pool, far
     finally:
@@ -72,7 +72,7 @@ async def upstream(folder: Path | None) -> AsyncIterator[tuple[UpstreamPool, Far
         await asyncio.sleep(0)
 
 
-async def asked(pool: UpstreamPool, far: Far) -> tuple[Http1Connection, socket.socket]:
+async def asked(pool: Http1Pool, far: Far) -> tuple[Http1Connection, socket.socket]:
     """A new connection on which a call was sent, and the upstream's end of it, which has read it."""
     accepting = asyncio.create_task(asyncio.to_thread(far.accept))
     connection = await pool.connect(PATIENCE)
@@ -82,26 +82,26 @@ async def asked(pool: UpstreamPool, far: Far) -> tuple[Http1Connection, socket.s
     return connection, end
 
 
-async def answered(pool: UpstreamPool, far: Far, sent: bytes) -> tuple[Http1Connection, socket.socket, bytes]:
+async def answered(pool: Http1Pool, far: Far, sent: bytes) -> tuple[Http1Connection, socket.socket, bytes]:
     """One call on a new connection that the upstream answers with `sent`, not yet released, and its body."""
     connection, end = await asked(pool, far)
     await asyncio.to_thread(end.sendall, sent)
-    await connection.head(PATIENCE)
-    return connection, end, await connection.body(PATIENCE)
+    await connection.read_head(PATIENCE)
+    return connection, end, await connection.read_body(PATIENCE)
 
 
-async def none_open(pool: UpstreamPool) -> None:
+async def none_open(pool: Http1Pool) -> None:
     async with asyncio.timeout(PATIENCE):
-        while pool.open:  # noqa: ASYNC110 -- what is waited for has no event
+        while pool.open_connections:  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.005)
 
 
-async def is_kept(pool: UpstreamPool, far: Far) -> bool:
+async def is_kept(pool: Http1Pool, far: Far) -> bool:
     """Whether a connection is used again after an ordinary call."""
     connection, _, body = await answered(pool, far, answer(b"own"))
     assert body == b"own"
     connection.release()
-    return pool.idle() is connection
+    return pool.take_idle() is connection
 
 
 def arrived(connection: Http1Connection, end: socket.socket, data: bytes) -> None:
@@ -116,31 +116,31 @@ def came(connection: Http1Connection) -> None:
     assert select.select([descriptor], [], [], PATIENCE)[0]
 
 
-async def behind_the_answer(pool: UpstreamPool, far: Far) -> None:
+async def behind_the_answer(pool: Http1Pool, far: Far) -> None:
     connection, _, body = await answered(pool, far, answer(b"first") + answer(b"late"))
     assert body == b"first"
     connection.release()
 
 
-async def while_nobody_uses_it(pool: UpstreamPool, far: Far) -> None:
+async def while_nobody_uses_it(pool: Http1Pool, far: Far) -> None:
     connection, end, _ = await answered(pool, far, answer(b"first"))
     connection.release()
     end.sendall(answer(b"late"))
 
 
-async def before_it_is_taken(pool: UpstreamPool, far: Far) -> None:
+async def before_it_is_taken(pool: Http1Pool, far: Far) -> None:
     connection, end, _ = await answered(pool, far, answer(b"first"))
     connection.release()
     arrived(connection, end, answer(b"late"))
-    assert pool.idle() is connection
+    assert pool.take_idle() is connection
     connection.send(REQUEST)
     await _nothing_sent(connection, end)
 
 
-async def before_the_request_is_written(pool: UpstreamPool, far: Far) -> None:
+async def before_the_request_is_written(pool: Http1Pool, far: Far) -> None:
     connection, end, _ = await answered(pool, far, answer(b"first"))
     connection.release()
-    assert pool.idle() is connection
+    assert pool.take_idle() is connection
     connection.send(REQUEST)
     arrived(connection, end, answer(b"late"))
     await _nothing_sent(connection, end)
@@ -149,7 +149,7 @@ async def before_the_request_is_written(pool: UpstreamPool, far: Far) -> None:
 async def _nothing_sent(connection: Http1Connection, end: socket.socket) -> None:
     """The next call gets no answer, and what it asked never left: it may be asked again on another connection."""
     with pytest.raises(UpstreamFailure) as caught:
-        await connection.head(PATIENCE)
+        await connection.read_head(PATIENCE)
     assert (caught.value.kind, caught.value.sent, connection.status) == ("cut", False, 0)
     connection.release()
     try:
@@ -163,7 +163,7 @@ async def _nothing_sent(connection: Http1Connection, end: socket.socket) -> None
     "timing", [behind_the_answer, while_nobody_uses_it, before_it_is_taken, before_the_request_is_written]
 )
 def test_an_answer_that_nobody_asked_for_is_no_calls(
-    timing: Callable[[UpstreamPool, Far], Coroutine[Any, Any, None]],
+    timing: Callable[[Http1Pool, Far], Coroutine[Any, Any, None]],
     secure: bool,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
@@ -174,7 +174,7 @@ def test_an_answer_that_nobody_asked_for_is_no_calls(
         async with upstream(tmp_path if secure else None) as (pool, far):
             await timing(pool, far)
             await none_open(pool)
-            assert pool.idle() is None
+            assert pool.take_idle() is None
             for _ in range(2):
                 assert not await is_kept(pool, far)
 
@@ -198,12 +198,12 @@ def test_connections_that_wait_are_closed_with_the_one_that_answered_unasked() -
 def test_after_an_hour_connections_are_shared_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         async with upstream(None) as (pool, far):
-            monkeypatch.setattr(http1_pool, "APART_SECONDS", 0.0)
+            monkeypatch.setattr(http1_pool, "NO_REUSE_SECONDS", 0.0)
             await behind_the_answer(pool, far)
             await none_open(pool)
             assert await is_kept(pool, far)
 
-    assert http1_pool.APART_SECONDS == 3600
+    assert http1_pool.NO_REUSE_SECONDS == 3600
     uvloop.run(run())
 
 
@@ -213,7 +213,7 @@ def test_where_something_in_front_gave_up_the_models_own_answer_may_yet_come(sta
         async with upstream(None) as (pool, far):
             connection, _, _ = await answered(pool, far, answer(b"sorry", status))
             connection.release()
-            assert pool.idle() is None
+            assert pool.take_idle() is None
             assert await is_kept(pool, far), "that alone says nothing against the upstream"
 
     uvloop.run(run())
@@ -238,10 +238,10 @@ def test_a_connection_in_which_a_request_is_not_sent_to_its_end_is_nobody_elses(
     async def run() -> None:
         async with upstream(None) as (pool, far):
             connection, _, body = await answered(pool, far, answer(b"no", b"413 Too Large"))
-            connection.unfinished = True
+            connection.is_request_incomplete = True
             assert body == b"no"
             connection.release()
-            assert pool.idle() is None
+            assert pool.take_idle() is None
 
     uvloop.run(run())
 
@@ -263,10 +263,10 @@ def test_who_says_something_now_and_then_is_not_silent_however_it_is_framed() ->
         async with upstream(None) as (pool, far):
             connection, end = await asked(pool, far)
             await asyncio.to_thread(end.sendall, b"HTTP/1.1 200 OK\r\n\r\n")
-            assert await connection.head(PATIENCE) == 200
+            assert await connection.read_head(PATIENCE) == 200
             saying = asyncio.create_task(asyncio.to_thread(said, end))
             connection.pump(sink, 0.4)
-            assert await connection.chunk(0.4) is None and b"".join(got) == b"x" * 6
+            assert await connection.read_chunk(0.4) is None and b"".join(got) == b"x" * 6
             await saying
             connection.release()
 
@@ -287,9 +287,9 @@ def test_who_was_given_long_for_a_beginning_has_less_for_what_follows() -> None:
             end = await accepting
             assert await asyncio.to_thread(end.recv, 1000) == REQUEST
             await asyncio.to_thread(end.sendall, b"HTTP/1.1 200 OK\r\n\r\n")
-            assert await connection.head(PATIENCE) == 200
+            assert await connection.read_head(PATIENCE) == 200
             connection.pump(sink, PATIENCE)
-            waiting = asyncio.create_task(connection.chunk(PATIENCE))
+            waiting = asyncio.create_task(connection.read_chunk(PATIENCE))
             await asyncio.sleep(0)  # until it waits
             await asyncio.to_thread(end.sendall, b"x")
             async with asyncio.timeout(PATIENCE / 2):
@@ -307,16 +307,16 @@ def test_a_connection_whose_last_answer_nobody_took_is_read_for_the_next() -> No
         async with upstream(None) as (pool, far):
             connection, end = await asked(pool, far)
             await asyncio.to_thread(end.sendall, answer(bytes(BUFFER_HIGH + 1)))
-            assert await connection.head(PATIENCE) == 200 and connection.transport is not None
+            assert await connection.read_head(PATIENCE) == 200 and connection.transport is not None
             async with asyncio.timeout(PATIENCE):
                 while connection.transport.is_reading():  # noqa: ASYNC110 -- what is waited for has no event
                     await asyncio.sleep(0.005)
             connection.release()
-            assert pool.idle() is connection
+            assert pool.take_idle() is connection
             connection.send(REQUEST)
             assert await asyncio.to_thread(end.recv, 1000) == REQUEST
             await asyncio.to_thread(end.sendall, answer(b"next"))
-            assert await connection.head(1.0) == 200 and await connection.body(1.0) == b"next"
+            assert await connection.read_head(1.0) == 200 and await connection.read_body(1.0) == b"next"
             connection.release()
 
     uvloop.run(run())
@@ -327,7 +327,7 @@ def test_a_request_that_met_the_end_of_its_connection_was_not_sent() -> None:
         async with upstream(None) as (pool, far):
             connection, end, _ = await answered(pool, far, answer(b"first"))
             connection.release()
-            assert pool.idle() is connection
+            assert pool.take_idle() is connection
             connection.send(REQUEST)
             end.shutdown(socket.SHUT_WR)
             came(connection)
@@ -346,7 +346,7 @@ def test_what_frames_a_body_is_bounded_between_two_pieces_of_it_alone() -> None:
                 await asyncio.to_thread(end.sendall, part)
                 await asyncio.sleep(0.02)  # each is read by itself
             await asyncio.to_thread(end.sendall, b"0\r\n\r\n")
-            assert await connection.head(PATIENCE) == 200 and await connection.body(PATIENCE) == b"aaa"
+            assert await connection.read_head(PATIENCE) == 200 and await connection.read_body(PATIENCE) == b"aaa"
             connection.release()
 
     uvloop.run(run())
@@ -358,12 +358,12 @@ def test_what_only_the_end_of_a_connection_ends_is_not_whole_where_that_is_no_en
         async with upstream(None) as (pool, far):
             connection, end = await asked(pool, far)
             await asyncio.to_thread(end.sendall, b"HTTP/1.1 200 OK\r\n%b\r\nhalf" % lines)
-            assert await connection.head(PATIENCE) == 200 and await connection.chunk(PATIENCE) == b"half"
+            assert await connection.read_head(PATIENCE) == 200 and await connection.read_chunk(PATIENCE) == b"half"
             if not lines:
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             end.close()
             with pytest.raises(UpstreamFailure) as caught:
-                await connection.chunk(PATIENCE)
+                await connection.read_chunk(PATIENCE)
             assert caught.value.kind == "cut"
             connection.release()
 
@@ -389,9 +389,9 @@ def test_what_lay_behind_a_slow_client_comes_to_its_end(secure: bool, tmp_path: 
         async with upstream(tmp_path if secure else None) as (pool, far):
             connection, end = await asked(pool, far)
             sending = asyncio.create_task(asyncio.to_thread(sent, end))
-            assert await connection.head(PATIENCE) == 200
+            assert await connection.read_head(PATIENCE) == 200
             await asyncio.sleep(0.2)  # its client takes nothing
-            while (data := await connection.chunk(1.0)) is not None:
+            while (data := await connection.read_chunk(1.0)) is not None:
                 got.append(data)
                 connection.pump(sink, 1.0)
             assert sum(map(len, got)) == size

@@ -25,7 +25,7 @@ from groundplan.blueprint.model import Tls
 from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.upstream.connection import Pool
-from groundplan.gateway.upstream.pools import Pools, Wire
+from groundplan.gateway.upstream.pools import ConnectionSettings, Pools
 
 WAYS = ("http1", "tls", "mtls", "proxy", "proxy-tls", "h2", "h2c", "h2-mtls", "h2-proxy", "h2-tls-proxy", "tls-proxy")
 
@@ -197,7 +197,7 @@ class Way:
     """A pool that leads to a server by one way, and what the way is made of."""
 
     pool: Pool
-    wire: Wire
+    wire: ConnectionSettings
     proxy: ConnectProxy | None
 
 
@@ -225,7 +225,7 @@ async def way_to(kind: str, handle: Callable[[Any, Any], Awaitable[None]], folde
             made = await stack.enter_async_context(proxy(ConnectProxy("user:pass word"), inside))
             address = f"{'https' if inside else 'http'}://127.0.0.1:{made.port}"
             (folder / "proxy.key").write_text("user:pass word\n")
-        wire = Wire(
+        wire = ConnectionSettings(
             f"{'https' if secure else 'http'}://127.0.0.1:{port}/v1",
             tls,
             2 if far else 1,

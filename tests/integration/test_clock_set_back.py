@@ -44,7 +44,7 @@ from groundplan.gateway.caching.idempotency import MEMORY_SECONDS
 from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.http.listeners import ListenSockets
 from groundplan.gateway.journal.records import read_segment
-from groundplan.gateway.upstream.dial import names_of
+from groundplan.gateway.upstream.dial import resolver_of
 from groundplan.ledger.model import Reservation, Settlement
 from groundplan.testing import ManualClock
 from groundplan.testing.database import Database
@@ -92,7 +92,7 @@ async def scene(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         try:
             await asyncio.wait_for(ready(stack, worker), 60)
             loop = asyncio.get_running_loop()
-            assert loop.getaddrinfo == names_of(loop).of_database, "PostgreSQL is found where it was"
+            assert loop.getaddrinfo == resolver_of(loop).getaddrinfo_of_database, "PostgreSQL is found where it was"
             yield Scene(stack, clock, await asyncio.to_thread(stack.key))
         finally:
             if not worker.done():

@@ -31,7 +31,7 @@ from tests.integration.nursery import Worker, fork_program
 from groundplan.blueprint.content import Grounding
 from groundplan.core.endpoints import Endpoint, lookup
 from groundplan.core.settings import child_environment, load_settings
-from groundplan.gateway.upstream.service_restart import BACK_SECONDS, GONE_SECONDS
+from groundplan.gateway.upstream.service_restart import GONE_SECONDS, RESTART_SECONDS
 from groundplan.knowledge.embedding.wire import EmbedRequest
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Database
@@ -184,7 +184,7 @@ async def test_calls_wait_for_a_service_that_is_started_again_and_not_for_one_th
         environment = child_environment({"GROUNDPLAN_DATABASE_URL": scene.stack.database.dsn})
         scene.search = fork_program("groundplan.gateway.search_app", told, 2, environment)
         await announced(scene.stack, scene.search, before)
-        in_time = time.monotonic() - begun < BACK_SECONDS - SLACK
+        in_time = time.monotonic() - begun < RESTART_SECONDS - SLACK
         answers, (searched, used) = await asyncio.gather(*calls), await asyncio.gather(*beside)
         if in_time:
             break
@@ -196,7 +196,7 @@ async def test_calls_wait_for_a_service_that_is_started_again_and_not_for_one_th
     scene.search.kill()
     scene.search.wait()
     status, code, seconds = await scene.took("patient")
-    assert (status, code) == (503, "grounding_unavailable") and seconds < BACK_SECONDS + SLACK
+    assert (status, code) == (503, "grounding_unavailable") and seconds < RESTART_SECONDS + SLACK
     status, code, seconds = await scene.took("patient")
     assert (status, code) == (503, "grounding_unavailable") and seconds < SLACK, "it did not come back a moment ago"
     begun, refused = time.monotonic(), await scene.searched()

@@ -19,7 +19,7 @@ from tests.unit.call_rig import Rig, read_records
 
 from groundplan.core.errors import Unavailable
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.upstream.http1_pool import UpstreamPool
+from groundplan.gateway.upstream.http1_pool import Http1Pool
 from groundplan.ledger.model import Finish, Reservation, Settlement
 
 How = Literal["cancelled", "just_ready", "again", "gone", "os_error", "memory", "refused"]
@@ -194,10 +194,10 @@ def seen(rig: Rig) -> Seen:
         "background": len(gateway.background),
         "reserved": gateway.slices.open_reservations,
         "limits": gateway.limit_slices.open_reservations,
-        "queued": gateway.loads.queued,
+        "queued": gateway.loads.queued_calls,
         "places": {name: running for name, (running, _) in gateway.loads.limits().items() if running},
-        "room": gateway.answer_memory.held + gateway.answer_memory.waiting,
-        "beyond": gateway.answer_memory._beyond,
+        "room": gateway.answer_memory.held_bytes + gateway.answer_memory.waiting_count,
+        "beyond": gateway.answer_memory._overdrawn,
         "bodies": rig.server.held_bytes,
         "flights": len(gateway.answer_cache._flights),
         "keys": sum(not each.answer.done() for each in gateway.idempotent_answers._entries.values()),
@@ -223,12 +223,12 @@ def _connections(gateway: Any) -> dict[str, list[str]]:
     """By upstream, those that are neither idle nor used, or idle with something of a call in them."""
     found: dict[str, list[str]] = {}
     pools = gateway.targets._pools
-    for pool in (*pools._plain.values(), *(pool for _, pool in pools._made.values())):
-        if not isinstance(pool, UpstreamPool):
+    for pool in (*pools._plain_pools.values(), *(pool for _, pool in pools._pools.values())):
+        if not isinstance(pool, Http1Pool):
             found[pool.url] = ["used"] * len(pool.calls)
             continue
-        used = [each for each in pool._all if each not in pool._idle]
-        kept = [each for each in pool._idle if each.busy or each._chunks or each._written or each._unsent]
+        used = [each for each in pool._connections if each not in pool._idle_connections]
+        kept = [each for each in pool._idle_connections if each.in_use or each._chunks or each._is_sent or each._unsent]
         found[pool.url] = ["used"] * len(used) + ["unclean"] * len(kept)
     return {url: what for url, what in found.items() if what}
 

@@ -25,7 +25,7 @@ from groundplan.blueprint.model import Cache, Review
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server_state import MAX_WORKLOAD_SHARE
 from groundplan.gateway.surfaces.responses import stored_api as responses_api
-from groundplan.gateway.upstream.answer_memory import Room, Share
+from groundplan.gateway.upstream.answer_memory import AnswerMemory, MemoryShare
 from groundplan.gateway.upstream.connection import BODY_LIMIT, UpstreamFailure
 from groundplan.gateway.upstream.pressure import RANKS
 
@@ -33,14 +33,14 @@ MIB = 1 << 20
 USED = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
 
 
-class Watched(Room):
+class Watched(AnswerMemory):
     """Knows what was held at most."""
 
     most = 0
 
-    def take(self, share: Share, size: int, *, forced: bool = False) -> bool:
-        taken = super().take(share, size, forced=forced)
-        self.most = max(self.most, self.held)
+    def try_resize(self, share: MemoryShare, size: int, *, forced: bool = False) -> bool:
+        taken = super().try_resize(share, size, forced=forced)
+        self.most = max(self.most, self.held_bytes)
         return taken
 
 
@@ -70,10 +70,10 @@ async def answering(
             yield rig
 
 
-def full(rig: Rig) -> Share:
+def full(rig: Rig) -> MemoryShare:
     """The share of somebody who has all of the room, and more."""
-    share = Share(rig.gateway.answer_memory)
-    assert rig.gateway.answer_memory.take(share, rig.gateway.answer_memory.limit + 1)
+    share = MemoryShare(rig.gateway.answer_memory)
+    assert rig.gateway.answer_memory.try_resize(share, rig.gateway.answer_memory.limit + 1)
     return share
 
 
@@ -84,33 +84,39 @@ STEPS = st.sampled_from(["grow", "grow", "grow", "keep", "leave", "end"])
 @settings(max_examples=60, deadline=None)
 def test_whoever_waits_goes_on_and_what_is_held_is_what_there_is(steps: list[tuple[int, str]]) -> None:
     async def run() -> None:
-        room, limit = Room(8 * MIB), 8 * MIB
-        shares = [Share(room, each % 4, whose) for each, whose in enumerate(("a", "b", "a", "", "b", "a"))]
+        room, limit = AnswerMemory(8 * MIB), 8 * MIB
+        shares = [MemoryShare(room, each % 4, whose) for each, whose in enumerate(("a", "b", "a", "", "b", "a"))]
         waits: dict[int, asyncio.Future[None]] = {}
         for who, step in [*steps, *((who, step) for step in ("leave", "end") for who in range(6))]:
             share = shares[who]
             if step == "leave" and who in waits:
-                room.leave(waits.pop(who))
+                room.cancel_wait(waits.pop(who))
             elif who in waits:
                 continue  # it reads nothing meanwhile
             elif step == "grow" and (future := room.wait(share, min(2 * share.size + MIB, BODY_LIMIT))) is not None:
                 waits[who] = future
             elif step == "keep":
-                share.keep(share.size * 3 // 4)
+                share.shrink_to(share.size * 3 // 4)
             elif step == "end":
-                share.give_back()
-                share.give_back()
+                share.release()
+                share.release()
             waits = {each: future for each, future in waits.items() if not future.done()}
-            assert room.held == sum(each.size for each in shares) <= limit + BODY_LIMIT
-            assert room.waiting == len(waits)
+            assert room.held_bytes == sum(each.size for each in shares) <= limit + BODY_LIMIT
+            assert room.waiting_count == len(waits)
             for whose in ("a", "b"):
-                of = sum(each.size for each in shares if each.whose == whose)
-                assert room._of.get(whose, 0) == of <= limit * MAX_WORKLOAD_SHARE + 2 * BODY_LIMIT
+                of = sum(each.size for each in shares if each.workload == whose)
+                assert room._workload_bytes.get(whose, 0) == of <= limit * MAX_WORKLOAD_SHARE + 2 * BODY_LIMIT
             if waits:
-                ranks = [each.share.rank for each in room._waiting]
+                ranks = [each.share.rank for each in room._waiters]
                 assert ranks == sorted(ranks), "the more important go first"
                 assert any(each.size for at, each in enumerate(shares) if at not in waits), "all wait for each other"
-        assert (room.held, room.waiting, room._of, room._alone, room._beyond) == (0, 0, {}, {}, None)
+        assert (room.held_bytes, room.waiting_count, room._workload_bytes, room._overdrawn_of, room._overdrawn) == (
+            0,
+            0,
+            {},
+            {},
+            None,
+        )
 
     asyncio.run(run())
 
@@ -119,20 +125,20 @@ async def test_one_workload_never_holds_all_of_the_room(tmp_path: Path) -> None:
     """However slowly its clients take their answers, those of others are given."""
     async with answering(tmp_path, 3 * MIB, 40 * MIB, workloads={"slow": {}, "other": {}}) as rig:
         room = rig.gateway.answer_memory
-        taken = [Share(room, RANKS["normal"], "slow") for _ in range(6)]
+        taken = [MemoryShare(room, RANKS["normal"], "slow") for _ in range(6)]
         for share in taken[:5]:
             assert room.wait(share, 5 * MIB) is None, "the last of them alone goes beyond what there is for one"
-        assert room.wait(taken[5], 5 * MIB) is not None and room.held == 25 * MIB
+        assert room.wait(taken[5], 5 * MIB) is not None and room.held_bytes == 25 * MIB
         waits = [asyncio.create_task(rig.chat("slow")) for _ in range(2)]
-        await until(lambda: room.waiting == 3)
-        assert [(await rig.chat("other")).status for _ in range(3)] == [200] * 3 and room.waiting == 3
+        await until(lambda: room.waiting_count == 3)
+        assert [(await rig.chat("other")).status for _ in range(3)] == [200] * 3 and room.waiting_count == 3
         assert room.wait(taken[4], 8 * MIB) is None, "for which the others of its workload wait"
         for share in taken[:4]:
-            share.give_back()
+            share.release()
         assert [(await each).status for each in waits] == [200, 200] and taken[5].size == 5 * MIB
         for share in taken:
-            share.give_back()
-        assert (room.held, room.waiting) == (0, 0)
+            share.release()
+        assert (room.held_bytes, room.waiting_count) == (0, 0)
 
 
 @pytest.mark.parametrize("http", [1, 2])
@@ -161,7 +167,7 @@ async def test_a_client_that_takes_nothing_keeps_its_room_until_it_is_cut_off(tm
         room = rig.gateway.answer_memory
         await until(lambda: any(each.paused is not None for each in rig.server.connections))
         await asyncio.sleep(0)
-        assert 16 * MIB < room.held < 17 * MIB, "what there is of it, all of which waits for its client"
+        assert 16 * MIB < room.held_bytes < 17 * MIB, "what there is of it, all of which waits for its client"
         taken, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert taken < 20 * MIB, "it is there once"
@@ -170,11 +176,11 @@ async def test_a_client_that_takes_nothing_keeps_its_room_until_it_is_cut_off(tm
         assert slow.deadline <= rig.server.now() + 5.0
         assert not rig.gateway.loads.of(rig.plan("assistant").names["auto"][0]).running, "it keeps no place there"
         waits = asyncio.create_task(rig.chat())
-        await until(lambda: room.waiting == 1)
+        await until(lambda: room.waiting_count == 1)
         slow.expire()
         assert (await waits).status == status
         await until(lambda: not rig.gateway.running_calls)
-        assert (room.held, room.waiting) == (0, 0)
+        assert (room.held_bytes, room.waiting_count) == (0, 0)
         writer.close()
         assert {each.outcome for each in await rig.settlements()} == {"ok" if status == 200 else "not_billed"}
 
@@ -189,7 +195,7 @@ async def test_a_kill_for_security_ends_an_answer_that_is_on_its_way(tmp_path: P
         assert len(rig.server.connections) == len(rig.gateway.streams) == 1, "answers under way go on"
         killed(rig, "workload/assistant", streams=True)
         await until(lambda: not rig.gateway.running_calls)
-        assert (rig.gateway.answer_memory.held, rig.gateway.streams) == (0, set())
+        assert (rig.gateway.answer_memory.held_bytes, rig.gateway.streams) == (0, set())
         with suppress(ConnectionError):
             assert len(await reader.read()) < 8 * MIB
         writer.close()
@@ -200,18 +206,18 @@ async def test_the_last_of_the_room_is_for_what_matters_most(tmp_path: Path) -> 
     declared = {name: rule(priority=name) for name in ("low", "critical")}
     async with answering(tmp_path, 3 * MIB, 40 * MIB, workloads=declared) as rig:
         room = rig.gateway.answer_memory
-        others = [Share(room, RANKS["low"]) for _ in range(2)]
-        assert all(room.take(each, size * MIB) for each, size in zip(others, (26, 4), strict=True))
+        others = [MemoryShare(room, RANKS["low"]) for _ in range(2)]
+        assert all(room.try_resize(each, size * MIB) for each, size in zip(others, (26, 4), strict=True))
         waits = asyncio.create_task(rig.chat("low"))
-        await until(lambda: room.waiting == 1)
-        assert (await rig.chat("critical")).status == 200 and room.waiting == 1
-        room.take(others[0], 38 * MIB, forced=True)
+        await until(lambda: room.waiting_count == 1)
+        assert (await rig.chat("critical")).status == 200 and room.waiting_count == 1
+        room.try_resize(others[0], 38 * MIB, forced=True)
         last = asyncio.create_task(rig.chat("critical"))
-        await until(lambda: room.waiting == 2)
-        others[0].give_back()
+        await until(lambda: room.waiting_count == 2)
+        others[0].release()
         assert (await last).status == (await waits).status == 200
-        others[1].give_back()
-        assert (room.held, room.waiting) == (0, 0)
+        others[1].release()
+        assert (room.held_bytes, room.waiting_count) == (0, 0)
 
 
 @pytest.mark.parametrize("http", [1, 2])
@@ -222,12 +228,12 @@ async def test_a_client_that_leaves_while_its_answer_waits(tmp_path: Path, http:
         room, others = rig.gateway.answer_memory, full(rig)
         _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         writer.write(rig.request())
-        await until(lambda: room.waiting == 1)
+        await until(lambda: room.waiting_count == 1)
         writer.transport.abort()
-        await until(lambda: not rig.gateway.running_calls and room.waiting == (billing == "drain"))
-        others.give_back()
+        await until(lambda: not rig.gateway.running_calls and room.waiting_count == (billing == "drain"))
+        others.release()
         await until(lambda: not rig.gateway.background)
-        assert (room.held, room.waiting) == (0, 0)
+        assert (room.held_bytes, room.waiting_count) == (0, 0)
         assert sum((await rig.books()).spent.values()) == (BOUND if billing == "bill" else 3 * 10_000_000)
 
 
@@ -250,7 +256,7 @@ async def test_whoever_asks_the_same_does_not_wait_for_how_fast_another_client_r
         assert rig.gateway.meters.cached == {("assistant", how): 1}
         writer.transport.abort()
         await until(lambda: not rig.gateway.running_calls)
-        assert rig.gateway.answer_memory.held == 0
+        assert rig.gateway.answer_memory.held_bytes == 0
 
 
 @pytest.mark.parametrize("how", ["exact", "replay", "stored"])
@@ -297,10 +303,10 @@ async def test_an_answer_that_a_person_looks_at_takes_no_room(tmp_path: Path) ->
     """Which may take hours."""
     async with answering(tmp_path, 3 * MIB, 4 * MIB, workloads={"assistant": {"review": Review()}}) as rig:
         rig.gateway.reviews = desk = Desk(lambda _: None)  # type: ignore[assignment]
-        desk.decide = lambda _: seen.append(rig.gateway.answer_memory.held)
+        desk.decide = lambda _: seen.append(rig.gateway.answer_memory.held_bytes)
         seen: list[int] = []
         assert (await rig.chat()).status == 200
-        assert seen == [0] and rig.gateway.answer_memory.held == 0
+        assert seen == [0] and rig.gateway.answer_memory.held_bytes == 0
 
 
 async def test_an_answer_without_room_until_its_deadline_is_nobodys_failure(tmp_path: Path) -> None:
@@ -311,8 +317,8 @@ async def test_an_answer_without_room_until_its_deadline_is_nobodys_failure(tmp_
         refused = await rig.chat()
         assert refused.status == 503 and b"took all the memory" in refused.body
         assert b"GROUNDPLAN_REQUEST_MEMORY" in refused.body
-        assert not rig.gateway.health._failures and rig.gateway.answer_memory.held == others.size
-        others.give_back()
+        assert not rig.gateway.health._failures and rig.gateway.answer_memory.held_bytes == others.size
+        others.release()
         assert (await rig.chat()).status == 200
     (tmp_path / "small").mkdir()
     async with answering(tmp_path / "small", MIB * 3 // 4, MIB, workloads=declared) as rig:
@@ -325,12 +331,13 @@ async def test_waiting_for_room_is_not_silence(tmp_path: Path) -> None:
     async with answering(tmp_path, 3 * MIB, MIB, more={"idle_ms": 50}) as rig:
         room, others = rig.gateway.answer_memory, full(rig)
         waits = asyncio.create_task(rig.chat())
-        await until(lambda: room.waiting == 1)
+        await until(lambda: room.waiting_count == 1)
         await asyncio.sleep(0.15)
-        others.give_back()
+        others.release()
         assert (await waits).status == 200
         assert (
-            not rig.gateway.health._failures and not rig.gateway.loads.of(rig.plan("assistant").names["auto"][0])._base
+            not rig.gateway.health._failures
+            and not rig.gateway.loads.of(rig.plan("assistant").names["auto"][0])._usual_us
         )
 
 
@@ -340,9 +347,9 @@ async def test_nobody_else_is_asked_beside_an_answer_that_waits_for_room(tmp_pat
     async with answering(tmp_path, 3 * MIB, MIB, names=["one", "two"], workloads=declared) as rig:
         room, others = rig.gateway.answer_memory, full(rig)
         waits = asyncio.create_task(rig.chat())
-        await until(lambda: room.waiting == 1)
+        await until(lambda: room.waiting_count == 1)
         await asyncio.sleep(0.6)
-        others.give_back()
+        others.release()
         assert (await waits).status == 200 and rig.models["two"].counted == 0
         assert len(await rig.settlements()) == 1
 
@@ -358,25 +365,29 @@ async def test_an_answer_that_waited_for_room_and_came_too_late_is_nobodys_failu
         room, others = rig.gateway.answer_memory, full(rig) if waits else None
         late = asyncio.create_task(rig.chat())
         if others is not None:
-            await until(lambda: room.waiting == 1)
-            others.give_back()
+            await until(lambda: room.waiting_count == 1)
+            others.release()
         assert ((await late).status, bool(rig.gateway.health._failures)) == (503, not waits)
-        assert room.held == 0
+        assert room.held_bytes == 0
 
 
 async def test_whoever_waits_leaves_the_queue_where_its_time_is_over() -> None:
-    room = Room(MIB)
-    first, late, next_ = Share(room), Share(room), Share(room)
-    assert await first.grown(MIB, 1.0) == first.size == 2 * MIB
+    room = AnswerMemory(MIB)
+    first, late, next_ = MemoryShare(room), MemoryShare(room), MemoryShare(room)
+    assert await first.grow(MIB, 1.0) == first.size == 2 * MIB
     with pytest.raises(UpstreamFailure, match="took all the memory") as caught:
-        await late.grown(MIB, 0.01)
-    assert late.excuses(caught.value.kind) and late.excuses("cut") and not late.excuses("timeout")
-    assert late.excuses("timeout", late=True) and not first.excuses("timeout", late=True)
-    waits = asyncio.create_task(next_.grown(MIB, 1.0))
+        await late.grow(MIB, 0.01)
+    assert (
+        late.explains_failure(caught.value.kind)
+        and late.explains_failure("cut")
+        and not late.explains_failure("timeout")
+    )
+    assert late.explains_failure("timeout", is_late=True) and not first.explains_failure("timeout", is_late=True)
+    waits = asyncio.create_task(next_.grow(MIB, 1.0))
     await asyncio.sleep(0)
-    assert (room.waiting, late.size) == (1, 0)
-    first.give_back()
-    assert await waits == room.held == 2 * MIB
+    assert (room.waiting_count, late.size) == (1, 0)
+    first.release()
+    assert await waits == room.held_bytes == 2 * MIB
 
 
 async def test_what_is_kept_instead_of_sent_is_kept_at_once() -> None:

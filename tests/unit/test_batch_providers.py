@@ -150,7 +150,7 @@ async def test_what_was_asked_over_is_there_for_calls(tmp_path: Path) -> None:
         for asks in (provider.find_upload("x"), provider.retrieve("batch_none")):
             with suppress(ProviderRefused):
                 await asks
-            kept = pool.idle()
+            kept = pool.take_idle()
             assert kept is not None
             kept.abort()
 

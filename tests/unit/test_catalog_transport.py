@@ -10,7 +10,7 @@ from groundplan.blueprint.model import Deployment, Rates, Tls
 from groundplan.catalog.check import validate_files
 from groundplan.catalog.imports.providers import supported_apis
 from groundplan.core.errors import Invalid
-from groundplan.gateway.upstream.providers import EMBEDS
+from groundplan.gateway.upstream.providers import EMBEDDING_APIS
 from groundplan.release.compile.places import deployments
 
 START = """kind: company
@@ -188,7 +188,7 @@ def test_a_key_that_nobody_would_use_is_told(more: str) -> None:
 @pytest.mark.parametrize("api", sorted(supported_apis()))
 def test_embeddings_are_declared_only_where_they_can_be_asked_for(api: str) -> None:
     url = VERTEX if api == "vertexai" else f"url: https://up.acme.example\napi: {api}\n"
-    if api in EMBEDS:
+    if api in EMBEDDING_APIS:
         assert compiled(f"{url}type: embeddings\n").kind == "embeddings"
     else:
         assert codes(f"{url}type: embeddings\n") == {"api_not_openai"}

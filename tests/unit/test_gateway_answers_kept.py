@@ -573,15 +573,15 @@ def test_a_failing_deployment_is_asked_last_and_tried_once_a_second() -> None:
         return "".join(d.name for d in health.order(both, now))
 
     for _ in range(2):
-        health.failed("a", 0.0)
+        health.record_failure("a", 0.0)
     assert order(0.0) == "ab"
-    health.failed("a", 0.0)
+    health.record_failure("a", 0.0)
     assert order(0.5) == "ba"
-    assert order(1.1) == "ab" and health.may_ask("a", 1.1) and order(1.2) == "ba"
-    health.failed("a", 1.3)
+    assert order(1.1) == "ab" and health.may_attempt("a", 1.1) and order(1.2) == "ba"
+    health.record_failure("a", 1.3)
     assert order(3.2) == "ba" and order(3.4) == "ab"
-    health.succeeded("a")
+    health.record_success("a")
     assert order(3.5) == "ab" and order(3.5) == "ab"
     for _ in range(30):
-        health.failed("a", 10.0)
+        health.record_failure("a", 10.0)
     assert order(10.0 + 15.1) == "ab"

@@ -35,7 +35,7 @@ from groundplan.gateway.surfaces.responses import surface as responses
 from groundplan.gateway.surfaces.responses import to_chat as responses_to_chat
 from groundplan.gateway.surfaces.responses.surface import RESPONSES
 from groundplan.gateway.surfaces.speech import SPEECH
-from groundplan.gateway.upstream.providers import OF_CACHES
+from groundplan.gateway.upstream.providers import CACHE_FIELDS
 
 PDF = "data:application/pdf;base64,JVBERg=="
 HOUR = {"type": "ephemeral", "ttl": "1h"}
@@ -114,8 +114,8 @@ def test_nothing_is_said_of_tools_in_chat_where_there_are_none(tools: Any) -> No
 @pytest.mark.parametrize(
     ("url", "refused"),
     [
-        ("https://generativelanguage.googleapis.com/v1beta/openai", {"store", *OF_CACHES}),
-        ("https://api.groq.com/openai/v1", {*OF_CACHES}),
+        ("https://generativelanguage.googleapis.com/v1beta/openai", {"store", *CACHE_FIELDS}),
+        ("https://api.groq.com/openai/v1", {*CACHE_FIELDS}),
         ("https://api.mistral.ai/v1", {"store", "prompt_cache_retention"}),
         ("https://api.openai.com/v1", set()),
         ("https://proxy.example/api.groq.com/openai/v1", set()),
@@ -123,7 +123,7 @@ def test_nothing_is_said_of_tools_in_chat_where_there_are_none(tools: Any) -> No
 )
 def test_no_address_is_told_what_it_refuses_and_nothing_of_an_answer_depends_on(url: str, refused: set[str]) -> None:
     """As agents say it in every request: a fallback there would refuse what others are asked."""
-    said = dict.fromkeys(OF_CACHES, "24h")
+    said = dict.fromkeys(CACHE_FIELDS, "24h")
     place = msgspec.structs.replace(PLACE, url=url)
     sent = json.loads(OpenAIChat().request_body(chat_completions.read(chat(store=True, **said)), place, 7, []))
     assert {"store", *said} - sent.keys() == refused and sent.get("store", False) is False

@@ -17,8 +17,8 @@ from groundplan.gateway.app import told_health
 from groundplan.gateway.call.attempts.sequence import AttemptSequence
 from groundplan.gateway.telemetry.exposition import render
 from groundplan.gateway.telemetry.metrics import families
-from groundplan.gateway.upstream.health import FORGOTTEN_SECONDS, SLOW_SAMPLES, Health
-from groundplan.gateway.upstream.latency import LEAST, Times
+from groundplan.gateway.upstream.health import FORGET_SECONDS, SLOW_SAMPLES, Health
+from groundplan.gateway.upstream.latency import MIN_SAMPLES, LatencyEstimates
 
 ONE, TWO, THREE = (deployment(name, 1) for name in ("one", "two", "three"))
 
@@ -27,7 +27,7 @@ def broken(name: str, at: float) -> Health:
     """Three failures in a row, the last one then."""
     health = Health()
     for _ in range(3):
-        health.failed(name, at)
+        health.record_failure(name, at)
     return health
 
 
@@ -38,60 +38,64 @@ def test_a_fallback_that_others_stand_before_is_half_open_however_many_calls_the
         now = 11.0 + step / 10
         assert [place.name for place in health.order([ONE, TWO, THREE], now)] == ["one", "two", "three"]
         assert health.states(now) == {"two": "half_open"}
-    assert health.order([TWO, THREE], 80.0) == [TWO, THREE] and health.may_ask("two", 80.0), "this call tries it"
+    assert health.order([TWO, THREE], 80.0) == [TWO, THREE] and health.may_attempt("two", 80.0), "this call tries it"
     assert health.order([TWO, THREE], 80.5) == [THREE, TWO] and health.states(80.5) == {"two": "open"}
 
 
 def test_what_nobody_asks_for_long_is_not_held_against_anybody_for_ever() -> None:
     health = broken("two", 10.0)
-    assert told_health(health, 11.0 + FORGOTTEN_SECONDS) == {"two": "half_open: 3 failures in a row"}
-    assert told_health(health, 11.1 + FORGOTTEN_SECONDS) == {} and not health.troubled
-    health.failed("two", 1000.0, 300.0)
+    assert told_health(health, 11.0 + FORGET_SECONDS) == {"two": "half_open: 3 failures in a row"}
+    assert told_health(health, 11.1 + FORGET_SECONDS) == {} and not health.has_problems
+    health.record_failure("two", 1000.0, 300.0)
     assert told_health(health, 1250.0) == {"two": "open: it asked to be called later"}
-    assert health.rests("two", 1250.0) == 50.0
+    assert health.retry_after_left("two", 1250.0) == 50.0
 
 
 def test_one_that_is_due_is_so_until_a_call_asks_it() -> None:
     health = broken("two", 10.0)
-    assert health.due([ONE, TWO], 10.5) is None
-    assert health.due([ONE, TWO], 11.5) is TWO and health.due([ONE, TWO], 11.6) is TWO
-    assert health.may_ask("two", 11.6) and health.due([ONE, TWO], 11.7) is None and not health.may_ask("two", 11.7)
-    assert health.due([ONE, TWO], 12.7) is TWO
+    assert health.due_for_probe([ONE, TWO], 10.5) is None
+    assert health.due_for_probe([ONE, TWO], 11.5) is TWO and health.due_for_probe([ONE, TWO], 11.6) is TWO
+    assert (
+        health.may_attempt("two", 11.6)
+        and health.due_for_probe([ONE, TWO], 11.7) is None
+        and not health.may_attempt("two", 11.7)
+    )
+    assert health.due_for_probe([ONE, TWO], 12.7) is TWO
 
 
 def test_one_that_takes_calls_and_says_nothing_is_tried_by_fewer_and_fewer() -> None:
     """Each of them waits for as long as it may for a first word, which is half a minute unless said."""
     health = broken("two", 10.0)
     times = [11.0 + step for step in range(30)]
-    assert [at for at in times if health.may_ask("two", at)] == [11.0, 12.0, 14.0, 18.0, 26.0]
-    health.failed("two", 41.0)
-    assert [at for at in range(41, 50) if health.may_ask("two", at)] == [43, 44, 46], "that was one of them"
+    assert [at for at in times if health.may_attempt("two", at)] == [11.0, 12.0, 14.0, 18.0, 26.0]
+    health.record_failure("two", 41.0)
+    assert [at for at in range(41, 50) if health.may_attempt("two", at)] == [43, 44, 46], "that was one of them"
 
 
 def test_what_asked_to_be_left_alone_since_then_is_not_well_by_an_older_answer() -> None:
     health = broken("one", 10.0)
-    health.failed("one", 20.0, 30.0)
-    health.succeeded("one", 15.0)
-    assert not health.closed("one") and health.rests("one", 21.0) == 29.0
-    health.succeeded("one", 20.5)
-    assert health.closed("one") and health.rests("one", 21.0) == 0.0
+    health.record_failure("one", 20.0, 30.0)
+    health.record_success("one", 15.0)
+    assert not health.is_closed("one") and health.retry_after_left("one", 21.0) == 29.0
+    health.record_success("one", 20.5)
+    assert health.is_closed("one") and health.retry_after_left("one", 21.0) == 0.0
 
 
 def test_nothing_is_known_of_what_a_blueprint_changes_or_takes_out() -> None:
-    health, times = Health(), Times()
+    health, times = Health(), LatencyEstimates()
     health.declare([ONE, TWO, THREE])
     for place in (ONE, TWO, THREE):
         for _ in range(3):
-            health.failed(place.name, 10.0, 300.0)
-        for stream in (False, True) * LEAST:
+            health.record_failure(place.name, 10.0, 300.0)
+        for stream in (False, True) * MIN_SAMPLES:
             times.of(place.name, stream).observe(9_000_000, 10.0)
     times.forget(health.declare([replace(ONE, weight=3), replace(TWO, key="env:RIGHT")]))
     slow = [name for name in ("one", "two", "three") for stream in (False, True) if times.of(name, stream).quantile(50)]
     assert slow == ["one", "one"], "nobody is hedged, or kept from calls, by how slow another model was"
     assert set(health.states(11.0)) == {"one"}, "a share is no other place"
-    assert health.rests("two", 11.0) == health.rests("three", 11.0) == 0.0
+    assert health.retry_after_left("two", 11.0) == health.retry_after_left("three", 11.0) == 0.0
     health.declare([])
-    assert health.states(11.0) == {} and not health.troubled
+    assert health.states(11.0) == {} and not health.has_problems
 
 
 def test_streams_and_whole_answers_are_compared_apart() -> None:
@@ -99,11 +103,11 @@ def test_streams_and_whole_answers_are_compared_apart() -> None:
     places = [replace(place, model="m/same") for place in (ONE, TWO)]
     health = Health()
     for _ in range(2 * SLOW_SAMPLES):
-        health.timed(places[1], places, 200_000, 5.0, streamed=True)
-        health.timed(places[0], places, 9_000_000, 5.0, streamed=False)
+        health.record_latency(places[1], places, 200_000, 5.0, streamed=True)
+        health.record_latency(places[0], places, 9_000_000, 5.0, streamed=False)
     assert health.states(5.0) == {}
     for _ in range(SLOW_SAMPLES):
-        health.timed(places[0], places, 9_000_000, 5.0, streamed=True)
+        health.record_latency(places[0], places, 9_000_000, 5.0, streamed=True)
     assert health.states(5.0) == {"one": "open"}
 
 
@@ -119,7 +123,7 @@ async def test_calls_of_one_that_is_well_go_the_short_way_whatever_is_known_of_o
     async with call_rig(tmp_path) as rig:
         health, now = rig.gateway.health, asyncio.get_running_loop().time()
         for _ in range(3):
-            health.failed("two", now - 60)
+            health.record_failure("two", now - 60)
         monkeypatch.setattr(AttemptSequence, "take_next", long_way)
         for _ in range(3):
             assert (await rig.chat()).json["groundplan"]["deployment"] == "one"
@@ -131,7 +135,7 @@ async def test_one_call_at_a_time_asks_a_second_choice_that_may_be_well_again(tm
     async with call_rig(tmp_path, ["one", "two", "three"]) as rig:
         health, now = rig.gateway.health, asyncio.get_running_loop().time()
         for _ in range(3):
-            health.failed("two", now - 60)
+            health.record_failure("two", now - 60)
         rig.play("one", mode="error", status=503)
         rig.play("two", mode="error", status=503, latency_ms=300)
         found = await asyncio.gather(*(rig.chat() for _ in range(6)))
@@ -147,15 +151,15 @@ async def test_counting_tokens_says_nothing_of_how_answers_are(tmp_path: Path) -
     async with call_rig(tmp_path, ["one", "two"], more=more, workloads=hedged) as rig:
         health, now = rig.gateway.health, asyncio.get_running_loop().time()
         for _ in range(3):
-            health.failed("one", now - 60)
+            health.record_failure("one", now - 60)
         body: dict[str, Any] = {"model": "one", "messages": [{"role": "user", "content": "a b c"}]}
         for _ in range(3):
             reply = await asked(rig, "/v1/messages/count_tokens", body)
             assert reply.status == 200 and reply.json["input_tokens"] == 7, reply.body
         assert set(health.states(now)) == {"one"}
         assert rig.gateway.latencies.of("one", False).peak == 0.0
-        assert rig.gateway.loads.of(rig.plan("assistant").names["one"][0])._seen >= 3
-        assert rig.gateway.loads.of(rig.plan("assistant").names["one"][0])._base == 0.0
+        assert rig.gateway.loads.of(rig.plan("assistant").names["one"][0])._answers >= 3
+        assert rig.gateway.loads.of(rig.plan("assistant").names["one"][0])._usual_us == 0.0
 
 
 @pytest.mark.parametrize("retry_after", [None, "30"])
@@ -184,7 +188,7 @@ async def test_no_room_at_flex_says_nothing_of_the_ordinary_tier(tmp_path: Path,
         for name, state in (("breaker_state", "closed"), ("flex_breaker_state", "open")):
             assert f'groundplan_gateway_{name}{{worker="0",deployment="one",state="{state}"}} 1\n' in shown, shown
         assert rig.models["one"].counted == (4 if retry_after is None else 1), "it asked to be left alone"
-        assert rig.gateway.targets.keys(place).order(now) == [0]
+        assert rig.gateway.targets.key_pool(place).order(now) == [0]
         assert rig.gateway.loads.of(place).limit is None
         rig.play("one", tokens=5, latency_ms=60)
         assert (await rig.chat(model="one")).json["groundplan"]["deployment"] == "one"
@@ -205,7 +209,7 @@ async def test_another_key_in_the_place_of_one_that_rests_is_used_at_once(tmp_pa
         targets, now = rig.gateway.targets, asyncio.get_running_loop().time()
         place = rig.plan("assistant").names["one"][0]
         for index in range(2):
-            targets.keys(place).refused(index, 402, now, 600.0)
-        assert targets.keys(replace(place, weight=2)).order(now) == []
+            targets.key_pool(place).record_refusal(index, 402, now, 600.0)
+        assert targets.key_pool(replace(place, weight=2)).order(now) == []
         changed = replace(place, keys=[keys[2], keys[1]])
-        assert targets.keys(changed).order(now) == [0], "the other one still rests"
+        assert targets.key_pool(changed).order(now) == [0], "the other one still rests"

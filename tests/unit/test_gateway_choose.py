@@ -21,8 +21,8 @@ from tests.unit.call_rig import call_rig, rule
 
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.money import PICO
-from groundplan.gateway.upstream.choose import MODES, Balance, Facts
-from groundplan.gateway.upstream.latency import LEAST, SILENT_SECONDS, Learned
+from groundplan.gateway.upstream.choose import MODES, BalancingInputs, LoadBalancer
+from groundplan.gateway.upstream.latency import MIN_SAMPLES, OUTDATED_SECONDS, LatencyEstimate
 
 A, B, C = (deployment(name, 1, weight=weight) for name, weight in (("a", 5), ("b", 1), ("c", 1)))
 _DICE = random.Random(1).random
@@ -35,14 +35,14 @@ def facts(
     bounds: dict[str, int] | None = None,
     prefix: bytes = b"",
     dice: Callable[[], float] = _DICE,
-) -> Facts:
-    return Facts(
+) -> BalancingInputs:
+    return BalancingInputs(
         workload="w",
         running=lambda name: (running or {}).get(name, 0),
-        peak=lambda name: (peak or {}).get(name, 0.0),
-        bounds=bounds or {},
+        peak_latency=lambda name: (peak or {}).get(name, 0.0),
+        max_costs=bounds or {},
         prefix=prefix,
-        dice=dice,
+        random=dice,
     )
 
 
@@ -51,13 +51,13 @@ def test_whatever_the_mode_every_deployment_is_there_once(mode: str, known: list
     places = [deployment(f"d{n}", 1, weight=weight) for n, (weight, _, _) in enumerate(known)]
     running = {f"d{n}": count for n, (_, count, _) in enumerate(known)}
     peak = {f"d{n}": micro for n, (_, _, micro) in enumerate(known)}
-    order = Balance().arrange(mode, places, facts(running, peak, prefix=b"x"))
+    order = LoadBalancer().order(mode, places, facts(running, peak, prefix=b"x"))
     assert sorted(d.name for d in order) == sorted(d.name for d in places)
 
 
-def firsts(mode: str, places: list[Deployment], count: int, known: Facts) -> list[str]:
-    balance = Balance()
-    return [balance.arrange(mode, places, known)[0].name for _ in range(count)]
+def firsts(mode: str, places: list[Deployment], count: int, known: BalancingInputs) -> list[str]:
+    balance = LoadBalancer()
+    return [balance.order(mode, places, known)[0].name for _ in range(count)]
 
 
 def test_weighted_turns_are_exact_and_evenly_spread() -> None:
@@ -71,28 +71,28 @@ def test_weighted_turns_are_exact_and_evenly_spread() -> None:
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "ordered"])
 def test_a_weight_of_zero_is_asked_last_in_every_mode(mode: str) -> None:
     """However much runs at the others, however quick and cheap it is."""
-    none, balance = deployment("z", 1, weight=0), Balance()
+    none, balance = deployment("z", 1, weight=0), LoadBalancer()
     known = facts({"a": 50, "b": 50}, {"a": 1e6, "b": 1e6}, {"a": 9, "b": 9})
     for number in range(50):
         asked = dataclasses.replace(known, prefix=b"%d" % number)
-        assert balance.arrange(mode, [none, A, B], asked)[-1].name == "z"
-    assert balance.arrange(mode, [none], known) == [none]
+        assert balance.order(mode, [none, A, B], asked)[-1].name == "z"
+    assert balance.order(mode, [none], known) == [none]
 
 
 def test_turns_go_on_for_calls_that_may_go_to_some_of_them_only() -> None:
     """As those that name a model, beside those that leave it open."""
-    balance, found = Balance(), Counter[str]()
+    balance, found = LoadBalancer(), Counter[str]()
     for _ in range(70):
-        found[balance.arrange("weighted", [A, B, C], facts())[0].name] += 1
-        balance.arrange("weighted", [A, B], facts())
+        found[balance.order("weighted", [A, B, C], facts())[0].name] += 1
+        balance.order("weighted", [A, B], facts())
     assert 9 <= found["c"] <= 11, found
 
 
 def test_least_outstanding_counts_by_weight() -> None:
-    order = Balance().arrange("least-outstanding", [A, B, C], facts({"a": 4, "b": 1, "c": 0}))
+    order = LoadBalancer().order("least-outstanding", [A, B, C], facts({"a": 4, "b": 1, "c": 0}))
     assert [d.name for d in order] in (["a", "c", "b"], ["c", "a", "b"])
-    assert Balance().arrange("least-outstanding", [A, B, C], facts({"a": 9, "b": 1, "c": 3}))[0].name in "ab"
-    assert Balance().arrange("least-outstanding", EVEN, facts({"a": 2, "b": 1, "c": 0, "d": 5}))[0].name == "c"
+    assert LoadBalancer().order("least-outstanding", [A, B, C], facts({"a": 9, "b": 1, "c": 3}))[0].name in "ab"
+    assert LoadBalancer().order("least-outstanding", EVEN, facts({"a": 2, "b": 1, "c": 0, "d": 5}))[0].name == "c"
 
 
 def test_equal_ones_share() -> None:
@@ -117,13 +117,13 @@ def test_latency_sends_no_crowd_to_one_of_which_nothing_is_known() -> None:
 
 
 def test_cheapest_is_by_what_this_call_may_cost() -> None:
-    order = Balance().arrange("cheapest", EVEN, facts(bounds={"a": 4, "b": 2, "c": 3, "d": 2}))
+    order = LoadBalancer().order("cheapest", EVEN, facts(bounds={"a": 4, "b": 2, "c": 3, "d": 2}))
     assert [d.name for d in order] == ["b", "d", "c", "a"]
 
 
 def test_a_prefix_has_one_home_and_loses_it_only_when_that_is_gone() -> None:
     def home(prefix: bytes, places: list[Deployment]) -> str:
-        return Balance().arrange("prefix", places, facts(prefix=prefix))[0].name
+        return LoadBalancer().order("prefix", places, facts(prefix=prefix))[0].name
 
     homes = {n: home(b"system prompt %d" % n, EVEN) for n in range(400)}
     assert homes == {n: home(b"system prompt %d" % n, EVEN) for n in range(400)}
@@ -133,27 +133,27 @@ def test_a_prefix_has_one_home_and_loses_it_only_when_that_is_gone() -> None:
 
 
 def test_a_popular_prefix_fills_its_home_up_to_its_share_by_weight() -> None:
-    balance, running = Balance(), {"a": 0, "b": 0}
+    balance, running = LoadBalancer(), {"a": 0, "b": 0}
     large = next(prefix for n in range(99) if home_of(prefix := b"%d" % n) == "a")
     for _ in range(120):
-        running[balance.arrange("prefix", [A, B], facts(running, prefix=large))[0].name] += 1
+        running[balance.order("prefix", [A, B], facts(running, prefix=large))[0].name] += 1
     assert running["a"] >= 100, "five of six are its share"
 
 
 def home_of(prefix: bytes) -> str:
-    return Balance().arrange("prefix", [A, B], facts(prefix=prefix))[0].name
+    return LoadBalancer().order("prefix", [A, B], facts(prefix=prefix))[0].name
 
 
 def test_a_popular_prefix_spills_over_instead_of_sinking_its_home() -> None:
-    balance, running = Balance(), dict.fromkeys("abcd", 0)
+    balance, running = LoadBalancer(), dict.fromkeys("abcd", 0)
     for _ in range(100):
-        running[balance.arrange("prefix", EVEN, facts(running, prefix=b"the same"))[0].name] += 1
+        running[balance.order("prefix", EVEN, facts(running, prefix=b"the same"))[0].name] += 1
     assert max(running.values()) <= 33
 
 
-@given(st.lists(st.integers(1, 10**8), min_size=LEAST, max_size=300), st.integers(1, 99))
+@given(st.lists(st.integers(1, 10**8), min_size=MIN_SAMPLES, max_size=300), st.integers(1, 99))
 def test_a_learned_quantile_is_at_most_a_tenth_too_long(times: list[int], percent: int) -> None:
-    learned = Learned()
+    learned = LatencyEstimate()
     for at, time in enumerate(times):
         learned.observe(time, float(at))
     found = learned.quantile(percent)
@@ -163,16 +163,16 @@ def test_a_learned_quantile_is_at_most_a_tenth_too_long(times: list[int], percen
 
 
 def test_too_few_samples_teach_nothing_and_old_ones_fade() -> None:
-    learned = Learned()
-    for n in range(LEAST - 1):
+    learned = LatencyEstimate()
+    for n in range(MIN_SAMPLES - 1):
         learned.observe(50_000, n)
-    assert learned.quantile(95) is learned.slow(n) is None
+    assert learned.quantile(95) is learned.recent_p95(n) is None
     learned.observe(50_000, n)
-    assert learned.slow(n) == learned.quantile(95) is not None
-    again = n + SILENT_SECONDS + 1
-    assert learned.slow(again) is None, "it may be another one by now"
+    assert learned.recent_p95(n) == learned.quantile(95) is not None
+    again = n + OUTDATED_SECONDS + 1
+    assert learned.recent_p95(again) is None, "it may be another one by now"
     learned.observe(900_000, again)
-    assert 0.9 <= (learned.slow(again) or 0) < 1.0, "that counts at once, and what was before does not"
+    assert 0.9 <= (learned.recent_p95(again) or 0) < 1.0, "that counts at once, and what was before does not"
     for n in range(3000):
         learned.observe(50_000, n)
     for n in range(3000):
@@ -181,14 +181,14 @@ def test_too_few_samples_teach_nothing_and_old_ones_fade() -> None:
 
 
 def test_rare_slow_answers_are_no_rarer_after_old_ones_fade() -> None:
-    learned = Learned()
+    learned = LatencyEstimate()
     for n in range(2100):
         learned.observe(50_000 if n % 50 else int(200_000 * 1.1 ** (n // 50)), n)
     assert (learned.quantile(99) or 0) > 0.2 > (learned.quantile(97) or 1), "2 % are slow, each in its own way"
 
 
 def test_the_peak_jumps_up_and_comes_down_slowly() -> None:
-    learned = Learned()
+    learned = LatencyEstimate()
     learned.observe(1000, 0.0)
     learned.observe(90_000, 1.0)
     assert learned.peak == 90_000
@@ -197,7 +197,7 @@ def test_the_peak_jumps_up_and_comes_down_slowly() -> None:
     learned.observe(1000, 100.0)
     assert 1000 <= learned.peak < 1100
     learned.observe(90_000, 100.0)
-    assert learned.expected(110.0) == pytest.approx(90_000 / math.e) and learned.expected(99.0) == 90_000
+    assert learned.expected_peak(110.0) == pytest.approx(90_000 / math.e) and learned.expected_peak(99.0) == 90_000
     learned.observe(1000, 100.0)
     assert learned.peak == pytest.approx(89_110), "also within one turn of the clock"
 
@@ -241,7 +241,7 @@ async def test_one_slow_answer_is_not_held_against_a_deployment_for_ever(tmp_pat
         slow, now = rig.gateway.latencies.of("one", False), rig.gateway.loop.time()
         slow.observe(3_000_000, now)
         assert {(await rig.chat()).json["groundplan"]["deployment"] for _ in range(5)} == {"two"}
-        slow.at -= 60  # which is as long as nobody has asked it
+        slow.peak_at -= 60  # which is as long as nobody has asked it
         assert "one" in {(await rig.chat()).json["groundplan"]["deployment"] for _ in range(5)}
         await rig.books()
 
@@ -274,11 +274,11 @@ async def test_one_that_was_opened_is_tried_again_although_two_others_are_well(t
     async with call_rig(tmp_path, names, workloads={"assistant": rule(balance=mode)}) as rig:
         health, now = rig.gateway.health, rig.gateway.loop.time()
         for _ in range(3):
-            health.failed("two", now - 1.5)
+            health.record_failure("two", now - 1.5)
         assert health.states(now) == {"two": "half_open"}
         replies = await asyncio.gather(*(rig.chat() for _ in range(4)))
         assert Counter(r.json["groundplan"]["deployment"] for r in replies)["two"] >= 1, "nobody tried it"
-        assert health.closed("two")
+        assert health.is_closed("two")
 
 
 async def test_a_fallback_or_one_without_weight_is_not_tried_in_front_of_the_others(tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ async def test_a_fallback_or_one_without_weight_is_not_tried_in_front_of_the_oth
     async with call_rig(tmp_path, names, workloads=settings, more={"three": {"weight": 0}}) as rig:
         for _ in range(3):
             for name in ("three", "four"):
-                rig.gateway.health.failed(name, rig.gateway.loop.time() - 1.5)
+                rig.gateway.health.record_failure(name, rig.gateway.loop.time() - 1.5)
         found = Counter([(await rig.chat()).json["groundplan"]["deployment"] for _ in range(6)])
         assert found == {"one": 3, "two": 3}
 

@@ -98,7 +98,7 @@ async def test_a_slow_client_says_nothing_of_how_quick_a_deployment_is(tmp_path:
     """Else others were sent elsewhere, or told that there is no room."""
     async with call_rig(tmp_path, more={"one": EAR, "two": EAR}) as rig:
         assert (await heard(rig, 3 << 20, pause=0.2)).status == 200
-        assert 0 < rig.gateway.health._whole["one"].mean < 150_000
+        assert 0 < rig.gateway.health._answer_speeds["one"].mean < 150_000
 
 
 async def test_nobody_else_is_asked_beside_a_form(tmp_path: Path) -> None:
@@ -356,21 +356,21 @@ async def test_calls_wait_for_the_translating_service_where_nobody_else_is_left(
         assert not any(call.done() for call in calls)
         announce(Home(tmp_path), "translate", f"http://127.0.0.1:{port}", "t")
         assert [reply.status for reply in await asyncio.gather(*calls)] == [200] * 5
-        assert not rig.gateway.health.troubled and not rig.gateway.health._failures
+        assert not rig.gateway.health.has_problems and not rig.gateway.health._failures
         await rig.books()
 
 
 async def test_a_translating_service_that_is_away_is_no_fault_of_a_provider(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service_restart, "BACK_SECONDS", 0.2)
+    monkeypatch.setattr(service_restart, "RESTART_SECONDS", 0.2)
     ended(tmp_path)
     async with call_rig(tmp_path, more={"one": {"api": "gemini"}}) as rig:
         for _ in range(4):
             began = time.monotonic()
             assert (await rig.chat()).json["groundplan"]["deployment"] == "two"
             assert time.monotonic() - began < 0.2, "nobody waits where somebody else can be asked"
-        assert not rig.gateway.health.troubled and not rig.gateway.health._failures
+        assert not rig.gateway.health.has_problems and not rig.gateway.health._failures
         rig.play("two", mode="error", status=503)
         reply = await rig.chat()
         assert (reply.status, reply.code) == (503, "upstream_failed")
@@ -472,14 +472,14 @@ async def test_a_new_connection_is_closed_where_nothing_may_be_sent_over_it_any_
         pool: Any = rig.gateway.targets.of(rig.plan("assistant").names["auto"][0]).pool
 
         def stood(_: float) -> float:
-            made.append(pool.open)
-            live.seconds = 1e6 if pool.open else 0.0
-            return float(pool.open)
+            made.append(pool.open_connections)
+            live.seconds = 1e6 if pool.open_connections else 0.0
+            return float(pool.open_connections)
 
         monkeypatch.setattr(rig.gateway.stalls, "stood", stood)
         reply = await rig.chat()
         assert (reply.status, reply.code) == (503, "policy_lease_expired") and 1 in made
-        await until(lambda: not pool.open)
+        await until(lambda: not pool.open_connections)
         assert rig.models["one"].counted == 0
         await rig.books()
 

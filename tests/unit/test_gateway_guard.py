@@ -92,7 +92,7 @@ async def test_what_is_refused_before_its_first_byte_is_an_error(
         reply = await rig.chat(**ASK, stream=stream)
         assert (reply.status, error(reply.body)["code"]) == (403, code)
         assert rig.models["two"].counted == 0, "nobody else is asked for what was refused"
-        assert not rig.gateway.health.troubled
+        assert not rig.gateway.health.has_problems
         await rig.books()
 
 
@@ -479,7 +479,7 @@ async def test_nothing_more_is_given_of_a_stream_that_a_kill_ends_though_much_of
             (running,) = cast(set[Attempt], rig.gateway.streams)
             streaming, connection = running.streaming, running._connection
             assert streaming is not None and isinstance(connection, Http1Connection)
-            await until(lambda: connection._size > BUFFER_HIGH)
+            await until(lambda: connection._buffered_bytes > BUFFER_HIGH)
             before = streaming.relay.output_bytes
             killed(rig, "company", streams=True)
             writer.transport.resume_reading()  # type: ignore[attr-defined]

@@ -28,7 +28,7 @@ from groundplan.gateway.call.attempts.hedge import Hedges
 from groundplan.gateway.journal.recovery import fold
 from groundplan.gateway.upstream import provider_refusals
 from groundplan.gateway.upstream.health import Health
-from groundplan.gateway.upstream.latency import LEAST, Learned
+from groundplan.gateway.upstream.latency import MIN_SAMPLES, LatencyEstimate
 from groundplan.ledger.model import Reservation, Settlement
 from groundplan.testing.scripted import Script, ScriptedModel
 
@@ -45,7 +45,7 @@ OUTPUT = 10_000_000
 def test_hedges_are_never_more_than_their_share(share: float, calls: int) -> None:
     hedges, settings, sent = Hedges(), Hedge(after_ms=10, at_most=share), 0
     for _ in range(calls):
-        if hedges.next_delay("w", settings, Learned()) is not None:
+        if hedges.next_delay("w", settings, LatencyEstimate()) is not None:
             hedges.record_sent("w")
             sent += 1
     assert sent <= calls * share + 1
@@ -54,7 +54,7 @@ def test_hedges_are_never_more_than_their_share(share: float, calls: int) -> Non
 def test_of_ten_calls_one_is_hedged_where_a_tenth_may_be() -> None:
     hedges, settings, found = Hedges(), Hedge(after_ms=10, at_most=0.1), []
     for number in range(30):
-        if hedges.next_delay("w", settings, Learned()) is not None:
+        if hedges.next_delay("w", settings, LatencyEstimate()) is not None:
             hedges.record_sent("w")
             found.append(number)
     assert found == [0, 10, 20]
@@ -63,8 +63,8 @@ def test_of_ten_calls_one_is_hedged_where_a_tenth_may_be() -> None:
 def test_after_a_time_without_only_few_are_hedged_in_a_row() -> None:
     hedges, settings, sent = Hedges(), Hedge(after_ms=10, at_most=0.05), 0
     for _ in range(1000):
-        hedges.next_delay("w", settings, Learned())
-    while hedges.next_delay("w", settings, Learned()) is not None:
+        hedges.next_delay("w", settings, LatencyEstimate())
+    while hedges.next_delay("w", settings, LatencyEstimate()) is not None:
         hedges.record_sent("w")
         sent += 1
     assert 1 < sent <= 11
@@ -80,16 +80,16 @@ async def test_calls_are_hedged_as_often_as_is_declared_the_first_one_too(tmp_pa
 
 
 def test_a_percentile_is_learned_first() -> None:
-    hedges, learned, settings = Hedges(), Learned(), Hedge(percentile=90, at_most=1.0)
+    hedges, learned, settings = Hedges(), LatencyEstimate(), Hedge(percentile=90, at_most=1.0)
     assert hedges.next_delay("w", settings, learned) is None
-    for n in range(LEAST):
-        learned.observe(1_000_000 if n >= LEAST - 2 else 20_000, n)
+    for n in range(MIN_SAMPLES):
+        learned.observe(1_000_000 if n >= MIN_SAMPLES - 2 else 20_000, n)
     assert 0.02 <= (hedges.next_delay("w", settings, learned) or 0) <= 0.023
 
 
 async def test_a_hedge_is_sent_after_the_percentile_that_calls_have_taught(tmp_path: Path) -> None:
     async with call_rig(tmp_path, workloads={"assistant": rule(hedge={"percentile": 95, "at_most": 1.0})}) as rig:
-        for _ in range(LEAST):
+        for _ in range(MIN_SAMPLES):
             assert (await rig.chat()).status == 200
         assert rig.models["two"].counted == 0, "nothing was known"
         rig.hold("one")
@@ -131,21 +131,21 @@ async def test_a_hedge_finds_out_whether_a_fallback_is_well_again(tmp_path: Path
         rig.hold("one")
         health, now = rig.gateway.health, asyncio.get_running_loop().time()
         for _ in range(3):
-            health.failed("two", now - 60)
-        assert (await answer(rig, stream))["deployment"] == "two" and health.closed("two")
+            health.record_failure("two", now - 60)
+        assert (await answer(rig, stream))["deployment"] == "two" and health.is_closed("two")
 
 
 def test_what_is_asked_beside_others_is_left_to_cool_off_and_then_tried_once_a_second() -> None:
     health, both = Health(), [deployment("one", 1), deployment("two", 1)]
     for _ in range(3):
-        health.failed("two", 10.0)
-    assert not health.may_ask("two", 10.9) and health.may_ask("one", 10.9)
+        health.record_failure("two", 10.0)
+    assert not health.may_attempt("two", 10.9) and health.may_attempt("one", 10.9)
     health.order(both, 11.1)  # of a call that the first one answers: it has tried nothing
-    assert health.may_ask("two", 11.2) and not health.may_ask("two", 11.9) and health.may_ask("two", 12.3)
-    health.failed("two", 12.4)
-    assert not health.may_ask("two", 13.4)
-    health.succeeded("two", 13.5)
-    assert health.may_ask("two", 13.5) and health.may_ask("two", 13.5)
+    assert health.may_attempt("two", 11.2) and not health.may_attempt("two", 11.9) and health.may_attempt("two", 12.3)
+    health.record_failure("two", 12.4)
+    assert not health.may_attempt("two", 13.4)
+    health.record_success("two", 13.5)
+    assert health.may_attempt("two", 13.5) and health.may_attempt("two", 13.5)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -234,7 +234,7 @@ async def test_a_refusal_of_the_first_is_told_at_once(tmp_path: Path) -> None:
 async def test_a_refusal_of_a_hedge_that_has_a_fee_is_part_of_what_its_call_cost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(provider_refusals, "flagged", lambda *_: True)
+    monkeypatch.setattr(provider_refusals, "is_content_refused", lambda *_: True)
     fee = {"two": {"rates": Rates(input=0, output=10 * PICO, flagged=PICO // 20)}}
     async with call_rig(tmp_path, more=fee, workloads=HEDGED) as rig:
         rig.play("two", mode="error", status=400)

@@ -28,7 +28,7 @@ from groundplan.gateway.mcp import endpoint, servers, wire
 from groundplan.gateway.mcp.endpoint import McpApi
 from groundplan.gateway.mcp.resources import RESOURCES, Looker, offers, plain
 from groundplan.gateway.policy.gate import gate_of
-from groundplan.gateway.upstream.answer_memory import Share
+from groundplan.gateway.upstream.answer_memory import MemoryShare
 from groundplan.knowledge.retrieval.wire import Where
 from groundplan.ledger.model import Finish, Reservation
 from groundplan.release.compile.governance import tools
@@ -408,17 +408,17 @@ async def test_a_stream_that_says_nothing_is_over_in_time(tmp_path: Path) -> Non
 @pytest.mark.parametrize("streams", [False, True])
 async def test_a_large_answer_waits_for_room_and_gives_it_back(tmp_path: Path, streams: bool) -> None:
     async with stack(tmp_path, streams=streams) as (rig, model):
-        room, other = rig.gateway.answer_memory, Share(rig.gateway.answer_memory)
+        room, other = rig.gateway.answer_memory, MemoryShare(rig.gateway.answer_memory)
         room.limit = 5 << 20
-        await other.grown(3 << 20, 1.0)
+        await other.grow(3 << 20, 1.0)
         assert (await use(rig, "crm__echo"))["content"][0]["text"] == "done", "a little one takes none"
         model.answer = {"content": [{"type": "text", "text": "a" * (3 << 20)}]}
         waits = asyncio.create_task(use(rig, "crm__echo"))
-        await until(lambda: room.waiting == 1)
-        assert room.held == other.size
-        other.give_back()
+        await until(lambda: room.waiting_count == 1)
+        assert room.held_bytes == other.size
+        other.release()
         assert len((await waits)["content"][0]["text"]) == 3 << 20
-        await until(lambda: not room.held)
+        await until(lambda: not room.held_bytes)
 
 
 class Desk:

@@ -39,7 +39,7 @@ from groundplan.gateway.http.errors import error_body
 from groundplan.gateway.surfaces.chat.relay import ChatRelay
 from groundplan.gateway.surfaces.chat.surface import read
 from groundplan.gateway.surfaces.responses.to_chat import Translation
-from groundplan.gateway.upstream.provider_refusals import meant, not_asked
+from groundplan.gateway.upstream.provider_refusals import actual_status, service_failure
 from groundplan.ledger.model import Usage
 
 
@@ -786,7 +786,7 @@ async def test_a_refusal_that_is_about_our_account(tmp_path: Path, stream: bool)
     (tmp_path / "other").mkdir()
     async with saying(tmp_path / "other", answering(repeated, b"400 Bad Request"), fallback=True) as rig:
         reply = await rig.chat(stream=stream)
-        assert (reply.status, reply.body) == (400, repeated) and not rig.gateway.health.troubled
+        assert (reply.status, reply.body) == (400, repeated) and not rig.gateway.health.has_problems
 
 
 GONE = b'{"error":{"message":"The model `m` has been decommissioned","code":"model_decommissioned"}}'
@@ -807,7 +807,7 @@ async def test_a_model_or_an_account_that_is_gone_is_no_mistake_of_the_caller(
     async with saying(tmp_path, answering(told, status), fallback=True) as rig:
         for _ in range(3):
             assert (await rig.chat()).headers["groundplan-deployment"] == "two"
-        assert rig.gateway.health.troubled, "and others are asked first from now on"
+        assert rig.gateway.health.has_problems, "and others are asked first from now on"
         assert [each.cost for each in await rig.settlements()][::2] == [0, 0, 0]
     (tmp_path / "alone").mkdir()
     async with saying(tmp_path / "alone", answering(told, status)) as rig:
@@ -832,7 +832,7 @@ async def test_what_a_provider_does_not_answer_is_its_callers_matter(tmp_path: P
             assert (reply.status, reply.body) == (403, told)
         assert not rig.gateway.health._failures and rig.models["two"].counted == 0
         await rig.books()
-    assert meant(403, b'{"error":{"message":"Your key may not do this","metadata":{}}}') == 403
+    assert actual_status(403, b'{"error":{"message":"Your key may not do this","metadata":{}}}') == 403
     (tmp_path / "fee").mkdir()
     rates = {"rates": Rates(input=0, output=0, flagged=PICO // 20)}
     async with saying(tmp_path / "fee", answering(told, b"403 Forbidden"), more={"one": rates}) as rig:
@@ -910,7 +910,7 @@ async def test_a_request_that_is_above_a_minutes_tokens_goes_elsewhere(
         for _ in range(4):
             reply = await rig.chat(stream=stream)
             assert reply.status == 200 and reply.headers["groundplan-deployment"] == "two"
-        assert not rig.gateway.health.troubled and not rig.gateway.health._failures
+        assert not rig.gateway.health.has_problems and not rig.gateway.health._failures
         found = await rig.settlements()
         assert [each.outcome for each in found] == ["not_billed", "ok"] * 4
         await rig.books()
@@ -935,7 +935,7 @@ async def test_how_soon_a_request_is_refused_says_nothing_of_how_soon_one_is_ans
     async with saying(tmp_path, answering(b"{}", b"400 Bad Request"), fallback=True, workloads=sharing) as rig:
         told = [(await rig.chat()).status for _ in range(9)]
         assert told.count(400) and rig.gateway.latencies.of("one", False).peak == 0
-        assert "one" not in rig.gateway.health._whole
+        assert "one" not in rig.gateway.health._answer_speeds
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -967,7 +967,7 @@ async def test_what_nobody_does_with_a_model_is_no_model_that_is_not_there(tmp_p
     async with saying(tmp_path, answering(told, nowhere), fallback=True) as rig:
         for _ in range(4):
             assert (await rig.chat()).headers["groundplan-deployment"] == "two"
-        assert not rig.gateway.health.troubled and not rig.gateway.health._failures
+        assert not rig.gateway.health.has_problems and not rig.gateway.health._failures
         await rig.books()
     for name in ("alone", "both", "none"):
         (tmp_path / name).mkdir()
@@ -992,9 +992,9 @@ async def test_a_key_that_is_not_there_is_told_with_where_it_belongs(tmp_path: P
 
 def test_what_the_translating_service_could_not_ask_is_told_in_its_words() -> None:
     body = error_body("the secret env:K is empty or not set", "secret_missing", "Set K.", "invalid_request_error")
-    assert not_asked(503, body) == ("the secret env:K is empty or not set", "Set K.")
-    assert not_asked(503, b'{"error":{"message":"overloaded","code":"busy"}}') is None
-    assert not_asked(500, body) is None
+    assert service_failure(503, body) == ("the secret env:K is empty or not set", "Set K.")
+    assert service_failure(503, b'{"error":{"message":"overloaded","code":"busy"}}') is None
+    assert service_failure(500, body) is None
 
 
 VLLM = (
@@ -1021,7 +1021,7 @@ async def test_a_prompt_that_is_too_long_goes_to_whose_context_is_larger(
         for _ in range(4):
             reply = await rig.chat(stream=stream)
             assert reply.status == 200 and reply.headers["groundplan-deployment"] == "two"
-        assert not rig.gateway.health.troubled and not rig.gateway.health._failures
+        assert not rig.gateway.health.has_problems and not rig.gateway.health._failures
         assert [each.outcome for each in await rig.settlements()] == ["not_billed", "ok"] * 4
         await rig.books()
 

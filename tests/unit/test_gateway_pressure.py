@@ -20,151 +20,151 @@ from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.surfaces.realtime.conversation import Session
 from groundplan.gateway.upstream.pressure import (
-    FLOOR,
     FORGET_SECONDS,
     HOLD_SECONDS,
-    IN_A_ROW,
-    QUEUE_MOST,
+    LATE_TICKS,
+    MAX_QUEUED,
+    MIN_LIMIT,
     RANKS,
-    Load,
-    Loads,
+    DeploymentLoad,
+    DeploymentLoads,
     Pressure,
 )
 
 ONE, TWO = deployment("a", 1, concurrent=1), deployment("b", 2, concurrent=1)
 
 
-def run(load: Load, count: int) -> None:
+def run(load: DeploymentLoad, count: int) -> None:
     load.running += count
 
 
 def test_without_signs_of_overload_only_the_declared_limit_holds() -> None:
-    load = Load()
+    load = DeploymentLoad()
     for _ in range(1000):
         run(load, 1)
-        load.ended(1.0, 10_000, False)
+        load.record_end(1.0, 10_000, False)
     run(load, 500)
-    assert load.most is None and load.room
+    assert load.max_running is None and load.has_room
     load.declared = 500
-    assert not load.room
+    assert not load.has_room
 
 
 def test_overload_takes_a_third_of_what_runs_once_a_round_and_answers_give_it_back() -> None:
-    load = Load()
+    load = DeploymentLoad()
     run(load, 100)
-    load.ended(1.0, 0, True)
-    assert load.most == pytest.approx(70)
-    load.ended(1.0 + HOLD_SECONDS / 2, 0, True)
-    assert load.most == pytest.approx(70), "those were sent before the decrease"
-    load.ended(1.0 + HOLD_SECONDS, 0, True)
-    assert load.most == pytest.approx(49)
+    load.record_end(1.0, 0, True)
+    assert load.max_running == pytest.approx(70)
+    load.record_end(1.0 + HOLD_SECONDS / 2, 0, True)
+    assert load.max_running == pytest.approx(70), "those were sent before the decrease"
+    load.record_end(1.0 + HOLD_SECONDS, 0, True)
+    assert load.max_running == pytest.approx(49)
     for declared, most in ((30, 30), (60, 49), (None, 49)):
         load.declared = declared
-        assert load.most == pytest.approx(most), "never more than is declared"
+        assert load.max_running == pytest.approx(most), "never more than is declared"
     for n in range(1, 30):
-        load.ended(1.0 + n, 0, True)
-    assert load.most == FLOOR, "an outage is the breaker's"
+        load.record_end(1.0 + n, 0, True)
+    assert load.max_running == MIN_LIMIT, "an outage is the breaker's"
     load.running = 0
     for _ in range(70):
-        run(load, max(0, int(load.most or 0) - load.running))
-        load.ended(30.5, 10_000, False)
-    assert load.most == pytest.approx(70, abs=1), "quickly to where it first fell"
+        run(load, max(0, int(load.max_running or 0) - load.running))
+        load.record_end(30.5, 10_000, False)
+    assert load.max_running == pytest.approx(70, abs=1), "quickly to where it first fell"
     for _ in range(70):
-        run(load, max(0, int(load.most or 0) - load.running))
-        load.ended(30.5, 10_000, False)
-    assert load.most == pytest.approx(71, abs=1), "from there by one a round"
+        run(load, max(0, int(load.max_running or 0) - load.running))
+        load.record_end(30.5, 10_000, False)
+    assert load.max_running == pytest.approx(71, abs=1), "from there by one a round"
 
 
 def test_calls_that_end_without_an_answer_give_nothing_back() -> None:
     """As those that hang at a deployment that is overloaded, until nobody waits for them any more."""
-    load = Load()
+    load = DeploymentLoad()
     run(load, 100)
-    load.ended(1.0, 0, True)
+    load.record_end(1.0, 0, True)
     for _ in range(40):
-        run(load, max(0, int(load.most or 0) - load.running))
-        load.ended(2.0, 0, False)
-    assert load.most == pytest.approx(70)
+        run(load, max(0, int(load.max_running or 0) - load.running))
+        load.record_end(2.0, 0, False)
+    assert load.max_running == pytest.approx(70)
 
 
 def test_a_refusal_of_a_few_calls_says_nothing_of_how_many_may_run() -> None:
     """As of a minute's requests that were used up: two hundred a moment later are none too many for it."""
-    load = Load()
-    run(load, int(FLOOR))
-    load.ended(1.0, 0, True)
-    assert load.most is None
+    load = DeploymentLoad()
+    run(load, int(MIN_LIMIT))
+    load.record_end(1.0, 0, True)
+    assert load.max_running is None
     run(load, 97)
-    load.ended(2.0, 0, True)
-    assert load.most == pytest.approx(70)
-    load.running = int(FLOOR)
-    load.ended(3.0, 0, True)
-    assert load.most == pytest.approx(70)
+    load.record_end(2.0, 0, True)
+    assert load.max_running == pytest.approx(70)
+    load.running = int(MIN_LIMIT)
+    load.record_end(3.0, 0, True)
+    assert load.max_running == pytest.approx(70)
 
 
 def test_the_learned_limit_is_forgotten_after_a_quiet_time() -> None:
-    load = Load()
+    load = DeploymentLoad()
     run(load, 10)
-    load.ended(1.0, 0, True)
-    load.ended(1.1 + FORGET_SECONDS, 5, False)
-    assert load.most is None
+    load.record_end(1.0, 0, True)
+    load.record_end(1.1 + FORGET_SECONDS, 5, False)
+    assert load.max_running is None
 
 
 def test_a_deployment_that_becomes_much_slower_under_load_gets_less() -> None:
-    load = Load()
+    load = DeploymentLoad()
     run(load, 20)
     for n in range(400):
         run(load, 1)
-        load.ended(n / 100, 50_000, False)
-    assert load.most is None
+        load.record_end(n / 100, 50_000, False)
+    assert load.max_running is None
     for n in range(60):
         run(load, 1)
-        load.ended(10 + n / 100, 400_000, False)
-    assert load.most is None, "answers differ in length"
+        load.record_end(10 + n / 100, 400_000, False)
+    assert load.max_running is None, "answers differ in length"
     for n in range(60):
         run(load, 1)
-        load.ended(20 + n / 100, 2_000_000, False)
-    assert load.most is not None and load.most < 20
+        load.record_end(20 + n / 100, 2_000_000, False)
+    assert load.max_running is not None and load.max_running < 20
 
 
 async def test_another_model_in_the_place_of_a_quick_one_is_not_slow_for_it() -> None:
     """It had four calls at a time for minutes, until it was known how slow it always is."""
-    loads = Loads(asyncio.get_running_loop())
+    loads = DeploymentLoads(asyncio.get_running_loop())
     load = loads.of(deployment("c", 3))
     run(load, 20)
     for n in range(400):
         run(load, 1)
-        load.ended(n / 100, 50_000, False)
+        load.record_end(n / 100, 50_000, False)
     run(load, 1)
-    load.ended(4.0, 0, True)
-    assert not load.room
-    waiting = asyncio.ensure_future(loads.room([deployment("c", 3)], "normal", 2.0))
+    load.record_end(4.0, 0, True)
+    assert not load.has_room
+    waiting = asyncio.ensure_future(loads.wait_for_room([deployment("c", 3)], "normal", 2.0))
     await asyncio.sleep(0)
     loads.of(deployment("gone", 3))
     loads.forget(["c", "new", "gone"])
-    assert (await waiting).name == "c" and load.most is None and load.running == 20
+    assert (await waiting).name == "c" and load.max_running is None and load.running == 20
     assert set(loads.limits()) == {"c"}, "names come and go for years"
     for n in range(200):
         run(load, 1)
-        load.ended(10 + n / 100, 2_000_000, False)
-    assert load.most is None
+        load.record_end(10 + n / 100, 2_000_000, False)
+    assert load.max_running is None
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 200), st.floats(0, 2)), max_size=200))
 def test_at_least_one_call_may_always_run_some_time(story: list[tuple[bool, int, float]]) -> None:
-    load, now = Load(), 0.0
+    load, now = DeploymentLoad(), 0.0
     for overload, running, passed in story:
         now += passed
         load.running = running + 1
-        load.ended(now, 1000, overload)
+        load.record_end(now, 1000, overload)
         load.running = 0
-        assert load.room
+        assert load.has_room
 
 
 # the queue -----------------------------------------------------------------------------------------------------------
 
 
-async def waits(loads: Loads, priority: str, seconds: float = 2.0) -> str:
+async def waits(loads: DeploymentLoads, priority: str, seconds: float = 2.0) -> str:
     try:
-        found = await loads.room([ONE, TWO], priority, seconds)
+        found = await loads.wait_for_room([ONE, TWO], priority, seconds)
     except Unavailable as error:
         return error.code
     loads.of(found).running += 1
@@ -172,7 +172,7 @@ async def waits(loads: Loads, priority: str, seconds: float = 2.0) -> str:
 
 
 async def test_places_go_to_the_most_important_first_then_to_the_longest_waiting() -> None:
-    loads = Loads(asyncio.get_running_loop())
+    loads = DeploymentLoads(asyncio.get_running_loop())
     load = loads.of(ONE)
     load.running = 1
     loads.of(TWO).running = 1
@@ -188,7 +188,7 @@ async def test_places_go_to_the_most_important_first_then_to_the_longest_waiting
         tasks.append(asyncio.ensure_future(one(number, name)))
         await asyncio.sleep(0)
     for _ in names:
-        loads.ended(load, 100, False)
+        loads.record_end(load, 100, False)
         await asyncio.sleep(0.001)
     await asyncio.gather(*tasks)
     assert order == ["critical2", "high4", "normal1", "normal3", "low0"]
@@ -197,23 +197,23 @@ async def test_places_go_to_the_most_important_first_then_to_the_longest_waiting
 async def test_whoever_has_just_left_is_given_no_place() -> None:
     """Its client went away in the same turn of the loop, and its task has not heard of it yet: the place goes to the
     next, and whoever gives it back hears nothing of it."""
-    loads = Loads(asyncio.get_running_loop())
+    loads = DeploymentLoads(asyncio.get_running_loop())
     loads.of(ONE).running = loads.of(TWO).running = 1
     gone, after = (asyncio.ensure_future(waits(loads, "normal")) for _ in range(2))
     await asyncio.sleep(0)
     gone.cancel()
-    loads.ended(loads.of(ONE), 100, False)
-    assert await after == "normal a" and loads.of(ONE).running == 1 and loads.queued == 0
+    loads.record_end(loads.of(ONE), 100, False)
+    assert await after == "normal a" and loads.of(ONE).running == 1 and loads.queued_calls == 0
 
 
 async def test_whoever_has_just_left_makes_way_for_others() -> None:
-    loads = Loads(asyncio.get_running_loop())
+    loads = DeploymentLoads(asyncio.get_running_loop())
     loads.of(ONE).running = loads.of(TWO).running = 1
-    low = [asyncio.ensure_future(waits(loads, "low")) for _ in range(QUEUE_MOST)]
+    low = [asyncio.ensure_future(waits(loads, "low")) for _ in range(MAX_QUEUED)]
     await asyncio.sleep(0)
     low[-1].cancel()
-    high = loads.room([ONE, TWO], "high", 2.0)
-    assert high.send(None) is not None and loads.queued == QUEUE_MOST, "it waits"
+    high = loads.wait_for_room([ONE, TWO], "high", 2.0)
+    assert high.send(None) is not None and loads.queued_calls == MAX_QUEUED, "it waits"
     high.close()
     for each in low:
         each.cancel()
@@ -221,39 +221,39 @@ async def test_whoever_has_just_left_makes_way_for_others() -> None:
 
 
 async def test_a_full_queue_lets_go_of_the_least_important() -> None:
-    loads = Loads(asyncio.get_running_loop())
+    loads = DeploymentLoads(asyncio.get_running_loop())
     loads.of(ONE).running = loads.of(TWO).running = 1
-    low = [asyncio.ensure_future(waits(loads, "low")) for _ in range(QUEUE_MOST)]
+    low = [asyncio.ensure_future(waits(loads, "low")) for _ in range(MAX_QUEUED)]
     await asyncio.sleep(0)
     assert await waits(loads, "low") == "overloaded", "nobody makes way for an equal"
     high = asyncio.ensure_future(waits(loads, "high"))
     await asyncio.sleep(0.01)
-    assert loads.queued == QUEUE_MOST
+    assert loads.queued_calls == MAX_QUEUED
     assert [task.done() and task.result() for task in low].count("overloaded") == 1
-    loads.ended(loads.of(TWO), 1, False)
+    loads.record_end(loads.of(TWO), 1, False)
     assert await high == "high b"
     for task in low:
         task.cancel()
     await asyncio.gather(*low, return_exceptions=True)
-    assert loads.queued == 0
+    assert loads.queued_calls == 0
 
 
 async def test_who_waits_for_another_deployment_takes_nobodys_place() -> None:
-    loads = Loads(asyncio.get_running_loop())
+    loads = DeploymentLoads(asyncio.get_running_loop())
     loads.of(ONE).running = loads.of(TWO).running = 1
-    crowd = [asyncio.ensure_future(loads.room([ONE], "normal", 20)) for _ in range(QUEUE_MOST)]
+    crowd = [asyncio.ensure_future(loads.wait_for_room([ONE], "normal", 20)) for _ in range(MAX_QUEUED)]
     await asyncio.sleep(0)
     with pytest.raises(Unavailable):
-        await loads.room([ONE], "normal", 20)
-    other = asyncio.ensure_future(loads.room([TWO], "low", 20))
+        await loads.wait_for_room([ONE], "normal", 20)
+    other = asyncio.ensure_future(loads.wait_for_room([TWO], "low", 20))
     await asyncio.sleep(0)
-    assert not other.done() and loads.queued == QUEUE_MOST + 1
-    loads.ended(loads.of(TWO), 1, False)
+    assert not other.done() and loads.queued_calls == MAX_QUEUED + 1
+    loads.record_end(loads.of(TWO), 1, False)
     assert await other is TWO
     for each in crowd:
         each.cancel()
     await asyncio.gather(*crowd, return_exceptions=True)
-    assert loads.queued == 0
+    assert loads.queued_calls == 0
 
 
 async def test_no_more_run_at_a_deployment_than_may_while_a_limit_is_waited_for(tmp_path: Path) -> None:
@@ -289,13 +289,13 @@ async def test_room_at_one_that_is_well_is_waited_for_before_one_that_fails_is_a
 ) -> None:
     """One that says nothing had such a call for all of its `first_token`, and the bound of that was charged."""
     if not free:
-        monkeypatch.setattr("groundplan.gateway.upstream.pressure.QUEUE_SECONDS", 0.05)
+        monkeypatch.setattr("groundplan.gateway.upstream.pressure.MAX_QUEUE_SECONDS", 0.05)
     async with call_rig(tmp_path, more={"two": {"concurrent": 1}}, workloads={"assistant": rule()}) as rig:
         two, health = rig.hold("two"), rig.gateway.health
         for _ in range(5):
-            health.failed("one", asyncio.get_running_loop().time())
+            health.record_failure("one", asyncio.get_running_loop().time())
         calls = [asyncio.ensure_future(rig.chat()) for _ in range(2)]
-        await until(lambda: rig.models["two"].counted == 1 and (rig.gateway.loads.queued == 1 or not free))
+        await until(lambda: rig.models["two"].counted == 1 and (rig.gateway.loads.queued_calls == 1 or not free))
         if free:
             two.release()
         else:
@@ -307,23 +307,23 @@ async def test_room_at_one_that_is_well_is_waited_for_before_one_that_fails_is_a
 
 
 async def test_a_place_that_is_not_used_goes_to_whoever_waits() -> None:
-    loads = Loads(asyncio.get_running_loop())
+    loads = DeploymentLoads(asyncio.get_running_loop())
     load = loads.of(ONE)
     load.running = 1
     waiting = asyncio.ensure_future(waits(loads, "low"))
     await asyncio.sleep(0)
-    loads.give_back(load)
+    loads.release_place(load)
     assert await waiting == "low a" and load.running == 1
 
 
 async def test_nobody_waits_beyond_its_time_and_a_place_held_for_one_who_left_goes_on() -> None:
-    loads = Loads(asyncio.get_running_loop())
+    loads = DeploymentLoads(asyncio.get_running_loop())
     loads.of(ONE).running = loads.of(TWO).running = 1
     assert await waits(loads, "critical", 0.05) == "overloaded"
     left = asyncio.ensure_future(waits(loads, "high"))
     stays = asyncio.ensure_future(waits(loads, "low"))
     await asyncio.sleep(0)
-    loads.ended(loads.of(ONE), 1, False)
+    loads.record_end(loads.of(ONE), 1, False)
     left.cancel()
     assert await stays == "low a"
     assert loads.of(ONE).running == 1
@@ -347,18 +347,18 @@ async def test_a_late_loop_refuses_the_less_important_first() -> None:
 
     assert refused() == []
     for lag, who in ((0.2, ["low"]), (0.6, ["normal", "low"]), (2.0, ["high", "normal", "low"]), (5.0, list(RANKS))):
-        pressure.noted(lag)
+        pressure.record_lag(lag)
         assert refused() != who, "one late turn is no pressure"
-        for _ in range(IN_A_ROW - 1):
-            pressure.noted(lag)
+        for _ in range(LATE_TICKS - 1):
+            pressure.record_lag(lag)
         assert refused() == who
-    pressure.noted(0.0)
+    pressure.record_lag(0.0)
     assert refused() == []
 
 
 async def test_a_worker_with_too_many_calls_refuses_the_less_important_first() -> None:
     pressure = Pressure(asyncio.get_running_loop(), 100)
-    assert not pressure.full(70) and pressure.full(71)
+    assert not pressure.is_crowded(70) and pressure.is_crowded(71)
     for running, who in ((71, ["low"]), (81, ["normal", "low"]), (91, ["high", "normal", "low"]), (101, list(RANKS))):
         found = []
         for priority in RANKS:
@@ -397,8 +397,8 @@ async def test_saturating_low_priority_traffic_does_not_refuse_critical_calls(tm
                 if reply.status == 503:
                     assert reply.code == "overloaded" and int(reply.headers["retry-after"]) >= 1
 
-        load = [asyncio.ensure_future(bulk()) for _ in range(QUEUE_MOST + 20)]
-        await until(lambda: rig.gateway.loads.queued == QUEUE_MOST)
+        load = [asyncio.ensure_future(bulk()) for _ in range(MAX_QUEUED + 20)]
+        await until(lambda: rig.gateway.loads.queued_calls == MAX_QUEUED)
         replies = [await rig.chat("vital") for _ in range(10)]
         assert [reply.status for reply in replies] == [200] * 10
         stop.set()
@@ -409,8 +409,8 @@ async def test_saturating_low_priority_traffic_does_not_refuse_critical_calls(tm
 
 async def test_a_full_worker_refuses_low_before_the_body_is_read_and_serves_critical(tmp_path: Path) -> None:
     async with call_rig(tmp_path, workloads=WORKLOADS) as rig:
-        for _ in range(IN_A_ROW):
-            rig.gateway.pressure.noted(1.0)
+        for _ in range(LATE_TICKS):
+            rig.gateway.pressure.record_lag(1.0)
         reply = await rig.chat("bulk", model=7)
         assert (reply.status, reply.code) == (503, "overloaded") and int(reply.headers["retry-after"]) >= 1
         assert (await rig.chat("vital")).status == 200
@@ -501,7 +501,7 @@ async def test_long_answers_are_no_sign_of_load_beside_streams_that_begin_soon(t
     """How long a whole answer takes is how long a one was asked for."""
     async with call_rig(tmp_path, ["one"]) as rig:
         await asyncio.gather(*(rig.stream() for _ in range(40)))
-        rig.gateway.loads._loads["one"]._seen = 4000  # as after an hour of them
+        rig.gateway.loads._loads["one"]._answers = 4000  # as after an hour of them
         rig.play("one", latency_ms=900)
         replies = await asyncio.gather(*(rig.chat() for _ in range(150)))
         assert {reply.status for reply in replies} == {200}

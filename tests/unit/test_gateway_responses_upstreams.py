@@ -21,7 +21,7 @@ from groundplan.gateway.resuming.responses import ENDPOINT, ContinuedResponse
 from groundplan.gateway.resuming.story import Continued
 from groundplan.gateway.surfaces.responses.stream import ResponsesRelay
 from groundplan.gateway.surfaces.responses.surface import read
-from groundplan.gateway.upstream.provider_refusals import asked_pause
+from groundplan.gateway.upstream.provider_refusals import retry_delay
 from groundplan.ledger.model import Usage
 
 NATIVE: dict[str, dict[str, Any]] = {name: {"serves": ["responses"]} for name in ("one", "two")}
@@ -131,7 +131,7 @@ async def test_a_pause_that_is_asked_for_in_a_stream_is_kept(tmp_path: Path) -> 
         assert len(await rig.settlements()) == 1
     for words, seconds in (("350ms", b"0.350"), ("6m0s", b"360.000"), ("26 seconds", b"26.000"), ("a while", None)):
         told_so = json.dumps({"error": {**BUSY, "message": f"Please try again in {words}."}}).encode()
-        assert asked_pause(told_so) == seconds
+        assert retry_delay(told_so) == seconds
 
 
 async def test_what_is_told_early_comes_with_what_follows_it(tmp_path: Path) -> None:

@@ -135,12 +135,12 @@ async def test_a_deployment_that_asks_for_time_gets_it_and_the_fallback_answers_
 @pytest.mark.parametrize(("asked", "left"), [(300.0, 300.0), (86_400.0, 600.0)])
 def test_a_long_retry_after_is_believed_and_then_one_call_finds_out(asked: float, left: float) -> None:
     health, places = Health(), [deployment(name, 1) for name in ("one", "two")]
-    health.failed("one", 100.0, asked)
-    assert health.rests("one", 100.0) == left and health.rests("one", 99.0 + left) == 1.0
+    health.record_failure("one", 100.0, asked)
+    assert health.retry_after_left("one", 100.0) == left and health.retry_after_left("one", 99.0 + left) == 1.0
     assert [place.name for place in health.order(places, 99.0 + left)] == ["two", "one"]
-    assert health.rests("one", 100.0 + left) == 0.0
+    assert health.retry_after_left("one", 100.0 + left) == 0.0
     assert [place.name for place in health.order(places, 100.0 + left)] == ["one", "two"]
-    assert health.may_ask("one", 100.0 + left), "this call tries it"
+    assert health.may_attempt("one", 100.0 + left), "this call tries it"
     assert [place.name for place in health.order(places, 100.0 + left)] == ["two", "one"], "others do not"
 
 
@@ -175,7 +175,7 @@ async def test_a_lone_deployment_that_asks_for_far_too_long_is_found_out_about(
         for _ in range(2):
             assert 58 <= int((await rig.chat()).headers["retry-after"]) <= 60
         assert rig.models["one"].counted == 1
-    monkeypatch.setattr(health, "ALONE_SECONDS", 1.0)
+    monkeypatch.setattr(health, "MAX_SOLE_RETRY_AFTER_SECONDS", 1.0)
     async with call_rig(tmp_path / "alone", ["one"]) as rig:
         rig.play("one", **garbage)
         assert ((await rig.chat()).status, (await rig.chat()).status, rig.models["one"].counted) == (503, 503, 1)
@@ -197,30 +197,38 @@ async def test_a_lone_deployment_that_asks_for_far_too_long_is_found_out_about(
 
 def test_one_call_at_a_time_finds_out_about_a_long_pause() -> None:
     found = Health()
-    found.failed("one", 100.0, 5000.0)
-    assert (found.rests("one", 130.0), found.rests("one", 130.0, alone=True)) == (570.0, 30.0)
-    assert [bool(found.finds_out("one", at)) for at in (159.0, 160.0, 160.5, 161.0)] == [False, True, False, True]
-    turn = found.finds_out("one", 162.0)
-    assert turn is not None and not found.finds_out("one", 162.1)
-    found.give_back(turn, 162.2)
-    assert found.finds_out("one", 162.2), "that call was not sent"
-    found.give_back(turn, 162.3)
-    assert not found.finds_out("one", 162.4), "it is another one's turn"
-    found.succeeded("one", began=99.0)
-    assert found.rests("one", 162.0) == 538.0, "that one began before it asked"
-    found.failed("one", 163.0, 5000.0)
-    assert not found.finds_out("one", 164.0) and found.finds_out("one", 223.0)
-    found.succeeded("one", began=223.0)
-    assert found.rests("one", 224.0) == 0.0 and found.closed("one")
-    found.failed("one", 300.0, 20.0)
-    assert found.rests("one", 310.0, alone=True) == 10.0, "a pause of seconds is kept"
+    found.record_failure("one", 100.0, 5000.0)
+    assert (found.retry_after_left("one", 130.0), found.retry_after_left("one", 130.0, is_last_resort=True)) == (
+        570.0,
+        30.0,
+    )
+    assert [bool(found.begin_early_probe("one", at)) for at in (159.0, 160.0, 160.5, 161.0)] == [
+        False,
+        True,
+        False,
+        True,
+    ]
+    turn = found.begin_early_probe("one", 162.0)
+    assert turn is not None and not found.begin_early_probe("one", 162.1)
+    found.cancel_probe(turn, 162.2)
+    assert found.begin_early_probe("one", 162.2), "that call was not sent"
+    found.cancel_probe(turn, 162.3)
+    assert not found.begin_early_probe("one", 162.4), "it is another one's turn"
+    found.record_success("one", began=99.0)
+    assert found.retry_after_left("one", 162.0) == 538.0, "that one began before it asked"
+    found.record_failure("one", 163.0, 5000.0)
+    assert not found.begin_early_probe("one", 164.0) and found.begin_early_probe("one", 223.0)
+    found.record_success("one", began=223.0)
+    assert found.retry_after_left("one", 224.0) == 0.0 and found.is_closed("one")
+    found.record_failure("one", 300.0, 20.0)
+    assert found.retry_after_left("one", 310.0, is_last_resort=True) == 10.0, "a pause of seconds is kept"
 
 
 def test_where_every_key_rests_for_hours_the_first_is_used_after_a_minute() -> None:
     pool = KeyPool("ab")
-    assert pool.refused(0, 429, 100.0, 90_000.0) and not pool.refused(1, 429, 130.0, 90_000.0)
+    assert pool.record_refusal(0, 429, 100.0, 90_000.0) and not pool.record_refusal(1, 429, 130.0, 90_000.0)
     assert [pool.order(at) for at in (159.0, 160.0, 190.0)] == [[], [0], [0, 1]]
-    assert not pool.refused(0, 401, 200.0, None) and pool.order(201.0) == [1]
+    assert not pool.record_refusal(0, 401, 200.0, None) and pool.order(201.0) == [1]
     assert pool.order(730.0) == [0, 1]
 
 
@@ -403,14 +411,14 @@ def names(health: Health, now: float) -> list[str]:
 def test_three_failures_in_a_row_open_and_one_call_probes() -> None:
     health = Health()
     for _ in range(2):
-        health.failed("a", 10.0)
+        health.record_failure("a", 10.0)
     assert names(health, 10.0) == ["a", "b"]
-    health.failed("a", 10.0)
+    health.record_failure("a", 10.0)
     assert names(health, 10.5) == ["b", "a"] and health.states(10.5) == {"a": "open"}
     assert health.states(11.5) == {"a": "half_open"}
-    assert names(health, 11.5) == ["a", "b"] and health.may_ask("a", 11.5), "one call tries"
+    assert names(health, 11.5) == ["a", "b"] and health.may_attempt("a", 11.5), "one call tries"
     assert names(health, 11.6) == ["b", "a"], "the others wait for how it ends"
-    health.succeeded("a", 11.5)
+    health.record_success("a", 11.5)
     assert names(health, 11.7) == ["a", "b"] and health.states(11.7) == {}
 
 
@@ -418,7 +426,7 @@ def test_a_failing_probe_makes_the_wait_longer() -> None:
     health = Health()
     now, waits = 0.0, []
     for _ in range(12):
-        health.failed("a", now)
+        health.record_failure("a", now)
         if health.states(now):
             step = 0.1
             while health.states(now + step).get("a") == "open":
@@ -431,33 +439,33 @@ def test_a_failing_probe_makes_the_wait_longer() -> None:
 def test_a_share_of_failures_opens_without_any_row() -> None:
     health = Health()
     for _ in range(4):
-        health.failed("a", 1.0)
-        health.succeeded("a", 1.0)
+        health.record_failure("a", 1.0)
+        health.record_success("a", 1.0)
     assert health.states(1.0) == {}
-    health.failed("a", 1.0)
+    health.record_failure("a", 1.0)
     assert health.states(1.0) == {"a": "open"} and "5 of 9" in health.reasons()["a"]
 
 
 def test_rare_failures_among_many_answers_open_nothing() -> None:
     health = Health()
     for _ in range(20):
-        health.failed("a", 1.0)
+        health.record_failure("a", 1.0)
         for _ in range(9):
-            health.succeeded("a", 1.0)
+            health.record_success("a", 1.0)
     assert health.states(1.0) == {}
     for at in range(0, 400, 40):  # a failure now and then is no share of them, however few answers there are
-        health.failed("b", at, 0.0)
-        health.succeeded("b", at)
+        health.record_failure("b", at, 0.0)
+        health.record_success("b", at)
     assert health.states(400.0) == {}
 
 
 def test_an_answer_that_began_before_the_trouble_does_not_end_it() -> None:
     health = Health()
     for _ in range(3):
-        health.failed("a", 10.0)
-    health.succeeded("a", 9.0)
+        health.record_failure("a", 10.0)
+    health.record_success("a", 9.0)
     assert health.states(10.0) == {"a": "open"}
-    health.succeeded("a", 10.5)
+    health.record_success("a", 10.5)
     assert health.states(10.6) == {}
 
 
@@ -466,14 +474,14 @@ def test_what_is_far_slower_than_its_siblings_is_asked_last_for_a_while() -> Non
     same = [type(d)(**{f: getattr(d, f) for f in d.__struct_fields__} | {"model": "m/same"}) for d in siblings]
     health = Health()
     for _ in range(SLOW_SAMPLES):
-        health.timed(same[1], same, 200_000, 5.0)
-        health.timed(same[2], same, 250_000, 5.0)
+        health.record_latency(same[1], same, 200_000, 5.0)
+        health.record_latency(same[2], same, 250_000, 5.0)
     for _ in range(SLOW_SAMPLES - 1):
-        health.timed(same[0], same, 900_000, 5.0)
+        health.record_latency(same[0], same, 900_000, 5.0)
     assert health.states(5.0) == {}
-    health.timed(same[0], same, 900_000, 5.0)
+    health.record_latency(same[0], same, 900_000, 5.0)
     assert health.states(5.0) == {"a": "open"} and "slower" in health.reasons()["a"]
-    health.succeeded("a", 16.0)
+    health.record_success("a", 16.0)
     assert health.states(16.0) == {}
 
 
@@ -481,8 +489,8 @@ def test_another_model_may_be_as_slow_as_it_is() -> None:
     others = [deployment(name, 1) for name in ("a", "b")]  # each with a model of its own
     health = Health()
     for _ in range(SLOW_SAMPLES * 2):
-        health.timed(others[1], others, 200_000, 5.0)
-        health.timed(others[0], others, 5_000_000, 5.0)
+        health.record_latency(others[1], others, 200_000, 5.0)
+        health.record_latency(others[0], others, 5_000_000, 5.0)
     assert health.states(5.0) == {}
 
 
@@ -492,8 +500,8 @@ def test_every_deployment_stays_in_the_order_whatever_happens(story: list[tuple[
     for name, good, passed in story:
         now += passed
         if good:
-            health.succeeded(name, now)
+            health.record_success(name, now)
         else:
-            health.failed(name, now, passed)
+            health.record_failure(name, now, passed)
         assert sorted(d.name for d in health.order(places, now)) == ["a", "b", "c"]
         assert set(health.states(now)) == set(health.reasons())

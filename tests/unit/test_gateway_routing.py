@@ -34,7 +34,7 @@ from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.routing.route import Route
 from groundplan.gateway.routing.routes import AGAIN_SECONDS, ENOUGH, Routes
 from groundplan.gateway.surfaces.chat.surface import CHAT
-from groundplan.gateway.upstream.latency import SILENT_SECONDS, Times
+from groundplan.gateway.upstream.latency import OUTDATED_SECONDS, LatencyEstimates
 from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
 from groundplan.ledger.model import Finish
 
@@ -269,8 +269,8 @@ def test_hard_rules_keep_deployments_out_also_as_fallbacks_and_say_so(folder: Pa
     assert refused.value.code == "route_barred"
 
 
-def timed(**seconds: float) -> Times:
-    times = Times()
+def timed(**seconds: float) -> LatencyEstimates:
+    times = LatencyEstimates()
     for name, each in seconds.items():
         for _ in range(30):
             times.of(name, False).observe(int(each * 1e6), 100.0)
@@ -280,7 +280,7 @@ def timed(**seconds: float) -> Times:
 def test_who_was_too_slow_only_takes_over_until_that_is_long_ago(folder: Path) -> None:
     routes, routing, both = Routes(folder), Routing(within_ms=1000), places("large", "small")
     times = timed(large=3.0, small=0.2)
-    again = 100.0 + SILENT_SECONDS + 1
+    again = 100.0 + OUTDATED_SECONDS + 1
     for now, first in ((101.0, "small"), (again, "large")):
         exchange = routed_with(routes, routing, asked("hi"), both, times, now)
         assert exchange.deployments[0].name == first
@@ -295,7 +295,7 @@ def test_who_was_too_slow_only_takes_over_until_that_is_long_ago(folder: Path) -
 
 
 def routed_with(
-    routes: Routes, routing: Routing, ask: Ask, names: list[Deployment], times: Times, now: float
+    routes: Routes, routing: Routing, ask: Ask, names: list[Deployment], times: LatencyEstimates, now: float
 ) -> Exchange:
     exchange = Exchange(new_id_bytes(), Request(0.0), Response.__new__(Response), CHAT)
     exchange.deployments, exchange.key = list(names), KeyEntry("k", "w", "", False, False, None)

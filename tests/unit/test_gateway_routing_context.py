@@ -37,7 +37,7 @@ from groundplan.gateway.routing.conversation import before
 from groundplan.gateway.routing.route import Route
 from groundplan.gateway.routing.routes import Routes
 from groundplan.gateway.surfaces.chat.surface import CHAT
-from groundplan.gateway.upstream.latency import Times
+from groundplan.gateway.upstream.latency import LatencyEstimates
 from groundplan.ledger.model import Finish
 
 WELL, BADLY = (0.9, 0.4), (0.2, 0.1)
@@ -113,11 +113,11 @@ class Call:
         self.exchange = Exchange(new_id_bytes(), Request(0.0), Response.__new__(Response), CHAT)
         self.exchange.key = KeyEntry("k", "w", "", False, False, None)
         self.exchange.deployments = [place for place in named if place.name not in stopped]
-        routes.arrange(self.exchange, self.workload, ask, Times(), 1.0)
+        routes.arrange(self.exchange, self.workload, ask, LatencyEstimates(), 1.0)
 
     def find(self, scores: tuple[float, ...]) -> None:
         self.exchange.passages = passages(scores)
-        self.routes.regard(self.exchange, self.workload, self.ask, self.named, Times(), 1.0)
+        self.routes.regard(self.exchange, self.workload, self.ask, self.named, LatencyEstimates(), 1.0)
 
     @property
     def route(self) -> Route:

@@ -116,13 +116,13 @@ async def test_a_gateway_without_room_for_connections_blames_nobody(
         raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as system:
-        system.setattr(http1_pool, "connected", full)
+        system.setattr(http1_pool, "open_connection", full)
         for _ in range(4):
             reply = await rig.chat()
             assert (reply.status, reply.code) == (503, "upstream_failed")
             error = reply.json["error"]
             assert told in error["message"] and hint in error["hint"]
-    assert not rig.gateway.health.troubled
+    assert not rig.gateway.health.has_problems
     assert {(each.outcome, each.cost, *each.flags) for each in await rig.settlements()} == {
         ("not_billed", 0, "no_room")
     }
@@ -158,7 +158,7 @@ async def test_a_refusal_of_the_callers_request(rig: Rig, status: int, stream: b
     reply = await rig.chat(stream=stream)
     assert (reply.status, reply.code, rig.models["two"].counted) == (status, "scripted_error", 0)
     (only,) = await rig.settlements()
-    assert (only.outcome, only.cost) == ("not_billed", 0) and not rig.gateway.health.troubled
+    assert (only.outcome, only.cost) == ("not_billed", 0) and not rig.gateway.health.has_problems
     await rig.books()
 
 

@@ -19,7 +19,7 @@ from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.telemetry.exposition import render
 from groundplan.gateway.telemetry.metrics import families
 from groundplan.gateway.upstream import provider_refusals
-from groundplan.gateway.upstream.key_pool import BUSY_REST_S, LONGEST_REST_S, REFUSED_REST_S, SOONEST_S, KeyPool
+from groundplan.gateway.upstream.key_pool import BUSY_REST_S, LAST_RESORT_S, MAX_REST_S, REFUSED_REST_S, KeyPool
 from groundplan.gateway.upstream.providers import SERVICE
 from groundplan.gateway.upstream.targets import Targets
 from groundplan.testing.scripted import ScriptedModel, start
@@ -46,31 +46,31 @@ class Busy(ScriptedModel):
 def test_use_is_spread_and_what_is_long_ago_counts_less() -> None:
     pool = KeyPool("abc")
     for _ in range(30):
-        pool.used(pool.order(0.0)[0], 0.0)
+        pool.record_use(pool.order(0.0)[0], 0.0)
     assert pool.order(0.0) == [0, 1, 2]
-    pool.used(0, 0.0)
+    pool.record_use(0, 0.0)
     assert pool.order(0.0) == [1, 2, 0]
-    pool.used(0, 0.0)
-    pool.used(1, 600.0)  # ten half-lives later one use of now weighs more than twelve of then
+    pool.record_use(0, 0.0)
+    pool.record_use(1, 600.0)  # ten half-lives later one use of now weighs more than twelve of then
     assert pool.order(600.0) == [2, 0, 1]
     for index in (0, 2, 2):
-        pool.used(index, 600.0)
+        pool.record_use(index, 600.0)
     assert pool.order(600.0) == [1, 0, 2], "what is used again is not taken for all of its past"
 
 
 def test_a_key_with_which_nothing_was_sent_is_not_used_and_nobody_found_out_about_it() -> None:
     pool = KeyPool("ab")
-    pool.used(0, 0.0)
-    pool.unsent(0, 0.0)
+    pool.record_use(0, 0.0)
+    pool.undo_use(0, 0.0)
     assert pool.order(0.0) == [0, 1]
-    pool.refused(0, 401, 0.0, None)
+    pool.record_refusal(0, 401, 0.0, None)
     due = REFUSED_REST_S + 1.0
     for step in range(3):
-        pool.used(0, due)
-        pool.unsent(0, due)
-        assert pool.whys(due)[0] == 401 and pool.order(due)[0] == 0, "it is not taken for well"
+        pool.record_use(0, due)
+        pool.undo_use(0, due)
+        assert pool.problem_statuses(due)[0] == 401 and pool.order(due)[0] == 0, "it is not taken for well"
         due += 60.0 * step
-    pool.used(0, due)
+    pool.record_use(0, due)
     assert pool.order(due) == [1], "others wait for how it goes"
 
 
@@ -80,23 +80,23 @@ async def test_a_key_is_used_where_it_is_sent(tmp_path: Path) -> None:
         (tmp_path / name).write_text(name)
     keys = {"one": {"keys": [ProviderKey(key=f"file:{tmp_path / name}") for name in ("a", "b")]}}
     async with call_rig(tmp_path / "home", ["one"], more=keys, ports={"one": 1}) as rig:
-        pool = rig.gateway.targets.keys(rig.plan("assistant").names["one"][0])
+        pool = rig.gateway.targets.key_pool(rig.plan("assistant").names["one"][0])
         assert (await rig.chat()).status == 503
-        assert [key.used for key in pool._keys] == [0.0, 0.0]
+        assert [key.use_count for key in pool._keys] == [0.0, 0.0]
         await rig.books()
 
 
 def test_a_refused_key_rests_as_long_as_it_was_told_or_is_usual() -> None:
     pool = KeyPool("ab")
-    assert pool.refused(0, 429, 0.0, None)
+    assert pool.record_refusal(0, 429, 0.0, None)
     assert pool.order(BUSY_REST_S - 0.1) == [1] and pool.order(BUSY_REST_S) == [0, 1]
-    assert pool.refused(0, 401, 20.0, None)
+    assert pool.record_refusal(0, 401, 20.0, None)
     assert pool.order(20.0 + REFUSED_REST_S - 0.1) == [1]
-    assert not pool.refused(1, 429, 20.0, 3.0)
+    assert not pool.record_refusal(1, 429, 20.0, 3.0)
     assert pool.order(22.9) == [] and pool.order(23.0) == [1]
-    assert pool.refused(1, 429, 1000.0, 1e9)
-    assert pool.order(1000.0 + LONGEST_REST_S) == [0, 1]
-    assert pool.refused(1, 429, 2000.0, 0.0)
+    assert pool.record_refusal(1, 429, 1000.0, 1e9)
+    assert pool.order(1000.0 + MAX_REST_S) == [0, 1]
+    assert pool.record_refusal(1, 429, 2000.0, 0.0)
     assert pool.order(2000.5) == [0]  # asked again at once it would be refused again
 
 
@@ -109,9 +109,9 @@ def test_a_key_that_rests_is_never_chosen(steps: list[tuple[int, bool, float]]) 
         assert sorted(order) == [i for i in range(4) if until[i] <= now]
         if refused:
             until[index] = now + BUSY_REST_S
-            assert pool.refused(index, 429, now, None) == any(each <= now for each in until)
+            assert pool.record_refusal(index, 429, now, None) == any(each <= now for each in until)
         else:
-            pool.used(index, now)
+            pool.record_use(index, now)
 
 
 async def test_a_deployment_rests_until_the_first_of_its_keys_is_well(tmp_path: Path) -> None:
@@ -137,10 +137,10 @@ def test_a_pool_rests_until_a_key_does_not(steps: list[tuple[int, float, float]]
     pool, now = KeyPool("abc"), 0.0
     for index, passed, after in steps:
         now += passed
-        assert pool.order(now) or pool.rests(now)
-        pool.refused(index, 429, now, after)
-        assert pool.order(now + SOONEST_S + 1e-6), "a pause of hours is often garbage"
-        assert pool.order(now + pool.rests(now) + 1e-6)
+        assert pool.order(now) or pool.rest_seconds(now)
+        pool.record_refusal(index, 429, now, after)
+        assert pool.order(now + LAST_RESORT_S + 1e-6), "a pause of hours is often garbage"
+        assert pool.order(now + pool.rest_seconds(now) + 1e-6)
 
 
 async def test_what_is_known_of_a_key_is_not_known_of_the_one_that_took_its_place(tmp_path: Path) -> None:
@@ -154,44 +154,48 @@ async def test_what_is_known_of_a_key_is_not_known_of_the_one_that_took_its_plac
             keys=made,
         )  # fmt: skip
 
-    pool = targets.keys(place("env:OLD", "env:OTHER"))
-    pool.refused(0, 429, 0.0, LONGEST_REST_S)
-    assert targets.keys(place("env:OLD", "env:OTHER")).order(1.0) == [1]
-    assert targets.keys(place("env:NEW", "env:OTHER")).order(1.0) == [0, 1]
-    assert targets.keys(place("env:NEW", "env:OTHER", "env:OLD")).order(1.0) == [0, 1], "it rests wherever it stands"
+    pool = targets.key_pool(place("env:OLD", "env:OTHER"))
+    pool.record_refusal(0, 429, 0.0, MAX_REST_S)
+    assert targets.key_pool(place("env:OLD", "env:OTHER")).order(1.0) == [1]
+    assert targets.key_pool(place("env:NEW", "env:OTHER")).order(1.0) == [0, 1]
+    assert targets.key_pool(place("env:NEW", "env:OTHER", "env:OLD")).order(1.0) == [0, 1], (
+        "it rests wherever it stands"
+    )
     targets.close()
 
 
 def test_a_key_without_money_rests_longer_each_time_and_one_call_finds_out() -> None:
     pool, now = KeyPool("ab"), 0.0
-    for rest in (60.0, 120.0, 240.0, 480.0, LONGEST_REST_S, LONGEST_REST_S):
-        pool.refused(0, 402, now, 20.0)
-        pool.refused(0, 402, now + 0.1, 20.0)  # was on its way with it
-        assert pool.order(now + rest) == [1] and pool.whys(now + rest) == [402, 0]
+    for rest in (60.0, 120.0, 240.0, 480.0, MAX_REST_S, MAX_REST_S):
+        pool.record_refusal(0, 402, now, 20.0)
+        pool.record_refusal(0, 402, now + 0.1, 20.0)  # was on its way with it
+        assert pool.order(now + rest) == [1] and pool.problem_statuses(now + rest) == [402, 0]
         now += rest + 0.1
         assert sorted(pool.order(now)) == [0, 1]
-        pool.used(0, now)
+        pool.record_use(0, now)
         assert pool.order(now + 1.0) == [1], "others do not wait for how that ends"
-        assert pool.refused(1, 429, now, 3.0), "but go there where nothing else is left"
+        assert pool.record_refusal(1, 429, now, 3.0), "but go there where nothing else is left"
         assert pool.order(now + 1.0) == [0]
-        pool.used(0, now + 1.0)
-        assert pool.whys(now + 1.0)[0] == 402, "whoever found out may still be refused"
+        pool.record_use(0, now + 1.0)
+        assert pool.problem_statuses(now + 1.0)[0] == 402, "whoever found out may still be refused"
         now += 4.0
-    assert sorted(pool.order(now + 1.0)) == [0, 1] and pool.whys(now + 1.0) == [0, 0], "that one was not refused"
-    pool.used(0, now + 1.0)
-    pool.refused(0, 402, now + 1.0, None)
+    assert sorted(pool.order(now + 1.0)) == [0, 1] and pool.problem_statuses(now + 1.0) == [0, 0], (
+        "that one was not refused"
+    )
+    pool.record_use(0, now + 1.0)
+    pool.record_refusal(0, 402, now + 1.0, None)
     assert sorted(pool.order(now + 1.0 + REFUSED_REST_S)) == [0, 1]
-    assert pool.whys(now + 1.0 + REFUSED_REST_S + LONGEST_REST_S) == [402, 0]
-    assert pool.whys(now + 1.1 + REFUSED_REST_S + LONGEST_REST_S) == [0, 0], "nobody has asked for long"
+    assert pool.problem_statuses(now + 1.0 + REFUSED_REST_S + MAX_REST_S) == [402, 0]
+    assert pool.problem_statuses(now + 1.1 + REFUSED_REST_S + MAX_REST_S) == [0, 0], "nobody has asked for long"
 
 
 def test_a_key_without_money_rests_as_long_as_it_was_told_and_begins_anew_after_another_refusal() -> None:
     pool = KeyPool("ab")
-    pool.refused(0, 402, 0.0, 300.0)
+    pool.record_refusal(0, 402, 0.0, 300.0)
     assert pool.order(299.9) == [1] and pool.order(300.0) == [0, 1]
-    pool.used(0, 300.0)
-    pool.refused(0, 429, 300.0, 1.0)
-    pool.refused(0, 402, 400.0, None)
+    pool.record_use(0, 300.0)
+    pool.record_refusal(0, 429, 300.0, 1.0)
+    pool.record_refusal(0, 402, 400.0, None)
     assert sorted(pool.order(400.0 + REFUSED_REST_S)) == [0, 1]
 
 
@@ -218,7 +222,7 @@ def quota(name: str) -> bytes:
     ],
 )
 def test_an_account_without_money_is_told_from_one_that_is_busy(status: int, told: bytes, found: bool) -> None:
-    assert provider_refusals.spent(status, told) == found
+    assert provider_refusals.is_quota_spent(status, told) == found
 
 
 async def test_a_key_whose_account_is_out_of_money_rests_for_minutes_and_is_told_of(tmp_path: Path) -> None:
@@ -236,15 +240,15 @@ async def test_a_key_whose_account_is_out_of_money_rests_for_minutes_and_is_told
             assert (await rig.chat()).status == 200
         assert model.asked == ["a", "b", "b", "b"]
         now, gateway = asyncio.get_running_loop().time(), rig.gateway
-        pool = gateway.targets.keys(rig.plan("assistant").names["one"][0])
+        pool = gateway.targets.key_pool(rig.plan("assistant").names["one"][0])
         assert pool.order(now + REFUSED_REST_S - 5.0) == [1], "rather than some seconds"
         why = f"closed: the key file:{tmp_path / 'a'} rests: its account is not paid, or its quota is used up"
-        assert told_health(gateway.health, now, gateway.targets.key_troubles()) == {"one": why}
+        assert told_health(gateway.health, now, gateway.targets.key_problems()) == {"one": why}
         name, found = "groundplan_gateway_deployment_keys", render([("0", families(gateway))]).decode()
         for state, count in {"ready": 1, "busy": 0, "refused": 0, "unpaid": 1}.items():
             assert f'{name}{{worker="0",deployment="one",state="{state}"}} {count}\n' in found
         gateway.targets.declare([])
-        assert gateway.targets.key_troubles() == {}
+        assert gateway.targets.key_problems() == {}
         await rig.books()
     listener.close()
     await server.drain(0.2)
@@ -264,7 +268,7 @@ async def test_a_deployment_may_be_called_as_a_local_service_is(tmp_path: Path) 
 
     own, other = place(SERVICE, "openai"), place("other", "gemini")
     for _ in range(2):
-        assert targets.of(own).host == b"x" and not targets.of(own).authorization
-        assert targets.through(SERVICE, other, None).host == b"127.0.0.1:1"
+        assert targets.of(own).host == b"x" and not targets.of(own).authorization_line
+        assert targets.through_service(SERVICE, other, None).host == b"127.0.0.1:1"
         targets.forget(SERVICE)
     targets.close()

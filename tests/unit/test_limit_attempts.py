@@ -224,7 +224,7 @@ async def test_what_frees_later_than_another_deployment_may_answer_is_no_reason_
     async with call_rig(tmp_path, names, workloads={"assistant": rule()}, limits=[limit, LIMITS[0]]) as rig:
         rig.gateway.limit_slices.add_grant("requests/few", day(rig), 1)
         if other == "rests":
-            rig.gateway.health.failed("two", asyncio.get_running_loop().time(), 20.0)
+            rig.gateway.health.record_failure("two", asyncio.get_running_loop().time(), 20.0)
         elif other:
             rig.play("two", mode="error", status=503)
         reply = await rig.chat()

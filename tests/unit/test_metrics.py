@@ -27,7 +27,7 @@ from groundplan.gateway.telemetry.exposition import Family, Sample, histogram, r
 from groundplan.gateway.telemetry.meters import DURATION_US, Histogram, Meters
 from groundplan.gateway.telemetry.metrics import families, gathered
 from groundplan.gateway.telemetry.scrape import Scrapes, known, ups
-from groundplan.gateway.upstream.answer_memory import Share
+from groundplan.gateway.upstream.answer_memory import MemoryShare
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.ledger.model import Settlement, Usage
 from groundplan.testing.scripted import Script
@@ -225,17 +225,17 @@ async def test_a_deployment_that_fails_is_shown_as_open(rig: Rig) -> None:
 
 async def test_what_is_taken_of_a_workers_memory_is_told(tmp_path: Path) -> None:
     async with call_rig(tmp_path) as rig:
-        gateway, server, share = rig.gateway, rig.server, Share(rig.gateway.answer_memory)
+        gateway, server, share = rig.gateway, rig.server, MemoryShare(rig.gateway.answer_memory)
         gateway.server, server.limits = server, dataclasses.replace(server.limits, total_body_bytes=3000)
         assert (await rig.chat(user="a" * 3000)).code == "memory_full"
         gateway.answer_memory.limit = 5 << 20
-        await share.grown(2 << 20, 1.0)
-        waits = asyncio.create_task(Share(gateway.answer_memory).grown(2 << 20, 0.05))
-        second = asyncio.create_task(Share(gateway.answer_memory).grown(2 << 20, 0.05))
+        await share.grow(2 << 20, 1.0)
+        waits = asyncio.create_task(MemoryShare(gateway.answer_memory).grow(2 << 20, 0.05))
+        second = asyncio.create_task(MemoryShare(gateway.answer_memory).grow(2 << 20, 0.05))
         await asyncio.sleep(0)
         found = parsed(render([("0", families(gateway))]))
         name = "groundplan_gateway_room"
-        assert total(found[f"{name}_bytes"], room="answers") == gateway.answer_memory.held >= 4 << 20
+        assert total(found[f"{name}_bytes"], room="answers") == gateway.answer_memory.held_bytes >= 4 << 20
         assert total(found[f"{name}_most_bytes"], room="answers") == 5 << 20
         assert total(found[f"{name}_most_bytes"], room="requests") == 3000
         assert total(found[f"{name}_refused_total"], room="requests") == 1
@@ -244,7 +244,7 @@ async def test_what_is_taken_of_a_workers_memory_is_told(tmp_path: Path) -> None
         with pytest.raises(UpstreamFailure):
             await second
         with pytest.raises(Unavailable):
-            await gateway.loads.room(rig.plan("assistant").names["one"], "low", 0.0)
+            await gateway.loads.wait_for_room(rig.plan("assistant").names["one"], "low", 0.0)
         gateway.pressure.level = 0
         with pytest.raises(Unavailable):
             gateway.pressure.check("critical", 0)

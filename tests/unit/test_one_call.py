@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from tests.unit.test_providers_spoken import OTHERS, TOOL, Wire, asked, place, spoken, streamed, whole
 
-from groundplan.gateway.upstream.providers import knows
+from groundplan.gateway.upstream.providers import supported_fields
 
-TOLD = frozenset(api for api in OTHERS if "parallel_tool_calls" in knows(api))
+TOLD = frozenset(api for api in OTHERS if "parallel_tool_calls" in supported_fields(api))
 
 
 def twice(answer: Any, name: str) -> Any:

@@ -25,7 +25,7 @@ from groundplan.blueprint.model import Blueprint, Ramp, Site
 from groundplan.catalog.check import check
 from groundplan.catalog.loader import load_files
 from groundplan.gateway.policy.catalog import index
-from groundplan.gateway.upstream.choose import Balance
+from groundplan.gateway.upstream.choose import LoadBalancer
 from groundplan.placement.planner import CompanyPlan, build_claim, plan_company
 from groundplan.placement.solve import verify
 from groundplan.placement.terms.facts import Company
@@ -121,8 +121,8 @@ def test_each_step_that_is_over_becomes_the_next_blueprint() -> None:
 
 @given(st.integers(1, 99))
 def test_shares_are_exact_and_evenly_spread(share: int) -> None:
-    balance = Balance()
-    calls = [balance.goes_over("w", share) for _ in range(300)]
+    balance = LoadBalancer()
+    calls = [balance.takes_ramp("w", share) for _ in range(300)]
     assert all(sum(calls[at : at + 100]) == share for at in range(0, 300, 100))
     gaps = [b - a for a, b in pairwise(at for at, goes in enumerate(calls) if goes)]
     assert max(gaps) - min(gaps) <= 1
@@ -146,7 +146,7 @@ async def test_the_gateway_sends_each_share_where_it_is_to_go(tmp_path: Path) ->
         gateway.play("old", mode="error", status=500)
         assert await shares(Ramp(origin="old", to="new", share=10), 6) == {"new": 6}, "a failing origin is invisible"
         gateway.play("old")
-        gateway.gateway.health._until["old"] = 0.0
+        gateway.gateway.health._open_until["old"] = 0.0
         assert (await shares(Ramp(origin="old", to="new", share=10), 6))["old"] >= 5, "one that is well again is asked"
         await gateway.books()
 

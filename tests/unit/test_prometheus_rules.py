@@ -69,8 +69,8 @@ def test_a_deployment_that_fails_stays_in_its_alert_however_few_calls_ask_it() -
     shown = re.search(r'state=~?"([^"]+)"', rule["expr"])
     health, missed = Health(), []
     for second in range(600):
-        if second % 20 == 0 and health.may_ask("a", second):
-            health.failed("a", second)
+        if second % 20 == 0 and health.may_attempt("a", second):
+            health.record_failure("a", second)
         if second > 60 and second % 15 == 0 and not (shown and re.fullmatch(shown[1], health.states(second)["a"])):
             missed.append(second)
     assert missed == []

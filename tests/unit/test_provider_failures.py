@@ -10,8 +10,13 @@ from typing import Any
 
 import pytest
 
-from groundplan.gateway.upstream.provider_refusals import meant, spent, told_status, too_long
-from groundplan.gateway.upstream.providers import Place
+from groundplan.gateway.upstream.provider_refusals import (
+    actual_status,
+    embedded_status,
+    is_quota_spent,
+    prompt_too_long,
+)
+from groundplan.gateway.upstream.providers import ProviderTarget
 from groundplan.gateway.upstream.translation.failures import Failed, failed
 from groundplan.gateway.upstream.translation.translate import Providers
 
@@ -51,7 +56,7 @@ async def test_what_is_refused_as_it_is_converted_is_the_callers_and_was_not_sen
         for field, more in WRONG[api]:
             body = json.dumps({"model": "m", "messages": [ASKED], "max_tokens": 5, **more}).encode()
             with pytest.raises(Failed) as caught:
-                await providers.chat(Place("one", api, "http://127.0.0.1:9/v1", "env:PROVIDER"), body)
+                await providers.chat(ProviderTarget("one", api, "http://127.0.0.1:9/v1", "env:PROVIDER"), body)
             error = json.loads(caught.value.body)["error"]
             assert caught.value.status == 400, (api, error)
             assert error["code"] == "field_untranslatable" and error.get("field", "") == field, (api, error)
@@ -77,7 +82,7 @@ async def test_bedrock_is_asked_for_the_region_of_its_address(
     monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-south-1")
     providers = Providers()
     try:
-        found = await providers.client(Place("one", "bedrock", f"https://{host}"), "sk-x")
+        found = await providers.client(ProviderTarget("one", "bedrock", f"https://{host}"), "sk-x")
         assert found.client.meta.region_name == region
     finally:
         await providers.close()
@@ -93,20 +98,20 @@ async def test_what_cannot_be_signed_reached_nobody_and_is_not_billed(
     providers, body = Providers(), json.dumps({"model": "m", "messages": [ASKED]}).encode()
     try:
         with pytest.raises(Failed) as caught:
-            await providers.chat(Place("one", "bedrock", "http://127.0.0.1:9", "env:PROVIDER"), body)
+            await providers.chat(ProviderTarget("one", "bedrock", "http://127.0.0.1:9", "env:PROVIDER"), body)
         assert caught.value.status == 503 and b"region" in caught.value.body
     finally:
         await providers.close()
     library = import_module("google.auth.exceptions")
     for error in (library.RefreshError("invalid_grant"), library.ReauthFailError("again")):
         wrapped = library_errors.ProviderError("it failed", original_exception=error, provider_name="vertexai")
-        assert failed(wrapped, "", Place("one", "vertexai", "https://v.example")).status == 503
+        assert failed(wrapped, "", ProviderTarget("one", "vertexai", "https://v.example")).status == 503
 
 
 @pytest.mark.parametrize(("details", "asked"), [([{}, {"retryDelay": "20.5s"}], "20.5"), ([], None), (None, None)])
 def test_a_pause_that_google_asks_for_in_its_answer_is_told(details: Any, asked: str | None) -> None:
     refused = google.APIError(429, {"error": {"code": 429, "message": "quota", "details": details}})
-    assert failed(refused, "", Place("one", "gemini", "http://127.0.0.1:9", "")).retry_after == asked
+    assert failed(refused, "", ProviderTarget("one", "gemini", "http://127.0.0.1:9", "")).retry_after == asked
 
 
 def test_a_quota_that_is_used_up_is_told_with_a_code() -> None:
@@ -115,10 +120,10 @@ def test_a_quota_that_is_used_up_is_told_with_a_code() -> None:
     for limit, told in ((details, True), ([], False)):
         refused = google.APIError(429, {"error": {"code": 429, "message": "quota", "details": limit}})
         refused.status_code = 429  # as the library has it
-        answered = failed(refused, "", Place("one", "gemini", "http://127.0.0.1:9", ""))
-        assert answered.status == 429 and spent(429, answered.body) == told
+        answered = failed(refused, "", ProviderTarget("one", "gemini", "http://127.0.0.1:9", ""))
+        assert answered.status == 429 and is_quota_spent(429, answered.body) == told
     refused.body = {"message": "x", "type": "insufficient_quota"}  # as OpenAI's client has it
-    assert spent(429, failed(refused, "", Place("one", "azure", "")).body)
+    assert is_quota_spent(429, failed(refused, "", ProviderTarget("one", "azure", "")).body)
 
 
 async def test_one_that_cannot_be_reached_was_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +132,7 @@ async def test_one_that_cannot_be_reached_was_not_asked(monkeypatch: pytest.Monk
     body = json.dumps({"model": "m", "messages": [ASKED], "max_tokens": 5}).encode()
     for api in ("mistral", "ollama", "anthropic"):
         with pytest.raises(Failed) as caught:
-            await providers.chat(Place("one", api, "http://127.0.0.1:9/v1", "env:PROVIDER"), body)
+            await providers.chat(ProviderTarget("one", api, "http://127.0.0.1:9/v1", "env:PROVIDER"), body)
         assert caught.value.status == 503, api
     await providers.close()
 
@@ -147,7 +152,7 @@ def test_an_answer_that_is_not_understood_may_have_been_billed() -> None:
         except ValueError as error:
             raise InvalidRequestError("1 validation error for CompletionUsage") from error
     except InvalidRequestError as error:
-        assert failed(error, "", Place("one", "gemini", "")).status == 502
+        assert failed(error, "", ProviderTarget("one", "gemini", "")).status == 502
 
 
 @pytest.mark.parametrize(
@@ -178,10 +183,10 @@ def test_a_refusal_that_is_about_our_account_is_not_the_callers(error: dict[str,
 
     refused = BadRequestError("Error code: 400")
     refused.body = {"type": "error", "error": error}
-    assert failed(refused, "", Place("one", "anthropic", "")).status == status
-    assert meant(400, json.dumps({"error": error}).encode()) == status
-    assert meant(400, json.dumps([{"error": error}]).encode()) == status
-    assert meant(422, json.dumps({"error": error}).encode()) == 422
+    assert failed(refused, "", ProviderTarget("one", "anthropic", "")).status == status
+    assert actual_status(400, json.dumps({"error": error}).encode()) == status
+    assert actual_status(400, json.dumps([{"error": error}]).encode()) == status
+    assert actual_status(422, json.dumps({"error": error}).encode()) == 422
 
 
 @pytest.mark.parametrize("known_by", ["words", "library", "nothing"])
@@ -198,8 +203,8 @@ def test_a_prompt_that_a_provider_finds_too_long_is_told_with_a_code(known_by: s
     refused = (ContextLengthExceededError if known_by == "library" else BadRequestError)("Error code: 400")
     message = "prompt is too long: 9000 tokens > 8192 maximum" if known_by == "words" else "too much"
     refused.body = {"type": "error", "error": {"type": "invalid_request_error", "message": message}}
-    told = failed(refused, "", Place("one", "anthropic", ""))
-    assert told.status == 400 and bool(too_long(400, told.body)) == (known_by != "nothing")
+    told = failed(refused, "", ProviderTarget("one", "anthropic", ""))
+    assert told.status == 400 and bool(prompt_too_long(400, told.body)) == (known_by != "nothing")
 
 
 @pytest.mark.parametrize(
@@ -216,8 +221,10 @@ def test_a_prompt_that_a_provider_finds_too_long_is_told_with_a_code(known_by: s
     ],
 )
 def test_each_server_has_its_own_words_for_a_prompt_that_is_too_long(told: dict[str, Any]) -> None:
-    assert too_long(400, json.dumps(told).encode()) and too_long(422, json.dumps(told).encode())
-    assert not too_long(409, json.dumps(told).encode()) and not too_long(400, b'{"error":"You passed nothing"}')
+    assert prompt_too_long(400, json.dumps(told).encode()) and prompt_too_long(422, json.dumps(told).encode())
+    assert not prompt_too_long(409, json.dumps(told).encode()) and not prompt_too_long(
+        400, b'{"error":"You passed nothing"}'
+    )
 
 
 @pytest.mark.parametrize(
@@ -235,21 +242,21 @@ def test_each_server_has_its_own_words_for_a_prompt_that_is_too_long(told: dict[
     ],
 )
 def test_an_error_may_say_which_status_it_has(told: dict[str, Any], status: int) -> None:
-    assert told_status(json.dumps(told).encode()) == status and told_status(b"") == told_status(b"no") == 0
+    assert embedded_status(json.dumps(told).encode()) == status and embedded_status(b"") == embedded_status(b"no") == 0
 
 
 def test_what_nobody_asks_for_is_no_refusal_of_what_was_asked() -> None:
-    assert (meant(410, b"gone"), meant(412, b"{}"), meant(418, b"{}")) == (404, 402, 418)
+    assert (actual_status(410, b"gone"), actual_status(412, b"{}"), actual_status(418, b"{}")) == (404, 402, 418)
 
 
 def test_a_refusal_may_be_a_mere_text() -> None:
-    assert meant(400, b'{"code":"invalid","error":"Incorrect API key provided: xa***"}') == 401
-    assert meant(400, b'{"code":"invalid","error":"Incorrect value"}') == 400
+    assert actual_status(400, b'{"code":"invalid","error":"Incorrect API key provided: xa***"}') == 401
+    assert actual_status(400, b'{"code":"invalid","error":"Incorrect value"}') == 400
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"no", b'{"error":"x"}', b"\xff", b"[" * 3000])
 def test_any_other_refusal_means_what_it_says(body: bytes) -> None:
-    assert meant(400, body) == 400
+    assert actual_status(400, body) == 400
 
 
 class Vectors:
@@ -287,9 +294,11 @@ async def test_texts_before_one_that_failed_may_have_been_billed(
         for texts, told in ((["b", "a"], status), (["a", "b"], 502 if status != 400 else 400)):
             with pytest.raises(Failed) as caught:
                 body = json.dumps({"model": "m", "input": texts}).encode()
-                await providers.embed(Place("one", api, "http://127.0.0.1:9"), body)
+                await providers.embed(ProviderTarget("one", api, "http://127.0.0.1:9"), body)
             assert caught.value.status == told, texts
-        found = await providers.embed(Place("one", api, "http://127.0.0.1:9"), b'{"model":"m","input":["a","c"]}')
+        found = await providers.embed(
+            ProviderTarget("one", api, "http://127.0.0.1:9"), b'{"model":"m","input":["a","c"]}'
+        )
         assert json.loads(found)["usage"] == {"prompt_tokens": 2, "total_tokens": 2}
     finally:
         await providers.close()

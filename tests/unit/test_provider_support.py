@@ -14,7 +14,7 @@ import pytest
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.errors import Invalid
 from groundplan.gateway.surfaces.chat import surface as chat
-from groundplan.gateway.upstream.providers import _FIELDS, place, target_line, unknown_field
+from groundplan.gateway.upstream.providers import _FIELDS, decode_target, first_unsupported_field, target_header
 from groundplan.gateway.upstream.translation.requests import reworded
 
 APIS = ("anthropic", "azure", "bedrock", "cohere", "gemini", "groq", "mistral", "ollama", "vertexai")
@@ -40,7 +40,7 @@ def tool(**function: Any) -> dict[str, Any]:
 
 def refused(api: str, **fields: Any) -> str | None:
     asked = {"model": "m", "messages": [ASKED], **fields}
-    return unknown_field(api, msgspec.json.decode(json.dumps(asked), type=dict[str, msgspec.Raw]))
+    return first_unsupported_field(api, msgspec.json.decode(json.dumps(asked), type=dict[str, msgspec.Raw]))
 
 
 def message(**changed: Any) -> dict[str, Any]:
@@ -351,6 +351,6 @@ def test_the_files_of_a_place_are_told_to_the_service_however_they_are_called(na
         name="d", site="s", model="m", upstream_model="up", url="http://x/v1", rates=Rates(input=1, output=1),
         api="gemini", key=f"file:/home/{name}/key",
     )  # fmt: skip
-    line = target_line(made)
+    line = target_header(made)
     assert line.isascii() and line.count(b"\r\n") == 1
-    assert place(line.partition(b": ")[2].strip()).key == made.key
+    assert decode_target(line.partition(b": ")[2].strip()).key == made.key

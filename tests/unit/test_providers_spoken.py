@@ -33,7 +33,7 @@ from groundplan.economics import price
 from groundplan.economics.prices.provider_usage import ChatUsage
 from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.upstream.providers import _MISTRALS, _OPENAI_SHAPED, EMBEDS, Place
+from groundplan.gateway.upstream.providers import _MISTRAL_MODELS, _VERTEX_OPENAI_MODELS, EMBEDDING_APIS, ProviderTarget
 from groundplan.gateway.upstream.translation.blocking_clients import InContext
 from groundplan.gateway.upstream.translation.failures import Failed
 from groundplan.gateway.upstream.translation.translate import PATIENCE_SECONDS, Providers
@@ -309,9 +309,9 @@ async def spoken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         await close(listener, server)
 
 
-def place(api: str, wire: Wire, folder: Path) -> Place:
+def place(api: str, wire: Wire, folder: Path) -> ProviderTarget:
     url = f"http://127.0.0.1:{wire.port}{PATHS.get(api, '')}"
-    return Place("d", api, url, None if api == "vertexai" else f"file:{folder / 'secret'}")
+    return ProviderTarget("d", api, url, None if api == "vertexai" else f"file:{folder / 'secret'}")
 
 
 def asked(api: str, content: Any = "Where is it?", **more: Any) -> bytes:
@@ -319,14 +319,14 @@ def asked(api: str, content: Any = "Where is it?", **more: Any) -> bytes:
     return json.dumps({"model": f"up-{api}", "messages": messages, "max_tokens": 20, **more}).encode()
 
 
-async def whole(providers: Providers, where: Place, body: bytes) -> ChatCompletion:
+async def whole(providers: Providers, where: ProviderTarget, body: bytes) -> ChatCompletion:
     found = await providers.chat(where, body)
     assert isinstance(found, bytes)
     made: ChatCompletion = strict(ChatCompletion, found)
     return made
 
 
-async def streamed(providers: Providers, where: Place, body: bytes) -> list[ChatCompletionChunk]:
+async def streamed(providers: Providers, where: ProviderTarget, body: bytes) -> list[ChatCompletionChunk]:
     found = await providers.chat(where, body)
     assert not isinstance(found, bytes)
     return [strict(ChatCompletionChunk, chunk) async for chunk in found]
@@ -675,7 +675,7 @@ async def test_images_reach_each_provider(tmp_path: Path, monkeypatch: pytest.Mo
 async def test_embeddings_of_each_provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As LangChain asks for them, with a thousand at once: Cohere refuses more than 96."""
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
-        for api in sorted(EMBEDS):
+        for api in sorted(EMBEDDING_APIS):
             count = 1 if api == "ollama" else 97 if api == "cohere" else 2
             body = json.dumps({"model": f"up-{api}", "input": ["a"] * count, "dimensions": 2}).encode()
             found = strict(CreateEmbeddingResponse, await providers.embed(place(api, wire, tmp_path), body))
@@ -702,7 +702,7 @@ async def test_embeddings_are_told_in_base64_as_openais_clients_ask_by_default(
 ) -> None:
     """The library told no numbers of Azure's, could not read Mistral's, and asks Bedrock for numbers only."""
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
-        for api in sorted(EMBEDS):
+        for api in sorted(EMBEDDING_APIS):
             body = json.dumps({"model": f"up-{api}", "input": ["a"], "encoding_format": "base64"}).encode()
             (row,) = json.loads(await providers.embed(place(api, wire, tmp_path), body))["data"]
             assert struct.unpack("<2f", base64.b64decode(row["embedding"])) == (0.5, 0.25), api
@@ -719,7 +719,7 @@ TRACE = {"traceparent": "00-" + "1" * 32 + "-" + "2" * 16 + "-01", "tracestate":
 async def test_each_provider_is_part_of_the_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """And the next request, which is part of none, carries nothing of it."""
     every = [*OTHERS, "anthropic", "gemini", "mistral", "ollama"]
-    apis = {"whole": every, "streamed": OTHERS, "embeddings": sorted(EMBEDS)}[how]
+    apis = {"whole": every, "streamed": OTHERS, "embeddings": sorted(EMBEDDING_APIS)}[how]
     asyncio.get_running_loop().set_default_executor(InContext())
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         for api in apis:
@@ -771,8 +771,8 @@ async def test_models_of_other_makers_at_vertex_ai_are_asked_there_in_their_own_
 
 def test_models_of_other_makers_are_told_apart_as_the_library_does() -> None:
     library = import_module("any_llm.providers.vertexai.vertexai")
-    assert set(library._PARTNER_MODEL_PREFIXES) == set(_OPENAI_SHAPED)
-    assert set(import_module("any_llm.providers.vertexai.mistral").MISTRAL_MODEL_PREFIXES) == set(_MISTRALS)
+    assert set(library._PARTNER_MODEL_PREFIXES) == set(_VERTEX_OPENAI_MODELS)
+    assert set(import_module("any_llm.providers.vertexai.mistral").MISTRAL_MODEL_PREFIXES) == set(_MISTRAL_MODELS)
 
 
 async def test_a_whole_answer_of_claude_may_be_as_long_as_its_deployment_says(
@@ -808,7 +808,7 @@ async def test_an_address_of_vertex_ai_that_names_no_project_is_never_replaced_b
 ) -> None:
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         with pytest.raises(Failed) as refused:
-            await providers.chat(Place("d", "vertexai", f"http://127.0.0.1:{wire.port}"), asked("vertexai"))
+            await providers.chat(ProviderTarget("d", "vertexai", f"http://127.0.0.1:{wire.port}"), asked("vertexai"))
         assert refused.value.status == 503 and b"provider_url" in refused.value.body and not wire.asked
 
 

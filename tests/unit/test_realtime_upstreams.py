@@ -203,7 +203,7 @@ async def test_what_cannot_be_looked_at_ends_a_conversation(tmp_path: Path, odd:
         assert closed.value.rcvd is not None and closed.value.rcvd.code == 1011
         (only,) = await rig.settlements()
         assert only.outcome == "failed" and rig.slices.open_reservations == 0
-        assert rig.gateway.health.fails("talker")
+        assert rig.gateway.health.is_failing("talker")
 
 
 def answering(ended: dict[str, Any]) -> Callable[[ServerConnection], Awaitable[None]]:
@@ -444,12 +444,12 @@ async def test_a_deployment_that_is_not_reached_holds_no_place(tmp_path: Path) -
         rig.server.accepts_websocket, rig.gateway.ready = is_realtime, True
         at, key = f"ws://127.0.0.1:{rig.port}/v1/realtime?model=talker", {"Authorization": "Bearer assistant"}
         for _ in range(FAILURES):
-            assert rig.gateway.health.may_ask("talker", rig.gateway.loop.time())
+            assert rig.gateway.health.may_attempt("talker", rig.gateway.loop.time())
             with pytest.raises(InvalidStatus) as refused:
                 async with connect(at, additional_headers=key):
                     pass
             assert refused.value.response.status_code == 503
-        assert not rig.gateway.health.may_ask("talker", rig.gateway.loop.time()), "it is asked last for a while"
+        assert not rig.gateway.health.may_attempt("talker", rig.gateway.loop.time()), "it is asked last for a while"
         assert rig.gateway.live.catalog is not None
         places_held = [rig.gateway.loads.of(each).running for each in rig.gateway.live.catalog.blueprint.deployments]
         assert (places_held, rig.slices.open_reservations, rig.gateway.running_calls) == ([0], 0, 0)
@@ -555,7 +555,7 @@ async def test_a_worker_that_is_full_lets_no_conversation_in_and_ends_none(
 ) -> None:
     places = {"talker": {"kind": "realtime", "max_output_tokens": 20}}
     async with call_rig(tmp_path, ["talker"], more=places) as rig:
-        monkeypatch.setattr(Pressure, "full", lambda *_: True)
+        monkeypatch.setattr(Pressure, "is_crowded", lambda *_: True)
         rig.gateway.pressure.level = 0
         request = Request(0.0, b"GET", b"/v1/realtime", {b"authorization": b"Bearer assistant"}, b"")
         caller = Caller(rig.gateway, request, CollectedResponse(), None)

@@ -48,9 +48,9 @@ class Nothing(msgspec.Struct):
 async def test_all_who_wait_go_on_when_it_is_announced_again(home: Home) -> None:
     loop = asyncio.get_running_loop()
     waits = ServiceRestart(home, loop)
-    calls = [asyncio.create_task(waits.back("search", loop.time() + 5)) for _ in range(50)]
+    calls = [asyncio.create_task(waits.wait_until_back("search", loop.time() + 5)) for _ in range(50)]
     await asyncio.sleep(0.1)
-    assert len(waits._looks) == 1 and not any(call.done() for call in calls)
+    assert len(waits._polls) == 1 and not any(call.done() for call in calls)
     calls[0].cancel()
     announce(home, "search", "http://127.0.0.1:2", "t")
     assert await asyncio.gather(*calls[1:]) == [True] * 49
@@ -59,8 +59,8 @@ async def test_all_who_wait_go_on_when_it_is_announced_again(home: Home) -> None
 async def test_who_has_less_time_does_not_wait_longer(home: Home) -> None:
     loop = asyncio.get_running_loop()
     waits, began = ServiceRestart(home, loop), loop.time()
-    patient = asyncio.create_task(waits.back("search", began + 5))
-    assert await waits.back("search", began + 0.1) is False and loop.time() - began < 1
+    patient = asyncio.create_task(waits.wait_until_back("search", began + 5))
+    assert await waits.wait_until_back("search", began + 0.1) is False and loop.time() - began < 1
     announce(home, "search", "http://127.0.0.1:2", "t")
     assert await patient is True
 
@@ -69,39 +69,39 @@ async def test_what_did_not_come_back_or_took_itself_back_is_not_waited_for(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr(service_restart, "BACK_SECONDS", 0.2)
+    monkeypatch.setattr(service_restart, "RESTART_SECONDS", 0.2)
     waits = ServiceRestart(home, loop)
-    assert await waits.back("search", loop.time() + 5) is False
+    assert await waits.wait_until_back("search", loop.time() + 5) is False
     began = loop.time()
-    assert await waits.back("search", began + 5) is False and loop.time() - began < 0.04
+    assert await waits.wait_until_back("search", began + 5) is False and loop.time() - began < 0.04
     announce(home, "other", "http://127.0.0.1:2", str(os.getpid()))
     withdraw(home, "other")
-    monkeypatch.setattr(service_restart, "BACK_SECONDS", 30)
+    monkeypatch.setattr(service_restart, "RESTART_SECONDS", 30)
     began = loop.time()
     for name in ("other", "never"):
-        assert await waits.back(name, began + 20) is False and loop.time() - began < 10
+        assert await waits.wait_until_back(name, began + 20) is False and loop.time() - began < 10
 
 
 async def test_what_cannot_answer_now_is_asked_again_until_somebody_waited_in_vain(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service_restart, "BACK_SECONDS", 0.5)
+    monkeypatch.setattr(service_restart, "RESTART_SECONDS", 0.5)
     loop = asyncio.get_running_loop()
     waits, began = ServiceRestart(home, loop), loop.time()
-    assert await waits.ready("search", began, began + 0.01) is False, "no time is left"
+    assert await waits.should_retry("search", began, began + 0.01) is False, "no time is left"
     asked = 0
-    while await waits.ready("search", began, began + 0.5):
+    while await waits.should_retry("search", began, began + 0.5):
         asked += 1
     assert 1 <= asked <= 3
     now = loop.time()
-    assert await waits.ready("search", now, now + 5) is False and loop.time() - now < 0.1
+    assert await waits.should_retry("search", now, now + 5) is False and loop.time() - now < 0.1
 
 
 async def test_a_worker_that_stood_still_itself_gives_nobody_up_for_it(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one that is stopped, or whose machine stalls: what it waited for may be there as soon as it looks."""
-    monkeypatch.setattr(service_restart, "BACK_SECONDS", 0.4)
+    monkeypatch.setattr(service_restart, "RESTART_SECONDS", 0.4)
     loop = asyncio.get_running_loop()
     stalls = stall_monitor_of(loop)
     stalls.start()
@@ -109,19 +109,21 @@ async def test_a_worker_that_stood_still_itself_gives_nobody_up_for_it(
     loop.call_later(0.1, time.sleep, 1.0)
     loop.call_later(1.15, announce, home, "search", "http://127.0.0.1:2", "t")
     began = loop.time()
-    assert await waits.back("search", began + 0.4) is True and loop.time() - began > 1.0
+    assert await waits.wait_until_back("search", began + 0.4) is True and loop.time() - began > 1.0
     loop.call_later(0.1, time.sleep, 1.0)
     ended_again(home)
     loop.call_later(1.15, announce, home, "search", "http://127.0.0.1:2", "t")
-    assert await waits.back("search", loop.time() + 0.4, loop.time() + 0.4) is False, "its caller has no more time"
+    assert await waits.wait_until_back("search", loop.time() + 0.4, loop.time() + 0.4) is False, (
+        "its caller has no more time"
+    )
     stalls.stop()
 
 
 async def test_a_call_asks_search_again_though_its_worker_stood_still(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ground, "BACK_SECONDS", 0.8)
-    monkeypatch.setattr(service_restart, "BACK_SECONDS", 0.8)
+    monkeypatch.setattr(ground, "RESTART_SECONDS", 0.8)
+    monkeypatch.setattr(service_restart, "RESTART_SECONDS", 0.8)
     asked = []
 
     async def ask(*_: Any, **__: Any) -> bytes:

@@ -21,7 +21,7 @@ from groundplan.gateway.http.errors import error_response, refusal_body
 from groundplan.gateway.http.server import Limits, Request, Response, Server
 from groundplan.gateway.stalls import LATE_SECONDS, TICK_SECONDS, Alarm, patient, stall_monitor_of
 from groundplan.gateway.upstream.connection import UpstreamFailure
-from groundplan.gateway.upstream.http1_pool import UpstreamPool
+from groundplan.gateway.upstream.http1_pool import Http1Pool
 
 UNSEEN = 1.5 * TICK_SECONDS + LATE_SECONDS
 """The most of a stop that is not counted: until the next tick was expected, and what is no stop."""
@@ -167,11 +167,11 @@ async def test_a_connection_that_was_closed_meanwhile_is_not_taken_from_its_pool
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    pool = UpstreamPool(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", loop)
+    pool = Http1Pool(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", loop)
     connections = [await pool.connect(1) for _ in range(3)]
     for each in connections:
         each.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
-        assert await each.head(1) == 200 and await each.chunk(1) is None
+        assert await each.read_head(1) == 200 and await each.read_chunk(1) is None
         each.release()
     sockets = [writer.get_extra_info("socket") for writer in theirs]
 
@@ -183,7 +183,7 @@ async def test_a_connection_that_was_closed_meanwhile_is_not_taken_from_its_pool
     thread.start()
     stand_still(0.5)
     assert stall_monitor_of(loop).stood(loop.time() - 1) > 0
-    kept = [pool.idle() for _ in range(3)]
+    kept = [pool.take_idle() for _ in range(3)]
     assert sorted(each is not None for each in kept) == [False, True, True]
     for left in kept:
         if left is not None:
@@ -197,28 +197,28 @@ async def test_a_connection_that_was_closed_meanwhile_is_not_taken_from_its_pool
 async def test_an_upstream_whose_time_was_over_in_the_stop_is_read_first(watched: None) -> None:
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        pool = UpstreamPool(f"http://127.0.0.1:{listening.getsockname()[1]}", loop)
+        pool = Http1Pool(f"http://127.0.0.1:{listening.getsockname()[1]}", loop)
         connection = await pool.connect(1)
         far = listening.accept()[0]
         connection.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
-        head = asyncio.ensure_future(connection.head(0.2))
+        head = asyncio.ensure_future(connection.read_head(0.2))
         await asyncio.sleep(0.05)
         thread = later(0.4, far, b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n")
         stand_still(0.7)
         assert await head == 200
         thread.join()
-        body = asyncio.ensure_future(connection.body(0.2))
+        body = asyncio.ensure_future(connection.read_body(0.2))
         await asyncio.sleep(0.05)
         thread = later(0.4, far, b"hello")
         stand_still(0.7)
         assert await body == b"hello"
         thread.join()
         connection.release()
-        connection = pool.idle() or await pool.connect(1)
+        connection = pool.take_idle() or await pool.connect(1)
         connection.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
         begun = loop.time()
         with pytest.raises(UpstreamFailure) as failure:
-            await connection.head(0.2)
+            await connection.read_head(0.2)
         assert failure.value.kind == "timeout" and loop.time() - begun < 0.2 + SLACK
         pool.close()
         far.close()

@@ -14,8 +14,8 @@ import pytest
 from groundplan.core.endpoints import lookup
 from groundplan.core.home import Home
 from groundplan.gateway.translate_app import serve
-from groundplan.gateway.upstream.dial import names_of
-from groundplan.gateway.upstream.providers import SERVICE, Place
+from groundplan.gateway.upstream.dial import resolver_of
+from groundplan.gateway.upstream.providers import SERVICE, ProviderTarget
 from groundplan.gateway.upstream.translation.blocking_clients import BLOCKS, THREADS, Client, Threads, _Owned
 from groundplan.gateway.upstream.translation.translate import Providers
 
@@ -32,7 +32,7 @@ async def test_names_and_clients_of_others_wait_for_no_answer_that_blocks() -> N
     try:
         async with asyncio.timeout(30):
             assert await loop.getaddrinfo("localhost", 80), "whoever is connected to has to be found"
-            assert await providers.client(Place("one", "ollama", "http://127.0.0.1:9"), "") is not None
+            assert await providers.client(ProviderTarget("one", "ollama", "http://127.0.0.1:9"), "") is not None
         assert not any(each.done() for each in blocked)
     finally:
         answered.set()
@@ -71,7 +71,7 @@ async def test_a_client_is_loaded_and_made_beside_the_loop(monkeypatch: pytest.M
         return object()
 
     monkeypatch.setattr(providers, "_made", made)
-    making = asyncio.create_task(providers.client(Place("one", "bedrock", "http://127.0.0.1:9"), ""))
+    making = asyncio.create_task(providers.client(ProviderTarget("one", "bedrock", "http://127.0.0.1:9"), ""))
     await asyncio.sleep(0.05)
     going_on.set()
     assert await making is not None
@@ -97,7 +97,7 @@ async def test_whoever_blocks_is_asked_in_threads_of_its_own(
         return Asked()
 
     monkeypatch.setattr(providers, "client", client)
-    asked = asyncio.create_task(providers._asked(Place("one", api, "http://127.0.0.1:9"), "", {}))
+    asked = asyncio.create_task(providers._asked(ProviderTarget("one", api, "http://127.0.0.1:9"), "", {}))
     assert (await asked).startswith(threads)
     await providers.close()
 
@@ -110,6 +110,6 @@ async def test_names_are_not_looked_up_in_threads_that_others_wait_for(tmp_path:
     async with asyncio.timeout(20):
         while lookup(home, SERVICE) is None:  # noqa: ASYNC110 -- it is written by another module
             await asyncio.sleep(0.01)
-    assert loop.getaddrinfo == names_of(loop).getaddrinfo
+    assert loop.getaddrinfo == resolver_of(loop).getaddrinfo
     serving.cancel()
     await asyncio.wait([serving])

@@ -28,8 +28,8 @@ from groundplan.gateway.call.attempts.attempt import Attempt
 from groundplan.gateway.call.attempts.sequence import AttemptSequence
 from groundplan.gateway.surfaces.realtime import connect, conversation, events
 from groundplan.gateway.upstream.connection import UpstreamFailure
-from groundplan.gateway.upstream.health import Health, Turn
-from groundplan.gateway.upstream.http1_pool import UpstreamPool
+from groundplan.gateway.upstream.health import Health, Probe
+from groundplan.gateway.upstream.http1_pool import Http1Pool
 from groundplan.testing.scripted import Script
 
 HALF_OPEN = "half_open"
@@ -45,8 +45,8 @@ class Turns(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.health, self.now = Health(), 0.0
-        self.given: list[Turn] = []
-        self.current: Turn | None = None
+        self.given: list[Probe] = []
+        self.current: Probe | None = None
         """Of the call that looks, which has no end yet."""
 
     @rule(seconds=st.sampled_from([0.0, 0.1, 0.9, 1.0, 3.0, 16.0]))
@@ -55,21 +55,21 @@ class Turns(RuleBasedStateMachine):
 
     @rule(rest=st.sampled_from([None, None, 5.0]))
     def an_attempt_fails(self, rest: float | None) -> None:
-        self.health.failed("one", self.now, rest)
+        self.health.record_failure("one", self.now, rest)
         self.current = None
 
     @rule()
     def an_attempt_is_answered(self) -> None:
-        self.health.succeeded("one", self.now)
+        self.health.record_success("one", self.now)
         self.current = None
 
     @rule()
     def a_call_comes(self) -> None:
-        well, looks = self.health.closed("one"), self.current is not None and self.now < self.current.until
-        asks = self.health.may_ask("one", self.now)
+        well, looks = self.health.is_closed("one"), self.current is not None and self.now < self.current.until
+        asks = self.health.may_attempt("one", self.now)
         assert asks or not well
         assert well or not (asks and looks), "two look at once"
-        if asks and (turn := self.health.turn("one")) is not None:
+        if asks and (turn := self.health.current_probe("one")) is not None:
             self.given.append(turn)
             self.current = turn
 
@@ -77,7 +77,7 @@ class Turns(RuleBasedStateMachine):
     @rule()
     def whoever_looks_is_not_sent(self) -> None:
         assert self.current is not None
-        self.health.give_back(self.current, self.now)
+        self.health.cancel_probe(self.current, self.now)
         self.current = None
         assert self.health.states(self.now) == {"one": HALF_OPEN}, "the next one may"
 
@@ -87,12 +87,12 @@ class Turns(RuleBasedStateMachine):
         turn = data.draw(st.sampled_from(self.given))
         if turn != self.current:
             before = self.health.states(self.now)
-            self.health.give_back(turn, self.now)
+            self.health.cancel_probe(turn, self.now)
             assert self.health.states(self.now) == before, "it was another one's"
 
     @invariant()
     def nobody_is_counted_who_did_not_look(self) -> None:
-        assert all(0 <= each <= len(self.given) for each in self.health._trying.values()), self.health._trying
+        assert all(0 <= each <= len(self.given) for each in self.health._probes.values()), self.health._probes
 
 
 Turns.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
@@ -105,7 +105,7 @@ TestTurns = Turns.TestCase
 def ail(rig: Rig, name: str) -> None:
     """It failed a minute ago, and whoever asks it next finds out."""
     for _ in range(3):
-        rig.gateway.health.failed(name, rig.gateway.loop.time() - 60)
+        rig.gateway.health.record_failure(name, rig.gateway.loop.time() - 60)
 
 
 def state(rig: Rig) -> dict[str, str]:
@@ -147,7 +147,7 @@ async def test_a_call_at_flex_leaves_the_turn_that_it_has_at_flex(tmp_path: Path
     priced = {"rates": Rates(input=0, output=10 * 10**12, flex=Rates(input=0, output=5 * 10**12))}
     async with call_rig(tmp_path, limits=NO_ROOM, more={"one": priced, "two": priced}) as rig:
         for _ in range(3):
-            rig.gateway.flex_health.failed("one", rig.gateway.loop.time() - 60)
+            rig.gateway.flex_health.record_failure("one", rig.gateway.loop.time() - 60)
         for _ in range(3):
             assert (await rig.chat(service_tier="flex")).json["groundplan"]["deployment"] == "two"
             assert rig.gateway.flex_health.states(rig.gateway.loop.time()) == {"one": HALF_OPEN} and not state(rig)
@@ -197,7 +197,7 @@ async def test_a_client_that_leaves_before_it_is_asked_leaves_the_turn(
 ) -> None:
     async with call_rig(tmp_path) as rig:
         ail(rig, "one")
-        monkeypatch.setattr(UpstreamPool, "connect", no_connection)
+        monkeypatch.setattr(Http1Pool, "connect", no_connection)
         call = asyncio.create_task(rig.chat())
         await until(lambda: state(rig) == {"one": "open"})
         call.cancel()
@@ -215,7 +215,7 @@ async def test_a_client_that_leaves_once_it_is_asked_keeps_the_turn(tmp_path: Pa
         await until(lambda: rig.models["one"].counted == 1)
         call.cancel()
         await until(lambda: not rig.gateway.running_calls)
-        assert state(rig) == {"one": "open"} and not rig.gateway.health.may_ask("one", rig.gateway.loop.time())
+        assert state(rig) == {"one": "open"} and not rig.gateway.health.may_attempt("one", rig.gateway.loop.time())
         await rig.books()
 
 
@@ -288,7 +288,7 @@ async def test_a_hedge_that_is_overtaken_before_it_is_sent_leaves_the_turn(
         call = asyncio.create_task(rig.chat())
         await until(lambda: rig.models["two"].counted == 1)
         ail(rig, "one")
-        monkeypatch.setattr(UpstreamPool, "connect", no_connection)
+        monkeypatch.setattr(Http1Pool, "connect", no_connection)
         await until(lambda: state(rig) == {"one": "open"})
         gate.release()
         assert (await call).json["groundplan"]["deployment"] == "two"
@@ -340,14 +340,14 @@ async def test_a_connection_that_was_begun_before_the_trouble_does_not_end_it(
         async def taken_up(*_asked: Any) -> tuple[object, None]:
             await asyncio.sleep(0.02)
             for _ in range(3):
-                rig.gateway.health.failed("one", rig.gateway.loop.time())
+                rig.gateway.health.record_failure("one", rig.gateway.loop.time())
             return object(), None
 
         monkeypatch.setattr(connect, "_taken_up", taken_up)
         exchange: Any = SimpleNamespace(deployments=rig.plan("assistant").names["one"], limit_use=None)
         reached = await connect.connect(rig.gateway, exchange, None)
         assert state(rig) == {"one": "open"}
-        rig.gateway.loads.give_back(reached.load)
+        rig.gateway.loads.release_place(reached.load)
 
 
 async def test_a_response_that_was_begun_before_the_trouble_does_not_end_it(
@@ -367,7 +367,7 @@ async def test_a_response_that_was_begun_before_the_trouble_does_not_end_it(
         before: Any = SimpleNamespace(deployment=one, attempt_started=time.perf_counter_ns())
         await asyncio.sleep(0.02)
         for _ in range(3):
-            rig.gateway.health.failed("one", rig.gateway.loop.time())
+            rig.gateway.health.record_failure("one", rig.gateway.loop.time())
         await session._made(before, event)
         assert state(rig) == {"one": "open"}
         await asyncio.sleep(0.02)

@@ -12,7 +12,7 @@ from tests.unit.raw_upstream import listening
 from groundplan.gateway.upstream import http1, http1_pool
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.http1 import Http1Connection
-from groundplan.gateway.upstream.http1_pool import UpstreamPool
+from groundplan.gateway.upstream.http1_pool import Http1Pool
 
 HEAD = b"POST /v1/x HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n"
 
@@ -29,10 +29,10 @@ class Seen:
 
 
 @pytest.fixture
-async def seen() -> AsyncIterator[tuple[Seen, UpstreamPool]]:
+async def seen() -> AsyncIterator[tuple[Seen, Http1Pool]]:
     kept = Seen()
     async with listening(kept.serve) as port:
-        pool = UpstreamPool(f"http://127.0.0.1:{port}/v1", asyncio.get_running_loop())
+        pool = Http1Pool(f"http://127.0.0.1:{port}/v1", asyncio.get_running_loop())
         yield kept, pool
         pool.close()
 
@@ -45,13 +45,13 @@ async def until(seen: Seen, data: bytes) -> None:
     assert seen.data == data
 
 
-async def gone(pool: UpstreamPool) -> None:
+async def gone(pool: Http1Pool) -> None:
     async with asyncio.timeout(20):
-        while pool.open:  # noqa: ASYNC110 -- what is waited for has no event
+        while pool.open_connections:  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.01)
 
 
-async def test_parts_of_a_request_arrive_in_their_order(seen: tuple[Seen, UpstreamPool]) -> None:
+async def test_parts_of_a_request_arrive_in_their_order(seen: tuple[Seen, Http1Pool]) -> None:
     kept, pool = seen
     connection = await pool.connect(5)
     for part in (HEAD, b"ab", b"cd"):
@@ -60,29 +60,29 @@ async def test_parts_of_a_request_arrive_in_their_order(seen: tuple[Seen, Upstre
     connection.abort()
 
 
-async def test_what_was_not_written_was_not_sent(seen: tuple[Seen, UpstreamPool]) -> None:
+async def test_what_was_not_written_was_not_sent(seen: tuple[Seen, Http1Pool]) -> None:
     kept, pool = seen
     connection = await pool.connect(5)
     connection.send(HEAD + b"abcd")
     connection.abort()
     with pytest.raises(UpstreamFailure) as caught:
-        await connection.head(5)
+        await connection.read_head(5)
     assert not caught.value.sent
     assert kept.data == b""
 
 
-async def test_what_was_written_counts_as_sent(seen: tuple[Seen, UpstreamPool]) -> None:
+async def test_what_was_written_counts_as_sent(seen: tuple[Seen, Http1Pool]) -> None:
     kept, pool = seen
     connection = await pool.connect(5)
     connection.send(HEAD + b"abcd")
     await until(kept, HEAD + b"abcd")
     connection.abort()
     with pytest.raises(UpstreamFailure) as caught:
-        await connection.head(5)
+        await connection.read_head(5)
     assert caught.value.sent
 
 
-async def test_nothing_is_left_of_a_connection_that_is_gone(seen: tuple[Seen, UpstreamPool]) -> None:
+async def test_nothing_is_left_of_a_connection_that_is_gone(seen: tuple[Seen, Http1Pool]) -> None:
     _, pool = seen
 
     def left() -> int:
@@ -102,63 +102,63 @@ async def test_nothing_is_left_of_a_connection_that_is_gone(seen: tuple[Seen, Up
         gc.enable()
 
 
-async def test_what_is_withheld_never_goes_out_and_cost_nothing(seen: tuple[Seen, UpstreamPool]) -> None:
+async def test_what_is_withheld_never_goes_out_and_cost_nothing(seen: tuple[Seen, Http1Pool]) -> None:
     kept, pool = seen
     sent, withheld = await pool.connect(5), await pool.connect(5)
     sent.send(HEAD + b"abcd")
     await until(kept, HEAD + b"abcd")
     withheld.send(HEAD + b"efgh")
-    pool.withhold("it could not be written down")
+    pool.cancel_unsent("it could not be written down")
     with pytest.raises(UpstreamFailure, match="could not be written") as caught:
-        await withheld.head(5)
+        await withheld.read_head(5)
     assert not caught.value.sent
     await asyncio.sleep(0.05)
     assert kept.data == HEAD + b"abcd" and not sent.lost and withheld.lost
 
 
 async def test_connections_that_nobody_uses_any_more_are_closed(
-    seen: tuple[Seen, UpstreamPool], monkeypatch: pytest.MonkeyPatch
+    seen: tuple[Seen, Http1Pool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a deployment that is asked no more they would take files until it closes them itself."""
     monkeypatch.setattr(http1_pool, "IDLE_SECONDS", 0.6)
     _, pool = seen
     connections = [await pool.connect(5) for _ in range(3)]
     for connection in connections[:2]:
-        pool.put(connection)
+        pool.release(connection)
     await asyncio.sleep(0.4)
-    pool.put(connections[2])
-    assert pool.open == 3
+    pool.release(connections[2])
+    assert pool.open_connections == 3
     async with asyncio.timeout(20):
-        while pool.open == 3:  # noqa: ASYNC110 -- what is waited for has no event
+        while pool.open_connections == 3:  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.01)
-    assert not connections[2].lost and pool.idle() is connections[2]
-    pool.put(connections[2])
+    assert not connections[2].lost and pool.take_idle() is connections[2]
+    pool.release(connections[2])
     await gone(pool)
 
 
 async def test_a_connection_is_not_kept_for_ever_however_often_it_is_used(
-    seen: tuple[Seen, UpstreamPool], monkeypatch: pytest.MonkeyPatch
+    seen: tuple[Seen, Http1Pool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else nobody who asks all the time ever learns that a name has another address."""
     _, pool = seen
     for seconds in (600.0, 0.0):
-        monkeypatch.setattr(http1, "KEPT_SECONDS", (seconds, seconds))
+        monkeypatch.setattr(http1, "MAX_AGE_SECONDS", (seconds, seconds))
         connection = await pool.connect(5)
-        pool.put(connection)
-        assert pool.idle() is (connection if seconds else None)
+        pool.release(connection)
+        assert pool.take_idle() is (connection if seconds else None)
         connection.abort()
     await gone(pool)
 
 
 async def test_no_more_connections_are_kept_than_may_be(
-    seen: tuple[Seen, UpstreamPool], monkeypatch: pytest.MonkeyPatch
+    seen: tuple[Seen, Http1Pool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http1_pool, "MAX_IDLE", 1)
     _, pool = seen
     kept, more = await pool.connect(5), await pool.connect(5)
-    pool.put(kept)
-    pool.put(more)
+    pool.release(kept)
+    pool.release(more)
     async with asyncio.timeout(20):
-        while pool.open > 1:  # noqa: ASYNC110 -- what is waited for has no event
+        while pool.open_connections > 1:  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.01)
-    assert more.lost and pool.idle() is kept and pool.idle() is None
+    assert more.lost and pool.take_idle() is kept and pool.take_idle() is None

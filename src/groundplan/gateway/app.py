@@ -81,7 +81,7 @@ from groundplan.gateway.telemetry.content_link import ContentSender
 from groundplan.gateway.telemetry.metrics import gathered
 from groundplan.gateway.telemetry.scrape import Scrapes
 from groundplan.gateway.ticks import sleep_to_tick
-from groundplan.gateway.upstream.dial import names_of
+from groundplan.gateway.upstream.dial import resolver_of
 from groundplan.gateway.upstream.health import Health
 from groundplan.gateway.upstream.targets import Targets
 
@@ -139,7 +139,7 @@ async def serve(
     """Serve until a signal, a failed journal or a fence; returns the exit code. `clock` is the machine's by default.
     `workers`: how many should run; 0: not known."""
     loop = asyncio.get_running_loop()
-    loop.getaddrinfo = names_of(loop).of_database  # type: ignore[method-assign]  # psycopg alone asks it
+    loop.getaddrinfo = resolver_of(loop).getaddrinfo_of_database  # type: ignore[method-assign]  # psycopg alone asks it
     async with Parts() as parts:
         stalls = stall_monitor_of(loop)
         stalls.start()
@@ -340,7 +340,7 @@ def _gateway(
         answer_cache=AnswerCache(load_settings().cache_memory),
     )
     gateway.routes = Routes(home.root / "routers")
-    live.health = lambda: told_health(gateway.health, loop.time(), targets.key_troubles(), gateway.flex_health)
+    live.health = lambda: told_health(gateway.health, loop.time(), targets.key_problems(), gateway.flex_health)
     leases.set_ended_key_lookup(lambda budgets: gone(budgets, live.policy.keys, clock.seconds()))
     live.on_policy = lambda policy: heed(gateway, policy)
     live.on_blueprint = partial(_take_up, gateway, leases)

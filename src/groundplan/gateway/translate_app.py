@@ -26,8 +26,8 @@ from groundplan.core.settings import only_declared, without_proxies
 from groundplan.gateway.call.delivery.stream import EVENT_STREAM
 from groundplan.gateway.http.errors import error_body, error_response, error_type, refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.upstream.dial import names_of
-from groundplan.gateway.upstream.providers import HEADER, SERVICE, Place, place
+from groundplan.gateway.upstream.dial import resolver_of
+from groundplan.gateway.upstream.providers import SERVICE, TARGET_HEADER, ProviderTarget, decode_target
 from groundplan.gateway.upstream.translation.blocking_clients import Threads
 from groundplan.gateway.upstream.translation.failures import Failed
 from groundplan.gateway.upstream.translation.translate import Providers
@@ -55,7 +55,7 @@ class Service:
             return
         path = request.target.partition(b"?")[0]
         try:
-            named = place(request.headers.get(HEADER, b""))
+            named = decode_target(request.headers.get(TARGET_HEADER, b""))
         except msgspec.DecodeError:
             response.send(400, error_body("no deployment is named", "target_missing", "", "api_error"))
             return
@@ -68,7 +68,7 @@ class Service:
             body = error_body(error.message, error.code, error.hint, error_type(error), **error.details)
             response.send(503 if status < 500 else status, body, lines)  # the gateway says it in a message of its own
 
-    async def _answer(self, path: bytes, named: Place, request: Request, response: Response) -> None:
+    async def _answer(self, path: bytes, named: ProviderTarget, request: Request, response: Response) -> None:
         trace = {name: value.decode("latin-1") for name in _TRACE if (value := request.headers.get(name.encode()))}
         if path.endswith(b"/chat/completions"):
             found = await self._providers.chat(named, request.body, trace)
@@ -102,7 +102,7 @@ async def serve(home: Home, drain_seconds: float) -> None:
     `Unavailable` without the library."""
     token, loop = secrets.token_urlsafe(32), asyncio.get_running_loop()
     loop.set_default_executor(Threads())
-    loop.getaddrinfo = names_of(loop).getaddrinfo  # type: ignore[method-assign]
+    loop.getaddrinfo = resolver_of(loop).getaddrinfo  # type: ignore[method-assign]
     providers = Providers()
     server = Server(Service(providers, token).handle, refusal_body, loop)
     listener = await loop.create_server(server.create_connection, "127.0.0.1", 0, backlog=256)

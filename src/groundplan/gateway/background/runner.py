@@ -270,7 +270,7 @@ class BackgroundRunner:
         return self._asked[1]
 
     def _room(self) -> int:
-        if self._stopping or not self._gateway.ready or self._gateway.pressure.full(self._gateway.running_calls):
+        if self._stopping or not self._gateway.ready or self._gateway.pressure.is_crowded(self._gateway.running_calls):
             return 0
         return max(0, MOST - len(self._runs))
 

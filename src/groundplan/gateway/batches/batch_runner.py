@@ -297,7 +297,7 @@ class BatchRunner:
         plan = catalog.plans.get(batch.workload) if catalog is not None else None
         limit = 4 if plan is None else plan.workload.batch_concurrent
         running = sum(1 for line in self._running.values() if line.batch == batch.id)
-        if self._gateway.pressure.full(self._gateway.running_calls) and running:
+        if self._gateway.pressure.is_crowded(self._gateway.running_calls) and running:
             return
         if limit > running:
             await batch_store.claim_lines(connection, batch, self._gateway.epoch, limit - running)

@@ -38,7 +38,7 @@ from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.stalls import READ_SECONDS
 from groundplan.gateway.surfaces import answer_text, answers
 from groundplan.gateway.telemetry import content
-from groundplan.gateway.upstream.connection import UNCOUNTED
+from groundplan.gateway.upstream.connection import UNRESERVED_BYTES
 
 EXACT = "exact"
 """`cache` of a call that got an answer which was given before."""
@@ -397,7 +397,7 @@ async def give(
     known = answers.standing(exchange)
     lines, facts = answers.headers(exchange, cost=True, known=known), answers.facts(exchange, left, known)
     response = exchange.response
-    if isinstance(form, bytes) and len(form) > UNCOUNTED:
+    if isinstance(form, bytes) and len(form) > UNRESERVED_BYTES:
         kept, end = exchange.interface.end_with_facts(form, facts)
         if exchange.sent_chunks is not None:
             exchange.sent_chunks += (form[:kept], end)

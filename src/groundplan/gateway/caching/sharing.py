@@ -16,7 +16,7 @@ from groundplan.gateway.caching.idempotency import Answers, Holder, Kept, mismat
 from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.upstream.connection import UpstreamFailure
-from groundplan.gateway.upstream.http1_pool import UpstreamPool
+from groundplan.gateway.upstream.http1_pool import Http1Pool
 
 CONNECT_SECONDS = 0.5
 ANSWER_SECONDS = 60.0
@@ -76,7 +76,7 @@ async def fetch(holders: list[Holder], digest: bytes, body: bytes) -> Kept | Non
 
 
 async def _ask(holder: Holder, body: bytes) -> tuple[int, bytes]:
-    pool = UpstreamPool(f"http://127.0.0.1:{holder.port}", asyncio.get_running_loop())
+    pool = Http1Pool(f"http://127.0.0.1:{holder.port}", asyncio.get_running_loop())
     connection = await pool.connect(CONNECT_SECONDS)
     try:
         token = holder.token.hex().encode()
@@ -84,6 +84,6 @@ async def _ask(holder: Holder, body: bytes) -> tuple[int, bytes]:
             b"POST / HTTP/1.1\r\nhost: w\r\nauthorization: Bearer %b\r\nconnection: close\r\ncontent-length: 64\r\n\r\n"
         )
         connection.send(head % token + body)
-        return await connection.head(ANSWER_SECONDS), await connection.body(ANSWER_SECONDS)
+        return await connection.read_head(ANSWER_SECONDS), await connection.read_body(ANSWER_SECONDS)
     finally:
         connection.release()

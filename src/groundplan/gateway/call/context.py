@@ -22,11 +22,11 @@ from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.gateway.routing.routes import Routes
 from groundplan.gateway.stalls import StallMonitor, stall_monitor_of
 from groundplan.gateway.telemetry.meters import Meters
-from groundplan.gateway.upstream.answer_memory import Room
-from groundplan.gateway.upstream.choose import Balance
+from groundplan.gateway.upstream.answer_memory import AnswerMemory
+from groundplan.gateway.upstream.choose import LoadBalancer
 from groundplan.gateway.upstream.health import Health
-from groundplan.gateway.upstream.latency import Times
-from groundplan.gateway.upstream.pressure import Loads, Pressure
+from groundplan.gateway.upstream.latency import LatencyEstimates
+from groundplan.gateway.upstream.pressure import DeploymentLoads, Pressure
 from groundplan.gateway.upstream.targets import Targets
 from groundplan.ledger.model import Charge
 
@@ -187,7 +187,7 @@ class Gateway:
     """For responses that are made in the background."""
     files: FilesById | None = None
     """For calls that name files by their ids."""
-    answer_memory: Room = field(default_factory=Room)
+    answer_memory: AnswerMemory = field(default_factory=AnswerMemory)
     """The memory for large answers."""
     server: Server | None = None
     """The HTTP server, which accounts for the memory of request bodies."""
@@ -198,10 +198,10 @@ class Gateway:
     ready: bool = False
     conversations_until: float = 0.0
     """By the loop's clock: until then conversations continue though this worker is not ready, as another took over."""
-    balance: Balance = field(default_factory=Balance)
+    balance: LoadBalancer = field(default_factory=LoadBalancer)
     hedges: Hedges = field(default_factory=Hedges)
-    latencies: Times = field(default_factory=Times)
-    loads: Loads = field(init=False)
+    latencies: LatencyEstimates = field(default_factory=LatencyEstimates)
+    loads: DeploymentLoads = field(init=False)
     stalls: StallMonitor = field(init=False)
     pressure: Pressure = field(init=False)
     streams: set[Running] = field(default_factory=set)
@@ -226,10 +226,10 @@ class Gateway:
     """Tasks that may outlive the call that started them."""
 
     def __post_init__(self) -> None:
-        self.loads = Loads(self.loop)
+        self.loads = DeploymentLoads(self.loop)
         self.stalls = stall_monitor_of(self.loop)
         self.pressure = Pressure(self.loop)
-        self.journal.on_failure = self.targets.withhold
+        self.journal.on_failure = self.targets.cancel_unsent
 
     def run_in_background(self, coroutine: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
         """Start a task that may outlive its call, and keep a reference to it until it ends."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.routing.route import Route
     from groundplan.gateway.surfaces.codec import Relay, UpstreamAnswer
     from groundplan.gateway.surfaces.interface import Interface
-    from groundplan.gateway.upstream.health import Turn
+    from groundplan.gateway.upstream.health import Probe
     from groundplan.governance.guardrails.guard import Guard
     from groundplan.governance.guardrails.masks import Masks
 
@@ -157,7 +157,7 @@ class Exchange:
     """What the call holds of limits, where the blueprint declares any."""
     output_bytes: int
     deployment: Deployment | None
-    probe_turn: Turn | None
+    probe_turn: Probe | None
     """The turn to probe an unhealthy deployment that the next or open attempt has."""
     waited_seconds: float
     """Seconds of its deadline that were spent waiting before a deployment was asked."""

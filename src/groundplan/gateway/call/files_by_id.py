@@ -23,7 +23,7 @@ from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.files.file_ids import file_id
 from groundplan.gateway.files.file_store import CONTENT, Connection, StoredFile
 from groundplan.gateway.surfaces.file_references import NamedFile
-from groundplan.gateway.upstream.pressure import RANKS, SHARES
+from groundplan.gateway.upstream.pressure import RANK_SHARES, RANKS
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange
@@ -75,7 +75,7 @@ class FilesById:
 
     def _hold(self, exchange: Exchange, size: int) -> None:
         workload = exchange.workload
-        share = 1.0 if workload is None else SHARES[RANKS[workload.reliability.priority]]
+        share = 1.0 if workload is None else RANK_SHARES[RANKS[workload.reliability.priority]]
         if self.held + size > HELD_BYTES * share:
             self.refused += 1
             raise Unavailable(

@@ -18,8 +18,8 @@ from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.grounding.notes import NOTES_SHARE, GroundingNotes, notes
-from groundplan.gateway.upstream.connection import FOREVER, LEAST, UpstreamConnection, UpstreamFailure
-from groundplan.gateway.upstream.service_restart import BACK_SECONDS
+from groundplan.gateway.upstream.connection import FOREVER, MIN_WAIT_SECONDS, UpstreamConnection, UpstreamFailure
+from groundplan.gateway.upstream.service_restart import RESTART_SECONDS
 from groundplan.knowledge.retrieval.wire import Conflict, Newer, SearchRequest, Step
 
 if TYPE_CHECKING:
@@ -225,12 +225,12 @@ async def answer_of(
         except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError) as failure:
             gateway.targets.forget("search")
             kind = failure.kind if isinstance(failure, UpstreamFailure) else ""
-        waits = gateway.targets.returning
-        until = began + min(seconds, BACK_SECONDS + gateway.stalls.stood(began))
+        waits = gateway.targets.service_restart
+        until = began + min(seconds, RESTART_SECONDS + gateway.stalls.stood(began))
         if kind in _ENDED:
-            goes_on = await waits.back("search", until, began + seconds)
+            goes_on = await waits.wait_until_back("search", until, began + seconds)
         else:
-            goes_on = kind == _UNREADY and await waits.ready("search", began, until)
+            goes_on = kind == _UNREADY and await waits.should_retry("search", began, until)
         if not goes_on:
             return None
 
@@ -243,9 +243,9 @@ async def ask_search(
     Asks once, and once more where a kept-alive connection was closed as it was used: a search changes nothing.
     """
     until = gateway.loop.time() + seconds
-    target = gateway.targets.named("search", "local:search", None)
+    target = gateway.targets.named_target("search", "local:search", None)
     request = target.request(path, question, name, b"application/json")
-    connection = target.pool.idle()
+    connection = target.pool.take_idle()
     if connection is not None:
         try:
             return await _answer(connection, request, until)
@@ -258,11 +258,11 @@ async def ask_search(
 
 async def _answer(connection: UpstreamConnection, request: bytes, until: float) -> bytes:
     now = asyncio.get_running_loop().time
-    connection.until = until
+    connection.call_deadline = until
     try:
         connection.send(request)
-        status = await connection.head(max(LEAST, min(SEARCH_SECONDS, until - now())))
-        body = await connection.body(max(LEAST, min(SEARCH_SECONDS, until - now())))
+        status = await connection.read_head(max(MIN_WAIT_SECONDS, min(SEARCH_SECONDS, until - now())))
+        body = await connection.read_body(max(MIN_WAIT_SECONDS, min(SEARCH_SECONDS, until - now())))
     finally:
         connection.release()
     if status != 200:

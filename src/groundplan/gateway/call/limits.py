@@ -296,7 +296,7 @@ def _keys(gateway: Gateway, deployment: Deployment, key: str | None) -> list[int
         return [None]
     if key is not None:
         return [index for index, each in enumerate(deployment.keys) if each.key == key] or [None]
-    return [*gateway.targets.keys(deployment).order(gateway.loop.time())]
+    return [*gateway.targets.key_pool(deployment).order(gateway.loop.time())]
 
 
 async def _take(

@@ -50,7 +50,7 @@ from groundplan.gateway.surfaces.speech import SPEECH
 from groundplan.gateway.surfaces.transcriptions import TRANSCRIPTIONS, TRANSLATIONS
 from groundplan.gateway.telemetry import content
 from groundplan.gateway.telemetry.metrics_api import scrape
-from groundplan.gateway.upstream.pressure import RANKS, SHARES
+from groundplan.gateway.upstream.pressure import RANK_SHARES, RANKS
 
 _log = logging.getLogger(__name__)
 _INTERFACES: dict[bytes, Interface] = {
@@ -304,7 +304,7 @@ def body_memory_share(gateway: Gateway, request: Request) -> float:
     except Unauthenticated:
         return 0.0
     plan = catalog.plans.get(key.workload)
-    return SHARES[-1 if plan is None else RANKS[plan.workload.reliability.priority]]
+    return RANK_SHARES[-1 if plan is None else RANKS[plan.workload.reliability.priority]]
 
 
 def workload_of(gateway: Gateway, request: Request) -> str:

@@ -68,9 +68,9 @@ def refused(
     probe_turn.give_up_turn(gateway, exchange)
     place = exchange.deployment
     fee = 0 if place is None else place.rates.flagged
-    if fee and provider_refusals.flagged(status, refusal):
+    if fee and provider_refusals.is_content_refused(status, refusal):
         attempt(gateway, exchange, "failed", status, Usage(), fee=fee)
-    elif place is not None and (before := provider_refusals.billed_before(place.api, refusal)) is not None:
+    elif place is not None and (before := provider_refusals.tokens_billed_before(place.api, refusal)) is not None:
         attempt(gateway, exchange, "failed", status, Usage(input=before) if before else None)
     else:
         attempt(gateway, exchange, "not_billed", status, None, keep_reservation=keep_reservation)

@@ -56,7 +56,7 @@ async def run(
     exchange.trace = trace.of(headers)
     whose(exchange, gateway.live.policy, now)
     steps.append(("identify", (clock() - began) // 1000))
-    if gateway.pressure.full(gateway.running_calls) and not exchange.parent_call:
+    if gateway.pressure.is_crowded(gateway.running_calls) and not exchange.parent_call:
         shed(gateway, exchange, catalog)
     await gateway.step_batching
     exchange.interface.check_content_type(headers.get(b"content-type"))

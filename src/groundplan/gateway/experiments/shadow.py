@@ -56,7 +56,7 @@ class Shadows:
         gateway = self._gateway
         if (
             self._running >= MOST
-            or gateway.pressure.full(gateway.running_calls)
+            or gateway.pressure.is_crowded(gateway.running_calls)
             or self._rests.get(tried.id, 0.0) > gateway.loop.time()
         ):
             self.missed += 1

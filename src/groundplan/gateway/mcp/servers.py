@@ -24,8 +24,8 @@ from groundplan.core.errors import Invalid, Unavailable
 from groundplan.gateway.http.sse import EventReader, EventTooLarge
 from groundplan.gateway.http.strict_json import DECODE_ERRORS, check_complexity
 from groundplan.gateway.mcp.wire import VERSIONS, objects
-from groundplan.gateway.upstream.answer_memory import Room, Share
-from groundplan.gateway.upstream.connection import UNCOUNTED, UpstreamConnection, UpstreamFailure, still
+from groundplan.gateway.upstream.answer_memory import AnswerMemory, MemoryShare
+from groundplan.gateway.upstream.connection import UNRESERVED_BYTES, UpstreamConnection, UpstreamFailure, remaining_wait
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway
@@ -47,17 +47,17 @@ _ELSEWHERE = frozenset({307, 308, 404, 405})
 _SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~:+/=")
 
 
-_counted: ContextVar[Callable[[], Share] | None] = ContextVar("counted", default=None)
+_counted: ContextVar[Callable[[], MemoryShare] | None] = ContextVar("counted", default=None)
 """Has what is asked for here counted in the room for large answers."""
 
 
 @contextmanager
-def counted(room: Room, rank: int, workload: str) -> Iterator[None]:
+def counted(room: AnswerMemory, rank: int, workload: str) -> Iterator[None]:
     """What servers answer to whom is asked within it takes of the room for large answers, until its end."""
-    shares: list[Share] = []
+    shares: list[MemoryShare] = []
 
-    def share() -> Share:
-        shares.append(made := Share(room, rank, workload))
+    def share() -> MemoryShare:
+        shares.append(made := MemoryShare(room, rank, workload))
         return made
 
     token = _counted.set(share)
@@ -66,7 +66,7 @@ def counted(room: Room, rank: int, workload: str) -> Iterator[None]:
     finally:
         _counted.reset(token)
         for each in shares:
-            each.give_back()
+            each.release()
 
 
 class _Answer(msgspec.Struct):
@@ -219,13 +219,13 @@ class Servers:
             return
         with suppress(UpstreamFailure):
             server = session.server
-            target = self._gateway.targets.named(f"mcp:{server.name}", server.url, server.key)
-            told = target.pool.prefix, self._path(server, target), target.host, target.authorization, session.lines
-            connection = target.pool.idle() or await target.pool.connect(_CONNECT_SECONDS)
+            target = self._gateway.targets.named_target(f"mcp:{server.name}", server.url, server.key)
+            told = target.pool.prefix, self._path(server, target), target.host, target.authorization_line, session.lines
+            connection = target.pool.take_idle() or await target.pool.connect(_CONNECT_SECONDS)
             try:
                 connection.send(b"DELETE %b%b HTTP/1.1\r\nhost: %b\r\n%buser-agent: groundplan\r\n%b\r\n" % told)
-                await connection.head(_END_SECONDS)
-                await connection.body(_END_SECONDS, _END_SECONDS)
+                await connection.read_head(_END_SECONDS)
+                await connection.read_body(_END_SECONDS, _END_SECONDS)
             finally:
                 connection.release()
 
@@ -261,7 +261,7 @@ class Servers:
 
     async def _send(
         self, server: ToolServer, method: str, params: dict[str, Any], lines: bytes, *, notify: bool = False,
-        share: Share | None = None,
+        share: MemoryShare | None = None,
     ) -> tuple[int, _Answer | None, dict[bytes, bytes]]:  # fmt: skip
         """(status, answer, headers). `share`: what a large answer takes of the room for them. Raises
         `UpstreamFailure`."""
@@ -282,12 +282,12 @@ class Servers:
 
     async def _post(
         self, server: ToolServer, message: dict[str, Any], lines: bytes, *, once: bool = False,
-        share: Share | None = None,
+        share: MemoryShare | None = None,
     ) -> tuple[int, _Answer | None, dict[bytes, bytes]]:  # fmt: skip
         """`once`: a use is not tried again, so it never meets a connection that its server is just closing."""
-        target = self._gateway.targets.named(f"mcp:{server.name}", server.url, server.key)
+        target = self._gateway.targets.named_target(f"mcp:{server.name}", server.url, server.key)
         path = self._path(server, target)
-        pooled = None if once else target.pool.idle()
+        pooled = None if once else target.pool.take_idle()
         accept = b"application/json, text/event-stream"
         request = target.request(path, msgspec.json.encode(message), b"mcp-%d" % self._next, accept, lines)
         one = _Post(server, target, request, message.get("id"), partial(self._reply, server, lines), share)
@@ -324,7 +324,7 @@ class _Post:
     request: bytes
     id: Any
     reply: _Ask
-    share: Share | None
+    share: MemoryShare | None
 
     async def over(self, connection: UpstreamConnection) -> tuple[int, _Answer | None, dict[bytes, bytes]]:
         """(status, answer, headers), within the declared time, however much comes meanwhile. Raises
@@ -333,28 +333,28 @@ class _Post:
         by = loop.time() + seconds
         try:
             connection.send(self.request)
-            status = await connection.head(seconds)
+            status = await connection.read_head(seconds)
             headers = dict(connection.headers)
             if status == 200 and headers.get(b"content-type", b"").startswith(b"text/event-stream"):
                 return status, await self._streamed(connection, by) if self.id is not None else None, headers
-            left = still(by - loop.time())
-            body = await connection.body(left, left, self.share)
+            left = remaining_wait(by - loop.time())
+            body = await connection.read_body(left, left, self.share)
             if self.share is not None:
-                self.share.keep(len(body))
+                self.share.shrink_to(len(body))
         finally:
             connection.release()
-        return status, _answer(self.target.clean(body)) if status == 200 and body else None, headers
+        return status, _answer(self.target.mask_answer(body)) if status == 200 and body else None, headers
 
     async def _streamed(self, connection: UpstreamConnection, by: float) -> _Answer | None:
         """The answer among the events of a stream."""
         reader, loop, asked = EventReader(), asyncio.get_running_loop(), 0
-        size, room = 0, UNCOUNTED
-        while (data := await connection.chunk(still(by - loop.time()))) is not None:
+        size, room = 0, UNRESERVED_BYTES
+        while (data := await connection.read_chunk(remaining_wait(by - loop.time()))) is not None:
             size += len(data)
             if size > room and self.share is not None:
-                room = await self.share.grown(size, by - loop.time())
+                room = await self.share.grow(size, by - loop.time())
             for event in reader.feed(data):
-                found = _answer(self.target.clean(event))
+                found = _answer(self.target.mask_answer(event))
                 if found is None:
                     continue
                 if found.method is None:

@@ -29,7 +29,7 @@ from groundplan.gateway.routing import weigh
 from groundplan.gateway.routing.conversation import Conversation, before, conversation, length, turns
 from groundplan.gateway.routing.route import Route
 from groundplan.gateway.routing.task import task_of
-from groundplan.gateway.upstream.latency import Times
+from groundplan.gateway.upstream.latency import LatencyEstimates
 
 if TYPE_CHECKING:
     from groundplan.economics.routing.model import Choice, Context, Router
@@ -95,7 +95,7 @@ class Routes:
         exchange: Exchange,
         workload: Workload,
         ask: Ask,
-        times: Times | None = None,
+        times: LatencyEstimates | None = None,
         now: float = 0.0,
         found: Sequence[Passage] | None = None,
     ) -> None:
@@ -127,7 +127,13 @@ class Routes:
         )
 
     def regard(
-        self, exchange: Exchange, workload: Workload, ask: Ask, places: Sequence[Deployment], times: Times, now: float
+        self,
+        exchange: Exchange,
+        workload: Workload,
+        ask: Ask,
+        places: Sequence[Deployment],
+        times: LatencyEstimates,
+        now: float,
     ) -> None:
         """Order them again where the router looks at passages, which are known now. `places`: all that the request
         names, in the order of placement. Nobody comes in that was kept out, and who is reserved for stays."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from groundplan.blueprint.model import Deployment, Routing
 from groundplan.core.money import PICO
-from groundplan.gateway.upstream.latency import Learned, Times
+from groundplan.gateway.upstream.latency import LatencyEstimate, LatencyEstimates
 
 TOKEN_BYTES = 4
 """Bytes of text that are about a token, where the worth of a cached prompt is estimated."""
@@ -14,7 +14,7 @@ MILLION = 1_000_000
 
 
 def able(
-    routing: Routing, places: Sequence[Deployment], times: Times | None, stream: bool, now: float
+    routing: Routing, places: Sequence[Deployment], times: LatencyEstimates | None, stream: bool, now: float
 ) -> tuple[list[Deployment], list[Deployment], dict[str, str]]:
     """(deployments that no hard rule keeps out, those that are only too slow, deployment -> the rule).
 
@@ -37,14 +37,16 @@ def able(
     return fit, slow, out
 
 
-def _slow(most_ms: int, seen: Learned, now: float) -> str:
-    took = seen.slow(now)
+def _slow(most_ms: int, seen: LatencyEstimate, now: float) -> str:
+    took = seen.recent_p95(now)
     if took is None or took * 1000 <= most_ms:
         return ""
     return f"it took {took * 1000:,.0f} ms to the first token lately, more than {most_ms:,} ms"
 
 
-def waiting(routing: Routing, places: Sequence[Deployment], times: Times | None, stream: bool) -> dict[str, float]:
+def waiting(
+    routing: Routing, places: Sequence[Deployment], times: LatencyEstimates | None, stream: bool
+) -> dict[str, float]:
     """model -> US dollars that waiting for it is worth, by the median of what this worker saw of its deployment."""
     found: dict[str, float] = {}
     if not routing.second or times is None:

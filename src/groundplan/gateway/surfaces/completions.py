@@ -345,7 +345,7 @@ def _messages(ask: Ask, prompt: str) -> list[dict[str, str]]:
 
 
 def _cannot(name: str) -> Invalid:
-    return providers.cannot(name, unless="serves completions itself")
+    return providers.unsupported_field_error(name, requirement="serves completions itself")
 
 
 def _text(prompt: Prompt) -> str:

@@ -98,7 +98,7 @@ class OpenAIEmbeddings(PlainCodec):
 
     def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """As every plain request; `dimensions` are `output_dimension` to Voyage and Mistral, which refuse it."""
-        if "dimensions" not in ask.fields or not (VOYAGE.match(deployment.url) or providers.is_strict(deployment)):
+        if "dimensions" not in ask.fields or not (VOYAGE.match(deployment.url) or providers.is_mistral_api(deployment)):
             return super().request_body(ask, deployment, cap, system)
         length = bytes(ask.fields["dimensions"])
         changes = {"model": _encode(deployment.upstream_model), "dimensions": None, "output_dimension": length}
@@ -182,7 +182,7 @@ class Embeddings(Interface):
             same = reading
         if all(deployment.api == "openai" for deployment in same):
             return same
-        return providers.able(ask.fields, same, embeddings=True)
+        return providers.capable_deployments(ask.fields, same, embeddings=True)
 
     def codec(self, deployment: Deployment) -> Codec:
         return self._openai if deployment.api == "openai" else self._service

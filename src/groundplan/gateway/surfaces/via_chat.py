@@ -69,7 +69,7 @@ class ViaChat(ABC):
         """The whole request in chat."""
         usage = ask.include_usage if self.include_usage is None else self.include_usage
         fields = self.chat_fields(ask)
-        for name in providers.left_out(fields, deployment, self.droppable):
+        for name in providers.fields_to_drop(fields, deployment, self.droppable):
             del fields[name]
         if not thought_signatures.reads(deployment):
             fields["messages"] = thought_signatures.for_others(fields["messages"])
@@ -158,7 +158,9 @@ def eligible_deployments(
         return deployments
     try:
         others = [deployment for deployment in deployments if not native(deployment)]
-        fitting = {deployment.name for deployment in providers.able(fields(ask), others, spare=droppable)}
+        fitting = {
+            deployment.name for deployment in providers.capable_deployments(fields(ask), others, droppable=droppable)
+        }
     except Invalid:
         if own:
             return own

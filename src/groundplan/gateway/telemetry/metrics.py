@@ -207,7 +207,7 @@ def _pressure(gateway: Gateway) -> list[Family]:
     refused = [Sample([("priority", name)], int(rank >= gateway.pressure.level)) for name, rank in RANKS.items()]
     catalog, now = gateway.live.catalog, gateway.loop.time()
     pooled = [d for d in catalog.blueprint.deployments if d.keys] if catalog else []
-    whys = [(d.name, [_KEY_STATES[why] for why in gateway.targets.keys(d).whys(now)]) for d in pooled]
+    whys = [(d.name, [_KEY_STATES[why] for why in gateway.targets.key_pool(d).problem_statuses(now)]) for d in pooled]
     keys = [
         Sample([("deployment", name), ("state", state)], found.count(state))
         for name, found in whys
@@ -217,7 +217,7 @@ def _pressure(gateway: Gateway) -> list[Family]:
         Family(f"{_P}deployment_running", "gauge", "Calls at a deployment.", running),
         Family(f"{_P}deployment_most", "gauge", "Calls that it may have, declared or learned.", most),
         Family(f"{_P}deployment_keys", "gauge", "Keys of one that has several, as seen by a worker.", keys),
-        single(f"{_P}queued", "gauge", "Calls that wait for room at a deployment.", gateway.loads.queued),
+        single(f"{_P}queued", "gauge", "Calls that wait for room at a deployment.", gateway.loads.queued_calls),
         single(
             f"{_P}loop_lag_seconds", "gauge", "How late the worker is, lately at least.", max(0.0, gateway.pressure.lag)
         ),
@@ -230,21 +230,21 @@ def _pressure(gateway: Gateway) -> list[Family]:
 def _rooms(gateway: Gateway) -> list[Family]:
     """What bodies, files and answers take of a worker's memory, and who was refused, or waits, for want of it."""
     room, server, files, name = gateway.answer_memory, gateway.server, gateway.files, "room"
-    taken = {"answers": (room.held, room.limit, room.refused)}
+    taken = {"answers": (room.held_bytes, room.limit, room.refused_answers)}
     if server is not None:
         taken["requests"] = (server.held_bytes, server.limits.total_body_bytes, server.refused_bodies)
     if files is not None:
         taken["files"] = (files.held, HELD_BYTES, files.refused)
     used, most, refused = ([Sample([(name, of)], row[at]) for of, row in sorted(taken.items())] for at in range(3))
     refused += [
-        Sample([(name, "deployments")], gateway.loads.refused),
-        Sample([(name, "worker")], gateway.pressure.refused),
+        Sample([(name, "deployments")], gateway.loads.refused_calls),
+        Sample([(name, "worker")], gateway.pressure.refused_calls),
     ]
     return [
         Family(f"{_P}room_bytes", "gauge", "Memory that is taken of what there is for it.", used),
         Family(f"{_P}room_most_bytes", "gauge", "What there is.", most),
         Family(f"{_P}room_refused_total", "counter", "Calls for which there was no room in time.", refused),
-        single(f"{_P}room_waiting", "gauge", "Large answers that wait for room.", room.waiting),
+        single(f"{_P}room_waiting", "gauge", "Large answers that wait for room.", room.waiting_count),
     ]
 
 

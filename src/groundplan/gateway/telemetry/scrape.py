@@ -26,7 +26,7 @@ from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.telemetry import stopped_workers
 from groundplan.gateway.telemetry.exposition import Family, pieces, single
 from groundplan.gateway.upstream.connection import UpstreamFailure
-from groundplan.gateway.upstream.http1_pool import UpstreamPool
+from groundplan.gateway.upstream.http1_pool import Http1Pool
 
 SERVICE = "gateway-metrics-"
 SHIPPER = "shipper"
@@ -194,13 +194,13 @@ async def _ask(endpoint: Endpoint | None) -> list[Family] | None:
 
 
 async def _fetch(endpoint: Endpoint) -> list[Family] | None:
-    pool = UpstreamPool(endpoint.url, asyncio.get_running_loop())
+    pool = Http1Pool(endpoint.url, asyncio.get_running_loop())
     connection = await pool.connect(ANSWER_SECONDS)
     try:
         head = b"GET / HTTP/1.1\r\nhost: w\r\nauthorization: Bearer %b\r\nconnection: close\r\n\r\n"
         connection.send(head % endpoint.token.encode())
-        status = await connection.head(ANSWER_SECONDS)
-        data = await connection.body(ANSWER_SECONDS)
+        status = await connection.read_head(ANSWER_SECONDS)
+        data = await connection.read_body(ANSWER_SECONDS)
         return _decode(data) if status == 200 else None
     finally:
         connection.release()

@@ -1,11 +1,11 @@
-"""The memory of a worker that large whole answers may take together until their clients have them.
+"""Bounds the memory of a worker that large complete answers take together until their clients have them.
 
-An answer may have 64 MiB, and comes as fast as its upstream sends it: five hundred that come at once would be what no
-machine has. So what an answer needs beyond a little is asked for here as it comes, and whoever finds no room waits,
-reading nothing meanwhile, until others have given back theirs. The more important go first, and have the last of it;
-those of one workload never have all of it. One at a time goes beyond the limit, and one of each workload beyond its
-own, so that never all wait for each other. Knows no HTTP; who reads and who gives back
-is the attempt's. Bodies of requests have a room of their own, of the same size, in `http.server`.
+An answer may have 64 MiB, and comes as fast as its upstream sends it: no machine has memory for five hundred at once.
+So an answer that grows beyond a little reserves memory here as it comes; if there is none, it waits, reading nothing,
+until other answers have released theirs. More important workloads go first and have the last of it; the answers of one
+workload never get all of it. One answer at a time may exceed the limit, and one of each workload its workload's limit,
+so that they never all wait for each other. Knows no HTTP; reading and releasing is the attempt's business. Bodies of
+requests have a separate memory of the same size, in `http.server`.
 """
 
 from __future__ import annotations
@@ -18,188 +18,207 @@ from typing import NamedTuple
 
 from groundplan.gateway.http.server_state import MAX_WORKLOAD_SHARE
 from groundplan.gateway.upstream.connection import BODY_LIMIT, UpstreamFailure
-from groundplan.gateway.upstream.pressure import SHARES
+from groundplan.gateway.upstream.pressure import RANK_SHARES
 
-LOOK_SECONDS = 1.0
-"""How often one who waits looks whether that holds others up."""
+CHECK_SECONDS = 1.0
+"""How often a waiting answer checks whether it holds up others."""
 CROWDED = "crowded"
-"""The kind of failure of an answer for which there was no room in time, and of a connection for which there is none."""
+"""The kind of failure of an answer for which there was no memory in time, and of a connection for which there is no
+local resource."""
 
 
-class Room:
-    """Of one worker, in bytes. Changed by shares alone."""
+class AnswerMemory:
+    """The memory of one worker, in bytes. Changed only through shares."""
 
-    __slots__ = ("_alone", "_beyond", "_came", "_of", "_waiting", "held", "limit", "refused")
+    __slots__ = (
+        "_arrivals",
+        "_overdrawn",
+        "_overdrawn_of",
+        "_waiters",
+        "_workload_bytes",
+        "held_bytes",
+        "limit",
+        "refused_answers",
+    )
 
     def __init__(self, limit: int = 256 << 20) -> None:
         self.limit = limit
-        self.held = 0
-        self.refused = 0
-        """Answers for which there was none in time."""
-        self._beyond: Share | None = None
-        """Who alone may take more than there is for it."""
-        self._of: dict[str, int] = {}
-        """What is held, by workload."""
-        self._alone: dict[str, Share] = {}
-        """Who alone may take more than there is for its workload."""
-        self._waiting: list[_Waiter] = []
-        """The most important first, then the longest waiting. Where there are any, one is beyond the limit, or beyond
-        that of their workload."""
-        self._came = 0
+        self.held_bytes = 0
+        self.refused_answers = 0
+        """Number of answers for which there was no memory in time."""
+        self._overdrawn: MemoryShare | None = None
+        """The one share that may exceed the limit."""
+        self._workload_bytes: dict[str, int] = {}
+        """Bytes held, by workload."""
+        self._overdrawn_of: dict[str, MemoryShare] = {}
+        """For each workload, the one share that may exceed the workload's limit."""
+        self._waiters: list[_Waiter] = []
+        """The most important first, then the longest waiting. While there are any, one share exceeds the limit, or that
+        of their workload."""
+        self._arrivals = 0
 
     @property
-    def waiting(self) -> int:
-        """How many wait for room."""
-        return len(self._waiting)
+    def waiting_count(self) -> int:
+        """Number of answers that wait for memory."""
+        return len(self._waiters)
 
-    def take(self, share: Share, size: int, *, forced: bool = False) -> bool:
-        """Have a share grow to `size` bytes; False: it has to wait. `forced`: also where there is no room."""
-        held, of = self.held + size - share.size, self._of.get(share.whose, 0) + size - share.size
-        if not forced and self._beyond is not share:
-            over = held > self.limit * share.part
-            if (over and self._beyond is not None) or self._is_bound(share, size):
+    def try_resize(self, share: MemoryShare, size: int, *, forced: bool = False) -> bool:
+        """Let a share grow to `size` bytes; False if it has to wait. `forced`: even if there is no memory."""
+        held, of_workload = (
+            self.held_bytes + size - share.size,
+            self._workload_bytes.get(share.workload, 0) + size - share.size,
+        )
+        if not forced and self._overdrawn is not share:
+            exceeds_limit = held > self.limit * share.limit_share
+            if (exceeds_limit and self._overdrawn is not None) or self._waits_for_workload(share, size):
                 return False
-            if over:
-                self._beyond = share
-            if self._is_much(share, size):
-                self._alone[share.whose] = share
-        self.held, share.size = held, size
-        if share.whose:
-            self._of[share.whose] = of
+            if exceeds_limit:
+                self._overdrawn = share
+            if self._exceeds_workload_limit(share, size):
+                self._overdrawn_of[share.workload] = share
+        self.held_bytes, share.size = held, size
+        if share.workload:
+            self._workload_bytes[share.workload] = of_workload
         return True
 
-    def _is_much(self, share: Share, size: int) -> bool:
-        """Whether its workload would have more than there is for one."""
-        return bool(share.whose) and self._of.get(share.whose, 0) + size - share.size > self.limit * MAX_WORKLOAD_SHARE
+    def _exceeds_workload_limit(self, share: MemoryShare, size: int) -> bool:
+        """Whether the share's workload would exceed its limit."""
+        return (
+            bool(share.workload)
+            and self._workload_bytes.get(share.workload, 0) + size - share.size > self.limit * MAX_WORKLOAD_SHARE
+        )
 
-    def _is_bound(self, share: Share, size: int) -> bool:
-        """Whether it has to wait for others of its workload, whatever room there is."""
-        return self._alone.get(share.whose) not in (None, share) and self._is_much(share, size)
+    def _waits_for_workload(self, share: MemoryShare, size: int) -> bool:
+        """Whether the share has to wait for others of its workload, however much memory is free."""
+        return self._overdrawn_of.get(share.workload) not in (None, share) and self._exceeds_workload_limit(share, size)
 
-    def give_back(self, share: Share, size: int) -> None:
-        """A share needs no more than `size` bytes any more."""
-        whose, given = share.whose, share.size - size
-        self.held -= given
+    def shrink(self, share: MemoryShare, size: int) -> None:
+        """Reduce a share to `size` bytes, and let others grow."""
+        workload, freed = share.workload, share.size - size
+        self.held_bytes -= freed
         share.size = size
-        beyond = self._beyond
-        if beyond is not None and (not beyond.size or self.held <= self.limit * beyond.part):
-            self._beyond = None
-        if whose:
-            if left := self._of.pop(whose) - given:
-                self._of[whose] = left
-            alone = self._alone.get(whose)
-            if alone is not None and (not alone.size or not self._is_much(alone, alone.size)):
-                del self._alone[whose]
-        self._hand_on()
+        overdrawn = self._overdrawn
+        if overdrawn is not None and (not overdrawn.size or self.held_bytes <= self.limit * overdrawn.limit_share):
+            self._overdrawn = None
+        if workload:
+            if left := self._workload_bytes.pop(workload) - freed:
+                self._workload_bytes[workload] = left
+            overdrawn_of_workload = self._overdrawn_of.get(workload)
+            if overdrawn_of_workload is not None and (
+                not overdrawn_of_workload.size
+                or not self._exceeds_workload_limit(overdrawn_of_workload, overdrawn_of_workload.size)
+            ):
+                del self._overdrawn_of[workload]
+        self._admit_waiters()
 
-    def _hand_on(self) -> None:
-        """Those who wait go on, one after another, as far as there is room. Who waits for others of its workload holds
+    def _admit_waiters(self) -> None:
+        """Let waiting shares grow, in order, as far as there is memory. One that waits for others of its workload holds
         up nobody else."""
-        for waiter in list(self._waiting):
-            if self._is_bound(waiter.share, waiter.size):
+        for waiter in list(self._waiters):
+            if self._waits_for_workload(waiter.share, waiter.size):
                 continue
-            if not self.take(waiter.share, waiter.size):
+            if not self.try_resize(waiter.share, waiter.size):
                 return
-            self._waiting.remove(waiter)
+            self._waiters.remove(waiter)
             waiter.future.set_result(None)
 
-    def wait(self, share: Share, size: int) -> asyncio.Future[None] | None:
-        """Done once a share has `size` bytes; None: it has them."""
-        others_wait_for_it = share in (self._beyond, self._alone.get(share.whose))
-        if (others_wait_for_it or self._is_first(share)) and self.take(share, size):
+    def wait(self, share: MemoryShare, size: int) -> asyncio.Future[None] | None:
+        """A future that is done once the share has `size` bytes; None if it has them now."""
+        others_wait_for_it = share in (self._overdrawn, self._overdrawn_of.get(share.workload))
+        if (others_wait_for_it or self._is_next(share)) and self.try_resize(share, size):
             return None
         future = asyncio.get_running_loop().create_future()
-        self._came += 1
-        insort(self._waiting, _Waiter((share.rank, self._came), share, size, future), key=_place)
+        self._arrivals += 1
+        insort(self._waiters, _Waiter((share.rank, self._arrivals), share, size, future), key=_queue_position)
         return future
 
-    def _is_first(self, share: Share) -> bool:
-        """Whether nobody waits whose turn is before."""
-        for waiter in self._waiting:
+    def _is_next(self, share: MemoryShare) -> bool:
+        """Whether no waiting share comes before this one."""
+        for waiter in self._waiters:
             if waiter.share.rank > share.rank:
                 return True
-            if waiter.share.whose == share.whose or not self._is_bound(waiter.share, waiter.size):
+            if waiter.share.workload == share.workload or not self._waits_for_workload(waiter.share, waiter.size):
                 return False
         return True
 
-    def leave(self, future: asyncio.Future[None]) -> None:
-        """Whoever waits for it does not any more; nothing where it is done."""
-        for at, waiter in enumerate(self._waiting):
+    def cancel_wait(self, future: asyncio.Future[None]) -> None:
+        """Cancel the wait for `future`; does nothing if it is done."""
+        for at, waiter in enumerate(self._waiters):
             if waiter.future is future:
-                del self._waiting[at]
-                self._hand_on()
+                del self._waiters[at]
+                self._admit_waiters()
                 return
 
 
 class _Waiter(NamedTuple):
-    """Who is to have how much."""
+    """A share that waits to grow to `size` bytes."""
 
-    place: tuple[int, int]
-    share: Share
+    position: tuple[int, int]
+    share: MemoryShare
     size: int
     future: asyncio.Future[None]
 
 
-_place = attrgetter("place")
+_queue_position = attrgetter("position")
 
 
-class Share:
-    """What one answer has of a room. `rank` is its workload's (`pressure.RANKS`). `whose`: which one that is; without
-    it no workload's bound holds for it."""
+class MemoryShare:
+    """The memory of one answer. `rank` is its workload's (`pressure.RANKS`). `workload`: its name; if empty, no
+    workload limit applies."""
 
-    __slots__ = ("_room", "part", "rank", "size", "waited", "whose")
+    __slots__ = ("_memory", "had_to_wait", "limit_share", "rank", "size", "workload")
 
-    def __init__(self, room: Room, rank: int = 0, whose: str = "") -> None:
-        self._room = room
-        self.whose = whose
+    def __init__(self, memory: AnswerMemory, rank: int = 0, workload: str = "") -> None:
+        self._memory = memory
+        self.workload = workload
         self.rank = rank
-        self.part = SHARES[rank]
-        """Of the room, beyond which the rest is for those that matter more."""
+        self.limit_share = RANK_SHARES[rank]
+        """Share of the limit up to which this rank may grow; the rest is for more important ones."""
         self.size = 0
-        self.waited = False
-        """There was no room for it at once, so when it was there says nothing of its upstream."""
+        self.had_to_wait = False
+        """There was no memory for it at once, so its timing says nothing about its upstream."""
 
-    async def grown(self, size: int, seconds: float, unless: Callable[[], bool] | None = None) -> int:
-        """As `Taker`: room for `size` bytes and as many again, so that who sends little, or only says how much it will
-        send, has little.
+    async def grow(self, size: int, seconds: float, unless: Callable[[], bool] | None = None) -> int:
+        """As `BodyMemory.grow`: reserve `size` bytes and as many again, so that an upstream that sends little, or only
+        announces much, gets little.
 
-        Raises `UpstreamFailure` (`crowded`) where there is none within `seconds`. `unless` tells that others are held
-        up while this one reads nothing: then it is read on, room or not.
+        Raises `UpstreamFailure` (`crowded`) if there is no memory within `seconds`. `unless` returns true if others are
+        held up while this answer is not read: then reading continues without memory.
         """
-        room, wanted = self._room, min(2 * size, BODY_LIMIT + 1)
-        if wanted <= self.size or (future := room.wait(self, wanted)) is None:
+        memory, wanted = self._memory, min(2 * size, BODY_LIMIT + 1)
+        if wanted <= self.size or (future := memory.wait(self, wanted)) is None:
             return self.size
-        self.waited = True
+        self.had_to_wait = True
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         try:
             while not future.done():
                 left = end - loop.time()
                 if left <= 0:
-                    room.refused += 1
+                    memory.refused_answers += 1
                     raise UpstreamFailure(
                         CROWDED, "other large answers took all the memory that there is for them", sent=True,
                         hint="Try again, ask for less at once, or give answers more memory: GROUNDPLAN_REQUEST_MEMORY.",
                     )  # fmt: skip
-                await asyncio.wait((future,), timeout=min(left, LOOK_SECONDS))
+                await asyncio.wait((future,), timeout=min(left, CHECK_SECONDS))
                 if unless is not None and not future.done() and unless():
-                    room.take(self, wanted, forced=True)
+                    memory.try_resize(self, wanted, forced=True)
                     break
         finally:
-            room.leave(future)
+            memory.cancel_wait(future)
         return self.size
 
-    def keep(self, size: int) -> None:
-        """All of it is there, and has so many bytes."""
+    def shrink_to(self, size: int) -> None:
+        """The answer is complete with `size` bytes: release the rest."""
         if size < self.size:
-            self._room.give_back(self, size)
+            self._memory.shrink(self, size)
 
-    def give_back(self) -> None:
-        """Nobody needs the answer any more. May be said again."""
+    def release(self) -> None:
+        """The answer is no longer needed. May be called repeatedly."""
         if self.size:
-            self._room.give_back(self, 0)
+            self._memory.shrink(self, 0)
 
-    def excuses(self, kind: str, *, late: bool = False) -> bool:
-        """Whether a failure of that kind is ours: an upstream may give up whoever reads nothing, and has less time for
-        the rest. `late`: that was until the call's deadline."""
-        return kind == CROWDED or (self.waited and (kind == "cut" or (late and kind == "timeout")))
+    def explains_failure(self, kind: str, *, is_late: bool = False) -> bool:
+        """Whether waiting for memory explains a failure of this kind: an upstream may give up on a client that reads
+        nothing, and has less time for the rest. `is_late`: the failure was the call's deadline."""
+        return kind == CROWDED or (self.had_to_wait and (kind == "cut" or (is_late and kind == "timeout")))

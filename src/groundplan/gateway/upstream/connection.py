@@ -1,5 +1,5 @@
-"""What every way to an upstream offers for one call, and how it tells that it failed. Types only; `http1` and `http2`
-are such ways.
+"""The interface of an upstream connection and of a pool of them, and the error of a failed attempt. Types only; `http1`
+and `http2` implement them.
 
 Every failure says whether anything was sent (`sent`), because only that decides whether it may have been billed.
 """
@@ -12,25 +12,25 @@ from typing import Protocol
 from groundplan.gateway.stalls import READ_SECONDS
 
 BODY_LIMIT = 64 << 20
-UNCOUNTED = 1 << 20
-"""Bytes of a body for which nobody is asked for room: nearly all have fewer."""
-PLAIN = frozenset({b"", b"identity", b"none"})
-"""Content-Encodings of what is not compressed; servers say `none` so that nobody compresses a stream of theirs."""
+UNRESERVED_BYTES = 1 << 20
+"""Bytes of a body for which no memory is reserved: nearly all bodies are smaller."""
+IDENTITY_ENCODINGS = frozenset({b"", b"identity", b"none"})
+"""Content-Encodings that mean uncompressed; servers say `none` so that nobody compresses their streams."""
 FOREVER = 1e9
 """Seconds: no bound."""
-LEAST = 0.001
-"""Seconds that are waited for what is there already."""
+MIN_WAIT_SECONDS = 0.001
+"""The shortest wait, for bytes that have arrived already."""
 
 
 Sink = Callable[[bytes], bool]
-"""Takes bytes of a body as they arrive; False: whoever waits for `chunk` is to be woken."""
+"""Takes bytes of a body as they arrive; False wakes the caller that waits in `read_chunk`."""
 
 
 class UpstreamFailure(Exception):
-    """An attempt did not give a complete answer.
+    """An attempt gave no complete answer.
 
-    `kind`: refused | connect_timeout | timeout | cut | malformed | crowded. `sent` False: certainly not billed.
-    `hint`: what to do, where asking again does not help.
+    `kind`: refused | connect_timeout | timeout | cut | malformed | crowded. `sent` False: certainly not billed. `hint`:
+    what to do if asking again does not help.
     """
 
     def __init__(self, kind: str, message: str, *, sent: bool, hint: str = "") -> None:
@@ -40,46 +40,50 @@ class UpstreamFailure(Exception):
         self.hint = hint
 
 
-def still(left: float) -> float:
-    """Seconds to wait of those that are `left`: a moment at least, for what is there already. Raises `UpstreamFailure`
-    where that has passed, too: what comes all the time, and is no sign of an answer, is silence."""
-    if left <= -READ_SECONDS:
+def remaining_wait(remaining: float) -> float:
+    """Seconds to wait, at least `MIN_WAIT_SECONDS` for bytes that have arrived already. Raises `UpstreamFailure`
+    (timeout) once the `remaining` time and the grace for reading have passed: bytes that keep coming and complete no
+    answer count as silence."""
+    if remaining <= -READ_SECONDS:
         raise UpstreamFailure("timeout", "the upstream did not answer in time", sent=True)
-    return max(LEAST, left)
+    return max(MIN_WAIT_SECONDS, remaining)
 
 
-class Taker(Protocol):
-    """Whoever reads a body that may be large, and sees that there is room for it."""
+class BodyMemory(Protocol):
+    """Reserves memory for a body that may become large."""
 
-    async def grown(self, size: int, seconds: float, unless: Callable[[], bool] | None = None) -> int:
-        """Returns once there is room for more than the `size` bytes that there are, within `seconds`; of how many they
-        may become before it is to be asked again. Nothing is read meanwhile, unless that holds others up."""
+    async def grow(self, size: int, seconds: float, unless: Callable[[], bool] | None = None) -> int:
+        """Wait until the body may grow beyond its `size` bytes, for at most `seconds`; return the size up to which it
+        may grow without asking again. The caller reads nothing meanwhile, except where `unless` returns true: then
+        pausing would hold up others."""
         ...
 
 
 class UpstreamConnection(Protocol):
-    """What every way to an upstream offers for one call; `sent` of a failure says whether it may have been billed.
+    """One request to an upstream and its answer. `sent` of a failure says whether the request may have been billed.
 
-    `until`: of the loop's clock, when its caller was promised an answer. Seconds that somebody may be silent are of the
-    time in which he could be heard (`stalls`); that one is not.
+    `call_deadline` (loop time): when the caller was promised an answer. Other limits in seconds count only the time in
+    which the upstream could be heard (`stalls`); this one does not.
     """
 
-    until: float
+    call_deadline: float
 
     @property
     def status(self) -> int:
-        """0 until there is a head."""
+        """0 until the head has arrived."""
         ...
 
     @property
     def headers(self) -> dict[bytes, bytes]: ...
 
     def send(self, data: bytes) -> None: ...
-    async def head(self, seconds: float) -> int: ...
-    def pump(self, sink: Sink, seconds: float, through: Sink | None = None) -> None: ...
-    async def chunk(self, seconds: float) -> bytes | None: ...
-    def whole(self) -> bytes | None: ...
-    async def body(self, seconds: float, most: float = FOREVER, taker: Taker | None = None) -> bytes: ...
+    async def read_head(self, seconds: float) -> int: ...
+    def pump(self, sink: Sink, seconds: float, raw_sink: Sink | None = None) -> None: ...
+    async def read_chunk(self, seconds: float) -> bytes | None: ...
+    def take_buffered_body(self) -> bytes | None: ...
+    async def read_body(
+        self, seconds: float, max_seconds: float = FOREVER, memory: BodyMemory | None = None
+    ) -> bytes: ...
     def release(self) -> None: ...
     def abort(self) -> None: ...
 
@@ -93,9 +97,9 @@ class Pool(Protocol):
     @property
     def host_header(self) -> bytes: ...
 
-    def idle(self) -> UpstreamConnection | None: ...
+    def take_idle(self) -> UpstreamConnection | None: ...
     async def connect(self, seconds: float, until: float = FOREVER) -> UpstreamConnection: ...
     def drop_idle(self) -> None: ...
     def retire(self) -> None: ...
-    def break_off(self, why: str) -> None: ...
+    def interrupt(self, why: str) -> None: ...
     def close(self) -> None: ...

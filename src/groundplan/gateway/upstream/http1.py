@@ -1,4 +1,5 @@
-"""One connection to an upstream in HTTP/1.1, on httptools. Which one a call gets is its pool's (`http1_pool`).
+"""One HTTP/1.1 connection to an upstream, on httptools. Which connection a call gets is decided by its pool
+(`http1_pool`).
 
 Does not follow redirects, retry, decompress or speak HTTP/2 (`http2` does). One waiter per connection.
 """
@@ -18,103 +19,134 @@ from groundplan.gateway.stalls import READ_SECONDS, StallMonitor, patient
 from groundplan.gateway.upstream.connection import (
     BODY_LIMIT,
     FOREVER,
-    PLAIN,
-    UNCOUNTED,
+    IDENTITY_ENCODINGS,
+    UNRESERVED_BYTES,
+    BodyMemory,
     Sink,
-    Taker,
     UpstreamFailure,
-    still,
+    remaining_wait,
 )
 
-KEPT_SECONDS = (600.0, 660.0)
-"""A connection that is older is used for no other request: the name of the upstream may be of another machine by now,
-while the one before goes on answering whoever is connected to it. Those that began together do not end together."""
+MAX_AGE_SECONDS = (600.0, 660.0)
+"""Maximum age of a connection that takes another request: the upstream's name may belong to another machine by now,
+while the old one goes on answering on open connections. Random between the two, so that connections that began together
+do not end together."""
 HEAD_LIMIT = 64 << 10
 BUFFER_HIGH = 256 << 10
-_FOLLOWED = frozenset({408, 502, 504})
-"""Given up by something in front of the model, whose own answer may yet come on the same connection."""
-_GOODBYE = (b"HTTP/1.1 408", b"HTTP/1.0 408")
-"""What some servers say before they close a connection that nobody uses."""
-_NOBODYS = httptools.HttpResponseParser(object())
+_LATE_ANSWER_STATUSES = frozenset({408, 502, 504})
+"""Sent by a proxy in front of the model that gave up waiting: the model's answer may yet come on the same
+connection."""
+_IDLE_CLOSE_PREFIXES = (b"HTTP/1.1 408", b"HTTP/1.0 408")
+"""What some servers send before they close an idle connection."""
+_DETACHED_PARSER = httptools.HttpResponseParser(object())
 
 
-class Owner(Protocol):
-    """Where a connection comes from, and goes back to."""
+class ConnectionOwner(Protocol):
+    """The pool that a connection belongs to."""
 
     loop: asyncio.AbstractEventLoop
     stalls: StallMonitor
 
-    def put(self, connection: Http1Connection) -> None: ...
-    def forget(self, connection: Http1Connection) -> None: ...
-    def set_apart(self) -> None: ...
+    def release(self, connection: Http1Connection) -> None: ...
+    def discard(self, connection: Http1Connection) -> None: ...
+    def disable_reuse(self) -> None: ...
 
 
 class Http1Connection(asyncio.Protocol):
-    """One connection. Use: `send`, `await head(s)`, then `await chunk(s)` until None, or `await body(s)`; then
-    `release`."""
+    """One connection. Use: `send`, `await read_head(s)`, then `await read_chunk(s)` until None, or `await
+    read_body(s)`; then `release`."""
 
     __slots__ = (
-        "_armed", "_chunks", "_complete", "_deadline", "_error", "_fields", "_full", "_has_length", "_head_done",
-        "_loop", "_parser", "_patience", "_pool", "_received", "_sink", "_sink_seconds", "_size", "_taken",
-        "_through", "_timer", "_unsent", "_waiter", "_written", "busy", "headers", "idle_since", "keep_alive",
-        "kept_until", "lost", "status", "transport", "unfinished", "until",
+        "_active_raw_sink",
+        "_buffered_bytes",
+        "_chunks",
+        "_deadline",
+        "_error",
+        "_framing_bytes",
+        "_has_head",
+        "_has_length",
+        "_incoming_headers",
+        "_is_complete",
+        "_is_sent",
+        "_loop",
+        "_parser",
+        "_pool",
+        "_raw_sink",
+        "_read_bytes",
+        "_silence_limit",
+        "_sink",
+        "_sink_seconds",
+        "_timer",
+        "_unsent",
+        "_waiter",
+        "_write_resumed",
+        "call_deadline",
+        "headers",
+        "idle_since",
+        "in_use",
+        "is_request_incomplete",
+        "keep_alive",
+        "lost",
+        "reusable_until",
+        "status",
+        "transport",
     )  # fmt: skip
 
-    def __init__(self, pool: Owner) -> None:
+    def __init__(self, pool: ConnectionOwner) -> None:
         self._pool = pool
         self._loop = pool.loop
         self._parser = httptools.HttpResponseParser(self)
         self.transport: asyncio.Transport | None = None
         self.lost = False
-        self.busy = False
-        self.kept_until = self._loop.time() + uniform(*KEPT_SECONDS)
+        self.in_use = False
+        self.reusable_until = self._loop.time() + uniform(*MAX_AGE_SECONDS)
         self.idle_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._deadline = self._patience = 0.0
-        self.until = FOREVER
-        """Of the loop's clock: when its caller was promised an answer, which no silence outlasts."""
+        self._deadline = self._silence_limit = 0.0
+        self.call_deadline = FOREVER
+        """Loop time at which the caller was promised an answer; no permitted silence extends it."""
         self._waiter: asyncio.Future[None] | None = None
-        self._full: asyncio.Future[None] | None = None
-        """Resolves when the upstream has taken enough of what was sent."""
+        self._write_resumed: asyncio.Future[None] | None = None
+        """While writing is paused: resolved once the upstream has read enough."""
         self.keep_alive = False
-        self.unfinished = False
-        """A request was begun and is not sent to its end."""
+        self.is_request_incomplete = False
+        """A request was begun and not sent to its end."""
         self._has_length = False
         self._chunks: deque[bytes] = deque()
         self._sink_seconds = 0.0
         self._error: UpstreamFailure | None = None
         self._unsent = b""
-        """What is written at the end of this turn of the loop."""
-        self._clear()
+        """Bytes that are written at the end of this turn of the loop."""
+        self._reset()
 
-    def _clear(self) -> None:
-        """Ready for the next request, after a whole answer without an error to one that was sent. The parser stays: it
-        is between two answers, for nothing came after this one."""
+    def _reset(self) -> None:
+        """Prepare for the next request, after a complete answer without an error. The parser is kept: it is between two
+        answers, since no bytes followed this one."""
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
-        self._fields = self.headers
-        """Takes the header lines that come now."""
-        self._head_done = self._complete = self._written = False
-        self._received = 0
-        """Bytes of a head that is not complete, or of what frames a body, since there was something of that."""
+        self._incoming_headers = self.headers
+        """Receives the header lines that come now."""
+        self._has_head = self._is_complete = self._is_sent = False
+        self._framing_bytes = 0
+        """Bytes received since the last progress, of an incomplete head or of chunk framing."""
         if self._chunks:
             self._chunks.clear()
             if self.transport is not None and not self.transport.is_reading():
-                self.transport.resume_reading()  # nobody took what it was held up for
+                self.transport.resume_reading()  # nobody read the bytes for which reading was paused
         self._sink: Sink | None = None
-        self._through: Sink | None = None
-        self._armed: Sink | None = None
-        """`_through`, while the parser is between two chunks: what came last was a whole one and nothing else."""
-        self._size = 0
-        self._taken = 0
-        """Bytes of the body that `chunk` gave."""
+        self._raw_sink: Sink | None = None
+        self._active_raw_sink: Sink | None = None
+        """`_raw_sink` while the parser is between two chunks: the last bytes were exactly one chunk."""
+        self._buffered_bytes = 0
+        self._read_bytes = 0
+        """Bytes of the body that `read_chunk` returned."""
 
     # -- transport ----------------------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
     def eof_received(self) -> bool:
-        """Nothing more comes, and so nothing is sent that was to go out at the end of this turn of the loop."""
+        """The upstream has closed its side: bytes that wait for the end of this turn of the loop are not sent."""
         self._unsent = b""
         return False
 
@@ -123,69 +155,71 @@ class Http1Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._pool.forget(self)
+        self._pool.discard(self)
         self.resume_writing()
-        if self.busy and self._head_done and not self._complete and not self._has_length and exc is None:
-            self._complete = True
-        elif self.busy and not self._complete and self.status == 0 and isinstance(exc, ssl.SSLError):
-            # an alert instead of an answer: in TLS 1.3 a server judges our certificate after our side is done
+        if self.in_use and self._has_head and not self._is_complete and not self._has_length and exc is None:
+            self._is_complete = True
+        elif self.in_use and not self._is_complete and self.status == 0 and isinstance(exc, ssl.SSLError):
+            # a TLS alert instead of an answer: in TLS 1.3 a server judges our certificate after our side of the
+            # handshake is done
             self._fail("refused", f"the upstream ended TLS before any answer: {exc.reason}", sent=False)
-        elif self.busy and not self._complete:
+        elif self.in_use and not self._is_complete:
             told = "the upstream closed the connection before its answer was complete"
-            self._fail("cut", told, sent=self._written)
+            self._fail("cut", told, sent=self._is_sent)
         self._wake()
-        self._parser = _NOBODYS  # ours knows us: together we would stay until garbage is looked for, which is seldom
+        # the parser refers to this connection: the cycle would stay until a garbage collection, which is rare
+        self._parser = _DETACHED_PARSER
 
     def data_received(self, data: bytes) -> None:
-        armed = self._armed
+        armed = self._active_raw_sink
         if armed is not None and armed(data):
             self._deadline = self._loop.time() + self._sink_seconds
             return
-        if not self._written or self._complete:
-            self._unasked(data)
+        if not self._is_sent or self._is_complete:
+            self._handle_unsolicited(data)
             return
-        size = self._size
+        size = self._buffered_bytes
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail("malformed", "the upstream did not answer in HTTP/1.1")
-            if self._complete:
+            if self._is_complete:
                 self._pool.set_apart()
             self.abort()
-        if self._size == size and not self._complete:
-            self._received += len(data)
-            if self._received > HEAD_LIMIT:  # the parser holds a header line until it ends, also one behind a body
-                what = "what frames" if self._head_done else "the head of"
+        if self._buffered_bytes == size and not self._is_complete:
+            self._framing_bytes += len(data)
+            if self._framing_bytes > HEAD_LIMIT:  # the parser keeps a header line until it ends, also one after a body
+                what = "what frames" if self._has_head else "the head of"
                 self._fail("malformed", f"{what} the upstream's answer is too large")
                 self.abort()
-        elif self._received:
-            self._received = 0
-        if self._sink is not None and self._chunks and not self._complete and self._error is None:
-            self._pour(self._sink, data)
+        elif self._framing_bytes:
+            self._framing_bytes = 0
+        if self._sink is not None and self._chunks and not self._is_complete and self._error is None:
+            self._feed_sink(self._sink, data)
         else:
             self._wake()
-        if self._size > BUFFER_HIGH and self.transport is not None:  # of which a sink has left nothing
+        if self._buffered_bytes > BUFFER_HIGH and self.transport is not None:  # a sink has left none of them
             self.transport.pause_reading()
 
-    def _unasked(self, data: bytes) -> None:
-        """Bytes that answer nothing: there is no request yet, or its answer is complete."""
-        if data.strip(b"\r\n") and not data.startswith(_GOODBYE):
-            self._pool.set_apart()
+    def _handle_unsolicited(self, data: bytes) -> None:
+        """Handle bytes that answer nothing: there is no request yet, or its answer is complete."""
+        if data.strip(b"\r\n") and not data.startswith(_IDLE_CLOSE_PREFIXES):
+            self._pool.disable_reuse()
         self.abort()
 
-    def _pour(self, sink: Sink, came: bytes) -> None:
-        self._size = self._received = 0
-        body = self._joined()
+    def _feed_sink(self, sink: Sink, received: bytes) -> None:
+        self._buffered_bytes = self._framing_bytes = 0
+        body = self._take_chunks()
         if sink(body):
             self._deadline = self._loop.time() + self._sink_seconds
-            self._armed = self._through if came == b"%x\r\n%b\r\n" % (len(body), body) else None
+            self._active_raw_sink = self._raw_sink if received == b"%x\r\n%b\r\n" % (len(body), body) else None
         else:
-            self._sink = self._armed = None
+            self._sink = self._active_raw_sink = None
             self._chunks.append(b"")
             self._wake()
 
-    def _joined(self) -> bytes:
-        """All that is there of the body."""
+    def _take_chunks(self) -> bytes:
+        """All buffered bytes of the body, joined."""
         chunks = self._chunks
         if len(chunks) == 1:
             return chunks.popleft()
@@ -194,54 +228,55 @@ class Http1Connection(asyncio.Protocol):
         return data
 
     def pause_writing(self) -> None:
-        self._full = self._loop.create_future()
+        self._write_resumed = self._loop.create_future()
 
     def resume_writing(self) -> None:
-        if self._full is not None and not self._full.done():
-            self._full.set_result(None)
-        self._full = None
+        if self._write_resumed is not None and not self._write_resumed.done():
+            self._write_resumed.set_result(None)
+        self._write_resumed = None
 
-    async def drained(self, seconds: float) -> None:
-        """Until more may be sent, or the connection is lost; raises when the upstream takes nothing for `seconds`."""
-        if self._full is None or self.lost:
+    async def drain(self, seconds: float) -> None:
+        """Wait until more may be sent, or the connection is lost; raises when the upstream reads nothing for
+        `seconds`."""
+        if self._write_resumed is None or self.lost:
             return
         try:
-            async with patient(seconds, self.until):
-                await self._full
+            async with patient(seconds, self.call_deadline):
+                await self._write_resumed
         except TimeoutError as error:
             raise UpstreamFailure("timeout", "the upstream did not take the upload in time", sent=True) from error
 
     # -- parser -------------------------------------------------------------------------------------------------------
     def on_message_begin(self) -> None:
-        if self._complete:
-            # bytes behind an answer must never become part of it, nor the answer to the next call
+        if self._is_complete:
+            # bytes after an answer must never become part of it, nor of the answer to the next call
             raise ValueError("a second answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields[name.lower()] = value
+        self._incoming_headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
-        self._head_done = self.status >= 200
+        self._has_head = self.status >= 200
         headers = self.headers
-        self._fields = {}  # what follows the body changes nothing in what was said before it
+        self._incoming_headers = {}  # trailers do not change the headers
         self._has_length = b"content-length" in headers or b"transfer-encoding" in headers
-        if b"content-encoding" in headers and headers[b"content-encoding"].lower() not in PLAIN:
+        if b"content-encoding" in headers and headers[b"content-encoding"].lower() not in IDENTITY_ENCODINGS:
             self._fail("malformed", "the upstream compressed its answer, which it was not asked to do")
-            self._head_done = False
+            self._has_head = False
             self.abort()
 
     def on_body(self, body: bytes) -> None:
         self._chunks.append(body)
-        self._size += len(body)
+        self._buffered_bytes += len(body)
 
     def on_message_complete(self) -> None:
-        if not self._head_done:
-            self.status, self.headers = 0, {}  # of an answer that is still to come
-            self._fields = self.headers
+        if not self._has_head:
+            self.status, self.headers = 0, {}  # of a final answer that is still to come
+            self._incoming_headers = self.headers
             return
-        self.keep_alive = self._parser.should_keep_alive() and self.status not in _FOLLOWED
-        self._complete = True
+        self.keep_alive = self._parser.should_keep_alive() and self.status not in _LATE_ANSWER_STATUSES
+        self._is_complete = True
 
     # -- waiting ------------------------------------------------------------------------------------------------------
     def _fail(self, kind: str, message: str, *, sent: bool = True) -> None:
@@ -253,45 +288,46 @@ class Http1Connection(asyncio.Protocol):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def _expire(self, silent: asyncio.Future[None] | None = None) -> None:
-        """`silent`: who waited when its time was over, and what lay in the sockets was not read yet."""
+    def _expire(self, expired_waiter: asyncio.Future[None] | None = None) -> None:
+        """`expired_waiter`: the waiter whose time had run out when this was scheduled, to read first what lay in the
+        socket."""
         self._timer = None
         waiter = self._waiter
         if waiter is None or waiter.done():
             return
         left = self._deadline - self._loop.time()
         if left <= 0:
-            patience = self._patience if self._sink is None else max(self._patience, self._sink_seconds)
-            left = self._pool.stalls.left(self._deadline - patience, patience, self.until)
+            patience = self._silence_limit if self._sink is None else max(self._silence_limit, self._sink_seconds)
+            left = self._pool.stalls.left(self._deadline - patience, patience, self.call_deadline)
         if left > 0:
             self._timer = self._loop.call_later(left, self._expire)
-        elif silent is not waiter:
+        elif expired_waiter is not waiter:
             self._timer = self._loop.call_later(READ_SECONDS, self._expire, waiter)
         else:
             self._fail("timeout", "the upstream did not answer in time")
             self._wake()
 
-    def _arrival(self, by: float, seconds: float) -> asyncio.Future[None]:
-        """Resolves when something arrives, or at `by` by the loop's clock (then `_error` is set), which was `seconds`
-        away. A timer that is too early re-arms itself."""
-        self._deadline, self._patience = by, seconds
+    def _wait_for_data(self, deadline: float, seconds: float) -> asyncio.Future[None]:
+        """A future that resolves when bytes arrive, or at `deadline` (loop time; then `_error` is set), which is
+        `seconds` away. A timer that fires too early re-arms itself."""
+        self._deadline, self._silence_limit = deadline, seconds
         timer = self._timer
-        if timer is None or timer.when() > by:
+        if timer is None or timer.when() > deadline:
             if timer is not None:
                 timer.cancel()
-            self._timer = self._loop.call_at(by, self._expire)
+            self._timer = self._loop.call_at(deadline, self._expire)
         waiter = self._waiter = self._loop.create_future()
         return waiter
 
     def send(self, data: bytes) -> None:
-        """Write one request, or a part of one. From here on it may be billed.
+        """Write a request, or a part of one. From here on it may be billed.
 
-        What is sent first goes out at the end of this turn of the loop: an upstream on the same machine is woken once
-        for all requests of a turn, which costs this process less than a system call for each.
+        The first bytes go out at the end of this turn of the loop: an upstream on the same machine is woken once for
+        all requests of a turn, which costs this process less than a system call for each.
         """
         if self.transport is None:
             raise UpstreamFailure("cut", "the connection was closed before anything was sent", sent=False)
-        if not self._written and not self._unsent:
+        if not self._is_sent and not self._unsent:
             self._unsent = data
             self._loop.call_soon(self._send_first)
             return
@@ -301,123 +337,123 @@ class Http1Connection(asyncio.Protocol):
     def _send_first(self) -> None:
         data, self._unsent = self._unsent, b""
         if data and self.transport is not None and not self.lost:
-            self._written = True
+            self._is_sent = True
             self.transport.write(data)
 
-    async def head(self, seconds: float) -> int:
-        """Status of the answer, within `seconds`."""
-        by = self._loop.time() + seconds
-        while not self._head_done:
+    async def read_head(self, seconds: float) -> int:
+        """Status of the answer, which must come within `seconds`."""
+        deadline = self._loop.time() + seconds
+        while not self._has_head:
             if self._error is not None:
                 raise self._error
-            await self._arrival(by, seconds)
+            await self._wait_for_data(deadline, seconds)
         return self.status
 
-    def pump(self, sink: Sink, seconds: float, through: Sink | None = None) -> None:
-        """While `chunk` is awaited, give `sink` what arrives, without a turn of the loop for each piece; `seconds` may
-        pass between two of them, and `sink` itself may say anew how many. When `sink` has enough, `chunk` returns
-        nothing (b""); once it returns, it pumps no more. `through` is given first what may be one whole chunk of
-        HTTP/1.1, in its frame: False where it is not, or is not taken."""
-        self._sink, self._sink_seconds, self._through = sink, seconds, through
+    def pump(self, sink: Sink, seconds: float, raw_sink: Sink | None = None) -> None:
+        """While `read_chunk` is awaited, give `sink` the bytes as they arrive, without a turn of the loop for each
+        piece. `seconds` may pass between two of them, and the sink may call `pump` again with another value. When the
+        sink returns False, `read_chunk` returns b"", and pumping ends. `raw_sink` is offered first what may be one
+        complete HTTP/1.1 chunk in its frame; it returns False if it does not take it."""
+        self._sink, self._sink_seconds, self._raw_sink = sink, seconds, raw_sink
         timer = self._timer
-        if self._waiter is not None and timer is not None and timer.when() > (by := self._loop.time() + seconds):
-            timer.cancel()  # whoever waits gave it longer until now
-            self._timer, self._patience = self._loop.call_at(by, self._expire), seconds
+        if self._waiter is not None and timer is not None and timer.when() > (deadline := self._loop.time() + seconds):
+            timer.cancel()  # the waiter had more time until now
+            self._timer, self._silence_limit = self._loop.call_at(deadline, self._expire), seconds
 
-    async def chunk(self, seconds: float) -> bytes | None:
-        """Next bytes of the body, which are to come within `seconds`; None at its end."""
-        by = 0.0
+    async def read_chunk(self, seconds: float) -> bytes | None:
+        """Next bytes of the body, which must come within `seconds`; None at its end."""
+        deadline = 0.0
         while True:
             if self._chunks:
-                self._sink = self._armed = None
-                size, transport = self._size, self.transport
-                self._taken += size
-                self._size = self._received = 0
+                self._sink = self._active_raw_sink = None
+                size, transport = self._buffered_bytes, self.transport
+                self._read_bytes += size
+                self._buffered_bytes = self._framing_bytes = 0
                 if size > BUFFER_HIGH and transport is not None and not self.lost and not transport.is_reading():
                     transport.resume_reading()
-                return self._joined()
-            if self._complete:
+                return self._take_chunks()
+            if self._is_complete:
                 return None
             if self._error is not None:
                 raise self._error
-            # what frames a body is no sign of it; what was pumped meanwhile was
-            by = self._deadline if by else self._loop.time() + seconds
-            await self._arrival(by, seconds)
+            # chunk framing alone does not extend the time; pumped bytes do
+            deadline = self._deadline if deadline else self._loop.time() + seconds
+            await self._wait_for_data(deadline, seconds)
 
-    def whole(self) -> bytes | None:
-        """The whole body where all of it came with the head, as that of most answers does; None: ask `body`."""
-        if not self._complete or len(self._chunks) != 1 or self._taken or self._error is not None:
+    def take_buffered_body(self) -> bytes | None:
+        """The complete body, if all of it came with the head, as with most answers; None: call `read_body`."""
+        if not self._is_complete or len(self._chunks) != 1 or self._read_bytes or self._error is not None:
             return None
-        self._taken, self._size = self._size, 0
+        self._read_bytes, self._buffered_bytes = self._buffered_bytes, 0
         return self._chunks.popleft()
 
-    async def body(self, seconds: float, most: float = FOREVER, taker: Taker | None = None) -> bytes:
-        """The whole body; `seconds` may pass between two arrivals, and `most` until its end: whoever sends a byte now
-        and then holds nobody up for longer. `taker` is asked for room for a large one: what comes meanwhile fills a
-        buffer, and then the sockets."""
+    async def read_body(self, seconds: float, max_seconds: float = FOREVER, memory: BodyMemory | None = None) -> bytes:
+        """The complete body. `seconds` may pass between two arrivals, and `max_seconds` until its end, so that an
+        upstream that sends a byte now and then holds nobody up for longer. `memory` is asked for room for a large body;
+        meanwhile the bytes that come fill a buffer, and then the sockets."""
         parts: list[bytes] = []
-        end = self._loop.time() + most
-        room = BODY_LIMIT if taker is None else UNCOUNTED
+        end = self._loop.time() + max_seconds
+        unreserved = BODY_LIMIT if memory is None else UNRESERVED_BYTES
         try:
-            while (data := await self.chunk(min(seconds, most))) is not None:
+            while (data := await self.read_chunk(min(seconds, max_seconds))) is not None:
                 parts.append(data)
-                if self._taken > BODY_LIMIT:
+                if self._read_bytes > BODY_LIMIT:
                     raise UpstreamFailure("malformed", "the upstream's answer is too large", sent=True)
-                if self._taken > room and taker is not None:
-                    room = await taker.grown(self._taken, end - self._loop.time())
-                if not self._complete:
-                    most = still(end - self._loop.time())
+                if self._read_bytes > unreserved and memory is not None:
+                    unreserved = await memory.grow(self._read_bytes, end - self._loop.time())
+                if not self._is_complete:
+                    max_seconds = remaining_wait(end - self._loop.time())
         except asyncio.CancelledError:
-            self._put_back(parts)  # the rest may be read on, to learn what it costs
+            self._put_back(parts)  # the rest may be read later, to learn what it costs
             raise
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _put_back(self, parts: list[bytes]) -> None:
         size = sum(map(len, parts))
         self._chunks.extendleft(reversed(parts))
-        self._size, self._taken = self._size + size, self._taken - size
+        self._buffered_bytes, self._read_bytes = self._buffered_bytes + size, self._read_bytes - size
 
     # -- end of use ---------------------------------------------------------------------------------------------------
     def release(self) -> None:
-        """Back to the pool after a complete answer; anything else is closed, and so is one whose request was answered
-        before it was taken: the next one would wait behind the rest of it."""
-        self.busy = False
+        """Return the connection to its pool after a complete answer; else close it. It is also closed if the request
+        was answered before it was sent completely: the next request would wait behind the rest of it."""
+        self.in_use = False
         if (
-            self._complete and self.keep_alive and not self.unfinished
-            and self._full is None and not self.lost and self._error is None
+            self._is_complete and self.keep_alive and not self.is_request_incomplete
+            and self._write_resumed is None and not self.lost and self._error is None
         ):  # fmt: skip
-            self._clear()
-            self._pool.put(self)
+            self._reset()
+            self._pool.release(self)
         else:
             self.abort()
 
     def abort(self) -> None:
-        """Close now, so that the upstream stops working for it."""
+        """Close now, so that the upstream stops working on the request."""
         self._unsent = b""
         if self.transport is not None and not self.lost:
             self.transport.abort()
 
-    def withhold(self, why: str) -> None:
-        """What was to go out at the end of this turn of the loop does not."""
+    def cancel_unsent(self, reason: str) -> None:
+        """Do not send the bytes that wait for the end of this turn of the loop."""
         if self._unsent:
-            self._fail("refused", why, sent=False)
+            self._fail("refused", reason, sent=False)
             self._wake()
             self.abort()
 
-    def break_off(self, why: str) -> None:
-        """End the answer here, as if the upstream had cut it."""
-        if self.busy and not self._complete:
-            self._fail("cut", why)
+    def interrupt(self, reason: str) -> None:
+        """End the answer here, as if the upstream had cut the connection."""
+        if self.in_use and not self._is_complete:
+            self._fail("cut", reason)
             self._wake()
             self.abort()
 
-    def take(self) -> None:
-        self.busy = True
-        self.until = FOREVER
+    def mark_in_use(self) -> None:
+        self.in_use = True
+        self.call_deadline = FOREVER
 
     @property
-    def has_news(self) -> bool:
-        """Whether something lies there that was not read: of one that nobody uses, that it is not to be used."""
+    def has_unread_data(self) -> bool:
+        """Whether unread bytes, or an end, lie in the socket: an idle connection in that state must not be used."""
         transport = self.transport
         if transport is None or transport.is_closing():
             return True

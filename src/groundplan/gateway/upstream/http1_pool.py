@@ -1,4 +1,4 @@
-"""Pools of connections in HTTP/1.1 to an upstream, one for each base URL: TLS, and a proxy where declared."""
+"""A pool of HTTP/1.1 connections to one upstream base URL, with TLS, and through a proxy if one is declared."""
 
 from __future__ import annotations
 
@@ -13,33 +13,35 @@ from groundplan.core.errors import Invalid
 from groundplan.gateway.stalls import patient, stall_monitor_of
 from groundplan.gateway.upstream.answer_memory import CROWDED
 from groundplan.gateway.upstream.connection import FOREVER, UpstreamFailure
-from groundplan.gateway.upstream.dial import connected
+from groundplan.gateway.upstream.dial import open_connection
 from groundplan.gateway.upstream.http1 import Http1Connection
 from groundplan.gateway.upstream.tunnel import Proxy, TunnelRefused, open_tunnel
 
 IDLE_SECONDS = 20.0
 MAX_IDLE = 256
-APART_SECONDS = 3600.0
-"""An upstream that answered without being asked gets a connection for every request, for so long."""
-_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""What this gateway, or its machine, has no more of: it says nothing of the upstream."""
-_RAISE = "Try again. This gateway has no room for more connections: raise its limit of open files, or add another one."
-_PORTS = (
+NO_REUSE_SECONDS = 3600.0
+"""How long an upstream that sent an unrequested answer gets a connection of its own for every request."""
+_LOCAL_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""This gateway, or its machine, is out of a resource: says nothing about the upstream."""
+_RESOURCES_HINT = (
+    "Try again. This gateway has no room for more connections: raise its limit of open files, or add another one."
+)
+_PORTS_HINT = (
     "Try again. Every local port has a connection to this upstream, or had one a minute ago: let it keep connections "
     "open, widen net.ipv4.ip_local_port_range, or add a gateway on another machine."
 )
 _log = logging.getLogger(__name__)
 
 
-def split_url(url: str) -> SplitResult:
-    """The parts of an upstream's address. Raises `Invalid` (`upstream_url`)."""
+def parse_upstream_url(url: str) -> SplitResult:
+    """The parts of an upstream's URL. Raises `Invalid` (`upstream_url`)."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or not url.isascii() or not url.isprintable():
         raise Invalid(f"{url!r} is not an upstream's address", code="upstream_url", hint="Write http(s)://host/v1.")
     return parts
 
 
-class UpstreamPool:
+class Http1Pool:
     """Connections to one base URL, such as `https://host/v1`. `prefix` is the path in front of an endpoint's own."""
 
     def __init__(
@@ -51,8 +53,9 @@ class UpstreamPool:
         server_name: str | None = None,
         proxy: Proxy | None = None,
     ) -> None:
-        """`server_name` is what the certificate must bear where it is not the host of `url`. Raises `Invalid`."""
-        parts = split_url(url)
+        """`server_name` is the name that the certificate must contain if it is not the host of `url`. Raises
+        `Invalid`."""
+        parts = parse_upstream_url(url)
         self.url = url
         self.loop = loop
         self._proxy = proxy
@@ -63,49 +66,49 @@ class UpstreamPool:
         self._tls = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
         self._server_name = (server_name or self._host) if self._tls is not None else None
         self._retired = False
-        self._apart_until = 0.0
-        self._idle: list[Http1Connection] = []
-        """Those that were used last come last."""
-        self._looks: asyncio.TimerHandle | None = None
-        self._all: set[Http1Connection] = set()
+        self._no_reuse_until = 0.0
+        self._idle_connections: list[Http1Connection] = []
+        """The most recently used last."""
+        self._cleanup_timer: asyncio.TimerHandle | None = None
+        self._connections: set[Http1Connection] = set()
         self.stalls = stall_monitor_of(loop)
         self.stalls.tell.add(self)
 
     @property
-    def open(self) -> int:
-        return len(self._all)
+    def open_connections(self) -> int:
+        return len(self._connections)
 
     @property
-    def place(self) -> tuple[str, int]:
-        """Host and port."""
+    def address(self) -> tuple[str, int]:
+        """(host, port)."""
         return self._host, self._port
 
     @property
-    def tls(self) -> tuple[ssl.SSLContext | None, str | None]:
-        """How its certificate is verified, and the name that it must bear."""
+    def tls_settings(self) -> tuple[ssl.SSLContext | None, str | None]:
+        """(context, name that the certificate must contain); both None without TLS."""
         return self._tls, self._server_name
 
-    def idle(self) -> Http1Connection | None:
-        """A pooled connection that nothing is known against, or None."""
+    def take_idle(self) -> Http1Connection | None:
+        """An idle connection that seems usable, or None."""
         oldest = self.loop.time() - IDLE_SECONDS
-        while self._idle:
-            connection = self._idle.pop()
+        while self._idle_connections:
+            connection = self._idle_connections.pop()
             transport = connection.transport
             if connection.lost or transport is None or transport.is_closing():
                 continue
             if connection.idle_since < oldest:
                 connection.abort()
                 continue
-            connection.take()
+            connection.mark_in_use()
             return connection
         return None
 
     async def connect(self, seconds: float, until: float = FOREVER) -> Http1Connection:
-        """A new connection. Raises `UpstreamFailure` (`sent` False) when none is there within `seconds`, nor `until`
-        then by the loop's clock."""
+        """A new connection. Raises `UpstreamFailure` (`sent` False) if there is none within `seconds`, or by `until`
+        (loop time)."""
         try:
             async with patient(seconds, until):
-                connection = await self._connected()
+                connection = await self._open_connection()
         except TimeoutError as error:
             raise UpstreamFailure("connect_timeout", "the upstream did not accept in time", sent=False) from error
         except ssl.SSLCertVerificationError as error:
@@ -114,103 +117,118 @@ class UpstreamPool:
         except TunnelRefused as error:
             raise UpstreamFailure("refused", str(error), sent=False) from error
         except (OSError, ssl.SSLError) as error:
-            hint = _RAISE if error.errno in _OURS else _PORTS if self._lacks_ports(error) else ""
-            kind, told = CROWDED if hint else "refused", "no local port is free" if hint is _PORTS else _why(error)
+            hint = (
+                _RESOURCES_HINT if error.errno in _LOCAL_ERRNOS else _PORTS_HINT if self._is_out_of_ports(error) else ""
+            )
+            kind, told = (
+                CROWDED if hint else "refused",
+                "no local port is free" if hint is _PORTS_HINT else _describe_error(error),
+            )
             raise UpstreamFailure(kind, f"no connection: {told}", sent=False, hint=hint) from error
         if connection.lost:
             raise UpstreamFailure("refused", "the upstream closed the connection at once", sent=False)
-        self._all.add(connection)
-        connection.take()
+        self._connections.add(connection)
+        connection.mark_in_use()
         return connection
 
-    async def _connected(self) -> Http1Connection:
+    async def _open_connection(self) -> Http1Connection:
         if self._proxy is not None:
             to = (self._host, self._port)
             return await open_tunnel(self._proxy, to, self._tls, self._server_name, lambda: Http1Connection(self))
         to, tls, name = (self._host, self._port), self._tls, self._server_name
-        _, connection = await connected(self.loop, lambda: Http1Connection(self), *to, tls, name)
+        _, connection = await open_connection(self.loop, lambda: Http1Connection(self), *to, tls, name)
         return connection
 
-    def _lacks_ports(self, error: OSError) -> bool:
-        """Whether no local port was free. The same number says that a machine has no IPv6, as most containers: that is
-        told of `localhost` only where its other address was not there either."""
+    def _is_out_of_ports(self, error: OSError) -> bool:
+        """Whether no local port was free. The same errno says that a machine has no IPv6, as in most containers:
+        `localhost` reports that only if its other address failed, too."""
         return error.errno == errno.EADDRNOTAVAIL and ":" not in self._host
 
     def retire(self) -> None:
-        """Another pool takes over: what is in use ends in its own time, and nothing is kept."""
+        """Another pool takes over: connections in use end in their own time, and none is kept."""
         self._retired = True
         self.drop_idle()
 
-    def break_off(self, why: str) -> None:
-        """Whoever waits for an answer is told that it was cut."""
-        for connection in list(self._all):
-            connection.break_off(why)
+    def interrupt(self, reason: str) -> None:
+        """End all running answers, as if the upstream had cut them."""
+        for connection in list(self._connections):
+            connection.interrupt(reason)
 
-    def withhold(self, why: str) -> None:
-        """No request goes out that has not yet."""
-        for connection in list(self._all):
-            connection.withhold(why)
+    def cancel_unsent(self, reason: str) -> None:
+        """Do not send the requests that have not gone out yet."""
+        for connection in list(self._connections):
+            connection.cancel_unsent(reason)
 
     def drop_idle(self) -> None:
-        """One pooled connection was found dead, so the others may be: the next attempt makes a new one."""
-        for connection in self._idle:
+        """Close all idle connections. One of them was found dead, so the others may be: the next attempt makes a new
+        one."""
+        for connection in self._idle_connections:
             connection.abort()
-        self._idle.clear()
+        self._idle_connections.clear()
 
     def woken(self) -> None:
-        """The worker stood still: what was closed meanwhile is found out before a request is sent there."""
-        for connection in [each for each in self._idle if each.has_news]:
-            self._idle.remove(connection)
+        """Called after the worker stood still: close idle connections that were closed meanwhile, before a request is
+        sent there."""
+        for connection in [each for each in self._idle_connections if each.has_unread_data]:
+            self._idle_connections.remove(connection)
             connection.abort()
 
-    def set_apart(self) -> None:
-        """The upstream answered without being asked. What it sends next could be taken for the answer to a request that
-        it has not even read, and nothing in HTTP/1.1 would tell: from now on none shares a connection with another."""
+    def disable_reuse(self) -> None:
+        """Give each request its own connection from now on, since the upstream sent an answer without a request. What
+        it sends next could be taken for the answer to a request that it has not even read, and nothing in HTTP/1.1
+        would tell."""
         now = self.loop.time()
-        if now >= self._apart_until:
+        if now >= self._no_reuse_until:
             _log.warning(
                 "the upstream %s:%d sent an answer that nobody had asked for: for %d minutes every request to it has a "
-                "connection of its own", self._host, self._port, APART_SECONDS // 60,
+                "connection of its own", self._host, self._port, NO_REUSE_SECONDS // 60,
             )  # fmt: skip
-        self._apart_until = now + APART_SECONDS
+        self._no_reuse_until = now + NO_REUSE_SECONDS
         self.drop_idle()
 
-    def put(self, connection: Http1Connection) -> None:
+    def release(self, connection: Http1Connection) -> None:
         now = self.loop.time()
-        if now > connection.kept_until or self._retired or now < self._apart_until or len(self._idle) >= MAX_IDLE:
+        if (
+            now > connection.reusable_until
+            or self._retired
+            or now < self._no_reuse_until
+            or len(self._idle_connections) >= MAX_IDLE
+        ):
             connection.abort()
             return
         connection.idle_since = now
-        self._idle.append(connection)
-        if self._looks is None:
-            self._looks = self.loop.call_later(IDLE_SECONDS, self._drop_old)
+        self._idle_connections.append(connection)
+        if self._cleanup_timer is None:
+            self._cleanup_timer = self.loop.call_later(IDLE_SECONDS, self._close_expired)
 
-    def _drop_old(self) -> None:
-        """Close those that nobody used for so long: after a crowd of calls there are hundreds, and each takes a file of
-        the few that this process may have open."""
-        oldest, idle = self.loop.time() - IDLE_SECONDS, self._idle
+    def _close_expired(self) -> None:
+        """Close connections that were idle for too long: after a burst of calls there are hundreds, and each takes one
+        of the few files that this process may have open."""
+        oldest, idle = self.loop.time() - IDLE_SECONDS, self._idle_connections
         old = next((place for place, each in enumerate(idle) if each.idle_since > oldest), len(idle))
-        self._idle = idle[old:]
+        self._idle_connections = idle[old:]
         for connection in idle[:old]:
             connection.abort()
-        first = self._idle[0].idle_since if self._idle else 0.0
-        self._looks = self.loop.call_at(first + IDLE_SECONDS, self._drop_old) if self._idle else None
+        first = self._idle_connections[0].idle_since if self._idle_connections else 0.0
+        self._cleanup_timer = (
+            self.loop.call_at(first + IDLE_SECONDS, self._close_expired) if self._idle_connections else None
+        )
 
-    def forget(self, connection: Http1Connection) -> None:
-        self._all.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
+    def discard(self, connection: Http1Connection) -> None:
+        self._connections.discard(connection)
+        if connection in self._idle_connections:
+            self._idle_connections.remove(connection)
 
     def close(self) -> None:
-        if self._looks is not None:
-            self._looks.cancel()
-        for connection in list(self._all):
+        if self._cleanup_timer is not None:
+            self._cleanup_timer.cancel()
+        for connection in list(self._connections):
             connection.abort()
-        self._idle.clear()
+        self._idle_connections.clear()
 
 
-def _why(error: OSError) -> str:
-    """A failed connection in words; never an address, which may hold the name of a host."""
+def _describe_error(error: OSError) -> str:
+    """A connection error in words; never an address, which may contain a host name."""
     if isinstance(error, socket.gaierror):
         return "its name cannot be resolved"
     if isinstance(error, ConnectionRefusedError):

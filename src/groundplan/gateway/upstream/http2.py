@@ -1,7 +1,7 @@
-"""Upstreams that are reached by HTTP/2, or through a proxy that itself speaks TLS: the same contract as `upstream`, on
+"""Upstream connections over HTTP/2, or through a proxy that itself speaks TLS: the interface of `connection`, on
 `pyqwest`.
 
-Loaded only where a deployment declares it, since it costs more for each call than the own client. Connections, their
+Loaded only if a deployment declares it, since it costs more per call than our own client. Connections, their
 multiplexing and their health are the library's; here each call is one stream. Does not follow redirects, decompress,
 read proxies from the environment, or take a request in parts.
 """
@@ -36,38 +36,38 @@ from groundplan.gateway.stalls import patient, stall_monitor_of
 from groundplan.gateway.upstream.connection import (
     BODY_LIMIT,
     FOREVER,
-    PLAIN,
-    UNCOUNTED,
+    IDENTITY_ENCODINGS,
+    UNRESERVED_BYTES,
+    BodyMemory,
     Sink,
-    Taker,
     UpstreamFailure,
-    still,
+    remaining_wait,
 )
 from groundplan.gateway.upstream.http1 import HEAD_LIMIT
-from groundplan.gateway.upstream.http1_pool import IDLE_SECONDS, split_url
+from groundplan.gateway.upstream.http1_pool import IDLE_SECONDS, parse_upstream_url
 
-_OURS = frozenset({b"host", b"content-length", b"connection"})
-"""Headers that HTTP/2 has other means for."""
-_BROKEN = (ConnectionError, RemoteProtocolError, ReadError, WriteError)
-"""What the library raises where no answer comes, or not all of it."""
-STANDS_SECONDS = 1.0
-"""Who asks for nothing more of an answer for so long is slower than it. What he leaves fills the window that all
-answers of a connection have together (5 MiB), and then nothing more comes to anybody."""
-_STANDING = 2
-"""So many that are not read do not fill it: each has 2 MiB at most that were sent and not read."""
-_LITTLE = 64 << 10
-"""Bytes that come through a window which is nearly full, a few at a time, and help nobody."""
-_LATE = "deadline has elapsed"
-"""What it says of TCP, of which its error is that of a refused connection."""
-_NOWHERE = Proxy("http://127.0.0.1:1", no_proxy="*,0.0.0.0/0,::/0")
-"""A proxy for nothing. Where none at all is named, the library takes one from the environment."""
+_SKIPPED_HEADERS = frozenset({b"host", b"content-length", b"connection"})
+"""Headers that HTTP/2 expresses differently."""
+_CONNECTION_ERRORS = (ConnectionError, RemoteProtocolError, ReadError, WriteError)
+"""Raised by the library if no answer comes, or not all of it."""
+STALL_SECONDS = 1.0
+"""A caller that has not asked for more of an answer for so long is slower than the upstream. What it leaves unread
+fills the window that all answers of a connection share (5 MiB), and then nothing more comes to anybody."""
+_HARMLESS_STALLS = 2
+"""So many stalled answers do not fill the window: each has at most 2 MiB that were sent and not read."""
+_TRICKLE_BYTES = 64 << 10
+"""Fewer bytes than this since a wait began are the trickle of a window that is nearly full, and help nobody."""
+_TCP_TIMEOUT_TEXT = "deadline has elapsed"
+"""How the library words a timeout of TCP, for which it raises the error of a refused connection."""
+_NO_PROXY = Proxy("http://127.0.0.1:1", no_proxy="*,0.0.0.0/0,::/0")
+"""A proxy that applies to nothing: without any, the library takes one from the environment."""
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Far:
-    """What a pool needs to know beyond the address. `connect_seconds` bounds name, TCP and TLS together."""
+class Http2Options:
+    """What a pool needs besides the address. `connect_seconds` bounds name lookup, TCP and TLS together."""
 
     tls: Tls | None = None
     proxy: str | None = None
@@ -78,39 +78,40 @@ class Far:
 
 
 class Http2Connection:
-    """One call. Use: `send`, `await head(s)`, then `await chunk(s)` until None, or `await body(s)`; then `release`."""
+    """One call. Use: `send`, `await read_head(s)`, then `await read_chunk(s)` until None, or `await read_body(s)`; then
+    `release`."""
 
     def __init__(self, pool: Http2Pool) -> None:
         self._pool = pool
         self.transport = pool.transport
-        self._given_at = FOREVER
-        """Of the loop's clock: since when whoever reads has not come back for more."""
+        self._unread_since = FOREVER
+        """Loop time since which the caller has not come back for more."""
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
-        self._asked_at = FOREVER
-        """Since when whoever reads has got no more than a little."""
-        self._little = 0
+        self._starved_since = FOREVER
+        """Loop time since which the caller waits and has got no more than a trickle."""
+        self._trickled_bytes = 0
         self._request: Request | None = None
         self._sending: asyncio.Future[Response] | None = None
         self._response: Response | None = None
-        self._parts: AsyncIterator[bytes | memoryview | bytearray] | None = None
+        self._chunks: AsyncIterator[bytes | memoryview | bytearray] | None = None
         self._reading: asyncio.Future[bytes | memoryview | bytearray] | None = None
-        self._broken: UpstreamFailure | None = None
-        self._total = 0
-        self._got: list[bytes] = []
-        """Of a whole body: whoever waited for it may have gone, and it be read on."""
-        self._complete = False
-        self.until = FOREVER
+        self._interruption: UpstreamFailure | None = None
+        self._read_bytes = 0
+        self._body_parts: list[bytes] = []
+        """The body so far: its waiter may be cancelled, and the body be read on later."""
+        self._is_complete = False
+        self.call_deadline = FOREVER
 
     def send(self, data: bytes) -> None:
-        """Write one whole request. From here on it may be billed."""
+        """Send one complete request. From here on it may be billed."""
         if self._pool.closed:
             raise UpstreamFailure("cut", "the connection was closed before anything was sent", sent=False)
         head, _, body = data.partition(b"\r\n\r\n")
         first, *lines = head.split(b"\r\n")
         method, path, _ = first.split(b" ", 2)
         headers = [(name.strip().lower(), value.strip()) for name, _, value in (line.partition(b":") for line in lines)]
-        kept = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in headers if n not in _OURS]
+        kept = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in headers if n not in _SKIPPED_HEADERS]
         url = self._pool.origin + path.decode("ascii")
         self._request = Request(method.decode("ascii"), url, Headers(kept), body)
         self._pool.calls.add(self)
@@ -120,50 +121,52 @@ class Http2Connection:
         self._sending = sending = asyncio.ensure_future(self.transport.execute(request))
         return sending
 
-    async def head(self, seconds: float) -> int:
-        """Status of the answer, within `seconds`."""
-        if self._broken is not None:
-            raise self._broken
+    async def read_head(self, seconds: float) -> int:
+        """Status of the answer, which must come within `seconds`."""
+        if self._interruption is not None:
+            raise self._interruption
         if self._response is not None:
             return self.status
         sending, began = self._sending, self._pool.loop.time()
         if sending is None:
             raise UpstreamFailure("cut", "nothing was sent", sent=False)
         try:
-            # who waits may go while the call goes on: `release` ends it
-            self._response = await self._within(seconds, asyncio.shield(sending))
+            # the waiter may be cancelled while the call goes on: `release` ends it
+            self._response = await self._wait_for(seconds, asyncio.shield(sending))
         except UpstreamFailure as failure:
             if failure.kind != "connect_timeout" or not stall_monitor_of(self._pool.loop).stood(began):
                 raise
-            self._response = await self._connected_again(seconds)
-        self._parts = aiter(self._response.content)
+            self._response = await self._send_again(seconds)
+        self._chunks = aiter(self._response.content)
         self.status = self._response.status
         self._take_headers(self._response.headers)
         return self.status
 
-    async def _connected_again(self, seconds: float) -> Response:
-        """The library counts as silence that we stood still, and then nothing was sent."""
+    async def _send_again(self, seconds: float) -> Response:
+        """Send again after a connect timeout that only counted a stall of this process: nothing was sent then."""
         if self._request is None:
             raise AssertionError("nothing was sent")
-        return await self._within(seconds, asyncio.shield(self._execute(self._request)))
+        return await self._wait_for(seconds, asyncio.shield(self._execute(self._request)))
 
-    async def _within(self, seconds: float, waited: asyncio.Future[_T]) -> _T:
-        """What is waited for. Tells each way to fail."""
+    async def _wait_for(self, seconds: float, waited: asyncio.Future[_T]) -> _T:
+        """The result of `waited`, with every failure as an `UpstreamFailure`."""
         try:
-            async with patient(seconds, self.until):
+            async with patient(seconds, self.call_deadline):
                 try:
                     return await waited
                 except asyncio.CancelledError:
                     task = asyncio.current_task()
-                    if self._broken is None or (task is not None and task.cancelling()):
+                    if self._interruption is None or (task is not None and task.cancelling()):
                         raise
-                    raise self._broken from None
-        except _BROKEN as error:
-            raise _failure(error, begun=self._response is not None) from error
+                    raise self._interruption from None
+        except _CONNECTION_ERRORS as error:
+            raise _upstream_failure(error, has_answer=self._response is not None) from error
         except TimeoutError as error:
             raise UpstreamFailure("timeout", "the upstream did not answer in time", sent=True) from error
         finally:
-            del waited  # it keeps what it raised, which knows this frame: they would stay until garbage is looked for
+            # the future keeps its exception, which refers to this frame: the cycle would stay until a garbage
+            # collection
+            del waited
 
     def _take_headers(self, headers: Headers) -> None:
         size = 0
@@ -172,86 +175,87 @@ class Http2Connection:
             self.headers[name.lower().encode("latin-1")] = value.encode("utf-8", "replace")
         if size > HEAD_LIMIT:
             raise UpstreamFailure("malformed", "the head of the upstream's answer is too large", sent=True)
-        if self.headers.get(b"content-encoding", b"").lower() not in PLAIN:
+        if self.headers.get(b"content-encoding", b"").lower() not in IDENTITY_ENCODINGS:
             told = "the upstream compressed its answer, which it was not asked to do"
             raise UpstreamFailure("malformed", told, sent=True)
 
-    def pump(self, sink: Sink, seconds: float, through: Sink | None = None) -> None:
-        """Nothing: `chunk` gives every piece."""
+    def pump(self, sink: Sink, seconds: float, raw_sink: Sink | None = None) -> None:
+        """Does nothing: `read_chunk` returns every piece."""
 
-    async def chunk(self, seconds: float) -> bytes | None:
+    async def read_chunk(self, seconds: float) -> bytes | None:
         """Next bytes of the body; None at its end."""
-        self._given_at = FOREVER
-        while self._parts is not None and not self._complete:
-            if self._broken is not None:
-                raise self._broken
+        self._unread_since = FOREVER
+        while self._chunks is not None and not self._is_complete:
+            if self._interruption is not None:
+                raise self._interruption
             if self._reading is None:
-                self._reading = asyncio.ensure_future(anext(self._parts))
-                if self._asked_at == FOREVER:
-                    self._asked_at = self._pool.loop.time()
+                self._reading = asyncio.ensure_future(anext(self._chunks))
+                if self._starved_since == FOREVER:
+                    self._starved_since = self._pool.loop.time()
             reading = self._reading
             try:
-                # who waits may go while the answer is read on, to learn what it costs
-                data = await self._within(seconds, asyncio.shield(reading))
+                # the waiter may be cancelled while the answer is read on, to learn what it costs
+                data = await self._wait_for(seconds, asyncio.shield(reading))
             except StopAsyncIteration:
-                self._complete = True
+                self._is_complete = True
                 self._check_length()
                 return None
             finally:
                 if reading.done():
                     self._reading = None
-                del reading  # as `_within` does
+                del reading  # as in `_wait_for`
             if data:
-                self._total += len(data)
-                self._little += len(data)
-                if self._little >= _LITTLE:
-                    self._little, self._asked_at = 0, FOREVER
-                self._given_at = self._pool.loop.time()
+                self._read_bytes += len(data)
+                self._trickled_bytes += len(data)
+                if self._trickled_bytes >= _TRICKLE_BYTES:
+                    self._trickled_bytes, self._starved_since = 0, FOREVER
+                self._unread_since = self._pool.loop.time()
                 return bytes(data)
         return None
 
     def _check_length(self) -> None:
-        """A stream that is reset without an error is at its end, to the library, also within a body."""
+        """Raise if the body is shorter than announced: to the library, a stream that is reset without an error has
+        ended, also within a body."""
         told = self.headers.get(b"content-length", b"")
-        if told.isdigit() and int(told[:20]) > self._total:
+        if told.isdigit() and int(told[:20]) > self._read_bytes:
             raise UpstreamFailure("cut", "the upstream's answer is shorter than it said", sent=True)
 
-    def stands(self, now: float) -> bool:
-        """Whether more of its answer comes than is read."""
-        return now - self._given_at > STANDS_SECONDS
+    def is_stalled(self, now: float) -> bool:
+        """Whether the caller reads the answer more slowly than it comes."""
+        return now - self._unread_since > STALL_SECONDS
 
-    def _holds_up(self) -> bool:
-        """Whether others fill the window of its connection with it, it stands longest of them, and somebody waits there
-        for more of an answer. What trickles through a window that is nearly full counts for nothing."""
+    def _blocks_others(self) -> bool:
+        """Whether stalled answers fill the window of the connection, this one has been stalled longest, and another
+        call there waits for more. A trickle through a window that is nearly full does not count as progress."""
         now, mine = self._pool.loop.time(), [call for call in self._pool.calls if call.transport is self.transport]
-        standing = [call for call in mine if call.stands(now)]
-        if len(standing) <= _STANDING or any(call._given_at < self._given_at for call in standing):
+        stalled = [call for call in mine if call.is_stalled(now)]
+        if len(stalled) <= _HARMLESS_STALLS or any(call._unread_since < self._unread_since for call in stalled):
             return False
-        return any(call._reading is not None and now - call._asked_at > STANDS_SECONDS for call in mine)
+        return any(call._reading is not None and now - call._starved_since > STALL_SECONDS for call in mine)
 
-    def whole(self) -> bytes | None:
-        """None: a body is always waited for."""
+    def take_buffered_body(self) -> bytes | None:
+        """None: bodies always have to be awaited."""
         return None
 
-    async def body(self, seconds: float, most: float = FOREVER, taker: Taker | None = None) -> bytes:
-        """The whole body; `seconds` may pass between two arrivals, and `most` until its end. `taker` is asked for room
-        for a large one."""
-        parts = self._got
-        room = BODY_LIMIT if taker is None else UNCOUNTED
+    async def read_body(self, seconds: float, max_seconds: float = FOREVER, memory: BodyMemory | None = None) -> bytes:
+        """The complete body; `seconds` may pass between two arrivals, and `max_seconds` until its end. `memory` is
+        asked for room for a large body."""
+        parts = self._body_parts
+        unreserved = BODY_LIMIT if memory is None else UNRESERVED_BYTES
         now = asyncio.get_running_loop().time
-        end = now() + most
-        while (data := await self.chunk(min(seconds, most))) is not None:
+        end = now() + max_seconds
+        while (data := await self.read_chunk(min(seconds, max_seconds))) is not None:
             parts.append(data)
-            if self._total > BODY_LIMIT:
+            if self._read_bytes > BODY_LIMIT:
                 raise UpstreamFailure("malformed", "the upstream's answer is too large", sent=True)
-            if self._total > room and taker is not None:
-                room = await taker.grown(self._total, end - now(), self._holds_up)
-            most = still(end - now())
+            if self._read_bytes > unreserved and memory is not None:
+                unreserved = await memory.grow(self._read_bytes, end - now(), self._blocks_others)
+            max_seconds = remaining_wait(end - now())
         return b"".join(parts)
 
     def release(self) -> None:
-        """The end of this call; an answer that is not complete is reset, so that the upstream stops working for it,
-        also where nothing of it has come."""
+        """End this call; an incomplete answer is reset, so that the upstream stops working on it, also if nothing of it
+        has come."""
         self._pool.calls.discard(self)
         if self._reading is not None:
             self._reading.cancel()
@@ -260,97 +264,97 @@ class Http2Connection:
             return
         if not sending.done():
             sending.cancel()
-        elif not sending.cancelled() and sending.exception() is None and not self._complete:
-            self._pool.end(sending.result().aclose())
+        elif not sending.cancelled() and sending.exception() is None and not self._is_complete:
+            self._pool.finish_in_background(sending.result().aclose())
 
     def abort(self) -> None:
-        """As `release`; whoever waits for the answer is told that it ends here."""
-        self._broken = self._broken or UpstreamFailure("cut", "the connection was closed", sent=True)
+        """As `release`; a caller that waits for the answer gets a failure."""
+        self._interruption = self._interruption or UpstreamFailure("cut", "the connection was closed", sent=True)
         self.release()
 
-    def break_off(self, why: str) -> None:
+    def interrupt(self, reason: str) -> None:
         """End the answer here, as if the upstream had cut it."""
-        if self._complete:
+        if self._is_complete:
             return
-        self._broken = UpstreamFailure("cut", why, sent=True)
+        self._interruption = UpstreamFailure("cut", reason, sent=True)
         if self._reading is not None:
             self._reading.cancel()
         self.release()
 
 
 class Http2Pool:
-    """Calls to one base URL, such as `https://host/v1`. Raises `Invalid` where address, CA or certificate are not
-    usable."""
+    """Calls to one base URL, such as `https://host/v1`. Raises `Invalid` if address, CA or certificate cannot be
+    used."""
 
-    def __init__(self, url: str, loop: asyncio.AbstractEventLoop, far: Far | None = None) -> None:
-        parts = split_url(url)
+    def __init__(self, url: str, loop: asyncio.AbstractEventLoop, options: Http2Options | None = None) -> None:
+        parts = parse_upstream_url(url)
         self.url = url
         self.loop = loop
         self.prefix = parts.path.rstrip("/").encode("ascii")
         authority = parts.netloc.rpartition("@")[2]
         self.host_header = authority.encode("ascii")
         self.origin = f"{parts.scheme}://{authority}"
-        self._made_of = parts.scheme, far or Far()
-        self.transport = _transport(*self._made_of)
-        """Of calls that begin now; those before have theirs until they end."""
+        self._transport_options = parts.scheme, options or Http2Options()
+        self.transport = _make_transport(*self._transport_options)
+        """For new calls; earlier ones keep theirs until they end."""
         self.closed = False
         self.calls: set[Http2Connection] = set()
         self._ending: set[asyncio.Future[None]] = set()
 
-    def idle(self) -> Http2Connection | None:
-        """Never one: the library keeps connections itself."""
+    def take_idle(self) -> Http2Connection | None:
+        """Always None: the library keeps connections itself."""
         return None
 
     async def connect(self, seconds: float, until: float = FOREVER) -> Http2Connection:  # noqa: ARG002 -- the pools' contract
-        """One call's place. It connects when the request is sent, which `head` tells with `sent` False where it
-        fails."""
+        """A handle for one call. It connects when the request is sent; if that fails, `read_head` raises with `sent`
+        False."""
         now, used = self.loop.time(), self.transport
-        if any(call.stands(now) and call.transport is used for call in self.calls):
-            with suppress(Invalid):  # its files are not there any more: the pool goes on with what it has
-                self.transport = _transport(*self._made_of)
+        if any(call.is_stalled(now) and call.transport is used for call in self.calls):
+            with suppress(Invalid):  # the files are gone: the pool goes on with the transport that it has
+                self.transport = _make_transport(*self._transport_options)
         return Http2Connection(self)
 
-    def end(self, closing: Awaitable[None]) -> None:
-        """Run the end of a call, or of all, to its end."""
+    def finish_in_background(self, closing: Awaitable[None]) -> None:
+        """Run the end of a call, or of all of them, to completion."""
         task = asyncio.ensure_future(closing, loop=self.loop)
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
     def drop_idle(self) -> None:
-        """Nothing of ours is pooled."""
+        """Does nothing: the library pools connections."""
 
     def retire(self) -> None:
         """Another pool takes over; connections end by themselves once they are idle."""
 
-    def break_off(self, why: str) -> None:
-        """Whoever waits for an answer is told that it was cut."""
+    def interrupt(self, reason: str) -> None:
+        """End all running answers, as if the upstream had cut them."""
         for call in list(self.calls):
-            call.break_off(why)
+            call.interrupt(reason)
 
     def close(self) -> None:
         self.closed = True
-        self.break_off("the gateway closed the connection")
-        self.end(self.transport.aclose())
+        self.interrupt("the gateway closed the connection")
+        self.finish_in_background(self.transport.aclose())
 
 
-def _transport(scheme: str, far: Far) -> HTTPTransport:
+def _make_transport(scheme: str, options: Http2Options) -> HTTPTransport:
     version: HTTPVersion | None = HTTPVersion.HTTP1
-    if far.version == 2:  # in the clear there is nothing to agree upon the version with
+    if options.version == 2:  # without TLS there is no negotiation of the version
         version = HTTPVersion.HTTP2 if scheme == "http" else None
-    tls = far.tls or Tls()
+    tls = options.tls or Tls()
     try:
         ca = file_path(tls.ca).read_bytes() if tls.ca is not None else None
         cert = file_path(tls.cert).read_bytes() if tls.cert is not None else None
         key = file_path(tls.key).read_bytes() if tls.key is not None else b""
         return HTTPTransport(
             tls_ca_cert=ca,
-            # a proxy's certificate may be of another authority than the upstream's
-            tls_include_system_certs=ca is None or (far.proxy or "").startswith("https:"),
+            # a proxy's certificate may be issued by another authority than the upstream's
+            tls_include_system_certs=ca is None or (options.proxy or "").startswith("https:"),
             tls_cert=cert,
             tls_key=key if cert is not None else None,
             http_version=version,
-            proxy=_NOWHERE if far.proxy is None else _proxy(far.proxy, far.proxy_credentials),
-            connect_timeout=far.connect_seconds,
+            proxy=_NO_PROXY if options.proxy is None else _proxy(options.proxy, options.proxy_credentials),
+            connect_timeout=options.connect_seconds,
             pool_idle_timeout=IDLE_SECONDS,
             tcp_keepalive_interval=5.0,
             enable_gzip=False,
@@ -373,21 +377,21 @@ def _proxy(url: str, credentials: str) -> Proxy:
     return Proxy(url, auth=(name, password) if name else None)
 
 
-def _failure(error: Exception, *, begun: bool) -> UpstreamFailure:
-    """Only a failure to connect, and a request that its server says it has not looked at, is certainly not billed; once
-    an answer has `begun`, nothing is. The class of an error does not tell: the library also calls it
-    a `ConnectionError` when a connection breaks after the request went out, and a `RemoteProtocolError` when one ends
-    without a last word; its chain of causes does."""
+def _upstream_failure(error: Exception, *, has_answer: bool) -> UpstreamFailure:
+    """The failure for a library error. Only a failure to connect, and a request that the server says it has not looked
+    at, is certainly not billed; once an answer has begun, nothing is. The class of the error does not tell: the library
+    also raises a `ConnectionError` when a connection breaks after the request went out, and a `RemoteProtocolError`
+    when one ends without a last word; the chain of causes in its text does."""
     _, connecting, causes = str(error).partition("client error (Connect): ")
     if connecting:
-        late = isinstance(error, ConnectTimeout) or _LATE in causes
+        late = isinstance(error, ConnectTimeout) or _TCP_TIMEOUT_TEXT in causes
         kind = "connect_timeout" if late else "refused"
         return UpstreamFailure(kind, f"no connection: {_printable(causes)}", sent=False)
     # the innermost cause, without the page about it that the library may name
     told = _printable(str(error).partition(": https://")[0].rpartition(": ")[2])
     malformed = "parse" in told or "invalid" in told
     if isinstance(error, StreamError):
-        if error.code == StreamErrorCode.REFUSED_STREAM and not begun:  # RFC 9113, 8.7; a GOAWAY tells it, too
+        if error.code == StreamErrorCode.REFUSED_STREAM and not has_answer:  # RFC 9113, 8.7; also said by a GOAWAY
             return UpstreamFailure("refused", f"the upstream did not take the request: {told}", sent=False)
         malformed = error.code == StreamErrorCode.PROTOCOL_ERROR
     return UpstreamFailure("malformed" if malformed else "cut", f"the upstream broke off: {told}", sent=True)

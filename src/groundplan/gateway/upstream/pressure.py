@@ -1,10 +1,11 @@
-"""How much is running and how much may: at each deployment by what it bears, in the worker by how late it is.
+"""Load limits: how many calls may run at each deployment, by what it can take, and in the worker, by how late its loop
+is.
 
-The limit of a deployment falls by a third when it says that it has too much (429, 503) or became much slower under
-load, as streams tell by their first token and what is no chat by all of its time. It rises with each answer to where it
-first fell, and from there by one for each round of answers; without such signs there is none but the declared one.
-Where everything is full, the less important wait behind or are refused. Times are arguments, in monotonic seconds; only
-`Pressure` looks at the loop itself. Knows no budgets and no people.
+The limit of a deployment falls by a third when it reports overload (429, 503) or became much slower under load, as
+streams show by their first token and other calls by their whole duration. It rises with each answer to where it first
+fell, and from there by one per round of answers; without such signs there is only the declared limit. When everything
+is full, less important calls wait behind others or are refused. Times are arguments, in monotonic seconds; only
+`Pressure` observes the loop itself. Knows no budgets and no people.
 """
 
 from __future__ import annotations
@@ -22,28 +23,30 @@ from groundplan.gateway.ticks import next_tick
 RANKS = {"critical": 0, "high": 1, "normal": 2, "low": 3}
 """The higher, the earlier it is refused."""
 DECREASE = 0.7
-FLOOR = 4.0
-"""A learned limit is never below, and nothing is learned from so few: outages are the breaker's."""
+MIN_LIMIT = 4.0
+"""A learned limit is never lower, and nothing is learned from so few running calls: outages are the breaker's
+business."""
 HOLD_SECONDS = 0.25
-"""Answers to calls that were sent before a decrease say nothing about what holds after it."""
-SLOWER = 3.0
+"""Answers to calls that were sent before a decrease say nothing about the limit after it."""
+SLOWER_FACTOR = 3.0
 SLOWER_US = 500_000
-"""Slowness is `SLOWER` times the usual and so much more than it: answers differ in length, and machines are busy."""
-SLOW_LEAST = 8
-"""Running calls below which slowness is not put down to load."""
+"""A deployment is slower if it takes `SLOWER_FACTOR` times as long as usual and this much longer: answers differ in
+length, and machines are busy."""
+MIN_SLOW_RUNNING = 8
+"""Running calls below which slowness is not attributed to load."""
 SLOW_SAMPLES = 25
-SAMPLED = 4
-"""Of so many answers one is timed."""
+SAMPLE_EVERY = 4
+"""One in so many answers is timed."""
 FORGET_SECONDS = 30.0
 """After so long without a sign of overload the learned limit is dropped."""
-QUEUE_MOST = 64
-"""Calls that wait for room at the same deployments."""
-QUEUE_SECONDS = 2.0
-"""Longest that a call waits for room at its deployments."""
+MAX_QUEUED = 64
+"""Calls that may wait for room at the same deployments."""
+MAX_QUEUE_SECONDS = 2.0
+"""Longest time that a call waits for room at its deployments."""
 
 
-def overloaded(what: str, seconds: float) -> Unavailable:
-    """The refusal of a call for which there is no room."""
+def overloaded_error(what: str, seconds: float) -> Unavailable:
+    """The error for a call for which there is no room."""
     return Unavailable(
         f"{what} at its limit, and more important calls come first",
         code="overloaded",
@@ -52,188 +55,204 @@ def overloaded(what: str, seconds: float) -> Unavailable:
     )
 
 
-class Load:
-    """What runs at one deployment, and how much of it is good for it."""
+class DeploymentLoad:
+    """The running calls of one deployment, and their learned limit."""
 
-    __slots__ = ("_base", "_changed", "_recent", "_seen", "_turn", "declared", "limit", "running")
+    __slots__ = (
+        "_answers",
+        "_decreased_at",
+        "_recent_us",
+        "_slow_growth_from",
+        "_usual_us",
+        "declared",
+        "limit",
+        "running",
+    )
 
     def __init__(self) -> None:
         self.running = 0
         self.declared: int | None = None
         self.limit: float | None = None
         """Learned; None without signs of overload."""
-        self._changed = 0.0
-        self._turn = 0.0
-        """The limit where it first fell, less what it fell by."""
-        self._seen = 0
-        self._recent = self._base = 0.0
+        self._decreased_at = 0.0
+        self._slow_growth_from = 0.0
+        """The limit after its first decrease: below it the limit rises quickly, above it slowly."""
+        self._answers = 0
+        self._recent_us = self._usual_us = 0.0
 
     @property
-    def most(self) -> float | None:
-        """Calls that may run now; None: any number."""
+    def max_running(self) -> float | None:
+        """Number of calls that may run now; None: any number."""
         if self.limit is None:
             return self.declared
         return self.limit if self.declared is None else min(self.limit, self.declared)
 
     @property
-    def room(self) -> bool:
+    def has_room(self) -> bool:
         """Whether one more call may be sent there."""
         if self.limit is None and self.declared is None:
-            return True  # as at nearly every one
-        most = self.most
-        return most is None or self.running < most
+            return True  # as for nearly every deployment
+        max_running = self.max_running
+        return max_running is None or self.running < max_running
 
-    def ended(self, now: float, microseconds: int, overload: bool, tells: bool = True) -> None:
-        """One call ended. `microseconds` until its first byte, 0 where none came; `overload`: it was refused for want
-        of room; `tells`: that time is of how busy the deployment is, and not of how long an answer was asked for."""
-        at = self.running
+    def record_end(self, now: float, microseconds: int, is_overload: bool, shows_load: bool = True) -> None:
+        """Record that one call ended. `microseconds` until its first byte, 0 if none came; `is_overload`: it was
+        refused for lack of capacity; `shows_load`: that time depends on how busy the deployment is, not on the length
+        of the answer."""
+        running = self.running
         self.running -= 1
-        if overload:
-            self._decrease(now, at)
+        if is_overload:
+            self._decrease(now, running)
             return
         limit = self.limit
         if limit is not None:
-            if now - self._changed > FORGET_SECONDS:
+            if now - self._decreased_at > FORGET_SECONDS:
                 self.limit = None
-            elif microseconds and at + 1 >= limit:
-                self.limit = limit + (1.0 if limit < self._turn else 1 / limit)
-        self._seen += 1
-        if microseconds and tells and not self._seen % SAMPLED:
-            self._learn(now, microseconds, at)
+            elif microseconds and running + 1 >= limit:
+                self.limit = limit + (1.0 if limit < self._slow_growth_from else 1 / limit)
+        self._answers += 1
+        if microseconds and shows_load and not self._answers % SAMPLE_EVERY:
+            self._record_latency(now, microseconds, running)
 
     def forget(self) -> None:
-        """It is another one from now on, which nothing is known of; what runs there goes on."""
+        """Forget what was learned: the deployment has changed. Running calls go on."""
         self.limit = None
-        self._seen = 0
-        self._recent = self._base = 0.0
+        self._answers = 0
+        self._recent_us = self._usual_us = 0.0
 
-    def _decrease(self, now: float, at: int) -> None:
-        if at <= FLOOR:
-            return  # so few are no load: what is refused is a rate, or a moment's outage, and no number at once
-        if now - self._changed >= HOLD_SECONDS or self.limit is None:
-            self._changed = now
+    def _decrease(self, now: float, running: int) -> None:
+        if running <= MIN_LIMIT:
+            return  # so few calls are no load: the refusal is about a rate, or a moment's outage
+        if now - self._decreased_at >= HOLD_SECONDS or self.limit is None:
+            self._decreased_at = now
             if self.limit is None:
-                self._turn = at * DECREASE
-            self.limit = max(FLOOR, min(self.limit or at, at) * DECREASE)
+                self._slow_growth_from = running * DECREASE
+            self.limit = max(MIN_LIMIT, min(self.limit or running, running) * DECREASE)
 
-    def _learn(self, now: float, microseconds: int, at: int) -> None:
-        seen = self._seen // SAMPLED
-        self._recent += (microseconds - self._recent) * max(0.05, 1 / seen)
-        self._base += (microseconds - self._base) * max(0.005, 1 / seen)
-        more = self._recent - self._base
-        if more > SLOWER_US and more > (SLOWER - 1) * self._base and at >= SLOW_LEAST and seen > SLOW_SAMPLES:
-            self._decrease(now, at)
+    def _record_latency(self, now: float, microseconds: int, running: int) -> None:
+        samples = self._answers // SAMPLE_EVERY
+        self._recent_us += (microseconds - self._recent_us) * max(0.05, 1 / samples)
+        self._usual_us += (microseconds - self._usual_us) * max(0.005, 1 / samples)
+        excess = self._recent_us - self._usual_us
+        if (
+            excess > SLOWER_US
+            and excess > (SLOWER_FACTOR - 1) * self._usual_us
+            and running >= MIN_SLOW_RUNNING
+            and samples > SLOW_SAMPLES
+        ):
+            self._decrease(now, running)
 
 
 class _Waiter:
-    """A call in the queue. `future` gives the load at which a place is held for it, or None: it has to go."""
+    """A call in the queue. `future` resolves to the load at which a place is held for it, or None: it has to leave."""
 
     __slots__ = ("future", "loads", "rank")
 
-    def __init__(self, rank: int, loads: list[Load], future: asyncio.Future[Load | None]) -> None:
+    def __init__(self, rank: int, loads: list[DeploymentLoad], future: asyncio.Future[DeploymentLoad | None]) -> None:
         self.rank = rank
         self.loads = loads
         self.future = future
 
 
-class Loads:
+class DeploymentLoads:
     """All deployments of one worker, and the calls that wait for room at one of them."""
 
-    __slots__ = ("_loads", "_loop", "_queue", "refused")
+    __slots__ = ("_loads", "_loop", "_queue", "refused_calls")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._loads: dict[str, Load] = {}
+        self._loads: dict[str, DeploymentLoad] = {}
         self._queue: list[_Waiter] = []
         """The most important first, then the longest waiting."""
-        self.refused = 0
-        """Calls that found no room in time."""
+        self.refused_calls = 0
+        """Number of calls that found no room in time."""
 
-    def of(self, deployment: Deployment) -> Load:
+    def of(self, deployment: Deployment) -> DeploymentLoad:
         load = self._loads.get(deployment.name)
         if load is None:
-            load = self._loads[deployment.name] = Load()
+            load = self._loads[deployment.name] = DeploymentLoad()
         load.declared = deployment.concurrent
         return load
 
     def running(self, name: str) -> int:
-        """Calls at a deployment."""
+        """Number of calls that are running at a deployment."""
         load = self._loads.get(name)
         return 0 if load is None else load.running
 
     def forget(self, names: Iterable[str]) -> None:
-        """These are others from now on."""
+        """Forget deployments that have changed or are gone."""
         for name, load in [(name, found) for name in names if (found := self._loads.get(name)) is not None]:
             load.forget()
-            self._hand_on(load)
-            if not load.running:  # of one that is gone nothing is told any more; any other is made anew
+            self._admit_waiters(load)
+            if not load.running:  # a deployment that is gone is no longer reported; any other is created again
                 del self._loads[name]
 
     @property
-    def queued(self) -> int:
-        """Calls that wait."""
+    def queued_calls(self) -> int:
+        """Number of calls that wait."""
         return len(self._queue)
 
     def limits(self) -> dict[str, tuple[int, float | None]]:
-        """(running, most that may) by deployment."""
-        return {name: (load.running, load.most) for name, load in self._loads.items()}
+        """(running calls, most that may run) by deployment."""
+        return {name: (load.running, load.max_running) for name, load in self._loads.items()}
 
-    def ended(self, load: Load, microseconds: int, overload: bool, tells: bool = True) -> None:
-        """One call at a deployment ended; its place goes to whoever matters most, then has waited longest."""
-        load.ended(self._loop.time(), microseconds, overload, tells)
+    def record_end(self, load: DeploymentLoad, microseconds: int, is_overload: bool, shows_load: bool = True) -> None:
+        """Record that one call ended; its place goes to the most important call that waits, then to the one that has
+        waited longest."""
+        load.record_end(self._loop.time(), microseconds, is_overload, shows_load)
         if self._queue:
-            self._hand_on(load)
+            self._admit_waiters(load)
 
-    def give_back(self, load: Load) -> None:
-        """A place that was held is not used; it goes to whoever waits for one."""
+    def release_place(self, load: DeploymentLoad) -> None:
+        """Release a place that was held and is not used; it goes to a waiting call."""
         load.running -= 1
         if self._queue:
-            self._hand_on(load)
+            self._admit_waiters(load)
 
-    def _hand_on(self, load: Load) -> None:
+    def _admit_waiters(self, load: DeploymentLoad) -> None:
         for waiter in list(self._queue):
-            if not load.room:
+            if not load.has_room:
                 return
-            if load in waiter.loads and not waiter.future.done():  # its client may have left this very moment
+            if load in waiter.loads and not waiter.future.done():  # its client may just have left
                 self._queue.remove(waiter)
                 load.running += 1
                 waiter.future.set_result(load)
 
-    async def room(self, deployments: Sequence[Deployment], priority: str, seconds: float) -> Deployment:
+    async def wait_for_room(self, deployments: Sequence[Deployment], priority: str, seconds: float) -> Deployment:
         """One of the deployments, all of which are full, as soon as it has room for this call.
 
-        Raises `Unavailable` (`overloaded`): the queue is full of calls that matter as much, or `seconds` are over.
+        Raises `Unavailable` (`overloaded`) if the queue is full of calls that matter as much, or after `seconds`.
         """
         rank = RANKS[priority]
-        seconds = min(seconds, QUEUE_SECONDS)
+        seconds = min(seconds, MAX_QUEUE_SECONDS)
         loads = [self.of(deployment) for deployment in deployments]
-        if seconds <= 0 or not self._make_way(rank, loads):
-            self.refused += 1
-            raise overloaded("every deployment that may answer this call is", 1.0 + rank)
+        if seconds <= 0 or not self._make_queue_place(rank, loads):
+            self.refused_calls += 1
+            raise overloaded_error("every deployment that may answer this call is", 1.0 + rank)
         waiter = _Waiter(rank, loads, self._loop.create_future())
         place = next((n for n, other in enumerate(self._queue) if other.rank > rank), len(self._queue))
         self._queue.insert(place, waiter)
         timer = Alarm(self._loop, seconds, partial(self._dismiss, waiter))
         try:
             found = await waiter.future
-        except BaseException:  # whatever ends it: nobody takes the place
-            self._leave(waiter)
+        except BaseException:  # whatever ends the wait: nobody takes the place
+            self._cancel_wait(waiter)
             raise
         finally:
             timer.cancel()
         if found is None:
-            self.refused += 1
-            raise overloaded("every deployment that may answer this call is", 1.0 + rank)
-        found.running -= 1  # whoever takes the place counts it
+            self.refused_calls += 1
+            raise overloaded_error("every deployment that may answer this call is", 1.0 + rank)
+        found.running -= 1  # the caller that takes the place counts it
         return deployments[loads.index(found)]
 
-    def _make_way(self, rank: int, loads: Sequence[Load]) -> bool:
-        """Whether there is a place in the queue; the last of the less important leaves it. Who waits for others is in
-        nobody's way."""
-        if len(self._queue) < QUEUE_MOST:
+    def _make_queue_place(self, rank: int, loads: Sequence[DeploymentLoad]) -> bool:
+        """Whether there is a place in the queue; if necessary, the last of the less important calls leaves it. Calls
+        that wait for other deployments do not count."""
+        if len(self._queue) < MAX_QUEUED:
             return True
         rivals = [other for other in self._queue if any(load in other.loads for load in loads)]
-        if len(rivals) < QUEUE_MOST:
+        if len(rivals) < MAX_QUEUED:
             return True
         last = rivals[-1]
         if last.rank <= rank:
@@ -247,72 +266,71 @@ class Loads:
             if not waiter.future.done():
                 waiter.future.set_result(None)
 
-    def _leave(self, waiter: _Waiter) -> None:
-        """Its client went away; a place that is held for it goes to the next."""
+    def _cancel_wait(self, waiter: _Waiter) -> None:
+        """The call's client went away: a place that is held for it goes to the next."""
         if waiter in self._queue:
             self._queue.remove(waiter)
         elif waiter.future.done() and not waiter.future.cancelled() and (load := waiter.future.result()) is not None:
-            self.give_back(load)
+            self.release_place(load)
 
 
 TICK_SECONDS = 0.1
 LATE_SECONDS = (4.0, 1.5, 0.5, 0.15)
-"""By rank: so late must the loop be, several times in a row, before calls of that rank are refused."""
-IN_A_ROW = 5
-MOST_RUNNING = 8000
-SHARES = (1.0, 0.9, 0.8, 0.7)
-"""By rank: of `MOST_RUNNING`, and of what bodies may take."""
+"""By rank: how late the loop must be, several times in a row, before calls of that rank are refused."""
+LATE_TICKS = 5
+MAX_RUNNING = 8000
+RANK_SHARES = (1.0, 0.9, 0.8, 0.7)
+"""By rank: share of `MAX_RUNNING`, and of the memory for bodies."""
 
 
 class Pressure:
-    """How full this worker is. `level`: calls of this rank and above are refused; 4 where none are."""
+    """How full this worker is. Calls of rank `level` and above are refused; 4: none are."""
 
-    __slots__ = ("_expected", "_few", "_lags", "_loop", "_timer", "level", "most_running", "refused")
+    __slots__ = ("_lags", "_loop", "_next_tick", "_timer", "_uncrowded", "level", "max_running", "refused_calls")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, most_running: int = MOST_RUNNING) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, max_running: int = MAX_RUNNING) -> None:
         self._loop = loop
-        self.most_running = most_running
-        self.refused = 0
-        """Calls that came when it was too full for them."""
-        self._few = most_running * SHARES[-1]
-        """No more running: nobody is refused."""
+        self.max_running = max_running
+        self.refused_calls = 0
+        """Number of calls that were refused because the worker was too full."""
+        self._uncrowded = max_running * RANK_SHARES[-1]
+        """With no more running calls, none is refused."""
         self.level = len(RANKS)
-        self._lags: deque[float] = deque([0.0] * IN_A_ROW, IN_A_ROW)
-        self._expected = 0.0
+        self._lags: deque[float] = deque([0.0] * LATE_TICKS, LATE_TICKS)
+        self._next_tick = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def lag(self) -> float:
-        """Seconds by which the loop was late at least, each of the last few times."""
+        """The least of the last few delays of the loop, in seconds."""
         return min(self._lags)
 
     def start(self) -> None:
-        """Look at the loop from now on."""
-        self._expected = next_tick(self._loop.time(), TICK_SECONDS)
-        self._timer = self._loop.call_at(self._expected, self._tick)
+        """Begin to measure the loop's delay."""
+        self._next_tick = next_tick(self._loop.time(), TICK_SECONDS)
+        self._timer = self._loop.call_at(self._next_tick, self._tick)
 
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
     def _tick(self) -> None:
-        self.noted(self._loop.time() - self._expected)
+        self.record_lag(self._loop.time() - self._next_tick)
         self.start()
 
-    def noted(self, late: float) -> None:
-        """The loop was `late` seconds behind."""
+    def record_lag(self, late: float) -> None:
+        """Record that the loop was `late` seconds behind."""
         self._lags.append(late)
         lag = self.lag
         self.level = sum(lag < seconds for seconds in LATE_SECONDS)
 
-    def full(self, running: int) -> bool:
+    def is_crowded(self, running: int) -> bool:
         """Whether some calls are to be refused: `check` says which."""
-        return running > self._few or self.level < len(RANKS)
+        return running > self._uncrowded or self.level < len(RANKS)
 
     def check(self, priority: str, running: int) -> None:
-        """Refuse a call of this priority early where the worker is too full for it. Raises `Unavailable`
-        (`overloaded`)."""
+        """Refuse a call of this priority if the worker is too full for it. Raises `Unavailable` (`overloaded`)."""
         rank = RANKS[priority]
-        if rank >= self.level or running > self.most_running * SHARES[rank]:
-            self.refused += 1
-            raise overloaded("this gateway is", 1.0 + rank)
+        if rank >= self.level or running > self.max_running * RANK_SHARES[rank]:
+            self.refused_calls += 1
+            raise overloaded_error("this gateway is", 1.0 + rank)

@@ -1,7 +1,7 @@
 """Reads error answers of providers: refusals about our account, the model or the length of a prompt, though their
 status says that the request is wrong. Pure.
 
-Only codes, and how a message begins, are looked at: further behind, a message may repeat what a caller sent.
+Looks only at codes and at the beginning of messages: further on, a message may repeat what a caller sent.
 """
 
 from __future__ import annotations
@@ -13,11 +13,20 @@ import msgspec
 
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
 
-REFUSED, UNKNOWN_KEY, UNPAID, NOT_ALLOWED, NO_MODEL, TOO_LARGE, BUSY, AWAY = 400, 401, 402, 403, 404, 413, 429, 503
-_STATUSES = {410: NO_MODEL, 412: UNPAID}
-"""How Azure and others say that a model is retired, and Fireworks that an account is not paid. Nothing that a caller
-sends has these for an answer."""
-_CODES = {
+REFUSED, UNKNOWN_KEY, UNPAID, NOT_ALLOWED, NO_MODEL, TOO_LARGE, BUSY, OVERLOADED = (
+    400,
+    401,
+    402,
+    403,
+    404,
+    413,
+    429,
+    503,
+)
+_STATUS_MEANINGS = {410: NO_MODEL, 412: UNPAID}
+"""How Azure and others say that a model is retired, and Fireworks that an account is not paid. No request of a caller
+is answered with these."""
+_CODE_STATUSES = {
     "billing_hard_limit_reached": UNPAID,
     "insufficient_quota": UNPAID,
     "Arrearage": UNPAID,
@@ -29,8 +38,8 @@ _CODES = {
     "unknown_model": NO_MODEL,
     "OperationNotSupported": NO_MODEL,
 }
-"""The last one is Azure's, of a model that does not have, or has no longer, what its deployment is asked for."""
-_MESSAGES = (
+"""The last one is Azure's, for a model that does not have, or no longer has, the requested feature."""
+_MESSAGE_STATUSES = (
     ("Your credit balance is too low", UNPAID),
     ("You have reached your specified API usage limits", UNPAID),
     ("This organization has been disabled", NOT_ALLOWED),
@@ -43,25 +52,25 @@ _MESSAGES = (
     ("Invalid model '", NO_MODEL),
     ("Unknown Model, ", NO_MODEL),
 )
-_NO_MODEL = re.compile(
+_match_no_model = re.compile(
     r"(?:400: )?(?:\{'error': ['\"])?/[a-z/]{1,40}: Invalid model name passed in|\S{1,200} is not a valid model ID\Z"
 ).match
-"""As LiteLLM and OpenRouter say it."""
+"""As LiteLLM and OpenRouter word it."""
 
 NO_QUOTA = "insufficient_quota"
-_SPENT = frozenset(
+_QUOTA_CODES = frozenset(
     {
         NO_QUOTA, "billing_hard_limit_reached", "billing_not_active", "exceeded_current_quota_error", "1113",
     }
 )  # fmt: skip
-"""How OpenAI, Moonshot (in `type`) and Z.ai say with the status of too many, and Perplexity with that of a key, that an
-account has no money. DashScope says the first of them of a minute's tokens, too."""
+"""How OpenAI, Moonshot (in `type`) and Z.ai say with status 429, and Perplexity with 401, that an account has no money.
+DashScope uses the first of them also for a limit of tokens per minute."""
 
-_TOLD = {
+_STREAM_CODE_STATUSES = {
     "rate_limit_exceeded": BUSY,
     "too_many_requests": BUSY,
-    "server_is_overloaded": AWAY,
-    "slow_down": AWAY,
+    "server_is_overloaded": OVERLOADED,
+    "slow_down": OVERLOADED,
     **dict.fromkeys(
         (
             "invalid_prompt", "cyber_policy", "bio_policy", "misalignment_policy_violation", "invalid_image",
@@ -73,20 +82,22 @@ _TOLD = {
         REFUSED,
     ),
 }  # fmt: skip
-"""What OpenAI and Azure say in a stream, which they begin before they look at what is asked."""
-_USERS = "image_generation_user_error"
-"""The type of an error of theirs whose code may be none."""
-_FLAGGED = "Content violates usage guidelines"
-"""How xAI begins to refuse what somebody asks, as if our key were not allowed to; OpenRouter says so in `metadata`."""
-_UNFIT = "No endpoints found that "
-"""How OpenRouter begins to say that nobody serves a model with what is asked: tools, images, a parameter. Where nobody
-does at all, or under the data policy of our account, it goes on otherwise."""
-_LARGE = "Request too large for"
-_NOT_ASKED = ("secret_missing", "secret_unreadable", "providers_missing")
-_WRONG = ("tool_use_failed", "json_validate_failed")
-"""What Groq says of what its model made, as if the request were wrong."""
+"""Codes that OpenAI and Azure send in a stream, which they begin before they check the request."""
+_USER_ERROR_TYPE = "image_generation_user_error"
+"""The type of OpenAI's errors about an image request, whose code may be missing."""
+_CONTENT_REFUSAL = "Content violates usage guidelines"
+"""Beginning of xAI's refusal of a request for its content, which it sends with the status of a forbidden key;
+OpenRouter says so in `metadata`."""
+_UNSUPPORTED_FEATURE = "No endpoints found that "
+"""Beginning of OpenRouter's message that no provider serves a model with a feature of the request: tools, images, a
+parameter. If no provider serves the model at all, or under our account's data policy, the message goes on
+differently."""
+_TOO_LARGE_FOR_RATE = "Request too large for"
+_SERVICE_CODES = ("secret_missing", "secret_unreadable", "providers_missing")
+_MALFORMED_OUTPUT_CODES = ("tool_use_failed", "json_validate_failed")
+"""Groq's codes for unusable output of its model, sent as if the request were wrong."""
 TOO_LONG_CODES = ("context_length_exceeded", "exceed_context_size_error")
-_TOO_LONG = (
+_TOO_LONG_MESSAGES = (
     "This model's maximum context length is",
     "Your input exceeds the context window",
     "The decoder prompt (length",
@@ -110,23 +121,23 @@ _TOO_LONG = (
     "Trying to keep the first",
     "litellm.ContextWindowExceededError",
 )
-"""How OpenAI, vLLM, Anthropic, Gemini, Bedrock, Mistral, llama.cpp and Cohere begin to say it; xAI, OpenRouter, vLLM
-again, SGLang, Fireworks, TGI, Moonshot, DashScope, Z.ai, LM Studio and LiteLLM."""
-_COUNTED = re.compile(
+"""Beginnings of this message of OpenAI, vLLM, Anthropic, Gemini, Bedrock, Mistral, llama.cpp and Cohere; xAI,
+OpenRouter, vLLM again, SGLang, Fireworks, TGI, Moonshot, DashScope, Z.ai, LM Studio and LiteLLM."""
+_match_token_count = re.compile(
     r"You passed [\d,]+ input (?:tokens|characters)\b|The input \([\d,]+ tokens\) is longer than"
     r"|Input length \([\d,]+ tokens\) exceeds"
 ).match
-"""As vLLM and SGLang do with the count."""
+"""The messages of vLLM and SGLang that contain the count."""
 _SEALED_CODE = "invalid_encrypted_content"
-_SEALED = (
+_SEALED_MESSAGES = (
     "Could not decrypt the provided encrypted_content",
     "Could not decode the compaction blob",
     "Encrypted content is not supported",
     "reasoning `encrypted_content` was not issued to this caller",
 )
-"""How OpenAI and Azure say it, and how xAI, vLLM and OpenCode Zen begin to."""
-_again = re.compile(r"ry again in (?:(\d{1,3})m)?(\d{1,5}(?:\.\d{1,6})?) ?(m?)s").search
-"""Minutes, seconds or thousandths of them: `11.054s`, `6m0s`, `350ms`."""
+"""The messages of OpenAI and Azure, and beginnings of those of xAI, vLLM and OpenCode Zen."""
+_find_retry_delay = re.compile(r"ry again in (?:(\d{1,3})m)?(\d{1,5}(?:\.\d{1,6})?) ?(m?)s").search
+"""Minutes, seconds or milliseconds: `11.054s`, `6m0s`, `350ms`."""
 
 
 class _Error(msgspec.Struct, frozen=True):
@@ -142,164 +153,168 @@ class _Error(msgspec.Struct, frozen=True):
 class _Body(msgspec.Struct, frozen=True):
     error: _Error | str | None = None
     message: str = ""
-    """Where the error is not in one, as of older vLLM."""
+    """If there is no error object, as from older vLLM."""
 
 
-class _Answered(msgspec.Struct, frozen=True):
+class _Answer(msgspec.Struct, frozen=True):
     choices: Any = None
     output: Any = None
     usage: Any = None
 
     @property
-    def worked(self) -> bool:
-        """Whether there is something of an answer, or anything was used."""
+    def has_output(self) -> bool:
+        """Whether the answer has any output or usage."""
         used = self.usage.values() if isinstance(self.usage, dict) else ()
         return bool(self.choices or self.output) or any(type(each) is int and each > 0 for each in used)
 
 
-_body = msgspec.json.Decoder(_Body | list[_Body]).decode
-_answered = msgspec.json.Decoder(_Answered).decode
+_decode_body = msgspec.json.Decoder(_Body | list[_Body]).decode
+_decode_answer = msgspec.json.Decoder(_Answer).decode
 
 
-def asked_pause(data: bytes) -> bytes | None:
-    """Seconds, as a `retry-after` says them, that are asked for in an answer: by Google (`RetryInfo`), and by OpenAI,
-    which says it in words, in a stream alone."""
-    if (error := _error(data)) is None:
+def retry_delay(data: bytes) -> bytes | None:
+    """Seconds, in the format of `retry-after`, that an error body asks to wait: Google's (`RetryInfo`), and OpenAI's,
+    which says it in words, and only in a stream."""
+    if (error := _parse_error(data)) is None:
         return None
-    for each in _listed(error.details):
+    for each in _dicts_in(error.details):
         delay = each.get("retryDelay")
         if isinstance(delay, str) and delay.endswith("s"):
             return delay[:-1].encode()
-    if error.code != "rate_limit_exceeded" or (found := _again(error.message)) is None:
+    if error.code != "rate_limit_exceeded" or (found := _find_retry_delay(error.message)) is None:
         return None
     return b"%.3f" % (60 * int(found[1] or 0) + float(found[2]) / (1000 if found[3] else 1))
 
 
-def meant(status: int, data: bytes) -> int:
-    """The status that such a refusal should have had; any other's own. What was asked is its caller's matter (400)."""
+def actual_status(status: int, data: bytes) -> int:
+    """The status that a refusal should have had; for others, its own. A refusal of what was asked is the caller's
+    matter (400)."""
     if status not in (REFUSED, NOT_ALLOWED):
-        return _STATUSES.get(status, status)
-    if (error := _error(data)) is None:
+        return _STATUS_MEANINGS.get(status, status)
+    if (error := _parse_error(data)) is None:
         return status
     if status == REFUSED:
-        return said(error.message, error.code) or status
-    return REFUSED if _is_flagged(error) else status
+        return status_of_message(error.message, error.code) or status
+    return REFUSED if _is_content_refusal(error) else status
 
 
-def flagged(status: int, data: bytes) -> bool:
-    """Whether a provider refuses a request for what it says."""
-    error = _error(data) if status in (REFUSED, NOT_ALLOWED) else None
-    return error is not None and _is_flagged(error)
+def is_content_refused(status: int, data: bytes) -> bool:
+    """Whether a provider refuses the content of a request."""
+    error = _parse_error(data) if status in (REFUSED, NOT_ALLOWED) else None
+    return error is not None and _is_content_refusal(error)
 
 
-def billed_before(api: str, data: bytes) -> int | None:
-    """Tokens of those parts of a request that a provider answered before it refused one, as our own service tells of
-    whom it asks several times; 0: nobody counted; None: there were none."""
-    error = None if api == "openai" else _error(data)
+def tokens_billed_before(api: str, data: bytes) -> int | None:
+    """Tokens that a provider billed for parts of a request before it refused another part, as reported by our
+    translation service, which splits some requests; 0: unknown; None: there were none."""
+    error = None if api == "openai" else _parse_error(data)
     told = None if error is None else error.billed_tokens
     return told if type(told) is int else None
 
 
-def _is_flagged(error: _Error) -> bool:
+def _is_content_refusal(error: _Error) -> bool:
     marked = isinstance(error.metadata, dict) and "flagged_input" in error.metadata
-    return marked or error.message.startswith(_FLAGGED)
+    return marked or error.message.startswith(_CONTENT_REFUSAL)
 
 
-def told_status(data: bytes) -> int:
-    """The status that an error in the place of an answer says that it has, as OpenRouter and SGLang tell it with status
-    200, or has by its name; 0: it says none, or it was worked on."""
-    error = _error(data) if data else None
-    if error is None or _was_worked_on(data):
+def embedded_status(data: bytes) -> int:
+    """The status in an error body that was sent in place of an answer, as OpenRouter and SGLang do with status 200, or
+    that follows from its code; 0: none, or the provider has produced output."""
+    error = _parse_error(data) if data else None
+    if error is None or _has_output(data):
         return 0
     code = error.code
     if isinstance(code, str) and len(code) == 3 and code.isdecimal():
         code = int(code)
     if isinstance(code, int):
         return code if 400 <= code < 600 else 0
-    if says_too_long(error.message, code):
+    if is_too_long_message(error.message, code):
         return REFUSED
-    known = (_TOLD.get(code) or _CODES.get(code, 0)) if isinstance(code, str) else 0
-    return known or (REFUSED if error.type == _USERS else 0)
+    known = (_STREAM_CODE_STATUSES.get(code) or _CODE_STATUSES.get(code, 0)) if isinstance(code, str) else 0
+    return known or (REFUSED if error.type == _USER_ERROR_TYPE else 0)
 
 
-def _was_worked_on(data: bytes) -> bool:
+def _has_output(data: bytes) -> bool:
     try:
-        return _answered(data).worked
+        return _decode_answer(data).has_output
     except DECODE_ERRORS:
         return False  # a list of errors
 
 
-def above_rate(status: int, data: bytes) -> bool:
-    """Whether a request is too large for what our account may send in a minute, as Groq tells it, and OpenAI with the
-    status of too many: whoever else serves the model may well take it, and a smaller one would be taken here."""
-    error = _error(data) if status in (TOO_LARGE, BUSY) else None
+def exceeds_rate(status: int, data: bytes) -> bool:
+    """Whether a request exceeds what our account may send per minute, as reported by Groq, and by OpenAI with 429:
+    another provider of the model may accept it, and this one would accept a smaller one."""
+    error = _parse_error(data) if status in (TOO_LARGE, BUSY) else None
     if error is None or error.code != "rate_limit_exceeded":
         return False
-    return status == TOO_LARGE or error.message.startswith(_LARGE)
+    return status == TOO_LARGE or error.message.startswith(_TOO_LARGE_FOR_RATE)
 
 
-def spent(status: int, data: bytes) -> bool:
-    """Whether a refusal that is about our key says that the money of its account is used up, or what it may have in a
-    day: that it is asked again in a moment does not help."""
-    error = _error(data) if status in (UNKNOWN_KEY, NOT_ALLOWED, BUSY) else None
+def is_quota_spent(status: int, data: bytes) -> bool:
+    """Whether a refusal of our key says that the account's money, or its daily quota, is used up: retrying soon does
+    not help."""
+    error = _parse_error(data) if status in (UNKNOWN_KEY, NOT_ALLOWED, BUSY) else None
     if error is None:
         return status == UNPAID
-    return any(isinstance(each, str) and each in _SPENT for each in (error.code, error.type)) or _of_a_day(error)
+    return any(isinstance(each, str) and each in _QUOTA_CODES for each in (error.code, error.type)) or _is_daily_quota(
+        error
+    )
 
 
-def _of_a_day(error: _Error) -> bool:
-    """As Google names quotas: what is of a day has a pause of seconds beside it all the same."""
-    found = [each.get("violations") for each in _listed(error.details)]
-    return any("PerDay" in str(one.get("quotaId")) for each in found for one in _listed(each))
+def _is_daily_quota(error: _Error) -> bool:
+    """Whether Google names a daily quota; its answer suggests a pause of seconds all the same."""
+    found = [each.get("violations") for each in _dicts_in(error.details)]
+    return any("PerDay" in str(one.get("quotaId")) for each in found for one in _dicts_in(each))
 
 
-def _listed(value: object) -> list[dict[str, Any]]:
+def _dicts_in(value: object) -> list[dict[str, Any]]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
-def unfit(status: int, data: bytes) -> str:
-    """What a provider says where its model is there, but not with what is asked, in the words of one that is not there.
-    Empty: it says something else."""
-    error = _error(data) if status == NO_MODEL else None
-    return error.message if error is not None and error.message.startswith(_UNFIT) else ""
+def unsupported_feature(status: int, data: bytes) -> str:
+    """The provider's message if its model exists but not with the requested features, though the status says that it
+    does not exist; else empty."""
+    error = _parse_error(data) if status == NO_MODEL else None
+    return error.message if error is not None and error.message.startswith(_UNSUPPORTED_FEATURE) else ""
 
 
-def came_out_wrong(status: int, data: bytes) -> bool:
-    """Whether a model made an answer that its provider could not read: another one may make a better one."""
-    error = _error(data) if status == REFUSED else None
-    return error is not None and error.code in _WRONG
+def is_malformed_output(status: int, data: bytes) -> bool:
+    """Whether a model produced output that its provider could not parse: another model may do better."""
+    error = _parse_error(data) if status == REFUSED else None
+    return error is not None and error.code in _MALFORMED_OUTPUT_CODES
 
 
-def too_long(status: int, data: bytes) -> str:
-    """What a provider says of a prompt that is longer than its model can read: another one may read more. Empty: it
-    says something else."""
-    error = _error(data) if status in (400, TOO_LARGE, 422) else None
+def prompt_too_long(status: int, data: bytes) -> str:
+    """The provider's message if a prompt is longer than its model can read, which another model may be able to; else
+    empty."""
+    error = _parse_error(data) if status in (400, TOO_LARGE, 422) else None
     if error is None:
         return ""
-    known = error.type in TOO_LONG_CODES or says_too_long(error.message, error.code)
+    known = error.type in TOO_LONG_CODES or is_too_long_message(error.message, error.code)
     return (error.message or "the prompt is too long") if known else ""
 
 
-def sealed_elsewhere(status: int, data: bytes) -> bool:
-    """Whether a provider cannot read what another one sealed, or it itself for another account."""
-    error = _error(data) if status == REFUSED else None
-    return error is not None and (error.code == _SEALED_CODE or error.message.startswith(_SEALED))
+def is_sealed_elsewhere(status: int, data: bytes) -> bool:
+    """Whether a provider cannot decrypt content that another provider, or it itself for another account, has
+    encrypted."""
+    error = _parse_error(data) if status == REFUSED else None
+    return error is not None and (error.code == _SEALED_CODE or error.message.startswith(_SEALED_MESSAGES))
 
 
-def says_too_long(message: str, code: object = None) -> bool:
-    """Whether an error with these words is about how much the model can read."""
-    return code in TOO_LONG_CODES or message.startswith(_TOO_LONG) or _COUNTED(message) is not None
+def is_too_long_message(message: str, code: object = None) -> bool:
+    """Whether an error message is about how much the model can read."""
+    return code in TOO_LONG_CODES or message.startswith(_TOO_LONG_MESSAGES) or _match_token_count(message) is not None
 
 
-def not_asked(status: int, data: bytes) -> tuple[str, str] | None:
-    """(why, what to do) where the translating service says that it could not ask a provider at all."""
-    error = _error(data) if status == 503 else None
-    return None if error is None or error.code not in _NOT_ASKED else (error.message, str(error.hint or ""))
+def service_failure(status: int, data: bytes) -> tuple[str, str] | None:
+    """(reason, hint) if the translation service says that it could not call the provider at all."""
+    error = _parse_error(data) if status == 503 else None
+    return None if error is None or error.code not in _SERVICE_CODES else (error.message, str(error.hint or ""))
 
 
-def _error(data: bytes) -> _Error | None:
+def _parse_error(data: bytes) -> _Error | None:
     try:
-        found = _body(data)
+        found = _decode_body(data)
     except DECODE_ERRORS:
         return None
     if isinstance(found, list):  # as Gemini answers at its OpenAI-shaped address
@@ -312,9 +327,9 @@ def _error(data: bytes) -> _Error | None:
     return _Error(told) if told else None
 
 
-def said(message: str, code: object = None) -> int:
-    """The status that an error with these words should have; 0: it is about the request."""
-    if isinstance(code, str) and code in _CODES:
-        return _CODES[code]
-    found = next((status for begin, status in _MESSAGES if message.startswith(begin)), 0)
-    return NO_MODEL if not found and _NO_MODEL(message) else found
+def status_of_message(message: str, code: object = None) -> int:
+    """The status that an error with this message or code should have; 0: it is about the request."""
+    if isinstance(code, str) and code in _CODE_STATUSES:
+        return _CODE_STATUSES[code]
+    found = next((status for begin, status in _MESSAGE_STATUSES if message.startswith(begin)), 0)
+    return NO_MODEL if not found and _match_no_model(message) else found

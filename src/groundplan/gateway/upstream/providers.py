@@ -1,7 +1,7 @@
-"""What of OpenAI's requests each other provider can be told, so that nothing is dropped on the way to it, and how the
-gateway names a deployment to the local translating service. Pure; calls nobody.
+"""Which fields of OpenAI's requests each other provider supports, so that nothing is dropped on the way to it, and how
+the gateway names a deployment to the local translation service. Pure; calls nobody.
 
-The lists are what `any-llm` passes on for a provider: a field that it would leave out silently is not in them.
+The lists are what `any-llm` passes on for a provider: a field that it would drop silently is not in them.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from groundplan.core.errors import Invalid
 from groundplan.gateway.upstream.translation import provider_support
 
 SERVICE = "translate"
-"""Local name of the service."""
-HEADER = b"groundplan-target"
+"""Local name of the translation service."""
+TARGET_HEADER = b"groundplan-target"
 VERTEX_URL = re.compile(r"(https?://[^/]+)(?:/v1(?:beta1)?)?/projects/([^/]+)/locations/([^/]+)/?")
-"""The address of a deployment of Vertex AI: host, project and location."""
+"""The URL of a deployment of Vertex AI: host, project and location."""
 VERTEX_MISTRAL, VERTEX_OPENAI = "vertexai/mistral", "vertexai/openai"
-"""In whose words the library asks for models of other makers at Vertex AI."""
-PARALLEL = "parallel_tool_calls"
-_MISTRALS = ("mistral", "codestral")
-_MISTRALS_OWN = re.compile(r"https://[^/]*\.mistral\.ai(?:[:/]|\Z)")
-OF_CACHES = ("prompt_cache_key", "prompt_cache_retention")
-"""Fields that say where a provider looks for what it read of a prompt before, and for how long: they are about a price,
-not about the answer."""
-_REFUSED = (
-    (_MISTRALS_OWN, frozenset({"store", "user", "prompt_cache_retention"})),
-    (re.compile(r"https://generativelanguage\.googleapis\.com(?:[:/]|\Z)"), frozenset({"store", *OF_CACHES})),
-    (re.compile(r"https://[^/]*\.groq\.com(?:[:/]|\Z)"), frozenset(OF_CACHES)),
+"""The APIs in which the library calls models of other makers at Vertex AI."""
+PARALLEL_TOOL_CALLS = "parallel_tool_calls"
+_MISTRAL_MODELS = ("mistral", "codestral")
+_MISTRAL_URL = re.compile(r"https://[^/]*\.mistral\.ai(?:[:/]|\Z)")
+CACHE_FIELDS = ("prompt_cache_key", "prompt_cache_retention")
+"""Fields that tell a provider where to look for a cached prompt, and how long to keep it: they affect the price, not
+the answer."""
+_REFUSED_FIELDS = (
+    (_MISTRAL_URL, frozenset({"store", "user", "prompt_cache_retention"})),
+    (re.compile(r"https://generativelanguage\.googleapis\.com(?:[:/]|\Z)"), frozenset({"store", *CACHE_FIELDS})),
+    (re.compile(r"https://[^/]*\.groq\.com(?:[:/]|\Z)"), frozenset(CACHE_FIELDS)),
 )
-"""OpenAI-shaped addresses that answer 400 or 422 to a field that they do not know, and fields on which nothing of an
-answer depends that they do not."""
-_ADDRESSES = 256
-"""Of which it is remembered what they refuse."""
-_OPENAI_SHAPED = (
+"""OpenAI-shaped addresses that answer 400 or 422 to unknown fields, with the fields that they reject and that do not
+affect the answer."""
+_CACHED_ADDRESSES = 256
+"""Size of the cache of `refused_fields`."""
+_VERTEX_OPENAI_MODELS = (
     "qwen", "openai/gpt-oss-", "deepseek-ai", "llama", "meta/llama", "minimaxai/", "moonshotai/", "zai-org/",
 )  # fmt: skip
 _CHAT = frozenset(
@@ -49,45 +49,45 @@ _CHAT = frozenset(
     }
 )  # fmt: skip
 _PENALTIES = frozenset({"presence_penalty", "frequency_penalty"})
-_USUAL = _CHAT | {"top_p", "stop", "tool_choice"}
+_COMMON_FIELDS = _CHAT | {"top_p", "stop", "tool_choice"}
 _FIELDS: dict[str, frozenset[str]] = {
-    "anthropic": _USUAL | {PARALLEL},
-    "azure": _USUAL | _PENALTIES | {"seed"},
-    "bedrock": _USUAL - {"response_format"},
+    "anthropic": _COMMON_FIELDS | {PARALLEL_TOOL_CALLS},
+    "azure": _COMMON_FIELDS | _PENALTIES | {"seed"},
+    "bedrock": _COMMON_FIELDS - {"response_format"},
     "cohere": (_CHAT - {"response_format"}) | _PENALTIES | {"seed"},
-    "gemini": _USUAL | _PENALTIES | {"seed"},
-    "groq": _USUAL | _PENALTIES | {"seed", "user", PARALLEL},
-    "mistral": _USUAL | _PENALTIES | {PARALLEL},
+    "gemini": _COMMON_FIELDS | _PENALTIES | {"seed"},
+    "groq": _COMMON_FIELDS | _PENALTIES | {"seed", "user", PARALLEL_TOOL_CALLS},
+    "mistral": _COMMON_FIELDS | _PENALTIES | {PARALLEL_TOOL_CALLS},
     "ollama": _CHAT | _PENALTIES | {"top_p", "stop", "seed"},
-    "vertexai": _USUAL | _PENALTIES | {"seed"},
-    VERTEX_MISTRAL: _USUAL | _PENALTIES,
-    VERTEX_OPENAI: _USUAL | _PENALTIES | {"seed"},
+    "vertexai": _COMMON_FIELDS | _PENALTIES | {"seed"},
+    VERTEX_MISTRAL: _COMMON_FIELDS | _PENALTIES,
+    VERTEX_OPENAI: _COMMON_FIELDS | _PENALTIES | {"seed"},
 }
 _EMBEDDINGS = frozenset({"model", "input", "encoding_format", "dimensions"})
-EMBEDS = frozenset({"azure", "bedrock", "cohere", "gemini", "mistral", "ollama", "vertexai"})
-EMPTY: tuple[object, ...] = (None, [], {})
-"""Values of fields that ask for nothing, whatever these are."""
-_NOTHING = (b"null", b"[]", b"{}")
+EMBEDDING_APIS = frozenset({"azure", "bedrock", "cohere", "gemini", "mistral", "ollama", "vertexai"})
+EMPTY_VALUES: tuple[object, ...] = (None, [], {})
+"""Values with which a field asks for nothing."""
+_EMPTY_JSON = (b"null", b"[]", b"{}")
 _ZERO = frozenset({b"0", b"0.0"})
-_UNASKED: dict[str, frozenset[bytes]] = {
+_DEFAULT_VALUES: dict[str, frozenset[bytes]] = {
     "presence_penalty": _ZERO,
     "frequency_penalty": _ZERO,
     "top_p": frozenset({b"1", b"1.0"}),
     "logprobs": frozenset({b"false"}),
     "modalities": frozenset({b'["text"]'}),
-    PARALLEL: frozenset({b"true", b"false"}),
+    PARALLEL_TOOL_CALLS: frozenset({b"true", b"false"}),
     "service_tier": frozenset({b'"auto"', b'"default"'}),
     "store": frozenset({b"false", b"true"}),
     "tool_choice": frozenset({b'"auto"'}),
 }
-"""Values that ask for what is done unasked, as many clients send them with every request; what is stored is stored
-here, and an answer that is to call one tool at most is cut to its first call."""
+"""Values that ask for the default behaviour, as many clients send them with every request. Storing is done by the
+gateway, and an answer that may call only one tool is cut to its first call."""
 _encode = msgspec.json.Encoder().encode
 
 
-class Place(msgspec.Struct, frozen=True):
-    """Where the service is to ask. `key` and `proxy_key` are secret references, never the secrets. Only of an address
-    of Anthropic is there a way with `tls` or a `proxy`; others with one are refused before they are released."""
+class ProviderTarget(msgspec.Struct, frozen=True):
+    """What the service is to call. `key` and `proxy_key` are secret references, never the secrets. Only Anthropic's API
+    supports `tls` and `proxy`; other deployments with one are refused before a release."""
 
     name: str
     api: str
@@ -98,59 +98,59 @@ class Place(msgspec.Struct, frozen=True):
     proxy_key: str | None = None
 
 
-place = msgspec.json.Decoder(Place).decode
-"""The value of the header. Raises `DecodeError`."""
+decode_target = msgspec.json.Decoder(ProviderTarget).decode
+"""Decodes the header's value. Raises `DecodeError`."""
 
 
-def target_line(deployment: Deployment, index: int = 0) -> bytes:
+def target_header(deployment: Deployment, key_index: int = 0) -> bytes:
     """The header line that names a deployment to the service, and which of its keys to use."""
-    key = deployment.keys[index].key if deployment.keys else deployment.key
+    key = deployment.keys[key_index].key if deployment.keys else deployment.key
     way = (deployment.tls, deployment.proxy, deployment.proxy_key)
-    data = _encode(Place(deployment.name, deployment.api, deployment.url, key, *way))
+    data = _encode(ProviderTarget(deployment.name, deployment.api, deployment.url, key, *way))
     if not data.isascii():
-        data = json.dumps(msgspec.json.decode(data)).encode("ascii")  # a file may be called anything
-    return b"%b: %b\r\n" % (HEADER, data)
+        data = json.dumps(msgspec.json.decode(data)).encode("ascii")  # a file name may contain any characters
+    return b"%b: %b\r\n" % (TARGET_HEADER, data)
 
 
 def dialect(api: str, model: str) -> str:
-    """In whose words a model is asked, which at Vertex AI depends on who made it."""
+    """The API in which the library calls a model; at Vertex AI it depends on the model's maker."""
     if api != "vertexai":
         return api
-    if model.startswith(_MISTRALS):
+    if model.startswith(_MISTRAL_MODELS):
         return VERTEX_MISTRAL
-    return VERTEX_OPENAI if model.lower().startswith(_OPENAI_SHAPED) else api
+    return VERTEX_OPENAI if model.lower().startswith(_VERTEX_OPENAI_MODELS) else api
 
 
-def is_strict(deployment: Deployment) -> bool:
-    """Whether it is Mistral's OpenAI-shaped address, which tells usage unasked and refuses `stream_options`."""
-    return ".mistral.ai" in deployment.url and _MISTRALS_OWN.match(deployment.url) is not None
+def is_mistral_api(deployment: Deployment) -> bool:
+    """Whether it is Mistral's OpenAI-shaped address, which reports usage by default and rejects `stream_options`."""
+    return ".mistral.ai" in deployment.url and _MISTRAL_URL.match(deployment.url) is not None
 
 
-@lru_cache(_ADDRESSES)
-def refused_at(url: str) -> frozenset[str]:
-    """Fields on which nothing of an answer depends that an OpenAI-shaped address refuses."""
-    return next((names for at, names in _REFUSED if at.match(url) is not None), frozenset())
+@lru_cache(_CACHED_ADDRESSES)
+def refused_fields(url: str) -> frozenset[str]:
+    """Fields that do not affect the answer and that an OpenAI-shaped address rejects."""
+    return next((names for at, names in _REFUSED_FIELDS if at.match(url) is not None), frozenset())
 
 
-def knows(api: str, *, embeddings: bool = False) -> frozenset[str]:
-    """Fields for which a provider has a word."""
+def supported_fields(api: str, *, embeddings: bool = False) -> frozenset[str]:
+    """The fields that a provider supports."""
     if embeddings:
         return _EMBEDDINGS | {"input_type"} if api == "cohere" else _EMBEDDINGS
     return _FIELDS.get(api, frozenset())
 
 
-def calls_one(api: str, fields: Mapping[str, object]) -> bool:
-    """Whether an answer may call one tool at most, which this provider cannot be told."""
-    return fields.get(PARALLEL) is False and PARALLEL not in knows(api)
+def limits_to_one_call(api: str, fields: Mapping[str, object]) -> bool:
+    """Whether an answer may call only one tool, and the provider has no field to say so."""
+    return fields.get(PARALLEL_TOOL_CALLS) is False and PARALLEL_TOOL_CALLS not in supported_fields(api)
 
 
-def unknown_field(api: str, fields: Mapping[str, msgspec.Raw], *, embeddings: bool = False) -> str | None:
-    """The first field that this provider cannot be told; None where it can be told all of them."""
-    known = knows(api, embeddings=embeddings)
+def first_unsupported_field(api: str, fields: Mapping[str, msgspec.Raw], *, embeddings: bool = False) -> str | None:
+    """The first field, or part of one, that the provider does not support; None if it supports all of them."""
+    known = supported_fields(api, embeddings=embeddings)
     for name, raw in fields.items():
-        if name not in known and (said := bytes(raw)) not in _NOTHING and said not in _UNASKED.get(name, ()):
+        if name not in known and (said := bytes(raw)) not in _EMPTY_JSON and said not in _DEFAULT_VALUES.get(name, ()):
             if name == "metadata" and bytes(fields.get("store", b"")) == b"true":
-                continue  # it is of what would be stored there, and nothing is
+                continue  # metadata belongs to what the provider would store, and it stores nothing
             return name
     if embeddings:
         return None
@@ -159,54 +159,55 @@ def unknown_field(api: str, fields: Mapping[str, msgspec.Raw], *, embeddings: bo
     return provider_support.unknown(api, fields)
 
 
-def cannot(name: str, api: str = "a deployment that may serve this", *, unless: str = "takes it") -> Invalid:
-    """The refusal of a field that a provider, or chat in the place of another API, has no word for. `unless`: what a
-    deployment does that is told of it."""
+def unsupported_field_error(
+    name: str, api: str = "a deployment that may serve this", *, requirement: str = "takes it"
+) -> Invalid:
+    """The error for a field that a provider, or chat in place of another API, does not support. `requirement`: what a
+    deployment that supports it does."""
     return Invalid(
         f"{name} cannot be said in the API of {api}",
         code="field_untranslatable",
-        hint=f"Leave it out, or name a model whose deployment {unless}.",
+        hint=f"Leave it out, or name a model whose deployment {requirement}.",
         details={"field": name},
     )
 
 
-def left_out(fields: Collection[str], deployment: Deployment, spare: Iterable[str]) -> list[str]:
-    """Of the fields that are `spare`, since nothing of an answer depends on them, those that a deployment has no word
-    for."""
+def fields_to_drop(fields: Collection[str], deployment: Deployment, droppable: Iterable[str]) -> list[str]:
+    """Those of the fields in `droppable`, which do not affect the answer, that a deployment does not support."""
     if deployment.api == "openai":
-        refused = refused_at(deployment.url)
-        return [name for name in spare if name in fields and name in refused] if refused else []
-    known = knows(dialect(deployment.api, deployment.upstream_model))
-    return [name for name in spare if name in fields and name not in known]
+        refused = refused_fields(deployment.url)
+        return [name for name in droppable if name in fields and name in refused] if refused else []
+    known = supported_fields(dialect(deployment.api, deployment.upstream_model))
+    return [name for name in droppable if name in fields and name not in known]
 
 
-def able(
+def capable_deployments(
     fields: Mapping[str, msgspec.Raw],
     deployments: Iterable[Deployment],
     *,
     embeddings: bool = False,
-    spare: Iterable[str] = (),
+    droppable: Iterable[str] = (),
 ) -> tuple[Deployment, ...]:
-    """Those that can be told all of it, but for what is `spare`. Raises `Invalid` (`field_untranslatable`) where none
-    can."""
-    if spare:
-        fields = {name: raw for name, raw in fields.items() if name not in spare}
-    kept: list[Deployment] = []
-    why: Invalid | None = None
+    """The deployments that support all fields except those in `droppable`. Raises `Invalid` (`field_untranslatable`) if
+    there is none."""
+    if droppable:
+        fields = {name: raw for name, raw in fields.items() if name not in droppable}
+    capable: list[Deployment] = []
+    error: Invalid | None = None
     for deployment in deployments:
         if deployment.api == "openai":
-            kept.append(deployment)
-        elif embeddings and deployment.api not in EMBEDS:
-            why = cannot("embeddings", deployment.api)
-        elif (name := _unknown_of(deployment, fields, embeddings=embeddings)) is not None:
-            why = cannot(name, deployment.api)
+            capable.append(deployment)
+        elif embeddings and deployment.api not in EMBEDDING_APIS:
+            error = unsupported_field_error("embeddings", deployment.api)
+        elif (name := _unsupported_field(deployment, fields, embeddings=embeddings)) is not None:
+            error = unsupported_field_error(name, deployment.api)
         else:
-            kept.append(deployment)
-    if why is not None and not kept:
-        raise why
-    return tuple(kept)
+            capable.append(deployment)
+    if error is not None and not capable:
+        raise error
+    return tuple(capable)
 
 
-def _unknown_of(deployment: Deployment, fields: Mapping[str, msgspec.Raw], *, embeddings: bool) -> str | None:
+def _unsupported_field(deployment: Deployment, fields: Mapping[str, msgspec.Raw], *, embeddings: bool) -> str | None:
     api = dialect(deployment.api, deployment.upstream_model)
-    return unknown_field(api, fields, embeddings=embeddings)
+    return first_unsupported_field(api, fields, embeddings=embeddings)

@@ -1,26 +1,26 @@
-"""Takes our own secrets out of what an upstream sends: some repeat them. Found where one stands in one piece."""
+"""Masks our own secrets in what an upstream sends: some repeat them. Finds a secret only if it is in one piece."""
 
 from __future__ import annotations
 
 HIDDEN = b"[hidden]"
-LEAST_SECRET = 16
-"""Characters of a secret that is looked for in answers: shorter ones (`EMPTY`, `test`) are words."""
+MIN_SECRET_LENGTH = 16
+"""Characters of the shortest secret that is masked in answers: shorter ones (`EMPTY`, `test`) are words."""
 
 
-def sought(secret: str) -> tuple[bytes, ...]:
-    """What to look for in answers; nothing for a word."""
-    return spelled(secret.encode()) if len(secret) >= LEAST_SECRET else ()
+def maskable_spellings(secret: str) -> tuple[bytes, ...]:
+    """The spellings of a secret to mask in answers; none for a short one."""
+    return spellings(secret.encode()) if len(secret) >= MIN_SECRET_LENGTH else ()
 
 
-def spelled(secret: bytes) -> tuple[bytes, ...]:
-    """A secret as JSON may have it."""
+def spellings(secret: bytes) -> tuple[bytes, ...]:
+    """The spellings that a secret may have in JSON."""
     if not secret:
         return ()
     return (secret,) if b"/" not in secret else (secret, secret.replace(b"/", b"\\/"))
 
 
-def without(data: bytes, secrets: tuple[bytes, ...]) -> bytes:
-    """What an upstream sent, without these."""
+def mask(data: bytes, secrets: tuple[bytes, ...]) -> bytes:
+    """`data` with all of the secrets masked."""
     for each in secrets:
         if data.find(each) >= 0:
             data = data.replace(each, HIDDEN)

@@ -1,7 +1,7 @@
-"""A way through an HTTP proxy: CONNECT, and on the same connection whatever comes after it.
+"""A tunnel through an HTTP proxy: CONNECT, and on the same connection whatever comes after it.
 
-Speaks to the proxy in plain HTTP/1.1 and reads nothing of what goes through. A tunnel that is not there was never used,
-so every failure here is certainly not billed.
+Speaks to the proxy in plain HTTP/1.1 and reads nothing of what goes through. No request was sent through a tunnel that
+failed to open, so every failure here is certainly not billed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
-from groundplan.gateway.upstream.dial import connected
+from groundplan.gateway.upstream.dial import open_connection
 
 _HEAD_LIMIT = 16 << 10
 _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
@@ -23,7 +23,7 @@ P = TypeVar("P", bound=asyncio.Protocol)
 
 
 class TunnelRefused(OSError):
-    """The proxy did not open a way."""
+    """The proxy did not open a tunnel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Proxy:
     credentials: str = ""
 
     def request(self, host: str, port: int) -> bytes:
-        """CONNECT to an upstream."""
+        """The CONNECT request for an upstream."""
         name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         lines = [f"CONNECT {name} HTTP/1.1", f"host: {name}"]
         if self.credentials:
@@ -44,8 +44,8 @@ class Proxy:
         return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
-class _Opening(asyncio.Protocol):
-    """The proxy's answer to one CONNECT."""
+class _ConnectAnswer(asyncio.Protocol):
+    """Reads the proxy's answer to one CONNECT."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.answered: asyncio.Future[None] = loop.create_future()
@@ -55,14 +55,14 @@ class _Opening(asyncio.Protocol):
         self._data += data
         head, end, rest = self._data.partition(b"\r\n\r\n")
         if end:
-            self._judge(head + b"\r\n", rest)
+            self._handle_answer(head + b"\r\n", rest)
         elif len(self._data) > _HEAD_LIMIT:
             self._fail("its answer has no end")
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's signature
         self._fail("it closed the connection")
 
-    def _judge(self, head: bytes, rest: bytes) -> None:
+    def _handle_answer(self, head: bytes, rest: bytes) -> None:
         status = _STATUS.match(head)
         if status is None:
             self._fail("it does not speak HTTP/1.1")
@@ -73,22 +73,27 @@ class _Opening(asyncio.Protocol):
         elif not self.answered.done():
             self.answered.set_result(None)
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, reason: str) -> None:
         if not self.answered.done():
-            self.answered.set_exception(TunnelRefused(f"the proxy opened no way: {why}"))
-            self.answered.exception()  # whoever asked may have gone, and then it is no fault that nobody hears it
+            self.answered.set_exception(TunnelRefused(f"the proxy opened no way: {reason}"))
+            self.answered.exception()  # the waiter may have been cancelled: marks the exception as retrieved
 
 
 async def open_tunnel(
-    proxy: Proxy, to: tuple[str, int], tls: ssl.SSLContext | None, server_name: str | None, make: Callable[[], P]
+    proxy: Proxy,
+    address: tuple[str, int],
+    tls: ssl.SSLContext | None,
+    server_name: str | None,
+    protocol_factory: Callable[[], P],
 ) -> P:
-    """A connected protocol made by `make`, through `proxy`, inside TLS where a context is given. Raises `OSError`."""
+    """A connected protocol from `protocol_factory`, through `proxy`, inside TLS if a context is given. Raises
+    `OSError`."""
     loop = asyncio.get_running_loop()
-    plain, opening = await connected(loop, lambda: _Opening(loop), proxy.host, proxy.port)
+    plain, opening = await open_connection(loop, lambda: _ConnectAnswer(loop), proxy.host, proxy.port)
     try:
-        plain.write(proxy.request(*to))
+        plain.write(proxy.request(*address))
         await opening.answered
-        protocol = make()
+        protocol = protocol_factory()
         transport: asyncio.BaseTransport | None = plain
         if tls is None:
             plain.set_protocol(protocol)

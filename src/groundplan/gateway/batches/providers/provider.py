@@ -24,7 +24,7 @@ from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.stalls import patient
 from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.http1 import Http1Connection
-from groundplan.gateway.upstream.provider_refusals import meant
+from groundplan.gateway.upstream.provider_refusals import actual_status
 from groundplan.gateway.upstream.targets import Target
 
 ENDED_STATUSES = frozenset({"completed", "failed", "expired", "cancelled"})
@@ -206,7 +206,7 @@ class Provider(ABC):
         `ProviderUnavailable`, `ProviderRefused`."""
         connection = await self._send(request)
         try:
-            return self._target().clean(await connection.body(self._deployment.idle_ms / 1000))
+            return self._target().mask_answer(await connection.read_body(self._deployment.idle_ms / 1000))
         except UpstreamFailure as failure:
             raise ProviderUnavailable(str(failure), may_have_acted=True) from failure
         finally:
@@ -220,8 +220,8 @@ class Provider(ABC):
         try:
             target = self._target()
             held_back = max([len(secret) - 1 for secret in target.secrets], default=0)
-            while (data := await connection.chunk(idle)) is not None:
-                data = target.clean(rest + data)
+            while (data := await connection.read_chunk(idle)) is not None:
+                data = target.mask_answer(rest + data)
                 end = max(0, len(data) - held_back)  # a secret may be split over two chunks
                 rest = data[end:]
                 yield data[:end]
@@ -255,10 +255,10 @@ class Provider(ABC):
             connection = await target.pool.connect(deployment.connect_ms / 1000)
             may_have_acted = True
             await _write(connection, target, request)
-            status = await connection.head(deployment.first_token_ms / 1000)
+            status = await connection.read_head(deployment.first_token_ms / 1000)
             if status == 200:
                 return connection
-            body = target.hide(await connection.body(deployment.idle_ms / 1000))
+            body = target.mask_refusal(await connection.read_body(deployment.idle_ms / 1000))
         except UpstreamFailure as failure:
             if connection is not None:
                 connection.release()
@@ -268,7 +268,7 @@ class Provider(ABC):
                 connection.abort()
             raise
         connection.release()
-        meaning = meant(status, body)
+        meaning = actual_status(status, body)
         if meaning in _KEY_STATUSES:
             raise ProviderKeyRefused(f"the provider answered {status}", may_have_acted=False)
         if meaning in _TEMPORARY_STATUSES or meaning >= 500 or meaning < 400:
@@ -295,7 +295,7 @@ async def _write(connection: UpstreamConnection, target: Target, request: Provid
     if request.upload is not None:
         size = len(request.upload[0]) + request.upload[1].stat().st_size + len(request.upload[2])
     head = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n%buser-agent: groundplan\r\naccept: application/json\r\n%b" % (
-        request.method, target.pool.prefix, request.path, target.host, target.authorization, request.header_lines,
+        request.method, target.pool.prefix, request.path, target.host, target.authorization_line, request.header_lines,
     )  # fmt: skip
     length = b"" if request.method in (b"GET", b"DELETE") else b"content-length: %d\r\n" % size
     if request.upload is None:
@@ -318,7 +318,7 @@ def max_upload_seconds(path: Path) -> float:
 
 async def _write_file(connection: Http1Connection, upload: tuple[bytes, Path, bytes]) -> None:
     before, path, after = upload
-    connection.unfinished = True
+    connection.is_request_incomplete = True
     connection.send(before)
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -326,11 +326,11 @@ async def _write_file(connection: Http1Connection, upload: tuple[bytes, Path, by
             if connection.status or connection.lost:
                 return  # the provider has answered already; the caller reads that answer
             connection.send(data)
-            await connection.drained(_CHUNK_WRITE_SECONDS)
+            await connection.drain(_CHUNK_WRITE_SECONDS)
     finally:
         os.close(descriptor)
     connection.send(after)
-    connection.unfinished = False
+    connection.is_request_incomplete = False
 
 
 class _Error(msgspec.Struct, frozen=True):

@@ -42,10 +42,10 @@ from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer, 
 from groundplan.gateway.surfaces.speech import EVENTS
 from groundplan.gateway.surfaces.upstream_json import parse_answer
 from groundplan.gateway.upstream import provider_refusals
-from groundplan.gateway.upstream.answer_memory import CROWDED, Share
-from groundplan.gateway.upstream.connection import LEAST, UpstreamConnection, UpstreamFailure
-from groundplan.gateway.upstream.pressure import RANKS, Load
-from groundplan.gateway.upstream.providers import SERVICE, target_line
+from groundplan.gateway.upstream.answer_memory import CROWDED, MemoryShare
+from groundplan.gateway.upstream.connection import MIN_WAIT_SECONDS, UpstreamConnection, UpstreamFailure
+from groundplan.gateway.upstream.pressure import RANKS, DeploymentLoad
+from groundplan.gateway.upstream.providers import SERVICE, target_header
 from groundplan.gateway.upstream.targets import Target
 from groundplan.ledger.model import Usage
 
@@ -98,11 +98,11 @@ class Attempt(RefusalHandling):
         self._connection: UpstreamConnection | None = None
         self._overload = False
         self._target: Target | None = None
-        self._share: Share | None = None
+        self._share: MemoryShare | None = None
         """Its share of the memory for large answers, where it has one."""
         load = gateway.loads.of(deployment)
         load.running += 1
-        self._load: Load | None = load
+        self._load: DeploymentLoad | None = load
 
     # to the first byte ------------------------------------------------------------------------------------------------
 
@@ -115,7 +115,7 @@ class Attempt(RefusalHandling):
             target = self._target = self._choose_target()
             ask = exchange.ask
             upload = None if ask is None else ask.upload
-            connection = target.pool.idle() if upload is None else None
+            connection = target.pool.take_idle() if upload is None else None
             was_pooled = connection is not None
             if connection is None:
                 within = self._bounded_timeout(self.deployment.connect_ms)
@@ -125,14 +125,14 @@ class Attempt(RefusalHandling):
                     await wait_for_policy(self.gateway, exchange.plan)
             self._connection = connection
             if upload is None:
-                connection.until = self.deadline
+                connection.call_deadline = self.deadline
                 large = ask is not None and ask.size > READ_BYTES
                 self._send(connection, await in_thread(self._encode_request) if large else self._encode_request())
             else:
                 uploading = await send_upload(upload, exchange, target, connection)
                 started_ns += int(uploading * 1e9)  # the time of the client, not of the deployment
                 self.deadline += uploading
-                connection.until = self.deadline
+                connection.call_deadline = self.deadline
             await self._read_response(connection)
             now = time.perf_counter_ns()
             self.first_us = first_us = (now - started_ns) // 1000
@@ -166,12 +166,12 @@ class Attempt(RefusalHandling):
     @property
     def was_delayed(self) -> bool:
         """Whether its answer waited for memory here, so that its time says nothing of the upstream."""
-        return self._share is not None and self._share.waited
+        return self._share is not None and self._share.had_to_wait
 
     def _is_our_fault(self, kind: str) -> bool:
         """Whether a failure of that kind is due to this worker, which had no memory for the answer, or not in time."""
         late = self.gateway.loop.time() >= self.deadline
-        return kind == CROWDED or (self._share is not None and self._share.excuses(kind, late=late))
+        return kind == CROWDED or (self._share is not None and self._share.explains_failure(kind, is_late=late))
 
     def _is_translated(self) -> bool:
         return self.deployment.api != "openai" and self._codec.translated
@@ -179,7 +179,7 @@ class Attempt(RefusalHandling):
     def _choose_target(self) -> Target:
         deployment, targets, use = self.deployment, self.gateway.targets, self.exchange.limit_use
         if deployment.api != "openai" and self._is_translated():
-            return targets.through(
+            return targets.through_service(
                 SERVICE, deployment, None if use is None else use.keys.get(self.exchange.attempt_number)
             )
         if not deployment.keys:
@@ -187,7 +187,7 @@ class Attempt(RefusalHandling):
         return targets.with_key(deployment, None if use is None else use.keys.get(self.exchange.attempt_number))
 
     def _bounded_timeout(self, milliseconds: int) -> float:
-        return max(LEAST, min(milliseconds / 1000, self.deadline - self.gateway.loop.time()))
+        return max(MIN_WAIT_SECONDS, min(milliseconds / 1000, self.deadline - self.gateway.loop.time()))
 
     def _encode_request(self) -> bytes:
         """The request body for the upstream. May run in a thread: touches nothing but this call."""
@@ -212,7 +212,7 @@ class Attempt(RefusalHandling):
         accept = b"text/event-stream" if ask.stream and not ask.binary else b"application/json"
         lines = b"" if exchange.trace is None else exchange.trace.upstream(exchange.call, exchange.attempt_number)
         if deployment.api != "openai":
-            lines += target_line(deployment, target.index) if codec.translated else ask.lines
+            lines += target_header(deployment, target.key_index) if codec.translated else ask.lines
         head_and_body = target.request(codec.path(deployment), data, name, accept, lines)
         exchange.attempt_sent = True
         connection.send(head_and_body)
@@ -228,41 +228,41 @@ class Attempt(RefusalHandling):
         upload = None if ask is None else ask.upload
         alone = self._is_last or (upload is not None and upload.passed_on)
         if alone and first_ms == FIRST_TOKEN_MS and not deployment.first_token_declared:
-            seconds = max(LEAST, left)  # giving up a slow model would gain nothing
+            seconds = max(MIN_WAIT_SECONDS, left)  # giving up a slow model would gain nothing
         else:
-            seconds = max(LEAST, min((first_ms if stream else first_ms + deployment.idle_ms) / 1000, left))
-        self.status = await connection.head(seconds)
+            seconds = max(MIN_WAIT_SECONDS, min((first_ms if stream else first_ms + deployment.idle_ms) / 1000, left))
+        self.status = await connection.read_head(seconds)
         self.exchange.attempt_answered = time.perf_counter_ns()
         if self.status != 200:
             self._refuse(connection, self.status, (await self._read_body(connection)).removeprefix(BOM))
         elif stream:
             await self._open_stream(connection, since, seconds)
         else:
-            data = connection.whole()
+            data = connection.take_buffered_body()
             self._parse_answer(connection, await self._read_body(connection) if data is None else data)
 
     async def _read_body(self, connection: UpstreamConnection) -> bytes:
         """Read the whole of an answer that is not streamed, before the call's deadline."""
-        left = max(LEAST, self.deadline - self.gateway.loop.time())
-        data = await connection.body(self.deployment.idle_ms / 1000, left, self)
+        left = max(MIN_WAIT_SECONDS, self.deadline - self.gateway.loop.time())
+        data = await connection.read_body(self.deployment.idle_ms / 1000, left, self)
         if self._share is not None:
-            self._share.keep(len(data))
+            self._share.shrink_to(len(data))
         return data
 
-    async def grown(self, size: int, seconds: float, unless: Callable[[], bool] | None = None) -> int:
+    async def grow(self, size: int, seconds: float, unless: Callable[[], bool] | None = None) -> int:
         """See `Taker`."""
         if self._share is None:
             workload = self.exchange.workload
             rank = RANKS["normal" if workload is None else workload.reliability.priority]
-            self._share = Share(self.gateway.answer_memory, rank, "" if workload is None else workload.name)
-        return await self._share.grown(size, seconds, unless)
+            self._share = MemoryShare(self.gateway.answer_memory, rank, "" if workload is None else workload.name)
+        return await self._share.grow(size, seconds, unless)
 
     def _parse_answer(self, connection: UpstreamConnection, data: bytes) -> None:
         exchange = self.exchange
         if exchange.ask is None:
             raise AssertionError("not admitted")
         if self._target is not None:
-            data = self._target.clean(data)
+            data = self._target.mask_answer(data)
         try:
             if exchange.guard is not None:
                 check_complexity(data)  # guardrails walk every level
@@ -272,7 +272,7 @@ class Attempt(RefusalHandling):
             if len(bare) < len(data) and not bare.startswith(BOM):
                 self._parse_answer(connection, bare)
                 return
-            if status := provider_refusals.told_status(data):
+            if status := provider_refusals.embedded_status(data):
                 self._refuse(connection, status, data)
                 return
             raise AttemptFailed(str(error), billed=True, status=self.status, kind="malformed") from error
@@ -311,7 +311,7 @@ class Attempt(RefusalHandling):
             await self.streaming.first(self.gateway, since, seconds)
         except StreamBroken as broken:
             exchange.output_bytes = relay.output_bytes
-            if status := provider_refusals.told_status(broken.told):
+            if status := provider_refusals.embedded_status(broken.told):
                 self.streaming = None
                 self._refuse(connection, status, broken.told)
                 return
@@ -326,7 +326,7 @@ class Attempt(RefusalHandling):
             return
         if kind.startswith(b"application/json"):
             data = await self._read_body(connection)
-            if status := provider_refusals.told_status(data):
+            if status := provider_refusals.embedded_status(data):
                 self._refuse(connection, status, data)
                 return
         raise AttemptFailed("the upstream did not stream", billed=True, status=self.status, kind="malformed")
@@ -374,7 +374,7 @@ class Attempt(RefusalHandling):
         interface, answered = exchange.interface, self._answered
         if answered is None:
             settle.refused(gateway, exchange, self.status, self._refusal)
-            refusal = self._refusal if self._target is None else self._target.hide(self._refusal)
+            refusal = self._refusal if self._target is None else self._target.mask_refusal(self._refusal)
             data = interface.upstream_refusal_body(refusal)
             self._release_connection()
             await send_refusal(gateway, exchange, self.status, data)
@@ -410,7 +410,7 @@ class Attempt(RefusalHandling):
         refuse_stopped(gateway.live.policy, exchange)
         if exchange.guard is not None:
             if self._share is not None and reviews(exchange):
-                self._share.give_back()  # a person may take hours
+                self._share.release()  # a person may take hours
             answered = await exchange.guard.answer(exchange, answered)
         elif interface.can_store_answers:
             await stored_answers.keep(gateway, exchange, answered.data)
@@ -504,9 +504,9 @@ class Attempt(RefusalHandling):
         """Release everything that the attempt holds."""
         self._release_connection()
         if self._share is not None:
-            self._share.give_back()
+            self._share.release()
         if self._target is not None and self.deployment.keys and not self.exchange.attempt_sent:
-            self.gateway.targets.unsent(self.deployment, self._target.index)
+            self.gateway.targets.undo_key_use(self.deployment, self._target.key_index)
 
     def _release_connection(self) -> None:
         """Release the connection and the place at the deployment; memory for the answer is kept."""
@@ -521,4 +521,4 @@ class Attempt(RefusalHandling):
         if load is not None:
             # the time of a whole chat answer depends on the length asked for
             is_telling = self.streaming is not None or self.deployment.kind != "chat"
-            self.gateway.loads.ended(load, self.first_us, self._overload, is_telling)
+            self.gateway.loads.record_end(load, self.first_us, self._overload, is_telling)

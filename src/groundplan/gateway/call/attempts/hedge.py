@@ -7,7 +7,7 @@ hedges than that share of calls, however slow the deployments are.
 from __future__ import annotations
 
 from groundplan.blueprint.model import Hedge
-from groundplan.gateway.upstream.latency import Learned
+from groundplan.gateway.upstream.latency import LatencyEstimate
 
 _MAX_CREDIT = 10.0
 """The most credit that is saved: hedges in a row after a time without."""
@@ -21,7 +21,7 @@ class Hedges:
     def __init__(self) -> None:
         self._credit: dict[str, float] = {}
 
-    def next_delay(self, workload: str, rule: Hedge, latency: Learned) -> float | None:
+    def next_delay(self, workload: str, rule: Hedge, latency: LatencyEstimate) -> float | None:
         """Seconds after which one more call is hedged; None: it is not. Counts the call."""
         credit = self._credit.get(workload, 1.0 - rule.at_most) + rule.at_most
         self._credit[workload] = min(_MAX_CREDIT, credit)

@@ -11,7 +11,7 @@ from groundplan.blueprint.model import Deployment, Ramp, Workload
 from groundplan.economics.price import FLEX
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.upstream.choose import PREFIX_BYTES, Facts, beginning
+from groundplan.gateway.upstream.choose import PREFIX_BYTES, BalancingInputs, prompt_prefix
 from groundplan.gateway.upstream.health import Health
 
 
@@ -39,27 +39,27 @@ def _balance(gateway: Gateway, exchange: Exchange, workload: Workload, now: floa
     rule = workload.reliability
     peers = workload.deployments[: rule.peers] if rule.peers is not None else workload.deployments
     probed = None
-    if health.troubled:
-        probed = health.due([d for d in exchange.deployments if d.name in peers and d.weight], now)
+    if health.has_problems:
+        probed = health.due_for_probe([d for d in exchange.deployments if d.name in peers and d.weight], now)
     order = health.order(exchange.deployments, now)
     if probed is not None:
         order = [probed, *(d for d in order if d is not probed)]
-    healthy = [d for d in order if d.name in peers and health.closed(d.name)]
+    healthy = [d for d in order if d.name in peers and health.is_closed(d.name)]
     if len(healthy) < 2:
         return order
     ask = exchange.ask
     stream = ask is not None and ask.stream
     system = (workload.system_prompt or "").encode()
-    beginning_bytes = beginning(ask.fields) if ask is not None and rule.balance == "prefix" else b""
-    facts = Facts(
+    beginning_bytes = prompt_prefix(ask.fields) if ask is not None and rule.balance == "prefix" else b""
+    facts = BalancingInputs(
         workload=workload.name,
         running=gateway.loads.running,
-        peak=lambda name: gateway.latencies.of(name, stream).expected(now),
-        bounds=exchange.bounds,
+        peak_latency=lambda name: gateway.latencies.of(name, stream).expected_peak(now),
+        max_costs=exchange.bounds,
         prefix=(system + beginning_bytes)[:PREFIX_BYTES],
-        dice=random.random,
+        random=random.random,
     )
-    chosen = gateway.balance.arrange(rule.balance, healthy, facts)
+    chosen = gateway.balance.order(rule.balance, healthy, facts)
     if probed is not None:
         chosen = [probed, *chosen]
     return [*chosen, *(d for d in order if d not in chosen)]
@@ -70,8 +70,8 @@ def _apply_ramp(
 ) -> list[Deployment]:
     """While the placement changes, put the previous deployment first for the share of calls that do not move yet."""
     origin = next((d for d in order if d.name == ramp.origin), None)
-    if origin is None or order[0].name != ramp.to or gateway.balance.goes_over(workload.name, ramp.share):
+    if origin is None or order[0].name != ramp.to or gateway.balance.takes_ramp(workload.name, ramp.share):
         return order
-    if not health.closed(origin.name) and health.due([origin], now) is None:
+    if not health.is_closed(origin.name) and health.due_for_probe([origin], now) is None:
         return order
     return [origin, *(d for d in order if d is not origin)]

@@ -13,4 +13,4 @@ def give_up_turn(gateway: Gateway, exchange: Exchange) -> None:
     """Give the call's probe turn back, if it has one. Where the attempt has an outcome, report that first."""
     turn, exchange.probe_turn = exchange.probe_turn, None
     if turn is not None:
-        health_of(gateway, exchange).give_back(turn, gateway.loop.time())
+        health_of(gateway, exchange).cancel_probe(turn, gateway.loop.time())

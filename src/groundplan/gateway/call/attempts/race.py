@@ -110,7 +110,7 @@ async def _begin_hedge(
     if deployment is None:
         return None
     fork, hedge = exchange.fork(), None
-    fork.probe_turn = gateway.health.turn(deployment.name)
+    fork.probe_turn = gateway.health.current_probe(deployment.name)
     try:
         hedge = await _reserve_hedge(gateway, exchange, fork, deployment, first)
     finally:
@@ -140,7 +140,7 @@ async def _reserve_hedge(
     exchange.attempt_count = number + 1
     try:
         if exchange.limit_use is None or await limits.admit_attempt(gateway, fork, deployment, number, beside=True):
-            late = first[0].done() or not gateway.loads.of(deployment).room
+            late = first[0].done() or not gateway.loads.of(deployment).has_room
             sequence = 0 if late else begin_attempt(gateway, fork, deployment, inherits=False)
     except Unavailable:
         return None
@@ -167,14 +167,14 @@ def _can_afford(exchange: Exchange, deployment: Deployment, open_at: Deployment)
 
 
 def _is_fit(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> bool:
-    if not gateway.loads.of(deployment).room or exchange.plan is None:
+    if not gateway.loads.of(deployment).has_room or exchange.plan is None:
         return False
     try:
         if not is_confirmed(exchange.plan, gateway.live.age()) or not may_send(gateway, exchange, deployment):
             return False
     except GroundplanError:
         return False  # none of its kind may be sent now, but the first one was sent before
-    return gateway.health.may_ask(deployment.name, gateway.loop.time())
+    return gateway.health.may_attempt(deployment.name, gateway.loop.time())
 
 
 async def _await_first(
@@ -247,7 +247,7 @@ def _settle_loser(gateway: Gateway, exchange: Exchange, attempt: Attempt, failed
     if own is not exchange:
         exchange.add_cost(own)
     if failed.blames_deployment:
-        gateway.health.failed(attempt.deployment.name, gateway.loop.time(), failed.retry_after)
+        gateway.health.record_failure(attempt.deployment.name, gateway.loop.time(), failed.retry_after)
     probe_turn.give_up_turn(gateway, own)
     gateway.targets.forget(attempt.deployment.name if not failed.service_unavailable else SERVICE)
 

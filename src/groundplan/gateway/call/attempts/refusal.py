@@ -14,7 +14,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.upstream import provider_refusals
 from groundplan.gateway.upstream.connection import UpstreamConnection
-from groundplan.gateway.upstream.key_pool import RESTING, UNPAID
+from groundplan.gateway.upstream.key_pool import KEY_STATUSES, UNPAID
 from groundplan.gateway.upstream.targets import Target
 
 _NOT_BILLED = frozenset({*range(300, 400), 401, 402, 403, 404, 405, 408, 409, 421, 425, 429, 500, 501, 503, 529})
@@ -55,21 +55,21 @@ class RefusalHandling:
 
     def _judge(self, connection: UpstreamConnection) -> None:
         """An error answer: the caller's own fault is passed on as it is, anything else goes to the next deployment."""
-        status = provider_refusals.meant(self.status, self._refusal)
+        status = provider_refusals.actual_status(self.status, self._refusal)
         others, billed = len(self.exchange.deployments) > 1, self._is_billed
-        if provider_refusals.above_rate(status, self._refusal):
+        if provider_refusals.exceeds_rate(status, self._refusal):
             why = f"the upstream answered {status}, about a minute's tokens"
             raise AttemptFailed(why, billed=billed, status=status, mismatch="above_rate")
-        if (told := provider_refusals.too_long(status, self._refusal)) and self._has_larger_context():
+        if (told := provider_refusals.prompt_too_long(status, self._refusal)) and self._has_larger_context():
             raise AttemptFailed(self._quote(status, told), billed=billed, status=status, mismatch="too_long")
-        if provider_refusals.sealed_elsewhere(status, self._refusal) and self._can_unseal():
+        if provider_refusals.is_sealed_elsewhere(status, self._refusal) and self._can_unseal():
             why = "it cannot read reasoning that was sealed elsewhere"
             raise AttemptFailed(why, billed=False, status=status, mismatch="sealed")
-        if told := provider_refusals.unfit(status, self._refusal):
+        if told := provider_refusals.unsupported_feature(status, self._refusal):
             if others:
                 raise AttemptFailed(self._quote(status, told), billed=billed, status=status, mismatch="unfit")
             return
-        if others and provider_refusals.came_out_wrong(status, self._refusal):
+        if others and provider_refusals.is_malformed_output(status, self._refusal):
             raise AttemptFailed("its model's answer came out wrong", billed=True, status=status)
         self._overload = status in _OVERLOAD and self._is_ordinary
         if status in _RETRY_ELSEWHERE or status < 400 or status >= 500:
@@ -79,12 +79,12 @@ class RefusalHandling:
         """The failure of a refusal with this meant status, which is not about the caller's request."""
         rest = None
         if (
-            asked := connection.headers.get(b"retry-after") or provider_refusals.asked_pause(self._refusal)
+            asked := connection.headers.get(b"retry-after") or provider_refusals.retry_delay(self._refusal)
         ) is not None:
             rest = retry_after(asked, self.gateway.clock.now())
         why, spent = (
             f"the upstream answered {self.status}",
-            status in RESTING and provider_refusals.spent(status, self._refusal),
+            status in KEY_STATUSES and provider_refusals.is_quota_spent(status, self._refusal),
         )
         if spent and status != UNPAID:
             why += ": our quota there is used up"
@@ -93,21 +93,24 @@ class RefusalHandling:
         failed = AttemptFailed(why, billed=status not in _NOT_BILLED, status=self.status, retry_after=rest)
         if status != self.status:
             failed.hint = hint_for_status(status, self.deployment.name)
-        if self.deployment.api != "openai" and (ours := provider_refusals.not_asked(status, self._refusal)) is not None:
+        if (
+            self.deployment.api != "openai"
+            and (ours := provider_refusals.service_failure(status, self._refusal)) is not None
+        ):
             failed.reason, failed.hint = ours
         mine = status != 429 or self._is_ordinary
-        if self.deployment.keys and status in RESTING and mine and self._target is not None:
-            keys, now = self.gateway.targets.keys(self.deployment), self.gateway.loop.time()
-            failed.has_other_key = keys.refused(self._target.index, UNPAID if spent else status, now, rest)
+        if self.deployment.keys and status in KEY_STATUSES and mine and self._target is not None:
+            keys, now = self.gateway.targets.key_pool(self.deployment), self.gateway.loop.time()
+            failed.has_other_key = keys.record_refusal(self._target.key_index, UNPAID if spent else status, now, rest)
             if rest is not None:
-                failed.retry_after = min(rest, keys.rests(now))  # another key may be usable before that
+                failed.retry_after = min(rest, keys.rest_seconds(now))  # another key may be usable before that
             self._overload = self._overload and not failed.has_other_key
         return failed
 
     @property
     def _is_billed(self) -> bool:
         """Whether parts of the request were answered before one was refused."""
-        return provider_refusals.billed_before(self.deployment.api, self._refusal) is not None
+        return provider_refusals.tokens_billed_before(self.deployment.api, self._refusal) is not None
 
     @property
     def _is_ordinary(self) -> bool:
@@ -118,7 +121,7 @@ class RefusalHandling:
 
     def _quote(self, status: int, told: str) -> str:
         if self._target is not None:
-            told = self._target.hide(told.encode()).decode(errors="replace")
+            told = self._target.mask_refusal(told.encode()).decode(errors="replace")
         return f"the upstream answered {status}: {' '.join(told.split())[:200]}"
 
     def _can_unseal(self) -> bool:

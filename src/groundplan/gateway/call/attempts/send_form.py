@@ -36,8 +36,8 @@ async def send_upload(upload: Upload, exchange: Exchange, target: Target, connec
     name = b"%b-%d" % (exchange.id, exchange.attempt_number)
     lines = b"" if exchange.trace is None else exchange.trace.upstream(exchange.call, exchange.attempt_number)
     path = exchange.interface.codec(deployment).path(deployment)
-    connection.send(target.upload(path, b"multipart/form-data; boundary=%b" % boundary, name, lines))
-    connection.unfinished = True
+    connection.send(target.upload_head(path, b"multipart/form-data; boundary=%b" % boundary, name, lines))
+    connection.is_request_incomplete = True
     names = {deployment.name, deployment.model, "auto"}
     if exchange.workload is not None:
         names.update((exchange.workload.name, *exchange.workload.aliases))
@@ -51,11 +51,11 @@ async def send_upload(upload: Upload, exchange: Exchange, target: Target, connec
             exchange.response.resize_reservation(exchange.request, HIGH_WATER)
         if piece:
             connection.send(b"%x\r\n%b\r\n" % (len(piece), piece))
-            await connection.drained(_WRITE_SECONDS)
+            await connection.drain(_WRITE_SECONDS)
     else:
         exchange.attempt_sent = True
         connection.send(b"0\r\n\r\n")
-        connection.unfinished = False
+        connection.is_request_incomplete = False
         exchange.ask = exchange.interface.complete_form(ask)
     return now() - began
 

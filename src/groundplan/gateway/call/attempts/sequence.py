@@ -27,7 +27,7 @@ from groundplan.gateway.call.delivery.stream import break_off
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.surfaces.codec import Relay, final_usage
 from groundplan.gateway.upstream.providers import SERVICE
-from groundplan.gateway.upstream.service_restart import BACK_SECONDS
+from groundplan.gateway.upstream.service_restart import RESTART_SECONDS
 
 _TICK_SECONDS = 0.001
 """Resolution of the loop's clock and timers. Added to each retry delay: otherwise a deployment that asked for a pause
@@ -95,14 +95,14 @@ class AttemptSequence:
         """Return the first deployment where nothing has to be waited for or checked again, as for nearly every call;
         None: use `take_next`."""
         gateway, exchange, waiting = self._gateway, self._exchange, self.candidates
-        if not waiting or gateway.live.policy.kills or not self._health.closed(waiting[0].name):
+        if not waiting or gateway.live.policy.kills or not self._health.is_closed(waiting[0].name):
             return None
         deployment = waiting[0]
         if (
             self._attempts_made or exchange.waited_seconds or exchange.parent_call
         ):  # a sub-call may use an older blueprint
             return None
-        if exchange.reservation is None or not gateway.loads.of(deployment).room:
+        if exchange.reservation is None or not gateway.loads.of(deployment).has_room:
             return None
         if exchange.limit_use is not None and (
             exchange.attempt_count or not limits.at_hand(gateway, exchange, deployment)
@@ -133,7 +133,7 @@ class AttemptSequence:
         """Return the first candidate that has room and is not deferred; moves those without room to `_without_room`."""
         for _ in range(len(self.candidates)):
             deployment = self.candidates.pop(0)
-            if not self._gateway.loads.of(deployment).room:
+            if not self._gateway.loads.of(deployment).has_room:
                 self._without_room.append(deployment)
             elif self._is_deferred(deployment):
                 self.candidates.append(deployment)
@@ -147,7 +147,9 @@ class AttemptSequence:
         if not self._without_room:
             return None
         try:
-            deployment = await self._gateway.loads.room(self._without_room, self._reliability.priority, timeout)
+            deployment = await self._gateway.loads.wait_for_room(
+                self._without_room, self._reliability.priority, timeout
+            )
         except Unavailable:
             if not self.candidates:
                 raise
@@ -161,11 +163,11 @@ class AttemptSequence:
         health, name = self._health, deployment.name
         if name in self._retries:
             return False
-        if health.may_ask(name, self._gateway.loop.time()):
-            self._exchange.probe_turn = health.turn(name)
+        if health.may_attempt(name, self._gateway.loop.time()):
+            self._exchange.probe_turn = health.current_probe(name)
             return False
-        others = (*self.candidates, *self._without_room) if health.fails(name) else self.candidates
-        return any(health.closed(each.name) for each in others)
+        others = (*self.candidates, *self._without_room) if health.is_failing(name) else self.candidates
+        return any(health.is_closed(each.name) for each in others)
 
     async def pause(self) -> None:
         """Wait for the delay before the next attempt, and, where no other deployment is left, until our own translation
@@ -175,8 +177,8 @@ class AttemptSequence:
         away, self._awaiting_service = self._awaiting_service, None
         if away is None or self.candidates or self._without_room:
             return
-        until = min(self._deadline, self._gateway.loop.time() + BACK_SECONDS)
-        if await self._gateway.targets.returning.back(SERVICE, until, self._deadline):
+        until = min(self._deadline, self._gateway.loop.time() + RESTART_SECONDS)
+        if await self._gateway.targets.service_restart.wait_until_back(SERVICE, until, self._deadline):
             self.candidates.append(away)
 
     async def _claim(self, deployment: Deployment) -> bool:
@@ -195,7 +197,7 @@ class AttemptSequence:
             if is_claimed:
                 load.running -= 1  # the attempt, which begins at once, counts itself
             else:
-                loads.give_back(load)
+                loads.release_place(load)
                 probe_turn.give_up_turn(self._gateway, self._exchange)
 
     @property
@@ -223,7 +225,7 @@ class AttemptSequence:
         """Return the named deployment out of its turn, with its cost reserved; None: it may not be tried now. Raises
         `Exhausted`."""
         found = self.exclude(name)
-        if found is None or not self._gateway.loads.of(found).room:
+        if found is None or not self._gateway.loads.of(found).has_room:
             return None
         if self._is_deferred(found):
             self.reason = "it has failed lately, or is very slow"
@@ -246,11 +248,11 @@ class AttemptSequence:
         """Whether the deployment rests after a retry-after. Where every other one rests, too, a call probes it now and
         then."""
         health, now = self._health, self._gateway.loop.time()
-        if not health.rests(deployment.name, now):
+        if not health.retry_after_left(deployment.name, now):
             return False
-        others = any(not health.rests(each.name, now) for each in (*self.candidates, *self._without_room))
+        others = any(not health.retry_after_left(each.name, now) for each in (*self.candidates, *self._without_room))
         if not others:
-            self._exchange.probe_turn = health.finds_out(deployment.name, now)
+            self._exchange.probe_turn = health.begin_early_probe(deployment.name, now)
         return others or self._exchange.probe_turn is None
 
     def _can_afford(self, deployment: Deployment) -> bool:
@@ -302,7 +304,7 @@ class AttemptSequence:
         if not attempt.first_us:
             return
         if len(exchange.deployments) > 1:
-            gateway.health.timed(
+            gateway.health.record_latency(
                 attempt.deployment, exchange.deployments, attempt.first_us, gateway.loop.time(),
                 streamed=attempt.streaming is not None,
             )  # fmt: skip
@@ -314,7 +316,7 @@ class AttemptSequence:
 
     def record_success(self, attempt: Attempt) -> None:
         """Note that the client has the answer of this attempt."""
-        self._health.succeeded(attempt.deployment.name, attempt.started_at)
+        self._health.record_success(attempt.deployment.name, attempt.started_at)
 
     def handle_failure(self, failed: AttemptFailed) -> bool:
         """Settle the failed attempt; returns whether another one may follow, after `retry_delay` seconds."""
@@ -376,7 +378,7 @@ class AttemptSequence:
             # says nothing of the deployment itself, so it costs none of the workload's attempts
             self._attempts_made -= 1
             self.candidates.insert(0, deployment)
-            gateway.targets.stale(deployment.name)
+            gateway.targets.drop_idle_connections(deployment.name)
             return
         if failed.service_unavailable:
             gateway.targets.forget(SERVICE)
@@ -405,7 +407,7 @@ class AttemptSequence:
             return  # counting tokens is another path there, with limits of its own, and says nothing of its answers
         now = gateway.loop.time()
         gateway.targets.forget(deployment.name)
-        self._health.failed(deployment.name, now, failed.retry_after)
+        self._health.record_failure(deployment.name, now, failed.retry_after)
         others = bool(self.candidates or self._without_room)  # the last attempt is kept for them
         if self._reliability.same and failed.is_temporary and self._attempts_made + others < self._workload.attempts:
             retries = self._retries.get(deployment.name, 0)
@@ -454,7 +456,9 @@ class AttemptSequence:
         now, health, use = self._gateway.loop.time(), self._health, self._exchange.limit_use
         passed = () if use is None else use.passed
         rest_seconds = [
-            health.rests(each.name, now, alone=True) for each in self._exchange.deployments if each.name not in passed
+            health.retry_after_left(each.name, now, is_last_resort=True)
+            for each in self._exchange.deployments
+            if each.name not in passed
         ]
         retry_after = max(1.0, min(rest_seconds, default=0.0))
         never_succeeds = self._mismatch is not None or not (rest_seconds and (self._attempts_made or any(rest_seconds)))

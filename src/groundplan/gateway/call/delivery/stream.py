@@ -25,8 +25,14 @@ from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.codec import DeniedAnswer, ErrorAnswer, Malformed, Relay
 from groundplan.gateway.surfaces.openai_relay import OpenAIRelay
 from groundplan.gateway.surfaces.upstream_json import STREAM
-from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, UpstreamConnection, UpstreamFailure, still
-from groundplan.gateway.upstream.secret_masking import without
+from groundplan.gateway.upstream.connection import (
+    BODY_LIMIT,
+    FOREVER,
+    UpstreamConnection,
+    UpstreamFailure,
+    remaining_wait,
+)
+from groundplan.gateway.upstream.secret_masking import mask
 
 if TYPE_CHECKING:
     from groundplan.gateway.guard.relay import GuardedRelay
@@ -98,8 +104,8 @@ class Streaming:
             while not relay.done:
                 left = by - now()
                 if left <= 0:
-                    left = gateway.stalls.left(since, seconds, connection.until)
-                data = await connection.chunk(still(left))
+                    left = gateway.stalls.left(since, seconds, connection.call_deadline)
+                data = await connection.read_chunk(remaining_wait(left))
                 if data is None:
                     break
                 self._out = await self._taken(data)
@@ -120,7 +126,7 @@ class Streaming:
         `StreamBroken`: the client may have a part already."""
         self._exchange = exchange
         guard, guarded = exchange.guard, self.guarded
-        self._connection.until = FOREVER  # what was promised is its beginning
+        self._connection.call_deadline = FOREVER  # what was promised is its beginning
         if guard is not None and guarded is not None:
             guard.adopt(guarded)
         if self._out:
@@ -185,7 +191,7 @@ class Streaming:
             if response.started:
                 self._limit = limit
                 connection.pump(self._pump, limit, self._through)
-            data = await connection.chunk(wait)
+            data = await connection.read_chunk(wait)
             if data is None or self._failure is not None:
                 return
             out = self._take(data) if 0 < len(data) <= BURST else await self._taken(data)
@@ -208,7 +214,7 @@ class Streaming:
             # comments keep a connection open, and are no sign that an answer will come; what a model reasons is one,
             # also where the client's API does not tell it
             since = gateway.loop.time() if since is None else since
-            wait = still(gateway.stalls.left(since, limit))
+            wait = remaining_wait(gateway.stalls.left(since, limit))
 
     def _until_first(self, gateway: Gateway, idle: float) -> float:
         """Seconds for which an upstream may be silent that has told only that it has begun, as those of Responses do at
@@ -274,7 +280,7 @@ class Streaming:
     async def drain(self, seconds: float) -> None:
         """Read to the end for nobody, to learn the usage. Raises `StreamBroken`."""
         try:
-            while not self.relay.done and (data := await self._connection.chunk(seconds)) is not None:
+            while not self.relay.done and (data := await self._connection.read_chunk(seconds)) is not None:
                 self._take(data)
                 if self._failure is not None:
                     raise self._failure
@@ -284,7 +290,7 @@ class Streaming:
     def _take(self, data: bytes) -> bytes:
         """What the events in `data` give the client; what is good before a bad one is not lost."""
         if self.secrets:
-            data = without(data, self.secrets)
+            data = mask(data, self.secrets)
         plain = self._plain
         if (
             plain is not None

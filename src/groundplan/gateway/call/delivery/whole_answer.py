@@ -13,7 +13,7 @@ from groundplan.gateway.call.delivery.to_client import JSON, send_all
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.guard.kills import refuse_stopped
 from groundplan.gateway.surfaces.answers import headers
-from groundplan.gateway.upstream.connection import UNCOUNTED
+from groundplan.gateway.upstream.connection import UNRESERVED_BYTES
 
 
 async def send_refusal(gateway: Gateway, exchange: Exchange, status: int, data: bytes) -> None:
@@ -40,7 +40,7 @@ async def send_whole(
         await pending
     if streamed:
         send(exchange, 200, data, lines, EVENT_STREAM)
-    elif len(data) > UNCOUNTED:
+    elif len(data) > UNRESERVED_BYTES:
         await send_large(gateway, exchange, status, data, lines)
     else:
         send(exchange, status, data, lines)

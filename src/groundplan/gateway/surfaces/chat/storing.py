@@ -107,7 +107,7 @@ class _StoredOpenAIChat(OpenAIChat):
     def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """As its base, with `store: false`: nothing is stored at the upstream."""
         body = super().request_body(ask, deployment, cap, system)
-        known = "store" in ask.fields or "store" in providers.refused_at(deployment.url)
+        known = "store" in ask.fields or "store" in providers.refused_fields(deployment.url)
         return body if known else body.rstrip()[:-1] + b',"store":false}'
 
     def new_relay(self, ask: Ask) -> ChatRelay:

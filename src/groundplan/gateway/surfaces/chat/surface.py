@@ -274,16 +274,16 @@ class OpenAIChat:
         ):  # else it stays as it came
             changes |= dict.fromkeys([name for name in _OTHER_CAP_FIELD if name in ask.fields])
             changes[field] = b"%d" % cap
-        if ask.stream and providers.is_strict(deployment):
+        if ask.stream and providers.is_mistral_api(deployment):
             changes["stream_options"] = None  # it reports usage unasked
         elif ask.stream and not ask.include_usage:
             changes["stream_options"] = stream_options_with_usage(ask.fields)
         if "store" in ask.fields:
-            changes["store"] = None if "store" in providers.refused_at(deployment.url) else b"false"
+            changes["store"] = None if "store" in providers.refused_fields(deployment.url) else b"false"
             if "metadata" in ask.fields and bytes(ask.fields["store"]) == b"true":
                 changes["metadata"] = None  # upstreams take it only with `store`
-        if not ask.fields.keys().isdisjoint(providers.OF_CACHES):
-            changes.update(dict.fromkeys(providers.left_out(ask.fields, deployment, providers.OF_CACHES)))
+        if not ask.fields.keys().isdisjoint(providers.CACHE_FIELDS):
+            changes.update(dict.fromkeys(providers.fields_to_drop(ask.fields, deployment, providers.CACHE_FIELDS)))
         if (changed := call_ids.for_chat(deployment, ask.fields["messages"], ask.body)) is not None:
             changes["messages"] = changed
         if system:
@@ -342,7 +342,7 @@ class ChatCompletions(Interface):
         """The deployments whose API can express every field. Raises `Invalid` (`field_untranslatable`)."""
         for deployment in deployments:
             if deployment.api != "openai":
-                return providers.able(ask.fields, deployments)
+                return providers.capable_deployments(ask.fields, deployments)
         return deployments
 
     def codec(self, deployment: Deployment) -> Codec:

@@ -295,7 +295,7 @@ class Messages(ServedViaChat):
         if deployment.api == "anthropic":
             return {}
         said = translation_of(ask)
-        unsaid = providers.left_out(said.fields, deployment, FOR_ABUSE)
+        unsaid = providers.fields_to_drop(said.fields, deployment, FOR_ABUSE)
         left_out = sorted({*said.left_out, "metadata.user_id"} if unsaid else said.left_out)
         return {"left_out": left_out} if left_out else {}
 

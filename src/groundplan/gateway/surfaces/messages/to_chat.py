@@ -49,7 +49,7 @@ _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 def cannot(name: str) -> Invalid:
     """The refusal of a field that the other API has no word for."""
-    return providers.cannot(name, unless="speaks Anthropic's API itself")
+    return providers.unsupported_field_error(name, requirement="speaks Anthropic's API itself")
 
 
 class Translation:
@@ -67,7 +67,7 @@ class Translation:
         asked: dict[str, Any] = _decode(body)
         for name, value in asked.items():
             if (put := _FIELDS.get(name)) is None:
-                if value not in providers.EMPTY:
+                if value not in providers.EMPTY_VALUES:
                     raise cannot(name)
             elif value is not None:
                 put(self, value)

@@ -54,7 +54,7 @@ class Caller:
         )  # fmt: skip
         try:
             identify(exchange, gateway.live.policy, now)
-            if first and gateway.pressure.full(gateway.running_calls):
+            if first and gateway.pressure.is_crowded(gateway.running_calls):
                 shed(gateway, exchange, catalog)  # a conversation that was let in is not ended for it
             await admit_call(gateway, exchange, catalog, now)
             check(exchange)

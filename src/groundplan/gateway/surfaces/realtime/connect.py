@@ -25,8 +25,8 @@ from groundplan.gateway.stalls import patient
 from groundplan.gateway.surfaces.realtime.events import meant, read_server
 from groundplan.gateway.surfaces.realtime.upstream import Link, link, target_of
 from groundplan.gateway.upstream.connection import UpstreamFailure
-from groundplan.gateway.upstream.key_pool import RESTING
-from groundplan.gateway.upstream.pressure import Load
+from groundplan.gateway.upstream.key_pool import KEY_STATUSES
+from groundplan.gateway.upstream.pressure import DeploymentLoad
 
 FIRST_SECONDS = 1.0
 """How long an upstream may take to say something first. Of one that says nothing before it is told something, nothing
@@ -39,7 +39,7 @@ class Connected:
 
     link: Link
     deployment: Deployment
-    load: Load
+    load: DeploymentLoad
     first: Data | None
 
 
@@ -57,28 +57,28 @@ async def connect(gateway: Gateway, exchange: Exchange, trace: Trace | None) -> 
     reason, health, failed = "none may be used now", gateway.health, False
     for deployment in health.order(exchange.deployments, gateway.loop.time()):
         load = gateway.loads.of(deployment)
-        if not load.room:
+        if not load.has_room:
             reason = f"{deployment.name} has as many conversations as it may"
             continue
         load.running += 1
         began = gateway.loop.time()
         # whoever comes next waits for how this ends
-        turn = health.turn(deployment.name) if health.may_ask(deployment.name, began) else None
+        turn = health.current_probe(deployment.name) if health.may_attempt(deployment.name, began) else None
         made: tuple[Link, Data | None] | None = None
         try:
             made = await _taken_up(gateway, exchange, deployment, trace)
         except (_Refused, UpstreamFailure, OSError, TimeoutError, WebSocketException) as error:
             told, rest = (str(error), error.rest) if isinstance(error, _Refused) else (type(error).__name__, None)
             reason = f"{deployment.name} did not take the connection ({told})"
-            health.failed(deployment.name, gateway.loop.time(), rest)
+            health.record_failure(deployment.name, gateway.loop.time(), rest)
             failed = True
         finally:
             if made is None:
-                gateway.loads.give_back(load)
+                gateway.loads.release_place(load)
                 if turn is not None:  # of one that failed just now there is none any more
-                    health.give_back(turn, gateway.loop.time())
+                    health.cancel_probe(turn, gateway.loop.time())
         if made is not None:
-            health.succeeded(deployment.name, began)
+            health.record_success(deployment.name, began)
             return Connected(made[0], deployment, load, made[1])
     limits.check_room(gateway, exchange, 1.0 if failed else None)
     hint = "Try again; `groundplan status` names deployments that fail."
@@ -104,14 +104,14 @@ async def _taken_up(
             rest = retry_after(asked.encode("latin-1"), gateway.clock.now())
         except BaseException:
             if made is None and deployment.keys:
-                gateway.targets.unsent(deployment, target.index)
+                gateway.targets.undo_key_use(deployment, target.key_index)
             raise
         else:
             if not status:
                 return made, first
             made.socket.transport.abort()
-        keys = gateway.targets.keys(deployment) if deployment.keys and status in RESTING else None
-        if keys is None or not keys.refused(target.index, status, gateway.loop.time(), rest):
+        keys = gateway.targets.key_pool(deployment) if deployment.keys and status in KEY_STATUSES else None
+        if keys is None or not keys.record_refusal(target.key_index, status, gateway.loop.time(), rest):
             raise _Refused(str(status), rest)
     return None
 

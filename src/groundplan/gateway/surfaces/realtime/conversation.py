@@ -59,7 +59,7 @@ from groundplan.gateway.surfaces.realtime.session import SessionSettings
 from groundplan.gateway.surfaces.realtime.settle import broken_off, charge_unreserved, release, settled, unused
 from groundplan.gateway.surfaces.realtime.transcripts import Transcripts, read_wish
 from groundplan.gateway.surfaces.realtime.upstream import NOTHING, Leaving, Link, end, is_lost
-from groundplan.gateway.upstream.key_pool import RESTING
+from groundplan.gateway.upstream.key_pool import KEY_STATUSES
 from groundplan.ledger.model import Usage
 
 LOOK_SECONDS = 0.2
@@ -217,9 +217,9 @@ class Session:
         if deployment is None:
             return
         now, index = gateway.loop.time(), next((n for n, key in enumerate(deployment.keys) if key.key == used), None)
-        keys = gateway.targets.keys(deployment) if index is not None and status in RESTING else None
-        if keys is None or index is None or not keys.refused(index, status, now, None):
-            gateway.health.failed(deployment.name, now, None)
+        keys = gateway.targets.key_pool(deployment) if index is not None and status in KEY_STATUSES else None
+        if keys is None or index is None or not keys.record_refusal(index, status, now, None):
+            gateway.health.record_failure(deployment.name, now, None)
 
     async def _tell(self, ended: Ended) -> None:
         if ended.error is not None:
@@ -326,7 +326,7 @@ class Session:
 
     async def _pass_on(self, message: Data) -> None:
         data = message.encode() if isinstance(message, str) else message
-        if heard := await self._heard(self._connected().target.clean(data)):
+        if heard := await self._heard(self._connected().target.mask_answer(data)):
             for out in self._guarded(heard):
                 await self._socket.send(out)
         if self._last is not None and self._active is None:
@@ -375,7 +375,7 @@ class Session:
             exchange.first_byte = time.perf_counter_ns()
         if event.type == "error":
             await self._unmade()
-            return self._connected().target.hide(data)
+            return self._connected().target.mask_refusal(data)
         if event.type not in ENDS or exchange is None:
             return data
         self._active = None
@@ -402,12 +402,14 @@ class Session:
         if failure is None:
             if deployment is not None:  # what began before it was in trouble does not say that this is over
                 took = (time.perf_counter_ns() - exchange.attempt_started) / 1e9
-                self._gateway.health.succeeded(deployment.name, self._gateway.loop.time() - took)
+                self._gateway.health.record_success(deployment.name, self._gateway.loop.time() - took)
             await settled(self._gateway, exchange, "ok", usage)
             return
         if failure:
             self._blame(exchange, failure)
-        outcome = "not_billed" if usage is None and failure in RESTING else "failed"  # it was refused, not worked on
+        outcome = (
+            "not_billed" if usage is None and failure in KEY_STATUSES else "failed"
+        )  # it was refused, not worked on
         await settled(self._gateway, exchange, outcome, usage, "upstream_failed" if failure else "upstream_refused")
 
     @property
@@ -443,7 +445,7 @@ class Session:
         permission = Permission(gateway, self._first)
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            if self._stops and (self._active is None or gateway.targets.stopped):
+            if self._stops and (self._active is None or gateway.targets.is_stopped):
                 raise stopping()  # a response that is being made is heard to its end, while there is time
             if self._response.client_ca_changed and self._last is None:
                 await self._is_last(doubted())
@@ -466,7 +468,7 @@ class Session:
             if ready is not None:
                 release(self._gateway, ready)
             return
-        self._gateway.loads.give_back(reached.load)
+        self._gateway.loads.release_place(reached.load)
         leaving = Leaving(reached.link.socket, self._texts.hear, heeded=self._heeded, waits=self._told.waits)
         try:
             for exchange in (active, ready):

@@ -170,7 +170,7 @@ def meant(error: msgspec.Raw) -> int:
 def _meant(error: _Error | None) -> int:
     if error is None:
         return _FAILED
-    known = provider_refusals.said(error.message, error.code) or (
+    known = provider_refusals.status_of_message(error.message, error.code) or (
         _REFUSALS.get(error.code, 0) if isinstance(error.code, str) else 0
     )
     return known or (0 if error.type == "invalid_request_error" else _FAILED)

@@ -34,8 +34,8 @@ from groundplan.gateway.surfaces.realtime.events import (
     usage_of,
 )
 from groundplan.gateway.upstream.connection import UpstreamFailure
-from groundplan.gateway.upstream.dial import is_address, opened
-from groundplan.gateway.upstream.http1_pool import UpstreamPool
+from groundplan.gateway.upstream.dial import is_ip_address, open_socket
+from groundplan.gateway.upstream.http1_pool import Http1Pool
 from groundplan.gateway.upstream.targets import Target
 from groundplan.ledger.model import Usage
 
@@ -79,19 +79,19 @@ async def link(
     gateway: Gateway, exchange: Exchange, deployment: Deployment, target: Target, trace: Trace | None
 ) -> Link:
     """Connect. Raises `UpstreamFailure`, `OSError`, `TimeoutError`, `WebSocketException`."""
-    key = deployment.keys[target.index].key if deployment.keys else ""
+    key = deployment.keys[target.key_index].key if deployment.keys else ""
     pool = target.pool
-    if not isinstance(pool, UpstreamPool):
+    if not isinstance(pool, Http1Pool):
         raise UpstreamFailure("refused", "it is not reached over HTTP/1.1", sent=False)
     model = quote(deployment.upstream_model, safe="")
-    name, _, value = target.authorization.decode("ascii").strip().partition(": ")
-    context, server_name = pool.tls
+    name, _, value = target.authorization_line.decode("ascii").strip().partition(": ")
+    context, server_name = pool.tls_settings
     more: dict[str, Any] = {} if context is None else {"ssl": context, "server_hostname": server_name}
     headers = ({name: value} if name else {}) | beta(exchange.request.headers)
     headers |= {} if trace is None else trace.onwards()
     async with patient(deployment.connect_ms / 1000):
-        if not is_address(pool.place[0]):
-            more["sock"] = await opened(gateway.loop, *pool.place)
+        if not is_ip_address(pool.address[0]):
+            more["sock"] = await open_socket(gateway.loop, *pool.address)
         socket = await _Straight(
             f"ws{pool.url[4:]}/realtime?model={model}{manner(exchange.request.target)}",
             additional_headers=headers,

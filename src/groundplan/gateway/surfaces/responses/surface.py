@@ -249,7 +249,7 @@ class OpenAIResponses:
 class ResponsesByChat(ViaChat):
     """Responses by way of an upstream's chat."""
 
-    droppable = providers.OF_CACHES
+    droppable = providers.CACHE_FIELDS
 
     def chat_fields(self, ask: Ask) -> dict[str, msgspec.Raw]:
         return chat_fields(ask)
@@ -358,7 +358,7 @@ class Responses(ServedViaChat):
         own = tuple(deployment for deployment in found if native(deployment))
         if own and (told(ask).thought or _of_reasoning(ask)):
             return own
-        return eligible_deployments(ask, found, native, chat_fields, providers.OF_CACHES)
+        return eligible_deployments(ask, found, native, chat_fields, providers.CACHE_FIELDS)
 
     def pinned(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """The one that made the response which this one goes on with; otherwise all. Raises `Conflict`."""
@@ -386,8 +386,8 @@ class Responses(ServedViaChat):
         stored: dict[str, object] = {"store": asked.stored} if asked.store else {}
         left_out = list[str]()
         if not native(deployment):
-            left_out += _of_reasoning(ask) + providers.left_out(
-                asked.translation().fields, deployment, providers.OF_CACHES
+            left_out += _of_reasoning(ask) + providers.fields_to_drop(
+                asked.translation().fields, deployment, providers.CACHE_FIELDS
             )
         unread = deployment.name in asked.unread or (asked.thought and not native(deployment))
         left_out += ["reasoning"] if asked.only_named or unread else []
@@ -395,7 +395,11 @@ class Responses(ServedViaChat):
 
     def error_event(self, ask: Ask, status: int, error: bytes) -> bytes:
         """Codex makes room in a conversation that is too long where it hears of that in the stream, as from OpenAI."""
-        if not ask.stream or _OF_CODEX not in ask.fields or not (why := provider_refusals.too_long(status, error)):
+        if (
+            not ask.stream
+            or _OF_CODEX not in ask.fields
+            or not (why := provider_refusals.prompt_too_long(status, error))
+        ):
             return b""
         return shapes.refused(told(ask).name, ask.model, provider_refusals.TOO_LONG_CODES[0], why)
 

@@ -41,7 +41,7 @@ _NOTHING: tuple[Any, ...] = (None, False, [], {}, ["direct"])
 
 def cannot(name: str) -> Invalid:
     """The refusal of a field that chat has no word for."""
-    return providers.cannot(name, unless="serves responses itself")
+    return providers.unsupported_field_error(name, requirement="serves responses itself")
 
 
 def check(given: dict[str, Any], known: frozenset[str], where: str) -> None:
@@ -89,7 +89,7 @@ class Translation:
         self._shown: list[dict[str, Any]] = []
         for name, value in self.asked.items():
             if (put := _FIELDS.get(name)) is None:
-                if value not in providers.EMPTY:
+                if value not in providers.EMPTY_VALUES:
                     raise cannot(name)
             elif value is not None:
                 put(self, value)

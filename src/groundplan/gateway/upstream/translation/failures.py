@@ -12,7 +12,7 @@ import msgspec
 
 from groundplan.gateway.http.errors import error_body
 from groundplan.gateway.upstream import provider_refusals
-from groundplan.gateway.upstream.providers import Place
+from groundplan.gateway.upstream.providers import ProviderTarget
 
 _NEVER_SENT = frozenset(
     {
@@ -62,7 +62,7 @@ class Failed(Exception):
         self.retry_after = retry_after
 
 
-def failed(error: BaseException, secret: str, place: Place) -> Failed:
+def failed(error: BaseException, secret: str, place: ProviderTarget) -> Failed:
     """What is answered for an error of the library or of a provider's client."""
     field = _before_sending(error)
     status = _status(error, field)
@@ -107,13 +107,15 @@ def _pause(error: BaseException) -> str | None:
 
 def _asked_pause(error: BaseException) -> str | None:
     """What Google asks for in its answer; its client keeps all of that."""
-    asked = next((found for each in _kept(error, "details") if (found := provider_refusals.asked_pause(each))), None)
+    asked = next((found for each in _kept(error, "details") if (found := provider_refusals.retry_delay(each))), None)
     return None if asked is None else asked.decode()
 
 
 def _is_spent(error: BaseException) -> bool:
     """As `account.spent`, of what the provider answered."""
-    return any(provider_refusals.spent(provider_refusals.BUSY, each) for each in _kept(error, "details", "body"))
+    return any(
+        provider_refusals.is_quota_spent(provider_refusals.BUSY, each) for each in _kept(error, "details", "body")
+    )
 
 
 def _kept(error: BaseException, *names: str) -> Iterator[bytes]:
@@ -155,14 +157,16 @@ def _unsent(error: BaseException) -> bool:
 
 def _of_account(error: BaseException) -> int:
     """As `account.said`, of what the provider answered."""
-    return next((status for message, code in _said(error) if (status := provider_refusals.said(message, code))), 0)
+    return next(
+        (status for message, code in _said(error) if (status := provider_refusals.status_of_message(message, code))), 0
+    )
 
 
 def _of_length(error: BaseException) -> bool:
     """Whether the provider says that the prompt is longer than its model reads, as we or the library know it."""
     if any(type(each).__name__ == "ContextLengthExceededError" for each in _chain(error)):
         return True
-    return any(provider_refusals.says_too_long(message, code) for message, code in _said(error))
+    return any(provider_refusals.is_too_long_message(message, code) for message, code in _said(error))
 
 
 def _said(error: BaseException) -> Iterator[tuple[str, object]]:

@@ -29,14 +29,14 @@ from groundplan.gateway.http.tls import ClientContexts
 from groundplan.gateway.upstream.providers import (
     VERTEX_OPENAI,
     VERTEX_URL,
-    Place,
-    calls_one,
-    cannot,
+    ProviderTarget,
     dialect,
-    knows,
-    unknown_field,
+    first_unsupported_field,
+    limits_to_one_call,
+    supported_fields,
+    unsupported_field_error,
 )
-from groundplan.gateway.upstream.secret_masking import sought, without
+from groundplan.gateway.upstream.secret_masking import mask, maskable_spellings
 from groundplan.gateway.upstream.translation.answers import MENDED, Chunks, completion, finished, of_google, plain
 from groundplan.gateway.upstream.translation.blocking_clients import (
     BLOCKS,
@@ -102,7 +102,7 @@ class Providers:
                 hint="Install the extra: pip install 'groundplan[providers]'.",
             ) from error
 
-    async def client(self, place: Place, secret: str) -> Any:
+    async def client(self, place: ProviderTarget, secret: str) -> Any:
         """The client of a place. Raises `Failed` where it cannot be made: then nothing is sent."""
         try:
             return await self._client(place, secret)
@@ -111,7 +111,7 @@ class Providers:
         except Exception as error:
             raise _unmade(error, secret, place) from error
 
-    async def _client(self, place: Place, secret: str) -> Any:
+    async def _client(self, place: ProviderTarget, secret: str) -> Any:
         """It is made in a thread: the first one of a provider loads its package, for which nobody else is to wait.
         Raises whatever the library does."""
         way = self._way(place)
@@ -127,7 +127,7 @@ class Providers:
         self._clients.move_to_end(key)
         return client
 
-    def _way(self, place: Place) -> dict[str, Any]:
+    def _way(self, place: ProviderTarget) -> dict[str, Any]:
         """TLS and proxy of a place, as its files and secrets are now. Raises `Invalid` where they cannot be used."""
         if place.api != "anthropic" or (place.tls is None and place.proxy is None):
             return {}
@@ -138,7 +138,7 @@ class Providers:
             proxy = f"{scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{host}"
         return {"verify": self._contexts.context(place.tls), "proxy": proxy}
 
-    def _made(self, place: Place, secret: str, way: dict[str, Any]) -> Any:
+    def _made(self, place: ProviderTarget, secret: str, way: dict[str, Any]) -> Any:
         url = declared = place.url.rstrip("/")
         for suffix in _SUFFIXES.get(place.api, ()):
             url = url.removesuffix(suffix)
@@ -170,13 +170,13 @@ class Providers:
         return made
 
     async def chat(
-        self, place: Place, body: bytes, trace: Mapping[str, str] = _UNTRACED
+        self, place: ProviderTarget, body: bytes, trace: Mapping[str, str] = _UNTRACED
     ) -> bytes | AsyncIterator[bytes]:
         """The completion as JSON, or the chunks of a stream as JSON, usage in the last one. `trace`: headers that its
         provider gets, too. Raises `Failed`."""
         asked = _read(place, body, embeddings=False)
         spoken = dialect(place.api, str(asked.get("model")))
-        one = calls_one(spoken, _values(body))
+        one = limits_to_one_call(spoken, _values(body))
         asked = reworded(spoken, asked)
         secret = _secret(place)
         cap = asked.pop("max_completion_tokens", None)
@@ -193,7 +193,7 @@ class Providers:
             found = await self._asked(place, secret, asked)
             if not asked.get("stream"):
                 made = completion(found, str(asked.get("model")), one=one)
-                return without(msgspec.json.encode(made), sought(secret))
+                return mask(msgspec.json.encode(made), maskable_spellings(secret))
             try:
                 first = await anext(found, None)
             except BaseException:
@@ -205,7 +205,7 @@ class Providers:
             raise failed(error, secret, place) from error
         return self._stream(Chunks(str(asked.get("model")), one=one), first, found, (secret, place))
 
-    async def _asked(self, place: Place, secret: str, asked: dict[str, Any]) -> Any:
+    async def _asked(self, place: ProviderTarget, secret: str, asked: dict[str, Any]) -> Any:
         """The library's answer. Raises whatever it does."""
         client = await self.client(place, secret)
         BLOCKS.set(place.api == "bedrock")
@@ -215,13 +215,15 @@ class Providers:
             found = await one.acompletion(**asked)
         return Blocking(found, held, self._threads) if asked.get("stream") else found
 
-    async def _stream(self, chunks: Chunks, first: Any, rest: Any, of: tuple[str, Place]) -> AsyncIterator[bytes]:
+    async def _stream(
+        self, chunks: Chunks, first: Any, rest: Any, of: tuple[str, ProviderTarget]
+    ) -> AsyncIterator[bytes]:
         """Chunks, then how it ended and the usage on its own. Raises `Failed`."""
-        chunk, secrets = first, sought(of[0])
+        chunk, secrets = first, maskable_spellings(of[0])
         try:
             while chunk is not None:
                 if (made := chunks.take(chunk)) is not None:
-                    yield without(msgspec.json.encode(made), secrets)
+                    yield mask(msgspec.json.encode(made), secrets)
                 chunk = await anext(rest, None)
         except Exception as error:
             raise failed(error, *of) from error
@@ -246,7 +248,7 @@ class Providers:
                     await waiting
         self._clients.clear()
 
-    async def embed(self, place: Place, body: bytes, trace: Mapping[str, str] = _UNTRACED) -> bytes:
+    async def embed(self, place: ProviderTarget, body: bytes, trace: Mapping[str, str] = _UNTRACED) -> bytes:
         """Embeddings as JSON. Each provider is asked for numbers: not all have another form, and the library reads no
         other. `trace`: as of `chat`. Raises `Failed`."""
         asked = _read(place, body, embeddings=True)
@@ -399,23 +401,23 @@ def _options(api: str, url: str, declared: str) -> Iterator[tuple[str, Any]]:
         yield "config", config(retries=once, max_pool_connections=THREADS, **times)
 
 
-def _read(place: Place, body: bytes, *, embeddings: bool) -> dict[str, Any]:
+def _read(place: ProviderTarget, body: bytes, *, embeddings: bool) -> dict[str, Any]:
     """The request's values. Raises `Failed` for what the provider cannot be told."""
     try:
         asked = _values(body)
         spoken = dialect(place.api, str(asked.get("model")))
-        name = unknown_field(spoken, _fields(body), embeddings=embeddings)
+        name = first_unsupported_field(spoken, _fields(body), embeddings=embeddings)
     except msgspec.DecodeError as error:
         raise Failed(
             400, error_body(str(error), "body_not_json", "Send a JSON object.", "invalid_request_error")
         ) from error
     if name is not None:
         raise _refused(name, place)
-    known = knows(spoken, embeddings=embeddings)  # what else there is says nothing
+    known = supported_fields(spoken, embeddings=embeddings)  # what else there is says nothing
     return {name: value for name, value in asked.items() if value is not None and name in known}
 
 
-def _unmade(error: Exception, secret: str, place: Place) -> Failed:
+def _unmade(error: Exception, secret: str, place: ProviderTarget) -> Failed:
     told = failed(error, secret, place)
     told.status = 503 if told.status == 502 else told.status
     missing = next((each for each in (error, error.__cause__) if isinstance(each, ImportError)), None)
@@ -426,10 +428,10 @@ def _unmade(error: Exception, secret: str, place: Place) -> Failed:
     return told
 
 
-def _refused(name: str, place: Place) -> Failed:
-    why = cannot(name, place.api)
+def _refused(name: str, place: ProviderTarget) -> Failed:
+    why = unsupported_field_error(name, place.api)
     return Failed(400, error_body(why.message, why.code, why.hint, "invalid_request_error", **why.details))
 
 
-def _secret(place: Place) -> str:
+def _secret(place: ProviderTarget) -> str:
     return "" if place.key is None else resolve_secret(place.key)
