@@ -18,7 +18,7 @@ from groundplan.blueprint.model import Budget, Limit
 from groundplan.core.errors import Conflict, Exhausted, Unavailable
 from groundplan.core.money import PICO
 from groundplan.gateway.budgets.periods import current_key, ends
-from groundplan.gateway.call.admit import exhausted, too_many_calls
+from groundplan.gateway.call.admit import budget_exhausted, calls_per_day_exhausted
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.guard.relay import refusal_error
 from groundplan.gateway.http.errors import error_response
@@ -79,7 +79,10 @@ async def test_of_two_deployments_the_one_for_which_waiting_helps_is_told(
 def test_a_budget_that_is_smaller_than_the_call_tells_no_time() -> None:
     budget = Budget(name="all", covers="company", limit=PICO, period="day")
     period = current_key("day", "", "UTC", NOW)
-    never, later = exhausted(budget, PICO + 1, period, PICO, 0, NOW), exhausted(budget, PICO, period, 0, 0, NOW)
+    never, later = (
+        budget_exhausted(budget, PICO + 1, period, PICO, 0, NOW),
+        budget_exhausted(budget, PICO, period, 0, 0, NOW),
+    )
     assert "frees_at" not in never.details and never.retry_after is None and "raise the budget" in never.hint
     assert b"x-should-retry: false" in error_response(never)[2] and b"retry-after" not in error_response(never)[2]
     assert later.details["frees_at"] and later.retry_after is not None and "free again" in later.hint
@@ -147,9 +150,9 @@ async def test_a_budget_of_which_nothing_was_heard_is_not_called_used_up(
 
 
 def test_a_workload_that_may_have_no_calls_tells_no_time() -> None:
-    told = too_many_calls("assistant", 0, NOW)
+    told = calls_per_day_exhausted("assistant", 0, NOW)
     assert told.retry_after is None and "calls_per_day: 100" in told.hint and told.code == "calls_per_day"
-    again = too_many_calls("assistant", 5, NOW).retry_after
+    again = calls_per_day_exhausted("assistant", 5, NOW).retry_after
     assert again is not None and again > 0
 
 
@@ -157,7 +160,7 @@ def test_a_period_that_is_over_frees_at_no_time() -> None:
     """Of a line of a batch, which belongs to the day on which that was begun."""
     budget = Budget(name="daily", covers="company", limit=PICO, period="day")
     day = current_key("day", "", "UTC", NOW - 86_400)
-    error = exhausted(budget, PICO // 2, day, 0, 0, NOW)
+    error = budget_exhausted(budget, PICO // 2, day, 0, 0, NOW)
     assert error.retry_after is None and error.details["frees_at"] is None and "order it again" in error.hint
 
 

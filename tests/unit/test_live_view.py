@@ -22,7 +22,7 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id, new_id_bytes
 from groundplan.gateway import stalls
 from groundplan.gateway.budgets.leases import Slices
-from groundplan.gateway.call.admit import covering
+from groundplan.gateway.call.admit import covering_budgets
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
@@ -91,7 +91,7 @@ def test_each_key_knows_the_others_of_its_line() -> None:
         exchange.catalog, exchange.key = catalog, key
         plan = catalog.plans["assistant"]
         with suppress(Denied):  # no other budget covers it
-            covered += [(id, each.name) for each, _ in covering(exchange, plan, 0.0)]
+            covered += [(id, each.name) for each, _ in covering_budgets(exchange, plan, 0.0)]
     assert covered == [(first, "second"), (second, "second"), (third, "second")]
 
 

@@ -18,7 +18,7 @@ from groundplan.core.ids import new_id, new_id_bytes
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.pipeline import Pipeline
 from groundplan.gateway.call.step_batching import AFTER_NS, MANY, WITHIN_NS, StepBatching
-from groundplan.gateway.call.steps import run
+from groundplan.gateway.call.steps import run_steps
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy.catalog import Catalog
@@ -67,7 +67,7 @@ def test_a_call_alone_waits_for_nobody() -> None:
 
 async def test_calls_that_come_together_take_each_step_together(rig: Rig) -> None:
     calls = [Exchange(new_id_bytes(), asked(), CollectedResponse(), CHAT) for _ in range(MANY - 1)]
-    tasks = [asyncio.create_task(run(rig.gateway, call)) for call in calls]
+    tasks = [asyncio.create_task(run_steps(rig.gateway, call)) for call in calls]
     for _ in TURNS:
         await asyncio.sleep(0)
         told = [([name for name, _ in call.steps], call.reservation is not None, call.attempt_count) for call in calls]
@@ -108,7 +108,7 @@ async def test_of_people_that_come_together_no_more_are_let_in_than_a_workload_i
 @pytest.mark.parametrize("turns", TURNS)
 async def test_a_key_that_is_revoked_while_a_call_waits_for_others_is_refused(rig: Rig, turns: int) -> None:
     live, call = rig.gateway.live, Exchange(new_id_bytes(), asked(), CollectedResponse(), CHAT)
-    task = asyncio.create_task(run(rig.gateway, call))
+    task = asyncio.create_task(run_steps(rig.gateway, call))
     for _ in range(turns):
         await asyncio.sleep(0)
     live.policy = dataclasses.replace(live.policy, keys={})  # type: ignore[misc]  # a fixed one
@@ -138,7 +138,7 @@ async def test_a_client_that_leaves_while_its_call_waits_for_others_leaves_nothi
 async def test_a_client_that_leaves_while_its_answer_waits_for_others_pays_what_it_cost(rig: Rig) -> None:
     rig.play("one", tokens=7)
     call = Exchange(new_id_bytes(), asked(), CollectedResponse(), CHAT)
-    task = asyncio.create_task(Pipeline(rig.gateway).run_call(call, run))
+    task = asyncio.create_task(Pipeline(rig.gateway).run_call(call, run_steps))
     while not call.attempt_answered:  # noqa: ASYNC110 -- to be there in that very turn of the loop
         await asyncio.sleep(0)
     task.cancel()

@@ -28,14 +28,14 @@ from groundplan.gateway.background.sealed_store import INTERRUPTED, Asked, Found
 from groundplan.gateway.budgets.grant_connection import DATABASE_ERRORS
 from groundplan.gateway.caching.idempotency import NAMED
 from groundplan.gateway.call import transient_refusals
-from groundplan.gateway.call.admit import MAX_COST
+from groundplan.gateway.call.admit import MAX_COST_HEADER
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.delivery.stream import EVENT_STREAM
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.feature import said_of
 from groundplan.gateway.call.identify import check_grants
 from groundplan.gateway.call.key_by_id import KeysById
-from groundplan.gateway.call.steps import run
+from groundplan.gateway.call.steps import run_steps
 from groundplan.gateway.call.stored_answers import stores
 from groundplan.gateway.database import connect
 from groundplan.gateway.http import errors
@@ -108,7 +108,7 @@ def _owner(exchange: Exchange, policy: Policy, now: float) -> None:
 async def _made(gateway: Gateway, exchange: Exchange) -> None:
     """What it waits for is no call, unless somebody was asked. Raises as `run`."""
     try:
-        await run(gateway, exchange, _owner)
+        await run_steps(gateway, exchange, _owner)
     except GroundplanError as error:
         if not isinstance(exchange, _Unattended) or not transient_refusals.may_be_made_later(
             gateway, exchange, error, 0
@@ -429,8 +429,8 @@ def _check(exchange: Exchange) -> None:
 
 def _said(request: Request) -> dict[str, str]:
     """Headers that the call which makes it is to have, too."""
-    most = request.headers.get(MAX_COST)
-    return said_of(request.headers) | ({} if most is None else {MAX_COST.decode(): most.decode("latin-1")})
+    most = request.headers.get(MAX_COST_HEADER)
+    return said_of(request.headers) | ({} if most is None else {MAX_COST_HEADER.decode(): most.decode("latin-1")})
 
 
 def _asked(id: str, now: datetime, exchange: Exchange) -> tuple[Asked, bool]:

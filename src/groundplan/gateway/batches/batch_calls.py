@@ -159,7 +159,7 @@ class BatchCalls:
         asked, own = ask.service, ask.service in OWN
         if not own:
             exchange.ask = ask = replace(ask, service=BATCH, needs=ask.needs | {BATCH})
-        exchange.deployments = admit.choose(exchange, plan, ask, policy, now)
+        exchange.deployments = admit.choose_deployments(exchange, plan, ask, policy, now)
         if not own and (call or self.provider_deployment(exchange) is None):
             exchange.ask = ask = replace(ask, service=asked, line=True)
         amount = admit.set_bounds(exchange, plan, ask, exchange.deployments)
@@ -181,7 +181,7 @@ class BatchCalls:
         """The plan of the batch's workload, if its key may use it. Raises as admission does."""
         plan = catalog.plans.get(batch.workload)
         if plan is None:
-            raise admit.undeclared(batch.workload)
+            raise admit.workload_unknown(batch.workload)
         admit.check_use(catalog, policy, key, plan, self._gateway.live.age(), now)
         if catalog.granted:
             check_grants(catalog, policy, key, batch.person, self._gateway.clock.now().date())
@@ -195,7 +195,7 @@ class BatchCalls:
         catalog = dated_prices.newest(self._gateway.live.catalog, now)
         key = self._keys.living(policy, batch.key, batch.person, now)
         plan = self._usable_plan(batch, key, catalog, policy, now)
-        if not admit.not_killed(policy, [deployment]):
+        if not admit.without_killed(policy, [deployment]):
             hint = "Lift the kill switch, and order the batch again."
             raise Denied(f"the deployment {deployment.name} is stopped", code="killed", hint=hint)
         if catalog.approved is not None:
@@ -204,7 +204,9 @@ class BatchCalls:
             return  # this worker has not received the order's blueprint yet
         interface, begun_at = INTERFACES[batch.endpoint], order.created_at.timestamp()
         allowed = [d for d in plan.allowed("auto", interface.deployment_kind) if d.name == deployment.name]
-        allowed = [d for d in allowed if d.site == deployment.site and (not key.models or admit.of_key(key, [d]))]
+        allowed = [
+            d for d in allowed if d.site == deployment.site and (not key.models or admit.allowed_by_key(key, [d]))
+        ]
         if not allowed:
             hint = "Order the batch again: what may make its calls has changed."
             message = f"{batch.workload} may not use the deployment {deployment.name} any more"

@@ -147,7 +147,7 @@ async def _check_line(
         if exchange.interface is IMAGES:
             checked.add_images(1 if exchange.ask is None else exchange.ask.copies)
         if not checked.charges and exchange.plan is not None:
-            checked.charges = admit.covering(exchange, exchange.plan, gateway.clock.now().timestamp())
+            checked.charges = admit.covering_budgets(exchange, exchange.plan, gateway.clock.now().timestamp())
             checked.blueprint = exchange.catalog.number if exchange.catalog is not None else 0
     except GroundplanError as error:
         if error.status == 503:
@@ -161,7 +161,7 @@ async def _check_line(
     order = _order_for(calls, checked, exchange, len(data))
     checked_line = BatchLine(number, line.custom_id, offset, len(data), bound)
     if order is not None:
-        bound, most = exchange.bounds[order.deployment.name], admit.most_tokens(exchange, order.deployment)
+        bound, most = exchange.bounds[order.deployment.name], admit.max_usage(exchange, order.deployment)
         order.lines, order.held = order.lines + 1, order.held + bound
         checked_line = replace(checked_line, bound=bound, order=order.id, max_tokens=(most.input, most.output))
     checked.lines.append(checked_line)

@@ -276,7 +276,7 @@ class BatchRunner:
         left: int | None = None
         budgets = [budget for budget, _ in checked.charges]
         for _ in range(_MAX_RECALLS):
-            checked.charges = admit.dated(budgets, self._gateway.clock.seconds())
+            checked.charges = admit.with_periods(budgets, self._gateway.clock.seconds())
             async with connection.transaction():
                 await connection.execute(batch_store.SHORT_TRANSACTION)
                 left = await batch_store.hold_budgets(

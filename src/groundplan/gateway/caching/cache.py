@@ -307,7 +307,7 @@ class _Search:
         if exchange.plan is None:
             raise AssertionError("not checked")
         now = self._gateway.clock.seconds()
-        return any(budget.name == name for budget, _ in admit.covering(exchange, exchange.plan, now))
+        return any(budget.name == name for budget, _ in admit.covering_budgets(exchange, exchange.plan, now))
 
     def _patience(self, flight: Flight, now: float) -> float:
         """Until when this call waits for another one: behind a stream, and as one, the other half of its time is for
@@ -378,18 +378,18 @@ async def give(
     if plan is None or workload is None:
         raise AssertionError("not checked")
     now = gateway.clock.seconds()
-    exchange.charges = admit.covering(exchange, plan, now)
+    exchange.charges = admit.covering_budgets(exchange, plan, now)
     if not gateway.journal.healthy:
-        raise settle.unwritten()
+        raise settle.journal_unavailable()
     exchange.cache_result, exchange.saved_cost = how, entry.cost
     exchange.deployment = _place(exchange, entry)
     exchange.passages = list(entry.passages)
     gateway.live.count(workload.name, exchange.person)
     content.begin(exchange, workload)
-    left = settle.remaining(gateway, exchange)
+    left = settle.remaining_budget(gateway, exchange)
     exchange.first_byte = time.perf_counter_ns()
     exchange.steps.append(("cache", (exchange.first_byte - exchange.started) // 1000))
-    settle.record(gateway, exchange, "ok", 200)
+    settle.finish_or_raise(gateway, exchange, "ok", 200)
     if how == EXACT:
         gateway.answer_cache.known_requests.note(exchange)
     elif gateway.answer_cache.similar is not None:
@@ -461,7 +461,7 @@ def rests_on(exchange: Exchange) -> frozenset[str]:
     subjects = {"company"} | {f"source/{name}" for name in exchange.context_sources}
     if workload is not None and key is not None:
         subjects |= {f"workload/{workload.name}", f"key/{key.id}"}
-    return frozenset(subjects if place is None else subjects.union(admit.subjects_of(place)))
+    return frozenset(subjects if place is None else subjects.union(admit.kill_scopes(place)))
 
 
 def _entry(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None:

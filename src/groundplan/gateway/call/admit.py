@@ -1,7 +1,7 @@
-"""Step 2: whether this call may be made, and the reservation of the most that it can cost.
+"""Step 2: whether a call may be made, and the most that it can cost.
 
-Pure checks first, then money: every covering budget is reserved for the dearest single attempt that may happen. Does
-not write to the journal (each attempt does, in `serve`).
+Pure checks, and the errors by which they refuse. Every covering budget is then reserved for the dearest single attempt
+that may happen. Does not write to the journal (each attempt does, in `serve`).
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from groundplan.governance.policy.vocabulary import provider_of
 from groundplan.ledger.model import Usage
 
 COST_PER_CALL = "cost_per_call"
-MAX_COST = b"groundplan-max-cost-usd"
-"""Header with what its caller lets a call cost."""
-_FEWER = "Ask for fewer tokens with {}, send a shorter prompt"
-_LESS = {
-    **dict.fromkeys(("chat.completions", "completions", "messages"), _FEWER.format("max_tokens")),
-    "responses": _FEWER.format("max_output_tokens"),
+MAX_COST_HEADER = b"groundplan-max-cost-usd"
+"""Header by which a caller limits what a call may cost."""
+_FEWER_TOKENS = "Ask for fewer tokens with {}, send a shorter prompt"
+_CHEAPER_HINTS = {
+    **dict.fromkeys(("chat.completions", "completions", "messages"), _FEWER_TOKENS.format("max_tokens")),
+    "responses": _FEWER_TOKENS.format("max_output_tokens"),
 }
-"""How a request of an endpoint costs less."""
-HELD = "Open calls hold what is left, and give back what they do not use: ask again, or for fewer tokens."
+"""Endpoint -> hint how a request there costs less."""
+HELD_HINT = "Open calls hold what is left, and give back what they do not use: ask again, or for fewer tokens."
 HELD_SECONDS = 1.0
-"""After which to ask again for what calls hold that are open: nobody knows when they end."""
+"""Retry-after for what open calls hold, as nobody knows when they end."""
 
 
-def is_confirmed(plan: Plan, age: float) -> bool:
-    """Whether calls may go on live policy that was confirmed so many seconds ago."""
+def is_policy_fresh(plan: Plan, age: float) -> bool:
+    """Whether calls may be made on live policy that was confirmed `age` seconds ago."""
     return age <= plan.confirmed_s
 
 
 def check_policy_age(plan: Plan, age: float) -> None:
-    """Refuse when live policy was confirmed longer ago than its lease and the workload's grace, or never. `age` in
-    seconds."""
-    if not is_confirmed(plan, age):
+    """Refuse when live policy was confirmed longer ago than its lease and the workload's grace, or never. `age` is in
+    seconds. Raises `Unavailable`."""
+    if not is_policy_fresh(plan, age):
         if age == inf:
             raise Unavailable(
                 "this gateway has not been told since its start that its policy is the newest",
@@ -62,7 +62,8 @@ def check_policy_age(plan: Plan, age: float) -> None:
 
 
 def check_workload(plan: Plan, now: float) -> None:
-    """Refuse a workload whose stage or date lets nothing run. `now`: seconds since the epoch."""
+    """Refuse a workload that its stage or expiry date does not let run. `now`: seconds since the epoch. Raises
+    `Denied`."""
     workload = plan.workload
     if workload.stage not in RUNNING:
         raise Denied(
@@ -79,7 +80,7 @@ def check_workload(plan: Plan, now: float) -> None:
 
 
 def check_kills(policy: Policy, key: KeyEntry, workload: str) -> None:
-    """Refuse what a kill switch stops for this workload or key."""
+    """Refuse what a kill switch stops for this workload or key. Raises `Denied`."""
     kills = policy.kills
     if not kills:
         return
@@ -93,9 +94,9 @@ def check_kills(policy: Policy, key: KeyEntry, workload: str) -> None:
 def check_use(
     catalog: Catalog, policy: Policy, key: KeyEntry, plan: Plan, age: float, now: float, *, runs: bool = True
 ) -> None:
-    """Refuse whatever is asked of a workload with this key: on live policy that was confirmed too long ago (`age`, in
-    seconds), where something of it is stopped, or rests on what is not approved for production; and where its stage or
-    date lets nothing run, unless `runs` says that nothing has to. `now`: seconds since the epoch."""
+    """Refuse any use of a workload with this key: on live policy that was confirmed too long ago (`age`, in seconds),
+    where it is stopped, where what it uses is not approved for production, and, unless `runs` is false, where its stage
+    or date does not let it run. `now`: seconds since the epoch."""
     if age > plan.confirmed_s:
         check_policy_age(plan, age)
     if runs and now >= plan.runs_until:
@@ -106,22 +107,22 @@ def check_use(
         catalog.approved.check(policy, plan.workload.name, now)
 
 
-def undeclared(workload: str) -> Denied:
-    """The refusal of a key whose workload the blueprint has not."""
+def workload_unknown(workload: str) -> Denied:
+    """The refusal of a key whose workload is not in the blueprint."""
     hint = "It is retired, or not released yet: `groundplan plan` says what it waits for. Or use a key of another one."
     return Denied(f"the workload {workload} is not in the blueprint", code="workload_unknown", hint=hint)
 
 
-def not_killed(policy: Policy, deployments: Sequence[Deployment]) -> list[Deployment]:
-    """Deployments that no kill switch stops."""
+def without_killed(policy: Policy, deployments: Sequence[Deployment]) -> list[Deployment]:
+    """The deployments that no kill switch stops."""
     kills = policy.kills
     if not kills:
         return list(deployments)
-    return [d for d in deployments if kills.isdisjoint(subjects_of(d))]
+    return [d for d in deployments if kills.isdisjoint(kill_scopes(d))]
 
 
-def subjects_of(deployment: Deployment) -> tuple[str, str, str, str]:
-    """What may be stopped so that a deployment is not asked."""
+def kill_scopes(deployment: Deployment) -> tuple[str, str, str, str]:
+    """The scopes whose kill switch stops a deployment."""
     return (
         f"deployment/{deployment.name}",
         f"site/{deployment.site}",
@@ -130,28 +131,28 @@ def subjects_of(deployment: Deployment) -> tuple[str, str, str, str]:
     )
 
 
-def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy, now: float) -> list[Deployment]:
-    """Deployments that this call may use, in order. `now`: seconds since the epoch. Raises `Denied`, `NotFound`,
+def choose_deployments(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy, now: float) -> list[Deployment]:
+    """The deployments that this call may use, in order. `now`: seconds since the epoch. Raises `Denied`, `NotFound`,
     `Invalid`."""
     interface, catalog = exchange.interface, exchange.catalog
     needs = interface.deployment_kind
     allowed = plan.allowed(ask.model, needs)
     if not allowed:
-        raise _no_model(plan, ask.model, needs)
+        raise _model_not_found(plan, ask.model, needs)
     if exchange.key is not None and exchange.key.models:
-        allowed = of_key(exchange.key, allowed)
+        allowed = allowed_by_key(exchange.key, allowed)
         if not allowed:
-            named, every = f"the model '{ask.model[:80]}'", f"any model of {plan.workload.name} for {needs}"
+            named_model, any_model = f"the model '{ask.model[:80]}'", f"any model of {plan.workload.name} for {needs}"
             raise Denied(
-                f"this key may not use {every if plan.workload.chooses(ask.model) else named}",
+                f"this key may not use {any_model if plan.workload.chooses(ask.model) else named_model}",
                 code="key_model",
                 hint=f"It may use: {', '.join(sorted(exchange.key.models))}.",
             )
     if interface.filters_deployments:
         allowed = interface.eligible_deployments(ask, allowed)
     if ask.needs:
-        allowed = _taking(plan, allowed, ask.needs)
-    usable = not_killed(policy, allowed) if policy.kills else [*allowed]
+        allowed = _accepting(plan, allowed, ask.needs)
+    usable = without_killed(policy, allowed) if policy.kills else [*allowed]
     if not usable:
         raise Denied(
             "every deployment that may serve this call is stopped",
@@ -166,58 +167,59 @@ def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy, now: float)
     return usable
 
 
-def _no_model(plan: Plan, model: str, needs: str) -> NotFound:
-    """The refusal of a call for a model that its workload has not."""
+def _model_not_found(plan: Plan, model: str, needs: str) -> NotFound:
+    """The refusal of a call for a model that its workload does not have."""
     names = sorted(name for name in plan.names if plan.allowed(name, needs))
     kind = "" if needs == "chat" else f"{needs} "
     return NotFound(
         f"the workload {plan.workload.name} has no {kind}model '{model[:80]}'",
         code="model_not_found",
-        hint=f"Use one of: {', '.join(names)}" if names else _none_of(plan.workload.name, needs),
+        hint=f"Use one of: {', '.join(names)}" if names else _no_model_hint(plan.workload.name, needs),
     )
 
 
-def _none_of(workload: str, needs: str) -> str:
-    """What to do where a workload has no model of that type at all."""
+def _no_model_hint(workload: str, needs: str) -> str:
+    """The hint where a workload has no model of that type at all."""
     if needs == "chat":
         return f"No deployment may serve it: `groundplan why placement/{workload}` says why."
     field = "embeddings" if needs == "embeddings" else "also"
     return f"It has none of this type: declare a deployment of type {needs}, and name it in `{field}` of the workload."
 
 
-def _taking(plan: Plan, deployments: Sequence[Deployment], needs: frozenset[str]) -> tuple[Deployment, ...]:
-    """Those that take what is asked of them, and say what it costs at most. Raises `Invalid` where there is none."""
+def _accepting(plan: Plan, deployments: Sequence[Deployment], needs: frozenset[str]) -> tuple[Deployment, ...]:
+    """The deployments that declare that they take the requested content and service tier, so that its cost is bounded.
+    Raises `Invalid` where there is none."""
     found = tuple(d for d in deployments if needs <= takes(d))
     if not found:
-        content = sorted(needs & _TAKEN_WITH.keys())
+        content = sorted(needs & _CONTENT_BOUNDS.keys())
         tiers = sorted(needs.difference(content))
-        told = [f"`accepts: [{each}]`{_TAKEN_WITH[each]}" for each in content]
+        declarations = [f"`accepts: [{each}]`{_CONTENT_BOUNDS[each]}" for each in content]
         example = "`price: {{..., {}: {{input: 0.10 USD/Mtok, output: 0.40 USD/Mtok}}}}`"
-        told += [f"a price of that tier, as in {example.format(each)}" for each in tiers]
+        declarations += [f"a price of that tier, as in {example.format(each)}" for each in tiers]
         raise Invalid(
             f"no deployment of {plan.workload.name} declares that it takes {' and '.join((*content, *tiers))}",
             code="content_unsupported" if content else "field_unsupported",
-            hint=f"A deployment that does declares {', and '.join(told)}.",
+            hint=f"A deployment that does declares {', and '.join(declarations)}.",
             details={} if content else {"field": "service_tier"},
         )
     return found
 
 
-_TAKEN_WITH = {
+_CONTENT_BOUNDS = {
     "image": " with `image_tokens`, the most tokens that one image is",
     "audio": " with `audio_tokens`, the most tokens that a KiB of sound is",
     "file": "",
 }
-"""What may be in a message besides text, and what bounds its cost."""
+"""Content of a message besides text -> the field that bounds its cost."""
 
 
-def of_key(key: KeyEntry, deployments: Sequence[Deployment]) -> tuple[Deployment, ...]:
-    """Those that a key with a list of models may use."""
+def allowed_by_key(key: KeyEntry, deployments: Sequence[Deployment]) -> tuple[Deployment, ...]:
+    """The deployments that a key with a list of models may use."""
     return tuple(d for d in deployments if d.model in key.models or d.name in key.models)
 
 
 def set_bounds(exchange: Exchange, plan: Plan, ask: Ask, deployments: list[Deployment]) -> int:
-    """Cap and dearest cost of the call; fills `output_cap`, `bounds`, `most_tokens`. Returns picodollars."""
+    """Set `output_cap`, `bounds` and `most_tokens` of the exchange; returns the highest bound in picodollars."""
     workload = plan.workload
     added, bounds, most_of = added_bytes(exchange, workload), exchange.bounds, exchange.interface.cost_and_token_bounds
     most, most_tokens = workload.max_output_tokens, 0
@@ -230,13 +232,13 @@ def set_bounds(exchange: Exchange, plan: Plan, ask: Ask, deployments: list[Deplo
     return max(bounds.values())
 
 
-def bounded(exchange: Exchange, deployments: list[Deployment]) -> list[Deployment]:
-    """Those that are bounded, once any is: what may be asked again since then, nothing is reserved for."""
+def with_bounds(exchange: Exchange, deployments: list[Deployment]) -> list[Deployment]:
+    """The deployments that have a bound, once bounds are set: for one that became usable since, nothing is reserved."""
     return [each for each in deployments if each.name in exchange.bounds] if exchange.bounds else deployments
 
 
 def added_bytes(exchange: Exchange, workload: Workload) -> int:
-    """The most that is put before the caller's own prompt."""
+    """The most bytes that are put before the caller's own prompt."""
     added = len(workload.system_prompt.encode()) if workload.system_prompt else 0
     if workload.grounding is not None and exchange.interface.grounded:
         added += max(workload.grounding.max_bytes, 256)
@@ -244,47 +246,49 @@ def added_bytes(exchange: Exchange, workload: Workload) -> int:
 
 
 def check_cost(exchange: Exchange, plan: Plan, amount: int) -> None:
-    """Refuse a call whose bound is above what the workload, or the caller itself, allows for one."""
-    most = _most(exchange, plan)
-    if most is not None and amount > most:
+    """Refuse a call whose bound `amount` is above what the workload, or the caller itself, allows for one call. Raises
+    `Denied`."""
+    max_cost = _max_cost(exchange, plan)
+    if max_cost is not None and amount > max_cost:
         raise Denied(
-            f"this call may cost up to {distinct_usd(amount, most)}, more than the {short_usd(most)} that one may",
+            f"this call may cost up to {distinct_usd(amount, max_cost)}, "
+            f"more than the {short_usd(max_cost)} that one may",
             code=COST_PER_CALL,
-            hint=f"{_LESS.get(exchange.endpoint, 'Send less')}, or use a cheaper model.",
-            details={"needed_usd": format_usd(amount), "max_cost_usd": format_usd(most)},
+            hint=f"{_CHEAPER_HINTS.get(exchange.endpoint, 'Send less')}, or use a cheaper model.",
+            details={"needed_usd": format_usd(amount), "max_cost_usd": format_usd(max_cost)},
         )
 
 
-def check_next(exchange: Exchange, plan: Plan, amount: int, running: int = 0) -> None:
-    """Refuse one more attempt whose bound is `amount`, where all attempts of the call together may then cost more than
-    one call may. `running`: the bounds of those that are still open."""
-    most = _most(exchange, plan)
+def check_next_attempt(exchange: Exchange, plan: Plan, amount: int, running: int = 0) -> None:
+    """Refuse one more attempt whose bound is `amount`, where all attempts of the call together might then cost more
+    than one call may. `running`: the bounds of attempts that are still open. Raises `Denied`."""
+    max_cost = _max_cost(exchange, plan)
     spent = exchange.cost + exchange.draining_bound + running
-    if most is not None and spent + amount > most:
+    if max_cost is not None and spent + amount > max_cost:
         raise Denied(
-            f"another attempt may bring this call to {distinct_usd(spent + amount, most)}, more than the "
-            f"{short_usd(most)} that one may cost",
+            f"another attempt may bring this call to {distinct_usd(spent + amount, max_cost)}, more than the "
+            f"{short_usd(max_cost)} that one may cost",
             code=COST_PER_CALL,
             hint=f"Its attempts so far cost up to {short_usd(spent)}; ask for fewer tokens, or allow a call more.",
             details={
                 "needed_usd": format_usd(spent + amount),
                 "spent_usd": format_usd(spent),
-                "max_cost_usd": format_usd(most),
+                "max_cost_usd": format_usd(max_cost),
             },
         )
 
 
-def _most(exchange: Exchange, plan: Plan) -> int | None:
-    """What one call may cost, by its workload and its caller."""
-    most = plan.workload.max_cost_per_call
-    asked = exchange.request.headers.get(MAX_COST)
-    if asked is None:
-        return most
-    own = _money(asked)
-    return own if most is None else min(most, own)
+def _max_cost(exchange: Exchange, plan: Plan) -> int | None:
+    """What one call may cost by its workload and its caller; None: no limit."""
+    workload_max = plan.workload.max_cost_per_call
+    header = exchange.request.headers.get(MAX_COST_HEADER)
+    if header is None:
+        return workload_max
+    caller_max = _parse_max_cost(header)
+    return caller_max if workload_max is None else min(workload_max, caller_max)
 
 
-def _money(text: bytes) -> int:
+def _parse_max_cost(text: bytes) -> int:
     try:
         return parse_usd(text.decode("ascii", "replace"))
     except Invalid as error:
@@ -299,8 +303,8 @@ def output_cap(exchange: Exchange, deployment: Deployment) -> int:
     return min(exchange.output_cap, deployment.max_output_tokens)
 
 
-def most_tokens(exchange: Exchange, deployment: Deployment) -> Usage:
-    """The most tokens that one attempt there can have, prompt and answer."""
+def max_usage(exchange: Exchange, deployment: Deployment) -> Usage:
+    """The most tokens that one attempt at the deployment can use, of prompt and answer."""
     ask, workload = exchange.ask, exchange.workload
     if ask is None or workload is None:
         raise AssertionError("not checked")
@@ -308,7 +312,7 @@ def most_tokens(exchange: Exchange, deployment: Deployment) -> Usage:
     return exchange.interface.estimate(ask, deployment, added, 0, cap)[0]
 
 
-def covering(exchange: Exchange, plan: Plan, now: float) -> tuple[tuple[Budget, str], ...]:
+def covering_budgets(exchange: Exchange, plan: Plan, now: float) -> tuple[tuple[Budget, str], ...]:
     """Every budget that covers this call, with the period of its admission (`now`: seconds since the epoch). Raises
     `Denied` where there is none."""
     found = plan.dated.at(now)
@@ -317,9 +321,9 @@ def covering(exchange: Exchange, plan: Plan, now: float) -> tuple[tuple[Budget, 
         if exchange.catalog.key_budgets:
             named = exchange.catalog.key_budgets
             for id in named.keys() & (key.line or {key.id, key.family or key.id}):
-                found += dated(named[id], now)
+                found += with_periods(named[id], now)
         if key.budget is not None:
-            found += dated((key.budget,), now)
+            found += with_periods((key.budget,), now)
     if not found:
         raise Denied(
             f"the workload {plan.workload.name} has no budget",
@@ -329,73 +333,73 @@ def covering(exchange: Exchange, plan: Plan, now: float) -> tuple[tuple[Budget, 
     return found
 
 
-def dated(budgets: Sequence[Budget], now: float) -> tuple[tuple[Budget, str], ...]:
-    """Each with its period at `now`, in seconds since the epoch."""
+def with_periods(budgets: Sequence[Budget], now: float) -> tuple[tuple[Budget, str], ...]:
+    """Each budget with its period at `now`, in seconds since the epoch."""
     return tuple((budget, current_key(budget.period, budget.starts, budget.timezone, now)) for budget in budgets)
 
 
-def frees(budget: Budget, period: str, bound: int, unspent: int) -> tuple[bool, float]:
-    """When there may be room in a budget again for what it has none for in `period`, to be compared: the later the
-    larger, and never is largest. `unspent` of it are held by open calls."""
+def room_order(budget: Budget, period: str, bound: int, unspent: int) -> tuple[bool, float]:
+    """A sort key by when a budget may again have room for `bound`: the later the larger, never is largest. `unspent`:
+    what is left of it in `period` once open calls have cost nothing."""
     end = ends(period)
     return bound > budget.limit, 0.0 if unspent >= bound else inf if end is None else end.timestamp()
 
 
-def exhausted(budget: Budget, bound: int, period: str, left: int, unspent: int, now: float) -> Exhausted:
-    """The refusal of a call that a budget has no room for in `period`, with what is `left`, and when there is room
+def budget_exhausted(budget: Budget, bound: int, period: str, remaining: int, unspent: int, now: float) -> Exhausted:
+    """The refusal of a call that a budget has no room for in `period`, with what is `remaining`, and when there is room
     where waiting helps. `unspent`: what is left once open calls have cost nothing."""
     end = ends(period)
-    per = each(budget.period)
-    after: float | None = None
+    period_name = each(budget.period)
+    retry_after: float | None = None
     details: dict[str, Any] = {
         "budget": budget.name,
         "covers": budget.covers,
         "needed_usd": format_usd(bound),
-        "remaining_usd": format_usd(max(0, left)),
+        "remaining_usd": format_usd(max(0, remaining)),
     }
     if bound > budget.limit:
         hint = f"It may cost up to {distinct_usd(bound, budget.limit)}: ask for fewer tokens or raise the budget."
     elif unspent >= bound:
         details |= {"frees_at": None, "remaining_usd": format_usd(unspent)}
-        after = HELD_SECONDS
-        hint = HELD
-    elif is_over(period, now):  # of what belongs to it for good
+        retry_after = HELD_SECONDS
+        hint = HELD_HINT
+    elif is_over(period, now):  # for a call that keeps its period
         details["frees_at"] = None
         hint = "Its period is over, in which this was begun: order it again."
     else:
         details["frees_at"] = None if end is None else end.isoformat()
-        after = None if end is None else end.timestamp() - now
+        retry_after = None if end is None else end.timestamp() - now
         hint = f"It is free again at {end_text(period)}; or raise it, or ask for fewer tokens."
     return Exhausted(
-        f"the budget {budget.name} ({short_usd(budget.limit)} {per}) has no room for this call",
+        f"the budget {budget.name} ({short_usd(budget.limit)} {period_name}) has no room for this call",
         code="budget_exhausted",
         hint=hint,
-        retry_after=after,
+        retry_after=retry_after,
         details=details,
     )
 
 
-def unheard(*, connected: bool) -> tuple[str, float]:
-    """What to do where PostgreSQL did not answer, and after how many seconds. `connected`: it could be asked."""
+def unreachable_hint(*, connected: bool) -> tuple[str, float]:
+    """(hint, retry-after in seconds) where PostgreSQL did not answer. `connected`: whether it could be asked."""
     if connected:
         return "PostgreSQL did not answer in time; try again.", 1.0
     return "The gateway cannot reach PostgreSQL; see `groundplan status`.", 2.0
 
 
-def out_of_reach(budget: Budget, *, connected: bool) -> Unavailable:
-    """The refusal of a call for whose budget PostgreSQL did not answer: whether it is used up is not known."""
-    hint, after = unheard(connected=connected)
+def budget_unreachable(budget: Budget, *, connected: bool) -> Unavailable:
+    """The refusal of a call for whose budget PostgreSQL did not answer, so that it is unknown whether it is used up."""
+    hint, retry_after = unreachable_hint(connected=connected)
     return Unavailable(
         f"this gateway has used what it held of the budget {budget.name} and cannot get more now",
         code="budget_unreachable",
         hint=hint,
-        retry_after=after,
+        retry_after=retry_after,
         details={"budget": budget.name},
     )
 
 
-def too_many_calls(workload: str, limit: int, now: float) -> Exhausted:
-    """The refusal of a call beyond those of a day, at `now` (seconds since the epoch)."""
+def calls_per_day_exhausted(workload: str, limit: int, now: float) -> Exhausted:
+    """The refusal of a call beyond the limit of calls per day, at `now` (seconds since the epoch)."""
     end = ends(current_key("day", "", "UTC", now))
     if end is None:
         raise AssertionError("days end")
@@ -411,8 +415,8 @@ def too_many_calls(workload: str, limit: int, now: float) -> Exhausted:
     )
 
 
-def too_many_people(workload: Workload, limit: int) -> Exhausted:
-    """The refusal of somebody beyond the people that it is for."""
+def people_limit_reached(workload: Workload, limit: int) -> Exhausted:
+    """The refusal of a person beyond the limit of people of a workload."""
     return Exhausted(
         f"the workload {workload.name} has its {limit} people already",
         code="people_limit",

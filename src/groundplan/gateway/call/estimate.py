@@ -18,7 +18,7 @@ from groundplan.economics.prices.time_of_day import rates_at
 from groundplan.gateway.call import admit, meter
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.settle import remaining
+from groundplan.gateway.call.settle import remaining_budget
 from groundplan.gateway.policy.catalog import Plan
 from groundplan.gateway.policy.snapshot import Policy
 
@@ -48,11 +48,11 @@ def estimate(gateway: Gateway, exchange: Exchange, plan: Plan, policy: Policy) -
     ask = exchange.ask
     if ask is None:
         raise AssertionError("not read")
-    exchange.deployments = admit.choose(exchange, plan, ask, policy, gateway.clock.seconds())
+    exchange.deployments = admit.choose_deployments(exchange, plan, ask, policy, gateway.clock.seconds())
     most = admit.set_bounds(exchange, plan, ask, exchange.deployments)
     admit.check_cost(exchange, plan, most)
-    exchange.charges = admit.covering(exchange, plan, gateway.clock.now().timestamp())
-    left = remaining(gateway, exchange)
+    exchange.charges = admit.covering_budgets(exchange, plan, gateway.clock.now().timestamp())
+    left = remaining_budget(gateway, exchange)
     return msgspec.json.encode(
         {
             "object": "groundplan.estimate",

@@ -36,7 +36,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import answer_of, cut_off, searched
 from groundplan.gateway.call.grounding.notes import GroundingNotes
-from groundplan.gateway.call.identify import caller, check_grants
+from groundplan.gateway.call.identify import caller_of, check_grants
 from groundplan.gateway.call.signals import Unsealed
 from groundplan.gateway.database import Pool
 from groundplan.gateway.http import errors
@@ -204,7 +204,7 @@ class FactsApi:
             status, body = await self.search(exchange.request.body, exchange.person, plan)
         except GroundplanError as error:
             outcome = "refused" if isinstance(error, Denied | Invalid) else "failed"
-            settle.refuse(gateway, exchange, error, outcome)
+            settle.finish_with_error(gateway, exchange, error, outcome)
             raise
         except asyncio.CancelledError:
             settle.finish(gateway, exchange, "cancelled", settle.CLIENT_GONE, "client_gone")
@@ -212,7 +212,7 @@ class FactsApi:
         finally:
             gateway.running_calls -= 1
         note_read(exchange, body)
-        sequence = settle.record(gateway, exchange, "ok", 200)
+        sequence = settle.finish_or_raise(gateway, exchange, "ok", 200)
         if (pending := gateway.journal.durable(sequence)) is not None:
             await pending
         return status, body
@@ -335,12 +335,12 @@ def admitted(gateway: Gateway, request: Request, peer: str) -> tuple[KeyEntry, s
     """Whose key this is, for whom it acts, and that it may be used now."""
     live, now = gateway.live, gateway.clock.seconds()
     catalog = dated_prices.newest(live.catalog, now)
-    key, person = caller(request.headers, live.policy, now)
+    key, person = caller_of(request.headers, live.policy, now)
     if key.networks:
         check_network(key.networks, peer, request.headers.get(b"x-forwarded-for"), catalog.proxies)
     plan = catalog.plans.get(key.workload)
     if plan is None:
-        raise admit.undeclared(key.workload)
+        raise admit.workload_unknown(key.workload)
     admit.check_use(catalog, live.policy, key, plan, live.age(), now, runs=False)
     if catalog.granted:
         check_grants(catalog, live.policy, key, person, gateway.clock.now().date())

@@ -1,4 +1,4 @@
-"""Step 1: whose request this is. The key gives the workload and its user; a granted key may act for another person.
+"""Step 1: who makes the request. The key gives the workload and its user; a granted key may act for another person.
 
 Reads the live policy snapshot only; does not decide whether the call may be made.
 """
@@ -16,7 +16,7 @@ from groundplan.gateway.policy.client_address import check_network
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 
 KEY_HEADERS = (b"authorization", b"x-api-key", b"api-key")
-"""Where a key may be, the first of them that is sent: OpenAI's, Anthropic's, Azure's."""
+"""Headers that may carry the key, of OpenAI's, Anthropic's and Azure's clients; the first that is sent counts."""
 _KEY_HINT = (
     "Send `Authorization: Bearer gp_...` (or `x-api-key: gp_...`, `api-key: gp_...`); make a key with `groundplan keys "
     "create`."
@@ -24,7 +24,7 @@ _KEY_HINT = (
 
 
 def key_digest(headers: dict[bytes, bytes]) -> bytes:
-    """SHA-256 of the key that is sent. Raises `Unauthenticated`."""
+    """SHA-256 of the key that the request carries. Raises `Unauthenticated`."""
     sent = headers.get(b"authorization")
     if sent is None:
         sent = b"bearer " + (headers.get(b"x-api-key") or headers.get(b"api-key", b""))
@@ -34,8 +34,8 @@ def key_digest(headers: dict[bytes, bytes]) -> bytes:
     return hashlib.sha256(secret).digest()
 
 
-def known_key(digest: bytes, policy: Policy) -> KeyEntry:
-    """The key with this `key_digest`, whatever may be done with it. Raises `Unauthenticated`.
+def look_up_key(digest: bytes, policy: Policy) -> KeyEntry:
+    """The key with this `key_digest`, whether or not it may be used. Raises `Unauthenticated`.
 
     The check takes the same time whatever is sent: the secret is hashed as a whole, and only its SHA-256 is looked up.
     Where that look-up stops depends on bits of a hash that a caller can neither choose nor turn back into a key, so
@@ -48,14 +48,14 @@ def known_key(digest: bytes, policy: Policy) -> KeyEntry:
 
 
 def find_key(headers: dict[bytes, bytes], policy: Policy, now: float) -> KeyEntry:
-    """The living key of a request. Raises `Unauthenticated`."""
-    key = known_key(key_digest(headers), policy)
+    """The key of a request, which may be used now. Raises `Unauthenticated`."""
+    key = look_up_key(key_digest(headers), policy)
     check_key(key, policy, now)
     return key
 
 
 def check_key(key: KeyEntry, policy: Policy, now: float) -> None:
-    """Whether a key that exists may be used at `now` (seconds since the epoch). Raises `Unauthenticated`."""
+    """Refuse a known key that may not be used at `now` (seconds since the epoch). Raises `Unauthenticated`."""
     if key.revoked:
         raise Unauthenticated("this API key was revoked", code="key_revoked", hint="Ask for a new key.")
     if key.expires is not None and key.expires <= now:
@@ -65,7 +65,7 @@ def check_key(key: KeyEntry, policy: Policy, now: float) -> None:
 
 
 def identify(exchange: Exchange, policy: Policy, now: float) -> None:
-    """Set key, person and policy of the exchange. Raises as `caller`, and `Denied` for what was not granted."""
+    """Set key, person and policy of the exchange. Raises as `caller_of`, and `Denied` for what was not granted."""
     exchange.policy = policy
     request, catalog = exchange.request, exchange.catalog
     headers, head = request.headers, request.same_head_request
@@ -73,10 +73,10 @@ def identify(exchange: Exchange, policy: Policy, now: float) -> None:
         digest = key_digest(headers)
     else:
         digest = head.key_digest = head.key_digest or key_digest(headers)
-    # before it is looked at, so that what is refused to a key that is known is written down as a call of it
-    exchange.key = key = known_key(digest, policy)
+    # set before the checks, so that the refusal of a known key is recorded as a call of that key
+    exchange.key = key = look_up_key(digest, policy)
     check_key(key, policy, now)
-    exchange.person = _person(headers, policy, key)
+    exchange.person = _acting_person(headers, policy, key)
     if key.networks:
         proxies = catalog.proxies if catalog is not None else ()
         check_network(key.networks, exchange.response.peer_address, headers.get(b"x-forwarded-for"), proxies)
@@ -84,16 +84,16 @@ def identify(exchange: Exchange, policy: Policy, now: float) -> None:
         check_grants(catalog, policy, key, exchange.person, datetime.fromtimestamp(now, UTC).date())
 
 
-def inherit(exchange: Exchange, policy: Policy, now: float) -> None:  # noqa: ARG001 -- as `identify`
-    """The same for a call that the gateway makes within another one, and which is a part of it: it has its key and
-    person already, and what these may was asked when that one was admitted."""
+def inherit_identity(exchange: Exchange, policy: Policy, now: float) -> None:  # noqa: ARG001 -- as `identify`
+    """Set the policy of a sub-call: it has key and person of the call that it is a part of, with which they were
+    checked."""
     if exchange.key is None:
         raise AssertionError("nobody's")
     exchange.policy = policy
 
 
 def check_grants(catalog: Catalog, policy: Policy, key: KeyEntry, person: str, today: date) -> None:
-    """Refuse a call that nobody granted. `today` is that of UTC.
+    """Refuse a call to a workload that needs a grant and has none. `today`: the date in UTC.
 
     Raises `Denied` (`use_not_granted`, `act_for_others_not_granted`).
     """
@@ -101,16 +101,16 @@ def check_grants(catalog: Catalog, policy: Policy, key: KeyEntry, person: str, t
         grants.check(catalog.plans[key.workload].workload, policy, key, person, today)
 
 
-def caller(headers: dict[bytes, bytes], policy: Policy, now: float) -> tuple[KeyEntry, str]:
+def caller_of(headers: dict[bytes, bytes], policy: Policy, now: float) -> tuple[KeyEntry, str]:
     """The key of a request and the id of the person it acts for ('' for nobody). `now` is seconds since the epoch.
 
     Raises `Unauthenticated`, `Denied`.
     """
     key = find_key(headers, policy, now)
-    return key, _person(headers, policy, key)
+    return key, _acting_person(headers, policy, key)
 
 
-def _person(headers: dict[bytes, bytes], policy: Policy, key: KeyEntry) -> str:
+def _acting_person(headers: dict[bytes, bytes], policy: Policy, key: KeyEntry) -> str:
     """The id of the person that a request with this key acts for. Raises `Denied`."""
     named = headers.get(b"groundplan-on-behalf-of")
     if named is None:

@@ -1,4 +1,4 @@
-"""What a call holds of limits while it goes on. Values only: what is taken and settled is in `limits`."""
+"""What a call holds of limits while it runs. Values only: `limits` takes and settles them."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from groundplan.ledger.model import Charge
 
 
 @dataclass(frozen=True, slots=True)
-class Short:
+class Shortage:
     """A limit without room for what a call or an attempt needs of it."""
 
     quota: Quota
     need: int
     period: str
-    """The window that it was asked of."""
+    """The window (period) in which it has no room."""
 
     @property
-    def never(self) -> bool:
-        """It needs more than there is in a whole period."""
+    def exceeds_limit(self) -> bool:
+        """Whether the call needs more than the limit of a whole period."""
         return self.need > self.quota.limit
 
-    def over(self, now: float) -> bool:
-        """Whether that window has ended at `now` (seconds since the epoch): the next one has room."""
+    def is_window_over(self, now: float) -> bool:
+        """Whether the window has ended at `now` (seconds since the epoch), so that the next one may have room."""
         return is_over(self.period, now)
 
 
-class Held(msgspec.Struct, frozen=True, eq=False):
-    """What a call or an attempt took."""
+class Hold(msgspec.Struct, frozen=True, eq=False):
+    """The quotas that a call or an attempt has taken from, with its charges."""
 
     token: Token
     quotas: tuple[Quota, ...]
@@ -39,28 +39,28 @@ class Held(msgspec.Struct, frozen=True, eq=False):
 
 
 class LimitUse(msgspec.Struct, eq=False):
-    """What a call holds of limits; only of calls under a blueprint that declares any."""
+    """What a call holds of limits; only for calls under a blueprint that declares any."""
 
-    both: Held | None = None
-    """What follows, in one, as long as nobody asks for either alone; most calls end like that."""
-    call: Held | None = None
+    combined: Hold | None = None
+    """`call_hold` and `prepaid` in one, until one of them is settled alone; for most calls neither ever is."""
+    call_hold: Hold | None = None
     """Requests and concurrent calls of the limits that cover its caller."""
-    ahead: Held | None = None
-    """Tokens and cost of them, for one attempt."""
-    measured: tuple[Quota, ...] = ()
-    """What `ahead` is of: an attempt that cannot use that takes its own."""
-    bearer: int | None = None
-    """The attempt that uses `ahead`."""
-    attempts: dict[int, Held] = {}
+    prepaid: Hold | None = None
+    """Tokens and cost of the limits that cover its caller, taken at admission for one attempt."""
+    measured_quotas: tuple[Quota, ...] = ()
+    """The quotas of `prepaid`: an attempt that cannot use it takes its own from them."""
+    prepaid_attempt: int | None = None
+    """Number of the attempt that uses `prepaid`."""
+    attempts: dict[int, Hold] = {}
     draining: tuple[int, ...] = ()
-    """Attempts that are read on for nobody, to learn what they use, or were."""
-    over: bool = False
-    """The call has ended."""
-    keys: dict[int, int] = {}
-    """Which of its deployment's keys each attempt uses."""
-    lines: bytes = b""
-    """Header lines that tell what is left of them."""
-    no_room: Short | None = None
-    """For which a deployment was passed over."""
-    passed: tuple[str, ...] = ()
-    """Deployments that were."""
+    """Attempts that are, or were, drained in the background to learn their usage."""
+    has_ended: bool = False
+    """Whether the call has ended."""
+    key_indexes: dict[int, int] = {}
+    """Attempt -> index of its deployment's key that it uses."""
+    header_lines: bytes = b""
+    """Rate-limit header lines for the client."""
+    shortage: Shortage | None = None
+    """The limit for which a deployment was skipped."""
+    skipped_deployments: tuple[str, ...] = ()
+    """Names of the deployments that were skipped for a limit."""

@@ -1,12 +1,13 @@
-"""Limits of use: requests, tokens, concurrent calls and cost of whom or what a declared limit covers, in a time.
+"""Rate limits: requests, tokens, concurrent calls and cost per period, for the callers or deployments that they cover.
 
-They are leased like budgets (`leases`, `lease_client`): a call takes from the slices that this worker holds, and waits
-for PostgreSQL only when one is empty. What covers the caller is taken at admission, what covers a deployment or its
-model at each attempt: one that has no room is passed over like one that is down. A call that was never sent uses
-nothing; tokens and cost are taken at their bound and settled at what they were. Admission takes them for one attempt,
-as of budgets: whoever comes after one that used nothing goes on with that, any other (a retry, a hedge, the rest of a
-stream) takes its own before it is sent, and what is read on for nobody holds its own until that is over. A blueprint
-without limits costs one look at `Catalog.limits`. What a caller is told of them is `limit_report`'s.
+Limits are leased like budgets (`leases`, `lease_client`): a call takes from the slices that this worker holds, and
+waits for PostgreSQL only when one is empty. Limits that cover the caller are taken at admission, those of a deployment
+or its model at each attempt: a deployment without room is skipped like one that is down. A call that was never sent
+uses nothing; tokens and cost are taken at their bound and settled at what was used. Admission takes them for one
+attempt, as for budgets: an attempt after one that used nothing inherits them, any other (a retry, a hedge, the rest of
+a stream) takes its own before it is sent, and an attempt that is drained in the background holds its own until it ends.
+A blueprint without limits costs one read of `Catalog.limits`. Responses and headers about limits are made by
+`limit_report`.
 """
 
 from __future__ import annotations
@@ -19,41 +20,41 @@ from groundplan.gateway.budgets.periods import current_key, ends
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.limit_report import LONG_S, header_lines_of, refusal
-from groundplan.gateway.call.limit_use import Held, LimitUse, Short
+from groundplan.gateway.call.limit_report import LONG_WINDOW_S, limit_refusal, rate_limit_headers
+from groundplan.gateway.call.limit_use import Hold, LimitUse, Shortage
 from groundplan.ledger.model import Charge, Usage
 
-CALL = -1
-"""Attempt number in the token of what a whole call holds."""
-AHEAD = -2
-"""The same of what was taken for one attempt before there was any."""
+CALL_TOKEN = -1
+"""Attempt number in the token of what the whole call holds."""
+AHEAD_TOKEN = -2
+"""Attempt number in the token of what was taken at admission for the first attempt."""
 
 
 def _now(gateway: Gateway) -> float:
-    """The time by which windows begin and end, in seconds since the epoch."""
+    """The time by which the windows of limits begin and end, in seconds since the epoch."""
     return gateway.clock.seconds() + gateway.windows.seconds_ahead
 
 
 async def admit_call(gateway: Gateway, exchange: Exchange, book: LimitBook, amount: int, now: float) -> float:
-    """Take what the call needs of every limit that covers its caller. Raises `Exhausted`, taking nothing.
+    """Take what the call needs from every limit that covers its caller. Raises `Exhausted`, taking nothing.
 
-    `amount`: the most that one attempt can cost, in picodollars. `now`: seconds since the epoch; returned as it is once
-    all is taken.
+    `amount`: the most that one attempt can cost, in picodollars. `now`: seconds since the epoch; returns the time when
+    all was taken.
     """
     use = exchange.limit_use = LimitUse()
-    return await _admit(gateway, exchange, use, _of_caller(exchange, book), amount, now)
+    return await _admit_covering(gateway, exchange, use, _caller_coverage(exchange, book), amount, now)
 
 
-def call_at_hand(gateway: Gateway, exchange: Exchange, book: LimitBook, amount: int, now: float) -> bool:
-    """As `admit_call`, of what this worker holds, which nearly always is enough; False, with nothing taken: it is
-    not."""
-    covering = _of_caller(exchange, book)
+def admit_call_locally(gateway: Gateway, exchange: Exchange, book: LimitBook, amount: int, now: float) -> bool:
+    """Take as `admit_call`, from what this worker holds, which is nearly always enough; False, with nothing taken,
+    where it is not."""
+    covering = _caller_coverage(exchange, book)
     use = exchange.limit_use = LimitUse()
-    return not covering.quotas or _take_all(gateway, exchange, use, covering, amount, now) is None
+    return not covering.quotas or _reserve_covering(gateway, exchange, use, covering, amount, now) is None
 
 
-def _of_caller(exchange: Exchange, book: LimitBook) -> CoveringQuotas:
-    """What covers its caller; what the gateway asks within a call is a part of that."""
+def _caller_coverage(exchange: Exchange, book: LimitBook) -> CoveringQuotas:
+    """The limits that cover the caller of this call, or a part of them for a sub-call."""
     key, workload, policy = exchange.key, exchange.workload, exchange.policy
     if key is None or workload is None or policy is None:
         raise AssertionError("not identified")
@@ -61,51 +62,53 @@ def _of_caller(exchange: Exchange, book: LimitBook) -> CoveringQuotas:
     return book.caller_quotas(workload, family, exchange.person, policy.people, key.line, within=within)
 
 
-async def admit_beside(gateway: Gateway, exchange: Exchange, book: LimitBook, amount: int) -> None:
-    """As `admit_call` for a call that nobody asked for: what one person or one key may use is left to them."""
+async def admit_unrequested(gateway: Gateway, exchange: Exchange, book: LimitBook, amount: int) -> None:
+    """Take as `admit_call` for a call that no client asked for, sparing the limits of single persons and keys."""
     workload, policy = exchange.workload, exchange.policy
     if workload is None or policy is None:
         raise AssertionError("not identified")
     use = exchange.limit_use = LimitUse()
-    await _admit(
+    await _admit_covering(
         gateway, exchange, use, book.caller_quotas(workload, "", "", policy.people), amount, gateway.clock.seconds()
     )
 
 
-async def _admit(
+async def _admit_covering(
     gateway: Gateway, exchange: Exchange, use: LimitUse, covering: CoveringQuotas, amount: int, now: float
 ) -> float:
     if not covering.quotas:
         return now
-    while (short := _take_all(gateway, exchange, use, covering, amount, now)) is not None:
+    while (short := _reserve_covering(gateway, exchange, use, covering, amount, now)) is not None:
         spans, charges, empty = short
-        taken = await _wait(gateway, exchange, covering.quotas, charges, (exchange.id_bytes, CALL), empty)
+        taken = await _acquire_for_call(
+            gateway, exchange, covering.quotas, charges, (exchange.id_bytes, CALL_TOKEN), empty
+        )
         now = gateway.clock.seconds()
         if taken:
-            _hold(gateway, exchange, use, covering, spans, charges, now + gateway.windows.seconds_ahead)
+            _note_held(gateway, exchange, use, covering, spans, charges, now + gateway.windows.seconds_ahead)
             break
     return now
 
 
-def _take_all(
+def _reserve_covering(
     gateway: Gateway, exchange: Exchange, use: LimitUse, covering: CoveringQuotas, amount: int, now: float
 ) -> tuple[QuotaPeriods, list[Charge], Charge] | None:
-    """Take what there is here of what covers a call; where that is not all, nothing is taken, and returned is what
-    would be, with what is short of it."""
+    """Take what a call needs from the slices held here and return None; where one is short, take nothing and return
+    (spans, charges, the charge that is short)."""
     at = now + gateway.windows.seconds_ahead
     spans = covering.periods_at(at)
     charges = spans.call_charges
     if covering.per_attempt:
-        tokens = (exchange.most_tokens or _most_tokens(exchange)) if covering.counts_tokens else 0
+        tokens = (exchange.most_tokens or _max_tokens(exchange)) if covering.counts_tokens else 0
         charges = [*charges, *spans.attempt_charges(tokens, amount)]
-    empty = gateway.limit_slices.reserve((exchange.id_bytes, CALL), charges)
+    empty = gateway.limit_slices.reserve((exchange.id_bytes, CALL_TOKEN), charges)
     if empty is not None:
         return spans, charges, empty
-    _hold(gateway, exchange, use, covering, spans, charges, at)
+    _note_held(gateway, exchange, use, covering, spans, charges, at)
     return None
 
 
-def _hold(
+def _note_held(
     gateway: Gateway,
     exchange: Exchange,
     use: LimitUse,
@@ -114,56 +117,58 @@ def _hold(
     charges: list[Charge],
     at: float,
 ) -> None:
-    """`charges` were taken, at a time of windows."""
-    token = (exchange.id_bytes, CALL)
-    use.lines = header_lines_of(gateway, spans, at, anthropics=exchange.interface.uses_anthropic_headers)
-    use.measured = covering.per_attempt
-    held = Held(token, covering.quotas, charges)
+    """Note at the call that `charges` were taken. `at`: by the time of windows."""
+    token = (exchange.id_bytes, CALL_TOKEN)
+    use.header_lines = rate_limit_headers(gateway, spans, at, anthropics=exchange.interface.uses_anthropic_headers)
+    use.measured_quotas = covering.per_attempt
+    held = Hold(token, covering.quotas, charges)
     if not covering.per_attempt:
-        use.call = held
+        use.call_hold = held
     elif covering.per_call:
-        use.both = held
+        use.combined = held
     else:
-        use.ahead = held
+        use.prepaid = held
 
 
-def _part(gateway: Gateway, use: LimitUse) -> None:
-    """What its attempt holds is apart from what the whole call does, from now on."""
-    both, use.both = use.both, None
+def _split_hold(gateway: Gateway, use: LimitUse) -> None:
+    """Split `combined` into what the whole call holds and what its attempt does."""
+    both, use.combined = use.combined, None
     if both is None:
         return
-    (call, _), measured = both.token, use.measured
+    (call, _), measured = both.token, use.measured_quotas
     at = len(both.quotas) - len(measured)
     once, ahead = both.charges[:at], both.charges[at:]
-    use.call = Held(both.token, both.quotas[:at], once)
-    use.ahead = Held((call, AHEAD), measured, ahead)
-    gateway.limit_slices.split_reservation(both.token, once, use.ahead.token, ahead)
+    use.call_hold = Hold(both.token, both.quotas[:at], once)
+    use.prepaid = Hold((call, AHEAD_TOKEN), measured, ahead)
+    gateway.limit_slices.split_reservation(both.token, once, use.prepaid.token, ahead)
 
 
-async def _wait(
+async def _acquire_for_call(
     gateway: Gateway, exchange: Exchange, quotas: tuple[Quota, ...], charges: list[Charge], token: Token, empty: Charge
 ) -> bool:
-    """Take all, of which `empty` is short here; False, with nothing taken: its window ended meanwhile, and the next one
-    is to be asked. Raises `Exhausted`, taking nothing."""
+    """Lease what is missing and take all charges, of which `empty` is short here; False, with nothing taken, where its
+    window ended meanwhile, so that the next one is to be tried. Raises `Exhausted`, taking nothing."""
     short = await _acquire(gateway, exchange, quotas, charges, token, empty)
     if short is None:
         return True
-    if short.over(_now(gateway)):
+    if short.is_window_over(_now(gateway)):
         return False
     if exchange.flight is not None:
         exchange.flight.lacked = short.quota.name
-    raise _telling(gateway, exchange, short, refusal(gateway, short))
+    raise _with_header_lines(gateway, exchange, short, limit_refusal(gateway, short))
 
 
-def _telling(gateway: Gateway, exchange: Exchange, short: Short, error: GroundplanError) -> GroundplanError:
-    """The refusal; what is left of limits then is told beside it."""
+def _with_header_lines(
+    gateway: Gateway, exchange: Exchange, short: Shortage, error: GroundplanError
+) -> GroundplanError:
+    """Return the refusal, after setting the rate-limit headers that go with it."""
     catalog = exchange.catalog
     if isinstance(error, Exhausted) and exchange.key is not None and catalog is not None and catalog.limits is not None:
         use = exchange.limit_use = exchange.limit_use or LimitUse()
-        now, covering = _now(gateway), _of_caller(exchange, catalog.limits)
+        now, covering = _now(gateway), _caller_coverage(exchange, catalog.limits)
         spans = covering.periods_at(now) if covering.quotas else NO_QUOTA_PERIODS
-        use.lines = header_lines_of(
-            gateway, spans, now, anthropics=exchange.interface.uses_anthropic_headers, short=short
+        use.header_lines = rate_limit_headers(
+            gateway, spans, now, anthropics=exchange.interface.uses_anthropic_headers, shortage=short
         )
     return error
 
@@ -171,24 +176,27 @@ def _telling(gateway: Gateway, exchange: Exchange, short: Short, error: Groundpl
 def is_covered(exchange: Exchange, name: str) -> bool:
     """Whether the quota of this name covers the caller."""
     book = None if exchange.catalog is None else exchange.catalog.limits
-    return book is not None and any(quota.name == name for quota in _of_caller(exchange, book).quotas)
+    return book is not None and any(quota.name == name for quota in _caller_coverage(exchange, book).quotas)
 
 
 async def admit_cached(gateway: Gateway, exchange: Exchange, book: LimitBook) -> None:
     """Take one request and one concurrent call, no tokens and no cost, of every limit that covers the caller of a
     cached answer. Raises `Exhausted`, taking nothing."""
-    covering = _of_caller(exchange, book)
+    covering = _caller_coverage(exchange, book)
     if not covering.per_call:
         return
-    token, now = (exchange.id_bytes, CALL), _now(gateway)
+    token, now = (exchange.id_bytes, CALL_TOKEN), _now(gateway)
     spans = covering.periods_at(now)
     while (empty := gateway.limit_slices.reserve(token, spans.call_charges)) is not None:
-        taken, now = await _wait(gateway, exchange, covering.per_call, spans.call_charges, token, empty), _now(gateway)
+        taken, now = (
+            await _acquire_for_call(gateway, exchange, covering.per_call, spans.call_charges, token, empty),
+            _now(gateway),
+        )
         if taken:
             break
         spans = covering.periods_at(now)
-    lines = header_lines_of(gateway, spans, now, anthropics=exchange.interface.uses_anthropic_headers)
-    exchange.limit_use = LimitUse(call=Held(token, covering.per_call, spans.call_charges), lines=lines)
+    lines = rate_limit_headers(gateway, spans, now, anthropics=exchange.interface.uses_anthropic_headers)
+    exchange.limit_use = LimitUse(call_hold=Hold(token, covering.per_call, spans.call_charges), header_lines=lines)
 
 
 async def admit_attempt(
@@ -198,52 +206,56 @@ async def admit_attempt(
     attempt: int,
     *,
     key: str | None = None,
-    beside: bool = False,
+    is_hedge: bool = False,
 ) -> bool:
-    """Take what an attempt needs of every limit that covers its deployment, or the key there, and of those of its
-    caller what an earlier attempt has used; whether there was room.
+    """Take what an attempt needs from every limit that covers its deployment or the key there, and again from those of
+    its caller what an earlier attempt has used; returns whether there was room.
 
-    Of a deployment with several keys the least used one with room is chosen. `key`: the reference of the one that it
-    uses already, over a connection that stands; empty where it uses none. `beside`: another attempt runs, and nothing
-    is fetched of the limits of its caller.
+    Of a deployment with several keys the least used one with room is chosen. `key`: the reference of the one that an
+    open connection uses already; empty where it uses none. `is_hedge`: another attempt runs, so nothing is leased for
+    the limits of its caller.
     """
     use, catalog = exchange.limit_use, exchange.catalog
     if use is None or catalog is None or catalog.limits is None:
         return True
     book = catalog.limits
-    again = _again(gateway, use, attempt)
-    own = (*again, *book.deployment_quotas(deployment))
-    if not own and not deployment.keys:
-        use.bearer = attempt
+    again_quotas = _quotas_to_take_again(gateway, use, attempt)
+    quotas_of_all_keys = (*again_quotas, *book.deployment_quotas(deployment))
+    if not quotas_of_all_keys and not deployment.keys:
+        use.prepaid_attempt = attempt
         return True
-    tokens, amount = _tokens(exchange, deployment), exchange.bounds[deployment.name]
-    order = _keys(gateway, deployment, key)
-    if not order:
-        return True  # every one rests, which the attempt itself will say
-    short: Short | None = None
-    for place, index in enumerate(order):
-        quotas = own if index is None else (*own, *book.provider_key_quotas(deployment, index))
-        held: Held | None = None
-        missing: Short | None = None
+    tokens, amount = _max_tokens_at(exchange, deployment), exchange.bounds[deployment.name]
+    key_order = _key_order(gateway, deployment, key)
+    if not key_order:
+        return True  # all keys rest, for which the attempt itself will fail
+    shortage: Shortage | None = None
+    for place, index in enumerate(key_order):
+        quotas = (
+            quotas_of_all_keys if index is None else (*quotas_of_all_keys, *book.provider_key_quotas(deployment, index))
+        )
+        held: Hold | None = None
+        missing: Shortage | None = None
         if quotas:
-            waits, idle = place == len(order) - 1, again if beside else ()
-            held, missing = await _take(gateway, exchange, quotas, attempt, tokens, amount, waits=waits, idle=idle)
+            waits, idle = place == len(key_order) - 1, again_quotas if is_hedge else ()
+            held, missing = await _reserve_attempt(
+                gateway, exchange, quotas, attempt, tokens, amount, waits=waits, idle=idle
+            )
         if missing is None:
-            _begin(use, attempt, held, index)
-            if not again:
-                use.bearer = attempt
+            _note_attempt(use, attempt, held, index)
+            if not again_quotas:
+                use.prepaid_attempt = attempt
             return True
-        short = missing if short is None or not missing.never else short
-    if not beside:
-        use.passed = (*use.passed, deployment.name)
-        if use.no_room is None or (short is not None and not short.never):
-            use.no_room = short  # of several the one for which waiting helps
+        shortage = missing if shortage is None or not missing.exceeds_limit else shortage
+    if not is_hedge:
+        use.skipped_deployments = (*use.skipped_deployments, deployment.name)
+        if use.shortage is None or (shortage is not None and not shortage.exceeds_limit):
+            use.shortage = shortage  # of several the one for which waiting helps
     return False
 
 
-def at_hand(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> bool:
-    """As `admit_attempt` of the first attempt of a call, of what this worker holds, which nearly always is enough;
-    False, with nothing taken: it is not, or one of several keys is to be chosen."""
+def admit_attempt_locally(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> bool:
+    """Take as `admit_attempt` for the first attempt of a call, from what this worker holds, which is nearly always
+    enough; False, with nothing taken, where it is not, or one of several keys is to be chosen."""
     use, catalog, attempt = exchange.limit_use, exchange.catalog, exchange.attempt_count
     if use is None or catalog is None or catalog.limits is None:
         return True
@@ -251,13 +263,13 @@ def at_hand(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> boo
         return False
     quotas = catalog.limits.deployment_quotas(deployment)
     if quotas:
-        tokens, amount = _tokens(exchange, deployment), exchange.bounds[deployment.name]
+        tokens, amount = _max_tokens_at(exchange, deployment), exchange.bounds[deployment.name]
         at = gateway.clock.seconds() + gateway.windows.seconds_ahead
-        held = Held((exchange.id_bytes, attempt), quotas, _charges(quotas, tokens, amount, at))
+        held = Hold((exchange.id_bytes, attempt), quotas, _charges(quotas, tokens, amount, at))
         if gateway.limit_slices.reserve(held.token, held.charges) is not None:
             return False
         use.attempts[attempt] = held
-    use.bearer = attempt
+    use.prepaid_attempt = attempt
     return True
 
 
@@ -266,32 +278,33 @@ def _charges(quotas: tuple[Quota, ...], tokens: int, amount: int, now: float) ->
     return [Charge(q.name, current_key(q.period, "", "UTC", now), needs[q.type]) for q in quotas]
 
 
-def _again(gateway: Gateway, use: LimitUse, attempt: int) -> tuple[Quota, ...]:
-    """Of which of its caller's limits an attempt takes its own: none where it uses what was taken ahead."""
-    unsent(gateway, use, attempt)
-    ahead = use.both or use.ahead
-    return use.measured if ahead is None or use.bearer is not None else ()
+def _quotas_to_take_again(gateway: Gateway, use: LimitUse, attempt: int) -> tuple[Quota, ...]:
+    """The limits of its caller from which an attempt takes its own; none where it uses what was taken at admission."""
+    release_unsent(gateway, use, attempt)
+    ahead = use.combined or use.prepaid
+    return use.measured_quotas if ahead is None or use.prepaid_attempt is not None else ()
 
 
-def unsent(gateway: Gateway, use: LimitUse, attempt: int) -> None:
-    """An attempt that there was room for is not sent in the end: what it took is free again."""
+def release_unsent(gateway: Gateway, use: LimitUse, attempt: int) -> None:
+    """Give back what was taken for an attempt that is not sent after all."""
     held = use.attempts.pop(attempt, None)
     if held is not None:
         _settle(gateway, held, 0, 0, 0)
-    use.keys.pop(attempt, None)
-    if use.bearer == attempt:
-        use.bearer = None
+    use.key_indexes.pop(attempt, None)
+    if use.prepaid_attempt == attempt:
+        use.prepaid_attempt = None
 
 
-def _begin(use: LimitUse, attempt: int, held: Held | None, index: int | None) -> None:
+def _note_attempt(use: LimitUse, attempt: int, held: Hold | None, index: int | None) -> None:
     if held is not None:
         use.attempts[attempt] = held
     if index is not None:
-        use.keys[attempt] = index
+        use.key_indexes[attempt] = index
 
 
-def _keys(gateway: Gateway, deployment: Deployment, key: str | None) -> list[int | None]:
-    """Places of the keys that an attempt may use, the first choice first; None for a deployment that has no several."""
+def _key_order(gateway: Gateway, deployment: Deployment, key: str | None) -> list[int | None]:
+    """Indexes of the keys that an attempt may use, the first choice first; [None] for a deployment without several
+    keys."""
     if not deployment.keys:
         return [None]
     if key is not None:
@@ -299,7 +312,7 @@ def _keys(gateway: Gateway, deployment: Deployment, key: str | None) -> list[int
     return [*gateway.targets.key_pool(deployment).order(gateway.loop.time())]
 
 
-async def _take(
+async def _reserve_attempt(
     gateway: Gateway,
     exchange: Exchange,
     quotas: tuple[Quota, ...],
@@ -309,18 +322,18 @@ async def _take(
     *,
     waits: bool = True,
     idle: tuple[Quota, ...] = (),
-) -> tuple[Held, Short | None]:
-    """What was taken, and None or the limit that is short; `waits` for it also where it seems used up. Of those in
-    `idle` only what this worker holds already is taken."""
+) -> tuple[Hold, Shortage | None]:
+    """(what was taken, None or the limit that is short). `waits`: ask PostgreSQL also where a limit seems used up. Of
+    quotas in `idle` only what this worker holds already is taken."""
     charges = _charges(quotas, tokens, amount, _now(gateway))
     token = (exchange.id_bytes, number)
-    held = Held(token, quotas, charges)
+    held = Hold(token, quotas, charges)
     empty = gateway.limit_slices.reserve(token, charges)
     if empty is None:
         return held, None
     short = await _acquire(gateway, exchange, quotas, charges, token, empty, waits=waits, idle=idle)
-    if short is not None and short.over(_now(gateway)):
-        return await _take(gateway, exchange, quotas, number, tokens, amount, waits=waits, idle=idle)
+    if short is not None and short.is_window_over(_now(gateway)):
+        return await _reserve_attempt(gateway, exchange, quotas, number, tokens, amount, waits=waits, idle=idle)
     return held, short
 
 
@@ -334,10 +347,10 @@ async def _acquire(
     *,
     waits: bool = True,
     idle: tuple[Quota, ...] = (),
-) -> Short | None:
-    """As `_take`, of which `empty` is short here: what is missing is fetched."""
-    shorts = [Short(q, charge.amount, charge.period) for q, charge in zip(quotas, charges, strict=True)]
-    if (never := next((each for each in shorts if each.never), None)) is not None:
+) -> Shortage | None:
+    """As `_reserve_attempt` where `empty` is short here: lease what is missing."""
+    shorts = [Shortage(q, charge.amount, charge.period) for q, charge in zip(quotas, charges, strict=True)]
+    if (never := next((each for each in shorts if each.exceeds_limit), None)) is not None:
         return never
     first = shorts[charges.index(empty)]
     if first.quota in idle:
@@ -346,37 +359,37 @@ async def _acquire(
         return first
     blueprint = exchange.catalog.number if exchange.catalog else 0
     short = await gateway.leases.acquire(token, charges, quotas, blueprint)
-    return None if short is None else _last(gateway, shorts, charges, short)
+    return None if short is None else _last_to_have_room(gateway, shorts, charges, short)
 
 
-def _last(gateway: Gateway, shorts: list[Short], charges: list[Charge], first: Charge) -> Short:
-    """Of all that surely have no room, of which `first` was found first: the one that has room again last, since
-    whoever waits for another one is refused again. Sure is what this worker used itself, and what PostgreSQL told."""
+def _last_to_have_room(gateway: Gateway, shorts: list[Shortage], charges: list[Charge], first: Charge) -> Shortage:
+    """Of all limits that surely have no room, `first` among them, the one that has room again last, since a client that
+    waits for another one would be refused again. Sure is what this worker used itself and what PostgreSQL reported."""
     spent, told = gateway.limit_slices.spent, gateway.leases.was_refused_lately
-    found, latest = shorts[charges.index(first)], _frees(first)
+    found, latest = shorts[charges.index(first)], _window_end(first)
     for short, each in zip(shorts, charges, strict=True):
         out = short.quota.limit - spent(each.budget, each.period) < each.amount or told(each.budget, each.period)
-        if out and (frees := _frees(each)) > latest:
+        if out and (frees := _window_end(each)) > latest:
             found, latest = short, frees
     return found
 
 
-def _frees(charge: Charge) -> float:
-    """When its window ends, in seconds; 0: by other calls' end."""
+def _window_end(charge: Charge) -> float:
+    """When the window of a charge ends, in seconds since the epoch; 0: it frees as other calls end."""
     end = ends(charge.period)
     return 0.0 if end is None else end.timestamp()
 
 
-def _most_tokens(exchange: Exchange) -> int:
-    """Of an attempt at whichever deployment takes most."""
+def _max_tokens(exchange: Exchange) -> int:
+    """The most tokens of one attempt at any of the deployments."""
     first, *others = exchange.deployments
-    most = _tokens(exchange, first)
+    most = _max_tokens_at(exchange, first)
     for other in others:
-        most = max(most, _tokens(exchange, other))
+        most = max(most, _max_tokens_at(exchange, other))
     return most
 
 
-def _tokens(exchange: Exchange, deployment: Deployment) -> int:
+def _max_tokens_at(exchange: Exchange, deployment: Deployment) -> int:
     ask, workload = exchange.ask, exchange.workload
     if ask is None or workload is None:
         raise AssertionError("not checked")
@@ -384,56 +397,59 @@ def _tokens(exchange: Exchange, deployment: Deployment) -> int:
     return exchange.interface.token_bound(ask, deployment, added, cap)
 
 
-def check_room(gateway: Gateway, exchange: Exchange, others: float | None = None) -> None:
-    """No deployment could answer: raise `Exhausted` where one was passed over for a limit. `others`: seconds after
-    which one may answer that was not; what of the others' own frees later than that, and than in a minute, is no
-    reason to wait for."""
+def raise_if_limited(gateway: Gateway, exchange: Exchange, others: float | None = None) -> None:
+    """Raise `Exhausted` where no deployment could answer and one was skipped for a limit. `others`: seconds after which
+    a deployment that was not skipped may answer; None: none may. A limit of a deployment that frees later than that,
+    and later than in a minute, is not raised."""
     use = exchange.limit_use
-    if use is None or use.no_room is None:
+    if use is None or use.shortage is None:
         return
-    error, own = refusal(gateway, use.no_room), use.no_room.quota in use.measured
-    if own or others is None or (error.retry_after is not None and error.retry_after <= max(others, LONG_S)):
-        raise _telling(gateway, exchange, use.no_room, error)
+    error, own = limit_refusal(gateway, use.shortage), use.shortage.quota in use.measured_quotas
+    if own or others is None or (error.retry_after is not None and error.retry_after <= max(others, LONG_WINDOW_S)):
+        raise _with_header_lines(gateway, exchange, use.shortage, error)
 
 
 def end_attempt(gateway: Gateway, use: LimitUse, attempt: int, usage: Usage, cost: int) -> None:
-    """An attempt used so much (`cost` in picodollars); what else it held is free again."""
+    """Settle an attempt at its usage (`cost` in picodollars); the rest of what it held is free again."""
     tokens = usage.input + usage.output
     held = use.attempts.pop(attempt, None)
     if held is not None:
         _settle(gateway, held, 1, tokens, cost)
-    if attempt != use.bearer:
+    if attempt != use.prepaid_attempt:
         return
-    use.bearer = None
-    if tokens or cost or use.over:  # else the next one goes on with it
+    use.prepaid_attempt = None
+    if tokens or cost or use.has_ended:  # otherwise the next attempt inherits it
         _settle_ahead(gateway, use, tokens, cost)
 
 
-def end_answered(gateway: Gateway, use: LimitUse, attempt: int, usage: Usage, cost: int, *, written: bool) -> None:
-    """The last attempt used so much, and with it the call is over: as `end_attempt` and `end_call`."""
-    both = use.both
-    if both is None or attempt != use.bearer or use.attempts:
+def end_attempt_and_call(
+    gateway: Gateway, use: LimitUse, attempt: int, usage: Usage, cost: int, *, written: bool
+) -> None:
+    """Settle the last attempt and end its call, as `end_attempt` and `end_call` do."""
+    both = use.combined
+    if both is None or attempt != use.prepaid_attempt or use.attempts:
         end_attempt(gateway, use, attempt, usage, cost)
         end_call(gateway, use, sent=written)
         return
-    use.both = use.bearer = None
-    use.over = True
+    use.combined = use.prepaid_attempt = None
+    use.has_ended = True
     _settle(gateway, both, 1 if written else 0, usage.input + usage.output, cost)
 
 
-def read_on(use: LimitUse, attempt: int) -> None:
-    """An attempt that nobody waits for goes on, also after its call: what it holds is held until it ends."""
+def mark_draining(use: LimitUse, attempt: int) -> None:
+    """Note that an attempt is drained in the background, which may outlast its call: it holds what it took until it
+    ends."""
     use.draining = (*use.draining, attempt)
 
 
 def end_call(gateway: Gateway, use: LimitUse, *, sent: bool) -> None:
-    """The call is over; one that was never sent used nothing."""
-    _part(gateway, use)
-    held, use.call = use.call, None
-    use.over = True
+    """End the call: give back what it holds. A call that was never `sent` used nothing."""
+    _split_hold(gateway, use)
+    held, use.call_hold = use.call_hold, None
+    use.has_ended = True
     if held is not None:
         _settle(gateway, held, 1 if sent else 0, 0, 0)
-    if use.ahead is not None and use.bearer not in use.draining:
+    if use.prepaid is not None and use.prepaid_attempt not in use.draining:
         _settle_ahead(gateway, use, 0, 0)
     if use.attempts:
         for attempt in [number for number in use.attempts if number not in use.draining]:
@@ -441,12 +457,12 @@ def end_call(gateway: Gateway, use: LimitUse, *, sent: bool) -> None:
 
 
 def _settle_ahead(gateway: Gateway, use: LimitUse, tokens: int, cost: int) -> None:
-    _part(gateway, use)
-    held, use.ahead = use.ahead, None
+    _split_hold(gateway, use)
+    held, use.prepaid = use.prepaid, None
     if held is not None:
         _settle(gateway, held, 0, tokens, cost)
 
 
-def _settle(gateway: Gateway, held: Held, requests: int, tokens: int, cost: int) -> None:
+def _settle(gateway: Gateway, held: Hold, requests: int, tokens: int, cost: int) -> None:
     used = {REQUESTS: requests, CONCURRENT: 0, TOKENS: tokens, COST: cost}
     gateway.limit_slices.settle_charges(held.token, [used[quota.type] for quota in held.quotas])

@@ -26,7 +26,7 @@ from groundplan.gateway.call.delivery.stream import EVENT_STREAM
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.identify import find_key
-from groundplan.gateway.call.steps import run, run_within
+from groundplan.gateway.call.steps import run_steps, run_subcall_steps
 from groundplan.gateway.http import errors
 from groundplan.gateway.http.methods import CrossOrigin, WrongMethod, is_preflight
 from groundplan.gateway.http.multipart import is_form
@@ -109,7 +109,7 @@ class Pipeline:
             interface = _INTERFACES.get(path)
             if interface is None or request.method != b"POST":
                 return self._handle_uncalled(interface, path, request, response)
-        steps = self._run_steps(Exchange(new_id_bytes(), request, response, interface), run, counts=1)
+        steps = self._run_steps(Exchange(new_id_bytes(), request, response, interface), run_steps, counts=1)
         # a client that goes away will retry with its Idempotency-Key
         return steps if idempotency.NAMED not in request.headers else self._gateway.run_shielded(steps)
 
@@ -165,7 +165,7 @@ class Pipeline:
         finally:
             gateway.running_calls -= 1
 
-    async def run_call(self, exchange: Exchange, steps: Steps = run_within) -> None:
+    async def run_call(self, exchange: Exchange, steps: Steps = run_subcall_steps) -> None:
         """Run a call that the gateway itself makes, as a sub-call of another or by other `steps`; it ends in the
         journal like any other."""
         await self._run_steps(exchange, steps)
@@ -209,19 +209,19 @@ class Pipeline:
         if exchange.attempt_started:
             settle.attempt(gateway, exchange, "failed", 0, None)
         if exchange.key is not None:
-            settle.refuse(gateway, exchange, error, "failed" if exchange.attempt_number >= 0 else "refused")
+            settle.finish_with_error(gateway, exchange, error, "failed" if exchange.attempt_number >= 0 else "refused")
         else:
             if exchange.reservation is not None:  # of a line of a batch, reserved before it was identified
                 gateway.slices.settle(exchange.reservation, 0)
                 exchange.reservation = None
-            settle.refuse_stranger(gateway, exchange, error)
+            settle.count_unidentified(gateway, exchange, error)
         if exchange.response.started:
             return  # unfinished: the server cuts the connection
         status, data, lines = exchange.interface.error_response(error, str(exchange.call))
         if exchange.attempt_number >= 0:
             lines += answers.beside_error(exchange)
         if exchange.limit_use is not None:
-            lines += exchange.limit_use.lines
+            lines += exchange.limit_use.header_lines
         if exchange.ask is not None and (told := exchange.interface.error_event(exchange.ask, status, data)):
             exchange.response.send(200, told, lines, content_type=EVENT_STREAM)
             return

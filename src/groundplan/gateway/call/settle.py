@@ -1,6 +1,6 @@
-"""Step 6: what the call turned out to cost, written before the last byte. Also ends attempts that failed on the way.
+"""Step 6: journals what the call cost, before the client gets the last byte. Also settles attempts that failed.
 
-All writing is synchronous, so a cancelled request still settles; only waiting for the disk is awaited by the caller.
+All writing is synchronous, so a cancelled request still settles; only waiting for the disk is awaited, by the caller.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from groundplan.gateway.upstream import provider_refusals
 from groundplan.ledger.model import OVER_BOUND, OVER_INPUT, Finish, Settlement, Usage
 
 CLIENT_GONE = 499
-"""HTTP status in the ledger of a call whose client went away; never sent."""
+"""HTTP status in the ledger of a call whose client disconnected; never sent."""
 FLAGGED = "flagged"
-"""Of an attempt that was refused for what was asked, which had a fee."""
+"""Flag of an attempt that was refused for its content, for which the provider charges a fee."""
 LONGEST_TOKEN = 128
 """Bytes: an answer has more tokens than its bytes divided by this; an upstream that reports fewer is flagged."""
 
@@ -47,10 +47,10 @@ def attempt(
     fee: int = 0,
     flag: str = "",
 ) -> int:
-    """Settle the open attempt and return the journal's sequence. `usage` None: unreported, so our count or the bound.
+    """Settle the open attempt and return the journal's sequence. `usage` None: not reported, so it is estimated.
 
-    `keep_reservation`: it was certainly not billed, and a retry takes the reservation over. `fee`: picodollars that it
-    costs whatever was used. `flag`: what was wrong with it, beside what its usage has.
+    `keep_reservation`: the attempt was certainly not billed, and a retry takes its reservation over. `fee`: picodollars
+    that it costs whatever was used. `flag`: a flag beside those that follow from its usage.
     """
     at = gateway.clock.seconds()
     name, record, sequence = _write_attempt(gateway, exchange, at, outcome, status, usage, fee, flag)
@@ -60,11 +60,11 @@ def attempt(
     return sequence
 
 
-def refused(
+def refused_attempt(
     gateway: Gateway, exchange: Exchange, status: int, refusal: bytes, *, keep_reservation: bool = False
 ) -> None:
-    """Settle the open attempt, whose upstream refuses the request: it is not billed, but for the fee that it may have
-    where it is refused for what it says, and for parts of it that were answered before."""
+    """Settle the open attempt, whose upstream refused the request. It is not billed, except for the fee of a request
+    that is refused for its content, and for parts that were answered before the refusal."""
     probe_turn.give_up_turn(gateway, exchange)
     place = exchange.deployment
     fee = 0 if place is None else place.rates.flagged
@@ -76,17 +76,19 @@ def refused(
         attempt(gateway, exchange, "not_billed", status, None, keep_reservation=keep_reservation)
 
 
-def whole(
+def attempt_and_call(
     gateway: Gateway, exchange: Exchange, outcome: str, status: int, usage: Usage | None, *, awaited: bool = True
 ) -> int | None:
-    """Settle the open attempt and end the call well, as `attempt` and `finish` do; what is to be counted is so while
-    the disk works. Whoever asks for it waits until that is durable. `awaited`: as the journal's."""
+    """Settle the open attempt and finish the call with success, as `attempt` and `finish` do; metrics are counted while
+    the disk works. The caller waits until the returned sequence is durable. `awaited`: see `Journal.finish`."""
     at = gateway.clock.seconds()
     name, settled, _ = _write_attempt(gateway, exchange, at, outcome, status, usage, ends=True)
     record, sequence = _write_finish(gateway, exchange, at, "ok", 200, "", "", awaited=awaited)
     if exchange.limit_use is not None:
         written = sequence is not None
-        limits.end_answered(gateway, exchange.limit_use, settled.attempt, settled.usage, settled.cost, written=written)
+        limits.end_attempt_and_call(
+            gateway, exchange.limit_use, settled.attempt, settled.usage, settled.cost, written=written
+        )
     _count_attempt(gateway, exchange, name, settled)
     _count_finish(gateway, exchange, record)
     return sequence
@@ -104,14 +106,14 @@ def _write_attempt(
     *,
     ends: bool = False,
 ) -> tuple[str, Settlement, int]:
-    """Name of its deployment, its settlement `at` that time (seconds since the epoch), and the sequence of that.
-    `ends`: as the journal's."""
+    """Journal the settlement of the open attempt; returns (name of its deployment, settlement, sequence). `at`: seconds
+    since the epoch; `ends`: see `Journal.settle`."""
     deployment = exchange.deployment
     if deployment is None or exchange.reservation is None or not exchange.attempt_started:
         raise AssertionError("no attempt is open")
-    usage = _true(exchange, usage)
+    usage = _plausible_usage(exchange, usage)
     estimated = usage is None and outcome != "not_billed"
-    usage, cost, flags = (Usage(), fee, [FLAGGED]) if fee else _billed(exchange, deployment, outcome, usage)
+    usage, cost, flags = (Usage(), fee, [FLAGGED]) if fee else _bill(exchange, deployment, outcome, usage)
     if flag:
         flags.append(flag)
     now, began = time.perf_counter_ns(), exchange.attempt_started
@@ -129,7 +131,7 @@ def _write_attempt(
         started_us=(began - exchange.started) // 1000,
         connect_us=(exchange.attempt_connected - began) // 1000 if exchange.attempt_connected else 0,
         first_byte_us=(exchange.attempt_answered - began) // 1000 if exchange.attempt_answered else 0,
-        saved=_saved(exchange, deployment, usage) if usage.cache_read else 0,
+        saved=_cache_savings(exchange, deployment, usage) if usage.cache_read else 0,
         first_chunk_us=exchange.attempt_first_us,
     )
     sequence = gateway.journal.settle(record, ends=ends)
@@ -153,10 +155,10 @@ def _count_attempt(
         exchange.reservation = None
 
 
-def _true(exchange: Exchange, usage: Usage | None) -> Usage | None:
-    """A report; None where it cannot be one: of a prompt of no token, or of no token for an answer that came.
+def _plausible_usage(exchange: Exchange, usage: Usage | None) -> Usage | None:
+    """The reported usage; None where it cannot be true: no token for a prompt, or none for an answer that came.
 
-    One of no token at all is taken at its word: that is how it is said that nothing is billed.
+    A report of no token at all is believed: it is how upstreams say that nothing is billed.
     """
     if usage is None or (usage.input and usage.output):
         return usage
@@ -165,15 +167,15 @@ def _true(exchange: Exchange, usage: Usage | None) -> Usage | None:
     return usage if usage.input and not exchange.output_bytes else None
 
 
-def _billed(
+def _bill(
     exchange: Exchange, deployment: Deployment, outcome: str, usage: Usage | None
 ) -> tuple[Usage, int, list[str]]:
-    """What was used, the picodollars that it costs (at most what can be written down), and what is odd about it."""
+    """(usage, its cost in picodollars, flags of the settlement). The cost is at most what the ledger can store."""
     flags = list(exchange.attempt_flags)
     if outcome == "not_billed":
         return Usage(), 0, flags
     if usage is None:
-        usage, cost = estimate(exchange)
+        usage, cost = estimate_usage(exchange)
         flags.append("no_usage")
         return usage, cost, flags
     ask = exchange.ask
@@ -186,7 +188,7 @@ def _billed(
         cost, known = meter.charged(ask, deployment, usage)
         if not known:
             flags.append("unknown_tier")
-    above = _above(exchange, deployment, usage)
+    above = _exceeded_class(exchange, deployment, usage)
     if above or cost > exchange.bounds[deployment.name]:
         flags.append(OVER_BOUND)
     if above == "input":
@@ -197,9 +199,9 @@ def _billed(
     return usage, min(cost, MAX_AMOUNT), flags
 
 
-def _above(exchange: Exchange, deployment: Deployment, usage: Usage) -> str:
-    """Which tokens are more than what was reserved is for (`input`, `output`; empty: none), which their cost may hide:
-    a prompt is bounded by its bytes, a class of tokens may cost nothing, and free is free."""
+def _exceeded_class(exchange: Exchange, deployment: Deployment, usage: Usage) -> str:
+    """The class of tokens (`input`, `output`; empty: none) of which more were used than was reserved for. The cost may
+    hide that: a prompt is bounded by its bytes, and a class of tokens, or all of them, may be free."""
     ask, interface, rates = exchange.ask, exchange.interface, deployment.rates
     if ask is None:
         return ""
@@ -207,23 +209,24 @@ def _above(exchange: Exchange, deployment: Deployment, usage: Usage) -> str:
         if usage.output > min(exchange.output_cap, deployment.max_output_tokens) * ask.copies:
             return "output"
         if usage.input <= ask.size and deployment.tokens_per_byte >= 1.0:
-            return ""  # nearly every one has a fraction of it
+            return ""  # true of nearly every call
     elif interface.has_custom_cost and not (rates.input or rates.output):
-        return ""  # what it costs is no matter of tokens, and nobody counted on any
-    most = admit.most_tokens(exchange, deployment)
+        return ""  # its price does not depend on tokens, and none were bounded
+    most = admit.max_usage(exchange, deployment)
     if usage.input > most.input:
         return "input"
     return "output" if usage.output > most.output and (most.output or rates.output) else ""
 
 
-def _saved(exchange: Exchange, deployment: Deployment, usage: Usage) -> int:
-    """Picodollars that the provider's own cache saved."""
+def _cache_savings(exchange: Exchange, deployment: Deployment, usage: Usage) -> int:
+    """Picodollars that the provider's prompt cache saved."""
     service = meter.service(exchange.ask, deployment, usage.service_tier) if exchange.ask is not None else ""
     return min(MAX_AMOUNT, price.cache_savings(deployment.rates, usage, service or price.STANDARD))
 
 
-def cancelled(gateway: Gateway, exchange: Exchange, usage: Usage | None) -> None:
-    """Settle the open attempt, which we ended, by what its provider bills then. `usage`: where it reported any."""
+def cancelled_attempt(gateway: Gateway, exchange: Exchange, usage: Usage | None) -> None:
+    """Settle the open attempt, which we cancelled, by what its provider bills then. `usage`: what it reported, if
+    any."""
     deployment = exchange.deployment
     if deployment is None:
         raise AssertionError("no attempt is open")
@@ -231,35 +234,35 @@ def cancelled(gateway: Gateway, exchange: Exchange, usage: Usage | None) -> None
         probe_turn.give_up_turn(gateway, exchange)
         attempt(gateway, exchange, "not_billed", 0, None)
         return
-    usage = _true(exchange, usage)
+    usage = _plausible_usage(exchange, usage)
     if usage is None and deployment.billing_on_cancel != "generated":
-        exchange.output_bytes = 0  # it may go on without us, so what came so far bounds nothing
+        exchange.output_bytes = 0  # the upstream may generate on without us, so what came so far bounds nothing
     attempt(gateway, exchange, "cancelled", 0, usage)
 
 
-def estimate(exchange: Exchange) -> tuple[Usage, int]:
-    """Usage and cost where the upstream reported none: what streamed is counted, otherwise the bound. Never too
-    little."""
+def estimate_usage(exchange: Exchange) -> tuple[Usage, int]:
+    """(usage, cost) of the open attempt where the upstream reported none: what was streamed is counted, otherwise the
+    bound is taken. Never too little."""
     deployment, ask = exchange.deployment, exchange.ask
     if deployment is None or ask is None:
         raise AssertionError("no attempt is open")
     bound = exchange.bounds[deployment.name]
     cap = min(exchange.output_cap, deployment.max_output_tokens)
-    usage, cost = exchange.interface.estimate(ask, deployment, _added(exchange), exchange.output_bytes, cap)
+    usage, cost = exchange.interface.estimate(ask, deployment, _added_bytes(exchange), exchange.output_bytes, cap)
     return usage, min(bound, cost)
 
 
-def _added(exchange: Exchange) -> int:
-    """Bytes that were put before the caller's own: the workload's prompt and passages with what is said of them."""
+def _added_bytes(exchange: Exchange) -> int:
+    """Bytes that were put before the caller's messages: the workload's prompt, and passages with their notes."""
     workload = exchange.workload
     if workload is None or not exchange.interface.grounded:
         return 0
     return sum(len(text.encode()) for text in system_messages(workload, exchange.passages, exchange.grounding_notes))
 
 
-def _finish(exchange: Exchange, at: float, refusal: str) -> Finish:
-    """The record of its end, `at` that time (seconds since the epoch). Serving ended with the newest attempt, and
-    settling it ends here."""
+def _finish_record(exchange: Exchange, at: float, refusal: str) -> Finish:
+    """The record of the end of the call. `at`: seconds since the epoch. The step `serve` ended with the newest attempt,
+    and `settle` ends here."""
     began = exchange.started
     duration_us = (time.perf_counter_ns() - began) // 1000
     if exchange.status != "refused":
@@ -270,7 +273,8 @@ def _finish(exchange: Exchange, at: float, refusal: str) -> Finish:
     passages, grounded, first, headers = (
         exchange.passages, exchange.grounding_notes, exchange.first_byte, exchange.request.headers
     )  # fmt: skip
-    # in the order of its fields: more than 15 that are named are put into a dict first, which takes six times as long
+    # positional, in the order of the fields: more than 15 keyword arguments go through a dict, which takes six times as
+    # long
     return Finish(
         exchange.id_bytes,
         int(at * 1000),
@@ -303,14 +307,14 @@ def _finish(exchange: Exchange, at: float, refusal: str) -> Finish:
     )
 
 
-def refuse(gateway: Gateway, exchange: Exchange, error: GroundplanError, status: str = "refused") -> None:
-    """As `finish`, of a call that ends with an error."""
+def finish_with_error(gateway: Gateway, exchange: Exchange, error: GroundplanError, status: str = "refused") -> None:
+    """Finish a call that ends with `error`."""
     told = error.message if isinstance(error, Exhausted) else ""
     finish(gateway, exchange, status, error.status, error.code, told)
 
 
-def refuse_stranger(gateway: Gateway, exchange: Exchange, error: GroundplanError) -> None:
-    """Count a call without a key that is known: it is of no workload, and nobody's row."""
+def count_unidentified(gateway: Gateway, exchange: Exchange, error: GroundplanError) -> None:
+    """Count a call without a known key, which belongs to no workload and gets no record."""
     gateway.meters.call((exchange.endpoint, "", "", "refused", error.status), "none", 0, 0)
 
 
@@ -324,15 +328,15 @@ def finish(
     *,
     awaited: bool = False,
 ) -> int | None:
-    """Write the end of the call; returns its sequence, or None where a refused call could not be written. `awaited`: as
-    the journal's."""
+    """Journal the end of the call once; returns its sequence, or None where that failed or was done before. `awaited`:
+    see `Journal.finish`."""
     if exchange.finished:
         return None
     at = gateway.clock.seconds()
     record, sequence = _write_finish(gateway, exchange, at, status, http_status, code, refusal, awaited=awaited)
     if exchange.limit_use is not None:
-        # of what is not written nobody gets an answer that no attempt was made for
-        limits.end_call(gateway, exchange.limit_use, sent=sequence is not None and _is_used(exchange))
+        # where it is not written, the client gets no answer that was made without an attempt
+        limits.end_call(gateway, exchange.limit_use, sent=sequence is not None and _counts_as_request(exchange))
     _count_finish(gateway, exchange, record)
     return sequence
 
@@ -350,7 +354,7 @@ def _write_finish(
 ) -> tuple[Finish, int | None]:
     exchange.finished = True
     exchange.status, exchange.http_status, exchange.error_code = status, http_status, code
-    record = _finish(exchange, at, refusal)
+    record = _finish_record(exchange, at, refusal)
     urgent = exchange.attempt_number >= 0 or exchange.cache_result in ("exact", "semantic")
     try:
         return record, gateway.journal.finish(record, urgent=urgent, awaited=awaited)
@@ -373,37 +377,37 @@ def _count_finish(gateway: Gateway, exchange: Exchange, record: Finish) -> None:
         gateway.meters.save(record.workload, exchange.saved_cost)
 
 
-def _is_used(exchange: Exchange) -> bool:
-    """Whether a call that is over counts as a request."""
+def _counts_as_request(exchange: Exchange) -> bool:
+    """Whether a finished call counts as a request against limits."""
     if exchange.attempt_number >= 0 or exchange.cache_result in ("exact", "semantic"):
         return True
-    return exchange.status == "ok" and _abstained(exchange)
+    return exchange.status == "ok" and _has_abstained(exchange)
 
 
-def _abstained(exchange: Exchange) -> bool:
-    """Whether it was searched for, and nothing reached the floor: answered without an attempt, it is a request all the
+def _has_abstained(exchange: Exchange) -> bool:
+    """Whether no passage reached the floor, so that the call was answered without an attempt: it is a request all the
     same."""
     return exchange.grounding_notes is not None and exchange.grounding_notes.abstained
 
 
-def record(gateway: Gateway, exchange: Exchange, status: str, http_status: int, code: str = "") -> int:
-    """As `finish`, of what is given to nobody unless it is written. Raises `Unavailable`."""
+def finish_or_raise(gateway: Gateway, exchange: Exchange, status: str, http_status: int, code: str = "") -> int:
+    """Finish a call whose answer must not be given unless its end is written. Raises `Unavailable`."""
     sequence = finish(gateway, exchange, status, http_status, code)
     if sequence is None:
-        raise unwritten()
+        raise journal_unavailable()
     return sequence
 
 
-def unwritten() -> Unavailable:
+def journal_unavailable() -> Unavailable:
     return Unavailable(
         "the call cannot be written down", code="journal_unavailable", hint="Check the disk of HOME.", retry_after=1.0
     )
 
 
-def remaining(gateway: Gateway, exchange: Exchange) -> int | None:
-    """The least that is left in any hard budget that covers it; None before a budget was looked at.
+def remaining_budget(gateway: Gateway, exchange: Exchange) -> int | None:
+    """The least that is left in any hard budget that covers the call; None where none does.
 
-    Notes at the exchange what is left, and which soft budgets are crossed.
+    Also sets `remaining_budget` and `crossed_budgets` of the exchange.
     """
     least, crossed = gateway.slices.remaining_budget(exchange.charges)
     if crossed:

@@ -37,7 +37,7 @@ def may_be_made_later(gateway: Gateway, exchange: Exchange, error: GroundplanErr
         return False
     if error.code == UPSTREAM_FAILED:
         health, now, use = health_of(gateway, exchange), gateway.loop.time(), exchange.limit_use
-        passed = () if use is None else use.passed
+        passed = () if use is None else use.skipped_deployments
         return all(each.name in passed or health.retry_after_left(each.name, now) for each in exchange.deployments)
     return exchange.attempt_count == sent and is_transient(error)
 

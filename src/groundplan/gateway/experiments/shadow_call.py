@@ -25,7 +25,7 @@ from groundplan.gateway.call.attempts.reserve import reserve
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.feature import FEATURE
 from groundplan.gateway.call.ground import ground
-from groundplan.gateway.call.identify import KEY_HEADERS, caller, check_grants
+from groundplan.gateway.call.identify import KEY_HEADERS, caller_of, check_grants
 from groundplan.gateway.call.serve import serve
 from groundplan.gateway.experiments.trial import Mark, Trial
 from groundplan.gateway.guard.run import begin, guards
@@ -101,10 +101,10 @@ async def _steps(gateway: Gateway, own: Exchange, what: ShadowPurpose) -> None:
         await gateway.files.put_in(own)
     amount = admit.set_bounds(own, plan, ask, own.deployments)
     admit.check_cost(own, plan, amount)
-    own.charges = admit.covering(own, plan, gateway.clock.seconds())
+    own.charges = admit.covering_budgets(own, plan, gateway.clock.seconds())
     _check_room(gateway, own, plan, amount)
     if catalog.limits is not None:
-        await limits.admit_beside(gateway, own, catalog.limits, amount)
+        await limits.admit_unrequested(gateway, own, catalog.limits, amount)
     if what.budget is not None:
         own.charges = (*own.charges, (what.budget, "total"))
     await reserve(gateway, own, 0, amount)
@@ -123,7 +123,7 @@ def _check(gateway: Gateway, own: Exchange, what: ShadowPurpose) -> InParts[Poli
     policy, now = gateway.live.policy, gateway.clock.seconds()
     catalog = own.catalog or dated_prices.newest(gateway.live.catalog, now)
     own.catalog, own.policy = catalog, policy
-    own.key, own.person = caller(own.request.headers, policy, now)
+    own.key, own.person = caller_of(own.request.headers, policy, now)
     if catalog.granted:
         check_grants(catalog, policy, own.key, own.person, gateway.clock.now().date())
     plan = catalog.plans.get(own.key.workload)
@@ -140,7 +140,7 @@ def _check(gateway: Gateway, own: Exchange, what: ShadowPurpose) -> InParts[Poli
         own.ask = yield partial(own.interface.read, own.request)
         if not what.bare and guards(own, plan, policy):
             yield from _guard(gateway, own, plan)
-    own.deployments = admit.bounded(own, admit.choose(own, plan, own.ask, policy, now))
+    own.deployments = admit.with_bounds(own, admit.choose_deployments(own, plan, own.ask, policy, now))
     return policy
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from groundplan.core.errors import Denied
-from groundplan.gateway.call.admit import subjects_of
+from groundplan.gateway.call.admit import kill_scopes
 from groundplan.gateway.policy.snapshot import Policy
 
 if TYPE_CHECKING:
@@ -63,6 +63,6 @@ def _subjects(exchange: Exchange) -> list[str]:
     if exchange.key is not None:
         found.append(f"key/{exchange.key.id}")
     if exchange.deployment is not None:
-        found += subjects_of(exchange.deployment)
+        found += kill_scopes(exchange.deployment)
     found += [f"source/{name}" for name in exchange.context_sources]
     return found

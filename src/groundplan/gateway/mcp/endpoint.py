@@ -235,7 +235,7 @@ class McpApi:
     async def _let(self, use: Use) -> None:
         """Kill switches, company rules and limits, and what is sent in. Raises `Denied`, `Exhausted`, `Unavailable`."""
         if not self._gateway.journal.healthy:
-            raise settle.unwritten()  # a tool may do what cannot be undone
+            raise settle.journal_unavailable()  # a tool may do what cannot be undone
         policy = self._gateway.live.policy
         if (error := self._refusal(use)) is not None:
             raise error
@@ -283,7 +283,7 @@ class McpApi:
         except GroundplanError as error:
             self._over(use, begun)
             outcome = "refused" if not use.asked or isinstance(error, Denied | Invalid) else "failed"
-            settle.refuse(gateway, exchange, error, outcome)
+            settle.finish_with_error(gateway, exchange, error, outcome)
             raise
         except BaseException as error:
             self._over(use, begun)
@@ -299,7 +299,7 @@ class McpApi:
     async def _recorded(self, use: Use, begun: int, code: str) -> None:
         """Its end is on the disk before anybody hears of it. Raises `Unavailable`."""
         self._over(use, begun)
-        sequence = settle.record(self._gateway, use.exchange, "failed" if code else "ok", 200, code)
+        sequence = settle.finish_or_raise(self._gateway, use.exchange, "failed" if code else "ok", 200, code)
         if (pending := self._gateway.journal.durable(sequence)) is not None:
             await pending
 

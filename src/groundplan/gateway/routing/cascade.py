@@ -124,7 +124,7 @@ def _affordable(exchange: Exchange, rule: Cascade) -> bool:
     if plan is None or not others:
         return False
     try:
-        admit.check_next(exchange, plan, exchange.bounds.get(rule.first, 0) + max(others))
+        admit.check_next_attempt(exchange, plan, exchange.bounds.get(rule.first, 0) + max(others))
     except Denied:
         return False
     return True
@@ -304,7 +304,7 @@ async def _give(gateway: Gateway, exchange: Exchange, spare: Spare) -> None:
     refuse_stopped(gateway.live.policy, exchange)
     if exchange.passages:
         whole(gateway, exchange, answered.data)
-    told = facts(exchange, settle.remaining(gateway, exchange))
+    told = facts(exchange, settle.remaining_budget(gateway, exchange))
     if not ask.stream:
         await send_whole(gateway, exchange, "ok", 200, interface.with_facts(answered.data, told), "")
         return

@@ -90,7 +90,7 @@ def headers(exchange: Exchange, *, cost: bool, known: Standing | None = None) ->
     if exchange.crossed_budgets:
         parts += (b"groundplan-budget-crossed: ", header_value(",".join(exchange.crossed_budgets)), b"\r\n")
     if exchange.limit_use is not None:
-        parts.append(exchange.limit_use.lines)
+        parts.append(exchange.limit_use.header_lines)
     return b"".join(parts)
 
 

@@ -62,7 +62,7 @@ def _told(gateway: Gateway, path: bytes, request: Request, peer: str, *, anthrop
     plan = catalog.plans.get(key.workload) if catalog else None
     names = sorted(plan.names) if plan else []
     if plan is not None and key.models:
-        names = [name for name in names if admit.of_key(key, plan.names[name])]
+        names = [name for name in names if admit.allowed_by_key(key, plan.names[name])]
     models: list[dict[str, Any]]
     if anthropic:
         model = _MODEL | _STAGE if request.headers[b"anthropic-version"] > VERSION else _MODEL

@@ -180,11 +180,11 @@ class Attempt(RefusalHandling):
         deployment, targets, use = self.deployment, self.gateway.targets, self.exchange.limit_use
         if deployment.api != "openai" and self._is_translated():
             return targets.through_service(
-                SERVICE, deployment, None if use is None else use.keys.get(self.exchange.attempt_number)
+                SERVICE, deployment, None if use is None else use.key_indexes.get(self.exchange.attempt_number)
             )
         if not deployment.keys:
             return targets.of(deployment)
-        return targets.with_key(deployment, None if use is None else use.keys.get(self.exchange.attempt_number))
+        return targets.with_key(deployment, None if use is None else use.key_indexes.get(self.exchange.attempt_number))
 
     def _bounded_timeout(self, milliseconds: int) -> float:
         return max(MIN_WAIT_SECONDS, min(milliseconds / 1000, self.deadline - self.gateway.loop.time()))
@@ -373,7 +373,7 @@ class Attempt(RefusalHandling):
         await gateway.step_batching
         interface, answered = exchange.interface, self._answered
         if answered is None:
-            settle.refused(gateway, exchange, self.status, self._refusal)
+            settle.refused_attempt(gateway, exchange, self.status, self._refusal)
             refusal = self._refusal if self._target is None else self._target.mask_refusal(self._refusal)
             data = interface.upstream_refusal_body(refusal)
             self._release_connection()
@@ -382,7 +382,7 @@ class Attempt(RefusalHandling):
         outcome, policy = "ok" if interface.is_billed else "not_billed", gateway.live.policy
         if exchange.guard is None and not (policy.severed or interface.can_store_answers or exchange.passages):
             exchange.first_byte = time.perf_counter_ns()
-            sequence = settle.whole(gateway, exchange, outcome, self.status, answered.usage)
+            sequence = settle.attempt_and_call(gateway, exchange, outcome, self.status, answered.usage)
         else:
             settle.attempt(gateway, exchange, outcome, self.status, answered.usage)
             self._release_connection()  # the checks take no place at the deployment
@@ -391,7 +391,7 @@ class Attempt(RefusalHandling):
             sequence = settle.finish(gateway, exchange, "ok", 200, awaited=True)
         if exchange.flight is not None:
             exchange.flight.whole = answered.data
-        call_facts = facts(exchange, settle.remaining(gateway, exchange), known := standing(exchange))
+        call_facts = facts(exchange, settle.remaining_budget(gateway, exchange), known := standing(exchange))
         data = answered.data if answered.kind else interface.with_facts(answered.data, call_facts)
         lines = headers(exchange, cost=True, known=known)
         if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
@@ -425,7 +425,7 @@ class Attempt(RefusalHandling):
         gateway, exchange, answered = self.gateway, self.exchange, self._answered
         try:
             if answered is None:
-                settle.refused(gateway, exchange, self.status, self._refusal, keep_reservation=True)
+                settle.refused_attempt(gateway, exchange, self.status, self._refusal, keep_reservation=True)
             else:
                 settle.attempt(gateway, exchange, "ok", self.status, answered.usage)
         finally:
@@ -446,7 +446,7 @@ class Attempt(RefusalHandling):
             self._close()
             return
         if self.is_refused:
-            settle.refused(self.gateway, exchange, self.status, self._refusal)
+            settle.refused_attempt(self.gateway, exchange, self.status, self._refusal)
             self._close()
             return
         usage = self._reported_usage()
@@ -459,12 +459,12 @@ class Attempt(RefusalHandling):
             draining.exchange = exchange.fork()
             exchange.draining_bound += exchange.bounds[self.deployment.name]
             if exchange.limit_use is not None:
-                limits.read_on(exchange.limit_use, exchange.attempt_number)
+                limits.mark_draining(exchange.limit_use, exchange.attempt_number)
             self._connection = self._load = self._share = None
             exchange.reservation, exchange.attempt_started = None, 0
             self.gateway.run_in_background(draining._drain())
             return
-        settle.cancelled(self.gateway, exchange, usage)
+        settle.cancelled_attempt(self.gateway, exchange, usage)
         self._close()
 
     def _reported_usage(self) -> Usage | None:
@@ -495,9 +495,9 @@ class Attempt(RefusalHandling):
             usage = self._reported_usage()  # reported already, where the answer was complete
         finally:
             if billed:
-                settle.cancelled(self.gateway, self.exchange, usage)
+                settle.cancelled_attempt(self.gateway, self.exchange, usage)
             else:
-                settle.refused(self.gateway, self.exchange, self.status, self._refusal)
+                settle.refused_attempt(self.gateway, self.exchange, self.status, self._refusal)
             self._close()
 
     def _close(self) -> None:

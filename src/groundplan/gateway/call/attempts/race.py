@@ -14,7 +14,7 @@ from collections.abc import Callable
 from groundplan.blueprint.model import Deployment, Hedge
 from groundplan.core.errors import Denied, GroundplanError, Unavailable
 from groundplan.gateway.call import limits, settle
-from groundplan.gateway.call.admit import check_next, is_confirmed
+from groundplan.gateway.call.admit import check_next_attempt, is_policy_fresh
 from groundplan.gateway.call.attempts import probe_turn
 from groundplan.gateway.call.attempts.attempt import Attempt
 from groundplan.gateway.call.attempts.begin import begin_attempt
@@ -139,7 +139,7 @@ async def _reserve_hedge(
     fork.reservation, fork.reserved_amount, fork.attempt_flags = token, bound, (*exchange.attempt_flags, HEDGE)
     exchange.attempt_count = number + 1
     try:
-        if exchange.limit_use is None or await limits.admit_attempt(gateway, fork, deployment, number, beside=True):
+        if exchange.limit_use is None or await limits.admit_attempt(gateway, fork, deployment, number, is_hedge=True):
             late = first[0].done() or not gateway.loads.of(deployment).has_room
             sequence = 0 if late else begin_attempt(gateway, fork, deployment, inherits=False)
     except Unavailable:
@@ -148,7 +148,7 @@ async def _reserve_hedge(
         if not sequence:
             gateway.slices.settle(token, 0)
             if exchange.limit_use is not None:
-                limits.unsent(gateway, exchange.limit_use, number)
+                limits.release_unsent(gateway, exchange.limit_use, number)
     if not sequence:
         return None
     gateway.hedges.record_sent(exchange.workload.name)
@@ -160,7 +160,7 @@ def _can_afford(exchange: Exchange, deployment: Deployment, open_at: Deployment)
     if exchange.plan is None:
         raise AssertionError("not admitted")
     try:
-        check_next(exchange, exchange.plan, exchange.bounds[deployment.name], exchange.bounds[open_at.name])
+        check_next_attempt(exchange, exchange.plan, exchange.bounds[deployment.name], exchange.bounds[open_at.name])
     except Denied:
         return False
     return True
@@ -170,7 +170,7 @@ def _is_fit(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> boo
     if not gateway.loads.of(deployment).has_room or exchange.plan is None:
         return False
     try:
-        if not is_confirmed(exchange.plan, gateway.live.age()) or not may_send(gateway, exchange, deployment):
+        if not is_policy_fresh(exchange.plan, gateway.live.age()) or not may_send(gateway, exchange, deployment):
             return False
     except GroundplanError:
         return False  # none of its kind may be sent now, but the first one was sent before

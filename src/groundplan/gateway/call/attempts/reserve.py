@@ -26,7 +26,7 @@ async def reserve(
         now = gateway.clock.seconds()
         if keeps_periods or not is_over(short.period, now):
             raise _budget_refusal(gateway, exchange, short.budget, amount)
-        exchange.charges = admit.dated(budgets, now)
+        exchange.charges = admit.with_periods(budgets, now)
 
 
 def _budget_refusal(gateway: Gateway, exchange: Exchange, short: str, amount: int) -> GroundplanError:
@@ -36,15 +36,15 @@ def _budget_refusal(gateway: Gateway, exchange: Exchange, short: str, amount: in
         exchange.flight.lacked = short
     budget, period = next(each for each in exchange.charges if each[0].name == short)
     if amount <= budget.limit and not gateway.leases.was_refused_lately(short, period):
-        return admit.out_of_reach(budget, connected=gateway.leases.connected)
+        return admit.budget_unreachable(budget, connected=gateway.leases.connected)
     others = [each for each in exchange.charges if each[0].hard and _is_exhausted(gateway, *each, amount)]
     unspent = gateway.leases.unspent
     lacking = [(*each, unspent(each[0].name, each[1])) for each in ((budget, period), *others)]
-    budget, period, open_ = max(lacking, key=lambda each: admit.frees(each[0], each[1], amount, each[2]))
+    budget, period, open_ = max(lacking, key=lambda each: admit.room_order(each[0], each[1], amount, each[2]))
     now, left = gateway.clock.now().timestamp(), gateway.live.remaining(budget, period)
     if gateway.leases.was_refused_lately(budget.name, period):
         left = open_  # PostgreSQL was asked just now; reports of other workers are older
-    return admit.exhausted(budget, amount, period, left, open_, now)
+    return admit.budget_exhausted(budget, amount, period, left, open_, now)
 
 
 def _is_exhausted(gateway: Gateway, budget: Budget, period: str, amount: int) -> bool:

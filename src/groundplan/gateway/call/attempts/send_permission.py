@@ -13,7 +13,7 @@ from groundplan.core.errors import Denied
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.identify import KEY_HEADERS, caller
+from groundplan.gateway.call.identify import KEY_HEADERS, caller_of
 from groundplan.gateway.policy.catalog import Plan
 from groundplan.gateway.policy.snapshot import Policy
 from groundplan.placement.guard import is_allowed
@@ -26,7 +26,7 @@ async def wait_for_policy(gateway: Gateway, plan: Plan) -> None:
     """Wait until live policy is confirmed, which comes at once where the worker had only stalled. Raises `Unavailable`
     (`policy_lease_expired`) where its lease and the workload's grace are over and it is not confirmed within 250 ms."""
     end = gateway.loop.time() + RENEWAL_SECONDS
-    while not admit.is_confirmed(plan, gateway.live.age()) and gateway.loop.time() < end:  # noqa: ASYNC110 -- it has an end
+    while not admit.is_policy_fresh(plan, gateway.live.age()) and gateway.loop.time() < end:  # noqa: ASYNC110 -- it has an end
         await asyncio.sleep(_POLL_SECONDS)
     admit.check_policy_age(plan, gateway.live.age())
 
@@ -42,7 +42,7 @@ def may_send(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> bo
     if key is None or workload is None:
         raise AssertionError("not admitted")
     admit.check_kills(policy, key, workload.name)
-    if not admit.not_killed(policy, [deployment]):
+    if not admit.without_killed(policy, [deployment]):
         return False
     if policy is not exchange.policy and not _is_approved(gateway, exchange, deployment, policy):
         return False
@@ -63,7 +63,7 @@ def _is_approved(gateway: Gateway, exchange: Exchange, deployment: Deployment, p
     """Whether a newer policy still allows the caller and what the workload uses. Raises as `may_send`."""
     catalog, workload, headers = exchange.catalog, exchange.workload, exchange.request.headers
     if any(name in headers for name in KEY_HEADERS):  # sub-calls and lines of batches have none
-        caller(headers, policy, 0.0)
+        caller_of(headers, policy, 0.0)
     if catalog is None or workload is None or catalog.approved is None:
         return True
     now = gateway.clock.seconds()

@@ -105,7 +105,7 @@ class AttemptSequence:
         if exchange.reservation is None or not gateway.loads.of(deployment).has_room:
             return None
         if exchange.limit_use is not None and (
-            exchange.attempt_count or not limits.at_hand(gateway, exchange, deployment)
+            exchange.attempt_count or not limits.admit_attempt_locally(gateway, exchange, deployment)
         ):
             return None
         self._attempts_made = 1
@@ -261,7 +261,7 @@ class AttemptSequence:
         if exchange.plan is None:
             raise AssertionError("not admitted")
         try:
-            admit.check_next(exchange, exchange.plan, exchange.bounds[deployment.name])
+            admit.check_next_attempt(exchange, exchange.plan, exchange.bounds[deployment.name])
         except Denied as error:
             self._cost_refusal = error
             return False
@@ -366,7 +366,9 @@ class AttemptSequence:
             exchange.guard.adopt(failed.guarded_relay)
             exchange.guard.count(exchange)
         if exchange.attempt_started:  # otherwise the answer was complete and settled before the refusal
-            settle.cancelled(self._gateway, exchange, final_usage(failed.relay) if failed.relay is not None else None)
+            settle.cancelled_attempt(
+                self._gateway, exchange, final_usage(failed.relay) if failed.relay is not None else None
+            )
         if failed.relay is None:
             raise refusal
         self.broken_relay, self.stream_error_code = failed.relay, refusal.code
@@ -450,11 +452,11 @@ class AttemptSequence:
     def raise_failure(self) -> None:
         """Raise the error for the client, as no deployment could answer."""
         if not self._gateway.journal.healthy:
-            raise settle.unwritten()  # no deployment was asked
+            raise settle.journal_unavailable()  # no deployment was asked
         if self._cost_refusal is not None:
             raise self._cost_refusal
         now, health, use = self._gateway.loop.time(), self._health, self._exchange.limit_use
-        passed = () if use is None else use.passed
+        passed = () if use is None else use.skipped_deployments
         rest_seconds = [
             health.retry_after_left(each.name, now, is_last_resort=True)
             for each in self._exchange.deployments
@@ -462,7 +464,7 @@ class AttemptSequence:
         ]
         retry_after = max(1.0, min(rest_seconds, default=0.0))
         never_succeeds = self._mismatch is not None or not (rest_seconds and (self._attempts_made or any(rest_seconds)))
-        limits.check_room(self._gateway, self._exchange, None if never_succeeds else retry_after)
+        limits.raise_if_limited(self._gateway, self._exchange, None if never_succeeds else retry_after)
         last = self._exchange.deployment
         where = "" if last is None else f" ({last.name})"
         if self._mismatch == "above_rate" and last is not None:

@@ -158,8 +158,8 @@ class Streaming:
         relay, guard, guarded = self.relay, exchange.guard, self.guarded
         if not _is_looked_at(exchange):
             exchange.first_byte = exchange.first_byte or time.perf_counter_ns()
-            sequence = settle.whole(gateway, exchange, "ok", 200, relay.usage, awaited=False)
-            last = relay.closing_events(facts(exchange, settle.remaining(gateway, exchange)))
+            sequence = settle.attempt_and_call(gateway, exchange, "ok", 200, relay.usage, awaited=False)
+            last = relay.closing_events(facts(exchange, settle.remaining_budget(gateway, exchange)))
             await _send_end(gateway, exchange, sequence, last, relay)
             return
         if guard is not None and guarded is not None:
@@ -175,7 +175,7 @@ class Streaming:
             await self.look(gateway, exchange)
         if exchange.interface.can_store_answers and guard is None:
             await stored_answers.keep(gateway, exchange, relay)
-        last = relay.closing_events(facts(exchange, settle.remaining(gateway, exchange)))
+        last = relay.closing_events(facts(exchange, settle.remaining_budget(gateway, exchange)))
         await end(gateway, exchange, "ok", last, "", relay)
 
     async def look(self, gateway: Gateway, exchange: Exchange) -> None:
@@ -338,7 +338,7 @@ class Streaming:
         """The first bytes of this attempt, whose head is made meanwhile: not before its reservation is on the disk."""
         response, lines, head = exchange.response, b"", b""
         if not response.started:
-            settle.remaining(gateway, exchange)
+            settle.remaining_budget(gateway, exchange)
             lines = self.kind + headers(exchange, cost=False)
         if (pending := gateway.journal.durable(sequence)) is not None:
             await pending

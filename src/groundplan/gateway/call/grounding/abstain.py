@@ -43,8 +43,8 @@ def say_so(gateway: Gateway, exchange: Exchange) -> None:
     if ask is None or codec is None:
         raise AssertionError("not checked")
     exchange.first_byte = time.perf_counter_ns()
-    left = settle.remaining(gateway, exchange)
-    settle.record(gateway, exchange, "ok", 200)
+    left = settle.remaining_budget(gateway, exchange)
+    settle.finish_or_raise(gateway, exchange, "ok", 200)
     lines, facts = answers.headers(exchange, cost=True), answers.facts(exchange, left)
     whole = _answer(exchange, ask)
     if ask.stream:

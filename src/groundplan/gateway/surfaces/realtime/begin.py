@@ -21,7 +21,7 @@ from groundplan.gateway.call.attempts.begin import begin_attempt
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.identify import identify
-from groundplan.gateway.call.steps import admit_call, shed
+from groundplan.gateway.call.steps import admit_call, shed_load
 from groundplan.gateway.call.trace import Trace
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy import dated_prices
@@ -55,11 +55,11 @@ class Caller:
         try:
             identify(exchange, gateway.live.policy, now)
             if first and gateway.pressure.is_crowded(gateway.running_calls):
-                shed(gateway, exchange, catalog)  # a conversation that was let in is not ended for it
+                shed_load(gateway, exchange, catalog)  # a conversation that was let in is not ended for it
             await admit_call(gateway, exchange, catalog, now)
             check(exchange)
         except GroundplanError as error:
-            (settle.refuse_stranger if exchange.key is None else settle.refuse)(gateway, exchange, error)
+            (settle.count_unidentified if exchange.key is None else settle.finish_with_error)(gateway, exchange, error)
             self.name(exchange)
             raise
         except asyncio.CancelledError:  # its client left while money or a limit was waited for
@@ -70,7 +70,7 @@ class Caller:
     def name(self, exchange: Exchange) -> None:
         """A conversation that may not begin is told the id of the call that it leaves, and what is left of limits."""
         if not self.response.started:
-            left = b"" if exchange.limit_use is None else exchange.limit_use.lines
+            left = b"" if exchange.limit_use is None else exchange.limit_use.header_lines
             messages_errors.name(self.request, self.response, str(exchange.call), left)
 
 
@@ -92,9 +92,9 @@ async def written(gateway: Gateway, exchange: Exchange, deployment: Deployment, 
     disk. Raises `Ended`; the call is refused then, unless its attempt has begun."""
     try:
         if not await limits.admit_attempt(gateway, exchange, deployment, exchange.attempt_count, key=key):
-            limits.check_room(gateway, exchange)
+            limits.raise_if_limited(gateway, exchange)
     except GroundplanError as error:
-        settle.refuse(gateway, exchange, error)
+        settle.finish_with_error(gateway, exchange, error)
         raise Ended(POLICY, error) from error
     try:
         sequence = begin_attempt(gateway, exchange, deployment, inherits=False)
@@ -102,6 +102,6 @@ async def written(gateway: Gateway, exchange: Exchange, deployment: Deployment, 
             await pending
     except GroundplanError as error:
         if not exchange.attempt_started:
-            settle.refuse(gateway, exchange, error)
+            settle.finish_with_error(gateway, exchange, error)
         raise Ended(BROKEN, error) from error
     exchange.attempt_sent = True

@@ -80,7 +80,7 @@ async def connect(gateway: Gateway, exchange: Exchange, trace: Trace | None) -> 
         if made is not None:
             health.record_success(deployment.name, began)
             return Connected(made[0], deployment, load, made[1])
-    limits.check_room(gateway, exchange, 1.0 if failed else None)
+    limits.raise_if_limited(gateway, exchange, 1.0 if failed else None)
     hint = "Try again; `groundplan status` names deployments that fail."
     told = f"no deployment could be reached: {reason}"
     raise Unavailable(told, code="upstream_failed", hint=hint, retry_after=1.0)

@@ -169,7 +169,7 @@ class Session:
             self._reached = await connect(self._gateway, exchange, self._trace)
         except GroundplanError as error:
             self._ready = None
-            settle.refuse(self._gateway, exchange, error)
+            settle.finish_with_error(self._gateway, exchange, error)
             self._caller.name(exchange)
             raise
         self._deployment = self._reached.deployment
@@ -380,7 +380,7 @@ class Session:
             return data
         self._active = None
         await self._made(exchange, event)
-        return append_field(data, b"groundplan", facts(exchange, settle.remaining(self._gateway, exchange)))
+        return append_field(data, b"groundplan", facts(exchange, settle.remaining_budget(self._gateway, exchange)))
 
     async def _hears_turn(self, *, taken: bool) -> None:
         """One more, perhaps, in sound that was passed on before: its response, too, is reserved for. Raises `Ended`."""

@@ -62,7 +62,7 @@ class Permission:
         if catalog is not None:
             plan = catalog.plans.get(workload)
             if plan is None:
-                raise admit.undeclared(workload)
+                raise admit.workload_unknown(workload)
             admit.check_workload(plan, now)  # what is said goes to the provider, though nobody may answer it any more
             if catalog.granted:
                 check_grants(catalog, policy, known, self._person, gateway.clock.now().date())
@@ -70,7 +70,7 @@ class Permission:
         if catalog is not None and catalog.approved is not None:
             catalog.approved.check(policy, workload, now)
             catalog.approved.usable(policy, workload, [deployment], now)
-        if not admit.not_killed(policy, [deployment]):
+        if not admit.without_killed(policy, [deployment]):
             raise Denied(f"{deployment.name} is stopped", code="killed", hint="Connect again.")
         if not may_hold_data(gateway, self._admitted, deployment):
             told = f"{deployment.name} is not where the data of {workload} may be any more"

@@ -32,7 +32,7 @@ async def broken_off(gateway: Gateway, exchange: Exchange, used: Usage | None) -
     if used is NOTHING:
         await unused(gateway, exchange)
         return
-    settle.cancelled(gateway, exchange, used)
+    settle.cancelled_attempt(gateway, exchange, used)
     await settled(gateway, exchange, "cancelled", None)
 
 
@@ -59,7 +59,7 @@ def charge_unreserved(gateway: Gateway, admitted: Exchange, deployment: Deployme
     exchange = admitted.new_call(new_id_bytes())
     if exchange.plan is None:
         raise AssertionError("not admitted")
-    exchange.charges = admit.covering(exchange, exchange.plan, gateway.clock.seconds())
+    exchange.charges = admit.covering_budgets(exchange, exchange.plan, gateway.clock.seconds())
     exchange.reservation = (exchange.id_bytes, 0)
     gateway.slices.reserve(exchange.reservation, exchange.charge_list(0))
     begin_attempt(gateway, exchange, deployment, inherits=False)

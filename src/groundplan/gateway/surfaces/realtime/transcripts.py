@@ -102,7 +102,7 @@ def _wish(told: Any, plan: Plan, talker: Deployment, key: KeyEntry | None) -> Wi
         return False
     model = told.get("model") if isinstance(told, dict) else None  # an empty object may stand for all defaults
     allowed = plan.allowed(model, HEARD.deployment_kind) if isinstance(model, str) else ()
-    for each in allowed if key is None or not key.models else admit.of_key(key, allowed):
+    for each in allowed if key is None or not key.models else admit.allowed_by_key(key, allowed):
         if (each.site, each.url) == (talker.site, talker.url) and (each.audio_seconds or not each.rates.minute):
             return each
     raise Invalid(_NOT, code="field_unsupported", hint=_HINT)
@@ -142,7 +142,7 @@ class Transcripts:
         elif not wish:
             self._wanted = False
 
-    # money -----------------------------------------------------------------------------------------------------------
+    # money ------------------------------------------------------------------------------------------------------------
 
     async def listen(self) -> None:
         """Money for the text of the next turn, before it is heard. Raises `Ended`."""
@@ -180,7 +180,7 @@ class Transcripts:
             told = f"a turn is longer than {deployment.audio_seconds} s, the longest that is transcribed"
             raise Ended(POLICY, Invalid(told, code="audio_too_long", hint="Commit or clear what was said before."))
 
-    # what the upstream says ------------------------------------------------------------------------------------------
+    # what the upstream says -------------------------------------------------------------------------------------------
 
     async def hear(self, event: ServerEvent, data: bytes) -> bytes:
         """One event of the upstream, for the client: with what it cost, where it tells a text."""
@@ -194,7 +194,9 @@ class Transcripts:
         elif event.type in (HEARD_WHOLE, UNHEARD):
             exchange = await self._settle(_item(data), failed=event.type == UNHEARD)
             if exchange is not None:
-                return append_field(data, b"groundplan", facts(exchange, settle.remaining(self._gateway, exchange)))
+                return append_field(
+                    data, b"groundplan", facts(exchange, settle.remaining_budget(self._gateway, exchange))
+                )
         return data
 
     def _take(self, item: str) -> None:
@@ -219,7 +221,7 @@ class Transcripts:
             await settled(self._gateway, exchange, "ok", used)
         return exchange
 
-    # the end ---------------------------------------------------------------------------------------------------------
+    # the end ----------------------------------------------------------------------------------------------------------
 
     async def leave(self, socket: ClientConnection, *, certain: bool) -> None:
         """Nobody listens any more. Texts that are being made are waited for, a second at most; `certain`: no further

@@ -72,7 +72,7 @@ def target_of(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> T
     if not deployment.keys:
         return gateway.targets.of(deployment)
     use = exchange.limit_use
-    return gateway.targets.with_key(deployment, None if use is None else use.keys.get(exchange.attempt_count))
+    return gateway.targets.with_key(deployment, None if use is None else use.key_indexes.get(exchange.attempt_count))
 
 
 async def link(
