@@ -163,7 +163,7 @@ def test_what_its_caller_asked_is_told_back_also_where_the_upstream_tells_nothin
     asked = {"previous_response_id": b'"resp_1"', "instructions": b"null"}
     for upstreams in ({}, {"previous_response_id": None, "instructions": "the workload's prompt"}):
         response = shapes.fields_of(json.dumps({"id": "resp_2", **upstreams}))
-        told = json.loads(shapes.told_back(response, asked))
+        told = json.loads(shapes.with_request_fields(response, asked))
         assert told == {"id": "resp_2", "previous_response_id": "resp_1", "instructions": None}
 
 

@@ -258,7 +258,7 @@ async def call_rig(
         answers = Answers(home.journal, epoch, clock.now().timestamp())
         answers.open(Holder(1, bytes(32)))
         gateway = Gateway(epoch, loop, clock, journal, slices, grants, live, Targets(home, loop), answers)
-        server = Server(Pipeline(gateway).handle, messages_errors.of_refusal, loop)
+        server = Server(Pipeline(gateway).handle, messages_errors.refusal_body, loop)
         listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
         port = listener.sockets[0].getsockname()[1]
         models = {name: model for name, (model, _, _) in started.items()}

@@ -56,11 +56,11 @@ BOUNDED = {
 """What costs no more than is reserved, or is looked at by its value."""
 REFUSED = {
     "chat": chat._REFUSED_FIELDS | body.REDIRECTING_FIELDS,
-    "responses": responses._UNBOUNDED | body.REDIRECTING_FIELDS,
+    "responses": responses._REFUSED_FIELDS | body.REDIRECTING_FIELDS,
     "completions": completions._UNBOUNDED | body.REDIRECTING_FIELDS,
     "images": images._UNBOUNDED,
     "edits": images._UNBOUNDED,
-    "messages": messages._UNBOUNDED | body.REDIRECTING_FIELDS,
+    "messages": messages._REFUSED_FIELDS | body.REDIRECTING_FIELDS,
 }
 
 

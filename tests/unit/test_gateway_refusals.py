@@ -104,7 +104,7 @@ def test_no_client_is_sent_away_for_longer_than_it_may_wait(
 def test_what_has_happened_already_is_not_tried_again(code: str) -> None:
     """Official clients repeat what is answered with 409, twice and after pauses, unless they are told not to."""
     error = Conflict("it is over", code=code, hint="Ask for another one.")
-    for of in (error_response, messages_errors.of_error):
+    for of in (error_response, messages_errors.error_response):
         assert b"x-should-retry: false\r\n" in of(error, "")[2]
 
 

@@ -13,7 +13,7 @@ from groundplan.core.errors import Invalid
 from groundplan.gateway.surfaces.chat.answer_types import AnswerMessage, CalledFunction, ToolCall
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.messages import to_chat as messages_to_chat
-from groundplan.gateway.surfaces.messages.from_chat import _content
+from groundplan.gateway.surfaces.messages.from_chat import _content_blocks
 from groundplan.gateway.surfaces.messages.from_chat_stream import MessagesChatRelay, stop_reason
 from groundplan.gateway.surfaces.responses import to_chat as responses_to_chat
 from groundplan.ledger.model import Usage
@@ -194,10 +194,10 @@ def test_of_an_answer_that_was_cut_only_its_last_call_is_left_out(
         ]
         return AnswerMessage(tool_calls=calls)
 
-    assert [each["name"] for each in _content(made(*arguments), cut=cut)] == names
+    assert [each["name"] for each in _content_blocks(made(*arguments), cut=cut)] == names
     for wrong, at_end in ((("{", "{}"), True), (("{}", "{"), False)):
         with pytest.raises(Malformed):
-            _content(made(*wrong), cut=at_end)
+            _content_blocks(made(*wrong), cut=at_end)
 
 
 def streamed(*pieces: dict[str, Any]) -> MessagesChatRelay:
@@ -217,7 +217,9 @@ def test_a_stream_is_counted_as_it_was_last_told_at_the_tier_that_was_named() ->
     told = {"usage": {"prompt_tokens": 7, "completion_tokens": 3}}
     relay = streamed({"service_tier": "priority"}, told, {"usage": {"prompt_tokens": -1, "completion_tokens": 3}})
     assert relay.usage == Usage(input=7, output=3, service_tier="priority")
-    assert streamed({"delta": {"content": "said"}}).counted == Usage(input=10, output=1), "about, where nobody counted"
+    assert streamed({"delta": {"content": "said"}}).usage_or_estimate == Usage(input=10, output=1), (
+        "about, where nobody counted"
+    )
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,13 @@ from hypothesis import strategies as st
 from tests.unit.call_rig import Rig, call_rig
 from tests.unit.raw_upstream import DONE, ROLE, STREAM, answering, asked, chunk, counted, events, whole
 
-from groundplan.gateway.surfaces.thought_signatures import Extra, marked, plain, signature, without
+from groundplan.gateway.surfaces.thought_signatures import (
+    Extra,
+    plain_id,
+    signed_id,
+    split_signature,
+    without_signatures,
+)
 
 SIGNED = {"google": {"thought_signature": "CpcBAdHtim9/+g=="}}
 USAGE = b'{"prompt_tokens":5,"completion_tokens":3,"total_tokens":8}'
@@ -93,7 +99,7 @@ async def test_a_signature_comes_back_to_the_model_that_gave_it_and_to_no_other(
         rig.change("one", upstream_model="gemini-3-pro-preview")
         first = await asked(rig, path, {"model": "auto", **again(path, [], stream)} | _begun(path))
         names = ids(path, first.body, stream)
-        assert [plain(name) for name in names] == ["c1", "c2"] and names[0] != "c1" and names[1] == "c2"
+        assert [plain_id(name) for name in names] == ["c1", "c2"] and names[0] != "c1" and names[1] == "c2"
         assert all(name.replace("_", "").replace("-", "").isalnum() for name in names), "as Anthropic's clients check"
         if not to_gemini:
             rig.change("one", upstream_model="gpt")
@@ -115,7 +121,7 @@ def _begun(path: str) -> dict[str, Any]:
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses"])
 async def test_a_provider_that_has_the_api_itself_gets_the_ids_of_the_models(tmp_path: Path, path: str) -> None:
     native = {"api": "anthropic"} if path == "/v1/messages" else {"serves": ["responses"]}
-    name = marked("c1", msgspec.convert(SIGNED, Extra))
+    name = signed_id("c1", msgspec.convert(SIGNED, Extra))
     said = f'what is "id":"{name}"?'
     async with worker(tmp_path, answering(b"{}", b"400 Bad Request"), more={"one": native}) as (rig, seen):
         body = again(path, [name], stream=False)
@@ -129,9 +135,9 @@ async def test_a_provider_that_has_the_api_itself_gets_the_ids_of_the_models(tmp
 
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_what_is_signed_is_read_again(name: str, told: str) -> None:
-    made = marked(name, _extra(told))
-    assert signature(made) == (name, {"google": {"thought_signature": told}})
-    assert marked(name, None) == marked(name, Extra()) == name
+    made = signed_id(name, _extra(told))
+    assert split_signature(made) == (name, {"google": {"thought_signature": told}})
+    assert signed_id(name, None) == signed_id(name, Extra()) == name
 
 
 def _extra(told: str) -> Extra:
@@ -140,26 +146,26 @@ def _extra(told: str) -> Extra:
 
 @given(st.text())
 def test_other_ids_are_left_alone(name: str) -> None:
-    own, found = signature(name)
+    own, found = split_signature(name)
     assert (own == name) == (found is None)
-    assert plain("call_1__thought__CpcB") == "call_1__thought__CpcB"
-    assert without(json.dumps({"id": name}).encode()) is None or "__gp_signed_" in name
+    assert plain_id("call_1__thought__CpcB") == "call_1__thought__CpcB"
+    assert without_signatures(json.dumps({"id": name}).encode()) is None or "__gp_signed_" in name
 
 
 def test_an_id_of_any_length_is_read_once() -> None:
     """Looked at from each of its marks to its end, one of a megabyte would keep a worker busy for minutes."""
     name = "__gp_signed_a" * 20_000 + "!"
     began = perf_counter()
-    assert signature(name) == (name, None)
+    assert split_signature(name) == (name, None)
     raw = json.dumps([{"type": "function_call", "call_id": name}]).encode()
-    assert without(raw) == raw
+    assert without_signatures(raw) == raw
     assert perf_counter() - began < 1
 
 
 def test_a_mark_behind_another_one_is_the_one_that_is_read() -> None:
     """Of a gateway behind a gateway, each gives back what it was given."""
-    inner = marked("call_1", msgspec.convert(SIGNED, Extra))
-    outer = marked(inner, msgspec.convert({"google": {"thought_signature": "sent"}}, Extra))
-    assert signature(outer) == (inner, {"google": {"thought_signature": "sent"}})
-    assert signature(inner) == ("call_1", SIGNED)
-    assert without(json.dumps({"id": outer}).encode()) == json.dumps({"id": inner}).encode()
+    inner = signed_id("call_1", msgspec.convert(SIGNED, Extra))
+    outer = signed_id(inner, msgspec.convert({"google": {"thought_signature": "sent"}}, Extra))
+    assert split_signature(outer) == (inner, {"google": {"thought_signature": "sent"}})
+    assert split_signature(inner) == ("call_1", SIGNED)
+    assert without_signatures(json.dumps({"id": outer}).encode()) == json.dumps({"id": inner}).encode()

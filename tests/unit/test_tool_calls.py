@@ -29,7 +29,7 @@ def cut(data: st.DataObject, number: int, index: int, text: str) -> list[ToolCal
 def told(sent: list[ToolCallDelta]) -> list[tuple[int, str | None, str]]:
     """(number, id, arguments) of each run of pieces of one call."""
     order, found = ToolCallSequencer(), list[tuple[int, str | None, str]]()
-    pieces = [piece for each in sent for piece in order.after(each)] + order.rest()
+    pieces = [piece for each in sent for piece in order.feed(each)] + order.drain()
     for piece in pieces:
         more = piece.function.arguments or ""
         if found and found[-1][0] == piece.index:
@@ -45,7 +45,7 @@ def test_pieces_that_are_mixed_are_told_call_by_call(calls: list[str], data: st.
     left = [cut(data, number, number, text) for number, text in enumerate(calls)]
     sent: list[ToolCallDelta] = []
     while any(left):
-        sent.append(left[data.draw(st.sampled_from([n for n, rest in enumerate(left) if rest]))].pop(0))
+        sent.append(left[data.draw(st.sampled_from([n for n, drain in enumerate(left) if drain]))].pop(0))
     found = told(sent)
     assert [number for number, _, _ in found] == list(range(len(calls)))
     assert {name: text for _, name, text in found} == {f"c{n}": text for n, text in enumerate(calls)}
@@ -63,8 +63,8 @@ def test_calls_that_come_in_turn_are_told_as_they_come(calls: list[str], data: s
     order = ToolCallSequencer()
     for number, text in enumerate(calls):
         for piece in cut(data, number, number, text):
-            assert order.after(piece) == [piece]
-    assert order.rest() == []
+            assert order.feed(piece) == [piece]
+    assert order.drain() == []
 
 
 def test_a_call_without_an_id_gets_one_of_its_own() -> None:
@@ -82,7 +82,7 @@ def test_a_call_without_an_id_gets_one_of_its_own() -> None:
     for call in (b'{"id":"","function":{"name":"look"}}', b'{"function":{"name":"look","arguments":"{}"}}'):
         data = b'{"id":"c","choices":[{"message":{"tool_calls":[%b,%b]},"finish_reason":"tool_calls"}]}' % (call, call)
         calls = parse_completion(data).choices[0].message.tool_calls
-        assert calls is not None and len({each.name for each in calls}) == 2
+        assert calls is not None and len({each.call_id for each in calls}) == 2
 
 
 def test_an_empty_piece_that_ends_a_call_after_the_next_one_began() -> None:
@@ -98,9 +98,9 @@ def test_arguments_are_whole_with_their_last_sign_however_they_are_cut(text: str
     text = json.dumps({"{\\": [text, {"}": '"'}]})
     at = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     order = ToolCallSequencer()
-    order.after(ToolCallDelta(0, "a", FunctionDelta("look", "")))
+    order.feed(ToolCallDelta(0, "a", FunctionDelta("look", "")))
     waits = ToolCallDelta(1, "b", FunctionDelta("look", "{}"))
-    assert order.after(waits) == []
+    assert order.feed(waits) == []
     pieces = [text[a:b] for a, b in itertools.pairwise(at)]
-    told = [order.after(ToolCallDelta(0, None, FunctionDelta(None, piece))) for piece in pieces]
+    told = [order.feed(ToolCallDelta(0, None, FunctionDelta(None, piece))) for piece in pieces]
     assert [len(each) for each in told] == [1] * (len(told) - 1) + [2] and told[-1][1] == waits

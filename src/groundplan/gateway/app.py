@@ -370,7 +370,7 @@ def _server(gateway: Gateway, pipeline: Pipeline) -> Server:
     files, held = resource.getrlimit(resource.RLIMIT_NOFILE)[0], load_settings().request_memory
     server = Server(
         pipeline.handle,
-        messages_errors.of_refusal,
+        messages_errors.refusal_body,
         gateway.loop,
         Limits(total_body_bytes=held, connections=connections(files)),
     )

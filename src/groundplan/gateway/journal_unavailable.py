@@ -66,7 +66,7 @@ class _Refusing:
         if _answered(self._home):
             await self.close()
         elif self._front is None:
-            self._server = Server(self._handle, messages_errors.of_refusal, asyncio.get_running_loop())
+            self._server = Server(self._handle, messages_errors.refusal_body, asyncio.get_running_loop())
             self._server.accepts_websocket = is_realtime
             self._front = Listeners(self._server, self._sockets)
             await self._front.open()
@@ -75,10 +75,12 @@ class _Refusing:
         if request.target.partition(b"?")[0] == b"/livez":
             response.send(200, b'{"live":true}')
             return
-        messages_errors.name(request, response)
-        anthropic, problem = messages_errors.is_asked_by(request), self._problem
+        messages_errors.set_request_id(request, response)
+        anthropic, problem = messages_errors.is_anthropic_request(request), self._problem
         told = (
-            messages_errors.of_error(problem, request_id=response.request_id) if anthropic else error_response(problem)
+            messages_errors.error_response(problem, request_id=response.request_id)
+            if anthropic
+            else error_response(problem)
         )
         response.send(*told)
 

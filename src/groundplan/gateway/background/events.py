@@ -16,7 +16,7 @@ from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.request import Request
 from groundplan.gateway.http.sse import DONE, EventReader, EventTooLarge, format_named_event
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
-from groundplan.gateway.surfaces.responses.shapes import fields_of, told_back
+from groundplan.gateway.surfaces.responses.shapes import fields_of, with_request_fields
 
 MOST_BYTES = 4 << 20
 """Of the events of one response: behind them its last one is told, which has all of it."""
@@ -120,7 +120,7 @@ class EventLog(CollectedResponse):
                 fields["response"] = msgspec.Raw(self._own(fields["response"]))
             if kind in _ENDS:
                 facts = fields.get("groundplan", msgspec.Raw(b"null"))
-                self.whole = told_back(fields_of(fields["response"]), {"groundplan": bytes(facts)})
+                self.whole = with_request_fields(fields_of(fields["response"]), {"groundplan": bytes(facts)})
             else:
                 self._keep(format_named_event(kind, _encode(fields)))
 
@@ -130,7 +130,7 @@ class EventLog(CollectedResponse):
             fields_of(response),
             {"id": _encode(self._request_id), "created_at": self._at, "background": b"true"},
         )
-        return told_back(fields, ours | ({"store": b"true"} if "store" in fields else {}))
+        return with_request_fields(fields, ours | ({"store": b"true"} if "store" in fields else {}))
 
     def _keep(self, event: bytes) -> None:
         self._room -= len(event) + 64

@@ -47,10 +47,10 @@ from groundplan.gateway.policy.catalog import Catalog
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.gateway.surfaces import answers
 from groundplan.gateway.surfaces.responses import shapes
-from groundplan.gateway.surfaces.responses.items import item, listed
+from groundplan.gateway.surfaces.responses.items import input_items, stored_item
 from groundplan.gateway.surfaces.responses.sealed_store import StoredResponse, owner_of
 from groundplan.gateway.surfaces.responses.storing import full_input, stored_response
-from groundplan.gateway.surfaces.responses.surface import OF_BACKGROUND, told
+from groundplan.gateway.surfaces.responses.surface import BACKGROUND_RESPONSES, request_state
 from groundplan.ledger.background_store import CHANNEL, FOLLOWED, Row
 
 MOST = 64
@@ -315,7 +315,7 @@ class BackgroundRunner:
             {name.encode("latin-1"): value.encode("latin-1") for name, value in row.said.items()},
             b"" if asked is None else asked.body.encode(),
         )  # fmt: skip
-        exchange = _Unattended(call.bytes, request, taken, OF_BACKGROUND)
+        exchange = _Unattended(call.bytes, request, taken, BACKGROUND_RESPONSES)
         exchange.row, exchange.keys, exchange.waits = row, self._keys, None
         keeping = gateway.loop.create_task(self._keep_on(made))
         gateway.running_calls += 1
@@ -414,7 +414,7 @@ def _check(exchange: Exchange) -> None:
     """Raise `Invalid` for what cannot be kept until somebody asks for it."""
     ask = exchange.ask
     hint = ""
-    if ask is None or not told(ask).store:
+    if ask is None or not request_state(ask).store:
         hint = "Leave store out: what is made in the background is found where it is stored."
     elif not exchange.keeps_content:
         hint = "Leave it out, and stream the answer; or have the workload keep content in full (keep)."
@@ -439,7 +439,7 @@ def _asked(id: str, now: datetime, exchange: Exchange) -> tuple[Asked, bool]:
     fields = shapes.fields_of(body)
     try:
         given: dict[str, Any] = decode_json(body)
-        response = shapes.begun(given, id, "" if ask is None else ask.model)
+        response = shapes.new_response(given, id, "" if ask is None else ask.model)
     except (*DECODE_ERRORS, KeyError, TypeError, AttributeError) as error:
         hint = "See OpenAI's Responses API."
         raise Invalid(f"the body has a wrong field near {error}", code="body_invalid", hint=hint) from error
@@ -447,7 +447,7 @@ def _asked(id: str, now: datetime, exchange: Exchange) -> tuple[Asked, bool]:
     asked = Asked(
         replace_fields(body, fields, {"background": None, "stream": b"true"}).decode("utf-8", "replace"),
         response | ours,
-        [item(each) for each in listed(given.get("input"))],
+        [stored_item(each) for each in input_items(given.get("input"))],
     )
     return asked, given.get("stream") is True
 

@@ -51,7 +51,7 @@ from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.messages.surface import MESSAGES, header_lines_of
 from groundplan.gateway.surfaces.moderations import MODERATIONS
 from groundplan.gateway.surfaces.responses.request_types import unsupported
-from groundplan.gateway.surfaces.responses.surface import RESPONSES, told
+from groundplan.gateway.surfaces.responses.surface import RESPONSES, request_state
 from groundplan.gateway.telemetry import content
 
 INTERFACES: dict[str, Interface] = {
@@ -147,9 +147,9 @@ class BatchCalls:
         if ask.files:
             hint = "Send its content: a batch outlives the file."
             raise Invalid("a call in a batch names a file by its id", code="field_unsupported", hint=hint)
-        if exchange.interface is RESPONSES and told(ask).background:
+        if exchange.interface is RESPONSES and request_state(ask).background:
             raise unsupported("background", "Leave background out: nobody waits for a batch's lines anyhow.")
-        if exchange.interface is RESPONSES and told(ask).previous is not None:
+        if exchange.interface is RESPONSES and request_state(ask).previous_id is not None:
             hint = "Send the earlier items in input."
             raise Invalid("a call in a batch goes on with no response", code="field_unsupported", hint=hint)
         exchange.ask = ask

@@ -113,7 +113,7 @@ class BatchesApi:
         if not response.started:
             anthropic = path.startswith(messages_api.PATH) or (path.startswith(FILES) and _is_anthropic(request))
             answer = (
-                messages_errors.of_error(error, request_id=response.request_id)
+                messages_errors.error_response(error, request_id=response.request_id)
                 if anthropic
                 else errors.error_response(error)
             )

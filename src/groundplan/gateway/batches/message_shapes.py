@@ -14,7 +14,7 @@ from groundplan.core.ids import id_of
 from groundplan.gateway.batches import batch_store
 from groundplan.gateway.batches.batch_store import Batch
 from groundplan.gateway.batches.orders.order_results import ResultLine
-from groundplan.gateway.surfaces.messages.errors import of_foreign, shaped
+from groundplan.gateway.surfaces.messages.errors import error_json, upstream_refusal_body
 from groundplan.gateway.surfaces.upstream_json import decode_upstream
 
 PREFIX = "msgbatch_"
@@ -84,7 +84,7 @@ def _outcome(found: ResultLine) -> dict[str, Any]:
         body = found.response.body
         if found.response.status_code == 200:
             return {"type": "succeeded", "message": body}
-        return {"type": "errored", "error": msgspec.Raw(of_foreign(bytes(body)))}
+        return {"type": "errored", "error": msgspec.Raw(upstream_refusal_body(bytes(body)))}
     code = (found.error.code if found.error is not None else None) or "internal_error"
     if code in _RESULT_TYPES:
         return {"type": _RESULT_TYPES[code]}
@@ -97,7 +97,7 @@ def _outcome(found: ResultLine) -> dict[str, Any]:
     )
     message = (found.error.message if found.error is not None else None) or "the call was not made"
     hint = "What is wrong is in the message; order the call again once that is mended."
-    return {"type": "errored", "error": msgspec.Raw(shaped(kind, message, None, code=code, hint=hint))}
+    return {"type": "errored", "error": msgspec.Raw(error_json(kind, message, None, code=code, hint=hint))}
 
 
 def _time(at: datetime | None) -> str | None:

@@ -121,7 +121,7 @@ class Pipeline:
             await azure_paths.reword(request, *here)
             await self.handle(request, response)
             return
-        messages_errors.name(request, response)
+        messages_errors.set_request_id(request, response)
         if is_preflight(request):
             self._refuse(response, CrossOrigin(), request)
         elif interface is None:
@@ -243,7 +243,7 @@ class Pipeline:
         """Send the error in the format of the API that the client uses."""
         anthropic = request is not None and b"anthropic-version" in request.headers
         answer = (
-            messages_errors.of_error(error, request_id=response.request_id)
+            messages_errors.error_response(error, request_id=response.request_id)
             if anthropic
             else errors.error_response(error)
         )

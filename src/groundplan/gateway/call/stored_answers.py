@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from groundplan.gateway.surfaces.chat import storing as chat_storing
 from groundplan.gateway.surfaces.chat.storing import StoredChat
 from groundplan.gateway.surfaces.responses import storing as responses_storing
-from groundplan.gateway.surfaces.responses.surface import RESPONSES, told
+from groundplan.gateway.surfaces.responses.surface import RESPONSES, request_state
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway
@@ -31,7 +31,7 @@ def stores(exchange: Exchange) -> bool:
 
 def in_background(exchange: Exchange) -> bool:
     """Of a surface that `keeps`: whether its caller does not wait for the answer."""
-    return exchange.interface is RESPONSES and exchange.ask is not None and told(exchange.ask).background
+    return exchange.interface is RESPONSES and exchange.ask is not None and request_state(exchange.ask).background
 
 
 async def prepare(gateway: Gateway, exchange: Exchange) -> None:

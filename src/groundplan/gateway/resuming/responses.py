@@ -31,7 +31,7 @@ from groundplan.gateway.resuming.story import (
 from groundplan.gateway.surfaces.body import decode_value
 from groundplan.gateway.surfaces.codec import Malformed, Relay
 from groundplan.gateway.surfaces.responses.stream import ResponsesChatRelay, ResponsesRelay
-from groundplan.gateway.surfaces.responses.surface import gone_on
+from groundplan.gateway.surfaces.responses.surface import continued
 from groundplan.ledger.model import Usage
 
 ENDPOINT = "responses"
@@ -66,7 +66,7 @@ def rest(ask: Ask, sent: Sent, cap: int) -> Ask:
             {"type": "message", "role": "user", "content": [{"type": "input_text", "text": INSTRUCTION}]},
         ]
     )
-    made = gone_on(replace(ask, fields=capped(ask.fields, left)), more)
+    made = continued(replace(ask, fields=capped(ask.fields, left)), more)
     return replace(made, cap=left)
 
 

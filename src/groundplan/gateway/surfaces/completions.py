@@ -211,7 +211,7 @@ class ByChatRelay(CompletionsRelay):
             self._tier = found.service_tier
         choices = []
         for choice in found.choices:
-            self.output_bytes += 0 if choice.delta is None else choice.delta.thought
+            self.output_bytes += 0 if choice.delta is None else choice.delta.reasoning_bytes
             text = "" if choice.delta is None else (choice.delta.text or choice.delta.refusal or "")
             if text or choice.finish_reason:
                 finish = _FINISHES.get(choice.finish_reason, "stop") if choice.finish_reason else None

@@ -16,7 +16,7 @@ from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.client_address import check_network
 from groundplan.gateway.surfaces.messages import errors as messages_errors
 from groundplan.gateway.surfaces.messages.surface import VERSION
-from groundplan.gateway.surfaces.stored_api import Query, check_method, last, query_of
+from groundplan.gateway.surfaces.stored_api import Query, check_method, last_value, query_of
 from groundplan.gateway.surfaces.unsupported_paths import not_served
 
 PATH = b"/v1/models"
@@ -45,7 +45,7 @@ def handle(gateway: Gateway, path: bytes, request: Request, response: Response) 
         response.send(200, _encode(_told(gateway, path, request, response.peer_address, anthropic=anthropic)))
     except GroundplanError as error:
         told = (
-            messages_errors.of_error(error, request_id=response.request_id)
+            messages_errors.error_response(error, request_id=response.request_id)
             if anthropic
             else errors.error_response(error)
         )
@@ -90,7 +90,7 @@ def _page(models: list[dict[str, Any]], query: Query) -> dict[str, Any]:
         raise Invalid(f"lifecycle is {unknown[:20]!r}", code="field_unsupported", hint=hint)
     if stages and "active" not in stages:
         models = []
-    text, after, before = (last(query, name) for name in ("limit", "after_id", "before_id"))
+    text, after, before = (last_value(query, name) for name in ("limit", "after_id", "before_id"))
     if after is not None and before is not None:
         raise Invalid("after_id and before_id are both there", code="page_invalid", hint="Send one of them.")
     most = MOST_LISTED if text is None else int(text) if text.isascii() and text.isdigit() and len(text) < 5 else 0

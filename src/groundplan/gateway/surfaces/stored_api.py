@@ -1,6 +1,6 @@
-"""What requests to stored responses and stored completions have in common: their boundary, and lists in pages.
+"""Shared parts of the APIs of stored responses and stored completions: error handling, query parameters, pages.
 
-What of them is told is each API's own.
+What an answer contains is left to each API.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.snapshot import KeyEntry
 
-MOST_LISTED = 100
+MAX_LISTED = 100
 Query = dict[str, list[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Followed:
-    """A stream, in pieces, and header lines of it."""
+class EventStream:
+    """An answer that is streamed: its pieces, and its header lines."""
 
     pieces: AsyncIterator[bytes]
     lines: bytes
 
 
-Answer = Callable[[Gateway, bytes, Request, KeyEntry], Awaitable[dict[str, Any] | Followed]]
-"""What a request of a key, which may be used now, is answered with. Raises a `GroundplanError`."""
+Answer = Callable[[Gateway, bytes, Request, KeyEntry], Awaitable[dict[str, Any] | EventStream]]
+"""Answers a request to a path with a valid key. Raises a `GroundplanError`."""
 _encode = msgspec.json.Encoder().encode
 _log = logging.getLogger(__name__)
 
 
 async def handle(answer: Answer, gateway: Gateway, path: bytes, request: Request, response: Response) -> None:
-    """Answer one request, whatever happens."""
+    """Answer one request with `answer`, or with the error that it raises."""
     try:
         key, _, _ = admitted(gateway, request, response.peer_address)
         found = await answer(gateway, path, request, key)
-        if isinstance(found, Followed):
+        if isinstance(found, EventStream):
             await response.send_stream(200, found.pieces, found.lines)
         else:
             await response.send_large(200, _encode(found))
@@ -65,7 +65,7 @@ def check_method(request: Request, allowed: Sequence[bytes]) -> None:
         raise WrongMethod(*allowed)
 
 
-def no_path() -> NotFound:
+def unknown_path() -> NotFound:
     return NotFound("there is no such path", code="path_unknown", hint="See docs/interfaces.md, and OpenAI's API.")
 
 
@@ -73,41 +73,41 @@ def query_of(request: Request) -> Query:
     return parse_qs(request.target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True)
 
 
-def last(query: Query, name: str) -> str | None:
-    """The value of a parameter; the last one where there are several. Raises `Invalid` for U+0000, which stands in
-    nothing that is stored."""
+def last_value(query: Query, name: str) -> str | None:
+    """The value of a query parameter, the last one of several; None where there is none. Raises `Invalid` for U+0000,
+    which nothing that is stored contains."""
     found = query[name][-1] if query.get(name) else None
     if found is not None and "\0" in found:
         raise Invalid(f"{name} has U+0000 in it", code="value_unsupported", hint=f"Send {name} without it.")
     return found
 
 
-def limit(query: Query) -> int:
-    """How many of a list are wanted. Raises `Invalid`."""
-    text = last(query, "limit") or "20"
-    if len(text) > 3 or not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_LISTED:
-        raise Invalid(f"limit is from 1 to {MOST_LISTED}", code="limit_range", hint="Leave limit out.")
+def page_size(query: Query) -> int:
+    """The `limit` of a list. Raises `Invalid`."""
+    text = last_value(query, "limit") or "20"
+    if len(text) > 3 or not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_LISTED:
+        raise Invalid(f"limit is from 1 to {MAX_LISTED}", code="limit_range", hint="Leave limit out.")
     return int(text)
 
 
-def newest_first(query: Query, usual: str) -> bool:
-    """Raises `Invalid`."""
-    order = last(query, "order") or usual
+def is_newest_first(query: Query, usual: str) -> bool:
+    """Whether the `order` of a list is descending; `usual` is its default. Raises `Invalid`."""
+    order = last_value(query, "order") or usual
     if order not in ("asc", "desc"):
         raise Invalid("order is asc or desc", code="field_unsupported", hint="Leave order out.")
     return order == "desc"
 
 
-def part(query: Query, items: list[dict[str, Any]], usual: str) -> dict[str, Any]:
-    """The page of these, the first one first, that is asked for. Raises `Invalid`."""
-    most, after = limit(query), last(query, "after")
-    told = items[::-1] if newest_first(query, usual) else items
-    ids = [each["id"] for each in told]
+def page_of(query: Query, items: list[dict[str, Any]], usual: str) -> dict[str, Any]:
+    """The requested page of `items`, which are in ascending order. Raises `Invalid`."""
+    size, after = page_size(query), last_value(query, "after")
+    ordered = items[::-1] if is_newest_first(query, usual) else items
+    ids = [each["id"] for each in ordered]
     start = ids.index(after) + 1 if after in ids else 0
-    return page(told[start : start + most], more=start + most < len(told))
+    return page(ordered[start : start + size], more=start + size < len(ordered))
 
 
 def page(data: list[dict[str, Any]], *, more: bool) -> dict[str, Any]:
-    """One page of a list, in OpenAI's words."""
+    """One page of a list in OpenAI's shape."""
     first, end = (data[0]["id"], data[-1]["id"]) if data else ("", "")
     return {"object": "list", "data": data, "first_id": first, "last_id": end, "has_more": more}

@@ -1,8 +1,8 @@
-"""Signatures of thoughts, which some models want back with the function call that they thought of, and for which
-Messages and Responses have no place: each travels in the id of that call, and goes back to nobody but such a model.
+"""Carries thought signatures, which some models want back with the function call that they belong to, through Messages
+and Responses, which have no field for them: in the id of that call. They are sent back only to such models.
 
-Clients give back an id as they got it. What is signed, and whether it still holds, is the provider's to know; chat has
-a field of its own for it and is passed on as it is. Pure.
+Clients return an id as they got it. What is signed, and whether it is still valid, only the provider knows; chat has a
+field of its own for signatures and is passed on as it is. Pure.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 
 _MARK = "__gp_signed_"
-_TOLD = re.compile(r"[A-Za-z0-9_-]+", re.ASCII).fullmatch
-_IDS = re.compile(rb'("(?:id|call_id|tool_use_id)"\s*:\s*")([^"\\]*+)(?=")').sub
+_is_base64url = re.compile(r"[A-Za-z0-9_-]+", re.ASCII).fullmatch
+_replace_ids = re.compile(rb'("(?:id|call_id|tool_use_id)"\s*:\s*")([^"\\]*+)(?=")').sub
 _FIELD = b'"extra_content"'
-_SIGNED = frozenset({"gemini", "vertexai"})
+_SIGNING_APIS = frozenset({"gemini", "vertexai"})
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -29,28 +29,28 @@ class _Google(msgspec.Struct, frozen=True):
 
 
 class Extra(msgspec.Struct, frozen=True):
-    """What Gemini says of a call beside it, at its OpenAI-shaped address."""
+    """The `extra_content` of a tool call of Gemini's OpenAI-shaped API."""
 
     google: _Google | None = None
 
 
-def marked(name: str, extra: Extra | None) -> str:
-    """The id of a call with what it is signed with."""
+def signed_id(name: str, extra: Extra | None) -> str:
+    """The id of a call with its signature appended."""
     if extra is None or extra.google is None or not extra.google.thought_signature or not name:
         return name
     told = urlsafe_b64encode(extra.google.thought_signature.encode("utf-8", "surrogatepass")).rstrip(b"=")
     return f"{name}{_MARK}{told.decode('ascii')}"
 
 
-def plain(name: str) -> str:
-    """The id as the model gave it."""
-    return signature(name)[0]
+def plain_id(name: str) -> str:
+    """The id as the model gave it, without a signature."""
+    return split_signature(name)[0]
 
 
-def signature(name: str) -> tuple[str, dict[str, Any] | None]:
-    """The id as the model gave it, and in chat's words what it was signed with; None: nothing that can be read."""
+def split_signature(name: str) -> tuple[str, dict[str, Any] | None]:
+    """(the id as the model gave it, the signature as chat's `extra_content`); None: it has no readable signature."""
     own, mark, signed = name.rpartition(_MARK)
-    if not mark or _TOLD(signed) is None:
+    if not mark or _is_base64url(signed) is None:
         return name, None
     try:
         told = urlsafe_b64decode(signed + "=" * (-len(signed) % 4)).decode("utf-8", "surrogatepass")
@@ -59,21 +59,21 @@ def signature(name: str) -> tuple[str, dict[str, Any] | None]:
     return own, {"google": {"thought_signature": told}}
 
 
-def call(name: str, function: dict[str, Any]) -> dict[str, Any]:
-    """An earlier call in chat, by the id that a client gave back."""
-    own, signed = signature(name)
+def tool_call(name: str, function: dict[str, Any]) -> dict[str, Any]:
+    """An earlier tool call in chat's shape, from the id that a client returned."""
+    own, signed = split_signature(name)
     made = {"id": own, "type": "function", "function": function}
     return made if signed is None else {**made, "extra_content": signed}
 
 
-def reads(deployment: Deployment) -> bool:
-    """Whether its model wants them back."""
+def wants_signatures(deployment: Deployment) -> bool:
+    """Whether a deployment's model wants signatures back."""
     gemini = "gemini" in deployment.upstream_model.lower() or ".googleapis.com" in deployment.url
-    return deployment.api in _SIGNED or (deployment.api == "openai" and gemini)
+    return deployment.api in _SIGNING_APIS or (deployment.api == "openai" and gemini)
 
 
-def for_others(messages: msgspec.Raw) -> msgspec.Raw:
-    """Messages of a chat without signatures, for a model that has no use for them and may refuse them."""
+def remove_signatures(messages: msgspec.Raw) -> msgspec.Raw:
+    """The messages of a chat without signatures, for a model that has no use for them and may refuse them."""
     if _FIELD not in bytes(messages):
         return messages
     told: list[dict[str, Any]] = _decode(messages)
@@ -83,12 +83,12 @@ def for_others(messages: msgspec.Raw) -> msgspec.Raw:
     return msgspec.Raw(_encode(told))
 
 
-def without(raw: bytes) -> bytes | None:
-    """Items or messages with the ids of calls as their models gave them, for a provider that has those APIs itself and
-    takes no long ones; None where nothing is to be changed."""
-    return _IDS(_unmarked, raw) if _MARK.encode() in raw else None
+def without_signatures(raw: bytes) -> bytes | None:
+    """Items or messages with the call ids as the models gave them, for a provider with these APIs of its own, which
+    takes no long ids; None where nothing has to be changed."""
+    return _replace_ids(_strip_signature, raw) if _MARK.encode() in raw else None
 
 
-def _unmarked(found: re.Match[bytes]) -> bytes:
+def _strip_signature(found: re.Match[bytes]) -> bytes:
     own, mark, signed = found[2].rpartition(_MARK.encode())
-    return found[1] + (own if mark and _TOLD(signed.decode("utf-8", "replace")) is not None else found[2])
+    return found[1] + (own if mark and _is_base64url(signed.decode("utf-8", "replace")) is not None else found[2])

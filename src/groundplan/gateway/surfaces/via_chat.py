@@ -1,7 +1,7 @@
-"""What the APIs have in common that can also be served through an upstream's chat completions: Completions, Responses,
+"""The base of the APIs that can also be served through an upstream's chat completions: Completions, Responses,
 Messages.
 
-How a request is put into chat, and what the answer means, is each API's own.
+How a request is translated to chat, and the answer back, is left to each API.
 """
 
 from __future__ import annotations
@@ -27,32 +27,31 @@ from groundplan.ledger.model import Usage
 
 _encode = msgspec.json.Encoder().encode
 ChatFields = Callable[[Ask], dict[str, msgspec.Raw]]
-"""The request in chat, but for model and caps. Raises `Invalid`."""
+"""Returns the fields of the chat request, without model and caps. Raises `Invalid`."""
 
 
 _IDLE_TOOL_SETTINGS = {"tool_choice": (b'"auto"', b'"none"'), "parallel_tool_calls": (b"true", b"false")}
-"""What is said of how tools are called, where it asks for none to be."""
+"""Settings of how tools are called, with the values that have no effect without tools."""
 
 
 def chat_request(fields: dict[str, Any]) -> dict[str, msgspec.Raw]:
-    """A request in chat, without what is said of tools where there are none: many servers refuse it then, and agents
-    say it also where they offer none, as when they sum up a conversation."""
-    made = {name: msgspec.Raw(_encode(value)) for name, value in fields.items()}
-    if "tools" not in made:
+    """The encoded fields of a chat request, without tool settings where there are no tools: many servers refuse them
+    then, and agents send them even where they offer no tools, as when they summarize a conversation."""
+    encoded = {name: msgspec.Raw(_encode(value)) for name, value in fields.items()}
+    if "tools" not in encoded:
         for name, idle in _IDLE_TOOL_SETTINGS.items():
-            if bytes(made.get(name, b"")) in idle:
-                del made[name]
-    return made
+            if bytes(encoded.get(name, b"")) in idle:
+                del encoded[name]
+    return encoded
 
 
 class ViaChat(ABC):
-    """The asking half of a codec. `translated`: the chat is the local translating service's."""
+    """The request half of a codec by way of chat. `translated`: chat goes through the local translating service."""
 
     include_usage: bool | None = False
-    """What the request in chat says of it; None as it came."""
+    """`stream_options.include_usage` of the chat request; None: as the caller sent it."""
     droppable: tuple[str, ...] = ()
-    """Fields of the request in chat on which nothing of an answer depends: they are left out where a deployment has no
-    word for them."""
+    """Fields of the chat request that do not affect the answer: left out for deployments that cannot express them."""
 
     def __init__(self, *, translated: bool) -> None:
         self.translated = translated
@@ -60,33 +59,33 @@ class ViaChat(ABC):
 
     @abstractmethod
     def chat_fields(self, ask: Ask) -> dict[str, msgspec.Raw]:
-        """As `ChatFields`."""
+        """See `ChatFields`."""
 
     def path(self, deployment: Deployment) -> bytes:
         return self._via_chat.path(deployment)
 
     def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
-        """The whole request in chat."""
+        """The whole chat request."""
         usage = ask.include_usage if self.include_usage is None else self.include_usage
         fields = self.chat_fields(ask)
         for name in providers.fields_to_drop(fields, deployment, self.droppable):
             del fields[name]
-        if not thought_signatures.reads(deployment):
-            fields["messages"] = thought_signatures.for_others(fields["messages"])
-        asked = replace(ask, fields=fields, body=b"", include_usage=usage)
-        return self._via_chat.request_body(asked, deployment, cap, system)
+        if not thought_signatures.wants_signatures(deployment):
+            fields["messages"] = thought_signatures.remove_signatures(fields["messages"])
+        chat_ask = replace(ask, fields=fields, body=b"", include_usage=usage)
+        return self._via_chat.request_body(chat_ask, deployment, cap, system)
 
 
 class ServedViaChat(Interface):
-    """One of these APIs. A call of it costs what the chat would that stands for it."""
+    """One of these APIs. A call costs what the equivalent chat call would cost."""
 
     _native: Codec
     _via_chat: Codec
     _via_service: Codec
-    """As `_via_chat`, by the local translating service."""
+    """As `_via_chat`, through the local translating service."""
 
     def serves_natively(self, deployment: Deployment) -> bool:
-        """Whether a deployment serves this API itself."""
+        """Whether a deployment serves this API itself, without chat."""
         raise NotImplementedError
 
     def codec(self, deployment: Deployment) -> Codec:
@@ -102,35 +101,35 @@ class ServedViaChat(Interface):
 
 
 class TokenCounting(ServedViaChat):
-    """How many tokens a request of one of them would have, at nobody's cost: asked of deployments that count
-    (`counts`), estimated here for others."""
+    """Counts the tokens of a request to one of these APIs, free of charge: deployments that can count are asked
+    (`counts_tokens`), for others the gateway estimates."""
 
     grounded = False
     has_extra_facts = False
     is_billed = False
     replay_forms: ReplayForms | None = None
-    told: bytes
-    """The answer around the number."""
+    answer_template: bytes
+    """The answer, with `%d` in place of the number."""
     file_hint: str
-    """Which models are to be named by whoever sends files."""
+    """Completes the hint "Name a model ..." for requests with files."""
 
-    def counts(self, deployment: Deployment) -> bool:
+    def counts_tokens(self, deployment: Deployment) -> bool:
         raise NotImplementedError
 
     def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:  # noqa: ARG002
-        """The first if it counts itself, with the others that do, otherwise all."""
-        return tuple(filter(self.counts, deployments)) if self.counts(deployments[0]) else deployments
+        """The deployments that count tokens if the first one does, otherwise all."""
+        return tuple(filter(self.counts_tokens, deployments)) if self.counts_tokens(deployments[0]) else deployments
 
     def local_answer(self, ask: Ask, deployments: list[Deployment]) -> bytes | None:
-        return None if self.counts(deployments[0]) else self.estimated_count(ask, deployments[0])
+        return None if self.counts_tokens(deployments[0]) else self.estimated_count(ask, deployments[0])
 
     def estimated_count(self, ask: Ask, deployment: Deployment) -> bytes:
-        """Images as they are declared. Marked as an estimate by its `groundplan`."""
+        """An estimate from bytes and the declared tokens of images; its `groundplan` object marks it as one."""
         if FILE in ask.needs:
             hint = f"Name a model {self.file_hint}."
             raise Invalid("the tokens of a file cannot be counted here", code="content_unsupported", hint=hint)
         text = -(-(ask.size + ask.hidden) // meter.BYTES_PER_TOKEN)
-        return self.told % (text + ask.images * deployment.image_tokens + deployment.input_overhead_tokens)
+        return self.answer_template % (text + ask.images * deployment.image_tokens + deployment.input_overhead_tokens)
 
     def cost_bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002
         return 0
@@ -140,7 +139,7 @@ class TokenCounting(ServedViaChat):
 
 
 def served_natively(name: str) -> Callable[[Deployment], bool]:
-    """Whether a deployment serves one of OpenAI's APIs itself."""
+    """A predicate: whether a deployment serves the OpenAI API `name` itself."""
     return lambda deployment: deployment.api == "openai" and name in deployment.serves
 
 
@@ -151,8 +150,8 @@ def eligible_deployments(
     fields: ChatFields,
     droppable: tuple[str, ...] = (),
 ) -> tuple[Deployment, ...]:
-    """Those that serve the API themselves, and the others where the request can be put into chat, but for what is
-    `droppable`. Raises `Invalid`."""
+    """The deployments that serve the API themselves, and the others if the request can be translated to chat, without
+    the `droppable` fields. Raises `Invalid` where there is none."""
     own = tuple(deployment for deployment in deployments if native(deployment))
     if len(own) == len(deployments):
         return deployments

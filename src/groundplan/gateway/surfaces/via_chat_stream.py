@@ -1,6 +1,6 @@
-"""A stream of chat as the events of another API: what Responses and Messages take from each chunk, in the same way.
+"""Translates a chat stream into the events of another API: what Responses and Messages share.
 
-Which events they make of it is each API's own.
+Which events are made of a chunk is left to each API.
 """
 
 from __future__ import annotations
@@ -22,70 +22,72 @@ TEXT, REFUSAL = "output_text", "refusal"
 
 
 class ViaChatStream(ABC):
-    """State of one stream; most of a `Relay`. `size`: of the prompt, which stands in for a count of it."""
+    """State of one stream; most of a `Relay`. `prompt_bytes` stand in for a missing count of the prompt's tokens."""
 
-    __slots__ = ("_begun", "_order", "_size", "_tier", "done", "output_bytes", "usage")
+    __slots__ = ("_has_begun", "_prompt_bytes", "_sequencer", "_service_tier", "done", "output_bytes", "usage")
 
-    def __init__(self, size: int) -> None:
-        self._begun = False
-        self._order = ToolCallSequencer()
-        self._size = size
-        self._tier: object = None
-        """Of service, as it was last named."""
+    def __init__(self, prompt_bytes: int) -> None:
+        self._has_begun = False
+        self._sequencer = ToolCallSequencer()
+        self._prompt_bytes = prompt_bytes
+        self._service_tier: object = None
+        """The service tier that the upstream named last."""
         self.usage: Usage | None = None
         self.output_bytes = 0
         self.done = False
 
     def feed(self, data: bytes) -> bytes:
-        """Events for the client after one more chunk. Raises `Malformed`."""
+        """Take in one chunk and return the events to send to the client. Raises `Malformed`."""
         if data == DONE:
             self.done = True
             return b""
-        found = parse_chunk(data)
-        if found.service_tier is not None:
-            self._tier = found.service_tier
-        if found.usage is not None:
-            self.usage = found.usage.usage(normalize_tier(self._tier)) or self.usage
+        chunk = parse_chunk(data)
+        if chunk.service_tier is not None:
+            self._service_tier = chunk.service_tier
+        if chunk.usage is not None:
+            self.usage = chunk.usage.usage(normalize_tier(self._service_tier)) or self.usage
         out: list[bytes] = []
-        for choice in found.choices[:1]:
-            out += self._first(found)
+        for choice in chunk.choices[:1]:
+            out += self._opening_events_once(chunk)
             if choice.delta is not None:
-                self.output_bytes += choice.delta.thought
-                out += self._said(TEXT, choice.delta.text) + self._said(REFUSAL, choice.delta.refusal)
+                self.output_bytes += choice.delta.reasoning_bytes
+                out += self._text_events(TEXT, choice.delta.text) + self._text_events(REFUSAL, choice.delta.refusal)
                 for call in choice.delta.tool_calls or ():
                     self.output_bytes += call.size
-                    for piece in self._order.after(call):
-                        out += self._called(piece)
+                    for piece in self._sequencer.feed(call):
+                        out += self._call_events(piece)
             if choice.finish_reason:
-                for piece in self._order.rest():
-                    out += self._called(piece)
-                self._finished(choice)
+                for piece in self._sequencer.drain():
+                    out += self._call_events(piece)
+                self._note_finish(choice)
         return b"".join(out)
 
-    def _first(self, found: Chunk) -> list[bytes]:
-        """The beginning, before the first choice: what Azure tells before that, of the prompt, has no id nor model."""
-        if self._begun:
+    def _opening_events_once(self, chunk: Chunk) -> list[bytes]:
+        """The opening events, before the first choice only. They wait for it, since Azure's chunks about the prompt,
+        which come earlier, have neither id nor model."""
+        if self._has_begun:
             return []
-        self._begun = True
-        return self._begin(found)
+        self._has_begun = True
+        return self._opening_events(chunk)
 
     @property
-    def counted(self) -> Usage:
-        """What the upstream reported, else as much as the bytes of prompt and answer are on the average."""
-        return self.usage or Usage(input=-(-self._size // 4), output=-(-self.output_bytes // 4))
+    def usage_or_estimate(self) -> Usage:
+        """The usage that the upstream reported, else an estimate of one token per four bytes of prompt and answer."""
+        return self.usage or Usage(input=-(-self._prompt_bytes // 4), output=-(-self.output_bytes // 4))
 
     @abstractmethod
-    def _begin(self, found: Chunk) -> list[bytes]:
-        """The events before all others; `found` is the first chunk."""
+    def _opening_events(self, chunk: Chunk) -> list[bytes]:
+        """The events before all others; `chunk` is the first chunk."""
 
     @abstractmethod
-    def _said(self, kind: str, text: str | None) -> list[bytes]:
-        """The events of a piece of text, or of a refusal; counts its bytes."""
+    def _text_events(self, kind: str, text: str | None) -> list[bytes]:
+        """The events for a piece of text or of a refusal (`kind`); adds its bytes to `output_bytes`."""
 
     @abstractmethod
-    def _called(self, call: ToolCallDelta) -> list[bytes]:
-        """The events of a piece of a tool call: those of one follow each other. Raises `Malformed`."""
+    def _call_events(self, call: ToolCallDelta) -> list[bytes]:
+        """The events for a piece of a tool call; the pieces of one call come one after the other. Raises
+        `Malformed`."""
 
     @abstractmethod
-    def _finished(self, choice: ChoiceDelta) -> None:
+    def _note_finish(self, choice: ChoiceDelta) -> None:
         """Note why the answer ended."""

@@ -53,7 +53,7 @@ from groundplan.gateway.database import connect
 from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.surfaces import answers
 from groundplan.gateway.surfaces.responses import surface as responses
-from groundplan.gateway.surfaces.responses.surface import RESPONSES, Told
+from groundplan.gateway.surfaces.responses.surface import RESPONSES, RequestState
 from groundplan.gateway.telemetry import content
 from groundplan.gateway.telemetry.content_link import chosen
 from groundplan.ledger.model import OVER_BOUND
@@ -438,12 +438,12 @@ class OrderRunner:
         are still stored, and never ours in front of them."""
         if context.interface is not RESPONSES:
             return UNKNOWN_ASK
-        request = Told(b"", None, store=False)
-        request.asked["instructions"] = b"null"
+        request = RequestState(b"", None, store=False)
+        request.original_fields["instructions"] = b"null"
         if self._blobs.path(context.batch.input_file).exists():
             raw = await self._blobs.part(context.batch.input_file, line.offset, line.length)
             fields = responses.read(bytes(batch_lines.read_line(raw, context.batch.endpoint).body)).fields
-            request.asked["instructions"] = bytes(fields.get("instructions", b"null"))
+            request.original_fields["instructions"] = bytes(fields.get("instructions", b"null"))
         return msgspec.structs.replace(UNKNOWN_ASK, typed=request)
 
     async def _result_line(self, context: OrderContext, line: OrderLine, result: CallResult) -> bytes:

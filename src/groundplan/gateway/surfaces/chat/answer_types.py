@@ -1,4 +1,4 @@
-"""What of a chat's answer other surfaces are made of, whole or in chunks, as types."""
+"""Types of chat answers, whole and in chunks, as far as other surfaces are translated from them."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from groundplan.gateway.call.meter import ReportedUsage
 from groundplan.gateway.surfaces.chat.chunk import json_size
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.openai_relay import refuse_unfinished, stream_error
-from groundplan.gateway.surfaces.thought_signatures import Extra, marked
+from groundplan.gateway.surfaces.thought_signatures import Extra, signed_id
 from groundplan.gateway.surfaces.upstream_json import STREAM, decode_upstream
 
 NULL = msgspec.Raw(b"null")
 _JSON_DELIMITER = re.compile(r'["\\{}\[\]]')
-"""What tells where a value of JSON ends."""
+"""Characters that decide where a JSON value ends."""
 
 
 class CalledFunction(msgspec.Struct, frozen=True):
     name: str
     arguments: str | None = None
-    """JSON; nothing at all for a function that takes nothing, from some servers."""
+    """JSON; None or empty from some servers for a function without arguments."""
 
 
 def _new_call_id() -> str:
-    """Of a call of a tool."""
+    """A new id for a tool call."""
     return f"call_{new_id().hex}"
 
 
@@ -37,13 +37,14 @@ class ToolCall(msgspec.Struct, frozen=True):
     extra_content: Extra | None = None
 
     @property
-    def name(self) -> str:
-        """Its id elsewhere; a new one each time where the upstream gave it none, as Gemini's OpenAI-shaped API does."""
-        return marked(self.id or _new_call_id(), self.extra_content)
+    def call_id(self) -> str:
+        """The call's id in other APIs, with its signature; a new one each time where the upstream gave none, as
+        Gemini's OpenAI-shaped API does."""
+        return signed_id(self.id or _new_call_id(), self.extra_content)
 
 
 class Part(msgspec.Struct, frozen=True):
-    """Of a content that is no text but is made of parts, as models that reason say it at Mistral."""
+    """A part of a content that is a list, as Mistral's reasoning models send it."""
 
     type: str
     text: str | None = None
@@ -54,7 +55,7 @@ Content = str | list[Part] | None
 
 
 def content_text(content: Content) -> str:
-    """The text of a content. Raises `Malformed` where a part is neither a text nor what was thought."""
+    """The text of a content, without reasoning. Raises `Malformed` where a part is neither text nor reasoning."""
     if not isinstance(content, list):
         return content or ""
     for part in content:
@@ -104,95 +105,95 @@ class ToolCallDelta(msgspec.Struct, frozen=True):
 
     @property
     def size(self) -> int:
-        """Bytes of what it says."""
+        """Bytes of the name and the arguments in this piece."""
         return len((self.function.name or "").encode()) + len((self.function.arguments or "").encode())
 
 
 class _ArgumentsScanner:
-    """Whether an object of JSON that comes in pieces is there whole; each piece is read once."""
+    """Tells when a JSON object that arrives in pieces is complete; scans each piece once."""
 
-    __slots__ = ("_depth", "_escapes", "_quoted", "whole")
+    __slots__ = ("_depth", "_escapes", "_quoted", "complete")
 
     def __init__(self) -> None:
         self._depth = 0
         self._quoted = self._escapes = False
-        """It ends within a string; behind a sign that takes the meaning of the next one."""
-        self.whole = False
+        """Whether the text so far ends within a string, and behind a backslash that escapes the next character."""
+        self.complete = False
 
     def read(self, text: str) -> None:
-        at = int(self._escapes and bool(text))
+        position = int(self._escapes and bool(text))
         self._escapes = self._escapes and not text
-        while (found := _JSON_DELIMITER.search(text, at)) is not None:
-            sign, at = found[0], found.end()
-            if sign == "\\":
-                self._escapes = self._quoted and at == len(text)
-                at += self._quoted
-            elif sign == '"':
+        while (found := _JSON_DELIMITER.search(text, position)) is not None:
+            delimiter, position = found[0], found.end()
+            if delimiter == "\\":
+                self._escapes = self._quoted and position == len(text)
+                position += self._quoted
+            elif delimiter == '"':
                 self._quoted = not self._quoted
             elif not self._quoted:
-                self._depth += 1 if sign in "{[" else -1
-                self.whole = self._depth == 0
+                self._depth += 1 if delimiter in "{[" else -1
+                self.complete = self._depth == 0
 
 
 class ToolCallSequencer:
-    """Pieces of tool calls, one call after the other and each under a number of its own: some servers mix the pieces of
-    several calls, others give every call the number 0.
+    """Puts the pieces of tool calls in order, one call after the other, each call with an index of its own: some
+    servers interleave the pieces of several calls, others give every call the index 0.
 
-    A call waits while the one before it has no whole arguments yet; it is told at the end at the latest.
+    A call waits until the arguments of the one before it are complete, or until `drain`.
     """
 
-    __slots__ = ("_count", "_ids", "_numbers", "_open", "_said", "_waiting")
+    __slots__ = ("_call_count", "_newest_by_index", "_open_arguments", "_open_call", "_seen_ids", "_waiting")
 
     def __init__(self) -> None:
-        self._numbers: dict[int, int] = {}
-        """Ours, of the newest call under each of the server's."""
-        self._count = 0
-        self._ids: set[str] = set()
-        self._open = -1
-        """Number of the call that is told."""
-        self._said = _ArgumentsScanner()
-        """What it is made with, so far."""
+        self._newest_by_index: dict[int, int] = {}
+        """Our index of the newest call, by the server's index."""
+        self._call_count = 0
+        self._seen_ids: set[str] = set()
+        self._open_call = -1
+        """Our index of the call whose pieces are passed on now."""
+        self._open_arguments = _ArgumentsScanner()
+        """Scans the arguments of the open call."""
         self._waiting: dict[int, list[ToolCallDelta]] = {}
 
-    def after(self, piece: ToolCallDelta) -> list[ToolCallDelta]:
-        """What can be told after one more piece."""
+    def feed(self, piece: ToolCallDelta) -> list[ToolCallDelta]:
+        """Take in one piece and return those that can be passed on now."""
         id = piece.id
-        if self._begins(piece):
-            self._ids.add(piece.id or "")
-            self._numbers[piece.index] = self._count
-            self._count += 1
+        if self._is_first_delta(piece):
+            self._seen_ids.add(piece.id or "")
+            self._newest_by_index[piece.index] = self._call_count
+            self._call_count += 1
             id = piece.id or _new_call_id()
-        number = self._numbers[piece.index]
-        piece = ToolCallDelta(number, id and marked(id, piece.extra_content), piece.function)
-        if number < self._open and not (piece.function.arguments or "").strip():
-            return []  # an empty one to end a call that was told whole
-        if number != self._open:
+        number = self._newest_by_index[piece.index]
+        piece = ToolCallDelta(number, id and signed_id(id, piece.extra_content), piece.function)
+        if number < self._open_call and not (piece.function.arguments or "").strip():
+            return []  # an empty piece to end a call that was passed on completely
+        if number != self._open_call:
             self._waiting.setdefault(number, []).append(piece)
-            return self._next()
-        self._said.read(piece.function.arguments or "")
-        return [piece, *self._next()] if self._waiting else [piece]
+            return self._release()
+        self._open_arguments.read(piece.function.arguments or "")
+        return [piece, *self._release()] if self._waiting else [piece]
 
-    def _begins(self, piece: ToolCallDelta) -> bool:
-        """Whether it is the first one of a call. One that has a name and no id is, where the call under its number is
-        whole: without ids nothing else tells them apart."""
-        number, named = self._numbers.get(piece.index), bool(piece.function.name)
+    def _is_first_delta(self, piece: ToolCallDelta) -> bool:
+        """Whether a piece is the first of a call. One with a name and no id is, if the call under its index is
+        complete: without ids nothing else tells calls apart."""
+        number, named = self._newest_by_index.get(piece.index), bool(piece.function.name)
         if number is None or (named and piece.id):
-            return number is None or piece.id not in self._ids
+            return number is None or piece.id not in self._seen_ids
         more = bool((piece.function.arguments or "").strip())
-        return named and more and number == self._open and self._said.whole
+        return named and more and number == self._open_call and self._open_arguments.complete
 
-    def rest(self) -> list[ToolCallDelta]:
-        """What is left: no more comes."""
-        return self._next(last=True) if self._waiting else []
+    def drain(self) -> list[ToolCallDelta]:
+        """Return the pieces that still wait: no more will come."""
+        return self._release(last=True) if self._waiting else []
 
-    def _next(self, *, last: bool = False) -> list[ToolCallDelta]:
+    def _release(self, *, last: bool = False) -> list[ToolCallDelta]:
         found: list[ToolCallDelta] = []
-        while self._waiting and (last or self._open < 0 or self._said.whole):
-            self._open = min(self._waiting)
-            pieces = self._waiting.pop(self._open)
-            self._said = _ArgumentsScanner()
+        while self._waiting and (last or self._open_call < 0 or self._open_arguments.complete):
+            self._open_call = min(self._waiting)
+            pieces = self._waiting.pop(self._open_call)
+            self._open_arguments = _ArgumentsScanner()
             for piece in pieces:
-                self._said.read(piece.function.arguments or "")
+                self._open_arguments.read(piece.function.arguments or "")
             found += pieces
         return found
 
@@ -205,8 +206,8 @@ class Delta(msgspec.Struct, frozen=True):
     reasoning: msgspec.Raw = NULL
 
     @property
-    def thought(self) -> int:
-        """Bytes of what is reasoned, which other surfaces do not tell; it is paid for all the same."""
+    def reasoning_bytes(self) -> int:
+        """Bytes of reasoning, which other surfaces do not send on, but which is billed all the same."""
         parts = self.content if isinstance(self.content, list) else []
         return sum(map(json_size, (self.reasoning_content, self.reasoning, *(part.thinking for part in parts))))
 
@@ -239,7 +240,7 @@ _chunk = msgspec.json.Decoder(Chunk).decode
 
 
 def parse_completion(data: bytes) -> Completion:
-    """A whole answer with one choice at least. Raises `Malformed`."""
+    """Parse a whole answer with at least one choice. Raises `Malformed`."""
     found = decode_upstream(_completion, data)
     if not found.choices:
         raise Malformed("the upstream's answer has no content")
@@ -249,7 +250,7 @@ def parse_completion(data: bytes) -> Completion:
 
 
 def parse_chunk(data: bytes) -> Chunk:
-    """One event of a stream. Raises `Malformed`, also for an error in it."""
+    """Parse one event of a stream. Raises `Malformed`, also for an error event."""
     found = decode_upstream(_chunk, data, STREAM)
     if bytes(found.error) != b"null":
         raise stream_error(data)

@@ -20,7 +20,7 @@ from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces import stored_api
 from groundplan.gateway.surfaces.chat.sealed_store import SealedCompletions
 from groundplan.gateway.surfaces.chat.storing import check_metadata
-from groundplan.gateway.surfaces.stored_api import Query, last
+from groundplan.gateway.surfaces.stored_api import Query, last_value
 
 PREFIX = b"/v1/chat/completions/"
 _PATH = re.compile(r"/v1/chat/completions(?:/([A-Za-z0-9_.:-]{1,200})(?:/(messages))?)?")
@@ -46,7 +46,7 @@ async def answer(gateway: Gateway, path: bytes, request: Request, key: KeyEntry)
     """Answer one request: a `stored_api.Answer`."""
     found, sealed = _PATH.fullmatch(unquote(path.decode("ascii", "replace"))), gateway.stored_completions
     if found is None or sealed is None:
-        raise stored_api.no_path()
+        raise stored_api.unknown_path()
     id, part = found[1], found[2]
     allowed = (b"GET", b"POST") if id is None else (b"GET",) if part is not None else (b"GET", b"POST", b"DELETE")
     stored_api.check_method(request, allowed)
@@ -66,7 +66,7 @@ async def answer(gateway: Gateway, path: bytes, request: Request, key: KeyEntry)
     if part is None:
         return stored.to_json()
     messages = [_message(f"{id}-{place}", each) for place, each in enumerate(stored.messages)]
-    return stored_api.part(query, messages, "asc")
+    return stored_api.page_of(query, messages, "asc")
 
 
 def _metadata(body: bytes) -> dict[str, str]:
@@ -80,10 +80,14 @@ def _metadata(body: bytes) -> dict[str, str]:
 
 async def _list_completions(sealed: SealedCompletions, key: KeyEntry, query: Query) -> dict[str, Any]:
     """A page of the key's completions, the oldest first by default. Raises `Invalid`, `NotFound`."""
-    most, after, newest_first = stored_api.limit(query), last(query, "after"), stored_api.newest_first(query, "asc")
+    most, after, newest_first = (
+        stored_api.page_size(query),
+        last_value(query, "after"),
+        stored_api.is_newest_first(query, "asc"),
+    )
     pairs = {named[1]: values[-1] for name, values in query.items() if (named := _PAIR.fullmatch(name)) is not None}
     list_page = await sealed.list_page(
-        key, most, after=after, model=last(query, "model"), metadata=pairs, newest_first=newest_first
+        key, most, after=after, model=last_value(query, "model"), metadata=pairs, newest_first=newest_first
     )
     if list_page is None:
         raise not_found(after or "")

@@ -12,7 +12,7 @@ from groundplan.gateway.http import errors
 from groundplan.gateway.http.server import Refusal, Request, Response
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
 
-ID_HEADER, _OPENAIS = b"request-id", b"x-request-id"
+ID_HEADER, _OPENAI_ID_HEADER = b"request-id", b"x-request-id"
 _PATH = b"/v1/messages"
 _TYPES = {
     400: "invalid_request_error",
@@ -30,51 +30,51 @@ _encode = msgspec.json.Encoder().encode
 _object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-def shaped(kind: str, message: str, call_id: str | None = None, **more: Any) -> bytes:
-    """An error's body, or the data of its event."""
+def error_json(kind: str, message: str, call_id: str | None = None, **more: Any) -> bytes:
+    """The body of an error, or the data of an error event."""
     return _encode({"type": "error", "error": {"type": kind, "message": message, **more}, "request_id": call_id})
 
 
 def error_body(error: GroundplanError, call_id: str = "") -> bytes:
-    """One of ours."""
+    """The body of one of the gateway's errors."""
     kind = _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
-    return shaped(kind, error.message, call_id or None, code=error.code, hint=error.hint, **error.details)
+    return error_json(kind, error.message, call_id or None, code=error.code, hint=error.hint, **error.details)
 
 
-def of_error(error: GroundplanError, call_id: str = "", request_id: str = "") -> tuple[int, bytes, bytes]:
-    """(status, body, header lines) of one of ours. `request_id`: of an answer that is no call."""
+def error_response(error: GroundplanError, call_id: str = "", request_id: str = "") -> tuple[int, bytes, bytes]:
+    """(status, body, header lines) of one of the gateway's errors. `request_id`: for a response that is no call."""
     status, _, lines = errors.error_response(error, call_id, ID_HEADER)
     return status, error_body(error, call_id or request_id), lines
 
 
-def is_asked_by(request: Request) -> bool:
-    """Whether a request is of a client of Anthropic's. There is of it what was read by then."""
+def is_anthropic_request(request: Request) -> bool:
+    """Whether a request, perhaps read only in part, is from a client of Anthropic's API."""
     return request.target.startswith(_PATH) or b"anthropic-version" in request.headers
 
 
-def name(request: Request, response: Response, id: str = "", beside: bytes = b"") -> None:
+def set_request_id(request: Request, response: Response, id: str = "", beside: bytes = b"") -> None:
     """Give an answer that is no call an id, where the client that asks looks for it: a new one, if none is given.
     `beside`: header lines that it has, too."""
-    header = ID_HEADER if is_asked_by(request) else _OPENAIS
+    header = ID_HEADER if is_anthropic_request(request) else _OPENAI_ID_HEADER
     response.set_request_id(id or id_text(new_id_bytes()), header, beside)
 
 
-def of_refusal(refusal: Refusal, request: Request, response: Response) -> bytes:
-    """What the protocol itself refuses: in this shape for a client of Anthropic's, else in OpenAI's."""
-    name(request, response)
-    if not is_asked_by(request):
+def refusal_body(refusal: Refusal, request: Request, response: Response) -> bytes:
+    """The body of a refusal by the HTTP layer: in Anthropic's shape for its clients, else in OpenAI's."""
+    set_request_id(request, response)
+    if not is_anthropic_request(request):
         return errors.refusal_body(refusal)
     kind = _TYPES.get(refusal.status, "invalid_request_error" if refusal.status < 500 else "api_error")
-    return shaped(kind, refusal.message, response.request_id, code=refusal.code, hint=refusal.hint)
+    return error_json(kind, refusal.message, response.request_id, code=refusal.code, hint=refusal.hint)
 
 
 def status_of(kind: str) -> int:
-    """The HTTP status that an error of this type comes with."""
+    """The HTTP status of errors of this type."""
     return _STATUSES.get(kind, 500)
 
 
-def of_foreign(data: bytes) -> bytes:
-    """An upstream's refusal: Anthropic's own as it is, OpenAI's or any other in this shape."""
+def upstream_refusal_body(data: bytes) -> bytes:
+    """An upstream's refusal: Anthropic's own unchanged, OpenAI's or any other in Anthropic's shape."""
     try:
         found = _object(data)
     except DECODE_ERRORS:
@@ -87,4 +87,4 @@ def of_foreign(data: bytes) -> bytes:
     text = message if isinstance(message, str) else "the upstream refused the request"
     code = more.get("code") if isinstance(more.get("code"), str) else "upstream_refused"
     hint = more.get("hint") if isinstance(more.get("hint"), str) else "Check the request against what the model takes."
-    return shaped("invalid_request_error", text, None, code=code, hint=hint)
+    return error_json("invalid_request_error", text, None, code=code, hint=hint)

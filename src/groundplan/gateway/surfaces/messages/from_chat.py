@@ -1,4 +1,4 @@
-"""Messages by way of an upstream's chat: the request in `to_chat`, its answer here, its stream in
+"""Serves Messages by an upstream's chat: whole answers are translated here, requests in `to_chat`, streams in
 `from_chat_stream`.
 """
 
@@ -15,70 +15,70 @@ from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.surfaces.body import unreadable_body
 from groundplan.gateway.surfaces.chat.answer_types import AnswerMessage, parse_completion
 from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
-from groundplan.gateway.surfaces.messages.from_chat_stream import MessagesChatRelay, reported, stop_reason
+from groundplan.gateway.surfaces.messages.from_chat_stream import MessagesChatRelay, stop_reason, usage_json
 from groundplan.gateway.surfaces.messages.to_chat import Translation
 from groundplan.gateway.surfaces.via_chat import ViaChat, chat_request
 from groundplan.ledger.model import Usage
 
 _encode = msgspec.json.Encoder().encode
 _arguments = msgspec.json.Decoder(dict[str, Any]).decode
-_CUT = ("length", "content_filter")
-"""Reasons to finish that come in the middle of something."""
+_CUT_OFF = ("length", "content_filter")
+"""Finish reasons of answers that were cut off."""
 
 
-FOR_ABUSE = ("user",)
-"""For whom it is asked, by which a provider finds who abuses it: nothing of an answer depends on it. Agents say it in
-every request."""
+ABUSE_FIELDS = ("user",)
+"""Fields that name the end user, by which a provider finds abuse. They do not affect the answer, and agents send them
+in every request."""
 
 
 class LazyTranslation:
     """A request's translation, made when it is first needed."""
 
-    __slots__ = ("_body", "_made")
+    __slots__ = ("_body", "_translation")
 
     def __init__(self, body: bytes) -> None:
         self._body = body
-        self._made: Translation | None = None
+        self._translation: Translation | None = None
 
     def translation(self) -> Translation:
-        """Raises `Invalid`."""
-        if self._made is None:
+        """The request translated to chat. Raises `Invalid`."""
+        if self._translation is None:
             try:
-                self._made = Translation(self._body)
+                self._translation = Translation(self._body)
             except msgspec.DecodeError as error:
                 raise unreadable_body(error) from error
             except (KeyError, TypeError, AttributeError) as error:
                 hint = "See Anthropic's Messages API."
                 raise Invalid(f"the body has a wrong field near {error}", code="body_invalid", hint=hint) from error
-        return self._made
+        return self._translation
 
 
 def translation_of(ask: Ask) -> Translation:
-    """Raises `Invalid`."""
+    """The request translated to chat. Raises `Invalid`."""
     if not isinstance(ask.typed, LazyTranslation):
         raise AssertionError("not a request for a message")
     return ask.typed.translation()
 
 
 def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
-    """The request in chat, but for model and caps. Raises `Invalid`."""
+    """The fields of the chat request, without model and caps. Raises `Invalid`."""
     return chat_request(translation_of(ask).fields)
 
 
 class MessagesByChat(ViaChat):
-    """See the module."""
+    """The codec for upstreams that serve messages by their chat."""
 
-    droppable = FOR_ABUSE
+    droppable = ABUSE_FIELDS
 
     def chat_fields(self, ask: Ask) -> dict[str, msgspec.Raw]:
         return chat_fields(ask)
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
-        """The message that a completion means. Raises `Malformed`."""
+        """Translate a chat completion into a message. Raises `Malformed`."""
         found = parse_completion(data)
         choice = found.choices[0]
         usage = None if found.usage is None else found.usage.usage(normalize_tier(found.service_tier))
-        content = _content(choice.message, cut=choice.finish_reason in _CUT)
+        content = _content_blocks(choice.message, cut=choice.finish_reason in _CUT_OFF)
         called = bool(choice.message.tool_calls)
         reason, sequence = stop_reason(choice.finish_reason, choice.stop_reason, calls=called)
         counted = usage or Usage(input=-(-ask.size // 4), output=-(-len(_encode(content)) // 4))
@@ -90,7 +90,7 @@ class MessagesByChat(ViaChat):
             "content": content,
             "stop_reason": reason,
             "stop_sequence": sequence,
-            "usage": reported(counted),
+            "usage": usage_json(counted),
         }
         return UpstreamAnswer(_encode(message), usage)
 
@@ -98,11 +98,11 @@ class MessagesByChat(ViaChat):
         return MessagesChatRelay(ask.model, ask.size)
 
 
-def _content(said: AnswerMessage, *, cut: bool) -> list[dict[str, Any]]:
-    """The blocks that a message of chat means. A call in which the answer was `cut` off has no arguments that could be
-    told as values, so it is left out; why the message ended tells it. Raises `Malformed`."""
-    content: list[dict[str, Any]] = [{"type": "text", "text": text} for text in (said.text, said.refusal) if text]
-    calls = said.tool_calls or ()
+def _content_blocks(message: AnswerMessage, *, cut: bool) -> list[dict[str, Any]]:
+    """The content blocks of a chat message. A tool call in which the answer was `cut` off has no complete arguments, so
+    it is left out; the stop reason tells. Raises `Malformed`."""
+    content: list[dict[str, Any]] = [{"type": "text", "text": text} for text in (message.text, message.refusal) if text]
+    calls = message.tool_calls or ()
     for number, call in enumerate(calls, 1):
         try:
             arguments = _arguments(call.function.arguments or "{}")
@@ -110,5 +110,5 @@ def _content(said: AnswerMessage, *, cut: bool) -> list[dict[str, Any]]:
             if cut and number == len(calls):
                 break
             raise Malformed("the upstream called a tool with arguments that are no JSON object") from error
-        content.append({"type": "tool_use", "id": call.name, "name": call.function.name, "input": arguments})
+        content.append({"type": "tool_use", "id": call.call_id, "name": call.function.name, "input": arguments})
     return content

@@ -1,4 +1,5 @@
-"""A chat stream as Anthropic's events: message_start, its content blocks one by one, message_delta, message_stop."""
+"""Translates a chat stream into Anthropic's events: message_start, content blocks one by one, message_delta,
+message_stop."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import msgspec
 from groundplan.gateway.http.sse import append_field, format_named_event
 from groundplan.gateway.surfaces.chat.answer_types import ChoiceDelta, Chunk, ToolCallDelta
 from groundplan.gateway.surfaces.codec import Malformed
-from groundplan.gateway.surfaces.messages.native import broken
+from groundplan.gateway.surfaces.messages.native import error_event
 from groundplan.gateway.surfaces.via_chat_stream import ViaChatStream
 from groundplan.ledger.model import Usage
 
@@ -25,9 +26,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 def stop_reason(finish: str | None, stop: object, *, calls: bool) -> tuple[str, str | None]:
-    """(stop_reason, stop_sequence) for a choice's finish_reason. Some upstreams say in `stop_reason` what they stopped
-    at; the others do not tell a sequence from the end of a turn. `calls`: it called a tool, which OpenAI calls `stop`
-    where the request names the tool, and some servers always do."""
+    """(stop_reason, stop_sequence) for a choice's finish_reason. Some upstreams put the stop sequence into
+    `stop_reason`; others do not tell a sequence from the end of a turn. `calls`: the choice called a tool, which OpenAI
+    reports as `stop` where the request names the tool, and some servers always do."""
     reason = _REASONS.get(finish or "stop", "end_turn")
     if reason == "end_turn" and calls:
         return "tool_use", None
@@ -36,8 +37,8 @@ def stop_reason(finish: str | None, stop: object, *, calls: bool) -> tuple[str, 
     return reason, None
 
 
-def reported(usage: Usage) -> dict[str, Any]:
-    """Our totals as Anthropic reports them: input without what the cache read and wrote."""
+def usage_json(usage: Usage) -> dict[str, Any]:
+    """A usage in Anthropic's shape: input tokens without what the cache read and wrote."""
     return {
         "input_tokens": max(0, usage.input - usage.cache_read - usage.cache_write),
         "output_tokens": usage.output,
@@ -47,23 +48,23 @@ def reported(usage: Usage) -> dict[str, Any]:
 
 
 class MessagesChatRelay(ViaChatStream):
-    """State of one stream. `model` is told where the upstream does not."""
+    """State of one stream. `model` is used where the upstream names none."""
 
-    __slots__ = ("_block", "_calls", "_model", "_number", "_reason", "_stop")
+    __slots__ = ("_block_index", "_calls", "_model", "_open_kind", "_reason", "_stop")
 
     def __init__(self, model: str, size: int) -> None:
         super().__init__(size)
         self._model = model
-        self._block = ""
-        """Kind of the block that is open: text, tool_use, or none."""
-        self._number = -1
-        """Of that block."""
+        self._open_kind = ""
+        """Kind of the open block: text or tool_use; empty: none is open."""
+        self._block_index = -1
+        """Index of the open block."""
         self._calls: list[int] = []
-        """Numbers of the tool calls so far; the last one is open where a tool_use is."""
+        """Indexes of the tool calls so far; the last one is open if a tool_use block is."""
         self._reason: str | None = None
         self._stop: str | None = None
 
-    def _begin(self, found: Chunk) -> list[bytes]:
+    def _opening_events(self, found: Chunk) -> list[bytes]:
         message: dict[str, Any] = {
             "id": f"msg_{found.id}",
             "type": "message",
@@ -72,18 +73,18 @@ class MessagesChatRelay(ViaChatStream):
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": reported(self.counted),  # about as much as it read: some clients look for that here alone
+            "usage": usage_json(self.usage_or_estimate),  # an estimate of the input: some clients read it here only
         }
         return [format_named_event("message_start", _encode({"type": "message_start", "message": message})), _PING]
 
-    def _said(self, kind: str, text: str | None) -> list[bytes]:  # noqa: ARG002 -- a refusal is text, too
+    def _text_events(self, kind: str, text: str | None) -> list[bytes]:  # noqa: ARG002 -- a refusal is text, too
         if not text:
             return []
         self.output_bytes += len(text.encode())
-        opened = [] if self._block == "text" else self._open("text", {"type": "text", "text": ""})
-        return [*opened, self._delta({"type": "text_delta", "text": text})]
+        opened = [] if self._open_kind == "text" else self._open_block("text", {"type": "text", "text": ""})
+        return [*opened, self._block_delta({"type": "text_delta", "text": text})]
 
-    def _called(self, call: ToolCallDelta) -> list[bytes]:
+    def _call_events(self, call: ToolCallDelta) -> list[bytes]:
         arguments = call.function.arguments or ""
         out: list[bytes] = []
         if call.index not in self._calls:
@@ -91,32 +92,32 @@ class MessagesChatRelay(ViaChatStream):
                 raise Malformed("the upstream's stream has a tool call without a name")
             self._calls.append(call.index)
             block = {"type": "tool_use", "id": call.id, "name": call.function.name, "input": {}}
-            out = self._open("tool_use", block)
-        elif self._block != "tool_use" or self._calls[-1] != call.index:
+            out = self._open_block("tool_use", block)
+        elif self._open_kind != "tool_use" or self._calls[-1] != call.index:
             raise Malformed("the upstream's stream goes back to an earlier tool call")
         if arguments:
-            out.append(self._delta({"type": "input_json_delta", "partial_json": arguments}))
+            out.append(self._block_delta({"type": "input_json_delta", "partial_json": arguments}))
         return out
 
-    def _finished(self, choice: ChoiceDelta) -> None:
+    def _note_finish(self, choice: ChoiceDelta) -> None:
         called = bool(self._calls)
         self._reason, self._stop = stop_reason(choice.finish_reason, choice.stop_reason, calls=called)
 
-    def _open(self, kind: str, block: dict[str, Any]) -> list[bytes]:
-        out = self._close()
-        self._block, self._number = kind, self._number + 1
-        start = {"type": "content_block_start", "index": self._number, "content_block": block}
+    def _open_block(self, kind: str, block: dict[str, Any]) -> list[bytes]:
+        out = self._close_block()
+        self._open_kind, self._block_index = kind, self._block_index + 1
+        start = {"type": "content_block_start", "index": self._block_index, "content_block": block}
         return [*out, format_named_event("content_block_start", _encode(start))]
 
-    def _close(self) -> list[bytes]:
-        if not self._block:
+    def _close_block(self) -> list[bytes]:
+        if not self._open_kind:
             return []
-        self._block = ""
-        stop = {"type": "content_block_stop", "index": self._number}
+        self._open_kind = ""
+        stop = {"type": "content_block_stop", "index": self._block_index}
         return [format_named_event("content_block_stop", _encode(stop))]
 
-    def _delta(self, delta: dict[str, Any]) -> bytes:
-        data = _encode({"type": "content_block_delta", "index": self._number, "delta": delta})
+    def _block_delta(self, delta: dict[str, Any]) -> bytes:
+        data = _encode({"type": "content_block_delta", "index": self._block_index, "delta": delta})
         return format_named_event("content_block_delta", data)
 
     @property
@@ -124,13 +125,13 @@ class MessagesChatRelay(ViaChatStream):
         return self._reason is not None
 
     def closing_events(self, facts: bytes) -> bytes:
-        """The open block's end, why it stopped with the usage, and the end with the facts."""
+        """The end of the open block, the stop reason with the usage, and `message_stop` with the facts."""
         delta = {"stop_reason": self._reason, "stop_sequence": self._stop}
-        ended = _encode({"type": "message_delta", "delta": delta, "usage": reported(self.counted)})
+        ended = _encode({"type": "message_delta", "delta": delta, "usage": usage_json(self.usage_or_estimate)})
         stop = append_field(b'{"type":"message_stop"}', b"groundplan", facts)
         return b"".join(
-            [*self._close(), format_named_event("message_delta", ended), format_named_event("message_stop", stop)]
+            [*self._close_block(), format_named_event("message_delta", ended), format_named_event("message_stop", stop)]
         )
 
     def error_event(self, reason: str, call_id: str) -> bytes:
-        return broken(reason, call_id)
+        return error_event(reason, call_id)

@@ -1,6 +1,6 @@
-"""Messages as upstreams speak them that have Anthropic's API themselves: bytes pass, a few fields are spliced in.
+"""The codec and relay for upstreams with Anthropic's own API: bytes pass, a few fields are spliced in.
 
-Anthropic's `input_tokens` leave out what the cache read and wrote; our totals hold them.
+Anthropic's `input_tokens` leave out what the cache read and wrote; our totals include them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.http.sse import append_field, format_named_event
 from groundplan.gateway.surfaces import thought_signatures
 from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
-from groundplan.gateway.surfaces.messages.errors import shaped
+from groundplan.gateway.surfaces.messages.errors import error_json
 from groundplan.gateway.surfaces.openai_relay import stream_error
 from groundplan.gateway.surfaces.upstream_json import STREAM, decode_upstream, refuse_encoding
 from groundplan.gateway.upstream.translation import call_ids
@@ -27,7 +27,7 @@ _encode = msgspec.json.Encoder().encode
 _blocks = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
-class _Whole(msgspec.Struct, frozen=True):
+class _Message(msgspec.Struct, frozen=True):
     type: str
     content: list[msgspec.Raw]
     usage: MessagesUsage | None = None
@@ -48,7 +48,7 @@ class _Delta(msgspec.Struct, frozen=True):
 
 
 class _Block(msgspec.Struct, frozen=True):
-    """As it begins: a tool has its name, thoughts that are not shown have all of their data."""
+    """A content block as it begins: a tool use has its name, redacted thinking all of its data."""
 
     name: str | None = None
     text: str | None = None
@@ -70,24 +70,24 @@ class _Thinking(msgspec.Struct, frozen=True):
     budget_tokens: int = 0
 
 
-class _Counted(msgspec.Struct, frozen=True):
+class _TokenCount(msgspec.Struct, frozen=True):
     input_tokens: int
 
 
-_whole = msgspec.json.Decoder(_Whole).decode
+_message = msgspec.json.Decoder(_Message).decode
 _event = msgspec.json.Decoder(_Event).decode
 _thinking = msgspec.json.Decoder(_Thinking).decode
-_counted = msgspec.json.Decoder(_Counted).decode
+_token_count = msgspec.json.Decoder(_TokenCount).decode
 
 
-def broken(reason: str, call_id: str) -> bytes:
-    """The error event of a stream of which the client has a part."""
+def error_event(reason: str, call_id: str) -> bytes:
+    """The error event that ends a stream of which the client has a part."""
     message, hint = f"the answer broke off: {reason}", "What came so far is all there is; ask again."
-    return format_named_event("error", shaped("api_error", message, call_id, code="stream_broken", hint=hint))
+    return format_named_event("error", error_json("api_error", message, call_id, code="stream_broken", hint=hint))
 
 
 class MessagesRelay:
-    """A stream of Anthropic's events on its way to the client: the last one is held, usage is added up."""
+    """Passes a stream of Anthropic's events on to the client: holds the last one back, and merges usage reports."""
 
     __slots__ = ("_held", "_reported", "_stopped", "done", "output_bytes", "usage")
 
@@ -100,7 +100,7 @@ class MessagesRelay:
         self.done = False
 
     def feed(self, data: bytes) -> bytes:
-        """Events for the client after one more of the upstream's. Raises `Malformed`."""
+        """Take in one event of the upstream and return the events to send to the client. Raises `Malformed`."""
         found = decode_upstream(_event, data, STREAM)
         if not found.type.isidentifier():
             raise Malformed("the upstream's stream has an event without a name")
@@ -131,17 +131,17 @@ class MessagesRelay:
         return self._stopped
 
     def closing_events(self, facts: bytes) -> bytes:
-        """The event that ends it, with the facts; made here where the upstream left it out."""
+        """The final event with the facts; built here where the upstream sent none."""
         return format_named_event(
             "message_stop", append_field(self._held or b'{"type":"message_stop"}', b"groundplan", facts)
         )
 
     def error_event(self, reason: str, call_id: str) -> bytes:
-        return broken(reason, call_id)
+        return error_event(reason, call_id)
 
 
 class AnthropicMessages:
-    """See the module."""
+    """The codec for upstreams with Anthropic's own API."""
 
     translated = False
 
@@ -149,23 +149,23 @@ class AnthropicMessages:
         return b"/messages"
 
     def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
-        """The caller's bytes with model, max_tokens and leading system blocks spliced in. Raises `Invalid` for thinking
-        that has no room below the cap."""
+        """The caller's bytes with model, max_tokens and leading system blocks spliced in. Raises `Invalid` where the
+        thinking budget does not fit below the cap."""
         changes: dict[str, bytes | None] = {"model": _encode(deployment.upstream_model)}
         if ask.cap != cap:
-            _check_room(ask, cap)
+            _check_thinking_budget(ask, cap)
             changes["max_tokens"] = b"%d" % cap
         if system:
-            changes["system"] = _system(ask, system)
+            changes["system"] = _system_field(ask, system)
         given = bytes(ask.fields["messages"])
-        plain = thought_signatures.without(given)
+        plain = thought_signatures.without_signatures(given)
         if (told := call_ids.for_anthropic(plain or given) or plain) is not None:
             changes["messages"] = told
         return replace_fields(ask.body, ask.fields, changes)
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:  # noqa: ARG002 -- the protocol's signature
-        """A whole answer. Raises `Malformed`."""
-        found = decode_upstream(_whole, data)
+        """Parse a whole answer. Raises `Malformed`."""
+        found = decode_upstream(_message, data)
         refuse_encoding(data)
         if found.type != "message":
             raise Malformed("the upstream's answer has no content")
@@ -175,8 +175,9 @@ class AnthropicMessages:
         return MessagesRelay()
 
 
-def _check_room(ask: Ask, cap: int) -> None:
-    """Every provider refuses to think as much as it may answer, or more; it is we who lowered that."""
+def _check_thinking_budget(ask: Ask, cap: int) -> None:
+    """Raise `Invalid` for a thinking budget at or above the cap, which every provider refuses: it is the gateway that
+    lowered the cap."""
     if (budget := thinking_budget(ask)) >= cap:
         raise Invalid(
             f"an answer may have {cap} tokens here, and thinking.budget_tokens is {budget}",
@@ -187,7 +188,7 @@ def _check_room(ask: Ask, cap: int) -> None:
 
 
 def thinking_budget(ask: Ask) -> int:
-    """Tokens that it may think; 0 where it says none, or what nobody reads: whoever is asked says what is wrong."""
+    """The thinking budget in tokens; 0 where there is none, or an invalid one, which the upstream will refuse."""
     thinking = ask.fields.get("thinking")
     try:
         return 0 if thinking is None else _thinking(thinking).budget_tokens
@@ -195,8 +196,8 @@ def thinking_budget(ask: Ask) -> int:
         return 0
 
 
-def _system(ask: Ask, system: list[str]) -> bytes:
-    """The system field with ours in front of the caller's own."""
+def _system_field(ask: Ask, system: list[str]) -> bytes:
+    """The `system` field with the workload's texts before the caller's own."""
     lead: list[Any] = [{"type": "text", "text": text} for text in system]
     raw = bytes(ask.fields.get("system", b"null"))
     if raw.startswith(b"["):
@@ -207,7 +208,7 @@ def _system(ask: Ask, system: list[str]) -> bytes:
 
 
 class TokenCount(AnthropicMessages):
-    """`/messages/count_tokens` of such an upstream."""
+    """The codec of `/messages/count_tokens` for these upstreams."""
 
     def path(self, deployment: Deployment) -> bytes:  # noqa: ARG002 -- the protocol's signature
         return b"/messages/count_tokens"
@@ -217,5 +218,5 @@ class TokenCount(AnthropicMessages):
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:  # noqa: ARG002 -- the protocol's signature
         """Raises `Malformed`."""
-        decode_upstream(_counted, data)
+        decode_upstream(_token_count, data)
         return UpstreamAnswer(data, Usage())

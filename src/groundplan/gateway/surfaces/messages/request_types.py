@@ -1,4 +1,4 @@
-"""What of an Anthropic request the gateway looks at, as types. Unknown fields are not looked at, and pass through."""
+"""Types of an Anthropic request, as far as the gateway reads it. Other fields pass through unread."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CacheControl(msgspec.Struct, frozen=True):
 
 
 class Source(msgspec.Struct, frozen=True):
-    """Of an image or a document."""
+    """The source of an image or a document."""
 
     type: str
     media_type: str = ""
@@ -33,7 +33,7 @@ class Source(msgspec.Struct, frozen=True):
     content: str | list[Block] | None = None
 
 
-class Changed(msgspec.Struct, frozen=True):
+class ToolReference(msgspec.Struct, frozen=True):
     """The tool that a block offers or withdraws."""
 
     type: str = ""
@@ -47,7 +47,7 @@ class Block(msgspec.Struct, frozen=True):
     content: str | list[Block] | None = None
     cache_control: CacheControl | None = None
     tool_name: str = ""
-    tool: Changed | None = None
+    tool: ToolReference | None = None
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -68,7 +68,8 @@ class ContextManagement(msgspec.Struct, frozen=True):
     edits: list[Edit] | None = None
 
     def check(self) -> None:
-        """Raise `Invalid` for what is no mere leaving out: a summary is an answer of its own, which no cap bounds."""
+        """Raise `Invalid` for edits that do not only remove content: a summary is an answer of its own, which no cap
+        bounds."""
         for edit in self.edits or ():
             if not edit.type.startswith("clear_"):
                 raise Invalid(
@@ -78,8 +79,8 @@ class ContextManagement(msgspec.Struct, frozen=True):
                 )
 
 
-class CountAsked(msgspec.Struct, frozen=True):
-    """A request to count tokens, and what a request for a message has too."""
+class CountRequest(msgspec.Struct, frozen=True):
+    """A request to count tokens; the fields that a request for a message shares with it."""
 
     model: str
     messages: list[Message]
@@ -92,6 +93,6 @@ class CountAsked(msgspec.Struct, frozen=True):
     cache_control: CacheControl | None = None
 
 
-class Asked(CountAsked, frozen=True, kw_only=True):
+class MessageRequest(CountRequest, frozen=True, kw_only=True):
     max_tokens: int
     stream: bool | None = None

@@ -1,7 +1,7 @@
-"""`POST /v1/messages` and its token count: reading what Anthropic's clients send, and answering in Anthropic's shapes.
+"""`POST /v1/messages` and its token count: reads requests of Anthropic's clients, and answers in Anthropic's shapes.
 
-Refuses what would break the bound of a call's cost (tools that run at the provider, addresses instead of contents, a
-cache that is kept for an hour). How each kind of upstream is spoken to is in `native` and `from_chat`.
+Refuses what would break the bound of a call's cost (tools that run at the provider, URLs instead of contents, a cache
+that is kept for an hour). The codecs are in `native` and `from_chat`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from groundplan.gateway.surfaces.body import BASE64, UNBOUNDED_FIELDS, read_fiel
 from groundplan.gateway.surfaces.chat.surface import FILE, TOOL_TOKENS
 from groundplan.gateway.surfaces.codec import Codec
 from groundplan.gateway.surfaces.file_references import IMAGES, PDF, NamedFile, find_file, with_files_inlined
-from groundplan.gateway.surfaces.messages.errors import ID_HEADER, of_error, of_foreign
+from groundplan.gateway.surfaces.messages.errors import ID_HEADER, error_response, upstream_refusal_body
 from groundplan.gateway.surfaces.messages.from_chat import (
-    FOR_ABUSE,
+    ABUSE_FIELDS,
     LazyTranslation,
     MessagesByChat,
     chat_fields,
     translation_of,
 )
 from groundplan.gateway.surfaces.messages.native import AnthropicMessages, TokenCount
-from groundplan.gateway.surfaces.messages.request_types import Asked, Block, Changed, CountAsked
+from groundplan.gateway.surfaces.messages.request_types import Block, CountRequest, MessageRequest, ToolReference
 from groundplan.gateway.surfaces.via_chat import ServedViaChat, TokenCounting, eligible_deployments
 from groundplan.gateway.upstream import providers
 
@@ -39,28 +39,28 @@ if TYPE_CHECKING:
 
     from groundplan.gateway.http.server import Request
 
-_messages = msgspec.json.Decoder(Asked)
-_count = msgspec.json.Decoder(CountAsked)
+_messages = msgspec.json.Decoder(MessageRequest)
+_count = msgspec.json.Decoder(CountRequest)
 _tools = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_tool = msgspec.json.Decoder(Changed).decode
+_tool = msgspec.json.Decoder(ToolReference).decode
 _BLOCKS = frozenset(
     {
         "text", "image", "document", "thinking", "redacted_thinking", "tool_use", "tool_result", "search_result",
         "tool_reference", "tool_addition", "tool_removal",
     }
 )  # fmt: skip
-"""Content whose cost is bounded by its bytes, or by a count of its own."""
+"""Types of content whose cost is bounded by its bytes, or by a count of its own."""
 _encode = msgspec.json.Encoder().encode
 _REFERENCE = "tool_reference"
-"""Names a tool of `tools`, whose definition the model reads in its place."""
+"""A block that names a tool of `tools`; the model reads the tool's definition in its place."""
 _LOCAL_TOOLS = ("bash_", "text_editor_", "memory_", "computer_")
-"""Anthropic's own tools that run at the caller."""
-_UNBOUNDED = UNBOUNDED_FIELDS | {
+"""Prefixes of Anthropic's own tools that run at the caller."""
+_REFUSED_FIELDS = UNBOUNDED_FIELDS | {
     "best_of", "n", "max_completion_tokens", "max_output_tokens", "container", "mcp_servers", "inference_geo",
     "compaction", "billing_policy",
 }  # fmt: skip
-_UNTHREADED = {"details": {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}}
-"""By which Anthropic's clients know that the same is to be sent whole."""
+_THREAD_DETAILS = {"details": {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}}
+"""Details by which Anthropic's clients know that they have to send the whole conversation."""
 _HEADERS = (
     (b"anthropic-beta", re.compile(rb"[A-Za-z0-9._, -]{1,800}")),
     (b"anthropic-user-profile-id", re.compile(rb"[\x21-\x7e]{1,200}")),
@@ -69,52 +69,54 @@ _VERSION = re.compile(rb"[\x21-\x7e]{1,60}")
 VERSION = b"2023-06-01"
 
 
-class _Seen:
-    """What a walk over the content found: text of the newest user, images, files, bytes that are no tokens."""
+class _ContentScan:
+    """What a scan of the content found: the newest user text, images, files, and bytes that are no tokens."""
 
     __slots__ = ("files", "images", "media_bytes", "named", "query", "tools")
 
     def __init__(self) -> None:
         self.tools: list[str] = []
-        """Names of tools that are read where a reference to one stands."""
+        """Names of tools whose definitions the model reads again, at a reference to them."""
         self.query = ""
         self.images = 0
         self.files = 0
         self.media_bytes = 0
         self.named: list[str] = []
-        """Ids of files, which are among `images` and `files`."""
+        """Ids of files that are named by id; they are counted in `images` and `files` too."""
 
-    def blocks(self, blocks: list[Block]) -> str:
-        """The text of blocks. Raises `Invalid` for what has no bound."""
+    def scan_blocks(self, blocks: list[Block]) -> str:
+        """Scan blocks and return their text. Raises `Invalid` for content whose cost has no bound."""
         texts = []
         for block in blocks:
             if block.type not in _BLOCKS:
-                raise _content(f"content of type {block.type[:40]} is not supported", "Send text, images and tools.")
+                raise _unsupported_content(
+                    f"content of type {block.type[:40]} is not supported", "Send text, images and tools."
+                )
             if block.cache_control is not None:
                 block.cache_control.check()
             if block.type == "text":
                 texts.append(block.text)
             elif block.type in ("image", "document"):
-                self._source(block)
+                self._scan_source(block)
             elif block.type == _REFERENCE:
                 self.tools.append(block.tool_name)
             elif block.tool is not None:
-                self._change(block.tool)
+                self._scan_tool_change(block.tool)
             if isinstance(block.content, list):
-                self.blocks(block.content)
+                self.scan_blocks(block.content)
         return " ".join(texts)
 
-    def _change(self, tool: Changed) -> None:
-        """Only of what is in `tools`, since that is what rules about tools look at."""
+    def _scan_tool_change(self, tool: ToolReference) -> None:
+        """Note a change of tools, which must be of one in `tools`, since rules about tools check those."""
         if tool.type != _REFERENCE:
             hint = "Define it in tools, and name it by a tool_reference."
-            raise _content(f"a change of tools by {tool.type[:40]} is not supported", hint)
+            raise _unsupported_content(f"a change of tools by {tool.type[:40]} is not supported", hint)
         self.tools.append(tool.name)
 
-    def _source(self, block: Block) -> None:
+    def _scan_source(self, block: Block) -> None:
         source = block.source
         if source is None or isinstance(source, str):
-            raise _content(f"the {block.type} has no source", "Send its content.")
+            raise _unsupported_content(f"the {block.type} has no source", "Send its content.")
         if source.type == "url":
             raise Invalid(
                 f"{'an' if block.type == 'image' else 'a'} {block.type} is given by its URL",
@@ -128,87 +130,89 @@ class _Seen:
         if block.type == "document":
             if source.type == "base64":
                 if source.media_type != PDF or source.data is None or BASE64.match(source.data) is None:
-                    raise _content("the document is not one", "Send text, or a PDF in base64.")
+                    raise _unsupported_content("the document is not one", "Send text, or a PDF in base64.")
                 self.files += 1
                 self.media_bytes += len(source.data)
             elif source.type not in ("text", "content"):
-                raise _content("the document is of no known kind", 'Send "source": {"type": "text", ...}.')
+                raise _unsupported_content("the document is of no known kind", 'Send "source": {"type": "text", ...}.')
             if isinstance(source.content, list):
-                self.blocks(source.content)
+                self.scan_blocks(source.content)
             return
         if source.media_type not in IMAGES or source.data is None or BASE64.match(source.data) is None:
-            raise _content("the image is not one", "Send PNG, JPEG, WebP or GIF in base64.")
+            raise _unsupported_content("the image is not one", "Send PNG, JPEG, WebP or GIF in base64.")
         self.images += 1
         self.media_bytes += len(source.data)
 
 
-def _content(message: str, hint: str) -> Invalid:
+def _unsupported_content(message: str, hint: str) -> Invalid:
     return Invalid(message, code="content_unsupported", hint=hint)
 
 
-def _nested(asked: CountAsked) -> int:
-    return 2 * len(asked.messages)
+def _nested_names(request: CountRequest) -> int:
+    return 2 * len(request.messages)
 
 
 def read(body: bytes, headers: dict[bytes, bytes]) -> Ask:
-    """A request. Raises `Invalid` with what is wrong with it."""
-    fields, asked = read_fields(body, _messages, _nested)
-    return _ask(body, headers, fields, asked, asked.max_tokens)
+    """Parse a request. Raises `Invalid` with what is wrong with it."""
+    fields, request = read_fields(body, _messages, _nested_names)
+    return _build_ask(body, headers, fields, request, request.max_tokens)
 
 
 def read_count(body: bytes, headers: dict[bytes, bytes]) -> Ask:
-    """A request to count tokens. Raises `Invalid`."""
-    fields, asked = read_fields(body, _count, _nested)
-    return _ask(body, headers, fields, asked, 0)
+    """Parse a request to count tokens. Raises `Invalid`."""
+    fields, request = read_fields(body, _count, _nested_names)
+    return _build_ask(body, headers, fields, request, 0)
 
 
-def _ask(body: bytes, headers: dict[bytes, bytes], fields: dict[str, msgspec.Raw], asked: CountAsked, cap: int) -> Ask:
-    refuse_fields(fields, _UNBOUNDED)
+def _build_ask(
+    body: bytes, headers: dict[bytes, bytes], fields: dict[str, msgspec.Raw], request: CountRequest, cap: int
+) -> Ask:
+    refuse_fields(fields, _REFUSED_FIELDS)
     if bytes(fields.get("thread", b"null")) != b"null":
         hint = (
             "Send the whole conversation in messages: what a provider holds of it has no bound, and is not looked at."
         )
-        raise Invalid("thread is not supported", code="field_unsupported", hint=hint, details=_UNTHREADED)
-    if asked.context_management is not None:
-        asked.context_management.check()
-    if asked.speed not in (None, "standard"):
+        raise Invalid("thread is not supported", code="field_unsupported", hint=hint, details=_THREAD_DETAILS)
+    if request.context_management is not None:
+        request.context_management.check()
+    if request.speed not in (None, "standard"):
         hint = 'It has a price of its own; use "standard" or leave speed out.'
-        raise Invalid(f"speed {asked.speed[:20]!r} is not supported", code="field_unsupported", hint=hint)
-    if not asked.messages:
+        raise Invalid(f"speed {request.speed[:20]!r} is not supported", code="field_unsupported", hint=hint)
+    if not request.messages:
         raise Invalid("messages is empty", code="messages_empty", hint="Send at least one message.")
     if cap < 0:
         raise Invalid("max_tokens is below 0", code="cap_range", hint="Use max_tokens of at least 1.")
-    seen = _Seen()
-    if asked.cache_control is not None:
-        asked.cache_control.check()
-    if isinstance(asked.system, list):
-        seen.blocks(asked.system)
-    for message in asked.messages:
-        text = message.content if isinstance(message.content, str) else seen.blocks(message.content)
+    scan = _ContentScan()
+    if request.cache_control is not None:
+        request.cache_control.check()
+    if isinstance(request.system, list):
+        scan.scan_blocks(request.system)
+    for message in request.messages:
+        text = message.content if isinstance(message.content, str) else scan.scan_blocks(message.content)
         if message.role == "user" and text:
-            seen.query = text
+            scan.query = text
     return Ask(
         fields,
-        asked.model,
-        len(asked.messages),
-        seen.query,  # of more than 13 further names a dict would be made first, which takes half a microsecond
-        stream=bool(isinstance(asked, Asked) and asked.stream),
+        request.model,
+        len(request.messages),
+        scan.query,  # of more than 13 further names a dict would be made first, which takes half a microsecond
+        stream=bool(isinstance(request, MessageRequest) and request.stream),
         include_usage=True,
         cap=cap,
         copies=1,
-        size=len(body) - seen.media_bytes,
-        hidden=_hidden(asked) + (_read_again(fields, seen.tools) if seen.tools else 0),
-        needs=frozenset(name for name, count in (("image", seen.images), (FILE, seen.files)) if count),
-        images=seen.images,
+        size=len(body) - scan.media_bytes,
+        hidden=_hidden_tokens(request) + (_referenced_tool_bytes(fields, scan.tools) if scan.tools else 0),
+        needs=frozenset(name for name, count in (("image", scan.images), (FILE, scan.files)) if count),
+        images=scan.images,
         service=STANDARD if bytes(fields.get("service_tier", b"")) == b'"standard_only"' else AUTO,
         body=body,
         lines=header_lines_of(headers),
-        files=tuple(dict.fromkeys(seen.named)),
+        files=tuple(dict.fromkeys(scan.named)),
         typed=LazyTranslation(body),
     )
 
 
-def _with_file(block: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[str, Any]:
+def _inline_file(block: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[str, Any]:
     source = block.get("source") if block.get("type") in ("image", "document") else None
     if not isinstance(source, dict) or source.get("type") != "file":
         return block
@@ -218,11 +222,11 @@ def _with_file(block: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[st
     return {**block, "source": {"type": "base64", "media_type": file.kind, "data": file.data}}
 
 
-def _hidden(asked: CountAsked) -> int:
-    """The most tokens that the provider adds itself. Raises `Invalid` for tools that run there."""
-    formed = asked.output_config is not None or asked.output_format is not None
-    added = TOOL_TOKENS if asked.tools or formed else 0
-    for tool in asked.tools or ():
+def _hidden_tokens(request: CountRequest) -> int:
+    """The most tokens that the provider itself adds to the prompt. Raises `Invalid` for tools that run there."""
+    formed = request.output_config is not None or request.output_format is not None
+    added = TOOL_TOKENS if request.tools or formed else 0
+    for tool in request.tools or ():
         if tool.cache_control is not None:
             tool.cache_control.check()
         if tool.type in (None, "custom"):
@@ -237,8 +241,8 @@ def _hidden(asked: CountAsked) -> int:
     return added
 
 
-def _read_again(fields: dict[str, msgspec.Raw], names: list[str]) -> int:
-    """Bytes of the definitions of tools where references to them stand, beside those of `tools` itself."""
+def _referenced_tool_bytes(fields: dict[str, msgspec.Raw], names: list[str]) -> int:
+    """Bytes of tool definitions that the model reads again at references to them, in addition to `tools` itself."""
     tools = _tools(fields["tools"]) if bytes(fields.get("tools", b"null")) != b"null" else []
     sizes = {_tool(tool).name: len(bytes(tool)) for tool in tools}
     return sum(sizes.get(name, 0) for name in names)
@@ -248,17 +252,17 @@ def header_lines_of(headers: dict[bytes, bytes]) -> bytes:
     """Header lines for an upstream that speaks this API itself. Raises `Invalid`."""
     version = headers.get(b"anthropic-version", VERSION)
     if _VERSION.fullmatch(version) is None:
-        raise _no_header("anthropic-version")
+        raise _invalid_header("anthropic-version")
     lines = b"anthropic-version: %b\r\n" % version
     for name, form in _HEADERS:
         if (value := headers.get(name)) is not None:
             if form.fullmatch(value) is None:
-                raise _no_header(name.decode())
+                raise _invalid_header(name.decode())
             lines += b"%b: %b\r\n" % (name, value)
     return lines
 
 
-def _no_header(name: str) -> Invalid:
+def _invalid_header(name: str) -> Invalid:
     return Invalid(f"{name} is not one", code="header_invalid", hint="Send names only.")
 
 
@@ -284,38 +288,38 @@ class Messages(ServedViaChat):
         fields = dict(ask.fields)
         for name in ("messages", "system"):
             if bytes(fields.get(name, b"")).startswith(b"["):
-                fields[name] = with_files_inlined(fields[name], lambda block: _with_file(block, files))
+                fields[name] = with_files_inlined(fields[name], lambda block: _inline_file(block, files))
         return replace(ask, fields=fields, body=b"", typed=LazyTranslation(_encode(fields)))
 
     def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-        return eligible_deployments(ask, deployments, self.serves_natively, chat_fields, FOR_ABUSE)
+        return eligible_deployments(ask, deployments, self.serves_natively, chat_fields, ABUSE_FIELDS)
 
     def extra_facts(self, ask: Ask, deployment: Deployment) -> dict[str, object]:
-        """What the answering deployment was not told, and need not know for its answer."""
+        """The fields that were left out for a deployment, since they do not affect the answer."""
         if deployment.api == "anthropic":
             return {}
-        said = translation_of(ask)
-        unsaid = providers.fields_to_drop(said.fields, deployment, FOR_ABUSE)
-        left_out = sorted({*said.left_out, "metadata.user_id"} if unsaid else said.left_out)
+        translation = translation_of(ask)
+        drops_user = providers.fields_to_drop(translation.fields, deployment, ABUSE_FIELDS)
+        left_out = sorted({*translation.left_out, "metadata.user_id"} if drops_user else translation.left_out)
         return {"left_out": left_out} if left_out else {}
 
     def serves_natively(self, deployment: Deployment) -> bool:
         return deployment.api == "anthropic"
 
     def error_response(self, error: GroundplanError, call_id: str) -> tuple[int, bytes, bytes]:
-        return of_error(error, call_id)
+        return error_response(error, call_id)
 
     def upstream_refusal_body(self, data: bytes) -> bytes:
-        return of_foreign(data)
+        return upstream_refusal_body(data)
 
 
 class CountTokens(TokenCounting, Messages):
     """`POST /v1/messages/count_tokens`"""
 
     name = "messages.count_tokens"
-    told = b'{"input_tokens":%d}'
+    answer_template = b'{"input_tokens":%d}'
     file_hint = "that its provider counts"
-    counts = Messages.serves_natively
+    counts_tokens = Messages.serves_natively
     _native_count = TokenCount()
 
     def read(self, request: Request) -> Ask:

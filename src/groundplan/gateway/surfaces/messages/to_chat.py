@@ -1,8 +1,8 @@
-"""A request for a message, said in OpenAI's chat: what can be said is, what cannot is refused by its name.
+"""Translates a Messages request to OpenAI's chat; what chat cannot express is refused by name.
 
-Left out, and told to the caller, is what nothing depends on there: `cache_control`, which is about a price; what
-another model thought earlier, and how much this one may think; that tools are known only once they are searched for.
-Pure.
+Left out, and reported to the caller, are fields that do not affect the answer in chat: `cache_control`, which is about
+a price; another model's earlier thinking, and the thinking budget; that tools are known only once they are searched
+for. Pure.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from groundplan.gateway.surfaces import thought_signatures
 from groundplan.gateway.upstream import providers
 
 MAX_STOPS = 4
-"""Of OpenAI's chat."""
-LONGEST_USER = 64
-"""Of OpenAI's `user`; what is longer, as Claude Code's are, becomes one that is always the same."""
+"""Stop sequences that OpenAI's chat takes."""
+MAX_USER_LENGTH = 64
+"""Longest `user` of OpenAI's chat; a longer one, as Claude Code's are, is replaced by its hash."""
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _TEXT = frozenset({"type", "text", "cache_control", "citations"})
@@ -29,41 +29,42 @@ _DOCUMENT = frozenset({"type", "source", "title", "cache_control"})
 _USE = frozenset({"type", "id", "name", "input", "cache_control", "caller"})
 _RESULT = frozenset({"type", "tool_use_id", "content", "is_error", "cache_control"})
 _TOOL = frozenset({"type", "name", "description", "input_schema", "cache_control", "strict", "eager_input_streaming"})
-"""Chat tells what a tool is called with while it is written, whether that is asked for or not."""
-_LATER = "defer_loading"
-"""Of a tool: the model is told of it once it was searched for. In chat it knows all tools from the beginning."""
-_THOUGHT = frozenset({"thinking", "redacted_thinking"})
-"""Blocks that only the model reads which wrote them."""
-_USUAL_EFFORT = "high"
-"""What Anthropic's models do where nothing is said of it."""
+"""Known fields of a tool. `eager_input_streaming` has no effect: chat always streams arguments while they are
+written."""
+_DEFERRED = "defer_loading"
+"""A tool with this field is shown to the model once it was searched for. In chat it knows all tools from the start."""
+_THINKING_BLOCKS = frozenset({"thinking", "redacted_thinking"})
+"""Blocks that only the model that wrote them can read."""
+_DEFAULT_EFFORT = "high"
+"""The effort of Anthropic's models where a request names none."""
 _REFERENCE = frozenset({"type", "tool_name", "cache_control"})
-_SHOWN = ("image", "document")
-_CHANGE = frozenset({"type", "tool", "cache_control"})
-_CHANGES = ("tool_addition", "tool_removal")
-"""Blocks that offer a tool from there on, or withdraw it."""
-_NOTHING: tuple[Any, ...] = (None, False, [], {}, ["direct"], {"enabled": False})
-"""Values that say nothing of a block or a tool: that the model calls it itself and knows it at once, that nothing of it
-is cited."""
+_MEDIA_BLOCKS = ("image", "document")
+_TOOL_CHANGE = frozenset({"type", "tool", "cache_control"})
+_TOOL_CHANGES = ("tool_addition", "tool_removal")
+"""Blocks that add or remove a tool from there on."""
+_EMPTY_VALUES: tuple[Any, ...] = (None, False, [], {}, ["direct"], {"enabled": False})
+"""Values that ask for nothing special of a block or a tool: the model itself calls the tool and knows it at once,
+nothing is cited."""
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
 def cannot(name: str) -> Invalid:
-    """The refusal of a field that the other API has no word for."""
+    """The refusal of a field that chat cannot express."""
     return providers.unsupported_field_error(name, requirement="speaks Anthropic's API itself")
 
 
 class Translation:
-    """A request in chat: `fields` of it but for model and caps, and the names that were left out."""
+    """A request translated to chat: its `fields`, without model and caps, and the names of fields `left_out`."""
 
-    __slots__ = ("_withdrawn", "fields", "left_out", "messages")
+    __slots__ = ("_removed_tools", "fields", "left_out", "messages")
 
     def __init__(self, body: bytes) -> None:
         """Raises `Invalid` (`field_untranslatable`)."""
         self.fields: dict[str, Any] = {}
         self.messages: list[dict[str, Any]] = []
         self.left_out: set[str] = set()
-        self._withdrawn: set[str] = set()
-        """Names of tools that are not offered at the end of the conversation."""
+        self._removed_tools: set[str] = set()
+        """Names of tools that were removed by the end of the conversation."""
         asked: dict[str, Any] = _decode(body)
         for name, value in asked.items():
             if (put := _FIELDS.get(name)) is None:
@@ -73,23 +74,23 @@ class Translation:
                 put(self, value)
         if asked["messages"][-1]["role"] == "assistant":
             raise cannot("messages: the beginning of the answer, as its last message,")
-        if self._withdrawn:
-            self._withdraw()
+        if self._removed_tools:
+            self._drop_removed_tools()
         system = asked.get("system")
         if system:
             self.messages.insert(0, {"role": "system", "content": self._system(system)})
         self.fields["messages"] = self.messages
 
     def check(self, block: dict[str, Any], known: frozenset[str], where: str) -> None:
-        """Refuse fields of a block that are not among those `known`."""
+        """Raise `Invalid` for fields of a block that are not in `known`."""
         for name, value in block.items():
             if name == "cache_control" and value is not None:
                 self.left_out.add(name)
-            if name == _LATER and value is True and known is _TOOL:
+            if name == _DEFERRED and value is True and known is _TOOL:
                 self.left_out.add(name)
-            elif name not in known and value not in _NOTHING:
+            elif name not in known and value not in _EMPTY_VALUES:
                 raise cannot(f"{where}.{name}")
-        if block.get("citations") not in _NOTHING:
+        if block.get("citations") not in _EMPTY_VALUES:
             raise cannot(f"{where}.citations")
         if (block.get("caller") or {"type": "direct"}).get("type") != "direct":
             raise cannot(f"{where}.caller")
@@ -119,12 +120,12 @@ class Translation:
                 self._user(role, content)
 
     def _assistant(self, blocks: list[dict[str, Any]]) -> None:
-        """Of a turn in which nothing was said or called there is nothing in chat, which has no message without both."""
+        """Add an assistant message, unless it has neither text nor calls: chat has no such messages."""
         texts: list[str] = []
         calls: list[dict[str, Any]] = []
         for block in blocks:
             kind = block["type"]
-            if kind in _THOUGHT:
+            if kind in _THINKING_BLOCKS:
                 self.left_out.add("thinking")
             elif kind == "text":
                 self.check(block, _TEXT, "text")
@@ -135,14 +136,14 @@ class Translation:
                 self.check(block, _USE, "tool_use")
                 arguments = _encode(block.get("input") or {}).decode()
                 function = {"name": block["name"], "arguments": arguments}
-                calls.append(thought_signatures.call(block["id"], function))
+                calls.append(thought_signatures.tool_call(block["id"], function))
             else:
                 raise cannot(f"messages: a {kind[:40]} block of the assistant")
-        said: dict[str, Any] = {"role": "assistant", "content": "".join(texts) or None}
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(texts) or None}
         if calls:
-            said["tool_calls"] = calls
-        if calls or said["content"] is not None:
-            self.messages.append(said)
+            message["tool_calls"] = calls
+        if calls or message["content"] is not None:
+            self.messages.append(message)
 
     def _user(self, role: str, blocks: list[dict[str, Any]]) -> None:
         parts: list[dict[str, Any]] = []
@@ -153,7 +154,7 @@ class Translation:
                 if parts:
                     raise cannot("messages: a tool_result after other content")
                 self.messages.append(self._result(block, shown))
-            elif kind in _CHANGES and role == "system":
+            elif kind in _TOOL_CHANGES and role == "system":
                 self._change(block)
             else:
                 parts.append(self._part(role, block))
@@ -180,31 +181,32 @@ class Translation:
         raise cannot(f"messages: a {kind[:40]} block of the {role}")
 
     def _change(self, block: dict[str, Any]) -> None:
-        """Of tools, which chat has none in the middle of: what is offered at the end is offered."""
-        self.check(block, _CHANGE, block["type"])
+        """Note a change of tools. Chat cannot change them within a conversation: those offered at its end are
+        offered."""
+        self.check(block, _TOOL_CHANGE, block["type"])
         name = block["tool"]["name"]
         if block["type"] == "tool_removal":
-            self._withdrawn.add(name)
+            self._removed_tools.add(name)
         else:
-            self._withdrawn.discard(name)
+            self._removed_tools.discard(name)
 
     def _result(self, block: dict[str, Any], shown: list[dict[str, Any]]) -> dict[str, Any]:
-        """In chat results are text: what else is in one is `shown` by the user behind them."""
+        """A tool result. In chat results are text only: media are added to `shown`, a user message behind them."""
         self.check(block, _RESULT, "tool_result")
         content = block.get("content") or ""
         if not isinstance(content, str):
-            content = "\n".join(self._told(part, shown) for part in content)
+            content = "\n".join(self._result_text(part, shown) for part in content)
         if block.get("is_error"):
             content = f"Error: {content}"
-        return {"role": "tool", "tool_call_id": thought_signatures.plain(block["tool_use_id"]), "content": content}
+        return {"role": "tool", "tool_call_id": thought_signatures.plain_id(block["tool_use_id"]), "content": content}
 
-    def _told(self, part: dict[str, Any], shown: list[dict[str, Any]]) -> str:
-        """A part of a result in words."""
+    def _result_text(self, part: dict[str, Any], shown: list[dict[str, Any]]) -> str:
+        """A part of a tool result as text."""
         kind = part["type"]
-        if kind in _SHOWN:
+        if kind in _MEDIA_BLOCKS:
             shown.append(self._part("user", part))
             return f"The {kind} is below."
-        if kind == "tool_reference":  # of a search among tools, which are all known here
+        if kind == "tool_reference":  # result of a search among tools; in chat all are known
             self.check(part, _REFERENCE, kind)
             return f"There is the tool {part['tool_name']}."
         if kind != "text":
@@ -238,8 +240,8 @@ class Translation:
         if made:
             self.fields["tools"] = made
 
-    def _withdraw(self) -> None:
-        kept = [each for each in self.fields.pop("tools", ()) if each["function"]["name"] not in self._withdrawn]
+    def _drop_removed_tools(self) -> None:
+        kept = [each for each in self.fields.pop("tools", ()) if each["function"]["name"] not in self._removed_tools]
         if kept:
             self.fields["tools"] = kept
 
@@ -259,7 +261,7 @@ class Translation:
             if name != "user_id":
                 raise cannot(f"metadata.{name}")
             if value is not None:
-                self.fields["user"] = value if len(value) <= LONGEST_USER else sha256(value.encode()).hexdigest()
+                self.fields["user"] = value if len(value) <= MAX_USER_LENGTH else sha256(value.encode()).hexdigest()
 
     def put_tier(self, tier: str) -> None:
         if tier not in ("auto", "standard_only"):
@@ -268,8 +270,8 @@ class Translation:
             self.fields["service_tier"] = "default"
 
     def put_thinking(self, thinking: dict[str, Any]) -> None:
-        """That a model decides itself how much it thinks is what models do in chat where nothing is said. What it may
-        think at most is a part of `max_tokens`, which is kept."""
+        """Adaptive thinking is the default in chat, so it needs no field. The thinking budget is part of `max_tokens`,
+        which is kept."""
         kind, budget = thinking.get("type"), thinking.get("budget_tokens")
         if kind == "enabled" and type(budget) is int:
             self.left_out.add("thinking.budget_tokens")
@@ -277,7 +279,7 @@ class Translation:
             raise cannot("thinking")
 
     def put_context(self, management: dict[str, Any]) -> None:
-        """Thoughts are cleared there, since none are told; nothing else is."""
+        """Accept edits that clear thinking, since none is sent on anyway; refuse others."""
         for edit in management.get("edits") or ():
             if not str(edit.get("type")).startswith("clear_thinking_"):
                 raise cannot(f"context_management.edits {str(edit.get('type'))[:40]!r}")
@@ -287,7 +289,7 @@ class Translation:
             if value is not None and name not in ("format", "effort"):
                 raise cannot(f"output_config.{name}")
         effort = output.get("effort")
-        if effort not in (None, _USUAL_EFFORT):
+        if effort not in (None, _DEFAULT_EFFORT):
             self.fields["reasoning_effort"] = effort
         form = output.get("format")
         if form is not None:
@@ -305,25 +307,25 @@ class Translation:
         self.left_out.add("cache_control")
 
 
-def _same(name: str) -> Callable[[Translation, Any], None]:
+def _copied(name: str) -> Callable[[Translation, Any], None]:
     def put(translation: Translation, value: Any) -> None:
         translation.fields[name] = value
 
     return put
 
 
-def _elsewhere(translation: Translation, value: Any) -> None:
-    """Said by other means."""
+def _handled_elsewhere(translation: Translation, value: Any) -> None:
+    """Expressed by other fields."""
 
 
 _FIELDS: dict[str, Callable[[Translation, Any], None]] = {
-    "model": _elsewhere,
-    "system": _elsewhere,
+    "model": _handled_elsewhere,
+    "system": _handled_elsewhere,
     "messages": Translation.put_messages,
     "max_tokens": Translation.put_max_tokens,
-    "stream": _same("stream"),
-    "temperature": _same("temperature"),
-    "top_p": _same("top_p"),
+    "stream": _copied("stream"),
+    "temperature": _copied("temperature"),
+    "top_p": _copied("top_p"),
     "stop_sequences": Translation.put_stops,
     "tools": Translation.put_tools,
     "tool_choice": Translation.put_choice,
@@ -334,5 +336,5 @@ _FIELDS: dict[str, Callable[[Translation, Any], None]] = {
     "output_config": Translation.put_output,
     "output_format": Translation.put_format,
     "cache_control": Translation.leave_out,
-    "speed": _elsewhere,
+    "speed": _handled_elsewhere,
 }

@@ -71,7 +71,7 @@ class Caller:
         """A conversation that may not begin is told the id of the call that it leaves, and what is left of limits."""
         if not self.response.started:
             left = b"" if exchange.limit_use is None else exchange.limit_use.header_lines
-            messages_errors.name(self.request, self.response, str(exchange.call), left)
+            messages_errors.set_request_id(self.request, self.response, str(exchange.call), left)
 
 
 def outdated(gateway: Gateway, exchange: Exchange) -> bool:

@@ -1,22 +1,22 @@
-"""Items of a conversation of responses, as they are sent on, stored and told back. Pure."""
+"""Items of a conversation of responses, as they are sent on, stored and returned. Pure."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from groundplan.gateway.surfaces.responses.shapes import new_name
-from groundplan.gateway.surfaces.responses.to_chat import is_here
+from groundplan.gateway.surfaces.responses.shapes import new_object_id
+from groundplan.gateway.surfaces.responses.to_chat import has_own_content
 
 
-def unnamed(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Items of a conversation for an upstream that keeps none: by an id it would look for the item, and for the
-    reasoning before it, and refuse the request."""
-    return [{name: value for name, value in each.items() if name != "id"} for each in items if is_here(each)]
+def without_ids(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The items without ids and references, for an upstream that stored none: by an id it would look for the item, and
+    for the reasoning before it, and refuse the request."""
+    return [{name: value for name, value in each.items() if name != "id"} for each in items if has_own_content(each)]
 
 
-def unsealed(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same for one that cannot read what was sealed elsewhere: reasoning that is in the clear stays."""
-    return unnamed(
+def without_sealed_reasoning(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same for an upstream that cannot unseal the reasoning; reasoning in plain text stays."""
+    return without_ids(
         [
             {name: value for name, value in each.items() if name != "encrypted_content"}
             if each.get("type") == "reasoning"
@@ -26,16 +26,16 @@ def unsealed(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     )
 
 
-def listed(given: object) -> list[dict[str, Any]]:
-    """A request's input as items."""
+def input_items(given: object) -> list[dict[str, Any]]:
+    """A request's `input` as a list of items."""
     if isinstance(given, str):
         return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": given}]}]
     return [each for each in given if isinstance(each, dict)] if isinstance(given, list) else []
 
 
-def item(given: dict[str, Any]) -> dict[str, Any]:
-    """An item as it is told back: with an id, and its content in parts."""
-    made = {"id": new_name("item"), "status": "completed", **given, "type": given.get("type", "message")}
+def stored_item(given: dict[str, Any]) -> dict[str, Any]:
+    """An item as it is stored and returned: with an id, and its content in parts."""
+    made = {"id": new_object_id("item"), "status": "completed", **given, "type": given.get("type", "message")}
     if made["type"] == "message" and isinstance(made.get("content"), str):
         part: dict[str, Any] = {"type": "input_text", "text": made["content"]}
         if made.get("role") == "assistant":

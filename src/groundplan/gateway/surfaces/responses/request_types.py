@@ -1,4 +1,4 @@
-"""What of a request for a response the gateway looks at, as types. Other fields are not looked at, and pass through."""
+"""Types of a Responses request, as far as the gateway reads it. Other fields pass through unread."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 from groundplan.core.errors import Invalid
 from groundplan.gateway.surfaces.body import BREAKPOINT, CacheOptions, Reasoning, file_bytes, image_bytes
 from groundplan.gateway.surfaces.file_references import file_given_twice
-from groundplan.gateway.surfaces.responses.to_chat import REASONING
+from groundplan.gateway.surfaces.responses.to_chat import REASONING_PREFIX
 
 _TOOLS = ("function", "custom")
 _PARTS = frozenset(
@@ -22,15 +22,17 @@ _ITEMS = frozenset(
     }
 )  # fmt: skip
 _SEARCHES = frozenset({"tool_search_call", "tool_search_output"})
-"""Of a search among tools. One that the caller makes costs no more than the bytes of what it found."""
-_REFERENCE = "items by reference (item_reference) are not supported; clients that are told store: false send them whole"
-"""The message says it, since most clients show nothing else."""
-_WHOLE = "Nothing is kept at a provider. AI SDK: providerOptions.openai.store = false, or openai.chat(model)."
-_NONE = msgspec.Raw(b"null")
+"""Items of a search among tools. One that the caller runs costs no more than the bytes of what it found."""
+_REFERENCE_REFUSED = (
+    "items by reference (item_reference) are not supported; clients that are told store: false send them whole"
+)
+"""The message has the remedy too, since most clients show nothing else."""
+_REFERENCE_HINT = "Nothing is kept at a provider. AI SDK: providerOptions.openai.store = false, or openai.chat(model)."
+_NULL = msgspec.Raw(b"null")
 
 
 class Part(msgspec.Struct, frozen=True):
-    """Of an item's content."""
+    """A part of an item's content."""
 
     type: str
     text: str = ""
@@ -38,66 +40,66 @@ class Part(msgspec.Struct, frozen=True):
     file_data: str | None = None
     file_id: str | None = None
     file_url: str | None = None
-    video_url: msgspec.Raw = _NONE
-    audio_url: msgspec.Raw = _NONE
-    input_audio: msgspec.Raw = _NONE
-    image_embeds: msgspec.Raw = _NONE
-    audio_embeds: msgspec.Raw = _NONE
-    image_pil: msgspec.Raw = _NONE
+    video_url: msgspec.Raw = _NULL
+    audio_url: msgspec.Raw = _NULL
+    input_audio: msgspec.Raw = _NULL
+    image_embeds: msgspec.Raw = _NULL
+    audio_embeds: msgspec.Raw = _NULL
+    image_pil: msgspec.Raw = _NULL
     prompt_cache_breakpoint: CacheOptions | None = None
 
     def check(self) -> None:
-        """Raise `Invalid` for a part that is not known, for what some upstreams read, or fetch, of a part by its name
-        whatever type it has, and for a cache that costs more than is declared."""
+        """Raise `Invalid` for an unknown type, for media fields of another type, which some upstreams read or fetch
+        whatever the part's type is, and for a cache that costs more than the declared price."""
         if self.type not in _PARTS:
             raise unsupported_content(f"content of type {self.type[:40]}")
         if self.prompt_cache_breakpoint is not None:
             self.prompt_cache_breakpoint.check(BREAKPOINT)
-        others = _others(self)
-        if others == _NO_OTHERS:
+        others = _media_fields_of(self)
+        if others == _NO_MEDIA:
             return
-        for name, given in zip(_NAMES, others, strict=True):
-            if given is not None and given != _NONE and name not in _OF.get(self.type, ()):
+        for name, given in zip(_MEDIA_FIELDS, others, strict=True):
+            if given is not None and given != _NULL and name not in _MEDIA_BY_TYPE.get(self.type, ()):
                 raise unsupported_content(f"content of type {self.type[:40]} that has {name}")
 
     def media_bytes(self) -> int:
-        """Of the caller's body, that are the image or the file itself; 0 where it is named. Raises `Invalid`."""
-        itself = self.image_url if self.type == "input_image" else self.file_data
+        """Bytes of the request body that are this image or file; 0 where it is named by id. Raises `Invalid`."""
+        media = self.image_url if self.type == "input_image" else self.file_data
         if self.file_url is not None:
             return file_bytes(None)
         if self.file_id is None:
-            return image_bytes(itself or "") if self.type == "input_image" else file_bytes(itself)
-        if itself is not None:
+            return image_bytes(media or "") if self.type == "input_image" else file_bytes(media)
+        if media is not None:
             raise file_given_twice("the image" if self.type == "input_image" else "the file")
         return 0
 
 
-_OF = {"input_image": ("image_url",), "input_file": ("file_data", "file_url")}
-_NAMES = (
+_MEDIA_BY_TYPE = {"input_image": ("image_url",), "input_file": ("file_data", "file_url")}
+_MEDIA_FIELDS = (
     "image_url", "file_data", "file_url", "video_url", "audio_url", "input_audio", "image_embeds", "audio_embeds",
     "image_pil",
 )  # fmt: skip
-_NO_OTHERS = (*[None] * 3, *[_NONE] * 6)
-_others = attrgetter(*_NAMES)
+_NO_MEDIA = (*[None] * 3, *[_NULL] * 6)
+_media_fields_of = attrgetter(*_MEDIA_FIELDS)
 
 
-class Named(msgspec.Struct, frozen=True):
+class NamespacedTool(msgspec.Struct, frozen=True):
     """A tool within a namespace."""
 
     type: str
 
     def check(self) -> None:
-        """Raise `Invalid` for one that does not run at the caller."""
+        """Raise `Invalid` for a tool that does not run at the caller."""
         if self.type not in _TOOLS:
             hint = "Send functions and custom tools: what runs at a provider has no bound of cost."
             raise unsupported(f"the tool {self.type[:60]}", hint, "tools")
 
 
-class Tool(Named, frozen=True):
-    """A function, several of them under one name, or a search among them that the caller makes."""
+class Tool(NamespacedTool, frozen=True):
+    """A function, a namespace of several, or a search among tools that the caller runs."""
 
     execution: str | None = None
-    tools: list[Named] | None = None
+    tools: list[NamespacedTool] | None = None
 
     def check(self) -> None:
         """As `Named.check`."""
@@ -109,7 +111,7 @@ class Tool(Named, frozen=True):
 
 
 class Item(msgspec.Struct, frozen=True):
-    """Of a request's input."""
+    """An item of a request's input."""
 
     type: str = "message"
     role: str = ""
@@ -121,9 +123,9 @@ class Item(msgspec.Struct, frozen=True):
     tools: list[Tool] | None = None
 
     def check(self) -> None:
-        """Raise `Invalid` for one that is not said itself, or found tools that do not run at the caller."""
+        """Raise `Invalid` for a reference, an unknown type, and found tools that do not run at the caller."""
         if self.type == "item_reference" and not self.only_named:
-            raise Invalid(_REFERENCE, code="content_unsupported", hint=_WHOLE)
+            raise Invalid(_REFERENCE_REFUSED, code="content_unsupported", hint=_REFERENCE_HINT)
         if self.type not in _ITEMS and not (self.type in _SEARCHES and self.execution == "client"):
             raise unsupported_content(f"an item of type {self.type[:40]}")
         for tool in self.tools or ():
@@ -131,14 +133,14 @@ class Item(msgspec.Struct, frozen=True):
 
     @property
     def only_named(self) -> bool:
-        """Earlier reasoning of which nothing is here but its name."""
+        """Whether this is earlier reasoning of which only the id is given."""
         if self.type == "item_reference":
-            return (self.id or "").startswith(REASONING)
+            return (self.id or "").startswith(REASONING_PREFIX)
         return self.type == "reasoning" and not self.encrypted_content and not self.content
 
 
-class Asked(msgspec.Struct, frozen=True):
-    """A request as far as the gateway needs it."""
+class ResponseRequest(msgspec.Struct, frozen=True):
+    """A request, as far as the gateway reads it."""
 
     model: str
     input: str | list[Item] | None = None
@@ -154,9 +156,9 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 def unsupported(name: str, hint: str | None = None, field: str | None = None) -> Invalid:
-    """The refusal of `name`; `field`: of the request, where that is called otherwise."""
-    told = hint or f"Leave {name} out."
-    return Invalid(f"{name} is not supported", code="field_unsupported", hint=told, details={"field": field or name})
+    """The refusal of `name`; `field`: the request's field, where that is another name."""
+    hint = hint or f"Leave {name} out."
+    return Invalid(f"{name} is not supported", code="field_unsupported", hint=hint, details={"field": field or name})
 
 
 def unsupported_content(what: str) -> Invalid:

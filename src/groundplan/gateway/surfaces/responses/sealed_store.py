@@ -1,6 +1,4 @@
-"""Stored responses: sealed in PostgreSQL, and found by the key that made them. Which are stored is decided in
-`storing`.
-"""
+"""Stored responses: sealed in PostgreSQL, found by the key that made them. Which are stored is decided in `storing`."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class StoredResponse(msgspec.Struct, frozen=True):
-    """What is stored of one: `items` are those of the whole conversation, `input` those of its request."""
+    """What is stored of a response: `items` are those of the whole conversation, `input` those of its request."""
 
     response: dict[str, Any]
     input: list[dict[str, Any]]
@@ -32,11 +30,11 @@ class StoredResponse(msgspec.Struct, frozen=True):
     deployment: str = ""
 
 
-_kept = msgspec.json.Decoder(StoredResponse).decode
+_decode_stored = msgspec.json.Decoder(StoredResponse).decode
 
 
 class SealedResponses:
-    """Of one worker. It connects at the first use; its methods wait in threads."""
+    """The store of one worker. Connects at the first use; its methods wait in threads."""
 
     def __init__(self, home: Home, url: str) -> None:
         self._home = home
@@ -45,31 +43,32 @@ class SealedResponses:
     async def close(self) -> None:
         await self._database.close()
 
-    async def put(self, row: Row, person: UUID, kept: StoredResponse) -> bool:
-        """Seal and store; whether it is. Raises `Unavailable`."""
-        text = _encode(kept).decode()
+    async def put(self, row: Row, person: UUID, stored: StoredResponse) -> bool:
+        """Seal and store a response; whether it was stored. Raises `Unavailable`."""
+        text = _encode(stored).decode()
 
-        def work(conn: Any) -> bool:
+        def query(conn: Any) -> bool:
             sealed = SubjectKeys.of(self._home).seal(conn, person, f"{row.id}\n{text}")
             return response_store.add(conn, replace(row, sealed=sealed))
 
-        return await self._database.run(work)
+        return await self._database.run(query)
 
     async def find(self, id: str, key: KeyEntry) -> StoredResponse | None:
-        """One of this key's; None where there is none, or whom it is about was erased. Raises `Unavailable`."""
+        """A response of this key; None where there is none, or the person whose key sealed it was erased. Raises
+        `Unavailable`."""
 
-        def work(conn: Any) -> StoredResponse | None:
+        def query(conn: Any) -> StoredResponse | None:
             row = response_store.find(conn, id, owner_of(key), key.workload)
             text = None if row is None else SubjectKeys.of(self._home).unseal(conn, row.sealed)
             if row is None or text is None:
                 return None
-            kept = _kept(text.partition("\n")[2])
-            return StoredResponse(kept.response, kept.input, kept.items, row.deployment)
+            stored = _decode_stored(text.partition("\n")[2])
+            return StoredResponse(stored.response, stored.input, stored.items, row.deployment)
 
-        return await self._database.run(work)
+        return await self._database.run(query)
 
     async def delete(self, id: str, key: KeyEntry) -> bool:
-        """Whether there was one of this key's. Raises `Unavailable`."""
+        """Delete a response of this key; whether there was one. Raises `Unavailable`."""
         return await self._database.run(lambda conn: response_store.delete(conn, id, owner_of(key), key.workload))
 
 
@@ -83,5 +82,5 @@ def _database_unavailable() -> Unavailable:
 
 
 def owner_of(key: KeyEntry) -> UUID:
-    """The first of a line of rotated keys."""
+    """The owner of what a key stores: the first key in its line of rotations."""
     return UUID(key.family or key.id)

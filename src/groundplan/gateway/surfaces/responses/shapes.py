@@ -1,4 +1,4 @@
-"""The objects of OpenAI's Responses, made of a request and of what a chat answered. Pure."""
+"""Builds the objects of OpenAI's Responses API from a request and a chat answer. Pure."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ from groundplan.gateway.surfaces.chat.answer_types import AnswerMessage
 from groundplan.ledger.model import Usage
 
 Fields = dict[str, msgspec.Raw]
-Groups = Mapping[str, tuple[str, str]]
-NO_GROUPS: Groups = MappingProxyType({})
+Namespaces = Mapping[str, tuple[str, str]]
+NO_NAMESPACES: Namespaces = MappingProxyType({})
 fields_of = msgspec.json.Decoder(Fields).decode
 _encode = msgspec.json.Encoder().encode
-_NOTHING = msgspec.Raw(b"null")
-NONE = "{}"
-"""Arguments of a function that is called with nothing."""
-_UNSAID = {"description": None, "parameters": {"type": "object", "properties": {}}, "strict": False}
-"""Of a function, as chat takes what is not said of it. PHP's client ends at null in the place of the last two."""
+_NULL = msgspec.Raw(b"null")
+NO_ARGUMENTS = "{}"
+"""Arguments of a function call without arguments."""
+_TOOL_DEFAULTS = {"description": None, "parameters": {"type": "object", "properties": {}}, "strict": False}
+"""Fields of a function with the defaults that chat has. PHP's client fails on null in place of the last two."""
 _TIERS = frozenset({"default", "flex", "scale", "priority"})
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
-def new_name(prefix: str) -> str:
-    """`resp_...`, `msg_...`, `fc_...`"""
+def new_object_id(prefix: str) -> str:
+    """A new id of an object: `resp_...`, `msg_...`, `fc_...`"""
     return f"{prefix}_{new_id().hex}"
 
 
-def told_back(response: Fields, asked: Mapping[str, bytes]) -> bytes:
-    """An upstream's response that tells back what its caller asked, where the upstream was asked otherwise; also where
-    it tells nothing of that itself."""
+def with_request_fields(response: Fields, asked: Mapping[str, bytes]) -> bytes:
+    """An upstream's response with the caller's own values of the request fields that were changed for the upstream;
+    also where the upstream does not echo them."""
     return _encode({**response, **{name: msgspec.Raw(value) for name, value in asked.items()}})
 
 
-def event_told_back(event: Fields, asked: Mapping[str, bytes]) -> bytes:
-    """The same of an event with a response in it."""
+def event_with_request_fields(event: Fields, asked: Mapping[str, bytes]) -> bytes:
+    """The same for an event that contains a response."""
     response = fields_of(event["response"])
-    return _encode({**event, "response": msgspec.Raw(told_back(response, asked))})
+    return _encode({**event, "response": msgspec.Raw(with_request_fields(response, asked))})
 
 
-def told_error(data: bytes) -> bytes:
-    """What an event says that went wrong, as the body of an error; empty where it does not say. It is told within the
-    event (OpenAI, Azure), within its response, or as the event's own fields."""
+def reported_error(data: bytes) -> bytes:
+    """The error that an event reports, as an error body; empty where there is none. Upstreams put it into the event
+    (OpenAI, Azure), into its response, or into the event's own fields."""
     try:
         event = fields_of(data)
-        response = event.get("response", _NOTHING)
+        response = event.get("response", _NULL)
         for fields in (event, fields_of(response) if bytes(response) != b"null" else {}):
-            if bytes(error := fields.get("error", _NOTHING)) != b"null":
+            if bytes(error := fields.get("error", _NULL)) != b"null":
                 return _encode({"error": error})
     except DECODE_ERRORS:
         return b""
@@ -62,8 +62,8 @@ def told_error(data: bytes) -> bytes:
     return _encode({"error": {name: event.get(name) for name in ("message", "type", "param", "code")}})
 
 
-def counts(usage: Usage) -> dict[str, Any]:
-    """`usage` of a response."""
+def usage_json(usage: Usage) -> dict[str, Any]:
+    """The `usage` object of a response."""
     return {
         "input_tokens": usage.input,
         "input_tokens_details": {"cached_tokens": usage.cache_read, "cache_write_tokens": usage.cache_write},
@@ -73,8 +73,8 @@ def counts(usage: Usage) -> dict[str, Any]:
     }
 
 
-def begun(asked: dict[str, Any], name: str, model: str) -> dict[str, Any]:
-    """A response that has begun; the request's own settings are told back."""
+def new_response(asked: dict[str, Any], name: str, model: str) -> dict[str, Any]:
+    """A response that has begun, with the request's own settings."""
     given = {key: value for key, value in asked.items() if value is not None}
     return {
         "id": name,
@@ -96,7 +96,7 @@ def begun(asked: dict[str, Any], name: str, model: str) -> dict[str, Any]:
         "temperature": given.get("temperature", 1.0),
         "text": {**given.get("text", {}), "format": given.get("text", {}).get("format") or {"type": "text"}},
         "tool_choice": given.get("tool_choice", "auto"),
-        "tools": [_told(tool) for tool in given.get("tools", [])],
+        "tools": [_tool_json(tool) for tool in given.get("tools", [])],
         "top_p": given.get("top_p", 1.0),
         "truncation": "disabled",
         "usage": None,
@@ -104,28 +104,30 @@ def begun(asked: dict[str, Any], name: str, model: str) -> dict[str, Any]:
     }
 
 
-def _told(tool: dict[str, Any]) -> dict[str, Any]:
+def _tool_json(tool: dict[str, Any]) -> dict[str, Any]:
     if tool["type"] != "function":
         return tool
-    return {**_UNSAID, **{name: value for name, value in tool.items() if value is not None}}
+    return {**_TOOL_DEFAULTS, **{name: value for name, value in tool.items() if value is not None}}
 
 
-def ended(response: dict[str, Any], output: list[dict[str, Any]], finish: str, usage: Usage) -> dict[str, Any]:
-    """The same response with its answer."""
+def finished_response(
+    response: dict[str, Any], output_items: list[dict[str, Any]], finish: str, usage: Usage
+) -> dict[str, Any]:
+    """A response with its output and usage."""
     reason = _INCOMPLETE.get(finish)
     return {
         **response,
         "status": "completed" if reason is None else "incomplete",
         "incomplete_details": None if reason is None else {"reason": reason},
-        "output": output,
+        "output": output_items,
         "service_tier": usage.service_tier if usage.service_tier in _TIERS else response["service_tier"],
-        "usage": counts(usage),
+        "usage": usage_json(usage),
     }
 
 
-def refused(name: str, model: str, code: str, why: str) -> bytes:
-    """The stream of a response that was begun, and failed before anything of it was made."""
-    response = begun({}, name, model)
+def failed_stream(name: str, model: str, code: str, why: str) -> bytes:
+    """The whole stream of a response that failed before it had any output."""
+    response = new_response({}, name, model)
     failed = {**response, "status": "failed", "error": {"code": code, "message": why}}
     events = (("response.created", response), ("response.failed", failed))
     return b"".join(
@@ -142,14 +144,14 @@ def refusal_part(text: str) -> dict[str, Any]:
     return {"type": "refusal", "refusal": text}
 
 
-def message(name: str, status: str, content: list[dict[str, Any]]) -> dict[str, Any]:
+def message_item(name: str, status: str, content: list[dict[str, Any]]) -> dict[str, Any]:
     return {"id": name, "type": "message", "role": "assistant", "status": status, "content": content}
 
 
-def call(
-    name: str, status: str, call_id: str, function: str, arguments: str, groups: Groups = NO_GROUPS
+def function_call_item(
+    name: str, status: str, call_id: str, function: str, arguments: str, groups: Namespaces = NO_NAMESPACES
 ) -> dict[str, Any]:
-    """`groups`: (group, name) of functions that are in one, by the names that they have in chat."""
+    """A function call item. `groups`: (namespace, name) of functions in a namespace, by their names in chat."""
     group, function = groups.get(function, ("", function))
     made = {
         "id": name,
@@ -163,8 +165,8 @@ def call(
 
 
 def status_of(finish: str, arguments: str = "") -> str:
-    """Of the last item of an answer that ended so. A call that was cut is told by what it is made with: half of a JSON
-    object is no call."""
+    """The status of the last item of an answer, by its `finish` reason. A function call that was cut off is known by
+    its arguments: half of a JSON object is no call."""
     return "incomplete" if finish in _INCOMPLETE and not _is_object(arguments) else "completed"
 
 
@@ -175,16 +177,16 @@ def _is_object(text: str) -> bool:
         return False
 
 
-def output(said: AnswerMessage, finish: str, groups: Groups = NO_GROUPS) -> list[dict[str, Any]]:
-    """The items of a whole answer that ended so."""
+def output_items(said: AnswerMessage, finish: str, groups: Namespaces = NO_NAMESPACES) -> list[dict[str, Any]]:
+    """The output items of a whole answer with this `finish` reason."""
     content = [text_part(text)] if (text := said.text) else []
     if said.refusal:
         content.append(refusal_part(said.refusal))
     calls = said.tool_calls or ()
     status = "completed" if calls else status_of(finish)
-    items = [message(new_name("msg"), status, content)] if content or not calls else []
+    items = [message_item(new_object_id("msg"), status, content)] if content or not calls else []
     for number, each in enumerate(calls, 1):
-        told = each.function.arguments or NONE
+        told = each.function.arguments or NO_ARGUMENTS
         status = status_of(finish, told) if number == len(calls) else "completed"
-        items.append(call(new_name("fc"), status, each.name, each.function.name, told, groups))
+        items.append(function_call_item(new_object_id("fc"), status, each.call_id, each.function.name, told, groups))
     return items

@@ -1,7 +1,7 @@
-"""Stored responses at the gateway's port: `GET` and `DELETE /v1/responses/{id}`, its `input_items`, and `cancel`; and
-those that are made in the background, also as a stream.
+"""The API of stored responses: `GET` and `DELETE /v1/responses/{id}`, its `input_items`, and `cancel`; also of
+responses that are made in the background, as a stream if requested.
 
-For the key that made a response, and its successors; for any other it is not there.
+Only the key that made a response, and its successors, can see it; for any other key it does not exist.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces import stored_api, unsupported_paths
 from groundplan.gateway.surfaces.responses.sealed_store import SealedResponses, StoredResponse
-from groundplan.gateway.surfaces.stored_api import Followed, Query
+from groundplan.gateway.surfaces.stored_api import EventStream, Query
 
 PREFIX = b"/v1/responses/"
 _METHODS: dict[str | None, Sequence[bytes]] = {
@@ -35,13 +35,13 @@ def not_found(id: str) -> NotFound:
     )
 
 
-async def answer(gateway: Gateway, path: bytes, request: Request, key: KeyEntry) -> dict[str, Any] | Followed:
-    """As `stored_api.Answer`."""
+async def answer(gateway: Gateway, path: bytes, request: Request, key: KeyEntry) -> dict[str, Any] | EventStream:
+    """Answer one request: a `stored_api.Answer`."""
     if (refused := unsupported_paths.refusal(path)) is not None:
         raise refused
     found, sealed = _PATH.fullmatch(path.decode("ascii", "replace")), gateway.stored_responses
     if found is None or sealed is None:
-        raise stored_api.no_path()
+        raise stored_api.unknown_path()
     id, part = found[1], found[2]
     stored_api.check_method(request, _METHODS[part])
     if request.method == b"DELETE":
@@ -51,47 +51,47 @@ async def answer(gateway: Gateway, path: bytes, request: Request, key: KeyEntry)
         return {"id": id, "object": "response", "deleted": True}
     if part == "cancel":
         return await _cancel(gateway, id, key)
-    kept = await _find(gateway, id, key)
+    stored = await _find(gateway, id, key)
     query = stored_api.query_of(request)
-    _check_included(kept, query)
+    _check_include(stored, query)
     if part is None and _is_streamed(query):
         return await _stream(gateway, id, key, query)
-    return kept.response if part is None else stored_api.part(query, kept.input, "desc")
+    return stored.response if part is None else stored_api.page_of(query, stored.input, "desc")
 
 
 async def _find(gateway: Gateway, id: str, key: KeyEntry) -> StoredResponse:
-    """One that is stored, or is to be. Raises `NotFound`, `Unavailable`."""
-    kept = None if gateway.stored_responses is None else await gateway.stored_responses.find(id, key)
-    if kept is None and gateway.background_responses is not None:
-        kept = await gateway.background_responses.found(id, key)
-        if kept is not None and kept.response["status"] in _STORED and gateway.stored_responses is not None:
-            kept = await gateway.stored_responses.find(id, key)  # it has come to its end just now
-    if kept is None:
+    """A response that is stored, or is being made. Raises `NotFound`, `Unavailable`."""
+    stored = None if gateway.stored_responses is None else await gateway.stored_responses.find(id, key)
+    if stored is None and gateway.background_responses is not None:
+        stored = await gateway.background_responses.found(id, key)
+        if stored is not None and stored.response["status"] in _STORED and gateway.stored_responses is not None:
+            stored = await gateway.stored_responses.find(id, key)  # it was finished just now
+    if stored is None:
         raise not_found(id)
-    return kept
+    return stored
 
 
 async def _cancel(gateway: Gateway, id: str, key: KeyEntry) -> dict[str, Any]:
-    """What is over stays as it is; only work in the background can be cancelled. Raises `Conflict`, `NotFound`."""
+    """Cancel a response in the background; a finished one stays as it is. Raises `Conflict`, `NotFound`."""
     if gateway.background_responses is not None:
         await gateway.background_responses.cancel(id, key)
-    kept = await _find(gateway, id, key)
-    if not kept.response.get("background"):
+    stored = await _find(gateway, id, key)
+    if not stored.response.get("background"):
         raise Conflict(
             "this response is finished already",
             code="response_finished",
             hint="Only work in the background is cancelled.",
         )
-    return kept.response
+    return stored.response
 
 
 def _is_streamed(query: Query) -> bool:
     return query.get("stream", ["false"])[0] != "false" or "starting_after" in query
 
 
-async def _stream(gateway: Gateway, id: str, key: KeyEntry, query: Query) -> Followed:
-    """Raises `Invalid`, `Unavailable`."""
-    text = stored_api.last(query, "starting_after") or "-1"
+async def _stream(gateway: Gateway, id: str, key: KeyEntry, query: Query) -> EventStream:
+    """The events of a response in the background, behind `starting_after`. Raises `Invalid`, `Unavailable`."""
+    text = stored_api.last_value(query, "starting_after") or "-1"
     if len(text) > 9 or not text.removeprefix("-").isdecimal() or not text.isascii():
         hint = "Send the sequence_number of the last event that you have."
         raise Invalid("starting_after is no number of an event", code="starting_after", hint=hint)
@@ -101,16 +101,16 @@ async def _stream(gateway: Gateway, id: str, key: KeyEntry, query: Query) -> Fol
     if found is None:
         hint = "Leave stream and starting_after out: only what was made in the background has its events kept."
         raise Invalid("this stored response is not streamed", code="field_unsupported", hint=hint)
-    return Followed(*found)
+    return EventStream(*found)
 
 
-def _check_included(kept: StoredResponse, query: Query) -> None:
-    """Refuse what would have to be told beside what is stored. Raises `Invalid`."""
+def _check_include(stored: StoredResponse, query: Query) -> None:
+    """Raise `Invalid` where `include` names something that is not stored."""
     for name in (*query.get("include", ()), *query.get("include[]", ())):
-        if name not in _INCLUDABLE:
-            hint = f"Use one of: {', '.join(sorted(_INCLUDABLE))}"
+        if name not in _INCLUDE_CHECKS:
+            hint = f"Use one of: {', '.join(sorted(_INCLUDE_CHECKS))}"
             raise Invalid(f"include has an unknown '{name[:80]}'", code="include_unknown", hint=hint)
-        if not _INCLUDABLE[name](kept.response["output"]):
+        if not _INCLUDE_CHECKS[name](stored.response["output"]):
             hint = "It is told only where the request for the response asked for it; leave it out of include."
             raise Invalid(f"{name} is not stored of this response", code="field_unsupported", hint=hint)
 
@@ -124,28 +124,28 @@ def _has_reasoning(output: list[dict[str, Any]]) -> bool:
     return all(each.get("encrypted_content") for each in output if each["type"] == "reasoning")
 
 
-def _has_all(output: list[dict[str, Any]]) -> bool:  # noqa: ARG001 -- one of several
-    """What is sent in is stored whole, and no tool of a provider ever runs."""
+def _always_stored(output: list[dict[str, Any]]) -> bool:  # noqa: ARG001 -- one of several
+    """True: input is stored whole, and no tool of a provider ever runs."""
     return True
 
 
-_INCLUDABLE: dict[str, Callable[[list[dict[str, Any]]], bool]] = {
-    "code_interpreter_call.outputs": _has_all,
-    "computer_call_output.output.image_url": _has_all,
-    "file_search_call.results": _has_all,
-    "message.input_image.image_url": _has_all,
+_INCLUDE_CHECKS: dict[str, Callable[[list[dict[str, Any]]], bool]] = {
+    "code_interpreter_call.outputs": _always_stored,
+    "computer_call_output.output.image_url": _always_stored,
+    "file_search_call.results": _always_stored,
+    "message.input_image.image_url": _always_stored,
     "message.output_text.logprobs": _has_logprobs,
     "reasoning.encrypted_content": _has_reasoning,
-    "web_search_call.action.sources": _has_all,
-    "web_search_call.results": _has_all,
+    "web_search_call.action.sources": _always_stored,
+    "web_search_call.results": _always_stored,
 }
-"""What `include` may name, and whether a stored output has it."""
+"""Values of `include`, each with a check whether a stored output has it."""
 
 
-async def earlier(gateway: Gateway, id: str, key: KeyEntry) -> StoredResponse:
-    """A stored response to go on with. Raises `NotFound`, `Unavailable`."""
+async def find_earlier(gateway: Gateway, id: str, key: KeyEntry) -> StoredResponse:
+    """A stored response to continue. Raises `NotFound`, `Unavailable`."""
     sealed: SealedResponses | None = gateway.stored_responses
-    kept = None if sealed is None or "\0" in id else await sealed.find(id, key)  # nothing that is stored has U+0000
-    if kept is None:
+    stored = None if sealed is None or "\0" in id else await sealed.find(id, key)  # nothing that is stored has U+0000
+    if stored is None:
         raise not_found(id)
-    return kept
+    return stored

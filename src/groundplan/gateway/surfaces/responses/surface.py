@@ -1,8 +1,7 @@
-"""`POST /v1/responses`: reading what callers send, and asking a deployment for it, by its own Responses or by chat.
+"""`POST /v1/responses`: reads requests and serves them by a deployment's own Responses API or by its chat.
 
 Refuses what would break the bound of a call's cost (tools that run at the provider, prompts and conversations that are
-kept there). How responses are stored and found again is in `call.stored_answers`, and how they are made while nobody
-waits in `gateway.background`.
+kept there). Storing responses is in `call.stored_answers`, making them in the background in `gateway.background`.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
 from groundplan.gateway.surfaces.file_references import NamedFile, find_file, with_files_inlined, without_fields
 from groundplan.gateway.surfaces.responses import items as responses_items
 from groundplan.gateway.surfaces.responses import shapes
-from groundplan.gateway.surfaces.responses.request_types import Asked, Item, Part, unsupported
+from groundplan.gateway.surfaces.responses.request_types import Item, Part, ResponseRequest, unsupported
 from groundplan.gateway.surfaces.responses.stream import (
     ResponsesChatRelay,
     ResponsesRelay,
-    Whole,
-    as_asked,
+    ResponseSummary,
+    restore_request_fields,
 )
-from groundplan.gateway.surfaces.responses.to_chat import ENCRYPTED, SUMMARY, Translation
+from groundplan.gateway.surfaces.responses.to_chat import ENCRYPTED_REASONING, REASONING_SUMMARY, Translation
 from groundplan.gateway.surfaces.upstream_json import decode_upstream, refuse_encoding
 from groundplan.gateway.surfaces.via_chat import (
     ServedViaChat,
@@ -57,84 +56,86 @@ if TYPE_CHECKING:
 
     from groundplan.gateway.http.server import Request
 
-_UNBOUNDED = UNBOUNDED_FIELDS | {
+_REFUSED_FIELDS = UNBOUNDED_FIELDS | {
     "best_of", "n", "max_tokens", "max_completion_tokens",
     "conversation", "prompt", "context_management", "image", "moderation", "background_options",
 }  # fmt: skip
-_NONE = msgspec.Raw(b"null")
-_OF_CODEX = "client_metadata"
-"""A field of Codex about itself, in each of its requests."""
-_SUMMARY = SUMMARY.encode()
-_SEALED = b'"encrypted_content"'
+_NULL = msgspec.Raw(b"null")
+_CODEX_FIELD = "client_metadata"
+"""A field with which Codex describes itself in each of its requests."""
+_SUMMARY = REASONING_SUMMARY.encode()
+_SEALED_FIELD = b'"encrypted_content"'
 _encode = msgspec.json.Encoder().encode
-_asked = msgspec.json.Decoder(Asked)
-_whole = msgspec.json.Decoder(Whole).decode
+_request_decoder = msgspec.json.Decoder(ResponseRequest)
+_response = msgspec.json.Decoder(ResponseSummary).decode
 
 
-class Told:
-    """A request, and its translation once that is needed. `store`: the caller wants it kept."""
+class RequestState:
+    """The state of one request (`Ask.typed`), with its translation to chat once that is needed. `store`: whether the
+    caller wants the response stored; `previous_id`: the response that this one continues."""
 
     __slots__ = (
-        "_body", "_made", "asked", "background", "given", "name", "only_named", "pinned", "previous", "store", "stored",
-        "thought", "unread",
+        "_body", "_translation", "background", "cannot_unseal", "has_reasoning", "has_reasoning_references",
+        "original_fields", "own_input", "pinned_deployment", "previous_id", "response_id", "store", "stored",
     )  # fmt: skip
 
-    def __init__(self, body: bytes, previous: str | None, *, store: bool) -> None:
+    def __init__(self, body: bytes, previous_id: str | None, *, store: bool) -> None:
         self._body = body
-        self._made: Translation | None = None
-        self.name = shapes.new_name("resp")
+        self._translation: Translation | None = None
+        self.response_id = shapes.new_object_id("resp")
         self.store = store
         self.stored = False
         self.background = False
-        """Its caller does not wait for it."""
-        self.previous = previous
-        self.asked: dict[str, bytes] = {}
-        """Of its fields those that a deployment which has responses is asked otherwise."""
-        self.given: object = None
-        """The caller's own input, where more was put behind it."""
-        self.pinned = ""
-        """Deployment that made the response which this one goes on with."""
-        self.only_named = False
-        """Its input has reasoning that an upstream would have to have kept."""
-        self.thought = False
-        """Its input has reasoning itself, in the clear or sealed."""
-        self.unread: tuple[str, ...] = ()
-        """Deployments that cannot read the reasoning in it, which another one sealed."""
+        """Whether the response is made in the background: its caller does not wait for it."""
+        self.previous_id = previous_id
+        self.original_fields: dict[str, bytes] = {}
+        """The caller's values of the fields that were changed for an upstream with its own Responses API."""
+        self.own_input: object = None
+        """The caller's own input, where more items were added to it; else None."""
+        self.pinned_deployment = ""
+        """Name of the deployment that made the response which this one continues; empty: any may serve."""
+        self.has_reasoning_references = False
+        """Whether the input names reasoning that only an upstream which stored it could resolve."""
+        self.has_reasoning = False
+        """Whether the input contains reasoning, in plain text or sealed."""
+        self.cannot_unseal: tuple[str, ...] = ()
+        """Names of deployments that cannot unseal the reasoning in the input, which another one sealed."""
 
     def translation(self) -> Translation:
-        """Raises `Invalid`."""
-        if self._made is None:
+        """The request translated to chat. Raises `Invalid`."""
+        if self._translation is None:
             try:
-                self._made = Translation(self._body)
-                self._made.asked["previous_response_id"] = self.previous
+                self._translation = Translation(self._body)
+                self._translation.asked["previous_response_id"] = self.previous_id
             except msgspec.DecodeError as error:
                 raise unreadable_body(error) from error
             except (KeyError, TypeError, AttributeError) as error:
                 hint = "See OpenAI's Responses API."
                 raise Invalid(f"the body has a wrong field near {error}", code="body_invalid", hint=hint) from error
-        return self._made
+        return self._translation
 
 
-def told(ask: Ask) -> Told:
-    if not isinstance(ask.typed, Told):
+def request_state(ask: Ask) -> RequestState:
+    if not isinstance(ask.typed, RequestState):
         raise AssertionError("not a request for a response")
     return ask.typed
 
 
-def read(body: bytes, decoder: msgspec.json.Decoder[Asked] = _asked) -> Ask:
-    """A request. Raises `Invalid` with what is wrong with it."""
-    fields, asked = read_fields(body, decoder)
-    _check(fields, asked)
-    query, images, length, needs, named, only_named, thought = "", 0, 0, set[str](), list[str](), False, False
-    items = [] if isinstance(asked.input, str) or asked.input is None else asked.input
+def read(body: bytes, decoder: msgspec.json.Decoder[ResponseRequest] = _request_decoder) -> Ask:
+    """Parse a request. Raises `Invalid` with what is wrong with it."""
+    fields, request = read_fields(body, decoder)
+    _check(fields, request)
+    query, images, length, needs, named = "", 0, 0, set[str](), list[str]()
+    references = reasoning = False
+    items = [] if isinstance(request.input, str) or request.input is None else request.input
     for item in items:
         item.check()
         if item.only_named:
-            only_named = True
+            references = True
         elif item.type == "reasoning":
-            thought = True
+            reasoning = True
         text = ""
-        for part in _parts(item):
+        for part in _parts_of(item):
             part.check()
             if part.type in ("input_image", "input_file"):
                 image = part.type == "input_image"
@@ -145,19 +146,20 @@ def read(body: bytes, decoder: msgspec.json.Decoder[Asked] = _asked) -> Ask:
             text += part.text
         if item.role == "user":
             query = item.content if isinstance(item.content, str) else text
-    service = SERVICES[asked.service_tier]
+    service = SERVICES[request.service_tier]
     if service in OWN:
         needs.add(service)
-    telling = Told(body, asked.previous_response_id, store=asked.store is not False)
-    telling.only_named, telling.thought, telling.background = only_named, thought, asked.background is True
+    state = RequestState(body, request.previous_response_id, store=request.store is not False)
+    state.has_reasoning_references, state.has_reasoning = references, reasoning
+    state.background = request.background is True
     return Ask(
         fields=fields,
-        model=asked.model,
+        model=request.model,
         messages=len(items) + 2,
-        query=asked.input if isinstance(asked.input, str) else query,
-        stream=bool(asked.stream),
+        query=request.input if isinstance(request.input, str) else query,
+        stream=bool(request.stream),
         include_usage=True,
-        cap=asked.max_output_tokens,
+        cap=request.max_output_tokens,
         copies=1,
         size=len(body) - length,
         needs=frozenset(needs),
@@ -165,44 +167,48 @@ def read(body: bytes, decoder: msgspec.json.Decoder[Asked] = _asked) -> Ask:
         service=service,
         body=body,
         files=tuple(dict.fromkeys(named)),
-        typed=telling,
+        typed=state,
     )
 
 
-def _parts(item: Item) -> list[Part]:
+def _parts_of(item: Item) -> list[Part]:
     found = item.content if isinstance(item.content, list) else []
     return found + item.output if isinstance(item.output, list) else found
 
 
-def _check(fields: dict[str, msgspec.Raw], asked: Asked) -> None:
-    refuse_fields(fields, _UNBOUNDED)
-    if not asked.input and asked.previous_response_id is None:
+def _check(fields: dict[str, msgspec.Raw], request: ResponseRequest) -> None:
+    refuse_fields(fields, _REFUSED_FIELDS)
+    if not request.input and request.previous_response_id is None:
         raise Invalid("input is empty", code="input_empty", hint="Send a text or a list of items.")
-    if asked.max_output_tokens is not None and asked.max_output_tokens < 1:
-        named, hint = {"field": "max_output_tokens"}, "Use max_output_tokens of at least 1."
-        raise Invalid("max_output_tokens is below 1", code="cap_range", hint=hint, details=named)
-    if asked.prompt_cache_options is not None:
-        asked.prompt_cache_options.check()
-    if asked.reasoning is not None:
-        asked.reasoning.check()
-    if asked.service_tier not in SERVICES:
+    if request.max_output_tokens is not None and request.max_output_tokens < 1:
+        details, hint = {"field": "max_output_tokens"}, "Use max_output_tokens of at least 1."
+        raise Invalid("max_output_tokens is below 1", code="cap_range", hint=hint, details=details)
+    if request.prompt_cache_options is not None:
+        request.prompt_cache_options.check()
+    if request.reasoning is not None:
+        request.reasoning.check()
+    if request.service_tier not in SERVICES:
         raise unsupported("service_tier", TIER_HINT)
-    for tool in asked.tools or ():
+    for tool in request.tools or ():
         tool.check()
 
 
-def without_unread(ask: Ask, deployment: Deployment) -> dict[str, bytes | None]:
-    """The change of a request with reasoning that this upstream would have to have kept, or sealed."""
-    asked = told(ask)
-    unread = deployment.name in asked.unread
-    if not (unread or asked.only_named):
+def reasoning_changes(ask: Ask, deployment: Deployment) -> dict[str, bytes | None]:
+    """The change to a request whose reasoning this deployment would have to have stored, or sealed."""
+    state = request_state(ask)
+    unread = deployment.name in state.cannot_unseal
+    if not (unread or state.has_reasoning_references):
         return {}
-    items = responses_items.listed(input_of(ask))
-    return {"input": _encode(responses_items.unsealed(items) if unread else responses_items.unnamed(items))}
+    items = responses_items.input_items(input_of(ask))
+    return {
+        "input": _encode(
+            responses_items.without_sealed_reasoning(items) if unread else responses_items.without_ids(items)
+        )
+    }
 
 
 class OpenAIResponses:
-    """Responses as upstreams speak them that have them: bytes pass, a few fields are spliced in."""
+    """The codec for upstreams with their own Responses API: bytes pass, a few fields are spliced in."""
 
     translated = False
 
@@ -210,10 +216,10 @@ class OpenAIResponses:
         return b"/responses"
 
     def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
-        """The caller's bytes with model, cap and store spliced in, and ours in front of its instructions.
+        """The caller's bytes with model, cap and store spliced in, and the workload's texts before its instructions.
 
-        Reasoning that the upstream would have to have kept is left out: it was told to keep nothing. So is what it said
-        that it cannot read.
+        Reasoning that the upstream would have to have stored is left out, since it was told to store nothing. So is
+        reasoning that it said it cannot read.
         """
         changes: dict[str, bytes | None] = {
             "model": _encode(deployment.upstream_model),
@@ -221,33 +227,36 @@ class OpenAIResponses:
             "store": b"false",
         }
         if system:
-            said = ask.fields.get("instructions", msgspec.Raw(b"null"))
-            own, told(ask).asked["instructions"] = msgspec.json.decode(said), bytes(said)
+            instructions = ask.fields.get("instructions", msgspec.Raw(b"null"))
+            own, request_state(ask).original_fields["instructions"] = (
+                msgspec.json.decode(instructions),
+                bytes(instructions),
+            )
             changes["instructions"] = _encode("\n\n".join([*system, own] if isinstance(own, str) and own else system))
-        if (previous := told(ask).previous) is not None:
-            told(ask).asked["previous_response_id"] = _encode(previous)
-        changes |= without_unread(ask, deployment)
+        if (previous := request_state(ask).previous_id) is not None:
+            request_state(ask).original_fields["previous_response_id"] = _encode(previous)
+        changes |= reasoning_changes(ask, deployment)
         given = changes.get("input") or bytes(ask.fields.get("input", b""))
-        if (plain := thought_signatures.without(given)) is not None:
+        if (plain := thought_signatures.without_signatures(given)) is not None:
             changes["input"] = plain
         return replace_fields(ask.body, ask.fields, changes)
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
-        """A whole response. Raises `Malformed`."""
-        found = decode_upstream(_whole, data)
+        """Parse a whole response. Raises `Malformed`."""
+        found = decode_upstream(_response, data)
         refuse_encoding(data)
         if found.object != "response" or found.status not in ("completed", "incomplete"):
             raise Malformed("the upstream's response failed")
-        if asked := told(ask).asked:
-            data = shapes.told_back(decode_upstream(shapes.fields_of, data), asked)
-        return UpstreamAnswer(data, found.counted())
+        if original_fields := request_state(ask).original_fields:
+            data = shapes.with_request_fields(decode_upstream(shapes.fields_of, data), original_fields)
+        return UpstreamAnswer(data, found.reported_usage())
 
     def new_relay(self, ask: Ask) -> Relay:
-        return ResponsesRelay(told(ask).asked)
+        return ResponsesRelay(request_state(ask).original_fields)
 
 
 class ResponsesByChat(ViaChat):
-    """Responses by way of an upstream's chat."""
+    """The codec for upstreams that serve responses by their chat only."""
 
     droppable = providers.CACHE_FIELDS
 
@@ -255,39 +264,40 @@ class ResponsesByChat(ViaChat):
         return chat_fields(ask)
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
-        """The response that a completion means. Raises `Malformed`."""
-        found, asked = parse_completion(data), told(ask)
+        """Translate a chat completion into a response. Raises `Malformed`."""
+        found, state = parse_completion(data), request_state(ask)
         choice = found.choices[0]
         usage = None if found.usage is None else found.usage.usage(normalize_tier(found.service_tier))
-        response = shapes.begun(asked.translation().asked, asked.name, found.model or ask.model)
+        response = shapes.new_response(state.translation().asked, state.response_id, found.model or ask.model)
         finish = choice.finish_reason or "stop"
-        items = shapes.output(choice.message, finish, asked.translation().groups)
+        items = shapes.output_items(choice.message, finish, state.translation().groups)
         counted = usage or Usage(input=-(-ask.size // 4), output=-(-len(_encode(items)) // 4))
-        return UpstreamAnswer(_encode(shapes.ended(response, items, finish, counted)), usage)
+        return UpstreamAnswer(_encode(shapes.finished_response(response, items, finish, counted)), usage)
 
     def new_relay(self, ask: Ask) -> Relay:
-        asked, said = told(ask), told(ask).translation()
-        return ResponsesChatRelay(said.asked, asked.name, ask.model, ask.size, said.groups)
+        state, translation = request_state(ask), request_state(ask).translation()
+        return ResponsesChatRelay(translation.asked, state.response_id, ask.model, ask.size, translation.groups)
 
 
 def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
-    """The request in chat, but for model and caps. Raises `Invalid`."""
-    return chat_request(told(ask).translation().fields)
+    """The fields of the chat request, without model and caps. Raises `Invalid`."""
+    return chat_request(request_state(ask).translation().fields)
 
 
-def gone_on(ask: Ask, more: list[dict[str, Any]]) -> Ask:
-    """The same request with further items behind its input: what was said so far, and that it is to go on."""
-    earlier = told(ask)
-    fields: dict[str, Any] = {**ask.fields, "input": [*responses_items.listed(input_of(ask)), *more]}
-    whole = read(_encode(fields))
-    asked = told(whole)
-    asked.name, asked.store, asked.stored = earlier.name, earlier.store, earlier.stored
-    asked.previous, asked.pinned, asked.unread = earlier.previous, earlier.pinned, earlier.unread
-    asked.given = input_of(ask) if earlier.given is None else earlier.given
-    return whole
+def continued(ask: Ask, more: list[dict[str, Any]]) -> Ask:
+    """The request with further items behind its input: the answer so far, and the instruction to continue it."""
+    earlier = request_state(ask)
+    fields: dict[str, Any] = {**ask.fields, "input": [*responses_items.input_items(input_of(ask)), *more]}
+    continued_ask = read(_encode(fields))
+    state = request_state(continued_ask)
+    state.response_id, state.store, state.stored = earlier.response_id, earlier.store, earlier.stored
+    state.previous_id, state.pinned_deployment = earlier.previous_id, earlier.pinned_deployment
+    state.cannot_unseal = earlier.cannot_unseal
+    state.own_input = input_of(ask) if earlier.own_input is None else earlier.own_input
+    return continued_ask
 
 
-def _with_file(part: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[str, Any]:
+def _inline_file(part: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[str, Any]:
     kind = part.get("type")
     if kind not in ("input_image", "input_file") or (file := find_file(files, part.get("file_id"))) is None:
         return part
@@ -298,21 +308,25 @@ def _with_file(part: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[str
 
 
 def input_of(ask: Ask) -> object:
-    """Raises `Invalid`."""
-    value: object = decode_value(ask.fields.get("input", _NONE))
+    """The decoded `input` of a request. Raises `Invalid`."""
+    value: object = decode_value(ask.fields.get("input", _NULL))
     return value
 
 
-def _of_reasoning(ask: Ask) -> list[str]:
-    """What the caller wants of items of reasoning, of which what a chat says has none."""
-    wanted = ["include"] if ENCRYPTED.encode() in bytes(ask.fields.get("include", b"")) else []
+def _requested_reasoning(ask: Ask) -> list[str]:
+    """Names of the fields with which the caller asks for reasoning items, which chat answers do not have."""
+    wanted = ["include"] if ENCRYPTED_REASONING.encode() in bytes(ask.fields.get("include", b"")) else []
     given = ask.fields.get("reasoning")
-    if given is not None and _SUMMARY in bytes(given) and (decode_value(given) or {}).get(SUMMARY) is not None:
-        wanted.append(f"reasoning.{SUMMARY}")
+    if (
+        given is not None
+        and _SUMMARY in bytes(given)
+        and (decode_value(given) or {}).get(REASONING_SUMMARY) is not None
+    ):
+        wanted.append(f"reasoning.{REASONING_SUMMARY}")
     return wanted
 
 
-native = served_natively("responses")
+serves_responses = served_natively("responses")
 
 
 class Responses(ServedViaChat):
@@ -333,36 +347,40 @@ class Responses(ServedViaChat):
         return self.read_body(request.body)
 
     def read_body(self, body: bytes) -> Ask:
-        """As `read`."""
+        """As `read`, of a body alone."""
         return read(body)
 
     def with_files(self, ask: Ask, files: Mapping[str, NamedFile]) -> Ask:
-        """What is stored of it keeps the ids."""
-        fields = {**ask.fields, "input": with_files_inlined(ask.fields["input"], lambda part: _with_file(part, files))}
-        body, earlier = _encode(fields), told(ask)
-        asked = Told(body, earlier.previous, store=earlier.store)
-        asked.name, asked.stored, asked.pinned = earlier.name, earlier.stored, earlier.pinned
-        asked.only_named, asked.thought, asked.background = earlier.only_named, earlier.thought, earlier.background
-        asked.given = input_of(ask) if earlier.given is None else earlier.given
-        return replace(ask, fields=fields, body=b"", typed=asked)
+        """As the contract says; what is stored of the request keeps the ids."""
+        fields = {
+            **ask.fields,
+            "input": with_files_inlined(ask.fields["input"], lambda part: _inline_file(part, files)),
+        }
+        body, earlier = _encode(fields), request_state(ask)
+        state = RequestState(body, earlier.previous_id, store=earlier.store)
+        state.response_id, state.stored, state.background = earlier.response_id, earlier.stored, earlier.background
+        state.has_reasoning_references, state.has_reasoning = earlier.has_reasoning_references, earlier.has_reasoning
+        state.pinned_deployment = earlier.pinned_deployment
+        state.own_input = input_of(ask) if earlier.own_input is None else earlier.own_input
+        return replace(ask, fields=fields, body=b"", typed=state)
 
     def shareable_events(self, ask: Ask, events: tuple[bytes, ...]) -> tuple[bytes, ...]:
-        asked = told(ask).asked
-        return tuple(as_asked(data, asked) for data in events) if asked else events
+        original_fields = request_state(ask).original_fields
+        return tuple(restore_request_fields(data, original_fields) for data in events) if original_fields else events
 
     def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-        """Those that serve responses themselves, and the others where the request can be put into chat; who wants its
-        reasoning back, or gives some back, is answered by a chat only where nobody else is there. Raises `Invalid`,
-        `Conflict`."""
+        """The deployments that serve responses themselves, and the others if the request can be translated to chat. A
+        request that asks for reasoning items, or sends some back, is served by chat only where no other deployment is
+        left. Raises `Invalid`, `Conflict`."""
         found = self.pinned(ask, deployments)
-        own = tuple(deployment for deployment in found if native(deployment))
-        if own and (told(ask).thought or _of_reasoning(ask)):
+        own = tuple(deployment for deployment in found if serves_responses(deployment))
+        if own and (request_state(ask).has_reasoning or _requested_reasoning(ask)):
             return own
-        return eligible_deployments(ask, found, native, chat_fields, providers.CACHE_FIELDS)
+        return eligible_deployments(ask, found, serves_responses, chat_fields, providers.CACHE_FIELDS)
 
     def pinned(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-        """The one that made the response which this one goes on with; otherwise all. Raises `Conflict`."""
-        pinned = told(ask).pinned
+        """The deployment that made the response which this one continues, otherwise all. Raises `Conflict`."""
+        pinned = request_state(ask).pinned_deployment
         found = tuple(deployment for deployment in deployments if pinned in ("", deployment.name))
         if not found:
             raise Conflict(
@@ -373,40 +391,41 @@ class Responses(ServedViaChat):
         return found
 
     def drop_sealed_reasoning(self, ask: Ask, deployment: Deployment) -> bool:
-        asked = told(ask)
-        if deployment.name in asked.unread or _SEALED not in bytes(ask.fields.get("input", b"")):
+        state = request_state(ask)
+        if deployment.name in state.cannot_unseal or _SEALED_FIELD not in bytes(ask.fields.get("input", b"")):
             return False
-        asked.unread = (*asked.unread, deployment.name)
+        state.cannot_unseal = (*state.cannot_unseal, deployment.name)
         return True
 
     def extra_facts(self, ask: Ask, deployment: Deployment) -> dict[str, object]:
-        """Whether it was stored; told where the caller did not say that it should not be. And what its deployment was
-        not told."""
-        asked = told(ask)
-        stored: dict[str, object] = {"store": asked.stored} if asked.store else {}
+        """Whether the response was stored, unless the caller did not want that, and which fields were left out for its
+        deployment."""
+        state = request_state(ask)
+        stored: dict[str, object] = {"store": state.stored} if state.store else {}
         left_out = list[str]()
-        if not native(deployment):
-            left_out += _of_reasoning(ask) + providers.fields_to_drop(
-                asked.translation().fields, deployment, providers.CACHE_FIELDS
+        if not serves_responses(deployment):
+            left_out += _requested_reasoning(ask) + providers.fields_to_drop(
+                state.translation().fields, deployment, providers.CACHE_FIELDS
             )
-        unread = deployment.name in asked.unread or (asked.thought and not native(deployment))
-        left_out += ["reasoning"] if asked.only_named or unread else []
+        unread = deployment.name in state.cannot_unseal or (state.has_reasoning and not serves_responses(deployment))
+        left_out += ["reasoning"] if state.has_reasoning_references or unread else []
         return stored | {"left_out": left_out} if left_out else stored
 
     def error_event(self, ask: Ask, status: int, error: bytes) -> bytes:
-        """Codex makes room in a conversation that is too long where it hears of that in the stream, as from OpenAI."""
+        """A prompt that is too long, for Codex: it shortens the conversation only where a stream says so, as OpenAI's
+        does."""
         if (
             not ask.stream
-            or _OF_CODEX not in ask.fields
+            or _CODEX_FIELD not in ask.fields
             or not (why := provider_refusals.prompt_too_long(status, error))
         ):
             return b""
-        return shapes.refused(told(ask).name, ask.model, provider_refusals.TOO_LONG_CODES[0], why)
+        return shapes.failed_stream(request_state(ask).response_id, ask.model, provider_refusals.TOO_LONG_CODES[0], why)
 
     def serves_natively(self, deployment: Deployment) -> bool:
-        return native(deployment)
+        return serves_responses(deployment)
 
 
 RESPONSES = Responses()
-OF_BACKGROUND = Responses()
-"""The same for what is made while nobody waits for it."""
+BACKGROUND_RESPONSES = Responses()
+"""The surface of responses that are made in the background."""

@@ -1,4 +1,4 @@
-"""A request for a response, said in OpenAI's chat: what can be said is, what cannot is refused by its name. Pure."""
+"""Translates a Responses request to OpenAI's chat; what chat cannot express is refused by name. Pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _decode = msgspec.json.Decoder().decode
 _MESSAGE = frozenset({"type", "role", "content", "id", "status", "phase"})
 _CALL = frozenset({"type", "id", "call_id", "name", "namespace", "arguments", "status", "parsed_arguments"})
 _OUTPUT = frozenset({"type", "id", "call_id", "output", "status", "name"})
-_SAYS_NOTHING: tuple[Any, ...] = (None, [], {}, {"type": "direct"})
-"""The last one of who calls a function: the model itself."""
+_EMPTY_VALUES: tuple[Any, ...] = (None, [], {}, {"type": "direct"})
+"""Values of fields that say nothing. The last one says who calls a function: the model itself."""
 _PARTS = {
     "input_text": frozenset({"type", "text"}),
     "output_text": frozenset({"type", "text", "annotations", "logprobs", "parsed"}),
@@ -24,44 +24,45 @@ _PARTS = {
     "input_image": frozenset({"type", "image_url", "detail"}),
     "input_file": frozenset({"type", "filename", "file_data"}),
 }
-"""What is said of an item or a part in chat, or is about it and no part of what was said: its id, its status, whether
-it was the answer or said on the way to it (`phase`), notes on an earlier answer, and what OpenAI's clients parsed."""
+"""Known fields of items and parts by type: those that chat can express, and those that are only about an item: its id,
+its status, whether it was the answer or a step towards it (`phase`), annotations of an earlier answer, and what
+OpenAI's clients parsed."""
 _TOOL = ("name", "description", "parameters", "strict")
-_GROUP = frozenset({"type", "name", "description", "tools"})
-LONGEST_NAME = 64
-"""Of a function in chat."""
-ENCRYPTED = "reasoning.encrypted_content"
-SUMMARY = "summary"
-"""Of what was thought; a field of `reasoning`."""
-REASONING = "rs_"
-"""How the ids of reasoning begin, which tell what a reference is to."""
-_NOTHING: tuple[Any, ...] = (None, False, [], {}, ["direct"])
-"""What of a tool says that it has nothing of its own: it is called by the model itself, which knows it at once."""
+_NAMESPACE = frozenset({"type", "name", "description", "tools"})
+MAX_NAME_LENGTH = 64
+"""The longest name of a function in chat."""
+ENCRYPTED_REASONING = "reasoning.encrypted_content"
+REASONING_SUMMARY = "summary"
+"""The field of `reasoning` that asks for a summary."""
+REASONING_PREFIX = "rs_"
+"""How ids of reasoning items begin; a reference to reasoning is known by it."""
+_TOOL_EMPTY_VALUES: tuple[Any, ...] = (None, False, [], {}, ["direct"])
+"""Values of a tool's fields that ask for nothing special: the model itself calls the tool, and knows it at once."""
 
 
 def cannot(name: str) -> Invalid:
-    """The refusal of a field that chat has no word for."""
+    """The refusal of a field that chat cannot express."""
     return providers.unsupported_field_error(name, requirement="serves responses itself")
 
 
 def check(given: dict[str, Any], known: frozenset[str], where: str) -> None:
-    """Raise `Invalid` for a field that is not among those `known`. What is null or empty says nothing."""
+    """Raise `Invalid` for a field that is not in `known`, unless its value says nothing."""
     for name, value in given.items():
-        if name not in known and value not in _SAYS_NOTHING:
+        if name not in known and value not in _EMPTY_VALUES:
             raise cannot(f"{where}.{name[:40]}")
 
 
-def is_here(item: dict[str, Any]) -> bool:
-    """Whether an item says itself what it is about: earlier reasoning is often but a name of what a provider keeps."""
+def has_own_content(item: dict[str, Any]) -> bool:
+    """Whether an item has content of its own: earlier reasoning is often only an id of what a provider stored."""
     if item.get("type") == "item_reference":
         return False
     return item.get("type") != "reasoning" or bool(item.get("encrypted_content") or item.get("content"))
 
 
-def within(group: str, name: str) -> str:
-    """What a function of a group is called in chat. Raises `Invalid`."""
-    if len(told := f"{group}__{name}") > LONGEST_NAME:
-        raise cannot(f"tools: a name with its namespace's of more than {LONGEST_NAME} signs")
+def namespaced_name(group: str, name: str) -> str:
+    """The name in chat of a function in a namespace (`group`). Raises `Invalid`."""
+    if len(told := f"{group}__{name}") > MAX_NAME_LENGTH:
+        raise cannot(f"tools: a name with its namespace's of more than {MAX_NAME_LENGTH} signs")
     return told
 
 
@@ -69,16 +70,17 @@ def _function(tool: dict[str, Any]) -> dict[str, Any]:
     if tool["type"] != "function":
         raise cannot(f"tools: {str(tool['type'])[:40]}")
     for name, value in tool.items():
-        if name not in ("type", *_TOOL) and value not in _NOTHING:
+        if name not in ("type", *_TOOL) and value not in _TOOL_EMPTY_VALUES:
             raise cannot(f"tools: {name[:40]}")
     return {name: tool[name] for name in _TOOL if tool.get(name) is not None}
 
 
 class Translation:
-    """`fields` of the chat but for model and caps; `asked` is the request; `earlier` are messages before its input;
-    `groups` are (group, name) of functions that are in one, by the names that they have in chat."""
+    """A request translated to chat. `fields` of the chat request, without model and caps; `asked` is the original
+    request; `earlier` are messages before its input; `groups` are (namespace, name) of functions in a namespace, by
+    their names in chat."""
 
-    __slots__ = ("_shown", "asked", "fields", "groups", "messages")
+    __slots__ = ("_shown_media", "asked", "fields", "groups", "messages")
 
     def __init__(self, body: bytes, earlier: list[dict[str, Any]] | None = None) -> None:
         """Raises `Invalid` (`field_untranslatable`)."""
@@ -86,7 +88,7 @@ class Translation:
         self.fields: dict[str, Any] = {}
         self.groups: dict[str, tuple[str, str]] = {}
         self.messages: list[dict[str, Any]] = list(earlier or ())
-        self._shown: list[dict[str, Any]] = []
+        self._shown_media: list[dict[str, Any]] = []
         for name, value in self.asked.items():
             if (put := _FIELDS.get(name)) is None:
                 if value not in providers.EMPTY_VALUES:
@@ -107,24 +109,25 @@ class Translation:
             kind = item.get("type", "message")
             if kind == "function_call_output":
                 self._output(item)
-            elif kind == "reasoning" or not is_here(item):
-                continue  # what another model thought, or but a name of it
+            elif kind == "reasoning" or not has_own_content(item):
+                continue  # another model's reasoning, or only its id
             else:
-                self._show()
+                self._add_shown_media()
                 if kind == "message":
                     self._message(item)
                 elif kind == "function_call":
                     self._call(item)
                 else:
                     raise cannot(f"input: an item of type {str(kind)[:40]}")
-        self._show()
-        self.messages = _together(self.messages)
+        self._add_shown_media()
+        self.messages = _results_after_calls(self.messages)
 
-    def _show(self) -> None:
-        """What functions gave that is no text: behind all results of an answer's calls, which belong together."""
-        if self._shown:
-            self.messages.append({"role": "user", "content": self._shown})
-            self._shown = []
+    def _add_shown_media(self) -> None:
+        """Add media that functions returned as a user message, behind all results of one answer, which belong
+        together."""
+        if self._shown_media:
+            self.messages.append({"role": "user", "content": self._shown_media})
+            self._shown_media = []
 
     def _message(self, item: dict[str, Any]) -> None:
         check(item, _MESSAGE, "input")
@@ -158,9 +161,9 @@ class Translation:
     def _call(self, item: dict[str, Any]) -> None:
         check(item, _CALL, "input: function_call")
         group = item.get("namespace")
-        name = within(group, item["name"]) if group else item["name"]
+        name = namespaced_name(group, item["name"]) if group else item["name"]
         function = {"name": name, "arguments": item["arguments"]}
-        call = thought_signatures.call(item["call_id"], function)
+        call = thought_signatures.tool_call(item["call_id"], function)
         last = self.messages[-1] if self.messages else {}
         if last.get("role") == "assistant":
             last.setdefault("tool_calls", []).append(call)
@@ -171,39 +174,39 @@ class Translation:
         check(item, _OUTPUT, "input: function_call_output")
         output = item["output"]
         if not isinstance(output, str):
-            output = "\n".join(map(self._told, output))
+            output = "\n".join(map(self._result_text, output))
         self.messages.append(
-            {"role": "tool", "tool_call_id": thought_signatures.plain(item["call_id"]), "content": output}
+            {"role": "tool", "tool_call_id": thought_signatures.plain_id(item["call_id"]), "content": output}
         )
 
-    def _told(self, part: dict[str, Any]) -> str:
-        """A part of a result in words: in chat results are text, and what else is in one is shown by the user."""
-        said = self._part(part, "user")
-        if said["type"] == "text":
-            text: str = said["text"]
+    def _result_text(self, part: dict[str, Any]) -> str:
+        """A part of a result as text: in chat results are text only, and media follow in a user message."""
+        translated = self._part(part, "user")
+        if translated["type"] == "text":
+            text: str = translated["text"]
             return text
-        self._shown.append(said)
-        return f"The {'image' if said['type'] == 'image_url' else 'file'} is below."
+        self._shown_media.append(translated)
+        return f"The {'image' if translated['type'] == 'image_url' else 'file'} is below."
 
     # the other fields ------------------------------------------------------------------------------------------------
 
     def put_tools(self, tools: list[dict[str, Any]]) -> None:
         made: list[dict[str, Any]] = []
         for tool in tools:
-            made += self._group(tool) if tool["type"] == "namespace" else [_function(tool)]
+            made += self._namespace_functions(tool) if tool["type"] == "namespace" else [_function(tool)]
         names = {each["name"] for each in made}
         if self.groups and len(names) < len(made):
             raise cannot("tools: two functions of one name")
         if made:
             self.fields["tools"] = [{"type": "function", "function": each} for each in made]
 
-    def _group(self, group: dict[str, Any]) -> list[dict[str, Any]]:
-        """The functions of a group, of which there are none in chat: its name is a part of theirs, and what it is for
-        is told of the first."""
-        check(group, _GROUP, "tools: namespace")
+    def _namespace_functions(self, group: dict[str, Any]) -> list[dict[str, Any]]:
+        """The functions of a namespace. Chat has no namespaces: the name becomes a prefix of theirs, and the
+        description goes to the first function."""
+        check(group, _NAMESPACE, "tools: namespace")
         made = [_function(each) for each in group["tools"]]
         for each in made:
-            name, each["name"] = each["name"], within(group["name"], each["name"])
+            name, each["name"] = each["name"], namespaced_name(group["name"], each["name"])
             self.groups[each["name"]] = group["name"], name
         if made and group.get("description"):
             made[0]["description"] = "\n\n".join(filter(None, (group["description"], made[0].get("description"))))
@@ -235,7 +238,7 @@ class Translation:
 
     def put_reasoning(self, reasoning: dict[str, Any]) -> None:
         for name, value in reasoning.items():
-            if value is not None and name not in ("effort", SUMMARY):  # which would be of items of reasoning
+            if value is not None and name not in ("effort", REASONING_SUMMARY):  # they ask for reasoning items
                 raise cannot(f"reasoning.{name}")
         if reasoning.get("effort"):
             self.fields["reasoning_effort"] = reasoning["effort"]
@@ -246,7 +249,7 @@ class Translation:
 
     def put_include(self, include: list[str]) -> None:
         for name in include:
-            if name != ENCRYPTED:  # of items of reasoning, of which what a chat says has none
+            if name != ENCRYPTED_REASONING:  # a chat answer has no reasoning items
                 raise cannot(f"include: {str(name)[:60]}")
 
     def put_truncation(self, truncation: str) -> None:
@@ -258,41 +261,42 @@ class Translation:
             raise cannot("top_logprobs")
 
 
-def _together(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each result right behind the message that called for it, as chat has it; among items others may be between."""
+def _results_after_calls(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages with each tool result right behind the message that called for it, as chat requires; between items
+    there may be others."""
     groups: list[list[dict[str, Any]]] = []
-    of: dict[str, list[dict[str, Any]]] = {}
+    group_of_call: dict[str, list[dict[str, Any]]] = {}
     for message in messages:
-        if message["role"] == "tool" and (group := of.get(message["tool_call_id"])) is not None:
+        if message["role"] == "tool" and (group := group_of_call.get(message["tool_call_id"])) is not None:
             group.append(message)
             continue
         groups.append(group := [message])
         for call in message.get("tool_calls") or ():
-            of[call["id"]] = group
+            group_of_call[call["id"]] = group
     return [message for group in groups for message in group]
 
 
-def _same(name: str) -> Callable[[Translation, Any], None]:
+def _copied(name: str) -> Callable[[Translation, Any], None]:
     def put(translation: Translation, value: Any) -> None:
         translation.fields[name] = value
 
     return put
 
 
-def _ours(translation: Translation, value: Any) -> None:
-    """Done by the gateway itself, or said by other means."""
+def _handled_elsewhere(translation: Translation, value: Any) -> None:
+    """Handled by the gateway itself, or expressed by other fields."""
 
 
 _FIELDS: dict[str, Callable[[Translation, Any], None]] = {
-    "model": _ours,
-    "instructions": _ours,
-    "metadata": _ours,
-    "client_metadata": _ours,  # of Codex, about itself
-    "store": _ours,
-    "background": _ours,
-    "previous_response_id": _ours,
-    "max_output_tokens": _ours,
-    "max_tool_calls": _ours,  # of tools that run at the provider, of which there are none
+    "model": _handled_elsewhere,
+    "instructions": _handled_elsewhere,
+    "metadata": _handled_elsewhere,
+    "client_metadata": _handled_elsewhere,  # of Codex, about itself
+    "store": _handled_elsewhere,
+    "background": _handled_elsewhere,
+    "previous_response_id": _handled_elsewhere,
+    "max_output_tokens": _handled_elsewhere,
+    "max_tool_calls": _handled_elsewhere,  # of tools that run at the provider, of which there are none
     "stream_options": Translation.put_stream_options,
     "input": Translation.put_input,
     "tools": Translation.put_tools,
@@ -303,7 +307,7 @@ _FIELDS: dict[str, Callable[[Translation, Any], None]] = {
     "truncation": Translation.put_truncation,
     "top_logprobs": Translation.put_top_logprobs,
     **{
-        name: _same(name)
+        name: _copied(name)
         for name in (
             "stream", "temperature", "top_p", "parallel_tool_calls", "service_tier", "user", "safety_identifier",
             "prompt_cache_key", "prompt_cache_retention",
