@@ -228,7 +228,7 @@ def test_a_file_that_is_missing_or_changed_is_named(
         def answer(_: str, after: int = 0) -> dict[str, Any]:
             return {"ranges": [] if after else list(ranges), "lacking": None, "url": "x", "hot_days": 1}
 
-        monkeypatch.setattr(archived_log, "running", lambda _: {})
+        monkeypatch.setattr(archived_log, "find_running", lambda _: {})
         monkeypatch.setattr(ControlClient, "connect", lambda _: SimpleNamespace(get=answer))
         done = CliRunner().invoke(audit_cli.app, ["verify", "--home", str(home.root)])
         return done.exit_code, done.output

@@ -38,7 +38,7 @@ async def test_of_a_database_that_was_emptied_everybody_is_told_and_nothing_is_m
             assert "retry-after" not in told.headers, "to try again is in vain"
         start = Start(control.home, database.settings(control.home.root), None, False, nothing)
         with pytest.raises(Conflict, match="database_differs"):
-            start.upgrade(nothing)
+            start.start_schema_upgrade(nothing)
         assert conn.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
         (looked,) = _postgres(control.home, database.settings(control.home.root))
         assert looked.state == "bad" and "is empty" in looked.message

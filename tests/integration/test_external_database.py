@@ -194,7 +194,7 @@ def test_everything_works_on_an_external_database_and_survives_its_absence(setup
     settings = dataclasses.replace(load_settings({}), database_url=setup.server.dsn)
     nothing: Any = None
     with pytest.raises(Conflict, match="database_differs"):  # nor is it by a reload, after it was named in a file
-        Start(Home(stack.home), settings, None, False, nothing).again(nothing, nothing, 1)
+        Start(Home(stack.home), settings, None, False, nothing).replacement_groups(nothing, nothing, 1)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from groundplan.catalog.workspace import containing, within
+from groundplan.catalog.workspace import enclosing_jurisdictions, satisfies_residency
 from groundplan.core.ids import new_id
 from groundplan.knowledge import store
 from groundplan.testing import document_rows
@@ -114,10 +114,10 @@ def test_what_is_kept_back_is_not_read_and_says_why(world: World, columns: dict[
     ],
 )
 def test_a_document_stays_where_it_may_be(world: World, runs: list[str], stays: list[str] | None, given: bool) -> None:
-    world.need("w", residency=["|".join(containing(each)) for each in runs])
+    world.need("w", residency=["|".join(enclosing_jurisdictions(each)) for each in runs])
     document = world.put(residency=stays)
     assert world.seen("w") == ({document: None} if given else {})
-    assert (not stays or (bool(runs) and all(within(each, stays) for each in runs))) == given
+    assert (not stays or (bool(runs) and all(satisfies_residency(each, stays) for each in runs))) == given
 
 
 def test_without_a_workload_nothing_that_is_kept_for_some_is_read(world: World) -> None:

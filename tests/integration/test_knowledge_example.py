@@ -33,14 +33,14 @@ class Acme:
         self.blueprint = draft.blueprint
         self.conn = psycopg.connect(database.urls["control"], autocommit=True)
         self.search = psycopg.connect(database.urls["search"])
-        self.people = {email: self.person(email) for email in workspace.everybody()}
+        self.people = {email: self.person(email) for email in workspace.names_by_email()}
         for name, group in workspace.groups.items():
             id = new_id()
             self.conn.execute("INSERT INTO people_group (id, name, type) VALUES (%s, %s, 'group')", (id, name))
             for member in group.members:
                 self.conn.execute(
                     "INSERT INTO membership (id, group_id, person_id) VALUES (%s, %s, %s)",
-                    (new_id(), id, self.people[workspace.email(member)]),
+                    (new_id(), id, self.people[workspace.email_of(member)]),
                 )
         set_workload_needs(self.conn, self.blueprint.workloads)
         for source in self.blueprint.sources:

@@ -31,7 +31,7 @@ from tests.integration.gateway_stack import (
 
 from groundplan.cli import processes
 from groundplan.cli.listeners import Listeners
-from groundplan.cli.reload import Reloading, _noted
+from groundplan.cli.reload import Reloading, _read_state
 from groundplan.gateway.http.listeners import is_serving
 from groundplan.gateway.http.tls import ServerFiles
 from groundplan.runtime.locks import open_listener
@@ -213,11 +213,11 @@ async def _running(
 
 
 async def reloaded(run: Running) -> dict[str, Any]:
-    before = _noted(run.stack.home).get("number", 0)
+    before = _read_state(run.stack.home).get("number", 0)
     os.kill(os.getpid(), signal.SIGUSR1)
-    await until(lambda: _noted(run.stack.home).get("number", 0) > before)
-    await until(lambda: _noted(run.stack.home)["state"] != "running", 60)
-    return _noted(run.stack.home)
+    await until(lambda: _read_state(run.stack.home).get("number", 0) > before)
+    await until(lambda: _read_state(run.stack.home)["state"] != "running", 60)
+    return _read_state(run.stack.home)
 
 
 def lives(pid: int | None) -> bool:

@@ -255,7 +255,7 @@ def test_a_company_duty_counts_for_production() -> None:
         "name: acme\n", f"name: acme\nowners: {{{duties}}}\n"
     )
     assert found(text) == ()
-    assert load_files({"a.yaml": text}).duties("answers")["compliance"] == ("hana@acme.example",)
+    assert load_files({"a.yaml": text}).duty_holders("answers")["compliance"] == ("hana@acme.example",)
 
 
 def test_what_is_not_served_needs_neither_owner_nor_budget() -> None:
@@ -338,9 +338,9 @@ def test_the_example_company_is_in_order() -> None:
     assert stages["staff-assistant"] == stages["handbook-answers"] == "pilot"
     assert stages["support-assistant"] == stages["finance-analytics"] == "production"
     assert stages["line-inspector"] == "proposed"
-    assert set(workspace.duties("support-assistant")) == set(DUTIES)
+    assert set(workspace.duty_holders("support-assistant")) == set(DUTIES)
     assert workspace.budgets_of("staff-assistant") == ("company", "people-services", "staff-assistant")
-    assert workspace.everybody()["ben@acme.example"] == "Ben Okafor"
+    assert workspace.names_by_email()["ben@acme.example"] == "Ben Okafor"
     (flat,) = workspace.deployments["flat-rate"].price
     assert workspace.budgets["budget-check"].limit.amount == 100 * flat.request
 
@@ -390,7 +390,7 @@ def test_init_on_the_embedded_model(tmp_path: Path) -> None:
     assert list(workspace.workloads) == ["assistant"]
     assert workspace.deployments["main"].url == "local:embedded"
     assert workspace.company.separation == "solo" and workspace.company.caps.calls_per_day is None
-    assert set(workspace.duties("assistant")) == set(DUTIES) and len(workspace.everybody()) == 1
+    assert set(workspace.duty_holders("assistant")) == set(DUTIES) and len(workspace.names_by_email()) == 1
     assert sum(file.read_text().count("#") for file in files) > 10
 
 
@@ -411,7 +411,7 @@ def test_init_on_what_the_user_has(tmp_path: Path) -> None:
     assert (deployment.price[0].input, deployment.price[0].output) == (0, parse_usd("10"))
     assert workspace.budgets["assistant"].limit.amount == parse_usd("0.05")
     assert workspace.sites["here"].type == "private"
-    assert list(workspace.everybody()) == ["me@acme.example"]
+    assert list(workspace.names_by_email()) == ["me@acme.example"]
     file = tmp_path / "groundplan.yaml"
     file.write_text(file.read_text().replace("# accepts: [image] ", "image_tokens: 2500\naccepts: [image] "))
     pictures = validate(tmp_path, known_price=unpriced).deployments["main"]

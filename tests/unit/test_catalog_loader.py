@@ -18,7 +18,7 @@ from groundplan.catalog.loader import load, load_files, read_files
 from groundplan.catalog.model import price_on
 from groundplan.catalog.reader import read_documents
 from groundplan.catalog.units import iso_date
-from groundplan.catalog.workspace import within
+from groundplan.catalog.workspace import satisfies_residency
 from groundplan.cli.release import workspace_files
 from groundplan.core.errors import Invalid, Problem
 
@@ -84,12 +84,12 @@ def test_the_smallest_workspace() -> None:
     workload = workspace.workloads["staff-assistant"]
     assert workload.objectives.first_token == 800
     assert workload.objectives.availability == 0.995
-    assert workspace.owners(workload.owners)["business"] == ("ana@acme.example",)
+    assert workspace.owner_emails(workload.owners)["business"] == ("ana@acme.example",)
     assert workspace.deployments["gpt-eu"].name_upstream == "gpt-4.1-mini"
     assert workspace.sources["handbook"].path == "handbook"
     assert workspace.budgets["staff-assistant"].limit.amount == 200 * 10**12
     assert workspace.budgets_of("staff-assistant") == ("staff-assistant",)
-    assert workspace.everybody()["dana@acme.example"] == "Dana"
+    assert workspace.names_by_email()["dana@acme.example"] == "Dana"
     assert workspace.company.caps.people == 25
 
 
@@ -357,8 +357,17 @@ def test_file_names_from_outside_are_refused(name: str) -> None:
 
 
 def test_where_a_law_holds() -> None:
-    assert within("SE", ("EU",)) and within("EU", ("EEA",)) and within("NO", ("EEA",)) and within("US", ())
-    assert not within("NO", ("EU",)) and not within("US", ("EU", "EEA")) and not within("EU", ("SE",))
+    assert (
+        satisfies_residency("SE", ("EU",))
+        and satisfies_residency("EU", ("EEA",))
+        and satisfies_residency("NO", ("EEA",))
+        and satisfies_residency("US", ())
+    )
+    assert (
+        not satisfies_residency("NO", ("EU",))
+        and not satisfies_residency("US", ("EU", "EEA"))
+        and not satisfies_residency("EU", ("SE",))
+    )
 
 
 @given(st.text(alphabet=st.sampled_from("ab:-[]{},&*!#|>'\"%@`?~ \n\t0.\x00é\ud800"), max_size=60))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.integration.nursery import run_command
 
-from groundplan.cli.output import print_error, unusable
+from groundplan.cli.output import error_from_os, print_error
 from groundplan.core.endpoints import began, identity
 from groundplan.core.errors import Invalid, Problem
 from groundplan.core.home import Home
@@ -133,7 +133,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_what_may_not_be_read_is_named_with_the_reason() -> None:
     for name in ("/srv/x", b"/srv/x"):
-        told = unusable(PermissionError(13, "Permission denied", name))
+        told = error_from_os(PermissionError(13, "Permission denied", name))
         assert told.message == "/srv/x cannot be used: Permission denied" and told.hint
 
 

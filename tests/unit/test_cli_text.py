@@ -21,7 +21,7 @@ from groundplan.cli.changes import fields_told
 from groundplan.cli.client import ControlClient
 from groundplan.cli.cost import budgets_text, limits_text
 from groundplan.cli.keys import effective_text
-from groundplan.cli.output import emit, note, print_error, problem_from, table, usd
+from groundplan.cli.output import emit, note, parse_problem, print_error, table, usd
 from groundplan.cli.release import applied_text, plan_text, workspace_files
 from groundplan.cli.status import status_text
 from groundplan.cli.tour import passage_lines
@@ -248,7 +248,7 @@ def test_amounts_are_exact_and_short(amount: str | None, shown: str) -> None:
     )
 )
 def test_problems_survive_the_api(problem: Problem) -> None:
-    assert problem_from(json.loads(json.dumps(problem_json(problem)))) == problem
+    assert parse_problem(json.loads(json.dumps(problem_json(problem)))) == problem
 
 
 def test_an_error_is_told_with_all_its_problems(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.test_cli_main import run
 
 from groundplan.catalog.check import validate
-from groundplan.cli.unknown_settings import misspelt
+from groundplan.cli.unknown_settings import misspelt_settings
 from groundplan.cli.up import missing_secrets
 
 
@@ -106,8 +106,8 @@ def test_a_variable_that_is_named_almost_as_one_of_ours_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others = ("PORT", "PORT_8600_TCP_ADDR", "SERVICE_HOST", "SERVICE_PORT", "EXAMPLES", "MY_KEY", "HOME", "TLS_CERT")
-    assert misspelt({f"GROUNDPLAN_{name}": "1" for name in others} | {"DATABSE_URL": "1"}) == []
-    (one, two) = misspelt({"GROUNDPLAN_DATABSE_URL": "1", "GROUNDPLAN_OIDC_CLIENT_ID": "1"})
+    assert misspelt_settings({f"GROUNDPLAN_{name}": "1" for name in others} | {"DATABSE_URL": "1"}) == []
+    (one, two) = misspelt_settings({"GROUNDPLAN_DATABSE_URL": "1", "GROUNDPLAN_OIDC_CLIENT_ID": "1"})
     assert "GROUNDPLAN_DATABSE_URL" in one.message and one.hint.startswith("Write GROUNDPLAN_DATABASE_URL,")
     assert two.hint.startswith("Write GROUNDPLAN_OIDC_CLIENT,")
     folder = tmp_path / "company"

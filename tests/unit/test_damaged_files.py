@@ -13,7 +13,7 @@ import pytest
 
 from groundplan.api import genesis
 from groundplan.api.genesis import prepare_home
-from groundplan.cli.reload import _noted
+from groundplan.cli.reload import _read_state
 from groundplan.core.audit.keys import create_keys, load_private, load_public, load_wrapping
 from groundplan.core.audit.log import AuditLog
 from groundplan.core.database import database_url
@@ -124,7 +124,7 @@ def test_what_only_tells_where_something_is_is_taken_for_missing(home: Home, con
     for name in ("keys/index-service-index.json", "run/endpoints.d/search.json", "run/reload.json", "postgres/port"):
         (home.root / name).write_bytes(content)
     assert read_key(home, "index") is None and announced(home, "search") is None
-    assert _noted(home) == {} and _recorded_port(home) == 0
+    assert _read_state(home) == {} and _recorded_port(home) == 0
 
 
 @pytest.mark.parametrize("content", ["54", "-5432", "543212", "0"])

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.cli.client import running
+from groundplan.cli.client import find_running
 from groundplan.core import endpoints
 from groundplan.core.endpoints import announce, announce_at_last, listen_locally, lookup, withdraw
 from groundplan.core.errors import Invalid
@@ -60,7 +60,7 @@ def test_a_copy_of_a_home_that_is_in_use_tells_of_none_of_its_processes(tmp_path
     (tmp_path / "other-name").symlink_to(home.root)
     shutil.copytree(home.root, copied.root)
     for where, found in ((home, True), (Home(tmp_path / "other-name"), True), (copied, False)):
-        assert (lookup(where, "search") is not None) is found and (running(where) is not None) is found
+        assert (lookup(where, "search") is not None) is found and (find_running(where) is not None) is found
 
 
 def test_an_announcement_ends_with_its_process_or_its_withdrawal(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from groundplan.cli import installed, processes
 from groundplan.cli.client import ControlClient
 from groundplan.cli.listeners import open_listeners
 from groundplan.cli.progress import Steps
-from groundplan.cli.reload import READER, Reloading, _noted
-from groundplan.cli.startup import FOLLOW_SECONDS, Following, Start
+from groundplan.cli.reload import SHIPPER_NAME, Reloading, _read_state
+from groundplan.cli.startup import FOLLOW_SECONDS, ServiceFollower, Start
 from groundplan.core.endpoints import Endpoint
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
@@ -37,7 +37,7 @@ def test_a_control_process_that_hangs_keeps_nothing_from_being_started_again(tmp
     with socket.create_server(("127.0.0.1", 0)) as silent:
         client = ControlClient(f"http://127.0.0.1:{silent.getsockname()[1]}", "token")
         start = Start(home, load_settings({}), None, False, Steps())
-        following = Following(start, Supervisor(home), client)
+        following = ServiceFollower(start, Supervisor(home), client)
         time.sleep(FOLLOW_SECONDS)
         began = time.monotonic()
         for _ in range(5):
@@ -55,12 +55,12 @@ def test_a_service_that_cannot_be_started_now_ends_nobody(tmp_path: Path, monkey
     monkeypatch.setattr(steps, "say", said.append)
     home = Home(tmp_path)
     start = Start(home, load_settings({}), None, False, steps)
-    following = Following(start, Supervisor(home), ControlClient("http://127.0.0.1:1", "token"))
+    following = ServiceFollower(start, Supervisor(home), ControlClient("http://127.0.0.1:1", "token"))
 
     def full(*_: object) -> NoReturn:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(start, "service", full)
+    monkeypatch.setattr(start, "start_service", full)
     following._fetched.append("search")
     following.tick()
     assert said == ["search cannot start yet: [Errno 11] Resource temporarily unavailable"]
@@ -81,7 +81,7 @@ def test_a_reload_on_a_disk_that_is_full_ends_nobody(tmp_path: Path, monkeypatch
     monkeypatch.undo()
     home.create()
     reloading.tick()
-    assert _noted(home)["state"] == "failed", "it is told once there is room"
+    assert _read_state(home)["state"] == "failed", "it is told once there is room"
 
 
 def test_whoever_reloads_on_a_disk_that_is_full_is_told_so_at_once(
@@ -89,7 +89,7 @@ def test_whoever_reloads_on_a_disk_that_is_full_is_told_so_at_once(
 ) -> None:
     home, asked = Home(tmp_path), list[int]()
     home.create()
-    monkeypatch.setattr(groundplan.cli.reload, "found_running", lambda _: {"pid": 1, "upgrades": True})
+    monkeypatch.setattr(groundplan.cli.reload, "require_running", lambda _: {"pid": 1, "upgrades": True})
     monkeypatch.setattr(os, "kill", lambda pid, _: asked.append(pid))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -121,7 +121,7 @@ def test_a_reload_upgrades_the_schema_before_anything_is_replaced(
     upgrading.wait()
     reloading.tick()
     if upgrading.returncode:
-        assert done == [] and _noted(home)["message"] == "the schema is newer"
+        assert done == [] and _read_state(home)["message"] == "the schema is newer"
     else:
         assert done == ["shipper", "gateway-0"], "who reads journals is never older than who writes them"
 
@@ -131,9 +131,9 @@ def test_nothing_is_replaced_before_who_reads_journals_works_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, works: bool
 ) -> None:
     """And one that ends again is told of, and why."""
-    home, done, child = Home(tmp_path), list[str](), State(READER, 7, 1, None)
+    home, done, child = Home(tmp_path), list[str](), State(SHIPPER_NAME, 7, 1, None)
     home.create()
-    (home.logs / f"{READER}.log").write_text("no such column\n")
+    (home.logs / f"{SHIPPER_NAME}.log").write_text("no such column\n")
     supervisor = Supervisor(home)
     monkeypatch.setattr(supervisor, "states", lambda: (child,))
     monkeypatch.setattr(supervisor, "is_fit", lambda _: works)
@@ -141,17 +141,17 @@ def test_nothing_is_replaced_before_who_reads_journals_works_again(
     reloading = Reloading(home, supervisor, lambda: ([Process("gateway-0", ("sleep", "9"))],))
     supervisor._reload.set()
     reloading.tick()
-    assert done == [] and _noted(home)["state"] == "running"
-    child = State(READER, 8, 2, 0)
+    assert done == [] and _read_state(home)["state"] == "running"
+    child = State(SHIPPER_NAME, 8, 2, 0)
     reloading.tick()
-    assert _noted(home)["state"] == "running"
+    assert _read_state(home)["state"] == "running"
     if works:
         assert done == ["gateway-0"]
         return
-    child = State(READER, None, 3, 1)
+    child = State(SHIPPER_NAME, None, 3, 1)
     reloading.tick()
-    told = f"{READER} did not start again: no such column"
-    assert (_noted(home)["state"], _noted(home)["message"], done) == ("failed", told, [])
+    told = f"{SHIPPER_NAME} did not start again: no such column"
+    assert (_read_state(home)["state"], _read_state(home)["message"], done) == ("failed", told, [])
 
 
 def test_a_reload_is_done_when_console_and_api_are_replaced_last(
@@ -173,10 +173,10 @@ def test_a_reload_is_done_when_console_and_api_are_replaced_last(
         reloading.tick()
         pids["gateway-0"] += 10
         reloading.tick()
-        assert done == ["gateway-0", "control"] and _noted(home)["state"] == "running"
+        assert done == ["gateway-0", "control"] and _read_state(home)["state"] == "running"
         pids["control"] += 0 if message else 10
         reloading.tick()
-        assert (_noted(home)["state"], _noted(home)["message"]) == ("failed" if message else "done", message)
+        assert (_read_state(home)["state"], _read_state(home)["message"]) == ("failed" if message else "done", message)
 
 
 def test_code_that_cannot_be_loaded_is_told_of_before_the_schema_is_touched(
@@ -187,7 +187,7 @@ def test_code_that_cannot_be_loaded_is_told_of_before_the_schema_is_touched(
     monkeypatch.setattr(migrate, "main", lambda _: pytest.fail("the schema is upgraded"))
     assert installed.main(("--home", str(tmp_path), "json", "broken_of_now")) == 1
     assert capsys.readouterr().err.startswith("broken_of_now cannot be loaded: SyntaxError: ")
-    assert processes.SHIPPER_TELLS == SERVICE + SHIPPER
+    assert processes.SHIPPER_ENDPOINT == SERVICE + SHIPPER
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -198,10 +198,17 @@ def test_code_that_one_goes_back_to_is_asked_for_no_more_than_it_knows(
     home.create()
     processes.schema_log(home).write_text("of the one before\n")
     monkeypatch.setattr(processes, "spawn", lambda command, **_: asked.append(command))
-    monkeypatch.setattr(processes, "INSTALLED", processes.INSTALLED if there else "groundplan.cli.not_there")
-    processes.schema(home, ["search", "gateway-0"])
+    monkeypatch.setattr(
+        processes, "INSTALLED_MODULE", processes.INSTALLED_MODULE if there else "groundplan.cli.not_there"
+    )
+    processes.start_schema_upgrade(home, ["search", "gateway-0"])
     assert not processes.schema_log(home).exists(), "what it said is not told again"
-    loaded = ("groundplan.console.app", processes.SHIPPER, processes.GATEWAY, "groundplan.gateway.search_app")
+    loaded = (
+        "groundplan.console.app",
+        processes.SHIPPER_MODULE,
+        processes.GATEWAY_MODULE,
+        "groundplan.gateway.search_app",
+    )
     upgrade = ("groundplan.runtime.migrate", "--home", str(tmp_path))
     assert asked[0][3:] == (("groundplan.cli.installed", *upgrade[1:], *loaded) if there else upgrade)
 
@@ -226,8 +233,8 @@ def test_the_command_does_what_the_code_of_an_up_does_not(
         noted = {"number": 1, "state": "done", "message": "", "replaced": {}}
         (home.run / "reload.json").write_text(json.dumps(noted))
 
-    monkeypatch.setattr(groundplan.cli.reload, "found_running", lambda _: told)
-    monkeypatch.setattr(groundplan.cli.reload, "schema", lambda *_: Upgraded())
+    monkeypatch.setattr(groundplan.cli.reload, "require_running", lambda _: told)
+    monkeypatch.setattr(groundplan.cli.reload, "start_schema_upgrade", lambda *_: Upgraded())
     monkeypatch.setattr("groundplan.cli.reload.os.kill", kill)
     found = lambda *_: Endpoint("search", "", "", done.count("SIGTERM"))  # noqa: E731
     monkeypatch.setattr(groundplan.cli.reload, "lookup", found)
@@ -250,12 +257,12 @@ def test_a_control_process_that_keeps_ending_at_the_start_is_told_soon(
     supervisor, looks = Supervisor(home), list[float]()
     monkeypatch.setattr(supervisor, "check", lambda: looks.append(time.monotonic()))
     monkeypatch.setattr(supervisor, "states", lambda: [State("control", None, 3 + len(looks), 3)])
-    monkeypatch.setattr(groundplan.cli.startup, "ASK_SECONDS", 0.1)
+    monkeypatch.setattr(groundplan.cli.startup, "STATUS_TIMEOUT_SECONDS", 0.1)
     start = Start(home, load_settings({}), None, False, Steps())
     listeners = open_listeners(start.settings, 0, 0)
     try:
         with pytest.raises(Unavailable, match="control keeps ending: MemoryError"):
-            start.until_ready(supervisor, listeners, 1)
+            start.wait_until_ready(supervisor, listeners, 1)
     finally:
         listeners.close()
     assert len(looks) == 2

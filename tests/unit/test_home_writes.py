@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from groundplan.cli.client import ControlClient
-from groundplan.cli.output import unusable
+from groundplan.cli.output import error_from_os
 from groundplan.core import file_store
 from groundplan.core.errors import Invalid
 from groundplan.core.file_store import put
@@ -34,7 +34,7 @@ def test_what_cannot_be_written_stays_as_it_was(
         patched.setattr(where, call, refused)
         with pytest.raises(OSError, match="state") as told:
             write_atomically(file, b"new")
-    assert told.value.errno == number and str(file) in unusable(told.value).message
+    assert told.value.errno == number and str(file) in error_from_os(told.value).message
     assert file.read_bytes() == b"old" and [path.name for path in tmp_path.iterdir()] == ["state"]
     write_atomically(file, b"new")
     assert file.read_bytes() == b"new" and file.stat().st_mode & 0o777 == 0o600

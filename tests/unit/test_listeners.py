@@ -12,7 +12,7 @@ from tests.contract.ways import Authority
 from groundplan.api import health
 from groundplan.api.context import Services
 from groundplan.cli.doctor import _certificate
-from groundplan.cli.listeners import files_of, open_listeners, with_tls
+from groundplan.cli.listeners import open_listeners, tls_files, with_tls
 from groundplan.core.clock import SystemClock
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
@@ -32,7 +32,7 @@ def test_an_address_that_others_can_reach_is_not_served_in_the_clear(host: str) 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "::1"])
 def test_this_machine_needs_no_certificate(host: str) -> None:
-    assert files_of(with_tls(PLAIN, host, None, None, None)) is None
+    assert tls_files(with_tls(PLAIN, host, None, None, None)) is None
 
 
 def test_with_a_certificate_there_is_one_more_socket_for_this_machine(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_with_a_certificate_there_is_one_more_socket_for_this_machine(tmp_path: 
     listeners = open_listeners(with_tls(PLAIN, "0.0.0.0", cert, key, None), 0, 0)
     try:
         port = listeners.public.getsockname()[1]
-        assert listeners.tls == {"cert": str(cert), "key": str(key), "client_ca": None}
+        assert listeners.tls_paths == {"cert": str(cert), "key": str(key), "client_ca": None}
         assert listeners.public_url == f"https://{socket.gethostname()}:{port}/v1"
         assert listeners.gateway_url.startswith("http://127.0.0.1:") and str(port) not in listeners.gateway_url
         with pytest.raises(Unavailable):
@@ -55,10 +55,10 @@ def test_certificates_that_cannot_be_used_are_told_before_anything_starts(tmp_pa
     _, other = authority.issue("other", "127.0.0.1")
     for named in ((cert, other, None), (cert, None, None), (tmp_path / "none.pem", other, None)):
         with pytest.raises(Invalid) as caught:
-            files_of(with_tls(PLAIN, None, *named))
+            tls_files(with_tls(PLAIN, None, *named))
         assert caught.value.code == "tls_unreadable"
     with pytest.raises(Invalid) as caught:
-        files_of(with_tls(PLAIN, None, None, None, authority.file))
+        tls_files(with_tls(PLAIN, None, None, None, authority.file))
     assert caught.value.code == "tls_incomplete"
 
 

@@ -71,7 +71,7 @@ def test_anthropics_messages_go_without_it_where_its_library_is_not_installed() 
 
 
 def test_it_is_a_process_of_the_installation(tmp_path: Path) -> None:
-    process = processes.service(Home(tmp_path), "translate")
+    process = processes.local_service(Home(tmp_path), "translate")
     assert process is not None and not callable(process.argv)
     assert "groundplan.gateway.translate_app" in process.argv
-    assert processes.service(Home(tmp_path), "nobody") is None
+    assert processes.local_service(Home(tmp_path), "nobody") is None

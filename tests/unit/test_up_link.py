@@ -38,10 +38,10 @@ def test_a_service_that_an_earlier_up_left_behind_is_not_its_own(tmp_path: Path)
     home = Home(tmp_path)
     home.create()
     start, client = Start(home, load_settings({}), None, False, Steps()), Told("http://127.0.0.1:9", "token")
-    assert start.lacks(client, 0, {"search": None}) == "waiting for search"
+    assert start.missing(client, 0, {"search": None}) == "waiting for search"
     announce(home, "search", "http://127.0.0.1:9", "token")
-    assert start.lacks(client, 0, {"search": 1}) == "waiting for search"
-    assert start.lacks(client, 0, {"search": os.getpid()}) == ""
+    assert start.missing(client, 0, {"search": 1}) == "waiting for search"
+    assert start.missing(client, 0, {"search": os.getpid()}) == ""
 
 
 def test_a_worker_of_another_replica_is_not_its_own(tmp_path: Path) -> None:
@@ -50,5 +50,5 @@ def test_a_worker_of_another_replica_is_not_its_own(tmp_path: Path) -> None:
     announce(home, "search", "http://127.0.0.1:9", "token")
     start, client = Start(home, load_settings({}), None, False, Steps()), Told("http://127.0.0.1:9", "token")
     search = {"search": os.getpid()}
-    assert start.lacks(client, 2, {"gateway-0": os.getpid(), "gateway-1": 2, **search}).startswith("1 of 2 gateway")
-    assert start.lacks(client, 1, {"gateway-0": os.getpid(), **search}) == ""
+    assert start.missing(client, 2, {"gateway-0": os.getpid(), "gateway-1": 2, **search}).startswith("1 of 2 gateway")
+    assert start.missing(client, 1, {"gateway-0": os.getpid(), **search}) == ""

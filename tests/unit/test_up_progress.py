@@ -111,7 +111,7 @@ def test_it_serves_while_many_documents_are_read(
     home.create()
     (tmp_path / "operator.token").write_text("a token")
     monkeypatch.setattr(startup, "READY_SECONDS", 0.5)
-    monkeypatch.setattr(startup, "SAY_SECONDS", 0.1)
+    monkeypatch.setattr(startup, "NOTICE_SECONDS", 0.1)
     (home.logs / "gateway-0.log").write_text("there is no room in the journal\n")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Status)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -121,9 +121,9 @@ def test_it_serves_while_many_documents_are_read(
         listeners = Listeners(public, server.socket, "127.0.0.1")
         if "services" in status:
             with pytest.raises(Unavailable, match="waiting for embedded"):
-                start.until_ready(supervisor, listeners, 0)
+                start.wait_until_ready(supervisor, listeners, 0)
         else:
-            start.until_ready(supervisor, listeners, 0)
+            start.wait_until_ready(supervisor, listeners, 0)
         server.shutdown()
     told = capsys.readouterr().err
     assert ("search finds what is there already" in told) == (status == {"indexed": False})

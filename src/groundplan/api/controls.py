@@ -43,7 +43,7 @@ def frameworks(conn: Connection[Any], now: datetime) -> list[Applied]:
         return []
     names = [item.name for item in current.blueprint.workloads]
     return [
-        applied(doc, current.workspace.email(doc.owner), names, now.date())
+        applied(doc, current.workspace.email_of(doc.owner), names, now.date())
         for _, doc in sorted(current.workspace.frameworks.items())
     ]
 

@@ -162,7 +162,7 @@ def search_workloads(view: WorkloadsView, search: str = "", site: str = "") -> l
 
     def matches(name: str) -> bool:
         doc = view.workspace.workloads[name]
-        owners = view.workspace.duties(name).get("business", ()) if words else ()
+        owners = view.workspace.duty_holders(name).get("business", ()) if words else ()
         text = " ".join((name, doc.title or "", doc.purpose, doc.team or "", *owners)).lower()
         return all(word in text for word in words) and site in ("", view.site_of(name))
 
@@ -196,7 +196,7 @@ def workload_json(view: WorkloadsView, doc: WorkloadDoc, ready: dict[str, float 
         "served": served is not None,
         "stopped": subject in view.killed or "company" in view.killed,
         "pending": view.pending.get(subject),
-        "owners": {duty: list(people) for duty, people in view.workspace.duties(doc.name).items()},
+        "owners": {duty: list(people) for duty, people in view.workspace.duty_holders(doc.name).items()},
         "sources": list(doc.sources),
         "deployments": chain,
         "site": sites.get(chain[0]) if chain else None,

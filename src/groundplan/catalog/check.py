@@ -12,7 +12,7 @@ from pathlib import Path
 
 from groundplan.catalog import model, validation_errors
 from groundplan.catalog.fields import is_email
-from groundplan.catalog.loader import Reading, read_files, read_folder
+from groundplan.catalog.loader import ReadResult, read_files, read_folder
 from groundplan.catalog.model import EVERYONE, PUBLIC
 from groundplan.catalog.reader import Path as Place
 from groundplan.catalog.rules.allocations import allocations
@@ -43,11 +43,11 @@ def validate_files(files: Mapping[str, str], *, known_price: KnownPrice | None =
     return _validated(read_files(files), known_price)
 
 
-def _validated(reading: Reading, known_price: KnownPrice | None, beyond: Beyond | None = None) -> Workspace:
+def _validated(reading: ReadResult, known_price: KnownPrice | None, beyond: Beyond | None = None) -> Workspace:
     problems = list(reading.problems)
     if beyond is not None:
         problems += beyond(reading.workspace)
-    if not reading.unread:
+    if not reading.has_unreadable_text:
         problems += check(reading.workspace, known_price=known_price, broken=reading.broken)
         problems += _names_in_remains(reading)
     if problems:
@@ -55,11 +55,11 @@ def _validated(reading: Reading, known_price: KnownPrice | None, beyond: Beyond 
     return reading.workspace
 
 
-def _names_in_remains(reading: Reading) -> Iterator[Problem]:
+def _names_in_remains(reading: ReadResult) -> Iterator[Problem]:
     """Unknown names that broken documents use besides what is wrong in themselves: all is told at once."""
-    if not reading.remains:
+    if not reading.salvaged:
         return
-    whole = replace(reading.workspace, documents={**reading.workspace.documents, **reading.remains})
+    whole = replace(reading.workspace, documents={**reading.workspace.documents, **reading.salvaged})
     for part in (_references, _people):
         told = set(part(reading.workspace, reading.broken))
         yield from (problem for problem in part(whole, reading.broken) if problem not in told)
@@ -227,7 +227,7 @@ def _names(workspace: Workspace, _broken: Broken) -> Iterator[Problem]:
                 "One person has one document.",
                 workspace.where("person", name, "email"),
             )
-    if workspace.company.separation == "solo" and len(workspace.everybody()) > 1 and not _broken:
+    if workspace.company.separation == "solo" and len(workspace.names_by_email()) > 1 and not _broken:
         yield Problem(
             "separation is solo, yet more than one person is named",
             "solo_with_others",

@@ -1,6 +1,6 @@
-"""Folder or files -> `Workspace`, with every problem of form told at once and with its place.
+"""Folder or files -> `Workspace`, with all syntax and schema problems reported at once, each with its place.
 
-Form only: kinds, keys, units, names that are there twice. Whether documents fit together is `check`. Files are read
+Form only: kinds, keys, units, duplicate names. Whether documents fit together is checked by `check`. Files are read
 within the folder and never through symbolic links; folders that a source names hold documents, not declarations.
 """
 
@@ -20,52 +20,54 @@ from pydantic import ValidationError
 from groundplan.catalog import validation_errors
 from groundplan.catalog.model import KINDS, CompanyDoc, SourceDoc, Strict
 from groundplan.catalog.reader import MAX_BYTES, Document, read_documents
-from groundplan.catalog.workspace import Workspace, frozen
+from groundplan.catalog.workspace import Workspace, frozen_documents
 from groundplan.core.errors import Invalid, Problem, Where
 
-__all__ = ["Reading", "Workspace", "load", "load_files", "load_served", "read_files", "read_folder"]
+__all__ = ["ReadResult", "Workspace", "load", "load_files", "load_served", "read_files", "read_folder"]
 
 MAX_FILES = 10_000
-"""Of declarations: thousands of workloads with a file each, and no home folder by mistake."""
+"""Limit of declaration files: room for thousands of workloads with a file each, but not for a home folder by
+mistake."""
 Documents = dict[tuple[str, str], tuple[Strict, Document]]
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What could be read, and what is wrong."""
+class ReadResult:
+    """What could be read of a workspace, and what is wrong with it."""
 
     workspace: Workspace
-    """The documents that are right in themselves; with a stand-in for the company where that is missing."""
+    """The valid documents, with a stand-in for the company where none is declared."""
     problems: tuple[Problem, ...]
     broken: frozenset[tuple[str, str]]
-    """(kind, name) of documents that are there but wrong, so that nobody calls them unknown."""
-    unread: bool
-    """Some text could not be read at all, so what seems missing may be in there."""
-    remains: Mapping[tuple[str, str], tuple[Strict, Document]] = field(default_factory=dict)
-    """What is left of broken documents without what is wrong in them, so that the names in it are checked at once."""
+    """(kind, name) of invalid documents, so that references to them are not reported as unknown."""
+    has_unreadable_text: bool
+    """Whether some text could not be read at all, so that documents that seem missing may be in it."""
+    salvaged: Mapping[tuple[str, str], tuple[Strict, Document]] = field(default_factory=dict)
+    """Broken documents without their invalid values, so that the names in them are checked at once, too."""
 
 
 def load(folder: Path) -> Workspace:
-    """The workspace in `folder`. Raises `Invalid` with all problems of form."""
-    return _whole(read_folder(folder))
+    """Read the workspace in `folder`. Raises `Invalid` with all problems of form."""
+    return _require_valid(read_folder(folder))
 
 
 def load_files(files: Mapping[str, str]) -> Workspace:
-    """The workspace in `files` (relative path -> YAML text). Raises `Invalid` with all problems of form."""
-    return _whole(read_files(files))
+    """Read the workspace in `files` (relative path -> YAML text). Raises `Invalid` with all problems of form."""
+    return _require_valid(read_files(files))
 
 
-_reading = Lock()
+_served_lock = Lock()
 
 
 def load_served(files: Mapping[str, str]) -> Workspace:
-    """The workspace that a blueprint was made of. It was right by the rules of its release: what today's do not take is
-    left out, since nobody could correct it, and whoever compares with it would be refused for good.
+    """Read the workspace that a blueprint was made of.
 
-    It is asked for again and again: the newest few are remembered. Whoever asks while they are read waits: thousands of
-    workloads take seconds, and several at once as many times that.
+    It was valid by the rules of its release: values that today's rules refuse are left out, since nobody could correct
+    them, and every comparison with it would fail for good. The most recent few are cached, since it is read again and
+    again. Concurrent callers wait for each other: thousands of workloads take seconds, and several reads at once as
+    many times that.
     """
-    with _reading:
+    with _served_lock:
         return _load_served(tuple(sorted(files.items())))
 
 
@@ -73,53 +75,54 @@ def load_served(files: Mapping[str, str]) -> Workspace:
 def _load_served(files: tuple[tuple[str, str], ...]) -> Workspace:
     reading = read_files(dict(files))
     read = reading.workspace
-    if not reading.remains:
+    if not reading.salvaged:
         return read
-    company = next((doc for doc, _ in reading.remains.values() if isinstance(doc, CompanyDoc)), read.company)
-    return replace(read, company=company, documents=frozen({**reading.remains, **read.documents}))
+    company = next((doc for doc, _ in reading.salvaged.values() if isinstance(doc, CompanyDoc)), read.company)
+    return replace(read, company=company, documents=frozen_documents({**reading.salvaged, **read.documents}))
 
 
-def _whole(reading: Reading) -> Workspace:
+def _require_valid(reading: ReadResult) -> Workspace:
     if reading.problems:
         raise validation_errors.refusal(reading.problems)
     return reading.workspace
 
 
-def read_folder(folder: Path) -> Reading:
-    """All `*.yaml` and `*.yml` below `folder`, except in hidden folders. Raises `Invalid` where it is no folder."""
+def read_folder(folder: Path) -> ReadResult:
+    """Read all `*.yaml` and `*.yml` below `folder`, except in hidden folders. Raises `Invalid` where it is no
+    folder."""
     if not folder.is_dir():
         raise Invalid(
             f"there is no folder {folder}", code="workspace_missing", hint="Make one with: groundplan init DIR"
         )
     files: dict[str, str] = {}
     problems: list[Problem] = []
-    for path in _declarations(folder, problems):
+    for path in _find_declaration_files(folder, problems):
         name = path.relative_to(folder).as_posix()
         if len(files) >= MAX_FILES:
-            # at no place: what is wrong in a source's folder is passed over, and what follows is not read
+            # without a place: problems in a source's folder are dropped, but this one must be reported
             told = f"more than {MAX_FILES:,} files: {name} and what follows is not read"
             problems.append(Problem(told, "too_many_files", "Is this the right folder?"))
             break
-        text = _read(path, name, problems)
+        text = _read_file(path, name, problems)
         if text is not None:
             files[name] = text
     reading = read_files(files, root=folder)
     outside = [p for s in reading.workspace.sources.values() for p in _source_problems(folder, s, reading.workspace)]
     problems = _outside_sources(problems, reading.workspace)
-    return Reading(
+    return ReadResult(
         reading.workspace,
         validation_errors.in_order([*problems, *reading.problems, *outside]),
         reading.broken,
-        reading.unread or bool(problems),
-        reading.remains,
+        reading.has_unreadable_text or bool(problems),
+        reading.salvaged,
     )
 
 
 def _outside_sources(problems: list[Problem], workspace: Workspace) -> list[Problem]:
-    return [p for p in problems if p.where is None or not _in_source(p.where.file, workspace)]
+    return [p for p in problems if p.where is None or not _is_in_source(p.where.file, workspace)]
 
 
-def _declarations(folder: Path, problems: list[Problem]) -> list[Path]:
+def _find_declaration_files(folder: Path, problems: list[Problem]) -> list[Path]:
     def unlisted(error: OSError) -> None:
         name = os.path.relpath(error.filename or folder, folder)
         reason = error.strerror or error.__class__.__name__
@@ -141,8 +144,8 @@ def _link_problem(name: str) -> Problem:
     return Problem(f"{name} is a symbolic link", "symlink", "Put the file itself into the workspace.", Where(name, 1))
 
 
-def _read(path: Path, name: str, problems: list[Problem]) -> str | None:
-    """Text of one file, or None and a problem. Neither links nor anything but regular files are opened."""
+def _read_file(path: Path, name: str, problems: list[Problem]) -> str | None:
+    """Text of one file; None, with an added problem, where it is unreadable, a link or no regular file."""
     here = Where(name, 1)
     try:
         if path.is_symlink():
@@ -181,12 +184,12 @@ def _source_problems(folder: Path, source: SourceDoc, workspace: Workspace) -> l
     return []
 
 
-def read_files(files: Mapping[str, str], root: Path | None = None) -> Reading:
-    """Documents of all files. Never raises for what is in the texts."""
+def read_files(files: Mapping[str, str], root: Path | None = None) -> ReadResult:
+    """Parse the documents of all files. Never raises for the contents of the texts."""
     raw: list[tuple[str, Document]] = []
     problems: list[Problem] = []
     for name, text in sorted(files.items()):
-        if not _inside(name):
+        if not _is_inside_workspace(name):
             here = Where(ascii(name)[1:-1], 1)
             problems.append(
                 Problem("a file is outside the workspace", "file_path", "Use paths inside the folder.", here)
@@ -195,43 +198,47 @@ def read_files(files: Mapping[str, str], root: Path | None = None) -> Reading:
         documents, wrong = read_documents(name, text)
         raw += [(name, document) for document in documents]
         problems += wrong
-    paths = {path for _, d in raw if _is_source(d) and (path := d.value["path"].strip("./"))}
-    skipped = {name for name in files if any(_below(name, path) for path in paths)}
+    paths = {path for _, d in raw if _is_source_with_path(d) and (path := d.value["path"].strip("./"))}
+    skipped = {name for name in files if any(_is_below(name, path) for path in paths)}
     problems = [problem for problem in problems if problem.where is None or problem.where.file not in skipped]
-    problems += [_misplaced(document) for name, document in raw if name in skipped and _declares(document)]
+    problems += [
+        _misplaced_problem(document) for name, document in raw if name in skipped and _is_declaration(document)
+    ]
     unread = any(problem.code.startswith(("yaml", "file")) for problem in problems)
     documents_by_name: Documents = {}
     remains: Documents = {}
     broken: set[tuple[str, str]] = set()
     for name, document in raw:
         if name not in skipped:
-            wrong = _take(document, documents_by_name, broken)
+            wrong = _add_document(document, documents_by_name, broken)
             problems += wrong
             if wrong:
-                _keep_rest(document, remains)
-    company = _company(documents_by_name, broken, problems, None if unread else min(files, default="groundplan.yaml"))
+                _salvage(document, remains)
+    company = _find_company(
+        documents_by_name, broken, problems, None if unread else min(files, default="groundplan.yaml")
+    )
     texts = {name: text for name, text in sorted(files.items()) if name not in skipped}
-    workspace = Workspace(company, frozen(documents_by_name), texts, root)
+    workspace = Workspace(company, frozen_documents(documents_by_name), texts, root)
     left = {key: rest for key, rest in remains.items() if key in broken}
-    return Reading(workspace, validation_errors.in_order(problems), frozenset(broken), unread, left)
+    return ReadResult(workspace, validation_errors.in_order(problems), frozenset(broken), unread, left)
 
 
-def _inside(name: str) -> bool:
+def _is_inside_workspace(name: str) -> bool:
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts and "\\" not in name and name.isprintable()
 
 
-def _is_source(document: Document) -> bool:
+def _is_source_with_path(document: Document) -> bool:
     value = document.value
     return isinstance(value, dict) and value.get("kind") == "source" and isinstance(value.get("path"), str)
 
 
-def _declares(document: Document) -> bool:
+def _is_declaration(document: Document) -> bool:
     value = document.value
     return isinstance(value, dict) and value.get("kind") in KINDS and "name" in value
 
 
-def _misplaced(document: Document) -> Problem:
+def _misplaced_problem(document: Document) -> Problem:
     return Problem(
         "a declaration among the documents of a source is not read",
         "declaration_in_source",
@@ -240,18 +247,18 @@ def _misplaced(document: Document) -> Problem:
     )
 
 
-def _below(file: str, folder: str) -> bool:
+def _is_below(file: str, folder: str) -> bool:
     return file.startswith(folder.rstrip("/") + "/")
 
 
-def _in_source(file: str, workspace: Workspace) -> bool:
+def _is_in_source(file: str, workspace: Workspace) -> bool:
     return any(
-        source.path not in (None, ".") and _below(file, source.path or "") for source in workspace.sources.values()
+        source.path not in (None, ".") and _is_below(file, source.path or "") for source in workspace.sources.values()
     )
 
 
-def _take(document: Document, found: Documents, broken: set[tuple[str, str]]) -> list[Problem]:
-    """Add one document to `found`, or say what is wrong with it."""
+def _add_document(document: Document, found: Documents, broken: set[tuple[str, str]]) -> list[Problem]:
+    """Add one document to `found`; returns its problems."""
     value = document.value
     if not isinstance(value, dict):
         return [Problem("a document must be a mapping", "document", "Begin it with kind: ...", document.where())]
@@ -259,7 +266,7 @@ def _take(document: Document, found: Documents, broken: set[tuple[str, str]]) ->
     if not isinstance(kind, str) or kind not in KINDS:
         return [validation_errors.unknown_kind(document)]
     key = (kind, str(value.get("name", "")))
-    typed = _typed(kind, value, document)
+    typed = _validate(kind, value, document)
     first = found.get(key)
     if first is not None:
         again = validation_errors.duplicate(*key, document.where(("name",)), first[1].where(("name",)))
@@ -271,25 +278,25 @@ def _take(document: Document, found: Documents, broken: set[tuple[str, str]]) ->
     return []
 
 
-def _typed(kind: str, value: dict[str, Any], document: Document) -> Strict | list[Problem]:
+def _validate(kind: str, value: dict[str, Any], document: Document) -> Strict | list[Problem]:
     try:
-        return KINDS[kind].model_validate(_written(value))
+        return KINDS[kind].model_validate(_drop_empty_keys(value))
     except ValidationError as error:
         return validation_errors.validation(KINDS[kind], error, document)
 
 
-def _keep_rest(document: Document, remains: Documents) -> None:
-    """Add a broken document without the values that are wrong, where the rest is a document."""
+def _salvage(document: Document, remains: Documents) -> None:
+    """Add a broken document without its invalid values to `remains`, where the rest is valid."""
     value = document.value
     kind = value.get("kind") if isinstance(value, dict) else None
     if not isinstance(kind, str) or kind not in KINDS:
         return
-    rest = _written(value)
+    rest = _drop_empty_keys(value)
     try:
         KINDS[kind].model_validate(rest)
     except ValidationError as error:
         for detail in error.errors(include_url=False, include_input=False, include_context=False):
-            _without(rest, detail["loc"])
+            _remove_value(rest, detail["loc"])
     try:
         typed = KINDS[kind].model_validate(rest)
     except ValidationError:
@@ -297,8 +304,8 @@ def _keep_rest(document: Document, remains: Documents) -> None:
     remains.setdefault((kind, str(value.get("name", ""))), (typed, document))
 
 
-def _without(value: dict[str, Any], path: tuple[str | int, ...]) -> None:
-    """Take out what is at `path`, or the nearest mapping's value around it."""
+def _remove_value(value: dict[str, Any], path: tuple[str | int, ...]) -> None:
+    """Remove the value at `path`, or the value of the nearest mapping that contains it."""
     for part in path[:-1]:
         inner = value.get(str(part))
         if not isinstance(inner, dict):
@@ -309,14 +316,16 @@ def _without(value: dict[str, Any], path: tuple[str | int, ...]) -> None:
         value.pop(str(path[-1]), None)
 
 
-def _written(value: Any) -> Any:
-    """Without keys that have nothing behind them: those are as if left out."""
+def _drop_empty_keys(value: Any) -> Any:
+    """Drop keys without a value: they count as not written."""
     if isinstance(value, dict):
-        return {key: _written(item) for key, item in value.items() if item is not None}
-    return [_written(item) for item in value] if isinstance(value, list) else value
+        return {key: _drop_empty_keys(item) for key, item in value.items() if item is not None}
+    return [_drop_empty_keys(item) for item in value] if isinstance(value, list) else value
 
 
-def _company(found: Documents, broken: set[tuple[str, str]], problems: list[Problem], file: str | None) -> CompanyDoc:
+def _find_company(
+    found: Documents, broken: set[tuple[str, str]], problems: list[Problem], file: str | None
+) -> CompanyDoc:
     companies = [(doc, document) for (kind, _), (doc, document) in sorted(found.items()) if kind == "company"]
     for _, document in companies[1:]:
         first = companies[0][1].where(("name",))

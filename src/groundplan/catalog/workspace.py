@@ -1,4 +1,4 @@
-"""A workspace as read: documents by kind and name, each remembering where it was written. Immutable; reads no files."""
+"""A workspace as read: documents by kind and name, each with its place in the files. Immutable; reads no files."""
 
 from __future__ import annotations
 
@@ -50,16 +50,16 @@ EU = frozenset(
 )
 
 
-def within(jurisdiction: str, residency: tuple[str, ...] | list[str]) -> bool:
-    """Whether data that must stay in `residency` may be processed under `jurisdiction`. Nothing demanded: anywhere.
+def satisfies_residency(jurisdiction: str, residency: tuple[str, ...] | list[str]) -> bool:
+    """Whether data that must stay in `residency` may be processed under `jurisdiction`. An empty `residency`: anywhere.
 
     EU and its member states count as EEA, member states as EU; no other containment is known.
     """
-    return not residency or any(each in residency for each in containing(jurisdiction))
+    return not residency or any(each in residency for each in enclosing_jurisdictions(jurisdiction))
 
 
-def containing(jurisdiction: str) -> list[str]:
-    """The jurisdiction and those that it is a part of."""
+def enclosing_jurisdictions(jurisdiction: str) -> list[str]:
+    """The jurisdiction and those that contain it."""
     wider = ["EU"] if jurisdiction in EU else []
     return [jurisdiction, *wider, *(["EEA"] if jurisdiction == "EU" or jurisdiction in EU | EEA else [])]
 
@@ -76,121 +76,121 @@ class Workspace:
 
     company: model.CompanyDoc
     documents: Mapping[tuple[str, str], tuple[model.Strict, Document]]
-    """(kind, name) -> the typed document and its text places."""
+    """(kind, name) -> the typed document and the places of its values."""
     files: Mapping[str, str]
-    """Relative path -> text, of every file of declarations."""
+    """Relative path -> text of every declaration file."""
     root: Path | None = None
     """The folder, when read from one."""
 
-    def _all(self, kind: str, type_: type[D]) -> dict[str, D]:
+    def _of_kind(self, kind: str, type_: type[D]) -> dict[str, D]:
         found = {name: doc for (k, name), (doc, _) in self.documents.items() if k == kind}
         return {name: doc for name, doc in sorted(found.items()) if isinstance(doc, type_)}
 
     @cached_property
     def people(self) -> dict[str, model.PersonDoc]:
-        return self._all("person", model.PersonDoc)
+        return self._of_kind("person", model.PersonDoc)
 
     @cached_property
     def groups(self) -> dict[str, model.GroupDoc]:
-        return self._all("group", model.GroupDoc)
+        return self._of_kind("group", model.GroupDoc)
 
     @cached_property
     def teams(self) -> dict[str, model.TeamDoc]:
-        return self._all("team", model.TeamDoc)
+        return self._of_kind("team", model.TeamDoc)
 
     @cached_property
     def sites(self) -> dict[str, model.SiteDoc]:
-        return self._all("site", model.SiteDoc)
+        return self._of_kind("site", model.SiteDoc)
 
     @cached_property
     def deployments(self) -> dict[str, model.DeploymentDoc]:
-        return self._all("deployment", model.DeploymentDoc)
+        return self._of_kind("deployment", model.DeploymentDoc)
 
     @cached_property
     def models(self) -> dict[str, model.ModelDoc]:
-        return self._all("model", model.ModelDoc)
+        return self._of_kind("model", model.ModelDoc)
 
     @cached_property
     def sources(self) -> dict[str, model.SourceDoc]:
-        return self._all("source", model.SourceDoc)
+        return self._of_kind("source", model.SourceDoc)
 
     @cached_property
     def terms(self) -> dict[str, model.TermDoc]:
-        return self._all("term", model.TermDoc)
+        return self._of_kind("term", model.TermDoc)
 
     @cached_property
     def prompts(self) -> dict[str, model.PromptDoc]:
-        return self._all("prompt", model.PromptDoc)
+        return self._of_kind("prompt", model.PromptDoc)
 
     @cached_property
     def integrations(self) -> dict[str, model.IntegrationDoc]:
-        return self._all("integration", model.IntegrationDoc)
+        return self._of_kind("integration", model.IntegrationDoc)
 
     @cached_property
     def workflows(self) -> dict[str, model.WorkflowDoc]:
-        return self._all("workflow", model.WorkflowDoc)
+        return self._of_kind("workflow", model.WorkflowDoc)
 
     @cached_property
     def workloads(self) -> dict[str, model.WorkloadDoc]:
-        return self._all("workload", model.WorkloadDoc)
+        return self._of_kind("workload", model.WorkloadDoc)
 
     @cached_property
     def budgets(self) -> dict[str, model.BudgetDoc]:
-        return self._all("budget", model.BudgetDoc)
+        return self._of_kind("budget", model.BudgetDoc)
 
     @cached_property
     def limits(self) -> dict[str, model.LimitDoc]:
-        return self._all("limit", model.LimitDoc)
+        return self._of_kind("limit", model.LimitDoc)
 
     @cached_property
     def allocations(self) -> dict[str, model.AllocationDoc]:
-        return self._all("allocation", model.AllocationDoc)
+        return self._of_kind("allocation", model.AllocationDoc)
 
     @cached_property
     def grants(self) -> dict[str, model.GrantDoc]:
-        return self._all("grant", model.GrantDoc)
+        return self._of_kind("grant", model.GrantDoc)
 
     @cached_property
     def policies(self) -> dict[str, model.PolicyDoc]:
-        return self._all("policy", model.PolicyDoc)
+        return self._of_kind("policy", model.PolicyDoc)
 
     @cached_property
     def frameworks(self) -> dict[str, model.FrameworkDoc]:
-        return self._all("framework", model.FrameworkDoc)
+        return self._of_kind("framework", model.FrameworkDoc)
 
     @cached_property
     def tools(self) -> dict[str, model.ToolDoc]:
-        return self._all("tool", model.ToolDoc)
+        return self._of_kind("tool", model.ToolDoc)
 
     def where(self, kind: str, name: str, *path: str | int) -> Where:
-        """Place of a document or of a value in it; the nearest parent answers for what is not written. KeyError where
-        the document does not exist."""
+        """Place of a document or of a value in it; for a value that is not written, the place of its nearest parent.
+        KeyError where the document does not exist."""
         return self.documents[kind, name][1].where(path)
 
-    def email(self, person: str) -> str:
+    def email_of(self, person: str) -> str:
         """E-mail address of a person written as e-mail or as the name of a person document (KeyError)."""
         return person if "@" in person else self.people[person].email
 
-    def owners(self, owners: Owners) -> dict[str, tuple[str, ...]]:
-        """Duty -> e-mail addresses, without repetition, only duties that have somebody."""
+    def owner_emails(self, owners: Owners) -> dict[str, tuple[str, ...]]:
+        """Duty -> e-mail addresses without repetition, only for duties that have an owner."""
         return {
-            duty: tuple(dict.fromkeys(self.email(person) for person in people))
+            duty: tuple(dict.fromkeys(self.email_of(person) for person in people))
             for duty, people in owners.by_duty().items()
         }
 
-    def duties(self, workload: str) -> dict[str, tuple[str, ...]]:
-        """Duty -> e-mail addresses for a workload: its own owners, else whoever holds the duty for the company."""
-        own = self.owners(self.workloads[workload].owners)
-        company = self.owners(self.company.owners)
+    def duty_holders(self, workload: str) -> dict[str, tuple[str, ...]]:
+        """Duty -> e-mail addresses for a workload: its own owners, else the holders of the duty for the company."""
+        own = self.owner_emails(self.workloads[workload].owners)
+        company = self.owner_emails(self.company.owners)
         return {duty: own.get(duty) or company[duty] for duty in DUTIES if duty in own or duty in company}
 
-    def everybody(self) -> dict[str, str]:
-        """E-mail -> name of each person: declared ones, and those whom any document names by e-mail alone."""
+    def names_by_email(self) -> dict[str, str]:
+        """E-mail -> name of each person: declared ones, and those that a document names only by e-mail."""
         declared = {doc.email: doc.full_name or name_from_email(f"{doc.name}@") for doc in self.people.values()}
-        named = {ref for ref in self._named_people() if "@" in ref}
+        named = {ref for ref in self._referenced_people() if "@" in ref}
         return dict(sorted({**{email: name_from_email(email) for email in named}, **declared}.items()))
 
-    def _named_people(self) -> set[str]:
+    def _referenced_people(self) -> set[str]:
         found: set[str] = set()
         for doc, _ in self.documents.values():
             for path in person_references(doc).values():
@@ -207,7 +207,7 @@ class Workspace:
 
 
 def person_references(doc: model.Strict) -> dict[tuple[str | int, ...], str]:
-    """Path -> person as written, for every place of a document that names a person."""
+    """Path -> person as written (name or e-mail), for every value of a document that names a person."""
     found: dict[tuple[str | int, ...], str] = {}
     owners = getattr(doc, "owners", None)
     if isinstance(owners, Owners):
@@ -227,7 +227,7 @@ def person_references(doc: model.Strict) -> dict[tuple[str | int, ...], str]:
     return found
 
 
-def frozen(
+def frozen_documents(
     documents: dict[tuple[str, str], tuple[model.Strict, Document]],
 ) -> Mapping[tuple[str, str], tuple[model.Strict, Document]]:
     """A read-only view, sorted."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from groundplan.cli.cost_ahead import Common
-from groundplan.cli.output import emit, emit_found, table, usd
+from groundplan.cli.output import emit, emit_query_result, table, usd
 from groundplan.core.errors import Invalid
 
 
@@ -39,7 +39,7 @@ def archive(
     from groundplan.ledger.archive import Kept, query  # noqa: PLC0415 -- DuckDB is an extra, and heavy
 
     kept = [Kept(date.fromisoformat(row["day"]), row["url"], row.get("part", 0)) for row in value["days"]]
-    emit_found(*query(kept, sql), as_json)
+    emit_query_result(*query(kept, sql), as_json)
 
 
 def _lacks(value: dict[str, Any]) -> str:

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from groundplan.cli.client import ControlClient, running
+from groundplan.cli.client import ControlClient, find_running
 from groundplan.cli.options import HomeOption, JsonOption
-from groundplan.cli.output import emit, emit_found, table
+from groundplan.cli.output import emit, emit_query_result, table
 from groundplan.cli.progress import counting
 from groundplan.core.audit import archive as archived
 from groundplan.core.audit.archive_store import Range
@@ -43,7 +43,7 @@ class Looked:
 
 def check(home: Home, public_key: bytes | None) -> Looked:
     """Verify every file of entries that have left the database of HOME, where `up` runs and says which there are."""
-    if running(home) is None:
+    if find_running(home) is None:
         return Looked(why="`groundplan up` does not run here")
     try:
         value = _asked(ControlClient.connect(home.root))
@@ -76,7 +76,7 @@ def archive(
         raise Invalid("no entries are archived", code="archive_empty", hint=f"{hint[:1].upper()}{hint[1:]}.")
     from groundplan.ledger.archive import query_entries  # noqa: PLC0415 -- DuckDB is an extra, and heavy
 
-    emit_found(*query_entries(ranges, sql), as_json)
+    emit_query_result(*query_entries(ranges, sql), as_json)
 
 
 def older(value: dict[str, Any], ended: bool) -> str:

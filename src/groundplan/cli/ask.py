@@ -31,7 +31,7 @@ def ask(
     if not question.strip():
         raise Invalid("the question is empty", code="question_empty", hint='Write it in quotes: groundplan ask "..."')
     client = ControlClient.connect(home)
-    gateway = client.gateway()
+    gateway = client.gateway_url()
     with key_for(client, workload, person) as key:
         value = ask_once(gateway, key, workload, question, max_tokens=max_tokens)
     emit(value, as_json, answer_text(value))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from groundplan.cli import archived_log
-from groundplan.cli.client import ControlClient, running
+from groundplan.cli.client import ControlClient, find_running
 from groundplan.cli.command_group import command_group
 from groundplan.cli.files import read_given
 from groundplan.cli.options import HomeOption, JsonOption, home_for
@@ -74,7 +74,7 @@ def rotate_key(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Sign checkpoints with a new key from now on; the old and the new key both sign the handover. Works while `up`
     runs, too."""
     place = home_for(home)
-    if running(place) is not None:
+    if find_running(place) is not None:
         value = ControlClient.connect(home).post("/api/audit/rotate-key")
         emit(value, as_json, f"checkpoints are now signed by {value['next']}")
         return

@@ -26,7 +26,7 @@ def list_changes(
     as_json: JsonOption = False,
 ) -> None:
     """List changes, newest first, with the approvals they wait for and how long they hold."""
-    value = {"changes": list(ControlClient.connect(home).every("/api/changes", "changes", state=state))}
+    value = {"changes": list(ControlClient.connect(home).list_all("/api/changes", "changes", state=state))}
     rows = [
         (
             each["id"],

@@ -1,6 +1,6 @@
-"""A small client of the control API for commands. Finds a running `up` through HOME and carries the operator's token.
+"""A small client of the control API for commands. Finds a running `up` through HOME and sends the operator's token.
 
-It retries nothing: a command says what happened and ends. Standard library only, so that commands start fast.
+It retries nothing: a command reports the failure and ends. Standard library only, so that commands start fast.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from groundplan.cli.options import settings_for
-from groundplan.cli.output import problem_from
+from groundplan.cli.output import parse_problem
 from groundplan.core.endpoints import began, is_of
 from groundplan.core.errors import (
     Conflict,
@@ -35,8 +35,8 @@ _BY_STATUS: dict[int, type[GroundplanError]] = {
 }  # fmt: skip
 
 
-def running(home: Home) -> dict[str, Any] | None:
-    """What `up` wrote about itself (`pid`, `gateway`, `control`), or None where nothing runs."""
+def find_running(home: Home) -> dict[str, Any] | None:
+    """State of the running `up` as it wrote it (`pid`, `gateway`, `control`); None where none runs."""
     try:
         value = json.loads((home.run / "up.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -45,13 +45,13 @@ def running(home: Home) -> dict[str, Any] | None:
         return None
     pid = value.get("pid")
     now = began(pid) if isinstance(pid, int) else ""
-    # one that was killed leaves the file, and in a container another process may well get its number
+    # a killed `up` leaves the file, and in a container another process may well get its pid
     return value if now and value.get("began", now) == now else None
 
 
-def found_running(home: Home) -> dict[str, Any]:
-    """As `running`. Raises `Unavailable` (exit 69)."""
-    state = running(home)
+def require_running(home: Home) -> dict[str, Any]:
+    """As `find_running`. Raises `Unavailable` (exit 69) where none runs."""
+    state = find_running(home)
     if state is None:
         raise Unavailable(
             f"no running `groundplan up` was found for {home.root}",
@@ -62,33 +62,33 @@ def found_running(home: Home) -> dict[str, Any]:
 
 
 class ControlClient:
-    """One address and token. Every method returns the decoded JSON answer or raises the error that the API told."""
+    """A client for one address and token. Methods return the decoded JSON answer or raise the error in the answer."""
 
     def __init__(self, url: str, token: str, timeout: float = 120.0) -> None:
-        self.url = _address(url)
-        self._token = _checked(token)
+        self.url = _base_url(url)
+        self._token = _validated_token(token)
         self._timeout = timeout
 
     @classmethod
     def connect(cls, home: Path | None, timeout: float = 120.0) -> ControlClient:
-        """The `up` of this HOME, or of GROUNDPLAN_URL. Raises `Unavailable` (exit 69) where none runs."""
+        """A client of the `up` of this HOME, or of GROUNDPLAN_URL. Raises `Unavailable` (exit 69) where none runs."""
         settings = settings_for(home)
         place = Home(settings.home)
         url = settings.url
         if url is None:
-            url = str(found_running(place)["control"])
+            url = str(require_running(place)["control"])
         return cls(url, settings.token or read_token(place), timeout)
 
-    def within(self, seconds: float) -> ControlClient:
-        """The same client with another patience."""
+    def with_timeout(self, seconds: float) -> ControlClient:
+        """The same client with another timeout."""
         return ControlClient(self.url, self._token, seconds)
 
     def get(self, path: str, **query: Any) -> Any:
         given = {name: value for name, value in query.items() if value is not None}
         return self.send("GET", f"{path}?{_encoded(given)}" if given else path)
 
-    def gateway(self) -> str:
-        """The gateway's base URL, as `up` told it to the control process. Raises `Unavailable` where none did."""
+    def gateway_url(self) -> str:
+        """The gateway's base URL as the control process knows it. Raises `Unavailable` where it knows none."""
         url = self.get("/api/status")["addresses"].get("gateway")
         if url is None:
             raise Unavailable(
@@ -97,8 +97,9 @@ class ControlClient:
             )  # fmt: skip
         return str(url)
 
-    def every(self, path: str, name: str, **query: Any) -> Iterator[dict[str, Any]]:
-        """All that `path` lists under `name`, page by page: each begins `before` what the one before it ended with."""
+    def list_all(self, path: str, name: str, **query: Any) -> Iterator[dict[str, Any]]:
+        """All items that `path` lists under `name`, page by page, newest first; `next` of a page is `before` of the
+        following request."""
         before: str | None = None
         while True:
             page = self.get(path, before=before, **query)
@@ -111,30 +112,30 @@ class ControlClient:
         return self.send("POST", path, {} if body is None else body)
 
     def post_file(self, path: str, data: bytes, query: Sequence[tuple[str, str]]) -> Any:
-        """Send a file as it is."""
+        """Send a file's bytes unchanged."""
         return self.send("POST", f"{path}?{_encoded(query)}", data)
 
     def save(self, path: str, file: Path, **query: str) -> int:
-        """Write what a GET answers, such as an archive, to a file that is not there yet; its size in bytes."""
-        if file.exists():  # what leaves is in the audit log, so nothing is asked for that cannot be kept
-            raise _unwritable(file, "File exists")
+        """Write the body of a GET, such as an archive, to a new file; returns its size in bytes."""
+        if file.exists():  # exports are audited, so none is requested that cannot be stored
+            raise _unwritable_error(file, "File exists")
         data, made = self.send("GET", f"{path}?{_encoded(query)}", raw=True), False
         try:
             with file.open("xb") as opened:
                 made = True
                 return opened.write(data)
         except OSError as error:
-            if made:  # else it would be in the way of whoever asks again
+            if made:  # an incomplete file would block the next try
                 file.unlink(missing_ok=True)
-            raise _unwritable(file, error.strerror) from error
+            raise _unwritable_error(file, error.strerror) from error
 
     def delete(self, path: str) -> Any:
         return self.send("DELETE", path)
 
     def send(self, method: str, path: str, body: Any = None, *, raw: bool = False) -> Any:
-        """One request; with `raw` a good answer is given as its bytes.
+        """Send one request; with `raw` a successful answer is returned as bytes.
 
-        Raises `Unavailable` where nothing answers, else the error told by the API.
+        Raises `Unavailable` where nothing answers, else the error in the API's answer.
         """
         headers = {"Accept": "application/json"}
         data = None
@@ -142,29 +143,30 @@ class ControlClient:
             is_file = isinstance(body, bytes)
             data = body if is_file else json.dumps(body).encode()
             headers["Content-Type"] = "text/csv" if is_file else "application/json"
-        with self._answer_to(method, path, headers, data) as response:
+        with self._request(method, path, headers, data) as response:
             status, payload = response.status, response.read()
-        return payload if raw and 200 <= status < 300 else _answer(status, payload)
+        return payload if raw and 200 <= status < 300 else _decode_response(status, payload)
 
     def events(self, path: str, last: str | None = None) -> Iterator[tuple[str, str, str]]:
-        """(event, id, data) of a stream of server-sent events, until it ends. Raises as `send` does.
+        """Yield (event, id, data) of a stream of server-sent events until it ends. Raises as `send` does.
 
-        `last` is the id after which to go on.
+        `last` is the id of the last event already seen.
         """
         headers = {"Accept": "text/event-stream"}
         if last is not None:
             headers["Last-Event-ID"] = last
-        with self._answer_to("GET", path, headers) as response:
+        with self._request("GET", path, headers) as response:
             if response.status != 200:
-                _answer(response.status, response.read())
+                _decode_response(response.status, response.read())
                 return
             yield from read_events(response)
 
     @contextmanager
-    def _answer_to(
+    def _request(
         self, method: str, path: str, headers: dict[str, str], body: bytes | None = None
     ) -> Iterator[http.client.HTTPResponse]:
-        """The answer to one request, to be read within. Raises `Unavailable` where nothing answers, or no longer."""
+        """Context of the answer to one request. Raises `Unavailable` where nothing answers, or the connection breaks
+        while it is read."""
         parts = urlsplit(self.url)
         make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         connection = make(parts.hostname or "127.0.0.1", parts.port, timeout=self._timeout)
@@ -185,11 +187,11 @@ class ControlClient:
 
 
 def _encoded(query: Mapping[str, Any] | Sequence[tuple[str, str]]) -> str:
-    """Words that are no UTF-8, such as names of files, as they are."""
+    """Encode a query; words that are no UTF-8, such as file names, keep their bytes."""
     return urlencode(query, errors="surrogateescape")
 
 
-def _unwritable(file: Path, why: str | None) -> Invalid:
+def _unwritable_error(file: Path, why: str | None) -> Invalid:
     return Invalid(
         f"{file} cannot be written: {why}", code="file_unwritable",
         hint="Name a file that is not there yet, in a folder that you may write to.",
@@ -197,7 +199,7 @@ def _unwritable(file: Path, why: str | None) -> Invalid:
 
 
 def read_events(lines: Iterable[bytes]) -> Iterator[tuple[str, str, str]]:
-    """(event, id, data) of each event with data; comments and other fields are passed over."""
+    """Yield (event, id, data) of each event with data; comments and other fields are skipped."""
     event, id_ = "message", ""
     data: list[str] = []
     for raw in lines:
@@ -215,8 +217,8 @@ def read_events(lines: Iterable[bytes]) -> Iterator[tuple[str, str, str]]:
             data.append(value)
 
 
-def _address(url: str) -> str:
-    """The base URL, if it can be one. Raises `Invalid`."""
+def _base_url(url: str) -> str:
+    """The base URL without its last slash. Raises `Invalid` (`url_invalid`) where it is none."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -230,8 +232,8 @@ def _address(url: str) -> str:
     return url.rstrip("/")
 
 
-def _checked(token: str) -> str:
-    """The token, if it may stand in a header: another text is a mistake, and never sent. Raises `Invalid`."""
+def _validated_token(token: str) -> str:
+    """The token, if it is valid in a header; another text is a mistake and never sent. Raises `Invalid`."""
     if not token.isascii() or not token.isprintable():
         raise Invalid(
             "the token holds characters that no token has", code="token_invalid",
@@ -252,7 +254,7 @@ def read_token(home: Home) -> str:
         ) from error
 
 
-def _answer(status: int, payload: bytes) -> Any:
+def _decode_response(status: int, payload: bytes) -> Any:
     try:
         value = json.loads(payload) if payload else None
     except ValueError:
@@ -269,5 +271,5 @@ def _answer(status: int, payload: bytes) -> Any:
         code=str(told.get("code", "error")),
         hint=str(told.get("hint", "")),
         where=told.get("where"),
-        problems=tuple(problem_from(problem) for problem in told.get("problems") or ()),
+        problems=tuple(parse_problem(problem) for problem in told.get("problems") or ()),
     )

@@ -14,7 +14,7 @@ import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption, JsonOption
-from groundplan.cli.output import emit, note, waits_text
+from groundplan.cli.output import emit, note, pending_text
 from groundplan.core.errors import Unavailable
 
 PAUSE_SECONDS = 1.0
@@ -30,7 +30,7 @@ def approve(
     value = _decided(change, "approve", comment, wait, home)
     number = value["blueprint"]
     lines = [f"approved; blueprint {number} is served" if number else "approved"]
-    lines += [waits_text(pending) for pending in value["pending"]]
+    lines += [pending_text(pending) for pending in value["pending"]]
     emit(value, as_json, "\n".join(lines))
 
 

@@ -20,8 +20,8 @@ from typing import Any
 import psycopg
 import typer
 
-from groundplan.cli.client import running
-from groundplan.cli.listeners import files_of
+from groundplan.cli.client import find_running
+from groundplan.cli.listeners import tls_files
 from groundplan.cli.options import HomeOption, JsonOption, home_for, settings_for
 from groundplan.cli.output import emit
 from groundplan.core.certificate import SOON_DAYS, ends, list_ends
@@ -79,7 +79,7 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
 def _certificate(home: Home, settings: Settings) -> Iterator[Check]:
     """The gateway's certificate, where one is named, here or to the `up` that runs: usable, and for how long."""
     try:
-        files = files_of(_as_running(home, settings))
+        files = tls_files(_as_running(home, settings))
     except GroundplanError as error:
         yield Check("certificate", "bad", error.message, error.hint)
         return
@@ -105,7 +105,7 @@ def _lists(file: Path, end: datetime) -> Check:
 
 def _as_running(home: Home, settings: Settings) -> Settings:
     """With the files that were named on the command line of the `up` that runs."""
-    named = (running(home) or {}).get("tls")
+    named = (find_running(home) or {}).get("tls")
     if not named:
         return settings
     cert, key, ca = (None if (path := named.get(name)) is None else Path(path) for name in ("cert", "key", "client_ca"))
@@ -170,7 +170,7 @@ def _disk(home: Home, _: Settings) -> Iterator[Check]:
 
 
 def _ports(home: Home, _: Settings) -> Iterator[Check]:
-    if running(home) is not None:
+    if find_running(home) is not None:
         yield Check("ports", "ok", "`groundplan up` is running")
         return
     for port, flag in ((DEFAULT_PORT, "--port"), (DEFAULT_CONTROL_PORT, "--control-port")):
@@ -203,7 +203,7 @@ def _parser(_: Home, __: Settings) -> Iterator[Check]:
 
 def _postgres(home: Home, settings: Settings) -> Iterator[Check]:
     kind = "external" if settings.database_url else "embedded"
-    if kind == "embedded" and running(home) is None:
+    if kind == "embedded" and find_running(home) is None:
         yield Check("postgres", "ok", "embedded; it runs only while `up` runs")
         return
     where = "See HOME/logs/postgres.log." if kind == "embedded" else "See the log of PostgreSQL."
@@ -247,7 +247,7 @@ def _files(home: Home, settings: Settings) -> Iterator[Check]:
     """Files of calls and batches, which a damaged disk may have left shorter than they were written."""
     folder = home.root / "files"
     here = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()} if folder.is_dir() else {}
-    if not here or (settings.database_url is None and running(home) is None):
+    if not here or (settings.database_url is None and find_running(home) is None):
         return
     try:
         with connect(database_url(home, settings, "control"), timeout=5) as connection:
@@ -282,7 +282,7 @@ def _journal(home: Home, _: Settings) -> Iterator[Check]:
             "journal", "bad", f"{path} is damaged and set aside", "Its budget slices are written off; keep the file."
         )
     left = [folder for folder in folders if any(folder.glob("*.seg")) and not _held(folder / "lock")]
-    if left and running(home) is None:
+    if left and find_running(home) is None:
         yield Check(
             "journal",
             "warn",

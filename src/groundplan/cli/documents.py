@@ -168,7 +168,7 @@ def findings(
     """List what is wrong with content now, most severe first."""
     kind = f"knowledge.{kind.removeprefix('knowledge.')}"
     client = ControlClient.connect(home)
-    value = {"findings": list(client.every("/api/findings", "findings", kind=kind, limit=1000))}
+    value = {"findings": list(client.list_all("/api/findings", "findings", kind=kind, limit=1000))}
     rows = [(row["severity"], row["message"], row["hint"], row["owner"] or "") for row in value["findings"]]
     emit(value, as_json, table(("", "what", "what to do", "for"), rows, "There are no findings about documents."))
 

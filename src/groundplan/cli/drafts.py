@@ -50,7 +50,7 @@ def draft(
     client = ControlClient.connect(home)
     documents = _documents(client, workload)
     random.Random(seed).shuffle(documents)
-    gateway = client.gateway()
+    gateway = client.gateway_url()
     made: list[dict[str, Any]] = []
     refused = 0
     with key_for(client, workload, person) as key:

@@ -94,7 +94,7 @@ def list_keys(
     """List all keys, without their secrets."""
     found = [
         key
-        for key in ControlClient.connect(home).every("/api/keys", "keys", tag=tag, workload=workload, user=user)
+        for key in ControlClient.connect(home).list_all("/api/keys", "keys", tag=tag, workload=workload, user=user)
         # also where a control process from before knows no such filter
         if (tag is None or tag in key["tags"]) and workload in (None, key["workload"]) and user in (None, key["user"])
     ]

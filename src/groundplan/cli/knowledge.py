@@ -57,7 +57,7 @@ def evaluate(
         value, subject = _tried(settings, beir)
     else:
         assert questions is not None
-        value = _asked(ControlClient.connect(home).within(_PATIENCE_SECONDS), questions)
+        value = _asked(ControlClient.connect(home).with_timeout(_PATIENCE_SECONDS), questions)
         subject = f"questions {questions.name}"
     from groundplan.knowledge.evaluation.history import compared  # noqa: PLC0415 -- heavy
 

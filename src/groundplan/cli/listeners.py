@@ -1,5 +1,5 @@
 """The listening sockets of one `up`: the gateway's, the control API's, and, where the gateway speaks TLS, one more for
-this machine alone. An address that others can reach is only served within TLS.
+local commands. An address that others can reach is only served with TLS.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """`local` is where this machine's own commands reach a gateway that speaks TLS; they need no certificate for it."""
+    """`local` is where commands on this machine reach a gateway that speaks TLS, without a certificate."""
 
     public: socket.socket
     control: socket.socket
     host: str
-    files: ServerFiles | None = None
+    tls_files: ServerFiles | None = None
     local: socket.socket | None = None
 
     @property
@@ -34,15 +34,15 @@ class Listeners:
 
     @property
     def public_url(self) -> str:
-        """Base URL of the gateway for everybody."""
+        """Base URL of the gateway for other machines."""
         name = socket.gethostname() if self.host in ("0.0.0.0", "::") else self.host
         host = f"[{name}]" if ":" in name else name
-        return f"{'http' if self.files is None else 'https'}://{host}:{_port(self.public)}/v1"
+        return f"{'http' if self.tls_files is None else 'https'}://{host}:{_port(self.public)}/v1"
 
     @property
-    def tls(self) -> dict[str, str | None] | None:
-        """The files of its certificate, by name; None: it speaks in the clear."""
-        files = self.files
+    def tls_paths(self) -> dict[str, str | None] | None:
+        """Paths of certificate, key and client CA by name; None without TLS."""
+        files = self.tls_files
         if files is None:
             return None
         ca = files.client_ca
@@ -53,7 +53,7 @@ class Listeners:
         return f"http://{LOOPBACK}:{_port(self.control)}"
 
     def close_gateway(self) -> None:
-        """Whoever calls the gateway from now on is refused by the system, instead of waiting for nobody."""
+        """Close the gateway's sockets, so that the system refuses new callers instead of letting them wait."""
         self.public.close()
         if self.local is not None:
             self.local.close()
@@ -71,7 +71,7 @@ def _port(listening: socket.socket) -> int:
 def with_tls(
     settings: Settings, host: str | None, cert: Path | None, key: Path | None, client_ca: Path | None
 ) -> Settings:
-    """Settings with what the command line says about the gateway's address and TLS."""
+    """Settings with the gateway's address and TLS files from the command line."""
     return replace(
         settings,
         host=host or settings.host,
@@ -81,8 +81,8 @@ def with_tls(
     )
 
 
-def files_of(settings: Settings) -> ServerFiles | None:
-    """The gateway's certificate, usable now; None: it speaks in the clear. Raises `Invalid` (`tls_incomplete`,
+def tls_files(settings: Settings) -> ServerFiles | None:
+    """The gateway's TLS files, checked by loading them; None without TLS. Raises `Invalid` (`tls_incomplete`,
     `tls_required`, `tls_unreadable`)."""
     cert, key = settings.tls_cert, settings.tls_key
     if cert is None and (key is not None or settings.tls_client_ca is not None):
@@ -90,7 +90,7 @@ def files_of(settings: Settings) -> ServerFiles | None:
             "a key or client CA without a certificate", code="tls_incomplete", hint="Name it: --tls-cert FILE."
         )
     if cert is None:
-        if not _loopback(settings.host):
+        if not _is_loopback(settings.host):
             raise Invalid(
                 f"{settings.host} can be reached from elsewhere, and keys would cross the network in the clear",
                 code="tls_required",
@@ -102,7 +102,7 @@ def files_of(settings: Settings) -> ServerFiles | None:
     return files
 
 
-def _loopback(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -110,9 +110,9 @@ def _loopback(host: str) -> bool:
 
 
 def open_listeners(settings: Settings, port: int, control_port: int, *, patience: float = 0.0) -> Listeners:
-    """All sockets, listening; ports in use are tried again for `patience` seconds. Raises `Invalid` and `Unavailable`
-    as `files_of` and `open_listener` do."""
-    files = files_of(settings)
+    """Open all sockets; ports in use are tried again for `patience` seconds. Raises `Invalid` and `Unavailable` as
+    `tls_files` and `open_listener` do."""
+    files = tls_files(settings)
     public = open_listener(settings.host, port, patience=patience)
     try:
         local = open_listener(LOOPBACK, 0) if files is not None else None

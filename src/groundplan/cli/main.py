@@ -1,6 +1,6 @@
-"""The command `groundplan`: finds the module of a command only when it is asked for, so that help is instant.
+"""The command `groundplan`: imports the module of a command only when that command is used, so that help is instant.
 
-It holds no command itself; each lives in its own module and speaks to the HTTP API, or to files where it works alone.
+It holds no command itself; each lives in its own module and uses the HTTP API, or files where it works offline.
 """
 
 from __future__ import annotations
@@ -16,22 +16,24 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from groundplan.cli.output import print_error, unread, unusable, wrong_usage
+from groundplan.cli.output import discard_stdout, error_from_os, print_error, usage_error
 from groundplan.core.errors import GroundplanError
 from groundplan.core.settings import without_customs, without_plugins
 
-COLLECTED = (50_000, 50, 100)
-"""When garbage is looked for: what a command loads stays, and there is much of it."""
-ABOUT = """The control plane for AI in production.
+GC_THRESHOLDS = (50_000, 50, 100)
+"""Thresholds of the garbage collector: nearly everything that a command imports stays alive, so collecting is rare."""
+HELP = """The control plane for AI in production.
 
 Begin with `init DIR`, `up --workspace DIR` and `login`. All that an installation keeps is in its HOME: --home,
 GROUNDPLAN_HOME or ./.groundplan. With --json every command prints one JSON document.
 """
-SCARCE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
-"""Errors that say what this machine, or this user, has no more of."""
-LAST_STANDARD = 2
-"""Number of the last file that each program has open from its start on."""
-USAGE = 2
+EXHAUSTION_ERRNOS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
+)
+"""Errors of a resource that this machine, or this user, has exhausted."""
+LAST_STANDARD_DESCRIPTOR = 2
+"""File descriptor of stderr, the last one that each program has open from its start."""
+USAGE_EXIT_CODE = 2
 """Exit code of a wrong command line."""
 SECTIONS: dict[str, dict[str, tuple[str, str, str]]] = {
     "Start": {
@@ -96,7 +98,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str, str]]] = {
         "audit": ("audit", "app", "The audit log: verify from files alone, list, seal, rotate-key."),
     },
 }
-"""The commands as the console has them: module, function and one line of help of each."""
+"""The commands in the sections of the console: module, function and one line of help of each."""
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 
 
@@ -137,7 +139,7 @@ class LazyCommands(TyperGroup):
 app = typer.Typer(
     name="groundplan",
     cls=LazyCommands,
-    help=ABOUT,
+    help=HELP,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -156,9 +158,9 @@ def root(
 
 
 def main() -> None:
-    """Entry of the console script: every error on purpose becomes one message and its exit code, and so does a file or
-    folder that cannot be used, and a machine that is full."""
-    gc.set_threshold(*COLLECTED)
+    """Entry point of the console script: a `GroundplanError`, an unusable file or folder and an exhausted machine each
+    become one message and an exit code."""
+    gc.set_threshold(*GC_THRESHOLDS)
     without_plugins()
     without_customs()
     _open_standard_files()
@@ -166,31 +168,31 @@ def main() -> None:
         try:
             app()
         except OSError as error:
-            if error.filename is None and error.errno not in SCARCE:
+            if error.filename is None and error.errno not in EXHAUSTION_ERRNOS:
                 raise
-            raise unusable(error) from error
+            raise error_from_os(error) from error
         except SystemExit as end:
-            if isinstance(end.__context__, BrokenPipeError):  # whoever read it has what they wanted
-                unread()
+            if isinstance(end.__context__, BrokenPipeError):  # the reader of the pipe has what it wanted
+                discard_stdout()
                 raise SystemExit(0) from None
-            if end.code == USAGE and "--json" in sys.argv:
-                print_error(wrong_usage(end.__context__), as_json=True)
+            if end.code == USAGE_EXIT_CODE and "--json" in sys.argv:
+                print_error(usage_error(end.__context__), as_json=True)
             raise
     except GroundplanError as error:
-        _tell(error)
+        _report_error(error)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except BrokenPipeError:
-        unread()
+        discard_stdout()
         raise SystemExit(0) from None
     finally:
-        gc.freeze()  # the process ends: nobody needs its garbage sorted
+        gc.freeze()  # the process ends: a last collection would be wasted
 
 
-def _tell(error: GroundplanError) -> None:
-    """As asked for. Where standard output takes nothing, it goes where people read errors, and what is left for it
-    nowhere: Python would try to write that at its end."""
+def _report_error(error: GroundplanError) -> None:
+    """Print an error in the requested form. Where stdout takes nothing, it goes to stderr, and what is buffered for
+    stdout is discarded, since Python would try to write it at exit."""
     try:
         print_error(error, as_json="--json" in sys.argv)
     except OSError:
@@ -199,12 +201,13 @@ def _tell(error: GroundplanError) -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        unread()
+        discard_stdout()
 
 
 def _open_standard_files() -> None:
-    """Some start their programs with them closed: a socket that is opened then would be taken for one of them."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= LAST_STANDARD:
+    """Open the standard files that are closed: some launchers start programs without them, and a socket opened later
+    would get their numbers and be taken for one of them."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= LAST_STANDARD_DESCRIPTOR:
         continue
     os.close(descriptor)
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):

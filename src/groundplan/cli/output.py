@@ -19,67 +19,69 @@ from groundplan.core.error_shape import error_json
 from groundplan.core.errors import GroundplanError, Invalid, Problem, Unavailable, Where
 from groundplan.core.words import counted
 
-_COMMANDS: Final = re.compile(r"(?!\x1b\[(?:0|1|3[0-7])m)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Characters that are commands to a terminal, but for tabs, ends of lines, and what sets our own words bold or red."""
-_MISPLACED: Final = re.compile(r"[\t\n\x1b\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-"""Those that would put the rest of a row elsewhere, or in another colour."""
-WIDEST: Final = 200
-"""Characters up to which a cell pushes what is behind it in other rows aside: one that lists thousands of names would
-fill each of thousands of rows up."""
+_TERMINAL_COMMANDS: Final = re.compile(r"(?!\x1b\[(?:0|1|3[0-7])m)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Control characters of terminals, except tabs, ends of lines, and our own codes for bold and colours."""
+_LAYOUT_BREAKERS: Final = re.compile(r"[\t\n\x1b\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Characters that would move the rest of a table row, or change its colour."""
+MAX_PADDED_WIDTH: Final = 200
+"""Widest column that other rows are padded to: a cell that lists thousands of names would otherwise pad each of
+thousands of rows."""
 _ROWS_SHOWN: Final = 200
 
 
 def emit(value: Any, as_json: bool, text: str) -> None:
-    """Print `value` as JSON, or `text`. What nobody reads to its end changes nothing of how the command ends."""
+    """Print `value` as JSON, or `text`. A reader that closes the pipe early does not change the exit code."""
     try:
-        typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str) if as_json else shown(text))
+        typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str) if as_json else sanitize(text))
     except BrokenPipeError:
-        unread()
+        discard_stdout()
 
 
-def unread() -> None:
-    """Nobody reads standard output any more: what is left for it, which Python writes at its end, goes nowhere."""
+def discard_stdout() -> None:
+    """Redirect stdout to nowhere once its reader is gone, since Python writes what is buffered at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def note(message: str) -> None:
-    """A line for people, on stderr, so that stdout stays for programs."""
-    typer.echo(shown(message), err=True)
+    """Print a line for people on stderr, so that stdout stays for programs."""
+    typer.echo(sanitize(message), err=True)
 
 
-def shown(text: str) -> str:
-    """A text as it is safe to print: names of documents, and what others say, must command no terminal."""
-    return _COMMANDS.sub(_escaped, text)
+def sanitize(text: str) -> str:
+    """Escape control characters: names of documents and other foreign text must not control the terminal."""
+    return _TERMINAL_COMMANDS.sub(_escape, text)
 
 
-def _escaped(found: re.Match[str]) -> str:
+def _escape(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape").decode()
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]], nothing: str = "") -> str:
-    """Left-aligned columns with two spaces between them; without rows `nothing`, where that says more."""
+    """Format rows as left-aligned columns with two spaces between them; without rows, `nothing` where it is given."""
     if nothing and not rows:
         return nothing
-    cells = [["-" if cell is None else _MISPLACED.sub(_escaped, str(cell)) for cell in row] for row in (head, *rows)]
-    widths = [min(WIDEST, max(len(row[column]) for row in cells)) for column in range(len(head))]
+    cells = [
+        ["-" if cell is None else _LAYOUT_BREAKERS.sub(_escape, str(cell)) for cell in row] for row in (head, *rows)
+    ]
+    widths = [min(MAX_PADDED_WIDTH, max(len(row[column]) for row in cells)) for column in range(len(head))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
     )
 
 
-def emit_found(names: Sequence[str], rows: Sequence[Sequence[Any]], as_json: bool) -> None:
-    """Print what a query of the archive found; for people the first rows of it."""
+def emit_query_result(names: Sequence[str], rows: Sequence[Sequence[Any]], as_json: bool) -> None:
+    """Print the result of a query of the archive; for people the first rows only."""
     shown = table(names, [tuple(map(str, row)) for row in rows[:_ROWS_SHOWN]])
     more = f"\n{len(rows) - _ROWS_SHOWN} more rows with --json" if len(rows) > _ROWS_SHOWN else ""
-    emit({"columns": names, "rows": [[_plain(cell) for cell in row] for row in rows]}, as_json, shown + more)
+    emit({"columns": names, "rows": [[_json_cell(cell) for cell in row] for row in rows]}, as_json, shown + more)
 
 
-def _plain(cell: Any) -> Any:
+def _json_cell(cell: Any) -> Any:
     return cell if cell is None or isinstance(cell, (bool, int, float)) else str(cell)
 
 
 def usd(amount: str | None) -> str:
-    """An amount exactly, without zeros that say nothing: `$0.0035913`, `$1,270.00`; a dash for none."""
+    """Format an amount exactly, without trailing zeros: `$0.0035913`, `$1,270.00`; a dash for None."""
     if amount is None:
         return "-"
     value = Decimal(amount).normalize()
@@ -87,7 +89,7 @@ def usd(amount: str | None) -> str:
     return f"{'-' if value < 0 else ''}${whole}.{fraction.ljust(2, '0')}"
 
 
-def waits_text(pending: dict[str, Any]) -> str:
+def pending_text(pending: dict[str, Any]) -> str:
     """`change ID waits for: business and security of workload/x` for a pending change."""
     duties: dict[str, list[str]] = {}
     for need in pending["waits_for"]:
@@ -96,17 +98,17 @@ def waits_text(pending: dict[str, Any]) -> str:
     return f"change {pending['change']} waits for: {told or 'nobody'}"
 
 
-def problem_from(body: dict[str, Any]) -> Problem:
-    """The opposite of `problem_json`; a place that is no file position is left out."""
+def parse_problem(body: dict[str, Any]) -> Problem:
+    """Parse a problem from JSON, the inverse of `problem_json`; a `where` that is no file position is dropped."""
     file, _, place = str(body.get("where") or "").partition(":")
     line, _, column = place.partition(":")
     where = Where(file, int(line), int(column or 1)) if line.isdigit() else None
     return Problem(str(body.get("message", "")), str(body.get("code", "")), str(body.get("hint", "")), where)
 
 
-def unusable(error: OSError) -> GroundplanError:
-    """The error of a file or folder that the system does not let us use, where no better word was found for it. What a
-    write goes to, and what else there is no more of, it does not name."""
+def error_from_os(error: OSError) -> GroundplanError:
+    """Convert an `OSError` that nothing more specific handled. The system names the file only for failed opens, not for
+    failed writes or exhausted resources."""
     if error.filename is None:
         return Unavailable(
             f"the system refuses more: {error.strerror or type(error).__name__}",
@@ -122,8 +124,8 @@ def unusable(error: OSError) -> GroundplanError:
     )
 
 
-def wrong_usage(cause: BaseException | None) -> GroundplanError:
-    """The error of a command line that was not understood, for programs; people are shown the usage."""
+def usage_error(cause: BaseException | None) -> GroundplanError:
+    """The error of an invalid command line, for programs; people are shown the usage instead."""
     words = getattr(cause, "format_message", None)  # of the command line's parser, which has no public name
     return Invalid(
         str(words()) if callable(words) else "the command line is wrong",
@@ -133,7 +135,7 @@ def wrong_usage(cause: BaseException | None) -> GroundplanError:
 
 
 def print_error(error: GroundplanError, *, as_json: bool) -> None:
-    """Tell an error: JSON on stdout for programs, or lines on stderr for people, each problem once."""
+    """Print an error: JSON on stdout for programs, or lines on stderr for people, each problem once."""
     if as_json:
         typer.echo(json.dumps(error_json(error), indent=2, ensure_ascii=False))
         return
@@ -146,4 +148,4 @@ def print_error(error: GroundplanError, *, as_json: bool) -> None:
     else:
         lines.append(f"error: {f'{error.where}: ' if error.where else ''}{error.message} [{error.code}]")
         lines += [f"    {error.hint}"] if error.hint else []
-    sys.stderr.write("".join(f"{shown(line)}\n" for line in lines))
+    sys.stderr.write("".join(f"{sanitize(line)}\n" for line in lines))

@@ -10,7 +10,7 @@ import typer
 from groundplan.cli.client import ControlClient
 from groundplan.cli.command_group import command_group
 from groundplan.cli.options import HomeOption, JsonOption
-from groundplan.cli.output import emit, table, waits_text
+from groundplan.cli.output import emit, pending_text, table
 from groundplan.core.errors import Conflict
 
 app = command_group("Where each workload runs, why, and what would change it.")
@@ -143,7 +143,7 @@ def _released(value: dict[str, Any]) -> list[str]:
     made = (
         f"blueprint {value['blueprint']} is served" if value.get("blueprint") else "what is served has not changed yet"
     )
-    return [made, *(waits_text(each) for each in value["pending"])]
+    return [made, *(pending_text(each) for each in value["pending"])]
 
 
 @app.command()

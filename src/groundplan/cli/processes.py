@@ -19,16 +19,17 @@ from groundplan.runtime.child import spawn
 from groundplan.runtime.models import MINILM, SMOLLM2
 from groundplan.runtime.supervisor import Process
 
-CONTROL, INSTALLED = "control", "groundplan.cli.installed"
-GATEWAY, SHIPPER = "groundplan.gateway.app", "groundplan.gateway.journal.shipper"
-SHIPPER_TELLS = "gateway-metrics-shipper"
-"""As which the shipper is found once it reads journals (`gateway.telemetry.scrape`, which loads far more)."""
-REPLACED = {SEARCH: "groundplan.gateway.search_app", TRANSLATE: "groundplan.gateway.translate_app"}
-"""Local services that are our own code rather than a model: new code replaces them."""
+CONTROL, INSTALLED_MODULE = "control", "groundplan.cli.installed"
+GATEWAY_MODULE, SHIPPER_MODULE = "groundplan.gateway.app", "groundplan.gateway.journal.shipper"
+SHIPPER_ENDPOINT = "gateway-metrics-shipper"
+"""Name under which the shipper is announced once it reads journals. A copy, since `gateway.telemetry.scrape` imports
+far more."""
+RELOADABLE_SERVICES = {SEARCH: "groundplan.gateway.search_app", TRANSLATE: "groundplan.gateway.translate_app"}
+"""Local services that are our own code rather than a model, so that a reload replaces them -> their module."""
 CONTROL_ENDS_SECONDS = 15.0
-"""In which a control process ends whose running requests had their time (`api.app`)."""
+"""How long a control process may take to end after the grace of its running requests (`api.app`)."""
 READY_SECONDS = 120.0
-"""In which a successor has read its index."""
+"""How long a new search service may take to read its index."""
 EMBEDDED = "embedded"
 SCRIPTED = "scripted-"
 
@@ -39,23 +40,28 @@ def models_for(services: Iterable[str]) -> tuple[str, ...]:
     return tuple(wanted[name] for name in services if name in wanted)
 
 
-def module(name: str, *arguments: str) -> tuple[str, ...]:
+def module_command(name: str, *arguments: str) -> tuple[str, ...]:
     """The command line of one of our modules in this Python."""
     return (sys.executable, "-m", "groundplan.program", name, *arguments)
 
 
-def schema(
+def start_schema_upgrade(
     home: Home, running: Iterable[str] = (), environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Started: what sees whether the code that is installed now can be loaded, for all that is to start anew of what is
-    `running`, brings the database to its schema, and ends."""
-    programs = [_console(), SHIPPER, GATEWAY, *(REPLACED[name] for name in running if name in REPLACED)]
+    """Start the process that checks whether the installed code can be loaded, for every process that a reload would
+    restart, upgrades the database schema, and ends. `running`: names of the running processes."""
+    programs = [
+        _control_module(),
+        SHIPPER_MODULE,
+        GATEWAY_MODULE,
+        *(RELOADABLE_SERVICES[name] for name in running if name in RELOADABLE_SERVICES),
+    ]
     importlib.invalidate_caches()
-    if importlib.util.find_spec(INSTALLED) is None:  # whoever goes back to code that has none is not kept from it
-        command = module("groundplan.runtime.migrate", "--home", str(home.root))
+    if importlib.util.find_spec(INSTALLED_MODULE) is None:  # a return to older code without it stays possible
+        command = module_command("groundplan.runtime.migrate", "--home", str(home.root))
     else:
-        command = module(INSTALLED, "--home", str(home.root), *programs)
-    schema_log(home).unlink(missing_ok=True)  # what was wrong with the one before is not what is with this
+        command = module_command(INSTALLED_MODULE, "--home", str(home.root), *programs)
+    schema_log(home).unlink(missing_ok=True)  # errors of an earlier upgrade must not be reported for this one
     return spawn(command, env=child_environment() if environment is None else environment, log=schema_log(home))
 
 
@@ -70,30 +76,30 @@ def control(home: Home, fd: int, workspace: Path | None, demo: bool, leave_secon
     arguments += ["--demo"] if demo else []
     return Process(
         CONTROL,
-        module(_console(), *arguments),
+        module_command(_control_module(), *arguments),
         fds=(fd,),
-        fit=lambda pid: _tells(home, CONTROL, pid),
+        fit=lambda pid: _is_announced(home, CONTROL, pid),
         leave_signal=signal.SIGTERM,
         leave_grace=leave_seconds + CONTROL_ENDS_SECONDS,
     )
 
 
-def _tells(home: Home, name: str, pid: int) -> bool:
-    """Whether the process with this pid has told where it is to be found as `name`, which it does once it works."""
+def _is_announced(home: Home, name: str, pid: int) -> bool:
+    """Whether the process with this pid is announced as `name`, which it does once it works."""
     return (found := lookup(home, name)) is not None and found.pid == pid
 
 
-def _console() -> str:
+def _control_module() -> str:
     console = importlib.util.find_spec("groundplan.console.app")
     return "groundplan.console.app" if console is not None else "groundplan.api.app"
 
 
 def shipper(home: Home) -> Process:
-    """It is fit once it has told where it is to be found: the one before has ended by then."""
+    """The shipper, fit once it is announced: the one before has ended by then."""
     return Process(
         "shipper",
-        module(SHIPPER, "--home", str(home.root)),
-        fit=lambda pid: _tells(home, SHIPPER_TELLS, pid),
+        module_command(SHIPPER_MODULE, "--home", str(home.root)),
+        fit=lambda pid: _is_announced(home, SHIPPER_ENDPOINT, pid),
     )
 
 
@@ -105,19 +111,19 @@ def gateway(
     leave_seconds: float = LEAVE_SECONDS,
     workers: int = 0,
 ) -> Process:
-    """Gateway worker `slot` of so many; all accept from the same listening sockets."""
+    """Gateway worker number `slot` of `workers`; all accept from the same listening sockets."""
     fds = [listeners.public.fileno()]
     arguments = ["--home", str(home.root), "--fd", str(fds[0]), "--slot", str(slot), "--drain", str(drain_seconds)]
     arguments += ["--leave", str(leave_seconds), "--workers", str(workers)]
     if listeners.local is not None:
         fds.append(listeners.local.fileno())
         arguments += ["--local-fd", str(fds[1])]
-    if (files := listeners.files) is not None:
+    if (files := listeners.tls_files) is not None:
         arguments += ["--tls-cert", str(files.cert), "--tls-key", str(files.key)]
         arguments += ["--tls-client-ca", str(files.client_ca)] if files.client_ca is not None else []
     return Process(
         f"gateway-{slot}",
-        module(GATEWAY, *arguments),
+        module_command(GATEWAY_MODULE, *arguments),
         env=crowd_allocator(),
         fds=tuple(fds),
         grace=drain_seconds + 5.0,
@@ -128,18 +134,18 @@ def gateway(
     )
 
 
-def service(home: Home, name: str, leave_seconds: float = LEAVE_SECONDS) -> Process | None:
-    """The process that answers for a local name; None for a name that is not ours to start. `leave_seconds`: of
-    answers that run through one whose successor has taken over."""
+def local_service(home: Home, name: str, leave_seconds: float = LEAVE_SECONDS) -> Process | None:
+    """The process of a local service; None for a name that is not ours to start. `leave_seconds`: how long answers may
+    run through a process that was replaced."""
     if name == EMBEDDED:
-        return Process(name, module("groundplan.runtime.embedded", "--home", str(home.root)))
-    if name in REPLACED:
+        return Process(name, module_command("groundplan.runtime.embedded", "--home", str(home.root)))
+    if name in RELOADABLE_SERVICES:
         drain = ("--drain", str(leave_seconds)) if name == TRANSLATE else ()
         return Process(
             name,
-            module(REPLACED[name], "--home", str(home.root), *drain),
+            module_command(RELOADABLE_SERVICES[name], "--home", str(home.root), *drain),
             ready_seconds=READY_SECONDS,
-            fit=lambda pid: _tells(home, name, pid),
+            fit=lambda pid: _is_announced(home, name, pid),
             leave_signal=signal.SIGTERM,
             leave_grace=leave_seconds + 5.0,
             leave_after=2 * KNOWN_SECONDS,
@@ -147,11 +153,11 @@ def service(home: Home, name: str, leave_seconds: float = LEAVE_SECONDS) -> Proc
     if name.startswith(SCRIPTED):
         meaning = str(load_settings().models / MINILM.name)
         scripted = ("--home", str(home.root), "--name", name, "--meaning", meaning)
-        return Process(name, module("groundplan.testing.scripted", *scripted))
+        return Process(name, module_command("groundplan.testing.scripted", *scripted))
     return None
 
 
 def traffic(home: Home, people: bool = False) -> Process:
-    """The demo's callers; `people`: those who approve and review, too."""
+    """The simulated callers of the demo; `people`: also those who approve and review."""
     more = ("--people",) if people else ()
-    return Process("traffic", module("groundplan.testing.traffic", "--home", str(home.root), *more))
+    return Process("traffic", module_command("groundplan.testing.traffic", "--home", str(home.root), *more))

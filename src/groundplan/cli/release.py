@@ -11,7 +11,7 @@ import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption, JsonOption, WorkspaceOption, program_name, workspace_for
-from groundplan.cli.output import emit, table, waits_text
+from groundplan.cli.output import emit, pending_text, table
 from groundplan.core.errors import Invalid
 
 ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Reason, kept in the history and the audit log.")]
@@ -108,7 +108,7 @@ def applied_text(value: dict[str, Any]) -> str:
     number = value["blueprint"]
     waits = "this change is not served yet" if value["pending"] else "nothing changes: all of it is served already"
     lines = [f"blueprint {number} is served" if number else waits]
-    lines += [waits_text(pending) for pending in value["pending"]]
+    lines += [pending_text(pending) for pending in value["pending"]]
     lines += [f"i {note}" for note in value.get("notes", ())]
     return "\n".join([*lines, *warnings_text(value)])
 

@@ -1,9 +1,9 @@
-"""`groundplan reload`: where the code that is installed now can be loaded, the database is brought to its schema and
-the shipper starts again; the local services, then the gateway workers, then console and API of that code take over, and
-those that ran let their answers end.
+"""`groundplan reload`: switches to newly installed code. If it can be loaded, the database schema is upgraded and the
+shipper restarts; then local services, gateway workers, and console and API are replaced in this order, and the old
+processes finish their running answers.
 
-The models that run here and PostgreSQL stay as they are, and so does `up` itself. Workers of the code before go on for
-a while on the newer schema, as those of other machines do on a common database.
+Local models, PostgreSQL and `up` itself are not restarted. Workers of the old code run for a while on the newer schema,
+as those of other machines do on a common database.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from typing import Annotated, Any
 import typer
 
 from groundplan.api.served_blueprint import SEARCH
-from groundplan.cli.client import found_running
+from groundplan.cli.client import require_running
 from groundplan.cli.options import HomeOption, JsonOption, home_for
 from groundplan.cli.output import emit
-from groundplan.cli.processes import READY_SECONDS, REPLACED, schema, schema_log
+from groundplan.cli.processes import READY_SECONDS, RELOADABLE_SERVICES, schema_log, start_schema_upgrade
 from groundplan.core.endpoints import lookup
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home, write_atomically
@@ -34,16 +34,16 @@ from groundplan.core.words import counted
 from groundplan.runtime.child import tail
 from groundplan.runtime.supervisor import Process, Supervisor
 
-READER = "shipper"
-"""Starts again before the gateway's are replaced: it reads what those before write, and all of what comes after."""
+SHIPPER_NAME = "shipper"
+"""Restarts before the gateway workers are replaced: new code reads the journals of old and new workers."""
 PROBE_BYTES = 64 << 10
-ANEW_SECONDS = 60.0
-"""How long is waited until it has taken up its work."""
+SHIPPER_RESTART_SECONDS = 60.0
+"""How long to wait until the restarted shipper works."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Anew:
-    """The reader was asked to start again: how often it had been started, and which it was, and until when."""
+class _ShipperRestart:
+    """A restart of the shipper that is under way: its earlier number of starts and pid, and the deadline."""
 
     starts: int
     pid: int | None
@@ -58,38 +58,37 @@ def reload(
     """Switch to newly installed code without failing a call. Exits with 69 if the new workers do not become ready: the
     old ones stay. So it does where they are not ready in time: they take over once they are."""
     place = home_for(home)
-    state = found_running(place)
-    before = _noted(place).get("number", 0)
-    older = not state.get("upgrades")
-    _check_room(place)
-    if older:
-        _upgrade(place, int(state["pid"]))
-    os.kill(int(state["pid"]), signal.SIGUSR1)
-    begun, deadline = time.time(), time.monotonic() + seconds
-    while (noted := _noted(place)).get("number", 0) <= before or noted["state"] == "running":
-        found_running(place)
+    up = require_running(place)
+    before = _read_state(place).get("number", 0)
+    lacks_upgrades = not up.get("upgrades")
+    _check_disk_space(place)
+    if lacks_upgrades:
+        _upgrade_schema(place, int(up["pid"]))
+    os.kill(int(up["pid"]), signal.SIGUSR1)
+    started, deadline = time.time(), time.monotonic() + seconds
+    while (state := _read_state(place)).get("number", 0) <= before or state["state"] == "running":
+        require_running(place)
         if time.monotonic() > deadline:
             raise Unavailable(
-                f"the new workers are not ready yet{_waits_for(place, begun)}",
+                f"the new workers are not ready yet{_upgrade_blocker(place, started)}",
                 code="reload_slow",
                 hint=f"The reload goes on: they take over once they are ready, and the old ones serve until then. "
-                f"{_path(place)} says how it ends; see {place.logs}.",
+                f"{_state_path(place)} says how it ends; see {place.logs}.",
             )
         time.sleep(0.05)
-    if noted["state"] != "done":
-        raise _failed(place, str(noted["message"]))
-    if older and SEARCH not in noted["replaced"]:
-        _search_anew(place)
-    beside = [name for name in noted["replaced"] if not name.startswith("gateway-")]
-    told = counted(len(noted["replaced"]) - len(beside), "gateway worker", "gateway workers")
-    told = " and ".join(", ".join([*beside, told]).rsplit(", ", 1))
-    emit(noted, as_json, f"{told} replaced; running answers end on the old ones")
+    if state["state"] != "done":
+        raise _reload_failed(place, str(state["message"]))
+    if lacks_upgrades and SEARCH not in state["replaced"]:
+        _restart_search(place)
+    services = [name for name in state["replaced"] if not name.startswith("gateway-")]
+    summary = counted(len(state["replaced"]) - len(services), "gateway worker", "gateway workers")
+    summary = " and ".join(", ".join([*services, summary]).rsplit(", ", 1))
+    emit(state, as_json, f"{summary} replaced; running answers end on the old ones")
 
 
-def _check_room(home: Home) -> None:
-    """Raise `Unavailable` where the disk takes nothing more: what starts anew needs a journal, and what is to be told
-    of it could not be."""
-    probe = _path(home).with_suffix(".probe")
+def _check_disk_space(home: Home) -> None:
+    """Raise `Unavailable` where the disk is full: new workers need a journal, and the outcome could not be recorded."""
+    probe = _state_path(home).with_suffix(".probe")
     try:
         write_atomically(probe, bytes(PROBE_BYTES))
         probe.unlink()
@@ -101,60 +100,63 @@ def _check_room(home: Home) -> None:
         ) from error
 
 
-def _upgrade(home: Home, up: int) -> None:
-    """Upgrade the schema for an `up` whose code is of before a reload did so. Where its database is may have been told
-    to it alone."""
-    told = Path(f"/proc/{up}/environ").read_bytes().decode("utf-8", "surrogateescape").split("\0")
-    environment = dict(each.split("=", 1) for each in told if "=" in each)
-    if code := schema(home, REPLACED, environment).wait():
-        raise _failed(home, _not_upgraded(home, code))
+def _upgrade_schema(home: Home, up: int) -> None:
+    """Upgrade the schema on behalf of an `up` whose code is from before reloads did so, with its environment, since the
+    database's address may be set only there."""
+    variables = Path(f"/proc/{up}/environ").read_bytes().decode("utf-8", "surrogateescape").split("\0")
+    environment = dict(each.split("=", 1) for each in variables if "=" in each)
+    if code := start_schema_upgrade(home, RELOADABLE_SERVICES, environment).wait():
+        raise _reload_failed(home, _upgrade_failure(home, code))
 
 
-def _not_upgraded(home: Home, code: int) -> str:
-    """Why the schema was not upgraded."""
+def _upgrade_failure(home: Home, code: int) -> str:
+    """Why the upgrade of the schema failed."""
     return tail(schema_log(home), 1) or f"what upgrades the database ended with code {code}"
 
 
-def _waits_for(home: Home, begun: float) -> str:
-    """What keeps the schema from being upgraded, where that was said since then."""
+def _upgrade_blocker(home: Home, since: float) -> str:
+    """What the upgrade of the schema waits for, if it logged anything since then."""
     with suppress(OSError):
-        if schema_log(home).stat().st_mtime >= begun and (told := tail(schema_log(home), 1)):
-            return f": {told}"
+        if schema_log(home).stat().st_mtime >= since and (line := tail(schema_log(home), 1)):
+            return f": {line}"
     return ""
 
 
-def _search_anew(home: Home) -> None:
-    """For one whose code is of before a reload replaced the search service, which understands nothing of what workers
-    of today ask: every call that rests on documents would be refused. It is started again by `up` as it ends."""
+def _restart_search(home: Home) -> None:
+    """Restart the search service for an `up` whose code is from before reloads replaced it: the old service does not
+    understand new workers, so every call with sources would be refused. `up` starts it again when it ends."""
     if (before := lookup(home, SEARCH)) is None:
         return
     os.kill(before.pid, signal.SIGTERM)
     end = time.monotonic() + READY_SECONDS
     while (now := lookup(home, SEARCH)) is None or now.pid == before.pid:
         if time.monotonic() > end:
-            raise _failed(home, "the search service does not get ready again")
+            raise _reload_failed(home, "the search service does not get ready again")
         time.sleep(0.05)
 
 
-def _failed(home: Home, message: str) -> Unavailable:
+def _reload_failed(home: Home, message: str) -> Unavailable:
     return Unavailable(message, code="reload_failed", hint=f"See {home.logs}; calls go on being answered.")
 
 
-def _path(home: Home) -> Any:
+def _state_path(home: Home) -> Any:
     return home.run / "reload.json"
 
 
-def _noted(home: Home) -> dict[str, Any]:
+def _read_state(home: Home) -> dict[str, Any]:
     try:
-        value = json.loads(_path(home).read_text(encoding="utf-8"))
+        value = json.loads(_state_path(home).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
 
 
 class Reloading:
-    """The part of a reload that `up` does; `tick` is called all the time. `again` makes what is replaced, those of a
-    group together once the group before it is; `schema` starts what upgrades the database before."""
+    """The part of a reload that runs in `up`; the supervisor's loop calls `tick`.
+
+    `again` returns the groups of processes to replace, one group after the other. `schema` starts the upgrade of the
+    database that precedes them.
+    """
 
     def __init__(
         self,
@@ -165,119 +167,125 @@ class Reloading:
     ) -> None:
         self._home = home
         self._supervisor = supervisor
-        self._again = again
+        self._replacements = again
         self._schema = schema
         self._upgrading: subprocess.Popen[bytes] | None = None
-        self._number = int(_noted(home).get("number", 0))
+        self._number = int(_read_state(home).get("number", 0))
         self._groups: deque[Sequence[Process]] | None = None
-        """Those that wait; None: none is under way."""
+        """Groups that wait to be replaced; None: no reload is under way."""
         self._before: dict[str, int | None] = {}
-        self._anew: _Anew | None = None
-        self._untold: bytes | None = None
-        """What a full disk did not take yet."""
+        self._shipper_restart: _ShipperRestart | None = None
+        self._unwritten: bytes | None = None
+        """State that a full disk did not take yet."""
 
     def tick(self) -> None:
-        if self._untold is not None:
-            self._write(self._untold)
+        if self._unwritten is not None:
+            self._write_state(self._unwritten)
         if self._upgrading is not None:
             if (code := self._upgrading.poll()) is not None:
                 self._upgrading = None
-                self._upgraded(code)
-        elif self._anew is not None:
-            self._look(self._anew)
+                self._on_schema_upgraded(code)
+        elif self._shipper_restart is not None:
+            self._check_shipper(self._shipper_restart)
         elif self._groups is None:
             if self._supervisor.reload_wanted():
                 self._begin()
         elif not self._supervisor.replacing:
-            self._go_on(self._groups)
+            self._on_group_replaced(self._groups)
 
     def _begin(self) -> None:
         self._number += 1
         self._before = {}
-        self._tell("running")
+        self._record_state("running")
         if self._schema is None:
-            self._upgraded(0)
+            self._on_schema_upgraded(0)
             return
         try:
             self._upgrading = self._schema()
         except (GroundplanError, OSError) as error:
             self._fail(error)
 
-    def _upgraded(self, code: int) -> None:
+    def _on_schema_upgraded(self, code: int) -> None:
         if code != 0:
-            self._tell("failed", message=_not_upgraded(self._home, code))
+            self._record_state("failed", message=_upgrade_failure(self._home, code))
             return
         try:
-            self._groups = deque(group for group in self._again() if group)
+            self._groups = deque(group for group in self._replacements() if group)
         except (GroundplanError, OSError) as error:
             self._fail(error)
             return
-        before = {state.name: state for state in self._supervisor.states()}.get(READER)
-        self._supervisor.restart(READER)
+        before = {state.name: state for state in self._supervisor.states()}.get(SHIPPER_NAME)
+        self._supervisor.restart(SHIPPER_NAME)
         if before is None:
-            self._anew_is()
+            self._on_shipper_restarted()
         else:
-            self._anew = _Anew(before.starts, before.pid, time.monotonic() + ANEW_SECONDS)
+            self._shipper_restart = _ShipperRestart(
+                before.starts, before.pid, time.monotonic() + SHIPPER_RESTART_SECONDS
+            )
 
-    def _look(self, anew: _Anew) -> None:
-        """Whether it is there again. One that ends again is of code that does not run here."""
-        now = {state.name: state for state in self._supervisor.states()}[READER]
-        if now.starts > anew.starts and now.pid not in (None, anew.pid) and self._supervisor.is_fit(READER):
-            self._anew = None
-            self._anew_is()
+    def _check_shipper(self, anew: _ShipperRestart) -> None:
+        """Go on once the shipper works again. If it ended once more, the new code does not run here: the reload
+        fails."""
+        now = {state.name: state for state in self._supervisor.states()}[SHIPPER_NAME]
+        if now.starts > anew.starts and now.pid not in (None, anew.pid) and self._supervisor.is_fit(SHIPPER_NAME):
+            self._shipper_restart = None
+            self._on_shipper_restarted()
         elif now.starts > anew.starts + 1 or time.monotonic() > anew.until:
-            self._anew = self._groups = None
-            why = self._why(READER)
-            self._tell("failed", message=f"{READER} did not start again{why}", replaced=self._replaced())
+            self._shipper_restart = self._groups = None
+            why = self._last_log_line(SHIPPER_NAME)
+            self._record_state("failed", message=f"{SHIPPER_NAME} did not start again{why}", replaced=self._replaced())
 
-    def _anew_is(self) -> None:
-        """What comes after it: of those that others read, and are asked by, the gateway is never the older one."""
+    def _on_shipper_restarted(self) -> None:
+        """Begin to replace the groups: the shipper and local services are never older than the gateway that uses
+        them."""
         if not self._groups:
-            self._done()
+            self._finish()
             return
         try:
-            self._replace(self._groups)
+            self._replace_next_group(self._groups)
         except (GroundplanError, OSError) as error:
             self._fail(error)
 
-    def _why(self, name: str) -> str:
-        """What it said last, to go behind what happened to it."""
+    def _last_log_line(self, name: str) -> str:
+        """The last line of a process's log, as a suffix to a message."""
         told = tail(self._supervisor.log(name), 1)
         return f": {told}" if told else ""
 
-    def _replace(self, groups: deque[Sequence[Process]]) -> None:
+    def _replace_next_group(self, groups: deque[Sequence[Process]]) -> None:
         group = groups.popleft()
         self._before |= self._pids([process.name for process in group])
         for process in group:
             self._supervisor.replace(process)
 
-    def _go_on(self, groups: deque[Sequence[Process]]) -> None:
+    def _on_group_replaced(self, groups: deque[Sequence[Process]]) -> None:
         replaced = self._replaced()
         if len(replaced) < len(self._before):
             lacking = sorted(set(self._before) - set(replaced))
-            missing, why = ", ".join(lacking), self._why(lacking[0])
+            missing, why = ", ".join(lacking), self._last_log_line(lacking[0])
             self._groups = None
-            self._tell("failed", message=f"the successor of {missing} did not become ready{why}", replaced=replaced)
+            self._record_state(
+                "failed", message=f"the successor of {missing} did not become ready{why}", replaced=replaced
+            )
             return
         if groups:
             try:
-                self._replace(groups)
+                self._replace_next_group(groups)
             except (GroundplanError, OSError) as error:
                 self._fail(error)
             return
-        self._done()
+        self._finish()
 
-    def _done(self) -> None:
+    def _finish(self) -> None:
         self._groups = None
-        self._tell("done", replaced=self._replaced())
+        self._record_state("done", replaced=self._replaced())
 
     def _fail(self, error: Exception) -> None:
-        """Nothing more is begun; what is under way comes to its end, which tells."""
+        """Start no further group; processes that are being replaced finish first, and then report the state."""
         if self._supervisor.replacing and self._groups is not None:
             self._groups.clear()
             return
         self._groups = None
-        self._tell("failed", message=str(error), replaced=self._replaced())
+        self._record_state("failed", message=str(error), replaced=self._replaced())
 
     def _replaced(self) -> dict[str, Any]:
         now = self._pids(list(self._before))
@@ -291,13 +299,14 @@ class Reloading:
         found = {state.name: state.pid for state in self._supervisor.states()}
         return {name: found.get(name) for name in names}
 
-    def _tell(self, state: str, *, message: str = "", replaced: dict[str, Any] | None = None) -> None:
+    def _record_state(self, state: str, *, message: str = "", replaced: dict[str, Any] | None = None) -> None:
         value = {"number": self._number, "state": state, "message": message, "replaced": replaced or {}}
-        self._write(json.dumps(value).encode())
+        self._write_state(json.dumps(value).encode())
 
-    def _write(self, told: bytes) -> None:
-        """On a disk that is full again and again: the command waits, and `up` goes on."""
-        self._untold = told
+    def _write_state(self, told: bytes) -> None:
+        """Write the state file, or keep it for the next tick where the disk is full: the command waits, `up` goes
+        on."""
+        self._unwritten = told
         with suppress(OSError):
-            write_atomically(_path(self._home), told)
-            self._untold = None
+            write_atomically(_state_path(self._home), told)
+            self._unwritten = None

@@ -1,6 +1,6 @@
 """The steps of `groundplan up` from nothing to ready, and the local services that a later blueprint needs.
 
-What processes there are is `processes`; keeping them alive is the supervisor's.
+`processes` defines the processes; the supervisor keeps them alive.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from groundplan.runtime.supervisor import Process, Supervisor
 
 READY_SECONDS = 180.0
 READING = "sources are being indexed"
-"""It takes as long as there is much to read and to embed."""
-SAY_SECONDS = 5.0
-"""After so long it is said, once, what is waited for: everything else that takes its time says so itself."""
-ASK_SECONDS = 10.0
-"""How long an answer is waited for: one that died is called all the same, since its socket is ours, and meanwhile no
-process is looked after."""
+"""Waits without a deadline of its own: it takes as long as there is much to read and embed."""
+NOTICE_SECONDS = 5.0
+"""After so long `up` prints, once, what it waits for; all other slow steps print progress themselves."""
+STATUS_TIMEOUT_SECONDS = 10.0
+"""Timeout of a status request: `up` holds the sockets, so a request to a dead process connects too, and no process is
+supervised meanwhile."""
 FOLLOW_SECONDS = 2.0
-MOST_DEATHS = 5
+MAX_STARTS = 5
 
 
 class Start:
@@ -52,20 +52,20 @@ class Start:
         self.demo = demo
         self.steps = steps
 
-    def database(self, supervisor: Supervisor, workers: int) -> None:
-        """Start PostgreSQL (unless there is an external one), with room for so many gateway workers, bring its
-        schema up to date, and see that it is that of this HOME, and what it serves was signed here."""
+    def start_database(self, supervisor: Supervisor, workers: int) -> None:
+        """Start PostgreSQL (unless there is an external one) with connections for so many gateway workers, upgrade its
+        schema, and check that it belongs to this HOME and that its blueprint was signed here."""
         forget_killed(self.home)
         prepare_home(self.home)
         start_database(supervisor, self.settings, self.steps.say, workers)
-        with _refusal_told():
+        with _database_refusals():
             check_database(self.home, self.settings)
             check_keys(self.home, self.settings)
         self.steps.say("database is ready")
 
-    def declare(self) -> tuple[str, ...]:
-        """Make blueprint 1 from the workspace where there is none; return the local services that are needed."""
-        with _refusal_told():
+    def ensure_blueprint(self) -> tuple[str, ...]:
+        """Create blueprint 1 from the workspace where there is none; returns the names of the local services needed."""
+        with _database_refusals():
             made = genesis_if_empty(self.home, self.settings, self.folder, self.demo)
             note_database(self.home, self.settings)
             with connect(database_url(self.home, self.settings, "control")) as connection:
@@ -76,67 +76,75 @@ class Start:
             self.steps.say("nothing is declared yet: `groundplan apply -w DIR` makes blueprint 1")
         return services
 
-    def workers(self, listeners: Listeners, count: int) -> list[Process]:
-        """The processes of the gateway."""
+    def gateway_processes(self, listeners: Listeners, count: int) -> list[Process]:
+        """The gateway worker processes."""
         drain, leave = self.settings.drain_seconds, self.settings.reload_drain_seconds
         return [processes.gateway(self.home, listeners, slot, drain, leave, count) for slot in range(count)]
 
-    def upgrade(self, supervisor: Supervisor) -> subprocess.Popen[bytes]:
-        """Start what upgrades the schema for new code, where that can be loaded, and the database is still that of this
-        HOME: in another one, or in one that was emptied, nothing is made. Raises `Conflict` (`database_differs`)."""
+    def start_schema_upgrade(self, supervisor: Supervisor) -> subprocess.Popen[bytes]:
+        """Start the process that upgrades the schema for new code, if the database still belongs to this HOME: nothing
+        is created in another one or in one that was emptied. Raises `Conflict` (`database_differs`)."""
         if self.settings.database_url is not None:
             check_database(self.home, self.settings)
-        return processes.schema(self.home, [state.name for state in supervisor.states()])
+        return processes.start_schema_upgrade(self.home, [state.name for state in supervisor.states()])
 
-    def again(self, supervisor: Supervisor, listeners: Listeners, count: int) -> tuple[list[Process], ...]:
-        """What new code replaces, one after the other: the local services that run and are no models, then the gateway,
-        which may ask them for more than those before understand, then console and API. Raises `Conflict`
-        (`database_differs`) where the file that tells the database's address tells another's by now: nothing takes up
-        there what is of this one."""
+    def replacement_groups(self, supervisor: Supervisor, listeners: Listeners, count: int) -> tuple[list[Process], ...]:
+        """Groups of processes that a reload replaces, in order: the running local services that are no models, then the
+        gateway, whose requests their old versions may not understand, then console and API.
+
+        Raises `Conflict` (`database_differs`) where the configured database is another one by now: nothing of this
+        installation may start working there.
+        """
         if self.settings.database_url is not None:
             check_database(self.home, self.settings)
         running = {state.name for state in supervisor.states()}
-        beside = [each for name in processes.REPLACED if name in running and (each := self._service(name)) is not None]
-        return beside, self.workers(listeners, count), [self._control(listeners)]
+        beside = [
+            each
+            for name in processes.RELOADABLE_SERVICES
+            if name in running and (each := self._service_process(name)) is not None
+        ]
+        return beside, self.gateway_processes(listeners, count), [self._control_process(listeners)]
 
-    def _control(self, listeners: Listeners) -> Process:
+    def _control_process(self, listeners: Listeners) -> Process:
         leave = self.settings.reload_drain_seconds
         return processes.control(self.home, listeners.control.fileno(), self.folder, self.demo, leave)
 
-    def processes(self, supervisor: Supervisor, listeners: Listeners, workers: int, services: tuple[str, ...]) -> None:
-        """Fetch models and start all processes; none waits for another."""
-        supervisor.announce(listeners.gateway_url, listeners.control_url, listeners.public_url, listeners.tls)
-        supervisor.start(self._control(listeners))
+    def start_processes(
+        self, supervisor: Supervisor, listeners: Listeners, workers: int, services: tuple[str, ...]
+    ) -> None:
+        """Fetch models and start all processes, without waiting for any."""
+        supervisor.announce(listeners.gateway_url, listeners.control_url, listeners.public_url, listeners.tls_paths)
+        supervisor.start(self._control_process(listeners))
         supervisor.start(processes.shipper(self.home))
-        for worker in self.workers(listeners, workers):
+        for worker in self.gateway_processes(listeners, workers):
             supervisor.start(worker)
         for name in services:
-            self.models((name,))
-            self.service(supervisor, name)
+            self.fetch_models((name,))
+            self.start_service(supervisor, name)
 
-    def models(self, services: tuple[str, ...]) -> None:
+    def fetch_models(self, services: tuple[str, ...]) -> None:
         """Fetch and check the model files that services need."""
         for model in processes.models_for(services):
             ensure(self.settings.models, model, self.steps.bytes)
 
-    def service(self, supervisor: Supervisor, name: str) -> None:
-        """Start the local service of that name, unless it runs or is not ours."""
-        process = self._service(name)
+    def start_service(self, supervisor: Supervisor, name: str) -> None:
+        """Start the local service of that name, unless it runs or is not ours to start."""
+        process = self._service_process(name)
         if process is not None and all(state.name != name for state in supervisor.states()):
             supervisor.start(process)
 
-    def _service(self, name: str) -> Process | None:
-        return processes.service(self.home, name, self.settings.reload_drain_seconds)
+    def _service_process(self, name: str) -> Process | None:
+        return processes.local_service(self.home, name, self.settings.reload_drain_seconds)
 
-    def until_ready(self, supervisor: Supervisor, listeners: Listeners, workers: int) -> ControlClient:
-        """Wait until control answers, all workers serve the current blueprint, local services are there and sources are
-        read; where only reading takes longer it serves meanwhile."""
+    def wait_until_ready(self, supervisor: Supervisor, listeners: Listeners, workers: int) -> ControlClient:
+        """Wait until the control process answers, all workers serve the current blueprint, local services run and
+        sources are indexed; returns a client. Where only indexing takes longer, serving starts before it ends."""
         client = ControlClient(listeners.control_url, read_token(self.home), timeout=60.0)
-        asking, deadline = client.within(ASK_SECONDS), time.monotonic() + READY_SECONDS
-        lacks, say_at = "the control process does not answer", time.monotonic() + SAY_SECONDS
+        asking, deadline = client.with_timeout(STATUS_TIMEOUT_SECONDS), time.monotonic() + READY_SECONDS
+        lacks, say_at = "the control process does not answer", time.monotonic() + NOTICE_SECONDS
         while lacks:
             if time.monotonic() > say_at and lacks != READING:
-                self.steps.say(f"still waiting: {lacks}{self._why(supervisor)}")
+                self.steps.say(f"still waiting: {lacks}{self._last_gateway_log(supervisor)}")
                 say_at = float("inf")
             _check_alive(supervisor)
             if time.monotonic() > deadline and lacks == READING:
@@ -145,12 +153,12 @@ class Start:
             if time.monotonic() > deadline:
                 raise Unavailable(lacks, code="not_ready", hint=f"See {self.home.logs}.")
             time.sleep(0.03)
-            lacks = self.lacks(asking, workers, {state.name: state.pid for state in supervisor.states()})
+            lacks = self.missing(asking, workers, {state.name: state.pid for state in supervisor.states()})
         return client
 
-    def _why(self, supervisor: Supervisor) -> str:
-        """What a worker of the gateway said last, where it runs and waits for something, as for room on a disk."""
-        began = time.time() - SAY_SECONDS - ASK_SECONDS
+    def _last_gateway_log(self, supervisor: Supervisor) -> str:
+        """The last log line of a gateway worker that logged recently: it may wait, for example for space on a disk."""
+        began = time.time() - NOTICE_SECONDS - STATUS_TIMEOUT_SECONDS
         for state in supervisor.states():
             log = supervisor.log(state.name)
             with suppress(OSError):
@@ -158,9 +166,9 @@ class Start:
                     return f"; {state.name} said: {said}"
         return ""
 
-    def lacks(self, client: ControlClient, workers: int, pids: Mapping[str, int | None]) -> str:
-        """What is still missing, in words; empty when nothing is. `pids`: of the processes by name. The database tells
-        of other replicas' workers, too, and what an `up` that was killed here left behind may still be announced.
+    def missing(self, client: ControlClient, workers: int, pids: Mapping[str, int | None]) -> str:
+        """What is still missing, in words; empty when nothing is. `pids`: pid by process name, since the status also
+        lists workers of other replicas, and processes of a killed `up` may still be announced.
         """
         try:
             status = client.get("/api/status")
@@ -173,14 +181,16 @@ class Start:
             return f"{len(ready)} of {workers} gateway workers are ready"
         if len(gateways) < workers:
             return f"{len(gateways)} of {workers} gateway workers have reported"
-        announced = {name: lookup(self.home, name) for name in status["services"] if processes.service(self.home, name)}
+        announced = {
+            name: lookup(self.home, name) for name in status["services"] if processes.local_service(self.home, name)
+        }
         missing = [name for name, found in announced.items() if found is None or found.pid != pids.get(name)]
         if missing:
             return f"waiting for {', '.join(missing)}"
         return "" if status["indexed"] else READING
 
 
-def _refusal_told() -> AbstractContextManager[None]:
+def _database_refusals() -> AbstractContextManager[None]:
     return refusal_told(
         "the database refuses what a start needs",
         code="database_unavailable",
@@ -189,10 +199,10 @@ def _refusal_told() -> AbstractContextManager[None]:
 
 
 def _check_alive(supervisor: Supervisor) -> None:
-    """Restart what died; give up on a process that keeps dying at the start."""
+    """Restart processes that died; raise `Unavailable` for one that keeps dying during the start."""
     supervisor.check()
     for state in supervisor.states():
-        if state.starts >= MOST_DEATHS:
+        if state.starts >= MAX_STARTS:
             raise Unavailable(
                 f"{state.name} keeps ending: {tail(supervisor.log(state.name)) or 'it printed nothing'}",
                 code="process_failed",
@@ -200,50 +210,50 @@ def _check_alive(supervisor: Supervisor) -> None:
             )
 
 
-class Following:
-    """Starts local services that a later blueprint needs. What they are is asked, and models are fetched, beside, so
-    that supervision goes on: the control process may take its time to answer, or hang."""
+class ServiceFollower:
+    """Starts local services that a later blueprint needs. A thread asks for their names and fetches their models, so
+    that supervision goes on while the control process answers slowly or hangs."""
 
     def __init__(self, start: Start, supervisor: Supervisor, client: ControlClient) -> None:
         self._start = start
         self._supervisor = supervisor
-        self._client = client.within(FOLLOW_SECONDS)
+        self._client = client.with_timeout(FOLLOW_SECONDS)
         self._due = time.monotonic() + FOLLOW_SECONDS
-        self._looking: threading.Thread | None = None
+        self._fetcher: threading.Thread | None = None
         self._fetched: list[str] = []
 
     def tick(self) -> None:
         """Called every 0.1 s by the supervisor's loop."""
         while self._fetched:
-            self._begin(self._fetched.pop())
-        if time.monotonic() < self._due or (self._looking is not None and self._looking.is_alive()):
+            self._start_service(self._fetched.pop())
+        if time.monotonic() < self._due or (self._fetcher is not None and self._fetcher.is_alive()):
             return
         self._due = time.monotonic() + FOLLOW_SECONDS
         running = frozenset(state.name for state in self._supervisor.states())
-        looking = threading.Thread(target=self._look, args=(running,), name="services", daemon=True)
+        looking = threading.Thread(target=self._fetch_missing, args=(running,), name="services", daemon=True)
         with suppress(RuntimeError):  # this user may have no more threads now
             looking.start()
-            self._looking = looking
+            self._fetcher = looking
 
-    def _begin(self, name: str) -> None:
+    def _start_service(self, name: str) -> None:
         try:
-            self._start.service(self._supervisor, name)
+            self._start.start_service(self._supervisor, name)
         except (GroundplanError, OSError) as error:  # the machine may have no room for one more process now
             self._start.steps.say(f"{name} cannot start yet: {error}")
 
-    def _wanted(self) -> list[str]:
+    def _wanted_services(self) -> list[str]:
         try:
             status: dict[str, Any] = self._client.get("/api/status")
         except GroundplanError:
             return []
         return list(status["services"])
 
-    def _look(self, running: frozenset[str]) -> None:
-        for name in self._wanted():
-            if name in running or processes.service(self._start.home, name) is None:
+    def _fetch_missing(self, running: frozenset[str]) -> None:
+        for name in self._wanted_services():
+            if name in running or processes.local_service(self._start.home, name) is None:
                 continue
             try:
-                self._start.models((name,))
+                self._start.fetch_models((name,))
             except GroundplanError as error:
                 self._start.steps.say(f"{name} cannot start yet: {error}")
             else:

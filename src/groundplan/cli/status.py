@@ -6,7 +6,7 @@ from typing import Any
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption, JsonOption
-from groundplan.cli.output import emit, table, waits_text
+from groundplan.cli.output import emit, pending_text, table
 from groundplan.core.words import counted
 
 ROWS_SHOWN = 20
@@ -41,7 +41,7 @@ def status_text(value: dict[str, Any]) -> str:
     lines += [f"deployment {name}: breaker {told}" for name, told in sorted(health)]
     if gateways and all(told.startswith("closed") for _, told in health):
         lines.append("no deployment's breaker is open")
-    lines += [waits_text(pending) for pending in value["pending"][:ROWS_SHOWN]]
+    lines += [pending_text(pending) for pending in value["pending"][:ROWS_SHOWN]]
     if (more := len(value["pending"]) - ROWS_SHOWN) > 0:
         lines.append(f"{counted(more, 'more change waits', 'more changes wait')}: `groundplan changes list`")
     if value["difference"]:

@@ -40,7 +40,7 @@ class Key:
 
 def take_tour(client: ControlClient, home: Home, login_url: str) -> None:
     """Ask, show, and say what to do next."""
-    gateway = client.gateway()
+    gateway = client.gateway_url()
     note(f'\nAsking "{QUESTION}" at {WORKLOAD} ...')
     key = _key(client)
     if key is not None:

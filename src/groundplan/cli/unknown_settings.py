@@ -9,7 +9,7 @@ from groundplan.core.errors import Problem
 from groundplan.core.settings import PREFIX, WORDS, named_alike
 
 
-def misspelt(environment: Mapping[str, str] | None = None) -> list[Problem]:
+def misspelt_settings(environment: Mapping[str, str] | None = None) -> list[Problem]:
     """Those that are named almost as one of ours. Others that begin alike may be anybody's, as what Kubernetes sets for
     a service of that name."""
     return [

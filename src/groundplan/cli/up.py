@@ -1,6 +1,6 @@
 """`groundplan up`: starts everything for one HOME, prints one `ready` line, and keeps it running until it is stopped.
 
-Only the ready line goes to stdout. What processes there are is `processes.py`; keeping them alive is the supervisor's.
+Only the ready line goes to stdout. `processes` defines the processes; the supervisor keeps them alive.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from groundplan.cli.options import HomeOption, settings_for
 from groundplan.cli.output import note
 from groundplan.cli.progress import Steps
 from groundplan.cli.reload import Reloading
-from groundplan.cli.startup import Following, Start
+from groundplan.cli.startup import ServiceFollower, Start
 from groundplan.cli.tour import take_tour
-from groundplan.cli.unknown_settings import misspelt
+from groundplan.cli.unknown_settings import misspelt_settings
 from groundplan.cli.workspace import further
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.home import Home
@@ -41,13 +41,13 @@ from groundplan.release.warnings import collect
 from groundplan.runtime.processors import processors
 from groundplan.runtime.supervisor import Supervisor
 
-LEFT_SECONDS = 20.0
+STALE_WORKERS_SECONDS = 20.0
 """How long the workers of an `up` that was killed may hold its ports: they drain for 15 s."""
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
-    """Where the gateway and the control API listen, and by how many workers."""
+class ListenOptions:
+    """Ports of the gateway and the control API, and the number of gateway workers."""
 
     port: Annotated[int, typer.Option("--port", help="Port of the gateway; 0 picks a free one.")] = DEFAULT_PORT
     control_port: Annotated[
@@ -59,8 +59,8 @@ class Serving:
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
-    """Who reaches the gateway, and within which TLS."""
+class TlsOptions:
+    """Address of the gateway and its TLS files."""
 
     host: Annotated[
         str | None, typer.Option("--host", help="Address the gateway listens on; any other than 127.0.0.1 needs TLS.")
@@ -73,8 +73,8 @@ class Reached:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long answers may go on that run already."""
+class DrainOptions:
+    """How long running answers may take at a stop or a reload."""
 
     drain: Annotated[
         float | None,
@@ -88,9 +88,9 @@ class Patience:
 
 @grouped
 def up(
-    serving: Serving,
-    reached: Reached,
-    patience: Patience,
+    listen: ListenOptions,
+    tls: TlsOptions,
+    draining: DrainOptions,
     workspace: Annotated[Path | None, typer.Option("--workspace", "-w", help="Workspace for the first start.")] = None,
     home: HomeOption = None,
     demo: Annotated[
@@ -100,40 +100,44 @@ def up(
     as_json: Annotated[bool, typer.Option("--json", help="Print the ready line as one JSON line.")] = False,
 ) -> None:
     """Start everything and serve until Ctrl-C. Without --workspace the last blueprint is served."""
-    settings = _settings(home, reached, patience)
-    folder, told = workspace or load_settings().workspace, [str(each) for each in misspelt()]
+    settings = _load_settings(home, tls, draining)
+    folder, warnings = workspace or load_settings().workspace, [str(each) for each in misspelt_settings()]
     if folder is not None:
         folder = folder.absolute()
-        told += _check_workspace(folder, Home(settings.home))
+        warnings += _workspace_warnings(folder, Home(settings.home))
     signal.signal(signal.SIGTERM, _interrupt)
     with ExitStack() as stack:
         steps = stack.enter_context(Steps())
         start = Start(Home(settings.home), settings, folder, demo, steps)
         supervisor = stack.enter_context(Supervisor(start.home, notice=steps.say))
         supervisor.heed_reloads()
-        # what an `up` that was killed here left behind lets go of its ports when it has told its callers so
-        left = (start.home.run / "up.json").exists()
-        listeners = open_listeners(settings, serving.port, serving.control_port, patience=LEFT_SECONDS if left else 0.0)
+        # workers left behind by a killed `up` release its ports once they have drained
+        is_after_kill = (start.home.run / "up.json").exists()
+        listeners = open_listeners(
+            settings, listen.port, listen.control_port, patience=STALE_WORKERS_SECONDS if is_after_kill else 0.0
+        )
         stack.callback(listeners.close)
         stack.callback(supervisor.close)
-        start.database(supervisor, serving.workers)
-        services = start.declare()
-        start.processes(supervisor, listeners, serving.workers, services)
-        client = start.until_ready(supervisor, listeners, serving.workers)
-        for line in told:
+        start.start_database(supervisor, listen.workers)
+        services = start.ensure_blueprint()
+        start.start_processes(supervisor, listeners, listen.workers, services)
+        client = start.wait_until_ready(supervisor, listeners, listen.workers)
+        for line in warnings:
             note(f"! {line}")
-        again = partial(start.again, supervisor, listeners, serving.workers)
-        reloading = Reloading(start.home, supervisor, again, partial(start.upgrade, supervisor))
+        replacement_groups = partial(start.replacement_groups, supervisor, listeners, listen.workers)
+        reloading = Reloading(
+            start.home, supervisor, replacement_groups, partial(start.start_schema_upgrade, supervisor)
+        )
         _serve(start, supervisor, client, ready_line(listeners, as_json), tour, reloading)
         listeners.close_gateway()
         steps.say("stopping")
 
 
-def _settings(home: Path | None, reached: Reached, patience: Patience) -> Settings:
-    """With what the command line says."""
+def _load_settings(home: Path | None, tls: TlsOptions, draining: DrainOptions) -> Settings:
+    """Settings of HOME, overridden by the command line."""
     settings = settings_for(home)
-    settings = with_tls(settings, reached.host, reached.tls_cert, reached.tls_key, reached.tls_client_ca)
-    drain, reload_drain = patience.drain, patience.reload_drain
+    settings = with_tls(settings, tls.host, tls.tls_cert, tls.tls_key, tls.tls_client_ca)
+    drain, reload_drain = draining.drain, draining.reload_drain
     return replace(
         settings,
         drain_seconds=settings.drain_seconds if drain is None else drain,
@@ -141,9 +145,9 @@ def _settings(home: Path | None, reached: Reached, patience: Patience) -> Settin
     )
 
 
-def _check_workspace(folder: Path, home: Home) -> list[str]:
-    """What is to be told of it: keys that are not there, and what has no effect. Refuses a wrong workspace at the first
-    start; later the last blueprint is served whatever the folder says."""
+def _workspace_warnings(folder: Path, home: Home) -> list[str]:
+    """Warnings about the workspace: missing keys, and declarations without effect. Refuses an invalid workspace at the
+    first start; later the last blueprint is served whatever the folder contains."""
     try:
         today = datetime.now(UTC).date()
         found = validate(folder, known_price=lambda model: has_listed_price(model, today), beyond=further(today))
@@ -156,7 +160,7 @@ def _check_workspace(folder: Path, home: Home) -> list[str]:
 
 
 def missing_secrets(workspace: Workspace) -> Iterator[str]:
-    """Keys of deployments that this process, and whatever it starts, cannot find."""
+    """A warning for each deployment key that this process, and so its children, cannot resolve."""
     for name, item in workspace.deployments.items():
         for reference in (item.key, *(each.key for each in item.keys), item.proxy_key):
             try:
@@ -183,7 +187,7 @@ def _serve(
             threading.Thread(target=take_tour, args=(client, start.home, link), daemon=True).start()
         elif link is not None:
             note(f"\nSign in once, within ten minutes: {link}\nCtrl-C ends it.")
-        following = Following(start, supervisor, client)
+        following = ServiceFollower(start, supervisor, client)
 
         def tick() -> None:
             following.tick()
@@ -193,9 +197,9 @@ def _serve(
 
 
 def login_link(client: ControlClient) -> str | None:
-    """A link to sign in with once; None, and a word about it, where the control process is just not there.
+    """Create a one-time link to sign in; None, with a note on stderr, where the control process does not answer.
 
-    The gateway serves by now: that nobody can sign in for a moment does not end it.
+    The gateway serves by now, so a moment in which nobody can sign in must not end it.
     """
     try:
         return str(client.post("/api/login-links", {"person": None})["url"])

@@ -16,7 +16,7 @@ from groundplan.catalog.schema import json_schema
 from groundplan.cli.options import JsonOption, program_name, workspace_for
 from groundplan.cli.output import emit
 from groundplan.cli.release import warnings_text
-from groundplan.cli.unknown_settings import misspelt
+from groundplan.cli.unknown_settings import misspelt_settings
 from groundplan.core.words import counted
 from groundplan.economics.price import has_listed_price
 from groundplan.economics.prices import price_list
@@ -98,7 +98,9 @@ def check(
         "ok": True,
         "folder": str(folder),
         "workloads": count,
-        "warnings": [problem_json(each) for each in (*misspelt(), *collect.workspace_warnings(workspace_read, today))],
+        "warnings": [
+            problem_json(each) for each in (*misspelt_settings(), *collect.workspace_warnings(workspace_read, today))
+        ],
     }
     told = f"{folder} is valid: {counted(count, 'workload')}"
     emit(value, as_json, "\n".join([told, *warnings_text(value)]))

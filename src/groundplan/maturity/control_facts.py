@@ -33,7 +33,7 @@ def facts(
     pairs = [(each, workloads[each.name]) for each in current.blueprint.workloads if each.name in workloads]
     read = known(conn, current, [doc for _, doc in pairs], now)
     accepted = {
-        doc.name: current.workspace.email(doc.risk.accepted_by)
+        doc.name: current.workspace.email_of(doc.risk.accepted_by)
         for _, doc in pairs
         if doc.risk is not None and doc.risk.accepted_by is not None
     }

@@ -118,7 +118,7 @@ def gather(current: Current, doc: WorkloadDoc, known: Known) -> Evidence:
 
 
 def _declares(current: Current, doc: WorkloadDoc, known: Known) -> frozenset[str]:
-    found = set(current.workspace.duties(doc.name))
+    found = set(current.workspace.duty_holders(doc.name))
     if doc.fallbacks:
         found.add("fallbacks")
     if units.workload_subject(doc.name) in known.covered:

@@ -28,7 +28,7 @@ def create_declared_people(conn: Connection[Any], workspace: Workspace, actor: s
     """Write everybody and every group and team of a workspace, once."""
     groups = [_group(workspace, item, "group") for item in workspace.groups.values()]
     teams = [_group(workspace, item, "team") for item in workspace.teams.values()]
-    people = tuple(GenesisPerson(email, name) for email, name in workspace.everybody().items())
+    people = tuple(GenesisPerson(email, name) for email, name in workspace.names_by_email().items())
     identity.create_genesis_people(conn, GenesisPeople(people, (*groups, *teams)), actor)
 
 
@@ -50,16 +50,16 @@ def nominate(
     for name, item in workspace.workloads.items():
         subject = units.workload_subject(name)
         if subject in held:
-            _nominate_missing(conn, actor, subject, workspace.owners(item.owners))
+            _nominate_missing(conn, actor, subject, workspace.owner_emails(item.owners))
         elif name in served:
-            _nominate(conn, actor, subject, workspace.owners(item.owners))
+            _nominate(conn, actor, subject, workspace.owner_emails(item.owners))
     for source in blueprint.sources:
         steward = source.governed.steward
         _nominate(conn, actor, f"source/{source.name}", {"data": [source.owner, *([steward] if steward else [])]})
 
 
 def _group(workspace: Workspace, item: GroupDoc | TeamDoc, type_: GroupType) -> GenesisGroup:
-    people = tuple(dict.fromkeys(workspace.email(member) for member in item.members))
+    people = tuple(dict.fromkeys(workspace.email_of(member) for member in item.members))
     return GenesisGroup(item.name, type_, people, item.includes)
 
 

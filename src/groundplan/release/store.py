@@ -17,7 +17,7 @@ from groundplan.blueprint.artifact import decode, prompts_in, workload_in
 from groundplan.blueprint.model import Blueprint, Term, Workload
 from groundplan.catalog.levels import sensitivity_rank
 from groundplan.catalog.loader import load_served
-from groundplan.catalog.workspace import Workspace, containing
+from groundplan.catalog.workspace import Workspace, enclosing_jurisdictions
 from groundplan.release.prompts import ServedPrompts
 
 RELEASE_LOCK = 0x6770_7265_6C65_6101
@@ -250,7 +250,7 @@ def set_workload_needs(conn: Connection[Any], workloads: Iterable[Workload]) -> 
                     sensitivity_rank(item.sensitivity),
                     item.needs.quality,
                     item.needs.scanned,
-                    ["|".join(containing(each)) for each in item.residency],
+                    ["|".join(enclosing_jurisdictions(each)) for each in item.residency],
                 )
                 for item in workloads
             ],

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from groundplan.catalog.index import RerankRule
 from groundplan.catalog.levels import SERVED_STAGES, sensitivity_rank
 from groundplan.catalog.model import WorkloadDoc
-from groundplan.catalog.workspace import Workspace, within
+from groundplan.catalog.workspace import Workspace, satisfies_residency
 from groundplan.core.errors import Problem
 
 Broken = frozenset[tuple[str, str]]
@@ -87,7 +87,7 @@ def _asked(
 
 def _inside(residency: Sequence[str], allowed: tuple[str, ...]) -> bool:
     """Whether whoever runs in `residency` runs in what is `allowed` alone."""
-    return bool(residency) and all(within(each, allowed) for each in residency)
+    return bool(residency) and all(satisfies_residency(each, allowed) for each in residency)
 
 
 def _sources(workspace: Workspace, name: str, place: Place) -> Iterator[Problem]:

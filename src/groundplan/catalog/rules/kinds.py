@@ -11,7 +11,7 @@ from groundplan.catalog.rules.experiments import experiment_problems
 from groundplan.catalog.rules.routes import routing_problems
 from groundplan.catalog.transport import DIRECT
 from groundplan.catalog.well_known import upstream
-from groundplan.catalog.workspace import Workspace, within
+from groundplan.catalog.workspace import Workspace, satisfies_residency
 from groundplan.core.errors import Problem, Where
 
 LOCAL_SERVICES = ("embedded", "embeddings")
@@ -388,7 +388,9 @@ def _permitted(workspace: Workspace, doc: WorkloadDoc, i: int, name: str) -> Ite
             "Write the purpose as `needs: {purposes: …}` of the workload, or use another source.",
             place,
         )
-    if rule.residency and not (doc.residency and all(within(each, rule.residency) for each in doc.residency)):
+    if rule.residency and not (
+        doc.residency and all(satisfies_residency(each, rule.residency) for each in doc.residency)
+    ):
         yield Problem(
             f"source {name} may be processed in {', '.join(rule.residency)} only, {doc.name} may run elsewhere",
             "source_residency",
@@ -413,7 +415,7 @@ def _places(workspace: Workspace, doc: WorkloadDoc, path: str, types: tuple[str,
         site = workspace.sites.get(deployment.site)
         if site is None:
             continue
-        if not within(site.jurisdiction, doc.residency):
+        if not satisfies_residency(site.jurisdiction, doc.residency):
             yield Problem(
                 f"deployment {name} is at {site.name} in {site.jurisdiction}, outside {', '.join(doc.residency)}",
                 "outside_residency",

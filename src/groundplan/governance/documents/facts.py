@@ -224,7 +224,7 @@ def _sources(known: Known) -> Iterator[Said]:
         licence = f", licence {of.licence}" if of.licence else ""
         where = item.path or (item.connector.type if item.connector is not None else "")
         yield Said(
-            f"{item.title or name}: {item.sensitivity}, from {where}, owned by {known.workspace.email(item.owner)}"
+            f"{item.title or name}: {item.sensitivity}, from {where}, owned by {known.workspace.email_of(item.owner)}"
             f"{licence}; for the purposes {', '.join(known.doc.needs.purposes) or known.doc.purpose}.",
             "declared",
         )
@@ -289,7 +289,7 @@ def _risk(known: Known) -> Iterator[Said]:
     yield from _declared(*(f"Done about it: {each}." for each in risk.controls))
     if risk.accepted_by is not None:
         until = f" until {risk.until}" if risk.until else ""
-        yield Said(f"What is left is accepted by {known.workspace.email(risk.accepted_by)}{until}.", "declared")
+        yield Said(f"What is left is accepted by {known.workspace.email_of(risk.accepted_by)}{until}.", "declared")
 
 
 def _guardrails(known: Known) -> Iterator[Said]:
@@ -335,7 +335,7 @@ def _workflow(known: Known) -> Iterator[Said]:
     yield from _declared(
         f"{named}: {item.purpose}." if item.purpose else f"{named}.",
         f"A good result is: {item.outcome}." if item.outcome else None,
-        f"Its owner is {known.workspace.email(item.owner)}." if item.owner else None,
+        f"Its owner is {known.workspace.email_of(item.owner)}." if item.owner else None,
     )
     if item.baseline is not None and (cases := item.baseline.cases) is not None:
         measured = f", measured on {item.baseline.measured}" if item.baseline.measured else ""

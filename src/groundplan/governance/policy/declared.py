@@ -33,7 +33,7 @@ def rules(workspace: Workspace) -> list[PolicyRules]:
         PolicyRules(
             name=name,
             text=_text(doc),
-            owner=workspace.email(doc.owner),
+            owner=workspace.email_of(doc.owner),
             hint=_hint(doc),
             enforced=doc.mode == "enforce",
             closed=doc.closed,
@@ -61,7 +61,7 @@ def source_of(workspace: Workspace, doc: PolicyDoc) -> cedar.Source:
         lines = workspace.files.get(where.file, "").splitlines()
         if len(lines) >= line and _BLOCK.search(lines[line - 1]):
             line += 1
-    owner = workspace.email(doc.owner) if "@" in doc.owner or doc.owner in workspace.people else doc.owner
+    owner = workspace.email_of(doc.owner) if "@" in doc.owner or doc.owner in workspace.people else doc.owner
     return cedar.Source(doc.name, _text(doc), where.file, line, owner, _hint(doc))
 
 

@@ -159,7 +159,7 @@ def _workloads(workspace: Workspace, blueprint: bp.Blueprint) -> Iterator[Entry]
         risk = doc.risk
         yield Entry(
             kind="workload", name=name, title=doc.title or doc.purpose,
-            owner=", ".join(workspace.email(each) for each in owners), digest=_digest(doc), stage=doc.stage,
+            owner=", ".join(workspace.email_of(each) for each in owners), digest=_digest(doc), stage=doc.stage,
             sensitivity=doc.sensitivity, origin=doc.pattern, used_by=(name,),
             known_limits=tuple(risk.known_limits) if risk else (),
             review_by=risk.until.isoformat() if risk and risk.until else "",
@@ -196,7 +196,7 @@ def _deployments(workspace: Workspace, blueprint: bp.Blueprint, placed: Users) -
         owner = workspace.sites[each.site].owner if each.site in workspace.sites else None
         terms = each.terms
         yield Entry(
-            kind="deployment", name=each.name, title=each.model, owner=workspace.email(owner) if owner else "",
+            kind="deployment", name=each.name, title=each.model, owner=workspace.email_of(owner) if owner else "",
             version=each.upstream_model, digest=_digest(doc) if doc else "", origin=each.site,
             used_by=_users(placed, each.name), sensitivity=site.holds or "" if site else "",
             terms=_terms(terms),
@@ -224,7 +224,7 @@ def _prompts(workspace: Workspace) -> Iterator[Entry]:
     for name, doc in workspace.prompts.items():
         yield Entry(
             kind="prompt", name=name, title=f"version {doc.version}", version=str(doc.version), digest=_digest(doc),
-            owner=workspace.email(doc.owner) if doc.owner else "", used_by=_users(users, name),
+            owner=workspace.email_of(doc.owner) if doc.owner else "", used_by=_users(users, name),
             missing=_missing(owner=doc.owner), detail={"characters": len(doc.text)},
         )  # fmt: skip
 
@@ -234,7 +234,7 @@ def _integrations(workspace: Workspace) -> Iterator[Entry]:
     for name, doc in workspace.integrations.items():
         yield Entry(
             kind="integration", name=name, title=doc.title or name, origin=doc.system or "", digest=_digest(doc),
-            owner=workspace.email(doc.owner) if doc.owner else "", used_by=_users(users, name),
+            owner=workspace.email_of(doc.owner) if doc.owner else "", used_by=_users(users, name),
             missing=_missing(owner=doc.owner), detail={"direction": doc.direction, "contact": doc.contact},
         )  # fmt: skip
 
@@ -243,7 +243,7 @@ def _tools(workspace: Workspace) -> Iterator[Entry]:
     for name, doc in workspace.tools.items():
         yield Entry(
             kind="tool", name=name, title=doc.title or name, origin=urlsplit(str(doc.url)).netloc,
-            owner=workspace.email(doc.owner), digest=_digest(doc), used_by=tuple(sorted(doc.workloads)),
+            owner=workspace.email_of(doc.owner), digest=_digest(doc), used_by=tuple(sorted(doc.workloads)),
             detail={"tools": list(doc.tools), "dangerous": list(doc.dangerous)},
         )  # fmt: skip
 
@@ -252,7 +252,7 @@ def _sources(workspace: Workspace) -> Iterator[Entry]:
     users = _by_each((n, w.sources) for n, w in workspace.workloads.items())
     for name, doc in workspace.sources.items():
         yield Entry(
-            kind="source", name=name, title=doc.title or name, owner=workspace.email(doc.owner), digest=_digest(doc),
+            kind="source", name=name, title=doc.title or name, owner=workspace.email_of(doc.owner), digest=_digest(doc),
             origin=str(doc.path), used_by=_users(users, name), sensitivity=doc.sensitivity,
             missing=_missing(review_every=doc.review_every), detail={"readers": list(doc.readers)},
         )  # fmt: skip

@@ -24,7 +24,7 @@ from groundplan.blueprint.model import (
     Source,
     Workload,
 )
-from groundplan.catalog.workspace import within
+from groundplan.catalog.workspace import satisfies_residency
 from groundplan.core.errors import Problem
 from groundplan.placement.model import EEA, EU, SENSITIVITY_ORDER, Demand, purpose_rule
 
@@ -49,7 +49,7 @@ def monthly(rates: Rates, demand: Demand) -> int:
 def reasons_against(demand: Demand, site: Site, model: Sequence[str] = ()) -> list[str]:
     """Every hard rule that keeps the workload away from the site, and from a model for these purposes, in words."""
     reasons: list[str] = []
-    if not within(site.jurisdiction, demand.residency):
+    if not satisfies_residency(site.jurisdiction, demand.residency):
         reasons.append(f"outside {' and '.join(demand.residency)}")
     if SENSITIVITY_ORDER.index(demand.sensitivity) > SENSITIVITY_ORDER.index(holds(site)):
         reasons.append(f"{demand.sensitivity} data, the site holds at most {holds(site)}")

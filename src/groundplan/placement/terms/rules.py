@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from groundplan.catalog.workspace import within
+from groundplan.catalog.workspace import satisfies_residency
 from groundplan.placement.model import purpose_rule
 from groundplan.placement.terms import site_defaults
 from groundplan.placement.terms.capacity import SizedHardware
@@ -29,7 +29,7 @@ LONG = 32_000
 
 def site_rules(company: Company, w: WorkloadFacts, site: SiteFacts) -> Iterator[str]:
     """Residency, sensitivity, purposes, offline."""
-    if not within(site.jurisdiction, w.residency):
+    if not satisfies_residency(site.jurisdiction, w.residency):
         yield f"outside {' and '.join(w.residency)}"
     if SENSITIVITIES.index(w.sensitivity) > SENSITIVITIES.index(site.holds):
         yield f"{w.sensitivity} data, the site holds at most {site.holds}"

@@ -31,7 +31,7 @@ def declared_caps(workspace: Workspace) -> bp.Caps:
 
 def declared_owners(workspace: Workspace) -> dict[str, list[str]]:
     """Duty -> e-mail addresses for the company, as its document asks."""
-    return _sorted_owners(workspace.owners(workspace.company.owners))
+    return _sorted_owners(workspace.owner_emails(workspace.company.owners))
 
 
 def compile_draft(
@@ -121,7 +121,7 @@ def _with_owners(
     workspace: Workspace, item: doc.WorkloadDoc, owners: dict[str, list[str]], workload: bp.Workload
 ) -> bp.Workload:
     """With its own owners, else those of the company."""
-    answering = {**owners, **_sorted_owners(workspace.owners(item.owners))}
+    answering = {**owners, **_sorted_owners(workspace.owner_emails(item.owners))}
     return msgspec.structs.replace(workload, owners=dict(sorted(answering.items())))
 
 

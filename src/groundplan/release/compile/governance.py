@@ -24,9 +24,9 @@ def tools(workspace: Workspace) -> list[bp.ToolServer]:
     """Every MCP server, by name."""
     return [
         bp.ToolServer(
-            name=name, url=item.url, key=item.key, owner=workspace.email(item.owner), workloads=sorted(item.workloads),
-            tools=sorted(item.tools), dangerous=sorted(item.dangerous), timeout_ms=item.timeout,
-            resources=sorted(item.resources), prompts=sorted(item.prompts),
+            name=name, url=item.url, key=item.key, owner=workspace.email_of(item.owner),
+            workloads=sorted(item.workloads), tools=sorted(item.tools), dangerous=sorted(item.dangerous),
+            timeout_ms=item.timeout, resources=sorted(item.resources), prompts=sorted(item.prompts),
         )
         for name, item in workspace.tools.items()
     ]  # fmt: skip
@@ -51,7 +51,7 @@ def frameworks(workspace: Workspace) -> list[bp.Framework]:
     return [
         bp.Framework(
             name=name,
-            owner=workspace.email(item.owner),
+            owner=workspace.email_of(item.owner),
             profile=item.profile,
             workloads=sorted(item.workloads),
             excluded={each.control: each.reason for each in item.excluded},
@@ -66,7 +66,7 @@ def review(workspace: Workspace, rule: doc.ReviewRule) -> bp.Review | None:
     if not rule.before_sending:
         return None
     return bp.Review(
-        by=sorted(workspace.email(person) for person in rule.by),
+        by=sorted(workspace.email_of(person) for person in rule.by),
         within_ms=rule.within,
         release_after=rule.after == "release",
         share=round(rule.share * 10_000),

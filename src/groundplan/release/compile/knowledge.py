@@ -40,7 +40,7 @@ def source(workspace: Workspace, item: doc.SourceDoc) -> bp.Source:
         name=item.name,
         path=item.path or "",
         sensitivity=item.sensitivity,
-        owner=workspace.email(item.owner),
+        owner=workspace.email_of(item.owner),
         readers=sorted(subject_name(workspace, reader) for reader in item.readers),
         read=compile_grants(workspace, "read", f"source/{item.name}"),
         governed=_governed(workspace, item),
@@ -56,7 +56,7 @@ def source(workspace: Workspace, item: doc.SourceDoc) -> bp.Source:
 def _governed(workspace: Workspace, item: doc.SourceDoc) -> bp.Governed:
     rule = item.governed
     return bp.Governed(
-        steward=workspace.email(rule.steward) if rule.steward else None,
+        steward=workspace.email_of(rule.steward) if rule.steward else None,
         state=rule.state,
         purposes=sorted(rule.purposes),
         workloads=sorted(rule.workloads),
@@ -80,7 +80,7 @@ def term(workspace: Workspace, item: doc.TermDoc) -> bp.Term:
         meaning=item.meaning,
         synonyms=sorted(item.synonyms),
         forbidden=sorted(item.forbidden),
-        owner=workspace.email(item.owner) if item.owner else None,
+        owner=workspace.email_of(item.owner) if item.owner else None,
     )
 
 
