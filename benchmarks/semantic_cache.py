@@ -54,7 +54,7 @@ from groundplan.economics.semantic import equivalence
 from groundplan.economics.semantic.equivalence import Acceptance, Verdict
 from groundplan.economics.semantic.phrasing import read_question
 from groundplan.economics.semantic.similarity import cosine
-from groundplan.gateway.caching.semantic import QUESTION
+from groundplan.gateway.caching.semantic import MAX_QUESTION_CHARS
 
 PARTS = 5
 MATCHED = ("hits", "wrong", "hit_rate", "wrong_rate", "wrong_upper")
@@ -63,7 +63,7 @@ ARTIFACT = Path(equivalence.__file__).with_name("acceptance.json")
 
 def comparable(pair: Pair) -> bool:
     """Whether the gateway compares questions of that length at all."""
-    return max(len(pair.a), len(pair.b)) <= QUESTION
+    return max(len(pair.a), len(pair.b)) <= MAX_QUESTION_CHARS
 
 
 def measure(pairs: Sequence[Pair], bound: float, texts: Texts | None = None, *, alone: bool = False) -> dict[str, Any]:

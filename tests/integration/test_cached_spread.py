@@ -28,7 +28,7 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import child_environment
 from groundplan.gateway.caching import cache_store
-from groundplan.gateway.caching.cache_link import Kept, Parcel
+from groundplan.gateway.caching.cache_link import StoredAnswer, StoreMessage
 from groundplan.gateway.caching.cache_store import AnswerStore
 from groundplan.identity import service as identity
 from groundplan.testing.database import Database
@@ -196,7 +196,7 @@ def test_what_is_over_stopped_or_too_much_is_deleted(
             return {row[0] for row in conn.execute("SELECT sealed FROM answer")}
 
         assert swept() == {"good", "old"}
-        monkeypatch.setattr(cache_store, "KEEP_BYTES", 150)
+        monkeypatch.setattr(cache_store, "MAX_STORED_BYTES", 150)
         assert swept() == {"good"}
         stop = "INSERT INTO kill_switch (id, scope, reason, by, lifted_at) VALUES (%s, 'site/s', 'x', 'o', now())"
         conn.execute(stop.encode(), (new_id(),))
@@ -210,7 +210,7 @@ def test_whoever_has_seen_a_number_has_seen_all_before_it(
     that they have."""
     goes_on, begun = threading.Event(), threading.Event()
 
-    def row(_: object, __: object, kept: Kept) -> tuple[object, ...]:
+    def row(_: object, __: object, kept: StoredAnswer) -> tuple[object, ...]:
         if kept.whole == b"slow":
             begun.set()
             assert goes_on.wait(30)
@@ -221,9 +221,9 @@ def test_whoever_has_seen_a_number_has_seen_all_before_it(
         store = AnswerStore(Home(tmp_path), "")
         store._waiting.extend(answer(each) for each in answers)
         with psycopg.connect(database.urls["shipper"], autocommit=True) as conn:
-            store._drain(conn)
+            store._write_waiting(conn)
 
-    monkeypatch.setattr(cache_store, "_sealed", row)
+    monkeypatch.setattr(cache_store, "_row_or_none", row)
     monkeypatch.setattr(SubjectKeys, "of", lambda _: "keys")
     with psycopg.connect(database.superuser, autocommit=True) as conn, ThreadPoolExecutor() as threads:
         first = threads.submit(write, b"quick", b"slow")
@@ -238,8 +238,8 @@ def test_whoever_has_seen_a_number_has_seen_all_before_it(
     assert len(numbers) == 3 and all(each > max(seen, default=0) for each in numbers if each not in seen)
 
 
-def answer(whole: bytes) -> Kept:
-    return Kept(
+def answer(whole: bytes) -> StoredAnswer:
+    return StoredAnswer(
         digest=b"", stream=False, call=new_id().bytes, workload="w", made=0.0, until=0.0, deployment="one", subjects=[],
         person="", owner="", passages=[], cost=0, whole=whole, events=None, cleared=0, terms=b"",
     )  # fmt: skip
@@ -255,8 +255,8 @@ def test_an_answer_that_cannot_be_sealed_holds_no_other_up(database: Database, t
     with psycopg.connect(database.urls["shipper"], autocommit=True) as conn:
         SubjectKeys.of(other).seal(conn, theirs, "a key that this HOME cannot read")
         for owner in (theirs, ours):
-            store._put(Parcel(kept=kept_for(str(owner))))
-        store._drain(conn)
+            store._enqueue(StoreMessage(kept=kept_for(str(owner))))
+        store._write_waiting(conn)
     with psycopg.connect(database.superuser) as conn:
         (row,) = conn.execute("SELECT sealed FROM answer").fetchall()
     assert row[0].startswith(f"sealed:{ours}:") and not store._waiting
@@ -275,19 +275,19 @@ def test_an_answer_that_must_go_goes_once_postgresql_takes_it(database: Database
         )
         conn.execute("SET statement_timeout = 50")
         busy.execute("LOCK TABLE answer")
-        store._put(Parcel(dropped=[gone.bytes]))
+        store._enqueue(StoreMessage(dropped=[gone.bytes]))
         with pytest.raises(psycopg.errors.QueryCanceled):
-            store._drain(conn)
+            store._write_waiting(conn)
         busy.rollback()
         conn.execute("SET statement_timeout = 0")
-        store._drain(conn)
+        store._write_waiting(conn)
         assert not store._dropped
         assert conn.execute("SELECT count(*) FROM answer").fetchone() == (0,)
 
 
-def kept_for(owner: str) -> Kept:
+def kept_for(owner: str) -> StoredAnswer:
     now = time.time()
-    return Kept(
+    return StoredAnswer(
         digest=b"d", stream=False, call=new_id().bytes, workload="w", made=now, until=now + 60, deployment="one",
         subjects=["site/s"], person="", owner=owner, passages=[], cost=1, whole=b"{}", events=None, cleared=0,
         terms=b"",

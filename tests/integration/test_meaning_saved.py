@@ -13,13 +13,13 @@ CLOCK = ManualClock()
 
 async def test_counts_of_workers_add_up_and_are_told_net(database: Database) -> None:
     one, other = (SemanticCounts(database.urls["gateway"], CLOCK) for _ in range(2))
-    one.looked("support", 3_000_000)
-    one.looked("support", 600_000)
-    one.given("support", 40 * 10**9)
-    one.checked("support", wrong=True)
+    one.add_lookup("support", 3_000_000)
+    one.add_lookup("support", 600_000)
+    one.add_hit("support", 40 * 10**9)
+    one.add_check("support", wrong=True)
     await one.flush()
-    other.looked("support", 0)
-    other.given("support", 10**9)
+    other.add_lookup("support", 0)
+    other.add_hit("support", 10**9)
     await other.close()
     await one.flush()
     with connect(database.urls["control"], autocommit=True) as conn:
@@ -33,7 +33,7 @@ async def test_counts_of_workers_add_up_and_are_told_net(database: Database) -> 
 
 async def test_what_cannot_be_written_waits(database: Database) -> None:
     tally = SemanticCounts("postgresql://nobody@127.0.0.1:9/none", CLOCK)
-    tally.checked("support", wrong=False)
+    tally.add_check("support", wrong=False)
     await tally.flush()
     tally._url = database.urls["gateway"]
     await tally.flush()

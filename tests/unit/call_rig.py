@@ -24,7 +24,7 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.gateway.budgets.leases import Key, Slices
-from groundplan.gateway.caching.idempotency import Answers, Holder
+from groundplan.gateway.caching.idempotency import Holder, IdempotentAnswers
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.pipeline import Pipeline
 from groundplan.gateway.http.server import Server
@@ -255,7 +255,7 @@ async def call_rig(
         slices, clock, grants = Slices(), ManualClock(), Closed()
         slices.add_grant("all", "total", limit)
         live = Fixed(Policy(1, keys, {}, frozenset(), frozenset()), catalog)
-        answers = Answers(home.journal, epoch, clock.now().timestamp())
+        answers = IdempotentAnswers(home.journal, epoch, clock.now().timestamp())
         answers.open(Holder(1, bytes(32)))
         gateway = Gateway(epoch, loop, clock, journal, slices, grants, live, Targets(home, loop), answers)
         server = Server(Pipeline(gateway).handle, messages_errors.refusal_body, loop)

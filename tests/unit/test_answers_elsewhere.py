@@ -20,8 +20,8 @@ from groundplan.blueprint.model import Guardrails
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.economics.experiment.model import AB, Experiment
-from groundplan.gateway.caching.idempotency import Answers, Holder, Kept
-from groundplan.gateway.caching.sharing import AnswerDesk
+from groundplan.gateway.caching.idempotency import Holder, IdempotentAnswers, KeptAnswer
+from groundplan.gateway.caching.sharing import AnswerServer
 from groundplan.ledger.model import Finish
 
 MASKING = {"assistant": {"guardrails": Guardrails(input={"personal_data": "mask"})}}
@@ -37,7 +37,7 @@ async def two_workers(folder: Path) -> AsyncIterator[tuple[Rig, Rig]]:
 
 @asynccontextmanager
 async def desk_of(rig: Rig) -> AsyncIterator[None]:
-    desk = AnswerDesk(rig.gateway.idempotent_answers)
+    desk = AnswerServer(rig.gateway.idempotent_answers)
     await desk.open()
     yield
     await desk.close()
@@ -81,14 +81,14 @@ async def test_those_who_wait_for_another_workers_answer_get_it_together(
     async with two_workers(tmp_path) as (first, second), desk_of(first):
         made = await ask(first, "Hi")
         answers, asked, go = first.gateway.idempotent_answers, list[bytes](), asyncio.Event()
-        give = answers.give
+        give = answers.find_for_worker
 
-        async def slowly(digest: bytes, body: bytes) -> Kept | None:
+        async def slowly(digest: bytes, body: bytes) -> KeptAnswer | None:
             asked.append(digest)
             await go.wait()
             return await give(digest, body)
 
-        monkeypatch.setattr(answers, "give", slowly)
+        monkeypatch.setattr(answers, "find_for_worker", slowly)
         calls = [asyncio.create_task(ask(second, "Hi")) for _ in range(3)]
         await until(lambda: second.gateway.running_calls == 3 and bool(asked))
         go.set()
@@ -140,9 +140,9 @@ async def test_what_was_sent_is_not_sent_again_after_a_loss_of_power(
     folder.mkdir()
     for name, data in left[0].items():
         (folder / name).write_bytes(data)
-    after = Answers(folder, new_id(), now)
+    after = IdempotentAnswers(folder, new_id(), now)
     after.open(Holder(2, bytes(32)))
-    assert after.mark(digest, now) == [Holder(1, bytes(32))]
+    assert after.claim(digest, now) == [Holder(1, bytes(32))]
     after.close()
 
 

@@ -15,7 +15,7 @@ from tests.integration.gateway_stack import blueprint, deployment, workload
 
 from groundplan.blueprint.model import Cache
 from groundplan.core.ids import new_id_bytes
-from groundplan.gateway.caching.answer_cache import SHARE, AnswerCache
+from groundplan.gateway.caching.answer_cache import MAX_SHARE, AnswerCache
 from groundplan.gateway.caching.cache_key import request_digest, terms_of
 from groundplan.gateway.caching.entry import OVERHEAD_BYTES, Entry
 from groundplan.gateway.caching.replay_forms import CHAT_REPLAY_FORMS
@@ -92,7 +92,7 @@ class Asked:
         policy = Policy(
             1, {}, {}, frozenset(PEOPLE), frozenset(), {self.workload: self.cleared}, groups=dict(self.groups)
         )
-        return request_digest(exchange, CHAT_REPLAY_FORMS.irrelevant, terms_of(plan), policy)
+        return request_digest(exchange, CHAT_REPLAY_FORMS.ignored_fields, terms_of(plan), policy)
 
 
 asked = st.builds(
@@ -146,7 +146,7 @@ values = st.recursive(
 @settings(deadline=None)
 @given(extra=st.dictionaries(st.text(min_size=1), values, max_size=3), more=values, name=st.text(min_size=1))
 def test_any_other_field_counts(extra: dict[str, Any], more: Any, name: str) -> None:
-    known = {"model", "messages", *CHAT_REPLAY_FORMS.irrelevant}
+    known = {"model", "messages", *CHAT_REPLAY_FORMS.ignored_fields}
     fields = {key: value for key, value in extra.items() if key not in known}
     if name in known or (name in fields and fields[name] == more):
         return
@@ -158,7 +158,7 @@ def test_any_other_field_counts(extra: dict[str, Any], more: Any, name: str) -> 
         exchange.ask = read(b'{"model": "auto", "messages": [{"role": "user", "content": "x"}]}')
         exchange.workload = declared
         policy = Policy(1, {}, {}, frozenset(), frozenset())
-        return request_digest(exchange, CHAT_REPLAY_FORMS.irrelevant, b"", policy)
+        return request_digest(exchange, CHAT_REPLAY_FORMS.ignored_fields, b"", policy)
 
     first = of(fields)
     assert first is None or first != of({**fields, name: more})
@@ -197,7 +197,7 @@ class Shelf(RuleBasedStateMachine):
         self.heed()
 
     def heed(self) -> None:
-        self.cache.heed(self.catalog, self.policy)
+        self.cache.apply_policies(self.catalog, self.policy)
 
     @rule(
         name=st.sampled_from(("w1", "w2")), digest=st.binary(min_size=1, max_size=1), size=st.integers(0, LIMIT // 6),
@@ -212,7 +212,7 @@ class Shelf(RuleBasedStateMachine):
             (digest, False), b"c", name, self.now, self.now + seconds, "one", subjects, person, (), 1, whole=bytes(size)
         )
         kept = self.cache.put(self.catalog.plans[name], entry)
-        assert kept == (entry.size * SHARE <= LIMIT)
+        assert kept == (entry.size * MAX_SHARE <= LIMIT)
         if kept:
             self.good[name, digest] = entry
 
@@ -239,11 +239,11 @@ class Shelf(RuleBasedStateMachine):
         """Stopped, and perhaps let run again."""
         before = self.policy
         self.policy = replace(before, kills=before.kills | {scope})
-        self.cache.heed_policy(self.policy)
+        self.cache.apply_policy(self.policy)
         self.good = {key: entry for key, entry in self.good.items() if scope not in entry.subjects}
         if back:
             self.policy = replace(before, kills=before.kills - {scope})
-            self.cache.heed_policy(self.policy)
+            self.cache.apply_policy(self.policy)
 
     @rule(person=st.sampled_from(("ana", "ben")), back=st.booleans())
     def leave(self, person: str, back: bool) -> None:
@@ -251,15 +251,15 @@ class Shelf(RuleBasedStateMachine):
             return
         before = self.policy
         self.policy = replace(before, active=before.active - {person})
-        self.cache.heed_policy(self.policy)
+        self.cache.apply_policy(self.policy)
         self.good = {key: entry for key, entry in self.good.items() if entry.person != person}
         self.policy = before if back else replace(before, active=before.active)
-        self.cache.heed_policy(self.policy)
+        self.cache.apply_policy(self.policy)
 
     @rule(name=st.sampled_from(("w1", "w2")))
     def clear(self, name: str) -> None:
         self.policy = replace(self.policy, cleared={**self.policy.cleared, name: self.policy.cleared.get(name, 0) + 1})
-        self.cache.heed_policy(self.policy)
+        self.cache.apply_policy(self.policy)
         self.good = {key: entry for key, entry in self.good.items() if key[0] != name}
 
     @rule(prompt=st.sampled_from(("a", "b")))
@@ -313,7 +313,7 @@ def test_of_all_workloads_what_was_not_asked_for_longest_goes_first() -> None:
     assert cache.get("w1", newer.key, 1) is newer and cache.size == 23_000
     cache.drop(newer)
     assert cache.get("w1", newer.key, 1) is None
-    cache.heed(index(blueprint(1, [], [])), Policy(1, {}, {}, frozenset(), frozenset()))
+    cache.apply_policies(index(blueprint(1, [], [])), Policy(1, {}, {}, frozenset(), frozenset()))
     assert (cache.size, len(cache)) == (0, 0)
 
 
@@ -346,18 +346,18 @@ def answers(draw: st.DrawFn) -> dict[str, Any]:
 
 @given(answer=answers())
 def test_a_whole_answer_as_a_stream_and_back_says_the_same(answer: dict[str, Any]) -> None:
-    events = CHAT_REPLAY_FORMS.events(msgspec.json.encode(answer))
+    events = CHAT_REPLAY_FORMS.to_events(msgspec.json.encode(answer))
     assert events is not None and events[-1] == b"[DONE]"
-    back = CHAT_REPLAY_FORMS.whole(events)
+    back = CHAT_REPLAY_FORMS.to_whole(events)
     assert back is not None
     for choice in answer["choices"]:
         for call in choice["message"].get("tool_calls", []):
             call["id"] = call["id"] or None
     assert json.loads(back) == answer
-    assert CHAT_REPLAY_FORMS.good_events(events, len(answer["choices"])) and CHAT_REPLAY_FORMS.good(
+    assert CHAT_REPLAY_FORMS.is_complete_stream(events, len(answer["choices"])) and CHAT_REPLAY_FORMS.is_complete(
         back, len(answer["choices"])
     )
-    assert not CHAT_REPLAY_FORMS.good_events(events, len(answer["choices"]) + 1)
+    assert not CHAT_REPLAY_FORMS.is_complete_stream(events, len(answer["choices"]) + 1)
 
 
 @given(answer=answers(), field=st.sampled_from(["top", "choice", "message"]), value=values)
@@ -365,7 +365,7 @@ def test_what_is_not_known_is_never_lost(answer: dict[str, Any], field: str, val
     choice = answer["choices"][0]
     place = {"top": answer, "choice": choice, "message": choice["message"]}[field]
     place["new_field"] = value
-    events = CHAT_REPLAY_FORMS.events(msgspec.json.encode(answer))
+    events = CHAT_REPLAY_FORMS.to_events(msgspec.json.encode(answer))
     assert (events is None) == (value not in (None, [], {}))
 
 
@@ -376,8 +376,8 @@ def test_pieces_of_a_stream_are_joined_and_rubbish_is_refused(parts: list[str], 
     ]
     end = {"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 1}}
     events = [*map(msgspec.json.encode, [*chunks, end]), b"[DONE]"]
-    whole = CHAT_REPLAY_FORMS.whole(events)
+    whole = CHAT_REPLAY_FORMS.to_whole(events)
     assert whole is not None
     assert json.loads(whole)["choices"][0]["message"]["content"] == "".join(parts)
-    assert CHAT_REPLAY_FORMS.whole([odd]) is None and CHAT_REPLAY_FORMS.events(odd) is None
-    assert not CHAT_REPLAY_FORMS.good(odd, 1) and not CHAT_REPLAY_FORMS.good_events([odd], 1)
+    assert CHAT_REPLAY_FORMS.to_whole([odd]) is None and CHAT_REPLAY_FORMS.to_events(odd) is None
+    assert not CHAT_REPLAY_FORMS.is_complete(odd, 1) and not CHAT_REPLAY_FORMS.is_complete_stream([odd], 1)

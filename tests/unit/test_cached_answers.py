@@ -24,7 +24,7 @@ from groundplan.blueprint.model import Cache, Guardrails, Keep, Limit, Rates, Se
 from groundplan.core.home import Home
 from groundplan.economics import price
 from groundplan.gateway.budgets.periods import current_key
-from groundplan.gateway.caching.cache_link import AnswerLink, Parcel, take_in
+from groundplan.gateway.caching.cache_link import AnswerLink, StoreMessage, accept_answer
 from groundplan.gateway.caching.entry import Entry
 from groundplan.gateway.caching.replay_forms import (
     CHAT_REPLAY_FORMS,
@@ -174,11 +174,11 @@ def test_calls_that_bear_the_same_number_are_not_made_one() -> None:
         return chunk({"tool_calls": [call]})
 
     end = chunk({}, "tool_calls", usage={"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2})
-    made = CHAT_REPLAY_FORMS.whole([piece("c1", "{"), piece(None, "}"), piece("c1", ""), end])
+    made = CHAT_REPLAY_FORMS.to_whole([piece("c1", "{"), piece(None, "}"), piece("c1", ""), end])
     assert made is not None
     (call,) = json.loads(made)["choices"][0]["message"]["tool_calls"]
     assert (call["id"], call["function"]["arguments"]) == ("c1", "{}")
-    assert CHAT_REPLAY_FORMS.whole([piece("c1", "{}"), piece("c2", "{}"), end]) is None
+    assert CHAT_REPLAY_FORMS.to_whole([piece("c1", "{}"), piece("c2", "{}"), end]) is None
 
 
 USED = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
@@ -188,7 +188,7 @@ THIRD = {"choices": [{"index": 0, "delta": {}, "logprobs": {"content": [3]}, "fi
 
 
 def whole(*chunks: Any) -> Any:
-    made = CHAT_REPLAY_FORMS.whole([json.dumps(each).encode() for each in chunks])
+    made = CHAT_REPLAY_FORMS.to_whole([json.dumps(each).encode() for each in chunks])
     return None if made is None else json.loads(made)
 
 
@@ -225,7 +225,7 @@ def test_of_a_stream_that_says_what_is_not_known_no_whole_answer_is_made(odd: di
     ],
 )
 def test_a_whole_answer_that_is_cut_is_not_good(recast: ReplayForms, good: Any, cut: Any) -> None:
-    assert recast.good(json.dumps(good).encode(), 1) and not recast.good(json.dumps(cut).encode(), 1)
+    assert recast.is_complete(json.dumps(good).encode(), 1) and not recast.is_complete(json.dumps(cut).encode(), 1)
 
 
 DELTA = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}
@@ -251,7 +251,7 @@ CUT = {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}}
     ],
 )
 def test_a_stream_that_is_cut_is_not_good(recast: ReplayForms, events: list[Any], good: bool) -> None:
-    assert recast.good_events([json.dumps(each).encode() for each in events], 1) is good
+    assert recast.is_complete_stream([json.dumps(each).encode() for each in events], 1) is good
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -440,15 +440,15 @@ async def test_of_the_answers_of_two_workers_the_newer_one_stands(tmp_path: Path
         rig.gateway.clock.advance(1)
         rig.play("one", say="new")
         await sent(rig, "no-cache")
-        old, new = (msgspec.msgpack.decode(each, type=Parcel).kept for each in told)
+        old, new = (msgspec.msgpack.decode(each, type=StoreMessage).kept for each in told)
         assert old is not None and new is not None and new.alone and not old.alone
         whole = msgspec.structs.replace(old, stream=False, whole=new.whole, events=None)
         for first, second in ((old, new), (whole, new), (new, whole)):
             rig.gateway.answer_cache._clear("assistant")
-            assert take_in(rig.gateway, first)
-            assert take_in(rig.gateway, second) is (second is new)
+            assert accept_answer(rig.gateway, first)
+            assert accept_answer(rig.gateway, second) is (second is new)
             assert [entry.call for entry in rig.gateway.answer_cache.entries("assistant")] == [new.call]
-            assert not take_in(rig.gateway, new), "it is there"
+            assert not accept_answer(rig.gateway, new), "it is there"
 
 
 async def sent(rig: Rig, directive: str, **more: Any) -> bytes:
@@ -470,7 +470,7 @@ def live(rig: Rig, **changes: Any) -> None:
     """Another policy, told as a worker's is."""
     policy = replace(rig.gateway.live.policy, number=rig.gateway.live.policy.number + 1, **changes)
     rig.gateway.live.policy = policy  # type: ignore[misc]
-    rig.gateway.answer_cache.heed_policy(policy)
+    rig.gateway.answer_cache.apply_policy(policy)
 
 
 @pytest.mark.parametrize("scope", ["deployment/one", "site/site-one", "workload/assistant", "company"])
@@ -636,10 +636,10 @@ class Newest:
         assert exchange.ask is not None
         return None if "seed" in exchange.ask.fields else next(entries, None)
 
-    def given(self, entry: Entry) -> None:
+    def record_hit(self, entry: Entry) -> None:
         assert entry.workload == "assistant"
 
-    def note(self, entry: Entry, exchange: Exchange) -> None:  # noqa: ARG002 -- the protocol's signature
+    def record_answer(self, entry: Entry, exchange: Exchange) -> None:  # noqa: ARG002 -- the protocol's signature
         raise AssertionError("nothing was looked up")
 
 

@@ -114,16 +114,20 @@ async def test_completions_are_given_again(tmp_path: Path) -> None:
 def test_a_stream_of_an_upstreams_own_is_also_a_whole_answer() -> None:
     whole = {"id": "resp_1", "status": "completed", "output": []}
     events = [json.dumps({"type": f"response.{kind}", "response": whole}).encode() for kind in ("created", "completed")]
-    assert RESPONSES_REPLAY_FORMS.good_events(events, 1) and not RESPONSES_REPLAY_FORMS.good_events(events[:1], 1)
-    found = RESPONSES_REPLAY_FORMS.whole(events)
-    assert found is not None and msgspec.json.decode(found) == whole
-    assert RESPONSES_REPLAY_FORMS.whole(events[:1]) is RESPONSES_REPLAY_FORMS.whole([b"x"]) is None
-    cut = events[1].replace(b'"status": "completed"', b'"status": "incomplete"')  # as vLLM ends what was cut
-    assert not RESPONSES_REPLAY_FORMS.good_events([events[0], cut], 1)
-    assert not RESPONSES_REPLAY_FORMS.good(b'{"status":"incomplete"}', 1) and not RESPONSES_REPLAY_FORMS.good(b"[", 1)
-    assert not COMPLETIONS_REPLAY_FORMS.good(b'{"choices":[]}', 1) and not COMPLETIONS_REPLAY_FORMS.good_events(
-        [b"x"], 1
+    assert RESPONSES_REPLAY_FORMS.is_complete_stream(events, 1) and not RESPONSES_REPLAY_FORMS.is_complete_stream(
+        events[:1], 1
     )
+    found = RESPONSES_REPLAY_FORMS.to_whole(events)
+    assert found is not None and msgspec.json.decode(found) == whole
+    assert RESPONSES_REPLAY_FORMS.to_whole(events[:1]) is RESPONSES_REPLAY_FORMS.to_whole([b"x"]) is None
+    cut = events[1].replace(b'"status": "completed"', b'"status": "incomplete"')  # as vLLM ends what was cut
+    assert not RESPONSES_REPLAY_FORMS.is_complete_stream([events[0], cut], 1)
+    assert not RESPONSES_REPLAY_FORMS.is_complete(
+        b'{"status":"incomplete"}', 1
+    ) and not RESPONSES_REPLAY_FORMS.is_complete(b"[", 1)
+    assert not COMPLETIONS_REPLAY_FORMS.is_complete(
+        b'{"choices":[]}', 1
+    ) and not COMPLETIONS_REPLAY_FORMS.is_complete_stream([b"x"], 1)
 
 
 @pytest.mark.parametrize("instructions", [None, "Be brief."])

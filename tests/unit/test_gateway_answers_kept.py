@@ -24,8 +24,15 @@ from groundplan.blueprint.model import Deployment, Limit, Rates
 from groundplan.core.errors import Conflict, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.caching import idempotency
-from groundplan.gateway.caching.idempotency import ENTRY_BYTES, MEMORY_BYTES, MEMORY_SECONDS, Answers, Holder, Kept
-from groundplan.gateway.caching.sharing import AnswerDesk, fetch
+from groundplan.gateway.caching.idempotency import (
+    ENTRY_BYTES,
+    MEMORY_BYTES,
+    MEMORY_SECONDS,
+    Holder,
+    IdempotentAnswers,
+    KeptAnswer,
+)
+from groundplan.gateway.caching.sharing import AnswerServer, fetch_answer
 from groundplan.gateway.caching.used_idempotency_keys import DAY_SECONDS
 from groundplan.gateway.upstream.health import Health
 
@@ -33,15 +40,15 @@ ONE, TWO, BODY = b"1" * 32, b"2" * 32, b"b" * 32
 NOW = 1_700_000_000.0
 
 
-def kept(body: bytes = b"answer") -> Kept:
-    return Kept(200, b"", b"", body)
+def kept(body: bytes = b"answer") -> KeptAnswer:
+    return KeptAnswer(200, b"", b"", body)
 
 
 HOLDER = Holder(1, b"t" * 32)
 
 
-def made(folder: Path) -> Answers:
-    answers = Answers(folder, new_id(), NOW)
+def made(folder: Path) -> IdempotentAnswers:
+    answers = IdempotentAnswers(folder, new_id(), NOW)
     answers.open(HOLDER)
     return answers
 
@@ -51,7 +58,7 @@ async def test_a_duplicate_waits_for_the_first_and_gets_its_answer(tmp_path: Pat
     assert await answers.begin(ONE, BODY, NOW) is None
     second = asyncio.create_task(answers.begin(ONE, BODY, NOW))
     await asyncio.sleep(0)
-    answers.mark(ONE, NOW)
+    answers.claim(ONE, NOW)
     answers.keep(ONE, kept())
     assert await second == kept() and await answers.begin(ONE, BODY, NOW) == kept()
     answers.keep(ONE, kept(b"another"))
@@ -63,14 +70,14 @@ async def test_a_worker_that_was_asked_with_no_key_leaves_no_file(tmp_path: Path
     """Of every reload there was one, which each call with a key looked at for a day."""
     first, second = made(tmp_path), made(tmp_path)
     assert await second.begin(ONE, BODY, NOW) is None
-    second.mark(ONE, NOW)
+    second.claim(ONE, NOW)
     second.keep(ONE, kept())
     first.close()
     second.close()
     (left,) = tmp_path.iterdir()
     later = made(tmp_path)
     assert await later.begin(ONE, BODY, NOW) is None
-    assert later.mark(ONE, NOW) == [HOLDER]
+    assert later.claim(ONE, NOW) == [HOLDER]
     assert len([*tmp_path.iterdir()]) == 2 and left.exists()
     later.close()
 
@@ -80,7 +87,7 @@ async def test_a_duplicate_of_a_call_that_sent_nothing_becomes_the_first(tmp_pat
     assert await answers.begin(ONE, BODY, NOW) is None
     second, third = (asyncio.create_task(answers.begin(ONE, BODY, NOW)) for _ in range(2))
     await asyncio.sleep(0)
-    answers.forget(ONE)
+    answers.release(ONE)
     assert await second is None and not third.done(), "one of them: the other one waits for it"
     answers.keep(ONE, kept())
     assert await third == kept()
@@ -90,14 +97,14 @@ async def test_whoever_waits_no_longer_takes_the_answer_from_nobody(tmp_path: Pa
     """As another worker does that is stopped while it asks."""
     answers = made(tmp_path)
     assert await answers.begin(ONE, BODY, NOW) is None
-    answers.mark(ONE, NOW)
-    gone, waiting = (asyncio.create_task(answers.give(ONE, BODY)) for _ in range(2))
+    answers.claim(ONE, NOW)
+    gone, waiting = (asyncio.create_task(answers.find_for_worker(ONE, BODY)) for _ in range(2))
     await asyncio.sleep(0)
     gone.cancel()
     await asyncio.sleep(0)
     answers.keep(ONE, kept())
     assert await waiting == kept() and await answers.begin(ONE, BODY, NOW) == kept()
-    answers.forget(ONE)
+    answers.release(ONE)
     assert not answers._bytes, "else there was room for ever fewer"
     answers.close()
 
@@ -107,14 +114,14 @@ async def test_of_two_workers_that_use_a_key_at_once_at_least_one_sees_the_other
 ) -> None:
     one, two = made(tmp_path), made(tmp_path)
     seen: list[Holder] = []
-    reads = one._read_others
+    reads = one._read_other_files
 
     def meanwhile(now: float) -> None:
         reads(now)
-        seen.extend(two.mark(ONE, now))
+        seen.extend(two.claim(ONE, now))
 
-    monkeypatch.setattr(one, "_read_others", meanwhile)
-    assert one.mark(ONE, NOW) or seen
+    monkeypatch.setattr(one, "_read_other_files", meanwhile)
+    assert one.claim(ONE, NOW) or seen
     one.close()
     two.close()
 
@@ -257,19 +264,19 @@ async def test_another_worker_and_a_restarted_one_find_who_had_it_for_a_day(tmp_
     first, second = made(tmp_path), made(tmp_path)
     assert await first.begin(ONE, BODY, NOW) is None
     assert await second.begin(ONE, BODY, NOW) is None
-    assert first.mark(ONE, NOW) == []
-    assert second.mark(ONE, NOW) == [HOLDER]
-    assert await second.give(ONE, BODY) is None
+    assert first.claim(ONE, NOW) == []
+    assert second.claim(ONE, NOW) == [HOLDER]
+    assert await second.find_for_worker(ONE, BODY) is None
     first.close()
     for path in tmp_path.glob("idempotency-*.log"):
         os.utime(path, (NOW, NOW))  # written then
-    later = Answers(tmp_path, new_id(), NOW + DAY_SECONDS - 60)
+    later = IdempotentAnswers(tmp_path, new_id(), NOW + DAY_SECONDS - 60)
     later.open(HOLDER)
     await later.begin(ONE, BODY, NOW + DAY_SECONDS - 60)
-    assert later.mark(ONE, NOW + DAY_SECONDS - 60) == [HOLDER], "the second one sent nothing"
-    later.forget(ONE)
+    assert later.claim(ONE, NOW + DAY_SECONDS - 60) == [HOLDER], "the second one sent nothing"
+    later.release(ONE)
     await later.begin(ONE, BODY, NOW + DAY_SECONDS + 1)
-    assert later.mark(ONE, NOW + DAY_SECONDS + 1) == []
+    assert later.claim(ONE, NOW + DAY_SECONDS + 1) == []
     later.close()
     second.close()
 
@@ -278,30 +285,30 @@ async def test_a_key_for_which_nothing_was_sent_is_free_at_all_workers(tmp_path:
     """Also for one that was told to wait for it, and after its own worker started again."""
     first, second = made(tmp_path), made(tmp_path)
     await first.begin(ONE, BODY, NOW)
-    assert first.mark(ONE, NOW) == []
+    assert first.claim(ONE, NOW) == []
     await second.begin(ONE, BODY, NOW)
-    assert second.mark(ONE, NOW) == [HOLDER]
-    first.forget(ONE)
-    assert second.mark(ONE, NOW) == []
+    assert second.claim(ONE, NOW) == [HOLDER]
+    first.release(ONE)
+    assert second.claim(ONE, NOW) == []
     await first.begin(ONE, BODY, NOW)
-    assert first.mark(ONE, NOW) == [HOLDER], "it is the other one's now"
-    second.forget(ONE)
+    assert first.claim(ONE, NOW) == [HOLDER], "it is the other one's now"
+    second.release(ONE)
     later = made(tmp_path)
     await later.begin(ONE, BODY, NOW)
-    assert later.mark(ONE, NOW) == []
+    assert later.claim(ONE, NOW) == []
     for each in (first, second, later):
         each.close()
 
 
 async def test_one_worker_gives_another_what_it_keeps_and_nothing_without_the_token(tmp_path: Path) -> None:
-    first, second = Answers(tmp_path, new_id(), NOW), made(tmp_path)
-    desk = AnswerDesk(first)
+    first, second = IdempotentAnswers(tmp_path, new_id(), NOW), made(tmp_path)
+    desk = AnswerServer(first)
     await desk.open()
     await first.begin(ONE, BODY, NOW)
-    first.mark(ONE, NOW)
+    first.claim(ONE, NOW)
     await second.begin(ONE, BODY, NOW)
-    (holder,) = second.mark(ONE, NOW)
-    asked = asyncio.create_task(fetch([holder], ONE, BODY))
+    (holder,) = second.claim(ONE, NOW)
+    asked = asyncio.create_task(fetch_answer([holder], ONE, BODY))
     await asyncio.sleep(0.05)
     first.keep(ONE, kept())
     assert await asked == kept()
@@ -312,10 +319,10 @@ async def test_one_worker_gives_another_what_it_keeps_and_nothing_without_the_to
         (holder, ONE, b"c" * 32, "idempotency_mismatch"),
     ):
         if not code:
-            assert await fetch([wrong], digest, body) is None
+            assert await fetch_answer([wrong], digest, body) is None
             continue
         with pytest.raises(Conflict) as caught:
-            await fetch([wrong], digest, body)
+            await fetch_answer([wrong], digest, body)
         assert caught.value.code == code
     await desk.close()
     first.close()
@@ -324,13 +331,13 @@ async def test_one_worker_gives_another_what_it_keeps_and_nothing_without_the_to
 
 async def test_what_others_wrote_is_read_before_a_worker_serves(tmp_path: Path) -> None:
     """Of a day it may take seconds, in which no call of the worker would go on."""
-    first, second = made(tmp_path), Answers(tmp_path, new_id(), NOW)
+    first, second = made(tmp_path), IdempotentAnswers(tmp_path, new_id(), NOW)
     for number in range(100):
-        first.mark(sha256(bytes([number])).digest(), NOW)
-    desk = AnswerDesk(second)
+        first.claim(sha256(bytes([number])).digest(), NOW)
+    desk = AnswerServer(second)
     await desk.open()
-    assert [reader.position for reader in second._others.values()] == [101 * 40]
-    assert second.mark(sha256(bytes([7])).digest(), NOW) == [HOLDER]
+    assert [reader.position for reader in second._readers.values()] == [101 * 40]
+    assert second.claim(sha256(bytes([7])).digest(), NOW) == [HOLDER]
     await desk.close()
     first.close()
     second.close()
@@ -340,7 +347,7 @@ async def test_memory_is_bounded_by_time_and_size_but_the_key_stays_used(tmp_pat
     answers = made(tmp_path)
     for digest, body, at in ((ONE, b"x", NOW), (TWO, bytes(MEMORY_BYTES + 1), NOW + 1)):
         assert await answers.begin(digest, BODY, at) is None
-        answers.mark(digest, at)
+        answers.claim(digest, at)
         answers.keep(digest, kept(body))
     for digest in (ONE, TWO):
         with pytest.raises(Conflict):
@@ -374,16 +381,16 @@ async def test_what_others_used_longer_ago_than_a_day_is_forgotten(tmp_path: Pat
     answers, other = made(tmp_path), made(tmp_path)
     for number in range(50):
         at, digest = NOW + number * DAY_SECONDS / 10, number.to_bytes(32, "big")
-        assert other.mark(digest, at) == []
+        assert other.claim(digest, at) == []
         await answers.begin(digest, BODY, at)
-        assert answers.mark(digest, at) == [HOLDER]
+        assert answers.claim(digest, at) == [HOLDER]
         for path in tmp_path.glob("idempotency-*.log"):
             if path.stat().st_mtime > NOW + 100 * DAY_SECONDS:
                 os.utime(path, (at, at))  # as if it had been written then
-        assert sum(len(reader.seen) for reader in answers._others.values()) <= 16
+        assert sum(len(reader.seen) for reader in answers._readers.values()) <= 16
         files = list(tmp_path.glob("idempotency-*.log"))
         assert len(files) <= 14 and sum(path.stat().st_size for path in files) <= 14 * 40 + 48 * 40
-        assert len(answers._others) <= 7
+        assert len(answers._readers) <= 7
     answers.close()
     other.close()
 
@@ -394,12 +401,12 @@ async def test_a_file_that_is_deleted_is_none_that_a_worker_still_writes_to(tmp_
     for path in tmp_path.glob("idempotency-*.log"):
         os.utime(path, (NOW, NOW))
     late = NOW + DAY_SECONDS + 1
-    other = Answers(tmp_path, new_id(), late)
+    other = IdempotentAnswers(tmp_path, new_id(), late)
     other.open(HOLDER)
     await quiet.begin(ONE, BODY, late)
-    assert quiet.mark(ONE, late) == []
+    assert quiet.claim(ONE, late) == []
     await other.begin(ONE, BODY, late)
-    assert other.mark(ONE, late) == [HOLDER]
+    assert other.claim(ONE, late) == [HOLDER]
     quiet.close()
     other.close()
 
@@ -411,14 +418,14 @@ async def test_answers_take_the_memory_that_they_are_given_whatever_their_size(t
         assert await answers.begin(digest, BODY, NOW) is None
         answers.keep(digest, kept(b""))
     assert len(answers._entries) <= MEMORY_BYTES // ENTRY_BYTES
-    assert answers._evicted.used(bytes(32), NOW) and not answers._evicted.used(digest, NOW)
+    assert answers._evicted.is_used(bytes(32), NOW) and not answers._evicted.is_used(digest, NOW)
     answers.close()
 
 
 async def test_an_answer_that_is_ten_minutes_old_is_not_replayed_though_nobody_asked_meanwhile(tmp_path: Path) -> None:
     answers = made(tmp_path)
     assert await answers.begin(ONE, BODY, NOW) is None
-    answers.mark(ONE, NOW)
+    answers.claim(ONE, NOW)
     answers.keep(ONE, kept())
     assert await answers.begin(ONE, BODY, NOW + MEMORY_SECONDS - 1) == kept()
     with pytest.raises(Conflict) as caught:
@@ -437,13 +444,13 @@ async def test_a_key_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (before + 10, hard))
     try:
         with pytest.raises(Unavailable) as caught:
-            answers.mark(ONE, NOW)
+            answers.claim(ONE, NOW)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, ignored)
     assert caught.value.code == "journal_unavailable" and file.stat().st_size == before
-    answers.mark(TWO, NOW)
-    assert made(tmp_path).mark(TWO, NOW) == [HOLDER]
+    answers.claim(TWO, NOW)
+    assert made(tmp_path).claim(TWO, NOW) == [HOLDER]
     answers.close()
 
 
@@ -455,12 +462,12 @@ async def test_nothing_is_sent_where_it_cannot_be_seen_who_else_used_the_key(tmp
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
         with pytest.raises(Unavailable):
-            first.mark(ONE, NOW)
+            first.claim(ONE, NOW)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    first.forget(ONE)
+    first.release(ONE)
     await second.begin(ONE, BODY, NOW)
-    assert second.mark(ONE, NOW) == []
+    assert second.claim(ONE, NOW) == []
     for each in (first, second):
         each.close()
 
@@ -468,16 +475,16 @@ async def test_nothing_is_sent_where_it_cannot_be_seen_who_else_used_the_key(tmp
 async def test_a_worker_whose_file_cannot_be_begun_refuses_keys_until_it_can(tmp_path: Path) -> None:
     """As where the disk has room for a journal and for no more names: all other calls need no such file."""
     folder = tmp_path / "journal"
-    answers = Answers(folder, new_id(), NOW)
+    answers = IdempotentAnswers(folder, new_id(), NOW)
     answers.open(HOLDER)
     await answers.begin(ONE, BODY, NOW)
     with pytest.raises(Unavailable) as caught:
-        answers.mark(ONE, NOW)
+        answers.claim(ONE, NOW)
     assert caught.value.code == "journal_unavailable"
-    answers.forget(ONE)
+    answers.release(ONE)
     folder.mkdir()
     await answers.begin(ONE, BODY, NOW)
-    assert answers.mark(ONE, NOW) == [] and made(folder).mark(ONE, NOW) == [HOLDER]
+    assert answers.claim(ONE, NOW) == [] and made(folder).claim(ONE, NOW) == [HOLDER]
     answers.close()
 
 
@@ -492,15 +499,15 @@ async def test_a_file_that_is_full_is_synced_once_more_also_after_a_moment_witho
 ) -> None:
     answers, synced = made(tmp_path), list[str]()
     first = open_files(tmp_path)
-    assert await answers.mark_for_good(ONE, NOW) == []
+    assert await answers.claim_durably(ONE, NOW) == []
     with monkeypatch.context() as patched:
         patched.setattr(asyncio.get_running_loop(), "run_in_executor", no_thread)
         with pytest.raises(Unavailable):
             async with asyncio.timeout(5):
-                await answers.mark_for_good(TWO, NOW + idempotency.FILE_SECONDS)
+                await answers.claim_durably(TWO, NOW + idempotency.FILE_SECONDS)
     second = [name for name in open_files(tmp_path) if name not in first]
     monkeypatch.setattr(os, "fdatasync", lambda file: synced.append(Path(f"/proc/self/fd/{file}").readlink().name))
-    assert await answers.mark_for_good(b"3" * 32, NOW + idempotency.FILE_SECONDS) == []
+    assert await answers.claim_durably(b"3" * 32, NOW + idempotency.FILE_SECONDS) == []
     assert synced == first + second and open_files(tmp_path) == second, "it is written no more"
     answers.close()
 
@@ -522,9 +529,9 @@ async def test_where_a_sync_fails_nobody_goes_on_also_who_waits_for_the_next_one
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fdatasync", failing)
-        one = asyncio.create_task(answers.mark_for_good(ONE, NOW))
+        one = asyncio.create_task(answers.claim_durably(ONE, NOW))
         await asyncio.to_thread(begun.wait, 10)
-        gone, two = (asyncio.create_task(answers.mark_for_good(TWO, NOW)) for _ in range(2))
+        gone, two = (asyncio.create_task(answers.claim_durably(TWO, NOW)) for _ in range(2))
         await asyncio.sleep(0)
         gone.cancel()
         await asyncio.sleep(0)
@@ -532,7 +539,7 @@ async def test_where_a_sync_fails_nobody_goes_on_also_who_waits_for_the_next_one
         async with asyncio.timeout(5):
             told = await asyncio.gather(one, two, return_exceptions=True)
     assert [type(each) for each in told] == [Unavailable] * 2
-    gone, three = (asyncio.create_task(answers.mark_for_good(b"3" * 32, NOW)) for _ in range(2))
+    gone, three = (asyncio.create_task(answers.claim_durably(b"3" * 32, NOW)) for _ in range(2))
     await asyncio.sleep(0)
     gone.cancel()
     async with asyncio.timeout(5):
@@ -546,17 +553,17 @@ async def test_a_torn_entry_of_another_worker_is_read_when_it_is_whole(tmp_path:
     apart, shared = tmp_path / "apart", tmp_path / "shared"
     apart.mkdir()
     shared.mkdir()
-    made(apart).mark(ONE, NOW)
+    made(apart).claim(ONE, NOW)
     (log,) = apart.glob("idempotency-*.log")
     other, written = shared / log.name, log.read_bytes()
     other.write_bytes(written[:-10])
     answers = made(shared)
     await answers.begin(ONE, BODY, NOW)
-    assert answers.mark(ONE, NOW) == [], "half an entry says nothing"
-    answers.forget(ONE)
+    assert answers.claim(ONE, NOW) == [], "half an entry says nothing"
+    answers.release(ONE)
     other.write_bytes(written)
     await answers.begin(ONE, BODY, NOW)
-    assert answers.mark(ONE, NOW) == [HOLDER]
+    assert answers.claim(ONE, NOW) == [HOLDER]
     answers.close()
 
 

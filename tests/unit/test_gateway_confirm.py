@@ -20,8 +20,8 @@ from tests.unit.call_rig import Rig, call_rig
 from groundplan.blueprint.model import Cache, Grounding, Keep
 from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
-from groundplan.gateway.caching.cache_link import AnswerLink, Kept, Parcel, take_in
-from groundplan.gateway.caching.entry import STATES, Entry
+from groundplan.gateway.caching.cache_link import AnswerLink, StoredAnswer, StoreMessage, accept_answer
+from groundplan.gateway.caching.entry import MAX_STATES, Entry
 from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 
@@ -205,9 +205,9 @@ async def test_each_who_shares_an_answer_has_a_state_of_their_own(tmp_path: Path
         entry = kept(rig)
         assert entry.states == {"ben": "15 ben", "ana": "16 x"}
         assert entry.state("cy") == "16 x", "the last"
-        for number in range(2 * STATES):
-            entry.stands(f"p{number}", "17 x")
-        assert len(entry.states) == STATES and "ana" not in entry.states
+        for number in range(2 * MAX_STATES):
+            entry.confirm_for(f"p{number}", "17 x")
+        assert len(entry.states) == MAX_STATES and "ana" not in entry.states
 
 
 async def test_a_stopped_source_is_not_asked_and_comes_back_as_another_state(tmp_path: Path) -> None:
@@ -243,12 +243,12 @@ async def test_another_worker_goes_on_from_where_an_answer_stands(tmp_path: Path
         sent: list[bytes] = []
         link.push = lambda data: not sent.append(data)  # type: ignore[method-assign, func-returns-value]
         await ask(rig)
-        parcel = msgspec.msgpack.decode(sent[0], type=Parcel)
-        assert isinstance(parcel.kept, Kept)
+        parcel = msgspec.msgpack.decode(sent[0], type=StoreMessage)
+        assert isinstance(parcel.kept, StoredAnswer)
         rig.gateway.answer_cache._clear("assistant")
-        assert take_in(rig.gateway, parcel.kept)
+        assert accept_answer(rig.gateway, parcel.kept)
         assert (kept(rig).query, kept(rig).states) == (QUESTION, {"ana": "10 x"})
         before = [*msgspec.to_builtins(parcel.kept)][:-3]
-        old = msgspec.convert(before, type=Kept, strict=False)
+        old = msgspec.convert(before, type=StoredAnswer, strict=False)
         rig.gateway.answer_cache._clear("assistant")
-        assert not take_in(rig.gateway, old), "of a version that did not tell"
+        assert not accept_answer(rig.gateway, old), "of a version that did not tell"

@@ -10,7 +10,7 @@ import pytest
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.clock import SystemClock
 from groundplan.core.errors import Unavailable
-from groundplan.gateway.caching.semantic_checks import Checks
+from groundplan.gateway.caching.semantic_checks import CheckStore
 from groundplan.gateway.caching.semantic_counts import SemanticCounts
 from groundplan.gateway.call.model_versions import ModelVersions
 from groundplan.gateway.guard.counts import Counts
@@ -49,11 +49,11 @@ async def test_so_is_what_each_part_of_a_worker_has_for_postgresql(caplog: pytes
     counts, tally, checks, reported = (
         Counts(NOBODY, clock),
         SemanticCounts(NOBODY, clock),
-        Checks(NOBODY),
+        CheckStore(NOBODY),
         ModelVersions(NOBODY),
     )
     counts.add(uuid4(), "assistant", {("input", "secrets", "blocked"): 1}, shadow=False)
-    tally.looked("assistant", 5)
+    tally.add_lookup("assistant", 5)
     place = Deployment(
         name="mini", site="here", model="m", upstream_model="m", url="http://x/v1", rates=Rates(input=1, output=1)
     )
@@ -61,6 +61,6 @@ async def test_so_is_what_each_part_of_a_worker_has_for_postgresql(caplog: pytes
     for _ in range(3):
         await counts.flush()
         await tally.flush()
-        await checks.exchange()
+        await checks.synchronize()
         await reported.flush()
     assert waits(caplog) == 4

@@ -141,8 +141,8 @@ async def test_a_long_body_is_made_what_its_upstream_takes_while_others_are_answ
 async def test_a_long_body_is_compared_while_others_are_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = Held(cache_key.said_of, lambda exchange, _: len(exchange.request.body) > READ_BYTES)
-    monkeypatch.setattr(cache_key, "said_of", held)
+    held = Held(cache_key.body_digest, lambda exchange, _: len(exchange.request.body) > READ_BYTES)
+    monkeypatch.setattr(cache_key, "body_digest", held)
     rules = {"assistant": {"cache": bp.Cache(seconds=60, max_bytes=1 << 20, scope="workload")}}
     async with call_rig(tmp_path, ("one",), workloads=rules) as rig:
         await others_are_answered(rig, held, "word " * 150_000)

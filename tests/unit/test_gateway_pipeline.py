@@ -25,7 +25,7 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.logs import Lines
 from groundplan.gateway.budgets.leases import Slices
-from groundplan.gateway.caching.idempotency import Answers, Holder
+from groundplan.gateway.caching.idempotency import Holder, IdempotentAnswers
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.pipeline import Pipeline
 from groundplan.gateway.http.errors import refusal_body
@@ -96,7 +96,7 @@ async def made(
     policy = Policy(1, {hashlib.sha256(KEY.encode()).digest(): entry}, {}, frozenset(), frozenset())
     slices, clock, grants, live = Slices(), ManualClock(), Closed(), Fixed(policy, catalog)
     slices.add_grant("all", "total", LIMIT)
-    answers = Answers(home.journal, epoch, clock.now().timestamp())
+    answers = IdempotentAnswers(home.journal, epoch, clock.now().timestamp())
     answers.open(Holder(1, bytes(32)))
     gateway = Gateway(epoch, loop, clock, journal, slices, grants, live, Targets(home, loop), answers)
     server = Server(Pipeline(gateway).handle, refusal_body, loop)

@@ -31,8 +31,8 @@ from groundplan.economics.semantic.reading import Reading, read
 from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, Learned, Regions
 from groundplan.economics.semantic.similarity import Said
 from groundplan.gateway.caching import semantic
-from groundplan.gateway.caching.semantic import REST_SECONDS, SECONDS, SemanticCache
-from groundplan.gateway.caching.semantic_checks import Checks
+from groundplan.gateway.caching.semantic import MAX_WAIT_SECONDS, PAUSE_SECONDS, SemanticCache
+from groundplan.gateway.caching.semantic_checks import CheckStore
 from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
@@ -254,18 +254,18 @@ async def test_a_search_service_that_says_nothing_holds_up_one_call_for_a_moment
             loop = asyncio.get_running_loop()
             begun = loop.time()
             assert await cache_of(rig, "How can I reset the password for Jira?") == "none"
-            assert SECONDS <= loop.time() - begun < REST_SECONDS
+            assert MAX_WAIT_SECONDS <= loop.time() - begun < PAUSE_SECONDS
             begun = loop.time()
             for number in range(5):
                 assert await cache_of(rig, f"How can I reset {number} passwords for Jira?") == "none"
-            assert loop.time() - begun < SECONDS
+            assert loop.time() - begun < MAX_WAIT_SECONDS
 
 
 async def test_a_worker_remembers_a_bounded_number_of_questions_those_asked_last(
     tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the conversations that they are asked in; each takes some twenty kilobytes."""
-    monkeypatch.setattr(semantic, "QUESTIONS", 4)
+    monkeypatch.setattr(semantic, "MAX_QUESTIONS", 4)
     async with meaning_rig(tmp_path, encoder) as rig:
         similar: Any = rig.gateway.answer_cache.similar
         for number in range(6):
@@ -518,7 +518,7 @@ def test_savings_are_net_of_look_ups_and_of_wrong_answers() -> None:
 async def test_a_check_is_told_and_what_other_workers_found_counts_here(tmp_path: Path, encoder: Encoder) -> None:
     async with meaning_rig(tmp_path, encoder) as rig:
         similar: Any = rig.gateway.answer_cache.similar
-        similar.checks = checks = Checks("postgresql://nobody@127.0.0.1:9/none")
+        similar.checks = checks = CheckStore("postgresql://nobody@127.0.0.1:9/none")
         assert await cache_of(rig, RESET) == "none"
         assert await cache_of(rig, AGAIN) == "none"
         await until(lambda: counts(rig).checked == 1)

@@ -17,7 +17,7 @@ from groundplan.blueprint.model import Cache, Keep
 from groundplan.core.errors import Invalid
 from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.caching import known_requests
-from groundplan.gateway.caching.known_requests import LONGEST, MOST_BYTES, KnownRequests
+from groundplan.gateway.caching.known_requests import MAX_BODY_BYTES, MAX_BYTES, KnownRequests
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
@@ -108,31 +108,31 @@ def test_each_caller_finds_its_own_and_reads_what_is_new(calls: list[tuple[str, 
     known, noted = KnownRequests(), set()
     for key, person, size in calls:
         exchange = asked(chat(size), key, person)
-        exchange.ask = known.read(exchange)
+        exchange.ask = known.read_ask(exchange)
         assert exchange.ask == CHAT.read(exchange.request)
         assert bool(exchange.body_digest) == ((key, person, size) in noted)
         exchange.body_digest = exchange.body_digest or b"%d" % size
         assert exchange.body_digest == b"%d" % size
-        known.note(exchange)
+        known.remember(exchange)
         noted.add((key, person, size))
     assert len(known) == len(noted)
 
 
 def test_memory_is_bounded_and_the_first_goes_first() -> None:
     known = KnownRequests()
-    size, most = LONGEST - 200, MOST_BYTES // (3 * LONGEST)
+    size, most = MAX_BODY_BYTES - 200, MAX_BYTES // (3 * MAX_BODY_BYTES)
     for number in range(2 * most):
         exchange = asked(chat(size, str(number)))
-        exchange.ask, exchange.body_digest = known.read(exchange), b"x"
-        known.note(exchange)
+        exchange.ask, exchange.body_digest = known.read_ask(exchange), b"x"
+        known.remember(exchange)
     assert most <= len(known) <= most + 5
     first, last = asked(chat(size, "0")), asked(chat(size, str(2 * most - 1)))
-    known.read(first), known.read(last)
+    known.read_ask(first), known.read_ask(last)
     assert not first.body_digest and last.body_digest
-    large = asked(chat(LONGEST))
-    large.ask, large.body_digest = known.read(large), b"x"
+    large = asked(chat(MAX_BODY_BYTES))
+    large.ask, large.body_digest = known.read_ask(large), b"x"
     before = len(known)
-    known.note(large)
+    known.remember(large)
     assert len(known) == before
 
 
@@ -140,9 +140,9 @@ def test_what_its_headers_have_a_say_in_is_not_known_by_its_body() -> None:
     known = KnownRequests()
     body = b'{"model":"a","max_tokens":5,"messages":[{"role":"user","content":"x"}]}'
     exchange = asked(body, interface=MESSAGES)
-    exchange.ask, exchange.body_digest = known.read(exchange), b"x"
-    known.note(exchange)
+    exchange.ask, exchange.body_digest = known.read_ask(exchange), b"x"
+    known.remember(exchange)
     assert len(known) == 0
     with pytest.raises(Invalid):
-        known.read(asked(b"{"))
-    assert known_requests.LONGEST < MOST_BYTES
+        known.read_ask(asked(b"{"))
+    assert known_requests.MAX_BODY_BYTES < MAX_BYTES

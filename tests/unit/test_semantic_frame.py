@@ -32,10 +32,10 @@ def likest(kept: Sequence[Vector], of: Vector, most: int, least: float) -> list[
 @given(turns=st.lists(st.integers(0, 99), max_size=60), asked=st.integers(0, 99), most=st.integers(1, 4))
 def test_of_those_that_came_last_the_likest_are_found(turns: list[int], asked: int, most: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(semantic_frame, "KNOWN", 20)
+        patch.setattr(semantic_frame, "MAX_QUESTIONS", 20)
         frame = Frame()
         for number, turn in enumerate(turns):
-            frame.keep((str(number).encode(), False), said(turn))
+            frame.add((str(number).encode(), False), said(turn))
         of = said(asked).vector
         found = list(islice(frame.nearest(of, 0.5), most))
         last = {(str(number).encode(), False): said(turn).vector for number, turn in list(enumerate(turns))[-20:]}
@@ -49,7 +49,7 @@ def test_of_those_that_came_last_the_likest_are_found(turns: list[int], asked: i
 def test_of_questions_as_like_as_each_other_the_older_one_is_found_first() -> None:
     frame = Frame()
     for name in (b"first", b"second", b"third"):
-        frame.keep((name, False), said(0))
+        frame.add((name, False), said(0))
     names = [key[0] for key, _ in frame.nearest(said(0).vector, 0.5)]
     assert names == [b"first", b"second", b"third"]
     assert not list(Frame().nearest(said(0).vector, 0.5))
@@ -58,6 +58,6 @@ def test_of_questions_as_like_as_each_other_the_older_one_is_found_first() -> No
 def test_a_question_that_is_answered_anew_takes_its_own_place() -> None:
     """Once for each time it was it would crowd out those that are nearly as like."""
     frame, turns = Frame(), (0, 1, 0, 2, 0)
-    grew = [frame.keep((b"%d" % turn, False), said(turn)) for turn in turns]
+    grew = [frame.add((b"%d" % turn, False), said(turn)) for turn in turns]
     assert grew == [True, True, False, True, False]
     assert [key[0] for key, _ in frame.nearest(said(0).vector, 0.5)] == [b"0", b"1", b"2"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from groundplan.core.ids import new_id_bytes
-from groundplan.gateway.caching.cache import rests_on
+from groundplan.gateway.caching.cache import subjects_of_answer
 from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.facts_api import note_read
@@ -63,7 +63,7 @@ def test_a_stopped_source_ends_an_answer_that_it_only_contradicted(exchange: Exc
     severed = replace(policy, severed=frozenset({"source/archive"}))
     error = stopped(severed, exchange)
     assert error is not None and "source/archive was stopped" in error.message
-    assert rests_on(exchange) >= {"source/archive", "source/handbook"}
+    assert subjects_of_answer(exchange) >= {"source/archive", "source/handbook"}
 
 
 def test_a_search_notes_what_it_gave_to_whom_it_answered(exchange: Exchange) -> None:

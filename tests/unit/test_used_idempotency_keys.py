@@ -8,7 +8,12 @@ import tracemalloc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundplan.gateway.caching.used_idempotency_keys import DAY_SECONDS, RUN, SPAN_SECONDS, UsedIdempotencyKeys
+from groundplan.gateway.caching.used_idempotency_keys import (
+    DAY_SECONDS,
+    MAX_SPAN_SECONDS,
+    RUN_KEYS,
+    UsedIdempotencyKeys,
+)
 
 
 def digest(number: int) -> bytes:
@@ -17,7 +22,7 @@ def digest(number: int) -> bytes:
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.lists(st.tuples(st.integers(1, 2 * RUN), st.floats(0, 2 * SPAN_SECONDS)), min_size=1, max_size=8),
+    st.lists(st.tuples(st.integers(1, 2 * RUN_KEYS), st.floats(0, 2 * MAX_SPAN_SECONDS)), min_size=1, max_size=8),
     st.floats(0, 1.2 * DAY_SECONDS),
 )
 def test_a_used_key_is_used_for_a_day_and_for_little_more(added: list[tuple[int, float]], later: float) -> None:
@@ -29,10 +34,10 @@ def test_a_used_key_is_used_for_a_day_and_for_little_more(added: list[tuple[int,
             keys.add(digest(number), at)
             last[number] = at
     now = at + later
-    keys.forget(now)
-    for number in range(0, 2 * RUN, 37):
-        used, known = keys.used(digest(number), now), last.get(number)
-        if known is None or now - known > DAY_SECONDS + SPAN_SECONDS:
+    keys.expire(now)
+    for number in range(0, 2 * RUN_KEYS, 37):
+        used, known = keys.is_used(digest(number), now), last.get(number)
+        if known is None or now - known > DAY_SECONDS + MAX_SPAN_SECONDS:
             assert not used
         elif now - known < DAY_SECONDS:
             assert used
@@ -40,37 +45,37 @@ def test_a_used_key_is_used_for_a_day_and_for_little_more(added: list[tuple[int,
 
 def test_what_is_over_is_forgotten() -> None:
     keys = UsedIdempotencyKeys()
-    for number in range(40 * RUN):
-        keys.add(digest(number), number * DAY_SECONDS / (8 * RUN))
+    for number in range(40 * RUN_KEYS):
+        keys.add(digest(number), number * DAY_SECONDS / (8 * RUN_KEYS))
         if not number % 100:
-            keys.forget(number * DAY_SECONDS / (8 * RUN))
-            assert len(keys) <= 8 * RUN + 3 * RUN
+            keys.expire(number * DAY_SECONDS / (8 * RUN_KEYS))
+            assert len(keys) <= 8 * RUN_KEYS + 3 * RUN_KEYS
 
 
 def test_a_key_is_used_until_the_youngest_that_lies_beside_it_is_a_day_old() -> None:
     keys = UsedIdempotencyKeys()
-    for number in range(RUN):
-        keys.add(digest(number), 0.0 if number < RUN // 2 else SPAN_SECONDS)
-    soon = DAY_SECONDS + SPAN_SECONDS / 2
-    keys.forget(soon)
-    assert all(keys.used(digest(number), soon) for number in range(RUN))
-    late = DAY_SECONDS + SPAN_SECONDS + 1
-    assert not any(keys.used(digest(number), late) for number in range(RUN))
-    keys.forget(late)
+    for number in range(RUN_KEYS):
+        keys.add(digest(number), 0.0 if number < RUN_KEYS // 2 else MAX_SPAN_SECONDS)
+    soon = DAY_SECONDS + MAX_SPAN_SECONDS / 2
+    keys.expire(soon)
+    assert all(keys.is_used(digest(number), soon) for number in range(RUN_KEYS))
+    late = DAY_SECONDS + MAX_SPAN_SECONDS + 1
+    assert not any(keys.is_used(digest(number), late) for number in range(RUN_KEYS))
+    keys.expire(late)
     assert not len(keys)
 
 
 def test_runs_of_one_hour_are_few() -> None:
     """Each is looked through for a key that was never used."""
     keys = UsedIdempotencyKeys()
-    for number in range(20 * RUN):
-        keys.add(digest(number), number * SPAN_SECONDS / (20 * RUN))
-    assert len(keys._runs) <= 3 and len(keys) == 20 * RUN
-    assert max(len(run.keys) for run in keys._runs) <= 9 * RUN
+    for number in range(20 * RUN_KEYS):
+        keys.add(digest(number), number * MAX_SPAN_SECONDS / (20 * RUN_KEYS))
+    assert len(keys._runs) <= 3 and len(keys) == 20 * RUN_KEYS
+    assert max(len(run.keys) for run in keys._runs) <= 9 * RUN_KEYS
 
 
 def test_a_key_takes_eight_bytes() -> None:
-    digests = [digest(number) for number in range(50 * RUN)]
+    digests = [digest(number) for number in range(50 * RUN_KEYS)]
     tracemalloc.start()
     keys = UsedIdempotencyKeys()
     for each in digests:
@@ -78,4 +83,4 @@ def test_a_key_takes_eight_bytes() -> None:
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(keys) == len(digests) and taken < 10 * len(digests) + (2 << 20)
-    assert all(keys.used(each, 5.0) for each in digests[::997]) and not keys.used(bytes(32), 5.0)
+    assert all(keys.is_used(each, 5.0) for each in digests[::997]) and not keys.is_used(bytes(32), 5.0)

@@ -42,11 +42,11 @@ from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.budgets.windows import WindowClock
 from groundplan.gateway.caching.answer_cache import AnswerCache
 from groundplan.gateway.caching.cache_link import AnswerLink
-from groundplan.gateway.caching.idempotency import Answers
+from groundplan.gateway.caching.idempotency import IdempotentAnswers
 from groundplan.gateway.caching.semantic import SemanticCache
-from groundplan.gateway.caching.semantic_checks import Checks
+from groundplan.gateway.caching.semantic_checks import CheckStore
 from groundplan.gateway.caching.semantic_counts import SemanticCounts
-from groundplan.gateway.caching.sharing import AnswerDesk
+from groundplan.gateway.caching.sharing import AnswerServer
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.grounding.citation_store import Citations
@@ -147,7 +147,7 @@ async def serve(
         url = database_url(home, load_settings(), "gateway")
         journal = await journal_of(home, sockets, partial(_journal, home, loop, segment_bytes))
         gateway, live, leases = _gateway(parts, home, url, journal, OnwardClock(clock or SystemClock()))
-        await parts.keep(AnswerDesk(gateway.idempotent_answers)).open()
+        await parts.keep(AnswerServer(gateway.idempotent_answers)).open()
         gateway.scrapes = parts.keep(Scrapes(home, slot, load_settings().metrics_token, workers))
         await gateway.scrapes.open(lambda: gathered(gateway))
         _beside(parts, gateway, home, url)
@@ -323,7 +323,7 @@ def _gateway(
     loop, slices, counters, windows = asyncio.get_running_loop(), Slices(), Slices(), WindowClock()
     live = LiveView(url, home, journal.epoch, clock, slices)
     leases = LeaseClient(url, journal, slices, home=home.root, clock=clock, counters=counters, windows=windows)
-    answers = Answers(home.journal, journal.epoch, clock.now().timestamp())
+    answers = IdempotentAnswers(home.journal, journal.epoch, clock.now().timestamp())
     targets = Targets(home, loop)
     gateway = Gateway(
         epoch=journal.epoch,
@@ -388,7 +388,7 @@ def _beside(parts: Parts, gateway: Gateway, home: Home, url: str) -> None:
         Pairs(url),
         Signals(home, url, gateway.clock),
     )
-    reported, tally, checks = ModelVersions(url), SemanticCounts(url, gateway.clock), Checks(url)
+    reported, tally, checks = ModelVersions(url), SemanticCounts(url, gateway.clock), CheckStore(url)
     gateway.guard_counts, gateway.citations, gateway.signals = counts, citations, signals
     gateway.model_versions = reported
     gateway.repeats = repeats = Repeats(url)
@@ -430,7 +430,7 @@ def _sockets(arguments: argparse.Namespace) -> ListenSockets:
 
 def heed(gateway: Gateway, policy: Policy) -> None:
     """What holds of a new policy at once: answers that may not be given again, and those that may not go on."""
-    gateway.answer_cache.heed_policy(policy)
+    gateway.answer_cache.apply_policy(policy)
     cut(policy, gateway.streams)
 
 

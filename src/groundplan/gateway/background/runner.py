@@ -26,7 +26,7 @@ from groundplan.gateway.background.events import FIRST, EventLog, Failed
 from groundplan.gateway.background.progress import Run
 from groundplan.gateway.background.sealed_store import INTERRUPTED, Asked, Found, SealedStore
 from groundplan.gateway.budgets.grant_connection import DATABASE_ERRORS
-from groundplan.gateway.caching.idempotency import NAMED
+from groundplan.gateway.caching.idempotency import IDEMPOTENCY_KEY
 from groundplan.gateway.call import transient_refusals
 from groundplan.gateway.call.admit import MAX_COST_HEADER
 from groundplan.gateway.call.context import Gateway
@@ -420,7 +420,7 @@ def _check(exchange: Exchange) -> None:
         hint = "Leave it out, and stream the answer; or have the workload keep content in full (keep)."
     elif exchange.guard is not None:
         hint = "Leave it out: answers that guardrails, a review or rules about tools look at are not stored."
-    elif NAMED in exchange.request.headers:
+    elif IDEMPOTENCY_KEY in exchange.request.headers:
         hint = "Leave Idempotency-Key or background out."
     if hint:
         named = {"field": "background"}

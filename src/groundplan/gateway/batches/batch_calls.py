@@ -313,7 +313,7 @@ class BatchCalls:
         self._give_back(exchange)
         self._check_ending(exchange, batch)
         if exchange.flight is not None:
-            cache.land(self._gateway, exchange)  # identical requests do not wait for this call
+            cache.finish_flight(self._gateway, exchange)  # identical requests do not wait for this call
         self.waiting_calls.add(exchange.call)
         try:
             await asyncio.sleep(min(error.retry_after or 1.0, _LONGEST_WAIT_S))
@@ -345,7 +345,7 @@ class BatchCalls:
                 check_people(gateway, exchange)
                 if exchange.guard is not None:
                     await exchange.guard.personal_in(exchange)
-                if self._may_use_cache(exchange) and await cache.answered(gateway, exchange, recheck):
+                if self._may_use_cache(exchange) and await cache.answer_from_cache(gateway, exchange, recheck):
                     return 0
                 catalog = exchange.catalog
                 if catalog is not None and catalog.limits is not None:

@@ -23,9 +23,9 @@ from groundplan.gateway.policy.snapshot import NOTHING, Policy
 if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange
 
-MOST_BYTES = 256 << 20
+MAX_BYTES = 256 << 20
 """Of the answers of all workloads of a worker, unless its settings say otherwise."""
-SHARE = 8
+MAX_SHARE = 8
 """One answer may take this part of its shelf, and of all of them."""
 
 
@@ -37,11 +37,11 @@ class Similar(Protocol):
 
     async def __call__(self, exchange: Exchange, entries: Iterator[Entry]) -> Entry | None: ...
 
-    def given(self, entry: Entry) -> None:
+    def record_hit(self, entry: Entry) -> None:
         """What was found is in the journal as this call's answer."""
         ...
 
-    def note(self, entry: Entry, exchange: Exchange) -> None:
+    def record_answer(self, entry: Entry, exchange: Exchange) -> None:
         """The answer to a question that was looked up is kept now."""
         ...
 
@@ -50,16 +50,16 @@ class Similar(Protocol):
 class _Shelf:
     entries: OrderedDict[Key, Entry] = field(default_factory=OrderedDict)
     size: int = 0
-    most: int = 0
+    max_bytes: int = 0
     terms: bytes = b""
     """Digest of the blueprint's part under which it was filled."""
 
 
 class AnswerCache:
-    """Of one worker. `most`: bytes of all its answers."""
+    """Of one worker. `max_bytes`: bytes of all its answers."""
 
-    def __init__(self, most: int = MOST_BYTES) -> None:
-        self._most = most
+    def __init__(self, most: int = MAX_BYTES) -> None:
+        self._max_bytes = most
         self._size = 0
         self._shelves: dict[str, _Shelf] = {}
         self._used: OrderedDict[Entry, None] = OrderedDict()
@@ -119,7 +119,7 @@ class AnswerCache:
         there under its key is replaced, and one that is to be `alone` replaces that of the other form, too."""
         rule = plan.workload.cache
         size = entry.size
-        if rule is None or size * SHARE > min(rule.max_bytes, self._most):
+        if rule is None or size * MAX_SHARE > min(rule.max_bytes, self._max_bytes):
             return False
         terms = self.terms(plan)
         newest = self._catalog.plans.get(entry.workload) if self._catalog is not None else plan
@@ -129,7 +129,7 @@ class AnswerCache:
         if shelf is None or shelf.terms != terms:
             self._clear(entry.workload)
             shelf = self._shelves[entry.workload] = _Shelf(terms=terms)
-        shelf.most = rule.max_bytes
+        shelf.max_bytes = rule.max_bytes
         for key in (entry.key, (entry.key[0], not entry.key[1])) if entry.alone else (entry.key,):
             if (old := shelf.entries.get(key)) is not None:
                 self._remove(shelf, old)
@@ -137,9 +137,9 @@ class AnswerCache:
         self._used[entry] = None
         shelf.size += size
         self._size += size
-        while shelf.size > shelf.most:
+        while shelf.size > shelf.max_bytes:
             self._remove(shelf, next(iter(shelf.entries.values())))
-        while self._size > self._most:
+        while self._size > self._max_bytes:
             oldest = next(iter(self._used))
             self._remove(self._shelves[oldest.workload], oldest)
         return True
@@ -168,7 +168,7 @@ class AnswerCache:
 
     # what it must heed -----------------------------------------------------------------------------------------------
 
-    def heed(self, catalog: Catalog, policy: Policy) -> None:
+    def apply_policies(self, catalog: Catalog, policy: Policy) -> None:
         """Throw away what the newest blueprint and policy forbid. Two comparisons where neither has changed."""
         if catalog is not self._catalog:
             self._catalog = catalog
@@ -178,9 +178,9 @@ class AnswerCache:
                 if plan is None or plan.workload.cache is None or self.terms(plan) != shelf.terms:
                     self._clear(name)
         if policy is not self._policy:
-            self.heed_policy(policy)
+            self.apply_policy(policy)
 
-    def heed_policy(self, policy: Policy) -> None:
+    def apply_policy(self, policy: Policy) -> None:
         """Throw away what it stops, and what is of people who have left; told of every policy in its turn."""
         old, self._policy = self._policy, policy
         for name in [name for name in self._shelves if policy.cleared.get(name) != old.cleared.get(name)]:
@@ -196,18 +196,18 @@ class AnswerCache:
 
     # calls that make one ---------------------------------------------------------------------------------------------
 
-    def flight(self, key: Key) -> Flight | None:
+    def find_flight(self, key: Key) -> Flight | None:
         """The call that makes this answer now, in this form."""
         return self._flights.get(key)
 
-    def lead(self, key: Key, loop: asyncio.AbstractEventLoop, *, fresh: bool = False) -> Flight:
-        """This call makes it; it must `land`."""
-        flight = self._flights[key] = Flight(key, loop.create_future(), fresh)
+    def start_flight(self, key: Key, loop: asyncio.AbstractEventLoop, *, is_refresh: bool = False) -> Flight:
+        """This call makes it; it must `finish_flight`."""
+        flight = self._flights[key] = Flight(key, loop.create_future(), is_refresh)
         return flight
 
-    def land(self, flight: Flight, how: str) -> None:
+    def finish_flight(self, flight: Flight, how: str) -> None:
         """Tell those that wait for it: `STORED`, `FAILED` or `UNFIT`."""
         if self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
-        if not flight.landed.done():
-            flight.landed.set_result(how)
+        if not flight.outcome.done():
+            flight.outcome.set_result(how)

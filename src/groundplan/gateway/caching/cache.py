@@ -19,12 +19,12 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Conflict, Denied, Invalid, NotFound
 from groundplan.gateway.budgets.leases import is_quota
 from groundplan.gateway.caching.answer_cache import Similar
-from groundplan.gateway.caching.cache_key import compare_apart, is_long, request_digest
-from groundplan.gateway.caching.confirm import confirm, readable
+from groundplan.gateway.caching.cache_key import compare_off_loop, is_long, request_digest
+from groundplan.gateway.caching.confirm import are_readable, confirm
 from groundplan.gateway.caching.entry import FAILED, STORED, UNFIT, Entry, Flight, Key
-from groundplan.gateway.caching.idempotency import NAMED, Kept, digest_of, forgotten
+from groundplan.gateway.caching.idempotency import IDEMPOTENCY_KEY, KeptAnswer, forgotten_error, key_digest
 from groundplan.gateway.caching.replay_forms import ReplayForms
-from groundplan.gateway.caching.sharing import fetch
+from groundplan.gateway.caching.sharing import fetch_answer
 from groundplan.gateway.call import admit, limits, settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.delivery.stream import EVENT_STREAM
@@ -47,21 +47,21 @@ SEMANTIC = "semantic"
 REPLAY = "replay"
 """The same, to a request with the same `Idempotency-Key`."""
 DIRECTIVES = b"cache-control"
-_TURNS, _TURN_SECONDS = 8, 0.02
+_MAX_CLAIMS, _CLAIM_SPREAD_SECONDS = 8, 0.02
 """How often workers that have the same new key at once try to be its first, and within which time of each other."""
 
 
-async def replay(gateway: Gateway, exchange: Exchange) -> Kept | None:
+async def find_replay(gateway: Gateway, exchange: Exchange) -> KeptAnswer | None:
     """The kept answer to this key of the same person, waiting for it where it is being made; None: this request is the
     first here with it.
 
     Raises `Conflict` where the key was used for another body, or its answer is not in memory any more.
     """
-    named = exchange.request.headers.get(NAMED)
+    named = exchange.request.headers.get(IDEMPOTENCY_KEY)
     if named is None or exchange.key is None:
         return None
     # whoever has the key that it was rotated to sends the same
-    digest = digest_of(named, exchange.key.family or exchange.key.id, exchange.person)
+    digest = key_digest(named, exchange.key.family or exchange.key.id, exchange.person)
     began = gateway.loop.time()
     kept = await gateway.idempotent_answers.begin(digest, _body_digest(exchange), gateway.clock.now().timestamp())
     exchange.waited_seconds += gateway.loop.time() - began
@@ -69,10 +69,10 @@ async def replay(gateway: Gateway, exchange: Exchange) -> Kept | None:
         exchange.idempotency = digest
         exchange.sent_chunks = []
         return None
-    return _not_cut(kept)
+    return _check_kept(kept)
 
 
-async def elsewhere(gateway: Gateway, exchange: Exchange) -> Kept | None:
+async def claim_idempotency_key(gateway: Gateway, exchange: Exchange) -> KeptAnswer | None:
     """Write the key down; the answer of another worker that did so before, waiting for it where it is being made.
 
     Raises `Conflict` where that has none. One that sent nothing, or wrote the key down at the same moment, leaves it to
@@ -81,20 +81,20 @@ async def elsewhere(gateway: Gateway, exchange: Exchange) -> Kept | None:
     digest = exchange.idempotency
     if digest is None:
         return None
-    for _ in range(_TURNS):
-        holders = await gateway.idempotent_answers.mark_for_good(digest, gateway.clock.now().timestamp())
+    for _ in range(_MAX_CLAIMS):
+        holders = await gateway.idempotent_answers.claim_durably(digest, gateway.clock.now().timestamp())
         if not holders:
             return None
         began = gateway.loop.time()
-        kept = await fetch(
-            holders, digest, gateway.idempotent_answers.asked(digest)
+        kept = await fetch_answer(
+            holders, digest, gateway.idempotent_answers.body_digest(digest)
         )  # guardrails may have changed it since
         if kept is not None:
             gateway.idempotent_answers.keep(digest, kept)
-            return _not_cut(kept)
-        await asyncio.sleep(random.uniform(0.0, _TURN_SECONDS))
+            return _check_kept(kept)
+        await asyncio.sleep(random.uniform(0.0, _CLAIM_SPREAD_SECONDS))
         exchange.waited_seconds += gateway.loop.time() - began
-    raise forgotten()
+    raise forgotten_error()
 
 
 def _body_digest(exchange: Exchange) -> bytes:
@@ -108,7 +108,7 @@ def _body_digest(exchange: Exchange) -> bytes:
     return hashlib.sha256(exchange.endpoint.encode() + b"\0" + body).digest()
 
 
-def _not_cut(kept: Kept) -> Kept:
+def _check_kept(kept: KeptAnswer) -> KeptAnswer:
     if kept.status == 0:
         raise Conflict(
             "the answer to this Idempotency-Key is not kept: its call failed or was cut off, or it is sound",
@@ -118,7 +118,7 @@ def _not_cut(kept: Kept) -> Kept:
     return kept
 
 
-async def check_replay(gateway: Gateway, exchange: Exchange, kept: Kept) -> None:
+async def check_replay(gateway: Gateway, exchange: Exchange, kept: KeptAnswer) -> None:
     """A replay is given under the same conditions as a cached answer. Raises `Denied` where anything that it rests on
     was stopped, `Conflict` where a passage that was before the model may not be read any more."""
     policy = exchange.policy
@@ -127,8 +127,8 @@ async def check_replay(gateway: Gateway, exchange: Exchange, kept: Kept) -> None
             "the deployment that made this answer is stopped", code="killed", hint="Use a new key to ask again."
         )
     if policy.tools_stopped and exchange.endpoint in answer_text.SURFACES:
-        _refuse_calls(kept.body, policy)
-    if kept.cites and not await readable(gateway, exchange, kept.cites):
+        _check_stopped_tools(kept.body, policy)
+    if kept.cites and not await are_readable(gateway, exchange, kept.cites):
         raise Conflict(
             "the answer to this Idempotency-Key rests on passages that cannot be confirmed any more",
             code="idempotency_replayed",
@@ -137,7 +137,7 @@ async def check_replay(gateway: Gateway, exchange: Exchange, kept: Kept) -> None
     exchange.cache_result = REPLAY
 
 
-def _refuse_calls(body: bytes, policy: Policy) -> None:
+def _check_stopped_tools(body: bytes, policy: Policy) -> None:
     """Raise `Denied` for an answer, or the events of one, that calls a function which is stopped."""
     for data in [line[6:] for line in body.split(b"\n") if line.startswith(b"data: {")] or [body]:
         try:
@@ -153,12 +153,12 @@ def _refuse_calls(body: bytes, policy: Policy) -> None:
 # answers that were given before ---------------------------------------------------------------------------------------
 
 
-def gives(exchange: Exchange) -> bool:
+def is_cacheable(exchange: Exchange) -> bool:
     """Whether its workload gives answers again; beside guardrails each answer is checked for its own call."""
     return exchange.workload is not None and exchange.workload.cache is not None and exchange.guard is None
 
 
-async def answered(gateway: Gateway, exchange: Exchange, recheck: Callable[[], None]) -> bool:
+async def answer_from_cache(gateway: Gateway, exchange: Exchange, recheck: Callable[[], None]) -> bool:
     """Answer a checked call whose workload gives answers again, where its answer is known. False: a model must be
     asked, and what it says goes to others that ask the same.
 
@@ -166,15 +166,15 @@ async def answered(gateway: Gateway, exchange: Exchange, recheck: Callable[[], N
     `NotFound` (`not_cached`) where the caller wants nothing else.
     """
     directives = exchange.request.headers.get(DIRECTIVES, b"").decode("latin-1").lower()
-    replay_forms = exchange.interface.replay_forms if gives(exchange) and not stores(exchange) else None
+    replay_forms = exchange.interface.replay_forms if is_cacheable(exchange) and not stores(exchange) else None
     if replay_forms is not None and is_long(exchange):
-        await compare_apart(exchange, replay_forms.irrelevant)
+        await compare_off_loop(exchange, replay_forms.ignored_fields)
     key = _key(gateway, exchange, replay_forms) if replay_forms is not None and "no-store" not in directives else None
     if replay_forms is not None and key is not None:
-        seek = _Search(gateway, exchange, replay_forms, key, recheck)
+        search = _CacheSearch(gateway, exchange, replay_forms, key, recheck)
         if "no-cache" in directives:
-            seek.lead(fresh=True)
-        elif await _found(gateway, exchange, seek):
+            search.start_flight(is_refresh=True)
+        elif await _answer_from_search(gateway, exchange, search):
             return True
     if "only-if-cached" in directives:
         hint = "Leave Cache-Control: only-if-cached out to ask a model."
@@ -182,18 +182,18 @@ async def answered(gateway: Gateway, exchange: Exchange, recheck: Callable[[], N
     return False
 
 
-async def _found(gateway: Gateway, exchange: Exchange, seek: _Search) -> bool:
+async def _answer_from_search(gateway: Gateway, exchange: Exchange, search: _CacheSearch) -> bool:
     """Look the answer up, take of limits what a hit takes, and give it; checked again after each wait."""
     catalog = exchange.catalog
-    while (found := await seek.entry()) is not None:
+    while (found := await search.find_entry()) is not None:
         if catalog is not None and catalog.limits is not None:
             await limits.admit_cached(gateway, exchange, catalog.limits)
-            if seek.again() or not _may(exchange, found):
+            if search.refresh() or not _is_allowed(exchange, found):
                 if exchange.limit_use is not None:
                     limits.end_call(gateway, exchange.limit_use, sent=False)
                     exchange.limit_use = None
                 continue
-        await give(gateway, exchange, found, seek.form, seek.how)
+        await send_cached(gateway, exchange, found, search.content, search.match_kind)
         return True
     return False
 
@@ -202,14 +202,24 @@ def _key(gateway: Gateway, exchange: Exchange, replay_forms: ReplayForms) -> Key
     plan, policy, ask = exchange.plan, exchange.policy, exchange.ask
     if plan is None or policy is None or ask is None:
         raise AssertionError("not checked")
-    digest = request_digest(exchange, replay_forms.irrelevant, gateway.answer_cache.terms(plan), policy)
+    digest = request_digest(exchange, replay_forms.ignored_fields, gateway.answer_cache.terms(plan), policy)
     return None if digest is None else (digest, ask.stream)
 
 
-class _Search:
+class _CacheSearch:
     """Looks for one call's answer until it is there, or this call has to make it."""
 
-    __slots__ = ("_exchange", "_gateway", "_key", "_left", "_recheck", "_replay_forms", "_since", "form", "how")
+    __slots__ = (
+        "_exchange",
+        "_gateway",
+        "_key",
+        "_left",
+        "_recheck",
+        "_replay_forms",
+        "_since",
+        "content",
+        "match_kind",
+    )
 
     def __init__(
         self, gateway: Gateway, exchange: Exchange, replay_forms: ReplayForms, key: Key, recheck: Callable[[], None]
@@ -221,59 +231,63 @@ class _Search:
         self._recheck = recheck
         self._since = self._left = 0.0
         """When it first waited for another call, and the seconds of its deadline that were left then."""
-        self.how = EXACT
-        self.form: bytes | tuple[bytes, ...] = b""
+        self.match_kind = EXACT
+        self.content: bytes | tuple[bytes, ...] = b""
         """What was found, as this call wants it: an answer, or the events of one."""
 
-    async def entry(self) -> Entry | None:
+    async def find_entry(self) -> Entry | None:
         """The answer that this caller may have; None: this call asks a model."""
         gateway, exchange = self._gateway, self._exchange
         cache = gateway.answer_cache
         while True:
             if gateway.live.catalog is not None:
-                cache.heed(gateway.live.catalog, gateway.live.policy)
-            found = self._here()
-            self.how = EXACT
-            if found is None and cache.similar is not None and _by_meaning(exchange):
-                found = await self._meant(cache.similar)
+                cache.apply_policies(gateway.live.catalog, gateway.live.policy)
+            found = self._find_exact()
+            self.match_kind = EXACT
+            if found is None and cache.similar is not None and _is_semantic(exchange):
+                found = await self._find_similar(cache.similar)
             if found is not None:
                 confirmed = not found.passages or await confirm(gateway, exchange, found)
-                if self.again():
+                if self.refresh():
                     continue
-                if confirmed and _may(exchange, found):
+                if confirmed and _is_allowed(exchange, found):
                     return found
-            elif (flight := self._flight()) is not None:
-                if not await self._wait(flight):
+            elif (flight := self._find_flight()) is not None:
+                if not await self._wait_for_flight(flight):
                     return None
-                self.again()
-                if flight.lacked and flight.landed.result() == FAILED and self._lacks(flight.lacked):
+                self.refresh()
+                if flight.exhausted and flight.outcome.result() == FAILED and self._is_covered_by(flight.exhausted):
                     return None  # as it will: one after the other, each would wait to be told so
                 continue
-            self.lead()
+            self.start_flight()
             return None
 
-    async def _meant(self, similar: Similar) -> Entry | None:
+    async def _find_similar(self, similar: Similar) -> Entry | None:
         """An answer to a question that means the same."""
         workload = self._exchange.workload
         if workload is None:
             return None
-        found = self._formed(await similar(self._exchange, self._gateway.answer_cache.entries(workload.name)))
+        found = self._convert(await similar(self._exchange, self._gateway.answer_cache.entries(workload.name)))
         if found is not None:
-            self.how = SEMANTIC
+            self.match_kind = SEMANTIC
         return found
 
-    def lead(self, *, fresh: bool = False) -> None:
+    def start_flight(self, *, is_refresh: bool = False) -> None:
         """This call makes the answer, unless another one does already."""
-        if self._flight() is None:
-            self._exchange.flight = self._gateway.answer_cache.lead(self._key, self._gateway.loop, fresh=fresh)
+        if self._find_flight() is None:
+            self._exchange.flight = self._gateway.answer_cache.start_flight(
+                self._key, self._gateway.loop, is_refresh=is_refresh
+            )
 
-    def _flight(self) -> Flight | None:
+    def _find_flight(self) -> Flight | None:
         """The call whose answer this one may get: of the other form only where this form is made of that."""
         cache, (digest, stream) = self._gateway.answer_cache, self._key
-        found = cache.flight(self._key)
-        return found or (cache.flight((digest, not stream)) if self._replay_forms.turns(stream=not stream) else None)
+        found = cache.find_flight(self._key)
+        return found or (
+            cache.find_flight((digest, not stream)) if self._replay_forms.converts(stream=not stream) else None
+        )
 
-    def again(self) -> bool:
+    def refresh(self) -> bool:
         """After a wait: every check under the newest policy, where that changed. True: it is another answer that this
         caller may have now, since answers were cleared or the caller's groups are others."""
         if self._gateway.live.policy is self._exchange.policy:
@@ -287,19 +301,19 @@ class _Search:
         )
         return True
 
-    async def _wait(self, flight: Flight) -> bool:
+    async def _wait_for_flight(self, flight: Flight) -> bool:
         """Until the call that asks the same is over. False: this one goes its own way. Its end cancels nobody else."""
         now = self._gateway.loop.time()
-        until = self._patience(flight, now)
+        until = self._wait_until(flight, now)
         if until <= now:
             return False
-        done, _ = await asyncio.wait((flight.landed,), timeout=until - now)
+        done, _ = await asyncio.wait((flight.outcome,), timeout=until - now)
         if not done:  # where this worker stood still, its answer may lie in a socket
-            done, _ = await asyncio.wait((flight.landed,), timeout=READ_SECONDS)
+            done, _ = await asyncio.wait((flight.outcome,), timeout=READ_SECONDS)
         self._exchange.waited_seconds += self._gateway.loop.time() - now
-        return bool(done) and flight.landed.result() != UNFIT
+        return bool(done) and flight.outcome.result() != UNFIT
 
-    def _lacks(self, name: str) -> bool:
+    def _is_covered_by(self, name: str) -> bool:
         """Whether a budget or quota covers this call, too."""
         exchange = self._exchange
         if is_quota(name):
@@ -309,7 +323,7 @@ class _Search:
         now = self._gateway.clock.seconds()
         return any(budget.name == name for budget, _ in admit.covering_budgets(exchange, exchange.plan, now))
 
-    def _patience(self, flight: Flight, now: float) -> float:
+    def _wait_until(self, flight: Flight, now: float) -> float:
         """Until when this call waits for another one: behind a stream, and as one, the other half of its time is for
         its own beginning, since a stream may go on far beyond the deadline."""
         exchange = self._exchange
@@ -320,53 +334,53 @@ class _Search:
             self._since, self._left = now, workload.deadline_ms / 1000 - exchange.waited_seconds
         return self._since + (self._left / 2 if ask.stream or flight.key[1] else self._left)
 
-    def _here(self) -> Entry | None:
+    def _find_exact(self) -> Entry | None:
         exchange = self._exchange
         workload, cache = exchange.workload, self._gateway.answer_cache
         if workload is None:
             return None
         now = self._gateway.clock.seconds()
         digest, stream = self._key
-        return self._formed(cache.get(workload.name, self._key, now)) or self._formed(
+        return self._convert(cache.get(workload.name, self._key, now)) or self._convert(
             cache.get(workload.name, (digest, not stream), now)
         )
 
-    def _formed(self, entry: Entry | None) -> Entry | None:
+    def _convert(self, entry: Entry | None) -> Entry | None:
         """The entry, where it can be given in the form that is asked for."""
         if entry is None:
             return None
         form: bytes | tuple[bytes, ...] | None
         if self._key[1]:
-            form = entry.events if entry.events is not None else self._replay_forms.events(entry.whole or b"")
+            form = entry.events if entry.events is not None else self._replay_forms.to_events(entry.whole or b"")
         else:
-            form = entry.whole if entry.whole is not None else self._replay_forms.whole(entry.events or ())
+            form = entry.whole if entry.whole is not None else self._replay_forms.to_whole(entry.events or ())
         if form is None:
             return None
-        self.form = form
+        self.content = form
         return entry
 
 
-def _by_meaning(exchange: Exchange) -> bool:
+def _is_semantic(exchange: Exchange) -> bool:
     workload = exchange.workload
     return workload is not None and workload.cache is not None and workload.cache.semantic is not None
 
 
-def _may(exchange: Exchange, entry: Entry) -> bool:
+def _is_allowed(exchange: Exchange, entry: Entry) -> bool:
     """Whether this call could have got the answer from where it is from."""
     policy = exchange.policy
     if policy is None or (policy.kills and not policy.kills.isdisjoint(entry.subjects)):
         return False
-    return _place(exchange, entry) is not None
+    return _deployment_of(exchange, entry) is not None
 
 
-def _place(exchange: Exchange, entry: Entry) -> Deployment | None:
+def _deployment_of(exchange: Exchange, entry: Entry) -> Deployment | None:
     for place in exchange.deployments:
         if place.name == entry.deployment:
             return place
     return None
 
 
-async def give(
+async def send_cached(
     gateway: Gateway, exchange: Exchange, entry: Entry, form: bytes | tuple[bytes, ...], how: str = EXACT
 ) -> None:
     """Send a cached answer. The call is in the journal before (it survives a kill), and the sync of the disk is asked
@@ -382,7 +396,7 @@ async def give(
     if not gateway.journal.healthy:
         raise settle.journal_unavailable()
     exchange.cache_result, exchange.saved_cost = how, entry.cost
-    exchange.deployment = _place(exchange, entry)
+    exchange.deployment = _deployment_of(exchange, entry)
     exchange.passages = list(entry.passages)
     gateway.live.count(workload.name, exchange.person)
     content.begin(exchange, workload)
@@ -391,9 +405,9 @@ async def give(
     exchange.steps.append(("cache", (exchange.first_byte - exchange.started) // 1000))
     settle.finish_or_raise(gateway, exchange, "ok", 200)
     if how == EXACT:
-        gateway.answer_cache.known_requests.note(exchange)
+        gateway.answer_cache.known_requests.remember(exchange)
     elif gateway.answer_cache.similar is not None:
-        gateway.answer_cache.similar.given(entry)
+        gateway.answer_cache.similar.record_hit(entry)
     known = answers.standing(exchange)
     lines, facts = answers.headers(exchange, cost=True, known=known), answers.facts(exchange, left, known)
     response = exchange.response
@@ -410,10 +424,12 @@ async def give(
         if exchange.sent_chunks is not None:
             exchange.sent_chunks.append(data)
     else:
-        await send_stream(gateway, exchange, _stream(exchange, form, facts), response.start(200, EVENT_STREAM + lines))
+        await send_stream(
+            gateway, exchange, _relayed_events(exchange, form, facts), response.start(200, EVENT_STREAM + lines)
+        )
 
 
-def _stream(exchange: Exchange, events: tuple[bytes, ...], facts: bytes) -> Iterator[bytes]:
+def _relayed_events(exchange: Exchange, events: tuple[bytes, ...], facts: bytes) -> Iterator[bytes]:
     """All of a stream, as a model's own would have come."""
     if exchange.ask is None or exchange.deployment is None:
         raise AssertionError("not checked")
@@ -425,7 +441,7 @@ def _stream(exchange: Exchange, events: tuple[bytes, ...], facts: bytes) -> Iter
 # answers that others may get ------------------------------------------------------------------------------------------
 
 
-def land(gateway: Gateway, exchange: Exchange) -> None:
+def finish_flight(gateway: Gateway, exchange: Exchange) -> None:
     """The call that others may be waiting for is over: keep its answer where it is a good one, and tell them."""
     flight, exchange.flight = exchange.flight, None
     if flight is None:
@@ -433,29 +449,29 @@ def land(gateway: Gateway, exchange: Exchange) -> None:
     how = FAILED
     try:
         if exchange.status == "ok" and exchange.http_status == 200:
-            how = _keep(gateway, exchange, flight)
+            how = _store_answer(gateway, exchange, flight)
     finally:
-        gateway.answer_cache.land(flight, how)
+        gateway.answer_cache.finish_flight(flight, how)
 
 
-def _keep(gateway: Gateway, exchange: Exchange, flight: Flight) -> str:
-    entry, plan = _entry(gateway, exchange, flight), exchange.plan
+def _store_answer(gateway: Gateway, exchange: Exchange, flight: Flight) -> str:
+    entry, plan = _entry_of(gateway, exchange, flight), exchange.plan
     if entry is None or plan is None or not gateway.answer_cache.put(plan, entry):
         return UNFIT
     if exchange.compared_question is not None and gateway.answer_cache.similar is not None:
-        gateway.answer_cache.similar.note(entry, exchange)
+        gateway.answer_cache.similar.record_answer(entry, exchange)
     if gateway.answer_cache.on_put is not None:
         gateway.answer_cache.on_put(entry, exchange)
     return STORED
 
 
-def cites_of(exchange: Exchange) -> tuple[tuple[str, str], ...]:
+def citations_of(exchange: Exchange) -> tuple[tuple[str, str], ...]:
     """(chunk, source) of what was before the model; one that nobody can confirm where it was told of more than that."""
     others = (("", ""),) if exchange.grounding_notes is not None and exchange.grounding_notes.others else ()
     return (*((passage.chunk, passage.source) for passage in exchange.passages), *others)
 
 
-def rests_on(exchange: Exchange) -> frozenset[str]:
+def subjects_of_answer(exchange: Exchange) -> frozenset[str]:
     """Everything whose stop ends the answer of a call that was served."""
     workload, place, key = exchange.workload, exchange.deployment, exchange.key
     subjects = {"company"} | {f"source/{name}" for name in exchange.context_sources}
@@ -464,7 +480,7 @@ def rests_on(exchange: Exchange) -> frozenset[str]:
     return frozenset(subjects if place is None else subjects.union(admit.kill_scopes(place)))
 
 
-def _entry(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None:
+def _entry_of(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None:
     """The answer that a call got, where it may be given again."""
     ask, workload, place, key = exchange.ask, exchange.workload, exchange.deployment, exchange.key
     replay_forms, policy = exchange.interface.replay_forms, gateway.live.policy
@@ -478,9 +494,9 @@ def _entry(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None
     ):
         return None
     if flight.events is not None:
-        good = replay_forms.good_events(flight.events, ask.copies)
+        good = replay_forms.is_complete_stream(flight.events, ask.copies)
     else:
-        good = flight.whole is not None and replay_forms.good(flight.whole, ask.copies)
+        good = flight.whole is not None and replay_forms.is_complete(flight.whole, ask.copies)
     passages = tuple(exchange.passages)
     grounded = workload.grounding is not None and exchange.interface.grounded
     if not good or "resumed" in exchange.attempt_flags or (grounded and not passages):
@@ -489,7 +505,7 @@ def _entry(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None
         return None  # it may rest on what another document says, which no hit would confirm for the next person
     if not all(passage.chunk for passage in passages):
         return None
-    subjects = rests_on(exchange)
+    subjects = subjects_of_answer(exchange)
     if not policy.kills.isdisjoint(subjects):
         return None
     now = gateway.clock.seconds()
@@ -508,5 +524,5 @@ def _entry(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None
         events=None if flight.events is None else exchange.interface.shareable_events(ask, flight.events),
         query=ask.query[:QUERY] if passages else "",
         states={exchange.person: exchange.documents_state} if exchange.documents_state else {},
-        alone=flight.fresh,
+        alone=flight.is_refresh,
     )

@@ -22,26 +22,26 @@ from groundplan.gateway.policy.snapshot import Policy
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 _object = msgspec.json.Decoder(dict[str, Any]).decode
-_FREE = Rates(input=0, output=0)
-_DIGESTS = 1024
+_NO_RATES = Rates(input=0, output=0)
+_MAX_DIGESTS = 1024
 """That are remembered: nearly all that is asked of a cache was asked before."""
-_AMOUNTS = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
+_NUMERIC_FIELDS = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
 
 
 def terms_of(plan: Plan) -> bytes:
     """Digest of the workload and of every deployment that may answer for it, as the blueprint has them, but for what
     they cost: a price with a date begins in the worker before any blueprint says so, and no answer is another by it."""
-    places = {place.name: replace(place, rates=_FREE) for each in plan.names.values() for place in each}
+    places = {place.name: replace(place, rates=_NO_RATES) for each in plan.names.values() for place in each}
     return hashlib.sha256(msgspec.json.encode([plan.workload, [places[name] for name in sorted(places)]])).digest()
 
 
-def request_digest(exchange: Exchange, irrelevant: frozenset[str], terms: bytes, policy: Policy) -> bytes | None:
+def request_digest(exchange: Exchange, ignored_fields: frozenset[str], terms: bytes, policy: Policy) -> bytes | None:
     """32 bytes for a checked call, whose `said` is filled in; None where its body cannot be compared.
 
-    `irrelevant`: fields that the answer does not depend on, or that are compared otherwise.
+    `ignored_fields`: fields that the answer does not depend on, or that are compared otherwise.
     """
     if not exchange.body_digest:
-        exchange.body_digest = said_of(exchange, irrelevant)
+        exchange.body_digest = body_digest(exchange, ignored_fields)
     return _digest(exchange, exchange.body_digest, terms, policy) if exchange.body_digest else None
 
 
@@ -50,20 +50,20 @@ def is_long(exchange: Exchange) -> bool:
     return len(exchange.request.body) > READ_BYTES
 
 
-async def compare_apart(exchange: Exchange, irrelevant: frozenset[str]) -> None:
+async def compare_off_loop(exchange: Exchange, ignored_fields: frozenset[str]) -> None:
     """Fill in the `said` of a checked call whose body is long, while others have their turn."""
     if not exchange.body_digest:
-        exchange.body_digest = await in_thread(partial(said_of, exchange, irrelevant))
+        exchange.body_digest = await in_thread(partial(body_digest, exchange, ignored_fields))
 
 
-def said_of(exchange: Exchange, irrelevant: frozenset[str]) -> bytes:
+def body_digest(exchange: Exchange, ignored_fields: frozenset[str]) -> bytes:
     """Digest of what a body says; empty where it cannot be compared. Touches nothing but this call."""
     fields = _fields(exchange)
-    return b"" if fields is None else _said(fields, irrelevant)
+    return b"" if fields is None else _fields_digest(fields, ignored_fields)
 
 
 def frame_digest(
-    exchange: Exchange, irrelevant: frozenset[str], terms: bytes, policy: Policy
+    exchange: Exchange, ignored_fields: frozenset[str], terms: bytes, policy: Policy
 ) -> tuple[bytes, str] | None:
     """(digest of everything but the newest question, that question); None where a conversation does not end in one
     that is plain text."""
@@ -76,7 +76,7 @@ def frame_digest(
     if last.get("role") != "user" or not isinstance(question, str):
         return None
     fields["messages"] = [*messages[:-1], {**last, "content": None}]
-    said = _said(fields, irrelevant)
+    said = _fields_digest(fields, ignored_fields)
     return (_digest(exchange, said, b"meaning" + terms, policy), question) if said else None
 
 
@@ -87,11 +87,11 @@ def _fields(exchange: Exchange) -> dict[str, Any] | None:
         return None
 
 
-def _said(fields: dict[str, Any], irrelevant: frozenset[str]) -> bytes:
+def _fields_digest(fields: dict[str, Any], ignored_fields: frozenset[str]) -> bytes:
     """Digest of what a body says; empty where that cannot be compared."""
-    for name in irrelevant & fields.keys():
+    for name in ignored_fields & fields.keys():
         del fields[name]
-    for name in _AMOUNTS:
+    for name in _NUMERIC_FIELDS:
         amount = fields.get(name)
         if type(amount) is int and abs(amount) < 1000:
             fields[name] = float(amount)
@@ -109,7 +109,7 @@ def _digest(exchange: Exchange, said: bytes, terms: bytes, policy: Policy) -> by
     head = (
         workload.name,
         exchange.endpoint,
-        whose(exchange, workload.cache.scope, policy),
+        sharing_scope(exchange, workload.cache.scope, policy),
         policy.cleared.get(workload.name, 0),
         cap if ask.cap is None else min(ask.cap, cap),
         ask.copies,
@@ -120,12 +120,12 @@ def _digest(exchange: Exchange, said: bytes, terms: bytes, policy: Policy) -> by
     return _hashed(terms, head, said)
 
 
-@lru_cache(_DIGESTS)
+@lru_cache(_MAX_DIGESTS)
 def _hashed(terms: bytes, head: tuple[str | int, ...], said: bytes) -> bytes:
     return hashlib.sha256(terms + _encode(head) + said).digest()
 
 
-def whose(exchange: Exchange, scope: str, policy: Policy) -> str:
+def sharing_scope(exchange: Exchange, scope: str, policy: Policy) -> str:
     """Who shares an answer with this caller. Of a group: people who are in exactly the same groups; where that is not
     known, nobody else."""
     if scope == "workload":

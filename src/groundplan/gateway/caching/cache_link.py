@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway
 
 SERVICE = "answer-store"
-ANSWER_BYTES = 5 << 20
+MAX_ANSWER_BYTES = 5 << 20
 """Of one on its way; a larger one is not passed on."""
 
 
-class Kept(msgspec.Struct, frozen=True, array_like=True):
+class StoredAnswer(msgspec.Struct, frozen=True, array_like=True):
     """One answer with all that another worker needs to give it. `owner`: under whose key it is sealed."""
 
     digest: bytes
@@ -54,27 +54,27 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
     alone: bool = False
 
 
-class Parcel(msgspec.Struct, frozen=True, array_like=True):
+class StoreMessage(msgspec.Struct, frozen=True, array_like=True):
     """From a worker: an answer to keep, or the calls whose answers must go."""
 
-    kept: Kept | None = None
+    kept: StoredAnswer | None = None
     dropped: list[bytes] = []
 
 
 encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Kept).decode
+_decode = msgspec.msgpack.Decoder(StoredAnswer).decode
 
 
-def parcel(entry: Entry, exchange: Exchange, terms: bytes) -> Parcel | None:
+def store_message(entry: Entry, exchange: Exchange, terms: bytes) -> StoreMessage | None:
     """What is sent of an answer; None where its workload does not keep content, or not of this call."""
     workload, key, policy = exchange.workload, exchange.key, exchange.policy
     keep = workload.keep if workload is not None else None
     if workload is None or keep is None or keep.content != "full" or key is None or policy is None:
         return None
-    if not chosen(keep, entry.call) or entry.size > ANSWER_BYTES:
+    if not chosen(keep, entry.call) or entry.size > MAX_ANSWER_BYTES:
         return None
-    return Parcel(
-        Kept(
+    return StoreMessage(
+        StoredAnswer(
             digest=entry.key[0],
             stream=entry.key[1],
             call=entry.call,
@@ -98,14 +98,14 @@ def parcel(entry: Entry, exchange: Exchange, terms: bytes) -> Parcel | None:
     )
 
 
-def take_in(gateway: Gateway, kept: Kept) -> bool:
+def accept_answer(gateway: Gateway, kept: StoredAnswer) -> bool:
     """Put an answer of another worker, or of before a restart, on the shelf; False where it must not be there."""
     catalog, policy = gateway.live.catalog, gateway.live.policy
     plan = catalog.plans.get(kept.workload) if catalog is not None else None
     if catalog is None or plan is None or plan.workload.cache is None:
         return False
     cache, keep, now = gateway.answer_cache, plan.workload.keep, gateway.clock.now().timestamp()
-    cache.heed(catalog, policy)
+    cache.apply_policies(catalog, policy)
     if kept.passages and not kept.state:
         return False  # of a version that knew nothing of what came since
     if keep is None or keep.content != "full" or kept.until <= now or cache.terms(plan) != kept.terms:
@@ -151,19 +151,19 @@ class AnswerLink(FrameClient):
         """Answers that stayed in this worker alone."""
         self.taken = 0
         """Answers that came in and were put on the shelf."""
-        gateway.answer_cache.on_put = self.keep
+        gateway.answer_cache.on_put = self.send
         gateway.answer_cache.on_drop = self.drop
 
-    def keep(self, entry: Entry, exchange: Exchange) -> None:
+    def send(self, entry: Entry, exchange: Exchange) -> None:
         """Pass an answer on where its workload keeps content. Never waits."""
         if exchange.plan is not None:
-            sent = parcel(entry, exchange, self._gateway.answer_cache.terms(exchange.plan))
+            sent = store_message(entry, exchange, self._gateway.answer_cache.terms(exchange.plan))
             if sent is not None and not self.push(encode(sent)):
                 self.unsent += 1
 
     def drop(self, entry: Entry) -> None:
         """This answer must not be given any more."""
-        self.push(encode(Parcel(dropped=[entry.call])))
+        self.push(encode(StoreMessage(dropped=[entry.call])))
 
     def wanted(self) -> bool:
         return self._gateway.ready
@@ -179,5 +179,5 @@ class AnswerLink(FrameClient):
             if len(self._buffer) < end:
                 return
             with suppress(msgspec.MsgspecError):  # of another version
-                self.taken += take_in(self._gateway, _decode(bytes(self._buffer[LENGTH.size : end])))
+                self.taken += accept_answer(self._gateway, _decode(bytes(self._buffer[LENGTH.size : end])))
             del self._buffer[:end]

@@ -26,41 +26,41 @@ from groundplan.core.errors import GroundplanError, Invalid, NotFound
 from groundplan.core.home import Home
 from groundplan.core.last_known_address import Bounded
 from groundplan.core.logger import get_logger
-from groundplan.gateway.caching.cache_link import ANSWER_BYTES, SERVICE, Kept, Parcel
+from groundplan.gateway.caching.cache_link import MAX_ANSWER_BYTES, SERVICE, StoredAnswer, StoreMessage
 from groundplan.gateway.journal.frame_server import LENGTH, FrameServer
 from groundplan.gateway.journal.ledger_rows import as_uuid
 from groundplan.gateway.journal.ledger_store import Conn
 
 CHANNEL = "groundplan_answers"
-WAITING_BYTES = 32 << 20
+MAX_WAITING_BYTES = 32 << 20
 FILL_BYTES = 64 << 20
 """Of the newest answers, what a worker gets when it connects."""
-KEEP_BYTES = 256 << 20
+MAX_STORED_BYTES = 256 << 20
 """Of the newest answers, what is kept at all."""
-AT_ONCE = 100
+BATCH_ANSWERS = 100
 INTERVAL_S = 0.2
-_LOOK_S = 5.0
+_POLL_S = 5.0
 """How often answers are looked for that nobody told of."""
 _SWEEP_S = 60.0
 _SEND_S = 5.0
-_FRAME_MOST = ANSWER_BYTES + (1 << 20)
-_GOOD = """a.expires_at > now()
+_MAX_FRAME_BYTES = MAX_ANSWER_BYTES + (1 << 20)
+_VALID = """a.expires_at > now()
   AND a.cleared = coalesce((SELECT c.number FROM answer_clear c WHERE c.workload = a.workload), 0)
   AND NOT EXISTS (SELECT 1 FROM kill_switch k WHERE k.scope = ANY(a.subjects)
     AND coalesce(k.lifted_at, 'infinity') >= a.made_at - interval '1 minute')"""
-_IN_TURN = "SELECT pg_advisory_xact_lock(31, 1)"
+_WRITE_LOCK = "SELECT pg_advisory_xact_lock(31, 1)"
 """Of two replicas one writes at a time, so that whoever has seen a number has seen all before it."""
 _NO_IDLE_TRANSACTION = "SET idle_in_transaction_session_timeout = '5s'"
 """One that is stopped in the middle keeps nobody waiting for longer."""
 _INSERT = """INSERT INTO answer (call_id, workload, cleared, made_at, expires_at, size, subjects, sealed)
   VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (call_id) DO NOTHING"""
-_NEWER = f"""SELECT a.number, CASE WHEN {_GOOD} THEN a.sealed END FROM answer a
+_NEWER = f"""SELECT a.number, CASE WHEN {_VALID} THEN a.sealed END FROM answer a
   WHERE a.number > %s ORDER BY a.number LIMIT %s"""
 _FIRST = """SELECT coalesce(min(t.number), 1) - 1 FROM
   (SELECT number, sum(size) OVER (ORDER BY number DESC) AS all_newer FROM answer) t WHERE t.all_newer <= %s"""
-_SWEEP = f"DELETE FROM answer a WHERE NOT ({_GOOD}) OR a.number <= ({_FIRST})"
-_decode = msgspec.msgpack.Decoder(Parcel).decode
-_kept = msgspec.msgpack.Decoder(Kept).decode
+_SWEEP = f"DELETE FROM answer a WHERE NOT ({_VALID}) OR a.number <= ({_FIRST})"
+_decode = msgspec.msgpack.Decoder(StoreMessage).decode
+_kept = msgspec.msgpack.Decoder(StoredAnswer).decode
 _encode = msgspec.msgpack.Encoder().encode
 log = get_logger()
 
@@ -80,9 +80,9 @@ class AnswerStore:
     def __init__(self, home: Home, url: str) -> None:
         self._home = home
         self._url = url
-        self._server = FrameServer(home, SERVICE, self._take, self._follow)
+        self._server = FrameServer(home, SERVICE, self._receive, self._run)
         self._stop = self._server.stop
-        self._waiting: deque[Kept] = deque()
+        self._waiting: deque[StoredAnswer] = deque()
         self._dropped: deque[bytes] = deque()
         self._bytes = 0
         self._workers: list[_Worker] = []
@@ -102,27 +102,27 @@ class AnswerStore:
 
     # from workers ----------------------------------------------------------------------------------------------------
 
-    def _take(self, connection: socket.socket) -> None:
+    def _receive(self, connection: socket.socket) -> None:
         """Everything that one worker sends."""
         worker = _Worker(connection)
         with self._changed:
             self._workers.append(worker)
         try:
-            for frame in self._server.frames(connection, _FRAME_MOST):
-                self._put(_decode(frame))
+            for frame in self._server.frames(connection, _MAX_FRAME_BYTES):
+                self._enqueue(_decode(frame))
         finally:
             worker.gone = True
 
-    def _put(self, sent: Parcel) -> None:
+    def _enqueue(self, sent: StoreMessage) -> None:
         with self._changed:
             self._dropped.extend(sent.dropped)
-            if sent.kept is not None and self._bytes + _size(sent.kept) <= WAITING_BYTES:
+            if sent.kept is not None and self._bytes + _size(sent.kept) <= MAX_WAITING_BYTES:
                 self._bytes += _size(sent.kept)
                 self._waiting.append(sent.kept)
 
     # with PostgreSQL -------------------------------------------------------------------------------------------------
 
-    def _follow(self) -> None:
+    def _run(self) -> None:
         while not self._stop.is_set():
             try:
                 with connect(self._url, autocommit=True, kind=Bounded) as conn:
@@ -130,27 +130,27 @@ class AnswerStore:
                     conn.execute(_NO_IDLE_TRANSACTION.encode())
                     looked = 0.0
                     while not self._stop.is_set():
-                        self._drain(conn)
+                        self._write_waiting(conn)
                         heard = any(True for _ in conn.notifies(timeout=INTERVAL_S, stop_after=1))
                         new = any(worker.position is None for worker in self._workers)
-                        if heard or new or time.monotonic() - looked > _LOOK_S:
+                        if heard or new or time.monotonic() - looked > _POLL_S:
                             looked = time.monotonic()
-                            self._give(conn)
+                            self._send_new(conn)
                         self._sweep(conn)
-                    self._drain(conn)
+                    self._write_waiting(conn)
             except (psycopg.Error, GroundplanError, OSError) as error:
                 log.warning("answers are not kept", problem=error.__class__.__name__)
                 self._stop.wait(1.0)
 
-    def _drain(self, conn: Conn) -> None:
+    def _write_waiting(self, conn: Conn) -> None:
         """Write what waits, and delete what must go."""
         keys = SubjectKeys.of(self._home) if self._waiting else None
         while self._waiting and keys is not None:
-            batch = [self._waiting[place] for place in range(min(AT_ONCE, len(self._waiting)))]
+            batch = [self._waiting[place] for place in range(min(BATCH_ANSWERS, len(self._waiting)))]
             with conn.transaction():
-                conn.execute(_IN_TURN.encode())
+                conn.execute(_WRITE_LOCK.encode())
                 for kept in batch:
-                    if (row := _sealed(conn, keys, kept)) is not None:
+                    if (row := _row_or_none(conn, keys, kept)) is not None:
                         conn.execute(_INSERT.encode(), row)
                 conn.execute(f"NOTIFY {CHANNEL}".encode())
             with self._changed:
@@ -164,7 +164,7 @@ class AnswerStore:
             for _ in dropped:  # only now: where PostgreSQL did not take it, it is told again
                 self._dropped.popleft()
 
-    def _give(self, conn: Conn) -> None:
+    def _send_new(self, conn: Conn) -> None:
         """Every worker what is new to it."""
         with self._changed:
             self._workers = [worker for worker in self._workers if not worker.gone]
@@ -174,21 +174,21 @@ class AnswerStore:
             if worker.position is None:
                 row = conn.execute(_FIRST.encode(), (FILL_BYTES,)).fetchone()
                 worker.position = int(row[0]) if row is not None else 0
-            while keys is not None and not worker.gone and self._give_some(conn, keys, worker):
+            while keys is not None and not worker.gone and self._send_batch(conn, keys, worker):
                 pass
 
-    def _give_some(self, conn: Conn, keys: SubjectKeys, worker: _Worker) -> bool:
+    def _send_batch(self, conn: Conn, keys: SubjectKeys, worker: _Worker) -> bool:
         """The next answers; whether there may be more."""
-        rows = conn.execute(_NEWER.encode(), (worker.position, AT_ONCE)).fetchall()
+        rows = conn.execute(_NEWER.encode(), (worker.position, BATCH_ANSWERS)).fetchall()
         for number, sealed in rows:
-            data = _opened(conn, keys, sealed) if sealed is not None else None
+            data = _unseal(conn, keys, sealed) if sealed is not None else None
             worker.position = number
-            if data is not None and not self._sent(worker, data):
+            if data is not None and not self._send(worker, data):
                 return False
-        return len(rows) == AT_ONCE
+        return len(rows) == BATCH_ANSWERS
 
     @staticmethod
-    def _sent(worker: _Worker, data: bytes) -> bool:
+    def _send(worker: _Worker, data: bytes) -> bool:
         """False where the worker takes nothing: it is given up, and connects again."""
         frame = memoryview(LENGTH.pack(len(data)) + data)
         end = time.monotonic() + _SEND_S
@@ -210,10 +210,10 @@ class AnswerStore:
     def _sweep(self, conn: Conn) -> None:
         if time.monotonic() - self._swept > _SWEEP_S:
             self._swept = time.monotonic()
-            conn.execute(_SWEEP.encode(), (KEEP_BYTES,))
+            conn.execute(_SWEEP.encode(), (MAX_STORED_BYTES,))
 
 
-def _sealed(conn: Conn, keys: SubjectKeys, kept: Kept) -> tuple[object, ...] | None:
+def _row_or_none(conn: Conn, keys: SubjectKeys, kept: StoredAnswer) -> tuple[object, ...] | None:
     """As `_row`; None also for what cannot be kept: it must not hold up the others."""
     try:
         return _row(conn, keys, kept)
@@ -222,7 +222,7 @@ def _sealed(conn: Conn, keys: SubjectKeys, kept: Kept) -> tuple[object, ...] | N
         return None
 
 
-def _row(conn: Conn, keys: SubjectKeys, kept: Kept) -> tuple[object, ...] | None:
+def _row(conn: Conn, keys: SubjectKeys, kept: StoredAnswer) -> tuple[object, ...] | None:
     """None where nobody is whose erasure could take it along. Raises `Invalid` where their key cannot be read."""
     owner, call = as_uuid(kept.owner), UUID(bytes=kept.call)
     if owner is None:
@@ -233,7 +233,7 @@ def _row(conn: Conn, keys: SubjectKeys, kept: Kept) -> tuple[object, ...] | None
     return call, kept.workload, kept.cleared, made, until, _size(kept), kept.subjects, sealed
 
 
-def _opened(conn: Conn, keys: SubjectKeys, sealed: str) -> bytes | None:
+def _unseal(conn: Conn, keys: SubjectKeys, sealed: str) -> bytes | None:
     """The answer as workers take it; None where its person was erased, or it is of another HOME."""
     try:
         text = keys.unseal(conn, sealed)
@@ -246,7 +246,7 @@ def _opened(conn: Conn, keys: SubjectKeys, sealed: str) -> bytes | None:
     return data
 
 
-def _size(kept: Kept) -> int:
+def _size(kept: StoredAnswer) -> int:
     return (
         sum(len(part) for part in kept.events or [kept.whole or b""]) + sum(len(p.said) for p in kept.passages) + 1024
     )

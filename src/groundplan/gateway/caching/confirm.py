@@ -32,10 +32,10 @@ async def confirm(gateway: Gateway, exchange: Exchange, entry: Entry) -> bool:
     """Whether the person of this call may have it. Where not, it is thrown away, unless that cannot be told."""
     person, since = exchange.person, _since(gateway, exchange, entry)
     cites = [(passage.chunk, passage.source) for passage in entry.passages]
-    found = await _asked(gateway, exchange, cites, since)
+    found = await _request_confirmation(gateway, exchange, cites, since)
     if found is None:
         return False
-    stands, state = _is_whole(found, cites), found.state
+    stands, state = _all_confirmed(found, cites), found.state
     if stands and since is not None and not state:
         now = await found_now(gateway, exchange, entry.query)
         if now is None:
@@ -44,15 +44,15 @@ async def confirm(gateway: Gateway, exchange: Exchange, entry: Entry) -> bool:
     if not stands:
         gateway.answer_cache.drop(entry)
     elif state:
-        entry.stands(person, state)
+        entry.confirm_for(person, state)
     return stands
 
 
-async def readable(gateway: Gateway, exchange: Exchange, cites: Sequence[tuple[str, str]]) -> bool | None:
+async def are_readable(gateway: Gateway, exchange: Exchange, cites: Sequence[tuple[str, str]]) -> bool | None:
     """Whether the person of this call may read, by the live permissions, every one of these passages (chunk, source),
     and each is still as it was; None: that cannot be told."""
-    found = await _asked(gateway, exchange, cites, None)
-    return None if found is None else _is_whole(found, cites)
+    found = await _request_confirmation(gateway, exchange, cites, None)
+    return None if found is None else _all_confirmed(found, cites)
 
 
 def _since(gateway: Gateway, exchange: Exchange, entry: Entry) -> Since | None:
@@ -67,11 +67,11 @@ def _since(gateway: Gateway, exchange: Exchange, entry: Entry) -> Since | None:
     )
 
 
-def _is_whole(found: _Confirmed, cites: Sequence[tuple[str, str]]) -> bool:
+def _all_confirmed(found: _Confirmed, cites: Sequence[tuple[str, str]]) -> bool:
     return bool(found.readable) and sorted(found.readable) == sorted({chunk for chunk, _ in cites})
 
 
-async def _asked(
+async def _request_confirmation(
     gateway: Gateway, exchange: Exchange, cites: Sequence[tuple[str, str]], since: Since | None
 ) -> _Confirmed | None:
     """What the search service says; None where it says nothing."""

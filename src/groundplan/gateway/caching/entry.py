@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 OVERHEAD_BYTES = 1024
 """What an entry is counted for besides its answer."""
-STATES = 32
+MAX_STATES = 32
 """People who share an answer for whom it is known up to when nothing bears on it."""
 
 Key = tuple[bytes, bool]
@@ -51,10 +51,10 @@ class Entry:
         others, this tells so."""
         return self.states.get(person) or next(reversed(self.states.values()), "")
 
-    def stands(self, person: str, state: str) -> None:
+    def confirm_for(self, person: str, state: str) -> None:
         """It holds for that person up to that state."""
         self.states.pop(person, None)
-        if len(self.states) >= STATES:
+        if len(self.states) >= MAX_STATES:
             del self.states[next(iter(self.states))]
         self.states[person] = state
 
@@ -78,10 +78,10 @@ class Flight:
     """A call that asks a model for what others may want, too."""
 
     key: Key
-    landed: asyncio.Future[str]
-    fresh: bool = False
+    outcome: asyncio.Future[str]
+    is_refresh: bool = False
     """Its caller wants a new answer."""
     whole: bytes | None = None
     events: tuple[bytes, ...] | None = None
-    lacked: str = ""
+    exhausted: str = ""
     """The budget or quota that had no room for it, by name."""

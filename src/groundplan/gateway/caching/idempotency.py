@@ -27,7 +27,7 @@ from groundplan.core.errors import Conflict, Invalid, Unavailable
 from groundplan.core.home import names_in, sync_folder
 from groundplan.gateway.caching.used_idempotency_keys import DAY_SECONDS, NEVER, UsedIdempotencyKeys
 
-NAMED = b"idempotency-key"
+IDEMPOTENCY_KEY = b"idempotency-key"
 """The header of requests that are to be answered once."""
 MEMORY_SECONDS = 600.0
 MEMORY_BYTES = 32 << 20
@@ -51,7 +51,7 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptAnswer:
     """A finished answer; `status` 0 means that the first call was cut off."""
 
     status: int
@@ -68,9 +68,9 @@ class Kept:
 class _Entry:
     body: bytes
     at: float
-    answer: asyncio.Future[Kept | None]
+    answer: asyncio.Future[KeptAnswer | None]
     size: int = 0
-    marked: bool = False
+    is_claimed: bool = False
     """Nobody else had the key when this worker wrote it down: it is this worker's to answer."""
 
 
@@ -83,26 +83,26 @@ class _Reader:
     seen: UsedIdempotencyKeys = field(default_factory=UsedIdempotencyKeys)
 
 
-class Answers:
+class IdempotentAnswers:
     """Of one worker; `folder` is HOME/journal."""
 
     def __init__(self, folder: Path, epoch: UUID, now: float) -> None:
         self._folder = folder
-        self._own = f"idempotency-{epoch}"
+        self._own_prefix = f"idempotency-{epoch}"
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
-        self._others: dict[str, _Reader] = {}
+        self._readers: dict[str, _Reader] = {}
         self._evicted = UsedIdempotencyKeys()
         self._bytes = 0
         self._file: int | None = None
-        self._files = 0
+        self._file_count = 0
         """Begun so far."""
-        self._began = now
+        self._file_started_at = now
         self._holder: Holder | None = None
         self._syncer = ThreadPoolExecutor(1, "idempotency-sync")
         self._syncing = False
         self._waiting: list[asyncio.Future[None]] = []
         """For the next round."""
-        self._full: list[int] = []
+        self._retired: list[int] = []
         """Files that are written no more, with keys for which somebody may still wait."""
         with suppress(OSError):
             self._forget_old_files(now)
@@ -118,11 +118,11 @@ class Answers:
         """Read what others wrote so far, before there are calls that would wait for it: of a day with a few keys a
         second it takes seconds."""
         with suppress(OSError):  # whoever needs it is refused
-            self._read_others(self._began)
+            self._read_other_files(self._file_started_at)
 
     def _begin_file(self, holder: Holder) -> int:
         """Raises OSError."""
-        path = self._path(self._files)
+        path = self._path(self._file_count)
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             _append(file, _HEAD.pack(holder.token, _MAGIC, holder.port))
@@ -130,24 +130,24 @@ class Answers:
         except OSError:
             os.close(file)
             raise
-        self._files += 1
+        self._file_count += 1
         return file
 
     def _path(self, number: int) -> Path:
-        return self._folder / (f"{self._own}.{number}.log" if number else f"{self._own}.log")
+        return self._folder / (f"{self._own_prefix}.{number}.log" if number else f"{self._own_prefix}.log")
 
-    def _go_on(self, now: float) -> None:
+    def _rotate_file(self, now: float) -> None:
         """The next file, when the one that is written has been for long enough; those of others that are gone are
         forgotten. Raises OSError."""
-        if self._file is None or self._holder is None or now - self._began < FILE_SECONDS:
+        if self._file is None or self._holder is None or now - self._file_started_at < FILE_SECONDS:
             return
         next_file = self._begin_file(self._holder)
-        self._full.append(self._file)
-        self._file, self._began = next_file, now
+        self._retired.append(self._file)
+        self._file, self._file_started_at = next_file, now
         self._forget_old_files(now)
 
-    async def begin(self, digest: bytes, body: bytes, now: float) -> Kept | None:
-        """None: the caller is the first here and must `keep` or `forget`. Otherwise the first one's answer.
+    async def begin(self, digest: bytes, body: bytes, now: float) -> KeptAnswer | None:
+        """None: the caller is the first here and must `keep` or `release`. Otherwise the first one's answer.
 
         Raises `Conflict` for another body, or an answer that is not in memory any more.
         """
@@ -155,62 +155,64 @@ class Answers:
         while True:
             entry = self._entries.get(digest)
             if entry is None:
-                if self._evicted.used(digest, now):
-                    raise forgotten()
+                if self._evicted.is_used(digest, now):
+                    raise forgotten_error()
                 self._entries[digest] = _Entry(body, now, asyncio.get_running_loop().create_future())
                 return None
             kept = await self._answer(entry, body)
             if kept is not None:
                 return kept
 
-    def asked(self, digest: bytes) -> bytes:
+    def body_digest(self, digest: bytes) -> bytes:
         """What the request is, in a digest, for which this worker has the key just now."""
         return self._entries[digest].body
 
-    async def give(self, digest: bytes, body: bytes) -> Kept | None:
+    async def find_for_worker(self, digest: bytes, body: bytes) -> KeptAnswer | None:
         """For another worker: the answer when it is there, None when it is not this worker's. Raises `Conflict`."""
         entry = self._entries.get(digest)
-        if entry is None or not entry.marked:
+        if entry is None or not entry.is_claimed:
             return None
         return await self._answer(entry, body)
 
-    async def _answer(self, entry: _Entry, body: bytes) -> Kept | None:
+    async def _answer(self, entry: _Entry, body: bytes) -> KeptAnswer | None:
         if entry.body != body:
-            raise mismatched()
+            raise mismatch_error()
         return await asyncio.shield(entry.answer)
 
-    def mark(self, digest: bytes, now: float) -> list[Holder]:
+    def claim(self, digest: bytes, now: float) -> list[Holder]:
         """Write the key down, before anything is sent for it. Where others wrote it before they are returned, and may
         have the answer; then it is not this worker's. Two that do so at the same moment may both get the other.
 
         Raises `Unavailable` when it cannot be written.
         """
         if self._holder is None:
-            raise _unwritable()
+            raise _unwritable_error()
         try:
             if self._file is None:
                 self._file = self._begin_file(self._holder)
-            self._go_on(now)
+            self._rotate_file(now)
             # written before reading: of two workers with the same key at once at least one sees the other
             _append(self._file, _ENTRY.pack(digest, now))
         except OSError as error:
-            raise _unwritable() from error
+            raise _unwritable_error() from error
         try:
-            self._read_others(now)
+            self._read_other_files(now)
         except OSError as error:
-            self._take_back(digest)
-            raise _unwritable() from error
-        holders = [reader.holder or Holder(0, b"") for reader in self._others.values() if reader.seen.used(digest, now)]
+            self._withdraw(digest)
+            raise _unwritable_error() from error
+        holders = [
+            reader.holder or Holder(0, b"") for reader in self._readers.values() if reader.seen.is_used(digest, now)
+        ]
         entry = self._entries.get(digest)
         if holders:
-            self._take_back(digest)
+            self._withdraw(digest)
         elif entry is not None:
-            entry.marked = True
+            entry.is_claimed = True
         return holders
 
-    async def mark_for_good(self, digest: bytes, now: float) -> list[Holder]:
+    async def claim_durably(self, digest: bytes, now: float) -> list[Holder]:
         """The same, and what is this worker's to answer survives a loss of power then, too."""
-        holders = self.mark(digest, now)
+        holders = self.claim(digest, now)
         if not holders:
             loop = asyncio.get_running_loop()
             durable = loop.create_future()
@@ -223,13 +225,13 @@ class Answers:
     def _sync(self, loop: asyncio.AbstractEventLoop) -> None:
         """One round beside the loop: of all that was written so far, for all that wait."""
         waiting, self._waiting = self._waiting, []
-        full, self._full = self._full, []
+        full, self._retired = self._retired, []
         written = full if self._file is None else [*full, self._file]
         try:
             round = loop.run_in_executor(self._syncer, _sync_all, written)
         except RuntimeError:  # this user may have no more threads now
-            self._full = full
-            _refuse(waiting)
+            self._retired = full
+            _fail_waiters(waiting)
             return
         self._syncing = True
         round.add_done_callback(partial(self._synced, loop, waiting, full))
@@ -245,9 +247,9 @@ class Answers:
         for file in full:
             os.close(file)
         if self._holder is None or round.cancelled() or round.exception() is not None:
-            _refuse([*waiting, *self._waiting])
+            _fail_waiters([*waiting, *self._waiting])
             self._waiting = []
-            self._leave()  # what it holds is not known any more; the next key begins another
+            self._close_files()  # what it holds is not known any more; the next key begins another
             return
         for each in waiting:
             if not each.done():
@@ -255,18 +257,18 @@ class Answers:
         if self._waiting:
             self._sync(loop)
 
-    def _leave(self) -> None:
-        for file in self._full if self._file is None else [*self._full, self._file]:
+    def _close_files(self) -> None:
+        for file in self._retired if self._file is None else [*self._retired, self._file]:
             os.close(file)
-        self._file, self._full = None, []
+        self._file, self._retired = None, []
 
-    def _take_back(self, digest: bytes) -> None:
+    def _withdraw(self, digest: bytes) -> None:
         """Nothing was sent for this key here; where that cannot be written down, it stays used."""
         if self._file is not None:
             with suppress(OSError):
                 _append(self._file, _ENTRY.pack(digest, NEVER))
 
-    def keep(self, digest: bytes, kept: Kept) -> None:
+    def keep(self, digest: bytes, kept: KeptAnswer) -> None:
         """The answer of the first call, for those that wait and those to come."""
         entry = self._entries.get(digest)
         if entry is None or entry.answer.done():
@@ -276,13 +278,13 @@ class Answers:
         self._bytes += entry.size
         self._evict(entry.at)
 
-    def forget(self, digest: bytes) -> None:
+    def release(self, digest: bytes) -> None:
         """Nothing was sent for this key: the next request with it is a first one, whichever worker has it."""
         entry = self._entries.pop(digest, None)
         if entry is None:
             return
-        if entry.marked:
-            self._take_back(digest)
+        if entry.is_claimed:
+            self._withdraw(digest)
         self._bytes -= entry.size
         if not entry.answer.done():
             entry.answer.set_result(None)
@@ -300,19 +302,19 @@ class Answers:
             gone.append(digest)
         for digest in gone:
             self._evicted.add(digest, self._entries.pop(digest).at)
-        self._evicted.forget(now)
+        self._evicted.expire(now)
 
-    def _read_others(self, now: float) -> None:
-        for path in self._files_there():
-            if not path.name.startswith(self._own):
-                self._read(path, now)
+    def _read_other_files(self, now: float) -> None:
+        for path in self._key_files():
+            if not path.name.startswith(self._own_prefix):
+                self._read_file(path, now)
 
-    def _files_there(self) -> list[Path]:
+    def _key_files(self) -> list[Path]:
         """Raises OSError."""
         return [self._folder / name for name in names_in(self._folder) if _FILE.fullmatch(name)]
 
-    def _read(self, path: Path, now: float) -> None:
-        reader = self._others.setdefault(path.name, _Reader())
+    def _read_file(self, path: Path, now: float) -> None:
+        reader = self._readers.setdefault(path.name, _Reader())
         try:
             if path.stat().st_size < reader.position + _ENTRY.size:
                 return
@@ -328,18 +330,18 @@ class Answers:
                 reader.holder, head = Holder(port, token), _HEAD.size
         reader.position += whole
         reader.seen.update(_ENTRY.iter_unpack(data[head:whole]))
-        reader.seen.forget(now)
+        reader.seen.expire(now)
 
     def _forget_old_files(self, now: float) -> None:
         """Also of others: nobody writes to one that is as old, but begins another one before."""
         left = set()
-        for path in self._files_there():
+        for path in self._key_files():
             with suppress(FileNotFoundError):
                 if now - path.stat().st_mtime > DAY_SECONDS:
                     path.unlink()
                 else:
                     left.add(path.name)
-        self._others = {name: reader for name, reader in self._others.items() if name in left}
+        self._readers = {name: reader for name, reader in self._readers.items() if name in left}
 
     def close(self) -> None:
         """A file in which nothing was written is not left: whoever has a key looks at each one of a day."""
@@ -347,8 +349,8 @@ class Answers:
         self._syncer.shutdown()
         if self._file is not None and os.fstat(self._file).st_size <= _HEAD.size:
             with suppress(OSError):
-                self._path(self._files - 1).unlink()
-        self._leave()
+                self._path(self._file_count - 1).unlink()
+        self._close_files()
 
 
 def _append(file: int, entry: bytes) -> None:
@@ -364,14 +366,14 @@ def _sync_all(files: list[int]) -> None:
         os.fdatasync(file)
 
 
-def _refuse(waiting: list[asyncio.Future[None]]) -> None:
+def _fail_waiters(waiting: list[asyncio.Future[None]]) -> None:
     for each in waiting:
         if not each.done():
-            each.set_exception(_unwritable())
+            each.set_exception(_unwritable_error())
             each.exception()  # one that nobody waits for any more must not cause a warning
 
 
-def digest_of(named: bytes, whose: str, person: str) -> bytes:
+def key_digest(named: bytes, whose: str, person: str) -> bytes:
     """Of an Idempotency-Key and who uses it: a key, or those that it was rotated to, for a person. Raises `Invalid`."""
     if not 0 < len(named) <= 255:
         raise Invalid(
@@ -380,7 +382,7 @@ def digest_of(named: bytes, whose: str, person: str) -> bytes:
     return hashlib.sha256(f"{whose}\0{person}\0".encode() + named).digest()
 
 
-def mismatched() -> Conflict:
+def mismatch_error() -> Conflict:
     """The refusal of a key that another request had."""
     return Conflict(
         "this Idempotency-Key was used for another request",
@@ -389,7 +391,7 @@ def mismatched() -> Conflict:
     )
 
 
-def forgotten() -> Conflict:
+def forgotten_error() -> Conflict:
     """The refusal of a key whose answer nobody has any more."""
     return Conflict(
         "this Idempotency-Key was used before, and its answer is not in memory any more",
@@ -398,7 +400,7 @@ def forgotten() -> Conflict:
     )
 
 
-def _unwritable() -> Unavailable:
+def _unwritable_error() -> Unavailable:
     return Unavailable(
         "the Idempotency-Key cannot be written down", code="journal_unavailable", hint="Check the disk of HOME.",
         retry_after=1.0,

@@ -6,7 +6,7 @@ How it is kept is `idempotency`'s, and who gets it again `cache`'s.
 from __future__ import annotations
 
 from groundplan.gateway.caching import cache
-from groundplan.gateway.caching.idempotency import Kept
+from groundplan.gateway.caching.idempotency import KeptAnswer
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.delivery.stream import EVENT_STREAM
 from groundplan.gateway.call.exchange import Exchange
@@ -23,17 +23,17 @@ def remember(gateway: Gateway, exchange: Exchange) -> None:
     if digest is None:
         return
     if exchange.attempt_number < 0 or _did_nothing(exchange):
-        gateway.idempotent_answers.forget(digest)
+        gateway.idempotent_answers.release(digest)
     elif exchange.sent_chunks:
-        kind = exchange.content_type_line or EVENT_STREAM
+        content_type = exchange.content_type_line or EVENT_STREAM
         lines, _ = answers.parted(answers.headers(exchange, cost=True))
-        rests, cites = cache.rests_on(exchange), cache.cites_of(exchange)
+        rests, cites = cache.subjects_of_answer(exchange), cache.citations_of(exchange)
         gateway.idempotent_answers.keep(
-            digest, Kept(exchange.http_status, lines, kind, b"".join(exchange.sent_chunks), rests, cites)
+            digest, KeptAnswer(exchange.http_status, lines, content_type, b"".join(exchange.sent_chunks), rests, cites)
         )
     else:
         gateway.idempotent_answers.keep(
-            digest, Kept(0, b"", b"", b"")
+            digest, KeptAnswer(0, b"", b"", b"")
         )  # it will not be there, and may have been billed
 
 

@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.exchange import Exchange
 
-LONGEST = 16 << 10
+MAX_BODY_BYTES = 16 << 10
 """Bytes of a body that is remembered."""
-MOST_BYTES = 4 << 20
+MAX_BYTES = 4 << 20
 """Of all of them; what was remembered first goes first."""
 _TIMES = 3
 """A body is counted so often: what is read of it takes memory, too."""
 
-_By = tuple[str, str, str, bytes]
+_RequestKey = tuple[str, str, str, bytes]
 """(key, person, endpoint, body)"""
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownRequest:
     """What a body asks, and the digest by which that is compared."""
 
     ask: Ask
@@ -37,40 +37,40 @@ class KnownRequests:
     __slots__ = ("_known", "_size")
 
     def __init__(self) -> None:
-        self._known: dict[_By, Known] = {}
+        self._known: dict[_RequestKey, KnownRequest] = {}
         self._size = 0
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def read(self, exchange: Exchange) -> Ask:
+    def read_ask(self, exchange: Exchange) -> Ask:
         """What an identified call asks; fills in its `said` where that is known. Raises `Invalid` with what is wrong
         with it."""
-        known = self._known.get(_by(exchange)) if self._known else None
+        known = self._known.get(_request_key(exchange)) if self._known else None
         if known is None:
             return exchange.interface.read(exchange.request)
         exchange.body_digest = known.said
         return known.ask
 
-    def note(self, exchange: Exchange) -> None:
+    def remember(self, exchange: Exchange) -> None:
         """A call was answered from the cache: remember what it asks, where its body alone says it."""
         ask, workload, body = exchange.ask, exchange.workload, exchange.request.body
         if ask is None or workload is None or not exchange.body_digest or not exchange.interface.depends_on_body_only:
             return
         # the ask must be as it was read: one that is stored, or names files, was changed since
-        if len(body) > LONGEST or workload.keep is not None or ask.body is not body:
+        if len(body) > MAX_BODY_BYTES or workload.keep is not None or ask.body is not body:
             return
-        by = _by(exchange)
+        by = _request_key(exchange)
         if by in self._known:
             return
-        self._known[by] = Known(ask, exchange.body_digest)
+        self._known[by] = KnownRequest(ask, exchange.body_digest)
         self._size += _TIMES * len(body)
-        while self._size > MOST_BYTES:
+        while self._size > MAX_BYTES:
             oldest = next(iter(self._known))
             del self._known[oldest]
             self._size -= _TIMES * len(oldest[3])
 
 
-def _by(exchange: Exchange) -> _By:
+def _request_key(exchange: Exchange) -> _RequestKey:
     key = exchange.key
     return "" if key is None else key.id, exchange.person, exchange.endpoint, exchange.request.body

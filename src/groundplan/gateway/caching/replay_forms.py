@@ -18,9 +18,9 @@ from groundplan.gateway.http.strict_json import DECODE_ERRORS
 _encode = msgspec.json.Encoder().encode
 _object = msgspec.json.Decoder(dict[str, Any]).decode
 
-_FINISHED = frozenset({"stop", "tool_calls", "function_call"})
+_COMPLETE_REASONS = frozenset({"stop", "tool_calls", "function_call"})
 """Ends of an answer that is all there: `length` and `content_filter` cut it."""
-_STOPPED = frozenset({"end_turn", "tool_use", "stop_sequence"})
+_COMPLETE_STOPS = frozenset({"end_turn", "tool_use", "stop_sequence"})
 _HEAD = ("id", "created", "model", "system_fingerprint", "service_tier")
 _TEXTS = ("content", "refusal", "reasoning_content")
 
@@ -28,36 +28,36 @@ _TEXTS = ("content", "refusal", "reasoning_content")
 class ReplayForms(Protocol):
     """Of one surface."""
 
-    irrelevant: frozenset[str]
+    ignored_fields: frozenset[str]
     """Fields of a request that its answer does not depend on, or that are compared otherwise (cap, copies)."""
 
-    def good(self, data: bytes, copies: int) -> bool:
+    def is_complete(self, data: bytes, copies: int) -> bool:
         """Whether a whole answer is complete."""
         ...
 
-    def good_events(self, events: Sequence[bytes], copies: int) -> bool:
+    def is_complete_stream(self, events: Sequence[bytes], copies: int) -> bool:
         """Whether a stream is complete."""
         ...
 
-    def turns(self, *, stream: bool) -> bool:
+    def converts(self, *, stream: bool) -> bool:
         """Whether the other form is ever made of what came as a stream, or whole."""
         ...
 
-    def events(self, data: bytes) -> tuple[bytes, ...] | None:
+    def to_events(self, data: bytes) -> tuple[bytes, ...] | None:
         """A whole answer as the upstream could have streamed it, usage included; None where something would be
         lost."""
         ...
 
-    def whole(self, events: Sequence[bytes]) -> bytes | None:
+    def to_whole(self, events: Sequence[bytes]) -> bytes | None:
         """A stream as the upstream could have answered at once; None where something would be lost."""
         ...
 
 
-class _Lost(Exception):
+class _WouldLose(Exception):
     """Something would be."""
 
 
-_ODD = (*DECODE_ERRORS, _Lost, LookupError, TypeError, AttributeError)
+_UNKNOWN_SHAPE = (*DECODE_ERRORS, _WouldLose, LookupError, TypeError, AttributeError)
 """What a shape that is not known here raises."""
 
 
@@ -73,44 +73,44 @@ class _Ends(msgspec.Struct):
 _ends = msgspec.json.Decoder(_Ends).decode
 
 
-def _rest_is_empty(fields: dict[str, Any], known: Sequence[str]) -> None:
-    """Raise `_Lost` where anything that is not known has a value."""
+def _check_rest_empty(fields: dict[str, Any], known: Sequence[str]) -> None:
+    """Raise `_WouldLose` where anything that is not known has a value."""
     for name, value in fields.items():
         if name not in known and value not in (None, [], {}):
-            raise _Lost
+            raise _WouldLose
 
 
-class _AsItCame:
+class _SingleForm:
     """Answers of which none is made in another form than the one in which it came."""
 
-    def turns(self, *, stream: bool) -> bool:  # noqa: ARG002 -- the protocol's signature
+    def converts(self, *, stream: bool) -> bool:  # noqa: ARG002 -- the protocol's signature
         return False
 
-    def events(self, data: bytes) -> tuple[bytes, ...] | None:  # noqa: ARG002 -- the protocol's signature
+    def to_events(self, data: bytes) -> tuple[bytes, ...] | None:  # noqa: ARG002 -- the protocol's signature
         return None
 
-    def whole(self, events: Sequence[bytes]) -> bytes | None:  # noqa: ARG002 -- the protocol's signature
+    def to_whole(self, events: Sequence[bytes]) -> bytes | None:  # noqa: ARG002 -- the protocol's signature
         return None
 
 
 class ChatReplayForms:
     """Chat completions."""
 
-    irrelevant = frozenset(
+    ignored_fields = frozenset(
         {
             "user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "metadata", "store", "stream",
             "stream_options", "max_tokens", "max_completion_tokens", "n",
         }
     )  # fmt: skip
 
-    def good(self, data: bytes, copies: int) -> bool:
+    def is_complete(self, data: bytes, copies: int) -> bool:
         try:
             choices = _ends(data).choices
         except DECODE_ERRORS:
             return False
-        return len(choices) == copies and all(choice.finish_reason in _FINISHED for choice in choices)
+        return len(choices) == copies and all(choice.finish_reason in _COMPLETE_REASONS for choice in choices)
 
-    def good_events(self, events: Sequence[bytes], copies: int) -> bool:
+    def is_complete_stream(self, events: Sequence[bytes], copies: int) -> bool:
         ends: dict[int, str] = {}
         try:
             for data in events:
@@ -118,33 +118,33 @@ class ChatReplayForms:
                     ends.update({c.index: c.finish_reason for c in _ends(data).choices if c.finish_reason})
         except DECODE_ERRORS:
             return False
-        return len(ends) == copies and _FINISHED.issuperset(ends.values())
+        return len(ends) == copies and _COMPLETE_REASONS.issuperset(ends.values())
 
-    def turns(self, *, stream: bool) -> bool:  # noqa: ARG002 -- the protocol's signature
+    def converts(self, *, stream: bool) -> bool:  # noqa: ARG002 -- the protocol's signature
         return True
 
-    def events(self, data: bytes) -> tuple[bytes, ...] | None:
+    def to_events(self, data: bytes) -> tuple[bytes, ...] | None:
         try:
-            return tuple(_events(_object(data)))
-        except _ODD:
+            return tuple(_chunks_of(_object(data)))
+        except _UNKNOWN_SHAPE:
             return None
 
-    def whole(self, events: Sequence[bytes]) -> bytes | None:
+    def to_whole(self, events: Sequence[bytes]) -> bytes | None:
         try:
-            return _encode(_whole([_object(data) for data in events if data != DONE]))
-        except _ODD:
+            return _encode(_answer_of([_object(data) for data in events if data != DONE]))
+        except _UNKNOWN_SHAPE:
             return None
 
 
-class EmbeddingsReplayForms(_AsItCame):
+class EmbeddingsReplayForms(_SingleForm):
     """Embeddings, which have one form."""
 
-    irrelevant = frozenset({"user"})
+    ignored_fields = frozenset({"user"})
 
-    def good(self, data: bytes, copies: int) -> bool:  # noqa: ARG002 -- the protocol's signature
+    def is_complete(self, data: bytes, copies: int) -> bool:  # noqa: ARG002 -- the protocol's signature
         return True
 
-    def good_events(self, events: Sequence[bytes], copies: int) -> bool:  # noqa: ARG002
+    def is_complete_stream(self, events: Sequence[bytes], copies: int) -> bool:  # noqa: ARG002
         return False
 
 
@@ -161,42 +161,42 @@ _stop = msgspec.json.Decoder(_Stop).decode
 _message_event = msgspec.json.Decoder(_MessageEvent).decode
 
 
-class MessagesReplayForms(_AsItCame):
+class MessagesReplayForms(_SingleForm):
     """Anthropic's Messages."""
 
-    irrelevant = frozenset({"metadata", "stream", "max_tokens"})
+    ignored_fields = frozenset({"metadata", "stream", "max_tokens"})
 
-    def good(self, data: bytes, copies: int) -> bool:  # noqa: ARG002 -- the protocol's signature
+    def is_complete(self, data: bytes, copies: int) -> bool:  # noqa: ARG002 -- the protocol's signature
         try:
-            return _stop(data).stop_reason in _STOPPED
+            return _stop(data).stop_reason in _COMPLETE_STOPS
         except DECODE_ERRORS:
             return False
 
-    def good_events(self, events: Sequence[bytes], copies: int) -> bool:
+    def is_complete_stream(self, events: Sequence[bytes], copies: int) -> bool:
         """Of an upstream that speaks Messages, or chat completions."""
         try:
             found = [_message_event(data) for data in events if data != DONE]
         except DECODE_ERRORS:
             return False
         if not found or not found[0].type:
-            return CHAT_REPLAY_FORMS.good_events(events, copies)
+            return CHAT_REPLAY_FORMS.is_complete_stream(events, copies)
         stops = [each.delta.stop_reason for each in found if each.type == "message_delta" and each.delta is not None]
-        return found[-1].type == "message_stop" and bool(stops) and stops[-1] in _STOPPED
+        return found[-1].type == "message_stop" and bool(stops) and stops[-1] in _COMPLETE_STOPS
 
 
-class CompletionsReplayForms(_AsItCame):
+class CompletionsReplayForms(_SingleForm):
     """The older completions, by an upstream's own or by its chat."""
 
-    irrelevant = frozenset({"user", "stream", "stream_options", "max_tokens"})
+    ignored_fields = frozenset({"user", "stream", "stream_options", "max_tokens"})
 
-    def good(self, data: bytes, copies: int) -> bool:  # noqa: ARG002 -- `best_of` makes more than are told
+    def is_complete(self, data: bytes, copies: int) -> bool:  # noqa: ARG002 -- `best_of` makes more than are told
         try:
             choices = _ends(data).choices
         except DECODE_ERRORS:
             return False
         return bool(choices) and all(choice.finish_reason == "stop" for choice in choices)
 
-    def good_events(self, events: Sequence[bytes], copies: int) -> bool:  # noqa: ARG002
+    def is_complete_stream(self, events: Sequence[bytes], copies: int) -> bool:  # noqa: ARG002
         try:
             ends = [c.finish_reason for data in events if data != DONE for c in _ends(data).choices if c.finish_reason]
         except DECODE_ERRORS:
@@ -217,19 +217,19 @@ _response = msgspec.json.Decoder(_Response).decode
 _response_event = msgspec.json.Decoder(_ResponseEvent).decode
 
 
-class ResponsesReplayForms(_AsItCame):
+class ResponsesReplayForms(_SingleForm):
     """OpenAI's Responses. An answer tells its request's settings back, so whatever it tells makes requests different:
     `user` and `metadata` of one caller never reach another. A stream of an upstream's own is given as a whole, too."""
 
-    irrelevant = frozenset({"store", "stream", "stream_options"})
+    ignored_fields = frozenset({"store", "stream", "stream_options"})
 
-    def good(self, data: bytes, copies: int) -> bool:  # noqa: ARG002 -- the protocol's signature
+    def is_complete(self, data: bytes, copies: int) -> bool:  # noqa: ARG002 -- the protocol's signature
         try:
             return _response(data).status == "completed"
         except DECODE_ERRORS:
             return False
 
-    def good_events(self, events: Sequence[bytes], copies: int) -> bool:
+    def is_complete_stream(self, events: Sequence[bytes], copies: int) -> bool:
         """Of an upstream that speaks Responses, or chat completions. vLLM tells an answer that was cut as completed,
         and only its response says otherwise."""
         try:
@@ -237,13 +237,13 @@ class ResponsesReplayForms(_AsItCame):
         except DECODE_ERRORS:
             return False
         if not found or not found[0].type:
-            return CHAT_REPLAY_FORMS.good_events(events, copies)
-        return found[-1].type == "response.completed" and self.good(bytes(found[-1].response), copies)
+            return CHAT_REPLAY_FORMS.is_complete_stream(events, copies)
+        return found[-1].type == "response.completed" and self.is_complete(bytes(found[-1].response), copies)
 
-    def turns(self, *, stream: bool) -> bool:
+    def converts(self, *, stream: bool) -> bool:
         return stream
 
-    def whole(self, events: Sequence[bytes]) -> bytes | None:
+    def to_whole(self, events: Sequence[bytes]) -> bytes | None:
         try:
             found = [_response_event(data) for data in events if data != DONE]
         except DECODE_ERRORS:
@@ -254,12 +254,12 @@ class ResponsesReplayForms(_AsItCame):
 # a whole chat answer as chunks ---------------------------------------------------------------------------------------
 
 
-def _events(answer: dict[str, Any]) -> list[bytes]:
-    _rest_is_empty(answer, (*_HEAD, "object", "choices", "usage"))
+def _chunks_of(answer: dict[str, Any]) -> list[bytes]:
+    _check_rest_empty(answer, (*_HEAD, "object", "choices", "usage"))
     head = {name: answer[name] for name in _HEAD if name in answer} | {"object": "chat.completion.chunk"}
     chunks: list[dict[str, Any]] = []
     for choice in answer["choices"]:
-        _rest_is_empty(choice, ("index", "message", "finish_reason", "logprobs"))
+        _check_rest_empty(choice, ("index", "message", "finish_reason", "logprobs"))
         index = choice["index"]
         text = {"index": index, "delta": _delta(choice["message"]), "finish_reason": None}
         if choice.get("logprobs") is not None:
@@ -273,7 +273,7 @@ def _events(answer: dict[str, Any]) -> list[bytes]:
 
 
 def _delta(message: dict[str, Any]) -> dict[str, Any]:
-    _rest_is_empty(message, ("role", "tool_calls", *_TEXTS))
+    _check_rest_empty(message, ("role", "tool_calls", *_TEXTS))
     delta = {name: value for name, value in message.items() if value not in (None, [])}
     if delta.get("tool_calls"):
         delta["tool_calls"] = [{"index": place, **call} for place, call in enumerate(message["tool_calls"])]
@@ -283,33 +283,33 @@ def _delta(message: dict[str, Any]) -> dict[str, Any]:
 # chunks as a whole chat answer ---------------------------------------------------------------------------------------
 
 
-def _whole(chunks: list[dict[str, Any]]) -> dict[str, Any]:
+def _answer_of(chunks: list[dict[str, Any]]) -> dict[str, Any]:
     head: dict[str, Any] = {}
     usage = None
     choices: dict[int, dict[str, Any]] = {}
     for chunk in chunks:
-        _rest_is_empty(chunk, (*_HEAD, "object", "choices", "usage", "obfuscation"))
+        _check_rest_empty(chunk, (*_HEAD, "object", "choices", "usage", "obfuscation"))
         head = {name: chunk[name] for name in _HEAD if chunk.get(name) is not None} | head
         usage = chunk.get("usage") or usage
         for part in chunk.get("choices") or []:
             index = part["index"]
             choice = choices.setdefault(index, {"index": index, "message": {"role": "assistant", "content": None}})
-            _add(choice, part)
+            _add_choice_chunk(choice, part)
     if usage is None or not choices:
-        raise _Lost
+        raise _WouldLose
     ordered = [choices[index] for index in sorted(choices)]
     return {**head, "object": "chat.completion", "choices": ordered, "usage": usage}
 
 
-def _add(choice: dict[str, Any], part: dict[str, Any]) -> None:
-    _rest_is_empty(part, ("index", "delta", "finish_reason", "logprobs"))
+def _add_choice_chunk(choice: dict[str, Any], part: dict[str, Any]) -> None:
+    _check_rest_empty(part, ("index", "delta", "finish_reason", "logprobs"))
     message, delta = choice["message"], part.get("delta") or {}
-    _rest_is_empty(delta, ("role", "tool_calls", *_TEXTS))
+    _check_rest_empty(delta, ("role", "tool_calls", *_TEXTS))
     for name in _TEXTS:
         if delta.get(name) is not None:
             message[name] = (message.get(name) or "") + delta[name]
     for call in delta.get("tool_calls") or []:
-        _add_call(message.setdefault("tool_calls", []), call)
+        _add_tool_call_chunk(message.setdefault("tool_calls", []), call)
     for name, found in (part.get("logprobs") or {}).items():
         if found:
             choice.setdefault("logprobs", {}).setdefault(name, []).extend(found)
@@ -317,15 +317,15 @@ def _add(choice: dict[str, Any], part: dict[str, Any]) -> None:
         choice["finish_reason"] = part["finish_reason"]
 
 
-def _add_call(calls: list[dict[str, Any]], part: dict[str, Any]) -> None:
-    _rest_is_empty(part, ("index", "id", "type", "function"))
+def _add_tool_call_chunk(calls: list[dict[str, Any]], part: dict[str, Any]) -> None:
+    _check_rest_empty(part, ("index", "id", "type", "function"))
     index = part["index"]
     if index == len(calls):
         calls.append({"id": None, "type": "function", "function": {"name": "", "arguments": ""}})
     call, function = calls[index], part.get("function") or {}
-    _rest_is_empty(function, ("name", "arguments"))
+    _check_rest_empty(function, ("name", "arguments"))
     if part.get("id") and call["id"] not in (None, part["id"]):
-        raise _Lost  # another call under the same number
+        raise _WouldLose  # another call under the same number
     for name in ("id", "type"):
         if part.get(name):
             call[name] = part[name]

@@ -23,7 +23,7 @@ import msgspec
 from groundplan.blueprint.model import Semantic
 from groundplan.gateway.caching.cache_key import frame_digest
 from groundplan.gateway.caching.entry import Entry
-from groundplan.gateway.caching.semantic_match import Asked, Match, Taught
+from groundplan.gateway.caching.semantic_match import Calibration, Match, Question
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ask_search
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
@@ -36,26 +36,26 @@ if TYPE_CHECKING:
     from groundplan.economics.semantic.equivalence import Verdict
     from groundplan.economics.semantic.reading import Reading
     from groundplan.economics.semantic.similarity import Said
-    from groundplan.gateway.caching.semantic_checks import Checks
+    from groundplan.gateway.caching.semantic_checks import CheckStore
     from groundplan.gateway.caching.semantic_counts import SemanticCounts
     from groundplan.gateway.caching.semantic_frame import Frame
     from groundplan.gateway.call.context import Gateway
 
 
-QUESTION = 2000
+MAX_QUESTION_CHARS = 2000
 """Characters of the longest question that is compared."""
-FRAMES = 2000
-QUESTIONS = 5_000
+MAX_FRAMES = 2000
+MAX_QUESTIONS = 5_000
 """Of all frames of a worker, some 20 kB each; what was asked in longest ago goes first."""
-BEST = 3
+MAX_CANDIDATES = 3
 """Of the likest questions whose answers are still there, how many are judged."""
-SECONDS = 1.0
+MAX_WAIT_SECONDS = 1.0
 """Longest that a call waits for what its question means, and never more than half of its deadline."""
-REST_SECONDS = 2.0
+PAUSE_SECONDS = 2.0
 """After the search service said nothing of one question, for so long no other is asked about."""
-AGREES = 0.8
+MIN_AGREEMENT = 0.8
 """Likeness of two answers that say the same."""
-FEW = 2
+MAX_DIFFERING_WORDS = 2
 """Words by which two answers may differ alone, so that these decide whether they say the same."""
 
 
@@ -76,14 +76,14 @@ class SemanticCache:
         self._gateway = gateway
         self._dice = dice
         self._frames: OrderedDict[bytes, Frame] = OrderedDict()
-        self._questions = 0
-        self._taught: dict[str, Taught] = {}
-        self._rests = 0.0
+        self._question_count = 0
+        self._taught: dict[str, Calibration] = {}
+        self._paused_until = 0.0
         """Until then calls do without: the search service said nothing a moment ago."""
         self.counts: dict[str, Counts] = {}
         self.tally: SemanticCounts | None = None
         """Where the counts are kept beyond this worker."""
-        self.checks: Checks | None = None
+        self.checks: CheckStore | None = None
         """Where what checks taught is kept beyond this worker."""
 
     # looking up -------------------------------------------------------------------------------------------------------
@@ -91,24 +91,24 @@ class SemanticCache:
     async def __call__(self, exchange: Exchange, entries: Iterator[Entry]) -> Entry | None:  # noqa: ARG002
         """The answer to a question that means the same; None: a model is asked. Notes at the call what it asked, and
         what its answer is to be compared with."""
-        rule, now = _rule(exchange), self._gateway.loop.time()
-        if rule is None or exchange.compared_question is not None or now < self._rests:
+        rule, now = _semantic_rule(exchange), self._gateway.loop.time()
+        if rule is None or exchange.compared_question is not None or now < self._paused_until:
             return None
         began, found = time.perf_counter_ns(), None
         try:
-            asked = exchange.compared_question = await self._read(exchange)
+            asked = exchange.compared_question = await self._read_question(exchange)
             if asked is None:
                 return None
             found = self._match(exchange, rule, asked)
         except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError):
             self._gateway.targets.forget("search")
-            self._rests = self._gateway.loop.time() + REST_SECONDS
+            self._paused_until = self._gateway.loop.time() + PAUSE_SECONDS
         exchange.waited_seconds += self._gateway.loop.time() - now
         if self.tally is not None and exchange.workload is not None:
-            self.tally.looked(exchange.workload.name, (time.perf_counter_ns() - began) // 1000)
+            self.tally.add_lookup(exchange.workload.name, (time.perf_counter_ns() - began) // 1000)
         return found
 
-    def _match(self, exchange: Exchange, rule: Semantic, asked: Asked) -> Entry | None:
+    def _match(self, exchange: Exchange, rule: Semantic, asked: Question) -> Entry | None:
         name = exchange.workload.name if exchange.workload is not None else ""
         from groundplan.economics.semantic.differences import digests  # noqa: PLC0415 -- numpy, only where it is used
 
@@ -118,25 +118,25 @@ class SemanticCache:
         if found is None:
             return None
         entry, verdict = found
-        taught = self.taught(name, rule)
-        region = taught.regions.of(asked.said.vector)
+        calibration = self.calibration(name, rule)
+        region = calibration.regions.of(asked.said.vector)
         kinds = digests(verdict.kinds)
-        if verdict.veto and not taught.regions.again(*kinds):
+        if verdict.veto and not calibration.regions.again(*kinds):
             return None
-        decided = taught.regions.decide(region, verdict.score, self._dice(), kinds, digests(verdict.unproven))
+        decided = calibration.regions.decide(region, verdict.score, self._dice(), kinds, digests(verdict.unproven))
         if decided == "check":
-            refused = bool(verdict.veto) and not taught.regions.shown(kinds)
-            exchange.semantic_match = Match(entry, taught, None if refused else region, verdict.score, kinds)
+            refused = bool(verdict.veto) and not calibration.regions.shown(kinds)
+            exchange.semantic_match = Match(entry, calibration, None if refused else region, verdict.score, kinds)
         return entry if decided == "give" else None
 
-    def given(self, entry: Entry) -> None:
+    def record_hit(self, entry: Entry) -> None:
         """What was found was given: permissions, limits and form could still refuse it before."""
         counts = self.counts.setdefault(entry.workload, Counts())
         counts.given += 1
         if self.tally is not None:
-            self.tally.given(entry.workload, entry.cost)
+            self.tally.add_hit(entry.workload, entry.cost)
 
-    def _nearest(self, name: str, asked: Asked) -> tuple[Entry, Verdict] | None:
+    def _nearest(self, name: str, asked: Question) -> tuple[Entry, Verdict] | None:
         """The kept answer whose question is surest to mean the same, with what is known of it."""
         from groundplan.economics.semantic import equivalence  # noqa: PLC0415 -- numpy, only where it is used
 
@@ -150,26 +150,27 @@ class SemanticCache:
             if (entry := self._gateway.answer_cache.get(name, key, now)) is not None
         )
         judged = [
-            (entry, equivalence.judge(equivalence.shipped(), asked.said, said)) for entry, said in islice(kept, BEST)
+            (entry, equivalence.judge(equivalence.shipped(), asked.said, said))
+            for entry, said in islice(kept, MAX_CANDIDATES)
         ]
         if not judged:
             return None
         entry, verdict = max(judged, key=lambda each: (not each[1].veto, each[1].score))
         return None if verdict.score == -inf else (entry, verdict)
 
-    async def _read(self, exchange: Exchange) -> Asked | None:
+    async def _read_question(self, exchange: Exchange) -> Question | None:
         from groundplan.economics.semantic.phrasing import read_question  # noqa: PLC0415 -- numpy, only where it is used
 
         plan, policy, replay_forms = exchange.plan, exchange.policy, exchange.interface.replay_forms
         if plan is None or policy is None or replay_forms is None:
             return None
-        framed = frame_digest(exchange, replay_forms.irrelevant, self._gateway.answer_cache.terms(plan), policy)
-        if framed is None or not 0 < len(framed[1]) <= QUESTION:
+        framed = frame_digest(exchange, replay_forms.ignored_fields, self._gateway.answer_cache.terms(plan), policy)
+        if framed is None or not 0 < len(framed[1]) <= MAX_QUESTION_CHARS:
             return None
         reading = read_question(framed[1])
-        seconds = min(SECONDS, plan.workload.deadline_ms / 2000)
+        seconds = min(MAX_WAIT_SECONDS, plan.workload.deadline_ms / 2000)
         (said,) = await self._embed([(reading, reading.places)], exchange, seconds)
-        return Asked(framed[0], said)
+        return Question(framed[0], said)
 
     async def _embed(
         self, asked: Sequence[tuple[Reading, Sequence[tuple[int, int]]]], exchange: Exchange, seconds: float = FOREVER
@@ -193,7 +194,7 @@ class SemanticCache:
             for (reading, own), vector, words in zip(asked, answer.vectors, answer.words, strict=True)
         ]
 
-    def taught(self, name: str, rule: Semantic) -> Taught:
+    def calibration(self, name: str, rule: Semantic) -> Calibration:
         """What checks taught of a workload, with what other workers found since."""
         from groundplan.economics.semantic import equivalence, regions  # noqa: PLC0415 -- numpy, only where it is used
 
@@ -202,15 +203,17 @@ class SemanticCache:
             acceptance = equivalence.shipped()
             least = acceptance.threshold(rule.bound)
             fresh = regions.Regions(rule.bound, rule.check, rule.evidence, least)
-            known = self._taught[name] = Taught(rule, fresh, (name, f"{acceptance.version} {rule.bound:g} {least:g}"))
-        if checks is not None and known.edition != checks.edition:
-            known.edition = checks.edition
-            known.regions.load(checks.known(known.terms))
+            known = self._taught[name] = Calibration(
+                rule, fresh, (name, f"{acceptance.version} {rule.bound:g} {least:g}")
+            )
+        if checks is not None and known.version != checks.version:
+            known.version = checks.version
+            known.regions.load(checks.learned(known.terms))
         return known
 
     # after a model answered -------------------------------------------------------------------------------------------
 
-    def note(self, entry: Entry, exchange: Exchange) -> None:
+    def record_answer(self, entry: Entry, exchange: Exchange) -> None:
         """A model's answer was kept: others may find it by its meaning; where it was a check, both are compared."""
         asked = exchange.compared_question
         if asked is None:
@@ -219,38 +222,38 @@ class SemanticCache:
 
         frame = self._frames.setdefault(asked.frame, Frame())
         self._frames.move_to_end(asked.frame)
-        self._questions += frame.keep(entry.key, asked.said)
-        while len(self._frames) > FRAMES or self._questions > QUESTIONS:
+        self._question_count += frame.add(entry.key, asked.said)
+        while len(self._frames) > MAX_FRAMES or self._question_count > MAX_QUESTIONS:
             _, gone = self._frames.popitem(last=False)
-            self._questions -= len(gone.keys)
+            self._question_count -= len(gone.keys)
         if exchange.semantic_match is not None:
-            self._gateway.run_in_background(self._compare(entry, exchange, exchange.semantic_match))
+            self._gateway.run_in_background(self._compare_answers(entry, exchange, exchange.semantic_match))
 
-    async def _compare(self, entry: Entry, exchange: Exchange, match: Match) -> None:
+    async def _compare_answers(self, entry: Entry, exchange: Exchange, match: Match) -> None:
         """Whether the fresh answer says what would have been given."""
-        one, other = _said(exchange, entry), _said(exchange, match.entry)
+        one, other = _read_answer(exchange, entry), _read_answer(exchange, match.entry)
         if one is None or other is None:
             return
         try:
-            same = one.calls == other.calls and await self._agree(one.text, other.text, exchange)
+            same = one.calls == other.calls and await self._answers_agree(one.text, other.text, exchange)
         except (UpstreamFailure, msgspec.DecodeError):
             return
-        taught, region = match.taught, match.region
+        calibration, region = match.calibration, match.region
         if region is not None:
             counts = self.counts.setdefault(entry.workload, Counts())
             counts.checked += 1
             counts.wrong += not same
             if self.tally is not None:
-                self.tally.checked(entry.workload, wrong=not same)
+                self.tally.add_check(entry.workload, wrong=not same)
         # the kept answer stays: it is right for its own question
-        taught.regions.learn(region, match.score, same, match.kinds)
+        calibration.regions.learn(region, match.score, same, match.kinds)
         if self.checks is not None:
             if region is not None:
-                self.checks.add(taught.terms, region.first, wrong=not same, raised=region.raised)
-            for kind in taught.regions.kinds.keys() & match.kinds:
-                self.checks.add(taught.terms, kind, wrong=not same, raised=-inf)
+                self.checks.add(calibration.terms, region.first, wrong=not same, raised=region.raised)
+            for kind in calibration.regions.kinds.keys() & match.kinds:
+                self.checks.add(calibration.terms, kind, wrong=not same, raised=-inf)
 
-    async def _agree(self, one: str, other: str, exchange: Exchange) -> bool:
+    async def _answers_agree(self, one: str, other: str, exchange: Exchange) -> bool:
         if one.split() == other.split() or not (one and other):
             return one.split() == other.split()
         from groundplan.economics.semantic import similarity, substitution  # noqa: PLC0415 -- numpy, only where it is used
@@ -261,17 +264,17 @@ class SemanticCache:
         if contradicts(a, b):
             return False
         found = similarity.side_by_side(a, b)
-        few = 0 < len(found.ours) == len(found.theirs) <= FEW
+        few = 0 < len(found.ours) == len(found.theirs) <= MAX_DIFFERING_WORDS
         ours, theirs = (found.ours, found.theirs) if few else ([], [])
         first, second = await self._embed(
             [(a, [a.places[place] for place in ours]), (b, [b.places[place] for place in theirs])], exchange
         )
-        if similarity.cosine(first, second) < AGREES:
+        if similarity.cosine(first, second) < MIN_AGREEMENT:
             return False
         return not few or substitution.agree(first, second, ours, theirs)
 
 
-def _rule(exchange: Exchange) -> Semantic | None:
+def _semantic_rule(exchange: Exchange) -> Semantic | None:
     workload, ask = exchange.workload, exchange.ask
     if workload is None or workload.cache is None or ask is None:
         return None
@@ -295,10 +298,10 @@ class _Answer(NamedTuple):
 _body = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-def _said(exchange: Exchange, entry: Entry) -> _Answer | None:
+def _read_answer(exchange: Exchange, entry: Entry) -> _Answer | None:
     """None where it has neither text nor calls."""
     replay_forms: Any = exchange.interface.replay_forms
-    data = entry.whole if entry.whole is not None else replay_forms.whole(entry.events or ())
+    data = entry.whole if entry.whole is not None else replay_forms.to_whole(entry.events or ())
     try:
         body = _body(data or b"")
     except DECODE_ERRORS:

@@ -43,7 +43,7 @@ _READ = """SELECT workload, terms, first, checked, wrong, raised FROM semantic_r
     WHERE at > now() - make_interval(days => %s) ORDER BY workload, terms, checked DESC, first"""
 
 
-class Checks:
+class CheckStore:
     """Of one worker."""
 
     def __init__(self, url: str) -> None:
@@ -51,7 +51,7 @@ class Checks:
         self._problem = FailureLog(_log)
         self._waiting: dict[Key, Row] = {}
         self._read: dict[Key, Row] = {}
-        self.edition = 0
+        self.version = 0
         """Another one whenever something new was read."""
         self._wanted = False
         """Whether a workload asked what is known; before that nothing is read."""
@@ -61,7 +61,7 @@ class Checks:
         key = (*terms, first)
         self._waiting[key] = _sum(self._waiting.get(key, _NOTHING), (1, int(wrong), raised))
 
-    def known(self, terms: Terms) -> list[Learned]:
+    def learned(self, terms: Terms) -> list[Learned]:
         """What all workers are known to have found, with what waits here; the most checked regions first."""
         from groundplan.economics.semantic.regions import Learned  # noqa: PLC0415 -- numpy, only where it is used
 
@@ -75,9 +75,9 @@ class Checks:
         while True:
             await asyncio.sleep(SECONDS)
             if self._wanted or self._waiting:
-                await self.exchange()
+                await self.synchronize()
 
-    async def exchange(self) -> None:
+    async def synchronize(self) -> None:
         """Add what waits, and read what all have added. What cannot be added waits on, also where this is cut off."""
         taken, self._waiting = self._waiting, {}
         added, found = False, None
@@ -106,12 +106,12 @@ class Checks:
         read = {(row[0], row[1], bytes(row[2])): (int(row[3]), int(row[4]), float(row[5])) for row in rows}
         if read != self._read:
             self._read = read
-            self.edition += 1
+            self.version += 1
 
     async def close(self) -> None:
         with suppress(asyncio.CancelledError):
             if self._waiting:
-                await self.exchange()
+                await self.synchronize()
 
 
 def _sum(one: Row, other: Row) -> Row:

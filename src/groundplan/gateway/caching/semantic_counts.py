@@ -29,15 +29,15 @@ class SemanticCounts(WriteBehindCounts[Key, Sums]):
         super().__init__("counts of answers by meaning", url, _ADD)
         self._clock = clock
 
-    def looked(self, workload: str, microseconds: int) -> None:
+    def add_lookup(self, workload: str, microseconds: int) -> None:
         """One look-up that took so long, whatever came of it."""
         self._count(workload, (1, 0, 0, 0, microseconds, 0))
 
-    def given(self, workload: str, saved: int) -> None:
+    def add_hit(self, workload: str, saved: int) -> None:
         """What a look-up found was given; it had cost so many picodollars."""
         self._count(workload, (0, 1, 0, 0, 0, saved))
 
-    def checked(self, workload: str, *, wrong: bool) -> None:
+    def add_check(self, workload: str, *, wrong: bool) -> None:
         """A match was compared with a fresh answer."""
         self._count(workload, (0, 0, 1, int(wrong), 0, 0))
 

@@ -14,9 +14,9 @@ from groundplan.economics.semantic.reading import Reading
 from groundplan.economics.semantic.similarity import Directions, Said, Vector
 from groundplan.gateway.caching.entry import Key
 
-KNOWN = 500
+MAX_QUESTIONS = 500
 """Questions of a frame; a new one takes the place of the oldest."""
-FEW = 8
+INITIAL_ROWS = 8
 """Rows of a table at first; it doubles."""
 
 
@@ -29,19 +29,19 @@ class Frame:
         self._vectors: NDArray[np.float32] | None = None
         self._oldest = 0
 
-    def keep(self, key: Key, said: Said) -> bool:
+    def add(self, key: Key, said: Said) -> bool:
         """The question of an answer that is kept from now on; whether it is one more than there were."""
         before = place = len(self.keys)
         if key in self.keys:
             place = self.keys.index(key)
             self._asked[place] = (said.reading, said.words)
-        elif place == KNOWN:
-            place, self._oldest = self._oldest, (self._oldest + 1) % KNOWN
+        elif place == MAX_QUESTIONS:
+            place, self._oldest = self._oldest, (self._oldest + 1) % MAX_QUESTIONS
             self.keys[place], self._asked[place] = key, (said.reading, said.words)
         else:
             self.keys.append(key)
             self._asked.append((said.reading, said.words))
-        self._room(place, said.vector)[place] = said.vector
+        self._rows_for(place, said.vector)[place] = said.vector
         return len(self.keys) > before
 
     def nearest(self, vector: Vector, least: float) -> Iterator[tuple[Key, Said]]:
@@ -55,10 +55,10 @@ class Frame:
             reading, words = self._asked[place]
             yield self.keys[place], Said(reading, self._vectors[place], words)
 
-    def _room(self, place: int, vector: Vector) -> NDArray[np.float32]:
+    def _rows_for(self, place: int, vector: Vector) -> NDArray[np.float32]:
         known = self._vectors
         if known is None or place >= len(known):
-            size = FEW if known is None else min(KNOWN, 2 * len(known))
+            size = INITIAL_ROWS if known is None else min(MAX_QUESTIONS, 2 * len(known))
             self._vectors = np.empty((size, len(vector)), dtype=np.float32)
             if known is not None:
                 self._vectors[: len(known)] = known

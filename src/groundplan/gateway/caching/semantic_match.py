@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Question:
     """The question of one call, read for comparing; kept with it until its answer is there."""
 
     frame: bytes
@@ -28,7 +28,7 @@ class Match:
     """An answer that was found and is checked against the one that comes now."""
 
     entry: Entry
-    taught: Taught
+    calibration: Calibration
     region: Region | None
     """None: a guard refuses it, and only of the two ways in which both questions are put something is learned."""
     score: float
@@ -37,11 +37,11 @@ class Match:
 
 
 @dataclass(slots=True, eq=False)
-class Taught:
+class Calibration:
     """What a workload's checks taught, under the rule that it declares now."""
 
     rule: Semantic
     regions: Regions
     terms: Terms
-    edition: int = -1
+    version: int = -1
     """Of what was read of other workers."""

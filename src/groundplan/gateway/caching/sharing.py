@@ -12,7 +12,7 @@ import secrets
 import msgspec
 
 from groundplan.core.errors import Conflict
-from groundplan.gateway.caching.idempotency import Answers, Holder, Kept, mismatched
+from groundplan.gateway.caching.idempotency import Holder, IdempotentAnswers, KeptAnswer, mismatch_error
 from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.upstream.connection import UpstreamFailure
@@ -20,14 +20,14 @@ from groundplan.gateway.upstream.http1_pool import Http1Pool
 
 CONNECT_SECONDS = 0.5
 ANSWER_SECONDS = 60.0
-_decode = msgspec.msgpack.Decoder(Kept).decode
+_decode = msgspec.msgpack.Decoder(KeptAnswer).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class AnswerDesk:
+class AnswerServer:
     """Hands out what this worker keeps. `open` it before the worker serves."""
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: IdempotentAnswers) -> None:
         self._answers = answers
         self._token = secrets.token_bytes(32)
 
@@ -50,7 +50,7 @@ class AnswerDesk:
             return
         digest, body = request.body[:32], request.body[32:]
         try:
-            kept = await self._answers.give(digest, body)
+            kept = await self._answers.find_for_worker(digest, body)
         except Conflict:
             response.send(422, b"{}")
             return
@@ -60,7 +60,7 @@ class AnswerDesk:
             response.send(200, _encode(kept), content_type=b"content-type: application/msgpack\r\n")
 
 
-async def fetch(holders: list[Holder], digest: bytes, body: bytes) -> Kept | None:
+async def fetch_answer(holders: list[Holder], digest: bytes, body: bytes) -> KeptAnswer | None:
     """The answer from a worker that used this key before; None where none has it. Raises `Conflict` for another
     body."""
     for holder in holders:
@@ -71,7 +71,7 @@ async def fetch(holders: list[Holder], digest: bytes, body: bytes) -> Kept | Non
         except (UpstreamFailure, msgspec.DecodeError):
             continue
         if status == 422:
-            raise mismatched()
+            raise mismatch_error()
     return None
 
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 DAY_SECONDS = 86_400.0
 NEVER = 0.0
-RUN = 4096
+RUN_KEYS = 4096
 """Keys that have their exact time."""
-MOST = 8 * RUN
+MAX_RUN_KEYS = 8 * RUN_KEYS
 """Keys of one run: more of them would be long to sort."""
-SPAN_SECONDS = 3600.0
+MAX_SPAN_SECONDS = 3600.0
 """Of the uses that lie in one run."""
 _BYTES = 8
 
@@ -48,10 +48,10 @@ class UsedIdempotencyKeys:
     def add(self, digest: bytes, at: float) -> None:
         """The key with this digest was used."""
         self._newest[int.from_bytes(digest[-_BYTES:], "big")] = at
-        if len(self._newest) >= RUN:
+        if len(self._newest) >= RUN_KEYS:
             self._pack()
 
-    def drop(self, digest: bytes) -> None:
+    def discard(self, digest: bytes) -> None:
         """It was not used after all; one of thousands before stays used."""
         self._newest.pop(int.from_bytes(digest[-_BYTES:], "big"), None)
 
@@ -59,11 +59,11 @@ class UsedIdempotencyKeys:
         """`NEVER` stands for a key that was not used after all."""
         for digest, at in used:
             if at == NEVER:
-                self.drop(digest)
+                self.discard(digest)
             else:
                 self.add(digest, at)
 
-    def used(self, digest: bytes, now: float) -> bool:
+    def is_used(self, digest: bytes, now: float) -> bool:
         """Whether it was used in the last day."""
         key = int.from_bytes(digest[-_BYTES:], "big")
         at = self._newest.get(key)
@@ -71,7 +71,7 @@ class UsedIdempotencyKeys:
             return True
         return any(now - run.last < DAY_SECONDS and _has(run.keys, key) for run in self._runs)
 
-    def forget(self, now: float) -> None:
+    def expire(self, now: float) -> None:
         """What was used longer ago than a day is free again."""
         newest, runs = self._newest, self._runs
         while newest and now - next(iter(newest.values())) > DAY_SECONDS:
@@ -83,7 +83,7 @@ class UsedIdempotencyKeys:
         run = _Run(array("Q", sorted(self._newest)), min(self._newest.values()), max(self._newest.values()))
         self._newest.clear()
         before = self._runs[-1] if self._runs else None
-        if before is not None and len(before.keys) < MOST and run.last - before.first <= SPAN_SECONDS:
+        if before is not None and len(before.keys) < MAX_RUN_KEYS and run.last - before.first <= MAX_SPAN_SECONDS:
             keys = array("Q", sorted([*before.keys, *run.keys]))  # two that are sorted, which is quick
             run = _Run(keys, min(before.first, run.first), max(before.last, run.last))
             self._runs.pop()

@@ -13,7 +13,7 @@ from groundplan.core.clock import Clock
 from groundplan.gateway.budgets.leases import Key, Quota, Slices
 from groundplan.gateway.budgets.windows import WindowClock
 from groundplan.gateway.caching.answer_cache import AnswerCache
-from groundplan.gateway.caching.idempotency import Answers
+from groundplan.gateway.caching.idempotency import IdempotentAnswers
 from groundplan.gateway.call.attempts.hedge import Hedges
 from groundplan.gateway.call.step_batching import StepBatching
 from groundplan.gateway.journal.journal import Journal
@@ -161,7 +161,7 @@ class Gateway:
     leases: Lender
     live: Live
     targets: Targets
-    idempotent_answers: Answers
+    idempotent_answers: IdempotentAnswers
     limit_slices: Slices = field(default_factory=Slices)
     """Slices of limits."""
     windows: WindowClock = field(default_factory=WindowClock)

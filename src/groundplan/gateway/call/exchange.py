@@ -22,7 +22,7 @@ from groundplan.ledger.model import Charge, Usage
 if TYPE_CHECKING:
     from groundplan.economics.routing.model import Floats as Vector
     from groundplan.gateway.caching.entry import Flight
-    from groundplan.gateway.caching.semantic_match import Asked, Match
+    from groundplan.gateway.caching.semantic_match import Match, Question
     from groundplan.gateway.call.ask import Ask, Passage
     from groundplan.gateway.call.attempts.resume import Continuation
     from groundplan.gateway.call.grounding.notes import GroundingNotes
@@ -183,7 +183,7 @@ class Exchange:
     """Picodollars that its cached answer cost when a model gave it."""
     guard: CallGuard | None
     """Its guardrails, where any applies."""
-    compared_question: Asked | None
+    compared_question: Question | None
     """Its question as the semantic cache compares it, where its workload has one."""
     file_bytes_held: int
     """Bytes of files that were put into its request, while they count against the worker's memory."""

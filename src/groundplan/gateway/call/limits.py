@@ -154,7 +154,7 @@ async def _acquire_for_call(
     if short.is_window_over(_now(gateway)):
         return False
     if exchange.flight is not None:
-        exchange.flight.lacked = short.quota.name
+        exchange.flight.exhausted = short.quota.name
     raise _with_header_lines(gateway, exchange, short, limit_refusal(gateway, short))
 
 

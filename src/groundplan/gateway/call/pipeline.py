@@ -111,7 +111,7 @@ class Pipeline:
                 return self._handle_uncalled(interface, path, request, response)
         steps = self._run_steps(Exchange(new_id_bytes(), request, response, interface), run_steps, counts=1)
         # a client that goes away will retry with its Idempotency-Key
-        return steps if idempotency.NAMED not in request.headers else self._gateway.run_shielded(steps)
+        return steps if idempotency.IDEMPOTENCY_KEY not in request.headers else self._gateway.run_shielded(steps)
 
     async def _handle_uncalled(
         self, interface: Interface | None, path: bytes, request: Request, response: Response
@@ -190,7 +190,7 @@ class Pipeline:
         finally:
             gateway.running_calls -= counts
             if exchange.flight is not None:
-                cache.land(gateway, exchange)
+                cache.finish_flight(gateway, exchange)
             if exchange.file_bytes_held and gateway.files is not None:
                 gateway.files.release(exchange)
         if error is not None:

@@ -13,7 +13,7 @@ from functools import partial
 from groundplan.blueprint.model import Workload
 from groundplan.core.errors import Unavailable
 from groundplan.gateway.caching import cache
-from groundplan.gateway.caching.idempotency import NAMED, Kept
+from groundplan.gateway.caching.idempotency import IDEMPOTENCY_KEY, KeptAnswer
 from groundplan.gateway.call import admit, limits, settle, stored_answers, trace
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.attempts import probe_turn
@@ -65,11 +65,11 @@ async def run_steps(
     if len(exchange.request.body) > READ_BYTES:
         exchange.ask = await in_thread(partial(exchange.interface.read, exchange.request))
     else:
-        exchange.ask = gateway.answer_cache.known_requests.read(exchange)
+        exchange.ask = gateway.answer_cache.known_requests.read_ask(exchange)
     if HEADER in headers and is_asked(headers):
         await _estimate(gateway, exchange, catalog)
         return
-    kept = await cache.replay(gateway, exchange) if NAMED in headers else None
+    kept = await cache.find_replay(gateway, exchange) if IDEMPOTENCY_KEY in headers else None
     steps.append(("cache", (clock() - began) // 1000))
     if kept is not None:
         await _replay(gateway, exchange, catalog, kept)
@@ -199,7 +199,7 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog, now
         now = gateway.clock.seconds()
     ask = _choose_deployments(gateway, exchange, plan, ask, policy, now)
     if (plan.workload.cache is not None and exchange.guard is None) or cache.DIRECTIVES in exchange.request.headers:
-        if await cache.answered(gateway, exchange, partial(_recheck, gateway, exchange, catalog)):
+        if await cache.answer_from_cache(gateway, exchange, partial(_recheck, gateway, exchange, catalog)):
             return
         now = gateway.clock.seconds()
     policy = exchange.policy or policy
@@ -345,7 +345,7 @@ def check_people(gateway: Gateway, exchange: Exchange) -> None:
 async def _answered_by_other_worker(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> bool:
     """Replay the answer that another worker gave for the Idempotency-Key of this call; returns whether there was one.
     Checks the call again where live policy changed meanwhile."""
-    kept = await cache.elsewhere(gateway, exchange)
+    kept = await cache.claim_idempotency_key(gateway, exchange)
     exchange.steps.append(("cache", (time.perf_counter_ns() - exchange.started) // 1000))
     if kept is not None:
         exchange.route = exchange.trial = None  # no deployment is asked
@@ -356,7 +356,7 @@ async def _answered_by_other_worker(gateway: Gateway, exchange: Exchange, catalo
     return False
 
 
-async def _replay(gateway: Gateway, exchange: Exchange, catalog: Catalog, kept: Kept) -> None:
+async def _replay(gateway: Gateway, exchange: Exchange, catalog: Catalog, kept: KeptAnswer) -> None:
     """Replay an answer, which takes nothing from any quota. Raises as a call's checks do, under the newest policy, and
     `Unavailable` where the journal cannot take it."""
     now = gateway.clock.seconds()

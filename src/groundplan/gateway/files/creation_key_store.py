@@ -7,7 +7,7 @@ from typing import LiteralString
 from uuid import UUID
 
 from groundplan.gateway.batches.batch_store import Connection
-from groundplan.gateway.caching.idempotency import forgotten, mismatched
+from groundplan.gateway.caching.idempotency import forgotten_error, mismatch_error
 
 _DAY: LiteralString = "interval '1 day'"
 
@@ -28,7 +28,7 @@ async def made(connection: Connection, key: OrderKey) -> UUID | None:
         )
     ).fetchone()
     if row is not None and bytes(row[0]) != key.asked:
-        raise mismatched()
+        raise mismatch_error()
     return None if row is None else row[1]
 
 
@@ -57,7 +57,7 @@ async def take(connection: Connection, key: OrderKey | None, id: UUID) -> UUID:
         return id
     before = await made(connection, key)
     if before is None:
-        raise forgotten()
+        raise forgotten_error()
     return before
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 
 from groundplan.core.errors import Conflict
-from groundplan.gateway.caching.idempotency import NAMED, digest_of
+from groundplan.gateway.caching.idempotency import IDEMPOTENCY_KEY, key_digest
 from groundplan.gateway.files.creation_key_store import OrderKey
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy.snapshot import KeyEntry
@@ -21,8 +21,8 @@ class IdempotentCreation:
 
     def __init__(self, request: Request, path: bytes, key: KeyEntry, person: str) -> None:
         """Raises `Invalid`."""
-        named = request.headers.get(NAMED)
-        self.digest = None if named is None else digest_of(named, key.family or key.id, person)
+        named = request.headers.get(IDEMPOTENCY_KEY)
+        self.digest = None if named is None else key_digest(named, key.family or key.id, person)
         """Of the key with its caller; None where the request has none."""
         self._asked = hashlib.sha256(path)
 

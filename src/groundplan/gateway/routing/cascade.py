@@ -324,7 +324,7 @@ def _without_logprobs(answered: UpstreamAnswer) -> UpstreamAnswer:
 
 def _events(exchange: Exchange, answered: UpstreamAnswer) -> tuple[bytes, ...] | None:
     replay_forms = exchange.interface.replay_forms
-    return None if replay_forms is None else replay_forms.events(answered.data)
+    return None if replay_forms is None else replay_forms.to_events(answered.data)
 
 
 def _note(exchange: Exchange, name: str, why: str, passed: Sequence[str]) -> None:

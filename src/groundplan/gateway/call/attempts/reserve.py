@@ -33,7 +33,7 @@ def _budget_refusal(gateway: Gateway, exchange: Exchange, short: str, amount: in
     """The refusal of a call for which the budget `short` has no room. Of all without room, as far as this worker knows,
     it names the one that has room again last: a client that waits for another one would be refused again."""
     if exchange.flight is not None:
-        exchange.flight.lacked = short
+        exchange.flight.exhausted = short
     budget, period = next(each for each in exchange.charges if each[0].name == short)
     if amount <= budget.limit and not gateway.leases.was_refused_lately(short, period):
         return admit.budget_unreachable(budget, connected=gateway.leases.connected)

@@ -65,6 +65,6 @@ async def send_large(
         exchange.content_type_line = kind or JSON
     # who asks the same does not wait for how fast this client reads
     if exchange.flight is not None:
-        cache.land(gateway, exchange)
+        cache.finish_flight(gateway, exchange)
     remember(gateway, exchange)
     await send_all(gateway, exchange, status, data, lines, kind or JSON)

@@ -49,9 +49,9 @@ def say_so(gateway: Gateway, exchange: Exchange) -> None:
     whole = _answer(exchange, ask)
     if ask.stream:
         relay = codec.new_relay(ask)
-        data = b"".join([relay.feed(event) for event in CHAT_REPLAY_FORMS.events(whole) or ()]) + relay.closing_events(
-            facts
-        )
+        data = b"".join(
+            [relay.feed(event) for event in CHAT_REPLAY_FORMS.to_events(whole) or ()]
+        ) + relay.closing_events(facts)
         response.end(data, response.start(200, EVENT_STREAM + lines))
     else:
         data = exchange.interface.with_facts(codec.parse_answer(whole, ask).data, facts)

@@ -100,7 +100,7 @@ class RecordingRelay(CopiesRelay):
 
     def completion(self) -> bytes | None:
         """The whole stream as one completion; None where it is too long, or something would be lost."""
-        return CHAT_REPLAY_FORMS.whole(self._events) if self._bytes_left >= 0 else None
+        return CHAT_REPLAY_FORMS.to_whole(self._events) if self._bytes_left >= 0 else None
 
 
 class _StoredOpenAIChat(OpenAIChat):
