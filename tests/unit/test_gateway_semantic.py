@@ -271,11 +271,11 @@ async def test_a_worker_remembers_a_bounded_number_of_questions_those_asked_last
         for number in range(6):
             before = [{"role": "system", "content": f"Answer in verse {number // 2}."}]
             assert await cache_of(rig, f"How do I reset my Jira password of room {number}?", before=before) == "none"
-        assert [len(frame.keys) for frame in similar._frames.values()] == [2, 2] and similar._questions == 4
+        assert [len(frame.keys) for frame in similar._frames.values()] == [2, 2] and similar._question_count == 4
         clock: Any = rig.gateway.clock
         clock.advance(601)
         assert await cache_of(rig, "How do I reset my Jira password of room 5?", before=before) == "none"
-        assert similar._questions == 4, "a question that is answered anew is the same one"
+        assert similar._question_count == 4, "a question that is answered anew is the same one"
 
 
 async def test_an_answer_is_given_to_nobody_else_however_the_question_is_put(tmp_path: Path, encoder: Encoder) -> None:
@@ -473,13 +473,13 @@ class Tallied:
     def __init__(self) -> None:
         self.rows: list[tuple[Any, ...]] = []
 
-    def looked(self, workload: str, microseconds: int) -> None:
+    def add_lookup(self, workload: str, microseconds: int) -> None:
         self.rows.append((workload, microseconds > 0))
 
-    def given(self, workload: str, saved: int) -> None:
+    def add_hit(self, workload: str, saved: int) -> None:
         self.rows.append((workload, "given", saved > 0))
 
-    def checked(self, workload: str, *, wrong: bool) -> None:
+    def add_check(self, workload: str, *, wrong: bool) -> None:
         self.rows.append((workload, "wrong" if wrong else "right"))
 
 
@@ -578,5 +578,5 @@ async def test_answers_agree_where_numbers_units_dates_and_names_do(
 
     similar: Any = SemanticCache(None)  # type: ignore[arg-type]
     similar._embed = embed
-    assert await similar._agree(one, other, None) is same
-    assert await similar._agree(other, one, None) is same
+    assert await similar._answers_agree(one, other, None) is same
+    assert await similar._answers_agree(other, one, None) is same
