@@ -95,7 +95,7 @@ def test_whoever_has_no_place_is_told_and_the_others_are_placed() -> None:
 
 
 def test_a_plan_does_not_flap_for_a_small_gain() -> None:
-    company = rig.company(rig.workload("chat", calls_month=1000.0, today="dear"))
+    company = rig.company(rig.workload("chat", calls_month=1000.0, current_site="dear"))
     dear = {**company.deployments, "slightly": rig.deployment("slightly", "dear", 2.2)}
     company = replace(company, sites={**company.sites, "dear": rig.site("dear")}, deployments=dear)
     assert plan_company(company).placements["chat"].primary.site == "dear"

@@ -99,7 +99,7 @@ def test_a_term_is_signed_where_it_is_the_cheapest() -> None:
 
 
 def test_a_conflict_counts_what_can_be_rented() -> None:
-    scarce = rig.hardware(count=1, on_demand=3.0, most=1)
+    scarce = rig.hardware(count=1, on_demand=3.0, max_units=1)
     days = (shaped(name, DAY, 0.7 * CALLS) for name in ("day", "also", "later"))
     with pytest.raises(Conflict) as refused:
         plan_company(rack(1, *days, shaped("night", NIGHT, CALLS), hardware=scarce))

@@ -196,7 +196,7 @@ def test_a_price_of_carbon_moves_what_it_makes_dearer() -> None:
 MUTATED: list[tuple[str, Callable[[Company], Company]]] = [
     ("licence", lambda c: replace(c, policy=PolicyFacts(licences=frozenset({"MIT"})))),
     ("context", lambda c: _deployments(c, context=100)),
-    ("budget", lambda c: _workloads(c, within_budget=True, budget_usd=0.01)),
+    ("budget", lambda c: _workloads(c, requires_budget=True, budget_usd=0.01)),
 ]
 
 

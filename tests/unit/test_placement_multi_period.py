@@ -20,7 +20,7 @@ from groundplan.placement.terms.facts import Company, PolicyFacts
 
 
 def growing(growth: float, calls: float = 1.5e5, **changes: Any) -> Company:
-    w = rig.workload("w", calls_month=calls, growth=growth, burst=False, move_hours=4.0, today="cloud")
+    w = rig.workload("w", calls_month=calls, growth=growth, burst=False, move_hours=4.0, current_site="cloud")
     return replace(rig.company(w, deployments={"gpt": rig.deployment("gpt", "cloud", 1.0)}), **changes)
 
 
@@ -75,7 +75,7 @@ def test_what_fills_up_and_what_breaks_is_told() -> None:
 
 def test_one_plan_moves_no_more_than_the_policy_says() -> None:
     many = {
-        f"w{n}": rig.workload(f"w{n}", calls_month=4e5, growth=0.35, burst=False, move_hours=1.0, today="cloud")
+        f"w{n}": rig.workload(f"w{n}", calls_month=4e5, growth=0.35, burst=False, move_hours=1.0, current_site="cloud")
         for n in range(3)
     }
     facts = replace(growing(0.0), workloads=many, policy=PolicyFacts(max_moves=1))

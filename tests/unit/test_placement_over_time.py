@@ -29,7 +29,7 @@ BIG = ModelFacts("llama-3.1-70b", 70.6, 70.6, 80, 327680.0, "fp8", 70.6, (), (),
 
 
 def rented(on_demand: float = 4.0, **changes: Any) -> SiteFacts:
-    made = rig.hardware("h100-sxm", 0, on_demand=on_demand, most=64, **changes)
+    made = rig.hardware("h100-sxm", 0, on_demand=on_demand, max_units=64, **changes)
     return rig.site("cloud", hardware=(made,), holds="restricted")
 
 
@@ -97,7 +97,7 @@ def test_spot_is_taken_only_where_it_may_be_taken_away() -> None:
     assert flips[0]["after"] is not None and flips[0]["after"]["lease"] == "spot"
     with pytest.raises(Invalid, match="nothing is called 'perhaps'"):
         whatif.compare(never, whatif.parse(["workloads.w.spot=perhaps"], [], [], []))
-    strict = busy(spot=True, available=True, availability=0.995)
+    strict = busy(spot=True, requires_availability=True, availability=0.995)
     assert plan_company(company(strict, site=site)).placements["w"].primary.lease != "spot"
 
 
@@ -114,18 +114,18 @@ def test_a_required_availability_is_kept_alone_or_with_a_fallback_elsewhere() ->
 
     free = placed(availability=0.999)
     assert (free.placements["w"].primary.config, free.placements["w"].fallback) == ("cheap", None)
-    alone = placed(availability=0.9995, available=True, fallback="none")
+    alone = placed(availability=0.9995, requires_availability=True, fallback="none")
     assert alone.placements["w"].primary.config == "dear" and alone.placements["w"].fallback is None
-    both = placed(availability=0.9999, available=True, fallback="wanted")
+    both = placed(availability=0.9999, requires_availability=True, fallback="wanted")
     assert {both.placements["w"].primary.site, both.placements["w"].fallback.site} == {"a", "b"}  # type: ignore[union-attr]
     with pytest.raises(Conflict, match=r"99\.9999% are required and no fallback makes up for it"):
-        placed(availability=0.999999, available=True, fallback="wanted")
+        placed(availability=0.999999, requires_availability=True, fallback="wanted")
 
 
 def test_the_verifier_of_arrays_sees_a_fallback_that_is_needed_and_missing() -> None:
     sites = {name: rig.site(name, availability=0.99) for name in ("a", "b")}
     deployments = {name: rig.deployment(name, name, 1.0, availability=0.99) for name in sites}
-    w = rig.workload("w", availability=0.9999, available=True, fallback="wanted")
+    w = rig.workload("w", availability=0.9999, requires_availability=True, fallback="wanted")
     plan = plan_company(rig.company(w, sites=sites, deployments=deployments, models={}))
     problem, solution = plan.framed.problem, plan.solution
     (nowhere,) = np.flatnonzero(problem.options.site < 0)
@@ -141,7 +141,7 @@ def test_the_verifier_of_arrays_sees_a_fallback_that_is_needed_and_missing() -> 
 def test_a_failure_domain_that_is_shared_adds_nothing() -> None:
     sites = {name: rig.site(name, domain="same", availability=0.99) for name in ("a", "b")}
     deployments = {name: rig.deployment(name, name, 1.0, availability=0.99) for name in sites}
-    w = rig.workload("w", availability=0.999, available=True, fallback="wanted")
+    w = rig.workload("w", availability=0.999, requires_availability=True, fallback="wanted")
     with pytest.raises(Conflict, match="no fallback makes up"):
         plan_company(rig.company(w, sites=sites, deployments=deployments, models={}))
 
@@ -152,7 +152,7 @@ def test_availability_adds_up_by_what_is_away() -> None:
 
 
 def test_one_plan_moves_no_more_than_it_may_but_whoever_must_goes() -> None:
-    w = [rig.workload(f"w{n}", today="far", residency=(), calls_month=3e7, move_hours=1.0) for n in range(4)]
+    w = [rig.workload(f"w{n}", current_site="far", residency=(), calls_month=3e7, move_hours=1.0) for n in range(4)]
     prices = {"gpt": rig.deployment("gpt", "cloud", 0.1), "dear": rig.deployment("dear", "far", 3.0)}
     free = plan_company(rig.company(*w, deployments=prices))
     held = plan_company(rig.company(*w, deployments=prices, policy=PolicyFacts(max_moves=1)))
@@ -167,7 +167,7 @@ def test_one_plan_moves_no_more_than_it_may_but_whoever_must_goes() -> None:
 def sound() -> CompanyPlan:
     site = rig.site("rack", "private", hardware=(rig.hardware(count=4),), availability=0.995)
     w = [
-        rig.workload("a", fallback="required", residency=("EU",), today="rack"),
+        rig.workload("a", fallback="required", residency=("EU",), current_site="rack"),
         rig.workload("b", sensitivity="restricted", first_token=5000.0, quality={"accuracy": 0.8}),
     ]
     plain = rig.company(*w, policy=PolicyFacts(spread=2, max_moves=1))
@@ -218,7 +218,7 @@ FACTS: list[tuple[str, dict[str, Any]]] = [
     ("latency", {"first_token": 1.0}),
     ("certification", {"certifications": frozenset({"c5"})}),
     ("quality", {"quality": {"accuracy": 0.99}}),
-    ("availability", {"available": True, "availability": 0.99999999}),
+    ("availability", {"requires_availability": True, "availability": 0.99999999}),
     ("offline", {"offline": True}),
 ]
 
@@ -254,7 +254,7 @@ CLOUDS = st.fixed_dictionaries(
         "spot": st.sampled_from([None, 0.7]),
         "reserved": st.sampled_from([None, 1.5]),
         "count": st.sampled_from([0, 0, 3]),
-        "most": st.sampled_from([1, 8, 64]),
+        "max_units": st.sampled_from([1, 8, 64]),
         "memory_gb": st.sampled_from([40.0, 80.0]),
     }
 )
@@ -267,10 +267,10 @@ ASKED = st.fixed_dictionaries(
         "sensitivity": st.sampled_from(["public", "internal", "restricted"]),
         "fallback": st.sampled_from(["none", "wanted", "required"]),
         "availability": st.sampled_from([None, 0.99, 0.9995, 0.99999]),
-        "available": st.booleans(),
+        "requires_availability": st.booleans(),
         "spot": st.booleans(),
         "burst": st.booleans(),
-        "today": st.sampled_from([None, "cloud", "rack"]),
+        "current_site": st.sampled_from([None, "cloud", "rack"]),
         "stage": st.sampled_from(["production", "pilot"]),
         "first_token": st.sampled_from([None, 500.0, 3000.0]),
     }

@@ -228,7 +228,8 @@ def moving(other_calls: float = 0.0, quota: float | None = None) -> Company:
     """One workload that leaves the rack for a cheaper place; another may fill what it leaves."""
     own = rig.deployment("own", "rack", 0.0, hardware="h100-sxm", units=1.0, concurrent=64)
     w = rig.workload(
-        "w", calls_month=5e5, ramp=(0.1, 0.5), serving="own", today="rack", move_hours=0.0, burst=False,
+        "w", calls_month=5e5, ramp=(0.1, 0.5), current_deployment="own", current_site="rack",
+        move_hours=0.0, burst=False,
         declared=("own", "gpt"),
     )  # fmt: skip
     others = [rig.workload("x", sensitivity="restricted", calls_month=other_calls, burst=False, declared=("own",))]

@@ -220,8 +220,8 @@ ASKED = st.fixed_dictionaries(
         "sensitivity": st.sampled_from(["internal", "restricted"]),
         "fallback": st.sampled_from(["none", "wanted", "required"]),
         "burst": st.booleans(),
-        "today": st.sampled_from([None, "cloud", "rack"]),
-        "serving": st.sampled_from([None, "gpt", "own"]),
+        "current_site": st.sampled_from([None, "cloud", "rack"]),
+        "current_deployment": st.sampled_from([None, "gpt", "own"]),
         "ramp": st.sampled_from([(), (0.1, 0.5)]),
         "purposes": st.sampled_from([(), ("support",), ("support", "hiring")]),
     }
@@ -232,7 +232,7 @@ MORE = st.fixed_dictionaries(
     {
         "on_demand": st.sampled_from([None, 0.5, 3.0]),
         "terms": st.sampled_from([(), ((12.0, 1.4),), ((36.0, 0.4),)]),
-        "most": st.sampled_from([1, 8]),
+        "max_units": st.sampled_from([1, 8]),
     }
 )
 """What can be rented beyond own units"""
