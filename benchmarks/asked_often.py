@@ -6,10 +6,10 @@ import msgspec
 
 from groundplan.core.endpoints import Endpoint
 from groundplan.gateway.search_app import ASKED_OFTEN
-from groundplan.knowledge.service_client import post
+from groundplan.knowledge.service_client import post_json
 
 
 def ask_often(endpoint: Endpoint) -> None:
     """So many questions that it begins to make them, which takes some seconds."""
     texts = [f"What is said of number {number}?" for number in range(ASKED_OFTEN)]
-    post(endpoint, "/embed", msgspec.json.encode({"texts": texts, "questions": True}))
+    post_json(endpoint, "/embed", msgspec.json.encode({"texts": texts, "questions": True}))

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from groundplan.core.endpoints import lookup
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
-from groundplan.knowledge.chunk import chunks
+from groundplan.knowledge.chunk import split_passages
 from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.runtime.models import MINILM, ensure
 
@@ -36,7 +36,7 @@ def take_in() -> None:
     encoder = Encoder(ensure(load_settings().models, MINILM.name))
     while True:
         for document in sorted(DOCUMENTS.rglob("*.md")):
-            pieces = [chunk.text for chunk in chunks(document.read_text(encoding="utf-8"), markdown=True)]
+            pieces = [chunk.text for chunk in split_passages(document.read_text(encoding="utf-8"), markdown=True)]
             if pieces:
                 encoder.embed(pieces)
 

@@ -29,8 +29,8 @@ from benchmarks.provenance import commit
 
 from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.parsing.prepare import shingles, sketch, words_of
-from groundplan.knowledge.quality.forms import Forms
-from groundplan.knowledge.quality.tables import checked
+from groundplan.knowledge.quality.forms import FormChecker
+from groundplan.knowledge.quality.tables import check_table
 
 PERMUTATIONS = 126
 IMPORT = """
@@ -115,7 +115,9 @@ def tables(rows: int) -> dict[str, Any]:
     table, now = Table(name="t", columns=["id", "bar"], rows=[[str(n), cell] for n, cell in enumerate(cells)]), _NOW
 
     def ours() -> dict[str, int]:
-        return {code: detail.get("rows", 1) for code, _, detail in checked(table, CHECK, Forms().misfits, now)}
+        return {
+            code: detail.get("rows", 1) for code, _, detail in check_table(table, CHECK, FormChecker().misfits, now)
+        }
 
     schema = pandera.DataFrameSchema(
         {"bar": pandera.Column(float, [pandera.Check.ge(0), pandera.Check.le(16)], nullable=True, coerce=False)}

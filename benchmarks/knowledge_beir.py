@@ -36,10 +36,10 @@ from threadpoolctl import threadpool_limits
 
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
-from groundplan.knowledge.embedding.openvino_encoder import load, load_questions
+from groundplan.knowledge.embedding.openvino_encoder import load_encoder, load_question_encoder
 from groundplan.knowledge.evaluation import trial_store
-from groundplan.knowledge.evaluation.beir import Labelled, read
-from groundplan.knowledge.evaluation.measure import interval, measure
+from groundplan.knowledge.evaluation.beir import LabelledCorpus, read_corpus
+from groundplan.knowledge.evaluation.measure import confidence_interval, measure
 from groundplan.knowledge.retrieval import search_store
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.propose import ProposalRequest, propose
@@ -144,11 +144,11 @@ def _quote(text: str, chance: random.Random) -> str:
     return " ".join(words[start : start + size])
 
 
-def ask(labelled: Labelled, folder: Path) -> dict[str, Rankings]:
+def ask(labelled: LabelledCorpus, folder: Path) -> dict[str, Rankings]:
     """Take the corpus over, and rank the documents for each query: answers, words alone, vectors alone."""
     model = ensure(load_settings().models, MINILM.name)
-    encoder = load(model)
-    asking, analyzer, index = load_questions(model, encoder), Analyzer(), Projection()
+    encoder = load_encoder(model)
+    asking, analyzer, index = load_question_encoder(model, encoder), Analyzer(), Projection()
     rankings: dict[str, Rankings] = {way: {} for way in WAYS}
     with cluster(folder / "pg") as server, server.database() as database:
         with psycopg.connect(database.urls["control"], autocommit=True) as conn:
@@ -185,19 +185,19 @@ def ask(labelled: Labelled, folder: Path) -> dict[str, Rankings]:
     return rankings
 
 
-def _take_over(conn: psycopg.Connection[Any], embed: Any, labelled: Labelled) -> None:
-    trial_store.begin(conn)
+def _take_over(conn: psycopg.Connection[Any], embed: Any, labelled: LabelledCorpus) -> None:
+    trial_store.reset(conn)
     items = [item for item in labelled.items if item.text.strip()]
     for start in range(0, len(items), _BATCH):
         some = items[start : start + _BATCH]
         with conn.transaction():
-            trial_store.add(
+            trial_store.add_documents(
                 conn, [(item.id, item.title, item.text) for item in some], embed([item.text for item in some])
             )
-    trial_store.finish(conn, labelled.digest)
+    trial_store.mark_complete(conn, labelled.digest)
 
 
-def figures(labelled: Labelled, rankings: Mapping[str, Rankings]) -> dict[str, Any]:
+def figures(labelled: LabelledCorpus, rankings: Mapping[str, Rankings]) -> dict[str, Any]:
     """nDCG@10 of each way, and what answers have more than the better of the two rankings."""
     own = {way: measure(labelled.relevant, rankings[way]).by_question for way in WAYS}
     kinds: dict[str, list[str]] = {"all": list(labelled.relevant)}
@@ -212,7 +212,7 @@ def figures(labelled: Labelled, rankings: Mapping[str, Rankings]) -> dict[str, A
         told[kind] = {
             **{way: round(float(values.mean()), 4) for way, values in gains.items()},
             "questions": len(ids),
-            "difference": {"mean": round(float(more.mean()), 4), "bounds": list(interval(more.tolist()))},
+            "difference": {"mean": round(float(more.mean()), 4), "bounds": list(confidence_interval(more.tolist()))},
         }
     return {"ndcg@10": told, "never_below": all(one["difference"]["mean"] >= 0 for one in told.values())}
 
@@ -232,7 +232,7 @@ def main() -> None:
         folder = options.folder or options.keep or Path(name) / "set"
         if options.folder is None:
             make(folder, options.documents, options.asked)
-        labelled = read(folder)
+        labelled = read_corpus(folder)
         with threadpool_limits(limits=1, user_api="blas"):
             found = figures(labelled, ask(labelled, Path(name)))
     made = "the documentation of Python" if options.folder is None else folder.name

@@ -48,7 +48,7 @@ from groundplan.core.settings import load_settings
 from groundplan.knowledge import store
 from groundplan.knowledge.chunk import MAX_CHARS
 from groundplan.knowledge.embedding.encoder import Encoder
-from groundplan.knowledge.embedding.openvino_encoder import Precision, load, load_questions
+from groundplan.knowledge.embedding.openvino_encoder import Precision, load_encoder, load_question_encoder
 from groundplan.knowledge.index.model import IndexSettings
 from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.intake.vectors import embed_pending
@@ -180,7 +180,7 @@ class Bed:
 
     def pieces(self, passages: Sequence[Passage]) -> list[Piece]:
         """Where the passages stand; each must say what stands there, and its own words all places that it tells."""
-        sizes = self.encoder.counted([one.text for one in passages]) if passages else ()
+        sizes = self.encoder.count_tokens([one.text for one in passages]) if passages else ()
         return [
             Piece(*self._span(one, one.text), size, tuple(self._span(place, one.text) for place in one.also))
             for one, size in zip(passages, sizes, strict=True)
@@ -198,8 +198,8 @@ class Bed:
 def bed(folder: Path, limit: int = MAX_CHARS, precision: Precision = "float32") -> Iterator[Bed]:
     """The corpora, taken over by the product, and a search service that answers from them."""
     model = ensure(load_settings().models, MINILM.name)
-    encoder = load(model, precision)
-    asking = load_questions(model, encoder)
+    encoder = load_encoder(model, precision)
+    asking = load_question_encoder(model, encoder)
     with (
         tempfile.TemporaryDirectory(prefix="bench-corpora-") as name,
         cluster(Path(name) / "pg") as server,
@@ -217,7 +217,7 @@ def bed(folder: Path, limit: int = MAX_CHARS, precision: Precision = "float32") 
             if report.failed or not report.added:
                 raise SystemExit(f"of the corpora {report.added} were taken over, {report.failed} failed")
             embed_pending(conn, encoder)
-            store.count_first(conn)
+            store.analyze_if_new(conn)
             while apply_next_changes(conn, projection, analyzer):
                 pass
             projection.purge()
@@ -245,7 +245,7 @@ def _index(
     acls: frozenset[int],
 ) -> Index:
     encoder, asking = encoders
-    sizes = encoder.counted([text for *_, text in places])
+    sizes = encoder.count_tokens([text for *_, text in places])
     by_chunk = {
         id: Piece(Path(path).stem, start, end, size)
         for (id, path, start, end, _), size in zip(places, sizes, strict=True)

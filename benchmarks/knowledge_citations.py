@@ -21,8 +21,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from groundplan.core.settings import load_settings
-from groundplan.knowledge.citations.support import SETTINGS, Look, Settings, decide, look, read
-from groundplan.knowledge.embedding.openvino_encoder import load
+from groundplan.knowledge.citations.support import SETTINGS, Settings, WordMatch, decide, match_words, prepare_passage
+from groundplan.knowledge.embedding.openvino_encoder import load_encoder
 from groundplan.runtime.models import MINILM, ensure
 
 if str(Path(__file__).parents[1]) not in sys.path:
@@ -38,15 +38,15 @@ GRID = [
     for least in np.arange(0.3, 1.51, 0.05)
 ]
 
-Case = tuple[Look, float, bool]
+Case = tuple[WordMatch, float, bool]
 """What words say, the nearest by meaning, and whether the passage says it."""
 
 
 def cases() -> tuple[list[Case], float]:
     """One for each claim, and the milliseconds that words took for one."""
-    encoder = load(ensure(load_settings().models, MINILM.name))
+    encoder = load_encoder(ensure(load_settings().models, MINILM.name))
     begun = time.process_time()
-    looks = [look(claim.sentence, read(PASSAGES[claim.passage])) for claim in CLAIMS]
+    looks = [match_words(claim.sentence, prepare_passage(PASSAGES[claim.passage])) for claim in CLAIMS]
     took = (time.process_time() - begun) * 1000 / len(CLAIMS)
     found: list[Case] = []
     for claim, seen in zip(CLAIMS, looks, strict=True):

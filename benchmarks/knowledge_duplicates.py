@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from groundplan.knowledge.parsing.prepare import sketch, words_of
-from groundplan.knowledge.quality.duplicates import near
+from groundplan.knowledge.quality.duplicates import near_duplicates
 from groundplan.testing.documents import documents, edited, rewritten
 
 if str(Path(__file__).parents[1]) not in sys.path:
@@ -42,7 +42,9 @@ def measure(count: int, seed: int) -> dict[str, object]:
         texts.append(changed)
     began = time.process_time()
     sketches = [sketch(words_of(text)) for text in texts]
-    found = {(pair.one, pair.other) for pair in near(sketches, lambda places: {at: texts[at] for at in places})}
+    found = {
+        (pair.one, pair.other) for pair in near_duplicates(sketches, lambda places: {at: texts[at] for at in places})
+    }
     seconds = time.process_time() - began
     wanted = {(original, at) for at, (kind, _, original) in kinds.items() if kind == "edited"}
     right = found & wanted

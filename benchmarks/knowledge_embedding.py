@@ -74,7 +74,7 @@ def texts(encoder: Encoder, count: int) -> list[str]:
     for one in passages():
         collected.append(one)
         joined = " ".join(collected)
-        if len(joined) > 3 * TOKENS and encoder.counted([joined])[0] >= TOKENS:
+        if len(joined) > 3 * TOKENS and encoder.count_tokens([joined])[0] >= TOKENS:
             found.append(" ".join(joined.split()[:150]))
             collected = []
         if len(found) == count:
@@ -125,7 +125,7 @@ def measure(count: int, rounds: int, batches: Sequence[int]) -> dict[str, Any]:
     base = Encoder(folder)
     made: dict[str, OpenVinoEncoder] = {name: OpenVinoEncoder(folder, name, threads=THREADS) for name in PRECISIONS}
     given = texts(base, count)
-    tokens = float(np.mean(base.counted(given)))
+    tokens = float(np.mean(base.count_tokens(given)))
     speed, sizes = fastest(base, given, batches, halves=False)
     _, halves = fastest(base, given, batches, halves=True)
     ways = {f"numpy {size}": numpy_way(base, size) for size in sizes}

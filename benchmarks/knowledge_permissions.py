@@ -170,7 +170,7 @@ class Company:
         self._source_allow = frozenset({"g1", "g4", "p3@acme.example"})
         self.changed: dict[str, int] = dict.fromkeys(KINDS, 0)
         self.books = Books(self._build())
-        store.count_first(self._conn)  # as after the first ingestion
+        store.analyze_if_new(self._conn)  # as after the first ingestion
         with self.books.lock:
             self.books.settle(set(range(PEOPLE)), set(range(DOCUMENTS)), time.monotonic())
 
@@ -200,9 +200,9 @@ class Company:
         for number in _LINKED:
             rules.links[number] = Link(set(chance.sample(range(PEOPLE), 3)))
             digest = hashlib.sha256(b"%d" % number).digest()
-            share_store.put(conn, self._ids[number], str(number), digest, until, None, "benchmark")
+            share_store.put_link(conn, self._ids[number], str(number), digest, until, None, "benchmark")
             for person in rules.links[number].holders:
-                share_store.hold(conn, str(number), self.people[person])
+                share_store.add_holder(conn, str(number), self.people[person])
         return rules
 
     def _put(self, number: int, readers: Readers) -> UUID:
@@ -325,12 +325,12 @@ class Company:
         if link.holds and self._random.random() < 0.3 and len(link.holders) < PEOPLE // 2:
             return Change(
                 kind, {person}, {document}, partial(link.holders.add, person),
-                partial(share_store.hold, self._conn, name, self.people[person]),
+                partial(share_store.add_holder, self._conn, name, self.people[person]),
             )  # fmt: skip
         again = partial(self._conn.execute, "UPDATE shared_link SET withdrawn_at = NULL WHERE name = %s", (name,))
         return Change(
             kind, set(link.holders), {document}, partial(setattr, link, "holds", not link.holds),
-            partial(share_store.withdraw, self._conn, self._ids[document], name) if link.holds else again,
+            partial(share_store.end_link, self._conn, self._ids[document], name) if link.holds else again,
         )  # fmt: skip
 
     def _state(self, kind: str) -> Change:

@@ -21,7 +21,7 @@ import numpy as np
 
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
-from groundplan.knowledge.chunk import MAX_CHARS, chunks
+from groundplan.knowledge.chunk import MAX_CHARS, split_passages
 from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.embedding.onnx_encoder import OnnxEncoder
 from groundplan.knowledge.embedding.openvino_encoder import Computed, OpenVinoEncoder
@@ -60,7 +60,7 @@ class Passages:
         self.documents: list[list[int]] = []
         for file in sorted((folder / "corpora").glob("*.md")):
             with file.open(newline="", encoding="utf-8") as opened:
-                parts = chunks(opened.read(), markdown=True, limit=MAX_CHARS)
+                parts = split_passages(opened.read(), markdown=True, limit=MAX_CHARS)
             self.documents.append(list(range(len(self.texts), len(self.texts) + len(parts))))
             self.texts += [search_text("", [*part.headings, part.head], part.text) for part in parts]
             self.spans += [(file.stem, part.start_char, part.end_char) for part in parts]

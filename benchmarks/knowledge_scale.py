@@ -45,7 +45,7 @@ from groundplan.core.endpoints import Endpoint, lookup
 from groundplan.core.home import Home
 from groundplan.core.settings import child_environment, load_settings
 from groundplan.knowledge.embedding.encoder import Encoder
-from groundplan.knowledge.embedding.openvino_encoder import load, load_questions
+from groundplan.knowledge.embedding.openvino_encoder import load_encoder, load_question_encoder
 from groundplan.knowledge.model import Chunk, Document, Readers, Vectors
 from groundplan.knowledge.retrieval import search_store, vectors
 from groundplan.knowledge.retrieval.projection import Projection
@@ -160,7 +160,7 @@ def bed(chunks: int, folder: Path) -> Iterator[tuple[Bed, dict[str, float]]]:
             database.urls["search"], kwargs={"autocommit": True}, min_size=1, max_size=2, open=True
         )
         model = ensure(settings.models, MINILM.name)
-        questions = load_questions(model, load(model))
+        questions = load_question_encoder(model, load_encoder(model))
         with pool, service(database, home) as endpoint:
             times["start_s"] = round(time.perf_counter() - projected, 1)
             yield Bed(database, corpus, endpoint, index, questions, pool), times

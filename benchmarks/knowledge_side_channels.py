@@ -45,7 +45,7 @@ from groundplan.core.settings import load_settings
 from groundplan.gateway.search_app import configure
 from groundplan.knowledge import store
 from groundplan.knowledge.embedding.encoder import Encoder
-from groundplan.knowledge.embedding.openvino_encoder import OpenVinoEncoder, load_questions
+from groundplan.knowledge.embedding.openvino_encoder import OpenVinoEncoder, load_question_encoder
 from groundplan.knowledge.model import Chunk, Document, Readers
 from groundplan.knowledge.retrieval.editions import Editions
 from groundplan.knowledge.retrieval.endpoint import KnowledgeService
@@ -153,7 +153,7 @@ class Company:
                         document_rows.put_document(conn, "s", made, [chunk], vectors[place : place + 1])
             while apply_next_changes(conn, self.index, analyzer):
                 pass
-            store.count_first(conn)
+            store.analyze_if_new(conn)
         self.pool: ConnectionPool[Any] = ConnectionPool(
             database.urls["search"], kwargs={"autocommit": True}, configure=configure, min_size=1, max_size=1, open=True
         )
@@ -192,7 +192,7 @@ def companies(server: Cluster, hidden: Sequence[int]) -> Iterator[list[Company]]
         stack.enter_context(threadpool_limits(limits=1, user_api="blas"))
         model = ensure(load_settings().models, MINILM.name)
         encoder = OpenVinoEncoder(model, threads=1)
-        questions = load_questions(model, encoder)
+        questions = load_question_encoder(model, encoder)
         made = [Company(stack.enter_context(server.database()), encoder, count, questions) for count in hidden]
         for one in made:
             stack.callback(one.pool.close)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.core.settings import load_settings
-from groundplan.knowledge.embedding.openvino_encoder import load
+from groundplan.knowledge.embedding.openvino_encoder import load_encoder
 from groundplan.runtime.models import MINILM, ensure
 
 _NOT_ASKED = frozenset({"antigravity", "this", "idlelib", "turtledemo"})
@@ -99,7 +99,7 @@ def embedded(texts: list[str]) -> NDArray[np.float32]:
     if kept.exists():
         found: NDArray[np.float32] = np.load(kept)
         return found
-    vectors = load(ensure(settings.models, MINILM.name)).embed(texts)
+    vectors = load_encoder(ensure(settings.models, MINILM.name)).embed(texts)
     kept.parent.mkdir(parents=True, exist_ok=True)
     np.save(kept, vectors)
     return vectors

@@ -44,7 +44,7 @@ from groundplan.economics.routing.learn.fit import train
 from groundplan.economics.routing.learn.operating_points import label
 from groundplan.economics.routing.model import LAYERS, TOKENS, Floats, Matrix, Router, Sample
 from groundplan.knowledge.embedding.encoder import Encoder
-from groundplan.knowledge.embedding.openvino_encoder import load, load_questions, precision_of
+from groundplan.knowledge.embedding.openvino_encoder import load_encoder, load_question_encoder, precision_of
 
 WEAK, STRONG = "mistralai/Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview"
 PRICES = {WEAK: (0.6e-6, 0.6e-6), STRONG: (10e-6, 30e-6)}
@@ -60,7 +60,9 @@ def encoder() -> Encoder | None:
     folder = settings.models / "all-minilm-l6-v2"
     if not (folder / "model.safetensors").exists():
         return None
-    return load_questions(folder, load(folder, precision_of(settings.embedding_precision), threads=1), LAYERS)
+    return load_question_encoder(
+        folder, load_encoder(folder, precision_of(settings.embedding_precision), threads=1), LAYERS
+    )
 
 
 def embedded(encode: Encoder | None, matrix: Matrix, cache: Path | None, name: str) -> Floats | None:
@@ -68,7 +70,7 @@ def embedded(encode: Encoder | None, matrix: Matrix, cache: Path | None, name: s
     for these very prompts."""
     if encode is None:
         return None
-    texts = [encode.shortened(asked(sample.prompt), TOKENS) for sample in matrix.samples]
+    texts = [encode.truncate(asked(sample.prompt), TOKENS) for sample in matrix.samples]
     if cache is None:
         return encode.embed(texts)
     digest = hashlib.sha256("\0".join([str(LAYERS), *texts]).encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -140,7 +142,7 @@ def decision_ms(router: Router, matrix: Matrix, encode: Encoder | None) -> dict[
         plain.append(time.thread_time() - began)
         if encode is not None:
             began = time.process_time()  # the model computes on a thread of its own
-            choose(router, prompt, encode.embed([encode.shortened(asked(prompt), TOKENS)])[0], allowed, point)
+            choose(router, prompt, encode.embed([encode.truncate(asked(prompt), TOKENS)])[0], allowed, point)
             whole.append(time.process_time() - began)
     told: dict[str, Any] = {"decision_ms_p50": _ms(plain, 50), "decision_ms_p95": _ms(plain, 95)}
     if whole:
@@ -203,7 +205,7 @@ def of_routellm(
 def _briefly(encode: Encoder | None) -> Embed | None:
     if encode is None:
         return None
-    return lambda prompts: encode.embed([encode.shortened(asked(prompt), TOKENS) for prompt in prompts])
+    return lambda prompts: encode.embed([encode.truncate(asked(prompt), TOKENS) for prompt in prompts])
 
 
 def _share(told: Any, matrix: Matrix) -> float:

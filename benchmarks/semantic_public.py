@@ -26,8 +26,8 @@ from groundplan.economics.semantic.reading import Reading, read
 from groundplan.economics.semantic.similarity import Said, Vector
 from groundplan.economics.semantic.synonyms import said_where
 from groundplan.economics.semantic.vocabulary import FILLERS, NEGATIONS, NUMBER_WORDS, QUANTIFIERS, STOP
-from groundplan.knowledge.embedding.encoder import coarse
-from groundplan.knowledge.embedding.openvino_encoder import load, load_questions
+from groundplan.knowledge.embedding.encoder import quantise
+from groundplan.knowledge.embedding.openvino_encoder import load_encoder, load_question_encoder
 
 Features = NDArray[np.float64] | str
 """Of a pair, or why it is refused."""
@@ -49,8 +49,8 @@ class Texts:
         if not (folder / "model.safetensors").exists():
             hint = "Run `groundplan up` once; it fetches the model."
             raise Invalid(f"the embedding model is not in {folder}", code="data_absent", hint=hint)
-        documents = load(folder)
-        self._encoder = load_questions(folder, documents) if served else documents
+        documents = load_encoder(folder)
+        self._encoder = load_question_encoder(folder, documents) if served else documents
         self._known: dict[str, Vector] = {}
         self._said: dict[str, Said] = {}
         self._written: dict[str, Said] = {}
@@ -85,7 +85,7 @@ class Texts:
 
     def _embedded(self, reading: Reading) -> Said:
         (spoken,) = self._encoder.embed_words([reading.text], [reading.places])
-        words = np.frombuffer(coarse(spoken.words), dtype=np.int8).reshape(-1, len(spoken.vector))
+        words = np.frombuffer(quantise(spoken.words), dtype=np.int8).reshape(-1, len(spoken.vector))
         return Said(reading, spoken.vector, words)
 
     def seen(self, pair: Pair) -> Features:

@@ -21,9 +21,9 @@ from psycopg_pool import ConnectionPool
 from groundplan.blueprint.model import Source
 from groundplan.knowledge.index import index_store
 from groundplan.knowledge.index.compare import Examined
-from groundplan.knowledge.index.model import Edition, Embedding, IndexSettings, serving
-from groundplan.knowledge.index.switch import Who
-from groundplan.knowledge.index.upkeep import Step, Tools, Wanted, keep_up
+from groundplan.knowledge.index.model import Edition, Embedding, IndexSettings, serving_edition
+from groundplan.knowledge.index.switch import SwitchActor
+from groundplan.knowledge.index.upkeep import DeclaredIndex, Step, Tools, keep_up
 from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.intake.vectors import embed_pending
 from groundplan.knowledge.model import Embedder, Vectors
@@ -38,7 +38,7 @@ from groundplan.knowledge.sources.folder import FolderConnector
 from groundplan.testing.database import Database
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
-WHO = Who("system", NOW)
+WHO = SwitchActor("system", NOW)
 SOURCE = Source(name="s", path="s", sensitivity="internal", owner="ana@acme.example", readers=["public"])
 SHORT, LONG = 120, 400
 
@@ -90,13 +90,13 @@ class IndexWorld:
             if edition.settings.embedding is None:
                 embed_pending(self.conn, ByWords(), edition.id)
 
-    def keep_up(self, settings: IndexSettings, who: Who = WHO, *, by_hand: bool = False) -> list[Step]:
-        return keep_up(self.conn, Wanted(settings, by_hand), self.tools(), who)
+    def keep_up(self, settings: IndexSettings, who: SwitchActor = WHO, *, by_hand: bool = False) -> list[Step]:
+        return keep_up(self.conn, DeclaredIndex(settings, by_hand), self.tools(), who)
 
-    def until_serving(self, settings: IndexSettings, who: Who = WHO) -> int:
+    def until_serving(self, settings: IndexSettings, who: SwitchActor = WHO) -> int:
         """Keep up until an edition with these settings serves; its number."""
         deadline = time.monotonic() + 30
-        while (now := serving(index_store.editions(self.conn))).settings != settings:
+        while (now := serving_edition(index_store.editions(self.conn))).settings != settings:
             assert time.monotonic() < deadline, self.states()
             self.keep_up(settings, who)
             time.sleep(0.02)
@@ -147,13 +147,13 @@ class IndexWorld:
 
 def main(url: str, characters: int, pause: float) -> None:
     """Keep the index up to `characters` until it serves."""
-    wanted = Wanted(IndexSettings(characters=characters))
+    wanted = DeclaredIndex(IndexSettings(characters=characters))
     tools = Tools(lambda _: ByWords(pause=pause), lambda _, samples: Examined(1, 1, 1, len(samples)), lambda _: None)
     with psycopg.connect(url, autocommit=True) as conn:
         while not index_store.take_lead(conn):
             time.sleep(0.01)
-        while serving(index_store.editions(conn)).settings != wanted.settings:
-            keep_up(conn, wanted, tools, Who("system", datetime.now(UTC), timedelta(days=1)))
+        while serving_edition(index_store.editions(conn)).settings != wanted.settings:
+            keep_up(conn, wanted, tools, SwitchActor("system", datetime.now(UTC), timedelta(days=1)))
             time.sleep(0.01)
 
 

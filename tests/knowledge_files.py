@@ -17,7 +17,7 @@ from docx.oxml.ns import nsdecls
 from pptx.util import Inches
 
 from groundplan.knowledge.parsing.model import Job, Parsed
-from groundplan.knowledge.parsing.prepare import prepare
+from groundplan.knowledge.parsing.prepare import parse_job
 
 PRICES = (("Pump", "Price"), ("P-100", "1,250 EUR"), ("P-200", "2,400 EUR"))
 
@@ -194,7 +194,7 @@ def _saved(document: object) -> bytes:
 
 
 def parsed(name: str, data: bytes) -> Parsed:
-    return prepare(Job(key=name, data=data, tables=True))
+    return parse_job(Job(key=name, data=data, tables=True))
 
 
 def whole(document: Parsed) -> str:

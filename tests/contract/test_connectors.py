@@ -30,7 +30,7 @@ from groundplan.knowledge.sources.git import GitConnector
 from groundplan.knowledge.sources.mail import MailConnector
 from groundplan.knowledge.sources.model import Connector
 from groundplan.knowledge.sources.object_store import ObjectStoreConnector
-from groundplan.knowledge.sources.pace import Pace
+from groundplan.knowledge.sources.pace import RateLimiter
 from groundplan.knowledge.sources.push import PushConnector
 from groundplan.knowledge.sources.sql import Layout, Postgres, SqlConnector, Sqlite
 from groundplan.knowledge.sources.web import WebConnector
@@ -193,17 +193,17 @@ class PushPlace:
     def put(self, name: str, text: str) -> str:
         with self.conn.transaction():
             row = push_store.Pushed(text.encode(), "md", None, {}, None)  # type: ignore[arg-type]
-            push_store.put(self.conn, "s", name, row)
+            push_store.put_document(self.conn, "s", name, row)
         return name
 
     def remove(self, name: str) -> None:
         with self.conn.transaction():
-            push_store.withdraw(self.conn, "s", name)
+            push_store.withdraw_document(self.conn, "s", name)
 
     def restrict(self, name: str, reader: str) -> None:
         with self.conn.transaction():
             row = push_store.Pushed(f"The {name} text.".encode(), "md", [reader], {}, None)  # type: ignore[arg-type]
-            push_store.put(self.conn, "s", name, row)
+            push_store.put_document(self.conn, "s", name, row)
 
     def connector(self) -> Connector:
         return PushConnector(self.conn, "s")
@@ -554,11 +554,11 @@ def test_requests_keep_their_pace() -> None:
         slept.append(seconds)
         now[0] += seconds
 
-    pace = Pace(4, clock=lambda: now[0], sleep=sleep)
+    pace = RateLimiter(4, clock=lambda: now[0], sleep=sleep)
     for _ in range(5):
         pace.wait()
     assert now[0] == pytest.approx(1.0)
-    pace.slower(2)
+    pace.slow_down(2)
     pace.wait()
     pace.wait()
     assert slept[-1] == pytest.approx(2.0)

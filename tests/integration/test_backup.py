@@ -32,7 +32,7 @@ from groundplan.core.errors import Conflict, GroundplanError, Invalid, Unavailab
 from groundplan.core.home import Home, sync_folder, write_atomically
 from groundplan.core.ids import new_id
 from groundplan.core.settings import Settings, load_settings
-from groundplan.knowledge.governance.share import By, share, withdraw
+from groundplan.knowledge.governance.share import LinkActor, create_link, withdraw_link
 from groundplan.knowledge.sources.folder import FolderConnector
 from groundplan.runtime import backup as backup_module
 from groundplan.runtime import table_dump
@@ -527,12 +527,12 @@ def test_what_the_database_makes_of_its_rows_comes_back_as_it_was(
     intake = Intake(database)
     intake.add_group("hr")
     intake.ingest(FolderConnector(source))
-    by = By("system", None, datetime.now(UTC))
+    by = LinkActor("system", None, datetime.now(UTC))
     made = {
-        name: share(intake.conn, intake.one(f"{name}.md", "id"), by.at.date(), "asked", by)
+        name: create_link(intake.conn, intake.one(f"{name}.md", "id"), by.at.date(), "asked", by)
         for name in ("shared", "once")
     }
-    withdraw(intake.conn, intake.one("once.md", "id"), made["once"].name, by)
+    withdraw_link(intake.conn, intake.one("once.md", "id"), made["once"].name, by)
     intake.close()
     facts = dump_tables(database.urls["control"], folders[0])
     with postgres_cluster.database() as other:

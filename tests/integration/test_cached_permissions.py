@@ -22,11 +22,11 @@ from groundplan.core.ids import new_id
 from groundplan.core.settings import child_environment, load_settings
 from groundplan.gateway.journal.shipper import Shipper
 from groundplan.identity import service as identity
-from groundplan.knowledge.deletion.delete import Why, delete
+from groundplan.knowledge.deletion.delete import DeletionReason, delete
 from groundplan.knowledge.lineage import lineage_store
 from groundplan.knowledge.lineage.openlineage import events
 from groundplan.knowledge.quality.assess import assess
-from groundplan.knowledge.service import Intake, ingest_sources
+from groundplan.knowledge.service import IngestContext, ingest_sources
 from groundplan.knowledge.service_client import RemoteEmbedder
 from groundplan.ledger import queries
 from groundplan.runtime.models import MINILM, ensure
@@ -57,7 +57,7 @@ class World:
             self.stack.database.urls["control"],
             [source],
             RemoteEmbedder(self.stack.home),
-            Intake(self.folder, date(2026, 11, 25)),
+            IngestContext(self.folder, date(2026, 11, 25)),
         )
 
     async def ask(self, who: str, name: str = "shared", **more: object) -> str:
@@ -231,17 +231,17 @@ async def test_what_contradicts_a_passage_is_what_an_answer_rested_on(world: Wor
         for _ in range(3):
             shipper.step(conn)
     with psycopg.connect(world.stack.database.urls["control"], autocommit=True) as conn:
-        passage, against = lineage_store.rested_on(conn, call)
+        passage, against = lineage_store.passages_of_call(conn, call)
         assert (passage["role"], against["role"]) == ("passage", "conflict")
         assert (against["document"], against["first_line"], against["version_then"]) == (other, None, 1)
-        used = lineage_store.used_by(conn, other)
+        used = lineage_store.answers_using(conn, other)
         assert {(row["call"] == call, row["role"]) for row in used} == {(True, "conflict"), (False, "conflict")}
-        (mine,) = [row for row in lineage_store.used_by(conn, passage["document"]) if row["call"] == call]
+        (mine,) = [row for row in lineage_store.answers_using(conn, passage["document"]) if row["call"] == call]
         assert (mine["role"], len(mine["lines"]), used[0]["lines"]) == ("passage", 1, [])
         receipt = queries.receipt(conn, call)
         assert [row["document"] for row in receipt["conflicts"]] == [str(other)]
         assert [row["document"] for row in receipt["passages"]] == [str(passage["document"])]
-        calls = lineage_store.used_since(
+        calls = lineage_store.calls_since(
             conn, datetime.now(UTC) - timedelta(days=1), datetime.now(UTC) + timedelta(days=1)
         )
         names = lineage_store.documents_of(conn, [str(other), str(passage["document"])])
@@ -264,7 +264,7 @@ async def test_what_contradicted_is_gone_with_the_next_answer(world: World, how:
             conn.execute("UPDATE document SET state = 'retired' WHERE id = %s", (other,))
         else:
             at = datetime.now(UTC)
-            delete(conn, [other], Why("operator", "wrong", at, tmp_path))
+            delete(conn, [other], DeletionReason("operator", "wrong", at, tmp_path))
     assert await told(world) == ("none", False)
     assert world.model.last is not None and b"25 days" not in world.model.last.body
     assert await told(world) == ("exact", False), "what rests on passages alone is kept"

@@ -21,7 +21,7 @@ from groundplan.core.ids import new_id
 from groundplan.core.settings import child_environment, load_settings
 from groundplan.gateway.journal.records import read_segment
 from groundplan.gateway.journal.shipper import Shipper
-from groundplan.knowledge.service import Intake, ingest_sources
+from groundplan.knowledge.service import IngestContext, ingest_sources
 from groundplan.knowledge.service_client import RemoteEmbedder
 from groundplan.ledger.model import Finish
 from groundplan.runtime.models import MINILM, ensure
@@ -198,7 +198,7 @@ def _ingest(stack: Stack, folder: Path) -> None:
         name="handbook", path="docs", sensitivity="internal", owner="ana@acme.example", readers=["ana@acme.example"]
     )
     ingest_sources(
-        stack.database.urls["control"], [source], RemoteEmbedder(stack.home), Intake(folder, date(2026, 11, 25))
+        stack.database.urls["control"], [source], RemoteEmbedder(stack.home), IngestContext(folder, date(2026, 11, 25))
     )
 
 

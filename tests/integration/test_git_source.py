@@ -29,14 +29,14 @@ from groundplan.blueprint.model import Source
 from groundplan.catalog.governed import ConnectorRule
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.knowledge import service
-from groundplan.knowledge.deletion.delete import Why, delete, readmit
+from groundplan.knowledge.deletion.delete import DeletionReason, delete, readmit
 from groundplan.knowledge.model import Vectors
 from groundplan.knowledge.parsing.model import Job, Outcome, Refused
 from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.sources import git, git_history
-from groundplan.knowledge.sources.git import GitConnector, tidy
+from groundplan.knowledge.sources.git import GitConnector, remove_other_mirrors
 from groundplan.knowledge.sources.model import Connector, Content
-from groundplan.knowledge.sources.open import opened
+from groundplan.knowledge.sources.open import open_connector
 from groundplan.testing.database import Database
 
 
@@ -95,7 +95,7 @@ def declared(url: str, **more: str) -> Source:
 
 
 def opened_from(source: Source, root: Path) -> Connector:
-    return opened(source, root, None, mirrors=root / "mirrors")  # type: ignore[arg-type]
+    return open_connector(source, root, None, mirrors=root / "mirrors")  # type: ignore[arg-type]
 
 
 def test_a_server_is_told_who_asks_by_a_secret_that_is_only_named(
@@ -284,14 +284,14 @@ def test_folders_that_unfold_without_end_cost_their_source_no_more_than_a_while(
 
 def test_mirrors_of_what_is_no_source_any_more_go(database: Database, work: Path, tmp_path: Path) -> None:
     mirrors = tmp_path / "mirrors"
-    tidy(mirrors, [])
+    remove_other_mirrors(mirrors, [])
     connector = GitConnector(str(work), mirrors)
     list(connector.changes(None))
     connector.close()
     (mirrors / "half.new").mkdir()
-    tidy(mirrors, [str(work)])
+    remove_other_mirrors(mirrors, [str(work)])
     assert len(list(mirrors.iterdir())) == 1
-    intake = service.Intake(tmp_path, date(2026, 11, 27), mirrors=mirrors)
+    intake = service.IngestContext(tmp_path, date(2026, 11, 27), mirrors=mirrors)
     service.ingest_sources(database.urls["control"], [], Nothing(), intake)
     assert list(mirrors.iterdir()) == []
 
@@ -329,7 +329,7 @@ def test_what_is_let_in_again_comes_though_no_commit_changes_it(
     commit(work)
     intake = Intake(database)
     assert look() == {"a.md", "b.md"}
-    why = Why("operator", "a mistake", datetime.now(UTC), tmp_path)
+    why = DeletionReason("operator", "a mistake", datetime.now(UTC), tmp_path)
     delete(intake.conn, [intake.one("b.md", "id")], why)
     assert (look(), look()) == ({"a.md"}, {"a.md"})
     readmit(intake.conn, "s", "b.md", why)
@@ -420,7 +420,7 @@ def test_each_file_has_the_time_of_the_commit_that_changed_it_last(
     assert times() == {"a.md": 2021, "b.md": 2022, "c.md": 2023}
     monkeypatch.setattr(git_history, "MAX_COMMITS", 1)
     assert times() == {"a.md": 2023, "b.md": 2023, "c.md": 2023}, "no newer than what was looked through"
-    assert git_history.moment(1 << 62) <= datetime.now(UTC), "nor of a day that is still to come"
+    assert git_history.commit_time(1 << 62) <= datetime.now(UTC), "nor of a day that is still to come"
 
 
 def test_a_look_is_one_fetch_however_many_documents_are_new(
@@ -453,7 +453,7 @@ def test_a_mirror_of_many_fetches_is_made_anew_and_tells_only_what_changed(
 ) -> None:
     """Each has a pack of its own, whose files are open while anything is read: after some hundreds of them a process
     has no descriptors left."""
-    monkeypatch.setattr(git, "MOST_PACKS", 3)
+    monkeypatch.setattr(git, "MAX_PACKS", 3)
     cursor, packs = None, []
     for number in range(8):
         (work / "a.md").write_text(f"# A{'!' * number}\n")  # of another size: it is changed within the same moment

@@ -20,10 +20,10 @@ import pytest
 from tests.index_world import LONG, NOW, SHORT, WHO, ByWords, IndexWorld, paragraph
 
 from groundplan.core.errors import Conflict, Unavailable
-from groundplan.knowledge.deletion.delete import Why, delete
+from groundplan.knowledge.deletion.delete import DeletionReason, delete
 from groundplan.knowledge.index import build, compare, index_store, switch
-from groundplan.knowledge.index.model import Embedding, IndexSettings, serving
-from groundplan.knowledge.index.upkeep import Step, create
+from groundplan.knowledge.index.model import Embedding, IndexSettings, serving_edition
+from groundplan.knowledge.index.upkeep import Step, begin_edition
 from groundplan.knowledge.intake import intake_store
 from groundplan.knowledge.model import Embedder
 from groundplan.knowledge.retrieval import question
@@ -63,18 +63,18 @@ def test_another_edition_is_built_compared_switched_to_gone_back_from_and_remove
     assert compared["own"]["recall"] == 1.0  # type: ignore[index]
     assert world.keep_up(SMALL) == []
 
-    before = switch.last_before(world.conn)
-    switch.begin(world.conn, before.id, WHO, declined=True)
-    assert switch.last_before(world.conn).id == before.id, "whoever goes back at the same time goes there, too"
+    before = switch.previous_edition(world.conn)
+    switch.request_switch(world.conn, before.id, WHO, declined=True)
+    assert switch.previous_edition(world.conn).id == before.id, "whoever goes back at the same time goes there, too"
     deadline = time.monotonic() + 60
-    while not switch.finish(world.conn, before.id, WHO):
+    while not switch.finish_switch(world.conn, before.id, WHO):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert world.pieces(3) == whole
     assert world.keep_up(SMALL) == []  # what somebody went back from is not switched to by itself again
     assert world.states() == {1: "serving", 2: "kept"}
     with pytest.raises(Conflict, match="no edition is kept"):  # whoever presses twice does not undo what they did
-        switch.last_before(world.conn)
+        switch.previous_edition(world.conn)
 
     later = replace(WHO, at=NOW + timedelta(days=31))
     world.keep_up(DEFAULT, later)
@@ -84,7 +84,7 @@ def test_another_edition_is_built_compared_switched_to_gone_back_from_and_remove
 
 
 def test_what_changes_meanwhile_is_in_every_edition_and_what_is_deleted_in_none(world: IndexWorld) -> None:
-    id = create(world.conn, SMALL, WHO)
+    id = begin_edition(world.conn, SMALL, WHO)
     world.write(3, paragraph(3).replace("has to do", "must never do"))
     world.write(50)
     (world.folder / "007.md").unlink()
@@ -100,9 +100,9 @@ def test_what_changes_meanwhile_is_in_every_edition_and_what_is_deleted_in_none(
     assert not world.pieces(7)
     documents = world.conn.execute("SELECT id FROM document WHERE path = '005.md'").fetchone()
     assert documents is not None
-    delete(world.conn, [documents[0]], Why("operator", "asked for", NOW, world.folder.parent))
-    switch.begin(world.conn, 1, WHO, declined=True)
-    while not switch.finish(world.conn, 1, WHO):
+    delete(world.conn, [documents[0]], DeletionReason("operator", "asked for", NOW, world.folder.parent))
+    switch.request_switch(world.conn, 1, WHO, declined=True)
+    while not switch.finish_switch(world.conn, 1, WHO):
         time.sleep(0.02)
     assert world.pieces(3)
     assert world.pieces(50)
@@ -111,27 +111,27 @@ def test_what_changes_meanwhile_is_in_every_edition_and_what_is_deleted_in_none(
 
 
 def test_an_edition_that_lacks_something_is_not_switched_to(world: IndexWorld) -> None:
-    id = create(world.conn, SMALL, WHO)
-    edition = index_store.one(world.conn, id)
+    id = begin_edition(world.conn, SMALL, WHO)
+    edition = index_store.read_edition(world.conn, id)
     assert edition is not None
     with pytest.raises(Conflict):
-        switch.begin(world.conn, id, WHO)
+        switch.request_switch(world.conn, id, WHO)
     assert build.build(world.conn, edition, ByWords())
     world.conn.execute(
         "DELETE FROM chunk USING document d WHERE d.id = document_id AND d.path = '004.md' AND edition = %s", (id,)
     )
     world.settle()
-    figures = compare.compared(world.conn, edition, world.examine, lambda _: None, NOW)
+    figures = compare.compare_edition(world.conn, edition, world.examine, lambda _: None, NOW)
     assert figures["missing"] == ["s/004.md"]
     assert "it lacks s/004.md" in figures["against"]
     assert world.keep_up(SMALL) == []
     told = world.conn.execute("SELECT message FROM finding WHERE kind = 'knowledge.index' AND closed_at IS NULL")
     assert any("s/004.md" in message for (message,) in told)
-    switch.begin(world.conn, id, WHO)
+    switch.request_switch(world.conn, id, WHO)
     deadline = time.monotonic() + 60
     while world.states()[id] == "switching":
         assert time.monotonic() < deadline
-        assert not switch.finish(world.conn, id, WHO)
+        assert not switch.finish_switch(world.conn, id, WHO)
         time.sleep(0.02)
     assert world.states() == {1: "serving", id: "building"}
     assert world.until_serving(SMALL) == id
@@ -143,8 +143,8 @@ def test_what_was_held_of_an_edition_before_says_nothing_of_what_it_is_now(
 ) -> None:
     """Else one that was just made anew would be found worse by a service that has not read it yet, for good."""
     monkeypatch.setattr(question, "_WAIT_SECONDS", 0.2)
-    id = create(world.conn, SMALL, WHO)
-    edition = index_store.one(world.conn, id)
+    id = begin_edition(world.conn, SMALL, WHO)
+    edition = index_store.read_edition(world.conn, id)
     assert edition is not None and build.build(world.conn, edition, ByWords())
     while id not in world.editions.complete_editions:
         time.sleep(0.02)
@@ -155,11 +155,11 @@ def test_what_was_held_of_an_edition_before_says_nothing_of_what_it_is_now(
     world.write(12)
     world.ingest()
     with pytest.raises(Unavailable, match="not read whole"):
-        compare.compared(world.conn, edition, world.examine, lambda _: None, NOW)
+        compare.compare_edition(world.conn, edition, world.examine, lambda _: None, NOW)
     world.follower = Follower(lambda: world.database.urls["control"], world.editions)
     world.follower.start()
     monkeypatch.undo()
-    assert compare.compared(world.conn, edition, world.examine, lambda _: None, NOW)["against"] == []
+    assert compare.compare_edition(world.conn, edition, world.examine, lambda _: None, NOW)["against"] == []
 
 
 def test_by_hand_it_waits_for_somebody_and_a_worse_one_always(world: IndexWorld) -> None:
@@ -171,9 +171,9 @@ def test_by_hand_it_waits_for_somebody_and_a_worse_one_always(world: IndexWorld)
     assert any("is ready and no worse" in message for (message,) in messages)
     # a search service that does not hold it yet keeps everybody from switching
     with psycopg.connect(world.database.urls["control"], application_name=f"{index_store.FOLLOWER}1"):
-        switch.begin(world.conn, 2, WHO)
+        switch.request_switch(world.conn, 2, WHO)
         world.settle()
-        assert not switch.finish(world.conn, 2, WHO)
+        assert not switch.finish_switch(world.conn, 2, WHO)
         assert world.states() == {1: "serving", 2: "switching"}
     world.until_serving(SMALL)
     assert world.keep_up(IndexSettings(characters=200), by_hand=True)[0] == Step("create")
@@ -188,10 +188,10 @@ def test_by_hand_it_waits_for_somebody_and_a_worse_one_always(world: IndexWorld)
         "labelled": {"ndcg@10": 0.5},
     }
     better = {**own, "labelled": {"ndcg@10": 0.6}}
-    assert compare.against({"missing": [], "own": own, "serving": own}) == []
-    assert "nDCG@10" in compare.against({"missing": [], "own": own, "serving": better})[0]
-    assert "ten nearest" in compare.against({"missing": [], "own": {**own, "recall": 0.9}, "serving": own})[0]
-    assert "by their headings" in compare.against({"missing": [], "own": {**own, "found": 0.8}, "serving": own})[0]
+    assert compare.objections({"missing": [], "own": own, "serving": own}) == []
+    assert "nDCG@10" in compare.objections({"missing": [], "own": own, "serving": better})[0]
+    assert "ten nearest" in compare.objections({"missing": [], "own": {**own, "recall": 0.9}, "serving": own})[0]
+    assert "by their headings" in compare.objections({"missing": [], "own": {**own, "found": 0.8}, "serving": own})[0]
 
 
 class Away:
@@ -234,7 +234,7 @@ def test_vectors_of_a_deployment_have_their_own_length_and_words_serve_while_it_
 
 def test_search_reads_only_whole_editions_and_the_last_line_holds_to_it(world: IndexWorld) -> None:
     world.until_serving(SMALL)
-    create(world.conn, IndexSettings(characters=200), WHO)
+    begin_edition(world.conn, IndexSettings(characters=200), WHO)
     with closing(psycopg.connect(world.database.urls["search"], autocommit=True)) as conn:
         for edition, wanted in ((1, 1), (2, 2), (3, 2), ("x", 2), ("", 2)):
             with conn.transaction():
@@ -278,7 +278,7 @@ def _killed(world: IndexWorld, kills: int, seed: int) -> tuple[int, list[Answer]
                     process.send_signal(signal.SIGKILL)
                     in_time += 1
             process.wait(120)
-            if serving(index_store.editions(world.conn)).settings == SMALL:
+            if serving_edition(index_store.editions(world.conn)).settings == SMALL:
                 break
         asked, deadline = len(answers), time.monotonic() + 60
         while len(answers) < max(21, asked + 13):  # also of what serves now
@@ -315,6 +315,6 @@ def test_killed_while_building_and_switching_a_search_always_answers_from_one_wh
     states = world.states()
     second = max(states)  # not 2 where its number was taken by what a kill undid
     assert states == {1: "kept", second: "serving"} and second > 1
-    assert index_store.lacking(world.conn, second) == (0, 0)
+    assert index_store.count_missing(world.conn, second) == (0, 0)
     assert all(len(world.pieces(number)) > 2 for number in range(12))
     assert LONG > SHORT

@@ -56,11 +56,13 @@ def test_each_workload_has_a_key_while_something_needs_it(services: Services, da
 
     with psycopg.connect(database.urls["control"], autocommit=True) as conn:
         assert look("one", "two") == {"one": True, "two": True}
-        kept = {key.workload: key.secret for _, key in gateway_client.keys(services.home)}
+        kept = {key.workload: key.secret for _, key in gateway_client.list_keys(services.home)}
         assert set(kept) == {"one", "two"} and kept["one"] != "gp_old"
         assert gateway_client.key_file(services.home, "one").stat().st_mode & 0o077 == 0
         assert look("one", "two") == {"one": True, "two": True}
-        assert {key.workload: key.secret for _, key in gateway_client.keys(services.home)} == kept, "they are made once"
+        assert {key.workload: key.secret for _, key in gateway_client.list_keys(services.home)} == kept, (
+            "they are made once"
+        )
         assert look("two") == {"one": False, "two": True}
         assert gateway_client.read_key(services.home, "one") is None
         conn.execute("UPDATE api_key SET revoked_at = now() WHERE workload = 'two'")

@@ -19,8 +19,8 @@ from tests.integration.nursery import run_code
 
 from groundplan.blueprint.model import Governed, Source
 from groundplan.core.ids import new_id
-from groundplan.knowledge.deletion.delete import Why, delete
-from groundplan.knowledge.governance.decide import Said, decide
+from groundplan.knowledge.deletion.delete import DeletionReason, delete
+from groundplan.knowledge.governance.decide import DecisionContext, decide
 from groundplan.knowledge.ingest import IngestSettings, ingest_source
 from groundplan.knowledge.intake import run
 from groundplan.knowledge.model import IngestReport
@@ -278,7 +278,9 @@ def test_the_oldest_of_three_versions_stays_out_where_the_one_in_the_middle_goes
         world.write(f"v{number}.md", f"---\nsupersedes: [v{number - 1}.md]\n---\n# Travel\n\n4{number} EUR\n")
     world.ingest()
     assert world.one("v1.md", "superseded_by") == world.one("v2.md", "id")
-    delete(world.control, [world.one("v2.md", "id")], Why("operator", "asked for", datetime.now(UTC), tmp_path))
+    delete(
+        world.control, [world.one("v2.md", "id")], DeletionReason("operator", "asked for", datetime.now(UTC), tmp_path)
+    )
     assert world.one("v1.md", "superseded_by") == world.one("v3.md", "id"), "at once"
     world.ingest()
     assert world.one("v1.md", "superseded_by") == world.one("v3.md", "id")
@@ -444,7 +446,7 @@ def test_days_beyond_the_calendar_cost_nobody_anything(world: World) -> None:
     assert world.one("a.md", "retain_until") == date.max
     assert assess(world.control, "s", TODAY)["documents"] == 2
     with world.control.transaction():
-        said = Said("operator", "ana@acme.example", "seen", datetime.now(UTC))
+        said = DecisionContext("operator", "ana@acme.example", "seen", datetime.now(UTC))
         decide(world.control, world.one("b.md", "id"), "reviewed", "9999-12-31", said)
     assert assess(world.control, "s", TODAY)["documents"] == 2
 
@@ -454,7 +456,7 @@ def test_a_review_by_a_person_counts_from_its_day(world: World) -> None:
     world.ingest()
     assess(world.control, "s", TODAY)
     assert ("knowledge.stale", "a.md") in world.findings()
-    said = Said("operator", "the operator", "still right", datetime.now(UTC))
+    said = DecisionContext("operator", "the operator", "still right", datetime.now(UTC))
     with world.control.transaction():
         decide(world.control, world.one("a.md", "id"), "reviewed", TODAY.isoformat(), said)
     world.ingest()

@@ -139,7 +139,7 @@ class Still:
 def ingest(intake: Intake, folder: Path, *names: str) -> list[Any]:
     return service.ingest_sources(
         intake.database.urls["control"], [source(name) for name in names], Still(),
-        service.Intake(folder, date(2026, 11, 25)),
+        service.IngestContext(folder, date(2026, 11, 25)),
     )  # fmt: skip
 
 
@@ -241,7 +241,7 @@ def test_a_source_that_takes_days_keeps_no_other_waiting(
         folder=lambda: tmp_path, transaction=nullcontext, home=SimpleNamespace(root=tmp_path / "home"),
         settings=SimpleNamespace(models=tmp_path), clock=SimpleNamespace(now=lambda: datetime.now(UTC)),
     )  # fmt: skip
-    monkeypatch.setattr(service, "open_connector", opened)
+    monkeypatch.setattr(service, "open_or_unavailable", opened)
     monkeypatch.setattr(api_ingest, "current_or_none", lambda _: blueprint)
     monkeypatch.setattr(api_ingest, "database_url", lambda *_: intake.database.urls["control"])
     monkeypatch.setattr(api_ingest, "RemoteEmbedder", lambda _, stop: Still())  # noqa: ARG005
@@ -300,7 +300,7 @@ def test_a_stop_waits_for_no_search_service(
     def noted(*_: Any) -> None:
         waiting.set()
 
-    monkeypatch.setattr(service, "open_connector", lambda of, *_, **__: FolderConnector(tmp_path / of.name))
+    monkeypatch.setattr(service, "open_or_unavailable", lambda of, *_, **__: FolderConnector(tmp_path / of.name))
     monkeypatch.setattr(api_ingest, "current_or_none", lambda _: blueprint)
     monkeypatch.setattr(api_ingest, "database_url", lambda *_: intake.database.urls["control"])
     monkeypatch.setattr(service_client, "lookup", noted)

@@ -25,7 +25,7 @@ from groundplan.blueprint.model import Source
 from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.model import IngestReport
 from groundplan.knowledge.sources import push_store
-from groundplan.knowledge.sources.open import opened
+from groundplan.knowledge.sources.open import open_connector
 from groundplan.testing.database import Database
 
 COUNT = 90
@@ -104,7 +104,7 @@ def push(_: Path, intake: Intake) -> Place:
         for name in names:
             with intake.conn.transaction():
                 row = push_store.Pushed(text(name, round).encode(), "md", None, {}, None)  # type: ignore[arg-type]
-                push_store.put(intake.conn, "s", name, row)
+                push_store.put_document(intake.conn, "s", name, row)
 
     return Place({"type": "push"}, put, str)
 
@@ -153,7 +153,7 @@ from pathlib import Path
 import psycopg
 from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.intake import batch
-from groundplan.knowledge.sources.open import opened
+from groundplan.knowledge.sources.open import open_connector
 
 class Dying(psycopg.Connection):
     left = int(sys.argv[3])
@@ -177,7 +177,7 @@ class Killed:
 batch.BATCH = 20
 source, root = pickle.loads(bytes.fromhex(sys.argv[4]))
 conn = Dying.connect(sys.argv[1], autocommit=True)
-ingest_source(conn, source, Killed(opened(source, root, conn, mirrors=root / "mirrors"), int(sys.argv[2])))
+ingest_source(conn, source, Killed(open_connector(source, root, conn, mirrors=root / "mirrors"), int(sys.argv[2])))
 """
 
 
@@ -203,7 +203,7 @@ def test_a_killed_intake_is_gone_on_with(intake: Intake, tmp_path: Path, kind: s
         assert ended == -signal.SIGKILL
 
     def ingest() -> IngestReport:
-        connector = opened(source, tmp_path, intake.conn, mirrors=tmp_path / "mirrors")
+        connector = open_connector(source, tmp_path, intake.conn, mirrors=tmp_path / "mirrors")
         return ingest_source(intake.conn, source, connector)
 
     def stored(round: int) -> int:

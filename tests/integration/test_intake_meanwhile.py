@@ -23,10 +23,10 @@ from groundplan.core.errors import Conflict
 from groundplan.core.ids import new_id
 from groundplan.identity import service as identity
 from groundplan.knowledge.deletion import tombstones
-from groundplan.knowledge.deletion.delete import Why, delete, readmit, replay
+from groundplan.knowledge.deletion.delete import DeletionReason, delete, readmit, replay_tombstones
 from groundplan.knowledge.governance import governed_store
-from groundplan.knowledge.governance.decide import Said, decide
-from groundplan.knowledge.governance.declared_store import declare
+from groundplan.knowledge.governance.decide import DecisionContext, decide
+from groundplan.knowledge.governance.declared_store import put_declared_sources
 from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.intake import batch, intake_store
 from groundplan.knowledge.intake.concurrent_changes import Redeclared
@@ -78,13 +78,13 @@ class World(Intake):
 
     def decide(self, path: str, name: str, value: Any) -> None:
         with self.other.transaction():
-            decide(self.other, self.id(path), name, value, Said(SYSTEM, "ana@acme.example", "seen", NOW))
+            decide(self.other, self.id(path), name, value, DecisionContext(SYSTEM, "ana@acme.example", "seen", NOW))
 
     def delete(self, path: str) -> None:
         delete(self.other, [self.id(path)], self.why())
 
-    def why(self) -> Why:
-        return Why(SYSTEM, "asked for", NOW, self.home)
+    def why(self) -> DeletionReason:
+        return DeletionReason(SYSTEM, "asked for", NOW, self.home)
 
     def seen(self, workload: str = "") -> set[str]:
         """What a search reads."""
@@ -147,7 +147,7 @@ def test_the_list_of_deletions_is_replayed_as_somebody_deletes_the_same(database
     world.ingest(ScriptedConnector(texts(1, "a.md")))
     assert world.live() == {"a.md"}
     halt = Halt(world.conn, "pg_advisory_xact_lock")
-    with beside(lambda: replay(world.conn, world.home, NOW)) as replaying:
+    with beside(lambda: replay_tombstones(world.conn, world.home, NOW)) as replaying:
         halt.reached()
         with beside(lambda: world.delete("a.md")) as deleting:
             until_it_waits(database, world.other, unless=deleting.done)
@@ -190,14 +190,14 @@ def test_what_is_written_while_another_text_was_looked_at_is_neither_scanned_nor
 ) -> None:
     world.conn.execute("INSERT INTO workload_need (workload, scanned, quality_floor) VALUES ('w', true, 0.5)")
     world.ingest(ScriptedConnector(texts(1, "a.md", "b.md")))
-    looks = quality_store.looks
+    looks = quality_store.assessed_documents
 
     def changed(*_: Any) -> dict[str, int]:
-        monkeypatch.setattr(assessing, "personal", lambda _: {})
+        monkeypatch.setattr(assessing, "count_personal", lambda _: {})
         ingest_source(world.other, source(), ScriptedConnector(texts(2, "a.md", "b.md")))
         return {"old": 1}
 
-    monkeypatch.setattr(assessing, "personal", changed)
+    monkeypatch.setattr(assessing, "count_personal", changed)
     assessing.scan_pending(world.conn, glossary([]))
     for path in ("a.md", "b.md"):
         assert world.one(path, "version, scanned_at IS NOT NULL, personal") == (2, True, {}), "looked at once more"
@@ -207,7 +207,7 @@ def test_what_is_written_while_another_text_was_looked_at_is_neither_scanned_nor
         world.other.execute("UPDATE document SET version = 3, quality = NULL WHERE path = 'a.md'")
         return found
 
-    monkeypatch.setattr(quality_store, "looks", late)
+    monkeypatch.setattr(quality_store, "assessed_documents", late)
     assessing.assess(world.conn, "s", date(2026, 11, 27))
     assert (world.one("a.md", "quality"), world.one("b.md", "quality")) == (None, 1.0)
     assert world.seen("w") == {"b.md"}
@@ -237,14 +237,14 @@ def test_who_decides_and_who_writes_do_not_wait_for_each_other(world: World, wha
     acting.join(20)
     assert failed == []
     assert world.seen() == set()
-    assert len(tombstones.read(world.home)) == (what == "delete")
+    assert len(tombstones.read_tombstones(world.home)) == (what == "delete")
 
 
 def declared(world: World, governed: dict[str, Any] | None = None, **more: Any) -> Source:
     """What is served declares the source so from now on."""
     made = msgspec.structs.replace(source(**governed or {}), **more)
     with world.other.transaction():
-        declare(world.other, [made])
+        put_declared_sources(world.other, [made])
     return made
 
 
@@ -314,7 +314,7 @@ def test_a_run_under_another_declaration_writes_nothing_more(world: World, monke
     assert ingest_source(world.conn, anew, ScriptedConnector(texts(1, *names))).failed == 0
     assert (len(world.live()), world.seen()) == (40, set())
     with world.other.transaction():
-        declare(world.other, [])
+        put_declared_sources(world.other, [])
     assert world.conn.execute("SELECT health FROM source").fetchall() == [("undeclared",)]
     assert ingest_source(world.conn, first, ScriptedConnector(texts(2, *names))).failed == 0, "nothing says otherwise"
     assert world.conn.execute("SELECT health FROM source").fetchall() == [("ok",)]
@@ -344,7 +344,7 @@ def test_who_deletes_and_who_releases_take_their_locks_in_one_order(world: World
 
     deleting = threading.Thread(target=act)
     with psycopg.connect(world.database.urls["control"]) as conn:
-        declare(conn, [source()])
+        put_declared_sources(conn, [source()])
         deleting.start()
         until = time.monotonic() + 10
         while world.conn.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone() == (0,):

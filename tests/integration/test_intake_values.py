@@ -22,7 +22,7 @@ from tests.knowledge_intake import Intake, ScriptedConnector
 from groundplan import migrations
 from groundplan.core.ids import new_id
 from groundplan.knowledge.parsing.model import Job
-from groundplan.knowledge.parsing.prepare import prepare
+from groundplan.knowledge.parsing.prepare import parse_job
 from groundplan.knowledge.quality.assess import assess, scan_pending
 from groundplan.knowledge.quality.text import glossary
 from groundplan.knowledge.sources.folder import FolderConnector
@@ -75,7 +75,7 @@ def test_values_without_end_are_refused() -> None:
     lines = ["---", "a: &a [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]" for a, b in pairwise(names)]
     with pytest.raises(Exception, match="without end"):
-        prepare(Job(key="a.md", data="\n".join([*lines, "---", "# A"]).encode()))
+        parse_job(Job(key="a.md", data="\n".join([*lines, "---", "# A"]).encode()))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes on Linux")
@@ -219,7 +219,7 @@ def test_notes_tell_tables_that_were_not_looked_for() -> None:
     book.import_pages(pypdfium2.PdfDocument(files.pdf(table=True)), [0] * 62)
     written = io.BytesIO()
     book.save(written)
-    found = prepare(Job(key="a.pdf", data=written.getvalue(), tables=True))
+    found = parse_job(Job(key="a.pdf", data=written.getvalue(), tables=True))
     assert len(found.tables) == 60
     assert found.notes == ["what may be tables on 2 pages, from page 61 on, is read as text only"]
 

@@ -31,7 +31,7 @@ from groundplan.core.endpoints import announce
 from groundplan.core.errors import Denied, NotFound
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import ledger_store
-from groundplan.knowledge.evaluation.history import compared
+from groundplan.knowledge.evaluation.history import record_run
 from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.service_client import SEARCH
 from groundplan.knowledge.sources.push import PushConnector
@@ -432,8 +432,8 @@ def test_the_glossary_and_lineage_are_served(control: Control) -> None:
     assert control.ask("GET", "/api/knowledge/lineage").body == {"events": []}
     assert control.ask("GET", "/api/knowledge/lineage?until=0001-01-01T08:10:00Z").code == "value_invalid"
     assert control.ask("GET", "/api/knowledge/evaluations").body == {"runs": []}
-    compared(control.home.root / "evaluation", "beir x", {"ndcg@10": 0.5}, "2026-11-25T10:00:00+00:00")
-    again = compared(control.home.root / "evaluation", "beir x", {"ndcg@10": 0.6}, "2026-11-25T11:00:00+00:00")
+    record_run(control.home.root / "evaluation", "beir x", {"ndcg@10": 0.5}, "2026-11-25T10:00:00+00:00")
+    again = record_run(control.home.root / "evaluation", "beir x", {"ndcg@10": 0.6}, "2026-11-25T11:00:00+00:00")
     assert again == {"at": "2026-11-25T10:00:00+00:00", "ndcg@10": 0.1}
     runs = control.ask("GET", "/api/knowledge/evaluations").body["runs"]
     assert [run["figures"]["ndcg@10"] for run in runs] == [0.6, 0.5]

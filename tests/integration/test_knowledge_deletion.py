@@ -23,11 +23,19 @@ from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound
 from groundplan.core.ids import new_id
 from groundplan.core.letters import named
 from groundplan.knowledge.deletion import deletion_store, tombstones
-from groundplan.knowledge.deletion.delete import Why, delete, erase, forget_names, readmit, replay, retire
-from groundplan.knowledge.deletion.mentions import answered_by, mentioning, named_in
-from groundplan.knowledge.deletion.places import Closed, digest
+from groundplan.knowledge.deletion.delete import (
+    DeletionReason,
+    delete,
+    delete_expired,
+    erase_from_disk,
+    forget_names,
+    readmit,
+    replay_tombstones,
+)
+from groundplan.knowledge.deletion.mentions import count_named, documents_mentioning, path_mentions
+from groundplan.knowledge.deletion.places import ClosedPlaces, path_digest
 from groundplan.knowledge.governance import governed_store
-from groundplan.knowledge.governance.decide import Said, decide
+from groundplan.knowledge.governance.decide import DecisionContext, decide
 from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.lineage import lineage_store
 from groundplan.knowledge.lineage.openlineage import events
@@ -68,12 +76,12 @@ class World:
         assert row is not None
         return UUID(str(row[0]))
 
-    def why(self, at: datetime = NOW) -> Why:
-        return Why(f"person:{self.person}", "asked for", at, self.home)
+    def why(self, at: datetime = NOW) -> DeletionReason:
+        return DeletionReason(f"person:{self.person}", "asked for", at, self.home)
 
     def decide(self, path: str, name: str, value: Any, reason: str = "looked at") -> dict[str, Any]:
         with self.control.transaction():
-            said = Said(f"person:{self.person}", "dana@acme.example", reason, NOW)
+            said = DecisionContext(f"person:{self.person}", "dana@acme.example", reason, NOW)
             return decide(self.control, self.id(path), name, value, said)
 
     def seen(self) -> set[str]:
@@ -142,14 +150,14 @@ def test_somebody_is_found_however_their_name_is_laid_out(world: World) -> None:
     for name in ("Ana_Costa", "ana-costa", "2026.ana.costa", "ana-costello"):
         world.write(f"letters/{name}.md", "# Letter\n\nHello.\n")
     world.ingest()
-    found = {path for _, _, path, _ in mentioning(world.control, ["ana costa", "ana_costa@acme"])}
+    found = {path for _, _, path, _ in documents_mentioning(world.control, ["ana costa", "ana_costa@acme"])}
     assert found == {
         "line.md", "bold.md", "table.md", "address.md", "wide.md", "cut.md", "title.md", "letters/Ana_Costa.md",
         "letters/ana-costa.md", "letters/2026.ana.costa.md",
     }  # fmt: skip
-    named = {path for path in found if named_in(path, ["ana costa", "ana_costa@acme"])}
+    named = {path for path in found if path_mentions(path, ["ana costa", "ana_costa@acme"])}
     assert named == {path for path in found if path.startswith("letters/")}
-    assert mentioning(world.control, ["%%%%", "____", "| *", "no_such"]) == []
+    assert documents_mentioning(world.control, ["%%%%", "____", "| *", "no_such"]) == []
 
 
 def test_nobody_is_taken_for_another_whose_name_ends_like_theirs(world: World) -> None:
@@ -163,9 +171,9 @@ def test_nobody_is_taken_for_another_whose_name_ends_like_theirs(world: World) -
         world.write(path, f"# Text\n\n{text}\n")
     world.ingest()
     words = ["ana@acme.example", "Ana Costa"]
-    found = {path for _, _, path, _ in mentioning(world.control, words)}
+    found = {path for _, _, path, _ in documents_mentioning(world.control, words)}
     assert found == {"ana.md", "costas.md", "colon.md", "letters/ana-costa.md"}
-    assert [path for path in ("letters/hana-costa.md", "letters/ana-costa.md") if named_in(path, words)] == [
+    assert [path for path in ("letters/hana-costa.md", "letters/ana-costa.md") if path_mentions(path, words)] == [
         "letters/ana-costa.md"
     ]
 
@@ -213,9 +221,9 @@ def test_somebody_is_found_however_their_name_is_typed(world: World, name: str, 
     world.write("named.md", said if said.startswith("---") else f"# Text\n\n{said}\n")
     world.write("Mu\u0308ller O\u2019Brien.md", "# Text\n\nHello.\n")
     world.ingest()
-    assert [path for _, _, path, _ in mentioning(world.control, [name])] == ["named.md"]
-    assert named_in("letters/Mu\u0308ller O\u2019Brien.md", ["m\u00fcller o'brien"])
-    assert mentioning(world.control, [name[:-1] + "\u00df", name[:1]]) == []
+    assert [path for _, _, path, _ in documents_mentioning(world.control, [name])] == ["named.md"]
+    assert path_mentions("letters/Mu\u0308ller O\u2019Brien.md", ["m\u00fcller o'brien"])
+    assert documents_mentioning(world.control, [name[:-1] + "\u00df", name[:1]]) == []
 
 
 def test_what_cannot_be_read_any_more_names_nobody_for_good(world: World) -> None:
@@ -225,10 +233,10 @@ def test_what_cannot_be_read_any_more_names_nobody_for_good(world: World) -> Non
     world.write("c.md", "---\ntitle: About Ana Costa\nvalid_until: soon\n---\n# C\n")
     world.ingest()
     assert world.seen() == {"a.md", "b.md"}
-    found = mentioning(world.control, ["Ana Costa"])
+    found = documents_mentioning(world.control, ["Ana Costa"])
     assert [(path, held) for _, _, path, held in found] == [("c.md", False)]
     delete(world.control, [found[0][0]], world.why())
-    assert mentioning(world.control, ["Ana Costa"]) == []
+    assert documents_mentioning(world.control, ["Ana Costa"]) == []
     rows = world.control.execute("SELECT title, declared, unreadable FROM document WHERE path = 'c.md'").fetchall()
     assert rows == [("c.md", {}, False)]
     world.write("c.md", "# C\n")
@@ -240,9 +248,9 @@ def test_who_answers_for_a_document_is_not_why_it_goes(world: World) -> None:
     world.write("own.md", "---\nowner: bob@acme.example\nreaders: [hr, bob@acme.example]\n---\n# Own\n")
     world.write("read.md", "---\nreaders: [hr, bob@acme.example]\n---\n# Read\n")
     world.ingest()
-    assert mentioning(world.control, ["bob@acme.example"]) == []
-    assert answered_by(world.control, "bob@acme.example") == 2
-    assert answered_by(world.control, "bo@acme.example") == 0
+    assert documents_mentioning(world.control, ["bob@acme.example"]) == []
+    assert count_named(world.control, "bob@acme.example") == 2
+    assert count_named(world.control, "bo@acme.example") == 0
 
 
 def names_left(world: World, name: str) -> set[str]:
@@ -290,10 +298,10 @@ def test_the_names_of_deleted_places_go_and_the_places_stay_empty(world: World) 
     assert forget_names(world.control, world.home, ids) == 2
     assert names_left(world, "zanzibar-doe") == set()
     (stone,) = deletion_store.tombstones(world.control)
-    assert stone.salt is not None and tombstones.read(world.home)[stone.id].path == stone.path
+    assert stone.salt is not None and tombstones.read_tombstones(world.home)[stone.id].path == stone.path
     for call in calls:
         assert [one[1:] for one in passages(world, call)] == [("other.md", 1, 2), (str(ids[0]), 3, 4)]
-    (rest,) = [row for row in lineage_store.rested_on(world.control, calls[0]) if row["document"] == ids[0]]
+    (rest,) = [row for row in lineage_store.passages_of_call(world.control, calls[0]) if row["document"] == ids[0]]
     assert rest["path"] == str(ids[0])
 
     world.write("zanzibar-doe.md", "# Letter\n\nAgain.\n")
@@ -328,16 +336,16 @@ def test_an_older_database_loses_the_names_again(world: World) -> None:
         conn.execute("UPDATE document SET path = 'zanzibar-doe.md', title = 'Letter' WHERE id = %s", (id,))
         world.ingest()
         assert "zanzibar-doe.md" in world.seen()
-        assert replay(world.control, world.home, NOW) == 1
+        assert replay_tombstones(world.control, world.home, NOW) == 1
         assert (world.seen(), names_left(world, "zanzibar-doe")) == ({"a.md", "b.md"}, set())
 
         conn.execute("UPDATE tombstone SET path = 'zanzibar-doe.md', salt = NULL WHERE id = %s", (stone.id,))
         conn.execute("UPDATE document SET path = 'zanzibar-doe.md' WHERE id = %s", (id,))
-        assert replay(world.control, world.home, NOW) == 0
+        assert replay_tombstones(world.control, world.home, NOW) == 0
         assert names_left(world, "zanzibar-doe") == set()
 
         conn.execute("UPDATE document SET path = 'zanzibar-doe.md' WHERE path = 'b.md'")
-    assert replay(world.control, world.home, NOW) == 1
+    assert replay_tombstones(world.control, world.home, NOW) == 1
     assert (world.seen(), names_left(world, "zanzibar-doe")) == ({"a.md"}, set())
 
 
@@ -349,14 +357,14 @@ def test_a_crash_before_the_list_is_written_leaves_no_name_in_it(world: World, m
     assert names_left(world, "a.md") == {"list"}
     file = world.home / tombstones.FILE
     file.write_text(file.read_text() + '{"id": "torn')
-    replay(world.control, world.home, NOW)
+    replay_tombstones(world.control, world.home, NOW)
     assert names_left(world, "a.md") == set()
-    assert len(tombstones.read(world.home)) == 1
+    assert len(tombstones.read_tombstones(world.home)) == 1
 
 
 @given(st.lists(st.tuples(st.text(), st.sampled_from([None, b"salt", b"other"])), max_size=8), st.text())
 def test_a_place_is_closed_by_its_name_or_its_digest(places: list[tuple[str, bytes | None]], other: str) -> None:
-    closed = Closed((path if salt is None else digest(path, salt), salt) for path, salt in places)
+    closed = ClosedPlaces((path if salt is None else path_digest(path, salt), salt) for path, salt in places)
     assert all(path in closed for path, _ in places)
     assert (other in closed) == (other in {path for path, _ in places})
 
@@ -383,13 +391,13 @@ def test_nothing_of_it_is_left_on_the_disk_and_there_is_a_receipt(world: World, 
         conn.execute("ANALYZE")  # as the server does by itself: samples of what the tables hold are kept beside them
     assert on_disk()
     delete(world.control, [world.id("a.md")], world.why())
-    assert erase(world.control, NOW) == 1
+    assert erase_from_disk(world.control, NOW) == 1
     assert not on_disk()
     (stone,) = deletion_store.tombstones(world.control)
     assert stone.erased_at is not None
     assert stone.erased_at <= stone.due
     assert world.actions()[-1] == "knowledge.erased"
-    assert erase(world.control, NOW) == 0
+    assert erase_from_disk(world.control, NOW) == 0
 
 
 def test_each_document_is_in_the_log_by_its_digest_however_many_go_at_once(
@@ -400,7 +408,7 @@ def test_each_document_is_in_the_log_by_its_digest_however_many_go_at_once(
         world.write(f"{number}.md", f"# {number}\n")
     world.ingest()
     stones = delete(world.control, [world.id(f"{number}.md") for number in range(3)], world.why())
-    assert erase(world.control, NOW) == 3
+    assert erase_from_disk(world.control, NOW) == 3
     for action in ("knowledge.deleted", "knowledge.erased"):
         rows = world.control.execute(
             "SELECT id, convert_from(body, 'UTF8') FROM audit_entry WHERE action = %s", (action,)
@@ -421,10 +429,10 @@ def test_while_somebody_reads_the_tables_as_they_were_nothing_counts_as_erased(
         delete(world.control, [world.id("a.md")], world.why())
         with monkeypatch.context() as patch:
             patch.setattr(deletion_store, "_PAUSES", (0.0, 0.05))
-            assert erase(world.control, NOW) == 0
+            assert erase_from_disk(world.control, NOW) == 0
         (stone,) = deletion_store.tombstones(world.control)
         assert stone.erased_at is None
-    assert erase(world.control, NOW) == 1
+    assert erase_from_disk(world.control, NOW) == 1
 
 
 def test_where_a_table_may_not_be_written_anew_nothing_counts_as_erased(world: World) -> None:
@@ -433,11 +441,11 @@ def test_where_a_table_may_not_be_written_anew_nothing_counts_as_erased(world: W
     delete(world.control, [world.id("a.md")], world.why())
     with psycopg.connect(world.database.superuser, autocommit=True) as conn:
         conn.execute(sql.SQL("REVOKE MAINTAIN ON finding FROM {}").format(sql.Identifier(role)))
-        assert erase(world.control, NOW) == 0
+        assert erase_from_disk(world.control, NOW) == 0
         assert deletion_store.tombstones(world.control)[0].erased_at is None
         assert "knowledge.erased" not in world.actions()
         conn.execute(sql.SQL("GRANT MAINTAIN ON finding TO {}").format(sql.Identifier(role)))
-    assert erase(world.control, NOW) == 1
+    assert erase_from_disk(world.control, NOW) == 1
 
 
 def test_a_legal_hold_keeps_it_whoever_asks(world: World) -> None:
@@ -454,17 +462,17 @@ def test_a_legal_hold_keeps_it_whoever_asks(world: World) -> None:
 def test_after_a_restore_it_goes_again(world: World) -> None:
     """The database as it was before the deletion, with the list as it is now."""
     (stone,) = delete(world.control, [world.id("a.md")], world.why())
-    listed = tombstones.read(world.home)
+    listed = tombstones.read_tombstones(world.home)
     assert set(listed) == {stone.id}
     with psycopg.connect(world.database.superuser, autocommit=True) as conn:
         conn.execute("DELETE FROM tombstone")
     world.ingest()
     assert world.seen() == {"a.md", "b.md"}
-    assert replay(world.control, world.home, NOW) == 1
+    assert replay_tombstones(world.control, world.home, NOW) == 1
     assert world.seen() == {"b.md"}
     world.ingest()
     assert world.seen() == {"b.md"}
-    assert replay(world.control, world.home, NOW) == 0
+    assert replay_tombstones(world.control, world.home, NOW) == 0
 
 
 def test_what_was_let_in_again_does_not_come_back_as_it_was_deleted(world: World) -> None:
@@ -476,14 +484,14 @@ def test_what_was_let_in_again_does_not_come_back_as_it_was_deleted(world: World
         conn.execute("DELETE FROM tombstone")
     world.ingest()
     assert world.seen() == {"a.md", "b.md"}
-    assert replay(world.control, world.home, NOW) == 1
+    assert replay_tombstones(world.control, world.home, NOW) == 1
     assert world.seen() == {"b.md"}
     world.write("a.md", "# A\n\nWhat it says since.\n")
     world.ingest()
-    assert (world.seen(), replay(world.control, world.home, NOW)) == ({"a.md", "b.md"}, 0)
+    assert (world.seen(), replay_tombstones(world.control, world.home, NOW)) == ({"a.md", "b.md"}, 0)
     world.write("a.md", deleted)
     world.ingest()
-    assert replay(world.control, world.home, NOW) == 0, "whoever let it in again may say it again"
+    assert replay_tombstones(world.control, world.home, NOW) == 0, "whoever let it in again may say it again"
 
 
 def test_what_was_withdrawn_stays_so_in_an_older_database(world: World) -> None:
@@ -495,42 +503,42 @@ def test_what_was_withdrawn_stays_so_in_an_older_database(world: World) -> None:
 
     def push(text: str | None) -> set[str]:
         if text is None:
-            push_store.withdraw(world.control, "p", "x.md")
+            push_store.withdraw_document(world.control, "p", "x.md")
         elif text:
-            push_store.put(world.control, "p", "x.md", push_store.Pushed(text.encode(), "md", None, {}, NOW))
+            push_store.put_document(world.control, "p", "x.md", push_store.Pushed(text.encode(), "md", None, {}, NOW))
         ingest_source(world.control, source, PushConnector(world.control, "p"))
         return world.seen() - {"a.md", "b.md"}
 
     assert push("# X\n\nThe first.\n") == {"x.md"}
     world.decide("x.md", "licence", "CC0-1.0")
     assert push(None) == set()
-    replay(world.control, world.home, NOW)
-    assert [stone.cause for stone in tombstones.read(world.home).values()] == ["gone"]
+    replay_tombstones(world.control, world.home, NOW)
+    assert [stone.cause for stone in tombstones.read_tombstones(world.home).values()] == ["gone"]
     with psycopg.connect(world.database.superuser, autocommit=True) as conn:
         conn.execute("DELETE FROM tombstone")
     assert push("# X\n\nThe first.\n") == {"x.md"}, "as a restore brings it back"
-    assert replay(world.control, world.home, NOW) == 1
+    assert replay_tombstones(world.control, world.home, NOW) == 1
     assert (world.seen(), push("")) == ({"a.md", "b.md"}, set())
     assert world.control.execute("SELECT 1 FROM pushed").fetchall() == []
     assert push("# X\n\nThe second.\n") == {"x.md"}
     assert world.control.execute("SELECT licence FROM document WHERE path = 'x.md'").fetchall() == [("CC0-1.0",)]
-    assert replay(world.control, world.home, NOW) == 0
+    assert replay_tombstones(world.control, world.home, NOW) == 0
 
 
 def test_a_lost_list_is_written_again_and_a_torn_line_costs_nothing(world: World) -> None:
     (stone,) = delete(world.control, [world.id("a.md")], world.why())
     (world.home / tombstones.FILE).write_text('{"id": "torn', encoding="utf-8")
-    replay(world.control, world.home, NOW)
-    assert set(tombstones.read(world.home)) == {stone.id}
+    replay_tombstones(world.control, world.home, NOW)
+    assert set(tombstones.read_tombstones(world.home)) == {stone.id}
 
 
 def test_what_was_kept_long_enough_goes_and_what_is_held_does_not(world: World) -> None:
     world.ingest(retain_days=100)
     world.control.execute("UPDATE document SET retain_until = %s", (NOW.date() - timedelta(days=1),))
     world.decide("b.md", "legal_hold", True, "case 7")
-    assert retire(world.control, world.why()) == 1
+    assert delete_expired(world.control, world.why()) == 1
     assert world.seen() == {"b.md"}
-    assert retire(world.control, world.why()) == 0
+    assert delete_expired(world.control, world.why()) == 0
 
 
 def test_a_decision_holds_is_told_and_can_be_taken_back(world: World) -> None:
@@ -540,7 +548,7 @@ def test_a_decision_holds_is_told_and_can_be_taken_back(world: World) -> None:
     after = decided("state", "rejected")
     assert (after["state"], after["origins"]["state"]["from"]) == ("rejected", "decision of dana@acme.example")
     assert world.seen() == {"b.md"}
-    assert governed_store.kept_back(world.control, world.id("a.md"), "w") == "rejected"
+    assert governed_store.withheld_reason(world.control, world.id("a.md"), "w") == "rejected"
     world.ingest()
     assert world.seen() == {"b.md"}
     decided("state", None)
@@ -549,7 +557,7 @@ def test_a_decision_holds_is_told_and_can_be_taken_back(world: World) -> None:
     decided("superseded_by", str(world.id("b.md")))
     world.ingest()
     assert world.seen() == {"b.md"}
-    assert governed_store.kept_back(world.control, world.id("a.md"), "w") == "superseded"
+    assert governed_store.withheld_reason(world.control, world.id("a.md"), "w") == "superseded"
     for name, value in (
         ("state", "good"),
         ("valid_until", "soon"),
@@ -657,7 +665,7 @@ def test_lineage_is_told_a_page_at_a_time_and_no_call_is_left_out(world: World) 
         told: list[Any] = []
         since: datetime | None = NOW
         while since is not None:
-            found, since = lineage_store.page(world.control, since, NOW + timedelta(minutes=1), most)
+            found, since = lineage_store.calls_page(world.control, since, NOW + timedelta(minutes=1), most)
             told += [each["id"] for each in found]
         assert sorted(told) == sorted(calls), most
 
@@ -670,15 +678,15 @@ def test_answers_and_documents_lead_to_each_other(world: World) -> None:
                  blueprint, epoch, detail) VALUES (%s, now(), 'w', %s, 'chat', 'ok', 200, 0, 0, 1, %s, %s)""",
             (id, world.person, new_id(), Jsonb({"sources": [[str(world.id(path)), path, 1, 3]]})),
         )
-    (rested,) = lineage_store.rested_on(world.control, call)
+    (rested,) = lineage_store.passages_of_call(world.control, call)
     assert (rested["path"], rested["version_then"], rested["changed_since"]) == ("a.md", 1, False)
-    (used,) = lineage_store.used_by(world.control, world.id("a.md"))
+    (used,) = lineage_store.answers_using(world.control, world.id("a.md"))
     assert (used["call"], used["person"], used["lines"]) == (call, "ana@acme.example", ["1-3"])
     world.write("a.md", "# A\n\nother\n")
     world.ingest()
-    (rested,) = lineage_store.rested_on(world.control, call)
+    (rested,) = lineage_store.passages_of_call(world.control, call)
     assert (rested["version_then"], rested["version_now"], rested["changed_since"]) == (1, 2, True)
-    calls = lineage_store.used_since(world.control, NOW - timedelta(days=1), NOW + timedelta(days=1))
+    calls = lineage_store.calls_since(world.control, NOW - timedelta(days=1), NOW + timedelta(days=1))
     ids = [each["document"] for one in calls for each in one["passages"]]
     documents = lineage_store.documents_of(world.control, ids)
     every = list(events("acme", calls, documents))

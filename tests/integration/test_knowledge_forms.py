@@ -14,7 +14,7 @@ from tests.integration.test_tables_checked import look
 from tests.knowledge_intake import Intake
 
 from groundplan.knowledge.intake import run
-from groundplan.knowledge.quality.forms import TRIES, Forms
+from groundplan.knowledge.quality.forms import TRIES, FormChecker
 from groundplan.knowledge.sources.folder import FolderConnector
 from groundplan.testing.database import Database
 
@@ -34,7 +34,7 @@ def children() -> set[int]:
 
 
 def test_values_without_a_form_are_numbered_as_the_whole_value_says() -> None:
-    with closing(Forms()) as forms:
+    with closing(FormChecker()) as forms:
         assert forms.misfits("[A-Z]-[0-9]+", ["A-1", "A1", "A-1 ", "Ä-1", "B-22"]) == [1, 2, 3]
         assert forms.misfits("x", []) == []
         assert forms.misfits("[0-9]+", [str(number) for number in range(200_000)] + ["no"]) == [200_000]
@@ -43,7 +43,7 @@ def test_values_without_a_form_are_numbered_as_the_whole_value_says() -> None:
 
 
 def test_a_form_that_takes_too_long_is_ended_and_the_next_is_told() -> None:
-    with closing(Forms(0.3)) as forms:
+    with closing(FormChecker(0.3)) as forms:
         began = time.monotonic()
         assert forms.misfits(ENDLESS, ["ab", TRAP]) is None
         assert time.monotonic() - began < 30
@@ -57,7 +57,7 @@ def test_a_form_that_takes_too_long_is_ended_and_the_next_is_told() -> None:
 
 
 def test_a_form_that_ends_the_child_is_not_told() -> None:
-    with closing(Forms()) as forms:
+    with closing(FormChecker()) as forms:
         assert forms.misfits("(?:" * 5000, ["a"]) is None
         assert forms.misfits("a", ["b"]) == [0]
 
@@ -65,7 +65,7 @@ def test_a_form_that_ends_the_child_is_not_told() -> None:
 def test_one_form_without_end_costs_one_finding_of_its_table(
     intake: Intake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "Forms", partial(Forms, 0.3))
+    monkeypatch.setattr(run, "FormChecker", partial(FormChecker, 0.3))
     (tmp_path / "a.csv").write_text(f"id,mark\n1,{TRAP}\n1,ab\n")
     (tmp_path / "b.csv").write_text("id,mark\n1,ab\n2,ba\n")
     (tmp_path / "c.md").write_text("# Text\n")

@@ -50,16 +50,16 @@ class World:
             document_rows.act_for(self.search, person, "")
             return bool(self.search.execute("SELECT id FROM document").fetchall())
 
-    def by(self, person: UUID | None) -> share.By:
-        return share.By(f"person:{person}", person, NOW)
+    def by(self, person: UUID | None) -> share.LinkActor:
+        return share.LinkActor(f"person:{person}", person, NOW)
 
-    def share(self, until: date = SOON) -> share.Made:
+    def share(self, until: date = SOON) -> share.NewLink:
         with self.control.transaction():
-            return share.share(self.control, self.document, until, "for the audit", self.by(self.owner))
+            return share.create_link(self.control, self.document, until, "for the audit", self.by(self.owner))
 
     def open(self, word: str) -> None:
         with self.control.transaction():
-            share.opened(self.control, word, self.by(self.ben))
+            share.open_link(self.control, word, self.by(self.ben))
 
     def refused(self, word: str) -> bool:
         with pytest.raises(GroundplanError) as caught:
@@ -92,10 +92,10 @@ def test_a_link_opens_the_document_until_it_is_withdrawn(world: World) -> None:
     assert not world.may(world.ben), "a refusal wins"
     world.readers("ana@acme.example")
     with world.control.transaction():
-        share.withdraw(world.control, world.document, made.name, world.by(world.owner))
+        share.withdraw_link(world.control, world.document, made.name, world.by(world.owner))
     assert not world.may(world.ben), "and withdrawn, it is over at the next query"
     assert world.refused(made.word)
-    (row,) = share_store.links(world.control, world.document)
+    (row,) = share_store.list_links(world.control, world.document)
     assert (row["holds"], row["opened_by"], row["made_by"]) == (False, ["ben@acme.example"], "ana@acme.example")
     kinds = [a for (a,) in world.control.execute("SELECT action FROM audit_entry ORDER BY at, id").fetchall()]
     assert sorted(kinds) == ["knowledge.link_opened", "knowledge.link_withdrawn", "knowledge.shared"]
@@ -128,7 +128,7 @@ def test_a_link_of_what_became_restricted_opens_nothing_while_it_is(world: World
         assert told == {"readable": False, "by": []}
         people = governed_store.who_may_read(world.control, world.document)
         assert [row["email"] for row in people] == ["ana@acme.example"]
-        assert [row["holds"] for row in share_store.links(world.control, world.document)] == [False, False]
+        assert [row["holds"] for row in share_store.list_links(world.control, world.document)] == [False, False]
         world.readers("ana@acme.example", "hr")
         assert not world.may(world.ben), "nor when its readers are written anew"
         world.control.execute("UPDATE document SET sensitivity = 'confidential'")

@@ -17,12 +17,12 @@ from tests.knowledge_intake import Intake
 
 from groundplan.blueprint.model import Source, Term
 from groundplan.core.ids import new_id
-from groundplan.knowledge.governance.decide import Said, decide
+from groundplan.knowledge.governance.decide import DecisionContext, decide
 from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.quality import assess as quality_assess
 from groundplan.knowledge.quality import quality_store
-from groundplan.knowledge.quality.assess import Everywhere, assess, scan_pending
-from groundplan.knowledge.quality.model import KINDS, score
+from groundplan.knowledge.quality.assess import AllDocuments, assess, scan_pending
+from groundplan.knowledge.quality.model import KINDS, document_score
 from groundplan.knowledge.quality.text import glossary
 from groundplan.knowledge.sources.folder import FolderConnector
 from groundplan.testing import document_rows
@@ -181,9 +181,11 @@ def test_scores_follow_findings_and_a_source_has_a_trend(corpus: Corpus) -> None
         return round(float(row[0]), 2)
 
     assert quality(f"kept/{corpus.made[10].path}") == 1.0
-    assert quality("planted/secret.md") == score(["knowledge.secret"]) == 0.4
+    assert quality("planted/secret.md") == document_score(["knowledge.secret"]) == 0.4
     assert 0.7 < corpus.outcome["score"] < 0.95
-    assert quality_store.trend(corpus.conn, "s") == [(TODAY, corpus.outcome["score"], corpus.outcome["documents"])]
+    assert quality_store.score_trend(corpus.conn, "s") == [
+        (TODAY, corpus.outcome["score"], corpus.outcome["documents"])
+    ]
 
 
 def test_a_floor_and_a_demanded_scan_keep_back_what_does_not_reach_them(corpus: Corpus) -> None:
@@ -252,9 +254,11 @@ def test_of_documents_that_are_nearly_the_same_each_is_read_and_told_once(
         pairs = conn.execute("SELECT count(*) FROM document_conflict").fetchone()
         assert pairs == (12 * 11 // 2,), "a search tells of each"
         assert len(conn.asked) == len(set(conn.asked)) == 12
-        everywhere = Everywhere(conn)
+        everywhere = AllDocuments(conn)
         assess(conn, "s", TODAY, everywhere)
-        monkeypatch.setattr(quality_assess, "near", lambda *_: pytest.fail("once for all sources of a round"))
+        monkeypatch.setattr(
+            quality_assess, "near_duplicates", lambda *_: pytest.fail("once for all sources of a round")
+        )
         assert assess(conn, "s", TODAY, everywhere)["findings"] == 22
 
 
@@ -303,7 +307,7 @@ def test_what_is_retired_as_its_finding_says_asks_for_nothing_more(database: Dat
 
     assert told() == {"knowledge.superseded", "knowledge.stale", "knowledge.expired"}
     (id,) = intake.conn.execute("SELECT id FROM document WHERE path = 'old.md'").fetchone() or (None,)
-    decide(intake.conn, id, "state", "retired", Said("operator", "the operator", "kept as a record", NOW))
+    decide(intake.conn, id, "state", "retired", DecisionContext("operator", "the operator", "kept as a record", NOW))
     assert told() == set()
     intake.close()
 

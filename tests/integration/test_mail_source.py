@@ -14,7 +14,7 @@ from tests.knowledge_intake import Intake
 from groundplan.api.knowledge import store as shown
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.knowledge.quality.assess import assess, scan_pending
-from groundplan.knowledge.quality.grouped_findings import MOST
+from groundplan.knowledge.quality.grouped_findings import MAX_SINGLE
 from groundplan.knowledge.quality.text import glossary
 from groundplan.knowledge.sources.mail import MailConnector
 from groundplan.testing.database import Database
@@ -205,18 +205,18 @@ def test_addresses_in_every_message_are_one_task_and_each_message_is_worth_as_li
     intake: Intake, tmp_path: Path
 ) -> None:
     texts = ["orchid", "barrel", "candle", "dragon", "engine"]
-    many = [message(f"m{n}", f"{texts[n % 5]} {n * 7919} of {texts[n % 3]} and {n}.") for n in range(MOST + 5)]
-    told, parts, before = assessed(intake, mbox(tmp_path / "box", *many[:MOST]))
-    assert len(told) == parts["knowledge.personal_data"] == MOST
+    many = [message(f"m{n}", f"{texts[n % 5]} {n * 7919} of {texts[n % 3]} and {n}.") for n in range(MAX_SINGLE + 5)]
+    told, parts, before = assessed(intake, mbox(tmp_path / "box", *many[:MAX_SINGLE]))
+    assert len(told) == parts["knowledge.personal_data"] == MAX_SINGLE
     assert told[0][0] == "source/s/m0.eml" and not told[0][3], "each with a fix of its own"
     told, parts, after = assessed(intake, mbox(tmp_path / "box", *many))
     ((subject, owner, text, without_fix),) = told
     assert (subject, owner, without_fix) == ("source/s", "ana@acme.example", True)
-    assert str(text).startswith(f"{MOST + 5} documents in s are public or internal and hold personal data: ")
+    assert str(text).startswith(f"{MAX_SINGLE + 5} documents in s are public or internal and hold personal data: ")
     assert "e-mail addresses" in str(text)
-    assert parts["knowledge.personal_data"] == MOST + 5 and max(after) == max(before) <= 0.7
-    assert len(shown.documents(intake.conn, "s", holds="personal_data")) == MOST + 5
+    assert parts["knowledge.personal_data"] == MAX_SINGLE + 5 and max(after) == max(before) <= 0.7
+    assert len(shown.documents(intake.conn, "s", holds="personal_data")) == MAX_SINGLE + 5
     intake.conn.execute("UPDATE document SET sensitivity = 'confidential' WHERE path IN ('m0.eml', 'm1.eml')")
-    assert len(shown.documents(intake.conn, "s", holds="personal_data")) == MOST + 3
+    assert len(shown.documents(intake.conn, "s", holds="personal_data")) == MAX_SINGLE + 3
     told, _, _ = assessed(intake, mbox(tmp_path / "box", *many[:2]))
     assert told == [] or all(subject != "source/s" for subject, *_ in told), "the task closes with what it was for"

@@ -11,9 +11,9 @@ from uuid import UUID
 import pytest
 from tests.knowledge_intake import Intake, source
 
-from groundplan.knowledge.deletion.delete import Why, delete, readmit
-from groundplan.knowledge.governance.decide import Said, decide
-from groundplan.knowledge.governance.declared_store import declare
+from groundplan.knowledge.deletion.delete import DeletionReason, delete, readmit
+from groundplan.knowledge.governance.decide import DecisionContext, decide
+from groundplan.knowledge.governance.declared_store import put_declared_sources
 from groundplan.knowledge.ingest import IngestSettings, ingest_source
 from groundplan.knowledge.intake import run as intake_run
 from groundplan.knowledge.sources.folder import FolderConnector
@@ -40,7 +40,7 @@ def place(tmp_path: Path) -> Path:
 def said(intake: Intake, path: str, name: str, value: Any) -> None:
     id: UUID = intake.one(path, "id")
     with intake.conn.transaction():
-        decide(intake.conn, id, name, value, Said("operator", "ana@acme.example", "so it is", NOW))
+        decide(intake.conn, id, name, value, DecisionContext("operator", "ana@acme.example", "so it is", NOW))
 
 
 def look(intake: Intake, folder: Path, **governed: Any) -> None:
@@ -99,7 +99,7 @@ def test_the_original_of_a_copy_that_was_deleted_or_retired_may_be_moved(intake:
     for name in ("copy", "other"):
         (place / f"{name}.md").write_bytes((place / "in/pay.md").read_bytes())
     look(intake, place)
-    why = Why(by="operator", reason="one is enough", at=NOW, home=place.parent)
+    why = DeletionReason(by="operator", reason="one is enough", at=NOW, home=place.parent)
     delete(intake.conn, [intake.one("copy.md", "id")], why)
     said(intake, "other.md", "state", "retired")
     for name in ("copy", "other"):
@@ -133,7 +133,7 @@ def test_a_hold_and_a_newer_version_go_with_it(intake: Intake, place: Path) -> N
 
 def test_what_was_deleted_stays_deleted_under_another_name(intake: Intake, place: Path) -> None:
     look(intake, place)
-    why = Why(by="operator", reason="not ours", at=NOW, home=place.parent)
+    why = DeletionReason(by="operator", reason="not ours", at=NOW, home=place.parent)
     delete(intake.conn, [intake.one("in/pay.md", "id")], why)
     (place / "a.md").write_bytes((place / "in/pay.md").read_bytes())
     look(intake, place)
@@ -154,7 +154,7 @@ def test_what_was_decided_about_an_empty_file_is_about_no_other(intake: Intake, 
     (place / "two.md").write_text("\n")
     look(intake, place)
     said(intake, "one.md", "state", "rejected")
-    why = Why(by="operator", reason="not ours", at=NOW, home=place.parent)
+    why = DeletionReason(by="operator", reason="not ours", at=NOW, home=place.parent)
     delete(intake.conn, [intake.one("two.md", "id")], why)
     for name in ("one", "two"):
         (place / f"{name}.md").unlink()
@@ -197,7 +197,7 @@ def test_two_versions_that_are_moved_together_are_told_apart_by_what_they_say(in
 def serve(intake: Intake, *names: str) -> None:
     """A workspace with these sources is served."""
     with intake.conn.transaction():
-        declare(intake.conn, [source(name) for name in names])
+        put_declared_sources(intake.conn, [source(name) for name in names])
 
 
 def test_a_source_that_is_declared_under_another_name_keeps_what_was_decided(intake: Intake, place: Path) -> None:
@@ -208,7 +208,7 @@ def test_a_source_that_is_declared_under_another_name_keeps_what_was_decided(int
     said(intake, "in/pay.md", "state", "rejected")
     said(intake, "in/pay.md", "sensitivity", "restricted")
     said(intake, "in/held.md", "legal_hold", True)
-    why = Why(by="operator", reason="not ours", at=NOW, home=place.parent)
+    why = DeletionReason(by="operator", reason="not ours", at=NOW, home=place.parent)
     delete(intake.conn, [intake.one("in/gone.md", "id")], why)
     serve(intake, "s", "copy")
     ingest_source(intake.conn, source("copy"), FolderConnector(place), IngestSettings())

@@ -13,8 +13,8 @@ from tests import forked_parsers
 
 from groundplan.core.errors import Invalid
 from groundplan.knowledge.parsing.model import Job, Parsed, Refused
-from groundplan.knowledge.parsing.ocr import laid_out
-from groundplan.knowledge.parsing.prepare import prepare
+from groundplan.knowledge.parsing.ocr import lay_out
+from groundplan.knowledge.parsing.prepare import parse_job
 from groundplan.knowledge.parsing.sandbox import Sandbox
 
 LINES = ("Travel policy 2026", "Trains are preferred to planes below 600 km.", "A hotel costs at most 140 EUR a night.")
@@ -78,10 +78,10 @@ def test_text_in_pictures_is_recognised_by_a_confined_process_and_nothing_else_i
 def test_where_nothing_can_be_recognised_it_says_what_to_install() -> None:
     for job in (Job(key="scan.pdf", data=paper(LINES)), Job(key="photo.png", data=png(LINES))):
         with pytest.raises(Invalid) as caught:
-            prepare(job)
+            parse_job(job)
         assert caught.value.code == "document_scanned"
         assert "groundplan[ocr]" in (caught.value.hint or "")
-    mixed = prepare(Job(key="mixed.pdf", data=paper("This page has text.", LINES)))
+    mixed = parse_job(Job(key="mixed.pdf", data=paper("This page has text.", LINES)))
     assert mixed.pictures == 1
     assert "1 of 2 pages have no text" in mixed.notes[0]
 
@@ -104,5 +104,5 @@ def test_pieces_of_text_stand_as_on_the_page() -> None:
         (24.0, 34.0, 5.0, "next"),
         (60.0, 70.0, 5.0, "far"),
     ]
-    assert laid_out(lines) == "left right\nnext\n\nfar"
-    assert laid_out([]) == ""
+    assert lay_out(lines) == "left right\nnext\n\nfar"
+    assert lay_out([]) == ""

@@ -23,7 +23,7 @@ from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
 from groundplan.gateway.search_app import configure
-from groundplan.knowledge.embedding.encoder import Embedded, Encoder
+from groundplan.knowledge.embedding.encoder import EmbeddedTexts, Encoder
 from groundplan.knowledge.model import Chunk, Document, IngestReport, Readers
 from groundplan.knowledge.retrieval import question, search_store
 from groundplan.knowledge.retrieval.editions import Editions
@@ -35,7 +35,7 @@ from groundplan.knowledge.retrieval.search import Search
 from groundplan.knowledge.retrieval.search_store import AccessSnapshot
 from groundplan.knowledge.retrieval.wire import Passage, SearchRequest, Where
 from groundplan.knowledge.retrieval.words import Analyzer
-from groundplan.knowledge.service import Intake, ingest_sources
+from groundplan.knowledge.service import IngestContext, ingest_sources
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing import document_rows
 from groundplan.testing.database import Database
@@ -59,7 +59,7 @@ class Remembering(Encoder):
         super().__init__(folder)
         self._known: dict[str, tuple[Any, int]] = {}
 
-    def embed_counted(self, texts: Sequence[str]) -> Embedded:
+    def embed_counted(self, texts: Sequence[str]) -> EmbeddedTexts:
         new = list({text: None for text in texts if text not in self._known})
         if new:
             found = super().embed_counted(new)
@@ -67,7 +67,7 @@ class Remembering(Encoder):
         if not texts:
             return super().embed_counted(texts)
         vectors, tokens = zip(*(self._known[text] for text in texts), strict=True)
-        return Embedded(np.stack(vectors), tokens)
+        return EmbeddedTexts(np.stack(vectors), tokens)
 
 
 class World:
@@ -119,7 +119,9 @@ class World:
 
     def ingest(self, *sources: Source) -> IngestReport:
         declared = sources or (source(),)
-        report = ingest_sources(self.database.urls["control"], declared, self.encoder, Intake(self.workspace, TODAY))[0]
+        report = ingest_sources(
+            self.database.urls["control"], declared, self.encoder, IngestContext(self.workspace, TODAY)
+        )[0]
         while apply_next_changes(self.control, self.index, self.analyzer):
             pass
         return report

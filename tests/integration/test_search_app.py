@@ -32,11 +32,11 @@ from groundplan.core.settings import child_environment, load_settings
 from groundplan.economics.routing.learn.fit import train
 from groundplan.gateway.routing import question_embedding
 from groundplan.gateway.search_app import ASKED_OFTEN
-from groundplan.knowledge.embedding.openvino_encoder import load, load_questions
+from groundplan.knowledge.embedding.openvino_encoder import load_encoder, load_question_encoder
 from groundplan.knowledge.embedding.wire import EARLY, WORD_BYTES, EmbedAnswer, embed_answer, embed_request
 from groundplan.knowledge.retrieval.wire import SearchAnswer, SearchRequest
-from groundplan.knowledge.service import Intake, ingest_sources
-from groundplan.knowledge.service_client import SEARCH, RemoteEmbedder, post, wait_for
+from groundplan.knowledge.service import IngestContext, ingest_sources
+from groundplan.knowledge.service_client import SEARCH, RemoteEmbedder, post_json, wait_for_service
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Cluster, Database
 
@@ -46,11 +46,13 @@ _END_ALL = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE 
 
 
 def posted(endpoint: Endpoint, path: str, body: object) -> bytes:
-    return post(endpoint, path, msgspec.json.encode(body))
+    return post_json(endpoint, path, msgspec.json.encode(body))
 
 
 def search(home: Home, request: SearchRequest) -> SearchAnswer:
-    return msgspec.json.decode(posted(wait_for(home, SEARCH, patience=0.0), "/search", request), type=SearchAnswer)
+    return msgspec.json.decode(
+        posted(wait_for_service(home, SEARCH, patience=0.0), "/search", request), type=SearchAnswer
+    )
 
 
 def lag(home: Home) -> int:
@@ -188,7 +190,7 @@ def test_questions_for_a_router_are_embedded_by_the_first_layers(home: Home, ser
         np.frombuffer(embed_answer(posted(endpoint, "/embed", msgspec.json.decode(asked)), 1).vectors[0], "<f4")
         for asked in (embed_request(texts, questions=True), embed_request(texts, questions=True, layers=EARLY))
     )
-    wanted = load_questions(folder, load(folder, threads=1), EARLY).embed(texts)[0]
+    wanted = load_question_encoder(folder, load_encoder(folder, threads=1), EARLY).embed(texts)[0]
     assert early @ wanted > 0.998 and abs(early @ whole) < 0.9
 
 
@@ -272,7 +274,9 @@ def test_ingested_through_the_service_and_found_through_it(
 ) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "leave.md").write_text("# Leave\n\nEmployees have 28 days of paid leave a year.\n")
-    ingest_sources(database.urls["control"], [SOURCE], RemoteEmbedder(home), Intake(tmp_path, date(2026, 11, 25)))
+    ingest_sources(
+        database.urls["control"], [SOURCE], RemoteEmbedder(home), IngestContext(tmp_path, date(2026, 11, 25))
+    )
     person = new_id()
     with psycopg.connect(database.urls["control"], autocommit=True) as conn:
         conn.execute("INSERT INTO person (id, email, name) VALUES (%s, 'ben@acme.example', 'Ben')", (person,))

@@ -20,7 +20,7 @@ from groundplan.blueprint.model import Source
 from groundplan.catalog.governed import ConnectorRule
 from groundplan.core.errors import NotFound, TooLarge, Unavailable
 from groundplan.knowledge.model import Readers
-from groundplan.knowledge.sources.open import opened
+from groundplan.knowledge.sources.open import open_connector
 from groundplan.knowledge.sources.sql import Layout, Postgres, SqlConnector, Sqlite
 from groundplan.testing.database import Database
 
@@ -391,7 +391,7 @@ def test_rows_are_asked_for_no_faster_than_declared(
             name="s", path="", sensitivity="internal", owner="ana@acme.example", readers=["everyone"],
             connector=Declared(type=rule.type, settings=rule.settings()),
         )  # fmt: skip
-        connector = opened(declared, tmp_path, intake.conn, mirrors=tmp_path)
+        connector = open_connector(declared, tmp_path, intake.conn, mirrors=tmp_path)
         assert isinstance(connector, SqlConnector)
         row = connector._engine.row
 

@@ -14,8 +14,8 @@ from tests.integration.test_search import TODAY, World, encoder, source, world
 
 from groundplan.blueprint.model import Source
 from groundplan.knowledge import store
-from groundplan.knowledge.deletion.delete import Why, delete
-from groundplan.knowledge.governance.decide import Said, decide
+from groundplan.knowledge.deletion.delete import DeletionReason, delete
+from groundplan.knowledge.governance.decide import DecisionContext, decide
 from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.intake.vectors import embed_pending
 from groundplan.knowledge.model import Readers
@@ -27,7 +27,7 @@ from groundplan.knowledge.retrieval.search import SearchResult
 from groundplan.knowledge.retrieval.search_store import AccessSnapshot
 from groundplan.knowledge.retrieval.still_valid import AnswerState
 from groundplan.knowledge.retrieval.wire import ConfirmRequest, SearchRequest, Since
-from groundplan.knowledge.service import Intake, ingest_sources
+from groundplan.knowledge.service import IngestContext, ingest_sources
 from groundplan.knowledge.sources.folder import FolderConnector
 
 __all__ = ["encoder", "world"]
@@ -108,7 +108,7 @@ def test_what_the_index_does_not_know_yet_is_looked_at_until_it_does(answer: Ans
     world, behind = answer.world, answer.world.index.cursor
     for text, stands in ((UNLIKE, True), (BY_WORDS, False)):
         world.write("handbook/new.md", text)
-        ingest_sources(world.database.urls["control"], [source()], world.encoder, Intake(world.workspace, TODAY))
+        ingest_sources(world.database.urls["control"], [source()], world.encoder, IngestContext(world.workspace, TODAY))
         assert answer.look() is stands
         assert answer.number == int(answer.search().state.split()[0]) == behind
     follow(world)
@@ -180,8 +180,8 @@ def test_whoever_may_read_more_than_before_has_the_question_searched_again(answe
     assert not answer.look(), "a document that was there"
 
 
-def by_ana() -> Said:
-    return Said("operator", "ana@acme.example", "seen", datetime.now(UTC))
+def by_ana() -> DecisionContext:
+    return DecisionContext("operator", "ana@acme.example", "seen", datetime.now(UTC))
 
 
 def approved(world: World, _: Path) -> None:
@@ -193,7 +193,7 @@ def valid(world: World, _: Path) -> None:
 
 
 def holding_again(world: World, home: Path) -> None:
-    delete(world.control, [document(world, "newest.md")], Why("operator", "wrong", datetime.now(UTC), home))
+    delete(world.control, [document(world, "newest.md")], DeletionReason("operator", "wrong", datetime.now(UTC), home))
 
 
 def scored(world: World, _: Path) -> None:

@@ -22,7 +22,7 @@ from groundplan.core.errors import Unavailable
 from groundplan.knowledge.ingest import ingest_source
 from groundplan.knowledge.model import IngestReport, Readers
 from groundplan.knowledge.sources.model import Connector
-from groundplan.knowledge.sources.open import opened
+from groundplan.knowledge.sources.open import open_connector
 from groundplan.testing.connectors import check
 from groundplan.testing.database import Database
 
@@ -60,7 +60,7 @@ class Place:
         )  # fmt: skip
 
     def connector(self, **more: str) -> Connector:
-        return opened(self.source(**more), self.root, None, mirrors=self.root)  # type: ignore[arg-type]
+        return open_connector(self.source(**more), self.root, None, mirrors=self.root)  # type: ignore[arg-type]
 
 
 KEY = "GROUNDPLAN_TEST_STORE_KEY"
@@ -131,7 +131,7 @@ import os, pickle, signal, sys
 from pathlib import Path
 import psycopg
 from groundplan.knowledge.ingest import ingest_source
-from groundplan.knowledge.sources.open import opened
+from groundplan.knowledge.sources.open import open_connector
 
 class Killed:
     def __init__(self, connector, after):
@@ -146,7 +146,7 @@ class Killed:
 
 source = pickle.loads(sys.stdin.buffer.read())
 conn = psycopg.connect(sys.argv[1], autocommit=True)
-ingest_source(conn, source, Killed(opened(source, Path("/"), conn, mirrors=Path("/")), int(sys.argv[2])))
+ingest_source(conn, source, Killed(open_connector(source, Path("/"), conn, mirrors=Path("/")), int(sys.argv[2])))
 """
 
 
@@ -161,7 +161,7 @@ def test_an_intake_is_incremental_and_goes_on_where_it_was_killed(place: Place, 
     with psycopg.connect(database.urls["control"], autocommit=True) as conn:
 
         def ingest() -> IngestReport:
-            connector = opened(place.source(), place.root, conn, mirrors=place.root)
+            connector = open_connector(place.source(), place.root, conn, mirrors=place.root)
             try:
                 return ingest_source(conn, place.source(), connector)
             finally:

@@ -16,7 +16,7 @@ from tests.knowledge_intake import Intake
 from groundplan.core.errors import Unavailable
 from groundplan.knowledge.sources import web
 from groundplan.knowledge.sources.robots import Robots
-from groundplan.knowledge.sources.sitemaps import parsed
+from groundplan.knowledge.sources.sitemaps import parse_sitemap
 from groundplan.knowledge.sources.web import WebConnector
 from groundplan.testing.database import Database
 
@@ -218,7 +218,7 @@ def test_a_site_that_lets_nobody_in_any_more_keeps_its_pages(site: Site, intake:
 
 def test_a_sitemap_that_unpacks_without_end_is_refused() -> None:
     with pytest.raises(ValueError, match="unpacks to more"):
-        parsed(gzip.compress(b" " * (60 << 20)))
+        parse_sitemap(gzip.compress(b" " * (60 << 20)))
 
 
 def test_what_is_packed_on_its_way_is_read_as_it_was_written(site: Site, intake: Intake) -> None:

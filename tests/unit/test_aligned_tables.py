@@ -8,8 +8,8 @@ from itertools import chain
 import pytest
 from tests import knowledge_files as files
 
-from groundplan.knowledge.parsing.pdf import pdf
-from groundplan.knowledge.parsing.unruled_tables import MAX_SIGNS, Sign, tables
+from groundplan.knowledge.parsing.pdf import read_pdf
+from groundplan.knowledge.parsing.unruled_tables import MAX_SIGNS, PageSign, find_tables
 
 WIDTH = 5.0
 """Of a digit, about."""
@@ -29,7 +29,7 @@ def placed(
 def read(*words: tuple[float, float, str]) -> list[tuple[list[str], list[list[str]]]]:
     """The tables of a page with these words, and with some that have numbers far below them."""
     below = [(72, 90, "1 of them is in Berlin"), (72, 77, "2 of them are in Bonn")]
-    return [(table.columns, table.rows) for table in pdf(files.placed_pdf(PROSE, *words, *below)).tables]
+    return [(table.columns, table.rows) for table in read_pdf(files.placed_pdf(PROSE, *words, *below)).tables]
 
 
 PARTS = [
@@ -52,7 +52,7 @@ def test_the_order_in_which_it_was_drawn_does_not_matter() -> None:
 
 
 def test_the_text_stays_and_the_table_stands_below_it() -> None:
-    found = pdf(files.placed_pdf(PROSE, *placed(PARTS, (72, 250, 400))))
+    found = read_pdf(files.placed_pdf(PROSE, *placed(PARTS, (72, 250, 400))))
     assert found.text.index("Seal kit 18 EUR 230") < found.text.index("| Seal kit | 18 EUR | 230 |")
     assert found.tables[0].name == "page 1, table 1"
 
@@ -129,9 +129,11 @@ def test_cells_that_stand_across_each_other_are_none() -> None:
 
 
 def test_a_page_of_signs_without_end_is_not_looked_at() -> None:
-    row = [Sign(10.0 * at, 0, 10.0 * at + 5, 10, "1") for at in range(MAX_SIGNS + 1)]
-    assert tables(row) == []
-    assert tables([]) == []
-    assert tables([Sign(0, 0, 0, 0, "x")] * 5) == []
-    layers = chain.from_iterable([Sign(x, y, x + 5, y + 10, "9") for x in (0.0, 100.0)] for y in range(0, 40_000, 12))
-    assert tables(list(layers)) == [], "no row of it is a head"
+    row = [PageSign(10.0 * at, 0, 10.0 * at + 5, 10, "1") for at in range(MAX_SIGNS + 1)]
+    assert find_tables(row) == []
+    assert find_tables([]) == []
+    assert find_tables([PageSign(0, 0, 0, 0, "x")] * 5) == []
+    layers = chain.from_iterable(
+        [PageSign(x, y, x + 5, y + 10, "9") for x in (0.0, 100.0)] for y in range(0, 40_000, 12)
+    )
+    assert find_tables(list(layers)) == [], "no row of it is a head"

@@ -18,7 +18,14 @@ from groundplan.gateway.call.ground import _block
 from groundplan.gateway.call.grounding.citation_check import check_citations
 from groundplan.gateway.call.grounding.notes import GroundingNotes, notes
 from groundplan.knowledge.citations.marks import sentences, statements
-from groundplan.knowledge.citations.support import Look, content, decide, look, places_of, read
+from groundplan.knowledge.citations.support import (
+    WordMatch,
+    content_words,
+    decide,
+    match_words,
+    places_of,
+    prepare_passage,
+)
 from groundplan.knowledge.retrieval.wire import Conflict, Newer
 
 LEAVE = (
@@ -33,8 +40,8 @@ def passage(text: str = LEAVE, end_char: int = 100 + len(LEAVE)) -> Passage:
     )  # fmt: skip
 
 
-def looked(statement: str, passage: str, head: str = "") -> Look:
-    return look(statement, read(passage, head))
+def looked(statement: str, passage: str, head: str = "") -> WordMatch:
+    return match_words(statement, prepare_passage(passage, head))
 
 
 def test_marks_belong_to_the_words_before_them() -> None:
@@ -312,5 +319,5 @@ def test_words_decide_in_scripts_without_spaces(statement: str, passage: str, de
 
 
 def test_what_a_text_is_about_is_told_in_every_script() -> None:
-    assert content("What is the 年休 of 2026?") == ["年休"]
-    assert content("育児休業は何日?") == ["育児", "児休", "休業", "業は", "は何", "何日"]
+    assert content_words("What is the 年休 of 2026?") == ["年休"]
+    assert content_words("育児休業は何日?") == ["育児", "児休", "休業", "業は", "は何", "何日"]

@@ -24,7 +24,7 @@ from groundplan.core.settings import load_settings
 from groundplan.identity import erase
 from groundplan.identity.sessions import ensure_operator_token
 from groundplan.knowledge.deletion import tombstones
-from groundplan.knowledge.evaluation.history import runs
+from groundplan.knowledge.evaluation.history import list_runs
 from groundplan.knowledge.gateway_client import ServiceKey, read_key
 from groundplan.runtime.postgres import EmbeddedPostgres, _recorded_port
 
@@ -144,10 +144,10 @@ def test_a_line_that_was_torn_takes_no_other_along(home: Home, torn: bytes) -> N
         "lifted_at": None,
     }  # fmt: skip
     (home.root / tombstones.FILE).write_bytes(torn + b"\n" + json.dumps(stone).encode() + b"\n" + torn)
-    assert list(tombstones.read(home.root)) == [whole[0]]
+    assert list(tombstones.read_tombstones(home.root)) == [whole[0]]
     run = {"at": "", "subject": "s", "figures": {}}
     (home.root / "evaluations.jsonl").write_bytes(torn.replace(GARBAGE, b"x") + b"\n" + json.dumps(run).encode())
-    assert runs(home.root) == [run]
+    assert list_runs(home.root) == [run]
 
 
 def test_who_was_erased_stays_so_where_home_takes_nothing(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

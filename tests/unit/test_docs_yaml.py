@@ -21,8 +21,8 @@ from groundplan.catalog.model import KINDS
 from groundplan.catalog.reader import read_documents
 from groundplan.catalog.schema import json_schema
 from groundplan.core.errors import Invalid
-from groundplan.knowledge.governance.inherit import said
-from groundplan.knowledge.parsing.text import mapping
+from groundplan.knowledge.governance.inherit import parse_declared
+from groundplan.knowledge.parsing.text import parse_mapping
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = ("scrape_configs", "supersedes")
@@ -216,7 +216,7 @@ def test_what_a_document_says_of_itself_is_understood() -> None:
     (block,) = [block for _, block in blocks_in("yaml") if "supersedes:" in block]
     fronts = [re.split(r"^---$", block, flags=re.MULTILINE)[1] for _, block in blocks_in("markdown")]
     for text in (block, *fronts):
-        told = said(mapping(text, "example"), "example")
+        told = parse_declared(parse_mapping(text, "example"), "example")
         assert told.values or told.readers, text
         assert not told.unknown, text
     assert fronts

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from groundplan.knowledge.embedding.batching import Often, Together
+from groundplan.knowledge.embedding.batching import BatchingEmbedder, RunOnceAfter
 from groundplan.knowledge.embedding.encoder import FEW_TEXTS
 from groundplan.knowledge.model import Vectors
 
@@ -30,18 +30,18 @@ class Slow:
         return np.array([[len(text)] for text in texts], dtype=np.float32)
 
 
-def busy(slow: Slow, together: Together) -> None:
+def busy(slow: Slow, together: BatchingEmbedder) -> None:
     """Both threads have a text, so that what is asked now waits."""
     for text in ("one", "two"):
-        together.soon(text)
+        together.submit(text)
         assert slow.begun.acquire(timeout=10)
 
 
 def test_those_that_wait_are_embedded_at_once_and_told_their_own_vector() -> None:
     slow = Slow()
-    together = Together(slow)
+    together = BatchingEmbedder(slow)
     busy(slow, together)
-    waiting = [together.soon("x" * length) for length in range(1, FEW_TEXTS + 3)]
+    waiting = [together.submit("x" * length) for length in range(1, FEW_TEXTS + 3)]
     slow.go.set()
     assert [float(each.result(10)[0]) for each in waiting] == list(range(1, FEW_TEXTS + 3))
     assert [len(texts) for texts in slow.asked[:2]] == [1, 1]
@@ -51,9 +51,9 @@ def test_those_that_wait_are_embedded_at_once_and_told_their_own_vector() -> Non
 
 def test_a_long_one_is_embedded_by_itself() -> None:
     slow = Slow()
-    together = Together(slow)
+    together = BatchingEmbedder(slow)
     busy(slow, together)
-    waiting = [together.soon(text) for text in ("short", "long" * 500, "brief")]
+    waiting = [together.submit(text) for text in ("short", "long" * 500, "brief")]
     slow.go.set()
     assert [float(each.result(10)[0]) for each in waiting] == [5, 2000, 5]
     assert ["long" * 500] in slow.asked
@@ -61,31 +61,31 @@ def test_a_long_one_is_embedded_by_itself() -> None:
 
 def test_what_fails_is_told_to_those_who_asked() -> None:
     slow = Slow()
-    together = Together(slow)
+    together = BatchingEmbedder(slow)
     busy(slow, together)
-    bad = together.soon("bad")
+    bad = together.submit("bad")
     slow.go.set()
     with pytest.raises(ValueError, match="cannot be embedded"):
         bad.result(10)
-    assert float(together.soon("after").result(10)[0]) == 5
+    assert float(together.submit("after").result(10)[0]) == 5
 
 
 def test_who_goes_away_is_not_embedded_and_holds_nobody_up() -> None:
     slow = Slow()
-    together = Together(slow)
+    together = BatchingEmbedder(slow)
     busy(slow, together)
-    asked = [together.soon(text) for text in ("a", "gone", "long" * 500, "gone too", "b")]
+    asked = [together.submit(text) for text in ("a", "gone", "long" * 500, "gone too", "b")]
     assert asked[1].cancel() and asked[2].cancel() and asked[3].cancel()
     slow.go.set()
     assert [float(asked[place].result(10)[0]) for place in (0, 4)] == [1, 1]
     assert not {"gone", "gone too", "long" * 500} & {text for texts in slow.asked for text in texts}
-    assert not together.soon("after").cancelled()
+    assert not together.submit("after").cancelled()
 
 
 def test_what_is_being_embedded_is_not_taken_back() -> None:
     slow = Slow()
-    together = Together(slow)
-    began = together.soon("began")
+    together = BatchingEmbedder(slow)
+    began = together.submit("began")
     assert slow.begun.acquire(timeout=10)
     assert not began.cancel()
     slow.go.set()
@@ -104,8 +104,8 @@ def test_what_pays_only_for_many_questions_is_done_once_when_they_have_come_and_
         assert go.wait(10)
         done.release()
 
-    often = Often(5, work)
-    one, other = often.counting(Quick()), often.counting(Quick())
+    often = RunOnceAfter(5, work)
+    one, other = often.count_texts(Quick()), often.count_texts(Quick())
     assert one.embed(["a", "bb"]).tolist() == [[1], [2]]
     assert other.embed(["ccc", "dddd"]).tolist() == [[3], [4]]
     go.set()
@@ -121,7 +121,7 @@ def test_what_pays_only_for_many_questions_is_done_once_when_they_have_come_and_
 
 def test_where_no_thread_can_be_had_it_is_done_later(monkeypatch: pytest.MonkeyPatch) -> None:
     done = threading.Event()
-    embedder = Often(2, done.set).counting(Quick())
+    embedder = RunOnceAfter(2, done.set).count_texts(Quick())
 
     def refused(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -137,7 +137,7 @@ def test_where_no_thread_can_be_had_it_is_done_later(monkeypatch: pytest.MonkeyP
 def test_what_could_not_be_embedded_is_not_counted() -> None:
     done, slow = threading.Event(), Slow()
     slow.go.set()
-    embedder = Often(1, done.set).counting(slow)
+    embedder = RunOnceAfter(1, done.set).count_texts(slow)
     with pytest.raises(ValueError, match="cannot be embedded"):
         embedder.embed(["bad"])
     assert not done.wait(0.05)

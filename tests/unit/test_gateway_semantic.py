@@ -38,7 +38,7 @@ from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.knowledge.embedding.encoder import Encoder, coarse
+from groundplan.knowledge.embedding.encoder import Encoder, quantise
 from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
 from groundplan.ledger.model import Finish
 from groundplan.runtime.models import MINILM, ensure
@@ -87,7 +87,7 @@ async def meaning_rig(folder: Path, encoder: Encoder, **settings: Any) -> AsyncI
         async with one_at_a_time:
             spoken = await asyncio.to_thread(encoder.embed_words, asked.texts, asked.places)
         vectors = [each.vector.astype("<f4").tobytes() for each in spoken]
-        words = [coarse(each.words) for each in spoken]
+        words = [quantise(each.words) for each in spoken]
         response.send(200, msgspec.json.encode(EmbedAnswer("minilm", vectors, 1, words)))
 
     scope, grounding = settings.pop("scope", "workload"), settings.pop("grounding", None)
@@ -572,7 +572,7 @@ async def test_answers_agree_where_numbers_units_dates_and_names_do(
     async def embed(asked: Sequence[tuple[Reading, Sequence[tuple[int, int]]]], _: Any) -> list[Said]:
         spoken = encoder.embed_words([reading.text for reading, _ in asked], [places for _, places in asked])
         return [
-            Said(reading, each.vector, np.frombuffer(coarse(each.words), dtype=np.int8).reshape(-1, 384))
+            Said(reading, each.vector, np.frombuffer(quantise(each.words), dtype=np.int8).reshape(-1, 384))
             for (reading, _), each in zip(asked, spoken, strict=True)
         ]
 

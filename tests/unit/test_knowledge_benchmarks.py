@@ -12,7 +12,7 @@ from benchmarks.knowledge_exact import Stock, nearest, similarities
 from benchmarks.knowledge_scale import shared, summary
 from numpy.typing import NDArray
 
-from groundplan.knowledge.evaluation.beir import Labelled
+from groundplan.knowledge.evaluation.beir import LabelledCorpus
 from groundplan.knowledge.model import DIMENSION
 from groundplan.knowledge.retrieval.projection import DocumentEntry, Projection, Row
 from groundplan.knowledge.retrieval.propose import ProposalRequest, propose
@@ -91,7 +91,7 @@ def test_each_band_counts_by_itself() -> None:
 
 def test_a_ranking_below_the_better_one_is_told() -> None:
     relevant = {f"quoted-{n}": {"d": 1} for n in range(4)} | {f"words-{n}": {"d": 1} for n in range(4)}
-    labelled = Labelled([], dict.fromkeys(relevant, "q"), relevant, "test", "")
+    labelled = LabelledCorpus([], dict.fromkeys(relevant, "q"), relevant, "test", "")
     first, second = {"d": 2.0, "e": 1.0}, {"e": 2.0, "d": 1.0}
     rankings: dict[str, beir.Rankings] = {
         "answered": dict.fromkeys(relevant, first), "words": dict.fromkeys(relevant, first),

@@ -19,25 +19,31 @@ from groundplan.catalog.governed import CheckRule
 from groundplan.core.detect import PERSONAL, SECRETS
 from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.quality import documents, versions
-from groundplan.knowledge.quality.documents import of_document
-from groundplan.knowledge.quality.model import Look
-from groundplan.knowledge.quality.tables import checked, moment, number, of_tables
-from groundplan.knowledge.quality.text import glossary, personal, sought, structure, violations
-from groundplan.knowledge.quality.versions import Conflict, rank, statements, stem
+from groundplan.knowledge.quality.documents import document_findings
+from groundplan.knowledge.quality.model import AssessedDocument
+from groundplan.knowledge.quality.tables import check_table, parse_number, parse_time, table_findings
+from groundplan.knowledge.quality.text import (
+    count_personal,
+    glossary,
+    glossary_violations,
+    phrase_matcher,
+    structure_problems,
+)
+from groundplan.knowledge.quality.versions import Conflict, statements, title_stem, version_rank
 from groundplan.knowledge.writing_systems import RUN
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
 
 def conflicts(one: str, other: str) -> list[Conflict]:
-    return versions.conflicts(statements(one), statements(other))
+    return versions.find_conflicts(statements(one), statements(other))
 
 
 def codes(cells: list[str], check: dict[str, Any], times: list[str] | None = None) -> set[str]:
     columns = ["v", "at"] if times else ["v"]
     rows = [[cell, at] for cell, at in zip(cells, times, strict=True)] if times else [[cell] for cell in cells]
     table = Table(name="t", columns=columns, rows=rows)
-    return {code for code, _, _ in checked(table, {"column": "v", **check}, misfits, NOW)}
+    return {code for code, _, _ in check_table(table, {"column": "v", **check}, misfits, NOW)}
 
 
 def misfits(pattern: str, values: Sequence[str]) -> list[int] | None:
@@ -75,13 +81,13 @@ def test_a_declared_check_finds_what_it_names(
     ],
 )  # fmt: skip
 def test_a_number_is_read_as_people_write_it_where_that_is_certain(cell: str, value: float | None) -> None:
-    assert number(cell) == value
+    assert parse_number(cell) == value
     assert codes([cell], {"at_most": 1}) == ({"type"} if value is None else {"range"} if value > 1 else set())
 
 
 @pytest.mark.parametrize(("cell", "day"), [("31.12.2026", (12, 31)), ("1.2.2026 9:05", (2, 1)), ("12/31/2026", None)])
 def test_a_day_with_dots_stands_first(cell: str, day: tuple[int, int] | None) -> None:
-    found = moment(cell)
+    found = parse_time(cell)
     assert (None if found is None else (found.month, found.day)) == day
 
 
@@ -95,7 +101,7 @@ def test_a_check_that_cannot_be_held_against_anything_is_told() -> None:
 
 def test_a_column_that_is_not_there_is_one_finding() -> None:
     table = Table(name="t", columns=["other"], rows=[["1"], ["2"]])
-    assert [code for code, _, _ in checked(table, {"column": "v", "unique": True, "nulls": 0.0}, misfits, NOW)] == [
+    assert [code for code, _, _ in check_table(table, {"column": "v", "unique": True, "nulls": 0.0}, misfits, NOW)] == [
         "column"
     ]
 
@@ -105,7 +111,7 @@ def test_a_form_that_takes_too_long_is_one_finding_and_the_other_checks_go_on() 
         name="s", path="x", sensitivity="internal", owner="o", readers=["everyone"],
         checks=[{"column": "x", "matches": "slow", "unique": True}],
     )  # fmt: skip
-    found = of_tables(source, "t.csv", [Table(name="t", columns=["x"], rows=[["1"], ["1"], [""]])], misfits, NOW)
+    found = table_findings(source, "t.csv", [Table(name="t", columns=["x"], rows=[["1"], ["1"], [""]])], misfits, NOW)
     assert [(each.detail["check"], each.detail["rows"]) for each in found] == [("form_slow", 2), ("key", 1)]
     assert "too long" in found[0].message and "(a+)+" in (found[0].hint or "")
 
@@ -154,7 +160,8 @@ def test_drift_of_a_sensor_that_stands_still_is_counted_in_its_steps() -> None:
     assert codes([*["20.0"] * 20, "20.1", *["20.0"] * 9, *["20.2"] * 10], check, times(40)) == set()
     assert codes(["20.0"] * 40, check, times(40)) == set()
     rising = [f"{20 + max(0, n - 12) * 0.1:.1f}" for n in range(40)]
-    (told,) = checked(Table(name="t", columns=["x", "at"], rows=list(map(list, zip(rising, times(40), strict=True)))),
+    rows = list(map(list, zip(rising, times(40), strict=True)))
+    (told,) = check_table(Table(name="t", columns=["x", "at"], rows=rows),
                       {"column": "x", **check}, misfits, NOW)  # fmt: skip
     assert told[0] == "sensor_drift" and told[2]["drift"] == pytest.approx(22.5)
 
@@ -164,12 +171,12 @@ def test_several_sensors_in_one_table_are_kept_apart() -> None:
             for cell in [cell if name == "a" else str(float(cell) + 50)]]  # fmt: skip
     table = Table(name="t", columns=["x", "at", "pump"], rows=rows)
     check = {"column": "x", "sensor": True, "time": "at", "rate": 1}
-    assert {code for code, *_ in checked(table, check, misfits, NOW)} == {"sensor_rate"}
-    assert list(checked(table, {**check, "by": "pump"}, misfits, NOW)) == []
+    assert {code for code, *_ in check_table(table, check, misfits, NOW)} == {"sensor_rate"}
+    assert list(check_table(table, {**check, "by": "pump"}, misfits, NOW)) == []
     rows[40][0] = "99"
-    (told,) = checked(table, {**check, "by": "pump"}, misfits, NOW)
+    (told,) = check_table(table, {**check, "by": "pump"}, misfits, NOW)
     assert told[0] == "sensor_rate" and told[1].startswith("a: ") and told[2]["sensor"] == "a"
-    assert [code for code, *_ in checked(table, {**check, "time": "when"}, misfits, NOW)] == ["column"]
+    assert [code for code, *_ in check_table(table, {**check, "time": "when"}, misfits, NOW)] == ["column"]
 
 
 @pytest.mark.parametrize(
@@ -197,10 +204,10 @@ def test_a_check_is_about_its_own_tables() -> None:
         checks=[{"column": "x", "unique": True}, {"column": "y", "table": "read*", "unique": True}],
     )  # fmt: skip
     tables = [Table(name="other", columns=["a"], rows=[["1"]]), Table(name="readings", columns=["x"], rows=[["1"]])]
-    found = of_tables(source, "report.docx", tables, misfits, NOW)
+    found = table_findings(source, "report.docx", tables, misfits, NOW)
     assert [(each.detail["column"], each.detail["check"]) for each in found] == [("y", "column")]
-    assert {each.detail["column"] for each in of_tables(source, "readings.csv", tables[1:], misfits, NOW)} == {"y"}
-    assert {each.detail["column"] for each in of_tables(source, "other.csv", tables[:1], misfits, NOW)} == {"x"}
+    assert {each.detail["column"] for each in table_findings(source, "readings.csv", tables[1:], misfits, NOW)} == {"y"}
+    assert {each.detail["column"] for each in table_findings(source, "other.csv", tables[:1], misfits, NOW)} == {"x"}
 
 
 def test_readings_are_looked_at_in_the_order_of_their_times() -> None:
@@ -224,12 +231,12 @@ def test_readings_are_looked_at_in_the_order_of_their_times() -> None:
     ],
 )
 def test_the_structure_of_a_document(code: str, bad: str, good: str) -> None:
-    assert [found for found, _, _ in structure(bad, markdown=True)] == [code]
-    assert structure(good, markdown=True) == []
+    assert [found for found, _, _ in structure_problems(bad, markdown=True)] == [code]
+    assert structure_problems(good, markdown=True) == []
 
 
 def test_headings_in_code_are_no_headings() -> None:
-    assert structure("# A\n\n```\n#### not one\n```\n", markdown=True) == []
+    assert structure_problems("# A\n\n```\n#### not one\n```\n", markdown=True) == []
 
 
 def test_forbidden_words_are_whole_words_and_the_term_itself_is_none() -> None:
@@ -238,13 +245,15 @@ def test_forbidden_words_are_whole_words_and_the_term_itself_is_none() -> None:
         Term(name="b", title="pump", meaning="m", forbidden=["mover"]),
     ]
     known = glossary(terms)
-    assert violations("Home  office, home office, HOME OFFICE; remote work. A remover.", known) == [
+    assert glossary_violations("Home  office, home office, HOME OFFICE; remote work. A remover.", known) == [
         ("home office", "remote work", 3)
     ]
-    assert violations("We like the home\n office.", known) == [("home office", "remote work", 1)], "a line ends in it"
-    assert violations("Nothing.", glossary([])) == []
+    assert glossary_violations("We like the home\n office.", known) == [("home office", "remote work", 1)], (
+        "a line ends in it"
+    )
+    assert glossary_violations("Nothing.", glossary([])) == []
     chinese = glossary([Term(name="leave", title="年假", meaning="有薪的假期", forbidden=["休假", "PTO休假", "off"])])
-    assert violations("员工的休假须申请：PTO休假、OFF，不是office。", chinese) == [
+    assert glossary_violations("员工的休假须申请：PTO休假、OFF，不是office。", chinese) == [
         ("休假", "年假", 1),
         ("pto休假", "年假", 1),
         ("off", "年假", 1),
@@ -253,10 +262,10 @@ def test_forbidden_words_are_whole_words_and_the_term_itself_is_none() -> None:
 
 def test_a_word_of_a_whole_title_is_not_forbidden_there() -> None:
     known = glossary([Term(name="d", title="Service desk", meaning="m", forbidden=["desk", "help desk"])])
-    assert violations("Ask the service\ndesk, the Service Desk or the help desk. A desk.", known) == [
+    assert glossary_violations("Ask the service\ndesk, the Service Desk or the help desk. A desk.", known) == [
         ("help desk", "Service desk", 1), ("desk", "Service desk", 1),
     ]  # fmt: skip
-    assert violations("The service desk.", known) == []
+    assert glossary_violations("The service desk.", known) == []
 
 
 @pytest.mark.parametrize(
@@ -267,7 +276,7 @@ def test_a_word_of_a_whole_title_is_not_forbidden_there() -> None:
     ],
 )  # fmt: skip
 def test_letters_that_count_as_the_same_stop_no_look(forbidden: str, text: str) -> None:
-    found = violations(text, glossary([Term(name="t", title="other", meaning="m", forbidden=[forbidden])]))
+    found = glossary_violations(text, glossary([Term(name="t", title="other", meaning="m", forbidden=[forbidden])]))
     assert [word for word, _, _ in found] == [forbidden]
 
 
@@ -292,7 +301,7 @@ def test_words_are_found_as_by_one_pattern_of_them(words: list[str], texts: list
     if words:
         pattern = re.compile("|".join(map(whole, words)), re.IGNORECASE)
         wanted = [words[(found.lastindex or 0) - 1] for found in pattern.finditer(text)]
-    assert sorted(sought(words).found(text)) == sorted(wanted)
+    assert sorted(phrase_matcher(words).find_all(text)) == sorted(wanted)
 
 
 def test_a_text_costs_as_much_with_thousands_of_words_that_are_forbidden() -> None:
@@ -302,14 +311,14 @@ def test_a_text_costs_as_much_with_thousands_of_words_that_are_forbidden() -> No
     ]
     text = " ".join(f"word{n % 5000} and another" for n in range(20_000))
     begun = time.process_time()
-    assert len(violations(text, glossary(terms))) == 2000
+    assert len(glossary_violations(text, glossary(terms))) == 2000
     assert time.process_time() - begun < 5
 
 
 @pytest.mark.parametrize("text", ["[insert" * 70_000, "# a" + " " * 50_000 + "b", "# a" + " #" * 50_000, "|" * 99_999])
 def test_the_structure_of_a_hostile_text_is_told_at_once(text: str) -> None:
     begun = time.process_time()
-    structure(text, markdown=True)
+    structure_problems(text, markdown=True)
     assert time.process_time() - begun < 2
 
 
@@ -320,14 +329,18 @@ def test_a_time_that_is_still_to_come_makes_no_table_fresh() -> None:
 
 
 def test_secrets_are_told_apart_from_personal_data() -> None:
-    assert personal("ana@acme.example and AKIA" + "ABCDEFGHIJKLMNOP") == {"!aws_key": 1, "email": 1}
-    assert personal("Nothing personal in hall 7.") == {}
+    assert count_personal("ana@acme.example and AKIA" + "ABCDEFGHIJKLMNOP") == {"!aws_key": 1, "email": 1}
+    assert count_personal("Nothing personal in hall 7.") == {}
 
 
 def test_what_tells_versions_apart_is_no_part_of_a_title() -> None:
-    assert stem("Travel and expenses (2021)") == stem("Travel and expenses") == stem("Travel and expenses v2.1")
-    assert stem("Travel") != stem("Travel abroad")
-    assert rank("Policy v3", "policy-2024.md") == ((2024,), (3,))
+    assert (
+        title_stem("Travel and expenses (2021)")
+        == title_stem("Travel and expenses")
+        == title_stem("Travel and expenses v2.1")
+    )
+    assert title_stem("Travel") != title_stem("Travel abroad")
+    assert version_rank("Policy v3", "policy-2024.md") == ((2024,), (3,))
 
 
 def test_sentences_that_differ_in_their_numbers_only_are_a_conflict() -> None:
@@ -339,8 +352,8 @@ def test_sentences_that_differ_in_their_numbers_only_are_a_conflict() -> None:
     assert conflicts("Call 5 people.", "Call 6 people.") == [], "too few words to be sure"
 
 
-def seen(**more: Any) -> Look:
-    return Look(**{
+def seen(**more: Any) -> AssessedDocument:
+    return AssessedDocument(**{
         "id": uuid4(), "source": "s", "path": "a.md", "title": "A", "state": "approved", "sensitivity": "internal",
         "owner": "ana@acme.example", "steward": None, "modified_at": None, "review_by": None, "review_days": None,
         "valid_until": None, "superseded_by": None, "content": None, "notes": (), "readers": ("everyone",),
@@ -354,7 +367,7 @@ def seen(**more: Any) -> Look:
 def test_a_title_without_a_year_is_as_old_as_its_file(changed: str | None, newest: str) -> None:
     at = None if changed is None else datetime.fromisoformat(f"{changed}T00:00:00Z")
     looks = [seen(title="Travel", content="a", modified_at=at), seen(title="Travel 2024", content="b", path="b.md")]
-    (found,) = versions.same_thing(looks)
+    (found,) = versions.find_versions(looks)
     assert looks[found.newest].title == newest
 
 
@@ -369,7 +382,7 @@ def test_a_day_and_each_part_of_a_version_tell_which_is_newer(newer: str, older:
         seen(title=newer, content="a", modified_at=at),
         seen(title=older, content="b", modified_at=at + timedelta(days=1)),
     ]
-    (found,) = versions.same_thing(looks)
+    (found,) = versions.find_versions(looks)
     assert looks[found.newest].title == newer
 
 
@@ -385,7 +398,7 @@ def test_a_day_and_each_part_of_a_version_tell_which_is_newer(newer: str, older:
 )
 def test_a_grant_on_another_source_lets_nobody_read_and_is_told(readers: list[str], kinds: set[str]) -> None:
     look = seen(readers=readers, declared={"named": readers})
-    assert {one.kind for one in of_document(look, date(2026, 11, 25), {"hr", "ana@acme.example"})} == kinds
+    assert {one.kind for one in document_findings(look, date(2026, 11, 25), {"hr", "ana@acme.example"})} == kinds
 
 
 def test_numbers_that_are_the_same_are_no_conflict() -> None:
@@ -396,8 +409,10 @@ def test_numbers_that_are_the_same_are_no_conflict() -> None:
 
 
 def test_versions_and_conflicts_are_found_in_scripts_without_spaces() -> None:
-    assert stem("就業規則2021年版") == stem("就業規則2026年版") != stem("旅費規程2021年版")
-    assert stem("travel_policy_v2") == stem("travel_policy") and stem("Renewal 2020s") == "renewal 2020s"
+    assert title_stem("就業規則2021年版") == title_stem("就業規則2026年版") != title_stem("旅費規程2021年版")
+    assert (
+        title_stem("travel_policy_v2") == title_stem("travel_policy") and title_stem("Renewal 2020s") == "renewal 2020s"
+    )
     found = conflicts("年次有給休暇は25日です。会議は月曜日です。", "昇給は4月です。年次有給休暇は３０日です。")
     assert [(one.one, one.other) for one in found] == [("年次有給休暇は25日です。", "年次有給休暇は３０日です。")]
     assert conflicts("年次有給休暇は25日です。", "年次有給休暇は２５日です。") == []
@@ -405,7 +420,7 @@ def test_versions_and_conflicts_are_found_in_scripts_without_spaces() -> None:
 
 
 def test_of_texts_with_numbers_without_end_the_first_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(versions, "MOST", 3)
+    monkeypatch.setattr(versions, "MAX_STATEMENTS", 3)
     same = [f"The pump of hall {at} has {at} valves and filters.\n" for at in range(1, 5)]
     one = "".join([*same[:2], "The yearly allowance for travel is 100 EUR.\n", *same[2:]])
     other = one.replace("100 EUR", "120 EUR")
@@ -422,7 +437,7 @@ def test_a_finding_of_a_table_says_no_value_of_it() -> None:
         {"column": "at", "type": "date"},
     ]
     source = Source(name="s", path="s", sensitivity="restricted", owner="o@x.example", readers=[], checks=rules)
-    found = of_tables(source, "pay.csv", [table], lambda _, __: [])
+    found = table_findings(source, "pay.csv", [table], lambda _, __: [])
     assert len(found) == 3
     for one in found:
         assert not any(word in f"{one.message} {one.detail} {one.mark}" for word in ("250000", "ana", "ben"))
@@ -436,7 +451,7 @@ def test_what_is_told_of_a_table_reads_well() -> None:
             checks=[{"column": "v", **check}],
         )  # fmt: skip
         table = Table(name="bench.csv", columns=["v"], rows=[[cell] for cell in cells])
-        return [each.message for each in of_tables(source, "in/bench.csv", [table], misfits, NOW)]
+        return [each.message for each in table_findings(source, "in/bench.csv", [table], misfits, NOW)]
 
     assert told(["1", "9"], at_most=5) == ["in/bench.csv: 'v' is out of range in row 2"]
     assert told(["9"] * 7, at_most=5) == ["in/bench.csv: 'v' is out of range in 7 rows (1, 2, 3, 4, 5, …)"]
@@ -446,7 +461,7 @@ def test_what_is_told_of_a_table_reads_well() -> None:
     source = Source(
         name="s", path="s", sensitivity="internal", owner="a@b.example", readers=["everyone"], checks=[check]
     )
-    (found,) = of_tables(source, "tools.xlsx", [sheet], misfits, NOW)
+    (found,) = table_findings(source, "tools.xlsx", [sheet], misfits, NOW)
     assert found.message == "Tools of tools.xlsx: 'v' is out of range in row 1"
 
 

@@ -19,18 +19,18 @@ from tokenizers import Tokenizer
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.settings import load_settings
 from groundplan.knowledge.embedding import openvino_encoder
-from groundplan.knowledge.embedding.encoder import WINDOW_TOKENS, Encoder, coarse
+from groundplan.knowledge.embedding.encoder import WINDOW_TOKENS, Encoder, quantise
 from groundplan.knowledge.embedding.onnx_encoder import OnnxEncoder
-from groundplan.knowledge.embedding.openvino_encoder import OpenVinoEncoder, load_questions, precision_of
+from groundplan.knowledge.embedding.openvino_encoder import OpenVinoEncoder, load_question_encoder, precision_of
 from groundplan.knowledge.embedding.wire import EARLY
 from groundplan.runtime.models import MINILM, ensure
 
 _LET_GO = """
 import gc, mmap, signal, sys
 from pathlib import Path
-from groundplan.knowledge.embedding.openvino_encoder import OpenVinoEncoder, load_questions
+from groundplan.knowledge.embedding.openvino_encoder import OpenVinoEncoder, load_question_encoder
 documents = OpenVinoEncoder(Path(sys.argv[1]), threads=1)
-questions = load_questions(Path(sys.argv[1]), documents)
+questions = load_question_encoder(Path(sys.argv[1]), documents)
 del documents, questions
 gc.collect()
 size, told = 5 * mmap.PAGESIZE, []
@@ -121,8 +121,8 @@ def test_questions_are_embedded_in_bytes(
 ) -> None:
     """By OpenVINO where the processor multiplies them (elsewhere it computes as much), else by ONNX Runtime."""
     folder = ensure(load_settings().models, MINILM.name)
-    monkeypatch.setattr(openvino_encoder, "_multiplies_bytes", lambda: multiplies)
-    questions = load_questions(folder, fast)
+    monkeypatch.setattr(openvino_encoder, "_has_int8_instructions", lambda: multiplies)
+    questions = load_question_encoder(folder, fast)
     assert (type(questions), questions.precision) == (OpenVinoEncoder if multiplies else OnnxEncoder, "int8")
     texts = ["a dog", "How many days of paid leave do I get?", "猫は眠る", "long " * 600, "", *map(str, range(9))]
     found, wanted = np.concatenate([questions.embed([text]) for text in texts]), fast.embed(texts)
@@ -134,15 +134,15 @@ def test_questions_are_embedded_in_bytes(
 
 
 def test_the_plain_encoder_embeds_questions_itself(plain: Encoder) -> None:
-    assert load_questions(ensure(load_settings().models, MINILM.name), plain) is plain
+    assert load_question_encoder(ensure(load_settings().models, MINILM.name), plain) is plain
 
 
 def test_questions_are_embedded_as_documents_where_their_library_is_not_installed(
     fast: OpenVinoEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openvino_encoder, "_multiplies_bytes", lambda: False)
+    monkeypatch.setattr(openvino_encoder, "_has_int8_instructions", lambda: False)
     monkeypatch.setitem(sys.modules, "groundplan.knowledge.embedding.onnx_encoder", None)
-    assert load_questions(ensure(load_settings().models, MINILM.name), fast) is fast
+    assert load_question_encoder(ensure(load_settings().models, MINILM.name), fast) is fast
 
 
 @pytest.mark.parametrize("computes", ["bytes", "bytes elsewhere", "float32", "plain"])
@@ -150,10 +150,10 @@ def test_questions_are_embedded_by_the_first_layers_alone(
     fast: OpenVinoEncoder, plain: Encoder, monkeypatch: pytest.MonkeyPatch, computes: str
 ) -> None:
     folder = ensure(load_settings().models, MINILM.name)
-    monkeypatch.setattr(openvino_encoder, "_multiplies_bytes", lambda: computes == "bytes")
+    monkeypatch.setattr(openvino_encoder, "_has_int8_instructions", lambda: computes == "bytes")
     if computes == "float32":
         monkeypatch.setitem(sys.modules, "groundplan.knowledge.embedding.onnx_encoder", None)
-    early = load_questions(folder, plain if computes == "plain" else fast, EARLY)
+    early = load_question_encoder(folder, plain if computes == "plain" else fast, EARLY)
     texts = [f"{ask} {what}?" for ask in _ASKS for what in _WHATS]
     monkeypatch.setattr(plain, "_layers", plain._layers[:EARLY])
     found, wanted = np.concatenate([early.embed([text]) for text in texts]), plain.embed(texts)
@@ -161,7 +161,7 @@ def test_questions_are_embedded_by_the_first_layers_alone(
 
 
 def test_which_processor_multiplies_bytes_is_read_from_what_it_says() -> None:
-    assert openvino_encoder._multiplies_bytes() == (" avx512_vnni " in Path("/proc/cpuinfo").read_text())
+    assert openvino_encoder._has_int8_instructions() == (" avx512_vnni " in Path("/proc/cpuinfo").read_text())
 
 
 def test_questions_in_bytes_are_as_near_to_float32_as_is_said(small: OnnxEncoder, plain: Encoder) -> None:
@@ -232,17 +232,17 @@ def test_no_part_of_a_long_text_is_dropped(encoder: Encoder) -> None:
 
 def test_a_shortened_text_is_its_beginning_and_its_end(plain: Encoder) -> None:
     text = "What is refunded of x^2+3y where C6H12O6 burns? " + "acetylsalicylic " * 12 + "and who pays for it?"
-    short = plain.shortened(text, 24)
+    short = plain.truncate(text, 24)
     assert short == "What is refunded of x^2+3y where C6H12 and who pays for it?"
-    assert plain.shortened(text, 0) == text and plain.shortened("How many days?", 46) == "How many days?"
-    assert plain.shortened("Wie viele Tage, bitte?", 4).startswith("Wie")
+    assert plain.truncate(text, 0) == text and plain.truncate("How many days?", 46) == "How many days?"
+    assert plain.truncate("Wie viele Tage, bitte?", 4).startswith("Wie")
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.text("aeiostn .,^+=()0123456789ßé退款", min_size=1, max_size=400), st.integers(8, 60))
 def test_no_text_is_longer_than_it_is_shortened_to(plain: Encoder, text: str, most: int) -> None:
     tokenizer = plain._tokenizer
-    short = plain.shortened(text, most)
+    short = plain.truncate(text, most)
     assert len(tokenizer.encode(short, add_special_tokens=False).ids) <= most + 2, (
         "a word that is cut may read otherwise"
     )
@@ -258,7 +258,7 @@ def test_words_are_embedded_as_they_are_meant_in_their_texts(encoder: Encoder) -
     assert [each.tokens for each in spoken] == list(encoder.embed_counted(texts).tokens)
     paid, green, factory = (each.words[0] for each in spoken)
     assert factory @ paid > factory @ green + 0.1
-    rows = np.frombuffer(coarse(spoken[0].words), dtype=np.int8).reshape(2, 384).astype(np.float32)
+    rows = np.frombuffer(quantise(spoken[0].words), dtype=np.int8).reshape(2, 384).astype(np.float32)
     assert ((rows / np.linalg.norm(rows, axis=1, keepdims=True)) * spoken[0].words).sum(axis=1).min() > 0.999
 
 
@@ -320,6 +320,6 @@ def test_what_computes_is_there_again_after_memory_was_short(fails: list[str]) -
         encoder._free.put(Short())
     for _ in range(5):
         with pytest.raises(RuntimeError, match="alloc"):
-            list(encoder._computed([[[1, 2]]], 7))
+            list(encoder._compute([[[1, 2]]], 7))
         assert encoder._free.qsize() == 2
-    assert [int(found[0]) for found in encoder._computed([[[1, 2]]] * 3, 7)] == [7, 7, 7]
+    assert [int(found[0]) for found in encoder._compute([[[1, 2]]] * 3, 7)] == [7, 7, 7]

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from groundplan.api.knowledge import labelled_questions
 from groundplan.core.errors import Invalid
 from groundplan.knowledge.evaluation import draft, plot
-from groundplan.knowledge.evaluation.beir import read
-from groundplan.knowledge.evaluation.history import compared
-from groundplan.knowledge.evaluation.labelled import Given, Span, figures
-from groundplan.knowledge.evaluation.measure import NAMES, interval, measure
+from groundplan.knowledge.evaluation.beir import read_corpus
+from groundplan.knowledge.evaluation.history import record_run
+from groundplan.knowledge.evaluation.labelled import QuestionResult, Span, summarise
+from groundplan.knowledge.evaluation.measure import NAMES, confidence_interval, measure
 from groundplan.knowledge.retrieval.search import MAX_PASSAGES
 from groundplan.knowledge.retrieval.wire import Passage, Place
 
@@ -40,13 +40,13 @@ def folder(
 
 
 def test_a_folder_is_read_with_and_without_a_heading(tmp_path: Path) -> None:
-    found = read(folder(tmp_path / "a", qrels="query-id\tcorpus-id\tscore\nq\t1\t2\nx\t1\t1\nq\t9\t0\n"))
+    found = read_corpus(folder(tmp_path / "a", qrels="query-id\tcorpus-id\tscore\nq\t1\t2\nx\t1\t1\nq\t9\t0\n"))
     assert [(item.id, item.title, item.text) for item in found.items] == [("1", "T", "T\na")]
     assert (found.queries, found.relevant, found.split) == ({"q": "what"}, {"q": {"1": 2, "9": 0}}, "test")
-    again = read(folder(tmp_path / "b", qrels="q\t0\t1\t2\n"))
+    again = read_corpus(folder(tmp_path / "b", qrels="q\t0\t1\t2\n"))
     assert again.relevant == {"q": {"1": 2}}
     assert again.digest == found.digest
-    assert read(folder(tmp_path / "c", corpus='{"_id": "1", "text": "b"}\n')).digest != found.digest
+    assert read_corpus(folder(tmp_path / "c", corpus='{"_id": "1", "text": "b"}\n')).digest != found.digest
 
 
 def test_a_folder_is_read_as_other_programs_write_it(tmp_path: Path) -> None:
@@ -55,17 +55,17 @@ def test_a_folder_is_read_as_other_programs_write_it(tmp_path: Path) -> None:
     queries = '{"_id": 7, "text": "what"}\n{"_id": "r", "text": ""}\n'
     qrels = "query-id\tQ0\tcorpus-id\tscore\n7\t0\t1\t1.0\n7\t0\té\u2028\t-1\n"
     windows = [b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode() for text in (corpus, qrels, queries)]
-    found = read(folder(tmp_path / "a", *windows))
+    found = read_corpus(folder(tmp_path / "a", *windows))
     assert [(item.id, item.title, item.text) for item in found.items] == [("1", "", "a b  "), ("é\u2028", "", "")]
     assert (found.queries, found.relevant) == ({"7": "what"}, {"7": {"1": 1, "é\u2028": -1}})
-    bare = read(folder(tmp_path / "b", qrels=b"\xef\xbb\xbfq\t1\t1\n"))
+    bare = read_corpus(folder(tmp_path / "b", qrels=b"\xef\xbb\xbfq\t1\t1\n"))
     assert bare.relevant == {"q": {"1": 1}}, "the mark is no part of an id"
 
 
 def test_judgements_about_what_is_not_there_are_counted(tmp_path: Path) -> None:
-    found = read(folder(tmp_path / "a", qrels="q\t1\t1\nq\t8\t1\nq\t9\t0\nx\t1\t1\ny\t1\t0\n"))
+    found = read_corpus(folder(tmp_path / "a", qrels="q\t1\t1\nq\t8\t1\nq\t9\t0\nx\t1\t1\ny\t1\t0\n"))
     assert (found.unknown_documents, found.unknown_queries) == (1, 1), "what is judged 0 is nothing to be found"
-    known = read(folder(tmp_path / "b"))
+    known = read_corpus(folder(tmp_path / "b"))
     assert (known.unknown_documents, known.unknown_queries) == (0, 0)
 
 
@@ -102,7 +102,7 @@ def test_judgements_about_what_is_not_there_are_counted(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, files: dict[str, str | bytes], told: str) -> None:
     with pytest.raises(Invalid) as caught:
-        read(folder(tmp_path / "a", **files))
+        read_corpus(folder(tmp_path / "a", **files))
     assert told in caught.value.message and caught.value.hint
     assert (caught.value.code, str(tmp_path) in caught.value.message) == ("evaluation_folder", True)
 
@@ -113,7 +113,7 @@ def test_what_is_missing_is_named(tmp_path: Path, missing: str) -> None:
     (root / "qrels" / "train.tsv").unlink()
     (root / missing).unlink() if missing else shutil.rmtree(root)
     with pytest.raises(Invalid, match=re.escape(str((root / (missing or "corpus.jsonl")).parent))):
-        read(root)
+        read_corpus(root)
 
 
 def test_figures_are_those_of_the_definitions() -> None:
@@ -126,20 +126,20 @@ def test_figures_are_those_of_the_definitions() -> None:
     assert found.means["recall@100"] == pytest.approx(2 / 3, abs=1e-5)
     low, high = found.bounds["recall@100"]
     assert low < 2 / 3 < high
-    assert interval([0.5] * 9) == (0.5, 0.5)
+    assert confidence_interval([0.5] * 9) == (0.5, 0.5)
 
 
 def test_a_run_is_compared_with_the_last_of_its_kind(tmp_path: Path) -> None:
-    assert compared(tmp_path, "one", {"ndcg@10": 0.5, "lexical": {}}, "1") == {}
-    assert compared(tmp_path, "two", {"ndcg@10": 0.1}, "2") == {}
+    assert record_run(tmp_path, "one", {"ndcg@10": 0.5, "lexical": {}}, "1") == {}
+    assert record_run(tmp_path, "two", {"ndcg@10": 0.1}, "2") == {}
     with (tmp_path / "evaluations.jsonl").open("a") as file:
         file.write('{"subject": "one", "fig\n')
-    assert compared(tmp_path, "one", {"ndcg@10": 0.7}, "3") == {"at": "1", "ndcg@10": 0.2}
+    assert record_run(tmp_path, "one", {"ndcg@10": 0.7}, "3") == {"at": "1", "ndcg@10": 0.2}
     assert json.loads((tmp_path / "evaluations.jsonl").read_text().splitlines()[-1])["at"] == "3"
     with (tmp_path / "evaluations.jsonl").open("a") as file:
         file.write('{"subject": "one", "fig')
-    assert compared(tmp_path, "one", {"ndcg@10": 0.8}, "4")["at"] == "3"
-    assert compared(tmp_path, "one", {"ndcg@10": 0.9}, "5")["at"] == "4", "a kill while writing loses that run alone"
+    assert record_run(tmp_path, "one", {"ndcg@10": 0.8}, "4")["at"] == "3"
+    assert record_run(tmp_path, "one", {"ndcg@10": 0.9}, "5")["at"] == "4", "a kill while writing loses that run alone"
 
 
 def _passage(path: str, start: int, end: int) -> Passage:
@@ -151,12 +151,14 @@ def _passage(path: str, start: int, end: int) -> Passage:
 
 def test_own_questions_are_measured_by_document_span_source_and_floor() -> None:
     given = [
-        Given(("s/a.md",), (), [_passage("a.md", 0, 9), _passage("a.md", 9, 20)], 0.8, False, 10.0),
-        Given((), (Span("s/b.md", 10, 30),), [_passage("c.md", 0, 9), _passage("b.md", 0, 20)], 0.5, False, 20.0),
-        Given((), (), [_passage("c.md", 0, 9)], 0.3, False, 30.0),
-        Given((), (), [], 0.0, False, 40.0),
+        QuestionResult(("s/a.md",), (), [_passage("a.md", 0, 9), _passage("a.md", 9, 20)], 0.8, False, 10.0),
+        QuestionResult(
+            (), (Span("s/b.md", 10, 30),), [_passage("c.md", 0, 9), _passage("b.md", 0, 20)], 0.5, False, 20.0
+        ),
+        QuestionResult((), (), [_passage("c.md", 0, 9)], 0.3, False, 30.0),
+        QuestionResult((), (), [], 0.0, False, 40.0),
     ]
-    found = figures(given)
+    found = summarise(given)
     assert found["mrr@10"] == pytest.approx(0.75)
     assert found["by_source"]["s"]["questions"] == 2
     assert (found["span_recall"], found["abstained"], found["without_answer"]) == (0.5, 0.25, 2)
@@ -167,13 +169,13 @@ def test_own_questions_are_measured_by_document_span_source_and_floor() -> None:
     # with no floor the third is answered, though nothing answers it; from 0.35 on it is left, and the second is not
     assert found["calibrated"] == {"floor": 0.35, "handled": 1.0, "handled_now": 0.75}
     declared = [dataclasses.replace(one, floor=0.6) for one in given]
-    assert figures(declared)["calibrated"] == {"floor": 0.35, "handled": 1.0, "handled_now": 0.75}, (
+    assert summarise(declared)["calibrated"] == {"floor": 0.35, "handled": 1.0, "handled_now": 0.75}, (
         "now the second is left"
     )
 
 
 def test_questions_that_nothing_answers_are_measured_by_their_abstentions_alone() -> None:
-    found = figures([Given((), (), [], 0.2, False, 1.0)])
+    found = summarise([QuestionResult((), (), [], 0.2, False, 1.0)])
     assert json.loads(json.dumps(found, allow_nan=False))["ndcg@10"] == 0.0
     assert (found["confidence"]["ndcg@10"], found["abstained"], found["without_answer"]) == ([0.0, 1.0], 1.0, 1)
 
@@ -186,7 +188,7 @@ def test_an_answer_that_is_quoted_from_a_copy_counts_where_it_says_so() -> None:
     quoted = _passage("a.md", 0, 15)
     for also, covered, rank in (([], 0.0, 0.0), ([elsewhere], 0.75, 0.5)):
         passages = [msgspec.structs.replace(quoted, also=also)]
-        found = figures([Given((), (span,), passages, 0.8, False, 1.0)])
+        found = summarise([QuestionResult((), (span,), passages, 0.8, False, 1.0)])
         assert (found["span_recall"], found["mrr@10"]) == (covered, rank)
 
 
@@ -203,24 +205,28 @@ def test_characters_of_spans_are_covered_once(
     passages = [_passage("b.md" if own else "c.md", start, start + length) for start, length, own in places]
     shown = {char for start, length, own in places if own for char in range(start, start + length)}
     wanted = [char in shown for one in answers for char in range(one.start, one.end)]
-    found = figures([Given((), answers, passages, 0.8, abstained=False, milliseconds=1.0)])
+    found = summarise([QuestionResult((), answers, passages, 0.8, abstained=False, milliseconds=1.0)])
     assert found["span_recall"] == pytest.approx(sum(wanted) / len(wanted), abs=1e-5)
 
 
 def test_a_span_without_end_takes_no_memory() -> None:
-    found = figures(
-        [Given((), (Span("s/b.md", 0, 10**15),), [_passage("b.md", 0, 9)], 0.8, abstained=False, milliseconds=1.0)]
+    found = summarise(
+        [
+            QuestionResult(
+                (), (Span("s/b.md", 0, 10**15),), [_passage("b.md", 0, 9)], 0.8, abstained=False, milliseconds=1.0
+            )
+        ]
     )
     assert found["span_recall"] == 0
 
 
 def test_parts_are_by_source_and_sensitivity_and_drawn() -> None:
-    def one(document: str, *paths: str) -> Given:
+    def one(document: str, *paths: str) -> QuestionResult:
         named = [path.partition("/") for path in paths]
         passages = [msgspec.structs.replace(_passage(name, 0, 9), source=source) for source, _, name in named]
-        return Given((document,), (), passages, 0.8, False, 1.0)
+        return QuestionResult((document,), (), passages, 0.8, False, 1.0)
 
-    found = figures(
+    found = summarise(
         [one("s/a.md", "s/a.md"), one("s/b.md", "s/a.md"), one("hr/c.md", "hr/c.md")],
         {"s/a.md": "internal", "hr/c.md": "restricted"},
     )
@@ -231,16 +237,16 @@ def test_parts_are_by_source_and_sensitivity_and_drawn() -> None:
     assert (own["recall@100"], own["mrr@10"], own["questions"]) == (0.5, 0.5, 2)
     assert own["confidence"] == own["bounds"]["ndcg@10"] == own["bounds"]["recall@100"] == [0.0, 1.0]
     assert [at["right"] for at in own["abstention"] if at["floor"] == 0.5] == [0.5]
-    assert "<svg" in plot.abstention(found) and "<svg" in plot.parts(found)
+    assert "<svg" in plot.abstention_chart(found) and "<svg" in plot.parts_chart(found)
     ranking = {"ndcg@10": 0.5, "confidence": {"ndcg@10": [0.4, 0.6]}}
-    assert "vectors" in plot.parts({**ranking, "lexical": ranking, "vector": ranking}), "of a labelled folder"
-    assert plot.abstention({}) == plot.parts({"by_source": {}}) == ""
+    assert "vectors" in plot.parts_chart({**ranking, "lexical": ranking, "vector": ranking}), "of a labelled folder"
+    assert plot.abstention_chart({}) == plot.parts_chart({"by_source": {}}) == ""
 
 
 def test_what_is_below_the_floor_of_its_workload_counts_as_not_answered() -> None:
-    found = figures(
+    found = summarise(
         [
-            Given(("s/a.md",), (), [_passage("a.md", 0, 9)], confidence, False, 1.0, floor)
+            QuestionResult(("s/a.md",), (), [_passage("a.md", 0, 9)], confidence, False, 1.0, floor)
             for confidence, floor in ((0.3, 0.4), (0.5, 0.4), (0.3, 0.0))
         ]
     )
@@ -250,19 +256,19 @@ def test_what_is_below_the_floor_of_its_workload_counts_as_not_answered() -> Non
 
 def test_a_draft_is_no_question_until_somebody_accepts_it(tmp_path: Path) -> None:
     passage = draft.Passage("s/a.md", 10, 210, "Leave is 25 days. " + "-" * 12)
-    assert draft.order(passage).count("-" * 12) == 2, "the text cannot end its quotation"
-    one = draft.drafted("How many days of leave are there?", passage, "ana@acme.example", "w")
+    assert draft.draft_prompt(passage).count("-" * 12) == 2, "the text cannot end its quotation"
+    one = draft.draft_line("How many days of leave are there?", passage, "ana@acme.example", "w")
     file = tmp_path / "questions.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in (one, one, {**one, "state": "accepted"})))
     lines = [json.loads(line) for line in file.read_text().splitlines()]
-    assert len(draft.usable(lines)) == 1 and "state" not in draft.usable(lines)[0]
-    assert draft.accept(file, [2], "ben@acme.example") == 1
+    assert len(draft.accepted_questions(lines)) == 1 and "state" not in draft.accepted_questions(lines)[0]
+    assert draft.accept_drafts(file, [2], "ben@acme.example") == 1
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["state"] for line in lines] == ["draft", "accepted", "accepted"]
     assert lines[1]["accepted_by"] == "ben@acme.example"
     with pytest.raises(Invalid):
-        draft.accept(file, [2], "ben@acme.example")
-    assert draft.accept(file, [], "ben@acme.example") == 1
+        draft.accept_drafts(file, [2], "ben@acme.example")
+    assert draft.accept_drafts(file, [], "ben@acme.example") == 1
 
 
 @pytest.mark.parametrize(
@@ -280,14 +286,14 @@ def test_a_draft_is_no_question_until_somebody_accepts_it(tmp_path: Path) -> Non
     ],
 )
 def test_only_a_question_is_taken_of_an_answer(answer: str, question: str | None) -> None:
-    assert draft.question_of(answer) == question
+    assert draft.parse_question(answer) == question
 
 
 def test_how_often_a_reranker_gave_no_order_is_counted() -> None:
-    plain = Given(("s/a.md",), (), [_passage("a.md", 0, 9)], 0.8, abstained=False, milliseconds=10.0)
-    assert "reranked" not in figures([plain])
+    plain = QuestionResult(("s/a.md",), (), [_passage("a.md", 0, 9)], 0.8, abstained=False, milliseconds=10.0)
+    assert "reranked" not in summarise([plain])
     ordered, late = (replace(plain, in_order=(done,)) for done in (True, False))
-    assert figures([ordered, late, ordered, plain])["reranked"] == {"asked": 3, "skipped": 1}
+    assert summarise([ordered, late, ordered, plain])["reranked"] == {"asked": 3, "skipped": 1}
 
 
 def test_as_many_passages_are_asked_for_as_recall_is_told_of() -> None:
@@ -346,10 +352,10 @@ def test_what_is_wrong_in_a_file_of_drafts_leaves_it_as_it_was(tmp_path: Path) -
     for broken in ("[1]", "{", "[" * 200_000):
         file.write_text(text := f"\n{one}\n{broken}\n")
         with pytest.raises(Invalid, match=r"questions\.jsonl:3: it is no JSON"):
-            draft.accept(file, [], "ben@acme.example")
+            draft.accept_drafts(file, [], "ben@acme.example")
         assert file.read_text() == text
     file.write_text(f"\n{one}\n")
     with pytest.raises(Invalid, match=r"line 1 is no draft"):
-        draft.accept(file, [1], "ben@acme.example")
-    assert draft.accept(file, [2], "ben@acme.example") == 1, "the number is that of the line in the file"
+        draft.accept_drafts(file, [1], "ben@acme.example")
+    assert draft.accept_drafts(file, [2], "ben@acme.example") == 1, "the number is that of the line in the file"
     assert file.read_text().splitlines()[0] == ""

@@ -13,10 +13,10 @@ from groundplan.blueprint.model import Index, IndexEmbedding, Source
 from groundplan.catalog.check import validate_files
 from groundplan.core.errors import Invalid
 from groundplan.gateway.call.grounding.notes import GroundingNotes
-from groundplan.knowledge.chunk import chunks
-from groundplan.knowledge.index.model import Edition, Embedding, IndexSettings, State, declared
-from groundplan.knowledge.index.recut import recut, whole
-from groundplan.knowledge.index.upkeep import Step, Wanted, next_step
+from groundplan.knowledge.chunk import split_passages
+from groundplan.knowledge.index.model import Edition, Embedding, IndexSettings, State, declared_settings
+from groundplan.knowledge.index.recut import join_passages, recut_passages
+from groundplan.knowledge.index.upkeep import DeclaredIndex, Step, next_step
 from groundplan.knowledge.parsing.model import Piece
 
 AT = datetime(2026, 11, 25, tzinfo=UTC)
@@ -33,7 +33,7 @@ _lines = st.lists(
 def pieces(text: str, limit: int, *, markdown: bool) -> list[Piece]:
     return [
         Piece(c.number, c.text, c.start_char, c.end_char, c.start_line, c.end_line, list(c.headings), c.head)
-        for c in chunks(text, markdown=markdown, limit=limit)
+        for c in split_passages(text, markdown=markdown, limit=limit)
     ]
 
 
@@ -43,7 +43,7 @@ def test_a_document_cut_anew_from_its_passages_has_every_character_at_its_place(
 ) -> None:
     text = "\n".join(lines)
     first = pieces(text, before, markdown=markdown)
-    found = recut(first, markdown=markdown, limit=after)
+    found = recut_passages(first, markdown=markdown, limit=after)
     assert all(len(piece.text) <= after for piece in found)
     for piece in found:
         own = text[piece.start_char : piece.end_char]
@@ -64,13 +64,13 @@ def test_an_ordinary_document_is_cut_as_if_it_were_read_anew() -> None:
     def cut(limit: int) -> list[Piece]:
         return [
             Piece(c.number, c.text, c.start_char, c.end_char, c.start_line, c.end_line, list(c.headings), c.head)
-            for c in chunks(text, markdown=True, start=start, limit=limit)
+            for c in split_passages(text, markdown=True, start=start, limit=limit)
         ]
 
     for before, after in ((400, 60), (60, 400), (45, 90)):
-        assert recut(cut(before), markdown=True, limit=after) == cut(after)
-    assert whole(cut(60)).strip() == text[start:].strip()
-    assert recut([], markdown=True, limit=60) == []
+        assert recut_passages(cut(before), markdown=True, limit=after) == cut(after)
+    assert join_passages(cut(60)).strip() == text[start:].strip()
+    assert recut_passages([], markdown=True, limit=60) == []
 
 
 def edition(id: int, state: State, settings: IndexSettings = SMALL, **more: object) -> Edition:
@@ -103,14 +103,14 @@ BAD: dict[str, object] = {"against": ["it lacks s/a.md"]}
 def test_the_next_step_follows_from_what_is_stored_and_declared(
     editions: list[Edition], wanted: IndexSettings, step: Step | None
 ) -> None:
-    assert next_step(editions, Wanted(wanted)) == step
+    assert next_step(editions, DeclaredIndex(wanted)) == step
 
 
 def test_by_hand_nothing_is_switched_to_by_itself() -> None:
     ready = [SERVES, edition(2, "ready", compared=GOOD)]
-    assert next_step(ready, Wanted(SMALL, by_hand=True)) is None
+    assert next_step(ready, DeclaredIndex(SMALL, by_hand=True)) is None
     kept = [edition(1, "kept", DEFAULT), edition(2, "serving")]
-    assert next_step(kept, Wanted(DEFAULT, by_hand=True)) is None
+    assert next_step(kept, DeclaredIndex(DEFAULT, by_hand=True)) is None
 
 
 def test_what_a_blueprint_declares_is_one_way_of_making_an_index() -> None:
@@ -120,12 +120,12 @@ def test_what_a_blueprint_declares_is_one_way_of_making_an_index() -> None:
         )
 
     sources = [source("b", 900), source("a", None), source("c", 400)]
-    assert declared(Index(), [source("a", None)], {}) == DEFAULT
-    assert declared(Index(), sources, {}) == IndexSettings(sources={"b": 900})
+    assert declared_settings(Index(), [source("a", None)], {}) == DEFAULT
+    assert declared_settings(Index(), sources, {}) == IndexSettings(sources={"b": 900})
     rule = Index(embedding=IndexEmbedding(workload="i", deployment="e", dimensions=1024))
-    found = declared(rule, [], {"e": "acme/e5"})
+    found = declared_settings(rule, [], {"e": "acme/e5"})
     assert found.embedding == Embedding(workload="i", deployment="e", model="acme/e5", dimension=1024)
-    assert found != declared(rule, [], {"e": "acme/e6"})
+    assert found != declared_settings(rule, [], {"e": "acme/e6"})
     assert found.dimension == 1024
     assert IndexSettings(sources={"b": 900}).limit("b") == 900
 

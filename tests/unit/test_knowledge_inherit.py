@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from groundplan.catalog.governed import ConnectorRule
 from groundplan.catalog.levels import SENSITIVITIES
 from groundplan.core.errors import Invalid
-from groundplan.knowledge.governance.inherit import STATES, Level, holds, said
+from groundplan.knowledge.governance.inherit import STATES, Level, effective_values, parse_declared
 from groundplan.knowledge.model import Readers
-from groundplan.knowledge.parsing.text import mapping
+from groundplan.knowledge.parsing.text import parse_mapping
 from groundplan.knowledge.sources.acl import parse_acl
 
 _days = st.integers(0, 400).map(lambda n: date(2026, 1, 1) + timedelta(days=n))
@@ -34,7 +34,7 @@ def held(*levels: dict[str, Any], decided: dict[str, Any] | None = None, digest:
     named = [
         Level(origin, values) for origin, values in zip(("source/s", "folder/f", "document"), levels, strict=False)
     ]
-    return dict(holds(named, decided or {}, digest).values)
+    return dict(effective_values(named, decided or {}, digest).values)
 
 
 @given(_level, _level, _level)
@@ -59,7 +59,7 @@ def test_no_level_below_the_source_widens_anything(
 @given(_level, _level, _level)
 def test_every_value_says_where_it_is_from(source: dict[str, Any], folder: dict[str, Any], own: dict[str, Any]) -> None:
     named = [Level("source/s", source), Level("folder/f", folder), Level("document", own)]
-    found = holds(named, {}, "d")
+    found = effective_values(named, {}, "d")
     for name, origin in found.origins.items():
         if origin["from"] == "default":
             continue
@@ -81,7 +81,7 @@ def test_a_decision_stands_above_and_an_approval_is_about_one_content() -> None:
 
 
 def test_what_is_wider_is_told_and_not_followed() -> None:
-    found = holds(
+    found = effective_values(
         [Level("source/s", {"sensitivity": "restricted"}), Level("document", {"sensitivity": "public"})], {}, "d"
     )
     assert found.values["sensitivity"] == "restricted"
@@ -112,7 +112,7 @@ def test_what_is_wider_is_told_and_not_followed() -> None:
 )
 def test_what_is_not_understood_is_refused_with_its_form(text: str) -> None:
     with pytest.raises(Invalid) as caught:
-        said(mapping(text, "front matter"), "front matter")
+        parse_declared(parse_mapping(text, "front matter"), "front matter")
     assert caught.value.hint
     assert text.partition(":")[0] in caught.value.message
 
@@ -126,7 +126,7 @@ def test_keys_that_look_like_one_of_ours_are_told_and_others_are_let_be() -> Non
         "page_author": "B",
         "leaders": ["Ana"],
     }
-    assert said({**told, "headers": True}, "x").unknown == {
+    assert parse_declared({**told, "headers": True}, "x").unknown == {
         "superseeds": "supersedes", "reveiw_by": "review_by", "leaders": "readers", "headers": "readers",
     }  # fmt: skip
 
@@ -140,7 +140,7 @@ def test_keys_that_look_like_one_of_ours_are_told_and_others_are_let_be() -> Non
 )  # fmt: skip
 def test_a_misspelt_word_about_who_may_read_closes_the_document(key: str, meant: str) -> None:
     with pytest.raises(Invalid) as caught:
-        said({key: ["hr"]}, "front matter")
+        parse_declared({key: ["hr"]}, "front matter")
     assert caught.value.code == "front_matter"
     assert f"`{meant}`" in (caught.value.hint or "")
 
@@ -224,7 +224,7 @@ def test_who_the_grantees_of_s3_are_is_declared_for_s3_only() -> None:
 
 def test_who_is_refused_among_readers_is_refused_as_in_a_readers_file() -> None:
     """It was taken for a reader of that name, who is nobody, and whoever else let them in did."""
-    told = said({"readers": ["hr", "!Ben@acme.example"], "deny": ["interns"]}, "front matter")
+    told = parse_declared({"readers": ["hr", "!Ben@acme.example"], "deny": ["interns"]}, "front matter")
     assert (told.readers, told.deny) == (frozenset({"hr"}), frozenset({"ben@acme.example", "interns"}))
     with pytest.raises(Invalid, match="readers"):
-        said({"readers": ["hr", "! "]}, "front matter")
+        parse_declared({"readers": ["hr", "! "]}, "front matter")

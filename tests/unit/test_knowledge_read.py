@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from groundplan.core.errors import GroundplanError, Invalid, TooLarge, Unavailable
 from groundplan.knowledge.model import Readers
 from groundplan.knowledge.parsing.model import MAX_BYTES, Job, Parsed
-from groundplan.knowledge.parsing.prepare import prepare
+from groundplan.knowledge.parsing.prepare import parse_job
 from groundplan.knowledge.parsing.text import clean
-from groundplan.knowledge.sources.folder import FolderConnector, changed_at
+from groundplan.knowledge.sources.folder import FolderConnector, modification_time
 from groundplan.knowledge.sources.sidecars import orphan_sidecars
 
 
@@ -27,7 +27,7 @@ def _write(folder: Path, files: dict[str, str]) -> None:
 
 
 def _parsed(name: str, data: bytes) -> Parsed:
-    return prepare(Job(key=name, data=data))
+    return parse_job(Job(key=name, data=data))
 
 
 def test_each_folder_says_who_reads_below_it(tmp_path: Path) -> None:
@@ -98,8 +98,8 @@ def test_a_folder_that_becomes_a_link_while_it_is_read_leads_nowhere(tmp_path: P
 @pytest.mark.parametrize("seconds", [1e13, -1e13, 1e20])
 def test_a_time_that_no_calendar_has_is_none(seconds: float) -> None:
     """Some file systems keep one: it costs no document."""
-    assert changed_at(seconds) is None
-    assert changed_at(0.0) == datetime(1970, 1, 1, tzinfo=UTC)
+    assert modification_time(seconds) is None
+    assert modification_time(0.0) == datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "out", "nowhere", "large"])
@@ -236,6 +236,6 @@ def test_any_bytes_are_a_document_or_a_clear_error(data: bytes) -> None:
     for name in ("x.md", "x.html", "x.csv", "x.json", "x.txt"):
         for start in (b"", b"---\n"):
             try:
-                prepare(Job(key=name, data=start + data))
+                parse_job(Job(key=name, data=start + data))
             except GroundplanError as error:
                 assert error.hint

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from groundplan.knowledge.retrieval.synonyms import Synonyms
 from groundplan.knowledge.retrieval.words import Analyzer
-from groundplan.knowledge.writing_systems import RUN, apart, pairs, parts, spread, unspaced
+from groundplan.knowledge.writing_systems import RUN, bigrams, is_unspaced, space_out, split_scripts, split_unspaced
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_synonyms_are_found_inside_of_a_run() -> None:
 @given(st.text(st.sampled_from("年假天キーวันั้ี่한글 a1.々・"), max_size=30))
 def test_nothing_of_a_run_is_lost(text: str) -> None:
     for run in RUN.findall(text):
-        made = pairs(run)
+        made = bigrams(run)
         letters = [one for one in run if one.isalnum()]
         assert all(letter in "".join(made) for letter in letters)
         assert len(made) == max(1, len(letters) - 1 + (not run[0].isalnum() and bool(letters)))
@@ -61,15 +61,15 @@ def test_nothing_of_a_run_is_lost(text: str) -> None:
 @given(st.text(st.sampled_from("年假天キーวันั้ี่한글 a1.々・é"), max_size=30))
 def test_a_text_is_taken_apart_and_nothing_is_left_out(text: str) -> None:
     composed = unicodedata.normalize("NFC", text)
-    assert "".join(part for part, _ in parts(text)) == composed
-    spaced, runs = apart(text)
-    assert runs == [part for part, has_none in parts(text) if has_none]
+    assert "".join(part for part, _ in split_scripts(text)) == composed
+    spaced, runs = split_unspaced(text)
+    assert runs == [part for part, has_none in split_scripts(text) if has_none]
     assert RUN.search(spaced) is None
-    assert "".join(spread(text).split()) == "".join(composed.split())
+    assert "".join(space_out(text).split()) == "".join(composed.split())
 
 
 def test_characters_are_words_where_there_are_no_spaces() -> None:
-    assert spread("第3章 Python").split() == ["第", "3", "章", "Python"]
-    assert spread("น้ำมัน").split() == ["น้", "ำ", "มั", "น"]
-    assert spread("plain text") == "plain text"
-    assert unspaced(["年", "假", "pto"]) and not unspaced(["年", "a", "b"]) and not unspaced([])
+    assert space_out("第3章 Python").split() == ["第", "3", "章", "Python"]
+    assert space_out("น้ำมัน").split() == ["น้", "ำ", "มั", "น"]
+    assert space_out("plain text") == "plain text"
+    assert is_unspaced(["年", "假", "pto"]) and not is_unspaced(["年", "a", "b"]) and not is_unspaced([])

@@ -22,15 +22,15 @@ from tests import knowledge_files as files
 from tests.knowledge_files import book, edited, parsed, whole
 
 from groundplan.core.errors import Invalid, TooLarge
-from groundplan.knowledge.parsing.charsets import in_encoding
-from groundplan.knowledge.parsing.html import html
+from groundplan.knowledge.parsing.charsets import decode_as
+from groundplan.knowledge.parsing.html import read_html
 from groundplan.knowledge.parsing.html_tables import Grid
 from groundplan.knowledge.parsing.tabular import as_table, comma_separated
 
 
 def rows(page: str) -> list[list[str]]:
     """The first table of a page, its head first."""
-    table = html(page.encode()).tables[0]
+    table = read_html(page.encode()).tables[0]
     return [table.columns, *table.rows]
 
 
@@ -61,23 +61,23 @@ def test_blocks_in_a_cell_do_not_run_into_each_other() -> None:
     page = """<table><tr><th>Day<th>Open</tr><tr><td><p>Mo</p><p>Fr</p></td><td><ul><li>9<li>17</ul><h2>Late</h2>
       20<br>22</td></tr></table><p>After it.</p>"""
     assert rows(page)[1] == ["Mo Fr", "9 17 Late 20 22"]
-    assert "\n\nAfter it." in html(page.encode()).text, "a heading or list in a cell is none behind the table"
+    assert "\n\nAfter it." in read_html(page.encode()).text, "a heading or list in a cell is none behind the table"
 
 
 def test_a_table_in_a_cell_loses_nothing_around_it() -> None:
     page = """<table><tr><td>First row</td></tr><tr><td>Before <table><tr><th>Pump<th>Price<tr><td>P-1<td>5</table>
       <h2>Terms</h2><p>Paid late.</p> <ul><li>one</ul></td></tr><tr><td>Last row</td></tr></table>End"""
-    text = html(page.encode()).text
+    text = read_html(page.encode()).text
     places = [text.index(part) for part in (
         "First row", "Before", "| Pump | Price |", "| P-1 | 5 |", "## Terms", "Paid late.", "- one", "Last row", "End",
     )]  # fmt: skip
     assert places == sorted(places)
-    assert html(page.encode()).tables[0].columns == ["Pump", "Price"]
+    assert read_html(page.encode()).tables[0].columns == ["Pump", "Price"]
 
 
 def test_the_title_of_a_table_stands_above_it() -> None:
     page = "<p>x</p><table><caption>Prices 2026<tr><th>Pump<th>EUR<tr><td>P-1<td>5</table>"
-    assert "x\n\nPrices 2026\n\n| Pump | EUR |" in html(page.encode()).text
+    assert "x\n\nPrices 2026\n\n| Pump | EUR |" in read_html(page.encode()).text
 
 
 def test_navigation_with_a_table_ends_no_table_around_it() -> None:
@@ -104,7 +104,7 @@ def test_navigation_with_a_table_ends_no_table_around_it() -> None:
 )
 def test_what_a_page_does_not_show_is_not_read(page: str, shown: str) -> None:
     """It says to a model what nobody who approved the page has seen."""
-    assert html(page.encode()).text.strip() == shown
+    assert read_html(page.encode()).text.strip() == shown
 
 
 _PIECES = st.recursive(
@@ -129,13 +129,13 @@ def test_all_that_a_page_shows_is_read_and_no_more(pieces: list[Any]) -> None:
         return f"<{tag}{' hidden' if hidden else ''}>{middle}</{tag}>"
 
     page = "".join(written(piece, seen=True) for piece in pieces)
-    assert "".join(html(page.encode()).text.split()) == "".join(shown)
+    assert "".join(read_html(page.encode()).text.split()) == "".join(shown)
 
 
 def test_a_table_of_a_page_that_has_no_end_is_refused() -> None:
     page = "<table>" + "<tr><td colspan=500 rowspan=5000>x" * 3000
     with pytest.raises(TooLarge):
-        html(page.encode())
+        read_html(page.encode())
 
 
 _SPANS = st.lists(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3)), min_size=1, max_size=4), max_size=5)
@@ -252,7 +252,7 @@ def test_a_broken_letter_costs_itself() -> None:
 @pytest.mark.parametrize("said", ["punycode", "idna", "hex", "unicode_escape", "undefined", "no\0such", "utf-8", None])
 def test_only_names_of_texts_are_encodings(said: str | None) -> None:
     """Such as `punycode`, which takes half a minute for 640 KB, and hours for 10 MB."""
-    assert in_encoding(b"-" + b"9a" * 1_000_000, said) is None
+    assert decode_as(b"-" + b"9a" * 1_000_000, said) is None
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_a_page_in_no_encoding_is_refused(said: str) -> None:
 
 
 def test_links_go_by_the_address_that_a_page_names() -> None:
-    found = html(b"<base href='/docs/'><a href='a'>a</a><a href='http://[x'>b</a>")
+    found = read_html(b"<base href='/docs/'><a href='a'>a</a><a href='http://[x'>b</a>")
     assert found.links == ("/docs/a", "http://[x")
 
 

@@ -14,7 +14,7 @@ from tests import knowledge_files as files
 from groundplan.core.errors import Invalid, TooLarge
 from groundplan.knowledge.parsing import text
 from groundplan.knowledge.parsing.model import Job, Parsed
-from groundplan.knowledge.parsing.prepare import prepare
+from groundplan.knowledge.parsing.prepare import parse_job
 
 TABLE = "| Pump | Price |\n| --- | --- |\n| P-100 | 1,250 EUR |\n| P-200 | 2,400 EUR |"
 EML = b"""From: Lena <lena@acme.example>
@@ -34,7 +34,7 @@ PAGE = b"""<html><head><title>Returns - Acme</title><meta name="author" content=
 
 
 def parsed(name: str, data: bytes) -> Parsed:
-    return prepare(Job(key=name, data=data, tables=True))
+    return parse_job(Job(key=name, data=data, tables=True))
 
 
 def whole(document: Parsed) -> str:
@@ -65,7 +65,7 @@ def test_tables_are_read_as_tables(name: str, data: bytes) -> None:
     ],
 )  # fmt: skip
 def test_a_table_that_is_cut_keeps_its_head_beside_later_rows(name: str, data: bytes) -> None:
-    pieces = prepare(Job(key=name, data=data, limit=40)).pieces
+    pieces = parse_job(Job(key=name, data=data, limit=40)).pieces
     (last,) = [piece for piece in pieces if piece.text.startswith("| P-200")]
     assert (last.text, last.head) == ("| P-200 | 2,400 EUR |", "| Pump | Price |")
 

@@ -6,8 +6,8 @@ import tracemalloc
 
 import pytest
 
-from groundplan.knowledge.sources.robots import asks, parsed
-from groundplan.knowledge.sources.sitemaps import parsed as sitemap
+from groundplan.knowledge.sources.robots import directives_of, parse_robots
+from groundplan.knowledge.sources.sitemaps import parse_sitemap as sitemap
 
 
 @pytest.mark.parametrize(
@@ -37,12 +37,12 @@ from groundplan.knowledge.sources.sitemaps import parsed as sitemap
     ],
 )
 def test_the_longest_rule_decides(rules: str, path: str, allowed: bool) -> None:
-    robots = parsed(f"User-agent: *\n{rules}\n".encode(), "groundplan")
+    robots = parse_robots(f"User-agent: *\n{rules}\n".encode(), "groundplan")
     assert robots.allows(f"https://acme.example{path}") is allowed
 
 
 def test_rules_are_those_of_every_group_that_names_the_reader() -> None:
-    robots = parsed(
+    robots = parse_robots(
         b"\xef\xbb\xbfUser-agent: other\nUser-Agent: GroundPlan/2.0\nDisallow: /a\nCrawl-delay: 0.5\n\n"
         b"User-agent: *\nDisallow: /\nSitemap: https://acme.example/map.xml\n\nuser-agent: groundplan\ndisallow: /b\n",
         "groundplan",
@@ -70,7 +70,7 @@ def test_rules_are_those_of_every_group_that_names_the_reader() -> None:
 def test_a_page_may_ask_not_to_be_found_and_its_links_not_to_be_followed(
     headers: list[str], page: bytes, asked: str
 ) -> None:
-    assert asks(headers, page, "groundplan") == set(asked.split())
+    assert directives_of(headers, page, "groundplan") == set(asked.split())
 
 
 def test_a_sitemap_takes_no_more_memory_than_its_addresses() -> None:

@@ -17,7 +17,7 @@ from groundplan.blueprint.content import Rerank
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.gateway import search_app
 from groundplan.gateway.upstream.http1_pool import IDLE_SECONDS
-from groundplan.knowledge.embedding.batching import Made
+from groundplan.knowledge.embedding.batching import LazyEmbedder
 from groundplan.knowledge.embedding.wire import EARLY, Layers, embed_answer, embed_request
 from groundplan.knowledge.model import DIMENSION, Embedder, Vectors
 from groundplan.knowledge.retrieval import endpoint
@@ -108,7 +108,7 @@ async def test_what_embeds_questions_by_the_first_layers_is_made_when_it_is_firs
         return SimpleNamespace(embed=lambda texts: Counting().embed(texts) * 10)
 
     search = SimpleNamespace(asking=QueryPreparer(Counting(), cast(Any, None)))
-    serve = application(served(search, Made(make)), "word")
+    serve = application(served(search, LazyEmbedder(make)), "word")
 
     async def first(layers: Layers) -> float:
         status, body = await posted(serve, embed_request(["ab"], questions=True, layers=layers))

@@ -11,7 +11,7 @@ from groundplan.economics.semantic.reading import read
 from groundplan.economics.semantic.similarity import FEATURES as COMMON
 from groundplan.economics.semantic.similarity import Said, known, side_by_side
 from groundplan.economics.semantic.statements import FEATURES, OWN, told, weighed
-from groundplan.knowledge.embedding.encoder import Encoder, coarse
+from groundplan.knowledge.embedding.encoder import Encoder, quantise
 from groundplan.runtime.models import MINILM, ensure
 
 
@@ -26,7 +26,7 @@ def given(encoder: Encoder, *texts: str) -> bool:
     for text in texts:
         reading = read(text)
         (spoken,) = encoder.embed_words([text], [reading.places])
-        both.append(Said(reading, spoken.vector, np.frombuffer(coarse(spoken.words), dtype=np.int8).reshape(-1, 384)))
+        both.append(Said(reading, spoken.vector, np.frombuffer(quantise(spoken.words), dtype=np.int8).reshape(-1, 384)))
     one, other = both
     verdict = equivalence.judge(equivalence.shipped(), one, other)
     return verdict.score >= equivalence.shipped().threshold(0.01) and not verdict.veto and not verdict.unproven

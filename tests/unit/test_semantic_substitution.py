@@ -16,7 +16,7 @@ from groundplan.economics.semantic.reading import read, stem
 from groundplan.economics.semantic.similarity import FEATURES, Compared, Said, features, known, nearness, side_by_side
 from groundplan.economics.semantic.substitution import substituted
 from groundplan.economics.semantic.synonyms import said_where
-from groundplan.knowledge.embedding.encoder import Encoder, coarse
+from groundplan.knowledge.embedding.encoder import Encoder, quantise
 from groundplan.runtime.models import MINILM, ensure
 
 
@@ -29,7 +29,7 @@ def said(encoder: Encoder, text: str) -> Said:
     """A text as the search service tells it."""
     reading = read(text)
     (spoken,) = encoder.embed_words([text], [reading.places])
-    return Said(reading, spoken.vector, np.frombuffer(coarse(spoken.words), dtype=np.int8).reshape(-1, 384))
+    return Said(reading, spoken.vector, np.frombuffer(quantise(spoken.words), dtype=np.int8).reshape(-1, 384))
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def sweep(conn: Connection[Any], blueprint: Blueprint | None) -> dict[str, int]:
                 deleted[workload] = deleted.get(workload, 0) + count
         background_store.keep_only(conn, rules(blueprint))
         content_store.forget_answers(conn, rules(blueprint))
-        signal_store.keep_only(conn, [(workload, seconds) for workload, _, seconds in rules(blueprint)])
+        signal_store.forget_disabled(conn, [(workload, seconds) for workload, _, seconds in rules(blueprint)])
     for workload, count in sorted(deleted.items()):
         record(conn, action="content.delete", actor=SYSTEM, subject=f"workload/{workload}", detail={"calls": count})
     return deleted

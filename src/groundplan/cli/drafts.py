@@ -58,12 +58,12 @@ def draft(
             passage = _passage(gateway, key, document)
             if passage is None:
                 continue
-            answer = ask_once(gateway, key, workload, drafting.order(passage), max_tokens=_TOKENS)
-            question = drafting.question_of(str(answer["choices"][0]["message"]["content"] or ""))
+            answer = ask_once(gateway, key, workload, drafting.draft_prompt(passage), max_tokens=_TOKENS)
+            question = drafting.parse_question(str(answer["choices"][0]["message"]["content"] or ""))
             if question is None:
                 refused += 1
             else:
-                made.append(drafting.drafted(question, passage, person, workload))
+                made.append(drafting.draft_line(question, passage, person, workload))
             if len(made) == count:
                 break
     lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in made)
@@ -88,7 +88,7 @@ def accept(
     as_json: JsonOption = False,
 ) -> None:
     """Accept drafts that a person has read; `groundplan knowledge evaluate` asks them from then on."""
-    from groundplan.knowledge.evaluation.draft import accept as accepted  # noqa: PLC0415 -- only here
+    from groundplan.knowledge.evaluation.draft import accept_drafts as accepted  # noqa: PLC0415 -- only here
 
     count = accepted(file, numbers or [], by)
     emit({"accepted": count, "file": str(file)}, as_json, f"{count} questions of {file} are accepted by {by}")
@@ -105,11 +105,11 @@ def _documents(client: ControlClient, workload: str) -> list[dict[str, Any]]:
 
 def _passage(gateway: str, key: str, document: dict[str, Any]) -> Any:
     """A passage of the document that the person of the key may read; None where search gives none."""
-    from groundplan.knowledge.evaluation.draft import LEAST_CHARS, Passage  # noqa: PLC0415 -- only here
+    from groundplan.knowledge.evaluation.draft import MIN_CHARS, Passage  # noqa: PLC0415 -- only here
 
     asked = {"query": document["title"] or document["path"], "passages": 10}
     found = ControlClient(gateway.removesuffix("/v1"), key).post("/api/knowledge/search", asked)
     for one in found["passages"]:
-        if one["document"] == document["id"] and len(one["text"]) >= LEAST_CHARS:
+        if one["document"] == document["id"] and len(one["text"]) >= MIN_CHARS:
             return Passage(f"{one['source']}/{one['path']}", one["start_char"], one["end_char"], one["text"])
     return None

@@ -59,10 +59,10 @@ def evaluate(
         assert questions is not None
         value = _asked(ControlClient.connect(home).with_timeout(_PATIENCE_SECONDS), questions)
         subject = f"questions {questions.name}"
-    from groundplan.knowledge.evaluation.history import compared  # noqa: PLC0415 -- heavy
+    from groundplan.knowledge.evaluation.history import record_run  # noqa: PLC0415 -- heavy
 
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    value["last"] = compared(Home(settings.home).root / "evaluation", subject, value, at)
+    value["last"] = record_run(Home(settings.home).root / "evaluation", subject, value, at)
     if plot is not None:
         _draw(plot, value)
     emit(value, as_json, _told(value))
@@ -71,7 +71,7 @@ def evaluate(
 def _draw(file: Path, value: dict[str, Any]) -> None:
     from groundplan.knowledge.evaluation import plot  # noqa: PLC0415 -- heavy
 
-    curve, parts = plot.abstention(value), plot.parts(value)
+    curve, parts = plot.abstention_chart(value), plot.parts_chart(value)
     try:
         file.write_text(curve or parts, encoding="utf-8")
         if curve and parts:
@@ -107,19 +107,19 @@ def _tried(settings: Settings, folder: Path) -> tuple[dict[str, Any], str]:
     """The figures of a labelled folder."""
     from threadpoolctl import threadpool_limits  # noqa: PLC0415 -- heavy
 
-    from groundplan.knowledge.embedding.openvino_encoder import load, precision_of  # noqa: PLC0415 -- heavy
+    from groundplan.knowledge.embedding.openvino_encoder import load_encoder, precision_of  # noqa: PLC0415 -- heavy
     from groundplan.knowledge.evaluation import beir, trial  # noqa: PLC0415 -- heavy
     from groundplan.runtime.models import MINILM, ensure  # noqa: PLC0415 -- heavy
 
-    labelled = beir.read(folder)
+    labelled = beir.read_corpus(folder)
     if labelled.unknown_documents:
         note(f"judged documents that corpus.jsonl does not have, which count as missed: {labelled.unknown_documents}")
     if labelled.unknown_queries:
         note(f"judged queries that queries.jsonl does not have, which are not asked: {labelled.unknown_queries}")
     with threadpool_limits(limits=1, user_api="blas"):
-        encoder = load(ensure(settings.models, MINILM.name), precision_of(settings.embedding_precision))
+        encoder = load_encoder(ensure(settings.models, MINILM.name), precision_of(settings.embedding_precision))
         home = Home(settings.home)
-        outcome = trial.run(home, settings, encoder, labelled, _progress)
+        outcome = trial.run_trial(home, settings, encoder, labelled, _progress)
     unknown = {"unknown_documents": labelled.unknown_documents, "unknown_queries": labelled.unknown_queries}
     value = {**outcome.json(), "split": labelled.split, **unknown}
     return value, f"beir {labelled.digest[:16]} {labelled.split}"

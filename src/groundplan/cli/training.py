@@ -167,15 +167,15 @@ def embedded(matrix: Matrix, router: Router | None = None) -> Floats:
 def embedder(router: Router | None = None) -> Callable[[Sequence[str]], Floats]:
     """What embeds questions as the gateway does. Raises `NotFound` where the model is not here."""
 
-    from groundplan.knowledge.embedding.openvino_encoder import load, load_questions  # noqa: PLC0415 -- with --embedded
+    from groundplan.knowledge.embedding.openvino_encoder import load_encoder, load_question_encoder  # noqa: PLC0415 -- with --embedded
 
     folder = load_settings().models / EMBEDDED
     if not (folder / "model.safetensors").exists():
         hint = "Run `groundplan up` once; it fetches the model."
         raise NotFound(f"the embedding model is not in {folder}", code="embedding_model", hint=hint)
     most, layers = (TOKENS, LAYERS) if router is None else (router.tokens, router.layers)
-    encoder = load_questions(folder, load(folder), layers)
-    return lambda texts: encoder.embed([encoder.shortened(asked(text, router), most) for text in texts])
+    encoder = load_question_encoder(folder, load_encoder(folder), layers)
+    return lambda texts: encoder.embed([encoder.truncate(asked(text, router), most) for text in texts])
 
 
 def judged(router: Router, matrix: Matrix, vectors: Floats | None) -> dict[str, Any]:

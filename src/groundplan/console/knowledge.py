@@ -163,7 +163,7 @@ async def evaluations(request: Request, visitor: Signed) -> HTMLResponse:
     newest: dict[str, Any] = next((run["figures"] for run in found["runs"] if run["figures"].get("abstention")), {})
     reply = await visitor.api.get("/api/knowledge/signals")
     used = reply.body if reply.ok else {"documents": [], "unanswered": []}
-    pictures = {"abstention": plot.abstention(newest), "parts": plot.parts(newest)}
+    pictures = {"abstention": plot.abstention_chart(newest), "parts": plot.parts_chart(newest)}
     best = newest.get("calibrated")
     return await show(
         request, visitor, "evaluations.html", HERE, tab="evaluations", lines=lines, used=used, best=best, **pictures,

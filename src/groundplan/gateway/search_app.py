@@ -33,11 +33,11 @@ from groundplan.core.home import Home
 from groundplan.core.last_known_address import Bounded
 from groundplan.core.settings import Settings, load_settings
 from groundplan.gateway import memory
-from groundplan.knowledge.embedding.batching import Made, Often
-from groundplan.knowledge.embedding.deployed import Deployed
+from groundplan.knowledge.embedding.batching import LazyEmbedder, RunOnceAfter
+from groundplan.knowledge.embedding.deployed import DeployedEmbedder
 from groundplan.knowledge.embedding.encoder import Encoder
-from groundplan.knowledge.embedding.openvino_encoder import load as load_encoder
-from groundplan.knowledge.embedding.openvino_encoder import load_questions, precision_of
+from groundplan.knowledge.embedding.openvino_encoder import load_encoder as load_encoder
+from groundplan.knowledge.embedding.openvino_encoder import load_question_encoder, precision_of
 from groundplan.knowledge.embedding.wire import EARLY
 from groundplan.knowledge.retrieval import rerank
 from groundplan.knowledge.retrieval.editions import Editions
@@ -69,10 +69,10 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
     threadpool_limits(limits=1, user_api="blas")
     model = ensure(settings.models, MINILM.name)
     encoder = load_encoder(model, precision_of(settings.embedding_precision))
-    questions = load_questions(model, encoder, prepared=False)
+    questions = load_question_encoder(model, encoder, prepared=False)
     for one in (encoder, questions):
         one.embed(["ready"])
-    often = Often(ASKED_OFTEN, partial(_settle, questions))
+    often = RunOnceAfter(ASKED_OFTEN, partial(_settle, questions))
     saved = ProjectionFile(home.search)
     index = Editions(saved.load())
     pool: ConnectionPool[Any] = ConnectionPool(
@@ -93,13 +93,13 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
     follower.start()
     search = Search(
         pool,
-        often.counting(questions),
+        often.count_texts(questions),
         index,
-        deployed=lambda embedding: Deployed(home, embedding, _EMBEDDING_SECONDS),
+        deployed=lambda embedding: DeployedEmbedder(home, embedding, _EMBEDDING_SECONDS),
         reranker=lambda rule: rerank.DeployedReranker(home, rule),
     )
     examiner = Examiner(search.queries, lambda: database_url(home, settings, "control"))
-    early = often.counting(Made(lambda: load_questions(model, encoder, EARLY)))
+    early = often.count_texts(LazyEmbedder(lambda: load_question_encoder(model, encoder, EARLY)))
     return application(KnowledgeService(search, encoder, follower, examiner, early), token), pool, follower
 
 

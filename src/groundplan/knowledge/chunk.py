@@ -53,7 +53,7 @@ class _Table:
     head: str
 
 
-def chunks(text: str, *, markdown: bool, start: int = 0, limit: int = MAX_CHARS) -> list[Chunk]:
+def split_passages(text: str, *, markdown: bool, start: int = 0, limit: int = MAX_CHARS) -> list[Chunk]:
     """Passages of `text[start:]` of at most `limit` characters, in order; empty for white space only."""
     found: list[Chunk] = []
     line, counted = 1, 0

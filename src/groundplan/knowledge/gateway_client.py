@@ -48,7 +48,7 @@ def read_key(home: Home, workload: str) -> ServiceKey | None:
     return _read(key_file(home, workload))
 
 
-def keys(home: Home) -> Iterator[tuple[Path, ServiceKey]]:
+def list_keys(home: Home) -> Iterator[tuple[Path, ServiceKey]]:
     """Every key that is kept, with its file."""
     for file in sorted(home.keys.glob("index-service*.json")):
         if (key := _read(file)) is not None:
@@ -63,43 +63,43 @@ def _read(file: Path) -> ServiceKey | None:
         return None
 
 
-def ask(home: Home, workload: str, path: str, body: Any, seconds: float) -> bytes:
+def post_to_gateway(home: Home, workload: str, path: str, body: Any, seconds: float) -> bytes:
     """What the gateway answers to a POST of JSON for a workload, within so many seconds in all.
 
     Raises `Unavailable`, whose message is the reason alone; with code `service_late` where the time was over.
     """
     key, gateway = read_key(home, workload), _gateway(home)
     if key is None:
-        raise _away(f"search has no key for workload {workload} yet")
+        raise _unavailable(f"search has no key for workload {workload} yet")
     if gateway is None:
-        raise _away("no gateway runs")
+        raise _unavailable("no gateway runs")
     headers = {"Authorization": f"Bearer {key.secret}", "Content-Type": "application/json"}
     parts = urlsplit(gateway)
     deadline = time.monotonic() + seconds
     connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=seconds)
     try:
         connection.request("POST", f"{parts.path}{path}", msgspec.json.encode(body), headers)
-        _until(connection, deadline)
+        _limit_timeout(connection, deadline)
         answer = connection.getresponse()
         data = bytearray()
         while piece := answer.read1(_PIECE):
             data += piece
             if not answer.isclosed():
-                _until(connection, deadline)
+                _limit_timeout(connection, deadline)
     except TimeoutError as error:
         raise Unavailable(
             f"no answer came within {seconds:g} s", code=LATE, hint="Look at the calls of its workload."
         ) from error
     except (OSError, http.client.HTTPException) as error:
-        raise _away(f"the gateway does not answer ({error.__class__.__name__})") from error
+        raise _unavailable(f"the gateway does not answer ({error.__class__.__name__})") from error
     finally:
         connection.close()
     if answer.status != 200:
-        raise _away(_told(answer.status, bytes(data)))
+        raise _unavailable(_error_of(answer.status, bytes(data)))
     return bytes(data)
 
 
-def _until(connection: http.client.HTTPConnection, deadline: float) -> None:
+def _limit_timeout(connection: http.client.HTTPConnection, deadline: float) -> None:
     """The next wait ends at the deadline. Raises `TimeoutError` where it is over."""
     left = deadline - time.monotonic()
     if left <= 0:
@@ -108,7 +108,7 @@ def _until(connection: http.client.HTTPConnection, deadline: float) -> None:
         connection.sock.settimeout(left)
 
 
-def _away(reason: str) -> Unavailable:
+def _unavailable(reason: str) -> Unavailable:
     return Unavailable(reason, code="service_call", hint="Look at the calls of its workload.", retry_after=5.0)
 
 
@@ -119,7 +119,7 @@ def _gateway(home: Home) -> str | None:
         return None
 
 
-def _told(status: int, data: bytes) -> str:
+def _error_of(status: int, data: bytes) -> str:
     try:
         told: Any = json.loads(data)["error"]
         message = told["message"].removesuffix(f". {told.get('hint')}")  # what to do is for callers

@@ -38,12 +38,12 @@ class _Dumper(Dumper):
 psycopg.adapters.register_dumper(Halfvec, _Dumper)
 
 
-def literal(vector: Vectors | Sequence[float]) -> str:
+def to_literal(vector: Vectors | Sequence[float]) -> str:
     """The text form, for arrays of vectors."""
     return "[" + ",".join(f"{value:.6g}" for value in np.asarray(vector).tolist()) + "]"
 
 
-def vector_of(stored: bytes | None) -> NDArray[np.float32] | None:
+def from_binary(stored: bytes | None) -> NDArray[np.float32] | None:
     """From the binary form."""
     if stored is None:
         return None

@@ -93,7 +93,7 @@ def ingest_source(
                 _record_results(conn, source, subject, run.tally, outage, is_complete=connector.is_complete)
                 if outage is None and isinstance(connector, SidecarConnector):
                     found = [_orphan_sidecar_finding(source, subject, path) for path in connector.orphan_sidecars()]
-                    quality_store.tell(conn, source.name, found, kinds=[_SIDECAR])
+                    quality_store.put_findings(conn, source.name, found, kinds=[_SIDECAR])
     finally:
         connector.close()
     return _build_report(source, run.tally, outage)
@@ -102,11 +102,11 @@ def ingest_source(
 @contextmanager
 def _exclusive_ingestion(conn: Connection[Any], name: str) -> Iterator[None]:
     """Hold the session lock of a source, so that only one ingestion of it runs at a time."""
-    store.hold_source(conn, name)
+    store.lock_source(conn, name)
     try:
         yield
     finally:
-        store.let_go_of_source(conn, name)
+        store.unlock_source(conn, name)
 
 
 @contextmanager
@@ -144,16 +144,18 @@ def _record_results(
 ) -> None:
     """Store the findings, the health and counts of the source, and the audit entry of a run."""
     missing = [] if outage is None else [_outage_finding(source, subject, outage)]
-    quality_store.tell(conn, source.name, missing, kinds=[_MISSING], settled=[subject])
+    quality_store.put_findings(conn, source.name, missing, kinds=[_MISSING], subjects=[subject])
     found = failure_findings(source, tally.failures, tally.blocked_keys)
     examined = {f"{subject}/{key}" for key in tally.seen_keys | tally.deleted_keys}
     everything = is_complete and outage is None
-    quality_store.tell(conn, source.name, found, kinds=READING_KINDS, settled=None if everything else examined)
-    names_store.forget_closed(conn, source.name)
+    quality_store.put_findings(conn, source.name, found, kinds=READING_KINDS, subjects=None if everything else examined)
+    names_store.forget_closed_findings(conn, source.name)
     tables = list(chain.from_iterable(tally.tables.values()))
     bad = [failure.key for failure in tally.failures]
     with_tables = {f"{subject}/{key}".rstrip("/") for key in [*tally.tables, *tally.deleted_keys, *bad]}
-    quality_store.tell(conn, source.name, tables, kinds=_TABLES, settled=with_tables if source.checks else None)
+    quality_store.put_findings(
+        conn, source.name, tables, kinds=_TABLES, subjects=with_tables if source.checks else None
+    )
     if tally.checks is not None:
         intake_store.mark_tables_checked(conn, tally.checked_documents, tally.checks)
     _report_unknown_readers(conn, source, subject)
@@ -163,7 +165,7 @@ def _record_results(
         if (count := intake_store.count_unconfined(conn, source.name))
         else []
     )
-    quality_store.tell(conn, source.name, unconfined, kinds=[_UNCONFINED], settled=[subject])
+    quality_store.put_findings(conn, source.name, unconfined, kinds=[_UNCONFINED], subjects=[subject])
     store.finish_source(conn, source.name)
     health = "down" if outage else "failing" if tally.failures else "ok"
     reason = (
@@ -199,13 +201,13 @@ def _report_unknown_readers(conn: Connection[Any], source: Source, subject: str)
         for name, paths in intake_store.unknown_denied_names(conn, source.name).items()
     ]
     subjects = {f"{subject}/reader:{name}" for name in named} | store.reader_subjects(conn, subject)
-    quality_store.tell(conn, source.name, found, kinds=["knowledge.reader_unknown"], settled=subjects)
+    quality_store.put_findings(conn, source.name, found, kinds=["knowledge.reader_unknown"], subjects=subjects)
 
 
 def _report_held_changes(conn: Connection[Any], source: Source, subject: str) -> None:
     """Report documents that changed, were deleted or became unreadable at their source while under a legal hold."""
     found = []
-    for path, causes, document in legal_hold_store.places(conn, source.name):
+    for path, causes, document in legal_hold_store.kept_places(conn, source.name):
         became = " and ".join(_CAUSE_VERBS[cause] for cause in causes)
         found.append(
             Finding(
@@ -218,7 +220,7 @@ def _report_held_changes(conn: Connection[Any], source: Source, subject: str) ->
                 hint="Ask who did that. `groundplan knowledge held` lists it; it is erased once the hold has ended.",
             )
         )
-    quality_store.tell(conn, source.name, found, kinds=[legal_hold_store.FINDING])
+    quality_store.put_findings(conn, source.name, found, kinds=[legal_hold_store.FINDING])
 
 
 def _denied_name_finding(source: Source, subject: str, name: str, paths: Sequence[str]) -> Finding:

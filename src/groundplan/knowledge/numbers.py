@@ -12,12 +12,12 @@ _THOUSANDS: Final = re.compile(r"(?<=\d)[\u00a0\u2009\u202f'’](?=\d{3}(?!\d))"
 """What some languages set between thousands besides `.` and `,`."""
 
 
-def joined(text: str) -> str:
+def join_digits(text: str) -> str:
     """A text with its numbers in one piece each."""
     return _THOUSANDS.sub("", text)
 
 
-def plain(number: str) -> str:
+def normalise_number(number: str) -> str:
     """`1,500` and `1500` are the same, and so are `30.00` and `30`; `1.8` stays."""
     text = re.sub(r"[.,](?=\d{3}(?:\D|$))", "", number).replace(",", ".")
     return re.sub(r"\.0+$", "", text).lstrip("0") or "0"

@@ -37,12 +37,14 @@ class RemoteEmbedder:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """As `Encoder.embed`. Raises `Unavailable` (knowledge_service) where the service does not answer."""
-        rows = [row for start in range(0, len(texts), _BATCH) for row in self._some(texts[start : start + _BATCH])]
+        rows = [
+            row for start in range(0, len(texts), _BATCH) for row in self._embed_batch(texts[start : start + _BATCH])
+        ]
         return np.stack(rows) if rows else np.zeros((0, DIMENSION), dtype=np.float32)
 
-    def _some(self, texts: Sequence[str]) -> list[Vectors]:
-        endpoint = wait_for(self._home, SEARCH, self._patience, self._stop)
-        reply = post(endpoint, PATH.decode(), embed_request(texts))
+    def _embed_batch(self, texts: Sequence[str]) -> list[Vectors]:
+        endpoint = wait_for_service(self._home, SEARCH, self._patience, self._stop)
+        reply = post_json(endpoint, PATH.decode(), embed_request(texts))
         try:
             answer = embed_answer(reply, len(texts))
         except msgspec.DecodeError as error:
@@ -50,7 +52,7 @@ class RemoteEmbedder:
         return [np.frombuffer(vector, dtype="<f4").astype(np.float32) for vector in answer.vectors]
 
 
-def wait_for(home: Home, name: str, patience: float, stop: Callable[[], bool] = lambda: False) -> Endpoint:
+def wait_for_service(home: Home, name: str, patience: float, stop: Callable[[], bool] = lambda: False) -> Endpoint:
     """The announced service, after waiting for at most `patience` seconds, or until it is to `stop`; else `Unavailable`
     (knowledge_service)."""
     deadline = time.monotonic() + patience
@@ -61,7 +63,7 @@ def wait_for(home: Home, name: str, patience: float, stop: Callable[[], bool] = 
     return found
 
 
-def post(endpoint: Endpoint, path: str, body: bytes) -> bytes:
+def post_json(endpoint: Endpoint, path: str, body: bytes) -> bytes:
     """The body of the answer to a POST of JSON; an error answer is raised as `Invalid` or `Unavailable`."""
     address = urlsplit(endpoint.url)
     connection = http.client.HTTPConnection(address.hostname or "127.0.0.1", address.port, timeout=_ANSWER_SECONDS)
@@ -75,11 +77,11 @@ def post(endpoint: Endpoint, path: str, body: bytes) -> bytes:
     finally:
         connection.close()
     if response.status != 200:
-        raise _told(response.status, data)
+        raise _error_of(response.status, data)
     return data
 
 
-def _told(status: int, data: bytes) -> GroundplanError:
+def _error_of(status: int, data: bytes) -> GroundplanError:
     """The error that the service told, as ours."""
     try:
         told = msgspec.json.decode(data)["error"]

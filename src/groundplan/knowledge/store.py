@@ -66,7 +66,7 @@ def finish_source(conn: Conn, name: str) -> None:
     )
 
 
-def count_first(conn: Conn) -> None:
+def analyze_if_new(conn: Conn) -> None:
     """Have PostgreSQL count what documents and passages are like where it never has: until it does by itself, within
     minutes, a search costs it fifty times as much."""
     # by the catalogue: the counters of activity come up to a second later
@@ -78,12 +78,12 @@ def count_first(conn: Conn) -> None:
         conn.execute("ANALYZE document, chunk")
 
 
-def hold_source(conn: Conn, name: str) -> None:
-    """Wait for, and take, the session lock of a source: one ingestion of it at a time. Ends with `let_go_of_source`."""
+def lock_source(conn: Conn, name: str) -> None:
+    """Wait for, and take, the session lock of a source: one ingestion of it at a time. Ends with `unlock_source`."""
     conn.execute("SELECT pg_advisory_lock(%s, hashtext(%s))", (CHANGE_LOCK, name))
 
 
-def let_go_of_source(conn: Conn, name: str) -> None:
+def unlock_source(conn: Conn, name: str) -> None:
     conn.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", (CHANGE_LOCK, name))
 
 
@@ -118,7 +118,7 @@ def unknown_readers(conn: Conn, names: Iterable[str]) -> set[str]:
 # --- followed by the word index, as control
 
 
-def listen(conn: Conn) -> None:
+def listen_for_changes(conn: Conn) -> None:
     """Hear of changes, and be unable to make any (the connection must be in autocommit)."""
     conn.execute("SET default_transaction_read_only = on")
     conn.execute(f"LISTEN {CHANNEL}")
@@ -127,7 +127,7 @@ def listen(conn: Conn) -> None:
 # --- read by search, as one person
 
 
-def readable(conn: Conn, ids: Sequence[UUID], sources: Sequence[str]) -> dict[UUID, StoredChunk]:
+def readable_chunks(conn: Conn, ids: Sequence[UUID], sources: Sequence[str]) -> dict[UUID, StoredChunk]:
     """Those of the chunks that the person may read, as they are now."""
     with conn.cursor(row_factory=class_row(StoredChunk)) as cursor:
         found = cursor.execute(

@@ -27,7 +27,7 @@ _WIDTH: Final = re.compile("[\u2f00-\u2fdf\uff00-\uffef]+")
 """Letters as wide as a Han character, kana half as wide, and signs for parts of Han characters, as PDFs have them."""
 
 
-def plain(text: str) -> str:
+def normalise(text: str) -> str:
     """With each character as it is written most often: letters composed with their accents, of ordinary width."""
     if text.isascii():
         return text
@@ -47,18 +47,18 @@ def characters(run: str) -> list[str]:
     return letters
 
 
-def pairs(run: str) -> list[str]:
+def bigrams(run: str) -> list[str]:
     """The characters of a run in overlapping pairs, a lone one as it is."""
     letters = characters(run)
     return [first + second for first, second in pairwise(letters)] or letters
 
 
-def parts(text: str) -> Iterator[tuple[str, bool]]:
+def split_scripts(text: str) -> Iterator[tuple[str, bool]]:
     """A text in order, and of each part whether its script has no spaces between words."""
     if text.isascii():
         yield text, False
         return
-    text, end = plain(text), 0
+    text, end = normalise(text), 0
     for run in RUN.finditer(text):
         if run.start() > end:
             yield text[end : run.start()], False
@@ -68,21 +68,21 @@ def parts(text: str) -> Iterator[tuple[str, bool]]:
         yield text[end:], False
 
 
-def apart(text: str) -> tuple[str, list[str]]:
+def split_unspaced(text: str) -> tuple[str, list[str]]:
     """What is written with spaces, a blank in the place of each run, and the runs."""
     if text.isascii():
         return text, []
-    text = plain(text)
+    text = normalise(text)
     return RUN.sub(" ", text), RUN.findall(text)
 
 
-def spread(text: str) -> str:
+def space_out(text: str) -> str:
     """With a blank on both sides of each character of a run, so that each is a word."""
     if text.isascii():
         return text
-    return RUN.sub(lambda found: f" {' '.join(characters(found[0]))} ", plain(text))
+    return RUN.sub(lambda found: f" {' '.join(characters(found[0]))} ", normalise(text))
 
 
-def unspaced(words: Sequence[str]) -> bool:
+def is_unspaced(words: Sequence[str]) -> bool:
     """Whether most of these words are characters of such scripts: then two or three of them say what a word does."""
     return not all(map(str.isascii, words)) and 2 * sum(RUN.match(word) is not None for word in words) > len(words)

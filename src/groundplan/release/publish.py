@@ -30,7 +30,7 @@ from groundplan.governance.approved_parts import PART_KINDS
 from groundplan.governance.model import ApprovalStatus, Change, Need
 from groundplan.governance.service import UnapprovedContent
 from groundplan.governance.validity import Term, validity_term
-from groundplan.knowledge.governance.declared_store import declare
+from groundplan.knowledge.governance.declared_store import put_declared_sources
 from groundplan.placement.solve import verify
 from groundplan.release import people, store
 from groundplan.release.compile.grants import source_grants
@@ -178,7 +178,7 @@ def sign_and_store(
             genesis=previous is None,
         ),
     )
-    declare(conn, blueprint.sources)
+    put_declared_sources(conn, blueprint.sources)
     store.set_source_grants(conn, source_grants(blueprint))
     store.set_workload_needs(conn, blueprint.workloads)
     store.set_glossary(conn, blueprint.terms)

@@ -20,7 +20,7 @@ from groundplan.governance import approved_parts
 from groundplan.governance.decide import decide_workload, lower_caps
 from groundplan.governance.model import ApprovalStatus
 from groundplan.governance.policy.vocabulary import provider_of
-from groundplan.knowledge.governance.inherit import narrowed
+from groundplan.knowledge.governance.inherit import stricter
 from groundplan.release import units
 from groundplan.release.compile.pricing import Prices
 from groundplan.release.plan import without_workload
@@ -123,7 +123,7 @@ def _with_current_restrictions(item: bp.Source, served: Iterable[bp.Source]) -> 
         readers=[reader for reader in item.readers if reader in now.readers],
         governed=msgspec.structs.replace(
             old,
-            state=narrowed("state", old.state, held.state),
+            state=stricter("state", old.state, held.state),
             purposes=_intersection(old.purposes, held.purposes),
             workloads=_intersection(old.workloads, held.workloads),
             legal_hold=old.legal_hold or held.legal_hold,

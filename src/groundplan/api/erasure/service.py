@@ -34,7 +34,7 @@ from groundplan.identity import service as identity
 from groundplan.identity import store as identity_store
 from groundplan.identity.model import Person
 from groundplan.knowledge.deletion import mentions, names_store
-from groundplan.knowledge.deletion.delete import Why, delete, forget_names
+from groundplan.knowledge.deletion.delete import DeletionReason, delete, forget_names
 from groundplan.knowledge.sources import push_store
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
@@ -140,7 +140,7 @@ def erase(services: Services, asked: Asked, actor: str, *, dry: bool = False) ->
 
 def _documents(work: _Work) -> None:
     """Documents in which they are named: a hold of a document keeps it."""
-    found = mentions.mentioning(work.conn, work.asked.words)
+    found = mentions.documents_mentioning(work.conn, work.asked.words)
     free = [row for row in found if not row[3]]
     held = [row for row in found if row[3]]
     work.stayed("documents", len(held), "a legal hold keeps them", *_names(held))
@@ -149,7 +149,7 @@ def _documents(work: _Work) -> None:
     else:
         due = ""
         if free and not work.dry:
-            why = Why(work.actor, work.asked.reason, work.services.clock.now(), work.services.home.root)
+            why = DeletionReason(work.actor, work.asked.reason, work.services.clock.now(), work.services.home.root)
             stones = delete(work.conn, [row[0] for row in free], why, clear_answers)
             due = f"gone from search and caches; off the disk by {max(stone.due for stone in stones):%Y-%m-%d}"
         work.went("documents", len(free), due, *_names(free))
@@ -157,22 +157,22 @@ def _documents(work: _Work) -> None:
     _pushed(work)
     email = work.asked.email.strip().lower()
     work.stayed(
-        "documents that name them as owner, steward or reader", mentions.answered_by(work.conn, email),
+        "documents that name them as owner, steward or reader", mentions.count_named(work.conn, email),
         "those who answer for them decide who is named instead",
     )  # fmt: skip
     work.stayed(
-        "documents that they decided about", mentions.decided_by(work.conn, email),
+        "documents that they decided about", mentions.count_decided(work.conn, email),
         "who decided stays known for as long as the decision stands",
     )  # fmt: skip
 
 
 def _pushed(work: _Work) -> None:
     """What applications pushed and is no document: nobody else keeps its bytes for us."""
-    found = mentions.pushed(work.conn, work.asked.words)
+    found = mentions.pushed_mentioning(work.conn, work.asked.words)
     free = [(source, path) for source, path, held in found if not held]
     if not work.dry and not work.asked.keep_documents:
         for source in sorted({source for source, _ in free}):
-            push_store.drop(work.conn, source, [path for of, path in free if of == source])
+            push_store.drop_documents(work.conn, source, [path for of, path in free if of == source])
     if work.asked.keep_documents:
         work.stayed("pushed files that are no documents", len(free), "asked to be kept: they are only named")
     else:
@@ -182,8 +182,8 @@ def _pushed(work: _Work) -> None:
 
 def _places(work: _Work, gone: Sequence[tuple[UUID, str, str, bool]]) -> None:
     """The names of deleted documents, these and those of before, as far as they name them."""
-    rows = {row[0]: row for row in gone} | {row[0]: (*row, False) for row in names_store.deleted(work.conn)}
-    named = [row for row in rows.values() if mentions.named_in(row[2], work.asked.words)]
+    rows = {row[0]: row for row in gone} | {row[0]: (*row, False) for row in names_store.deleted_names(work.conn)}
+    named = [row for row in rows.values() if mentions.path_mentions(row[2], work.asked.words)]
     if named and not work.dry:
         forget_names(work.conn, work.services.home.root, [row[0] for row in named])
     work.went("names of deleted documents", len(named), _PLACES, *_names(named))

@@ -21,13 +21,13 @@ from groundplan.api.served_blueprint import current_or_none
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.audit import SYSTEM
 from groundplan.core.errors import Unavailable
-from groundplan.knowledge.embedding.deployed import Deployed
+from groundplan.knowledge.embedding.deployed import DeployedEmbedder
 from groundplan.knowledge.index import index_store
-from groundplan.knowledge.index.build import never
+from groundplan.knowledge.index.build import never_stop
 from groundplan.knowledge.index.compare import Examined
-from groundplan.knowledge.index.model import WHOLE, Edition, declared
-from groundplan.knowledge.index.switch import Who
-from groundplan.knowledge.index.upkeep import Tools, Wanted, keep_up
+from groundplan.knowledge.index.model import WHOLE, Edition, declared_settings
+from groundplan.knowledge.index.switch import SwitchActor
+from groundplan.knowledge.index.upkeep import DeclaredIndex, Tools, keep_up
 from groundplan.knowledge.model import Embedder
 from groundplan.knowledge.service_client import RemoteEmbedder
 
@@ -44,17 +44,17 @@ class Bench:
     conn: Connection[Any]
     blueprint: Blueprint
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> DeclaredIndex:
         """What the blueprint says."""
         models = {one.name: one.model for one in self.blueprint.deployments}
         rule = self.blueprint.index
-        return Wanted(declared(rule, self.blueprint.sources, models), rule.by_hand)
+        return DeclaredIndex(declared_settings(rule, self.blueprint.sources, models), rule.by_hand)
 
-    def who(self, actor: str) -> Who:
+    def who(self, actor: str) -> SwitchActor:
         """Whoever changes something now."""
-        return Who(actor, self.services.clock.now(), timedelta(days=self.blueprint.index.keep_days))
+        return SwitchActor(actor, self.services.clock.now(), timedelta(days=self.blueprint.index.keep_days))
 
-    def tools(self, stop: Callable[[], bool] = never) -> Tools:
+    def tools(self, stop: Callable[[], bool] = never_stop) -> Tools:
         """Those of this installation."""
         return Tools(self._embedder, self._examine, self._judge, stop)
 
@@ -63,7 +63,7 @@ class Bench:
         if embedding is None:
             return RemoteEmbedder(self.services.home, patience=5.0)
         ensure_key(self.services, embedding.workload)
-        return Deployed(self.services.home, embedding)
+        return DeployedEmbedder(self.services.home, embedding)
 
     def _examine(self, edition: int, samples: Sequence[tuple[str, str]]) -> Examined:
         body = {"edition": edition, "samples": list(samples)}
@@ -96,7 +96,7 @@ def have_keys(services: Services, conn: Connection[Any], blueprint: Blueprint) -
     withdraw_keys(services, needed)
 
 
-def look(services: Services, stop: Callable[[], bool] = never) -> None:
+def look(services: Services, stop: Callable[[], bool] = never_stop) -> None:
     """One look: what is declared is built, compared and switched to as far as that is possible now."""
     with services.own_connection() as conn:
         with conn.transaction():

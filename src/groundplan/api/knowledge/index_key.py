@@ -14,7 +14,7 @@ from groundplan.core.audit import SYSTEM
 from groundplan.core.errors import Unavailable
 from groundplan.identity import service as identity
 from groundplan.identity import store as identity_store
-from groundplan.knowledge.gateway_client import ServiceKey, key_file, keys, read_key
+from groundplan.knowledge.gateway_client import ServiceKey, key_file, list_keys, read_key
 
 
 def ensure_key(services: Services, workload: str) -> None:
@@ -38,7 +38,7 @@ def ensure_key(services: Services, workload: str) -> None:
 
 def withdraw_keys(services: Services, needed: Collection[str]) -> None:
     """End the keys for workloads that nothing needs any more, and forget them."""
-    for file, key in list(keys(services.home)):
+    for file, key in list(list_keys(services.home)):
         if key.workload in needed and file == key_file(services.home, key.workload):
             continue
         with services.transaction() as conn:

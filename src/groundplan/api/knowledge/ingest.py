@@ -15,8 +15,8 @@ from groundplan.api.context import Services
 from groundplan.api.served_blueprint import current_or_none
 from groundplan.core.database import database_url
 from groundplan.core.errors import GroundplanError
-from groundplan.knowledge.index.build import never
-from groundplan.knowledge.service import Intake, ingest_sources
+from groundplan.knowledge.index.build import never_stop
+from groundplan.knowledge.service import IngestContext, ingest_sources
 from groundplan.knowledge.service_client import RemoteEmbedder
 
 log = logging.getLogger("groundplan.api.knowledge.ingest")
@@ -32,7 +32,7 @@ def ingest_current(
     services: Services,
     only: frozenset[str] | None = None,
     between: Between | None = None,
-    ends: Callable[[], bool] = never,
+    ends: Callable[[], bool] = never_stop,
 ) -> dict[str, Any]:
     """Read all sources again, or those named in `only`; only what changed is indexed. `{"reports": [...]}`, empty where
     there is nothing to read. Once it `ends`, the embedding service is not waited for.
@@ -45,7 +45,7 @@ def ingest_current(
 
 def _ingest(
     services: Services, only: frozenset[str] | None, between: Between | None, busy: frozenset[str] = frozenset(),
-    stop: Callable[[], bool] = never, ends: Callable[[], bool] = never,
+    stop: Callable[[], bool] = never_stop, ends: Callable[[], bool] = never_stop,
 ) -> dict[str, Any]:  # fmt: skip
     """But for the sources that are `busy`. `stop` ends what follows when all are taken over, to be gone on with."""
     folder = services.folder()
@@ -57,7 +57,7 @@ def _ingest(
         database_url(services.home, services.settings, "control"),
         blueprint.sources,
         RemoteEmbedder(services.home, stop=ends),
-        Intake(
+        IngestContext(
             folder,
             services.clock.now().date(),
             blueprint.review_days,

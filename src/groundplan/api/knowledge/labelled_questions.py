@@ -19,8 +19,8 @@ from groundplan.api.served_blueprint import current_blueprint
 from groundplan.core.errors import Invalid
 from groundplan.identity import store as identity_store
 from groundplan.knowledge.evaluation import evaluation_store
-from groundplan.knowledge.evaluation.draft import usable
-from groundplan.knowledge.evaluation.labelled import Given, Span, figures
+from groundplan.knowledge.evaluation.draft import accepted_questions
+from groundplan.knowledge.evaluation.labelled import QuestionResult, Span, summarise
 from groundplan.knowledge.retrieval.wire import Passage
 
 MOST = 2000
@@ -98,7 +98,7 @@ def _question(line: str, place: str) -> LabelledQuestion | None:
         value = json.loads(line)
         if not isinstance(value, dict):
             raise ValueError("an object is needed")
-        used = usable([value])
+        used = accepted_questions([value])
         return LabelledQuestion.model_validate(used[0]) if used else None
     except ValidationError as error:
         first = error.errors()[0]
@@ -152,15 +152,15 @@ def judged(
     answering = {document for one in given for document in (*one.documents, *(span.document for span in one.spans))}
     with services.transaction() as conn:
         known = evaluation_store.sensitivities(conn, sorted(answering))
-    return {**figures(given, known), "not_there": sorted(answering - known.keys())}
+    return {**summarise(given, known), "not_there": sorted(answering - known.keys())}
 
 
-def _given(services: Services, one: LabelledQuestion, ask: dict[str, Any]) -> Given:
+def _given(services: Services, one: LabelledQuestion, ask: dict[str, Any]) -> QuestionResult:
     begun = time.perf_counter()
     # what is found below the floor is measured as well: other floors are compared with it
     answer = post_local(services.home, "search", "/search", {**ask, "floor": 0.0})
     took = (time.perf_counter() - begun) * 1000
-    return Given(
+    return QuestionResult(
         documents=tuple(one.documents),
         spans=tuple(Span(span.document, span.start, span.end) for span in one.spans),
         passages=convert(answer["passages"], list[Passage]),

@@ -13,7 +13,7 @@ from psycopg import Connection
 
 from groundplan.api.caller import Caller, can_read_all
 from groundplan.api.knowledge import ownership_store, store
-from groundplan.knowledge.governance.inherit import ITS_OWN
+from groundplan.knowledge.governance.inherit import DOCUMENT_ORIGINS
 
 Conn = Connection[Any]
 
@@ -48,7 +48,9 @@ def answers_for(conn: Conn, caller: Caller, document: Mapping[str, Any]) -> bool
 def who_answers(document: Mapping[str, Any]) -> set[str | None]:
     """Owner and steward of a document, as far as others than itself name them."""
     origins = document["origins"]
-    return {document[name] for name in ("owner", "steward") if origins.get(name, {}).get("from") not in ITS_OWN}
+    return {
+        document[name] for name in ("owner", "steward") if origins.get(name, {}).get("from") not in DOCUMENT_ORIGINS
+    }
 
 
 def owns(conn: Conn, caller: Caller) -> bool:

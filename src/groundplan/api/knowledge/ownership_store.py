@@ -11,7 +11,7 @@ from uuid import UUID
 from psycopg import Connection
 
 from groundplan.api.watch.unconfirmed_passkeys import KIND
-from groundplan.knowledge.governance.inherit import ITS_OWN
+from groundplan.knowledge.governance.inherit import DOCUMENT_ORIGINS
 
 Conn = Connection[Any]
 
@@ -40,7 +40,7 @@ _FINDINGS: Final[LiteralString] = f"""SELECT f.id FROM finding f
 
 def told(who: str, **more: object) -> dict[str, object]:
     """The parameters of `OWN`."""
-    return {"who": who, "its_own": list(ITS_OWN), **more}
+    return {"who": who, "its_own": list(DOCUMENT_ORIGINS), **more}
 
 
 def findings(conn: Conn, who: str, person: UUID, *, closed: bool = False) -> list[UUID]:

@@ -37,11 +37,13 @@ def unanswered(
     under that person's key, redacted where it says so, and for as long as it says."""
     keep, id = workload.keep, id or new_id()
     if keep is None:
-        return signal_store.add(conn, Signal(workload.name, UNANSWERED, id=id))
+        return signal_store.add_signal(conn, Signal(workload.name, UNANSWERED, id=id))
     text = question if keep.content == "full" else redact(question)[0]
     sealed = SubjectKeys.of(services.home).seal(conn, person, text)
     until = services.clock.now() + timedelta(seconds=keep.seconds)
-    return signal_store.add(conn, Signal(workload.name, UNANSWERED, person=person, asked=sealed, until=until, id=id))
+    return signal_store.add_signal(
+        conn, Signal(workload.name, UNANSWERED, person=person, asked=sealed, until=until, id=id)
+    )
 
 
 def gather_now(services: Services) -> int:
@@ -51,7 +53,7 @@ def gather_now(services: Services) -> int:
     """
     with services.own_connection() as conn:
         now = services.clock.now()
-        signal_store.forget(conn, now)
+        signal_store.forget_expired(conn, now)
         blueprint = current_or_none(conn)
         unseal = partial(SubjectKeys.of(services.home).unseal, conn)
         embedder = RemoteEmbedder(services.home, patience=0.0)
@@ -62,12 +64,12 @@ def gather_now(services: Services) -> int:
                     continue
                 sources = workload.grounding.sources
                 if workload.keep is not None:
-                    found += gather.gather(conn, workload.name, sources, now, embedder, unseal)
+                    found += gather.unanswered_topics(conn, workload.name, sources, now, embedder, unseal)
                 else:
-                    found += gather.unknown(conn, workload.name, sources, now)
+                    found += gather.unrecorded_topics(conn, workload.name, sources, now)
         except (GroundplanError, psycopg.Error) as error:
             log.warning("unanswered questions are not grouped yet: %s", error)
             return 0
         with conn.transaction():
-            gather.tell(conn, found)
+            gather.put_topics(conn, found)
         return len(found)

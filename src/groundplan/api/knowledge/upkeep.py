@@ -17,8 +17,8 @@ from groundplan.api.served_blueprint import current_or_none
 from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.errors import GroundplanError
 from groundplan.identity import service as identity
-from groundplan.knowledge.deletion.delete import Why, erase, replay, retire
-from groundplan.knowledge.deletion.legal_hold import release
+from groundplan.knowledge.deletion.delete import DeletionReason, delete_expired, erase_from_disk, replay_tombstones
+from groundplan.knowledge.deletion.legal_hold import release_ended_holds
 
 log = logging.getLogger("groundplan.api.knowledge.upkeep")
 SWEEP_SECONDS = 900.0
@@ -41,7 +41,7 @@ def replay_now(services: Services) -> int:
     """
     try:
         with services.own_connection() as conn:
-            return replay(conn, services.home.root, services.clock.now())
+            return replay_tombstones(conn, services.home.root, services.clock.now())
     except (GroundplanError, psycopg.Error, OSError) as error:
         log.warning("the list of deletions is not held against the database yet: %s", error)
         return 0
@@ -51,7 +51,9 @@ def sweep_now(services: Services) -> int:
     """Retention, holds that ended, the list of deletions, and erasing from the disk; how many documents were erased."""
     now = services.clock.now()
     with services.own_connection() as conn:
-        release(conn, Why(SYSTEM, "the legal hold that kept it has ended", now, services.home.root))
-        retire(conn, Why(SYSTEM, "its retention is over", now, services.home.root), clear_answers)
-        replay(conn, services.home.root, now)
-        return erase(conn, now)
+        release_ended_holds(
+            conn, DeletionReason(SYSTEM, "the legal hold that kept it has ended", now, services.home.root)
+        )
+        delete_expired(conn, DeletionReason(SYSTEM, "its retention is over", now, services.home.root), clear_answers)
+        replay_tombstones(conn, services.home.root, now)
+        return erase_from_disk(conn, now)

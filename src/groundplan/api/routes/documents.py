@@ -26,11 +26,11 @@ from groundplan.api.unknown_names import refuse_unknown_source
 from groundplan.core.audit import record
 from groundplan.core.errors import Denied, Invalid, NotFound, Unavailable
 from groundplan.knowledge.deletion import deletion_store, legal_hold_store
-from groundplan.knowledge.deletion.delete import Why, delete, readmit
-from groundplan.knowledge.deletion.mentions import mentioning, names_somebody
+from groundplan.knowledge.deletion.delete import DeletionReason, delete, readmit
+from groundplan.knowledge.deletion.mentions import documents_mentioning, names_somebody
 from groundplan.knowledge.evaluation import history
 from groundplan.knowledge.governance import governed_store
-from groundplan.knowledge.governance.decide import Said, decide
+from groundplan.knowledge.governance.decide import DecisionContext, decide
 from groundplan.knowledge.lineage import lineage_store
 from groundplan.knowledge.quality import quality_store
 from groundplan.knowledge.quality.grouped_findings import PERSONAL, folder_of
@@ -98,7 +98,7 @@ def sources(services: ServicesDep, _: Reader) -> dict[str, Any]:
         for row in found:
             row["trend"] = [
                 {"day": day, "score": score, "documents": count}
-                for day, score, count in quality_store.trend(conn, row["name"])
+                for day, score, count in quality_store.score_trend(conn, row["name"])
             ]
     try:
         behind = post_local(services.home, "search", "/lag", {})["documents"]
@@ -148,20 +148,21 @@ def document(document_id: UUID, services: ServicesDep, caller: SignedIn) -> dict
             for workload in current_blueprint(conn).workloads
             if workload.grounding is not None and found["source"] in workload.grounding.sources
         ]
-        people = governed_store.who_may_read(conn, document_id, governed_store.MOST_PEOPLE + 1)
+        people = governed_store.who_may_read(conn, document_id, governed_store.MAX_PEOPLE + 1)
         return {
             "document": found,
             "newer": newer,
-            "versions": governed_store.versions(conn, document_id),
+            "versions": governed_store.list_versions(conn, document_id),
             "kept": legal_hold_store.versions(conn, document=document_id),
             "readers": shown.readers(conn, document_id),
-            "people": people[: governed_store.MOST_PEOPLE],
-            "more_people": len(people) > governed_store.MOST_PEOPLE,
+            "people": people[: governed_store.MAX_PEOPLE],
+            "more_people": len(people) > governed_store.MAX_PEOPLE,
             "workloads": [
-                {"workload": name, "kept_back": governed_store.kept_back(conn, document_id, name)} for name in workloads
+                {"workload": name, "kept_back": governed_store.withheld_reason(conn, document_id, name)}
+                for name in workloads
             ],
             "findings": with_quotes(conn, caller, _findings(conn, caller, found)),
-            "used_by": lineage_store.used_by(conn, document_id, limit=50) if everything else None,
+            "used_by": lineage_store.answers_using(conn, document_id, limit=50) if everything else None,
         }
 
 
@@ -182,7 +183,7 @@ def decision(
     with services.transaction() as conn:
         found = found_document(conn, document_id)
         may_decide(conn, caller, found)
-        said = Said(str(caller.actor), caller.email or "the operator", body.reason, services.clock.now())
+        said = DecisionContext(str(caller.actor), caller.email or "the operator", body.reason, services.clock.now())
         document = decide(conn, document_id, body.what, body.value, said)
     if body.value is None:
         request.app.state.indexing.look_at(document["source"])
@@ -206,7 +207,7 @@ def deletions(services: ServicesDep, _: Reader) -> dict[str, Any]:
     when it is; of what went at its source, how much waits and how much is off the disk."""
     with services.transaction() as conn:
         stones = deletion_store.tombstones(conn)
-        waiting, due, erased = deletion_store.gone(conn)
+        waiting, due, erased = deletion_store.source_deletions(conn)
         names = shown.names(conn, [stone.by for stone in stones])
     return {
         "deletions": [
@@ -241,10 +242,10 @@ def read_held(held_id: UUID, body: Reading, services: ServicesDep, caller: Signe
     """What a kept version said, for whoever may decide about the document; that it was read, and why, is in the audit
     log. `data` (base64): the bytes of what was pushed."""
     with services.transaction() as conn:
-        found = legal_hold_store.one(conn, held_id)
+        found = legal_hold_store.read_version(conn, held_id)
         if found is None:
             raise _unknown()
-        whose = None if found["document_id"] is None else governed_store.one(conn, found["document_id"])
+        whose = None if found["document_id"] is None else governed_store.read_document(conn, found["document_id"])
         if whose is None:
             if not can_read_all(caller):
                 raise _unknown()
@@ -288,7 +289,7 @@ def glossary(services: ServicesDep, _: Reader) -> dict[str, Any]:
 @router.get("/knowledge/evaluations")
 def evaluations(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """The runs of `groundplan knowledge evaluate` in this HOME, the newest first."""
-    return {"runs": history.runs(services.home.root / "evaluation")}
+    return {"runs": history.list_runs(services.home.root / "evaluation")}
 
 
 @router.post("/knowledge/mentions")
@@ -302,7 +303,7 @@ def mentions(body: Mentions, services: ServicesDep, caller: SignedIn) -> dict[st
             hint="Give texts of four characters or more (two of Han, kana and the like), such as a full name.",
         )  # fmt: skip
     with services.own_connection() as conn:
-        found = mentioning(conn, body.words)
+        found = documents_mentioning(conn, body.words)
         free = [id for id, _, _, held in found if not held]
         stones = delete(conn, free, _why(services, caller, body.reason), clear_answers) if body.delete and free else []
     gone = {stone.document_id for stone in stones}
@@ -316,7 +317,7 @@ def mentions(body: Mentions, services: ServicesDep, caller: SignedIn) -> dict[st
 
 def found_document(conn: Any, id: UUID) -> dict[str, Any]:
     """Raises `NotFound` (document_unknown)."""
-    found = governed_store.one(conn, id)
+    found = governed_store.read_document(conn, id)
     if found is None:
         raise _unknown()
     return found
@@ -388,7 +389,7 @@ def _as_reader(conn: Any, caller: Caller, found: dict[str, Any]) -> dict[str, An
     """A document for somebody who may read it and answers for nothing. Raises `NotFound` where they may not."""
     if not _reads(conn, caller, found):
         raise _unknown()
-    newer = governed_store.one(conn, found["superseded_by"]) if found["superseded_by"] else None
+    newer = governed_store.read_document(conn, found["superseded_by"]) if found["superseded_by"] else None
     return {
         "document": {name: found[name] for name in _READ} | {"superseded": found["superseded_by"] is not None},
         "newer": shown.title_of(conn, newer["id"]) if newer is not None and _reads(conn, caller, newer) else None,
@@ -396,5 +397,5 @@ def _as_reader(conn: Any, caller: Caller, found: dict[str, Any]) -> dict[str, An
     }
 
 
-def _why(services: Services, caller: Caller, reason: str) -> Why:
-    return Why(str(caller.actor), reason, services.clock.now(), services.home.root)
+def _why(services: Services, caller: Caller, reason: str) -> DeletionReason:
+    return DeletionReason(str(caller.actor), reason, services.clock.now(), services.home.root)

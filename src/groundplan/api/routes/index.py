@@ -15,7 +15,7 @@ from groundplan.api.knowledge.quotes import DATA
 from groundplan.api.served_blueprint import current_blueprint
 from groundplan.core.errors import Invalid
 from groundplan.knowledge.index import compare, index_store, switch, upkeep
-from groundplan.knowledge.index.model import Edition, IndexSettings, serving, told
+from groundplan.knowledge.index.model import Edition, IndexSettings, describe, serving_edition
 
 router = below_api("knowledge")
 
@@ -26,13 +26,13 @@ def editions(services: ServicesDep, _: Reader) -> dict[str, Any]:
     with services.transaction() as conn:
         blueprint = current_blueprint(conn)
         found = index_store.editions(conn)
-        sizes = index_store.sizes(conn)
+        sizes = index_store.edition_sizes(conn)
         wanted = Bench(services, conn, blueprint).wanted()
     return {
         "editions": [{**_shown(one), **sizes.get(one.id, {"documents": 0, "passages": 0, "without_vector": 0})}
                      for one in reversed(found)],
         "declared": {**_settings(wanted.settings), "switch": "by-hand" if wanted.by_hand else "automatic"},
-        "serves_declared": serving(found).settings == wanted.settings,
+        "serves_declared": serving_edition(found).settings == wanted.settings,
     }  # fmt: skip
 
 
@@ -46,8 +46,11 @@ def build(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
         if step is None or step.what not in ("create", "drop"):
             return {"edition": None if step is None else step.edition, "begun": False}
         if step.what == "drop":
-            switch.drop(conn, step.edition, bench.who(str(caller.actor)), "something else is declared now")
-        return {"edition": upkeep.create(conn, bench.wanted().settings, bench.who(str(caller.actor))), "begun": True}
+            switch.drop_edition(conn, step.edition, bench.who(str(caller.actor)), "something else is declared now")
+        return {
+            "edition": upkeep.begin_edition(conn, bench.wanted().settings, bench.who(str(caller.actor))),
+            "begun": True,
+        }
 
 
 @router.post("/knowledge/index/{edition}/compare")
@@ -56,14 +59,17 @@ def comparison(edition: int, services: ServicesDep, caller: SignedIn) -> dict[st
     require_duty(caller, DATA, "company")
     with services.own_connection() as conn:
         bench = _bench(services, conn)
-        found = index_store.one(conn, edition)
+        found = index_store.read_edition(conn, edition)
         if found is None or found.state not in ("ready", "switching"):
             raise Invalid(
                 f"edition {edition} is {found.state if found else 'not there'}", code="index_state",
                 hint="An edition is compared when it is ready: `groundplan knowledge index list`.",
             )  # fmt: skip
         tools = bench.tools()
-        return {"edition": edition, **compare.compared(conn, found, tools.examine, tools.judge, services.clock.now())}
+        return {
+            "edition": edition,
+            **compare.compare_edition(conn, found, tools.examine, tools.judge, services.clock.now()),
+        }
 
 
 @router.post("/knowledge/index/{edition}/switch")
@@ -72,8 +78,8 @@ def switching(edition: int, services: ServicesDep, caller: SignedIn) -> dict[str
     require_duty(caller, DATA, "company")
     with services.own_connection() as conn:
         who = _bench(services, conn).who(str(caller.actor))
-        switch.begin(conn, edition, who)
-        return _state(conn, edition, done=switch.finish(conn, edition, who))
+        switch.request_switch(conn, edition, who)
+        return _state(conn, edition, done=switch.finish_switch(conn, edition, who))
 
 
 @router.post("/knowledge/index/rollback")
@@ -82,9 +88,9 @@ def rollback(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     require_duty(caller, DATA, "company")
     with services.own_connection() as conn:
         who = _bench(services, conn).who(str(caller.actor))
-        before = switch.last_before(conn)
-        switch.begin(conn, before.id, who, declined=True)
-        return _state(conn, before.id, done=switch.finish(conn, before.id, who))
+        before = switch.previous_edition(conn)
+        switch.request_switch(conn, before.id, who, declined=True)
+        return _state(conn, before.id, done=switch.finish_switch(conn, before.id, who))
 
 
 @router.post("/knowledge/index/{edition}/drop")
@@ -92,12 +98,12 @@ def dropping(edition: int, services: ServicesDep, caller: SignedIn) -> dict[str,
     """Take away an edition that does not serve, before its time."""
     require_duty(caller, DATA, "company")
     with services.own_connection() as conn:
-        switch.drop(conn, edition, _bench(services, conn).who(str(caller.actor)), "by hand")
+        switch.drop_edition(conn, edition, _bench(services, conn).who(str(caller.actor)), "by hand")
     return {"edition": edition, "state": "dropped"}
 
 
 def _state(conn: Connection[Any], edition: int, *, done: bool) -> dict[str, Any]:
-    waiting = sum(edition not in held for held in index_store.followers(conn))
+    waiting = sum(edition not in held for held in index_store.connected_followers(conn))
     return {"edition": edition, "state": "serving" if done else "switching", "services_reading": waiting}
 
 
@@ -106,7 +112,7 @@ def _shown(one: Edition) -> dict[str, Any]:
 
 
 def _settings(settings: IndexSettings) -> dict[str, Any]:
-    model, chunking = told(settings)
+    model, chunking = describe(settings)
     return {"model": model, "chunking": chunking, "dimension": settings.dimension}
 
 

@@ -21,7 +21,7 @@ def rested_on(call_id: UUID, services: ServicesDep, _: Reader) -> dict[str, Any]
     """What an answer rested on: each passage, and each document that contradicts one (`role`), with the document as it
     was then and as it is now."""
     with services.transaction() as conn:
-        return {"call": call_id, "rested_on": lineage_store.rested_on(conn, call_id)}
+        return {"call": call_id, "rested_on": lineage_store.passages_of_call(conn, call_id)}
 
 
 @router.get("/knowledge/lineage")
@@ -33,7 +33,7 @@ def lineage(
     end = until or services.clock.now()
     with services.transaction() as conn:
         company = current_blueprint(conn).company
-        told, following = lineage_store.page(conn, since or end - timedelta(days=1), end)
+        told, following = lineage_store.calls_page(conn, since or end - timedelta(days=1), end)
         ids = sorted({each["document"] for call in told for each in call["passages"]})
         found = list(events(company, told, lineage_store.documents_of(conn, ids)))
     return {"events": found} if following is None else {"events": found, "next": following}

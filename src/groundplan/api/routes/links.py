@@ -41,7 +41,7 @@ def links(document_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[st
         found = found_document(conn, document_id)
         if not can_read_all(caller):
             may_decide(conn, caller, found)
-        return {"links": share_store.links(conn, document_id)}
+        return {"links": share_store.list_links(conn, document_id)}
 
 
 @router.post("/knowledge/documents/{document_id}/links", status_code=201)
@@ -50,7 +50,7 @@ def make(document_id: UUID, body: Link, services: ServicesDep, caller: SignedIn)
     By its owner, steward, or who holds a duty for the source's data. `word` is told once."""
     with services.transaction() as conn:
         may_decide(conn, caller, found_document(conn, document_id))
-        made = share.share(conn, document_id, body.until, body.reason, _by(services, caller))
+        made = share.create_link(conn, document_id, body.until, body.reason, _by(services, caller))
     return {"name": made.name, "word": made.word, "until": made.until}
 
 
@@ -59,7 +59,7 @@ def withdraw(document_id: UUID, name: str, services: ServicesDep, caller: Signed
     """End a link: from the next query on nobody reads by it, whoever has opened it."""
     with services.transaction() as conn:
         may_decide(conn, caller, found_document(conn, document_id))
-        share.withdraw(conn, document_id, name, _by(services, caller))
+        share.withdraw_link(conn, document_id, name, _by(services, caller))
     return {"name": name, "withdrawn": True}
 
 
@@ -71,10 +71,10 @@ def open_link(body: Word, services: ServicesDep, caller: SignedIn) -> dict[str, 
             "only a person can open a link", code="person_required", hint="Sign in as a person, or act as one."
         )
     with services.transaction() as conn:
-        document = share.opened(conn, body.word, _by(services, caller))
+        document = share.open_link(conn, body.word, _by(services, caller))
         found = found_document(conn, document)
     return {"document": document, "title": found["title"], "source": found["source"], "path": found["path"]}
 
 
-def _by(services: Services, caller: Caller) -> share.By:
-    return share.By(str(caller.actor), caller.person, services.clock.now())
+def _by(services: Services, caller: Caller) -> share.LinkActor:
+    return share.LinkActor(str(caller.actor), caller.person, services.clock.now())

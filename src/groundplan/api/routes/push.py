@@ -59,20 +59,20 @@ def push(body: Pushed, request: Request, services: ServicesDep, caller: SignedIn
             )  # fmt: skip
         for item in body.documents:
             if item.gone:
-                push_store.withdraw(conn, body.source, item.path)
+                push_store.withdraw_document(conn, body.source, item.path)
             else:
                 row = push_store.Pushed(_bytes(item), item.media or "md", item.readers, item.told, services.clock.now())
                 try:
-                    push_store.put(conn, body.source, item.path, row)
+                    push_store.put_document(conn, body.source, item.path, row)
                 except (psycopg.DataError, UnicodeEncodeError) as error:
                     raise Invalid(
                         f"{item.path}: its readers or values cannot be stored", code="push_document",
                         hint="Leave out NUL characters, lone surrogates and numbers such as NaN.",
                     ) from error  # fmt: skip
         # looked up behind what was written: whoever deletes one of them meanwhile was waited for
-        places = deletion_store.closed(conn, body.source, [item.path for item in body.documents])
+        places = deletion_store.closed_places(conn, body.source, [item.path for item in body.documents])
         closed = sorted({item.path for item in body.documents if not item.gone and item.path in places})
-        push_store.drop(conn, body.source, closed)
+        push_store.drop_documents(conn, body.source, closed)
     request.app.state.indexing.look_at(body.source)
     hint = "It was deleted here: let it in again with `groundplan knowledge readmit`, or push it no more."
     return {

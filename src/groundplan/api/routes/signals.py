@@ -58,13 +58,13 @@ def signal(body: SignalBody, services: ServicesDep, caller: SignedIn) -> dict[st
             id = kept.unanswered(services, conn, workload, caller.person, body.question, body.id)
             return {"id": id, "kept": workload.keep is not None}
         assert body.document is not None
-        found = governed_store.one(conn, body.document)
+        found = governed_store.read_document(conn, body.document)
         if found is None or not governed_store.why_readable(conn, body.document, caller.person)["readable"]:
             raise NotFound("no such document", code="document_unknown", hint="Name one that a search has given you.")
         made = Signal(
             workload.name, body.kind, document=body.document, rank=body.rank, call=body.call, id=body.id or new_id()
         )
-        return {"id": signal_store.add(conn, made), "kept": True}
+        return {"id": signal_store.add_signal(conn, made), "kept": True}
 
 
 @router.get("/knowledge/signals")
@@ -73,7 +73,7 @@ def signals(services: ServicesDep, _: Reader, days: Annotated[int, Field(ge=1, l
     since = services.clock.now() - timedelta(days=days)
     with services.transaction() as conn:
         return {
-            "workloads": signal_store.by_workload(conn, since),
-            "documents": signal_store.by_document(conn, since),
+            "workloads": signal_store.signals_by_workload(conn, since),
+            "documents": signal_store.signals_by_document(conn, since),
             "unanswered": finding_store.findings(conn, kinds=[gather.KIND]),
         }

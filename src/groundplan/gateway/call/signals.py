@@ -82,7 +82,7 @@ class Signals(WriteBehindQueue[Unsealed]):
         keys = SubjectKeys.of(self._home)
         with conn.transaction():
             for one in signals:
-                signal_store.add(conn, one.sealed(conn, keys))
+                signal_store.add_signal(conn, one.sealed(conn, keys))
 
 
 def _unreachable() -> Unavailable:

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-LONGEST = 40_000
+MAX_CHARS = 40_000
 """Characters of an answer that are looked at."""
-MOST = 64
+MAX_STATEMENTS = 64
 """Statements of an answer that are looked at."""
 _MARK = re.compile(r"\[\s*(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\s*\]")
 # each begins where a run of blanks or of full stops does: else a long one would be gone through from each of its places
@@ -60,22 +60,22 @@ def statements(answer: str) -> list[Statement]:
     """Everything in an answer that cites something, in its order."""
     found: list[Statement] = []
     introduced: Statement | None = None
-    for start, end in sentences(answer[:LONGEST]):
+    for start, end in sentences(answer[:MAX_CHARS]):
         here = _statements(answer, start, end)
         if introduced is not None and not here:
-            here = [_said_after(introduced, answer, start, end)]
+            here = [_introduced_statement(introduced, answer, start, end)]
         elif introduced is not None:
             found.append(introduced)
         introduced = None
         if len(here) == 1 and _INTRODUCES.fullmatch(here[0].text):
             introduced = here.pop()
         found += here
-        if len(found) >= MOST:
-            return found[:MOST]
+        if len(found) >= MAX_STATEMENTS:
+            return found[:MAX_STATEMENTS]
     return found if introduced is None else [*found, introduced]
 
 
-def _said_after(introduced: Statement, answer: str, start: int, end: int) -> Statement:
+def _introduced_statement(introduced: Statement, answer: str, start: int, end: int) -> Statement:
     """The sentence from `start` to `end`, cited by the words that introduce it."""
     said = answer[start:end].rstrip()
     return Statement(introduced.start, start + len(said), " ".join(said.split()), introduced.passages)

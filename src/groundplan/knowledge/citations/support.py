@@ -90,7 +90,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class WordMatch:
     """What words say: `decided` is None where they do not decide. `place`: the most like the statement."""
 
     decided: bool | None
@@ -113,9 +113,9 @@ class Words:
 def words_of(text: str) -> Words:
     """Its content words without their endings, its numbers, its negations. Of scripts without spaces, pairs of
     characters are words."""
-    text, runs = writing_systems.apart(numbers.joined(text))
+    text, runs = writing_systems.split_unspaced(numbers.join_digits(text))
     every = [word.lower().replace("’", "'") for word in _WORD.findall(text)]
-    figures = {numbers.plain(number) for number in _NUMBER.findall(text)} | {
+    figures = {numbers.normalise_number(number) for number in _NUMBER.findall(text)} | {
         _SAID_NUMBERS[w] for w in every if w in _SAID_NUMBERS
     }
     terms = {
@@ -124,17 +124,17 @@ def words_of(text: str) -> Words:
     negations = sum(word in _DENYING or word.endswith("n't") for word in every)
     negations += sum(len(_DENIES.findall(run)) for run in runs)
     content = frozenset(term for term in terms if term not in _DENYING and not term.endswith("n't"))
-    content |= {pair for run in runs for pair in writing_systems.pairs(run)}
+    content |= {pair for run in runs for pair in writing_systems.bigrams(run)}
     return Words(content, frozenset(figures), negations, frozenset(every))
 
 
-def content(text: str) -> list[str]:
+def content_words(text: str) -> list[str]:
     """The words of a text that say what it is about, as they were written, in lower case; of scripts without spaces,
     pairs of characters."""
     return [
         word
-        for part, unspaced in writing_systems.parts(text)
-        for raw in (writing_systems.pairs(part) if unspaced else _WORD.findall(part))
+        for part, unspaced in writing_systems.split_scripts(text)
+        for raw in (writing_systems.bigrams(part) if unspaced else _WORD.findall(part))
         if (word := raw.lower()) not in _COMMON and not word.isdigit()
     ]
 
@@ -147,49 +147,49 @@ def places_of(passage: str) -> list[Place]:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class PassageText:
     """A passage as statements are compared with it, by its places: as they are quoted, and their words."""
 
     places: list[Place]
-    bare: list[str]
+    plain_texts: list[str]
     words: list[Words]
-    whole: Words
+    all_words: Words
 
 
-def read(passage: str, head: str = "") -> Read:
+def prepare_passage(passage: str, head: str = "") -> PassageText:
     """A passage; `head`: the names of its columns, where it is rows of a table: they stand for each row."""
     places = places_of(passage)
     known = [words_of(place.text) for place in places]
     if head:
         names = words_of(head)
         known = [replace(one, terms=one.terms | names.terms, numbers=one.numbers | names.numbers) for one in known]
-    return Read(places, [_bare(place.text) for place in places], known, words_of(f"{head}\n{passage}"))
+    return PassageText(places, [_plain_text(place.text) for place in places], known, words_of(f"{head}\n{passage}"))
 
 
-def look(statement: str, there: Read) -> Look:
+def match_words(statement: str, passage: PassageText) -> WordMatch:
     """What the words of a statement say of it, compared with the place of the passage that is most like it."""
-    said, bare, places, known = words_of(statement), _bare(statement), there.places, there.words
+    said, bare, places, known = words_of(statement), _plain_text(statement), passage.places, passage.words
     if not places or not (said.terms or said.numbers):
-        return Look(None, 0.0, None)
-    quoted = next((place for place, own in zip(places, there.bare, strict=True) if own == bare), None)
+        return WordMatch(None, 0.0, None)
+    quoted = next((place for place, own in zip(places, passage.plain_texts, strict=True) if own == bare), None)
     if quoted is not None:
-        return Look(True, 1.0, quoted)
+        return WordMatch(True, 1.0, quoted)
     shares = [_share(said, each) for each in known]
-    best = _best(places, shares)
-    if _against(said, _part(said, places[best].text, known[best]), there.whole):
-        return Look(False, shares[best], places[best])
+    best = _best_place(places, shares)
+    if _contradicts(said, _supporting_part(said, places[best].text, known[best]), passage.all_words):
+        return WordMatch(False, shares[best], places[best])
     if shares[best] >= SURE:
-        return Look(True, shares[best], places[best])
-    return Look(None, shares[best], places[best], tuple(places))
+        return WordMatch(True, shares[best], places[best])
+    return WordMatch(None, shares[best], places[best], tuple(places))
 
 
-def _bare(text: str) -> str:
+def _plain_text(text: str) -> str:
     """A sentence as it is compared word for word."""
-    return " ".join(writing_systems.plain(text).split()).rstrip(".;:!? 。")
+    return " ".join(writing_systems.normalise(text).split()).rstrip(".;:!? 。")
 
 
 def decide(share: float, nearness: float, settings: Settings = SETTINGS) -> bool:
-    """`share` of `look`, and the largest cosine of the statement and a place."""
+    """`share` of `match_words`, and the largest cosine of the statement and a place."""
     return settings.words * share + settings.meaning * nearness >= settings.least
 
 
@@ -199,15 +199,15 @@ def _share(said: Words, there: Words) -> float:
     return (len(said.terms & there.terms) + len(said.numbers & there.numbers)) / max(1, wanted)
 
 
-def _best(places: Sequence[Place], shares: Sequence[float]) -> int:
+def _best_place(places: Sequence[Place], shares: Sequence[float]) -> int:
     """Two sentences together only where they say a good deal more than one: a number of the other proves nothing."""
     order = sorted(range(len(places)), key=lambda at: (-shares[at], places[at].end - places[at].start))
     best = order[0]
-    single = next(at for at in order if not _joined(places, at))
+    single = next(at for at in order if not _join_places(places, at))
     return best if shares[best] >= shares[single] + 0.25 else single
 
 
-def _part(said: Words, text: str, whole: Words) -> Words:
+def _supporting_part(said: Words, text: str, whole: Words) -> Words:
     """The part of a sentence that says all that is stated, where one does: what is denied in another is not meant."""
     parts = [words_of(part) for part in _CLAUSE.split(text)]
     least = max(SURE, _share(said, whole))
@@ -216,11 +216,11 @@ def _part(said: Words, text: str, whole: Words) -> Words:
     )
 
 
-def _joined(places: Sequence[Place], at: int) -> bool:
+def _join_places(places: Sequence[Place], at: int) -> bool:
     return at > len(places) // 2
 
 
-def _against(said: Words, there: Words, whole: Words) -> bool:
+def _contradicts(said: Words, there: Words, whole: Words) -> bool:
     """Whether something that the statement says cannot be what the passage says."""
     alike = len(said.terms & there.terms) / max(1, len(said.terms))
     missing = said.numbers - whole.numbers - {"1"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 PATH = b"/support"
-MOST_TEXTS = 96
+MAX_TEXTS = 96
 """Statements and places together in one request."""
 
 
@@ -17,7 +17,7 @@ class Asked(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SupportRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """At most `MOST_TEXTS` texts."""
+    """At most `MAX_TEXTS` texts."""
 
     asked: list[Asked]
 

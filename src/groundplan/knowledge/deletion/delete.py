@@ -32,12 +32,12 @@ RECEIPT_DOCUMENTS = 200
 SMALL_BYTES = 256 << 20
 """Tables up to this size are written anew at once; larger ones when the first erasure is due within a day."""
 
-Clear = Callable[[Connection[Any], str, str], None]
+ClearCaches = Callable[[Connection[Any], str, str], None]
 """Clears the cached answers of whatever may have used a source: (conn, source, actor), in the same transaction."""
 
 
 @dataclass(frozen=True, slots=True)
-class Why:
+class DeletionReason:
     """Who deletes and why, when, and in which HOME the tombstones are."""
 
     by: str
@@ -46,7 +46,9 @@ class Why:
     home: Path
 
 
-def delete(conn: Connection[Any], ids: Sequence[UUID], why: Why, clear: Clear | None = None) -> list[Tombstone]:
+def delete(
+    conn: Connection[Any], ids: Sequence[UUID], reason: DeletionReason, clear: ClearCaches | None = None
+) -> list[Tombstone]:
     """Delete documents in a transaction of its own; the rows of their tombstones.
 
     Gone from retrieval, index and caches when this returns. Raises `NotFound` (document_unknown) and `Conflict`
@@ -56,144 +58,150 @@ def delete(conn: Connection[Any], ids: Sequence[UUID], why: Why, clear: Clear | 
         # before any document is locked, as whoever writes documents does, and before answers are cleared, as a release
         # does: else two would wait for each other
         intake_store.lock_changes(conn)
-        doomed = store.doomed(conn, ids)
-        if not doomed:
+        documents = store.lock_deletable(conn, ids)
+        if not documents:
             raise NotFound(
                 "no such document", code="document_unknown", hint="`groundplan knowledge documents` lists them."
             )
-        held = [one.path for one in doomed if one.legal_hold]
-        if held:
+        on_hold = [one.path for one in documents if one.legal_hold]
+        if on_hold:
             raise Conflict(
-                f"{', '.join(held[:5])} may not be deleted: a legal hold keeps it", code="legal_hold",
+                f"{', '.join(on_hold[:5])} may not be deleted: a legal hold keeps it", code="legal_hold",
                 hint="Have the hold ended first: by a decision about the document, or in its source's declaration.",
             )  # fmt: skip
         stones = [
             Tombstone(
-                new_id(), one.id, one.source, one.path, one.digest, why.at, why.by, why.reason,
-                why.at + timedelta(days=one.erase_days),
+                new_id(), one.id, one.source, one.path, one.digest, reason.at, reason.by, reason.reason,
+                reason.at + timedelta(days=one.erase_days),
             )
-            for one in doomed
+            for one in documents
         ]  # fmt: skip
         for stone in stones:
-            store.bury(conn, stone)
-        heirs = inherit_replacements(conn, [one.id for one in doomed])
-        intake_store.remove_documents(conn, [one.id for one in doomed])
+            store.put_tombstone(conn, stone)
+        heirs = inherit_replacements(conn, [one.id for one in documents])
+        intake_store.remove_documents(conn, [one.id for one in documents])
         store_inherited(conn, heirs)
-        store.wipe(conn, [one.id for one in doomed])
+        store.wipe_documents(conn, [one.id for one in documents])
         intake_store.notify_followers(conn)
-        for source in sorted({one.source for one in doomed}):
-            own = [stone for stone in stones if stone.source == source]
+        for source in sorted({one.source for one in documents}):
+            source_stones = [stone for stone in stones if stone.source == source]
             if clear is not None:
-                clear(conn, source, why.by)
-            tell(conn, source, own, why, "documents")
-    tombstones.append(why.home, stones)
+                clear(conn, source, reason.by)
+            record_deletion(conn, source, source_stones, reason, "documents")
+    tombstones.append_tombstones(reason.home, stones)
     return stones
 
 
-def tell(conn: Connection[Any], source: str, stones: Sequence[Tombstone], why: Why, what: str) -> None:
-    """Put it into the audit log that these `what` ("documents", "versions") of a source were deleted, in the caller's
+def record_deletion(
+    conn: Connection[Any], source: str, stones: Sequence[Tombstone], reason: DeletionReason, kind: str
+) -> None:
+    """Put it into the audit log that these `kind` ("documents", "versions") of a source were deleted, in the caller's
     transaction: each by its digest, since a path may tell more than it should."""
-    for some in _entries(stones):
-        detail = {what: len(some), "digests": [stone.digest for stone in some], "reason": why.reason}
-        record(conn, action="knowledge.deleted", actor=why.by, subject=f"source/{source}", detail=detail, at=why.at)
+    for some in _receipt_batches(stones):
+        detail = {kind: len(some), "digests": [stone.digest for stone in some], "reason": reason.reason}
+        record(
+            conn, action="knowledge.deleted", actor=reason.by, subject=f"source/{source}", detail=detail, at=reason.at
+        )
 
 
-def _entries(stones: Sequence[Tombstone]) -> Iterator[Sequence[Tombstone]]:
+def _receipt_batches(stones: Sequence[Tombstone]) -> Iterator[Sequence[Tombstone]]:
     for start in range(0, len(stones), RECEIPT_DOCUMENTS):
         yield stones[start : start + RECEIPT_DOCUMENTS]
 
 
-def readmit(conn: Connection[Any], source: str, path: str, why: Why) -> None:
+def readmit(conn: Connection[Any], source: str, path: str, reason: DeletionReason) -> None:
     """Let a deleted place be a document again, with the next look at its source. Raises `NotFound`."""
     with conn.transaction():
-        lifted = store.lift(conn, source, path)
+        lifted = store.lift_tombstones(conn, source, path)
         if not lifted:
             raise NotFound(
                 f"{path} of {source} was not deleted", code="tombstone_unknown",
                 hint="`groundplan knowledge deletions` lists what was.",
             )  # fmt: skip
         record(
-            conn, action="knowledge.readmitted", actor=why.by, subject=f"source/{source}",
-            detail={"tombstones": [str(stone.id) for stone in lifted], "reason": why.reason}, at=why.at,
+            conn, action="knowledge.readmitted", actor=reason.by, subject=f"source/{source}",
+            detail={"tombstones": [str(stone.id) for stone in lifted], "reason": reason.reason}, at=reason.at,
         )  # fmt: skip
-    tombstones.append(why.home, lifted)
+    tombstones.append_tombstones(reason.home, lifted)
 
 
-def replay(conn: Connection[Any], home: Path, at: datetime) -> int:
+def replay_tombstones(conn: Connection[Any], home: Path, at: datetime) -> int:
     """Hold the database against the list of deletions, and the list against the database; how many came back and went.
 
     For after a restore, and at every start. What is on the list goes whatever holds: it was gone before.
     """
-    listed = tombstones.read(home)
+    listed = tombstones.read_tombstones(home)
     with conn.transaction():
         if listed:
             intake_store.lock_changes(conn)  # before any row, as in `delete`
-        known = store.known(conn, listed)
+        known = store.existing_ids(conn, listed)
         missing = [stone for id, stone in listed.items() if id not in known]
         for stone in sorted(missing, key=lambda one: one.at):
-            store.bury(conn, stone)
+            store.put_tombstone(conn, stone)
         standing = [
             (one.source, one.path, one.salt) for one in store.tombstones(conn, limit=1_000_000) if one.lifted_at is None
         ]
-        back = store.live_at(conn, standing)
+        restored = store.live_documents_at(conn, standing)
         # its place is open: only what is there exactly as it went is what went
-        passed = [stone for stone in missing if stone.lifted_at is not None]
-        back += store.as_deleted(conn, [one for one in passed if one.cause == "decided"])
-        withdrawn = store.as_deleted(conn, [one for one in passed if one.cause == "gone"])
-        kept = legal_hold_store.drop(conn, [one.document_id for one in listed.values() if one.cause == "hold_ended"])
-        again = [*back, *withdrawn]
-        if again or kept:
-            intake_store.remove_documents(conn, again)
-            store.wipe(conn, back)
-            store.withdraw(conn, withdrawn)
+        lifted = [stone for stone in missing if stone.lifted_at is not None]
+        restored += store.live_as_deleted(conn, [one for one in lifted if one.cause == "decided"])
+        withdrawn = store.live_as_deleted(conn, [one for one in lifted if one.cause == "gone"])
+        dropped = legal_hold_store.drop_versions(
+            conn, [one.document_id for one in listed.values() if one.cause == "hold_ended"]
+        )
+        removed = [*restored, *withdrawn]
+        if removed or dropped:
+            intake_store.remove_documents(conn, removed)
+            store.wipe_documents(conn, restored)
+            store.withdraw_pushed(conn, withdrawn)
             intake_store.notify_followers(conn)
-            detail = {"documents": len(again), "versions": kept, "reason": "the list of deletions was replayed"}
+            detail = {"documents": len(removed), "versions": dropped, "reason": "the list of deletions was replayed"}
             record(conn, action="knowledge.deleted", actor=SYSTEM, subject="company", detail=detail, at=at)
-        names_store.forget(conn, [stone for stone in listed.values() if stone.salt is not None])
-        every = store.listed(conn)
-    tombstones.append(home, [one for one in every if one.id not in listed])
+        names_store.forget_names(conn, [stone for stone in listed.values() if stone.salt is not None])
+        every = store.listed_tombstones(conn)
+    tombstones.append_tombstones(home, [one for one in every if one.id not in listed])
     # a crash between the two left their names in the list
     tombstones.replace_names(
         home, [one for one in every if one.salt is not None and one.id in listed and listed[one.id].salt is None]
     )
-    return len(again) + kept
+    return len(removed) + dropped
 
 
 def forget_names(conn: Connection[Any], home: Path, documents: Sequence[UUID]) -> int:
     """Erase the names of places whose documents are deleted, from the database and the list: they stay empty by digests
     (`places`). How many. What a legal hold keeps of a document keeps its name."""
     with conn.transaction():
-        named = names_store.erase(conn, documents)
+        named = names_store.erase_names(conn, documents)
     tombstones.replace_names(home, named)
     return len({(stone.source, stone.path) for stone in named})
 
 
-def retire(conn: Connection[Any], why: Why, clear: Clear | None = None) -> int:
+def delete_expired(conn: Connection[Any], reason: DeletionReason, clear: ClearCaches | None = None) -> int:
     """Delete what has been kept for as long as it may be; how many."""
-    ids = store.expired(conn)
-    return len(delete(conn, ids, why, clear)) if ids else 0
+    ids = store.expired_documents(conn)
+    return len(delete(conn, ids, reason, clear)) if ids else 0
 
 
-def erase(conn: Connection[Any], at: datetime) -> int:
+def erase_from_disk(conn: Connection[Any], at: datetime) -> int:
     """Take what was deleted off the disk, and put the receipt into the audit log; how many documents.
 
     `conn` is in autocommit. Nothing is done while no erasure is due within a day and the tables are large, or only what
     went at its source waits: searches wait while tables are written. The receipt says by which means, and what is not
     reached by it.
     """
-    waiting = store.waiting(conn)
+    waiting = store.awaiting_erasure(conn)
     if not waiting:
         return 0
     due = min(stone.due for stone in waiting)
     asked = any(stone.cause != "gone" for stone in waiting)
-    if due - at > timedelta(days=1) and (not asked or store.size(conn) > SMALL_BYTES):
+    if due - at > timedelta(days=1) and (not asked or store.table_bytes(conn) > SMALL_BYTES):
         return 0
-    remaining = store.left(conn, [stone.document_id for stone in waiting])
-    rewritten = store.rewrite(conn)
+    remaining = store.remaining_texts(conn, [stone.document_id for stone in waiting])
+    rewritten = store.rewrite_tables(conn)
     if remaining or not rewritten:
         return 0
     with conn.transaction():
-        for some in _entries(waiting):
+        for some in _receipt_batches(waiting):
             store.mark_erased(conn, [stone.id for stone in some], _receipt(conn, some, at), at)
     return len(waiting)
 

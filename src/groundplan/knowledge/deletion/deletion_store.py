@@ -15,7 +15,7 @@ from psycopg import Connection
 from psycopg.errors import Diagnostic
 from psycopg.rows import class_row
 
-from groundplan.knowledge.deletion.places import Closed
+from groundplan.knowledge.deletion.places import ClosedPlaces
 
 Conn = Connection[Any]
 _log = logging.getLogger("groundplan.knowledge")
@@ -29,7 +29,7 @@ _PAUSES = (0.0, 0.2, 1.0, 3.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Doomed:
+class DeletableDocument:
     """A live document that is to be deleted."""
 
     id: UUID
@@ -42,9 +42,9 @@ class Doomed:
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """As a row of the table and a line of the file. `cause`: `decided`, `gone` (at its source), or `hold_ended`, which
-    is of a version that a hold had kept; only the first closes its place. With a `salt`, `path` is a digest (`places`):
-    the name was erased with somebody."""
+    """As a row of the table and a line of the file. `cause`: `decided`, `source_deletions` (at its source), or
+    `hold_ended`, which is of a version that a hold had kept; only the first closes its place. With a `salt`, `path` is
+    a digest (`places`): the name was erased with somebody."""
 
     id: UUID
     document_id: UUID
@@ -70,10 +70,10 @@ _SAME_PLACE: LiteralString = f"""source = %(source)s AND CASE
 """Whether a row is of the place that these values are of, whichever of the two has a name."""
 
 
-def doomed(conn: Conn, ids: Sequence[UUID]) -> list[Doomed]:
+def lock_deletable(conn: Conn, ids: Sequence[UUID]) -> list[DeletableDocument]:
     """Those of the documents that are live, or would be again if they could be read, locked until the end of the
     transaction."""
-    with conn.cursor(row_factory=class_row(Doomed)) as cursor:
+    with conn.cursor(row_factory=class_row(DeletableDocument)) as cursor:
         return cursor.execute(
             """SELECT d.id, d.source, d.path, d.digest, on_hold(d) AS legal_hold, s.erase_days
                FROM document d JOIN source s ON s.name = d.source
@@ -82,7 +82,7 @@ def doomed(conn: Conn, ids: Sequence[UUID]) -> list[Doomed]:
         ).fetchall()
 
 
-def bury(conn: Conn, stone: Tombstone) -> None:
+def put_tombstone(conn: Conn, stone: Tombstone) -> None:
     """One that closes its place replaces what closed it before."""
     if stone.lifted_at is None:
         conn.execute(
@@ -110,7 +110,7 @@ def bury(conn: Conn, stone: Tombstone) -> None:
     )
 
 
-def bury_gone(conn: Conn, documents: Sequence[UUID], by: str) -> list[UUID]:
+def put_source_tombstones(conn: Conn, documents: Sequence[UUID], by: str) -> list[UUID]:
     """Note that documents go at their source, before they do: those that were there, also unreadable ones, and that no
     legal hold keeps. Their places stay open."""
     rows = conn.execute(
@@ -125,7 +125,7 @@ def bury_gone(conn: Conn, documents: Sequence[UUID], by: str) -> list[UUID]:
     return [id for (id,) in rows]
 
 
-def wipe(conn: Conn, documents: Sequence[UUID]) -> None:
+def wipe_documents(conn: Conn, documents: Sequence[UUID]) -> None:
     """What is kept of documents besides their rows and chunks: versions, titles, what was pushed, what was said and
     decided."""
     conn.execute("DELETE FROM document_version WHERE document_id = ANY(%s)", (list(documents),))
@@ -136,29 +136,29 @@ def wipe(conn: Conn, documents: Sequence[UUID]) -> None:
         (list(documents),),
     )
     conn.execute("UPDATE document SET decided = '{}' WHERE id = ANY(%s)", (list(documents),))
-    forget(conn, documents)
+    forget_declared(conn, documents)
 
 
-def withdraw(conn: Conn, documents: Sequence[UUID]) -> None:
+def withdraw_pushed(conn: Conn, documents: Sequence[UUID]) -> None:
     """What was pushed of documents, and what they said of themselves; what was decided about them stays."""
     conn.execute(
         """DELETE FROM pushed p USING document d
            WHERE d.id = ANY(%s) AND p.source = d.source AND p.path = d.path""",
         (list(documents),),
     )
-    forget(conn, documents)
+    forget_declared(conn, documents)
 
 
-def forget_gone(conn: Conn, documents: Sequence[UUID]) -> None:
-    """As `forget`, those of the documents that are deleted and that no legal hold keeps any more."""
+def forget_deleted(conn: Conn, documents: Sequence[UUID]) -> None:
+    """As `forget_declared`, those of the documents that are deleted and that no legal hold keeps any more."""
     rows = conn.execute(
         "SELECT d.id FROM document d WHERE d.id = ANY(%s) AND d.deleted_at IS NOT NULL AND NOT on_hold(d)",
         (list(documents),),
     ).fetchall()
-    forget(conn, [id for (id,) in rows])
+    forget_declared(conn, [id for (id,) in rows])
 
 
-def forget(conn: Conn, documents: Sequence[UUID]) -> None:
+def forget_declared(conn: Conn, documents: Sequence[UUID]) -> None:
     """What deleted documents said of themselves, and what findings say of them. What was decided about them stays, for
     when they come back, and so does which version there was when."""
     if not documents:
@@ -185,9 +185,9 @@ def forget(conn: Conn, documents: Sequence[UUID]) -> None:
     )
 
 
-def closed(conn: Conn, source: str, paths: Sequence[str] | None = None) -> Closed:
+def closed_places(conn: Conn, source: str, paths: Sequence[str] | None = None) -> ClosedPlaces:
     """The places of a source that were deleted by decision; `paths`: of these ones."""
-    return Closed(
+    return ClosedPlaces(
         conn.execute(
             """SELECT path, salt FROM tombstone WHERE source = %s AND lifted_at IS NULL
                  AND (%s::text[] IS NULL OR salt IS NOT NULL OR path = ANY(%s::text[]))""",
@@ -196,7 +196,7 @@ def closed(conn: Conn, source: str, paths: Sequence[str] | None = None) -> Close
     )
 
 
-def digests(conn: Conn, source: str) -> dict[str, list[str | None]]:
+def deleted_digests(conn: Conn, source: str) -> dict[str, list[str | None]]:
     """Digests of what was deleted by decision -> where it stood; None where the name was erased with somebody, and for
     what was of a source that left the workspace: that may be this one, under another name."""
     found: dict[str, list[str | None]] = {}
@@ -219,7 +219,7 @@ def tombstones(conn: Conn, limit: int = 500) -> list[Tombstone]:
         ).fetchall()
 
 
-def listed(conn: Conn) -> list[Tombstone]:
+def listed_tombstones(conn: Conn) -> list[Tombstone]:
     """Of what must not come back with an older database: what was deleted here, and what was withdrawn by whoever
     pushed it, since no source tells that again."""
     with conn.cursor(row_factory=class_row(Tombstone)) as cursor:
@@ -230,7 +230,7 @@ def listed(conn: Conn) -> list[Tombstone]:
         ).fetchall()
 
 
-def waiting(conn: Conn, limit: int = 100_000) -> list[Tombstone]:
+def awaiting_erasure(conn: Conn, limit: int = 100_000) -> list[Tombstone]:
     """Of everything whose bytes may still be on the disk, the oldest first."""
     with conn.cursor(row_factory=class_row(Tombstone)) as cursor:
         return cursor.execute(
@@ -238,7 +238,7 @@ def waiting(conn: Conn, limit: int = 100_000) -> list[Tombstone]:
         ).fetchall()
 
 
-def gone(conn: Conn) -> tuple[int, datetime | None, int]:
+def source_deletions(conn: Conn) -> tuple[int, datetime | None, int]:
     """Of what went at its source: how many wait to be taken off the disk, when the first is due, how many are off."""
     row = conn.execute(
         """SELECT count(*) FILTER (WHERE erased_at IS NULL), min(due) FILTER (WHERE erased_at IS NULL),
@@ -248,12 +248,12 @@ def gone(conn: Conn) -> tuple[int, datetime | None, int]:
     return int(row[0]), row[1], int(row[2])
 
 
-def known(conn: Conn, ids: Iterable[UUID]) -> set[UUID]:
+def existing_ids(conn: Conn, ids: Iterable[UUID]) -> set[UUID]:
     """Those of the ids that are there."""
     return {id for (id,) in conn.execute("SELECT id FROM tombstone WHERE id = ANY(%s)", (list(ids),))}
 
 
-def live_at(conn: Conn, places: Sequence[tuple[str, str, bytes | None]]) -> list[UUID]:
+def live_documents_at(conn: Conn, places: Sequence[tuple[str, str, bytes | None]]) -> list[UUID]:
     """Documents that are live at these (source, path, salt)."""
     named = [(source, path) for source, path, salt in places if salt is None]
     rows = conn.execute(
@@ -262,10 +262,10 @@ def live_at(conn: Conn, places: Sequence[tuple[str, str, bytes | None]]) -> list
         ([source for source, _ in named], [path for _, path in named]),
     ).fetchall()
     digests = [(source, path, salt) for source, path, salt in places if salt is not None]
-    return [id for (id,) in rows] + at_digests(conn, digests, live=True)
+    return [id for (id,) in rows] + documents_at_digests(conn, digests, live=True)
 
 
-def as_deleted(conn: Conn, stones: Sequence[Tombstone]) -> list[UUID]:
+def live_as_deleted(conn: Conn, stones: Sequence[Tombstone]) -> list[UUID]:
     """Documents that are live and say what they said when they were deleted."""
     rows = conn.execute(
         """SELECT DISTINCT d.id FROM document d JOIN unnest(%s::uuid[], %s::text[]) AS t(id, digest)
@@ -275,7 +275,7 @@ def as_deleted(conn: Conn, stones: Sequence[Tombstone]) -> list[UUID]:
     return [id for (id,) in rows]
 
 
-def at_digests(conn: Conn, places: Sequence[tuple[str, str, bytes]], *, live: bool) -> list[UUID]:
+def documents_at_digests(conn: Conn, places: Sequence[tuple[str, str, bytes]], *, live: bool) -> list[UUID]:
     """Documents, live or deleted ones, whose paths have these (source, digest, salt)."""
     if not places:
         return []
@@ -292,7 +292,7 @@ def at_digests(conn: Conn, places: Sequence[tuple[str, str, bytes]], *, live: bo
     return [id for (id,) in rows]
 
 
-def lift(conn: Conn, source: str, path: str) -> list[Tombstone]:
+def lift_tombstones(conn: Conn, source: str, path: str) -> list[Tombstone]:
     """Let a deleted place be a document again; what closed it, as it is now."""
     with conn.cursor(row_factory=class_row(Tombstone)) as cursor:
         return cursor.execute(
@@ -302,7 +302,7 @@ def lift(conn: Conn, source: str, path: str) -> list[Tombstone]:
         ).fetchall()
 
 
-def expired(conn: Conn, limit: int = 500) -> list[UUID]:
+def expired_documents(conn: Conn, limit: int = 500) -> list[UUID]:
     """Live documents whose retention is over and that no legal hold keeps."""
     rows = conn.execute(
         """SELECT d.id FROM document d
@@ -313,7 +313,7 @@ def expired(conn: Conn, limit: int = 500) -> list[UUID]:
     return [id for (id,) in rows]
 
 
-def left(conn: Conn, documents: Sequence[UUID]) -> int:
+def remaining_texts(conn: Conn, documents: Sequence[UUID]) -> int:
     """How many passages with a text are left of documents that did not come back, and of versions that a hold had kept:
     none, or a bug."""
     row = conn.execute(
@@ -325,16 +325,16 @@ def left(conn: Conn, documents: Sequence[UUID]) -> int:
     return 0 if row is None else int(row[0])
 
 
-def rewrite(conn: Conn) -> bool:
+def rewrite_tables(conn: Conn) -> bool:
     """Write the tables of documents anew, so that nothing deleted is left in their files, and have that on the disk.
 
     False where this server lets only the owner do that, and while somebody still reads a table as it was before: what
     they may see stays in its files. `conn` is in autocommit; readers wait meanwhile.
     """
-    return all(_rewritten(conn, table) for table in TABLES)
+    return all(_rewrite_table(conn, table) for table in TABLES)
 
 
-def _rewritten(conn: Conn, table: LiteralString) -> bool:
+def _rewrite_table(conn: Conn, table: LiteralString) -> bool:
     for pause in _PAUSES:
         time.sleep(pause)
         kept: list[int] = []
@@ -361,7 +361,7 @@ def _rewritten(conn: Conn, table: LiteralString) -> bool:
     return False
 
 
-def size(conn: Conn) -> int:
+def table_bytes(conn: Conn) -> int:
     """Bytes of these tables."""
     row = conn.execute(
         "SELECT sum(pg_total_relation_size(name::regclass)) FROM unnest(%s::text[]) AS name", (list(TABLES),)

@@ -17,76 +17,76 @@ from psycopg import Connection
 from groundplan.core.ids import new_id
 from groundplan.knowledge.deletion import deletion_store, tombstones
 from groundplan.knowledge.deletion import legal_hold_store as store
-from groundplan.knowledge.deletion.delete import Why, tell
+from groundplan.knowledge.deletion.delete import DeletionReason, record_deletion
 from groundplan.knowledge.deletion.deletion_store import Tombstone
 from groundplan.knowledge.deletion.legal_hold_store import Cause
 from groundplan.knowledge.index import index_store
-from groundplan.knowledge.index.recut import whole
+from groundplan.knowledge.index.recut import join_passages
 from groundplan.knowledge.parsing.model import Piece
 
 _SAID = ("front", "beside")
 """Of what is declared: what the document says itself."""
 
 
-def keep_changed(
+def keep_versions_before_change(
     conn: Connection[Any], rows: Sequence[Mapping[str, Any]], chunks: Mapping[UUID, Sequence[Piece]]
 ) -> int:
     """Before `rows` replace what documents are: keep what those under a legal hold say and will say no more; how many.
     In the caller's transaction."""
     new = {UUID(str(row["id"])): row for row in rows}
-    held = store.live(conn, list(new))
+    held = store.held_documents(conn, list(new))
     said = _texts(conn, [one.id for one in held])
     kept: dict[UUID, tuple[str, Cause]] = {
         one.id: (said[one.id], "changed")
         for one in held
-        if _words(said[one.id]) != _words("".join(piece.text for piece in chunks.get(one.id, ())))
-        or _values(one.title, one.declared) != _values(new[one.id]["title"], new[one.id]["declared"])
+        if _without_spaces(said[one.id]) != _without_spaces("".join(piece.text for piece in chunks.get(one.id, ())))
+        or _declared_values(one.title, one.declared) != _declared_values(new[one.id]["title"], new[one.id]["declared"])
     }
-    return store.keep(conn, kept) if kept else 0
+    return store.keep_versions(conn, kept) if kept else 0
 
 
-def keep_removed(conn: Connection[Any], removed: Mapping[UUID, Cause]) -> int:
+def keep_versions_before_removal(conn: Connection[Any], removed: Mapping[UUID, Cause]) -> int:
     """Before documents are taken away: keep what those under a legal hold say; how many. In the caller's
     transaction."""
-    said = _texts(conn, [one.id for one in store.live(conn, list(removed))])
-    return store.keep(conn, {id: (text, removed[id]) for id, text in said.items()}) if said else 0
+    said = _texts(conn, [one.id for one in store.held_documents(conn, list(removed))])
+    return store.keep_versions(conn, {id: (text, removed[id]) for id, text in said.items()}) if said else 0
 
 
-def release(conn: Connection[Any], why: Why) -> int:
+def release_ended_holds(conn: Connection[Any], reason: DeletionReason) -> int:
     """Destroy what was kept by holds that have ended; how many versions. They leave the disk, and get their receipt, as
     whatever else is deleted."""
     with conn.transaction():
-        over = store.over(conn)
+        over = store.ended_versions(conn)
         if not over:
             return 0
         stones = [
             Tombstone(
-                new_id(), one.id, one.source, one.path, one.digest, why.at, why.by, why.reason,
-                why.at + timedelta(days=one.erase_days), lifted_at=why.at, cause="hold_ended",
+                new_id(), one.id, one.source, one.path, one.digest, reason.at, reason.by, reason.reason,
+                reason.at + timedelta(days=one.erase_days), lifted_at=reason.at, cause="hold_ended",
             )
             for one in over
         ]  # fmt: skip
         for stone in stones:
-            deletion_store.bury(conn, stone)
-        store.drop(conn, [one.id for one in over])
-        deletion_store.forget_gone(conn, [one.document_id for one in over if one.document_id is not None])
+            deletion_store.put_tombstone(conn, stone)
+        store.drop_versions(conn, [one.id for one in over])
+        deletion_store.forget_deleted(conn, [one.document_id for one in over if one.document_id is not None])
         for source in sorted({one.source for one in over}):
             own = [stone for stone in stones if stone.source == source]
-            tell(conn, source, own, why, "versions")
-    tombstones.append(why.home, stones)
+            record_deletion(conn, source, own, reason, "versions")
+    tombstones.append_tombstones(reason.home, stones)
     return len(stones)
 
 
 def _texts(conn: Connection[Any], documents: Sequence[UUID]) -> dict[UUID, str]:
     if not documents:
         return {}
-    return {id: whole(pieces).strip() for id, pieces in index_store.pieces_of(conn, documents).items()}
+    return {id: join_passages(pieces).strip() for id, pieces in index_store.pieces_of(conn, documents).items()}
 
 
-def _words(text: str) -> str:
+def _without_spaces(text: str) -> str:
     """The text without white space, of which passages leave some out."""
     return "".join(text.split())
 
 
-def _values(title: str, declared: Mapping[str, Any]) -> str:
+def _declared_values(title: str, declared: Mapping[str, Any]) -> str:
     return json.dumps([title, *(declared.get(name) or {} for name in _SAID)], default=str, sort_keys=True)

@@ -22,7 +22,7 @@ FINDING: Final = "knowledge.legal_hold"
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class HeldDocument:
     """A live document under a legal hold, as far as it is compared with what it becomes."""
 
     id: UUID
@@ -53,18 +53,18 @@ _SHOWN: Final = """id, document_id, source, path, version, title, digest, modifi
   length(text) AS characters, length(data) AS bytes"""
 
 
-def live(conn: Conn, documents: Sequence[UUID]) -> list[Live]:
+def held_documents(conn: Conn, documents: Sequence[UUID]) -> list[HeldDocument]:
     """Those of the documents that are live and under a legal hold. Nobody decides about any of them until the
     transaction ends: what is not kept now may be destroyed in it."""
     conn.execute("SELECT FROM document WHERE id = ANY(%s) ORDER BY id FOR UPDATE", (list(documents),))
-    with conn.cursor(row_factory=class_row(Live)) as cursor:
+    with conn.cursor(row_factory=class_row(HeldDocument)) as cursor:
         return cursor.execute(
             "SELECT id, title, declared FROM document d WHERE id = ANY(%s) AND deleted_at IS NULL AND on_hold(d)",
             (list(documents),),
         ).fetchall()
 
 
-def keep(conn: Conn, texts: Mapping[UUID, tuple[str, Cause]]) -> int:
+def keep_versions(conn: Conn, texts: Mapping[UUID, tuple[str, Cause]]) -> int:
     """Keep what these documents say now; how many. What is kept of one already, word for word, is not kept twice."""
     found = [(new_id(), document, text, cause) for document, (text, cause) in texts.items()]
     ids, documents, said, causes = ([row[at] for row in found] for at in range(4))
@@ -81,7 +81,7 @@ def keep(conn: Conn, texts: Mapping[UUID, tuple[str, Cause]]) -> int:
     ).rowcount
 
 
-def keep_pushed(conn: Conn, source: str, path: str, cause: Cause, data: bytes | None) -> None:
+def keep_pushed_bytes(conn: Conn, source: str, path: str, cause: Cause, data: bytes | None) -> None:
     """Keep the bytes that were pushed to a place under a legal hold, before `data` replaces them (None: nothing)."""
     conn.execute("SELECT FROM document WHERE source = %s AND path = %s FOR UPDATE", (source, path))
     conn.execute(
@@ -107,7 +107,7 @@ def versions(conn: Conn, source: str | None = None, document: UUID | None = None
         ).fetchall()
 
 
-def one(conn: Conn, id: UUID) -> dict[str, Any] | None:
+def read_version(conn: Conn, id: UUID) -> dict[str, Any] | None:
     """A version with what it said."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
@@ -115,7 +115,7 @@ def one(conn: Conn, id: UUID) -> dict[str, Any] | None:
         ).fetchone()
 
 
-def places(conn: Conn, source: str) -> list[tuple[str, list[str], UUID | None]]:
+def kept_places(conn: Conn, source: str) -> list[tuple[str, list[str], UUID | None]]:
     """(path, causes, document) of what is kept of a source."""
     return conn.execute(
         """SELECT path, array_agg(DISTINCT cause ORDER BY cause), (array_agg(document_id))[1] FROM held_version
@@ -125,7 +125,7 @@ def places(conn: Conn, source: str) -> list[tuple[str, list[str], UUID | None]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Over:
+class EndedVersion:
     """A version whose hold has ended."""
 
     id: UUID
@@ -136,10 +136,10 @@ class Over:
     erase_days: int
 
 
-def over(conn: Conn) -> list[Over]:
+def ended_versions(conn: Conn) -> list[EndedVersion]:
     """What no legal hold keeps any more; nobody decides about its documents until the end of the transaction."""
     conn.execute("SELECT FROM document WHERE id IN (SELECT document_id FROM held_version) ORDER BY id FOR UPDATE")
-    with conn.cursor(row_factory=class_row(Over)) as cursor:
+    with conn.cursor(row_factory=class_row(EndedVersion)) as cursor:
         return cursor.execute(
             """SELECT h.id, h.document_id, h.source, h.path, h.digest, coalesce(s.erase_days, 30) AS erase_days
                FROM held_version h LEFT JOIN document d ON d.id = h.document_id LEFT JOIN source s ON s.name = h.source
@@ -147,7 +147,7 @@ def over(conn: Conn) -> list[Over]:
         ).fetchall()
 
 
-def drop(conn: Conn, ids: Sequence[UUID]) -> int:
+def drop_versions(conn: Conn, ids: Sequence[UUID]) -> int:
     """Destroy versions, and close what was told of places of which nothing is kept any more; how many."""
     gone = conn.execute("DELETE FROM held_version WHERE id = ANY(%s)", (list(ids),)).rowcount
     if gone:

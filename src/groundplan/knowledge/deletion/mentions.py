@@ -14,7 +14,7 @@ from uuid import UUID
 from psycopg import Connection
 
 from groundplan.core.letters import letters, named
-from groundplan.knowledge.governance.inherit import OWN
+from groundplan.knowledge.governance.inherit import DOCUMENT_KEYS
 from groundplan.knowledge.writing_systems import RUN
 
 Conn = Connection[Any]
@@ -31,7 +31,7 @@ def names_somebody(word: str) -> bool:
     return len(word) >= (_SHORTEST_UNSPACED if RUN.search(word) else _SHORTEST)
 
 
-def mentioning(conn: Conn, words: Sequence[str]) -> list[tuple[UUID, str, str, bool]]:
+def documents_mentioning(conn: Conn, words: Sequence[str]) -> list[tuple[UUID, str, str, bool]]:
     """(document, source, path, on hold) of live documents, and those that cannot be read any more, with one of these
     texts in them, in their title, path or what they declare besides what governs them, in the bytes that were pushed,
     and of what a legal hold keeps of others."""
@@ -61,14 +61,14 @@ def mentioning(conn: Conn, words: Sequence[str]) -> list[tuple[UUID, str, str, b
              AND (coalesce(s.legal_hold, false) OR (d.id IS NOT NULL AND on_hold(d)))
            ORDER BY 2, 3""",
         {
-            "own": list(OWN), "first": list(map(_within, first)), "unspaced": list(map(_within, unspaced)),
+            "own": list(DOCUMENT_KEYS), "first": list(map(_within, first)), "unspaced": list(map(_within, unspaced)),
             **_sought(cased),
         },
     )  # fmt: skip
     return rows.fetchall()
 
 
-def pushed(conn: Conn, words: Sequence[str]) -> list[tuple[str, str, bool]]:
+def pushed_mentioning(conn: Conn, words: Sequence[str]) -> list[tuple[str, str, bool]]:
     """(source, path, on hold) of what was pushed, is no live document, and has one of these texts in its bytes, path or
     values: it could not be read, or was not looked at yet."""
     _, cased = _spelled(words)
@@ -111,13 +111,13 @@ def _spelled(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return plain, list(dict.fromkeys(each for word in plain for each in (word, word.lower(), word.upper())))
 
 
-def named_in(path: str, words: Sequence[str]) -> bool:
-    """Whether a path has one of these texts in it, as `mentioning` looks for them."""
+def path_mentions(path: str, words: Sequence[str]) -> bool:
+    """Whether a path has one of these texts in it, as `documents_mentioning` looks for them."""
     told = _in_path(path)
     return any(re.search(named(_in_path(word.strip())), told) for word in words if names_somebody(word))
 
 
-def answered_by(conn: Conn, email: str) -> int:
+def count_named(conn: Conn, email: str) -> int:
     """How many live documents say themselves that this address owns them, is their steward, or may read them or not."""
     row = conn.execute(
         """SELECT count(*) FROM document d WHERE d.deleted_at IS NULL AND EXISTS (
@@ -128,7 +128,7 @@ def answered_by(conn: Conn, email: str) -> int:
     return 0 if row is None else int(row[0])
 
 
-def decided_by(conn: Conn, email: str) -> int:
+def count_decided(conn: Conn, email: str) -> int:
     """About how many documents somebody of this address has decided something that stands."""
     row = conn.execute(
         """SELECT count(*) FROM document d

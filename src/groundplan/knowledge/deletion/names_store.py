@@ -14,15 +14,15 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg.rows import class_row
 
-from groundplan.knowledge.deletion.deletion_store import COLUMNS, DIGEST, Tombstone, at_digests
-from groundplan.knowledge.deletion.places import digest
+from groundplan.knowledge.deletion.deletion_store import COLUMNS, DIGEST, Tombstone, documents_at_digests
+from groundplan.knowledge.deletion.places import path_digest
 
 Conn = Connection[Any]
 _SALT_BYTES = 16
 _NOTHING: LiteralString = "message = 'deleted', quote = NULL, hint = '', detail = '{}', fix = NULL, mark = f.id::text"
 
 
-def deleted(conn: Conn) -> list[tuple[UUID, str, str]]:
+def deleted_names(conn: Conn) -> list[tuple[UUID, str, str]]:
     """(document, source, path) of what is deleted, or was deleted here, and has a name; what a legal hold keeps a
     version of is left out."""
     return conn.execute(
@@ -36,7 +36,7 @@ def deleted(conn: Conn) -> list[tuple[UUID, str, str]]:
     ).fetchall()
 
 
-def erase(conn: Conn, documents: Sequence[UUID]) -> list[Tombstone]:
+def erase_names(conn: Conn, documents: Sequence[UUID]) -> list[Tombstone]:
     """Put digests in the place of the names of these deleted documents; their tombstones."""
     salt = _salt(conn)
     with conn.cursor(row_factory=class_row(Tombstone)) as cursor:
@@ -44,13 +44,13 @@ def erase(conn: Conn, documents: Sequence[UUID]) -> list[Tombstone]:
             f"SELECT {COLUMNS} FROM tombstone WHERE document_id = ANY(%s) AND salt IS NULL FOR UPDATE",
             (list(documents),),
         ).fetchall()
-    hidden = [replace(stone, path=digest(stone.path, salt), salt=salt) for stone in stones]
+    hidden = [replace(stone, path=path_digest(stone.path, salt), salt=salt) for stone in stones]
     _put(conn, hidden)
     _documents(conn, documents)
     return hidden
 
 
-def forget(conn: Conn, stones: Sequence[Tombstone]) -> None:
+def forget_names(conn: Conn, stones: Sequence[Tombstone]) -> None:
     """What a restored database still names of places whose names were erased: these are of the list."""
     known = conn.execute(
         "SELECT id FROM tombstone WHERE id = ANY(%s) AND salt IS NULL", ([stone.id for stone in stones],)
@@ -58,10 +58,10 @@ def forget(conn: Conn, stones: Sequence[Tombstone]) -> None:
     named = {id for (id,) in known}
     _put(conn, [stone for stone in stones if stone.id in named])
     places = [(stone.source, stone.path, stone.salt) for stone in stones if stone.salt is not None]
-    _documents(conn, [*(stone.document_id for stone in stones), *at_digests(conn, places, live=False)])
+    _documents(conn, [*(stone.document_id for stone in stones), *documents_at_digests(conn, places, live=False)])
 
 
-def forget_closed(conn: Conn, source: str) -> None:
+def forget_closed_findings(conn: Conn, source: str) -> None:
     """What findings that are closed said of places whose names were erased: as long as a file of that name is at its
     source, an open one names it, for whoever has to take it away."""
     conn.execute(

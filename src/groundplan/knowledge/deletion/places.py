@@ -9,12 +9,12 @@ import hashlib
 from collections.abc import Iterable
 
 
-def digest(path: str, salt: bytes) -> str:
+def path_digest(path: str, salt: bytes) -> str:
     """What stands for a path; `deletion_store` has the same in SQL."""
     return hashlib.sha256(salt + path.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-class Closed:
+class ClosedPlaces:
     """The places of a source that stay empty; asked for a path."""
 
     def __init__(self, places: Iterable[tuple[str, bytes | None]]) -> None:
@@ -25,4 +25,4 @@ class Closed:
             (self._names if salt is None else self._digests.setdefault(salt, set())).add(path)
 
     def __contains__(self, path: str) -> bool:
-        return path in self._names or any(digest(path, salt) in digests for salt, digests in self._digests.items())
+        return path in self._names or any(path_digest(path, salt) in digests for salt, digests in self._digests.items())

@@ -20,7 +20,7 @@ from groundplan.knowledge.deletion.deletion_store import Tombstone
 FILE = "tombstones.jsonl"
 
 
-def append(home: Path, stones: Iterable[Tombstone]) -> None:
+def append_tombstones(home: Path, stones: Iterable[Tombstone]) -> None:
     """Add lines; on the disk when this returns."""
     lines = [json.dumps(_plain(stone), sort_keys=True) for stone in stones]
     if not lines:
@@ -45,7 +45,7 @@ def replace_names(home: Path, stones: Iterable[Tombstone]) -> None:
     write_atomically(home / FILE, "".join(f"{line}\n" for line in lines).encode())
 
 
-def read(home: Path) -> dict[UUID, Tombstone]:
+def read_tombstones(home: Path) -> dict[UUID, Tombstone]:
     """By id; the last line of an id holds. What is torn or damaged is left out: the table has it, too."""
     found: dict[UUID, Tombstone] = {}
     for line in _lines(home):

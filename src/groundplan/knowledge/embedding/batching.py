@@ -15,52 +15,52 @@ from typing import Final
 from groundplan.knowledge.embedding.encoder import FEW_TEXTS
 from groundplan.knowledge.model import Embedder, Vectors
 
-_AT_ONCE: Final = 2
+_THREADS: Final = 2
 """As many as the embedded model has threads."""
 _SHORT_CHARS: Final = 240
 
-_Asked = tuple[str, Future[Vectors]]
+_PendingText = tuple[str, Future[Vectors]]
 
 
-class Made:
+class LazyEmbedder:
     """An embedder that is made when it is first asked. Any thread may ask."""
 
     def __init__(self, make: Callable[[], Embedder]) -> None:
         self._make = make
         self._lock = threading.Lock()
-        self._made: Embedder | None = None
+        self._embedder: Embedder | None = None
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """As it does; what making it raises is raised here, and the next one who asks tries again."""
         with self._lock:
-            made = self._made = self._made or self._make()
+            made = self._embedder = self._embedder or self._make()
         return made.embed(texts)
 
 
-class Often:
+class RunOnceAfter:
     """Has work done, once, when so many texts were embedded: it takes what only whoever is asked often gets back. In a
     thread of its own; any thread may embed."""
 
     def __init__(self, after: int, work: Callable[[], None]) -> None:
-        self._left = after
+        self._remaining = after
         self._work = work
         self._lock = threading.Lock()
 
-    def counting(self, embedder: Embedder) -> Embedder:
+    def count_texts(self, embedder: Embedder) -> Embedder:
         """That embedder, whose texts are counted."""
         return _Counting(embedder, self._count)
 
     def _count(self, texts: int) -> None:
-        if self._left <= 0:
+        if self._remaining <= 0:
             return
         with self._lock:
-            before, self._left = self._left, self._left - texts
-            due = before > 0 >= self._left
+            before, self._remaining = self._remaining, self._remaining - texts
+            due = before > 0 >= self._remaining
         if due:
             try:
                 threading.Thread(target=self._work, name="often", daemon=True).start()
             except RuntimeError:  # this user may have no more threads now
-                self._left = 1
+                self._remaining = 1
 
 
 class _Counting:
@@ -73,26 +73,26 @@ class _Counting:
         return vectors
 
 
-class Together:
+class BatchingEmbedder:
     """Embeds texts in threads of its own. Any thread may ask."""
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
-        self._threads = ThreadPoolExecutor(_AT_ONCE, "question")
+        self._threads = ThreadPoolExecutor(_THREADS, "question")
         self._lock = threading.Lock()
-        self._waiting: deque[_Asked] = deque()
+        self._waiting: deque[_PendingText] = deque()
 
-    def soon(self, text: str) -> Future[Vectors]:
+    def submit(self, text: str) -> Future[Vectors]:
         """The vector of a text, as soon as it is computed; what the embedder raises is raised by the result."""
         asked: Future[Vectors] = Future()
         with self._lock:
             self._waiting.append((text, asked))
-        self._threads.submit(self._some)
+        self._threads.submit(self._embed_waiting)
         return asked
 
-    def _some(self) -> None:
+    def _embed_waiting(self) -> None:
         """Those that wait now; perhaps another thread has taken all of them already."""
-        taken = self._taken()
+        taken = self._take_batch()
         if not taken:
             return
         try:
@@ -104,10 +104,10 @@ class Together:
         for (_, asked), vector in zip(taken, vectors, strict=True):
             asked.set_result(vector)
 
-    def _taken(self) -> list[_Asked]:
+    def _take_batch(self) -> list[_PendingText]:
         """The next ones, all of them short or one that is not: others would be computed at its length."""
         with self._lock:
-            taken: list[_Asked] = []
+            taken: list[_PendingText] = []
             while self._waiting and len(taken) < FEW_TEXTS:
                 short = len(self._waiting[0][0]) <= _SHORT_CHARS
                 if short or not taken:

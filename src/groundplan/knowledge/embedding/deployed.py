@@ -15,7 +15,7 @@ from groundplan.knowledge.index.model import Embedding
 from groundplan.knowledge.model import Vectors
 
 BATCH: Final = 64
-_MOST_BYTES: Final = 200_000
+_MAX_BYTES: Final = 200_000
 """Of texts in one call: well below what a gateway takes."""
 
 
@@ -31,7 +31,7 @@ class _Rows(msgspec.Struct, frozen=True):
 _rows = msgspec.json.Decoder(_Rows)
 
 
-class Deployed:
+class DeployedEmbedder:
     """An `Embedder` of one deployment. Threads may share it."""
 
     def __init__(self, home: Home, embedding: Embedding, seconds: float = 60.0) -> None:
@@ -43,13 +43,15 @@ class Deployed:
 
         Raises `Unavailable` (index_embedding) with what the gateway or the deployment said.
         """
-        done = [self._some(part) for part in _parts(texts)]
+        done = [self._embed_part(part) for part in _parts(texts)]
         return np.concatenate(done) if done else np.zeros((0, self._embedding.dimension), np.float32)
 
-    def _some(self, texts: Sequence[str]) -> Vectors:
+    def _embed_part(self, texts: Sequence[str]) -> Vectors:
         body = {"model": self._embedding.deployment, "input": list(texts)}
         try:
-            data = gateway_client.ask(self._home, self._embedding.workload, "/embeddings", body, self._seconds)
+            data = gateway_client.post_to_gateway(
+                self._home, self._embedding.workload, "/embeddings", body, self._seconds
+            )
             rows = sorted(_rows.decode(data).data, key=lambda row: row.index)
         except Unavailable as error:
             raise self._away(error.message) from error
@@ -83,7 +85,7 @@ def _parts(texts: Sequence[str]) -> list[list[str]]:
     size = 0
     for text in texts:
         own = len(text.encode())
-        if not parts or len(parts[-1]) == BATCH or size + own > _MOST_BYTES:
+        if not parts or len(parts[-1]) == BATCH or size + own > _MAX_BYTES:
             parts.append([])
             size = 0
         # an empty text is refused by some providers, and means nothing anyway

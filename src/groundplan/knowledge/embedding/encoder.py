@@ -39,7 +39,7 @@ _Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
+class EmbeddedTexts:
     """`vectors` has one unit-length row of 384 per text; `tokens` the number of tokens of each text."""
 
     vectors: Vectors
@@ -47,7 +47,7 @@ class Embedded:
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
+class ContextualEmbedding:
     """A text's vector as `embed` gives it; of each asked word the unit vector that it has in this text (384 a row)."""
 
     vector: Vectors
@@ -122,21 +122,21 @@ class Encoder:
     precision: str = "float32"
     """What it computes in; vectors of lower precision compare with those of float32."""
 
-    def embed_counted(self, texts: Sequence[str]) -> Embedded:
+    def embed_counted(self, texts: Sequence[str]) -> EmbeddedTexts:
         """As `embed`, with the tokens of each text."""
         if not texts:
-            return Embedded(np.zeros((0, DIMENSION), dtype=np.float32), ())
+            return EmbeddedTexts(np.zeros((0, DIMENSION), dtype=np.float32), ())
         tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
         windows = [(index, part) for index, ids in enumerate(tokens) for part in _windows(ids)]
         sums = np.zeros((len(texts), DIMENSION), dtype=np.float32)
         batches = list(_batches([len(part) for _, part in windows]))
         rows = ([[self._first, *windows[i][1], self._last] for i in batch] for batch in batches)
-        for batch, vectors in zip(batches, self._forwards(rows), strict=True):
+        for batch, vectors in zip(batches, self._embed_batches(rows), strict=True):
             for row, i in enumerate(batch):
                 sums[windows[i][0]] += vectors[row] * np.float32(max(1, len(windows[i][1])))
-        return Embedded(_unit(sums), tuple(len(ids) for ids in tokens))
+        return EmbeddedTexts(_unit(sums), tuple(len(ids) for ids in tokens))
 
-    def shortened(self, text: str, most: int) -> str:
+    def truncate(self, text: str, most: int) -> str:
         """A text of at most so many tokens (0: any): of a longer one its beginning and its end."""
         if not 0 < most < len(text):
             return text
@@ -148,7 +148,9 @@ class Encoder:
         begin = next((at for at in range(count - end, count) if words[at] != words[at - 1]), count - end)
         return f"{text[: found.offsets[most - end - 1][1]]} {text[found.offsets[begin][0] :]}"
 
-    def embed_words(self, texts: Sequence[str], places: Sequence[Sequence[tuple[int, int]]]) -> list[Spoken]:
+    def embed_words(
+        self, texts: Sequence[str], places: Sequence[Sequence[tuple[int, int]]]
+    ) -> list[ContextualEmbedding]:
         """Texts, and words of each as they are meant there. `places`: of each text its words, as (first character, the
         one after the last); where no token is, the text's own vector stands."""
         found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
@@ -156,7 +158,7 @@ class Encoder:
         batches = list(_batches([len(part) for _, part in windows]))
         rows = ([[self._first, *windows[i][1], self._last] for i in batch] for batch in batches)
         states: dict[int, _Array] = {}
-        for batch, batch_states in zip(batches, self._states(rows), strict=True):
+        for batch, batch_states in zip(batches, self._token_states(rows), strict=True):
             for row, i in enumerate(batch):
                 states[i] = batch_states[row, : len(windows[i][1]) + 2]
         told = []
@@ -166,39 +168,39 @@ class Encoder:
             weights = np.array([max(1, len(state) - 2) for state in own], dtype=np.float32)
             vector = _unit((means * weights[:, None]).sum(axis=0, keepdims=True))
             words = _words(np.concatenate([state[1:-1] for state in own]), each.offsets, wanted, vector)
-            told.append(Spoken(vector[0], words, len(each.ids)))
+            told.append(ContextualEmbedding(vector[0], words, len(each.ids)))
         return told
 
-    def counted(self, texts: Sequence[str]) -> tuple[int, ...]:
+    def count_tokens(self, texts: Sequence[str]) -> tuple[int, ...]:
         """The tokens of each text."""
         found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return tuple(len(encoding.ids) for encoding in found)
 
-    def _forwards(self, batches: Iterable[Sequence[Sequence[int]]]) -> Iterator[_Array]:
+    def _embed_batches(self, batches: Iterable[Sequence[Sequence[int]]]) -> Iterator[_Array]:
         """Mean-pooled unit vectors of batches of token rows, each of at most `WINDOW_TOKENS`, in order."""
         return map(self._forward, batches)
 
-    def _states(self, batches: Iterable[Sequence[Sequence[int]]]) -> Iterator[_Array]:
+    def _token_states(self, batches: Iterable[Sequence[Sequence[int]]]) -> Iterator[_Array]:
         """(rows, tokens, 384) of such batches: what the last layer makes of each token."""
-        return (self._through_all(*padded(rows)) for rows in batches)
+        return (self._run_layers(*pad_rows(rows)) for rows in batches)
 
     def _forward(self, rows: Sequence[Sequence[int]]) -> _Array:
-        ids, mask = padded(rows)
-        pooled: _Array = np.einsum("blh,bl->bh", self._through_all(ids, mask), mask) / mask.sum(axis=1, keepdims=True)
+        ids, mask = pad_rows(rows)
+        pooled: _Array = np.einsum("blh,bl->bh", self._run_layers(ids, mask), mask) / mask.sum(axis=1, keepdims=True)
         return _unit(pooled)
 
-    def _through_all(self, ids: NDArray[np.int64], mask: _Array) -> _Array:
-        hidden = self._begun(ids)
+    def _run_layers(self, ids: NDArray[np.int64], mask: _Array) -> _Array:
+        hidden = self._input_states(ids)
         bias = (1 - mask)[:, None, None, :] * _MASKED
         for layer in self._layers:
-            hidden = self._through(layer, hidden, bias)
+            hidden = self._run_layer(layer, hidden, bias)
         return hidden
 
-    def _begun(self, ids: NDArray[np.int64]) -> _Array:
+    def _input_states(self, ids: NDArray[np.int64]) -> _Array:
         """(batch, length, 384): words at their places."""
         return self._normalise(self._words[ids] + self._positions[: ids.shape[1]], self._scale, self._shift)
 
-    def _through(self, layer: Layer, hidden: _Array, bias: _Array) -> _Array:
+    def _run_layer(self, layer: Layer, hidden: _Array, bias: _Array) -> _Array:
         """One layer: (batch, length, 384) to the same shape."""
         batch, length, width = hidden.shape
         mixed = self._product(hidden, layer.qkv, layer.qkv_bias).reshape(
@@ -222,13 +224,13 @@ class Encoder:
         return np.asarray(centred / np.sqrt(variance + self._epsilon) * scale + shift, dtype=np.float32)
 
 
-def coarse(vectors: Vectors) -> bytes:
+def quantise(vectors: Vectors) -> bytes:
     """Rows as signed bytes: the direction of each within a hundredth, its length is lost."""
     most = np.abs(vectors).max(axis=1, keepdims=True, initial=1e-12)
     return np.rint(vectors / most * 127).astype(np.int8).tobytes()
 
 
-def padded(rows: Sequence[Sequence[int]], multiple: int = 1, least: int = 0) -> tuple[NDArray[np.int64], _Array]:
+def pad_rows(rows: Sequence[Sequence[int]], multiple: int = 1, least: int = 0) -> tuple[NDArray[np.int64], _Array]:
     """Token ids and a mask of what is real, both (rows but at least so many, longest rounded up to a multiple)."""
     longest = -(-max(len(row) for row in rows) // multiple) * multiple
     ids = np.zeros((max(len(rows), least), longest), dtype=np.int64)

@@ -50,7 +50,7 @@ class OnnxEncoder(Encoder):
         super()._load(tensors, config)
         self._sizes: dict[int, _Array] = {}
         ids = _drawn(self._first, self._last, len(self._words))
-        super()._through_all(ids, np.ones(ids.shape, np.float32))
+        super()._run_layers(ids, np.ones(ids.shape, np.float32))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3  # errors are raised
@@ -72,8 +72,8 @@ class OnnxEncoder(Encoder):
                 return self._forward([[self._first, *ids, self._last]])
         return super().embed(texts)
 
-    def _through_all(self, ids: NDArray[np.int64], mask: _Array) -> _Array:
-        hidden = self._begun(ids)
+    def _run_layers(self, ids: NDArray[np.int64], mask: _Array) -> _Array:
+        hidden = self._input_states(ids)
         for row, real in zip(hidden, mask.sum(axis=1).astype(int), strict=True):
             row[:real] = self._session.run(None, {_EMBEDDED: row[None, :real]})[0][0]
         return hidden

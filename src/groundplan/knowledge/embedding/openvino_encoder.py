@@ -2,7 +2,7 @@
 questions in bytes.
 
 Texts become tokens, windows and batches as in `encoder`; only the arithmetic is done elsewhere. Imported only where the
-extra `knowledge` is installed; `load` decides.
+extra `knowledge` is installed; `load_encoder` decides.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.core.errors import Invalid
-from groundplan.knowledge.embedding.encoder import FEW_TEXTS, Encoder, padded
+from groundplan.knowledge.embedding.encoder import FEW_TEXTS, Encoder, pad_rows
 from groundplan.knowledge.model import DIMENSION, Vectors
 
 Precision = Literal["float32", "bfloat16"]
@@ -50,7 +50,7 @@ _Array = NDArray[np.float32]
 _Requests = queue.LifoQueue[Any]
 
 
-def load(folder: Path, precision: Precision = "float32", threads: int = 2) -> Encoder:
+def load_encoder(folder: Path, precision: Precision = "float32", threads: int = 2) -> Encoder:
     """The fastest encoder that is installed. Raises `Invalid` (embedding_precision) where it lacks the precision, and
     as `Encoder` does."""
     try:
@@ -66,7 +66,7 @@ def load(folder: Path, precision: Precision = "float32", threads: int = 2) -> En
     return OpenVinoEncoder(folder, precision, threads)
 
 
-def load_questions(folder: Path, documents: Encoder, layers: int = 0, *, prepared: bool = True) -> Encoder:
+def load_question_encoder(folder: Path, documents: Encoder, layers: int = 0, *, prepared: bool = True) -> Encoder:
     """The encoder of questions, beside that of documents, where the extra is installed: in bytes, by OpenVINO where
     the processor has an instruction that multiplies them, else by ONNX Runtime. Its vectors are within a cosine of .998
     of those in float32 (.99 of a few characters), and they are compared, never kept. `layers`: the first so many of
@@ -74,7 +74,7 @@ def load_questions(folder: Path, documents: Encoder, layers: int = 0, *, prepare
     `prepared` is there a second sooner, and as quick once its `prepare` was called, by any thread."""
     if not isinstance(documents, OpenVinoEncoder):
         return Encoder(folder, layers) if layers else documents
-    if _multiplies_bytes():
+    if _has_int8_instructions():
         made = OpenVinoEncoder(folder, "int8", alone=_EARLY if layers else _QUESTIONS, layers=layers)
         if prepared:
             made.prepare()
@@ -86,7 +86,7 @@ def load_questions(folder: Path, documents: Encoder, layers: int = 0, *, prepare
     return OnnxEncoder(folder, layers)
 
 
-def _multiplies_bytes() -> bool:
+def _has_int8_instructions() -> bool:
     """Without such instructions OpenVINO would make the weights wide again for each question."""
     try:
         return b"avx512_vnni" in Path("/proc/cpuinfo").read_bytes()
@@ -126,16 +126,16 @@ class OpenVinoEncoder(Encoder):
         import openvino  # noqa: PLC0415 -- an extra, and heavy
 
         self._tensor = openvino.Tensor
-        graph = _graph(_Bytes if self.precision == "int8" else _Parts, tensors, config)
+        graph = _graph(_ByteGraphBuilder if self.precision == "int8" else _GraphBuilder, tensors, config)
         self._free = self._requests(graph)
-        self._lone: list[tuple[int, queue.LifoQueue[_Lone]]] = []
+        self._lone: list[tuple[int, queue.LifoQueue[_SingleTextRequest]]] = []
         self._whole = graph if self._alone else None
 
     def prepare(self) -> None:
         graph, self._whole = self._whole, None
         if graph is not None:
             for length in self._alone:
-                self._lone.append((length, self._lone_requests(graph, length)))
+                self._lone.append((length, self._single_text_requests(graph, length)))
 
     def _requests(self, graph: Any) -> _Requests:
         """What computes a graph, as often as there are threads."""
@@ -152,13 +152,13 @@ class OpenVinoEncoder(Encoder):
             free.put(compiled.create_infer_request())
         return free
 
-    def _lone_requests(self, graph: Any, length: int) -> queue.LifoQueue[_Lone]:
+    def _single_text_requests(self, graph: Any, length: int) -> queue.LifoQueue[_SingleTextRequest]:
         """What computes a text by itself of up to so many tokens."""
         graph = graph.clone()
         graph.reshape({0: [1, length], 1: [1, length]})
-        free: queue.LifoQueue[_Lone] = queue.LifoQueue()
+        free: queue.LifoQueue[_SingleTextRequest] = queue.LifoQueue()
         for request in self._requests(graph).queue:
-            free.put(_Lone(request, length, self._tensor))
+            free.put(_SingleTextRequest(request, length, self._tensor))
         return free
 
     def embed(self, texts: Sequence[str]) -> Vectors:
@@ -166,28 +166,28 @@ class OpenVinoEncoder(Encoder):
             ids = self._tokenizer.encode(texts[0], add_special_tokens=False).ids
             for length, free in self._lone:
                 if len(ids) + 2 <= length:
-                    return _embedded(free, [self._first, *ids, self._last])
+                    return _embed_with(free, [self._first, *ids, self._last])
         return super().embed(texts)
 
-    def _forwards(self, batches: Iterable[Sequence[Sequence[int]]]) -> Iterator[_Array]:
-        return self._computed(batches, _VECTORS)
+    def _embed_batches(self, batches: Iterable[Sequence[Sequence[int]]]) -> Iterator[_Array]:
+        return self._compute(batches, _VECTORS)
 
-    def _states(self, batches: Iterable[Sequence[Sequence[int]]]) -> Iterator[_Array]:
-        return self._computed(batches, _STATES)
+    def _token_states(self, batches: Iterable[Sequence[Sequence[int]]]) -> Iterator[_Array]:
+        return self._compute(batches, _STATES)
 
-    def _computed(self, batches: Iterable[Sequence[Sequence[int]]], output: int) -> Iterator[_Array]:
+    def _compute(self, batches: Iterable[Sequence[Sequence[int]]], output: int) -> Iterator[_Array]:
         running: deque[Any] = deque()
         try:
             for rows in batches:
                 longest = max(map(len, rows))
-                request = _request(self._free, running)
+                request = _take_request(self._free, running)
                 while request is None:
                     yield self._result(running.popleft(), output)
-                    request = _request(self._free, running)
+                    request = _take_request(self._free, running)
                 few = len(rows) <= FEW_TEXTS and longest <= _SHORT
                 least = 1 << (len(rows) - 1).bit_length() if few else 0
                 try:
-                    for place, array in enumerate(padded(rows, _SHORT_LENGTHS if few else _LENGTHS, least)):
+                    for place, array in enumerate(pad_rows(rows, _SHORT_LENGTHS if few else _LENGTHS, least)):
                         request.set_input_tensor(place, self._tensor(array))
                     request.start_async()
                 except BaseException:
@@ -211,7 +211,7 @@ class OpenVinoEncoder(Encoder):
         return found
 
 
-class _Lone:
+class _SingleTextRequest:
     """A request of a text by itself, with the memory that it reads and answers in: beside a text as short as a
     question, handing over new memory each time takes a part of the time."""
 
@@ -234,7 +234,7 @@ class _Lone:
         return self._vectors.copy()
 
 
-def _embedded(free: queue.LifoQueue[_Lone], tokens: Sequence[int]) -> Vectors:
+def _embed_with(free: queue.LifoQueue[_SingleTextRequest], tokens: Sequence[int]) -> Vectors:
     """What the next free one makes of the tokens."""
     lone = free.get()
     try:
@@ -251,24 +251,24 @@ def _core() -> Any:
     made in a stack for signals, takes that away when it goes, and leaves the thread with that of another core, which
     may be gone already: the next signal would then be written over whatever lies there by now."""
     with _MAKING:
-        return _made_core()
+        return _create_core()
 
 
 @cache
-def _made_core() -> Any:
+def _create_core() -> Any:
     import openvino  # noqa: PLC0415 -- an extra, and heavy
 
     return openvino.Core()
 
 
-def _request(free: _Requests, running: Collection[object]) -> Any:
+def _take_request(free: _Requests, running: Collection[object]) -> Any:
     """A free one; None where all are taken and we hold some ourselves, so that nobody waits holding one."""
     with suppress(queue.Empty):
         return free.get(block=not running)
     return None
 
 
-def _graph(made_of: type[_Parts], tensors: Any, config: dict[str, Any]) -> Any:
+def _graph(made_of: type[_GraphBuilder], tensors: Any, config: dict[str, Any]) -> Any:
     """Inputs: ids (batch, length) int64, mask (batch, length) float32; outputs: unit vectors (batch, 384), and what the
     last layer makes of each token (batch, length, 384)."""
     import openvino as ov  # noqa: PLC0415 -- an extra, and heavy
@@ -290,7 +290,7 @@ def _graph(made_of: type[_Parts], tensors: Any, config: dict[str, Any]) -> Any:
     return ov.Model([vectors, hidden], [ids, mask], "all-minilm-l6-v2")
 
 
-class _Parts:
+class _GraphBuilder:
     """Pieces of the graph, with the weights put in."""
 
     def __init__(self, op: Any, tensors: Any, heads: int, epsilon: float) -> None:
@@ -356,7 +356,7 @@ class _Parts:
         return op.add(op.multiply(centred, self._row(f"{name}.weight")), self._row(f"{name}.bias"))
 
 
-class _Bytes(_Parts):
+class _ByteGraphBuilder(_GraphBuilder):
     """With the weights of products as bytes and a scale for each row: OpenVINO multiplies them as such."""
 
     def _factors(self, weights: _Array) -> Any:

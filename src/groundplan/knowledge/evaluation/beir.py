@@ -29,7 +29,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabelledCorpus:
     """A folder that was read. `relevant`: query -> document -> grade, of the queries that have any."""
 
     items: list[Item]
@@ -44,7 +44,7 @@ class Labelled:
     """Judged queries that queries.jsonl does not have: they are not asked."""
 
 
-def read(folder: Path) -> Labelled:
+def read_corpus(folder: Path) -> LabelledCorpus:
     """Raises `Invalid` (evaluation_folder) with file and line where something is missing or not understood."""
     corpus, asked = folder / "corpus.jsonl", folder / "queries.jsonl"
     items = list(_items(corpus))
@@ -63,28 +63,28 @@ def read(folder: Path) -> Labelled:
     found = [document in documents for grades in judged.values() for document, grade in grades.items() if grade > 0]
     if not any(found):
         raise _invalid(file, 0, f"it names no document of {corpus.name}", "Name an `_id` of it as corpus-id.")
-    return Labelled(
+    return LabelledCorpus(
         items, queries, judged, file.stem, digest.hexdigest(),
         unknown_documents=found.count(False), unknown_queries=len(relevant) - len(judged),
     )  # fmt: skip
 
 
 def _items(file: Path) -> Iterator[Item]:
-    for number, id, row in _named(file):
+    for number, id, row in _rows_with_ids(file):
         title, text = _text(file, number, row, "title").strip(), _text(file, number, row, "text")
         yield Item(id, title, f"{title}\n{text}" if title else text)
 
 
 def _queries(file: Path, judged: Collection[str]) -> Iterator[tuple[str, str]]:
     """Raises where one that is judged asks nothing."""
-    for number, id, row in _named(file):
+    for number, id, row in _rows_with_ids(file):
         text = _text(file, number, row, "text")
         if id in judged and not text.strip():
             raise _invalid(file, number, "`text` is missing", "Give `text` as a text.")
         yield id, text
 
 
-def _named(file: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
+def _rows_with_ids(file: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """(line, id, row) of each."""
     seen: set[str] = set()
     for number, row in _rows(file):

@@ -17,13 +17,13 @@ from groundplan.core.home import write_atomically
 from groundplan.knowledge.writing_systems import RUN
 
 DRAFT: Final = "draft"
-LEAST_CHARS: Final = 120
+MIN_CHARS: Final = 120
 """Of a passage that a question is drafted from."""
 ACCEPTED: Final = "accepted"
-LEAST: Final = 8
-LEAST_UNSPACED: Final = 4
+MIN_WORDS: Final = 8
+MIN_UNSPACED: Final = 4
 """Characters of a question, of scripts without spaces between words."""
-LONGEST: Final = 300
+MAX_CHARS: Final = 300
 """Characters of a question."""
 _ORDER = (
     "Write one question that a colleague would ask and that the text between the dashes answers. Do not quote it. "
@@ -43,22 +43,22 @@ class Passage:
     text: str
 
 
-def order(passage: Passage) -> str:
+def draft_prompt(passage: Passage) -> str:
     """What the model is asked."""
     return f"{_ORDER}{_LINE}\n{passage.text.replace(_LINE, '')}\n{_LINE}"
 
 
-def question_of(answer: str) -> str | None:
+def parse_question(answer: str) -> str | None:
     """The first line of an answer that is a question; None where there is none, or it is too long to be one."""
     for line in answer.splitlines():
         text = " ".join(_LEAD.sub("", line.strip()).strip('"”“ ').split())
-        least = LEAST_UNSPACED if RUN.search(text) else LEAST
-        if text.endswith(("?", "？", "؟")) and least <= len(text) <= LONGEST:
+        least = MIN_UNSPACED if RUN.search(text) else MIN_WORDS
+        if text.endswith(("?", "？", "؟")) and least <= len(text) <= MAX_CHARS:
             return text
     return None
 
 
-def drafted(question: str, passage: Passage, person: str, workload: str) -> dict[str, Any]:
+def draft_line(question: str, passage: Passage, person: str, workload: str) -> dict[str, Any]:
     """A line of a file of questions, not to be used before it is accepted."""
     return {
         "question": question, "person": person, "workload": workload, "documents": [passage.document],
@@ -66,13 +66,13 @@ def drafted(question: str, passage: Passage, person: str, workload: str) -> dict
     }  # fmt: skip
 
 
-def usable(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def accepted_questions(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The questions of a file that people wrote or accepted, without what is said of their state."""
     found = [line for line in lines if line.get("state", ACCEPTED) == ACCEPTED]
     return [{name: value for name, value in line.items() if name not in ("state", "accepted_by")} for line in found]
 
 
-def accept(file: Path, numbers: Sequence[int], by: str) -> int:
+def accept_drafts(file: Path, numbers: Sequence[int], by: str) -> int:
     """Accept these drafts of a file (its lines from 1; none: all of them), as that person; how many were accepted.
 
     Raises `Invalid` (questions_file, draft_unknown); then the file is as it was.

@@ -9,21 +9,21 @@ from typing import Any
 _FILE = "evaluations.jsonl"
 
 
-def compared(folder: Path, subject: str, figures: dict[str, Any], at: str) -> dict[str, Any]:
+def record_run(folder: Path, subject: str, figures: dict[str, Any], at: str) -> dict[str, Any]:
     """Note a run and return `{"at", name: difference}` to the last one of this subject; empty for the first.
 
     A line that is not understood (a kill while writing) is passed over.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = folder / _FILE
-    last = next((run for run in runs(folder) if run["subject"] == subject), None)
+    last = next((run for run in list_runs(folder) if run["subject"] == subject), None)
     torn = file.exists() and file.read_bytes()[-1:] not in (b"", b"\n")
     with file.open("a", encoding="utf-8") as lines:
         lines.write("\n" * torn + json.dumps({"at": at, "subject": subject, "figures": figures}) + "\n")
     return {} if last is None else {"at": last["at"], **_differences(figures, last["figures"])}
 
 
-def runs(folder: Path, limit: int = 100) -> list[dict[str, Any]]:
+def list_runs(folder: Path, limit: int = 100) -> list[dict[str, Any]]:
     """`{"at", "subject", "figures"}` of each run, the newest first."""
     file = folder / _FILE
     found: list[dict[str, Any]] = []

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from groundplan.knowledge.evaluation.measure import NAMES, Figures, interval, measure
+from groundplan.knowledge.evaluation.measure import NAMES, Figures, confidence_interval, measure
 from groundplan.knowledge.retrieval.wire import Passage, Place
 
 FLOORS = tuple(round(0.05 * step, 2) for step in range(20))
@@ -29,7 +29,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class QuestionResult:
     """What one question was given. `documents`: those that answer it; none where nothing should be found."""
 
     documents: tuple[str, ...]
@@ -44,29 +44,29 @@ class Given:
     """Of each step that a reranker was asked in: whether the order is its own."""
 
 
-def figures(given: Sequence[Given], sensitivity: Mapping[str, str] | None = None) -> dict[str, Any]:
+def summarise(given: Sequence[QuestionResult], sensitivity: Mapping[str, str] | None = None) -> dict[str, Any]:
     """What `groundplan knowledge evaluate QUESTIONS` tells: figures in all, by source and by sensitivity, spans,
     abstentions with the floors of the workloads and with others. `sensitivity` is that of each document that answers.
 
     A question without a document that answers it should not be answered; it counts in the abstention curve only.
     """
-    answerable = {str(number): one for number, one in enumerate(given) if _wanted(one)}
+    answerable = {str(number): one for number, one in enumerate(given) if _answering_documents(one)}
     found = measure(
-        {id: dict.fromkeys(sorted(_wanted(one)), 1) for id, one in answerable.items()},
+        {id: dict.fromkeys(sorted(_answering_documents(one)), 1) for id, one in answerable.items()},
         {id: _ranking(one.passages) for id, one in answerable.items()},
     )
-    spans = [_covered(one) for one in given if one.spans]
+    spans = [_covered_share(one) for one in given if one.spans]
     times = [one.milliseconds for one in given]
     asked = [done for one in given for done in one.in_order]
     return {
         **found.json(),
         **({"reranked": {"asked": len(asked), "skipped": asked.count(False)}} if asked else {}),
-        "by_source": _by(answerable, found, lambda document: document.partition("/")[0]),
-        "by_sensitivity": _by(answerable, found, lambda document: (sensitivity or {}).get(document, "unknown")),
+        "by_source": _by_part(answerable, found, lambda document: document.partition("/")[0]),
+        "by_sensitivity": _by_part(answerable, found, lambda document: (sensitivity or {}).get(document, "unknown")),
         "span_recall": round(float(np.mean(spans)), 5) if spans else None,
         "abstained": round(sum(map(_abstains, given)) / len(given), 5),
         "abstention": _curve(given),
-        "calibrated": _calibrated(given),
+        "calibrated": _calibrate_floor(given),
         "p50_ms": round(float(np.percentile(times, 50)), 2),
         "p95_ms": round(float(np.percentile(times, 95)), 2),
         "questions": len(given),
@@ -74,11 +74,11 @@ def figures(given: Sequence[Given], sensitivity: Mapping[str, str] | None = None
     }
 
 
-def _abstains(one: Given) -> bool:
+def _abstains(one: QuestionResult) -> bool:
     return one.abstained or not one.passages or one.confidence < one.floor
 
 
-def _wanted(one: Given) -> set[str]:
+def _answering_documents(one: QuestionResult) -> set[str]:
     return {*one.documents, *(span.document for span in one.spans)}
 
 
@@ -95,7 +95,7 @@ def _places(passage: Passage) -> Iterator[Passage | Place]:
     yield from passage.also
 
 
-def _covered(one: Given) -> float:
+def _covered_share(one: QuestionResult) -> float:
     """The part of the characters that stand in a passage, or of which one says that they stand there, too."""
     total = covered = 0
     for span in one.spans:
@@ -113,19 +113,19 @@ def _covered(one: Given) -> float:
     return covered / max(1, total)
 
 
-def _by(answerable: dict[str, Given], found: Figures, part: Callable[[str], str]) -> dict[str, Any]:
+def _by_part(answerable: dict[str, QuestionResult], found: Figures, part: Callable[[str], str]) -> dict[str, Any]:
     """The figures by a part that the documents which answer belong to: means with their bounds (`confidence` is that of
     nDCG@10), how many are not answered, and the abstention curve."""
     members: dict[str, list[str]] = defaultdict(list)
     for id, one in answerable.items():
-        for name in {part(document) for document in _wanted(one)}:
+        for name in {part(document) for document in _answering_documents(one)}:
             members[name].append(id)
     return {name: _figures([answerable[id] for id in ids], found, ids) for name, ids in sorted(members.items())}
 
 
-def _figures(given: Sequence[Given], found: Figures, ids: Sequence[str]) -> dict[str, Any]:
+def _figures(given: Sequence[QuestionResult], found: Figures, ids: Sequence[str]) -> dict[str, Any]:
     values = {name: [found.by_question[id][name] for id in ids] for name in NAMES}
-    bounds = {name: list(interval(own)) for name, own in values.items()}
+    bounds = {name: list(confidence_interval(own)) for name, own in values.items()}
     return {
         **{name: round(float(np.mean(own)), 5) for name, own in values.items()},
         "confidence": bounds["ndcg@10"],
@@ -137,39 +137,39 @@ def _figures(given: Sequence[Given], found: Figures, ids: Sequence[str]) -> dict
     }
 
 
-def _calibrated(given: Sequence[Given]) -> dict[str, float]:
+def _calibrate_floor(given: Sequence[QuestionResult]) -> dict[str, float]:
     """The floor with which most questions are handled as they should be (the lowest of equal ones), which part that is,
     and which part it is with the floors that their workloads have."""
-    handled = {floor: _handled(given, [one.confidence >= floor for one in given]) for floor in FLOORS}
+    handled = {floor: _handled_share(given, [one.confidence >= floor for one in given]) for floor in FLOORS}
     best = max(FLOORS, key=lambda floor: (handled[floor], -floor))
-    now = _handled(given, [not _abstains(one) for one in given])
+    now = _handled_share(given, [not _abstains(one) for one in given])
     return {"floor": best, "handled": handled[best], "handled_now": now}
 
 
-def _handled(given: Sequence[Given], answers: Sequence[bool]) -> float:
+def _handled_share(given: Sequence[QuestionResult], answers: Sequence[bool]) -> float:
     """The part that is answered rightly, or left where nothing answers it."""
     good = (
-        _right(one) if answered and one.passages else not _wanted(one)
+        _is_answered(one) if answered and one.passages else not _answering_documents(one)
         for one, answered in zip(given, answers, strict=True)
     )  # fmt: skip
     return round(sum(good) / len(given), 4)
 
 
-def _right(one: Given) -> bool:
+def _is_answered(one: QuestionResult) -> bool:
     """Whether a document that answers is among the first three."""
-    return not _wanted(one).isdisjoint(list(_ranking(one.passages))[:3])
+    return not _answering_documents(one).isdisjoint(list(_ranking(one.passages))[:3])
 
 
-def _curve(given: Sequence[Given]) -> list[dict[str, float]]:
-    return [_at(given, floor) for floor in FLOORS]
+def _curve(given: Sequence[QuestionResult]) -> list[dict[str, float]]:
+    return [_at_floor(given, floor) for floor in FLOORS]
 
 
-def _at(given: Sequence[Given], floor: float) -> dict[str, float]:
+def _at_floor(given: Sequence[QuestionResult], floor: float) -> dict[str, float]:
     """With this floor: the part that is answered, how often rightly, and how many of the questions without an answer
     are left unanswered."""
     answered = [one for one in given if one.passages and one.confidence >= floor]
-    right = [one for one in answered if _right(one)]
-    without = [one for one in given if not _wanted(one)]
+    right = [one for one in answered if _is_answered(one)]
+    without = [one for one in given if not _answering_documents(one)]
     left = [one for one in without if not one.passages or one.confidence < floor]
     return {
         "floor": floor,

@@ -57,11 +57,11 @@ def measure(relevant: Mapping[str, Mapping[str, int]], rankings: Mapping[str, Ra
         for query, value in own.items():
             by_question[query][name] = value
     means = {name: round(float(np.mean(list(own.values()))), 5) for name, own in values.items()}
-    bounds = {name: interval(list(own.values())) for name, own in values.items()}
+    bounds = {name: confidence_interval(list(own.values())) for name, own in values.items()}
     return Figures(means, bounds, dict(by_question))
 
 
-def interval(values: list[float]) -> tuple[float, float]:
+def confidence_interval(values: list[float]) -> tuple[float, float]:
     """Where the mean lies with 95 %, by drawing the questions again a thousand times."""
     random = np.random.default_rng(0)
     own = np.array(values)

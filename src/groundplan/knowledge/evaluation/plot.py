@@ -11,7 +11,7 @@ COLOURS = ("#2f8f78", "#c9762f", "#7f93a8")
 _LINES = {"answered": "answered", "right": "of them rightly", "rightly_unanswered": "rightly left unanswered"}
 
 
-def abstention(figures: Mapping[str, Any]) -> str:
+def abstention_chart(figures: Mapping[str, Any]) -> str:
     """For twenty floors: which part of the questions is answered, how much of that rightly, and how many of those
     without an answer are left. Empty where the run has no curve."""
     rows = [
@@ -45,7 +45,7 @@ def _says(name: str, row: Mapping[str, Any], figures: Mapping[str, Any]) -> bool
     return name == "answered" or bool(figures.get("without_answer", 1))
 
 
-def parts(figures: Mapping[str, Any]) -> str:
+def parts_chart(figures: Mapping[str, Any]) -> str:
     """nDCG@10 with its bounds of 95 % of each source and each sensitivity, or of each ranking. Empty where there are no
     parts."""
     every = {"source": figures.get("by_source"), "sensitivity": figures.get("by_sensitivity"), "ranking": None}

@@ -22,7 +22,7 @@ from groundplan.core.home import Home
 from groundplan.core.settings import Settings
 from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.evaluation import trial_store
-from groundplan.knowledge.evaluation.beir import Labelled
+from groundplan.knowledge.evaluation.beir import LabelledCorpus
 from groundplan.knowledge.evaluation.measure import Figures, Ranking, measure
 from groundplan.knowledge.retrieval import search_store
 from groundplan.knowledge.retrieval.projection import Projection
@@ -64,7 +64,9 @@ class Outcome:
         }
 
 
-def run(home: Home, settings: Settings, encoder: Encoder, labelled: Labelled, progress: Progress) -> Outcome:
+def run_trial(
+    home: Home, settings: Settings, encoder: Encoder, labelled: LabelledCorpus, progress: Progress
+) -> Outcome:
     """Take the corpus over where it is not there yet, ask every query, and measure.
 
     Raises `Conflict` (database_locked) where another trial runs in this HOME, `Unavailable` where its database does not
@@ -72,7 +74,7 @@ def run(home: Home, settings: Settings, encoder: Encoder, labelled: Labelled, pr
     """
     with _database(home, settings) as url:
         with connect(url("control"), autocommit=True) as conn:
-            _take_over(conn, encoder, labelled, progress)
+            _ingest_corpus(conn, encoder, labelled, progress)
             index, analyzer = Projection(), Analyzer()
             while apply_next_changes(conn, index, analyzer):
                 pass
@@ -97,22 +99,22 @@ def _database(home: Home, settings: Settings) -> Iterator[Callable[[Role], str]]
             server.stop()
 
 
-def _take_over(conn: Connection[Any], encoder: Encoder, labelled: Labelled, progress: Progress) -> None:
-    if trial_store.is_there(conn, labelled.digest):
+def _ingest_corpus(conn: Connection[Any], encoder: Encoder, labelled: LabelledCorpus, progress: Progress) -> None:
+    if trial_store.is_complete(conn, labelled.digest):
         return
-    trial_store.begin(conn)
+    trial_store.reset(conn)
     items = [item for item in labelled.items if item.text.strip()]
     for start in range(0, len(items), _BATCH):
         some = items[start : start + _BATCH]
         vectors = encoder.embed([item.text for item in some])
         with conn.transaction():
-            trial_store.add(conn, [(item.id, item.title, item.text) for item in some], vectors)
+            trial_store.add_documents(conn, [(item.id, item.title, item.text) for item in some], vectors)
         progress("documents are embedded and stored", start + len(some), len(items))
-    trial_store.finish(conn, labelled.digest)
+    trial_store.mark_complete(conn, labelled.digest)
 
 
 def _ask(
-    search: Search, encoder: Encoder, pool: ConnectionPool[Any], labelled: Labelled, progress: Progress
+    search: Search, encoder: Encoder, pool: ConnectionPool[Any], labelled: LabelledCorpus, progress: Progress
 ) -> Outcome:
     rankings: tuple[dict[str, Ranking], ...] = ({}, {}, {})
     times = []

@@ -16,13 +16,13 @@ SOURCE = "corpus"
 Conn = Connection[Any]
 
 
-def is_there(conn: Conn, digest: str) -> bool:
+def is_complete(conn: Conn, digest: str) -> bool:
     """Whether this corpus was taken over to its end."""
     row = conn.execute("SELECT path FROM source WHERE name = %s AND indexed_at IS NOT NULL", (SOURCE,)).fetchone()
     return row is not None and row[0] == digest
 
 
-def begin(conn: Conn) -> None:
+def reset(conn: Conn) -> None:
     """Throw away what is there."""
     conn.execute("DELETE FROM source WHERE name = %s", (SOURCE,))
     conn.execute(
@@ -31,7 +31,7 @@ def begin(conn: Conn) -> None:
     )
 
 
-def add(conn: Conn, items: Sequence[tuple[str, str, str]], vectors: Vectors) -> None:
+def add_documents(conn: Conn, items: Sequence[tuple[str, str, str]], vectors: Vectors) -> None:
     """(id, title, text without what PostgreSQL cannot store), each as a document that everybody may read."""
     ids = [new_id() for _ in items]
     with conn.cursor() as cursor:
@@ -50,7 +50,7 @@ def add(conn: Conn, items: Sequence[tuple[str, str, str]], vectors: Vectors) -> 
         )
 
 
-def finish(conn: Conn, digest: str) -> None:
+def mark_complete(conn: Conn, digest: str) -> None:
     """Note that everything is there."""
     conn.execute("UPDATE source SET indexed_at = now(), path = %s WHERE name = %s", (digest, SOURCE))
     conn.execute("ANALYZE document, chunk")

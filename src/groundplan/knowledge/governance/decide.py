@@ -30,7 +30,7 @@ DECIDED = ("state", "sensitivity", *_DAYS, *_LISTS, *_PEOPLE, "licence", "legal_
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class DecisionContext:
     """Who decides (as the audit log and as people name them), why and when."""
 
     actor: str
@@ -39,55 +39,55 @@ class Said:
     at: datetime
 
 
-def decide(conn: Connection[Any], document: UUID, name: str, value: Any, said: Said) -> dict[str, Any]:
+def decide(conn: Connection[Any], document: UUID, name: str, value: Any, context: DecisionContext) -> dict[str, Any]:
     """Set one value, or (None) take the decision back; the document afterwards. Part of the caller's transaction.
 
     What is taken back holds until its source is looked at. Of a document that is gone only the legal hold is decided,
     which keeps what it said. Raises `NotFound` (document_unknown) and `Invalid` (decision_value).
     """
-    found = store.one(conn, document, lock=True)
-    if found is None or (found["deleted_at"] is not None and not _kept(conn, document, name, value)):
+    found = store.read_document(conn, document, lock=True)
+    if found is None or (found["deleted_at"] is not None and not _extends_hold(conn, document, name, value)):
         raise NotFound("no such document", code="document_unknown", hint="`groundplan knowledge documents` lists them.")
-    plain = _checked(conn, found, name, value)
+    parsed = _parse_value(conn, found, name, value)
     decided = {key: each for key, each in found["decided"].items() if key != name}
     columns: dict[str, Any] = {}
-    if plain is not None:
+    if parsed is not None:
         decided[name] = {
-            "value": _json(plain),
-            "by": said.by,
-            "at": said.at.isoformat(timespec="seconds"),
-            "reason": said.reason,
+            "value": _json(parsed),
+            "by": context.by,
+            "at": context.at.isoformat(timespec="seconds"),
+            "reason": context.reason,
         }
         if name == "state":
             decided[name]["digest"] = found["digest"]
         if name not in ("reviewed", "superseded_by"):
-            columns[name] = plain
-    store.put_decision(conn, document, decided, columns)
+            columns[name] = parsed
+    store.put_decisions(conn, document, decided, columns)
     if name == "superseded_by":
-        store.set_superseded(conn, document, plain)
+        store.set_superseded(conn, document, parsed)
     elif columns:
         store.put_origin(
-            conn, document, name, {"from": f"decision of {said.by}", "at": said.at.isoformat(timespec="seconds")}
+            conn, document, name, {"from": f"decision of {context.by}", "at": context.at.isoformat(timespec="seconds")}
         )
-    elif plain is None and name in found["decided"] and name != "reviewed":
+    elif parsed is None and name in found["decided"] and name != "reviewed":
         origin = {**found["origins"].get(name, {}), "from": f"decision of {found['decided'][name]['by']}, taken back"}
         store.put_origin(conn, document, name, origin)
     record(
-        conn, action="knowledge.decided", actor=said.actor, subject=f"document/{document}", at=said.at,
-        detail={"what": name, "value": _json(plain), "before": _json(found.get(name)), "reason": said.reason,
+        conn, action="knowledge.decided", actor=context.actor, subject=f"document/{document}", at=context.at,
+        detail={"what": name, "value": _json(parsed), "before": _json(found.get(name)), "reason": context.reason,
                 "version": found["version"], "digest": found["digest"]},
     )  # fmt: skip
-    after = store.one(conn, document)
+    after = store.read_document(conn, document)
     assert after is not None
     return after
 
 
-def _kept(conn: Connection[Any], document: UUID, name: str, value: Any) -> bool:
+def _extends_hold(conn: Connection[Any], document: UUID, name: str, value: Any) -> bool:
     """Whether it is decided if a gone document's versions are kept on."""
     return name == "legal_hold" and isinstance(value, bool) and bool(legal_hold_store.versions(conn, document=document))
 
 
-def _checked(conn: Connection[Any], found: Mapping[str, Any], name: str, value: Any) -> Any:
+def _parse_value(conn: Connection[Any], found: Mapping[str, Any], name: str, value: Any) -> Any:
     """The value as its column has it; raises `Invalid`."""
     if value is None:
         return None
@@ -98,27 +98,27 @@ def _checked(conn: Connection[Any], found: Mapping[str, Any], name: str, value: 
     if name in _LISTS:
         return _names(name, value)
     if name in _PEOPLE:
-        return _address(name, value)
+        return _email(name, value)
     if name == "licence" and isinstance(value, str) and 0 < len(value.strip()) <= 400:
         return value.strip()
     if name == "legal_hold" and isinstance(value, bool):
         return value
     if name == "superseded_by":
-        return _newer(conn, found, value)
-    raise _wrong(name, f"one of {', '.join(DECIDED)}, each in its form")
+        return _newer_document(conn, found, value)
+    raise _invalid_value(name, f"one of {', '.join(DECIDED)}, each in its form")
 
 
 def _one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
     if value not in known:
-        raise _wrong(name, f"one of {', '.join(known)}")
+        raise _invalid_value(name, f"one of {', '.join(known)}")
     return str(value)
 
 
-def _address(name: str, value: Any) -> str:
+def _email(name: str, value: Any) -> str:
     """As whoever signs in is known by."""
     plain = str(value).strip().lower()
     if not is_email(plain):
-        raise _wrong(name, "an e-mail address like ana@acme.example")
+        raise _invalid_value(name, "an e-mail address like ana@acme.example")
     return plain
 
 
@@ -126,29 +126,29 @@ def _day(name: str, value: Any) -> date:
     try:
         return date.fromisoformat(str(value))
     except ValueError as error:
-        raise _wrong(name, "a date like 2027-01-31") from error
+        raise _invalid_value(name, "a date like 2027-01-31") from error
 
 
 def _names(name: str, value: Any) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(each, str) and each.strip() for each in value):
-        raise _wrong(name, "a list of names")
+        raise _invalid_value(name, "a list of names")
     return sorted({each.strip() for each in value})
 
 
-def _newer(conn: Connection[Any], found: Mapping[str, Any], value: Any) -> UUID:
+def _newer_document(conn: Connection[Any], found: Mapping[str, Any], value: Any) -> UUID:
     try:
-        newer = store.one(conn, UUID(str(value)))
+        newer = store.read_document(conn, UUID(str(value)))
     except ValueError as error:
-        raise _wrong("superseded_by", "the id of the newer document") from error
+        raise _invalid_value("superseded_by", "the id of the newer document") from error
     if newer is None or newer["deleted_at"] is not None or newer["id"] == found["id"]:
-        raise _wrong("superseded_by", "the id of another document that is there")
+        raise _invalid_value("superseded_by", "the id of another document that is there")
     if store.is_replaced_by(conn, newer["id"], found["id"]):
         what = "a document that this one does not replace, or reject this one: else neither would be found"
-        raise _wrong("superseded_by", what)
+        raise _invalid_value("superseded_by", what)
     return UUID(str(newer["id"]))
 
 
-def _wrong(name: str, what: str) -> Invalid:
+def _invalid_value(name: str, what: str) -> Invalid:
     return Invalid(f"`{name}` cannot be that", code="decision_value", hint=f"Give {what}.")
 
 

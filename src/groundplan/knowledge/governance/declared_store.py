@@ -20,14 +20,14 @@ Conn = Connection[Any]
 _LEFT: Final = "it left the workspace: its documents are kept and given to nobody. Delete them, or declare it again."
 
 
-def declare(conn: Conn, sources: Sequence[Source]) -> None:
+def put_declared_sources(conn: Conn, sources: Sequence[Source]) -> None:
     """These are the sources of what is served, exactly. In the caller's transaction."""
     conn.execute("SELECT pg_advisory_xact_lock(%s)", (CHANGE_LOCK,))
     names = [source.name for source in sources]
     conn.execute("DELETE FROM source_declared WHERE source <> ALL(%s)", (names,))
     conn.execute("UPDATE source SET health = 'undeclared', health_reason = %s WHERE name <> ALL(%s)", (_LEFT, names))
     for source in sources:
-        said = _said(conn, source.name)
+        said = _declared(conn, source.name)
         if said != source:
             if said is None or (said.connector, said.path) != (source.connector, source.path):
                 # it says how far another place was read: documents of this one would be taken for known
@@ -40,13 +40,13 @@ def declare(conn: Conn, sources: Sequence[Source]) -> None:
             )
 
 
-def declared_otherwise(conn: Conn, source: Source) -> bool:
+def is_declared_differently(conn: Conn, source: Source) -> bool:
     """Whether what is served declares the source otherwise now; not where nothing is served."""
-    said = _said(conn, source.name)
+    said = _declared(conn, source.name)
     return said is not None and said != source
 
 
-def _said(conn: Conn, name: str) -> Source | None:
+def _declared(conn: Conn, name: str) -> Source | None:
     """As this version reads it: what a later one adds is the same in both that are compared."""
     row = conn.execute("SELECT said FROM source_declared WHERE source = %s", (name,)).fetchone()
     try:

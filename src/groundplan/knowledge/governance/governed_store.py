@@ -19,7 +19,8 @@ STANDING: Final[LiteralString] = """CASE WHEN d.deleted_at IS NOT NULL THEN 'del
   WHEN d.superseded_by IS NOT NULL THEN 'superseded' WHEN d.state <> 'approved' THEN d.state
   WHEN d.valid_from > (now() AT TIME ZONE 'UTC')::date THEN 'not_yet_valid'
   WHEN d.valid_until < (now() AT TIME ZONE 'UTC')::date THEN 'expired' ELSE 'approved' END"""
-"""How a document `d` stands for every workload: `approved`, or why it is given to none, as `kept_back()` says it."""
+"""How a document `d` stands for every workload: `approved`, or why it is given to none, as `withheld_reason()` says
+it."""
 _COLUMNS: Final[LiteralString] = f"""{STANDING} AS standing,
   d.id, d.source, d.path, d.title, d.digest, d.version, d.modified_at, d.review_by, d.state, d.sensitivity,
   d.owner, d.steward, d.purposes, d.workloads, d.residency, d.licence, d.valid_from, d.valid_until, d.review_days,
@@ -27,7 +28,7 @@ _COLUMNS: Final[LiteralString] = f"""{STANDING} AS standing,
   d.lines, d.notes, d.superseded_by, d.deleted_at, d.supersedes"""
 
 
-def one(conn: Conn, document: UUID, *, lock: bool = False) -> dict[str, Any] | None:
+def read_document(conn: Conn, document: UUID, *, lock: bool = False) -> dict[str, Any] | None:
     """A document with everything that holds for it, deleted or not. `lock`: nobody changes it, or decides about it,
     until the end of the transaction."""
     if lock:
@@ -39,8 +40,9 @@ def one(conn: Conn, document: UUID, *, lock: bool = False) -> dict[str, Any] | N
         ).fetchone()
 
 
-def put_decision(conn: Conn, document: UUID, decided: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """What was decided, and the columns that hold now; the index is told. Of a document that was locked by `one`."""
+def put_decisions(conn: Conn, document: UUID, decided: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """What was decided, and the columns that hold now; the index is told. Of a document that was locked by
+    `read_document`."""
     sets = ", ".join(f"{name} = %({name})s" for name in values)
     conn.execute(
         f"""UPDATE document SET decided = %(decided)s, noted = nextval('chunk_change'), settled = ''
@@ -70,7 +72,7 @@ def set_superseded(conn: Conn, document: UUID, by: UUID | None) -> None:
     conn.execute("UPDATE document SET superseded_by = %s WHERE id = %s", (by, document))
 
 
-def versions(conn: Conn, document: UUID) -> list[dict[str, Any]]:
+def list_versions(conn: Conn, document: UUID) -> list[dict[str, Any]]:
     """The newest first."""
     return select(
         conn,
@@ -80,11 +82,11 @@ def versions(conn: Conn, document: UUID) -> list[dict[str, Any]]:
     )
 
 
-MOST_PEOPLE: Final = 500
+MAX_PEOPLE: Final = 500
 """Who may read a document: so many are told."""
 
 
-def who_may_read(conn: Conn, document: UUID, most: int = MOST_PEOPLE) -> list[dict[str, Any]]:
+def who_may_read(conn: Conn, document: UUID, most: int = MAX_PEOPLE) -> list[dict[str, Any]]:
     """Each active person who may read it, by which of its readers, and the groups on the way to each of those; of a
     grant on its source to whom it was given. Refusals are left out. The first `most` by their addresses."""
     rows = select(
@@ -108,7 +110,7 @@ def who_may_read(conn: Conn, document: UUID, most: int = MOST_PEOPLE) -> list[di
                ORDER BY p.email LIMIT %s""",
         (document, most),
     )
-    ways = _ways(conn, [row["id"] for row in rows])
+    ways = _group_paths(conn, [row["id"] for row in rows])
     return [
         {
             "email": row["email"], "name": row["name"], "by": row["by"],
@@ -123,7 +125,7 @@ def who_may_read(conn: Conn, document: UUID, most: int = MOST_PEOPLE) -> list[di
     ]  # fmt: skip
 
 
-def _ways(conn: Conn, people: Sequence[UUID]) -> dict[tuple[UUID, str], list[str]]:
+def _group_paths(conn: Conn, people: Sequence[UUID]) -> dict[tuple[UUID, str], list[str]]:
     """(person, group) -> the groups on the shortest way from one to the other, the last being that group. Each
     membership is followed once: groups that are nested in one another many times over have ways without number."""
     rows = conn.execute(
@@ -137,10 +139,10 @@ def _ways(conn: Conn, people: Sequence[UUID]) -> dict[tuple[UUID, str], list[str
     above: dict[UUID, list[tuple[UUID, str]]] = {}
     for person, member, group, name in rows:
         above.setdefault(person or member, []).append((group, name))
-    return {(person, name): way for person in people for name, way in _shortest(above, person).items()}
+    return {(person, name): way for person in people for name, way in _shortest_paths(above, person).items()}
 
 
-def _shortest(above: Mapping[UUID, Sequence[tuple[UUID, str]]], start: UUID) -> dict[str, list[str]]:
+def _shortest_paths(above: Mapping[UUID, Sequence[tuple[UUID, str]]], start: UUID) -> dict[str, list[str]]:
     """By the name of each group that is reached: the names on the shortest way to it."""
     found: dict[str, list[str]] = {}
     waiting: list[tuple[UUID, list[str]]] = [(start, [])]
@@ -170,7 +172,7 @@ def why_readable(conn: Conn, document: UUID, person: UUID) -> dict[str, Any]:
              ORDER BY r.deny DESC, r.reader, g.reader""",
         {"document": document, "who": person},
     ).fetchall()
-    ways = _ways(conn, [person])
+    ways = _group_paths(conn, [person])
     told = [
         {"reader": reader, "refuses": deny, "through": ways.get((person, reader if to is None else to), [])}
         | ({} if to is None else {"grant": {"to": to, "until": until.isoformat() if until else None}})
@@ -190,7 +192,7 @@ def readable_at(conn: Conn, person: UUID, places: Sequence[tuple[str, str]]) -> 
     return set(rows.fetchall())
 
 
-def kept_back(conn: Conn, document: UUID, workload: str) -> str | None:
+def withheld_reason(conn: Conn, document: UUID, workload: str) -> str | None:
     """In one word why it is not retrieved for a workload; None where it is."""
     row = conn.execute("SELECT kept_back(d, %s) FROM document d WHERE d.id = %s", (workload, document)).fetchone()
     return None if row is None else row[0]

@@ -20,23 +20,24 @@ from groundplan.catalog.units import duration_ms
 from groundplan.core.errors import Invalid
 
 STATES: Final = ("draft", "approved", "rejected", "superseded", "retired")
-PLAIN: Final = ("owner", "steward", "licence")
+NEAREST_FIELDS: Final = ("owner", "steward", "licence")
 """The nearest word holds."""
-SETS: Final = ("purposes", "workloads", "residency")
+SET_FIELDS: Final = ("purposes", "workloads", "residency")
 """Only what everybody allows; None is anything."""
 FIELDS: Final = (
-    *PLAIN, "state", "sensitivity", *SETS, "valid_from", "valid_until", "review_days", "retain_days", "legal_hold"
+    *NEAREST_FIELDS, "state", "sensitivity", *SET_FIELDS, "valid_from", "valid_until", "review_days",
+    "retain_days", "legal_hold",
 )  # fmt: skip
-OWN: Final = (
-    *PLAIN, "state", "sensitivity", *SETS, "valid_from", "valid_until", "review_every", "retain", "legal_hold",
-    "review_by", "supersedes", "readers", "deny", "title",
+DOCUMENT_KEYS: Final = (
+    *NEAREST_FIELDS, "state", "sensitivity", *SET_FIELDS, "valid_from", "valid_until", "review_every",
+    "retain", "legal_hold", "review_by", "supersedes", "readers", "deny", "title",
 )  # fmt: skip
 """Keys of front matter and sidecar files that mean something here."""
-ITS_OWN: Final = ("document", "sidecar")
+DOCUMENT_ORIGINS: Final = ("document", "sidecar")
 """Origins of what a document says of itself: in its text, and in the file beside it."""
 _PERMISSIONS: Final = ("readers", "deny", "sensitivity")
 """Keys without which a document would be open to more people: one that is certainly misspelt is refused."""
-_CLOSED: Final = {"approved": 0, "draft": 1, "superseded": 2, "retired": 2, "rejected": 2}
+_STATE_ORDER: Final = {"approved": 0, "draft": 1, "superseded": 2, "retired": 2, "rejected": 2}
 DAY_MS: Final = 86_400_000
 
 
@@ -49,7 +50,7 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True)
-class Holds:
+class EffectiveValues:
     """What holds, by field, and why: `origins[field]` is {"from": origin, "ignored": [sentences]}."""
 
     values: Mapping[str, Any]
@@ -57,7 +58,7 @@ class Holds:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class DeclaredValues:
     """What front matter or a sidecar says, checked; `unknown` are keys that look like one of ours."""
 
     values: Mapping[str, Any]
@@ -68,7 +69,9 @@ class Said:
     unknown: Mapping[str, str] = field(default_factory=dict)
 
 
-def holds(levels: Sequence[Level], decisions: Mapping[str, Mapping[str, Any]], digest: str) -> Holds:
+def effective_values(
+    levels: Sequence[Level], decisions: Mapping[str, Mapping[str, Any]], digest: str
+) -> EffectiveValues:
     """The values of the first level (the source), narrowed by the others, then as decided.
 
     A decision that approves is about the content that was seen: with another `digest` it stands no more.
@@ -76,95 +79,99 @@ def holds(levels: Sequence[Level], decisions: Mapping[str, Mapping[str, Any]], d
     values: dict[str, Any] = dict.fromkeys(FIELDS)
     values |= {"state": "approved", "sensitivity": "internal", "legal_hold": False}
     origins: dict[str, dict[str, Any]] = {}
-    for at, level in enumerate(levels):
+    for index, level in enumerate(levels):
         for name, wanted in level.values.items():
             if name not in values or wanted is None:
                 continue
-            got = wanted if at == 0 else narrowed(name, values[name], wanted)
+            effective = wanted if index == 0 else stricter(name, values[name], wanted)
             ignored = origins.get(name, {}).get("ignored", [])
-            if got != wanted:
-                ignored = [*ignored, f"{level.origin} says {_shown(wanted)}, which is wider"]
-            if got != values[name] or (got == wanted and name not in origins):
+            if effective != wanted:
+                ignored = [*ignored, f"{level.origin} says {_text_of(wanted)}, which is wider"]
+            if effective != values[name] or (effective == wanted and name not in origins):
                 origins[name] = {"from": level.origin}
-            values[name] = got
+            values[name] = effective
             if ignored:
                 origins.setdefault(name, {"from": "default"})["ignored"] = ignored
     for name, decision in decisions.items():
-        if name in values and not (name == "state" and _lapsed(decision, digest)):
+        if name in values and not (name == "state" and _has_lapsed(decision, digest)):
             values[name] = decision["value"]
             origins[name] = {"from": f"decision of {decision['by']}", "at": decision.get("at")}
-    return Holds(values, origins)
+    return EffectiveValues(values, origins)
 
 
-def still_held(found: Holds, held_by: str | None, decisions: Mapping[str, Mapping[str, Any]]) -> Holds:
+def keep_hold(
+    effective: EffectiveValues, held_by: str | None, decisions: Mapping[str, Mapping[str, Any]]
+) -> EffectiveValues:
     """The same, under the legal hold that a folder or the document itself (`held_by`) set, where they say it no more:
     whoever may write there must not end it. A decision does; the source's declaration ends the source's own."""
-    own = held_by is not None and not held_by.startswith(("source/", "decision of "))
-    if not own or found.values["legal_hold"] or "legal_hold" in decisions:
-        return found
+    is_inherited = held_by is not None and not held_by.startswith(("source/", "decision of "))
+    if not is_inherited or effective.values["legal_hold"] or "legal_hold" in decisions:
+        return effective
     origin = {"from": held_by, "ignored": [f"{held_by} no longer says legal_hold, which only a decision ends"]}
-    return Holds({**found.values, "legal_hold": True}, {**found.origins, "legal_hold": origin})
+    return EffectiveValues({**effective.values, "legal_hold": True}, {**effective.origins, "legal_hold": origin})
 
 
-def _lapsed(decision: Mapping[str, Any], digest: str) -> bool:
+def _has_lapsed(decision: Mapping[str, Any], digest: str) -> bool:
     return decision["value"] == "approved" and decision.get("digest") not in (None, digest)
 
 
-def narrowed(name: str, held: Any, wanted: Any) -> Any:
+def stricter(name: str, current: Any, wanted: Any) -> Any:
     """The stricter of the two."""
-    if name in PLAIN or held is None:
+    if name in NEAREST_FIELDS or current is None:
         return wanted
     if name == "state":
-        return max(held, wanted, key=_CLOSED.__getitem__)
+        return max(current, wanted, key=_STATE_ORDER.__getitem__)
     if name == "sensitivity":
-        return max(held, wanted, key=SENSITIVITIES.index)
-    if name in SETS:
-        return sorted(set(held) & set(wanted))
+        return max(current, wanted, key=SENSITIVITIES.index)
+    if name in SET_FIELDS:
+        return sorted(set(current) & set(wanted))
     if name == "legal_hold":
-        return held or wanted
+        return current or wanted
     if name == "valid_from":
-        return max(held, wanted)
-    return wanted if name == "retain_days" else min(held, wanted)
+        return max(current, wanted)
+    return wanted if name == "retain_days" else min(current, wanted)
 
 
-def _shown(value: Any) -> str:
+def _text_of(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def retained_until(changed: datetime, days: int | None) -> date | None:
     """The last day on which a document is kept, from when it was changed."""
-    return None if days is None else later(changed.date(), days)
+    return None if days is None else add_days(changed.date(), days)
 
 
-def later(day: date, days: int) -> date:
+def add_days(day: date, days: int) -> date:
     """So many days later, at most the last day that there is: what a document says of itself may be any number."""
     return day + timedelta(days=min(days, (date.max - day).days))
 
 
-def said(told: Mapping[str, Any], where: str) -> Said:
+def parse_declared(told: Mapping[str, Any], where: str) -> DeclaredValues:
     """Front matter or a sidecar (`where`, in words), checked. Raises `Invalid` (front_matter) naming key and form."""
     for key in told:
-        if key not in OWN and (name := next((name for name in _PERMISSIONS if _is_meant(key, name)), None)):
+        if key not in DOCUMENT_KEYS and (
+            name := next((name for name in _PERMISSIONS if _is_misspelling(key, name)), None)
+        ):
             raise Invalid(
                 f"`{key}` in its {where} is no key", code="front_matter", hint=f"Write `{name}` if that is meant."
             )
-    values = {column: read(told, name, where) for name, (column, read) in _READ.items() if name in told}
+    values = {column: read(told, name, where) for name, (column, read) in _PARSERS.items() if name in told}
     readers = _names(told, "readers", where) if "readers" in told else None
     # as in .readers and columns of readers
     refused = [name[1:].strip() for name in readers or () if name.startswith("!")]
     if "" in refused:
-        raise _wrong(where, "readers", "not a list of names", "[hr, ana@acme.example]")
-    return Said(
+        raise _invalid(where, "readers", "not a list of names", "[hr, ana@acme.example]")
+    return DeclaredValues(
         values,
         None if readers is None else frozenset(_reader(name) for name in readers if not name.startswith("!")),
         frozenset(map(_reader, [*refused, *(_names(told, "deny", where) if "deny" in told else ())])),
         _day(told, "review_by", where) if told.get("review_by") is not None else None,
         tuple(_names(told, "supersedes", where)) if "supersedes" in told else (),
-        dict(_misspelt(told)),
+        dict(_similar_keys(told)),
     )
 
 
-def _is_meant(key: str, name: str) -> bool:
+def _is_misspelling(key: str, name: str) -> bool:
     """Whether a key is surely another one: in capitals, with a letter more or less, or with two that changed places."""
     typed = key.strip().lower()
     if typed == name or len(name) < 5:
@@ -175,9 +182,13 @@ def _is_meant(key: str, name: str) -> bool:
     return any(longer[:at] + longer[at + 1 :] == shorter for at in range(len(longer)))
 
 
-def _misspelt(told: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+def _similar_keys(told: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     for key in told:
-        if key not in OWN and not key.startswith("page_") and (near := difflib.get_close_matches(key, OWN, 1, 0.84)):
+        if (
+            key not in DOCUMENT_KEYS
+            and not key.startswith("page_")
+            and (near := difflib.get_close_matches(key, DOCUMENT_KEYS, 1, 0.84))
+        ):
             yield key, near[0]
 
 
@@ -185,28 +196,28 @@ def _reader(name: str) -> str:
     return name.lower() if "@" in name else name
 
 
-def _wrong(where: str, name: str, what: str, example: str) -> Invalid:
+def _invalid(where: str, name: str, what: str, example: str) -> Invalid:
     return Invalid(f"`{name}` in its {where} is {what}", code="front_matter", hint=f"Write `{name}: {example}`.")
 
 
 def _person(told: Mapping[str, Any], name: str, where: str) -> str:
     value = told[name]
     if not isinstance(value, str) or not is_email(value.strip().lower()):
-        raise _wrong(where, name, "no e-mail address", "ana@acme.example")
+        raise _invalid(where, name, "no e-mail address", "ana@acme.example")
     return value.strip().lower()
 
 
 def _line(told: Mapping[str, Any], name: str, where: str) -> str:
     value = told[name]
     if not isinstance(value, str) or not value.strip() or len(value) > 400:
-        raise _wrong(where, name, "no short text", "CC-BY-4.0")
+        raise _invalid(where, name, "no short text", "CC-BY-4.0")
     return value.strip()
 
 
 def _one_of(known: Sequence[str], told: Mapping[str, Any], name: str, where: str) -> str:
     value = told[name]
     if value not in known:
-        raise _wrong(where, name, f"none of {', '.join(known)}", known[1])
+        raise _invalid(where, name, f"none of {', '.join(known)}", known[1])
     return str(value)
 
 
@@ -215,7 +226,7 @@ def _names(told: Mapping[str, Any], name: str, where: str) -> list[str]:
     if isinstance(value, str) and name == "supersedes":
         value = [value]
     if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value):
-        raise _wrong(where, name, "not a list of names", "[hr, ana@acme.example]")
+        raise _invalid(where, name, "not a list of names", "[hr, ana@acme.example]")
     return [item.strip() for item in value]
 
 
@@ -232,24 +243,24 @@ def _day(told: Mapping[str, Any], name: str, where: str) -> date:
             return date.fromisoformat(value)
     except ValueError:
         pass
-    raise _wrong(where, name, "not a date", "2027-01-31")
+    raise _invalid(where, name, "not a date", "2027-01-31")
 
 
 def _days(told: Mapping[str, Any], name: str, where: str) -> int:
     try:
         return max(1, duration_ms(told[name]) // DAY_MS)
     except ValueError as error:
-        raise _wrong(where, name, "no duration", "365d") from error
+        raise _invalid(where, name, "no duration", "365d") from error
 
 
 def _flag(told: Mapping[str, Any], name: str, where: str) -> bool:
     value = told[name]
     if not isinstance(value, bool):
-        raise _wrong(where, name, "neither true nor false", "true")
+        raise _invalid(where, name, "neither true nor false", "true")
     return value
 
 
-_READ: Final[Mapping[str, tuple[str, Callable[[Mapping[str, Any], str, str], Any]]]] = {
+_PARSERS: Final[Mapping[str, tuple[str, Callable[[Mapping[str, Any], str, str], Any]]]] = {
     "owner": ("owner", _person),
     "steward": ("steward", _person),
     "licence": ("licence", _line),

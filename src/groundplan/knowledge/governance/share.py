@@ -25,7 +25,7 @@ _PREFIX = "gpl_"
 
 
 @dataclass(frozen=True, slots=True)
-class By:
+class LinkActor:
     """Who does it, as the audit log names them, and when."""
 
     actor: str
@@ -34,7 +34,7 @@ class By:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class NewLink:
     """A new link. `word` opens it and is not known afterwards."""
 
     name: str
@@ -42,9 +42,9 @@ class Made:
     until: date
 
 
-def share(conn: Connection[Any], document: UUID, until: date, reason: str, by: By) -> Made:
+def create_link(conn: Connection[Any], document: UUID, until: date, reason: str, by: LinkActor) -> NewLink:
     """Make a link to a document. Raises `NotFound` (document_unknown), `Invalid` (link_until, link_restricted)."""
-    found = governed_store.one(conn, document)
+    found = governed_store.read_document(conn, document)
     if found is None or found["deleted_at"] is not None:
         raise NotFound("no such document", code="document_unknown", hint="`groundplan knowledge documents` lists them.")
     today = by.at.date()
@@ -58,36 +58,36 @@ def share(conn: Connection[Any], document: UUID, until: date, reason: str, by: B
             f"{found['path']} is restricted and is not shared by link", code="link_restricted",
             hint="Name its readers in its source, folder or front matter instead.",
         )  # fmt: skip
-    made = Made(secrets.token_hex(6), _PREFIX + secrets.token_urlsafe(24), until)
-    share_store.put(conn, document, made.name, _digest(made.word), until, by.person, reason)
-    _note(conn, "knowledge.shared", document, by, link=made.name, until=until.isoformat(), reason=reason)
+    made = NewLink(secrets.token_hex(6), _PREFIX + secrets.token_urlsafe(24), until)
+    share_store.put_link(conn, document, made.name, _digest(made.word), until, by.person, reason)
+    _record(conn, "knowledge.shared", document, by, link=made.name, until=until.isoformat(), reason=reason)
     return made
 
 
-def opened(conn: Connection[Any], word: str, by: By) -> UUID:
+def open_link(conn: Connection[Any], word: str, by: LinkActor) -> UUID:
     """The document that the person may read from now on. Raises `NotFound` (link_unknown), also where it is over."""
-    found = share_store.by_digest(conn, _digest(word.strip()))
+    found = share_store.find_link(conn, _digest(word.strip()))
     if found is None or by.person is None:
         raise NotFound(
             "there is no such link, or it is over", code="link_unknown", hint="Ask whoever sent it for a new one."
         )
     name, document = found
-    if share_store.hold(conn, name, by.person):
-        _note(conn, "knowledge.link_opened", document, by, link=name)
+    if share_store.add_holder(conn, name, by.person):
+        _record(conn, "knowledge.link_opened", document, by, link=name)
     return document
 
 
-def withdraw(conn: Connection[Any], document: UUID, name: str, by: By) -> None:
+def withdraw_link(conn: Connection[Any], document: UUID, name: str, by: LinkActor) -> None:
     """Ends a link: from the next query on nobody reads by it. Raises `NotFound` (link_unknown)."""
-    if not share_store.withdraw(conn, document, name):
+    if not share_store.end_link(conn, document, name):
         raise NotFound(
             f"the document has no link {name} that holds", code="link_unknown",
             hint="`groundplan knowledge links` lists them.",
         )  # fmt: skip
-    _note(conn, "knowledge.link_withdrawn", document, by, link=name)
+    _record(conn, "knowledge.link_withdrawn", document, by, link=name)
 
 
-def _note(conn: Connection[Any], action: str, document: UUID, by: By, **detail: str) -> None:
+def _record(conn: Connection[Any], action: str, document: UUID, by: LinkActor, **detail: str) -> None:
     record(conn, action=action, actor=by.actor, subject=f"document/{document}", detail=detail, at=by.at)
 
 

@@ -18,7 +18,7 @@ _COUNTS = "EXISTS (SELECT FROM link_reader r WHERE r.document_id = t.document_id
 """None does of a document while it is restricted."""
 
 
-def put(conn: Conn, document: UUID, name: str, digest: bytes, until: date, by: UUID | None, reason: str) -> None:
+def put_link(conn: Conn, document: UUID, name: str, digest: bytes, until: date, by: UUID | None, reason: str) -> None:
     """A new link to a document."""
     conn.execute(
         "INSERT INTO shared_link (name, digest, made_by, until, reason) VALUES (%s, %s, %s, %s, %s)",
@@ -27,7 +27,7 @@ def put(conn: Conn, document: UUID, name: str, digest: bytes, until: date, by: U
     conn.execute("INSERT INTO document_link (document_id, link) VALUES (%s, %s)", (document, name))
 
 
-def by_digest(conn: Conn, digest: bytes) -> tuple[str, UUID] | None:
+def find_link(conn: Conn, digest: bytes) -> tuple[str, UUID] | None:
     """(name, document) of a link that holds, to a document that is there."""
     row = conn.execute(
         f"""SELECT l.name, d.id FROM shared_link l JOIN document_link t ON t.link = l.name
@@ -38,7 +38,7 @@ def by_digest(conn: Conn, digest: bytes) -> tuple[str, UUID] | None:
     return None if row is None else (row[0], row[1])
 
 
-def hold(conn: Conn, name: str, person: UUID) -> bool:
+def add_holder(conn: Conn, name: str, person: UUID) -> bool:
     """Note that somebody has opened it; False where they had before."""
     return (
         conn.execute(
@@ -48,7 +48,7 @@ def hold(conn: Conn, name: str, person: UUID) -> bool:
     )
 
 
-def withdraw(conn: Conn, document: UUID, name: str) -> bool:
+def end_link(conn: Conn, document: UUID, name: str) -> bool:
     """Whether a link of the document held until now."""
     found = conn.execute(
         f"""UPDATE shared_link l SET withdrawn_at = now() FROM document_link t
@@ -58,7 +58,7 @@ def withdraw(conn: Conn, document: UUID, name: str) -> bool:
     return found.rowcount == 1
 
 
-def links(conn: Conn, document: UUID) -> list[dict[str, Any]]:
+def list_links(conn: Conn, document: UUID) -> list[dict[str, Any]]:
     """The links of a document, the newest first, with who has opened each."""
     return select(
         conn,

@@ -14,8 +14,8 @@ from uuid import UUID
 from psycopg import Connection
 
 from groundplan.knowledge.index import index_store as store
-from groundplan.knowledge.index.model import Edition, serving
-from groundplan.knowledge.index.recut import is_markdown, recut
+from groundplan.knowledge.index.model import Edition, serving_edition
+from groundplan.knowledge.index.recut import is_markdown, recut_passages
 from groundplan.knowledge.intake import intake_store
 from groundplan.knowledge.intake.vectors import embed_pending
 from groundplan.knowledge.model import Embedder
@@ -26,36 +26,36 @@ _FIRST = UUID(int=0)
 Stop = Callable[[], bool]
 
 
-def never() -> bool:
+def never_stop() -> bool:
     """Nobody asks for an end."""
     return False
 
 
-def build(conn: Connection[Any], edition: Edition, embedder: Embedder, stop: Stop = never) -> bool:
+def build(conn: Connection[Any], edition: Edition, embedder: Embedder, stop: Stop = never_stop) -> bool:
     """Bring an edition to where it can be compared; True when it is whole and is `ready`.
 
     `conn` is in autocommit. Raises what the embedder does; what was done stays. False where `stop` said so, or where
     documents came in its midst: then it is called again.
     """
-    cut(conn, edition, stop)
+    cut_documents(conn, edition, stop)
     embed_pending(conn, embedder, edition.id, stop)
     with conn.transaction():
         intake_store.lock_changes(conn)
-        if store.lacking(conn, edition.id) != (0, 0):
+        if store.count_missing(conn, edition.id) != (0, 0):
             return False
         store.put_state(conn, edition.id, "ready")
         intake_store.notify_followers(conn)
     return True
 
 
-def cut(conn: Connection[Any], edition: Edition, stop: Stop = never) -> int:
+def cut_documents(conn: Connection[Any], edition: Edition, stop: Stop = never_stop) -> int:
     """Cut every document for the edition that is not in it yet, a hundred in a transaction; how many."""
     after, done = _FIRST, 0
     while not stop():
         with conn.transaction():
             # whoever changes a document holds this too: what is read here is what is there when it is written
             intake_store.lock_changes(conn)
-            rows = store.uncut(conn, edition.id, after, BATCH)
+            rows = store.uncut_documents(conn, edition.id, after, BATCH)
             if rows:
                 _cut_some(conn, edition, rows)
                 intake_store.notify_followers(conn)
@@ -66,10 +66,10 @@ def cut(conn: Connection[Any], edition: Edition, stop: Stop = never) -> int:
 
 
 def _cut_some(conn: Connection[Any], edition: Edition, rows: list[tuple[UUID, str, str | None]]) -> None:
-    own, now = edition.settings, serving(store.editions(conn)).settings
+    own, now = edition.settings, serving_edition(store.editions(conn)).settings
     same = [id for id, source, _ in rows if own.limit(source) == now.limit(source)]
     if same:
-        store.copy(conn, edition.id, same, vectors=own.embedding == now.embedding)
+        store.copy_passages(conn, edition.id, same, vectors=own.embedding == now.embedding)
     others = [row for row in rows if own.limit(row[1]) != now.limit(row[1])]
     if others:
         pieces = store.pieces_of(conn, [id for id, _, _ in others])
@@ -77,7 +77,7 @@ def _cut_some(conn: Connection[Any], edition: Edition, rows: list[tuple[UUID, st
             conn,
             edition.id,
             {
-                id: recut(pieces[id], markdown=is_markdown(media), limit=own.limit(source))
+                id: recut_passages(pieces[id], markdown=is_markdown(media), limit=own.limit(source))
                 for id, source, media in others
             },
         )

@@ -16,7 +16,7 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from groundplan.knowledge.halfvec import Halfvec
-from groundplan.knowledge.index.model import WHOLE, Edition, IndexSettings, State, told
+from groundplan.knowledge.index.model import WHOLE, Edition, IndexSettings, State, describe
 from groundplan.knowledge.parsing.model import Piece
 
 FOLLOWER = "groundplan search: "
@@ -36,14 +36,14 @@ def editions(conn: Conn, states: Collection[str] | None = None) -> list[Edition]
     return [Edition(row[0], msgspec.convert(row[1], IndexSettings), *row[2:]) for row in rows]
 
 
-def one(conn: Conn, id: int) -> Edition | None:
+def read_edition(conn: Conn, id: int) -> Edition | None:
     """An edition by its number."""
     return next((each for each in editions(conn, [*WHOLE, "building", "dropped"]) if each.id == id), None)
 
 
-def create(conn: Conn, settings: IndexSettings) -> int:
+def create_edition(conn: Conn, settings: IndexSettings) -> int:
     """A new edition that is being built; its number."""
-    model, chunking = told(settings)
+    model, chunking = describe(settings)
     row = conn.execute(
         """INSERT INTO search_edition (model, chunking, state, settings, dimension)
            VALUES (%s, %s, 'building', %s, %s) RETURNING id""",
@@ -63,7 +63,7 @@ def put_state(conn: Conn, id: int, state: State, *, until: datetime | None = Non
     )
 
 
-def decline(conn: Conn, id: int, *, declined: bool) -> None:
+def set_declined(conn: Conn, id: int, *, declined: bool) -> None:
     """Whether somebody goes back from an edition."""
     conn.execute("UPDATE search_edition SET declined = %s WHERE id = %s", (declined, id))
 
@@ -75,7 +75,7 @@ def put_compared(conn: Conn, id: int, compared: Mapping[str, Any]) -> None:
 # --- building
 
 
-def uncut(conn: Conn, edition: int, after: UUID, limit: int) -> list[tuple[UUID, str, str | None]]:
+def uncut_documents(conn: Conn, edition: int, after: UUID, limit: int) -> list[tuple[UUID, str, str | None]]:
     """(document, source, media) of the next documents that the serving edition has and this one has not."""
     return conn.execute(
         """SELECT d.id, d.source, d.media FROM document d
@@ -100,7 +100,7 @@ def pieces_of(conn: Conn, documents: Sequence[UUID]) -> dict[UUID, list[Piece]]:
     return found
 
 
-def copy(conn: Conn, edition: int, documents: Sequence[UUID], *, vectors: bool) -> None:
+def copy_passages(conn: Conn, edition: int, documents: Sequence[UUID], *, vectors: bool) -> None:
     """Take the passages of the serving edition over as they are, with or without their vectors."""
     conn.execute(
         """INSERT INTO chunk (id, document_id, number, text, start_char, end_char, start_line, end_line, headings,
@@ -112,7 +112,7 @@ def copy(conn: Conn, edition: int, documents: Sequence[UUID], *, vectors: bool) 
     )
 
 
-def lacking(conn: Conn, edition: int) -> tuple[int, int]:
+def count_missing(conn: Conn, edition: int) -> tuple[int, int]:
     """(documents that the serving edition has and this one has not, its passages without a vector)."""
     row = conn.execute(
         """SELECT (SELECT count(*) FROM (SELECT document_id FROM chunk WHERE edition = serving_edition()
@@ -124,13 +124,13 @@ def lacking(conn: Conn, edition: int) -> tuple[int, int]:
     return int(row[0]), int(row[1])
 
 
-def unremoved(conn: Conn) -> list[int]:
+def editions_to_remove(conn: Conn) -> list[int]:
     """Dropped editions whose passages may still be there."""
     rows = conn.execute("SELECT id FROM search_edition WHERE state = 'dropped' AND NOT detail ? 'removed' ORDER BY id")
     return [id for (id,) in rows]
 
 
-def remove_some(conn: Conn, edition: int, limit: int) -> int:
+def remove_passages(conn: Conn, edition: int, limit: int) -> int:
     """Delete passages of an edition; how many."""
     return conn.execute(
         "DELETE FROM chunk WHERE id IN (SELECT id FROM chunk WHERE edition = %s LIMIT %s)", (edition, limit)
@@ -147,7 +147,7 @@ def mark_removed(conn: Conn, edition: int) -> None:
 # --- comparing and switching
 
 
-def sizes(conn: Conn) -> dict[int, dict[str, int]]:
+def edition_sizes(conn: Conn) -> dict[int, dict[str, int]]:
     """Edition -> documents, passages, and those without a vector."""
     rows = conn.execute(
         """SELECT edition, count(DISTINCT document_id), count(*), count(*) FILTER (WHERE embedding IS NULL)
@@ -168,7 +168,7 @@ class Counts:
     """Documents with other characters, white space aside, than in the edition that serves."""
 
 
-def counts(conn: Conn, edition: int) -> Counts:
+def compare_counts(conn: Conn, edition: int) -> Counts:
     """Reads every text of two editions."""
     row = conn.execute(
         r"""WITH own AS (
@@ -189,7 +189,7 @@ def counts(conn: Conn, edition: int) -> Counts:
     return Counts(*map(int, row))
 
 
-def missing(conn: Conn, edition: int, limit: int = 20) -> list[str]:
+def missing_documents(conn: Conn, edition: int, limit: int = 20) -> list[str]:
     """`SOURCE/PATH` of documents that the serving edition has and this one has not."""
     rows = conn.execute(
         """SELECT d.source || '/' || d.path FROM document d WHERE d.id IN (
@@ -200,7 +200,7 @@ def missing(conn: Conn, edition: int, limit: int = 20) -> list[str]:
     return [name for (name,) in rows]
 
 
-def samples(conn: Conn, limit: int) -> list[tuple[str, str]]:
+def heading_samples(conn: Conn, limit: int) -> list[tuple[str, str]]:
     """(title and headings of a passage, its document) of some documents, always the same ones."""
     rows = conn.execute(
         """SELECT q, id FROM (
@@ -214,7 +214,7 @@ def samples(conn: Conn, limit: int) -> list[tuple[str, str]]:
     return [(text, id) for text, id in rows]
 
 
-def exact(conn: Conn, edition: int, vector: Halfvec, limit: int) -> list[UUID]:
+def nearest_exact(conn: Conn, edition: int, vector: Halfvec, limit: int) -> list[UUID]:
     """The nearest passages of an edition, whoever may read them, by an exact scan."""
     rows = conn.execute(
         """SELECT id FROM chunk WHERE edition = %s AND embedding IS NOT NULL AND text <> ''
@@ -229,7 +229,7 @@ def documents_of(conn: Conn, chunks: Sequence[UUID]) -> dict[UUID, UUID]:
     return dict(conn.execute("SELECT id, document_id FROM chunk WHERE id = ANY(%s)", (list(chunks),)).fetchall())
 
 
-def followers(conn: Conn) -> list[frozenset[int]]:
+def connected_followers(conn: Conn) -> list[frozenset[int]]:
     """Of each search service that is connected now: the editions that it holds whole."""
     rows = conn.execute(
         """SELECT application_name FROM pg_stat_activity

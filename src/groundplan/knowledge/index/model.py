@@ -64,7 +64,7 @@ class Edition:
     compared: dict[str, object] | None = None
 
 
-def declared(index: Index, sources: Iterable[Source], models: dict[str, str]) -> IndexSettings:
+def declared_settings(index: Index, sources: Iterable[Source], models: dict[str, str]) -> IndexSettings:
     """What a blueprint declares. `models`: deployment -> the model that it serves."""
     rule = index.embedding
     return IndexSettings(
@@ -85,12 +85,12 @@ def declared(index: Index, sources: Iterable[Source], models: dict[str, str]) ->
     )
 
 
-def serving(editions: Sequence[Edition]) -> Edition:
+def serving_edition(editions: Sequence[Edition]) -> Edition:
     """The one that is searched; there is always exactly one."""
     return next(one for one in editions if one.state == "serving")
 
 
-def told(settings: IndexSettings) -> tuple[str, str]:
+def describe(settings: IndexSettings) -> tuple[str, str]:
     """(model, chunking) for people."""
     own = settings.embedding
     model = "all-minilm-l6-v2" if own is None else f"{own.deployment} ({own.model or 'model not declared'})"

@@ -10,24 +10,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from groundplan.knowledge.chunk import chunks
+from groundplan.knowledge.chunk import split_passages
 from groundplan.knowledge.parsing.model import Piece
 
 PLAIN: Final = frozenset({"txt", "text", "json", "jsonl"})
 """Kinds of files without headings of Markdown; every other kind is read as Markdown."""
 
 
-def recut(pieces: Sequence[Piece], *, markdown: bool, limit: int) -> list[Piece]:
+def recut_passages(pieces: Sequence[Piece], *, markdown: bool, limit: int) -> list[Piece]:
     """The passages of at most `limit` characters of the text that `pieces` are all of."""
     if not pieces:
         return []
     return [
         Piece(c.number, c.text, c.start_char, c.end_char, c.start_line, c.end_line, list(c.headings), c.head)
-        for c in chunks(whole(pieces), markdown=markdown, start=pieces[0].start_char, limit=limit)
+        for c in split_passages(join_passages(pieces), markdown=markdown, start=pieces[0].start_char, limit=limit)
     ]
 
 
-def whole(pieces: Sequence[Piece]) -> str:
+def join_passages(pieces: Sequence[Piece]) -> str:
     """The text, with white space for what stood before the first passage and between two."""
     parts: list[str] = []
     at, line = 0, 1

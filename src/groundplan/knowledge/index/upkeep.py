@@ -18,8 +18,8 @@ from groundplan.core.errors import Unavailable
 from groundplan.knowledge.index import build as building
 from groundplan.knowledge.index import compare, switch
 from groundplan.knowledge.index import index_store as store
-from groundplan.knowledge.index.model import WHOLE, Edition, IndexSettings, serving, told
-from groundplan.knowledge.index.switch import Who
+from groundplan.knowledge.index.model import WHOLE, Edition, IndexSettings, describe, serving_edition
+from groundplan.knowledge.index.switch import SwitchActor
 from groundplan.knowledge.intake import intake_store
 from groundplan.knowledge.intake.vectors import embed_pending
 from groundplan.knowledge.model import Embedder
@@ -40,7 +40,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DeclaredIndex:
     """What is declared."""
 
     settings: IndexSettings
@@ -54,22 +54,22 @@ class Tools:
     embedder: Callable[[Edition], Embedder]
     examine: compare.Examine
     judge: compare.Judge
-    stop: Callable[[], bool] = building.never
+    stop: Callable[[], bool] = building.never_stop
 
 
-def next_step(editions: Sequence[Edition], wanted: Wanted) -> Step | None:
+def next_step(editions: Sequence[Edition], wanted: DeclaredIndex) -> Step | None:
     """The next step towards what is declared; None where there is nothing to do by itself."""
-    switching = _first(editions, "switching")
+    switching = _first_in_state(editions, "switching")
     if switching is not None:
         return Step("finish", switching.id)
-    beside = _first(editions, "building") or _first(editions, "ready")
-    now = serving(editions)
+    beside = _first_in_state(editions, "building") or _first_in_state(editions, "ready")
+    now = serving_edition(editions)
     if beside is not None and (beside.settings != wanted.settings or now.settings == wanted.settings):
         return Step("drop", beside.id)
     if now.settings == wanted.settings:
         return None
     if beside is not None:
-        return _beside(beside, wanted)
+        return _step_beside(beside, wanted)
     kept = [one for one in editions if one.state == "kept" and one.settings == wanted.settings]
     if not kept:
         return Step("create")
@@ -77,7 +77,7 @@ def next_step(editions: Sequence[Edition], wanted: Wanted) -> Step | None:
     return None if kept[-1].declined or wanted.by_hand else Step("begin", kept[-1].id)
 
 
-def _beside(beside: Edition, wanted: Wanted) -> Step | None:
+def _step_beside(beside: Edition, wanted: DeclaredIndex) -> Step | None:
     if beside.state == "building":
         return Step("build", beside.id)
     if beside.compared is None:
@@ -85,17 +85,17 @@ def _beside(beside: Edition, wanted: Wanted) -> Step | None:
     return None if wanted.by_hand or beside.compared["against"] else Step("begin", beside.id)
 
 
-def _first(editions: Sequence[Edition], state: str) -> Edition | None:
+def _first_in_state(editions: Sequence[Edition], state: str) -> Edition | None:
     return next((one for one in editions if one.state == state), None)
 
 
-def keep_up(conn: Connection[Any], wanted: Wanted, tools: Tools, who: Who) -> list[Step]:
+def keep_up(conn: Connection[Any], wanted: DeclaredIndex, tools: Tools, who: SwitchActor) -> list[Step]:
     """Take steps until nothing is left to do now; those that were taken. `conn` is in autocommit, of role control.
 
     A deployment or a search service that is away ends it for this time, and is told as a finding.
     """
     taken: list[Step] = []
-    switch.remove(conn)
+    switch.remove_dropped(conn)
     switch.drop_due(conn, who)
     away: list[Unavailable] = []
     for work in (partial(_steps, conn, wanted, tools, who, taken), partial(embed_others, conn, tools)):
@@ -104,49 +104,49 @@ def keep_up(conn: Connection[Any], wanted: Wanted, tools: Tools, who: Who) -> li
         except Unavailable as error:
             # what is away for one edition keeps nothing from another
             away.append(error)
-    switch.remove(conn)
+    switch.remove_dropped(conn)
     with conn.transaction():
         finding_store.tell_all(conn, _findings(store.editions(conn), wanted, away), kinds=[KIND])
     return taken
 
 
-def _steps(conn: Connection[Any], wanted: Wanted, tools: Tools, who: Who, taken: list[Step]) -> None:
+def _steps(conn: Connection[Any], wanted: DeclaredIndex, tools: Tools, who: SwitchActor, taken: list[Step]) -> None:
     while len(taken) < _MOST_STEPS and not tools.stop():
         step = next_step(store.editions(conn), wanted)
-        if step is None or not take(conn, step, wanted, tools, who):
+        if step is None or not take_step(conn, step, wanted, tools, who):
             return
         taken.append(step)
 
 
-def take(conn: Connection[Any], step: Step, wanted: Wanted, tools: Tools, who: Who) -> bool:
+def take_step(conn: Connection[Any], step: Step, wanted: DeclaredIndex, tools: Tools, who: SwitchActor) -> bool:
     """Take one step; False where it waits for something else."""
     if step.what == "create":
-        create(conn, wanted.settings, who)
+        begin_edition(conn, wanted.settings, who)
         return True
     if step.what == "finish":
-        return switch.finish(conn, step.edition, who)
+        return switch.finish_switch(conn, step.edition, who)
     if step.what == "begin":
-        switch.begin(conn, step.edition, who)
+        switch.request_switch(conn, step.edition, who)
         return True
     if step.what == "drop":
-        switch.drop(conn, step.edition, who, "something else is declared now")
+        switch.drop_edition(conn, step.edition, who, "something else is declared now")
         return True
-    edition = store.one(conn, step.edition)
+    edition = store.read_edition(conn, step.edition)
     if edition is None:
         return False
     if step.what == "build":
         return building.build(conn, edition, tools.embedder(edition), tools.stop)
-    compare.compared(conn, edition, tools.examine, tools.judge, who.at)
+    compare.compare_edition(conn, edition, tools.examine, tools.judge, who.at)
     return True
 
 
-def create(conn: Connection[Any], settings: IndexSettings, who: Who) -> int:
+def begin_edition(conn: Connection[Any], settings: IndexSettings, who: SwitchActor) -> int:
     """Begin an edition beside the one that serves; its number."""
     with conn.transaction():
         intake_store.lock_changes(conn)
-        id = store.create(conn, settings)
-        model, chunking = told(settings)
-        detail = {"model": model, "chunking": chunking, "beside": serving(store.editions(conn)).id}
+        id = store.create_edition(conn, settings)
+        model, chunking = describe(settings)
+        detail = {"model": model, "chunking": chunking, "beside": serving_edition(store.editions(conn)).id}
         record(conn, action="index.begun", actor=who.by, subject=f"index/{id}", detail=detail, at=who.at)
     return id
 
@@ -158,7 +158,7 @@ def embed_others(conn: Connection[Any], tools: Tools) -> None:
             embed_pending(conn, tools.embedder(edition), edition.id, tools.stop)
 
 
-def _findings(editions: Sequence[Edition], wanted: Wanted, away: Sequence[Unavailable]) -> list[Finding]:
+def _findings(editions: Sequence[Edition], wanted: DeclaredIndex, away: Sequence[Unavailable]) -> list[Finding]:
     found = []
     for error in away:
         hint = error.hint or "It is tried again by itself."
@@ -167,7 +167,7 @@ def _findings(editions: Sequence[Edition], wanted: Wanted, away: Sequence[Unavai
                 kind=KIND, subject="company", mark=error.message[:80], severity="high", message=error.message, hint=hint
             )
         )
-    ready = _first(editions, "ready")
+    ready = _first_in_state(editions, "ready")
     if ready is None or ready.compared is None:
         return found
     against = ready.compared["against"]

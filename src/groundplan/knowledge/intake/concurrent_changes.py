@@ -31,7 +31,7 @@ class Redeclared(Unavailable):
 
 def check_declared(conn: Connection[Any], source: Source) -> None:
     """Raise `Redeclared` if the served blueprint declares the source differently."""
-    if declared_store.declared_otherwise(conn, source):
+    if declared_store.is_declared_differently(conn, source):
         raise Redeclared(
             f"source {source.name} is declared otherwise now", code="source_declared",
             hint="Nothing needs to be done: it is read anew as it is declared.", retry_after=1.0,
@@ -44,7 +44,7 @@ def reconcile_batch(conn: Connection[Any], source: str, batch: Batch) -> set[str
     paths = {UUID(row["id"]): str(row["path"]) for row in (*batch.rows, *batch.governance_rows)}
     if not paths:
         return set()
-    places = deletion_store.closed(conn, source, list(paths.values()))
+    places = deletion_store.closed_places(conn, source, list(paths.values()))
     closed = {path for path in paths.values() if path in places}
     if closed:
         batch.discard({id for id, path in paths.items() if path in closed})

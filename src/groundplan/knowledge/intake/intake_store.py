@@ -18,7 +18,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from groundplan.core.ids import new_id
-from groundplan.knowledge.halfvec import literal
+from groundplan.knowledge.halfvec import to_literal
 from groundplan.knowledge.index import index_store
 from groundplan.knowledge.intake.failures import restore_failure
 from groundplan.knowledge.intake.tally import DocumentFailure
@@ -392,7 +392,7 @@ def chunks_without_vector(conn: Conn, edition: int, limit: int) -> list[tuple[UU
 
 def put_vectors(conn: Conn, ids: Sequence[UUID], vectors: Vectors) -> None:
     """Store vectors of chunks; chunks deleted meanwhile are skipped."""
-    texts = [literal(row) for row in vectors]
+    texts = [to_literal(row) for row in vectors]
     conn.execute(
         """UPDATE chunk c SET embedding = v.vector::halfvec, changed = nextval('chunk_change')
            FROM unnest(%s::uuid[], %s::text[]) AS v(id, vector) WHERE c.id = v.id""",

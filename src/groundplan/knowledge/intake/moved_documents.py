@@ -17,11 +17,11 @@ from uuid import UUID
 
 from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.errors import Invalid
-from groundplan.knowledge.governance.inherit import SETS, narrowed
+from groundplan.knowledge.governance.inherit import SET_FIELDS, stricter
 from groundplan.knowledge.intake.intake_store import StoredDocument
 
 _DATE_FIELDS: Final = ("valid_from", "valid_until")
-_NARROWING_FIELDS: Final = ("state", "sensitivity", *SETS, *_DATE_FIELDS, "legal_hold")
+_NARROWING_FIELDS: Final = ("state", "sensitivity", *SET_FIELDS, *_DATE_FIELDS, "legal_hold")
 
 
 class MovedDocuments:
@@ -85,14 +85,14 @@ def inherited_decisions(
         if name not in decided or decided[name]["value"] is None:
             continue
         value = _parse_value(name, decided[name]["value"])
-        stricter = narrowed(name, current.get(name), value)
-        if stricter != current.get(name):
-            shown = stricter.isoformat() if isinstance(stricter, date) else stricter
+        strict = stricter(name, current.get(name), value)
+        if strict != current.get(name):
+            shown = strict.isoformat() if isinstance(strict, date) else strict
             found[name] = {**decided[name], "value": shown, **({"digest": digest} if name == "state" else {})}
     newer = decided.get("superseded_by", {})
     if newer.get("value"):
         found["superseded_by"] = newer
-        if "state" not in found and narrowed("state", current["state"], "superseded") != current["state"]:
+        if "state" not in found and stricter("state", current["state"], "superseded") != current["state"]:
             # the newer one may have been moved as well: then nothing has that id
             found["state"] = {**newer, "value": "superseded", "digest": digest}
     elif origin.superseded_by:

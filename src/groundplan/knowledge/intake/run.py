@@ -26,7 +26,7 @@ from groundplan.core.ids import new_id
 from groundplan.knowledge.deletion import deletion_store
 from groundplan.knowledge.deletion.legal_hold_store import Cause
 from groundplan.knowledge.index import index_store
-from groundplan.knowledge.index.model import serving
+from groundplan.knowledge.index.model import serving_edition
 from groundplan.knowledge.intake import intake_store as store
 from groundplan.knowledge.intake.batch import Batch, InheritedDecisions, Pending
 from groundplan.knowledge.intake.content import (
@@ -53,8 +53,8 @@ from groundplan.knowledge.parsing.model import Job, Outcome, Parsed, Refused, Ta
 from groundplan.knowledge.parsing.prepare import PROCESSING, TABLED
 from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.parsing.text import printable
-from groundplan.knowledge.quality.forms import Forms
-from groundplan.knowledge.quality.tables import of_tables
+from groundplan.knowledge.quality.forms import FormChecker
+from groundplan.knowledge.quality.tables import table_findings
 from groundplan.knowledge.sources.model import Change, Connector, Content, Cursor
 from groundplan.knowledge.store import unknown_readers
 
@@ -85,19 +85,19 @@ class IngestRun:
     ) -> None:
         """`models`: the folder of models, for sources that declare a model to read their PDFs."""
         self._conn, self._source, self._connector, self._sandbox = conn, source, connector, sandbox
-        self._forms = Forms()
+        self._forms = FormChecker()
         self._values = source_values(source, review_days)
         self._progress = progress
         self._pdf = "" if source.pdf == "plain" else f"{source.pdf}:{(models or Path()) / source.pdf}"
         self._parser_version = f"{datetime.now(UTC):%Y-%m-%d} {PROCESSING} {self._pdf} {_PROCESS}"
         self._known = store.stored_documents(conn, source.name)
         self._excluded = store.excluded_documents(conn, source.name, READING_KINDS)
-        deleted = deletion_store.digests(conn, source.name)
+        deleted = deletion_store.deleted_digests(conn, source.name)
         self._moved = MovedDocuments(
             self._known, store.undeclared_documents(conn, source.name), deleted, self._is_absent
         )
-        self._blocked = deletion_store.closed(conn, source.name)
-        self._limit = serving(index_store.editions(conn)).settings.limit(source.name)
+        self._blocked = deletion_store.closed_places(conn, source.name)
+        self._limit = serving_edition(index_store.editions(conn)).settings.limit(source.name)
         self._batch = Batch()
         self._pending: deque[Pending] = deque()
         self._ids: dict[str, UUID] = {}
@@ -226,7 +226,7 @@ class IngestRun:
             self._flush(only_if_full=True)
 
     def _check_tables(self, key: str, tables: Sequence[Table]) -> None:
-        self.tally.tables[key] = of_tables(self._source, key, tables, self._forms.misfits)
+        self.tally.tables[key] = table_findings(self._source, key, tables, self._forms.misfits)
 
     def _parse_job(self, key: str, content: Content) -> Job:
         return Job(

@@ -13,15 +13,15 @@ from typing import Any
 from groundplan.blueprint.model import Source
 from groundplan.catalog.fields import is_email
 from groundplan.knowledge.governance.inherit import (
-    ITS_OWN,
-    OWN,
-    Holds,
+    DOCUMENT_KEYS,
+    DOCUMENT_ORIGINS,
+    DeclaredValues,
+    EffectiveValues,
     Level,
-    Said,
-    holds,
+    effective_values,
+    keep_hold,
+    parse_declared,
     retained_until,
-    said,
-    still_held,
 )
 from groundplan.knowledge.model import Readers, by_grant
 from groundplan.knowledge.sources.model import FolderRules
@@ -35,7 +35,7 @@ class DocumentGovernance:
 
     row: Mapping[str, Any]
     readers: Readers
-    own: Sequence[Said]
+    own: Sequence[DeclaredValues]
 
 
 def source_values(source: Source, review_days: int | None) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def declared_values(front: Mapping[str, Any], beside: Mapping[str, Any]) -> dict
 
 
 def _is_kept(key: str) -> bool:
-    return key in OWN or (not key.startswith(("page_", "sent_")) and len(key) <= 40)
+    return key in DOCUMENT_KEYS or (not key.startswith(("page_", "sent_")) and len(key) <= 40)
 
 
 def resolve_governance(
@@ -80,15 +80,15 @@ def resolve_governance(
 ) -> DocumentGovernance:
     """The governance of a document; `held_by`: what put it under a legal hold before. Raises `Invalid` (front_matter)
     where it cannot be determined for certain."""
-    outer = [(each, said(each.values, f"folder file ({each.origin})")) for each in folder_rules]
+    outer = [(each, parse_declared(each.values, f"folder file ({each.origin})")) for each in folder_rules]
     front, beside = (
-        said(declared_values.get(FRONT, {}), "front matter"),
-        said(declared_values.get(BESIDE, {}), "sidecar"),
+        parse_declared(declared_values.get(FRONT, {}), "front matter"),
+        parse_declared(declared_values.get(BESIDE, {}), "sidecar"),
     )
     levels = [Level(f"source/{source.name}", values)]
     levels += [Level(each.origin, word.values) for each, word in outer]
-    levels += [Level(origin, word.values) for origin, word in zip(ITS_OWN, (front, beside), strict=True)]
-    resolved = still_held(holds(levels, decisions, digest), held_by, decisions)
+    levels += [Level(origin, word.values) for origin, word in zip(DOCUMENT_ORIGINS, (front, beside), strict=True)]
+    resolved = keep_hold(effective_values(levels, decisions, digest), held_by, decisions)
     readers = _readers(source, outer, (front, beside))
     row = _row(resolved, modified_at, front.review_by or beside.review_by)
     mark = json.dumps([row, sorted(readers.allow), sorted(readers.deny)], default=str, sort_keys=True)
@@ -120,7 +120,9 @@ def restrict_unknown_names(governance: DocumentGovernance, unknown_names: Sequen
     return replace(governance, row=row, readers=readers)
 
 
-def _readers(source: Source, outer: Sequence[tuple[FolderRules, Said]], own: Sequence[Said]) -> Readers:
+def _readers(
+    source: Source, outer: Sequence[tuple[FolderRules, DeclaredValues]], own: Sequence[DeclaredValues]
+) -> Readers:
     """The readers: the nearest level that allows somebody decides, denials add up."""
     allow = frozenset({*source.readers, by_grant(source.name)})
     deny: frozenset[str] = frozenset()
@@ -136,7 +138,7 @@ def _readers(source: Source, outer: Sequence[tuple[FolderRules, Said]], own: Seq
     return Readers(allow, deny)
 
 
-def _row(resolved: Holds, modified_at: datetime | None, review_by: Any) -> dict[str, Any]:
+def _row(resolved: EffectiveValues, modified_at: datetime | None, review_by: Any) -> dict[str, Any]:
     row = {name: value for name, value in resolved.values.items() if name != "retain_days"}
     row["retain_until"] = retained_until(modified_at or datetime.now(UTC), resolved.values["retain_days"])
     row["origins"] = dict(resolved.origins)
@@ -144,7 +146,7 @@ def _row(resolved: Holds, modified_at: datetime | None, review_by: Any) -> dict[
     return row
 
 
-def superseded_paths(key: str, own: Sequence[Said]) -> list[str]:
+def superseded_paths(key: str, own: Sequence[DeclaredValues]) -> list[str]:
     """The paths that a document says it replaces: as written, and relative to its folder."""
     folder = PurePosixPath(key).parent
     named = [name.removeprefix("./") for word in own for name in word.supersedes]

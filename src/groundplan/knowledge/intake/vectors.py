@@ -8,7 +8,7 @@ from typing import Any
 from psycopg import Connection
 
 from groundplan.knowledge.index import index_store
-from groundplan.knowledge.index.model import serving
+from groundplan.knowledge.index.model import serving_edition
 from groundplan.knowledge.intake import intake_store as store
 from groundplan.knowledge.model import Embedder
 
@@ -23,7 +23,7 @@ def embed_pending(
     `conn` is in autocommit: each batch is a transaction of its own. Raises the embedder's errors; written batches stay.
     """
     done = 0
-    edition = serving(index_store.editions(conn)).id if edition is None else edition
+    edition = serving_edition(index_store.editions(conn)).id if edition is None else edition
     while not stop() and (rows := store.chunks_without_vector(conn, edition, BATCH)):
         vectors = embedder.embed([embedding_text(title, headings, text) for _, title, headings, text in rows])
         with conn.transaction():

@@ -22,7 +22,7 @@ from groundplan.core.database import first_line
 from groundplan.knowledge.deletion import deletion_store, legal_hold
 from groundplan.knowledge.deletion.legal_hold_store import Cause
 from groundplan.knowledge.index import index_store
-from groundplan.knowledge.index.recut import recut
+from groundplan.knowledge.index.recut import recut_passages
 from groundplan.knowledge.intake import intake_store as store
 from groundplan.knowledge.intake.batch import Batch
 from groundplan.knowledge.intake.concurrent_changes import (
@@ -106,7 +106,7 @@ class BatchWriter:
             if batch.rows or batch.removed or batch.governance_rows:
                 self._reconcile(batch)
             if batch.rows:
-                held_versions += legal_hold.keep_changed(self._conn, batch.rows, batch.chunks)
+                held_versions += legal_hold.keep_versions_before_change(self._conn, batch.rows, batch.chunks)
                 store.put_documents(self._conn, batch.rows)
                 store_inherited(self._conn, batch.inherited)
                 self._put_chunks(batch)
@@ -150,18 +150,18 @@ class BatchWriter:
     def _remove_documents(self, removed: Mapping[UUID, Cause]) -> int:
         """Remove documents and destroy their text, except versions under a legal hold; returns how many of those are
         kept. Documents deleted at their source without a hold are noted for a receipt of erasure."""
-        kept = legal_hold.keep_removed(self._conn, removed)
+        kept = legal_hold.keep_versions_before_removal(self._conn, removed)
         deleted = [id for id, cause in removed.items() if cause == "gone"]
-        noted = deletion_store.bury_gone(self._conn, deleted, SYSTEM)
+        noted = deletion_store.put_source_tombstones(self._conn, deleted, SYSTEM)
         heirs = inherit_replacements(self._conn, deleted)
         store.remove_documents(self._conn, list(removed), removed.keys() - set(deleted))
         store_inherited(self._conn, heirs)
-        deletion_store.forget(self._conn, noted)
+        deletion_store.forget_declared(self._conn, noted)
         return kept
 
     def forget_lost(self, documents: Sequence[UUID]) -> None:
         """Forget unreadable documents that are deleted at their source since: they will not be readable again."""
-        deletion_store.forget(self._conn, deletion_store.bury_gone(self._conn, documents, SYSTEM))
+        deletion_store.forget_declared(self._conn, deletion_store.put_source_tombstones(self._conn, documents, SYSTEM))
         store.clear_unreadable(self._conn, documents)
 
     def _put_chunks(self, batch: Batch) -> None:
@@ -171,7 +171,7 @@ class BatchWriter:
             limit, chunks = edition.settings.limit(self._source.name), batch.chunks
             if limit != self._limit:
                 chunks = {
-                    id: recut(pieces, markdown=id not in batch.plain_documents, limit=limit)
+                    id: recut_passages(pieces, markdown=id not in batch.plain_documents, limit=limit)
                     for id, pieces in chunks.items()
                 }
             store.put_chunks(self._conn, edition.id, chunks)

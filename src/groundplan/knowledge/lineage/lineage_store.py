@@ -12,11 +12,11 @@ from psycopg import Connection
 from groundplan.core.database import select
 
 Conn = Connection[Any]
-MOST: Final = 10_000
+MAX_ROWS: Final = 10_000
 """Calls of one export."""
 
 
-def rested_on(conn: Conn, call: UUID) -> list[dict[str, Any]]:
+def passages_of_call(conn: Conn, call: UUID) -> list[dict[str, Any]]:
     """Each passage of an answer, and each document that contradicts one (`role`: `conflict`, without lines), with the
     document as it was then and as it is now."""
     return select(
@@ -36,7 +36,7 @@ def rested_on(conn: Conn, call: UUID) -> list[dict[str, Any]]:
     )
 
 
-def used_by(conn: Conn, document: UUID, *, limit: int = 100) -> list[dict[str, Any]]:
+def answers_using(conn: Conn, document: UUID, *, limit: int = 100) -> list[dict[str, Any]]:
     """The newest answers that were given passages of a document, and which lines, or (`role`: `conflict`) what it says
     against a passage; no question and no answer."""
     mark = json.dumps([[str(document)]])
@@ -53,7 +53,7 @@ def used_by(conn: Conn, document: UUID, *, limit: int = 100) -> list[dict[str, A
     )
 
 
-def used_since(conn: Conn, since: datetime, until: datetime, limit: int | None = MOST) -> list[dict[str, Any]]:
+def calls_since(conn: Conn, since: datetime, until: datetime, limit: int | None = MAX_ROWS) -> list[dict[str, Any]]:
     """Grounded calls with what they used, each with the version of its document then, for export, the oldest first."""
     return select(
         conn,
@@ -69,11 +69,11 @@ def used_since(conn: Conn, since: datetime, until: datetime, limit: int | None =
     )
 
 
-def page(
-    conn: Conn, since: datetime, until: datetime, most: int = MOST
+def calls_page(
+    conn: Conn, since: datetime, until: datetime, most: int = MAX_ROWS
 ) -> tuple[list[dict[str, Any]], datetime | None]:
-    """As `used_since`, about `most` of them, and where there may be more the time to go on since."""
-    calls = used_since(conn, since, until, most)
+    """As `calls_since`, about `most` of them, and where there may be more the time to go on since."""
+    calls = calls_since(conn, since, until, most)
     if len(calls) < most:
         return calls, None
     following = calls[-1]["at"]
@@ -82,7 +82,7 @@ def page(
         return told, following
     # a moment that has more than that comes whole
     after = following + timedelta(microseconds=1)
-    return used_since(conn, following, after, None), after
+    return calls_since(conn, following, after, None), after
 
 
 def documents_of(conn: Conn, ids: list[str]) -> dict[str, dict[str, Any]]:

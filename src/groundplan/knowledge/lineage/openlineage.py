@@ -41,11 +41,11 @@ def events(company: str, calls: Iterable[Row], documents: Mapping[str, Row]) -> 
             at = documents[id]["versions"].get(version, call["at"])
             if (id, version) not in known:
                 known.add((id, version))
-                yield from _read(space, documents[id], named[id], version, at)
+                yield from _read_run(space, documents[id], named[id], version, at)
             own = [each for one, each in zip(given, passages, strict=True) if one["document"] == id]
             if new := [each for each in own if _key(each) not in cut]:
                 cut |= set(map(_key, new))
-                yield from _cut(space, documents[id], named[id], new, at)
+                yield from _chunk_run(space, documents[id], named[id], new, at)
         found = {"namespace": space, "name": f"retrieval/{call['id']}"}
         answer = {"namespace": space, "name": f"answer/{call['id']}"}
         job = {"namespace": space, "name": f"workload/{call['workload']}"}
@@ -58,14 +58,14 @@ def events(company: str, calls: Iterable[Row], documents: Mapping[str, Row]) -> 
         yield from _run(job, run, inputs, [answer], call["at"], ended, failed=call["status"] != "ok")
 
 
-def _read(space: str, document: Row, named: Row, version: int | None, at: datetime) -> Iterator[dict[str, Any]]:
+def _read_run(space: str, document: Row, named: Row, version: int | None, at: datetime) -> Iterator[dict[str, Any]]:
     """A version of a document is read from its source."""
     source = {"namespace": space, "name": f"source/{document['source']}"}
     run = {"runId": _id("read", document["id"], version)}
     yield from _run({"namespace": space, "name": f"read/{document['source']}"}, run, [source], [named], at, at)
 
 
-def _cut(space: str, document: Row, named: Row, passages: list[Any], at: datetime) -> Iterator[dict[str, Any]]:
+def _chunk_run(space: str, document: Row, named: Row, passages: list[Any], at: datetime) -> Iterator[dict[str, Any]]:
     """A document is cut into passages."""
     run = {"runId": _id("cut", *map(_key, passages))}
     yield from _run({"namespace": space, "name": f"cut/{document['source']}"}, run, [named], passages, at, at)

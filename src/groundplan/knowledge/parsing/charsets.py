@@ -19,7 +19,7 @@ _MEANT: Final = {
 """What is written under these names has further letters."""
 
 
-def meant(said: str | None) -> str | None:
+def codec_for(said: str | None) -> str | None:
     """The codec of that name; None for UTF-8, ASCII and what is no encoding of texts."""
     try:
         named = codecs.lookup(said or "utf-8").name
@@ -29,16 +29,16 @@ def meant(said: str | None) -> str | None:
     return name if _TEXTS.fullmatch(name) else None
 
 
-def in_encoding(data: bytes, said: str | None) -> str | None:
+def decode_as(data: bytes, said: str | None) -> str | None:
     """The text; None where `said` names UTF-8, ASCII or no encoding of texts, or the bytes are not in it."""
-    name = meant(said)
+    name = codec_for(said)
     try:
         return data.decode(name, "replace" if name == "cp1252" else "strict") if name else None
     except UnicodeDecodeError:
         return None
 
 
-def guessed(data: bytes) -> tuple[str, bool]:
+def guess_text(data: bytes) -> tuple[str, bool]:
     """A text that names no encoding, or a wrong one: UTF-8 where it mostly is that, else Western European, which is a
     guess (True)."""
     text = data.decode("utf-8", "replace")

@@ -19,9 +19,9 @@ from typing import Any, Final
 
 from groundplan.core.errors import Invalid
 from groundplan.core.words import counted
-from groundplan.knowledge.parsing.charsets import guessed, in_encoding, meant
-from groundplan.knowledge.parsing.html import declared, markup
-from groundplan.knowledge.parsing.text import Read, clean
+from groundplan.knowledge.parsing.charsets import codec_for, decode_as, guess_text
+from groundplan.knowledge.parsing.html import declared_encoding, read_markup
+from groundplan.knowledge.parsing.text import TextDocument, clean
 
 PARTICIPANTS: Final = "sent_participants"
 """Told of a message: the addresses of who wrote and who got it."""
@@ -49,8 +49,8 @@ class _Heads(EmailPolicy):
 
     def header_fetch_parse(self, name: str, value: str) -> Any:
         with suppress(UnicodeEncodeError):  # what was understood before
-            value = guessed(value.encode("ascii", "surrogateescape"))[0]
-        return super().header_fetch_parse(name, _ENCODED.sub(lambda word: f"=?{meant(word[1]) or 'utf-8'}?", value))
+            value = guess_text(value.encode("ascii", "surrogateescape"))[0]
+        return super().header_fetch_parse(name, _ENCODED.sub(lambda word: f"=?{codec_for(word[1]) or 'utf-8'}?", value))
 
 
 _ENCODED: Final = re.compile(r"=\?([^?*\s]{1,40})(?:\*[^?\s]{0,40})?\?(?=[BbQq]\?)")
@@ -58,7 +58,7 @@ _ENCODED: Final = re.compile(r"=\?([^?*\s]{1,40})(?:\*[^?\s]{0,40})?\?(?=[BbQq]\
 _HEADS: Final = _Heads()
 
 
-def eml(data: bytes) -> Read:
+def read_eml(data: bytes) -> TextDocument:
     """A message with its texts and those that it forwards. Raises `Invalid` (document_broken)."""
     message = email.message_from_bytes(data, policy=_HEADS)
     if not isinstance(message, EmailMessage) or not message.keys():
@@ -74,7 +74,7 @@ def eml(data: bytes) -> Read:
     if found.guesses:
         texts = counted(found.guesses, "text does", "texts do")
         notes.append(f"{texts} not say in which encoding: read as Western European")
-    return Read(
+    return TextDocument(
         clean("\n\n".join(block for block in blocks if block)) + "\n", markdown=True, title=subject or None,
         told=_sent(message), notes=tuple(notes),
     )  # fmt: skip
@@ -184,11 +184,11 @@ def _content(body: Any) -> tuple[str, bool]:
     raw = body.get_payload(decode=True)
     data = raw if isinstance(raw, bytes) else b""
     is_page = body.get_content_type() == "text/html"
-    text = in_encoding(data, body.get_content_charset() or (declared(data) if is_page else None))
+    text = decode_as(data, body.get_content_charset() or (declared_encoding(data) if is_page else None))
     is_guess = False
     if text is None:
-        text, is_guess = guessed(data)
-    return (markup(text).text if is_page else text).strip(), is_guess
+        text, is_guess = guess_text(data)
+    return (read_markup(text).text if is_page else text).strip(), is_guess
 
 
 def _sent(message: EmailMessage) -> dict[str, Any]:

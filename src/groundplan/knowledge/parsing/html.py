@@ -11,11 +11,11 @@ from urllib.parse import urljoin
 
 from msgspec.structs import replace
 
-from groundplan.knowledge.parsing.charsets import in_encoding
+from groundplan.knowledge.parsing.charsets import decode_as
 from groundplan.knowledge.parsing.html_tables import Grid
 from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.parsing.tabular import as_table, markdown_table
-from groundplan.knowledge.parsing.text import Read, clean, decoded, narrowing_matter
+from groundplan.knowledge.parsing.text import TextDocument, clean, decode, narrowing_matter
 
 _SILENT = frozenset(
     {"script", "style", "noscript", "template", "svg", "nav", "iframe", "object", "select", "textarea", "button"}
@@ -227,20 +227,20 @@ class _Page(HTMLParser):
         return "\n".join(lines) + "\n"
 
 
-def html(data: bytes) -> Read:
+def read_html(data: bytes) -> TextDocument:
     """A page. Its `author` and `description` are told, what `noindex` says as `robots`, and what its front matter says,
     where that narrows something. Raises `Invalid`."""
     text = _decoded(data)
     told, start = narrowing_matter(text)
-    page = markup(text[start:])
+    page = read_markup(text[start:])
     return dataclasses.replace(page, told={**told, **page.told}) if told else page
 
 
-def markup(text: str) -> Read:
-    """As `html`, where the encoding is known."""
+def read_markup(text: str) -> TextDocument:
+    """As `read_html`, where the encoding is known."""
     page = _Page()
     page.feed(text)
-    return Read(
+    return TextDocument(
         clean(page.finish()),
         markdown=True,
         title=" ".join(page.title.split()) or None,
@@ -261,7 +261,7 @@ def _joined(base: str, link: str) -> str:
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset=[\"']?([A-Za-z0-9_-]{2,40})", re.IGNORECASE)
 
 
-def declared(data: bytes) -> str:
+def declared_encoding(data: bytes) -> str:
     """A page's own word about its encoding, other than a form of UTF; empty where it says nothing."""
     match = _CHARSET.search(data[:4096])
     said = match[1].decode("ascii").lower() if match is not None else ""
@@ -270,11 +270,11 @@ def declared(data: bytes) -> str:
 
 def _decoded(data: bytes) -> str:
     """As UTF-8 where it is that, else by the page's own word about its encoding. Raises `Invalid`."""
-    said = declared(data)
+    said = declared_encoding(data)
     text = None
     if said and (said.startswith("iso-2022") or not _is_utf_8(data)):
-        text = in_encoding(data, said)
-    return decoded(data if text is None else text.encode())
+        text = decode_as(data, said)
+    return decode(data if text is None else text.encode())
 
 
 def _is_utf_8(data: bytes) -> bool:

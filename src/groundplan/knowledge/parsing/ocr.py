@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 from groundplan.core.errors import Invalid, TooLarge
-from groundplan.knowledge.parsing.text import Read, clean
+from groundplan.knowledge.parsing.text import TextDocument, clean
 
 PICTURES: Final = frozenset({"png", "jpg", "jpeg"})
 MAX_PAGES: Final = 200
@@ -28,7 +28,7 @@ _DOUBTFUL: Final = 0.85
 HINT: Final = "Have its text recognised: pip install 'groundplan[ocr]', or replace it by one with text."
 
 
-def installed() -> bool:
+def is_installed() -> bool:
     """Whether text can be recognised here."""
     return find_spec("rapidocr") is not None and find_spec("openvino") is not None
 
@@ -46,7 +46,7 @@ def _engine() -> Any:
     )  # fmt: skip
 
 
-def picture(data: bytes, name: str) -> Read:
+def read_picture(data: bytes, name: str) -> TextDocument:
     """A scan as text. Raises `Invalid` (document_broken, document_scanned)."""
     import numpy as np  # noqa: PLC0415 -- heavy
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 -- an extra
@@ -57,17 +57,17 @@ def picture(data: bytes, name: str) -> Read:
             pixels = np.asarray(opened.convert("RGB"))
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise Invalid("it is not a picture", code="document_broken", hint="Save it again, as PNG or JPEG.") from error
-    text, certainty = page(pixels)
+    text, certainty = read_page(pixels)
     if not text:
         raise Invalid(
             "no text was recognised in it",
             code="document_scanned",
             hint="Scan it again, straight and at a higher resolution.",
         )
-    return Read(clean(text) + "\n", markdown=True, title=None, notes=_doubts({name: certainty}))
+    return TextDocument(clean(text) + "\n", markdown=True, title=None, notes=_doubts({name: certainty}))
 
 
-def pages(document: Any, numbers: Sequence[int]) -> tuple[dict[int, str], tuple[str, ...]]:
+def read_pages(document: Any, numbers: Sequence[int]) -> tuple[dict[int, str], tuple[str, ...]]:
     """(page -> text of its picture, what is doubtful about it) of pages of an open PDF. Raises `TooLarge`."""
     if len(numbers) > MAX_PAGES:
         raise TooLarge(
@@ -78,12 +78,12 @@ def pages(document: Any, numbers: Sequence[int]) -> tuple[dict[int, str], tuple[
     for number in numbers:
         one = document[number]
         scale = min(_SCALE, MAX_SIDE / max(1.0, *one.get_size()))
-        found[number], certain[f"page {number + 1}"] = page(one.render(scale=scale).to_numpy()[..., :3])
+        found[number], certain[f"page {number + 1}"] = read_page(one.render(scale=scale).to_numpy()[..., :3])
         one.close()
     return found, _doubts(certain)
 
 
-def page(pixels: Any) -> tuple[str, float]:
+def read_page(pixels: Any) -> tuple[str, float]:
     """(lines of text from top to bottom, mean certainty 0 to 1) of an array (height, width, 3)."""
     result = _engine()(pixels)
     if result.txts is None:
@@ -94,10 +94,10 @@ def page(pixels: Any) -> tuple[str, float]:
         if score >= SURE and text.strip()
     ]
     certainty = sum(line[4] for line in lines) / len(lines) if lines else 1.0
-    return laid_out([line[:4] for line in lines]), certainty
+    return lay_out([line[:4] for line in lines]), certainty
 
 
-def laid_out(lines: Sequence[tuple[float, float, float, str]]) -> str:
+def lay_out(lines: Sequence[tuple[float, float, float, str]]) -> str:
     """Pieces of text (top, bottom, left, text) as lines: side by side on one line, a wide gap as an empty line."""
     rows: list[list[tuple[float, float, float, str]]] = []
     for one in sorted(lines):

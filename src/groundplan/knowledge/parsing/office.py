@@ -12,16 +12,16 @@ from typing import Any
 
 from groundplan.core.errors import Invalid, TooLarge
 from groundplan.knowledge.parsing.model import Table
-from groundplan.knowledge.parsing.office_drawings import drawn
+from groundplan.knowledge.parsing.office_drawings import read_drawings
 from groundplan.knowledge.parsing.tabular import as_table, markdown_table
-from groundplan.knowledge.parsing.text import Read, clean
+from groundplan.knowledge.parsing.text import TextDocument, clean
 
 MAX_UNPACKED = 256 << 20
 MAX_RATIO = 200
 MAX_PARTS = 20_000
 
 
-def opened(data: bytes) -> io.BytesIO:
+def open_package(data: bytes) -> io.BytesIO:
     """The bytes as a file, after a look at its directory. Raises `Invalid` and `TooLarge`."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -44,7 +44,7 @@ def opened(data: bytes) -> io.BytesIO:
     return io.BytesIO(data)
 
 
-def docx(data: bytes) -> Read:
+def docx(data: bytes) -> TextDocument:
     """A Word document: headings, paragraphs, lists and tables in their order, those in text boxes and content controls
     too; at the end its notes, headers and footers."""
     import docx as word  # noqa: PLC0415 -- heavy
@@ -52,7 +52,7 @@ def docx(data: bytes) -> Read:
     from docx.table import Table as WordTable  # noqa: PLC0415
     from docx.text.paragraph import Paragraph  # noqa: PLC0415
 
-    document = word.Document(opened(data))
+    document = word.Document(open_package(data))
     blocks: list[str] = []
     tables: list[Table] = []
     for element in _blocks(document.element.body):
@@ -69,8 +69,8 @@ def docx(data: bytes) -> Read:
     _draw(document.part, parse_xml, blocks, tables)
     blocks += _beside(document.part)
     told = document.core_properties
-    return Read(
-        joined(blocks), markdown=True, title=told.title or None, tables=tuple(tables),
+    return TextDocument(
+        join_blocks(blocks), markdown=True, title=told.title or None, tables=tuple(tables),
         told={"page_author": told.author} if told.author else {},
     )  # fmt: skip
 
@@ -157,12 +157,12 @@ def _cells(table: Any) -> list[list[str]]:
     return [[_words(cell._tc) for cell in row.cells] for row in table.rows]
 
 
-def pptx(data: bytes) -> Read:
+def pptx(data: bytes) -> TextDocument:
     """A presentation: each slide with its title, its texts, tables, charts, diagrams and notes."""
     from pptx import Presentation  # noqa: PLC0415 -- heavy
     from pptx.oxml import parse_xml  # noqa: PLC0415
 
-    show = Presentation(opened(data))
+    show = Presentation(open_package(data))
     blocks: list[str] = []
     tables: list[Table] = []
     for number, slide in enumerate(show.slides, 1):
@@ -181,7 +181,9 @@ def pptx(data: bytes) -> Read:
         if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
             said = " ".join(slide.notes_slide.notes_text_frame.text.split())
             blocks += [f"Notes: {said}"] if said else []
-    return Read(joined(blocks), markdown=True, title=show.core_properties.title or None, tables=tuple(tables))
+    return TextDocument(
+        join_blocks(blocks), markdown=True, title=show.core_properties.title or None, tables=tuple(tables)
+    )
 
 
 def _slide_cells(table: Any) -> list[list[str]]:
@@ -213,11 +215,11 @@ def _shapes(shapes: Any) -> Iterator[Any]:
 
 def _draw(part: Any, parse: Callable[[bytes], Any], blocks: list[str], tables: list[Table]) -> None:
     """Add what is in charts and diagrams."""
-    for each in drawn(part, parse):
+    for each in read_drawings(part, parse):
         if isinstance(each, Table):
             tables.append(each)
         blocks.append(each if isinstance(each, str) else markdown_table(each).rstrip())
 
 
-def joined(blocks: list[str]) -> str:
+def join_blocks(blocks: list[str]) -> str:
     return clean("\n\n".join(blocks)) + "\n"

@@ -16,7 +16,7 @@ _FALLBACK: Final = "{http://schemas.openxmlformats.org/markup-compatibility/2006
 """The same once more, for older programs."""
 
 
-def drawn(part: Any, parse: Callable[[bytes], Any], read: Collection[str] = ()) -> Iterator[Table | str]:
+def read_drawings(part: Any, parse: Callable[[bytes], Any], read: Collection[str] = ()) -> Iterator[Table | str]:
     """Each chart of a part as a table of its values, each paragraph of its diagrams (SmartArt). `parse` reads XML. A
     chart of the cells of sheets that are `read` gives its title alone."""
     for relation in part.rels.values():
@@ -34,14 +34,14 @@ def drawn(part: Any, parse: Callable[[bytes], Any], read: Collection[str] = ()) 
                     yield text
 
 
-def boxes(element: Any) -> Iterator[str]:
+def shape_texts(element: Any) -> Iterator[str]:
     """Each paragraph of the shapes that a drawing shows."""
     for child in element:
         if child.tag == f"{_A}p":
             if text := _said(child):
                 yield text
         elif child.tag != _FALLBACK and not _is_hidden(child):
-            yield from boxes(child)
+            yield from shape_texts(child)
 
 
 def _is_hidden(shape: Any) -> bool:

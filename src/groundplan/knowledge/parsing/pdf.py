@@ -15,7 +15,7 @@ from groundplan.core.errors import Invalid, TooLarge
 from groundplan.knowledge.parsing import ocr, pdf_forms, unruled_tables
 from groundplan.knowledge.parsing.model import MAX_CHARACTERS, Table
 from groundplan.knowledge.parsing.tabular import as_table, markdown_table
-from groundplan.knowledge.parsing.text import Read, clean
+from groundplan.knowledge.parsing.text import TextDocument, clean
 
 MAX_PAGES = 2000
 TABLE_PAGES = 60
@@ -29,7 +29,7 @@ _SAME_PLACE = 3.0
 """Points between the edges of a table and of its rest on the next page, at most."""
 
 
-def pdf(data: bytes, *, recognised: bool = False) -> Read:
+def read_pdf(data: bytes, *, recognised: bool = False) -> TextDocument:
     """The text of each page, then its tables; with `recognised` that of pages which are pictures, too.
 
     Raises `Invalid` (document_broken, document_scanned) and `TooLarge`.
@@ -43,14 +43,14 @@ def pdf(data: bytes, *, recognised: bool = False) -> Read:
         raise Invalid(
             "it is not a PDF, or needs a password", code="document_broken", hint="Save it again, without a password."
         ) from error
-    form = pdf_forms.opened(document)
+    form = pdf_forms.prepare_forms(document)
     count = len(document)
     if count > MAX_PAGES:
         raise TooLarge(f"it has {count} pages", code="document_too_large", hint=f"Split it at {MAX_PAGES} pages.")
     texts = _texts(document, count)
     doubts: tuple[str, ...] = ()
     if recognised:
-        found_, doubts = ocr.pages(document, [at for at, text in enumerate(texts) if not text.strip()])
+        found_, doubts = ocr.read_pages(document, [at for at, text in enumerate(texts) if not text.strip()])
         texts = [found_.get(at, text) for at, text in enumerate(texts)]
     if not any(text.strip() for text in texts):
         raise Invalid("it has no text: its pages are pictures", code="document_scanned", hint=ocr.HINT)
@@ -70,7 +70,7 @@ def pdf(data: bytes, *, recognised: bool = False) -> Read:
     if left:
         notes += (f"what may be tables on {len(left)} pages, from page {left[0] + 1} on, is read as text only",)
     told = document.get_metadata_dict(skip_empty=True)
-    return Read(
+    return TextDocument(
         clean("\n\n".join(block for block in blocks if block)) + "\n", markdown=True, title=told.get("Title"),
         notes=notes, tables=tuple(tables), pictures=0 if recognised else empty,
         told={"page_author": told["Author"]} if "Author" in told else {},
@@ -92,7 +92,7 @@ def _texts(document: Any, count: int) -> list[str]:
 def _page_text(document: Any, number: int) -> str:
     """What the page shows, with what was filled into its form and written onto it."""
     page = document[number]
-    values = pdf_forms.values(document, page)
+    values = pdf_forms.field_values(document, page)
     if values is not None:
         pdf_forms.flatten(page)
         page.close()
@@ -119,7 +119,7 @@ def _aligned(document: Any, texts: Sequence[str], pages: Sequence[int]) -> dict[
     """Tables without lines on these pages, by their number."""
     found: dict[int, list[Table]] = {}
     for number in [number for number in pages if _may_be_aligned(texts[number])][:ALIGNED_PAGES]:
-        tables = unruled_tables.tables(_signs(document, number))
+        tables = unruled_tables.find_tables(_page_signs(document, number))
         if tables:
             name = f"page {number + 1}, table "
             found[number] = [as_table(f"{name}{place}", rows)[0] for place, rows in enumerate(tables, 1)]
@@ -132,7 +132,7 @@ def _may_be_aligned(text: str) -> bool:
     return any(map(all, pairwise(rows)))
 
 
-def _signs(document: Any, number: int) -> list[unruled_tables.Sign]:
+def _page_signs(document: Any, number: int) -> list[unruled_tables.PageSign]:
     """Each sign of a page with the box of its line."""
     page = document[number]
     text = page.get_textpage()
@@ -142,7 +142,7 @@ def _signs(document: Any, number: int) -> list[unruled_tables.Sign]:
         sign = text.get_text_range(at, 1)
         if sign.strip():
             left, bottom, right, top = text.get_charbox(at, loose=True)
-            found.append(unruled_tables.Sign(left, bottom, right, top, sign))
+            found.append(unruled_tables.PageSign(left, bottom, right, top, sign))
     page.close()
     return found
 
@@ -157,7 +157,7 @@ def _tables(data: bytes, pages: list[int]) -> dict[int, list[Table]]:
     with pdfplumber.open(io.BytesIO(data), pages=[number + 1 for number in pages]) as document:
         for number, page in zip(pages, document.pages, strict=True):
             for place, ruled in enumerate(_ruled_tables(number, page)):
-                if place == 0 and last is not None and _goes_on(last, ruled):
+                if place == 0 and last is not None and _continues(last, ruled):
                     rests.add(number)
                     whole = last.cells
                     whole.extend(ruled.cells[1:] if ruled.cells[0] == whole[0] else ruled.cells)
@@ -194,7 +194,7 @@ class _Ruled:
     cells: list[list[str]]
 
 
-def _goes_on(before: _Ruled, after: _Ruled) -> bool:
+def _continues(before: _Ruled, after: _Ruled) -> bool:
     """Whether a table at the top of a page is the rest of the one at the bottom of the page before: as wide, at the
     same place, and below the same head, or without one: a row with a number where the head has none."""
     head, first = before.cells[0], after.cells[0]

@@ -15,7 +15,7 @@ _LONGEST: Final = 1 << 20
 _PASSWORD: Final = 1 << 13
 
 
-def opened(document: Any) -> tuple[str, ...]:
+def prepare_forms(document: Any) -> tuple[str, ...]:
     """Ready a document that was just opened: a field without a picture of its value gets one. Notes on what is not
     read."""
     import pypdfium2.raw as pdfium  # noqa: PLC0415 -- heavy
@@ -30,7 +30,7 @@ def opened(document: Any) -> tuple[str, ...]:
     return ()
 
 
-def values(document: Any, page: Any) -> list[str] | None:
+def field_values(document: Any, page: Any) -> list[str] | None:
     """What its fields have that are shown: text and choices. None where nothing was written onto the page."""
     import pypdfium2.raw as pdfium  # noqa: PLC0415 -- heavy
 

@@ -18,11 +18,11 @@ from typing import Any, Final
 import rensa
 
 from groundplan.core.errors import Invalid, TooLarge
-from groundplan.knowledge.chunk import chunks, first_heading
+from groundplan.knowledge.chunk import first_heading, split_passages
 from groundplan.knowledge.parsing import email, html, ocr, office, pdf, structured_pdf, tabular, text, xlsx
 from groundplan.knowledge.parsing.model import MAX_BYTES, Job, Parsed, Piece, Table
-from groundplan.knowledge.parsing.text import Read
-from groundplan.knowledge.writing_systems import spread
+from groundplan.knowledge.parsing.text import TextDocument
+from groundplan.knowledge.writing_systems import space_out
 
 PROCESSING: Final = "11"
 """Changes whenever the same bytes would come out differently; all documents are then done again."""
@@ -37,30 +37,30 @@ MAX_LINK: Final = 2000
 _WORD = re.compile(r"\w+")
 _OLD: Final = {"doc": "docx", "xls": "xlsx", "ppt": "pptx"}
 _MACROS: Final = frozenset({"docm", "xlsm", "pptm", "xlsb", "dotm", "xltm", "potm"})
-READERS: Final[Mapping[str, Callable[[bytes, str], Read]]] = {
-    "md": lambda data, _: text.markdown(data),
-    "markdown": lambda data, _: text.markdown(data),
-    "txt": lambda data, _: text.plain(data),
-    "text": lambda data, _: text.plain(data),
-    "html": lambda data, _: html.html(data),
-    "htm": lambda data, _: html.html(data),
+READERS: Final[Mapping[str, Callable[[bytes, str], TextDocument]]] = {
+    "md": lambda data, _: text.read_markdown(data),
+    "markdown": lambda data, _: text.read_markdown(data),
+    "txt": lambda data, _: text.read_plain(data),
+    "text": lambda data, _: text.read_plain(data),
+    "html": lambda data, _: html.read_html(data),
+    "htm": lambda data, _: html.read_html(data),
     "csv": tabular.comma_separated,
     "tsv": tabular.comma_separated,
-    "json": lambda data, _: text.structured(data),
-    "jsonl": lambda data, _: text.structured(data),
-    "eml": lambda data, _: email.eml(data),
-    "pdf": lambda data, _: pdf.pdf(data),
+    "json": lambda data, _: text.read_json(data),
+    "jsonl": lambda data, _: text.read_json(data),
+    "eml": lambda data, _: email.read_eml(data),
+    "pdf": lambda data, _: pdf.read_pdf(data),
     "docx": lambda data, _: office.docx(data),
-    "xlsx": lambda data, _: xlsx.xlsx(data),
+    "xlsx": lambda data, _: xlsx.read_xlsx(data),
     "pptx": lambda data, _: office.pptx(data),
-    **dict.fromkeys(sorted(ocr.PICTURES), ocr.picture),
+    **dict.fromkeys(sorted(ocr.PICTURES), ocr.read_picture),
 }
 """Suffix -> reader of (bytes, name)."""
 TABLED: Final = frozenset({"csv", "tsv", "html", "htm", "pdf", "docx", "xlsx", "pptx"})
 """Suffixes of what may have tables."""
 
 
-def prepare(job: Job) -> Parsed:
+def parse_job(job: Job) -> Parsed:
     """Raises `Invalid` and `TooLarge` with what to do, and whatever a library does with broken bytes."""
     suffix = job.media or PurePosixPath(job.key).suffix.lower().lstrip(".")
     reader = READERS.get(suffix)
@@ -78,7 +78,7 @@ def prepare(job: Job) -> Parsed:
             f"files of type '{suffix}' need a library that is not installed ({error.name})", code="document_type",
             hint="pip install 'groundplan[knowledge]'",
         ) from error  # fmt: skip
-    text.bounded(read.text)
+    text.check_length(read.text)
     if not read.start:
         read = replace(read, text=text.clean(read.text))  # where readers took over what a file says unseen
     title = read.told.get("title") or read.title or (first_heading(read.text, read.start) if read.markdown else None)
@@ -89,33 +89,33 @@ def prepare(job: Job) -> Parsed:
         title=text.clean(str(title or PurePosixPath(job.key).stem))[:300],
         markdown=read.markdown,
         characters=len(read.text) - read.start,
-        told={text.clean(key): _plain(value) for key, value in read.told.items()},
+        told={text.clean(key): _to_plain(value) for key, value in read.told.items()},
         pieces=[
             Piece(c.number, c.text, c.start_char, c.end_char, c.start_line, c.end_line, list(c.headings), c.head)
-            for c in chunks(read.text, markdown=read.markdown, start=read.start, limit=job.limit)
+            for c in split_passages(read.text, markdown=read.markdown, start=read.start, limit=job.limit)
         ],
         content=hashlib.sha256(" ".join(words).encode()).hexdigest() if words else "",
         sketch=sketch(words),
         lines=read.text.count("\n") + 1,
         notes=[text.clean(note) for note in read.notes],
-        tables=[_cleaned(table) for table in read.tables] if job.tables else [],
+        tables=[_clean_table(table) for table in read.tables] if job.tables else [],
         links=[link for link in read.links if len(link) <= MAX_LINK] if job.links else [],
         pictures=read.pictures,
     )
 
 
-def _read(job: Job, suffix: str, reader: Callable[[bytes, str], Read], name: str) -> Read:
+def _read(job: Job, suffix: str, reader: Callable[[bytes, str], TextDocument], name: str) -> TextDocument:
     structured = suffix == "pdf" and job.pdf.startswith(structured_pdf.NAME)
     if structured and not job.recognise:
         raise Invalid("it needs a larger process", code=HEAVY, hint="It is read by one.")
     if structured:
-        return structured_pdf.pdf(job.data, name, job.pdf.partition(":")[2])
+        return structured_pdf.read_structured_pdf(job.data, name, job.pdf.partition(":")[2])
     if suffix == "pdf" and job.recognise:
-        return pdf.pdf(job.data, recognised=True)
+        return pdf.read_pdf(job.data, recognised=True)
     if suffix in ocr.PICTURES:
         if not job.recognise:
             raise Invalid("it is a picture", code=SCANNED, hint=ocr.HINT)
-        return ocr.picture(job.data, name)
+        return ocr.read_picture(job.data, name)
     return reader(job.data, name)
 
 
@@ -135,24 +135,24 @@ def shingles(words: list[str]) -> set[str]:
 
 def words_of(content: str) -> list[str]:
     """The words of a text as they are sketched; each character of scripts without spaces is one."""
-    return _WORD.findall(spread(content).lower())
+    return _WORD.findall(space_out(content).lower())
 
 
-def _cleaned(table: Table) -> Table:
+def _clean_table(table: Table) -> Table:
     return Table(
         name=text.clean(table.name), columns=[text.clean(name) for name in table.columns],
         rows=[[text.clean(cell) for cell in row] for row in table.rows], title=text.clean(table.title),
     )  # fmt: skip
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     """As it can cross the border: days as text, everything unusual as text."""
     if isinstance(value, date | datetime):
         return value.isoformat()
     if isinstance(value, list):
-        return [_plain(item) for item in value[:1000]]
+        return [_to_plain(item) for item in value[:1000]]
     if isinstance(value, dict):
-        return {text.clean(str(key)): _plain(item) for key, item in list(value.items())[:1000]}
+        return {text.clean(str(key)): _to_plain(item) for key, item in list(value.items())[:1000]}
     if isinstance(value, float | bool) or value is None or (isinstance(value, int) and abs(value) < 1 << 63):
         return value
     return text.clean(str(value))

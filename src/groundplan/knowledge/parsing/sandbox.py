@@ -46,7 +46,7 @@ class Sandbox:
         self._decoder = msgspec.msgpack.Decoder(Outcome)
         self._unread = bytearray()
         self._unsent = bytearray()
-        self._count = self._flying = 0
+        self._count = self._in_flight = 0
         self._second: Sandbox | None = None
 
     def __enter__(self) -> Self:
@@ -63,7 +63,7 @@ class Sandbox:
             self._second.close()
             self._second = None
         child, self._child = self._child, None
-        self._flying = 0
+        self._in_flight = 0
         if child is None:
             return
         child.close()
@@ -72,7 +72,7 @@ class Sandbox:
 
     def parse_all(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Outcome]]:
         """Each job with its outcome, in order."""
-        if self._flying:
+        if self._in_flight:
             self.close()  # somebody stopped asking: what is still coming is about other documents
         waiting: deque[Job] = deque()
         coming = iter(jobs)
@@ -86,20 +86,20 @@ class Sandbox:
                 waiting.append(job)
                 self._send(job)
             if waiting:
-                outcome = self._next(waiting)
+                outcome = self._next_outcome(waiting)
                 job = waiting.popleft()
-                yield job, self._recognised(job, outcome)
+                yield job, self._recognise(job, outcome)
 
     def parse(self, job: Job) -> Outcome:
         """One document."""
         return next(iter(self.parse_all([job])))[1]
 
-    def _recognised(self, job: Job, outcome: Outcome) -> Outcome:
+    def _recognise(self, job: Job, outcome: Outcome) -> Outcome:
         """Of a document with pages that are pictures, their text too, where that can be recognised here: by a child of
         its own, which may use more."""
         refused = outcome.code if isinstance(outcome, Refused) else ""
         scanned = refused == SCANNED or (isinstance(outcome, Parsed) and outcome.pictures > 0)
-        if job.recognise or not (refused == HEAVY or (scanned and ocr.installed())):
+        if job.recognise or not (refused == HEAVY or (scanned and ocr.is_installed())):
             return outcome
         if self._second is None:
             self._second = Sandbox(RECOGNISING_SECONDS, RECOGNISING_BYTES, _RECOGNISING_JOBS)
@@ -115,24 +115,24 @@ class Sandbox:
         self._start()
         body = msgspec.msgpack.encode(job)
         self._unsent += LENGTH.pack(len(body)) + body
-        self._flying += 1
+        self._in_flight += 1
 
-    def _next(self, waiting: deque[Job]) -> Outcome:
+    def _next_outcome(self, waiting: deque[Job]) -> Outcome:
         """The outcome of the first of `waiting`; all of them were sent."""
-        body = self._frame(time.monotonic() + self._seconds)
+        body = self._read_frame(time.monotonic() + self._seconds)
         if body is False and self._count:
-            self._anew(waiting)  # what was parsed before may be what ended it
-            body = self._frame(time.monotonic() + self._seconds)
+            self._restart_with(waiting)  # what was parsed before may be what ended it
+            body = self._read_frame(time.monotonic() + self._seconds)
         job, rest = waiting[0], list(waiting)[1:]
         if isinstance(body, bytes):
             self._count += 1
-            self._flying -= 1
+            self._in_flight -= 1
             outcome: Parsed | Refused = self._decoder.decode(body)
             short = isinstance(outcome, Refused) and outcome.code == "document_memory"
             if short or (self._count >= self._jobs and not rest):
-                self._anew(rest)
+                self._restart_with(rest)
             return outcome
-        self._anew(rest)
+        self._restart_with(rest)
         if body:
             return Refused(
                 key=job.key, code="document_time", message=f"reading it took longer than {self._seconds:.0f} s",
@@ -143,21 +143,21 @@ class Sandbox:
             hint="Open it in the program that made it and save it again; do not keep a file that you do not know.",
         )  # fmt: skip
 
-    def _anew(self, waiting: Iterable[Job]) -> None:
+    def _restart_with(self, waiting: Iterable[Job]) -> None:
         """Give `waiting` to a new child."""
         self.close()
         self._count = 0
         for job in waiting:
             self._send(job)
 
-    def _frame(self, deadline: float) -> bytes | bool:
+    def _read_frame(self, deadline: float) -> bytes | bool:
         """The next answer; True where the time is over, False where the child ended."""
         child = self._start()
         with selectors.DefaultSelector() as selector:
             selector.register(child.output, selectors.EVENT_READ)
             if self._unsent:
                 selector.register(child.input, selectors.EVENT_WRITE)
-            while (found := self._whole()) is None:
+            while (found := self._has_whole_frame()) is None:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return True
@@ -173,7 +173,7 @@ class Sandbox:
                         selector.unregister(child.input)
             return found
 
-    def _whole(self) -> bytes | None:
+    def _has_whole_frame(self) -> bytes | None:
         if len(self._unread) < LENGTH.size:
             return None
         (length,) = LENGTH.unpack_from(self._unread)

@@ -10,12 +10,12 @@ import io
 from pathlib import Path
 
 from groundplan.core.errors import Invalid
-from groundplan.knowledge.parsing.text import Read, clean
+from groundplan.knowledge.parsing.text import TextDocument, clean
 
 NAME = "docling"
 
 
-def pdf(data: bytes, name: str, models: str) -> Read:
+def read_structured_pdf(data: bytes, name: str, models: str) -> TextDocument:
     """As Markdown with its tables. Raises `Invalid` (extra_missing, document_broken)."""
     try:
         from docling.datamodel.base_models import DocumentStream, InputFormat  # noqa: PLC0415 -- an extra, and heavy
@@ -38,4 +38,4 @@ def pdf(data: bytes, name: str, models: str) -> Read:
         found = converter.convert(DocumentStream(name=name, stream=io.BytesIO(data)))
     except ConversionError as error:
         raise Invalid("docling cannot read it", code="document_broken", hint="Save it again.") from error
-    return Read(clean(found.document.export_to_markdown()) + "\n", markdown=True)
+    return TextDocument(clean(found.document.export_to_markdown()) + "\n", markdown=True)

@@ -16,7 +16,7 @@ from typing import Final
 from groundplan.core.errors import Invalid
 from groundplan.core.words import counted
 from groundplan.knowledge.parsing.model import Table
-from groundplan.knowledge.parsing.text import Read, decoded
+from groundplan.knowledge.parsing.text import TextDocument, decode
 
 MAX_COLUMNS: Final = 500
 _SEPARATORS: Final = "\t;|,"
@@ -47,7 +47,7 @@ def as_table(name: str, rows: Sequence[Sequence[str]]) -> tuple[Table, tuple[str
     notes = (f"{have} another number of cells than its head",) if wrong else ()
     if len(head) > MAX_COLUMNS:
         notes = (*notes, f"only the first {MAX_COLUMNS} columns of {name} are read")
-    cells = [_fitted(row, width, cut=len(head) > MAX_COLUMNS) for row in body]
+    cells = [_fit_row(row, width, cut=len(head) > MAX_COLUMNS) for row in body]
     return Table(name=name, columns=columns, rows=cells, title=" ".join(titles)), notes
 
 
@@ -69,7 +69,7 @@ def _width(head: Sequence[str], body: Sequence[Sequence[str]]) -> int:
     return max(len(head), most) if 2 * rows > len(body) else len(head)
 
 
-def _fitted(row: Sequence[str], width: int, *, cut: bool) -> list[str]:
+def _fit_row(row: Sequence[str], width: int, *, cut: bool) -> list[str]:
     cells = [cell.strip() for cell in row]
     if len(cells) > width and not cut:
         # a separator within a text that is not quoted: what follows it belongs to that text
@@ -88,9 +88,9 @@ def _row(cells: list[str]) -> str:
     return "| " + " | ".join(re.sub(r"\s+", " ", cell).replace("|", "\\|") for cell in cells) + " |"
 
 
-def comma_separated(data: bytes, name: str) -> Read:
+def comma_separated(data: bytes, name: str) -> TextDocument:
     """CSV (any common separator) as a table. Raises `Invalid`."""
-    text = decoded(data)
+    text = decode(data)
     said = _SAID.match(text)
     separator = said[1] if said else _separator(text[:_SAMPLE])
     body = text[said.end() if said else 0 :]
@@ -102,9 +102,9 @@ def comma_separated(data: bytes, name: str) -> Read:
         rows = _rows(body, separator, strict=False) or []
         doubts = (f"the quotation marks of {name} do not match: rows may stand in one cell",)
     if not rows:
-        return Read("")
+        return TextDocument("")
     table, notes = as_table(name, rows)
-    return Read(markdown_table(table), markdown=True, notes=(*doubts, *notes), tables=(table,))
+    return TextDocument(markdown_table(table), markdown=True, notes=(*doubts, *notes), tables=(table,))
 
 
 def _rows(text: str, separator: str, *, escape: str | None = None, strict: bool = True) -> list[list[str]] | None:
@@ -123,11 +123,11 @@ def _rows(text: str, separator: str, *, escape: str | None = None, strict: bool 
 def _separator(sample: str) -> str:
     """The one that stands as often in most lines, outside quotation marks."""
     lines = [line for line in _QUOTED.sub("", sample).splitlines() if line.strip()]
-    regular = {mark: _regular([line.count(mark) for line in lines]) for mark in _SEPARATORS}
+    regular = {mark: _regular_lines([line.count(mark) for line in lines]) for mark in _SEPARATORS}
     best = max(_SEPARATORS, key=lambda mark: regular[mark])
     return best if regular[best] else ","
 
 
-def _regular(counts: Sequence[int]) -> int:
+def _regular_lines(counts: Sequence[int]) -> int:
     """How many lines have the most frequent number of a separator that is none."""
     return max(Counter(count for count in counts if count).values(), default=0)

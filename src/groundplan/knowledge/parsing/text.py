@@ -45,7 +45,7 @@ MAX_VALUES = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class TextDocument:
     """The text of a document; `start` is where it begins after its front matter."""
 
     text: str
@@ -66,7 +66,7 @@ def clean(text: str) -> str:
     return _UNSEEN.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
-def _storable(value: Any, left: list[int]) -> Any:
+def _clean_value(value: Any, left: list[int]) -> Any:
     """A value of YAML with its texts `clean`ed. `left`: so many values yet, since aliases can name more than memory
     holds."""
     left[0] -= 1
@@ -75,9 +75,9 @@ def _storable(value: Any, left: list[int]) -> Any:
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, list):
-        return [_storable(item, left) for item in value]
+        return [_clean_value(item, left) for item in value]
     if isinstance(value, dict):
-        return {clean(str(key)): _storable(item, left) for key, item in value.items()}
+        return {clean(str(key)): _clean_value(item, left) for key, item in value.items()}
     return value
 
 
@@ -89,7 +89,7 @@ def printable(name: str) -> str:
         return clean(name.encode("utf-8", "backslashreplace").decode())
 
 
-def decoded(data: bytes) -> str:
+def decode(data: bytes) -> str:
     """Cleaned text of UTF-8 bytes (UTF-16 with its mark as well). Raises `Invalid` and `TooLarge`."""
     if len(data) > MAX_TEXT_BYTES:
         raise TooLarge(
@@ -107,11 +107,11 @@ def decoded(data: bytes) -> str:
     return clean(text)
 
 
-def plain(data: bytes) -> Read:
+def read_plain(data: bytes) -> TextDocument:
     """Text; front matter is a part of it, unless it says who may read it. Raises `Invalid`."""
-    text = decoded(data)
+    text = decode(data)
     told, start = narrowing_matter(text)
-    return Read(text, start=start, told=told)
+    return TextDocument(text, start=start, told=told)
 
 
 def narrowing_matter(text: str) -> tuple[Mapping[str, Any], int]:
@@ -124,11 +124,11 @@ def narrowing_matter(text: str) -> tuple[Mapping[str, Any], int]:
     return front_matter(text)
 
 
-def markdown(data: bytes) -> Read:
+def read_markdown(data: bytes) -> TextDocument:
     """Markdown with its front matter apart. Raises `Invalid` (front_matter)."""
-    text = decoded(data)
+    text = decode(data)
     told, start = front_matter(text)
-    return Read(text, markdown=True, start=start, told=told)
+    return TextDocument(text, markdown=True, start=start, told=told)
 
 
 def front_matter(text: str) -> tuple[Mapping[str, Any], int]:
@@ -149,7 +149,7 @@ def front_matter(text: str) -> tuple[Mapping[str, Any], int]:
         return {}, 0
     if match is None:
         raise Invalid("its front matter has no end", code="front_matter", hint="Close it with a line of ---.")
-    return mapping(match["yaml"], "front matter"), match.end()
+    return parse_mapping(match["yaml"], "front matter"), match.end()
 
 
 def _check_toml(text: str) -> None:
@@ -160,7 +160,7 @@ def _check_toml(text: str) -> None:
         raise Invalid("its front matter is TOML", code="front_matter", hint="Write it as YAML, between --- lines.")
 
 
-def mapping(yaml: str, what: str) -> Mapping[str, Any]:
+def parse_mapping(yaml: str, what: str) -> Mapping[str, Any]:
     """The keys and values of a YAML text. Raises `Invalid` (front_matter)."""
     simple = _simple(yaml)
     if simple is not None:
@@ -177,7 +177,7 @@ def mapping(yaml: str, what: str) -> Mapping[str, Any]:
         raise Invalid(
             f"its {what} has no keys", code="front_matter", hint="Write `key: value` lines between the --- lines."
         )
-    cleaned: dict[str, Any] = _storable(front, [MAX_VALUES])
+    cleaned: dict[str, Any] = _clean_value(front, [MAX_VALUES])
     return cleaned
 
 
@@ -209,9 +209,9 @@ def _has_meaning(value: str) -> bool:
     return value.lower() in _WORDS_OF_YAML
 
 
-def structured(data: bytes) -> Read:
+def read_json(data: bytes) -> TextDocument:
     """JSON (or one JSON document a line) as `path: value` lines. Raises `Invalid` (document_json)."""
-    text = decoded(data)
+    text = decode(data)
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
@@ -220,9 +220,9 @@ def structured(data: bytes) -> Read:
             raise _no_json(error.lineno, error) from error
         value = _by_line(text)
     lines: list[str] = []
-    _told(value, "", lines, 0)
+    _json_lines(value, "", lines, 0)
     title = value.get("title") if isinstance(value, dict) else None
-    return Read("\n".join(lines), title=clean(title) if isinstance(title, str) else None)
+    return TextDocument("\n".join(lines), title=clean(title) if isinstance(title, str) else None)
 
 
 def _by_line(text: str) -> list[Any]:
@@ -240,15 +240,15 @@ def _no_json(line: int, error: json.JSONDecodeError) -> Invalid:
     return Invalid(f"line {line} is not JSON: {error.msg}", code="document_json", hint="Correct it there.")
 
 
-def _told(value: Any, path: str, lines: list[str], depth: int) -> None:
+def _json_lines(value: Any, path: str, lines: list[str], depth: int) -> None:
     if depth > MAX_NESTING:
         raise Invalid("it is nested too deeply", code="document_nesting", hint="Save it in a flatter form.")
     if isinstance(value, dict):
         for key, item in value.items():
-            _told(item, f"{path}.{_key(key)}" if path else _key(key), lines, depth + 1)
+            _json_lines(item, f"{path}.{_key(key)}" if path else _key(key), lines, depth + 1)
     elif isinstance(value, list):
         for at, item in enumerate(value, 1):
-            _told(item, f"{path}[{at}]", lines, depth + 1)
+            _json_lines(item, f"{path}[{at}]", lines, depth + 1)
             if not path and isinstance(item, dict | list):
                 lines.append("")
     elif value is not None:
@@ -260,7 +260,7 @@ def _key(key: str) -> str:
     return " ".join(clean(key).split())
 
 
-def bounded(text: str) -> str:
+def check_length(text: str) -> str:
     """The text; raises `TooLarge` where it is more than anybody reads."""
     if len(text) > MAX_CHARACTERS:
         raise TooLarge(

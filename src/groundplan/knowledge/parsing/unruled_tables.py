@@ -30,7 +30,7 @@ _NUMBERS: Final = 0.8
 _YEAR = re.compile(r"(?:19|20)\d\d")
 
 
-class Sign(NamedTuple):
+class PageSign(NamedTuple):
     """A letter or sign of a page, and the box of its line around it."""
 
     left: float
@@ -54,16 +54,16 @@ class _Line:
     cells: list[_Cell]
 
 
-def tables(signs: Sequence[Sign]) -> list[list[list[str]]]:
+def find_tables(signs: Sequence[PageSign]) -> list[list[list[str]]]:
     """The cells of each table, its head first, from the top down."""
     if len(signs) > MAX_SIGNS:
         return []
     return [rows for run in _runs(_lines(signs)) if (rows := _table(run)) is not None]
 
 
-def _lines(signs: Sequence[Sign]) -> list[_Line]:
+def _lines(signs: Sequence[PageSign]) -> list[_Line]:
     """Lines from the top down, each with its cells from left to right."""
-    rows: list[list[Sign]] = []
+    rows: list[list[PageSign]] = []
     for sign in sorted(signs, key=lambda one: -(one.bottom + one.top)):
         if rows and abs(_middle(rows[-1][0]) - _middle(sign)) < 0.4 * (sign.top - sign.bottom):
             rows[-1].append(sign)
@@ -72,11 +72,11 @@ def _lines(signs: Sequence[Sign]) -> list[_Line]:
     return [_line(row) for row in rows]
 
 
-def _middle(sign: Sign) -> float:
+def _middle(sign: PageSign) -> float:
     return (sign.bottom + sign.top) / 2
 
 
-def _line(row: list[Sign]) -> _Line:
+def _line(row: list[PageSign]) -> _Line:
     height = max(sign.top - sign.bottom for sign in row)
     cells: list[_Cell] = []
     for sign in sorted(row):

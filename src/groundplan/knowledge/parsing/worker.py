@@ -16,15 +16,15 @@ import msgspec
 from groundplan.core.errors import GroundplanError
 from groundplan.knowledge.parsing.confine import MEMORY_BYTES, confine
 from groundplan.knowledge.parsing.model import Job, Outcome, Parsed, Refused
-from groundplan.knowledge.parsing.prepare import prepare
+from groundplan.knowledge.parsing.prepare import parse_job
 
 LENGTH = struct.Struct("<I")
 
 
-def answer(job: Job) -> Outcome:
+def answer_job(job: Job) -> Outcome:
     """Parse one job; every failure is an outcome."""
     try:
-        return prepare(job)
+        return parse_job(job)
     except GroundplanError as error:
         return Refused(key=job.key, code=error.code, message=error.message, hint=error.hint or "")
     except MemoryError:
@@ -44,7 +44,7 @@ def serve(source: BinaryIO, target: BinaryIO, *, confined: bool = True) -> None:
     """Answer every frame of `source` in order. `confined`: whether the kernel holds this process to it."""
     decoder, encoder = msgspec.msgpack.Decoder(Job), msgspec.msgpack.Encoder()
     while head := source.read(LENGTH.size):
-        outcome = answer(decoder.decode(source.read(LENGTH.unpack(head)[0])))
+        outcome = answer_job(decoder.decode(source.read(LENGTH.unpack(head)[0])))
         if not confined and isinstance(outcome, Parsed):
             outcome = msgspec.structs.replace(outcome, confined=False)
         body = encoder.encode(outcome)

@@ -16,11 +16,11 @@ from typing import Any, Final
 from groundplan.core.errors import TooLarge
 from groundplan.core.words import counted
 from groundplan.knowledge.parsing.model import Table
-from groundplan.knowledge.parsing.office import joined, opened
-from groundplan.knowledge.parsing.office_drawings import boxes, drawn
+from groundplan.knowledge.parsing.office import join_blocks, open_package
+from groundplan.knowledge.parsing.office_drawings import read_drawings, shape_texts
 from groundplan.knowledge.parsing.office_package import Part
 from groundplan.knowledge.parsing.tabular import TITLES, as_table, markdown_table
-from groundplan.knowledge.parsing.text import Read, bounded, clean
+from groundplan.knowledge.parsing.text import TextDocument, check_length, clean
 
 MAX_ROWS: Final = 200_000
 _MAX_XML: Final = 64 << 20
@@ -40,11 +40,11 @@ Row = tuple[int, list[str]]
 """Its number from 1, and its cells."""
 
 
-def xlsx(data: bytes) -> Read:
+def read_xlsx(data: bytes) -> TextDocument:
     """Raises `Invalid` and `TooLarge`."""
     from openpyxl.reader.excel import ExcelReader  # noqa: PLC0415 -- heavy
 
-    reader: Any = ExcelReader(opened(data), read_only=True, data_only=True, keep_links=False)
+    reader: Any = ExcelReader(open_package(data), read_only=True, data_only=True, keep_links=False)
     reader.read_chartsheet = lambda *_: None  # what it draws is read below, as that of other sheets
     reader.read()
     cells = {sheet._worksheet_path: sheet for sheet in reader.wb.worksheets}
@@ -68,7 +68,9 @@ def xlsx(data: bytes) -> Read:
             blocks += [f"# {title}", *found, *(_block(each) for each in drawings)]
             tables += [*parts, *(each for each in drawings if isinstance(each, Table))]
     named = reader.wb.properties.title
-    return Read(bounded(joined(blocks)), markdown=True, title=named or None, notes=notes, tables=tuple(tables))
+    return TextDocument(
+        check_length(join_blocks(blocks)), markdown=True, title=named or None, notes=notes, tables=tuple(tables)
+    )
 
 
 def _cells(title: str, sheet: Any) -> tuple[list[str], list[Table], tuple[str, ...]]:
@@ -94,8 +96,8 @@ def _drawn(sheet: Part, read: Collection[str]) -> Iterator[Table | str]:
 
     for relation in sheet.rels.values():
         if relation.reltype.endswith("/drawing") and not relation.is_external:
-            yield from boxes(fromstring(relation.target_part.blob))
-            yield from drawn(relation.target_part, fromstring, read)
+            yield from shape_texts(fromstring(relation.target_part.blob))
+            yield from read_drawings(relation.target_part, fromstring, read)
 
 
 def _block(each: Table | str) -> str:

@@ -17,13 +17,13 @@ from uuid import UUID
 from psycopg import Connection
 
 from groundplan.knowledge.quality import quality_store as store
-from groundplan.knowledge.quality.documents import finding, of_document
+from groundplan.knowledge.quality.documents import document_findings, finding
 from groundplan.knowledge.quality.duplicates import Pair as Near
-from groundplan.knowledge.quality.duplicates import near, same
-from groundplan.knowledge.quality.grouped_findings import PERSONAL, grouped, is_of_many
-from groundplan.knowledge.quality.model import KINDS, Look, Sketched, score
-from groundplan.knowledge.quality.text import Glossary, checked, personal
-from groundplan.knowledge.quality.versions import Statement, conflicts, same_thing, statements
+from groundplan.knowledge.quality.duplicates import identical_groups, near_duplicates
+from groundplan.knowledge.quality.grouped_findings import PERSONAL, group_findings, is_grouped
+from groundplan.knowledge.quality.model import KINDS, AssessedDocument, SketchedDocument, document_score
+from groundplan.knowledge.quality.text import Glossary, check_text, count_personal
+from groundplan.knowledge.quality.versions import Statement, find_conflicts, find_versions, statements
 from groundplan.ledger.finding import Finding
 
 SCAN_BATCH = 100
@@ -46,18 +46,18 @@ def scan_pending(conn: Connection[Any], terms: Glossary, stop: Callable[[], bool
     `conn` is in autocommit: each batch is a transaction of its own.
     """
     done = 0
-    while not stop() and (batch := store.unscanned(conn, terms.digest, SCAN_BATCH)):
+    while not stop() and (batch := store.unscanned_documents(conn, terms.digest, SCAN_BATCH)):
         scans = {}
         for document, version, media in batch:
             text = store.text_of(conn, document)
-            scans[document, version] = personal(text), checked(text, terms, markdown=media in _MARKDOWN)
+            scans[document, version] = count_personal(text), check_text(text, terms, markdown=media in _MARKDOWN)
         with conn.transaction():
             store.put_scans(conn, scans)
         done += len(batch)
     return done
 
 
-class Everywhere:
+class AllDocuments:
     """All documents of whatever source, and which of them are copies: looked for once for all sources of a round, since
     for each of a thousand sources it takes as long."""
 
@@ -65,21 +65,21 @@ class Everywhere:
         self._conn = conn
 
     @cached_property
-    def documents(self) -> Sequence[Sketched]:
+    def documents(self) -> Sequence[SketchedDocument]:
         return store.sketches(self._conn)
 
     @cached_property
-    def same(self) -> Sequence[Sequence[int]]:
+    def identical_groups(self) -> Sequence[Sequence[int]]:
         """Places in `documents` that have the same content."""
-        return list(same((at, each.content) for at, each in enumerate(self.documents)))
+        return list(identical_groups((at, each.content) for at, each in enumerate(self.documents)))
 
-    def near(self, ids: Iterable[UUID]) -> list[Near]:
+    def near_duplicates(self, ids: Iterable[UUID]) -> list[Near]:
         """Pairs of places that are nearly the same, in order, in which one of these documents is."""
-        found = {(pair.one, pair.other): pair for id in ids for pair in self._near.get(id, ())}
+        found = {(pair.one, pair.other): pair for id in ids for pair in self._all_near.get(id, ())}
         return [found[places] for places in sorted(found)]
 
     @cached_property
-    def _near(self) -> Mapping[UUID, Sequence[Near]]:
+    def _all_near(self) -> Mapping[UUID, Sequence[Near]]:
         at_of = {each.id: at for at, each in enumerate(self.documents)}
 
         def texts(places: Sequence[int]) -> dict[int, str]:
@@ -87,36 +87,36 @@ class Everywhere:
             return {at_of[id]: text for id, text in store.texts_of(self._conn, ids).items()}
 
         found: dict[UUID, list[Near]] = defaultdict(list)
-        for pair in near([each.sketch for each in self.documents], texts):
+        for pair in near_duplicates([each.sketch for each in self.documents], texts):
             for at in (pair.one, pair.other):
                 found[self.documents[at].id].append(pair)
         return found
 
 
-def assess(conn: Connection[Any], source: str, today: date, everywhere: Everywhere | None = None) -> dict[str, Any]:
+def assess(conn: Connection[Any], source: str, today: date, everywhere: AllDocuments | None = None) -> dict[str, Any]:
     """Tell all findings of a source, score its documents and the source; `{"score", "documents", "findings"}`.
     `everywhere`: as it was found at the beginning of a round over several."""
-    looks = store.looks(conn, source)
+    looks = store.assessed_documents(conn, source)
     pairs: list[Pair] = []
-    found, covered = grouped(source, _findings(conn, looks, today, pairs, everywhere or Everywhere(conn)))
+    found, covered = group_findings(source, _findings(conn, looks, today, pairs, everywhere or AllDocuments(conn)))
     with conn.transaction():
         # first, as whoever writes documents: it numbers changes, for which others wait
         store.put_conflicts(conn, source, pairs)
-        store.tell(conn, source, found, kinds=_FOUND_HERE)
+        store.put_findings(conn, source, found, kinds=_FOUND_HERE)
         kinds: dict[str, list[str]] = defaultdict(list)
         for subject, kind in store.open_kinds(conn, source):
             if kind in KINDS:
                 kinds[subject].append(kind)
         for subject in covered:
             kinds[subject].append(PERSONAL)
-        scores = {(look.id, look.version): score(kinds.pop(look.subject, ())) for look in looks}
+        scores = {(look.id, look.version): document_score(kinds.pop(look.subject, ())) for look in looks}
         store.put_scores(conn, scores)
         # what is left is about what cannot be read, and counts as a document without any quality
         unread = sum(any(KINDS[kind].weight >= 1 for kind in each) for each in kinds.values())
         whole = len(scores) + unread
         mean = round(sum(scores.values()) / whole, 3) if whole else 1.0
         parts = Counter(kind for _, kind in store.open_kinds(conn, source))
-        parts += Counter({PERSONAL: len(covered) - sum(is_of_many(each) for each in found)})
+        parts += Counter({PERSONAL: len(covered) - sum(is_grouped(each) for each in found)})
         store.put_source_score(conn, source, today, mean, len(scores), parts)
     return {"score": mean, "documents": len(scores), "findings": len(found)}
 
@@ -125,7 +125,7 @@ Pair = tuple[UUID, UUID, str, str]
 """(document, the other, what each says) of a conflict."""
 
 
-class _Said:
+class _Statements:
     """What documents say in numbers: of those that are nearly the same each is compared with every other, and read
     once."""
 
@@ -147,16 +147,16 @@ class _Said:
 
 
 def _findings(
-    conn: Connection[Any], looks: Sequence[Look], today: date, pairs: list[Pair], everywhere: Everywhere
+    conn: Connection[Any], looks: Sequence[AssessedDocument], today: date, pairs: list[Pair], everywhere: AllDocuments
 ) -> Iterator[Finding]:
     """`pairs` collects conflicts. A finding is for whoever answers for its document, and for everybody with a duty: of
     another document it never has the text, and its path only where both have the same readers."""
     known = store.known_readers(conn)
     for look in looks:
-        yield from of_document(look, today, known)
+        yield from document_findings(look, today, known)
     yield from _superseded(looks)
-    said = _Said(conn)
-    every = list(same_thing(looks))
+    said = _Statements(conn)
+    every = list(find_versions(looks))
     newer = {looks[at].id: looks[versions.newest].id for versions in every for at in versions.older}
     alike: set[tuple[UUID, UUID]] = set()
     yield from _copies(everywhere, looks, newer, said, pairs, alike)
@@ -166,7 +166,7 @@ def _findings(
             older = looks[at]
             if versions.days and (older.id, newest.id) not in alike:
                 continue
-            other = _named(older, newest)
+            other = _related_document(older, newest)
             yield finding(
                 older, "knowledge.versions", f"{older.path} looks like an older version of {other}",
                 f"Write `supersedes: [{older.path}]` into the newer one, or give the two different titles.",
@@ -176,19 +176,19 @@ def _findings(
             yield from _conflicts(said, older, newest, pairs)
 
 
-def _named(look: Look, other: Look | Sketched) -> str:
+def _related_document(look: AssessedDocument, other: AssessedDocument | SketchedDocument) -> str:
     """Another document as a finding about this one may name it."""
     if look.acl == other.acl:
         return other.path if look.source == other.source else f"{other.path} of {other.source}"
     return f"a document of {other.source} with other readers"
 
 
-def _superseded(looks: Sequence[Look]) -> Iterator[Finding]:
+def _superseded(looks: Sequence[AssessedDocument]) -> Iterator[Finding]:
     here = {look.id: look for look in looks}
     for look in looks:
         if look.superseded_by is not None and not look.is_settled:
             newer = here.get(look.superseded_by)
-            told = "another document" if newer is None else _named(look, newer)
+            told = "another document" if newer is None else _related_document(look, newer)
             yield finding(
                 look, "knowledge.superseded", f"{look.path} is superseded by {told} and is not retrieved",
                 "Delete it, or mark it `state: retired`, once nobody needs it as a record.",
@@ -197,10 +197,10 @@ def _superseded(looks: Sequence[Look]) -> Iterator[Finding]:
 
 
 def _copies(
-    everywhere: Everywhere,
-    looks: Sequence[Look],
+    everywhere: AllDocuments,
+    looks: Sequence[AssessedDocument],
     newer: Mapping[UUID, UUID],
-    said: _Said,
+    said: _Statements,
     pairs: list[Pair],
     alike: set[tuple[UUID, UUID]],
 ) -> Iterator[Finding]:
@@ -212,13 +212,13 @@ def _copies(
     every = everywhere.documents
     here = {look.id: look for look in looks}
     first = {at: each.id for at, each in enumerate(every)}
-    for group in everywhere.same:
+    for group in everywhere.identical_groups:
         original = _original(group, every)
         for at in group:
             if at != original and (look := here.get(first[at])) is not None:
                 yield _copy(look, every[original])
     nearest: dict[int, list[tuple[float, int]]] = defaultdict(list)
-    for pair in everywhere.near(here):
+    for pair in everywhere.near_duplicates(here):
         if every[pair.one].content == every[pair.other].content:
             continue
         original, copy = _ordered(pair.one, pair.other, every, newer)
@@ -231,7 +231,11 @@ def _copies(
 
 
 def _near_copies(
-    look: Look, others: Sequence[tuple[float, Sketched]], newer: Mapping[UUID, UUID], said: _Said, pairs: list[Pair]
+    look: AssessedDocument,
+    others: Sequence[tuple[float, SketchedDocument]],
+    newer: Mapping[UUID, UUID],
+    said: _Statements,
+    pairs: list[Pair],
 ) -> Iterator[Finding]:
     """Of the documents that it is nearly the same as, the nearest and the first that contradicts it: a hundred pages of
     one template are five thousand pairs."""
@@ -244,44 +248,46 @@ def _near_copies(
             told = told or bool(found)
 
 
-def _copy(look: Look, other: Sketched) -> Finding:
+def _copy(look: AssessedDocument, other: SketchedDocument) -> Finding:
     fix = {"do": "delete", "document": str(look.id)} if look.acl == other.acl else None
     return finding(
-        look, "knowledge.duplicate", f"{look.path} has the same content as {_named(look, other)}",
+        look, "knowledge.duplicate", f"{look.path} has the same content as {_related_document(look, other)}",
         "Keep one of the two, so that a correction reaches every reader.", other=str(other.id), fix=fix,
     )  # fmt: skip
 
 
-def _near_copy(look: Look, other: Sketched, similarity: float) -> Finding:
+def _near_copy(look: AssessedDocument, other: SketchedDocument, similarity: float) -> Finding:
     """What says something else is not to be deleted but superseded, which can be taken back."""
     fix = {"do": "supersede", "document": str(look.id), "by": str(other.id)} if look.acl == other.acl else None
     return finding(
-        look, "knowledge.near_duplicate", f"{look.path} is almost the same as {_named(look, other)}",
+        look, "knowledge.near_duplicate", f"{look.path} is almost the same as {_related_document(look, other)}",
         "Keep one of the two, or say in their titles what tells them apart.",
         mark=str(other.id), other=str(other.id), similarity=similarity, fix=fix,
     )  # fmt: skip
 
 
-def _conflicts(said: _Said, look: Look, other: Look | Sketched, pairs: list[Pair]) -> Iterator[Finding]:
-    for found in conflicts(said.of(look.id), said.of(other.id)):
+def _conflicts(
+    said: _Statements, look: AssessedDocument, other: AssessedDocument | SketchedDocument, pairs: list[Pair]
+) -> Iterator[Finding]:
+    for found in find_conflicts(said.of(look.id), said.of(other.id)):
         pairs.append((look.id, other.id, found.one, found.other))
         yield finding(
             look, "knowledge.conflict",
-            f"{look.path} says another number than {_named(look, other)}",
+            f"{look.path} says another number than {_related_document(look, other)}",
             "Compare the two; correct one of them, or say which supersedes the other.",
             mark=f"{other.id}:{hashlib.sha256(found.one.encode()).hexdigest()[:16]}", quote=found.one[:160],
             other=str(other.id),
         )  # fmt: skip
 
 
-def _ordered(one: int, other: int, every: Sequence[Sketched], newer: Mapping[UUID, UUID]) -> tuple[int, int]:
+def _ordered(one: int, other: int, every: Sequence[SketchedDocument], newer: Mapping[UUID, UUID]) -> tuple[int, int]:
     """Of two that are nearly the same the original and the copy; of two versions the older is the copy."""
     original = _original([one, other], every)
     copy = other if original == one else one
     return (copy, original) if newer.get(every[original].id) == every[copy].id else (original, copy)
 
 
-def _original(group: Sequence[int], every: Sequence[Sketched]) -> int:
+def _original(group: Sequence[int], every: Sequence[SketchedDocument]) -> int:
     """Of copies, of those that hold if any does, in one source the one with the shortest path; of those that are left
     the one that was known first."""
     shortest: dict[str, int] = {}

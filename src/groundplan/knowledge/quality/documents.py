@@ -7,8 +7,8 @@ from datetime import date
 from typing import Final
 
 from groundplan.core.words import counted
-from groundplan.knowledge.governance.inherit import later
-from groundplan.knowledge.quality.model import KINDS, Look
+from groundplan.knowledge.governance.inherit import add_days
+from groundplan.knowledge.quality.model import KINDS, AssessedDocument
 from groundplan.ledger.finding import Finding
 
 YEAR_DAYS = 365
@@ -32,17 +32,18 @@ _CALLED: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def finding(
-    look: Look, kind: str, message: str, hint: str, mark: str = "", quote: str = "", **detail: object
+    look: AssessedDocument, kind: str, message: str, hint: str, mark: str = "", quote: str = "", **detail: object
 ) -> Finding:
     """A finding about a document, for whoever answers for it."""
     fix = detail.pop("fix", None)
     return Finding(
-        kind=kind, subject=look.subject, message=message, hint=hint, severity=KINDS[kind].severity, owner=look.answers,
+        kind=kind, subject=look.subject, message=message, hint=hint, severity=KINDS[kind].severity,
+        owner=look.responsible,
         mark=mark, quote=quote, detail={"document": str(look.id), **detail}, fix=fix if isinstance(fix, dict) else None,
     )  # fmt: skip
 
 
-def of_document(look: Look, today: date, known_readers: Set[str]) -> Iterator[Finding]:
+def document_findings(look: AssessedDocument, today: date, known_readers: Set[str]) -> Iterator[Finding]:
     """Everything that can be said of a document by itself."""
     yield from _age(look, today)
     yield from _owner(look, known_readers)
@@ -52,7 +53,7 @@ def of_document(look: Look, today: date, known_readers: Set[str]) -> Iterator[Fi
     yield from _content(look)
 
 
-def due(look: Look) -> date | None:
+def review_due(look: AssessedDocument) -> date | None:
     """The day by which a document is to be looked at: its own word, else so long after it was changed or reviewed.
 
     A review after that day counts: the next is due as its source says, else in a year.
@@ -62,16 +63,16 @@ def due(look: Look) -> date | None:
     if look.review_by is not None and (reviewed is None or reviewed < look.review_by):
         return look.review_by
     if reviewed is not None:
-        return later(reviewed, look.review_days or YEAR_DAYS)
+        return add_days(reviewed, look.review_days or YEAR_DAYS)
     if look.review_days is None or look.modified_at is None:
         return None
-    return later(look.modified_at.date(), look.review_days)
+    return add_days(look.modified_at.date(), look.review_days)
 
 
-def _age(look: Look, today: date) -> Iterator[Finding]:
+def _age(look: AssessedDocument, today: date) -> Iterator[Finding]:
     if look.is_settled:
         return
-    day = due(look)
+    day = review_due(look)
     if day is not None and day < today:
         yield finding(
             look, "knowledge.stale", f"{look.path} was to be reviewed by {day.isoformat()}",
@@ -87,7 +88,7 @@ def _age(look: Look, today: date) -> Iterator[Finding]:
         )
 
 
-def _owner(look: Look, known: Set[str]) -> Iterator[Finding]:
+def _owner(look: AssessedDocument, known: Set[str]) -> Iterator[Finding]:
     """An owner of its own who is nobody here, or has left; that of the source is the source's matter."""
     if not look.owner:
         yield finding(look, "knowledge.owner", f"nobody owns {look.path}", "Write `owner: ana@acme.example` into it.")
@@ -98,7 +99,7 @@ def _owner(look: Look, known: Set[str]) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _metadata(look: Look) -> Iterator[Finding]:
+def _metadata(look: AssessedDocument) -> Iterator[Finding]:
     for key, near in look.declared.get("unknown", {}).items():
         yield finding(
             look, "knowledge.metadata", f"{look.path} says `{key}`, which means nothing; perhaps `{near}`",
@@ -114,7 +115,7 @@ def _metadata(look: Look) -> Iterator[Finding]:
         )
 
 
-def _parts(look: Look) -> Iterator[Finding]:
+def _parts(look: AssessedDocument) -> Iterator[Finding]:
     for note in look.notes:
         yield finding(
             look, "knowledge.incomplete", f"{look.path} is searched only in part: {note}",
@@ -122,7 +123,7 @@ def _parts(look: Look) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _readers(look: Look, known: Set[str]) -> Iterator[Finding]:
+def _readers(look: AssessedDocument, known: Set[str]) -> Iterator[Finding]:
     # whoever has a grant on its source; one on another opens nothing here, so its name is nobody's
     granted = f"source/{look.source}"
     named = {name for name in look.readers if not name.startswith("link/") and name not in (granted, "public")}
@@ -147,7 +148,7 @@ def counts_text(found: Mapping[str, int]) -> str:
     return ", ".join(counted(count, *_CALLED[kind]) for kind, count in sorted(found.items()))
 
 
-def _content(look: Look) -> Iterator[Finding]:
+def _content(look: AssessedDocument) -> Iterator[Finding]:
     personal = {kind: count for kind, count in (look.personal or {}).items() if not kind.startswith("!")}
     secrets = {kind[1:]: count for kind, count in (look.personal or {}).items() if kind.startswith("!")}
     if secrets:
@@ -161,7 +162,7 @@ def _content(look: Look) -> Iterator[Finding]:
         what = counts_text(personal)
         yield finding(
             look, "knowledge.personal_data", f"{look.path} is {look.sensitivity} and holds personal data: {what}",
-            "Take it out, or raise its `sensitivity` to confidential.", counts=personal, whose=look.whose,
+            "Take it out, or raise its `sensitivity` to confidential.", counts=personal, whose=look.owners,
             fix={"do": "sensitivity", "to": "confidential", "document": str(look.id)},
         )  # fmt: skip
     checked = look.checked or {}

@@ -45,7 +45,7 @@ class Pair:
     similarity: float
 
 
-def same(contents: Iterable[tuple[K, str | None]]) -> Iterator[list[K]]:
+def identical_groups(contents: Iterable[tuple[K, str | None]]) -> Iterator[list[K]]:
     """Groups of two or more with the same digest of their words."""
     groups: dict[str, list[K]] = defaultdict(list)
     for key, content in contents:
@@ -54,7 +54,7 @@ def same(contents: Iterable[tuple[K, str | None]]) -> Iterator[list[K]]:
     yield from (group for group in groups.values() if len(group) > 1)
 
 
-def proposed(sketches: Sequence[bytes]) -> list[tuple[int, int]]:
+def candidate_pairs(sketches: Sequence[bytes]) -> list[tuple[int, int]]:
     """Pairs of places whose sketches agree in a band, and in enough of their numbers to be read, in order."""
     places = [at for at, sketch in enumerate(sketches) if len(sketch) == 4 * PERMUTATIONS]
     if len(places) < 2:
@@ -84,10 +84,10 @@ def _buckets(band: NDArray[np.uint32]) -> Iterator[list[int]]:
             yield order[end - size : end].tolist()
 
 
-def near(sketches: Sequence[bytes], texts_of: Callable[[Sequence[int]], Mapping[int, str]]) -> list[Pair]:
+def near_duplicates(sketches: Sequence[bytes], texts_of: Callable[[Sequence[int]], Mapping[int, str]]) -> list[Pair]:
     """Near-duplicates among the documents. `texts_of` is asked only for what the sketches propose."""
     found: list[Pair] = []
-    pairs = proposed(sketches)
+    pairs = candidate_pairs(sketches)
     for start in range(0, len(pairs), _CLOSE):
         some = pairs[start : start + _CLOSE]
         words = {at: words_of(text) for at, text in texts_of(sorted({at for pair in some for at in pair})).items()}
@@ -97,19 +97,19 @@ def near(sketches: Sequence[bytes], texts_of: Callable[[Sequence[int]], Mapping[
             jaccard = shared / ((len(shingled[one]) + len(shingled[other]) - shared) or 1)
             similarity = 0.0
             if jaccard >= WORTH_READING:
-                similarity = alike(words[one][:LONGEST], words[other][:LONGEST], jaccard)
+                similarity = text_similarity(words[one][:LONGEST], words[other][:LONGEST], jaccard)
             if similarity >= SIMILAR:
                 found.append(Pair(one, other, round(similarity, 3)))
     return found
 
 
-def alike(one: list[str], other: list[str], jaccard: float) -> float:
+def text_similarity(one: list[str], other: list[str], jaccard: float) -> float:
     """2 x the longest common subsequence of words / all words, or the share of word pairs where parts were moved."""
-    ordered = 2 * common(one, other) / ((len(one) + len(other)) or 1)
+    ordered = 2 * common_length(one, other) / ((len(one) + len(other)) or 1)
     return max(ordered, SIMILAR, jaccard) if jaccard >= MOVED else ordered
 
 
-def common(one: list[str], other: list[str]) -> int:
+def common_length(one: list[str], other: list[str]) -> int:
     """Length of the longest common subsequence, with one bit of an integer a word (Hyyrö 2004)."""
     where: dict[str, int] = defaultdict(int)
     for place, word in enumerate(one):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 
 from groundplan.knowledge.parsing.child import Child
-from groundplan.knowledge.quality.forms_worker import LENGTH, Wanted
+from groundplan.knowledge.quality.forms_worker import LENGTH, FormRequest
 
 SECONDS = 5.0
 """For the values of one column."""
@@ -21,7 +21,7 @@ TRIES = 3
 """After so many columns for which it took longer, a form is not tried any more."""
 
 
-class Forms:
+class FormChecker:
     """The child starts with the first question. `close` it."""
 
     def __init__(self, seconds: float = SECONDS) -> None:
@@ -37,7 +37,7 @@ class Forms:
             return []
         if self._failed[pattern] >= TRIES:
             return None
-        found = self._ask(msgspec.msgpack.encode(Wanted(pattern, list(values))))
+        found = self._ask(msgspec.msgpack.encode(FormRequest(pattern, list(values))))
         if found is None:
             self._failed[pattern] += 1
             self.close()

@@ -1,4 +1,4 @@
-"""The process that compares values with regular expressions: a `Wanted` in from standard input, the numbers of the
+"""The process that compares values with regular expressions: a `FormRequest` in from standard input, the numbers of the
 values without that form out, until the input ends.
 
 A frame is four bytes of length and msgpack; an empty one says that it is ready. What takes too long, its parent ends.
@@ -20,7 +20,7 @@ LENGTH = struct.Struct("<I")
 _MEMORY_BYTES = 512 << 20
 
 
-class Wanted(msgspec.Struct, frozen=True, array_like=True):
+class FormRequest(msgspec.Struct, frozen=True, array_like=True):
     """Values, and the form that each should have as a whole."""
 
     pattern: str
@@ -29,7 +29,7 @@ class Wanted(msgspec.Struct, frozen=True, array_like=True):
 
 def serve(source: BinaryIO, target: BinaryIO) -> None:
     """Answer every frame of `source`, in order."""
-    decoder, encoder = msgspec.msgpack.Decoder(Wanted), msgspec.msgpack.Encoder()
+    decoder, encoder = msgspec.msgpack.Decoder(FormRequest), msgspec.msgpack.Encoder()
     target.write(LENGTH.pack(0))
     target.flush()
     while head := source.read(LENGTH.size):

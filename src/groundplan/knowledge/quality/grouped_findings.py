@@ -16,11 +16,11 @@ from groundplan.knowledge.quality.model import KINDS
 from groundplan.ledger.finding import Finding
 
 PERSONAL: Final = "knowledge.personal_data"
-MOST: Final = 20
+MAX_SINGLE: Final = 20
 """Documents of one folder that are told one by one, each with a fix of its own."""
 
 
-def grouped(source: str, found: Iterable[Finding]) -> tuple[list[Finding], list[str]]:
+def group_findings(source: str, found: Iterable[Finding]) -> tuple[list[Finding], list[str]]:
     """The findings with those of personal data told once for each folder in which the same people answer for many, and
     the subjects of those that are in such a one."""
     kept: list[Finding] = []
@@ -32,10 +32,10 @@ def grouped(source: str, found: Iterable[Finding]) -> tuple[list[Finding], list[
             kept.append(each)
     covered: list[str] = []
     for (folder, *_), several in folders.items():
-        if len(several) <= MOST:
+        if len(several) <= MAX_SINGLE:
             kept += several
         else:
-            kept.append(_together(source, folder, several))
+            kept.append(_group_finding(source, folder, several))
             covered += [each.subject for each in several]
     return kept, covered
 
@@ -48,12 +48,12 @@ def folder_of(subject: str) -> str:
     return f"source/{source}" if folder in (".", "") else f"source/{source}/{folder}/"
 
 
-def is_of_many(finding: Finding) -> bool:
+def is_grouped(finding: Finding) -> bool:
     """Whether it is about all documents of a folder."""
     return finding.kind == PERSONAL and "holds" in finding.detail
 
 
-def _together(source: str, folder: str, several: Sequence[Finding]) -> Finding:
+def _group_finding(source: str, folder: str, several: Sequence[Finding]) -> Finding:
     first, counts = several[0], Counter[str]()
     for each in several:
         counts.update(each.detail["counts"])

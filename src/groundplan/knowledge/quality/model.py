@@ -15,7 +15,7 @@ from groundplan.ledger.finding import Severity
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class AssessedDocument:
     """A live document as far as its quality goes. `checked` and `personal` are None until its text was looked at."""
 
     id: UUID
@@ -56,18 +56,18 @@ class Look:
         return self.state in ("rejected", "retired")
 
     @property
-    def answers(self) -> str | None:
+    def responsible(self) -> str | None:
         """Who is to mend it."""
         return self.steward or self.owner
 
     @property
-    def whose(self) -> list[str]:
+    def owners(self) -> list[str]:
         """Owner and steward."""
         return [name for name in (self.owner, self.steward) if name]
 
 
 @dataclass(frozen=True, slots=True)
-class Sketched:
+class SketchedDocument:
     """A document that was not replaced, as far as copies of it are looked for. `content` is the digest of its words."""
 
     id: UUID
@@ -114,6 +114,6 @@ KINDS: Final[Mapping[str, Kind]] = {
 """Every kind of finding about documents. `knowledge.source_missing` is about the source itself."""
 
 
-def score(kinds: Sequence[str]) -> float:
+def document_score(kinds: Sequence[str]) -> float:
     """Of a document with findings of these kinds: each kind counts once."""
     return max(0.0, round(1.0 - sum(KINDS[kind].weight for kind in set(kinds)), 3))

@@ -12,9 +12,9 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from groundplan.knowledge.governance.governed_store import STANDING
-from groundplan.knowledge.index.recut import whole
+from groundplan.knowledge.index.recut import join_passages
 from groundplan.knowledge.parsing.model import Piece
-from groundplan.knowledge.quality.model import Look, Sketched
+from groundplan.knowledge.quality.model import AssessedDocument, SketchedDocument
 from groundplan.knowledge.store import CHANGE_LOCK, CHANNEL
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
@@ -22,9 +22,9 @@ from groundplan.ledger.finding import Finding
 Conn = Connection[Any]
 
 
-def looks(conn: Conn, source: str) -> list[Look]:
+def assessed_documents(conn: Conn, source: str) -> list[AssessedDocument]:
     """The live documents of a source, in the order of paths."""
-    with conn.cursor(row_factory=class_row(Look)) as cursor:
+    with conn.cursor(row_factory=class_row(AssessedDocument)) as cursor:
         return cursor.execute(
             f"""SELECT d.id, d.source, d.path, d.title, d.state, {STANDING} AS standing,
                  coalesce(d.sensitivity, 'restricted') AS sensitivity, d.owner, d.steward, d.modified_at, d.review_by,
@@ -44,7 +44,7 @@ def known_readers(conn: Conn) -> set[str]:
     return {name for (name,) in rows} | {"everyone", "public"}
 
 
-def sketches(conn: Conn) -> list[Sketched]:
+def sketches(conn: Conn) -> list[SketchedDocument]:
     """All live documents but those that were replaced or taken out of use, in the order of source and path."""
     rows = conn.execute(
         f"""SELECT d.id, d.source, d.path, d.content, coalesce(d.sketch, ''), d.acl, {STANDING} = 'approved'
@@ -53,7 +53,8 @@ def sketches(conn: Conn) -> list[Sketched]:
             ORDER BY d.source, d.path"""
     ).fetchall()
     return [
-        Sketched(id, source, path, content, bytes(sketch), *more) for id, source, path, content, sketch, *more in rows
+        SketchedDocument(id, source, path, content, bytes(sketch), *more)
+        for id, source, path, content, sketch, *more in rows
     ]
 
 
@@ -65,7 +66,7 @@ def text_of(conn: Conn, document: UUID) -> str:
         (document,),
     ).fetchall()
     pieces = [Piece(number, text, start, end, first, last, []) for number, text, start, end, first, last in rows]
-    return whole(pieces).strip()
+    return join_passages(pieces).strip()
 
 
 def passages_of(conn: Conn, document: UUID) -> str:
@@ -83,7 +84,7 @@ def texts_of(conn: Conn, documents: Sequence[UUID]) -> dict[UUID, str]:
     return dict.fromkeys(documents, "") | dict(rows)
 
 
-def unscanned(conn: Conn, terms: str, limit: int) -> list[tuple[UUID, int, str]]:
+def unscanned_documents(conn: Conn, terms: str, limit: int) -> list[tuple[UUID, int, str]]:
     """(document, version, media) whose text was not looked at yet, or by another glossary."""
     rows = conn.execute(
         """SELECT id, version, coalesce(media, '') FROM document WHERE deleted_at IS NULL
@@ -105,7 +106,7 @@ def put_scans(conn: Conn, scans: Mapping[tuple[UUID, int], tuple[Mapping[str, in
                WHERE id = %s AND version = %s""",
             (Jsonb(dict(personal)), Jsonb(dict(checked)), document, version),
         )
-    _tell(conn)
+    _notify(conn)
 
 
 def put_scores(conn: Conn, scores: Mapping[tuple[UUID, int], float]) -> None:
@@ -121,10 +122,10 @@ def put_scores(conn: Conn, scores: Mapping[tuple[UUID, int], float]) -> None:
            WHERE d.id = s.id AND d.version = s.version AND d.quality IS DISTINCT FROM s.score""",
         ([id for id, _ in scores], [version for _, version in scores], list(scores.values())),
     )
-    _tell(conn)
+    _notify(conn)
 
 
-def _tell(conn: Conn) -> None:
+def _notify(conn: Conn) -> None:
     """Of changes that were numbered."""
     conn.execute("SELECT pg_notify(%s, '')", (CHANNEL,))
 
@@ -165,18 +166,18 @@ def put_conflicts(conn: Conn, source: str, found: Sequence[tuple[UUID, UUID, str
     new = {id for one in set(made) - set(gone) for id in (one[0], one[3])}
     if new:
         conn.execute("UPDATE document SET noted = nextval('chunk_change') WHERE id = ANY(%s)", (list(new),))
-        _tell(conn)
+        _notify(conn)
 
 
 _CONFLICT: Final = "c.one, c.one_version, c.one_says, c.other, c.other_version, c.other_says"
 
 
-def assessed(conn: Conn, day: date) -> set[str]:
+def assessed_sources(conn: Conn, day: date) -> set[str]:
     """Sources that were looked at on this day."""
     return {source for (source,) in conn.execute("SELECT source FROM source_quality WHERE day = %s", (day,))}
 
 
-def trend(conn: Conn, source: str, days: int = 90) -> list[tuple[date, float, int]]:
+def score_trend(conn: Conn, source: str, days: int = 90) -> list[tuple[date, float, int]]:
     """(day, score, documents), the oldest first."""
     rows = conn.execute(
         "SELECT day, score, documents FROM source_quality WHERE source = %s ORDER BY day DESC LIMIT %s", (source, days)
@@ -184,14 +185,18 @@ def trend(conn: Conn, source: str, days: int = 90) -> list[tuple[date, float, in
     return [(day, round(float(score), 3), documents) for day, score, documents in reversed(rows)]
 
 
-def tell(
-    conn: Conn, source: str, found: Iterable[Finding], *, kinds: Collection[str], settled: Collection[str] | None = None
+def put_findings(
+    conn: Conn,
+    source: str,
+    found: Iterable[Finding],
+    *,
+    kinds: Collection[str],
+    subjects: Collection[str] | None = None,
 ) -> finding_store.Told:
     """`found` is all that now holds of these kinds about a source and its documents: others of them close.
 
-    `settled`: only about these subjects was looked, so only theirs close; None: about the source and all documents, not
-    about the names among the source's own readers (`source/NAME/reader:WHO`).
-    """
+    `subjects`: only about these subjects was looked, so only theirs close; None: about the source and all documents,
+    not about the names among the source's own readers (`source/NAME/reader:WHO`)."""
     still, opened = finding_store.tell_each(conn, found)
     closed = conn.execute(
         """UPDATE finding SET closed_at = now(), closed_reason = 'no longer holds'
@@ -200,8 +205,8 @@ def tell(
              AND CASE WHEN %(all)s THEN NOT starts_with(subject, %(source)s || '/reader:')
                ELSE subject = ANY(%(settled)s) END""",
         {
-            "kinds": list(kinds), "still": still, "source": f"source/{source}", "all": settled is None,
-            "settled": list(settled or ()),
+            "kinds": list(kinds), "still": still, "source": f"source/{source}", "all": subjects is None,
+            "settled": list(subjects or ()),
         },
     ).rowcount  # fmt: skip
     return finding_store.Told(opened, len(still) - opened, closed)

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from groundplan.core.words import counted
 
-LARGEST: Final = 1e100
+MAX_MAGNITUDE: Final = 1e100
 """No reading is larger: with such numbers nothing can be reckoned."""
-LEAST_FOR_DRIFT: Final = 16
+MIN_DRIFT_READINGS: Final = 16
 """Fewer readings say nothing about drift."""
 
 Told = tuple[str, str, dict[str, Any]]
@@ -31,7 +31,7 @@ class Reading:
     at: datetime | None
 
 
-def failures(readings: Sequence[Reading], check: dict[str, Any]) -> Iterator[Told]:
+def sensor_failures(readings: Sequence[Reading], check: dict[str, Any]) -> Iterator[Told]:
     """(code, what is wrong, figures) for the readings of one sensor, in the order of their times; `quote` of the
     figures is a value of it."""
     ordered = sorted(readings, key=lambda one: one.at) if all(one.at for one in readings) else list(readings)  # type: ignore[arg-type,return-value]
@@ -97,7 +97,7 @@ def _stuck(readings: Sequence[Reading], least: int, name: str) -> Iterator[Told]
 def _drift(readings: Sequence[Reading], most: float, name: str) -> Iterator[Told]:
     """How far the mean of the last quarter is from that of the first, in standard deviations of the first: that is no
     less than the step in which the sensor tells values, since one that stands still has none."""
-    if len(readings) < LEAST_FOR_DRIFT:
+    if len(readings) < MIN_DRIFT_READINGS:
         return
     quarter = len(readings) // 4
     first, last = [r.value for r in readings[:quarter]], [r.value for r in readings[-quarter:]]

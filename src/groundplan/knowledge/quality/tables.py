@@ -16,7 +16,7 @@ from typing import Any, Final
 from groundplan.blueprint.model import Source
 from groundplan.core.words import counted
 from groundplan.knowledge.parsing.model import Table
-from groundplan.knowledge.quality.sensors import LARGEST, Reading, failures
+from groundplan.knowledge.quality.sensors import MAX_MAGNITUDE, Reading, sensor_failures
 from groundplan.ledger.finding import Finding
 
 _SKEW: Final = timedelta(days=1)
@@ -35,19 +35,19 @@ Misfits = Callable[[str, Sequence[str]], list[int] | None]
 """(pattern, values) -> numbers of the values that have not that form as a whole; None: it takes too long to tell."""
 
 
-def of_tables(
+def table_findings(
     source: Source, key: str, tables: Sequence[Table], misfits: Misfits, now: datetime | None = None
 ) -> list[Finding]:
     """Findings about the tables of one document by the checks that its source declares."""
     subject = f"source/{source.name}/{key}" if key else f"source/{source.name}"
     found: list[Finding] = []
     for table in tables:
-        if table.partial and any(_is_meant(check, table, key) for check in source.checks):
+        if table.partial and any(_applies_to(check, table, key) for check in source.checks):
             found.append(_partial(source, subject, table))
         for check in source.checks:
-            if not _is_meant(check, table, key):
+            if not _applies_to(check, table, key):
                 continue
-            for code, message, detail in checked(table, check, misfits, now or datetime.now(UTC)):
+            for code, message, detail in check_table(table, check, misfits, now or datetime.now(UTC)):
                 quote = str(detail.pop("quote", ""))
                 kind = "knowledge.sensor" if code.startswith("sensor_") else "knowledge.table"
                 found.append(
@@ -82,7 +82,7 @@ def _partial(source: Source, subject: str, table: Table) -> Finding:
     )  # fmt: skip
 
 
-def _is_meant(check: Check, table: Table, key: str) -> bool:
+def _applies_to(check: Check, table: Table, key: str) -> bool:
     """Whether a check is about this table: named, or with its column; of a file that is nothing but a table a missing
     column is told."""
     if (name := check.get("table")) is not None:
@@ -100,7 +100,9 @@ _SLOW: Final = (
 )
 
 
-def checked(table: Table, check: Check, misfits: Misfits, now: datetime) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def check_table(
+    table: Table, check: Check, misfits: Misfits, now: datetime
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(code, what is wrong, figures) for one check of one column; `quote` of the figures are values of the table."""
     name = check["column"]
     if name not in table.columns:
@@ -110,12 +112,12 @@ def checked(table: Table, check: Check, misfits: Misfits, now: datetime) -> Iter
     cells = [row[at] for row in table.rows]
     yield from _nulls(cells, check)
     values = [(row, cell) for row, cell in enumerate(cells, 1) if cell]
-    wrong = [(row, cell) for row, cell in values if not _is(cell, check.get("type"))]
+    wrong = [(row, cell) for row, cell in values if not _has_type(cell, check.get("type"))]
     yield from _rows("type", wrong, f"'{name}' is not a {check.get('type')}")
     if check.get("type") is None and ("at_least" in check or "at_most" in check or check.get("sensor")):
-        others = [(row, cell) for row, cell in values if number(cell) is None]
+        others = [(row, cell) for row, cell in values if parse_number(cell) is None]
         yield from _rows("type", others, f"'{name}' is no number, as its check needs,")
-    yield from _rows("range", [each for each in values if _outside(each[1], check)], f"'{name}' is out of range")
+    yield from _rows("range", [each for each in values if _out_of_range(each[1], check)], f"'{name}' is out of range")
     if allowed := set(check.get("one_of", ())):
         yield from _rows(
             "values", [each for each in values if each[1] not in allowed], f"'{name}' is none of its values"
@@ -159,15 +161,15 @@ def _rows(code: str, rows: Sequence[tuple[int, str]], what: str) -> Iterator[tup
         yield code, f"{what} in {where}", {"rows": len(rows), "first": rows[0][0], "quote": quote}
 
 
-def _is(cell: str, type_: str | None) -> bool:
+def _has_type(cell: str, type_: str | None) -> bool:
     if type_ in (None, "text"):
         return True
     if type_ == "date":
-        return moment(cell) is not None
-    return number(cell) is not None and (type_ == "number" or re.fullmatch(r"[+-]?\d+", cell) is not None)
+        return parse_time(cell) is not None
+    return parse_number(cell) is not None and (type_ == "number" or re.fullmatch(r"[+-]?\d+", cell) is not None)
 
 
-def number(cell: str) -> float | None:
+def parse_number(cell: str) -> float | None:
     """As Python writes it, or as people do, where that is certain: `1.234,56` and `1,234.56`, not `1,234`."""
     if _NUMBER.fullmatch(cell):
         return float(cell)
@@ -180,7 +182,7 @@ def number(cell: str) -> float | None:
     return None
 
 
-def moment(cell: str) -> datetime | None:
+def parse_time(cell: str) -> datetime | None:
     """A time in ISO form, or a day as in `31.12.2026`; of UTC where it names no zone."""
     if day := _DAY.fullmatch(cell):
         cell = f"{day[3]}-{day[2]:0>2}-{day[1]:0>2}" + (f"T{day[4]:0>5}" if day[4] else "")
@@ -191,8 +193,8 @@ def moment(cell: str) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _outside(cell: str, check: Check) -> bool:
-    value = number(cell)
+def _out_of_range(cell: str, check: Check) -> bool:
+    value = parse_number(cell)
     if value is None:
         return False
     low, high = check.get("at_least"), check.get("at_most")
@@ -213,7 +215,7 @@ def _fresh(values: Sequence[tuple[int, str]], check: Check, now: datetime) -> It
     if "fresh" not in check:
         return
     # a clock that goes wrong once must not keep a table fresh for years; a day, since a zone may not be told
-    times = (at for _, cell in values if (at := moment(cell)) is not None)
+    times = (at for _, cell in values if (at := parse_time(cell)) is not None)
     newest = max((at for at in times if at <= now + _SKEW), default=None)
     if newest is None or (now - newest).total_seconds() * 1000 > check["fresh"]:
         when = "never" if newest is None else date.isoformat(newest)
@@ -230,16 +232,16 @@ def _sensor(table: Table, at: int, check: Check) -> Iterator[tuple[str, str, dic
     named = None if by is None else table.columns.index(by)
     if clock is not None:
         untold = [
-            (row, cells[clock]) for row, cells in enumerate(table.rows, 1) if cells[at] and not moment(cells[clock])
+            (row, cells[clock]) for row, cells in enumerate(table.rows, 1) if cells[at] and not parse_time(cells[clock])
         ]
         yield from _rows("time", untold, f"'{time}' is no time, as its check needs,")
     sensors: dict[str, list[Reading]] = {}
     for row, cells in enumerate(table.rows, 1):
-        value = number(cells[at])
-        when = moment(cells[clock]) if clock is not None else None
-        if value is not None and abs(value) <= LARGEST and (clock is None or when is not None):
+        value = parse_number(cells[at])
+        when = parse_time(cells[clock]) if clock is not None else None
+        if value is not None and abs(value) <= MAX_MAGNITUDE and (clock is None or when is not None):
             sensors.setdefault("" if named is None else cells[named], []).append(Reading(row, value, when))
     for sensor, readings in sorted(sensors.items()):
-        for code, message, detail in failures(readings, check):
+        for code, message, detail in sensor_failures(readings, check):
             of = f"{sensor[:40]}: " if sensor else ""
             yield code, f"{of}{message}", {**detail, **({"sensor": sensor[:200]} if sensor else {})}

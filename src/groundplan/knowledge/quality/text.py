@@ -24,7 +24,7 @@ _DOTS = str.maketrans("İı", "ii")
 
 
 @dataclass(frozen=True, slots=True)
-class Sought:
+class PhraseMatcher:
     """Words and phrases that are looked for in texts, each by itself and in any case. With thousands a text costs
     as much as with one: its words are looked up among them, not they at each of its places."""
 
@@ -35,19 +35,19 @@ class Sought:
     named: Mapping[str, str]
     """Of others: as it is found, with one blank between its words -> as it is sought."""
 
-    def found(self, text: str) -> Iterator[str]:
+    def find_all(self, text: str) -> Iterator[str]:
         """Each place of them that none before overlaps; at one place the longest."""
         text, end = _folded(text), 0
-        other = self._other(text, 0)
+        other = self._next_first_word(text, 0)
         for word in _WORD.finditer(text) if self.first else ():
-            here = self._at(text, word) if word.start() >= end else None
+            here = self._match_at(text, word) if word.start() >= end else None
             if here is None:
                 continue
             while other is not None and (other.start(), -other.end()) < (word.start(), -here[1]):
                 if other.start() >= end:
                     yield self.named[" ".join(other[0].split())]
                     end = other.end()
-                other = self._other(text, end)
+                other = self._next_first_word(text, end)
             if word.start() >= end:
                 yield here[0]
                 end = here[1]
@@ -55,20 +55,20 @@ class Sought:
             if other.start() >= end:
                 yield self.named[" ".join(other[0].split())]
                 end = other.end()
-            other = self._other(text, end)
+            other = self._next_first_word(text, end)
 
-    def _at(self, text: str, word: re.Match[str]) -> tuple[str, int] | None:
+    def _match_at(self, text: str, word: re.Match[str]) -> tuple[str, int] | None:
         """What begins with that word there, and where it ends."""
         for phrase, pattern in self.first.get(word[0], ()):
             if (here := pattern.match(text, word.start())) is not None:
                 return phrase, here.end()
         return None
 
-    def _other(self, text: str, start: int) -> re.Match[str] | None:
+    def _next_first_word(self, text: str, start: int) -> re.Match[str] | None:
         return None if self.others is None else self.others.search(text, start)
 
 
-def sought(words: Iterable[str]) -> Sought:
+def phrase_matcher(words: Iterable[str]) -> PhraseMatcher:
     """To look for these."""
     first: dict[str, list[tuple[str, re.Pattern[str]]]] = defaultdict(list)
     others: dict[str, list[str]] = defaultdict(list)
@@ -85,7 +85,7 @@ def sought(words: Iterable[str]) -> Sought:
             others[folded[:1]].append(written.removeprefix(re.escape(folded[:1])))
     before = {char: "" if RUN.match(char) else r"(?<!\w)" for char in others}
     parts = [f"{before[char]}{re.escape(char)}(?:{'|'.join(rest)})" for char, rest in others.items()]
-    return Sought(first, re.compile("|".join(parts)) if parts else None, named)
+    return PhraseMatcher(first, re.compile("|".join(parts)) if parts else None, named)
 
 
 def _folded(text: str) -> str:
@@ -98,7 +98,7 @@ class Glossary:
     """Forbidden words, and what is to be said instead of each; `words` are those and the titles that one may stand
     in."""
 
-    words: Sought
+    words: PhraseMatcher
     instead: Mapping[str, str]
     digest: str
 
@@ -109,22 +109,25 @@ def glossary(terms: Sequence[Term]) -> Glossary:
     instead = {
         word.lower(): term.title for term in terms for word in term.forbidden if word.lower() != term.title.lower()
     }
-    forbidden = sought(instead)
-    titles = {title for term in terms if (title := term.title.lower()) not in instead and any(forbidden.found(title))}
+    forbidden = phrase_matcher(instead)
+    titles = {
+        title for term in terms if (title := term.title.lower()) not in instead and any(forbidden.find_all(title))
+    }
     digest = "|".join([*(f"{word}>{instead[word]}" for word in sorted(instead)), *sorted(titles)])
-    return Glossary(sought((*instead, *titles)), instead, digest)
+    return Glossary(phrase_matcher((*instead, *titles)), instead, digest)
 
 
-def checked(text: str, terms: Glossary, *, markdown: bool) -> dict[str, Any]:
-    """`structure`: (code, what is wrong, what to do); `glossary`: (word, term, count); `terms`: by which glossary."""
+def check_text(text: str, terms: Glossary, *, markdown: bool) -> dict[str, Any]:
+    """`structure_problems`: (code, what is wrong, what to do); `glossary`: (word, term, count); `terms`: by which
+    glossary."""
     return {
-        "structure": [list(each) for each in structure(text, markdown=markdown)],
-        "glossary": [list(each) for each in violations(text, terms)],
+        "structure": [list(each) for each in structure_problems(text, markdown=markdown)],
+        "glossary": [list(each) for each in glossary_violations(text, terms)],
         "terms": terms.digest,
     }
 
 
-def structure(text: str, *, markdown: bool) -> list[tuple[str, str, str]]:
+def structure_problems(text: str, *, markdown: bool) -> list[tuple[str, str, str]]:
     """What makes a document hard to cut and to quote."""
     found: list[tuple[str, str, str]] = []
     if not text.strip():
@@ -184,13 +187,13 @@ def _ragged(text: str) -> bool:
     return False
 
 
-def violations(text: str, terms: Glossary) -> list[tuple[str, str, int]]:
+def glossary_violations(text: str, terms: Glossary) -> list[tuple[str, str, int]]:
     """(forbidden word, term to be used, how often), most frequent first."""
-    counts = Counter(word for word in terms.words.found(text) if word in terms.instead)
+    counts = Counter(word for word in terms.words.find_all(text) if word in terms.instead)
     return [(word, terms.instead[word], count) for word, count in counts.most_common()]
 
 
-def personal(text: str) -> dict[str, int]:
+def count_personal(text: str) -> dict[str, int]:
     """How many there are of each kind of personal data; secrets have a `!` before their kind."""
     counts = Counter(f"!{one.kind}" if one.kind in SECRETS else one.kind for one in find(text))
     return dict(sorted(counts.items()))

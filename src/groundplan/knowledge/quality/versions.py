@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from groundplan.knowledge.numbers import joined, plain
-from groundplan.knowledge.quality.model import Look
-from groundplan.knowledge.writing_systems import apart, pairs, spread
+from groundplan.knowledge.numbers import join_digits, normalise_number
+from groundplan.knowledge.quality.model import AssessedDocument
+from groundplan.knowledge.writing_systems import bigrams, space_out, split_unspaced
 
 _MARK = re.compile(
     r"[\s(_\[-]*(?<![^\W_])(?:(?:v|version|rev|revision|stand|edition)[. ]?\d+(?:\.\d+)*"
@@ -32,8 +32,8 @@ _COMMON = frozenset(
     ("a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "in", "is", "it", "of", "on", "or", "the", "to",
      "with", "per", "this", "that", "not", "may", "can", "will")
 )  # fmt: skip
-LEAST_WORDS = 4
-MOST = 3000
+MIN_WORDS = 4
+MAX_STATEMENTS = 3000
 """Sentences with numbers of a text that are compared: each with all of the other that share a word with it."""
 _TO_COME = frozenset({"draft", "not_yet_valid"})
 ALIKE = 0.75
@@ -50,12 +50,12 @@ class Versions:
     days: bool = False
 
 
-def stem(title: str) -> str:
+def title_stem(title: str) -> str:
     """A title without what tells versions apart, in lower case."""
-    return " ".join(_MARK.sub(" ", spread(title)).lower().split())
+    return " ".join(_MARK.sub(" ", space_out(title)).lower().split())
 
 
-def rank(title: str, path: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def version_rank(title: str, path: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """What a title or path says of its version, to be compared: the newest year, month or day, then the highest
     version, `v1.10` above `v1.9`."""
     days = _numbers(_DATED, title, path, "-")
@@ -66,15 +66,15 @@ def _numbers(what: re.Pattern[str], title: str, path: str, apart: str) -> list[t
     return [tuple(map(int, found.split(apart))) for found in what.findall(f"{title} {path}")]
 
 
-def same_thing(looks: Sequence[Look]) -> Iterator[Versions]:
+def find_versions(looks: Sequence[AssessedDocument]) -> Iterator[Versions]:
     """Live documents of one source that nobody declared to supersede each other, but whose titles say so. A draft, or
     what begins later, replaces nothing that holds."""
     groups: dict[str, list[int]] = defaultdict(list)
     for at, look in enumerate(looks):
-        if look.superseded_by is None and look.state in ("approved", "draft") and (name := stem(look.title)):
+        if look.superseded_by is None and look.state in ("approved", "draft") and (name := title_stem(look.title)):
             groups[name].append(at)
     for group in groups.values():
-        named = [at for at in group if _MARK.search(spread(f"{looks[at].title} {looks[at].path}"))]
+        named = [at for at in group if _MARK.search(space_out(f"{looks[at].title} {looks[at].path}"))]
         if len(group) < 2 or not named or len({looks[at].content for at in group}) < 2:
             continue
         ordered = sorted(group, key=lambda at: _age(looks[at]))
@@ -86,9 +86,9 @@ def same_thing(looks: Sequence[Look]) -> Iterator[Versions]:
         yield Versions(ordered[-1], tuple(ordered[:-1]), days)
 
 
-def _age(look: Look) -> tuple[tuple[int, ...], tuple[int, ...], str]:
+def _age(look: AssessedDocument) -> tuple[tuple[int, ...], tuple[int, ...], str]:
     """A title without a year is of the year in which it was changed; where that is not known, the current one."""
-    dated, number = rank(look.title, look.path)
+    dated, number = version_rank(look.title, look.path)
     dated = dated or (look.modified_at.year if look.modified_at else 9999,)
     stamp = look.review_by or (look.modified_at.date() if look.modified_at else None)
     return (dated, number, stamp.isoformat() if stamp else "")
@@ -106,7 +106,7 @@ Statement = tuple[str, frozenset[str], tuple[str, ...]]
 """A sentence with a number and enough words: the sentence, its words without numbers, its numbers."""
 
 
-def conflicts(one: Sequence[Statement], other: Sequence[Statement], limit: int = 5) -> list[Conflict]:
+def find_conflicts(one: Sequence[Statement], other: Sequence[Statement], limit: int = 5) -> list[Conflict]:
     """Statements of two texts that differ in their numbers only."""
     theirs: dict[frozenset[str], dict[tuple[str, ...], str]] = defaultdict(dict)
     by_word: dict[str, set[frozenset[str]]] = defaultdict(set)
@@ -128,17 +128,17 @@ def conflicts(one: Sequence[Statement], other: Sequence[Statement], limit: int =
 
 
 def statements(text: str) -> tuple[Statement, ...]:
-    """The first `MOST` of a text."""
-    return tuple(islice(_statements(text), MOST))
+    """The first `MAX_STATEMENTS` of a text."""
+    return tuple(islice(_statements(text), MAX_STATEMENTS))
 
 
 def _statements(text: str) -> Iterator[Statement]:
     """Of scripts without spaces pairs of characters are words."""
     for raw in _SENTENCE.split(text):
         sentence = " ".join(raw.split())
-        spaced, runs = apart(joined(raw))
-        numbers = tuple(map(plain, _NUMBERS.findall(spaced)))
+        spaced, runs = split_unspaced(join_digits(raw))
+        numbers = tuple(map(normalise_number, _NUMBERS.findall(spaced)))
         words = frozenset(re.findall(r"[^\W\d_]+", spaced.lower())) - _COMMON
-        words |= {pair for run in runs for pair in pairs(run)}
-        if numbers and len(words) >= LEAST_WORDS and len(sentence) <= 400 and not sentence.startswith("|"):
+        words |= {pair for run in runs for pair in bigrams(run)}
+        if numbers and len(words) >= MIN_WORDS and len(sentence) <= 400 and not sentence.startswith("|"):
             yield sentence, words, numbers

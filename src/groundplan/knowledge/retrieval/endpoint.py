@@ -21,9 +21,9 @@ import msgspec
 from groundplan.core import presidio
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, TooLarge, Unauthenticated, Unavailable
 from groundplan.core.logger import get_logger
-from groundplan.knowledge.citations.wire import MOST_TEXTS, SupportAnswer, SupportRequest
-from groundplan.knowledge.embedding.batching import Together
-from groundplan.knowledge.embedding.encoder import Encoder, coarse
+from groundplan.knowledge.citations.wire import MAX_TEXTS, SupportAnswer, SupportRequest
+from groundplan.knowledge.embedding.batching import BatchingEmbedder
+from groundplan.knowledge.embedding.encoder import Encoder, quantise
 from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
 from groundplan.knowledge.model import DIMENSION, Embedder, Vectors
 from groundplan.knowledge.retrieval.replication import Follower
@@ -80,7 +80,7 @@ class KnowledgeService:
     ) -> None:
         """`early` embeds questions by the model's first layers alone."""
         self._search = search
-        self._early = Together(early)
+        self._early = BatchingEmbedder(early)
         self._examiner = examiner
         self._encoder = encoder
         self._follower = follower
@@ -151,8 +151,8 @@ class KnowledgeService:
             return None
         _check_inputs(request.texts, DIMENSION)
         texts, most = request.texts, request.most
-        texts = [self._encoder.shortened(each, most) for each in texts] if most else texts
-        return list(map(self._early.soon, texts)) if request.layers else self._search.queries.submit(texts)
+        texts = [self._encoder.truncate(each, most) for each in texts] if most else texts
+        return list(map(self._early.submit, texts)) if request.layers else self._search.queries.submit(texts)
 
     def embed(self, body: bytes) -> bytes:
         """`EmbedAnswer` as JSON."""
@@ -176,14 +176,14 @@ class KnowledgeService:
         embeddings = self._encoder.embed_words(texts, places)
         vectors = [each.vector.astype("<f4").tobytes() for each in embeddings]
         tokens = sum(each.tokens for each in embeddings)
-        return msgspec.json.encode(EmbedAnswer(MODEL, vectors, tokens, [coarse(each.words) for each in embeddings]))
+        return msgspec.json.encode(EmbedAnswer(MODEL, vectors, tokens, [quantise(each.words) for each in embeddings]))
 
     def support(self, body: bytes) -> bytes:
         """`SupportAnswer` as JSON; the same text is embedded once."""
         asked = _decode(body, SupportRequest).asked
         texts = list(dict.fromkeys(text for one in asked for text in (one.statement, *one.places)))
-        if len(texts) > MOST_TEXTS:
-            raise Invalid(f"{len(texts)} texts are asked about", code="support_request", hint=f"Send {MOST_TEXTS}.")
+        if len(texts) > MAX_TEXTS:
+            raise Invalid(f"{len(texts)} texts are asked about", code="support_request", hint=f"Send {MAX_TEXTS}.")
         if not texts:
             return msgspec.json.encode(SupportAnswer([]))
         vectors = dict(zip(texts, self._encoder.embed(texts), strict=True))

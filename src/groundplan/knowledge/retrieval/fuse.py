@@ -85,7 +85,7 @@ def normalise_text(text: str) -> str:
     character is a word."""
     if text.isascii():  # the same in a fifth of the time
         return f" {b' '.join(text.encode().translate(_SPACED).split()).decode()} "
-    return f" {' '.join(_WORD.findall(writing_systems.spread(text).lower()))} "
+    return f" {' '.join(_WORD.findall(writing_systems.space_out(text).lower()))} "
 
 
 def verbatim_share(question: Sequence[str], text: str, min_run: int = MIN_RUN) -> float:
@@ -108,7 +108,7 @@ def may_contain_quote(question: Sequence[str], text: str, min_run: int = MIN_RUN
     min_run = min(len(question), min_run * unit)
     if len(question) < MIN_QUESTION_WORDS * unit:
         return False
-    run, text = 0, (text if text.isascii() else writing_systems.plain(text)).lower()
+    run, text = 0, (text if text.isascii() else writing_systems.normalise(text)).lower()
     # any run of that length contains one of these words
     if not any(word in text for word in question[min_run - 1 :: min_run]):
         return False
@@ -147,7 +147,7 @@ def min_quote_length(question: Sequence[str]) -> int:
 
 def _word_unit(question: Sequence[str]) -> int:
     """How many items of the question make one word: 2 where they are characters of scripts without spaces."""
-    return 2 if writing_systems.unspaced(question) else 1
+    return 2 if writing_systems.is_unspaced(question) else 1
 
 
 def demote_overdue(ranked: Iterable[tuple[ReadableChunk, float]], today: date) -> RankedChunks:

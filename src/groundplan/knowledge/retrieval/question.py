@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from groundplan.core.errors import Unavailable
-from groundplan.knowledge.embedding.batching import Together
+from groundplan.knowledge.embedding.batching import BatchingEmbedder
 from groundplan.knowledge.index.model import Edition, Embedding
 from groundplan.knowledge.model import Embedder, Vectors
 from groundplan.knowledge.retrieval.projection import Projection, View
@@ -59,7 +59,7 @@ class QueryPreparer:
         self, local: Embedder, projections: ProjectionSource, deployed: Callable[[Embedding], Embedder] | None = None
     ) -> None:
         """`local` embeds for editions of the embedded model, `deployed` returns the embedder of other editions."""
-        self._local, self._projections, self._deployed = Together(local), projections, deployed
+        self._local, self._projections, self._deployed = BatchingEmbedder(local), projections, deployed
         self._lock = threading.Lock()
         self._vectors: OrderedDict[tuple[Embedding, str], Vectors] = OrderedDict()
         self._paused: dict[Embedding, tuple[float, str]] = {}
@@ -77,11 +77,11 @@ class QueryPreparer:
         if embedding is not None:
             vector, degraded = self._embed_by_deployment(text, embedding)
             return PreparedQuery(text, index.view, lambda: vector, degraded)
-        return PreparedQuery(text, index.view, self._local.soon(text).result)
+        return PreparedQuery(text, index.view, self._local.submit(text).result)
 
     def submit(self, texts: Sequence[str]) -> list[Future[Vectors]]:
         """Futures of the embedded model's vectors for questions that are compared elsewhere."""
-        return [self._local.soon(text) for text in texts]
+        return [self._local.submit(text) for text in texts]
 
     def wait_for_projection(
         self, edition: int, is_current: Callable[[Projection], bool] = lambda _: True

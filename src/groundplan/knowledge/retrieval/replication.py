@@ -73,7 +73,7 @@ class Follower:
                 self._stopping.wait(_RETRY_SECONDS)
 
     def _follow(self, conn: Connection[Any]) -> None:
-        store.listen(conn)
+        store.listen_for_changes(conn)
         self._published_name = ""
         for index in self._index.projections:
             if not is_plausible(conn, index):

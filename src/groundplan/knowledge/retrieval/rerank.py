@@ -56,7 +56,7 @@ class DeployedReranker:
     def order(self, query: str, texts: Sequence[str]) -> list[int]:
         rule = self._rule
         body = {"model": rule.deployment, "query": query, "documents": list(texts)}
-        data = gateway_client.ask(self._home, rule.workload, "/rerank", body, rule.within_ms / 1000)
+        data = gateway_client.post_to_gateway(self._home, rule.workload, "/rerank", body, rule.within_ms / 1000)
         try:
             found = _results.decode(data).results
         except msgspec.DecodeError as error:

@@ -355,7 +355,7 @@ class Search:
         documents = [_parse_id(document) for document in request.documents]
         validity = None if request.since is None else ValidityCheck(request.since, self.queries, self._index)
         with self._reader_transaction(person, request.workload) as (conn, access):
-            found = store.readable(conn, chunks, request.sources) if chunks else {}
+            found = store.readable_chunks(conn, chunks, request.sources) if chunks else {}
             listed = search_store.readable_documents(conn, documents, request.sources) if documents else []
             if validity is not None:
                 validity.load_changes(conn, access, self._analyzer, self._glossary)

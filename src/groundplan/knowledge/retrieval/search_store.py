@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from psycopg import ClientCursor, Connection
 from psycopg.rows import args_row
 
-from groundplan.knowledge.halfvec import Halfvec, vector_of
+from groundplan.knowledge.halfvec import Halfvec, from_binary
 from groundplan.knowledge.model import Vectors
 from groundplan.knowledge.retrieval.documents import Metadata
 from groundplan.knowledge.retrieval.wire import Where
@@ -187,7 +187,7 @@ def changed_passages(conn: Conn, after: int, sources: Sequence[str], limit: int)
             {"after": after, "sources": list(sources), "limit": limit},
             prepare=True,
         ).fetchall()
-    return [ChangedPassage(title, tuple(headings), text, vector_of(stored)) for title, headings, text, stored in rows]
+    return [ChangedPassage(title, tuple(headings), text, from_binary(stored)) for title, headings, text, stored in rows]
 
 
 def newest_acl(conn: Conn) -> int:
@@ -350,7 +350,7 @@ def feed_chunks(conn: Conn, documents: Sequence[UUID], edition: int) -> list[Fee
             (list(documents), edition),
         ).fetchall()
     return [
-        FeedChunk(id, document, source, -1 if acl is None else acl, title, tuple(headings), text, vector_of(stored),
+        FeedChunk(id, document, source, -1 if acl is None else acl, title, tuple(headings), text, from_binary(stored),
             Metadata(*metadata))
         for id, document, source, acl, title, headings, text, stored, *metadata in rows
     ]  # fmt: skip

@@ -91,7 +91,7 @@ def _propose_all(query: PreparedQuery, analyzer: Analyzer) -> Proposal:
 
 def _recall(conn: Connection[Any], edition: int, query: PreparedQuery, proposal: Proposal) -> float:
     assert query.vector is not None
-    exact = index_store.exact(conn, edition, Halfvec(query.vector), DEPTH)
+    exact = index_store.nearest_exact(conn, edition, Halfvec(query.vector), DEPTH)
     near = {proposal.view.chunk_id(row) for row in proposal.nearest}
     return len(near.intersection(exact)) / len(exact) if exact else 1.0
 

@@ -67,8 +67,8 @@ class Analyzer:
         """The terms of a text in order, repeated as often as they stand there."""
         return [
             term
-            for part, unspaced in writing_systems.parts(text)
-            for term in (writing_systems.pairs(part) if unspaced else self._analyze(part))
+            for part, unspaced in writing_systems.split_scripts(text)
+            for term in (writing_systems.bigrams(part) if unspaced else self._analyze(part))
         ]
 
     def _analyze(self, text: str) -> list[str]:
@@ -81,8 +81,8 @@ class Analyzer:
         text_terms = set(self.terms(text))
         question_words = dict.fromkeys(
             word
-            for part, unspaced in writing_systems.parts(question)
-            for word in (writing_systems.pairs(part) if unspaced else _WORD.findall(part))
+            for part, unspaced in writing_systems.split_scripts(question)
+            for word in (writing_systems.bigrams(part) if unspaced else _WORD.findall(part))
         )
         return [word for word in question_words if not text_terms.isdisjoint(self.terms(word))]
 

@@ -9,10 +9,10 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from groundplan.knowledge.citations.support import content
+from groundplan.knowledge.citations.support import content_words
 from groundplan.knowledge.model import Embedder
 from groundplan.knowledge.signals import signal_store
-from groundplan.knowledge.signals.topics import LEAST_QUESTIONS, Question, Topic, topics
+from groundplan.knowledge.signals.topics import MIN_QUESTIONS, Question, Topic, find_topics
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 
@@ -21,27 +21,29 @@ DAYS = 30
 Unseal = Callable[[str], str | None]
 
 
-def gather(
+def unanswered_topics(
     conn: Connection[Any], workload: str, sources: Sequence[str], now: datetime, embedder: Embedder, unseal: Unseal
 ) -> list[Finding]:
     """The topics of a workload that now are. What was erased cannot be unsealed, and is gone.
 
     Raises `Unavailable` where nothing embeds.
     """
-    kept = signal_store.unanswered(conn, workload, now - timedelta(days=DAYS))
+    kept = signal_store.unanswered_questions(conn, workload, now - timedelta(days=DAYS))
     asked = [(person, text) for person, sealed in kept if (text := unseal(sealed)) is not None]
     if not asked:
         return []
-    found = topics([_question(person, text) for person, text in asked], embedder.embed([text for _, text in asked]))
+    found = find_topics(
+        [_question(person, text) for person, text in asked], embedder.embed([text for _, text in asked])
+    )
     return list(_findings(conn, workload, sources, found))
 
 
-def unknown(conn: Connection[Any], workload: str, sources: Sequence[str], now: datetime) -> list[Finding]:
+def unrecorded_topics(conn: Connection[Any], workload: str, sources: Sequence[str], now: datetime) -> list[Finding]:
     """Of a workload that keeps no content: that questions found nothing, for nobody can say what they were about."""
-    questions = signal_store.not_kept(conn, workload, now - timedelta(days=DAYS))
-    if questions < LEAST_QUESTIONS:
+    questions = signal_store.count_unrecorded(conn, workload, now - timedelta(days=DAYS))
+    if questions < MIN_QUESTIONS:
         return []
-    nearest = signal_store.missing_from(conn, sources, ())
+    nearest = signal_store.nearest_source(conn, sources, ())
     return [
         Finding(
             kind=KIND, subject=f"workload/{workload}", severity="low", owner=nearest[1] if nearest else None,
@@ -52,13 +54,13 @@ def unknown(conn: Connection[Any], workload: str, sources: Sequence[str], now: d
     ]  # fmt: skip
 
 
-def tell(conn: Connection[Any], found: Sequence[Finding]) -> None:
+def put_topics(conn: Connection[Any], found: Sequence[Finding]) -> None:
     """All that now is, of every workload: other topics close."""
     finding_store.tell_all(conn, found, kinds=[KIND])
 
 
 def _question(person: UUID, text: str) -> Question:
-    return Question(person, tuple(content(text)))
+    return Question(person, tuple(content_words(text)))
 
 
 def _findings(
@@ -66,7 +68,7 @@ def _findings(
 ) -> Iterator[Finding]:
     for topic in found:
         about = ", ".join(topic.words)
-        nearest = signal_store.missing_from(conn, sources, topic.words)
+        nearest = signal_store.nearest_source(conn, sources, topic.words)
         source, owner = nearest if nearest is not None else ("", None)
         yield Finding(
             kind=KIND, subject=f"workload/{workload}", severity="medium", owner=owner, mark=" ".join(topic.words),

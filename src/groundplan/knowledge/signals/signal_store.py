@@ -34,7 +34,7 @@ class Signal:
     id: UUID = field(default_factory=new_id)
 
 
-def add(conn: Conn, one: Signal) -> UUID:
+def add_signal(conn: Conn, one: Signal) -> UUID:
     """Keep it, once however often it is told; its id."""
     conn.execute(
         """INSERT INTO knowledge_signal (id, workload, kind, document_id, rank, call_id, person_id, asked, expires_at)
@@ -44,7 +44,7 @@ def add(conn: Conn, one: Signal) -> UUID:
     return one.id
 
 
-def unanswered(conn: Conn, workload: str, since: datetime, limit: int = 1000) -> list[tuple[UUID, str]]:
+def unanswered_questions(conn: Conn, workload: str, since: datetime, limit: int = 1000) -> list[tuple[UUID, str]]:
     """(person, sealed question) of the newest that are kept."""
     return conn.execute(
         """SELECT person_id, asked FROM knowledge_signal WHERE workload = %s AND kind = 'unanswered' AND at >= %s
@@ -53,7 +53,7 @@ def unanswered(conn: Conn, workload: str, since: datetime, limit: int = 1000) ->
     ).fetchall()
 
 
-def not_kept(conn: Conn, workload: str, since: datetime) -> int:
+def count_unrecorded(conn: Conn, workload: str, since: datetime) -> int:
     """How many questions found nothing of which it is not known what was asked."""
     row = conn.execute(
         """SELECT count(*) FROM knowledge_signal WHERE workload = %s AND kind = 'unanswered' AND at >= %s
@@ -63,7 +63,7 @@ def not_kept(conn: Conn, workload: str, since: datetime) -> int:
     return int(row[0]) if row else 0
 
 
-def forget(conn: Conn, now: datetime) -> int:
+def forget_expired(conn: Conn, now: datetime) -> int:
     """What was asked is gone after its time; that something was asked stays, for `KEPT_DAYS`, as do looks at citations.
     How many questions were forgotten."""
     old = now - timedelta(days=KEPT_DAYS)
@@ -74,7 +74,7 @@ def forget(conn: Conn, now: datetime) -> int:
     ).rowcount
 
 
-def keep_only(conn: Conn, kept: Sequence[tuple[str, int]]) -> None:
+def forget_disabled(conn: Conn, kept: Sequence[tuple[str, int]]) -> None:
     """What was asked is forgotten where its workload is not among `kept` (workload, seconds) any more, or it is older
     than that is kept now."""
     conn.execute(
@@ -86,7 +86,7 @@ def keep_only(conn: Conn, kept: Sequence[tuple[str, int]]) -> None:
     )
 
 
-def missing_from(conn: Conn, sources: Sequence[str], words: Sequence[str]) -> tuple[str, str] | None:
+def nearest_source(conn: Conn, sources: Sequence[str], words: Sequence[str]) -> tuple[str, str] | None:
     """(source, owner) of the source that is nearest to the words by the titles and paths of its documents; where no
     document names them, the first of the sources."""
     row = conn.execute(
@@ -100,7 +100,7 @@ def missing_from(conn: Conn, sources: Sequence[str], words: Sequence[str]) -> tu
     return None if row is None else (row[0], row[1])
 
 
-def by_document(conn: Conn, since: datetime, limit: int = 200) -> list[dict[str, Any]]:
+def signals_by_document(conn: Conn, since: datetime, limit: int = 200) -> list[dict[str, Any]]:
     """Of each document: clicks and thumbs, and in how many citations answers said what it says, or did not."""
     return select(
         conn,
@@ -121,7 +121,7 @@ def by_document(conn: Conn, since: datetime, limit: int = 200) -> list[dict[str,
     )
 
 
-def by_workload(conn: Conn, since: datetime) -> list[dict[str, Any]]:
+def signals_by_workload(conn: Conn, since: datetime) -> list[dict[str, Any]]:
     """Of each workload how many signals of each kind."""
     return select(
         conn,

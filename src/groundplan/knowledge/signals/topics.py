@@ -18,9 +18,9 @@ from groundplan.knowledge.model import Vectors
 
 ALIKE: Final = 0.55
 """Cosine of a question to the middle of a topic from which it belongs to it."""
-LEAST_QUESTIONS: Final = 3
-LEAST_PEOPLE: Final = 2
-MOST_WORDS: Final = 4
+MIN_QUESTIONS: Final = 3
+MIN_PEOPLE: Final = 2
+MAX_WORDS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Topic:
     people: int
 
 
-def topics(questions: Sequence[Question], vectors: Vectors) -> list[Topic]:
+def find_topics(questions: Sequence[Question], vectors: Vectors) -> list[Topic]:
     """Those of enough questions and people, the largest first. `vectors` has a row of unit length for each question."""
     groups: list[list[int]] = []
     middles, lengths = np.zeros_like(vectors), np.ones(len(vectors), vectors.dtype)
@@ -59,7 +59,7 @@ def topics(questions: Sequence[Question], vectors: Vectors) -> list[Topic]:
 
 def _topic(group: Sequence[Question]) -> Topic | None:
     people = len({one.person for one in group})
-    if len(group) < LEAST_QUESTIONS or people < LEAST_PEOPLE:
+    if len(group) < MIN_QUESTIONS or people < MIN_PEOPLE:
         return None
     askers: dict[str, set[UUID]] = {}
     counts: Counter[str] = Counter()
@@ -68,5 +68,5 @@ def _topic(group: Sequence[Question]) -> Topic | None:
             counts[word] += 1
             askers.setdefault(word, set()).add(one.person)
     shared = [word for word, _ in sorted(counts.items(), key=lambda each: (-each[1], each[0]))]
-    named = [word for word in shared if len(askers[word]) >= LEAST_PEOPLE and counts[word] >= 2]
-    return Topic(tuple(named[:MOST_WORDS]), len(group), people) if named else None
+    named = [word for word in shared if len(askers[word]) >= MIN_PEOPLE and counts[word] >= 2]
+    return Topic(tuple(named[:MAX_WORDS]), len(group), people) if named else None

@@ -57,7 +57,9 @@ class Acl:
         nearest = next((each for each in (path.as_posix(), *above) if each in self.files), None)
         if nearest is None:
             return None
-        return _all_of([self.files[nearest].reads, *(self.files[each].passes for each in above if each in self.files)])
+        return _intersection(
+            [self.files[nearest].reads, *(self.files[each].passes for each in above if each in self.files)]
+        )
 
 
 def parse_acl(text: str) -> Acl:
@@ -74,7 +76,7 @@ def parse_acl(text: str) -> Acl:
             heads[match["what"]] = _name(match["name"])
         elif not line.strip():
             if path is not None:
-                files[path] = Rights(_may(entries, heads, "reads"), _may(entries, heads, "passes"))
+                files[path] = Rights(_holders(entries, heads, "reads"), _holders(entries, heads, "passes"))
             path = None
         elif match := _ENTRY.fullmatch(line.strip()):
             rights = match["rights"]
@@ -97,7 +99,7 @@ def _name(name: str) -> str:
     return name.lower() if "@" in name else name
 
 
-def _may(entries: Sequence[_Entry], heads: Mapping[str, str], right: str) -> Readers:
+def _holders(entries: Sequence[_Entry], heads: Mapping[str, str], right: str) -> Readers:
     """Who has a right: `reads` or `passes`."""
     others = any(getattr(each, right) for each in entries if each.type == "other")
     mask = all(getattr(each, right) for each in entries if each.type == "mask")
@@ -128,7 +130,7 @@ def _may(entries: Sequence[_Entry], heads: Mapping[str, str], right: str) -> Rea
     return Readers(frozenset(allow), frozenset(deny))
 
 
-def _all_of(levels: Sequence[Readers]) -> Readers:
+def _intersection(levels: Sequence[Readers]) -> Readers:
     """Whoever is let in at every level, and refused at none."""
     named: Iterable[str] = frozenset[str]().union(*(level.allow for level in levels))
     allow = {name for name in named if all(name in level.allow or EVERYONE in level.allow for level in levels)}

@@ -71,7 +71,7 @@ def _is_file(path: str, about: Mapping[str, Any]) -> bool:
     return about.get("type") == "file" and (not path.endswith("/") or bool(about.get("size")))
 
 
-def opened(url: str, options: Mapping[str, Any]) -> FileSystem:
+def open_file_system(url: str, options: Mapping[str, Any]) -> FileSystem:
     """What an address of a store leads to. Raises `Unavailable`."""
     scheme = urlsplit(url).scheme
     try:
@@ -88,7 +88,7 @@ def opened(url: str, options: Mapping[str, Any]) -> FileSystem:
             hint=f"pip install 'groundplan[{extra}]'",
         ) from error
     except Exception as error:
-        if not isinstance(error, (ImportError, ValueError, OSError, *_of_libraries())):
+        if not isinstance(error, (ImportError, ValueError, OSError, *_library_errors())):
             raise
         raise Unavailable(
             f"{url} cannot be opened: {error}", code="source_missing",
@@ -135,10 +135,10 @@ def _any(url: str, options: Mapping[str, Any]) -> FileSystem:
     import fsspec  # noqa: PLC0415 -- heavy
 
     system, root = fsspec.core.url_to_fs(url, **options)
-    return FileSystem(system, root, (OSError, ValueError, *_of_libraries()))
+    return FileSystem(system, root, (OSError, ValueError, *_library_errors()))
 
 
-def _of_libraries() -> tuple[type[Exception], ...]:
+def _library_errors() -> tuple[type[Exception], ...]:
     """Errors of the libraries that came with a file system, which are no `OSError`."""
     found = (getattr(sys.modules.get(module), name, None) for module, name in _ERRORS)
     return tuple(each for each in found if isinstance(each, type) and issubclass(each, Exception))

@@ -37,10 +37,10 @@ class FolderConnector:
     is_complete = True
 
     def __init__(self, root: Path) -> None:
-        self._given = root
+        self._declared_root = root
         self._root = root.resolve()
-        self._sidecars = Sidecars(self._beside)
-        self._alone: list[str] = []
+        self._sidecars = Sidecars(self._read_sidecar)
+        self._orphans: list[str] = []
 
     def close(self) -> None:
         """Nothing is open."""
@@ -49,7 +49,7 @@ class FolderConnector:
         return ()
 
     def orphan_sidecars(self) -> Sequence[str]:
-        return self._alone
+        return self._orphans
 
     def changes(self, cursor: Cursor | None) -> Iterator[Change]:  # noqa: ARG002 -- all of it, each time
         """Every file, in the order of paths. Raises `Unavailable` (source_missing) where the folder cannot be listed,
@@ -57,8 +57,8 @@ class FolderConnector:
         try:
             waiting = [iter(sorted(self._root.iterdir()))]
         except OSError as error:
-            raise _unlisted(self._given, error) from error
-        self._sidecars, self._alone = Sidecars(self._beside), []
+            raise _unlisted(self._declared_root, error) from error
+        self._sidecars, self._orphans = Sidecars(self._read_sidecar), []
         missing: Unavailable | None = None
         while waiting:
             entry = next(waiting[-1], None)
@@ -77,15 +77,15 @@ class FolderConnector:
                 if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
                     yield Change(entry.relative_to(self._root).as_posix(), self._version(entry))
             else:
-                self._note(entry)
+                self._note_orphan(entry)
         if missing is not None:
             raise missing
 
-    def _note(self, hidden: Path) -> None:
+    def _note_orphan(self, hidden: Path) -> None:
         """Where it is a sidecar whose document is not there."""
         document = document_of(hidden.name)
         if document is not None and not os.path.lexists(hidden.with_name(document)):
-            self._alone.append(hidden.relative_to(self._root).as_posix())
+            self._orphans.append(hidden.relative_to(self._root).as_posix())
 
     def _version(self, file: Path) -> str:
         try:
@@ -100,7 +100,7 @@ class FolderConnector:
 
     def read(self, key: str) -> Content:
         try:
-            opened = _opened(self._root, key)
+            opened = _open_below(self._root, key)
         except FileNotFoundError as error:
             raise document_gone() from error
         except OSError as error:
@@ -124,13 +124,13 @@ class FolderConnector:
             raise _unreadable(error) from error
         finally:
             os.close(opened)
-        told = self._sidecars.beside(key)
-        return Content(data, modified_at=changed_at(status.st_mtime), governed_values=told)
+        told = self._sidecars.document_values(key)
+        return Content(data, modified_at=modification_time(status.st_mtime), governed_values=told)
 
     def folder_rules(self, key: str) -> Sequence[FolderRules]:
         return self._sidecars.folder_rules(key)
 
-    def _beside(self, path: str) -> bytes | None:
+    def _read_sidecar(self, path: str) -> bytes | None:
         file = self._root / path
         try:
             file.lstat()
@@ -144,7 +144,7 @@ class FolderConnector:
             place = file.resolve(strict=True)
             if not place.is_relative_to(self._root):
                 raise unreadable(file.name)
-            with open(_opened(self._root, place.relative_to(self._root).as_posix()), "rb") as found:
+            with open(_open_below(self._root, place.relative_to(self._root).as_posix()), "rb") as found:
                 if not stat.S_ISREG(os.fstat(found.fileno()).st_mode):
                     raise unreadable(file.name)
                 data = found.read(MAX_SIDECAR + 1)
@@ -155,7 +155,7 @@ class FolderConnector:
         return data
 
 
-def _opened(root: Path, path: str) -> int:
+def _open_below(root: Path, path: str) -> int:
     """A file below a folder, by no link: whoever may write there could point anywhere, and who may read what stands
     there is not known. One folder after the other, so that none can be moved meanwhile. Raises `OSError`."""
     *folders, name = path.split("/")
@@ -170,7 +170,7 @@ def _opened(root: Path, path: str) -> int:
         os.close(at)
 
 
-def changed_at(seconds: float) -> datetime | None:
+def modification_time(seconds: float) -> datetime | None:
     """When a file was changed; None for what no calendar has."""
     try:
         return datetime.fromtimestamp(seconds, UTC)

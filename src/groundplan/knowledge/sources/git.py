@@ -19,12 +19,12 @@ from typing import Any, Final
 from groundplan.core.errors import Invalid, TooLarge, Unavailable
 from groundplan.knowledge.parsing.model import MAX_BYTES, Table
 from groundplan.knowledge.sources.errors import document_gone
-from groundplan.knowledge.sources.git_history import History, history
+from groundplan.knowledge.sources.git_history import History, read_history
 from groundplan.knowledge.sources.model import Change, Content, Cursor, FolderRules
 from groundplan.knowledge.sources.sidecars import GOVERNED_FILE, Sidecars, is_hidden, orphan_sidecars
 
 MAX_FILES: Final = 1_000_000
-MOST_PACKS: Final = 150
+MAX_PACKS: Final = 150
 """Each fetch of something new is one more, and whoever reads has two descriptors of each: after some hundreds a process
 has none left for anything. The library would put all of them together in memory."""
 
@@ -43,13 +43,13 @@ class GitConnector:
                 hint="Write the user alone into the secret; the keys are those of this user.",
             )  # fmt: skip
         self._ref = f"refs/sources/{branch or 'HEAD'}".encode()  # sources of one repository share its mirror
-        self._mirror = mirror / _name_of(url)
+        self._mirror = mirror / _mirror_name(url)
         self._repository: Any = None
         self._files: dict[str, bytes] = {}
         self._head = ""
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._history: History | None = None
-        self._sidecars = Sidecars(self._beside)
+        self._sidecars = Sidecars(self._read_sidecar)
         self.is_complete = False
 
     def close(self) -> None:
@@ -76,15 +76,15 @@ class GitConnector:
         after = str(cursor["after"]) if cursor is not None and same_target else ""
         # going on with a first run that was cut off, all that there was before is in this run's listing
         self.is_complete = before is None and not after
-        self._told, self._history = self._changed(before), None
-        changed = sorted(self._told)
+        self._reported, self._history = self._changed(before), None
+        changed = sorted(self._reported)
         step = {"at": cursor.get("at") if cursor and before is not None else None, "to": self._head}
         for number, key in enumerate(changed, 1):
             if key <= after:
                 continue
             place = {"at": self._head} if number == len(changed) else {**step, "after": key}
             if key in self._files:
-                yield Change(key, self._files[key].decode() + self._beside_version(key), cursor=place)
+                yield Change(key, self._files[key].decode() + self._sidecar_version(key), cursor=place)
             else:
                 yield Change(key, "", is_deleted=True, cursor=place)
 
@@ -101,7 +101,7 @@ class GitConnector:
                 found |= {each for each in documents if not folder or each.startswith(f"{folder}/")}
         return found
 
-    def _beside_version(self, key: str) -> str:
+    def _sidecar_version(self, key: str) -> str:
         folder, _, name = key.rpartition("/")
         other = self._files.get(f"{folder}/.{name}{GOVERNED_FILE}" if folder else f".{name}{GOVERNED_FILE}")
         return f"+{other.decode()}" if other else ""
@@ -111,15 +111,19 @@ class GitConnector:
         if identity is None:
             raise document_gone()
         return Content(
-            self._blob(identity), modified_at=self._changed_at(key), governed_values=self._sidecars.beside(key)
+            self._blob(identity), modified_at=self._changed_at(key), governed_values=self._sidecars.document_values(key)
         )
 
     def _changed_at(self, key: str) -> datetime | None:
         """The time of the last commit that changed it: known for all that is told once the first of them is read."""
-        if self._history is None or key not in self._told:
-            self._told = self._told if key in self._told else {each for each in self._files if not is_hidden(each)}
-            self._history = history(self._repository, self._head, map(self._path, self._told & self._files.keys()))
-        return self._history.of(self._path(key))
+        if self._history is None or key not in self._reported:
+            self._reported = (
+                self._reported if key in self._reported else {each for each in self._files if not is_hidden(each)}
+            )
+            self._history = read_history(
+                self._repository, self._head, map(self._path, self._reported & self._files.keys())
+            )
+        return self._history.time_of(self._path(key))
 
     def _path(self, key: str) -> bytes:
         """In the repository, not in the folder that is read."""
@@ -128,7 +132,7 @@ class GitConnector:
     def folder_rules(self, key: str) -> Sequence[FolderRules]:
         return self._sidecars.folder_rules(key)
 
-    def _beside(self, path: str) -> bytes | None:
+    def _read_sidecar(self, path: str) -> bytes | None:
         identity = self._files.get(path)
         return None if identity is None else self._blob(identity)
 
@@ -163,9 +167,9 @@ class GitConnector:
             client, path = get_transport_and_path(self._url, username=user or None, password=password or None)
             wanted = f"refs/heads/{self._branch}".encode() if self._branch else b"HEAD"
             for made_anew in (False, True):
-                self._repository = self._opened(Repo, NotGitRepository)
-                head = dict(_fetched(client, path, self._repository)).get(Ref(wanted))
-                if head is None or made_anew or not (self._rewritten(head) or self._packs() > MOST_PACKS):
+                self._repository = self._open_mirror(Repo, NotGitRepository)
+                head = dict(_fetch_refs(client, path, self._repository)).get(Ref(wanted))
+                if head is None or made_anew or not (self._is_rewritten(head) or self._packs() > MAX_PACKS):
                     break
                 self._discard_if(True)  # what was taken out of the history there must not stay here, either
             if head is not None:
@@ -195,9 +199,9 @@ class GitConnector:
                 f"the repository has no branch {self._branch or 'by default'}", code="source_missing",
                 hint="Correct `branch` of the connector; the documents stay as they were.",
             )  # fmt: skip
-        self._sidecars = Sidecars(self._beside)
+        self._sidecars = Sidecars(self._read_sidecar)
 
-    def _rewritten(self, head: Any) -> bool:
+    def _is_rewritten(self, head: Any) -> bool:
         """Whether the history of the branch is another one than at the last look."""
         from dulwich.graph import can_fast_forward  # noqa: PLC0415 -- heavy
 
@@ -213,7 +217,7 @@ class GitConnector:
         if damaged:
             shutil.rmtree(self._mirror, ignore_errors=True)
 
-    def _opened(self, repo: Any, broken: type[Exception]) -> Any:
+    def _open_mirror(self, repo: Any, broken: type[Exception]) -> Any:
         """The mirror, made elsewhere and moved to its place: killed on the way, there is none or a whole one."""
         if (self._mirror / "HEAD").exists():
             for lock in list(self._mirror.rglob("*.lock")):
@@ -252,20 +256,20 @@ class GitConnector:
         return found
 
 
-def _name_of(url: str) -> str:
+def _mirror_name(url: str) -> str:
     """Of the folder that a mirror is kept in."""
     return hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
-def tidy(mirrors: Path, urls: Iterable[str]) -> None:
+def remove_other_mirrors(mirrors: Path, urls: Iterable[str]) -> None:
     """Destroy the mirrors of repositories that are none of these."""
-    wanted = set(map(_name_of, urls))
+    wanted = set(map(_mirror_name, urls))
     for each in mirrors.iterdir() if mirrors.is_dir() else ():
         if each.name.removesuffix(".new") not in wanted:
             shutil.rmtree(each, ignore_errors=True)
 
 
-def _fetched(client: Any, path: str, repository: Any) -> Mapping[Any, Any]:
+def _fetch_refs(client: Any, path: str, repository: Any) -> Mapping[Any, Any]:
     """The branches of what was fetched; no connection stays open."""
     try:
         refs: Mapping[Any, Any] = client.fetch(path, repository).refs

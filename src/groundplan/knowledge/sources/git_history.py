@@ -20,11 +20,11 @@ class History:
     def __init__(self, times: Mapping[bytes, datetime], oldest: datetime | None) -> None:
         self._times, self._oldest = times, oldest
 
-    def of(self, path: bytes) -> datetime | None:
+    def time_of(self, path: bytes) -> datetime | None:
         return self._times.get(path, self._oldest)
 
 
-def history(repository: Any, head: str, paths: Iterable[bytes]) -> History:
+def read_history(repository: Any, head: str, paths: Iterable[bytes]) -> History:
     """Look through the history from `head` back until the newest change of each path is known."""
     from dulwich.errors import MissingCommitError  # noqa: PLC0415 -- heavy
 
@@ -37,15 +37,15 @@ def history(repository: Any, head: str, paths: Iterable[bytes]) -> History:
         for number, entry in enumerate(repository.get_walker(include=[head.encode()])):
             if not left or number >= MAX_COMMITS or time.monotonic() > until:
                 break
-            oldest = moment(entry.commit.commit_time)
-            for path in _touched(entry):
+            oldest = commit_time(entry.commit.commit_time)
+            for path in _changed_paths(entry):
                 if path in left:
                     left.discard(path)
                     times[path] = oldest
     return History(times, oldest)
 
 
-def _touched(entry: Any) -> Iterable[bytes]:
+def _changed_paths(entry: Any) -> Iterable[bytes]:
     for found in entry.changes():
         # of a commit with several parents, what differs from all of them
         for change in found if isinstance(found, list) else [found]:
@@ -53,7 +53,7 @@ def _touched(entry: Any) -> Iterable[bytes]:
                 yield change.new.path
 
 
-def moment(seconds: int) -> datetime:
+def commit_time(seconds: int) -> datetime:
     """The time of a commit, which whoever made it wrote: none that is still to come, or that no calendar has."""
     now = datetime.now(UTC)
     try:

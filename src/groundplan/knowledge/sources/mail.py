@@ -27,7 +27,7 @@ class MailConnector:
     def __init__(self, path: Path, *, participants: bool = False) -> None:
         self._path = path
         self._sandbox = Sandbox() if participants else None
-        self._places: dict[str, mail_box.Place] = {}
+        self._places: dict[str, mail_box.MessagePlace] = {}
 
     def close(self) -> None:
         if self._sandbox is not None:
@@ -39,7 +39,7 @@ class MailConnector:
     def changes(self, cursor: Cursor | None) -> Iterator[Change]:  # noqa: ARG002 -- all of it, each time
         """Every message in the order of keys. Raises `Unavailable` where there is no archive."""
         try:
-            self._places = _keyed(mail_box.places(self._path))
+            self._places = _keyed(mail_box.message_places(self._path))
         except FileNotFoundError as error:
             raise Unavailable(
                 f"there is no archive {self._path}", code="source_missing",
@@ -62,18 +62,18 @@ class MailConnector:
                 f"it is larger than {MAX_BYTES >> 20} MiB", code="document_too_large",
                 hint="Keep its attachments beside the archive.",
             )  # fmt: skip
-        data = mail_box.read(place)
+        data = mail_box.read_message(place)
         if data is None:
             raise Unavailable("the archive changed meanwhile", code="source_missing", hint="It is tried again.")
         if not self._path.is_dir():
-            data = mail_box.unquoted(data)
+            data = mail_box.unquote_mbox(data)
         return Content(data, media="eml", governed_values=self._readers(key, data))
 
     def _readers(self, key: str, data: bytes) -> dict[str, object]:
         """Raises `Invalid` where it is not certain who wrote and got the message."""
         if self._sandbox is None:
             return {}
-        outcome = self._sandbox.parse(Job(key=key, data=mail_box.head(data), media="eml"))
+        outcome = self._sandbox.parse(Job(key=key, data=mail_box.message_head(data), media="eml"))
         if isinstance(outcome, Refused):
             raise Invalid(outcome.message, code=outcome.code, hint=outcome.hint)
         return {"readers": outcome.told.get(PARTICIPANTS, [])}
@@ -82,9 +82,9 @@ class MailConnector:
         return ()
 
 
-def _keyed(found: Iterator[mail_box.Place]) -> dict[str, mail_box.Place]:
+def _keyed(found: Iterator[mail_box.MessagePlace]) -> dict[str, mail_box.MessagePlace]:
     """By the message's own id: of several with one id the oldest has it, the others have their digests too."""
-    keyed: dict[str, mail_box.Place] = {}
+    keyed: dict[str, mail_box.MessagePlace] = {}
     for place in found:
         name = re.sub(r"[^A-Za-z0-9@._+-]", "_", place.name).lstrip(".")
         key = f"{name}.eml"

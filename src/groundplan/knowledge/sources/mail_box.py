@@ -31,7 +31,7 @@ _ID = re.compile(rb"^message-id:\s*<([^>\s]{1,200})>", re.IGNORECASE | re.MULTIL
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class MessagePlace:
     """A message: its file, the bytes from `start`, their SHA-256, and the id that its head tells, else that digest."""
 
     file: Path
@@ -41,13 +41,13 @@ class Place:
     name: str
 
 
-def head(data: bytes) -> bytes:
+def message_head(data: bytes) -> bytes:
     """The head of a message, with the empty line behind it."""
     ends = [at for mark in (b"\n\n", b"\r\n\r\n") if (at := data.find(mark)) >= 0]
     return data[: min([*ends, len(data), HEAD_BYTES])] + b"\n\n"
 
 
-def places(path: Path) -> Iterator[Place]:
+def message_places(path: Path) -> Iterator[MessagePlace]:
     """Every message that was not deleted, the oldest of an archive first. Raises `OSError`, and `ValueError` for a file
     that is no mbox."""
     if not path.is_dir():
@@ -87,7 +87,7 @@ def _is_trash(name: str) -> bool:
     return "T" in name.partition(":2,")[2]
 
 
-def read(place: Place) -> bytes | None:
+def read_message(place: MessagePlace) -> bytes | None:
     """The message as it was written; None where it is no longer there."""
     try:
         with place.file.open("rb") as file:
@@ -98,7 +98,7 @@ def read(place: Place) -> bytes | None:
     return data if hashlib.sha256(data).hexdigest() == place.digest else None
 
 
-def unquoted(data: bytes) -> bytes:
+def unquote_mbox(data: bytes) -> bytes:
     """A message of an mbox without the `>` that keeps its lines from beginning another one."""
     return _QUOTED.sub(rb"\1", data)
 
@@ -126,16 +126,16 @@ class _Message:
 
     @property
     def is_deleted(self) -> bool:
-        return _DELETED.search(head(self._head)) is not None
+        return _DELETED.search(message_head(self._head)) is not None
 
-    def place(self, file: Path) -> Place:
+    def place(self, file: Path) -> MessagePlace:
         digest = self._hash.hexdigest()
-        match = _ID.search(head(self._head))
+        match = _ID.search(message_head(self._head))
         name = match[1].decode("ascii", "replace") if match else digest[:32]
-        return Place(file, self._start, self._length, digest, name)
+        return MessagePlace(file, self._start, self._length, digest, name)
 
 
-def _split(path: Path, file: BinaryIO) -> Iterator[Place]:
+def _split(path: Path, file: BinaryIO) -> Iterator[MessagePlace]:
     message: _Message | None = None
     at, fresh, blank = 0, True, True
     opening = False

@@ -13,9 +13,9 @@ from groundplan.core.errors import TooLarge, Unavailable
 from groundplan.knowledge.parsing.model import MAX_BYTES, Table
 from groundplan.knowledge.sources import s3_acl
 from groundplan.knowledge.sources.errors import document_gone
-from groundplan.knowledge.sources.file_systems import FileSystem, opened
+from groundplan.knowledge.sources.file_systems import FileSystem, open_file_system
 from groundplan.knowledge.sources.model import Change, Content, Cursor, FolderRules
-from groundplan.knowledge.sources.pace import Pace
+from groundplan.knowledge.sources.pace import RateLimiter
 from groundplan.knowledge.sources.sidecars import MAX_BYTES as MAX_SIDECAR
 from groundplan.knowledge.sources.sidecars import Sidecars, is_hidden, orphan_sidecars, sidecar_of, too_large
 
@@ -29,11 +29,11 @@ class ObjectStoreConnector:
         self, url: str, options: Mapping[str, Any], rate: float = 50.0, names: Mapping[str, str] | None = None
     ) -> None:
         """`names`: who the grantees of S3's access lists are here; None: the lists are not read."""
-        self._url, self._options, self._pace, self._names = url, dict(options), Pace(rate), names
+        self._url, self._options, self._pace, self._names = url, dict(options), RateLimiter(rate), names
         self._ignores_public: bool | None = None
         self._place: FileSystem | None = None
         self._found: dict[str, Mapping[str, Any]] = {}
-        self._sidecars = Sidecars(self._beside)
+        self._sidecars = Sidecars(self._read_sidecar)
 
     def close(self) -> None:
         """Connections are the library's own: they end with the file system."""
@@ -41,7 +41,7 @@ class ObjectStoreConnector:
 
     def _open(self) -> FileSystem:
         if self._place is None:
-            self._place = opened(self._url, self._options)
+            self._place = open_file_system(self._url, self._options)
         return self._place
 
     def tables(self) -> Sequence[Table]:
@@ -58,19 +58,19 @@ class ObjectStoreConnector:
         try:
             self._found = place.files()
         except place.failures as error:
-            raise self._away(error) from error
-        self._sidecars, self._ignores_public = Sidecars(self._beside), None
+            raise self._unavailable(error) from error
+        self._sidecars, self._ignores_public = Sidecars(self._read_sidecar), None
         if not self._found and not self._exists(place):
-            raise self._away(FileNotFoundError("there is no such place"))
+            raise self._unavailable(FileNotFoundError("there is no such place"))
         for key in sorted(self._found):
             if not is_hidden(key):
                 yield Change(key, self._version(key))
 
     def _version(self, key: str) -> str:
         beside = sidecar_of(key)
-        marks = [_mark(self._found[key])]
+        marks = [_version_of(self._found[key])]
         if beside in self._found:
-            marks.append(_mark(self._found[beside]))
+            marks.append(_version_of(self._found[beside]))
         return "+".join(marks)
 
     def read(self, key: str) -> Content:
@@ -81,42 +81,44 @@ class ObjectStoreConnector:
             raise TooLarge(
                 f"it is larger than {MAX_BYTES >> 20} MiB", code="document_too_large", hint="Split it into parts."
             )
-        return Content(self._bytes(key), modified_at=_time(about), governed_values=self._sidecars.beside(key))
+        return Content(
+            self._bytes(key), modified_at=_modified_at(about), governed_values=self._sidecars.document_values(key)
+        )
 
     def folder_rules(self, key: str) -> Sequence[FolderRules]:
         """The folders, and behind them what S3 says of the object itself."""
         folders = self._sidecars.folder_rules(key)
-        return folders if self._names is None else (*folders, self._granted(key, self._names))
+        return folders if self._names is None else (*folders, self._s3_rules(key, self._names))
 
-    def _granted(self, key: str, names: Mapping[str, str]) -> FolderRules:
+    def _s3_rules(self, key: str, names: Mapping[str, str]) -> FolderRules:
         """Raises `Invalid` where S3 does not tell the list, `Unavailable` where it does not answer."""
         place = self._open()
         bucket, _, path = f"{place.root.rstrip('/')}/{key}".partition("/")
         if self._ignores_public is None:
             self._ignores_public = self._ignores(place, bucket)
         try:
-            acl = self._asked(place, "get_object_acl", Bucket=bucket, Key=path)
+            acl = self._call_s3(place, "get_object_acl", Bucket=bucket, Key=path)
         except FileNotFoundError as error:
             raise document_gone() from error
         except PermissionError as error:
             raise s3_acl.unreadable(error) from error
         except place.failures as error:
-            raise self._away(error) from error
-        return s3_acl.level(acl, names, ignores_public=self._ignores_public)
+            raise self._unavailable(error) from error
+        return s3_acl.access_rules(acl, names, ignores_public=self._ignores_public)
 
     def _ignores(self, place: FileSystem, bucket: str) -> bool:
         """Where it is not known whether public grants count, they do not."""
         try:
-            return s3_acl.ignores_public(self._asked(place, "get_public_access_block", Bucket=bucket))
+            return s3_acl.ignores_public_grants(self._call_s3(place, "get_public_access_block", Bucket=bucket))
         except place.failures as error:
-            return not s3_acl.is_unset(error)
+            return not s3_acl.is_not_configured(error)
 
-    def _asked(self, place: FileSystem, method: str, **arguments: str) -> Mapping[str, Any]:
+    def _call_s3(self, place: FileSystem, method: str, **arguments: str) -> Mapping[str, Any]:
         self._pace.wait()
         found: Mapping[str, Any] = place.system.call_s3(method, **arguments)
         return found
 
-    def _beside(self, path: str) -> bytes | None:
+    def _read_sidecar(self, path: str) -> bytes | None:
         about = self._found.get(path)
         if about is None:
             return None
@@ -132,7 +134,7 @@ class ObjectStoreConnector:
         except FileNotFoundError as error:
             raise document_gone() from error
         except place.failures as error:
-            raise self._away(error) from error
+            raise self._unavailable(error) from error
 
     def _exists(self, place: FileSystem) -> bool:
         try:
@@ -140,7 +142,7 @@ class ObjectStoreConnector:
         except place.failures:
             return False
 
-    def _away(self, error: Exception) -> Unavailable:
+    def _unavailable(self, error: Exception) -> Unavailable:
         said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         return Unavailable(
             f"{self._url} cannot be read: {said}", code="source_missing",
@@ -148,13 +150,13 @@ class ObjectStoreConnector:
         )  # fmt: skip
 
 
-def _mark(about: Mapping[str, Any]) -> str:
+def _version_of(about: Mapping[str, Any]) -> str:
     tag = about.get("ETag") or about.get("etag")
     stamp = tag or about.get("LastModified") or about.get("mtime") or about.get("modified") or about.get("created")
     return f"{str(stamp).strip(chr(34))}.{about.get('size')}"
 
 
-def _time(about: Mapping[str, Any]) -> datetime | None:
+def _modified_at(about: Mapping[str, Any]) -> datetime | None:
     for name in ("LastModified", "mtime", "modified", "last_modified"):
         value = about.get(name)
         if isinstance(value, datetime):

@@ -50,15 +50,15 @@ class UnavailableConnector:
         """Nothing is open."""
 
 
-def open_connector(source: Source, workspace: Path, conn: Connection[Any], *, mirrors: Path) -> Connector:
-    """As `opened`; what keeps it from being opened is told by its first question."""
+def open_or_unavailable(source: Source, workspace: Path, conn: Connection[Any], *, mirrors: Path) -> Connector:
+    """As `open_connector`; what keeps it from being opened is told by its first question."""
     try:
-        return opened(source, workspace, conn, mirrors=mirrors)
+        return open_connector(source, workspace, conn, mirrors=mirrors)
     except Invalid as error:
         return UnavailableConnector(error)
 
 
-def opened(source: Source, workspace: Path, conn: Connection[Any], *, mirrors: Path) -> Connector:
+def open_connector(source: Source, workspace: Path, conn: Connection[Any], *, mirrors: Path) -> Connector:
     """Paths are relative to `workspace`; `mirrors` is a folder for what is kept of repositories. Raises `Invalid`."""
     if source.connector is None:
         return FolderConnector(workspace / source.path)
@@ -78,11 +78,15 @@ def opened(source: Source, workspace: Path, conn: Connection[Any], *, mirrors: P
             return WebConnector(given["url"], pages=int(given.get("pages", 10_000)), rate=rate)
         case "sql":
             engine = (
-                Postgres(resolve_secret(given["dsn"])) if "dsn" in given else Sqlite(inside(workspace, given["path"]))
+                Postgres(resolve_secret(given["dsn"]))
+                if "dsn" in given
+                else Sqlite(path_inside(workspace, given["path"]))
             )
-            return SqlConnector(engine, layout(given), float(given["rate"]) if "rate" in given else None)
+            return SqlConnector(engine, table_layout(given), float(given["rate"]) if "rate" in given else None)
         case "mail":
-            return MailConnector(inside(workspace, given["path"]), participants=given.get("readers") == "participants")
+            return MailConnector(
+                path_inside(workspace, given["path"]), participants=given.get("readers") == "participants"
+            )
         case "push":
             return PushConnector(conn, source.name)
     raise Invalid(
@@ -92,13 +96,13 @@ def opened(source: Source, workspace: Path, conn: Connection[Any], *, mirrors: P
     )
 
 
-def layout(given: dict[str, Any]) -> Layout:
+def table_layout(given: dict[str, Any]) -> Layout:
     return Layout(
         given["table"], given.get("id", "id"), given.get("changed"), given.get("readers"), bool(given.get("grants"))
     )
 
 
-def inside(workspace: Path, path: str) -> Path:
+def path_inside(workspace: Path, path: str) -> Path:
     """A path below the workspace; raises `Invalid` for one that leads out of it."""
     found = (workspace / path).resolve()
     if not found.is_relative_to(workspace.resolve()):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-class Pace:
+class RateLimiter:
     """Waits before a request where the last one was less than 1 / `rate` seconds ago."""
 
     def __init__(
@@ -16,7 +16,7 @@ class Pace:
         self._clock, self._sleep = clock, sleep
         self._next = 0.0
 
-    def slower(self, seconds: float) -> None:
+    def slow_down(self, seconds: float) -> None:
         """At least so many seconds between requests from now on, as a server asks."""
         self._gap = max(self._gap, min(seconds, 60.0))
 

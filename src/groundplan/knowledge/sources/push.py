@@ -30,13 +30,13 @@ class PushConnector:
         """In the order in which they were pushed."""
         self.is_complete = cursor is None
         number = int(cursor["number"]) if cursor else 0
-        while some := store.after(self._conn, self._source, number):
+        while some := store.changes_after(self._conn, self._source, number):
             for path, at, withdrawn in some:
                 yield Change(path, str(at), is_deleted=withdrawn, cursor={"number": at})
             number = some[-1][1]
 
     def read(self, key: str) -> Content:
-        row = store.one(self._conn, self._source, key)
+        row = store.read_pushed(self._conn, self._source, key)
         if row is None:
             raise document_gone("it was withdrawn meanwhile")
         told = dict(row.told) | ({} if row.readers is None else {"readers": row.readers})

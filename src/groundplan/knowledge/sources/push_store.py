@@ -31,11 +31,11 @@ class Pushed:
     at: datetime
 
 
-def put(conn: Conn, source: str, path: str, pushed: Pushed) -> int:
+def put_document(conn: Conn, source: str, path: str, pushed: Pushed) -> int:
     """Insert or replace a document; its number. What is pushed again as it was is as old as before: who sends all each
     night has changed nothing. What a legal hold keeps of the one before stays (`legal_hold_store`)."""
     conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-    legal_hold_store.keep_pushed(conn, source, path, "changed", pushed.data)
+    legal_hold_store.keep_pushed_bytes(conn, source, path, "changed", pushed.data)
     row = conn.execute(
         """INSERT INTO pushed (source, path, data, media, readers, told, number)
            VALUES (%s, %s, %s, %s, %s, %s, nextval('pushed_change'))
@@ -49,11 +49,11 @@ def put(conn: Conn, source: str, path: str, pushed: Pushed) -> int:
     return int(row[0])
 
 
-def withdraw(conn: Conn, source: str, path: str) -> bool:
+def withdraw_document(conn: Conn, source: str, path: str) -> bool:
     """Destroy a document that was pushed, but for what a legal hold keeps, and remember to tell so; False where there
     is none."""
     conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-    legal_hold_store.keep_pushed(conn, source, path, "gone", None)
+    legal_hold_store.keep_pushed_bytes(conn, source, path, "gone", None)
     done = conn.execute(
         """UPDATE pushed SET data = '', told = '{}', readers = NULL, gone = true, number = nextval('pushed_change'),
              at = now() WHERE source = %s AND path = %s AND NOT gone""",
@@ -62,12 +62,12 @@ def withdraw(conn: Conn, source: str, path: str) -> bool:
     return done.rowcount == 1
 
 
-def drop(conn: Conn, source: str, paths: Sequence[str]) -> None:
+def drop_documents(conn: Conn, source: str, paths: Sequence[str]) -> None:
     """Destroy what was pushed to these places; nothing is told of them."""
     conn.execute("DELETE FROM pushed WHERE source = %s AND path = ANY(%s)", (source, list(paths)))
 
 
-def after(conn: Conn, source: str, number: int) -> list[tuple[str, int, bool]]:
+def changes_after(conn: Conn, source: str, number: int) -> list[tuple[str, int, bool]]:
     """(path, number, gone) of the next pushes."""
     return conn.execute(
         "SELECT path, number, gone FROM pushed WHERE source = %s AND number > %s ORDER BY number LIMIT %s",
@@ -75,7 +75,7 @@ def after(conn: Conn, source: str, number: int) -> list[tuple[str, int, bool]]:
     ).fetchall()
 
 
-def one(conn: Conn, source: str, path: str) -> Pushed | None:
+def read_pushed(conn: Conn, source: str, path: str) -> Pushed | None:
     with conn.cursor(row_factory=class_row(Pushed)) as cursor:
         return cursor.execute(
             "SELECT data, media, readers, told, at FROM pushed WHERE source = %s AND path = %s AND NOT gone",

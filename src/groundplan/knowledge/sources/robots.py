@@ -44,7 +44,7 @@ class Robots:
     def allows(self, url: str) -> bool:
         """Raises `ValueError` for what is no address."""
         parts = urlsplit(url)
-        path = requested(parts.path)
+        path = normalised_path(parts.path)
         if path == "/robots.txt":
             return True
         place = _plain(f"{path}?{parts.query}" if parts.query else path)
@@ -52,12 +52,12 @@ class Robots:
         return max(found, key=lambda rule: (len(rule.pattern), rule.allow)).allow if found else True
 
 
-def requested(path: str) -> str:
+def normalised_path(path: str) -> str:
     """The path of an address as it is asked for: what is written as a number stays so."""
     return quote(path, safe="/%:@!$&'()*+,;=~") or "/"
 
 
-def parsed(data: bytes, agent: str) -> Robots:
+def parse_robots(data: bytes, agent: str) -> Robots:
     """The rules for `agent`: those of every group that names it, else of those for everybody."""
     own, every = _Group(), _Group()
     sitemaps: list[str] = []
@@ -131,7 +131,7 @@ def _matches(pattern: str, place: str) -> bool:
     return place.endswith(last) and len(place) - len(last) >= at if whole else place.find(last, at) >= 0
 
 
-def asks(headers: Iterable[str], page: bytes, agent: str) -> frozenset[str]:
+def directives_of(headers: Iterable[str], page: bytes, agent: str) -> frozenset[str]:
     """What an answer asks for, of `noindex` (not to be found) and `nofollow` (its links not to be): in one of its
     `X-Robots-Tag`, or in the head of its page."""
     said = set[str]()

@@ -21,7 +21,7 @@ EVERYBODY: Final = frozenset({"AllUsers", "AuthenticatedUsers"})
 """Groups of S3 that a bucket can be told to ignore."""
 
 
-def level(acl: Mapping[str, Any], names: Mapping[str, str], *, ignores_public: bool) -> FolderRules:
+def access_rules(acl: Mapping[str, Any], names: Mapping[str, str], *, ignores_public: bool) -> FolderRules:
     """Who may read the object, and who owns it where that is a person. `acl` is what GetObjectAcl answers; `names` says
     for canonical ids, addresses, and S3's groups (`AllUsers`, `AuthenticatedUsers`) who they are here."""
     readers = set()
@@ -40,12 +40,12 @@ def _grantee(told: Mapping[str, Any]) -> str:
     return str(told.get("ID") or told.get("EmailAddress") or "")
 
 
-def ignores_public(block: Mapping[str, Any]) -> bool:
+def ignores_public_grants(block: Mapping[str, Any]) -> bool:
     """Whether a bucket ignores what is granted to everybody. `block` is what GetPublicAccessBlock answers."""
     return bool(block.get("PublicAccessBlockConfiguration", {}).get("IgnorePublicAcls"))
 
 
-def is_unset(error: Exception) -> bool:
+def is_not_configured(error: Exception) -> bool:
     """Whether S3 says that the bucket has no such rules."""
     told = getattr(error.__cause__, "response", None) or {}
     return bool(told.get("Error", {}).get("Code") == "NoSuchPublicAccessBlockConfiguration")

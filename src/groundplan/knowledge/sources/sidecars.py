@@ -12,7 +12,7 @@ from typing import Any
 
 from groundplan.core.errors import GroundplanError, Invalid, TooLarge
 from groundplan.knowledge.model import Readers
-from groundplan.knowledge.parsing.text import mapping
+from groundplan.knowledge.parsing.text import parse_mapping
 from groundplan.knowledge.sources.acl import Acl, parse_acl
 from groundplan.knowledge.sources.model import FolderRules
 
@@ -50,13 +50,13 @@ class Sidecars:
         if isinstance(self._acl, GroundplanError):
             raise self._acl
         if self._acl is not None:
-            levels.append(FolderRules(f"folder/{ACL_FILE}", _listed(self._acl, key), is_access_list=True))
+            levels.append(FolderRules(f"folder/{ACL_FILE}", _acl_readers(self._acl, key), is_access_list=True))
         return levels
 
-    def beside(self, key: str) -> Mapping[str, Any]:
+    def document_values(self, key: str) -> Mapping[str, Any]:
         """What the document's own sidecar says."""
         text = self._text(sidecar_of(key))
-        return {} if text is None else mapping(text, PurePosixPath(sidecar_of(key)).name)
+        return {} if text is None else parse_mapping(text, PurePosixPath(sidecar_of(key)).name)
 
     def _folder(self, name: str) -> FolderRules | GroundplanError:
         try:
@@ -64,8 +64,8 @@ class Sidecars:
             told = self._text(_join(name, GOVERNED_FILE))
             return FolderRules(
                 f"folder/{name or '.'}",
-                None if readers is None else _named(readers.splitlines()),
-                {} if told is None else mapping(told, GOVERNED_FILE),
+                None if readers is None else _parse_readers(readers.splitlines()),
+                {} if told is None else parse_mapping(told, GOVERNED_FILE),
             )
         except GroundplanError as error:
             return error
@@ -98,7 +98,7 @@ class Sidecars:
         return text
 
 
-def _listed(acl: Acl, key: str) -> Readers:
+def _acl_readers(acl: Acl, key: str) -> Readers:
     """Raises `Invalid` where the list says nothing of it, as one of another folder does."""
     found = acl.readers(key)
     if found is None:
@@ -140,7 +140,7 @@ def is_hidden(key: str) -> bool:
     return any(part.startswith(".") for part in PurePosixPath(key).parts)
 
 
-def _named(lines: Sequence[str]) -> Readers:
+def _parse_readers(lines: Sequence[str]) -> Readers:
     """Names, of which `!name` refuses; `#` starts a comment. Raises `Invalid` where there are none: they may be what is
     left of a file that had some."""
     names = [name for line in lines if (name := line.partition("#")[0].strip())]

@@ -27,7 +27,7 @@ def is_page(data: bytes) -> bool:
     return _PAGE.match(data.removeprefix(b"\xef\xbb\xbf")) is not None
 
 
-def parsed(data: bytes) -> Sitemap:
+def parse_sitemap(data: bytes) -> Sitemap:
     """Raises `ValueError` with why it cannot be read to its end."""
     data = _unpacked(data)
     if not data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):

@@ -18,7 +18,7 @@ from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.parsing.text import clean
 from groundplan.knowledge.sources.errors import document_gone
 from groundplan.knowledge.sources.model import Change, Content, Cursor, FolderRules
-from groundplan.knowledge.sources.pace import Pace
+from groundplan.knowledge.sources.pace import RateLimiter
 from groundplan.knowledge.sources.sql_layout import ROW_SECURITY, Engine
 from groundplan.knowledge.sources.sql_layout import Layout as Layout
 from groundplan.knowledge.sources.sql_postgres import Postgres as Postgres
@@ -36,7 +36,7 @@ class SqlConnector:
     def __init__(self, engine: Engine, layout: Layout, rate: float | None = None) -> None:
         """`rate`: so many rows are asked for in a second at most; None: as many as there is time for."""
         self._engine, self._layout = engine, layout
-        self._pace = None if rate is None else Pace(rate)
+        self._pace = None if rate is None else RateLimiter(rate)
         self._around: Sequence[FolderRules] = ()
         self._several: set[str] = set()
 

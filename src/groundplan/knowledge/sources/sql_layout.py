@@ -44,14 +44,14 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
-def too_long() -> TooLarge:
+def value_too_long() -> TooLarge:
     return TooLarge(
         f"the row is longer than {MAX_TEXT_BYTES >> 20} MiB", code="document_too_large",
         hint="Name a view that leaves its longest column out, or shortens it.",
     )  # fmt: skip
 
 
-def away(what: str, error: Exception | None) -> Unavailable:
+def database_unavailable(what: str, error: Exception | None) -> Unavailable:
     said = f": {str(error).splitlines()[0][:200]}" if error is not None and str(error) else ""
     return Unavailable(
         f"{what}{said}", code="source_missing", hint="Check its address and rights; its documents stay as they were."

@@ -21,7 +21,7 @@ from psycopg.types.json import JsonbLoader, JsonLoader
 
 from groundplan.core.errors import Unavailable
 from groundplan.knowledge.parsing.model import MAX_TEXT_BYTES
-from groundplan.knowledge.sources.sql_layout import MAX_NAME, ROW_SECURITY, Layout, away, too_long
+from groundplan.knowledge.sources.sql_layout import MAX_NAME, ROW_SECURITY, Layout, database_unavailable, value_too_long
 
 _BATCH: Final = 2000
 _TEXTS: Final = frozenset({17, 25, 1042, 1043})
@@ -110,7 +110,7 @@ class Postgres:
                 connection.adapters.register_loader(type_, loader)
             connection.execute("SET default_transaction_read_only = on")
         except psycopg.Error as error:
-            raise away("the database cannot be reached", error) from error
+            raise database_unavailable("the database cannot be reached", error) from error
         return connection
 
     def rows(self, layout: Layout, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
@@ -122,18 +122,18 @@ class Postgres:
                 cursor.itersize = _BATCH
                 yield from cursor.execute(query)
         except psycopg.Error as error:
-            raise away(f"{layout.table} cannot be read", error) from error
+            raise database_unavailable(f"{layout.table} cannot be read", error) from error
 
     def row(self, layout: Layout, key: str) -> Mapping[str, Any] | None:
         types = self._types(layout)
         try:
             found = self._found(layout, types, key)
         except psycopg.Error as error:
-            raise away(f"{layout.table} cannot be read", error) from error
+            raise database_unavailable(f"{layout.table} cannot be read", error) from error
         if found is None:
             return None
         if found[-1] > MAX_TEXT_BYTES:
-            raise too_long()
+            raise value_too_long()
         return dict(zip(types, found[:-1], strict=True))
 
     def _found(self, layout: Layout, types: Mapping[str, int], key: str) -> tuple[Any, ...] | None:
@@ -157,7 +157,7 @@ class Postgres:
         try:
             cursor = self._second().execute(sql.SQL("SELECT * FROM {} LIMIT 0").format(_table(layout)))
         except psycopg.Error as error:
-            raise away(f"{layout.table} cannot be read", error) from error
+            raise database_unavailable(f"{layout.table} cannot be read", error) from error
         types = {column.name: column.type_code for column in cursor.description or ()}
         self._known[layout.table] = types
         return types
@@ -169,7 +169,7 @@ class Postgres:
             ruled = self._conn().execute(_ROW_RULES, (table,)).fetchone()
             found = {str(name) for (name,) in self._conn().execute(_GRANTEES, (table,))}
         except psycopg.Error as error:
-            raise away(f"the grants of {layout.table} cannot be read", error) from error
+            raise database_unavailable(f"the grants of {layout.table} cannot be read", error) from error
         if ruled is not None:
             raise Unavailable(
                 f"{ruled[1]} of {ruled[0]} decides who reads which row, which its grants do not tell",

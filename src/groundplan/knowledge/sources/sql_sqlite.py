@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from groundplan.core.errors import Invalid
 from groundplan.knowledge.parsing.model import MAX_TEXT_BYTES
-from groundplan.knowledge.sources.sql_layout import Layout, away, too_long
+from groundplan.knowledge.sources.sql_layout import Layout, database_unavailable, value_too_long
 
 _WRITTEN: Final = "CASE typeof({0}) WHEN 'blob' THEN hex({0}) ELSE CAST({0} AS TEXT) END"
 """The value of a column as text, whatever it is."""
@@ -31,7 +31,7 @@ class Sqlite:
     def _conn(self) -> sqlite3.Connection:
         if self._connection is None:
             if not self._path.is_file():
-                raise away(f"there is no database {self._path.name}", None)
+                raise database_unavailable(f"there is no database {self._path.name}", None)
             connection = sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True, timeout=10)
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_TEXT_BYTES)
             # what is no UTF-8 costs its row, not the table
@@ -61,7 +61,7 @@ class Sqlite:
                     if str(name) == str(names[0]):
                         yield (*(name if at == place else None for at in range(len(columns))), MAX_TEXT_BYTES + 1)
             except sqlite3.Error as error:
-                raise away(f"{layout.table} cannot be read", error) from error
+                raise database_unavailable(f"{layout.table} cannot be read", error) from error
 
     def _told_apart(self, layout: Layout) -> str:
         """How a value of the column `id` is compared: as text unless all are text, or all whole numbers, for 1 and '1'
@@ -73,9 +73,9 @@ class Sqlite:
         try:
             found = [name for (name,) in self._run(layout, query, values)]
         except sqlite3.Error as error:
-            raise away(f"{layout.table} cannot be read", error) from error
+            raise database_unavailable(f"{layout.table} cannot be read", error) from error
         if not found:
-            raise away(f"{layout.table} changed meanwhile", None)
+            raise database_unavailable(f"{layout.table} changed meanwhile", None)
         return found
 
     def row(self, layout: Layout, key: str) -> Mapping[str, Any] | None:
@@ -92,9 +92,9 @@ class Sqlite:
                 cursor = self._run(layout, f"{query}{written}", (key,))
                 found = cursor.fetchone()
         except sqlite3.DataError as error:
-            raise too_long() from error
+            raise value_too_long() from error
         except sqlite3.Error as error:
-            raise away(f"{layout.table} cannot be read", error) from error
+            raise database_unavailable(f"{layout.table} cannot be read", error) from error
         return None if found is None else dict(zip([c[0] for c in cursor.description], found, strict=True))
 
     def columns(self, layout: Layout) -> list[str]:
@@ -111,7 +111,7 @@ class Sqlite:
         except sqlite3.DataError:
             raise
         except sqlite3.Error as error:
-            raise away(f"{layout.table} cannot be read", error) from error
+            raise database_unavailable(f"{layout.table} cannot be read", error) from error
 
 
 def _behind(told: str, id: str, after: tuple[Any, ...]) -> str:

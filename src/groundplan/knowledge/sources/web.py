@@ -25,16 +25,16 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, TooLarge, Unavailable
-from groundplan.knowledge.parsing.charsets import in_encoding
+from groundplan.knowledge.parsing.charsets import decode_as
 from groundplan.knowledge.parsing.model import MAX_TEXT_BYTES, Job, Refused, Table
 from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.sources.errors import GONE, document_gone
 from groundplan.knowledge.sources.model import Change, Content, Cursor, FolderRules
-from groundplan.knowledge.sources.pace import Pace
-from groundplan.knowledge.sources.robots import Robots, asks, requested
-from groundplan.knowledge.sources.robots import parsed as rules_of
+from groundplan.knowledge.sources.pace import RateLimiter
+from groundplan.knowledge.sources.robots import Robots, directives_of, normalised_path
+from groundplan.knowledge.sources.robots import parse_robots as rules_of
 from groundplan.knowledge.sources.sitemaps import MAX_BYTES as MAX_SITEMAP
-from groundplan.knowledge.sources.sitemaps import Sitemap, is_page, parsed
+from groundplan.knowledge.sources.sitemaps import Sitemap, is_page, parse_sitemap
 
 AGENT = "groundplan"
 _MOST_PACKED = 2
@@ -78,18 +78,18 @@ class WebConnector:
         self._start, self._most = start, pages
         parts = urlsplit(start)
         self._origin = (parts.scheme, parts.netloc)
-        self._pace = Pace(rate)
+        self._pace = RateLimiter(rate)
         self._robots = Robots()
-        self._kept: dict[str, Page | GroundplanError] = {}
+        self._pages: dict[str, Page | GroundplanError] = {}
         self._places: dict[str, str] = {}
         """The addresses of what was told, by key."""
         self._sandbox = Sandbox()
         self._doubt = ""
-        self._left_out = False
+        self._is_truncated = False
         self.is_complete = False
 
     def close(self) -> None:
-        self._kept.clear()
+        self._pages.clear()
         self._sandbox.close()
 
     def tables(self) -> Sequence[Table]:
@@ -102,7 +102,7 @@ class WebConnector:
         Cut off, it begins anew: what did not change is fetched again, and not parsed again. The cursor remembers that
         the site has sitemaps.
         """
-        self.is_complete, self._doubt, self._left_out = False, "", False
+        self.is_complete, self._doubt, self._is_truncated = False, "", False
         self._read_robots()
         wanted = self._sitemaps()
         had = bool(cursor and cursor.get("sitemap"))
@@ -118,25 +118,23 @@ class WebConnector:
             page = self._page(url)
             done += 1
             if not wanted:
-                self._look_for_links(page, known, waiting, first=done == 1)
+                self._crawl(page, known, waiting, first=done == 1)
             if isinstance(page, NotFound) or (isinstance(page, Page) and page.noindex):
                 continue
             read += 1
-            self._kept[key], self._places[key] = page, url
+            self._pages[key], self._places[key] = page, url
             yield Change(key, _version(page), cursor=place)
-            self._kept.pop(key, None)
+            self._pages.pop(key, None)
         if done and not read and not self._doubt:
             self._doubt = "none of its pages may be read"
-        self.is_complete = not (waiting or self._doubt or self._left_out)
+        self.is_complete = not (waiting or self._doubt or self._is_truncated)
         if self._doubt:
             raise Unavailable(
                 f"{self._origin[1]} cannot be read whole: {self._doubt}", code="source_missing",
                 hint="Correct it there; pages that are not found meanwhile stay as they were. It is tried again.",
             )  # fmt: skip
 
-    def _look_for_links(
-        self, page: Page | GroundplanError, known: set[str], waiting: deque[str], *, first: bool
-    ) -> None:
+    def _crawl(self, page: Page | GroundplanError, known: set[str], waiting: deque[str], *, first: bool) -> None:
         """Where pages are found by links only. Raises `Unavailable` where the first page cannot be read."""
         if isinstance(page, Page):
             # what is waiting already is more than is read: a site can name new addresses without end
@@ -148,23 +146,23 @@ class WebConnector:
                 hint="Correct `url` of the connector, or let the agent groundplan in; its pages stay as they were.",
             )  # fmt: skip
         elif page.code not in (GONE, _REFUSED, _ELSEWHERE):
-            self._left_out = True  # what it links to is not known
+            self._is_truncated = True  # what it links to is not known
 
     def _follow(self, page: Page, known: set[str], waiting: deque[str]) -> None:
         found = self._sandbox.parse(Job(key="page.html", data=page.data, media="html", links=True))
         if isinstance(found, Refused):
-            self._left_out = True
+            self._is_truncated = True
             return
         for link in found.links:
             if len(known) > self._most:
                 return
-            url = _joined(page.url, link)
-            if url and self._ours(url) and (key := self._key(url)) not in known and self._may(url):
+            url = _resolve_link(page.url, link)
+            if url and self._is_same_site(url) and (key := self._key(url)) not in known and self._is_allowed(url):
                 known.add(key)
                 waiting.append(url)
 
     def read(self, key: str) -> Content:
-        page = self._kept.get(key)
+        page = self._pages.get(key)
         if page is None:
             path, _, query = key.partition("?")
             page = self._page(self._places.get(key) or urlunsplit((*self._origin, quote(path), query, "")))
@@ -178,11 +176,11 @@ class WebConnector:
         return ()
 
     def _read_robots(self) -> None:
-        found = self._page(self._at("/robots.txt"), asked=False)
+        found = self._page(self._url_of("/robots.txt"), asked=False)
         if isinstance(found, Page):
             self._robots = rules_of(found.data, AGENT)
             if self._robots.delay is not None:
-                self._pace.slower(self._robots.delay)
+                self._pace.slow_down(self._robots.delay)
         elif isinstance(found, NotFound) and found.code != _ELSEWHERE:
             self._robots = Robots()
         else:
@@ -196,7 +194,7 @@ class WebConnector:
         """Addresses of pages by all sitemaps, of those with the same key the first; nothing where there is none. What
         is not read is a doubt."""
         named = self._robots.sitemaps
-        waiting = deque(named or [self._at("/sitemap.xml")])
+        waiting = deque(named or [self._url_of("/sitemap.xml")])
         pages: dict[str, str] = {}
         known: set[str] = set()
         read = 0
@@ -207,12 +205,12 @@ class WebConnector:
             known.add(url)
             read += 1
             if read > MAX_SITEMAPS or len(pages) >= self._most:
-                self._left_out = True
+                self._is_truncated = True
                 break
-            if not self._ours(url):
+            if not self._is_same_site(url):
                 continue  # of another site
             found = self._page(url, asked=False)
-            if not named and read == 1 and _is_none(found):
+            if not named and read == 1 and _is_missing_sitemap(found):
                 return []
             told = _read(found)
             if isinstance(told, str):
@@ -220,7 +218,7 @@ class WebConnector:
                 continue
             waiting.extend(told.further)
             for place in told.pages:
-                if self._ours(place) and self._may(place):
+                if self._is_same_site(place) and self._is_allowed(place):
                     pages.setdefault(self._key(place), place)
         return list(pages.values())
 
@@ -228,7 +226,7 @@ class WebConnector:
         """The page after redirects within the site, or why there is none. `asked`: by the rules of robots.txt."""
         most = MAX_TEXT_BYTES if asked else MAX_SITEMAP
         for _ in range(MAX_REDIRECTS):
-            if asked and not self._may(url):
+            if asked and not self._is_allowed(url):
                 return _refused("robots.txt does not allow it")
             self._pace.wait()
             try:
@@ -240,11 +238,11 @@ class WebConnector:
                     hint="It is tried again.",
                 )
             if status in (301, 302, 303, 307, 308):
-                url = _joined(url, headers.get("location", "")) or ""
-                if not self._ours(url):
+                url = _resolve_link(url, headers.get("location", "")) or ""
+                if not self._is_same_site(url):
                     return _refused("it leads to another site", _ELSEWHERE)
                 continue
-            return _answered(url, status, headers, data, most, asked=asked)
+            return _to_page(url, status, headers, data, most, asked=asked)
         return Invalid("it redirects endlessly", code="document_redirects", hint="Correct the site.")
 
     def _get(self, url: str, most: int) -> tuple[int, http.client.HTTPMessage, bytes]:
@@ -257,31 +255,31 @@ class WebConnector:
         else:
             connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
         try:
-            path = urlunsplit(("", "", requested(parts.path), parts.query, ""))
+            path = urlunsplit(("", "", normalised_path(parts.path), parts.query, ""))
             connection.request(
                 "GET", path, headers={"User-Agent": AGENT, "Accept": "text/html, text/*, application/pdf"}
             )
-            with _bounded(connection):
+            with _deadline(connection):
                 answer = connection.getresponse()
-                data = _body(answer, most)
+                data = _read_body(answer, most)
             return answer.status, answer.headers, _decoded(data, answer.headers.get("content-encoding", ""), most)
         finally:
             connection.close()
 
-    def _ours(self, url: str) -> bool:
+    def _is_same_site(self, url: str) -> bool:
         try:
             parts = urlsplit(url)
         except ValueError:
             return False
         return (parts.scheme, parts.netloc) == self._origin
 
-    def _may(self, url: str) -> bool:
+    def _is_allowed(self, url: str) -> bool:
         try:
             return self._robots.allows(url)
         except ValueError:
             return False
 
-    def _at(self, path: str) -> str:
+    def _url_of(self, path: str) -> str:
         return urlunsplit((*self._origin, path, "", ""))
 
     @staticmethod
@@ -291,7 +289,7 @@ class WebConnector:
         return f"{path}?{parts.query}" if parts.query else path
 
 
-def _joined(base: str, link: str) -> str | None:
+def _resolve_link(base: str, link: str) -> str | None:
     """The address that a link leads to; None where it is none."""
     try:
         return urljoin(base, link)
@@ -304,12 +302,12 @@ def _read(found: Page | GroundplanError) -> Sitemap | str:
     if isinstance(found, GroundplanError):
         return found.message
     try:
-        return parsed(found.data)
+        return parse_sitemap(found.data)
     except ValueError as error:
         return str(error)
 
 
-def _is_none(found: Page | GroundplanError) -> bool:
+def _is_missing_sitemap(found: Page | GroundplanError) -> bool:
     """Whether a site answers so for a sitemap that it does not have."""
     return isinstance(found, NotFound) if isinstance(found, GroundplanError) else is_page(found.data)
 
@@ -319,7 +317,7 @@ def _refused(why: str, code: str = _REFUSED) -> NotFound:
 
 
 @contextmanager
-def _bounded(connection: http.client.HTTPConnection) -> Iterator[None]:
+def _deadline(connection: http.client.HTTPConnection) -> Iterator[None]:
     """Ends an answer that has no end, however slowly it comes. Raises `TimeoutError`."""
     late = threading.Event()
 
@@ -343,7 +341,7 @@ def _bounded(connection: http.client.HTTPConnection) -> Iterator[None]:
         raise TimeoutError(f"it takes longer than {PAGE_SECONDS:.0f} s")
 
 
-def _body(answer: http.client.HTTPResponse, most: int) -> bytes:
+def _read_body(answer: http.client.HTTPResponse, most: int) -> bytes:
     """No more than a byte above the most that is read. Raises `OSError` for what ends in the middle."""
     data = bytearray()
     while len(data) <= most and (piece := answer.read1(64 << 10)):
@@ -373,7 +371,7 @@ def _decoded(data: bytes, encodings: str, most: int) -> bytes:
     return data
 
 
-def _answered(
+def _to_page(
     url: str, status: int, headers: http.client.HTTPMessage, data: bytes, most: int, *, asked: bool
 ) -> Page | GroundplanError:
     if status in (401, 403):
@@ -391,14 +389,14 @@ def _answered(
     media = headers.get_content_type()
     if asked and media not in _MEDIA:
         return Invalid(f"pages of type '{media}' are not read", code="document_type", hint="Nothing needs to be done.")
-    asked_for = asks(headers.get_all("x-robots-tag", []), data if media in _PAGES else b"", AGENT)
-    data = _as_utf8(data, headers.get_content_charset()) if media in ("text/html", "text/plain", "text/csv") else data
+    asked_for = directives_of(headers.get_all("x-robots-tag", []), data if media in _PAGES else b"", AGENT)
+    data = _to_utf8(data, headers.get_content_charset()) if media in ("text/html", "text/plain", "text/csv") else data
     return Page(url, data, _MEDIA.get(media, "txt"), _time(headers.get("last-modified")), asked_for)
 
 
-def _as_utf8(data: bytes, charset: str | None) -> bytes:
+def _to_utf8(data: bytes, charset: str | None) -> bytes:
     """Text whose encoding only the server tells."""
-    text = None if _CHARSET.search(data[:4096]) else in_encoding(data, charset)
+    text = None if _CHARSET.search(data[:4096]) else decode_as(data, charset)
     return data if text is None else text.encode("utf-8", "replace")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from groundplan.knowledge.citations.marks import Statement
-from groundplan.knowledge.citations.support import Look
+from groundplan.knowledge.citations.support import WordMatch
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.ask import Passage
@@ -20,7 +20,7 @@ class Citation:
     number: int
     """Of the passage, from 1, as the answer has it; there may be none with it."""
     passage: Passage | None
-    look: Look
+    look: WordMatch
     supported: bool | None
 
     def told(self) -> dict[str, Any]:

@@ -23,8 +23,8 @@ from groundplan.gateway.stalls import patient
 from groundplan.gateway.surfaces import answer_text
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.knowledge.citations.marks import statements
-from groundplan.knowledge.citations.support import Look, Read, decide, look, nearest, read
-from groundplan.knowledge.citations.wire import MOST_TEXTS, PATH, Asked, SupportAnswer, SupportRequest
+from groundplan.knowledge.citations.support import PassageText, WordMatch, decide, match_words, nearest, prepare_passage
+from groundplan.knowledge.citations.wire import MAX_TEXTS, PATH, Asked, SupportAnswer, SupportRequest
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.ask import Passage
@@ -105,15 +105,15 @@ async def _finish(gateway: Gateway, exchange: Exchange, found: list[Citation]) -
 def check_citations(answer: str, passages: Sequence[Passage]) -> list[Citation]:
     """Every citation of an answer, as far as words decide it. A number without a passage supports nothing."""
     found: list[Citation] = []
-    known: dict[int, Read] = {}
+    known: dict[int, PassageText] = {}
     for statement in statements(answer):
         for number in statement.passages:
             passage = passages[number - 1] if 0 < number <= len(passages) else None
-            seen = Look(False, 0.0, None)
+            seen = WordMatch(False, 0.0, None)
             if passage is not None:
                 # once, however often it is cited: a worker that looks at an answer serves no other call
-                there = known.get(number) or known.setdefault(number, read(passage.text, passage.head))
-                seen = look(statement.text, there)
+                there = known.get(number) or known.setdefault(number, prepare_passage(passage.text, passage.head))
+                seen = match_words(statement.text, there)
             found.append(Citation(statement, number, passage, seen, seen.decided))
     return found
 
@@ -126,7 +126,7 @@ async def meant(gateway: Gateway, name: bytes, found: list[Citation], seconds: f
         if one.supported is None:
             places = [place.text for place in one.look.places]
             texts += len(places) + 1
-            if texts > MOST_TEXTS:
+            if texts > MAX_TEXTS:
                 break
             asked.append((at, Asked(one.statement.text, places)))
     if not asked:
