@@ -41,7 +41,7 @@ from groundplan.blueprint.model import Grant, Guardrails, Limit, ProviderKey, Ra
 from groundplan.core.money import PICO
 from groundplan.gateway.http.listeners import LEAVE_SIGNAL, serving_file
 from groundplan.gateway.journal.records import read_segment
-from groundplan.gateway.surfaces.realtime.conversation import LOOK_SECONDS, Session
+from groundplan.gateway.surfaces.realtime.conversation import CHECK_SECONDS, Session
 from groundplan.gateway.surfaces.realtime.session import SessionSettings
 from groundplan.gateway.surfaces.realtime.transcripts import Transcripts
 from groundplan.ledger.model import Finish, Reservation, Settlement
@@ -296,23 +296,23 @@ async def test_what_the_model_begins_by_itself_is_paid_too(setup: Setup) -> None
 async def test_a_response_that_client_and_model_begin_at_once_is_one() -> None:
     """What one of both reserved would else be held by nobody."""
     session, made = Session.__new__(Session), list[Any]()
-    session._active = session._ready = session._last = None
-    session._told, session._turned, session._deployment = SessionSettings(), 0, deployment("x", 1)
-    session._texts = Transcripts(cast(Any, SimpleNamespace(gateway=None)), session._told)
+    session._active = session._reserved = session._ending = None
+    session._settings, session._turn_ended, session._deployment = SessionSettings(), 0, deployment("x", 1)
+    session._transcripts = Transcripts(cast(Any, SimpleNamespace(gateway=None)), session._settings)
 
     async def begun(**_: Any) -> Any:
         async with busy:
-            if session._ready is None:
+            if session._reserved is None:
                 await asyncio.sleep(0.01)
                 made.append(SimpleNamespace(first_byte=1, started=1, attempt_started=1))
-                session._ready = made[-1]
-            return session._ready
+                session._reserved = made[-1]
+            return session._reserved
 
-    busy, session._begun = asyncio.Lock(), begun  # type: ignore[method-assign]
+    busy, session._reserve_next = asyncio.Lock(), begun  # type: ignore[method-assign]
     created = b'{"type":"response.created","response":{"id":"r"}}'
-    await asyncio.gather(session._let_begin("response.create"), session._heard(created))
+    await asyncio.gather(session._may_begin("response.create"), session._handle_event(created))
     assert session._active is made[0]
-    assert [each for each in made if each not in (session._active, session._ready)] == []
+    assert [each for each in made if each not in (session._active, session._reserved)] == []
 
 
 @pytest.mark.parametrize("how", ["read", "unread", "gone", "asked", "over"])
@@ -386,7 +386,7 @@ async def test_a_conversation_goes_on_where_another_worker_took_over_until_this_
         async with asyncio.timeout(30):
             while serving_file(setup.stack.home, setup.stack.workers[0].pid).exists():  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        await asyncio.sleep(3 * LOOK_SECONDS)
+        await asyncio.sleep(3 * CHECK_SECONDS)
         for number in (1, 2):
             await say(connection, "a")
             _, done = await heard(connection)

@@ -17,21 +17,21 @@ from groundplan.gateway.guard.conversation import ConversationGuard
 from groundplan.gateway.guard.run import NOTHING, Guarding
 from groundplan.gateway.policy.catalog import Plan, index
 from groundplan.gateway.surfaces.realtime import transcripts
-from groundplan.gateway.surfaces.realtime.close import Ended
+from groundplan.gateway.surfaces.realtime.close import ConversationEnded
 from groundplan.gateway.surfaces.realtime.events import (
-    HEARD_AS,
-    bounded,
+    TRANSCRIPTION_PREFIX,
     check,
-    failure_of,
-    manner,
-    meant,
+    error_status,
+    failure_status,
+    passed_parameters,
     read_server,
-    untraced,
+    requested_model,
     usage_of,
-    wanted,
+    with_capped_output,
+    without_tracing,
 )
 from groundplan.gateway.surfaces.realtime.session import SessionSettings
-from groundplan.gateway.surfaces.realtime.transcripts import Transcripts, read_wish
+from groundplan.gateway.surfaces.realtime.transcripts import Transcripts, read_transcriber
 from groundplan.governance.guardrails.guard import Findings, Guard
 from groundplan.governance.guardrails.masks import Masks
 from groundplan.governance.policy.cedar import Rule, Verdict
@@ -104,11 +104,14 @@ def test_pictures_beside_items_are_seen_by_no_check_either(kind: str) -> None:
 
 def test_an_address_says_how_it_is_to_be_answered_as_the_guides_of_telephone_providers_do() -> None:
     target = b"/v1/realtime?model=gpt-realtime&temperature=0.8&voice=a%26model=b"
-    assert (wanted(target), manner(target)) == ("gpt-realtime", "&temperature=0.8&voice=a%26model%3Db")
-    assert (wanted(b"/v1/realtime"), manner(b"/v1/realtime?model=x")) == ("auto", "")
+    assert (requested_model(target), passed_parameters(target)) == (
+        "gpt-realtime",
+        "&temperature=0.8&voice=a%26model%3Db",
+    )
+    assert (requested_model(b"/v1/realtime"), passed_parameters(b"/v1/realtime?model=x")) == ("auto", "")
     for other in (b"call_id=rtc_1", b"intent=transcription", b"deployment=x"):
         with pytest.raises(Invalid, match=other.decode().partition("=")[0]):
-            wanted(target + b"&" + other)
+            requested_model(target + b"&" + other)
 
 
 @pytest.mark.parametrize("place", ["session", "response"])
@@ -143,20 +146,20 @@ def asking(path: tuple[str, ...], told: Any) -> dict[str, Any]:
 def test_a_text_of_what_is_said_is_made_by_who_is_declared_for_it(path: tuple[str, ...]) -> None:
     plan, talker = plan_with()
     for named in ("gpt-4o-mini-transcribe", "ear", "scripted/ear"):
-        event, who = read_wish(asking(path, {"model": named, "language": "en"}), plan, talker)
+        event, who = read_transcriber(asking(path, {"model": named, "language": "en"}), plan, talker)
         assert isinstance(who, Deployment) and who.name == "ear"
         assert event == asking(path, {"model": "gpt-4o-mini-transcribe", "language": "en"})
     for nothing in (None, False):
-        assert read_wish(asking(path, nothing), plan, talker)[1] is False
-    assert read_wish({"type": "session.update", "session": {"instructions": "x"}}, plan, talker)[1] is True
+        assert read_transcriber(asking(path, nothing), plan, talker)[1] is False
+    assert read_transcriber({"type": "session.update", "session": {"instructions": "x"}}, plan, talker)[1] is True
     for told in ({"model": "whisper-1"}, {}, {"model": None}, "ear", {"model": "talker"}):
         with pytest.raises(Invalid, match="transcription"):
-            read_wish(asking(path, told), plan, talker)
+            read_transcriber(asking(path, told), plan, talker)
     for models, fails in ((["ear"], False), (["scripted/talker"], True)):
         with pytest.raises(Invalid) if fails else nullcontext():
-            read_wish(asking(path, {"model": "ear"}), plan, talker, cast(Any, SimpleNamespace(models=models)))
+            read_transcriber(asking(path, {"model": "ear"}), plan, talker, cast(Any, SimpleNamespace(models=models)))
     with pytest.raises(Invalid, match="Transcription"):
-        read_wish({"session": {"audio": {"input": {"Transcription": {"model": "ear"}}}}}, plan, talker)
+        read_transcriber({"session": {"audio": {"input": {"Transcription": {"model": "ear"}}}}}, plan, talker)
     with pytest.raises(Invalid, match="fallbacks"):
         check(asking(path, {"model": "ear", "fallbacks": ["m"]}))
 
@@ -169,7 +172,7 @@ def test_nobody_else_makes_a_text_of_what_is_said(more: dict[str, Any]) -> None:
     """The provider of the conversation does it itself; nor is one asked whose longest turn has no bound."""
     plan, talker = plan_with(**more)
     with pytest.raises(Invalid, match="transcription"):
-        read_wish(asking(GA, {"model": "ear"}), plan, talker)
+        read_transcriber(asking(GA, {"model": "ear"}), plan, talker)
 
 
 @pytest.mark.parametrize(
@@ -181,32 +184,32 @@ def test_a_turn_is_no_longer_than_what_is_reserved_for(sound: Any, most: int) ->
     told = SessionSettings()
     session: Any = {"audio": {"input": {"format": sound, "turn_detection": None}}}
     session = session if isinstance(sound, dict) else {"input_audio_format": sound, "turn_detection": None}
-    told.hear(read_server(msgspec.json.encode({"type": "session.updated", "session": session})), 100)
+    told.handle(read_server(msgspec.json.encode({"type": "session.updated", "session": session})), 100)
     texts = Transcripts(cast(Any, SimpleNamespace(gateway=None)), told)
     ear = deployment("ear", 1, kind="transcription", rates=Rates(input=0, output=0, minute=1), audio_seconds=10)
-    texts.wants(ear, "")
+    texts.set_transcriber(ear, "")
     for _ in range(10):
-        texts.hold({"audio": "A" * (most // 10 * 4 // 3)})
-    with pytest.raises(Ended, match="10 s"):
-        texts.hold({"audio": "A" * 80})
+        texts.count_audio({"audio": "A" * (most // 10 * 4 // 3)})
+    with pytest.raises(ConversationEnded, match="10 s"):
+        texts.count_audio({"audio": "A" * 80})
 
 
 async def test_silence_is_no_turn_however_long_it_is() -> None:
     """Where the upstream finds the turns, it says when one begins."""
     told = SessionSettings()
     turns: Any = {"turn_detection": {"type": "server_vad"}}
-    told.hear(read_server(msgspec.json.encode({"type": "session.updated", "session": turns})), 100)
+    told.handle(read_server(msgspec.json.encode({"type": "session.updated", "session": turns})), 100)
     texts = Transcripts(cast(Any, SimpleNamespace(gateway=None)), told)
     ear = deployment("ear", 1, kind="transcription", rates=Rates(input=0, output=0, minute=1), audio_seconds=10)
-    texts.wants(ear, "")
+    texts.set_transcriber(ear, "")
     ten_seconds = {"audio": "A" * 640_000}
     for _ in range(3):
-        texts.hold(ten_seconds)
+        texts.count_audio(ten_seconds)
     began = b'{"type":"input_audio_buffer.speech_started"}'
-    assert await texts.hear(read_server(began), began) == began
-    texts.hold(ten_seconds)
-    with pytest.raises(Ended, match="10 s"):
-        texts.hold({"audio": "A" * 80})
+    assert await texts.handle(read_server(began), began) == began
+    texts.count_audio(ten_seconds)
+    with pytest.raises(ConversationEnded, match="10 s"):
+        texts.count_audio({"audio": "A" * 80})
 
 
 @pytest.mark.parametrize(("made", "taken"), [(None, True), (True, True), (False, False)])
@@ -214,11 +217,11 @@ def test_a_turn_of_which_no_text_is_made_leaves_what_is_reserved_to_the_next_one
     made: bool | None, taken: bool
 ) -> None:
     told = SessionSettings()
-    told.texts = made
+    told.makes_transcripts = made
     texts = Transcripts(cast(Any, SimpleNamespace(gateway=None)), told)
-    texts._ready = ready = cast(Any, SimpleNamespace(attempt_started=1, started=1))
-    texts._take("item")
-    assert (texts._open, texts._ready) == (({"item": ready}, None) if taken else ({}, ready))
+    texts._reserved = ready = cast(Any, SimpleNamespace(attempt_started=1, started=1))
+    texts._open_turn("item")
+    assert (texts._open_turns, texts._reserved) == (({"item": ready}, None) if taken else ({}, ready))
 
 
 @pytest.mark.parametrize("certain", [False, True])
@@ -233,11 +236,11 @@ async def test_a_turn_that_may_have_been_heard_as_its_client_left_costs_its_boun
     async def nothing(*_: object) -> None:
         ended.append("nothing")
 
-    monkeypatch.setattr(transcripts, "broken_off", bound)
-    monkeypatch.setattr(transcripts, "unused", nothing)
+    monkeypatch.setattr(transcripts, "settle_broken_off", bound)
+    monkeypatch.setattr(transcripts, "settle_unused", nothing)
     texts = Transcripts(cast(Any, SimpleNamespace(gateway=None)), SessionSettings())
-    texts._ready = cast(Any, SimpleNamespace(attempt_started=1))
-    await texts.leave(cast(Any, None), certain=certain)
+    texts._reserved = cast(Any, SimpleNamespace(attempt_started=1))
+    await texts.finish(cast(Any, None), certain=certain)
     assert ended == ["nothing" if certain else "bound"]
 
 
@@ -334,14 +337,17 @@ def test_a_text_of_what_is_said_is_looked_at_whole_beside_the_response() -> None
     def told(kind: str, **more: Any) -> str:
         return b"".join(guard.answered(msgspec.json.encode({"type": kind, "item_id": "mine", **more}))).decode()
 
-    assert secret[:9] not in told(f"{HEARD_AS}delta", delta=f"it is {secret[:20]}")
+    assert secret[:9] not in told(f"{TRANSCRIPTION_PREFIX}delta", delta=f"it is {secret[:20]}")
     assert secret[:9] not in told("response.output_audio.done", item_id="other")
     assert secret[:9] not in told("response.done", item_id="other")
     with pytest.raises(Denied):
-        told(f"{HEARD_AS}delta", delta=f"{secret[20:]} " + "and more " * 60)
-    assert "hello" not in told(f"{HEARD_AS}delta", item_id="short", delta="hello")
+        told(f"{TRANSCRIPTION_PREFIX}delta", delta=f"{secret[20:]} " + "and more " * 60)
+    assert "hello" not in told(f"{TRANSCRIPTION_PREFIX}delta", item_id="short", delta="hello")
     again = [{"token": "hello", "logprob": -0.1}]
-    assert told(f"{HEARD_AS}completed", item_id="short", transcript="hello", logprobs=again).count("hello") == 2
+    assert (
+        told(f"{TRANSCRIPTION_PREFIX}completed", item_id="short", transcript="hello", logprobs=again).count("hello")
+        == 2
+    )
 
 
 def test_what_a_response_is_made_of_has_one_spelling() -> None:
@@ -358,15 +364,15 @@ def test_no_answer_is_asked_for_that_is_longer_than_what_is_reserved(place: str,
     """What is no number leaves the cap that the session has."""
     for name in ("max_output_tokens", "max_response_output_tokens"):
         event = {"type": "x", place: {name: told, "voice": "ash"}}
-        made = bounded(event, 100)[place]
+        made = with_capped_output(event, 100)[place]
         assert made == {"voice": "ash"} | ({} if left is None else {name: left})
-    assert bounded(same := {"type": "x", place: {"voice": "ash"}}, 100) is same
+    assert with_capped_output(same := {"type": "x", place: {"voice": "ash"}}, 100) is same
 
 
 def test_nothing_is_kept_in_traces_at_a_provider() -> None:
     event = {"type": "session.update", "session": {"type": "realtime", "tracing": "auto"}}
-    assert untraced(event)["session"] == {"type": "realtime"}
-    assert untraced(same := {"type": "session.update", "session": {"tracing": None}}) is same
+    assert without_tracing(event)["session"] == {"type": "realtime"}
+    assert without_tracing(same := {"type": "session.update", "session": {"tracing": None}}) is same
 
 
 SPOKEN: dict[str, Any] = {"audio": {"input": {"turn_detection": {"type": "server_vad", "create_response": True}}}}
@@ -385,19 +391,19 @@ SPOKEN: dict[str, Any] = {"audio": {"input": {"turn_detection": {"type": "server
 def test_an_upstream_is_asked_for_the_cap_by_the_name_that_it_has(session: Any, name: str, waits: bool) -> None:
     """APIs refuse each other's names. Its answer is no matter of the client's, whichever it is."""
     told = SessionSettings()
-    asked = told.hear(read_server(msgspec.json.encode({"type": "session.created", "session": session})), 100)
-    assert told.waits == waits
+    asked = told.handle(read_server(msgspec.json.encode({"type": "session.created", "session": session})), 100)
+    assert told.responds_on_request == waits
     kept = session | ({name: 100} if name else {})
     updated = msgspec.json.encode({"type": "session.updated", "session": kept})
-    assert told.hear(read_server(updated), 100) == ""
-    assert told.is_ours(read_server(updated), updated) == bool(name)
-    assert not told.is_ours(read_server(updated), updated), "the next one is the client's"
+    assert told.handle(read_server(updated), 100) == ""
+    assert told.is_cap_reply(read_server(updated), updated) == bool(name)
+    assert not told.is_cap_reply(read_server(updated), updated), "the next one is the client's"
     if name:
         sent = msgspec.json.decode(asked)
         assert sent["session"] == {key: session[key] for key in ("type",) if key in session} | {name: 100}
-        told.hear(read_server(msgspec.json.encode({"type": "session.created", "session": session})), 100)
+        told.handle(read_server(msgspec.json.encode({"type": "session.created", "session": session})), 100)
         refused = msgspec.json.encode({"type": "error", "error": {"event_id": sent["event_id"], "message": "x"}})
-        assert told.is_ours(read_server(refused), refused)
+        assert told.is_cap_reply(read_server(refused), refused)
 
 
 @pytest.mark.parametrize("refused", [False, True])
@@ -405,13 +411,13 @@ def test_a_cap_that_is_told_only_once_something_was_changed_is_asked_for_then(re
     """As by Qwen-Omni, whose errors do not say what they refuse: what is the client's is not taken for its answer."""
     told = SessionSettings()
     heard = [{"type": "session.created", "session": {}}, {"type": "session.updated", "session": {"max_tokens": 16384}}]
-    asked = [told.hear(read_server(msgspec.json.encode(each)), 100) for each in heard]
+    asked = [told.handle(read_server(msgspec.json.encode(each)), 100) for each in heard]
     assert (asked[0], msgspec.json.decode(asked[1])["session"]) == ("", {"max_tokens": 100})
     then = {"type": "session.updated", "session": {"max_tokens": 16384 if refused else 100}}
     data = msgspec.json.encode(then)
-    assert told.hear(read_server(data), 100) == ""
-    assert told.is_ours(read_server(data), data) != refused
-    assert bounded({"session": {"max_tokens": 16384}}, 100) == {"session": {"max_tokens": 100}}
+    assert told.handle(read_server(data), 100) == ""
+    assert told.is_cap_reply(read_server(data), data) != refused
+    assert with_capped_output({"session": {"max_tokens": 16384}}, 100) == {"session": {"max_tokens": 100}}
 
 
 @pytest.mark.parametrize(
@@ -431,16 +437,16 @@ def test_a_cap_that_is_told_only_once_something_was_changed_is_asked_for_then(re
 )
 def test_whose_matter_an_error_is(error: Any, status: int) -> None:
     event = read_server(msgspec.json.encode({"type": "error", "error": error}))
-    assert meant(event.error) == status
+    assert error_status(event.error) == status
     details = {"type": "failed", "error": error}
     done = {"type": "response.done", "response": {"status": "failed", "status_details": details}}
-    assert failure_of(read_server(msgspec.json.encode(done))) == status
+    assert failure_status(read_server(msgspec.json.encode(done))) == status
 
 
 @pytest.mark.parametrize("details", [None, "completed", {"type": "cancelled", "reason": "turn_detected"}])
 def test_a_response_that_did_not_fail(details: Any) -> None:
     done = {"type": "response.done", "response": {"status": "completed", "status_details": details}}
-    assert failure_of(read_server(msgspec.json.encode(done))) is None
+    assert failure_status(read_server(msgspec.json.encode(done))) is None
 
 
 def test_what_vllm_transcribes_is_counted() -> None:

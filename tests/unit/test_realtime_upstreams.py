@@ -35,9 +35,9 @@ from groundplan.gateway.http.tls import ServerFiles
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.realtime import conversation
-from groundplan.gateway.surfaces.realtime.begin import Caller, outdated
-from groundplan.gateway.surfaces.realtime.events import HEARD_WHOLE
-from groundplan.gateway.surfaces.realtime.permission import Permission, still
+from groundplan.gateway.surfaces.realtime.begin import Caller, is_outdated
+from groundplan.gateway.surfaces.realtime.events import TRANSCRIPTION_COMPLETED
+from groundplan.gateway.surfaces.realtime.permission import Permission, current_deployment
 from groundplan.gateway.surfaces.realtime.response import REALTIME
 from groundplan.gateway.upstream.health import FAILURES
 from groundplan.gateway.upstream.pressure import Pressure
@@ -164,7 +164,7 @@ async def test_conversations_end_where_it_is_told_anew_whose_certificates_are_ta
                 trusted.write_bytes(callers.file.read_bytes() + callers.revoked(thief[0]))
                 assert front.reload_certificate()
                 assert [each["type"] for each in await heard(silent)] == ["session.created", "error"]
-                await asyncio.sleep(2 * conversation.LOOK_SECONDS)
+                await asyncio.sleep(2 * conversation.CHECK_SECONDS)
                 done.set()
                 made, error = await heard(talks)
                 assert made["type"] == "response.done" and error["error"]["code"] == "certificates_changed"
@@ -250,16 +250,16 @@ async def test_what_was_begun_is_outdated_by_a_price_a_period_or_a_blueprint(tmp
         exchange = Exchange(new_id_bytes(), None, None, REALTIME)  # type: ignore[arg-type]
         exchange.catalog, exchange.deployments, exchange.deployment = live.catalog, [place], place
         exchange.charges = [(budget, "total")]
-        assert not outdated(rig.gateway, exchange)
+        assert not is_outdated(rig.gateway, exchange)
         exchange.charges = [(budget, "2020-01")]
-        assert outdated(rig.gateway, exchange)
+        assert is_outdated(rig.gateway, exchange)
         exchange.charges = [(budget, "total")]
         now = PriceWindow(start=0, end=1440, rates=Rates(input=0, output=PICO))
         exchange.deployments = [structs.replace(place, rates=structs.replace(place.rates, windows=[now]))]
-        assert outdated(rig.gateway, exchange)
+        assert is_outdated(rig.gateway, exchange)
         exchange.deployments = [place]
         live.catalog = index(structs.replace(live.catalog.blueprint, number=2))
-        assert outdated(rig.gateway, exchange)
+        assert is_outdated(rig.gateway, exchange)
 
 
 async def test_a_conversation_stays_with_what_it_is_connected_to(tmp_path: Path) -> None:
@@ -277,10 +277,10 @@ async def test_a_conversation_stays_with_what_it_is_connected_to(tmp_path: Path)
         ):  # fmt: skip
             exchange.deployments = now
             if not code:
-                assert still(exchange, place) is now[0]
+                assert current_deployment(exchange, place) is now[0]
                 continue
             with pytest.raises(Denied) as refused:
-                still(exchange, place)
+                current_deployment(exchange, place)
             assert refused.value.code == code
 
 
@@ -351,7 +351,7 @@ def hearing(items: str, *, last: str) -> Callable[[ServerConnection], Awaitable[
             await connection.send('{"type":"input_audio_buffer.committed","item_id":"a"}')
             for item in items:
                 used = '{"type":"tokens","input_tokens":4,"output_tokens":2,"total_tokens":6}'
-                await connection.send(f'{{"type":"{HEARD_WHOLE}","item_id":"{item}","usage":{used}}}')
+                await connection.send(f'{{"type":"{TRANSCRIPTION_COMPLETED}","item_id":"{item}","usage":{used}}}')
 
     return upstream
 
@@ -363,7 +363,7 @@ LISTEN = json.dumps({"type": "session.update", "session": LISTENS})
 async def texts_of(rig: Rig, client: ClientConnection, number: int) -> list[int]:
     """What so many texts cost that are told."""
     for _ in range(number):
-        while HEARD_WHOLE not in (told := str(await client.recv())):
+        while TRANSCRIPTION_COMPLETED not in (told := str(await client.recv())):
             pass
         assert json.loads(told)["groundplan"]["deployment"] == "ear"
     await client.close()
@@ -540,7 +540,7 @@ async def test_a_client_that_leaves_while_its_conversation_waits_for_money_holds
         caller = Caller(rig.gateway, request, CollectedResponse(), None)
         for _ in range(2):
             waits.clear()
-            going = asyncio.create_task(caller.admitted(REALTIME, "talker", lambda _: None))
+            going = asyncio.create_task(caller.admit(REALTIME, "talker", lambda _: None))
             async with asyncio.timeout(10):  # there is a place for the second one, too
                 await waits.wait()
             going.cancel()
@@ -560,5 +560,5 @@ async def test_a_worker_that_is_full_lets_no_conversation_in_and_ends_none(
         request = Request(0.0, b"GET", b"/v1/realtime", {b"authorization": b"Bearer assistant"}, b"")
         caller = Caller(rig.gateway, request, CollectedResponse(), None)
         with pytest.raises(Unavailable):
-            await caller.admitted(REALTIME, "talker", lambda _: None, first=True)
-        assert (await caller.admitted(REALTIME, "talker", lambda _: None)).reservation is not None
+            await caller.admit(REALTIME, "talker", lambda _: None, first=True)
+        assert (await caller.admit(REALTIME, "talker", lambda _: None)).reservation is not None

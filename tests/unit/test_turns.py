@@ -322,7 +322,7 @@ async def test_a_conversation_that_is_not_begun_leaves_the_turn(
         if how == "gone":
             raise asyncio.CancelledError
 
-    monkeypatch.setattr(connect, "_taken_up", taken_up)
+    monkeypatch.setattr(connect, "_connect_to", taken_up)
     async with call_rig(tmp_path, ["one"]) as rig:
         ail(rig, "one")
         exchange: Any = SimpleNamespace(deployments=rig.plan("assistant").names["one"], limit_use=None)
@@ -343,7 +343,7 @@ async def test_a_connection_that_was_begun_before_the_trouble_does_not_end_it(
                 rig.gateway.health.record_failure("one", rig.gateway.loop.time())
             return object(), None
 
-        monkeypatch.setattr(connect, "_taken_up", taken_up)
+        monkeypatch.setattr(connect, "_connect_to", taken_up)
         exchange: Any = SimpleNamespace(deployments=rig.plan("assistant").names["one"], limit_use=None)
         reached = await connect.connect(rig.gateway, exchange, None)
         assert state(rig) == {"one": "open"}
@@ -358,7 +358,7 @@ async def test_a_response_that_was_begun_before_the_trouble_does_not_end_it(
     async def settled(*_: Any) -> None:
         return None
 
-    monkeypatch.setattr(conversation, "settled", settled)
+    monkeypatch.setattr(conversation, "settle_response", settled)
     event = events.read_server(b'{"type":"response.done","response":{"status":"completed"}}')
     async with call_rig(tmp_path, ["one"]) as rig:
         session = conversation.Session.__new__(conversation.Session)
@@ -368,11 +368,11 @@ async def test_a_response_that_was_begun_before_the_trouble_does_not_end_it(
         await asyncio.sleep(0.02)
         for _ in range(3):
             rig.gateway.health.record_failure("one", rig.gateway.loop.time())
-        await session._made(before, event)
+        await session._finish_response(before, event)
         assert state(rig) == {"one": "open"}
         await asyncio.sleep(0.02)
         since: Any = SimpleNamespace(deployment=one, attempt_started=time.perf_counter_ns())
-        await session._made(since, event)
+        await session._finish_response(since, event)
         assert state(rig) == {}
 
 

@@ -18,7 +18,7 @@ from groundplan.gateway.guard.run import NOTHING, Guarding, guards
 from groundplan.gateway.http.surrogates import decode_json
 from groundplan.gateway.surfaces import answer_text
 from groundplan.gateway.surfaces.answer_text import Channel
-from groundplan.gateway.surfaces.realtime.events import HEARD_AS, HEARD_WHOLE, pieces_of
+from groundplan.gateway.surfaces.realtime.events import TRANSCRIPTION_COMPLETED, TRANSCRIPTION_PREFIX, content_parts
 from groundplan.governance.guardrails.guard import checked_answer, checked_body, rewritten
 from groundplan.governance.guardrails.model import Hit, Refusal
 from groundplan.governance.guardrails.window import Refused, Window
@@ -212,9 +212,9 @@ class ConversationGuard:
     def _flush(self, event: dict[str, Any]) -> list[bytes]:
         """What windows still hold back that an event ends: texts of what is said come beside the responses."""
         kind, ended, out = str(event.get("type")), answer_text.ended(event), []
-        heard = {str(event.get("item_id"))} if kind == HEARD_WHOLE else set()
+        heard = {str(event.get("item_id"))} if kind == TRANSCRIPTION_COMPLETED else set()
         for channel in list(self._windows):
-            if channel[0] not in heard if channel[1].startswith(HEARD_AS) else ended is not None:
+            if channel[0] not in heard if channel[1].startswith(TRANSCRIPTION_PREFIX) else ended is not None:
                 continue
             rest = self._windows.pop(channel).end()
             if rest:
@@ -249,7 +249,7 @@ def _media(event: dict[str, Any], kind: str) -> list[str]:
     """What of an event no check can look at."""
     found = ["audio"] if kind in _HEARD else []
     found += ["image"] if any(what in kind for what in _SEEN) else []
-    for piece in pieces_of(event):
+    for piece in content_parts(event):
         names = [str(piece.get("type", "")), *(name for name, value in piece.items() if value is not None)]
         found += [what for what in ("audio", "image") if any(what in name for name in names)]
     return found

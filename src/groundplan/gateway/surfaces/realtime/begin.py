@@ -1,7 +1,7 @@
-"""What a response of a conversation needs before it may begin: every check, money, room in limits, and its record on
-the disk.
+"""What a response of a conversation needs before it may begin: every check, money, room in limits, and a durable
+record.
 
-When that is, and what ends a conversation, is `conversation`'s.
+When to begin, and what ends a conversation, is decided in `conversation`.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy import dated_prices
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.messages import errors as messages_errors
-from groundplan.gateway.surfaces.realtime.close import BROKEN, POLICY, Ended
+from groundplan.gateway.surfaces.realtime.close import BROKEN, POLICY, ConversationEnded
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose conversation it is, as each of its calls is admitted."""
+    """The caller of a conversation, for whom each of its calls is admitted."""
 
     gateway: Gateway
     request: Request
     response: Response
     trace: Trace | None
 
-    async def admitted(
+    async def admit(
         self, interface: Interface, model: str, check: Callable[[Exchange], None], *, first: bool = False
     ) -> Exchange:
-        """Every check, and the money for one call. `check` looks at it last; `first`: a worker that is full does not
-        let it in. Raises as admission does."""
+        """Run every check, and reserve the money for one call. `check` runs last; `first`: a crowded worker refuses it.
+        Raises as admission does."""
         gateway, now = self.gateway, self.gateway.clock.seconds()
         catalog = dated_prices.newest(gateway.live.catalog, now)
         exchange = Exchange(new_id_bytes(), self.request, self.response, interface)
@@ -55,28 +55,28 @@ class Caller:
         try:
             identify(exchange, gateway.live.policy, now)
             if first and gateway.pressure.is_crowded(gateway.running_calls):
-                shed_load(gateway, exchange, catalog)  # a conversation that was let in is not ended for it
+                shed_load(gateway, exchange, catalog)  # a conversation that was admitted is not ended for it
             await admit_call(gateway, exchange, catalog, now)
             check(exchange)
         except GroundplanError as error:
             (settle.count_unidentified if exchange.key is None else settle.finish_with_error)(gateway, exchange, error)
-            self.name(exchange)
+            self.set_call_headers(exchange)
             raise
-        except asyncio.CancelledError:  # its client left while money or a limit was waited for
+        except asyncio.CancelledError:  # the client left while money or a limit was awaited
             settle.finish(gateway, exchange, "cancelled", settle.CLIENT_GONE, "client_gone")
             raise
         return exchange
 
-    def name(self, exchange: Exchange) -> None:
-        """A conversation that may not begin is told the id of the call that it leaves, and what is left of limits."""
+    def set_call_headers(self, exchange: Exchange) -> None:
+        """Put the call id and the remaining limits into the headers of the refusal of a conversation."""
         if not self.response.started:
             left = b"" if exchange.limit_use is None else exchange.limit_use.header_lines
             messages_errors.set_request_id(self.request, self.response, str(exchange.call), left)
 
 
-def outdated(gateway: Gateway, exchange: Exchange) -> bool:
-    """Whether what was begun for a response that nobody made yet is of prices, or of periods of budgets, that are over:
-    somebody may be listened to for hours before there is one."""
+def is_outdated(gateway: Gateway, exchange: Exchange) -> bool:
+    """Whether the prices or budget periods of a reservation are over: a client may be listened to for hours before
+    there is a response."""
     now = gateway.clock.seconds()
     if dated_prices.newest(gateway.live.catalog, now) is not exchange.catalog:
         return True
@@ -87,15 +87,15 @@ def outdated(gateway: Gateway, exchange: Exchange) -> bool:
     return declared is not None and place is not None and rates_at(declared.rates, int(now * 1000)) != place.rates
 
 
-async def written(gateway: Gateway, exchange: Exchange, deployment: Deployment, key: str) -> None:
-    """Take what limits of the deployment, its model and its `key` count of a call, and have its reservation on the
-    disk. Raises `Ended`; the call is refused then, unless its attempt has begun."""
+async def begin_attempt_durably(gateway: Gateway, exchange: Exchange, deployment: Deployment, key: str) -> None:
+    """Count the call in the limits of the deployment, its model and its `key`, and make its reservation durable. Raises
+    `ConversationEnded`; the call is refused then, unless its attempt has begun."""
     try:
         if not await limits.admit_attempt(gateway, exchange, deployment, exchange.attempt_count, key=key):
             limits.raise_if_limited(gateway, exchange)
     except GroundplanError as error:
         settle.finish_with_error(gateway, exchange, error)
-        raise Ended(POLICY, error) from error
+        raise ConversationEnded(POLICY, error) from error
     try:
         sequence = begin_attempt(gateway, exchange, deployment, inherits=False)
         if (pending := gateway.journal.durable(sequence)) is not None:
@@ -103,5 +103,5 @@ async def written(gateway: Gateway, exchange: Exchange, deployment: Deployment, 
     except GroundplanError as error:
         if not exchange.attempt_started:
             settle.finish_with_error(gateway, exchange, error)
-        raise Ended(BROKEN, error) from error
+        raise ConversationEnded(BROKEN, error) from error
     exchange.attempt_sent = True

@@ -1,6 +1,6 @@
-"""Events of `/v1/realtime`: what is read of those that pass, and which of a caller's are refused. Pure.
+"""Reads the events of `/v1/realtime`, and refuses or changes some of the caller's. Pure.
 
-What an event begins, and what is billed for it, is `conversation`'s.
+What an event begins, and what is billed for it, is decided in `conversation`.
 """
 
 from __future__ import annotations
@@ -29,26 +29,37 @@ if TYPE_CHECKING:
     from groundplan.gateway.policy.catalog import Plan
 
 HINT = "See docs/tasks.md."
-BEGINS = frozenset({"response.create", "input_audio_buffer.append", "input_audio_buffer.commit"})
-"""Events after which the model may begin a response."""
-TURNS = frozenset({"input_audio_buffer.speech_started", "input_audio_buffer.committed"})
-"""Events by which an upstream says that it hears a turn, or took what it heard for one."""
-_BY_VLLM = "transcription."
-"""Begins the types of its events, which only transcribe; `response.` those of all others that are of a response."""
-ENDS = frozenset({"response.done", "transcription.done"})
-HEARD_AS = "conversation.item.input_audio_transcription."
-"""Begins the types of events that tell as text what is said; they come beside those of responses."""
-HEARD_WHOLE, UNHEARD = f"{HEARD_AS}completed", f"{HEARD_AS}failed"
-CAPS = ("max_output_tokens", "max_response_output_tokens", "max_tokens")
-"""What the most tokens of an answer are called: now, in the API as it was before, and by Qwen-Omni."""
-_EVENT = frozenset({"type", "session", "response", "item", "audio", "model"})
-_SESSION = frozenset(
-    {"audio", "input", "input_audio_transcription", "tools", "prompt", "model", "turn_detection", "tracing", *CAPS}
+RESPONSE_TRIGGERS = frozenset({"response.create", "input_audio_buffer.append", "input_audio_buffer.commit"})
+"""Types of client events after which the model may begin a response."""
+TURN_EVENTS = frozenset({"input_audio_buffer.speech_started", "input_audio_buffer.committed"})
+"""Types of events by which an upstream says that a turn began, or was committed."""
+_VLLM_PREFIX = "transcription."
+"""Prefix of the event types of vLLM, which only transcribes; other upstreams' events of a response begin with
+`response.`."""
+RESPONSE_ENDS = frozenset({"response.done", "transcription.done"})
+TRANSCRIPTION_PREFIX = "conversation.item.input_audio_transcription."
+"""Prefix of the types of transcript events; they come in addition to those of responses."""
+TRANSCRIPTION_COMPLETED, TRANSCRIPTION_FAILED = f"{TRANSCRIPTION_PREFIX}completed", f"{TRANSCRIPTION_PREFIX}failed"
+CAP_FIELDS = ("max_output_tokens", "max_response_output_tokens", "max_tokens")
+"""Fields that cap the tokens of an answer: in the current API, in the beta, and at Qwen-Omni."""
+_EVENT_FIELDS = frozenset({"type", "session", "response", "item", "audio", "model"})
+_SESSION_FIELDS = frozenset(
+    {
+        "audio",
+        "input",
+        "input_audio_transcription",
+        "tools",
+        "prompt",
+        "model",
+        "turn_detection",
+        "tracing",
+        *CAP_FIELDS,
+    }
 )
-"""Names in an event, and in what it says of a session or a response, by which anything is decided here."""
-_DECIDES = _SESSION | REDIRECTING_FIELDS
-_MANNER = ("temperature", "voice")
-"""Names in an address beside the model's, as the guides of telephone providers have them; they cost nothing."""
+"""Fields of an event, and of a session or a response in it, that decide something here."""
+_DECISIVE_FIELDS = _SESSION_FIELDS | REDIRECTING_FIELDS
+_PASSED_PARAMETERS = ("temperature", "voice")
+"""Query parameters besides the model that are passed on, as guides of telephone providers use them; they are free."""
 _KEY_PROTOCOL = b"openai-insecure-api-key."
 CLEAR, CANCEL = '{"type":"input_audio_buffer.clear"}', '{"type":"response.cancel"}'
 CLEARED = "input_audio_buffer.cleared"
@@ -56,10 +67,10 @@ CLEARED = "input_audio_buffer.cleared"
 
 _NULL = msgspec.Raw(b"null")
 _REFUSALS = {"invalid_api_key": provider_refusals.UNKNOWN_KEY, "rate_limit_exceeded": provider_refusals.BUSY}
-_FAILED = 503
+_UPSTREAM_FAILED = 503
 
 
-class _Used(msgspec.Struct, frozen=True):
+class _UsageReport(msgspec.Struct, frozen=True):
     usage: RealtimeUsage | None = None
 
 
@@ -73,10 +84,10 @@ class _Details(msgspec.Struct, frozen=True):
     error: _Error | None = None
 
 
-class _Ended(msgspec.Struct, frozen=True):
+class _EndedResponse(msgspec.Struct, frozen=True):
     status: Any = None
     status_details: Any = None
-    """An object; of xAI a word."""
+    """An object; at xAI a string."""
 
 
 class ServerEvent(msgspec.Struct, frozen=True):
@@ -88,40 +99,41 @@ class ServerEvent(msgspec.Struct, frozen=True):
 
     @property
     def of_response(self) -> bool:
-        """Whether a response is being made, or was."""
-        return self.type.startswith(("response.", _BY_VLLM))
+        """Whether the event is about a response."""
+        return self.type.startswith(("response.", _VLLM_PREFIX))
 
 
 read_server = msgspec.json.Decoder(ServerEvent).decode
-_used = msgspec.json.Decoder(_Used).decode
-_counted = msgspec.json.Decoder(ChatUsage).decode
+_usage_report = msgspec.json.Decoder(_UsageReport).decode
+_chat_usage = msgspec.json.Decoder(ChatUsage).decode
 _error = msgspec.json.Decoder(_Error).decode
-_ended = msgspec.json.Decoder(_Ended).decode
+_ended_response = msgspec.json.Decoder(_EndedResponse).decode
 _client_event = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-def wanted(target: bytes) -> str:
-    """The model that a conversation's address names; `auto` where it names none. Raises `Invalid` for whatever else is
-    asked for there but `manner`: to join a call (`call_id`), or to transcribe only (`intent`)."""
+def requested_model(target: bytes) -> str:
+    """The model in the query of a conversation's URL; `auto` where it names none. Raises `Invalid` for parameters that
+    are not passed on, such as those to join a call (`call_id`) or to transcribe only (`intent`)."""
     query = _query(target)
-    if (other := next((name for name in query if name not in ("model", *_MANNER)), None)) is not None:
+    if (other := next((name for name in query if name not in ("model", *_PASSED_PARAMETERS)), None)) is not None:
         hint = "Connect with model alone; transcribe by /v1/audio/transcriptions."
         raise Invalid(f"{other[:60]} is not supported", code="field_unsupported", hint=hint)
     return query.get("model", ["auto"])[-1]
 
 
-def manner(target: bytes) -> str:
-    """What an address says of how it is to be answered, as it goes on."""
+def passed_parameters(target: bytes) -> str:
+    """The query parameters to pass on, as text behind the model's."""
     query = _query(target)
-    return "".join(f"&{name}={quote(query[name][-1], safe='')}" for name in _MANNER if name in query)
+    return "".join(f"&{name}={quote(query[name][-1], safe='')}" for name in _PASSED_PARAMETERS if name in query)
 
 
 def _query(target: bytes) -> dict[str, list[str]]:
     return parse_qs(target.partition(b"?")[2].decode("latin-1"))
 
 
-def take_key(headers: dict[bytes, bytes]) -> None:
-    """OpenAI's client for WebSockets that take no headers names its key among the subprotocols."""
+def move_key_to_header(headers: dict[bytes, bytes]) -> None:
+    """Set `Authorization` from a key among the subprotocols, where OpenAI's client puts it if its WebSockets take no
+    headers."""
     if any(name in headers for name in KEY_HEADERS):
         return
     for offered in headers.get(b"sec-websocket-protocol", b"").split(b","):
@@ -129,87 +141,87 @@ def take_key(headers: dict[bytes, bytes]) -> None:
             headers[b"authorization"] = b"Bearer " + offered.strip().removeprefix(_KEY_PROTOCOL)
 
 
-def beta(headers: dict[bytes, bytes]) -> dict[str, str]:
-    """The header of a client that speaks the API as it was before (`beta.realtime`): its events have other names."""
+def beta_header(headers: dict[bytes, bytes]) -> dict[str, str]:
+    """The header to send for a client of the beta API (`beta.realtime`), whose events have other names."""
     offered = headers.get(b"sec-websocket-protocol", b"")
     asked = b"realtime=v1" in headers.get(b"openai-beta", b"") or b"openai-beta.realtime-v1" in offered
     return {"OpenAI-Beta": "realtime=v1"} if asked else {}
 
 
 def usage_of(event: ServerEvent) -> Usage | None:
-    """What a response is reported to have used by the event that ends it, where that can be true."""
+    """The usage that the final event of a response reports; None where there is none, or an impossible one."""
     try:
-        told = _counted(event.usage) if event.type.startswith(_BY_VLLM) else _used(event.response).usage
+        told = _chat_usage(event.usage) if event.type.startswith(_VLLM_PREFIX) else _usage_report(event.response).usage
     except DECODE_ERRORS:
         return None
     return told.usage() if told is not None else None
 
 
-def failure_of(event: ServerEvent) -> int | None:
-    """As `meant`, of a response that failed; None: it did not."""
+def failure_status(event: ServerEvent) -> int | None:
+    """As `error_status`, for a failed response; None: the response did not fail."""
     try:
-        told = _ended(event.response)
+        told = _ended_response(event.response)
     except DECODE_ERRORS:
         return None
     if told.status != "failed":
         return None
     try:
-        return _meant(msgspec.convert(told.status_details, _Details).error)
+        return _status_of(msgspec.convert(told.status_details, _Details).error)
     except msgspec.ValidationError:
-        return _FAILED
+        return _UPSTREAM_FAILED
 
 
-def meant(error: msgspec.Raw) -> int:
-    """The status that an upstream's error would have as an answer; 0: it is about what the client sent."""
+def error_status(error: msgspec.Raw) -> int:
+    """The HTTP status that an upstream's error amounts to; 0: it is about what the client sent."""
     try:
-        return _meant(_error(error))
+        return _status_of(_error(error))
     except DECODE_ERRORS:
-        return _FAILED
+        return _UPSTREAM_FAILED
 
 
-def _meant(error: _Error | None) -> int:
+def _status_of(error: _Error | None) -> int:
     if error is None:
-        return _FAILED
+        return _UPSTREAM_FAILED
     known = provider_refusals.status_of_message(error.message, error.code) or (
         _REFUSALS.get(error.code, 0) if isinstance(error.code, str) else 0
     )
-    return known or (0 if error.type == "invalid_request_error" else _FAILED)
+    return known or (0 if error.type == "invalid_request_error" else _UPSTREAM_FAILED)
 
 
 def read_client(text: str) -> dict[str, Any]:
-    """An event of the client, which is passed on as it came and so must mean the same to everybody. Raises `Invalid`,
-    `DecodeError`, `RecursionError`."""
+    """Decode an event of the client strictly: it is passed on as it came, so every reader must understand it alike.
+    Raises `Invalid`, `DecodeError`, `RecursionError`."""
     data = text.encode()
     check_complexity(data)
     event = _client_event(data)
     check_duplicate_names(data, 0)
-    check_name_spelling(event, _EVENT)
+    check_name_spelling(event, _EVENT_FIELDS)
     return event
 
 
 def check(event: dict[str, Any]) -> None:
-    """Refuse what costs something beside responses. Raises `Invalid`."""
+    """Raise `Invalid` for whatever costs something in addition to responses."""
     for part in (_object(event.get("session")), _object(event.get("response"))):
-        check_name_spelling(part, _DECIDES)
-        _check_elsewhere(part)
+        check_name_spelling(part, _DECISIVE_FIELDS)
+        _refuse_redirecting(part)
         heard = _object(_object(part.get("audio")).get("input"))
         for told in (part.get("input_audio_transcription"), heard.get("transcription")):
-            _check_elsewhere(_object(told))  # who makes it is `transcripts`'s
-        _check_turns(part.get("turn_detection"), heard.get("turn_detection"))
+            _refuse_redirecting(_object(told))  # the transcriber is checked in `transcripts`
+        _refuse_idle_timeout(part.get("turn_detection"), heard.get("turn_detection"))
         tools = part.get("tools")
         if isinstance(tools, list) and any(not isinstance(t, dict) or t.get("type") != "function" for t in tools):
             raise Invalid("only tools of type function are supported", code="field_unsupported", hint=HINT)
         if part.get("prompt") is not None:
             hint = "It is kept at the provider, and may have tools of its own; send instructions."
             raise Invalid("prompt is not supported", code="field_unsupported", hint=hint)
-    for piece in pieces_of(event):
+    for piece in content_parts(event):
         if piece.get("type") == "input_image" or piece.get("image_url") is not None:
             image_bytes(str(piece.get("image_url", "")))
 
 
-def as_named(event: dict[str, Any], plan: Plan, deployment: Deployment) -> dict[str, Any]:
-    """The event under the upstream's name of the model, where its session names one by another; else the same object.
-    Raises `Invalid` for any other model: some upstreams (LocalAI) go over to it, and money is reserved for this one."""
+def with_upstream_model(event: dict[str, Any], plan: Plan, deployment: Deployment) -> dict[str, Any]:
+    """The event with the upstream's name of the model, where the event names it by another; else the same object.
+    Raises `Invalid` for another model: some upstreams (LocalAI) switch to it, but money is reserved for this one."""
     made = event
     for place in ("session", "response", ""):  # vLLM's own clients name it in the event itself
         part = _object(event.get(place)) if place else event
@@ -226,13 +238,13 @@ def as_named(event: dict[str, Any], plan: Plan, deployment: Deployment) -> dict[
     return made
 
 
-def bounded(event: dict[str, Any], most: int) -> dict[str, Any]:
-    """The event with no more tokens of an answer than are reserved for; the same object where it has none. Whatever is
-    no number, as the usual `inf`, leaves what the session has, which is no more."""
+def with_capped_output(event: dict[str, Any], most: int) -> dict[str, Any]:
+    """The event with output caps lowered to what is reserved for; the same object where none is above it. A cap that is
+    no number, such as the usual `inf`, is removed, so that the session's own holds."""
     made = event
     for place in ("session", "response"):
         part = _object(event.get(place))
-        above = [name for name in CAPS if name in part and not (type(part[name]) is int and part[name] <= most)]
+        above = [name for name in CAP_FIELDS if name in part and not (type(part[name]) is int and part[name] <= most)]
         if above:
             part = dict(part)
             for name in above:
@@ -244,22 +256,22 @@ def bounded(event: dict[str, Any], most: int) -> dict[str, Any]:
     return made
 
 
-def is_aside(event: dict[str, Any]) -> bool:
-    """Whether a response is asked for that is none of the conversation, of which providers make several at once."""
+def is_out_of_band(event: dict[str, Any]) -> bool:
+    """Whether an event requests an out-of-band response, of which providers make several at once."""
     return _object(event.get("response")).get("conversation") == "none"
 
 
-def untraced(event: dict[str, Any]) -> dict[str, Any]:
-    """The event without a wish that the provider keep what is said, in its traces: nothing is kept there. The same
-    object where it has none."""
+def without_tracing(event: dict[str, Any]) -> dict[str, Any]:
+    """The event without `tracing`, which would store the conversation at the provider; the same object where it has
+    none."""
     session = event.get("session")
     if not isinstance(session, dict) or session.get("tracing") is None:
         return event
     return {**event, "session": {name: value for name, value in session.items() if name != "tracing"}}
 
 
-def pieces_of(event: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What is sent in, piece by piece: of an item of the conversation, and of those that one response is made of."""
+def content_parts(event: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The content parts of an event: of its item, and of the input items of a response."""
     given = _object(event.get("response")).get("input")
     for item in (event.get("item"), *(given if isinstance(given, list) else ())):
         content = _object(item).get("content")
@@ -270,16 +282,16 @@ def _object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _check_elsewhere(settings: dict[str, Any]) -> None:
-    """Refuse by which an upstream searches, or asks somebody else, as in every API. Raises `Invalid`."""
+def _refuse_redirecting(settings: dict[str, Any]) -> None:
+    """Raise `Invalid` for `REDIRECTING_FIELDS` that are set, as in every API."""
     for name in REDIRECTING_FIELDS.intersection(settings):
         if settings[name] is not None and settings[name] is not False and settings[name] != []:
             raise Invalid(f"{name} is not supported", code="field_unsupported", hint=f"Leave {name} out.")
 
 
-def _check_turns(*settings: object) -> None:
-    """Refuse responses that begin by themselves, again and again, though nothing is sent in: money for one is taken
-    when something is. Raises `Invalid`."""
+def _refuse_idle_timeout(*settings: object) -> None:
+    """Raise `Invalid` for an idle timeout, by which responses begin again and again without any input: money is
+    reserved only when there is input."""
     for each in settings:
         if isinstance(each, dict) and each.get("idle_timeout_ms") is not None:
             hint = "Leave it out, and send response.create when it is to speak."

@@ -1,4 +1,5 @@
-"""Whether a conversation that goes on still may, by live policy as it is now. It ends nothing (`conversation` does)."""
+"""Checks whether an open conversation may continue under the current live policy. Ends nothing (`conversation`
+does)."""
 
 from __future__ import annotations
 
@@ -12,24 +13,24 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.identify import check_grants, check_key
 
-_place = attrgetter("site", "model", "upstream_model", "url")
-"""Of a deployment, whatever makes it another one than a conversation is connected to."""
+_identity = attrgetter("site", "model", "upstream_model", "url")
+"""What identifies a deployment: a change makes it another one than the conversation is connected to."""
 
 
-def still(exchange: Exchange, deployment: Deployment) -> Deployment:
-    """The deployment of a conversation as it is declared where its next response is admitted. Raises `Denied`."""
+def current_deployment(exchange: Exchange, deployment: Deployment) -> Deployment:
+    """The conversation's deployment as it is declared now, for its next response. Raises `Denied`."""
     now = next((d for d in exchange.deployments if d.name == deployment.name), None)
     if now is None:
         raise Denied(f"{deployment.name} may not serve this any more", code="killed", hint="Connect again.")
-    if _place(now) != _place(deployment) or now.max_output_tokens < deployment.max_output_tokens:
-        # the connection is to what it was, at what that costs, and its answers may be as long as was asked for
+    if _identity(now) != _identity(deployment) or now.max_output_tokens < deployment.max_output_tokens:
+        # the connection is to the old one, at its cost, and with its cap of answers
         told = f"{deployment.name} is another one since this was connected"
         raise Denied(told, code="deployment_changed", hint="Connect again.")
     return now
 
 
 class Permission:
-    """Of a conversation, as whom it was admitted."""
+    """The permission of one conversation, for the caller that it was admitted for."""
 
     def __init__(self, gateway: Gateway, admitted: Exchange) -> None:
         if admitted.key is None or admitted.plan is None:
@@ -39,22 +40,22 @@ class Permission:
         self._key, self._plan = admitted.key, admitted.plan
         keys = gateway.live.policy.keys.items()
         self._hash = next((hash for hash, each in keys if each.id == self._key.id), b"")
-        """Of the key, which is looked for once: there may be many."""
+        """Hash of the key, looked up once since there may be many keys."""
 
-    async def renewed(self) -> None:
-        """Once live policy is confirmed, which a worker that stood still, or whose clock was set, waits for. Raises
+    async def wait_until_current(self) -> None:
+        """Wait until live policy is confirmed, which takes time after a stall or a change of the clock. Raises
         `Unavailable`."""
         await wait_for_policy(self._gateway, self._plan)
 
     def check(self, deployment: Deployment) -> None:
-        """Raises `Denied`, `Unavailable` where it may not go on at this deployment."""
+        """Raise `Denied` or `Unavailable` where the conversation may not continue at this deployment."""
         gateway, workload = self._gateway, self._plan.workload.name
         policy, catalog = gateway.live.policy, gateway.live.catalog
         known = policy.keys.get(self._hash)
         if known is None:
             raise Denied("this API key is no longer valid", code="invalid_api_key", hint="Use another key.")
         check_key(known, policy, gateway.clock.now().timestamp())
-        if self._person and self._person not in policy.active:  # one for whom a key acts
+        if self._person and self._person not in policy.active:  # a person for whom a key acts
             told, hint = "the person of this conversation is not active any more", "Name an active person."
             raise Denied(told, code="person_unknown", hint=hint)
         admit.check_kills(policy, known, workload)
@@ -63,7 +64,7 @@ class Permission:
             plan = catalog.plans.get(workload)
             if plan is None:
                 raise admit.workload_unknown(workload)
-            admit.check_workload(plan, now)  # what is said goes to the provider, though nobody may answer it any more
+            admit.check_workload(plan, now)  # audio goes to the provider even if no response may begin
             if catalog.granted:
                 check_grants(catalog, policy, known, self._person, gateway.clock.now().date())
         admit.check_policy_age(self._plan, gateway.live.age())

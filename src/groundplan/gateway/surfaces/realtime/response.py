@@ -1,4 +1,4 @@
-"""One response of a conversation, as the pipeline knows calls: what deployments can make it, and its bound. Pure."""
+"""The surface of one response of a conversation: which deployments can make it, and its cost bound. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from groundplan.ledger.model import Usage
 
 
 class Realtime(Interface):
-    """One response of a conversation."""
+    """The surface of one response of a conversation."""
 
     name = "realtime"
     deployment_kind = "realtime"
@@ -29,7 +29,7 @@ class Realtime(Interface):
         raise AssertionError("a conversation is no single request")
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
-        """As many tokens as the model takes and may make, at the price of the dearest."""
+        """As many tokens as the model takes and may make, at the dearest price."""
         usage = Usage(input=deployment.context_tokens, output=deployment.max_output_tokens)
         return usage, price.cost_bound(deployment.rates, usage.input, usage.output)
 

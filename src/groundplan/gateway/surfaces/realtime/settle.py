@@ -1,7 +1,7 @@
-"""Settles the responses of a conversation: its end is written down, a reservation that was not used is given back, and
-a response that began without room is charged all the same.
+"""Settles the responses of a conversation: records their end, gives back unused reservations, and charges responses
+that began without a reservation.
 
-Which is which, and when, is `conversation`'s.
+Which is which, and when, is decided in `conversation`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from groundplan.gateway.call import admit, limits, settle
 from groundplan.gateway.call.attempts.begin import begin_attempt
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.surfaces.realtime.upstream import NOTHING
+from groundplan.gateway.surfaces.realtime.upstream import NO_USAGE
 from groundplan.ledger.model import Usage
 
 
-async def settled(gateway: Gateway, exchange: Exchange, outcome: str, usage: Usage | None, code: str = "") -> None:
-    """One response is over; returns when that is on the disk."""
+async def settle_response(
+    gateway: Gateway, exchange: Exchange, outcome: str, usage: Usage | None, code: str = ""
+) -> None:
+    """Settle one response and record its end; returns once that is durable."""
     if exchange.attempt_started:
         settle.attempt(gateway, exchange, outcome, 200 if outcome == "ok" else 0, usage)
     status = "ok" if outcome == "ok" else "failed" if code else "cancelled"
@@ -26,26 +28,26 @@ async def settled(gateway: Gateway, exchange: Exchange, outcome: str, usage: Usa
         await pending
 
 
-async def broken_off(gateway: Gateway, exchange: Exchange, used: Usage | None) -> None:
-    """Nobody waits for it any more, and its upstream said that it used so much; None: nothing, so that it costs what is
-    billed by the provider's rule."""
-    if used is NOTHING:
-        await unused(gateway, exchange)
+async def settle_broken_off(gateway: Gateway, exchange: Exchange, used: Usage | None) -> None:
+    """Settle a response that was broken off. `used`: the usage that the upstream reported; None: none, so that the cost
+    follows the provider's billing rule."""
+    if used is NO_USAGE:
+        await settle_unused(gateway, exchange)
         return
     settle.cancelled_attempt(gateway, exchange, used)
-    await settled(gateway, exchange, "cancelled", None)
+    await settle_response(gateway, exchange, "cancelled", None)
 
 
-async def unused(gateway: Gateway, exchange: Exchange) -> None:
-    """It was begun, and surely nothing was made with it: it uses nothing of limits."""
+async def settle_unused(gateway: Gateway, exchange: Exchange) -> None:
+    """Settle an attempt that certainly produced nothing: it does not count in limits."""
     if exchange.limit_use is not None:
         limits.end_call(gateway, exchange.limit_use, sent=False)
         exchange.limit_use = None
-    await settled(gateway, exchange, "not_billed", Usage())
+    await settle_response(gateway, exchange, "not_billed", Usage())
 
 
 def release(gateway: Gateway, exchange: Exchange) -> None:
-    """It was reserved and nothing was begun with it: it is no call."""
+    """Release a reservation with which nothing was begun: it is no call."""
     if exchange.reservation is not None:
         gateway.slices.settle(exchange.reservation, 0)
         exchange.reservation = None
@@ -54,8 +56,8 @@ def release(gateway: Gateway, exchange: Exchange) -> None:
 
 
 def charge_unreserved(gateway: Gateway, admitted: Exchange, deployment: Deployment) -> Exchange:
-    """A response that an upstream made of its own accord though nothing is left for it, of whoever was `admitted`: what
-    it costs is charged as it is. Raises `Unavailable` where it cannot be written down."""
+    """Begin a call for a response that an upstream made by itself although nothing was reserved for it, for the caller
+    of `admitted`: its cost is charged as it is. Raises `Unavailable` where it cannot be journalled."""
     exchange = admitted.new_call(new_id_bytes())
     if exchange.plan is None:
         raise AssertionError("not admitted")

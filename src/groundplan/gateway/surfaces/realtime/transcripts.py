@@ -1,9 +1,9 @@
-"""Transcripts of what is said in a conversation, which its provider makes beside the responses when a session asks for
-it.
+"""Transcripts of what is said in a conversation, which its provider makes in addition to responses if a session asks
+for them.
 
-Who is to make it is a deployment of type `transcription` that the workload may use, at the same address, since the
-provider of the conversation does it itself. Each turn that is heard is a call there, at its price: reserved for before
-sound is passed on, settled by the event that tells the text. Without such a deployment it is refused by name.
+The transcriber is a deployment of type `transcription` that the workload may use, at the same URL, since the provider
+of the conversation makes the transcripts itself. Each turn is a call there, at its price: reserved before audio is
+passed on, settled by the event with the text. Without such a deployment transcription is refused by name.
 """
 
 from __future__ import annotations
@@ -29,19 +29,30 @@ from groundplan.gateway.policy.catalog import Plan
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.stalls import patient
 from groundplan.gateway.surfaces.answers import facts
-from groundplan.gateway.surfaces.realtime.begin import Caller, outdated, written
-from groundplan.gateway.surfaces.realtime.close import POLICY, Ended
-from groundplan.gateway.surfaces.realtime.events import HEARD_WHOLE, UNHEARD, ServerEvent, read_server
-from groundplan.gateway.surfaces.realtime.permission import still
+from groundplan.gateway.surfaces.realtime.begin import Caller, begin_attempt_durably, is_outdated
+from groundplan.gateway.surfaces.realtime.close import POLICY, ConversationEnded
+from groundplan.gateway.surfaces.realtime.events import (
+    TRANSCRIPTION_COMPLETED,
+    TRANSCRIPTION_FAILED,
+    ServerEvent,
+    read_server,
+)
+from groundplan.gateway.surfaces.realtime.permission import current_deployment
 from groundplan.gateway.surfaces.realtime.session import SessionSettings
-from groundplan.gateway.surfaces.realtime.settle import broken_off, charge_unreserved, release, settled, unused
+from groundplan.gateway.surfaces.realtime.settle import (
+    charge_unreserved,
+    release,
+    settle_broken_off,
+    settle_response,
+    settle_unused,
+)
 from groundplan.gateway.surfaces.transcriptions import Transcriptions
 from groundplan.gateway.surfaces.transcripts_stream import Priced, Reported
 from groundplan.ledger.model import Usage
 
 LAST_SECONDS = 1.0
-"""How long the text of what was said last may take, once nobody listens any more."""
-_NOT = "transcription is not supported"
+"""How long to wait for open transcripts after the client left."""
+_UNSUPPORTED = "transcription is not supported"
 _HINT = (
     "Leave transcription out (of OpenAI's agents set input_audio_transcription to None), or declare a deployment of "
     "type transcription with this model, at the address of this one."
@@ -54,33 +65,33 @@ class _Item(msgspec.Struct, frozen=True):
 
 
 class Transcription(Transcriptions):
-    """The text of one turn: in the ledger as any other transcription."""
+    """The surface of one transcribed turn: in the ledger as any other transcription."""
 
     streams = False
 
     def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-        """The one that is asked, which is named as it was declared."""
+        """The transcriber, which the request names by its deployment name."""
         found = tuple(d for d in deployments if d.name == ask.model and (d.audio_seconds or not d.rates.minute))
         if not found:
-            raise Invalid(_NOT, code="field_unsupported", hint=_HINT)
+            raise Invalid(_UNSUPPORTED, code="field_unsupported", hint=_HINT)
         return found
 
 
-HEARD = Transcription()
+TRANSCRIPTION = Transcription()
 _read = msgspec.json.Decoder(_Item).decode
-Wish = Deployment | bool
-"""Who is to make texts; False: nobody any more, True: it says nothing of it."""
+TranscriberChange = Deployment | bool
+"""The new transcriber; False: transcription is switched off; True: no change."""
 
 
-def read_wish(
-    event: dict[str, Any], plan: Plan, talker: Deployment, key: KeyEntry | None = None
-) -> tuple[dict[str, Any], Wish]:
-    """An event of the client under the upstream's name of the model that is to hear, and who that is. Raises `Invalid`
-    where it may not be asked for, with this `key`."""
+def read_transcriber(
+    event: dict[str, Any], plan: Plan, realtime: Deployment, key: KeyEntry | None = None
+) -> tuple[dict[str, Any], TranscriberChange]:
+    """(the event with the upstream's name of the transcription model, the change of the transcriber). Raises `Invalid`
+    where this `key` may not use the model."""
     session = event.get("session")
     if not isinstance(session, dict):
         return event, True
-    wish: Wish = True
+    change: TranscriberChange = True
     for path in (("input_audio_transcription",), ("audio", "input", "transcription")):
         holder: Any = session
         for name in path[:-1]:
@@ -91,169 +102,175 @@ def read_wish(
         else:
             check_name_spelling(holder, path)
             if path[-1] in holder:
-                wish = _wish(holder[path[-1]], plan, talker, key)
-                if isinstance(wish, Deployment):
-                    event = _named(event, ("session", *path, "model"), wish.upstream_model)
-    return event, wish
+                change = _find_transcriber(holder[path[-1]], plan, realtime, key)
+                if isinstance(change, Deployment):
+                    event = _set_path(event, ("session", *path, "model"), change.upstream_model)
+    return event, change
 
 
-def _wish(told: Any, plan: Plan, talker: Deployment, key: KeyEntry | None) -> Wish:
+def _find_transcriber(told: Any, plan: Plan, realtime: Deployment, key: KeyEntry | None) -> TranscriberChange:
     if told is None or told is False:
         return False
     model = told.get("model") if isinstance(told, dict) else None  # an empty object may stand for all defaults
-    allowed = plan.allowed(model, HEARD.deployment_kind) if isinstance(model, str) else ()
+    allowed = plan.allowed(model, TRANSCRIPTION.deployment_kind) if isinstance(model, str) else ()
     for each in allowed if key is None or not key.models else admit.allowed_by_key(key, allowed):
-        if (each.site, each.url) == (talker.site, talker.url) and (each.audio_seconds or not each.rates.minute):
+        if (each.site, each.url) == (realtime.site, realtime.url) and (each.audio_seconds or not each.rates.minute):
             return each
-    raise Invalid(_NOT, code="field_unsupported", hint=_HINT)
+    raise Invalid(_UNSUPPORTED, code="field_unsupported", hint=_HINT)
 
 
-def _named(value: dict[str, Any], path: tuple[str, ...], name: str) -> dict[str, Any]:
+def _set_path(value: dict[str, Any], path: tuple[str, ...], name: str) -> dict[str, Any]:
     first, *rest = path
-    return {**value, first: _named(value[first], tuple(rest), name) if rest else name}
+    return {**value, first: _set_path(value[first], tuple(rest), name) if rest else name}
 
 
 class Transcripts:
-    """Of one conversation. At most one turn is `ready`: what the next one that is heard has reserved."""
+    """The transcripts of one conversation. `_reserved` is the reservation for the next turn."""
 
     def __init__(self, caller: Caller, told: SessionSettings) -> None:
         self._caller = caller
         self._gateway = caller.gateway
         self._session = told
         self.deployment: Deployment | None = None
-        """Who makes them, since it was first asked."""
+        """The transcriber, once the client asked for transcripts."""
         self._key = ""
         self._wanted = False
-        """What the client asked last."""
-        self._first: Exchange | None = None
-        """As whom they were admitted."""
-        self._ready: Exchange | None = None
-        self._open: dict[str, Exchange] = {}
-        """Turns whose text is not told yet, by the id of what was said."""
-        self._sound = 0
-        """Bytes that may be of the next turn."""
-        self._speaks = False
-        self._busy = asyncio.Lock()
+        """Whether the client wants transcripts, by its last setting."""
+        self._admitted: Exchange | None = None
+        """A copy of the last admitted call, for turns without a reservation."""
+        self._reserved: Exchange | None = None
+        self._open_turns: dict[str, Exchange] = {}
+        """Turns whose transcript is still to come, by item id."""
+        self._turn_bytes = 0
+        """Bytes of audio that may belong to the next turn."""
+        self._is_speaking = False
+        self._reserve_lock = asyncio.Lock()
 
-    def wants(self, wish: Wish, key: str) -> None:
-        """The client asks for it, or for no more of it, over a connection by this `key`."""
-        if isinstance(wish, Deployment):
-            self.deployment, self._wanted, self._key = wish, True, key
-        elif not wish:
+    def set_transcriber(self, change: TranscriberChange, key: str) -> None:
+        """Apply a change of the transcriber, over a connection with this provider `key`."""
+        if isinstance(change, Deployment):
+            self.deployment, self._wanted, self._key = change, True, key
+        elif not change:
             self._wanted = False
 
     # money ------------------------------------------------------------------------------------------------------------
 
-    async def listen(self) -> None:
-        """Money for the text of the next turn, before it is heard. Raises `Ended`."""
-        if self.deployment is None or not (self._wanted or self._session.texts):
+    async def reserve_turn(self) -> None:
+        """Reserve the transcript of the next turn, before its audio is passed on. Raises `ConversationEnded`."""
+        if self.deployment is None or not (self._wanted or self._session.makes_transcripts):
             return
-        async with self._busy:
-            if (old := self._ready) is not None:
-                if not (old.attempt_started and outdated(self._gateway, old)):
+        async with self._reserve_lock:
+            if (old := self._reserved) is not None:
+                if not (old.attempt_started and is_outdated(self._gateway, old)):
                     return
-                self._ready = None
-                await unused(self._gateway, old)
+                self._reserved = None
+                await settle_unused(self._gateway, old)
             try:
-                exchange = await self._caller.admitted(HEARD, self.deployment.name, self._fits)
+                exchange = await self._caller.admit(TRANSCRIPTION, self.deployment.name, self._check_admitted)
             except GroundplanError as error:
-                raise Ended(POLICY, error) from error
-            self._first, self._ready = copy.copy(exchange), exchange
+                raise ConversationEnded(POLICY, error) from error
+            self._admitted, self._reserved = copy.copy(exchange), exchange
             try:
-                await written(self._gateway, exchange, self.deployment, self._key)
-            except Ended:
+                await begin_attempt_durably(self._gateway, exchange, self.deployment, self._key)
+            except ConversationEnded:
                 if not exchange.attempt_started:
-                    self._ready = None
+                    self._reserved = None
                 raise
 
-    def _fits(self, exchange: Exchange) -> None:
+    def _check_admitted(self, exchange: Exchange) -> None:
         if self.deployment is not None:
-            self.deployment = still(exchange, self.deployment)
+            self.deployment = current_deployment(exchange, self.deployment)
 
-    def hold(self, event: dict[str, Any]) -> None:
-        """Sound of the client: a turn is no longer than what is reserved for. Raises `Ended`."""
+    def count_audio(self, event: dict[str, Any]) -> None:
+        """Count audio of the client: a turn may be no longer than what is reserved for. Raises `ConversationEnded`."""
         deployment, sound = self.deployment, event.get("audio")
         if deployment is None or not deployment.rates.minute or not isinstance(sound, str):
             return
-        self._sound += len(sound) * 3 // 4
-        if (self._speaks or self._session.silent) and self._sound > deployment.audio_seconds * self._session.rate:
+        self._turn_bytes += len(sound) * 3 // 4
+        if (
+            self._is_speaking or self._session.detects_no_turns
+        ) and self._turn_bytes > deployment.audio_seconds * self._session.audio_rate:
             told = f"a turn is longer than {deployment.audio_seconds} s, the longest that is transcribed"
-            raise Ended(POLICY, Invalid(told, code="audio_too_long", hint="Commit or clear what was said before."))
+            raise ConversationEnded(
+                POLICY, Invalid(told, code="audio_too_long", hint="Commit or clear what was said before.")
+            )
 
-    # what the upstream says -------------------------------------------------------------------------------------------
+    # events of the upstream -------------------------------------------------------------------------------------------
 
-    async def hear(self, event: ServerEvent, data: bytes) -> bytes:
-        """One event of the upstream, for the client: with what it cost, where it tells a text."""
+    async def handle(self, event: ServerEvent, data: bytes) -> bytes:
+        """Handle one event of the upstream; returns it for the client, a transcript with the facts of its call."""
         if self.deployment is None:
             return data
         if event.type in ("input_audio_buffer.speech_started", "input_audio_buffer.cleared"):
-            self._sound, self._speaks = 0, event.type != "input_audio_buffer.cleared"
+            self._turn_bytes, self._is_speaking = 0, event.type != "input_audio_buffer.cleared"
         elif event.type == "input_audio_buffer.committed":
-            self._sound, self._speaks = 0, False
-            self._take(_item(data).item_id)
-        elif event.type in (HEARD_WHOLE, UNHEARD):
-            exchange = await self._settle(_item(data), failed=event.type == UNHEARD)
+            self._turn_bytes, self._is_speaking = 0, False
+            self._open_turn(_read_item(data).item_id)
+        elif event.type in (TRANSCRIPTION_COMPLETED, TRANSCRIPTION_FAILED):
+            exchange = await self._settle_turn(_read_item(data), failed=event.type == TRANSCRIPTION_FAILED)
             if exchange is not None:
                 return append_field(
                     data, b"groundplan", facts(exchange, settle.remaining_budget(self._gateway, exchange))
                 )
         return data
 
-    def _take(self, item: str) -> None:
-        """A turn was heard; its text takes its time from here on."""
-        exchange = self._ready
-        if exchange is None or not exchange.attempt_started or self._session.texts is False:
+    def _open_turn(self, item: str) -> None:
+        """Open the committed turn `item`; its duration counts from here."""
+        exchange = self._reserved
+        if exchange is None or not exchange.attempt_started or self._session.makes_transcripts is False:
             return
-        self._ready = None
+        self._reserved = None
         exchange.started = exchange.attempt_started = time.perf_counter_ns()
-        self._open[item] = exchange
+        self._open_turns[item] = exchange
 
-    async def _settle(self, told: _Item, *, failed: bool) -> Exchange | None:
-        exchange = self._open.pop(told.item_id, None)
+    async def _settle_turn(self, told: _Item, *, failed: bool) -> Exchange | None:
+        exchange = self._open_turns.pop(told.item_id, None)
         if exchange is None:
-            if failed or self._first is None or self.deployment is None:
+            if failed or self._admitted is None or self.deployment is None:
                 return None
-            exchange = charge_unreserved(self._gateway, self._first, self.deployment)  # nothing was reserved for it
-        used = _used(exchange.deployment, told)
+            exchange = charge_unreserved(
+                self._gateway, self._admitted, self.deployment
+            )  # nothing was reserved for this turn
+        used = _usage_of(exchange.deployment, told)
         if failed:
-            await settled(self._gateway, exchange, "failed" if used else "not_billed", used, "upstream_failed")
+            await settle_response(self._gateway, exchange, "failed" if used else "not_billed", used, "upstream_failed")
         else:
-            await settled(self._gateway, exchange, "ok", used)
+            await settle_response(self._gateway, exchange, "ok", used)
         return exchange
 
     # the end ----------------------------------------------------------------------------------------------------------
 
-    async def leave(self, socket: ClientConnection, *, certain: bool) -> None:
-        """Nobody listens any more. Texts that are being made are waited for, a second at most; `certain`: no further
-        turn was heard."""
+    async def finish(self, socket: ClientConnection, *, certain: bool) -> None:
+        """After the client left: wait for open transcripts, a second at most, and settle them. `certain`: the upstream
+        has detected no further turn."""
         with suppress(TimeoutError, ConnectionClosed, *DECODE_ERRORS):
             async with patient(LAST_SECONDS):
-                while self._open:
+                while self._open_turns:
                     data = await socket.recv()
                     data = data.encode() if isinstance(data, str) else data
-                    await self.hear(read_server(data), data)
-        for exchange in self._open.values():
-            await broken_off(self._gateway, exchange, None)
-        self._open.clear()
-        ready, self._ready = self._ready, None
+                    await self.handle(read_server(data), data)
+        for exchange in self._open_turns.values():
+            await settle_broken_off(self._gateway, exchange, None)
+        self._open_turns.clear()
+        ready, self._reserved = self._reserved, None
         if ready is None:
             return
         if not ready.attempt_started:
             release(self._gateway, ready)
         elif certain:
-            await unused(self._gateway, ready)
+            await settle_unused(self._gateway, ready)
         else:
-            await broken_off(self._gateway, ready, None)
+            await settle_broken_off(self._gateway, ready, None)
 
 
-def _item(data: bytes) -> _Item:
+def _read_item(data: bytes) -> _Item:
     try:
         return _read(data)
     except DECODE_ERRORS:
         return _Item()
 
 
-def _used(deployment: Deployment | None, told: _Item) -> Usage | None:
+def _usage_of(deployment: Deployment | None, told: _Item) -> Usage | None:
     if deployment is None:
         return None
     rates = deployment.rates
