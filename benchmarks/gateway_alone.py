@@ -129,8 +129,8 @@ def upstream(pool: Http1Pool, loop: asyncio.AbstractEventLoop) -> None:
     connection.connection_made(Played(told))
     connection.mark_in_use()
     connection.in_use, connection.idle_since = False, loop.time() + _LONG_S
-    cast(Any, pool)._all.add(connection)
-    cast(Any, pool)._idle.append(connection)
+    cast(Any, pool)._connections.add(connection)
+    cast(Any, pool)._idle_connections.append(connection)
 
 
 def _serving(parts: app.Parts, home: Home, made: Blueprint) -> tuple[Gateway, Server]:
@@ -179,7 +179,7 @@ async def count(kind: str, calls: int, connections: int, folder: Path) -> dict[s
     for _ in range(connections):
         upstream(cast(Http1Pool, pool), loop)
     targets = cast(Any, gateway.targets)._targets
-    targets[place.name] = replace(targets[place.name], until=loop.time() + _LONG_S)
+    targets[place.name] = replace(targets[place.name], fresh_until=loop.time() + _LONG_S)
     clients = Clients(server, request_bytes(1, "auto", KEY, stream=kind == "stream"), connections)
     await clients.ask(calls)
     found: Counter[CodeType] = Counter()
