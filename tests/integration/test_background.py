@@ -436,7 +436,7 @@ def test_what_refuses_one_is_waited_for_as_it_asks_and_for_an_hour_at_the_most()
     def waits(refusal: GroundplanError, minutes: float, kept: float = 600) -> float | None:
         at = now - timedelta(minutes=minutes)
         row = background_store.Row("r", None, "w", new_id(), new_id(), "", {}, at, now + timedelta(minutes=kept), "")
-        found = runner.waits_for(row, refusal, now)
+        found = runner.postponement(row, refusal, now)
         return None if found is None else found.seconds
 
     def asked(seconds: float | None) -> GroundplanError:

@@ -95,7 +95,7 @@ async def test_no_more_wait_than_there_is_room_for(setup: Setup) -> None:
     elsewhere = f"SELECT 'resp_' || n, NULL::uuid, {COPIED}, NULL, NULL::int, 'in_progress', gen_random_uuid()"
     setup.stack.sql(
         f"INSERT INTO background_response {elsewhere}"
-        f" FROM background_response, generate_series(1, {sealed_store.MOST}) n"
+        f" FROM background_response, generate_series(1, {sealed_store.MAX_PENDING}) n"
     )
     full = await setup.stack.post("/v1/responses", key, IN_BACKGROUND)
     assert (full.status, full.code, full.headers["retry-after"]) == (429, "background_full", "10")

@@ -12,8 +12,8 @@ from openai.types.responses.response_error import ResponseError
 from groundplan.core.ids import new_id
 from groundplan.gateway.background import events, follow
 from groundplan.gateway.background.events import FIRST, EventLog
-from groundplan.gateway.background.progress import Run
-from groundplan.gateway.background.sealed_store import Asked, Found
+from groundplan.gateway.background.progress import BackgroundRun
+from groundplan.gateway.background.sealed_store import BackgroundRequest, BackgroundResponse
 from groundplan.gateway.http.sse import format_named_event
 from groundplan.ledger.background_store import Row
 
@@ -68,7 +68,7 @@ def test_a_stream_in_one_piece_is_taken_as_any() -> None:
 def test_of_a_long_answer_no_more_events_are_kept_than_there_is_room_for() -> None:
     text = "x" * 1000
     found = made([delta(text) for _ in range(5 * 1024)])
-    assert sum(len(event) for _, event in found.events) <= events.MOST_BYTES
+    assert sum(len(event) for _, event in found.events) <= events.MAX_EVENT_BYTES
     assert found.last == FIRST + 5 * 1024 - 1, "they are counted all the same"
 
 
@@ -129,9 +129,9 @@ class Shelf:
 @pytest.mark.parametrize("after", [2, 3, 4, 5])
 async def test_what_follows_is_told_once_though_some_of_it_was_kept_meanwhile(after: int) -> None:
     owner, at = new_id(), datetime.now(UTC)
-    run, shelf = Run(Row("r", None, "w", owner, owner, "", {}, at, at, "")), Shelf()
-    run.taken.events, run.taken.last = [(5, b"made 5,"), (6, b"made 6,")], 6
-    found: Any = Found(run.row, Asked("", {}, []), None)
+    run, shelf = BackgroundRun(Row("r", None, "w", owner, owner, "", {}, at, at, "")), Shelf()
+    run.log.events, run.log.last = [(5, b"made 5,"), (6, b"made 6,")], 6
+    found: Any = BackgroundResponse(run.row, BackgroundRequest("", {}, []), None)
     runs = {"r": run}
     told = follow.events(shelf, None, runs, found, None, after)  # type: ignore[arg-type]
     wanted = b"".join([b"kept 3,", b"kept 4,", b"made 5,", b"made 6,"][after - 2 :])

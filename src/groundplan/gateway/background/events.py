@@ -1,7 +1,7 @@
-"""The events of a response in the background as it is made, by their numbers, and what it came to.
+"""The numbered events of a background response while it is made, and its outcome.
 
-The first two are told at once when it is asked for, and are the same whoever asks; those behind them come from the
-call. Pure: what is kept of them, and where, is `sealed_store`'s.
+The first two are sent as soon as it is requested and are always the same; all others come from the call. Pure:
+`sealed_store` keeps them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from groundplan.gateway.http.sse import DONE, EventReader, EventTooLarge, format
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.surfaces.responses.shapes import fields_of, with_request_fields
 
-MOST_BYTES = 4 << 20
-"""Of the events of one response: behind them its last one is told, which has all of it."""
+MAX_EVENT_BYTES = 4 << 20
+"""Of the buffered events of one response; after them only the last one is sent, which contains the whole response."""
 FIRST = 2
 """Number of the first event that comes from the call."""
 _ENDS = ("response.completed", "response.incomplete")
@@ -27,8 +27,8 @@ _BEGUN = ("response.created", "response.queued")
 _encode = msgspec.json.Encoder().encode
 
 
-class Failed(msgspec.Struct, frozen=True):
-    """What went wrong: in OpenAI's words, which know few codes, and in ours."""
+class Failure(msgspec.Struct, frozen=True):
+    """Why a response failed: `type` is one of OpenAI's few codes, `code` is ours."""
 
     type: str
     message: str
@@ -37,20 +37,20 @@ class Failed(msgspec.Struct, frozen=True):
     call_id: str = ""
 
     def told(self) -> dict[str, Any]:
-        """Fields of the response."""
+        """The fields of the response that say so."""
         ours = {"code": self.code, "hint": self.hint, "call_id": self.call_id}
         return {"error": {"code": self.type, "message": self.message}, "groundplan": ours}
 
 
-def failed_of(status: int, data: bytes) -> Failed:
-    """An error as its caller would have been told it."""
+def failure_of(status: int, data: bytes) -> Failure:
+    """The failure that an error answer with this status and body stands for."""
     try:
         error = fields_of(fields_of(data)["error"])
         message, code, hint, call = (_text(error, name) for name in ("message", "code", "hint", "call_id"))
     except (*DECODE_ERRORS, KeyError):
         message = code = hint = call = ""
     kind = "server_error" if status >= 500 else "rate_limit_exceeded" if status == 429 else "invalid_prompt"
-    return Failed(kind, message or f"the call was answered with {status}", code or "failed", hint, call)
+    return Failure(kind, message or f"the call was answered with {status}", code or "failed", hint, call)
 
 
 def _text(fields: dict[str, msgspec.Raw], name: str) -> str:
@@ -59,8 +59,8 @@ def _text(fields: dict[str, msgspec.Raw], name: str) -> str:
 
 
 class EventLog(CollectedResponse):
-    """The answer to a call that nobody waits for, as a stream: `events` are (number, SSE), as far as they are not kept
-    elsewhere yet."""
+    """Collects the streamed answer of a background call: `events` are the (number, SSE bytes) that are not stored
+    yet."""
 
     __slots__ = ("_at", "_id", "_reader", "_room", "_tell", "events", "failed", "last", "whole")
 
@@ -69,15 +69,15 @@ class EventLog(CollectedResponse):
         super().__init__()
         self._tell = tell
         self._reader = EventReader()
-        self._room = MOST_BYTES
+        self._room = MAX_EVENT_BYTES
         self._at = b"%d" % int(at.timestamp())
         self._request_id = id
         self.events: list[tuple[int, bytes]] = []
         self.last = FIRST - 1
-        """Number of the last event that came."""
+        """Number of the last event received."""
         self.whole = b""
-        """The response, once its end has come."""
-        self.failed: Failed | None = None
+        """The complete response, once its final event has come."""
+        self.failed: Failure | None = None
 
     def start(self, status: int, headers: bytes) -> bytes:  # noqa: ARG002 -- Response's signature
         self.started, self.status = True, status
@@ -87,52 +87,52 @@ class EventLog(CollectedResponse):
         try:
             for each in self._reader.feed(data):
                 if each != DONE:
-                    self._take(each)
+                    self._add_event(each)
         except EventTooLarge:
-            self._fail("an event is too large")
+            self._set_failed("an event is too large")
         except (*DECODE_ERRORS, KeyError):
-            self._fail("the stream has an event that cannot be read")
+            self._set_failed("the stream has an event that cannot be read")
 
     def end(self, data: bytes = b"", head: bytes = b"") -> None:
         self.write(data, head)
         self.ended = True
 
     def send(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = b"") -> None:
-        """What was refused, or failed, before there was anything of it; and a stream in one piece."""
+        """An answer in one piece: an error, or a complete stream."""
         super().send(status, body, headers, content_type)
         if status >= 400:
-            self.failed = failed_of(status, body)
+            self.failed = failure_of(status, body)
         else:
             self.write(body)
 
-    def _take(self, data: bytes) -> None:
+    def _add_event(self, data: bytes) -> None:
         """Raises `UNREADABLE`, `KeyError`."""
         fields = fields_of(data)
         kind = str(msgspec.json.decode(fields["type"]))
         if kind == "error":
-            self.failed = self.failed or failed_of(500, _encode({"error": fields}))
+            self.failed = self.failed or failure_of(500, _encode({"error": fields}))
         elif kind == "response.failed":
-            self.failed = self.failed or failed_of(400, _encode({"error": fields_of(fields["response"])["error"]}))
+            self.failed = self.failed or failure_of(400, _encode({"error": fields_of(fields["response"])["error"]}))
         elif kind not in _BEGUN:
             self.last += 1
             fields["sequence_number"] = msgspec.Raw(b"%d" % self.last)
             if "response" in fields:
-                fields["response"] = msgspec.Raw(self._own(fields["response"]))
+                fields["response"] = msgspec.Raw(self._with_own_id(fields["response"]))
             if kind in _ENDS:
                 facts = fields.get("groundplan", msgspec.Raw(b"null"))
                 self.whole = with_request_fields(fields_of(fields["response"]), {"groundplan": bytes(facts)})
             else:
-                self._keep(format_named_event(kind, _encode(fields)))
+                self._append(format_named_event(kind, _encode(fields)))
 
-    def _own(self, response: msgspec.Raw) -> bytes:
-        """It is asked for by our id, from before anything of it was there."""
+    def _with_own_id(self, response: msgspec.Raw) -> bytes:
+        """The response with our id and creation time, by which clients know it from before the call."""
         fields, ours = (
             fields_of(response),
             {"id": _encode(self._request_id), "created_at": self._at, "background": b"true"},
         )
         return with_request_fields(fields, ours | ({"store": b"true"} if "store" in fields else {}))
 
-    def _keep(self, event: bytes) -> None:
+    def _append(self, event: bytes) -> None:
         self._room -= len(event) + 64
         if self._room >= 0:
             self.events.append((self.last, event))
@@ -140,12 +140,12 @@ class EventLog(CollectedResponse):
 
     @property
     def first(self) -> int:
-        """Number of the first event that is here; of the next one where none is."""
+        """Number of the first buffered event, or of the next event if none is buffered."""
         return self.events[0][0] if self.events else self.last + 1
 
-    def _fail(self, message: str) -> None:
+    def _set_failed(self, message: str) -> None:
         hint = "Ask again."
-        self.failed = self.failed or Failed("server_error", message, "stream_broken", hint)
+        self.failed = self.failed or Failure("server_error", message, "stream_broken", hint)
 
     @property
     def is_write_paused(self) -> bool:
@@ -159,4 +159,4 @@ class EventLog(CollectedResponse):
         return True
 
     def abort(self) -> None:
-        self._fail("the answer was ended")
+        self._set_failed("the answer was ended")

@@ -1,6 +1,4 @@
-"""The progress of a response in the background that this worker makes, for whoever follows it. Making it is the
-runner's.
-"""
+"""The progress of a background response that this worker makes, for those that stream it. `runner` makes it."""
 
 from __future__ import annotations
 
@@ -10,26 +8,26 @@ from groundplan.gateway.background.events import EventLog
 from groundplan.ledger.background_store import Row
 
 
-class Run:
-    """One that is being made here. `changed` is set, and another one made, whenever there is more of it."""
+class BackgroundRun:
+    """A background response that this worker makes. `changed` is set, and replaced, whenever there is progress."""
 
-    __slots__ = ("changed", "followed", "on_its_way", "over", "row", "taken", "task", "waits")
+    __slots__ = ("changed", "followed_until", "is_over", "log", "row", "storing", "task", "waits")
 
     def __init__(self, row: Row) -> None:
         self.row = row
-        self.taken = EventLog(row.id, row.at, self.tell)
+        self.log = EventLog(row.id, row.at, self.notify_followers)
         self.changed = asyncio.Event()
-        self.on_its_way = 0
-        """How many of its first events are being kept."""
-        self.followed = 0.0
-        """Until when of the loop's clock another worker follows it."""
-        self.over = False
-        """What it came to is written down, or it is made here no more."""
+        self.storing = 0
+        """How many of the first buffered events are being stored."""
+        self.followed_until = 0.0
+        """Until which loop time another worker follows it."""
+        self.is_over = False
+        """Whether the outcome is stored, or the run has ended here without one."""
         self.waits = False
-        """It could not be made yet, and is nobody's again."""
+        """Whether it was postponed, for any worker."""
         self.task: asyncio.Task[None] | None = None
 
-    def tell(self) -> None:
-        """Whoever follows it."""
+    def notify_followers(self) -> None:
+        """Wake up those that wait for `changed`."""
         self.changed.set()
         self.changed = asyncio.Event()

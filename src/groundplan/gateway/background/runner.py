@@ -1,9 +1,9 @@
-"""Makes responses that nobody waits for, in each worker, beside the calls that somebody waits for.
+"""Makes background responses in each worker, beside interactive calls.
 
-Written down before it is acknowledged, such a response is a call like any other once it is made: the same checks,
-limits, budgets, attempts and records, for whoever asked for it. What passes by itself, as a limit that is used up for a
-minute, it outlasts. What may have been billed is never sent again: of a worker that ended the journal tells whether it
-was. How a stream of it is followed is `follow`'s.
+A background response is stored before it is acknowledged. Its call is like any other: the same checks, limits, budgets,
+attempts and records, for the key that requested it. A refusal that passes by itself, such as a limit that is used up
+for a minute, postpones it. What may have been billed is never sent again: after a worker has ended, its journal says
+whether it was. `follow` streams the events to clients.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from groundplan.core.database import first_line
 from groundplan.core.errors import Conflict, Exhausted, GroundplanError, Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.gateway.background import follow
-from groundplan.gateway.background.events import FIRST, EventLog, Failed
-from groundplan.gateway.background.progress import Run
-from groundplan.gateway.background.sealed_store import INTERRUPTED, Asked, Found, SealedStore
+from groundplan.gateway.background.events import FIRST, EventLog, Failure
+from groundplan.gateway.background.progress import BackgroundRun
+from groundplan.gateway.background.sealed_store import INTERRUPTED, BackgroundRequest, BackgroundResponse, SealedStore
 from groundplan.gateway.budgets.grant_connection import DATABASE_ERRORS
 from groundplan.gateway.caching.idempotency import IDEMPOTENCY_KEY
 from groundplan.gateway.call import transient_refusals
@@ -53,41 +53,41 @@ from groundplan.gateway.surfaces.responses.storing import full_input, stored_res
 from groundplan.gateway.surfaces.responses.surface import BACKGROUND_RESPONSES, request_state
 from groundplan.ledger.background_store import CHANNEL, FOLLOWED, Row
 
-MOST = 64
-"""That one worker makes at a time; the others wait, for it or for another one."""
-LOOK_S = 3.0
-"""How often it looks for what others left, where a workload keeps content in full."""
-SOON_S = 0.5
-"""The same while it makes any, or some wait."""
-_KEEP_S = 0.5
-"""How often events are kept, of what is being made."""
-_FOLLOWED_S = 0.1
-"""The same while another worker follows it, which tells that each second."""
-_FOLLOWS_S = 2.0
+MAX_RUNS = 64
+"""Responses that one worker makes at a time; others wait until this worker or another one is free."""
+POLL_S = 3.0
+"""How often a worker looks for responses to make, if any workload keeps content in full."""
+BUSY_POLL_S = 0.5
+"""The same while it makes some, or some wait."""
+_STORE_INTERVAL_S = 0.5
+"""How often the events of a running response are stored."""
+_FOLLOWED_INTERVAL_S = 0.1
+"""The same while another worker streams it to a client, which that worker announces each second."""
+_FOLLOW_NOTICE_S = 2.0
 _RETRY_S = 0.5
 _encode = msgspec.json.Encoder().encode
 _log = logging.getLogger(__name__)
 
 
-WAITS_S = 3600.0
-"""How long what refuses one may last, since it was asked for."""
-_LONGEST_WAIT_S = 30.0
+MAX_WAIT_S = 3600.0
+"""How long after its request a response may be refused and postponed."""
+_MAX_RETRY_DELAY_S = 30.0
 
 
-class Waits(msgspec.Struct, frozen=True):
-    """What one waits for, as whoever asks for it is told, and after how many seconds it is tried again."""
+class Postponement(msgspec.Struct, frozen=True):
+    """Why a response is postponed, as it is shown to clients, and for how many seconds."""
 
     told: dict[str, str]
     seconds: float
 
 
-class _Unattended(Exchange):
-    """A call whose request has no key with it. `waits`: why it could not be made yet."""
+class _BackgroundExchange(Exchange):
+    """The call of a background response, whose request carries no key. `waits`: why it is postponed."""
 
     __slots__ = ("keys", "row", "waits")
     keys: KeysById
     row: Row
-    waits: Waits | None
+    waits: Postponement | None
 
     def whose(self, policy: Policy, now: float) -> None:
         """Set key, person and policy. Raises as `identify`."""
@@ -99,22 +99,22 @@ class _Unattended(Exchange):
             check_grants(catalog, policy, key, row.person, datetime.fromtimestamp(now, UTC).date())
 
 
-def _owner(exchange: Exchange, policy: Policy, now: float) -> None:
+def _set_owner(exchange: Exchange, policy: Policy, now: float) -> None:
     if exchange.identify_caller is None:
         raise AssertionError("somebody waits for it")
     exchange.identify_caller(policy, now)
 
 
-async def _made(gateway: Gateway, exchange: Exchange) -> None:
+async def _make_response(gateway: Gateway, exchange: Exchange) -> None:
     """What it waits for is no call, unless somebody was asked. Raises as `run`."""
     try:
-        await run_steps(gateway, exchange, _owner)
+        await run_steps(gateway, exchange, _set_owner)
     except GroundplanError as error:
-        if not isinstance(exchange, _Unattended) or not transient_refusals.may_be_made_later(
+        if not isinstance(exchange, _BackgroundExchange) or not transient_refusals.may_be_made_later(
             gateway, exchange, error, 0
         ):
             raise
-        exchange.waits = waits_for(exchange.row, error, gateway.clock.now())
+        exchange.waits = postponement(exchange.row, error, gateway.clock.now())
         if exchange.waits is None or exchange.attempt_count:
             raise
         transient_refusals.give_back(gateway, exchange)
@@ -124,51 +124,53 @@ async def _made(gateway: Gateway, exchange: Exchange) -> None:
         exchange.sent_chunks = exchange.trial = None  # there is nothing of it
 
 
-def waits_for(row: Row, refusal: GroundplanError, now: datetime) -> Waits | None:
-    """How long to wait where a refusal passes: as it says, and longer the longer it lasts. None: too long."""
+def postponement(row: Row, refusal: GroundplanError, now: datetime) -> Postponement | None:
+    """How long a refusal postpones a response: as the refusal says, and longer the longer it has lasted. None: longer
+    than it may."""
     asks, waited = refusal.retry_after or 1.0, (now - row.at).total_seconds()
-    left = min(WAITS_S - waited, (row.expires_at - now).total_seconds())
+    left = min(MAX_WAIT_S - waited, (row.expires_at - now).total_seconds())
     if asks >= left:
         return None
     told = {"code": refusal.code, "message": refusal.message, "hint": refusal.hint}
-    return Waits(told, min(max(asks, waited / 8), _LONGEST_WAIT_S))
+    return Postponement(told, min(max(asks, waited / 8), _MAX_RETRY_DELAY_S))
 
 
 class BackgroundRunner:
-    """See the module. `run` it beside the worker; `stop` begins no more, `close` ends it."""
+    """Makes background responses in one worker: `run` it as a task; `stop` starts no more, `close` ends all of them."""
 
     def __init__(self, gateway: Gateway, home: Home, url: str) -> None:
         self._gateway = gateway
         self._url = url
         self._responses = SealedStore(home, url, gateway.epoch)
         self._keys = KeysById()
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[str, BackgroundRun] = {}
         self._begun: set[str] = set()
-        """Begun here, as far as a look may still show them as this worker's: none is begun twice."""
+        """Started here, while a query may still return them as this worker's: none is started twice."""
         self._ended: set[str] = set()
-        """Those of them that are over: a look that is under way may not know it yet."""
-        self._again: set[str] = set()
-        """Those of them that wait again, for whichever worker: a look that is under way may not know that, either."""
+        """Those of `_begun` that have ended, which a query in progress may not show yet."""
+        self._postponed: set[str] = set()
+        """Those of `_begun` that are postponed, for any worker, which a query in progress may not show yet."""
         self._changed = asyncio.Event()
         self._stopping = False
         self._listening: asyncio.Task[None] | None = None
-        self._problem = ""
+        self._logged_problem = ""
         self._asked: tuple[Catalog | None, bool] = (None, False)
 
-    # what was asked for -----------------------------------------------------------------------------------------------
+    # requests ---------------------------------------------------------------------------------------------------------
 
     async def accept(self, exchange: Exchange) -> None:
-        """Write it down, and answer that it will be made. Raises `Invalid`, `Exhausted`, `Unavailable`, `Conflict`."""
+        """Store the request for a background response and acknowledge it, or stream it. Raises `Invalid`, `Exhausted`,
+        `Unavailable`, `Conflict`."""
         gateway, key, workload = self._gateway, exchange.key, exchange.workload
-        _check(exchange)
+        _check_supported(exchange)
         if key is None or workload is None or workload.keep is None:
             raise AssertionError("not checked")
         now = gateway.clock.now()
         id = f"resp_{exchange.call.hex}"
-        asked, stream = _asked(id, now, exchange)
+        asked, stream = _read_request(id, now, exchange)
         row = Row(
             id=id, call_id=exchange.call, workload=workload.name, owner=owner_of(key), key_id=UUID(key.id),
-            person=exchange.person, said=_said(exchange.request), at=now,
+            person=exchange.person, said=_call_headers(exchange.request), at=now,
             expires_at=now + timedelta(seconds=workload.keep.seconds), sealed="",
         )  # fmt: skip
         exchange.finished = True  # its end is that of the call that makes it, which has its id
@@ -194,212 +196,217 @@ class BackgroundRunner:
         response.resize_reservation(exchange.request, 0)  # nobody needs its body any more, however long it is followed
         exchange.request.body, exchange.ask = b"", None
         try:
-            pieces = self._follow(Found(row, asked, None), key, -1)
+            pieces = self._follow(BackgroundResponse(row, asked, None), key, -1)
             await response.send_stream(200, pieces, EVENT_STREAM + lines)
         except GroundplanError as error:  # it goes on: this call has no end of its own
             if not response.started:
                 response.send(*errors.error_response(error, str(exchange.call)))
 
-    async def _add(self, row: Row, asked: Asked) -> bool:
-        """Whether there is room for it, and it is written down; it is begun then, if that can be here."""
-        begins = self._room() > 0
+    async def _add(self, row: Row, asked: BackgroundRequest) -> bool:
+        """Store the request, and start it here if this worker has room; False: its workload has too many pending."""
+        begins = self._free_runs() > 0
         if not await self._responses.add(row, asked, begins=begins):
             return False
         if begins:
-            self._begin(row, asked)
+            self._start(row, asked)
         return True
 
     async def found(self, id: str, key: KeyEntry) -> StoredResponse | None:
-        """One of this key's that has not come to a stored response, as it is now. Raises `Unavailable`."""
+        """A background response of this key that is not complete, as it is now; None: there is none. Raises
+        `Unavailable`."""
         found = await self._responses.find(id, key)
         return None if found is None else StoredResponse(found.response(), found.asked.input, [])
 
     async def events(self, id: str, key: KeyEntry, after: int) -> tuple[AsyncIterator[bytes], bytes] | None:
-        """Its stream behind the number `after`, and header lines of that; None where there is none of this key's.
-        Raises `Unavailable`."""
+        """(events behind the number `after`, header lines) of a response of this key; None: there is none. Raises
+        `Unavailable`."""
         found = await self._responses.find(id, key)
         return None if found is None else (self._follow(found, key, after), EVENT_STREAM)
 
-    def _follow(self, found: Found, key: KeyEntry, after: int) -> AsyncIterator[bytes]:
+    def _follow(self, found: BackgroundResponse, key: KeyEntry, after: int) -> AsyncIterator[bytes]:
         return follow.events(self._responses, self._gateway.stored_responses, self._runs, found, key, after)
 
     async def cancel(self, id: str, key: KeyEntry) -> bool:
-        """Whether there was one of this key's that could be, and was cancelled. Raises `Unavailable`."""
+        """Cancel an open response of this key; False: there is none. Raises `Unavailable`."""
         if not await self._gateway.run_shielded(self._responses.cancel(id, key)):
             return False
-        self._end(id)
+        self._cancel_run(id)
         return True
 
     async def delete(self, id: str, key: KeyEntry) -> bool:
-        """Whether there was one of this key's. Raises `Unavailable`."""
+        """Delete a response of this key; False: there is none. Raises `Unavailable`."""
         if not await self._gateway.run_shielded(self._responses.delete(id, key)):
             return False
-        self._end(id)
+        self._cancel_run(id)
         return True
 
-    def _end(self, id: str) -> None:
-        """It is to be made no more."""
+    def _cancel_run(self, id: str) -> None:
+        """Cancel the response if it runs here."""
         if (made := self._runs.get(id)) is not None and made.task is not None:
             made.task.cancel()
 
-    # what is made -----------------------------------------------------------------------------------------------------
+    # runs -------------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Look for responses to make, until cancelled."""
         while True:
             self._changed.clear()
             soon = bool(self._runs)
             try:
-                if self._runs or (self._gateway.ready and not self._stopping and self._wanted()):
-                    soon = await self._look() or bool(self._runs)
-                self._problem = ""
+                if self._runs or (self._gateway.ready and not self._stopping and self._is_enabled()):
+                    soon = await self._claim_and_start() or bool(self._runs)
+                self._logged_problem = ""
             except (*DATABASE_ERRORS, GroundplanError) as error:
-                self._note(error)
+                self._log_problem(error)
             except Exception:  # noqa: BLE001 -- the boundary of this task: it must not end the worker
                 _log.exception("what is made in the background cannot go on")
             with suppress(TimeoutError):
-                async with asyncio.timeout(SOON_S if soon else LOOK_S):
+                async with asyncio.timeout(BUSY_POLL_S if soon else POLL_S):
                     await self._changed.wait()
 
-    def _wanted(self) -> bool:
-        """Whether any workload may have any: without one nobody asks PostgreSQL."""
+    def _is_enabled(self) -> bool:
+        """Whether any workload may have background responses; if none, PostgreSQL is not queried."""
         catalog = self._gateway.live.catalog
         if self._asked[0] is not catalog:
             workloads = () if catalog is None else catalog.blueprint.workloads
             self._asked = (catalog, any(w.keep is not None and w.keep.content == "full" for w in workloads))
         return self._asked[1]
 
-    def _room(self) -> int:
+    def _free_runs(self) -> int:
         if self._stopping or not self._gateway.ready or self._gateway.pressure.is_crowded(self._gateway.running_calls):
             return 0
-        return max(0, MOST - len(self._runs))
+        return max(0, MAX_RUNS - len(self._runs))
 
-    async def _look(self) -> bool:
-        """Begin what waits, end what is over; whether others wait."""
-        known, ended, again = list(self._runs), frozenset(self._ended), frozenset(self._again)
-        new, over, waiting = await self._responses.look(self._room(), known, LOOK_S)
+    async def _claim_and_start(self) -> bool:
+        """Claim and start waiting responses, cancel those that were cancelled elsewhere; whether others wait."""
+        known, ended, again = list(self._runs), frozenset(self._ended), frozenset(self._postponed)
+        new, over, waiting = await self._responses.claim(self._free_runs(), known, POLL_S)
         for id in over:
-            self._end(id)
+            self._cancel_run(id)
         self._begun -= again
         for row in new:
-            if row.id in ended:  # it did not come to where it is written down
+            if row.id in ended:  # its run ended here without storing an outcome
                 await self._responses.end(row, FIRST, None, "", INTERRUPTED)
             elif row.id not in self._begun and not self._stopping:
-                self._begin(row, await self._responses.asked(row))
+                self._start(row, await self._responses.read_request(row))
         self._begun -= ended
         self._ended -= ended
-        self._again -= again
+        self._postponed -= again
         return waiting
 
-    def _begin(self, row: Row, asked: Asked | None) -> None:
+    def _start(self, row: Row, asked: BackgroundRequest | None) -> None:
         if row.id in self._begun or row.call_id is None:
             return
         self._begun.add(row.id)
-        made = self._runs[row.id] = Run(row)
-        made.task = self._gateway.loop.create_task(self._make(made, row.call_id, asked))
-        made.task.add_done_callback(lambda _: self._done(made))
+        made = self._runs[row.id] = BackgroundRun(row)
+        made.task = self._gateway.loop.create_task(self._run(made, row.call_id, asked))
+        made.task.add_done_callback(lambda _: self._on_done(made))
         if self._listening is None:
             self._listening = self._gateway.loop.create_task(self._listen())
 
-    def _done(self, made: Run) -> None:
-        made.over = True
-        made.tell()
+    def _on_done(self, made: BackgroundRun) -> None:
+        made.is_over = True
+        made.notify_followers()
         self._runs.pop(made.row.id, None)
-        (self._again if made.waits else self._ended).add(made.row.id)
+        (self._postponed if made.waits else self._ended).add(made.row.id)
         self._changed.set()
 
-    async def _make(self, made: Run, call: UUID, asked: Asked | None) -> None:
-        gateway, row, taken = self._gateway, made.row, made.taken
+    async def _run(self, made: BackgroundRun, call: UUID, asked: BackgroundRequest | None) -> None:
+        gateway, row, taken = self._gateway, made.row, made.log
         request = Request(
             0.0, b"POST", b"/v1/responses",
             {name.encode("latin-1"): value.encode("latin-1") for name, value in row.said.items()},
             b"" if asked is None else asked.body.encode(),
         )  # fmt: skip
-        exchange = _Unattended(call.bytes, request, taken, BACKGROUND_RESPONSES)
+        exchange = _BackgroundExchange(call.bytes, request, taken, BACKGROUND_RESPONSES)
         exchange.row, exchange.keys, exchange.waits = row, self._keys, None
-        keeping = gateway.loop.create_task(self._keep_on(made))
+        keeping = gateway.loop.create_task(self._store_events_regularly(made))
         gateway.running_calls += 1
         try:
             if asked is not None and gateway.run_call is not None:
-                await gateway.run_call(exchange, _made)
+                await gateway.run_call(exchange, _make_response)
             keeping.cancel()
             await asyncio.wait([keeping])
-            await self._write(made, exchange)
+            await self._store_outcome(made, exchange)
         finally:
             keeping.cancel()
             gateway.running_calls -= 1
 
-    async def _keep_on(self, made: Run) -> None:
-        """Keep its events for whoever comes later, or follows it elsewhere."""
+    async def _store_events_regularly(self, made: BackgroundRun) -> None:
+        """Store the events of a run at intervals, for clients that retrieve them later or from another worker."""
         while True:
-            await asyncio.sleep(_FOLLOWED_S if self._gateway.loop.time() < made.followed else _KEEP_S)
+            await asyncio.sleep(
+                _FOLLOWED_INTERVAL_S if self._gateway.loop.time() < made.followed_until else _STORE_INTERVAL_S
+            )
             with suppress(GroundplanError):
-                await self._keep_events(made)
+                await self._store_events(made)
 
-    async def _keep_events(self, made: Run) -> None:
-        """A part of them. Raises `Unavailable`: that one is told again then, as it was, for it may have been kept."""
-        events = made.taken.events
+    async def _store_events(self, made: BackgroundRun) -> None:
+        """Store the buffered events. Raises `Unavailable`; the same events are then stored again, unchanged, since the
+        first try may have succeeded."""
+        events = made.log.events
         if events:
-            made.on_its_way = made.on_its_way or len(events)
-            await self._responses.keep_events(made.row, events[: made.on_its_way])
-            del events[: made.on_its_way]
-            made.on_its_way = 0
+            made.storing = made.storing or len(events)
+            await self._responses.keep_events(made.row, events[: made.storing])
+            del events[: made.storing]
+            made.storing = 0
 
-    async def _write(self, made: Run, exchange: _Unattended) -> None:
-        """What it came to is durable before anybody hears of it, however long PostgreSQL is away."""
-        taken, waits = made.taken, exchange.waits
+    async def _store_outcome(self, made: BackgroundRun, exchange: _BackgroundExchange) -> None:
+        """Store the outcome, before any client sees it; retried for as long as PostgreSQL is unavailable."""
+        taken, waits = made.log, exchange.waits
         kept, failed = (None, None) if waits is not None else _outcome(taken, exchange)
         place = "" if exchange.deployment is None else exchange.deployment.name
         while True:
             try:
                 if waits is None:
                     while taken.events:
-                        await self._keep_events(made)
+                        await self._store_events(made)
                     await self._responses.end(made.row, taken.last, kept, place, failed)
                 else:
-                    await self._responses.wait(made.row, waits.told, waits.seconds)
+                    await self._responses.postpone(made.row, waits.told, waits.seconds)
                     made.waits = True
             except Unavailable as error:
-                self._note(error)
+                self._log_problem(error)
                 await asyncio.sleep(_RETRY_S)
             else:
                 return
 
     async def _listen(self) -> None:
-        """For what another worker cancels, or follows; what is missed is found at the next look."""
+        """Listen for responses that other workers cancel or follow. A missed notice is made up for by the next
+        query."""
         while True:
             try:
                 async with await connect(self._url) as connection:
                     await connection.execute(f"LISTEN {CHANNEL}")
                     async for told_of in connection.notifies():
-                        self._heard(told_of.payload)
+                        self._handle_notification(told_of.payload)
             except DATABASE_ERRORS as error:
-                self._note(error)
+                self._log_problem(error)
             await asyncio.sleep(_RETRY_S)
 
-    def _heard(self, told: str) -> None:
+    def _handle_notification(self, told: str) -> None:
         if not told.startswith(FOLLOWED):
-            self._end(told)
+            self._cancel_run(told)
         elif (made := self._runs.get(told.removeprefix(FOLLOWED))) is not None:
-            made.followed = self._gateway.loop.time() + _FOLLOWS_S
+            made.followed_until = self._gateway.loop.time() + _FOLLOW_NOTICE_S
 
-    def _note(self, error: Exception) -> None:
+    def _log_problem(self, error: Exception) -> None:
         problem = f"{error.__class__.__name__}: {first_line(error)}"
-        if problem != self._problem:
+        if problem != self._logged_problem:
             _log.warning("what is made in the background waits: %s", problem)
-        self._problem = problem
+        self._logged_problem = problem
 
     @property
     def busy(self) -> bool:
-        """Some are being made."""
+        """Whether responses are running."""
         return bool(self._runs)
 
     def stop(self) -> None:
-        """Begin no more."""
+        """Start no more responses."""
         self._stopping = True
 
     async def close(self) -> None:
-        """End what still runs: it is settled, and whoever comes next tells that it was interrupted."""
+        """Cancel all runs: each is settled, and another worker stores that it was interrupted."""
         self._stopping = True
         tasks = [made.task for made in self._runs.values() if made.task is not None]
         if self._listening is not None:
@@ -410,8 +417,8 @@ class BackgroundRunner:
         await self._responses.close()
 
 
-def _check(exchange: Exchange) -> None:
-    """Raise `Invalid` for what cannot be kept until somebody asks for it."""
+def _check_supported(exchange: Exchange) -> None:
+    """Raise `Invalid` for a request whose response cannot be stored."""
     ask = exchange.ask
     hint = ""
     if ask is None or not request_state(ask).store:
@@ -427,14 +434,14 @@ def _check(exchange: Exchange) -> None:
         raise Invalid("background is not supported here", code="field_unsupported", hint=hint, details=named)
 
 
-def _said(request: Request) -> dict[str, str]:
-    """Headers that the call which makes it is to have, too."""
+def _call_headers(request: Request) -> dict[str, str]:
+    """The headers of the request that the call is to have, too."""
     most = request.headers.get(MAX_COST_HEADER)
     return said_of(request.headers) | ({} if most is None else {MAX_COST_HEADER.decode(): most.decode("latin-1")})
 
 
-def _asked(id: str, now: datetime, exchange: Exchange) -> tuple[Asked, bool]:
-    """What is written down of it, and whether its caller follows it. Raises `Invalid`."""
+def _read_request(id: str, now: datetime, exchange: Exchange) -> tuple[BackgroundRequest, bool]:
+    """(request to be stored, whether its client streams it). Raises `Invalid`."""
     body, ask = exchange.request.body, exchange.ask
     fields = shapes.fields_of(body)
     try:
@@ -444,7 +451,7 @@ def _asked(id: str, now: datetime, exchange: Exchange) -> tuple[Asked, bool]:
         hint = "See OpenAI's Responses API."
         raise Invalid(f"the body has a wrong field near {error}", code="body_invalid", hint=hint) from error
     ours = {"created_at": int(now.timestamp()), "status": "queued", "background": True}
-    asked = Asked(
+    asked = BackgroundRequest(
         replace_fields(body, fields, {"background": None, "stream": b"true"}).decode("utf-8", "replace"),
         response | ours,
         [stored_item(each) for each in input_items(given.get("input"))],
@@ -452,15 +459,15 @@ def _asked(id: str, now: datetime, exchange: Exchange) -> tuple[Asked, bool]:
     return asked, given.get("stream") is True
 
 
-def _outcome(taken: EventLog, exchange: Exchange) -> tuple[StoredResponse | None, Failed | None]:
+def _outcome(taken: EventLog, exchange: Exchange) -> tuple[StoredResponse | None, Failure | None]:
     """The response to be stored, or what went wrong."""
     ask = exchange.ask
     if taken.failed is not None or ask is None:
-        return None, taken.failed or Failed("server_error", "whom it is about was erased", "erased", "")
+        return None, taken.failed or Failure("server_error", "whom it is about was erased", "erased", "")
     if not stores(exchange):
         hint = "Ask again, without background."
-        return None, Failed("server_error", "the workload keeps no content any more", "background_unavailable", hint)
+        return None, Failure("server_error", "the workload keeps no content any more", "background_unavailable", hint)
     try:
         return stored_response(full_input(ask), decode_json(taken.whole)), None
     except DECODE_ERRORS:
-        return None, Failed("server_error", "the answer has no end that can be read", "stream_broken", "Ask again.")
+        return None, Failure("server_error", "the answer has no end that can be read", "stream_broken", "Ask again.")

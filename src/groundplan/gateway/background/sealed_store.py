@@ -1,5 +1,5 @@
-"""Responses in the background: sealed in PostgreSQL, found by the key that asked for them. What becomes of them is the
-runner's.
+"""Stores background responses, encrypted, in PostgreSQL; found by the key that requested them. `runner` decides what
+happens to them.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.errors import Conflict, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
-from groundplan.gateway.background.events import Failed
+from groundplan.gateway.background.events import Failure
 from groundplan.gateway.journal.thread_connections import ThreadConnections
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.responses.sealed_store import StoredResponse, owner_of
 from groundplan.ledger import background_store, response_store
 from groundplan.ledger.background_store import Row
 
-MOST, MOST_BYTES = 1000, 256 << 20
-"""Of one workload that are not made yet, and bytes of what these ask."""
+MAX_PENDING, MAX_EVENT_BYTES = 1000, 256 << 20
+"""Responses of one workload that are not complete, and the bytes of their requests."""
 _DURABLE = """SELECT set_config('synchronous_commit', 'on', true)
     WHERE current_setting('synchronous_commit') IN ('off', 'local')"""
-"""Whatever the server's own setting: of what PostgreSQL forgot when it was killed, something would be made twice."""
+"""Whatever the server's own setting: a response whose state PostgreSQL lost when killed would be made twice."""
 _Done = TypeVar("_Done")
 _encode = msgspec.json.Encoder().encode
 
 
-class Asked(msgspec.Struct, frozen=True):
-    """What was asked: the `body` of the call that makes it, and the `response` and `input` as they are told before."""
+class BackgroundRequest(msgspec.Struct, frozen=True):
+    """A stored request: the `body` of its call, and the `response` and `input` as they are shown until it is made."""
 
     body: str
     response: dict[str, Any]
@@ -42,15 +42,15 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Events(msgspec.Struct, frozen=True):
-    """A part of its events."""
+    """Consecutive (number, SSE text) events, stored together."""
 
     events: list[tuple[int, str]]
 
 
-_asked = msgspec.json.Decoder(Asked).decode
+_asked = msgspec.json.Decoder(BackgroundRequest).decode
 _events = msgspec.json.Decoder(Events).decode
-_failed = msgspec.json.Decoder(Failed).decode
-INTERRUPTED = Failed(
+_failed = msgspec.json.Decoder(Failure).decode
+INTERRUPTED = Failure(
     "server_error",
     "the worker that made this response ended before it could keep it; it is not made again",
     "background_interrupted",
@@ -58,32 +58,32 @@ INTERRUPTED = Failed(
 )
 
 
-class Found(msgspec.Struct, frozen=True):
-    """One as it is now."""
+class BackgroundResponse(msgspec.Struct, frozen=True):
+    """A background response as it is now."""
 
     row: Row
-    asked: Asked
-    failed: Failed | None
+    asked: BackgroundRequest
+    failed: Failure | None
 
     def response(self) -> dict[str, Any]:
-        """As it is told."""
+        """The response object as clients see it."""
         told = self.failed.told() if self.failed is not None else {}
         if self.row.waits is not None and self.row.status == background_store.QUEUED:
             told = {"groundplan": {"waits": self.row.waits}}
         return {**self.asked.response, "status": self.row.status, "store": True, **told}
 
 
-def _whom(row: Row) -> UUID:
+def _subject_of(row: Row) -> UUID:
     return UUID(row.person) if row.person else row.key_id
 
 
 class SealedStore:
-    """Of one worker; its methods wait in threads, and raise `Unavailable`."""
+    """The store of background responses in one worker. Methods run in threads and raise `Unavailable`."""
 
     def __init__(self, home: Home, url: str, epoch: UUID) -> None:
         self._home = home
         self._epoch = epoch
-        self._database = ThreadConnections(url, "background", 3, _unreachable)
+        self._database = ThreadConnections(url, "background", 3, _unreachable_error)
 
     async def close(self) -> None:
         await self._database.close()
@@ -91,29 +91,29 @@ class SealedStore:
     async def run(self, work: Callable[[Any], _Done]) -> _Done:
         return await self._database.run(work)
 
-    async def add(self, row: Row, asked: Asked, *, begins: bool) -> bool:
-        """Seal and write down; whether there is room for it. `begins`: here, at once. Raises also `Conflict`
-        (`background_unknown`) where PostgreSQL did not say whether it is written down."""
+    async def add(self, row: Row, asked: BackgroundRequest, *, begins: bool) -> bool:
+        """Store a request; False: its workload has too many pending. `begins`: this worker starts it at once. Raises
+        also `Conflict` (`background_unknown`) if PostgreSQL did not say whether it is stored."""
 
         def work(conn: Any) -> bool:
             sealed = self._seal(conn, row, _encode(asked).decode())
             epoch = self._epoch if begins else None
             added = False
             try:
-                with _durable(conn):  # who counts what is there counts what another one adds just now
+                with _durable(conn):  # the lock: counting must see what another worker adds now
                     conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 414))", (row.workload,))
-                    added = background_store.add(conn, replace(row, sealed=sealed), epoch, MOST, MOST_BYTES)
+                    added = background_store.add(conn, replace(row, sealed=sealed), epoch, MAX_PENDING, MAX_EVENT_BYTES)
             except psycopg.Error as error:
                 if added:  # the answer to COMMIT did not come
-                    raise _unknown(row.id) from error
+                    raise _unknown_outcome(row.id) from error
                 raise
             return added
 
         return await self._database.run(work)
 
-    async def look(self, most: int, known: Sequence[str], soon: float) -> tuple[list[Row], list[str], bool]:
-        """What else this worker is to make, `most` at the most; which of `known` it is not to make any more; and
-        whether others are to be made within `soon` seconds."""
+    async def claim(self, most: int, known: Sequence[str], soon: float) -> tuple[list[Row], list[str], bool]:
+        """(at most `most` further responses that this worker is to make, those of `known` that it must stop, whether
+        others are due within `soon` seconds)."""
 
         def work(conn: Any) -> tuple[list[Row], list[str], bool]:
             with _durable(conn):
@@ -125,30 +125,30 @@ class SealedStore:
 
         return await self._database.run(work)
 
-    async def asked(self, row: Row) -> Asked | None:
-        """What it asks; None where whom it is about was erased."""
+    async def read_request(self, row: Row) -> BackgroundRequest | None:
+        """The stored request; None: its person was erased."""
         text = await self._database.run(lambda conn: SubjectKeys.of(self._home).unseal(conn, row.sealed))
         return None if text is None else _asked(text)
 
-    async def find(self, id: str, key: KeyEntry) -> Found | None:
-        """One of this key's."""
+    async def find(self, id: str, key: KeyEntry) -> BackgroundResponse | None:
+        """The background response of this key with this id."""
 
-        def work(conn: Any) -> Found | None:
+        def work(conn: Any) -> BackgroundResponse | None:
             row = background_store.find(conn, id, owner_of(key), key.workload)
             text = None if row is None else SubjectKeys.of(self._home).unseal(conn, row.sealed)
             if row is None or text is None:
                 return None
-            failed: Failed | None = None
+            failed: Failure | None = None
             if row.status == background_store.FAILED:
                 said = None if row.failed is None else SubjectKeys.of(self._home).unseal(conn, row.failed)
                 failed = INTERRUPTED if said is None else _failed(said)
-            return Found(row, _asked(text), failed)
+            return BackgroundResponse(row, _asked(text), failed)
 
         return await self._database.run(work)
 
-    async def after(self, id: str, number: int, *, tells: bool) -> tuple[bool, list[tuple[int, bytes]]]:
-        """Whether it is open, and what is kept of its events behind that one. `tells` whoever makes it that somebody
-        follows it here."""
+    async def events_after(self, id: str, number: int, *, tells: bool) -> tuple[bool, list[tuple[int, bytes]]]:
+        """(whether the response is open, its stored events behind `number`). `tells` the worker that makes it that it
+        is followed here."""
 
         def work(conn: Any) -> tuple[bool, list[tuple[int, bytes]]]:
             keys, is_open = SubjectKeys.of(self._home), background_store.status(conn, id) in background_store.OPEN
@@ -161,21 +161,21 @@ class SealedStore:
         return await self._database.run(work)
 
     async def keep_events(self, row: Row, events: Sequence[tuple[int, bytes]]) -> None:
-        """A part of its events."""
+        """Store consecutive events."""
         text = _encode(Events([(number, event.decode("utf-8", "replace")) for number, event in events])).decode()
 
         def work(conn: Any) -> None:
             sealed = self._seal(conn, row, text)
-            with conn.transaction():  # whoever loses the last of them has lost the rest of the answer, too
+            with conn.transaction():  # not durable: if these are lost, so is the rest of the answer
                 conn.execute("SET LOCAL synchronous_commit = off")
                 background_store.add_events(conn, row.id, events[0][0], events[-1][0], sealed)
 
         await self._database.run(work)
 
     async def end(
-        self, row: Row, number: int, kept: StoredResponse | None, deployment: str, failed: Failed | None
+        self, row: Row, number: int, kept: StoredResponse | None, deployment: str, failed: Failure | None
     ) -> None:
-        """What it came to, unless it was cancelled: a stored response, or what went wrong. `number`: of its last
+        """Store the outcome, unless it was cancelled: a complete response, or a failure. `number`: of its last
         event."""
 
         def work(conn: Any) -> None:
@@ -192,8 +192,8 @@ class SealedStore:
 
         await self._database.run(work)
 
-    async def wait(self, row: Row, waits: dict[str, str], seconds: float) -> None:
-        """It could not be made yet, for what `waits` says, and is not to be tried again for so many seconds."""
+    async def postpone(self, row: Row, waits: dict[str, str], seconds: float) -> None:
+        """Release the response to any worker, not to be tried again for so many seconds; `waits` says why."""
 
         def work(conn: Any) -> None:
             with _durable(conn):
@@ -202,7 +202,7 @@ class SealedStore:
         await self._database.run(work)
 
     async def cancel(self, id: str, key: KeyEntry) -> bool:
-        """Whether it was still open."""
+        """Cancel the response of this key; False: it was not open."""
 
         def work(conn: Any) -> bool:
             with _durable(conn):
@@ -211,7 +211,7 @@ class SealedStore:
         return await self._database.run(work)
 
     async def delete(self, id: str, key: KeyEntry) -> bool:
-        """Whether there was one."""
+        """Delete the response of this key; False: there was none."""
 
         def work(conn: Any) -> bool:
             with _durable(conn):
@@ -220,18 +220,18 @@ class SealedStore:
         return await self._database.run(work)
 
     def _seal(self, conn: Any, row: Row, text: str) -> str:
-        return SubjectKeys.of(self._home).seal(conn, _whom(row), text)
+        return SubjectKeys.of(self._home).seal(conn, _subject_of(row), text)
 
 
 @contextmanager
 def _durable(conn: Any) -> Iterator[None]:
-    """A transaction that is on the disk once it is over."""
+    """A transaction whose commit is durable."""
     with conn.transaction():
         conn.execute(_DURABLE)
         yield
 
 
-def _unknown(id: str) -> Conflict:
+def _unknown_outcome(id: str) -> Conflict:
     return Conflict(
         f"PostgreSQL went away as {id} was written down, which may be made all the same",
         code="background_unknown",
@@ -240,7 +240,7 @@ def _unknown(id: str) -> Conflict:
     )
 
 
-def _unreachable() -> Unavailable:
+def _unreachable_error() -> Unavailable:
     return Unavailable(
         "what is made in the background cannot be reached now",
         code="database_unavailable",

@@ -97,7 +97,7 @@ class AnswerCache:
         self._terms[plan.workload.name] = (plan, found)
         return found
 
-    # what is there ---------------------------------------------------------------------------------------------------
+    # what is there ----------------------------------------------------------------------------------------------------
 
     def get(self, workload: str, key: Key, now: float) -> Entry | None:
         """The answer, now the last to go; None where there is none or its time is over."""
@@ -166,7 +166,7 @@ class AnswerCache:
             for entry in shelf.entries.values():
                 del self._used[entry]
 
-    # what it must heed -----------------------------------------------------------------------------------------------
+    # what it must heed ------------------------------------------------------------------------------------------------
 
     def apply_policies(self, catalog: Catalog, policy: Policy) -> None:
         """Throw away what the newest blueprint and policy forbid. Two comparisons where neither has changed."""
@@ -194,7 +194,7 @@ class AnswerCache:
                 if not stopped.isdisjoint(entry.subjects) or entry.person in gone:
                     self._remove(shelf, entry)
 
-    # calls that make one ---------------------------------------------------------------------------------------------
+    # calls that make one ----------------------------------------------------------------------------------------------
 
     def find_flight(self, key: Key) -> Flight | None:
         """The call that makes this answer now, in this form."""

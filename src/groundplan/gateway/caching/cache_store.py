@@ -100,7 +100,7 @@ class AnswerStore:
             with suppress(OSError):
                 worker.connection.shutdown(socket.SHUT_RDWR)
 
-    # from workers ----------------------------------------------------------------------------------------------------
+    # from workers -----------------------------------------------------------------------------------------------------
 
     def _receive(self, connection: socket.socket) -> None:
         """Everything that one worker sends."""
@@ -120,7 +120,7 @@ class AnswerStore:
                 self._bytes += _size(sent.kept)
                 self._waiting.append(sent.kept)
 
-    # with PostgreSQL -------------------------------------------------------------------------------------------------
+    # with PostgreSQL --------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -251,7 +251,7 @@ class ResponsesReplayForms(_SingleForm):
         return bytes(found[-1].response) if found and found[-1].type == "response.completed" else None
 
 
-# a whole chat answer as chunks ---------------------------------------------------------------------------------------
+# a whole chat answer as chunks ----------------------------------------------------------------------------------------
 
 
 def _chunks_of(answer: dict[str, Any]) -> list[bytes]:
@@ -280,7 +280,7 @@ def _delta(message: dict[str, Any]) -> dict[str, Any]:
     return {"role": "assistant", **delta}
 
 
-# chunks as a whole chat answer ---------------------------------------------------------------------------------------
+# chunks as a whole chat answer ----------------------------------------------------------------------------------------
 
 
 def _answer_of(chunks: list[dict[str, Any]]) -> dict[str, Any]:

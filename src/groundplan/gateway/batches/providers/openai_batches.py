@@ -52,7 +52,7 @@ class OpenAIBatches(UploadingProvider):
         call_line = {"custom_id": call.hex, "method": "POST", "url": endpoint, "body": msgspec.Raw(body)}
         return msgspec.json.encode(call_line) + b"\n"
 
-    # orders ----------------------------------------------------------------------------------------------------------
+    # orders -----------------------------------------------------------------------------------------------------------
 
     async def create(self, order_input: OrderInput) -> str:
         body = msgspec.json.encode(
@@ -97,7 +97,7 @@ class OpenAIBatches(UploadingProvider):
             if refused.status not in (400, 409):
                 raise
 
-    # files -----------------------------------------------------------------------------------------------------------
+    # files ------------------------------------------------------------------------------------------------------------
 
     async def upload(self, path: Path, filename: str) -> str:
         boundary = b"groundplan-%b" % secrets.token_hex(12).encode("ascii")

@@ -195,7 +195,7 @@ class Provider(ABC):
     async def delete(self, name: str) -> None:
         """Delete a file, so that no copy of prompts and answers stays at the provider."""
 
-    # requests --------------------------------------------------------------------------------------------------------
+    # requests ---------------------------------------------------------------------------------------------------------
 
     def _target(self) -> Target:
         targets, deployment = self._gateway.targets, self._deployment
