@@ -119,7 +119,7 @@ class Shelf:
 
     open = True
 
-    async def after(self, _: str, number: int, **_said: bool) -> tuple[bool, list[tuple[int, bytes]]]:
+    async def events_after(self, _: str, number: int, **_said: bool) -> tuple[bool, list[tuple[int, bytes]]]:
         return self.open, [(at, b"kept %d," % at) for at in range(FIRST, 5) if at > number]
 
     async def find(self, *_: object) -> None:

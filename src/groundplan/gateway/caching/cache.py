@@ -1,10 +1,10 @@
-"""Step 3: answers that need no model: replays of an `Idempotency-Key`, and answers that were given before.
+"""Step 3: answers without a model: replays for an `Idempotency-Key`, and cached answers.
 
 A cached answer is given where a workload declares `cache`, to a call that passed every check that any call passes, but
-without a reservation: it costs nothing. Of a workload with sources it is given only after the live permissions have
-confirmed each passage that was before the model, for this person and at this moment (`confirm`); no other workload
-waits for anything here but for a call that is asking the same just now. Who shares an answer is in the key
-(`cache_key`); what is kept and for how long is `answer_cache`'s; docs/cache.md says why nobody gets what is not theirs.
+without a reservation: it costs nothing. For a workload with sources it is given only after the live permissions have
+confirmed each passage that the model saw, for this person and at this moment (`confirm`); any other workload waits here
+only for an identical call in progress. Who shares an answer is in the key (`cache_key`); `answer_cache` decides what is
+kept and for how long; docs/cache.md says why nobody gets an answer that is not theirs.
 """
 
 from __future__ import annotations
@@ -41,26 +41,26 @@ from groundplan.gateway.telemetry import content
 from groundplan.gateway.upstream.connection import UNRESERVED_BYTES
 
 EXACT = "exact"
-"""`cache` of a call that got an answer which was given before."""
+"""`cache` of a call that got a cached answer to an identical request."""
 SEMANTIC = "semantic"
-"""The same, to another question that means the same."""
+"""`cache` of a call that got a cached answer to another question with the same meaning."""
 REPLAY = "replay"
-"""The same, to a request with the same `Idempotency-Key`."""
+"""`cache` of a call that got the answer to an earlier request with the same `Idempotency-Key`."""
 DIRECTIVES = b"cache-control"
 _MAX_CLAIMS, _CLAIM_SPREAD_SECONDS = 8, 0.02
-"""How often workers that have the same new key at once try to be its first, and within which time of each other."""
+"""How often workers that receive the same new key at once try to claim it, and the random delay between their tries."""
 
 
 async def find_replay(gateway: Gateway, exchange: Exchange) -> KeptAnswer | None:
-    """The kept answer to this key of the same person, waiting for it where it is being made; None: this request is the
-    first here with it.
+    """The kept answer for the request's Idempotency-Key and person, awaited if it is still being made; None: this
+    worker has not seen the key.
 
     Raises `Conflict` where the key was used for another body, or its answer is not in memory any more.
     """
     named = exchange.request.headers.get(IDEMPOTENCY_KEY)
     if named is None or exchange.key is None:
         return None
-    # whoever has the key that it was rotated to sends the same
+    # the client may repeat the request with the API key that its own was rotated to
     digest = key_digest(named, exchange.key.family or exchange.key.id, exchange.person)
     began = gateway.loop.time()
     kept = await gateway.idempotent_answers.begin(digest, _body_digest(exchange), gateway.clock.now().timestamp())
@@ -73,11 +73,11 @@ async def find_replay(gateway: Gateway, exchange: Exchange) -> KeptAnswer | None
 
 
 async def claim_idempotency_key(gateway: Gateway, exchange: Exchange) -> KeptAnswer | None:
-    """Write the key down; the answer of another worker that did so before, waiting for it where it is being made.
+    """Claim the request's Idempotency-Key for this worker; None: claimed. If another worker claimed it before: the
+    answer of that worker, awaited if it is still being made.
 
-    Raises `Conflict` where that has none. One that sent nothing, or wrote the key down at the same moment, leaves it to
-    whoever asks first from then on.
-    """
+    Raises `Conflict` where that worker has no answer. If it sent nothing, or claimed the key at the same moment, the
+    key goes to the worker that tries first from then on."""
     digest = exchange.idempotency
     if digest is None:
         return None
@@ -98,7 +98,7 @@ async def claim_idempotency_key(gateway: Gateway, exchange: Exchange) -> KeptAns
 
 
 def _body_digest(exchange: Exchange) -> bytes:
-    """Of what is asked. Raises `Invalid` for an upload that is not here yet."""
+    """Digest of the endpoint and the body. Raises `Invalid` for an upload that has not arrived completely."""
     body, upload = exchange.request.body, None if exchange.ask is None else exchange.ask.upload
     if upload is not None:
         if not upload.whole:
@@ -119,8 +119,8 @@ def _check_kept(kept: KeptAnswer) -> KeptAnswer:
 
 
 async def check_replay(gateway: Gateway, exchange: Exchange, kept: KeptAnswer) -> None:
-    """A replay is given under the same conditions as a cached answer. Raises `Denied` where anything that it rests on
-    was stopped, `Conflict` where a passage that was before the model may not be read any more."""
+    """Check that a kept answer may be given, under the same conditions as a cached answer. Raises `Denied` where
+    anything that it rests on was stopped, `Conflict` where a passage that the model saw may no longer be read."""
     policy = exchange.policy
     if policy is None or (policy.kills and not policy.kills.isdisjoint(kept.subjects)):
         raise Denied(
@@ -138,7 +138,7 @@ async def check_replay(gateway: Gateway, exchange: Exchange, kept: KeptAnswer) -
 
 
 def _check_stopped_tools(body: bytes, policy: Policy) -> None:
-    """Raise `Denied` for an answer, or the events of one, that calls a function which is stopped."""
+    """Raise `Denied` for an answer, whole or streamed, that calls a stopped function."""
     for data in [line[6:] for line in body.split(b"\n") if line.startswith(b"data: {")] or [body]:
         try:
             names = list(answer_text.called(decode_json(data)))
@@ -150,20 +150,20 @@ def _check_stopped_tools(body: bytes, policy: Policy) -> None:
             )
 
 
-# answers that were given before ---------------------------------------------------------------------------------------
+# cached answers -------------------------------------------------------------------------------------------------------
 
 
 def is_cacheable(exchange: Exchange) -> bool:
-    """Whether its workload gives answers again; beside guardrails each answer is checked for its own call."""
+    """Whether the call may use the cache: its workload declares it, and no guardrail has to check each answer."""
     return exchange.workload is not None and exchange.workload.cache is not None and exchange.guard is None
 
 
 async def answer_from_cache(gateway: Gateway, exchange: Exchange, recheck: Callable[[], None]) -> bool:
-    """Answer a checked call whose workload gives answers again, where its answer is known. False: a model must be
-    asked, and what it says goes to others that ask the same.
+    """Answer a checked call from the cache. False: a model must be asked; its answer is then shared with identical
+    calls, where the workload allows that.
 
-    `recheck` repeats every check under the newest policy and raises what it finds. Raises `Exhausted` for limits, and
-    `NotFound` (`not_cached`) where the caller wants nothing else.
+    `recheck` repeats every check under the newest policy and raises as they do. Raises `Exhausted` for limits, and
+    `NotFound` (`not_cached`) where the client accepts only a cached answer.
     """
     directives = exchange.request.headers.get(DIRECTIVES, b"").decode("latin-1").lower()
     replay_forms = exchange.interface.replay_forms if is_cacheable(exchange) and not stores(exchange) else None
@@ -183,7 +183,8 @@ async def answer_from_cache(gateway: Gateway, exchange: Exchange, recheck: Calla
 
 
 async def _answer_from_search(gateway: Gateway, exchange: Exchange, search: _CacheSearch) -> bool:
-    """Look the answer up, take of limits what a hit takes, and give it; checked again after each wait."""
+    """Find the answer, take from limits what a hit takes, and send it; checked again after each wait. False: no
+    answer."""
     catalog = exchange.catalog
     while (found := await search.find_entry()) is not None:
         if catalog is not None and catalog.limits is not None:
@@ -207,7 +208,7 @@ def _key(gateway: Gateway, exchange: Exchange, replay_forms: ReplayForms) -> Key
 
 
 class _CacheSearch:
-    """Looks for one call's answer until it is there, or this call has to make it."""
+    """Searches the cache for one call until an answer is found, or this call has to make it."""
 
     __slots__ = (
         "_exchange",
@@ -230,13 +231,13 @@ class _CacheSearch:
         self._key = key
         self._recheck = recheck
         self._since = self._left = 0.0
-        """When it first waited for another call, and the seconds of its deadline that were left then."""
+        """When the call first waited for another one, and the seconds left of its deadline then."""
         self.match_kind = EXACT
         self.content: bytes | tuple[bytes, ...] = b""
-        """What was found, as this call wants it: an answer, or the events of one."""
+        """The found answer in the form that this call wants: a body, or the events of a stream."""
 
     async def find_entry(self) -> Entry | None:
-        """The answer that this caller may have; None: this call asks a model."""
+        """The entry that this client may get; None: this call asks a model."""
         gateway, exchange = self._gateway, self._exchange
         cache = gateway.answer_cache
         while True:
@@ -257,13 +258,13 @@ class _CacheSearch:
                     return None
                 self.refresh()
                 if flight.exhausted and flight.outcome.result() == FAILED and self._is_covered_by(flight.exhausted):
-                    return None  # as it will: one after the other, each would wait to be told so
+                    return None  # the model call is refused for the same budget; waiting for each other gains nothing
                 continue
             self.start_flight()
             return None
 
     async def _find_similar(self, similar: Similar) -> Entry | None:
-        """An answer to a question that means the same."""
+        """An entry whose question has the same meaning."""
         workload = self._exchange.workload
         if workload is None:
             return None
@@ -273,14 +274,14 @@ class _CacheSearch:
         return found
 
     def start_flight(self, *, is_refresh: bool = False) -> None:
-        """This call makes the answer, unless another one does already."""
+        """Let other calls wait for the answer of this one, unless they wait for another call already."""
         if self._find_flight() is None:
             self._exchange.flight = self._gateway.answer_cache.start_flight(
                 self._key, self._gateway.loop, is_refresh=is_refresh
             )
 
     def _find_flight(self) -> Flight | None:
-        """The call whose answer this one may get: of the other form only where this form is made of that."""
+        """The identical call in progress whose answer this one may use: in the other form only if that converts."""
         cache, (digest, stream) = self._gateway.answer_cache, self._key
         found = cache.find_flight(self._key)
         return found or (
@@ -288,8 +289,8 @@ class _CacheSearch:
         )
 
     def refresh(self) -> bool:
-        """After a wait: every check under the newest policy, where that changed. True: it is another answer that this
-        caller may have now, since answers were cleared or the caller's groups are others."""
+        """After a wait, repeat every check if live policy has changed. True: the call now has another cache key, since
+        answers were cleared or the groups of its person have changed."""
         if self._gateway.live.policy is self._exchange.policy:
             return False
         self._recheck()
@@ -297,24 +298,25 @@ class _CacheSearch:
         if self._key == before:
             return False
         self._exchange.compared_question = self._exchange.semantic_match = (
-            None  # they were of those with whom it was shared before
+            None  # they belong to the previous sharing scope
         )
         return True
 
     async def _wait_for_flight(self, flight: Flight) -> bool:
-        """Until the call that asks the same is over. False: this one goes its own way. Its end cancels nobody else."""
+        """Wait for the end of an identical call. False: do not use its result. Cancelling this call cancels no
+        other."""
         now = self._gateway.loop.time()
         until = self._wait_until(flight, now)
         if until <= now:
             return False
         done, _ = await asyncio.wait((flight.outcome,), timeout=until - now)
-        if not done:  # where this worker stood still, its answer may lie in a socket
+        if not done:  # if this worker was stalled, the answer may be unread in a socket
             done, _ = await asyncio.wait((flight.outcome,), timeout=READ_SECONDS)
         self._exchange.waited_seconds += self._gateway.loop.time() - now
         return bool(done) and flight.outcome.result() != UNFIT
 
     def _is_covered_by(self, name: str) -> bool:
-        """Whether a budget or quota covers this call, too."""
+        """Whether the budget or quota of this name also covers this call."""
         exchange = self._exchange
         if is_quota(name):
             return limits.is_covered(exchange, name)
@@ -324,8 +326,8 @@ class _CacheSearch:
         return any(budget.name == name for budget, _ in admit.covering_budgets(exchange, exchange.plan, now))
 
     def _wait_until(self, flight: Flight, now: float) -> float:
-        """Until when this call waits for another one: behind a stream, and as one, the other half of its time is for
-        its own beginning, since a stream may go on far beyond the deadline."""
+        """The loop time until which this call waits for another one: half of its deadline if either is a stream, which
+        may last far beyond the deadline, so that half is left for its own first byte."""
         exchange = self._exchange
         workload, ask = exchange.workload, exchange.ask
         if workload is None or ask is None:
@@ -346,7 +348,7 @@ class _CacheSearch:
         )
 
     def _convert(self, entry: Entry | None) -> Entry | None:
-        """The entry, where it can be given in the form that is asked for."""
+        """The entry, if it can be given in the requested form, which is set as `content`."""
         if entry is None:
             return None
         form: bytes | tuple[bytes, ...] | None
@@ -366,7 +368,7 @@ def _is_semantic(exchange: Exchange) -> bool:
 
 
 def _is_allowed(exchange: Exchange, entry: Entry) -> bool:
-    """Whether this call could have got the answer from where it is from."""
+    """Whether the call may use the deployment that made the answer, and nothing the answer rests on is stopped."""
     policy = exchange.policy
     if policy is None or (policy.kills and not policy.kills.isdisjoint(entry.subjects)):
         return False
@@ -383,8 +385,8 @@ def _deployment_of(exchange: Exchange, entry: Entry) -> Deployment | None:
 async def send_cached(
     gateway: Gateway, exchange: Exchange, entry: Entry, form: bytes | tuple[bytes, ...], how: str = EXACT
 ) -> None:
-    """Send a cached answer. The call is in the journal before (it survives a kill), and the sync of the disk is asked
-    for but not awaited: nothing was spent, so a loss of power may cost the record of a call that cost nothing.
+    """Send a cached answer. The call is in the journal before (it survives a kill); the disk sync is requested but not
+    awaited: nothing was spent, so a power loss may cost the record of a call that cost nothing.
 
     Raises `Denied` where no budget covers the call, `Unavailable` where the journal cannot take it.
     """
@@ -415,7 +417,7 @@ async def send_cached(
         kept, end = exchange.interface.end_with_facts(form, facts)
         if exchange.sent_chunks is not None:
             exchange.sent_chunks += (form[:kept], end)
-        # however many get it at once, and take it slowly, it is there once
+        # however many clients receive it at once, and slowly, the body is in memory once
         await send_all(gateway, exchange, 200, memoryview(form)[:kept], lines, end=end)
         return
     if isinstance(form, bytes):
@@ -430,7 +432,7 @@ async def send_cached(
 
 
 def _relayed_events(exchange: Exchange, events: tuple[bytes, ...], facts: bytes) -> Iterator[bytes]:
-    """All of a stream, as a model's own would have come."""
+    """Yield a complete stream as a model's own would have been relayed."""
     if exchange.ask is None or exchange.deployment is None:
         raise AssertionError("not checked")
     relay = exchange.interface.codec(exchange.deployment).new_relay(exchange.ask)
@@ -438,11 +440,12 @@ def _relayed_events(exchange: Exchange, events: tuple[bytes, ...], facts: bytes)
     yield relay.closing_events(facts)
 
 
-# answers that others may get ------------------------------------------------------------------------------------------
+# storing answers ------------------------------------------------------------------------------------------------------
 
 
 def finish_flight(gateway: Gateway, exchange: Exchange) -> None:
-    """The call that others may be waiting for is over: keep its answer where it is a good one, and tell them."""
+    """End the flight of a finished call: store its answer if it may be reused, and wake up the calls that wait for
+    it."""
     flight, exchange.flight = exchange.flight, None
     if flight is None:
         return
@@ -466,13 +469,14 @@ def _store_answer(gateway: Gateway, exchange: Exchange, flight: Flight) -> str:
 
 
 def citations_of(exchange: Exchange) -> tuple[tuple[str, str], ...]:
-    """(chunk, source) of what was before the model; one that nobody can confirm where it was told of more than that."""
+    """(chunk, source) of each passage that the model saw, plus one that cannot be confirmed if it saw other
+    documents."""
     others = (("", ""),) if exchange.grounding_notes is not None and exchange.grounding_notes.others else ()
     return (*((passage.chunk, passage.source) for passage in exchange.passages), *others)
 
 
 def subjects_of_answer(exchange: Exchange) -> frozenset[str]:
-    """Everything whose stop ends the answer of a call that was served."""
+    """All subjects whose stop forbids giving the answer of a served call again."""
     workload, place, key = exchange.workload, exchange.deployment, exchange.key
     subjects = {"company"} | {f"source/{name}" for name in exchange.context_sources}
     if workload is not None and key is not None:
@@ -481,7 +485,7 @@ def subjects_of_answer(exchange: Exchange) -> frozenset[str]:
 
 
 def _entry_of(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None:
-    """The answer that a call got, where it may be given again."""
+    """The cache entry of a call's answer; None: it may not be given again."""
     ask, workload, place, key = exchange.ask, exchange.workload, exchange.deployment, exchange.key
     replay_forms, policy = exchange.interface.replay_forms, gateway.live.policy
     if (
@@ -502,7 +506,7 @@ def _entry_of(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | N
     if not good or "resumed" in exchange.attempt_flags or (grounded and not passages):
         return None
     if exchange.grounding_notes is not None and exchange.grounding_notes.others:
-        return None  # it may rest on what another document says, which no hit would confirm for the next person
+        return None  # it may rest on another document, which a hit would not confirm for the next person
     if not all(passage.chunk for passage in passages):
         return None
     subjects = subjects_of_answer(exchange)

@@ -1,10 +1,10 @@
 """Answers kept for `Idempotency-Key`: replayed from memory for ten minutes, refused with 409 for a day, never made
 twice.
 
-The keys (as digests, never the answers) are also in small files of each worker, written before anything is sent, so
-that another worker or a restarted one refuses them, and written again where nothing was. A file has the keys of some
-hours and is deleted a day later. It is synced before anything is sent, in rounds that calls at the same time share:
-after a loss of power, too, what was asked is not asked again. That nothing was sent is not waited for.
+Each worker also writes the keys (as digests, never the answers) to small files before anything is sent, so that other
+workers and a restarted one refuse them, and withdraws them where nothing was sent. A file has the keys of some hours
+and is deleted a day later. It is synced before anything is sent, in rounds shared by concurrent calls: not even a power
+loss lets a request be sent twice. Withdrawals are not synced.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from groundplan.core.home import names_in, sync_folder
 from groundplan.gateway.caching.used_idempotency_keys import DAY_SECONDS, NEVER, UsedIdempotencyKeys
 
 IDEMPOTENCY_KEY = b"idempotency-key"
-"""The header of requests that are to be answered once."""
+"""Name of the header."""
 MEMORY_SECONDS = 600.0
 MEMORY_BYTES = 32 << 20
 ENTRY_BYTES = 1500
-"""What an answer takes in memory beside its own bytes."""
+"""Memory that an answer takes besides its own bytes."""
 FILE_SECONDS = DAY_SECONDS / 4
-"""Of one file; then the next one is begun."""
+"""How long a file is written before the next one is begun."""
 _ENTRY = struct.Struct(">32sd")
 _HEAD = struct.Struct(">32s4sHxx")
-"""Of the file: token and port of its worker, as large as an entry."""
+"""Head of a file: token and port of its worker, as large as an entry."""
 _MAGIC = b"gpik"
 _FILE = re.compile(r"idempotency-.*\.log")
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Where a worker hands out its answers."""
+    """Where another worker can be asked for its answers, over loopback."""
 
     port: int
     token: bytes
@@ -52,16 +52,16 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class KeptAnswer:
-    """A finished answer; `status` 0 means that the first call was cut off."""
+    """A finished answer; `status` 0: the first call has no answer that can be replayed."""
 
     status: int
     headers: bytes
     content_type: bytes
     body: bytes
     subjects: frozenset[str] = frozenset()
-    """What it came from and is about: no kill may be in force for any of them when it is given again."""
+    """What it rests on: no kill may be in force for any of them when it is replayed."""
     cites: tuple[tuple[str, str], ...] = ()
-    """(chunk, source) of each passage that was before the model."""
+    """(chunk, source) of each passage that the model saw."""
 
 
 @dataclass(slots=True)
@@ -71,12 +71,12 @@ class _Entry:
     answer: asyncio.Future[KeptAnswer | None]
     size: int = 0
     is_claimed: bool = False
-    """Nobody else had the key when this worker wrote it down: it is this worker's to answer."""
+    """Whether this worker claimed the key, so that its answer counts for other workers, too."""
 
 
 @dataclass(slots=True)
 class _Reader:
-    """How far another worker's file was read."""
+    """The state of reading another worker's file."""
 
     position: int = 0
     holder: Holder | None = None
@@ -84,7 +84,7 @@ class _Reader:
 
 
 class IdempotentAnswers:
-    """Of one worker; `folder` is HOME/journal."""
+    """The idempotency keys and kept answers of one worker; `folder` is HOME/journal."""
 
     def __init__(self, folder: Path, epoch: UUID, now: float) -> None:
         self._folder = folder
@@ -95,29 +95,29 @@ class IdempotentAnswers:
         self._bytes = 0
         self._file: int | None = None
         self._file_count = 0
-        """Begun so far."""
+        """Files begun so far."""
         self._file_started_at = now
         self._holder: Holder | None = None
         self._syncer = ThreadPoolExecutor(1, "idempotency-sync")
         self._syncing = False
         self._waiting: list[asyncio.Future[None]] = []
-        """For the next round."""
+        """Calls that wait for the next sync round."""
         self._retired: list[int] = []
-        """Files that are written no more, with keys for which somebody may still wait."""
+        """Files that are no longer written, but may hold keys that are not synced yet."""
         with suppress(OSError):
             self._forget_old_files(now)
 
     def open(self, holder: Holder) -> None:
-        """Start this worker's first file, saying where its answers can be had. Where the disk takes none, calls with a
-        key are refused until it does."""
+        """Begin this worker's first file, with the address of its answers. While the disk takes none, calls with a key
+        are refused."""
         self._holder = holder
         with suppress(OSError):
             self._file = self._begin_file(holder)
 
     def catch_up(self) -> None:
-        """Read what others wrote so far, before there are calls that would wait for it: of a day with a few keys a
-        second it takes seconds."""
-        with suppress(OSError):  # whoever needs it is refused
+        """Read the files of other workers before any call would wait for it: for a day with a few keys a second that
+        takes seconds."""
+        with suppress(OSError):  # a call with a key tries again, and is refused if that fails
             self._read_other_files(self._file_started_at)
 
     def _begin_file(self, holder: Holder) -> int:
@@ -137,8 +137,7 @@ class IdempotentAnswers:
         return self._folder / (f"{self._own_prefix}.{number}.log" if number else f"{self._own_prefix}.log")
 
     def _rotate_file(self, now: float) -> None:
-        """The next file, when the one that is written has been for long enough; those of others that are gone are
-        forgotten. Raises OSError."""
+        """Begin the next file if the present one is old enough, and forget old files. Raises OSError."""
         if self._file is None or self._holder is None or now - self._file_started_at < FILE_SECONDS:
             return
         next_file = self._begin_file(self._holder)
@@ -147,9 +146,10 @@ class IdempotentAnswers:
         self._forget_old_files(now)
 
     async def begin(self, digest: bytes, body: bytes, now: float) -> KeptAnswer | None:
-        """None: the caller is the first here and must `keep` or `release`. Otherwise the first one's answer.
+        """The answer of an earlier call with this key, awaited if it is still being made; None: the caller is the first
+        here, and must `keep` an answer or `release` the key.
 
-        Raises `Conflict` for another body, or an answer that is not in memory any more.
+        Raises `Conflict` for another body, or an answer that is no longer in memory.
         """
         self._evict(now)
         while True:
@@ -164,11 +164,12 @@ class IdempotentAnswers:
                 return kept
 
     def body_digest(self, digest: bytes) -> bytes:
-        """What the request is, in a digest, for which this worker has the key just now."""
+        """The digest of the request that holds this key in this worker."""
         return self._entries[digest].body
 
     async def find_for_worker(self, digest: bytes, body: bytes) -> KeptAnswer | None:
-        """For another worker: the answer when it is there, None when it is not this worker's. Raises `Conflict`."""
+        """The answer for another worker, awaited if it is still being made; None: this worker has not claimed the key.
+        Raises `Conflict` for another body."""
         entry = self._entries.get(digest)
         if entry is None or not entry.is_claimed:
             return None
@@ -180,10 +181,11 @@ class IdempotentAnswers:
         return await asyncio.shield(entry.answer)
 
     def claim(self, digest: bytes, now: float) -> list[Holder]:
-        """Write the key down, before anything is sent for it. Where others wrote it before they are returned, and may
-        have the answer; then it is not this worker's. Two that do so at the same moment may both get the other.
+        """Write the key to this worker's file, before anything is sent for it. Returns the workers that wrote it before
+        and may have the answer; empty: the key is claimed. Of two workers that claim at the same moment, both may get
+        the other.
 
-        Raises `Unavailable` when it cannot be written.
+        Raises `Unavailable` if it cannot be written.
         """
         if self._holder is None:
             raise _unwritable_error()
@@ -211,7 +213,7 @@ class IdempotentAnswers:
         return holders
 
     async def claim_durably(self, digest: bytes, now: float) -> list[Holder]:
-        """The same, and what is this worker's to answer survives a loss of power then, too."""
+        """As `claim`; a claimed key is then synced to the disk, so that it survives a power loss."""
         holders = self.claim(digest, now)
         if not holders:
             loop = asyncio.get_running_loop()
@@ -223,13 +225,13 @@ class IdempotentAnswers:
         return holders
 
     def _sync(self, loop: asyncio.AbstractEventLoop) -> None:
-        """One round beside the loop: of all that was written so far, for all that wait."""
+        """Start a sync round in a thread, of all that was written so far, for all calls that wait."""
         waiting, self._waiting = self._waiting, []
         full, self._retired = self._retired, []
         written = full if self._file is None else [*full, self._file]
         try:
             round = loop.run_in_executor(self._syncer, _sync_all, written)
-        except RuntimeError:  # this user may have no more threads now
+        except RuntimeError:  # no more threads can be started
             self._retired = full
             _fail_waiters(waiting)
             return
@@ -249,7 +251,7 @@ class IdempotentAnswers:
         if self._holder is None or round.cancelled() or round.exception() is not None:
             _fail_waiters([*waiting, *self._waiting])
             self._waiting = []
-            self._close_files()  # what it holds is not known any more; the next key begins another
+            self._close_files()  # after a failed sync its content is unknown; the next key begins another
             return
         for each in waiting:
             if not each.done():
@@ -263,13 +265,13 @@ class IdempotentAnswers:
         self._file, self._retired = None, []
 
     def _withdraw(self, digest: bytes) -> None:
-        """Nothing was sent for this key here; where that cannot be written down, it stays used."""
+        """Write that nothing was sent for this key; if that cannot be written, the key stays used."""
         if self._file is not None:
             with suppress(OSError):
                 _append(self._file, _ENTRY.pack(digest, NEVER))
 
     def keep(self, digest: bytes, kept: KeptAnswer) -> None:
-        """The answer of the first call, for those that wait and those to come."""
+        """Keep the answer of the first call, for calls that wait and later ones."""
         entry = self._entries.get(digest)
         if entry is None or entry.answer.done():
             return
@@ -279,7 +281,7 @@ class IdempotentAnswers:
         self._evict(entry.at)
 
     def release(self, digest: bytes) -> None:
-        """Nothing was sent for this key: the next request with it is a first one, whichever worker has it."""
+        """Free a key for which nothing was sent: the next request with it, at any worker, is a first one."""
         entry = self._entries.pop(digest, None)
         if entry is None:
             return
@@ -290,8 +292,8 @@ class IdempotentAnswers:
             entry.answer.set_result(None)
 
     def _evict(self, now: float) -> None:
-        """Drop what is too old or too much; a dropped key is remembered as used. One whose call goes on is neither,
-        however long it does."""
+        """Drop answers that are too old or exceed the memory; their keys stay used. A key whose call still runs is
+        never dropped."""
         gone = []
         for digest, entry in self._entries.items():
             if not entry.answer.done():
@@ -333,7 +335,7 @@ class IdempotentAnswers:
         reader.seen.expire(now)
 
     def _forget_old_files(self, now: float) -> None:
-        """Also of others: nobody writes to one that is as old, but begins another one before."""
+        """Delete old files, also those of other workers: each begins a new file long before."""
         left = set()
         for path in self._key_files():
             with suppress(FileNotFoundError):
@@ -344,7 +346,7 @@ class IdempotentAnswers:
         self._readers = {name: reader for name, reader in self._readers.items() if name in left}
 
     def close(self) -> None:
-        """A file in which nothing was written is not left: whoever has a key looks at each one of a day."""
+        """Close the files; delete an empty one, since every worker reads each file of a day."""
         self._holder = None
         self._syncer.shutdown()
         if self._file is not None and os.fstat(self._file).st_size <= _HEAD.size:
@@ -354,7 +356,7 @@ class IdempotentAnswers:
 
 
 def _append(file: int, entry: bytes) -> None:
-    """All of it or nothing: part of an entry, on a disk that is full, would shift all later ones. Raises OSError."""
+    """Append the whole entry or nothing: a part, on a full disk, would shift all later entries. Raises OSError."""
     written = os.write(file, entry)
     if written != len(entry):
         os.ftruncate(file, os.fstat(file).st_size - written)
@@ -370,11 +372,12 @@ def _fail_waiters(waiting: list[asyncio.Future[None]]) -> None:
     for each in waiting:
         if not each.done():
             each.set_exception(_unwritable_error())
-            each.exception()  # one that nobody waits for any more must not cause a warning
+            each.exception()  # mark as retrieved: a waiter that is gone must not cause a warning
 
 
 def key_digest(named: bytes, whose: str, person: str) -> bytes:
-    """Of an Idempotency-Key and who uses it: a key, or those that it was rotated to, for a person. Raises `Invalid`."""
+    """Digest of an Idempotency-Key and its user: an API key (or those it was rotated to) and a person. Raises
+    `Invalid`."""
     if not 0 < len(named) <= 255:
         raise Invalid(
             "the Idempotency-Key is empty or too long", code="idempotency_key", hint="Use 1 to 255 characters."
@@ -383,7 +386,7 @@ def key_digest(named: bytes, whose: str, person: str) -> bytes:
 
 
 def mismatch_error() -> Conflict:
-    """The refusal of a key that another request had."""
+    """The error for a key that was used for another request."""
     return Conflict(
         "this Idempotency-Key was used for another request",
         code="idempotency_mismatch",
@@ -392,7 +395,7 @@ def mismatch_error() -> Conflict:
 
 
 def forgotten_error() -> Conflict:
-    """The refusal of a key whose answer nobody has any more."""
+    """The error for a used key whose answer is no longer kept."""
     return Conflict(
         "this Idempotency-Key was used before, and its answer is not in memory any more",
         code="idempotency_replayed",

@@ -1,6 +1,6 @@
-"""What becomes of an `Idempotency-Key` once its call is over: the answer is kept, or the key is free again.
+"""Ends the use of an `Idempotency-Key` with its call: the answer is kept, or the key is free again.
 
-How it is kept is `idempotency`'s, and who gets it again `cache`'s.
+`idempotency` keeps answers, and `cache` decides who gets them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ _NOTHING = Usage()
 
 
 def remember(gateway: Gateway, exchange: Exchange) -> None:
-    """Keep the answer to a call with an `Idempotency-Key` where one was sent for; otherwise the next request with this
-    key is the first. May be said again."""
+    """Keep the answer of a call with an `Idempotency-Key` if anything was sent for it; otherwise free the key. Further
+    calls have no effect."""
     digest, exchange.idempotency = exchange.idempotency, None
     if digest is None:
         return
@@ -38,7 +38,7 @@ def remember(gateway: Gateway, exchange: Exchange) -> None:
 
 
 def _did_nothing(exchange: Exchange) -> bool:
-    """Whether nothing that was asked was billed, for certain, and its client was told that it got no answer: it may
-    send the same once more."""
+    """Whether certainly nothing was billed, and the client was told that there is no answer: it may send the request
+    again."""
     unbilled = not (exchange.cost or exchange.estimated or exchange.draining_bound) and exchange.usage == _NOTHING
     return unbilled and exchange.status == "failed" and not exchange.sent_chunks
