@@ -148,7 +148,8 @@ def request_part_approvals(
 
 
 def unapproved_parts_key(conn: Connection[Any], signing: Signing, change_id: UUID) -> UnapprovedPartsKey | None:
-    """What `missing_of` says the same of, as long as it is the same; None where nothing can be missing."""
+    """Return what `unapproved_parts` depends on: its result is the same while this key is; None where no part can be
+    unapproved."""
     change = changes.change_by_id(conn, change_id, lock=False)
     stored = store.newest_blueprint(conn)
     if change is None or stored is None or change.state != "pending" or change.type != "workload" or change.renews:

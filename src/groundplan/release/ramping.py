@@ -60,7 +60,7 @@ def advance_steps(
     blueprint: bp.Blueprint, begins: Mapping[str, datetime], now: datetime, unhealthy: frozenset[str] = frozenset()
 ) -> tuple[bp.Blueprint, list[str]]:
     """The blueprint with every step that is over replaced by the next one, and what changed in words. A step whose new
-    place is among the `unwell` deployments holds."""
+    place is among the `unhealthy` deployments holds."""
     told: list[str] = []
     placements: list[bp.Placement] = []
     for each in blueprint.placements:

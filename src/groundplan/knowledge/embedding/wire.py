@@ -1,7 +1,7 @@
 """The messages of the local service's `POST /embed`, readable without numpy: texts in, raw vectors out.
 
-For callers in the gateway, which send them themselves; `knowledge.service_client.embed` is the blocking client. No
-embedding is computed here.
+For callers in the gateway, which send them themselves; `knowledge.service_client.RemoteEmbedder` is the blocking
+client. No embedding is computed here.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def placed_warnings(
 
 
 def workspace_warnings(workspace: Workspace, today: date) -> tuple[Problem, ...]:
-    """As `of_placed`, of files that nobody has placed yet."""
+    """As `placed_warnings`, for files that are not placed yet."""
     deployments, _ = places.deployments(workspace, today, pricing.rates_with_successors)
     sites = {name: places.site(item) for name, item in workspace.sites.items()}
     demands = (workloads.demand(item) for item in workspace.workloads.values())

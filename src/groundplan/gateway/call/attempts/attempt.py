@@ -250,7 +250,7 @@ class Attempt(RefusalHandling):
         return data
 
     async def grow(self, size: int, seconds: float, unless: Callable[[], bool] | None = None) -> int:
-        """See `Taker`."""
+        """See `BodyMemory`."""
         if self._share is None:
             workload = self.exchange.workload
             rank = RANKS["normal" if workload is None else workload.reliability.priority]
