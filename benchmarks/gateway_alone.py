@@ -175,7 +175,7 @@ async def count(kind: str, calls: int, connections: int, folder: Path) -> dict[s
         made = structs.replace(made, workloads=[structs.replace(each, cache=rule) for each in made.workloads])
     gateway, server = _serving(app.Parts(), home, made)
     place = made.deployments[0]
-    pool = gateway.targets.of(gateway.live.catalog.plans["assistant"].names["auto"][0]).pool  # type: ignore[union-attr]
+    pool = gateway.targets.of(gateway.live.catalog.plans["assistant"].deployments_by_name["auto"][0]).pool  # type: ignore[union-attr]
     for _ in range(connections):
         upstream(cast(Http1Pool, pool), loop)
     targets = cast(Any, gateway.targets)._targets

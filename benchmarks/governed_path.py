@@ -35,7 +35,7 @@ from groundplan.core.ids import new_id_bytes
 from groundplan.core.money import PICO
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.guard.run import guards
+from groundplan.gateway.guard.run import needs_guard
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy.catalog import Catalog, index
@@ -73,7 +73,7 @@ def admission(rig: Rig, catalog: Catalog) -> float:
     for _ in range(4000):
         begun = time.thread_time_ns()
         admit.choose_deployments(exchange, plan, ask, policy, now)
-        guards(exchange, plan, policy)
+        needs_guard(exchange, plan, policy)
         times.append(time.thread_time_ns() - begun)
     return statistics.median(times) / 1000
 

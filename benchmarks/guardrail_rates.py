@@ -18,7 +18,7 @@ import httpx
 from benchmarks.judged_answers import judged
 
 from groundplan.blueprint.model import Judge
-from groundplan.gateway.guard.judge import ordered, told
+from groundplan.gateway.guard.judge import is_refused, judge_request
 from groundplan.governance.guardrails.language import LEAST, LEAST_LETTERS, foreign
 
 KNOWN = ("de", "en", "es", "fr", "it", "nl", "pl", "pt", "sv")
@@ -138,9 +138,10 @@ def _judged(url: str, model: str, key: str) -> dict[str, Any]:
     with httpx.Client(headers={"authorization": f"Bearer {key}"}, timeout=60.0) as client:
         for each in set_:
             reply = client.post(
-                f"{url}/chat/completions", json=ordered(Judge(deployment=model, question=each.question), each.answer)
+                f"{url}/chat/completions",
+                json=judge_request(Judge(deployment=model, question=each.question), each.answer),
             )
-            found.append((each.truth, told(reply.content, "yes") if reply.status_code == 200 else None))
+            found.append((each.truth, is_refused(reply.content, "yes") if reply.status_code == 200 else None))
     wrong, right = [v for truth, v in found if truth], [v for truth, v in found if not truth]
     return {
         "model": model,

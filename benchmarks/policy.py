@@ -89,7 +89,7 @@ def measure(count: int, rounds: int) -> dict[str, object]:
     fresh: list[int] = []
     fresh_cpu: list[int] = []
     for n in range(rounds):
-        gate._held.clear()
+        gate._decisions.clear()
         key, at, worked = keys[n % 25], time.perf_counter_ns(), time.thread_time_ns()
         gate.allowed(policy, key.workload, key, PERSON, "chat", places, now)
         fresh_cpu.append(time.thread_time_ns() - worked)

@@ -101,5 +101,5 @@ def test_an_edited_fallback_is_refused_by_plan_verifier_and_gateway() -> None:
         ],
     )
     assert any("outside EU" in problem.message for problem in verify_blueprint(tampered))
-    names = [d.name for d in index(tampered).plans["staff-assistant"].names["auto"]]
+    names = [d.name for d in index(tampered).plans["staff-assistant"].deployments_by_name["auto"]]
     assert "gpt-us" not in names and names[0] == "gpt-eu"

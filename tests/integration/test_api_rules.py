@@ -18,7 +18,7 @@ from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.gateway.guard import held_store
-from groundplan.gateway.guard.held_store import Waiting
+from groundplan.gateway.guard.held_store import HeldCall
 from groundplan.testing.database import Cluster
 
 RULE = """
@@ -157,8 +157,8 @@ def hold(world: World, kind: str = "answer", reviewers: tuple[str, ...] = ()) ->
         keys = SubjectKeys.of(world.control.home)
         sealed = [keys.seal(conn, key, text) for text in ("a question <b>", "an answer <script>")]
         within = timedelta(minutes=5)
-        waiting = Waiting(id, kind, "w", key, None, new_id(), "gpt", sealed[0], sealed[1], within, reviewers)
-        held_store.put(conn, waiting)
+        waiting = HeldCall(id, kind, "w", key, None, new_id(), "gpt", sealed[0], sealed[1], within, reviewers)
+        held_store.add_held(conn, waiting)
     return str(id)
 
 

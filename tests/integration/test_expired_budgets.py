@@ -16,7 +16,7 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.budgets import lease_client
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.policy import remaining
-from groundplan.gateway.policy.ended_key_budgets import gone
+from groundplan.gateway.policy.ended_key_budgets import unusable_budgets
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.ledger.model import Charge
 from groundplan.testing.database import Database
@@ -46,7 +46,7 @@ async def test_of_budgets_whose_keys_ended_long_ago_nothing_stays_and_nothing_is
     names = [f"key/{first}" for first in firsts]
     async with worker(database, tmp_path) as one:
         leases, slices, granted_of = one.leases, one.slices, one.leases._grants._granted
-        leases.set_ended_key_lookup(lambda budgets: gone(budgets, keys, one.clock.now().timestamp()))
+        leases.set_ended_key_lookup(lambda budgets: unusable_budgets(budgets, keys, one.clock.now().timestamp()))
         tokens, company = [(new_id().bytes, 0) for _ in [*names, "all"]], ("all", TOTAL)
         with patience():
             for name, token in zip([*names, "all"], tokens, strict=True):
@@ -80,26 +80,26 @@ def test_a_budget_is_outlived_where_no_key_of_its_line_is_known() -> None:
     now = MADE.timestamp() + 200 * 86_400
     named = {f"key/{old}", f"key/{young}"}
     other = {b"o": a_key("other")}
-    assert gone(named, other, now) == {f"key/{old}"}, "one that was made lately is not read yet"
-    assert gone(named, other | {b"1": a_key(old)}, now) == set()
-    assert gone(named, {}, now) == set(), "live policy was not read"
+    assert unusable_budgets(named, other, now) == {f"key/{old}"}, "one that was made lately is not read yet"
+    assert unusable_budgets(named, other | {b"1": a_key(old)}, now) == set()
+    assert unusable_budgets(named, {}, now) == set(), "live policy was not read"
 
 
 async def test_what_was_left_of_a_budget_is_known_no_more_once_its_key_has_ended(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of more than are asked about in one second."""
-    monkeypatch.setattr(remaining, "AT_ONCE", 4)
+    monkeypatch.setattr(remaining, "BUDGETS_PER_REFRESH", 4)
     each = [Budget(name=f"key/{n}", covers=f"key/{n}", limit=10 * COST, period=TOTAL) for n in range(10)]
     keys = {b.name.encode(): KeyEntry(b.name, "w", "", False, False, None, budget=b) for b in each}
     with psycopg.connect(database.urls["owner"]) as conn, conn.cursor() as cursor:
         cursor.executemany("INSERT INTO budget_period VALUES (%s, 'total', 1, 0.5)", [(b.name,) for b in each])
-    found = remaining.Remaining(Slices(), FixedClock())
+    found = remaining.RemainingBudgets(Slices(), FixedClock())
     async with await psycopg.AsyncConnection.connect(database.urls["gateway"], autocommit=True) as connection:
         for _ in range(3):
-            await found.look(connection, [], keys, 1.0)
-        assert len(found.elsewhere) == 10
+            await found.refresh(connection, [], keys, 1.0)
+        assert len(found.taken_elsewhere) == 10
         living = {name: key for name, key in keys.items() if name != b"key/0"}
         for _ in range(3):
-            await found.look(connection, [], living, 1.0)
-        assert set(found.elsewhere) == {(b.name, TOTAL) for b in each[1:]}
+            await found.refresh(connection, [], living, 1.0)
+        assert set(found.taken_elsewhere) == {(b.name, TOTAL) for b in each[1:]}

@@ -23,7 +23,7 @@ from groundplan.core.errors import Conflict, Denied, GroundplanError, Invalid, U
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets.leases import Slices
-from groundplan.gateway.guard.counts import Counts
+from groundplan.gateway.guard.counts import GuardCounts
 from groundplan.gateway.guard.reviews import Reviews
 from groundplan.gateway.policy.live import LiveView
 from groundplan.governance import approvals
@@ -302,7 +302,7 @@ async def test_without_a_database_nothing_is_sent(tmp_path: Path, monkeypatch: p
         tried.append(work)
         raise Unavailable("it is away", code="review_unavailable", hint="Wait.")
 
-    desk._left |= {new_id() for _ in range(3)}
+    desk._abandoned |= {new_id() for _ in range(3)}
     monkeypatch.setattr(desk, "in_thread", away)
     await desk.close()
     assert len(tried) == 1, "a worker that ends waits two seconds for each"
@@ -335,7 +335,7 @@ async def test_a_caller_that_goes_away_while_its_place_cannot_be_made_leaves_not
 
 
 async def test_what_guardrails_found_is_counted_once(database: Database) -> None:
-    counts, call = Counts(database.urls["gateway"], SystemClock()), new_id()
+    counts, call = GuardCounts(database.urls["gateway"], SystemClock()), new_id()
     counts.add(call, "w", {("input", "secrets", "block"): 1}, shadow=False)
     counts.add(call, "w", {("input", "secrets", "block"): 3}, shadow=False)
     await counts.flush()

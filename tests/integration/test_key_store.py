@@ -192,7 +192,7 @@ async def test_of_somebody_who_comes_changes_or_leaves_only_what_is_theirs_is_re
     async with following(database, tmp_path) as (view, connection):
         await view._load_policy(connection, None)
         monkeypatch.setattr(key_store, "fetched", counted)
-        monkeypatch.setattr(key_store, "_all", never)
+        monkeypatch.setattr(key_store, "_load_all", never)
         for change, most in ((company.join, 1), (company.rename, 4), (company.leave, 4), (company.come_back, 4)):
             change()
             read.clear()
@@ -206,8 +206,8 @@ async def test_of_somebody_who_comes_changes_or_leaves_only_what_is_theirs_is_re
 async def test_after_many_changes_and_by_hand_all_keys_are_read(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(key_store, "AT_ONCE", 2)
-    monkeypatch.setattr(key_store, "MOST_CHANGES", 3)
+    monkeypatch.setattr(key_store, "ROWS_PER_FETCH", 2)
+    monkeypatch.setattr(key_store, "MAX_CHANGES", 3)
     company = Company(database)
     async with following(database, tmp_path) as (view, connection):
         await view._load_policy(connection, None)
@@ -238,11 +238,11 @@ async def test_another_connection_may_be_to_a_database_that_has_other_keys(
             conn.execute("DELETE FROM api_key")
         await view._load_policy(connection, None)
         assert len(view.policy.keys) == 1, "of the same database it is known already"
-        view._anew = True
+        view._is_new_connection = True
         await register(connection, view._epoch, tmp_path)
-        with closing(await Listener.of(connection, live._BEAT)) as listener:
+        with closing(await Listener.of(connection, live._HEARTBEAT)) as listener:
             with monkeypatch.context() as patch, pytest.raises(TimeoutError):
-                patch.setattr(key_store, "load", slow)
+                patch.setattr(key_store, "load_keys", slow)
                 await view.refresh(listener)
             await connection.execute("ROLLBACK")
             (acknowledged,) = await (await connection.execute("SELECT policy_ack FROM gateway")).fetchone() or ()
@@ -255,11 +255,11 @@ async def test_a_worker_whose_blueprint_the_database_lost_starts_anew(database: 
     """Its number may be another blueprint's from now on."""
     async with following(database, tmp_path) as (view, connection):
         await register(connection, view._epoch, tmp_path)
-        view.catalog, view._signature, view._anew = index(blueprint(2, [], [])), "then", False
-        with closing(await Listener.of(connection, live._BEAT)) as listener:
+        view.catalog, view._signature, view._is_new_connection = index(blueprint(2, [], [])), "then", False
+        with closing(await Listener.of(connection, live._HEARTBEAT)) as listener:
             await view.refresh(listener)
             assert not view.fenced.is_set()
-            view._anew = True  # the connection
+            view._is_new_connection = True  # the connection
             await view.refresh(listener)
         assert view.fenced.is_set()
 
@@ -288,7 +288,7 @@ async def test_a_worker_knows_no_keys_that_ended_long_ago(database: Database, tm
         (told,) = (key for key in fresh.keys.values() if key.id == str(lately))
         assert told.revoked, "whoever uses it is told so"
         view.policy = replace(fresh, keys=fresh.keys | {b"%d" % n: replace(told, expires=1.0 + n) for n in range(3)})
-        view._tidied = 0.0
+        view._keys_dropped_at = 0.0
         company.kill()
         await view._load_policy(connection, None)
         assert len(view.policy.keys) == len(left) + 3, "looked for only where keys come"

@@ -311,22 +311,22 @@ async def test_what_is_left_is_looked_up_of_present_periods_and_of_those_in_use(
     async with await psycopg.AsyncConnection.connect(database.urls["gateway"], autocommit=True) as connection:
         slices.add_grant("b0", "2026-10", COST)
         slices.reserve(token, [Charge("b0", "2026-10", COST // 2)])
-        await live.left.look(connection, budgets, {}, 1.0)
-        assert sorted(live.left.elsewhere) == sorted(slices_of)
-        live.left.elsewhere["b0", "2026-10"] = 0  # it was present when the call was admitted
-        await live.left.look(connection, budgets, {}, 1.0)
-        assert sorted(live.left.elsewhere) == sorted([*slices_of, ("b0", "2026-10")])
+        await live.remaining_budgets.refresh(connection, budgets, {}, 1.0)
+        assert sorted(live.remaining_budgets.taken_elsewhere) == sorted(slices_of)
+        live.remaining_budgets.taken_elsewhere["b0", "2026-10"] = 0  # it was present when the call was admitted
+        await live.remaining_budgets.refresh(connection, budgets, {}, 1.0)
+        assert sorted(live.remaining_budgets.taken_elsewhere) == sorted([*slices_of, ("b0", "2026-10")])
         assert live.remaining(budgets[0], "2026-10") == 10 * COST - (3 * COST - COST)
         slices.settle(token, COST // 4)
-        await live.left.look(connection, budgets, {}, 1.0)
-        assert sorted(live.left.elsewhere) == sorted(slices_of)
+        await live.remaining_budgets.refresh(connection, budgets, {}, 1.0)
+        assert sorted(live.remaining_budgets.taken_elsewhere) == sorted(slices_of)
         assert live.remaining(budgets[1], MONTH) == 7 * COST
 
 
 async def test_of_the_budgets_of_many_keys_some_are_looked_up_each_second_and_any_that_is_used(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remaining, "AT_ONCE", 4)
+    monkeypatch.setattr(remaining, "BUDGETS_PER_REFRESH", 4)
     monkeypatch.setattr(ticks, "TURN", 3)
     names = [f"key/{n}" for n in range(10)]
     each = [Budget(name=name, covers=name, limit=10 * COST, period="month") for name in names]
@@ -335,25 +335,25 @@ async def test_of_the_budgets_of_many_keys_some_are_looked_up_each_second_and_an
         rows = [(name, span, "1", "0.03") for name in names for span in (MONTH, "2026-10")]
         cursor.executemany("INSERT INTO budget_period VALUES (%s, %s, %s, %s)", rows)
     slices, clock = Slices(), FixedClock()
-    found = remaining.Remaining(slices, clock)
+    found = remaining.RemainingBudgets(slices, clock)
     seen: list[set[str]] = []
     async with await psycopg.AsyncConnection.connect(database.urls["gateway"], autocommit=True) as connection:
         for turn in range(4):
             if turn == 1:
                 slices.add_grant(names[9], MONTH, COST)
-            await found.look(connection, [], keys, 1.0)
-            seen.append({name for name, _ in found.elsewhere})
+            await found.refresh(connection, [], keys, 1.0)
+            seen.append({name for name, _ in found.taken_elsewhere})
         assert seen == [{*names[:4]}, {*names[:8], names[9]}, {*names}, {*names}]
-        assert set(found.elsewhere) == {(name, MONTH) for name in names}
-        assert found.elsewhere[names[9], MONTH] == 2 * COST and found.elsewhere[names[0], MONTH] == 3 * COST
+        assert set(found.taken_elsewhere) == {(name, MONTH) for name in names}
+        assert found.taken_elsewhere[names[9], MONTH] == 2 * COST and found.taken_elsewhere[names[0], MONTH] == 3 * COST
         for name in names:
             slices.add_grant(name, MONTH, 0)
-        await found.look(connection, [], keys, 1.0)
+        await found.refresh(connection, [], keys, 1.0)
         assert [slices.remaining_budget([(budget, MONTH)])[0] for budget in each] == [7 * COST] * 9 + [8 * COST]
         clock.moment += timedelta(days=31)
         for _ in range(6):
-            await found.look(connection, [], keys, 1.0)
-        assert not found.elsewhere, "nothing of a month that is over"
+            await found.refresh(connection, [], keys, 1.0)
+        assert not found.taken_elsewhere, "nothing of a month that is over"
 
 
 def test_keys_that_have_ended_and_those_of_one_line_are_no_further_budgets() -> None:
@@ -363,7 +363,7 @@ def test_keys_that_have_ended_and_those_of_one_line_are_no_further_budgets() -> 
     other = Budget(name="key/o", covers="key/o", limit=COST, period="day")
     revoked = KeyEntry("r", "assistant", "", False, True, None, budget=other)
     expired = KeyEntry("e", "assistant", "", False, False, 8.0, budget=other)
-    assert remaining._living({**living, b"r": revoked, b"e": expired}, 8.0) == [budget]
+    assert remaining._active_key_budgets({**living, b"r": revoked, b"e": expired}, 8.0) == [budget]
 
 
 async def test_a_grant_whose_answer_was_lost_is_found_after_reconnecting(database: Database, tmp_path: Path) -> None:

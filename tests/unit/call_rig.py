@@ -55,7 +55,7 @@ class Fixed:
     catalog: Catalog | None
     seconds: float = 0.0
     """Since it was last heard that the policy is the newest."""
-    follows: bool = False
+    is_following: bool = False
 
     def age(self, now: float | None = None) -> float:  # noqa: ARG002 -- the protocol's signature
         return self.seconds
@@ -66,7 +66,7 @@ class Fixed:
     def people(self, workload: str) -> frozenset[str]:  # noqa: ARG002 -- the protocol's signature
         return frozenset()
 
-    def count(self, workload: str, person: str) -> None:  # noqa: ARG002 -- the protocol's signature
+    def record_person(self, workload: str, person: str) -> None:  # noqa: ARG002 -- the protocol's signature
         return None
 
     def stop(self, workload: str, call: UUID) -> None:  # noqa: ARG002 -- the protocol's signature
@@ -130,9 +130,9 @@ class Rig:
         for of, plan in catalog.plans.items():
             names = {
                 model: tuple(replace(d, **settings) if d.name == name else d for d in found)
-                for model, found in plan.names.items()
+                for model, found in plan.deployments_by_name.items()
             }
-            catalog.plans[of] = dataclasses.replace(plan, names=names)
+            catalog.plans[of] = dataclasses.replace(plan, deployments_by_name=names)
 
     def hold(self, name: str) -> asyncio.Semaphore:
         """As `gated`, one of the upstreams."""

@@ -174,7 +174,7 @@ async def test_a_client_that_takes_nothing_keeps_its_room_until_it_is_cut_off(tm
         (slow,) = rig.server.connections
         assert slow.transport is not None and slow.transport.get_write_buffer_size() < MIB
         assert slow.deadline <= rig.server.now() + 5.0
-        assert not rig.gateway.loads.of(rig.plan("assistant").names["auto"][0]).running, "it keeps no place there"
+        assert not rig.gateway.loads.of(rig.plan("assistant").deployments_by_name["auto"][0]).running, "it keeps no place there"
         waits = asyncio.create_task(rig.chat())
         await until(lambda: room.waiting_count == 1)
         slow.expire()
@@ -337,7 +337,7 @@ async def test_waiting_for_room_is_not_silence(tmp_path: Path) -> None:
         assert (await waits).status == 200
         assert (
             not rig.gateway.health._failures
-            and not rig.gateway.loads.of(rig.plan("assistant").names["auto"][0])._usual_us
+            and not rig.gateway.loads.of(rig.plan("assistant").deployments_by_name["auto"][0])._usual_us
         )
 
 

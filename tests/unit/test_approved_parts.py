@@ -24,7 +24,7 @@ from groundplan.blueprint.model import (
 )
 from groundplan.core.errors import Denied, Invalid
 from groundplan.gateway.policy.approved import approved_of
-from groundplan.gateway.policy.snapshot import NOTHING, Policy
+from groundplan.gateway.policy.snapshot import EMPTY_POLICY, Policy
 from groundplan.governance.approved_parts import (
     NO_END,
     PART_KINDS,
@@ -243,7 +243,7 @@ def test_without_the_rule_the_workload_covers_its_parts_until_one_is_withdrawn()
     made = blueprint(workload(), kinds=())
     book = approved_of(made)
     assert book is not None
-    book.check(NOTHING, "support", NOW)
+    book.check(EMPTY_POLICY, "support", NOW)
     data = every(made)[3]
     with pytest.raises(Denied):
         book.check(policy(data, given=GrantedApproval(TODAY, TODAY, withdrawn=True)), "support", NOW)

@@ -66,7 +66,7 @@ def test_only_where_input_is_a_file_of_its_own_it_is_uploaded() -> None:
 async def test_what_is_about_an_account_or_an_order_under_way_refuses_no_order(tmp_path: Path) -> None:
     """Of one that the provider works at already, it may be that it is taken."""
     async with call_rig(tmp_path, ["one"]) as rig:
-        (place,) = rig.plan("assistant").names["auto"]
+        (place,) = rig.plan("assistant").deployments_by_name["auto"]
         asked = OrderInput(new_id(), "/v1/chat/completions", tmp_path / "input", "file-1")
         for status, may_have_acted in ((402, False), (429, False), (409, True), (503, True), (302, True)):
             rig.play("one", mode="error", status=status, only="POST /v1/batches")
@@ -100,7 +100,7 @@ async def test_a_key_that_a_provider_repeats_in_results_is_kept_by_nobody(
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     ports = {"one": server.sockets[0].getsockname()[1]}
     async with server, call_rig(tmp_path, ["one"], more={"one": {"key": "env:PROVIDER_KEY"}}, ports=ports) as rig:
-        (place,) = rig.plan("assistant").names["auto"]
+        (place,) = rig.plan("assistant").deployments_by_name["auto"]
         provider = OpenAIBatches(rig.gateway, place)
         kept = b"".join([piece async for piece in provider.content("file-1")])
         assert kept == said.replace(secret.encode(), b"[hidden]")
@@ -132,7 +132,7 @@ async def test_what_a_provider_may_have_taken_is_told(
     server = await asyncio.start_server(answers, "127.0.0.1", 0)
     ports = {"one": server.sockets[0].getsockname()[1]}
     async with server, call_rig(tmp_path, ["one"], more={"one": {"key": "env:PROVIDER_KEY"}}, ports=ports) as rig:
-        (place,) = rig.plan("assistant").names["auto"]
+        (place,) = rig.plan("assistant").deployments_by_name["auto"]
         asked = OrderInput(new_id(), "/v1/chat/completions", tmp_path / "input", "file-1")
         with pytest.raises((ProviderUnavailable, ProviderRefused)) as told:
             await OpenAIBatches(rig.gateway, place).create(asked)
@@ -145,7 +145,7 @@ async def test_what_a_provider_may_have_taken_is_told(
 async def test_what_was_asked_over_is_there_for_calls(tmp_path: Path) -> None:
     """Whether the provider did it or refused it."""
     async with call_rig(tmp_path, ["one"]) as rig:
-        (place,) = rig.plan("assistant").names["auto"]
+        (place,) = rig.plan("assistant").deployments_by_name["auto"]
         provider, pool = OpenAIBatches(rig.gateway, place), rig.gateway.targets.of(place).pool
         for asks in (provider.find_upload("x"), provider.retrieve("batch_none")):
             with suppress(ProviderRefused):
@@ -227,7 +227,7 @@ async def test_a_line_is_looked_at_once_more_as_it_is_ordered(tmp_path: Path) ->
     async with call_rig(tmp_path, ["one", "two"], more=serves) as rig:
         calls, batch, body = BatchCalls(rig.gateway), batch_of(rig), json.dumps(ASK).encode()
         held = calls.assess(exchange := calls.exchange(batch, new_id(), body), batch)
-        place, (other,) = calls.provider_deployment(exchange), rig.plan("assistant").names["two"]
+        place, (other,) = calls.provider_deployment(exchange), rig.plan("assistant").deployments_by_name["two"]
         assert place is not None and place.name == "one"
         sent = json.loads(calls.forwarded_body(batch, place, new_id(), body, held))
         assert sent == ASK | {"model": place.upstream_model}
@@ -304,7 +304,7 @@ async def test_what_an_order_needs_is_looked_at_until_it_is_over(
     against it."""
     async with call_rig(tmp_path, ["one", "two"]) as rig:
         place = msgspec.structs.replace(
-            next(each for each in rig.plan("assistant").names["auto"] if each.name == "one"),
+            next(each for each in rig.plan("assistant").deployments_by_name["auto"] if each.name == "one"),
             **{name: value for name, value in order.items() if name == "site"},
         )
         batch, made = batch_of(rig), rig.gateway.clock.now() - timedelta(days=order.get("days", 0))
@@ -327,7 +327,7 @@ async def test_a_key_is_sent_to_no_place_but_the_one_that_it_is_declared_for(
     """An order is followed where it was given, with the key that its deployment has by now; another place's is not for
     it."""
     async with call_rig(tmp_path, ["one"]) as rig:
-        (place,) = rig.plan("assistant").names["one"]
+        (place,) = rig.plan("assistant").deployments_by_name["one"]
         live: Any = rig.gateway.live
         now = msgspec.structs.replace(place, key="env:NEWER", url="http://127.0.0.1:1/v1" if moved else place.url)
         live.catalog = index(msgspec.structs.replace(live.catalog.blueprint, number=2, deployments=[now]))
@@ -342,7 +342,7 @@ async def test_what_a_provider_made_is_kept_and_counted_as_any_call(tmp_path: Pa
     async with call_rig(tmp_path, ["one"], workloads=keeps) as rig:
         sent: list[Content] = []
         rig.gateway.content_sender = SimpleNamespace(send=sent.append)  # type: ignore[assignment]
-        (place,) = rig.plan("assistant").names["one"]
+        (place,) = rig.plan("assistant").deployments_by_name["one"]
         batch, shelf, body = batch_of(rig), Blobs(Home(tmp_path)), json.dumps(ASK)
         data = f'{{"custom_id":"a","method":"POST","url":"{CHAT}","body":{body}}}\n'.encode()
 

@@ -26,7 +26,7 @@ from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.serve import serve
-from groundplan.gateway.guard.counts import Counts
+from groundplan.gateway.guard.counts import GuardCounts
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.policy.catalog import index
@@ -322,7 +322,7 @@ async def test_what_a_guardrail_finds_in_a_line_is_counted_once(tmp_path: Path, 
     """It is looked at when the batch is checked, and when the line is made; of one that is refused only the first."""
     rules = {"assistant": {"guardrails": Guardrails(input={"personal_data": done}, budget_ms=10_000)}}
     async with call_rig(tmp_path, ["one"], workloads=rules) as rig:
-        rig.gateway.guard_counts = counts = Counts("", rig.gateway.clock)
+        rig.gateway.guard_counts = counts = GuardCounts("", rig.gateway.clock)
         asked = [{"role": "user", "content": "to ana@acme.example"}]
         (key,) = rig.gateway.live.policy.keys.values()
         calls = BatchCalls(rig.gateway)

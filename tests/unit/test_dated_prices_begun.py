@@ -51,13 +51,13 @@ def test_of_several_prices_each_begins_on_its_own_day_and_is_made_once() -> None
     first, second = MIDNIGHT.timestamp(), MIDNIGHT.replace(day=3).timestamp()
 
     def inputs(now: float) -> list[int]:
-        found = dated_prices.at(catalog, now)
+        found = dated_prices.catalog_at(catalog, now)
         assert found.number == 7 and found.blueprint.number == 7
         return [each.rates.input // PICO for each in found.plans["assistant"].allowed("auto", places[0].kind)]
 
-    assert inputs(first - 0.001) == [1, 1, 1] and dated_prices.at(catalog, first - 0.001) is catalog
+    assert inputs(first - 0.001) == [1, 1, 1] and dated_prices.catalog_at(catalog, first - 0.001) is catalog
     assert inputs(first) == inputs(second - 0.001) == [30, 1, 1]
     assert inputs(second) == [50, 30, 1], "also where nobody called in between, nor made a blueprint of the first"
-    assert dated_prices.at(catalog, second) is dated_prices.at(catalog, second + 1e9)
+    assert dated_prices.catalog_at(catalog, second) is dated_prices.catalog_at(catalog, second + 1e9)
     assert split_cost(further, Usage(input=3), 150 * PICO // 1_000_000)["input"] == (3, 150 * PICO // 1_000_000)
     assert split_cost(OLD, Usage(input=3), 90 * PICO // 1_000_000)["bound"], "without the date nothing explains it"

@@ -158,8 +158,8 @@ async def test_counting_tokens_says_nothing_of_how_answers_are(tmp_path: Path) -
             assert reply.status == 200 and reply.json["input_tokens"] == 7, reply.body
         assert set(health.states(now)) == {"one"}
         assert rig.gateway.latencies.of("one", False).peak == 0.0
-        assert rig.gateway.loads.of(rig.plan("assistant").names["one"][0])._answers >= 3
-        assert rig.gateway.loads.of(rig.plan("assistant").names["one"][0])._usual_us == 0.0
+        assert rig.gateway.loads.of(rig.plan("assistant").deployments_by_name["one"][0])._answers >= 3
+        assert rig.gateway.loads.of(rig.plan("assistant").deployments_by_name["one"][0])._usual_us == 0.0
 
 
 @pytest.mark.parametrize("retry_after", [None, "30"])
@@ -174,7 +174,7 @@ async def test_no_room_at_flex_says_nothing_of_the_ordinary_tier(tmp_path: Path,
     }
     hedged = {"assistant": rule(hedge={"after_ms": 1, "at_most": 1.0})}
     async with call_rig(tmp_path / "home", ["one", "two"], more=more, workloads=hedged) as rig:
-        place = rig.plan("assistant").names["one"][0]
+        place = rig.plan("assistant").deployments_by_name["one"][0]
         rig.play("one", mode="error", status=429, retry_after=retry_after)
         for _ in range(4):
             refused = await rig.chat(service_tier="flex", model="one")
@@ -207,7 +207,7 @@ async def test_another_key_in_the_place_of_one_that_rests_is_used_at_once(tmp_pa
     keys = [ProviderKey(key=f"file:{file}") for file in files]
     async with call_rig(tmp_path / "home", ["one"], more={"one": {"keys": keys[:2]}}) as rig:
         targets, now = rig.gateway.targets, asyncio.get_running_loop().time()
-        place = rig.plan("assistant").names["one"][0]
+        place = rig.plan("assistant").deployments_by_name["one"][0]
         for index in range(2):
             targets.key_pool(place).record_refusal(index, 402, now, 600.0)
         assert targets.key_pool(replace(place, weight=2)).order(now) == []

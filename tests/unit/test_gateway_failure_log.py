@@ -13,7 +13,7 @@ from groundplan.core.errors import Unavailable
 from groundplan.gateway.caching.semantic_checks import CheckStore
 from groundplan.gateway.caching.semantic_counts import SemanticCounts
 from groundplan.gateway.call.model_versions import ModelVersions
-from groundplan.gateway.guard.counts import Counts
+from groundplan.gateway.guard.counts import GuardCounts
 from groundplan.gateway.write_behind import WriteBehindQueue
 
 NOBODY = "postgresql://nobody@127.0.0.1:1/none"
@@ -47,7 +47,7 @@ async def test_what_waits_is_logged_once_for_as_long_as_it_waits(caplog: pytest.
 async def test_so_is_what_each_part_of_a_worker_has_for_postgresql(caplog: pytest.LogCaptureFixture) -> None:
     clock = SystemClock()
     counts, tally, checks, reported = (
-        Counts(NOBODY, clock),
+        GuardCounts(NOBODY, clock),
         SemanticCounts(NOBODY, clock),
         CheckStore(NOBODY),
         ModelVersions(NOBODY),

@@ -469,7 +469,7 @@ async def test_a_new_connection_is_closed_where_nothing_may_be_sent_over_it_any_
     async with call_rig(tmp_path, ["one"]) as rig:
         live, made = rig.gateway.live, list[int]()
         assert isinstance(live, Fixed)
-        pool: Any = rig.gateway.targets.of(rig.plan("assistant").names["auto"][0]).pool
+        pool: Any = rig.gateway.targets.of(rig.plan("assistant").deployments_by_name["auto"][0]).pool
 
         def stood(_: float) -> float:
             made.append(pool.open_connections)

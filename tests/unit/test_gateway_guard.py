@@ -434,7 +434,7 @@ def killed(rig: Rig, *scopes: str, streams: bool = False) -> None:
 )
 async def test_whatever_is_stopped_is_not_asked(tmp_path: Path, scope: str) -> None:
     async with call_rig(tmp_path, ("one",)) as rig:
-        place = rig.plan("assistant").names["auto"][0]
+        place = rig.plan("assistant").deployments_by_name["auto"][0]
         (key,) = rig.gateway.live.policy.keys.values()
         provider = place.model.split("/")[0]
         killed(rig, scope.format(site=place.site, model=place.model, provider=provider, key=key.id))
@@ -449,7 +449,7 @@ async def test_whatever_is_stopped_is_not_asked(tmp_path: Path, scope: str) -> N
 async def test_a_kill_for_security_ends_streams_with_an_error_event(tmp_path: Path, scope: str) -> None:
     async with call_rig(tmp_path) as rig:
         (key,) = rig.gateway.live.policy.keys.values()
-        scope = scope.format(site=rig.plan("assistant").names["auto"][0].site, key=key.id)
+        scope = scope.format(site=rig.plan("assistant").deployments_by_name["auto"][0].site, key=key.id)
         rig.play("one", say="a long answer that goes on " * 40, chunk_ms=5)
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         writer.write(rig.request(stream=True, max_tokens=900))

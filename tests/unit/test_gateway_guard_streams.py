@@ -26,7 +26,7 @@ from tests.unit.raw_upstream import (
 
 from groundplan.blueprint.guarding import CompanyEntity
 from groundplan.blueprint.model import Guardrails
-from groundplan.gateway.guard.counts import Counts
+from groundplan.gateway.guard.counts import GuardCounts
 
 MESSAGES = "/v1/messages"
 EMAIL = "ana@acme.example"
@@ -386,7 +386,7 @@ async def test_what_ends_a_stream_is_counted(tmp_path: Path, before: str, check:
     )
     rules = {"assistant": {"guardrails": Guardrails(**refuses, budget_ms=10_000, hold_bytes=16)}}
     async with saying(tmp_path, *sent, workloads=rules) as rig:
-        rig.gateway.guard_counts = counts = Counts("", rig.gateway.clock)
+        rig.gateway.guard_counts = counts = GuardCounts("", rig.gateway.clock)
         stream = await rig.stream()
         assert stream.status == (200 if before else 403) and SECRET not in stream.raw.decode()
         assert [(*key[1:], finds[:2]) for key, finds in counts.waiting.items()] == [
@@ -401,7 +401,7 @@ async def test_what_is_found_before_the_first_byte_is_told_and_counted_once(tmp_
     sent = STREAM + events(ROLE, chunk({"content": f"ask {EMAIL} {more}"}), HI, END, DONE)
     rules = {"assistant": {"guardrails": Guardrails(output={"personal_data": "mask"}, budget_ms=10_000, hold_bytes=16)}}
     async with saying(tmp_path, sent, workloads=rules) as rig:
-        rig.gateway.guard_counts = counts = Counts("", rig.gateway.clock)
+        rig.gateway.guard_counts = counts = GuardCounts("", rig.gateway.clock)
         stream = await rig.stream(max_tokens=400)
         assert stream.text == f"ask [email] {more}Hi "
         (told,) = stream.facts["guardrails"]

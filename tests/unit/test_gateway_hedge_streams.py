@@ -17,7 +17,7 @@ from tests.unit.test_gateway_resume_surfaces import SURFACES, TEXT
 
 from groundplan.blueprint.model import Guardrails
 from groundplan.gateway.call.attempts import race
-from groundplan.gateway.guard.counts import Counts
+from groundplan.gateway.guard.counts import GuardCounts
 from groundplan.ledger.model import Settlement
 
 HEDGE = {"after_ms": 40, "at_most": 1.0}
@@ -100,7 +100,7 @@ async def test_a_hedge_that_a_check_refuses_at_once_is_no_fault_of_its_deploymen
         async with call_rig(tmp_path, workloads=rules, ports=at) as rig:
             asked = asyncio.ensure_future(rig.stream(max_tokens=200))
             folder = rig.gateway.journal.folder
-            rig.gateway.guard_counts = counts = Counts("", rig.gateway.clock)
+            rig.gateway.guard_counts = counts = GuardCounts("", rig.gateway.clock)
             await until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
             go.set()
             stream = await asked

@@ -300,7 +300,7 @@ async def test_the_policy_lease_and_the_grace(rig: Rig) -> None:
 @pytest.mark.parametrize("killed", [False, True])
 async def test_a_worker_that_stood_still_asks_what_holds_now(rig: Rig, *, killed: bool) -> None:
     """So does one whose clock was set: the next heartbeat is a moment away, and nobody is refused for that."""
-    rig.live.seconds, rig.live.follows = 61.1, True
+    rig.live.seconds, rig.live.is_following = 61.1, True
 
     def confirm() -> None:
         rig.live.seconds = 0.0

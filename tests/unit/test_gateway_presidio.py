@@ -23,7 +23,7 @@ from groundplan.core import presidio
 from groundplan.core.endpoints import announce
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.home import Home
-from groundplan.gateway.guard.media import demanded_in
+from groundplan.gateway.guard.media import demands_input_checks
 from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.governance.guardrails.guard import Guard
@@ -172,8 +172,8 @@ async def test_in_shadow_it_is_only_counted(tmp_path: Path) -> None:
 
 def test_where_only_presidio_looks_at_what_is_sent_in_images_are_not_let_through_unsaid() -> None:
     guard = Guard.of(bp.Guardrails(presidio_input="block"))
-    assert demanded_in(guard) and guard.input.empty and not guard.whole
-    assert not demanded_in(Guard.of(bp.Guardrails(presidio="block")))
+    assert demands_input_checks(guard) and guard.input.empty and not guard.whole
+    assert not demands_input_checks(Guard.of(bp.Guardrails(presidio="block")))
 
 
 def test_a_text_that_is_too_long_is_refused() -> None:

@@ -58,7 +58,7 @@ def declared(name: str, on: str, allows: str, to: str, more: str = "") -> str:
 
 def refusal(work: bp.Workload, key_of: str, person: str, day: date = DAY) -> Denied | None:
     try:
-        grants.check(work, POLICY, key(key_of), person, day)
+        grants.check_grants(work, POLICY, key(key_of), person, day)
     except Denied as error:
         return error
     return None

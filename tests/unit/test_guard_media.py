@@ -38,21 +38,23 @@ def ask(**more: Any) -> Ask:
 
 def test_a_transcript_is_checked_with_its_segments_and_loses_the_times_of_its_words() -> None:
     plain = {"text": "hello there", "segments": [{"id": 0, "text": "hello there"}], "words": [{"word": "hello"}]}
-    assert media.transcript(plain, out) is plain
+    assert media.check_transcript(plain, out) is plain
     segments = [{"id": 0, "text": "write to"}, {"id": 1, "text": f" {EMAIL} soon"}]
-    made = media.transcript({"text": f"write to {EMAIL} soon", "segments": segments, "words": [{"word": EMAIL}]}, out)
+    made = media.check_transcript(
+        {"text": f"write to {EMAIL} soon", "segments": segments, "words": [{"word": EMAIL}]}, out
+    )
     assert EMAIL not in str(made) and "words" not in made and made["segments"][0] == segments[0]
     spelled = {"logprobs": [{"token": EMAIL, "bytes": [97], "logprob": -0.1}]}
-    made = media.transcript({"text": f"write to {EMAIL} soon", **spelled}, out)
+    made = media.check_transcript({"text": f"write to {EMAIL} soon", **spelled}, out)
     assert EMAIL not in str(made) and "logprobs" not in made
-    assert media.transcript(kept := {"text": "hello", "logprobs": [{"token": "hello"}]}, out) is kept
-    made = media.transcript({"text": EMAIL, "segments": [{"id": 0, "text": EMAIL, "tokens": [5, 6]}]}, out)
+    assert media.check_transcript(kept := {"text": "hello", "logprobs": [{"token": "hello"}]}, out) is kept
+    made = media.check_transcript({"text": EMAIL, "segments": [{"id": 0, "text": EMAIL, "tokens": [5, 6]}]}, out)
     assert made["segments"] == [{"id": 0, "text": "[email]", "tokens": []}]
     across = [{"text": "write to ana@ac"}, {"text": "me.example soon"}]
-    made = media.transcript({"text": f"write to {EMAIL} soon", "segments": across}, out)
+    made = media.check_transcript({"text": f"write to {EMAIL} soon", "segments": across}, out)
     assert "segments" not in made and EMAIL not in made["text"]
     with pytest.raises(Refused):
-        media.transcript({"text": f"use {SECRET}"}, out)
+        media.check_transcript({"text": f"use {SECRET}"}, out)
 
 
 WORDS = [{"word": "write"}, {"word": EMAIL, "speaker_id": "S1"}]
@@ -71,7 +73,7 @@ WORDS = [{"word": "write"}, {"word": EMAIL, "speaker_id": "S1"}]
 def test_what_a_transcript_says_again_is_checked_wherever_it_stands(more: dict[str, Any]) -> None:
     """As speaches, Fireworks and Together tell it."""
     told = {"duration": 3.5, "language": "english", "x_groq": {"id": "req_1"}}
-    made = media.transcript({"text": f"write to {EMAIL} soon, 4111 1111 1111 1111", **told, **more}, out)
+    made = media.check_transcript({"text": f"write to {EMAIL} soon, 4111 1111 1111 1111", **told, **more}, out)
     said = str(made)
     assert not any(each in said for each in (EMAIL, "ana@ac", "1111 1111", "'tokens': [5]", "word"))
     assert told.items() <= made.items() and ("segments" not in more or len(made.get("segments", [])) in (0, 1))
@@ -79,16 +81,18 @@ def test_what_a_transcript_says_again_is_checked_wherever_it_stands(more: dict[s
 
 def test_subtitles_are_checked_also_across_their_times() -> None:
     times = "1\n00:00:00,000 --> 00:00:02,000\nhello there\n"
-    assert media.subtitles(times, out) == times
-    assert EMAIL not in media.subtitles(times.replace("hello there", f"write to {EMAIL}"), out)
+    assert media.check_plain_transcript(times, out) == times
+    assert EMAIL not in media.check_plain_transcript(times.replace("hello there", f"write to {EMAIL}"), out)
     card = "1\n00:00:00,000 --> 00:00:02,000\nmy card is 4111 1111\n\n2\n00:00:02,000 --> 00:00:04,000\n1111 1111 yes\n"
-    assert "4111 1111" not in media.subtitles(card, out) and "yes" in media.subtitles(card, out)
+    assert "4111 1111" not in media.check_plain_transcript(card, out) and "yes" in media.check_plain_transcript(
+        card, out
+    )
 
 
 def test_a_revised_prompt_is_text() -> None:
     body = {"created": 1, "data": [{"b64_json": "AA"}, {"revised_prompt": "a house"}]}
-    assert media.drawn(body, out) is body
-    made = media.drawn({"data": [{"b64_json": "AA", "revised_prompt": f"for {EMAIL}"}]}, out)
+    assert media.check_revised_prompts(body, out) is body
+    made = media.check_revised_prompts({"data": [{"b64_json": "AA", "revised_prompt": f"for {EMAIL}"}]}, out)
     assert EMAIL not in str(made) and made["data"][0]["b64_json"] == "AA"
 
 
@@ -117,17 +121,17 @@ def test_a_revised_prompt_is_text() -> None:
 def test_what_no_check_can_look_at_is_named(
     endpoint: str, asked: dict[str, Any], rules: dict[str, Any], kinds: list[str]
 ) -> None:
-    found = media.unchecked(Guard.of(Guardrails(**rules)), ask(**asked), endpoint)
+    found = media.unchecked_refusals(Guard.of(Guardrails(**rules)), ask(**asked), endpoint)
     assert [each.kind for each in found] == kinds
     declared = Guardrails(**rules, unchecked=["audio", "image", "file", "tokens"])
-    assert media.unchecked(Guard.of(declared), ask(**asked), endpoint) == []
-    assert media.unchecked(Guard.of(Guardrails()), ask(**asked), endpoint) == []
+    assert media.unchecked_refusals(Guard.of(declared), ask(**asked), endpoint) == []
+    assert media.unchecked_refusals(Guard.of(Guardrails()), ask(**asked), endpoint) == []
 
 
 def test_an_image_that_is_to_be_moderated_is_one() -> None:
     parts = [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
     request = Request(0.0, body=msgspec.json.encode({"input": parts}))
-    found = media.unchecked(GUARD, MODERATIONS.read(request), MODERATIONS.name)
+    found = media.unchecked_refusals(GUARD, MODERATIONS.read(request), MODERATIONS.name)
     assert [each.kind for each in found] == ["image"]
 
 
@@ -159,13 +163,13 @@ def form(*parts: tuple[str, str | None, bytes]) -> Request:
 async def test_texts_of_a_form_are_masked_and_none_may_come_after_its_large_files() -> None:
     upload = Upload(frozenset({"model"}))
     await upload.begin(form(("prompt", None, f"for {EMAIL}".encode()), ("file", "a.wav", b"x"), ("model", None, b"m")))
-    media.form_texts(upload, into)
+    media.check_form_texts(upload, into)
     sent = b"".join([piece async for piece in upload.pieces("up", b"b", {})])
     assert EMAIL.encode() not in sent and b"for <email_1>" in sent and sent.count(b'name="prompt"') == 1
     large = (("file", "a.wav", b"x" * (KEPT_BYTES + 1)), ("prompt", None, f"for {EMAIL}".encode()))
     late = Upload(frozenset({"model"}))
     await late.begin(form(*large))
-    media.form_texts(late, into)
+    media.check_form_texts(late, into)
     with pytest.raises(Invalid) as caught:
         [piece async for piece in late.pieces("up", b"b", {})]
     assert caught.value.code == "field_after_file"
@@ -177,7 +181,7 @@ async def test_a_field_that_is_there_several_times_is_looked_at_each_time() -> N
     said = [("keywords[]", None, each.encode()) for each in (card, "9", f"for {EMAIL}", "é")]
     await upload.begin(form(*said, ("file", "a.wav", b"x")))
     assert upload.texts == [card, "9", f"for {EMAIL}", "é"]
-    media.form_texts(upload, into)
+    media.check_form_texts(upload, into)
     sent = b"".join([piece async for piece in upload.pieces("up", b"b", {})]).decode()
     assert card not in sent and EMAIL not in sent and sent.count('name="keywords[]"') == 4
     assert (
@@ -198,7 +202,7 @@ async def test_a_field_that_the_edge_of_what_is_kept_cuts_is_read_whole(name: st
         return
     await upload.begin(form(*parts))
     assert upload.fields[name] == value.decode() and "b" not in upload.fields and not upload.whole
-    media.form_texts(upload, into)
+    media.check_form_texts(upload, into)
     upload.texts_first = False
     sent = b"".join([piece async for piece in upload.pieces("up", b"b", {})])
     assert EMAIL.encode() not in sent and sent.count(b'name="%b"' % name.encode()) == 1 and b'name="b"' in sent
@@ -211,7 +215,7 @@ async def test_samples_of_speakers_are_sound_and_may_be_as_large(first: bool) ->
     samples = tuple(("known_speaker_references[]", None, sample) for _ in range(4))
     file, model = ("file", "a.wav", b"x" * (KEPT_BYTES + 1)), ("model", None, b"m")
     await upload.begin(form(*((model, *samples, file) if first else (model, file, *samples))))
-    media.form_texts(upload, into)
+    media.check_form_texts(upload, into)
     sent = b"".join([piece async for piece in upload.pieces("up", b"b", {})])
     assert sent.count(sample) == 4 and set(upload.fields) <= {"model"} and upload.size < KEPT_BYTES + 200_000
     many = Upload(frozenset(), samples=SAMPLES)

@@ -12,7 +12,7 @@ import pytest
 
 from groundplan.core.errors import Unauthenticated
 from groundplan.gateway.call.identify import check_key, find_key
-from groundplan.gateway.policy.snapshot import NOTHING, KeyEntry
+from groundplan.gateway.policy.snapshot import EMPTY_POLICY, KeyEntry
 
 SECRET = b"gp_0123456789abcdef0123456789abcdef"
 OTHER = b"gp_fedcba9876543210fedcba9876543210"
@@ -20,7 +20,7 @@ KEYS = {
     hashlib.sha256(each).digest(): KeyEntry("k", "w", "", acts_for_others=False, revoked=False, expires=None)
     for each in (SECRET, OTHER)
 }
-POLICY = replace(NOTHING, keys=KEYS)
+POLICY = replace(EMPTY_POLICY, keys=KEYS)
 CHECKED = {find_key.__code__.co_filename, Unauthenticated.__init__.__code__.co_filename}
 
 
@@ -62,7 +62,7 @@ def test_a_key_is_read_where_each_client_sends_it_and_the_first_one_counts() -> 
 )
 def test_a_key_that_exists_may_be_used_no_more(more: dict[str, Any], code: str) -> None:
     key = KeyEntry("k", "w", "ana", acts_for_others=False, revoked=False, expires=10.1)
-    policy = replace(NOTHING, active=frozenset({"ana"}))
+    policy = replace(EMPTY_POLICY, active=frozenset({"ana"}))
     check_key(key, policy, 10.0)
     with pytest.raises(Unauthenticated, match=code):
         check_key(replace(key, **more), policy, 10.0)

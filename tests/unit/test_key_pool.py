@@ -80,7 +80,7 @@ async def test_a_key_is_used_where_it_is_sent(tmp_path: Path) -> None:
         (tmp_path / name).write_text(name)
     keys = {"one": {"keys": [ProviderKey(key=f"file:{tmp_path / name}") for name in ("a", "b")]}}
     async with call_rig(tmp_path / "home", ["one"], more=keys, ports={"one": 1}) as rig:
-        pool = rig.gateway.targets.key_pool(rig.plan("assistant").names["one"][0])
+        pool = rig.gateway.targets.key_pool(rig.plan("assistant").deployments_by_name["one"][0])
         assert (await rig.chat()).status == 503
         assert [key.use_count for key in pool._keys] == [0.0, 0.0]
         await rig.books()
@@ -240,7 +240,7 @@ async def test_a_key_whose_account_is_out_of_money_rests_for_minutes_and_is_told
             assert (await rig.chat()).status == 200
         assert model.asked == ["a", "b", "b", "b"]
         now, gateway = asyncio.get_running_loop().time(), rig.gateway
-        pool = gateway.targets.key_pool(rig.plan("assistant").names["one"][0])
+        pool = gateway.targets.key_pool(rig.plan("assistant").deployments_by_name["one"][0])
         assert pool.order(now + REFUSED_REST_S - 5.0) == [1], "rather than some seconds"
         why = f"closed: the key file:{tmp_path / 'a'} rests: its account is not paid, or its quota is used up"
         assert told_health(gateway.health, now, gateway.targets.key_problems()) == {"one": why}

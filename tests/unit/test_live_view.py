@@ -40,10 +40,10 @@ def test_nobody_is_remembered_where_nobody_counts_people(tmp_path: Path) -> None
     tasks = [workload("free", ["one"]), workload("pilot", ["one"], people=3)]
     view.catalog = index(blueprint(1, [deployment("one", 1)], tasks))
     for number in range(1000):
-        view.count("free", f"person {number}")
-        view.count("gone", f"person {number}")
+        view.record_person("free", f"person {number}")
+        view.record_person("gone", f"person {number}")
     for name in ("ana", "bob", "ana", ""):
-        view.count("pilot", name)
+        view.record_person("pilot", name)
     assert view._users == {"pilot": {"ana", "bob"}}
     assert (view.people("pilot"), view.people("free")) == ({"ana", "bob"}, frozenset())
 
@@ -59,9 +59,9 @@ async def test_who_has_not_asked_for_long_leaves_room_for_another(
     async def found(*_: Any) -> list[tuple[str, str]]:
         return rows
 
-    monkeypatch.setattr(live_module, "_asked", found)
+    monkeypatch.setattr(live_module, "_fetch", found)
     await view._load_people(None)
-    view.count("pilot", "bob")
+    view.record_person("pilot", "bob")
     assert view.people("pilot") == {"ana", "eve", "bob"}
     rows.remove(("pilot", "ana"))
     await view._load_people(None)
@@ -158,7 +158,7 @@ async def test_policy_has_grown_old_while_a_virtual_machine_was_paused(tmp_path:
         clock.advance(0.5)
         return [b"-1", b"0", b"%f" % clock.seconds()]
 
-    view._anew = False
+    view._is_new_connection = False
     await view.refresh(SimpleNamespace(connection=None, ask=beat))
     assert view.age() == 0.5
     clock.set_now(clock.now() + timedelta(minutes=10))
@@ -173,7 +173,7 @@ async def test_a_clock_that_is_not_postgresqls_is_told_about_once(
     """Else nobody knows why limits of windows that PostgreSQL takes for over have no room."""
     clock = ManualClock()
     view: Any = LiveView("", Home(tmp_path), new_id(), clock, Slices())
-    view._anew = False
+    view._is_new_connection = False
     for ahead in (0.0, -59.0, -3600.0, -3600.0, 0.0, 61.0):
         there = clock.seconds() - ahead
 
@@ -196,5 +196,5 @@ async def test_another_blueprint_of_the_same_number_is_not_the_one_that_is_serve
     async def signed(*_: Any) -> list[tuple[str]]:
         return there
 
-    monkeypatch.setattr(live_module, "_asked", signed)
-    assert await view._is_lost(None, 3) is lost
+    monkeypatch.setattr(live_module, "_fetch", signed)
+    assert await view._has_lost_blueprint(None, 3) is lost

@@ -244,7 +244,7 @@ async def test_what_is_taken_of_a_workers_memory_is_told(tmp_path: Path) -> None
         with pytest.raises(UpstreamFailure):
             await second
         with pytest.raises(Unavailable):
-            await gateway.loads.wait_for_room(rig.plan("assistant").names["one"], "low", 0.0)
+            await gateway.loads.wait_for_room(rig.plan("assistant").deployments_by_name["one"], "low", 0.0)
         gateway.pressure.level = 0
         with pytest.raises(Unavailable):
             gateway.pressure.check("critical", 0)

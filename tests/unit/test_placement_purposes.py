@@ -121,7 +121,7 @@ def test_all_readings_agree(asked: list[str], of_site: list[str], of_model: list
     whole = msgspec.structs.replace(blueprint(asking(asked), [site]), deployments=[served])
     refused = [each for each in verify(whole) if "may be used for" in each.message]
     assert (not refused) is served_all
-    found = index(whole).plans["w"].names["auto"]
+    found = index(whole).plans["w"].deployments_by_name["auto"]
     assert [each.name for each in found] == (["at-s"] if served_all else [])
 
 

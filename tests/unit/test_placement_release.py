@@ -148,10 +148,10 @@ def test_an_edited_fallback_is_never_asked() -> None:
         restricted, deployments=["at-rack", "at-virginia", "at-azure"], also=["at-virginia"]
     )
     found = index(blueprint(edited, SITES)).plans["finance"]
-    assert [d.name for d in found.names["auto"]] == ["at-rack"]
-    assert "at-virginia" not in found.names and "at-azure" not in found.names
+    assert [d.name for d in found.deployments_by_name["auto"]] == ["at-rack"]
+    assert "at-virginia" not in found.deployments_by_name and "at-azure" not in found.deployments_by_name
     nowhere = msgspec.structs.replace(edited, deployments=["at-virginia"])
-    assert index(blueprint(nowhere, SITES)).plans["finance"].names["auto"] == ()
+    assert index(blueprint(nowhere, SITES)).plans["finance"].deployments_by_name["auto"] == ()
 
 
 @given(

@@ -18,8 +18,8 @@ from groundplan.catalog.policies import TEMPLATES, TemplateValues
 from groundplan.cli.policy import app
 from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
-from groundplan.gateway.policy.gate import Gate, Whose, gate_of
-from groundplan.gateway.policy.snapshot import Excepted, KeyEntry, Policy
+from groundplan.gateway.policy.gate import Gate, ToolUser, gate_of
+from groundplan.gateway.policy.snapshot import KeyEntry, Policy, RuleException
 from groundplan.governance.model import ApprovalStatus
 from groundplan.governance.policy import cedar, declared, examples, shadow, templates
 from groundplan.governance.policy.calls import CallRules, Tool
@@ -277,7 +277,7 @@ FAY, ANA = str(new_id()), str(new_id())
 KEY = KeyEntry(str(new_id()), "assistant", "", False, False, None)
 
 
-def policy(number: int = 1, members: tuple[str, ...] = (FAY,), exceptions: tuple[Excepted, ...] = ()) -> Policy:
+def policy(number: int = 1, members: tuple[str, ...] = (FAY,), exceptions: tuple[RuleException, ...] = ()) -> Policy:
     people = {"fay@acme.example": FAY, "ana@acme.example": ANA}
     groups = {"finance": frozenset(members)}
     return Policy(number, {}, people, frozenset(people.values()), frozenset(), members=groups, exceptions=exceptions)
@@ -304,9 +304,9 @@ def test_a_decision_is_kept_until_the_policy_changes() -> None:
     assert "groundplan policy exception people" in caught.value.hint
     first = policy()
     rules.allowed(first, "assistant", KEY, FAY, "chat", places, 0.0)
-    held = dict(rules._held)
+    held = dict(rules._decisions)
     rules.allowed(first, "assistant", KEY, FAY, "chat", places, 0.0)
-    assert rules._held == held and len(held) == 1
+    assert rules._decisions == held and len(held) == 1
     with pytest.raises(Denied):  # one key may act for both
         rules.allowed(first, "assistant", KEY, ANA, "chat", places, 0.0)
     with pytest.raises(Denied):
@@ -327,7 +327,7 @@ def test_a_rule_tells_one_who_asks_from_another() -> None:
         (moved, KEY, ANA, True),
         (moved, KEY, FAY, False),
     ):
-        assert rules.tool(held, Whose("assistant", key, person), Tool("lookup"), 0.0).allowed == allowed
+        assert rules.decide_tool(held, ToolUser("assistant", key, person), Tool("lookup"), 0.0).allowed == allowed
         if allowed:
             assert rules.allowed(held, "assistant", key, person, "chat", places, 0.0) == places
         else:
@@ -340,21 +340,23 @@ def test_a_decision_by_the_clock_is_never_kept() -> None:
     at = datetime(2026, 11, 25, 23, tzinfo=UTC)
     now = policy()
     assert rules.allowed(now, "assistant", KEY, FAY, "chat", places, at.timestamp()) == places
-    assert rules._held == {}
+    assert rules._decisions == {}
     with pytest.raises(Denied):
         rules.allowed(now, "assistant", KEY, FAY, "chat", places, (at + timedelta(hours=8)).timestamp())
 
 
 def test_an_exception_holds_for_whom_it_was_given_and_ends_by_itself() -> None:
     rules, places = gate(PEOPLE)
-    one = policy(exceptions=(Excepted("people", "assistant", "ana@acme.example", 100.0),))
+    one = policy(exceptions=(RuleException("people", "assistant", "ana@acme.example", 100.0),))
     assert rules.allowed(one, "assistant", KEY, ANA, "chat", places, 99.0) == places
     with pytest.raises(Denied):
         rules.allowed(one, "assistant", KEY, ANA, "chat", places, 100.0)
     for each in (("people", "other", ""), ("x", "assistant", ""), ("people", "assistant", "fay@acme.example")):
         with pytest.raises(Denied):
-            rules.allowed(policy(exceptions=(Excepted(*each, 100.0),)), "assistant", KEY, ANA, "chat", places, 99.0)
-    everybody = policy(exceptions=(Excepted("people", "assistant", "", 100.0),))
+            rules.allowed(
+                policy(exceptions=(RuleException(*each, 100.0),)), "assistant", KEY, ANA, "chat", places, 99.0
+            )
+    everybody = policy(exceptions=(RuleException("people", "assistant", "", 100.0),))
     assert rules.allowed(everybody, "assistant", KEY, "", "chat", places, 99.0) == places
 
 

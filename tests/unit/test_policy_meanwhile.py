@@ -68,4 +68,4 @@ async def test_only_what_was_reserved_for_is_asked(
 
 def test_what_is_restricted_has_no_grace_whatever_its_blueprint_says() -> None:
     made = blueprint(1, [], [workload("assistant", [], sensitivity="restricted", grace_ms=60_000)])
-    assert index(made).plans["assistant"].confirmed_s == LEASE_SECONDS
+    assert index(made).plans["assistant"].max_policy_age == LEASE_SECONDS

@@ -19,7 +19,12 @@ from any_llm.types.completion import (
 )
 from google.genai.types import EmbedContentResponse
 
-from groundplan.gateway.upstream.translation.answers import Chunks, completion, of_cohere, of_google
+from groundplan.gateway.upstream.translation.answers import (
+    ChunkConverter,
+    patch_cohere,
+    patch_google_embeddings,
+    to_completion,
+)
 
 
 def chunk(finish: Any = None, **delta: Any) -> ChatCompletionChunk:
@@ -30,8 +35,8 @@ def chunk(finish: Any = None, **delta: Any) -> ChatCompletionChunk:
 
 
 def told(*found: ChatCompletionChunk, one: bool = False) -> list[dict[str, Any]]:
-    chunks = Chunks("asked", one=one)
-    return [made for each in found if (made := chunks.take(each)) is not None] + chunks.end()
+    chunks = ChunkConverter("asked", single_call=one)
+    return [made for each in found if (made := chunks.convert(each)) is not None] + chunks.final_chunks()
 
 
 def deltas(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -40,7 +45,7 @@ def deltas(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def test_reasoning_is_told_under_the_name_that_servers_give_it() -> None:
     message = ChatCompletionMessage(role="assistant", content="a", reasoning=Reasoning(content="hm"))
-    whole = completion(
+    whole = to_completion(
         ChatCompletion(
             id="c", choices=[Choice(index=0, message=message, finish_reason="stop")], created=1, model="m",
             object="chat.completion",
@@ -95,7 +100,7 @@ def test_an_answer_that_may_call_one_tool_has_its_first_call(same: bool) -> None
         object="chat.completion",
     )  # fmt: skip
     for one in (True, False):
-        made = completion(whole, "asked", one=one)["choices"][0]["message"]
+        made = to_completion(whole, "asked", single_call=one)["choices"][0]["message"]
         assert [each["id"] for each in made["tool_calls"]] == ["c0", "c1"][: 1 if one else 2] and made["content"] == "b"
 
 
@@ -110,7 +115,7 @@ def test_an_answer_that_may_call_one_tool_has_its_first_call(same: bool) -> None
 )
 def test_what_google_read_for_vectors_is_told_where_it_says_so(said: dict[str, Any], tokens: int) -> None:
     """The library never does: 0 is for whoever knows that nothing is embedded for nothing."""
-    told = of_google(GoogleProvider._convert_embedding_response)
+    told = patch_google_embeddings(GoogleProvider._convert_embedding_response)
     made = told({"model": "m", "result": EmbedContentResponse.model_validate(said)})
     assert (made.usage.prompt_tokens, made.usage.total_tokens) == (tokens, tokens)
 
@@ -131,7 +136,7 @@ def test_what_cohere_bills_is_told_in_whole_tokens(
     )  # fmt: skip
     billed = SimpleNamespace(input_tokens=units[0], output_tokens=units[1])
     answer = SimpleNamespace(message=None, usage=SimpleNamespace(billed_units=billed, cached_tokens=cached))
-    usage = of_cohere(lambda _: whole)(answer).usage
+    usage = patch_cohere(lambda _: whole)(answer).usage
     details = usage.prompt_tokens_details
     found = (usage.prompt_tokens, usage.completion_tokens, 0 if details is None else details.cached_tokens)
     assert found == told and usage.total_tokens == sum(told[:2])
@@ -145,7 +150,7 @@ def test_usage_that_says_nothing_is_none() -> None:
         id="c", choices=[Choice(index=0, message=message, finish_reason="stop")], created=1, model="m",
         object="chat.completion", usage=nothing,
     )  # fmt: skip
-    assert "usage" not in completion(whole, "asked")
+    assert "usage" not in to_completion(whole, "asked")
     last = chunk("stop")
     last.usage = nothing
     assert all("usage" not in each for each in told(chunk(content="a"), last))
@@ -154,15 +159,15 @@ def test_usage_that_says_nothing_is_none() -> None:
 
 
 def test_of_usage_that_a_stream_tells_in_parts_each_count_is_the_largest() -> None:
-    chunks = Chunks("asked")
+    chunks = ChunkConverter("asked")
     for read, written, cached in ((10, 5, 4), (8, 7, 2)):
         usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
         part = chunk(content="a")
         details = {"cached_tokens": cached, "of_its_own": 3}
         part.usage = CompletionUsage.model_validate({**usage, "prompt_tokens_details": details})
-        chunks.take(part)
+        chunks.convert(part)
     told = {"prompt_tokens": 10, "completion_tokens": 7, "total_tokens": 17}
-    assert chunks.end()[-1]["usage"] == {**told, "prompt_tokens_details": {"cached_tokens": 4}}
+    assert chunks.final_chunks()[-1]["usage"] == {**told, "prompt_tokens_details": {"cached_tokens": 4}}
 
 
 @pytest.mark.parametrize(
@@ -178,8 +183,8 @@ def test_usage_of_which_a_part_cannot_be_is_none(content: str, counted: tuple[in
         id="c", choices=[Choice(index=0, message=message, finish_reason="stop")], created=1, model="m",
         object="chat.completion", usage=usage,
     )  # fmt: skip
-    assert ("usage" in completion(whole, "asked")) is told
-    chunks = Chunks("asked")
+    assert ("usage" in to_completion(whole, "asked")) is told
+    chunks = ChunkConverter("asked")
     for each in (chunk(role="assistant", content=content), chunk("stop").model_copy(update={"usage": usage})):
-        chunks.take(each)
-    assert any("usage" in each for each in chunks.end()) is told
+        chunks.convert(each)
+    assert any("usage" in each for each in chunks.final_chunks()) is told

@@ -17,8 +17,8 @@ from groundplan.gateway.upstream.provider_refusals import (
     prompt_too_long,
 )
 from groundplan.gateway.upstream.providers import ProviderTarget
-from groundplan.gateway.upstream.translation.failures import Failed, failed
-from groundplan.gateway.upstream.translation.translate import Providers
+from groundplan.gateway.upstream.translation.failures import ProviderFailure, failure_of
+from groundplan.gateway.upstream.translation.translate import ProviderClients
 
 types = pytest.importorskip("any_llm.types.completion")
 google = pytest.importorskip("google.genai.errors")
@@ -51,11 +51,11 @@ async def test_what_is_refused_as_it_is_converted_is_the_callers_and_was_not_sen
     """Nobody listens where it would go, so that anything that was sent ends otherwise."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     monkeypatch.setenv("PROVIDER", "sk-x")
-    providers = Providers()
+    providers = ProviderClients()
     try:
         for field, more in WRONG[api]:
             body = json.dumps({"model": "m", "messages": [ASKED], "max_tokens": 5, **more}).encode()
-            with pytest.raises(Failed) as caught:
+            with pytest.raises(ProviderFailure) as caught:
                 await providers.chat(ProviderTarget("one", api, "http://127.0.0.1:9/v1", "env:PROVIDER"), body)
             error = json.loads(caught.value.body)["error"]
             assert caught.value.status == 400, (api, error)
@@ -80,7 +80,7 @@ async def test_bedrock_is_asked_for_the_region_of_its_address(
 ) -> None:
     """Whatever the environment says, which may say nothing; requests to another one are refused there."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-south-1")
-    providers = Providers()
+    providers = ProviderClients()
     try:
         found = await providers.client(ProviderTarget("one", "bedrock", f"https://{host}"), "sk-x")
         assert found.client.meta.region_name == region
@@ -95,9 +95,9 @@ async def test_what_cannot_be_signed_reached_nobody_and_is_not_billed(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("PROVIDER", "sk-x")
-    providers, body = Providers(), json.dumps({"model": "m", "messages": [ASKED]}).encode()
+    providers, body = ProviderClients(), json.dumps({"model": "m", "messages": [ASKED]}).encode()
     try:
-        with pytest.raises(Failed) as caught:
+        with pytest.raises(ProviderFailure) as caught:
             await providers.chat(ProviderTarget("one", "bedrock", "http://127.0.0.1:9", "env:PROVIDER"), body)
         assert caught.value.status == 503 and b"region" in caught.value.body
     finally:
@@ -105,13 +105,13 @@ async def test_what_cannot_be_signed_reached_nobody_and_is_not_billed(
     library = import_module("google.auth.exceptions")
     for error in (library.RefreshError("invalid_grant"), library.ReauthFailError("again")):
         wrapped = library_errors.ProviderError("it failed", original_exception=error, provider_name="vertexai")
-        assert failed(wrapped, "", ProviderTarget("one", "vertexai", "https://v.example")).status == 503
+        assert failure_of(wrapped, "", ProviderTarget("one", "vertexai", "https://v.example")).status == 503
 
 
 @pytest.mark.parametrize(("details", "asked"), [([{}, {"retryDelay": "20.5s"}], "20.5"), ([], None), (None, None)])
 def test_a_pause_that_google_asks_for_in_its_answer_is_told(details: Any, asked: str | None) -> None:
     refused = google.APIError(429, {"error": {"code": 429, "message": "quota", "details": details}})
-    assert failed(refused, "", ProviderTarget("one", "gemini", "http://127.0.0.1:9", "")).retry_after == asked
+    assert failure_of(refused, "", ProviderTarget("one", "gemini", "http://127.0.0.1:9", "")).retry_after == asked
 
 
 def test_a_quota_that_is_used_up_is_told_with_a_code() -> None:
@@ -120,18 +120,18 @@ def test_a_quota_that_is_used_up_is_told_with_a_code() -> None:
     for limit, told in ((details, True), ([], False)):
         refused = google.APIError(429, {"error": {"code": 429, "message": "quota", "details": limit}})
         refused.status_code = 429  # as the library has it
-        answered = failed(refused, "", ProviderTarget("one", "gemini", "http://127.0.0.1:9", ""))
+        answered = failure_of(refused, "", ProviderTarget("one", "gemini", "http://127.0.0.1:9", ""))
         assert answered.status == 429 and is_quota_spent(429, answered.body) == told
     refused.body = {"message": "x", "type": "insufficient_quota"}  # as OpenAI's client has it
-    assert is_quota_spent(429, failed(refused, "", ProviderTarget("one", "azure", "")).body)
+    assert is_quota_spent(429, failure_of(refused, "", ProviderTarget("one", "azure", "")).body)
 
 
 async def test_one_that_cannot_be_reached_was_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROVIDER", "sk-x")
-    providers = Providers()
+    providers = ProviderClients()
     body = json.dumps({"model": "m", "messages": [ASKED], "max_tokens": 5}).encode()
     for api in ("mistral", "ollama", "anthropic"):
-        with pytest.raises(Failed) as caught:
+        with pytest.raises(ProviderFailure) as caught:
             await providers.chat(ProviderTarget("one", api, "http://127.0.0.1:9/v1", "env:PROVIDER"), body)
         assert caught.value.status == 503, api
     await providers.close()
@@ -152,7 +152,7 @@ def test_an_answer_that_is_not_understood_may_have_been_billed() -> None:
         except ValueError as error:
             raise InvalidRequestError("1 validation error for CompletionUsage") from error
     except InvalidRequestError as error:
-        assert failed(error, "", ProviderTarget("one", "gemini", "")).status == 502
+        assert failure_of(error, "", ProviderTarget("one", "gemini", "")).status == 502
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_refusal_that_is_about_our_account_is_not_the_callers(error: dict[str,
 
     refused = BadRequestError("Error code: 400")
     refused.body = {"type": "error", "error": error}
-    assert failed(refused, "", ProviderTarget("one", "anthropic", "")).status == status
+    assert failure_of(refused, "", ProviderTarget("one", "anthropic", "")).status == status
     assert actual_status(400, json.dumps({"error": error}).encode()) == status
     assert actual_status(400, json.dumps([{"error": error}]).encode()) == status
     assert actual_status(422, json.dumps({"error": error}).encode()) == 422
@@ -203,7 +203,7 @@ def test_a_prompt_that_a_provider_finds_too_long_is_told_with_a_code(known_by: s
     refused = (ContextLengthExceededError if known_by == "library" else BadRequestError)("Error code: 400")
     message = "prompt is too long: 9000 tokens > 8192 maximum" if known_by == "words" else "too much"
     refused.body = {"type": "error", "error": {"type": "invalid_request_error", "message": message}}
-    told = failed(refused, "", ProviderTarget("one", "anthropic", ""))
+    told = failure_of(refused, "", ProviderTarget("one", "anthropic", ""))
     assert told.status == 400 and bool(prompt_too_long(400, told.body)) == (known_by != "nothing")
 
 
@@ -284,7 +284,7 @@ async def test_texts_before_one_that_failed_may_have_been_billed(
     api: str, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the caller did wrong is told as that all the same."""
-    providers = Providers()
+    providers = ProviderClients()
 
     async def client(*_: Any) -> Vectors:
         return Vectors(status)
@@ -292,7 +292,7 @@ async def test_texts_before_one_that_failed_may_have_been_billed(
     monkeypatch.setattr(providers, "client", client)
     try:
         for texts, told in ((["b", "a"], status), (["a", "b"], 502 if status != 400 else 400)):
-            with pytest.raises(Failed) as caught:
+            with pytest.raises(ProviderFailure) as caught:
                 body = json.dumps({"model": "m", "input": texts}).encode()
                 await providers.embed(ProviderTarget("one", api, "http://127.0.0.1:9"), body)
             assert caught.value.status == told, texts

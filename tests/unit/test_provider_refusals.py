@@ -20,7 +20,7 @@ from groundplan.gateway.http.connection import Handler
 from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.upstream.translation import connection_per_call, translate
-from groundplan.gateway.upstream.translation.failures import Failed
+from groundplan.gateway.upstream.translation.failures import ProviderFailure
 
 pytest.importorskip("any_llm")
 pytestmark = [
@@ -53,7 +53,7 @@ async def test_a_refusal_of_one_of_several_texts_tells_what_those_before_it_cost
         wire.unfit = "unfit"
         for texts, billed in (([*(["a"] * before), "unfit"], True), (["unfit", *(["a"] * before)], False)):
             body = json.dumps({"model": f"up-{api}", "input": texts}).encode()
-            with pytest.raises(Failed) as refused:
+            with pytest.raises(ProviderFailure) as refused:
                 await providers.embed(place(api, wire, tmp_path), body)
             told = json.loads(refused.value.body)["error"]
             assert refused.value.status == 400 and ("billed_tokens" in told) is billed, told
@@ -77,7 +77,7 @@ async def test_no_client_of_a_provider_goes_elsewhere(
 
     async with spoken(tmp_path, monkeypatch) as (providers, wire), serving(elsewhere) as to, serving(away) as port:
         wire.port = port
-        with pytest.raises(Failed) as failed:
+        with pytest.raises(ProviderFailure) as failed:
             await providers.chat(place(api, wire, tmp_path), asked(api, model=model, stream=stream))
         assert failed.value.status == 503 and not reached, "and it is not billed"
 
@@ -99,7 +99,7 @@ async def test_each_provider_is_asked_once_and_the_pause_that_it_asks_for_is_tol
     async with spoken(tmp_path, monkeypatch) as (providers, wire), serving(busy) as port:
         wire.port = port
         for stream in (False, True):
-            with pytest.raises(Failed) as failed:
+            with pytest.raises(ProviderFailure) as failed:
                 await providers.chat(place(api, wire, tmp_path), asked(api, model=model, stream=stream), TRACE)
             assert (failed.value.status, failed.value.retry_after) == (status, "7")
             assert "inner" not in failed.value.body.decode() and "too busy" in failed.value.body.decode()
@@ -131,7 +131,7 @@ async def test_no_call_waits_in_a_client_for_another_one(
         where, body = place(api, wire, tmp_path), asked(api, model=MODELS[api])
         async with asyncio.timeout(30):
             found = await asyncio.gather(*(providers.chat(where, body) for _ in range(101)), return_exceptions=True)
-    assert all(isinstance(each, Failed) and each.status == 503 for each in found)
+    assert all(isinstance(each, ProviderFailure) and each.status == 503 for each in found)
 
 
 async def test_what_is_asked_by_a_package_that_is_not_there_costs_nothing(
@@ -140,7 +140,7 @@ async def test_what_is_asked_by_a_package_that_is_not_there_costs_nothing(
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     monkeypatch.delitem(sys.modules, "azure.core.pipeline.transport._aiohttp", raising=False)
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
-        with pytest.raises(Failed) as failed:
+        with pytest.raises(ProviderFailure) as failed:
             await providers.chat(place("azure", wire, tmp_path), asked("azure"))
     assert failed.value.status == 503 and b"groundplan[providers]" in failed.value.body and not wire.asked
 
@@ -153,7 +153,7 @@ async def test_one_that_takes_no_connection_is_not_waited_for_as_for_an_answer(
     for module in (translate, connection_per_call):
         monkeypatch.setattr(module, "CONNECT_SECONDS", 0.1)
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
-        with saying_nothing() as (_, wire.port), pytest.raises(Failed) as failed:
+        with saying_nothing() as (_, wire.port), pytest.raises(ProviderFailure) as failed:
             async with asyncio.timeout(30):
                 await providers.chat(place(api, wire, tmp_path), asked(api, model=MODELS[api]))
     assert failed.value.status == 503

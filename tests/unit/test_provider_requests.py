@@ -17,8 +17,8 @@ from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.messages.surface import MESSAGES
 from groundplan.gateway.upstream.providers import VERTEX_MISTRAL
 from groundplan.gateway.upstream.translation import call_ids
-from groundplan.gateway.upstream.translation.call_ids import taken
-from groundplan.gateway.upstream.translation.requests import reworded
+from groundplan.gateway.upstream.translation.call_ids import accepted_id
+from groundplan.gateway.upstream.translation.requests import adapt_request
 
 OPENAI, CLAUDE, KIMI, MISTRAL = (
     "call_PTLP8xhu3uwZk4l3nlnrrJha",
@@ -37,7 +37,7 @@ def told(api: str, *names: str) -> list[str]:
         {"role": "assistant", "tool_calls": [{"id": name, "type": "function", "function": function} for name in names]},
         *({"role": "tool", "tool_call_id": name, "content": "here"} for name in reversed(names)),
     ]
-    said, *results = reworded(api, {"messages": asked})["messages"]
+    said, *results = adapt_request(api, {"messages": asked})["messages"]
     ids = [call["id"] for call in said["tool_calls"]]
     assert [result["tool_call_id"] for result in results] == ids[::-1]
     return ids
@@ -98,7 +98,7 @@ def test_requests_that_go_on_as_they_came_bear_ids_that_are_taken(
         read = interface.read(SimpleNamespace(body=body, headers={}))  # type: ignore[arg-type]
         return interface.codec(asked).request_body(read, asked, 9, [])
 
-    sent, owned = forwarded(conversation(*names, messages=messages)), tuple(taken(api, name) for name in names)
+    sent, owned = forwarded(conversation(*names, messages=messages)), tuple(accepted_id(api, name) for name in names)
     assert json.loads(sent) == json.loads(conversation(*owned, messages=messages))
     given = conversation(*owned, messages=messages)
     assert forwarded(given) == given, "nothing to exchange: as it came"
@@ -107,7 +107,7 @@ def test_requests_that_go_on_as_they_came_bear_ids_that_are_taken(
 @pytest.mark.parametrize("odd", [b"[1]", b'[{"tool_calls":1,"tool_call_id":2}]', b'[{"content":[7,"tool_use_id"]}]'])
 def test_conversations_of_other_shapes_stay_as_they_are(odd: bytes) -> None:
     mistral = replace(deployment("one", 1), url="https://api.mistral.ai/v1")
-    assert call_ids.for_chat(mistral, Raw(odd)) is None and call_ids.for_anthropic(odd) is None
+    assert call_ids.with_chat_ids(mistral, Raw(odd)) is None and call_ids.with_anthropic_ids(odd) is None
 
 
 @pytest.mark.parametrize("api", ["bedrock", "gemini", "vertexai", "mistral"])
@@ -121,7 +121,7 @@ def test_conversations_of_other_shapes_stay_as_they_are(odd: bytes) -> None:
 def test_what_came_of_a_tool_and_only_python_takes_for_json_stays_text(api: str, came: str, read: bool) -> None:
     """As tools write it that put numbers of Python or JavaScript down: no provider takes a request with that in it."""
     result = {"role": "tool", "tool_call_id": "c", "content": came}
-    (made,) = reworded(api, {"messages": [result]})["messages"]
+    (made,) = adapt_request(api, {"messages": [result]})["messages"]
     assert made["content"] == (
         came if api == "mistral" or not read else json.dumps({"result": came}, separators=(",", ":"))
     )
@@ -134,5 +134,5 @@ def test_what_came_of_a_tool_and_only_python_takes_for_json_stays_text(api: str,
 def test_what_came_of_a_tool_is_an_object_and_no_image(api: str, came: str) -> None:
     """The library shows Gemini images that it finds in a list of JSON: each costs more than what is reserved for its
     bytes, and no guardrail saw it."""
-    (made,) = reworded(api, {"messages": [{"role": "tool", "tool_call_id": "c", "content": came}]})["messages"]
+    (made,) = adapt_request(api, {"messages": [{"role": "tool", "tool_call_id": "c", "content": came}]})["messages"]
     assert made["content"] == f'{{"result":{came}}}'

@@ -15,7 +15,7 @@ from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.errors import Invalid
 from groundplan.gateway.surfaces.chat import surface as chat
 from groundplan.gateway.upstream.providers import _FIELDS, decode_target, first_unsupported_field, target_header
-from groundplan.gateway.upstream.translation.requests import reworded
+from groundplan.gateway.upstream.translation.requests import adapt_request
 
 APIS = ("anthropic", "azure", "bedrock", "cohere", "gemini", "groq", "mistral", "ollama", "vertexai")
 ASKED = {"role": "user", "content": "Where is it?"}
@@ -86,7 +86,7 @@ def test_a_form_that_claude_could_only_fill_with_nothing_is_refused_by_name(sche
 )
 def test_a_form_with_names_is_told_to_claude_with_its_constants(schema: Any) -> None:
     assert refused("anthropic", **form(schema)) is None
-    told = reworded("anthropic", {"messages": [ASKED], **form(schema)})["response_format"]["json_schema"]
+    told = adapt_request("anthropic", {"messages": [ASKED], **form(schema)})["response_format"]["json_schema"]
     assert told["name"] == "f" and told["schema"]["properties"]["kind"] == {"enum": ["a"], "type": "string"}
     assert told["schema"]["properties"]["n"] == schema["properties"]["n"]
 
@@ -94,7 +94,7 @@ def test_a_form_with_names_is_told_to_claude_with_its_constants(schema: Any) -> 
 @pytest.mark.parametrize(("more", "strict"), [({}, False), ({"strict": None}, False), ({"strict": True}, True)])
 def test_azure_is_bound_to_a_form_where_the_caller_is(more: dict[str, Any], strict: bool) -> None:
     """The library binds it to each, and Azure refuses forms that are not made for that."""
-    told = reworded("azure", {"messages": [ASKED], **form(FORM, **more)})["response_format"]["json_schema"]
+    told = adapt_request("azure", {"messages": [ASKED], **form(FORM, **more)})["response_format"]["json_schema"]
     assert told == {"name": "f", "schema": FORM, "strict": strict}
 
 
@@ -113,7 +113,7 @@ def test_a_whole_conversation_can_be_told_to_each(api: str) -> None:
         {"role": "user", "content": [{"type": "text", "text": "And"}, {"type": "text", "text": "now?"}]},
     ]  # fmt: skip
     assert refused(api, messages=messages, tools=[tool(description="Look", strict=False)]) is None
-    told = json.dumps(reworded(api, {"messages": messages})["messages"])
+    told = json.dumps(adapt_request(api, {"messages": messages})["messages"])
     assert "parsed" not in told, "what a client made of an answer is no part of it"
 
 
@@ -229,7 +229,7 @@ def test_what_one_has_a_word_for_is_told() -> None:
     for api in APIS:  # Gemini's signature is nothing to others, who are asked where Gemini fails
         assert refused(api, **assistant(extra_content=SIGNED)) is None
         assert refused(api, **call(extra_content=SIGNED)) is None
-        made = reworded(api, {"messages": assistant(extra_content=SIGNED)["messages"]})["messages"][-1]
+        made = adapt_request(api, {"messages": assistant(extra_content=SIGNED)["messages"]})["messages"][-1]
         assert ("extra_content" in made) == (api in ("gemini", "vertexai"))
     assert refused("bedrock", tool_choice="auto") is None
     assert refused("mistral", **call(function={"name": "look", "arguments": "{"})) is None
@@ -250,10 +250,10 @@ def test_system_messages_are_one_where_the_provider_has_one() -> None:
         {"role": "developer", "content": "Three."},
     ]
     for api in ("anthropic", "bedrock", "gemini", "vertexai"):
-        assert reworded(api, {"messages": messages})["messages"] == [
+        assert adapt_request(api, {"messages": messages})["messages"] == [
             {"role": "system", "content": "One.\n\nTwo.\n\nThree."}, ASKED
         ]  # fmt: skip
-    roles = [message["role"] for message in reworded("mistral", {"messages": messages})["messages"]]
+    roles = [message["role"] for message in adapt_request("mistral", {"messages": messages})["messages"]]
     assert roles == ["system", "system", "user", "system"]
 
 
@@ -264,25 +264,25 @@ def test_messages_are_in_the_words_of_the_library() -> None:
         "extra_content": {"google": {"thought_signature": "x"}}, "reasoning_content": "hm",
     }  # fmt: skip
     result = {**RESULT, "name": "look", "content": [{"type": "text", "text": "[1]"}]}
-    made = reworded("gemini", {"messages": [ASKED, said, result]})["messages"]
+    made = adapt_request("gemini", {"messages": [ASKED, said, result]})["messages"]
     function = {"name": "look", "arguments": "{}"}
     assert made[1] == {
         "role": "assistant", "content": "a\nno", "tool_calls": [{"id": "c1", "type": "function", "function": function}],
         "extra_content": {"google": {"thought_signature": "x"}},
     }  # fmt: skip
     assert made[2] == {"role": "tool", "tool_call_id": "c1", "content": '{"result":[1]}'}
-    made = reworded("bedrock", {"messages": [ASKED, said, result], "stop": "x"})
+    made = adapt_request("bedrock", {"messages": [ASKED, said, result], "stop": "x"})
     assert made["messages"][2]["content"] == '{"result":[1]}' and made["stop"] == ["x"]
-    assert reworded("mistral", {"messages": [said]})["messages"][0]["reasoning"] == "hm"
+    assert adapt_request("mistral", {"messages": [said]})["messages"][0]["reasoning"] == "hm"
     refusal = {"role": "assistant", "content": None, "refusal": "no"}
-    assert reworded("ollama", {"messages": [refusal]})["messages"] == [{"role": "assistant", "content": "no"}]
+    assert adapt_request("ollama", {"messages": [refusal]})["messages"] == [{"role": "assistant", "content": "no"}]
 
 
 @pytest.mark.parametrize("api", APIS)
 def test_where_to_stop_is_told_as_a_list(api: str) -> None:
     """One text is as good for OpenAI; Azure, Bedrock and Ollama refuse it."""
-    assert reworded(api, {"messages": [ASKED], "stop": "x"})["stop"] == ["x"]
-    assert reworded(api, {"messages": [ASKED], "stop": ["x", "y"]})["stop"] == ["x", "y"]
+    assert adapt_request(api, {"messages": [ASKED], "stop": "x"})["stop"] == ["x"]
+    assert adapt_request(api, {"messages": [ASKED], "stop": ["x", "y"]})["stop"] == ["x", "y"]
 
 
 def test_what_mistral_thought_comes_back_to_mistral_and_to_nobody_else() -> None:
@@ -295,10 +295,10 @@ def test_what_mistral_thought_comes_back_to_mistral_and_to_nobody_else() -> None
     told = {"role": "assistant", "content": "a", "reasoning": "hm", "extra_content": in_words["extra_content"]}
     for said in (in_parts, in_words):
         assert refused("mistral", messages=[ASKED, said, ASKED]) is None
-        assert reworded("mistral", {"messages": [said]})["messages"] == [told]
-    assert reworded("gemini", {"messages": [in_words]})["messages"] == [{"role": "assistant", "content": "a"}]
+        assert adapt_request("mistral", {"messages": [said]})["messages"] == [told]
+    assert adapt_request("gemini", {"messages": [in_words]})["messages"] == [{"role": "assistant", "content": "a"}]
     unsigned = {"role": "assistant", "content": [thought, text]}
-    assert reworded("mistral", {"messages": [unsigned]})["messages"] == [
+    assert adapt_request("mistral", {"messages": [unsigned]})["messages"] == [
         {"role": "assistant", "content": "a", "reasoning": "hm"}
     ]
     elsewhere: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -314,17 +314,17 @@ def test_an_image_of_no_media_type_gets_its_own() -> None:
     picture = {"type": "image_url", "image_url": {"url": "data:image/jpg;base64,/9g=", "detail": "auto"}}
     assert chat.read(json.dumps({"model": "m", "messages": [{"role": "user", "content": [picture]}]}).encode()).images
     text = {"type": "text", "text": "What is it?"}
-    (made,) = reworded("anthropic", {"messages": [{"role": "user", "content": [text, picture]}]})["messages"]
+    (made,) = adapt_request("anthropic", {"messages": [{"role": "user", "content": [text, picture]}]})["messages"]
     image = {"url": "data:image/jpeg;base64,/9g=", "detail": "auto"}
     assert made["content"] == [text, {"type": "image_url", "image_url": image}]
 
 
 def test_a_tools_schema_goes_whole_to_gemini() -> None:
-    made = reworded("gemini", {"messages": [ASKED], "tools": [tool(parameters=NESTED, description="Look")]})
+    made = adapt_request("gemini", {"messages": [ASKED], "tools": [tool(parameters=NESTED, description="Look")]})
     assert made["tools"] == [
         {"function_declarations": [{"name": "look", "description": "Look", "parameters_json_schema": NESTED}]}
     ]
-    assert "response_format" not in reworded("anthropic", {"messages": [], "response_format": {"type": "text"}})
+    assert "response_format" not in adapt_request("anthropic", {"messages": [], "response_format": {"type": "text"}})
 
 
 def test_the_page_names_every_field_that_a_provider_can_be_told() -> None:

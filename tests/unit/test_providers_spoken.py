@@ -34,9 +34,9 @@ from groundplan.economics.prices.provider_usage import ChatUsage
 from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.upstream.providers import _MISTRAL_MODELS, _VERTEX_OPENAI_MODELS, EMBEDDING_APIS, ProviderTarget
-from groundplan.gateway.upstream.translation.blocking_clients import InContext
-from groundplan.gateway.upstream.translation.failures import Failed
-from groundplan.gateway.upstream.translation.translate import PATIENCE_SECONDS, Providers
+from groundplan.gateway.upstream.translation.blocking_clients import ContextThreadPool
+from groundplan.gateway.upstream.translation.failures import ProviderFailure
+from groundplan.gateway.upstream.translation.translate import READ_TIMEOUT_SECONDS, ProviderClients
 
 pytestmark = [
     pytest.mark.skipif(find_spec("any_llm") is None, reason="needs groundplan[providers]"),
@@ -283,7 +283,7 @@ def machine_key() -> str:
 
 
 @asynccontextmanager
-async def spoken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Providers, Wire]]:
+async def spoken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[ProviderClients, Wire]]:
     """The library, and a wire on loopback; Vertex AI's credentials are a file whose tokens come from there, too."""
     wire, loop = Wire(), asyncio.get_running_loop()
     server = Server(wire.handle, refusal_body, loop)
@@ -301,7 +301,7 @@ async def spoken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         "AWS_EC2_METADATA_DISABLED": "true",
     }.items():
         monkeypatch.setenv(name, value)
-    providers = Providers()
+    providers = ProviderClients()
     try:
         yield providers, wire
     finally:
@@ -319,14 +319,14 @@ def asked(api: str, content: Any = "Where is it?", **more: Any) -> bytes:
     return json.dumps({"model": f"up-{api}", "messages": messages, "max_tokens": 20, **more}).encode()
 
 
-async def whole(providers: Providers, where: ProviderTarget, body: bytes) -> ChatCompletion:
+async def whole(providers: ProviderClients, where: ProviderTarget, body: bytes) -> ChatCompletion:
     found = await providers.chat(where, body)
     assert isinstance(found, bytes)
     made: ChatCompletion = strict(ChatCompletion, found)
     return made
 
 
-async def streamed(providers: Providers, where: ProviderTarget, body: bytes) -> list[ChatCompletionChunk]:
+async def streamed(providers: ProviderClients, where: ProviderTarget, body: bytes) -> list[ChatCompletionChunk]:
     found = await providers.chat(where, body)
     assert not isinstance(found, bytes)
     return [strict(ChatCompletionChunk, chunk) async for chunk in found]
@@ -412,14 +412,14 @@ async def test_an_answer_that_a_provider_did_not_finish_is_none(
 ) -> None:
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         wire.end, where = end, place(api, wire, tmp_path)
-        with pytest.raises(Failed) as caught:
+        with pytest.raises(ProviderFailure) as caught:
             await whole(providers, where, asked(api))
         assert caught.value.status == 502 and end in caught.value.body.decode()
         if api in ("gemini", "vertexai"):  # without an end a stream is a broken one
             chunks = await streamed(providers, where, asked(api, stream=True))
             assert all(each.choices[0].finish_reason is None for each in chunks if each.choices)
         else:
-            with pytest.raises(Failed, match="502"):
+            with pytest.raises(ProviderFailure, match="502"):
                 await streamed(providers, where, asked(api, stream=True))
 
 
@@ -707,7 +707,7 @@ async def test_embeddings_are_told_in_base64_as_openais_clients_ask_by_default(
             (row,) = json.loads(await providers.embed(place(api, wire, tmp_path), body))["data"]
             assert struct.unpack("<2f", base64.b64decode(row["embedding"])) == (0.5, 0.25), api
             assert "encoding_format" not in wire.body, "numbers are what each of them gives"
-        with pytest.raises(Failed) as refused:
+        with pytest.raises(ProviderFailure) as refused:
             await providers.embed(place("azure", wire, tmp_path), body.replace(b"base64", b"hex"))
         assert refused.value.status == 400 and b"encoding_format hex" in refused.value.body
 
@@ -720,7 +720,7 @@ async def test_each_provider_is_part_of_the_trace(tmp_path: Path, monkeypatch: p
     """And the next request, which is part of none, carries nothing of it."""
     every = [*OTHERS, "anthropic", "gemini", "mistral", "ollama"]
     apis = {"whole": every, "streamed": OTHERS, "embeddings": sorted(EMBEDDING_APIS)}[how]
-    asyncio.get_running_loop().set_default_executor(InContext())
+    asyncio.get_running_loop().set_default_executor(ContextThreadPool())
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         for api in apis:
             where, model = place(api, wire, tmp_path), "gemini-2" if api == "vertexai" else f"up-{api}"
@@ -789,10 +789,10 @@ async def test_clients_wait_as_long_as_calls_do(tmp_path: Path, monkeypatch: pyt
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         for api in ("anthropic", "groq"):
             timeout = (await providers.client(place(api, wire, tmp_path), SECRET)).client.timeout
-            assert (timeout.read, timeout.connect) == (PATIENCE_SECONDS, 5.0), api
+            assert (timeout.read, timeout.connect) == (READ_TIMEOUT_SECONDS, 5.0), api
         vertex = await providers.client(place("vertexai", wire, tmp_path), SECRET)
         for other in (vertex._mistral_client, vertex._get_partner_provider().client):
-            assert (other.timeout.read, other.timeout.connect) == (PATIENCE_SECONDS, 5.0), "of other makers' models"
+            assert (other.timeout.read, other.timeout.connect) == (READ_TIMEOUT_SECONDS, 5.0), "of other makers' models"
         others: dict[str, Callable[[Any], float]] = {
             "bedrock": lambda made: made.client.meta.config.read_timeout,
             "cohere": lambda made: made.client._client_wrapper.get_timeout(),
@@ -807,7 +807,7 @@ async def test_an_address_of_vertex_ai_that_names_no_project_is_never_replaced_b
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
-        with pytest.raises(Failed) as refused:
+        with pytest.raises(ProviderFailure) as refused:
             await providers.chat(ProviderTarget("d", "vertexai", f"http://127.0.0.1:{wire.port}"), asked("vertexai"))
         assert refused.value.status == 503 and b"provider_url" in refused.value.body and not wire.asked
 
@@ -830,7 +830,7 @@ async def test_what_each_provider_has_no_word_for_is_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str, more: dict[str, Any], name: str
 ) -> None:
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
-        with pytest.raises(Failed) as refused:
+        with pytest.raises(ProviderFailure) as refused:
             await providers.chat(place(api, wire, tmp_path), asked(api, **more))
         told = json.loads(refused.value.body)["error"]
         assert refused.value.status == 400 and told["field"] == name and not wire.asked

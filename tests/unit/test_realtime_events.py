@@ -14,7 +14,7 @@ from tests.integration.gateway_stack import blueprint, deployment, workload
 from groundplan.blueprint.model import Deployment, Guardrails, Rates
 from groundplan.core.errors import Denied, Invalid
 from groundplan.gateway.guard.conversation import ConversationGuard
-from groundplan.gateway.guard.run import NOTHING, Guarding
+from groundplan.gateway.guard.run import NO_GUARDRAILS, CallGuardrails
 from groundplan.gateway.policy.catalog import Plan, index
 from groundplan.gateway.surfaces.realtime import transcripts
 from groundplan.gateway.surfaces.realtime.close import ConversationEnded
@@ -89,7 +89,7 @@ def test_what_no_check_can_look_at_is_named_where_the_workload_demands_it(way: A
     guarding = SimpleNamespace(guard=Guard.of(rules), masks=Masks(), findings=Findings())
     guard, event = ConversationGuard(cast(Any, guarding)), way(piece)
     with pytest.raises(Denied) as refused:
-        guard.sent(event, 100)
+        guard.check_sent(event, 100)
     assert refused.value.code == "guardrail_unchecked"
 
 
@@ -99,7 +99,7 @@ def test_pictures_beside_items_are_seen_by_no_check_either(kind: str) -> None:
         guard=Guard.of(Guardrails(input={"secrets": "block"})), masks=Masks(), findings=Findings()
     )
     with pytest.raises(Denied, match="image"):
-        ConversationGuard(cast(Any, guarding)).sent({"type": kind, "image": "AAAA"}, 100)
+        ConversationGuard(cast(Any, guarding)).check_sent({"type": kind, "image": "AAAA"}, 100)
 
 
 def test_an_address_says_how_it_is_to_be_answered_as_the_guides_of_telephone_providers_do() -> None:
@@ -274,12 +274,12 @@ def test_what_would_be_answered_with_sound_is_refused_where_answers_are_looked_a
 ) -> None:
     guard, _ = looking(**BLOCK)
     with pytest.raises(Denied, match="output_modalities") if spoken else nullcontext():
-        assert guard.sent(event, 9, silent=silent) is event
+        assert guard.check_sent(event, 9, text_only=silent) is event
     for rules in ({**BLOCK, "shadow": True}, {**BLOCK, "unchecked": ["audio"]}, {"input": {"injection": "flag"}}):
         guard, found = looking(**{"unchecked": ["audio"], **rules})
-        assert guard.sent(event, 9, silent=silent) is event and not found.counted
+        assert guard.check_sent(event, 9, text_only=silent) is event and not found.counted
     guard, found = looking(**BLOCK, shadow=True)
-    assert guard.sent(event, 9, silent=silent) is event
+    assert guard.check_sent(event, 9, text_only=silent) is event
     assert found.counted == ({("output", "unchecked", "block"): 1} if spoken else {})
 
 
@@ -301,7 +301,7 @@ def test_sound_and_calls_of_functions_that_are_not_allowed_reach_nobody(
     guard, found = looking(why, **rules)
     data = msgspec.json.encode(event)
     with pytest.raises(Denied) if code else nullcontext() as refused:
-        assert guard.answered(data) == [data]
+        assert guard.check_answered(data) == [data]
     if refused is not None:
         assert refused.value.code == code
     assert ("output", "tools", "block") in found.counted if why else not (found.counted and not code)
@@ -319,13 +319,13 @@ def test_whether_a_function_may_be_called_is_decided_anew_for_each_call_of_a_con
     exchange = SimpleNamespace(
         catalog=SimpleNamespace(gate=SimpleNamespace(tool=tool)), key="k", workload=SimpleNamespace(name="w"), person=""
     )
-    guarding = Guarding(cast(Any, gateway), cast(Any, exchange), NOTHING)
+    guarding = CallGuardrails(cast(Any, gateway), cast(Any, exchange), NO_GUARDRAILS)
     guard, data = ConversationGuard(guarding), msgspec.json.encode(CALLED)
-    assert guard.answered(data) == [data] and not guarding.may_call("delete")
+    assert guard.check_answered(data) == [data] and not guarding.call_rule("delete")
     clock.advance(61)
     with pytest.raises(Denied) as refused:
-        guard.answered(data)
-    assert refused.value.code == "guardrail_tools" and not guarding.may_call("delete")
+        guard.check_answered(data)
+    assert refused.value.code == "guardrail_tools" and not guarding.call_rule("delete")
 
 
 def test_a_text_of_what_is_said_is_looked_at_whole_beside_the_response() -> None:
@@ -335,7 +335,7 @@ def test_a_text_of_what_is_said_is_looked_at_whole_beside_the_response() -> None
     guard, secret = ConversationGuard(cast(Any, guarding)), "sk-" + "proj-" + "abcdefghijklmnopqrstuvwx"
 
     def told(kind: str, **more: Any) -> str:
-        return b"".join(guard.answered(msgspec.json.encode({"type": kind, "item_id": "mine", **more}))).decode()
+        return b"".join(guard.check_answered(msgspec.json.encode({"type": kind, "item_id": "mine", **more}))).decode()
 
     assert secret[:9] not in told(f"{TRANSCRIPTION_PREFIX}delta", delta=f"it is {secret[:20]}")
     assert secret[:9] not in told("response.output_audio.done", item_id="other")

@@ -72,7 +72,7 @@ async def test_a_conversation_goes_on_for_as_long_as_everything_about_it_may(tmp
     async with call_rig(tmp_path, ["one"]) as rig:
         live, plan, (hash, key) = rig.gateway.live, rig.plan("assistant"), *rig.gateway.live.policy.keys.items()
         assert isinstance(live, Fixed) and live.catalog is not None
-        (place,), now = plan.names["one"], rig.gateway.clock.now().timestamp()
+        (place,), now = plan.deployments_by_name["one"], rig.gateway.clock.now().timestamp()
         key = replace(key, person="ana", acts_for_others=True, expires=now + 1)
         good = replace(live.policy, keys={hash: key}, active=frozenset({"ana", "ben"}))
         admitted = Exchange(new_id_bytes(), None, None, REALTIME)  # type: ignore[arg-type]
@@ -244,7 +244,7 @@ async def test_a_response_costs_what_it_does_when_it_is_asked_for(tmp_path: Path
 
 async def test_what_was_begun_is_outdated_by_a_price_a_period_or_a_blueprint(tmp_path: Path) -> None:
     async with call_rig(tmp_path, ["one"]) as rig:
-        (place,), live = rig.plan("assistant").names["one"], rig.gateway.live
+        (place,), live = rig.plan("assistant").deployments_by_name["one"], rig.gateway.live
         assert isinstance(live, Fixed) and live.catalog is not None
         (budget,) = live.catalog.blueprint.budgets
         exchange = Exchange(new_id_bytes(), None, None, REALTIME)  # type: ignore[arg-type]

@@ -88,7 +88,7 @@ class Counting(Fixed):
     def people(self, workload: str) -> frozenset[str]:  # noqa: ARG002 -- the protocol's signature
         return frozenset(self.had)
 
-    def count(self, workload: str, person: str) -> None:  # noqa: ARG002 -- the protocol's signature
+    def record_person(self, workload: str, person: str) -> None:  # noqa: ARG002 -- the protocol's signature
         self.had.add(person)
 
 

@@ -16,19 +16,25 @@ from groundplan.core.home import Home
 from groundplan.gateway.translate_app import serve
 from groundplan.gateway.upstream.dial import resolver_of
 from groundplan.gateway.upstream.providers import SERVICE, ProviderTarget
-from groundplan.gateway.upstream.translation.blocking_clients import BLOCKS, THREADS, Client, Threads, _Owned
-from groundplan.gateway.upstream.translation.translate import Providers
+from groundplan.gateway.upstream.translation.blocking_clients import (
+    THREADS,
+    USES_BLOCKING_CLIENT,
+    CancellableClient,
+    LoopThreadPool,
+    _TrackedConnection,
+)
+from groundplan.gateway.upstream.translation.translate import ProviderClients
 
 pytest.importorskip("any_llm")
 
 
 async def test_names_and_clients_of_others_wait_for_no_answer_that_blocks() -> None:
     loop, answered = asyncio.get_running_loop(), threading.Event()
-    loop.set_default_executor(Threads())
-    providers = Providers()
-    BLOCKS.set(True)
+    loop.set_default_executor(LoopThreadPool())
+    providers = ProviderClients()
+    USES_BLOCKING_CLIENT.set(True)
     blocked = [loop.run_in_executor(None, answered.wait) for _ in range(THREADS + 1)]
-    BLOCKS.set(False)
+    USES_BLOCKING_CLIENT.set(False)
     try:
         async with asyncio.timeout(30):
             assert await loop.getaddrinfo("localhost", 80), "whoever is connected to has to be found"
@@ -48,15 +54,15 @@ def test_a_connection_whose_call_was_ended_serves_the_next_one() -> None:
 
         def close(self) -> None: ...
 
-    connection: Any = type("Owned", (_Owned, Far), {})()
+    connection: Any = type("Owned", (_TrackedConnection, Far), {})()
 
     def converse() -> None:
         connection.connect()  # as over TLS, before it is known whose request goes out
         connection.request()
 
-    first, second = [Client(SimpleNamespace(converse=converse)) for _ in range(2)]
+    first, second = [CancellableClient(SimpleNamespace(converse=converse)) for _ in range(2)]
     first.converse()
-    first.end()
+    first.cancel()
     second.converse()
     with pytest.raises(ConnectionAbortedError):
         first.converse()
@@ -64,13 +70,13 @@ def test_a_connection_whose_call_was_ended_serves_the_next_one() -> None:
 
 async def test_a_client_is_loaded_and_made_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first one of a provider loads its package, which may take seconds."""
-    providers, going_on = Providers(), threading.Event()
+    providers, going_on = ProviderClients(), threading.Event()
 
     def made(*_: Any) -> object:
         assert going_on.wait(10), "the loop stood still until the client was made"
         return object()
 
-    monkeypatch.setattr(providers, "_made", made)
+    monkeypatch.setattr(providers, "_create_client", made)
     making = asyncio.create_task(providers.client(ProviderTarget("one", "bedrock", "http://127.0.0.1:9"), ""))
     await asyncio.sleep(0.05)
     going_on.set()
@@ -90,14 +96,14 @@ class Asked:
 async def test_whoever_blocks_is_asked_in_threads_of_its_own(
     api: str, threads: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asyncio.get_running_loop().set_default_executor(Threads())
-    providers = Providers()
+    asyncio.get_running_loop().set_default_executor(LoopThreadPool())
+    providers = ProviderClients()
 
     async def client(*_: Any) -> Asked:
         return Asked()
 
     monkeypatch.setattr(providers, "client", client)
-    asked = asyncio.create_task(providers._asked(ProviderTarget("one", api, "http://127.0.0.1:9"), "", {}))
+    asked = asyncio.create_task(providers._call_library(ProviderTarget("one", api, "http://127.0.0.1:9"), "", {}))
     assert (await asked).startswith(threads)
     await providers.close()
 

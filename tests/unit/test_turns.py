@@ -325,7 +325,7 @@ async def test_a_conversation_that_is_not_begun_leaves_the_turn(
     monkeypatch.setattr(connect, "_connect_to", taken_up)
     async with call_rig(tmp_path, ["one"]) as rig:
         ail(rig, "one")
-        exchange: Any = SimpleNamespace(deployments=rig.plan("assistant").names["one"], limit_use=None)
+        exchange: Any = SimpleNamespace(deployments=rig.plan("assistant").deployments_by_name["one"], limit_use=None)
         with pytest.raises(Unavailable if how == "no room" else asyncio.CancelledError):
             await connect.connect(rig.gateway, exchange, None)
         assert state(rig) == {"one": HALF_OPEN} and rig.gateway.loads.running("one") == 0
@@ -344,7 +344,7 @@ async def test_a_connection_that_was_begun_before_the_trouble_does_not_end_it(
             return object(), None
 
         monkeypatch.setattr(connect, "_connect_to", taken_up)
-        exchange: Any = SimpleNamespace(deployments=rig.plan("assistant").names["one"], limit_use=None)
+        exchange: Any = SimpleNamespace(deployments=rig.plan("assistant").deployments_by_name["one"], limit_use=None)
         reached = await connect.connect(rig.gateway, exchange, None)
         assert state(rig) == {"one": "open"}
         rig.gateway.loads.release_place(reached.load)
@@ -363,7 +363,7 @@ async def test_a_response_that_was_begun_before_the_trouble_does_not_end_it(
     async with call_rig(tmp_path, ["one"]) as rig:
         session = conversation.Session.__new__(conversation.Session)
         session._gateway = rig.gateway
-        one = rig.plan("assistant").names["one"][0]
+        one = rig.plan("assistant").deployments_by_name["one"][0]
         before: Any = SimpleNamespace(deployment=one, attempt_started=time.perf_counter_ns())
         await asyncio.sleep(0.02)
         for _ in range(3):

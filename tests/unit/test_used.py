@@ -13,7 +13,7 @@ from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.facts_api import note_read
 from groundplan.gateway.call.grounding.notes import GroundingNotes
-from groundplan.gateway.guard.kills import stopped
+from groundplan.gateway.guard.kills import stop_error
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.surfaces.chat.surface import CHAT
@@ -59,9 +59,9 @@ def test_rows_keep_passages_and_the_rest_apart() -> None:
 
 def test_a_stopped_source_ends_an_answer_that_it_only_contradicted(exchange: Exchange) -> None:
     policy = Policy(0, {}, {}, frozenset(), frozenset())
-    assert stopped(policy, exchange) is None
+    assert stop_error(policy, exchange) is None
     severed = replace(policy, severed=frozenset({"source/archive"}))
-    error = stopped(severed, exchange)
+    error = stop_error(severed, exchange)
     assert error is not None and "source/archive was stopped" in error.message
     assert subjects_of_answer(exchange) >= {"source/archive", "source/handbook"}
 

@@ -58,8 +58,8 @@ from groundplan.gateway.experiments.pairs import Pairs
 from groundplan.gateway.experiments.replays import replayed
 from groundplan.gateway.experiments.shadow import Shadows
 from groundplan.gateway.files.blobs import Blobs
-from groundplan.gateway.guard.counts import Counts
-from groundplan.gateway.guard.kills import cut
+from groundplan.gateway.guard.counts import GuardCounts
+from groundplan.gateway.guard.kills import sever_stopped
 from groundplan.gateway.guard.reviews import Reviews
 from groundplan.gateway.http.bounds import Limits
 from groundplan.gateway.http.listeners import LEAVE_SIGNAL, Listeners, ListenSockets, mark_serving, serving_file
@@ -69,7 +69,7 @@ from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.journal_unavailable import journal_of
 from groundplan.gateway.mcp.endpoint import McpApi
 from groundplan.gateway.policy.catalog import Catalog
-from groundplan.gateway.policy.ended_key_budgets import gone
+from groundplan.gateway.policy.ended_key_budgets import unusable_budgets
 from groundplan.gateway.policy.live import LiveView
 from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.routing.routes import Routes
@@ -341,7 +341,7 @@ def _gateway(
     )
     gateway.routes = Routes(home.root / "routers")
     live.health = lambda: told_health(gateway.health, loop.time(), targets.key_problems(), gateway.flex_health)
-    leases.set_ended_key_lookup(lambda budgets: gone(budgets, live.policy.keys, clock.seconds()))
+    leases.set_ended_key_lookup(lambda budgets: unusable_budgets(budgets, live.policy.keys, clock.seconds()))
     live.on_policy = lambda policy: heed(gateway, policy)
     live.on_blueprint = partial(_take_up, gateway, leases)
     parts.callback(answers.close)
@@ -383,7 +383,7 @@ def _server(gateway: Gateway, pipeline: Pipeline) -> Server:
 def _beside(parts: Parts, gateway: Gateway, home: Home, url: str) -> None:
     """What takes in what calls leave behind and tells PostgreSQL of it; no call waits for it, but for reviewers."""
     counts, citations, pairs, signals = (
-        Counts(url, gateway.clock),
+        GuardCounts(url, gateway.clock),
         Citations(url),
         Pairs(url),
         Signals(home, url, gateway.clock),
@@ -431,7 +431,7 @@ def _sockets(arguments: argparse.Namespace) -> ListenSockets:
 def heed(gateway: Gateway, policy: Policy) -> None:
     """What holds of a new policy at once: answers that may not be given again, and those that may not go on."""
     gateway.answer_cache.apply_policy(policy)
-    cut(policy, gateway.streams)
+    sever_stopped(policy, gateway.streams)
 
 
 def told_health(

@@ -28,9 +28,9 @@ from groundplan.gateway.http.errors import error_body, error_response, error_typ
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.upstream.dial import resolver_of
 from groundplan.gateway.upstream.providers import SERVICE, TARGET_HEADER, ProviderTarget, decode_target
-from groundplan.gateway.upstream.translation.blocking_clients import Threads
-from groundplan.gateway.upstream.translation.failures import Failed
-from groundplan.gateway.upstream.translation.translate import Providers
+from groundplan.gateway.upstream.translation.blocking_clients import LoopThreadPool
+from groundplan.gateway.upstream.translation.failures import ProviderFailure
+from groundplan.gateway.upstream.translation.translate import ProviderClients
 
 MEMORY_BYTES = 3 << 30
 """That the service may have. The providers' clients read an answer whole and unpack it, however large it turns out to
@@ -45,7 +45,7 @@ _TRACE = ("traceparent", "tracestate", "x-request-id")
 class Service:
     """The handler. `token` is what the gateway must show."""
 
-    def __init__(self, providers: Providers, token: str) -> None:
+    def __init__(self, providers: ProviderClients, token: str) -> None:
         self._providers = providers
         self._wanted = f"Bearer {token}".encode()
 
@@ -61,7 +61,7 @@ class Service:
             return
         try:
             await self._answer(path, named, request, response)
-        except Failed as failure:
+        except ProviderFailure as failure:
             self._tell(response, failure)
         except GroundplanError as error:
             status, _, lines = error_response(error)
@@ -87,7 +87,7 @@ class Service:
         else:
             response.send(404, error_body("there is no such path", "path_unknown", "", "api_error"))
 
-    def _tell(self, response: Response, failure: Failed) -> None:
+    def _tell(self, response: Response, failure: ProviderFailure) -> None:
         if response.started:
             response.end(b"data: %b\n\n" % failure.body)
             return
@@ -101,9 +101,9 @@ async def serve(home: Home, drain_seconds: float) -> None:
     """Serve on a free port of 127.0.0.1 until SIGTERM or SIGINT, and answers that run then for so long. Raises
     `Unavailable` without the library."""
     token, loop = secrets.token_urlsafe(32), asyncio.get_running_loop()
-    loop.set_default_executor(Threads())
+    loop.set_default_executor(LoopThreadPool())
     loop.getaddrinfo = resolver_of(loop).getaddrinfo  # type: ignore[method-assign]
-    providers = Providers()
+    providers = ProviderClients()
     server = Server(Service(providers, token).handle, refusal_body, loop)
     listener = await loop.create_server(server.create_connection, "127.0.0.1", 0, backlog=256)
     over, stop = threading.Event(), asyncio.Event()

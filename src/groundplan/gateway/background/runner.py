@@ -95,7 +95,7 @@ class _BackgroundExchange(Exchange):
         self.policy, self.person = policy, row.person
         self.key = self.keys.known(policy, row.key_id)
         self.key = key = self.keys.living(policy, row.key_id, row.person, now)
-        if catalog is not None and catalog.granted:
+        if catalog is not None and catalog.granted_workloads:
             check_grants(catalog, policy, key, row.person, datetime.fromtimestamp(now, UTC).date())
 
 

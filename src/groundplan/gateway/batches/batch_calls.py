@@ -36,7 +36,7 @@ from groundplan.gateway.call.serve import serve
 from groundplan.gateway.call.steps import check_people
 from groundplan.gateway.call.stored_answers import stores
 from groundplan.gateway.call.transient_refusals import give_back, is_transient, may_be_made_later
-from groundplan.gateway.guard.run import begin, guards
+from groundplan.gateway.guard.run import needs_guard, start_guard
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.offload import CHECKED_BYTES, InParts, at_once, in_parts
@@ -134,7 +134,7 @@ class BatchCalls:
     def _assess_in_parts(self, exchange: Exchange, batch: Batch, *, call: bool) -> InParts[int]:
         gateway = self._gateway
         policy, now = gateway.live.policy, gateway.clock.seconds()
-        catalog = dated_prices.newest(gateway.live.catalog, now)
+        catalog = dated_prices.current_catalog(gateway.live.catalog, now)
         exchange.catalog, exchange.policy, exchange.person = catalog, policy, batch.person
         exchange.key = key = self._keys.living(policy, batch.key, batch.person, now)
         exchange.plan = plan = self._usable_plan(batch, key, catalog, policy, now)
@@ -153,7 +153,7 @@ class BatchCalls:
             hint = "Send the earlier items in input."
             raise Invalid("a call in a batch goes on with no response", code="field_unsupported", hint=hint)
         exchange.ask = ask
-        if guards(exchange, plan, policy):
+        if needs_guard(exchange, plan, policy):
             yield from self._guard(exchange, plan, call=call)
             ask = exchange.ask  # as the guardrails leave it
         asked, own = ask.service, ask.service in OWN
@@ -170,11 +170,11 @@ class BatchCalls:
         """Run the guardrails. Before the batch has begun only a denial is counted: whatever passes is checked again,
         and counted then, when the call is made."""
         try:
-            yield from begin(self._gateway, exchange, plan, counts=call)
+            yield from start_guard(self._gateway, exchange, plan, records_passes=call)
         except Denied:
             if exchange.guard is not None:
-                exchange.guard.counts = True
-                exchange.guard.count(exchange)
+                exchange.guard.records_findings = True
+                exchange.guard.record_findings(exchange)
             raise
 
     def _usable_plan(self, batch: Batch, key: KeyEntry, catalog: Catalog, policy: Policy, now: float) -> Plan:
@@ -183,7 +183,7 @@ class BatchCalls:
         if plan is None:
             raise admit.workload_unknown(batch.workload)
         admit.check_use(catalog, policy, key, plan, self._gateway.live.age(), now)
-        if catalog.granted:
+        if catalog.granted_workloads:
             check_grants(catalog, policy, key, batch.person, self._gateway.clock.now().date())
         return plan
 
@@ -192,7 +192,7 @@ class BatchCalls:
         ask. The company's present rules are applied to the time of the order. Raises as admission does."""
         deployment = order.deployment
         policy, now = self._gateway.live.policy, self._gateway.clock.seconds()
-        catalog = dated_prices.newest(self._gateway.live.catalog, now)
+        catalog = dated_prices.current_catalog(self._gateway.live.catalog, now)
         key = self._keys.living(policy, batch.key, batch.person, now)
         plan = self._usable_plan(batch, key, catalog, policy, now)
         if not admit.without_killed(policy, [deployment]):
@@ -344,7 +344,7 @@ class BatchCalls:
                 gateway.pressure.check("low", gateway.running_calls)
                 check_people(gateway, exchange)
                 if exchange.guard is not None:
-                    await exchange.guard.personal_in(exchange)
+                    await exchange.guard.check_personal_input(exchange)
                 if self._may_use_cache(exchange) and await cache.answer_from_cache(gateway, exchange, recheck):
                     return 0
                 catalog = exchange.catalog
@@ -378,7 +378,7 @@ class BatchCalls:
         gateway, workload = self._gateway, exchange.workload
         if workload is None:
             raise AssertionError("not admitted")
-        gateway.live.count(workload.name, exchange.person)
+        gateway.live.record_person(workload.name, exchange.person)
         content.begin(exchange, workload)
 
     def budgets(self, batch: Batch, catalog: Catalog | None) -> list[tuple[Budget, str]]:

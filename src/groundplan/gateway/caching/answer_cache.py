@@ -18,7 +18,7 @@ from groundplan.gateway.caching.cache_key import terms_of
 from groundplan.gateway.caching.entry import Entry, Flight, Key
 from groundplan.gateway.caching.known_requests import KnownRequests
 from groundplan.gateway.policy.catalog import Catalog, Plan
-from groundplan.gateway.policy.snapshot import NOTHING, Policy
+from groundplan.gateway.policy.snapshot import EMPTY_POLICY, Policy
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange
@@ -66,7 +66,7 @@ class AnswerCache:
         """What is on any shelf, the ones asked for longest ago first."""
         self._flights: dict[Key, Flight] = {}
         self._terms: dict[str, tuple[Plan, bytes]] = {}
-        self._policy = NOTHING
+        self._policy = EMPTY_POLICY
         self._catalog: Catalog | None = None
         self.known_requests = KnownRequests()
         self.similar: Similar | None = None

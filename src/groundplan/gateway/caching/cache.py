@@ -400,7 +400,7 @@ async def send_cached(
     exchange.cache_result, exchange.saved_cost = how, entry.cost
     exchange.deployment = _deployment_of(exchange, entry)
     exchange.passages = list(entry.passages)
-    gateway.live.count(workload.name, exchange.person)
+    gateway.live.record_person(workload.name, exchange.person)
     content.begin(exchange, workload)
     left = settle.remaining_budget(gateway, exchange)
     exchange.first_byte = time.perf_counter_ns()

@@ -18,7 +18,7 @@ from groundplan.gateway.budgets.periods import current_key, end_text, ends, is_o
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.meter import takes
-from groundplan.gateway.policy.catalog import RUNNING, Catalog, Plan
+from groundplan.gateway.policy.catalog import RUNNING_STAGES, Catalog, Plan
 from groundplan.gateway.policy.snapshot import PEOPLE_DAYS, KeyEntry, Policy
 from groundplan.governance.policy.vocabulary import provider_of
 from groundplan.ledger.model import Usage
@@ -39,7 +39,7 @@ HELD_SECONDS = 1.0
 
 def is_policy_fresh(plan: Plan, age: float) -> bool:
     """Whether calls may be made on live policy that was confirmed `age` seconds ago."""
-    return age <= plan.confirmed_s
+    return age <= plan.max_policy_age
 
 
 def check_policy_age(plan: Plan, age: float) -> None:
@@ -65,7 +65,7 @@ def check_workload(plan: Plan, now: float) -> None:
     """Refuse a workload that its stage or expiry date does not let run. `now`: seconds since the epoch. Raises
     `Denied`."""
     workload = plan.workload
-    if workload.stage not in RUNNING:
+    if workload.stage not in RUNNING_STAGES:
         raise Denied(
             f"the workload {workload.name} is {workload.stage}",
             code="workload_not_running",
@@ -97,7 +97,7 @@ def check_use(
     """Refuse any use of a workload with this key: on live policy that was confirmed too long ago (`age`, in seconds),
     where it is stopped, where what it uses is not approved for production, and, unless `runs` is false, where its stage
     or date does not let it run. `now`: seconds since the epoch."""
-    if age > plan.confirmed_s:
+    if age > plan.max_policy_age:
         check_policy_age(plan, age)
     if runs and now >= plan.runs_until:
         check_workload(plan, now)
@@ -169,7 +169,7 @@ def choose_deployments(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy,
 
 def _model_not_found(plan: Plan, model: str, needs: str) -> NotFound:
     """The refusal of a call for a model that its workload does not have."""
-    names = sorted(name for name in plan.names if plan.allowed(name, needs))
+    names = sorted(name for name in plan.deployments_by_name if plan.allowed(name, needs))
     kind = "" if needs == "chat" else f"{needs} "
     return NotFound(
         f"the workload {plan.workload.name} has no {kind}model '{model[:80]}'",

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.model_versions import ModelVersions
     from groundplan.gateway.call.repeats import Repeats
     from groundplan.gateway.call.signals import Signals
-    from groundplan.gateway.guard.counts import Counts
-    from groundplan.gateway.guard.kills import Running
+    from groundplan.gateway.guard.counts import GuardCounts
+    from groundplan.gateway.guard.kills import RunningStream
     from groundplan.gateway.guard.reviews import Reviews
     from groundplan.gateway.http.server import Server
     from groundplan.gateway.surfaces.chat.sealed_store import SealedCompletions
@@ -95,7 +95,7 @@ class Live(Protocol):
         ...
 
     @property
-    def follows(self) -> bool:
+    def is_following(self) -> bool:
         """Whether PostgreSQL answered when it was last asked."""
         ...
 
@@ -107,7 +107,7 @@ class Live(Protocol):
         """Ids of the people who used a workload with a limit of people, as last seen."""
         ...
 
-    def count(self, workload: str, person: str) -> None:
+    def record_person(self, workload: str, person: str) -> None:
         """Count one more admitted call of a person."""
         ...
 
@@ -204,7 +204,7 @@ class Gateway:
     loads: DeploymentLoads = field(init=False)
     stalls: StallMonitor = field(init=False)
     pressure: Pressure = field(init=False)
-    streams: set[Running] = field(default_factory=set)
+    streams: set[RunningStream] = field(default_factory=set)
     """Attempts whose answers are being streamed, so that a kill can end them."""
     run_call: Callable[..., Awaitable[None]] | None = None
     """Runs a call of the gateway's own, by the given steps where they are not the usual ones; set by the pipeline."""
@@ -218,7 +218,7 @@ class Gateway:
     """Questions without passages and people's feedback on answers, on their way to PostgreSQL."""
     repeats: Repeats | None = None
     """Requests that several workloads make alike, on their way to PostgreSQL."""
-    guard_counts: Counts | None = None
+    guard_counts: GuardCounts | None = None
     """Counts of guardrail findings, on their way to PostgreSQL."""
     model_versions: ModelVersions | None = None
     """Model versions that upstreams report."""

@@ -47,28 +47,28 @@ class CallGuard(Protocol):
 
     guard: Guard
     masks: Masks
-    reviewed: bool
+    skips_review: bool
     """Whether its answer needs no review by a person."""
-    counts: bool
+    records_findings: bool
     """Whether its findings are added to the worker's counts."""
 
-    async def personal_in(self, exchange: Exchange) -> None:
+    async def check_personal_input(self, exchange: Exchange) -> None:
         """Look for personal data in the request, where that is declared. Raises `Denied`."""
         ...
 
-    def earlier(self, exchange: Exchange, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def check_earlier_items(self, exchange: Exchange, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Items of an earlier response that the request names, as the model may see them. Raises `Denied`."""
         ...
 
-    def passages(self, found: list[Passage]) -> list[Passage]:
+    def check_passages(self, found: list[Passage]) -> list[Passage]:
         """The passages, or parts of them, that a model may see."""
         ...
 
-    def shown(self, text: str) -> str:
+    def check_reused_answer(self, text: str) -> str:
         """The answer of another call, as a model may see it; empty where it may not."""
         ...
 
-    def relay_around(self, inner: Relay, exchange: Exchange) -> GuardedRelay | None:
+    def guarded_relay(self, inner: Relay, exchange: Exchange) -> GuardedRelay | None:
         """Wrap the relay of one attempt's stream in the checks; None where no guardrail applies to it."""
         ...
 
@@ -76,19 +76,19 @@ class CallGuard(Protocol):
         """Take over the findings of `relay`: the caller gets the stream of this attempt."""
         ...
 
-    async def finish(self, exchange: Exchange, relay: GuardedRelay) -> None:
+    async def finish_stream(self, exchange: Exchange, relay: GuardedRelay) -> None:
         """The upstream has streamed everything: judge what is left, and what needs the whole. Raises `DeniedAnswer`."""
         ...
 
-    async def answer(self, exchange: Exchange, answered: UpstreamAnswer) -> UpstreamAnswer:
+    async def check_answer(self, exchange: Exchange, answered: UpstreamAnswer) -> UpstreamAnswer:
         """An unstreamed answer as the caller may see it. Raises `Denied`, `Unavailable`."""
         ...
 
-    def told(self) -> list[dict[str, Any]]:
+    def report(self) -> list[dict[str, Any]]:
         """The findings for the `groundplan` object of the answer."""
         ...
 
-    def count(self, exchange: Exchange) -> None:
+    def record_findings(self, exchange: Exchange) -> None:
         """Add the findings since the last time to the worker's counts."""
         ...
 

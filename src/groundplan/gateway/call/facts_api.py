@@ -334,7 +334,7 @@ class FactsApi:
 def admitted(gateway: Gateway, request: Request, peer: str) -> tuple[KeyEntry, str, Plan]:
     """Whose key this is, for whom it acts, and that it may be used now."""
     live, now = gateway.live, gateway.clock.seconds()
-    catalog = dated_prices.newest(live.catalog, now)
+    catalog = dated_prices.current_catalog(live.catalog, now)
     key, person = caller_of(request.headers, live.policy, now)
     if key.networks:
         check_network(key.networks, peer, request.headers.get(b"x-forwarded-for"), catalog.proxies)
@@ -342,7 +342,7 @@ def admitted(gateway: Gateway, request: Request, peer: str) -> tuple[KeyEntry, s
     if plan is None:
         raise admit.workload_unknown(key.workload)
     admit.check_use(catalog, live.policy, key, plan, live.age(), now, runs=False)
-    if catalog.granted:
+    if catalog.granted_workloads:
         check_grants(catalog, live.policy, key, person, gateway.clock.now().date())
     return key, person, plan
 

@@ -90,7 +90,7 @@ async def ground(gateway: Gateway, exchange: Exchange) -> bool:
         _note_nothing(gateway, exchange)
     passages, conflicts = found.passages[: grounding.passages], found.conflicts
     if exchange.guard is not None:
-        passages = exchange.guard.passages(passages)
+        passages = exchange.guard.check_passages(passages)
         conflicts = [one for one in map(partial(_guarded, exchange.guard), conflicts) if one is not None]
     grounded = GroundingNotes(
         conflicts, found.newer, by_words=bool(found.degraded), steps=found.steps, abstained=result == "abstained"
@@ -171,7 +171,7 @@ def _guarded(guard: CallGuard, conflict: Conflict) -> Conflict | None:
         Passage(document="", path="", title="", source="", start_line=0, end_line=0, text=text)
         for text in (conflict.says, conflict.other_says)
     ]
-    seen = guard.passages(sides)
+    seen = guard.check_passages(sides)
     if len(seen) < len(sides):
         return None
     return msgspec.structs.replace(conflict, says=seen[0].text, other_says=seen[1].text)

@@ -80,7 +80,7 @@ def identify(exchange: Exchange, policy: Policy, now: float) -> None:
     if key.networks:
         proxies = catalog.proxies if catalog is not None else ()
         check_network(key.networks, exchange.response.peer_address, headers.get(b"x-forwarded-for"), proxies)
-    if catalog is not None and catalog.granted:
+    if catalog is not None and catalog.granted_workloads:
         check_grants(catalog, policy, key, exchange.person, datetime.fromtimestamp(now, UTC).date())
 
 
@@ -97,8 +97,8 @@ def check_grants(catalog: Catalog, policy: Policy, key: KeyEntry, person: str, t
 
     Raises `Denied` (`use_not_granted`, `act_for_others_not_granted`).
     """
-    if key.workload in catalog.granted:
-        grants.check(catalog.plans[key.workload].workload, policy, key, person, today)
+    if key.workload in catalog.granted_workloads:
+        grants.check_grants(catalog.plans[key.workload].workload, policy, key, person, today)
 
 
 def caller_of(headers: dict[bytes, bytes], policy: Policy, now: float) -> tuple[KeyEntry, str]:

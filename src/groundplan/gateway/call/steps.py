@@ -31,10 +31,10 @@ from groundplan.gateway.call.grounding.abstain import nothing_to_say, say_so
 from groundplan.gateway.call.identify import identify, inherit_identity
 from groundplan.gateway.call.serve import serve
 from groundplan.gateway.experiments.assign import assign
-from groundplan.gateway.guard.run import guards, look_in, unguarded
+from groundplan.gateway.guard.run import check_input, disable_guard, needs_guard
 from groundplan.gateway.offload import READ_BYTES, in_thread
 from groundplan.gateway.policy import dated_prices
-from groundplan.gateway.policy.catalog import Catalog, Plan, bare
+from groundplan.gateway.policy.catalog import Catalog, Plan, without_prompt
 from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.routing.cascade import served
 from groundplan.gateway.routing.question_embedding import read_question
@@ -52,7 +52,7 @@ async def run_steps(
     steps, clock, began = exchange.steps, time.perf_counter_ns, exchange.started
     now, headers = gateway.clock.seconds(), exchange.request.headers
     gateway.step_batching.begun(began)
-    exchange.catalog = catalog = exchange.catalog or dated_prices.newest(gateway.live.catalog, now)
+    exchange.catalog = catalog = exchange.catalog or dated_prices.current_catalog(gateway.live.catalog, now)
     exchange.trace = trace.of(headers)
     identify_caller(exchange, gateway.live.policy, now)
     steps.append(("identify", (clock() - began) // 1000))
@@ -94,7 +94,7 @@ async def run_steps(
 async def run_subcall_steps(gateway: Gateway, exchange: Exchange) -> None:
     """Run the steps of a sub-call, which has key, person and blueprint of the call that it is a part of. Guardrails do
     not apply to it."""
-    unguarded(gateway, exchange)
+    disable_guard(gateway, exchange)
     await run_steps(gateway, exchange, inherit_identity)
 
 
@@ -185,7 +185,7 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog, now
     plan, ask = exchange.plan, exchange.ask
     if plan is None or ask is None or exchange.key is None:
         raise AssertionError("not checked")
-    guarded = exchange.guard is None and guards(exchange, plan, policy)
+    guarded = exchange.guard is None and needs_guard(exchange, plan, policy)
     if guarded or exchange.interface.can_store_answers or ask.files:
         began = gateway.loop.time()
         await _complete_request(gateway, exchange, guarded=guarded)
@@ -234,7 +234,7 @@ async def _accept_background(
 def _record_admitted(gateway: Gateway, exchange: Exchange, workload: Workload) -> None:
     """Count an admitted call for its person, and start recording its content where that is kept or compared."""
     if exchange.person:
-        gateway.live.count(workload.name, exchange.person)
+        gateway.live.record_person(workload.name, exchange.person)
     if workload.keep is not None:
         content.begin(exchange, workload)
     if exchange.trial is not None and exchange.sent_chunks is None and exchange.trial.shadowed:
@@ -244,7 +244,7 @@ def _record_admitted(gateway: Gateway, exchange: Exchange, workload: Workload) -
 async def _complete_request(gateway: Gateway, exchange: Exchange, *, guarded: bool = False) -> None:
     """Check the request where it is `guarded`, and put in what it only names: an earlier response, files."""
     if guarded and exchange.plan is not None:
-        await look_in(gateway, exchange, exchange.plan)
+        await check_input(gateway, exchange, exchange.plan)
     if exchange.interface.can_store_answers:
         await stored_answers.prepare(gateway, exchange)
     if exchange.ask is None or not exchange.ask.files:
@@ -279,7 +279,7 @@ async def _ground(gateway: Gateway, exchange: Exchange) -> None:
 async def _check_again(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> Policy:
     """Run the checks under the policy that the next heartbeat confirms, where a connected worker had only stalled, or a
     clock was set. Raises as they do."""
-    if exchange.plan is not None and gateway.live.follows:
+    if exchange.plan is not None and gateway.live.is_following:
         began = gateway.loop.time()
         await wait_for_policy(gateway, exchange.plan)
         exchange.waited_seconds += gateway.loop.time() - began
@@ -322,7 +322,7 @@ def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog, now: float, *
     if plan is None:
         raise admit.workload_unknown(key.workload)
     if exchange.is_judge_call:
-        plan = bare(plan)
+        plan = without_prompt(plan)
     exchange.plan, exchange.workload = plan, plan.workload
     admit.check_use(catalog, policy, key, plan, gateway.live.age(now), now)
     if used and plan.workload.people is not None:

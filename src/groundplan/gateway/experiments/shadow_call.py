@@ -28,7 +28,7 @@ from groundplan.gateway.call.ground import ground
 from groundplan.gateway.call.identify import KEY_HEADERS, caller_of, check_grants
 from groundplan.gateway.call.serve import serve
 from groundplan.gateway.experiments.trial import Mark, Trial
-from groundplan.gateway.guard.run import begin, guards
+from groundplan.gateway.guard.run import needs_guard, start_guard
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.offload import CHECKED_BYTES, InParts, at_once, in_parts
@@ -93,7 +93,7 @@ async def ask(
 async def _steps(gateway: Gateway, own: Exchange, what: ShadowPurpose) -> None:
     policy = await in_parts(_check(gateway, own, what), long=len(own.request.body) > CHECKED_BYTES)
     if own.guard is not None:
-        await own.guard.personal_in(own)
+        await own.guard.check_personal_input(own)
     plan, ask, catalog = own.plan, own.ask, own.catalog
     if plan is None or ask is None or catalog is None or own.workload is None:
         raise AssertionError("not checked")
@@ -121,10 +121,10 @@ def _check(gateway: Gateway, own: Exchange, what: ShadowPurpose) -> InParts[Poli
     """Every check of admission, under the newest policy and by the blueprint that it began with. Raises as admission
     does."""
     policy, now = gateway.live.policy, gateway.clock.seconds()
-    catalog = own.catalog or dated_prices.newest(gateway.live.catalog, now)
+    catalog = own.catalog or dated_prices.current_catalog(gateway.live.catalog, now)
     own.catalog, own.policy = catalog, policy
     own.key, own.person = caller_of(own.request.headers, policy, now)
-    if catalog.granted:
+    if catalog.granted_workloads:
         check_grants(catalog, policy, own.key, own.person, gateway.clock.now().date())
     plan = catalog.plans.get(own.key.workload)
     if plan is None or own.key.workload != what.experiment.workload:
@@ -138,7 +138,7 @@ def _check(gateway: Gateway, own: Exchange, what: ShadowPurpose) -> InParts[Poli
     admit.check_use(catalog, policy, own.key, plan, gateway.live.age(), now)
     if own.ask is None:
         own.ask = yield partial(own.interface.read, own.request)
-        if not what.bare and guards(own, plan, policy):
+        if not what.bare and needs_guard(own, plan, policy):
             yield from _guard(gateway, own, plan)
     own.deployments = admit.with_bounds(own, admit.choose_deployments(own, plan, own.ask, policy, now))
     return policy
@@ -146,10 +146,10 @@ def _check(gateway: Gateway, own: Exchange, what: ShadowPurpose) -> InParts[Poli
 
 def _guard(gateway: Gateway, own: Exchange, plan: Plan) -> InParts[None]:
     """The guardrails of the workload, without a judge of their own and without people."""
-    yield from begin(gateway, own, plan)
+    yield from start_guard(gateway, own, plan)
     guarding = own.guard
     if guarding is not None:
-        guarding.reviewed = True
+        guarding.skips_review = True
         guarding.guard = dataclasses.replace(guarding.guard, judge=None)
 
 

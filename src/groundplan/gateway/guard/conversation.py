@@ -1,8 +1,8 @@
 """Guardrails of a conversation over WebSocket: its events, both ways, before they are passed on.
 
-Texts, transcripts and what functions are called with are checked; deltas through the same windows as streams. Sound and
-images cannot be looked at: where the workload demands it they are refused by name, or declared as `unchecked`. Checks
-that need a whole answer, and people who look at answers, have no place in a conversation and refuse it as a whole.
+Checks texts, transcripts and function arguments; deltas through the same windows as streams. Sound and images cannot be
+checked: if the workload demands checks they are refused by name, unless declared as `unchecked`. A workload with checks
+that need a whole answer, or with reviewers, cannot have conversations.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 from groundplan.core.errors import Denied
 from groundplan.gateway.guard import media
 from groundplan.gateway.guard.relay import refusal_error
-from groundplan.gateway.guard.run import NOTHING, Guarding, guards
+from groundplan.gateway.guard.run import NO_GUARDRAILS, CallGuardrails, needs_guard
 from groundplan.gateway.http.surrogates import decode_json
 from groundplan.gateway.surfaces import answer_text
 from groundplan.gateway.surfaces.answer_text import Channel
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange
 
 _encode = msgspec.json.encode
-_SOUND = frozenset({"response.output_audio.delta", "response.audio.delta"})
-_HEARD = frozenset({"input_audio_buffer.append", "input_audio_buffer.commit"})
-_SEEN = ("image", "video")
-"""In the names of events by which pictures are sent in beside items (Qwen-Omni, GLM)."""
-_USER = frozenset({"user", "system"})
-"""Roles of what was sent in, when an event of the upstream says it again."""
+_SOUND_EVENTS = frozenset({"response.output_audio.delta", "response.audio.delta"})
+_AUDIO_INPUT_EVENTS = frozenset({"input_audio_buffer.append", "input_audio_buffer.commit"})
+_IMAGE_WORDS = ("image", "video")
+"""Occur in the names of events that send images besides items (Qwen-Omni, GLM)."""
+_INPUT_ROLES = frozenset({"user", "system"})
+"""Roles of input that an event of the upstream repeats."""
 _CALL = b"function_call"
 """In every event that calls a function."""
 
 
 def check_session(exchange: Exchange) -> None:
-    """Refuse a conversation whose workload demands what none can have. Raises `Denied`."""
-    guarding, workload = exchange.guard, exchange.workload
-    if guarding is None or workload is None:
+    """Refuse a conversation whose workload demands checks that none can have. Raises `Denied`."""
+    call_guard, workload = exchange.guard, exchange.workload
+    if call_guard is None or workload is None:
         return
     if workload.review is not None:
-        raise media.no_review(exchange)
-    checks = [*guarding.guard.whole, *(["presidio"] if guarding.guard.presidio_input else [])]
-    if checks and not guarding.guard.shadow:
+        raise media.review_error(exchange)
+    checks = [*call_guard.guard.whole, *(["presidio"] if call_guard.guard.presidio_input else [])]
+    if checks and not call_guard.guard.shadow:
         raise Denied(
             f"the checks {', '.join(dict.fromkeys(checks))} of this workload need a whole text, "
             "for which a conversation does not wait",
@@ -56,37 +56,38 @@ def check_session(exchange: Exchange) -> None:
 
 
 class ConversationGuards:
-    """Those of one conversation, as they are declared by now: a blueprint or a stop may come while it goes on.
-    `exchange`: as whom it was admitted, and `check_session` let it begin."""
+    """The guardrails of one conversation as they are declared now: a blueprint or a stop may come while it goes on.
+    `exchange`: the admitted call, which passed `check_session`."""
 
-    __slots__ = ("_catalog", "_exchange", "_gateway", "_guard", "_policy", "_silent")
+    __slots__ = ("_catalog", "_exchange", "_gateway", "_guard", "_policy", "_text_only")
 
     def __init__(self, gateway: Gateway, exchange: Exchange) -> None:
         self._gateway = gateway
         self._exchange = exchange
-        self._guard = ConversationGuard(exchange.guard) if isinstance(exchange.guard, Guarding) else None
+        self._guard = ConversationGuard(exchange.guard) if isinstance(exchange.guard, CallGuardrails) else None
         self._catalog, self._policy = exchange.catalog, exchange.policy
-        self._silent = False
+        self._text_only = False
         """The session was told to answer with text only."""
 
-    def sent(self, event: dict[str, Any], size: int) -> dict[str, Any]:
-        """An event of the client as the model may see it; the same object where nothing was masked. Raises `Denied`."""
-        guard, self._silent = self._newest(), _is_silent(event, self._silent)
+    def check_sent(self, event: dict[str, Any], size: int) -> dict[str, Any]:
+        """An event of the client as the model may see it; the same object if nothing was masked. Raises `Denied`."""
+        guard, self._text_only = self._current_guard(), _answers_text_only(event, self._text_only)
         try:
-            return event if guard is None else guard.sent(event, size, silent=self._silent)
+            return event if guard is None else guard.check_sent(event, size, text_only=self._text_only)
         finally:
-            self._count()
+            self._record_findings()
 
-    def answered(self, data: bytes) -> list[bytes]:
+    def check_answered(self, data: bytes) -> list[bytes]:
         """Events for the client after one more event of the upstream. Raises `Denied`."""
-        guard = self._newest()
+        guard = self._current_guard()
         try:
-            return [data] if guard is None else guard.answered(data)
+            return [data] if guard is None else guard.check_answered(data)
         finally:
-            self._count()
+            self._record_findings()
 
-    def _newest(self) -> ConversationGuard | None:
-        """Raises `Denied` where what is demanded now no conversation can have."""
+    def _current_guard(self) -> ConversationGuard | None:
+        """The guard for the current blueprint and policy. Raises `Denied` if they demand checks that no conversation
+        can have."""
         catalog, policy = self._gateway.live.catalog, self._gateway.live.policy
         if catalog is self._catalog and policy is self._policy:
             return self._guard
@@ -94,123 +95,126 @@ class ConversationGuards:
         if catalog is not None and workload is not None and (plan := catalog.plans.get(workload.name)) is not None:
             own = self._exchange.fork()
             own.catalog, own.policy, own.plan, own.workload = catalog, policy, plan, plan.workload
-            if self._guard is not None or guards(own, plan, policy):
-                own.guard = newer = Guarding(self._gateway, own, plan.guard or NOTHING)
+            if self._guard is not None or needs_guard(own, plan, policy):
+                own.guard = newer = CallGuardrails(self._gateway, own, plan.guard or NO_GUARDRAILS)
                 check_session(own)
                 if self._guard is None:
                     self._guard = ConversationGuard(newer)
-                self._guard.go_on(newer)
+                self._guard.use_checks_of(newer)
         self._catalog, self._policy = catalog, policy
         return self._guard
 
-    def _count(self) -> None:
+    def _record_findings(self) -> None:
         if self._guard is not None:
-            self._guard.count(self._exchange)
+            self._guard.record_findings(self._exchange)
 
 
 class ConversationGuard:
-    """See the module."""
+    """Checks the events of one conversation."""
 
-    __slots__ = ("_guarding", "_last", "_windows")
+    __slots__ = ("_call_guard", "_last_events", "_windows")
 
-    def __init__(self, guarding: Guarding) -> None:
-        self._guarding = guarding
+    def __init__(self, call_guard: CallGuardrails) -> None:
+        self._call_guard = call_guard
         self._windows: dict[Channel, Window] = {}
-        self._last: dict[Channel, dict[str, Any]] = {}
+        self._last_events: dict[Channel, dict[str, Any]] = {}
 
-    def go_on(self, newer: Guarding) -> None:
-        """By these checks from here on. What was masked is known as before."""
-        self._guarding.guard, self._guarding.may_call = newer.guard, newer.may_call
+    def use_checks_of(self, newer: CallGuardrails) -> None:
+        """Use the checks of `newer` from now on; the masks stay known."""
+        self._call_guard.guard, self._call_guard.call_rule = newer.guard, newer.call_rule
 
-    def count(self, exchange: Exchange) -> None:
-        """Add what was found since to the worker's counts."""
-        self._guarding.count(exchange)
+    def record_findings(self, exchange: Exchange) -> None:
+        """Add findings since the last call to the worker's counts."""
+        self._call_guard.record_findings(exchange)
 
-    # what is sent in -------------------------------------------------------------------------------------------------
+    # input
+    # ----------------------------------------------------------------------------------------------------------------
 
-    def sent(self, event: dict[str, Any], size: int, *, silent: bool = False) -> dict[str, Any]:
-        """See `ConversationGuards`. `silent`: the session answers with text only."""
-        guard, kind = self._guarding.guard, str(event.get("type", ""))
-        if media.demanded_in(guard):
-            for what in _media(event, kind):
-                self._unchecked("input", what)
-        if media.demanded_out(guard) and "audio" not in guard.unchecked:
-            self._only_text(event, kind, silent=silent)
-        if guard.input.empty or kind in _HEARD:
+    def check_sent(self, event: dict[str, Any], size: int, *, text_only: bool = False) -> dict[str, Any]:
+        """See `ConversationGuards`. `text_only`: the session answers with text only."""
+        guard, kind = self._call_guard.guard, str(event.get("type", ""))
+        if media.demands_input_checks(guard):
+            for what in _unchecked_media(event, kind):
+                self._refuse_unchecked("input", what)
+        if media.demands_output_checks(guard) and "audio" not in guard.unchecked:
+            self._refuse_sound_answer(event, kind, text_only=text_only)
+        if guard.input.empty or kind in _AUDIO_INPUT_EVENTS:
             return event
         try:
-            made: dict[str, Any] = checked_body(guard, event, size, self._guarding.masks, self._guarding.findings)
+            made: dict[str, Any] = checked_body(guard, event, size, self._call_guard.masks, self._call_guard.findings)
         except Refused as refused:
             raise refusal_error(refused.refusal) from refused
         return made
 
-    def _only_text(self, event: dict[str, Any], kind: str, *, silent: bool) -> None:
-        """Refuse what would be answered with sound. Raises `Denied`."""
+    def _refuse_sound_answer(self, event: dict[str, Any], kind: str, *, text_only: bool) -> None:
+        """Refuse an event that would be answered with sound. Raises `Denied`."""
         named = _modalities(event.get("response")) if kind == "response.create" else None
-        silent = silent if named is None else named == ["text"]
-        if (kind == "response.create" or kind in _HEARD) and not silent:
-            self._unchecked("output", "audio")
+        text_only = text_only if named is None else named == ["text"]
+        if (kind == "response.create" or kind in _AUDIO_INPUT_EVENTS) and not text_only:
+            self._refuse_unchecked("output", "audio")
 
-    def _unchecked(self, place: str, what: str) -> None:
-        guard = self._guarding.guard
+    def _refuse_unchecked(self, place: str, what: str) -> None:
+        guard = self._call_guard.guard
         if what in guard.unchecked:
             return
-        self._guarding.findings.add(place, Hit("unchecked", "block", kind=what))
+        self._call_guard.findings.add(place, Hit("unchecked", "block", kind=what))
         if not guard.shadow:
-            error = media.refuse([Refusal(place, "unchecked", what)])
+            error = media.unchecked_error([Refusal(place, "unchecked", what)])
             if place == "output":
                 error.hint = 'Ask for text: output_modalities: ["text"]. ' + str(error.hint)
             raise error
 
-    # what is answered ------------------------------------------------------------------------------------------------
+    # output
+    # ---------------------------------------------------------------------------------------------------------------
 
-    def answered(self, data: bytes) -> list[bytes]:
+    def check_answered(self, data: bytes) -> list[bytes]:
         """See `ConversationGuards`."""
-        guarding = self._guarding
-        if not guarding.guard.answers_matter(guarding.masks) and _CALL not in data:
+        call_guard = self._call_guard
+        if not call_guard.guard.answers_matter(call_guard.masks) and _CALL not in data:
             return [data]
         event = decode_json(data)
         if not isinstance(event, dict):
             return [data]
-        if event.get("type") in _SOUND:
-            self._unchecked("output", "audio")
+        if event.get("type") in _SOUND_EVENTS:
+            self._refuse_unchecked("output", "audio")
             return [data]
         try:
-            return self._checked(event, data)
+            return self._check_event(event, data)
         except Refused as refused:
             raise refusal_error(refused.refusal) from refused
 
-    def _checked(self, event: dict[str, Any], data: bytes) -> list[bytes]:
-        guarding = self._guarding
+    def _check_event(self, event: dict[str, Any], data: bytes) -> list[bytes]:
+        call_guard = self._call_guard
         for name in answer_text.called(event):
-            if guarding.may_call.now(name):
-                guarding.findings.add("output", Hit("tools", "block", kind=name[:60]))
-                if not guarding.guard.shadow:
+            if call_guard.call_rule.decide_now(name):
+                call_guard.findings.add("output", Hit("tools", "block", kind=name[:60]))
+                if not call_guard.guard.shadow:
                     raise Refused(Refusal("output", "tools", name[:60]))
-        if event.get("logprobs"):  # of what is said: they say it again, word by word
+        if event.get("logprobs"):  # they repeat the text token by token
             event = {**event, "logprobs": None}
             data = _encode(event)
         slots = answer_text.slots(event)
         if not slots:
             out = self._flush(event)
-            made = rewritten(event, self._text, _USER)
+            made = rewritten(event, self._check_or_restore, _INPUT_ROLES)
             return [*out, data if made is event else _encode(made)]
         left = ""
         for slot in slots:
-            self._last[slot.channel] = event
+            self._last_events[slot.channel] = event
             slot.holder[slot.name] = released = self._window(slot.channel).feed(slot.text)
             left += released
         return [_encode(event)] if left else []
 
-    def _text(self, text: str, own: bool) -> str:
-        """A whole text; `own`: it repeats what was sent in."""
-        guarding = self._guarding
+    def _check_or_restore(self, text: str, own: bool) -> str:
+        """A complete text after its check; `own`: it repeats the input."""
+        call_guard = self._call_guard
         if own:
-            return guarding.masks.restore(text)
-        return checked_answer(guarding.guard, text, guarding.masks, guarding.findings)
+            return call_guard.masks.restore(text)
+        return checked_answer(call_guard.guard, text, call_guard.masks, call_guard.findings)
 
     def _flush(self, event: dict[str, Any]) -> list[bytes]:
-        """What windows still hold back that an event ends: texts of what is said come beside the responses."""
+        """Events with the text that windows still hold back and that this event ends; transcripts of the user come
+        besides the responses."""
         kind, ended, out = str(event.get("type")), answer_text.ended(event), []
         heard = {str(event.get("item_id"))} if kind == TRANSCRIPTION_COMPLETED else set()
         for channel in list(self._windows):
@@ -218,22 +222,22 @@ class ConversationGuard:
                 continue
             rest = self._windows.pop(channel).end()
             if rest:
-                out.append(_encode(answer_text.rest_of(self._last[channel], channel, rest)))
+                out.append(_encode(answer_text.rest_of(self._last_events[channel], channel, rest)))
         return out
 
     def _window(self, channel: Channel) -> Window:
         window = self._windows.get(channel)
         if window is None:
-            guarding = self._guarding
+            call_guard = self._call_guard
             window = self._windows[channel] = Window(
-                guarding.guard.output, guarding.masks, guarding.guard.hold,
-                lambda hit: guarding.findings.add("output", hit), shadow=guarding.guard.shadow,
+                call_guard.guard.output, call_guard.masks, call_guard.guard.hold,
+                lambda hit: call_guard.findings.add("output", hit), shadow=call_guard.guard.shadow,
             )  # fmt: skip
         return window
 
 
-def _is_silent(event: dict[str, Any], before: bool) -> bool:
-    """Whether a session answers with text only after an event of the client's."""
+def _answers_text_only(event: dict[str, Any], before: bool) -> bool:
+    """Whether a session answers with text only after an event of the client."""
     named = _modalities(event.get("session")) if event.get("type") == "session.update" else None
     return before if named is None else named == ["text"]
 
@@ -245,10 +249,10 @@ def _modalities(told: object) -> list[Any] | None:
     return found if isinstance(found, list) else None
 
 
-def _media(event: dict[str, Any], kind: str) -> list[str]:
-    """What of an event no check can look at."""
-    found = ["audio"] if kind in _HEARD else []
-    found += ["image"] if any(what in kind for what in _SEEN) else []
+def _unchecked_media(event: dict[str, Any], kind: str) -> list[str]:
+    """The media in an event that no check can read."""
+    found = ["audio"] if kind in _AUDIO_INPUT_EVENTS else []
+    found += ["image"] if any(what in kind for what in _IMAGE_WORDS) else []
     for piece in content_parts(event):
         names = [str(piece.get("type", "")), *(name for name, value in piece.items() if value is not None)]
         found += [what for what in ("audio", "image") if any(what in name for name in names)]

@@ -1,4 +1,4 @@
-"""The SQL of calls that wait for a person, as a gateway sees them. Deciding is the control process's."""
+"""The SQL of calls that wait for a reviewer, as a gateway sees them. Deciding is the control process's."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from psycopg.rows import tuple_row
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """What is put into the queue. `asked` and `said` are sealed."""
+class HeldCall:
+    """A call that is put into the queue. `asked` and `said` are sealed."""
 
     id: UUID
     kind: str
@@ -27,13 +27,13 @@ class Waiting:
     asked: str
     said: str
     within: timedelta
-    """How long it may wait. Until when that is, is told by PostgreSQL's clock, as by that of whoever decides."""
+    """How long it may wait. The deadline is computed by PostgreSQL's clock, which also decides for the reviewer."""
     reviewers: Sequence[str] = ()
     release_after: bool = False
     digest: str = ""
 
 
-def put(conn: Connection[Any], waiting: Waiting) -> None:
+def add_held(conn: Connection[Any], waiting: HeldCall) -> None:
     conn.execute(
         """INSERT INTO held_call (id, kind, workload, key_id, person_id, gateway, subject, asked, said, due_at,
              reviewers, release_after, digest) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, now() + %s, %s, %s, %s)""",
@@ -44,15 +44,16 @@ def put(conn: Connection[Any], waiting: Waiting) -> None:
     )  # fmt: skip
 
 
-def decided(conn: Connection[Any], ids: Sequence[UUID]) -> list[tuple[UUID, str, str]]:
-    """(id, state, reason) of those of `ids` that wait no more."""
+def load_decisions(conn: Connection[Any], ids: Sequence[UUID]) -> list[tuple[UUID, str, str]]:
+    """(id, state, reason) of those of `ids` that no longer wait."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         query = "SELECT id, state, coalesce(reason, '') FROM held_call WHERE id = ANY(%s) AND state <> 'waiting'"
         return cursor.execute(query, (list(ids),)).fetchall()
 
 
-def close(conn: Connection[Any], id: UUID, state: str) -> tuple[str, str]:
-    """End the waiting of one without a decision; (state, reason) as it is then, which may be a decision made before."""
+def close_held(conn: Connection[Any], id: UUID, state: str) -> tuple[str, str]:
+    """End the wait of one call without a decision; returns (state, reason) as stored, which may be a decision made
+    before."""
     conn.execute(
         """UPDATE held_call SET state = %s, decided_at = now(), asked = NULL, said = NULL
            WHERE id = %s AND state = 'waiting'""",
@@ -63,16 +64,16 @@ def close(conn: Connection[Any], id: UUID, state: str) -> tuple[str, str]:
     return (row[0], row[1]) if row is not None else (state, "")
 
 
-def found(conn: Connection[Any], id: UUID, keys: Sequence[UUID]) -> tuple[str, str, str, datetime] | None:
-    """(state, digest, reason, due) of a tool call that one of these keys asked for."""
+def load_held_tool_call(conn: Connection[Any], id: UUID, keys: Sequence[UUID]) -> tuple[str, str, str, datetime] | None:
+    """(state, digest, reason, due) of a tool call that one of these keys requested."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         query = """SELECT state, digest, coalesce(reason, ''), due_at FROM held_call
             WHERE id = %s AND key_id = ANY(%s) AND kind = 'tool'"""
         return cursor.execute(query, (id, list(keys))).fetchone()
 
 
-def use(conn: Connection[Any], id: UUID) -> bool:
-    """Take an approval, which allows one call; whether it was there to be taken."""
+def use_approval(conn: Connection[Any], id: UUID) -> bool:
+    """Use up an approval, which allows one call; returns whether there was one."""
     with conn.cursor() as cursor:
         cursor.execute(
             "UPDATE held_call SET state = 'used' WHERE id = %s AND state = 'released' AND due_at > now()", (id,)

@@ -1,7 +1,8 @@
-"""Ends answers under way when a kill for security stops their workload, key or model: a stream gets an error event, a
-whole answer an error.
+"""Ends running answers when a kill switch for security stops their workload, key or model: a stream gets an error
+event, a complete answer an error.
 
-A worker cuts them when it takes the policy up, before it acknowledges it: what is reported effective has ended.
+A worker ends them when it takes up the policy, before it acknowledges it: a stop that is reported effective has ended
+them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange
 
 
-class Running(Protocol):
+class RunningStream(Protocol):
     """A stream that can be ended."""
 
     exchange: Exchange
@@ -24,12 +25,12 @@ class Running(Protocol):
     def sever(self, error: Denied) -> None: ...
 
 
-def stopped(policy: Policy, exchange: Exchange) -> Denied | None:
-    """Why an answer under way must not go on; None where it may."""
+def stop_error(policy: Policy, exchange: Exchange) -> Denied | None:
+    """The error if a running answer must not go on; None if it may."""
     severed = policy.severed
     if not severed:
         return None
-    for scope in _subjects(exchange):
+    for scope in _scopes(exchange):
         if scope in severed:
             return Denied(
                 f"{scope} was stopped while this was being answered",
@@ -39,24 +40,24 @@ def stopped(policy: Policy, exchange: Exchange) -> Denied | None:
     return None
 
 
-def refuse_stopped(policy: Policy, exchange: Exchange) -> None:
-    """Raise `Denied` where an answer under way must not go on: asked after each wait for whoever looks at it."""
-    error = stopped(policy, exchange)
+def check_not_stopped(policy: Policy, exchange: Exchange) -> None:
+    """Raise `Denied` if a running answer must not go on; called after each wait for an upstream or a check."""
+    error = stop_error(policy, exchange)
     if error is not None:
         raise error
 
 
-def cut(policy: Policy, running: set[Running]) -> None:
+def sever_stopped(policy: Policy, running: set[RunningStream]) -> None:
     """End every stream that the policy stops."""
     if not policy.severed:
         return
     for each in list(running):
-        error = stopped(policy, each.exchange)
+        error = stop_error(policy, each.exchange)
         if error is not None:
             each.sever(error)
 
 
-def _subjects(exchange: Exchange) -> list[str]:
+def _scopes(exchange: Exchange) -> list[str]:
     found = ["company"]
     if exchange.workload is not None:
         found.append(f"workload/{exchange.workload.name}")

@@ -1,10 +1,9 @@
-"""Guardrails where there is more than text: sound, images, files, tokens. What can be looked at is looked at, the rest
-is named.
+"""Guardrails for media: sound, images, files and tokens. What can be checked is checked, the rest is refused by name.
 
-A prompt for an image, a text that is to be spoken and a transcript are texts, and are checked as such. Sound, images
-and files themselves, and texts that are given as tokens, no check can look at: where a workload demands checks of that
-side they are refused by name, unless the workload declares them as `unchecked`. Nothing is let through unsaid.
-Conversations over WebSocket are `conversation`'s.
+A prompt for an image, a text that is to be spoken and a transcript are texts, and are checked as such. No check can
+read sound, images and files themselves, nor texts that are given as tokens: if a workload demands checks of that side
+they are refused by name, unless the workload declares them as `unchecked`. Nothing passes silently. Conversations over
+WebSocket are `conversation`'s.
 """
 
 from __future__ import annotations
@@ -23,68 +22,81 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange
 
 SPEECH = "audio.speech"
-LISTENING = frozenset({"audio.transcriptions", "audio.translations"})
-SORTING = "rerank"
+TRANSCRIPTION_ENDPOINTS = frozenset({"audio.transcriptions", "audio.translations"})
+RERANK = "rerank"
 """Its answers may repeat documents."""
-CONVERSING = "realtime"
+REALTIME = "realtime"
 """Offers functions later, with its session."""
-DRAWING = frozenset({"images.generations", "images.edits", "images.variations"})
-SENDING = frozenset({"images.edits", "images.variations"})
-"""Endpoints to which images are sent."""
-UNREAD = frozenset({SPEECH, *DRAWING})
-"""Endpoints whose answers nobody can read before they are sent."""
-_WORDS = frozenset({"words", "logprobs"})
-"""Of a transcript, or a part of one, word by word."""
-_NO_TEXTS = _WORDS | {"tokens", "id", "type", "object", "model", "task", "language", "speaker_id", "x_groq", "usage"}
-Change = Callable[[str], str]
-"""What becomes of a text; raises `Refused`."""
+IMAGE_ENDPOINTS = frozenset({"images.generations", "images.edits", "images.variations"})
+IMAGE_INPUT_ENDPOINTS = frozenset({"images.edits", "images.variations"})
+"""Endpoints that take images as input."""
+UNREADABLE_ENDPOINTS = frozenset({SPEECH, *IMAGE_ENDPOINTS})
+"""Endpoints whose answers no reviewer can read before they are sent."""
+_WORD_FIELDS = frozenset({"words", "logprobs"})
+"""Word-by-word fields of a transcript, or of a part of one."""
+_NON_TEXT_FIELDS = _WORD_FIELDS | {
+    "tokens",
+    "id",
+    "type",
+    "object",
+    "model",
+    "task",
+    "language",
+    "speaker_id",
+    "x_groq",
+    "usage",
+}
+ChangeText = Callable[[str], str]
+"""Returns the text to put in a text's place; raises `Refused`."""
 
 
-def sent_in(ask: Ask, endpoint: str) -> list[str]:
-    """What comes in that no check can look at: `image`, `audio`, `file`, `tokens`."""
+def unchecked_input(ask: Ask, endpoint: str) -> list[str]:
+    """The parts of the input that no check can read: `image`, `audio`, `file`, `tokens`."""
     there = {
-        "image": endpoint in SENDING or (ask.images > 0 and endpoint not in DRAWING),
-        "audio": endpoint in LISTENING or ask.audio_kib > 0,
+        "image": endpoint in IMAGE_INPUT_ENDPOINTS or (ask.images > 0 and endpoint not in IMAGE_ENDPOINTS),
+        "audio": endpoint in TRANSCRIPTION_ENDPOINTS or ask.audio_kib > 0,
         "file": "file" in ask.needs,
         "tokens": has_tokens(ask.typed) or "prompt_embeds" in ask.fields,
     }
     return [kind for kind, found in there.items() if found]
 
 
-def given_out(endpoint: str) -> str:
-    """What an endpoint answers with that no check can look at; empty: text. What is spoken is known from its text."""
-    return "image" if endpoint in DRAWING else ""
+def unchecked_output(endpoint: str) -> str:
+    """The kind of an endpoint's output that no check can read; empty: text. Spoken output is known from its text."""
+    return "image" if endpoint in IMAGE_ENDPOINTS else ""
 
 
-def demanded_in(guard: Guard) -> bool:
-    """Whether a workload demands that what is sent in was looked at."""
+def demands_input_checks(guard: Guard) -> bool:
+    """Whether a workload demands checks of the input."""
     return guard.looks_in
 
 
-def demanded_out(guard: Guard) -> bool:
-    """Whether a workload demands that answers were looked at."""
+def demands_output_checks(guard: Guard) -> bool:
+    """Whether a workload demands checks of answers."""
     return not guard.output.empty or bool(guard.whole)
 
 
-def unchecked(guard: Guard, ask: Ask, endpoint: str) -> list[Refusal]:
-    """What would pass without the check that the workload demands."""
-    found = [Refusal("input", "unchecked", kind) for kind in sent_in(ask, endpoint) if demanded_in(guard)]
-    if demanded_out(guard) and (kind := given_out(endpoint)):
+def unchecked_refusals(guard: Guard, ask: Ask, endpoint: str) -> list[Refusal]:
+    """Refusals of what would pass without a check that the workload demands."""
+    found = [
+        Refusal("input", "unchecked", kind) for kind in unchecked_input(ask, endpoint) if demands_input_checks(guard)
+    ]
+    if demands_output_checks(guard) and (kind := unchecked_output(endpoint)):
         found.append(Refusal("output", "unchecked", kind))
     if endpoint == SPEECH and guard.whole:
-        found.append(Refusal("output", "unchecked", "audio"))  # its text is no answer to judge
+        found.append(Refusal("output", "unchecked", "audio"))  # its text is not an answer to judge
     return [each for each in found if each.kind not in guard.unchecked]
 
 
-def refuse(found: list[Refusal]) -> Denied:
-    """Names what cannot be looked at, and how it may pass all the same."""
+def unchecked_error(found: list[Refusal]) -> Denied:
+    """The error that names what cannot be checked, and how it may pass all the same."""
     kinds = sorted({each.kind for each in found})
     hint = f"Leave it out, or have the owner of the workload declare guardrails: {{unchecked: [{', '.join(kinds)}]}}."
     return Denied(found[0].message, code="guardrail_unchecked", hint=hint)
 
 
-def no_stream() -> Denied:
-    """A transcript that is told while it is heard, where a check or a person is to look at it."""
+def stream_error() -> Denied:
+    """The error for a streamed transcript that a check or a reviewer has to see first."""
     return Denied(
         "a transcript that is streamed cannot be looked at, as this workload demands",
         code="guardrail_unchecked",
@@ -92,8 +104,8 @@ def no_stream() -> Denied:
     )
 
 
-def no_review(exchange: Exchange) -> Denied:
-    """Answers that a person was to look at before they are sent, of an endpoint whose answers nobody can read."""
+def review_error(exchange: Exchange) -> Denied:
+    """The error for an endpoint whose answers a reviewer cannot read, in a workload with reviewers."""
     return Denied(
         f"answers of {exchange.endpoint} cannot wait for a person, as this workload demands",
         code="review_unsupported",
@@ -101,69 +113,69 @@ def no_review(exchange: Exchange) -> Denied:
     )
 
 
-def hits(found: list[Refusal]) -> list[tuple[str, Hit]]:
+def unchecked_hits(found: list[Refusal]) -> list[tuple[str, Hit]]:
     return [(each.place, Hit("unchecked", "block", kind=each.kind)) for each in found]
 
 
-def form_texts(upload: Upload, change: Change) -> None:
-    """Check the texts of a form that is sent on while it arrives: all must come before the bulk of its files. Raises
-    `Refused`; what is masked is replaced."""
+def check_form_texts(upload: Upload, change: ChangeText) -> None:
+    """Check the texts of a form that is passed on while it arrives: all must come before the bulk of its files. Raises
+    `Refused`; masked texts are replaced."""
     upload.texts_first = True
     upload.reword(change)
 
 
-def transcript(body: Any, change: Change) -> Any:
-    """A transcript with every text of it checked, wherever it says it again: by segments, by speakers; the same object
-    where nothing was changed. Raises `Refused`.
+def check_transcript(body: Any, change: ChangeText) -> Any:
+    """A transcript with all its texts checked, also where they are repeated by segments or speakers; the same object if
+    nothing was changed. Raises `Refused`.
 
-    Where something was masked, the times and log probabilities of single words are left out, and the tokens of
-    segments, for they say it again.
+    If something was masked, the times and log probabilities of single words, and the tokens of segments, are left out,
+    since they repeat it.
     """
     if not isinstance(body, dict) or not isinstance(body.get("text"), str):
         return body
-    made = _reworded(body, change)
-    return body if made == body else _without_words(made)
+    made = _change_texts(body, change)
+    return body if made == body else _without_word_fields(made)
 
 
-def _reworded(value: Any, change: Change) -> Any:
+def _change_texts(value: Any, change: ChangeText) -> Any:
     if isinstance(value, str):
         return change(value)
     if isinstance(value, list):
-        return [_reworded(each, change) for each in value]
+        return [_change_texts(each, change) for each in value]
     if not isinstance(value, dict):
         return value
-    made = {name: each if name in _NO_TEXTS else _reworded(each, change) for name, each in value.items()}
-    return {name: each for name, each in made.items() if not _stands_across(each, change)}
+    made = {name: each if name in _NON_TEXT_FIELDS else _change_texts(each, change) for name, each in value.items()}
+    return {name: each for name, each in made.items() if not _spans_parts(each, change)}
 
 
-def _stands_across(value: Any, change: Change) -> bool:
-    """Whether something is left that stands across two segments, or what two speakers say."""
+def _spans_parts(value: Any, change: ChangeText) -> bool:
+    """Whether a text remains that spans two segments, or the parts of two speakers."""
     if not isinstance(value, list):
         return False
     said = [each["text"] for each in value if isinstance(each, dict) and isinstance(each.get("text"), str)]
     return len(said) > 1 and any(change(whole) != whole for whole in ("".join(said), " ".join(said)))
 
 
-def _without_words(value: Any) -> Any:
+def _without_word_fields(value: Any) -> Any:
     if isinstance(value, list):
-        return [_without_words(each) for each in value]
+        return [_without_word_fields(each) for each in value]
     if not isinstance(value, dict):
         return value
-    made = {name: _without_words(each) for name, each in value.items() if name not in _WORDS}
+    made = {name: _without_word_fields(each) for name, each in value.items() if name not in _WORD_FIELDS}
     return made | {"tokens": []} if made.get("tokens") else made
 
 
-def subtitles(text: str, change: Change) -> str:
-    """A transcript as plain text, or with times between its lines. Raises `Refused`."""
+def check_plain_transcript(text: str, change: ChangeText) -> str:
+    """A transcript as plain text, or as subtitles. Raises `Refused`."""
     made = change(text)
     said = " ".join(line for line in made.splitlines() if line.strip() and "-->" not in line and not line.isdigit())
     if change(said) != said:
-        return change(said)  # it stands across two lines with a time between them: the times are left out
+        return change(said)  # the text spans two lines with a time between them: the times are left out
     return made
 
 
-def drawn(body: Any, change: Change) -> Any:
-    """An answer with images: how their prompt was revised is text. Raises `Refused`."""
+def check_revised_prompts(body: Any, change: ChangeText) -> Any:
+    """An answer with images, with its revised prompts checked. Raises `Refused`."""
     data = body.get("data") if isinstance(body, dict) else None
     if not isinstance(data, list):
         return body

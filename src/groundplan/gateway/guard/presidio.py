@@ -1,4 +1,4 @@
-"""Asks the local search process what Presidio finds in a whole text, sent in or answered: no worker loads it."""
+"""Asks the local search process what Presidio finds in a complete text, input or output: no worker loads Presidio."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from groundplan.knowledge.retrieval.wire import MOST_PERSONAL, PERSONAL, Persona
 if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway
 
-SECONDS = 5.0
-"""How long it may take at most; the first time it is loaded. The workload's budget is told besides."""
+TIMEOUT_SECONDS = 5.0
+"""Timeout; the first request loads Presidio. The workload's time budget is reported separately."""
 _decode = msgspec.json.Decoder(PersonalAnswer).decode
 
 
-async def asked(gateway: Gateway, name: bytes, text: str) -> list[str] | None:
-    """The kinds that were found; None where it could not be looked at. `name`: of the call, for the other process."""
+async def find_personal_data(gateway: Gateway, name: bytes, text: str) -> list[str] | None:
+    """The kinds of personal data found; None if the text could not be checked. `name`: id of the call, for the other
+    process."""
     if len(text) > MOST_PERSONAL:
         return None
     try:
-        async with patient(SECONDS):
+        async with patient(TIMEOUT_SECONDS):
             found = await answer_of(gateway, name, lambda: PersonalRequest(text), _decode, PERSONAL)
     except TimeoutError:
         return None

@@ -1,7 +1,7 @@
-"""A stream on its way through the guardrails: events are let go when their text is known to be good. Pure.
+"""A stream on its way through the guardrails: events are released when their text is known to be good. Pure.
 
-It stands around the relay of an API surface and reads what that gives the client. Nothing is passed on before a window
-lets it go; where the whole answer is needed, nothing leaves before the end. What is refused ends the stream.
+It wraps the relay of an API surface and reads what that gives the client. Nothing is passed on before a window releases
+it; if the whole answer is needed, nothing leaves before the end. A refusal ends the stream.
 """
 
 from __future__ import annotations
@@ -28,20 +28,36 @@ from groundplan.governance.guardrails.window import Refused, Window
 _encode = msgspec.json.encode
 _ENDS = re.compile(rb'"finish_reason"\s*:\s*"')
 MayCall = Callable[[str], str]
-"""Why a function may not be called; empty where it may."""
+"""Returns why a function may not be called; empty if it may."""
 
 
 def refusal_error(refusal: Refusal) -> Denied:
-    """What the caller is told; what was found is not repeated."""
+    """The error for the caller; it does not repeat what was found."""
     return Denied(refusal.message, code=refusal.code, hint=refusal.hint)
 
 
 class GuardedRelay(RelayWrapper):
-    """See the module."""
+    """The guarded relay of one attempt's stream."""
 
     __slots__ = (
-        "_begun", "_calling", "_checks", "_findings", "_guard", "_held", "_last", "_lead", "_masks", "_may_call",
-        "_places", "_respells", "_says", "_texts", "_whole", "_windows", "heard", "refusal",
+        "_calling_choices",
+        "_checks",
+        "_choices",
+        "_findings",
+        "_guard",
+        "_has_content",
+        "_held",
+        "_holds_all",
+        "_last_events",
+        "_masks",
+        "_may_call",
+        "_may_rewrite",
+        "_preamble",
+        "_started_channels",
+        "_texts",
+        "_windows",
+        "has_output",
+        "refusal",
     )  # fmt: skip
 
     def __init__(self, inner: Relay, guard: Guard, masks: Masks, may_call: MayCall, *, whole: bool) -> None:
@@ -51,70 +67,71 @@ class GuardedRelay(RelayWrapper):
         self._masks = masks
         self._findings = Findings()
         self._may_call = may_call
-        self._begun: set[Channel] = set()
-        """Of the answer itself and of calls, those that have begun."""
+        self._started_channels: set[Channel] = set()
+        """Channels of the answer itself and of function calls that have begun."""
         self._windows: dict[Channel, Window] = {}
-        self._last: dict[Channel, tuple[bytes, dict[str, Any]]] = {}
-        """Of each channel the last event, with the line of its name."""
-        self._whole = whole
-        self._respells = not guard.shadow and not guard.output.empty
-        """What is said may have to be said otherwise, or later."""
+        self._last_events: dict[Channel, tuple[bytes, dict[str, Any]]] = {}
+        """The last event of each channel, with its `event:` line."""
+        self._holds_all = whole
+        self._may_rewrite = not guard.shadow and not guard.output.empty
+        """Texts may have to be changed, or delayed."""
         self._held: list[bytes] = []
         self._texts: dict[Channel, list[str]] = {}
-        self._places: dict[str, None] = {}
-        """Its choices, where its surface has any."""
-        self._calling: set[str] = set()
-        """Those that call a function."""
-        self._lead: list[bytes] = []
-        self._says = False
-        """Something was let go that is more than a beginning."""
-        self.heard = False
-        """Something for the client came, though perhaps nothing of it is let go yet; for whoever waits to reset."""
+        self._choices: dict[str, None] = {}
+        """The choices of the answer, if its surface has any."""
+        self._calling_choices: set[str] = set()
+        """Choices that call a function."""
+        self._preamble: list[bytes] = []
+        self._has_content = False
+        """Something was released that is more than a beginning."""
+        self.has_output = False
+        """Output for the client has come, though perhaps none of it is released yet; ends the wait for a first
+        token."""
         self.refusal: Denied | None = None
 
     @property
     def texts(self) -> list[str]:
-        """As `answer_text.answers` of all of it so far: what a person would read, as the model wrote it."""
+        """As `answer_text.answers` for the answer so far: what a person would read, as the model wrote it."""
         said = {channel: "".join(parts) for channel, parts in self._texts.items() if answer_text.is_said(channel)}
-        found: dict[str, list[str]] = {place: [] for place in self._places or ("",)}
+        found: dict[str, list[str]] = {place: [] for place in self._choices or ("",)}
         for channel, text in said.items():
-            found[channel[0] if self._places else ""].append(text)
+            found[channel[0] if self._choices else ""].append(text)
         told = {place: "\n".join(filter(None, texts)) for place, texts in found.items()}
-        return [text for place, text in told.items() if text.strip() or place not in self._calling]
+        return [text for place, text in told.items() if text.strip() or place not in self._calling_choices]
 
     @property
     def held(self) -> bytes:
-        """What is for the client and waits for the whole of it."""
-        return b"".join((*self._held, *self._lead))
+        """Events for the client that are held until the answer is complete."""
+        return b"".join((*self._held, *self._preamble))
 
     def feed(self, data: bytes) -> bytes:
         """Raises `Malformed`, and `DeniedAnswer` where a check refuses."""
-        out = b"".join([self._inner.feed(each) for each in _parted(data)])
+        out = b"".join([self._inner.feed(each) for each in _split_last_text(data)])
         if not out:
             return b""
-        self.heard = True
-        out = self._guarded(out)
-        if not self._whole:
+        self.has_output = True
+        out = self._check_output(out)
+        if not self._holds_all:
             return out
         self._held.append(out)
         return b""
 
     def finish(self) -> None:
-        """The upstream has said everything: what windows hold back is judged. Raises `DeniedAnswer`."""
+        """Check what windows hold back, once the upstream has ended. Raises `Stopped`."""
         try:
             rest = self._flush(self._windows)
             if rest:
-                self._held += [*self._lead, rest]
-                self._lead, self._says = [], True
+                self._held += [*self._preamble, rest]
+                self._preamble, self._has_content = [], True
         except Refused as refused:
-            raise self.stop(refusal_error(refused.refusal)) from refused
+            raise self.stop_with(refusal_error(refused.refusal)) from refused
 
     def closing_events(self, facts: bytes) -> bytes:
         try:
-            out = self._guarded(self._inner.closing_events(facts))
+            out = self._check_output(self._inner.closing_events(facts))
         except Malformed as wrong:  # it was settled already; only an event that ends the stream may have text here
             out = self.error_event(str(wrong), "")
-        return b"".join((*self._held, out, *self._lead))
+        return b"".join((*self._held, out, *self._preamble))
 
     def error_event(self, reason: str, call_id: str) -> bytes:
         told = self._inner.error_event(reason, call_id)
@@ -123,34 +140,34 @@ class GuardedRelay(RelayWrapper):
         return told.replace(b'"stream_broken"', b'"%b"' % self.refusal.code.encode())
 
     def adopt(self, findings: Findings) -> None:
-        """Of the attempts of its call this one is what the caller gets: what it found and will find is added to
-        `findings`. Of one that lost nobody is told."""
+        """The caller gets this attempt: add its findings, now and later, to `findings`. Attempts that lost report
+        none."""
         if self._findings is not findings:
             findings.take(self._findings)
             self._findings = findings
 
-    def stop(self, error: Denied) -> DeniedAnswer:
-        """Ends the stream; to be raised."""
+    def stop_with(self, error: Denied) -> DeniedAnswer:
+        """End the stream: the exception to raise."""
         self.refusal = error
         return DeniedAnswer(error)
 
-    def _guarded(self, out: bytes) -> bytes:
+    def _check_output(self, out: bytes) -> bytes:
         try:
             for block in out.split(b"\n\n"):
                 if block:
-                    self._lead.append(self._event(block))
+                    self._preamble.append(self._check_event(block))
         except Refused as refused:
-            raise self.stop(refusal_error(refused.refusal)) from refused
-        if not self._says:
-            return b""  # who speaks is told together with the first words, so that a refusal may still be an error
-        told = b"".join(self._lead)
-        self._lead = []
+            raise self.stop_with(refusal_error(refused.refusal)) from refused
+        if not self._has_content:
+            return b""  # the role is sent together with the first words, so that a refusal may still be an error
+        told = b"".join(self._preamble)
+        self._preamble = []
         return told
 
-    def _event(self, block: bytes) -> bytes:
+    def _check_event(self, block: bytes) -> bytes:
         head, _, data = block.partition(b"data: ")
         if data == b"[DONE]":
-            self._says = True
+            self._has_content = True
             return block + b"\n\n"
         if data.find(b"\n") >= 0:
             data = data.replace(b"\ndata: ", b"\n")
@@ -159,22 +176,22 @@ class GuardedRelay(RelayWrapper):
             event = decode_json(data)
         except (*DECODE_ERRORS, Invalid) as error:
             raise Malformed("an event of the stream is no JSON that can be looked at") from error
-        if self._respells and (bare := answer_text.without_logprobs(event)) is not event:
-            event, block = bare, _block(head, _encode(bare))
-        self._places.update(dict.fromkeys(answer_text.places(event)))
+        if self._may_rewrite and (bare := answer_text.without_logprobs(event)) is not event:
+            event, block = bare, _format_block(head, _encode(bare))
+        self._choices.update(dict.fromkeys(answer_text.places(event)))
         self._check_calls(event)
         ends, slots = answer_text.ended(event), answer_text.slots(event)
-        self._says |= bool(ends) or (ends is None)
+        self._has_content |= bool(ends) or (ends is None)
         final = {slot.channel: slot for slot in slots}
-        over = self._over(event, ends, slots)
+        over = self._ended_channels(event, ends, slots)
         before = self._flush(over - final.keys())
         if not slots:
-            self._forget(ends)
-            whole = rewritten(event, self._full, NO_ROLES)
-            return before + (block + b"\n\n" if whole is event else _block(head, _encode(whole)))
+            self._drop_windows(ends)
+            whole = rewritten(event, self._check_full_text, NO_ROLES)
+            return before + (block + b"\n\n" if whole is event else _format_block(head, _encode(whole)))
         left = ""
         for slot in slots:
-            self._last[slot.channel] = (head, event)
+            self._last_events[slot.channel] = (head, event)
             self._texts.setdefault(slot.channel, []).append(slot.text)
             window = self._window(slot.channel)
             released = window.feed(slot.text)
@@ -182,61 +199,61 @@ class GuardedRelay(RelayWrapper):
                 released += window.end()
             slot.holder[slot.name] = released
             left += released
-        self._forget(ends)
-        self._says |= bool(left)
+        self._drop_windows(ends)
+        self._has_content |= bool(left)
         if not left and not ends and not answer_text.begins(event):
             return before
-        return before + _block(head, _encode(event))
+        return before + _format_block(head, _encode(event))
 
-    def _over(self, event: Any, ends: set[str] | None, slots: list[Slot]) -> set[Channel]:
-        """Channels that have ended once this event is told: with what they are of, or because the answer or a call
-        begins, before which clients take all that was thought, said and called for told."""
+    def _ended_channels(self, event: Any, ends: set[str] | None, slots: list[Slot]) -> set[Channel]:
+        """Channels that have ended after this event: with the choices that it ends, or because the answer or a call
+        begins, before which clients take all reasoning, text and calls as complete."""
         begun: dict[str, Channel] = {}
         said = [slot.channel for slot in slots if answer_text.is_said(slot.channel) and slot.text]
         for channel in (*said, *answer_text.channels_of_calls(event)):
-            if channel not in self._begun:
-                self._begun.add(channel)
+            if channel not in self._started_channels:
+                self._started_channels.add(channel)
                 begun[channel[0]] = channel
         channels = {*self._windows, *(slot.channel for slot in slots)}
         return {each for each in channels if ends is None or each[0] in ends or each != begun.get(each[0], each)}
 
-    def _forget(self, ends: set[str] | None) -> None:
-        """What is over is not looked at together with what comes."""
+    def _drop_windows(self, ends: set[str] | None) -> None:
+        """Drop the windows of what has ended: it is not checked together with what comes."""
         if ends is None:
             self._windows.clear()
         for channel in [each for each in self._windows if ends and each[0] in ends]:
             del self._windows[channel]
 
-    def _full(self, text: str, own: bool) -> str:
-        """A whole text that an event says again."""
+    def _check_full_text(self, text: str, own: bool) -> str:
+        """A complete text that an event repeats, after its check."""
         return self._masks.restore(text) if own else checked_answer(self._guard, text, self._masks, Findings())
 
     def _window(self, channel: Channel) -> Window:
         window = self._windows.get(channel)
         if window is None:
             window = self._windows[channel] = Window(
-                self._checks, self._masks, self._guard.hold, self._tell, shadow=self._guard.shadow
+                self._checks, self._masks, self._guard.hold, self._record_hit, shadow=self._guard.shadow
             )
         return window
 
-    def _tell(self, hit: Hit) -> None:
+    def _record_hit(self, hit: Hit) -> None:
         self._findings.add("output", hit)
 
     def _flush(self, channels: Collection[Channel]) -> bytes:
-        """What windows of channels that are over still hold back."""
+        """The text that windows of ended channels still hold back."""
         out = []
         for channel in [each for each in self._windows if each in channels]:
             rest = self._windows[channel].end()
             if rest:
-                head, event = self._last[channel]
-                out.append(_block(head, _encode(answer_text.rest_of(event, channel, rest))))
-        self._says |= bool(out)
+                head, event = self._last_events[channel]
+                out.append(_format_block(head, _encode(answer_text.rest_of(event, channel, rest))))
+        self._has_content |= bool(out)
         return b"".join(out)
 
     def _check_calls(self, event: Any) -> None:
         for name in answer_text.called(event):
-            self._says = True
-            self._calling |= answer_text.callers(event)
+            self._has_content = True
+            self._calling_choices |= answer_text.callers(event)
             why = self._may_call(name)
             if why:
                 self._findings.add("output", Hit("tools", "block", kind=name[:60]))
@@ -244,17 +261,17 @@ class GuardedRelay(RelayWrapper):
                     raise Refused(Refusal("output", "tools", name[:60]))
 
 
-def _parted(data: bytes) -> tuple[bytes, ...]:
-    """An event of the upstream's, in two where it says its last piece of text and how it ended at once, as Gemini and
-    Mistral do: how it ended is held back until all of the text was looked at."""
+def _split_last_text(data: bytes) -> tuple[bytes, ...]:
+    """An event of the upstream, split in two if it contains both the last piece of text and the finish reason, as
+    Gemini's and Mistral's do: the finish reason is held back until all of the text was checked."""
     if _ENDS.search(data) is None:
         return (data,)
     try:
         parts = answer_text.parted(decode_json(data))
     except DECODE_ERRORS:
-        return (data,)  # whoever reads it says what is wrong with it
+        return (data,)  # the reader reports what is wrong with it
     return (data,) if parts is None else (_encode(parts[0]), _encode(parts[1]))
 
 
-def _block(head: bytes, data: bytes) -> bytes:
+def _format_block(head: bytes, data: bytes) -> bytes:
     return b"%bdata: %b\n\n" % (head, data)

@@ -1,4 +1,4 @@
-"""Whether an answer is JSON that fits a declared schema. Its library is loaded when the first one is asked about."""
+"""Whether an answer is JSON that fits a declared schema. The library is loaded with the first answer to check."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def _validator(schema: str) -> Any:
     return validator_for(declared)(declared)
 
 
-def misfit(schema: str, text: str) -> str:
-    """Where the text does not fit, in words; empty where it fits. A fence of Markdown around it is passed over."""
+def schema_error(schema: str, text: str) -> str:
+    """Where the text violates the schema, in words; empty if it fits. A Markdown fence around it is ignored."""
     try:
-        value = json.loads(_bare(text))
+        value = json.loads(_without_fence(text))
     except (ValueError, RecursionError):
         return "it is no JSON"
     error = next(iter(_validator(schema).iter_errors(value)), None)
@@ -30,7 +30,7 @@ def misfit(schema: str, text: str) -> str:
     return f"{place[:80]}: {error.validator}"
 
 
-def _bare(text: str) -> str:
+def _without_fence(text: str) -> str:
     plain = text.strip()
     if plain.startswith(FENCE) and plain.endswith(FENCE) and len(plain) > 2 * len(FENCE):
         plain = plain[len(FENCE) : -len(FENCE)].removeprefix("json")

@@ -14,7 +14,7 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.guard import held_store
-from groundplan.gateway.guard.held_store import Waiting
+from groundplan.gateway.guard.held_store import HeldCall
 from groundplan.gateway.mcp import wire
 from groundplan.gateway.mcp.use import Use
 
@@ -38,14 +38,14 @@ async def approved(gateway: Gateway, home: Home, use: Use) -> None:
     except ValueError as error:
         raise Invalid("the retry id is not valid", code="retry_id", hint="Send it as it was given.") from error
     line = [UUID(each) for each in key.line or (key.id,)]  # whoever asked may have rotated its key since
-    found = await desk.in_thread(lambda conn: held_store.found(conn, id, line))
+    found = await desk.in_thread(lambda conn: held_store.load_held_tool_call(conn, id, line))
     if found is None or found[1] != digest:
         hint = "An approval is for one key, one tool and exactly these arguments."
         raise Denied("this approval is for something else", code="approval_other", hint=hint)
     state, _, reason, _ = found
     if state == "waiting":
         raise _required(use, id)
-    if state != "released" or not await desk.in_thread(lambda conn: held_store.use(conn, id)):
+    if state != "released" or not await desk.in_thread(lambda conn: held_store.use_approval(conn, id)):
         told = f": {reason}" if reason else ""
         raise Denied(
             f"this use of {use.name} is not approved ({state}){told}", code="approval_refused",
@@ -68,9 +68,9 @@ async def _ask(gateway: Gateway, home: Home, use: Use, digest: str) -> Denied:
 
     def put(conn: Any) -> None:
         sealed = SubjectKeys.of(home).seal(conn, UUID(person or key.id), told)
-        held_store.put(
+        held_store.add_held(
             conn,
-            Waiting(
+            HeldCall(
                 id, "tool", workload.name, UUID(key.id), UUID(person) if person else None, gateway.epoch,
                 use.name, sealed, "", WAITS, digest=digest,
             ),

@@ -33,7 +33,7 @@ from groundplan.gateway.mcp.approvals import approved
 from groundplan.gateway.mcp.resources import GETS, LISTS, Kind, Looker, checked, inward, offers, others, outward
 from groundplan.gateway.mcp.servers import ServerError, Servers, counted
 from groundplan.gateway.mcp.use import Use, caller_of
-from groundplan.gateway.policy.gate import Whose
+from groundplan.gateway.policy.gate import ToolUser
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.upstream.pressure import RANKS
 from groundplan.governance.guardrails.guard import Findings, checked_passage, rewritten
@@ -356,10 +356,10 @@ class McpApi:
         catalog, key, workload = exchange.catalog, exchange.key, exchange.workload
         if catalog is None or catalog.gate is None or key is None or workload is None:
             return None
-        whose, now = Whose(workload.name, key, exchange.person), self._gateway.clock.seconds()
+        whose, now = ToolUser(workload.name, key, exchange.person), self._gateway.clock.seconds()
         for name in use.names:
             tool = Tool(name, server.name if server else "", use.dangerous)
-            verdict = catalog.gate.tool(policy, whose, tool, now)
+            verdict = catalog.gate.decide_tool(policy, whose, tool, now)
             if not verdict.allowed:
                 return denied(verdict, f"this use of {use.name} by {workload.name}")
         return None
@@ -380,7 +380,7 @@ class McpApi:
         try:
             rewritten({"text": said}, look)
             if guard.presidio_input == "block":
-                kinds = await presidio.asked(self._gateway, use.exchange.id, "\n".join(said))
+                kinds = await presidio.find_personal_data(self._gateway, use.exchange.id, "\n".join(said))
                 if kinds is None and not guard.fail_open:
                     raise Refused(Refusal("input", "failed", "presidio"))
                 if kinds:

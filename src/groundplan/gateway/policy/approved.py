@@ -1,7 +1,7 @@
-"""Whether what a call uses in production is approved today: models, prompts, sources for a purpose.
+"""Whether what a call uses in production is approved today: models, prompts, and sources for a purpose.
 
-Which parts there are is worked out once for a policy and a blueprint; a call compares one time. Parts and approvals are
-governance's; a blueprint without anything in production has no book and costs its calls nothing.
+The parts are determined once per policy and blueprint; a call compares one time. Parts and approvals are governance's;
+a blueprint without anything in production has no `Approved` and costs its calls nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from groundplan.governance.approved_parts import (
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class PartUse:
     """One part of a workload. From `until` (seconds since the epoch) on it may not be used, for the reason `why`."""
 
     part: Part
@@ -36,18 +36,18 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """All parts of one workload, and when the first of them ends."""
+class WorkloadApprovals:
+    """All parts of one workload, and when the first of their approvals ends."""
 
     workload: Workload
-    first: float
-    uses: tuple[Use, ...]
+    first_end: float
+    uses: tuple[PartUse, ...]
 
 
 class Approved:
-    """Of one blueprint in one worker."""
+    """The approvals of one blueprint in one worker."""
 
-    __slots__ = ("_band", "_kinds", "_pages", "_parts", "_policy", "_workloads")
+    __slots__ = ("_approvals", "_band", "_kinds", "_parts", "_policy", "_workloads")
 
     def __init__(self, blueprint: Blueprint) -> None:
         self._kinds = frozenset(blueprint.approved_parts)
@@ -55,60 +55,62 @@ class Approved:
         self._workloads = {item.name: item for item in blueprint.workloads if item.stage == "production"}
         self._parts = {name: workload_parts(blueprint, item) for name, item in self._workloads.items()}
         self._policy: Policy | None = None
-        self._pages: dict[str, Page] = {}
+        self._approvals: dict[str, WorkloadApprovals] = {}
 
     def check(self, policy: Policy, workload: str, now: float) -> None:
-        """Refuse a workload that rests on something that is not approved. `now`: seconds since the epoch.
+        """Raise if a workload depends on something that is not approved. `now`: seconds since the epoch.
 
         Raises `Denied` (`approval_missing`, `approval_withdrawn`, `approval_expired`, `approval_price`).
         """
-        page = (self._pages if policy is self._policy else self._renewed(policy)).get(workload)
-        if page is None or now < page.first:
+        page = (self._approvals if policy is self._policy else self._rebuild(policy)).get(workload)
+        if page is None or now < page.first_end:
             return
         for use in page.uses:
             if use.until <= now and not use.part.deployments:
-                raise _refused(page, use)
+                raise _approval_error(page, use)
 
     def usable(self, policy: Policy, workload: str, deployments: list[Deployment], now: float) -> list[Deployment]:
-        """Those of the deployments whose model is approved, in order. Raises `Denied` where there is none."""
-        page = (self._pages if policy is self._policy else self._renewed(policy)).get(workload)
-        if page is None or now < page.first:
+        """The deployments whose model is approved, in order. Raises `Denied` if there is none."""
+        page = (self._approvals if policy is self._policy else self._rebuild(policy)).get(workload)
+        if page is None or now < page.first_end:
             return deployments
-        return self._left(page, deployments, now)
+        return self._approved_deployments(page, deployments, now)
 
-    def _left(self, page: Page, deployments: list[Deployment], now: float) -> list[Deployment]:
-        """Those that are approved of what a page has, of which something has ended."""
+    def _approved_deployments(
+        self, page: WorkloadApprovals, deployments: list[Deployment], now: float
+    ) -> list[Deployment]:
+        """The deployments whose approval has not ended. Raises `Denied` if there is none."""
         ended = [use for use in page.uses if use.until <= now]
         without = {name for use in ended for name in use.part.deployments}
         kept = [each for each in deployments if each.name not in without]
         if not kept and deployments:
             first = deployments[0].name
-            raise _refused(page, next(use for use in ended if first in use.part.deployments))
+            raise _approval_error(page, next(use for use in ended if first in use.part.deployments))
         return kept
 
-    def _renewed(self, policy: Policy) -> dict[str, Page]:
-        """The pages under another policy."""
-        self._pages = {name: self._made(policy, each) for name, each in self._workloads.items()}
+    def _rebuild(self, policy: Policy) -> dict[str, WorkloadApprovals]:
+        """Determine the approvals under another policy."""
+        self._approvals = {name: self._build(policy, each) for name, each in self._workloads.items()}
         self._policy = policy
-        return self._pages
+        return self._approvals
 
-    def _made(self, policy: Policy, workload: Workload) -> Page:
+    def _build(self, policy: Policy, workload: Workload) -> WorkloadApprovals:
         uses = [self._use(policy, part) for part in self._parts[workload.name]]
-        return Page(workload, min((use.until for use in uses), default=inf), tuple(uses))
+        return WorkloadApprovals(workload, min((use.until for use in uses), default=inf), tuple(uses))
 
-    def _use(self, policy: Policy, part: Part) -> Use:
+    def _use(self, policy: Policy, part: Part) -> PartUse:
         last = valid_until(part, policy.parts, self._kinds, self._band)
         if not isinstance(last, date):
-            return Use(part, 0.0, last)
-        return Use(part, inf if last == NO_END else end_of(last).timestamp(), "expired")
+            return PartUse(part, 0.0, last)
+        return PartUse(part, inf if last == NO_END else end_of(last).timestamp(), "expired")
 
 
 def approved_of(blueprint: Blueprint) -> Approved | None:
-    """None where nothing is in production."""
+    """The approvals to check; None if nothing is in production."""
     return Approved(blueprint) if any(item.stage == "production" for item in blueprint.workloads) else None
 
 
-def _refused(page: Page, use: Use) -> Denied:
+def _approval_error(page: WorkloadApprovals, use: PartUse) -> Denied:
     problem = lapse_problem(Lapse(use.part, use.why), page.workload.name, page.workload.owners)
     rule = f"approved-{use.part.kind}"
     return Denied(

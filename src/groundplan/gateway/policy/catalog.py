@@ -1,4 +1,4 @@
-"""What a worker knows of a blueprint, as immutable values that are swapped whole. Pure: no clock, no I/O.
+"""What a worker knows of a blueprint, as immutable values that are replaced as a whole. Pure: no clock, no I/O.
 
 What it knows of live policy is in `snapshot`. A request keeps the values that it started with.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.policy.approved import Approved
     from groundplan.gateway.policy.gate import Gate
 
-RUNNING = ("experiment", "pilot", "production")
+RUNNING_STAGES = ("experiment", "pilot", "production")
 """Stages in which a workload is served."""
 
 
@@ -36,46 +36,47 @@ class Plan:
 
     workload: Workload
     budgets: tuple[Budget, ...]
-    names: dict[str, tuple[Deployment, ...]]
-    """What `model` may say, with the deployments that it allows, in order."""
+    deployments_by_name: dict[str, tuple[Deployment, ...]]
+    """The values that a request's `model` may have, with the deployments that each allows, in order."""
     guard: Guard | None = None
     """Its guardrails; None: it has none."""
     until: float = inf
     """When an experiment or a pilot is over, in seconds since the epoch."""
     ramp: Ramp | None = None
-    """How its calls go over to another place; None: they do not."""
+    """How its calls move to another deployment in steps; None: they do not."""
 
-    told: dict[str, Any] = field(default_factory=dict, compare=False)
-    """What answers say of it and each deployment, kept by `answers` from the first one on."""
-    confirmed_s: float = field(init=False, compare=False)
-    """How long ago live policy may have been confirmed: its lease and the workload's grace."""
+    answer_headers: dict[str, Any] = field(default_factory=dict, compare=False)
+    """Header lines of answers, by deployment, cached by `answers`."""
+    max_policy_age: float = field(init=False, compare=False)
+    """Age in seconds up to which live policy may be used: its lease and the workload's grace."""
     runs_until: float = field(init=False, compare=False)
-    """`until`, and the beginning of time where its stage lets nothing run."""
+    """`until`, or minus infinity if its stage lets nothing run."""
     dated: DatedBudgets = field(init=False, compare=False)
     """Its budgets with their periods."""
-    _kinds: dict[tuple[str, str], tuple[Deployment, ...]] = field(init=False, compare=False, repr=False)
-    """`names` by kind."""
+    _deployments_by_kind: dict[tuple[str, str], tuple[Deployment, ...]] = field(init=False, compare=False, repr=False)
+    """`deployments_by_name`, by (name, kind)."""
 
     def __post_init__(self) -> None:
         kinds = {
             (name, d.kind): tuple(each for each in found if each.kind == d.kind)
-            for name, found in self.names.items()
+            for name, found in self.deployments_by_name.items()
             for d in found
         }
         workload = self.workload
         grace = 0 if workload.sensitivity == "restricted" else workload.grace_ms / 1000
-        object.__setattr__(self, "confirmed_s", LEASE_SECONDS + grace)
-        object.__setattr__(self, "runs_until", self.until if workload.stage in RUNNING else -inf)
-        object.__setattr__(self, "dated", DatedBudgets(self.budgets))  # frozen, and made of other fields
-        object.__setattr__(self, "_kinds", kinds)
+        object.__setattr__(self, "max_policy_age", LEASE_SECONDS + grace)
+        object.__setattr__(self, "runs_until", self.until if workload.stage in RUNNING_STAGES else -inf)
+        object.__setattr__(self, "dated", DatedBudgets(self.budgets))  # frozen, and computed from other fields
+        object.__setattr__(self, "_deployments_by_kind", kinds)
 
     def allowed(self, model: str, kind: str) -> tuple[Deployment, ...]:
-        """Deployments of a kind for what the caller asked for; empty when the workload has no such model."""
-        return self._kinds.get((model, kind), ())
+        """Deployments of a kind for a requested model; empty if the workload has no such model."""
+        return self._deployments_by_kind.get((model, kind), ())
 
 
-def bare(plan: Plan) -> Plan:
-    """As whoever judges an answer is asked: without the workload's prompt and documents, which are for who answers."""
+def without_prompt(plan: Plan) -> Plan:
+    """The plan for a call that judges an answer: without the workload's prompt and documents, which are for the answer
+    itself."""
     workload = plan.workload
     if workload.system_prompt is None and workload.grounding is None:
         return plan
@@ -93,22 +94,21 @@ class Catalog:
     """Budgets that cover single keys, by key id."""
     limits: LimitBook | None = None
     proxies: tuple[Network, ...] = ()
-    """Of which X-Forwarded-For is believed."""
-    granted: frozenset[str] = frozenset()
+    """Proxies whose X-Forwarded-For is trusted."""
+    granted_workloads: frozenset[str] = frozenset()
     """Workloads with grants."""
     gate: Gate | None = None
     """The company's rules about calls; None: there are none."""
     approved: Approved | None = None
-    """What production uses and who has approved it; None: nothing is in production."""
+    """What production uses, and its approvals; None: nothing is in production."""
     prices_until: float = inf
-    """When a price with a date is the next to begin, in seconds since the epoch."""
-    later: dict[float, Catalog] = field(default_factory=dict, compare=False, repr=False)
-    """The same at the prices that have begun since, kept by `dated_prices.at`."""
+    """When the next dated price begins, in seconds since the epoch."""
+    dated_catalogs: dict[float, Catalog] = field(default_factory=dict, compare=False, repr=False)
+    """The catalog at prices that have begun since, cached by `dated_prices.catalog_at`."""
 
 
 def index(blueprint: Blueprint) -> Catalog:
-    """Resolve the names in a blueprint. A name that it lacks is left out: the blueprint was checked when it was
-    made."""
+    """Resolve the names in a blueprint. Unknown names are left out: the blueprint was checked when it was made."""
     deployments = {d.name: d for d in blueprint.deployments}
     budgets = {b.name: b for b in blueprint.budgets}
     sites = {s.name: s for s in blueprint.sites}
@@ -126,13 +126,13 @@ def index(blueprint: Blueprint) -> Catalog:
         key_budgets=by_key,
         limits=build_limit_book(blueprint.limits, blueprint.deployments, blueprint.workloads),
         proxies=networks(blueprint.trusted_proxies),
-        granted=frozenset(w.name for w in blueprint.workloads if w.use or w.act_for_others),
-        prices_until=min((begins(d.rates.then_from) for d in blueprint.deployments), default=inf),
+        granted_workloads=frozenset(w.name for w in blueprint.workloads if w.use or w.act_for_others),
+        prices_until=min((start_of_day(d.rates.then_from) for d in blueprint.deployments), default=inf),
     )
 
 
-def begins(day: str) -> float:
-    """Seconds since the epoch at the start of a day, UTC; never, where there is none."""
+def start_of_day(day: str) -> float:
+    """Seconds since the epoch at the start of a day, UTC; infinity for an empty `day`."""
     return datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp() if day else inf
 
 
@@ -144,18 +144,21 @@ def _plan(
     ramp: Ramp | None,
 ) -> Plan:
     places = tuple(d for d in _known(workload.places, deployments) if is_allowed(workload, d, sites))
-    places = tuple(sorted(places, key=lambda d: d.weight <= 0))  # asked when the others fail, in whichever order
+    places = tuple(sorted(places, key=lambda d: d.weight <= 0))  # fallbacks, in whatever order
     names: dict[str, tuple[Deployment, ...]] = {}
     for deployment in places:
         for name in {deployment.model, deployment.name}:
             names[name] = (*names.get(name, ()), deployment)
     for name in ("auto", workload.name, *workload.aliases):
         names[name] = places
-    for name in {d.upstream_model for d in places} - set(names):  # as callers know it who come from its provider
+    # the provider's own name of the model, which callers that come from it use
+    for name in {d.upstream_model for d in places} - set(names):
         names[name] = tuple(d for d in places if d.upstream_model == name)
     covering = tuple(budgets[name] for name in workload.budgets if name in budgets)
     guard = None if workload.guardrails is None else Guard.of(workload.guardrails)
-    return Plan(workload=workload, budgets=covering, names=names, until=_until(workload), guard=guard, ramp=ramp)
+    return Plan(
+        workload=workload, budgets=covering, deployments_by_name=names, until=_until(workload), guard=guard, ramp=ramp
+    )
 
 
 def _until(workload: Workload) -> float:

@@ -1,7 +1,7 @@
-"""Whether a call is among what was granted: for whom it is made, and whose key acts for others. Pure.
+"""Whether a call is granted: to the person it is made for, and to a key that acts for others. Pure.
 
-Asked only where the blueprint has grants; grants that have ended are nobody's, so what they guard stays closed. What a
-person may read is decided by PostgreSQL.
+Called only if the blueprint has grants; an expired grant matches nobody, so what it guards stays closed. What a person
+may read is decided by PostgreSQL.
 """
 
 from __future__ import annotations
@@ -22,49 +22,49 @@ def groups_of(blueprint: Blueprint) -> frozenset[str]:
     return frozenset(name for name in named if "@" not in name and name != EVERYONE)
 
 
-def check(workload: Workload, policy: Policy, key: KeyEntry, person: str, today: date) -> None:
+def check_grants(workload: Workload, policy: Policy, key: KeyEntry, person: str, today: date) -> None:
     """Raise `Denied` unless a call with `key` for `person` (an id; empty: for nobody) is granted on `today` (UTC)."""
     if (
         workload.act_for_others
         and person != key.person
-        and not holds(workload.act_for_others, policy, key.person, today)
+        and not has_grant(workload.act_for_others, policy, key.person, today)
     ):
         raise Denied(
             f"this key may not act for others in {workload.name}: its user has no grant for that",
             code="act_for_others_not_granted",
-            hint=f"Leave groundplan-on-behalf-of out, or {_ask(workload)}.",
+            hint=f"Leave groundplan-on-behalf-of out, or {_grant_hint(workload)}.",
         )
-    if workload.use and not holds(workload.use, policy, person, today):
+    if workload.use and not has_grant(workload.use, policy, person, today):
         if not person:
             raise Denied(
                 f"{workload.name} is only for those to whom it was granted, and this call is for nobody",
                 code="use_not_granted",
-                hint=f"Use a key with a user to whom it was granted, or {_ask(workload)}.",
+                hint=f"Use a key with a user to whom it was granted, or {_grant_hint(workload)}.",
             )
         raise Denied(
             f"{workload.name} was not granted to the person of this call",
             code="use_not_granted",
-            hint=f"{_ask(workload).capitalize()}.",
+            hint=f"{_grant_hint(workload).capitalize()}.",
         )
 
 
-def holds(grants: Iterable[Grant], policy: Policy, person: str, today: date) -> bool:
-    """Whether an active person has one of the grants on a day. Nobody has none."""
+def has_grant(grants: Iterable[Grant], policy: Policy, person: str, today: date) -> bool:
+    """Whether an active person has one of the grants on a day; an empty `person` has none."""
     if person not in policy.active:
         return False
     day = today.isoformat()
     return any(
-        (grant.until is None or day <= grant.until) and any(_is(name, policy, person) for name in grant.to)
+        (grant.until is None or day <= grant.until) and any(_includes(name, policy, person) for name in grant.to)
         for grant in grants
     )
 
 
-def _is(name: str, policy: Policy, person: str) -> bool:
+def _includes(name: str, policy: Policy, person: str) -> bool:
     if "@" in name:
         return policy.people.get(name) == person
     return name == EVERYONE or person in policy.members.get(name, ())
 
 
-def _ask(workload: Workload) -> str:
+def _grant_hint(workload: Workload) -> str:
     owners = ", ".join(workload.owners.get("business", ()))
     return f"ask its business owner {owners} for a grant" if owners else "ask whoever owns it for a grant"

@@ -1,9 +1,9 @@
-"""The worker's live view of PostgreSQL: policy, blueprint, what is left of budgets; and its heartbeat, which
-acknowledges them.
+"""The worker's live view of PostgreSQL: policy, blueprint and remaining budgets; and its heartbeat, which acknowledges
+them.
 
-One connection, off the request path: LISTEN wakes it, and it looks at least every 200 ms. A statement that does not end
-in time ends the connection. Without PostgreSQL the last values stay, and their age grows; `admit` decides how long they
-may be used.
+One connection, off the request path: LISTEN wakes it, and it refreshes at least every 200 ms. A statement that does not
+end in time ends the connection. Without PostgreSQL the last values stay, and their age grows; `admit` decides how long
+they may be used.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.catalog import Catalog, index
 from groundplan.gateway.policy.gate import gate_of
 from groundplan.gateway.policy.grants import groups_of
-from groundplan.gateway.policy.remaining import Remaining
-from groundplan.gateway.policy.snapshot import NOTHING, PEOPLE_DAYS, Excepted, Policy
+from groundplan.gateway.policy.remaining import RemainingBudgets
+from groundplan.gateway.policy.snapshot import EMPTY_POLICY, PEOPLE_DAYS, Policy, RuleException
 from groundplan.gateway.stalls import patient
 from groundplan.governance.model import GrantedApproval
 
 HEARTBEAT_SECONDS = 0.2
 STATEMENT_SECONDS = 1.0
-_REFUSED_SECONDS = 5.0
-"""How often a blueprint that was refused is looked at again."""
+_BLUEPRINT_RETRY_SECONDS = 5.0
+"""How often a refused blueprint is tried again."""
 _SLOW_SECONDS = 1.0
-"""How often budgets and people are looked at."""
+"""How often budgets and people are refreshed."""
 _DAY_SECONDS = 86_400
 _NOBODY: frozenset[str] = frozenset()
 _log = logging.getLogger(__name__)
 
-_BEAT: LiteralString = """UPDATE gateway SET heartbeat_at = now(), policy_ack = $1, blueprint = $2, ready = $3
+_HEARTBEAT: LiteralString = """UPDATE gateway SET heartbeat_at = now(), policy_ack = $1, blueprint = $2, ready = $3
     WHERE epoch = $4 AND state = 'live'
     RETURNING (SELECT number FROM policy_epoch), (SELECT coalesce(max(number), 0) FROM blueprint),
       extract(epoch FROM clock_timestamp())::float8"""
@@ -91,22 +91,22 @@ Rows = list[tuple[Any, ...]]
 
 
 class LiveView:
-    """Obeys `context.Live`. `fenced` is set when this epoch may not serve any more."""
+    """Implements `context.Live`. `fenced` is set when this epoch may not serve any more."""
 
     def __init__(self, url: str, home: Home, epoch: UUID, clock: Clock, slices: Slices) -> None:
-        self.policy: Policy = NOTHING
+        self.policy: Policy = EMPTY_POLICY
         self.catalog: Catalog | None = None
         self.ready = False
         self.fenced = asyncio.Event()
         self.loaded = asyncio.Event()
-        """A blueprint and a policy are there."""
+        """Set when a blueprint and a policy are loaded."""
         self.health: Callable[[], dict[str, str]] = dict
         """Breakers that are not closed, by deployment."""
         self.on_policy: Callable[[Policy], None] | None = None
-        """Told of each policy as it is taken up, so that nothing is stopped and let run again unseen."""
+        """Called with each policy as it is taken up, so that a stop that is lifted at once is not missed."""
         self.on_blueprint: Callable[[Catalog], None] | None = None
-        """Told of each blueprint as it is taken up."""
-        self._told_health: dict[str, str] = {}
+        """Called with each blueprint as it is taken up."""
+        self._published_health: dict[str, str] = {}
         self._url = url
         self._home = home
         self._kill_file = str(home.run / "kill.json")
@@ -114,72 +114,73 @@ class LiveView:
         self._clock = clock
         self._slices = slices
         self._confirmed: tuple[float, float] | None = None
-        """When that was by both clocks: seconds that never go back, and those since the epoch."""
+        """When live policy was last confirmed, by the monotonic and the wall clock."""
         self._database_kills: frozenset[str] = frozenset()
-        self._filed: frozenset[str] = frozenset({"company"})
-        """Kills of the file in HOME, as last read. Where there is one that never could be, anything may be stopped."""
+        self._file_kills: frozenset[str] = frozenset({"company"})
+        """Kills of the file in HOME, as last read. A file that could never be read may stop anything."""
         self._own_stops: dict[str, set[str]] = {}
-        """What this worker stopped itself, with the ids of the calls that are why."""
-        self._slow_at = float("-inf")
-        self._tidied = 0.0
-        """When it was looked for keys that ended long ago (seconds since the epoch)."""
-        self.left = Remaining(slices, clock)
+        """Scopes that this worker stopped itself, with the ids of the calls that caused it."""
+        self._slow_refresh_at = float("-inf")
+        self._keys_dropped_at = 0.0
+        """When keys that ended long ago were last dropped (seconds since the epoch)."""
+        self.remaining_budgets = RemainingBudgets(slices, clock)
         self._users: dict[str, set[str]] = {}
-        self._asked: dict[str, dict[str, float]] = {}
-        """Who asked here, by workload, and when last (seconds since the epoch): PostgreSQL hears of it later."""
+        self._seen_here: dict[str, dict[str, float]] = {}
+        """Who made calls here, by workload, and when last (seconds since the epoch): PostgreSQL learns of it later."""
         self._signature = ""
-        """Of the blueprint that is served."""
+        """Signature of the current blueprint."""
         self._refused_blueprint = 0
-        self._look_again = 0.0
-        """When it is looked at again: a key may come, or be corrected, after the worker has started."""
+        self._blueprint_retry_at = 0.0
+        """When a refused blueprint is tried again: a key may come, or be corrected, after the worker has started."""
         self._is_cut_off = False
-        self._anew = True
-        """The connection is another one, perhaps to a database that was restored, or lost what was committed last: what
-        is known may not be what it has under the same number."""
-        self._unreadable = False
-        """The file of kills cannot be read, which was logged."""
+        self._is_new_connection = True
+        """The connection is new, perhaps to a database that was restored, or lost its last commits: it may have
+        something else under a known number."""
+        self._kill_file_failed = False
+        """The kill file cannot be read, which was logged."""
         self._clocks_differ = False
-        """That of this machine and PostgreSQL's, which was logged."""
+        """This machine's clock and PostgreSQL's differ, which was logged."""
 
-    # what the request path reads -------------------------------------------------------------------------------------
+    # for the request path
+    # -------------------------------------------------------------------------------------------------
     def age(self, now: float | None = None) -> float:
-        """Seconds since the database last confirmed that `policy` is the newest, by the clock that says more: of a
-        virtual machine that was paused only the wall clock tells, once it is set right. `now`: what that says."""
+        """Seconds since the database last confirmed that `policy` is the newest, by the clock that shows more: after a
+        virtual machine was paused, only the wall clock shows it, once it is set right. `now`: the wall clock's time."""
         if self._confirmed is None:
             return float("inf")
         since, at = self._confirmed
         return max(self._clock.monotonic() - since, (self._clock.seconds() if now is None else now) - at)
 
     @property
-    def follows(self) -> bool:
-        """Whether the database was heard when it was last asked: then it confirms `policy` in a moment."""
+    def is_following(self) -> bool:
+        """Whether the database answered last time: then it confirms `policy` in a moment."""
         return not self._is_cut_off
 
     def remaining(self, budget: Budget, period: str) -> int:
         """Picodollars of the budget that nobody has spent, as last seen, less what this worker spent since."""
         key = (budget.name, period)
-        return budget.limit - self._slices.spent(*key) - self.left.elsewhere.get(key, 0)
+        return budget.limit - self._slices.spent(*key) - self.remaining_budgets.taken_elsewhere.get(key, 0)
 
     def people(self, workload: str) -> Set[str]:
-        """Ids of the people of a workload that is for so many."""
+        """Ids of the people of a workload with a limit of people."""
         return self._users.get(workload, _NOBODY)
 
-    def count(self, workload: str, person: str) -> None:
-        """One more call of somebody."""
-        if person and self._counts_people(workload):
+    def record_person(self, workload: str, person: str) -> None:
+        """Record one more call of a person."""
+        if person and self._limits_people(workload):
             self._users.setdefault(workload, set()).add(person)
-            self._asked.setdefault(workload, {})[person] = self._clock.seconds()
+            self._seen_here.setdefault(workload, {})[person] = self._clock.seconds()
 
-    def _counts_people(self, workload: str) -> bool:
-        """Whether anybody asks how many they are: of others nobody is remembered."""
+    def _limits_people(self, workload: str) -> bool:
+        """Whether the workload has a limit of people: for others, nobody is remembered."""
         plan = self.catalog.plans.get(workload) if self.catalog is not None else None
         return plan is not None and plan.workload.people is not None
 
     def stop(self, workload: str, call: UUID) -> None:
         """Admit no more calls of a workload here: this one used more than its bound.
 
-        The shipper writes the same into live policy, from which it holds everywhere and until it is lifted. Until then,
-        and so while there is no PostgreSQL, this worker remembers it.
+        The shipper writes the same into live policy, from which it applies everywhere and until it is lifted. Until
+        then, and so while there is no PostgreSQL, this worker remembers it.
         """
         scope = f"workload/{workload}"
         if scope not in self._database_kills:
@@ -187,46 +188,47 @@ class LiveView:
             self._own_stops.setdefault(scope, set()).add(str(call))
             self.read_kill_file()
 
-    def _note(self, problem: str = "") -> None:
-        """Log why live policy is not followed, or that it is again: not at every try, of which there are several a
-        second for as long as PostgreSQL is away."""
+    def _log_connection(self, problem: str = "") -> None:
+        """Log once that live policy is not followed, and why, or that it is again: there are several tries a second as
+        long as PostgreSQL is away."""
         if bool(problem) != self._is_cut_off:
             self._is_cut_off = bool(problem)
             _log.log(logging.WARNING if problem else logging.INFO, problem or "live policy is followed again")
 
-    def _told(self) -> None:
+    def _announce_policy(self) -> None:
         if self.on_policy is not None:
             self.on_policy(self.policy)
 
-    # the task --------------------------------------------------------------------------------------------------------
+    # the task
+    # -------------------------------------------------------------------------------------------------------------
     async def run(self) -> None:
-        """Until cancelled or fenced: connect, follow, and connect again."""
+        """Connect, follow, and connect again, until cancelled or fenced."""
         while not self.fenced.is_set():
             try:
                 await self._follow()
             except (psycopg.Error, OSError, TimeoutError) as error:
-                self._note(f"cut off from live policy: {error.__class__.__name__}")
+                self._log_connection(f"cut off from live policy: {error.__class__.__name__}")
             self.read_kill_file()
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     async def close(self) -> None:
-        """Tell that this worker has stopped, if the database hears it."""
+        """Record that this worker has stopped, if the database is reachable."""
         with suppress(psycopg.Error, OSError, TimeoutError):
             async with patient(STATEMENT_SECONDS):
                 async with await connect(self._url) as connection:
                     await connection.execute(_STOP, (self._epoch,))
 
     async def _follow(self) -> None:
-        connection = await connect(self._url)  # which bounds it: an address may name several servers
+        connection = await connect(self._url)  # bounds the time itself: an address may name several servers
         try:
             async with patient(STATEMENT_SECONDS):
                 await register(connection, self._epoch, self._home.root)
-                # a heartbeat that is lost is sent again; its flush would delay the journal on the same disk
+                # a lost heartbeat is sent again; its flush would delay the journal on the same disk
                 await connection.execute("SET synchronous_commit = off")
                 await connection.execute("LISTEN groundplan_policy")
                 await connection.execute("LISTEN groundplan_blueprint")
-                listener = await Listener.of(connection, _BEAT)
-            self._anew = True
+                listener = await Listener.of(connection, _HEARTBEAT)
+            self._is_new_connection = True
             with closing(listener):
                 while not self.fenced.is_set():
                     await self.refresh(listener)
@@ -235,14 +237,14 @@ class LiveView:
             await connection.close()
 
     async def refresh(self, listener: Listener) -> None:
-        """One heartbeat: acknowledge what is loaded, load what is newer, confirm the policy's age. `listener` asks
-        `_BEAT`."""
+        """One heartbeat: acknowledge what is loaded, load what is newer, confirm the policy's age. `listener` executes
+        `_HEARTBEAT`."""
         connection = listener.connection
         self.read_kill_file()
         while True:
             asked, at = self._clock.monotonic(), self._clock.seconds()
             number = self.catalog.number if self.catalog else 0
-            acknowledged = 0 if self._anew else max(0, self.policy.number)
+            acknowledged = 0 if self._is_new_connection else max(0, self.policy.number)
             parameters = (acknowledged, number, self.ready, self._epoch)
             row = await listener.ask(parameters, STATEMENT_SECONDS)
             if not row:
@@ -251,11 +253,13 @@ class LiveView:
                 return
             policy, blueprint = int(row[0]), int(row[1])
             self._compare_clocks(float(row[2]))
-            if self._anew and self._signature and await self._is_lost(connection, number):
+            if self._is_new_connection and self._signature and await self._has_lost_blueprint(connection, number):
                 self.fenced.set()
                 return
-            newer_policy = self._anew or policy != self.policy.number
-            newer_blueprint = blueprint > number and (blueprint != self._refused_blueprint or asked >= self._look_again)
+            newer_policy = self._is_new_connection or policy != self.policy.number
+            newer_blueprint = blueprint > number and (
+                blueprint != self._refused_blueprint or asked >= self._blueprint_retry_at
+            )
             if newer_policy:
                 await self._load_policy(connection, self.catalog)
             if newer_blueprint:
@@ -263,20 +267,20 @@ class LiveView:
             if not newer_policy and not newer_blueprint:
                 break
         self._confirmed = asked, at
-        self._note()
+        self._log_connection()
         if self.catalog is not None:
             self.loaded.set()
-        if asked - self._slow_at >= _SLOW_SECONDS:
-            self._slow_at = asked
-            await self._tell_health(connection)
+        if asked - self._slow_refresh_at >= _SLOW_SECONDS:
+            self._slow_refresh_at = asked
+            await self._publish_health(connection)
             if self.catalog is not None:
                 declared, keys = self.catalog.blueprint.budgets, self.policy.keys
-                await self.left.look(connection, declared, keys, STATEMENT_SECONDS)
+                await self.remaining_budgets.refresh(connection, declared, keys, STATEMENT_SECONDS)
             await self._load_people(connection)
 
     def _compare_clocks(self, time_there: float) -> None:
-        """Log that PostgreSQL's clock (seconds since the epoch) is another one, when that begins: nothing else says why
-        a key or a budget ends early or late."""
+        """Log when PostgreSQL's clock (seconds since the epoch) begins to differ: nothing else explains why a key or a
+        budget ends early or late."""
         ahead = self._clock.seconds() - time_there
         differ = abs(ahead) > TOLD_SECONDS
         if differ and not self._clocks_differ:
@@ -287,10 +291,10 @@ class LiveView:
             )  # fmt: skip
         self._clocks_differ = differ
 
-    async def _is_lost(self, connection: Connection, number: int) -> bool:
-        """Whether the database does not have what is served here: it may give the number to another blueprint, which
-        this worker would take for its own."""
-        rows = await _asked(connection, _SIGNED, (number,))
+    async def _has_lost_blueprint(self, connection: Connection, number: int) -> bool:
+        """Whether the database does not have the current blueprint: it may give its number to another one, which this
+        worker would take for its own."""
+        rows = await _fetch(connection, _SIGNED, (number,))
         if rows and rows[0][0] == self._signature:
             return False
         _log.error(
@@ -300,34 +304,36 @@ class LiveView:
         return True
 
     async def _load_policy(self, connection: Connection, catalog: Catalog | None) -> None:
-        """All of it in one snapshot of the database, so that the number fits the rows; of groups what `catalog` asks
-        about."""
-        named, asked = _groups_asked(catalog), partial(_asked, connection)
-        await _say(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        """Load everything in one snapshot of the database, so that the number fits the rows; of groups what `catalog`
+        needs."""
+        named, asked = _needed_groups(catalog), partial(_fetch, connection)
+        await _execute(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         numbers = await asked(_NUMBER)
         number = numbers[0][0] if numbers else 0
-        known = NOTHING if self._anew else self.policy
-        changes = await key_store.unheard(connection, known, number, STATEMENT_SECONDS)
+        known = EMPTY_POLICY if self._is_new_connection else self.policy
+        changes = await key_store.load_changes(connection, known, number, STATEMENT_SECONDS)
         now = self._clock.seconds()
-        tidy = now - key_store.KNOWN_S if now - self._tidied > _DAY_SECONDS else float("-inf")
-        keys = await key_store.load(connection, known, changes, STATEMENT_SECONDS, tidy=tidy)
-        self._tidied = now if keys is not known.keys and now - self._tidied > _DAY_SECONDS else self._tidied
-        people, active = await key_store.people(connection, known, changes, STATEMENT_SECONDS)
+        tidy = now - key_store.KEPT_AFTER_END_S if now - self._keys_dropped_at > _DAY_SECONDS else float("-inf")
+        keys = await key_store.load_keys(connection, known, changes, STATEMENT_SECONDS, ended_before=tidy)
+        self._keys_dropped_at = (
+            now if keys is not known.keys and now - self._keys_dropped_at > _DAY_SECONDS else self._keys_dropped_at
+        )
+        people, active = await key_store.load_people(connection, known, changes, STATEMENT_SECONDS)
         kills = await asked(_KILLS)
         cleared = await asked(_CLEARED)
         excepted = await asked(_EXCEPTIONS)
         tried = await asked(_EXPERIMENTS)
         parts = await asked(_PARTS)
-        groups = await asked(_GROUPS) if _by_groups(catalog) else []
+        groups = await asked(_GROUPS) if _caches_by_group(catalog) else []
         members = await asked(_MEMBERS, (named,)) if named else []
         own = list(self._own_stops)
         taken = await asked(_STOPPED, (own,)) if own else []
         calls = [UUID(call) for scope in own for call in self._own_stops[scope]]
         shipped = await asked(_SHIPPED, (calls,)) if calls else []
-        await _say(connection, "COMMIT")
-        self._anew = False
+        await _execute(connection, "COMMIT")
+        self._is_new_connection = False
         self._database_kills = frozenset(scope for scope, _ in kills)
-        self._give_over(taken, {call for (call,) in shipped})
+        self._drop_recorded_stops(taken, {call for (call,) in shipped})
         self.policy = Policy(
             number=number,
             keys=keys,
@@ -336,92 +342,98 @@ class LiveView:
             kills=self._kills(),
             cleared=dict(cleared),
             groups=dict(groups),
-            members=_by_name(members),
+            members=_members_by_group(members),
             severed=frozenset(scope for scope, streams in kills if streams),
-            exceptions=tuple(Excepted(*row) for row in excepted),
+            exceptions=tuple(RuleException(*row) for row in excepted),
             experiments={row[2]: _experiment(row) for row in tried} or None,
-            parts={row[0]: _given(row) for row in parts},
+            parts={row[0]: _approval(row) for row in parts},
         )
-        self._told()
+        self._announce_policy()
 
     async def _load_blueprint(self, connection: Connection, number: int) -> None:
-        """Take up a higher number whose signature holds and that this program knows what to do with; anything else is
-        refused, loudly, and the old one stays. It is looked at again after a while."""
-        rows = await _asked(connection, _BLUEPRINT, (number,))
+        """Load a newer blueprint whose signature is valid and that this program can serve; any other is refused, logged
+        as an error, and the old one stays. A refused one is tried again after a while."""
+        rows = await _fetch(connection, _BLUEPRINT, (number,))
         if not rows:
             return
         _, held, signature = rows[0]
         body = bytes(held)
         try:
-            # beside the calls: of thousands of workloads it takes a second
-            newer = await asyncio.to_thread(_read, self._home, body, signature, number)
+            # off the loop: with thousands of workloads it takes a second
+            newer = await asyncio.to_thread(_decode_catalog, self._home, body, signature, number)
         except Exception as error:  # noqa: BLE001 -- a newer program may declare what this one makes nothing of
             if number != self._refused_blueprint:
                 _log.error("blueprint %d is refused: %s: %s", number, error.__class__.__name__, error)
-            self._refused_blueprint, self._look_again = number, self._clock.monotonic() + _REFUSED_SECONDS
+            self._refused_blueprint, self._blueprint_retry_at = (
+                number,
+                self._clock.monotonic() + _BLUEPRINT_RETRY_SECONDS,
+            )
             return
         if self.catalog is None or number > self.catalog.number:
-            if _groups_asked(newer) or (_by_groups(newer) and not _by_groups(self.catalog)):
-                # before it is taken up, so that nobody is refused for a group that is not known yet
+            if _needed_groups(newer) or (_caches_by_group(newer) and not _caches_by_group(self.catalog)):
+                # before the blueprint is taken up, so that nobody is refused because a group is not known yet
                 await self._load_policy(connection, newer)
             self.catalog, self._signature = newer, signature
-            self._slow_at = float("-inf")
+            self._slow_refresh_at = float("-inf")
             if self.on_blueprint is not None:
                 self.on_blueprint(newer)
 
-    async def _tell_health(self, connection: Connection) -> None:
-        """Publish how this worker sees the deployments, where it has changed."""
+    async def _publish_health(self, connection: Connection) -> None:
+        """Publish how this worker sees the deployments, if it has changed."""
         health = self.health()
-        if health != self._told_health:
-            await _say(connection, _HEALTH, (json.dumps(health), self._epoch))
-            self._told_health = health
+        if health != self._published_health:
+            await _execute(connection, _HEALTH, (json.dumps(health), self._epoch))
+            self._published_health = health
 
     async def _load_people(self, connection: Connection) -> None:
-        """Who asked workloads that are for so many people, by all workers; exact to a second or so."""
+        """Load who used the workloads with a limit of people, at any worker; up to date within a second or so."""
         if self.catalog is None:
             return
         limited = [w.name for w in self.catalog.blueprint.workloads if w.people is not None]
         if limited:
-            rows = await _asked(connection, _USERS, (limited, PEOPLE_DAYS))
-            self._users = self._people_of(limited, rows)
+            rows = await _fetch(connection, _USERS, (limited, PEOPLE_DAYS))
+            self._users = self._merge_people(limited, rows)
 
-    def _people_of(self, limited: Sequence[str], rows: Rows) -> dict[str, set[str]]:
-        """Those whom PostgreSQL names, and who asked here in as many days: whoever has not since is none of them."""
-        since, asked = self._clock.seconds() - PEOPLE_DAYS * _DAY_SECONDS, self._asked
-        self._asked = {
+    def _merge_people(self, limited: Sequence[str], rows: Rows) -> dict[str, set[str]]:
+        """The people in `rows`, and those who made calls here within the period; earlier ones are dropped."""
+        since, asked = self._clock.seconds() - PEOPLE_DAYS * _DAY_SECONDS, self._seen_here
+        self._seen_here = {
             workload: {person: at for person, at in asked.get(workload, {}).items() if at >= since}
             for workload in limited
         }
-        found = {workload: set(people) for workload, people in self._asked.items()}
+        found = {workload: set(people) for workload, people in self._seen_here.items()}
         for workload, person in rows:
             found[workload].add(person)
         return found
 
-    # `kill` beside a gateway without PostgreSQL ----------------------------------------------------------------------
-    def _file_kills(self) -> frozenset[str]:
+    # `kill` beside a gateway without PostgreSQL
+    # ---------------------------------------------------------------------------
+    def _read_file_kills(self) -> frozenset[str]:
         try:
             with open(self._kill_file, "rb") as file:  # noqa: PTH123 -- ten times a second, and nearly always in vain
                 held = json.load(file)
-            self._filed = frozenset(str(entry["scope"]) for entry in held)
+            self._file_kills = frozenset(str(entry["scope"]) for entry in held)
         except FileNotFoundError:
-            self._filed = frozenset()
+            self._file_kills = frozenset()
         except (OSError, ValueError, KeyError, TypeError):
-            if not self._unreadable:
-                _log.error("%s cannot be read: stopped is %s", self._kill_file, ", ".join(self._filed) or "nothing")
-            self._unreadable = True
-            return self._filed
-        self._unreadable = False
-        return self._filed
+            if not self._kill_file_failed:
+                _log.error(
+                    "%s cannot be read: stopped is %s", self._kill_file, ", ".join(self._file_kills) or "nothing"
+                )
+            self._kill_file_failed = True
+            return self._file_kills
+        self._kill_file_failed = False
+        return self._file_kills
 
     def _kills(self) -> frozenset[str]:
-        return self._database_kills | self._file_kills() | frozenset(self._own_stops)
+        return self._database_kills | self._read_file_kills() | frozenset(self._own_stops)
 
-    def _give_over(self, found: list[tuple[Any, ...]], shipped: set[str]) -> None:
-        """Forget own stops that live policy has taken over: what is in force there, and what has been for the same
-        call, though it was lifted before this worker saw it.
+    def _drop_recorded_stops(self, found: list[tuple[Any, ...]], shipped: set[str]) -> None:
+        """Forget own stops that live policy has taken over: those in force there, and those that it had for the same
+        call, even if they were lifted before this worker saw them.
 
-        `found`: (scope, reason) of all that were; `shipped`: calls that are in the ledger. With each of these it was
-        decided there: where its workload was stopped already, for the call of another worker, it is named nowhere.
+        `found`: (scope, reason) of all stops there; `shipped`: calls that are in the ledger. Each of these was decided
+        upon there: if its workload was stopped already, for a call of another worker, its id is named nowhere.
         """
         for scope in self._database_kills:
             self._own_stops.pop(scope, None)
@@ -434,26 +446,25 @@ class LiveView:
                 del self._own_stops[scope]
 
     def read_kill_file(self) -> None:
-        """Take up HOME/run/kill.json; also called by the worker's watch, since a database that hangs may hold `run`
-        up."""
+        """Take up HOME/run/kill.json; also called by the worker's watch, since a hanging database may hold up `run`."""
         kills = self._kills()
         if kills != self.policy.kills:
             old = self.policy
             self.policy = replace(old, kills=kills)
-            self._told()
+            self._announce_policy()
 
 
-async def _asked(connection: Connection, statement: LiteralString, parameters: Sequence[Any] = ()) -> Rows:
+async def _fetch(connection: Connection, statement: LiteralString, parameters: Sequence[Any] = ()) -> Rows:
     return await fetched(connection, statement, parameters, STATEMENT_SECONDS)
 
 
-async def _say(connection: Connection, statement: LiteralString, parameters: Sequence[Any] = ()) -> None:
+async def _execute(connection: Connection, statement: LiteralString, parameters: Sequence[Any] = ()) -> None:
     async with patient(STATEMENT_SECONDS):
         await connection.execute(statement, parameters)
 
 
-def _read(home: Home, body: bytes, signature: str, number: int) -> Catalog:
-    """A stored blueprint, indexed, without what only planners look at. Raises where it is none that can be served."""
+def _decode_catalog(home: Home, body: bytes, signature: str, number: int) -> Catalog:
+    """A stored blueprint, indexed, without what only planners need. Raises if it cannot be served."""
     if not artifact.verify_signature(body, signature, load_public(home, "blueprint").public_bytes_raw()):
         raise ValueError("the signature does not fit")
     blueprint = artifact.decode(body)
@@ -464,28 +475,28 @@ def _read(home: Home, body: bytes, signature: str, number: int) -> Catalog:
     return replace(index(blueprint), gate=gate_of(blueprint), approved=approved_of(blueprint))
 
 
-def _groups_asked(catalog: Catalog | None) -> list[str]:
+def _needed_groups(catalog: Catalog | None) -> list[str]:
     """Groups and teams whose members must be known, for grants and for rules."""
     if catalog is None:
         return []
-    named = groups_of(catalog.blueprint) if catalog.granted else frozenset()
+    named = groups_of(catalog.blueprint) if catalog.granted_workloads else frozenset()
     return sorted(named | catalog.gate.rules.groups if catalog.gate is not None else named)
 
 
-def _by_groups(catalog: Catalog | None) -> bool:
+def _caches_by_group(catalog: Catalog | None) -> bool:
     """Whether any workload shares answers among people of the same groups."""
     plans = catalog.plans.values() if catalog is not None else ()
     return any(plan.workload.cache is not None and plan.workload.cache.scope == "group" for plan in plans)
 
 
-def _by_name(members: list[tuple[Any, ...]]) -> dict[str, frozenset[str]]:
+def _members_by_group(members: list[tuple[Any, ...]]) -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
     for group, person in members:
         found.setdefault(group, set()).add(person)
     return {group: frozenset(people) for group, people in found.items()}
 
 
-def _given(row: tuple[Any, ...]) -> GrantedApproval:
+def _approval(row: tuple[Any, ...]) -> GrantedApproval:
     _, state, expires, grace, price = row
     withdrawn, expired = state == "withdrawn", state == "expired"
     return GrantedApproval(expires, grace or expires, withdrawn=withdrawn, expired=expired, price=price or {})

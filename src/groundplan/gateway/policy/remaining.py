@@ -1,6 +1,6 @@
-"""What is gone of budgets beside what this worker holds and has spent, as PostgreSQL last said.
+"""What other workers hold of budgets or have spent, as PostgreSQL last said.
 
-It is for what callers are told, and for what nobody waits for. Whether a call has room is decided by slices (`leases`).
+For display, and for decisions that nobody waits for. Whether a call has room is decided by slices (`leases`).
 """
 
 from __future__ import annotations
@@ -21,90 +21,94 @@ from groundplan.gateway.database import fetched
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.ticks import in_turns
 
-AT_ONCE = 2000
-"""Budgets of keys that are asked about in a second: each of a hundred thousand keys may have one."""
-_ROWS = 1000
-"""Of one statement, after which calls have a turn."""
+BUDGETS_PER_REFRESH = 2000
+"""Key budgets that are loaded per refresh: each of a hundred thousand keys may have one."""
+_BUDGETS_PER_STATEMENT = 1000
+"""Budgets per statement, after which calls have a turn."""
 _BUDGETS: LiteralString = """SELECT p.budget, p.period, p.granted_usd
     FROM unnest(%s::text[], %s::text[]) AS w(budget, period)
     JOIN budget_period p ON p.budget = w.budget AND p.period = w.period"""
 
 
-class Remaining:
+class RemainingBudgets:
     """Follows the budgets of a blueprint and of keys."""
 
     def __init__(self, slices: Slices, clock: Clock) -> None:
         self._slices = slices
         self._clock = clock
-        self.elsewhere: dict[Key, int] = {}
+        self.taken_elsewhere: dict[Key, int] = {}
         """What others hold or have spent of a budget in a period, as last seen."""
-        self._counted: tuple[Mapping[bytes, KeyEntry], list[Budget]] = ({}, [])
-        """Keys, and the budgets of those that have one of their own."""
-        self._next = 0
-        """Where among those the next turn begins."""
+        self._key_budgets: tuple[Mapping[bytes, KeyEntry], list[Budget]] = ({}, [])
+        """The keys, and the budgets of those that have their own."""
+        self._next_index = 0
+        """Index of the key budget with which the next refresh begins."""
 
-    async def look(
+    async def refresh(
         self,
         connection: AsyncConnection[Any],
         declared: Sequence[Budget],
         keys: Mapping[bytes, KeyEntry],
         seconds: float,
     ) -> None:
-        """Of each budget in its present period, and in one before of which a call that goes on holds something; of
-        those of keys, where there are more than `AT_ONCE`, some each time, and any that a call has just taken of.
+        """Load each budget in its current period, and in an earlier one of which a running call holds something. Of key
+        budgets, if there are more than `BUDGETS_PER_REFRESH`, load some each time, and any that a call has just used.
 
-        Each statement may take so many seconds. Raises psycopg.Error, TimeoutError.
+        Each statement may take `seconds`. Raises psycopg.Error, TimeoutError.
         """
         now = self._clock.seconds()
-        if keys is not self._counted[0]:  # there may be many, and few with a budget of their own
-            self._counted = keys, _living(keys, now)
-        asked = {key for key in self._slices.reserved_by_key() if key in self.elsewhere}
-        known = self._known()
+        if keys is not self._key_budgets[0]:  # there may be many, and few with a budget of their own
+            self._key_budgets = keys, _active_key_budgets(keys, now)
+        asked = {key for key in self._slices.reserved_by_key() if key in self.taken_elsewhere}
+        known = self._kept_amounts()
         if known:
             async for held_keys in in_turns(self._slices.granted_keys()):
-                asked.update(islice((key for key in held_keys if key not in known), AT_ONCE))
-                if len(asked) > AT_ONCE:
+                asked.update(islice((key for key in held_keys if key not in known), BUDGETS_PER_REFRESH))
+                if len(asked) > BUDGETS_PER_REFRESH:
                     break
-        asked.update((b.name, current_key(b.period, b.starts, b.timezone, now)) for b in (*declared, *self._turn()))
+        asked.update(
+            (b.name, current_key(b.period, b.starts, b.timezone, now)) for b in (*declared, *self._next_key_budgets())
+        )
         every = list(asked)
-        for some in (every[first : first + _ROWS] for first in range(0, len(every), _ROWS)):
+        for some in (
+            every[first : first + _BUDGETS_PER_STATEMENT] for first in range(0, len(every), _BUDGETS_PER_STATEMENT)
+        ):
             names, periods = [name for name, _ in some], [period for _, period in some]
             rows = await fetched(connection, _BUDGETS, (names, periods), seconds)
             held = self._slices.reserved_by_key()
             for budget, period, granted in rows:
                 own = self._slices.available(budget, period) + held.get((budget, period), 0)
                 known[budget, period] = from_decimal(granted) - own - self._slices.spent(budget, period)
-        self.elsewhere = known
+        self.taken_elsewhere = known
         async for held_keys in in_turns(self._slices.granted_keys()):
             self._slices.set_spent_elsewhere(known, held_keys)
 
-    def _known(self) -> dict[Key, int]:
-        """What goes on to be known of budgets that are not asked about this time: nothing, where all are."""
-        if len(self._counted[1]) <= AT_ONCE:
+    def _kept_amounts(self) -> dict[Key, int]:
+        """The amounts to keep for budgets that are not loaded this time; none if all are."""
+        if len(self._key_budgets[1]) <= BUDGETS_PER_REFRESH:
             return {}
-        if self._next:
-            return dict(self.elsewhere)
-        at, living = self._clock.now().isoformat(), {budget.name for budget in self._counted[1]}
+        if self._next_index:
+            return dict(self.taken_elsewhere)
+        at, living = self._clock.now().isoformat(), {budget.name for budget in self._key_budgets[1]}
         return {
             key: gone
-            for key, gone in self.elsewhere.items()
+            for key, gone in self.taken_elsewhere.items()
             if not has_ended(key[1], at) and (not key[0].startswith(KEY_BUDGET_PREFIX) or key[0] in living)
         }
 
-    def _turn(self) -> list[Budget]:
-        """Those of keys that are asked about this time."""
-        budgets = self._counted[1]
-        if len(budgets) <= AT_ONCE:
-            self._next = 0
+    def _next_key_budgets(self) -> list[Budget]:
+        """The key budgets to load this time."""
+        budgets = self._key_budgets[1]
+        if len(budgets) <= BUDGETS_PER_REFRESH:
+            self._next_index = 0
             return budgets
-        first, self._next = self._next, self._next + AT_ONCE
-        if self._next >= len(budgets):
-            self._next = 0
-        return budgets[first : first + AT_ONCE]
+        first, self._next_index = self._next_index, self._next_index + BUDGETS_PER_REFRESH
+        if self._next_index >= len(budgets):
+            self._next_index = 0
+        return budgets[first : first + BUDGETS_PER_REFRESH]
 
 
-def _living(keys: Mapping[bytes, KeyEntry], now: float) -> list[Budget]:
-    """The own budgets of keys that are good at `now`, each once: those of a line that was rotated have the same."""
+def _active_key_budgets(keys: Mapping[bytes, KeyEntry], now: float) -> list[Budget]:
+    """The budgets of keys that are valid at `now`, each once: the keys of a rotated line share theirs."""
     found: dict[str, Budget] = {}
     for key in keys.values():
         if key.budget is not None and not key.revoked and (key.expires is None or key.expires > now):

@@ -1,6 +1,6 @@
-"""What a worker knows of live policy, as immutable values that are swapped whole. Pure: no clock, no I/O.
+"""What a worker knows of live policy, as immutable values that are replaced as a whole. Pure: no clock, no I/O.
 
-A request keeps the values that it started with; whoever must see a change looks at `live` again.
+A request keeps the values that it started with; code that must see a change reads `live` again.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from groundplan.gateway.policy.client_address import Network
 from groundplan.governance.model import GrantedApproval
 
 PEOPLE_DAYS = 90
-"""Who asked in so many days is one of the people of an experiment or a pilot."""
+"""A person who made a call within so many days is one of the people of an experiment or a pilot."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyEntry:
-    """An API key that exists, or ended lately. `expires`, or when it was revoked before: seconds since the epoch."""
+    """An API key that exists, or ended lately. `expires`, or when it was revoked if that was earlier: seconds since the
+    epoch."""
 
     id: str
     workload: str
@@ -30,12 +31,12 @@ class KeyEntry:
     budget: Budget | None = None
     """Declared when it was made."""
     family: str = ""
-    """Id of the first key of a line of rotated ones: their budget and limits are the same. Empty: its own."""
+    """Id of the first key of a line of rotated keys, which share budget and limits. Empty: its own."""
     line: frozenset[str] = frozenset()
-    """Ids of all keys that ever were in that line, where there are several: what is declared for one of them holds for
-    all. There may be thousands: whoever looks for few among them asks for these."""
+    """Ids of all keys that ever were in that line, if there are several: what is declared for one of them holds for
+    all. There may be thousands: to look up a few, iterate over those instead."""
     networks: tuple[Network, ...] = ()
-    """From where it may be used; empty: from everywhere."""
+    """Networks from which it may be used; empty: from everywhere."""
     models: frozenset[str] = frozenset()
     """Models or deployments that it may use; empty: all of its workload."""
     purpose: str = ""
@@ -43,8 +44,8 @@ class KeyEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Excepted:
-    """One rule does not hold for a workload, or for one person in it (e-mail address; empty: all), until then."""
+class RuleException:
+    """One rule does not apply to a workload, or to one person in it (e-mail address; empty: all), until then."""
 
     rule: str
     workload: str
@@ -69,17 +70,17 @@ class Policy:
     cleared: dict[str, int] = field(default_factory=dict)
     """How often the cached answers of each workload were cleared."""
     groups: dict[str, str] = field(default_factory=dict)
-    """By id of an active person a digest of all groups that they are in; only where answers are shared by them."""
+    """For each active person's id, a digest of all groups they are in; only if answers are shared by group."""
     members: dict[str, frozenset[str]] = field(default_factory=dict)
-    """By group or team the ids of the active people in it; only of those that grants or rules name."""
-    exceptions: tuple[Excepted, ...] = ()
-    """From company rules, approved and not yet over when this was read."""
+    """For each group or team, the ids of its active people; only for those that grants or rules name."""
+    exceptions: tuple[RuleException, ...] = ()
+    """Exceptions from company rules, approved and not over when this was read."""
     experiments: dict[str, Experiment] | None = None
-    """What is tried on calls, by workload; None: nothing."""
+    """The experiment that runs on calls, by workload; None: there are none."""
     parts: dict[str, GrantedApproval] = field(default_factory=dict)
     """Approvals of models, prompts and sources for a purpose, by the digest of what was declared."""
     severed: frozenset[str] = frozenset()
-    """Those of the kills that end answers under way."""
+    """Those of the kills that also end running answers."""
 
     @property
     def tools_stopped(self) -> bool:
@@ -88,5 +89,5 @@ class Policy:
 
 
 LEASE_SECONDS = 1.0
-"""How long live policy holds without being confirmed."""
-NOTHING = Policy(number=-1, keys={}, people={}, active=frozenset(), kills=frozenset())
+"""How long live policy may be used without being confirmed."""
+EMPTY_POLICY = Policy(number=-1, keys={}, people={}, active=frozenset(), kills=frozenset())

@@ -30,9 +30,9 @@ from groundplan.gateway.call.grounding.citation_check import whole
 from groundplan.gateway.call.serve import serve
 from groundplan.gateway.call.subcall import answer_of, chat_within
 from groundplan.gateway.guard import judge
-from groundplan.gateway.guard.kills import refuse_stopped
-from groundplan.gateway.guard.run import cites
-from groundplan.gateway.guard.schema import misfit
+from groundplan.gateway.guard.kills import check_not_stopped
+from groundplan.gateway.guard.run import cites_passage
+from groundplan.gateway.guard.schema import schema_error
 from groundplan.gateway.routing.routes import CASCADE
 from groundplan.gateway.surfaces.answer_text import said
 from groundplan.gateway.surfaces.answers import facts
@@ -209,14 +209,14 @@ async def _schema(one: _Try) -> str | None:
     """Why it does not pass, empty where it does; None: that is not checked. So are all that follow."""
     if one.rule.schema is None:
         return None
-    wrong = misfit(one.rule.schema, one.text)
+    wrong = schema_error(one.rule.schema, one.text)
     return f"its answer does not fit the schema ({wrong})" if wrong else ""
 
 
 async def _grounded(one: _Try) -> str | None:
     if not one.rule.grounded:
         return None
-    return "" if cites(one.text, len(one.exchange.passages)) else "its answer cites no passage"
+    return "" if cites_passage(one.text, len(one.exchange.passages)) else "its answer cites no passage"
 
 
 async def _confidence(one: _Try) -> str | None:
@@ -242,7 +242,7 @@ async def _judge(one: _Try) -> str | None:
         return None
     question = one.exchange.ask.query if one.exchange.ask is not None else ""
     shown = f"QUESTION:\n{question}\n\nANSWER:\n{one.text}"
-    refused = await judge.asked(one.gateway, one.exchange, one.rule.judge, shown, "cascade")
+    refused = await judge.ask_judge(one.gateway, one.exchange, one.rule.judge, shown, "cascade")
     if refused is None:
         return "the judge did not say"
     return "the judge did not let it pass" if refused else ""
@@ -292,16 +292,16 @@ async def _give(gateway: Gateway, exchange: Exchange, spare: Spare) -> None:
     if ask is None:
         raise AssertionError("not admitted")
     exchange.deployment = spare.deployment
-    refuse_stopped(gateway.live.policy, exchange)
+    check_not_stopped(gateway.live.policy, exchange)
     if bytes(ask.fields.get("logprobs", b"null")) in _OFF:
         answered = _without_logprobs(answered)
     if exchange.guard is not None:
-        answered = await exchange.guard.answer(exchange, answered)
+        answered = await exchange.guard.check_answer(exchange, answered)
     if exchange.flight is not None:
         exchange.flight.whole = answered.data
     if interface.can_store_answers and exchange.guard is None:
         await stored_answers.keep(gateway, exchange, answered.data)
-    refuse_stopped(gateway.live.policy, exchange)
+    check_not_stopped(gateway.live.policy, exchange)
     if exchange.passages:
         whole(gateway, exchange, answered.data)
     told = facts(exchange, settle.remaining_budget(gateway, exchange))

@@ -47,13 +47,13 @@ def standing(exchange: Exchange) -> Standing:
     """That of a call."""
     deployment, plan = exchange.deployment, exchange.plan
     if plan is not None and deployment is not None:
-        known = plan.told.get(deployment.name)
+        known = plan.answer_headers.get(deployment.name)
         if known is not None and known[0] is deployment:
             found: Standing = known[1]
             return found
     made = _make_standing(exchange.workload, deployment, exchange.catalog)
     if plan is not None and deployment is not None:
-        plan.told[deployment.name] = (deployment, made)
+        plan.answer_headers[deployment.name] = (deployment, made)
     return made
 
 
@@ -128,7 +128,7 @@ def facts(exchange: Exchange, remaining: int | None, known: Standing | None = No
     if exchange.grounding_notes is not None:
         told.append(exchange.grounding_notes.told())
     if exchange.guard is not None:
-        told += (b',"guardrails":', _encode(exchange.guard.told()))
+        told += (b',"guardrails":', _encode(exchange.guard.report()))
     deployment = exchange.deployment
     if exchange.interface.has_extra_facts and exchange.ask is not None and deployment is not None:
         noted = _encode(exchange.interface.extra_facts(exchange.ask, deployment))[1:-1]

@@ -60,9 +60,9 @@ def _told(gateway: Gateway, path: bytes, request: Request, peer: str, *, anthrop
         forwarded = request.headers.get(b"x-forwarded-for")
         check_network(key.networks, peer, forwarded, catalog.proxies if catalog else ())
     plan = catalog.plans.get(key.workload) if catalog else None
-    names = sorted(plan.names) if plan else []
+    names = sorted(plan.deployments_by_name) if plan else []
     if plan is not None and key.models:
-        names = [name for name in names if admit.allowed_by_key(key, plan.names[name])]
+        names = [name for name in names if admit.allowed_by_key(key, plan.deployments_by_name[name])]
     models: list[dict[str, Any]]
     if anthropic:
         model = _MODEL | _STAGE if request.headers[b"anthropic-version"] > VERSION else _MODEL

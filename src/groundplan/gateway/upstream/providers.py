@@ -156,7 +156,7 @@ def first_unsupported_field(api: str, fields: Mapping[str, msgspec.Raw], *, embe
         return None
     if bytes(fields.get("n", msgspec.Raw(b"null"))) not in (b"null", b"1"):
         return "n"
-    return provider_support.unknown(api, fields)
+    return provider_support.first_unsupported(api, fields)
 
 
 def unsupported_field_error(

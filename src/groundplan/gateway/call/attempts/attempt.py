@@ -31,8 +31,8 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import system_messages
 from groundplan.gateway.call.grounding.citation_check import CitedStreaming, whole
 from groundplan.gateway.call.model_versions import VersionReader
-from groundplan.gateway.guard.kills import refuse_stopped, stopped
-from groundplan.gateway.guard.run import reviews
+from groundplan.gateway.guard.kills import check_not_stopped, stop_error
+from groundplan.gateway.guard.run import needs_review
 from groundplan.gateway.http.sse import BOM
 from groundplan.gateway.http.strict_json import check_complexity
 from groundplan.gateway.offload import READ_BYTES, in_thread
@@ -296,7 +296,7 @@ class Attempt(RefusalHandling):
         reported = self.gateway.model_versions
         if reported is not None and reported.due(self.deployment.name, self.started_at):
             relay = VersionReader(relay, reported, self.deployment)
-        guarded = None if exchange.guard is None else exchange.guard.relay_around(relay, exchange)
+        guarded = None if exchange.guard is None else exchange.guard.guarded_relay(relay, exchange)
         if guarded is not None:
             relay = guarded
         if exchange.flight is not None and (exchange.continuation is None or exchange.continuation.sent is None):
@@ -342,7 +342,7 @@ class Attempt(RefusalHandling):
                 await self._deliver_whole()
                 return
             gateway, exchange = self.gateway, self.exchange
-            if gateway.live.policy.severed and (error := stopped(gateway.live.policy, exchange)) is not None:
+            if gateway.live.policy.severed and (error := stop_error(gateway.live.policy, exchange)) is not None:
                 failed = AttemptFailed(error.message, billed=True, status=self.status)
                 failed.guardrail_refusal = error
                 raise failed
@@ -407,14 +407,14 @@ class Attempt(RefusalHandling):
     async def _check_answer(self, answered: UpstreamAnswer) -> UpstreamAnswer:
         """Return a settled answer as the client may get it. Raises the refusal of a guardrail, or of a kill since."""
         gateway, exchange, interface = self.gateway, self.exchange, self.exchange.interface
-        refuse_stopped(gateway.live.policy, exchange)
+        check_not_stopped(gateway.live.policy, exchange)
         if exchange.guard is not None:
-            if self._share is not None and reviews(exchange):
+            if self._share is not None and needs_review(exchange):
                 self._share.release()  # a person may take hours
-            answered = await exchange.guard.answer(exchange, answered)
+            answered = await exchange.guard.check_answer(exchange, answered)
         elif interface.can_store_answers:
             await stored_answers.keep(gateway, exchange, answered.data)
-        refuse_stopped(gateway.live.policy, exchange)
+        check_not_stopped(gateway.live.policy, exchange)
         if exchange.passages and not answered.kind:
             whole(gateway, exchange, answered.data)
         return answered

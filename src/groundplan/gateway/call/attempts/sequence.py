@@ -364,7 +364,7 @@ class AttemptSequence:
         exchange = self._exchange
         if exchange.guard is not None and failed.guarded_relay is not None:
             exchange.guard.adopt(failed.guarded_relay)
-            exchange.guard.count(exchange)
+            exchange.guard.record_findings(exchange)
         if exchange.attempt_started:  # otherwise the answer was complete and settled before the refusal
             settle.cancelled_attempt(
                 self._gateway, exchange, final_usage(failed.relay) if failed.relay is not None else None

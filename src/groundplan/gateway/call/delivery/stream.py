@@ -111,7 +111,7 @@ class Streaming:
                 self._out = await self._taken(data)
                 if self._failure is not None:
                     raise self._failure  # the client has nothing yet, so it need not know
-                if self._out or relay.output_bytes or (self.guarded is not None and self.guarded.heard):
+                if self._out or relay.output_bytes or (self.guarded is not None and self.guarded.has_output):
                     return  # also where it reasons, and the client's API does not tell that
         except (Malformed, UpstreamFailure, EventTooLarge) as failure:
             broken = _broken(failure)
@@ -141,7 +141,7 @@ class Streaming:
         finally:
             exchange.output_bytes = self.relay.output_bytes
             if guard is not None and guarded is not None:
-                guard.count(exchange)
+                guard.record_findings(exchange)
         if not self.relay.complete:
             raise StreamBroken("the upstream's stream ended early")
         if _is_looked_at(exchange):
@@ -164,13 +164,13 @@ class Streaming:
             return
         if guard is not None and guarded is not None:
             try:
-                await guard.finish(exchange, guarded)
+                await guard.finish_stream(exchange, guarded)
                 if self._failure is not None:
                     raise self._failure  # stopped while somebody looked at it
             except (Malformed, EventTooLarge) as failure:
                 raise _broken(failure) from failure
             finally:
-                guard.count(exchange)
+                guard.record_findings(exchange)
         if exchange.passages:
             await self.look(gateway, exchange)
         if exchange.interface.can_store_answers and guard is None:
@@ -203,11 +203,11 @@ class Streaming:
                 self._out = out
                 await self._begin(gateway, exchange, sequence)
             said, counted = relay.output_bytes > counted, relay.output_bytes
-            if out or self._fed or said or (self.guarded is not None and self.guarded.heard):
+            if out or self._fed or said or (self.guarded is not None and self.guarded.has_output):
                 wait = limit = idle if counted else self._until_first(gateway, idle)
                 since, self._fed = None, False
                 if self.guarded is not None:
-                    self.guarded.heard = False
+                    self.guarded.has_output = False
                 if response.is_write_paused:
                     await response.drain()
                 continue

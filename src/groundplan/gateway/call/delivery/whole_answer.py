@@ -11,7 +11,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.delivery.stream import EVENT_STREAM
 from groundplan.gateway.call.delivery.to_client import JSON, send_all
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.guard.kills import refuse_stopped
+from groundplan.gateway.guard.kills import check_not_stopped
 from groundplan.gateway.surfaces.answers import headers
 from groundplan.gateway.upstream.connection import UNRESERVED_BYTES
 
@@ -59,7 +59,7 @@ async def send_large(
 ) -> None:
     """As `send`; returns when its client has all of it but a little, or is gone. Raises `Denied` where a kill ends it
     that came while it was written down."""
-    refuse_stopped(gateway.live.policy, exchange)
+    check_not_stopped(gateway.live.policy, exchange)
     if exchange.sent_chunks is not None:
         exchange.sent_chunks.append(data)
         exchange.content_type_line = kind or JSON

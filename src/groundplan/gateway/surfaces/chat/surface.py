@@ -284,7 +284,7 @@ class OpenAIChat:
                 changes["metadata"] = None  # upstreams take it only with `store`
         if not ask.fields.keys().isdisjoint(providers.CACHE_FIELDS):
             changes.update(dict.fromkeys(providers.fields_to_drop(ask.fields, deployment, providers.CACHE_FIELDS)))
-        if (changed := call_ids.for_chat(deployment, ask.fields["messages"], ask.body)) is not None:
+        if (changed := call_ids.with_chat_ids(deployment, ask.fields["messages"], ask.body)) is not None:
             changes["messages"] = changed
         if system:
             system_messages = _encode([{"role": "system", "content": text} for text in system])

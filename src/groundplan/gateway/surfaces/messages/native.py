@@ -159,7 +159,7 @@ class AnthropicMessages:
             changes["system"] = _system_field(ask, system)
         given = bytes(ask.fields["messages"])
         plain = thought_signatures.without_signatures(given)
-        if (told := call_ids.for_anthropic(plain or given) or plain) is not None:
+        if (told := call_ids.with_anthropic_ids(plain or given) or plain) is not None:
             changes["messages"] = told
         return replace_fields(ask.body, ask.fields, changes)
 

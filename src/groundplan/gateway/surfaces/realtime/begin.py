@@ -45,7 +45,7 @@ class Caller:
         """Run every check, and reserve the money for one call. `check` runs last; `first`: a crowded worker refuses it.
         Raises as admission does."""
         gateway, now = self.gateway, self.gateway.clock.seconds()
-        catalog = dated_prices.newest(gateway.live.catalog, now)
+        catalog = dated_prices.current_catalog(gateway.live.catalog, now)
         exchange = Exchange(new_id_bytes(), self.request, self.response, interface)
         exchange.catalog, exchange.trace = catalog, self.trace
         exchange.ask = Ask(
@@ -78,7 +78,7 @@ def is_outdated(gateway: Gateway, exchange: Exchange) -> bool:
     """Whether the prices or budget periods of a reservation are over: a client may be listened to for hours before
     there is a response."""
     now = gateway.clock.seconds()
-    if dated_prices.newest(gateway.live.catalog, now) is not exchange.catalog:
+    if dated_prices.current_catalog(gateway.live.catalog, now) is not exchange.catalog:
         return True
     if any(is_over(period, now) for _, period in exchange.charges):
         return True

@@ -270,7 +270,7 @@ class Session:
         event = events.with_upstream_model(event, first.plan, talker)
         event, change = read_transcriber(event, first.plan, talker, first.key)
         event = events.without_tracing(events.with_capped_output(event, self._max_output_tokens))
-        made = self._guards.sent(event, size)
+        made = self._guards.check_sent(event, size)
         self._transcripts.set_transcriber(change, self._link().key)
         return made
 
@@ -345,7 +345,7 @@ class Session:
         if self._guards is None:
             raise AssertionError("not admitted")
         try:
-            return self._guards.answered(data)
+            return self._guards.check_answered(data)
         except Denied as error:
             raise close.ConversationEnded(close.POLICY, error) from error
         except DECODE_ERRORS as error:

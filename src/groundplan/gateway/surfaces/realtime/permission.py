@@ -65,7 +65,7 @@ class Permission:
             if plan is None:
                 raise admit.workload_unknown(workload)
             admit.check_workload(plan, now)  # audio goes to the provider even if no response may begin
-            if catalog.granted:
+            if catalog.granted_workloads:
                 check_grants(catalog, policy, known, self._person, gateway.clock.now().date())
         admit.check_policy_age(self._plan, gateway.live.age())
         if catalog is not None and catalog.approved is not None:

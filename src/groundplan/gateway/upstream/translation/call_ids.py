@@ -1,6 +1,5 @@
-"""Ids of calls of tools, as a provider takes them: a conversation that began at another one bears such as it refuses.
-Each of those becomes one that is always the same, in the call and in its result. Pure.
-"""
+"""Replaces ids of tool calls that a provider rejects, as in a conversation that began at another provider. A replaced
+id is always the same, in the call and in its result. Pure."""
 
 from __future__ import annotations
 
@@ -14,19 +13,25 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.gateway.upstream.providers import VERTEX_MISTRAL
 
-_USUAL = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-_NINE = re.compile(r"[A-Za-z0-9]{9}", re.ASCII)
-_OPENAIS = "openai.com"
-_FORTY = re.compile(r".{0,40}", re.DOTALL)
-_TAKEN = {"anthropic": _USUAL, "bedrock": _USUAL, "mistral": _NINE, VERTEX_MISTRAL: _NINE, _OPENAIS: _FORTY}
-_CALLED = b'"tool_call_id"'
-_LONG = re.compile(rb'"tool_call_id"\s*:\s*"[^"]{41}').search
-_HOSTS = re.compile(r"https?://[^/]*(?:\.openai\.com|\.openai\.azure\.com|\.services\.ai\.azure\.com)(?:[:/]|\Z)")
-_RESULTS = re.compile(rb'"tool_use_id"\s*:\s*"([^"]*)"').findall
-_USUAL_RESULT = re.compile(rb"[A-Za-z0-9_-]{1,64}").fullmatch
+_COMMON_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_NINE_CHARACTERS = re.compile(r"[A-Za-z0-9]{9}", re.ASCII)
+_OPENAI = "openai.com"
+_FORTY_CHARACTERS = re.compile(r".{0,40}", re.DOTALL)
+_ID_PATTERNS = {
+    "anthropic": _COMMON_ID,
+    "bedrock": _COMMON_ID,
+    "mistral": _NINE_CHARACTERS,
+    VERTEX_MISTRAL: _NINE_CHARACTERS,
+    _OPENAI: _FORTY_CHARACTERS,
+}
+_CALL_ID_NAME = b'"tool_call_id"'
+_find_long_id = re.compile(rb'"tool_call_id"\s*:\s*"[^"]{41}').search
+_OPENAI_URL = re.compile(r"https?://[^/]*(?:\.openai\.com|\.openai\.azure\.com|\.services\.ai\.azure\.com)(?:[:/]|\Z)")
+_find_result_ids = re.compile(rb'"tool_use_id"\s*:\s*"([^"]*)"').findall
+_match_common_id = re.compile(rb"[A-Za-z0-9_-]{1,64}").fullmatch
 
 _DEPLOYMENTS = 256
-"""Of which it is remembered what they take."""
+"""Size of the cache of id rules."""
 
 _Objects = list[dict[str, msgspec.Raw]]
 _objects = msgspec.json.Decoder(_Objects).decode
@@ -34,45 +39,47 @@ _text = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def taken(api: str, name: str) -> str:
-    """The id of a call where the provider takes it, else one of its own."""
-    known = _TAKEN.get(api)
+def accepted_id(api: str, name: str) -> str:
+    """The id itself if the provider accepts it, else its replacement."""
+    known = _ID_PATTERNS.get(api)
     if known is None or known.fullmatch(name):
         return name
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:9]
 
 
 @lru_cache(_DEPLOYMENTS)
-def _whose(url: str, model: str) -> str:
-    """Who takes no other ids than its own at an OpenAI-shaped address, by that or by the model's name; empty: it is
-    not known of anybody."""
+def _id_rules(url: str, model: str) -> str:
+    """Whose id rules apply at an OpenAI-shaped address, by the address or the model's name; empty: none are known."""
     if ".mistral.ai" in url or model.startswith(("mistral/", "mistralai/")):
         return "mistral"
-    return _OPENAIS if model.startswith(("openai/", "azure/")) or _HOSTS.match(url) is not None else ""
+    return _OPENAI if model.startswith(("openai/", "azure/")) or _OPENAI_URL.match(url) is not None else ""
 
 
-def for_chat(deployment: Deployment, messages: msgspec.Raw, body: bytes = b"") -> bytes | None:
-    """Messages of a chat with ids that an OpenAI-shaped deployment takes: Mistral's own form, or OpenAI's forty signs,
-    of which vLLM makes more. None where it takes all of them. `body`: in which they are, where there is one."""
-    if body and body.find(_CALLED) < 0:
-        return None  # as in nearly every one, and nothing of a long one is copied to see it
-    api = _whose(deployment.url, deployment.model)
-    if not api or (raw := bytes(messages)).find(_CALLED) < 0:
+def with_chat_ids(deployment: Deployment, messages: msgspec.Raw, body: bytes = b"") -> bytes | None:
+    """Chat messages with ids that an OpenAI-shaped deployment accepts: Mistral's own format, or OpenAI's forty
+    characters, of which vLLM makes more. None if no id has to be replaced. `body`: the request that contains the
+    messages, if there is one."""
+    if body and body.find(_CALL_ID_NAME) < 0:
+        return None  # as in nearly every request, and found without copying a long one
+    api = _id_rules(deployment.url, deployment.model)
+    if not api or (raw := bytes(messages)).find(_CALL_ID_NAME) < 0:
         return None
-    if api == _OPENAIS and _LONG(raw) is None:
+    if api == _OPENAI and _find_long_id(raw) is None:
         return None
-    return _exchanged(raw, partial(_chat, api))
+    return _replace_ids(raw, partial(_change_chat_message, api))
 
 
-def for_anthropic(messages: bytes) -> bytes | None:
-    """Messages as Anthropic has them, with ids that it takes; None where it takes all of them."""
-    if b'"tool_use_id"' not in messages or all(map(_USUAL_RESULT, _RESULTS(messages))):  # a search is much quicker
+def with_anthropic_ids(messages: bytes) -> bytes | None:
+    """Messages in Anthropic's format with ids that it accepts; None if no id has to be replaced."""
+    # searching is much faster than decoding
+    if b'"tool_use_id"' not in messages or all(map(_match_common_id, _find_result_ids(messages))):
         return None
-    return _exchanged(messages, _turn)
+    return _replace_ids(messages, _change_anthropic_message)
 
 
-def _exchanged(messages: bytes, change: Callable[[dict[str, msgspec.Raw]], bool]) -> bytes | None:
-    """What is of another shape than its API has it stays as it is: whoever is asked says what is wrong with it."""
+def _replace_ids(messages: bytes, change: Callable[[dict[str, msgspec.Raw]], bool]) -> bytes | None:
+    """The messages after `change`; None if nothing changed. Messages of an unexpected shape stay as they are: the
+    provider says what is wrong with them."""
     try:
         told = _objects(messages)
         return _encode(told) if any([change(each) for each in told]) else None
@@ -80,21 +87,21 @@ def _exchanged(messages: bytes, change: Callable[[dict[str, msgspec.Raw]], bool]
         return None
 
 
-def _chat(api: str, message: dict[str, msgspec.Raw]) -> bool:
-    changed = _change(api, message, "tool_call_id")
-    return _each(message, "tool_calls", lambda call: _change(api, call, "id")) or changed
+def _change_chat_message(api: str, message: dict[str, msgspec.Raw]) -> bool:
+    changed = _change_id(api, message, "tool_call_id")
+    return _change_items(message, "tool_calls", lambda call: _change_id(api, call, "id")) or changed
 
 
-def _turn(message: dict[str, msgspec.Raw]) -> bool:
-    return bytes(message.get("content", b"")).startswith(b"[") and _each(message, "content", _block)
+def _change_anthropic_message(message: dict[str, msgspec.Raw]) -> bool:
+    return bytes(message.get("content", b"")).startswith(b"[") and _change_items(message, "content", _change_block)
 
 
-def _block(block: dict[str, msgspec.Raw]) -> bool:
+def _change_block(block: dict[str, msgspec.Raw]) -> bool:
     name = {b'"tool_use"': "id", b'"tool_result"': "tool_use_id"}.get(bytes(block.get("type", b"")), "")
-    return _change("anthropic", block, name)
+    return _change_id("anthropic", block, name)
 
 
-def _each(holder: dict[str, msgspec.Raw], name: str, change: Callable[[dict[str, msgspec.Raw]], bool]) -> bool:
+def _change_items(holder: dict[str, msgspec.Raw], name: str, change: Callable[[dict[str, msgspec.Raw]], bool]) -> bool:
     raw = holder.get(name)
     if raw is None or bytes(raw) == b"null":
         return False
@@ -105,12 +112,12 @@ def _each(holder: dict[str, msgspec.Raw], name: str, change: Callable[[dict[str,
     return True
 
 
-def _change(api: str, holder: dict[str, msgspec.Raw], name: str) -> bool:
+def _change_id(api: str, holder: dict[str, msgspec.Raw], name: str) -> bool:
     raw = holder.get(name)
     if raw is None or bytes(raw) == b"null":
         return False
     given = _text(raw)
-    if (own := taken(api, given)) == given:
+    if (own := accepted_id(api, given)) == given:
         return False
     holder[name] = msgspec.Raw(_encode(own))
     return True

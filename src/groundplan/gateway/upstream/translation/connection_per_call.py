@@ -1,9 +1,9 @@
-"""Makes providers' own clients open a connection for each call, and wait for one no longer than others do.
+"""Makes providers' own clients open a connection for each call, and wait for it no longer than other clients do.
 
-By themselves most make a hundred, and whoever comes then waits in them until one is free; and for a connection they
-wait for as long as for an answer. Nobody sees that such a call was never sent: its time would end, it be charged at its
-bound, and the deployment asked last. How many there may be is the gateway's to say. Loaded by the translating service
-only; of AWS's, which blocks, there are as many as threads.
+By default most of them open at most a hundred, and further calls wait in the client until one is free; and they wait
+for a connection as long as for an answer. Nobody would see that such a call was never sent: its time would end, it
+would be charged at its bound, and the deployment be attempted last. How many connections there may be is the gateway's
+decision. Loaded by the translation service only; AWS's client, which blocks, has as many connections as threads.
 """
 
 from __future__ import annotations
@@ -13,43 +13,43 @@ import importlib
 import sys
 from typing import Any
 
-from groundplan.gateway.upstream.translation.no_redirects import clients, of_each_loop
+from groundplan.gateway.upstream.translation.no_redirects import http_clients, loop_client_arguments
 
 CONNECT_SECONDS = 5.0
-KEPT = 256
-"""Connections that nobody uses, at most."""
+MAX_IDLE = 256
+"""Most idle connections."""
 
 
-def spread(api: str, made: Any) -> None:
-    """Tell the clients of a provider of the library, in the loop. Raises `AttributeError` where they are built in
-    another way than those that are known."""
-    for client in clients(api, made):
+def use_connection_per_call(api: str, provider: Any) -> None:
+    """Configure the HTTP clients of the library's provider; called in the loop. Raises `AttributeError` if they are
+    built in an unknown way."""
+    for client in http_clients(api, provider):
         hooks = client.event_hooks
-        client.event_hooks = hooks = {**hooks, "request": [*hooks["request"], _in_time]}
-        if (told := of_each_loop(client)) is not None:
+        client.event_hooks = hooks = {**hooks, "request": [*hooks["request"], _limit_connect_time]}
+        if (told := loop_client_arguments(client)) is not None:
             package = importlib.import_module(client._inner_client_cls.__module__.partition(".")[0])
-            told["limits"] = package.Limits(max_connections=None, max_keepalive_connections=KEPT)
+            told["limits"] = package.Limits(max_connections=None, max_keepalive_connections=MAX_IDLE)
             told["event_hooks"] = hooks
         for transport in (client._transport, *client._mounts.values()):
             if transport is not None:
-                transport._pool._max_connections, transport._pool._max_keepalive_connections = sys.maxsize, KEPT
+                transport._pool._max_connections, transport._pool._max_keepalive_connections = sys.maxsize, MAX_IDLE
     if api == "azure":
-        for each in (made.chat_client, made.embeddings_client):
+        for each in (provider.chat_client, provider.embeddings_client):
             each._client._pipeline._transport.session = _session(auto_decompress=False)  # closed with the client
     elif api in ("gemini", "vertexai"):
-        known = made.client._api_client
+        known = provider.client._api_client
         if known._use_aiohttp() and not known._use_google_auth_async():
             most = importlib.import_module(type(known).__module__).READ_BUFFER_SIZE
             known._aiohttp_sessions[asyncio.get_running_loop()] = _session(read_bufsize=most)  # closed with the client
 
 
-async def _in_time(request: Any) -> None:
-    """A request of `httpx`, just before it is sent."""
+async def _limit_connect_time(request: Any) -> None:
+    """Hook of `httpx` that runs just before a request is sent."""
     request.extensions["timeout"] = {**request.extensions.get("timeout", {}), "connect": CONNECT_SECONDS}
 
 
 def _session(**more: Any) -> Any:
-    """Of `aiohttp`."""
+    """A session of `aiohttp`."""
     aiohttp = importlib.import_module("aiohttp")
 
     class Connector(aiohttp.TCPConnector):  # type: ignore[name-defined, misc]

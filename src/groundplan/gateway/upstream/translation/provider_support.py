@@ -1,6 +1,5 @@
-"""Which messages, tools and formats of answers each other provider supports, below the names of the fields: what its
-client would drop without a word, or refuse only once it is asked, is named here. Pure.
-"""
+"""Which messages, tools and answer formats each other provider supports, below the level of request fields: what its
+client would drop silently, or reject only when called, is reported here. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ import msgspec
 
 _decode = msgspec.json.Decoder().decode
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
-_MESSAGE: dict[str, frozenset[str]] = {
+_MESSAGE_FIELDS: dict[str, frozenset[str]] = {
     "system": frozenset({"role", "content"}),
     "developer": frozenset({"role", "content"}),
     "user": frozenset({"role", "content"}),
@@ -20,62 +19,62 @@ _MESSAGE: dict[str, frozenset[str]] = {
     ),
     "tool": frozenset({"role", "content", "tool_call_id", "name"}),
 }
-"""What is read of a message. The name of a tool's result is that of the call it answers, and earlier reasoning is given
-back to no provider but in `extra_content`. What OpenAI's clients parse of an answer they send back beside it
-(`parsed`, `parsed_arguments`): it says what the content says, and is told to nobody."""
-_PARTS: dict[str, frozenset[str]] = {
+"""Supported fields of a message. The name of a tool's result is that of the call it answers, and earlier reasoning is
+sent to no provider except in `extra_content`. OpenAI's clients send back what they parsed of an answer (`parsed`,
+`parsed_arguments`): it repeats the content, and is sent to nobody."""
+_PART_FIELDS: dict[str, frozenset[str]] = {
     "text": frozenset({"type", "text"}),
     "image_url": frozenset({"type", "image_url"}),
     "refusal": frozenset({"type", "refusal"}),
 }
-_THOUGHT = frozenset({"mistral"})
-"""Providers that give what they thought as a part of an answer, and take it back so."""
-_NAMED = frozenset({"azure", "groq"})
-"""Providers that can be told who of several people speaks."""
-_DETAILED = frozenset({"azure", "groq"})
-"""Those that can be told how closely to look at an image."""
-_NOTED = {
+_TAKES_REASONING_PARTS = frozenset({"mistral"})
+"""Providers that return their reasoning as a part of an answer, and accept it back."""
+_TAKES_NAMES = frozenset({"azure", "groq"})
+"""Providers that accept the name of a speaker."""
+_TAKES_IMAGE_DETAIL = frozenset({"azure", "groq"})
+"""Providers that accept a level of detail for images."""
+_EXTRA_CONTENT_FIELDS = {
     "google": frozenset({"thought_signature"}),
     "anthropic": frozenset({"signature", "stop_details"}),
     "mistral": frozenset({"signature"}),
 }
-"""What the library adds to answers as `extra_content`, and clients give back: it means something to whoever wrote it,
-and is told to nobody else."""
-_PARSED = frozenset({"anthropic", "bedrock", "gemini", "ollama", "vertexai"})
-"""Those to whom the arguments of an earlier call go as values."""
-_CALLED = frozenset({"name", "arguments", "parsed_arguments"})
-_FUNCTION = frozenset({"name", "description", "parameters", "strict"})
-_STRICT = frozenset({"azure", "cohere", "groq", "mistral"})
-"""Those that can be bound to a tool's schema."""
-_ALLOWED = frozenset({"gemini", "vertexai"})
-"""Those that can be given a choice of some tools."""
-_OLLAMA_PROPERTY = frozenset({"type", "description", "enum", "items"})
-_OLLAMA_SCHEMA = frozenset({"type", "properties", "required", "$defs", "items"})
-"""All that its client sends of a schema; `title` and `$schema` bind to nothing."""
-_UNBINDING = frozenset({"title", "$schema"})
+"""What the library adds to answers as `extra_content`, and clients send back: it is for the provider that wrote it, and
+is sent to no other."""
+_PARSES_ARGUMENTS = frozenset({"anthropic", "bedrock", "gemini", "ollama", "vertexai"})
+"""Providers that get the arguments of earlier calls as parsed values."""
+_CALL_FIELDS = frozenset({"name", "arguments", "parsed_arguments"})
+_FUNCTION_FIELDS = frozenset({"name", "description", "parameters", "strict"})
+_TAKES_STRICT = frozenset({"azure", "cohere", "groq", "mistral"})
+"""Providers that can be bound to a tool's schema."""
+_TAKES_ALLOWED_TOOLS = frozenset({"gemini", "vertexai"})
+"""Providers that accept a choice among some tools."""
+_OLLAMA_PROPERTY_FIELDS = frozenset({"type", "description", "enum", "items"})
+_OLLAMA_SCHEMA_FIELDS = frozenset({"type", "properties", "required", "$defs", "items"})
+"""All that Ollama's client sends of a schema; `title` and `$schema` restrict nothing."""
+_ANNOTATION_FIELDS = frozenset({"title", "$schema"})
 _FORMATS: dict[str, frozenset[str]] = {
     "anthropic": frozenset({"text", "json_schema"}),
     "azure": frozenset({"text", "json_schema"}),
 }
-_FORMATS_USUAL = frozenset({"text", "json_object", "json_schema"})
-_WAYS = ("anyOf", "oneOf", "allOf")
-_DESCRIBED = frozenset({"azure", "groq", "mistral"})
-"""Those that can be told what a schema is for."""
+_COMMON_FORMATS = frozenset({"text", "json_object", "json_schema"})
+_COMBINATORS = ("anyOf", "oneOf", "allOf")
+_TAKES_SCHEMA_DESCRIPTION = frozenset({"azure", "groq", "mistral"})
+"""Providers that accept a schema's description."""
 
 
-def unknown(api: str, fields: Mapping[str, msgspec.Raw]) -> str | None:
-    """The first thing in the messages, tools, choice of a tool, format of the answer or options of its stream that this
-    provider cannot be told, by its name; None where it can be told all of it."""
+def first_unsupported(api: str, fields: Mapping[str, msgspec.Raw]) -> str | None:
+    """The first unsupported part of the messages, tools, tool choice, answer format or stream options, by name; None if
+    the provider supports all of them."""
     try:
         return (
-            _messages(api, _value(fields, "messages"))
-            or _tools(api, _value(fields, "tools"))
-            or _choice(api, _value(fields, "tool_choice"))
-            or _format(api, _value(fields, "response_format"), stream=_value(fields, "stream") is True)
-            or _streamed(_value(fields, "stream_options"))
+            _unsupported_in_messages(api, _value(fields, "messages"))
+            or _unsupported_in_tools(api, _value(fields, "tools"))
+            or _unsupported_tool_choice(api, _value(fields, "tool_choice"))
+            or _unsupported_format(api, _value(fields, "response_format"), stream=_value(fields, "stream") is True)
+            or _unsupported_stream_option(_value(fields, "stream_options"))
         )
     except msgspec.DecodeError:
-        return None  # whoever reads the request says what is wrong with it
+        return None  # the reader of the request reports what is wrong with it
 
 
 def _value(fields: Mapping[str, msgspec.Raw], name: str) -> Any:
@@ -83,66 +82,66 @@ def _value(fields: Mapping[str, msgspec.Raw], name: str) -> Any:
     return None if raw is None else _decode(raw)
 
 
-def _messages(api: str, messages: Any) -> str | None:
+def _unsupported_in_messages(api: str, messages: Any) -> str | None:
     calls: set[str] = set()
     for message in messages if isinstance(messages, list) else ():
         if not isinstance(message, dict):
             return "messages"
-        found = _message(api, message, calls)
+        found = _unsupported_in_message(api, message, calls)
         if found is not None:
             return f"messages: {found}"
     return None
 
 
-def _message(api: str, message: dict[str, Any], calls: set[str]) -> str | None:
+def _unsupported_in_message(api: str, message: dict[str, Any], calls: set[str]) -> str | None:
     role = message.get("role")
     if not isinstance(role, str) or role not in _ROLES:
         return f"role {str(role)[:20]}"
-    known = _MESSAGE[role]
+    known = _MESSAGE_FIELDS[role]
     for name, value in message.items():
         if value in (None, [], {}) or name in known:
             continue
-        if name != "name" or api not in _NAMED:
+        if name != "name" or api not in _TAKES_NAMES:
             return name[:40]
-    found = _content(api, role, message.get("content"))
+    found = _unsupported_in_content(api, role, message.get("content"))
     if found is None and not isinstance(message.get("refusal") or "", str):
         found = "refusal"
-    if found is None and not _noted(message.get("extra_content")):
+    if found is None and not _is_known_extra_content(message.get("extra_content")):
         found = "extra_content"
     if found is None and role == "tool":
         called = message.get("tool_call_id")
         found = None if isinstance(called, str) and called in calls else "tool_call_id"
-    return found if found is not None else _calls(api, message.get("tool_calls"), calls)
+    return found if found is not None else _unsupported_in_calls(api, message.get("tool_calls"), calls)
 
 
-def _content(api: str, role: str, content: Any) -> str | None:
+def _unsupported_in_content(api: str, role: str, content: Any) -> str | None:
     if content is None or isinstance(content, str):
         return None if content is not None or role == "assistant" else "content"
     if not isinstance(content, list):
         return "content"
     for part in content:
-        if (found := _part(api, role, part)) is not None:
+        if (found := _unsupported_in_part(api, role, part)) is not None:
             return found
     return None
 
 
-def _part(api: str, role: str, part: Any) -> str | None:
+def _unsupported_in_part(api: str, role: str, part: Any) -> str | None:
     kinds = {"user": ("text", "image_url"), "assistant": ("text", "refusal")}.get(role, ("text",))
     kind = part.get("type") if isinstance(part, dict) else None
-    if kind == "thinking" and role == "assistant" and api in _THOUGHT and is_thought(part):
+    if kind == "thinking" and role == "assistant" and api in _TAKES_REASONING_PARTS and is_reasoning_part(part):
         return None
     if not isinstance(kind, str) or kind not in kinds:
         return f"content of type {str(kind)[:40]}"
     for name, value in part.items():
-        if value is not None and name not in _PARTS[kind]:
+        if value is not None and name not in _PART_FIELDS[kind]:
             return f"{kind}.{name[:40]}"
     if kind == "image_url":
-        return _image(api, part.get("image_url"))
+        return _unsupported_in_image(api, part.get("image_url"))
     return None if isinstance(part.get(kind), str) else f"content of type {kind}"
 
 
-def is_thought(part: dict[str, Any]) -> bool:
-    """Whether a part has what was thought as texts, perhaps signed, and nothing else."""
+def is_reasoning_part(part: dict[str, Any]) -> bool:
+    """Whether a part contains reasoning as texts, perhaps signed, and nothing else."""
     told = part.get("thinking")
     known = part.keys() <= {"type", "thinking", "closed", "signature"} and isinstance(part.get("signature") or "", str)
     return (
@@ -154,27 +153,27 @@ def is_thought(part: dict[str, Any]) -> bool:
     )
 
 
-def _image(api: str, image: Any) -> str | None:
+def _unsupported_in_image(api: str, image: Any) -> str | None:
     if not isinstance(image, dict) or not isinstance(image.get("url"), str):
         return "image_url"
     for name, value in image.items():
-        if name == "detail" and (value in (None, "auto") or api in _DETAILED):
+        if name == "detail" and (value in (None, "auto") or api in _TAKES_IMAGE_DETAIL):
             continue
         if name != "url" and value is not None:
             return f"image_url.{name[:40]}"
     return None
 
 
-def _noted(extra: Any) -> bool:
+def _is_known_extra_content(extra: Any) -> bool:
     if not isinstance(extra, dict):
         return not extra
     return all(
-        isinstance(told, dict) and bool(told) and told.keys() <= _NOTED.get(who, frozenset())
+        isinstance(told, dict) and bool(told) and told.keys() <= _EXTRA_CONTENT_FIELDS.get(who, frozenset())
         for who, told in extra.items()
     )
 
 
-def _calls(api: str, made: Any, calls: set[str]) -> str | None:
+def _unsupported_in_calls(api: str, made: Any, calls: set[str]) -> str | None:
     if made and not isinstance(made, list):
         return "tool_calls"
     for call in made or ():
@@ -182,7 +181,7 @@ def _calls(api: str, made: Any, calls: set[str]) -> str | None:
         if kind != "function":
             return f"tool_calls of type {str(kind)[:40]}"
         for name, value in call.items():
-            if name == "extra_content" and not _noted(value):
+            if name == "extra_content" and not _is_known_extra_content(value):
                 return "tool_calls.extra_content"
             if value is not None and name not in ("id", "type", "function", "index", "extra_content"):
                 return f"tool_calls.{name[:40]}"
@@ -191,16 +190,16 @@ def _calls(api: str, made: Any, calls: set[str]) -> str | None:
             return "tool_calls.id"
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             return "tool_calls.function"
-        if not _arguments(api, function.get("arguments")) or function.keys() - _CALLED:
+        if not _are_arguments_supported(api, function.get("arguments")) or function.keys() - _CALL_FIELDS:
             return "tool_calls.function.arguments"
         calls.add(called)
     return None
 
 
-def _arguments(api: str, arguments: Any) -> bool:
+def _are_arguments_supported(api: str, arguments: Any) -> bool:
     if not isinstance(arguments, str):
         return arguments is None
-    if api not in _PARSED or not arguments.strip():
+    if api not in _PARSES_ARGUMENTS or not arguments.strip():
         return True
     try:
         return isinstance(_decode(arguments), dict)
@@ -208,17 +207,17 @@ def _arguments(api: str, arguments: Any) -> bool:
         return False
 
 
-def _tools(api: str, tools: Any) -> str | None:
+def _unsupported_in_tools(api: str, tools: Any) -> str | None:
     if tools and not isinstance(tools, list):
         return "tools"
     for tool in tools or ():
-        if (found := _tool(api, tool)) is not None:
+        if (found := _unsupported_in_tool(api, tool)) is not None:
             return f"tools: {found}"
     strict = {tool["function"].get("strict") is True for tool in tools or ()}
     return "tools: function.strict" if api == "cohere" and len(strict) > 1 else None
 
 
-def _tool(api: str, tool: Any) -> str | None:
+def _unsupported_in_tool(api: str, tool: Any) -> str | None:
     kind = tool.get("type") if isinstance(tool, dict) else None
     if kind != "function":
         return f"type {str(kind)[:40]}"
@@ -229,38 +228,38 @@ def _tool(api: str, tool: Any) -> str | None:
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         return "function"
     for name, value in function.items():
-        if value is not None and name not in _FUNCTION:
+        if value is not None and name not in _FUNCTION_FIELDS:
             return f"function.{name[:40]}"
-    if function.get("strict") and api not in _STRICT:
+    if function.get("strict") and api not in _TAKES_STRICT:
         return "function.strict"
-    found = _schema(api, function.get("parameters"))
+    found = _unsupported_in_schema(api, function.get("parameters"))
     return None if found is None else f"function.parameters{found}"
 
 
-def _schema(api: str, schema: Any) -> str | None:
-    """What of a tool's schema cannot be told: nothing, but to Ollama."""
+def _unsupported_in_schema(api: str, schema: Any) -> str | None:
+    """The unsupported part of a tool's schema; only Ollama has any."""
     if schema is not None and not isinstance(schema, dict):
         return ""
     if api != "ollama" or not schema:
         return None
     for name, value in schema.items():
-        if name not in _OLLAMA_SCHEMA | _UNBINDING:
+        if name not in _OLLAMA_SCHEMA_FIELDS | _ANNOTATION_FIELDS:
             return f".{name[:40]}"
         if name == "type" and value != "object":
             return ".type"
     properties = schema.get("properties")
     for each in properties.values() if isinstance(properties, dict) else ():
         for name in each if isinstance(each, dict) else ("properties",):
-            if name not in _OLLAMA_PROPERTY | _UNBINDING:
+            if name not in _OLLAMA_PROPERTY_FIELDS | _ANNOTATION_FIELDS:
                 return f".{name[:40]}"
     return None
 
 
-def _choice(api: str, choice: Any) -> str | None:
+def _unsupported_tool_choice(api: str, choice: Any) -> str | None:
     if choice is None:
         return None
     if isinstance(choice, str):
-        # Bedrock's client says "required" alone; "auto" is what its models do unasked
+        # Bedrock's client only has "required"; "auto" is the default of its models
         known = ("auto", "required") if api == "bedrock" else ("none", "auto", "required")
         return None if choice in known else f"tool_choice {choice[:20]}"
     kind = choice.get("type") if isinstance(choice, dict) else None
@@ -268,17 +267,17 @@ def _choice(api: str, choice: Any) -> str | None:
         function = choice.get("function")
         named = isinstance(function, dict) and isinstance(function.get("name"), str)
         return None if named and choice.keys() == {"type", "function"} else "tool_choice"
-    if kind == "allowed_tools" and api in _ALLOWED:
+    if kind == "allowed_tools" and api in _TAKES_ALLOWED_TOOLS:
         allowed = choice.get("allowed_tools")
         return None if isinstance(allowed, dict) and allowed.get("mode") == "required" else "tool_choice allowed_tools"
     return f"tool_choice {str(kind)[:20]}"
 
 
-def _format(api: str, wanted: Any, *, stream: bool) -> str | None:
+def _unsupported_format(api: str, wanted: Any, *, stream: bool) -> str | None:
     if wanted is None:
         return None
     kind = wanted.get("type") if isinstance(wanted, dict) else None
-    if not isinstance(kind, str) or kind not in _FORMATS.get(api, _FORMATS_USUAL):
+    if not isinstance(kind, str) or kind not in _FORMATS.get(api, _COMMON_FORMATS):
         return f"response_format {str(kind)[:20]}"
     if kind == "text":
         return None
@@ -287,18 +286,18 @@ def _format(api: str, wanted: Any, *, stream: bool) -> str | None:
     schema = wanted.get("json_schema")
     if kind == "json_schema" and not (isinstance(schema, dict) and isinstance(schema.get("schema"), dict)):
         return "response_format: json_schema.schema"
-    if isinstance(schema, dict) and schema.get("description") and api not in _DESCRIBED:
+    if isinstance(schema, dict) and schema.get("description") and api not in _TAKES_SCHEMA_DESCRIPTION:
         return "response_format: json_schema.description"
-    lost = _unsaid(schema["schema"]) if kind == "json_schema" and api == "anthropic" else None
+    lost = _unsupported_in_anthropic_schema(schema["schema"]) if kind == "json_schema" and api == "anthropic" else None
     return None if lost is None else f"response_format: json_schema.schema.{lost}"
 
 
-def _unsaid(schema: Any) -> str | None:
-    """What of an answer's schema Anthropic has no word for, and its client would leave out or turn into something else:
-    it closes every object, so that one with names of its own choice could only be empty."""
+def _unsupported_in_anthropic_schema(schema: Any) -> str | None:
+    """What of an answer's schema Anthropic does not support, and its client would drop or change: it closes every
+    object, so one with free names could only be empty."""
     if not isinstance(schema, dict):
         return None
-    if len(ways := [name for name in _WAYS if name in schema]) > 1:
+    if len(ways := [name for name in _COMBINATORS if name in schema]) > 1:
         return ways[1]
     more, kind = schema.get("additionalProperties"), schema.get("type")
     closed = more is False or "properties" in schema
@@ -309,11 +308,18 @@ def _unsaid(schema: Any) -> str | None:
     below = [
         each for name in ("properties", "$defs") if isinstance(schema.get(name), dict) for each in schema[name].values()
     ]
-    below += [each for name in _WAYS if isinstance(schema.get(name), list) for each in schema[name]]
-    return next((lost for each in [*below, schema.get("items")] if (lost := _unsaid(each)) is not None), None)
+    below += [each for name in _COMBINATORS if isinstance(schema.get(name), list) for each in schema[name]]
+    return next(
+        (
+            lost
+            for each in [*below, schema.get("items")]
+            if (lost := _unsupported_in_anthropic_schema(each)) is not None
+        ),
+        None,
+    )
 
 
-def _streamed(options: Any) -> str | None:
+def _unsupported_stream_option(options: Any) -> str | None:
     for name, value in options.items() if isinstance(options, dict) else ():
         if name != "include_usage" and value not in (None, False):
             return f"stream_options.{name[:40]}"

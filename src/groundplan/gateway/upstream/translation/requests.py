@@ -1,6 +1,5 @@
-"""A request in OpenAI's chat as the library takes it for a provider, where it would lose or refuse something of it that
-the provider has a word for. What no provider has a word for was refused before, by `words`. Pure.
-"""
+"""Adapts a chat request of OpenAI's for the library, where the library would lose or reject something that the provider
+supports. What no provider supports was refused before, by `providers`. Pure."""
 
 from __future__ import annotations
 
@@ -9,72 +8,74 @@ from typing import Any
 
 import msgspec
 
-from groundplan.gateway.upstream.translation.call_ids import taken
+from groundplan.gateway.upstream.translation.call_ids import accepted_id
 
-_ONE_SYSTEM = frozenset({"anthropic", "bedrock", "gemini", "vertexai"})
-"""Providers whose system messages are one text beside the conversation."""
+_SINGLE_SYSTEM_MESSAGE = frozenset({"anthropic", "bedrock", "gemini", "vertexai"})
+"""Providers whose system messages are one text besides the conversation."""
 _GOOGLES = frozenset({"gemini", "vertexai"})
-_READ = _GOOGLES | {"bedrock"}
-"""Those for whom the library reads what came of a tool."""
-_SIGNED = {"gemini": "google", "vertexai": "google", "mistral": "mistral"}
-"""By which name in `extra_content` each gets back what it signed its thoughts with."""
-_REASONS = frozenset({"groq", "mistral"})
-"""Those that are given back what they thought."""
-_NAMED = frozenset({"azure", "groq"})
-_KINDS = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+_TOOL_RESULTS_PARSED = _GOOGLES | {"bedrock"}
+"""Providers for which the library parses the results of tools."""
+_SIGNATURE_OWNERS = {"gemini": "google", "vertexai": "google", "mistral": "mistral"}
+"""The name in `extra_content` under which each provider gets back its signature of its reasoning."""
+_TAKES_REASONING = frozenset({"groq", "mistral"})
+"""Providers that get back their reasoning."""
+_TAKES_NAMES = frozenset({"azure", "groq"})
+_JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 _JPG = "data:image/jpg;"
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
-def reworded(api: str, asked: dict[str, Any]) -> dict[str, Any]:
-    """The same request. What is not in a shape that is known stays as it is."""
-    made = {**asked, "messages": _messages(api, asked.get("messages") or [])}
-    wanted = asked.get("response_format") or {}
+def adapt_request(api: str, request: dict[str, Any]) -> dict[str, Any]:
+    """The request, adapted. What is of an unknown shape stays as it is."""
+    adapted = {**request, "messages": _adapt_messages(api, request.get("messages") or [])}
+    wanted = request.get("response_format") or {}
     if wanted.get("type") == "text":
-        del made["response_format"]  # which is what every model does unasked
+        del adapted["response_format"]  # the default of every model
     elif wanted.get("type") == "json_schema" and api in ("anthropic", "azure"):
-        made["response_format"] = {**wanted, "json_schema": _format(api, wanted["json_schema"])}
-    if isinstance(asked.get("stop"), str):
-        made["stop"] = [asked["stop"]]  # each takes a list, and Azure, Bedrock and Ollama nothing else
-    if api in _GOOGLES and asked.get("tools"):
-        made["tools"] = [{"function_declarations": [_declaration(tool["function"]) for tool in asked["tools"]]}]
-    if not made.get("tools"):
-        made.pop("tools", None)
-    return made
+        adapted["response_format"] = {**wanted, "json_schema": _adapt_format(api, wanted["json_schema"])}
+    if isinstance(request.get("stop"), str):
+        adapted["stop"] = [request["stop"]]  # all accept a list, and Azure, Bedrock and Ollama nothing else
+    if api in _GOOGLES and request.get("tools"):
+        adapted["tools"] = [
+            {"function_declarations": [_function_declaration(tool["function"]) for tool in request["tools"]]}
+        ]
+    if not adapted.get("tools"):
+        adapted.pop("tools", None)
+    return adapted
 
 
-def _format(api: str, wanted: dict[str, Any]) -> dict[str, Any]:
-    """A schema of an answer: the library binds Azure to each, also where the caller did not, and Anthropic's client
-    leaves a constant to the description."""
+def _adapt_format(api: str, wanted: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an answer: the library makes every schema strict for Azure, even if the caller did not, and
+    Anthropic's client moves a constant into the description."""
     if api == "azure":
         return {**wanted, "strict": wanted.get("strict") is True}
-    return {**wanted, "schema": _enumerated(wanted["schema"])}
+    return {**wanted, "schema": _constants_as_enums(wanted["schema"])}
 
 
-def _enumerated(schema: Any) -> Any:
-    """The same schema, with each constant as the only value of an enumeration."""
+def _constants_as_enums(schema: Any) -> Any:
+    """The same schema, with each constant as an enumeration of one value."""
     if not isinstance(schema, dict):
         return schema
-    made = {name: _below(name, value) for name, value in schema.items()}
+    made = {name: _adapt_subschemas(name, value) for name, value in schema.items()}
     if "const" in made and "enum" not in made:
         value = made.pop("const")
         made["enum"] = [value]
-        if "type" not in made and (kind := _KINDS.get(type(value))) is not None:
+        if "type" not in made and (kind := _JSON_TYPES.get(type(value))) is not None:
             made["type"] = kind
     return made
 
 
-def _below(name: str, value: Any) -> Any:
+def _adapt_subschemas(name: str, value: Any) -> Any:
     if name in ("properties", "$defs") and isinstance(value, dict):
-        return {each: _enumerated(schema) for each, schema in value.items()}
+        return {each: _constants_as_enums(schema) for each, schema in value.items()}
     if name in ("anyOf", "oneOf", "allOf") and isinstance(value, list):
-        return [_enumerated(schema) for schema in value]
-    return _enumerated(value) if name == "items" else value
+        return [_constants_as_enums(schema) for schema in value]
+    return _constants_as_enums(value) if name == "items" else value
 
 
-def _declaration(function: dict[str, Any]) -> dict[str, Any]:
-    """A function in Gemini's words: its schema goes whole, not the top of it."""
+def _function_declaration(function: dict[str, Any]) -> dict[str, Any]:
+    """A function in Gemini's format, with its complete schema rather than the top level only."""
     made = {"name": function["name"]}
     if function.get("description"):
         made["description"] = function["description"]
@@ -83,92 +84,96 @@ def _declaration(function: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _messages(api: str, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    made = [_message(api, message) for message in messages]
-    if api not in _ONE_SYSTEM:
+def _adapt_messages(api: str, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    made = [_adapt_message(api, message) for message in messages]
+    if api not in _SINGLE_SYSTEM_MESSAGE:
         return made
     system = [message["content"] for message in made if message["role"] == "system"]
     rest = [message for message in made if message["role"] != "system"]
     return [{"role": "system", "content": "\n\n".join(system)}, *rest] if system else rest
 
 
-def _message(api: str, message: dict[str, Any]) -> dict[str, Any]:
+def _adapt_message(api: str, message: dict[str, Any]) -> dict[str, Any]:
     role, content = message["role"], message.get("content")
     if role == "user":
-        made = {"role": role, "content": [_part(part) for part in content] if isinstance(content, list) else content}
+        made = {
+            "role": role,
+            "content": [_adapt_part(part) for part in content] if isinstance(content, list) else content,
+        }
     elif role == "assistant":
-        made = _assistant(api, message)
+        made = _adapt_assistant_message(api, message)
     elif role == "tool":
         made = {
             "role": role,
-            "tool_call_id": taken(api, message["tool_call_id"]),
-            "content": _result(api, _text(content)),
+            "tool_call_id": accepted_id(api, message["tool_call_id"]),
+            "content": _tool_result(api, _text_of(content)),
         }
     else:
-        made = {"role": "system", "content": _text(content)}
-    if api in _NAMED and message.get("name") and role != "tool":
+        made = {"role": "system", "content": _text_of(content)}
+    if api in _TAKES_NAMES and message.get("name") and role != "tool":
         made["name"] = message["name"]
     return made
 
 
-def _part(part: dict[str, Any]) -> dict[str, Any]:
-    """Of a user's message. `image/jpg` is what many call it, and no media type."""
+def _adapt_part(part: dict[str, Any]) -> dict[str, Any]:
+    """A part of a user's message. Many clients say `image/jpg`, which is not a media type."""
     image = part.get("image_url")
     if not isinstance(image, dict) or not str(image.get("url")).startswith(_JPG):
         return part
     return {**part, "image_url": {**image, "url": f"data:image/jpeg;{image['url'].removeprefix(_JPG)}"}}
 
 
-def _assistant(api: str, message: dict[str, Any]) -> dict[str, Any]:
-    text = _text(message.get("content")) or message.get("refusal") or ""
-    thought = message.get("reasoning_content") or _thought(message.get("content"))
-    calls = [_call(api, call) for call in message.get("tool_calls") or ()]
+def _adapt_assistant_message(api: str, message: dict[str, Any]) -> dict[str, Any]:
+    text = _text_of(message.get("content")) or message.get("refusal") or ""
+    thought = message.get("reasoning_content") or _reasoning_of(message.get("content"))
+    calls = [_adapt_call(api, call) for call in message.get("tool_calls") or ()]
     made: dict[str, Any] = {"role": "assistant", "content": text or (None if calls else "")}
     if calls:
         made["tool_calls"] = calls
-    if api in _REASONS and thought:
+    if api in _TAKES_REASONING and thought:
         made["reasoning"] = thought
-    return _signed(api, {"extra_content": _signature(message.get("content")), **message}, made)
+    return _with_signature(api, {"extra_content": _reasoning_signature(message.get("content")), **message}, made)
 
 
-def _call(api: str, call: dict[str, Any]) -> dict[str, Any]:
+def _adapt_call(api: str, call: dict[str, Any]) -> dict[str, Any]:
     function = call["function"]
     arguments = function.get("arguments") or ""
     said = {"name": function["name"], "arguments": arguments if arguments.strip() else "{}"}
-    return _signed(api, call, {"id": taken(api, call["id"]), "type": "function", "function": said})
+    return _with_signature(api, call, {"id": accepted_id(api, call["id"]), "type": "function", "function": said})
 
 
-def _signed(api: str, given: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
-    who = _SIGNED.get(api, "")
+def _with_signature(api: str, given: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
+    who = _SIGNATURE_OWNERS.get(api, "")
     if told := (given.get("extra_content") or {}).get(who):
         made["extra_content"] = {who: told}
     return made
 
 
-def _signature(content: Any) -> dict[str, Any] | None:
-    """What a part that was thought is signed with, as the library notes it."""
+def _reasoning_signature(content: Any) -> dict[str, Any] | None:
+    """The signature of a reasoning part, in the library's format."""
     parts = content if isinstance(content, list) else []
     signed = [part["signature"] for part in parts if part.get("type") == "thinking" and part.get("signature")]
     return {"mistral": {"signature": signed[-1]}} if signed else None
 
 
-def _result(api: str, text: str) -> str:
-    """What came of a tool, where the library reads it: as an object, which is all that Bedrock takes for JSON, and of
-    which the library makes nothing else. A list it looks through for images, which nobody counted or looked at; `NaN`
-    is JSON to it, which no provider takes; and some JSON is more than it can hold: that stays text."""
-    if api not in _READ:
+def _tool_result(api: str, text: str) -> str:
+    """The result of a tool, for providers for which the library parses it: as an object, the only JSON that Bedrock
+    accepts, and the only one that the library leaves alone. It searches a list for images, which nobody has counted or
+    checked; it takes `NaN` for JSON, which no provider does; and some JSON exceeds what it can represent: that stays
+    text."""
+    if api not in _TOOL_RESULTS_PARSED:
         return text
     try:
         value = _decode(text)
     except (msgspec.DecodeError, RecursionError):
-        if not _is_read(text):
+        if not _is_parsed_by_library(text):
             return text
         value = text
     return text if isinstance(value, dict) else _encode({"result": value}).decode()
 
 
-def _is_read(text: str) -> bool:
-    """Whether the library takes it for JSON, or fails over it."""
+def _is_parsed_by_library(text: str) -> bool:
+    """Whether the library takes the text for JSON, or fails on it."""
     try:
         json.loads(text)
     except json.JSONDecodeError:
@@ -178,7 +183,7 @@ def _is_read(text: str) -> bool:
     return True
 
 
-def _text(content: Any) -> str:
+def _text_of(content: Any) -> str:
     """The text of a string or of parts."""
     if isinstance(content, list):
         said = (part for part in content if part.get("type") != "thinking")
@@ -186,7 +191,7 @@ def _text(content: Any) -> str:
     return content or ""
 
 
-def _thought(content: Any) -> str:
-    """What was thought, of parts."""
+def _reasoning_of(content: Any) -> str:
+    """The reasoning in parts."""
     parts = content if isinstance(content, list) else []
     return "".join(each["text"] for part in parts if part.get("type") == "thinking" for each in part["thinking"])
