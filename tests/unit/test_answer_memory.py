@@ -148,7 +148,7 @@ async def test_many_large_answers_at_once_are_all_given_and_few_are_held(tmp_pat
         assert [reply.status for reply in replies] == [200] * 24
         assert all(len(reply.body) > 3 * MIB and parse_usage(reply.body) == 3 for reply in replies)
         room: Any = rig.gateway.answer_memory
-        assert 6 * MIB < room.most <= 12 * MIB + 8 * MIB and (room.held, room.waiting) == (0, 0)
+        assert 6 * MIB < room.most <= 12 * MIB + 8 * MIB and (room.held_bytes, room.waiting_count) == (0, 0)
         await rig.books()
 
 
@@ -174,7 +174,9 @@ async def test_a_client_that_takes_nothing_keeps_its_room_until_it_is_cut_off(tm
         (slow,) = rig.server.connections
         assert slow.transport is not None and slow.transport.get_write_buffer_size() < MIB
         assert slow.deadline <= rig.server.now() + 5.0
-        assert not rig.gateway.loads.of(rig.plan("assistant").deployments_by_name["auto"][0]).running, "it keeps no place there"
+        assert not rig.gateway.loads.of(rig.plan("assistant").deployments_by_name["auto"][0]).running, (
+            "it keeps no place there"
+        )
         waits = asyncio.create_task(rig.chat())
         await until(lambda: room.waiting_count == 1)
         slow.expire()

@@ -134,7 +134,7 @@ async def test_of_a_stream_that_is_there_only_what_its_client_takes_is_made() ->
     """However many clients take one slowly: the rest of it is no further copy in memory, and a kill ends it."""
     taken, made, cut, told = asyncio.Event(), list[int](), list[bool](), list[bytes]()
     response = SimpleNamespace(
-        full=True, drained=taken.wait, cut=lambda: cut.append(True),
+        is_write_paused=True, drain=taken.wait, abort=lambda: cut.append(True),
         write=lambda data, head: told.append(head + data), end=lambda data, head: told.append(head + data),
     )  # fmt: skip
 

@@ -155,7 +155,7 @@ def test_a_passage_is_dropped_masked_or_left() -> None:
 
 def test_the_head_of_a_table_is_looked_at_like_the_rows_below_it() -> None:
     rules = guard(passages={"injection": "drop", "secrets": "mask"})
-    guarding = SimpleNamespace(guard=rules, masks=Masks(), findings=Findings(), spend=lambda *_: None)
+    guarding = SimpleNamespace(guard=rules, masks=Masks(), findings=Findings(), record_time=lambda *_: None)
 
     def seen(head: str) -> list[str]:
         row = Passage(document="d", path="p", title="t", source="s", start_line=1, end_line=1, text="| 1 |", head=head)

@@ -246,8 +246,8 @@ async def test_a_turn_that_may_have_been_heard_as_its_client_left_costs_its_boun
 
 def looking(why: str = "", **rules: Any) -> tuple[ConversationGuard, Findings]:
     """The guard of a conversation in which no function may be called for that reason."""
-    rule = SimpleNamespace(now=lambda _: why)
-    guarding = SimpleNamespace(guard=Guard.of(Guardrails(**rules)), masks=Masks(), findings=Findings(), may_call=rule)
+    rule = SimpleNamespace(decide_now=lambda _: why)
+    guarding = SimpleNamespace(guard=Guard.of(Guardrails(**rules)), masks=Masks(), findings=Findings(), call_rule=rule)
     return ConversationGuard(cast(Any, guarding)), guarding.findings
 
 
@@ -317,7 +317,10 @@ def test_whether_a_function_may_be_called_is_decided_anew_for_each_call_of_a_con
     ends = clock.seconds() + 60
     gateway = SimpleNamespace(live=SimpleNamespace(policy=SimpleNamespace(kills=set())), clock=clock)
     exchange = SimpleNamespace(
-        catalog=SimpleNamespace(gate=SimpleNamespace(tool=tool)), key="k", workload=SimpleNamespace(name="w"), person=""
+        catalog=SimpleNamespace(gate=SimpleNamespace(decide_tool=tool)),
+        key="k",
+        workload=SimpleNamespace(name="w"),
+        person="",
     )
     guarding = CallGuardrails(cast(Any, gateway), cast(Any, exchange), NO_GUARDRAILS)
     guard, data = ConversationGuard(guarding), msgspec.json.encode(CALLED)
@@ -331,7 +334,7 @@ def test_whether_a_function_may_be_called_is_decided_anew_for_each_call_of_a_con
 def test_a_text_of_what_is_said_is_looked_at_whole_beside_the_response() -> None:
     """A part of it is kept back until its own end, not that of what is answered meanwhile."""
     rules = Guard.of(Guardrails(output={"secrets": "block"}))
-    guarding = SimpleNamespace(guard=rules, masks=Masks(), findings=Findings(), may_call=lambda _: False)
+    guarding = SimpleNamespace(guard=rules, masks=Masks(), findings=Findings(), call_rule=lambda _: False)
     guard, secret = ConversationGuard(cast(Any, guarding)), "sk-" + "proj-" + "abcdefghijklmnopqrstuvwx"
 
     def told(kind: str, **more: Any) -> str:

@@ -31,7 +31,9 @@ _NUMERIC_FIELDS = ("temperature", "top_p", "frequency_penalty", "presence_penalt
 def terms_of(plan: Plan) -> bytes:
     """Digest of the workload and of every deployment that may answer for it, as the blueprint has them, but for what
     they cost: a price with a date begins in the worker before any blueprint says so, and no answer is another by it."""
-    places = {place.name: replace(place, rates=_NO_RATES) for each in plan.deployments_by_name.values() for place in each}
+    places = {
+        place.name: replace(place, rates=_NO_RATES) for each in plan.deployments_by_name.values() for place in each
+    }
     return hashlib.sha256(msgspec.json.encode([plan.workload, [places[name] for name in sorted(places)]])).digest()
 
 

@@ -180,7 +180,7 @@ def _http2_pool(settings: ConnectionSettings, loop: asyncio.AbstractEventLoop) -
             code="extra_missing",
             hint="Install groundplan[http2].",
         ) from error
-    options = http2.Far(
+    options = http2.Http2Options(
         settings.tls, settings.proxy, settings.proxy_credentials(), settings.connect_ms / 1000, settings.http
     )
     pool: Pool = http2.Http2Pool(settings.url, loop, options)

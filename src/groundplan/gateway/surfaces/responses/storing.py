@@ -54,7 +54,10 @@ async def prepend_earlier_items(gateway: Gateway, exchange: Exchange) -> None:
     fields: dict[str, Any] = {name: raw for name, raw in ask.fields.items() if name != "previous_response_id"}
     own = input_items(input_of(ask))
     items = without_ids(stored.items)
-    fields["input"] = [*(items if exchange.guard is None else exchange.guard.check_earlier_items(exchange, items)), *own]
+    fields["input"] = [
+        *(items if exchange.guard is None else exchange.guard.check_earlier_items(exchange, items)),
+        *own,
+    ]
     completed_ask = interface.read_body(_encode(fields))
     state = request_state(completed_ask)
     state.previous_id, state.pinned_deployment, exchange.ask = previous_id, stored.deployment, completed_ask
