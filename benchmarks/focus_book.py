@@ -192,8 +192,8 @@ def export(database: Database) -> str:
         _fill(conn, today)
     with connect(database.urls["control"], autocommit=True) as conn:
         rollup_store.fold(conn)
-        days = cost_book.days_of(today - timedelta(days=DAYS), today, today)
-        months = [(month.first, month.last, cost_book.book(conn, month, today)) for month in days.months]
+        days = cost_book.parse_days(today - timedelta(days=DAYS), today, today)
+        months = [(month.first, month.last, cost_book.cost_lines(conn, month, today)) for month in days.months]
     return focus_csv(months, "acme")
 
 

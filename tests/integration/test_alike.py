@@ -43,7 +43,7 @@ def looked_at(day: datetime, start: str) -> list[str]:
 
 def opportunities(database: Database) -> list[Opportunity]:
     with connect(database.urls["control"]) as conn:
-        return [each for each in levers.found(conn, datetime.now(UTC), 7)[0] if each.lever == SAME]
+        return [each for each in levers.find_levers(conn, datetime.now(UTC), 7)[0] if each.lever == SAME]
 
 
 async def asked(stack: Stack, count: int) -> None:

@@ -405,12 +405,12 @@ def test_days_older_than_the_hot_window_leave_by_themselves(conn: Conn, database
         (datetime.combine(DAY, time(9), UTC),),
     )
     try:
-        assert costs.keep(services) == 0, "an A/B test that runs is judged by its calls"
+        assert costs.archive_facts(services) == 0, "an A/B test that runs is judged by its calls"
         conn.execute("UPDATE experiment SET state = 'ended', outcome = 'stopped'")
-        assert costs.keep(services) == 1
+        assert costs.archive_facts(services) == 1
         clock.advance(86_400)
-        assert costs.keep(services) == 1
-        assert costs.keep(services) == 0
+        assert costs.archive_facts(services) == 1
+        assert costs.archive_facts(services) == 0
     finally:
         pool.close()
     assert [row["calls"] for row in archive_store.archived(conn)] == [24, 16]
@@ -434,7 +434,7 @@ def test_what_keeps_days_from_leaving_is_in_the_inbox(conn: Conn, database: Data
     def keep(url: str) -> int:
         settings = replace(load_settings({"GROUNDPLAN_ARCHIVE_URL": url}), archive_days=7)
         services = Services(Home(tmp_path), settings, None, False, None, pool, clock)  # type: ignore[arg-type]
-        return costs.keep(services)
+        return costs.archive_facts(services)
 
     def told() -> list[str]:
         return [f"{row['message']} {row['hint']}" for row in finding_store.findings(conn, kinds=["cost.archive"])]
@@ -468,7 +468,7 @@ def test_days_that_left_before_ids_were_kept_are_listed_from_their_files(
         charged = conn.execute(kept.encode()).fetchall()
         assert len(charged) == 39 and epoch[0][0] not in [row[0] for row in charged], "a closed worker needs no more"
         conn.execute("TRUNCATE archived_fact, archived_charge")
-        assert costs.keep(services) == 0
+        assert costs.archive_facts(services) == 0
     finally:
         pool.close()
     listed = conn.execute("SELECT unnest(calls) FROM archived_fact ORDER BY 1").fetchall()

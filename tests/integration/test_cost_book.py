@@ -22,7 +22,7 @@ from tests.integration.test_api_control import Control, running
 from tests.integration.this_day import OfToday, of_today, today
 
 from groundplan.api.cost.book import DIMENSIONS
-from groundplan.api.cost.forecasts import Covered, nearest
+from groundplan.api.cost.forecasts import RowsByCover, nearest_to_limit
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
@@ -393,7 +393,7 @@ def test_a_team_s_runway_is_that_of_its_calls() -> None:
         {"day": today().date() - timedelta(days=n % 3), "workload": f"w{n % 2}", "team": team, "cost_usd": Decimal(n)}
         for n, team in enumerate(["care", "sales", "care", ""])
     ]
-    days = Covered(rows)
+    days = RowsByCover(rows)
     assert [days.cost(covers) // PICO for covers in ("company", "team/care", "team/nobody", "workload/w1")] == [
         6, 2, 0, 4,
     ]  # fmt: skip
@@ -409,9 +409,13 @@ def test_of_many_budgets_those_that_are_nearest_to_their_limits_are_forecast() -
         ({"period": month, "limit_usd": "100", "spent_usd": spent}, f"workload/{name}")
         for name, spent in (("a", "99"), ("b", "10"), ("c", "3"))
     ]
-    days = Covered(rows)
-    assert [covers for _, covers in nearest(charged, days, today(), 3)] == ["workload/a", "workload/b", "workload/c"]
-    assert [covers for _, covers in nearest(charged, days, today(), 2)] == ["workload/a", "workload/b"]
+    days = RowsByCover(rows)
+    assert [covers for _, covers in nearest_to_limit(charged, days, today(), 3)] == [
+        "workload/a",
+        "workload/b",
+        "workload/c",
+    ]
+    assert [covers for _, covers in nearest_to_limit(charged, days, today(), 2)] == ["workload/a", "workload/b"]
 
 
 def test_what_is_ahead(control: Control) -> None:

@@ -127,7 +127,7 @@ def conn(database: Database) -> Iterator[Conn]:
 
 
 def book(conn: Conn, first: date, last: date) -> list[Line]:
-    return cost_book.book(conn, Days(first, last), TODAY)
+    return cost_book.cost_lines(conn, Days(first, last), TODAY)
 
 
 def by(lines: Sequence[Line], *names: str) -> dict[Any, int]:
@@ -171,12 +171,12 @@ def test_what_is_taken_off_is_in_every_sum_and_on_every_statement(conn: Conn) ->
     lines = book(conn, FIRST, after(1))
     total = sum(line.amount for line in lines)
     assert total == 7 + 2 * (3 - 7 * PICO - 1) - PICO // 3 * 2 - 2 and total < 0
-    flows = cost_book.workflows(conn, lines)
+    flows = cost_book.workflows_of_lines(conn, lines)
     for name in cost_book.DIMENSIONS:
-        rows = cost_book.summed(lines, name, flows)
+        rows = cost_book.sum_by(lines, name, flows)
         assert sum(from_decimal(Decimal(row["cost_usd"])) for row in rows) == total, name
     for name in cost_spread.DIMENSIONS:
-        assert sum(amount for _, _, amount, _ in cost_spread.sums(conn, lines, days, name)) == total, name
+        assert sum(amount for _, _, amount, _ in cost_spread.breakdown(conn, lines, days, name)) == total, name
     made = statements(lines, FIRST, after(1))
     assert sum(each.total for each in made) == total and {each.team for each in made} >= {"care", "sales"}
     for each in made:
@@ -198,7 +198,7 @@ def test_each_team_carries_the_days_on_which_the_workload_was_its_own(conn: Conn
     measured = by([line for line in lines if line.term == "input"], "team")
     assert measured == {"zebra": 6 * PICO, "ants": 9 * PICO}
     assert by([line for line in lines if line.term == "platform"], "team") == {"zebra": 12 * PICO, "ants": 8 * PICO}
-    assert cost_book.versions(lines) == [1, 2]
+    assert cost_book.blueprint_numbers(lines) == [1, 2]
     assert {line.blueprints for line in lines if line.team == "ants"} == {(2,)}
 
 
@@ -208,7 +208,7 @@ def test_a_blueprint_of_before_workflows_has_those_of_its_files(conn: Conn) -> N
     for number, flows, files in ((1, [], {"a.yaml": FILES}), (2, [], {"a.yaml": "kind: gone"}), (3, [flow], {})):
         made = msgspec.structs.replace(declared(number, {"ask": "care"}, []), workflows=flows)
         release(conn, made, at(after(number)), files)
-    found = cost_rules.workflows(conn, [0, 1, 2, 3, 99])
+    found = cost_rules.workflows_by_blueprint(conn, [0, 1, 2, 3, 99])
     assert found == {0: {"ask": "cases"}, 1: {"ask": "letters"}, 2: {}, 3: {"ask": "cases"}, 99: {}}
 
 
@@ -293,7 +293,7 @@ def test_the_book_and_own_hardware_measure_the_same_use(conn: Conn) -> None:
     asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 500)], cache="exact")  # nothing worked
     told = {line.term: line.amount for line in book(conn, FIRST, FIRST) if line.allocation}
     assert told == {"capacity": 4 * PICO, "idle": 6 * PICO}
-    (own,) = cost_own.rows(conn, made, Days(FIRST, FIRST))
+    (own,) = cost_own.own_hardware_json(conn, made, Days(FIRST, FIRST))
     assert (own["used"], own["cost_usd"]) == (0.4, format_usd(10 * PICO))
 
 
@@ -317,7 +317,7 @@ def test_own_hardware_is_compared_with_a_price_by_the_request_too(conn: Conn, ho
     release(conn, made, at(FIRST))
     for _ in range(3):
         asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 100)])
-    (own,) = cost_own.rows(conn, made, Days(FIRST, FIRST))
+    (own,) = cost_own.own_hardware_json(conn, made, Days(FIRST, FIRST))
     assert (own["other"], own["used"]) == ("at-cloud", 0.3)
     assert own["other_usd"] == format_usd(3 * PICO // 2 + 300 * PICO // 1_000_000)
 
@@ -336,11 +336,13 @@ def test_own_hardware_that_embeds_is_compared_with_what_embeds(conn: Conn) -> No
     made = msgspec.structs.replace(made, deployments=places, workloads=[mine])
     release(conn, made, at(FIRST))
     asked(conn, FIRST, "ask", 1, "care")
-    assert [row["other"] for row in cost_own.rows(conn, made, Days(FIRST, FIRST))] == [None], "nobody embeds by chat"
+    assert [row["other"] for row in cost_own.own_hardware_json(conn, made, Days(FIRST, FIRST))] == [None], (
+        "nobody embeds by chat"
+    )
     vectors = msgspec.structs.replace(places[0], name="vectors", kind="embeddings")
     mine = msgspec.structs.replace(mine, embeddings=["at-rack", "vectors"])
     made = msgspec.structs.replace(made, deployments=[*places, vectors], workloads=[mine])
-    assert [row["other"] for row in cost_own.rows(conn, made, Days(FIRST, FIRST))] == ["vectors"]
+    assert [row["other"] for row in cost_own.own_hardware_json(conn, made, Days(FIRST, FIRST))] == ["vectors"]
 
 
 def test_another_model_would_not_embed(conn: Conn) -> None:
@@ -414,7 +416,7 @@ def test_own_hardware_is_told_by_what_was_made_on_it(conn: Conn, database: Datab
             for dimension, own, elsewhere in (
                 ("feature", "local", "paid"), ("person", "ana", "bo"), ("source", "handbook", "prices"),
             ):  # fmt: skip
-                sums = cost_spread.sums(control, lines, days, dimension)
+                sums = cost_spread.breakdown(control, lines, days, dimension)
                 assert {(key, basis): amount for key, basis, amount, _ in sums} == {
                     (own, "allocated"): 15 * PICO // 2, (elsewhere, "allocated"): 5 * PICO // 2,
                     (elsewhere, "measured"): 9 * PICO,
@@ -429,10 +431,13 @@ def test_an_hour_of_review_is_paid_by_what_covers_it_most_closely() -> None:
         wage("a-company", 30, "company"), wage("b-desks", 5, "company"), wage("c-legal", 90, "team/legal"),
         wage("d-ask", 50, "workload/ask"), wage("e-later", 70, "workload/write", since="2027-01-01"),
     ]  # fmt: skip
-    made = cost_rules.of(declared(1, {"ask": "legal", "read": "legal", "write": "care"}, rules))
-    told = {name: cost_rules.wage(made, FIRST, name) for name in ("ask", "read", "write", "gone")}
+    made = cost_rules.declared_costs(declared(1, {"ask": "legal", "read": "legal", "write": "care"}, rules))
+    told = {name: cost_rules.hourly_review_cost(made, FIRST, name) for name in ("ask", "read", "write", "gone")}
     assert told == {"ask": 50 * PICO, "read": 90 * PICO, "write": 35 * PICO, "gone": 35 * PICO}
-    assert cost_rules.wage(cost_rules.of(declared(1, {"ask": ""}, rules[2:4])), FIRST, "read") is None
+    assert (
+        cost_rules.hourly_review_cost(cost_rules.declared_costs(declared(1, {"ask": ""}, rules[2:4])), FIRST, "read")
+        is None
+    )
 
 
 def test_a_receipt_has_its_part_of_what_is_allocated(conn: Conn) -> None:
@@ -450,9 +455,9 @@ def test_a_receipt_has_its_part_of_what_is_allocated(conn: Conn) -> None:
     asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 200)], cost=0)
     asked(conn, FIRST, "write", 1, "sales", tokens=[("rack", 600)], cost=2 * PICO)
     calls = [row[0] for row in conn.execute("SELECT id FROM call ORDER BY id").fetchall()]
-    found = [cost_receipt.beside(conn, queries.receipt(conn, id), TODAY) for id in calls]
+    found = [cost_receipt.allocated_to_call(conn, queries.receipt(conn, id), TODAY) for id in calls]
     told = [{term["term"]: from_decimal(Decimal(term["cost_usd"])) for term in each["terms"]} for each in found]
-    lines = by(cost_book.divided(conn, Days(FIRST, FIRST)), "workload", "term")
+    lines = by(cost_book.allocated_lines(conn, Days(FIRST, FIRST)), "workload", "term")
     assert told[0]["capacity"] == PICO and told[1]["capacity"] == 2 * PICO and told[2]["capacity"] == 6 * PICO
     assert told[0]["database"] == PICO // 2 == lines["ask", "database"] and "database" not in told[1]
     assert told[0]["platform"] == told[1]["platform"] == lines["ask", "platform"] // 2
@@ -465,7 +470,7 @@ def test_a_receipt_has_its_part_of_what_is_allocated(conn: Conn) -> None:
     assert part["rule"] == f"100 of 300 tokens at at-rack of ask on {FIRST}: by tokens at at-rack (allocation rack)"
     assert (part["basis"], part["source"], part["blueprints"]) == ("allocated", "invoice 7", [1])
     assert found[0]["cost_usd"] == format_usd(sum(told[0].values()))
-    today = cost_receipt.beside(conn, queries.receipt(conn, calls[0]), FIRST)
+    today = cost_receipt.allocated_to_call(conn, queries.receipt(conn, calls[0]), FIRST)
     assert not today["known"] and today["terms"] == [] and "is over" in today["told"]
 
 
@@ -474,7 +479,7 @@ def test_a_receipt_counts_the_tokens_of_its_day_alone(conn: Conn) -> None:
     release(conn, declared(1, {"ask": "care"}, [rack]), at(FIRST))
     asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 100), ("rack", 400)], midnight=True)
     ((call,),) = conn.execute("SELECT id FROM call").fetchall()
-    found = cost_receipt.beside(conn, queries.receipt(conn, call), TODAY)
+    found = cost_receipt.allocated_to_call(conn, queries.receipt(conn, call), TODAY)
     assert found["cost_usd"] == format_usd(9 * PICO)
     assert found["terms"][0]["rule"].startswith("100 of 100 tokens at at-rack")
 
@@ -497,7 +502,7 @@ def test_minutes_of_reviewers_are_measured_where_counted_and_estimated_where_sai
         "measured": "0.266667 x rate for each review hour (allocation people)",
         "estimated": "0.1 x rate for each review hour, as it was said (allocation people)",
     }
-    found = [cost_receipt.beside(conn, queries.receipt(conn, id), TODAY) for id in calls]
+    found = [cost_receipt.allocated_to_call(conn, queries.receipt(conn, id), TODAY) for id in calls]
     assert [[(term["basis"], term["cost_usd"]) for term in each["terms"]] for each in found] == [
         [("measured", format_usd(4 * PICO))], [("estimated", format_usd(6 * PICO))], [],
     ], "of the answers that somebody looked at, and of no other"  # fmt: skip
@@ -513,7 +518,7 @@ def test_uses_of_tools_are_a_term_of_their_own(conn: Conn) -> None:
     assert (ask.term, ask.basis, ask.amount, write.amount) == ("tools", "measured", 24 * PICO // 1000, 8 * PICO // 1000)
     assert ask.rule == "0.003 x rate for each 1000 tool uses (allocation crm)"
     rows = conn.execute("SELECT id FROM call WHERE workload = 'ask' ORDER BY endpoint DESC, id").fetchall()
-    told = [cost_receipt.beside(conn, queries.receipt(conn, id), TODAY)["cost_usd"] for (id,) in rows]
+    told = [cost_receipt.allocated_to_call(conn, queries.receipt(conn, id), TODAY)["cost_usd"] for (id,) in rows]
     assert told == [format_usd(0)] * 5 + [format_usd(PICO * 8 // 1000)] * 3
 
 

@@ -45,7 +45,7 @@ def test_the_export_of_a_real_book_has_empty_fields_and_every_attempt(database: 
             row = conn.execute("SELECT call_id FROM attempt WHERE deployment = %s LIMIT 1", (place,)).fetchone()
             assert row is not None
             receipt = queries.receipt(conn, row[0])
-            cost_receipt.explain(conn, receipt)
+            cost_receipt.explain_terms(conn, receipt)
         (attempt,) = receipt["attempts"]
         ((named, rule),) = [(each["term"], each["rule"]) for each in attempt["terms"]]
         assert named == term and rule.endswith(f" x price of {place}"), "a receipt says the same as the book"

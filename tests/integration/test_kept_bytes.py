@@ -60,7 +60,7 @@ def put(conn: psycopg.Connection[Any], source: str, text: str) -> None:
 def paid(conn: psycopg.Connection[Any], first: date, last: date) -> dict[tuple[str, str], tuple[int, str]]:
     """(term, workload) -> (picodollars, basis); with days of both bases, what each of them makes."""
     found: dict[tuple[str, str], list[tuple[int, str]]] = {}
-    for line in cost_book.divided(conn, Days(first, last)):
+    for line in cost_book.allocated_lines(conn, Days(first, last)):
         found.setdefault((line.term, line.workload), []).append((line.amount, line.basis))
     return {
         key: (sum(amount for amount, _ in parts), " and ".join(sorted(basis for _, basis in parts)))

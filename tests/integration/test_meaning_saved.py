@@ -23,7 +23,7 @@ async def test_counts_of_workers_add_up_and_are_told_net(database: Database) -> 
     await other.close()
     await one.flush()
     with connect(database.urls["control"], autocommit=True) as conn:
-        (row,) = semantic_savings.rows(conn, CLOCK.now().date())
+        (row,) = semantic_savings.semantic_savings_json(conn, CLOCK.now().date())
     assert (row["workload"], row["looked"], row["given"], row["checked"], row["found_wrong"]) == ("support", 3, 2, 1, 1)
     assert row["saved_usd"] == "0.041000000000"
     assert row["lookups_usd"] == "0.000050000000"
@@ -38,4 +38,4 @@ async def test_what_cannot_be_written_waits(database: Database) -> None:
     tally._url = database.urls["gateway"]
     await tally.flush()
     with connect(database.urls["control"], autocommit=True) as conn:
-        assert semantic_savings.rows(conn, CLOCK.now().date())[0]["checked"] == 1
+        assert semantic_savings.semantic_savings_json(conn, CLOCK.now().date())[0]["checked"] == 1

@@ -220,7 +220,7 @@ def test_a_workload_is_seen_since_its_first_call_of_those_days(conn: Conn) -> No
     first = {"old": (START - timedelta(days=2)).date(), "new": (START - timedelta(days=3)).date()}
     assert opportunity_store.begun(conn, since) == first
     noon = datetime.combine(START.date(), time(12), UTC)
-    assert levers._seen(conn, since, noon) == {"old": 2.5, "new": 3.5}
+    assert levers._days_observed(conn, since, noon) == {"old": 2.5, "new": 3.5}
 
 
 def test_calls_a_month_are_those_of_the_days_that_there_are(conn: Conn) -> None:

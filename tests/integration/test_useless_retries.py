@@ -32,7 +32,7 @@ DEAR = Rates(input=PICO, output=1_000 * PICO)
 
 def told(database: Database) -> dict[tuple[str, str], Opportunity]:
     with connect(database.urls["control"]) as conn:
-        found = levers.found(conn, datetime.now(UTC), 7)[0]
+        found = levers.find_levers(conn, datetime.now(UTC), 7)[0]
     return {
         (each.lever, each.deployment): each for each in found if each.lever in ("useless retries", "failed attempts")
     }

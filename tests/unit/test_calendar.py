@@ -79,24 +79,24 @@ def test_a_launch_of_one_workload_moves_a_sum_by_its_part() -> None:
         for name, calls in (("large", 3), ("small", 1))
     ]
     launch = Launch(workload="small", day=past.at(62).date().isoformat(), factor=5)
-    known = cost_calendar.declared(Calendar(launches=[launch], holidays=["2026-12-24"]))
+    known = cost_calendar.declared_days(Calendar(launches=[launch], holidays=["2026-12-24"]))
     for workload, factors in ((None, [2.0]), ("small", [5.0]), ("large", [])):
-        found = cost_calendar.ahead(past, known, rows, workload, lambda row: float(row["calls"]))
+        found = cost_calendar.with_known_days(past, known, rows, workload, lambda row: float(row["calls"]))
         assert [each.factor for each in found.launches] == factors
         assert found.holidays == {"2026-12-24"}
-    asked = cost_calendar.beside(known, [], [Launch(workload="", day="2026-12-01", factor=3)])
-    found = cost_calendar.ahead(past, asked, rows, "large", lambda row: float(row["calls"]))
+    asked = cost_calendar.with_additions(known, [], [Launch(workload="", day="2026-12-01", factor=3)])
+    found = cost_calendar.with_known_days(past, asked, rows, "large", lambda row: float(row["calls"]))
     assert [each.factor for each in found.launches] == [3.0], "what is asked for is of whatever is looked at"
 
 
 def test_holidays_of_declared_countries_count_and_unknown_ones_are_told() -> None:
     past = Series(START, DAY, (4.0,) * 60)
-    known = cost_calendar.declared(Calendar(countries=["NO", "XX"]))
+    known = cost_calendar.declared_days(Calendar(countries=["NO", "XX"]))
     assert known.countries == ("NO",)
     (note,) = known.notes
     assert "'XX' are not known, so that they are left out" in note
-    assert {"2026-12-25", "2027-01-01"} <= cost_calendar.ahead(past, known, [], None, lambda _: 0.0).holidays
+    assert {"2026-12-25", "2027-01-01"} <= cost_calendar.with_known_days(past, known, [], None, lambda _: 0.0).holidays
     with pytest.raises(Invalid) as told:
-        cost_calendar.beside(known, ["YY"], [])
+        cost_calendar.with_additions(known, ["YY"], [])
     assert told.value.code == "country_unknown"
-    assert cost_calendar.beside(known, ["se"], []).countries == ("NO", "SE")
+    assert cost_calendar.with_additions(known, ["se"], []).countries == ("NO", "SE")

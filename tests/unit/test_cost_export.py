@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.api.cost.book import Days, summed
+from groundplan.api.cost.book import Days, sum_by
 from groundplan.core.money import to_decimal
 from groundplan.economics.allocate.model import Line
 from groundplan.economics.export.focus import COLUMNS, focus_csv
@@ -57,7 +57,7 @@ def test_every_line_is_a_row_with_its_exact_amount() -> None:
 def test_what_has_no_maker_is_of_the_same_provider_in_book_and_file() -> None:
     own = replace(LINES[0], deployment="smollm-rack", site="rack-1", model="smollm2-135m-instruct")
     (row,) = rows(focus_csv([(FIRST, LAST, [own])], "acme"))
-    assert [row["ProviderName"]] == [each["key"] for each in summed([own], "provider", {})] == ["rack-1"]
+    assert [row["ProviderName"]] == [each["key"] for each in sum_by([own], "provider", {})] == ["rack-1"]
 
 
 def test_no_cell_is_a_formula() -> None:

@@ -13,7 +13,7 @@ def told(**attempt: Any) -> str:
         "workload": "w", "at": "now", "blueprint": 1, "who": None, "acting": False, "status": "ok", "error_code": None,
         "attempts": [{**first, **attempt}], "reserved_usd": "1", "cost_usd": "0.1",
     }  # fmt: skip
-    return next(line for line in explain.call(call) if line.startswith("Attempt 1"))
+    return next(line for line in explain.explain_call(call) if line.startswith("Attempt 1"))
 
 
 def test_what_was_measured_is_told() -> None:

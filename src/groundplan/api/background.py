@@ -1,4 +1,4 @@
-"""Work beside the requests of the control process: the audit sequencer, indexing, and kills written offline."""
+"""Background tasks of the control process: the audit sequencer, indexing, periodic jobs, and kills written offline."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ from groundplan.identity import service as identity
 log = logging.getLogger("groundplan.api.background")
 WATCH_SECONDS = 1.0
 NOTE_SECONDS = 2.0
-"""A look at a file, once it is noted."""
+"""Each round only reads a file once the database is noted."""
 
 
 JOBS: Final[tuple[tuple[str, float, Callable[[Services], object]], ...]] = (
@@ -78,10 +78,10 @@ JOBS: Final[tuple[tuple[str, float, Callable[[Services], object]], ...]] = (
     ("erasing documents", UPKEEP_SECONDS, upkeep),
     ("grouping unanswered questions", signals.GATHER_SECONDS, signals.gather_now),
     ("building the index", index_editions.LOOK_SECONDS, index_editions.look),
-    ("forgetting requests", costs.FORGET_SECONDS, costs.forget_asked),
-    ("adding up costs", costs.FOLD_SECONDS, costs.fold),
+    ("forgetting requests", costs.FORGET_SECONDS, costs.forget_requests),
+    ("adding up costs", costs.FOLD_SECONDS, costs.fold_costs),
     ("taking reviews as outcomes", costs.REVIEWS_SECONDS, costs.take_reviews),
-    ("archiving facts", costs.ARCHIVE_SECONDS, costs.keep),
+    ("archiving facts", costs.ARCHIVE_SECONDS, costs.archive_facts),
     ("archiving entries of calls", call_archive.KEEP_SECONDS, call_archive.keep),
     ("writing to owners", weekly.LOOK_SECONDS, weekly.look),
     ("sending mail", mail.SEND_SECONDS, mail.send_waiting),
@@ -105,11 +105,11 @@ JOBS: Final[tuple[tuple[str, float, Callable[[Services], object]], ...]] = (
     ("checking duties", departed_owners.LOOK_SECONDS, departed_owners.look),
     ("fencing workers that are gone", gone_workers.LOOK_SECONDS, gone_workers.look),
 )
-"""Name, seconds between two rounds, and work of what is done again and again."""
+"""(name, seconds between two rounds, function) of the periodic jobs."""
 
 
 def start(services: Services, indexing: Indexing, stack: ExitStack) -> Sequencer:
-    """Start everything; `stack` stops it in reverse. Returns what writes the audit log."""
+    """Start all background tasks; `stack` stops them in reverse order. Returns the sequencer of the audit log."""
     import_offline_kills(services)
     start_periodic(stack, PeriodicTask("taking over kills", WATCH_SECONDS, partial(import_offline_kills, services)))
     replay_erasures(services)
@@ -150,16 +150,16 @@ def start_periodic(stack: ExitStack, every: PeriodicTask) -> None:
 
 
 def replay_erasures(services: Services) -> int:
-    """Destroy again what was erased and came back with an older backup; how many people were erased."""
+    """Repeat erasures that an older backup undid; returns how many people were erased."""
     with services.transaction() as conn:
         return erase.replay(conn, services.home)
 
 
 def import_offline_kills(services: Services) -> int:
-    """Put the kills of HOME/run/kill.json, which `groundplan kill` writes where this API did not answer, into the live
-    policy, then remove it; how many there were.
+    """Move the kills of HOME/run/kill.json, which `groundplan kill` writes where this API did not answer, into the live
+    policy, then remove the file. Returns how many there were.
 
-    Gateways heed the file until it is gone, so there is no moment at which a kill does not hold.
+    Gateways obey the file until it is gone, so that a kill is in force at every moment.
     """
     path = kill_file.path_of(services.home)
     try:

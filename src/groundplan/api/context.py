@@ -1,4 +1,4 @@
-"""What the routes of the control API share: where things are, and the way to a transaction. No rules, no SQL."""
+"""What the routes of the control API share: settings, paths, addresses and transactions. No rules, no SQL."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from groundplan.gateway.http.tls import ServerFiles
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything a route needs. One for each control process."""
+    """Everything that a route needs; one instance for each control process."""
 
     home: Home
     settings: Settings
     workspace: Path | None
-    """The folder given to `up`; None means the one that was applied last."""
+    """The folder given to `up`; None means the folder that was applied last."""
     demo: bool
     releases: Releases
     pool: ConnectionPool[Connection[tuple[Any, ...]]]
@@ -37,23 +37,23 @@ class Services:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection[tuple[Any, ...]]]:
-        """One connection in one transaction: committed at the end, undone by an exception."""
+        """A pooled connection in a transaction: committed at the end, rolled back by an exception."""
         with self.pool.connection() as conn:
             yield conn
 
     @contextmanager
     def release_turn(self) -> Iterator[Connection[tuple[Any, ...]]]:
-        """The same for who plans or releases, so many of them at once: for thousands of workloads a plan takes seconds,
-        and one release waits for another, in which everybody else would find no connection left."""
+        """A transaction for a plan or a release, of which only a few run at once: for thousands of workloads a plan
+        takes seconds, and releases wait for each other; without this bound they would use up the pool."""
         with self.releases.turns, self.transaction() as conn:
             yield conn
 
     def own_connection(self) -> closing[Connection[tuple[Any, ...]]]:
-        """One beside the pool, in autocommit, for work that lasts or commits as it goes."""
+        """A connection outside the pool, in autocommit, for work that takes long or commits as it goes."""
         return closing(connect(database_url(self.home, self.settings, "control"), autocommit=True))
 
     def folder(self) -> Path | None:
-        """The workspace folder, as given to `up` or as applied last."""
+        """The workspace folder: the one given to `up`, else the one that was applied last; None where it is unknown."""
         if self.workspace is not None:
             return self.workspace
         try:
@@ -63,11 +63,11 @@ class Services:
         return Path(noted) if noted else None
 
     def addresses(self) -> dict[str, str]:
-        """`gateway` and `control` base URLs as `up` wrote them, and the gateway's for callers (`public`); empty where
+        """The base URLs `gateway`, `control` and `public` (the gateway's for callers), as `up` wrote them; empty where
         no `up` runs."""
         try:
             up_file = self._read_up_file()
-            addresses = {"public": up_file["gateway"], **up_file}  # an `up` of before may run still
+            addresses = {"public": up_file["gateway"], **up_file}  # an older `up` may still run
             return {name: str(addresses[name]) for name in ("gateway", "control", "public")}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
@@ -82,7 +82,7 @@ class Services:
             return None
 
     def _read_up_file(self) -> dict[str, Any]:
-        """What `up` wrote of itself. Raises OSError, ValueError."""
+        """The content of HOME/run/up.json, which `up` writes. Raises OSError, ValueError."""
         noted: dict[str, Any] = json.loads((self.home.run / "up.json").read_text(encoding="utf-8"))
         return noted
 
@@ -94,8 +94,8 @@ class Services:
         return url
 
     def remember_folder(self, folder: Path) -> str:
-        """Remember where the applied workspace is, for the documents of its sources. Returns why it is not remembered,
-        for whoever applied it; empty where it is."""
+        """Remember where the applied workspace is, for the documents of its sources. Returns why that failed, for the
+        caller who applied it; empty where it did not."""
         with suppress(OSError, UnicodeDecodeError):
             if self.home.workspace.read_text(encoding="utf-8") == f"{folder}\n":
                 return ""

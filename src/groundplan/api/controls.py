@@ -1,6 +1,6 @@
-"""Controls in the API's shapes: the frameworks that hold, evidence collected from facts, and how far each workload is.
+"""Controls in the API's shapes: frameworks in force, evidence collected from facts, and the standing of each workload.
 
-Collecting happens beside the requests and when somebody asks; judging is governance's, gathering facts is maturity's.
+Evidence is collected in the background and on request; governance judges it, maturity gathers the facts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LastVerification = Callable[[], tuple[datetime, int] | None]
 
 
 def frameworks(conn: Connection[Any], now: datetime) -> list[Applied]:
-    """Those that the served workspace declares, over the workloads that are served."""
+    """The frameworks that the served workspace declares, applied to the served workloads."""
     current = current_or_none(conn)
     if current is None:
         return []
@@ -51,8 +51,8 @@ def frameworks(conn: Connection[Any], now: datetime) -> list[Applied]:
 def decisive_evidence(
     conn: Connection[Any], at: datetime, *, what: str | None = None, workloads: Collection[str] | None = None
 ) -> Newest:
-    """The evidence that decided at a moment, by what the company asks for today; of one check alone, or of what decides
-    about these workloads."""
+    """The newest evidence as of `at`, by what the company requires today; only of the check `what`, or only what
+    concerns these workloads and the company, if given."""
     blueprint = served_blueprint.current_or_none(conn)
     demanded = blueprint is not None and APPROVED in blueprint.approved_parts
     subjects = None if workloads is None else ["company", *(f"workload/{name}" for name in workloads)]
@@ -60,7 +60,7 @@ def decisive_evidence(
 
 
 def register_entries(conn: Connection[Any], current: Current, now: datetime) -> list[Entry]:
-    """The register, with what evidence says of quality and when approvals end."""
+    """The register of AI systems, with the evidence of their quality and the ends of their approvals."""
     evaluated: dict[str, tuple[str, ...]] = {}
     for each in decisive_evidence(conn, now, what=EVALUATED).values():
         kind, _, name = each.subject.partition("/")
@@ -78,13 +78,13 @@ def current_or_none(conn: Connection[Any]) -> Current | None:
 
 
 def current(conn: Connection[Any]) -> Current:
-    """As `served`. Raises `NotFound` before genesis."""
+    """As `current_or_none`. Raises `NotFound` before genesis."""
     blueprint = current_blueprint(conn)
     return Current(blueprint, workspace_at(conn, blueprint.number))
 
 
 def last_verification(log_check: LogCheck) -> tuple[datetime, int] | None:
-    """When the log was last found right, and its size then."""
+    """(time, size) of the last successful verification of the audit log; None where it does not verify."""
     result = log_check.newest()
     if not result["ok"] or result["checked_at"] is None:
         return None
@@ -92,7 +92,7 @@ def last_verification(log_check: LogCheck) -> tuple[datetime, int] | None:
 
 
 def collect(services: Services, verified: LastVerification) -> service.Collected:
-    """Judge the facts of every served workload, and bring the findings about evidence that ends up to date."""
+    """Collect evidence from the facts of every served workload, and update the findings about evidence that ends."""
     now = services.clock.now()
     with services.transaction() as conn:
         conn.execute("SELECT pg_advisory_xact_lock(%s)", (_COLLECT_LOCK,))
@@ -111,7 +111,7 @@ def collect(services: Services, verified: LastVerification) -> service.Collected
 
 
 class EvidenceCollector:
-    """Collects every ten minutes, the first time soon after the start."""
+    """Collects evidence every ten minutes, the first time soon after the start."""
 
     def __init__(self, services: Services, log_check: LogCheck) -> None:
         self._services = services
@@ -126,7 +126,7 @@ class EvidenceCollector:
 
 
 def start(services: Services, log_check: LogCheck, stack: ExitStack) -> None:
-    """Collect beside the requests until `stack` ends."""
+    """Collect evidence in the background until `stack` is closed."""
     every = PeriodicTask("collecting evidence", LOOK_SECONDS, EvidenceCollector(services, log_check).look)
     every.start()
     stack.callback(every.stop)

@@ -1,4 +1,4 @@
-"""The first start of a HOME: keys, the operator's token, blueprint 1 from a workspace. Repeating changes nothing."""
+"""The first start of a HOME: keys, the operator's token, blueprint 1 from a workspace. Idempotent."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from groundplan.release import store as release_store
 from groundplan.release.publish import key_id
 
 _IDENTITY = re.compile(r"\S+ \d{4}-\d\d-\d\dT[\d:.]+Z")
-"""What `release.store.identity` makes."""
+"""The format of `release.store.identity`."""
 
 
 def prepare_home(home: Home) -> None:
-    """Make HOME, its keys and the operator's token where they are missing. Raises `Unavailable` for a key that is there
-    and is none, before anything is started that would end for it again and again."""
+    """Create HOME, its keys and the operator's token where they are missing. Raises `Unavailable` for a key file that
+    is damaged, before any process is started that would fail for it again and again."""
     home.create()
     create_keys(home)
     for name in SIGNING_KEYS:
@@ -36,7 +36,7 @@ def prepare_home(home: Home) -> None:
 
 
 def check_database(home: Home, settings: Settings) -> None:
-    """That this is the database that HOME was served from before, before anything goes there that is of the other.
+    """Check that this is the database that HOME was served from before, so that nothing is written to another one.
 
     Raises `Conflict` (`database_differs`), `Unavailable` (also `home_damaged`).
     """
@@ -61,13 +61,13 @@ def check_database(home: Home, settings: Settings) -> None:
 
 
 def note_database(home: Home, settings: Settings) -> None:
-    """Keep which database HOME is served from, as soon as it has a blueprint, which somebody may apply later."""
+    """Write to HOME which database it is served from, once that has a blueprint; the first apply may come later."""
     if not _read_text(home.database) and (found := _first_identity(home, settings)) is not None:
         write_atomically(home.database, f"{found}\n".encode())
 
 
 def _first_identity(home: Home, settings: Settings) -> str | None:
-    """What no other installation has, and what stays: the first blueprint. None also where there is no table of it."""
+    """The identity of the first blueprint, which is unique and never changes; None without it, or without its table."""
     with connect(database_url(home, settings, "control")) as conn, suppress(UndefinedTable):
         return release_store.identity(conn, 1)
     return None
@@ -81,7 +81,7 @@ def _read_text(path: Path) -> str:
 
 
 def check_keys(home: Home, settings: Settings) -> None:
-    """That the blueprint which is served was signed with the key of this HOME: by another one no gateway serves.
+    """Check that the served blueprint was signed with the key of this HOME: gateways refuse any other.
 
     Raises `Conflict` (`keys_differ`), `Unavailable`.
     """
@@ -97,8 +97,8 @@ def check_keys(home: Home, settings: Settings) -> None:
 
 
 def genesis_if_empty(home: Home, settings: Settings, workspace: Path | None, demo: bool) -> bool:
-    """Make blueprint 1 where there is none and a workspace is given; whether it did. Where there is one, the workspace
-    is not read: what is wrong with it keeps nobody from being served. Raises `Invalid`."""
+    """Make blueprint 1 where there is none and a workspace is given; returns whether it did. Where there is a
+    blueprint, the workspace is not read: its problems must not stop what is served. Raises `Invalid`."""
     if workspace is None:
         return False
     with connect(database_url(home, settings, "control")) as conn:

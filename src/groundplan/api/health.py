@@ -1,7 +1,7 @@
-"""What fails although every process runs: calls that do not reach the ledger, deployments whose key is missing, a
-certificate that cannot be used, and searches that all fail.
+"""Problems that show although every process runs: calls that do not reach the ledger, deployments whose key is missing,
+a certificate that cannot be used, and searches that all fail.
 
-Tells it in the words of `status`; mends nothing.
+Each function returns sentences for `status`; nothing is repaired here.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from groundplan.core.words import counted
 from groundplan.gateway.http.tls import ServerFiles
 
 MAX_LAG_SECONDS: Final = 60.0
-"""Calls are in the ledger within a second or two; after so long something keeps them from it."""
+"""Calls reach the ledger within a second or two; a longer lag than this is a problem."""
 MIN_FAILED_SEARCHES: Final = 3
-"""Searches in a row, of which one or two may have met a moment."""
+"""Failed searches in a row that are a problem; one or two may be a coincidence."""
 MAX_NAMED: Final = 5
-"""Deployments that are named, of those whose key is at the same place."""
+"""The most deployments that are named, of those with the same key reference."""
 CHECK_INTERVAL_SECONDS: Final = 2.0
 MIN_DURATION_SECONDS: Final = 5.0
-"""What is wrong with it for less is not told."""
+"""Problems of search that last shorter are not reported."""
 _ANSWER_SECONDS: Final = 1.0
 
 
 def ledger_problems(home: Home, gateways: Iterable[dict[str, Any]], now: datetime) -> list[str]:
-    """Of gateway workers, as `store.gateways` tells them, whose journals are not taken over."""
+    """Problems of gateway workers (rows of `store.gateways`) whose journals are not shipped to the ledger."""
     behind = {
         row["pid"]: since
         for row in gateways
@@ -52,7 +52,7 @@ def ledger_problems(home: Home, gateways: Iterable[dict[str, Any]], now: datetim
 
 
 def missing_key_problems(blueprint: Blueprint | None) -> list[str]:
-    """Of deployments whose keys this process does not find, nor do the gateway workers that were started beside it."""
+    """Problems of deployments whose keys this process cannot resolve; gateway workers on this machine cannot either."""
     found: dict[str, list[str]] = {}
     for each in blueprint.deployments if blueprint is not None else ():
         for reference in (each.key, *(key.key for key in each.keys), each.proxy_key):
@@ -66,7 +66,7 @@ def missing_key_problems(blueprint: Blueprint | None) -> list[str]:
 
 
 def certificate_problems(files: ServerFiles | None, now: datetime) -> list[str]:
-    """Of the gateway's certificate: that it cannot be used with its key and authorities, or ends soon."""
+    """Problems of the gateway's certificate: it cannot be used with its key and authorities, or it ends soon."""
     if files is None:
         return []
     try:
@@ -91,18 +91,18 @@ def _secret_problem(reference: str) -> str:
 
 
 class SearchHealth:
-    """What the search service says of itself. It is asked now and then, since whoever looks at a page would wait for it
-    where it stands still, and what passes, as while it is started again, is not told."""
+    """The state of the search service, asked at most every `CHECK_INTERVAL_SECONDS`: pages would wait for a service
+    that hangs. Problems that pass soon, as during its restart, are not reported."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
         self._next_check = 0.0
         self._failing_since: float | None = None
-        """Since when something is wrong with it."""
+        """Monotonic time since when the service has had a problem."""
         self._problems: list[str] = []
 
     def problems(self, services: Iterable[str]) -> list[str]:
-        """Where it is among the `services` that are needed now."""
+        """Its problems, where search is among the `services` that are needed now."""
         if SEARCH not in services:
             self._failing_since = None
             return []

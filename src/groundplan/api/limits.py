@@ -1,4 +1,4 @@
-"""How far each limit and budget is used, and who is near one. Pure: rows in, JSON out."""
+"""Use of each limit and budget, and which are nearly used up. Pure: rows in, JSON out."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from groundplan.blueprint.model import Blueprint, Limit
 from groundplan.core.money import format_usd
 
-NEAR = 0.8
-"""Share from which on somebody is near."""
+NEAR_SHARE = 0.8
+"""The used share from which a limit or budget counts as nearly used up."""
 
 
 def limits_json(
@@ -19,11 +19,12 @@ def limits_json(
     used: Sequence[Mapping[str, Any]],
     who: Mapping[str, str],
 ) -> dict[str, Any]:
-    """`spans`: what gateways have taken (`store.limit_spans`); `used`: budgets (`budgets.budget_use`); `who`: words for
-    the ids of users, keys and experiments, which the `title` of a budget has. Those that are nearest come first.
+    """Limits and budgets as JSON, the most used first.
 
-    What is taken includes what gateways hold: what open calls may use, and beside it at most an eighth of the rest or
-    what one more call may, given back when others need it.
+    `spans`: what gateways have taken (`store.limit_spans`); `used`: use of budgets (`budgets.budget_use`); `who`:
+    names for the ids of users, keys and experiments, used in the `title` of a budget. What is taken includes what
+    gateways hold: the bound of open calls, and beside it at most an eighth of the rest or the bound of one more call,
+    which is given back when others need it.
     """
     declared = {(each.type, each.name, each.period): each for each in blueprint.limits} if blueprint else {}
     counted = {each.name for each in blueprint.workloads if each.calls_per_day is not None} if blueprint else set()
@@ -44,14 +45,14 @@ def limits_json(
                 "limit_usd": row["limit_usd"],
                 "spent_usd": row["spent_usd"],
                 "share": share,
-                "near": share >= NEAR,
+                "near": share >= NEAR_SHARE,
             }
         )
-    return {"limits": _nearest(limits), "budgets": _nearest(money)}
+    return {"limits": _most_used_first(limits), "budgets": _most_used_first(money)}
 
 
 def _keys(blueprint: Blueprint) -> Iterator[tuple[str, tuple[str, str]]]:
-    """By what the use of each key at a provider is counted: how it is called, and where it stands."""
+    """Yield (mark, (name, description)) of each provider key; its use is counted under the mark."""
     for place in blueprint.deployments:
         for index, key in enumerate(place.keys):
             yield f"{place.name}#{key.mark}", (f"{place.name}#{index}", f"key {index + 1} of deployment/{place.name}")
@@ -88,7 +89,7 @@ def _limit(
         "most": _amount(what, most),
         "taken": _amount(what, span["granted"]),
         "share": share,
-        "near": share >= NEAR,
+        "near": share >= NEAR_SHARE,
         "frees_at": span["ends"],
     }
 
@@ -104,5 +105,5 @@ def _share(part: Decimal, whole: Decimal) -> float:
     return round(float(part / whole), 4) if whole else 1.0
 
 
-def _nearest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _most_used_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -row["share"])

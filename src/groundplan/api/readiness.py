@@ -1,4 +1,4 @@
-"""How ready each workload is, in the API's shapes; remembered for a few seconds, since live pages ask for it often."""
+"""Readiness of each workload in the API's shape; cached for a few seconds, since live pages request it often."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _cache: dict[_CacheKey, tuple[datetime, list[dict[str, Any]]]] = {}
 def readiness_json(
     conn: Connection[Any], now: datetime, workloads: Collection[str] | None = None
 ) -> list[dict[str, Any]]:
-    """`[{"workload", "stage", "areas": [{"area", "score", "earned", "of", "points"}], "next_step"}]`, by name; of those
-    that are named alone."""
+    """`[{"workload", "stage", "areas": [{"area", "score", "earned", "of", "points"}], "next_step"}]`, by name; only of
+    `workloads`, if given."""
     blueprint = current_or_none(conn)
     if blueprint is None:
         return []
     key = (blueprint.number, None if workloads is None else frozenset(workloads))
-    with _lock:  # who asks while it is made waits for it: made beside each other it would take each of them longer
+    with _lock:  # concurrent callers wait: computing it in parallel would take each of them longer
         cached = _cache.get(key)
         if cached is None or not timedelta(0) <= now - cached[0] < CACHE_PERIOD:
             current = Current(blueprint_at(conn, blueprint.number), workspace_at(conn, blueprint.number))
@@ -42,5 +42,5 @@ def readiness_json(
 
 
 def earned_shares(entry: dict[str, Any]) -> dict[str, float | None]:
-    """Area -> earned part of its points, None where nothing is measured yet."""
+    """Area -> earned share of its points; None where nothing is earned yet."""
     return {area["area"]: area["earned"] / area["of"] if area["earned"] else None for area in entry["areas"]}

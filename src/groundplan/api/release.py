@@ -1,4 +1,4 @@
-"""What the routes ask of `release`, with our keys and clock, in JSON shapes. Decides nothing."""
+"""Releases for the routes: calls of `release` with the keys and clock of this HOME, in JSON shapes. Decides nothing."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from groundplan.release.publish import Signing
 
 Db = Connection[Any]
 REPEATED_ROLLBACK_PERIOD = timedelta(minutes=10)
-"""For so long whoever goes back once more names to which one."""
+"""For this long after a rollback, another one has to name its target."""
 MAX_CONCURRENT_PLANS = 3
-"""Plans and releases that are made at the same time: a quarter of the connections."""
+"""How many plans and releases run at the same time: a quarter of the connections."""
 MAX_CACHED = 20
-"""Changes of which it is kept what is missing: those that somebody looks at."""
+"""How many changes keep their computed missing approvals: those that people look at."""
 Files = Mapping[str, str]
 
 
@@ -40,7 +40,7 @@ class _CachedMissing:
 
 
 class Releases:
-    """The releases of one HOME, each in the transaction of the connection that is given."""
+    """Plans, releases and approvals of one HOME, each in the transaction of the given connection."""
 
     def __init__(self, home: Home, clock: Clock | None = None, demo: bool = False) -> None:
         self.turns = threading.BoundedSemaphore(MAX_CONCURRENT_PLANS)
@@ -73,8 +73,8 @@ class Releases:
         return done.to_json()
 
     def _check_once(self, conn: Db) -> None:
-        """Raise `Conflict` (`rolled_back_already`) where somebody went back a moment ago: of two who do so in the same
-        incident, or ask again since no answer came, the second would bring back what the first has undone."""
+        """Raise `Conflict` (`rolled_back_already`) where somebody rolled back a moment ago: of two people in the same
+        incident, or of a request that is repeated, the second would bring back what the first has undone."""
         release_store.lock_releases(conn)
         newest, now = release_store.newest_blueprint(conn), self._signing.clock.now()
         if newest is None or newest.rollback_of is None or now - newest.created_at > REPEATED_ROLLBACK_PERIOD:
@@ -95,20 +95,20 @@ class Releases:
     def request_approval(
         self, conn: Db, actor: str, asked: governance_model.ApprovalRequest
     ) -> governance_model.Change:
-        """Ask for something beside the blueprint."""
+        """Request an approval of something outside the blueprint."""
         return approvals.request_approval(conn, self._signing, actor, asked)
 
     def request_part_approvals(
         self, conn: Db, actor: str, reason: str, workload: str | None, files: Files | None
     ) -> list[governance_model.Change]:
-        """Ask for what production uses without an approval."""
+        """Request approvals of the parts that production uses without one."""
         return approvals.request_part_approvals(conn, self._signing, actor, reason, workload=workload, files=files)
 
     def unapproved_parts(
         self, transaction: Callable[[], AbstractContextManager[Db]], change: UUID
     ) -> list[dict[str, Any]]:
-        """What a waiting change of a workload uses without an approval. Of several who look at one, one has it planned,
-        and the others wait without a connection."""
+        """The parts that a pending change of a workload uses without an approval, as JSON. Computed once for concurrent
+        requests: one makes the plan, and the others wait without a connection."""
         with transaction() as conn:
             key = approvals.unapproved_parts_key(conn, self._signing, change)
         if key is None:
@@ -124,15 +124,15 @@ class Releases:
         return known.problems
 
     def expire_approval(self, conn: Db, change: UUID) -> int | None:
-        """End an approval; the number of the blueprint that is without what it allowed, where there is one."""
+        """End an approval; the number of the new blueprint without what it allowed, or None."""
         return approvals.expire_approval(conn, self._signing, change).number
 
     def advance_ramps(self, conn: Db, unhealthy: frozenset[str]) -> int | None:
-        """The number of the blueprint in which changes of place went a step further, where there is one."""
+        """Move ramps to their next step; the number of the new blueprint, or None where no step is over."""
         return service.advance_ramps(conn, self._signing, unhealthy).number
 
     def reprice(self, conn: Db) -> int | None:
-        """The number of the blueprint at the prices of today, where any began."""
+        """Apply prices that begin today; the number of the new blueprint, or None where none began."""
         return service.reprice(conn, self._signing).number
 
     def withdraw(self, conn: Db, actor: str, change: UUID) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The blueprint that is served now, decoded once for each number. Signatures are checked by whoever serves by it."""
+"""The served blueprint and look-ups in it, decoded once for each number. Gateways check its signature, not this."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from groundplan.release import store as release_store
 
 SEARCH = "search"
 TRANSLATE = "translate"
-"""Reaches deployments that speak another API than OpenAI's."""
+"""The local service that reaches deployments with another API than OpenAI's."""
 LOCAL = "local:"
 _MAX_LISTED, _MAX_SUGGESTIONS = 30, 3
-"""More than so many are not listed in a hint; so many of those that are meant at most."""
+"""The most names that a hint lists, and the most similar names that it suggests instead."""
 _SERVED_BY_SEARCH = frozenset({"embeddings"})
-"""Local names that the search service answers for."""
+"""Local deployments that the search service serves."""
 
 
 def current_or_none(conn: Connection[Any]) -> Blueprint | None:
@@ -41,8 +41,8 @@ def blueprint_at(conn: Connection[Any], number: int) -> Blueprint:
 
 
 def add_cached_placement(conn: Connection[Any], calls: Iterable[dict[str, Any]]) -> None:
-    """Answers from a cache are shown with model and site of the deployment that made them, as their blueprint has it;
-    nobody was asked for them, so their facts name the deployment alone."""
+    """Set model and site of calls that a cache answered, from their blueprint: no deployment was called for them, so
+    their facts only name the deployment that made the answer. Changes `calls` in place."""
     known: dict[int, dict[str, Deployment]] = {}
     for call in calls:
         if call["model"] is None and call["deployment"] is not None and call["cache"] in ("exact", "semantic"):
@@ -54,7 +54,7 @@ def add_cached_placement(conn: Connection[Any], calls: Iterable[dict[str, Any]])
 
 
 def workspace_at(conn: Connection[Any], number: int) -> Workspace:
-    """The declared files of blueprint `number`, read and parsed once. Raises `NotFound`."""
+    """The declared workspace of blueprint `number`, read and parsed once. Raises `NotFound`."""
     found = release_store.load_workspace(conn, number)
     return found if found is not None else load_served(store.blueprint(conn, number)["sources"])
 
@@ -72,7 +72,7 @@ def current_blueprint(conn: Connection[Any]) -> Blueprint:
 
 
 def require_workload(blueprint: Blueprint, name: str) -> Workload:
-    """A served workload by name. Raises `NotFound` naming those that are served."""
+    """The served workload of this name. Raises `NotFound` with the names that are served."""
     for workload in blueprint.workloads:
         if workload.name == name:
             return workload
@@ -80,7 +80,7 @@ def require_workload(blueprint: Blueprint, name: str) -> Workload:
 
 
 def require_deployment(blueprint: Blueprint, name: str) -> Deployment:
-    """The same of a deployment."""
+    """The served deployment of this name. Raises `NotFound` with the names that are served."""
     for deployment in blueprint.deployments:
         if deployment.name == name:
             return deployment
@@ -96,7 +96,7 @@ def require_served(blueprint: Blueprint, workload: str | None, deployment: str |
 
 
 def undeclared_workload(name: str, declared: Iterable[str]) -> NotFound:
-    """What to raise for a workload that is not among those that are declared."""
+    """The error for a workload that is not declared."""
     return _unknown_name("workload", name, sorted(declared), "declared")
 
 
@@ -113,20 +113,20 @@ def _unknown_name(kind: str, name: str, known: list[str], how: str) -> NotFound:
 
 
 def needs_translation(blueprint: Blueprint, *, installed: bool) -> bool:
-    """Whether the translating service is needed. Anthropic's Messages go without it, so where its library is not
-    installed, deployments that speak them do not ask for it."""
+    """Whether the translation service is needed. Anthropic's Messages work without it, so deployments with that API do
+    not require it where its library is not installed."""
     others = {deployment.api for deployment in blueprint.deployments} - {"openai"}
     return bool(others - {"anthropic"}) or (bool(others) and installed)
 
 
 def required_services(conn: Connection[Any]) -> tuple[str, ...]:
-    """Names of the local services that are needed now, sorted."""
+    """Sorted names of the local services that are needed now."""
     return local_services(current_or_none(conn), likeness=experiment_store.by_likeness(conn))
 
 
 def local_services(blueprint: Blueprint | None, *, likeness: bool = False) -> tuple[str, ...]:
-    """Names of the local services that a blueprint needs, sorted. `likeness`: answers are compared by it, for an
-    experiment that somebody began."""
+    """Sorted names of the local services that a blueprint needs. `likeness`: a running experiment compares answers by
+    their likeness, which the search service computes."""
     if blueprint is None:
         return ()
     names = {d.url.removeprefix(LOCAL) for d in blueprint.deployments if d.url.startswith(LOCAL)}
@@ -139,8 +139,8 @@ def local_services(blueprint: Blueprint | None, *, likeness: bool = False) -> tu
 
 
 def _needs_search(workload: Workload) -> bool:
-    """Whether its calls ask the search service for more than passages: what a question means, whether two answers are
-    alike, and what Presidio finds in a text."""
+    """Whether calls of a workload need the search service for more than passages: for the meaning of a question, the
+    likeness of two answers, or what Presidio finds in a text."""
     cache, routing, guard, tried = workload.cache, workload.routing, workload.guardrails, workload.experiment
     return (
         (cache is not None and cache.semantic is not None)

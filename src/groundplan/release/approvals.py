@@ -1,7 +1,7 @@
-"""Approvals of what is declared, each in the caller's transaction: given, refused, withdrawn, ended, asked for.
+"""Approvals of declared content, in the caller's transaction: approve, refuse, withdraw, expire, request.
 
-With the last one that a change needs it is decided again by today's rules and served. `governance` keeps the approvals;
-the caller commits.
+With the last approval that a change needs, the change is decided again by today's rules and served. `governance` stores
+the approvals; the caller commits.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ from groundplan.release.publish import (
 _TO_ALL = Answer()
 
 UnapprovedPartsKey = tuple[str, int, ApprovalStatus, date]
-"""Digest of a change, number of the blueprint, what approvals say, day."""
+"""(digest of a change, number of the blueprint, standing of approvals, day): all that `unapproved_parts` depends on."""
 
 
 def approve(
     conn: Connection[Any], signing: Signing, approver: Approver, change_id: UUID, answer: Answer = _TO_ALL
 ) -> ReleaseResult:
-    """Record an approval. With the last one needed the change is decided again by today's rules and served.
+    """Record an approval. With the last one needed, the change is decided again by today's rules and served.
 
     Raises what `approvals.approve` raises, and `Invalid` where today's rules refuse it (the approval is not kept).
     """
@@ -79,13 +79,13 @@ def approve(
 def refuse(
     conn: Connection[Any], signing: Signing, approver: Approver | None, change_id: UUID, answer: Answer = _TO_ALL
 ) -> Change:
-    """Refuse a change by a duty of it, or as the operator (None)."""
+    """Refuse a change as the holder of one of its duties, or as the operator (`approver` None)."""
     separation = load_current(require_newest(conn)).blueprint.separation
     return approvals.refuse(conn, approver, change_id, answer, separation=separation, at=signing.clock.now())
 
 
 def withdraw(conn: Connection[Any], signing: Signing, actor: str, change_id: UUID) -> ReleaseResult:
-    """Take back a request or an approval. Served content that lost an approval is gone from the blueprint made here."""
+    """Withdraw a request or an approval. Served content that lost its approval is removed with a new blueprint."""
     store.lock_releases(conn)
     stored = require_newest(conn)
     at = signing.clock.now()
@@ -117,8 +117,8 @@ def request_approval(conn: Connection[Any], signing: Signing, actor: str, asked:
 def request_part_approvals(
     conn: Connection[Any], signing: Signing, actor: str, reason: str, *, workload: str | None, files: Files | None
 ) -> list[Change]:
-    """Ask for whatever production uses, or is declared to use (`files`; None: as served and as it waits), that has no
-    approval which holds. Only of one `workload` where it is named. What was asked for already is not asked again.
+    """Request approvals of all parts that production uses, or would use with `files` (None: as served and pending),
+    without a valid approval; of one `workload` only, if given. Existing requests are returned, not repeated.
 
     Raises `Invalid` for files that cannot be read, `NotFound` (`workload_unknown`).
     """
@@ -148,8 +148,7 @@ def request_part_approvals(
 
 
 def unapproved_parts_key(conn: Connection[Any], signing: Signing, change_id: UUID) -> UnapprovedPartsKey | None:
-    """Return what `unapproved_parts` depends on: its result is the same while this key is; None where no part can be
-    unapproved."""
+    """A key that changes whenever the result of `unapproved_parts` may change; None where nothing can be missing."""
     change = changes.change_by_id(conn, change_id, lock=False)
     stored = store.newest_blueprint(conn)
     if change is None or stored is None or change.state != "pending" or change.type != "workload" or change.renews:
@@ -158,8 +157,8 @@ def unapproved_parts_key(conn: Connection[Any], signing: Signing, change_id: UUI
 
 
 def unapproved_parts(conn: Connection[Any], signing: Signing, change_id: UUID) -> tuple[Problem, ...]:
-    """What a change of a workload that waits uses without an approval, as its last approval would be refused for. It
-    is planned, which takes seconds for thousands, so that nobody who decides waits meanwhile."""
+    """The parts that a pending change of a workload uses without an approval; its last approval would be refused for
+    them. This makes a plan, which takes seconds for thousands of workloads, without holding the release lock."""
     change = changes.change_by_id(conn, change_id, lock=False)
     stored = store.newest_blueprint(conn)
     if change is None or stored is None or change.state != "pending" or change.type != "workload" or change.renews:
@@ -171,16 +170,16 @@ def unapproved_parts(conn: Connection[Any], signing: Signing, change_id: UUID) -
 
 
 def _require_approved_parts(result: Plan, change: Change) -> None:
-    """Refuse the last approval of what uses something that nobody has approved."""
+    """Raise `Invalid` where the change uses parts that nobody has approved."""
     missing = tuple(problem for item in result.pending if item.subject == change.subject for problem in item.missing)
     if missing:
         raise refusal(missing)
 
 
 def expire_approval(conn: Connection[Any], signing: Signing, change_id: UUID) -> ReleaseResult:
-    """End an approval whose time and grace are over, where nobody has ended or renewed it meanwhile. Served content is
-    gone from the blueprint made here."""
-    store.lock_releases(conn)  # before the change, as by whoever approves or withdraws it
+    """End an approval whose time and grace are over, unless it was ended or renewed meanwhile. Served content is
+    removed with a new blueprint."""
+    store.lock_releases(conn)  # before locking the change, in the same order as approve and withdraw
     change = changes.change_by_id(conn, change_id)
     if change is None or change.state != "applied":
         return ReleaseResult(None)
@@ -195,7 +194,7 @@ def expire_approval(conn: Connection[Any], signing: Signing, change_id: UUID) ->
 
 
 def _release_without(release: Release, served: bp.Blueprint, change: Change) -> ReleaseResult:
-    """Release what is served without what a change was about; nothing where that is not served."""
+    """Release the served blueprint without the workload of a change; no release where it is not served."""
     if not _is_served(served, change):
         return ReleaseResult(None)
     blueprint = without_workload(served, change.subject.partition("/")[2])

@@ -1,4 +1,4 @@
-"""What differs between two blueprints, field by field, in words for people. Decides nothing."""
+"""Differences between two blueprints, field by field, as text for people. Decides nothing."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _MONEY_FIELDS = frozenset(
         "cache.semantic.wrong_cost", "cache.semantic.hour", "cost_per_case",
     }
 )  # fmt: skip
-"""Fields that hold picodollars, told as dollars."""
+"""Fields in picodollars, shown in dollars."""
 _SHARE_FIELDS = frozenset({"experiment.share", "keep.share", "review.share"})
-"""Fields that hold ten-thousandths, told in percent."""
+"""Fields in ten-thousandths, shown in percent."""
 _FRACTION_FIELDS = frozenset(
     {
         "cache.semantic.bound", "cache.semantic.check", "experiment.guard_tolerance", "experiment.tolerance",
@@ -33,7 +33,7 @@ _FRACTION_FIELDS = frozenset(
         "routing.keep",
     }
 )  # fmt: skip
-"""Fields from 0 to 1, told in percent."""
+"""Fields from 0 to 1, shown in percent."""
 _DECLARED_NAMES = {
     "audio_seconds": "audio", "batch_concurrent": "batches.concurrent", "cache.max_bytes": "cache.max_size",
     "cache.seconds": "cache.ttl", "cache.semantic.bound": "cache.semantic.wrong_at_most",
@@ -45,16 +45,16 @@ _DECLARED_NAMES = {
     "max_output_tokens": "max_output", "reliability.backoff_ms": "reliability.retries.backoff",
     "reliability.max_backoff_ms": "reliability.retries.max_backoff", "reliability.same": "reliability.retries.same",
 }  # fmt: skip
-"""Fields that have another name in the workspace."""
+"""Field of a blueprint -> its name in the workspace, where that differs."""
 _PRICE_UNITS = {
     "request": "", "image": "", "search": "", "minute": "/minute", "characters": "/Mchar", "long_above": "",
     "flagged": "", "shortest": "",
 }  # fmt: skip
-"""Of a price, what does not cost by the million tokens -> by what it does; nothing of it is not told."""
+"""Field of a price that is not per million tokens -> its unit; a value of 0 is not shown."""
 
 
 def differences(old: bp.Blueprint | None, new: bp.Blueprint) -> tuple[Difference, ...]:
-    """All differences, by kind and name; number, signature and placements are not content."""
+    """All differences between two blueprints, by kind and name; number and placements are not compared."""
     found: list[Difference] = []
     before = _company_texts(old) if old else {}
     company = field_differences(before, _company_texts(new))
@@ -71,14 +71,14 @@ def differences(old: bp.Blueprint | None, new: bp.Blueprint) -> tuple[Difference
 
 
 def field_differences(old: dict[str, str], new: dict[str, str]) -> tuple[Field, ...]:
-    """Values that differ, in the order of their names."""
+    """The fields whose texts differ, in the order of their names."""
     return tuple(
         Field(name, old.get(name), new.get(name)) for name in sorted({*old, *new}) if old.get(name) != new.get(name)
     )
 
 
 def struct_differences(old: msgspec.Struct | None, new: msgspec.Struct) -> tuple[Field, ...]:
-    """Values that differ between two of the same kind, and who gains and who loses what is granted."""
+    """The fields that differ between two structs of the same kind, and who gains and who loses by their grants."""
     people: list[Field] = []
     for field in GRANT_FIELDS:
         had, has = getattr(old, field, []), getattr(new, field, [])
@@ -89,30 +89,30 @@ def struct_differences(old: msgspec.Struct | None, new: msgspec.Struct) -> tuple
 
 
 def field_texts(value: msgspec.Struct) -> dict[str, str]:
-    """Every field of a struct as one line of text; nested ones as `outer.inner`; what is empty is left out."""
+    """Field -> one line of text, for every field of a struct; nested ones as `outer.inner`; empty ones are left out."""
     return dict(_flatten("", msgspec.to_builtins(value)))
 
 
 def _company_texts(blueprint: bp.Blueprint) -> dict[str, str]:
-    named = {"company": blueprint.company, "separation": blueprint.separation}
+    texts = {"company": blueprint.company, "separation": blueprint.separation}
     owners = {f"owners.{duty}": ", ".join(people) for duty, people in blueprint.owners.items()}
-    named |= {"approvals.parts": ", ".join(blueprint.approved_parts)} if blueprint.approved_parts else {}
+    texts |= {"approvals.parts": ", ".join(blueprint.approved_parts)} if blueprint.approved_parts else {}
     if blueprint.approval_terms is not None:
-        named |= {f"approvals.{name}": value for name, value in field_texts(blueprint.approval_terms).items()}
-    named |= _calendar_texts(blueprint.calendar) | _currency_texts(blueprint)
-    named |= {"trusted_proxies": ", ".join(blueprint.trusted_proxies)} if blueprint.trusted_proxies else {}
+        texts |= {f"approvals.{name}": value for name, value in field_texts(blueprint.approval_terms).items()}
+    texts |= _calendar_texts(blueprint.calendar) | _currency_texts(blueprint)
+    texts |= {"trusted_proxies": ", ".join(blueprint.trusted_proxies)} if blueprint.trusted_proxies else {}
     if blueprint.index != bp.Index():
-        named |= {f"index.{name}": value for name, value in field_texts(blueprint.index).items()}
-    named |= {f"review_days.{source}": str(days) for source, days in blueprint.review_days.items()}
-    named |= {f"cost_per_outcome.{name}": _usd(amount) for name, amount in blueprint.may_cost.items()}
-    named |= {f"cost_center.{team}": center for team, center in blueprint.cost_centers.items()}
-    return named | owners | {f"caps.{key}": value for key, value in field_texts(blueprint.caps).items()}
+        texts |= {f"index.{name}": value for name, value in field_texts(blueprint.index).items()}
+    texts |= {f"review_days.{source}": str(days) for source, days in blueprint.review_days.items()}
+    texts |= {f"cost_per_outcome.{name}": _usd(amount) for name, amount in blueprint.may_cost.items()}
+    texts |= {f"cost_center.{team}": center for team, center in blueprint.cost_centers.items()}
+    return texts | owners | {f"caps.{key}": value for key, value in field_texts(blueprint.caps).items()}
 
 
 def _calendar_texts(calendar: bp.Calendar) -> dict[str, str]:
     days = {name: ", ".join(getattr(calendar, name)) for name in ("countries", "holidays")}
-    told = {f"calendar.{name}": text for name, text in days.items() if text}
-    return told | {
+    texts = {f"calendar.{name}": text for name, text in days.items() if text}
+    return texts | {
         f"launches.{each.workload}.{each.day}": f"{each.factor:g} times as much{f', {each.name}' if each.name else ''}"
         for each in calendar.launches
     }
@@ -127,7 +127,7 @@ def _currency_texts(blueprint: bp.Blueprint) -> dict[str, str]:
 
 
 def _limit_texts(blueprint: bp.Blueprint) -> dict[str, dict[str, str]]:
-    """Name -> its fields: every number of it, by what it counts in which time."""
+    """Limit -> its fields: `covers`, and each amount as `type.period`."""
     found: dict[str, dict[str, str]] = {}
     for each in blueprint.limits:
         amount = _usd(each.amount) if each.type == "cost" else str(each.amount)
@@ -141,8 +141,8 @@ def _named_differences(kind: str, old: dict[str, dict[str, str]], new: dict[str,
         if old.get(name) == new.get(name):
             continue
         what = "added" if name not in old else "removed" if name not in new else "changed"
-        told = () if what == "removed" else field_differences(old.get(name, {}), new[name])
-        found.append(Difference(what, f"{kind}/{name}", told))
+        changed = () if what == "removed" else field_differences(old.get(name, {}), new[name])
+        found.append(Difference(what, f"{kind}/{name}", changed))
     return found
 
 
@@ -177,12 +177,12 @@ def _flatten(name: str, value: Any) -> list[tuple[str, str]]:
 
 
 def _is_unset(name: str) -> bool:
-    """Whether nothing there is the same as not saying it."""
+    """Whether a value of 0 means the same as no value."""
     return name.startswith("rates.") and (name.startswith("rates.then.") or name.rpartition(".")[2] in _PRICE_UNITS)
 
 
 def _hours_text(window: dict[str, Any]) -> str:
-    """`22:00-06:00`, of the minutes of a day."""
+    """A window of the day as text: `22:00-06:00`."""
     return "-".join(f"{minutes // 60:02d}:{minutes % 60:02d}" for minutes in (window["start"], window["end"]))
 
 

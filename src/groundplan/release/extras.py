@@ -1,5 +1,5 @@
-"""What is declared and needs an optional package that is not installed here: its first call would fail, so it is
-refused before. Imports none of them.
+"""Refusals of declarations that need an optional package which is not installed: their first call would fail. The
+packages are not imported here.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from groundplan.core import presidio
 from groundplan.core.errors import Problem
 
 _BUILT_IN_APIS = ("openai", "anthropic")
-"""What is spoken without another library; of Anthropic's API the Messages."""
+"""APIs that need no further library; of Anthropic's only Messages."""
 
 
 def missing_extras(workspace: Workspace) -> list[Problem]:
-    """Checks that cannot be made here, and deployments that cannot be reached."""
+    """Problems of guardrail checks that cannot run here, and of deployments that cannot be reached."""
     found: list[Problem] = []
     if not presidio.installed():
         found += _presidio_problems(workspace)

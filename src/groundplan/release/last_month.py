@@ -1,6 +1,6 @@
-"""What the last 30 days would have cost at other prices: what each deployment used, by the class in which it is priced.
+"""What the last 30 days would have cost at other prices: usage of each deployment by price class, priced again.
 
-Reads kept sums and prices them; changes no price, and tells nothing of days before those.
+Reads stored sums of these 30 days only, and changes no price.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MONTH: Final = timedelta(days=30)
 
 
 def usage_by_deployment(conn: Connection[Any], today: date, prices: Iterable[Rates]) -> Mapping[str, UsageCounts]:
-    """Deployment -> what it used in the last 30 whole days, by the hour where one of the `prices` is by time of day."""
+    """Deployment -> usage in the last 30 whole days, by hour of the day where one of the `prices` depends on it."""
     until = datetime.combine(today, time(), UTC)
     wanted = {
         "since": until - MONTH, "until": until, "workload": None, "status": None, "deployment": None, "demo": None,
@@ -44,16 +44,15 @@ def usage_by_deployment(conn: Connection[Any], today: date, prices: Iterable[Rat
 def price_change_notes(
     conn: Connection[Any], served: Blueprint | None, new: Blueprint | None, today: date
 ) -> tuple[str, ...]:
-    """In words, of each deployment that is served at another price than it would be, or whose price will be another
-    one from a day on. Without such none is read."""
+    """Sentences on each deployment whose price changes now or from a day on. Usage is read only where one does."""
     if served is None or new is None:
         return ()
     before = {place.name: place.rates for place in served.deployments}
     changes = [
         (place.name, *each)
         for place in new.deployments
-        if (was := before.get(place.name)) is not None
-        for each in _price_changes(was, place.rates)
+        if (old := before.get(place.name)) is not None
+        for each in _price_changes(old, place.rates)
     ]
     counts = (
         usage_by_deployment(conn, today, [rates for *_, then, now in changes for rates in (then, now)])
@@ -64,11 +63,11 @@ def price_change_notes(
     return tuple(_price_change_note(name, when, each) for name, when, each in made if each.difference)
 
 
-def _price_changes(was: Rates, new: Rates) -> Iterator[tuple[str, Rates, Rates]]:
-    """(from when on, price before it, price then)"""
-    if without_successors(was) != without_successors(new):
-        yield "at the new price", was, new
-    if new.then is not None and (was.then, was.then_from) != (new.then, new.then_from):
+def _price_changes(before: Rates, new: Rates) -> Iterator[tuple[str, Rates, Rates]]:
+    """Yield (when, price before, price after) of each change of price."""
+    if without_successors(before) != without_successors(new):
+        yield "at the new price", before, new
+    if new.then is not None and (before.then, before.then_from) != (new.then, new.then_from):
         yield f"at the price from {new.then_from} on", new, new.then
 
 

@@ -1,6 +1,6 @@
-"""What a plan takes from the gateways' facts: times of deployments, and when the calls of workloads came. Only reads.
+"""Observations of the gateways that a placement plan uses: times of deployments, and load of workloads. Only reads.
 
-Nothing is asked of the ledger where nothing of it would be used: a release without a plan reads no facts.
+The ledger is read only where a plan uses it: a release without a placement plan reads no facts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LOAD_DAYS = 28
 def read_observations(
     conn: Connection[Any], workspace: Workspace, now: datetime, planned: bool = False
 ) -> Observations:
-    """Of this workspace; `planned` reads times also where no workload asks for a plan."""
+    """The observations for a workspace; with `planned` also where no workload asks for a plan."""
     planned = planned or any(item.placement.order == "planned" for item in workspace.workloads.values())
     named = [name for name, item in workspace.workloads.items() if item.placement.curve == "seen"]
     return Observations(_times(conn, now) if planned else {}, _loads(conn, now, named) if named else {})
@@ -38,7 +38,7 @@ def _times(conn: Connection[Any], now: datetime) -> dict[str, ObservedFacts]:
 
 
 def _loads(conn: Connection[Any], now: datetime, workloads: list[str]) -> dict[str, ObservedLoad]:
-    """Over whole days, so that what is planned on one day is planned alike."""
+    """Workload -> its observed load, over whole days, so that all plans of one day are alike."""
     until = now.replace(hour=0, minute=0, second=0, microsecond=0)
     calls: dict[str, dict[datetime, float]] = {}
     for row in daily_store.workload_hours(conn, until - timedelta(days=LOAD_DAYS), until, workloads):

@@ -1,6 +1,6 @@
-"""From declared people and owners to the live ones: all of them at genesis, later only nominations of owners.
+"""Declared people and owners in the live database: everybody at genesis, later only nominations of owners.
 
-Membership is never changed from files after genesis; that is refused in `plan`.
+Membership is never changed from files after genesis; `plan` refuses that.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def create_declared_people(conn: Connection[Any], workspace: Workspace, actor: s
 
 
 def succession_deadlines(conn: Connection[Any]) -> dict[str, date]:
-    """Everybody who has left -> the last day to name somebody else in their place."""
+    """E-mail address of everybody who has left -> the last day to name a successor."""
     return {email: at.astimezone(UTC).date() + SUCCESSION for email, at in identity_store.departures(conn).items()}
 
 
@@ -42,8 +42,8 @@ def nominate(
 ) -> None:
     """Give duties to the declared owners of everything that is served.
 
-    Where a change waits (`held`), the present holders stay, since they are the ones to approve it; only duties that
-    nobody holds yet go to those whom it names.
+    For subjects with a pending change (`held`), the present holders stay, since they have to approve it; only duties
+    that nobody holds go to the people whom the change names.
     """
     _nominate(conn, actor, COMPANY, blueprint.owners)
     served = {item.name for item in blueprint.workloads}
@@ -71,7 +71,7 @@ def _nominate_missing(conn: Connection[Any], actor: str, subject: str, duties: D
 
 
 def _nominate(conn: Connection[Any], actor: str, subject: str, declared: Duties) -> None:
-    """Whoever took over from a declared owner who has left holds the duty in their place."""
+    """Nominate exactly the declared owners; the successor of an owner who has left gets the duty in their place."""
     duties = {
         duty: list(dict.fromkeys(identity_store.successor(conn, email) or email for email in emails))
         for duty, emails in declared.items()

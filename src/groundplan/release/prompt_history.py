@@ -1,6 +1,6 @@
-"""The versions of prompts in all blueprints, of which each is read once.
+"""The versions of prompts in all blueprints; each blueprint is read once per process.
 
-There may be thousands, of some megabytes each where thousands of workloads are declared.
+There may be thousands of blueprints, of some megabytes each where thousands of workloads are declared.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from groundplan.release.prompts import Version
 
 @dataclass(slots=True)
 class _Read:
-    """What was read up to a blueprint; its signature, since no other installation makes the same."""
+    """What was read up to blueprint `number`; its signature tells another installation or a restored database."""
 
     number: int = 0
     signature: str | None = None
@@ -29,7 +29,7 @@ _read = _Read()
 
 
 def prompt_versions(conn: Connection[Any]) -> dict[str, list[Version]]:
-    """By prompt every text that was served, the newest first. Whoever asks while they are read waits."""
+    """Prompt -> every version that was served, the newest first. Concurrent callers wait."""
     with _reading:
         if store.signature(conn, _read.number) != _read.signature:  # of another database, or restored
             _read.number, _read.signature = 0, None

@@ -1,6 +1,5 @@
-"""Versions of prompts as they were served: what each said, in which blueprints, for which workloads; their difference,
-and versions that did not always say the same. Going back makes a new version with an old text: numbers never go back.
-Decides nothing.
+"""Versions of prompts as they were served: their text, in which blueprints and for which workloads; differences, and
+versions whose text changed. Going back makes a new version with an old text: numbers never go back. Decides nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class ServedPrompts:
-    """A blueprint, or what it says of prompts, with when, by whom and why it was made."""
+    """A blueprint, or only its prompts, with when, by whom and why it was made."""
 
     blueprint: Blueprint | Prompts
     at: datetime
@@ -53,11 +52,11 @@ class ServedPrompts:
 
 
 VersionsByPrompt = dict[str, dict[tuple[int, str], Version]]
-"""Prompt -> (number, digest) -> its version."""
+"""Prompt -> (number, digest) -> version."""
 
 
 def add_blueprint(found: VersionsByPrompt, served: ServedPrompts) -> None:
-    """What a blueprint served, which is newer than those that were added before."""
+    """Add the prompts of a blueprint, which must be newer than those added before."""
     number = served.blueprint.number
     for workload in served.blueprint.workloads:
         if workload.prompt is None or workload.system_prompt is None:
@@ -76,7 +75,7 @@ def add_blueprint(found: VersionsByPrompt, served: ServedPrompts) -> None:
 
 
 def versions_newest_first(found: VersionsByPrompt) -> dict[str, list[Version]]:
-    """By prompt its versions, as they are now, whatever is added later."""
+    """Prompt -> copies of its versions, the newest first."""
     return {
         name: [replace(each, workloads=set(each.workloads)) for each in sorted(known.values(), key=_newest)]
         for name, known in sorted(found.items())
@@ -102,8 +101,8 @@ def find_version(known: list[Version], wanted: str) -> Version:
 
 
 def reworded_prompts(known: Mapping[str, list[Version]], blueprint: Blueprint | Prompts) -> list[Finding]:
-    """Prompts of a blueprint whose version said something else before: what was evaluated, approved or read under that
-    number is not what is sent under it now. High where production sends it. Over once the number is another."""
+    """A finding for each prompt of a blueprint whose text changed under the same version: what was evaluated or
+    approved under that number is not what is sent now. High for production; it ends with another version number."""
     found: dict[tuple[str, str, str], Finding] = {}
     served: list[Workload | Prompted] = [*blueprint.workloads]
     for workload in sorted(served, key=lambda item: item.stage != "production"):
@@ -129,6 +128,6 @@ def reworded_prompts(known: Mapping[str, list[Version]], blueprint: Blueprint | 
 
 
 def line_difference(old: str, new: str) -> list[dict[str, str]]:
-    """Line by line: `{"sign": " " | "-" | "+", "text"}`."""
+    """The difference of two texts, line by line: `{"sign": " " | "-" | "+", "text"}`."""
     lines = difflib.ndiff(old.splitlines(), new.splitlines())
     return [{"sign": line[0], "text": line[2:]} for line in lines if line[0] != "?"]

@@ -1,7 +1,7 @@
-"""A change of place that goes over in steps: where one begins, what it becomes when a step is over. Pure.
+"""Ramps: a workload moves to another primary deployment in steps. Where a ramp begins, and its next step. Pure.
 
-Each step is a blueprint of its own, so that it is numbered, signed and can be undone. Nothing here waits or asks how
-the calls went: the time and the deployments that fail are arguments. Going back to the origin is never in steps.
+Each step is a blueprint of its own, so that it is numbered and signed and can be undone. Nothing here waits or reads
+results of calls: the time and the failing deployments are arguments. Going back to the origin is never in steps.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from groundplan.catalog import model as doc
 def with_ramp(
     item: doc.WorkloadDoc, placement: bp.Placement, current: bp.Blueprint | None, at_once: str | None = None
 ) -> bp.Placement:
-    """The placement with its ramp: one that is under way goes on, a new primary begins one where that is declared and
-    the old one may still serve. `at_once`: why the old one cannot bear the rest of its calls."""
+    """The placement with its ramp: a running ramp continues, and a new primary begins one where ramps are declared and
+    the old primary may still serve. `at_once`: why the old primary cannot take the rest of the calls, if so."""
     rule, to = item.placement.ramp, placement.primary
     served = next((each for each in current.workloads if each.name == item.name), None) if current else None
     if rule is None or to is None or served is None or current is None:
@@ -38,13 +38,13 @@ def with_ramp(
 
 
 def active_ramps(blueprint: bp.Blueprint) -> dict[str, bp.Ramp]:
-    """By workload, of those that are served."""
+    """Served workload -> its running ramp."""
     served = {each.name for each in blueprint.workloads}
     return {each.workload: each.ramp for each in blueprint.placements if each.ramp and each.workload in served}
 
 
 def step_starts(wanted: Mapping[str, bp.Ramp], history: Iterable[tuple[bp.Blueprint, datetime]]) -> dict[str, datetime]:
-    """Since when each workload's step holds without a break; `history` is all blueprints, the newest first."""
+    """Workload -> since when its present step has been served without a break; `history`: blueprints, newest first."""
     found: dict[str, datetime] = {}
     open_ = set(wanted)
     for blueprint, at in history:
@@ -59,9 +59,9 @@ def step_starts(wanted: Mapping[str, bp.Ramp], history: Iterable[tuple[bp.Bluepr
 def advance_steps(
     blueprint: bp.Blueprint, begins: Mapping[str, datetime], now: datetime, unhealthy: frozenset[str] = frozenset()
 ) -> tuple[bp.Blueprint, list[str]]:
-    """The blueprint with every step that is over replaced by the next one, and what changed in words. A step whose new
-    place is among the `unhealthy` deployments holds."""
-    told: list[str] = []
+    """(the blueprint with every step that is over replaced by the next one, sentences on what changed). A ramp to an
+    `unhealthy` deployment stays at its step."""
+    changes: list[str] = []
     placements: list[bp.Placement] = []
     for each in blueprint.placements:
         ramp = each.ramp
@@ -71,6 +71,6 @@ def advance_steps(
             continue
         after = msgspec.structs.replace(ramp, share=ramp.steps[0], steps=ramp.steps[1:]) if ramp.steps else None
         share = after.share if after else 100
-        told.append(f"{share}% of the calls of {each.workload} go to {ramp.to}")
+        changes.append(f"{share}% of the calls of {each.workload} go to {ramp.to}")
         placements.append(msgspec.structs.replace(each, ramp=after))
-    return msgspec.structs.replace(blueprint, placements=placements), told
+    return msgspec.structs.replace(blueprint, placements=placements), changes

@@ -1,7 +1,6 @@
-"""Which deployments cost otherwise today than they are served at, for no other reason than that a day has begun: a
-declared price, a rate of a currency or a price of the list that had its date all along. Pure.
+"""Deployments whose price changes only because a day has begun: by a dated price, currency rate or list price. Pure.
 
-A list or a workspace that changed since is another matter: that is taken up by whoever applies.
+Changes of the price list or of the workspace are not covered: they take effect with the next apply.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ _DAY = timedelta(days=1)
 
 
 def begun_rates(workspace: Workspace, served: bp.Blueprint, today: date, prices: Prices) -> dict[str, bp.Rates]:
-    """Deployment -> what it costs today, where that differs from what is served, which is what it cost on an earlier
-    day. `workspace` is what `served` was made of."""
+    """Deployment -> today's rates, where they differ from the served ones and the served ones are those of an earlier
+    day. `workspace` is what `served` was made from."""
     found: dict[str, bp.Rates] = {}
     for deployment in served.deployments:
         item = workspace.deployments.get(deployment.name)
@@ -42,7 +41,7 @@ def begun_rates(workspace: Workspace, served: bp.Blueprint, today: date, prices:
 
 
 def differs_only_in_prices(before: bp.Blueprint, after: bp.Blueprint) -> bool:
-    """Whether nothing but prices is another."""
+    """Whether two blueprints differ in nothing but prices."""
     return _unpriced(before) == _unpriced(after)
 
 
@@ -52,5 +51,5 @@ def _unpriced(blueprint: bp.Blueprint) -> bp.Blueprint:
 
 
 def _last_days(workspace: Workspace, item: doc.DeploymentDoc, today: date) -> Iterator[date]:
-    """The last day of each price that held before, the newest first."""
+    """Yield the last day of each earlier price, the newest first."""
     yield from (start - _DAY for start in reversed(price_change_days(workspace, item, date.min, today)))

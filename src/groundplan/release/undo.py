@@ -1,8 +1,8 @@
-"""Going back to what an earlier blueprint served: what of it may come back today, and the blueprint that results. Pure.
+"""Rollback to an earlier blueprint: what of it may come back today, and the blueprint that results. Pure.
 
-The content is that blueprint's own, not compiled anew from its files, so that exactly what was served comes back.
-Today's are the caps, the company-wide duties, the prices, the grants on what is served now, what sources were closed
-to since, and whatever was withdrawn, stopped or has ended since.
+The content is that of the earlier blueprint, not compiled anew from its files, so that exactly what was served comes
+back. Today's values apply to caps, company-wide duties, prices, grants on what is served now and restrictions of
+sources; what was withdrawn or stopped or has ended since does not come back.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Granted = TypeVar("Granted", bp.Workload, bp.Source)
 def unrestorable(
     old: bp.Blueprint, served: bp.Blueprint, standing: ApprovalStatus, killed: Mapping[str, str], today: date
 ) -> dict[str, str]:
-    """Subject -> why it may not come back, for every workload of an old blueprint. `killed` is scope -> reason."""
+    """Subject -> reason, for each workload of an old blueprint that may not come back. `killed` is scope -> reason."""
     found: dict[str, str] = {}
     still = {(item.name, item.expires) for item in served.workloads}
     for workload in old.workloads:
@@ -52,7 +52,7 @@ def unrestorable(
 
 
 def todays_rates(workspace: Workspace, old: bp.Blueprint, today: date, prices: Prices) -> dict[str, bp.Rates]:
-    """Today's rates of the deployments of an old blueprint that its files still price; others keep theirs."""
+    """Deployment -> today's rates, for the deployments of an old blueprint that its files still price."""
     found: dict[str, bp.Rates] = {}
     for deployment in old.deployments:
         declared = workspace.deployments.get(deployment.name)
@@ -102,20 +102,20 @@ def restored_blueprint(
 
 
 def _merge_policies(old: Iterable[bp.PolicyRules], served: Iterable[bp.PolicyRules]) -> list[bp.PolicyRules]:
-    """The rules of then, but those that are enforced today as they are: going back takes no rule away."""
+    """The old rules, with the rules that are enforced today as they are: a rollback never removes a rule."""
     kept = {item.name: item for item in old} | {item.name: item for item in served if item.enforced}
     return [kept[name] for name in sorted(kept)]
 
 
 def _with_current_grants(item: Granted, served: Iterable[Granted], *fields: str) -> Granted:
-    """It with the grants of today, so that none comes back that was taken away since."""
+    """The item with today's grants, so that no revoked grant comes back."""
     now = next((each for each in served if each.name == item.name), item)
     return msgspec.structs.replace(item, **{field: getattr(now, field) for field in fields})
 
 
 def _with_current_restrictions(item: bp.Source, served: Iterable[bp.Source]) -> bp.Source:
-    """A source with no reader, purpose or workload that it is not open to today, as far as it is served: none comes
-    back that was taken away since, no draft is given again, and no legal hold ends."""
+    """A source restricted to the readers, purposes and workloads that it is open to today, if it is served: nothing
+    that was taken away comes back, no draft is used again, and no legal hold ends."""
     now = next((each for each in served if each.name == item.name), item)
     old, held = item.governed, now.governed
     return msgspec.structs.replace(
@@ -132,14 +132,14 @@ def _with_current_restrictions(item: bp.Source, served: Iterable[bp.Source]) -> 
 
 
 def _intersection(old: list[str], now: list[str]) -> list[str]:
-    """What both allow; an empty list allows anything. Where nothing is left that both do: what is allowed today."""
+    """What both lists allow; an empty list allows anything. Without a common entry: what is allowed today."""
     return [each for each in old if each in now] or now if now else old
 
 
 def _lapsed_part(
     old: bp.Blueprint, workload: bp.Workload, standing: ApprovalStatus, kinds: Iterable[str], today: date
 ) -> str | None:
-    """What it uses whose approval was withdrawn or has ended."""
+    """A part that the workload uses and whose approval was withdrawn or has ended; None where there is none."""
     found = approved_parts.find_lapses(old, workload, standing.parts, tuple(kinds), today)
     return next((each.part.label for each in found if each.reason not in ("missing", "price")), None)
 
@@ -147,7 +147,7 @@ def _lapsed_part(
 def _missing_duties(
     old: bp.Blueprint, workload: bp.Workload, served: bp.Blueprint, standing: ApprovalStatus, today: date
 ) -> list[str]:
-    """Duties that must approve a workload again. What was served needs none unless caps were lowered since."""
+    """Duties that must approve a workload again: none, unless caps were lowered since it was served."""
     if lower_caps(served.caps, old.caps) == old.caps:
         return []
     now = next((item for item in served.workloads if item.name == workload.name), None)
@@ -166,7 +166,7 @@ def _has_ended(workload: bp.Workload, today: date) -> bool:
 
 
 def _kill_scopes(blueprint: bp.Blueprint, workload: bp.Workload) -> Iterable[str]:
-    """Scopes of a kill switch that a workload falls under, but for the company as a whole."""
+    """Scopes of kills that stop a workload, except for the company as a whole."""
     used = set(workload.places)
     yield units.workload_subject(workload.name)
     for deployment in blueprint.deployments:

@@ -1,4 +1,4 @@
-"""The units that are decided one by one (workload, shared budget, caps): their content and its digest.
+"""The units that are approved one by one (workload, shared budget, rule, company terms): subjects, content and digests.
 
 A digest covers everything that an approval is about: the workload, its deployments and their sites, its sources and its
 own budgets. It does not cover prices, which follow the market, nor a default end date, which follows the calendar.
@@ -20,7 +20,7 @@ from groundplan.core.money import ceil_div
 from groundplan.governance.model import Terms
 
 UNBOUND_FIELDS = frozenset({"rates", "first_token_declared"})
-"""Of a deployment: its prices, and what came to be noted of it while its declaration stayed as it was."""
+"""Fields of a deployment that digests leave out: prices, and a field that was added while declarations stayed."""
 
 
 def workload_subject(name: str) -> str:
@@ -37,7 +37,7 @@ def is_own(budget: bp.Budget, workload: str) -> bool:
 
 
 def own_budgets(blueprint: bp.Blueprint, workload: str) -> list[bp.Budget]:
-    """Those that cover this one workload only."""
+    """The budgets that cover this one workload only."""
     covers = workload_subject(workload)  # once: there may be thousands of both
     return [item for item in blueprint.budgets if item.covers == covers]
 
@@ -47,30 +47,30 @@ def is_shared(budget: bp.Budget) -> bool:
 
 
 def monthly_limit(budget: bp.Budget) -> int:
-    """picodollars that a budget allows in a month of 30 days; one without period counts in full."""
+    """Picodollars that a budget allows in a month of 30 days; one without a period counts in full."""
     if budget.period in ("day", "week"):
         return ceil_div(budget.limit * 30, 1 if budget.period == "day" else 7)
     return ceil_div(budget.limit, {"year": 12, "quarter": 3}.get(budget.period, 1))
 
 
 def is_looser(before: bp.Budget, after: bp.Budget) -> bool:
-    """Whether a budget of the same amount would stop less: it only warns, begins anew, or covers others alone.
+    """Whether a budget of the same amount would stop less: it only warns, its period begins anew, or it covers others.
 
-    What is spent belongs to the period that it was spent in, and another calendar has others: in the middle of a month
-    the whole amount would be there again. One that never ends never renews either."""
+    Spending belongs to the period in which it happened, and another calendar has other periods: in the middle of a
+    month the whole amount would be available again. A budget without a period never renews."""
     calendars = [(each.period, each.starts, each.timezone) for each in (before, after)]
     anew = calendars[0] != calendars[1] and after.period != "total"
     return (before.hard and not after.hard) or anew or after.covers not in (before.covers, "company")
 
 
 def lowest_monthly_limit(budgets: Iterable[bp.Budget]) -> int | None:
-    """picodollars that calls which are charged to each of these in full may cost in a month; None without any."""
+    """The lowest monthly limit of these budgets, in picodollars: what calls charged to all of them may cost. None
+    without budgets."""
     return min(map(monthly_limit, budgets), default=None)
 
 
 def workload_digest(blueprint: bp.Blueprint, workload: bp.Workload, unbound: frozenset[str] = UNBOUND_FIELDS) -> str:
-    """SHA-256 of all content of a workload that an approval is bound to; of its deployments all but what is
-    `unbound`."""
+    """SHA-256 of all content of a workload that an approval is bound to; deployments without the `unbound` fields."""
     used = set(workload.places)
     deployments = [item for item in blueprint.deployments if item.name in used]
     places = {item.site for item in deployments}
@@ -91,8 +91,8 @@ def workload_digest(blueprint: bp.Blueprint, workload: bp.Workload, unbound: fro
 
 
 def former_digests(blueprint: bp.Blueprint, workload: bp.Workload) -> tuple[str, ...]:
-    """Under which approvals of the same content may be noted, too: for some versions it was bound to whether somebody
-    declares the time to the first token."""
+    """Other digests under which approvals of the same content may be stored: some versions included whether the time to
+    the first token is declared."""
     used = set(workload.places)
     if not any(item.first_token_declared for item in blueprint.deployments if item.name in used):
         return ()
@@ -108,7 +108,7 @@ def removed_budget_digest(name: str) -> str:
 
 
 def with_shared_budgets(workload: bp.Workload, budgets: Iterable[bp.Budget]) -> bp.Workload:
-    """Charged to those of these shared budgets that cover it, whatever was declared of them."""
+    """The workload charged to exactly those of these shared budgets that cover it."""
     covers = {item.name: item.covers in ("company", f"team/{workload.team}") for item in budgets}
     named = sorted({*workload.budgets} - covers.keys() | {name for name, mine in covers.items() if mine})
     return workload if named == workload.budgets else msgspec.structs.replace(workload, budgets=named)
@@ -119,20 +119,20 @@ def rule_subject(name: str) -> str:
 
 
 def rule_digest(rule: bp.PolicyRules | None, name: str) -> str:
-    """Of a company rule; None: that it is removed."""
+    """The digest of a company rule, or (None) of its removal."""
     return content_digest({"rule": said(rule) if rule is not None else None, "name": name})
 
 
 def company_digest(
     caps: bp.Caps,
     owners: dict[str, list[str]],
-    fewer: list[str] | None = None,
-    looser: bp.ApprovalTerms | None = None,
+    fewer_parts: list[str] | None = None,
+    looser_terms: bp.ApprovalTerms | None = None,
 ) -> str:
-    """`fewer`: the parts of production that still need an approval of their own, where that are fewer than before;
-    `looser`: how many must agree and how long that holds, where that is less strict than before."""
-    more: dict[str, Any] = {} if fewer is None else {"approved_parts": fewer}
-    more |= {} if looser is None else {"approval_terms": said(looser)}
+    """The digest of company-wide terms. `fewer_parts`: the kinds of parts that still need an approval of their own,
+    where these are fewer than before; `looser_terms`: approval terms that are less strict than before."""
+    more: dict[str, Any] = {} if fewer_parts is None else {"approved_parts": fewer_parts}
+    more |= {} if looser_terms is None else {"approval_terms": said(looser_terms)}
     return content_digest({"caps": said(caps), "owners": owners, **more})
 
 
@@ -142,7 +142,7 @@ def content_digest(content: dict[str, Any]) -> str:
 
 
 def terms(blueprint: bp.Blueprint, workload: bp.Workload) -> Terms:
-    """What governance looks at."""
+    """The terms of a workload by which governance decides."""
     return Terms(
         subject=workload_subject(workload.name),
         stage=workload.stage,

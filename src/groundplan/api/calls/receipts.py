@@ -26,8 +26,8 @@ def receipt(conn: Connection[Any], services: Services, caller: Caller, call_id: 
     found = _with_budget_titles(conn, with_who(conn, caller, queries.receipt(conn, call_id)))
     kept = content_store.kept(conn, call_id)
     duty = can_read_all(caller)
-    beside = cost_receipt.beside(conn, found, services.clock.now().date()) if duty else None
-    cost_receipt.explain(conn, found)
+    beside = cost_receipt.allocated_to_call(conn, found, services.clock.now().date()) if duty else None
+    cost_receipt.explain_terms(conn, found)
     chosen = why_chosen(conn, found)
     served_blueprint.add_cached_placement(conn, [found])
     return {**found, "chosen": chosen, "allocated": beside, "content": None if kept is None else kept.facts()}
@@ -35,16 +35,16 @@ def receipt(conn: Connection[Any], services: Services, caller: Caller, call_id: 
 
 def why_chosen(conn: Connection[Any], receipt: dict[str, Any]) -> list[str]:
     """Sentences: why a call went where it did, by the blueprint it began with; none of a call that went nowhere."""
-    if not receipt["deployment"] and receipt["cache"] not in explain.KEPT:
+    if not receipt["deployment"] and receipt["cache"] not in explain.CACHED_REQUESTS:
         return []
     name = receipt["workload"]
     try:
         blueprint = served_blueprint.blueprint_at(conn, receipt["blueprint"])
     except NotFound:
-        return explain.chosen(receipt, None)
+        return explain.explain_source(receipt, None)
     placement = next((each for each in blueprint.placements if each.workload == name), None)
     routes = any(each.name == name and each.routing is not None for each in blueprint.workloads)
-    return explain.chosen(receipt, placement, routes=routes)
+    return explain.explain_source(receipt, placement, routes=routes)
 
 
 def _with_budget_titles(conn: Connection[Any], receipt: dict[str, Any]) -> dict[str, Any]:

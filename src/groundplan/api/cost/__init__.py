@@ -1,4 +1,4 @@
-"""What everything costs, gathered from ledger, blueprints and measured quantities for the routes: `book` is the whole.
+"""Costs for the routes, gathered from ledger, blueprints and measured quantities; `book` has all of them.
 
-The rules by which costs are divided, forecast and compared are those of `economics`; nothing is decided here.
+The rules by which costs are divided, forecast and compared are in `economics`; nothing is decided here.
 """

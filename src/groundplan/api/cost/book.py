@@ -1,7 +1,7 @@
-"""The book of costs of some days: what the ledger measured, term by term, and declared costs divided among workloads.
+"""The cost book of a period: costs that the ledger measured, by term, and declared costs divided among workloads.
 
-Assembled from ledger, blueprint and measured quantities; the rules are economics'. The measured lines sum exactly to
-what attempts cost in those days.
+Assembled from ledger, blueprint and measured quantities; the rules are in economics. The measured lines sum exactly to
+what attempts cost in the period.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from psycopg import Connection
 
 from groundplan.api.cost import daily_usage as cost_use
 from groundplan.api.cost import declared_costs as cost_rules
-from groundplan.api.cost.declared_costs import Declared
+from groundplan.api.cost.declared_costs import DeclaredCosts
 from groundplan.core.errors import Invalid
 from groundplan.core.money import format_usd, from_decimal
 from groundplan.core.months import next_first
@@ -24,32 +24,32 @@ from groundplan.economics.allocate.model import Basis, Line
 from groundplan.ledger import rollup_store
 
 DIMENSIONS: Final = ("term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "tier", "basis")
-"""What lines can be summed by; `breakdowns` has what only calls know."""
-LONGEST: Final = 3660
+"""Dimensions of the lines; `breakdowns` has those that only calls have."""
+MAX_DAYS: Final = 3660
 FIRST_YEAR: Final = 1000
 LAST_YEAR: Final = 9000
-"""Later days have no day after them in every calendar that is asked."""
+"""Later days have no following day in some of the calendars used."""
 _TERMS: Final[dict[str, str]] = {"embeddings": "embedding", "rerank": "rerank", "moderation": "moderation"}
-"""Type of a deployment -> term of everything that is asked of it; elsewhere it is the class of the tokens."""
+"""Type of a deployment -> the term of all its costs; for other types the term is the class of the tokens."""
 UNITS: Final[dict[str, str]] = {
     "images_made": "Images", "images": "Images", "seconds": "Seconds", "characters": "Characters",
     "requests": "Requests", "searches": "Searches",
 }  # fmt: skip
 """Part of a cost that is not counted in tokens -> its unit."""
-_BY: Final = ("workload", "blueprint", "deployment", "site", "model", "part", "purpose", "tier", "estimated")
-_CARRIED: Final = ("workload", "blueprint")
-_FEW: Final = 8
-"""Workloads that are asked for one after the other."""
-_UNKNOWN: Final = Declared(0)
-OWN: Final = "own"
-"""Provider of what no provider bills by the call."""
+_GROUP_BY: Final = ("workload", "blueprint", "deployment", "site", "model", "part", "purpose", "tier", "estimated")
+_GROUP_BY_CARRIER: Final = ("workload", "blueprint")
+_MAX_SEPARATE_QUERIES: Final = 8
+"""Up to so many workloads are queried one by one."""
+_NOTHING_DECLARED: Final = DeclaredCosts(0)
+OWN_PROVIDER: Final = "own"
+"""The provider of costs that no provider bills by the call."""
 Workflows = Mapping[int, Mapping[str, str]]
 """Blueprint -> workload -> its workflow"""
 
 
 @dataclass(frozen=True, slots=True)
 class Days:
-    """From `first` to `last`, both included."""
+    """A period from `first` to `last`, both included, in UTC."""
 
     first: date
     last: date
@@ -64,20 +64,20 @@ class Days:
 
     @property
     def before(self) -> Days:
-        """As many days before them."""
+        """The period of the same length just before."""
         count = (self.last - self.first).days + 1
         return Days(self.first - timedelta(days=count), self.first - timedelta(days=1))
 
     @property
     def month_before(self) -> Days:
-        """Of the first days of a month the same ones of the month before; of a whole month all of that."""
+        """The same days of the month before, for a period that begins a month; all of that month for a whole month."""
         end = self.first - timedelta(days=1)
         first, whole = end.replace(day=1), (self.last + timedelta(days=1)).day == 1
         return Days(first, end if whole else min(end, first + (self.last - self.first)))
 
     @property
     def months(self) -> list[Days]:
-        """The same days, those of each month together."""
+        """The period split into calendar months."""
         found, first = [], self.first
         while first <= self.last:
             last = min(self.last, next_first(first) - timedelta(days=1))
@@ -86,83 +86,83 @@ class Days:
         return found
 
 
-def days_of(first: date | None, last: date | None, today: date) -> Days:
-    """What was asked for; left out: this month up to today. Raises `Invalid` (`days_invalid`)."""
+def parse_days(first: date | None, last: date | None, today: date) -> Days:
+    """The requested period; by default this month up to today. Raises `Invalid` (`days_invalid`)."""
     last = today if last is None else last
     first = last.replace(day=1) if first is None else first
-    if last < first or (last - first).days > LONGEST or first.year < FIRST_YEAR or last.year > LAST_YEAR:
+    if last < first or (last - first).days > MAX_DAYS or first.year < FIRST_YEAR or last.year > LAST_YEAR:
         raise Invalid(
             f"{first} to {last} are not a valid period, or too long",
             code="days_invalid",
-            hint=f"Name a first and a last day, at most {LONGEST} days apart, of {FIRST_YEAR} to {LAST_YEAR}.",
+            hint=f"Name a first and a last day, at most {MAX_DAYS} days apart, of {FIRST_YEAR} to {LAST_YEAR}.",
         )
     return Days(first, last)
 
 
-def book(conn: Connection[Any], days: Days, today: date, team: str | None = None, *, apart: bool = True) -> list[Line]:
-    """Every line; of what calls cost those of one team, where said, and, unless `apart`, of all deployments together.
-    Declared costs of days that have not come are left out."""
-    return measured(conn, days, team, apart=apart) + _declared(conn, days, today)
+def cost_lines(
+    conn: Connection[Any], days: Days, today: date, team: str | None = None, *, separate: bool = True
+) -> list[Line]:
+    """Every line of the book: measured lines (of one `team`, and with deployments summed unless `separate`, as in
+    `measured_lines`) and declared costs, without those of future days."""
+    return measured_lines(conn, days, team, separate=separate) + _declared_lines(conn, days, today)
 
 
-def carried(conn: Connection[Any], days: Days, today: date) -> list[Line]:
-    """As `book`, for whoever asks what each team or workload carries and not for what: a line of all that calls of a
-    workload cost, of which there are a hundredth as many."""
-    wanted = cost_use.wanted(days.first, days.last)
-    rows = rollup_store.parts_by(conn, _CARRIED, wanted)
-    carriers = _Carriers(conn, wanted)
-    carriers.know(rows)
+def carrier_lines(conn: Connection[Any], days: Days, today: date) -> list[Line]:
+    """The book with one measured line for each workload, where only teams and workloads matter: a hundredth of the
+    lines of `cost_lines`."""
+    query = cost_use.all_calls_of(days.first, days.last)
+    rows = rollup_store.parts_by(conn, _GROUP_BY_CARRIER, query)
+    carriers = _Carriers(conn, query)
+    carriers.load_blueprints(rows)
     found = [
         Line(term="", workload=row["workload"], team=carriers.team(row), amount=amount, basis="measured", rule="",
              source="ledger")
         for row in rows
         if (amount := from_decimal(row["cost_usd"]))
     ]  # fmt: skip
-    return found + _declared(conn, days, today)
+    return found + _declared_lines(conn, days, today)
 
 
-def _declared(conn: Connection[Any], days: Days, today: date) -> list[Line]:
-    return divided(conn, Days(days.first, min(days.last, today))) if days.first <= today else []
+def _declared_lines(conn: Connection[Any], days: Days, today: date) -> list[Line]:
+    return allocated_lines(conn, Days(days.first, min(days.last, today))) if days.first <= today else []
 
 
-def divided(conn: Connection[Any], days: Days) -> list[Line]:
-    """What is declared beside the calls, each day by the rules of the blueprint that was in force on it, and look-ups
-    by meaning."""
-    in_force = cost_rules.on(conn, days.first, days.last)
-    return allocated(cost_use.days(conn, in_force, days.first, days.last))
+def allocated_lines(conn: Connection[Any], days: Days) -> list[Line]:
+    """Declared costs and semantic look-ups, divided among workloads by the blueprint in force on each day."""
+    in_force = cost_rules.costs_in_force(conn, days.first, days.last)
+    return allocated(cost_use.daily_usage(conn, in_force, days.first, days.last))
 
 
-def measured(conn: Connection[Any], days: Days, team: str | None = None, *, apart: bool = True) -> list[Line]:
-    """What attempts cost, by part of the cost, workload and deployment, as the blueprint priced them that they ran
-    under; whose team carries them, too; of all teams or of one. What the gateway itself asked, such as the judge of a
-    guardrail, is a term of its own (`ledger.model.PURPOSES`), and in no other. Unless `apart`, a line is of all
-    deployments, without rule and source: of 2,000 workloads that are thousands of lines instead of hundreds of
-    thousands."""
-    wanted = cost_use.wanted(days.first, days.last)
-    carriers = _Carriers(conn, wanted)
-    found: dict[Line, _Sum] = {}
+def measured_lines(conn: Connection[Any], days: Days, team: str | None = None, *, separate: bool = True) -> list[Line]:
+    """Costs of attempts by part, workload and deployment, priced and carried by a team as the blueprint says that they
+    ran under; of all teams or of one. Calls of the gateway itself, such as to the judge of a guardrail, have terms of
+    their own (`ledger.model.PURPOSES`). Unless `separate`, a line covers all deployments, without rule and source: for
+    2,000 workloads that is thousands of lines instead of hundreds of thousands."""
+    query = cost_use.all_calls_of(days.first, days.last)
+    carriers = _Carriers(conn, query)
+    sums: dict[Line, _Sum] = {}
     with conn.transaction():  # in which lots are read
-        for asked in [wanted] if team is None else _of_team(conn, wanted, carriers, team):
-            for rows in rollup_store.parts_in_lots(conn, _BY, asked):
-                carriers.know(rows)
+        for asked in [query] if team is None else _team_queries(conn, query, carriers, team):
+            for rows in rollup_store.parts_in_lots(conn, _GROUP_BY, asked):
+                carriers.load_blueprints(rows)
                 for row in rows:
                     amount = from_decimal(row["cost_usd"])
                     if row["part"] == "attempt" or not amount or team not in (None, carrier := carriers.team(row)):
                         continue
-                    made = _line if apart else _sum_line
-                    mine = found.setdefault(made(row, carriers.under(row), carrier), _Sum())
-                    mine.amount += amount
-                    mine.count += int(row["count"])
-                    mine.blueprints |= {row["blueprint"]} if row["blueprint"] else set()
+                    new_line = _line if separate else _sum_line
+                    total = sums.setdefault(new_line(row, carriers.declared_for(row), carrier), _Sum())
+                    total.amount += amount
+                    total.count += int(row["count"])
+                    total.blueprints |= {row["blueprint"]} if row["blueprint"] else set()
     return [
         replace(
             line,
-            amount=mine.amount,
-            quantity=mine.count,
-            unit=line.unit if mine.count else "",
-            blueprints=tuple(sorted(mine.blueprints)),
+            amount=total.amount,
+            quantity=total.count,
+            unit=line.unit if total.count else "",
+            blueprints=tuple(sorted(total.blueprints)),
         )
-        for line, mine in found.items()
+        for line, total in sums.items()
     ]
 
 
@@ -173,16 +173,16 @@ class _Sum:
     blueprints: set[int] = field(default_factory=set)
 
 
-def _line(row: dict[str, Any], under: Declared, team: str) -> Line:
-    """Without its amount and count."""
+def _line(row: dict[str, Any], declared: DeclaredCosts, team: str) -> Line:
+    """The line of a row, without amount and count."""
     return Line(
-        term=_term(row, under),
+        term=_term(row, declared),
         workload=row["workload"],
         team=team,
         amount=0,
         basis=_basis(row),
-        rule="the most it can have cost" if row["part"] == "bound" else _priced(row),
-        source=under.prices.get(row["deployment"], "ledger"),
+        rule="the most it can have cost" if row["part"] == "bound" else _price_rule(row),
+        source=declared.prices.get(row["deployment"], "ledger"),
         deployment=row["deployment"],
         site=row["site"],
         model=row["model"],
@@ -191,15 +191,15 @@ def _line(row: dict[str, Any], under: Declared, team: str) -> Line:
     )
 
 
-def _sum_line(row: dict[str, Any], under: Declared, team: str) -> Line:
-    """The same of all deployments."""
+def _sum_line(row: dict[str, Any], declared: DeclaredCosts, team: str) -> Line:
+    """As `_line`, for all deployments together."""
     return Line(
-        term=_term(row, under), workload=row["workload"], team=team, amount=0, basis=_basis(row), rule="", source=""
+        term=_term(row, declared), workload=row["workload"], team=team, amount=0, basis=_basis(row), rule="", source=""
     )
 
 
-def _term(row: dict[str, Any], under: Declared) -> str:
-    return row["purpose"] or term_of(under.kinds.get(row["deployment"], ""), str(row["part"]))
+def _term(row: dict[str, Any], declared: DeclaredCosts) -> str:
+    return row["purpose"] or term_of(declared.kinds.get(row["deployment"], ""), str(row["part"]))
 
 
 def _basis(row: dict[str, Any]) -> Basis:
@@ -207,70 +207,73 @@ def _basis(row: dict[str, Any]) -> Basis:
 
 
 def term_of(kind: str, part: str) -> str:
-    """What a part of the cost of an attempt at a deployment of some type is called."""
+    """The term of a part of the cost of an attempt at a deployment of type `kind`."""
     return _TERMS.get(kind, part)
 
 
 class _Carriers:
-    """Which team carries a row of the ledger, and the blueprint that it ran under: each is read once."""
+    """Teams that carry rows of the ledger, and the blueprints that these ran under; each blueprint is read once."""
 
-    def __init__(self, conn: Connection[Any], wanted: dict[str, Any]) -> None:
-        self._conn, self._wanted = conn, wanted
-        self._declared: dict[int, Declared] = {}
-        self._told: dict[tuple[str, int], str] | None = None
+    def __init__(self, conn: Connection[Any], query: dict[str, Any]) -> None:
+        self._conn, self._query = conn, query
+        self._declared: dict[int, DeclaredCosts] = {}
+        self._teams_of_calls: dict[tuple[str, int], str] | None = None
 
-    def know(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Read the blueprints of these rows."""
+    def load_blueprints(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Load the blueprints of these rows."""
         if numbers := {row["blueprint"] for row in rows} - self._declared.keys():
-            found = cost_rules.by_number(self._conn, numbers)
-            self._declared |= {number: found.get(number, _UNKNOWN) for number in numbers}
+            found = cost_rules.costs_by_blueprint(self._conn, numbers)
+            self._declared |= {number: found.get(number, _NOTHING_DECLARED) for number in numbers}
 
-    def under(self, row: Mapping[str, Any]) -> Declared:
+    def declared_for(self, row: Mapping[str, Any]) -> DeclaredCosts:
         return self._declared[row["blueprint"]]
 
     def team(self, row: Mapping[str, Any]) -> str:
-        """As its blueprint says, else as its calls tell; empty: none."""
-        if team := self.under(row).teams.get(row["workload"]):
+        """The team of the workload by its blueprint, else by its calls; empty for none."""
+        if team := self.declared_for(row).teams.get(row["workload"]):
             return team
-        if self._told is None:
-            self._told = _told(self._conn, self._wanted)
-        return self._told.get((row["workload"], row["blueprint"]), "")
+        if self._teams_of_calls is None:
+            self._teams_of_calls = _teams_of_calls(self._conn, self._query)
+        return self._teams_of_calls.get((row["workload"], row["blueprint"]), "")
 
 
-def _of_team(conn: Connection[Any], wanted: dict[str, Any], carriers: _Carriers, team: str) -> Iterable[dict[str, Any]]:
-    """What to ask for the lines of one team: for each of its workloads, where they are few."""
-    rows = rollup_store.parts_by(conn, _CARRIED, wanted)
-    carriers.know(rows)
+def _team_queries(
+    conn: Connection[Any], query: dict[str, Any], carriers: _Carriers, team: str
+) -> Iterable[dict[str, Any]]:
+    """The queries for the lines of one team: one for each of its workloads, where they are few."""
+    rows = rollup_store.parts_by(conn, _GROUP_BY_CARRIER, query)
+    carriers.load_blueprints(rows)
     names = sorted({row["workload"] for row in rows if carriers.team(row) == team})
-    return [{**wanted, "workload": name} for name in names] if len(names) <= _FEW else [wanted]
+    return [{**query, "workload": name} for name in names] if len(names) <= _MAX_SEPARATE_QUERIES else [query]
 
 
-def _told(conn: Connection[Any], wanted: dict[str, Any]) -> dict[tuple[str, int], str]:
-    """(workload, blueprint) -> the team that calls tell, where a blueprint does not."""
-    rows = rollup_store.calls_by(conn, ["workload", "blueprint", "team"], wanted)
+def _teams_of_calls(conn: Connection[Any], query: dict[str, Any]) -> dict[tuple[str, int], str]:
+    """(workload, blueprint) -> the team in the facts of its calls, for blueprints that name none."""
+    rows = rollup_store.calls_by(conn, ["workload", "blueprint", "team"], query)
     return {(row["workload"], row["blueprint"]): row["team"] for row in rows if row["team"]}
 
 
-def _priced(row: dict[str, Any]) -> str:
+def _price_rule(row: dict[str, Any]) -> str:
     tier = f" ({row['tier']})" if row["tier"] else ""
     return f"{row['part']} x price of {row['deployment']}{tier}"
 
 
-def workflows(conn: Connection[Any], lines: Sequence[Line]) -> Workflows:
-    """As the blueprints of these lines declare, so that a workload that was moved or removed since keeps its own."""
-    return cost_rules.workflows(conn, {_newest(line) for line in lines})
+def workflows_of_lines(conn: Connection[Any], lines: Sequence[Line]) -> Workflows:
+    """The workflows of workloads by the blueprints of these lines, so that workloads that were moved or removed since
+    keep theirs."""
+    return cost_rules.workflows_by_blueprint(conn, {_newest_blueprint(line) for line in lines})
 
 
 def cost_centers(conn: Connection[Any], lines: Sequence[Line]) -> dict[str, str]:
-    """Team -> where finance books what it carries, as the newest blueprint of its lines declares."""
+    """Team -> its cost center, as the newest blueprint of its lines declares."""
     newest: dict[str, int] = {}
     for line in lines:
-        newest[line.team] = max(newest.get(line.team, 0), _newest(line))
-    declared = cost_rules.by_number(conn, newest.values())
-    return {team: declared.get(number, _UNKNOWN).cost_centers.get(team, "") for team, number in newest.items()}
+        newest[line.team] = max(newest.get(line.team, 0), _newest_blueprint(line))
+    declared = cost_rules.costs_by_blueprint(conn, newest.values())
+    return {team: declared.get(number, _NOTHING_DECLARED).cost_centers.get(team, "") for team, number in newest.items()}
 
 
-def summed(lines: Sequence[Line], by: str, workflows: Workflows) -> list[dict[str, Any]]:
+def sum_by(lines: Sequence[Line], by: str, workflows: Workflows) -> list[dict[str, Any]]:
     """[{key, cost_usd, share, quantity, basis: {basis: cost_usd}}], the dearest first. Raises `Invalid`."""
     if by not in DIMENSIONS:
         raise Invalid(
@@ -278,11 +281,11 @@ def summed(lines: Sequence[Line], by: str, workflows: Workflows) -> list[dict[st
             code="dimension_unknown",
             hint=f"Use {', '.join(DIMENSIONS)}, feature, prompt, source, person, tag.",
         )
-    return added((_key(line, by, workflows), line.basis, line.amount, line.quantity) for line in lines)
+    return sum_parts((_key(line, by, workflows), line.basis, line.amount, line.quantity) for line in lines)
 
 
-def added(parts: Iterable[tuple[str, str, int, int]]) -> list[dict[str, Any]]:
-    """As `summed`, of (key, basis, picodollars, quantity)."""
+def sum_parts(parts: Iterable[tuple[str, str, int, int]]) -> list[dict[str, Any]]:
+    """As `sum_by`, of (key, basis, picodollars, quantity)."""
     by_basis: dict[str, dict[str, int]] = {}
     sums: dict[str, int] = {}
     counts: dict[str, int] = {}
@@ -305,7 +308,7 @@ def added(parts: Iterable[tuple[str, str, int, int]]) -> list[dict[str, Any]]:
 
 
 def line_json(line: Line) -> dict[str, Any]:
-    """A line as the API has it."""
+    """A line in the API's shape."""
     return {
         "term": line.term, "workload": line.workload, "team": line.team, "cost_usd": format_usd(line.amount),
         "basis": line.basis, "rule": line.rule, "source": line.source, "deployment": line.deployment,
@@ -314,20 +317,26 @@ def line_json(line: Line) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def versions(lines: Iterable[Line]) -> list[int]:
-    """Numbers of the blueprints by whose prices and rules they are."""
+def blueprint_numbers(lines: Iterable[Line]) -> list[int]:
+    """Sorted numbers of the blueprints by whose prices and rules the lines were made."""
     return sorted({number for line in lines for number in line.blueprints})
 
 
-def _newest(line: Line) -> int:
-    """0: none is told."""
+def _newest_blueprint(line: Line) -> int:
+    """The number of the line's newest blueprint; 0 where it has none."""
     return max(line.blueprints, default=0)
 
 
 def _key(line: Line, by: str, workflows: Workflows) -> str:
     if by == "workflow":
-        return workflows.get(_newest(line), {}).get(line.workload, "")
+        return workflows.get(_newest_blueprint(line), {}).get(line.workload, "")
     if by == "provider":
         provider, known, _ = line.model.partition("/")
-        return provider if known else OWN if line.allocation or not line.deployment else line.site or line.deployment
+        return (
+            provider
+            if known
+            else OWN_PROVIDER
+            if line.allocation or not line.deployment
+            else line.site or line.deployment
+        )
     return str(getattr(line, by))

@@ -1,5 +1,5 @@
-"""The book by what only calls know: features, versions of prompts, document sources, people, tags of keys; and by site,
-where what is allocated follows the calls. Every sum is exactly the book's."""
+"""The book by dimensions that only calls have: feature, prompt version, document source, person, tag of a key; and by
+site, where allocated costs follow the calls. Every sum is exactly that of the book."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from psycopg import Connection
 
 from groundplan.api import served_blueprint
 from groundplan.api.cost.book import Days
-from groundplan.api.cost.daily_usage import wanted
+from groundplan.api.cost.daily_usage import all_calls_of
 from groundplan.core.errors import NotFound
 from groundplan.core.money import from_decimal
 from groundplan.economics.allocate.breakdown import COMPANY, Weights, place_of, spread
@@ -23,26 +23,26 @@ from groundplan.ledger.daily_attribution_store import Columns
 DIMENSIONS: Final = ("feature", "prompt", "source", "person", "tag", "site")
 
 
-def sums(conn: Connection[Any], lines: list[Line], days: Days, by: str) -> Iterator[tuple[str, str, int, int]]:
-    """(key, basis, picodollars, quantity) of lines of these days. By site only what says no site is spread."""
+def breakdown(conn: Connection[Any], lines: list[Line], days: Days, by: str) -> Iterator[tuple[str, str, int, int]]:
+    """Yield (key, basis, picodollars, quantity) of lines of a period. By site, only lines without one are spread."""
     placed = [line for line in lines if line.site] if by == "site" else []
     rest = [line for line in lines if not line.site] if by == "site" else lines
-    weights, there = _weights(conn, days, by), _there(conn, days, by, {place_of(line) for line in rest})
+    weights, there = _weights(conn, days, by), _weights_at(conn, days, by, {place_of(line) for line in rest})
     yield from ((line.site, str(line.basis), line.amount, line.quantity) for line in placed)
     for basis, mine in spread(rest, weights, there).items():
         yield from ((key, basis, amount, 0) for key, amount in mine.items() if amount)
 
 
 def _weights(conn: Connection[Any], days: Days, by: str) -> Weights:
-    """What the calls of a workload cost; of one whose calls cost nothing, such as those of own hardware, how many."""
+    """Workload -> key -> cost of its calls; their number where they cost nothing, as on own hardware."""
     if by == "person":
-        return _measured(daily_attribution_store.people_by_workload(conn, days.since, days.until))
-    rows = _paid(conn, days, by)
-    return _measured(_columns((workload, key, from_decimal(cost), calls) for workload, key, cost, calls in rows))
+        return _weights_from(daily_attribution_store.people_by_workload(conn, days.since, days.until))
+    rows = _cost_by_key(conn, days, by)
+    return _weights_from(_columns((workload, key, from_decimal(cost), calls) for workload, key, cost, calls in rows))
 
 
 def _columns(rows: Iterable[tuple[str, str, Any, Any]]) -> Columns:
-    """Of (workload, key, what was measured, calls)."""
+    """Rows of (workload, key, measure, calls) as columns."""
     found: Columns = ([], [], [], [])
     for workload, key, measure, calls in rows:
         found[0].append(workload)
@@ -52,8 +52,8 @@ def _columns(rows: Iterable[tuple[str, str, Any, Any]]) -> Columns:
     return found
 
 
-def _measured(columns: Columns) -> dict[str, dict[str, int]]:
-    """workload -> key -> what was measured; calls where that is nothing."""
+def _weights_from(columns: Columns) -> dict[str, dict[str, int]]:
+    """Workload -> key -> measure; the number of calls for workloads whose measure is zero throughout."""
     found: dict[str, dict[str, int]] = {}
     for workload, key, measure in zip(*columns[:3], strict=True):
         if (mine := found.get(workload)) is None:
@@ -66,14 +66,14 @@ def _measured(columns: Columns) -> dict[str, dict[str, int]]:
     return found
 
 
-def _there(conn: Connection[Any], days: Days, by: str, places: set[str]) -> dict[str, Weights]:
-    """Of these deployments and sites: tokens of the calls that were answered there, calls where they had none."""
+def _weights_at(conn: Connection[Any], days: Days, by: str, places: set[str]) -> dict[str, Weights]:
+    """Deployment or site -> weights of the calls answered there: tokens, or calls where they had no tokens."""
     if not (asked := places - {COMPANY}) or by in ("site", "tag"):
         return {}
     if by == "person":
         deployments, sites, columns = daily_attribution_store.people_placed(conn, days.since, days.until, sorted(asked))
     else:
-        rows = list(_placed(conn, days, by, asked))
+        rows = list(_usage_at(conn, days, by, asked))
         deployments, sites = [row[2] for row in rows], [row[3] for row in rows]
         columns = _columns((row[0], row[1], row[4], row[5]) for row in rows)
     found: dict[str, Weights] = {}
@@ -81,11 +81,11 @@ def _there(conn: Connection[Any], days: Days, by: str, places: set[str]) -> dict
         kind, _, name = place.partition("/")
         here = [each == name for each in (deployments if kind == "deployment" else sites)]
         if any(here):
-            found[place] = _measured(_only(columns, here))
+            found[place] = _weights_from(_select_rows(columns, here))
     return found
 
 
-def _only(columns: Columns, wanted: list[bool]) -> Columns:
+def _select_rows(columns: Columns, wanted: list[bool]) -> Columns:
     workloads, keys, measures, calls = columns
     return (
         list(compress(workloads, wanted)), list(compress(keys, wanted)), list(compress(measures, wanted)),
@@ -93,14 +93,14 @@ def _only(columns: Columns, wanted: list[bool]) -> Columns:
     )  # fmt: skip
 
 
-def _placed(
+def _usage_at(
     conn: Connection[Any], days: Days, by: str, places: set[str]
 ) -> Iterable[tuple[str, str, str, str, Any, Any]]:
     """(workload, key, deployment, site, tokens, calls)"""
     if by == "source":
         return daily_attribution_store.sources_placed(conn, days.since, days.until, sorted(places))
     kept = "blueprint" if by == "prompt" else by
-    rows = rollup_store.calls_by(conn, ["workload", kept, "deployment", "site"], wanted(days.first, days.last))
+    rows = rollup_store.calls_by(conn, ["workload", kept, "deployment", "site"], all_calls_of(days.first, days.last))
     numbers = {row["blueprint"] for row in rows} if by == "prompt" else set()
     prompts = {number: _prompts(conn, number) for number in numbers}
     return (
@@ -114,14 +114,14 @@ def _placed(
     )  # fmt: skip
 
 
-def _paid(conn: Connection[Any], days: Days, by: str) -> list[tuple[str, str, Decimal, Any]]:
+def _cost_by_key(conn: Connection[Any], days: Days, by: str) -> list[tuple[str, str, Decimal, Any]]:
     """(workload, key, USD, calls)"""
     if by == "source":
         return daily_attribution_store.sources_by_workload(conn, days.since, days.until)
     if by == "tag":
         return daily_attribution_store.tags_by_workload(conn, days.since, days.until)
     kept = "blueprint" if by == "prompt" else by
-    rows = rollup_store.calls_by(conn, ["workload", kept], wanted(days.first, days.last))
+    rows = rollup_store.calls_by(conn, ["workload", kept], all_calls_of(days.first, days.last))
     if by != "prompt":
         return [(row["workload"], row[kept], row["cost_usd"], row["calls"]) for row in rows]
     prompts = {number: _prompts(conn, number) for number in {row["blueprint"] for row in rows}}
@@ -132,7 +132,7 @@ def _paid(conn: Connection[Any], days: Days, by: str) -> list[tuple[str, str, De
 
 
 def _prompts(conn: Connection[Any], number: int) -> dict[str, str]:
-    """workload -> name@version of its prompt under a blueprint."""
+    """Workload -> `name@version` of its prompt under a blueprint."""
     try:
         blueprint = served_blueprint.blueprint_at(conn, number)
     except NotFound:

@@ -1,5 +1,5 @@
-"""What is known of the days to come: holidays and launches that the workspace declares, or that are asked for beside
-it. Decides nothing."""
+"""Known future days of a forecast: holidays and launches that the workspace declares or a request adds. Decides
+nothing."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from groundplan.economics.forecast.model import Launch, Series
 
 Row = dict[str, Any]
 SHARE_DAYS = 28
-"""Before a launch of one workload, by which its part in a sum of several is told."""
+"""Days before the launch of a workload by which its share of a sum is measured."""
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """`countries`, `holidays` (ISO dates beside theirs) and `launches`; those of no workload are of whatever is asked
-    for. `notes`: what of it could not be taken into account."""
+class KnownDays:
+    """Countries with public holidays, further `holidays` (ISO dates), and launches; a launch without a workload applies
+    to every forecast. `notes` say what could not be taken into account."""
 
     countries: tuple[str, ...] = ()
     holidays: tuple[str, ...] = ()
@@ -30,8 +30,8 @@ class Known:
     notes: tuple[str, ...] = ()
 
 
-def declared(calendar: Calendar) -> Known:
-    """As the blueprint has it. A country whose holidays are not known here is left out, with a note."""
+def declared_days(calendar: Calendar) -> KnownDays:
+    """The known days of a blueprint. A country whose holidays are unknown is left out, with a note."""
     notes, countries = [], []
     for country in calendar.countries:
         try:
@@ -40,11 +40,11 @@ def declared(calendar: Calendar) -> Known:
             notes.append(f"{error.message}, so that they are left out: {error.hint}".rstrip("."))
         else:
             countries.append(country)
-    return Known(tuple(countries), tuple(calendar.holidays), tuple(calendar.launches), tuple(dict.fromkeys(notes)))
+    return KnownDays(tuple(countries), tuple(calendar.holidays), tuple(calendar.launches), tuple(dict.fromkeys(notes)))
 
 
-def beside(known: Known, countries: Sequence[str], launches: Sequence[Declared]) -> Known:
-    """With what is asked for in addition. Raises `Invalid` (`country_unknown`, `extra_missing`)."""
+def with_additions(known: KnownDays, countries: Sequence[str], launches: Sequence[Declared]) -> KnownDays:
+    """Known days with further countries and launches. Raises `Invalid` (`country_unknown`, `extra_missing`)."""
     more = [country.upper() for country in countries]
     for country in more:
         public_holidays(country, 2000)
@@ -52,10 +52,10 @@ def beside(known: Known, countries: Sequence[str], launches: Sequence[Declared])
     return replace(known, countries=together, launches=(*known.launches, *launches))
 
 
-def ahead(
-    past: Series, known: Known, rows: Sequence[Row], workload: str | None, value: Callable[[Row], float]
+def with_known_days(
+    past: Series, known: KnownDays, rows: Sequence[Row], workload: str | None, value: Callable[[Row], float]
 ) -> Series:
-    """A series with its holidays and launches. `rows`: what it is the sum of, by day and workload."""
+    """The series with its holidays and launches. `rows`: the parts of the series, by day and workload."""
     first, last = past.start.year, past.at(len(past.values)).year + 2
     whose: dict[str, list[str]] = {}
     for country in sorted(known.countries):
@@ -73,8 +73,8 @@ def ahead(
     return replace(past, holidays=frozenset({*whose, *known.holidays}), whose=named, launches=tuple(launches))
 
 
-def shown(known: Known, workload: str | None) -> dict[str, Any]:
-    """What a forecast rests on, in the words in which it is declared."""
+def known_days_json(known: KnownDays, workload: str | None) -> dict[str, Any]:
+    """The known days that a forecast uses, in the shape in which they are declared."""
     return {
         "countries": list(known.countries),
         "holidays": list(known.holidays),
@@ -87,7 +87,7 @@ def shown(known: Known, workload: str | None) -> dict[str, Any]:
 
 
 def _share(rows: Sequence[Row], workload: str, before: date, value: Callable[[Row], float]) -> float:
-    """Of a workload in the sum of all rows, in the days before."""
+    """The share of a workload in all rows of the days before `before`."""
     since = before - timedelta(days=SHARE_DAYS)
     near = [row for row in rows if since <= row["day"] < before]
     whole = sum(map(value, near))

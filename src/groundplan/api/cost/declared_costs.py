@@ -1,7 +1,7 @@
-"""What blueprints declared of costs, and which of them was in force on a day. It divides nothing.
+"""The cost declarations of blueprints, and which of them were in force on a day. Nothing is divided here.
 
-The one of a day is the newest that was released on it or before it. Days before the first one count as its day; of
-those before anything was asked, too, only what says `from` is spent: a cost without it begins with the company.
+The blueprint of a day is the newest that was released by its end. Days before the first blueprint use the first one; on
+days that are also before the first call, only costs with `from` count: others begin with the first day of use.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from groundplan.ledger import rollup_store
 
 REVIEW_HOUR: Final = "review hour"
 TOOL_USES: Final = "1000 tool uses"
-_MOST: Final = 1000
+_MAX_CACHED: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
-    """Of one blueprint."""
+class DeclaredCosts:
+    """Cost declarations of one blueprint."""
 
     number: int
     allocations: tuple[Allocation, ...] = ()
@@ -40,11 +40,11 @@ class Declared:
     sites: dict[str, str] = field(default_factory=dict)
     """deployment -> its site"""
     kinds: dict[str, str] = field(default_factory=dict)
-    """deployment -> what it is asked for"""
+    """deployment -> its type"""
     prices: dict[str, str] = field(default_factory=dict)
     """deployment -> where its price is from"""
     processors: dict[str, int] = field(default_factory=dict)
-    """workload -> picodollars of an hour of looking up by meaning, where it says one"""
+    """workload -> picodollars of an hour of semantic look-up, where it is declared"""
     cost_centers: dict[str, str] = field(default_factory=dict)
     """team -> its cost center"""
     workflows: dict[str, str] = field(default_factory=dict)
@@ -55,15 +55,15 @@ class Declared:
     """deployment -> tokens of prompt and answer together"""
 
 
-_KEPT: Final[dict[str, Declared]] = {}
-"""By digest, of at most `_MOST` blueprints."""
-_FLOWS: Final[dict[str, dict[str, str]]] = {}
-"""By digest of the files, of as many."""
+_CACHE: Final[dict[str, DeclaredCosts]] = {}
+"""By digest of the blueprint; at most `_MAX_CACHED`."""
+_WORKFLOW_CACHE: Final[dict[str, dict[str, str]]] = {}
+"""By digest of the declared files; at most `_MAX_CACHED`."""
 
 
-def of(blueprint: Blueprint) -> Declared:
+def declared_costs(blueprint: Blueprint) -> DeclaredCosts:
     places = blueprint.deployments
-    return Declared(
+    return DeclaredCosts(
         blueprint.number,
         tuple(blueprint.allocations),
         blueprint.currencies,
@@ -79,41 +79,41 @@ def of(blueprint: Blueprint) -> Declared:
     )
 
 
-def by_number(conn: Connection[Any], numbers: Iterable[int]) -> dict[int, Declared]:
-    """Those that are there, each decoded once."""
+def costs_by_blueprint(conn: Connection[Any], numbers: Iterable[int]) -> dict[int, DeclaredCosts]:
+    """The declarations of the blueprints that exist among `numbers`, each decoded once."""
     digests = store.blueprint_digests(conn, sorted(set(numbers)))
-    found = {number: _KEPT[digest] for number, digest in digests.items() if digest in _KEPT}
+    found = {number: _CACHE[digest] for number, digest in digests.items() if digest in _CACHE}
     if missing := [number for number in digests if number not in found]:
-        if len(_KEPT) + len(missing) > _MOST:
-            _KEPT.clear()
+        if len(_CACHE) + len(missing) > _MAX_CACHED:
+            _CACHE.clear()
         for digest, body in store.blueprint_bodies(conn, missing):
-            made = of(artifact.decode(bytes(body)))
-            found[made.number] = _KEPT[digest] = made
+            made = declared_costs(artifact.decode(bytes(body)))
+            found[made.number] = _CACHE[digest] = made
     return found
 
 
-def workflows(conn: Connection[Any], numbers: Iterable[int]) -> dict[int, dict[str, str]]:
-    """Number of a blueprint -> workload -> its workflow; 0 is the newest. Of blueprints that were made before they had
-    workflows the files say it, as far as they can still be read."""
+def workflows_by_blueprint(conn: Connection[Any], numbers: Iterable[int]) -> dict[int, dict[str, str]]:
+    """Number of a blueprint -> workload -> its workflow; 0 is the newest. Blueprints from before workflows were part of
+    them are answered from their declared files, as far as these can still be read."""
     newest = store.current_number(conn)
     asked = {number: number or newest or 0 for number in numbers}
-    declared = by_number(conn, asked.values())
+    declared = costs_by_blueprint(conn, asked.values())
     before = [number for number, each in declared.items() if not each.workflows]
-    found = {number: each.workflows for number, each in declared.items()} | _of_files(conn, before)
+    found = {number: each.workflows for number, each in declared.items()} | _workflows_from_files(conn, before)
     return {number: found.get(of, {}) for number, of in asked.items()}
 
 
-def _of_files(conn: Connection[Any], numbers: list[int]) -> dict[int, dict[str, str]]:
+def _workflows_from_files(conn: Connection[Any], numbers: list[int]) -> dict[int, dict[str, str]]:
     digests = store.blueprint_file_digests(conn, numbers)
     for number, digest in digests.items():
-        if digest not in _FLOWS:
-            if len(_FLOWS) >= _MOST:
-                _FLOWS.clear()
-            _FLOWS[digest] = _flows(store.blueprint(conn, number)["sources"])
-    return {number: _FLOWS[digest] for number, digest in digests.items()}
+        if digest not in _WORKFLOW_CACHE:
+            if len(_WORKFLOW_CACHE) >= _MAX_CACHED:
+                _WORKFLOW_CACHE.clear()
+            _WORKFLOW_CACHE[digest] = _declared_workflows(store.blueprint(conn, number)["sources"])
+    return {number: _WORKFLOW_CACHE[digest] for number, digest in digests.items()}
 
 
-def _flows(files: dict[str, str]) -> dict[str, str]:
+def _declared_workflows(files: dict[str, str]) -> dict[str, str]:
     try:
         declared = load_served(files).workloads
     except Invalid:
@@ -121,37 +121,37 @@ def _flows(files: dict[str, str]) -> dict[str, str]:
     return {name: doc.workflow for name, doc in declared.items() if doc.workflow}
 
 
-def on(conn: Connection[Any], first: date, last: date) -> dict[date, Declared]:
-    """Day -> what was in force on it; nothing without a blueprint."""
+def costs_in_force(conn: Connection[Any], first: date, last: date) -> dict[date, DeclaredCosts]:
+    """Day -> the declarations in force on it; empty without a blueprint."""
     known = store.blueprint_days(conn)
     if not known:
         return {}
     begun = [row["day"] for row in known]
     days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
     numbers = {day: known[max(0, bisect_right(begun, day) - 1)]["number"] for day in days}
-    declared = by_number(conn, numbers.values())
+    declared = costs_by_blueprint(conn, numbers.values())
     found = {day: declared[number] for day, number in numbers.items()}
     if first >= begun[0]:
         return found
-    since = _began(conn, begun[0])
-    return {day: each if day >= since else _dated(each) for day, each in found.items()}
+    since = _first_day(conn, begun[0])
+    return {day: each if day >= since else _only_dated(each) for day, each in found.items()}
 
 
-def _began(conn: Connection[Any], genesis: date) -> date:
-    """The day of the first blueprint, or of a call before it."""
+def _first_day(conn: Connection[Any], genesis: date) -> date:
+    """The day of the first blueprint, or of the first call, if that is earlier."""
     until = datetime.combine(genesis, time(), UTC)
     wanted = {"since": None, "until": until, "workload": None, "status": None, "deployment": None, "demo": None}
     return min((row["day"] for row in rollup_store.calls_by(conn, ["day"], wanted)), default=genesis)
 
 
-def _dated(declared: Declared) -> Declared:
-    """With what says when it begins alone."""
+def _only_dated(declared: DeclaredCosts) -> DeclaredCosts:
+    """The declarations with only those allocations that say when they begin."""
     return replace(declared, allocations=tuple(rule for rule in declared.allocations if rule.since))
 
 
-def wage(declared: Declared, day: date, workload: str) -> int | None:
-    """Picodollars of an hour of review of that workload: by the rules that cover it, else its team, else the company;
-    those of one of them add up. None where no allocation says it. Raises `Invalid` without a rate of its currency."""
+def hourly_review_cost(declared: DeclaredCosts, day: date, workload: str) -> int | None:
+    """Picodollars of an hour of review of a workload: the sum of the rules that cover the workload, else its team, else
+    the company. None where no allocation has one. Raises `Invalid` without a rate of the currency."""
     rules = [r for r in declared.allocations if r.per == REVIEW_HOUR and r.rate is not None and holds(r, day)]
     team = declared.teams.get(workload, "")
     for covers in (f"workload/{workload}", f"team/{team}", "company"):
@@ -160,10 +160,10 @@ def wage(declared: Declared, day: date, workload: str) -> int | None:
     return None
 
 
-def processor(declared: Declared, workload: str) -> int:
-    """Picodollars of an hour of looking up."""
+def hourly_lookup_cost(declared: DeclaredCosts, workload: str) -> int:
+    """Picodollars of an hour of semantic look-up."""
     return declared.processors.get(workload, Semantic().hour)
 
 
-def _usd(rule: Allocation, declared: Declared, day: date) -> int:
+def _usd(rule: Allocation, declared: DeclaredCosts, day: date) -> int:
     return to_usd(rule.rate or 0, rate_on(declared.currencies, rule.currency, day))

@@ -1,4 +1,4 @@
-"""What is ahead: forecasts of calls, tokens and cost from the ledger's days, and budgets' runway."""
+"""Forecasts of calls, tokens and cost from the ledger's daily sums, and the runway of budgets."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from groundplan.api.budgets import budget_use
 from groundplan.api.cost import calendar as cost_calendar
 from groundplan.api.cost import key_runways
 from groundplan.api.cost.book import Days
-from groundplan.api.cost.key_runways import LATELY_DAYS
-from groundplan.api.cost.runway import HISTORY_DAYS, days_to, lasts
+from groundplan.api.cost.key_runways import RECENT_DAYS
+from groundplan.api.cost.runway import HISTORY_DAYS, days_until, runway_json
 from groundplan.api.served_blueprint import current_blueprint, current_or_none, require_workload
 from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO, format_usd, from_decimal
@@ -24,39 +24,41 @@ from groundplan.gateway.budgets.periods import ends, key_at
 from groundplan.ledger import daily_attribution_store, rollup_store
 
 ADOPTION_WEEKS = 26
-WHATS = ("cost", "calls", "tokens")
-MOST = 100
-"""Budgets of the company, of teams and of workloads that are forecast: a forecast takes milliseconds."""
+MEASURES = ("cost", "calls", "tokens")
+MAX_BUDGETS = 100
+"""The most budgets of the company, teams and workloads that are forecast: each takes milliseconds."""
 
 
-def series(
-    conn: Connection[Any], what: str, today: date, workload: str | None, known: cost_calendar.Known | None = None
+def daily_series(
+    conn: Connection[Any], what: str, today: date, workload: str | None, known: cost_calendar.KnownDays | None = None
 ) -> Series:
-    """The whole days before `today`, from the first one on which anything was asked, with what is known of the time to
-    come. Raises `Invalid`, `NotFound` for a workload that is not served and had no calls."""
-    if what not in WHATS:
-        raise Invalid(f"'{what[:20]}' is not forecast", code="forecast_unknown", hint=f"Use {', '.join(WHATS)}.")
-    known = known or cost_calendar.Known()
-    rows = {row["day"]: row for row in rollup_store.calls_by(conn, ["day"], _history(today, workload))}
+    """The series of whole days before `today`, from the day of the first call, with the known future days. Raises
+    `Invalid`, and `NotFound` for a workload that is not served and had no calls."""
+    if what not in MEASURES:
+        raise Invalid(f"'{what[:20]}' is not forecast", code="forecast_unknown", hint=f"Use {', '.join(MEASURES)}.")
+    known = known or cost_calendar.KnownDays()
+    rows = {row["day"]: row for row in rollup_store.calls_by(conn, ["day"], _history_query(today, workload))}
     if workload is not None and not rows:
         require_workload(current_blueprint(conn), workload)
     parts: list[dict[str, Any]] = []
     if workload is None and known.launches:
-        parts = rollup_store.calls_by(conn, ["day", "workload"], _history(today, None))
-    return cost_calendar.ahead(_series(rows, what, today), known, parts, workload, lambda row: _value(row, what))
+        parts = rollup_store.calls_by(conn, ["day", "workload"], _history_query(today, None))
+    return cost_calendar.with_known_days(
+        _series(rows, what, today), known, parts, workload, lambda row: _measure(row, what)
+    )
 
 
-def known_days(conn: Connection[Any]) -> cost_calendar.Known:
-    """What the blueprint that is served declares of the time to come."""
+def known_days(conn: Connection[Any]) -> cost_calendar.KnownDays:
+    """The known future days that the served blueprint declares."""
     blueprint = current_or_none(conn)
-    return cost_calendar.Known() if blueprint is None else cost_calendar.declared(blueprint.calendar)
+    return cost_calendar.KnownDays() if blueprint is None else cost_calendar.declared_days(blueprint.calendar)
 
 
-def _history(today: date, workload: str | None) -> dict[str, Any]:
-    return _of(today - timedelta(days=HISTORY_DAYS), today - timedelta(days=1), workload)
+def _history_query(today: date, workload: str | None) -> dict[str, Any]:
+    return _query(today - timedelta(days=HISTORY_DAYS), today - timedelta(days=1), workload)
 
 
-def _of(first: date, last: date, workload: str | None) -> dict[str, Any]:
+def _query(first: date, last: date, workload: str | None) -> dict[str, Any]:
     days = Days(first, last)
     return {
         "since": days.since, "until": days.until, "workload": workload, "status": None, "deployment": None,
@@ -64,8 +66,8 @@ def _of(first: date, last: date, workload: str | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def grown(conn: Connection[Any], today: date, workload: str | None) -> Adoption:
-    """The curve of adoption of the last whole weeks. Raises `Invalid`."""
+def adoption_curve(conn: Connection[Any], today: date, workload: str | None) -> Adoption:
+    """The adoption curve of the last whole weeks. Raises `Invalid`."""
     monday = datetime(today.year, today.month, today.day, tzinfo=UTC) - timedelta(days=today.weekday())
     since = monday - ADOPTION_WEEKS * timedelta(days=7)
     weeks = daily_attribution_store.people_weeks(conn, since, monday, workload)
@@ -74,12 +76,12 @@ def grown(conn: Connection[Any], today: date, workload: str | None) -> Adoption:
 
 def _series(rows: Mapping[date, dict[str, Any]], what: str, today: date) -> Series:
     first = min(rows, default=today)
-    values = [_value(rows.get(first + timedelta(days=place)), what) for place in range((today - first).days)]
+    values = [_measure(rows.get(first + timedelta(days=place)), what) for place in range((today - first).days)]
     return Series(datetime(first.year, first.month, first.day, tzinfo=UTC), DAY, tuple(values))
 
 
-class Covered:
-    """Rows by workload and team, by what budgets cover: company, team/NAME or workload/NAME."""
+class RowsByCover:
+    """Rows of the ledger grouped by what budgets cover: `company`, `team/NAME` or `workload/NAME`."""
 
     def __init__(self, rows: list[dict[str, Any]]) -> None:
         self._rows: dict[str, list[dict[str, Any]]] = {"company": rows}
@@ -91,7 +93,7 @@ class Covered:
         return self._rows.get(covers, [])
 
     def first(self, covers: str) -> date:
-        """The first day; the last there is without any."""
+        """The first day with a row; `date.max` without any."""
         return min((row["day"] for row in self.of(covers)), default=date.max)
 
     def cost(self, covers: str) -> int:
@@ -100,7 +102,7 @@ class Covered:
 
 
 def _by_day(rows: Sequence[dict[str, Any]]) -> dict[date, dict[str, Any]]:
-    """day -> cost."""
+    """Rows summed by day: day -> `{"cost_usd"}`."""
     found: dict[date, dict[str, Any]] = {}
     for row in rows:
         found.setdefault(row["day"], {"cost_usd": Decimal(0)})["cost_usd"] += row["cost_usd"]
@@ -108,7 +110,7 @@ def _by_day(rows: Sequence[dict[str, Any]]) -> dict[date, dict[str, Any]]:
 
 
 def forecast_json(made: Forecast, what: str, past: Series) -> dict[str, Any]:
-    """Steps and totals; money is USD with 12 decimals, everything else a number."""
+    """A forecast as JSON: steps and totals. Money is USD with 12 decimals, everything else a number."""
     shown = (lambda value: format_usd(round(value * PICO))) if what == "cost" else (lambda value: round(value, 1))
     return {
         "what": what,
@@ -128,79 +130,81 @@ def forecast_json(made: Forecast, what: str, past: Series) -> dict[str, Any]:
 
 
 def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -> dict[str, Any]:
-    """`budgets`: each in its period of now with the day on which it ends at this rate, or None; those without a whole
-    day of history are left out, and so are periods in which one was declared otherwise. Of many those that are nearest
-    to their limits; `more` are further from theirs."""
+    """`budgets`: each in its current period with the day on which it runs out at this rate, or None. Budgets without a
+    whole day of history and former periods of changed budgets are left out. Of many only those nearest to their limits;
+    `more` counts the others."""
     blueprint = current_blueprint(conn)
     declared = {(each.name, key_at(each.period, each.starts, each.timezone, now)): each for each in blueprint.budgets}
-    known = cost_calendar.declared(blueprint.calendar)
+    known = cost_calendar.declared_days(blueprint.calendar)
     covered, keys = [], []
     for row in budget_use(conn, blueprint, now):
         covers = "" if (mine := declared.get((row["budget"], row["period"]))) is None else mine.covers
         if covers.partition("/")[0] in ("company", "team", "workload"):
             covered.append((row, covers))
-        elif key := key_runways.key_of(row["budget"], covers):
+        elif key := key_runways.key_of_budget(row["budget"], covers):
             keys.append((row, key))
-    found, more = key_runways.runways(conn, now, known, keys, workload)
+    found, more = key_runways.key_runways(conn, now, known, keys, workload)
     asked = [each for each in covered if workload is None or each[1].partition("/")[2] == workload]
-    lasting, further = _covering(conn, now, known, asked)
+    lasting, further = _budget_runways(conn, now, known, asked)
     return {"budgets": [*lasting, *found], "more": more + further}
 
 
-def _covering(
-    conn: Connection[Any], now: datetime, known: cost_calendar.Known, charged: Sequence[tuple[dict[str, Any], str]]
+def _budget_runways(
+    conn: Connection[Any], now: datetime, known: cost_calendar.KnownDays, charged: Sequence[tuple[dict[str, Any], str]]
 ) -> tuple[list[dict[str, Any]], int]:
-    """Those of the company, of teams and of workloads, and how many more there are with a whole day of history."""
+    """(runways of budgets of the company, teams and workloads, number of further budgets with a day of history)"""
     by = ["day", "workload", "team"]
-    days = Covered(rollup_store.calls_by(conn, by, _history(now.date(), None)))
-    begun = Covered(rollup_store.calls_by(conn, by, _of(now.date(), now.date(), None)))
-    rows, hours = _lately(conn, now)
-    lately = Covered(rows)
+    days = RowsByCover(rollup_store.calls_by(conn, by, _history_query(now.date(), None)))
+    begun = RowsByCover(rollup_store.calls_by(conn, by, _query(now.date(), now.date(), None)))
+    rows, hours = _recent_costs(conn, now)
+    lately = RowsByCover(rows)
     told = [each for each in charged if days.first(each[1]) < now.date()]
-    near = nearest(told, days, now, MOST)
+    near = nearest_to_limit(told, days, now, MAX_BUDGETS)
     found = []
     for row, covers in near:
         kind, _, name = covers.partition("/")
         past = _series(_by_day(days.of(covers)), "cost", now.date())
-        past = cost_calendar.ahead(past, known, days.of(covers), name if kind == "workload" else None, _cost)
+        past = cost_calendar.with_known_days(past, known, days.of(covers), name if kind == "workload" else None, _cost)
         today = begun.cost(covers)
         rate = round(lately.cost(covers) / hours)
-        found.append({"budget": row["budget"], "title": row["budget"], **lasts(row, covers, past, today, rate, now)})
+        found.append(
+            {"budget": row["budget"], "title": row["budget"], **runway_json(row, covers, past, today, rate, now)}
+        )
     return found, len(told) - len(near)
 
 
-def nearest(
-    charged: Sequence[tuple[dict[str, Any], str]], days: Covered, now: datetime, most: int
+def nearest_to_limit(
+    charged: Sequence[tuple[dict[str, Any], str]], days: RowsByCover, now: datetime, most: int
 ) -> Sequence[tuple[dict[str, Any], str]]:
-    """Of more budgets those that are nearest to their limits, in their order. Each has a day of history."""
+    """The `most` budgets that are nearest to their limits, in their given order. Each has a day of history."""
     if len(charged) <= most:
         return charged
-    rough = [_rough(each, days, now) for each in charged]
+    rough = [_projected_share(each, days, now) for each in charged]
     near = sorted(range(len(charged)), key=lambda place: -rough[place])[:most]
     return [charged[place] for place in sorted(near)]
 
 
-def _rough(charged: tuple[dict[str, Any], str], days: Covered, now: datetime) -> float:
-    """The share of the limit that is spent at the end of the period, if it goes on as in the last days."""
+def _projected_share(charged: tuple[dict[str, Any], str], days: RowsByCover, now: datetime) -> float:
+    """The share of the limit spent by the end of the period, at the rate of the last days."""
     use, covers = charged
-    since = max(days.first(covers), now.date() - timedelta(days=LATELY_DAYS))
+    since = max(days.first(covers), now.date() - timedelta(days=RECENT_DAYS))
     lately = sum(row["cost_usd"] for row in days.of(covers) if row["day"] >= since)
-    ahead = float(lately) / (now.date() - since).days * days_to(ends(use["period"]), now)
+    ahead = float(lately) / (now.date() - since).days * days_until(ends(use["period"]), now)
     return float((float(use["spent_usd"]) + ahead) / max(float(use["limit_usd"]), 1e-12))
 
 
-def _lately(conn: Connection[Any], now: datetime) -> tuple[list[dict[str, Any]], float]:
-    """What this hour and the one before it cost, by workload and team, and how many hours that is."""
+def _recent_costs(conn: Connection[Any], now: datetime) -> tuple[list[dict[str, Any]], float]:
+    """(costs of this hour and the one before by workload and team, number of hours that is)"""
     since = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
-    wanted = {**_of(now.date(), now.date(), None), "since": since, "until": now}
+    wanted = {**_query(now.date(), now.date(), None), "since": since, "until": now}
     return rollup_store.calls_by(conn, ["hour", "workload", "team"], wanted), (now - since) / timedelta(hours=1)
 
 
 def _cost(row: dict[str, Any]) -> float:
-    return _value(row, "cost")
+    return _measure(row, "cost")
 
 
-def _value(row: dict[str, Any] | None, what: str) -> float:
+def _measure(row: dict[str, Any] | None, what: str) -> float:
     if row is None:
         return 0.0
     if what == "cost":

@@ -1,4 +1,5 @@
-"""Reads what levers are found in, from ledger, blueprint and book, and gives it to economics. Decides nothing."""
+"""Reads the observations that savings levers are found in, from ledger, blueprint and book, for economics. Decides
+nothing."""
 
 from __future__ import annotations
 
@@ -26,12 +27,12 @@ from groundplan.ledger.used_documents import passages
 _DAY = timedelta(days=1)
 
 
-def found(
+def find_levers(
     conn: Connection[Any], now: datetime, days: int, workload: str | None = None
 ) -> tuple[list[Opportunity], Decimal]:
-    """(levers, what they would save together) of the last days and what has passed of this hour, of all workloads or
-    one; so whole hours are read, as sums. What is allocated is that of as many whole days: of today what stands idle is
-    not known yet. Raises `NotFound` for one that is not served and had no calls."""
+    """(levers, what they would save together) of the last `days`, the current hour included, of all workloads or one;
+    only hourly sums are read. Allocated costs are those of as many whole days: what stands idle today is not known yet.
+    Raises `NotFound` for a workload that is not served and had no calls."""
     blueprint = current_blueprint(conn)
     since = now.replace(minute=0, second=0, microsecond=0) - timedelta(days=days)
     hours = any(place.rates.windows for place in blueprint.deployments)
@@ -40,20 +41,22 @@ def found(
         require_workload(blueprint, workload)
     places = {place.name: place for place in blueprint.deployments}
     span = Days(now.date() - days * _DAY, now.date() - _DAY)
-    lines = cost_book.book(conn, span, now.date())
-    looked = _looked(conn, blueprint, since, now, days)
+    lines = cost_book.cost_lines(conn, span, now.date())
+    looked = _read_observations(conn, blueprint, since, now, days)
     ranked = levers(spent, blueprint.workloads, places, looked, lines, workload)
     return ranked, together(ranked, monthly(spent, looked))
 
 
-def _looked(conn: Connection[Any], blueprint: Blueprint, since: datetime, now: datetime, days: int) -> Looked:
+def _read_observations(
+    conn: Connection[Any], blueprint: Blueprint, since: datetime, now: datetime, days: int
+) -> Looked:
     names = [workload.name for workload in blueprint.workloads]
     given = [workload.name for workload in blueprint.workloads if workload.grounding is not None]
     grounded = opportunity_store.grounded(conn, since, given)
     lately = now - timedelta(days=replay_store.DAYS)
     return Looked(
         days,
-        seen=_seen(conn, since, now),
+        seen=_days_observed(conn, since, now),
         outputs=[Outputs(**row) for row in opportunity_store.outputs(conn, since, names)],
         grounded=[
             Grounded(row["workload"], tuple(map(tuple, passages(row["sources"]))), row["accepted"], row["team"],
@@ -74,13 +77,13 @@ def _looked(conn: Connection[Any], blueprint: Blueprint, since: datetime, now: d
     )  # fmt: skip
 
 
-def _seen(conn: Connection[Any], since: datetime, now: datetime) -> dict[str, float]:
+def _days_observed(conn: Connection[Any], since: datetime, now: datetime) -> dict[str, float]:
     begun = opportunity_store.begun(conn, since)
     return {name: (now - datetime.combine(day, time(), UTC)) / _DAY for name, day in begun.items()}
 
 
 def _alike(row: dict[str, Any], blueprint: Blueprint) -> Alike:
-    """With whose workloads they are today."""
+    """A group of similar workloads, with their present teams and business owners."""
     declared = {workload.name: workload for workload in blueprint.workloads}
     mine = [declared[name] for name in row.pop("workloads") if name in declared]
     owners = dict.fromkeys(owner for workload in mine for owner in workload.owners.get("business", []))

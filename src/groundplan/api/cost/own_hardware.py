@@ -1,4 +1,4 @@
-"""Own hardware of some days beside paying by the token: reads what was made and what it cost, and asks economics."""
+"""Own hardware compared with paying by the token: reads tokens and costs of a period, and asks economics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from psycopg import Connection
 from groundplan.api.cost import daily_usage as cost_use
 from groundplan.api.cost import declared_costs as cost_rules
 from groundplan.api.cost.book import Days
-from groundplan.api.cost.declared_costs import Declared
+from groundplan.api.cost.declared_costs import DeclaredCosts
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.money import maybe_usd
 from groundplan.economics.allocate.divide import capacity_of, spent
@@ -20,15 +20,15 @@ from groundplan.economics.prices.reprice import cost_of_hourly_counts
 from groundplan.ledger import rollup_store
 
 _Counts = dict[int | None, dict[str, int]]
-"""Hour of the day, UTC, or None for any -> class -> how many"""
+"""Hour of the day (UTC; None: any) -> class of tokens, or `requests` -> count"""
 
 
-def rows(conn: Connection[Any], blueprint: Blueprint, days: Days) -> list[dict[str, Any]]:
-    """Each deployment with a declared capacity, at what its rules cost on the days on which they were in force."""
+def own_hardware_json(conn: Connection[Any], blueprint: Blueprint, days: Days) -> list[dict[str, Any]]:
+    """The break-even of each deployment with a declared capacity, by the rules in force on each day."""
     hours = ["hour"] if any(place.rates.windows for place in blueprint.deployments) else []
-    counts, users = _made(conn, days, hours)
-    _with_requests(conn, days, hours, counts)
-    in_force = cost_rules.on(conn, days.first, days.last)
+    counts, users = _tokens_and_users(conn, days, hours)
+    _add_requests(conn, days, hours, counts)
+    in_force = cost_rules.costs_in_force(conn, days.first, days.last)
     covered = {rule.covers for declared in in_force.values() for rule in declared.allocations if rule.capacity}
     found = []
     for covers in sorted(covered):
@@ -37,22 +37,24 @@ def rows(conn: Connection[Any], blueprint: Blueprint, days: Days) -> list[dict[s
         cost = sum(_cost(declared, covers, day) for day, declared in in_force.items())
         possible = sum(capacity_of(declared.allocations, covers, day) for day, declared in in_force.items())
         made = sum(count for each in mine.values() for part, count in each.items() if part != "requests")
-        elsewhere = _elsewhere(blueprint, name, users.get(name, set()), mine)
+        elsewhere = _costs_elsewhere(blueprint, name, users.get(name, set()), mine)
         found.append(_json(break_even(Own(name, cost, possible, made), elsewhere)))
     return found
 
 
-def _cost(declared: Declared, covers: str, day: date) -> int:
-    """Picodollars of every rule of a deployment on a day."""
+def _cost(declared: DeclaredCosts, covers: str, day: date) -> int:
+    """Picodollars of all rules of a deployment on a day."""
     rules = (rule for rule in declared.allocations if rule.covers == covers)
     return sum(spent(rule, day, day, declared.currencies) for rule in rules)
 
 
-def _made(conn: Connection[Any], days: Days, hours: list[str]) -> tuple[dict[str, _Counts], dict[str, set[str]]]:
+def _tokens_and_users(
+    conn: Connection[Any], days: Days, hours: list[str]
+) -> tuple[dict[str, _Counts], dict[str, set[str]]]:
     """(deployment -> hour of the day -> class -> tokens of attempts, deployment -> workloads that used it)"""
     counts: dict[str, _Counts] = {}
     users: dict[str, set[str]] = {}
-    wanted = cost_use.wanted(days.first, days.last)
+    wanted = cost_use.all_calls_of(days.first, days.last)
     for row in rollup_store.parts_by(conn, ["deployment", "workload", "part", *hours], wanted):
         if row["part"] not in cost_use.NOT_TOKENS and row["count"]:
             mine = counts.setdefault(row["deployment"], {}).setdefault(rollup_store.hour_of_day(row.get("hour")), {})
@@ -61,18 +63,18 @@ def _made(conn: Connection[Any], days: Days, hours: list[str]) -> tuple[dict[str
     return counts, users
 
 
-def _with_requests(conn: Connection[Any], days: Days, hours: list[str], counts: Mapping[str, _Counts]) -> None:
-    """Adds how many attempts answered: what a price by the request counts."""
-    answers = rollup_store.answers_by(conn, ["deployment", *hours], cost_use.wanted(days.first, days.last))
+def _add_requests(conn: Connection[Any], days: Days, hours: list[str], counts: Mapping[str, _Counts]) -> None:
+    """Add the number of answered attempts, which a price per request counts."""
+    answers = rollup_store.answers_by(conn, ["deployment", *hours], cost_use.all_calls_of(days.first, days.last))
     for (name, *at), count in answers.items():
         if name in counts:
             mine = counts[name].setdefault(rollup_store.hour_of_day(*at), {})
             mine["requests"] = mine.get("requests", 0) + count
 
 
-def _elsewhere(blueprint: Blueprint, own: str, users: set[str], counts: _Counts) -> dict[str, int]:
-    """What the same calls cost at each deployment of the same type that every one of these workloads may use: nobody
-    chats at what embeds."""
+def _costs_elsewhere(blueprint: Blueprint, own: str, users: set[str], counts: _Counts) -> dict[str, int]:
+    """Deployment -> picodollars of the same calls there, for each deployment of the same type that all these workloads
+    may use."""
     kind = next((place.kind for place in blueprint.deployments if place.name == own), "chat")
     allowed = [set(w.places) for w in blueprint.workloads if w.name in users]
     names = set.intersection(*allowed) - {own} if allowed else set()

@@ -1,8 +1,7 @@
-"""What the cost of one call is made of, under the book's names, and what it carries of costs beside the calls: its part
-of what its workload was allocated on its day.
+"""The cost of one call by the terms of the book, and its part of the costs allocated to its workload on that day.
 
-That is known when the day is over, since a day is divided by all that was done on it. Parts are rounded to nought by a
-picodollar, so those of all calls together are never more than what was allocated, or than a credit took off.
+That part is known when the day is over, since a day is divided by all usage on it. Parts are rounded towards zero to a
+picodollar, so that all calls together never exceed the allocated amount, or a credit.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ from groundplan.economics.allocate.divide import OF_ANSWERS, SAID
 from groundplan.economics.allocate.model import Line, Use
 from groundplan.ledger.rollup_store import is_call
 
-_CACHED = ("exact", "semantic")
-"""Where an answer is from that nobody was asked for."""
+_FROM_CACHE = ("exact", "semantic")
+"""Values of `cache` for answers without a call of a deployment."""
 
 
-def beside(conn: Connection[Any], receipt: dict[str, Any], today: date) -> dict[str, Any]:
-    """{day, known, cost_usd, terms} of a receipt (`ledger.queries.receipt`, before it is explained: tokens are told by
-    the ledger's names of terms), `told` why where it is not known."""
+def allocated_to_call(conn: Connection[Any], receipt: dict[str, Any], today: date) -> dict[str, Any]:
+    """`{"day", "known", "told", "cost_usd", "terms"}` of a receipt; `told` says why where it is not known yet. Takes a
+    receipt of `ledger.queries.receipt` before `explain_terms`, with the ledger's names of terms."""
     day = datetime.fromisoformat(receipt["at"]).astimezone(UTC).date()
     if day >= today:
         told = f"what is allocated beside it is known when {day} is over, UTC"
         return {"day": day.isoformat(), "known": False, "told": told, "cost_usd": None, "terms": []}
-    in_force = cost_rules.on(conn, day, day)
-    days = cost_use.days(conn, in_force, day, day)
+    in_force = cost_rules.costs_in_force(conn, day, day)
+    days = cost_use.daily_usage(conn, in_force, day, day)
     lines = [line for line in allocated(days) if line.workload == receipt["workload"]]
     use = next((use for each in days for use in each.uses if use.workload == receipt["workload"]), None)
     rules = {rule.name: rule for each in days for rule in each.rules}
@@ -52,7 +51,9 @@ def beside(conn: Connection[Any], receipt: dict[str, Any], today: date) -> dict[
         if not is_call(receipt["endpoint"]) and not (by_uses and receipt["endpoint"] == cost_use.TOOLS):
             continue
         reviewed = rule is not None and rule.per == cost_rules.REVIEW_HOUR
-        mine, all_of, by = _reviewed(conn, receipt, use, day, line) if reviewed else _weight(receipt, use, rule)
+        mine, all_of, by = (
+            _share_of_review(conn, receipt, use, day, line) if reviewed else _share_of_use(receipt, use, rule)
+        )
         size = abs(line.amount) * mine // all_of
         if amount := size if line.amount > 0 else -size:
             found.append((amount, _term(line, amount, f"{mine} of {all_of} {by} of {line.workload} on {day}")))
@@ -64,10 +65,10 @@ def beside(conn: Connection[Any], receipt: dict[str, Any], today: date) -> dict[
     }  # fmt: skip
 
 
-def explain(conn: Connection[Any], receipt: dict[str, Any]) -> None:
-    """Put terms under the names that the book has for them, each with its rule, and where each attempt's price was
-    from."""
-    places = places_of(conn, receipt["blueprint"])
+def explain_terms(conn: Connection[Any], receipt: dict[str, Any]) -> None:
+    """Rename the terms of a receipt as in the book, and add their rules and the source of each attempt's price. Changes
+    the receipt in place."""
+    places = deployments_at(conn, receipt["blueprint"])
     for attempt in receipt["attempts"]:
         place = places.get(attempt["deployment"])
         attempt["price_source"] = None if place is None else rates_at(place, attempt["at"]).source
@@ -78,8 +79,8 @@ def explain(conn: Connection[Any], receipt: dict[str, Any]) -> None:
                 term["term"] = cost_book.term_of(place.kind, part)
 
 
-def places_of(conn: Connection[Any], blueprint: int) -> dict[str, Deployment]:
-    """Deployments by name, as they were under a blueprint."""
+def deployments_at(conn: Connection[Any], blueprint: int) -> dict[str, Deployment]:
+    """The deployments of a blueprint by name; empty where it does not exist."""
     try:
         return {place.name: place for place in served_blueprint.blueprint_at(conn, blueprint).deployments}
     except NotFound:
@@ -87,15 +88,16 @@ def places_of(conn: Connection[Any], blueprint: int) -> dict[str, Deployment]:
 
 
 def rates_at(place: Deployment, at: str) -> Rates:
-    """Those that held at a moment (ISO, UTC)."""
+    """The rates in force at a moment (ISO, UTC)."""
     rates = place.rates
     while rates.then is not None and at[:10] >= rates.then_from:
         rates = rates.then
     return rates
 
 
-def _weight(receipt: dict[str, Any], use: Use, rule: Allocation | None) -> tuple[int, int, str]:
-    """(the call's, all of its workload's on that day, of what), as the rule divides; calls where it says nothing."""
+def _share_of_use(receipt: dict[str, Any], use: Use, rule: Allocation | None) -> tuple[int, int, str]:
+    """(quantity of the call, quantity of its workload that day, unit) by which a rule is divided; calls where the rule
+    has no measure."""
     mine, all_of, by = 1, use.calls, "calls"
     if rule is not None:
         kind, _, name = rule.covers.partition("/")
@@ -108,11 +110,11 @@ def _weight(receipt: dict[str, Any], use: Use, rule: Allocation | None) -> tuple
                 "tokens of answers",
             )
         elif kind in ("deployment", "site") and rule.per == "1000 calls":
-            there = receipt[kind] == name and not (receipt["cache"] in _CACHED and receipt["status"] == "ok")
+            there = receipt[kind] == name and not (receipt["cache"] in _FROM_CACHE and receipt["status"] == "ok")
             mine, all_of, by = int(there), use.asked.get(rule.covers, 0), f"calls at {name}"
         elif kind in ("deployment", "site"):
             whole = use.by_deployment if kind == "deployment" else use.by_site
-            mine, all_of, by = _tokens(receipt, kind, name), whole.get(name, 0), f"tokens at {name}"
+            mine, all_of, by = _tokens_at(receipt, kind, name), whole.get(name, 0), f"tokens at {name}"
         elif rule.per == cost_rules.TOOL_USES:
             uses = use.units.get(rule.per, Decimal(0)) * 1000
             mine, all_of, by = int(receipt["endpoint"] == cost_use.TOOLS), int(uses), "uses of tools"
@@ -123,17 +125,20 @@ def _weight(receipt: dict[str, Any], use: Use, rule: Allocation | None) -> tuple
     return (mine, all_of, by) if all_of else (1, max(1, use.calls), "calls")
 
 
-def _reviewed(conn: Connection[Any], receipt: dict[str, Any], use: Use, day: date, line: Line) -> tuple[int, int, str]:
-    """As `_weight`, in hundredths of a minute: people's time is that of the answer which they looked at."""
+def _share_of_review(
+    conn: Connection[Any], receipt: dict[str, Any], use: Use, day: date, line: Line
+) -> tuple[int, int, str]:
+    """As `_share_of_use`, in hundredths of a minute: review time belongs to the answer that was reviewed."""
     said = use.said.get(cost_rules.REVIEW_HOUR, Decimal(0))
     counted = use.units.get(cost_rules.REVIEW_HOUR, Decimal(0)) - said
-    minutes = cost_store.review_of(conn, UUID(receipt["id"]), day)
+    minutes = cost_store.review_minutes_of_call(conn, UUID(receipt["id"]), day)
     mine, hours = (minutes[1], said) if SAID in line.rule else (minutes[0], counted)
     return int(mine * 100), max(1, round(hours * 6000)), "hundredths of a minute of review"
 
 
-def _tokens(receipt: dict[str, Any], kind: str, name: str) -> int:
-    """Those of its day: an attempt after midnight is among those of the next one."""
+def _tokens_at(receipt: dict[str, Any], kind: str, name: str) -> int:
+    """Tokens of the call at a deployment or site, on the day of the call: an attempt after midnight counts for the
+    next day."""
     return sum(
         int(term["count"])
         for attempt in receipt["attempts"]

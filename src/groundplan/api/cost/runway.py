@@ -1,4 +1,4 @@
-"""How long one budget lasts, by the days of what it covers."""
+"""The runway of one budget, by the daily costs of what it covers."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ from groundplan.economics.forecast.model import Forecast, Series
 from groundplan.gateway.budgets.periods import begins, ends
 
 HISTORY_DAYS = 400
-UNENDING_DAYS = 120
+UNLIMITED_DAYS = 120
 
 
 @lru_cache(maxsize=512)
-def foreseen(past: Series, horizon: int) -> Forecast:
-    """`predict.forecast`, remembered: whole days that are over seldom change, and a company has many budgets."""
+def cached_forecast(past: Series, horizon: int) -> Forecast:
+    """`predict.forecast`, cached: past days seldom change, and a company has many budgets."""
     from groundplan.economics.forecast.predict import forecast  # noqa: PLC0415 -- numpy, for this alone
 
     return forecast(past, horizon)
 
 
-def lasts(row: Mapping[str, Any], covers: str, past: Series, today: int, rate: int, now: datetime) -> dict[str, Any]:
-    """The end of a budget in its period of now. `row`: of `queries.budget_use`. `today` picodollars are spent of today,
-    which goes on by `rate` an hour where that is more than was to be expected of all of it."""
+def runway_json(
+    row: Mapping[str, Any], covers: str, past: Series, today: int, rate: int, now: datetime
+) -> dict[str, Any]:
+    """When a budget runs out in its current period. `row`: of `queries.budget_use`; `today`: picodollars spent today;
+    `rate`: picodollars per hour that today goes on with, where that exceeds the forecast."""
     from groundplan.economics.forecast.runway import runway  # noqa: PLC0415
 
     until = ends(row["period"])
     left = from_text(row["limit_usd"]) - from_text(row["spent_usd"])
-    told = runway(left, _lasting(past, days_to(until, now)), until, today, now, rate)
+    told = runway(left, _forecast(past, days_until(until, now)), until, today, now, rate)
     return {
         "covers": covers, "period": row["period"],
-        "limit_usd": row["limit_usd"], "a_day_usd": _a_day(row),
+        "limit_usd": row["limit_usd"], "a_day_usd": _daily_limit(row),
         "spent_usd": row["spent_usd"], "expected_usd": format_usd(from_text(row["spent_usd"]) + told.expected),
         "ends": told.ends.isoformat() if told.ends else None, "days": told.days,
         "earliest": told.earliest.isoformat() if told.earliest else None,
@@ -42,22 +44,22 @@ def lasts(row: Mapping[str, Any], covers: str, past: Series, today: int, rate: i
     }  # fmt: skip
 
 
-def _lasting(past: Series, horizon: int) -> Forecast:
-    """As `foreseen`; of fewer days what they tell, since a budget may end before there are enough."""
+def _forecast(past: Series, horizon: int) -> Forecast:
+    """As `cached_forecast`, with a simpler method for a short history: a budget may run out before it is longer."""
     from groundplan.economics.forecast.short_runway import LEAST, of_few  # noqa: PLC0415 -- numpy
 
-    return foreseen(past, horizon) if len(past.values) >= LEAST else of_few(past, horizon)
+    return cached_forecast(past, horizon) if len(past.values) >= LEAST else of_few(past, horizon)
 
 
-def days_to(until: datetime | None, now: datetime) -> int:
-    """Days of UTC, today the first, in which a period goes on; those that are looked at where it does not end."""
+def days_until(until: datetime | None, now: datetime) -> int:
+    """Days (UTC, today included) until a period ends, at most `HISTORY_DAYS`; `UNLIMITED_DAYS` where it never ends."""
     if until is None:
-        return UNENDING_DAYS
+        return UNLIMITED_DAYS
     return max(1, min(HISTORY_DAYS, ((until - timedelta(microseconds=1)).date() - now.date()).days + 1))
 
 
-def _a_day(row: Mapping[str, Any]) -> str | None:
-    """What a budget allows on each day of its period, USD; None where that does not end."""
+def _daily_limit(row: Mapping[str, Any]) -> str | None:
+    """The limit of a budget divided by the days of its period, in USD; None where the period never ends."""
     first, end = begins(row["period"]), ends(row["period"])
     if first is None or end is None:
         return None

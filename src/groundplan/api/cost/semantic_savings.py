@@ -1,4 +1,4 @@
-"""What answers by meaning save, net of look-ups and of wrong answers, as each workload declares. Decides nothing."""
+"""Savings of the semantic cache, net of look-ups and wrong answers, as each workload prices them. Decides nothing."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from groundplan.economics.semantic.net_savings import Done, net
 from groundplan.ledger import semantic_store
 
 
-def rows(conn: Connection[Any], since: date) -> list[dict[str, Any]]:
-    """One for each workload that matched anything since that day; amounts as text."""
+def semantic_savings_json(conn: Connection[Any], since: date) -> list[dict[str, Any]]:
+    """One row for each workload with semantic matches since that day; amounts are decimal strings."""
     blueprint = served_blueprint.current_or_none(conn)
     declared = {} if blueprint is None else {w.name: w.cache.semantic for w in blueprint.workloads if w.cache}
     found = []

@@ -1,4 +1,4 @@
-"""The SQL of quantities that declared costs are paid by, and of outcomes, by workload."""
+"""The SQL of outcomes and of quantities that declared costs charge for, by workload."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Row = dict[str, Any]
 
 
 def review_minutes(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
-    """(day, workload, minutes, said): how long people looked at held answers that they decided on that day, UTC; `said`
-    is the part that is not counted but what they said."""
+    """(day, workload, minutes, said): time that people spent on held answers which they decided on that day, UTC;
+    `said` is the part that they stated instead of being measured."""
     return select(
         conn,
         """SELECT (decided_at AT TIME ZONE 'UTC')::date AS day, workload, sum(minutes) AS minutes,
@@ -26,8 +26,8 @@ def review_minutes(conn: Connection[Any], since: datetime, until: datetime) -> l
     )
 
 
-def review_of(conn: Connection[Any], call: UUID, day: date) -> tuple[Decimal, Decimal]:
-    """(minutes that were counted, minutes that were said) of a person who decided on that day, UTC, about an answer."""
+def review_minutes_of_call(conn: Connection[Any], call: UUID, day: date) -> tuple[Decimal, Decimal]:
+    """(measured minutes, stated minutes) of reviewing an answer that was decided on that day, UTC."""
     rows = select(
         conn,
         """SELECT minutes, minutes_said FROM held_call WHERE id = %(call)s AND minutes IS NOT NULL
@@ -39,7 +39,7 @@ def review_of(conn: Connection[Any], call: UUID, day: date) -> tuple[Decimal, De
 
 
 def source_bytes(conn: Connection[Any]) -> dict[str, int]:
-    """source -> bytes of text that are kept now to be searched."""
+    """Source -> bytes of its searchable text now."""
     rows = select(
         conn,
         """SELECT d.source, sum(octet_length(c.text))::bigint AS bytes FROM chunk c
@@ -62,7 +62,7 @@ def outcomes(conn: Connection[Any], since: datetime, until: datetime) -> list[Ro
     )
 
 
-def people_of(conn: Connection[Any], emails: list[str]) -> dict[str, UUID]:
+def active_people(conn: Connection[Any], emails: list[str]) -> dict[str, UUID]:
     """email -> id of the active people among them."""
     rows = select(conn, "SELECT email, id FROM person WHERE active AND email = ANY(%(emails)s)", {"emails": emails})
     return {row["email"]: row["id"] for row in rows}

@@ -1,5 +1,5 @@
-"""Work beside the requests that keeps figures of cost: deltas of sums are folded into hours and days, decisions of
-reviewers become outcomes, and facts older than the hot window leave for Parquet files."""
+"""Background jobs of cost figures: fold deltas into hourly and daily sums, turn decisions of reviewers into outcomes,
+and archive facts older than the hot window as Parquet files."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from groundplan.ledger import archive, archive_store, finding_store, opportunity
 FOLD_SECONDS = 5.0
 REVIEWS_SECONDS = 30.0
 REVIEWS_KEPT = timedelta(days=7)
-"""How long a decision waits for its call to come into the ledger."""
+"""How long a decision waits for its call to reach the ledger."""
 ARCHIVE_SECONDS = 600.0
 FORGET_SECONDS = 300.0
 ARCHIVE_KIND = "cost.archive"
 
 
-def fold(services: Services) -> int:
-    """Fold what arrived since, in a transaction of its own; with several control processes one of them does it."""
+def fold_costs(services: Services) -> int:
+    """Fold what arrived since the last round; of several control processes one does it. Returns how many deltas."""
     with services.transaction() as conn:
         folded = rollup_store.fold(conn)
     with services.transaction() as conn:
@@ -32,22 +32,22 @@ def fold(services: Services) -> int:
 
 
 def take_reviews(services: Services) -> int:
-    """Decisions of reviewers and readers' thumbs as outcomes of their calls; how many were new."""
+    """Turn decisions of reviewers and thumbs of readers into outcomes of their calls; returns how many were new."""
     with services.transaction() as conn:
         return outcome_store.take_reviews(conn, services.clock.now() - REVIEWS_KEPT)
 
 
-def forget_asked(services: Services) -> int:
-    """Count which requests were made alike on days that are over, and forget them; how many."""
+def forget_requests(services: Services) -> int:
+    """Count repeated requests of past days, and delete their records; returns how many."""
     with services.transaction() as conn:
         return opportunity_store.forget_asked(conn, services.clock.now())
 
 
-def keep(services: Services) -> int:
-    """Archive the days that are older than the hot window and than every A/B test that runs, each in a transaction of
-    its own, or in several; how many they were. What keeps them from leaving is told in the inbox."""
+def archive_facts(services: Services) -> int:
+    """Archive the days that are older than the hot window and than every running A/B test, each in one or more
+    transactions of its own; returns how many days. A failure becomes a finding in the inbox."""
     try:
-        done = _leave(services)
+        done = _archive_days(services)
     except (GroundplanError, OSError) as error:
         hot_window.tell(services, ARCHIVE_KIND, "Facts", error)
         raise
@@ -57,8 +57,8 @@ def keep(services: Services) -> int:
     return done or 0
 
 
-def _leave(services: Services) -> int | None:
-    """As `keep`; None where somebody else is at it."""
+def _archive_days(services: Services) -> int | None:
+    """As `archive_facts`; None where another process is archiving."""
     url, done, begun = services.settings.archive_url, 0, list[date]()
     while url is not None and done < archive.AT_ONCE:
         with services.transaction() as conn:
@@ -72,11 +72,11 @@ def _leave(services: Services) -> int | None:
             record(conn, action="facts.archive", actor=SYSTEM, subject=f"day/{gone.day}", detail=detail)
         begun = [gone.day] if gone.more else []  # its rest, before anything else
         done += not gone.more
-    while _list_older(services):
+    while _list_older_archives(services):
         pass
     return done
 
 
-def _list_older(services: Services) -> bool:
+def _list_older_archives(services: Services) -> bool:
     with services.transaction() as conn:
         return archive_store.lock(conn) and archive.list_older(conn)

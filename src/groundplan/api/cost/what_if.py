@@ -1,6 +1,6 @@
-"""What some days would have cost otherwise: reads what they cost, and at which price another model would answer.
+"""What-if scenarios of past costs: reads what a period cost, and the price of another model.
 
-Where the company declares that model, its own price counts, not the list's. Decides nothing.
+A price that the company declares for that model takes precedence over the price list. Decides nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from psycopg import Connection
 from groundplan.api.cost import daily_usage as cost_use
 from groundplan.api.cost import declared_costs as cost_rules
 from groundplan.api.cost.book import Days
-from groundplan.api.cost.declared_costs import Declared
+from groundplan.api.cost.declared_costs import DeclaredCosts
 from groundplan.api.served_blueprint import current_blueprint, current_or_none, require_workload, workspace_at
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Invalid, Problem
@@ -30,31 +30,31 @@ from groundplan.ledger.prompt_store import Place
 from groundplan.release.compile.pricing import model_rates
 
 _CHAT = "chat"
-_BY = ("blueprint", "deployment", "part", "purpose", "tier")
-_UNKNOWN = Rates(input=0, output=0)
-"""Of what no blueprint says a price for: it has no tiers."""
+_GROUP_BY = ("blueprint", "deployment", "part", "purpose", "tier")
+_NO_RATES = Rates(input=0, output=0)
+"""Rates of deployments that no blueprint prices: no tiers."""
 _Key = tuple[int, str, str, str, str, int | None]
-"""As `_BY`, and the hour of the day where it makes a difference."""
+"""The columns of `_GROUP_BY`, and the hour of the day where prices vary by it."""
 _Rows = Sequence[Mapping[str, Any]]
 
 
 def scenario(conn: Connection[Any], days: Days, workload: str | None, changes: list[str], model: str | None) -> Any:
-    """{before_usd, after_usd, steps, price_source, notes} of calls; what is allocated beside them is not in it.
-    `model`: the name of a model or deployment. Raises `Invalid` (`scenario_invalid`, `scenario_model`,
-    `price_missing`), `NotFound` for a workload that is not served and had no calls."""
+    """`{"before_usd", "after_usd", "steps", "price_source", "notes"}` of the calls of a period, without allocated
+    costs. `model`: the name of a model or deployment. Raises `Invalid` (`scenario_invalid`, `scenario_model`,
+    `price_missing`), and `NotFound` for a workload that is not served and had no calls."""
     change, fits = parse(changes), None
     if model is not None:
-        rates, fits = _other(conn, model, days.last)
+        rates, fits = _model_rates(conn, model, days.last)
         change = replace(change, rates=rates)
-    rows = _used(conn, _wanted(days, workload), hours=_by_hour(change))
-    declared = cost_rules.by_number(conn, {row["blueprint"] for row in rows})
-    chat = {place: own for place in map(_place, rows) if (own := _own(declared, *place)) is not None}
+    rows = _usage_rows(conn, _query(days, workload), hours=_varies_by_hour(change))
+    declared = cost_rules.costs_by_blueprint(conn, {row["blueprint"] for row in rows})
+    chat = {place: own for place in map(_place, rows) if (own := _chat_rates(declared, *place)) is not None}
     parts, notes = _parts(conn, days, workload, change, rows, chat)
     if workload is not None and not parts:
         require_workload(current_blueprint(conn), workload)
     if model is not None or max(change.context, change.output) > 1:
-        sizes = {place: fits for place in chat} if model is not None else _sizes(declared, chat)
-        notes += _beyond(conn, days, workload, change, model, sizes)
+        sizes = {place: fits for place in chat} if model is not None else _context_sizes(declared, chat)
+        notes += _oversize_notes(conn, days, workload, change, model, sizes)
     made = what_if(parts, change)
     return {
         "from": days.first.isoformat(), "to": days.last.isoformat(), "workload": workload,
@@ -65,18 +65,18 @@ def scenario(conn: Connection[Any], days: Days, workload: str | None, changes: l
     }  # fmt: skip
 
 
-def _wanted(days: Days, workload: str | None) -> dict[str, Any]:
-    return {**cost_use.wanted(days.first, days.last), "workload": workload}
+def _query(days: Days, workload: str | None) -> dict[str, Any]:
+    return {**cost_use.all_calls_of(days.first, days.last), "workload": workload}
 
 
-def _by_hour(change: Change) -> bool:
-    """Whether the other model costs otherwise at some hours of the day."""
+def _varies_by_hour(change: Change) -> bool:
+    """Whether the price of the other model varies by the hour of the day."""
     return change.rates is not None and bool(change.rates.windows)
 
 
-def _used(conn: Connection[Any], wanted: Mapping[str, Any], *, hours: bool) -> list[dict[str, Any]]:
-    """Sums by `_BY`, and by the hour of the day where asked for."""
-    by = [*_BY, "hour"] if hours else _BY
+def _usage_rows(conn: Connection[Any], wanted: Mapping[str, Any], *, hours: bool) -> list[dict[str, Any]]:
+    """Sums by `_GROUP_BY`, and by the hour of the day with `hours`."""
+    by = [*_GROUP_BY, "hour"] if hours else _GROUP_BY
     found: dict[_Key, dict[str, Any]] = {}
     for row in rollup_store.parts_by(conn, by, dict(wanted)):
         if row["part"] == "attempt":
@@ -91,16 +91,16 @@ def _used(conn: Connection[Any], wanted: Mapping[str, Any], *, hours: bool) -> l
 def _parts(
     conn: Connection[Any], days: Days, workload: str | None, change: Change, rows: _Rows, rates: Mapping[Place, Rates]
 ) -> tuple[list[Part], list[str]]:
-    """Only what chat models answered callers with would be another model's, or longer with longer contexts: neither
-    embeddings nor what the gateway itself asked. Calls that another tier of a price may hold for are apart, by the
-    length of their prompts; where that is not known any more, a note says so."""
+    """(parts of the cost, notes). Only answers of chat models to callers may move to another model or grow with longer
+    contexts, not embeddings or calls of the gateway itself. Calls that may fall into another tier of a price are
+    separate parts, by the length of their prompts; where that is no longer known, a note says so."""
     context = Fraction(repr(change.context))
     limits = {place: cut for place, price in rates.items() if (cut := edges(price, change.rates, context))}
-    hours = _by_hour(change)
+    hours = _varies_by_hour(change)
     long = prompt_store.parts_above(conn, days.since, days.until, workload, limits, hours=hours)
     apart: dict[_Key, tuple[int, Decimal]] = {}
     by_request = change.rates is not None and change.rates.request > 0
-    found = _asked(conn, _wanted(days, workload), rows, rates, hours=hours) if by_request else []
+    found = _uncounted_requests(conn, _query(days, workload), rows, rates, hours=hours) if by_request else []
     for each in long:
         key, cost = _key(each, ""), from_decimal(each["cost_usd"])
         count, usd = apart.get(key, (0, Decimal(0)))
@@ -114,18 +114,18 @@ def _parts(
         cost = from_decimal(row["cost_usd"] - usd)
         left = int(row["count"]) - count
         found.append(Part(row["part"], left, cost, answers=answers, tier=row["tier"], hour=row["hour"]))
-    return found, _archived(conn, days, "keep the tier of the price that they had") if limits else []
+    return found, _archived_note(conn, days, "keep the tier of the price that they had") if limits else []
 
 
-def _own(declared: Mapping[int, Declared], number: int, deployment: str) -> Rates | None:
-    """Of a deployment that is asked for chat; None of any other."""
+def _chat_rates(declared: Mapping[int, DeclaredCosts], number: int, deployment: str) -> Rates | None:
+    """The rates of a chat deployment under a blueprint; None for a deployment of another type."""
     under = declared.get(number)
     if under is None:
-        return _UNKNOWN
-    return under.rates.get(deployment, _UNKNOWN) if under.kinds.get(deployment, _CHAT) == _CHAT else None
+        return _NO_RATES
+    return under.rates.get(deployment, _NO_RATES) if under.kinds.get(deployment, _CHAT) == _CHAT else None
 
 
-def _archived(conn: Connection[Any], days: Days, so: str) -> list[str]:
+def _archived_note(conn: Connection[Any], days: Days, so: str) -> list[str]:
     gone = [row["day"] for row in archive_store.archived(conn) if days.first <= row["day"] <= days.last]
     if not gone:
         return []
@@ -140,11 +140,10 @@ def _key(row: Mapping[str, Any], purpose: str) -> _Key:
     return row["blueprint"], row["deployment"], row["part"], purpose, row["tier"], row["hour"]
 
 
-def _asked(
+def _uncounted_requests(
     conn: Connection[Any], wanted: Mapping[str, Any], rows: _Rows, chat: Container[Place], *, hours: bool
 ) -> list[Part]:
-    """How often chat models answered callers at prices that are not also by the request, so that nothing of their cost
-    counts it."""
+    """Requests that chat models answered at prices without a price per request, so that no cost row counts them."""
     counted = {_key(row, row["purpose"]) for row in rows if row["part"] == "requests"}
     by = ("blueprint", "deployment", "purpose", "tier", *(["hour"] if hours else []))
     return [
@@ -156,16 +155,17 @@ def _asked(
     ]
 
 
-def _sizes(declared: Mapping[int, Declared], chat: Iterable[Place]) -> dict[Place, int | None]:
-    """Tokens of prompt and answer together that fit each."""
+def _context_sizes(declared: Mapping[int, DeclaredCosts], chat: Iterable[Place]) -> dict[Place, int | None]:
+    """Deployment -> its context window in tokens; None where unknown."""
     return {(number, name): declared[number].contexts.get(name) for number, name in chat if number in declared}
 
 
-def _beyond(
+def _oversize_notes(
     conn: Connection[Any], days: Days, workload: str | None, change: Change, model: str | None,
     sizes: Mapping[Place, int | None],
 ) -> list[str]:  # fmt: skip
-    """How many of the newest calls of each workload would not fit the other model, or where they were answered."""
+    """Notes on how many of the newest calls would not fit the context window of the other model, or of their own
+    deployment with longer prompts or answers."""
     known = {place: size for place, size in sizes.items() if size is not None}
     rows = prompt_store.beyond(conn, days.since, days.until, workload, known, (change.context, change.output))
     found: dict[tuple[str, int], tuple[int, int]] = {}
@@ -179,12 +179,12 @@ def _beyond(
         for (name, size), (looked, beyond) in sorted(found.items())
         if beyond
     ]
-    return [*notes, *_archived(conn, days, "nobody looked at whether they would fit")] if known else notes
+    return [*notes, *_archived_note(conn, days, "nobody looked at whether they would fit")] if known else notes
 
 
-def _other(conn: Connection[Any], model: str, day: date) -> tuple[Rates, int | None]:
-    """Price and context of another model: as it is served now, the first of several deployments of it; else as its
-    document or the list says. None: nobody says how much fits it."""
+def _model_rates(conn: Connection[Any], model: str, day: date) -> tuple[Rates, int | None]:
+    """(rates, context window) of a model: of its first served deployment, else of its document or the price list. The
+    window is None where it is unknown."""
     blueprint = current_or_none(conn)
     places = [] if blueprint is None else blueprint.deployments
     served = next((p for p in places if p.name == model), next((p for p in places if p.model == model), None))

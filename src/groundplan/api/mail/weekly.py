@@ -51,7 +51,7 @@ def queue(conn: Connection[Any], now: datetime) -> int:
         return 0
     monday = now.date() - timedelta(days=now.weekday())
     week = Days(monday - timedelta(days=7), monday - timedelta(days=1))
-    lines, before = (cost_book.book(conn, days, monday) for days in (week, week.before))
+    lines, before = (cost_book.cost_lines(conn, days, monday) for days in (week, week.before))
     calls = tuple(_calls(conn, days) for days in (week, week.before))
     told = finding_store.findings(conn, kinds=["cost."], closed=True, since=week.since, limit=500)
     owned: dict[str, set[str]] = {}
@@ -59,7 +59,7 @@ def queue(conn: Connection[Any], now: datetime) -> int:
         for duty in DUTIES:
             for email in workload.owners.get(duty, []):
                 owned.setdefault(email, set()).add(workload.name)
-    people = cost_store.people_of(conn, sorted(owned))
+    people = cost_store.active_people(conn, sorted(owned))
     made = 0
     for email, mine in sorted(owned.items()):
         if email in people:
@@ -110,7 +110,7 @@ def _spent(lines: Sequence[Line], calls: int) -> Spent:
 
 
 def _calls(conn: Connection[Any], days: Days) -> Calls:
-    rows = rollup_store.calls_by(conn, ["workload"], cost_use.wanted(days.first, days.last))
+    rows = rollup_store.calls_by(conn, ["workload"], cost_use.all_calls_of(days.first, days.last))
     return {row["workload"]: int(row["calls"] or 0) for row in rows}
 
 

@@ -21,7 +21,7 @@ from groundplan.api.cost import forecasts as cost_ahead
 from groundplan.api.cost import outcomes as cost_outcomes
 from groundplan.api.cost import own_hardware as cost_own
 from groundplan.api.cost import what_if as cost_what_if
-from groundplan.api.cost.runway import foreseen
+from groundplan.api.cost.runway import cached_forecast
 from groundplan.api.served_blueprint import current_blueprint, current_or_none, require_workload
 from groundplan.api.unknown_names import refuse_unknown
 from groundplan.blueprint.calendar import Launch
@@ -80,25 +80,25 @@ def book(
     workload that is not served and carried nothing is refused. With `limit` so many `lines`, the largest, and how many
     more there are (`more_lines`)."""
     now = services.clock.now()
-    days = cost_book.days_of(first, last, now.date())
+    days = cost_book.parse_days(first, last, now.date())
     with services.transaction() as conn:
-        found = cost_book.book(conn, days, now.date())
+        found = cost_book.cost_lines(conn, days, now.date())
         blueprint = current_or_none(conn)
         found = [line for line in found if workload in (None, line.workload) and team in (None, line.team)]
         if workload and team is None and not found:
             require_workload(current_blueprint(conn), workload)
-        workflows = cost_book.workflows(conn, found) if by == "workflow" else {}
+        workflows = cost_book.workflows_of_lines(conn, found) if by == "workflow" else {}
         if by in cost_spread.DIMENSIONS:
-            sums = cost_book.added(cost_spread.sums(conn, found, days, by))
+            sums = cost_book.sum_parts(cost_spread.breakdown(conn, found, days, by))
         else:
-            sums = cost_book.summed(found, by, workflows)
+            sums = cost_book.sum_by(found, by, workflows)
     value = {
         "from": days.first.isoformat(), "to": days.last.isoformat(), "by": by,
         "total_usd": format_usd(sum(line.amount for line in found)),
-        "basis": {row["key"]: row["cost_usd"] for row in cost_book.summed(found, "basis", workflows)},
+        "basis": {row["key"]: row["cost_usd"] for row in cost_book.sum_by(found, "basis", workflows)},
         "sums": sums,
         "blueprint": blueprint.number if blueprint else None,
-        "blueprints": cost_book.versions(found),
+        "blueprints": cost_book.blueprint_numbers(found),
     }  # fmt: skip
     if not lines:
         return value
@@ -113,7 +113,7 @@ def people(
     limit: Annotated[int, Query(ge=1, le=MOST_PEOPLE)] = 50,
 ) -> dict[str, Any]:  # fmt: skip
     """Whose calls cost most, of whole days."""
-    days = cost_book.days_of(first, last, services.clock.now().date())
+    days = cost_book.parse_days(first, last, services.clock.now().date())
     with services.transaction() as conn:
         rows = daily_attribution_store.people(conn, days.since, days.until, workload, limit)
         refuse_unknown(conn, rows, workload=workload)
@@ -128,7 +128,7 @@ def people(
 @router.get("/features")
 def features(services: ServicesDep, _: Reader, first: Day = None, last: Day = None, workload: str | None = None) -> Any:
     """Cost by what applications call their features (header `groundplan-feature`)."""
-    days = cost_book.days_of(first, last, services.clock.now().date())
+    days = cost_book.parse_days(first, last, services.clock.now().date())
     wanted = {**_wanted(days), "workload": workload}
     with services.transaction() as conn:
         rows = rollup_store.calls_by(conn, ["workload", "feature"], wanted)
@@ -146,7 +146,7 @@ def features(services: ServicesDep, _: Reader, first: Day = None, last: Day = No
 def sources(services: ServicesDep, _: Reader, first: Day = None, last: Day = None, workload: str | None = None) -> Any:
     """Cost of calls in equal shares on the documents that they were given, by source; together exactly all calls.
     `calls` counts one that was given two documents of a source twice."""
-    days = cost_book.days_of(first, last, services.clock.now().date())
+    days = cost_book.parse_days(first, last, services.clock.now().date())
     with services.transaction() as conn:
         rows = daily_attribution_store.sources(conn, days.since, days.until, workload)
         refuse_unknown(conn, rows, workload=workload)
@@ -166,7 +166,7 @@ def outcomes(services: ServicesDep, _: Reader, first: Day = None, last: Day = No
     looks dearer than it is."""
     today = services.clock.now().date()
     with services.transaction() as conn:
-        return {**cost_outcomes.rows(conn, cost_book.days_of(first, last, today), today)}
+        return {**cost_outcomes.outcomes_json(conn, cost_book.parse_days(first, last, today), today)}
 
 
 @router.get("/statements")
@@ -218,10 +218,10 @@ def statements_pdf(
 def focus(services: ServicesDep, caller: Reader, first: Day = None, last: Day = None) -> PlainTextResponse:
     """The book of some days as FOCUS 1.0, each month by itself: a charge lies within one billing period."""
     today = services.clock.now().date()
-    days = cost_book.days_of(first, last, today)
+    days = cost_book.parse_days(first, last, today)
     _exported(services, caller, "focus", first=first, last=last)
     with services.transaction() as conn:
-        months = [(month.first, month.last, cost_book.book(conn, month, today)) for month in days.months]
+        months = [(month.first, month.last, cost_book.cost_lines(conn, month, today)) for month in days.months]
         centers = {begin: cost_book.cost_centers(conn, lines) for begin, _, lines in months}
         blueprint = current_or_none(conn)
     text = focus_csv(months, blueprint.company if blueprint else "", centers)
@@ -234,15 +234,15 @@ def forecasted(body: ForecastAsked, services: ServicesDep, _: Reader) -> dict[st
     launches = [Launch(workload="", day=each.day.isoformat(), factor=each.factor) for each in body.launches]
     today = services.clock.now().date()
     with services.transaction() as conn:
-        known = cost_calendar.beside(cost_ahead.known_days(conn), body.countries, launches)
-        past = cost_ahead.series(conn, body.what, today, body.workload, known)
-        curve = cost_ahead.grown(conn, today, body.workload) if body.growth else None
+        known = cost_calendar.with_additions(cost_ahead.known_days(conn), body.countries, launches)
+        past = cost_ahead.daily_series(conn, body.what, today, body.workload, known)
+        curve = cost_ahead.adoption_curve(conn, today, body.workload) if body.growth else None
     rate = body.growth_per_month if curve is None else curve.growth_per_month
     if rate is not None:
         past = replace(past, growth_per_month=rate)
-    made = cost_ahead.forecast_json(foreseen(past, body.days), body.what, past)
+    made = cost_ahead.forecast_json(cached_forecast(past, body.days), body.what, past)
     made["notes"] += known.notes
-    calendar = cost_calendar.shown(known, body.workload)
+    calendar = cost_calendar.known_days_json(known, body.workload)
     return {**made, "calendar": calendar, "adoption": None if curve is None else asdict(curve)}
 
 
@@ -268,7 +268,7 @@ def runway(services: ServicesDep, _: Reader, workload: str | None = None) -> dic
 @router.post("/what-if")
 def what_if(body: WhatIf, services: ServicesDep, _: Reader) -> Any:
     """What the same days would have cost with more people, other prices, contexts, a cache or another model."""
-    days = cost_book.days_of(body.first, body.last, services.clock.now().date())
+    days = cost_book.parse_days(body.first, body.last, services.clock.now().date())
     with services.transaction() as conn:
         return cost_what_if.scenario(conn, days, body.workload, body.changes, body.model)
 
@@ -276,11 +276,11 @@ def what_if(body: WhatIf, services: ServicesDep, _: Reader) -> Any:
 @router.get("/own")
 def own(services: ServicesDep, _: Reader, first: Day = None, last: Day = None) -> dict[str, Any]:
     """Own hardware at its measured use beside paying by the token, and the use from which on it pays."""
-    days = cost_book.days_of(first, last, services.clock.now().date())
+    days = cost_book.parse_days(first, last, services.clock.now().date())
     with services.transaction() as conn:
         return {
             "from": days.first.isoformat(), "to": days.last.isoformat(),
-            "own": cost_own.rows(conn, current_blueprint(conn), days),
+            "own": cost_own.own_hardware_json(conn, current_blueprint(conn), days),
         }  # fmt: skip
 
 
@@ -320,12 +320,12 @@ def _statements(
 ) -> list[Statement]:
     today = services.clock.now().date()
     first = date.fromisoformat(f"{month}-01") if month else today.replace(day=1)
-    last = cost_book.days_of(first, None, max(first, today)).last
+    last = cost_book.parse_days(first, None, max(first, today)).last
     last = min(last, next_first(first) - timedelta(days=1))
     days = cost_book.Days(first, last)
     with services.transaction() as conn:
-        lines = cost_book.book(conn, days, today, None if team == UNCARRIED else team, apart=apart)
-        before = cost_book.carried(conn, days.month_before, today)
+        lines = cost_book.cost_lines(conn, days, today, None if team == UNCARRIED else team, separate=apart)
+        before = cost_book.carrier_lines(conn, days.month_before, today)
         centers = cost_book.cost_centers(conn, lines)
     over = days.last < today
     found = statements(lines, days.first, days.last, charged=charge, previous=before, over=over, centers=centers)

@@ -103,7 +103,7 @@ def cost(services: ServicesDep, _: Reader, workload: str | None = None, days: in
     since = None if days is None else hour - timedelta(days=max(1, min(days, 3660)))
     with services.transaction() as conn:
         summary = queries.cost_summary(conn, CallFilter(workload=workload, since=since))
-        meant = semantic_savings.rows(conn, (since or datetime(1970, 1, 1, tzinfo=UTC)).date())
+        meant = semantic_savings.semantic_savings_json(conn, (since or datetime(1970, 1, 1, tzinfo=UTC)).date())
         meant = [row for row in meant if workload in (None, row["workload"])]
         refuse_unknown(conn, summary["by_workload"], workload=workload)
         used = budget_use(conn, current_or_none(conn), services.clock.now())

@@ -12,7 +12,7 @@ from groundplan.api.access.protected_routes import below_api
 from groundplan.api.budgets import budget_use
 from groundplan.api.caller import Reader
 from groundplan.api.context import ServicesDep
-from groundplan.api.limits import NEAR, limits_json
+from groundplan.api.limits import NEAR_SHARE, limits_json
 from groundplan.api.served_blueprint import current_or_none
 from groundplan.blueprint.model import Blueprint
 
@@ -28,7 +28,7 @@ def limits(services: ServicesDep, _: Reader) -> dict[str, Any]:
 
 def near_limits(conn: Connection[Any], blueprint: Blueprint | None, at: datetime) -> list[str]:
     """`NAME of WHO at 95 %` for each limit and budget that is nearly used up."""
-    found = _found(conn, blueprint, at, near=NEAR)
+    found = _found(conn, blueprint, at, near=NEAR_SHARE)
     rows = [(row["limit"], row["who"], row) for row in found["limits"]]
     rows += [
         (f"budget {row['title']}", row["title" if row["covers"] == row["budget"] else "covers"], row)

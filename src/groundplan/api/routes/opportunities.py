@@ -26,7 +26,7 @@ def opportunities(
     workload, so that no shadow can begin. `together_usd`: what they would save if each worked on
     what the others leave."""
     with services.transaction() as conn:
-        found, together = levers.found(conn, services.clock.now(), days, workload)
+        found, together = levers.find_levers(conn, services.clock.now(), days, workload)
     return {
         "days": days,
         "together_usd": f"{together:.6f}",

@@ -189,7 +189,9 @@ def coming(
     today = services.clock.now().date()
     found = placing.told(services, views.coming, months, step, plans=MANY)
     with services.transaction() as conn:
-        own = cost_own.rows(conn, current_blueprint(conn), Days(today - OWN_DAYS, today - timedelta(days=1)))
+        own = cost_own.own_hardware_json(
+            conn, current_blueprint(conn), Days(today - OWN_DAYS, today - timedelta(days=1))
+        )
     return {**found, "own": own, "words": [*found["words"], *(f"{row['deployment']}: {row['told']}" for row in own)]}
 
 

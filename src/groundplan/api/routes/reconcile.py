@@ -103,7 +103,7 @@ def _compared(services: Services, bill: Bill, query: BillQuery, exchange: dict[s
         rows = queries.attempts_for_bill(conn, since, until + timedelta(days=1), calls)
         _none_left(conn, set(calls) - {row["call_id"] for row in rows})
         blueprint = served_blueprint.current_or_none(conn)
-        places = {number: cost_receipt.places_of(conn, number) for number in {row["blueprint"] for row in rows}}
+        places = {number: cost_receipt.deployments_at(conn, number) for number in {row["blueprint"] for row in rows}}
     used = {(row["blueprint"], row["deployment"]) for row in rows}
     asked = [place for number, name in used if (place := places[number].get(name)) is not None]
     bill = _in_our_names(bill, asked, query.provider)
@@ -121,7 +121,7 @@ def _compared(services: Services, bill: Bill, query: BillQuery, exchange: dict[s
         else:
             days, today = Days(since.date(), until.date()), services.clock.now().date()
             with services.transaction() as conn:
-                found = beside(result, cost_book.book(conn, days, today), query.source)
+                found = beside(result, cost_book.cost_lines(conn, days, today), query.source)
     value = shape(bill, result)
     return {**value, "notes": [*value["notes"], *notes], "beside": [_beside(each) for each in found]}
 

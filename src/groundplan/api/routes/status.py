@@ -14,7 +14,7 @@ from groundplan.api.journal_lag import journal_lag
 from groundplan.api.knowledge import ownership
 from groundplan.api.routes.limits import near_limits
 from groundplan.api.served_blueprint import current_or_none, required_services
-from groundplan.api.unapplied_changes import workspace_difference
+from groundplan.api.unapplied_changes import workspace_differences
 from groundplan.governance import service as governance
 from groundplan.ledger import finding_store
 
@@ -35,7 +35,7 @@ def status(request: Request, services: ServicesDep, caller: SignedIn) -> dict[st
         wanted = required_services(conn)
         near = near_limits(conn, blueprint, services.clock.now()) if whole else []
         problems = store.database_problems(conn)
-    difference = workspace_difference(services, blueprint) if whole else []
+    difference = workspace_differences(services, blueprint) if whole else []
     if (unwritten := request.app.state.sequencer.problem) is not None:
         problems.append(f"the audit log is not written: {unwritten.splitlines()[0]}")
     problems += health.ledger_problems(services.home, workers, services.clock.now())

@@ -69,7 +69,7 @@ def tickets(
 ) -> dict[str, Any]:  # fmt: skip
     """What a resolved ticket cost, by workload: of the tickets of which the newest was told in these days, all calls
     that worked on them, whenever these were."""
-    days = cost_book.days_of(first, last, services.clock.now().date())
+    days = cost_book.parse_days(first, last, services.clock.now().date())
     with services.transaction() as conn:
         rows = ticket_store.by_workload(conn, days.since, days.until, workload)
         refuse_unknown(conn, rows, workload=workload)

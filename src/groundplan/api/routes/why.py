@@ -55,7 +55,9 @@ def _of_scope(conn: Connection[Any], services: Services, subject: str) -> dict[s
     kills = [kill for kill in store.kills(conn) if kill["scope"] in (subject, "company")]
     blueprint = current_or_none(conn)
     placed = [p for p in blueprint.placements if f"workload/{p.workload}" == subject] if blueprint else []
-    because = explain.scope(subject, kills, placed, _lapses(conn, services, blueprint, subject) if blueprint else ())
+    because = explain.explain_scope(
+        subject, kills, placed, _lapses(conn, services, blueprint, subject) if blueprint else ()
+    )
     return {
         "kind": "scope",
         "because": because,
@@ -79,7 +81,7 @@ def _of_number(conn: Connection[Any], name: str) -> dict[str, Any] | None:
         return None
     row = store.blueprint(conn, int(name))
     facts = {field: row[field] for field in ("number", "digest", "created_at", "created_by", "reason", "rollback_of")}
-    return {"kind": "blueprint", "because": explain.blueprint(row), "facts": facts}
+    return {"kind": "blueprint", "because": explain.explain_blueprint(row), "facts": facts}
 
 
 def _of_id(conn: Connection[Any], services: Services, caller: Caller, name: str) -> dict[str, Any] | None:
@@ -88,18 +90,18 @@ def _of_id(conn: Connection[Any], services: Services, caller: Caller, name: str)
         return None
     call = _receipt(conn, services, caller, identity)
     if call is not None:
-        because = [*explain.call(call), *call["chosen"]]
+        because = [*explain.explain_call(call), *call["chosen"]]
         if str(call.get("error_code")).startswith("approval_") and (blueprint := current_or_none(conn)) is not None:
             lapses = _lapses(conn, services, blueprint, f"workload/{call['workload']}")
-            because += explain.approvals(lapses)
+            because += explain.explain_missing_approvals(lapses)
         return {"kind": "call", "because": because, "facts": call}
     change = store.change_or_none(conn, identity)
     if change is not None:
         facts = {**change, "sources": sorted(change["sources"]), "approvals": store.approvals(conn, [identity])}
-        return {"kind": "change", "because": explain.change(facts), "facts": facts}
+        return {"kind": "change", "because": explain.explain_change(facts), "facts": facts}
     key = store.key_or_none(conn, identity)
     if key is not None:
-        return {"kind": "key", "because": explain.key(key), "facts": key}
+        return {"kind": "key", "because": explain.explain_key(key), "facts": key}
     entry = audit_store.entry_by_id(conn, identity)
     if entry is not None:
         (facts,) = entries_json(conn, caller, [entry])

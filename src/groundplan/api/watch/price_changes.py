@@ -59,7 +59,9 @@ def look(conn: Connection[Any], today: date) -> finding_store.Told:
         for place in blueprint.deployments:
             found += findings_of(place, counts, today, prices[place.name])
         days = Days(today - MONTH, today - timedelta(days=1))
-        found += [own for row in cost_own.rows(conn, blueprint, days) if (own := own_finding(row)) is not None]
+        found += [
+            own for row in cost_own.own_hardware_json(conn, blueprint, days) if (own := own_finding(row)) is not None
+        ]
     return finding_store.tell_all(conn, found, kinds=[REPRICED, RETIRED, BREAK_EVEN], within="deployment/")
 
 

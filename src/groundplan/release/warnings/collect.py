@@ -1,5 +1,5 @@
-"""Everything that a workspace declares and that does not do what its author expects: it has no effect, is too small for
-any call, or makes every call fail. Warnings, since the rest is served. Pure; only `unknown_subjects` asks the database.
+"""All warnings about declarations that do not do what their author expects: they have no effect, are too small for any
+call, or make every call fail. Only warnings, since the rest can be served. Pure; `unknown_subjects` reads the database.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from groundplan.release.warnings import always_refused, limits, no_effect, relia
 def placed_warnings(
     workspace: Workspace, deployments: Sequence[Deployment], placements: Sequence[Placement]
 ) -> tuple[Problem, ...]:
-    """Of deployments, and of each workload that is served where it is placed."""
+    """Warnings about deployments, and about each served workload as it is placed."""
     placed = {each.workload: each for each in placements}
     found = [
         problem
@@ -31,7 +31,7 @@ def placed_warnings(
 
 
 def workspace_warnings(workspace: Workspace, today: date) -> tuple[Problem, ...]:
-    """As `placed_warnings`, for files that are not placed yet."""
+    """As `placed_warnings`, for a workspace that is not placed yet."""
     deployments, _ = places.deployments(workspace, today, pricing.rates_with_successors)
     sites = {name: places.site(item) for name, item in workspace.sites.items()}
     demands = (workloads.demand(item) for item in workspace.workloads.values())
@@ -39,7 +39,7 @@ def workspace_warnings(workspace: Workspace, today: date) -> tuple[Problem, ...]
 
 
 def workload_warnings(workspace: Workspace, item: doc.WorkloadDoc, placement: Placement) -> Iterator[Problem]:
-    """Of one workload, but for limits and budgets that are too small for its calls."""
+    """Warnings about one workload, except for limits and budgets that are too small for its calls."""
     yield from no_effect.workload_warnings(workspace, item)
     yield from always_refused.warnings(workspace, item)
     yield from reliability.warnings(workspace, item, placement)
