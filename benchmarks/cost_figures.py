@@ -158,10 +158,10 @@ def background(made: Company) -> dict[str, Figure]:
     services = made.services
 
     def usual() -> object:
-        anomalies._usual.clear()
-        return anomalies.watch(services)
+        anomalies._usual_by_database.clear()
+        return anomalies.update_findings(services)
 
-    return {"the watch over spending, once a minute": lambda: anomalies.watch(services),
+    return {"the watch over spending, once a minute": lambda: anomalies.update_findings(services),
             "the same with what is usual, once an hour": usual}  # fmt: skip
 
 
@@ -197,13 +197,13 @@ def _live(services: Services) -> dict[str, Figure]:
         "/api/traffic?workload": lambda: traffic.live_traffic(services, READER, minutes=15, workload="workload-3"),
         "/api/inbox": lambda: inbox.inbox(services, _operator()),
         "days of every workload, for the charts of plans": asked(
-            lambda conn, now: placing.charts(conn, served_blueprint.current_blueprint(conn), now)
+            lambda conn, now: placing.drift_charts(conn, served_blueprint.current_blueprint(conn), now)
         ),
         "times of every deployment, for plans": asked(
             lambda conn, now: read_observations(conn, served_blueprint.workspace_at(conn, 1), now, planned=True)
         ),
         "days of every deployment, for plans": asked(
-            lambda conn, now: placement_serving.calibrated(conn, now, placing.company(conn, services))
+            lambda conn, now: placement_serving.calibration_rows(conn, now, placing.served_company(conn, services))
         ),
     }
 

@@ -15,7 +15,13 @@ from urllib.parse import urlencode
 import pytest
 from tests.integration.test_api_control import Control, running
 
-from groundplan.api.access.authorization import COMPANY_WIDE, authorize_company, listed, rules, verdict
+from groundplan.api.access.authorization import (
+    COMPANY_WIDE,
+    access_rules,
+    access_verdict,
+    actions_by_route,
+    authorize_company,
+)
 from groundplan.api.caller import Caller
 from groundplan.core.audit import OPERATOR
 from groundplan.core.database import connect
@@ -101,30 +107,30 @@ def world(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -
 def test_the_policies_say_what_the_documents_say(action: str) -> None:
     for who in (*WHO, "nobody"):
         duties = () if who == "nobody" else (who,)
-        allowed = verdict("Person", action, duties, proven=True).allowed
+        allowed = access_verdict("Person", action, duties, proven=True).allowed
         assert allowed == (who in MAY[action]), f"{action} as {who}"
-    assert verdict("Operator", action, ["operations"], proven=False).allowed == ("operator" in MAY[action])
-    assert verdict("Anybody", action, [], proven=False).allowed == (action == "open")
+    assert access_verdict("Operator", action, ["operations"], proven=False).allowed == ("operator" in MAY[action])
+    assert access_verdict("Anybody", action, [], proven=False).allowed == (action == "open")
 
 
 def test_a_right_that_needs_the_person_there_is_not_for_a_link() -> None:
     for action in ("appoint", "erase", "handover"):
-        assert not verdict("Person", action, ["security", "compliance"], proven=False).allowed
+        assert not access_verdict("Person", action, ["security", "compliance"], proven=False).allowed
 
 
 @pytest.mark.parametrize("action", sorted(MAY))
 def test_a_token_does_what_it_was_made_for_and_never_decides(action: str) -> None:
     never = {"approve", "refuse", "appoint", "handover", "erase", "lift", "self", "operate", "review"}
-    assert verdict("Service", action, [], proven=False, scopes=[action]).allowed == (action not in never)
+    assert access_verdict("Service", action, [], proven=False, scopes=[action]).allowed == (action not in never)
     if action in PART_OF:
-        assert verdict("Service", action, [], proven=False, scopes=[PART_OF[action]]).allowed
+        assert access_verdict("Service", action, [], proven=False, scopes=[PART_OF[action]]).allowed
     other = "release" if action != "release" else "plan"
-    assert verdict("Service", action, [], proven=False, scopes=[other]).allowed == (action == "open")
+    assert access_verdict("Service", action, [], proven=False, scopes=[other]).allowed == (action == "open")
 
 
 def test_every_policy_has_a_name_an_owner_and_matters() -> None:
-    assert len({rule.id for rule in rules().rules}) == len(rules().rules)
-    assert all(rule.id.startswith("access.") and rule.owner for rule in rules().rules)
+    assert len({rule.id for rule in access_rules().rules}) == len(access_rules().rules)
+    assert all(rule.id.startswith("access.") and rule.owner for rule in access_rules().rules)
     assert set(json.loads((resources.files("groundplan.api.access") / "routes.json").read_text())) == set(MAY)
 
 
@@ -135,18 +141,18 @@ def _routes(control: Control) -> list[tuple[str, str]]:
 
 def test_no_route_is_unlisted_and_none_is_listed_that_is_not_there(world: World) -> None:
     there = {f"{method} {path}" for method, path in _routes(world.control)}
-    assert there - set(listed()) == set(), "write it into api/access/routes.json"
-    assert set(listed()) - there == set()
+    assert there - set(actions_by_route()) == set(), "write it into api/access/routes.json"
+    assert set(actions_by_route()) - there == set()
 
 
 def test_every_route_for_every_duty_by_the_policies(world: World) -> None:
     """Each route of OpenAPI with each duty alone: what the policies say, against the table above."""
     wrong = []
     for method, path in _routes(world.control):
-        action = listed()[f"{method} {path}"]
+        action = actions_by_route()[f"{method} {path}"]
         for who in (*WHO, "nobody"):
             held = () if who == "nobody" else (who,)
-            if verdict("Person", action, held, proven=True).allowed != (who in MAY[action]):
+            if access_verdict("Person", action, held, proven=True).allowed != (who in MAY[action]):
                 wrong.append((method, path, who))
     assert wrong == []
 
@@ -157,7 +163,7 @@ def test_every_route_over_http(world: World) -> None:
     people["nobody"] = world.person("allnobody")
     wrong = []
     for method, path in _routes(world.control):
-        action = listed()[f"{method} {path}"]
+        action = actions_by_route()[f"{method} {path}"]
         for who, session in people.items():
             if _is_left_out(method, path, who):
                 continue
@@ -190,7 +196,7 @@ def test_who_answers_for_one_workload_has_no_say_in_what_is_the_companys(world: 
     session = _of_one_workload(world, "part", "security", "compliance", "operations")
     assert world.control.ask("GET", "/api/people", **session).status == 200
     asked = 0
-    for route, action in listed().items():
+    for route, action in actions_by_route().items():
         if action in COMPANY_WIDE:
             method, path = route.split(" ")
             answer = world.control.ask(method, _filled(path), {} if method == "POST" else None, **session)

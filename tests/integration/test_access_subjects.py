@@ -14,7 +14,7 @@ import pytest
 from tests.integration.test_access import World
 from tests.integration.test_api_control import WORKSPACE, running
 
-from groundplan.api.access.authorization import COMPANY_WIDE, listed
+from groundplan.api.access.authorization import COMPANY_WIDE, actions_by_route
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import ledger_store
@@ -233,10 +233,12 @@ def bodies(others: Others) -> dict[str, Any]:
 
 def test_every_route_that_needs_a_duty_is_in_the_table(others: Others) -> None:
     needs = {
-        route for route, action in listed().items() if action not in ANY_SUBJECT | COMPANY_WIDE and route not in ASKS
+        route
+        for route, action in actions_by_route().items()
+        if action not in ANY_SUBJECT | COMPANY_WIDE and route not in ASKS
     }
     assert needs - set(bodies(others)) - set(NOBODYS) == set(), "say what it is asked about another's workload"
-    assert (set(bodies(others)) | set(NOBODYS) | ASKS) - set(listed()) == set()
+    assert (set(bodies(others)) | set(NOBODYS) | ASKS) - set(actions_by_route()) == set()
 
 
 def test_a_duty_for_one_workload_is_none_for_another(others: Others) -> None:

@@ -41,15 +41,15 @@ def test_a_loop_is_told_with_its_caller_and_closes_when_it_is_over(database: Dat
         add(conn, key, 300, 2)
         for minute in range(1, 6):
             add(conn, key, minute, 30, "refused" if minute == 1 else "ok")
-        told = anomalies.look(conn, NOW)
+        told = anomalies.update_anomaly_findings(conn, NOW)
         assert (told.opened, told.closed) == (1, 0)
         conn.execute("UPDATE finding SET at = %s", (NOW,))  # they are opened at the time of the database
-        assert anomalies.look(conn, NOW).opened == 0
+        assert anomalies.update_anomaly_findings(conn, NOW).opened == 0
         found = finding_store.findings(conn, kinds=["cost."])[0]
         assert (found["kind"], found["subject"], found["severity"]) == ("cost.anomaly", "workload/support", "high")
         assert "(key gp_abc) of team care makes 30 calls a minute, usually at most 2" in found["message"]
         assert found["detail"]["kind"] == "runaway"
-        assert anomalies.look(conn, NOW + timedelta(hours=2)).closed == 1
+        assert anomalies.update_anomaly_findings(conn, NOW + timedelta(hours=2)).closed == 1
 
 
 def test_a_loop_that_goes_on_stays_told(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,15 +65,15 @@ def test_a_loop_that_goes_on_stays_told(database: Database, monkeypatch: pytest.
         add(conn, key, 300, 2)
         for minute in range(-240, 6):
             add(conn, key, minute, 30)
-        told = anomalies.look(conn, NOW)
+        told = anomalies.update_anomaly_findings(conn, NOW)
         assert told.opened == 1
         # as the watch that told it would have: findings are opened at the time of the database
         conn.execute("UPDATE finding SET at = %s", (NOW,))
         for hours in (1, 2, 3, 4):
-            told = anomalies.look(conn, NOW + timedelta(hours=hours))
+            told = anomalies.update_anomaly_findings(conn, NOW + timedelta(hours=hours))
             assert (told.opened, told.kept, told.closed) == (0, 1, 0), hours
         assert [keys for keys in read if keys is not None] == [(str(key),)]
-        assert anomalies.look(conn, NOW + timedelta(hours=6)).closed == 1
+        assert anomalies.update_anomaly_findings(conn, NOW + timedelta(hours=6)).closed == 1
 
 
 def test_a_new_application_is_no_loop_and_a_very_fast_stranger_is_one_for_a_day(database: Database) -> None:
@@ -81,17 +81,19 @@ def test_a_new_application_is_no_loop_and_a_very_fast_stranger_is_one_for_a_day(
     with connect(database.urls["owner"], autocommit=True) as conn:
         for minute in range(1, 30):
             add(conn, steady, minute, 30)
-        assert anomalies.look(conn, NOW).opened == 0
+        assert anomalies.update_anomaly_findings(conn, NOW).opened == 0
         for minute in range(1, 5):
             add(conn, fast, minute, 170)
-        assert anomalies.look(conn, NOW).opened == 1
+        assert anomalies.update_anomaly_findings(conn, NOW).opened == 1
         (found,) = finding_store.findings(conn, kinds=["cost."])
         assert f"{fast} of team care makes 170 calls a minute, and was not known before" in found["message"]
         conn.execute("UPDATE finding SET at = %s", (NOW,))
         for minute in (*range(-185, -175), *range(-1446, -1436)):
             add(conn, fast, minute, 170)
-        assert anomalies.look(conn, NOW + timedelta(hours=3, minutes=1)).kept == 1
-        assert anomalies.look(conn, NOW + timedelta(hours=24, minutes=1)).closed == 1, "it is what this caller does"
+        assert anomalies.update_anomaly_findings(conn, NOW + timedelta(hours=3, minutes=1)).kept == 1
+        assert anomalies.update_anomaly_findings(conn, NOW + timedelta(hours=24, minutes=1)).closed == 1, (
+            "it is what this caller does"
+        )
 
 
 def test_a_new_caller_is_told_as_one_and_in_a_loop_only_as_that(database: Database) -> None:
@@ -102,7 +104,7 @@ def test_a_new_caller_is_told_as_one_and_in_a_loop_only_as_that(database: Databa
         for minute in range(1, 6):
             add(conn, application, minute, 30)  # many a minute, as applications make that begin
         stopped = answered(conn, agent, "care", 0.2, [100] * 100)
-        anomalies.look(conn, NOW)
+        anomalies.update_anomaly_findings(conn, NOW)
         found = finding_store.findings(conn, kinds=["cost."])
         new, loop = sorted(
             (row for row in found if row["detail"]["kind"] in ("new_caller", "runaway")),
@@ -121,7 +123,7 @@ def test_what_a_key_did_before_a_weekend_is_what_it_usually_does(database: Datab
             add(conn, back, minute, 30)
         for minute, count in (*((minute, 30) for minute in range(1, 6)), (3 * 1440, 2)):
             add(conn, once, minute, count)
-        anomalies.look(conn, NOW)
+        anomalies.update_anomaly_findings(conn, NOW)
         (found,) = finding_store.findings(conn, kinds=["cost."])
         assert f"{once} of team care makes 30 calls a minute, usually at most 2" in found["message"]
 
@@ -156,7 +158,7 @@ def test_whoever_rotates_a_key_is_who_it_was(database: Database, days: int) -> N
 
 
 def _looked(conn: Any) -> list[dict[str, Any]]:
-    anomalies.look(conn, NOW)
+    anomalies.update_anomaly_findings(conn, NOW)
     return finding_store.findings(conn, kinds=["cost."], limit=100)
 
 
@@ -198,7 +200,7 @@ def test_each_kind_is_told_from_the_rows_of_the_ledger_with_its_cause(database: 
         for kind, other in changed.items():
             calls(conn, kind, usual, key=known, **({"cached": 0} if kind == "cache_rate" else {}))
             calls(conn, kind, now, **{"key": known} | other)
-        anomalies.look(conn, NOW)
+        anomalies.update_anomaly_findings(conn, NOW)
         found = {
             row["subject"].removeprefix("workload/"): row["message"]
             for row in finding_store.findings(conn, kinds=["cost."], limit=100)
@@ -266,7 +268,7 @@ def test_a_loop_that_its_budget_ended_is_told_though_no_minute_was_full(database
         answered(conn, slow, "growing", 12.0, [100 + 50 * place for place in range(12)])
         answered(conn, month_end, "ordinary", 12.0, mixed)
         answered(conn, other_refusal, "limited", 0.5, [100] * 25, code="rate_limit_exceeded")
-        anomalies.look(conn, NOW)
+        anomalies.update_anomaly_findings(conn, NOW)
         found = {row["subject"]: row for row in finding_store.findings(conn, kinds=["cost."])}
         assert set(found) == {"workload/quick", "workload/growing"}
         quick, growing = found["workload/quick"], found["workload/growing"]
@@ -278,12 +280,16 @@ def test_a_loop_that_its_budget_ended_is_told_though_no_minute_was_full(database
         assert "groundplan keys revoke" in quick["hint"] and quick["severity"] == "high"
         assert quick["detail"]["loop"]["stopped_at"] == stopped.isoformat()
         conn.execute("UPDATE finding SET at = %s", (NOW,))  # they are opened at the time of the database
-        anomalies.look(conn, stopped + timedelta(minutes=60, seconds=0.15))  # its calls are of more than an hour ago
+        anomalies.update_anomaly_findings(
+            conn, stopped + timedelta(minutes=60, seconds=0.15)
+        )  # its calls are of more than an hour ago
         found = {row["subject"]: row for row in finding_store.findings(conn, kinds=["cost."])}
         assert "After 25 calls for $0.0250, its budget stopped it" in found["workload/quick"]["message"]
         assert "each longer than the one before: 175 to 575 tokens a prompt" in growing["message"]
         assert growing["detail"]["loop"]["growing"] and not quick["detail"]["loop"]["growing"]
-        assert anomalies.look(conn, NOW + timedelta(hours=2)).closed == 1, "the other one had ended before"
+        assert anomalies.update_anomaly_findings(conn, NOW + timedelta(hours=2)).closed == 1, (
+            "the other one had ended before"
+        )
 
 
 @pytest.mark.parametrize("ago", [120, 3 * 1440])
@@ -293,7 +299,7 @@ def test_what_a_key_usually_does_is_no_loop_when_its_budget_ends(database: Datab
         for minute in range(ago, ago + 60):
             add(conn, key, minute, 25)
         answered(conn, key, "support", 2.0, [100] * 40)
-        anomalies.look(conn, NOW)
+        anomalies.update_anomaly_findings(conn, NOW)
         told = finding_store.findings(conn, kinds=["cost."])
         assert [row for row in told if row["detail"]["kind"] == "runaway"] == []
 

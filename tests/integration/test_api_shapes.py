@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from fastapi import FastAPI
 
-from groundplan.api.access.authorization import listed
+from groundplan.api.access.authorization import actions_by_route
 from groundplan.api.app import create_app
 from groundplan.api.genesis import prepare_home
 from groundplan.api.http.security import MAX_BODY_BYTES, host_name
@@ -143,7 +143,7 @@ def test_every_route_below_api_asks_who_is_calling(app: FastAPI) -> None:
         if not path.startswith("/api/") or path in {"/api/broken", "/api/full"}:
             continue
         for method in methods:
-            if listed().get(f"{method.upper()} {path}") == "open":
+            if actions_by_route().get(f"{method.upper()} {path}") == "open":
                 continue  # who signs in is not known yet
             real = path.replace("{", "").replace("}", "").replace(":path", "")
             status, body, _ = call(app, real, method=method.upper())

@@ -147,7 +147,7 @@ def test_a_pilot_is_announced_to_end_and_told_to_be_refused_from_the_day_on_on_w
     for before in (31, 30, 8, 7, 0, -1):
         day = last - timedelta(days=before)
         clock.advance((datetime(day.year, day.month, day.day, 23, 59, 59, tzinfo=UTC) - clock.now()).total_seconds())
-        stage_ends.look(services)
+        stage_ends.update_findings(services)
         with services.transaction() as conn:
             rows = finding_store.findings(conn, kinds=[stage_ends.KIND])
         assert all((row["owner"], row["due"]) == ("ana@acme.example", last) for row in rows) and len(rows) < 2
@@ -156,7 +156,7 @@ def test_a_pilot_is_announced_to_end_and_told_to_be_refused_from_the_day_on_on_w
         assert (clock.seconds() >= plan.until) is (told[-1] == ("high", "ended")), "as gateways have it"
     assert told == [None, *[("medium", "ends")] * 2, *[("high", "ends")] * 2, ("high", "ended")]
     on = msgspec.structs.replace(pilot, stage="production")
-    assert not list(stage_ends.near(msgspec.structs.replace(found.blueprint, workloads=[on]), last))
+    assert not list(stage_ends.stage_end_findings(msgspec.structs.replace(found.blueprint, workloads=[on]), last))
 
 
 def test_an_approval_is_announced_goes_on_in_grace_and_then_ends(services: Services, clock: ManualClock) -> None:
@@ -164,17 +164,19 @@ def test_an_approval_is_announced_goes_on_in_grace_and_then_ends(services: Servi
     approve(services, change, "ana", "sam")
     done = one(services, change)
     assert (done.state, done.expires_on, done.grace_until) == ("applied", date(2027, 1, 24), date(2027, 2, 3))
-    assert approval_terms.look(services) == [] and findings(services) == []
+    assert approval_terms.process_approval_terms(services) == [] and findings(services) == []
     clock.advance(timedelta(days=31).total_seconds())
-    approval_terms.look(services)
+    approval_terms.process_approval_terms(services)
     assert "ends on 2027-01-24" in findings(services)[0]["message"] and findings(services)[0]["severity"] == "medium"
     clock.advance(timedelta(days=30).total_seconds())
-    assert approval_terms.look(services) == [] and served(services) == ["assistant"], "grace is declared"
+    assert approval_terms.process_approval_terms(services) == [] and served(services) == ["assistant"], (
+        "grace is declared"
+    )
     assert findings(services)[0]["severity"] == "critical" and "grace period" in findings(services)[0]["message"]
     clock.advance(timedelta(days=10).total_seconds())
-    (number,) = approval_terms.look(services)
+    (number,) = approval_terms.process_approval_terms(services)
     assert number == 3 and served(services) == [] and one(services, change).state == "expired"
-    assert approval_terms.look(services) == [] and findings(services) == []
+    assert approval_terms.process_approval_terms(services) == [] and findings(services) == []
     with services.transaction() as conn:
         assert audit_store.entries(conn, limit=2)[1].entry.action == "approval.expired"
         with pytest.raises(Conflict) as caught:
@@ -187,7 +189,7 @@ def test_restricted_data_has_no_grace(services: Services, clock: ManualClock) ->
     approve(services, change, "ana", "sam")
     assert one(services, change).grace_until == one(services, change).expires_on == date(2027, 1, 24)
     clock.advance(timedelta(days=61).total_seconds())
-    assert approval_terms.look(services) == [3] and served(services) == []
+    assert approval_terms.process_approval_terms(services) == [3] and served(services) == []
 
 
 def test_a_renewal_takes_its_place_and_what_is_served_goes_on(services: Services, clock: ManualClock) -> None:
@@ -204,7 +206,7 @@ def test_a_renewal_takes_its_place_and_what_is_served_goes_on(services: Services
     approve(services, wanted, "sam")
     assert one(services, change).state == "superseded" and one(services, wanted).expires_on == date(2027, 3, 15)
     clock.advance(timedelta(days=30).total_seconds())
-    assert approval_terms.look(services) == [] and served(services) == ["assistant"]
+    assert approval_terms.process_approval_terms(services) == [] and served(services) == ["assistant"]
     with services.transaction() as conn:
         services.releases.withdraw(conn, f"person:{identity.find_person(conn, 'sam@acme.example').id}", wanted.id)
     assert served(services) == [], "withdrawing the renewal withdraws what it renewed"
@@ -218,7 +220,7 @@ def test_who_decides_as_an_approval_ends_does_not_wait_for_its_end(
     clock.advance(timedelta(days=80).total_seconds())
     with patient(database) as deciding:
         release_store.lock_releases(deciding)  # as whoever approves, withdraws or applies does first
-        with beside(lambda: approval_terms.look(services)) as looking:
+        with beside(lambda: approval_terms.process_approval_terms(services)) as looking:
             until_it_waits(database)
             locked = governance_store.change_by_id(deciding, change.id)
             deciding.commit()
@@ -285,20 +287,20 @@ def test_mail_links_and_decides_nothing(services: Services, clock: ManualClock, 
     settings = dataclasses.replace(services.settings, mail_url=f"smtp://127.0.0.1:{port}", mail_from="gp@acme.example")
     reach = dataclasses.replace(services, settings=settings)
     assert mail.send_waiting(services) == 0
-    approval_terms.look(reach)
-    approval_terms.look(reach)
+    approval_terms.process_approval_terms(reach)
+    approval_terms.process_approval_terms(reach)
     assert mail.send_waiting(reach) == 2 and mail.send_waiting(reach) == 0
     assert sorted(each["To"] for each in kept.mails) == ["ana@acme.example", "sam@acme.example"]
     body = str(kept.mails[0].get_payload())
     assert f"/governance/changes/{change.id}" in body and "decides nothing" in body and "approve?" not in body
     approve(services, change, "ana")
     clock.advance(timedelta(days=3).total_seconds())
-    approval_terms.look(reach)
+    approval_terms.process_approval_terms(reach)
     assert mail.send_waiting(reach) == 1 and kept.mails[-1]["To"] == "sam@acme.example", "reminded, and only who waits"
     approve(services, change, "sam")
     for day in (31, 23, 6):
         clock.advance(timedelta(days=day).total_seconds())
-        approval_terms.look(reach)
+        approval_terms.process_approval_terms(reach)
         assert mail.send_waiting(reach) == 2
         assert "ends on" in kept.mails[-1]["Subject"]
 
@@ -311,11 +313,11 @@ def test_whoever_sets_mail_up_sends_nobody_what_was_true_long_ago(
     change = begin(services)
     settings = dataclasses.replace(services.settings, mail_url=f"smtp://127.0.0.1:{port}", mail_from="gp@acme.example")
     reach = dataclasses.replace(services, settings=settings)
-    approval_terms.look(services)
+    approval_terms.process_approval_terms(services)
     approve(services, change, "ana")
     clock.advance(timedelta(days=40).total_seconds())
     assert mail.send_waiting(services) == 0 and mail.send_waiting(reach) == 0
-    approval_terms.look(services)
+    approval_terms.process_approval_terms(services)
     assert mail.send_waiting(services) == 0, "that is new"
     assert mail.send_waiting(reach) == 1 and [each["To"] for each in kept.mails] == ["sam@acme.example"]
 
@@ -327,7 +329,7 @@ def test_an_exception_waits_in_the_inbox_and_its_end_is_announced(services: Serv
         made = exceptions.request_exception(conn, OPERATOR, wanted, seats=1, now=clock.now())
 
     def told() -> list[tuple[str, str]]:
-        approval_terms.look(services)
+        approval_terms.process_approval_terms(services)
         with services.transaction() as conn:
             found = finding_store.findings(conn, kinds=["governance.exception_asked", approval_terms.KIND])
         return [(each["kind"].rpartition("_")[2], each["severity"]) for each in found if each["mark"] == str(made.id)]
@@ -360,11 +362,11 @@ def test_an_exception_that_nobody_decided_in_time_waits_no_longer(services: Serv
     with services.transaction() as conn:
         wanted = ExceptionRequest("r", "assistant", None, clock.now() + timedelta(hours=1), "a trial")
         made = exceptions.request_exception(conn, OPERATOR, wanted, seats=1, now=clock.now())
-    approval_terms.look(services)
+    approval_terms.process_approval_terms(services)
     with services.transaction() as conn:
         assert exceptions.get_exception(conn, made.id).state == "asked"
     clock.advance(3601)
-    approval_terms.look(services)
+    approval_terms.process_approval_terms(services)
     with services.transaction() as conn:
         assert exceptions.get_exception(conn, made.id).state == "ended"
         assert finding_store.findings(conn, kinds=["governance.exception_asked"]) == []
@@ -405,7 +407,7 @@ def test_everybodys_rights_are_to_be_looked_through_when_the_calendar_says_so(se
     found: dict[int, list[str]] = {}
     for days in (70, 77, 89, 92):
         with services.transaction() as conn:
-            access_rights.tell(conn, datetime.now(UTC) + timedelta(days=days))
+            access_rights.update_rights_findings(conn, datetime.now(UTC) + timedelta(days=days))
             rows = finding_store.findings(conn, kinds=[access_rights.REVIEW])
         found[days] = [each["severity"] for each in rows]
     assert found == {70: [], 77: ["low"], 89: ["low"], 92: ["high"]}
@@ -415,7 +417,7 @@ def test_mail_that_cannot_be_handed_over_is_tried_again(services: Services, cloc
     begin(services)
     settings = dataclasses.replace(services.settings, mail_url="smtp://127.0.0.1:9")
     dead = dataclasses.replace(services, settings=settings)
-    approval_terms.look(dead)
+    approval_terms.process_approval_terms(dead)
     assert mail.send_waiting(dead) == 0
     with services.transaction() as conn:
         tries = conn.execute("SELECT tries, problem FROM mail").fetchall()
@@ -429,7 +431,7 @@ def test_a_slow_mail_server_takes_no_connection_away_and_gets_nothing_twice(
     reach = dataclasses.replace(
         services, settings=dataclasses.replace(services.settings, mail_url="smtp://127.0.0.1:9")
     )
-    approval_terms.look(reach)
+    approval_terms.process_approval_terms(reach)
     given = list[Any]()
 
     def slow(_: Services, waiting: Any) -> None:
@@ -442,13 +444,13 @@ def test_a_slow_mail_server_takes_no_connection_away_and_gets_nothing_twice(
         if len(given) == 3:
             raise SystemExit  # it is killed
 
-    monkeypatch.setattr(mail, "hand_over", slow)
+    monkeypatch.setattr(mail, "send_mail", slow)
     assert mail.send_waiting(reach) == 1 and len({*given}) == len(given) == 2
     clock.advance(timedelta(days=3).total_seconds())
-    approval_terms.look(reach)
+    approval_terms.process_approval_terms(reach)
     with pytest.raises(SystemExit):
         mail.send_waiting(reach)
-    clock.advance(mail.LONGEST.total_seconds() + 1)
+    clock.advance(mail.MAX_SENDING_TIME.total_seconds() + 1)
     assert mail.send_waiting(reach) == 2 and given.count(given[2]) == 2, "what nobody knows of is handed over again"
 
 

@@ -20,7 +20,7 @@ from tests.integration.nursery import run_command
 from tests.integration.test_api_control import running
 
 from groundplan.api.context import Services
-from groundplan.api.knowledge.allowed_sources import sources_now
+from groundplan.api.knowledge.allowed_sources import usable_sources
 from groundplan.api.release import Releases
 from groundplan.api.served_blueprint import current_blueprint, require_workload
 from groundplan.api.watch import model_changes
@@ -163,7 +163,7 @@ class World:
 
     def changed(self) -> list[dict[str, Any]]:
         """What the control process finds wrong with models."""
-        model_changes.look(self.services)
+        model_changes.update_findings(self.services)
         with self.connect() as conn:
             return finding_store.findings(conn, kinds=[KIND])
 
@@ -353,7 +353,7 @@ async def test_withdrawal_and_end_are_effective_at_the_next_call(world: World) -
     assert "reported one-2026-10 with fingerprint fp_1 and now one-2026-10 with fingerprint fp_2" in finding["message"]
     with world.connect() as conn:
         (held,) = [each for each in changes(conn, ["applied"]) if each.subject == "model/acme/one"]
-        assert list(model_changes.flags(world.services, conn)) == [held.digest], "its approval is flagged"
+        assert list(model_changes.changes_by_digest(world.services, conn)) == [held.digest], "its approval is flagged"
         renewed = governance.request_renewal(conn, OPERATOR, held.id, "evaluated again", at=datetime.now(UTC))
     world.approve(renewed.id, "sam")
     assert world.changed() == [], "approved as it is now"
@@ -402,7 +402,7 @@ async def test_withdrawal_and_end_are_effective_at_the_next_call(world: World) -
     refused = await until(lambda: stack.chat(answers), 403, "approval_withdrawn")
     with world.connect() as conn, pytest.raises(Denied) as withdrawn:
         blueprint = current_blueprint(conn)
-        sources_now(conn, blueprint, require_workload(blueprint, "answers"), datetime.now(UTC).date())
+        usable_sources(conn, blueprint, require_workload(blueprint, "answers"), datetime.now(UTC).date())
     assert withdrawn.value.code == "approval_withdrawn", "nor is it searched on the console"
     assert "approved-data" in refused.json["error"]["message"]
     world.ask()

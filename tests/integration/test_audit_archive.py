@@ -81,7 +81,7 @@ def keep(home: Home, database: Database, tmp_path: Path) -> Iterator[Callable[..
     def keep(url: str | None = str(tmp_path / "facts"), **other: Any) -> int:
         settings = replace(load_settings({}), archive_url=url, **other)
         clock = ManualClock(datetime.now(UTC))
-        return call_archive.keep(Services(home, settings, None, False, None, pool, clock), SPAN)  # type: ignore[arg-type]
+        return call_archive.archive_entries(Services(home, settings, None, False, None, pool, clock), SPAN)  # type: ignore[arg-type]
 
     yield keep
     pool.close()

@@ -210,7 +210,7 @@ def test_entries_that_have_left_are_proven_and_their_files_verified(
             audit_store.set_whole(there, 256)
             id = decode(rows[0][1]).id
         services = Services(control.home, settings, None, False, None, pool, ManualClock(datetime.now(UTC)))  # type: ignore[arg-type]
-        assert call_archive.keep(services, 256) == 1
+        assert call_archive.archive_entries(services, 256) == 1
     (told,) = control.ask("GET", "/api/audit/archive").body["ranges"]
     assert control.ask("GET", "/api/audit/archive?after=256").body["ranges"] == []
     listed = control.ask("GET", "/api/audit?action=call&limit=500").body

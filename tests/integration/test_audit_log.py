@@ -257,7 +257,7 @@ def test_what_a_database_lost_of_the_log_it_has_again(
         owner.execute("DELETE FROM audit_entry WHERE leaf_index >= 4")
     record_many(conn, [Entry(new_id(), datetime.now(UTC), "call", SYSTEM, "call/new", {})])
     with open_log(home) as log:
-        assert heal(conn, log, lost_revocations.tell).orphans == {}
+        assert heal(conn, log, lost_revocations.report_lost_decisions).orphans == {}
     (told,) = finding_store.findings(conn)
     assert told["severity"] == "critical" and told["message"].endswith("not in force: key.revoked key/7.")
     assert sequence(conn, home) == 0
@@ -303,12 +303,12 @@ def test_files_and_database_of_different_homes_are_not_mixed(conn: Conn, home: H
 def test_a_log_that_is_not_written_is_told_until_it_is(conn: Conn) -> None:
     problem: list[str | None] = [None]
     now = [0.0]
-    looking = unwritten_log.Standing(lambda: nullcontext(conn), lambda: problem[0], lambda: now[0])
+    looking = unwritten_log.UnwrittenLogWatch(lambda: nullcontext(conn), lambda: problem[0], lambda: now[0])
     seen = []
     for seconds, why in ((0, "x"), (30, "x"), (31, "other\nwords"), (1, None), (59, None), (2, None)):
         now[0] += seconds
         problem[0] = why
-        looking.look()
+        looking.update_finding()
         seen.append([each["message"] for each in finding_store.findings(conn, kinds=(unwritten_log.KIND,))])
     told = ["The audit log is not written: other"]
     assert seen == [[], [], told, told, told, []]

@@ -20,7 +20,7 @@ from tests.integration.gateway_stack import Reply, parse
 from tests.integration.nursery import run_command
 from tests.integration.test_api_control import Control, running
 
-from groundplan.api.http.protocol import MOST
+from groundplan.api.http.protocol import MAX_REQUESTS
 from groundplan.core.ids import new_id
 from groundplan.testing.database import Cluster
 
@@ -168,7 +168,7 @@ def test_an_answer_that_has_begun_is_cut_where_its_request_breaks(control: Contr
 async def test_one_connection_more_than_there_may_be_is_told_so(control: Control) -> None:
     asks = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n"
     with ExitStack() as stack:
-        for _ in range(MOST):
+        for _ in range(MAX_REQUESTS):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", control.port), timeout=60))
             connection.sendall(asks)
             assert connection.recv(65536).startswith(b"HTTP/1.1 200")

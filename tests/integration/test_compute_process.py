@@ -168,19 +168,19 @@ def is_over(pid: int) -> bool:
 def test_large_companies_are_planned_there_and_small_ones_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = company(*(workload(name, growth=0.5) for name in ("a", "b", "c")))
     questions: list[tuple[Any, ...]] = [
-        (views.whole, None), (views.why, "a"), (views.because, "b"),
-        (views.what_if, whatif.parse([], [], ["a=x9"], [])),
-        (views.replanned, {"a": 3.0}), (views.coming, 6, 3), (views.ways, {}), (workload_routes.plan_routes,),
-        (views.whole_text, views.Page(1, search="B")),
+        (views.plan_json, None), (views.explanation_json, "a"), (views.why_json, "b"),
+        (views.what_if_json, whatif.parse([], [], ["a=x9"], [])),
+        (views.replan_json, {"a": 3.0}), (views.months_ahead_json, 6, 3), (views.alternatives_json, {}),
+        (workload_routes.plan_routes,), (views.plan_body, views.WorkloadPage(1, search="B")),
     ]  # fmt: skip
     here = [function(cached_plan(facts), *arguments) for function, *arguments in questions]
     with plan_process.planning_processes(tmp_path, (views.__name__, workload_routes.__name__)) as (made, urgent):
-        assert plan_process.ask_plan(views.whole, facts, None) == here[0] and made.pid is None
+        assert plan_process.ask_plan(views.plan_json, facts, None) == here[0] and made.pid is None
         monkeypatch.setattr(plan_process, "INLINE_SIZE", 0)
         there = [plan_process.ask_plan(function, facts, *arguments) for function, *arguments in questions]
         assert made.pid is not None
         with pytest.raises(NotFound) as refused:
-            plan_process.ask_plan(views.why, facts, "nobody")
+            plan_process.ask_plan(views.explanation_json, facts, "nobody")
         assert refused.value.code == "workload_unknown" and "a, b, c" in refused.value.hint
         assert (
             urgent.pid is None

@@ -143,13 +143,13 @@ def test_a_list_that_was_changed_waits_for_an_apply(conn: Conn, signing: Signing
 
 
 def test_the_day_is_looked_at_beside_the_requests(services: Services, clock: FixedClock) -> None:
-    looking = dated_prices.Looking(services)
-    assert looking.look() is None, "nothing is served yet"
+    looking = dated_prices.DatedPrices(services)
+    assert looking.apply_due_prices() is None, "nothing is served yet"
     with services.transaction() as conn:
         services.releases.genesis(conn, FILES)
-    assert looking.look() is None
+    assert looking.apply_due_prices() is None
     clock.time = datetime(2026, 12, 1, 0, 0, 3, tzinfo=UTC)
-    assert looking.look() == 2
-    assert looking.look() is None
+    assert looking.apply_due_prices() == 2
+    assert looking.apply_due_prices() is None
     with services.transaction() as conn:
         assert inputs(conn) == {"own": 3 * PICO, "euro": PICO * 12 // 10}

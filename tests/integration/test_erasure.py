@@ -252,7 +252,7 @@ def test_one_request_erases_a_person_everywhere_but_what_must_stay(world: World)
 
 def test_sealed_texts_are_read_a_few_at_a_time(database: Database) -> None:
     """One may be as long as a request and its answer."""
-    made = {new_id(): f"sealed:{new_id()}:{number}" for number in range(2 * erasure_store._AT_ONCE + 1)}
+    made = {new_id(): f"sealed:{new_id()}:{number}" for number in range(2 * erasure_store._FETCH_SIZE + 1)}
     rows = [
         content_store.Row(call, datetime.now(UTC), "assistant", "full", LATER, sealed, {}, cut=False)
         for call, sealed in made.items()
@@ -260,7 +260,7 @@ def test_sealed_texts_are_read_a_few_at_a_time(database: Database) -> None:
     with psycopg.connect(database.urls["shipper"]) as writer:
         content_store.add(writer, rows)
     with psycopg.connect(database.urls["control"]) as conn:
-        read = erasure_store.texts(conn, erasure_store.CONTENT)
+        read = erasure_store.sealed_texts(conn, erasure_store.CONTENT)
         found = dict([next(read)])
         assert conn.execute("SELECT name FROM pg_cursors").fetchall() == [("texts_of_content",)]
         assert found | dict(read) == {call: [sealed] for call, sealed in made.items()}
@@ -279,10 +279,10 @@ def test_files_of_a_batch_that_an_application_ordered_for_somebody_are_theirs(da
                  status, expires_at) VALUES (%s, 'w', %s, %s, '/v1/embeddings', %s, %s, '24h', 'completed', now())""",
             (new_id(), new_id(), str(eve), asked, came),
         )
-        free, busy = erasure_store.files(conn, eve)
+        free, busy = erasure_store.erasable_files(conn, eve)
         assert (set(free), busy) == ({asked, came}, 0)
         conn.execute("UPDATE batch SET status = 'in_progress'")
-        assert erasure_store.files(conn, eve) == ([], 2)
+        assert erasure_store.erasable_files(conn, eve) == ([], 2)
 
 
 def test_names_of_files_and_of_announced_ones_go_with_whose_they_are(database: Database) -> None:
@@ -307,8 +307,8 @@ def test_names_of_files_and_of_announced_ones_go_with_whose_they_are(database: D
             (file, mine),
         )
     with psycopg.connect(database.urls["control"]) as conn:
-        assert erasure_store.files(conn, eve) == ([file], 0)
-        erasure_store.mark_files(conn, [file])
+        assert erasure_store.erasable_files(conn, eve) == ([file], 0)
+        erasure_store.mark_files_deleted(conn, [file])
         assert erasure_store.delete_uploads(conn, eve) == 1
         conn.commit()
         assert conn.execute("SELECT filename, deleted_at IS NULL FROM api_file").fetchall() == [("", False)]
@@ -350,7 +350,7 @@ def test_the_command_asks_tells_and_writes_the_receipt(
     told = run.invoke(app, ["erase", "--person", "gus@acme.example", "--reason", "asked", *home])
     assert told.exit_code == 0, told.output
     assert "still here" in told.output
-    waiting = [one for one in erasure_store.requests(world.conn) if one.state == "waiting"]
+    waiting = [one for one in erasure_store.list_requests(world.conn) if one.state == "waiting"]
     id = str(waiting[0].id)
     world.confirmed(id)
     file = tmp_path / "receipt"

@@ -355,13 +355,13 @@ def test_a_worker_that_is_silent_for_a_day_has_no_places_among_calls_and_is_told
     services: Any = SimpleNamespace(transaction=lambda: nullcontext(conn))
     told = "SELECT subject FROM finding WHERE kind = 'gateway.gone' AND closed_at IS NULL"
     conn.execute("UPDATE gateway SET home = '/x; rm y' WHERE epoch = %s", (gone,))
-    assert (gone_workers.look(services), gone_workers.look(services)) == (1, 0)
+    assert (gone_workers.fence_silent_workers(services), gone_workers.fence_silent_workers(services)) == (1, 0)
     assert conn.execute("SELECT epoch FROM gateway WHERE state = 'live'").fetchall() == [(slow,)]
     assert conn.execute("SELECT granted FROM limit_span").fetchone() == (2,)
     assert conn.execute(told).fetchall() == [(f"gateway/{gone}",)]
     assert conn.execute("SELECT hint LIKE %s FROM finding", ("%lost host '/x; rm y' --%",)).fetchone() == (True,)
     conn.execute("INSERT INTO shipped (epoch, segment, position, done) VALUES (%s, 1, 64, true)", (gone,))
-    gone_workers.look(services)
+    gone_workers.fence_silent_workers(services)
     assert conn.execute(told).fetchall() == []
 
 

@@ -251,11 +251,11 @@ def test_what_two_find_at_once_is_found(
     def tell(conn: Conn, who: UUID) -> None:
         if kind == access_rights.EMERGENCY:
             rights.break_glass(conn, person_actor(who), who, "it burns", now)
-            access_rights.tell(conn, now)
+            access_rights.update_rights_findings(conn, now)
         else:
             key = Passkey(who.bytes, who, b"", 0, "", now, OPERATOR, None, None, None, None)
             assert passkey_store.insert(conn, key)
-            unconfirmed_passkeys.tell(conn, now)
+            unconfirmed_passkeys.update_passkey_findings(conn, now)
 
     halt = Halt(other, "UPDATE finding SET closed_at")
     tell(one, people["ben"])

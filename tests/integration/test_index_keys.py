@@ -13,7 +13,7 @@ from psycopg_pool import ConnectionPool
 from tests.integration.gateway_stack import GROUNDING, blueprint, deployment, workload
 
 from groundplan.api.context import Services
-from groundplan.api.knowledge.editions import have_keys
+from groundplan.api.knowledge.editions import update_keys
 from groundplan.api.knowledge.index_key import ensure_key
 from groundplan.blueprint.model import Blueprint, Rerank
 from groundplan.core.clock import SystemClock
@@ -49,7 +49,7 @@ def test_each_workload_has_a_key_while_something_needs_it(services: Services, da
 
     def look(*rerankers: str) -> dict[str, bool]:
         """Workload -> whether its newest key may be used."""
-        have_keys(services, conn, declared(*rerankers))
+        update_keys(services, conn, declared(*rerankers))
         with services.transaction() as own:
             keys = own.execute("SELECT workload, revoked_at IS NULL FROM api_key ORDER BY id").fetchall()
         return dict(keys)

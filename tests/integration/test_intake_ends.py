@@ -246,7 +246,7 @@ def test_a_source_that_takes_days_keeps_no_other_waiting(
     monkeypatch.setattr(api_ingest, "database_url", lambda *_: intake.database.urls["control"])
     monkeypatch.setattr(api_ingest, "RemoteEmbedder", lambda _, stop: Still())  # noqa: ARG005
     monkeypatch.setattr(api_ingest, "PATIENCE_SECONDS", 0.3)
-    indexing = api_ingest.Indexing(services)  # type: ignore[arg-type]
+    indexing = api_ingest.Indexer(services)  # type: ignore[arg-type]
 
     def embedded(path: str) -> bool:
         query = """SELECT count(*) FROM document d JOIN chunk c ON c.document_id = d.id
@@ -304,7 +304,7 @@ def test_a_stop_waits_for_no_search_service(
     monkeypatch.setattr(api_ingest, "current_or_none", lambda _: blueprint)
     monkeypatch.setattr(api_ingest, "database_url", lambda *_: intake.database.urls["control"])
     monkeypatch.setattr(service_client, "lookup", noted)
-    indexing = api_ingest.Indexing(services)  # type: ignore[arg-type]
+    indexing = api_ingest.Indexer(services)  # type: ignore[arg-type]
     indexing.start()
     with caplog.at_level(logging.INFO):
         assert waiting.wait(60), "words are there, and vectors are asked for"
@@ -336,7 +336,7 @@ def test_tries_get_rarer_and_nobody_who_asks_waits(monkeypatch: pytest.MonkeyPat
         raise Unavailable("the database is away", code="database_unavailable", hint="Later.")
 
     monkeypatch.setattr(api_ingest, "ingest_current", away)
-    indexing = api_ingest.Indexing(SimpleNamespace(), retry_seconds=0.02, most_seconds=30)  # type: ignore[arg-type]
+    indexing = api_ingest.Indexer(SimpleNamespace(), retry_seconds=0.02, most_seconds=30)  # type: ignore[arg-type]
     indexing._asked = Waits()
     indexing.start()
     try:

@@ -77,7 +77,7 @@ def test_storage_of_past_days_is_priced_by_what_was_kept_then(database: Database
     with psycopg.connect(database.urls["control"]) as conn:
         today = NOW.date()
         release(conn, served(), NOW - timedelta(days=1))
-        assert not storage_samples.sample(conn, served(), NOW), "sampling begins with the first that is kept"
+        assert not storage_samples.sample_if_due(conn, served(), NOW), "sampling begins with the first that is kept"
         assert kept_bytes_store.due(conn, today) and paid(conn, today, today) == {}
         put(conn, "handbook", "é" * 500_001)
         put(conn, "unused", "x" * 77)
@@ -85,12 +85,12 @@ def test_storage_of_past_days_is_priced_by_what_was_kept_then(database: Database
         assert now["object_storage", "ask"] == (cost(500_001, 2), "estimated"), "until then what is kept now"
         assert now["object_storage", ""] == (cost(77, 2), "estimated"), "what no workload is given is of nobody"
         conn.execute("INSERT INTO content_delta VALUES ('write', 3, 9000), ('gone', 2, 8000)")
-        assert storage_samples.sample(conn, served(), NOW)
-        assert not storage_samples.sample(conn, served(), NOW + timedelta(hours=3)), "a day is sampled once"
+        assert storage_samples.sample_if_due(conn, served(), NOW)
+        assert not storage_samples.sample_if_due(conn, served(), NOW + timedelta(hours=3)), "a day is sampled once"
         conn.execute("DELETE FROM document")
         assert not kept_bytes_store.add(conn, NOW + timedelta(hours=4), []), "and what was written stays"
         later = NOW + timedelta(days=2)
-        assert storage_samples.sample(conn, served(), later)
+        assert storage_samples.sample_if_due(conn, served(), later)
         assert kept_bytes_store.samples(conn, "documents", today, today)[today] == {
             "": 77,
             "ask": 500_001,

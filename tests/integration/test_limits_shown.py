@@ -12,7 +12,7 @@ import pytest
 from tests.integration.gateway_stack import blueprint, deployment, workload
 
 from groundplan.api import store
-from groundplan.api.budgets import budget_use
+from groundplan.api.budgets import current_budget_use
 from groundplan.api.limits import limits_json
 from groundplan.api.routes import limits as limits_routes
 from groundplan.blueprint.model import Blueprint, Budget, Limit, ProviderKey
@@ -202,11 +202,11 @@ def test_what_was_declared_anew_is_shown_before_a_gateway_has_asked(conn: psycop
             "INSERT INTO budget_period (budget, period, limit_usd, granted_usd) VALUES (%s, '2026-11', 10, 10)", (name,)
         )
     span(conn, "requests/daily", "2026-11-25", 100, 100, "2036-11-26")
-    assert len(budget_use(conn, made, NOW)) == 4
-    used = budget_use(conn, made, NOW, 0.8)
+    assert len(current_budget_use(conn, made, NOW)) == 4
+    used = current_budget_use(conn, made, NOW, 0.8)
     assert {row["budget"]: row["limit_usd"] for row in used} == {
         "raised": "20.000000000000", "otherwise": "10.000000000000", "gone": "10.000000000000",
     }  # fmt: skip
-    assert [row["limit_usd"] for row in budget_use(conn, None, NOW)] == ["10.000000000000"] * 4
+    assert [row["limit_usd"] for row in current_budget_use(conn, None, NOW)] == ["10.000000000000"] * 4
     (limit,) = limits_json(made, store.limit_spans(conn), used, {})["limits"]
     assert (limit["most"], limit["share"], limit["near"]) == (400, 0.25, False)

@@ -27,7 +27,7 @@ from tests.integration.test_api_control import Control, running
 
 from groundplan.api.caller import Caller
 from groundplan.api.calls import live
-from groundplan.api.calls.live import Calls
+from groundplan.api.calls.live import LiveCalls
 from groundplan.api.routes.live import AGAIN_SECONDS, _event, _events
 from groundplan.cli import tail as command
 from groundplan.cli.client import read_events
@@ -133,15 +133,15 @@ def test_nobody_waits_for_calls_of_what_is_not_served(control: Control) -> None:
 
 
 def test_what_is_too_much_over_a_break_is_told(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "AT_ONCE", 3)
+    monkeypatch.setattr(live, "MAX_PER_LOOK", 3)
     with ConnectionPool(database.urls["control"], min_size=1, max_size=1, open=True) as pool:
-        calls, first = Calls(pool), UUID(put(database))
+        calls, first = LiveCalls(pool), UUID(put(database))
         made = [put(database) for _ in range(2)]
         with pool.connection() as conn:
-            few = calls.since(conn, first)
+            few = calls.missed_since(conn, first)
             assert [row["id"] for row in few.rows][-2:] == made and not few.skipped
             made = [*made, put(database)]
-            many = calls.since(conn, first)
+            many = calls.missed_since(conn, first)
             assert [row["id"] for row in many.rows] == made and many.skipped
 
 
@@ -149,7 +149,7 @@ def test_who_stood_still_hears_that_calls_went_by() -> None:
     """As one who pages through what `groundplan tail` prints."""
     nothing: Any = None
     request: Any = Anybody()
-    calls, told = Calls(nothing), list[str]()
+    calls, told = LiveCalls(nothing), list[str]()
     calls._thread = threading.current_thread()  # nobody looks
 
     async def read() -> None:
@@ -170,13 +170,13 @@ def test_who_stood_still_hears_that_calls_went_by() -> None:
 def test_a_call_that_arrives_while_it_is_looked_what_was_missed_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     nothing: Any = None
     request: Any = Leaving()
-    calls, told = Calls(nothing), list[str]()
+    calls, told = LiveCalls(nothing), list[str]()
     calls._thread = threading.current_thread()  # nobody looks
 
-    def missed(*_: object) -> live.Missed:
+    def missed(*_: object) -> live.MissedCalls:
         calls._calls.extend([(1, {"id": "a"}), (2, {"id": "b"})])
         calls._number = 2
-        return live.Missed([{"id": "a"}], frozenset({"a"}), skipped=False)
+        return live.MissedCalls([{"id": "a"}], frozenset({"a"}), skipped=False)
 
     async def read() -> None:
         async for text in _events(request, nothing, calls, {}, OPERATOR):
@@ -236,7 +236,7 @@ def test_a_call_that_becomes_visible_only_after_a_break_is_told_then_and_no_othe
         ConnectionPool(database.urls["control"], min_size=1, max_size=2, open=True) as pool,
         psycopg.connect(database.superuser) as slow,
     ):
-        calls = Calls(pool)
+        calls = LiveCalls(pool)
         put(database)  # before anybody watches: nobody asked for it
         with calls.watch():
             first, number = put(database), calls.number
@@ -246,24 +246,24 @@ def test_a_call_that_becomes_visible_only_after_a_break_is_told_then_and_no_othe
                 (late := new_id(), new_id()),
             )
             last, end = put(database), time.monotonic() + 30
-            while [row["id"] for _, row in calls.after(number)] != [first, last]:
-                assert time.monotonic() < end, calls.after(number)
+            while [row["id"] for _, row in calls.newer_than(number)] != [first, last]:
+                assert time.monotonic() < end, calls.newer_than(number)
                 time.sleep(0.02)
         while calls._thread is not None:
             time.sleep(0.02)
         slow.commit()
         then = put(database)
         with pool.connection() as conn:
-            missed = calls.since(conn, UUID(last))
+            missed = calls.missed_since(conn, UUID(last))
             assert [row["id"] for row in missed.rows] == [str(late), then]
-            assert missed.told == {last, str(late), then}
-            again = [row["id"] for row in Calls(pool).since(conn, UUID(last)).rows]
+            assert missed.ids == {last, str(late), then}
+            again = [row["id"] for row in LiveCalls(pool).missed_since(conn, UUID(last)).rows]
         assert {first, str(late), then} <= set(again) and last not in again, "by another process, which cannot know"
 
 
 def test_a_call_that_arrives_before_the_first_look_is_told(database: Database) -> None:
     with ConnectionPool(database.urls["control"], min_size=1, max_size=1, open=True) as pool, ExitStack() as opened:
-        calls = Calls(pool)
+        calls = LiveCalls(pool)
         with pool.connection():  # so that the first look comes late
             opened.enter_context(calls.watch())
             call = put(database)
@@ -271,7 +271,7 @@ def test_a_call_that_arrives_before_the_first_look_is_told(database: Database) -
         while not calls.number:
             assert time.monotonic() < end, "it is not told"
             time.sleep(0.02)
-        assert [row["id"] for _, row in calls.after(0)] == [call]
+        assert [row["id"] for _, row in calls.newer_than(0)] == [call]
 
 
 def test_calls_are_told_though_postgresqls_clock_was_set_back(
@@ -280,11 +280,11 @@ def test_calls_are_told_though_postgresqls_clock_was_set_back(
     """The first look was by the fast clock, and so did a call arrive that is not told again."""
     ahead, time_of = [timedelta(hours=1)], queries.database_time
     monkeypatch.setattr(queries, "database_time", lambda conn: time_of(conn) + (ahead.pop() if ahead else timedelta()))
-    monkeypatch.setattr(live, "AT_ONCE", 1)
+    monkeypatch.setattr(live, "MAX_PER_LOOK", 1)
     with psycopg.connect(database.superuser, autocommit=True) as conn:
         conn.execute("UPDATE call SET shipped_at = now() + interval '1 hour' WHERE id = %s", (put(database),))
     with ConnectionPool(database.urls["control"], min_size=1, max_size=1, open=True) as pool:
-        calls = Calls(pool)
+        calls = LiveCalls(pool)
         with calls.watch():
             end = time.monotonic() + 30
             while ahead:
@@ -294,7 +294,7 @@ def test_calls_are_told_though_postgresqls_clock_was_set_back(
             while not calls.number:
                 assert time.monotonic() < end, "it is not told"
                 time.sleep(0.02)
-        assert [row["id"] for _, row in calls.after(0)] == [call]
+        assert [row["id"] for _, row in calls.newer_than(0)] == [call]
 
 
 def test_nothing_is_missed_over_a_break(control: Control, database: Database) -> None:
@@ -493,20 +493,20 @@ def test_calls_are_told_though_no_thread_was_to_be_had_before(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ConnectionPool(database.urls["control"], min_size=1, max_size=1, open=True) as pool:
-        calls = Calls(pool)
+        calls = LiveCalls(pool)
 
         def none_left(_: object) -> None:
             raise RuntimeError("can't start new thread")
 
         with monkeypatch.context() as threads:
             threads.setattr(threading.Thread, "start", none_left)
-            for _ in range(live.MOST_WATCHERS):
+            for _ in range(live.MAX_WATCHERS):
                 with pytest.raises(RuntimeError), calls.watch():
                     pass
-        calls.check_room()
+        calls.require_room()
         with calls.watch():
             call, end = put(database), time.monotonic() + 30
             while not calls.number:
                 assert time.monotonic() < end, "it is not told"
                 time.sleep(0.02)
-            assert [row["id"] for _, row in calls.after(0)] == [call]
+            assert [row["id"] for _, row in calls.newer_than(0)] == [call]

@@ -236,6 +236,6 @@ def test_calls_a_month_are_those_of_the_days_that_there_are(conn: Conn) -> None:
         called(conn, 1, feature="orders")
     run = SimpleNamespace(workload="assistant", current="own")
     midnight = datetime.combine(START.date(), time(), UTC) + timedelta(days=1)
-    assert replays._calls_a_month(conn, run, midnight) == {"orders": 90.0}  # type: ignore[arg-type]
-    later = replays._calls_a_month(conn, run, midnight + timedelta(days=20))  # type: ignore[arg-type]
+    assert replays._monthly_calls(conn, run, midnight) == {"orders": 90.0}  # type: ignore[arg-type]
+    later = replays._monthly_calls(conn, run, midnight + timedelta(days=20))  # type: ignore[arg-type]
     assert later["orders"] == pytest.approx(9 * 30 / 23)

@@ -83,24 +83,24 @@ def findings(services: Services) -> list[dict[str, Any]]:
 def days(services: Services, name: str) -> list[tuple[str, int, int]]:
     with services.transaction() as conn:
         (item,) = [each for each in current_blueprint(conn).policies if each.name == name]
-        found = policy_shadow.by_day(conn, item, services.clock.now(), 3)
+        found = policy_shadow.refusals_by_day(conn, item, services.clock.now(), 3)
     return [(str(each["day"]), each["looked_at"], each["would_refuse"]) for each in found]
 
 
 def test_calls_are_decided_beside_their_making_and_their_owner_is_told(
     services: Services, database: Database, clock: ManualClock
 ) -> None:
-    policy_shadow.look(services)
+    policy_shadow.try_shadow_rules(services)
     assert findings(services) == [] and days(services, "no-chat")[0] == ("2026-11-25", 0, 0)
     record(database, NOON - timedelta(days=1), 3)
     record(database, NOON - timedelta(hours=3), 2, "embeddings")
     record(database, NOON, 4)
-    policy_shadow.look(services)
+    policy_shadow.try_shadow_rules(services)
     assert days(services, "no-chat") == [("2026-11-25", 4, 4), ("2026-11-24", 0, 0)], "an old hour is closed"
     clock.advance(20)
     record(database, NOON + timedelta(seconds=10), 2)
-    policy_shadow.look(services)
-    policy_shadow.look(services)
+    policy_shadow.try_shadow_rules(services)
+    policy_shadow.try_shadow_rules(services)
     assert days(services, "no-chat")[0] == ("2026-11-25", 6, 6), "decided again, and not counted twice"
     assert days(services, "office-hours")[0] == ("2026-11-25", 6, 6)
     chat, hours = findings(services)
@@ -118,7 +118,7 @@ def test_a_rule_that_is_new_begins_with_yesterday_and_one_that_is_enforced_is_to
     record(database, NOON - timedelta(days=1), 3)
     record(database, NOON - timedelta(days=1), 2, "embeddings")
     record(database, NOON - timedelta(hours=3), 5)
-    policy_shadow.look(services)
+    policy_shadow.try_shadow_rules(services)
     assert days(services, "no-chat") == [("2026-11-25", 5, 5), ("2026-11-24", 5, 3)]
     assert days(services, "office-hours") == [("2026-11-25", 5, 0), ("2026-11-24", 5, 5)]
     with services.transaction() as conn:
@@ -130,6 +130,6 @@ def test_a_rule_that_is_new_begins_with_yesterday_and_one_that_is_enforced_is_to
     with services.transaction() as conn:
         text = WORKSPACE + RULES.replace("MODE", "enforce", 1).replace("MODE", "shadow").replace(">= 12", ">= 13")
         services.releases.apply(conn, OPERATOR, {"acme.yaml": text}, "enforced")
-    policy_shadow.look(services)
+    policy_shadow.try_shadow_rules(services)
     assert findings(services) == [], "no-chat refuses by itself now, and the other one begins anew and refuses nothing"
     assert days(services, "office-hours") == [("2026-11-25", 5, 0), ("2026-11-24", 5, 0)]

@@ -69,7 +69,7 @@ def test_a_model_below_the_floor_is_told_until_its_calls_go_elsewhere(
     judge(database, clock, "small", 24, 40)
     judge(database, clock, "small", 0, 200, cache="exact")
     judge(database, clock, "small", 0, 40, label="thumb")
-    assert quality_floors.look(conn, clock.time).opened == 1
+    assert quality_floors.update_floor_findings(conn, clock.time).opened == 1
     (one,) = finding_store.findings(conn, kinds=[quality_floors.KIND])
     assert (one["subject"], one["owner"], one["severity"]) == ("workload/assistant", "ana@acme.example", "high")
     assert one["message"].startswith("Answers of acme/small in assistant are below the floor of 90% for tone: 60% ")
@@ -78,14 +78,14 @@ def test_a_model_below_the_floor_is_told_until_its_calls_go_elsewhere(
     assert "Let own take these calls again" in one["hint"] and "score: 60%" in one["hint"]
     detail = one["detail"]
     assert (detail["judged"], detail["accepted"], detail["strongest"], len(detail["refused"])) == (40, 24, "own", 5)
-    assert quality_floors.look(conn, clock.time).kept == 1
+    assert quality_floors.update_floor_findings(conn, clock.time).kept == 1
 
     files = {"a.yaml": FILES["a.yaml"] + "quality: [{task: tone, score: 60%}]\n"}
     assert service.apply(conn, signing, "operator", files).number == 2
     current = service.current(conn)
     assert current is not None and (routing := current.blueprint.workloads[0].routing) is not None
     assert set(routing.barred) == {"small"}, "what the finding says to write sends the calls to the strongest"
-    assert quality_floors.look(conn, clock.time).closed == 1
+    assert quality_floors.update_floor_findings(conn, clock.time).closed == 1
 
 
 def test_what_is_long_ago_is_not_told_and_of_the_strongest_nobody_stronger_is_named(
@@ -94,10 +94,10 @@ def test_what_is_long_ago_is_not_told_and_of_the_strongest_nobody_stronger_is_na
     service.genesis(conn, signing, FILES)
     conn.commit()
     judge(database, clock, "own", 10, 40)
-    assert quality_floors.look(conn, clock.time).opened == 1
+    assert quality_floors.update_floor_findings(conn, clock.time).opened == 1
     (one,) = finding_store.findings(conn, kinds=[quality_floors.KIND])
     assert one["hint"].startswith("No stronger deployment may take these calls")
-    assert quality_floors.look(conn, clock.time + quality_floors.HISTORY).closed == 1
+    assert quality_floors.update_floor_findings(conn, clock.time + quality_floors.HISTORY).closed == 1
 
 
 @pytest.mark.parametrize(

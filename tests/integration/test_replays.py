@@ -58,7 +58,7 @@ class World:
         with self.connect() as conn:
             service.check(made, WORKLOAD)
             assert service.ask(conn, ACTOR, made)
-        assert (await asyncio.to_thread(replays.work, self.services)) is not None
+        assert (await asyncio.to_thread(replays.run_next_replay, self.services)) is not None
         return self.found(made.id)
 
     def found(self, id: UUID) -> Run:
@@ -212,7 +212,7 @@ async def _survives_its_process(world: World) -> None:
         store.sample(conn, claimed, datetime.now(UTC) - timedelta(days=1))
         assert store.next_call(conn, made.id) is not None
         conn.execute("UPDATE replay_run SET beat = now() - interval '1 hour' WHERE id = %s", (made.id,))
-    await asyncio.to_thread(replays.work, world.services)
+    await asyncio.to_thread(replays.run_next_replay, world.services)
     assert world.found(made.id).state == "done"
     with world.connect() as conn:
         assert store.progress(conn, made.id) == {"judged": CALLS - 1, "skipped": 1}, "what was sent is not sent again"

@@ -58,14 +58,14 @@ def test_a_router_that_expects_too_much_is_told_until_it_does_not(database: Data
         answered(conn, "support", 120, 200, by=by)
         answered(conn, "calm", 178, 200, by=by)
         answered(conn, "few", 10, 30, by=by)
-        told = router_drift.look(conn, NOW)
+        told = router_drift.update_drift_findings(conn, NOW)
         assert (told.opened, told.closed) == (1, 0)
         (one,) = finding_store.findings(conn, kinds=["cost."])
         assert (one["kind"], one["subject"], one["severity"]) == ("cost.router_drift", "workload/support", "high")
         assert "60% were accepted of 200 calls, 90% were expected" in one["message"]
         assert one["detail"]["router"] == "support@3"
-        assert router_drift.look(conn, NOW).kept == 1
-        assert router_drift.look(conn, NOW + router_drift.HISTORY + timedelta(hours=1)).closed == 1
+        assert router_drift.update_drift_findings(conn, NOW).kept == 1
+        assert router_drift.update_drift_findings(conn, NOW + router_drift.HISTORY + timedelta(hours=1)).closed == 1
 
 
 def test_outcomes_as_expected_are_no_drift_and_others_are() -> None:
@@ -100,4 +100,4 @@ def test_errors_that_leave_the_mean_as_it_was_are_drift() -> None:
 def test_what_the_router_did_not_decide_is_no_drift(database: Database, by: str) -> None:
     with connect(database.urls["owner"], autocommit=True) as conn:
         answered(conn, "support", 120, 200, way=by)
-        assert router_drift.look(conn, NOW).opened == 0
+        assert router_drift.update_drift_findings(conn, NOW).opened == 0

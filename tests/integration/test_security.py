@@ -15,7 +15,7 @@ import pytest
 from fastapi.routing import APIRoute
 from tests.integration.test_api_control import WORKSPACE, Control, running
 
-from groundplan.api.access.authorization import listed
+from groundplan.api.access.authorization import actions_by_route
 from groundplan.console import (
     actions,
     calls,
@@ -155,7 +155,9 @@ def test_what_is_asked_with_get_changes_nothing() -> None:
         "keys",
         "revoke",
     }
-    assert [route for route, action in listed().items() if route.startswith("GET ") and action in changing] == []
+    assert [
+        route for route, action in actions_by_route().items() if route.startswith("GET ") and action in changing
+    ] == []
 
 
 def test_a_session_that_somebody_else_chose_is_never_taken_over(control: Control) -> None:
@@ -298,7 +300,7 @@ def test_no_address_that_others_choose_is_fetched() -> None:
             oidc._trusted(url, "https://login.acme.example")
         with pytest.raises(Invalid):
             Provider(url, "x", "y").check()
-    fetching = [route for route in listed() if re.search(r"url|fetch|webhook|proxy", route)]
+    fetching = [route for route in actions_by_route() if re.search(r"url|fetch|webhook|proxy", route)]
     assert fetching == []
 
 

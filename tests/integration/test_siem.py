@@ -99,13 +99,13 @@ def test_events_are_sent_once_and_wait_for_a_siem_that_is_away(services: Service
     written(services, "call", status="ok")
     written(services, "call", status="refused")
     receiver.status = 503
-    assert siem.send_new(ours) == 0 and receiver.events == []
+    assert siem.send_new_events(ours) == 0 and receiver.events == []
     with services.transaction() as conn:
         (told,) = finding_store.findings(conn, kinds=[siem.KIND])
         assert "answered 503" in told["message"]
     receiver.status = 200
-    assert siem.send_new(ours) == 4
-    assert siem.send_new(ours) == 0, "what arrived is not sent again"
+    assert siem.send_new_events(ours) == 4
+    assert siem.send_new_events(ours) == 0, "what arrived is not sent again"
     with services.transaction() as conn:
         assert finding_store.findings(conn, kinds=[siem.KIND]) == []
     kinds = [(each["class_uid"], each["severity_id"], each["status_id"]) for each in receiver.events]
@@ -128,20 +128,20 @@ def test_a_slow_siem_takes_no_connection_away_and_gets_nothing_twice(services: S
             for _ in range(2):  # all that the pool has
                 stack.enter_context(services.pool.connection(timeout=2))
             seen.append(True)
-        seen.append(siem.send_new(ours))
+        seen.append(siem.send_new_events(ours))
 
     receiver.meanwhile = meanwhile
     written(services, "login", "kill")
-    assert siem.send_new(ours) == 2 and seen == [True, 0] and len(receiver.events) == 2
+    assert siem.send_new_events(ours) == 2 and seen == [True, 0] and len(receiver.events) == 2
     receiver.meanwhile = bool
     written(services, "kill")
     with services.transaction() as conn:  # whoever sent it is gone, or PostgreSQL's clock was fast then
         conn.execute("UPDATE siem_position SET claimed_at = now() - interval '61 seconds'")
-    assert siem.send_new(ours) == 1
+    assert siem.send_new_events(ours) == 1
     written(services, "kill")
     with services.transaction() as conn:
         conn.execute("UPDATE siem_position SET claimed_at = now() + interval '1 day'")
-    assert siem.send_new(ours) == 1
+    assert siem.send_new_events(ours) == 1
 
 
 def test_syslog_frames_carry_the_same_events(services: Services) -> None:
@@ -157,7 +157,7 @@ def test_syslog_frames_carry_the_same_events(services: Services) -> None:
 
         thread = threading.Thread(target=take)
         thread.start()
-        assert siem.send_new(to(services, f"syslog+tcp://127.0.0.1:{listener.getsockname()[1]}")) == 2
+        assert siem.send_new_events(to(services, f"syslog+tcp://127.0.0.1:{listener.getsockname()[1]}")) == 2
         thread.join(60)
     data, frames = b"".join(got), []
     while data:
@@ -175,4 +175,4 @@ def test_syslog_frames_carry_the_same_events(services: Services) -> None:
 )
 def test_events_leave_this_machine_only_encrypted(services: Services, url: str) -> None:
     with pytest.raises(Invalid, match="GROUNDPLAN_SIEM_URL"):
-        siem.send_new(to(services, url))
+        siem.send_new_events(to(services, url))

@@ -63,16 +63,16 @@ def test_owners_get_three_lines_once_a_week(database: Database, tmp_path: Path, 
             with ConnectionPool[Any](database.urls["control"], min_size=1, max_size=2, open=True) as pool:
                 clock = ManualClock(MONDAY + timedelta(days=3))
                 services = Services(Home(tmp_path / "home"), settings, None, False, None, pool, clock)  # type: ignore[arg-type]
-                assert weekly.look(services) == 0, "on a Thursday it is no news"
+                assert weekly.queue_if_due(services) == 0, "on a Thursday it is no news"
                 services = replace(services, clock=ManualClock(MONDAY - timedelta(hours=2)))
-                assert weekly.look(services) == 0, "it is not six yet"
+                assert weekly.queue_if_due(services) == 0, "it is not six yet"
                 clock = ManualClock(MONDAY + timedelta(days=days))
                 services = replace(services, clock=clock)
-                assert weekly.look(services) == 1
-                assert weekly.look(services) == 0
+                assert weekly.queue_if_due(services) == 1
+                assert weekly.queue_if_due(services) == 0
                 assert mail.send_waiting(services) == 1
                 clock.advance(86_400)
-                assert weekly.look(services) == 0
+                assert weekly.queue_if_due(services) == 0
         finally:
             controller.stop()
     text = inbox.found[0].replace("\r\n", "\n")
@@ -132,6 +132,8 @@ def test_what_was_unusual_after_the_week_is_of_the_next_one() -> None:
         {"subject": "workload/a", "message": message, "severity": "medium", "at": MONDAY + timedelta(hours=hours)}
         for message, hours in (("before", -7 * 24 - 8), ("in it", -8), ("this morning", -1))
     ]
-    assert weekly._recent([*told, {**told[1], "subject": "workload/b"}], {"a"}, week, "") == ["on Sunday, in it"]
+    assert weekly._unusual_messages([*told, {**told[1], "subject": "workload/b"}], {"a"}, week, "") == [
+        "on Sunday, in it"
+    ]
     grave = {**told[1], "severity": "high", "message": "graver"}
-    assert weekly._recent([*told, grave], {"a"}, week, "") == ["on Sunday, graver", "on Sunday, in it"]
+    assert weekly._unusual_messages([*told, grave], {"a"}, week, "") == ["on Sunday, graver", "on Sunday, in it"]

@@ -11,7 +11,7 @@ import pytest
 from tests.integration.gateway_stack import blueprint, deployment
 
 from groundplan.api import health
-from groundplan.api.journal_lag import behind_since
+from groundplan.api.journal_lag import first_unshipped_at
 from groundplan.blueprint.model import ProviderKey
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
@@ -47,10 +47,10 @@ def test_calls_that_do_not_get_into_the_ledger_are_told_with_since_when(tmp_path
     segment_path(folder, 1).write_bytes(segment_header(epoch, 1) + first + release + then + bytes(4096))
     segment_path(folder, 2).write_bytes(segment_header(epoch, 2) + bytes(4096))
     begins, ends = HEADER_BYTES + len(first), HEADER_BYTES + len(first + release + then)
-    assert behind_since(folder, None, None) == (AT - timedelta(hours=1)).timestamp() * 1000
-    assert behind_since(folder, 1, begins) == AT.timestamp() * 1000, "a release says no time"
-    assert behind_since(folder, 1, ends) is None
-    assert behind_since(tmp_path / "none", None, None) is None
+    assert first_unshipped_at(folder, None, None) == (AT - timedelta(hours=1)).timestamp() * 1000
+    assert first_unshipped_at(folder, 1, begins) == AT.timestamp() * 1000, "a release says no time"
+    assert first_unshipped_at(folder, 1, ends) is None
+    assert first_unshipped_at(tmp_path / "none", None, None) is None
     workers = [{"pid": 7, "epoch": epoch, "segment": 1, "position": begins}]
     assert health.ledger_problems(home, workers, AT + timedelta(seconds=30)) == []
     (told,) = health.ledger_problems(home, workers, AT + timedelta(seconds=90))

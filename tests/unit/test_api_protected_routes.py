@@ -6,8 +6,8 @@ import pytest
 from fastapi import APIRouter, Depends
 from fastapi.routing import APIRoute
 
-from groundplan.api.access.authorization import authorized
-from groundplan.api.access.protected_routes import below_api, routes_of
+from groundplan.api.access.authorization import authorize_request
+from groundplan.api.access.protected_routes import protected_router, protected_routes
 from groundplan.api.routes import ALL
 
 
@@ -16,11 +16,11 @@ def answer() -> str:
 
 
 def test_every_route_says_where_it_is_and_asks_before_anything_else() -> None:
-    routes = routes_of(ALL)
+    routes = protected_routes(ALL)
     assert len(routes) > 200
     for route in routes:
         assert isinstance(route, APIRoute) and route.path.startswith("/api/")
-        assert route.dependant.dependencies[0].call is authorized
+        assert route.dependant.dependencies[0].call is authorize_request
 
 
 @pytest.mark.parametrize(
@@ -28,18 +28,18 @@ def test_every_route_says_where_it_is_and_asks_before_anything_else() -> None:
     [
         APIRouter(tags=["cost"]),
         APIRouter(prefix="/api", tags=["cost"]),
-        APIRouter(prefix="/cost", dependencies=[Depends(authorized)]),
-        APIRouter(prefix="/apis", dependencies=[Depends(authorized)]),
+        APIRouter(prefix="/cost", dependencies=[Depends(authorize_request)]),
+        APIRouter(prefix="/apis", dependencies=[Depends(authorize_request)]),
     ],
 )
 def test_a_route_beside_the_door_is_not_served(router: APIRouter) -> None:
     router.add_api_route("/open", answer)
     with pytest.raises(RuntimeError, match=r"/open asks for no authorization"):
-        routes_of([below_api("cost"), router])
+        protected_routes([protected_router("cost"), router])
 
 
 def test_a_router_of_another_kind_of_route_is_not_served_either() -> None:
-    router = below_api("cost")
+    router = protected_router("cost")
     router.add_route("/plain", lambda _: None)  # type: ignore[arg-type, return-value]
     with pytest.raises(RuntimeError, match="/plain asks for no authorization"):
-        routes_of([router])
+        protected_routes([router])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from groundplan.api.http.uploads import pairs, text_of
+from groundplan.api.http.uploads import parse_options, read_text
 from groundplan.core.errors import Invalid
 
 
@@ -25,7 +25,7 @@ class Sent:
 
 def read(*parts: bytes) -> str:
     request: Any = Sent(*parts)
-    return asyncio.run(text_of(request, "bill", "Split it."))
+    return asyncio.run(read_text(request, "bill", "Split it."))
 
 
 def test_text_comes_as_it_is_without_a_mark_of_the_byte_order() -> None:
@@ -42,7 +42,7 @@ def test_what_is_no_text_is_refused_with_its_line(data: bytes, line: int) -> Non
 
 
 def test_an_option_without_a_value_says_how_it_is_written() -> None:
-    assert pairs(["ticket = nr", "at="], "ticket=COLUMN") == {"ticket": "nr", "at": ""}
+    assert parse_options(["ticket = nr", "at="], "ticket=COLUMN") == {"ticket": "nr", "at": ""}
     with pytest.raises(Invalid) as refused:
-        pairs(["ticket"], "ticket=COLUMN")
+        parse_options(["ticket"], "ticket=COLUMN")
     assert (refused.value.code, refused.value.hint) == ("option_form", "Write ticket=COLUMN.")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.api.watch.price_changes import own_finding
+from groundplan.api.watch.price_changes import break_even_finding
 from groundplan.core.money import PICO
 from groundplan.economics.forecast.breakeven import Own, break_even
 
@@ -47,7 +47,7 @@ def test_hardware_that_is_used_too_little_is_a_finding(used: float, needed: floa
         "deployment": "rack", "cost_usd": "100.000000000000", "used": used, "needed": needed, "other": "api",
         "other_usd": "20.000000000000", "told": "api would cost less: it pays from 50% use on",
     }  # fmt: skip
-    found = own_finding(row)
+    found = break_even_finding(row)
     assert (found is not None) == told
     if found is not None:
         assert (found.kind, found.subject) == ("cost.break_even", "deployment/rack")

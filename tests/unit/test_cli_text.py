@@ -13,7 +13,7 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.api.calls.ask import error_of
+from groundplan.api.calls.ask import gateway_error
 from groundplan.catalog.imports.verdict import Finding
 from groundplan.cli import controls as cli_controls
 from groundplan.cli import cost_ahead, imports, people
@@ -173,9 +173,9 @@ def test_status_says_that_every_deployment_is_well_and_what_is_not_in_the_ledger
 
 def test_a_call_that_failed_is_told_with_its_id() -> None:
     told = {"message": "nobody could answer", "code": "upstream_failed", "hint": "Try again.", "call_id": "01a2"}
-    error = error_of(503, {"error": told})
+    error = gateway_error(503, {"error": told})
     assert (error.message, error.hint) == ("nobody could answer", "Try again. This was call 01a2.")
-    assert error_of(429, {"error": {"code": "rate_limit_exceeded"}}).hint == ""
+    assert gateway_error(429, {"error": {"code": "rate_limit_exceeded"}}).hint == ""
 
 
 def test_what_is_stopped_everywhere_and_what_is_not() -> None:

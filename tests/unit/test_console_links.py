@@ -8,7 +8,7 @@ from pathlib import Path
 
 from starlette.routing import Match, Route
 
-from groundplan.api.access.protected_routes import routes_of
+from groundplan.api.access.protected_routes import protected_routes
 from groundplan.api.routes import ALL, PAGES
 from groundplan.console.app import ROUTERS, STATIC
 
@@ -16,7 +16,7 @@ TEMPLATES = Path(STATIC).parent / "templates"
 LINK = re.compile(r"(?:href|action)=\"(/(?:[^\"{?#]|{{[^}\"]*}})*)([^\"]?)")
 ROUTES = [
     route
-    for route in (*(each for router in (*ROUTERS, *PAGES) for each in router.routes), *routes_of(ALL))
+    for route in (*(each for router in (*ROUTERS, *PAGES) for each in router.routes), *protected_routes(ALL))
     if isinstance(route, Route)
 ]
 

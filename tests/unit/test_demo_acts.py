@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from groundplan.api.demo import place_in_entry
+from groundplan.api.demo import random_entry_offset
 from groundplan.core.audit.tiles import decode_bundle, encode_bundle
 
 
@@ -12,7 +12,7 @@ def test_a_tampered_copy_differs_in_one_entry_and_never_in_a_length() -> None:
     seen = set()
     for _ in range(2000):
         data = bytearray(bundle)
-        data[place_in_entry(bundle)] ^= 0x01
+        data[random_entry_offset(bundle)] ^= 0x01
         altered = decode_bundle(bytes(data))
         assert [len(entry) for entry in altered] == [len(entry) for entry in entries]
         (which,) = [at for at, (old, new) in enumerate(zip(entries, altered, strict=True)) if old != new]

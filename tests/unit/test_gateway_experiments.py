@@ -273,7 +273,7 @@ async def test_a_judge_that_cannot_be_paid_says_why_it_said_nothing(tmp_path: Pa
     ],
 )
 def test_why_an_answer_was_not_judged(told: dict[str, Any], why: str) -> None:
-    assert replays._unjudged(told) == why
+    assert replays._unjudged_reason(told) == why
 
 
 def test_a_replay_that_outlasts_its_key_goes_on_with_another() -> None:
@@ -282,8 +282,8 @@ def test_a_replay_that_outlasts_its_key_goes_on_with_another() -> None:
     for code in ("key_revoked", "key_expired"):
         line: Any = SimpleNamespace(post=lambda *_, code=code: (401, {"error": {"code": code}}))
         run: Any = SimpleNamespace(id=new_id(), candidate="two", judge="three")
-        with pytest.raises(Unavailable, match=replays.WAITS) if code == "key_expired" else nullcontext():
-            assert replays._asked(run, waiting, ({}, "7"), line).why == code
+        with pytest.raises(Unavailable, match=replays.WAITS_CODE) if code == "key_expired" else nullcontext():
+            assert replays._replay_call(run, waiting, ({}, "7"), line).why == code
 
 
 async def test_a_person_or_a_kill_ends_it_at_once(tmp_path: Path) -> None:

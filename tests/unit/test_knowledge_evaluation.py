@@ -326,24 +326,24 @@ def test_a_wrong_line_of_questions_is_named(tmp_path: Path, line: str, told: str
     file = tmp_path / "questions.jsonl"
     file.write_bytes(f"{json.dumps(QUESTION)}\n{line}\n".encode("latin-1"))
     with pytest.raises(Invalid) as caught:
-        labelled_questions.lines(file, "questions.jsonl")
+        labelled_questions.read_lines(file, "questions.jsonl")
     assert caught.value.code == "questions_file" and caught.value.hint
     assert caught.value.message.startswith("questions.jsonl") and told in caught.value.message
     with pytest.raises(Invalid, match=r"outside the workspace"):
-        labelled_questions.read(tmp_path / "inner", "../questions.jsonl")
+        labelled_questions.read_questions(tmp_path / "inner", "../questions.jsonl")
 
 
 def test_questions_keep_the_number_of_their_line(tmp_path: Path) -> None:
     file = tmp_path / "questions.jsonl"
     draft_line = json.dumps({**QUESTION, "state": "draft"})
     file.write_text(f"\ufeff\r\n{draft_line}\r\n\r\n{json.dumps(QUESTION)}\r\n", encoding="utf-8")
-    lines, drafts = labelled_questions.lines(file, file.name)
+    lines, drafts = labelled_questions.read_lines(file, file.name)
     assert ([line.number for line in lines], lines[0].question.documents, drafts) == ([4], ["s/a.md"], 1)
     file.write_text(draft_line)
     with pytest.raises(Invalid, match=r"0 questions and 1 drafts that nobody accepted"):
-        labelled_questions.lines(file, file.name)
+        labelled_questions.read_lines(file, file.name)
     with pytest.raises(Invalid, match=r"cannot be read: No such file"):
-        labelled_questions.lines(tmp_path / "nowhere", "nowhere")
+        labelled_questions.read_lines(tmp_path / "nowhere", "nowhere")
 
 
 def test_what_is_wrong_in_a_file_of_drafts_leaves_it_as_it_was(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from groundplan.api.audit.data_room import forget_killed
+from groundplan.api.audit.data_room import delete_stale_exports
 from groundplan.api.audit.log_check import LogCheck
 from groundplan.api.genesis import prepare_home
 from groundplan.core.audit.keys import load_private
@@ -54,7 +54,7 @@ def damage(home: Home, bundle: int) -> None:
 
 def told(check: LogCheck, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     deadline = time.monotonic() + 20
-    while not wanted(found := check.newest()):
+    while not wanted(found := check.latest()):
         assert time.monotonic() < deadline, found
         time.sleep(0.02)
     return found
@@ -64,7 +64,7 @@ def test_everything_first_and_then_only_what_was_added(home: Home, check: LogChe
     first = told(check, lambda found: found["ok"] is not None)
     assert (first["ok"], first["entries"], first["newest"], first["signed"]) == (True, 700, 700, "trusted key")
     assert first["running"] is None and first["everything_at"] == first["checked_at"]
-    assert check.newest() == first
+    assert check.latest() == first
     grow(home, 1500)
     later = told(check, lambda found: found["entries"] == 1500)
     assert later["ok"] and later["checked_at"] > first["checked_at"]
@@ -76,11 +76,11 @@ def test_damage_in_what_was_added_is_found_at_once_and_in_older_entries_when_ask
     damage(home, 0)
     grow(home, 1500)
     assert told(check, lambda found: found["entries"] == 1500)["ok"]
-    check.ask()
+    check.verify_everything()
     broken = told(check, lambda found: found["ok"] is False)
     assert "altered" in broken["problems"][0]["message"]
     damage(home, 0)
-    check.ask()
+    check.verify_everything()
     assert told(check, lambda found: found["ok"] is True)["problems"] == []
     grow(home, 2000)
     damage(home, 6)
@@ -104,7 +104,7 @@ def test_many_readers_at_once_cause_one_verification(home: Home) -> None:
 
     def look(turn: int) -> None:
         time.sleep(0.005 * turn)
-        check.newest()
+        check.latest()
 
     check.start()
     try:
@@ -150,5 +150,5 @@ def test_what_killed_exports_left_is_deleted_by_a_later_one(tmp_path: Path) -> N
             at = (now - timedelta(days=age)).timestamp()
             os.utime(path, (at, at))
     (home.run / "up.json").touch()
-    forget_killed(home, now)
+    delete_stale_exports(home, now)
     assert {path.name for path in home.run.iterdir()} == {"room-new", "room-new.zip", "up.json"}

@@ -23,7 +23,7 @@ def test_a_change_that_is_made_is_told_though_nobody_says_which_gateways_know_it
         yield
 
     services: Any = SimpleNamespace(transaction=away)
-    told = propagation.effect_of(services, 7, wait=0.1)
+    told = propagation.policy_effect(services, 7, wait=0.1)
     assert told == {"complete": False, "number": 7, "acknowledged": [], "waiting": []}
     assert effective_text("made", told) == ("made; which gateways know it cannot be told now: ask `groundplan status`")
     reply: Any = SimpleNamespace(ok=True, body={"effective": told})

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from tests.unit.test_catalog_check import BASE
 
-from groundplan.api.watch.price_changes import declared_prices, findings_of, listed_prices
+from groundplan.api.watch.price_changes import declared_prices, deployment_findings, listed_prices
 from groundplan.blueprint.model import Deployment, RateDetails, Rates
 from groundplan.catalog.check import validate_files
 from groundplan.economics.price import cost
@@ -101,7 +101,7 @@ def test_a_listed_price_that_changed_says_what_last_month_would_have_cost() -> N
     used = {"o3-eu": {ALL: {"input": 1_000_000, "output": 0}}}
 
     def of(today: date) -> list[Finding]:
-        made = findings_of(deployment, used, today, listed_prices(deployment, today))
+        made = deployment_findings(deployment, used, today, listed_prices(deployment, today))
         return [each for each in made if each.kind == "cost.repriced"]
 
     found = of(date(2025, 7, 1))
@@ -130,7 +130,7 @@ def test_a_declared_price_that_will_hold_says_what_last_month_would_have_cost() 
     used = {name: {ALL: {"input": 2_000_000, "output": 1_000_000}}}
 
     def of(today: date) -> list[Finding]:
-        return list(findings_of(deployment, used, today, declared_prices(workspace, deployment, today)))
+        return list(deployment_findings(deployment, used, today, declared_prices(workspace, deployment, today)))
 
     (told,) = of(date(2026, 11, 20))
     assert (told.mark, str(told.due)) == ("2026-12-01", "2026-12-01")
@@ -149,7 +149,9 @@ def test_a_model_that_its_provider_is_about_to_retire_is_told(model: str, used: 
     place = Deployment(
         name="d", site="eu", model=model, upstream_model="m", url="http://x/v1", rates=rates, context_tokens=1000
     )
-    told = [each for each in findings_of(place, {"d": {ALL: {"input": 1}}} if used else {}, date(2026, 11, 1), {})]
+    told = [
+        each for each in deployment_findings(place, {"d": {ALL: {"input": 1}}} if used else {}, date(2026, 11, 1), {})
+    ]
     assert [(each.kind, each.severity) for each in told] == ([("cost.retired", severity)] if severity else [])
 
 
@@ -192,8 +194,8 @@ def test_a_change_of_any_price_is_told(change: dict[str, Any]) -> None:
     )
     today = date(2026, 11, 20)
     same = replace(TIERS, source="elsewhere", effective="2026-01-01")
-    assert list(findings_of(place, {}, today, {today: same})) == []
-    told = list(findings_of(place, {"d": {BATCH: {"input": 10}}}, today, {today: replace(TIERS, **change)}))
+    assert list(deployment_findings(place, {}, today, {today: same})) == []
+    told = list(deployment_findings(place, {"d": {BATCH: {"input": 10}}}, today, {today: replace(TIERS, **change)}))
     assert [each.kind for each in told] == ["cost.repriced"]
     assert told[0].detail["then"] == 20
     assert told[0].detail["now"] == (10 if "batch" in change else 20)

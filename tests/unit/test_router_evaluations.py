@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.unit.test_routing_model import made
 
-from groundplan.api.routing.evaluations import _shown, told
+from groundplan.api.routing.evaluations import _router_json, evaluation_sentences
 from groundplan.economics.routing.learn.evaluate import Kept, interval, kept_by, least_prompts, shown
 from groundplan.economics.routing.learn.fit import train
 from groundplan.economics.routing.model import Matrix, Sample
@@ -66,17 +66,20 @@ def test_what_approvers_see_is_what_was_written_into_the_router(tmp_path: Path) 
     router = replace(train(made(60), None, (0.95,), name="support"), points={"0.99": (0.1, 0.0)}, trained=TRAINED)
     version = registry.keep(tmp_path, router)
     digest = registry.digest_of(tmp_path, version)
-    found = _shown(tmp_path, version, digest, 0.98)
+    found = _router_json(tmp_path, version, digest, 0.98)
     assert (found["state"], found["digest"]) == ("known", digest)
     evaluation = found["evaluation"]
     assert (evaluation["point"], evaluation["kept"], evaluation["low"]) == ("0.99", 0.996, 0.9912)
     assert (evaluation["prompts"], evaluation["against"], evaluation["shown"]) == (900, "large", True)
-    (line,) = told(found, None, [])
+    (line,) = evaluation_sentences(found, None, [])
     assert "keeps 99.6% (95 %: 99.1% to 100.1%) of large on 900 prompts that it had not seen" in line
     assert "is shown. It saves 42.0%; a ridge regression saves 30.0%." in line
-    assert "strongest model takes every call" in told(_shown(tmp_path, version, None, 1.0), None, [])[0]
+    assert (
+        "strongest model takes every call"
+        in evaluation_sentences(_router_json(tmp_path, version, None, 1.0), None, [])[0]
+    )
     floor = {"dimension": "tone", "floor": 0.9, "judged": 40, "share": 0.7, "low": 0.55, "high": 0.82, "kept": "no"}
-    lines = told(found, _shown(tmp_path, version, digest, 0.99), [floor])
+    lines = evaluation_sentences(found, _router_json(tmp_path, version, digest, 0.99), [floor])
     assert lines[1].startswith("Now decides: support@1 keeps 99.6%")
     assert lines[-1] == "tone: floor 90%, 70.0% (55.0% to 82.0%) of 40: not kept."
 
@@ -89,8 +92,8 @@ def test_what_is_not_known_of_a_router_is_said(tmp_path: Path, state: str) -> No
     elif state != "absent":
         registry.keep(tmp_path, replace(train(made(60), None, (0.95,), name="support"), points={"0.99": (0.1, 0.0)}))
         digest = "ab" * 32 if state == "other" else None
-    found = _shown(tmp_path, version, digest, 0.99)
+    found = _router_json(tmp_path, version, digest, 0.99)
     assert found["state"] == ("known" if state == "silent" else state)
-    (line,) = told(found, None, [])
+    (line,) = evaluation_sentences(found, None, [])
     assert {"absent": "copy its file", "other": "is asked for", "unreadable": "train it again",
             "silent": "does not say how it was evaluated"}[state] in line  # fmt: skip

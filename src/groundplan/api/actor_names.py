@@ -1,6 +1,6 @@
-"""Who did something, in words: "Ana Lind", "operator", or "you as Ana Lind" for what was done in a demo while acting.
+"""Names of actors for people: "Ana Lind", "operator", or "you as Ana Lind" for acting as somebody in a demo.
 
-Only names; the actor itself stays in every answer beside it. Somebody whose name was erased is told by their actor.
+Only names; every response keeps the actor itself beside them. A person whose name was erased is shown by the actor.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _PERSON = "person:"
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class ActorNames:
     """The names of some actors, for one viewer."""
 
     viewer: str
-    """The actor who looks, whatever they act as."""
+    """The actor who views the names, whoever they act as."""
     people: Mapping[str, str]
 
     def of(self, actor: str) -> str:
-        """`Ana Lind`, `operator`, `system`, `gateway`."""
+        """The name of an actor: `Ana Lind`, `operator`, `system`, `gateway`."""
         kind = actor.partition(":")[0]
         return self.people.get(actor, actor) if kind == "person" else kind
 
@@ -41,17 +41,19 @@ class Names:
         return f"{by} as {self.of(acting.actor or actor)}"
 
 
-def names_for(conn: Connection[Any], viewer: Caller, actors: Iterable[str]) -> Names:
-    """The names of these actors."""
+def load_names(conn: Connection[Any], viewer: Caller, actors: Iterable[str]) -> ActorNames:
+    """Load the names of these actors."""
     ids = {actor: UUID(actor.removeprefix(_PERSON)) for actor in actors if actor.startswith(_PERSON)}
     found = identity.person_names(conn, list(ids.values())) if ids else {}
-    return Names(viewer.real, {actor: found[id] for actor, id in ids.items() if id in found})
+    return ActorNames(viewer.real, {actor: found[id] for actor, id in ids.items() if id in found})
 
 
 def entries_json(conn: Connection[Any], viewer: Caller, stored: Iterable[StoredEntry]) -> list[dict[str, Any]]:
     """Audit entries with `acting` (`{"by", "demo", "as"?}` or null), and `who` and `about` in words."""
     found = list(stored)
-    names = names_for(conn, viewer, {actor for one in found for actor in (*_actors(one.entry), _about(one.entry))})
+    names = load_names(
+        conn, viewer, {actor for one in found for actor in (*_actors(one.entry), _subject_actor(one.entry))}
+    )
     return [
         {
             "id": str(one.entry.id),
@@ -62,27 +64,27 @@ def entries_json(conn: Connection[Any], viewer: Caller, stored: Iterable[StoredE
             "acting": None if one.entry.acting is None else one.entry.acting.to_json(),
             "who": names.told(one.entry.actor, one.entry.acting),
             "subject": one.entry.subject,
-            "about": names.people.get(_about(one.entry), one.entry.subject),
+            "about": names.people.get(_subject_actor(one.entry), one.entry.subject),
             "detail": dict(one.entry.detail),
         }
         for one in found
     ]
 
 
-def with_who(conn: Connection[Any], viewer: Caller, receipt: dict[str, Any]) -> dict[str, Any]:
-    """A call's receipt with `who` made it, in words: the person it carries, and who asked as whom in a demo."""
+def with_actor_name(conn: Connection[Any], viewer: Caller, receipt: dict[str, Any]) -> dict[str, Any]:
+    """A call's receipt with `who`: the name of the person that it carries, and who acted as whom in a demo."""
     person = receipt["person_name"] or receipt["person"]
     acting = receipt["acting"]
     if acting is None:
         return {**receipt, "who": person}
-    names = names_for(conn, viewer, (acting["as"], acting["by"]))
+    names = load_names(conn, viewer, (acting["as"], acting["by"]))
     asked = names.told(acting["as"], Acting(acting["by"]))
     same = acting["as"] == f"{_PERSON}{receipt['person_id']}"
     return {**receipt, "who": asked if same or person is None else f"{person}, asked by {asked}"}
 
 
-def _about(entry: Entry) -> str:
-    """The subject; where it is a person, as the actor that this person is."""
+def _subject_actor(entry: Entry) -> str:
+    """The subject of an entry; for a person in the form of an actor (`person:ID`)."""
     return entry.subject.replace("person/", _PERSON, 1) if entry.subject.startswith("person/") else entry.subject
 
 

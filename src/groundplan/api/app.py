@@ -29,17 +29,17 @@ from psycopg.abc import RV, PQGen
 from psycopg_pool import ConnectionPool
 
 from groundplan.api import background, controls, errors
-from groundplan.api.access.protected_routes import routes_of
+from groundplan.api.access.protected_routes import protected_routes
 from groundplan.api.audit.failed_sign_ins import FailedSignIns
 from groundplan.api.audit.log_check import LogCheck
-from groundplan.api.calls.live import Calls
+from groundplan.api.calls.live import LiveCalls
 from groundplan.api.context import Services
 from groundplan.api.genesis import genesis_if_empty
 from groundplan.api.health import SearchHealth
 from groundplan.api.http.protocol import ControlProtocol
 from groundplan.api.http.security import LOCAL_HOSTS, LocalOnly
 from groundplan.api.http.shutdown import OpenRequests
-from groundplan.api.knowledge.ingest import Indexing
+from groundplan.api.knowledge.ingest import Indexer
 from groundplan.api.placement import views
 from groundplan.api.release import Releases
 from groundplan.api.routes import ALL, PAGES
@@ -122,13 +122,13 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
         lifespan=lifespan,
     )
     app.state.services = services
-    app.state.indexing = Indexing(services)
-    app.state.live = Calls(pool)
+    app.state.indexing = Indexer(services)
+    app.state.live = LiveCalls(pool)
     app.state.background_tasks = background_tasks
     app.state.log_check = LogCheck(home, clock)
     app.state.search_health = SearchHealth(home)
     app.state.failed_sign_ins = FailedSignIns(services)
-    app.router.routes += routes_of(ALL)
+    app.router.routes += protected_routes(ALL)
     for pages in PAGES:
         app.router.routes += pages.routes
     app.add_api_route("/livez", lambda: {"alive": True}, include_in_schema=False)
@@ -172,7 +172,7 @@ class _Shutdown:
     """What has to be stopped at shutdown, in this order."""
 
     requests: OpenRequests
-    live: Calls
+    live: LiveCalls
     background_tasks: ExitStack
     """Closing it stops the background tasks."""
     seconds: float

@@ -17,7 +17,7 @@ from groundplan.api.cost import upkeep as costs
 from groundplan.api.genesis import note_database
 from groundplan.api.knowledge import editions as index_editions
 from groundplan.api.knowledge import signals
-from groundplan.api.knowledge.ingest import Indexing
+from groundplan.api.knowledge.ingest import Indexer
 from groundplan.api.knowledge.upkeep import LOOK_SECONDS as SOURCES_SECONDS
 from groundplan.api.knowledge.upkeep import SWEEP_SECONDS as UPKEEP_SECONDS
 from groundplan.api.knowledge.upkeep import replay_now
@@ -77,38 +77,38 @@ JOBS: Final[tuple[tuple[str, float, Callable[[Services], object]], ...]] = (
     ("forgetting sessions", SETTLED_SECONDS, forget_sessions),
     ("erasing documents", UPKEEP_SECONDS, upkeep),
     ("grouping unanswered questions", signals.GATHER_SECONDS, signals.gather_now),
-    ("building the index", index_editions.LOOK_SECONDS, index_editions.look),
+    ("building the index", index_editions.LOOK_SECONDS, index_editions.update_index),
     ("forgetting requests", costs.FORGET_SECONDS, costs.forget_requests),
     ("adding up costs", costs.FOLD_SECONDS, costs.fold_costs),
     ("taking reviews as outcomes", costs.REVIEWS_SECONDS, costs.take_reviews),
     ("archiving facts", costs.ARCHIVE_SECONDS, costs.archive_facts),
-    ("archiving entries of calls", call_archive.KEEP_SECONDS, call_archive.keep),
-    ("writing to owners", weekly.LOOK_SECONDS, weekly.look),
+    ("archiving entries of calls", call_archive.KEEP_SECONDS, call_archive.archive_entries),
+    ("writing to owners", weekly.LOOK_SECONDS, weekly.queue_if_due),
     ("sending mail", mail.SEND_SECONDS, mail.send_waiting),
-    ("sending security events", siem.SEND_SECONDS, siem.send_new),
-    ("asking witnesses", witnesses.ASK_SECONDS, witnesses.look),
-    ("replaying calls", replays.LOOK_SECONDS, replays.work),
+    ("sending security events", siem.SEND_SECONDS, siem.send_new_events),
+    ("asking witnesses", witnesses.ASK_SECONDS, witnesses.ask_witnesses),
+    ("replaying calls", replays.LOOK_SECONDS, replays.run_next_replay),
     ("closing reviews", REVIEWS_SECONDS, drop_expired_reviews),
-    ("checking placement", placing.LOOK_SECONDS, placing.look),
-    ("moving workloads in steps", placement_ramps.LOOK_SECONDS, placement_ramps.look),
-    ("watching spending", anomalies.WATCH_SECONDS, anomalies.watch),
-    ("checking budgets", budget_crossings.LOOK_SECONDS, budget_crossings.look),
-    ("checking prices", price_changes.LOOK_SECONDS, price_changes.look_now),
-    ("sampling kept content", storage_samples.LOOK_SECONDS, storage_samples.look),
-    ("checking routers", router_drift.LOOK_SECONDS, router_drift.look_now),
-    ("checking quality floors", quality_floors.LOOK_SECONDS, quality_floors.look_now),
-    ("deciding experiments", running_experiments.LOOK_SECONDS, running_experiments.look),
-    ("checking approvals", approval_terms.LOOK_SECONDS, approval_terms.look),
-    ("checking stages", stage_ends.LOOK_SECONDS, stage_ends.look),
-    ("checking models", model_changes.LOOK_SECONDS, model_changes.look),
-    ("checking rights", access_rights.LOOK_SECONDS, access_rights.look),
-    ("checking duties", departed_owners.LOOK_SECONDS, departed_owners.look),
-    ("fencing workers that are gone", gone_workers.LOOK_SECONDS, gone_workers.look),
+    ("checking placement", placing.LOOK_SECONDS, placing.update_drift_findings),
+    ("moving workloads in steps", placement_ramps.LOOK_SECONDS, placement_ramps.advance_due_ramps),
+    ("watching spending", anomalies.WATCH_SECONDS, anomalies.update_findings),
+    ("checking budgets", budget_crossings.LOOK_SECONDS, budget_crossings.update_findings),
+    ("checking prices", price_changes.LOOK_SECONDS, price_changes.update_findings),
+    ("sampling kept content", storage_samples.LOOK_SECONDS, storage_samples.sample_storage),
+    ("checking routers", router_drift.LOOK_SECONDS, router_drift.update_findings),
+    ("checking quality floors", quality_floors.LOOK_SECONDS, quality_floors.update_findings),
+    ("deciding experiments", running_experiments.LOOK_SECONDS, running_experiments.advance_experiments),
+    ("checking approvals", approval_terms.LOOK_SECONDS, approval_terms.process_approval_terms),
+    ("checking stages", stage_ends.LOOK_SECONDS, stage_ends.update_findings),
+    ("checking models", model_changes.LOOK_SECONDS, model_changes.update_findings),
+    ("checking rights", access_rights.LOOK_SECONDS, access_rights.update_findings),
+    ("checking duties", departed_owners.LOOK_SECONDS, departed_owners.update_findings),
+    ("fencing workers that are gone", gone_workers.LOOK_SECONDS, gone_workers.fence_silent_workers),
 )
 """(name, seconds between two rounds, function) of the periodic jobs."""
 
 
-def start(services: Services, indexing: Indexing, stack: ExitStack) -> Sequencer:
+def start(services: Services, indexing: Indexer, stack: ExitStack) -> Sequencer:
     """Start all background tasks; `stack` stops them in reverse order. Returns the sequencer of the audit log."""
     import_offline_kills(services)
     start_periodic(stack, PeriodicTask("taking over kills", WATCH_SECONDS, partial(import_offline_kills, services)))
@@ -120,33 +120,41 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> Sequencer
         services.home.audit,
         load_private(services.home, "checkpoint"),
         home=services.home,
-        tell=lost_revocations.tell,
+        tell=lost_revocations.report_lost_decisions,
     )
     sequencer.start()
     stack.callback(sequencer.stop)
-    stands = unwritten_log.Standing(services.transaction, lambda: sequencer.problem)
-    start_periodic(stack, PeriodicTask("watching the audit log", unwritten_log.LOOK_SECONDS, stands.look))
+    audit_log_watch = unwritten_log.UnwrittenLogWatch(services.transaction, lambda: sequencer.problem)
+    start_periodic(
+        stack, PeriodicTask("watching the audit log", unwritten_log.LOOK_SECONDS, audit_log_watch.update_finding)
+    )
     replay_now(services)
     indexing.start()
     stack.callback(indexing.stop)
     start_periodic(stack, PeriodicTask("scanning sources", SOURCES_SECONDS, indexing.again))
     for name, seconds, work in JOBS:
         start_periodic(stack, PeriodicTask(name, seconds, partial(work, services)))
-    shadow = partial(policy_shadow.look, services)
+    try_rules = partial(policy_shadow.try_shadow_rules, services)
     start_periodic(
-        stack, PeriodicTask("trying rules in shadow", policy_shadow.LOOK_SECONDS, shadow, part=policy_shadow.PART)
+        stack,
+        PeriodicTask(
+            "trying rules in shadow", policy_shadow.LOOK_SECONDS, try_rules, part=policy_shadow.MAX_TIME_SHARE
+        ),
     )
-    begin = dated_prices.Looking(services).look
-    start_periodic(stack, PeriodicTask("applying prices that begin", dated_prices.LOOK_SECONDS, begin))
+    apply_prices = dated_prices.DatedPrices(services).apply_due_prices
+    start_periodic(stack, PeriodicTask("applying prices that begin", dated_prices.LOOK_SECONDS, apply_prices))
     start_periodic(
-        stack, PeriodicTask("checking prompts", prompt_changes.LOOK_SECONDS, prompt_changes.Looking(services).look)
+        stack,
+        PeriodicTask(
+            "checking prompts", prompt_changes.LOOK_SECONDS, prompt_changes.PromptChanges(services).update_findings
+        ),
     )
     return sequencer
 
 
-def start_periodic(stack: ExitStack, every: PeriodicTask) -> None:
-    every.start()
-    stack.callback(every.stop)
+def start_periodic(stack: ExitStack, task: PeriodicTask) -> None:
+    task.start()
+    stack.callback(task.stop)
 
 
 def replay_erasures(services: Services) -> int:

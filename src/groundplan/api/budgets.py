@@ -1,5 +1,5 @@
-"""How far budgets are used in their present periods, each as it is declared now: PostgreSQL knows what a blueprint says
-only once a gateway has asked it for more of that budget."""
+"""Use of budgets in their current periods, with their declared limits: PostgreSQL has a new limit only once a gateway
+has asked it for more of that budget."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from groundplan.gateway.budgets.periods import key_at
 from groundplan.ledger import queries
 
 
-def budget_use(
+def current_budget_use(
     conn: Connection[Any], blueprint: Blueprint | None, at: datetime, near: float | None = None
 ) -> list[dict[str, Any]]:
-    """As `queries.budget_use`; a period in which a budget was declared otherwise is as it was."""
+    """As `queries.budget_use`, with the served limits; periods of an earlier declaration keep theirs."""
     budgets = blueprint.budgets if blueprint is not None else []
     limits = {(each.name, key_at(each.period, each.starts, each.timezone, at)): each.limit for each in budgets}
     found = queries.budget_use(conn, at, near)

@@ -12,7 +12,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from groundplan.api.actor_names import Names, names_for
+from groundplan.api.actor_names import ActorNames, load_names
 from groundplan.api.caller import Caller
 from groundplan.core.audit import SYSTEM
 from groundplan.core.errors import Conflict, Invalid, NotFound, Problem
@@ -43,7 +43,7 @@ def check_base(conn: Connection[Any], caller: Caller, base: int | None) -> None:
     moved = [each for each in made[1:] if each.changes_files]
     if not moved:
         return
-    names = names_for(conn, caller, {each.created_by for each in moved})
+    names = load_names(conn, caller, {each.created_by for each in moved})
     newest = made[-1].number
     problems = tuple(
         Problem(
@@ -111,7 +111,7 @@ def reverted_changes(
                     del wanted[subject, field, new, old]
                     reverted.setdefault((each.number, subject), []).append(field)
     by_number = {each.number: each for each in made}
-    names = names_for(conn, caller, {each.created_by for each in made})
+    names = load_names(conn, caller, {each.created_by for each in made})
     return [
         f"{subject}{_field_list(fields)} goes back to what it was before {_describe(by_number[number], names)}"
         for (number, subject), fields in reverted.items()
@@ -123,7 +123,7 @@ def superseded_changes(
 ) -> list[str]:
     """Sentences on former pending changes (`superseded`) that are gone or replaced; `waiting`: subjects that have
     a pending change now."""
-    names = names_for(conn, caller, {each.requested_by for each in superseded})
+    names = load_names(conn, caller, {each.requested_by for each in superseded})
     waiting_subjects = frozenset(waiting)
     return [
         f"{each.subject}: the change that {names.of(each.requested_by)} asked for at {each.requested_at:%d %b %H:%M} "
@@ -157,5 +157,5 @@ def _subject_list(found: Sequence[Difference]) -> str:
     return (named + (f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else "")) or "comments or layout"
 
 
-def _describe(made: BlueprintOrigin, names: Names) -> str:
+def _describe(made: BlueprintOrigin, names: ActorNames) -> str:
     return f"blueprint {made.number} ({names.of(made.created_by)}, {made.created_at:%d %b %H:%M} UTC: {made.reason})"

@@ -85,7 +85,7 @@ def current(conn: Connection[Any]) -> Current:
 
 def last_verification(log_check: LogCheck) -> tuple[datetime, int] | None:
     """(time, size) of the last successful verification of the audit log; None where it does not verify."""
-    result = log_check.newest()
+    result = log_check.latest()
     if not result["ok"] or result["checked_at"] is None:
         return None
     return result["checked_at"], result["entries"]
@@ -106,7 +106,7 @@ def collect(services: Services, verified: LastVerification) -> service.Collected
         ]
         unique = {each.identity: each for each in open_findings}
         finding_store.tell_all(conn, unique.values(), kinds=KINDS)
-        corrective_actions.late(conn, now)
+        corrective_actions.raise_overdue(conn, now)
     return done
 
 
@@ -118,7 +118,7 @@ class EvidenceCollector:
         self._verified = partial(last_verification, log_check)
         self._last: datetime | None = None
 
-    def look(self) -> None:
+    def collect_if_due(self) -> None:
         now = self._services.clock.now()
         if self._last is None or now - self._last >= COLLECT_INTERVAL:
             collect(self._services, self._verified)
@@ -127,9 +127,11 @@ class EvidenceCollector:
 
 def start(services: Services, log_check: LogCheck, stack: ExitStack) -> None:
     """Collect evidence in the background until `stack` is closed."""
-    every = PeriodicTask("collecting evidence", LOOK_SECONDS, EvidenceCollector(services, log_check).look)
-    every.start()
-    stack.callback(every.stop)
+    collecting = PeriodicTask(
+        "collecting evidence", LOOK_SECONDS, EvidenceCollector(services, log_check).collect_if_due
+    )
+    collecting.start()
+    stack.callback(collecting.stop)
 
 
 def framework_json(one: Applied, known: Newest, now: datetime) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Corrective actions: kept as findings with an owner and a day, raised when that day is over."""
+"""Corrective actions: findings with an owner and a due day, raised to high severity when that day is over."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from groundplan.ledger import finding_store
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is to be put right, of what, by whom, until when. `control`: `FRAMEWORK/CONTROL`, or empty."""
+class CorrectiveAction:
+    """What has to be corrected (`says`), of which subject, by whom, until when. `control`: `FRAMEWORK/CONTROL`, or
+    empty."""
 
     subject: str
     says: str
@@ -28,8 +29,9 @@ class Wanted:
     due: date
 
 
-def act(conn: Connection[Any], actor: str, wanted: Wanted, now: datetime) -> UUID:
-    """Keep a corrective action. Raises `NotFound` (`unknown_person`), `Invalid` (`action_due`)."""
+def add_action(conn: Connection[Any], actor: str, wanted: CorrectiveAction, now: datetime) -> UUID:
+    """Add a corrective action; returns the id of its finding. Raises `NotFound` (`unknown_person`), `Invalid`
+    (`action_due`)."""
     owner = people.find_person(conn, wanted.owner)
     if wanted.due < now.date():
         raise Invalid(f"{wanted.due} is in the past", code="action_due", hint="Name a day in the future.")
@@ -40,8 +42,8 @@ def act(conn: Connection[Any], actor: str, wanted: Wanted, now: datetime) -> UUI
     return id
 
 
-def late(conn: Connection[Any], now: datetime) -> None:
-    """Raise those whose day is over."""
+def raise_overdue(conn: Connection[Any], now: datetime) -> None:
+    """Raise the severity of overdue actions."""
     for each in finding_store.findings(conn, kinds=[ACTION], limit=1000):
         if each["due"] < now.date() and each["severity"] != "high":
             said = each["detail"]

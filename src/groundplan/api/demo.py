@@ -1,6 +1,6 @@
-"""What the demo's acts do, each on the running installation, through the same doors as everybody else.
+"""The acts of the demo, each on the running installation and through the same API as everybody else.
 
-No result is made up: an act that cannot be done raises the error it met.
+No result is made up: an act that fails raises its error.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from psycopg import Connection
 from groundplan.api import store
 from groundplan.api.caller import Caller
 from groundplan.api.calls.ask import post_chat
-from groundplan.api.calls.playground import brief_key
+from groundplan.api.calls.playground import create_brief_key
 from groundplan.api.context import Services
 from groundplan.api.local_services import post_local
-from groundplan.api.people import named
-from groundplan.api.propagation import effect_of
+from groundplan.api.people import find_person_id
+from groundplan.api.propagation import policy_effect
 from groundplan.api.served_blueprint import blueprint_at as blueprint_at
 from groundplan.api.served_blueprint import current_blueprint, local_services
 from groundplan.core.audit import ActingAs, person_actor
@@ -46,7 +46,7 @@ RACE_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ActOptions:
     """What the visitor chose; None means the act's default."""
 
     person: str | None = None
@@ -54,59 +54,64 @@ class Told:
     question: str | None = None
 
 
-Act = Callable[[Services, Caller, Told], dict[str, Any]]
+Act = Callable[[Services, Caller, ActOptions], dict[str, Any]]
 
 
-def cloud_down(services: Services, _: Caller, __: Told) -> dict[str, Any]:
+def cloud_down(services: Services, _: Caller, __: ActOptions) -> dict[str, Any]:
     """Every scripted cloud resets its connections at once; declared fallbacks answer."""
-    names = _clouds(services)
+    names = _scripted_clouds(services)
     for name in names:
         post_local(services.home, name, "/control", {"mode": "down"})
     told = [f"{', '.join(names)} now resets every connection.", "Watch the lines swing to the fallbacks."]
     return {"title": "The cloud is down", "services": names, "told": told}
 
 
-def cloud_up(services: Services, _: Caller, __: Told) -> dict[str, Any]:
+def cloud_up(services: Services, _: Caller, __: ActOptions) -> dict[str, Any]:
     """The scripted clouds answer again."""
-    names = _clouds(services)
+    names = _scripted_clouds(services)
     for name in names:
         post_local(services.home, name, "/control", {"mode": "ok"})
     return {"title": "The cloud is back", "services": names, "told": [f"{', '.join(names)} answers again."]}
 
 
-def ask_as(services: Services, caller: Caller, told: Told) -> dict[str, Any]:
-    """The same question as two people (or the one that was named): what each may see decides what each is told."""
+def ask_as(services: Services, caller: Caller, told: ActOptions) -> dict[str, Any]:
+    """Ask the same question as two people (or the named one): answers depend on what each may read."""
     question = told.question or HR_QUESTION
     workload = told.workload or WORKLOAD
     people = (told.person,) if told.person else ASKERS
-    answers = [_asked(services, caller, workload, person, question) for person in people]
+    answers = [_ask(services, caller, workload, person, question) for person in people]
     lines = [f"{a['person']} was given {counted(len(a['sources']), 'passage')}: {_paths(a)}." for a in answers]
     return {"title": "The same question as two people", "question": question, "answers": answers, "told": lines}
 
 
-def revoke_hr(services: Services, caller: Caller, told: Told) -> dict[str, Any]:
-    """Take somebody out of the group hr; the next retrieval no longer sees its documents."""
+def revoke_hr(services: Services, caller: Caller, told: ActOptions) -> dict[str, Any]:
+    """Remove a person from the group hr; the next retrieval no longer finds its documents."""
     person = told.person or ASKERS[1]
     with services.transaction() as conn:
         number = identity.remove_member(conn, caller.actor, "hr", person)
-    effective = effect_of(services, number)
+    effective = policy_effect(services, number)
     told_lines = [f"{person} is out of the group hr.", "Ask again: what only hr may read is gone."]
     return {"title": "Access is revoked", "person": person, "effective": effective, "told": told_lines}
 
 
-def restore_hr(services: Services, caller: Caller, told: Told) -> dict[str, Any]:
-    """Put somebody back into the group hr."""
+def restore_hr(services: Services, caller: Caller, told: ActOptions) -> dict[str, Any]:
+    """Add the person to the group hr again."""
     person = told.person or ASKERS[1]
     with services.transaction() as conn:
         number = identity.add_member(conn, caller.actor, "hr", person)
     told_lines = [f"{person} is in the group hr again."]
-    return {"title": "Access is back", "person": person, "effective": effect_of(services, number), "told": told_lines}
+    return {
+        "title": "Access is back",
+        "person": person,
+        "effective": policy_effect(services, number),
+        "told": told_lines,
+    }
 
 
-def budget_race(services: Services, caller: Caller, _: Told) -> dict[str, Any]:
+def budget_race(services: Services, caller: Caller, _: ActOptions) -> dict[str, Any]:
     """200 equal calls at once against a budget for 100 a day; the cloud is brought back first, where it is down."""
     gateway = services.gateway()
-    for name in _clouds(services):
+    for name in _scripted_clouds(services):
         post_local(services.home, name, "/control", {"mode": "ok"})
     key_id, key = _key(services, caller, RACE_WORKLOAD, None)
     began = time.monotonic()
@@ -135,14 +140,14 @@ def budget_race(services: Services, caller: Caller, _: Told) -> dict[str, Any]:
     }
 
 
-def tamper(services: Services, _: Caller, __: Told) -> dict[str, Any]:
+def tamper(services: Services, _: Caller, __: ActOptions) -> dict[str, Any]:
     """Change one byte in a copy of the audit log and verify the copy; the real log is not touched."""
     with scratch("groundplan-tamper-") as folder:
         copy = folder / "audit"
         _copy_log(services.home.audit, copy)
         file = copy / tile_path("entries", *random.choice(_bundles(copy)))
         data = bytearray(file.read_bytes())
-        data[place_in_entry(bytes(data))] ^= 0x01
+        data[random_entry_offset(bytes(data))] ^= 0x01
         file.write_bytes(bytes(data))
         verdict = audit_verify.verify(copy, None)
     lines = ["One bit of one byte was changed in a copy of the log."]
@@ -150,7 +155,7 @@ def tamper(services: Services, _: Caller, __: Told) -> dict[str, Any]:
     return {"title": "Tampering is found", "ok": verdict.ok, "problems": verdict.to_json()["problems"], "told": lines}
 
 
-def rollback(services: Services, caller: Caller, _: Told) -> dict[str, Any]:
+def rollback(services: Services, caller: Caller, _: ActOptions) -> dict[str, Any]:
     """Go back to the blueprint before, as a new blueprint. Where there is only one, or the last one brought a
     workload into service, which is to stay there, a small change is applied first."""
     with services.transaction() as conn:
@@ -170,7 +175,7 @@ def rollback(services: Services, caller: Caller, _: Told) -> dict[str, Any]:
 
 
 def _workloads(conn: Connection[Any], number: int) -> set[str]:
-    """Those that a blueprint serves."""
+    """Names of the workloads that a blueprint serves."""
     return {each.name for each in blueprint_at(conn, number).workloads}
 
 
@@ -198,7 +203,7 @@ ACTS: dict[str, Act] = {
 }
 
 
-def _clouds(services: Services) -> list[str]:
+def _scripted_clouds(services: Services) -> list[str]:
     """Scripted services that play a cloud: those of deployments at sites of type cloud."""
     with services.transaction() as conn:
         blueprint = current_blueprint(conn)
@@ -214,7 +219,7 @@ def _copy_log(source: Path, target: Path) -> None:
     """Copy a log that is being written: the checkpoint is read first, and files only ever grow beyond it."""
     checkpoint = source / "checkpoint"
     if not checkpoint.exists():
-        raise _empty()
+        raise _empty_log()
     data = checkpoint.read_bytes()
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("lock", "checkpoint", ".*"))
     (target / "checkpoint").write_bytes(data)
@@ -225,24 +230,24 @@ def _bundles(folder: Path) -> list[tuple[int, int]]:
     data = (folder / "checkpoint").read_bytes()
     size = parse_checkpoint(parse_note(data).text).size
     if not size:
-        raise _empty()
+        raise _empty_log()
     return list(tiles_of(size, 0))
 
 
-def _empty() -> Unavailable:
+def _empty_log() -> Unavailable:
     return Unavailable("the log has no entry yet", code="audit_empty", hint="Ask again in a second.")
 
 
-def place_in_entry(bundle: bytes) -> int:
-    """Where to alter a bundle so that one entry is another: anywhere in it, but not in its length, which would make the
-    rest of the bundle unreadable too."""
+def random_entry_offset(bundle: bytes) -> int:
+    """A random byte offset within one entry of a bundle, but not in its length, which would make the rest of the bundle
+    unreadable."""
     entries = decode_bundle(bundle)
     chosen = random.randrange(len(entries))
     end = len(encode_bundle(entries[: chosen + 1]))
     return random.randrange(end - len(entries[chosen]), end)
 
 
-def _asked(services: Services, caller: Caller, workload: str, person: str, question: str) -> dict[str, Any]:
+def _ask(services: Services, caller: Caller, workload: str, person: str, question: str) -> dict[str, Any]:
     gateway = services.gateway()
     key_id, key = _key(services, caller, workload, person)
     try:
@@ -272,8 +277,10 @@ def _paths(answer: dict[str, Any]) -> str:
 def _key(services: Services, caller: Caller, workload: str, person: str | None) -> tuple[UUID, str]:
     """A key for one act. To ask as somebody is to act as them, and is recorded as such."""
     with services.transaction() as conn:
-        who = None if person is None else named(conn, person)
-    return brief_key(services, caller.actor if who is None else ActingAs(person_actor(who), caller.real), workload, who)
+        who = None if person is None else find_person_id(conn, person)
+    return create_brief_key(
+        services, caller.actor if who is None else ActingAs(person_actor(who), caller.real), workload, who
+    )
 
 
 def _drop_key(services: Services, caller: Caller, key_id: UUID) -> None:

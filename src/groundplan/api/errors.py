@@ -93,8 +93,8 @@ def install(app: FastAPI) -> None:
 async def on_groundplan_error(request: Request, error: Exception) -> JSONResponse:
     """The response for a `GroundplanError`; denials are recorded in the audit log, failed sign-ins are counted."""
     assert isinstance(error, GroundplanError)
-    await run_in_threadpool(denials.note, request, error)
-    await run_in_threadpool(request.app.state.failed_sign_ins.note, request, error)
+    await run_in_threadpool(denials.record_denial, request, error)
+    await run_in_threadpool(request.app.state.failed_sign_ins.record_if_failed, request, error)
     return scim_response(request, response_for(error))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from groundplan.api.journal_lag import behind_since
+from groundplan.api.journal_lag import first_unshipped_at
 from groundplan.api.local_services import post_local
 from groundplan.api.served_blueprint import SEARCH
 from groundplan.blueprint.model import Blueprint
@@ -39,7 +39,7 @@ def ledger_problems(home: Home, gateways: Iterable[dict[str, Any]], now: datetim
     behind = {
         row["pid"]: since
         for row in gateways
-        if (since := behind_since(home.journal / str(row["epoch"]), row["segment"], row["position"])) is not None
+        if (since := first_unshipped_at(home.journal / str(row["epoch"]), row["segment"], row["position"])) is not None
         and now.timestamp() - since / 1000 > MAX_LAG_SECONDS
     }
     if not behind:

@@ -1,4 +1,4 @@
-"""What leaves the database for an archive: from which day on it stays, and what is told where it cannot leave."""
+"""The hot window: from which day on facts stay in the database, and findings where older ones cannot be archived."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 
 
-def since(services: Services, conn: Connection[Any]) -> date:
-    """The first day of which nothing leaves: of the hot window, or of the oldest A/B test that runs."""
+def hot_window_start(services: Services, conn: Connection[Any]) -> date:
+    """The first day that stays in the database: of the hot window, or of the oldest running A/B test."""
     hot = services.clock.now().date() - timedelta(days=services.settings.archive_days)
     began = experiment_store.oldest(conn)
     return hot if began is None else min(hot, began.astimezone(UTC).date())
 
 
-def tell(services: Services, kind: str, what: str, error: GroundplanError | OSError) -> None:
-    """A finding of `kind` that `what` ("Facts", "Entries of calls") stays in the database, and why."""
-    told = error if isinstance(error, GroundplanError) else _unusable(error)
+def report_archive_problem(services: Services, kind: str, what: str, error: GroundplanError | OSError) -> None:
+    """Open a finding of `kind` that `what` ("Facts", "Entries of calls") cannot be archived, and why."""
+    told = error if isinstance(error, GroundplanError) else _file_error(error)
     older = counted(services.settings.archive_days, "day")
     found = Finding(
         kind=kind,
@@ -37,8 +37,8 @@ def tell(services: Services, kind: str, what: str, error: GroundplanError | OSEr
         finding_store.tell(conn, found)
 
 
-def _unusable(error: OSError) -> GroundplanError:
-    """Of the folder in which files are made."""
+def _file_error(error: OSError) -> GroundplanError:
+    """The error for a file that cannot be written."""
     return Unavailable(
         f"{error.filename or 'a temporary file'} cannot be written: {error.strerror or type(error).__name__}",
         code="file_unusable",

@@ -1,5 +1,4 @@
-"""How much of a gateway's journal is not in PostgreSQL yet, and since when, by walking the frames after what was
-shipped."""
+"""The lag of a gateway's journal: bytes that are not in PostgreSQL yet, and since when, by walking unshipped frames."""
 
 from __future__ import annotations
 
@@ -17,29 +16,29 @@ from groundplan.gateway.journal.records import (
 )
 from groundplan.ledger.model import Release
 
-MOST_BYTES = 8 << 20
-"""A lag above this is told as this."""
+MAX_LAG_BYTES = 8 << 20
+"""The largest lag that is reported."""
 _FIRST_BYTES = 64 << 10
 
 
 def journal_lag(folder: Path, segment: int | None, position: int | None) -> int:
     """Bytes of records in `folder` after `position` of `segment` (nothing shipped yet: all of them)."""
     lag, numbers = 0, list[int]()
-    with suppress(OSError):  # as below: what cannot be read is told by whoever takes it over
+    with suppress(OSError):  # as below: the shipper reports what cannot be read
         numbers = segment_numbers(folder)
     for number in numbers:
         if segment is not None and number < segment:
             continue
         start = position if number == segment and position else HEADER_BYTES
-        lag += _written(segment_path(folder, number), start)
-        if lag >= MOST_BYTES:
-            return MOST_BYTES
+        lag += _written_bytes(segment_path(folder, number), start)
+        if lag >= MAX_LAG_BYTES:
+            return MAX_LAG_BYTES
     return lag
 
 
-def behind_since(folder: Path, segment: int | None, position: int | None) -> int | None:
-    """When the first record after that place was written, in milliseconds since the epoch; None where there is none
-    that says so."""
+def first_unshipped_at(folder: Path, segment: int | None, position: int | None) -> int | None:
+    """When the first unshipped record was written, in milliseconds since the epoch; None where there is none with a
+    time."""
     with suppress(OSError):
         for number in segment_numbers(folder):
             if segment is not None and number < segment:
@@ -58,12 +57,12 @@ def behind_since(folder: Path, segment: int | None, position: int | None) -> int
     return None
 
 
-def _written(path: Path, start: int) -> int:
-    """Bytes of frames from `start` on; the zeros that follow are room."""
+def _written_bytes(path: Path, start: int) -> int:
+    """Bytes of frames from `start` on, without the preallocated zeros that follow."""
     try:
         with path.open("rb") as file:
             file.seek(start)
-            data = file.read(MOST_BYTES)
+            data = file.read(MAX_LAG_BYTES)
     except OSError:
         return 0
     at = 0

@@ -1,4 +1,4 @@
-"""What a document about a workload may draw from, gathered from declarations, blueprints, the ledger and evidence."""
+"""Legal documents about a workload, filled with facts from declarations, blueprints, the ledger and evidence."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from groundplan.release import store as release_store
 from groundplan.release.model import Current
 
 PERIOD = timedelta(days=30)
-CHANGES = 20
-"""The newest that a document names."""
+MAX_CHANGES = 20
+"""The most changes that a document lists, the newest."""
 
 
-def made(services: Services, conn: Connection[Any], current: Current, name: str, workload: str) -> Document:
+def fill_document(services: Services, conn: Connection[Any], current: Current, name: str, workload: str) -> Document:
     """The document `name` about a workload, today. Raises `NotFound` (`document_unknown`, `workload_unknown`)."""
     chosen, now = template(name), services.clock.now()
     if workload not in current.workspace.workloads:
@@ -53,7 +53,7 @@ def made(services: Services, conn: Connection[Any], current: Current, name: str,
 
 
 def _evidence(known: Newest, now: datetime) -> list[Shown]:
-    """What stands and holds."""
+    """The valid evidence."""
     return [
         Shown(each.what, each.says, str(each.id), each.valid_until, each.link)
         for each in known.values()
@@ -79,13 +79,13 @@ def _usage(conn: Connection[Any], workload: str, now: datetime) -> dict[str, int
 
 
 def _changes(conn: Connection[Any], workload: str) -> list[Change]:
-    """Blueprints in which the workload, or the place of it, is not what it was before; the newest first."""
+    """Blueprints that changed the workload, the newest first."""
     found: list[Change] = []
     later: tuple[Change, Workload | None] | None = None
     for number, then, at, reason in release_store.workload_history(conn, workload):
         if later is not None and later[1] != then:
             found.append(later[0])
-        if len(found) == CHANGES:
+        if len(found) == MAX_CHANGES:
             return found
         later = Change(number, at, reason), then
     if later is not None and later[1] is not None:

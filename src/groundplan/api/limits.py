@@ -21,10 +21,10 @@ def limits_json(
 ) -> dict[str, Any]:
     """Limits and budgets as JSON, the most used first.
 
-    `spans`: what gateways have taken (`store.limit_spans`); `used`: use of budgets (`budgets.budget_use`); `who`:
-    names for the ids of users, keys and experiments, used in the `title` of a budget. What is taken includes what
-    gateways hold: the bound of open calls, and beside it at most an eighth of the rest or the bound of one more call,
-    which is given back when others need it.
+    `spans`: what gateways have taken (`store.limit_spans`); `used`: use of budgets (`budgets.current_budget_use`);
+    `who`: names for the ids of users, keys and experiments, used in the `title` of a budget. What is taken includes
+    what gateways hold: the bound of open calls, and beside it at most an eighth of the rest or the bound of one more
+    call, which is given back when others need it.
     """
     declared = {(each.type, each.name, each.period): each for each in blueprint.limits} if blueprint else {}
     counted = {each.name for each in blueprint.workloads if each.calls_per_day is not None} if blueprint else set()

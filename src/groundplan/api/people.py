@@ -1,4 +1,4 @@
-"""Finding the person that a caller names: by e-mail address, or by its part before the @ where that is clear."""
+"""Finds a person by e-mail address, or by its part before the @ where that is unambiguous."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from groundplan.identity import service as identity
 _LIST = "List them: `groundplan people list`."
 
 
-def named(conn: Connection[Any], text: str) -> UUID:
+def find_person_id(conn: Connection[Any], text: str) -> UUID:
     """The id of `ana@acme.example` or `ana`. Raises `NotFound`, or `Invalid` where a short name fits several people."""
     short = text.strip().lower()
     if "@" in short:

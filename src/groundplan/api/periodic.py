@@ -1,6 +1,6 @@
-"""Work that the control process does beside its requests, again and again, until it stops.
+"""Periodic background tasks of the control process.
 
-What is done is the caller's; it goes on after a database that is away, and says so in the log.
+A task continues after a database outage, which it logs.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ log = logging.getLogger("groundplan.api.periodic")
 
 
 FIRST_SECONDS: Final = 300.0
-"""After a start the first round is made after so long at most: work that is done every few hours would never be done
-where the process is started again more often."""
+"""The longest time from a start to the first round: tasks that run every few hours would never run where the process is
+restarted more often."""
 
 
 class PeriodicTask:
-    """Calls `work` every `seconds` in a thread of its own; the first time after `seconds`, or after `first` if that is
-    sooner. At most `part` of the time is spent on it: what takes long is done less often."""
+    """Calls `work` every `seconds` in a thread of its own, the first time after the sooner of `seconds` and `first`.
+    Spends at most the share `part` of all time on it: slow work runs less often."""
 
     def __init__(
         self, name: str, seconds: float, work: Callable[[], object], *, first: float = FIRST_SECONDS, part: float = 1.0
@@ -42,7 +42,7 @@ class PeriodicTask:
         self._thread.start()
 
     def stop(self) -> None:
-        """Waits a few seconds for work that is under way."""
+        """Stop, waiting a few seconds for running work."""
         self._stopping.set()
         self._thread.join(timeout=5)
 

@@ -1,6 +1,6 @@
-"""Whether the person who approves was there, for approvals that are no changes of a blueprint (those ask governance).
+"""Proof of presence for approvals that are not changes of a blueprint (governance checks those).
 
-The same rule: a passkey or the company's sign-in; else only in the demo, or where the company is one person alone.
+The rule is the same: a passkey or the company's sign-in; otherwise only in the demo, or in a company of one person.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from groundplan.identity import rights_store
 
 
 def check_presence(conn: Connection[Any], caller: Caller) -> None:
-    """Raises `Denied` (`approval_unproven`) where only the operator's token may have been there."""
+    """Raise `Denied` (`approval_unproven`) unless the caller proved to be present."""
     if caller.proven or caller.acting or is_alone(conn):
         return
     raise Denied(
@@ -28,13 +28,13 @@ def check_presence(conn: Connection[Any], caller: Caller) -> None:
     )
 
 
-def one_is_enough(services: Services, conn: Connection[Any]) -> bool:
-    """Whether what otherwise takes people who prove to be there takes one, or the operator: a company of one person, a
-    demo, and before anybody can prove to be there."""
+def is_one_approver_enough(services: Services, conn: Connection[Any]) -> bool:
+    """Whether one person, or the operator, is enough where otherwise several proven people are needed: in a company of
+    one person, in a demo, and before anybody has a proof of presence."""
     return is_alone(conn) or is_demo(services, conn) or not rights_store.has_proven_person(conn)
 
 
 def is_alone(conn: Connection[Any]) -> bool:
-    """Whether the company is one person, and says so."""
+    """Whether the company declares to be, and is, one person."""
     blueprint = current_or_none(conn)
     return blueprint is not None and blueprint.separation == "solo" and governance.count_active_people(conn) == 1

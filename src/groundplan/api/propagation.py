@@ -1,8 +1,7 @@
-"""Whether a change of live policy, or a blueprint, has reached every gateway: waits a moment for acknowledgements, then
-says which gateways are missing.
+"""Propagation of live policy and blueprints to the gateways: waits briefly for acknowledgements, then reports which
+gateways are missing.
 
-A stopped thing is *effective* where this is complete; otherwise each waiting gateway is named, with until when it may
-serve.
+A change is *effective* once this is complete; otherwise each missing gateway is named, with until when it may serve.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ WAIT_SECONDS = 1.5
 _PAUSE = 0.05
 
 
-def effect_of(
+def policy_effect(
     services: Services, number: int, wait: float = WAIT_SECONDS, workload: str | None = None
 ) -> dict[str, Any]:
     """`{"complete", "number", "acknowledged": [epoch], "waiting": [...]}` of policy `number` within about `wait` s.
@@ -34,35 +33,35 @@ def effect_of(
     def look(conn: Connection[Any]) -> Propagation:
         return identity.policy_propagation(conn, number, longest_grace_s(conn, workload))
 
-    return _within(services, number, look, wait)
+    return _wait_for_effect(services, number, look, wait)
 
 
-def effect_of_blueprint(services: Services, number: int, wait: float = WAIT_SECONDS) -> dict[str, Any]:
-    """The same of blueprint `number`."""
+def blueprint_effect(services: Services, number: int, wait: float = WAIT_SECONDS) -> dict[str, Any]:
+    """As `policy_effect`, for blueprint `number`."""
 
     def look(conn: Connection[Any]) -> Propagation:
         return identity.blueprint_propagation(conn, number, longest_grace_s(conn))
 
-    return _within(services, number, look, wait)
+    return _wait_for_effect(services, number, look, wait)
 
 
-def _within(
+def _wait_for_effect(
     services: Services, number: int, look: Callable[[Connection[Any]], Propagation], wait: float
 ) -> dict[str, Any]:
-    """The change is made: where PostgreSQL is lost from here on, whoever made it is not told that it failed. A key that
-    was just made would be known to nobody."""
+    """Wait for the effect. The change is committed, so a database outage from here on must not be reported as a failure
+    of it: a key that was just created would be lost."""
     deadline = time.monotonic() + wait
     found: Propagation | None = None
     while True:
         with suppress(OperationalError), services.transaction() as conn:
             found = look(conn)
         if (found is not None and found.is_complete) or time.monotonic() >= deadline:
-            return _told(number, found)
+            return _effect_json(number, found)
         time.sleep(_PAUSE)
 
 
-def _told(number: int, found: Propagation | None) -> dict[str, Any]:
-    """`found`: None where it is not known."""
+def _effect_json(number: int, found: Propagation | None) -> dict[str, Any]:
+    """The effect as JSON; `found` is None where it is unknown."""
     return {
         "complete": found is not None and found.is_complete,
         "number": number,

@@ -1,4 +1,4 @@
-"""The SQL behind until when a gateway that is cut off may serve. It changes nothing."""
+"""The SQL of how long a disconnected gateway may go on serving. It changes nothing."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from groundplan.blueprint.model import Blueprint
 from groundplan.core.database import select
 from groundplan.release import store as release_store
 
-_SERVED: LiteralString = """
+_SERVED_BLUEPRINTS: LiteralString = """
     SELECT number, digest FROM blueprint WHERE number >= (
       SELECT coalesce(min(CASE WHEN g.blueprint > 0 THEN g.blueprint ELSE coalesce((
         SELECT b.number FROM blueprint b WHERE b.created_at < g.started_at - interval '1 hour'
         ORDER BY b.number DESC LIMIT 1), 0) END), 0) FROM gateway g WHERE g.state = 'live') ORDER BY number DESC"""
-"""One that told of none yet takes up none that another had followed before it began, by more than any commit takes:
-each that there ever was would be read for every worker that starts."""
-_MOST: Final = 64
+"""The blueprints that live gateways may serve. A gateway that has not reported one yet loads none that was replaced
+more than an hour before it started; otherwise all blueprints would be read for every starting worker."""
+_MAX_CACHED: Final = 64
 _graces: dict[str, dict[str, int]] = {}
-"""Milliseconds of each workload, by the digest of the blueprint, of the newest few."""
+"""Digest of a blueprint -> workload -> grace in milliseconds."""
 
 
 def longest_grace_s(conn: Connection[Any], workload: str | None = None) -> float:
-    """The longest that any workload, or this one, may go on at a gateway that is cut off: by whichever blueprint a live
-    gateway may have, which is the one that it told of or a later one.
+    """The longest grace of any workload, or of this one, at a disconnected gateway, in seconds: by any blueprint that a
+    live gateway may serve, which is the one it reported or a later one.
 
-    It is asked for again and again while a change spreads: a blueprint of thousands of workloads is read once."""
+    Called repeatedly while a change propagates, so each blueprint is read once."""
     known = {
-        digest: _graces[digest] if digest in _graces else _made(release_store.load_blueprint(conn, row["number"]))
-        for row in select(conn, _SERVED)
+        digest: _graces[digest]
+        if digest in _graces
+        else _grace_by_workload(release_store.load_blueprint(conn, row["number"]))
+        for row in select(conn, _SERVED_BLUEPRINTS)
         for digest in [row["digest"]]
     }
-    if len(_graces) > _MOST:
+    if len(_graces) > _MAX_CACHED:
         _graces.clear()
     _graces.update(known)
     found = known.values()
@@ -40,6 +42,6 @@ def longest_grace_s(conn: Connection[Any], workload: str | None = None) -> float
     return max(longest, default=0) / 1000
 
 
-def _made(blueprint: Blueprint | None) -> dict[str, int]:
+def _grace_by_workload(blueprint: Blueprint | None) -> dict[str, int]:
     served = blueprint.workloads if blueprint is not None else []
     return {each.name: 0 if each.sensitivity == "restricted" else each.grace_ms for each in served}

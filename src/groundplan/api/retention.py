@@ -1,6 +1,6 @@
-"""Deletes kept prompts and answers whose time is over, or that the served blueprint no longer allows to be kept; with
-them cached answers, which stand there in full, and questions that found nothing. Also answers that waited too long for
-a review, names of erased people, what is settled of budgets and batches, and sessions that are over."""
+"""Deletes what may not be kept any longer: prompts and answers whose time is over or that the served blueprint no
+longer allows, with cached answers and unanswered questions; answers that waited too long for a review, names of erased
+people, settled rows of budgets and batches, and old sessions."""
 
 from __future__ import annotations
 
@@ -25,57 +25,56 @@ SWEEP_SECONDS = 30.0
 REVIEWS_SECONDS = 60.0
 NAMES_SECONDS = 3600.0
 SETTLED_SECONDS = 3600.0
-SETTLED_KEPT = timedelta(days=90)
-"""How long movements and slices of budgets stay after their worker's end, and sessions of the console after theirs:
-somebody may look for what happened."""
+SETTLED_RETENTION = timedelta(days=90)
+"""How long movements and slices of budgets are kept after the end of their worker, and console sessions after theirs,
+for investigations."""
 
 
 def sweep(conn: Connection[Any], blueprint: Blueprint | None) -> dict[str, int]:
-    """Delete what may not be kept any more; how many calls by workload, which the audit log is told, too.
+    """Delete content that may not be kept; returns workload -> deleted calls, which the audit log records, too.
 
-    Without a blueprint only what is past its time goes.
+    Without a blueprint only content past its time is deleted.
     """
     deleted = content_store.expire(conn)
     if blueprint is not None:
         for keep_only in (content_store.keep_only, response_store.keep_only, completion_store.keep_only):
-            for workload, count in keep_only(conn, rules(blueprint)).items():
+            for workload, count in keep_only(conn, keep_rules(blueprint)).items():
                 deleted[workload] = deleted.get(workload, 0) + count
-        background_store.keep_only(conn, rules(blueprint))
-        content_store.forget_answers(conn, rules(blueprint))
-        signal_store.forget_disabled(conn, [(workload, seconds) for workload, _, seconds in rules(blueprint)])
+        background_store.keep_only(conn, keep_rules(blueprint))
+        content_store.forget_answers(conn, keep_rules(blueprint))
+        signal_store.forget_disabled(conn, [(workload, seconds) for workload, _, seconds in keep_rules(blueprint)])
     for workload, count in sorted(deleted.items()):
         record(conn, action="content.delete", actor=SYSTEM, subject=f"workload/{workload}", detail={"calls": count})
     return deleted
 
 
-def rules(blueprint: Blueprint) -> list[tuple[str, bool, int]]:
+def keep_rules(blueprint: Blueprint) -> list[tuple[str, bool, int]]:
     """(workload, whether full content may be kept, seconds) of the workloads that keep any."""
     return [(w.name, w.keep.content == "full", w.keep.seconds) for w in blueprint.workloads if w.keep is not None]
 
 
 def sweep_now(services: Services) -> dict[str, int]:
-    """`sweep` by the blueprint that is served, in a transaction of its own."""
+    """`sweep` by the served blueprint, in a transaction of its own."""
     with services.transaction() as conn:
         return sweep(conn, current_or_none(conn))
 
 
 def forget_names(services: Services) -> int:
-    """Forget the names that stayed because of approvals until today; how many."""
+    """Delete names of erased people that approvals needed until today; returns how many."""
     with services.transaction() as conn:
         return erase.forget_due(conn, services.clock.now())
 
 
 def forget_sessions(services: Services) -> int:
-    """Forget links and sessions of the console that are long over; how many. The audit log has who signed in when."""
+    """Delete sign-in links and console sessions that are long over; returns how many. The audit log keeps sign-ins."""
     with services.transaction() as conn:
-        return session_store.forget(conn, services.clock.now() - SETTLED_KEPT)
+        return session_store.forget(conn, services.clock.now() - SETTLED_RETENTION)
 
 
 def forget_settled(services: Services) -> int:
-    """Forget movements and slices of budgets that are settled or ended for good, lines of batches whose calls have
-    left, and files that are deleted; how many. A part at a time, each in a transaction of its own: of the first time
-    there may be years."""
-    before, gone = services.clock.now() - SETTLED_KEPT, 0
+    """Delete settled movements and slices of budgets, batch lines whose calls were archived, and deleted files; returns
+    how many. In parts, each in a transaction of its own: the first time there may be years of them."""
+    before, gone = services.clock.now() - SETTLED_RETENTION, 0
     with services.transaction() as conn:
         over = [each for each in settled_budgets_store.periods(conn) if has_ended(each, f"{before:%Y-%m-%dT%H:%M}")]
     # what ended for good first: its worker's row goes with the last that it held
@@ -89,7 +88,7 @@ def forget_settled(services: Services) -> int:
 
 
 def drop_expired_reviews(services: Services) -> int:
-    """Texts leave the review queue whose time is over or whose worker is gone; how many. Any number of control
-    processes may do it at once."""
+    """Delete texts from the review queue whose time is over or whose worker is gone; returns how many. Several control
+    processes may run it at once."""
     with services.transaction() as conn:
         return review_store.expire_unanswered(conn)

@@ -1,7 +1,5 @@
-"""A list that is filtered by a name and empty is refused where nothing has that name, with the names that there are: an
-empty answer would say that there is nothing of it.
-
-What is served no more, and was called once, keeps its lists.
+"""Errors for empty lists that were filtered by an unknown name: an empty response would suggest that the name exists
+and has no entries. Names that are no longer served but once had calls are known.
 """
 
 from __future__ import annotations
@@ -18,24 +16,24 @@ from groundplan.ledger import queries
 from groundplan.ledger.store import CallFilter
 
 
-def refuse_unknown(
+def require_known_names(
     conn: Connection[object], found: Sized, *, workload: str | None = None, deployment: str | None = None
 ) -> None:
-    """Raise `NotFound` where `found`, narrowed to these names, is empty, and one of them is not declared here and was
-    never called."""
+    """Raise `NotFound` where the filtered list `found` is empty and one of the names is neither declared nor was ever
+    called."""
     if found or (workload is None and deployment is None):
         return
     blueprint = current_or_none(conn)
-    if workload is not None and not _called(conn, CallFilter(workload=workload)):
+    if workload is not None and not _has_calls(conn, CallFilter(workload=workload)):
         declared = workspace_at(conn, blueprint.number).workloads if blueprint is not None else ()
         if workload not in declared:
             raise undeclared_workload(workload, declared)
-    if deployment is not None and blueprint is not None and not _called(conn, CallFilter(deployment=deployment)):
+    if deployment is not None and blueprint is not None and not _has_calls(conn, CallFilter(deployment=deployment)):
         require_deployment(blueprint, deployment)
 
 
-def refuse_unknown_source(conn: Connection[object], found: Sized, source: str | None) -> None:
-    """The same of a source."""
+def require_known_source(conn: Connection[object], found: Sized, source: str | None) -> None:
+    """As `require_known_names`, for a source."""
     if found or source is None:
         return
     known = [row["name"] for row in store.sources(conn)]
@@ -44,11 +42,11 @@ def refuse_unknown_source(conn: Connection[object], found: Sized, source: str | 
         raise NotFound(f"there is no source '{source[:80]}'", code="source_unknown", hint=hint)
 
 
-def refuse_unknown_person(conn: Connection[object], found: Sized, email: str | None) -> None:
-    """The same of a person. Raises `NotFound` (`unknown_person`)."""
+def require_known_person(conn: Connection[object], found: Sized, email: str | None) -> None:
+    """As `require_known_names`, for a person. Raises `NotFound` (`unknown_person`)."""
     if not found and email is not None:
         identity.find_person(conn, email)
 
 
-def _called(conn: Connection[object], wanted: CallFilter) -> bool:
+def _has_calls(conn: Connection[object], wanted: CallFilter) -> bool:
     return bool(queries.list_calls(conn, wanted, limit=1)["calls"])

@@ -84,7 +84,7 @@ def _asked(client: ControlClient, file: Path) -> dict[str, Any]:
     """The figures of the questions of a file that people wrote or accepted; drafts are told and left out."""
     from groundplan.api.knowledge import labelled_questions  # noqa: PLC0415 -- heavy
 
-    lines, drafts = labelled_questions.lines(file, str(file))
+    lines, drafts = labelled_questions.read_lines(file, str(file))
     if drafts:
         note(f"drafts in {file} that are not accepted yet, so not asked: {drafts}")
     try:

@@ -86,7 +86,7 @@ async def _refused(request: Request, error: Exception) -> Response:
     """An error of the API; a sign-in link that no longer works is told as a page."""
     assert isinstance(error, GroundplanError)
     if request.url.path.startswith(("/login/", "/sign-in/")):
-        await run_in_threadpool(request.app.state.failed_sign_ins.note, request, error)
+        await run_in_threadpool(request.app.state.failed_sign_ins.record_if_failed, request, error)
         return page("signin.html", code=error.status, problem=f"{error.message}. {error.hint}")
     return await errors.on_groundplan_error(request, error)
 

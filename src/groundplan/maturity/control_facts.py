@@ -14,7 +14,7 @@ from groundplan.blueprint import model as bp
 from groundplan.catalog.model import ModelDoc, WorkloadDoc
 from groundplan.governance.controls.model import Facts, SourceFacts
 from groundplan.maturity import store
-from groundplan.maturity.service import gather, known
+from groundplan.maturity.service import gather_evidence, load_facts
 from groundplan.release import units
 from groundplan.release.model import Current
 
@@ -31,7 +31,7 @@ def facts(
     stale_keys = store.endless_keys(conn, now - KEY_AGE)
     workloads = current.workspace.workloads
     pairs = [(each, workloads[each.name]) for each in current.blueprint.workloads if each.name in workloads]
-    read = known(conn, current, [doc for _, doc in pairs], now)
+    read = load_facts(conn, current, [doc for _, doc in pairs], now)
     accepted = {
         doc.name: current.workspace.email_of(doc.risk.accepted_by)
         for _, doc in pairs
@@ -42,7 +42,7 @@ def facts(
     clouds = {site.name for site in current.blueprint.sites if site.type == "cloud"}
     found: list[Facts] = []
     for served, doc in sorted(pairs, key=lambda pair: pair[0].name):
-        evidence = gather(current, doc, read)
+        evidence = gather_evidence(current, doc, read)
         subject = units.workload_subject(served.name)
         found.append(
             Facts(

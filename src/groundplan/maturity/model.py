@@ -1,4 +1,4 @@
-"""How ready a workload is: evidence that was gathered, and the points that it earns. Types only."""
+"""Types of readiness: the evidence about a workload, and the points that it earns. No logic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SourceEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known of one workload. Calls of the demo and approvals that count for nothing are not in here.
+    """The evidence about one workload, without demo calls and approvals that do not count.
 
     Links are paths of the console; None where there is nothing to point to.
     """
@@ -33,11 +33,11 @@ class Evidence:
     fallbacks: tuple[str, ...] = ()
     sources: tuple[SourceEvidence, ...] = ()
     own_budget_usd: float | None = None
-    """The least that one of its own budgets allows in a month: calls are charged to each of them in full."""
+    """The lowest monthly limit of its own budgets: calls are charged to each of them in full."""
     own_hard_budget: bool = False
-    """Whether one of them refuses what is beyond it."""
+    """Whether one of its own budgets is hard."""
     price_sources: tuple[str, ...] = ()
-    """Where the price of each of its deployments is from."""
+    """The price source of each of its deployments."""
     calls: int = 0
     """Calls of the last 30 days that were not refused."""
     ok: int = 0
@@ -51,19 +51,19 @@ class Evidence:
     logged_call: str | None = None
     outcomes: int = 0
     support: str | None = None
-    """Place of the support contact with a runbook, file:line."""
+    """Where its support contact with a runbook is declared, as file:line."""
     duties_held: frozenset[str] = frozenset()
     """Duties that an active person holds."""
     duties_missing: tuple[str, ...] = ()
     declares: frozenset[str] = frozenset()
-    """What its declaration has, served or not: `fallbacks`, `budget`, and duties that name somebody."""
+    """Parts of its declaration, served or not: `fallbacks`, `budget`, and the duties with an owner."""
     approved_change: str | None = None
-    """Id of the change whose approvals, by others than who asked, hold for what is served."""
+    """Id of the change whose approvals, by people other than the requester, are valid for what is served."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One thing that is either proven or not. `points` is 0 without evidence, else 1."""
+    """One criterion, either proven or not. `points` is 0 without evidence, else 1."""
 
     area: str
     name: str
@@ -71,7 +71,7 @@ class Point:
     evidence: str | None
     """Link to what proves it."""
     next_step: str | None
-    """What would earn it, or None where it is earned."""
+    """What would earn it; None where it is earned."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -102,7 +102,7 @@ class Readiness:
 
     @property
     def next_step(self) -> str | None:
-        """The first thing to do."""
+        """The next step of the first unearned point; None where all are earned."""
         return next((point.next_step for point in self.points if point.next_step), None)
 
     def to_json(self) -> dict[str, Any]:

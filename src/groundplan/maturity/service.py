@@ -26,23 +26,23 @@ WINDOW = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What is read once for several workloads, all of the last 30 days; the first of them counts whole."""
+class EvidenceFacts:
+    """Facts of the last 30 days, read once for several workloads; the first day counts whole."""
 
-    settled: Mapping[str, list[Change]]
+    applied_changes: Mapping[str, list[Change]]
     """Applied changes by their subject, oldest first."""
     proofs: Mapping[str, dict[str, Any]]
-    """By workload."""
+    """Workload -> its proofs from the ledger."""
     duties: Mapping[str, frozenset[str]]
-    """Subject -> the duties that somebody who is here holds for it."""
+    """Subject -> duties that an active person holds for it."""
     sources: Mapping[str, dict[str, Any]]
-    """By name, of those that are in the database."""
+    """Source -> its row in the database."""
     served: Mapping[str, bp.Workload]
     """By name."""
     own_budgets: Mapping[str, Sequence[bp.Budget]]
-    """Subject -> those that are served and cover it alone."""
+    """Subject -> served budgets that cover it."""
     covered: frozenset[str]
-    """What a declared budget covers."""
+    """Subjects that a declared budget covers."""
     price_sources: Mapping[str, str]
     """By deployment."""
 
@@ -52,12 +52,12 @@ def readiness(
 ) -> list[Readiness]:
     """Scores of all declared workloads (or the named ones), by name."""
     docs = [doc for name, doc in current.workspace.workloads.items() if workloads is None or name in workloads]
-    found = known(conn, current, docs, now)
-    return [score(gather(current, doc, found)) for doc in docs]
+    facts = load_facts(conn, current, docs, now)
+    return [score(gather_evidence(current, doc, facts)) for doc in docs]
 
 
-def known(conn: Connection[Any], current: Current, docs: Sequence[WorkloadDoc], now: datetime) -> Known:
-    """What is known of these workloads today; facts older than 30 days do not count."""
+def load_facts(conn: Connection[Any], current: Current, docs: Sequence[WorkloadDoc], now: datetime) -> EvidenceFacts:
+    """Load the facts of these workloads; facts older than 30 days do not count."""
     since = proof_store.day_of(now - WINDOW)
     served = {item.name: item for item in current.blueprint.workloads}
     primaries = {doc.name: _primary(served.get(doc.name)) for doc in docs}
@@ -67,8 +67,8 @@ def known(conn: Connection[Any], current: Current, docs: Sequence[WorkloadDoc], 
     own: dict[str, list[bp.Budget]] = {}
     for budget in current.blueprint.budgets:
         own.setdefault(budget.covers, []).append(budget)
-    return Known(
-        settled=settled,
+    return EvidenceFacts(
+        applied_changes=settled,
         proofs=proof_store.proofs(conn, primaries, since, proof_store.kept(conn, since, sorted(primaries))),
         duties=_duties_held(conn),
         sources=store.sources(conn, sorted({name for doc in docs for name in doc.sources})),
@@ -79,8 +79,8 @@ def known(conn: Connection[Any], current: Current, docs: Sequence[WorkloadDoc], 
     )
 
 
-def gather(current: Current, doc: WorkloadDoc, known: Known) -> Evidence:
-    """Of one workload of those that are `known`."""
+def gather_evidence(current: Current, doc: WorkloadDoc, known: EvidenceFacts) -> Evidence:
+    """The evidence about one of the workloads that `facts` were loaded for."""
     blueprint = current.blueprint
     served = known.served.get(doc.name)
     proofs = known.proofs[doc.name]
@@ -112,18 +112,18 @@ def gather(current: Current, doc: WorkloadDoc, known: Known) -> Evidence:
         support=_support(current, doc),
         duties_held=held,
         duties_missing=tuple(duty for duty in DUTIES if duty not in held),
-        declares=_declares(current, doc, known),
-        approved_change=_approved(blueprint, served, known.settled) if served else None,
+        declares=_declared_parts(current, doc, known),
+        approved_change=_approving_change(blueprint, served, known.applied_changes) if served else None,
     )
 
 
-def _declares(current: Current, doc: WorkloadDoc, known: Known) -> frozenset[str]:
-    found = set(current.workspace.duty_holders(doc.name))
+def _declared_parts(current: Current, doc: WorkloadDoc, known: EvidenceFacts) -> frozenset[str]:
+    facts = set(current.workspace.duty_holders(doc.name))
     if doc.fallbacks:
-        found.add("fallbacks")
+        facts.add("fallbacks")
     if units.workload_subject(doc.name) in known.covered:
-        found.add("budget")
-    return frozenset(found)
+        facts.add("budget")
+    return frozenset(facts)
 
 
 def _primary(served: bp.Workload | None) -> str | None:
@@ -131,11 +131,11 @@ def _primary(served: bp.Workload | None) -> str | None:
 
 
 def _duties_held(conn: Connection[Any]) -> dict[str, frozenset[str]]:
-    found: dict[str, set[str]] = {}
+    facts: dict[str, set[str]] = {}
     for row in people.duties(conn):
         if row.person.active:
-            found.setdefault(row.subject, set()).add(row.duty)
-    return {subject: frozenset(duties) for subject, duties in found.items()}
+            facts.setdefault(row.subject, set()).add(row.duty)
+    return {subject: frozenset(duties) for subject, duties in facts.items()}
 
 
 def _sources(known: Mapping[str, dict[str, Any]], doc: WorkloadDoc) -> tuple[SourceEvidence, ...]:
@@ -158,8 +158,8 @@ def _support(current: Current, doc: WorkloadDoc) -> str | None:
     return str(current.workspace.where("workload", doc.name, "support"))
 
 
-def _approved(blueprint: bp.Blueprint, served: bp.Workload, settled: Mapping[str, list[Change]]) -> str | None:
-    """The change whose approvals hold for exactly what is served, each need met by evidence."""
+def _approving_change(blueprint: bp.Blueprint, served: bp.Workload, settled: Mapping[str, list[Change]]) -> str | None:
+    """Id of the newest change whose approvals are valid for what is served, each need met by evidence; else None."""
     about = settled.get(units.workload_subject(served.name))
     if not about:  # a digest of each of thousands of workloads takes seconds
         return None

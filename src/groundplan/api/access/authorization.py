@@ -1,9 +1,9 @@
-"""Asks `access.cedar` whether somebody may do what a route does: at the door of each, and again about its subject.
+"""Authorization by `access.cedar`: for every route before it runs, and by the route again for its subject.
 
-At the door the duties that somebody holds for anything count; a route that knows its subject asks again with those held
-for it. What is `COMPANY_WIDE` has no other subject, so that it is asked about at the door already. Whether a person
-really was there when they approve is governance's. A route that stands in no line of `routes.json` is an error of ours:
-a test lists it, and until then only who holds a duty, or the operator, gets through.
+Before a route, duties for any subject count; a route that knows its subject checks again with the duties for it.
+`COMPANY_WIDE` actions have no other subject and are checked for the company at once. Proof of presence for approvals is
+checked by governance. A route that is missing in `routes.json` is a bug: a test lists it, and until then only the
+operator and holders of a duty may use it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from fastapi import Request
 from psycopg import Connection
 
-from groundplan.api.access.query_names import refuse_unknown
+from groundplan.api.access.query_names import reject_unknown_names
 from groundplan.api.caller import Caller, caller_of
 from groundplan.api.context import ServicesDep
 from groundplan.core.errors import Denied
@@ -27,33 +27,35 @@ from groundplan.governance.policy.cedar import Ruleset, Slice, Source, Verdict, 
 from groundplan.identity.model import COMPANY, SCOPES
 from groundplan.identity.scim import resources as scim
 
-UNLISTED = "work"
+UNLISTED_ACTION = "work"
 COMPANY_WIDE = frozenset({"people", "appoint", "handover", "erase"})
-"""Actions about everybody: who answers for one workload has no say in them."""
+"""Actions about everybody: a duty for one workload does not permit them."""
 PREFIX = "/api"
 
 
 @cache
-def rules() -> Slice:
+def access_rules() -> Slice:
     """The policies of `access.cedar`."""
     text = (resources.files(__package__) / "access.cedar").read_text(encoding="utf-8")
     return Ruleset.of([Source("access", text, "access.cedar")]).whole()
 
 
 @cache
-def listed() -> dict[str, str]:
+def actions_by_route() -> dict[str, str]:
     """`METHOD /path` of every route -> its action."""
     text = (resources.files(__package__) / "routes.json").read_text(encoding="utf-8")
     return {route: action for action, routes in json.loads(text).items() for route in routes}
 
 
 @cache
-def _nobody() -> Any:
+def _no_entities() -> Any:
     return entities([])
 
 
-def verdict(kind: str, action: str, duties: Iterable[str], *, proven: bool, scopes: Iterable[str] = ()) -> Verdict:
-    """What the policies say to a principal of this kind (`Operator | Person | Service | Anybody`)."""
+def access_verdict(
+    kind: str, action: str, duties: Iterable[str], *, proven: bool, scopes: Iterable[str] = ()
+) -> Verdict:
+    """The verdict of the policies for a principal of this kind (`Operator | Person | Service | Anybody`)."""
     context = {"duties": sorted(set(duties)), "proven": proven, "scopes": sorted(scopes), "scope": action}
     request = {
         "principal": {"type": kind, "id": "caller"},
@@ -61,21 +63,21 @@ def verdict(kind: str, action: str, duties: Iterable[str], *, proven: bool, scop
         "resource": {"type": "Installation", "id": "here"},
         "context": json.dumps(context),
     }
-    return rules().decide(request, _nobody())
+    return access_rules().decide(request, _no_entities())
 
 
 def authorize(caller: Caller, action: str, subject: str | None = None) -> None:
-    """Raises `Denied` (`duty_missing`, with the rule's hint; `proof_missing`) unless the policies permit it.
+    """Raise `Denied` (`duty_missing`, with the rule's hint; `proof_missing`) unless the policies permit the action.
 
-    `subject` None: whatever they hold counts; else only what is held for it or for the company.
+    `subject` None: all duties of the caller count; else only those for the subject or the company.
     """
     held = [duty for of, duty in caller.duties if subject is None or of in (COMPANY, subject)]
     if caller.operator:
         held.append("operations")
-    found = verdict(caller.kind, action, held, proven=caller.proven, scopes=caller.scopes)
+    found = access_verdict(caller.kind, action, held, proven=caller.proven, scopes=caller.scopes)
     if found.allowed:
         return
-    if not found.rules and not caller.proven and verdict(caller.kind, action, held, proven=True).allowed:
+    if not found.rules and not caller.proven and access_verdict(caller.kind, action, held, proven=True).allowed:
         raise Denied(
             f"your duty lets you do this ({action}) only once you have proved who you are", code="proof_missing",
             hint="Sign in with your passkey or at the company's sign-in. A link, or acting as somebody, is no proof.",
@@ -83,9 +85,9 @@ def authorize(caller: Caller, action: str, subject: str | None = None) -> None:
     raise _refusal(found, caller, action)
 
 
-def held_for_company(conn: Connection[Any], caller: Caller) -> set[str]:
-    """The duties that somebody holds for the company as a whole, and those that they hold for anything while nobody
-    holds them for the company, as whoever decides changes of it (`governance.store.holders`)."""
+def company_duties(conn: Connection[Any], caller: Caller) -> set[str]:
+    """The caller's duties for the company, and those for any subject that nobody holds for the company: the same people
+    decide about company changes (`governance.store.holders`)."""
     held = {duty for of, duty in caller.duties if of == COMPANY}
     for duty in {duty for _, duty in caller.duties} - held:
         if any(each.person_id == caller.person for each in governance.holders(conn, COMPANY, duty)):
@@ -94,14 +96,14 @@ def held_for_company(conn: Connection[Any], caller: Caller) -> set[str]:
 
 
 def authorize_company(conn: Connection[Any], caller: Caller, action: str) -> None:
-    """As `authorize`, for what is about everybody."""
-    held = sorted(held_for_company(conn, caller))
+    """As `authorize`, for company-wide actions."""
+    held = sorted(company_duties(conn, caller))
     authorize(replace(caller, duties=tuple((COMPANY, duty) for duty in held)), action, COMPANY)
 
 
-def authorized(request: Request, services: ServicesDep) -> None:
-    """The door of every route below /api."""
-    action = listed().get(f"{request.method} {_path(request)}", UNLISTED)
+def authorize_request(request: Request, services: ServicesDep) -> None:
+    """The dependency of every route below /api: raises `Denied` unless the caller may use the route."""
+    action = actions_by_route().get(f"{request.method} {_route_path(request)}", UNLISTED_ACTION)
     if action == "open":
         return
     caller = caller_of(request, services)
@@ -110,10 +112,10 @@ def authorized(request: Request, services: ServicesDep) -> None:
         with services.transaction() as conn:
             authorize_company(conn, caller, action)
     if not request.url.path.startswith(scim.PREFIX):  # directories ask what they like
-        refuse_unknown(request)
+        reject_unknown_names(request)
 
 
-def _path(request: Request) -> str:
+def _route_path(request: Request) -> str:
     """The path of the route as OpenAPI writes it."""
     return str(getattr(request.scope.get("route"), "path_format", request.url.path))
 
@@ -124,7 +126,7 @@ def _refusal(found: Verdict, caller: Caller, action: str) -> Denied:
         rule = min(found.rules, key=lambda each: each.id) if found.rules else None
         code = error.code if rule is None else rule.id.partition(".")[2]
         return Denied(error.message, code=code, hint=error.hint if rule is None else rule.hint)
-    wanted = [rule for rule in rules().rules if rule.effect == "permit" and _is_about(rule.body, action)]
+    wanted = [rule for rule in access_rules().rules if rule.effect == "permit" and _is_about(rule.body, action)]
     hints = [rule.hint for rule in wanted if rule.hint]
     hint = hints[0] if hints else "Ask one of the owners."
     if caller.kind == "Service":

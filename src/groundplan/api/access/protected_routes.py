@@ -1,8 +1,8 @@
-"""Routers of everything below /api: each route asks for authorization first, and is made once, as it is served.
+"""Routers of everything below /api: each route requires authorization, and is built once.
 
-FastAPI makes the routes of a router anew wherever it is included, which for hundreds of them is half a second of every
-start, and each request looks for its route in one router after the other. So a router says from the beginning where its
-routes are and what they ask first, and they are taken as they are. What they ask is `authorization`.
+FastAPI builds the routes of a router anew wherever it is included, which takes half a second at startup for hundreds of
+them, and each request would search one router after the other. So a router has its prefix and dependencies from the
+beginning, and the application takes its routes as they are. Authorization itself is in `authorization`.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from fastapi import APIRouter, Depends
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
-from groundplan.api.access.authorization import PREFIX, authorized
+from groundplan.api.access.authorization import PREFIX, authorize_request
 from groundplan.api.http.lazy_routes import lazy_router
 
 
-def below_api(tag: str, *, prefix: str = "", **more: Any) -> APIRouter:
-    """A router of routes below /api and `prefix`; `more` is FastAPI's."""
-    return lazy_router(prefix=f"{PREFIX}{prefix}", tags=[tag], dependencies=[Depends(authorized)], **more)
+def protected_router(tag: str, *, prefix: str = "", **more: Any) -> APIRouter:
+    """A router below /api and `prefix` whose routes require authorization; `more` are further arguments of FastAPI."""
+    return lazy_router(prefix=f"{PREFIX}{prefix}", tags=[tag], dependencies=[Depends(authorize_request)], **more)
 
 
-def routes_of(routers: Iterable[APIRouter]) -> list[BaseRoute]:
-    """Their routes. Raises `RuntimeError` where one would be served without asking for authorization."""
+def protected_routes(routers: Iterable[APIRouter]) -> list[BaseRoute]:
+    """All routes of the routers. Raises `RuntimeError` where one would be served without authorization."""
     found = [route for router in routers for route in router.routes]
     for route in found:
         if not _is_protected(route):
             raise RuntimeError(
-                f"{getattr(route, 'path', route)} asks for no authorization: make its router by `below_api`"
+                f"{getattr(route, 'path', route)} asks for no authorization: make its router by `protected_router`"
             )
     return found
 
@@ -37,4 +37,4 @@ def routes_of(routers: Iterable[APIRouter]) -> list[BaseRoute]:
 def _is_protected(route: BaseRoute) -> bool:
     if not isinstance(route, APIRoute) or not route.path.startswith(f"{PREFIX}/"):
         return False
-    return any(each.dependency is authorized for each in route.dependencies)
+    return any(each.dependency is authorize_request for each in route.dependencies)

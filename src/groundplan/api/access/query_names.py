@@ -1,5 +1,5 @@
-"""What is asked by the query of a request: names that its route does not know are refused, for without what a mistyped
-one was to pick out the answer would be everything. Values are looked at by the route itself.
+"""Rejects unknown query parameters: a mistyped filter would otherwise return everything. Values are validated by the
+routes.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from fastapi.routing import APIRoute
 from groundplan.core.errors import Invalid
 
 
-def refuse_unknown(request: Request) -> None:
-    """Raises `Invalid` (`query_unknown`) for a name that a route which is asked by GET, and knows any, does not know.
-    Where nothing can be picked out nothing is mistaken: a name there is passed over."""
+def reject_unknown_names(request: Request) -> None:
+    """Raise `Invalid` (`query_unknown`) for query parameters that a GET route does not know. Routes without any query
+    parameter ignore them."""
     route = request.scope.get("route")
     if request.method != "GET" or not request.query_params or not isinstance(route, APIRoute):
         return
-    known = _known(route)
+    known = _known_names(route)
     unknown = sorted(set(request.query_params) - set(known))
     if known and unknown:
         raise Invalid(
@@ -27,8 +27,8 @@ def refuse_unknown(request: Request) -> None:
         )
 
 
-def _known(route: APIRoute) -> tuple[str, ...]:
-    """In alphabetical order."""
+def _known_names(route: APIRoute) -> tuple[str, ...]:
+    """The query parameters of a route in alphabetical order."""
     others = (params.Path, params.Header, params.Cookie)
     flat = get_flat_params(route.dependant)
     return tuple(sorted({each.alias for each in flat if not isinstance(each.field_info, others)}))

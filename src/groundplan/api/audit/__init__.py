@@ -1,1 +1,1 @@
-"""What goes into the audit log beside its own entries, and out of it: to a SIEM, to witnesses, to an auditor's room."""
+"""The audit log in the control process: denials and sign-ins as entries, verification, SIEM, witnesses, data rooms."""

@@ -1,7 +1,7 @@
-"""Entries of calls leave the database for files once their facts have: a range of the log at a time, from its front on.
+"""Archives audit entries of calls to files once the facts of the calls are archived, one range of the log at a time.
 
-The file comes first and takes its time; rows are locked for the second or two in which they go. What breaks off leaves
-them where they are, and the next round writes the same file again.
+The file is written first; rows are locked only for the second or two in which they are deleted. After a failure they
+are still there, and the next round writes the same file again.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from groundplan.ledger import archive_store as facts
 from groundplan.ledger import finding_store
 
 KEEP_SECONDS = 600.0
-AT_ONCE: Final = 64
-"""Ranges of one round: what 7,000 calls a second make until the next one."""
+MAX_RANGES: Final = 64
+"""The most ranges of one round: enough for 7,000 calls a second."""
 KIND: Final = "audit.archive"
 
 
-def keep(services: Services, span: int = archive.SPAN) -> int:
-    """Let every range leave that may; how many did. What keeps them from leaving is told in the inbox."""
+def archive_entries(services: Services, span: int = archive.SPAN) -> int:
+    """Archive every range that may be archived; returns how many. A failure becomes a finding in the inbox."""
     done = 0
     try:
-        while services.settings.archive_url is not None and done < AT_ONCE and _leave(services, span):
+        while services.settings.archive_url is not None and done < MAX_RANGES and _archive_range(services, span):
             done += 1
     except (GroundplanError, OSError) as error:
-        hot_window.tell(services, KIND, "Entries of calls", error)
+        hot_window.report_archive_problem(services, KIND, "Entries of calls", error)
         raise
     with services.transaction() as conn:
         finding_store.withdraw(conn, KIND, "company", "", "entries leave again")
     return done
 
 
-def _leave(services: Services, span: int) -> bool:
-    """One range; False where none may leave now, or somebody else archives. Until the file is there the transaction
-    has but that lock."""
+def _archive_range(services: Services, span: int) -> bool:
+    """Archive one range; False where none may be archived now, or another process archives. While the file is written,
+    the transaction holds only the archive lock."""
     url = services.settings.archive_url
     assert url is not None
     with services.transaction() as conn:
@@ -50,8 +50,8 @@ def _leave(services: Services, span: int) -> bool:
             return False
         first = archive_store.upto(conn)[0]
         until = first + span
-        before = datetime.combine(hot_window.since(services, conn), time(), UTC)
-        sent = services.settings.siem_url is None or siem_store.position(conn) >= until
+        before = datetime.combine(hot_window.hot_window_start(services, conn), time(), UTC)
+        sent = services.settings.siem_url is None or siem_store.sent_position(conn) >= until
         if not (sent and archive_store.ready(conn, first, until, before) and facts.calls_left(conn, first, until)):
             return False
         if archive.size_of(services.home.audit) < until:

@@ -1,7 +1,7 @@
-"""The data room of an auditor: one archive with what was asked for, from which every figure leads to its facts offline.
+"""The data room of an auditor: one archive in which every figure can be traced to its facts offline.
 
-The sample is drawn by a seed, so whoever has the seed draws the same. Contents of prompts and answers are not in it;
-the log's own files are, so that nothing in the archive has to be believed. Nothing is changed here.
+The sample is drawn by a seed, so anybody with the seed draws the same. Prompts and answers are not included; the log's
+own files are, so that nothing in the archive has to be trusted. Nothing is changed here.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from groundplan.core.audit.verify import copy_log
 from groundplan.core.home import Home
 from groundplan.ledger import queries
 
-LIMIT = 1000
-"""Most calls in a sample."""
-KILLED_S = 86_400
-"""What is as old in HOME/run is of nobody who still writes or sends it."""
+MAX_SAMPLE = 1000
+"""The most calls in a sample."""
+STALE_SECONDS = 86_400
+"""Exports in HOME/run that are older belong to a process that was killed."""
 
 README = """This is the data room of {company}: {scope}, {since} to {until}.
 
@@ -52,8 +52,8 @@ A receipt's entry is the leaf `audit.index`; `proofs/ID.json` proves that the lo
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """Period, scope and sample."""
+class RoomRequest:
+    """Period, scope and sample of a data room."""
 
     since: datetime
     until: datetime
@@ -62,7 +62,7 @@ class Wanted:
     seed: str
 
 
-def write_room(home: Home, conn: Connection[Any], wanted: Wanted, now: datetime, path: Path) -> dict[str, Any]:
+def write_room(home: Home, conn: Connection[Any], wanted: RoomRequest, now: datetime, path: Path) -> dict[str, Any]:
     """Make the archive at `path` and return its manifest. Raises `NotFound` where nothing is declared."""
     current = controls.current(conn)
     digests: dict[str, str] = {}
@@ -72,10 +72,10 @@ def write_room(home: Home, conn: Connection[Any], wanted: Wanted, now: datetime,
             archive.writestr(name, data)
             digests[name] = hashlib.sha256(data).hexdigest()
 
-        size = _log(home, put)
+        size = _put_log(home, put)
         sampled = data_room_store.sample(conn, wanted.since, wanted.until, wanted.workload, wanted.seed, wanted.sample)
         for call in sampled:
-            _call(home, conn, call, size, put)
+            _put_call(home, conn, call, size, put)
         put("summary.json", _json(data_room_store.summary(conn, wanted.since, wanted.until, wanted.workload)))
         put("changes.json", _json(data_room_store.changes(conn, wanted.since, wanted.until)))
         put("evidence.json", _json(data_room_store.evidence(conn, wanted.since, wanted.until, wanted.workload)))
@@ -106,15 +106,15 @@ def write_room(home: Home, conn: Connection[Any], wanted: Wanted, now: datetime,
     return manifest
 
 
-def forget_killed(home: Home, now: datetime) -> None:
-    """Delete what exports have left whose process was killed: the archive, and a copy of the whole log."""
+def delete_stale_exports(home: Home, now: datetime) -> None:
+    """Delete what killed exports left behind: archives and copies of the whole log."""
     for path in home.run.glob("room-*"):
         with suppress(FileNotFoundError):  # one that ends just now
-            if now.timestamp() - path.stat().st_mtime > KILLED_S:
+            if now.timestamp() - path.stat().st_mtime > STALE_SECONDS:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _log(home: Home, put: Callable[[str, bytes], None]) -> int:
+def _put_log(home: Home, put: Callable[[str, bytes], None]) -> int:
     with tempfile.TemporaryDirectory(prefix="room-", dir=home.run) as folder:
         copied = Path(folder) / "log"
         size = copy_log(home.audit, copied)
@@ -123,7 +123,7 @@ def _log(home: Home, put: Callable[[str, bytes], None]) -> int:
     return size
 
 
-def _call(home: Home, conn: Connection[Any], call: UUID, size: int, put: Callable[[str, bytes], None]) -> None:
+def _put_call(home: Home, conn: Connection[Any], call: UUID, size: int, put: Callable[[str, bytes], None]) -> None:
     receipt = queries.receipt(conn, call)
     put(f"calls/{call}.json", _json(receipt))
     audit = receipt["audit"]

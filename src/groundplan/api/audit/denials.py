@@ -1,7 +1,7 @@
-"""Denials in the audit log: who was refused what, the same once in ten minutes, so that nobody fills the log.
+"""Denials in the audit log: who was denied what; the same denial once in ten minutes, so that nobody can fill the log.
 
-Only of callers who are known; what strangers are refused is not theirs to write. Written after the refused transaction
-was undone, in one of its own.
+Only authenticated callers get entries, so that strangers cannot write to the log. Written in a transaction of its own,
+after the denied one was rolled back.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from groundplan.core.audit import store as audit_store
 from groundplan.core.errors import Denied, GroundplanError
 
 log = logging.getLogger("groundplan.api.audit.denials")
-AGAIN = timedelta(minutes=10)
+REPEAT_INTERVAL = timedelta(minutes=10)
 
 
-def note(request: Request, error: GroundplanError) -> None:
-    """Record that this request was denied; a database that is away only costs the entry."""
+def record_denial(request: Request, error: GroundplanError) -> None:
+    """Record that a request was denied; without a database only the entry is lost."""
     caller: Caller | None = getattr(request.state, "caller", None)
     if caller is None or not isinstance(error, Denied):
         return
@@ -33,7 +33,7 @@ def note(request: Request, error: GroundplanError) -> None:
     subject = f"denied/{request.method} {route}"[:200]
     try:
         with services.transaction() as conn:
-            since = services.clock.now() - AGAIN
+            since = services.clock.now() - REPEAT_INTERVAL
             if not audit_store.done_lately(conn, str(caller.actor), "denied", subject, since):
                 detail = {"code": error.code, "parameters": _parameters(request)}
                 record(conn, action="denied", actor=caller.actor, subject=subject, detail=detail)
@@ -42,7 +42,7 @@ def note(request: Request, error: GroundplanError) -> None:
 
 
 def _parameters(request: Request) -> dict[str, str]:
-    """What the path names, ids and names of workloads; people by address are left out."""
+    """The path parameters, such as ids and names of workloads, without e-mail addresses."""
     return {
         name: str(value)[:100]
         for name, value in request.path_params.items()

@@ -1,7 +1,7 @@
-"""What a verification of the audit log found last, and when, so that a page can show it at once.
+"""The last verification of the audit log, so that a page can show it at once.
 
-Everything is verified the first time and whenever somebody asks; after that only what a newer checkpoint has added.
-Verifies in a thread of this process and writes nothing; `groundplan audit verify` needs none of this.
+Everything is verified the first time and on request; after that only what a newer checkpoint has added. Verifies in a
+thread of this process and writes nothing; `groundplan audit verify` works without it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from groundplan.core.home import Home
 
 log = logging.getLogger("groundplan.api.audit.log_check")
 WAIT_SECONDS = 0.3
-"""How long a reader waits for what a newer checkpoint has added."""
-_UNKNOWN: Final[dict[str, Any]] = {
+"""How long a reader waits for the verification of a newer checkpoint."""
+_NO_VERDICT: Final[dict[str, Any]] = {
     "ok": None, "entries": None, "root": None, "signed": None, "witnessed": [], "problems": [],
 }  # fmt: skip
-"""In place of a verdict, while there is none."""
+"""The verdict before the first verification has ended."""
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """A verdict with the checkpoint that it is about, and when everything and the newest entries were verified."""
+class VerifiedLog:
+    """A verdict with its checkpoint (`note`), and when the newest entries and everything were verified."""
 
     verdict: audit_verify.Verdict
     note: bytes
@@ -41,15 +41,15 @@ class Checked:
 
 
 class LogCheck:
-    """The audit log of one HOME. `newest` may be asked at any time and answers within `WAIT_SECONDS`."""
+    """Verifies the audit log of one HOME in a thread. `latest` answers within `WAIT_SECONDS`."""
 
     def __init__(self, home: Home, clock: Clock) -> None:
         self._home = home
         self._clock = clock
         self._changed = threading.Condition()
-        self._wanted: str | None = None
+        self._requested: str | None = None
         """everything | new | stop"""
-        self._checked: Checked | None = None
+        self._verified: VerifiedLog | None = None
         self._progress: tuple[int, int] | None = None
         self._thread = threading.Thread(target=self._run, name="log-check", daemon=True)
 
@@ -57,90 +57,90 @@ class LogCheck:
         self._thread.start()
 
     def stop(self) -> None:
-        self._want("stop")
+        self._request("stop")
         self._thread.join(timeout=30)
 
-    def ask(self) -> None:
+    def verify_everything(self) -> None:
         """Verify everything again soon."""
-        self._want("everything")
+        self._request("everything")
 
-    def newest(self) -> dict[str, Any]:
+    def latest(self) -> dict[str, Any]:
         """`{"ok", "entries", "root", "signed", "witnessed", "problems", "checked_at", "everything_at",
         "everything_ms", "newest", "running"}`.
 
         `newest` is the size of the log now; the rest is null before the first verification has ended.
         `running` is null, or `{"done", "of"}` entries. A log that does not hold is verified again only when asked.
         """
-        note = self._note()
+        note = self._read_checkpoint()
         with self._changed:
-            last = self._checked
+            last = self._verified
             stale = last is None or (last.verdict.ok and note != last.note)
             if stale and self._progress is None:
-                self._wanted = self._wanted or ("everything" if last is None else "new")
+                self._requested = self._requested or ("everything" if last is None else "new")
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self._wanted is None and self._progress is None, WAIT_SECONDS)
-            return self._told(note)
+                self._changed.wait_for(lambda: self._requested is None and self._progress is None, WAIT_SECONDS)
+            return self._to_json(note)
 
-    def _told(self, note: bytes) -> dict[str, Any]:
-        last, running = self._checked, self._progress
+    def _to_json(self, note: bytes) -> dict[str, Any]:
+        last, running = self._verified, self._progress
         return {
-            **(_UNKNOWN if last is None else last.verdict.to_json()),
+            **(_NO_VERDICT if last is None else last.verdict.to_json()),
             "checked_at": None if last is None else last.at,
             "everything_at": None if last is None else last.everything_at,
             "everything_ms": None if last is None else last.everything_ms,
-            "newest": _size(note),
+            "newest": _log_size(note),
             "running": None if running is None else {"done": running[0], "of": running[1]},
         }
 
-    def _want(self, what: str) -> None:
+    def _request(self, what: str) -> None:
         with self._changed:
-            if self._wanted != "stop":
-                self._wanted = what
+            if self._requested != "stop":
+                self._requested = what
             self._changed.notify_all()
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._wanted is not None)
-                wanted, last = self._wanted, self._checked
+                self._changed.wait_for(lambda: self._requested is not None)
+                wanted, last = self._requested, self._verified
                 if wanted == "stop":
                     return
-                self._wanted, self._progress = None, (0, _size(self._note()))
-            found = self._checked_again(last if wanted == "new" else None) or last
+                self._requested, self._progress = None, (0, _log_size(self._read_checkpoint()))
+            found = self._try_verify(last if wanted == "new" else None) or last
             with self._changed:
-                self._checked, self._progress = found, None
+                self._verified, self._progress = found, None
                 self._changed.notify_all()
 
-    def _checked_again(self, last: Checked | None) -> Checked | None:
-        """Of everything, or of what came after `last`; None where it could not be verified at all."""
+    def _try_verify(self, last: VerifiedLog | None) -> VerifiedLog | None:
+        """Verify everything, or what came after `last`; None where that failed."""
         try:
             return self._verify(last)
         except (GroundplanError, OSError) as error:
             log.error("the audit log could not be verified: %s", error)
             return None
 
-    def _verify(self, last: Checked | None) -> Checked:
-        note, began, at = self._note(), time.monotonic(), self._clock.now()
+    def _verify(self, last: VerifiedLog | None) -> VerifiedLog:
+        note, began, at = self._read_checkpoint(), time.monotonic(), self._clock.now()
         key = load_public(self._home, "checkpoint").public_bytes_raw()
         earlier = [] if last is None or not last.note else [last.note]
         since = 0 if last is None else last.verdict.entries
-        verdict = audit_verify.verify(self._home.audit, key, self._tell, earlier=earlier, since=since)
+        verdict = audit_verify.verify(self._home.audit, key, self._set_progress, earlier=earlier, since=since)
         if last is not None:
-            return Checked(verdict, note, at, last.everything_at, last.everything_ms)
-        return Checked(verdict, note, at, at, round((time.monotonic() - began) * 1000))
+            return VerifiedLog(verdict, note, at, last.everything_at, last.everything_ms)
+        return VerifiedLog(verdict, note, at, at, round((time.monotonic() - began) * 1000))
 
-    def _tell(self, done: int, of: int) -> None:
+    def _set_progress(self, done: int, of: int) -> None:
         with self._changed:
             self._progress = (done, of)
 
-    def _note(self) -> bytes:
+    def _read_checkpoint(self) -> bytes:
         try:
             return (self._home.audit / "checkpoint").read_bytes()
         except OSError:
             return b""
 
 
-def _size(note: bytes) -> int:
+def _log_size(note: bytes) -> int:
     try:
         return parse_checkpoint(parse_note(note).text).size
     except GroundplanError:

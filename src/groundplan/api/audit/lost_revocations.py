@@ -1,5 +1,5 @@
-"""A finding about stops, revocations and withdrawals that are lost: the database went back to an earlier moment,
-and the files of the audit log have them. Nothing is decided again here: whoever did may have undone it since.
+"""A finding about kills, revocations and withdrawals that the database lost when it was restored to an earlier moment;
+the files of the audit log still have them. Nothing is decided again here: the decision may have been undone since.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 
 KIND: Final = "decisions.lost"
-_ENDS: Final = frozenset({"kill", "revoked", "left", "withdrawn", "removed"})
-"""Last words of actions that take something away from somebody."""
-_NAMED = 20
+_REVOKING_VERBS: Final = frozenset({"kill", "revoked", "left", "withdrawn", "removed"})
+"""Last parts of the names of actions that take something away."""
+_MAX_NAMED = 20
 log = logging.getLogger("groundplan.api.audit.lost_revocations")
 
 
-def tell(conn: Connection[Any], lost: Sequence[Entry]) -> None:
-    """Of these entries, which the database had lost. In the caller's transaction."""
-    stops = [entry for entry in lost if entry.action.rpartition(".")[2] in _ENDS]
+def report_lost_decisions(conn: Connection[Any], lost: Sequence[Entry]) -> None:
+    """Open a finding about lost entries that revoked something. In the caller's transaction."""
+    stops = [entry for entry in lost if entry.action.rpartition(".")[2] in _REVOKING_VERBS]
     if not stops:
         return
-    named = ", ".join(f"{entry.action} {entry.subject}" for entry in stops[:_NAMED])
-    more = f" and {len(stops) - _NAMED} more" if len(stops) > _NAMED else ""
+    named = ", ".join(f"{entry.action} {entry.subject}" for entry in stops[:_MAX_NAMED])
+    more = f" and {len(stops) - _MAX_NAMED} more" if len(stops) > _MAX_NAMED else ""
     message = f"The database went back to an earlier moment, and what was decided since is not in force: {named}{more}."
     log.error("%s", message)
     found = Finding(

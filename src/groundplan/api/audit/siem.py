@@ -1,7 +1,7 @@
-"""Security events go to the company's SIEM as they enter the audit log: OCSF over HTTPS, or over syslog (RFC 5424).
+"""Sends security events to the company's SIEM as they enter the audit log: OCSF over HTTPS, or over syslog (RFC 5424).
 
-At least once: an event is sent again where it is not known whether it arrived, and known again by its id. Events wait
-in the log for a SIEM that is away, which is a finding; nothing else waits for it.
+At least once: an event is sent again where delivery is uncertain, with the same id. Events wait in the log for a SIEM
+that is unreachable, which is a finding; nothing else waits for it.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ SEND_SECONDS = 2.0
 BATCH: Final = 500
 WAIT_SECONDS: Final = 10.0
 KIND: Final = "governance.siem"
-_LOCAL: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+_LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _FACILITY_AUDIT: Final = 13
 _SYSLOG_SEVERITY: Final = {1: 6, 2: 5, 3: 4, 4: 2}
 
 
-def send_new(services: Services) -> int:
-    """Send what is new in the log; how many events. Raises `Invalid` (`siem_url`) for a setting that is wrong."""
+def send_new_events(services: Services) -> int:
+    """Send the new events of the log; returns how many. Raises `Invalid` (`siem_url`) for a wrong setting."""
     url = services.settings.siem_url
     if url is None:
         return 0
-    target = _target(url)
+    target = _parse_target(url)
     sent = 0
     while True:
         with services.transaction() as conn:
-            if not audit_store.sequenced_from(conn, siem_store.position(conn), 1):
+            if not audit_store.sequenced_from(conn, siem_store.sent_position(conn), 1):
                 return sent
-            start = siem_store.claimed_position(conn)
+            start = siem_store.claim_position(conn)
             if start is None:
                 return sent  # another process is sending
             rows = audit_store.sequenced_from(conn, start, BATCH)
@@ -53,21 +53,21 @@ def send_new(services: Services) -> int:
         company = blueprint.company if blueprint else ""
         entries = [(leaf, decode(body)) for leaf, body in rows]
         events = [event(entry, leaf, company) for leaf, entry in entries if is_event(entry)]
-        # without a connection of the database: a receiver that is slow would take one away for as long
-        problem = _sent(target, events, services.settings.siem_token) if events else ""
+        # without holding a database connection, since the receiver may be slow
+        problem = _send(target, events, services.settings.siem_token) if events else ""
         with services.transaction() as conn:
-            siem_store.let_go(conn, start)
+            siem_store.release_claim(conn, start)
             if not problem and rows:
-                siem_store.moved(conn, start, rows[-1][0] + 1)
+                siem_store.advance_position(conn, start, rows[-1][0] + 1)
                 sent += len(events)
             finding_store.tell_all(conn, _findings(target, problem), kinds=(KIND,))
         if problem or len(rows) < BATCH:
             return sent
 
 
-def _target(url: str) -> SplitResult:
+def _parse_target(url: str) -> SplitResult:
     found = urlsplit(url)
-    local = found.hostname in _LOCAL
+    local = found.hostname in _LOCAL_HOSTS
     fine = found.scheme in ("https", "syslog+tls") or (local and found.scheme in ("http", "syslog+tcp"))
     if not fine or not found.hostname or (found.scheme.startswith("syslog") and found.port is None):
         raise Invalid(
@@ -77,8 +77,8 @@ def _target(url: str) -> SplitResult:
     return found
 
 
-def _sent(target: SplitResult, events: Sequence[dict[str, Any]], token: str | None) -> str:
-    """Empty where all arrived, else why not, without anything secret."""
+def _send(target: SplitResult, events: Sequence[dict[str, Any]], token: str | None) -> str:
+    """Send the events; returns why that failed, without secrets, or an empty string."""
     try:
         if target.scheme in ("http", "https"):
             return _post(target, events, resolve_secret(token) if token else None)
@@ -106,7 +106,7 @@ def _post(target: SplitResult, events: Sequence[dict[str, Any]], token: str | No
 
 
 def _syslog(target: SplitResult, events: Sequence[dict[str, Any]]) -> str:
-    """Octet-counted frames (RFC 6587 and RFC 5425). Syslog confirms nothing: what the network lost is in the log."""
+    """Send octet-counted frames (RFC 6587, RFC 5425). Syslog confirms nothing; the audit log has what was lost."""
     with socket.create_connection((target.hostname or "", target.port or 0), timeout=WAIT_SECONDS) as plain:
         wire: socket.socket = plain
         if target.scheme == "syslog+tls":

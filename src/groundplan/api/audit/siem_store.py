@@ -1,4 +1,4 @@
-"""The SQL of the stream of security events: how far the log was sent."""
+"""The SQL of the position up to which security events were sent."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 from psycopg import Connection
 
 
-def claimed_position(conn: Connection[Any]) -> int | None:
-    """The leaf to go on with, which nobody else does for a minute; None where another process sends."""
+def claim_position(conn: Connection[Any]) -> int | None:
+    """Claim the next leaf to send for one minute; None where another process sends."""
     row = conn.execute(
         """UPDATE siem_position SET claimed_at = now()
            WHERE claimed_at IS NULL OR claimed_at NOT BETWEEN now() - interval '1 minute' AND now() RETURNING leaf"""
@@ -16,17 +16,17 @@ def claimed_position(conn: Connection[Any]) -> int | None:
     return None if row is None else int(row[0])
 
 
-def position(conn: Connection[Any]) -> int:
-    """The leaf before which all was sent."""
+def sent_position(conn: Connection[Any]) -> int:
+    """The leaf before which everything was sent."""
     row = conn.execute("SELECT leaf FROM siem_position").fetchone()
     return 0 if row is None else int(row[0])
 
 
-def moved(conn: Connection[Any], start: int, leaf: int) -> None:
-    """All from `start` on was sent; what somebody else went on with meanwhile stays so."""
+def advance_position(conn: Connection[Any], start: int, leaf: int) -> None:
+    """Move the position from `start` to `leaf`, unless another process has moved it."""
     conn.execute("UPDATE siem_position SET leaf = %s, sent_at = now() WHERE leaf = %s", (leaf, start))
 
 
-def let_go(conn: Connection[Any], start: int) -> None:
-    """Of the claim, where nobody has gone on since."""
+def release_claim(conn: Connection[Any], start: int) -> None:
+    """Release the claim of `start`, unless another process has moved the position."""
     conn.execute("UPDATE siem_position SET claimed_at = NULL WHERE leaf = %s", (start,))

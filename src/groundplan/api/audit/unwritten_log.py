@@ -1,6 +1,6 @@
-"""A finding while the audit log of an installation is not written: its files are another database's, or a disk is full.
+"""A finding while the audit log is not written: its files belong to another database, or a disk is full.
 
-Does not find out whether it is: that is told by what writes it. Where another replica does, nothing is wrong.
+The sequencer says whether the log is written; where another replica writes it, nothing is wrong.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from groundplan.ledger.finding import Finding
 
 KIND: Final = "audit.stands"
 LOOK_SECONDS: Final = 10.0
-FOR_SECONDS: Final = 60.0
-"""How long it stands, or is written again, before that is told: a server that starts anew is nothing to look at."""
+MIN_DURATION_SECONDS: Final = 60.0
+"""How long a state lasts before the finding opens or closes: a restarting server is no problem."""
 
 
-class Standing:
-    """`problem` tells why this process does not write the log; None: it does, or another one."""
+class UnwrittenLogWatch:
+    """`problem` returns why this process does not write the log; None where it does, or another process does."""
 
     def __init__(
         self,
@@ -33,24 +33,24 @@ class Standing:
         self._transaction = transaction
         self._problem = problem
         self._clock = clock
-        self._was: bool | None = None
+        self._is_unwritten: bool | None = None
         self._since = 0.0
-        self._told: bool | None = None
+        self._reported: bool | None = None
 
-    def look(self) -> None:
-        """Open the finding, or withdraw it, once that is so for a while."""
+    def update_finding(self) -> None:
+        """Open or withdraw the finding once the state has lasted long enough."""
         problem, now = self._problem(), self._clock()
         stands = problem is not None
-        if stands is not self._was:
-            self._was, self._since = stands, now
-        if stands is self._told or now < self._since + FOR_SECONDS:
+        if stands is not self._is_unwritten:
+            self._is_unwritten, self._since = stands, now
+        if stands is self._reported or now < self._since + MIN_DURATION_SECONDS:
             return
         with self._transaction() as conn:
             if problem is None:
                 finding_store.withdraw(conn, KIND, "company", "", "it is written again")
             else:
                 finding_store.tell(conn, _finding(problem.splitlines()[0]))
-        self._told = stands
+        self._reported = stands
 
 
 def _finding(problem: str) -> Finding:

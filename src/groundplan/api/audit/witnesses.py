@@ -1,4 +1,4 @@
-"""Asks the declared witnesses to co-sign the newest checkpoint, and tells the inbox of one that refuses or is silent.
+"""Asks the declared witnesses to co-sign the newest checkpoint; one that refuses or is silent becomes a finding.
 
 A witness that does not answer stops nothing: the log goes on, and `groundplan audit verify` says how old the newest
 co-signature is. Two control processes may ask at once; a witness signs what continues what it signed.
@@ -18,7 +18,7 @@ ASK_SECONDS = 5.0
 KIND = "governance.witness"
 
 
-def declared(services: Services) -> list[tuple[str, VerifierKey]]:
+def declared_witnesses(services: Services) -> list[tuple[str, VerifierKey]]:
     """(URL, key) of each witness in the settings. Raises `Invalid` (`witness_setting`)."""
     found: list[tuple[str, VerifierKey]] = []
     for item in services.settings.witnesses:
@@ -33,9 +33,9 @@ def declared(services: Services) -> list[tuple[str, VerifierKey]]:
     return found
 
 
-def look(services: Services) -> int:
-    """Ask every witness whose last signature is about an older checkpoint; how many signed."""
-    witnesses = declared(services)
+def ask_witnesses(services: Services) -> int:
+    """Ask every witness whose last signature is for an older checkpoint; returns how many signed."""
+    witnesses = declared_witnesses(services)
     if not witnesses:
         return 0
     signed = 0

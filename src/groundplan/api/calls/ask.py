@@ -1,6 +1,6 @@
-"""One question to the gateway of this machine through its OpenAI API, as any client would send it.
+"""Sends one question to the gateway of this machine through its OpenAI API, as any client would.
 
-Used by the demo's acts and by `groundplan ask`; needs a key. Standard library only.
+Used by the demo and by `groundplan ask`; needs a key. Standard library only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ANSWER_SECONDS = 180.0
 
 
 def ask_once(gateway: str, key: str, workload: str, question: str, **options: Any) -> dict[str, Any]:
-    """The answer's body. A key that the gateways have not heard of yet is tried again for three seconds."""
+    """The body of the answer. Retried for three seconds where the gateways do not know the key yet."""
     body: dict[str, Any] = {"model": workload, "messages": [{"role": "user", "content": question}]}
     body.update({name: value for name, value in options.items() if value is not None})
     deadline = time.monotonic() + KEY_WAIT_SECONDS
@@ -27,7 +27,7 @@ def ask_once(gateway: str, key: str, workload: str, question: str, **options: An
         if status == 200:
             return value
         if status != 401 or time.monotonic() > deadline:
-            raise error_of(status, value)
+            raise gateway_error(status, value)
         time.sleep(0.05)
 
 
@@ -59,17 +59,16 @@ def post(
         connection.close()
 
 
-def refused(value: dict[str, Any]) -> dict[str, Any]:
-    """The error of an answer. Its message says what to do, too, for clients that show nothing else: its hint does so
-    here."""
+def error_body(value: dict[str, Any]) -> dict[str, Any]:
+    """The error of a response. Its message repeats the hint, for clients that show only the message; removed here."""
     told: dict[str, Any] = value.get("error") or {}
     message, hint = told.get("message"), told.get("hint")
     return {**told, "message": message.removesuffix(f". {hint}")} if isinstance(message, str) and hint else told
 
 
-def error_of(status: int, value: dict[str, Any]) -> GroundplanError:
-    """What the gateway said of a call that it did not answer, with the call's id where it has one."""
-    told = refused(value)
+def gateway_error(status: int, value: dict[str, Any]) -> GroundplanError:
+    """The error of the gateway for a call that it did not answer, with the id of the call, if there is one."""
+    told = error_body(value)
     call = f" This was call {told['call_id']}." if told.get("call_id") else ""
     kind = Exhausted if status == 429 else Unavailable if status >= 500 else Invalid
     return kind(

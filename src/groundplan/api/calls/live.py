@@ -1,7 +1,7 @@
-"""Calls as they reach the ledger, for everybody who watches: one look at the database for all of them.
+"""Live calls as they reach the ledger, with one query for all watchers.
 
-A thread asks for new calls four times a second while somebody watches, and not at all otherwise. What arrives faster
-than it can be shown is counted, not queued. Who may see what is decided by the route.
+A thread queries for new calls four times a second while anybody watches, and not at all otherwise. Calls that arrive
+faster than they can be shown are counted, not queued. The route decides who may see which calls.
 """
 
 from __future__ import annotations
@@ -25,58 +25,59 @@ from groundplan.core.errors import Exhausted
 from groundplan.ledger import queries
 
 LOOK_SECONDS = 0.25
-MOST_WATCHERS = 50
-KEPT = 2000
-"""Newest calls that a watcher who is slow can still get."""
-AT_ONCE = 500
-"""Calls that one look takes; of more, the newest."""
+MAX_WATCHERS = 50
+MAX_KEPT = 2000
+"""How many of the newest calls are kept for slow watchers."""
+MAX_PER_LOOK = 500
+"""The most calls of one query; of more, only the newest."""
 OVERLAP = timedelta(seconds=2)
-"""Transactions of several machines do not become visible in the order of their times: so far each look goes back."""
+"""How far each query goes back: transactions of several machines do not become visible in the order of their times."""
 log = logging.getLogger(__name__)
 
 Pool = ConnectionPool[Connection[tuple[Any, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Missed:
-    """Over a break: the calls, the ids of them and of the one before it, and whether there were more of them."""
+class MissedCalls:
+    """Calls that a watcher missed during a break; `ids` of these and of the last one before, and whether there were
+    more (`skipped`)."""
 
     rows: Sequence[dict[str, Any]]
-    told: frozenset[str]
+    ids: frozenset[str]
     skipped: bool
 
 
-class Calls:
-    """The newest calls, numbered as they were seen. `watch` before reading."""
+class LiveCalls:
+    """The newest calls, numbered in the order in which they were seen. Read only inside `watch`."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._watchers = 0
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._begun = 0.0
-        """When somebody began to watch, by the monotonic clock: the thread's first look comes later."""
-        self._calls: deque[tuple[int, dict[str, Any]]] = deque(maxlen=KEPT)
+        self._watching_since = 0.0
+        """Monotonic time when watching began: the first query of the thread comes later."""
+        self._calls: deque[tuple[int, dict[str, Any]]] = deque(maxlen=MAX_KEPT)
         self._number = 0
-        self._before: tuple[int, frozenset[str]] = 0, frozenset()
-        """When the thread began to look: the newest number then, and what had arrived just before."""
+        self._arrived_before: tuple[int, frozenset[str]] = 0, frozenset()
+        """(newest number when the thread started, ids of the calls that had arrived just before)"""
         self.skipped = 0
-        """Calls that were too many to look at, at least."""
+        """How often there were more calls than one query takes."""
         self.stopping = False
 
-    def check_room(self) -> None:
-        """Raises `Exhausted` where too many watch already."""
-        if self._watchers >= MOST_WATCHERS:
+    def require_room(self) -> None:
+        """Raise `Exhausted` where there are too many watchers."""
+        if self._watchers >= MAX_WATCHERS:
             raise Exhausted(
-                f"{MOST_WATCHERS} others watch already", code="watchers", hint="Close one of them, or try again."
+                f"{MAX_WATCHERS} others watch already", code="watchers", hint="Close one of them, or try again."
             )
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Look for calls until the end of the block."""
+        """Keep querying for calls until the end of the block."""
         with self._lock:
             if self._thread is None:
-                self._begun = time.monotonic()
+                self._watching_since = time.monotonic()
                 looking = threading.Thread(target=self._run, name="live-calls", daemon=True)
                 looking.start()
                 self._thread = looking
@@ -89,37 +90,40 @@ class Calls:
 
     @property
     def number(self) -> int:
-        """Of the newest call seen."""
+        """The number of the newest call."""
         return self._number
 
-    def after(self, number: int) -> list[tuple[int, dict[str, Any]]]:
-        """What was seen since then, in order, as far as it is kept."""
+    def newer_than(self, number: int) -> list[tuple[int, dict[str, Any]]]:
+        """(number, call) of the kept calls with a higher number, in order."""
         return [item for item in list(self._calls) if item[0] > number]
 
-    def since(self, conn: Connection[tuple[Any, ...]], call: UUID) -> Missed:
-        """What is there that was not before a watcher who saw that call last: what arrived after it, and what arrived
-        just before and became visible only now. Where it was not told by this process nobody knows which of those just
-        before had been, and all of them are told."""
+    def missed_since(self, conn: Connection[tuple[Any, ...]], call: UUID) -> MissedCalls:
+        """The calls that a watcher missed who saw `call` last: those that arrived after it, and those that arrived just
+        before but became visible later. Where another process served that watcher, it is unknown which of the latter
+        were shown, and all of them are returned."""
         last = str(call)
-        had = self._told_with(last)  # before it is looked: what is told meanwhile is told then
+        had = self._seen_by_watcher(last)  # before it is looked: what is told meanwhile is told then
         at = queries.arrival(conn, call)
-        found = [] if at is None else queries.arrived(conn, at - OVERLAP, AT_ONCE)
+        found = [] if at is None else queries.arrived(conn, at - OVERLAP, MAX_PER_LOOK)
         seen = any(row["id"] == last for _, row in found)
         rows = [row for _, row in found if row["id"] not in had]
-        return Missed(rows, frozenset({last, *(row["id"] for row in rows)}), skipped=len(found) == AT_ONCE and not seen)
+        return MissedCalls(
+            rows, frozenset({last, *(row["id"] for row in rows)}), skipped=len(found) == MAX_PER_LOOK and not seen
+        )
 
-    def _told_with(self, call: str) -> frozenset[str]:
-        """That call, and what its watcher had been told or did not ask for: what had arrived when looking began."""
-        told, (begun, before) = list(self._calls), self._before
+    def _seen_by_watcher(self, call: str) -> frozenset[str]:
+        """Ids of `call` and of all calls up to it that its watcher was shown or had no need of: those that had arrived
+        when watching began."""
+        told, (begun, before) = list(self._calls), self._arrived_before
         number = next((number for number, row in told if row["id"] == call), 0)
         earlier = before if number > begun else frozenset()
         return earlier.union([call], (row["id"] for each, row in told if each <= number))
 
     def stop(self) -> None:
-        """End every watcher: the process is about to end."""
+        """End all watchers, since the process is about to end."""
         self.stopping = True
 
-    def _wanted(self) -> bool:
+    def _is_needed(self) -> bool:
         with self._lock:
             if self._watchers and not self.stopping:
                 return True
@@ -130,24 +134,24 @@ class Calls:
         pause = threading.Event()
         seen: dict[str, datetime] = {}
         last: datetime | None = None
-        while self._wanted():
+        while self._is_needed():
             try:
                 with self._pool.connection() as conn:
                     if last is None:
-                        last = queries.database_time(conn) - timedelta(seconds=time.monotonic() - self._begun)
-                        before = queries.arrived(conn, last - OVERLAP, AT_ONCE)
+                        last = queries.database_time(conn) - timedelta(seconds=time.monotonic() - self._watching_since)
+                        before = queries.arrived(conn, last - OVERLAP, MAX_PER_LOOK)
                         seen = {row["id"]: at for at, row in before if at < last}
-                        self._before = self._number, frozenset(seen)
-                    last = min(self._look(conn, seen, last), queries.database_time(conn))  # which may be set back
+                        self._arrived_before = self._number, frozenset(seen)
+                    last = min(self._take_new(conn, seen, last), queries.database_time(conn))  # which may be set back
             except (psycopg.Error, PoolTimeout) as error:
                 log.warning("cannot look for calls: %s", error.__class__.__name__)
             pause.wait(LOOK_SECONDS)
 
-    def _look(self, conn: Connection[tuple[Any, ...]], seen: dict[str, datetime], last: datetime) -> datetime:
+    def _take_new(self, conn: Connection[tuple[Any, ...]], seen: dict[str, datetime], last: datetime) -> datetime:
         began = last - OVERLAP
-        rows = queries.arrived(conn, began, AT_ONCE)
+        rows = queries.arrived(conn, began, MAX_PER_LOOK)
         new = [(at, row) for at, row in rows if row["id"] not in seen and at >= began]
-        if len(rows) == AT_ONCE and len(new) == AT_ONCE:
+        if len(rows) == MAX_PER_LOOK and len(new) == MAX_PER_LOOK:
             self.skipped += 1
         for at, row in new:
             seen[row["id"]] = at

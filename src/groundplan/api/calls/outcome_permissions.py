@@ -1,7 +1,7 @@
-"""Who may say what a call was worth, or what became of a ticket: who answers for its workload; of a call its person.
+"""Who may report outcomes of a call or a ticket: holders of a duty for its workload, and the person of the call.
 
-At the gateway the key says which workload it is; here somebody may hold a duty for one, and what it was worth decides
-about experiments, routers and savings of it.
+At the gateway the key determines the workload; here a person may hold a duty for only one workload, and outcomes decide
+about its experiments, routers and savings.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from groundplan.api.caller import Caller, readable_workloads
 from groundplan.core.errors import Denied
 from groundplan.ledger.outcome_store import Whose
 
-NOT_THEIRS = "duty_missing"
+DENIED_CODE = "duty_missing"
 
 
-def check_call(caller: Caller, call: UUID, calls: Whose) -> None:
-    """Raises `Denied` (`duty_missing`). A call that is not in the ledger is its writer's to refuse."""
+def check_outcome_of_call(caller: Caller, call: UUID, calls: Whose) -> None:
+    """Raise `Denied` (`duty_missing`) unless the caller may report an outcome of the call. A call that is not in the
+    ledger is refused later, when the outcome is written."""
     answers_for = readable_workloads(caller)
     if answers_for is None or call not in calls:
         return
@@ -26,8 +27,9 @@ def check_call(caller: Caller, call: UUID, calls: Whose) -> None:
         raise _denied(f"the call {call} is of another workload than yours")
 
 
-def workloads_told(caller: Caller, ticket: str, worked_on: frozenset[str]) -> Sequence[str | None]:
-    """The workloads for which they may tell it; None: all of them. Raises `Denied` (`duty_missing`)."""
+def reportable_workloads(caller: Caller, ticket: str, worked_on: frozenset[str]) -> Sequence[str | None]:
+    """The workloads for which the caller may report the ticket; `(None,)` means all. Raises `Denied`
+    (`duty_missing`)."""
     answers_for = readable_workloads(caller)
     if answers_for is None:
         return (None,)
@@ -39,5 +41,5 @@ def workloads_told(caller: Caller, ticket: str, worked_on: frozenset[str]) -> Se
 
 def _denied(message: str) -> Denied:
     return Denied(
-        message, code=NOT_THEIRS, hint="Ask an owner of its workload, or somebody with a duty of the company."
+        message, code=DENIED_CODE, hint="Ask an owner of its workload, or somebody with a duty of the company."
     )

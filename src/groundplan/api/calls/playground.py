@@ -1,7 +1,7 @@
-"""One question to a workload, as whoever is signed in, through the gateway like any other call.
+"""The playground: one question to a workload as the signed-in person, through the gateway like any other call.
 
-A key of a few minutes is made for it and revoked after it, so that it is admitted, charged, grounded in what this
-person may read, and audited like everything else. Nothing of the answer is kept here.
+A key that lasts a few minutes is created for it and revoked after it, so that the call is admitted, charged, grounded
+in what the person may read, and audited as usual. Nothing of the answer is kept here.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from uuid import UUID
 from groundplan.api import store
 from groundplan.api.caller import Caller
 from groundplan.api.calls import receipts
-from groundplan.api.calls.ask import post_chat, refused
+from groundplan.api.calls.ask import error_body, post_chat
 from groundplan.api.context import Services
-from groundplan.api.propagation import effect_of
+from groundplan.api.propagation import policy_effect
 from groundplan.api.served_blueprint import current_blueprint, require_workload
 from groundplan.core.errors import NotFound
 from groundplan.identity import service as identity
@@ -25,48 +25,49 @@ from groundplan.ledger import queries
 
 KEY_MINUTES = 5
 RECEIPT_SECONDS = 3.0
-"""Most that is waited for the receipt of a question; calls are in the ledger within a second."""
+"""How long to wait for the receipt of a question; calls reach the ledger within a second."""
 
 
-def play(services: Services, caller: Caller, workload: str, question: str, max_tokens: int) -> dict[str, Any]:
+def ask_in_playground(
+    services: Services, caller: Caller, workload: str, question: str, max_tokens: int
+) -> dict[str, Any]:
     """The answer with its facts, or the refusal with its hint. Raises `NotFound`, `Unavailable`."""
     gateway = services.gateway()
-    key_id, secret = brief_key(services, caller.actor, workload, caller.person)
+    key_id, secret = create_brief_key(services, caller.actor, workload, caller.person)
     try:
         body = {"model": "auto", "messages": [{"role": "user", "content": question}], "max_tokens": max_tokens}
         status, value = post_chat(gateway, secret, body)
     finally:
         with services.transaction() as conn:
             identity.revoke_key(conn, caller.actor, key_id)
-    facts, error = value.get("groundplan") or {}, refused(value)
+    facts, error = value.get("groundplan") or {}, error_body(value)
     call_id = facts.get("call_id") or error.get("call_id")
     return {
         "workload": workload,
         "status": status,
-        "answer": _text(value) if status == 200 else None,
+        "answer": _answer_text(value) if status == 200 else None,
         "error": None if status == 200 else {name: error.get(name) for name in ("message", "code", "hint")},
         "call_id": call_id,
         "usage": value.get("usage") or {},
         "facts": facts,
-        **_way(services, call_id if status == 200 else None),
+        **_explanation(services, call_id if status == 200 else None),
     }
 
 
-def brief_key(services: Services, actor: str, workload: str, person: UUID | None) -> tuple[UUID, str]:
-    """A key for what is asked now, which ends by itself if nobody revokes it: its id and the secret, which the gateways
-    know. Raises `NotFound`."""
+def create_brief_key(services: Services, actor: str, workload: str, person: UUID | None) -> tuple[UUID, str]:
+    """Create a key that expires within minutes; returns (id, secret) once the gateways know it. Raises `NotFound`."""
     expires = services.clock.now() + timedelta(minutes=KEY_MINUTES)
     with services.transaction() as conn:
         require_workload(current_blueprint(conn), workload)
         made = identity.create_key(conn, actor, workload, person, expires=expires)
         number = store.policy_number(conn)
-    effect_of(services, number)
+    policy_effect(services, number)
     return made
 
 
-def _way(services: Services, call_id: str | None) -> dict[str, Any]:
-    """Why the answer came from where it did, and after how many attempts, as its receipt says; `attempts` is null
-    where that is not there yet."""
+def _explanation(services: Services, call_id: str | None) -> dict[str, Any]:
+    """`{"why", "attempts"}` from the receipt of the call: why it was answered where it was, and after how many
+    attempts; null where there is no receipt yet."""
     deadline = time.monotonic() + RECEIPT_SECONDS
     while call_id is not None:
         with suppress(NotFound), services.transaction() as conn:
@@ -78,6 +79,6 @@ def _way(services: Services, call_id: str | None) -> dict[str, Any]:
     return {"why": [], "attempts": None}
 
 
-def _text(value: dict[str, Any]) -> str:
+def _answer_text(value: dict[str, Any]) -> str:
     choices = value.get("choices") or [{}]
     return str((choices[0].get("message") or {}).get("content") or "")

@@ -1,9 +1,9 @@
-"""Beside the requests: replays of kept calls, one run at a time, through a gateway and within the run's budget.
+"""Background job: replays of kept calls, one run at a time, through a gateway and within the run's budget.
 
-Two control processes may do this: a run is claimed, and whoever claims it says every few calls that it is still there;
-a run whose process died is gone on with by another, and what it had sent is not asked twice. The key of a run is made
-for it, has its budget, is good for nothing else and is revoked at its end. Contents are unsealed one call at a time,
-sent to the gateway of this machine, and kept nowhere.
+Several control processes may run it: a run is claimed, and its process renews the claim every few calls; another
+process continues the run of a process that died, without sending its calls twice. Each run has a key of its own with
+its budget, usable for nothing else and revoked at the end. Content is unsealed one call at a time, sent to the gateway
+of this machine, and kept nowhere.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from psycopg import Connection
 
 from groundplan.api.calls import ask
 from groundplan.api.context import Services
-from groundplan.api.propagation import effect_of
+from groundplan.api.propagation import policy_effect
 from groundplan.api.served_blueprint import current_or_none
 from groundplan.api.store import policy_number
 from groundplan.blueprint.model import Workload
@@ -48,20 +48,20 @@ from groundplan.ledger import content_store, rollup_store
 log = logging.getLogger("groundplan.api.calls.replays")
 LOOK_SECONDS = 5.0
 KEY_HOURS = 12
-WAITS = "replay_waits"
+WAITS_CODE = "replay_waits"
 ANSWER_SECONDS = 300.0
 KEY_WAIT_SECONDS = 5.0
-_SPENT = frozenset({"budget_exhausted"})
-"""Refusals after which nothing more can be asked in this run."""
-_PASSING = frozenset(
+_BUDGET_CODES = frozenset({"budget_exhausted"})
+"""Refusals after which the run cannot continue."""
+_TEMPORARY_CODES = frozenset(
     {"budget_unreachable", "limit_unreachable", "rate_limit_exceeded", "overloaded", "not_ready", "experiment_waits",
      "policy_lease_expired", "journal_unavailable", "grounding_unavailable"}
 )  # fmt: skip
-"""Refusals of calls that were not sent, which are over in a while."""
+"""Temporary refusals of calls that were not sent."""
 
 
-def work(services: Services) -> Run | None:
-    """Add the runs of this night, and work at the next run to its end; which one, None where there is none."""
+def run_next_replay(services: Services) -> Run | None:
+    """Add the declared nightly runs, and execute the next run to its end; returns that run, or None."""
     now = services.clock.now()
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
@@ -100,9 +100,9 @@ def _replay(services: Services, run: Run, runner: UUID, workload: Workload | Non
     why: str | Problem = "its budget is used up"
     if left > 0 and workload is not None:
         gateway = services.gateway()
-        key, secret = _key(services, run, left)
+        key, secret = _create_key(services, run, left)
         try:
-            why = _ask_all(services, run, runner, _Line(gateway, secret, names_people(workload)))
+            why = _replay_calls(services, run, runner, _GatewayClient(gateway, secret, depends_on_person(workload)))
         finally:
             with services.transaction() as conn:
                 _revoke(conn, key)
@@ -112,7 +112,7 @@ def _replay(services: Services, run: Run, runner: UUID, workload: Workload | Non
         if isinstance(why, Problem):
             service.unreadable(conn, run, why)
         else:
-            service.finish(conn, run, _calls_a_month(conn, run, services.clock.now()), services.clock.now(), why)
+            service.finish(conn, run, _monthly_calls(conn, run, services.clock.now()), services.clock.now(), why)
 
 
 def _revoke(conn: Connection[Any], key: UUID) -> None:
@@ -120,40 +120,41 @@ def _revoke(conn: Connection[Any], key: UUID) -> None:
         identity.revoke_key(conn, SYSTEM, key)
 
 
-def names_people(workload: Workload) -> bool:
-    """Whether what a call may see or do depends on its person."""
+def depends_on_person(workload: Workload) -> bool:
+    """Whether what a call of the workload may see or do depends on its person."""
     return workload.grounding is not None or bool(workload.use)
 
 
-def _key(services: Services, run: Run, left: Decimal) -> tuple[UUID, str]:
+def _create_key(services: Services, run: Run, left: Decimal) -> tuple[UUID, str]:
     terms = KeyTerms(acts_for_others=True, budget=from_decimal(left), budget_period="total", tags=("replay",))
     expires = services.clock.now() + timedelta(hours=KEY_HOURS)
     with services.transaction() as conn:
         made = identity.create_key(conn, SYSTEM, run.workload, None, terms, expires)
         store.keyed(conn, run.id, made[0], PURPOSE)
         number = policy_number(conn)
-    effect_of(services, number)
+    policy_effect(services, number)
     return made
 
 
-def _ask_all(services: Services, run: Run, runner: UUID, line: _Line) -> str | Problem:
-    """Why it ended before all was asked; empty: it did not. A problem: its judge says nothing readable, or nothing."""
+def _replay_calls(services: Services, run: Run, runner: UUID, line: _GatewayClient) -> str | Problem:
+    """Replay the calls of a run. Returns why it ended early, empty where it did not; a `Problem` where its judge gives
+    no readable answers, or none."""
     read = 0
-    heard = _Heard(run.judge)
+    heard = _JudgeWatch(run.judge)
     try:
         while True:
             with services.transaction() as conn:
                 if not store.beat(conn, run.id, runner):
                     return "taken over"
                 waiting = store.next_call(conn, run.id)
-                content = None if waiting is None else _content(services, conn, waiting.call)
+                content = None if waiting is None else _kept_content(services, conn, waiting.call)
             if waiting is None:
                 return ""
             read += content is not None
             try:
-                came = _asked(run, waiting, content, line)
+                came = _replay_call(run, waiting, content, line)
             except Unavailable as error:
-                if error.code == WAITS:
+                if error.code == WAITS_CODE:
                     with services.transaction() as conn:
                         store.put_back(conn, run.id, waiting.call)
                 raise
@@ -161,7 +162,7 @@ def _ask_all(services: Services, run: Run, runner: UUID, line: _Line) -> str | P
                 store.answered(conn, run.id, came)
             if (problem := heard.problem(came, services.clock.now())) is not None:
                 return problem
-            if came.why in _SPENT:
+            if came.why in _BUDGET_CODES:
                 return "its budget, or one of its workload's, has not enough left for what a further call may cost"
     finally:
         with services.transaction() as conn:
@@ -169,8 +170,8 @@ def _ask_all(services: Services, run: Run, runner: UUID, line: _Line) -> str | P
             record(conn, action="content.replayed", actor=SYSTEM, subject=f"workload/{run.workload}", detail=detail)
 
 
-class _Heard:
-    """What a judge has said lately."""
+class _JudgeWatch:
+    """The recent answers of a judge, to stop a run whose judge does not work."""
 
     def __init__(self, judge: str) -> None:
         self._judge = judge
@@ -178,7 +179,7 @@ class _Heard:
         self._vain: list[datetime] = []
 
     def problem(self, came: Answered, now: datetime) -> Problem | None:
-        """Why it is asked no more; None: it is."""
+        """Why the judge should not be asked again; None where it works."""
         if came.said is not None:
             self._said.appendleft(came.said if came.kept is None else None)
             self._vain.clear()
@@ -189,8 +190,8 @@ class _Heard:
         return unread(self._judge, list(self._said))
 
 
-def _content(services: Services, conn: Connection[Any], call: UUID) -> tuple[dict[str, Any], str] | None:
-    """(body, text of the answer) of a kept call; None where it is gone, erased or no conversation."""
+def _kept_content(services: Services, conn: Connection[Any], call: UUID) -> tuple[dict[str, Any], str] | None:
+    """(request body, answer text) of a kept call; None where it was deleted or erased, or is no conversation."""
     kept = content_store.kept(conn, call)
     text = None if kept is None else SubjectKeys.of(services.home).unseal(conn, kept.sealed)
     if text is None:
@@ -202,7 +203,9 @@ def _content(services: Services, conn: Connection[Any], call: UUID) -> tuple[dic
     return body, answer
 
 
-def _asked(run: Run, waiting: Waiting, content: tuple[dict[str, Any], str] | None, line: _Line) -> Answered:
+def _replay_call(
+    run: Run, waiting: Waiting, content: tuple[dict[str, Any], str] | None, line: _GatewayClient
+) -> Answered:
     if content is None:
         return Answered(waiting.call, None, None, False, Decimal(0), "content_gone")
     body, answer = content
@@ -214,13 +217,13 @@ def _asked(run: Run, waiting: Waiting, content: tuple[dict[str, Any], str] | Non
     if status != 200:
         code = str((told.get("error") or {}).get("code") or f"status_{status}")
         if code == "key_expired":
-            raise Unavailable("its key has ended", code=WAITS, hint="It goes on with another one.")
+            raise Unavailable("its key has ended", code=WAITS_CODE, hint="It goes on with another one.")
         return Answered(waiting.call, None, None, False, Decimal(0), code)
-    if told["code"] in _PASSING and not told["answered"] and not told["cost"]:
+    if told["code"] in _TEMPORARY_CODES and not told["answered"] and not told["cost"]:
         hint = "It goes on by itself."
-        raise Unavailable(f"the gateway refuses at the moment: {told['code']}", code=WAITS, hint=hint)
+        raise Unavailable(f"the gateway refuses at the moment: {told['code']}", code=WAITS_CODE, hint=hint)
     score, usd = told["score"], Decimal(int(told["cost"])) / PICO
-    why = "" if score is not None else _unjudged(told)
+    why = "" if score is not None else _unjudged_reason(told)
     kept = None if score is None else float(score) >= 0.5
     if not told["answered"] and told["cost"]:
         kept, why = False, ""  # a candidate that is asked and does not answer has not kept the quality
@@ -229,23 +232,27 @@ def _asked(run: Run, waiting: Waiting, content: tuple[dict[str, Any], str] | Non
     return Answered(waiting.call, beside, kept, bool(told["contradicted"]), usd, why, told.get("said"), code)
 
 
-def _unjudged(told: dict[str, Any]) -> str:
-    """Why an answer was not judged. What is used up ends the run; otherwise a judge that was asked has left it open."""
+def _unjudged_reason(told: dict[str, Any]) -> str:
+    """Why an answer was not judged: an exhausted budget, which ends the run, or a judge that left it open."""
     code = str(told["code"])
-    return store.OPEN if told["answered"] and told["basis"] != "none" and code not in _SPENT else code or "not_judged"
+    return (
+        store.OPEN
+        if told["answered"] and told["basis"] != "none" and code not in _BUDGET_CODES
+        else code or "not_judged"
+    )
 
 
-class _Line:
-    """To the gateway, with the run's key."""
+class _GatewayClient:
+    """Client of the gateway's replay endpoint, with the run's key."""
 
     def __init__(self, gateway: str, secret: str, named: bool) -> None:
         self._url = urljoin(gateway, "/api/replay")
         self._secret = secret
         self._named = named
-        """Whether calls are made for the people that they were made for."""
+        """Whether replays are made on behalf of the original people."""
 
     def post(self, value: dict[str, Any], email: str | None) -> tuple[int, dict[str, Any]]:
-        """(status, JSON). A key that the gateways have not heard of yet is tried again. Raises `Unavailable`."""
+        """(status, JSON). Retried where the gateways do not know the key yet. Raises `Unavailable`."""
         person = email if self._named else None
         deadline = time.monotonic() + KEY_WAIT_SECONDS
         while True:
@@ -255,10 +262,10 @@ class _Line:
             time.sleep(0.1)
 
 
-def _calls_a_month(conn: Connection[Any], run: Run, now: datetime) -> dict[str, float]:
-    """By feature, of what answers callers now: as often as since the first of these calls, where that is less than a
-    month ago. What a cache answered costs nothing and would cost nothing; what guardrails and cascades asked there is
-    asked there still, as many of each feature as of all."""
+def _monthly_calls(conn: Connection[Any], run: Run, now: datetime) -> dict[str, float]:
+    """Feature -> calls per month that the present deployment answers for callers, extrapolated from the first of them
+    where that is less than a month ago. Cached answers are left out, since they cost nothing either way; so are calls
+    of guardrails and cascades, which stay there, in the same proportion for each feature."""
     wanted = {
         "since": now - timedelta(days=store.DAYS), "until": now, "workload": run.workload, "status": "ok",
         "deployment": run.current, "demo": None,

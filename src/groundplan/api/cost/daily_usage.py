@@ -198,9 +198,9 @@ def _bytes_kept_now(conn: Connection[Any], unit: str) -> dict[str, int]:
     """Workload -> bytes kept now; used until there is a first sample."""
     blueprint = current_or_none(conn)
     if _KINDS[unit] == "content":
-        kept = storage_samples.content(conn)
+        kept = storage_samples.kept_content(conn)
     else:
-        kept = iter(()) if blueprint is None else storage_samples.documents(conn, blueprint)
+        kept = iter(()) if blueprint is None else storage_samples.kept_documents(conn, blueprint)
     found: dict[str, int] = {}
     for each in kept:
         _add(found, each.workload, each.bytes)

@@ -9,7 +9,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from groundplan.api.budgets import budget_use
+from groundplan.api.budgets import current_budget_use
 from groundplan.api.cost import calendar as cost_calendar
 from groundplan.api.cost import key_runways
 from groundplan.api.cost.book import Days
@@ -137,7 +137,7 @@ def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -
     declared = {(each.name, key_at(each.period, each.starts, each.timezone, now)): each for each in blueprint.budgets}
     known = cost_calendar.declared_days(blueprint.calendar)
     covered, keys = [], []
-    for row in budget_use(conn, blueprint, now):
+    for row in current_budget_use(conn, blueprint, now):
         covers = "" if (mine := declared.get((row["budget"], row["period"]))) is None else mine.covers
         if covers.partition("/")[0] in ("company", "team", "workload"):
             covered.append((row, covers))

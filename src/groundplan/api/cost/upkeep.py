@@ -49,7 +49,7 @@ def archive_facts(services: Services) -> int:
     try:
         done = _archive_days(services)
     except (GroundplanError, OSError) as error:
-        hot_window.tell(services, ARCHIVE_KIND, "Facts", error)
+        hot_window.report_archive_problem(services, ARCHIVE_KIND, "Facts", error)
         raise
     if done is not None:
         with services.transaction() as conn:
@@ -62,7 +62,7 @@ def _archive_days(services: Services) -> int | None:
     url, done, begun = services.settings.archive_url, 0, list[date]()
     while url is not None and done < archive.AT_ONCE:
         with services.transaction() as conn:
-            before = hot_window.since(services, conn)
+            before = hot_window.hot_window_start(services, conn)
             if not archive_store.lock(conn):
                 return None
             if not (days := begun or archive_store.days(conn, before, 1)):

@@ -1,1 +1,1 @@
-"""Erasing a person everywhere by one request, and legal holds, which stop that; the keys of people are `identity`'s."""
+"""Erasure of a person everywhere by one request, and legal holds, which prevent it; `identity` keeps subject keys."""

@@ -1,4 +1,4 @@
-"""The SQL of erasing what is kept of a person's calls, of requests for it, and of legal holds. Texts are sealed.
+"""The SQL of erasing a person's kept texts and files, of erasure requests, and of legal holds. Texts are sealed.
 
 Every function runs in the caller's transaction, as role control.
 """
@@ -19,12 +19,12 @@ from groundplan.core.ids import new_id
 from groundplan.ledger.rollup_store import UNCOUNTED
 
 Conn = Connection[Any]
-_AT_ONCE = 8
+_FETCH_SIZE = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A legal hold on a person's own."""
+    """A legal hold on a person's data."""
 
     person_id: UUID
     reason: str
@@ -33,24 +33,24 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A table of sealed texts: its name, its key, the columns with texts, and how it is called for people."""
+class SealedTable:
+    """A table of sealed texts: its name, key, columns with texts, and its label for people."""
 
     name: str
     key: str
     columns: tuple[str, ...]
-    told: str
+    label: str
 
 
-CONTENT = Kept("content", "call_id", ("sealed",), "prompts and answers of calls")
-RESPONSES = Kept("stored_response", "id", ("sealed",), "stored responses")
-BACKGROUND = Kept("background_response", "id", ("sealed", "failed"), "responses made in the background")
-EVENTS = Kept("background_event", "place", ("sealed",), "events of such responses")
-COMPLETIONS = Kept("stored_completion", "call_id", ("sealed",), "stored chat completions")
-ANSWERS = Kept("answer", "call_id", ("sealed",), "cached answers")
-REVIEWS = Kept("held_call", "id", ("asked", "said"), "texts in reviews")
-QUESTIONS = Kept("knowledge_signal", "id", ("asked",), "questions to which nothing was found")
-EVERY = (CONTENT, RESPONSES, EVENTS, BACKGROUND, COMPLETIONS, ANSWERS, REVIEWS, QUESTIONS)
+CONTENT = SealedTable("content", "call_id", ("sealed",), "prompts and answers of calls")
+RESPONSES = SealedTable("stored_response", "id", ("sealed",), "stored responses")
+BACKGROUND = SealedTable("background_response", "id", ("sealed", "failed"), "responses made in the background")
+EVENTS = SealedTable("background_event", "place", ("sealed",), "events of such responses")
+COMPLETIONS = SealedTable("stored_completion", "call_id", ("sealed",), "stored chat completions")
+ANSWERS = SealedTable("answer", "call_id", ("sealed",), "cached answers")
+REVIEWS = SealedTable("held_call", "id", ("asked", "said"), "texts in reviews")
+QUESTIONS = SealedTable("knowledge_signal", "id", ("asked",), "questions to which nothing was found")
+SEALED_TABLES = (CONTENT, RESPONSES, EVENTS, BACKGROUND, COMPLETIONS, ANSWERS, REVIEWS, QUESTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,26 +70,26 @@ class Request:
 _REQUEST = "SELECT id, at, by, asked, state, decided_at, decided_by, receipt FROM erasure_request"
 
 
-def put_request(conn: Conn, asked: dict[str, Any], by: str) -> UUID:
-    """A request that waits; its id."""
+def insert_request(conn: Conn, asked: dict[str, Any], by: str) -> UUID:
+    """Store a waiting request; returns its id."""
     id = new_id()
     conn.execute("INSERT INTO erasure_request (id, by, asked) VALUES (%s, %s, %s)", (id, by, Jsonb(asked)))
     return id
 
 
-def request(conn: Conn, id: UUID) -> Request | None:
+def find_request(conn: Conn, id: UUID) -> Request | None:
     with conn.cursor(row_factory=class_row(Request)) as cursor:
         return cursor.execute(f"{_REQUEST} WHERE id = %s", (id,)).fetchone()
 
 
-def requests(conn: Conn, limit: int = 200) -> list[Request]:
-    """Those that wait first, then the newest."""
+def list_requests(conn: Conn, limit: int = 200) -> list[Request]:
+    """Requests, waiting ones first, then the newest."""
     with conn.cursor(row_factory=class_row(Request)) as cursor:
         return cursor.execute(f"{_REQUEST} ORDER BY state <> 'waiting', at DESC LIMIT %s", (limit,)).fetchall()
 
 
-def decide(conn: Conn, id: UUID, state: str, by: str, receipt: str | None) -> None:
-    """It is decided: what named somebody goes."""
+def decide_request(conn: Conn, id: UUID, state: str, by: str, receipt: str | None) -> None:
+    """Mark a request as decided, and delete from it what names the person."""
     conn.execute(
         """UPDATE erasure_request SET state = %s, decided_by = %s, decided_at = now(), receipt = %s, asked = NULL
            WHERE id = %s""",
@@ -97,15 +97,15 @@ def decide(conn: Conn, id: UUID, state: str, by: str, receipt: str | None) -> No
     )
 
 
-def holds(conn: Conn) -> dict[str, Hold]:
-    """Person -> the hold that stands."""
+def open_holds(conn: Conn) -> dict[str, Hold]:
+    """Person id -> the legal hold that is in force."""
     with conn.cursor(row_factory=class_row(Hold)) as cursor:
         rows = cursor.execute("SELECT person_id, reason, by, at FROM person_hold WHERE ended_at IS NULL").fetchall()
     return {str(row.person_id): row for row in rows}
 
 
-def put_hold(conn: Conn, person: UUID, reason: str, by: str) -> bool:
-    """Put somebody under a hold; False where one stands."""
+def insert_hold(conn: Conn, person: UUID, reason: str, by: str) -> bool:
+    """Put a person under a legal hold; False where there is one."""
     return (
         conn.execute(
             """INSERT INTO person_hold (id, person_id, reason, by) VALUES (%s, %s, %s, %s)
@@ -117,7 +117,7 @@ def put_hold(conn: Conn, person: UUID, reason: str, by: str) -> bool:
 
 
 def end_hold(conn: Conn, person: UUID, by: str) -> bool:
-    """End it; False where none stands."""
+    """End the legal hold of a person; False where there is none."""
     return (
         conn.execute(
             "UPDATE person_hold SET ended_at = now(), ended_by = %s WHERE person_id = %s AND ended_at IS NULL",
@@ -127,8 +127,8 @@ def end_hold(conn: Conn, person: UUID, by: str) -> bool:
     )
 
 
-def texts(conn: Conn, kept: Kept) -> Iterator[tuple[Any, list[str]]]:
-    """(key, sealed texts) of every row that has any; a few are in memory at a time, since one may be many megabytes."""
+def sealed_texts(conn: Conn, kept: SealedTable) -> Iterator[tuple[Any, list[str]]]:
+    """Yield (key, sealed texts) of every row with texts, a few in memory at a time: one may be many megabytes."""
     query = sql.SQL("SELECT {key}, {columns} FROM {table} WHERE {any}").format(
         key=sql.Identifier(kept.key),
         columns=sql.SQL(", ").join(map(sql.Identifier, kept.columns)),
@@ -136,14 +136,14 @@ def texts(conn: Conn, kept: Kept) -> Iterator[tuple[Any, list[str]]]:
         any=sql.SQL(" OR ").join(sql.SQL("{} IS NOT NULL").format(sql.Identifier(c)) for c in kept.columns),
     )
     with conn.cursor(name=f"texts_of_{kept.name}") as cursor:
-        cursor.itersize = _AT_ONCE
+        cursor.itersize = _FETCH_SIZE
         for key, *found in cursor.execute(query):
             yield key, [text for text in found if text]
 
 
-def delete(conn: Conn, kept: Kept, keys: Sequence[Any]) -> int:
-    """Delete rows, or the texts alone: of reviews, whose decision stays, and of questions, which stay counted; how
-    many."""
+def delete_texts(conn: Conn, kept: SealedTable, keys: Sequence[Any]) -> int:
+    """Delete rows; of reviews and questions only the texts, since decisions stay and questions stay counted. Returns
+    how many."""
     if not keys:
         return 0
     query: sql.Composable
@@ -164,13 +164,13 @@ def delete(conn: Conn, kept: Kept, keys: Sequence[Any]) -> int:
 
 
 def delete_links(conn: Conn, person: UUID) -> int:
-    """Links to documents that they opened."""
+    """Delete the person's opened links to documents; returns how many."""
     return conn.execute("DELETE FROM link_holder WHERE person_id = %s", (person,)).rowcount
 
 
-def files(conn: Conn, person: UUID) -> tuple[list[UUID], int]:
-    """(files that their keys uploaded or that belong to a batch which was ordered for them, and that no running batch
-    reads or writes, how many of those that one does)."""
+def erasable_files(conn: Conn, person: UUID) -> tuple[list[UUID], int]:
+    """(ids of files that the person's keys uploaded, or of batches ordered for the person, that no running batch uses;
+    number of such files that a running batch uses)"""
     rows = conn.execute(
         """SELECT f.id, EXISTS (SELECT FROM batch b WHERE f.id IN (b.input_file, b.output_file, b.error_file)
              AND b.status IN ('validating', 'in_progress', 'cancelling'))
@@ -182,19 +182,19 @@ def files(conn: Conn, person: UUID) -> tuple[list[UUID], int]:
     return [id for id, busy in rows if not busy], sum(busy for _, busy in rows)
 
 
-def mark_files(conn: Conn, ids: Sequence[UUID]) -> None:
-    """As deleted, with their names, which their rows outlive them by."""
+def mark_files_deleted(conn: Conn, ids: Sequence[UUID]) -> None:
+    """Mark files as deleted, and clear their names; the rows stay."""
     conn.execute("UPDATE api_file SET deleted_at = now(), filename = '' WHERE id = ANY(%s)", (list(ids),))
 
 
 def delete_uploads(conn: Conn, person: UUID) -> int:
-    """Files that their keys announced to send in parts, and how they are called."""
+    """Delete uploads in parts that the person's keys announced, with their names; returns how many."""
     query = "DELETE FROM api_upload u USING api_key k WHERE k.id = u.key_id AND k.person_id = %s"
     return conn.execute(query, (person,)).rowcount
 
 
-def calls_of(conn: Conn, person: UUID) -> int:
-    """How many calls the ledger has under their id, by the sums: nobody waits for a look at everybody's."""
+def count_calls(conn: Conn, person: UUID) -> int:
+    """The number of the person's calls in the ledger, by stored sums: counting all calls would take too long."""
     row = conn.execute(
         f"""SELECT (SELECT count(*) FROM call WHERE person_id = %(person)s AND status = 'refused')
              + (SELECT count(*) FROM call WHERE person_id = %(person)s AND status <> 'refused' AND {UNCOUNTED})

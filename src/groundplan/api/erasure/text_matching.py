@@ -1,4 +1,4 @@
-"""Texts as they are searched for a name: however it was typed, laid out, or written in JSON. Pure."""
+"""Normalizes texts for searching names, however typed, laid out, or escaped in JSON. Pure."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from typing import Final
 
 from groundplan.core.letters import letters
 
-_APART: Final = re.compile(r"[\s|*_`]+")
-"""What may stand between two words of a name: also the marks of a table, of emphasis and of code."""
+_SEPARATORS: Final = re.compile(r"[\s|*_`]+")
+"""Characters that may separate two words of a name, with marks of tables, emphasis and code."""
 _ESCAPE: Final = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _BLANKS: Final = frozenset("bfnrt")
-_LEVELS: Final = 4
-"""So often JSON may stand in a text of JSON: a tool's arguments in a call in a kept request."""
+_MAX_LEVELS: Final = 4
+"""How deep JSON may be nested in JSON texts: arguments of a tool in a call in a kept request."""
 
 
-def as_read(text: str) -> str:
-    """Words with one blank between them, in no particular case, accents composed."""
-    return _APART.sub(" ", letters(text)).casefold()
+def normalize(text: str) -> str:
+    """The text casefolded, with composed accents and single blanks between words."""
+    return _SEPARATORS.sub(" ", letters(text)).casefold()
 
 
-def unescaped(text: str) -> str:
-    """Without the escapes of JSON, also where they were escaped once more."""
-    for _ in range(_LEVELS):
+def unescape_json(text: str) -> str:
+    """The text without JSON escapes, also nested ones."""
+    for _ in range(_MAX_LEVELS):
         if "\\" not in text:
             break
-        text = _ESCAPE.sub(_meant, text)
-    # halves of a character beyond 16 bits stand behind each other now
+        text = _ESCAPE.sub(_unescape, text)
+    # join the surrogate pairs of characters beyond 16 bits
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _meant(escape: re.Match[str]) -> str:
+def _unescape(escape: re.Match[str]) -> str:
     number, letter = escape.groups()
     if number is not None:
         return chr(int(number, 16))

@@ -1,8 +1,8 @@
-"""Routes that are built in full when they are first asked: until then only their path and methods are known.
+"""Routes that are built in full on first use: until then only their path and methods are known.
 
-To read from a function what it asks, and to make from that what checks a request, is a fifth of the computing of a
-start for hundreds of routes, of which a control process is asked a few dozen. So each is made whole when it is first
-asked, or when somebody looks at what else it has, as the description of the API does.
+Inspecting endpoint functions and building validators takes a fifth of the startup time for hundreds of routes, of which
+a control process serves a few dozen. So each route is completed on its first request, or when another attribute of it
+is read, as the OpenAPI description does.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from starlette.routing import compile_path, get_name
 
-_MAKING = threading.RLock()
+_BUILD_LOCK = threading.RLock()
 
 
 class LazyRoute(APIRoute):
-    """As FastAPI's own. What is wrong with a function that cannot be asked is raised when it is first asked."""
+    """FastAPI's route, built on first use. Errors in the endpoint function are raised then."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **given: Any) -> None:
         self._given = given
@@ -31,8 +31,8 @@ class LazyRoute(APIRoute):
         self.include_in_schema = given.get("include_in_schema", True)
 
     def __getattr__(self, name: str) -> Any:
-        """Python asks for what is not there yet."""
-        with _MAKING:
+        """Called for attributes that are not there yet: builds the route."""
+        with _BUILD_LOCK:
             given = self.__dict__.pop("_given", None)
             if given is not None:
                 try:
@@ -44,5 +44,5 @@ class LazyRoute(APIRoute):
 
 
 def lazy_router(**terms: Any) -> APIRouter:
-    """A router of such routes; `terms` are FastAPI's."""
+    """A router of lazy routes; `terms` are arguments of FastAPI."""
     return APIRouter(route_class=LazyRoute, **terms)

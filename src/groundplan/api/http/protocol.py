@@ -1,6 +1,6 @@
-"""HTTP of the control port before any route: what is no HTTP request, and requests beyond those answered at once.
+"""HTTP of the control port before any route: refuses what is no HTTP request, and requests beyond a maximum number.
 
-Both are told in the shape of all other errors. What a request says, and who may ask, is others' to judge.
+Both get errors in the usual shape. Content and authorization of requests are checked elsewhere.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from groundplan.api.errors import response_for, scim_response
 from groundplan.core.errors import Invalid, Unavailable
 
-MOST = 200
-"""Connections, and requests, at once: each may hold a thread or a live view."""
+MAX_REQUESTS = 200
+"""The most connections, and the most requests, at once: each may hold a thread or a live view."""
 
 
 class ControlProtocol(H11Protocol):
     """One connection to the control port."""
 
     def handle_events(self) -> None:
-        full = len(self.connections) > MOST or len(self.tasks) >= MOST
-        self.app = cast("ASGI3Application", _full) if full else self.config.loaded_app
+        full = len(self.connections) > MAX_REQUESTS or len(self.tasks) >= MAX_REQUESTS
+        self.app = cast("ASGI3Application", _refuse_overload) if full else self.config.loaded_app
         super().handle_events()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 -- in words of its own
@@ -43,9 +43,9 @@ class ControlProtocol(H11Protocol):
         self.transport.close()
 
 
-async def _full(scope: Scope, receive: Receive, send: Send) -> None:
+async def _refuse_overload(scope: Scope, receive: Receive, send: Send) -> None:
     error = Unavailable(
-        f"{MOST} requests or live views are under way at the control port", code="control_full",
+        f"{MAX_REQUESTS} requests or live views are under way at the control port", code="control_full",
         hint="Ask again in a moment. Close pages that nobody looks at; programs keep one connection.", retry_after=1.0,
     )  # fmt: skip
     answer = scim_response(Request(scope), response_for(error))

@@ -1,6 +1,6 @@
-"""What every request to the control port must pass before any route: a local Host header and a bounded body.
+"""Checks of every request to the control port before any route: an allowed Host header and a bounded body.
 
-On the way out come safe headers. Who is asking is decided in `caller.py`. Plain ASGI, so that answers are not buffered.
+Responses get security headers. Authentication is in `caller.py`. Plain ASGI, so that responses are not buffered.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_BODY_BYTES = 16 << 20
-ONCE = ("/login/", "/sign-in/")
-"""Where a GET signs somebody in: whoever looks at a link for somebody, as mail and chat do, uses up none."""
+SIGN_IN_PATHS = ("/login/", "/sign-in/")
+"""Paths where GET signs somebody in: HEAD stays HEAD there, so that link previews of mail and chat use up no link."""
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (
@@ -56,10 +56,10 @@ class LocalOnly:
         if not length.isdigit() or int(length) > MAX_BODY_BYTES:
             await _too_large(send)
             return
-        if scope["method"] == "HEAD" and not scope["path"].startswith(ONCE):
-            head = _Head(receive, send)
+        if scope["method"] == "HEAD" and not scope["path"].startswith(SIGN_IN_PATHS):
+            head = _HeadRequest(receive, send)
             scope, receive, send = {**scope, "method": "GET"}, head.receive, head.send
-        body = _Bounded(receive)
+        body = _BoundedBody(receive)
         own = b"%b://%b" % (scope["scheme"].encode(), named[0])
         await self._app(scope, body.receive, body.sender(_with_headers(send, own), send))
 
@@ -71,42 +71,42 @@ def host_name(value: str) -> str:
     return value.partition(":")[0].lower()
 
 
-class _Head:
-    """What is asked of a page or route by HEAD, as monitors do, is what GET is told but for the body. For the
-    application whoever asks is gone then, so that what never ends does."""
+class _HeadRequest:
+    """Answers HEAD, as used by monitors, like GET without the body. After the head the application sees a disconnected
+    client, so that endless streams end."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
-        self._told = False
+        self._answered = False
 
     async def receive(self) -> Message:
-        return {"type": "http.disconnect"} if self._told else await self._receive()
+        return {"type": "http.disconnect"} if self._answered else await self._receive()
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and not self._told:
-            self._told = True
+        if message["type"] == "http.response.start" and not self._answered:
+            self._answered = True
             await self._send(message)
             await self._send({"type": "http.response.body", "body": b""})
 
 
-class _Bounded:
-    """Counts what arrives, since a chunked body declares no length. Too much ends for the application as if the client
-    had gone, and whatever it answers to that becomes the refusal."""
+class _BoundedBody:
+    """Counts received bytes, since a chunked body declares no length. For too large a body the application sees a
+    disconnected client, and its response is replaced by the refusal."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._seen = 0
+        self._received = 0
         self._answered = False
 
     async def receive(self) -> Message:
         message = await self._receive()
-        self._seen += len(message.get("body", b""))
-        return {"type": "http.disconnect"} if self._seen > MAX_BODY_BYTES else message
+        self._received += len(message.get("body", b""))
+        return {"type": "http.disconnect"} if self._received > MAX_BODY_BYTES else message
 
     def sender(self, usual: Send, refusing: Send) -> Send:
         async def send(message: Message) -> None:
-            if message["type"] == "http.response.start" and self._seen > MAX_BODY_BYTES:
+            if message["type"] == "http.response.start" and self._received > MAX_BODY_BYTES:
                 self._answered = True
                 await _too_large(refusing)
             elif not self._answered:
@@ -116,25 +116,25 @@ class _Bounded:
 
 
 def _with_headers(send: Send, own: bytes) -> Send:
-    """`own`: scheme and host that this process takes for its own, which behind a proxy are not those that were asked: a
-    redirect to another path here does not name them."""
+    """Adds security headers. `own`: scheme and host of this process, which behind a proxy are not those of the client;
+    they are removed from redirects to another path here."""
 
     async def extended(message: Message) -> None:
         if message["type"] == "http.response.start":
-            made = [
-                (name, value[len(own) :] if _is_here(name, value, own) else value)
+            headers = [
+                (name, value[len(own) :] if _is_own_location(name, value, own) else value)
                 for name, value in message.get("headers", ())
             ]
-            given = {name.lower() for name, _ in made}
-            extra = [(name, value) for name, value in HEADERS if name not in given]
-            message = {**message, "headers": [*made, *extra]}
+            present = {name.lower() for name, _ in headers}
+            extra = [(name, value) for name, value in HEADERS if name not in present]
+            message = {**message, "headers": [*headers, *extra]}
         await send(message)
 
     return extended
 
 
-def _is_here(name: bytes, value: bytes, own: bytes) -> bool:
-    """A path that begins with two slashes would name another host by itself."""
+def _is_own_location(name: bytes, value: bytes, own: bytes) -> bool:
+    """Whether a header is a Location on this host. A path that begins with two slashes would name another host."""
     return name.lower() == b"location" and value.startswith(own + b"/") and not value.startswith(own + b"//")
 
 

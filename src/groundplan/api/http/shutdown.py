@@ -1,7 +1,7 @@
-"""What becomes of requests where their process is to end: whoever is not answered in time is told so.
+"""Running requests at shutdown: those that are not answered in time get an error.
 
-It waits for nothing itself, and ends no work: what a thread does ends with the process, and PostgreSQL undoes what was
-not committed.
+Nothing waits here, and no work is cancelled: threads end with the process, and PostgreSQL rolls back what was not
+committed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from groundplan.core.errors import Unavailable
 
 
 class _OpenRequest:
-    """A request, whose answer is the application's or, where that has not begun, ours."""
+    """A running request; it can be refused until the application has begun its response."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope, self._receive, self._send = scope, receive, send
@@ -27,7 +27,7 @@ class _OpenRequest:
             await self._send(message)
 
     async def refuse(self) -> None:
-        """Answer that it was not done in time; nothing where its answer has begun."""
+        """Respond that it was not finished in time, unless the response has begun."""
         if self._begun or self.refused:
             return
         self.refused = True
@@ -39,7 +39,7 @@ class _OpenRequest:
 
 
 class OpenRequests:
-    """The application, and which of its requests are under way."""
+    """An ASGI application that tracks its running requests."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -49,16 +49,16 @@ class OpenRequests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        asked = _OpenRequest(scope, receive, send)
-        self._open.add(asked)
+        request = _OpenRequest(scope, receive, send)
+        self._open.add(request)
         try:
-            await self._app(scope, receive, asked.send)
+            await self._app(scope, receive, request.send)
         finally:
-            self._open.discard(asked)
+            self._open.discard(request)
 
     async def refuse(self) -> int:
-        """Answer all whose answers have not begun; how many are under way."""
-        left = list(self._open)
-        for asked in left:
-            await asked.refuse()
-        return len(left)
+        """Refuse all requests whose responses have not begun; returns the number of running requests."""
+        open_requests = list(self._open)
+        for request in open_requests:
+            await request.refuse()
+        return len(open_requests)

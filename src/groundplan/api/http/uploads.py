@@ -1,4 +1,4 @@
-"""A file that is the body of a request, and what is said of how to read it. Keeps nothing."""
+"""Files as request bodies, and options on how to read them. Stores nothing."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from groundplan.core.errors import Invalid, TooLarge
 MAX_BYTES: Final = 16 << 20
 
 
-async def text_of(request: Request, kind: str, smaller: str) -> str:
-    """The file as text. Raises `TooLarge` (KIND_too_large) as soon as it is known to be, with `smaller` as what to do,
-    and `Invalid` (KIND_syntax) where it is no text."""
+async def read_text(request: Request, kind: str, smaller: str) -> str:
+    """The body as text. Raises `TooLarge` (KIND_too_large) as soon as the limit is passed, with the hint `smaller`, and
+    `Invalid` (KIND_syntax) where it is no text."""
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
@@ -35,8 +35,8 @@ async def text_of(request: Request, kind: str, smaller: str) -> str:
     return text
 
 
-def pairs(given: Sequence[str], form: str) -> dict[str, str]:
-    """`amount=Cost` -> amount: Cost. Raises `Invalid`, with the `form` as what to write."""
+def parse_options(given: Sequence[str], form: str) -> dict[str, str]:
+    """Parse options such as `amount=Cost` into a dict. Raises `Invalid` with the expected `form`."""
     found = {}
     for text in given:
         key, separator, value = text.partition("=")

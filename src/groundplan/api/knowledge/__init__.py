@@ -1,1 +1,1 @@
-"""Documents and the search index as the control process keeps them: taken in, built, measured. Finding is not here."""
+"""Documents and the search index in the control process: ingestion, building, evaluation. Search is elsewhere."""

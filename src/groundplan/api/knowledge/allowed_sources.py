@@ -1,5 +1,4 @@
-"""What a search on the console is refused or left out for, as gateways refuse it: kill switches, and approvals that do
-not hold."""
+"""Sources that a search on the console may use, by the rules of gateways: kill switches and missing approvals."""
 
 from __future__ import annotations
 
@@ -15,8 +14,8 @@ from groundplan.governance import approved_parts
 from groundplan.governance import service as governance
 
 
-def sources_now(conn: Connection[Any], blueprint: Blueprint, workload: Workload, today: date) -> list[str]:
-    """The sources of a workload that nobody stopped. Raises `Denied` where the workload itself may not run now."""
+def usable_sources(conn: Connection[Any], blueprint: Blueprint, workload: Workload, today: date) -> list[str]:
+    """The sources of a workload that are not stopped. Raises `Denied` where the workload itself may not run now."""
     stopped = {row["scope"] for row in store.kills(conn)}
     for scope in ("company", f"workload/{workload.name}"):
         if scope in stopped:

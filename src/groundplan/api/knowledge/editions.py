@@ -1,6 +1,6 @@
-"""The search index held to what is declared, beside requests; and what its routes need. Two control processes may run.
+"""Background job: keeps the search index as declared; also used by its routes. Two control processes may run.
 
-It composes: how an edition is made and judged is `knowledge.index`, who embeds and who is asked is found here.
+It composes: `knowledge.index` builds and evaluates editions; the embedder and the services are chosen here.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ _EXAMINE_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
-    """What works on the index: one connection of role control in autocommit, and what is declared."""
+class IndexContext:
+    """Context of work on the index: a connection of role control in autocommit, and the blueprint."""
 
     services: Services
     conn: Connection[Any]
     blueprint: Blueprint
 
-    def wanted(self) -> DeclaredIndex:
-        """What the blueprint says."""
+    def declared_settings(self) -> DeclaredIndex:
+        """The index settings of the blueprint."""
         models = {one.name: one.model for one in self.blueprint.deployments}
         rule = self.blueprint.index
         return DeclaredIndex(declared_settings(rule, self.blueprint.sources, models), rule.by_hand)
 
-    def who(self, actor: str) -> SwitchActor:
-        """Whoever changes something now."""
+    def change_author(self, actor: str) -> SwitchActor:
+        """The author of a change, with its time."""
         return SwitchActor(actor, self.services.clock.now(), timedelta(days=self.blueprint.index.keep_days))
 
     def tools(self, stop: Callable[[], bool] = never_stop) -> Tools:
-        """Those of this installation."""
+        """The embedder, examiner and judge of this installation."""
         return Tools(self._embedder, self._examine, self._judge, stop)
 
     def _embedder(self, edition: Edition) -> Embedder:
@@ -73,22 +73,22 @@ class Bench:
         file, folder = self.blueprint.index.questions, self.services.folder()
         if file is None or folder is None:
             return None
-        found = labelled_questions.read(folder, file)
+        found = labelled_questions.read_questions(folder, file)
         questions = [line.question for line in found]
-        asked = [labelled_questions.asked(self.conn, f"{file}:{line.number}", line.question) for line in found]
-        return labelled_questions.judged(
+        asked = [labelled_questions.search_request(self.conn, f"{file}:{line.number}", line.question) for line in found]
+        return labelled_questions.evaluate_questions(
             self.services, questions, [{**one, "edition": edition, "rerank": None} for one in asked]
         )
 
 
-def have_keys(services: Services, conn: Connection[Any], blueprint: Blueprint) -> None:
-    """A key for each workload that rerankers are called for, and none for what nothing is called for any more."""
+def update_keys(services: Services, conn: Connection[Any], blueprint: Blueprint) -> None:
+    """Create a key for each workload that rerankers are called for, and withdraw keys that are no longer needed."""
     rerankers = {one.grounding.rerank.workload for one in blueprint.workloads if one.grounding and one.grounding.rerank}
     for workload in sorted(rerankers):
         try:
             ensure_key(services, workload)
         except Unavailable as error:
-            # every answer that goes without its reranker says so
+            # each answer without its reranker says so
             log.info("index: %s", error.message)
     embeddings = [one.settings.embedding for one in index_store.editions(conn, (*WHOLE, "building"))]
     declared_one = blueprint.index.embedding
@@ -96,14 +96,14 @@ def have_keys(services: Services, conn: Connection[Any], blueprint: Blueprint) -
     withdraw_keys(services, needed)
 
 
-def look(services: Services, stop: Callable[[], bool] = never_stop) -> None:
-    """One look: what is declared is built, compared and switched to as far as that is possible now."""
+def update_index(services: Services, stop: Callable[[], bool] = never_stop) -> None:
+    """One round: build, compare and switch to the declared index, as far as possible now."""
     with services.own_connection() as conn:
         with conn.transaction():
             blueprint = current_or_none(conn)
         if blueprint is None or not index_store.take_lead(conn):
             return
-        have_keys(services, conn, blueprint)
-        bench = Bench(services, conn, blueprint)
-        for step in keep_up(conn, bench.wanted(), bench.tools(stop), bench.who(SYSTEM)):
+        update_keys(services, conn, blueprint)
+        bench = IndexContext(services, conn, blueprint)
+        for step in keep_up(conn, bench.declared_settings(), bench.tools(stop), bench.change_author(SYSTEM)):
             log.info("index: %s of edition %d is done", step.what, step.edition)

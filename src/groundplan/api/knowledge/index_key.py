@@ -1,7 +1,7 @@
-"""The gateway keys of search and index: made when a deployment embeds or reranks, in HOME, withdrawn when none does.
+"""The gateway keys of search and index: created in HOME when a deployment embeds or reranks, withdrawn when none does.
 
-They are keys like any other: listed, revocable, each for one workload. Revoked by hand one stays revoked for as long as
-its file is there, and search goes on without the deployment.
+They are keys like any other: listed, revocable, each for one workload. A key that was revoked by hand stays revoked as
+long as its file exists, and search goes on without the deployment.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from groundplan.knowledge.gateway_client import ServiceKey, key_file, list_keys,
 
 
 def ensure_key(services: Services, workload: str) -> None:
-    """Have a key for the workload. Raises `Unavailable` (index_key) where somebody revoked it."""
+    """Create a key for the workload where there is none. Raises `Unavailable` (index_key) where it was revoked."""
     known = read_key(services.home, workload)
     if known is not None:
         with services.transaction() as conn:
@@ -37,7 +37,7 @@ def ensure_key(services: Services, workload: str) -> None:
 
 
 def withdraw_keys(services: Services, needed: Collection[str]) -> None:
-    """End the keys for workloads that nothing needs any more, and forget them."""
+    """Revoke and delete the keys for workloads that are no longer needed."""
     for file, key in list(list_keys(services.home)):
         if key.workload in needed and file == key_file(services.home, key.workload):
             continue

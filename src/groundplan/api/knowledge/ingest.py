@@ -1,4 +1,4 @@
-"""Takes the documents of the current blueprint's sources into the index, one ingestion at a time in this process."""
+"""Ingests the documents of the current blueprint's sources into the index, one ingestion at a time per process."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from groundplan.knowledge.service import IngestContext, ingest_sources
 from groundplan.knowledge.service_client import RemoteEmbedder
 
 log = logging.getLogger("groundplan.api.knowledge.ingest")
-_one_at_a_time = threading.Lock()
+_ingest_lock = threading.Lock()
 PATIENCE_SECONDS: Final = 5.0
-"""So long others wait for a source that is being read: one that asks for pauses may take days."""
+"""How long other sources wait for the one that is being read: a source with rate limits may take days."""
 
 Between = Callable[[str], None]
-"""Told the name of a source between two documents of it."""
+"""Called with the name of a source between two of its documents."""
 
 
 def ingest_current(
@@ -34,12 +34,12 @@ def ingest_current(
     between: Between | None = None,
     ends: Callable[[], bool] = never_stop,
 ) -> dict[str, Any]:
-    """Read all sources again, or those named in `only`; only what changed is indexed. `{"reports": [...]}`, empty where
-    there is nothing to read. Once it `ends`, the embedding service is not waited for.
+    """Read all sources again, or those in `only`; only changes are indexed. Returns `{"reports": [...]}`, empty where
+    there is nothing to read. Once `ends` returns True, the embedding service is not waited for.
 
     Raises `Unavailable` where the database or the embedding service is.
     """
-    with _one_at_a_time:
+    with _ingest_lock:
         return _ingest(services, only, between, ends=ends)
 
 
@@ -47,7 +47,8 @@ def _ingest(
     services: Services, only: frozenset[str] | None, between: Between | None, busy: frozenset[str] = frozenset(),
     stop: Callable[[], bool] = never_stop, ends: Callable[[], bool] = never_stop,
 ) -> dict[str, Any]:  # fmt: skip
-    """But for the sources that are `busy`. `stop` ends what follows when all are taken over, to be gone on with."""
+    """As `ingest_current`, without the `busy` sources and the lock. `stop` pauses the work that follows the import of
+    all sources; the next ingestion continues it."""
     folder = services.folder()
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
@@ -72,8 +73,8 @@ def _ingest(
     return {"reports": [asdict(report) for report in reports]}
 
 
-def _for(seconds: float) -> Callable[[], bool]:
-    """Whether so long has passed since it was asked first."""
+def _time_limit(seconds: float) -> Callable[[], bool]:
+    """A function that returns whether `seconds` have passed since its first call."""
     until: list[float] = []
 
     def over() -> bool:
@@ -84,12 +85,12 @@ def _for(seconds: float) -> Callable[[], bool]:
     return over
 
 
-class Indexing:
-    """Runs an ingestion in the background whenever asked; `done` tells whether the newest one asked for has ended.
+class Indexer:
+    """Runs ingestions in the background on request; `done` is whether the newest request has finished.
 
-    Where the database or the embedder is away, it tries again: five times after a second, then after twice as long
-    each time, up to a minute; whoever asks meanwhile is not kept waiting. Looks at single sources take up to a fifth of
-    the time. What is asked for while a source is being read for long is done between two of its documents.
+    Where the database or the embedder is unavailable, it retries: five times after a second, then with doubled delays
+    up to a minute; a new request does not wait for that. Ingestions of single sources take at most a fifth of the time.
+    Requests during the long read of a source are handled between two of its documents.
     """
 
     def __init__(self, services: Services, retry_seconds: float = 1.0, most_seconds: float = 60.0) -> None:
@@ -104,12 +105,12 @@ class Indexing:
         self._all, self._some = False, frozenset[str]()
         self._not_before = 0.0
         self._reading = ("", 0.0)
-        """Which source is being read, and since when without others."""
+        """(source being read, monotonic time since when without handling others)"""
         self._owed = False
-        """Whether the others of this run are still to come."""
+        """Whether other sources of this run are still to be read."""
         self._busy: list[str] = []
         self._later = False
-        """Whether one that was busy was asked for."""
+        """Whether a busy source was requested."""
         self._thread = threading.Thread(target=self._run, name="indexing", daemon=True)
 
     def start(self) -> None:
@@ -117,7 +118,7 @@ class Indexing:
         self._thread.start()
 
     def ask(self) -> None:
-        """Read the sources soon."""
+        """Request an ingestion of all sources; `done` is False until it has finished."""
         self._idle.clear()
         with self._lock:
             self._all = True
@@ -126,13 +127,13 @@ class Indexing:
         self._wanted.set()
 
     def again(self) -> None:
-        """Look at the sources once more; what was done before counts as done meanwhile."""
+        """Request another ingestion of all sources without resetting `done`."""
         with self._lock:
             self._all = True
         self._wanted.set()
 
     def look_at(self, source: str) -> None:
-        """Look at one source within moments: something was pushed to it, or holds for it no more."""
+        """Request an ingestion of one source soon: documents were pushed to it, or its rules changed."""
         with self._lock:
             self._some |= {source}
         self._asked.set()
@@ -184,7 +185,7 @@ class Indexing:
                 self._idle.set()
 
     def _between(self, source: str) -> None:
-        """What is wanted of other sources, once this one has kept them waiting; then it has as long for itself."""
+        """Handle requests for other sources once this one has kept them waiting; then it continues for as long."""
         began = time.monotonic()
         if self._reading[0] != source:
             self._reading = (source, began)
@@ -202,7 +203,7 @@ class Indexing:
         self._later = self._later or asked is None or not busy.isdisjoint(asked)
         try:
             if only is None or only - busy:
-                _ingest(self._services, only, self._between, busy, _for(taken), self._stop.is_set)
+                _ingest(self._services, only, self._between, busy, _time_limit(taken), self._stop.is_set)
         except (GroundplanError, psycopg.Error) as error:
             log.info("other sources are not indexed yet: %s", error)
             with self._lock:
@@ -217,12 +218,12 @@ class Indexing:
             self._rest(began, 4)
 
     def _rest(self, began: float, times: int) -> None:
-        """Nothing begins sooner than after so many times as long as it took, unless all of it is asked for."""
+        """Delay the next ingestion by `times` the duration of this one, unless all sources are requested."""
         now = time.monotonic()
         self._not_before = now + times * (now - began)
 
     def _next(self) -> frozenset[str] | None:
-        """The names of the sources to look at now; None: all of them."""
+        """The names of the sources to ingest now; None means all."""
         self._hurry.wait(max(0.0, self._not_before - time.monotonic()))
         self._hurry.clear()
         with self._lock:

@@ -23,9 +23,9 @@ from groundplan.knowledge.evaluation.draft import accepted_questions
 from groundplan.knowledge.evaluation.labelled import QuestionResult, Span, summarise
 from groundplan.knowledge.retrieval.wire import Passage
 
-MOST = 2000
+MAX_QUESTIONS = 2000
 _DEPTH = 100
-"""Passages of each question: as many as recall@100 speaks of."""
+"""Passages for each question, as many as recall@100 needs."""
 
 
 class LabelledSpan(BaseModel):
@@ -56,24 +56,24 @@ class LabelledQuestion(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """A question and the line of its file, from 1."""
+class QuestionLine:
+    """A question with its line number in the file, from 1."""
 
     number: int
     question: LabelledQuestion
 
 
-def read(folder: Path, file: str) -> list[Line]:
-    """The questions of a file of the workspace, as `lines`. Raises `Invalid` (questions_file)."""
+def read_questions(folder: Path, file: str) -> list[QuestionLine]:
+    """The questions of a file of the workspace, as `read_lines`. Raises `Invalid` (questions_file)."""
     path = (folder / file).resolve()
     if not path.is_relative_to(folder.resolve()):
         raise _invalid(f"{file} is outside the workspace", "Name a file of the workspace.")
-    return lines(path, file)[0]
+    return read_lines(path, file)[0]
 
 
-def lines(path: Path, name: str) -> tuple[list[Line], int]:
-    """The questions of a file, one JSON object a line, without drafts that nobody accepted, and how many those are.
-    Raises `Invalid` (questions_file) by the lines of `name`."""
+def read_lines(path: Path, name: str) -> tuple[list[QuestionLine], int]:
+    """(questions of a file with one JSON object per line, number of drafts left out that nobody accepted). Raises
+    `Invalid` (questions_file) with `name` and line."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -83,17 +83,17 @@ def lines(path: Path, name: str) -> tuple[list[Line], int]:
     found, drafts = [], 0
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            question = _question(line, f"{name}:{number}")
-            found += [] if question is None else [Line(number, question)]
+            question = _parse_question(line, f"{name}:{number}")
+            found += [] if question is None else [QuestionLine(number, question)]
             drafts += question is None
-    if not 1 <= len(found) <= MOST:
+    if not 1 <= len(found) <= MAX_QUESTIONS:
         waiting = f" and {drafts} drafts that nobody accepted" if drafts else ""
-        raise _invalid(f"{name} has {len(found)} questions{waiting}", f"Write, or accept, 1 to {MOST}.")
+        raise _invalid(f"{name} has {len(found)} questions{waiting}", f"Write, or accept, 1 to {MAX_QUESTIONS}.")
     return found, drafts
 
 
-def _question(line: str, place: str) -> LabelledQuestion | None:
-    """None for what is a draft still."""
+def _parse_question(line: str, place: str) -> LabelledQuestion | None:
+    """Parse one line; None for a draft."""
     try:
         value = json.loads(line)
         if not isinstance(value, dict):
@@ -115,9 +115,9 @@ def _invalid(message: str, hint: str) -> Invalid:
     return Invalid(message, code="questions_file", hint=hint)
 
 
-def asked(conn: Connection[Any], place: str, one: LabelledQuestion) -> dict[str, Any]:
-    """What the search service is asked, with that person's permissions. Raises `Invalid` (evaluation_question), which
-    begins with the `place` of the question."""
+def search_request(conn: Connection[Any], place: str, one: LabelledQuestion) -> dict[str, Any]:
+    """The request to the search service, with the permissions of the question's person. Raises `Invalid`
+    (evaluation_question), whose message begins with the `place` of the question."""
     served = {workload.name: workload for workload in current_blueprint(conn).workloads}
     workload = served.get(one.workload)
     person = identity_store.person_by_email(conn, one.person.strip().lower())
@@ -143,21 +143,21 @@ def asked(conn: Connection[Any], place: str, one: LabelledQuestion) -> dict[str,
     }
 
 
-def judged(
+def evaluate_questions(
     services: Services, questions: Sequence[LabelledQuestion], wanted: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Figures of the questions, each asked as `wanted` says, and which of the documents that answer are not there.
-    Raises `Unavailable` where search does not answer."""
-    given = [_given(services, one, ask) for one, ask in zip(questions, wanted, strict=True)]
+    """Evaluation figures of the questions, each searched with its request in `wanted`, and the labelled documents that
+    do not exist (`not_there`). Raises `Unavailable` where search does not answer."""
+    given = [_search(services, one, ask) for one, ask in zip(questions, wanted, strict=True)]
     answering = {document for one in given for document in (*one.documents, *(span.document for span in one.spans))}
     with services.transaction() as conn:
         known = evaluation_store.sensitivities(conn, sorted(answering))
     return {**summarise(given, known), "not_there": sorted(answering - known.keys())}
 
 
-def _given(services: Services, one: LabelledQuestion, ask: dict[str, Any]) -> QuestionResult:
+def _search(services: Services, one: LabelledQuestion, ask: dict[str, Any]) -> QuestionResult:
     begun = time.perf_counter()
-    # what is found below the floor is measured as well: other floors are compared with it
+    # passages below the floor are measured, too, to compare other floors
     answer = post_local(services.home, "search", "/search", {**ask, "floor": 0.0})
     took = (time.perf_counter() - begun) * 1000
     return QuestionResult(

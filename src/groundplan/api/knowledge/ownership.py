@@ -1,6 +1,6 @@
-"""What is somebody's own: who answers for a source or a document needs no duty to see its findings and to decide.
+"""Ownership of sources and documents: owners and stewards need no duty to see their findings and to decide about them.
 
-They see that and nothing else; whoever holds a duty, and the operator, see everything (`sees_all`).
+They see nothing else; holders of a duty and the operator see everything (`can_read_all`).
 """
 
 from __future__ import annotations
@@ -18,41 +18,41 @@ from groundplan.knowledge.governance.inherit import DOCUMENT_ORIGINS
 Conn = Connection[Any]
 
 
-def findings(conn: Conn, caller: Caller, *, closed: bool = False) -> list[UUID] | None:
-    """Those that are theirs; None for whoever sees all."""
+def own_findings(conn: Conn, caller: Caller, *, closed: bool = False) -> list[UUID] | None:
+    """Ids of the findings that the caller owns; None for callers who may see all."""
     if can_read_all(caller):
         return None
-    return _findings(conn, caller, closed=closed)
+    return _findings_of(conn, caller, closed=closed)
 
 
-def is_own(conn: Conn, caller: Caller, finding: Mapping[str, Any]) -> bool:
-    """Whether they settle it without a duty for its subject."""
+def is_own_finding(conn: Conn, caller: Caller, finding: Mapping[str, Any]) -> bool:
+    """Whether the caller may settle the finding without a duty for its subject."""
     if caller.email is None:
         return False
-    return finding["owner"] == caller.email or finding["id"] in _findings(conn, caller)
+    return finding["owner"] == caller.email or finding["id"] in _findings_of(conn, caller)
 
 
-def _findings(conn: Conn, caller: Caller, *, closed: bool = False) -> list[UUID]:
+def _findings_of(conn: Conn, caller: Caller, *, closed: bool = False) -> list[UUID]:
     if caller.email is None or caller.person is None:
         return []
-    return ownership_store.findings(conn, caller.email, caller.person, closed=closed)
+    return ownership_store.findings_of(conn, caller.email, caller.person, closed=closed)
 
 
 def answers_for(conn: Conn, caller: Caller, document: Mapping[str, Any]) -> bool:
-    """Whether they are owner or steward of a document or its source, and not only by the document's own word."""
-    return caller.email is not None and caller.email in who_answers(document) | store.answers_for(
+    """Whether the caller is owner or steward of a document or its source, not only by the document's own metadata."""
+    return caller.email is not None and caller.email in answerable_people(document) | store.source_owners(
         conn, document["source"]
     )
 
 
-def who_answers(document: Mapping[str, Any]) -> set[str | None]:
-    """Owner and steward of a document, as far as others than itself name them."""
+def answerable_people(document: Mapping[str, Any]) -> set[str | None]:
+    """Owner and steward of a document, unless only its own metadata name them."""
     origins = document["origins"]
     return {
         document[name] for name in ("owner", "steward") if origins.get(name, {}).get("from") not in DOCUMENT_ORIGINS
     }
 
 
-def owns(conn: Conn, caller: Caller) -> bool:
-    """Whether anything is theirs."""
-    return caller.email is not None and ownership_store.owns(conn, caller.email)
+def owns_anything(conn: Conn, caller: Caller) -> bool:
+    """Whether the caller owns any source, document or finding."""
+    return caller.email is not None and ownership_store.owns_anything(conn, caller.email)

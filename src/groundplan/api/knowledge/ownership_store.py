@@ -1,6 +1,7 @@
-"""The SQL of what somebody answers for: sources and documents whose owner or steward they are, and their findings.
+"""The SQL of ownership: sources and documents whose owner or steward a person is, and their findings.
 
-Whoever only the document itself or the file beside it names answers for nothing: who may write it could be both.
+Owners named only by the document itself or the file beside it do not count: anybody who may write these could name
+themselves.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ Conn = Connection[Any]
 _NAMED: Final[LiteralString] = """(d.{role} = %(who)s
   AND NOT starts_with(coalesce(d.origins -> '{role}' ->> 'from', ''), 'source/')
   AND coalesce(d.origins -> '{role}' ->> 'from', '') <> ALL (%(its_own)s))"""
-"""Also in this form the predicate of an index."""
+"""An index has exactly this predicate."""
 _OWNER, _STEWARD = _NAMED.format(role="owner"), _NAMED.format(role="steward")
 _SOURCES: Final[LiteralString] = "SELECT s.name FROM source s WHERE %(who)s IN (s.owner, s.steward)"
 OWN: Final[LiteralString] = f"(d.source IN ({_SOURCES}) OR {_OWNER} OR {_STEWARD})"
-"""Of a document `d`: whether `who` answers for it."""
+"""Condition on a document `d`: `who` is its owner or steward, or that of its source."""
 _FINDINGS: Final[LiteralString] = f"""SELECT f.id FROM finding f
   WHERE (%(closed)s OR f.closed_at IS NULL)
     AND (f.owner = %(who)s OR (f.detail ? 'holds' AND f.detail -> 'whose' ? %(who)s)
@@ -38,25 +39,25 @@ _FINDINGS: Final[LiteralString] = f"""SELECT f.id FROM finding f
       ELSE true END"""
 
 
-def told(who: str, **more: object) -> dict[str, object]:
+def ownership_parameters(who: str, **more: object) -> dict[str, object]:
     """The parameters of `OWN`."""
     return {"who": who, "its_own": list(DOCUMENT_ORIGINS), **more}
 
 
-def findings(conn: Conn, who: str, person: UUID, *, closed: bool = False) -> list[UUID]:
-    """Findings that were told to somebody, are about what they answer for, or about a passkey in their name that waits.
-    One that is about another document as well is theirs where they may read that, or answer for it: that there is one
-    tells what is in it."""
-    rows = conn.execute(_FINDINGS, told(who, person=person, closed=closed, of_person=KIND))
+def findings_of(conn: Conn, who: str, person: UUID, *, closed: bool = False) -> list[UUID]:
+    """Ids of a person's findings: addressed to them, about what they own, or about an unconfirmed passkey in their
+    name. A finding that also concerns another document counts only where they may read or own that: its existence
+    reveals what is in it."""
+    rows = conn.execute(_FINDINGS, ownership_parameters(who, person=person, closed=closed, of_person=KIND))
     return [id for (id,) in rows]
 
 
-def owns(conn: Conn, who: str) -> bool:
-    """Whether somebody answers for any source or document, or has a finding of theirs."""
+def owns_anything(conn: Conn, who: str) -> bool:
+    """Whether a person owns any source or document, or has an open finding."""
     row = conn.execute(
         f"""SELECT EXISTS ({_SOURCES}) OR EXISTS (SELECT FROM document d WHERE {_OWNER})
               OR EXISTS (SELECT FROM document d WHERE {_STEWARD})
               OR EXISTS (SELECT FROM finding f WHERE f.owner = %(who)s AND f.closed_at IS NULL)""",
-        told(who),
+        ownership_parameters(who),
     ).fetchone()
     return row is not None and bool(row[0])

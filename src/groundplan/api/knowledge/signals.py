@@ -1,4 +1,4 @@
-"""Signals of search in use: kept as far as a workload keeps content, and its unanswered questions told by topic."""
+"""Unanswered questions: stored as far as a workload keeps content, and reported by topic."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger("groundplan.api.knowledge.signals")
 GATHER_SECONDS = 900.0
 
 
-def unanswered(
+def record_unanswered(
     services: Services,
     conn: Connection[object],
     workload: Workload,
@@ -33,8 +33,8 @@ def unanswered(
     question: str,
     id: UUID | None = None,
 ) -> UUID:
-    """Note that nothing was found. What was asked, and by whom, is kept only where the workload keeps content: sealed
-    under that person's key, redacted where it says so, and for as long as it says."""
+    """Record that nothing was found. The question and the person are stored only where the workload keeps content:
+    sealed under the person's key, redacted and for as long as the workload declares."""
     keep, id = workload.keep, id or new_id()
     if keep is None:
         return signal_store.add_signal(conn, Signal(workload.name, UNANSWERED, id=id))
@@ -47,9 +47,9 @@ def unanswered(
 
 
 def gather_now(services: Services) -> int:
-    """Forget what was kept long enough, and tell the topics of what is left; how many there are.
+    """Delete expired questions, and report the topics of the others; returns how many.
 
-    Where nothing embeds at the moment, the next round does it.
+    Where no embedder is available, the next round does it.
     """
     with services.own_connection() as conn:
         now = services.clock.now()

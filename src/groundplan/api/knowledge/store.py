@@ -1,4 +1,4 @@
-"""The SQL of what the control API shows of knowledge. No text of a document is read here."""
+"""The SQL of sources and documents for the control API. No text of a document is read here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from groundplan.api.knowledge.ownership_store import OWN, told
+from groundplan.api.knowledge.ownership_store import OWN, ownership_parameters
 from groundplan.core.database import select
 from groundplan.knowledge.governance.governed_store import STANDING
 
@@ -18,7 +18,7 @@ _PERSONAL = """(d.deleted_at IS NULL AND d.sensitivity IN ('public', 'internal')
 
 
 def sources(conn: Conn) -> list[Row]:
-    """Sources with what is indexed of them, how they are, and how many findings are open about them."""
+    """Sources with their indexed documents, health, and open findings."""
     return select(
         conn,
         f"""SELECT s.name, s.type, s.path, s.sensitivity, s.owner, s.steward, s.state, s.purposes,
@@ -37,8 +37,8 @@ def sources(conn: Conn) -> list[Row]:
     )
 
 
-def restricted(conn: Conn, documents: list[str]) -> list[str]:
-    """Which of these documents are restricted, by id."""
+def restricted_documents(conn: Conn, documents: list[str]) -> list[str]:
+    """Ids of those documents that are restricted, sorted."""
     query = "SELECT id::text FROM document WHERE id = ANY(%s::uuid[]) AND sensitivity = 'restricted' ORDER BY id"
     return [row["id"] for row in select(conn, query, (documents,))]
 
@@ -48,10 +48,9 @@ def documents(
     path: str | None = None, after: tuple[str, str] | None = None, who: str | None = None,
     holds: str | None = None,
 ) -> list[Row]:  # fmt: skip
-    """Documents by source and path; `text` is looked for in title and path, `state` is how they stand, or `kept
-    back`; `path` is a whole one. `after`: source and path of a document, of which those behind it are wanted; `who`:
-    whose owner or steward answers to that address; `holds`: `personal_data` for those that are public or internal and
-    have some."""
+    """Documents ordered by source and path. Filters: `text` in title or path; `state`, or `kept back`; exact `path`;
+    after the document `after` (source, path); `who`: e-mail address of an owner or steward; `holds`: `personal_data`
+    for public and internal documents that contain some."""
     held = "" if holds is None else f"AND {_PERSONAL}"
     whose = "" if who is None else f"AND {OWN}"
     behind = after or (None, None)
@@ -78,7 +77,7 @@ def documents(
              AND (%(behind)s::text IS NULL OR (d.source, d.path) > (%(behind)s, %(behind_path)s)) {whose} {held}
            ORDER BY d.source, d.path LIMIT %(limit)s""",
         {
-            **({} if who is None else told(who)),
+            **({} if who is None else ownership_parameters(who)),
             "source": source,
             "state": state,
             "text": text or None,
@@ -102,21 +101,21 @@ def readers(conn: Conn, document: Any) -> list[Row]:
     )
 
 
-def title_of(conn: Conn, document: Any) -> Row | None:
+def document_title(conn: Conn, document: Any) -> Row | None:
     found = select(
         conn, "SELECT id, title, path, source FROM document WHERE id = %s AND deleted_at IS NULL", (document,)
     )
     return found[0] if found else None
 
 
-def answers_for(conn: Conn, source: str) -> set[str]:
+def source_owners(conn: Conn, source: str) -> set[str]:
     """Addresses of the owner and steward of a source."""
     rows = conn.execute("SELECT owner, steward FROM source WHERE name = %s", (source,)).fetchall()
     return {who for row in rows for who in row if who}
 
 
-def names(conn: Conn, actors: list[str]) -> dict[str, str]:
-    """`person:ID` -> e-mail address, as far as they are known."""
+def person_emails(conn: Conn, actors: list[str]) -> dict[str, str]:
+    """`person:ID` -> e-mail address, for people who exist."""
     ids = [actor.removeprefix("person:") for actor in actors if actor.startswith("person:")]
     rows = select(conn, "SELECT id::text, email FROM person WHERE id = ANY(%s::uuid[])", (ids,))
     return {f"person:{row['id']}": row["email"] for row in rows}

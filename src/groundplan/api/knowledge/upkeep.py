@@ -1,7 +1,7 @@
-"""Upkeep of documents beside requests. Safe where two control processes run.
+"""Background upkeep of documents. Safe with two control processes.
 
-What is deleted leaves the disk, what is kept too long goes, and so does what a legal hold kept until it ended; what was
-deleted and came back with a restored backup goes once more.
+Deleted documents are removed from the disk; documents past their retention, or whose legal hold has ended, are deleted;
+deletions that a restored backup undid are repeated.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from groundplan.knowledge.deletion.legal_hold import release_ended_holds
 log = logging.getLogger("groundplan.api.knowledge.upkeep")
 SWEEP_SECONDS = 900.0
 LOOK_SECONDS = 600.0
-"""How often sources are looked at again, besides whenever a blueprint is released."""
+"""How often sources are scanned again, besides at each release of a blueprint."""
 
 
 def clear_answers(conn: Connection[Any], source: str, actor: str) -> None:
-    """Nobody is given a cached answer any more of a workload that may have used the source."""
+    """Clear cached answers of all workloads that may have used the source."""
     blueprint = current_or_none(conn)
     for workload in blueprint.workloads if blueprint else ():
         if workload.grounding is not None and source in workload.grounding.sources and workload.cache is not None:
@@ -35,9 +35,9 @@ def clear_answers(conn: Connection[Any], source: str, actor: str) -> None:
 
 
 def replay_now(services: Services) -> int:
-    """Hold the database against the list of deletions; how many documents went once more.
+    """Repeat deletions of the list that the database no longer has; returns how many documents were deleted again.
 
-    Where the database is away, or the list cannot be read or written, the next sweep does it.
+    Without a database, or where the list cannot be read or written, the next sweep does it.
     """
     try:
         with services.own_connection() as conn:
@@ -48,7 +48,8 @@ def replay_now(services: Services) -> int:
 
 
 def sweep_now(services: Services) -> int:
-    """Retention, holds that ended, the list of deletions, and erasing from the disk; how many documents were erased."""
+    """Apply retention, ended holds and the list of deletions, and erase from the disk; returns how many documents were
+    erased."""
     now = services.clock.now()
     with services.own_connection() as conn:
         release_ended_holds(

@@ -1,1 +1,1 @@
-"""Mail to owners: queued, handed over, and the weekly one about cost. The inbox of the console tells the same."""
+"""Mail to owners: the queue, SMTP, and the weekly mail about costs. The inbox of the console has the same content."""

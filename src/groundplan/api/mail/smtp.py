@@ -1,7 +1,7 @@
-"""Mail by SMTP: a sentence and a link to the console, never a decision: who opens it still signs in and decides there.
+"""Mail by SMTP: a sentence and a link to the console, where the recipient signs in and decides.
 
-Queued in the transaction of what it tells, and handed over at least once, outside of any: a server that is slow takes
-no connection of the database away. Where no server is set, nothing is sent; the inbox of the console tells the same.
+Mail is queued in the transaction of its event, and sent at least once, outside of any transaction, so that a slow
+server holds no database connection. Without a server nothing is sent; the inbox of the console has the same content.
 """
 
 from __future__ import annotations
@@ -14,71 +14,71 @@ from urllib.parse import urlsplit
 
 from groundplan.api.context import Services
 from groundplan.api.mail import store as mail_store
-from groundplan.api.mail.store import Waiting
+from groundplan.api.mail.store import QueuedMail
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.settings import resolve_secret
 
 SEND_SECONDS = 5.0
-AT_ONCE = 50
-TIMEOUT = 10.0
+MAX_PER_ROUND = 50
+TIMEOUT_SECONDS = 10.0
 RETRY = timedelta(minutes=1)
-LONGEST = timedelta(minutes=5)
-"""That a mail may be on its way: after it whoever took it is taken to be gone."""
-KEPT = timedelta(days=90)
-UNSENT = timedelta(days=1)
-"""Where no mail is set up, what is older is forgotten: whoever sets it up later sends nobody what was true long ago."""
-LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+MAX_SENDING_TIME = timedelta(minutes=5)
+"""How long sending may take: after it the process that took the mail is assumed to be dead."""
+RETENTION = timedelta(days=90)
+UNSENT_RETENTION = timedelta(days=1)
+"""How long mail is kept where no server is set: configuring one later must not send outdated mail."""
+LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def send_waiting(services: Services) -> int:
-    """Hand over what waits; how many were. What fails is tried again later and later."""
+    """Send queued mail; returns how many. Failures are retried with increasing delays."""
     if services.settings.mail_url is None:
         with services.transaction() as conn:
-            mail_store.forget(conn, services.clock.now() - UNSENT)
+            mail_store.forget_before(conn, services.clock.now() - UNSENT_RETENTION)
         return 0
     count = 0
-    for _ in range(AT_ONCE):
+    for _ in range(MAX_PER_ROUND):
         now = services.clock.now()
         with services.transaction() as conn:
-            waiting = mail_store.take(conn, now, now + LONGEST)
+            waiting = mail_store.take_next(conn, now, now + MAX_SENDING_TIME)
             if waiting is None:
-                mail_store.forget(conn, now - KEPT)
+                mail_store.forget_before(conn, now - RETENTION)
                 return count
         problem = ""
         try:
-            hand_over(services, waiting)
+            send_mail(services, waiting)
         except (OSError, smtplib.SMTPException, GroundplanError) as error:
             problem = f"{error.__class__.__name__}: {error}"[:300]
         with services.transaction() as conn:
             if problem:
-                mail_store.failed(conn, waiting.id, now + RETRY * (1 << min(waiting.tries, 10)), problem)
+                mail_store.mark_failed(conn, waiting.id, now + RETRY * (1 << min(waiting.tries, 10)), problem)
             else:
-                mail_store.sent(conn, waiting.id, now)
+                mail_store.mark_sent(conn, waiting.id, now)
                 count += 1
     return count
 
 
-def hand_over(services: Services, waiting: Waiting) -> None:
-    """One mail to the server. Raises `OSError`, `SMTPException`, `Invalid` (`mail_url`)."""
+def send_mail(services: Services, waiting: QueuedMail) -> None:
+    """Send one mail to the server. Raises `OSError`, `SMTPException`, `Invalid` (`mail_url`)."""
     url = urlsplit(services.settings.mail_url or "")
     if url.scheme not in ("smtp", "smtps") or not url.hostname:
         raise Invalid("GROUNDPLAN_MAIL_URL is not usable", code="mail_url", hint="Write smtps://HOST or smtp://HOST.")
     context = ssl.create_default_context()
     if url.scheme == "smtps":
-        server: smtplib.SMTP = smtplib.SMTP_SSL(url.hostname, url.port or 465, timeout=TIMEOUT, context=context)
+        server: smtplib.SMTP = smtplib.SMTP_SSL(url.hostname, url.port or 465, timeout=TIMEOUT_SECONDS, context=context)
     else:
-        server = smtplib.SMTP(url.hostname, url.port or 587, timeout=TIMEOUT)
+        server = smtplib.SMTP(url.hostname, url.port or 587, timeout=TIMEOUT_SECONDS)
     with server:
-        if url.scheme == "smtp" and url.hostname not in LOCAL:
+        if url.scheme == "smtp" and url.hostname not in LOCAL_HOSTS:
             server.starttls(context=context)
         if services.settings.mail_login is not None:
             user, _, password = resolve_secret(services.settings.mail_login).partition(":")
             server.login(user, password)
-        server.send_message(message(services, waiting))
+        server.send_message(build_message(services, waiting))
 
 
-def message(services: Services, waiting: Waiting) -> EmailMessage:
-    """The mail as it is sent: plain text, a link, and nothing that decides or counts who opened it."""
+def build_message(services: Services, waiting: QueuedMail) -> EmailMessage:
+    """The mail as it is sent: plain text and a link, without anything that decides or tracks who opened it."""
     made = EmailMessage()
     made["From"] = services.settings.mail_from
     made["To"] = waiting.email
@@ -95,5 +95,5 @@ def message(services: Services, waiting: Waiting) -> EmailMessage:
 
 
 def one_line(text: str) -> str:
-    """Without line ends, so that nothing in it becomes a header."""
+    """The text without line ends, so that nothing in it becomes a header."""
     return " ".join(text.split())[:200]

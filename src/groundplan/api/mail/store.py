@@ -1,4 +1,4 @@
-"""The SQL of mail that waits or was sent. No rules (`smtp`)."""
+"""The SQL of queued and sent mail. Rules are in `smtp`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from groundplan.core.ids import new_id
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """One mail to hand over. `path` is the page of the console that it links to."""
+class QueuedMail:
+    """One mail to send. `path` is the page of the console that it links to."""
 
     id: UUID
     email: str
@@ -24,8 +24,8 @@ class Waiting:
     tries: int
 
 
-def queue(conn: Connection[Any], mark: str, person_id: UUID, subject: str, path: str, now: datetime) -> bool:
-    """Tell somebody once: what has the same `mark` was told already. Returns whether it is new."""
+def queue_mail(conn: Connection[Any], mark: str, person_id: UUID, subject: str, path: str, now: datetime) -> bool:
+    """Queue a mail unless one with the same `mark` was queued before. Returns whether it is new."""
     done = conn.execute(
         """INSERT INTO mail (id, mark, person_id, subject, path, queued_at, next_try)
            VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (mark) DO NOTHING""",
@@ -34,8 +34,8 @@ def queue(conn: Connection[Any], mark: str, person_id: UUID, subject: str, path:
     return bool(done.rowcount)
 
 
-def queue_all(conn: Connection[Any], mails: Sequence[tuple[str, UUID, str, str]], now: datetime) -> None:
-    """As `queue`, of many (mark, person, subject, path) in one question."""
+def queue_mails(conn: Connection[Any], mails: Sequence[tuple[str, UUID, str, str]], now: datetime) -> None:
+    """As `queue_mail`, for many (mark, person, subject, path) in one statement."""
     if mails:
         marks, people, subjects, paths = map(list, zip(*mails, strict=True))
         conn.execute(
@@ -46,8 +46,8 @@ def queue_all(conn: Connection[Any], mails: Sequence[tuple[str, UUID, str, str]]
         )
 
 
-def take(conn: Connection[Any], now: datetime, again: datetime) -> Waiting | None:
-    """The next mail to hand over, which nobody else takes until `again`; None where none waits."""
+def take_next(conn: Connection[Any], now: datetime, again: datetime) -> QueuedMail | None:
+    """Take the next mail to send, which no other process takes until `again`; None where none is due."""
     row = conn.execute(
         """WITH waiting AS (
              SELECT m.id, p.email, m.subject, m.path, m.tries FROM mail m JOIN person p ON p.id = m.person_id
@@ -56,19 +56,19 @@ def take(conn: Connection[Any], now: datetime, again: datetime) -> Waiting | Non
            UPDATE mail SET next_try = %s FROM waiting WHERE mail.id = waiting.id RETURNING waiting.*""",
         (now, again),
     ).fetchone()
-    return Waiting(*row) if row else None
+    return QueuedMail(*row) if row else None
 
 
-def sent(conn: Connection[Any], id: UUID, now: datetime) -> None:
+def mark_sent(conn: Connection[Any], id: UUID, now: datetime) -> None:
     conn.execute("UPDATE mail SET sent_at = %s, problem = NULL WHERE id = %s", (now, id))
 
 
-def failed(conn: Connection[Any], id: UUID, next_try: datetime, problem: str) -> None:
+def mark_failed(conn: Connection[Any], id: UUID, next_try: datetime, problem: str) -> None:
     conn.execute(
         "UPDATE mail SET tries = tries + 1, next_try = %s, problem = %s WHERE id = %s", (next_try, problem, id)
     )
 
 
-def forget(conn: Connection[Any], before: datetime) -> None:
-    """Mail that was sent, or never could be, before this moment."""
+def forget_before(conn: Connection[Any], before: datetime) -> None:
+    """Delete mail that was queued before this moment, sent or not."""
     conn.execute("DELETE FROM mail WHERE queued_at < %s", (before,))

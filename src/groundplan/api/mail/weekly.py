@@ -1,7 +1,7 @@
-"""Beside the requests: once a week, three lines to each owner: what their workloads cost, what changed, and why.
+"""Background job: once a week, three lines to each owner: what their workloads cost, what changed, and why.
 
-Every Monday for the week before, once to each person, or until Wednesday where nothing ran on Monday; where no mail is
-set up, nothing is queued. Amounts are those of the book, so allocated costs count too.
+Sent on Monday for the week before, once to each person, or until Wednesday where nothing ran on Monday. Without a mail
+server nothing is queued. Amounts are those of the cost book, so allocated costs count.
 """
 
 from __future__ import annotations
@@ -29,23 +29,27 @@ from groundplan.ledger.finding import SEVERITIES
 Calls = Mapping[str, int]
 LOOK_SECONDS = 3600.0
 DUTIES = ("business", "product", "finance")
-HOUR = 6
-"""Of Monday, UTC, from which on it is sent."""
-LAST = 2
-"""The last day of the week, Monday being 0, on which it is sent where it could not be before."""
+SEND_HOUR = 6
+"""The hour of Monday, UTC, from which on it is sent."""
+LAST_WEEKDAY = 2
+"""The last weekday (Monday is 0) on which it is sent, if it could not be sent before."""
 
 
-def look(services: Services) -> int:
-    """Queue what is due; how many mails that were."""
+def queue_if_due(services: Services) -> int:
+    """Queue the weekly mails if they are due; returns how many."""
     now = services.clock.now()
-    if services.settings.mail_url is None or now.weekday() > LAST or (now.weekday() == 0 and now.hour < HOUR):
+    if (
+        services.settings.mail_url is None
+        or now.weekday() > LAST_WEEKDAY
+        or (now.weekday() == 0 and now.hour < SEND_HOUR)
+    ):
         return 0
     with services.transaction() as conn:
-        return queue(conn, now)
+        return queue_weekly_mails(conn, now)
 
 
-def queue(conn: Connection[Any], now: datetime) -> int:
-    """As `look`, for the week before that of `now`, in the caller's transaction."""
+def queue_weekly_mails(conn: Connection[Any], now: datetime) -> int:
+    """Queue the mails for the week before that of `now`, in the caller's transaction; returns how many."""
     blueprint = current_or_none(conn)
     if blueprint is None:
         return 0
@@ -63,23 +67,23 @@ def queue(conn: Connection[Any], now: datetime) -> int:
     made = 0
     for email, mine in sorted(owned.items()):
         if email in people:
-            own, then = _of(lines, mine), _of(before, mine)
-            moved = _moved(own, then)
-            unusual = _recent(told, mine, week, moved[0][0] if moved else "")
+            own, then = _lines_of(lines, mine), _lines_of(before, mine)
+            moved = _largest_change(own, then)
+            unusual = _unusual_messages(told, mine, week, moved[0][0] if moved else "")
             text = "\n".join(three_lines(own, then, unusual, calls))
             mark = f"cost/week/{monday.isocalendar().year}-{monday.isocalendar().week:02d}/{people[email]}"
-            made += mail_store.queue(conn, mark, people[email], text, "/cost", now)
+            made += mail_store.queue_mail(conn, mark, people[email], text, "/cost", now)
     return made
 
 
 def three_lines(
     lines: Sequence[Line], before: Sequence[Line], unusual: Sequence[str], calls: tuple[Calls, ...] = ({}, {})
 ) -> list[str]:
-    """What it cost, what changed most, and why: what that change is made of, and the finding that tells most of it.
-    `calls`: workload -> how many, in this time and the one before."""
+    """Three lines: the cost, the largest change, and its reason: the parts of the change and the most relevant finding.
+    `calls`: (workload -> calls) of this week and the one before."""
     now, then = (sum(line.amount for line in each) for each in (lines, before))
     change = f", {(now - then) / then:+,.0%} on the week before" if then > 0 else ""
-    moved = _moved(lines, before)
+    moved = _largest_change(lines, before)
     if moved is None:
         what = "Nothing changed."
     else:
@@ -93,7 +97,7 @@ def three_lines(
 
 
 def _why(key: tuple[str, str], lines: Sequence[Line], before: Sequence[Line], calls: tuple[Calls, ...]) -> str:
-    """What the change of one workload's term is made of, and where most of it was."""
+    """The parts of the change of one workload's term, and the deployment with most of it."""
     now, then = ([line for line in each if (line.workload, line.term) == key] for each in (lines, before))
     made = of_change(*(_spent(each, counts.get(key[0], 0)) for each, counts in ((then, calls[1]), (now, calls[0]))))
     at: dict[str, int] = {}
@@ -114,7 +118,7 @@ def _calls(conn: Connection[Any], days: Days) -> Calls:
     return {row["workload"]: int(row["calls"] or 0) for row in rows}
 
 
-def _moved(lines: Sequence[Line], before: Sequence[Line]) -> tuple[tuple[str, str], int] | None:
+def _largest_change(lines: Sequence[Line], before: Sequence[Line]) -> tuple[tuple[str, str], int] | None:
     sums: dict[tuple[str, str], int] = {}
     for each, sign in ((lines, 1), (before, -1)):
         for line in each:
@@ -124,12 +128,13 @@ def _moved(lines: Sequence[Line], before: Sequence[Line]) -> tuple[tuple[str, st
     return None if most is None or sums[most] == 0 else (most, sums[most])
 
 
-def _of(lines: Sequence[Line], workloads: set[str]) -> list[Line]:
+def _lines_of(lines: Sequence[Line], workloads: set[str]) -> list[Line]:
     return [line for line in lines if line.workload in workloads]
 
 
-def _recent(told: Sequence[dict[str, Any]], workloads: set[str], week: Days, changed: str) -> list[str]:
-    """Those of the week, each with its day, UTC; of the workload that changed most come first, then the gravest."""
+def _unusual_messages(told: Sequence[dict[str, Any]], workloads: set[str], week: Days, changed: str) -> list[str]:
+    """Messages of the week's findings with their weekday (UTC): first those of the workload that changed most, then by
+    severity."""
     subjects = {f"workload/{name}" for name in workloads}
     found = [row for row in told if row["subject"] in subjects and week.since <= row["at"] < week.until]
     first = sorted(found, key=lambda row: (row["subject"] != f"workload/{changed}", SEVERITIES.index(row["severity"])))

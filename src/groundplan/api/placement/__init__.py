@@ -1,1 +1,1 @@
-"""The plan of the company for the routes: as served, re-planned, on paper. Solving is `placement`'s."""
+"""The placement plan of the company for the routes: as served, re-planned, as a report. `placement` solves it."""

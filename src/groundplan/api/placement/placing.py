@@ -1,4 +1,4 @@
-"""What the routes of placement share: the company as it is served, its plan, what was seen of it. Decides nothing."""
+"""What the placement routes share: facts of the served company, its plan, and its drift. Decides nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from psycopg import Connection
 
 from groundplan.api.context import Services
 from groundplan.api.placement import serving as placement_serving
-from groundplan.api.placement.views import replanned
+from groundplan.api.placement.views import replan_json
 from groundplan.api.served_blueprint import current_blueprint, current_or_none, workspace_at
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound, Unavailable
@@ -30,30 +30,31 @@ LOOK_SECONDS = 3600.0
 KIND = "placement.drift"
 
 
-def company(conn: Connection[Any], services: Services) -> Company:
-    """The facts of what is served, with what was seen of its deployments. Raises `NotFound` before genesis."""
+def served_company(conn: Connection[Any], services: Services) -> Company:
+    """The facts of the served company, with observations of its deployments. Raises `NotFound` before genesis."""
     blueprint = current_blueprint(conn)
     now = services.clock.now()
     workspace = workspace_at(conn, blueprint.number)
     found = company_facts(
         workspace, blueprint.deployments, blueprint, now.date(), read_observations(conn, workspace, now, True)
     )
-    return replace(found, speeds=placement_serving.speeds(conn, now, found))
+    return replace(found, speeds=placement_serving.calibrated_speeds(conn, now, found))
 
 
-def told(
+def run_view(
     services: Services, function: Callable[[CompanyPlan, *_Arguments], _Answer], *arguments: *_Arguments, plans: int = 1
 ) -> _Answer:
-    """What a function of `views` says of the plan of what is served, without a transaction that waits for it. Raises
-    what it raises, `Conflict` where what is served cannot be placed, and `Unavailable`. `plans`: as many it makes."""
+    """Run a function of `views` on the plan of the served company in the planning process, without holding a
+    transaction. Raises what the function raises, `Conflict` where the company cannot be placed, and `Unavailable`.
+    `plans`: how many plans the function makes."""
     with services.transaction() as conn:
-        facts = company(conn, services)
+        facts = served_company(conn, services)
     return plan_process.ask_plan(function, facts, *arguments, plans=plans)
 
 
-def projection(conn: Connection[Any], services: Services, workload: str) -> pilot.Projection:
-    """A pilot at ten and a hundred times its calls, from the facts of four weeks."""
-    facts = company(conn, services).workloads.get(workload)
+def project_pilot(conn: Connection[Any], services: Services, workload: str) -> pilot.Projection:
+    """The projection of a pilot to ten and a hundred times its calls, from the facts of four weeks."""
+    facts = served_company(conn, services).workloads.get(workload)
     if facts is None:
         raise NotFound(
             f"no workload '{workload[:80]}' is declared", code="workload_unknown", hint="See /api/workloads."
@@ -83,8 +84,8 @@ def projection(conn: Connection[Any], services: Services, workload: str) -> pilo
     return pilot.project(workload, days, bounds)
 
 
-def charts(conn: Connection[Any], blueprint: Blueprint, now: datetime) -> list[drift.Chart]:
-    """What the blueprint's placements expect beside the whole days that are over."""
+def drift_charts(conn: Connection[Any], blueprint: Blueprint, now: datetime) -> list[drift.Chart]:
+    """Charts of what the blueprint's placements expect against past whole days."""
     rows = daily_store.workload_days(conn, now - timedelta(days=DRIFT_DAYS))
     seen: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
@@ -97,38 +98,38 @@ def charts(conn: Connection[Any], blueprint: Blueprint, now: datetime) -> list[d
     return drift.build_charts(expected, seen)
 
 
-def company_or_none(conn: Connection[Any], services: Services) -> Company | None:
-    """As `company`; None where that cannot be told."""
+def served_company_or_none(conn: Connection[Any], services: Services) -> Company | None:
+    """As `served_company`; None where it raises."""
     try:
-        return company(conn, services)
+        return served_company(conn, services)
     except GroundplanError:
         return None
 
 
-def replan(facts: Company | None, found: list[drift.Chart]) -> dict[str, Any] | None:
-    """The company at the calls that were seen, solved again; None where that cannot be placed."""
+def replan_comparison(facts: Company | None, found: list[drift.Chart]) -> dict[str, Any] | None:
+    """The comparison with a plan at the observed calls; None where that cannot be placed."""
     if facts is None:
         return None
     loads = {each.workload: each.newest_factor for each in found if each.figure == "calls_day" and each.has_drifted}
     try:
-        return plan_process.ask_plan(replanned, facts, loads, plans=2)
+        return plan_process.ask_plan(replan_json, facts, loads, plans=2)
     except (Conflict, Invalid):
         return None
 
 
-def look(services: Services) -> int:
-    """Tell what drifts, and close what no longer does; how many are new. Runs in any control process: telling twice is
-    once."""
+def update_drift_findings(services: Services) -> int:
+    """Open findings on what drifts, and close those that no longer hold; returns how many are new. Idempotent, so any
+    control process may run it."""
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
         if blueprint is None:
             return 0
-        found = charts(conn, blueprint, services.clock.now())
+        found = drift_charts(conn, blueprint, services.clock.now())
         drifting = [each for each in found if each.has_drifted]
-        facts = company_or_none(conn, services) if drifting else None
+        facts = served_company_or_none(conn, services) if drifting else None
     try:
-        fix = replan(facts, drifting)
-    except Unavailable:  # what drifts is told all the same
+        fix = replan_comparison(facts, drifting)
+    except Unavailable:  # the findings are opened all the same
         fix = None
     owners = {item.name: next(iter(item.owners.get("architecture", ())), None) for item in blueprint.workloads}
     with services.transaction() as conn:
@@ -136,8 +137,8 @@ def look(services: Services) -> int:
         return told.opened
 
 
-def changes(sets: list[str], drop: list[str], demand: list[str], prices: list[str]) -> whatif.Changes:
-    """From texts. Raises `Invalid`; a change that says nothing is none."""
+def parse_changes(sets: list[str], drop: list[str], demand: list[str], prices: list[str]) -> whatif.Changes:
+    """Parse what-if changes. Raises `Invalid`, also where nothing is changed."""
     found = whatif.parse(sets, drop, demand, prices)
     if not (found.sets or found.drop_sites or found.demand or found.prices):
         raise Invalid(

@@ -1,6 +1,6 @@
-"""A re-plan made ready: the calls that were seen written into the declared files, and released like any other change.
+"""A re-plan: the observed calls are written into the declared files, and released like any other change.
 
-What production needs an approval for becomes a pending change that waits for it; nothing here approves anything.
+What needs an approval becomes a pending change; nothing here approves anything.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from groundplan.core.errors import Conflict
 from groundplan.placement.drift import Chart
 
 
-def drifting(conn: Connection[Any], services: Services) -> list[Chart]:
-    """Workloads whose calls are materially others than the plan took for granted. Raises `Conflict` where none are."""
-    found = placing.charts(conn, current_blueprint(conn), services.clock.now())
+def drifting_workloads(conn: Connection[Any], services: Services) -> list[Chart]:
+    """Charts of workloads whose calls differ materially from the plan. Raises `Conflict` where there are none."""
+    found = placing.drift_charts(conn, current_blueprint(conn), services.clock.now())
     off = [each for each in found if each.figure == "calls_day" and each.has_drifted]
     if not off:
         raise Conflict(
@@ -32,27 +32,27 @@ def drifting(conn: Connection[Any], services: Services) -> list[Chart]:
     return off
 
 
-def replan(conn: Connection[Any], services: Services, actor: str, reason: str) -> dict[str, Any]:
-    """Release the declared files at the calls that were seen. Raises `Conflict`, and `Invalid` where today's rules
-    refuse them."""
-    off = drifting(conn, services)
+def release_replan(conn: Connection[Any], services: Services, actor: str, reason: str) -> dict[str, Any]:
+    """Release the declared files with the observed calls. Raises `Conflict`, and `Invalid` where today's rules refuse
+    them."""
+    off = drifting_workloads(conn, services)
     number = current_blueprint(conn).number
     files = dict(store.blueprint(conn, number)["sources"])
     calls = {each.workload: each.expected * each.newest_factor for each in off}
     written = with_calls(files, workspace_at(conn, number), calls)
-    compared = placing.replan(placing.company_or_none(conn, services), off)
+    compared = placing.replan_comparison(placing.served_company_or_none(conn, services), off)
     released = services.releases.apply(conn, actor, written, reason)
     return {
         "calls_day": {name: round(value) for name, value in sorted(calls.items())},
         "released": released,
         "words": [] if compared is None else compared["words"],
         "flips": [] if compared is None else compared["flips"],
-        "difference": "".join(_difference(files, written)),
+        "difference": "".join(_unified_diff(files, written)),
     }
 
 
-def _difference(before: dict[str, str], after: dict[str, str]) -> list[str]:
-    """What to write into the files of the workspace, so that the next apply does not take it back."""
+def _unified_diff(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """The diff to apply to the workspace files, so that the next apply does not revert it."""
     return [
         line
         for name in sorted(before)

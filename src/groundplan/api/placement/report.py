@@ -1,4 +1,4 @@
-"""The plan for a board, as sections that a page or a printable file shows: figures, pictures, reasons. Decides nothing.
+"""The report on the plan for a board, as sections for a page or a PDF: figures, pictures, reasons. Decides nothing.
 
 `report_html` is one self-contained page that loads nothing; `pdf` lays out the same sections on paper.
 """
@@ -25,8 +25,8 @@ th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid #0002;vertica
 .soft{opacity:.7}.scroll{overflow-x:auto}svg{max-width:100%;height:auto}@media(prefers-color-scheme:dark){
 body{color:#dfe6ec;background:#161b20}th,td{border-color:#fff3}}@media print{section{break-inside:avoid}}"""
 
-EXPLAINED = 20
-"""Workloads whose reasons are told: for each the whole company is placed once more."""
+MAX_EXPLAINED = 20
+"""The most workloads whose reasons are given: each needs another plan of the whole company."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +54,26 @@ def sections(plan: CompanyPlan, today: date) -> Iterator[Section]:
     """The whole report."""
     body = whole_json(plan, compare(plan))
     yield Section(f"Where AI runs, and why: plan of {today.isoformat()}", 1, lines=tuple(body["words"]))
-    yield Section("Sites and workloads", svg=pictures.site_map(body["sites"], body["workloads"]), table=_places(body))
+    yield Section(
+        "Sites and workloads", svg=pictures.site_map(body["sites"], body["workloads"]), table=_placement_table(body)
+    )
     yield Section("What a month costs", svg=pictures.waterfall(body["terms"]))
-    yield _ways(front(plan), body)
+    yield _alternatives_section(front(plan), body)
     some = (
-        "" if len(plan.placements) <= EXPLAINED else f"Of the {EXPLAINED} that cost most; each can be asked for alone."
+        ""
+        if len(plan.placements) <= MAX_EXPLAINED
+        else f"Of the {MAX_EXPLAINED} that cost most; each can be asked for alone."
     )
     yield Section("Why each is where it is", text=some)
     yield from _reasons(plan)
-    yield Section("Why not elsewhere", table=_matrix(plan))
+    yield Section("Why not elsewhere", table=_exclusion_table(plan))
     yield Section("The months ahead", lines=tuple(multi_period.words(multi_period.ahead(plan))))
     told = stress.report(plan, stress.Spreads())
     yield Section(f"Under {told['futures']:,} sampled futures", lines=tuple(told["words"]))
-    yield Section("What it rests on", lines=(*plan.notes, *_rests(plan)))
+    yield Section("What it rests on", lines=(*plan.notes, *_assumptions(plan)))
 
 
-def _places(body: dict[str, Any]) -> Table:
+def _placement_table(body: dict[str, Any]) -> Table:
     rows = []
     for row in body["workloads"]:
         place = row["place"]
@@ -78,15 +82,15 @@ def _places(body: dict[str, Any]) -> Table:
     return Table(("Workload", "Site", "On", "A month"), tuple(rows), frozenset({3}))
 
 
-def _ways(ways: list[dict[str, Any]], body: dict[str, Any]) -> Section:
-    """A picture of one way shows nothing."""
+def _alternatives_section(ways: list[dict[str, Any]], body: dict[str, Any]) -> Section:
+    """The alternatives under other weights; without a picture where there is only one."""
     if len(ways) == 1:
         lines = ("However cost, carbon, latency and hours are weighed, the plan stays the same.",)
-        return Section("Other ways to place it", lines=lines, table=_compared(body))
-    return Section("Other ways to place it", svg=pictures.ways(ways), table=_compared(body))
+        return Section("Other ways to place it", lines=lines, table=_comparison_table(body))
+    return Section("Other ways to place it", svg=pictures.ways(ways), table=_comparison_table(body))
 
 
-def _compared(body: dict[str, Any]) -> Table:
+def _comparison_table(body: dict[str, Any]) -> Table:
     rows = []
     for row in body["compared"]:
         none = "nothing runs yet" if row["with"] == "today" else "not possible"
@@ -96,14 +100,14 @@ def _compared(body: dict[str, Any]) -> Table:
 
 
 def _reasons(plan: CompanyPlan) -> Iterator[Section]:
-    dearest = sorted(plan.placements, key=lambda name: (-plan.placements[name].usd, name))[:EXPLAINED]
+    dearest = sorted(plan.placements, key=lambda name: (-plan.placements[name].usd, name))[:MAX_EXPLAINED]
     for name, decided in sorted((name, plan.placements[name]) for name in dearest):
         facts = plan.company.workloads[name]
         own = max(facts.curve) * BURST_LEVELS[decided.level] if decided.burst is not None else None
         yield Section(name, 3, " ".join(sentences(why(plan, name))), svg=pictures.curves("", facts.curve, own))
 
 
-def _matrix(plan: CompanyPlan) -> Table:
+def _exclusion_table(plan: CompanyPlan) -> Table:
     sites = sorted(plan.company.sites)
     rows = tuple(
         (name, *(", ".join(row[site]) or "may run" for site in sites)) for name, row in excluded_matrix(plan).items()
@@ -111,7 +115,7 @@ def _matrix(plan: CompanyPlan) -> Table:
     return Table(("", *sites), rows)
 
 
-def _rests(plan: CompanyPlan) -> Iterator[str]:
+def _assumptions(plan: CompanyPlan) -> Iterator[str]:
     """Defaults that the plan used, once each."""
     found = {(d.primary.config, text) for d in plan.placements.values() for text in d.primary.assumed}
     yield from (f"{config}: {text} (a default)" for config, text in sorted(found))

@@ -1,6 +1,6 @@
-"""The serving model beside the gateways' own facts, for deployments that run on hardware of their site.
+"""The serving model calibrated by the gateways' facts, for deployments on hardware of their site.
 
-What was served at once is Little's law: the time that answers took over a day, in the hours in which they came.
+Concurrency is by Little's law: the summed time of a day's answers divided by the busy hours of the day.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from groundplan.placement.terms.network import shape_for
 
 DAYS = 28
 BUSY_MS = 8 * 3_600_000
-"""Hours of a day in which calls are taken to come"""
+"""The hours of a day in which calls are assumed to come."""
 
 
-def calibrated(conn: Connection[Any], now: datetime, company: Company) -> list[dict[str, Any]]:
+def calibration_rows(conn: Connection[Any], now: datetime, company: Company) -> list[dict[str, Any]]:
     """Each deployment with its factors, and the model's median error before and with them."""
     rows = daily_store.deployment_days(conn, now - timedelta(days=DAYS), now)
     found = []
     for name, facts in sorted(company.deployments.items()):
         days = [row for row in rows if row["deployment"] == name]
-        told = _deployment(company, facts, days) if facts.hardware and days else None
+        told = _calibration_row(company, facts, days) if facts.hardware and days else None
         if told is not None:
             found.append(told)
     return found
 
 
-def speeds(conn: Connection[Any], now: datetime, company: Company) -> dict[tuple[str, str], OwnSpeed]:
-    """What a plan takes of it: by model and hardware, of the deployment with the most days."""
+def calibrated_speeds(conn: Connection[Any], now: datetime, company: Company) -> dict[tuple[str, str], OwnSpeed]:
+    """(model, hardware) -> calibrated speed for plans, from the deployment with the most days."""
     found: dict[tuple[str, str], OwnSpeed] = {}
-    for row in sorted(calibrated(conn, now, company), key=lambda each: (each["days"], each["deployment"])):
+    for row in sorted(calibration_rows(conn, now, company), key=lambda each: (each["days"], each["deployment"])):
         times = row["corrected"]["first_token_ms"]
         spread = times["high"] / max(times["middle"], 0.01)
         found[row["model"], row["hardware"]] = OwnSpeed(row["first_token_factor"], row["per_token_factor"], spread)
     return found
 
 
-def _deployment(company: Company, facts: DeploymentFacts, days: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _calibration_row(company: Company, facts: DeploymentFacts, days: list[dict[str, Any]]) -> dict[str, Any] | None:
     machine, model = hardware_of(facts.hardware or ""), company.models.get(facts.model)
     shape = None if model is None else shape_for(model)
     if machine is None or shape is None or model is None:
@@ -75,12 +75,12 @@ def _deployment(company: Company, facts: DeploymentFacts, days: list[dict[str, A
         "error_before": [round(value, 4) for value in fit.before],
         "error_after": [round(value, 4) for value in fit.after],
         "basis": predicted[-1].basis,
-        "predicted": _times(predicted[-1]),
-        "corrected": _times(corrected),
+        "predicted": _times_json(predicted[-1]),
+        "corrected": _times_json(corrected),
     }
 
 
-def _times(served: Serving) -> dict[str, dict[str, float]]:
+def _times_json(served: Serving) -> dict[str, dict[str, float]]:
     """Milliseconds, with the 90 % interval."""
     return {
         name: {"middle": round(each.middle, 2), "low": round(each.low, 2), "high": round(each.high, 2)}

@@ -1,7 +1,7 @@
-"""Answers of the routes of placement about a plan, as plain values. Pure.
+"""Views of a placement plan for the routes, as plain values. Pure.
 
-Of a large company this is done in a process of its own (`placement.plan_process`), so nothing here knows of requests,
-and whatever a route tells of a plan is a function of this module.
+For a large company they run in a process of their own (`placement.plan_process`), so nothing here knows requests, and
+everything that a route shows of a plan is a function of this module.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from groundplan.placement.planner import CompanyPlan
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """So many workloads by name, those behind `after` whose names have `search` in them."""
+class WorkloadPage:
+    """A page of workloads by name: at most `limit` that follow `after` and have `search` in their names."""
 
     limit: int
     after: str = ""
     search: str = ""
 
 
-def whole(plan: CompanyPlan, page: Page | None) -> dict[str, Any]:
-    """The plan; with a page, of its workloads alone each is told: `next` is what `after` is for those that follow,
-    `total` how many have the word in their names."""
+def plan_json(plan: CompanyPlan, page: WorkloadPage | None) -> dict[str, Any]:
+    """The plan as JSON; with a page, details of its workloads only, with `next` (the `after` of the next page) and
+    `total` (all workloads that match the search)."""
     among: frozenset[str] | None = None
     more: dict[str, Any] = {}
     if page is not None:
@@ -51,26 +51,26 @@ def whole(plan: CompanyPlan, page: Page | None) -> dict[str, Any]:
     return body
 
 
-def whole_text(plan: CompanyPlan, page: Page | None) -> bytes:
-    """The same as JSON: of thousands of workloads that is megabytes, which nobody else should wait for."""
-    return json.dumps(whole(plan, page), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+def plan_body(plan: CompanyPlan, page: WorkloadPage | None) -> bytes:
+    """`plan_json` as an encoded body: for thousands of workloads it is megabytes, encoded in the planning process."""
+    return json.dumps(plan_json(plan, page), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-def why(plan: CompanyPlan, workload: str) -> dict[str, Any]:
+def explanation_json(plan: CompanyPlan, workload: str) -> dict[str, Any]:
     """Why one workload is where it is, as figures and in words. Raises `NotFound`, `Conflict`."""
-    found = _why(plan, workload)
+    found = _explanation(plan, workload)
     return {**to_json(found, list(sentences(found))), "curve": list(plan.company.workloads[workload].curve)}
 
 
-def because(plan: CompanyPlan, workload: str) -> dict[str, Any]:
-    """The same in the shape of `why`."""
-    found = _why(plan, workload)
+def why_json(plan: CompanyPlan, workload: str) -> dict[str, Any]:
+    """As `explanation_json`, in the shape of `groundplan why`."""
+    found = _explanation(plan, workload)
     lines = list(sentences(found))
     facts = {key: value for key, value in to_json(found, lines).items() if key != "words"}
     return {"kind": "placement", "because": lines, "facts": facts}
 
 
-def _why(plan: CompanyPlan, workload: str) -> Why:
+def _explanation(plan: CompanyPlan, workload: str) -> Why:
     if workload in plan.unplaceable:
         raise Conflict(
             f"{workload} may not run anywhere: {plan.unplaceable[workload]}"[:2000],
@@ -86,13 +86,13 @@ def _why(plan: CompanyPlan, workload: str) -> Why:
     return explained(plan, workload)
 
 
-def what_if(plan: CompanyPlan, changes: whatif.Changes) -> dict[str, Any]:
+def what_if_json(plan: CompanyPlan, changes: whatif.Changes) -> dict[str, Any]:
     """Two plans side by side."""
     return whatif.to_json(whatif.compare(plan, changes))
 
 
-def replanned(plan: CompanyPlan, demand: Mapping[str, float]) -> dict[str, Any]:
-    """What changes at other calls, and no more of the two plans."""
+def replan_json(plan: CompanyPlan, demand: Mapping[str, float]) -> dict[str, Any]:
+    """The differences of a plan with other numbers of calls."""
     compared = whatif.compare(plan, whatif.Changes(demand=demand))
     return {
         "flips": list(compared.flips),
@@ -102,26 +102,26 @@ def replanned(plan: CompanyPlan, demand: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-def stressed(plan: CompanyPlan, spreads: stress.Spreads) -> dict[str, Any]:
+def stress_json(plan: CompanyPlan, spreads: stress.Spreads) -> dict[str, Any]:
     """The plan under sampled futures."""
     return stress.report(plan, spreads)
 
 
-def coming(plan: CompanyPlan, months: int, step: int) -> dict[str, Any]:
+def months_ahead_json(plan: CompanyPlan, months: int, step: int) -> dict[str, Any]:
     """The coming months."""
     return multi_period.to_json(multi_period.ahead(plan, months, step))
 
 
-def ways(plan: CompanyPlan, asked: Mapping[str, float]) -> list[dict[str, Any]]:
+def alternatives_json(plan: CompanyPlan, asked: Mapping[str, float]) -> list[dict[str, Any]]:
     """The plan under other weights."""
     return front(plan, asked=asked)
 
 
-def board_page(plan: CompanyPlan, today: date) -> str:
+def board_report_html(plan: CompanyPlan, today: date) -> str:
     """The report for the board."""
     return report.report_html(plan, today)
 
 
-def paper(plan: CompanyPlan, today: date) -> bytes:
+def board_report_pdf(plan: CompanyPlan, today: date) -> bytes:
     """The same as a PDF."""
     return report_pdf(report.sections(plan, today))

@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import ServicesDep
 from groundplan.api.routes.changes import FileName, FileText
@@ -20,7 +20,7 @@ from groundplan.governance.model import ApprovalRequest, Change
 from groundplan.identity import store as people
 from groundplan.identity.model import COMPANY
 
-router = below_api("changes")
+router = protected_router("changes")
 Subject = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z-]{0,30}/\S{1,120}$")]
 Reason = Annotated[str, StringConstraints(min_length=3, max_length=1000)]
 QUESTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -92,7 +92,7 @@ def approvals(
     model also how it has `changed`: what its upstreams report now, and did not when it was approved."""
     with services.transaction() as conn:
         found = [each for each in store.changes(conn, ["applied"]) if subject in (None, each.subject)]
-        flags = model_changes.flags(services, conn)
+        flags = model_changes.changes_by_digest(services, conn)
     return {"approvals": [{**_json(each), "changed": flags.get(each.digest, [])} for each in found]}
 
 

@@ -10,12 +10,12 @@ from fastapi import Query, Request
 from psycopg import Connection
 from pydantic import BaseModel, Field
 
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.actor_names import entries_json
 from groundplan.api.audit.log_check import LogCheck
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Services, ServicesDep
-from groundplan.api.people import named
+from groundplan.api.people import find_person_id
 from groundplan.core.audit import archive, archive_store, person_actor, record
 from groundplan.core.audit import proof as audit_proof
 from groundplan.core.audit import store as audit_store
@@ -26,7 +26,7 @@ from groundplan.core.audit.sequencer import Sequencer
 from groundplan.core.canonical import canonical, digest
 from groundplan.core.errors import NotFound, Unavailable
 
-router = below_api("audit")
+router = protected_router("audit")
 READ_AGAIN = timedelta(minutes=10)
 SEARCHED = 32
 """Ranges that are read for one entry: ids begin with their time, and so few ranges are of one."""
@@ -120,14 +120,14 @@ def last_verification(request: Request, _: Reader) -> dict[str, Any]:
     `checked_at` is when the newest entries were verified, `everything_at` when all files were; null while the first
     verification runs.
     """
-    return _check(request).newest()
+    return _check(request).latest()
 
 
 @router.post("/audit/verification", status_code=202)
 def verify_again(request: Request, _: Reader) -> dict[str, Any]:
     """Verify all files again, in the background; the answer is as of GET."""
-    _check(request).ask()
-    return _check(request).newest()
+    _check(request).verify_everything()
+    return _check(request).latest()
 
 
 def _check(request: Request) -> LogCheck:
@@ -181,7 +181,7 @@ def _actor(conn: Connection[Any], services: Services, who: str) -> tuple[str | N
     if "@" not in who:
         return who, None
     try:
-        return person_actor(named(conn, who)), None
+        return person_actor(find_person_id(conn, who)), None
     except NotFound:
         return None, f"sign-in/{pseudonym(services.home, who)}"
 

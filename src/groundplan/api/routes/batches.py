@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 from fastapi import Query
 
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Reader
 from groundplan.api.context import ServicesDep
-from groundplan.api.unknown_names import refuse_unknown
+from groundplan.api.unknown_names import require_known_names
 from groundplan.ledger import batch_queries
 
-router = below_api("ledger")
+router = protected_router("ledger")
 
 
 @router.get("/batches")
@@ -22,5 +22,5 @@ def batches(
     """The newest first, of all workloads or of one; and how much of the disk the files of each take."""
     with services.transaction() as conn:
         found, files = batch_queries.batches(conn, workload, limit), batch_queries.files(conn, workload)
-        refuse_unknown(conn, [*found, *files], workload=workload)
+        require_known_names(conn, [*found, *files], workload=workload)
     return {"batches": found, "files": files}

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api.access.authorization import authorize
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import ServicesDep
-from groundplan.api.propagation import effect_of
+from groundplan.api.propagation import policy_effect
 from groundplan.api.served_blueprint import current_blueprint, require_workload
 from groundplan.identity import service as identity
 
-router = below_api("cache")
+router = protected_router("cache")
 
 
 class Clear(BaseModel):
@@ -31,4 +31,4 @@ def clear(body: Clear, services: ServicesDep, caller: SignedIn) -> dict[str, Any
     with services.transaction() as conn:
         workload = require_workload(current_blueprint(conn), body.workload)
         number = identity.clear_answers(conn, caller.actor, workload.name)
-    return {"workload": workload.name, "effective": effect_of(services, number)}
+    return {"workload": workload.name, "effective": policy_effect(services, number)}

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api import changes_since_base, health, store
 from groundplan.api.access.authorization import authorize
-from groundplan.api.access.protected_routes import below_api
-from groundplan.api.actor_names import names_for
+from groundplan.api.access.protected_routes import protected_router
+from groundplan.api.actor_names import load_names
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Services, ServicesDep
-from groundplan.api.propagation import effect_of, effect_of_blueprint
+from groundplan.api.propagation import blueprint_effect, policy_effect
 from groundplan.api.routing import evaluations as router_evaluations
 from groundplan.api.watch import model_changes
 from groundplan.catalog.loader import MAX_FILES
@@ -29,7 +29,7 @@ from groundplan.release import store as release
 from groundplan.release.difference import differences
 from groundplan.release.model import difference_json
 
-router = below_api("changes")
+router = protected_router("changes")
 PAGE = 100
 
 FileName = Annotated[str, StringConstraints(min_length=1, max_length=300)]
@@ -89,7 +89,11 @@ def plan(body: Declared, services: ServicesDep, caller: Reader) -> dict[str, Any
             if not value["refusals"]
             else []
         )
-    value["notes"] = [*value["notes"], *back, *router_evaluations.of_plan(services, body.files, value["differences"])]
+    value["notes"] = [
+        *value["notes"],
+        *back,
+        *router_evaluations.plan_notes(services, body.files, value["differences"]),
+    ]
     return {"base": base, **value}
 
 
@@ -106,7 +110,11 @@ def apply(body: Apply, request: Request, services: ServicesDep, caller: SignedIn
         changes_since_base.check_base(conn, caller, body.base)
         value, back = _applied(conn, services, caller, body)
         served = release.load_blueprint(conn)
-    value["notes"] = [*back, *health.missing_key_problems(served), *router_evaluations.missing(services, body.files)]
+    value["notes"] = [
+        *back,
+        *health.missing_key_problems(served),
+        *router_evaluations.inactive_router_notes(services, body.files),
+    ]
     if body.folder is not None and (unnoted := services.remember_folder(Path(body.folder))):
         value["notes"].append(unnoted)
     request.app.state.indexing.ask()
@@ -171,8 +179,12 @@ def one_change(change_id: UUID, services: ServicesDep, caller: Reader) -> dict[s
     has `changed` since, and of a learned router that it brings in how it was evaluated (`routing`)."""
     with services.transaction() as conn:
         found = _named(conn, caller, with_approvals(conn, [store.change(conn, change_id)]))[0]
-        changed = model_changes.flags(services, conn).get(found["digest"], []) if found["state"] == "applied" else []
-        routing = router_evaluations.of_change(services, conn, found)
+        changed = (
+            model_changes.changes_by_digest(services, conn).get(found["digest"], [])
+            if found["state"] == "applied"
+            else []
+        )
+        routing = router_evaluations.change_evaluation(services, conn, found)
     missing = services.releases.unapproved_parts(services.transaction, change_id)
     return {**found, "missing": missing, "changed": changed, "routing": routing}
 
@@ -204,9 +216,9 @@ def withdraw(change_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[s
     with services.release_turn() as conn:
         value = services.releases.withdraw(conn, caller.actor, change_id)
     if value["blueprint"] is not None:
-        value["effective"] = effect_of_blueprint(services, value["blueprint"])
+        value["effective"] = blueprint_effect(services, value["blueprint"])
     elif value["policy"] is not None:
-        value["effective"] = effect_of(services, value["policy"])
+        value["effective"] = policy_effect(services, value["policy"])
     return value
 
 
@@ -225,7 +237,7 @@ def _named(conn: Connection[Any], caller: Caller, changes: list[dict[str, Any]])
     excepted = [each for change in changes if change["type"] == "exception" for each in change["summary"]["fields"]]
     excepted = [each for each in excepted if each["field"] == "person"]
     asked_by = {str(change["requested_by"]) for change in changes}
-    names = names_for(conn, caller, asked_by | {f"person:{each['new']}" for each in excepted if _is_id(each["new"])})
+    names = load_names(conn, caller, asked_by | {f"person:{each['new']}" for each in excepted if _is_id(each["new"])})
     for each in excepted:
         each["new"] = names.people.get(f"person:{each['new']}", each["new"])
     for change in changes:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 from uuid import UUID
 
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import SignedIn, require_duty
 from groundplan.api.context import ServicesDep
 from groundplan.core.audit.store import record
@@ -14,7 +14,7 @@ from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.errors import NotFound
 from groundplan.ledger import content_store, queries
 
-router = below_api("ledger")
+router = protected_router("ledger")
 READERS = frozenset({"engineering", "operations", "security"})
 """Duties of the workload, or of the company, that may read prompts and answers."""
 

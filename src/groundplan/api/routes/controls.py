@@ -14,7 +14,7 @@ from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api import controls
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import ServicesDep
 from groundplan.api.served_blueprint import require_workload
@@ -37,7 +37,7 @@ from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 from groundplan.release.model import Current, effective_terms
 
-router = below_api("controls")
+router = protected_router("controls")
 Kind = Literal["", "workload", "model", "deployment", "provider", "prompt", "integration", "tool", "source"]
 MAY_SHOW = frozenset({"compliance", "security", "data", "operations", "business", "product"})
 PERIOD = timedelta(days=365)

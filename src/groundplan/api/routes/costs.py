@@ -11,7 +11,7 @@ from fastapi import Query
 from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Caller, Reader
 from groundplan.api.context import ServicesDep
 from groundplan.api.cost import book as cost_book
@@ -23,7 +23,7 @@ from groundplan.api.cost import own_hardware as cost_own
 from groundplan.api.cost import what_if as cost_what_if
 from groundplan.api.cost.runway import cached_forecast
 from groundplan.api.served_blueprint import current_blueprint, current_or_none, require_workload
-from groundplan.api.unknown_names import refuse_unknown
+from groundplan.api.unknown_names import require_known_names
 from groundplan.blueprint.calendar import Launch
 from groundplan.core.audit.store import record
 from groundplan.core.errors import NotFound
@@ -33,7 +33,7 @@ from groundplan.economics.export.focus import focus_csv
 from groundplan.economics.export.statement import UNCARRIED, Statement, statement_csv, statements
 from groundplan.ledger import archive_store, daily_attribution_store, finding_store, rollup_store
 
-router = below_api("cost", prefix="/cost")
+router = protected_router("cost", prefix="/cost")
 MOST_PEOPLE = 200
 Day = Annotated[date | None, Query()]
 Month = Annotated[str | None, Query(pattern=r"^[1-9]\d{3}-(0[1-9]|1[0-2])$")]
@@ -116,7 +116,7 @@ def people(
     days = cost_book.parse_days(first, last, services.clock.now().date())
     with services.transaction() as conn:
         rows = daily_attribution_store.people(conn, days.since, days.until, workload, limit)
-        refuse_unknown(conn, rows, workload=workload)
+        require_known_names(conn, rows, workload=workload)
     return {
         "people": [
             {"person": row["person"] or "", "calls": int(row["calls"]), "cost_usd": format_numeric(row["cost_usd"])}
@@ -132,7 +132,7 @@ def features(services: ServicesDep, _: Reader, first: Day = None, last: Day = No
     wanted = {**_wanted(days), "workload": workload}
     with services.transaction() as conn:
         rows = rollup_store.calls_by(conn, ["workload", "feature"], wanted)
-        refuse_unknown(conn, rows, workload=workload)
+        require_known_names(conn, rows, workload=workload)
     return {
         "features": [
             {"workload": row["workload"], "feature": row["feature"], "calls": int(row["calls"] or 0),
@@ -149,7 +149,7 @@ def sources(services: ServicesDep, _: Reader, first: Day = None, last: Day = Non
     days = cost_book.parse_days(first, last, services.clock.now().date())
     with services.transaction() as conn:
         rows = daily_attribution_store.sources(conn, days.since, days.until, workload)
-        refuse_unknown(conn, rows, workload=workload)
+        require_known_names(conn, rows, workload=workload)
     return {
         "sources": [
             {"source": row["source"], "documents": int(row["documents"]), "calls": int(row["calls"]),
@@ -261,7 +261,7 @@ def runway(services: ServicesDep, _: Reader, workload: str | None = None) -> dic
     many `more` there are."""
     with services.transaction() as conn:
         found = cost_ahead.runways(conn, services.clock.now(), workload)
-        refuse_unknown(conn, found["budgets"], workload=workload)
+        require_known_names(conn, found["budgets"], workload=workload)
     return found
 
 

@@ -11,15 +11,15 @@ from fastapi import Query
 from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
 
-from groundplan.api.access.protected_routes import below_api
-from groundplan.api.audit.data_room import LIMIT, Wanted, forget_killed, write_room
+from groundplan.api.access.protected_routes import protected_router
+from groundplan.api.audit.data_room import MAX_SAMPLE, RoomRequest, delete_stale_exports, write_room
 from groundplan.api.caller import Reader
 from groundplan.api.context import ServicesDep
 from groundplan.api.served_blueprint import current_blueprint, require_workload
 from groundplan.core.audit.store import record
 from groundplan.core.errors import Invalid
 
-router = below_api("room")
+router = protected_router("room")
 
 
 @router.get("/exports/room", response_class=FileResponse)
@@ -29,7 +29,7 @@ def room(
     since: Annotated[date, Query(alias="from")],
     to: date,
     workload: Annotated[str, Query(max_length=63)] = "",
-    sample: Annotated[int, Query(ge=0, le=LIMIT)] = 50,
+    sample: Annotated[int, Query(ge=0, le=MAX_SAMPLE)] = 50,
     seed: Annotated[str, Query(min_length=1, max_length=80)] = "1",
 ) -> FileResponse:
     """A ZIP archive: the log's files, sums, sampled receipts with proofs, changes, evidence, controls and register.
@@ -38,8 +38,8 @@ def room(
     """
     if to < since:
         raise Invalid("the period ends before it begins", code="room_period", hint="Give --from before --to.")
-    wanted = Wanted(_start(since), _start(to + timedelta(days=1)), workload or None, sample, seed)
-    forget_killed(services.home, services.clock.now())
+    wanted = RoomRequest(_start(since), _start(to + timedelta(days=1)), workload or None, sample, seed)
+    delete_stale_exports(services.home, services.clock.now())
     made = tempfile.NamedTemporaryFile(prefix="room-", suffix=".zip", dir=services.home.run, delete=False)  # noqa: SIM115 -- deleted when it was sent
     made.close()
     path = Path(made.name)

@@ -11,12 +11,12 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api import demo
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import SignedIn, is_demo, is_loopback
 from groundplan.api.context import ServicesDep
 from groundplan.core.errors import Denied, NotFound
 
-router = below_api("demo", prefix="/demo")
+router = protected_router("demo", prefix="/demo")
 
 
 class Act(BaseModel):
@@ -46,4 +46,4 @@ def perform(act: str, body: Act, request: Request, services: ServicesDep, caller
     perform_it = demo.ACTS.get(act)
     if perform_it is None:
         raise NotFound(f"there is no act '{act[:40]}'", code="act_unknown", hint=f"Acts: {', '.join(demo.ACTS)}.")
-    return {"act": act, **perform_it(services, caller, demo.Told(body.person, body.workload, body.question))}
+    return {"act": act, **perform_it(services, caller, demo.ActOptions(body.person, body.workload, body.question))}

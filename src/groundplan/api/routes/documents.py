@@ -12,17 +12,17 @@ from uuid import UUID
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Caller, Reader, SignedIn, can_read_all, require_duty
 from groundplan.api.context import Services, ServicesDep
 from groundplan.api.knowledge import ownership
 from groundplan.api.knowledge import store as shown
-from groundplan.api.knowledge.quotes import DATA, with_quotes
+from groundplan.api.knowledge.quotes import DATA_DUTIES, with_quotes
 from groundplan.api.knowledge.upkeep import clear_answers
 from groundplan.api.local_services import post_local
-from groundplan.api.people import named
+from groundplan.api.people import find_person_id
 from groundplan.api.served_blueprint import current_blueprint
-from groundplan.api.unknown_names import refuse_unknown_source
+from groundplan.api.unknown_names import require_known_source
 from groundplan.core.audit import record
 from groundplan.core.errors import Denied, Invalid, NotFound, Unavailable
 from groundplan.knowledge.deletion import deletion_store, legal_hold_store
@@ -36,7 +36,7 @@ from groundplan.knowledge.quality import quality_store
 from groundplan.knowledge.quality.grouped_findings import PERSONAL, folder_of
 from groundplan.ledger import finding_store
 
-router = below_api("knowledge")
+router = protected_router("knowledge")
 NAMELESS = "(its name was erased)"
 
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)]
@@ -125,7 +125,7 @@ def documents(
             who=None if can_read_all(caller) else caller.email or "", holds=holds,
         )  # fmt: skip
         if can_read_all(caller) and after is None:
-            refuse_unknown_source(conn, found, source)
+            require_known_source(conn, found, source)
     more, found = len(found) > most, found[:most]
     return {"documents": found, "next": f"{found[-1]['source']}/{found[-1]['path']}" if more else None}
 
@@ -140,7 +140,7 @@ def document(document_id: UUID, services: ServicesDep, caller: SignedIn) -> dict
         everything = can_read_all(caller)
         if not everything and not ownership.answers_for(conn, caller, found):
             return _as_reader(conn, caller, found)
-        newer = shown.title_of(conn, found["superseded_by"]) if found["superseded_by"] else None
+        newer = shown.document_title(conn, found["superseded_by"]) if found["superseded_by"] else None
         if newer is not None and not everything and not _knows(conn, caller, newer["id"]):
             newer = None
         workloads = [
@@ -171,7 +171,7 @@ def access(document_id: UUID, person: str, services: ServicesDep, _: Reader) -> 
     """Why somebody may read a document, or may not: its readers that they are, and the groups on the way to each."""
     with services.transaction() as conn:
         found_document(conn, document_id)
-        return {"person": person, **governed_store.why_readable(conn, document_id, named(conn, person))}
+        return {"person": person, **governed_store.why_readable(conn, document_id, find_person_id(conn, person))}
 
 
 @router.post("/knowledge/documents/{document_id}/decide")
@@ -208,7 +208,7 @@ def deletions(services: ServicesDep, _: Reader) -> dict[str, Any]:
     with services.transaction() as conn:
         stones = deletion_store.tombstones(conn)
         waiting, due, erased = deletion_store.source_deletions(conn)
-        names = shown.names(conn, [stone.by for stone in stones])
+        names = shown.person_emails(conn, [stone.by for stone in stones])
     return {
         "deletions": [
             {
@@ -233,7 +233,7 @@ def held(services: ServicesDep, _: Reader, source: str | None = None) -> dict[st
     """What legal holds keep of documents that changed, went or cannot be read any more, without its text."""
     with services.transaction() as conn:
         found = legal_hold_store.versions(conn, source=source)
-        refuse_unknown_source(conn, found, source)
+        require_known_source(conn, found, source)
     return {"held": found}
 
 
@@ -249,7 +249,7 @@ def read_held(held_id: UUID, body: Reading, services: ServicesDep, caller: Signe
         if whose is None:
             if not can_read_all(caller):
                 raise _unknown()
-            require_duty(caller, DATA, f"source/{found['source']}")
+            require_duty(caller, DATA_DUTIES, f"source/{found['source']}")
         else:
             may_decide(conn, caller, whose)
         data = found.pop("data")
@@ -263,7 +263,7 @@ def read_held(held_id: UUID, body: Reading, services: ServicesDep, caller: Signe
 @router.post("/knowledge/readmit")
 def readmission(body: Readmission, request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Let a deleted place be a document again, after a look at its source, which begins at once."""
-    require_duty(caller, DATA, f"source/{body.source}")
+    require_duty(caller, DATA_DUTIES, f"source/{body.source}")
     with services.own_connection() as conn:
         readmit(conn, body.source, body.path, _why(services, caller, body.reason))
     request.app.state.indexing.look_at(body.source)
@@ -296,7 +296,7 @@ def evaluations(services: ServicesDep, _: Reader) -> dict[str, Any]:
 def mentions(body: Mentions, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Documents with these texts in them, for somebody's request to be erased (what was kept of their calls and reviews
     goes with the person). With `delete` they go; what is under a legal hold stays, and is named."""
-    require_duty(caller, DATA, "company")
+    require_duty(caller, DATA_DUTIES, "company")
     if short := [word for word in body.words if not names_somebody(word)]:
         raise Invalid(
             f"'{short[0]}' is too short to name anybody", code="erasure_words",
@@ -332,11 +332,11 @@ def may_decide(conn: Any, caller: Caller, found: dict[str, Any]) -> None:
     if ownership.answers_for(conn, caller, found):
         return
     try:
-        require_duty(caller, DATA, f"source/{found['source']}")
+        require_duty(caller, DATA_DUTIES, f"source/{found['source']}")
     except Denied as error:
         if not (can_read_all(caller) or _reads(conn, caller, found)):
             raise _unknown() from error
-        named = ownership.who_answers(found)
+        named = ownership.answerable_people(found)
         whom = next((found[name] for name in ("steward", "owner") if found[name] in named), None)
         who = whom or "the owner of the source"
         if caller.email is not None and caller.email in (found["owner"], found["steward"]):
@@ -357,7 +357,7 @@ def _unknown() -> NotFound:
 
 def _findings(conn: Any, caller: Caller, found: dict[str, Any]) -> list[dict[str, Any]]:
     """Those about a document, and the one about all of its folder that hold personal data, where it is one of them."""
-    subject, only = f"source/{found['source']}/{found['path']}", ownership.findings(conn, caller)
+    subject, only = f"source/{found['source']}/{found['path']}", ownership.own_findings(conn, caller)
     told = finding_store.findings(conn, kinds=["knowledge."], subject=subject, only=only)
     personal = any(not kind.startswith("!") for kind in found["personal"] or ())
     if personal and found["sensitivity"] in ("public", "internal") and all(each["kind"] != PERSONAL for each in told):
@@ -392,7 +392,7 @@ def _as_reader(conn: Any, caller: Caller, found: dict[str, Any]) -> dict[str, An
     newer = governed_store.read_document(conn, found["superseded_by"]) if found["superseded_by"] else None
     return {
         "document": {name: found[name] for name in _READ} | {"superseded": found["superseded_by"] is not None},
-        "newer": shown.title_of(conn, newer["id"]) if newer is not None and _reads(conn, caller, newer) else None,
+        "newer": shown.document_title(conn, newer["id"]) if newer is not None and _reads(conn, caller, newer) else None,
         "access": governed_store.why_readable(conn, found["id"], caller.person) if caller.person else None,
     }
 

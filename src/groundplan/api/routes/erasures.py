@@ -9,17 +9,17 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api.access.authorization import authorize
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import ServicesDep
 from groundplan.api.erasure import service as erasure
 from groundplan.api.erasure import store as erasure_store
-from groundplan.api.people import named
+from groundplan.api.people import find_person_id
 from groundplan.core.audit import receipt as receipts
 from groundplan.core.audit.keys import load_public
 from groundplan.identity.model import COMPANY
 
-router = below_api("people")
+router = protected_router("people")
 Text = Annotated[str, StringConstraints(min_length=1, max_length=320, strip_whitespace=True)]
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)]
 
@@ -61,40 +61,43 @@ class Given(BaseModel):
 def requests(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """Requests to erase somebody: those that wait with what was asked, others with who decided, and their receipt."""
     with services.transaction() as conn:
-        return {"erasures": [asdict(one) for one in erasure_store.requests(conn)]}
+        return {"erasures": [asdict(one) for one in erasure_store.list_requests(conn)]}
 
 
 @router.post("/erasures")
 def ask(body: Erasure, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Ask for somebody to be erased from documents, kept calls, reviews, caches, files and their account. It waits for
     a person with the duty compliance; the answer says what would go, and what would stay and why."""
-    asked = erasure.Asked(body.person, tuple(body.also), body.reason, body.keep_documents)
+    asked = erasure.ErasureRequest(body.person, tuple(body.also), body.reason, body.keep_documents)
     if body.dry_run:
-        return {"id": None, "state": "dry run", **erasure.erase(services, asked, caller.actor, dry=True)}
-    return erasure.ask(services, asked, caller.actor)
+        return {"id": None, "state": "dry run", **erasure.erase_person(services, asked, caller.actor, dry=True)}
+    return erasure.request_erasure(services, asked, caller.actor)
 
 
 @router.get("/erasures/{erasure_id}")
 def request(erasure_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """A request, and while it waits what would go and stay now."""
-    found = erasure.request(services, erasure_id)
+    found = erasure.find_request(services, erasure_id)
     if found.asked is None:
         return {**asdict(found), "erased": [], "kept": []}
-    return {**erasure.erase(services, erasure.Asked.of(found.asked), caller.actor, dry=True), **asdict(found)}
+    return {
+        **erasure.erase_person(services, erasure.ErasureRequest.of(found.asked), caller.actor, dry=True),
+        **asdict(found),
+    }
 
 
 @router.post("/erasures/{erasure_id}/confirm")
 def confirm(erasure_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Do it. The receipt is signed and lists what went, and what stayed and why."""
     authorize(caller, "erase", COMPANY)
-    return erasure.confirm(services, erasure_id, caller.actor)
+    return erasure.confirm_erasure(services, erasure_id, caller.actor)
 
 
 @router.post("/erasures/{erasure_id}/refuse")
 def refuse(erasure_id: UUID, body: Reasoned, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Erase nothing, and say why."""
     authorize(caller, "erase", COMPANY)
-    erasure.refuse(services, erasure_id, body.reason, caller.actor)
+    erasure.refuse_erasure(services, erasure_id, body.reason, caller.actor)
     return {"id": erasure_id, "state": "refused"}
 
 
@@ -111,6 +114,6 @@ def hold(person: str, body: Hold, services: ServicesDep, caller: SignedIn) -> di
     """A legal hold: what is kept of their calls is not erased, by request or by its time, until it ends."""
     authorize(caller, "erase", COMPANY)
     with services.transaction() as conn:
-        who = named(conn, person)
-    erasure.hold(services, who, body.reason, caller.actor, end=body.end)
+        who = find_person_id(conn, person)
+    erasure.set_hold(services, who, body.reason, caller.actor, end=body.end)
     return {"person": person, "held": not body.end}

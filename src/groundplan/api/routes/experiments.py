@@ -11,13 +11,13 @@ from uuid import UUID
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import ServicesDep
 from groundplan.api.presence import check_presence, is_alone
-from groundplan.api.propagation import effect_of
+from groundplan.api.propagation import policy_effect
 from groundplan.api.served_blueprint import current_blueprint, current_or_none
-from groundplan.api.unknown_names import refuse_unknown
+from groundplan.api.unknown_names import require_known_names
 from groundplan.core.clock import end_of
 from groundplan.core.errors import NotFound
 from groundplan.core.ids import new_id
@@ -26,7 +26,7 @@ from groundplan.economics.experiment import service
 from groundplan.economics.experiment.record import Recorded, in_the_way
 from groundplan.release.compile.experiments import TOLERANCE
 
-router = below_api("cost")
+router = protected_router("cost")
 MAY_BEGIN = frozenset({"business", "product", "engineering", "operations", "architecture", "finance"})
 MAY_APPROVE = frozenset({"business", "product"})
 MAY_STOP = MAY_BEGIN | {"security", "compliance", "data", "on-call"}
@@ -76,7 +76,7 @@ def experiments(
     what may be tried on which workload. `waits`: what runs, so that nothing else can begin."""
     with services.transaction() as conn:
         found, standing = store.every(conn, workload), store.standing(conn)
-        refuse_unknown(conn, found, workload=workload)
+        require_known_names(conn, found, workload=workload)
         blueprint = current_or_none(conn)
     served = blueprint.workloads if blueprint is not None else []
     return {
@@ -120,7 +120,7 @@ def begin(body: Begin, services: ServicesDep, caller: SignedIn) -> dict[str, Any
         service.check(made, workload, now)
         waits = workload is not None and workload.stage == "production" and not is_alone(conn)
         made, number = service.ask(conn, caller.actor, made, waits=waits, now=now)
-    return {**made.to_json(), "effective": None if number is None else effect_of(services, number)}
+    return {**made.to_json(), "effective": None if number is None else policy_effect(services, number)}
 
 
 @router.post("/experiments/{id}/approve")
@@ -132,7 +132,7 @@ def approve(id: UUID, body: Say, services: ServicesDep, caller: SignedIn) -> dic
         check_presence(conn, caller)
         served, now = current_blueprint(conn).workloads, services.clock.now()
         number = service.decide(conn, caller.actor, id, approve=True, reason=body.reason, now=now, served=served)
-    return {"id": str(id), "state": "running", "effective": number and effect_of(services, number)}
+    return {"id": str(id), "state": "running", "effective": number and policy_effect(services, number)}
 
 
 @router.post("/experiments/{id}/refuse")
@@ -149,7 +149,7 @@ def stop(id: UUID, body: Say, services: ServicesDep, caller: SignedIn) -> dict[s
     with services.transaction() as conn:
         require_duty(caller, MAY_STOP, f"workload/{service.one(conn, id, lock=False).workload}")
         number = service.stop(conn, caller.actor, id, body.reason or "stopped by hand")
-    return {"id": str(id), "state": "ended", "effective": effect_of(services, number)}
+    return {"id": str(id), "state": "ended", "effective": policy_effect(services, number)}
 
 
 @router.post("/experiments/{id}/pairs/{call_id}/review")

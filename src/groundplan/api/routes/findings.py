@@ -11,7 +11,7 @@ from fastapi import Query
 from psycopg import Connection
 from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints
 
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Caller, SignedIn, can_read_all, require_duty
 from groundplan.api.context import ServicesDep
 from groundplan.api.knowledge import ownership
@@ -21,7 +21,7 @@ from groundplan.core.audit.store import record
 from groundplan.core.errors import Denied, Invalid
 from groundplan.ledger import finding_store
 
-router = below_api("findings")
+router = protected_router("findings")
 _NEXT = re.compile(r"^[0-9]-[0-9]{1,16}-[0-9a-f]{32}$")
 _BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
 QUIET, QUIET_CRITICAL = timedelta(days=90), timedelta(days=1)
@@ -53,7 +53,7 @@ def findings(
     with services.transaction() as conn:
         found = finding_store.findings(
             conn, kinds=[kind] if kind else [], subject=subject, below=below, closed=closed, limit=most + 1,
-            behind=None if before is None else _place(before), only=ownership.findings(conn, caller, closed=closed),
+            behind=None if before is None else _place(before), only=ownership.own_findings(conn, caller, closed=closed),
         )  # fmt: skip
         told = with_quotes(conn, caller, found[:most])
     return {"findings": told, "next": _next(found[most - 1]) if len(found) > most else None}
@@ -74,7 +74,7 @@ def _place(text: str) -> finding_store.Place:
 def kinds(services: ServicesDep, caller: SignedIn, kind: str = "", below: str = "") -> dict[str, Any]:
     """How many of each kind are open, of those that `GET /findings` shows."""
     with services.transaction() as conn:
-        return {"kinds": finding_store.kinds(conn, kind, below, ownership.findings(conn, caller))}
+        return {"kinds": finding_store.kinds(conn, kind, below, ownership.own_findings(conn, caller))}
 
 
 @router.post("/findings/{finding_id}/close")
@@ -109,7 +109,7 @@ def _may(conn: Connection[Any], caller: Caller, found: dict[str, Any]) -> None:
     no duty one that is not theirs is none (`NotFound`)."""
     if caller.person is not None and found["subject"] == f"person/{caller.person}":
         raise Denied("nobody may settle a finding about themselves", code="own_finding", hint="Ask a colleague.")
-    if ownership.is_own(conn, caller, found):
+    if ownership.is_own_finding(conn, caller, found):
         return
     if not can_read_all(caller) and not caller.scopes:
         raise finding_store.unknown(found["id"])

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api import gateways_store
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import ServicesDep
 from groundplan.api.propagation_store import longest_grace_s
@@ -18,7 +18,7 @@ from groundplan.core.audit.store import record
 from groundplan.core.errors import Conflict, NotFound
 from groundplan.core.money import format_numeric
 
-router = below_api("gateways")
+router = protected_router("gateways")
 SILENT_S = 600.0
 """And the longest grace: until then a worker that is cut off may serve, and will tell of it."""
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
@@ -38,7 +38,7 @@ def gone(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """HOMEs that have workers of which nobody was heard for ten minutes and the longest grace, and whose journals were
     not taken over."""
     with services.transaction() as conn:
-        rows = gateways_store.homes(conn, SILENT_S + longest_grace_s(conn))
+        rows = gateways_store.silent_homes(conn, SILENT_S + longest_grace_s(conn))
     return {"homes": [{**row, "open_usd": format_numeric(row["open_usd"])} for row in rows]}
 
 
@@ -49,7 +49,7 @@ def lost(body: Lost, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     after all, what its journals have beyond that is taken over."""
     with services.transaction() as conn:
         quiet = SILENT_S + longest_grace_s(conn)
-        found = gateways_store.workers(conn, body.host, body.home)
+        found = gateways_store.unshipped_workers(conn, body.host, body.home)
         if not found:
             raise NotFound(
                 f"no worker of {body.host} ({body.home}) is gone whose journal is missing",

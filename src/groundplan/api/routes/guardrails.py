@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 from fastapi import Query
 
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Reader
 from groundplan.api.context import ServicesDep
 from groundplan.governance.guardrails import count_store
 
-router = below_api("guardrails")
+router = protected_router("guardrails")
 
 
 @router.get("/guardrails")

@@ -6,15 +6,15 @@ import difflib
 from typing import Any
 
 from groundplan.api import store
-from groundplan.api.access.protected_routes import below_api
-from groundplan.api.actor_names import names_for
+from groundplan.api.access.protected_routes import protected_router
+from groundplan.api.actor_names import load_names
 from groundplan.api.caller import Reader
 from groundplan.api.context import ServicesDep
 from groundplan.api.views import blueprint_json
 from groundplan.blueprint import artifact
 from groundplan.core.errors import NotFound
 
-router = below_api("blueprints")
+router = protected_router("blueprints")
 
 
 @router.get("/blueprints")
@@ -22,7 +22,7 @@ def list_blueprints(services: ServicesDep, caller: Reader) -> dict[str, Any]:
     """The history, newest first."""
     with services.transaction() as conn:
         found = store.blueprints(conn)
-        names = names_for(conn, caller, {str(row["created_by"]) for row in found})
+        names = load_names(conn, caller, {str(row["created_by"]) for row in found})
     return {"blueprints": [{**row, "created_by_name": names.of(row["created_by"])} for row in found]}
 
 
@@ -32,7 +32,7 @@ def one_blueprint(number: str, services: ServicesDep, caller: Reader, content: b
     `content` neither that nor the files, which may be many megabytes."""
     with services.transaction() as conn:
         row = store.blueprint(conn, _number(number, store.current_number(conn)))
-        by = names_for(conn, caller, (row["created_by"],)).of(row["created_by"])
+        by = load_names(conn, caller, (row["created_by"],)).of(row["created_by"])
     whole = {"files": row["sources"], "content": blueprint_json(artifact.decode(bytes(row["body"])))} if content else {}
     return {
         "number": row["number"],

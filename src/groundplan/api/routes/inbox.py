@@ -8,7 +8,7 @@ from typing import Any
 from psycopg import Connection
 
 from groundplan.api import store
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Caller, SignedIn
 from groundplan.api.context import ServicesDep
 from groundplan.api.knowledge import ownership
@@ -19,7 +19,7 @@ from groundplan.governance.review import store as queue
 from groundplan.governance.review.model import HeldCall
 from groundplan.ledger import finding_store
 
-router = below_api("inbox")
+router = protected_router("inbox")
 SILENT_SECONDS = 1.0
 MOST = 200
 WAITING = 1000
@@ -32,7 +32,7 @@ def inbox(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     gravest; `more`: how many there are besides, which `count` has in it. Who holds no duty has the findings and reviews
     that are theirs, and nothing else."""
     with services.transaction() as conn:
-        only = ownership.findings(conn, caller)
+        only = ownership.own_findings(conn, caller)
         findings = with_quotes(conn, caller, finding_store.findings(conn, limit=MOST, only=only))
         more = sum(finding_store.kinds(conn, only=only).values()) - MOST if len(findings) == MOST else 0
         others = [] if only is not None else _others(conn, caller)

@@ -7,17 +7,17 @@ from typing import Any
 
 from psycopg import Connection
 
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Services, ServicesDep
-from groundplan.api.knowledge.editions import Bench
-from groundplan.api.knowledge.quotes import DATA
+from groundplan.api.knowledge.editions import IndexContext
+from groundplan.api.knowledge.quotes import DATA_DUTIES
 from groundplan.api.served_blueprint import current_blueprint
 from groundplan.core.errors import Invalid
 from groundplan.knowledge.index import compare, index_store, switch, upkeep
 from groundplan.knowledge.index.model import Edition, IndexSettings, describe, serving_edition
 
-router = below_api("knowledge")
+router = protected_router("knowledge")
 
 
 @router.get("/knowledge/index")
@@ -27,7 +27,7 @@ def editions(services: ServicesDep, _: Reader) -> dict[str, Any]:
         blueprint = current_blueprint(conn)
         found = index_store.editions(conn)
         sizes = index_store.edition_sizes(conn)
-        wanted = Bench(services, conn, blueprint).wanted()
+        wanted = IndexContext(services, conn, blueprint).declared_settings()
     return {
         "editions": [{**_shown(one), **sizes.get(one.id, {"documents": 0, "passages": 0, "without_vector": 0})}
                      for one in reversed(found)],
@@ -39,16 +39,20 @@ def editions(services: ServicesDep, _: Reader) -> dict[str, Any]:
 @router.post("/knowledge/index/build")
 def build(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Begin an edition as declared, now; it is built beside the one that serves. It is begun by itself as well."""
-    require_duty(caller, DATA, "company")
+    require_duty(caller, DATA_DUTIES, "company")
     with services.own_connection() as conn:
         bench = _bench(services, conn)
-        step = upkeep.next_step(index_store.editions(conn), bench.wanted())
+        step = upkeep.next_step(index_store.editions(conn), bench.declared_settings())
         if step is None or step.what not in ("create", "drop"):
             return {"edition": None if step is None else step.edition, "begun": False}
         if step.what == "drop":
-            switch.drop_edition(conn, step.edition, bench.who(str(caller.actor)), "something else is declared now")
+            switch.drop_edition(
+                conn, step.edition, bench.change_author(str(caller.actor)), "something else is declared now"
+            )
         return {
-            "edition": upkeep.begin_edition(conn, bench.wanted().settings, bench.who(str(caller.actor))),
+            "edition": upkeep.begin_edition(
+                conn, bench.declared_settings().settings, bench.change_author(str(caller.actor))
+            ),
             "begun": True,
         }
 
@@ -56,7 +60,7 @@ def build(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
 @router.post("/knowledge/index/{edition}/compare")
 def comparison(edition: int, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Compare an edition that is ready with the one that serves: counts, missing documents, recall, quality."""
-    require_duty(caller, DATA, "company")
+    require_duty(caller, DATA_DUTIES, "company")
     with services.own_connection() as conn:
         bench = _bench(services, conn)
         found = index_store.read_edition(conn, edition)
@@ -75,9 +79,9 @@ def comparison(edition: int, services: ServicesDep, caller: SignedIn) -> dict[st
 @router.post("/knowledge/index/{edition}/switch")
 def switching(edition: int, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Let an edition serve as soon as every search service holds it; the one before is kept."""
-    require_duty(caller, DATA, "company")
+    require_duty(caller, DATA_DUTIES, "company")
     with services.own_connection() as conn:
-        who = _bench(services, conn).who(str(caller.actor))
+        who = _bench(services, conn).change_author(str(caller.actor))
         switch.request_switch(conn, edition, who)
         return _state(conn, edition, done=switch.finish_switch(conn, edition, who))
 
@@ -85,9 +89,9 @@ def switching(edition: int, services: ServicesDep, caller: SignedIn) -> dict[str
 @router.post("/knowledge/index/rollback")
 def rollback(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Go back to the edition that served before. The one that is left is not switched to by itself again."""
-    require_duty(caller, DATA, "company")
+    require_duty(caller, DATA_DUTIES, "company")
     with services.own_connection() as conn:
-        who = _bench(services, conn).who(str(caller.actor))
+        who = _bench(services, conn).change_author(str(caller.actor))
         before = switch.previous_edition(conn)
         switch.request_switch(conn, before.id, who, declined=True)
         return _state(conn, before.id, done=switch.finish_switch(conn, before.id, who))
@@ -96,9 +100,9 @@ def rollback(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
 @router.post("/knowledge/index/{edition}/drop")
 def dropping(edition: int, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Take away an edition that does not serve, before its time."""
-    require_duty(caller, DATA, "company")
+    require_duty(caller, DATA_DUTIES, "company")
     with services.own_connection() as conn:
-        switch.drop_edition(conn, edition, _bench(services, conn).who(str(caller.actor)), "by hand")
+        switch.drop_edition(conn, edition, _bench(services, conn).change_author(str(caller.actor)), "by hand")
     return {"edition": edition, "state": "dropped"}
 
 
@@ -116,6 +120,6 @@ def _settings(settings: IndexSettings) -> dict[str, Any]:
     return {"model": model, "chunking": chunking, "dimension": settings.dimension}
 
 
-def _bench(services: Services, conn: Connection[Any]) -> Bench:
+def _bench(services: Services, conn: Connection[Any]) -> IndexContext:
     with conn.transaction():
-        return Bench(services, conn, current_blueprint(conn))
+        return IndexContext(services, conn, current_blueprint(conn))

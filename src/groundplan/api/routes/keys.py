@@ -12,15 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api import store
 from groundplan.api.access.authorization import authorize
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import ServicesDep
-from groundplan.api.grants import check_acts
+from groundplan.api.grants import check_act_for_others
 from groundplan.api.mail import store as mail_store
-from groundplan.api.people import named
-from groundplan.api.propagation import effect_of
+from groundplan.api.people import find_person_id
+from groundplan.api.propagation import policy_effect
 from groundplan.api.served_blueprint import current_blueprint, require_workload
-from groundplan.api.unknown_names import refuse_unknown, refuse_unknown_person
+from groundplan.api.unknown_names import require_known_names, require_known_person
 from groundplan.blueprint.model import Blueprint, Workload
 from groundplan.catalog import units
 from groundplan.core.audit.entry import OPERATOR, person_actor
@@ -32,7 +32,7 @@ from groundplan.identity import service as identity
 from groundplan.identity.model import KeyTerms
 from groundplan.release.warnings import limits
 
-router = below_api("keys")
+router = protected_router("keys")
 PAGE = 500
 
 
@@ -77,18 +77,18 @@ def create_key(body: NewKey, services: ServicesDep, caller: SignedIn) -> dict[st
         blueprint = current_blueprint(conn)
         workload = require_workload(blueprint, body.workload)
         terms = _terms(body, blueprint, workload)
-        person = None if body.user is None else named(conn, body.user)
+        person = None if body.user is None else find_person_id(conn, body.user)
         _check_whose(conn, caller, person)
         if body.acts_for_others:
             _check_acting(conn, caller, blueprint, workload.name)
-            check_acts(conn, workload, person, services.clock.now().date())
+            check_act_for_others(conn, workload, person, services.clock.now().date())
         key_id, secret = identity.create_key(conn, caller.actor, workload.name, person, terms, expires)
         if person is not None:
             _tell(conn, caller, key_id, person, services.clock.now())
         number = store.policy_number(conn)
     return {
         "id": str(key_id), "key": secret, "workload": workload.name, "user": body.user, "expires_at": expires,
-        "effective": effect_of(services, number), "warnings": _warnings(blueprint, workload, terms),
+        "effective": policy_effect(services, number), "warnings": _warnings(blueprint, workload, terms),
     }  # fmt: skip
 
 
@@ -128,7 +128,7 @@ def _check_acting(conn: Connection[Any], caller: Caller, blueprint: Blueprint, w
 def _tell(conn: Connection[Any], caller: Caller, key: UUID, person: UUID, now: datetime) -> None:
     if caller.person != person:
         told = "A key that carries your permissions was made; if you did not ask for it, tell security"
-        mail_store.queue(conn, f"key:{key}", person, told, "/you", now)
+        mail_store.queue_mail(conn, f"key:{key}", person, told, "/you", now)
 
 
 def _terms(body: NewKey, blueprint: Blueprint, workload: Workload) -> KeyTerms:
@@ -178,7 +178,7 @@ def rotate_key(key_id: UUID, body: Rotation, services: ServicesDep, caller: Sign
     with services.transaction() as conn:
         row = store.key(conn, key_id)
         authorize(caller, "keys", f"workload/{row['workload']}")
-        whose = None if row["user"] is None else named(conn, row["user"])
+        whose = None if row["user"] is None else find_person_id(conn, row["user"])
         _check_whose(conn, caller, whose)
         blueprint = current_blueprint(conn)
         if row["acts_for_others"]:
@@ -189,7 +189,7 @@ def rotate_key(key_id: UUID, body: Rotation, services: ServicesDep, caller: Sign
         number = store.policy_number(conn)
     return {
         "id": str(new.id), "key": secret, "workload": new.workload, "expires_at": new.expires_at,
-        "replaces": str(key_id), "old_ends_at": ends, "effective": effect_of(services, number),
+        "replaces": str(key_id), "old_ends_at": ends, "effective": policy_effect(services, number),
         "warnings": [told for each in blueprint.workloads if each.name == new.workload
                      for told in _warnings(blueprint, each, new.terms)],
     }  # fmt: skip
@@ -210,8 +210,8 @@ def list_keys(
     with services.transaction() as conn:
         found = store.keys(conn, tag, before, limit + 1, workload=workload, user=user)
         if before is None:
-            refuse_unknown(conn, found, workload=workload)
-            refuse_unknown_person(conn, found, user)
+            require_known_names(conn, found, workload=workload)
+            require_known_person(conn, found, user)
     shown = found[:limit]
     return {"keys": shown, "next": str(shown[-1]["id"]) if len(found) > limit else None}
 
@@ -224,5 +224,5 @@ def revoke_key(key_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[st
         authorize(caller, "revoke", f"workload/{row['workload']}")
         number = identity.revoke_key(conn, caller.actor, key_id)
         others = store.rotated_keys(conn, key_id)
-    effective = effect_of(services, number, workload=row["workload"])
+    effective = policy_effect(services, number, workload=row["workload"])
     return {"id": str(key_id), "effective": effective, "others": others}

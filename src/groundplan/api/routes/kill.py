@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api import store
 from groundplan.api.access.authorization import authorize
-from groundplan.api.access.protected_routes import below_api
-from groundplan.api.actor_names import names_for
+from groundplan.api.access.protected_routes import protected_router
+from groundplan.api.actor_names import load_names
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import ServicesDep
-from groundplan.api.presence import one_is_enough
-from groundplan.api.propagation import effect_of
+from groundplan.api.presence import is_one_approver_enough
+from groundplan.api.propagation import policy_effect
 from groundplan.api.served_blueprint import current_or_none
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.errors import NotFound
@@ -30,7 +30,7 @@ from groundplan.identity import service as identity
 from groundplan.ledger import finding_store
 from groundplan.ledger.model import OVER_BOUND
 
-router = below_api("kill")
+router = protected_router("kill")
 
 
 class Stop(BaseModel):
@@ -51,7 +51,7 @@ def list_kills(services: ServicesDep, caller: Reader) -> dict[str, Any]:
     """What is stopped, and the `scopes` that could be."""
     with services.transaction() as conn:
         wishes = rights_store.lift_wishes(conn)
-        names = names_for(conn, caller, [by for by, _ in wishes.values()])
+        names = load_names(conn, caller, [by for by, _ in wishes.values()])
         told = {
             scope: {"lift_asked_by": names.of(by), "lift_waits_for": _lift_waits_for(proven=proven)}
             for scope, (by, proven) in wishes.items()
@@ -87,7 +87,7 @@ def kill(body: Stop, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
         _check_known(conn, body.scope)
         number = identity.kill(conn, caller.actor, body.scope, body.reason, streams=body.streams)
         others = store.rotated_keys(conn, UUID(name)) if kind == "key" else []
-    effective = effect_of(services, number, workload=name if kind == "workload" else None)
+    effective = policy_effect(services, number, workload=name if kind == "workload" else None)
     return {"scope": body.scope, "reason": body.reason, "effective": effective, "others": others}
 
 
@@ -101,13 +101,13 @@ def lift(body: Stop, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     with services.transaction() as conn:
         if body.scope not in {row["scope"] for row in store.kills(conn)}:
             raise NotFound(f"{body.scope} is not stopped", code="not_killed", hint="`groundplan status` lists what is.")
-        alone = one_is_enough(services, conn)
+        alone = is_one_approver_enough(services, conn)
         if not rights.confirm_lift(conn, caller.actor, body.scope, body.reason, proven=caller.proven, alone=alone):
             waits_for = _lift_waits_for(proven=caller.proven)
             return {"scope": body.scope, "lifted": False, "waits_for": waits_for, "effective": None}
         number = identity.lift(conn, caller.actor, body.scope)
         finding_store.settle(conn, OVER_BOUND, body.scope, caller.actor, body.reason)
-    return {"scope": body.scope, "lifted": True, "waits_for": None, "effective": effect_of(services, number)}
+    return {"scope": body.scope, "lifted": True, "waits_for": None, "effective": policy_effect(services, number)}
 
 
 def _lift_waits_for(*, proven: bool) -> str:

@@ -8,21 +8,21 @@ from msgspec import to_builtins
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api import store
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Operator, Reader, SignedIn
 from groundplan.api.context import ServicesDep
 from groundplan.api.grants import check_use
 from groundplan.api.knowledge import signals
 from groundplan.api.knowledge import store as knowledge_store
-from groundplan.api.knowledge.allowed_sources import sources_now
+from groundplan.api.knowledge.allowed_sources import usable_sources
 from groundplan.api.knowledge.ingest import ingest_current
 from groundplan.api.local_services import post_local
 from groundplan.api.served_blueprint import current_blueprint, require_workload
-from groundplan.api.unknown_names import refuse_unknown_source
+from groundplan.api.unknown_names import require_known_source
 from groundplan.core.audit.store import record
 from groundplan.core.errors import Denied, Invalid
 
-router = below_api("knowledge")
+router = protected_router("knowledge")
 
 
 _NO_NUL = r"^[^\x00]*$"
@@ -57,7 +57,7 @@ def overview(services: ServicesDep, _: Reader, source: str | None = None) -> dic
     """Sources with counts, and their documents with readers."""
     with services.transaction() as conn:
         found = knowledge_store.documents(conn, source)
-        refuse_unknown_source(conn, found, source)
+        require_known_source(conn, found, source)
         return {"sources": store.sources(conn), "documents": found}
 
 
@@ -78,7 +78,7 @@ def search(body: Question, services: ServicesDep, caller: SignedIn) -> dict[str,
         check_use(conn, workload, caller.person, today)
         if workload.grounding is None:
             raise Invalid(f"{workload.name} has no sources", code="no_sources", hint="Declare sources in its workload.")
-        sources = sources_now(conn, blueprint, workload, today)
+        sources = usable_sources(conn, blueprint, workload, today)
     question = {
         "workload": workload.name,
         "person": str(caller.person),
@@ -95,11 +95,11 @@ def search(body: Question, services: ServicesDep, caller: SignedIn) -> dict[str,
     answer = dict(post_local(services.home, "search", "/search", question))
     if not answer["passages"]:
         with services.transaction() as conn:
-            signals.unanswered(services, conn, workload, caller.person, body.query)
+            signals.record_unanswered(services, conn, workload, caller.person, body.query)
     found = {str(each["document"]) for each in answer["passages"]}
     found |= {str(each["other_document"]) for each in answer.get("conflicts", ())}  # what it says is in the answer, too
     with services.transaction() as conn:
-        read = knowledge_store.restricted(conn, sorted(found))
+        read = knowledge_store.restricted_documents(conn, sorted(found))
         if read:
             detail = {"documents": read}
             record(

@@ -12,23 +12,23 @@ from msgspec.structs import replace
 from psycopg import Connection
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from groundplan.api.access.protected_routes import below_api
-from groundplan.api.budgets import budget_use
+from groundplan.api.access.protected_routes import protected_router
+from groundplan.api.budgets import current_budget_use
 from groundplan.api.caller import Caller, Reader, SignedIn, can_read_all, readable_workloads
 from groundplan.api.calls import outcome_permissions, receipts
 from groundplan.api.context import ServicesDep
 from groundplan.api.cost import semantic_savings
-from groundplan.api.people import named
+from groundplan.api.people import find_person_id
 from groundplan.api.routes.live import Status
 from groundplan.api.served_blueprint import add_cached_placement, current_or_none
-from groundplan.api.unknown_names import refuse_unknown
+from groundplan.api.unknown_names import require_known_names
 from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
 from groundplan.economics.tickets import Said, told_of
 from groundplan.ledger import outcome_store, queries, ticket_store
 from groundplan.ledger.store import CallFilter
 
-router = below_api("ledger")
+router = protected_router("ledger")
 CHART_DAYS = 30
 Limit = Annotated[int, Query(ge=1, le=queries.PAGE)]
 Value = Annotated[
@@ -75,11 +75,11 @@ def list_calls(
     with services.transaction() as conn:
         who = caller.person
         if can_read_all(caller):  # others are not told who is here, either
-            who = None if person is None else named(conn, person)
+            who = None if person is None else find_person_id(conn, person)
         wanted = CallFilter(workload=workload, status=status, person=who, deployment=deployment)
         found = queries.list_calls(conn, wanted, before=before, limit=limit)
         if before is None and can_read_all(caller):
-            refuse_unknown(conn, found["calls"], workload=workload, deployment=deployment)
+            require_known_names(conn, found["calls"], workload=workload, deployment=deployment)
         add_cached_placement(conn, found["calls"])
         return found
 
@@ -89,7 +89,7 @@ def receipt(call_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str,
     """The receipt: steps, attempts, passages, amounts, the audit entry, why it was asked where it was (`chosen`), and
     whether prompt and answer are kept; for who holds a duty, its part of what is allocated beside the calls."""
     with services.transaction() as conn:
-        found = receipts.receipt(conn, services, caller, call_id)
+        found = receipts.full_receipt(conn, services, caller, call_id)
     if not can_read_all(caller) and found["person_id"] != str(caller.person):
         raise Denied("this is somebody else's call", code="not_yours", hint="People with a duty may see it.")
     return found
@@ -105,8 +105,8 @@ def cost(services: ServicesDep, _: Reader, workload: str | None = None, days: in
         summary = queries.cost_summary(conn, CallFilter(workload=workload, since=since))
         meant = semantic_savings.semantic_savings_json(conn, (since or datetime(1970, 1, 1, tzinfo=UTC)).date())
         meant = [row for row in meant if workload in (None, row["workload"])]
-        refuse_unknown(conn, summary["by_workload"], workload=workload)
-        used = budget_use(conn, current_or_none(conn), services.clock.now())
+        require_known_names(conn, summary["by_workload"], workload=workload)
+        used = current_budget_use(conn, current_or_none(conn), services.clock.now())
         return {**summary, "budgets": used, "by_meaning": meant}
 
 
@@ -141,7 +141,7 @@ def outcome(body: Outcome, services: ServicesDep, caller: SignedIn) -> dict[str,
         named=body.id is not None,
     )
     with services.transaction() as conn:
-        outcome_permissions.check_call(caller, body.call_id, outcome_store.whose(conn, [body.call_id]))
+        outcome_permissions.check_outcome_of_call(caller, body.call_id, outcome_store.whose(conn, [body.call_id]))
         outcome_store.add(conn, reported)
     return {"id": str(reported.id), "call_id": str(reported.call_id)}
 
@@ -151,5 +151,5 @@ def _tell(conn: Connection[Any], caller: Caller, told: ticket_store.Told) -> lis
     worked_on = ticket_store.worked_on(conn, [told.ticket]).get(told.ticket, frozenset())
     if not worked_on and readable_workloads(caller):
         return ticket_store.tell(conn, told)
-    workloads = outcome_permissions.workloads_told(caller, told.ticket, worked_on)
+    workloads = outcome_permissions.reportable_workloads(caller, told.ticket, worked_on)
     return [kept for each in workloads for kept in ticket_store.tell(conn, replace(told, workload=each))]

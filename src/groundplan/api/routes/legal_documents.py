@@ -7,14 +7,14 @@ from typing import Any, Literal
 from fastapi.responses import PlainTextResponse
 
 from groundplan.api import controls, legal_documents
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Reader
 from groundplan.api.context import ServicesDep
 from groundplan.core.audit.store import record
 from groundplan.governance.documents.fill import Document, markdown
 from groundplan.governance.documents.template import NAMES, template
 
-router = below_api("controls")
+router = protected_router("controls")
 Name = Literal["annex-iv", "fria", "dpia"]
 
 
@@ -51,7 +51,7 @@ def text(name: Name, workload: str, services: ServicesDep, caller: Reader) -> Pl
 
 def _made(services: ServicesDep, caller: Reader, name: str, workload: str) -> Document:
     with services.transaction() as conn:
-        made = legal_documents.made(services, conn, controls.current(conn), name, workload)
+        made = legal_documents.fill_document(services, conn, controls.current(conn), name, workload)
         detail = {"document": name, "missing": list(made.missing)}
         record(conn, action="export.document", actor=caller.actor, subject=f"workload/{workload}", detail=detail)
     return made

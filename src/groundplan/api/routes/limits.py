@@ -8,15 +8,15 @@ from typing import Any
 from psycopg import Connection
 
 from groundplan.api import store
-from groundplan.api.access.protected_routes import below_api
-from groundplan.api.budgets import budget_use
+from groundplan.api.access.protected_routes import protected_router
+from groundplan.api.budgets import current_budget_use
 from groundplan.api.caller import Reader
 from groundplan.api.context import ServicesDep
 from groundplan.api.limits import NEAR_SHARE, limits_json
 from groundplan.api.served_blueprint import current_or_none
 from groundplan.blueprint.model import Blueprint
 
-router = below_api("limits")
+router = protected_router("limits")
 
 
 @router.get("/limits")
@@ -42,7 +42,7 @@ def _found(
 ) -> dict[str, Any]:
     """`near`: of single users and keys, of which there may be tens of thousands, those alone that used such a part."""
     spans = store.limit_spans(conn, near)
-    used = budget_use(conn, blueprint, at, near)
+    used = current_budget_use(conn, blueprint, at, near)
     ids = {span["name"].split("/", 2)[2] for span in spans if span["name"].count("/") > 1}
     ids |= {row["budget"].partition("/")[2] for row in used}
     return limits_json(blueprint, spans, used, store.actor_names(conn, ids))

@@ -6,14 +6,14 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Reader
 from groundplan.api.context import ServicesDep
 from groundplan.api.served_blueprint import current_blueprint
 from groundplan.knowledge.lineage import lineage_store
 from groundplan.knowledge.lineage.openlineage import events
 
-router = below_api("knowledge")
+router = protected_router("knowledge")
 
 
 @router.get("/knowledge/calls/{call_id}/lineage")

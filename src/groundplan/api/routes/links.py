@@ -8,14 +8,14 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Caller, SignedIn, can_read_all
 from groundplan.api.context import Services, ServicesDep
 from groundplan.api.routes.documents import Reason, found_document, may_decide
 from groundplan.core.errors import Denied
 from groundplan.knowledge.governance import share, share_store
 
-router = below_api("knowledge")
+router = protected_router("knowledge")
 
 
 class Link(BaseModel):

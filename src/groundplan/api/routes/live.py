@@ -14,14 +14,14 @@ from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Caller, SignedIn, can_read_all, refreshed_caller
-from groundplan.api.calls.live import Calls, Missed
+from groundplan.api.calls.live import LiveCalls, MissedCalls
 from groundplan.api.context import Services, ServicesDep
 from groundplan.api.served_blueprint import current_blueprint, require_served
 from groundplan.core.errors import Denied, Unauthenticated
 
-router = below_api("ledger")
+router = protected_router("ledger")
 TURN_SECONDS = 0.1
 QUIET_SECONDS = 10.0
 """After so long without a call, a comment keeps the connection open."""
@@ -29,7 +29,7 @@ AGAIN_SECONDS = 5.0
 """Whoever watches for longer is looked up again before the next call is told."""
 Status = Literal["ok", "refused", "failed", "cancelled", "crashed"]
 _SKIPPED: Final = "event: skipped\ndata: {}\n\n"
-_NOTHING: Final = Missed((), frozenset(), skipped=False)
+_NOTHING: Final = MissedCalls((), frozenset(), skipped=False)
 
 
 @router.get("/calls/live", response_class=StreamingResponse)
@@ -51,8 +51,8 @@ async def live(
     asked = {name: value for name, value in named.items() if value is not None}
     if workload is not None or deployment is not None:
         await run_in_threadpool(_check, services, workload, deployment)
-    calls: Calls = request.app.state.live
-    calls.check_room()
+    calls: LiveCalls = request.app.state.live
+    calls.require_room()
     return StreamingResponse(
         _events(request, services, calls, asked, caller),
         media_type="text/event-stream",
@@ -68,7 +68,7 @@ def _check(services: Services, workload: str | None, deployment: str | None) -> 
 
 
 async def _events(
-    request: Request, services: Services, calls: Calls, asked: dict[str, str], caller: Caller
+    request: Request, services: Services, calls: LiveCalls, asked: dict[str, str], caller: Caller
 ) -> AsyncIterator[str]:
     with calls.watch():
         number, skipped, quiet = calls.number, calls.skipped, 0.0
@@ -81,13 +81,13 @@ async def _events(
         while not calls.stopping and not await request.is_disconnected():
             await asyncio.sleep(TURN_SECONDS)
             quiet += TURN_SECONDS
-            found = calls.after(number)
+            found = calls.newer_than(number)
             if found and not await watcher.may_see():
                 return
             if found and found[0][0] > number + 1:  # a reader that stood still, as one who pages through it
                 yield _SKIPPED
             for number, row in found:  # noqa: B007 -- the number goes on from here
-                if row["id"] not in missed.told and (text := _event(row, watcher.wanted)):
+                if row["id"] not in missed.ids and (text := _event(row, watcher.wanted)):
                     quiet = 0.0
                     yield text
             if calls.skipped > skipped:
@@ -127,10 +127,10 @@ def _event(row: dict[str, Any], wanted: dict[str, str]) -> str:
     return f"id: {row['id']}\ndata: {json.dumps(row)}\n\n"
 
 
-def _missed(services: Services, calls: Calls, last: str | None) -> Missed:
+def _missed(services: Services, calls: LiveCalls, last: str | None) -> MissedCalls:
     try:
         call = UUID(last or "")
     except ValueError:
         return _NOTHING
     with services.transaction() as conn:
-        return calls.since(conn, call)
+        return calls.missed_since(conn, call)

@@ -10,7 +10,7 @@ from fastapi import Query
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api import controls, corrective_actions
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import ServicesDep
 from groundplan.api.routes.controls import MAY_SHOW, Text
@@ -21,7 +21,7 @@ from groundplan.governance.controls.drift import ACTION, drift
 from groundplan.governance.controls.model import Applied
 from groundplan.ledger import finding_store
 
-router = below_api("controls")
+router = protected_router("controls")
 REVIEW = "review.periodic"
 PERIOD = timedelta(days=90)
 
@@ -104,6 +104,6 @@ def act(body: Act, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     with services.transaction() as conn:
         if body.workload is not None:
             require_workload(current_blueprint(conn), body.workload)
-        wanted = corrective_actions.Wanted(subject, body.says, body.control, body.owner, body.due)
-        id = corrective_actions.act(conn, caller.actor, wanted, services.clock.now())
+        wanted = corrective_actions.CorrectiveAction(subject, body.says, body.control, body.owner, body.due)
+        id = corrective_actions.add_action(conn, caller.actor, wanted, services.clock.now())
     return {"finding": id, "subject": subject, "due": body.due}

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 from fastapi import Query
 
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Reader
 from groundplan.api.context import ServicesDep
 from groundplan.api.cost import levers
 
-router = below_api("cost")
+router = protected_router("cost")
 
 
 @router.get("/opportunities")

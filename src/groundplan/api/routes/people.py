@@ -10,19 +10,19 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api import store
 from groundplan.api.access.authorization import authorize
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import ServicesDep
-from groundplan.api.people import named
-from groundplan.api.presence import one_is_enough
-from groundplan.api.propagation import effect_of
+from groundplan.api.people import find_person_id
+from groundplan.api.presence import is_one_approver_enough
+from groundplan.api.propagation import policy_effect
 from groundplan.core.errors import Denied
 from groundplan.governance import store as governance
 from groundplan.identity import erase, responsibilities
 from groundplan.identity import service as identity
 from groundplan.identity.model import COMPANY
 
-router = below_api("people")
+router = protected_router("people")
 
 
 def who_may_change(caller: SignedIn) -> Caller:
@@ -107,7 +107,7 @@ def add_member(group: str, body: Member, services: ServicesDep, caller: MayChang
     """Put a person into a group or team."""
     with services.transaction() as conn:
         number = identity.add_member(conn, caller.actor, group, body.person)
-    return {"group": group, "person": body.person, "effective": effect_of(services, number)}
+    return {"group": group, "person": body.person, "effective": policy_effect(services, number)}
 
 
 @router.delete("/groups/{group}/members/{person}")
@@ -115,7 +115,7 @@ def remove_member(group: str, person: str, services: ServicesDep, caller: MayCha
     """Take a person out of a group or team: the next retrieval no longer sees what only it may read."""
     with services.transaction() as conn:
         number = identity.remove_member(conn, caller.actor, group, person)
-    return {"group": group, "person": person, "effective": effect_of(services, number)}
+    return {"group": group, "person": person, "effective": policy_effect(services, number)}
 
 
 @router.post("/people/{person}/handover")
@@ -126,15 +126,15 @@ def hand_over(person: str, body: Successor, services: ServicesDep, caller: Signe
     operator only where nobody is left who could.
     """
     with services.transaction() as conn:
-        to = named(conn, body.to)
-        if to == caller.person and not one_is_enough(services, conn):
+        to = find_person_id(conn, body.to)
+        if to == caller.person and not is_one_approver_enough(services, conn):
             raise Denied("nobody may take over duties by themselves", code="self_handover", hint="Ask a colleague.")
-        if caller.operator and not one_is_enough(services, conn) and _could_appoint(conn):
+        if caller.operator and not is_one_approver_enough(services, conn) and _could_appoint(conn):
             raise Denied(
                 "only the duty security or compliance may give duties to a colleague", code="handover_by_person",
                 hint="Do it in the console with your passkey: Governance, Rights.",
             )  # fmt: skip
-        moved = identity.hand_over(conn, caller.actor, named(conn, person), to)
+        moved = identity.hand_over(conn, caller.actor, find_person_id(conn, person), to)
         store.update_departed_owner_findings(conn, services.clock.now().date())
     return {"person": person, "to": body.to, "duties": moved}
 
@@ -150,7 +150,7 @@ def erase_person(person: str, services: ServicesDep, caller: SignedIn) -> dict[s
     Who approved something stays known by name until the retention of approvals is over; the answer says until when.
     """
     with services.transaction() as conn:
-        return erase.erase(conn, services.home, caller.actor, named(conn, person), services.clock.now())
+        return erase.erase(conn, services.home, caller.actor, find_person_id(conn, person), services.clock.now())
 
 
 @router.delete("/people/{person}")
@@ -158,8 +158,8 @@ def person_left(person: str, services: ServicesDep, caller: MayChange) -> dict[s
     """Somebody has left: all their permissions, sessions and keys end. `keys_made`: keys whose secret they know, and
     that go on, since applications use them."""
     with services.transaction() as conn:
-        who = named(conn, person)
+        who = find_person_id(conn, person)
         number = identity.deactivate_person(conn, caller.actor, who)
         store.update_departed_owner_findings(conn, services.clock.now().date())
         made = responsibilities.of_person(conn, who, services.clock.now())["keys_made"]
-    return {"person": person, "effective": effect_of(services, number), "keys_made": made}
+    return {"person": person, "effective": policy_effect(services, number), "keys_made": made}

@@ -11,21 +11,21 @@ from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api.access.authorization import authorize
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import ServicesDep
 from groundplan.api.cost import own_hardware as cost_own
 from groundplan.api.cost.book import Days
 from groundplan.api.placement import placing, views
 from groundplan.api.placement import replan as placement_replan
-from groundplan.api.placement.serving import calibrated
+from groundplan.api.placement.serving import calibration_rows
 from groundplan.api.served_blueprint import current_blueprint, current_or_none
 from groundplan.core.audit.store import record
 from groundplan.placement import drift, multi_period, pilot, stress
 from groundplan.placement.explain.pareto_front import YOURS
 from groundplan.release.model import placement_json
 
-router = below_api("placement")
+router = protected_router("placement")
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 OWN_DAYS: Final = timedelta(days=30)
 MANY: Final = 20
@@ -73,7 +73,9 @@ def show(
     """The plan of the whole company: cost by term, proven gap, comparisons, the matrix of exclusions. With `limit` what
     is told of each workload is told of so many, by name, those behind `after` with `search` in their names: `next` is
     what `after` is for those that follow, `total` how many there are in all."""
-    body = placing.told(services, views.whole_text, None if limit is None else views.Page(limit, after, search))
+    body = placing.run_view(
+        services, views.plan_body, None if limit is None else views.WorkloadPage(limit, after, search)
+    )
     return Response(body, media_type="application/json")
 
 
@@ -105,21 +107,21 @@ def served(
 @router.get("/placement/why/{workload}")
 def because(workload: str, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """Why one workload is where it is, as figures and in words."""
-    return placing.told(services, views.why, workload, plans=2)
+    return placing.run_view(services, views.explanation_json, workload, plans=2)
 
 
 @router.post("/placement/what-if")
 def what_if(body: WhatIf, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """Two plans side by side, with the decisions that flip. Nothing is changed."""
-    changes = placing.changes(body.set, body.drop_site, body.demand, body.price)
-    return placing.told(services, views.what_if, changes, plans=2)
+    changes = placing.parse_changes(body.set, body.drop_site, body.demand, body.price)
+    return placing.run_view(services, views.what_if_json, changes, plans=2)
 
 
 @router.post("/placement/stress")
 def stressed(body: Stress, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """The plan under sampled futures, and a robust variant with what it costs."""
-    return placing.told(
-        services, views.stressed, stress.Spreads(body.futures, body.load, body.price, body.seed), plans=3
+    return placing.run_view(
+        services, views.stress_json, stress.Spreads(body.futures, body.load, body.price, body.seed), plans=3
     )
 
 
@@ -127,7 +129,7 @@ def stressed(body: Stress, services: ServicesDep, _: Reader) -> dict[str, Any]:
 def grows(workload: str, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """A pilot's facts at ten and a hundred times its calls, and what breaks first."""
     with services.transaction() as conn:
-        return pilot.to_json(placing.projection(conn, services, workload))
+        return pilot.to_json(placing.project_pilot(conn, services, workload))
 
 
 @router.get("/placement/drift", response_model=dict[str, Any])
@@ -142,14 +144,14 @@ def drifting(
     (`calls_day`) that it takes for those that were expected. With `limit` so many charts are told, those that drift
     first, from `begin` on, of those with days and with each word of `search` in workload and figure: `total` in all."""
     with services.transaction() as conn:
-        found = placing.charts(conn, current_blueprint(conn), services.clock.now())
+        found = placing.drift_charts(conn, current_blueprint(conn), services.clock.now())
         off = [each for each in found if each.has_drifted]
-        facts = placing.company_or_none(conn, services) if off else None
+        facts = placing.served_company_or_none(conn, services) if off else None
     shown = found if limit is None else drift.matching_charts(found, search)
     rest = {
         "total": len(shown),
         "drifts": [f"{each.workload}: {drift.describe_drift(each)}" for each in off],
-        "replan": placing.replan(facts, off),
+        "replan": placing.replan_comparison(facts, off),
         "calls_day": {each.workload: each.expected * each.newest_factor for each in off if each.figure == "calls_day"},
     }
     part = shown if limit is None else shown[begin : begin + limit]
@@ -164,7 +166,7 @@ def again(body: Replan, request: Request, services: ServicesDep, caller: SignedI
     `difference` is what to write into the workspace too."""
     authorize(caller, "release", "company")
     with services.release_turn() as conn:
-        value = placement_replan.replan(conn, services, caller.actor, body.reason)
+        value = placement_replan.release_replan(conn, services, caller.actor, body.reason)
     request.app.state.indexing.ask()
     return value
 
@@ -174,7 +176,7 @@ def serving(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """The serving model beside what the gateways saw of deployments on own hardware: its error before and after own
     traffic corrects it."""
     with services.transaction() as conn:
-        return {"deployments": calibrated(conn, services.clock.now(), placing.company(conn, services))}
+        return {"deployments": calibration_rows(conn, services.clock.now(), placing.served_company(conn, services))}
 
 
 @router.get("/placement/ahead")
@@ -187,7 +189,7 @@ def coming(
     """The coming months at the growth that is declared: who moves when, what fills up, what to commit to; and whether
     own hardware (`own`) pays at the use that was measured in the last 30 days."""
     today = services.clock.now().date()
-    found = placing.told(services, views.coming, months, step, plans=MANY)
+    found = placing.run_view(services, views.months_ahead_json, months, step, plans=MANY)
     with services.transaction() as conn:
         own = cost_own.own_hardware_json(
             conn, current_blueprint(conn), Days(today - OWN_DAYS, today - timedelta(days=1))
@@ -207,20 +209,20 @@ def ways(
     hour), and which of them nothing beats; with weights of your own, who would go where."""
     given = {"carbon_usd_tonne": carbon, "latency_usd": latency, "people_usd": people}
     asked = {name: value for name, value in given.items() if value is not None}
-    found = placing.told(services, views.ways, asked, plans=MANY)
+    found = placing.run_view(services, views.alternatives_json, asked, plans=MANY)
     return {"ways": found, "yours": next((each for each in found if asked and YOURS in each["name"]), None)}
 
 
 @router.get("/placement/report", response_class=HTMLResponse)
 def report(services: ServicesDep, _: Reader) -> HTMLResponse:
     """The plan as one self-contained page for the board."""
-    return HTMLResponse(placing.told(services, views.board_page, services.clock.now().date(), plans=MANY))
+    return HTMLResponse(placing.run_view(services, views.board_report_html, services.clock.now().date(), plans=MANY))
 
 
 @router.get("/placement/report.pdf")
 def report_on_paper(services: ServicesDep, caller: Reader) -> Response:
     """The same report as a PDF."""
-    body = placing.told(services, views.paper, services.clock.now().date(), plans=MANY)
+    body = placing.run_view(services, views.board_report_pdf, services.clock.now().date(), plans=MANY)
     with services.transaction() as conn:
         record(conn, action="export.placement", actor=caller.actor, subject="company", detail={})
     return Response(body, media_type="application/pdf")

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api.access.authorization import authorize
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import SignedIn
 from groundplan.api.calls import playground
 from groundplan.api.context import ServicesDep
 
-router = below_api("ledger")
+router = protected_router("ledger")
 
 
 class Question(BaseModel):
@@ -28,4 +28,4 @@ class Question(BaseModel):
 def play(body: Question, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """A real call, charged to the workload. Needs a duty that may make keys for it."""
     authorize(caller, "keys", f"workload/{body.workload}")
-    return playground.play(services, caller, body.workload, body.question, body.max_tokens)
+    return playground.ask_in_playground(services, caller, body.workload, body.question, body.max_tokens)

@@ -10,10 +10,10 @@ from fastapi import Query
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
 from groundplan.api.context import ServicesDep
-from groundplan.api.propagation import effect_of
+from groundplan.api.propagation import policy_effect
 from groundplan.api.routes.changes import approver_of
 from groundplan.api.served_blueprint import current_blueprint, require_workload
 from groundplan.api.watch import policy_shadow
@@ -29,7 +29,7 @@ from groundplan.identity.model import Person
 from groundplan.release import service as release
 from groundplan.release.model import effective_terms
 
-router = below_api("policy")
+router = protected_router("policy")
 MAY_END = frozenset({"security", "compliance"})
 CALLS = 200_000
 """Recorded calls that one trial looks at, at most."""
@@ -110,7 +110,7 @@ def shadow_days(
         tried = [item for item in current_blueprint(conn).policies if not item.enforced]
         return {
             "policies": [
-                {"policy": item.name, "owner": item.owner, "days": policy_shadow.by_day(conn, item, now, days)}
+                {"policy": item.name, "owner": item.owner, "days": policy_shadow.refusals_by_day(conn, item, now, days)}
                 for item in tried
             ]
         }
@@ -191,7 +191,7 @@ def approve(id: UUID, body: Decide, services: ServicesDep, caller: SignedIn) -> 
         services.releases.approve(conn, approver, id, Answer(comment=body.reason))
         made = exceptions.get_exception(conn, id)
         number = changes.policy_number(conn) if made.state == "approved" else None
-    effect = None if number is None else effect_of(services, number)
+    effect = None if number is None else policy_effect(services, number)
     return {"id": str(id), "state": made.state, "waits_for": list(made.waits_for), "effective": effect}
 
 
@@ -212,7 +212,7 @@ def end(id: UUID, body: Decide, services: ServicesDep, caller: SignedIn) -> dict
     with services.transaction() as conn:
         _may_end(conn, caller, id)
         number = exceptions.end_exception(conn, caller.actor, id, services.clock.now())
-    return {"id": str(id), "state": "ended", "effective": effect_of(services, number)}
+    return {"id": str(id), "state": "ended", "effective": policy_effect(services, number)}
 
 
 def _person(conn: Connection[Any], email: str) -> Person | None:

@@ -9,7 +9,7 @@ from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api.access.authorization import authorize
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import ServicesDep
 from groundplan.catalog.prompt_edit import with_prompt
@@ -19,7 +19,7 @@ from groundplan.release import service as release
 from groundplan.release.prompts import Version
 from groundplan.release.service import current
 
-router = below_api("prompts")
+router = protected_router("prompts")
 Wanted = Annotated[str, Query(min_length=1, max_length=64)]
 
 

@@ -10,10 +10,10 @@ import psycopg
 from fastapi import Request
 from pydantic import Field, StringConstraints
 
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import SignedIn, require_duty
 from groundplan.api.context import ServicesDep
-from groundplan.api.knowledge.quotes import DATA
+from groundplan.api.knowledge.quotes import DATA_DUTIES
 from groundplan.api.routes.documents import Name, Path, Strict
 from groundplan.api.served_blueprint import current_blueprint
 from groundplan.core.errors import Invalid
@@ -21,7 +21,7 @@ from groundplan.knowledge.deletion import deletion_store
 from groundplan.knowledge.parsing.model import MAX_TEXT_BYTES
 from groundplan.knowledge.sources import push_store
 
-router = below_api("knowledge")
+router = protected_router("knowledge")
 
 
 class PushedDocument(Strict):
@@ -48,7 +48,7 @@ class Pushed(Strict):
 def push(body: Pushed, request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Take documents over from an application; they are searched after a look at the source, which begins at once. Of
     what was deleted here nothing is kept: those are `refused`, until their places are let in again."""
-    require_duty(caller, DATA, f"source/{body.source}")
+    require_duty(caller, DATA_DUTIES, f"source/{body.source}")
     with services.transaction() as conn:
         declared = {source.name: source for source in current_blueprint(conn).sources}
         source = declared.get(body.source)

@@ -15,13 +15,13 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from groundplan.api import served_blueprint
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Reader
 from groundplan.api.context import Services, ServicesDep
 from groundplan.api.cost import book as cost_book
 from groundplan.api.cost import receipt as cost_receipt
 from groundplan.api.cost.book import LAST_YEAR, Days
-from groundplan.api.http.uploads import pairs, text_of
+from groundplan.api.http.uploads import parse_options, read_text
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.core.money import plain
@@ -34,7 +34,7 @@ from groundplan.economics.bills.reconcile import belongs, reconcile
 from groundplan.economics.prices.currency import parse_exchange_rates
 from groundplan.ledger import archive_store, queries
 
-router = below_api("ledger")
+router = protected_router("ledger")
 ROWS = 1000
 """Places of difference that are told one by one; the explanations count all."""
 CALLS = 20
@@ -60,8 +60,11 @@ async def reconcile_bill(
     request: Request, services: ServicesDep, _: Reader, query: Annotated[BillQuery, Query()]
 ) -> dict[str, Any]:
     """Compare a CSV bill or usage export (the body, up to 16 MiB) with the ledger. Reads only, keeps nothing."""
-    text = await text_of(request, "bill", "Split it by day or model.")
-    said, rates = pairs(query.columns, "amount=COLUMN"), parse_exchange_rates(pairs(query.rate, "EUR=1.08"))
+    text = await read_text(request, "bill", "Split it by day or model.")
+    said, rates = (
+        parse_options(query.columns, "amount=COLUMN"),
+        parse_exchange_rates(parse_options(query.rate, "EUR=1.08")),
+    )
     bill = await run_in_threadpool(read_options, text, query.name, said, query.first, query.last)
     return await run_in_threadpool(_compared, services, bill, query, rates)
 

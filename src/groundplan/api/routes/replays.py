@@ -11,12 +11,12 @@ from fastapi import Query
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field
 
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import ServicesDep
 from groundplan.api.routes.experiments import MAY_BEGIN, BudgetUsd, Name, Reviewed
 from groundplan.api.served_blueprint import current_blueprint
-from groundplan.api.unknown_names import refuse_unknown
+from groundplan.api.unknown_names import require_known_names
 from groundplan.core.errors import NotFound
 from groundplan.core.ids import new_id
 from groundplan.economics.experiment import experiment_store
@@ -25,7 +25,7 @@ from groundplan.economics.replay import replay_store as store
 from groundplan.economics.replay import service
 from groundplan.economics.replay.run import Run
 
-router = below_api("cost")
+router = protected_router("cost")
 
 
 class Ask(BaseModel):
@@ -47,7 +47,7 @@ def replays(
     of it cannot begin."""
     with services.transaction() as conn:
         found, standing, tried = store.every(conn, workload), service.standing(conn), experiment_store.standing(conn)
-        refuse_unknown(conn, found, workload=workload)
+        require_known_names(conn, found, workload=workload)
     return {
         "replays": [
             {**each.to_json(), "stands": str(each.id) in standing, "waits": _waits(each, tried)} for each in found

@@ -10,15 +10,15 @@ from typing import Annotated, Any
 from fastapi import Path, Query
 
 from groundplan.api.access.authorization import authorize
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import ServicesDep
-from groundplan.api.unknown_names import refuse_unknown
+from groundplan.api.unknown_names import require_known_names
 from groundplan.core.audit.store import record
 from groundplan.core.errors import Conflict, NotFound
 from groundplan.ledger import background_queries, background_store
 
-router = below_api("ledger")
+router = protected_router("ledger")
 
 
 @router.get("/responses")
@@ -28,7 +28,7 @@ def responses(
     """Those that are not over first, then the newest, of all workloads or of one; and how many of each are open."""
     with services.transaction() as conn:
         found = background_queries.responses(conn, workload, limit)
-        refuse_unknown(conn, found, workload=workload)
+        require_known_names(conn, found, workload=workload)
         return {"responses": found, "open": background_queries.open_of(conn, workload)}
 
 

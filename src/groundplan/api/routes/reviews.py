@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
 from groundplan.api.context import ServicesDep
 from groundplan.api.presence import check_presence, is_alone
@@ -18,7 +18,7 @@ from groundplan.core.errors import Denied
 from groundplan.governance.review import service, store
 from groundplan.governance.review.model import HeldCall, ReviewDecision, Reviewer
 
-router = below_api("review")
+router = protected_router("review")
 MAY_REVIEW = frozenset({"product", "business"})
 MAY_APPROVE_TOOLS = frozenset({"security", "operations", "business"})
 

@@ -10,12 +10,12 @@ from psycopg import Connection
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api.access.authorization import authorize
-from groundplan.api.access.protected_routes import below_api
-from groundplan.api.actor_names import names_for
+from groundplan.api.access.protected_routes import protected_router
+from groundplan.api.actor_names import load_names
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Services, ServicesDep
 from groundplan.api.mail import store as mail_store
-from groundplan.api.people import named
+from groundplan.api.people import find_person_id
 from groundplan.api.watch import access_rights
 from groundplan.core.audit import record
 from groundplan.core.errors import Denied, Invalid
@@ -24,7 +24,7 @@ from groundplan.identity import responsibilities, rights, rights_store
 from groundplan.identity import store as people
 from groundplan.identity.model import COMPANY, SCOPES, Appointment, ServiceToken
 
-router = below_api("rights")
+router = protected_router("rights")
 Reason = Annotated[str, StringConstraints(min_length=3, max_length=500)]
 REVIEW_EVERY = timedelta(days=90)
 AHEAD = timedelta(days=366)
@@ -86,7 +86,7 @@ def appoint(body: NewAppointment, services: ServicesDep, caller: SignedIn) -> di
             hint="Appoint when it is nearer.",
         )
     with services.transaction() as conn:
-        who = named(conn, body.person)
+        who = find_person_id(conn, body.person)
         if who == caller.person:
             raise Denied("nobody may appoint themselves", code="self_appointment", hint="Ask a colleague.")
         ends = begins + timedelta(days=body.days)
@@ -99,7 +99,7 @@ def end(appointment: UUID, services: ServicesDep, caller: SignedIn) -> dict[str,
     """End a right before its time."""
     with services.transaction() as conn:
         made = rights.end_appointment(conn, caller.actor, appointment, services.clock.now())
-        access_rights.tell(conn, services.clock.now())
+        access_rights.update_rights_findings(conn, services.clock.now())
         return _json(conn, caller, services, made)
 
 
@@ -121,8 +121,10 @@ def break_glass(body: Because, services: ServicesDep, caller: SignedIn) -> dict[
         for duty in ("security", "compliance"):
             for holder in governance.holders(conn, COMPANY, duty):
                 text = f"{caller.name} took emergency rights for an hour"
-                mail_store.queue(conn, f"emergency:{made.id}:{holder.person_id}", holder.person_id, text, HERE, now)
-        access_rights.tell(conn, now)
+                mail_store.queue_mail(
+                    conn, f"emergency:{made.id}:{holder.person_id}", holder.person_id, text, HERE, now
+                )
+        access_rights.update_rights_findings(conn, now)
         return _json(conn, caller, services, made)
 
 
@@ -134,7 +136,7 @@ def review(appointment: UUID, body: Because, services: ServicesDep, caller: Sign
     now = services.clock.now()
     with services.transaction() as conn:
         made = rights.review_emergency(conn, caller.actor, caller.person, appointment, body.reason, now)
-        access_rights.tell(conn, now)
+        access_rights.update_rights_findings(conn, now)
         return _json(conn, caller, services, made)
 
 
@@ -194,7 +196,7 @@ def access_review(services: ServicesDep, _: Reader) -> dict[str, Any]:
             "rights": responsibilities.everybody(conn, now),
             "last_at": None if last is None else last[0],
             "last_by": None if last is None else last[1],
-            "due": access_rights.due(conn),
+            "due": access_rights.next_review_day(conn),
         }
 
 
@@ -208,7 +210,7 @@ def reviewed(body: Reviewed, services: ServicesDep, caller: SignedIn) -> dict[st
         id = rights_store.insert_access_review(conn, caller.actor, held, body.removed, body.comment, now, next_)
         detail = {"people": len(held), "removed": len(body.removed), "next": next_.isoformat()}
         record(conn, action="access.reviewed", actor=caller.actor, subject=f"access-review/{id}", detail=detail)
-        access_rights.tell(conn, now)
+        access_rights.update_rights_findings(conn, now)
     return {"id": str(id), "next": next_}
 
 
@@ -216,13 +218,13 @@ def reviewed(body: Reviewed, services: ServicesDep, caller: SignedIn) -> dict[st
 def holdings_of(person: str, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """What hangs on one person: duties, groups, keys, passkeys, sessions, rights for a time, seats in approvals."""
     with services.transaction() as conn:
-        who = named(conn, person)
+        who = find_person_id(conn, person)
         return responsibilities.of_person(conn, who, services.clock.now())
 
 
 def _json(conn: Connection[Any], caller: Caller, services: Services, made: Appointment) -> dict[str, Any]:
     owner = people.person(conn, made.person_id)
-    names = names_for(conn, caller, [made.made_by, *([made.reviewed_by] if made.reviewed_by else [])])
+    names = load_names(conn, caller, [made.made_by, *([made.reviewed_by] if made.reviewed_by else [])])
     return {
         "id": str(made.id),
         "person": None if owner is None else owner.email,

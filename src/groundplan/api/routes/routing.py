@@ -10,7 +10,7 @@ from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from groundplan.api import served_blueprint
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import ServicesDep
 from groundplan.api.routes.content import READERS
@@ -20,7 +20,7 @@ from groundplan.core.audit.store import record
 from groundplan.economics.routing.watch.tradeoff import Seen, points
 from groundplan.ledger import route_store
 
-router = below_api("cost", prefix="/routing")
+router = protected_router("cost", prefix="/routing")
 TODAY = timedelta(hours=24)
 
 
@@ -41,7 +41,7 @@ def trade_off(
         found = served_blueprint.require_workload(blueprint, workload)
         answers = route_store.answers(conn, workload, since)
         workspace = served_blueprint.workspace_at(conn, blueprint.number)
-        choice = choices.choice(conn, blueprint, workspace, workload, since, answers)
+        choice = choices.choice_json(conn, blueprint, workspace, workload, since, answers)
     rows = [row for row in answers if not row["cached"] and row["model"] is not None]
     seen = [_seen(row) for row in rows]
     recent = [one for row, one in zip(rows, seen, strict=True) if row["at"] >= now - TODAY]
@@ -81,7 +81,7 @@ def evidence(body: Evidence, services: ServicesDep, caller: SignedIn) -> dict[st
     require_duty(caller, READERS, subject)
     with services.transaction() as conn:
         served_blueprint.require_workload(served_blueprint.current_blueprint(conn), body.workload)
-        rows = router_evidence.found(services, conn, body.workload, body.source)
+        rows = router_evidence.training_evidence(services, conn, body.workload, body.source)
         detail = {"from": body.source, "calls": len(rows)}
         record(conn, action="routing.evidence", actor=caller.actor, subject=subject, detail=detail)
     return {"workload": body.workload, "from": body.source, "rows": rows}

@@ -9,7 +9,7 @@ from fastapi import Body, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import ServicesDep
 from groundplan.api.errors import INFRASTRUCTURE_ERRORS, translate_error
@@ -27,7 +27,7 @@ class ScimResponse(JSONResponse):
     media_type = scim.MEDIA_TYPE
 
 
-router = below_api("scim", prefix="/scim/v2", default_response_class=ScimResponse)
+router = protected_router("scim", prefix="/scim/v2", default_response_class=ScimResponse)
 Document = Annotated[dict[str, Any], Body(max_length=100)]
 Id = Annotated[UUID, BeforeValidator(scim_bulk.id_at)]
 """What is no id is nobody's: directories take 404 for gone, and anything else for a failure of ours."""

@@ -8,16 +8,16 @@ from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Operator, SignedIn, cookie_name, is_demo, is_loopback, is_remote
 from groundplan.api.context import Services, ServicesDep
 from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.api.knowledge import ownership
-from groundplan.api.people import named
+from groundplan.api.people import find_person_id
 from groundplan.core.errors import Denied
 from groundplan.identity import sessions
 
-router = below_api("session")
+router = protected_router("session")
 pages = lazy_router(include_in_schema=False)
 BEGIN = "/begin"
 """The console's page that whoever has signed in is sent to."""
@@ -42,7 +42,7 @@ class ActAs(BaseModel):
 def login_link(body: LinkFor, request: Request, services: ServicesDep, caller: Operator) -> dict[str, Any]:
     """A link that signs in once, within ten minutes."""
     with services.transaction() as conn:
-        person = None if body.person is None else named(conn, body.person)
+        person = None if body.person is None else find_person_id(conn, body.person)
         token = sessions.create_login_link(conn, caller.actor, person)
     port = request.url.port or 80
     return {"url": f"http://localhost:{port}/login/{token}", "person": body.person}
@@ -76,7 +76,7 @@ def who_am_i(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Who you are, what you hold, and the CSRF token that writes need. `owns`: whether you are owner or steward of any
     source or document, or were told of a finding."""
     with services.transaction() as conn:
-        owns = ownership.owns(conn, caller)
+        owns = ownership.owns_anything(conn, caller)
     return {
         "name": caller.name,
         "email": caller.email,
@@ -105,7 +105,7 @@ def act_as(body: ActAs, request: Request, services: ServicesDep, caller: SignedI
     with services.transaction() as conn:
         if not is_demo(services, conn):
             raise _not_here()
-        person = None if body.person is None else named(conn, body.person)
+        person = None if body.person is None else find_person_id(conn, body.person)
         sessions.act_as(conn, caller.session, person)
     return {"acting_as": body.person}
 

@@ -9,12 +9,12 @@ from fastapi import Query, Request, Response
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api.access.authorization import held_for_company
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.authorization import company_duties
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Caller, SignedIn, is_remote
 from groundplan.api.context import Services, ServicesDep
 from groundplan.api.mail import store as mail_store
-from groundplan.api.people import named
+from groundplan.api.people import find_person_id
 from groundplan.api.routes.session import signed_in
 from groundplan.api.watch import unconfirmed_passkeys
 from groundplan.core.errors import Denied, Invalid
@@ -23,7 +23,7 @@ from groundplan.identity import store as people
 from groundplan.identity.model import DUTIES, Passkey, Session
 from groundplan.identity.passkeys import Site
 
-router = below_api("session")
+router = protected_router("session")
 Hex = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){1,1023}$")]
 
 
@@ -97,9 +97,9 @@ def register(
             session_store.end(conn, sessions.hash_of(caller.session), now)
         kept = session.proof if session.is_proven else proof
         secret = sessions.begin(conn, session.person_id, kept, now, request.headers.get("user-agent", ""))
-        unconfirmed_passkeys.tell(conn, now)
+        unconfirmed_passkeys.update_passkey_findings(conn, now)
         told = "A passkey was registered in your name; if it was not you, remove it there and tell security"
-        mail_store.queue(conn, f"passkey:{passkeys.shown_id(key)[:64]}", key.person_id, told, "/you", now)
+        mail_store.queue_mail(conn, f"passkey:{passkeys.shown_id(key)[:64]}", key.person_id, told, "/you", now)
         shown = _json(conn, key)
     signed_in(response, request, services, secret)
     return shown
@@ -124,7 +124,7 @@ def confirm(passkey: Hex, services: ServicesDep, caller: SignedIn) -> dict[str, 
     with services.transaction() as conn:
         _check_confirms(conn, caller, bytes.fromhex(passkey))
         key = passkeys.confirm(conn, session_of(caller), bytes.fromhex(passkey), now)
-        unconfirmed_passkeys.tell(conn, now)
+        unconfirmed_passkeys.update_passkey_findings(conn, now)
         return _json(conn, key)
 
 
@@ -137,7 +137,7 @@ def remove(passkey: Hex, services: ServicesDep, caller: SignedIn) -> dict[str, A
         if key is not None and key.person_id != caller.person and not _may_end(conn, caller):
             raise _not_yours()
         done = passkeys.remove(conn, caller.actor, bytes.fromhex(passkey), now)
-        unconfirmed_passkeys.tell(conn, now)
+        unconfirmed_passkeys.update_passkey_findings(conn, now)
         return _json(conn, done)
 
 
@@ -180,7 +180,7 @@ def sign_out_person(person: str, services: ServicesDep, caller: SignedIn) -> dic
         may_end = _may_end(conn, caller)
         if not own and not may_end:  # before it is looked for: nobody is told so who is here
             raise _not_yours()
-        who = named(conn, person)
+        who = find_person_id(conn, person)
         if who != caller.person and not may_end:
             raise _not_yours()
         sessions.sign_out_everywhere(conn, caller.actor, who)
@@ -198,7 +198,7 @@ def _check_confirms(conn: Connection[Any], caller: Caller, passkey: bytes) -> No
     """Raises `Denied` (`duty_missing`) unless they hold a duty of the company; where nobody else does who could confirm
     it, any duty will do, or it would wait for ever."""
     held = {duty for _, duty in caller.duties} & set(DUTIES)
-    if held & held_for_company(conn, caller):
+    if held & company_duties(conn, caller):
         return
     key = passkey_store.by_id(conn, passkey) if held else None
     if key is None or passkey_store.others_confirm(conn, key.person_id):
@@ -209,7 +209,7 @@ def _check_confirms(conn: Connection[Any], caller: Caller, passkey: bytes) -> No
 
 
 def _may_end(conn: Connection[Any], caller: Caller) -> bool:
-    return caller.operator or "security" in held_for_company(conn, caller)
+    return caller.operator or "security" in company_duties(conn, caller)
 
 
 def _not_yours() -> Denied:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import ServicesDep
 from groundplan.api.knowledge import signals as kept
@@ -20,7 +20,7 @@ from groundplan.knowledge.signals import gather, signal_store
 from groundplan.knowledge.signals.signal_store import Signal
 from groundplan.ledger import finding_store
 
-router = below_api("knowledge")
+router = protected_router("knowledge")
 
 
 class SignalBody(BaseModel):
@@ -55,7 +55,7 @@ def signal(body: SignalBody, services: ServicesDep, caller: SignedIn) -> dict[st
     with services.transaction() as conn:
         workload = require_workload(current_blueprint(conn), body.workload)
         if body.question is not None:
-            id = kept.unanswered(services, conn, workload, caller.person, body.question, body.id)
+            id = kept.record_unanswered(services, conn, workload, caller.person, body.question, body.id)
             return {"id": id, "kept": workload.keep is not None}
         assert body.document is not None
         found = governed_store.read_document(conn, body.document)

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import Request
 
 from groundplan.api import health, store
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import SignedIn, can_read_all
 from groundplan.api.context import ServicesDep
 from groundplan.api.journal_lag import journal_lag
@@ -18,7 +18,7 @@ from groundplan.api.unapplied_changes import workspace_differences
 from groundplan.governance import service as governance
 from groundplan.ledger import finding_store
 
-router = below_api("status")
+router = protected_router("status")
 
 
 @router.get("/status")
@@ -30,7 +30,7 @@ def status(request: Request, services: ServicesDep, caller: SignedIn) -> dict[st
         blueprint = current_or_none(conn)
         workers = store.gateways(conn)
         pending = governance.pending_changes(conn) if whole else []
-        findings = sum(finding_store.kinds(conn, only=ownership.findings(conn, caller)).values())
+        findings = sum(finding_store.kinds(conn, only=ownership.own_findings(conn, caller)).values())
         kills = store.kills(conn)
         wanted = required_services(conn)
         near = near_limits(conn, blueprint, services.clock.now()) if whole else []

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api import store
 from groundplan.api.access.authorization import authorize
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import ServicesDep
 from groundplan.api.routes.sign_in import session_of
@@ -21,7 +21,7 @@ from groundplan.governance.approvals import Answer, Approver
 from groundplan.governance.model import Change
 from groundplan.identity import terminal_decisions
 
-router = below_api("changes")
+router = protected_router("changes")
 
 
 class Wanted(BaseModel):
@@ -64,7 +64,7 @@ def shown(request_id: UUID, services: ServicesDep, _: SignedIn) -> dict[str, Any
         found = terminal_decisions.shown(conn, request_id, services.clock.now())
         change = governance.change_by_id(conn, found.change, lock=False)
         whole = None if change is None else store.change(conn, found.change)
-        routing = None if whole is None else router_evaluations.of_change(services, conn, whole)
+        routing = None if whole is None else router_evaluations.change_evaluation(services, conn, whole)
     return {
         "id": str(found.id), "code": found.code, "change": str(found.change), "decision": found.decision,
         "comment": found.comment, "expires_at": found.expires_at, "confirmed": found.confirmed_at is not None,

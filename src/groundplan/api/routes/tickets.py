@@ -16,14 +16,14 @@ from psycopg import Connection
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Caller, Reader
 from groundplan.api.calls import outcome_permissions
 from groundplan.api.context import Services, ServicesDep
 from groundplan.api.cost import book as cost_book
-from groundplan.api.http.uploads import pairs, text_of
+from groundplan.api.http.uploads import parse_options, read_text
 from groundplan.api.routes.costs import Day
-from groundplan.api.unknown_names import refuse_unknown
+from groundplan.api.unknown_names import require_known_names
 from groundplan.core.audit.store import record
 from groundplan.core.error_shape import problem_json
 from groundplan.core.errors import Conflict, Denied, Invalid, NotFound, Problem
@@ -31,7 +31,7 @@ from groundplan.core.money import ceil_div, format_numeric, format_usd, from_dec
 from groundplan.economics.tickets import Row, read_tickets
 from groundplan.ledger import outcome_store, ticket_store
 
-router = below_api("ledger")
+router = protected_router("ledger")
 PART = 200
 """Tickets of one transaction: each holds a lock until its end."""
 MOST_REFUSED = 200
@@ -59,7 +59,7 @@ async def imported(
     """Take over what a ticket system says of its tickets (the body: CSV or JSON up to 16 MiB, also the one object of a
     webhook). Lines that cannot be taken are told with their place, also those of workloads that the caller holds no
     duty for; tickets that no call worked on are only counted."""
-    text = await text_of(request, "tickets", "Export fewer days at once.")
+    text = await read_text(request, "tickets", "Export fewer days at once.")
     return await run_in_threadpool(_import, services, caller, text, query)
 
 
@@ -72,7 +72,7 @@ def tickets(
     days = cost_book.parse_days(first, last, services.clock.now().date())
     with services.transaction() as conn:
         rows = ticket_store.by_workload(conn, days.since, days.until, workload)
-        refuse_unknown(conn, rows, workload=workload)
+        require_known_names(conn, rows, workload=workload)
     return {
         "from": days.first.isoformat(), "to": days.last.isoformat(),
         "tickets": [
@@ -89,8 +89,8 @@ def tickets(
 
 
 def _import(services: Services, caller: Caller, text: str, query: ImportQuery) -> dict[str, Any]:
-    columns = pairs(query.columns, "ticket=COLUMN")
-    states = pairs(query.state, "Erledigt=resolved, or unresolved, or open")
+    columns = parse_options(query.columns, "ticket=COLUMN")
+    states = parse_options(query.state, "Erledigt=resolved, or unresolved, or open")
     read = read_tickets(text, query.name, columns, states, services.clock.now())
     counts: Counter[str] = Counter()
     refused = list(read.refused)
@@ -100,7 +100,7 @@ def _import(services: Services, caller: Caller, text: str, query: ImportQuery) -
     refused.sort(key=lambda problem: problem.where.line if problem.where else 0)
     if refused and not counts.total():
         first = refused[0]
-        kind = Denied if all(problem.code == outcome_permissions.NOT_THEIRS for problem in refused) else Invalid
+        kind = Denied if all(problem.code == outcome_permissions.DENIED_CODE for problem in refused) else Invalid
         raise kind(
             first.message, code=first.code, hint=first.hint, where=first.where, problems=tuple(refused[:MOST_REFUSED])
         )
@@ -141,14 +141,14 @@ def _one(
     """new, same or waiting."""
     if row.call is None:
         found = set()
-        for workload in outcome_permissions.workloads_told(caller, row.ticket, known[row.ticket]):
+        for workload in outcome_permissions.reportable_workloads(caller, row.ticket, known[row.ticket]):
             told = ticket_store.Told(
                 ticket=row.ticket, state=row.state, at=row.at, event=row.event, by=caller.actor, value_usd=row.value,
                 workload=workload,
             )  # fmt: skip
             found |= {each.told for each in ticket_store.tell(conn, told)}
         return next(each for each in ("new", "same", "waiting") if each in found)
-    outcome_permissions.check_call(caller, row.call, calls)
+    outcome_permissions.check_outcome_of_call(caller, row.call, calls)
     if row.state == "open" and not outcome_store.accepted_before(conn, row.call):
         return "waiting"
     outcome = outcome_store.Outcome(

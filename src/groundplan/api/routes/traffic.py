@@ -7,14 +7,14 @@ from typing import Annotated, Any
 import psycopg
 from fastapi import Query
 
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Reader
 from groundplan.api.context import ServicesDep
 from groundplan.api.served_blueprint import current_or_none, require_served
 from groundplan.core.errors import Unavailable
 from groundplan.ledger import traffic
 
-router = below_api("ledger")
+router = protected_router("ledger")
 Minutes = Annotated[int, Query(ge=1, le=60)]
 
 

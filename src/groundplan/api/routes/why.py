@@ -8,7 +8,7 @@ from uuid import UUID
 from psycopg import Connection
 
 from groundplan.api import explain, store
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.actor_names import entries_json
 from groundplan.api.caller import Caller, Reader
 from groundplan.api.calls import receipts
@@ -22,7 +22,7 @@ from groundplan.governance import approved_parts
 from groundplan.governance import service as governance
 from groundplan.release.model import placement_json
 
-router = below_api("why")
+router = protected_router("why")
 SHOWN = ("id", "index", "at", "action", "actor", "acting", "who", "subject")
 SCOPES = frozenset({"workload", "deployment", "site", "source"})
 
@@ -31,7 +31,7 @@ SCOPES = frozenset({"workload", "deployment", "site", "source"})
 def why(subject: str, services: ServicesDep, caller: Reader) -> dict[str, Any]:
     """`{"kind", "because", "facts", "audit": [entries]}` of an id, blueprint/N, workload/NAME or placement/NAME."""
     kind, name = ("", subject) if "/" not in subject else subject.rsplit("/", 1)
-    found = placing.told(services, views.because, name, plans=2) if kind == "placement" else None
+    found = placing.run_view(services, views.why_json, name, plans=2) if kind == "placement" else None
     with services.transaction() as conn:
         if kind in SCOPES or subject == "company":
             found = _of_scope(conn, services, subject)
@@ -119,7 +119,7 @@ def _uuid(name: str) -> UUID | None:
 
 def _receipt(conn: Connection[Any], services: Services, caller: Caller, call_id: UUID) -> dict[str, Any] | None:
     try:
-        return receipts.receipt(conn, services, caller, call_id)
+        return receipts.full_receipt(conn, services, caller, call_id)
     except NotFound as error:
         if error.code == "call_archived":
             raise

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 from fastapi import Query
 
 from groundplan.api import overview
-from groundplan.api.access.protected_routes import below_api
+from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import ServicesDep
 from groundplan.api.readiness import readiness_json
 from groundplan.api.served_blueprint import current_blueprint, current_or_none, undeclared_workload, workspace_at
 
-router = below_api("workloads")
+router = protected_router("workloads")
 MOST = 1000
 
 

@@ -1,1 +1,1 @@
-"""What learned routers are made from and judged by, read from the ledger. Learning and choosing are `economics`'."""
+"""Training data and evaluations of learned routers, read from the ledger. `economics` learns and chooses."""

@@ -1,4 +1,4 @@
-"""Reads what a workload's choice of models rests on, from ledger, blueprint and workspace, for economics. Decides
+"""Reads the data behind a workload's choice of models from ledger, blueprint and workspace, for economics. Decides
 nothing."""
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from groundplan.economics.routing.watch.tradeoff import share
 from groundplan.ledger import route_store
 
 
-def choice(
+def choice_json(
     conn: Connection[Any], blueprint: Blueprint, workspace: Workspace, workload: str, since: datetime,
     rows: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:  # fmt: skip
-    """`saved` (null without answers), `places`, `quality` by dimension, and `told`: all in sentences. `rows` are the
-    workload's `route_store.answers` since then."""
-    named = places(blueprint, workspace, workload)
+    """`saved` (null without answers), `places`, `quality` by dimension, and `told` (all of it in sentences). `rows`:
+    the workload's `route_store.answers` since then."""
+    named = candidate_places(blueprint, workspace, workload)
     answers = [_answer(row) for row in rows]
     item = workspace.workloads.get(workload)
     others = chosen.elsewhere(answers, named)
@@ -31,28 +31,28 @@ def choice(
     return {
         "saved": None if found is None else _saved(found),
         "places": [_place(each) for each in others],
-        "quality": floors(conn, item.objectives.quality if item is not None else {}, workload, since),
+        "quality": quality_floors(conn, item.objectives.quality if item is not None else {}, workload, since),
         "told": chosen.told(found, others),
     }
 
 
-def strongest(
+def strongest_place(
     conn: Connection[Any], named: Sequence[chosen.Place], workload: str, since: datetime
 ) -> chosen.Place | None:
-    """Of the places that may take the workload's calls the best by declared quality, else the dearest."""
+    """The best of the places that may take the workload's calls, by declared quality, else by price."""
     return chosen.strongest([_answer(row) for row in route_store.answers(conn, workload, since)], named)
 
 
-def floors(
+def quality_floors(
     conn: Connection[Any], declared: Mapping[str, float], workload: str, since: datetime
 ) -> list[dict[str, Any]]:
-    """Each declared floor of quality with what was judged of the workload's answers."""
+    """Each declared quality floor with the judgements of the workload's answers."""
     judged = route_store.judged(conn, workload, since, sorted(declared)) if declared else {}
     return [_floor(name, floor, judged.get(name, (0, 0))) for name, floor in sorted(declared.items())]
 
 
-def places(blueprint: Blueprint, workspace: Workspace, workload: str) -> list[chosen.Place]:
-    """What the workload names, with what keeps each from its calls."""
+def candidate_places(blueprint: Blueprint, workspace: Workspace, workload: str) -> list[chosen.Place]:
+    """The deployments that the workload names, each with what bars it from calls."""
     item = workspace.workloads.get(workload)
     served = next((each for each in blueprint.workloads if each.name == workload), None)
     judged = next((each for each in blueprint.placements if each.workload == workload), None)

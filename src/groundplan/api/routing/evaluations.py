@@ -1,7 +1,7 @@
-"""What whoever approves a change of routing must see: how the router that it brings in did on prompts it had not seen,
-beside the one that decides now, and what is known of the workload's floors. Decides nothing.
+"""Evaluations of routers for people who approve a change of routing: results of the new router on held-out prompts,
+the present router, and the workload's quality floors. Decides nothing.
 
-Figures are read from the router's own bytes, which its digest covers.
+Figures are read from the router's own file, which its digest covers.
 """
 
 from __future__ import annotations
@@ -24,67 +24,71 @@ from groundplan.economics.routing.versions.evaluated import Evaluated, evaluated
 from groundplan.economics.routing.versions.registry import SUFFIX
 
 DAYS = 30
-_FIELDS = frozenset({"routing.router", "routing.digest", "routing.keep", "routing.floor"})
-"""Of a workload's content, which router decides and how it does."""
+_ROUTER_FIELDS = frozenset({"routing.router", "routing.digest", "routing.keep", "routing.floor"})
+"""Fields of a workload that say which router decides, and how."""
 _UNSERVED = ("proposed", "retired")
-_OTHERWISE = " Until then the order of its deployments decides."
+_FALLBACK_SENTENCE = " Until then the order of its deployments decides."
 
 
-def of_change(services: Services, conn: Connection[Any], change: dict[str, Any]) -> dict[str, Any] | None:
-    """`router` with its evaluation, `before` (the one that decides now, where it is another), `floors` by dimension and
-    `told`, all in sentences. None: the change brings no router in. `change`: with its files."""
+def change_evaluation(services: Services, conn: Connection[Any], change: dict[str, Any]) -> dict[str, Any] | None:
+    """`router` with its evaluation, `before` (the present router, if it is another), `floors` by dimension and `told`
+    (all of it in sentences). None where the change brings no router. `change`: with its files."""
     summary = change["summary"]
-    if change["type"] != "workload" or not any(row["field"] in _FIELDS for row in summary.get("fields", ())):
+    if change["type"] != "workload" or not any(row["field"] in _ROUTER_FIELDS for row in summary.get("fields", ())):
         return None
     name = str(summary["subject"]).partition("/")[2]
-    item = _declared(change["sources"], name)
+    item = _declared_workload(change["sources"], name)
     if item is None or item.routing.by != "learned" or item.routing.router is None:
         return None
     rule, folder = item.routing, services.home.root / "routers"
-    new = _shown(folder, item.routing.router, rule.digest, rule.keep)
-    now = _now(conn, name)
+    new = _router_json(folder, item.routing.router, rule.digest, rule.keep)
+    now = _served_router(conn, name)
     before = None
     if now is not None and now != (rule.router, rule.digest, rule.keep):
-        before = _shown(folder, *now)
+        before = _router_json(folder, *now)
     since = services.clock.now() - timedelta(days=DAYS)
-    floors = choices.floors(conn, item.objectives.quality, name, since)
-    return {"router": new, "before": before, "floors": floors, "told": told(new, before, floors)}
+    floors = choices.quality_floors(conn, item.objectives.quality, name, since)
+    return {"router": new, "before": before, "floors": floors, "told": evaluation_sentences(new, before, floors)}
 
 
-def of_plan(services: Services, files: dict[str, str], differences: Sequence[dict[str, Any]]) -> list[str]:
-    """Of each workload in a plan whose router is new or changes, how that was evaluated; and of each whose router is
-    not known here, that it decides nothing."""
+def plan_notes(services: Services, files: dict[str, str], differences: Sequence[dict[str, Any]]) -> list[str]:
+    """Sentences on the evaluation of each router that is new or changed in a plan, and on each router that is not in
+    this HOME and so decides nothing."""
     found = []
     for each in differences:
         kind, _, name = str(each["subject"]).partition("/")
         fields = {row["field"] for row in each.get("fields", ())}
-        if kind != "workload" or each["type"] == "removed" or (each["type"] == "changed" and not fields & _FIELDS):
+        if (
+            kind != "workload"
+            or each["type"] == "removed"
+            or (each["type"] == "changed" and not fields & _ROUTER_FIELDS)
+        ):
             continue
-        item = _declared(files, name)
-        router = None if item is None else _of(services, item)
+        item = _declared_workload(files, name)
+        router = None if item is None else _workload_router(services, item)
         if router is not None and router["state"] == "known":
-            found.append(f"workload/{name}: {_sentence(router)}")
-    return [*found, *missing(services, files)]
+            found.append(f"workload/{name}: {_router_sentence(router)}")
+    return [*found, *inactive_router_notes(services, files)]
 
 
-def missing(services: Services, files: dict[str, str]) -> list[str]:
-    """Of each workload whose router is not known here, or knows too few of its models, that it decides nothing."""
+def inactive_router_notes(services: Services, files: dict[str, str]) -> list[str]:
+    """Sentences on workloads whose router decides nothing: it is not in this HOME, or knows too few of their models."""
     try:
         declared = load_served(files)
     except GroundplanError:
         return []
-    found = ((name, item, _of(services, item)) for name, item in sorted(declared.workloads.items()))
+    found = ((name, item, _workload_router(services, item)) for name, item in sorted(declared.workloads.items()))
     return [
         f"workload/{name}: {told}"
         for name, item, router in found
-        if router is not None and (told := _nothing(router, _models(declared, item)))
+        if router is not None and (told := _inactive_reason(router, _candidate_models(declared, item)))
     ]
 
 
-def _nothing(router: dict[str, Any], models: frozenset[str]) -> str:
+def _inactive_reason(router: dict[str, Any], models: frozenset[str]) -> str:
     """Why a router decides nothing among these models; empty where it does."""
     if router["state"] != "known":
-        return f"{_sentence(router)}{_OTHERWISE}"
+        return f"{_router_sentence(router)}{_FALLBACK_SENTENCE}"
     knows, strongest = router["evaluation"]["models"], router["evaluation"]["strongest"]
     among = sorted(models.intersection(knows))
     if len(among) > 1 and (strongest in among or models <= set(knows)):
@@ -95,37 +99,39 @@ def _nothing(router: dict[str, Any], models: frozenset[str]) -> str:
     return f"{chooses}. The order of its deployments decides."
 
 
-def _models(declared: Workspace, item: WorkloadDoc) -> frozenset[str]:
-    """That may answer the workload; where placement chooses, every one."""
+def _candidate_models(declared: Workspace, item: WorkloadDoc) -> frozenset[str]:
+    """The models that may answer the workload; all models where placement chooses."""
     names = {*item.deployments, *item.fallbacks} if item.deployments else declared.deployments
     return frozenset(declared.deployments[name].model for name in names if name in declared.deployments)
 
 
-def _of(services: Services, item: WorkloadDoc) -> dict[str, Any] | None:
+def _workload_router(services: Services, item: WorkloadDoc) -> dict[str, Any] | None:
     rule = item.routing
     if rule.by != "learned" or rule.router is None or item.stage in _UNSERVED:
         return None
-    return _shown(services.home.root / "routers", rule.router, rule.digest, rule.keep)
+    return _router_json(services.home.root / "routers", rule.router, rule.digest, rule.keep)
 
 
-def told(router: dict[str, Any], before: dict[str, Any] | None, floors: list[dict[str, Any]]) -> list[str]:
-    """The same in words."""
-    lines = [_sentence(router)]
+def evaluation_sentences(
+    router: dict[str, Any], before: dict[str, Any] | None, floors: list[dict[str, Any]]
+) -> list[str]:
+    """The evaluation in sentences."""
+    lines = [_router_sentence(router)]
     if before is not None:
-        lines.append(f"Now decides: {_sentence(before)}")
+        lines.append(f"Now decides: {_router_sentence(before)}")
     if floors:
         lines.append("What a router expects has no dimensions; the floors of the workload, as judged in 30 days:")
-    return lines + [_floor(each) for each in floors]
+    return lines + [_floor_sentence(each) for each in floors]
 
 
-def _declared(sources: dict[str, str], name: str) -> WorkloadDoc | None:
+def _declared_workload(sources: dict[str, str], name: str) -> WorkloadDoc | None:
     try:
         return load_served(sources).workloads.get(name)
     except GroundplanError:  # of a version before, whose words are no longer known
         return None
 
 
-def _now(conn: Connection[Any], name: str) -> tuple[str, str | None, float] | None:
+def _served_router(conn: Connection[Any], name: str) -> tuple[str, str | None, float] | None:
     blueprint = served_blueprint.current_or_none(conn)
     workloads = () if blueprint is None else blueprint.workloads
     routing = next((each.routing for each in workloads if each.name == name), None)
@@ -134,7 +140,7 @@ def _now(conn: Connection[Any], name: str) -> tuple[str, str | None, float] | No
     return routing.router, routing.digest, routing.keep
 
 
-def _shown(folder: Path, version: str, digest: str | None, keep: float) -> dict[str, Any]:
+def _router_json(folder: Path, version: str, digest: str | None, keep: float) -> dict[str, Any]:
     """`state`: known | absent (its file is not in this HOME) | other (other bytes than `digest` names) | unreadable."""
     base: dict[str, Any] = {"router": version, "pinned": digest, "keep": keep}
     try:
@@ -159,7 +165,7 @@ def _evaluation(found: Evaluated) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _sentence(router: dict[str, Any]) -> str:
+def _router_sentence(router: dict[str, Any]) -> str:
     name, found = router["router"], router["evaluation"]
     if router["state"] == "absent":
         return f"{name} is not in HOME/routers here, so that nobody knows how good it is: copy its file."
@@ -185,7 +191,7 @@ def _sentence(router: dict[str, Any]) -> str:
     )
 
 
-def _floor(each: dict[str, Any]) -> str:
+def _floor_sentence(each: dict[str, Any]) -> str:
     head = f"{each['dimension']}: floor {each['floor']:.0%}"
     if each["share"] is None:
         return f"{head}, not known ({each['judged']} judgements)."

@@ -1,6 +1,6 @@
-"""What kept calls of a workload show about models, with their questions opened: what a router is learned from.
+"""Training evidence for routers: what kept calls of a workload show about models, with their unsealed questions.
 
-Questions are read as a gateway reads them, and are redacted where what is kept is. Nothing is learned here.
+Questions are read as a gateway reads them, and are redacted where the kept content is. Nothing is learned here.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from groundplan.gateway.surfaces.chat import surface as chat
 from groundplan.gateway.surfaces.messages import surface as messages
 
 HISTORY = timedelta(days=92)
-CHARACTERS = 6000
-"""Of a question, from its beginning and its end: a router reads no more."""
-_READ: dict[str, Callable[[bytes], Ask]] = {
+MAX_CHARACTERS = 6000
+"""Characters of a question from its beginning and from its end; a router reads no more."""
+_READERS: dict[str, Callable[[bytes], Ask]] = {
     "chat.completions": chat.read,
     "messages": lambda body: messages.read(body, {}),
 }
 
 
-def found(services: Services, conn: Connection[Any], workload: str, source: str) -> list[dict[str, Any]]:
-    """`judges`: pairs of answers that were compared; `outcomes`: verdicts in the arms of A/B experiments. Raises
-    `Invalid` (`evidence_demo`) where all that there is are calls of a demo."""
+def training_evidence(services: Services, conn: Connection[Any], workload: str, source: str) -> list[dict[str, Any]]:
+    """Evidence from `judges` (compared pairs of answers) or `outcomes` (verdicts in the arms of A/B experiments).
+    Raises `Invalid` (`evidence_demo`) where there are only calls of a demo."""
     since = services.clock.now() - HISTORY
     keys = SubjectKeys.of(services.home)
     if source == "judges":
         rows = evidence_store.pairs(conn, workload, since)
-        told = [_pair(row, ask) for row, ask in _opened(conn, keys, rows)]
+        told = [_pair(row, ask) for row, ask in _with_questions(conn, keys, rows)]
     else:
         rows = evidence_store.verdicts(conn, workload, since)
-        told = [_verdict(row, ask) for row, ask in _opened(conn, keys, rows)]
+        told = [_verdict(row, ask) for row, ask in _with_questions(conn, keys, rows)]
     if not told and evidence_store.only_demo(conn, workload):
         raise Invalid(
             f"the calls of {workload} are those of the demo, which show nothing of what people ask",
@@ -55,10 +55,10 @@ def found(services: Services, conn: Connection[Any], workload: str, source: str)
     return told
 
 
-def _opened(
+def _with_questions(
     conn: Connection[Any], keys: SubjectKeys, rows: Iterable[evidence_store.Row]
 ) -> Iterator[tuple[evidence_store.Row, Ask]]:
-    """With their questions, but for those that are erased or say nothing."""
+    """Yield rows with their questions, without those that were erased or are empty."""
     prompts: dict[int, str | None] = {}
     for row in rows:
         if row["blueprint"] not in prompts:
@@ -69,7 +69,7 @@ def _opened(
             continue
         body = json.dumps(json.loads(text.partition("\n")[2])["prompt"]).encode()
         try:
-            ask = _READ[row["endpoint"]](body)
+            ask = _READERS[row["endpoint"]](body)
         except Invalid:  # what was taken out of it may have been a part that it needs
             continue
         if ask.query.strip():
@@ -105,8 +105,8 @@ def _verdict(row: evidence_store.Row, ask: Ask) -> dict[str, Any]:
 
 def _common(row: evidence_store.Row, ask: Ask) -> dict[str, Any]:
     query, scores = ask.query, row["scores"]
-    if len(query) > 2 * CHARACTERS:
-        query = f"{query[:CHARACTERS]}\n{query[-CHARACTERS:]}"
+    if len(query) > 2 * MAX_CHARACTERS:
+        query = f"{query[:MAX_CHARACTERS]}\n{query[-MAX_CHARACTERS:]}"
     context = {
         "messages": length(ask, row["endpoint"]),
         "before": before(ask, row["endpoint"]),

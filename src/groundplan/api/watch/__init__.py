@@ -1,5 +1,5 @@
-"""What the control process watches beside its requests.
+"""Periodic checks of the control process.
 
-Each module checks one thing again and again, and reports what it finds as findings, mail, or the next blueprint;
-`api.background` says how often. Nothing here answers a request.
+Each module checks one thing, and reports it as findings, mail, or the next blueprint; `api.background` says how often.
+Nothing here answers a request.
 """

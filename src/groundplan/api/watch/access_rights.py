@@ -1,4 +1,4 @@
-"""Findings about rights: an emergency that runs or was not reviewed, and the review of everybody's rights when due."""
+"""Findings about rights: emergency rights that run or were not reviewed, and the review of all rights when due."""
 
 from __future__ import annotations
 
@@ -16,41 +16,43 @@ from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 
 LOOK_SECONDS = 60.0
-EVERY = timedelta(days=90)
-AHEAD = timedelta(days=14)
+REVIEW_INTERVAL = timedelta(days=90)
+ANNOUNCED_AHEAD = timedelta(days=14)
 REVIEW_WITHIN = timedelta(days=7)
 EMERGENCY = "identity.emergency"
 REVIEW = "identity.access_review"
 
 
-def look(services: Services) -> None:
+def update_findings(services: Services) -> None:
     """Bring the findings up to date."""
     with services.transaction() as conn:
-        tell(conn, services.clock.now())
+        update_rights_findings(conn, services.clock.now())
 
 
-def tell(conn: Connection[Any], now: datetime) -> None:
-    """As `look`, in the caller's transaction."""
+def update_rights_findings(conn: Connection[Any], now: datetime) -> None:
+    """As `update_findings`, in the caller's transaction."""
     finding_store.hold(conn, EMERGENCY)
-    finding_store.tell_all(conn, [*_emergencies(conn, now), *_review(conn, now)], kinds=(EMERGENCY, REVIEW))
+    finding_store.tell_all(
+        conn, [*_emergency_findings(conn, now), *_review_findings(conn, now)], kinds=(EMERGENCY, REVIEW)
+    )
 
 
-def due(conn: Connection[Any]) -> date | None:
-    """When everybody's rights are to be looked through next; None where nobody has been declared yet."""
+def next_review_day(conn: Connection[Any]) -> date | None:
+    """The day of the next review of all rights; None before anybody is declared."""
     last = rights_store.last_access_review(conn)
     if last is not None:
         return last[2]
     first = rights_store.first_person_at(conn)
-    return None if first is None else (first + EVERY).date()
+    return None if first is None else (first + REVIEW_INTERVAL).date()
 
 
-def _emergencies(conn: Connection[Any], now: datetime) -> Iterator[Finding]:
+def _emergency_findings(conn: Connection[Any], now: datetime) -> Iterator[Finding]:
     for made in rights_store.appointments(conn):
         if made.role == "emergency" and made.reviewed_at is None:
-            yield _emergency(conn, made, now)
+            yield _emergency_finding(conn, made, now)
 
 
-def _emergency(conn: Connection[Any], made: Appointment, now: datetime) -> Finding:
+def _emergency_finding(conn: Connection[Any], made: Appointment, now: datetime) -> Finding:
     owner = people.person(conn, made.person_id)
     name = "somebody" if owner is None else owner.name
     over = made.is_over(now)
@@ -68,9 +70,9 @@ def _emergency(conn: Connection[Any], made: Appointment, now: datetime) -> Findi
     )
 
 
-def _review(conn: Connection[Any], now: datetime) -> Iterator[Finding]:
-    day = due(conn)
-    if day is None or day > (now + AHEAD).date():
+def _review_findings(conn: Connection[Any], now: datetime) -> Iterator[Finding]:
+    day = next_review_day(conn)
+    if day is None or day > (now + ANNOUNCED_AHEAD).date():
         return
     late = day < now.date()
     yield Finding(

@@ -1,6 +1,6 @@
-"""Beside the requests: once a minute, what is unusual in the spending of each workload becomes a finding that says why.
+"""Background check, once a minute: unusual spending of a workload becomes a finding that names the causes.
 
-A finding closes by itself when it no longer holds. What is usual is read once an hour.
+A finding closes by itself when it no longer holds. Usual values are read from history once an hour.
 """
 
 from __future__ import annotations
@@ -28,44 +28,44 @@ from groundplan.ledger.finding import Finding
 
 KIND = "cost.anomaly"
 WATCH_SECONDS = 60.0
-HISTORY = timedelta(days=28)
-COMPARED = timedelta(hours=24)
-NEW_FOR = timedelta(hours=24)
-"""A caller is told as new for so long after its first call."""
+HISTORY_PERIOD = timedelta(days=28)
+COMPARED_PERIOD = timedelta(hours=24)
+NEW_CALLER_PERIOD = timedelta(hours=24)
+"""How long after its first call a caller counts as new."""
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
-_GRAVE = 3.0
+_HIGH_SCORE = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Usual:
-    """What is known of the weeks before an hour."""
+class UsualUsage:
+    """Usual usage, from the weeks before an hour."""
 
     baselines: dict[str, Baseline]
     known: set[tuple[str, str]]
     busiest: dict[str, float]
     rotated: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """key -> those of its line: what they did a rotated key did before."""
+    """key -> other keys of its rotation: their usage counts as that of the key."""
 
 
-_usual: dict[str, tuple[datetime, Usual]] = {}
-"""database -> (hour, what is usual in it), so that a process reads history once an hour."""
-_before: dict[str, dict[tuple[datetime, tuple[str, ...]], float | None]] = {}
-"""database -> what callers did before their loops (since when, the line of the key), which stays as it was: for each
-one all calls of a day are read."""
+_usual_by_database: dict[str, tuple[datetime, UsualUsage]] = {}
+"""database -> (hour, usual usage), so that a process reads history once an hour."""
+_calls_before_loops: dict[str, dict[tuple[datetime, tuple[str, ...]], float | None]] = {}
+"""database -> (start of a loop, keys of its rotation) -> calls of the busiest minute before it. Kept, since it does not
+change and needs all calls of a day."""
 
 
-def watch(services: Services) -> finding_store.Told:
-    """Tell what is unusual now, and close what no longer is."""
+def update_findings(services: Services) -> finding_store.Told:
+    """Open findings about what is unusual now, and close those that no longer hold."""
     with services.transaction() as conn:
-        return look(conn, services.clock.now())
+        return update_anomaly_findings(conn, services.clock.now())
 
 
-def look(conn: Connection[Any], now: datetime) -> finding_store.Told:
-    """As `watch`, in the caller's transaction; `now` is the end of the last minute that counts."""
+def update_anomaly_findings(conn: Connection[Any], now: datetime) -> finding_store.Told:
+    """As `update_findings`, in the caller's transaction; `now` ends the last minute that counts."""
     until = now.replace(second=0, microsecond=0)
-    usual = _now(conn, until)
-    unusual = _alarms(conn, until, usual)
-    loops = _loops(conn, [alarm.subject for _, alarm in unusual if alarm.kind == "runaway"], now)
+    usual = _usual_usage(conn, until)
+    unusual = _find_alarms(conn, until, usual)
+    loops = _find_loops(conn, [alarm.subject for _, alarm in unusual if alarm.kind == "runaway"], now)
     unusual = [
         (workload, alarm)
         for workload, alarm in unusual
@@ -73,7 +73,7 @@ def look(conn: Connection[Any], now: datetime) -> finding_store.Told:
     ]
     told = {(workload, alarm.subject) for workload, alarm in unusual if alarm.kind == "runaway"}
     rested = [key for workload, key in loops if (workload, key) in usual.known and key not in usual.busiest]
-    busiest = usual.busiest | (_earlier(conn, rested, until - WINDOW * MINUTE, usual.rotated) if rested else {})
+    busiest = usual.busiest | (_busiest_before(conn, rested, until - WINDOW * MINUTE, usual.rotated) if rested else {})
     unusual += [
         (key[0], alarm)
         for key, seen in loops.items()
@@ -83,30 +83,30 @@ def look(conn: Connection[Any], now: datetime) -> finding_store.Told:
     found = [
         _finding(conn, workload, alarm, now if seen is not None else until, seen)
         for workload, alarm in unusual
-        # a caller in a loop is told once, with whether it was known before
+        # a caller in a loop gets one finding, also where the caller is new
         if alarm.kind != "new_caller" or (workload, alarm.subject) not in looping
         for seen in [loops.get((workload, alarm.subject)) if alarm.kind == "runaway" else None]
     ]
     return finding_store.tell_all(conn, found, kinds=[KIND], within="workload/")
 
 
-def _now(conn: Connection[Any], until: datetime) -> Usual:
-    """What is usual before the minutes that are looked at."""
-    usual = _history(conn, (until - WINDOW * MINUTE).replace(minute=0))
-    rotated = spend_watch_store.rotated(conn, until - HISTORY - timedelta(days=1))
+def _usual_usage(conn: Connection[Any], until: datetime) -> UsualUsage:
+    """The usual usage before the checked minutes."""
+    usual = _usual_of_history(conn, (until - WINDOW * MINUTE).replace(minute=0))
+    rotated = spend_watch_store.rotated(conn, until - HISTORY_PERIOD - timedelta(days=1))
     lines = {(name, rotated[key]) for name, key in usual.known if key in rotated}
     known = {(name, other) for name, line in lines for other in line}
-    busiest = _of_lines(usual.busiest, rotated)
+    busiest = _busiest_of_lines(usual.busiest, rotated)
     return replace(
         usual,
         known=usual.known | known,
-        busiest=busiest | _before_loops(conn, until, rotated),
+        busiest=busiest | _busiest_before_loops(conn, until, rotated),
         rotated=rotated,
     )
 
 
-def _of_lines(busiest: Mapping[str, float], rotated: Mapping[str, tuple[str, ...]]) -> dict[str, float]:
-    """With each key of a line as busy as the busiest of it: callers change to the new one when they like."""
+def _busiest_of_lines(busiest: Mapping[str, float], rotated: Mapping[str, tuple[str, ...]]) -> dict[str, float]:
+    """Key -> calls of its busiest minute, the same for all keys of a rotation: callers switch keys at any time."""
     found = dict(busiest)
     for key, calls in busiest.items():
         for other in rotated.get(key, ()):
@@ -114,9 +114,9 @@ def _of_lines(busiest: Mapping[str, float], rotated: Mapping[str, tuple[str, ...
     return found
 
 
-def _loops(conn: Connection[Any], keys: list[str], now: datetime) -> dict[tuple[str, str], Loop]:
-    """(workload, key) -> what it did, of these and of those that a budget refused in the last hour. Up to this moment:
-    whoever is stopped makes no more minutes that could be waited for."""
+def _find_loops(conn: Connection[Any], keys: list[str], now: datetime) -> dict[tuple[str, str], Loop]:
+    """(workload, key) -> possible loop, of these keys and of those that a budget refused in the last hour. Read up to
+    `now`: a caller that was stopped completes no further minute."""
     rows = spend_watch_store.loops(conn, keys, loop.SPAN, now - WINDOW * MINUTE, now)
     found = {}
     for row in rows:
@@ -126,8 +126,8 @@ def _loops(conn: Connection[Any], keys: list[str], now: datetime) -> dict[tuple[
     return found
 
 
-def _alarms(conn: Connection[Any], until: datetime, usual: Usual) -> list[tuple[str, Alarm]]:
-    """(workload, what is unusual at the minute that ends at `until`)"""
+def _find_alarms(conn: Connection[Any], until: datetime, usual: UsualUsage) -> list[tuple[str, Alarm]]:
+    """(workload, alarm) of everything unusual in the minutes that end at `until`."""
     since = until - WINDOW * MINUTE
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in spend_watch_store.minutes(conn, since, until):
@@ -137,84 +137,91 @@ def _alarms(conn: Connection[Any], until: datetime, usual: Usual) -> list[tuple[
         keys.setdefault(workload, set()).add(key)
     found = []
     for workload in sorted(rows):
-        mine = _minutes(rows[workload], since)
+        mine = _minutes_of(rows[workload], since)
         known = frozenset(keys.get(workload, ()))
         past = usual.baselines.get(workload) or Baseline([])
         alarms = detect(past, mine, known, usual.busiest)
         fast = [alarm.subject for alarm in alarms if alarm.kind == "runaway" and not alarm.usual]
         if away := [key for key in fast if key in known]:
-            alarms = detect(past, mine, known, usual.busiest | _earlier(conn, away, since, usual.rotated))
+            alarms = detect(past, mine, known, usual.busiest | _busiest_before(conn, away, since, usual.rotated))
         found += [(workload, alarm) for alarm in alarms]
     return found
 
 
-def _earlier(
+def _busiest_before(
     conn: Connection[Any], keys: list[str], until: datetime, rotated: Mapping[str, tuple[str, ...]]
 ) -> dict[str, float]:
-    """key -> calls of its busiest minute on the newest of its days, for those that rested since: over a weekend, or
-    between two runs of a month's end."""
+    """Key -> calls of its busiest minute on its last active day, for keys that paused since: over a weekend, or between
+    two month-end runs."""
     lines = dict.fromkeys(other for key in keys for other in (key, *rotated.get(key, ())))
-    return _of_lines(spend_watch_store.busiest_of_last_day(conn, list(lines), until - HISTORY, until), rotated)
+    return _busiest_of_lines(
+        spend_watch_store.busiest_of_last_day(conn, list(lines), until - HISTORY_PERIOD, until), rotated
+    )
 
 
-def _before_loops(conn: Connection[Any], now: datetime, rotated: Mapping[str, tuple[str, ...]]) -> dict[str, float]:
-    """key -> calls of its busiest minute before it went into a loop, for those that are in one: else the loop itself
-    would soon be what is usual. After a day it is, where nothing usual was known."""
+def _busiest_before_loops(
+    conn: Connection[Any], now: datetime, rotated: Mapping[str, tuple[str, ...]]
+) -> dict[str, float]:
+    """Key -> calls of its busiest minute before its loop, for keys with an open loop finding: otherwise the loop itself
+    would soon be usual. After a day it is, where no earlier usage is known."""
     found: dict[str, float] = {}
-    known, still = _before.get(_place(conn), {}), dict[tuple[datetime, tuple[str, ...]], float | None]()
+    known, still = (
+        _calls_before_loops.get(_database_name(conn), {}),
+        dict[tuple[datetime, tuple[str, ...]], float | None](),
+    )
     for mark, opened in finding_store.open_marks(conn, KIND):
         kind, _, key = mark.partition(" ")
         if kind == "runaway":
             line = (key, *rotated.get(key, ()))
             if (opened, line) not in known:
                 until = opened - WINDOW * MINUTE
-                lately = spend_watch_store.busiest(conn, until - COMPARED, until, line)
-                before = _earlier(conn, [key], until, rotated) | _of_lines(lately, rotated)
+                lately = spend_watch_store.busiest(conn, until - COMPARED_PERIOD, until, line)
+                before = _busiest_before(conn, [key], until, rotated) | _busiest_of_lines(lately, rotated)
                 known[opened, line] = before.get(key)
             calls = still[opened, line] = known[opened, line]
-            if calls is not None or now - opened < COMPARED:
+            if calls is not None or now - opened < COMPARED_PERIOD:
                 found[key] = calls or 0.0
-    _before[_place(conn)] = still
+    _calls_before_loops[_database_name(conn)] = still
     return found
 
 
-def _place(conn: Connection[Any]) -> str:
+def _database_name(conn: Connection[Any]) -> str:
     return f"{conn.info.host}:{conn.info.port}/{conn.info.dbname}"
 
 
-def _history(conn: Connection[Any], until: datetime) -> Usual:
-    place = _place(conn)
-    if place in _usual and _usual[place][0] == until:
-        return _usual[place][1]
-    since = until - HISTORY
+def _usual_of_history(conn: Connection[Any], until: datetime) -> UsualUsage:
+    place = _database_name(conn)
+    if place in _usual_by_database and _usual_by_database[place][0] == until:
+        return _usual_by_database[place][1]
+    since = until - HISTORY_PERIOD
     with conn.transaction():
         baselines = {
-            name: Baseline(_whole({row["hour"]: _hour(row) for row in rows}, until))
+            name: Baseline(_every_hour({row["hour"]: _hour_of(row) for row in rows}, until))
             for name, rows in groupby(spend_watch_store.hours(conn, since, until), itemgetter("workload"))
         }
-    made = Usual(
+    made = UsualUsage(
         baselines,
-        spend_watch_store.known_keys(conn, since, until - NEW_FOR),
-        spend_watch_store.busiest(conn, until - COMPARED, until),
+        spend_watch_store.known_keys(conn, since, until - NEW_CALLER_PERIOD),
+        spend_watch_store.busiest(conn, until - COMPARED_PERIOD, until),
     )
-    _usual[place] = until, made
+    _usual_by_database[place] = until, made
     return made
 
 
-def _hour(row: dict[str, Any]) -> Hour:
+def _hour_of(row: dict[str, Any]) -> Hour:
     cost = from_decimal(row["cost_usd"])
     return Hour(row["hour"], row["calls"], cost, row["tokens"], row["cached"], row["by_model"])
 
 
-def _whole(hours: dict[datetime, Hour], until: datetime) -> Iterable[Hour]:
-    """Every hour from the first one on: without calls there is an hour all the same."""
+def _every_hour(hours: dict[datetime, Hour], until: datetime) -> Iterable[Hour]:
+    """Every hour from the first one on, those without calls included."""
     at = min(hours)
     while at < until:
         yield hours.get(at) or Hour(at, 0, 0, 0, 0, {})
         at += HOUR
 
 
-def _minutes(rows: list[dict[str, Any]], since: datetime) -> list[Minute]:
+def _minutes_of(rows: list[dict[str, Any]], since: datetime) -> list[Minute]:
     made = [Minute(since + place * MINUTE, 0, 0, 0, 0, {}, {}) for place in range(WINDOW)]
     for row in rows:
         place = int((row["at"] - since) / MINUTE)
@@ -242,10 +249,10 @@ def _minutes(rows: list[dict[str, Any]], since: datetime) -> list[Minute]:
 def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime, seen: Loop | None) -> Finding:
     before, during = (
         _slices(conn, workload, since, end)
-        for since, end in ((alarm.since - COMPARED, alarm.since), (alarm.since, until))
+        for since, end in ((alarm.since - COMPARED_PERIOD, alarm.since), (alarm.since, until))
     )
     lasted = max((until - alarm.since) / HOUR, 1 / 60)
-    hours = COMPARED / HOUR, lasted
+    hours = COMPARED_PERIOD / HOUR, lasted
     times = level(alarm, before, during, hours)
     model = alarm.subject if alarm.kind == "mix" else None
     found = (
@@ -254,7 +261,7 @@ def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime
     made = made_of(alarm, before, during, hours, times)
     names = spend_watch_store.callers(conn, [alarm.subject, *(c.value for c in found if c.dimension == "caller")])
     who = names.get(alarm.subject, alarm.subject)
-    single = _single(conn, workload, alarm, until, during, lasted)
+    single = _dominant_call(conn, workload, alarm, until, during, lasted)
     message = f"{workload}: {told(alarm, found, single, made) if seen is None else loop.told(alarm, seen, who)}."
     for key, name in names.items():
         message = message.replace(key, name)
@@ -262,7 +269,7 @@ def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime
         kind=KIND,
         subject=f"workload/{workload}",
         mark=alarm.kind if not alarm.subject else f"{alarm.kind} {alarm.subject}",
-        severity="high" if alarm.kind == "runaway" or alarm.score >= _GRAVE else "medium",
+        severity="high" if alarm.kind == "runaway" or alarm.score >= _HIGH_SCORE else "medium",
         message=message,
         hint=_hint(alarm, seen, single),
         detail={
@@ -294,13 +301,13 @@ def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime
 def _hint(alarm: Alarm, seen: Loop | None, single: Single | None) -> str:
     if single is not None:
         return f"`groundplan why {single.id}` says whose it was; `limits: {{max_cost_per_call}}` refuses such calls."
-    return _STOPPED if seen is not None and seen.stopped is not None else _HINTS[alarm.kind]
+    return _STOPPED_HINT if seen is not None and seen.stopped is not None else _HINTS[alarm.kind]
 
 
-def _single(
+def _dominant_call(
     conn: Connection[Any], workload: str, alarm: Alarm, until: datetime, during: list[Slice], hours: float
 ) -> Single | None:
-    """The one call that is most of what is unusual, where there is such a one."""
+    """The single call that causes most of the anomaly; None where there is no such call."""
     if alarm.kind not in ("spend", "tokens_per_call"):
         return None
     by = "cost_usd" if alarm.kind == "spend" else "tokens"
@@ -328,7 +335,7 @@ _HINTS = {
     "new_caller": "If nobody expected it, revoke its key: `groundplan keys revoke`.",
     "runaway": "Revoke its key (`groundplan keys revoke`), or declare a limit for each key. A hard budget ends it.",
 }
-_STOPPED = (
+_STOPPED_HINT = (
     "Nothing more is spent until its budget has room again: mend the agent before (receipts of its calls show what it"
     " did), or revoke its key with `groundplan keys revoke`."
 )
@@ -338,7 +345,7 @@ def _slices(conn: Connection[Any], workload: str, since: datetime, until: dateti
     return [
         Slice(
             {
-                "prompt": _prompt(conn, row["blueprint"], workload), "model": row["model"], "team": row["team"],
+                "prompt": _prompt_version(conn, row["blueprint"], workload), "model": row["model"], "team": row["team"],
                 "caller": row["key"], "feature": row["feature"], "endpoint": row["endpoint"],
             },
             int(row["calls"]),
@@ -349,8 +356,8 @@ def _slices(conn: Connection[Any], workload: str, since: datetime, until: dateti
     ]  # fmt: skip
 
 
-def _prompt(conn: Connection[Any], number: int, workload: str) -> str:
-    """The version of its prompt under a blueprint."""
+def _prompt_version(conn: Connection[Any], number: int, workload: str) -> str:
+    """`name@version` of the workload's prompt under a blueprint."""
     try:
         blueprint = served_blueprint.blueprint_at(conn, number)
     except NotFound:

@@ -1,6 +1,7 @@
-"""Beside the requests: what of approvals is due: announces their end, reminds whom they wait for, ends what is over.
+"""Background check of approval terms: announces ends, reminds the people that pending changes wait for, ends what is
+over.
 
-The end is the calendar's, not anybody's: after grace what was approved is taken out of the blueprint.
+Approvals end by date, without anybody's decision: after the grace period the content is removed from the blueprint.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ LOOK_SECONDS = 5.0
 KIND = "governance.approval_ends"
 
 
-def look(services: Services) -> list[int]:
-    """Bring findings, reminders and ends up to date; the numbers of the blueprints made because something ended."""
+def process_approval_terms(services: Services) -> list[int]:
+    """Update findings, send reminders and end approvals; the numbers of the blueprints made because something ended."""
     now = services.clock.now()
     with services.transaction() as conn:
         due = governance.expiring_changes(conn, now.date() + timedelta(days=ANNOUNCEMENT_DAYS[-1]))
         over = [change for change in due if phase(_term(change), now.date()) == "over"]
         finding_store.tell_all(conn, [_finding(each, now.date()) for each in due if each not in over], kinds=(KIND,))
         for change in due:
-            _announce(conn, change, now)
-        exception_requests.tell(conn, now)
+            _mail_announcement(conn, change, now)
+        exception_requests.update_exception_findings(conn, now)
         served = release.current(conn)
         every = 3 if served is None else served.workspace.company.approvals.remind_days
-        _remind(conn, governance.changes(conn, ["pending"]), now, every)
+        _mail_reminders(conn, governance.changes(conn, ["pending"]), now, every)
     made: list[int] = []
     for change in over:
         with services.transaction() as conn:
@@ -59,7 +60,7 @@ def _finding(change: Change, today: date) -> Finding:
             severity="critical",
             subject=change.subject,
             mark=str(change.id),
-            message=f"The approval of {_about(change)} ended on {term.expires_on}; it is in its grace period.",
+            message=f"The approval of {_description(change)} ended on {term.expires_on}; it is in its grace period.",
             hint=f"Request it again and have it approved before {term.grace_until}: `groundplan changes renew`.",
             due=term.grace_until,
         )
@@ -69,7 +70,7 @@ def _finding(change: Change, today: date) -> Finding:
         severity="high" if left <= ANNOUNCEMENT_DAYS[1] else "medium",
         subject=change.subject,
         mark=str(change.id),
-        message=f"The approval of {_about(change)} ends on {term.expires_on}.",
+        message=f"The approval of {_description(change)} ends on {term.expires_on}.",
         hint="Request another one, if it is still needed."
         if change.own_end_date is not None
         else "Request it again, so that the holders of its duties decide: Governance, the change, Request again.",
@@ -77,29 +78,29 @@ def _finding(change: Change, today: date) -> Finding:
     )
 
 
-def _announce(conn: Connection[Any], change: Change, now: datetime) -> None:
-    """Mail 30, 7 and 1 days ahead to those who would have to approve it again."""
+def _mail_announcement(conn: Connection[Any], change: Change, now: datetime) -> None:
+    """Mail 30, 7 and 1 days ahead to the people who would have to approve it again."""
     days = due_announcement(_term(change), now.date())
     if days is None:
         return
-    text = f"The approval of {_about(change)} ends on {change.expires_on}"
+    text = f"The approval of {_description(change)} ends on {change.expires_on}"
     for holder in _holders(conn, change):
         mark = f"ends:{change.id}:{days}:{holder.person_id}"
-        mail_store.queue(conn, mark, holder.person_id, text, _page(change), now)
+        mail_store.queue_mail(conn, mark, holder.person_id, text, _page_path(change), now)
 
 
-def _remind(conn: Connection[Any], changes: Sequence[Change], now: datetime, every: int) -> None:
-    """Mail at once and then every few days to those whose approval is waited for, but not to who asked. All changes at
-    once: of thousands of workloads hundreds wait, and they are looked at every few seconds."""
+def _mail_reminders(conn: Connection[Any], changes: Sequence[Change], now: datetime, every: int) -> None:
+    """Mail at once and then every few days to the people whose approval is missing, except the requester. Done for all
+    changes in one go: of thousands of workloads hundreds may be pending, and this runs every few seconds."""
     holding = governance.holders_of(conn, [(need.subject, need.duty) for each in changes for need in each.open_needs])
     told = [
-        (f"waits:{each.id}:{(now - each.requested_at).days // every}:{who}", who, text, _page(each))
+        (f"waits:{each.id}:{(now - each.requested_at).days // every}:{who}", who, text, _page_path(each))
         for each in changes
-        for text in [f"{_about(each)} waits for your approval"]
+        for text in [f"{_description(each)} waits for your approval"]
         for who in dict.fromkeys(who.person_id for need in each.open_needs for who in holding[need.subject, need.duty])
         if each.requested_by != f"person:{who}"
     ]
-    mail_store.queue_all(conn, told, now)
+    mail_store.queue_mails(conn, told, now)
 
 
 def _holders(conn: Connection[Any], change: Change) -> list[Holder]:
@@ -107,11 +108,11 @@ def _holders(conn: Connection[Any], change: Change) -> list[Holder]:
     return list(dict.fromkeys(holder for need in change.needs for holder in holding[need.subject, need.duty]))
 
 
-def _about(change: Change) -> str:
-    """In words; what is approved of a workload beside its content is told apart from it."""
+def _description(change: Change) -> str:
+    """The change in words; approvals beside a workload's content name their type."""
     own = change.type in ("rollout", "evidence", "exception")
     return f"{change.type} of {change.subject}" if own else change.subject
 
 
-def _page(change: Change) -> str:
+def _page_path(change: Change) -> str:
     return f"/governance/changes/{change.id}"

@@ -1,12 +1,11 @@
-"""Beside the requests: a finding for each budget that only warns and was crossed, once for each of its periods, until
-that is over."""
+"""Background check: a finding for each soft budget that was crossed, once per period, until the period is over."""
 
 from __future__ import annotations
 
 from decimal import Decimal
 
 from groundplan.api import store
-from groundplan.api.budgets import budget_use
+from groundplan.api.budgets import current_budget_use
 from groundplan.api.context import Services
 from groundplan.api.served_blueprint import current_or_none
 from groundplan.core.money import from_text, short_usd
@@ -15,13 +14,13 @@ from groundplan.core.words import period
 LOOK_SECONDS = 5.0
 
 
-def look(services: Services) -> int:
-    """Tell what is newly crossed; how many that were. Cheap where no budget is soft."""
+def update_findings(services: Services) -> int:
+    """Update the findings; returns how many are new. Cheap where no budget is soft."""
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
         soft = {b.name for b in blueprint.budgets if not b.hard} if blueprint else set()
-        # those of keys, of which there may be very many, are hard
-        used = budget_use(conn, blueprint, services.clock.now(), near=1.0) if soft else []
+        # budgets of keys, of which there may be very many, are hard
+        used = current_budget_use(conn, blueprint, services.clock.now(), near=1.0) if soft else []
         crossed = [
             (row["budget"], row["period"], _message(row))
             for row in used

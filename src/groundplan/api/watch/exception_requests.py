@@ -1,6 +1,6 @@
-"""Beside the requests: exceptions from company rules that wait are told to the owner of the rule, and end unanswered.
+"""Background check: requested exceptions from company rules become findings of the rule's owner, and expire undecided.
 
-Those who decide are reminded, and the end is announced, as of every change (`approval_terms`).
+Reminders and announcements of ends are those of every change (`approval_terms`).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from groundplan.ledger.finding import Finding
 ASKED = "governance.exception_asked"
 
 
-def tell(conn: Connection[Any], now: datetime) -> None:
-    """Bring findings up to date; what nobody decided in time waits no longer."""
+def update_exception_findings(conn: Connection[Any], now: datetime) -> None:
+    """Update the findings; end requests that nobody decided in time."""
     blueprint = current_or_none(conn)
-    owners = {} if blueprint is None else _owners(blueprint)
+    owners = {} if blueprint is None else _rule_owners(blueprint)
     waiting = [each for each in exception_store.list_exceptions(conn) if each.state == "asked"]
     for each in waiting:
         if each.until <= now:
@@ -34,7 +34,7 @@ def tell(conn: Connection[Any], now: datetime) -> None:
     finding_store.tell_all(conn, found, kinds=(ASKED,))
 
 
-def _owners(blueprint: Blueprint) -> dict[str, str]:
+def _rule_owners(blueprint: Blueprint) -> dict[str, str]:
     """Rule -> e-mail address."""
     sources = [cedar.Source(item.name, item.text, owner=item.owner) for item in blueprint.policies]
     return {rule.id: rule.owner for rule in cedar.Ruleset.of(sources).rules}

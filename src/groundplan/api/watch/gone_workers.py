@@ -1,10 +1,9 @@
-"""Beside the requests: gateway workers that nobody has heard of for a day are fenced, and a finding until their
-journals are taken over.
+"""Background check: gateway workers that were silent for a day are fenced, with a finding until their journals are
+shipped.
 
-Their machine, or the volume of their HOME, may be gone for good, which nobody can tell from here. Fenced, one that
-comes back ends, and another takes its place with slices of its own; so the places that it had among calls at the same
-time are free. Its money stays set aside, since only its journal tells what of it was spent, until somebody declares it
-lost.
+Their machine, or the volume of their HOME, may be lost, which cannot be known from here. A fenced worker that comes
+back ends, and another takes its place with slices of its own; its share of concurrency limits is free again. Its budget
+slices stay reserved, since only its journal says what was spent, until somebody declares it lost.
 """
 
 from __future__ import annotations
@@ -21,15 +20,17 @@ from groundplan.ledger.finding import Finding
 
 LOOK_SECONDS = 600.0
 SILENT_SECONDS = 86_400.0
-"""And the grace of whichever workload has the longest: until then it may serve."""
+"""To which the longest grace of any workload is added: until then a worker may serve."""
 KIND = "gateway.gone"
 
 
-def look(services: Services) -> int:
-    """Fence who is due, and bring the findings up to date; how many were fenced."""
+def fence_silent_workers(services: Services) -> int:
+    """Fence silent workers and update the findings; returns how many were fenced."""
     with services.transaction() as conn:
         fenced = identity.fence_silent(conn, SYSTEM, SILENT_SECONDS + longest_grace_s(conn))
-        finding_store.tell_all(conn, map(_finding, gateways_store.fenced(conn, SILENT_SECONDS)), kinds=(KIND,))
+        finding_store.tell_all(
+            conn, map(_finding, gateways_store.silent_fenced_workers(conn, SILENT_SECONDS)), kinds=(KIND,)
+        )
     return len(fenced)
 
 

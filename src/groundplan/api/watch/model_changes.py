@@ -1,4 +1,4 @@
-"""Beside the requests: whether hosted models are still what was approved, told as findings and at their approvals."""
+"""Background check: whether hosted models are still the approved ones; shown as findings and at their approvals."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from groundplan.release import service as release
 LOOK_SECONDS = 5.0
 
 
-def look(services: Services) -> None:
+def update_findings(services: Services) -> None:
     """Bring the findings up to date."""
     with services.transaction() as conn:
-        finding_store.tell_all(conn, [finding(each) for each in found(services, conn)], kinds=(KIND,))
+        finding_store.tell_all(conn, [finding(each) for each in changed_models(services, conn)], kinds=(KIND,))
 
 
-def found(services: Services, conn: Connection[Any]) -> list[Changed]:
-    """What is served and has changed since it was approved."""
+def changed_models(services: Services, conn: Connection[Any]) -> list[Changed]:
+    """Served models that changed since they were approved."""
     served = release.current(conn)
     if served is None:
         return []
@@ -32,10 +32,10 @@ def found(services: Services, conn: Connection[Any]) -> list[Changed]:
     return changes(served.blueprint, versions, version_store.approved_models(conn), services.clock.now())
 
 
-def flags(services: Services, conn: Connection[Any]) -> dict[str, list[dict[str, Any]]]:
-    """Digest of an approved model -> what its upstreams report now instead."""
+def changes_by_digest(services: Services, conn: Connection[Any]) -> dict[str, list[dict[str, Any]]]:
+    """Digest of an approved model -> what its deployments report now instead."""
     told: dict[str, list[dict[str, Any]]] = {}
-    for each in found(services, conn):
+    for each in changed_models(services, conn):
         entry = {"deployment": each.deployment.name, "before": each.before.named, "now": each.now.named,
                  "since": each.now.first_at}  # fmt: skip
         told.setdefault(each.digest, []).append(entry)

@@ -1,6 +1,6 @@
-"""Beside the requests: a gradual change of place goes a step further when a step is over and the new place serves well.
+"""Background check: a ramp moves to its next step when a step is over and the new deployment serves well.
 
-A new place at which more than one attempt in twenty fails gets no more calls; the finding says how to go back.
+A new deployment at which more than one attempt in twenty fails gets no more calls; a finding says how to go back.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from groundplan.release.ramping import active_ramps
 
 LOOK_SECONDS = 30.0
 KIND = "placement.ramp_held"
-WITHIN = timedelta(hours=1)
-LEAST = 20
-"""attempts: fewer say nothing"""
-FAILING = 0.05
+OBSERVED_PERIOD = timedelta(hours=1)
+MIN_ATTEMPTS = 20
+"""Fewer attempts are not judged."""
+MAX_FAILED_SHARE = 0.05
 
 
-def look(services: Services) -> int | None:
-    """Take each step that is due; the number of the blueprint that was made. Looking twice is looking once."""
+def advance_due_ramps(services: Services) -> int | None:
+    """Take each step that is due; returns the number of the blueprint that was made. Idempotent."""
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
         wanted = active_ramps(blueprint) if blueprint is not None else {}
         rows = []
         if wanted:
             places = sorted({ramp.to for ramp in wanted.values()})
-            rows = daily_store.attempts_since(conn, services.clock.now() - WITHIN, places)
+            rows = daily_store.attempts_since(conn, services.clock.now() - OBSERVED_PERIOD, places)
         failing = {
             row["deployment"]: row["failed"] / row["attempts"]
             for row in rows
-            if row["attempts"] >= LEAST and row["failed"] > FAILING * row["attempts"]
+            if row["attempts"] >= MIN_ATTEMPTS and row["failed"] > MAX_FAILED_SHARE * row["attempts"]
         }
         owners = {} if blueprint is None else {
             item.name: next(iter(item.owners.get("architecture", ())), None) for item in blueprint.workloads

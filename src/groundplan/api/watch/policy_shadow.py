@@ -1,7 +1,7 @@
-"""Beside the requests: company rules that are not enforced are tried against the calls that are made, and told.
+"""Background check: company rules in shadow are tried against the calls that were made; refusals become findings.
 
-By the facts that arrive, never in the path of a call. The hour that runs and the one before are decided anew each time,
-so that a fact which comes late is counted; of a new rule the last day is decided first.
+They are decided from facts, never in the path of a call. The current hour and the one before are decided anew each
+time, so that late facts are counted; for a new rule the last day is decided first.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 
 LOOK_SECONDS = 15.0
-PART = 0.05
-"""Of the time that is spent on it at most: each round reads all calls of two hours, which may be millions."""
+MAX_TIME_SHARE = 0.05
+"""The most of all time that this check may take: each round reads all calls of two hours, which may be millions."""
 KIND = "governance.shadow_refuses"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 KEPT_DAYS = 92
-TOLD_WORKLOADS = 3
+MAX_NAMED_WORKLOADS = 3
 
 
-def look(services: Services) -> None:
-    """Decide the newest calls by every rule in shadow, and bring the findings up to date."""
+def try_shadow_rules(services: Services) -> None:
+    """Decide the newest calls by every rule in shadow, and update the findings."""
     now = services.clock.now()
     with services.transaction() as conn:
         try:
@@ -41,20 +41,20 @@ def look(services: Services) -> None:
         except NotFound:
             return
         tried = [item for item in blueprint.policies if not item.enforced]
-        _decide(conn, blueprint, tried, now)
+        _decide_calls(conn, blueprint, tried, now)
         found = [finding for item in tried if (finding := _finding(conn, item, now)) is not None]
         finding_store.tell_all(conn, found, kinds=(KIND,))
         shadow_store.forget(conn, now - timedelta(days=KEPT_DAYS))
 
 
-def by_day(conn: Connection[Any], item: PolicyRules, now: datetime, days: int) -> list[dict[str, Any]]:
-    """What a rule, as it is written now, would have refused on each of the last days (UTC), the newest first."""
-    return shadow_store.days(conn, item.name, _digest(item), _day(now) - timedelta(days=days - 1))
+def refusals_by_day(conn: Connection[Any], item: PolicyRules, now: datetime, days: int) -> list[dict[str, Any]]:
+    """Calls that a rule, as it is written now, would have refused on each of the last days (UTC), the newest first."""
+    return shadow_store.days(conn, item.name, _digest(item), _start_of_day(now) - timedelta(days=days - 1))
 
 
-def _decide(conn: Connection[Any], blueprint: Blueprint, items: Sequence[PolicyRules], now: datetime) -> None:
-    """Calls of an hour are read once for all rules."""
-    newest, first = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0), _day(now) - DAY
+def _decide_calls(conn: Connection[Any], blueprint: Blueprint, items: Sequence[PolicyRules], now: datetime) -> None:
+    """Decide the calls of each hour that is due; they are read once for all rules."""
+    newest, first = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0), _start_of_day(now) - DAY
     known = {item.name: shadow_store.hours(conn, item.name, _digest(item), first) for item in items}
     groups = {item.name: _groups(conn, item) for item in items}
     hour = first
@@ -74,13 +74,13 @@ def _groups(conn: Connection[Any], item: PolicyRules) -> dict[str, tuple[str, ..
 
 
 def _finding(conn: Connection[Any], item: PolicyRules, now: datetime) -> Finding | None:
-    days = {each["day"]: each for each in by_day(conn, item, now, 2)}
-    today, yesterday = days.get(_day(now).date()), days.get((_day(now) - DAY).date())
+    days = {each["day"]: each for each in refusals_by_day(conn, item, now, 2)}
+    today, yesterday = days.get(_start_of_day(now).date()), days.get((_start_of_day(now) - DAY).date())
     counts = [each["would_refuse"] if each is not None else 0 for each in (yesterday, today)]
     if not any(counts):
         return None
     newest = [each for each in (today, yesterday) if each is not None and each["would_refuse"]]
-    of = ", ".join(f"{name} ({count})" for name, count in list(newest[0]["by_workload"].items())[:TOLD_WORKLOADS])
+    of = ", ".join(f"{name} ({count})" for name, count in list(newest[0]["by_workload"].items())[:MAX_NAMED_WORKLOADS])
     return Finding(
         kind=KIND,
         severity="low",
@@ -95,9 +95,9 @@ def _finding(conn: Connection[Any], item: PolicyRules, now: datetime) -> Finding
 
 
 def _digest(item: PolicyRules) -> str:
-    """Of the rule as it is written: another text begins anew."""
+    """The digest of a rule as it is written: with another text its counts begin anew."""
     return canonical.digest(canonical.canonical(said(item)))
 
 
-def _day(now: datetime) -> datetime:
+def _start_of_day(now: datetime) -> datetime:
     return now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

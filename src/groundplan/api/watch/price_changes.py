@@ -1,8 +1,8 @@
-"""Beside the requests: prices, of the list or declared with a date, that changed since they were served or will soon,
-models about to go, and own hardware that is used too little to pay.
+"""Background check: findings on prices (listed, or declared with a date) that differ from the served ones or change
+soon, on models that will be retired, and on own hardware with too little use to pay off.
 
-Says what the last 30 days would have cost. It changes no price: those that begin on a day are taken up by
-`dated_prices`, a list that was changed by whoever applies.
+Each says what the last 30 days would have cost. No price is changed here: `dated_prices` applies dated ones, and the
+next apply takes up a changed price list.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from groundplan.release.compile.pricing import declared_or_listed, price_change_
 from groundplan.release.last_month import MONTH
 
 LOOK_SECONDS = 6 * 3600.0
-AHEAD = timedelta(days=60)
-_OF_TIME = frozenset({"source", "effective", "then", "then_from"})
+ANNOUNCED_AHEAD = timedelta(days=60)
+_SOURCE_FIELDS = frozenset({"source", "effective", "then", "then_from"})
 REPRICED, RETIRED, BREAK_EVEN = "cost.repriced", "cost.retired", "cost.break_even"
-MARGIN = 0.9
-"""Of the use from which on own hardware pays."""
+BREAK_EVEN_MARGIN = 0.9
+"""Share of the break-even use below which a finding opens."""
 
 
-def look_now(services: Services) -> finding_store.Told:
-    """Tell what holds today, and close what no longer does."""
+def update_findings(services: Services) -> finding_store.Told:
+    """Open findings about what holds today, and close those that no longer hold."""
     with services.transaction() as conn:
-        return look(conn, services.clock.now().date())
+        return update_price_findings(conn, services.clock.now().date())
 
 
-def look(conn: Connection[Any], today: date) -> finding_store.Told:
-    """As `look_now`, in the caller's transaction."""
+def update_price_findings(conn: Connection[Any], today: date) -> finding_store.Told:
+    """As `update_findings`, in the caller's transaction."""
     blueprint = current_or_none(conn)
     found: list[Finding] = []
     if blueprint is not None:
@@ -57,17 +57,19 @@ def look(conn: Connection[Any], today: date) -> finding_store.Told:
         every += [rates for mine in prices.values() for rates in mine.values()]
         counts = last_month.usage_by_deployment(conn, today, every)
         for place in blueprint.deployments:
-            found += findings_of(place, counts, today, prices[place.name])
+            found += deployment_findings(place, counts, today, prices[place.name])
         days = Days(today - MONTH, today - timedelta(days=1))
         found += [
-            own for row in cost_own.own_hardware_json(conn, blueprint, days) if (own := own_finding(row)) is not None
+            own
+            for row in cost_own.own_hardware_json(conn, blueprint, days)
+            if (own := break_even_finding(row)) is not None
         ]
     return finding_store.tell_all(conn, found, kinds=[REPRICED, RETIRED, BREAK_EVEN], within="deployment/")
 
 
-def own_finding(row: dict[str, Any]) -> Finding | None:
-    """Of own hardware that is used too little to pay, with a margin so that it does not come and go."""
-    if row["needed"] is None or row["used"] > MARGIN * row["needed"]:
+def break_even_finding(row: dict[str, Any]) -> Finding | None:
+    """A finding on own hardware with too little use to pay off; with a margin, so that it does not open and close."""
+    if row["needed"] is None or row["used"] > BREAK_EVEN_MARGIN * row["needed"]:
         return None
     cost, there = from_text(row["cost_usd"]), from_text(row["other_usd"])
     full = row["needed"] > 1
@@ -85,15 +87,15 @@ def own_finding(row: dict[str, Any]) -> Finding | None:
 
 
 def listed_prices(deployment: Deployment, today: date) -> dict[date, Rates]:
-    """The list's of today, and of each day soon on which it changes."""
-    days = (today, *price_list.price_change_days(deployment.model, today, today + AHEAD))
+    """Day -> listed rates, of today and of each day soon on which they change."""
+    days = (today, *price_list.price_change_days(deployment.model, today, today + ANNOUNCED_AHEAD))
     found = {day: price_list.rates(deployment.model, day) for day in days}
     return {day: rates for day, rates in found.items() if rates is not None}
 
 
 def declared_prices(workspace: Workspace, deployment: Deployment, today: date) -> dict[date, Rates]:
-    """As `listed_prices`, of what the workspace declares with `from` dates, of prices and of rates of currencies, in
-    dollars at the rate of each day; until the first of them the list's. Nothing where nothing is declared."""
+    """As `listed_prices`, for declared prices and currency rates with `from` dates, in dollars at the rate of each day;
+    listed rates until the first of them. Empty where no price is declared."""
     item = workspace.deployments.get(deployment.name)
     if item is None:
         return {}
@@ -101,19 +103,19 @@ def declared_prices(workspace: Workspace, deployment: Deployment, today: date) -
     prices = item.price or (described.price if described is not None else ())
     if not prices:
         return {}
-    days = (today, *price_change_days(workspace, item, today, today + AHEAD))
+    days = (today, *price_change_days(workspace, item, today, today + ANNOUNCED_AHEAD))
     found = {day: declared_or_listed(workspace, item, day) for day in days}
     return {day: rates for day, rates in found.items() if isinstance(rates, Rates)}
 
 
-def findings_of(
+def deployment_findings(
     deployment: Deployment, counts: Mapping[str, UsageCounts], today: date, prices: Mapping[date, Rates]
 ) -> Iterator[Finding]:
-    """Of one deployment; `counts` has what each deployment used, `prices` what it costs from which day on."""
+    """Findings on one deployment. `counts`: usage of each deployment; `prices`: day -> its rates from then on."""
     subject = f"deployment/{deployment.name}"
     used = counts.get(deployment.name, {})
     for day, rates in prices.items():
-        if _same(rates, deployment.rates):
+        if _cost_the_same(rates, deployment.rates):
             continue
         told = reprice(used, deployment.rates, rates)
         when = "now" if day == today else f"from {day.isoformat()} on"
@@ -140,13 +142,13 @@ def findings_of(
         )
 
 
-def _same(one: Rates, two: Rates) -> bool:
-    """Whether they cost the same, of every class and tier, wherever they are from."""
-    return bool(_plain(msgspec.to_builtins(one)) == _plain(msgspec.to_builtins(two)))
+def _cost_the_same(one: Rates, two: Rates) -> bool:
+    """Whether two rates are equal in every class and tier, whatever their sources."""
+    return bool(_without_source(msgspec.to_builtins(one)) == _without_source(msgspec.to_builtins(two)))
 
 
-def _plain(value: Any) -> Any:
-    """Without where prices are from, since when and until when."""
+def _without_source(value: Any) -> Any:
+    """The value without the fields on source and dates."""
     if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items() if name not in _OF_TIME}
-    return [_plain(each) for each in value] if isinstance(value, list) else value
+        return {name: _without_source(each) for name, each in value.items() if name not in _SOURCE_FIELDS}
+    return [_without_source(each) for each in value] if isinstance(value, list) else value

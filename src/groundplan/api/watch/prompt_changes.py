@@ -1,6 +1,6 @@
-"""Beside the requests: prompts whose text changed under the same version, told as findings.
+"""Background check: findings on prompts whose text changed under the same version.
 
-Looked at when a blueprint is new. Nothing is refused: production waits for the approval of the text anyway.
+Checked for each new blueprint. Nothing is refused: production needs an approval of the text anyway.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from groundplan.release.prompts import PROMPT_CHANGED
 LOOK_SECONDS = 5.0
 
 
-class Looking:
-    """Remembers which blueprint was looked at."""
+class PromptChanges:
+    """Remembers the last checked blueprint."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._seen = 0
+        self._checked = 0
 
-    def look(self) -> None:
+    def update_findings(self) -> None:
         """Bring the findings up to date."""
         with self._services.transaction() as conn:
             blueprint = current_or_none(conn)
-            if blueprint is None or blueprint.number == self._seen:
+            if blueprint is None or blueprint.number == self._checked:
                 return
             known = prompt_history.prompt_versions(conn)
             finding_store.tell_all(conn, prompts.reworded_prompts(known, blueprint), kinds=(PROMPT_CHANGED,))
-        self._seen = blueprint.number
+        self._checked = blueprint.number

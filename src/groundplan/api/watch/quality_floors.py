@@ -1,7 +1,7 @@
-"""Beside the requests: whether models that answer a workload are judged below a floor of quality that it declares.
+"""Background check: findings on models whose answers are judged below a quality floor of the workload.
 
-A finding goes to whoever owns the workload, with the judgements, and says how its calls go to the strongest again:
-Groundplan changes no route of its own accord. It closes when it no longer holds, or the model takes none of its calls.
+The finding goes to the owner of the workload, with the judgements and how to route calls to the strongest model again:
+Groundplan changes no route by itself. It closes when it no longer holds, or the model gets no more calls.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ LOOK_SECONDS = 600.0
 HISTORY = timedelta(days=30)
 
 
-def look_now(services: Services) -> finding_store.Told:
-    """Tell which models are below a floor, and close what no longer holds."""
+def update_findings(services: Services) -> finding_store.Told:
+    """Open findings on models below a floor, and close those that no longer hold."""
     with services.transaction() as conn:
-        return look(conn, services.clock.now())
+        return update_floor_findings(conn, services.clock.now())
 
 
-def look(conn: Connection[Any], now: datetime) -> finding_store.Told:
-    """As `look_now`, in the caller's transaction."""
+def update_floor_findings(conn: Connection[Any], now: datetime) -> finding_store.Told:
+    """As `update_findings`, in the caller's transaction."""
     findings: list[Finding] = []
     blueprint = served_blueprint.current_or_none(conn)
     if blueprint is not None:
@@ -43,18 +43,18 @@ def look(conn: Connection[Any], now: datetime) -> finding_store.Told:
             for each in blueprint.workloads
             if each.name in workspace.workloads and workspace.workloads[each.name].objectives.quality
         }
-        judged = _judged(conn, floors, since)
+        judged = _judgements(conn, floors, since)
         for workload in blueprint.workloads:
             low = below(judged.get(workload.name, ()), floors.get(workload.name, {}))
             if low:
-                places = choices.places(blueprint, workspace, workload.name)
-                best = choices.strongest(conn, places, workload.name, since)
-                findings += [_finding(workload, each, best) for each in low if _answers(places, each.judged.model)]
+                places = choices.candidate_places(blueprint, workspace, workload.name)
+                best = choices.strongest_place(conn, places, workload.name, since)
+                findings += [_finding(workload, each, best) for each in low if _may_answer(places, each.judged.model)]
     return finding_store.tell_all(conn, findings, kinds=[KIND], within="workload/")
 
 
-def _judged(conn: Connection[Any], floors: dict[str, dict[str, float]], since: datetime) -> dict[str, list[Judged]]:
-    """By workload."""
+def _judgements(conn: Connection[Any], floors: dict[str, dict[str, float]], since: datetime) -> dict[str, list[Judged]]:
+    """Workload -> judgements by model and dimension."""
     dimensions = sorted({name for each in floors.values() for name in each})
     found: dict[str, list[Judged]] = {}
     for row in route_store.judged_by_model(conn, sorted(floors), since, dimensions) if floors else ():
@@ -64,8 +64,8 @@ def _judged(conn: Connection[Any], floors: dict[str, dict[str, float]], since: d
     return found
 
 
-def _answers(places: Sequence[Place], model: str) -> bool:
-    """Whether the workload's calls may go to it now."""
+def _may_answer(places: Sequence[Place], model: str) -> bool:
+    """Whether calls of the workload may go to the model now."""
     return any(place.model == model and not place.barred for place in places)
 
 

@@ -1,5 +1,5 @@
-"""Beside the requests: whether learned routers still expect what is seen. A finding names the workload, the router and
-the model, and closes when it no longer holds, or another version is in use.
+"""Background check: findings on learned routers whose expectations drift from the results. A finding names workload,
+router and model, and closes when it no longer holds, or another version is in use.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from groundplan.ledger.finding import Finding
 KIND = "cost.router_drift"
 LOOK_SECONDS = 600.0
 HISTORY = timedelta(days=14)
-_GRAVE = 0.15
+_HIGH_DRIFT = 0.15
 
 
-def look_now(services: Services) -> finding_store.Told:
-    """Tell which routers drift, and close what no longer holds."""
+def update_findings(services: Services) -> finding_store.Told:
+    """Open findings on routers that drift, and close those that no longer hold."""
     with services.transaction() as conn:
-        return look(conn, services.clock.now())
+        return update_drift_findings(conn, services.clock.now())
 
 
-def look(conn: Connection[Any], now: datetime) -> finding_store.Told:
-    """As `look_now`, in the caller's transaction."""
+def update_drift_findings(conn: Connection[Any], now: datetime) -> finding_store.Told:
+    """As `update_findings`, in the caller's transaction."""
     used = _used(conn)
     said: dict[tuple[str, str], list[Verdict]] = {}
     for row in route_store.verdicts(conn, now - HISTORY):
@@ -59,7 +59,7 @@ def _finding(workload: str, router: str, drift: Drift) -> Finding:
         kind=KIND,
         subject=f"workload/{workload}",
         mark=f"{router} {drift.model}",
-        severity="high" if drift.difference < -_GRAVE else "medium",
+        severity="high" if drift.difference < -_HIGH_DRIFT else "medium",
         message=(
             f"Answers of {drift.model} in {workload} are {way} than {router} expects: "
             f"{drift.seen:.0%} were accepted of {drift.calls} calls{of}, {drift.expected:.0%} were expected."

@@ -12,7 +12,7 @@ from groundplan.economics.experiment import service
 LOOK_SECONDS = 5.0
 
 
-def look(services: Services) -> int:
+def advance_experiments(services: Services) -> int:
     """Begin what is declared, end what is decided; how many changed."""
     now = services.clock.now()
     with services.transaction() as conn:

@@ -1,5 +1,5 @@
-"""Beside the requests: findings about experiments and pilots whose last day comes nearer, or is over. From the day
-after it on gateways refuse their calls, though nobody changed anything. They close when it goes on, or is retired."""
+"""Background check: findings on experiments and pilots whose last day is near or over. From the day after it gateways
+refuse their calls, without any change. They close when the workload goes on, or is retired."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from groundplan.ledger.finding import Finding
 
 KIND = "governance.stage_ends"
 LOOK_SECONDS = 600.0
-ENDING = ("experiment", "pilot")
+STAGES_WITH_END = ("experiment", "pilot")
 """Production does not end by a date."""
 HINT = "Retire it, move it to production, or set limits.expires to a later day (which needs approval)."
 
 
-def look(services: Services) -> finding_store.Told:
+def update_findings(services: Services) -> finding_store.Told:
     """Bring the findings up to date."""
     today = services.clock.now().date()
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
-        found = [] if blueprint is None else list(near(blueprint, today))
+        found = [] if blueprint is None else list(stage_end_findings(blueprint, today))
         return finding_store.tell_all(conn, found, kinds=(KIND,))
 
 
-def near(blueprint: Blueprint, today: date) -> Iterator[Finding]:
-    """Of a month ahead, as approvals are announced, and of what is over."""
+def stage_end_findings(blueprint: Blueprint, today: date) -> Iterator[Finding]:
+    """Findings on stages that end within a month, as for approvals, or have ended."""
     for each in blueprint.workloads:
-        if each.stage not in ENDING or not each.expires:
+        if each.stage not in STAGES_WITH_END or not each.expires:
             continue
         last = date.fromisoformat(each.expires)
         left = (last - today).days

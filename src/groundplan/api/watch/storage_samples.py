@@ -1,6 +1,5 @@
-"""Beside the requests: once a day, what is kept for each workload, so that storage is priced over the days on which it
-was there. Documents that several workloads are given are divided among them; sampling begins with the first that is
-kept. Prices nothing."""
+"""Background job: once a day, sample the bytes kept for each workload, so that storage is priced by days. Documents
+that several workloads use are divided among them; sampling begins with the first stored bytes. Prices nothing."""
 
 from __future__ import annotations
 
@@ -22,30 +21,30 @@ LOOK_SECONDS = 3600.0
 NOBODY = [""]
 
 
-def look(services: Services) -> bool:
-    """Sample today, unless it is sampled already; whether it was now."""
+def sample_storage(services: Services) -> bool:
+    """Sample today, unless it was sampled already; returns whether it was sampled now."""
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
-        return blueprint is not None and sample(conn, blueprint, services.clock.now())
+        return blueprint is not None and sample_if_due(conn, blueprint, services.clock.now())
 
 
-def sample(conn: Connection[Any], blueprint: Blueprint, now: datetime) -> bool:
-    """As `look`, in the caller's transaction."""
+def sample_if_due(conn: Connection[Any], blueprint: Blueprint, now: datetime) -> bool:
+    """As `sample_storage`, in the caller's transaction."""
     if not kept_bytes_store.due(conn, now.date()):
         return False
-    kept = [*documents(conn, blueprint), *content(conn)]
+    kept = [*kept_documents(conn, blueprint), *kept_content(conn)]
     return (bool(kept) or kept_bytes_store.begun(conn)) and kept_bytes_store.add(conn, now, kept)
 
 
-def documents(conn: Connection[Any], blueprint: Blueprint) -> Iterator[Kept]:
-    """Text that is kept to be searched, by whoever is given its source."""
+def kept_documents(conn: Connection[Any], blueprint: Blueprint) -> Iterator[Kept]:
+    """Bytes of searchable text, divided among the workloads that use its source."""
     for source, count in sorted(cost_store.source_bytes(conn).items()):
         users = [w.name for w in blueprint.workloads if w.grounding and source in w.grounding.sources] or NOBODY
         for name, part in zip(users, shares(count, [1] * len(users)), strict=True):
             yield Kept("documents", name, part, source)
 
 
-def content(conn: Connection[Any]) -> Iterator[Kept]:
-    """Prompts and answers."""
+def kept_content(conn: Connection[Any]) -> Iterator[Kept]:
+    """Bytes of kept prompts and answers."""
     for row in rollup_store.content(conn):
         yield Kept("content", row["workload"], int(row["bytes"]))

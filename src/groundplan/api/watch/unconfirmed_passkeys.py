@@ -1,6 +1,6 @@
-"""Findings about passkeys that were registered after a link of the operator and that nobody has confirmed yet.
+"""Findings about passkeys that were registered by a link of the operator and that nobody has confirmed yet.
 
-They stand in everybody's inbox, so that the person whose name was used sees it, whoever made the link.
+They are in everybody's inbox, so that the person whose name was used sees them, whoever made the link.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from groundplan.ledger.finding import Finding
 KIND = "identity.passkey_waits"
 
 
-def tell(conn: Connection[Any], now: datetime) -> None:
-    """Bring the findings up to date with what waits."""
+def update_passkey_findings(conn: Connection[Any], now: datetime) -> None:
+    """Update the findings to the passkeys that wait for confirmation."""
     finding_store.hold(conn, KIND)
     found = [_finding(conn, key, now) for key in passkey_store.unconfirmed(conn)]
     finding_store.tell_all(conn, found, kinds=(KIND,))
