@@ -30,7 +30,7 @@ from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.listeners import ListenSockets
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.journal import journal
-from groundplan.gateway.journal.syncing import Done
+from groundplan.gateway.journal.syncing import OnDone
 from groundplan.gateway.upstream.connection import UpstreamConnection
 from groundplan.gateway.upstream.http1_pool import Http1Pool
 
@@ -50,13 +50,13 @@ class NothingIsSynced:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
 
-    def at_once(self, descriptors: Sequence[int]) -> bool:  # noqa: ARG002 -- as the others
+    def sync_on_loop(self, descriptors: Sequence[int]) -> bool:  # noqa: ARG002 -- as the others
         return True
 
-    def ahead(self, descriptor: int, end: int) -> None:
+    def start_writeback(self, descriptor: int, end: int) -> None:
         """It is there already."""
 
-    def start(self, descriptors: Sequence[int], done: Done) -> None:  # noqa: ARG002 -- as the others
+    def start(self, descriptors: Sequence[int], done: OnDone) -> None:  # noqa: ARG002 -- as the others
         self._loop.call_soon(done, None)
 
     async def close(self) -> None:

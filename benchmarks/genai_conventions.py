@@ -21,7 +21,7 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.journal.recovery import CallState, EpochState
 from groundplan.gateway.telemetry.conventions import OPERATIONS, PROVIDERS
 from groundplan.gateway.telemetry.genai_metrics import UNITS, GenAiMetrics
-from groundplan.gateway.telemetry.spans import spans
+from groundplan.gateway.telemetry.spans import call_spans
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement, Usage
 
 GENERAL = ("error.", "http.", "server.")
@@ -72,8 +72,8 @@ def example() -> CallState:
 def compare(known: dict[str, Any]) -> dict[str, Any]:
     """Names of ours that the conventions do not have, by sort; empty lists are what is wanted."""
     call, metrics = example(), GenAiMetrics()
-    metrics.count(call)
-    names = {name for span in spans(call) for name in span.attributes}
+    metrics.count_call(call)
+    names = {name for span in call_spans(call) for name in span.attributes}
     names |= {name for _, labels in metrics.series for name, _ in labels}
     own = {name for name in names if name.startswith("groundplan.")}
     general = {name for name in names if name.startswith(GENERAL)}

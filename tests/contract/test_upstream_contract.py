@@ -14,7 +14,7 @@ import pytest
 from tests.contract.ways import WAYS, Way, way_to
 from tests.integration.gates import until
 
-from groundplan.gateway.call.meter import ReportedUsage
+from groundplan.gateway.call.pricing import ReportedUsage
 from groundplan.gateway.http.sse import EventReader
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.messages.native import MessagesRelay

@@ -292,7 +292,7 @@ async def test_why_says_which_price_and_which_ended_approval_refuse_a_call(world
         async def why(id: str) -> str:
             """What is told, once the call is shipped."""
             with psycopg.connect(stack.database.urls["shipper"], autocommit=True) as connection:
-                await asyncio.to_thread(Shipper(stack.home).step, connection)
+                await asyncio.to_thread(Shipper(stack.home).run_round, connection)
             reply = await asyncio.to_thread(control.ask, "GET", f"/api/why/{id}")
             assert reply.status == 200, reply.body
             return "\n".join(reply.body["because"])

@@ -493,12 +493,12 @@ def test_ids_of_what_left_lie_in_parts_of_which_few_are_asked(
     attempts = [(str(ids[7]), 1, AT), (str(ids[7]), 2, AT), (str(ids[9]), 0, AT)]
     with connect(database.urls["control"]) as control:
         archive_store.hold(control, DAY - timedelta(days=1))
-        gone = archived_store.left(conn, calls, attempts, now)
+        gone = archived_store.archived_facts(conn, calls, attempts, now)
         archive_store.hold(control, DAY)
         with conn.transaction(), pytest.raises(psycopg.errors.LockNotAvailable), conn.transaction():
             conn.execute("SET LOCAL lock_timeout = '20ms'")
-            archived_store.left(conn, calls, attempts, now)  # waits for its own day alone
-    assert (gone.calls(calls), gone.attempts(attempts)) == ([here], [attempts[1]])
+            archived_store.archived_facts(conn, calls, attempts, now)  # waits for its own day alone
+    assert (gone.without_archived_calls(calls), gone.without_archived_attempts(attempts)) == ([here], [attempts[1]])
 
 
 def test_a_batch_costs_what_it_cost_once_its_calls_have_left(conn: Conn, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ class Books:
             connection.execute("UPDATE gateway SET heartbeat_at = heartbeat_at - interval '1 minute'")  # dead
             shipper = Shipper(home)
             for _ in range(4):
-                shipper.step(connection)
+                shipper.run_round(connection)
 
     def balance(self) -> dict[str, tuple[Decimal, Decimal]]:
         """(granted, spent) in USD of each budget."""

@@ -68,7 +68,7 @@ class Scene:
         with psycopg.connect(self.stack.database.urls["shipper"], autocommit=True) as conn:
             shipper = Shipper(self.stack.home)
             for _ in range(3):
-                shipper.step(conn)
+                shipper.run_round(conn)
         rows = self.stack.sql("SELECT coalesce(sum(cost_usd), 0) FROM attempt")
         return Decimal(rows[0][0])
 

@@ -119,7 +119,7 @@ async def contents(client: AsyncOpenAI, id: str | None) -> list[Any]:
 
 def ship(stack: Stack) -> None:
     with psycopg.connect(stack.database.urls["shipper"], autocommit=True) as conn:
-        Shipper(stack.home).step(conn)
+        Shipper(stack.home).run_round(conn)
 
 
 def held(stack: Stack) -> Decimal:

@@ -189,7 +189,7 @@ class Shipping(threading.Thread):
             shipper = Shipper(self._world.home)
             for _ in range(self._random.randrange(3, 20)):
                 if not self.over.is_set():
-                    shipper.step(conn)
+                    shipper.run_round(conn)
                     self.over.wait(0.15)
             if self._random.random() < 0.5:
                 conn.pgconn.finish()

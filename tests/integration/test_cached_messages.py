@@ -84,7 +84,7 @@ async def test_a_hit_is_in_ledger_and_audit_after_a_kill(world: World) -> None:
     with psycopg.connect(stack.database.urls["shipper"], autocommit=True) as conn:
         conn.execute("UPDATE gateway SET heartbeat_at = heartbeat_at - interval '1 minute'")  # dead for as long
         for _ in range(3):
-            shipper.step(conn)
+            shipper.run_round(conn)
     rows = stack.sql("SELECT id::text, status, cost_usd, saved_usd FROM call WHERE cache = 'exact'")
     assert {row[0] for row in rows} == {hit.json["groundplan"]["call_id"] for hit in hits}
     assert all(row[1] == "ok" and row[2] == 0 and row[3] > 0 for row in rows) and models["chat"].counted == 1

@@ -229,7 +229,7 @@ async def test_what_contradicts_a_passage_is_what_an_answer_rested_on(world: Wor
     shipper = Shipper(world.stack.home)
     with psycopg.connect(world.stack.database.urls["shipper"], autocommit=True) as conn:
         for _ in range(3):
-            shipper.step(conn)
+            shipper.run_round(conn)
     with psycopg.connect(world.stack.database.urls["control"], autocommit=True) as conn:
         passage, against = lineage_store.passages_of_call(conn, call)
         assert (passage["role"], against["role"]) == ("passage", "conflict")

@@ -24,7 +24,7 @@ from groundplan.gateway.journal.ledger_writer import LedgerWriter
 from groundplan.gateway.journal.shipper import EpochShipper, Shipper
 
 __all__ = ["installation"]
-GIVE_BACK = ledger_store._return
+GIVE_BACK = ledger_store._return_amounts
 
 
 class Late:
@@ -52,7 +52,7 @@ async def test_what_is_given_back_while_its_commit_is_on_the_way_is_not_given_ba
     journal.settle(settlement(call, cost=6 * USD))
     journal.finish(finish(call))
     journal._flush()
-    monkeypatch.setattr(ledger_store, "_return", late.give_back)
+    monkeypatch.setattr(ledger_store, "_return_amounts", late.give_back)
     url = installation.database.urls["shipper"]
 
     def before() -> None:
@@ -60,13 +60,13 @@ async def test_what_is_given_back_while_its_commit_is_on_the_way_is_not_given_ba
             gone = EpochShipper(journal.folder, journal.epoch, (0, 0), 0)
             gone.read(dead=True)
             gone.ship(conn, context := LedgerWriter(installation.home, SystemClock()))
-            with ledger_store.closing(conn, journal.epoch) as alone:
+            with ledger_store.closing_lock(conn, journal.epoch) as alone:
                 assert alone
-                gone.recover(conn, context, DeadWorkerSums())
+                gone.close_books(conn, context, DeadWorkerSums())
 
     def after() -> None:
         with psycopg.connect(url, autocommit=True) as conn:
-            Shipper(installation.home).step(conn)
+            Shipper(installation.home).run_round(conn)
 
     with died(journal), ThreadPoolExecutor(2) as apart:
         one = apart.submit(before)

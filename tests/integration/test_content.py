@@ -328,8 +328,8 @@ def test_an_erased_person_takes_the_content_along(database: Database, tmp_path: 
     create_keys(home)
     person, call = new_id(), new_id()
     writer = ContentWriter(home, database.urls["shipper"])
-    writer._put(Content(call.bytes, 1_800_000_000_000, "w", str(person), "full", 3600, b'{"a":1}', b"{}"))
-    writer._put(Content(new_id().bytes, 1_800_000_000_000, "w", "nobody", "full", 3600, b"{}", b"{}"))
+    writer._enqueue(Content(call.bytes, 1_800_000_000_000, "w", str(person), "full", 3600, b'{"a":1}', b"{}"))
+    writer._enqueue(Content(new_id().bytes, 1_800_000_000_000, "w", "nobody", "full", 3600, b"{}", b"{}"))
     writer.open()
     writer.close()
     with psycopg.connect(database.superuser) as conn:
@@ -377,7 +377,7 @@ def test_one_that_cannot_be_sealed_does_not_hold_up_the_others(database: Databas
         conn.execute("INSERT INTO subject_key (subject, wrapped) VALUES (%s, 'of another HOME')", (str(broken),))
     writer = ContentWriter(home, database.urls["shipper"])
     for person, one in ((broken, new_id()), (new_id(), call)):
-        writer._put(Content(one.bytes, 1_800_000_000_000, "w", str(person), "full", 3600, b"{}", b"{}"))
+        writer._enqueue(Content(one.bytes, 1_800_000_000_000, "w", str(person), "full", 3600, b"{}", b"{}"))
     writer.open()
     writer.close()
     with psycopg.connect(database.superuser) as conn:
@@ -388,8 +388,8 @@ def test_one_that_cannot_be_sealed_does_not_hold_up_the_others(database: Databas
 def test_more_than_fits_is_counted_not_queued(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("groundplan.gateway.telemetry.content_writer.WAITING_BYTES", 10)
+    monkeypatch.setattr("groundplan.gateway.telemetry.content_writer.MAX_WAITING_BYTES", 10)
     writer = ContentWriter(Home(tmp_path), database.urls["shipper"])
     for _ in range(3):
-        writer._put(Content(new_id().bytes, 1, "w", str(new_id()), "full", 60, b"12345", b""))
+        writer._enqueue(Content(new_id().bytes, 1, "w", str(new_id()), "full", 60, b"12345", b""))
     assert writer.lost == 1

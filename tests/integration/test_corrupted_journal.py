@@ -34,7 +34,7 @@ def ship(stack: Stack) -> None:
         conn.execute("UPDATE gateway SET heartbeat_at = heartbeat_at - interval '1 minute'")  # dead for as long
         shipper = Shipper(stack.home)
         for _ in range(3):
-            shipper.step(conn)
+            shipper.run_round(conn)
 
 
 def flip_in_the_middle(stack: Stack) -> None:

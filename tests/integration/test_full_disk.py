@@ -22,7 +22,7 @@ from websockets.exceptions import InvalidStatus
 
 from groundplan.core.audit.keys import create_keys
 from groundplan.core.home import Home
-from groundplan.gateway.journal.segments import AHEAD
+from groundplan.gateway.journal.segments import SPARE_SEGMENTS
 from groundplan.gateway.journal.shipper import Shipper
 from groundplan.runtime.backup import backup
 from groundplan.testing.database import Database
@@ -120,7 +120,7 @@ async def test_a_full_disk_refuses_new_calls_settles_open_ones_and_recovers(data
         key = stack.key()
         home = inside(stack)
         async with asyncio.timeout(30):
-            while room_made(home) < (1 + AHEAD) * SEGMENT:  # noqa: ASYNC110 -- by another process
+            while room_made(home) < (1 + SPARE_SEGMENTS) * SEGMENT:  # noqa: ASYNC110 -- by another process
                 await asyncio.sleep(0.02)
         fill(home.journal / "ballast")
         model.script = Script(latency_ms=4000)
@@ -152,7 +152,7 @@ async def test_a_full_disk_refuses_new_calls_settles_open_ones_and_recovers(data
         with psycopg.connect(database.urls["shipper"], autocommit=True) as conn:
             shipper = Shipper(home)
             for _ in range(5):
-                shipper.step(conn)
+                shipper.run_round(conn)
         assert stack.sql("SELECT count(*) FROM attempt WHERE state = 'settled'") == [(model.counted,)]
         assert stack.sql("SELECT count(*) FROM attempt WHERE state <> 'settled'") == [(0,)]
         assert stack.sql("SELECT count(*) FROM call WHERE status = 'ok'") == [(answered + 5,)]

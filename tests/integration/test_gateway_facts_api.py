@@ -315,7 +315,7 @@ async def test_an_application_says_on_which_ticket_it_works_and_what_became_of_i
         shipper, end = Shipper(stack.home), asyncio.get_running_loop().time() + 60
         while len(stack.sql("SELECT 1 FROM ticket_call")) < 3:
             assert asyncio.get_running_loop().time() < end
-            await asyncio.to_thread(shipper.step, conn)
+            await asyncio.to_thread(shipper.run_round, conn)
     body = {"ticket": "PAY-17", "accepted": True, "value_usd": "4"}
     await kept(stack, key, body)
     rows = stack.sql(

@@ -40,7 +40,7 @@ from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token
 from groundplan.gateway.journal import ledger_store
 from groundplan.gateway.journal.ledger_rows import attempt_row, charge_rows
 from groundplan.gateway.journal.records import Record
-from groundplan.gateway.journal.recovery import fold
+from groundplan.gateway.journal.recovery import replay
 from groundplan.ledger.model import Charge, Release, Reservation, Settlement, Usage
 from groundplan.testing.database import Database
 
@@ -398,10 +398,10 @@ class GrantMachine(RuleBasedStateMachine):
 
     def _recover(self, worker: Worker) -> int:
         """As the shipper does."""
-        conn, state = self.ground.shipper, fold(worker.journal)
+        conn, state = self.ground.shipper, replay(worker.journal)
         with conn.transaction():
             ledger_store.apply_releases(conn, worker.epoch, state.releases.values())
-        state.crash()
+        state.settle_crashed()
         attempts = [attempt for call in state.calls.values() for attempt in call.attempts.values()]
         with conn.transaction():
             ledger_store.fence(conn, worker.epoch)

@@ -151,7 +151,7 @@ async def test_concurrent_calls_come_back_when_they_end_and_when_a_worker_dies(
             conn.execute("UPDATE gateway SET heartbeat_at = heartbeat_at - interval '1 minute'")  # dead for as long
             shipper = Shipper(stack.home)
             for _ in range(4):
-                shipper.step(conn)
+                shipper.run_round(conn)
         assert stack.sql(held) == [(0,)]
 
 
@@ -504,13 +504,13 @@ async def test_nothing_is_exceeded_while_workers_are_killed_in_the_middle_of_tra
                 victim.kill()
                 victim.wait()
                 stack.start(1)
-                shipper.step(conn)
+                shipper.run_round(conn)
             await asyncio.gather(*calling)
             assert model.counted <= 70 and statuses.count(200) <= 70
             await asyncio.to_thread(stack.stop)
             stack.sql("UPDATE gateway SET heartbeat_at = heartbeat_at - interval '1 minute'")  # dead for as long
             for _ in range(4):
-                shipper.step(conn)
+                shipper.run_round(conn)
         spent = stack.sql("SELECT budget, granted_usd, limit_usd FROM budget_period ORDER BY 1")
         assert all(granted <= most for _, granted, most in spent)
         attempts = stack.sql("SELECT count(*) FROM attempt")[0][0]

@@ -42,7 +42,7 @@ async def test_calls_of_a_home_that_is_declared_lost_end_though_its_host_never_c
     elsewhere = Shipper(other)
 
     def look() -> list[tuple[object, ...]]:
-        elsewhere._looked_ms = 0
+        elsewhere._lost_checked_ms = 0
         installation.journals.clear()
         installation.step(1, elsewhere)
         return installation.rows("SELECT state, cost_usd FROM attempt")
@@ -79,11 +79,11 @@ def test_two_that_look_at_once_write_it_off_once(installation: Installation) -> 
 
     def left() -> bool:
         with psycopg.connect(url) as other:
-            return ledger_store.is_left(other, epoch)
+            return ledger_store.is_unfinished(other, epoch)
 
     with ThreadPoolExecutor(1) as apart:
         with psycopg.connect(url) as conn:
-            assert ledger_store.is_left(conn, epoch)
+            assert ledger_store.is_unfinished(conn, epoch)
             asked = apart.submit(left)
             while not installation.rows("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
                 assert not asked.done()

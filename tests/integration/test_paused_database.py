@@ -99,7 +99,7 @@ async def test_a_database_that_hangs_slows_no_call(server: EmbeddedPostgres, tmp
                 shipper, end = Shipper(stack.home), time.monotonic() + 60
                 while stack.sql(f"SELECT count(*) FROM call WHERE {TOLD}") != [(made,)]:
                     assert time.monotonic() < end, "every call is in the ledger"
-                    shipper.step(conn)
+                    shipper.run_round(conn)
                     await asyncio.sleep(0.05)
             assert model.counted == made
             assert stack.sql("SELECT count(*), count(DISTINCT call_id) FROM attempt") == [(made, made)]

@@ -45,7 +45,7 @@ async def started(stack: Stack, port: int, limit: int = 1000 * PICO, **more: Any
 
 def ship(stack: Stack) -> None:
     with psycopg.connect(stack.database.urls["shipper"], autocommit=True) as conn:
-        Shipper(stack.home).step(conn)
+        Shipper(stack.home).run_round(conn)
 
 
 async def served(stack: Stack, key: str) -> None:

@@ -75,7 +75,7 @@ class Setup:
 
     def _ship(self) -> None:
         with psycopg.connect(self.stack.database.urls["shipper"], autocommit=True) as connection:
-            Shipper(self.stack.home).step(connection)
+            Shipper(self.stack.home).run_round(connection)
 
     async def shipped(self, attempts: int) -> None:
         end = time.monotonic() + 60

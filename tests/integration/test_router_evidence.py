@@ -22,7 +22,7 @@ from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.economics.routing.versions import registry
 from groundplan.gateway.journal import ledger_store
-from groundplan.gateway.telemetry.content_text import document
+from groundplan.gateway.telemetry.content_text import kept_document
 from groundplan.identity import service as identity
 from groundplan.ledger import content_store
 from groundplan.testing.database import Cluster
@@ -78,10 +78,10 @@ class Past:
         if text is not None:
             said = [{"role": "user", "content": f"I am number {id}"}, {"role": "assistant", "content": "hello"}]
             body = {"model": "auto", "messages": [*said, {"role": "user", "content": text}]}
-            kept = document(json.dumps(body).encode(), b'{"choices": []}', redacted=True)
+            kept = kept_document(json.dumps(body).encode(), b'{"choices": []}', redacted=True)
             sealed = self._keys.seal(self._conn, self._person, f"{id}\n{kept.document}")
             until = self.at + timedelta(days=30)
-            self._kept.append(content_store.Row(id, self.at, WORKLOAD, "redacted", until, sealed, {}, kept.cut))
+            self._kept.append(content_store.Row(id, self.at, WORKLOAD, "redacted", until, sealed, {}, kept.is_cut))
         return id
 
     def write(self) -> None:

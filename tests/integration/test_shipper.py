@@ -39,8 +39,8 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.journal import ledger_store, ledger_writer
 from groundplan.gateway.journal import shipper as shipper_module
 from groundplan.gateway.journal.journal import SMALLEST_SEGMENT, Journal
-from groundplan.gateway.journal.records import HEADER_BYTES, frame, read_segment, segment_numbers, segment_path
-from groundplan.gateway.journal.segments import AHEAD
+from groundplan.gateway.journal.records import HEADER_BYTES, encode_frame, read_segment, segment_numbers, segment_path
+from groundplan.gateway.journal.segments import SPARE_SEGMENTS
 from groundplan.gateway.journal.shipper import EpochShipper, Shipper, main, run
 from groundplan.ledger import archive, archive_store, rollup_store
 from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement, Usage
@@ -71,7 +71,7 @@ class Installation:
         with psycopg.connect(self.database.urls["shipper"], autocommit=True) as conn:
             shipper = shipper or Shipper(self.home)
             for _ in range(times):
-                shipper.step(conn)
+                shipper.run_round(conn)
 
     def journal(self, segment_bytes: int = SMALLEST_SEGMENT) -> Journal:
         epoch = new_id()
@@ -153,7 +153,7 @@ async def room(journal: Journal) -> None:
 async def until_spare(journal: Journal) -> None:
     """Until nothing is made in its folder any more, as after a death."""
     async with asyncio.timeout(30):
-        while len(journal._spares.ready) < AHEAD:  # noqa: ASYNC110 -- what is waited for has no event
+        while len(journal._spare_segments.ready) < SPARE_SEGMENTS:  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.002)
 
 
@@ -230,7 +230,7 @@ async def test_a_crash_is_settled_at_the_bound_and_the_rest_returns(
     journal.finish(finish(tool.call))
     installation.step()
     assert installation.rows("SELECT state FROM gateway") == [("live",)], "the lock is held: it may only be stopped"
-    shipper, left, added = Shipper(installation.home), ledger_store.left, threading.Event()
+    shipper, left, added = Shipper(installation.home), ledger_store.unspent_amounts, threading.Event()
 
     def added_up(conn: psycopg.Connection[Any], epoch: UUID) -> dict[tuple[str, str], int]:
         if threading.current_thread().name == "sums":
@@ -240,7 +240,7 @@ async def test_a_crash_is_settled_at_the_bound_and_the_rest_returns(
             conn.execute("SELECT pg_sleep(5)")
         return left(conn, epoch)
 
-    monkeypatch.setattr(ledger_store, "left", added_up)
+    monkeypatch.setattr(ledger_store, "unspent_amounts", added_up)
     with died(journal):
         if many:
             installation.step(2, shipper)
@@ -304,7 +304,7 @@ async def test_what_a_newer_program_wrote_waits_for_it_and_keeps_nothing_else_wa
     installation.lend(newer.epoch, 10 * USD)
     one_call(newer)
     newer._flush()
-    newer._write_if_room(frame(9, newer._sequence + 1, b"?"))
+    newer._write_if_room(encode_frame(9, newer._sequence + 1, b"?"))
     one_call(own)
     shipper = Shipper(installation.home)
     with died(newer):
@@ -334,13 +334,15 @@ async def test_what_a_standby_had_not_got_when_it_took_over_is_shipped_again(
         installation.rows("UPDATE budget_slice SET closed = false, released_usd = 0")
         installation.rows("UPDATE budget_period SET granted_usd = 10")
         if unheard:  # nothing had to be written since
-            shipper._over = {epoch: (float("-inf"), each) for epoch, (_, each) in shipper._over.items()}
+            shipper._shipped_epochs = {
+                epoch: (float("-inf"), each) for epoch, (_, each) in shipper._shipped_epochs.items()
+            }
         else:
             shipper = Shipper(installation.home, kept_s=60.0)
         installation.step(3, shipper)
         assert (installation.rows("SELECT count(*) FROM call"), installation.granted()) == ([(1,)], Decimal("0.25"))
         assert journal.folder.exists()
-        shipper._over = {epoch: (float("-inf"), each) for epoch, (_, each) in shipper._over.items()}
+        shipper._shipped_epochs = {epoch: (float("-inf"), each) for epoch, (_, each) in shipper._shipped_epochs.items()}
         installation.step(1, shipper)
     assert not journal.folder.exists() and shipper.unread == {}
     await journal.close()
@@ -569,11 +571,11 @@ async def test_a_worker_whose_journal_is_gone_is_written_off_once_all_had_time_t
     installation.rows(silent)
     installation.step(1, shipper)
     installation.rows("UPDATE gateway SET heartbeat_at = now()")
-    shipper._looked_ms = 0
+    shipper._lost_checked_ms = 0
     installation.step(1, shipper)
     assert installation.rows("SELECT count(*) FROM finding") == [(0,)]
     installation.rows(silent)
-    shipper._looked_ms = 0
+    shipper._lost_checked_ms = 0
     installation.step(2, shipper)
     assert installation.rows("SELECT state FROM gateway WHERE epoch = %s", gone) == [("fenced",)]
     assert installation.rows("SELECT subject FROM finding") == [(f"gateway/{gone}",)]
@@ -614,7 +616,7 @@ async def test_a_call_whose_journal_is_gone_is_in_all_books_once(
         installation.rows("UPDATE gateway SET heartbeat_at = now() - interval '61 seconds'")
         shipper = Shipper(installation.home, clock)
         for late in (False, True, True):
-            shipper._looked_ms = 0
+            shipper._lost_checked_ms = 0
             installation.step(3, shipper)
             sums = "SELECT (SELECT sum(cost_usd) FROM {}), (SELECT sum(cost_usd) FROM attempt), sum(cost_usd) FROM {}"
             for book in ("call", "charge", "call_delta", "charge_delta"):
@@ -655,7 +657,7 @@ async def test_what_is_told_later_of_a_call_that_was_written_off_is_in_all_books
         return {table: installation.rows(f"SELECT sum(cost_usd) FROM {table}")[0][0] for table in tables}
 
     with died(journal):
-        (shipper := Shipper(installation.home, clock))._looked_ms = 0
+        (shipper := Shipper(installation.home, clock))._lost_checked_ms = 0
         installation.step(1, shipper)
         assert installation.rows("SELECT state, cost_usd FROM attempt") == [("crashed", 1)]
         assert set(sums().values()) == {Decimal(1)}
@@ -777,7 +779,7 @@ async def test_what_a_dead_worker_held_of_very_many_budgets_goes_back_in_parts(
              SELECT %s, budget, period, 3, CASE WHEN budget < 'key/5' THEN 3 ELSE 1 END FROM many""",
         journal.epoch,
     )
-    parts, give_back = list[int](), ledger_store._return
+    parts, give_back = list[int](), ledger_store._return_amounts
 
     def returned(conn: ledger_store.Conn, epoch: UUID, back: dict[tuple[str, str], int]) -> None:
         if len(parts) == 1:
@@ -786,8 +788,8 @@ async def test_what_a_dead_worker_held_of_very_many_budgets_goes_back_in_parts(
         parts.append(len(back))
         give_back(conn, epoch, back)
 
-    monkeypatch.setattr(ledger_store, "TOGETHER", 2)
-    monkeypatch.setattr(ledger_store, "_return", returned)
+    monkeypatch.setattr(ledger_store, "RETURN_BATCH", 2)
+    monkeypatch.setattr(ledger_store, "_return_amounts", returned)
     with died(journal):
         with pytest.raises(psycopg.OperationalError):
             installation.step(2)
@@ -1039,7 +1041,7 @@ async def test_a_round_for_which_no_core_was_idle_waits_for_none_the_next_time(
         stop.set()
         return 0
 
-    monkeypatch.setattr(Shipper, "step", step)
+    monkeypatch.setattr(Shipper, "run_round", step)
     monkeypatch.setattr(shipper_module, "_WAIT_S", 0.01)
     await asyncio.to_thread(run, installation.home, installation.database.urls["shipper"], stop)
     assert threads[0] == "calm" and "calm" not in threads[1:]
@@ -1052,12 +1054,14 @@ async def test_what_a_dead_worker_held_waits_for_no_idle_core(installation: Inst
     one_call(journal)
     journal._flush()
     with died(journal), psycopg.connect(installation.database.urls["shipper"], autocommit=True) as conn:
-        assert shipper.step(conn, calm=True) == shipper_module.BATCH, "the next round comes at once, and is not calm"
+        assert shipper.run_round(conn, calm=True) == shipper_module.BATCH, (
+            "the next round comes at once, and is not calm"
+        )
         assert installation.granted() == 10
-        shipper.step(conn)
+        shipper.run_round(conn)
         assert installation.granted() == Decimal("0.25")
-        shipper._looked_ms = 0
-        assert (shipper.step(conn, calm=True), shipper._looked_ms) == (shipper_module.BATCH, 0)
+        shipper._lost_checked_ms = 0
+        assert (shipper.run_round(conn, calm=True), shipper._lost_checked_ms) == (shipper_module.BATCH, 0)
     await journal.close()
 
 
@@ -1100,10 +1104,10 @@ def test_of_many_blueprints_few_are_remembered(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(ledger_store, "blueprint_body", body)
     context: Any = ledger_writer.LedgerWriter(Home(tmp_path), SystemClock())
     for number in range(1, 101):
-        context._learn(None, {number, 1})  # the first one is still in use
+        context._load_blueprints(None, {number, 1})  # the first one is still in use
     assert asked == list(range(1, 101)), "each is read once"
     assert {1, 90, 100} <= context._teams.keys() == context._rates.keys() and len(context._teams) <= 20
-    context._learn(None, {2})
+    context._load_blueprints(None, {2})
     assert asked[-1] == 2 and 2 in context._teams
 
 

@@ -68,9 +68,9 @@ async def test_one_that_only_takes_long_leaves_its_connection_as_it_was(way: Qui
 async def test_a_thread_does_not_wait_for_it_for_ever(way: QuietWay, monkeypatch: pytest.MonkeyPatch) -> None:
     async with in_threads(way.url) as database:
         assert await database.run(lambda conn: conn.execute("SELECT 1").fetchone()) == (1,)
-        monkeypatch.setattr(thread_connections, "SECONDS", 0.1)
+        monkeypatch.setattr(thread_connections, "TIMEOUT_SECONDS", 0.1)
         monkeypatch.setattr(database._pool, "timeout", 0.1)
-        monkeypatch.setattr(thread_connections, "UNHEARD_SECONDS", 0.1)
+        monkeypatch.setattr(thread_connections, "UNANSWERED_SECONDS", 0.1)
         async with asyncio.timeout(20):
             with way.silent(), pytest.raises(Unavailable):  # as it looks whether it is there
                 await database.run(lambda conn: conn.execute("SELECT 1").fetchone())

@@ -40,8 +40,8 @@ from groundplan.gateway.telemetry.genai_metrics import (
     UNITS,
     GenAiMetrics,
 )
-from groundplan.gateway.telemetry.spans import spans, wanted
-from groundplan.gateway.telemetry.trace_export import AT_ONCE, TraceExport, header_lines, metrics_url
+from groundplan.gateway.telemetry.spans import call_spans, is_traced
+from groundplan.gateway.telemetry.trace_export import BATCH_CALLS, TraceExport, metrics_url, parse_headers
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement, Usage
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
@@ -174,10 +174,10 @@ async def test_spans_of_real_calls_reach_a_collector(database: Database, tmp_pat
                 settings = load_settings(
                     {"GROUNDPLAN_OTLP_URL": collector.url, "GROUNDPLAN_OTLP_HEADERS": f"file:{secret}"}
                 )
-                traces = TraceExport.declared(settings)
+                traces = TraceExport.from_settings(settings)
                 assert traces is not None
                 with psycopg.connect(database.urls["shipper"], autocommit=True) as conn:
-                    Shipper(stack.home, traces=traces).step(conn)
+                    Shipper(stack.home, traces=traces).run_round(conn)
                 found = collector.until(2)
                 traces.close()
                 end = time.monotonic() + 60
@@ -243,7 +243,7 @@ def check_metrics(found: dict[str, WireMetric]) -> None:
 
 def test_a_histogram_has_the_conventions_buckets_and_a_bounded_number_of_series() -> None:
     metrics = GenAiMetrics()
-    metrics.count(ended(output=5))
+    metrics.count_call(ended(output=5))
     (duration,) = [series for (name, _), series in metrics.series.items() if name == DURATION]
     assert duration.buckets.index(1) == 0 and duration.total == 0.009 and len(duration.buckets) == 15
     sizes = sorted(
@@ -251,7 +251,7 @@ def test_a_histogram_has_the_conventions_buckets_and_a_bounded_number_of_series(
     )
     assert sizes == [(3, 1), (5, 2)] and BOUNDS[TOKENS][:3] == (1, 4, 16)
     for number in range(genai_metrics.MOST_SERIES):
-        metrics.count(ended(model=f"x/{number}"))
+        metrics.count_call(ended(model=f"x/{number}"))
     assert len(metrics.series) == genai_metrics.MOST_SERIES + 2  # one more of each metric, for all others
     assert sum(s.count for (name, _), s in metrics.series.items() if name == DURATION) == genai_metrics.MOST_SERIES + 1
 
@@ -262,11 +262,11 @@ def test_the_first_chunk_is_counted_for_streams_that_came_to_their_end() -> None
         settled = call.attempts[0].settlement
         assert settled is not None
         call.attempts[0].settlement = msgspec.structs.replace(settled, outcome=outcome, first_chunk_us=chunk)
-        metrics.count(call)
+        metrics.count_call(call)
         named = {name: series for (name, _), series in metrics.series.items()}
         assert (named[FIRST_TOKEN].count if FIRST_TOKEN in named else 0) == counted
         assert (named[FIRST_CHUNK].total if FIRST_CHUNK in named else 0) == chunk / 1e6
-        found = spans(call)[-1].attributes
+        found = call_spans(call)[-1].attributes
         assert found.get("gen_ai.response.time_to_first_chunk") == (chunk / 1e6 or None)
         assert found.get("gen_ai.request.stream") is (True if chunk else None), "without it, it counts as none"
 
@@ -320,7 +320,7 @@ def ended(trace: str = "", model: str = "mistral/large", **more: Any) -> CallSta
 
 
 def test_retrieval_and_classes_of_tokens_have_the_conventions_names() -> None:
-    found = spans(ended(cache_read=2, cache_write=1, reasoning=0))
+    found = call_spans(ended(cache_read=2, cache_write=1, reasoning=0))
     retrieval = next(span for span in found if span.name.startswith("retrieval"))
     assert retrieval.attributes["gen_ai.operation.name"] == "retrieval" and retrieval.kind == "client"
     attempt = found[-1]
@@ -336,8 +336,8 @@ def test_a_call_that_was_cut_off_by_a_crash_has_spans_too() -> None:
     state.apply(
         Reservation(call, 0, 1000, "w", "p", "k", "responses", "d", "s", "m", 1, 5, [Charge("b", "total", 5)]), 1
     )
-    crashed = state.crash()
-    assert [span.error for span in spans(crashed[0])] == ["crashed", "crashed"]
+    crashed = state.settle_crashed()
+    assert [span.error for span in call_spans(crashed[0])] == ["crashed", "crashed"]
 
 
 def test_each_span_of_a_call_has_an_id_of_its_own() -> None:
@@ -346,29 +346,29 @@ def test_each_span_of_a_call_has_an_id_of_its_own() -> None:
     assert call.finish is not None
     steps = [("identify", 1), ("cache", 2), ("admit", 3), ("cache", 4), ("tool a", 5), ("tool a", 6), ("settle", 7)]
     call.finish = msgspec.structs.replace(call.finish, steps=steps)
-    found = spans(call)
+    found = call_spans(call)
     assert len({span.id for span in found}) == len(found) == len(steps) + 2
     assert [span.attributes["groundplan.step"] for span in found[1:-1]] == [name for name, _ in steps]
 
 
 def test_the_caller_decides_whether_its_trace_is_kept() -> None:
-    assert wanted(ended()) and wanted(ended(PARENT))
-    assert not wanted(ended(PARENT[:-2] + "02"))
+    assert is_traced(ended()) and is_traced(ended(PARENT))
+    assert not is_traced(ended(PARENT[:-2] + "02"))
 
 
 def test_a_collector_that_is_away_costs_spans_and_nothing_else() -> None:
     with receiver() as collector:
         collector.status = 400
         traces = TraceExport(collector.url, {})
-        traces.offer([ended() for _ in range(AT_ONCE + 50)], new_id())
+        traces.enqueue([ended() for _ in range(BATCH_CALLS + 50)], new_id())
         traces.close()
-        assert traces.lost == AT_ONCE + 50 and not collector.bodies, "also of what still waited at the end"
+        assert traces.lost == BATCH_CALLS + 50 and not collector.bodies, "also of what still waited at the end"
 
 
 def test_a_call_that_makes_no_sense_never_fails_the_shipping() -> None:
     with receiver() as collector:
         traces = TraceExport(collector.url, {})
-        traces.offer([ended("00-zz"), CallState(new_id().bytes, 1)], new_id())
+        traces.enqueue([ended("00-zz"), CallState(new_id().bytes, 1)], new_id())
         traces.close()
         assert traces.lost == 2 and not collector.bodies
 
@@ -381,14 +381,14 @@ def test_metrics_are_of_whole_calls_whatever_ends_while_they_are_put_together() 
 
         def counted(metrics: GenAiMetrics, *given: Any) -> Any:
             before = len(metrics.series)
-            later.append(threading.Thread(target=traces.offer, args=([ended(model="x/later")], new_id())))
+            later.append(threading.Thread(target=traces.enqueue, args=([ended(model="x/later")], new_id())))
             later[-1].start()
             later[-1].join(0.2)
             grown.append(len(metrics.series) - before)
             return told(metrics, *given)
 
         traces._otel = SimpleNamespace(counted=counted)
-        traces.offer([ended()], new_id())
+        traces.enqueue([ended()], new_id())
         traces.close()
         later[0].join(10)
         assert grown[0] == 0 and len(collector.metrics()) == 2
@@ -396,15 +396,17 @@ def test_metrics_are_of_whole_calls_whatever_ends_while_they_are_put_together() 
 
 
 def test_headers_are_lines_and_are_never_repeated_in_an_error() -> None:
-    assert header_lines("Authorization: Bearer x\nx-b:  2 ") == {"authorization": "Bearer x", "x-b": "2"}
+    assert parse_headers("Authorization: Bearer x\nx-b:  2 ") == {"authorization": "Bearer x", "x-b": "2"}
     with pytest.raises(Invalid) as caught:
-        header_lines("a: 1\nhunter2")
+        parse_headers("a: 1\nhunter2")
     assert "hunter2" not in str(caught.value) and "line 2" in str(caught.value)
 
 
 def test_nothing_is_imported_where_traces_are_not_declared() -> None:
-    assert TraceExport.declared(load_settings({})) is None
+    assert TraceExport.from_settings(load_settings({})) is None
     assert (
-        TraceExport.declared(load_settings({"GROUNDPLAN_OTLP_URL": "http://x", "GROUNDPLAN_OTLP_HEADERS": "env:NO_"}))
+        TraceExport.from_settings(
+            load_settings({"GROUNDPLAN_OTLP_URL": "http://x", "GROUNDPLAN_OTLP_HEADERS": "env:NO_"})
+        )
         is None
     )

@@ -30,7 +30,7 @@ from groundplan.gateway.call.pipeline import Pipeline
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.journal.records import read_segment
-from groundplan.gateway.journal.recovery import EpochState, fold
+from groundplan.gateway.journal.recovery import EpochState, replay
 from groundplan.gateway.journal.syncing import ThreadSync
 from groundplan.gateway.policy.catalog import Catalog, Plan, index
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
@@ -171,7 +171,7 @@ class Rig:
         """The journal folded as a recovery would; also checks that every attempt has one settlement and that the
         slices say the same."""
         records = await self.records()
-        state = fold(records)
+        state = replay(records)
         made = sorted((r.call, r.attempt) for r in records if isinstance(r, Reservation))
         ended = sorted((r.call, r.attempt) for r in records if isinstance(r, Settlement))
         assert made == ended and len(set(made)) == len(made), "an attempt without its one settlement"

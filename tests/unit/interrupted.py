@@ -190,7 +190,7 @@ def seen(rig: Rig) -> Seen:
     gateway, loop = rig.gateway, rig.gateway.loop
     held: dict[str, Any] = {
         "running": gateway.running_calls,
-        "streams": len(gateway.streams) + gateway.meters.streams,
+        "streams": len(gateway.streams) + gateway.call_counters.open_streams,
         "background": len(gateway.background),
         "reserved": gateway.slices.open_reservations,
         "limits": gateway.limit_slices.open_reservations,

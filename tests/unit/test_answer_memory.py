@@ -255,7 +255,7 @@ async def test_whoever_asks_the_same_does_not_wait_for_how_fast_another_client_r
         reply = parse(await asyncio.wait_for(reader.read(), 5))
         again.close()
         assert reply.status == 200 and len(reply.body) > 8 * MIB
-        assert rig.gateway.meters.cached == {("assistant", how): 1}
+        assert rig.gateway.call_counters.cache_hits == {("assistant", how): 1}
         writer.transport.abort()
         await until(lambda: not rig.gateway.running_calls)
         assert rig.gateway.answer_memory.held_bytes == 0
@@ -290,7 +290,7 @@ async def test_what_is_given_again_is_not_handed_to_the_connection_of_a_client_t
         assert how == "stored" or taken < 4 * MIB, "however many get it, it is there once"
         (slow,) = rig.server.connections
         assert slow.transport is not None and slow.transport.get_write_buffer_size() < MIB
-        assert how == "stored" or rig.gateway.meters.cached == {("assistant", how): 1}
+        assert how == "stored" or rig.gateway.call_counters.cache_hits == {("assistant", how): 1}
         assert how != "replay" or not rig.server.held_bytes, "the room for requests is for others"
         if how == "exact":
             again = (await rig.chat()).body

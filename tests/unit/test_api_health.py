@@ -20,7 +20,7 @@ from groundplan.gateway.journal.records import (
     RELEASE,
     RESERVATION,
     encode,
-    frame,
+    encode_frame,
     segment_header,
     segment_path,
 )
@@ -41,9 +41,9 @@ def test_calls_that_do_not_get_into_the_ledger_are_told_with_since_when(tmp_path
     home, epoch = Home(tmp_path), uuid4()
     folder = home.journal / str(epoch)
     folder.mkdir(parents=True)
-    first = frame(RESERVATION, 1, reserved(AT - timedelta(hours=1)))
-    release = frame(RELEASE, 2, encode(Release(id=bytes(16), budget="b", period="p", amount=1)))
-    then = frame(RESERVATION, 3, reserved(AT))
+    first = encode_frame(RESERVATION, 1, reserved(AT - timedelta(hours=1)))
+    release = encode_frame(RELEASE, 2, encode(Release(id=bytes(16), budget="b", period="p", amount=1)))
+    then = encode_frame(RESERVATION, 3, reserved(AT))
     segment_path(folder, 1).write_bytes(segment_header(epoch, 1) + first + release + then + bytes(4096))
     segment_path(folder, 2).write_bytes(segment_header(epoch, 2) + bytes(4096))
     begins, ends = HEADER_BYTES + len(first), HEADER_BYTES + len(first + release + then)

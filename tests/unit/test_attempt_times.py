@@ -39,12 +39,12 @@ async def test_an_attempt_that_never_connected_has_neither(rig: Rig) -> None:
 def test_records_from_before_are_read_with_nothing_measured() -> None:
     call = new_id().bytes
     old = [call, 0, 1, 7, "ok", 200, {"input": 3}, False, [], 5]
-    data = bytes(records.HEADER_BYTES) + records.frame(records.SETTLEMENT, 1, msgspec.msgpack.encode(old))
+    data = bytes(records.HEADER_BYTES) + records.encode_frame(records.SETTLEMENT, 1, msgspec.msgpack.encode(old))
     entry = records.frame_at(data, records.HEADER_BYTES)
     assert entry is not None
     assert entry.record == Settlement(call, 0, 1, 7, "ok", 200, Usage(input=3), False, [], 5)
     before = [call, 3, "w", "", "k", "/v1", "ok", 200, "", "d", "none", 1, 5, 4, [["serve", 4]], []]
-    data = bytes(records.HEADER_BYTES) + records.frame(records.FINISH, 1, msgspec.msgpack.encode(before))
+    data = bytes(records.HEADER_BYTES) + records.encode_frame(records.FINISH, 1, msgspec.msgpack.encode(before))
     entry = records.frame_at(data, records.HEADER_BYTES)
     assert entry is not None and isinstance(entry.record, Finish) and entry.record.trace == ""
 

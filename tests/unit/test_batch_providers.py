@@ -363,7 +363,7 @@ async def test_what_a_provider_made_is_kept_and_counted_as_any_call(tmp_path: Pa
         ended = Settlement(line.call.bytes, 0, 0, 7, "ok", 200, Usage(input=1, output=2), False, [], 0)
         attempts: Any = [(None, ended)]
         orders._count_metrics(terms, CallResult(ok=True, status=200, attempts=attempts))
-        calls, tries = rig.gateway.meters.calls, rig.gateway.meters.attempts
+        calls, tries = rig.gateway.call_counters.calls, rig.gateway.call_counters.attempts
         assert {labels: each.count for labels, each in calls.items()} == {
             (CHAT_CALLS.name, "assistant", "one", "ok", 200): 1
         }

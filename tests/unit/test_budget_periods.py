@@ -30,7 +30,7 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
-from groundplan.gateway.journal.recovery import fold
+from groundplan.gateway.journal.recovery import replay
 from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.ledger.model import Reservation
 from groundplan.testing.clock import ManualClock
@@ -117,7 +117,7 @@ async def test_an_attempt_after_midnight_is_paid_by_the_new_day_where_nothing_of
         reply = await rig.chat()
         assert (reply.status, reply.headers["groundplan-deployment"]) == (200, "two"), reply.body
         assert spent(rig, OLD) == BOUND and 0 < spent(rig, NEW) <= BOUND
-        state = fold(await rig.records())
+        state = replay(await rig.records())
         assert {key: amount for key, amount in state.spent.items() if key[0] == "daily"} == {
             ("daily", OLD): spent(rig, OLD), ("daily", NEW): spent(rig, NEW),
         }  # fmt: skip

@@ -434,7 +434,7 @@ async def test_of_the_answers_of_two_workers_the_newer_one_stands(tmp_path: Path
     workloads = {"assistant": {"cache": CACHE, "keep": Keep(content="full", seconds=60)}}
     async with rigged(tmp_path, workloads=workloads) as rig:
         link, told = AnswerLink(rig.gateway, Home(tmp_path)), list[bytes]()
-        link.push = lambda data: not told.append(data)  # type: ignore[method-assign, func-returns-value]
+        link.send_frame = lambda data: not told.append(data)  # type: ignore[method-assign, func-returns-value]
         rig.play("one", say="old")
         await rig.chat(stream=True)
         rig.gateway.clock.advance(1)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from groundplan.blueprint.model import Keep
 from groundplan.core.ids import new_id
 from groundplan.gateway.experiments.compare import text_of
-from groundplan.gateway.telemetry.content_link import chosen
-from groundplan.gateway.telemetry.content_text import LONGEST_TEXT, document
+from groundplan.gateway.telemetry.content_link import is_sampled
+from groundplan.gateway.telemetry.content_text import LONGEST_TEXT, kept_document
 
 CARD = "4111 1111 1111 1111"
 
@@ -28,7 +28,7 @@ def events(*values: Any) -> bytes:
 
 
 def kept(prompt: bytes, answer: bytes, redacted: bool = True) -> Any:
-    return json.loads(document(prompt, answer, redacted=redacted).document)
+    return json.loads(kept_document(prompt, answer, redacted=redacted).document)
 
 
 def test_a_whole_answer_is_kept_without_our_own_facts() -> None:
@@ -52,9 +52,9 @@ def test_what_is_cut_between_two_events_is_found_all_the_same() -> None:
     parts = [
         {"choices": [{"index": 0, "delta": {"content": part}}]} for part in ("pay 4111 1111", " 1111 1111", " now")
     ]
-    made = document(chat(f"my card is {CARD}"), events(*parts), redacted=True)
+    made = kept_document(chat(f"my card is {CARD}"), events(*parts), redacted=True)
     assert json.loads(made.document)["answer"] == {"0": "pay [card] now"}
-    assert CARD not in made.document and made.found == {"card": 2}
+    assert CARD not in made.document and made.removed == {"card": 2}
     assert kept(chat("x"), events(*parts), redacted=False)["answer"] == {"0": f"pay {CARD} now"}
 
 
@@ -106,9 +106,9 @@ def test_what_is_thought_in_a_stream_is_kept_apart_from_what_is_said(delta: dict
 @pytest.mark.parametrize("tokens", [[101, 102], [[101], [102]]])
 def test_a_prompt_of_tokens_is_not_kept_where_texts_are_redacted(name: str, tokens: list[Any]) -> None:
     asked = json.dumps({"model": "auto", name: tokens, "metadata": {name: [1]}}).encode()
-    made = document(asked, b"{}", redacted=True)
+    made = kept_document(asked, b"{}", redacted=True)
     assert json.loads(made.document)["prompt"] == {"model": "auto", name: "(tokens)", "metadata": {name: [1]}}
-    assert made.found == {"prompt_of_tokens": 1}
+    assert made.removed == {"prompt_of_tokens": 1}
     assert kept(asked, b"{}", redacted=False)["prompt"][name] == tokens
     texts: list[Any] = [["a", "b"], [{"role": "user", "content": "a"}], "a"]
     for each in texts:
@@ -127,12 +127,12 @@ def test_files_that_are_written_as_text_are_not_kept_where_texts_are_redacted() 
         {"type": "image_url", "image_url": {"url": "https://acme.example/a/picture.png"}},
     ]}]}).encode()  # fmt: skip
     answer = json.dumps({"data": [{"b64_json": sound[:5000]}]}).encode()
-    made = document(asked, answer, redacted=True)
-    assert card not in made.document and sound[:300] not in made.document and not made.cut
-    assert made.found == {"encoded_file": 5} and "https://acme.example/a/picture.png" in made.document
+    made = kept_document(asked, answer, redacted=True)
+    assert card not in made.document and sound[:300] not in made.document and not made.is_cut
+    assert made.removed == {"encoded_file": 5} and "https://acme.example/a/picture.png" in made.document
     told = json.loads(made.document)["prompt"]["messages"][0]["content"]
     assert told[0]["text"] == "What is ![this]([encoded_file])?"
-    assert card in document(asked, answer, redacted=False).document
+    assert card in kept_document(asked, answer, redacted=False).document
 
 
 @pytest.mark.parametrize("part", [5, 11, 1000])
@@ -143,8 +143,8 @@ def test_what_json_in_a_text_writes_with_escapes_is_found_too(part: int) -> None
     pieces = [told[at : at + part] for at in range(0, len(told), part)]
     calls = [{"tool_calls": [{"index": 0, "function": {"arguments": each}}]} for each in pieces]
     asked = json.dumps({"messages": [{"role": "tool", "content": told}]}).encode()
-    made = document(asked, events(*({"choices": [{"index": 0, "delta": each}]} for each in calls)), redacted=True)
-    assert made.found == {"email": 2, "encoded_file": 2, "phone": 2}
+    made = kept_document(asked, events(*({"choices": [{"index": 0, "delta": each}]} for each in calls)), redacted=True)
+    assert made.removed == {"email": 2, "encoded_file": 2, "phone": 2}
     left, value = (
         {"to": "\n[email]", "call": ["[phone]", "C:\\new"], "img": "[encoded_file]"},
         json.loads(made.document),
@@ -161,8 +161,8 @@ def test_what_json_within_json_writes_with_escapes_is_found_too(times: int) -> N
     )
     for _ in range(times):
         told = json.dumps({"body": told})
-    made = document(json.dumps({"messages": [{"role": "tool", "content": told}]}).encode(), b"{}", redacted=True)
-    assert made.found == {"email": 2, "phone": 1}
+    made = kept_document(json.dumps({"messages": [{"role": "tool", "content": told}]}).encode(), b"{}", redacted=True)
+    assert made.removed == {"email": 2, "phone": 1}
     left = json.loads(made.document)["prompt"]["messages"][0]["content"]
     for _ in range(times):
         left = json.loads(left)["body"]
@@ -197,7 +197,7 @@ def test_a_stream_in_parts_and_what_a_custom_tool_is_given_are_kept() -> None:
         "0": "to ana@example.org",
         "0.call.0": "mail:ben@example.org",
     }
-    assert document(b"{}", stream, redacted=True).found == {"email": 2}
+    assert kept_document(b"{}", stream, redacted=True).removed == {"email": 2}
 
 
 def test_names_of_fields_and_numbers_are_looked_at_too() -> None:
@@ -206,8 +206,8 @@ def test_names_of_fields_and_numbers_are_looked_at_too() -> None:
 
 
 def test_long_texts_are_cut_and_said_to_be() -> None:
-    made = document(chat("x" * (LONGEST_TEXT + 1)), b"{}", redacted=False)
-    assert made.cut and len(made.document) < LONGEST_TEXT + 1000
+    made = kept_document(chat("x" * (LONGEST_TEXT + 1)), b"{}", redacted=False)
+    assert made.is_cut and len(made.document) < LONGEST_TEXT + 1000
 
 
 @pytest.mark.parametrize(
@@ -215,36 +215,36 @@ def test_long_texts_are_cut_and_said_to_be() -> None:
 )
 def test_where_a_long_text_is_cut_nothing_of_what_is_taken_out_stays(before: int, card: str) -> None:
     said = " " * (LONGEST_TEXT - before) + f"{card} and more"
-    made = document(chat(said), b"{}", redacted=True)
-    assert made.cut and "4" not in json.loads(made.document)["prompt"]["messages"][0]["content"].split("...")[0]
+    made = kept_document(chat(said), b"{}", redacted=True)
+    assert made.is_cut and "4" not in json.loads(made.document)["prompt"]["messages"][0]["content"].split("...")[0]
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200), st.booleans())
 def test_any_bytes_become_json_that_can_be_sealed(prompt: bytes, answer: bytes, redacted: bool) -> None:
-    made = document(prompt, answer, redacted=redacted)
+    made = kept_document(prompt, answer, redacted=redacted)
     assert made.document.encode()
     assert set(json.loads(made.document)) == {"prompt", "answer"}
 
 
 def test_what_is_nested_too_deep_or_holds_half_a_character_is_kept_all_the_same() -> None:
     deep = b"[" * 5000 + b'"ana@example.org"' + b"]" * 5000
-    assert "ana@" not in document(deep, b'{"a":"\\ud800 ana@example.org"}', redacted=True).document
+    assert "ana@" not in kept_document(deep, b'{"a":"\\ud800 ana@example.org"}', redacted=True).document
     nested = b"[" * 900 + b'"ana@example.org"' + b"]" * 900
-    assert "ana@" not in document(nested, nested, redacted=True).document
+    assert "ana@" not in kept_document(nested, nested, redacted=True).document
 
 
 def test_a_share_is_chosen_by_chance_and_the_same_call_always_alike() -> None:
     calls = [new_id().bytes for _ in range(4000)]
     tenth = Keep(content="full", seconds=60, share=1000)
-    count = sum(chosen(tenth, call) for call in calls)
+    count = sum(is_sampled(tenth, call) for call in calls)
     assert 250 < count < 550
-    assert all(chosen(Keep(content="full", seconds=60), call) for call in calls)
-    assert [chosen(tenth, call) for call in calls] == [chosen(tenth, call) for call in calls]
+    assert all(is_sampled(Keep(content="full", seconds=60), call) for call in calls)
+    assert [is_sampled(tenth, call) for call in calls] == [is_sampled(tenth, call) for call in calls]
 
 
 @pytest.mark.parametrize("vector", [[0.25, -0.5], "AACAPgAAAL8="])
 def test_vectors_that_a_text_can_be_guessed_from_are_kept_only_where_the_text_is(vector: object) -> None:
     told = json.dumps({"data": [{"index": 0, "embedding": vector}]}).encode()
     for redacted, expected in ((True, None), (False, vector)):
-        kept = json.loads(document(b'{"input":"ana@example.org"}', told, redacted=redacted).document)
+        kept = json.loads(kept_document(b'{"input":"ana@example.org"}', told, redacted=redacted).document)
         assert kept["answer"]["data"] == [{"index": 0, "embedding": expected}]

@@ -17,10 +17,10 @@ from groundplan.gateway.call import facts_api, pipeline
 from groundplan.gateway.mcp import endpoint
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.realtime import conversation
-from groundplan.gateway.telemetry.conventions import OPERATIONS, PROVIDERS, named_model
+from groundplan.gateway.telemetry.conventions import OPERATIONS, PROVIDERS, provider_and_model
 from groundplan.gateway.telemetry.genai_metrics import GenAiMetrics
-from groundplan.gateway.telemetry.metrics import families
-from groundplan.gateway.telemetry.spans import spans
+from groundplan.gateway.telemetry.spans import call_spans
+from groundplan.gateway.telemetry.worker_families import families
 from groundplan.testing.scripted import Script
 
 __all__ = ["rig"]
@@ -123,7 +123,10 @@ def test_every_endpoint_has_the_conventions_operation_or_one_that_is_listed() ->
 
 def test_providers_have_the_conventions_names() -> None:
     assert set(PROVIDERS.values()) <= MEMBERS["gen_ai.provider.name"]
-    assert named_model("mistral/large") == ("mistral_ai", "large") and named_model("own/m") == ("own", "m")
+    assert provider_and_model("mistral/large") == ("mistral_ai", "large") and provider_and_model("own/m") == (
+        "own",
+        "m",
+    )
 
 
 def test_every_name_that_is_written_down_is_known() -> None:
@@ -143,11 +146,11 @@ def test_every_name_that_is_written_down_is_known() -> None:
 
 def test_metrics_are_told_with_the_conventions_attributes() -> None:
     metrics = GenAiMetrics()
-    metrics.count(example())
+    metrics.count_call(example())
     labels = [label for _, each in metrics.series for label in each]
     assert {name for name, _ in labels} <= ATTRIBUTES | GENERAL | OWN
     assert {value for name, value in labels if name == "gen_ai.token.type"} == MEMBERS["gen_ai.token.type"]
-    operations = [span.attributes.get("gen_ai.operation.name") for span in spans(example())]
+    operations = [span.attributes.get("gen_ai.operation.name") for span in call_spans(example())]
     assert {"chat", "retrieval"} <= set(operations) <= MEMBERS["gen_ai.operation.name"] | {None}
 
 

@@ -20,7 +20,7 @@ from groundplan.gateway.journal import frame_server
 from groundplan.gateway.journal.frame_server import LENGTH, FrameServer
 from groundplan.gateway.telemetry import shipper_metrics
 from groundplan.gateway.telemetry.content_writer import ContentWriter
-from groundplan.gateway.telemetry.shipper_metrics import Progress, ShipperMetrics
+from groundplan.gateway.telemetry.shipper_metrics import ShipperMetrics, ShippingProgress
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_a_worker_that_cannot_be_taken_now_is_taken_later(
 
 def test_who_asks_the_shipper_for_nothing_is_sent_away(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shipper_metrics, "ANSWER_SECONDS", 0.2)
-    told = ShipperMetrics(home, Progress(), ContentWriter(home, ""), None)
+    told = ShipperMetrics(home, ShippingProgress(), ContentWriter(home, ""), None)
     told.open()
     try:
         with connected(lookup(home, "gateway-metrics-shipper")) as silent:
@@ -124,7 +124,7 @@ def test_the_shipper_is_asked_again_after_the_system_would_not_wait(
         whole(self)
 
     monkeypatch.setattr(socketserver.BaseServer, "serve_forever", failing)
-    told = ShipperMetrics(home, Progress(), ContentWriter(home, ""), None)
+    told = ShipperMetrics(home, ShippingProgress(), ContentWriter(home, ""), None)
     told.open()
     try:
         with connected(lookup(home, "gateway-metrics-shipper")) as asking:

@@ -159,7 +159,7 @@ async def test_an_answer_is_given_again_to_the_same_person_and_while_nothing_of_
         for scope in ("deployment/one", f"key/{key.id}", "workload/assistant", "company"):
             live.policy = replace(live.policy, kills=frozenset({scope}))
             assert ((stopped := await ask(ana)).status, stopped.code) == (403, "killed"), scope
-        assert rig.gateway.meters.cached == {("assistant", "replay"): 1}, "a refusal is no answer"
+        assert rig.gateway.call_counters.cache_hits == {("assistant", "replay"): 1}, "a refusal is no answer"
         live.policy = replace(live.policy, kills=frozenset())
         assert (await ask(ana)).body == first.body and rig.models["one"].counted == 2
         rig.gateway.journal._seal("for the test")

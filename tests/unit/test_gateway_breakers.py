@@ -16,7 +16,7 @@ from groundplan.blueprint.model import ProviderKey, Rates
 from groundplan.gateway.app import told_health
 from groundplan.gateway.call.attempts.sequence import AttemptSequence
 from groundplan.gateway.telemetry.exposition import render
-from groundplan.gateway.telemetry.metrics import families
+from groundplan.gateway.telemetry.worker_families import families
 from groundplan.gateway.upstream.health import FORGET_SECONDS, SLOW_SAMPLES, Health
 from groundplan.gateway.upstream.latency import MIN_SAMPLES, LatencyEstimates
 

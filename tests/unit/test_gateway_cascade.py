@@ -19,7 +19,7 @@ from groundplan.blueprint.model import Cascade, Judge, RouteRule, Routing
 from groundplan.economics.routing.decide import agree
 from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.journal.recovery import fold
+from groundplan.gateway.journal.recovery import replay
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.client_address import networks
 from groundplan.ledger.model import Finish, Reservation, Settlement
@@ -304,7 +304,7 @@ async def test_a_worker_that_dies_during_the_check_has_the_try_in_its_journal(tm
     ended = [record for record in records if isinstance(record, Settlement)]
     assert [record.deployment for record in made] == ["small", "judge"]
     assert [(record.call, record.outcome, record.flags) for record in ended] == [(made[0].call, "ok", ["cascade"])]
-    state = fold(records)
+    state = replay(records)
     assert sum(state.spent.values()) == ended[0].cost
     waiting = {call.call for call in state.calls.values() if any(each.is_open for each in call.attempts.values())}
     assert waiting == {made[1].call}

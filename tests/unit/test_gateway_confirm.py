@@ -241,7 +241,7 @@ async def test_another_worker_goes_on_from_where_an_answer_stands(tmp_path: Path
     async with asking(tmp_path, keep=Keep(content="full", seconds=300)) as (rig, _):
         link = AnswerLink(rig.gateway, Home(tmp_path))
         sent: list[bytes] = []
-        link.push = lambda data: not sent.append(data)  # type: ignore[method-assign, func-returns-value]
+        link.send_frame = lambda data: not sent.append(data)  # type: ignore[method-assign, func-returns-value]
         await ask(rig)
         parcel = msgspec.msgpack.decode(sent[0], type=StoreMessage)
         assert isinstance(parcel.kept, StoredAnswer)

@@ -39,10 +39,10 @@ from groundplan.gateway.experiments.shadow import Shadows
 from groundplan.gateway.experiments.trial import Mark
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request, Response
-from groundplan.gateway.journal.recovery import fold
+from groundplan.gateway.journal.recovery import replay
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.chat.surface import CHAT
-from groundplan.gateway.telemetry.content_link import chosen
+from groundplan.gateway.telemetry.content_link import is_sampled
 from groundplan.ledger.model import Finish, Reservation, Settlement
 from groundplan.release.units import workload_digest
 
@@ -74,7 +74,7 @@ async def books(rig: Rig) -> dict[str, int]:
     ended = sorted((r.call, r.attempt) for r in records if isinstance(r, Settlement))
     assert made == ended
     assert rig.slices.open_reservations == 0
-    spent = {budget: amount for (budget, _), amount in fold(records).spent.items()}
+    spent = {budget: amount for (budget, _), amount in replay(records).spent.items()}
     assert rig.slices.available("all", "total") == LIMIT - spent["all"]
     return spent
 
@@ -402,7 +402,7 @@ def test_a_shadow_has_its_share_of_the_calls_whichever_are_kept(share: float) ->
     for _ in range(4000):
         exchange = Exchange(new_id_bytes(), Request(0.0), Response.__new__(Response), CHAT)
         assign(exchange, task, ask, experiments, 0.0)
-        drawn[chosen(kept, exchange.id_bytes)].append(exchange.trial is not None)
+        drawn[is_sampled(kept, exchange.id_bytes)].append(exchange.trial is not None)
     for those in drawn.values():
         deviation = math.sqrt(share * (1 - share) / len(those))
         assert abs(sum(those) / len(those) - share) < 6 * deviation

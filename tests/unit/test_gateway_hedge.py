@@ -25,7 +25,7 @@ from groundplan.blueprint.model import Hedge, Limit, ProviderKey, Rates
 from groundplan.core.money import PICO, parse_usd
 from groundplan.gateway.call.attempts import race
 from groundplan.gateway.call.attempts.hedge import Hedges
-from groundplan.gateway.journal.recovery import fold
+from groundplan.gateway.journal.recovery import replay
 from groundplan.gateway.upstream import provider_refusals
 from groundplan.gateway.upstream.health import Health
 from groundplan.gateway.upstream.latency import MIN_SAMPLES, LatencyEstimate
@@ -539,9 +539,9 @@ def test_two_open_attempts_survive_kill_9_as_two_bounds(tmp_path: Path, kind: st
         child.send_signal(signal.SIGKILL)
     records = read_records(folder)
     assert not any(isinstance(record, Settlement) for record in records)
-    state = fold(records)
+    state = replay(records)
     assert [a.reservation.deployment for a in state.open_attempts()] == ["one", "two"]
-    (call,) = state.crash()
+    (call,) = state.settle_crashed()
     assert state.spent == {("all", "total"): 2 * BOUND} and call.cost == 2 * BOUND == call.reserved
     assert not any(attempt.inherits for attempt in call.attempts.values())
 

@@ -508,7 +508,7 @@ async def test_however_a_use_ends_it_is_a_call_and_holds_no_slot(tmp_path: Path,
         await until(lambda: len(model.ids) == (1 if how == "gone" else 0))
         goes_on.set()
         assert rig.gateway.limit_slices.available("concurrent/slots", "now") == 1
-        assert (rig.gateway.journal.open_calls, rig.gateway.journal._owed) == (0, 0)
+        assert (rig.gateway.journal.open_calls, rig.gateway.journal._owed_bytes) == (0, 0)
         (ended,) = [record for record in await rig.records() if isinstance(record, Finish)]
         expected = {"answered": ("ok", ""), "error": ("failed", "tool_error"), "gone": ("cancelled", "client_gone"),
                     "server error": ("failed", "tool_unavailable")}  # fmt: skip

@@ -213,7 +213,7 @@ async def test_media_whose_client_goes_away_are_cancelled(media: Media) -> None:
     writer.write(media.request())
     await reader.readuntil(b'"type"')
     writer.close()
-    await until(lambda: not media.rig.slices.open_reservations and not media.rig.gateway.meters.streams)
+    await until(lambda: not media.rig.slices.open_reservations and not media.rig.gateway.call_counters.open_streams)
     made, settled = bound_and_settled(await media.rig.records())
     assert (settled.outcome, settled.cost) == ("cancelled", made.bound)
 

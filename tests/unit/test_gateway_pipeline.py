@@ -237,7 +237,7 @@ async def test_nothing_is_sent_whose_reservation_could_not_be_written(
 ) -> None:
     """Also over a connection that stands, where both wait for the end of the same turn of the loop."""
     assert (await rig.chat()).status == 200
-    await until(lambda: not rig.gateway.journal._spares.making)
+    await until(lambda: not rig.gateway.journal._spare_segments.is_allocating)
 
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -255,7 +255,7 @@ async def test_a_deployment_is_not_called_failed_that_was_not_asked(
     """Since its reservation could not be written, and there is no other one to be told so."""
     async with call_rig(tmp_path, ("one",)) as rig:
         assert (await rig.chat()).status == 200
-        await until(lambda: not rig.gateway.journal._spares.making)
+        await until(lambda: not rig.gateway.journal._spare_segments.is_allocating)
 
         def full(*_: object) -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -19,7 +19,7 @@ from tests.unit.call_rig import Rig, call_rig, read_records, rule
 from tests.unit.interrupted import ENDS, Cut, How, Seen, books, cutting, seen, settles, watch
 
 from groundplan.blueprint.model import Cache, Guardrails, Judge
-from groundplan.gateway.journal.recovery import fold
+from groundplan.gateway.journal.recovery import replay
 from groundplan.testing.scripted import Script
 
 _numbers = itertools.count()
@@ -163,5 +163,5 @@ async def test_a_call_that_ends_at_any_of_its_waits_leaves_nothing_behind(tmp_pa
                     break
         gc.collect()
         assert [each for each in told if "interrupted" not in each] + books(rig) == []
-        spent = fold(read_records(rig.gateway.journal.folder)).spent
+        spent = replay(read_records(rig.gateway.journal.folder)).spent
         assert rig.slices.spent("all", "total") == sum(spent.values())

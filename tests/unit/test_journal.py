@@ -22,9 +22,9 @@ from groundplan.core.errors import Conflict, Invalid, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import journal as journal_module
 from groundplan.gateway.journal import records, segments
-from groundplan.gateway.journal.journal import CROWD, QUIET_S, RESERVATION_SYNC_S, SMALLEST_SEGMENT, Journal
-from groundplan.gateway.journal.records import HEADER_BYTES, End, SegmentReader, read_segment
-from groundplan.gateway.journal.syncing import Done, Sync, ThreadSync
+from groundplan.gateway.journal.journal import CROWDED_CALLS, QUIET_S, RESERVATION_SYNC_S, SMALLEST_SEGMENT, Journal
+from groundplan.gateway.journal.records import HEADER_BYTES, SegmentEnd, SegmentReader, read_segment
+from groundplan.gateway.journal.syncing import OnDone, Sync, ThreadSync
 from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement, Usage
 
 EPOCH = UUID("01936f00-0000-7000-8000-000000000001")
@@ -52,7 +52,7 @@ def open_journal(root: Path, size: int = SMALLEST_SEGMENT, sync: Sync | None = N
 class Beside(ThreadSync):
     """A disk that is never waited for on the loop."""
 
-    def at_once(self, descriptors: Sequence[int]) -> bool:  # noqa: ARG002 -- as the others
+    def sync_on_loop(self, descriptors: Sequence[int]) -> bool:  # noqa: ARG002 -- as the others
         return False
 
 
@@ -74,7 +74,7 @@ def all_records(folder: Path) -> list[records.Record]:
     last: int | None = 0
     for number in records.segment_numbers(folder):
         entries, ending = read_segment(records.segment_path(folder, number), last)
-        assert ending.end is End.CLEAN
+        assert ending.end is SegmentEnd.CLEAN
         found += [entry.record for entry in entries]
         last = entries[-1].sequence if entries else last
     return found
@@ -151,7 +151,7 @@ async def test_what_ends_in_one_turn_fills_one_segment_after_the_other(tmp_path:
     sources = [(str(new_id()), "handbook/" + "x" * 200, 1, 2)] * 12
     turns = []
     for _ in range(6):
-        await until(lambda: bool(journal._spares.ready))
+        await until(lambda: bool(journal._spare_segments.ready))
         calls = [new_id().bytes for _ in range(8)]
         for call in calls:
             journal.reserve(reservation(call))
@@ -202,7 +202,7 @@ async def test_a_disk_that_is_slow_with_one_segment_refuses_nobody(
 ) -> None:
     """While a segment is being made, the calls of one and a half more have their room."""
     journal = open_journal(tmp_path)
-    await until(lambda: not journal._spares.making)
+    await until(lambda: not journal._spare_segments.is_allocating)
     quick, slow = threading.Event(), segments.allocate_segment
 
     def late(folder: Path, epoch: UUID, number: int, size: int) -> int:
@@ -218,9 +218,9 @@ async def test_a_disk_that_is_slow_with_one_segment_refuses_nobody(
         journal.finish(finish(call))
         written = journal.counters.bytes
         await asyncio.sleep(0)
-    assert journal._spares.making and not journal._spares.ready
+    assert journal._spare_segments.is_allocating and not journal._spare_segments.ready
     quick.set()
-    await until(lambda: len(journal._spares.ready) == segments.AHEAD)
+    await until(lambda: len(journal._spare_segments.ready) == segments.SPARE_SEGMENTS)
     assert records.segment_numbers(journal.folder) == [1, 2, 3, 4, 5]
     await journal.close()
 
@@ -230,7 +230,7 @@ async def test_a_worker_that_gets_no_thread_for_once_makes_its_segments_later(
 ) -> None:
     """Else it would refuse every call once the segments that it has are full, and nobody would replace it."""
     journal = open_journal(tmp_path)
-    await until(lambda: len(journal._spares.ready) == segments.AHEAD)
+    await until(lambda: len(journal._spare_segments.ready) == segments.SPARE_SEGMENTS)
     monkeypatch.setattr(segments, "_RETRY_S", 0.05)
     start, refused = threading.Thread.start, list[threading.Thread]()
 
@@ -241,9 +241,9 @@ async def test_a_worker_that_gets_no_thread_for_once_makes_its_segments_later(
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", scarce)
-    journal._roll()
-    assert refused and len(journal._spares.ready) < segments.AHEAD
-    await until(lambda: len(journal._spares.ready) == segments.AHEAD)
+    journal._next_segment()
+    assert refused and len(journal._spare_segments.ready) < segments.SPARE_SEGMENTS
+    await until(lambda: len(journal._spare_segments.ready) == segments.SPARE_SEGMENTS)
     await journal.close()
 
 
@@ -264,7 +264,7 @@ async def test_a_full_disk_refuses_new_calls_and_never_a_settlement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = open_journal(tmp_path)
-    await until(lambda: not journal._spares.making)
+    await until(lambda: not journal._spare_segments.is_allocating)
     real = os.fsync
     monkeypatch.setattr(os, "fsync", full)
     admitted: list[bytes] = []
@@ -285,11 +285,11 @@ async def test_a_full_disk_refuses_new_calls_and_never_a_settlement(
         journal.settle(settlement(call))
         journal.finish(finish(call, long))
     await asyncio.sleep(0)  # what ends in one turn of the loop is one write
-    assert journal.healthy and journal.counters.shortened > 0 and journal._owed == 0
+    assert journal.healthy and journal.counters.shortened > 0 and journal._owed_bytes == 0
     assert {path.stat().st_size for path in journal.folder.glob("*.seg")} == {SMALLEST_SEGMENT}
     assert sum(isinstance(record, Finish) for record in all_records(journal.folder)) == len(admitted) + 1 > 10
     monkeypatch.setattr(os, "fsync", real)
-    await until(lambda: bool(journal._spares.ready))
+    await until(lambda: bool(journal._spare_segments.ready))
     journal.reserve(reservation(new_id().bytes))
     await journal.close()
 
@@ -319,7 +319,7 @@ async def test_refused_calls_are_dropped_and_counted_when_there_is_no_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = open_journal(tmp_path)
-    await until(lambda: not journal._spares.making)
+    await until(lambda: not journal._spare_segments.is_allocating)
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(Unavailable):
         for _ in range(10_000):
@@ -337,13 +337,13 @@ class Broken:
         self._loop = loop
         self.syncs = 0
 
-    def at_once(self, descriptors: Sequence[int]) -> bool:  # noqa: ARG002 -- as the others
+    def sync_on_loop(self, descriptors: Sequence[int]) -> bool:  # noqa: ARG002 -- as the others
         return False
 
-    def ahead(self, descriptor: int, end: int) -> None:
+    def start_writeback(self, descriptor: int, end: int) -> None:
         """Nothing comes of it."""
 
-    def start(self, descriptors: Sequence[int], done: Done) -> None:
+    def start(self, descriptors: Sequence[int], done: OnDone) -> None:
         assert descriptors
         self.syncs += 1
         self._loop.call_soon(done, "fdatasync failed: Input/output error")
@@ -375,22 +375,22 @@ class Held:
     """Rounds end when the test says so."""
 
     def __init__(self) -> None:
-        self.rounds: list[Done] = []
+        self.rounds: list[OnDone] = []
 
-    def at_once(self, descriptors: Sequence[int]) -> bool:  # noqa: ARG002 -- as the others
+    def sync_on_loop(self, descriptors: Sequence[int]) -> bool:  # noqa: ARG002 -- as the others
         return False
 
-    def ahead(self, descriptor: int, end: int) -> None:
+    def start_writeback(self, descriptor: int, end: int) -> None:
         """Nothing comes of it."""
 
-    def start(self, descriptors: Sequence[int], done: Done) -> None:
+    def start(self, descriptors: Sequence[int], done: OnDone) -> None:
         assert descriptors
         self.rounds.append(done)
 
     async def close(self) -> None: ...
 
 
-@pytest.mark.parametrize("calls", [CROWD, CROWD - 1])
+@pytest.mark.parametrize("calls", [CROWDED_CALLS, CROWDED_CALLS - 1])
 async def test_a_sync_follows_the_one_before_at_once_unless_many_calls_are_open(tmp_path: Path, calls: int) -> None:
     held = Held()
     journal = open_journal(tmp_path, 1 << 20, held)
@@ -400,7 +400,7 @@ async def test_a_sync_follows_the_one_before_at_once_unless_many_calls_are_open(
     second = journal.durable(journal.settle(settlement(new_id().bytes)))
     held.rounds[0](None)
     assert first is not None and first.done() and second is not None and not second.done()
-    assert len(held.rounds) == (1 if calls == CROWD else 2)
+    assert len(held.rounds) == (1 if calls == CROWDED_CALLS else 2)
     await until(lambda: len(held.rounds) == 2)
     held.rounds[1](None)
     assert second.done()
@@ -415,7 +415,7 @@ class OnTheLoop(Held):
         self.synced: list[int] = []
         self.fails = False
 
-    def at_once(self, descriptors: Sequence[int]) -> bool:
+    def sync_on_loop(self, descriptors: Sequence[int]) -> bool:
         if self.fails:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         self.synced.extend(descriptors)
@@ -429,7 +429,7 @@ class Ahead(OnTheLoop):
         super().__init__()
         self.begun: list[int] = []
 
-    def ahead(self, descriptor: int, end: int) -> None:  # noqa: ARG002 -- as the others
+    def start_writeback(self, descriptor: int, end: int) -> None:  # noqa: ARG002 -- as the others
         self.begun.append(end)
 
 
@@ -468,7 +468,7 @@ async def test_what_ends_while_nobody_else_waits_is_durable_when_durable_returns
 
 
 @pytest.mark.usefixtures("never_quiet")
-@pytest.mark.parametrize(("calls", "before"), [(1, False), (1, True), (CROWD, False), (2, True)])
+@pytest.mark.parametrize(("calls", "before"), [(1, False), (1, True), (CROWDED_CALLS, False), (2, True)])
 async def test_a_hastened_reservation_is_synced_after_what_was_sent_in_its_turn(
     tmp_path: Path, calls: int, before: bool
 ) -> None:
@@ -479,8 +479,8 @@ async def test_a_hastened_reservation_is_synced_after_what_was_sent_in_its_turn(
         disk.synced.clear()
     last = [journal.reserve(reservation(new_id().bytes)) for _ in range(calls)][-1]
     asyncio.get_running_loop().call_soon(lambda: sent.append(len(disk.synced) + len(disk.rounds)))
-    journal.hasten()
-    journal.hasten()
+    journal.sync_soon()
+    journal.sync_soon()
     assert not disk.synced and not disk.rounds
     await until(lambda: disk.synced or disk.rounds)
     assert sent == [0], "what was to be sent went out before"
@@ -499,7 +499,7 @@ async def test_a_hastened_reservation_is_synced_after_what_was_sent_in_its_turn(
 async def test_where_no_sync_ended_lately_one_on_the_loop_makes_all_durable(tmp_path: Path) -> None:
     disk = OnTheLoop()
     journal = open_journal(tmp_path, 1 << 20, disk)
-    calls = [new_id().bytes for _ in range(2 * CROWD)]
+    calls = [new_id().bytes for _ in range(2 * CROWDED_CALLS)]
     for call in calls:
         last = journal.reserve(reservation(call))
     assert journal.durable(last) is None
@@ -515,7 +515,7 @@ async def test_where_no_sync_ended_lately_one_on_the_loop_makes_all_durable(tmp_
 
 
 @pytest.mark.usefixtures("never_quiet")
-@pytest.mark.parametrize(("others", "begun"), [(0, True), (CROWD - 1, True), (CROWD, False)])
+@pytest.mark.parametrize(("others", "begun"), [(0, True), (CROWDED_CALLS - 1, True), (CROWDED_CALLS, False)])
 async def test_the_disk_begins_with_the_end_of_a_call_before_anybody_waits_for_it(
     tmp_path: Path, others: int, begun: bool
 ) -> None:
@@ -569,7 +569,7 @@ async def test_the_end_of_a_call_is_written_at_once_or_at_the_end_of_the_turn(tm
     journal.finish(finish(calls[0]), urgent=True, awaited=True)
     ended = [settlement(calls[0]), finish(calls[0])]
     assert (all_records(journal.folder)[2:] == ended) is not round_runs
-    assert journal._flushing is round_runs
+    assert journal._flush_scheduled is round_runs
     await asyncio.sleep(0)
     assert all_records(journal.folder)[2:] == ended
     closing = asyncio.ensure_future(journal.close())
@@ -659,7 +659,7 @@ async def test_what_is_hastened_during_a_round_is_in_the_next_one(tmp_path: Path
     waits = journal.durable(last)
     await until(lambda: disk.rounds)
     second = journal.reserve(reservation(new_id().bytes))
-    journal.hasten()
+    journal.sync_soon()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     disk.rounds[0](None)
@@ -704,7 +704,7 @@ async def test_reservations_of_one_turn_are_one_write_before_what_is_called_soon
 
 async def test_what_waits_for_the_end_of_a_turn_keeps_its_room_and_its_place(tmp_path: Path) -> None:
     journal = open_journal(tmp_path)
-    await until(lambda: not journal._spares.making)
+    await until(lambda: not journal._spare_segments.is_allocating)
     first, second = new_id().bytes, new_id().bytes
     room = journal._room()
     journal.reserve(reservation(first), soon=True)
@@ -718,7 +718,7 @@ async def test_who_sends_is_told_once_that_what_it_reserved_could_not_be_written
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal, loop = open_journal(tmp_path), asyncio.get_running_loop()
-    await until(lambda: not journal._spares.making)
+    await until(lambda: not journal._spare_segments.is_allocating)
     told: list[str] = []
     order: list[str] = []
 
@@ -760,7 +760,7 @@ async def test_finishes_that_nobody_waits_for_share_a_sync_while_the_journal_is_
 
 async def test_a_failed_write_seals_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = open_journal(tmp_path)
-    await until(lambda: not journal._spares.making)
+    await until(lambda: not journal._spare_segments.is_allocating)
     monkeypatch.setattr(os, "pwrite", lambda _, data, __: len(data) - 1)
     with pytest.raises(Unavailable):
         journal.reserve(reservation(new_id().bytes))
@@ -775,7 +775,7 @@ async def test_what_could_not_be_written_is_not_durable_once_a_sync_after_it_end
 ) -> None:
     held = Held()
     journal, call = open_journal(tmp_path, sync=held), new_id().bytes
-    await until(lambda: not journal._spares.making)
+    await until(lambda: not journal._spare_segments.is_allocating)
     assert journal.durable(journal.reserve(reservation(call))) is not None
     lost = journal.settle(settlement(call))
     monkeypatch.setattr(os, "pwrite", full)
@@ -807,13 +807,13 @@ def segment(count: int) -> tuple[bytes, list[records.Entry]]:
     for number in range(count):
         call = number.to_bytes(16, "big")
         record, kind = (reservation(call), 1) if number % 2 else (settlement(call), 2)
-        data += records.frame(kind, number + 1, records.encode(record))
+        data += records.encode_frame(kind, number + 1, records.encode(record))
     data += bytes(10_000)
     reader = SegmentReader(data, EPOCH, 1, 0)
     return data, list(reader)
 
 
-def read(data: bytes) -> tuple[list[records.Entry], End, int]:
+def read(data: bytes) -> tuple[list[records.Entry], SegmentEnd, int]:
     reader = SegmentReader(data, EPOCH, 1, 0)
     found = list(reader)
     assert reader.ending is not None
@@ -830,7 +830,7 @@ def test_cut_at_every_byte_the_records_before_the_cut_are_read() -> None:
         boundary = whole[-1].end if whole else HEADER_BYTES
         assert offset == boundary
         rest_is_zero = not data[boundary:cut].strip(b"\0")
-        assert end is (End.CLEAN if rest_is_zero else End.TORN)
+        assert end is (SegmentEnd.CLEAN if rest_is_zero else SegmentEnd.TORN)
         # zeros after the cut, as in a preallocated file: a record of which only zeros were to come is whole
         filled = data[:cut] + bytes(len(data) - cut)
         assert read(filled)[0] == [entry for entry in entries if filled[: entry.end] == data[: entry.end]]
@@ -844,14 +844,14 @@ def test_damaged_at_every_byte_no_wrong_record_is_read_and_the_damage_is_found()
         damaged[place] ^= 0xFF
         found, end, offset = read(bytes(damaged))
         if place < HEADER_BYTES:
-            assert end is End.CORRUPT and all(entry.after_gap for entry in found)
+            assert end is SegmentEnd.CORRUPT and all(entry.after_gap for entry in found)
             continue
         hit = next(index for index, entry in enumerate(entries) if place < entry.end)
         expected = [entry.sequence for index, entry in enumerate(entries) if index != hit]
         assert [entry.sequence for entry in found] == expected
         assert [entry.record for entry in found] == [entries[sequence - 1].record for sequence in expected]
         assert offset == starts[hit]
-        assert end is (End.TORN if hit == len(entries) - 1 else End.CORRUPT)
+        assert end is (SegmentEnd.TORN if hit == len(entries) - 1 else SegmentEnd.CORRUPT)
 
 
 @settings(max_examples=150, deadline=None)
@@ -867,26 +867,28 @@ def test_any_overwritten_stretch_never_makes_a_wrong_record(draw: st.DataObject)
     untouched = [entry for entry in entries if entry.end <= start]
     assert [entry.sequence for entry in found[: len(untouched)]] == [entry.sequence for entry in untouched]
     if damaged == data:
-        assert end is End.CLEAN
+        assert end is SegmentEnd.CLEAN
     elif any(entry.sequence > len(found) for entry in found):
-        assert end is End.CORRUPT
+        assert end is SegmentEnd.CORRUPT
 
 
 def test_a_missing_segment_before_this_one_is_a_gap() -> None:
     data, entries = segment(3)
     reader = SegmentReader(data, EPOCH, 1, 7)
-    assert list(reader) == [] and reader.ending is not None and reader.ending.end is End.TORN
-    later = records.segment_header(EPOCH, 2) + records.frame(4, 9, records.encode(Release(b"r" * 16, "b", "p", 1)))
+    assert list(reader) == [] and reader.ending is not None and reader.ending.end is SegmentEnd.TORN
+    later = records.segment_header(EPOCH, 2) + records.encode_frame(
+        4, 9, records.encode(Release(b"r" * 16, "b", "p", 1))
+    )
     reader = SegmentReader(later, EPOCH, 2, 7)
     assert [entry.after_gap for entry in reader] == [True]
-    assert reader.ending is not None and reader.ending.end is End.CORRUPT
+    assert reader.ending is not None and reader.ending.end is SegmentEnd.CORRUPT
     assert entries
 
 
 @pytest.mark.parametrize(("kind", "payload"), [(9, b"?"), (records.RELEASE, records.encode(["r", 1]))])
 def test_what_a_newer_program_wrote_is_no_damage(kind: int, payload: bytes) -> None:
     """After it was replaced by the one of before."""
-    data = records.segment_header(EPOCH, 1) + records.frame(kind, 1, payload)
+    data = records.segment_header(EPOCH, 1) + records.encode_frame(kind, 1, payload)
     with pytest.raises(Unavailable, match="journal_newer"):
         list(SegmentReader(data + bytes(4096), EPOCH, 1, 0))
 

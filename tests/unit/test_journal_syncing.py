@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 
 from groundplan.gateway.journal.syncing import (
-    AT_ONCE,
     FIRST_PAUSE_S,
-    NEAR_BYTES,
+    MAX_SUBMITTED,
     QUICK_S,
+    TAIL_BYTES,
     KernelSync,
-    OnLoop,
+    LoopSync,
     Sync,
     ThreadSync,
-    best_sync,
+    create_sync,
 )
 
 Make = Callable[[asyncio.AbstractEventLoop], Sync]
@@ -46,7 +46,7 @@ async def told(sync: Sync, descriptors: list[int]) -> str | None:
 
 
 @both
-@pytest.mark.parametrize("count", [1, AT_ONCE, 2 * AT_ONCE + 3])
+@pytest.mark.parametrize("count", [1, MAX_SUBMITTED, 2 * MAX_SUBMITTED + 3])
 async def test_all_of_a_round_is_synced_round_after_round(tmp_path: Path, make: Make, count: int) -> None:
     sync = make(asyncio.get_running_loop())
     files = [os.open(tmp_path / str(n), os.O_RDWR | os.O_CREAT) for n in range(count)]
@@ -88,13 +88,13 @@ async def test_a_slow_disk_is_not_waited_for_on_the_loop_again_and_again(
 
     monkeypatch.setattr(os, "fdatasync", disk)
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    assert sync.at_once([3]) and sync.at_once([4])
+    assert sync.sync_on_loop([3]) and sync.sync_on_loop([4])
     takes = 3 * QUICK_S
     pauses = []
     for _ in range(12):
-        assert sync.at_once([5]), "it is tried again after a while"
+        assert sync.sync_on_loop([5]), "it is tried again after a while"
         began = now
-        while not sync.at_once([6]):
+        while not sync.sync_on_loop([6]):
             now += FIRST_PAUSE_S / 2
             if now - began > 61:
                 raise AssertionError("never again")
@@ -103,7 +103,7 @@ async def test_a_slow_disk_is_not_waited_for_on_the_loop_again_and_again(
     assert pauses[:3] == [1, 4, 16] and max(pauses) <= 241
     assert 4 in synced and 5 in synced
     takes = QUICK_S / 2
-    assert sync.at_once([7]) and sync.at_once([8])
+    assert sync.sync_on_loop([7]) and sync.sync_on_loop([8])
     await sync.close()
 
 
@@ -119,24 +119,24 @@ async def test_a_disk_begins_with_what_was_written_and_what_fails_is_told_later(
 
     sync._range_sync = watched  # type: ignore[attr-defined]
     file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
-    for end in (4096, 10 * NEAR_BYTES):
+    for end in (4096, 10 * TAIL_BYTES):
         os.pwrite(file, b"x" * 4096, end - 4096)
-        sync.ahead(file, end)
-        assert sync.at_once([file])
-    assert asked == [(file, 0, 4096, 2), (file, 9 * NEAR_BYTES, NEAR_BYTES, 2)]
+        sync.start_writeback(file, end)
+        assert sync.sync_on_loop([file])
+    assert asked == [(file, 0, 4096, 2), (file, 9 * TAIL_BYTES, TAIL_BYTES, 2)]
     os.close(file)
-    sync.ahead(file, 4096)
+    sync.start_writeback(file, 4096)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        sync.at_once([file])
+        sync.sync_on_loop([file])
     await sync.close()
 
 
 def test_where_the_system_cannot_begin_ahead_nothing_is_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
-    sync = OnLoop()
-    sync.ahead(file, 4096)
-    assert sync.at_once([file])
+    sync = LoopSync()
+    sync.start_writeback(file, 4096)
+    assert sync.sync_on_loop([file])
     os.close(file)
 
 
@@ -146,7 +146,7 @@ async def test_a_disk_that_fails_on_the_loop_says_so(tmp_path: Path, make: Make)
     gone = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     os.close(gone)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        sync.at_once([gone])
+        sync.sync_on_loop([gone])
     await sync.close()
 
 
@@ -159,7 +159,7 @@ async def test_what_the_kernel_tells_of_a_disk_that_fails_fails_the_round(tmp_pa
 
     def failing(*arguments: object) -> int:
         found = int(real(*arguments))
-        if arguments is not None and len(arguments) == len(sync._get) and found == 1:
+        if arguments is not None and len(arguments) == len(sync._getevents) and found == 1:
             sync._events[0].res = -errno.EIO
         return found
 
@@ -173,10 +173,10 @@ async def test_what_the_kernel_tells_of_a_disk_that_fails_fails_the_round(tmp_pa
 
 async def test_where_the_kernel_does_not_offer_it_a_thread_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
-    best = best_sync(loop)
+    best = create_sync(loop)
     assert isinstance(best, KernelSync)
     await best.close()
     monkeypatch.setattr(platform, "machine", lambda: "pdp11")
-    other = best_sync(loop)
+    other = create_sync(loop)
     assert isinstance(other, ThreadSync)
     await other.close()

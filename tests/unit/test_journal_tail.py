@@ -48,7 +48,7 @@ class Files:
         self.complete()
         self.sequence += 1
         record = Release(self.sequence.to_bytes(16, "big"), "b", "2026-11", self.sequence)
-        framed = records.frame(records.RELEASE, self.sequence, records.encode(record))
+        framed = records.encode_frame(records.RELEASE, self.sequence, records.encode(record))
         if self.offset + len(framed) > SIZE:
             self.number, self.offset = self.number + 1, HEADER_BYTES
             self.make(self.number + 1)

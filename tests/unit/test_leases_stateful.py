@@ -26,7 +26,7 @@ from groundplan.core.errors import Conflict
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets.leases import Slices, Token
 from groundplan.gateway.journal.records import Record
-from groundplan.gateway.journal.recovery import fold
+from groundplan.gateway.journal.recovery import replay
 from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement, Usage
 
 LIMITS = {"company": 1000, "team": 700, "assistant": 400}
@@ -195,10 +195,10 @@ class LeaseMachine(RuleBasedStateMachine):
     def crash(self, slot: int) -> None:
         """The process dies; its journal is recovered and its epoch fenced; a new worker starts."""
         dead = self.workers[slot]
-        state = fold(dead.journal)
+        state = replay(dead.journal)
         for record in state.releases.values():
             self.books.release(dead.number, record)
-        state.crash()
+        state.settle_crashed()
         for (number, budget), (granted, released) in self.books.slices.items():
             if number == dead.number:
                 spent = state.spent.get((budget, PERIOD), 0)
@@ -229,7 +229,7 @@ class LeaseMachine(RuleBasedStateMachine):
                 slices, key = worker.slices, (budget, PERIOD)
                 assert slices.available(*key) >= 0
                 in_memory += slices.available(*key) + slices.reserved_by_key().get(key, 0) + slices.spent(*key)
-                assert fold(worker.journal).spent.get(key, 0) == slices.spent(*key)
+                assert replay(worker.journal).spent.get(key, 0) == slices.spent(*key)
             assert in_memory <= live
 
 
@@ -362,7 +362,7 @@ def test_each_charge_is_settled_at_what_it_was_and_an_ended_period_is_forgotten_
 
 def test_what_a_retry_inherits_is_set_aside_once_also_where_one_between_is_free() -> None:
     first, free, second = ((b"c" * 16, number) for number in range(3))
-    state = fold(
+    state = replay(
         [
             reservation(first, 10, [Charge("a", PERIOD, 10)]),
             settlement(first, 0, "not_billed"),
@@ -372,7 +372,7 @@ def test_what_a_retry_inherits_is_set_aside_once_also_where_one_between_is_free(
         ]
     )
     assert state.spent.get(("a", PERIOD), 0) == 0
-    (call,) = state.crash()
+    (call,) = state.settle_crashed()
     assert state.spent["a", PERIOD] == 8
     assert (call.reserved, call.cost, call.attempts[2].inherits) == (10, 8, True)
 
@@ -382,10 +382,10 @@ def test_records_that_come_twice_count_once_and_strays_are_counted() -> None:
     finish = Finish(token[0], 0, "w", "", "k", "/v1", "ok", 200, "", "d", "none", 1, 1, 1, [], [])
     release = Release(b"r" * 16, "a", PERIOD, 4)
     one: list[Record] = [reservation(token, 10, [Charge("a", PERIOD, 10)]), settlement(token, 3, "ok"), finish, release]
-    state = fold([*one, *one, settlement((b"x" * 16, 0), 5, "ok")])
-    assert (state.spent["a", PERIOD], state.released["a", PERIOD], state.unmatched) == (3, 4, 1)
-    assert state.calls[token[0]].ended
-    state.forget(token[0])
+    state = replay([*one, *one, settlement((b"x" * 16, 0), 5, "ok")])
+    assert (state.spent["a", PERIOD], state.released["a", PERIOD], state.unmatched_settlements) == (3, 4, 1)
+    assert state.calls[token[0]].has_ended
+    state.drop_call(token[0])
     assert token[0] not in state.calls
 
 
@@ -421,11 +421,11 @@ def test_what_is_left_is_the_limit_less_what_is_spent_here_and_elsewhere(
 def test_what_was_set_aside_covers_the_dearer_deployment_that_took_over() -> None:
     """Of a chain whose first deployment is free it was nothing, though the call was charged."""
     one, two, three = (b"c" * 16, 0), (b"c" * 16, 1), (b"c" * 16, 2)
-    state = fold(
+    state = replay(
         [
             reservation(one, 0, [Charge("a", PERIOD, 0)]), settlement(one, 0, "not_billed"),
             reservation(two, 8, []), settlement(two, 8, "failed"),
             reservation(three, 5, [Charge("a", PERIOD, 5)]),
         ]
     )  # fmt: skip
-    assert state.crash()[0].reserved == 13
+    assert state.settle_crashed()[0].reserved == 13

@@ -25,8 +25,8 @@ def ended(duration_us: int) -> CallState:
 
 
 def rows(call: CallState) -> tuple[Any, Any]:
-    whole = INSERT_CALLS.named(*call_row(call, EPOCH, lambda *_: None, {}))
-    return whole, INSERT_ATTEMPTS.named(*attempt_row(call.attempts[0], EPOCH))
+    whole = INSERT_CALLS.row_type(*call_row(call, EPOCH, lambda *_: None, {}))
+    return whole, INSERT_ATTEMPTS.row_type(*attempt_row(call.attempts[0], EPOCH))
 
 
 def test_how_long_a_call_took_that_a_provider_made_on_its_own_is_not_known() -> None:

@@ -22,11 +22,11 @@ from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
 from groundplan.core.money import PICO
 from groundplan.gateway.budgets.periods import current_key
-from groundplan.gateway.telemetry import meters
-from groundplan.gateway.telemetry.exposition import Family, Sample, histogram, render
-from groundplan.gateway.telemetry.meters import DURATION_US, Histogram, Meters
-from groundplan.gateway.telemetry.metrics import families, gathered
-from groundplan.gateway.telemetry.scrape import Scrapes, known, ups
+from groundplan.gateway.telemetry import call_counters
+from groundplan.gateway.telemetry.call_counters import DURATION_US, CallCounters, Histogram
+from groundplan.gateway.telemetry.exposition import Family, Sample, histogram_family, render
+from groundplan.gateway.telemetry.scrape import MetricsScraper, announced_names, with_up_family
+from groundplan.gateway.telemetry.worker_families import families, gather_families
 from groundplan.gateway.upstream.answer_memory import MemoryShare
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.ledger.model import Settlement, Usage
@@ -55,7 +55,7 @@ def test_a_histogram_counts_each_value_in_every_bucket_that_holds_it(values: lis
     counted = Histogram()
     for value in values:
         counted.observe(value)
-    found = parsed(render([("0", [histogram("x_seconds", "X.", {(): counted})])]))
+    found = parsed(render([("0", [histogram_family("x_seconds", "X.", {(): counted})])]))
     for bound in DURATION_US:
         key = (("le", repr(bound / 1e6)), ("worker", "0"))
         assert found["x_seconds_bucket"][key] == sum(1 for value in values if value <= bound)
@@ -75,7 +75,7 @@ def test_any_text_survives_as_a_label(one: str, help_: str) -> None:
 
 def test_a_family_of_several_workers_is_told_once_with_all_their_samples() -> None:
     own = [Family("x_total", "counter", "X.", [Sample([], 1)])]
-    text = render(ups({"0": own, "1": own, "2": None}))
+    text = render(with_up_family({"0": own, "1": own, "2": None}))
     assert text.count(b"# TYPE x_total counter") == 1
     found = parsed(text)
     assert total(found["x_total"]) == 2
@@ -85,28 +85,30 @@ def test_a_family_of_several_workers_is_told_once_with_all_their_samples() -> No
 
 
 async def test_what_the_cache_saved_is_money(rig: Rig) -> None:
-    rig.gateway.meters.save("assistant", 250_000_000_000)
-    rig.gateway.meters.save("assistant", 250_000_000_000)
-    rig.gateway.meters.call(("chat.completions", "assistant", "one", "ok", 200), "exact", 500, 400)
+    rig.gateway.call_counters.add_savings("assistant", 250_000_000_000)
+    rig.gateway.call_counters.add_savings("assistant", 250_000_000_000)
+    rig.gateway.call_counters.count_call(("chat.completions", "assistant", "one", "ok", 200), "exact", 500, 400)
     found = parsed(render([("0", families(rig.gateway))]))
     assert total(found["groundplan_gateway_cache_saved_usd_total"], workload="assistant") == 0.5
     assert total(found["groundplan_gateway_cache_hits_total"], workload="assistant", result="exact") == 1
 
 
 def test_series_are_bounded_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meters, "MOST_SERIES", 10)
-    counted = Meters()
+    monkeypatch.setattr(call_counters, "MOST_SERIES", 10)
+    counted = CallCounters()
     for number in range(100):
-        counted.call(("chat", f"w{number}", "d", "ok", 200), "none", 5, 4)
-        counted.attempt((f"w{number}", "d", "ok"), Settlement(b"", 0, 1, 1, "ok", 200, Usage(input=1), False, [], 5, 4))
-        counted.call(("chat", f"w{number}", "d", "ok", 200), "exact", 5, 4, streamed=f"m/{number}")
-        counted.ground(f"w{number}", "found")
-        counted.cite(f"w{number}", "supported")
-        counted.save(f"w{number}", 2)
+        counted.count_call(("chat", f"w{number}", "d", "ok", 200), "none", 5, 4)
+        counted.count_attempt(
+            (f"w{number}", "d", "ok"), Settlement(b"", 0, 1, 1, "ok", 200, Usage(input=1), False, [], 5, 4)
+        )
+        counted.count_call(("chat", f"w{number}", "d", "ok", 200), "exact", 5, 4, streamed=f"m/{number}")
+        counted.count_search(f"w{number}", "found")
+        counted.count_citation(f"w{number}", "supported")
+        counted.add_savings(f"w{number}", 2)
     assert len(counted.calls) == len(counted.attempts) == len(counted.first_tokens) == 11
-    for counts in (counted.cached, counted.grounded, counted.cited):
+    for counts in (counted.cache_hits, counted.searches, counted.citations):
         assert len(counts) == 11 and sum(counts.values()) == 100
-    assert len(counted.saved) == 11 and sum(counted.saved.values()) == 200
+    assert len(counted.saved_picodollars) == 11 and sum(counted.saved_picodollars.values()) == 200
     assert sum(sum(series.buckets) for series in counted.first_tokens.values()) == 100
     assert sum(series.count for series in counted.calls.values()) == 200
     assert sum(series.tokens[0] for series in counted.attempts.values()) == 100
@@ -267,12 +269,12 @@ async def test_one_scrape_shows_every_worker_and_a_proxys_request_needs_a_token(
     home.operator_token.write_text("operator-secret\n")
     secret = tmp_path / "metrics.token"
     secret.write_text("scraper-secret")
-    one, two = (Scrapes(home, slot, f"file:{secret}") for slot in (0, 1))
+    one, two = (MetricsScraper(home, slot, f"file:{secret}") for slot in (0, 1))
     for scrapes in (one, two):
-        await scrapes.open(lambda: gathered(rig.gateway))
+        await scrapes.open(lambda: gather_families(rig.gateway))
     rig.gateway.scrapes = one
     try:
-        assert known(home) == ["0", "1"]
+        assert announced_names(home) == ["0", "1"]
         status, text = await ask(rig.port)
         assert status == 200
         assert parsed(text)["groundplan_gateway_worker_up"] == {(("worker", "0"),): 1, (("worker", "1"),): 1}
@@ -290,7 +292,7 @@ async def test_one_scrape_shows_every_worker_and_a_proxys_request_needs_a_token(
     finally:
         await one.close()
         await two.close()
-    assert known(home) == []
+    assert announced_names(home) == []
 
 
 async def test_a_sibling_that_hangs_does_not_hold_up_a_scrape(rig: Rig, tmp_path: Path) -> None:
@@ -300,10 +302,10 @@ async def test_a_sibling_that_hangs_does_not_hold_up_a_scrape(rig: Rig, tmp_path
     silent = await asyncio.start_server(lambda _, writer: open_ones.append(writer), "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
     announce(home, "gateway-metrics-7", f"http://127.0.0.1:{port}", "t")
-    scrapes = Scrapes(home, 0, None)
-    await scrapes.open(lambda: gathered(rig.gateway))
+    scrapes = MetricsScraper(home, 0, None)
+    await scrapes.open(lambda: gather_families(rig.gateway))
     try:
-        found = parsed(await scrapes.everybody(families(rig.gateway)))
+        found = parsed(await scrapes.render_all(families(rig.gateway)))
         assert found["groundplan_gateway_worker_up"] == {(("worker", "0"),): 1, (("worker", "7"),): 0}
     finally:
         await scrapes.close()
@@ -317,7 +319,7 @@ def test_what_workers_tell_each_other_is_the_same_after_the_way() -> None:
     counted.observe(1_500)
     families_ = [
         Family("x", "gauge", "X.", [Sample([("a", "b")], 1.5), Sample([], 10**15)]),
-        histogram("y_seconds", "Y.", {(("a", "b"),): counted}),
+        histogram_family("y_seconds", "Y.", {(("a", "b"),): counted}),
     ]
     back = msgspec.msgpack.decode(msgspec.msgpack.encode(families_), type=list[Family])
     assert render([("0", back)]) == render([("0", families_)])

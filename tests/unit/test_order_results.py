@@ -35,7 +35,7 @@ from groundplan.gateway.batches.orders.order_store import Order, OrderLine
 from groundplan.gateway.batches.providers.message_batches import to_openai_line
 from groundplan.gateway.batches.providers.provider import ProviderBatch
 from groundplan.gateway.journal.records import read_segment, segment_path
-from groundplan.gateway.journal.recovery import fold
+from groundplan.gateway.journal.recovery import replay
 from groundplan.gateway.journal.tail import try_lock
 from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.ledger.model import Finish, Reservation, Settlement
@@ -218,8 +218,8 @@ def test_a_journal_of_an_order_is_published_once_and_says_all(tmp_path: Path) ->
         assert ending.end == "clean" and len(entries) == 6, attempt
     kinds = [type(entry.record) for entry in entries]
     assert kinds == [Reservation, Settlement, Finish] * 2
-    state = fold(entry.record for entry in entries)
-    assert state.spent == {("all", "total"): 200_000_000} and all(call.ended for call in state.calls.values())
+    state = replay(entry.record for entry in entries)
+    assert state.spent == {("all", "total"): 200_000_000} and all(call.has_ended for call in state.calls.values())
     OrderJournal(home, new_id()).drop()
     assert [path.name for path in home.journal.iterdir()] == [str(one.order.id)]
 

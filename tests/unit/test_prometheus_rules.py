@@ -13,8 +13,8 @@ from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.gateway.surfaces.messages.surface import COUNT_TOKENS
 from groundplan.gateway.surfaces.responses.count import InputTokens
 from groundplan.gateway.telemetry.content_writer import ContentWriter
-from groundplan.gateway.telemetry.metrics import families
-from groundplan.gateway.telemetry.shipper_metrics import Progress, ShipperMetrics
+from groundplan.gateway.telemetry.shipper_metrics import ShipperMetrics, ShippingProgress
+from groundplan.gateway.telemetry.worker_families import families
 from groundplan.gateway.upstream.health import Health
 from groundplan.ledger.rollup_store import TOOLS, is_call
 
@@ -26,7 +26,7 @@ SUFFIXES = ("_bucket", "_sum", "_count")
 
 async def test_every_metric_and_label_of_a_rule_exists(rig: Rig, tmp_path: Path) -> None:
     await rig.chat()
-    shipper = ShipperMetrics(Home(tmp_path), Progress(), ContentWriter(Home(tmp_path), ""), None)
+    shipper = ShipperMetrics(Home(tmp_path), ShippingProgress(), ContentWriter(Home(tmp_path), ""), None)
     known: dict[str, set[str]] = {"groundplan_gateway_worker_up": {"worker", "instance"}}
     for family in [*families(rig.gateway), *shipper.families()]:
         labels = {name for sample in family.samples for name, _ in sample.labels}
@@ -91,8 +91,10 @@ def test_the_documented_metrics_are_those_that_there_are() -> None:
         f"groundplan_gateway_{name}" for name in re.findall(r"`([a-z_]+)`", table.replace("groundplan_gateway_", ""))
     }
     told: set[str] = set(
-        re.findall(r'f"\{_P\}([a-z_]+)"', (ROOT / "src/groundplan/gateway/telemetry/metrics.py").read_text())
+        re.findall(r'f"\{_P\}([a-z_]+)"', (ROOT / "src/groundplan/gateway/telemetry/worker_families.py").read_text())
     )
-    told |= set(re.findall(r'counter\("([a-z_]+)"', (ROOT / "src/groundplan/gateway/telemetry/metrics.py").read_text()))
+    told |= set(
+        re.findall(r'counter\("([a-z_]+)"', (ROOT / "src/groundplan/gateway/telemetry/worker_families.py").read_text())
+    )
     missing = {f"groundplan_gateway_{name}" for name in told} - documented
     assert not missing, missing

@@ -17,9 +17,9 @@ from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
 from groundplan.core.money import PICO
 from groundplan.gateway.telemetry import scrape, stopped_workers
-from groundplan.gateway.telemetry.exposition import Family, Sample, histogram, single
-from groundplan.gateway.telemetry.meters import Histogram
-from groundplan.gateway.telemetry.scrape import Scrapes
+from groundplan.gateway.telemetry.call_counters import Histogram
+from groundplan.gateway.telemetry.exposition import Family, Sample, histogram_family, single_sample
+from groundplan.gateway.telemetry.scrape import MetricsScraper
 
 
 class Counting:
@@ -39,9 +39,9 @@ class Counting:
         return [
             Family("calls_total", "counter", "C.", [Sample([("status", "ok")], self.calls)]),
             Family("cost_usd_total", "counter", "U.", [Sample([("workload", "a")], self.cost / PICO)]),
-            histogram("seconds", "S.", {(): self.times}),
-            single("running", "gauge", "R.", 1),
-            single("process_cpu_seconds_total", "counter", "P.", 1.5),
+            histogram_family("seconds", "S.", {(): self.times}),
+            single_sample("running", "gauge", "R.", 1),
+            single_sample("process_cpu_seconds_total", "counter", "P.", 1.5),
         ]
 
     async def own(self) -> list[Family]:
@@ -61,8 +61,8 @@ def value(families: list[Family], name: str) -> float:
 
 def whole(families: list[Family], left: list[stopped_workers.Counted]) -> list[Family]:
     before = {each.name: each for each in left}
-    told = [stopped_workers.gone_on(family, before.pop(family.name, None)) for family in families]
-    return [*told, *map(stopped_workers.shown, before.values())]
+    told = [stopped_workers.continue_family(family, before.pop(family.name, None)) for family in families]
+    return [*told, *map(stopped_workers.to_family, before.values())]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["call", "next", "fold"]), st.integers(0, 10**17)), max_size=20))
@@ -75,10 +75,10 @@ def test_whoever_counts_and_whenever_files_are_folded_the_sum_is_exact(steps: li
             worker.call(amount)
             cost += amount
         elif step == "next":
-            gone = stopped_workers.added(stopped_workers.counted(worker.told()), gone)
+            gone = stopped_workers.merge(stopped_workers.continued_counts(worker.told()), gone)
             worker = Counting()
         else:
-            gone = stopped_workers.added(gone, [])
+            gone = stopped_workers.merge(gone, [])
         now = value(whole(worker.told(), gone), "cost_usd_total")
         assert now >= last
         last = now
@@ -148,17 +148,17 @@ def test_a_file_that_is_folded_while_it_is_read_is_not_missed(home: Home, monkey
 async def test_a_scrape_goes_on_with_what_a_replaced_worker_counts_until_its_end(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scrape, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(scrape, "WATCH_SECONDS", 0.01)
     old, new = Counting(), Counting()
-    leaving, serving = Scrapes(home, 0, None), Scrapes(home, 0, None)
+    leaving, serving = MetricsScraper(home, 0, None), MetricsScraper(home, 0, None)
 
-    async def told(by: Scrapes, counting: Counting) -> float:
-        found = parsed(await by.everybody(counting.told()))
+    async def told(by: MetricsScraper, counting: Counting) -> float:
+        found = parsed(await by.render_all(counting.told()))
         assert found["process_cpu_seconds_total"] == {(("worker", "0"),): 1.5}, "it is of the process that tells"
         assert found["running"] == {(("worker", "0"),): 1}
         return total(found["calls_total"])
 
-    async def until(by: Scrapes, counting: Counting, wanted: int) -> None:
+    async def until(by: MetricsScraper, counting: Counting, wanted: int) -> None:
         async with asyncio.timeout(60):
             while await told(by, counting) != wanted:  # noqa: ASYNC110 -- what is waited for has no event
                 await asyncio.sleep(0.005)
@@ -175,36 +175,36 @@ async def test_a_scrape_goes_on_with_what_a_replaced_worker_counts_until_its_end
     await leaving.close()
     assert await told(serving, new) == 4
     await serving.close()
-    another, other = Counting(), Scrapes(home, 1, None)
+    another, other = Counting(), MetricsScraper(home, 1, None)
     await other.open(another.own)
-    found = parsed(await other.everybody(another.told()))
+    found = parsed(await other.render_all(another.told()))
     assert total(found["calls_total"], worker="0") == 4, "nobody has this place any more"
     assert found["groundplan_gateway_worker_up"] == {(("worker", "1"),): 1}
     await other.close()
 
 
 async def test_a_worker_whose_successor_is_gone_is_asked_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scrape, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(scrape, "WATCH_SECONDS", 0.01)
     counting = Counting()
-    first, failed = Scrapes(home, 0, None), Scrapes(home, 0, None)
+    first, failed = MetricsScraper(home, 0, None), MetricsScraper(home, 0, None)
     await first.open(counting.own)
     await failed.open(counting.own)
     await failed.close()
     async with asyncio.timeout(60):
-        while scrape.known(home) != ["0"]:  # noqa: ASYNC110 -- what is waited for has no event
+        while scrape.announced_names(home) != ["0"]:  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.005)
     await first.close()
-    assert scrape.known(home) == []
+    assert scrape.announced_names(home) == []
 
 
 async def test_what_a_worker_told_before_it_was_killed_is_not_taken_back(home: Home) -> None:
     asking, answering = Counting(), Counting()
-    one, two = Scrapes(home, 0, None), Scrapes(home, 1, None)
+    one, two = MetricsScraper(home, 0, None), MetricsScraper(home, 1, None)
     await one.open(asking.own)
     await two.open(answering.own)
     answering.call()
     for up in (1, 0):
-        found = parsed(await one.everybody(asking.told()))
+        found = parsed(await one.render_all(asking.told()))
         assert found["groundplan_gateway_worker_up"] == {(("worker", "0"),): 1, (("worker", "1"),): up}
         assert total(found["calls_total"], worker="1") == 1
         two._listener.close()
@@ -222,9 +222,9 @@ async def test_a_worker_that_was_killed_is_not_missed_where_fewer_should_run_now
         path = home.run / "endpoints.d" / f"{scrape.SERVICE}{name}.json"
         path.write_text(path.read_text().replace(f'"pid": {os.getpid()}', f'"pid": {gone.pid}'))
     for workers, missed in ((0, {"1", "2"}), (3, {"1", "2"}), (2, {"1"}), (1, set[str]())):
-        counting, scrapes = Counting(), Scrapes(home, 0, None, workers)
+        counting, scrapes = Counting(), MetricsScraper(home, 0, None, workers)
         await scrapes.open(counting.own)
-        found = parsed(await scrapes.everybody(counting.told()))["groundplan_gateway_worker_up"]
+        found = parsed(await scrapes.render_all(counting.told()))["groundplan_gateway_worker_up"]
         assert {dict(labels)["worker"] for labels, up in found.items() if not up} == missed, workers
         await scrapes.close()
 
@@ -235,7 +235,7 @@ async def test_what_was_counted_is_written_again_after_a_moment_without_threads(
     """It ended for good there, so that a worker that was replaced later took with it what it had counted."""
     one = Counting()
     one.call(3)
-    scrapes = scrape.Scrapes(home, 0, None)
+    scrapes = scrape.MetricsScraper(home, 0, None)
     with monkeypatch.context() as short:
 
         async def to_thread(*_: object) -> None:

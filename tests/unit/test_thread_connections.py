@@ -27,7 +27,7 @@ def unreachable() -> Unavailable:
 
 async def test_a_crowd_waits_no_longer_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """By turns the last of them would wait for 7.5 s."""
-    monkeypatch.setattr(thread_connections, "SECONDS", 0.5)
+    monkeypatch.setattr(thread_connections, "TIMEOUT_SECONDS", 0.5)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(4))
     database, began = ThreadConnections(AWAY, "shelf", 4, unreachable), monotonic()
     found = await asyncio.gather(*(database.run(lambda _: None) for _ in range(60)), return_exceptions=True)
@@ -57,7 +57,7 @@ class Pool:
 async def test_it_is_asked_again_once_there_are_threads(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a user who may have no more of them for a moment: a pool that could not begin is none."""
     monkeypatch.setattr(thread_connections, "AWAY_SECONDS", 0.05)
-    monkeypatch.setattr(thread_connections, "SECONDS", 0.2)
+    monkeypatch.setattr(thread_connections, "TIMEOUT_SECONDS", 0.2)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(4, "asyncio"))
     start, tried = threading.Thread.start, list[str]()
 
@@ -70,7 +70,7 @@ async def test_it_is_asked_again_once_there_are_threads(fails: str, monkeypatch:
         tried.append("")
         raise psycopg.OperationalError("nobody is there")
 
-    monkeypatch.setattr(thread_connections._Heard, "connect", connect)
+    monkeypatch.setattr(thread_connections._TimedConnection, "connect", connect)
     database = ThreadConnections(AWAY, "shelf", 1, unreachable)
     with monkeypatch.context() as system:
         system.setattr(threading.Thread, "start", started)

@@ -9,7 +9,7 @@ from groundplan.gateway.journal.records import (
     HEADER_BYTES,
     MAX_FRAME,
     PREFIX,
-    Newer,
+    NewerRecord,
     frame_at,
     segment_numbers,
     segment_path,
@@ -52,7 +52,7 @@ def first_unshipped_at(folder: Path, segment: int | None, position: int | None) 
                     if not isinstance(entry.record, Release):
                         return entry.record.at
                     at = entry.end
-            except Newer:
+            except NewerRecord:
                 return None
     return None
 

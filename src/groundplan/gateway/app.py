@@ -78,8 +78,8 @@ from groundplan.gateway.surfaces.chat.sealed_store import SealedCompletions
 from groundplan.gateway.surfaces.messages import errors as messages_errors
 from groundplan.gateway.surfaces.responses.sealed_store import SealedResponses
 from groundplan.gateway.telemetry.content_link import ContentSender
-from groundplan.gateway.telemetry.metrics import gathered
-from groundplan.gateway.telemetry.scrape import Scrapes
+from groundplan.gateway.telemetry.scrape import MetricsScraper
+from groundplan.gateway.telemetry.worker_families import gather_families
 from groundplan.gateway.ticks import sleep_to_tick
 from groundplan.gateway.upstream.dial import resolver_of
 from groundplan.gateway.upstream.health import Health
@@ -148,8 +148,8 @@ async def serve(
         journal = await journal_of(home, sockets, partial(_journal, home, loop, segment_bytes))
         gateway, live, leases = _gateway(parts, home, url, journal, OnwardClock(clock or SystemClock()))
         await parts.keep(AnswerServer(gateway.idempotent_answers)).open()
-        gateway.scrapes = parts.keep(Scrapes(home, slot, load_settings().metrics_token, workers))
-        await gateway.scrapes.open(lambda: gathered(gateway))
+        gateway.scrapes = parts.keep(MetricsScraper(home, slot, load_settings().metrics_token, workers))
+        await gateway.scrapes.open(lambda: gather_families(gateway))
         _beside(parts, gateway, home, url)
         pipeline, batches, background = _request_path(parts, gateway, home, url, leases)
         worker = Worker(gateway, live, home, _server(gateway, pipeline), sockets, (batches, background))
@@ -398,7 +398,7 @@ def _beside(parts: Parts, gateway: Gateway, home: Home, url: str) -> None:
     gateway.shadow_trials = Shadows(gateway, pairs)
     gateway.answer_cache.similar = meanings = SemanticCache(gateway)
     meanings.tally, meanings.checks = tally, checks
-    gateway.content_sender = ContentSender(home, gateway.meters)
+    gateway.content_sender = ContentSender(home, gateway.call_counters)
     for work in (
         gateway.content_sender.run(),
         AnswerLink(gateway, home).run(),

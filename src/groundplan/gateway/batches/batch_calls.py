@@ -30,8 +30,8 @@ from groundplan.gateway.call.ground import ground, system_messages
 from groundplan.gateway.call.grounding.abstain import nothing_to_say, say_so
 from groundplan.gateway.call.identify import check_grants
 from groundplan.gateway.call.key_by_id import KeysById
-from groundplan.gateway.call.meter import OWN
 from groundplan.gateway.call.pipeline import Steps
+from groundplan.gateway.call.pricing import NAMED_CLASSES
 from groundplan.gateway.call.serve import serve
 from groundplan.gateway.call.steps import check_people
 from groundplan.gateway.call.stored_answers import stores
@@ -156,7 +156,7 @@ class BatchCalls:
         if needs_guard(exchange, plan, policy):
             yield from self._guard(exchange, plan, call=call)
             ask = exchange.ask  # as the guardrails leave it
-        asked, own = ask.service, ask.service in OWN
+        asked, own = ask.service, ask.service in NAMED_CLASSES
         if not own:
             exchange.ask = ask = replace(ask, service=BATCH, needs=ask.needs | {BATCH})
         exchange.deployments = admit.choose_deployments(exchange, plan, ask, policy, now)
@@ -379,7 +379,7 @@ class BatchCalls:
         if workload is None:
             raise AssertionError("not admitted")
         gateway.live.record_person(workload.name, exchange.person)
-        content.begin(exchange, workload)
+        content.start_collecting(exchange, workload)
 
     def budgets(self, batch: Batch, catalog: Catalog | None) -> list[tuple[Budget, str]]:
         """The (budget, period) pairs that a batch's calls are charged to, as a blueprint declares the budgets.

@@ -401,7 +401,7 @@ async def send_cached(
     exchange.deployment = _deployment_of(exchange, entry)
     exchange.passages = list(entry.passages)
     gateway.live.record_person(workload.name, exchange.person)
-    content.begin(exchange, workload)
+    content.start_collecting(exchange, workload)
     left = settle.remaining_budget(gateway, exchange)
     exchange.first_byte = time.perf_counter_ns()
     exchange.steps.append(("cache", (exchange.first_byte - exchange.started) // 1000))

@@ -19,7 +19,7 @@ from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.journal.frame_client import FrameClient
 from groundplan.gateway.journal.frame_server import LENGTH
-from groundplan.gateway.telemetry.content_link import chosen
+from groundplan.gateway.telemetry.content_link import is_sampled
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway
@@ -71,7 +71,7 @@ def store_message(entry: Entry, exchange: Exchange, terms: bytes) -> StoreMessag
     keep = workload.keep if workload is not None else None
     if workload is None or keep is None or keep.content != "full" or key is None or policy is None:
         return None
-    if not chosen(keep, entry.call) or entry.size > MAX_ANSWER_BYTES:
+    if not is_sampled(keep, entry.call) or entry.size > MAX_ANSWER_BYTES:
         return None
     return StoreMessage(
         StoredAnswer(
@@ -158,17 +158,17 @@ class AnswerLink(FrameClient):
         """Pass an answer on where its workload keeps content. Never waits."""
         if exchange.plan is not None:
             sent = store_message(entry, exchange, self._gateway.answer_cache.terms(exchange.plan))
-            if sent is not None and not self.push(encode(sent)):
+            if sent is not None and not self.send_frame(encode(sent)):
                 self.unsent += 1
 
     def drop(self, entry: Entry) -> None:
         """This answer must not be given any more."""
-        self.push(encode(StoreMessage(dropped=[entry.call])))
+        self.send_frame(encode(StoreMessage(dropped=[entry.call])))
 
-    def wanted(self) -> bool:
+    def should_connect(self) -> bool:
         return self._gateway.ready
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         self._buffer.clear()
 
     def data_received(self, data: bytes) -> None:

@@ -17,7 +17,7 @@ from groundplan.core.words import each
 from groundplan.gateway.budgets.periods import current_key, end_text, ends, is_over
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.meter import takes
+from groundplan.gateway.call.pricing import priced_features
 from groundplan.gateway.policy.catalog import RUNNING_STAGES, Catalog, Plan
 from groundplan.gateway.policy.snapshot import PEOPLE_DAYS, KeyEntry, Policy
 from groundplan.governance.policy.vocabulary import provider_of
@@ -189,7 +189,7 @@ def _no_model_hint(workload: str, needs: str) -> str:
 def _accepting(plan: Plan, deployments: Sequence[Deployment], needs: frozenset[str]) -> tuple[Deployment, ...]:
     """The deployments that declare that they take the requested content and service tier, so that its cost is bounded.
     Raises `Invalid` where there is none."""
-    found = tuple(d for d in deployments if needs <= takes(d))
+    found = tuple(d for d in deployments if needs <= priced_features(d))
     if not found:
         content = sorted(needs & _CONTENT_BOUNDS.keys())
         tiers = sorted(needs.difference(content))

@@ -21,7 +21,7 @@ from groundplan.gateway.policy.catalog import Catalog
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.gateway.routing.routes import Routes
 from groundplan.gateway.stalls import StallMonitor, stall_monitor_of
-from groundplan.gateway.telemetry.meters import Meters
+from groundplan.gateway.telemetry.call_counters import CallCounters
 from groundplan.gateway.upstream.answer_memory import AnswerMemory
 from groundplan.gateway.upstream.choose import LoadBalancer
 from groundplan.gateway.upstream.health import Health
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.surfaces.chat.sealed_store import SealedCompletions
     from groundplan.gateway.surfaces.responses.sealed_store import SealedResponses, StoredResponse
     from groundplan.gateway.telemetry.content_link import ContentSender
-    from groundplan.gateway.telemetry.scrape import Scrapes
+    from groundplan.gateway.telemetry.scrape import MetricsScraper
 
 Result = TypeVar("Result")
 
@@ -170,8 +170,8 @@ class Gateway:
     flex_health: Health = field(default_factory=Health)
     """Health as calls at the service tier flex see it: a provider often has no room for them, which says nothing of
     other calls."""
-    meters: Meters = field(default_factory=Meters)
-    scrapes: Scrapes | None = None
+    call_counters: CallCounters = field(default_factory=CallCounters)
+    scrapes: MetricsScraper | None = None
     """Collects the metrics of all workers; None where there is only one."""
     answer_cache: AnswerCache = field(default_factory=AnswerCache)
     """Cached answers, for workloads that declare a cache."""

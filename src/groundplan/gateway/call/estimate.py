@@ -15,7 +15,7 @@ from groundplan.core.errors import Invalid
 from groundplan.core.money import format_usd, maybe_usd
 from groundplan.economics import price
 from groundplan.economics.prices.time_of_day import rates_at
-from groundplan.gateway.call import admit, meter
+from groundplan.gateway.call import admit, pricing
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.settle import remaining_budget
@@ -75,7 +75,7 @@ def _one(exchange: Exchange, plan: Plan, place: Deployment, now: float) -> dict[
         deployment = msgspec.structs.replace(place, rates=rates_at(place.rates, int(now * 1000)))
     added = admit.added_bytes(exchange, plan.workload)
     usage, _ = exchange.interface.estimate(ask, deployment, added, 0, admit.output_cap(exchange, deployment))
-    likely = msgspec.structs.replace(usage, input=min(usage.input, (ask.size + added) // meter.BYTES_PER_TOKEN + 1))
+    likely = msgspec.structs.replace(usage, input=min(usage.input, (ask.size + added) // pricing.BYTES_PER_TOKEN + 1))
     if exchange.interface.has_custom_cost:
         cost = exchange.interface.cost(ask, deployment, likely)
     else:

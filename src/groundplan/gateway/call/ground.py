@@ -85,7 +85,7 @@ async def ground(gateway: Gateway, exchange: Exchange) -> bool:
         exchange.grounding_notes = GroundingNotes((), (), unsearched=True)
         return False
     result = "found" if found.passages else "abstained" if found.abstained else "nothing"
-    gateway.meters.ground(workload.name, result)
+    gateway.call_counters.count_search(workload.name, result)
     if not found.passages:
         _note_nothing(gateway, exchange)
     passages, conflicts = found.passages[: grounding.passages], found.conflicts

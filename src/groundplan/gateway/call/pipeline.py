@@ -182,7 +182,7 @@ class Pipeline:
         except asyncio.CancelledError:
             settle.finish(gateway, exchange, "cancelled", settle.CLIENT_GONE, "client_gone")
             if exchange.sent_chunks is not None:
-                content.offer(gateway, exchange)
+                content.send_content(gateway, exchange)
             raise
         except Exception:  # noqa: BLE001 -- the boundary of one request: it is settled and answered whatever failed
             _log.exception("call %s failed", exchange.call)
@@ -199,7 +199,7 @@ class Pipeline:
             error = None
         remember(gateway, exchange)
         if exchange.sent_chunks is not None:
-            content.offer(gateway, exchange)
+            content.send_content(gateway, exchange)
         if exchange.trial is not None and gateway.shadow_trials is not None:
             gateway.shadow_trials.after(exchange)
 

@@ -13,7 +13,7 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Exhausted, GroundplanError, Unavailable
 from groundplan.core.money import MAX_AMOUNT
 from groundplan.economics import price
-from groundplan.gateway.call import admit, limits, meter
+from groundplan.gateway.call import admit, limits, pricing
 from groundplan.gateway.call.attempts import probe_turn
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
@@ -149,7 +149,9 @@ def _count_attempt(
     workload, cost = exchange.workload, record.cost
     if OVER_BOUND in record.flags and workload is not None:
         gateway.live.stop(workload.name, exchange.call)
-    gateway.meters.attempt((workload.name if workload is not None else "", deployment, record.outcome), record)
+    gateway.call_counters.count_attempt(
+        (workload.name if workload is not None else "", deployment, record.outcome), record
+    )
     if not keep_reservation and exchange.reservation is not None:
         gateway.slices.settle(exchange.reservation, cost)
         exchange.reservation = None
@@ -181,11 +183,11 @@ def _bill(
     ask = exchange.ask
     if exchange.interface.has_custom_cost and ask is not None:
         cost = exchange.interface.cost(ask, deployment, usage)
-    elif ask is None or (not ask.needs and usage.service_tier in meter.ORDINARY):
+    elif ask is None or (not ask.needs and usage.service_tier in pricing.ORDINARY_TIERS):
         cost = price.cost(deployment.rates, usage)
     else:
         usage = msgspec.structs.replace(usage, images=ask.images) if ask.images else usage
-        cost, known = meter.charged(ask, deployment, usage)
+        cost, known = pricing.answer_cost(ask, deployment, usage)
         if not known:
             flags.append("unknown_tier")
     above = _exceeded_class(exchange, deployment, usage)
@@ -220,7 +222,7 @@ def _exceeded_class(exchange: Exchange, deployment: Deployment, usage: Usage) ->
 
 def _cache_savings(exchange: Exchange, deployment: Deployment, usage: Usage) -> int:
     """Picodollars that the provider's prompt cache saved."""
-    service = meter.service(exchange.ask, deployment, usage.service_tier) if exchange.ask is not None else ""
+    service = pricing.service_class(exchange.ask, deployment, usage.service_tier) if exchange.ask is not None else ""
     return min(MAX_AMOUNT, price.cache_savings(deployment.rates, usage, service or price.STANDARD))
 
 
@@ -315,7 +317,7 @@ def finish_with_error(gateway: Gateway, exchange: Exchange, error: GroundplanErr
 
 def count_unidentified(gateway: Gateway, exchange: Exchange, error: GroundplanError) -> None:
     """Count a call without a known key, which belongs to no workload and gets no record."""
-    gateway.meters.call((exchange.endpoint, "", "", "refused", error.status), "none", 0, 0)
+    gateway.call_counters.count_call((exchange.endpoint, "", "", "refused", error.status), "none", 0, 0)
 
 
 def finish(
@@ -370,11 +372,13 @@ def _count_finish(gateway: Gateway, exchange: Exchange, record: Finish) -> None:
     labels = (exchange.endpoint, record.workload, record.deployment, status, exchange.http_status)
     place = exchange.deployment
     streamed = place.model if place is not None and exchange.attempt_first_us > 0 else ""
-    gateway.meters.call(labels, exchange.cache_result, record.duration_us, record.first_byte_us, streamed=streamed)
+    gateway.call_counters.count_call(
+        labels, exchange.cache_result, record.duration_us, record.first_byte_us, streamed=streamed
+    )
     if gateway.repeats is not None and status == "ok":
         gateway.repeats.note(exchange, record.at / 1000)
     if exchange.saved_cost:
-        gateway.meters.save(record.workload, exchange.saved_cost)
+        gateway.call_counters.add_savings(record.workload, exchange.saved_cost)
 
 
 def _counts_as_request(exchange: Exchange) -> bool:

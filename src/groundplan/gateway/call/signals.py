@@ -22,7 +22,7 @@ from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal.thread_connections import ThreadConnections
-from groundplan.gateway.telemetry.content_link import chosen
+from groundplan.gateway.telemetry.content_link import is_sampled
 from groundplan.gateway.write_behind import WriteBehindQueue
 from groundplan.knowledge.signals import signal_store
 from groundplan.knowledge.signals.signal_store import UNANSWERED, Signal
@@ -61,7 +61,7 @@ class Signals(WriteBehindQueue[Unsealed]):
         """That nothing was found. `about` is whose question it is: a person's id, else the key's; `call` decides
         whether it is among those whose content is kept."""
         keep, id = workload.keep, id or new_id()
-        if keep is None or not chosen(keep, call.bytes):
+        if keep is None or not is_sampled(keep, call.bytes):
             return Unsealed(Signal(workload.name, UNANSWERED, call=call, id=id))
         until = self._clock.now() + timedelta(seconds=keep.seconds)
         made = Signal(workload.name, UNANSWERED, call=call, person=UUID(about), asked=question, until=until, id=id)

@@ -236,7 +236,7 @@ def _record_admitted(gateway: Gateway, exchange: Exchange, workload: Workload) -
     if exchange.person:
         gateway.live.record_person(workload.name, exchange.person)
     if workload.keep is not None:
-        content.begin(exchange, workload)
+        content.start_collecting(exchange, workload)
     if exchange.trial is not None and exchange.sent_chunks is None and exchange.trial.shadowed:
         exchange.sent_chunks = []
 

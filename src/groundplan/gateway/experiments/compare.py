@@ -15,7 +15,7 @@ from groundplan.gateway.call.ground import ask_search
 from groundplan.gateway.experiments import shadow_call
 from groundplan.gateway.surfaces import answer_text
 from groundplan.gateway.surfaces.chat.surface import CHAT
-from groundplan.gateway.telemetry.content_text import answered
+from groundplan.gateway.telemetry.content_text import decode_answer
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.knowledge.embedding.wire import PATH, embed_answer, embed_request
 
@@ -58,7 +58,7 @@ NOT_COMPARED = Comparison("none", None)
 def text_of(data: bytes) -> str:
     """What an answer of any surface says, whole or streamed, and the functions that it calls; empty where it is
     neither."""
-    value = answered(data)
+    value = decode_answer(data)
     if not isinstance(value, dict):
         return ""
     joined = {place: text for place, text in value.items() if place[:1].isdigit() and isinstance(text, str)}

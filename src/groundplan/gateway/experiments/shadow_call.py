@@ -33,7 +33,7 @@ from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.offload import CHECKED_BYTES, InParts, at_once, in_parts
 from groundplan.gateway.policy import dated_prices
-from groundplan.gateway.telemetry.content_link import chosen
+from groundplan.gateway.telemetry.content_link import is_sampled
 
 if TYPE_CHECKING:
     from groundplan.economics.experiment.model import Experiment
@@ -111,7 +111,7 @@ async def _steps(gateway: Gateway, own: Exchange, what: ShadowPurpose) -> None:
     if gateway.live.policy is not policy:
         at_once(_check(gateway, own, what))
     keep = own.workload.keep
-    if keep is not None and not what.bare and chosen(keep, own.id_bytes):
+    if keep is not None and not what.bare and is_sampled(keep, own.id_bytes):
         own.sent_chunks = []
     await ground(gateway, own)
     await serve(gateway, own)

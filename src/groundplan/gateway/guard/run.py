@@ -454,7 +454,7 @@ def needs_review(exchange: Exchange) -> bool:
 
 def _streamed_calls(data: bytes) -> list[str]:
     """As `answer_text.calls`, of a stream."""
-    told = content_text.answered(data)
+    told = content_text.decode_answer(data)
     return [text for place, text in told.items() if "call" in place.split(".")] if isinstance(told, dict) else []
 
 

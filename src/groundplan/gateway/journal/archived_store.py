@@ -1,7 +1,7 @@
-"""The SQL that tells which rows of a journal have left the database for an archive: those are not written again.
+"""The SQL that finds which rows of a journal have moved from the database to an archive, so as not to write them again.
 
-Asked only about facts that are old enough to have left, so what comes as it happens costs no question. What is in the
-files of an archive is not looked at: the database keeps their ids.
+Queried only for facts old enough to be archived, so recent ones cost nothing. The archive's files are not read: the
+database keeps their ids.
 """
 
 from __future__ import annotations
@@ -16,42 +16,44 @@ from psycopg import Connection
 from groundplan.core.audit.entry import Entry
 
 Row = tuple[Any, ...]
-NEWEST: Final = timedelta(days=6)
-"""No fact leaves that is as new as that: the hot window is seven days or more."""
+HOT_WINDOW: Final = timedelta(days=6)
+"""No fact newer than this is archived: the hot window is seven days or more."""
 _DAY: Final = timedelta(days=1)
 
 
-class Left:
-    """Which calls and attempts have left."""
+class ArchivedFacts:
+    """The calls and attempts that are archived."""
 
     def __init__(self, rows: Iterable[tuple[UUID, int | None]] = ()) -> None:
         self._known = set(rows)
 
-    def gone(self) -> set[UUID]:
-        """The calls."""
+    def call_ids(self) -> set[UUID]:
+        """Return the ids of archived calls."""
         return {id for id, number in self._known if number is None}
 
-    def calls(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """Rows of `call` without those that have left."""
+    def without_archived_calls(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """Return rows of `call` without the archived ones."""
         return [row for row in rows if (UUID(row[0]), None) not in self._known] if self._known else rows
 
-    def entries(self, entries: Sequence[Entry]) -> Sequence[Entry]:
-        """Audit entries of calls without those of calls that have left: theirs were entered, and may have left, too."""
+    def without_archived_entries(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Return audit entries without those of archived calls, which were written with them."""
         return [entry for entry in entries if (entry.id, None) not in self._known] if self._known else entries
 
-    def attempts(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """Rows of `attempt`, or of `charge`, without those of attempts that have left."""
+    def without_archived_attempts(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """Return rows of `attempt`, or of `charge`, without those of archived attempts."""
         return [row for row in rows if (UUID(row[0]), row[1]) not in self._known] if self._known else rows
 
 
-def left(conn: Connection[Any], calls: Sequence[Row], attempts: Sequence[Row], now: datetime) -> Left:
-    """Of rows of `call` and `attempt`. Of the days of those that are old nothing more leaves until the end of the
-    transaction."""
-    before = now - NEWEST
+def archived_facts(
+    conn: Connection[Any], calls: Sequence[Row], attempts: Sequence[Row], now: datetime
+) -> ArchivedFacts:
+    """Return which of these rows of `call` and `attempt` are archived. Locks the days of old ones: nothing more of them
+    is archived until the end of the transaction."""
+    before = now - HOT_WINDOW
     old = {UUID(row[0]): row[1] for row in calls if row[1] < before}
     old |= {UUID(row[0]): row[2] for row in attempts if row[2] < before}
     if not old:
-        return Left()
+        return ArchivedFacts()
     days = {
         at.astimezone(UTC).date() for at in (*(row[1] for row in calls), *(row[2] for row in attempts)) if at < before
     }
@@ -74,4 +76,4 @@ def left(conn: Connection[Any], calls: Sequence[Row], attempts: Sequence[Row], n
             "last": (max(old.values()) + _DAY).date(),
         },
     ).fetchall()
-    return Left((row[0], row[1]) for row in rows)
+    return ArchivedFacts((row[0], row[1]) for row in rows)

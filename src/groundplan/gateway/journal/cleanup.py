@@ -1,4 +1,4 @@
-"""Deletes what is left on disk of journals that were taken over, or never begun. What may go is decided elsewhere."""
+"""Deletes files of journals that were shipped, or never begun. The shipper decides which."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ABANDONED_S = 60
 
 
 def discard(segment: Path, *, damaged: bool) -> None:
-    """Delete a segment, or set it aside beside the journal for whoever looks into the damage."""
+    """Delete a segment; a damaged one is set aside beside the journal for inspection."""
     if damaged:
         segment.replace(segment.parent.with_name(f"{segment.parent.name}.{segment.name}.quarantined"))
     else:
@@ -29,7 +29,7 @@ def remove_folder(folder: Path) -> None:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Delete a journal that a worker was making when it died."""
+    """Delete a journal whose worker died while it created it."""
     if time.time() - folder.stat().st_mtime > _ABANDONED_S and (lock := try_lock(folder)) is not None:
         remove_folder(folder)
         os.close(lock)

@@ -1,6 +1,6 @@
-"""A worker's connection to a `frame_server`, which is made anew whenever it is lost, and frames that never wait.
+"""A worker's connection to a `frame_server`, reconnected whenever it is lost. Sending a frame never waits.
 
-What a frame says, and what becomes of one that could not be sent, is the subclass's.
+Subclasses define what a frame contains, and handle frames that could not be sent.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from groundplan.core.endpoints import lookup
 from groundplan.core.home import Home
 from groundplan.gateway.journal.frame_server import LENGTH
 
-BUFFER_BYTES = 8 << 20
-"""More than this is not left waiting for a server that takes nothing."""
-AGAIN_SECONDS = 0.5
+MAX_BUFFER_BYTES = 8 << 20
+"""Most bytes that wait for a server that reads nothing."""
+RECONNECT_SECONDS = 0.5
 CONNECT_SECONDS = 2.0
 
 
 class FrameClient(asyncio.Protocol):
-    """Keeps one connection to a service of this HOME, while `run` runs. Subclasses read what it says
+    """Keeps one connection to a service of this HOME, while `run` runs. Subclasses read its replies
     (`data_received`)."""
 
     def __init__(self, home: Home, service: str) -> None:
@@ -28,28 +28,28 @@ class FrameClient(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._lost = asyncio.Event()
 
-    def push(self, data: bytes) -> bool:
-        """Send one frame; False where nobody takes it. Never waits."""
+    def send_frame(self, data: bytes) -> bool:
+        """Send one frame; False where there is no connection, or too much waits. Never blocks."""
         transport = self._transport
-        if transport is None or transport.get_write_buffer_size() > BUFFER_BYTES:
+        if transport is None or transport.get_write_buffer_size() > MAX_BUFFER_BYTES:
             return False
         transport.write(LENGTH.pack(len(data)) + data)
         return True
 
-    def wanted(self) -> bool:
-        """Whether it is time to connect."""
+    def should_connect(self) -> bool:
+        """Whether to connect now."""
         return True
 
-    def forget(self) -> None:
-        """What a connection that is gone had begun counts no more."""
+    def reset(self) -> None:
+        """Drop state of a connection that is lost."""
 
     async def run(self) -> None:
-        """Connect, and connect again, until cancelled."""
+        """Connect, and reconnect, until cancelled."""
         loop = asyncio.get_running_loop()
         try:
             while True:
                 endpoint = lookup(self._home, self._service)
-                if endpoint is not None and self.wanted():
+                if endpoint is not None and self.should_connect():
                     port = int(endpoint.url.rpartition(":")[2])
                     with suppress(OSError, TimeoutError):
                         async with asyncio.timeout(CONNECT_SECONDS):
@@ -58,12 +58,12 @@ class FrameClient(asyncio.Protocol):
                         self._lost.clear()
                         self._transport = transport
                         await self._lost.wait()
-                await asyncio.sleep(AGAIN_SECONDS)
+                await asyncio.sleep(RECONNECT_SECONDS)
         finally:
             if self._transport is not None:
                 self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's signature
         self._transport = None
-        self.forget()
+        self.reset()
         self._lost.set()

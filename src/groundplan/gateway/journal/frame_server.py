@@ -1,7 +1,6 @@
-"""A local server that takes frames from the workers of a HOME, in the shipper's process: on loopback, by a token.
+"""A local server that receives frames from the workers of a HOME, in the shipper's process: on loopback, by a token.
 
-One thread accepts, one for each worker takes what it sends, one works. What a frame means, and what the work is, is
-said by whoever opens it.
+One thread accepts, one for each worker receives, one works. The owner defines what a frame means and what the work is.
 """
 
 from __future__ import annotations
@@ -21,23 +20,23 @@ from groundplan.core.home import Home
 from groundplan.gateway.failure_log import FailureLog
 
 LENGTH = struct.Struct("<I")
-"""In front of each frame."""
+"""Length prefix of each frame."""
 TOKEN_BYTES = 64
-"""What a worker shows first, in hexadecimal."""
+"""Length of the hexadecimal token that a worker sends first."""
 TOKEN_SECONDS = 5.0
-"""In which it does: anybody on this machine may connect, and each who did has a thread."""
-AGAIN_SECONDS = 0.2
-"""Until the next worker is taken where one could not be."""
+"""Time limit for the token: any process on this machine may connect, and each connection has a thread."""
+RETRY_SECONDS = 0.2
+"""Pause before the next worker is accepted after one could not be."""
 _log = logging.getLogger(__name__)
 
 
 class FrameServer:
-    """Between `open` and `close`. `stop` is set when it is time to end."""
+    """Serves between `open` and `close`. `stop` is set when it is time to end."""
 
     def __init__(
         self, home: Home, service: str, take: Callable[[socket.socket], None], work: Callable[[], None]
     ) -> None:
-        """`take` has one worker's connection for as long as it lasts; `work` runs until `stop`."""
+        """`take` handles one worker's connection for as long as it lasts; `work` runs until `stop`."""
         self._home = home
         self._service = service
         self._serve = take
@@ -46,7 +45,7 @@ class FrameServer:
         self.stop = threading.Event()
 
     def open(self) -> None:
-        """Start, and tell workers where."""
+        """Start, and announce the address to workers."""
         self._listener = listen_locally()
         self._threads = [
             threading.Thread(target=target, name=f"{self._service}-{name}", daemon=True)
@@ -58,7 +57,7 @@ class FrameServer:
         announce_at_last(self._home, self._service, url, self._token, self.stop)
 
     def close(self) -> None:
-        """Take nothing more, and let the work end."""
+        """Stop receiving, and let the work end."""
         withdraw(self._home, self._service)
         self.stop.set()
         with suppress(OSError):
@@ -68,15 +67,15 @@ class FrameServer:
             thread.join(5)
 
     def frames(self, connection: socket.socket, most: int) -> Iterator[bytes]:
-        """What a worker sends, until it goes away, or sends more than `most` bytes at once. Raises OSError."""
+        """Yield a worker's frames, until it disconnects, or sends one of more than `most` bytes. Raises OSError."""
         while not self.stop.is_set():
-            size = LENGTH.unpack(exactly(connection, LENGTH.size))[0]
+            size = LENGTH.unpack(receive_exactly(connection, LENGTH.size))[0]
             if size > most:
                 return
-            yield exactly(connection, size)
+            yield receive_exactly(connection, size)
 
     def _accept(self) -> None:
-        """Until `stop`: where this process may have no more files, or threads, now, workers come again later."""
+        """Accept until `stop`; where the process has no more files or threads, workers try again later."""
         problem = FailureLog(_log)
         while not self.stop.is_set():
             try:
@@ -84,7 +83,7 @@ class FrameServer:
             except OSError as error:
                 if not self.stop.is_set():
                     problem.tell("%s takes no worker now: %s", self._service, error)
-                self.stop.wait(AGAIN_SECONDS)
+                self.stop.wait(RETRY_SECONDS)
                 continue
             taking = threading.Thread(target=self._admit, args=(connection,), name=f"{self._service}-take", daemon=True)
             try:
@@ -92,21 +91,21 @@ class FrameServer:
             except RuntimeError as error:
                 connection.close()
                 problem.tell("%s takes no worker now: %s", self._service, error)
-                self.stop.wait(AGAIN_SECONDS)
+                self.stop.wait(RETRY_SECONDS)
             else:
                 problem.over()
 
     def _admit(self, connection: socket.socket) -> None:
-        """Serve a worker that shows the token; no other one is told anything."""
+        """Serve a worker that sends the token; others get no reply."""
         with connection, suppress(OSError, msgspec.MsgspecError):
             connection.settimeout(TOKEN_SECONDS)
-            if secrets.compare_digest(exactly(connection, TOKEN_BYTES), self._token.encode("ascii")):
+            if secrets.compare_digest(receive_exactly(connection, TOKEN_BYTES), self._token.encode("ascii")):
                 connection.settimeout(None)
                 self._serve(connection)
 
 
-def exactly(connection: socket.socket, size: int) -> bytes:
-    """Raises OSError where the other side ends before."""
+def receive_exactly(connection: socket.socket, size: int) -> bytes:
+    """Receive exactly `size` bytes. Raises OSError where the other side closes before."""
     parts: list[bytes] = []
     while size:
         data = connection.recv(min(size, 1 << 20))

@@ -29,10 +29,10 @@ from groundplan.gateway.journal.records import (
     RESERVATION,
     SETTLEMENT,
     encode,
-    frame,
+    encode_frame,
 )
-from groundplan.gateway.journal.segments import Segment, Spares, make_folder
-from groundplan.gateway.journal.syncing import Sync, best_sync
+from groundplan.gateway.journal.segments import Segment, SpareSegments, create_folder
+from groundplan.gateway.journal.syncing import Sync, create_sync
 from groundplan.ledger.model import Finish, Release, Reservation, Settlement
 
 SETTLEMENT_ROOM = 1024
@@ -43,16 +43,16 @@ SMALLEST_SEGMENT = 4 * MAX_FRAME
 RESERVATION_SYNC_S = 0.025
 """How long a reservation waits for a settlement to share its sync with. A response that arrives sooner needs one sync,
 not two; before the client's first byte both are awaited in any case."""
-UNASKED_SYNC_S = 0.001
+UNAWAITED_SYNC_S = 0.001
 """The same for a record whose durability nobody awaits."""
-CROWD = 12
-REST_S = 0.001
-"""While `CROWD` calls are open, a sync starts this long after the one before it, to carry more records. A call waits
-half of that longer, on average."""
-ALONE = 1
+CROWDED_CALLS = 12
+CROWDED_PAUSE_S = 0.001
+"""While `CROWDED_CALLS` calls are open, a sync starts this long after the one before it, to carry more records. A call
+waits half of that longer, on average."""
+FEW_CALLS = 1
 QUIET_S = 0.002
-"""With at most `ALONE` open calls, or after no sync ended for `QUIET_S`, a sync on the loop itself delays hardly any
-call and saves the loop turns, and the sleep, until a call learns that a sync beside the loop has ended."""
+"""With at most `FEW_CALLS` open calls, or after no sync ended for `QUIET_S`, a sync on the loop itself delays hardly
+any call and saves the loop turns, and the sleep, until a call learns that a sync beside the loop has ended."""
 
 
 @dataclass(slots=True)
@@ -80,31 +80,31 @@ class Journal:
         self._loop = loop
         self._lock = lock
         self._current = first
-        self._spares = Spares(folder, epoch, loop, first)
+        self._spare_segments = SpareSegments(folder, epoch, loop, first)
         self._retiring: list[int] = []
         self._failure: str | None = None
         self._closed = False
         self._sequence = 0
-        self._durable = 0
+        self._durable_sequence = 0
         self._durable_bytes = 0
-        self._owed = 0
+        self._owed_bytes = 0
         self._pending: list[bytes] = []
         """Framed records that the next write includes."""
         self._pending_bytes = 0
-        self._flushing = False
+        self._flush_scheduled = False
         self._calls: dict[bytes, int] = {}
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._wanted = False
         self._timer: asyncio.TimerHandle | None = None
         """Requests a sync of records whose durability nobody awaits."""
-        self._hastened = False
-        self._syncing = False
-        self._resting = False
-        self._quiet_from = 0.0
+        self._sync_soon_scheduled = False
+        self._is_syncing = False
+        self._is_pausing = False
+        self._quiet_at = 0.0
         self._sync = sync
         self.on_failure: Callable[[str], None] | None = None
         """Called once with the reason why nothing is written any more."""
-        self._round: tuple[list[int], int, int] = ([], 0, 0)
+        self._sync_round: tuple[list[int], int, int] = ([], 0, 0)
         """What the running sync makes durable: descriptors to close after it, the last sequence, the total bytes."""
 
     @classmethod
@@ -130,11 +130,11 @@ class Journal:
         if folder.exists():
             raise Conflict("this journal epoch exists already", code="journal_exists", hint="Use a new epoch id.")
         try:
-            lock, descriptor = make_folder(folder, epoch, segment_bytes)
+            lock, descriptor = create_folder(folder, epoch, segment_bytes)
         except OSError as error:
             raise _unavailable(f"the journal cannot be made: {error.strerror}") from error
-        journal = cls(folder, epoch, loop, lock, Segment(descriptor, 1, segment_bytes), sync or best_sync(loop))
-        journal._spares.fill()
+        journal = cls(folder, epoch, loop, lock, Segment(descriptor, 1, segment_bytes), sync or create_sync(loop))
+        journal._spare_segments.fill()
         return journal
 
     # status ---------------------------------------------------------------------------------------------------------
@@ -173,17 +173,17 @@ class Journal:
         """
         if self._failure is not None or self._closed:
             raise _unavailable(self._failure or "the journal is closed")
-        framed = frame(RESERVATION, self._sequence + 1, encode(record))
+        framed = encode_frame(RESERVATION, self._sequence + 1, encode(record))
         if len(framed) > MAX_FRAME:
             raise Invalid("the reservation is too long", code="journal_record", hint="Shorten the names in it.")
         room = SETTLEMENT_ROOM + FINISH_ROOM if record.deployment else FINISH_ROOM
         if not self._has_room(len(framed) + room):
-            self._spares.fill()
+            self._spare_segments.fill()
             raise _unavailable("there is no room in the journal")
         sequence = self._append(framed) if soon else self._write(framed)
         if self._failure is not None:
             raise _unavailable(self._failure)
-        self._owed += room
+        self._owed_bytes += room
         self._calls[record.call] = self._calls.get(record.call, 0) + 1
         if not self._wanted and self._timer is None:
             self._timer = self._loop.call_later(RESERVATION_SYNC_S, self._want_sync_if_due)
@@ -196,8 +196,8 @@ class Journal:
         of all calls that end in one turn are one write. Until then a crash settles the attempt at its bound.
         `ends`: the finish of its call is added next, which writes both.
         """
-        self._owed -= SETTLEMENT_ROOM
-        return self._append(frame(SETTLEMENT, self._sequence + 1, encode(record)), followed=ends)
+        self._owed_bytes -= SETTLEMENT_ROOM
+        return self._append(encode_frame(SETTLEMENT, self._sequence + 1, encode(record)), followed=ends)
 
     def finish(self, record: Finish, *, urgent: bool = False, awaited: bool = False) -> int:
         """Write the end of a call, as `settle` does; `urgent` asks for a sync at once (so does `durable`). `awaited`:
@@ -209,15 +209,15 @@ class Journal:
         written: the record is dropped and counted.
         """
         reservations = self._calls.pop(record.call, 0)
-        framed = frame(FINISH, self._sequence + 1, encode(record))
+        framed = encode_frame(FINISH, self._sequence + 1, encode(record))
         room = reservations * FINISH_ROOM
-        self._owed -= room
+        self._owed_bytes -= room
         if len(framed) > MAX_FRAME or (len(framed) > room > 0 and self._room() < len(framed)):
-            framed = self._shortened(record)
+            framed = self._shorten(record)
         if reservations:
-            if awaited and urgent and not self._wanted and not self._syncing and len(self._calls) < CROWD:
+            if awaited and urgent and not self._wanted and not self._is_syncing and len(self._calls) < CROWDED_CALLS:
                 sequence = self._write(framed)
-                self._sync.ahead(self._current.descriptor, self._current.offset)
+                self._sync.start_writeback(self._current.descriptor, self._current.offset)
                 return sequence
             sequence = self._append(framed)
         else:
@@ -227,22 +227,22 @@ class Journal:
                 self.counters.dropped += 1
                 raise
         if urgent and not awaited and not self._wanted:
-            if reservations or time.monotonic() >= self._quiet_from:
+            if reservations or time.monotonic() >= self._quiet_at:
                 self._want_sync()
             elif self._timer is None:
-                self._timer = self._loop.call_later(UNASKED_SYNC_S, self._want_sync_if_due)
+                self._timer = self._loop.call_later(UNAWAITED_SYNC_S, self._want_sync_if_due)
         return sequence
 
     def release(self, record: Release) -> int:
         """Write that a part of a slice is given back; report it only once durable. Raises `Unavailable`."""
-        return self._write_if_room(frame(RELEASE, self._sequence + 1, encode(record)))
+        return self._write_if_room(encode_frame(RELEASE, self._sequence + 1, encode(record)))
 
-    def hasten(self) -> None:
+    def sync_soon(self) -> None:
         """Make what was written durable while the upstream works: for a stream, whose first byte waits for its
         reservation alone. Bytes sent in this turn of the loop go out first."""
-        if not self._wanted and not self._hastened:
-            self._hastened = True
-            self._loop.call_soon(self._hasten)
+        if not self._wanted and not self._sync_soon_scheduled:
+            self._sync_soon_scheduled = True
+            self._loop.call_soon(self._sync_scheduled)
 
     def durable(self, sequence: int, *, patient: bool = False) -> asyncio.Future[None] | None:
         """Return None when the record survives a loss of power already, else a future that resolves when it does.
@@ -251,16 +251,16 @@ class Journal:
         costs this process less. The future fails with `Unavailable` when the sync failed; then nothing of this journal
         becomes durable any more.
         """
-        if sequence <= self._durable:
+        if sequence <= self._durable_sequence:
             return None
         if not patient and not self._closed and self._sync_at_once():
             return None
         future: asyncio.Future[None] = self._loop.create_future()
-        if self._failure is not None or (self._closed and not self._syncing):
+        if self._failure is not None or (self._closed and not self._is_syncing):
             _fail(future, self._failure or "the journal is closed")
             return future
         self._waiters.append((sequence, future))
-        if not self._wanted and not (self._syncing and sequence <= self._round[1]):
+        if not self._wanted and not (self._is_syncing and sequence <= self._sync_round[1]):
             self._want_sync()
         return future
 
@@ -270,16 +270,16 @@ class Journal:
             return
         pending = self.durable(self._sequence)
         self._closed = True
-        self._spares.stop()
+        self._spare_segments.stop()
         if pending is not None:
             await asyncio.wait([pending])
         await self._sync.close()
-        await self._spares.ended()
+        await self._spare_segments.join()
         # a late record must not be written to a descriptor that another file has by then
         self._failure = self._failure or "the journal is closed"
-        for segment in (self._current, *self._spares.ready):
+        for segment in (self._current, *self._spare_segments.ready):
             os.close(segment.descriptor)
-        for descriptor in (*self._retiring, *(self._round[0] if self._syncing else ())):
+        for descriptor in (*self._retiring, *(self._sync_round[0] if self._is_syncing else ())):
             os.close(descriptor)
         os.close(self._lock)
 
@@ -287,15 +287,15 @@ class Journal:
 
     def _room(self) -> int:
         """Return the bytes that are not set aside. A change of segment may waste up to one frame."""
-        room = self._current.size - self._current.offset - self._owed - self._pending_bytes
-        for spare in self._spares.ready:
+        room = self._current.size - self._current.offset - self._owed_bytes - self._pending_bytes
+        for spare in self._spare_segments.ready:
             room += spare.size - HEADER_BYTES - MAX_FRAME
         return room
 
     def _has_room(self, size: int) -> bool:
         """Whether so many bytes are free; the current segment nearly always has them."""
         current = self._current
-        return current.size - current.offset - self._owed - self._pending_bytes >= size or self._room() >= size
+        return current.size - current.offset - self._owed_bytes - self._pending_bytes >= size or self._room() >= size
 
     def _write(self, framed: bytes) -> int:
         """Write one frame now, after pending ones; the sequence is used up even when writing fails."""
@@ -319,13 +319,13 @@ class Journal:
         self._sequence += 1
         self._pending.append(framed)
         self._pending_bytes += len(framed)
-        if not self._flushing and not followed:
-            self._flushing = True
-            self._loop.call_soon(self._flush_soon)
+        if not self._flush_scheduled and not followed:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush_scheduled_frames)
         return self._sequence
 
-    def _flush_soon(self) -> None:
-        self._flushing = False
+    def _flush_scheduled_frames(self) -> None:
+        self._flush_scheduled = False
         self._flush()
 
     def _flush(self) -> None:
@@ -334,23 +334,23 @@ class Journal:
             return
         self._pending, self._pending_bytes = [], 0
         if len(frames) == 1:
-            self._put(frames[0], 1)
+            self._write_frames(frames[0], 1)
         elif self._current.offset + size <= self._current.size:
-            self._put(b"".join(frames), len(frames))
+            self._write_frames(b"".join(frames), len(frames))
         else:
             for framed in frames:
-                self._put(framed, 1)
+                self._write_frames(framed, 1)
 
-    def _put(self, data: bytes, count: int) -> None:
+    def _write_frames(self, data: bytes, count: int) -> None:
         """One `pwrite` of whole frames; a failure seals the journal."""
         if self._failure is not None:
             return
         current, size = self._current, len(data)
         if current.offset + size > current.size:
-            if not self._spares.ready:
+            if not self._spare_segments.ready:
                 self._seal("there is no room in the journal")
                 return
-            current = self._roll()
+            current = self._next_segment()
         try:
             written = os.pwrite(current.descriptor, data, current.offset)
         except OSError as error:
@@ -363,30 +363,30 @@ class Journal:
         self.counters.records += count
         self.counters.bytes += size
 
-    def _roll(self) -> Segment:
+    def _next_segment(self) -> Segment:
         self._retiring.append(self._current.descriptor)
-        self._current = self._spares.ready.popleft()
-        self._spares.fill()
+        self._current = self._spare_segments.ready.popleft()
+        self._spare_segments.fill()
         return self._current
 
-    def _shortened(self, record: Finish) -> bytes:
+    def _shorten(self, record: Finish) -> bytes:
         self.counters.shortened += 1
         short = replace(record, sources=[], conflicts=[], scores=[])
-        if len(framed := frame(FINISH, self._sequence + 1, encode(short))) <= FINISH_ROOM:
+        if len(framed := encode_frame(FINISH, self._sequence + 1, encode(short))) <= FINISH_ROOM:
             return framed
-        return frame(FINISH, self._sequence + 1, encode(replace(short, route="")))
+        return encode_frame(FINISH, self._sequence + 1, encode(replace(short, route="")))
 
     # syncing --------------------------------------------------------------------------------------------------------
 
     def _want_sync(self) -> None:
         """Ask for a sync after this turn of the loop, so that requests of one turn share it."""
         self._wanted = True
-        if not self._syncing and not self._resting:
+        if not self._is_syncing and not self._is_pausing:
             self._loop.call_soon(self._start_sync)
 
-    def _hasten(self) -> None:
-        self._hastened = False
-        if self._sequence <= self._durable or self._wanted or self._closed:
+    def _sync_scheduled(self) -> None:
+        self._sync_soon_scheduled = False
+        if self._sequence <= self._durable_sequence or self._wanted or self._closed:
             return
         if not self._sync_at_once():
             self._want_sync()
@@ -394,52 +394,52 @@ class Journal:
     def _want_sync_if_due(self) -> None:
         """Ask for a sync when none was requested in the time that reservations wait for one."""
         self._timer = None
-        covered = self._round[1] if self._syncing else self._durable
+        covered = self._sync_round[1] if self._is_syncing else self._durable_sequence
         if self._sequence > covered and not self._wanted and not self._closed:
             self._want_sync()
 
     def _start_sync(self) -> None:
-        if self._syncing or self._resting or not self._wanted:
+        if self._is_syncing or self._is_pausing or not self._wanted:
             return
         self._flush()
         if self._failure is not None:  # no sync makes durable what could not be written
             return
-        self._wanted, self._syncing = False, True
+        self._wanted, self._is_syncing = False, True
         retiring, self._retiring = self._retiring, []
-        self._round = retiring, self._sequence, self.counters.bytes
-        self._sync.start([*retiring, self._current.descriptor], self._synced)
+        self._sync_round = retiring, self._sequence, self.counters.bytes
+        self._sync.start([*retiring, self._current.descriptor], self._on_synced)
 
     def _sync_at_once(self) -> bool:
         """Sync on the loop. True when everything written is durable now; False when it is left to a sync beside the
         loop, which carries more records where there are many."""
-        if self._waiters or self._syncing or (len(self._calls) > ALONE and time.monotonic() < self._quiet_from):
+        if self._waiters or self._is_syncing or (len(self._calls) > FEW_CALLS and time.monotonic() < self._quiet_at):
             return False
         self._flush()
         if self._failure is not None:
             return False
         try:
-            if not self._sync.at_once([*self._retiring, self._current.descriptor]):
+            if not self._sync.sync_on_loop([*self._retiring, self._current.descriptor]):
                 return False
         except OSError as error:
             self._seal(f"fdatasync failed: {error.strerror}")
             return False
         self._wanted = False
-        self._round = self._retiring, self._sequence, self.counters.bytes
+        self._sync_round = self._retiring, self._sequence, self.counters.bytes
         self._retiring = []
-        self._synced(None)
+        self._on_synced(None)
         return True
 
-    def _synced(self, failed: str | None) -> None:
-        retiring, sequence, written = self._round
-        self._syncing = False
+    def _on_synced(self, failed: str | None) -> None:
+        retiring, sequence, written = self._sync_round
+        self._is_syncing = False
         if failed is not None:
             self._retiring.extend(retiring)
             self._seal(failed)
             return
-        self._durable, self._durable_bytes = sequence, written
-        self._quiet_from = time.monotonic() + QUIET_S
+        self._durable_sequence, self._durable_bytes = sequence, written
+        self._quiet_at = time.monotonic() + QUIET_S
         self.counters.syncs += 1
-        if self._timer is not None and sequence == self._sequence and len(self._calls) < CROWD:
+        if self._timer is not None and sequence == self._sequence and len(self._calls) < CROWDED_CALLS:
             self._timer.cancel()  # it has nothing left to sync, and waking up for nothing costs more than cancelling
             self._timer = None
         for descriptor in retiring:
@@ -455,21 +455,21 @@ class Journal:
         waiters.extend(later)
         if later:
             self._wanted = True
-        if len(self._calls) >= CROWD and not self._closed:
-            self._resting = True
-            self._loop.call_later(REST_S, self._rested)
+        if len(self._calls) >= CROWDED_CALLS and not self._closed:
+            self._is_pausing = True
+            self._loop.call_later(CROWDED_PAUSE_S, self._end_pause)
         elif self._wanted:
             self._start_sync()
 
-    def _rested(self) -> None:
-        self._resting = False
+    def _end_pause(self) -> None:
+        self._is_pausing = False
         self._start_sync()
 
     def _seal(self, reason: str) -> None:
         """Stop writing and syncing for good: after a failure the page cache cannot be trusted to hold what was
         written."""
         first, self._failure = self._failure is None, self._failure or reason
-        self._spares.stop()
+        self._spare_segments.stop()
         if first and self.on_failure is not None:
             self.on_failure(reason)
         while self._waiters:

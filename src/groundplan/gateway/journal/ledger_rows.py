@@ -1,4 +1,4 @@
-"""From what a journal says to the rows and the audit entry of a call. Pure; the statements are in `ledger_store`."""
+"""Turns the journal's records of a call into its rows and audit entry. Pure; the statements are in `ledger_store`."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from groundplan.ledger.used_documents import used
 
 Row = tuple[Any, ...]
 Seal = Callable[[UUID, str], str]
-Team = Callable[[int, str], str | None]
+TeamOf = Callable[[int, str], str | None]
 """(blueprint number, workload) -> team"""
 RatesOf = Callable[[int, str], Rates | None]
-"""(blueprint number, deployment) -> its rates then"""
+"""(blueprint number, deployment) -> its rates in that blueprint"""
 
 _NOTHING = Usage()
 _usd = lru_cache(maxsize=4096)(format_usd)
-"""A row names the same few amounts again and again; a numeric column takes their text."""
+"""Cached, since rows name the same few amounts again and again; a numeric column takes their text."""
 
 
-def moment(milliseconds: int) -> datetime:
-    """Aware UTC time of journal milliseconds."""
+def from_milliseconds(milliseconds: int) -> datetime:
+    """Return the aware UTC time of journal milliseconds."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)  # rounded to the microsecond, so exact until 2242
 
 
 @lru_cache(maxsize=4096)
 def as_uuid(text: str) -> UUID | None:
-    """None for what is no UUID, such as an empty person."""
+    """Parse a UUID; None for text that is none, such as an empty person."""
     try:
         return UUID(text)
     except ValueError:
@@ -46,20 +46,20 @@ def as_uuid(text: str) -> UUID | None:
 
 
 def attempt_state(attempt: Attempt) -> str:
-    """open | settled | crashed"""
-    return "settled" if attempt.settlement is not None else "crashed" if attempt.crashed else "open"
+    """Return open | settled | crashed."""
+    return "settled" if attempt.settlement is not None else "crashed" if attempt.is_crashed else "open"
 
 
 def attempt_row(attempt: Attempt, epoch: UUID, rates: RatesOf = lambda _number, _name: None) -> Row:
-    """In the order of the columns of `attempt`. `rates` say what its cost is made of."""
+    """Return the row of an attempt, in the order of the columns of `attempt`. `rates` explain its cost."""
     made, settled = attempt.reservation, attempt.settlement
     state = attempt_state(attempt)
-    flags = list(settled.flags) if settled else ["crash"] if attempt.crashed else []
-    parts, tier = _explained(attempt, rates)
+    flags = list(settled.flags) if settled else ["crash"] if attempt.is_crashed else []
+    parts, tier = _cost_parts(attempt, rates)
     return (
         made.call.hex(),
         made.attempt,
-        moment(made.at),
+        from_milliseconds(made.at),
         made.deployment,
         made.site,
         made.model,
@@ -69,7 +69,7 @@ def attempt_row(attempt: Attempt, epoch: UUID, rates: RatesOf = lambda _number, 
         _usd(made.bound),
         _usd(attempt.cost),
         settled.usage if settled else {},
-        settled.estimated if settled else attempt.crashed,
+        settled.estimated if settled else attempt.is_crashed,
         flags,
         _ms(settled.duration_us) if settled else None,
         epoch,
@@ -85,8 +85,8 @@ def attempt_row(attempt: Attempt, epoch: UUID, rates: RatesOf = lambda _number, 
     )
 
 
-def _explained(attempt: Attempt, rates: RatesOf) -> tuple[Split | None, str]:
-    """What its cost is made of, and at which price that was; nothing while it is open."""
+def _cost_parts(attempt: Attempt, rates: RatesOf) -> tuple[Split | None, str]:
+    """Return the parts of its cost, and the service tier that was charged; nothing while it is open."""
     made, settled, cost = attempt.reservation, attempt.settlement, attempt.cost
     if attempt.is_open:
         return None, ""
@@ -97,12 +97,12 @@ def _explained(attempt: Attempt, rates: RatesOf) -> tuple[Split | None, str]:
 
 
 def _ms(microseconds: int) -> float | None:
-    """None for what was not measured, or did not come about."""
+    """Milliseconds; None for what was not measured, or did not happen."""
     return microseconds / 1000 if microseconds else None
 
 
 def charge_rows(attempt: Attempt) -> list[Row]:
-    """What a settled or crashed attempt costs each of its budgets, in full."""
+    """Return a row for each budget of a settled or crashed attempt, each with the full cost."""
     made = attempt.reservation
     call, number, cost = made.call.hex(), made.attempt, _usd(attempt.cost)
     names = {(charge.budget, charge.period): None for charge in made.charges}
@@ -110,7 +110,7 @@ def charge_rows(attempt: Attempt) -> list[Row]:
 
 
 def leading_attempt(call: CallState) -> Attempt | None:
-    """The attempt that answered, else the last one tried; None for a call that was never sent."""
+    """Return the attempt that answered, else the last one tried; None for a call that was never sent."""
     if len(call.attempts) == 1:
         return next(iter(call.attempts.values()))
     tried = [attempt for _, attempt in sorted(call.attempts.items())]
@@ -118,12 +118,12 @@ def leading_attempt(call: CallState) -> Attempt | None:
     return (good or tried)[-1] if tried else None
 
 
-def call_row(call: CallState, epoch: UUID, team: Team, acting: Mapping[str, Acting]) -> Row:
-    """In the order of the columns of `call`. Without a finish the call was cut off by a crash.
+def call_row(call: CallState, epoch: UUID, team: TeamOf, acting: Mapping[str, Acting]) -> Row:
+    """Return the row of a call, in the order of the columns of `call`. Without a finish it was cut off by a crash.
 
-    `acting` has the keys that were made while acting as somebody in a demo.
+    `acting` has the keys that were created while acting as another person in a demo.
     """
-    lead, end, source = leading_attempt(call), call.finish, call.source
+    lead, end, source = leading_attempt(call), call.finish, call.describing_record
     settled = [attempt.settlement for attempt in call.attempts.values() if attempt.settlement is not None]
     prompt = completion = prefix = 0
     flags: list[str] = []
@@ -132,7 +132,7 @@ def call_row(call: CallState, epoch: UUID, team: Team, acting: Mapping[str, Acti
         prefix += one.saved
         flags += one.flags
     detail = {
-        "steps": end.steps if end else [(call.use.model, 0)] if call.use else [],
+        "steps": end.steps if end else [(call.tool_use.model, 0)] if call.tool_use else [],
         "sources": used(end) if end else [],
         "flags": sorted(set(flags)) if flags else flags,
         "key": source.key,
@@ -140,10 +140,10 @@ def call_row(call: CallState, epoch: UUID, team: Team, acting: Mapping[str, Acti
     if source.key in acting:
         detail["acting"] = acting[source.key].to_json()
     if end:
-        detail |= _told(end)
+        detail |= _optional_details(end)
     return (
         call.call.hex(),
-        moment(_began(call)),
+        from_milliseconds(_started_ms(call)),
         source.workload,
         as_uuid(source.person),
         as_uuid(source.key),
@@ -171,8 +171,8 @@ def call_row(call: CallState, epoch: UUID, team: Team, acting: Mapping[str, Acti
     )
 
 
-def _told(end: Finish) -> dict[str, Any]:
-    """What few calls have beside the rest."""
+def _optional_details(end: Finish) -> dict[str, Any]:
+    """Return the details that only few calls have."""
     told: dict[str, Any] = {}
     if end.client:
         told["client"] = end.client
@@ -192,11 +192,11 @@ def _told(end: Finish) -> dict[str, Any]:
 
 
 def call_entry(call: CallState, epoch: UUID, seal: Seal, acting: Mapping[str, Acting]) -> Entry:
-    """The audit entry of a call that has ended; its id is the call's. Who asked is sealed under that person's key.
+    """Return the audit entry of an ended call; its id is the call's. The person is sealed under that person's key.
 
-    `acting` has the keys that were made while acting as somebody in a demo.
+    `acting` has the keys that were created while acting as another person in a demo.
     """
-    end, source = call.finish, call.source
+    end, source = call.finish, call.describing_record
     person = as_uuid(source.person)
     detail = {
         "call": id_text(call.call),
@@ -211,14 +211,14 @@ def call_entry(call: CallState, epoch: UUID, seal: Seal, acting: Mapping[str, Ac
         "reserved_usd": _usd(call.reserved),
         "blueprint": source.blueprint,
         "cache": end.cache if end else "none",
-        # by its id alone: a name may be somebody's, and what the log says stays
+        # by id alone: a name may be a person's, and audit entries stay
         "sources": [[document, *more] for document, _, *more in used(end)] if end else [],
         "attempts": [_attempt_detail(attempt) for _, attempt in sorted(call.attempts.items())],
         "demo": source.demo,
     }
     if end and end.saved:
         detail["saved_usd"] = _usd(end.saved)
-    at = moment(end.at if end else _began(call))
+    at = from_milliseconds(end.at if end else _started_ms(call))
     subject = f"workload/{source.workload}"
     return Entry(UUID(bytes=call.call), at, "call", gateway_actor(epoch), subject, detail, acting.get(source.key))
 
@@ -239,11 +239,11 @@ def _attempt_detail(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def _began(call: CallState) -> int:
-    """Milliseconds: when the first attempt was made; for a call that was refused, when it began."""
+def _started_ms(call: CallState) -> int:
+    """Return in milliseconds when the first attempt was made; for a refused call, when the call began."""
     times = [attempt.reservation.at for attempt in call.attempts.values()]
     if times:
         return min(times)
     if call.finish is None:
-        return call.source.at
+        return call.describing_record.at
     return call.finish.at - call.finish.duration_us // 1000

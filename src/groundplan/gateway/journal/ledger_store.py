@@ -1,8 +1,8 @@
-"""The SQL with which the shipper writes calls, attempts and charges, takes releases over and fences dead workers.
+"""The SQL with which the shipper writes calls, attempts and charges, applies releases and fences dead workers.
 
-Every statement but COPY may be repeated: rows are keyed by (call, attempt), movements by their id. A row that says
-`settled` or `crashed` is never changed, but where a journal comes back (`late_journal_store`). What the rows say is
-decided elsewhere (`shipper`, `recovery`).
+Every statement but COPY may be repeated: rows are keyed by (call, attempt), movements by their id. A row in the state
+`settled` or `crashed` is never changed, except where a lost journal comes back (`late_journal_store`). `shipper` and
+`recovery` decide what the rows contain.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from groundplan.gateway.budgets.grant_store import INSERT_MOVEMENT, LOCK_PERIOD,
 from groundplan.gateway.budgets.leases import Key, is_quota
 from groundplan.ledger.model import Release
 
-TOGETHER = 500
-"""Budgets that are locked at once for what goes back to them."""
+RETURN_BATCH = 500
+"""Budgets that are locked together to return amounts to them."""
 _encode = msgspec.json.Encoder().encode
 
 Row = tuple[Any, ...]
@@ -98,22 +98,22 @@ _SETTLE_OPEN = """ON CONFLICT (call_id, number) DO UPDATE SET state = EXCLUDED.s
 
 
 _NUL = (b"\\u0000", b"\\ufffd")
-"""PostgreSQL has no NUL in text; a caller's odd path must not stop the ledger."""
+"""PostgreSQL text cannot contain NUL; a client's odd path must not stop the ledger."""
 _NESTED = frozenset({"detail", "usage", "parts", "flags"})
-"""Columns that hold JSON or a list of names."""
+"""Columns of JSON, or of a list of names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """Two ways of writing rows of a table: `copy` only new ones, for less; `statement` also those that are there."""
+    """Two ways to write rows of a table: `copy` for new rows only, cheaper; `statement` also for existing ones."""
 
-    named: Callable[..., msgspec.Struct]
-    """Gives the values of a row the names of their columns."""
+    row_type: Callable[..., msgspec.Struct]
+    """Struct that names the values of a row by their columns."""
     statement: bytes
     """Takes rows as JSON; the table's row type gives the types."""
     copy: bytes
     nested: tuple[int, ...]
-    """Which values of a row are JSON or a list."""
+    """Positions of values that are JSON or a list."""
 
 
 def _insert(table: str, columns: tuple[str, ...], conflict: str) -> Insert:
@@ -132,83 +132,83 @@ INSERT_ATTEMPTS = _insert("attempt", _ATTEMPT, _SETTLE_OPEN)
 INSERT_CHARGES = _insert("charge", _CHARGE, "ON CONFLICT DO NOTHING")
 
 
-_BACK: LiteralString = """unnest(%(ids)s::uuid[], %(budgets)s::text[], %(periods)s::text[], %(amounts)s::numeric[])
+_RETURNED: LiteralString = """unnest(%(ids)s::uuid[], %(budgets)s::text[], %(periods)s::text[], %(amounts)s::numeric[])
     AS k (id, budget, period, usd)"""
 _LOCK_ALL: LiteralString = (
     "SELECT 1 FROM budget_period p JOIN "
-    + _BACK
+    + _RETURNED
     + ' USING (budget, period) ORDER BY p.budget COLLATE "C", p.period COLLATE "C" FOR UPDATE OF p'
 )
-_MOVE_ALL: LiteralString = (
+_INSERT_MOVEMENTS: LiteralString = (
     """INSERT INTO budget_movement (id, epoch, budget, period, amount_usd, type)
     SELECT k.id, %(epoch)s, k.budget, k.period, k.usd, 'recovered' FROM """
-    + _BACK
+    + _RETURNED
     + " ON CONFLICT (id) DO NOTHING"
 )
-_GIVE_BACK_ALL: LiteralString = (
+_RETURN_ALL: LiteralString = (
     "UPDATE budget_period p SET granted_usd = p.granted_usd - k.usd FROM "
-    + _BACK
+    + _RETURNED
     + " WHERE p.budget = k.budget AND p.period = k.period"
 )
 _SHRINK_ALL: LiteralString = (
     "UPDATE budget_slice s SET released_usd = s.released_usd + k.usd FROM "
-    + _BACK
+    + _RETURNED
     + " WHERE s.epoch = %(epoch)s AND s.budget = k.budget AND s.period = k.period"
 )
 
 
 def limit_idle_transactions(conn: Conn) -> None:
-    """A shipper that is stopped in the middle of a transaction must not hold its locks for long."""
+    """Keep a shipper that is stopped in a transaction from holding its locks for long."""
     conn.execute("SET idle_in_transaction_session_timeout = '5s'")
 
 
 def _lock_briefly(conn: Conn) -> None:
-    """From here on this transaction keeps workers from their budgets."""
+    """Limit how long this transaction may stand still, since from here on it locks budgets that workers need."""
     conn.execute("SET LOCAL idle_in_transaction_session_timeout = '1s'")
 
 
 def insert_rows(conn: Conn, insert: Insert, rows: Sequence[Row]) -> None:
-    """Many rows with one statement; rows of one statement have different keys."""
+    """Write many rows with one statement; their keys must differ."""
     if rows:
         conn.execute(insert.statement, (as_json(insert, rows),))
 
 
 def as_json(insert: Insert, rows: Sequence[Row]) -> str:
-    """Rows as their columns are named."""
-    return _encode([insert.named(*row) for row in rows]).replace(*_NUL).decode()
+    """Return rows as JSON objects by column name."""
+    return _encode([insert.row_type(*row) for row in rows]).replace(*_NUL).decode()
 
 
 def copy_new(conn: Conn, insert: Insert, rows: Iterable[Row]) -> None:
-    """Rows that are not there yet. Raises `psycopg.errors.UniqueViolation` where one is."""
-    copy_rows(conn, insert.copy, [_flat(row, insert.nested) for row in rows] if insert.nested else list(rows))
+    """Copy rows that do not exist yet. Raises `psycopg.errors.UniqueViolation` where one does."""
+    copy_rows(conn, insert.copy, [_copy_values(row, insert.nested) for row in rows] if insert.nested else list(rows))
 
 
-def _flat(row: Row, nested: tuple[int, ...]) -> list[Any]:
-    """With PostgreSQL's text of what is JSON or a list."""
+def _copy_values(row: Row, nested: tuple[int, ...]) -> list[Any]:
+    """Return a row with JSON and lists as PostgreSQL's text."""
     values = list(row)
     for place in nested:
         value = values[place]
         if type(value) is list:
-            values[place] = f"{{{','.join(map(_quoted, value))}}}"
+            values[place] = f"{{{','.join(map(_quote_element, value))}}}"
         elif value is not None:
             values[place] = _encode(value).replace(*_NUL).decode()
     return values
 
 
-def _quoted(name: str) -> str:
-    """An element of a list as PostgreSQL writes it."""
+def _quote_element(name: str) -> str:
+    """Return an element of a list as PostgreSQL writes it."""
     return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def position(conn: Conn, epoch: UUID) -> tuple[int, int, bool, int]:
-    """(segment, offset, done, gaps) up to which an epoch was taken over; (0, 0, False, 0) for a new one."""
+    """Return (segment, offset, done, gaps) up to which an epoch is shipped; (0, 0, False, 0) for a new one."""
     row = conn.execute("SELECT segment, position, done, gaps FROM shipped WHERE epoch = %s", (epoch,)).fetchone()
     return (int(row[0]), int(row[1]), bool(row[2]), int(row[3])) if row else (0, 0, False, 0)
 
 
-def vanished(conn: Conn, home: str, there: Iterable[UUID]) -> list[UUID]:
-    """Workers of this HOME that were silent for a minute, of which not all was taken over, and that are not `there`:
-    their journals are deleted. Also those of a HOME that was declared lost."""
+def vanished_epochs(conn: Conn, home: str, there: Iterable[UUID]) -> list[UUID]:
+    """Return epochs of this HOME's workers that were silent for a minute, are not fully shipped, and are not in
+    `there`: their journals are deleted. Includes the workers of a HOME that was declared lost."""
     rows = conn.execute(
         """SELECT g.epoch FROM gateway g LEFT JOIN shipped s USING (epoch) LEFT JOIN lost_worker l USING (epoch)
            WHERE ((g.host = %s AND g.home = %s) OR l.epoch IS NOT NULL)
@@ -218,18 +218,18 @@ def vanished(conn: Conn, home: str, there: Iterable[UUID]) -> list[UUID]:
     return [epoch for (epoch,) in rows]
 
 
-def is_left(conn: Conn, epoch: UUID) -> bool:
-    """Whether a worker that vanished is still to be written off; until the transaction ends, by nobody else."""
+def is_unfinished(conn: Conn, epoch: UUID) -> bool:
+    """Whether a vanished worker is still to be written off; locks it against others until the transaction ends."""
     conn.execute("SELECT 1 FROM gateway WHERE epoch = %s FOR UPDATE", (epoch,))
-    # asked only now: what another one did while this waited is not seen by the statement that waits
+    # a second statement: the one that waited for the lock does not see what another transaction did meanwhile
     return not position(conn, epoch)[2]
 
 
-def is_heard(conn: Conn, epoch: UUID, home: str) -> bool:
-    """Whether the worker of a journal that nobody here writes was heard of a moment ago. It has just died; or HOME is a
-    copy of another one, whose worker goes on: what it spends from here on is in its own journal alone, so nobody else
-    may close its books. Where it has another HOME, or machine, whoever has that comes first. What was heard later than
-    now was so by the clock of a server before this one."""
+def was_heard_lately(conn: Conn, epoch: UUID, home: str) -> bool:
+    """Whether the worker of a journal whose lock is free gave a heartbeat a moment ago. Either it has just died, or
+    HOME is a copy of another one whose worker goes on: what that spends from here on is only in its own journal, so
+    nobody else may close its books. Where the row names another HOME or host, the shipper there comes first. A
+    heartbeat later than now came from the clock of a previous server."""
     row = conn.execute(
         """SELECT 1 FROM gateway WHERE epoch = %s AND state = 'live' AND heartbeat_at < now() + interval '2 seconds'
              AND heartbeat_at > now() - CASE WHEN (host, home) = (%s, %s) OR host = '' THEN interval '2 seconds'
@@ -240,7 +240,7 @@ def is_heard(conn: Conn, epoch: UUID, home: str) -> bool:
 
 
 def set_position(conn: Conn, epoch: UUID, place: tuple[int, int], gaps: int, *, done: bool = False) -> None:
-    """Say how far an epoch was taken over."""
+    """Record how far an epoch is shipped."""
     conn.execute(
         """INSERT INTO shipped (epoch, segment, position, gaps, done) VALUES (%s, %s, %s, %s, %s)
            ON CONFLICT (epoch) DO UPDATE SET segment = EXCLUDED.segment, position = EXCLUDED.position,
@@ -250,8 +250,8 @@ def set_position(conn: Conn, epoch: UUID, place: tuple[int, int], gaps: int, *, 
 
 
 def apply_releases(conn: Conn, epoch: UUID, releases: Iterable[Release]) -> None:
-    """Give back what the worker released and could not tell any more; locks in one order for all. For what it told,
-    which is nearly all, no budget is locked: workers would wait for this process, which everybody goes before."""
+    """Return to the budgets what the worker released and had not reported, with locks in one order for all. For
+    reported releases, nearly all, no budget is locked: workers would wait for this process, which has low priority."""
     waiting = {UUID(bytes=record.id): record for record in releases}
     told = conn.execute("SELECT id FROM budget_movement WHERE id = ANY(%s)", (list(waiting),)).fetchall()
     for (id,) in told:
@@ -262,15 +262,15 @@ def apply_releases(conn: Conn, epoch: UUID, releases: Iterable[Release]) -> None
         conn.execute(LOCK_PERIOD, key)
         moved = conn.execute(INSERT_MOVEMENT, (UUID(bytes=record.id), epoch, *key, amount, "release"))
         if moved.rowcount == 1:
-            lacking = record.amount - _held(conn, epoch, key)
+            lacking = record.amount - _held_amount(conn, epoch, key)
             if lacking > 0:
                 _book_grant(conn, epoch, key, lacking)
             conn.execute(RETURN_TO_PERIOD, (amount, *key))
             conn.execute(SHRINK_SLICE, (amount, epoch, *key))
 
 
-def _held(conn: Conn, epoch: UUID, key: tuple[str, str]) -> int:
-    """Picodollars that the worker has been granted and not released, as far as the database knows."""
+def _held_amount(conn: Conn, epoch: UUID, key: tuple[str, str]) -> int:
+    """Return the picodollars that the worker holds: granted and not released, as far as the database knows."""
     row = conn.execute(
         "SELECT granted_usd - released_usd FROM budget_slice WHERE epoch = %s AND budget = %s AND period = %s",
         (epoch, *key),
@@ -279,10 +279,10 @@ def _held(conn: Conn, epoch: UUID, key: tuple[str, str]) -> int:
 
 
 def _book_grant(conn: Conn, epoch: UUID, key: tuple[str, str], amount: int) -> None:
-    """Book what the journal shows that the worker held, and the database does not know.
+    """Book an amount that the journal proves the worker held and the database does not know.
 
-    That is so after a restore: the journal goes on a little after the rows were copied, and grants of that time are
-    only in it, by what was spent or released of them. The limit of a period that is new here is told by the next grant.
+    That happens after a restore: the journal goes on a little after the rows were copied, and grants of that time are
+    known only from what was spent or released of them. The next grant sets the limit of a period that is new here.
     """
     usd = to_decimal(amount)
     conn.execute(
@@ -304,7 +304,7 @@ def _book_grant(conn: Conn, epoch: UUID, key: tuple[str, str], amount: int) -> N
 
 
 def fence(conn: Conn, epoch: UUID) -> None:
-    """Nothing is granted to this epoch any more; waits for a grant that is just being made."""
+    """Grant nothing to this epoch any more; waits for a grant that is under way."""
     conn.execute(
         """UPDATE gateway SET ready = false, state = CASE state WHEN 'live' THEN 'fenced' ELSE state END
            WHERE epoch = %s""",
@@ -313,9 +313,9 @@ def fence(conn: Conn, epoch: UUID) -> None:
 
 
 @contextmanager
-def closing(conn: Conn, epoch: UUID) -> Iterator[bool]:
-    """Whether nobody else closes the books of this epoch meanwhile: what another one gives back that is gone, and whose
-    last statement is still on its way, is not seen before that has come, and would be given back twice."""
+def closing_lock(conn: Conn, epoch: UUID) -> Iterator[bool]:
+    """Lock the closing of this epoch's books; yields whether nobody else does it. What another shipper returned in a
+    statement that is still under way is not visible here, and would be returned twice."""
     (alone,) = conn.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 385))", (str(epoch),)).fetchone() or (0,)
     try:
         yield bool(alone)
@@ -324,9 +324,9 @@ def closing(conn: Conn, epoch: UUID) -> Iterator[bool]:
             conn.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 385))", (str(epoch),))
 
 
-def end_open(conn: Conn, epoch: UUID) -> None:
-    """What is shown as open of a worker that is dead, and is not in its journal (any more), counts at its bound: nobody
-    will tell more of it. What it held of budgets is written off."""
+def settle_vanished_attempts(conn: Conn, epoch: UUID) -> None:
+    """Settle at their bound open attempts of a dead worker that are not in its journal (any more): nothing more will be
+    known of them. What they held of budgets is written off."""
     conn.execute(
         """UPDATE attempt SET state = 'crashed', outcome = 'crashed', cost_usd = reserved_usd, estimated = true,
              flags = '{crash}', parts = CASE WHEN reserved_usd = 0 THEN '{}'
@@ -337,18 +337,18 @@ def end_open(conn: Conn, epoch: UUID) -> None:
 
 
 def return_unspent(conn: Conn, epoch: UUID, *, write_off: bool, added_up: Mapping[Key, int] | None = None) -> int:
-    """Close the slices of a fenced epoch whose calls are all in the ledger; what was not spent goes back. `added_up`:
-    what is left of them (`left`), where that is known. Very many go back in parts, each in a transaction of its own
-    unless the caller has one: what a failure leaves is what is `left` the next time.
+    """Close the slices of a fenced epoch whose calls are all in the ledger, and return what was not spent. `added_up`:
+    what is left of the slices (`unspent_amounts`), where that is known. Very many are returned in parts, each in a
+    transaction of its own unless the caller has one: what a failure leaves is returned the next time.
 
-    With `write_off` (records are missing) nothing goes back: what cannot be proven unspent counts as spent. What was
-    spent beyond what the database knows to be granted is taken from the budget either way. Returns the picodollars that
-    went back, negative where more was taken.
+    With `write_off` (records are missing) nothing is returned: what cannot be proven unspent counts as spent. What was
+    spent beyond the grants that the database knows is taken from the budget either way. Returns the picodollars that
+    were returned, negative where more was taken.
     """
-    back = dict(added_up if added_up is not None else left(conn, epoch))
-    close_slices(conn, epoch)  # of very many keys that takes a while, in which no budget is locked
+    back = dict(added_up if added_up is not None else unspent_amounts(conn, epoch))
+    close_slices(conn, epoch)  # for very many keys that takes a while, during which no budget is locked
     beyond = [key for key, amount in back.items() if amount < 0]
-    if booked := sorted(set(beyond) - _sliced(conn, epoch, beyond)):
+    if booked := sorted(set(beyond) - _keys_with_slices(conn, epoch, beyond)):
         with conn.transaction():
             _lock_briefly(conn)
             for key in booked:
@@ -357,19 +357,19 @@ def return_unspent(conn: Conn, epoch: UUID, *, write_off: bool, added_up: Mappin
     if write_off:
         back = {key: min(0, amount) for key, amount in back.items()}
     keys = sorted(key for key, amount in back.items() if amount)
-    for at in range(0, len(keys), TOGETHER):
-        _return(conn, epoch, {key: back[key] for key in keys[at : at + TOGETHER]})
+    for at in range(0, len(keys), RETURN_BATCH):
+        _return_amounts(conn, epoch, {key: back[key] for key in keys[at : at + RETURN_BATCH]})
     conn.execute("SELECT close_limits(%s)", (epoch,))
     return sum(back.values())
 
 
 def close_slices(conn: Conn, epoch: UUID) -> None:
-    """Of budgets. May be repeated, and come before what is left of them is returned."""
+    """Close the budget slices of an epoch. May be repeated, and done before what is left is returned."""
     conn.execute("UPDATE budget_slice SET closed = true WHERE epoch = %s AND NOT closed", (epoch,))
 
 
-def _return(conn: Conn, epoch: UUID, back: Mapping[Key, int]) -> None:
-    """Amounts of slices to their budgets, in few statements and a moment: workers wait for some of these."""
+def _return_amounts(conn: Conn, epoch: UUID, back: Mapping[Key, int]) -> None:
+    """Return amounts to their budgets, in few statements and a short transaction: workers wait for some of them."""
     values = {
         "epoch": epoch,
         "ids": [uuid5(epoch, f"recovered {budget} {period}") for budget, period in back],
@@ -379,14 +379,14 @@ def _return(conn: Conn, epoch: UUID, back: Mapping[Key, int]) -> None:
     }
     with conn.transaction():
         _lock_briefly(conn)
-        for statement in (_LOCK_ALL, _MOVE_ALL, _GIVE_BACK_ALL, _SHRINK_ALL):
+        for statement in (_LOCK_ALL, _INSERT_MOVEMENTS, _RETURN_ALL, _SHRINK_ALL):
             conn.execute(statement, values)
 
 
-def left(conn: Conn, epoch: UUID) -> dict[Key, int]:
-    """Picodollars that an epoch was granted of each (budget, period), without what it released and what its calls cost,
-    those too that have left for an archive: negative where a provider billed more than its bound, or where the database
-    does not know of the grant. What is even is left out: of keys that each have a budget a day, nearly all."""
+def unspent_amounts(conn: Conn, epoch: UUID) -> dict[Key, int]:
+    """Return the picodollars that an epoch holds of each (budget, period): granted less released less the cost of its
+    calls, archived ones included. Negative where a provider billed more than its bound, or where the database does not
+    know of the grant. Zeros are left out: of keys that each have a budget a day, nearly all."""
     rows = conn.execute(
         """SELECT budget, period, coalesce(s.usd, 0) - coalesce(c.usd, 0) FROM (
              SELECT budget, period, granted_usd - released_usd AS usd FROM budget_slice WHERE epoch = %(epoch)s) s
@@ -402,8 +402,8 @@ def left(conn: Conn, epoch: UUID) -> dict[Key, int]:
     return {(budget, period): from_decimal(usd) for budget, period, usd in rows if not is_quota(budget)}
 
 
-def spent_of(conn: Conn, epoch: UUID, calls: Sequence[UUID]) -> dict[Key, int]:
-    """What these calls of an epoch cost, by (budget, period); none of them has left."""
+def costs_of(conn: Conn, epoch: UUID, calls: Sequence[UUID]) -> dict[Key, int]:
+    """Return what these calls of an epoch cost, by (budget, period); none of them is archived."""
     rows = conn.execute(
         """SELECT c.budget, c.period, sum(c.cost_usd) FROM charge c
              JOIN attempt a ON a.call_id = c.call_id AND a.number = c.attempt
@@ -413,8 +413,8 @@ def spent_of(conn: Conn, epoch: UUID, calls: Sequence[UUID]) -> dict[Key, int]:
     return {(budget, period): from_decimal(cost) for budget, period, cost in rows if not is_quota(budget)}
 
 
-def _sliced(conn: Conn, epoch: UUID, keys: Sequence[Key]) -> set[Key]:
-    """Those of these of which the epoch has a slice."""
+def _keys_with_slices(conn: Conn, epoch: UUID, keys: Sequence[Key]) -> set[Key]:
+    """Return the keys of which the epoch has a slice."""
     rows = conn.execute(
         """SELECT budget, period FROM budget_slice
            WHERE epoch = %s AND (budget, period) IN (SELECT * FROM unnest(%s::text[], %s::text[]))""",
@@ -424,7 +424,7 @@ def _sliced(conn: Conn, epoch: UUID, keys: Sequence[Key]) -> set[Key]:
 
 
 def report_gap(conn: Conn, epoch: UUID, segment: int) -> None:
-    """A finding that records are missing in a segment of an epoch; once, however often it is told."""
+    """Report a finding that records are missing in a segment of an epoch; repeated reports are one finding."""
     _report(
         conn,
         epoch,
@@ -436,7 +436,7 @@ def report_gap(conn: Conn, epoch: UUID, segment: int) -> None:
 
 
 def report_lost(conn: Conn, epoch: UUID, segments: str) -> None:
-    """The same of what was taken over, and deleted, before the database was restored to an earlier moment."""
+    """Report that the database lacks shipped and deleted segments: it was restored to an earlier moment."""
     _report(
         conn,
         epoch,
@@ -448,8 +448,8 @@ def report_lost(conn: Conn, epoch: UUID, segments: str) -> None:
     )
 
 
-def report_older(conn: Conn, epoch: UUID) -> None:
-    """The same of a journal that ends before what was taken over of it."""
+def report_truncated(conn: Conn, epoch: UUID) -> None:
+    """Report that a journal ends before the position up to which it was shipped."""
     _report(
         conn,
         epoch,

@@ -1,6 +1,6 @@
-"""Writes calls and attempts that ended: rows of the ledger and entries of the audit log, in one transaction.
+"""Writes ended calls and attempts: rows of the ledger and entries of the audit log, in one transaction.
 
-Which ones have ended is the shipper's to say.
+The shipper decides which ones have ended.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from groundplan.gateway.journal.recovery import Attempt, CallState
 from groundplan.gateway.telemetry.trace_export import TraceExport
 
 _REMEMBERED = 16
-"""Blueprints: each has some hundred kilobytes of thousands of workloads, and there is one for each change."""
+"""Blueprints kept in memory: each has some hundred kilobytes of thousands of workloads; each change makes a new one."""
 
 
 class LedgerWriter:
-    """What all epochs of one HOME share: the clock, the keys that seal personal fields, teams and prices."""
+    """Writes for all epochs of one HOME: has the clock, the keys that seal personal fields, teams and prices."""
 
     def __init__(self, home: Home, clock: Clock, traces: TraceExport | None = None) -> None:
         self._home = home
@@ -41,63 +41,65 @@ class LedgerWriter:
         self._rates: dict[int, dict[str, Rates]] = {}
         self._demo_keys: set[str] = set()
         self._acting: dict[str, Acting] = {}
-        """Of the keys seen in a demo, those that were made while acting as somebody."""
+        """Among the demo keys seen, those that were created while acting as another person."""
 
     def now_ms(self) -> int:
-        """Wall time in milliseconds, as in the journal."""
+        """Return wall time in milliseconds, as in the journal."""
         return int(self._clock.now().timestamp() * 1000)
 
     def write(
         self, conn: Conn, epoch: UUID, ended: list[CallState], closed: list[Attempt], opened: list[Attempt]
     ) -> None:
-        """Rows and audit entries of calls and attempts, in the caller's transaction."""
-        self._learn(conn, {a.reservation.blueprint for a in closed} | {call.source.blueprint for call in ended})
-        self._learn_acting(conn, ended)
-        shown = [attempt_row(a, epoch, self._rates_of) for a in closed if a.shown]
-        attempts = [attempt_row(a, epoch, self._rates_of) for a in [*closed, *opened] if not a.shown]
+        """Write rows and audit entries of calls and attempts, in the caller's transaction."""
+        self._load_blueprints(
+            conn, {a.reservation.blueprint for a in closed} | {call.describing_record.blueprint for call in ended}
+        )
+        self._load_acting(conn, ended)
+        shown = [attempt_row(a, epoch, self._rates_of) for a in closed if a.is_written_open]
+        attempts = [attempt_row(a, epoch, self._rates_of) for a in [*closed, *opened] if not a.is_written_open]
         charges = [row for attempt in closed for row in charge_rows(attempt)]
         calls = [call_row(call, epoch, self._team, self._acting) for call in ended]
-        left = archived_store.left(conn, calls, attempts, self._clock.now())
+        left = archived_store.archived_facts(conn, calls, attempts, self._clock.now())
         facts = (
-            (ledger_store.INSERT_ATTEMPTS, left.attempts(attempts)),
-            (ledger_store.INSERT_CHARGES, left.attempts(charges)),
-            (ledger_store.INSERT_CALLS, left.calls(calls)),
+            (ledger_store.INSERT_ATTEMPTS, left.without_archived_attempts(attempts)),
+            (ledger_store.INSERT_CHARGES, left.without_archived_attempts(charges)),
+            (ledger_store.INSERT_CALLS, left.without_archived_calls(calls)),
         )
-        entries = left.entries(self._entries(conn, epoch, ended))
-        gone = left.gone()
-        before = late_journal_store.here(conn, gone) if gone else {}
+        entries = left.without_archived_entries(self._entries(conn, epoch, ended))
+        gone = left.call_ids()
+        before = late_journal_store.call_costs(conn, gone) if gone else {}
         ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, shown)
         try:
             with conn.transaction():
                 for insert, rows in facts:
                     ledger_store.copy_new(conn, insert, rows)
                 copy_new(conn, entries)
-        except psycopg.errors.UniqueViolation:  # after a restart it is not known what was shown as open, or kept
+        except psycopg.errors.UniqueViolation:  # after a restart it is not known what was written as open, or settled
             for insert, rows in facts:
                 ledger_store.insert_rows(conn, insert, rows)
             record_many(conn, entries)
-            self._set_right(conn, epoch, [*{UUID(row[0]) for row in (*calls, *attempts, *shown)}])
+            self._correct_costs(conn, epoch, [*{UUID(row[0]) for row in (*calls, *attempts, *shown)}])
         if gone:
-            self._add_to_archived(
+            self._add_archived_costs(
                 conn, epoch, closed, {id: before[id][0] if id in before else Decimal() for id in gone}
             )
-        over_bound.stop(conn, epoch, closed)
+        over_bound.stop_workloads(conn, epoch, closed)
 
-    def _set_right(self, conn: Conn, epoch: UUID, calls: list[UUID]) -> None:
-        """Of calls that may have been told before: what attempts cost of which not all was known then, as of one that
-        was written off with the HOME that has its journal."""
-        for id, workload, usd, attempts in late_journal_store.set_right(conn, calls):
+    def _correct_costs(self, conn: Conn, epoch: UUID, calls: list[UUID]) -> None:
+        """Correct the cost of calls that may have been written before with attempts that were not all known, as those
+        written off with the HOME that has their journal."""
+        for id, workload, usd, attempts in late_journal_store.correct_costs(conn, calls):
             detail = {"call": str(id), "cost_usd": str(usd), "attempts": attempts}
-            self._enter(conn, epoch, uuid5(id, f"costs {usd}"), workload, detail)
+            self._record_cost_change(conn, epoch, uuid5(id, f"costs {usd}"), workload, detail)
 
-    def _add_to_archived(self, conn: Conn, epoch: UUID, closed: list[Attempt], before: dict[UUID, Decimal]) -> None:
-        """The same of calls that have left: what their attempts that are here cost more than `before` is in sums alone,
-        as of a call that was cut off, which is how it ended where a later journal tells more of it."""
+    def _add_archived_costs(self, conn: Conn, epoch: UUID, closed: list[Attempt], before: dict[UUID, Decimal]) -> None:
+        """Add to the sums what attempts of archived calls cost beyond `before`, as of a call that was cut off, which is
+        how it ended where a later journal has more of it."""
         told: dict[bytes, CallState] = {}
         for each in closed:
             id = each.reservation.call
             told.setdefault(id, CallState(id, 0)).attempts[each.reservation.attempt] = each
-        here = late_journal_store.here(conn, before)
+        here = late_journal_store.call_costs(conn, before)
         for id, call in told.items():
             usd, attempts = here.get(UUID(bytes=id), (Decimal(), []))
             more = usd - before.get(UUID(bytes=id), usd)
@@ -105,39 +107,38 @@ class LedgerWriter:
                 late_journal_store.add_to_sums(conn, call_row(call, epoch, self._team, self._acting), more)
                 detail = {"call": str(UUID(bytes=id)), "more_usd": str(more), "attempts": attempts}
                 entry = uuid5(UUID(bytes=id), f"costs {usd} after it left")
-                self._enter(conn, epoch, entry, call.source.workload, detail)
+                self._record_cost_change(conn, epoch, entry, call.describing_record.workload, detail)
 
-    def _enter(self, conn: Conn, epoch: UUID, id: UUID, workload: str, detail: dict[str, Any]) -> None:
+    def _record_cost_change(self, conn: Conn, epoch: UUID, id: UUID, workload: str, detail: dict[str, Any]) -> None:
         actor = gateway_actor(epoch)
         record_many(conn, [Entry(id, self._clock.now(), "call.cost", actor, f"workload/{workload}", detail)])
 
     def _entries(self, conn: Conn, epoch: UUID, ended: list[CallState]) -> list[Entry]:
-        """The audit entries of calls, with whom they are about sealed once for each."""
+        """Return the audit entries of calls, with each person sealed only once."""
         sealed: dict[UUID, str] = {}
 
         def seal(person: UUID, text: str) -> str:
             if person not in sealed:
-                sealed[person] = self._sealing().seal(conn, person, text)
+                sealed[person] = self._subject_keys().seal(conn, person, text)
             return sealed[person]
 
         return [call_entry(call, epoch, seal, self._acting) for call in ended]
 
-    def _sealing(self) -> SubjectKeys:
+    def _subject_keys(self) -> SubjectKeys:
         if self._keys is None:
             self._keys = SubjectKeys.of(self._home)
         return self._keys
 
-    def _learn_acting(self, conn: Conn, ended: list[CallState]) -> None:
-        """Ask once about each key, and only about keys of a demo: elsewhere nobody acts as somebody else."""
-        sources = [call.source for call in ended]
+    def _load_acting(self, conn: Conn, ended: list[CallState]) -> None:
+        """Look up each demo key once; elsewhere nobody acts as another person."""
+        sources = [call.describing_record for call in ended]
         new = {source.key for source in sources if source.demo} - self._demo_keys
         if keys := [key for text in sorted(new) if (key := as_uuid(text)) is not None]:
             self._acting.update(keys_made_acting(conn, keys))
         self._demo_keys |= new
 
-    def _learn(self, conn: Conn, numbers: Set[int]) -> None:
-        """What blueprints say of teams and prices, once; of older ones than the last few it is forgotten, until a call
-        of such a one comes."""
+    def _load_blueprints(self, conn: Conn, numbers: Set[int]) -> None:
+        """Load teams and prices of blueprints. Older ones than the last few are dropped until a call of one comes."""
         for number in numbers - self._teams.keys():
             if (body := ledger_store.blueprint_body(conn, number)) is not None:
                 blueprint = decode(body)

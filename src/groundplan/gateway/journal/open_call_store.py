@@ -1,7 +1,7 @@
-"""What the ledger keeps of calls that have not ended, of which it tells an attempt: the records that these rows are of.
+"""The SQL that keeps, of calls that have not ended, the journal records of attempts that have a ledger row.
 
-Where their journal is lost or damaged these calls end with what is here, as after any other crash: a row of a call and
-its charges, not only those of attempts. Of calls that end as soon as they are taken over there is nothing.
+Where their journal is lost or damaged these calls end from these records, as after any other crash, with a row of the
+call and its charges, not only of attempts. Calls that end as soon as they are shipped are not kept.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from groundplan.gateway.journal.recovery import Attempt
 from groundplan.ledger.model import Reservation, Settlement
 
 _encode = msgspec.msgpack.Encoder().encode
-_made = msgspec.msgpack.Decoder(Reservation).decode
-_settled = msgspec.msgpack.Decoder(Settlement).decode
+_decode_reservation = msgspec.msgpack.Decoder(Reservation).decode
+_decode_settlement = msgspec.msgpack.Decoder(Settlement).decode
 
 
-def note(conn: Conn, epoch: UUID, attempts: Sequence[Attempt]) -> None:
-    """Keep what is known of these."""
+def keep(conn: Conn, epoch: UUID, attempts: Sequence[Attempt]) -> None:
+    """Keep the records of these attempts."""
     if not attempts:
         return
     conn.execute(
@@ -38,23 +38,28 @@ def note(conn: Conn, epoch: UUID, attempts: Sequence[Attempt]) -> None:
     )
 
 
-def forget(conn: Conn, calls: Iterable[bytes]) -> None:
-    """These have ended."""
+def delete(conn: Conn, calls: Iterable[bytes]) -> None:
+    """Delete the records of calls that have ended."""
     if ids := [UUID(bytes=call) for call in calls]:
         conn.execute("DELETE FROM open_call WHERE call_id = ANY(%s)", (ids,))
 
 
-def forget_all(conn: Conn, epoch: UUID) -> None:
-    """Nothing of an epoch is open any more."""
+def delete_epoch(conn: Conn, epoch: UUID) -> None:
+    """Delete all records of an epoch."""
     conn.execute("DELETE FROM open_call WHERE epoch = %s", (epoch,))
 
 
-def known(conn: Conn, epoch: UUID) -> list[Attempt]:
-    """Of calls of an epoch that have not ended: attempts of which the ledger has a row, as it has them."""
+def kept_attempts(conn: Conn, epoch: UUID) -> list[Attempt]:
+    """Return the kept attempts of an epoch's calls that have not ended, in their state in the ledger."""
     rows = conn.execute(
         "SELECT made, settled FROM open_call WHERE epoch = %s ORDER BY call_id, attempt", (epoch,)
     ).fetchall()
     return [
-        Attempt(_made(made), None if settled is None else _settled(settled), shown=True, kept=settled is not None)
+        Attempt(
+            _decode_reservation(made),
+            None if settled is None else _decode_settlement(settled),
+            is_written_open=True,
+            is_written_closed=settled is not None,
+        )
         for made, settled in rows
     ]

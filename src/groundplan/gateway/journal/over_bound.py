@@ -1,9 +1,8 @@
-"""A provider billed more than its bound, went beyond its cap, or read more tokens than the prompt was bounded at: the
-workload is stopped until somebody has looked at it and lifts the kill.
+"""Stops a workload whose provider billed more than its bound, exceeded its cap, or counted more prompt tokens than were
+bounded, until an operator has looked at it and lifts the kill.
 
-The reservation was too small then, so budgets can no longer be held exactly. The cost itself is charged as it is
-(`settle`, `leases`), and the worker that saw it has stopped the workload already (`LiveView.stop`); here it is stopped
-everywhere.
+Its reservation was too small, so budgets can no longer be held exactly. The cost itself is charged as it is (`settle`,
+`leases`), and the worker that saw it has stopped the workload already (`LiveView.stop`); here it is stopped everywhere.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from groundplan.identity import store
 from groundplan.ledger.model import OVER_BOUND, OVER_INPUT
 
 
-def stop(conn: Connection[tuple[object, ...]], epoch: UUID, closed: Iterable[Attempt]) -> None:
-    """Kill and finding for each workload of these settled attempts that is not stopped yet, in the caller's
-    transaction."""
+def stop_workloads(conn: Connection[tuple[object, ...]], epoch: UUID, closed: Iterable[Attempt]) -> None:
+    """Kill each workload of these settled attempts that went over its bound and is not stopped yet, and report a
+    finding, in the caller's transaction."""
     over = {a.reservation.workload: a for a in closed if a.settlement is not None and OVER_BOUND in a.settlement.flags}
     if not over:
         return
@@ -33,7 +32,7 @@ def stop(conn: Connection[tuple[object, ...]], epoch: UUID, closed: Iterable[Att
         if scope in stopped:
             continue
         call = UUID(bytes=made.call)
-        what = f"attempt {made.attempt + 1} of call {call} at {made.deployment} {_beyond(attempt)}"
+        what = f"attempt {made.attempt + 1} of call {call} at {made.deployment} {_excess(attempt)}"
         identity.kill(conn, gateway_actor(epoch), scope, f"{OVER_BOUND}: {what}")
         conn.execute(
             """INSERT INTO finding (id, kind, severity, subject, message, hint)
@@ -50,15 +49,15 @@ def stop(conn: Connection[tuple[object, ...]], epoch: UUID, closed: Iterable[Att
 
 
 _FIELDS = ("price, image_tokens or cap_field", "tokens_per_byte, input_overhead_tokens, image_tokens or context")
-"""What a deployment may say wrongly, of the whole and of prompts."""
+"""Fields of a deployment that may be wrong: for the whole bound, and for that of prompts."""
 
 
 def _flags(attempt: Attempt) -> list[str]:
     return attempt.settlement.flags if attempt.settlement is not None else []
 
 
-def _beyond(attempt: Attempt) -> str:
-    """What it went beyond."""
+def _excess(attempt: Attempt) -> str:
+    """Say what the attempt exceeded."""
     made, settled = attempt.reservation, attempt.settlement
     if attempt.cost > made.bound or settled is None:
         return f"cost {format_usd(attempt.cost)} USD, more than its bound of {format_usd(made.bound)} USD"

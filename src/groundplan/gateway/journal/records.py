@@ -1,5 +1,4 @@
-"""The bytes of the gateway journal: framing, segment headers, and reading that never takes a wrong record for a right
-one.
+"""The bytes of the gateway journal: framing, segment headers, and reading that never mistakes damage for a record.
 
 A segment is a file of fixed size, filled with zeros in advance: a header, then frames `[u32 length][u32 crc32][u8
 type][u64 sequence][payload]` (little endian; length and crc cover type, sequence and payload; the payload is msgpack).
@@ -29,7 +28,7 @@ MAGIC = b"GPJOURNL"
 VERSION = 1
 HEADER_BYTES = 64
 MAX_FRAME = 16 << 10
-"""Largest frame that is written or believed."""
+"""Largest frame that is written or accepted."""
 
 RESERVATION, SETTLEMENT, FINISH, RELEASE = 1, 2, 3, 4
 
@@ -38,7 +37,7 @@ BODY = struct.Struct("<BQ")
 PREFIX_BYTES = PREFIX.size
 FRAME_OVERHEAD = PREFIX_BYTES + BODY.size
 _HEAD = struct.Struct("<IIBQ")
-"""Both."""
+"""PREFIX and BODY in one."""
 _SUFFIX = ".seg"
 _HEADER = struct.Struct("<8sII16s")
 _ZEROS = bytes(4096)
@@ -52,12 +51,12 @@ _decoders: dict[int, msgspec.msgpack.Decoder[Record]] = {
 }
 
 
-class Newer(Unavailable):
-    """A record was written whole, and this program cannot read it (`journal_newer`)."""
+class NewerRecord(Unavailable):
+    """A complete record that this program cannot read: a newer one wrote it (`journal_newer`)."""
 
 
-class End(StrEnum):
-    """How a segment ended."""
+class SegmentEnd(StrEnum):
+    """How a segment ends."""
 
     CLEAN = "clean"
     """Only zeros follow."""
@@ -68,32 +67,32 @@ class End(StrEnum):
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One good record and the offset just after it."""
+    """One valid record and the offset just after it."""
 
     type: int
     sequence: int
     record: Record
     end: int
     after_gap: bool = False
-    """Damage lies somewhere before it in this segment."""
+    """Whether damage lies somewhere before it in this segment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """`offset` is where the first unreadable (or zero) byte is."""
+    """How a segment ends; `offset` is where the first unreadable (or zero) byte is."""
 
-    end: End
+    end: SegmentEnd
     offset: int
 
 
-def frame(kind: int, sequence: int, payload: bytes) -> bytes:
-    """The bytes of one record."""
+def encode_frame(kind: int, sequence: int, payload: bytes) -> bytes:
+    """Return the bytes of one record."""
     body = BODY.pack(kind, sequence) + payload
     return PREFIX.pack(len(body), crc32(body)) + body
 
 
 def segment_header(epoch: UUID, number: int) -> bytes:
-    """The first `HEADER_BYTES` of a segment."""
+    """Return the first `HEADER_BYTES` of a segment."""
     head = _HEADER.pack(MAGIC, VERSION, number, epoch.bytes)
     return (head + struct.pack("<I", crc32(head))).ljust(HEADER_BYTES, b"\0")
 
@@ -104,20 +103,20 @@ def check_header(data: bytes, epoch: UUID, number: int) -> bool:
 
 
 def segment_path(folder: Path, number: int) -> Path:
-    """`NNNNNNNN.seg` in the folder of an epoch."""
+    """Return the path of a segment, `NNNNNNNN.seg`, in the folder of an epoch."""
     return folder / f"{number:08d}{_SUFFIX}"
 
 
 def segment_numbers(folder: Path) -> list[int]:
-    """Numbers of the segments in a folder, ascending; half-made and quarantined files are not segments. Raises
+    """Return the numbers of the segments in a folder, ascending, without temporary and quarantined files. Raises
     OSError."""
     stems = (name.removesuffix(_SUFFIX) for name in names_in(folder) if name.endswith(_SUFFIX))
     return sorted(int(stem) for stem in stems if stem.isdigit())
 
 
 def frame_at(data: bytes | memoryview, offset: int, base: int = 0) -> Entry | None:
-    """The record at `offset`, or None where there is none, or not all of it; `base` is where `data` begins in its
-    segment. Raises `Newer`: whoever takes such a one for damage writes off what it tells."""
+    """Return the record at `offset`, or None where there is no complete one; `base` is the offset of `data` in its
+    segment. Raises `NewerRecord`: treating such a record as damage would write off what it records."""
     if offset + FRAME_OVERHEAD > len(data):
         return None
     length, check, kind, sequence = _HEAD.unpack_from(data, offset)
@@ -127,24 +126,24 @@ def frame_at(data: bytes | memoryview, offset: int, base: int = 0) -> Entry | No
         return None
     decoder = _decoders.get(kind)
     if decoder is None:
-        raise _newer(kind)
+        raise _newer_record(kind)
     try:
         record = decoder.decode(data[offset + FRAME_OVERHEAD : end])
     except msgspec.MsgspecError as error:
-        raise _newer(kind) from error
+        raise _newer_record(kind) from error
     return Entry(kind, sequence, record, base + end)
 
 
-def _newer(kind: int) -> Newer:
-    return Newer(
+def _newer_record(kind: int) -> NewerRecord:
+    return NewerRecord(
         f"a journal has a record (type {kind}) that this program cannot read: a newer one wrote it",
         code="journal_newer",
         hint="Run the newer program on this HOME until `groundplan doctor` tells of no journal that waits.",
     )
 
 
-def written(data: bytes) -> int:
-    """How much of it comes before the zeros at its end: nearly all of most segments, so a page of them at a time."""
+def written_length(data: bytes) -> int:
+    """Return the length without the zeros at the end, which are nearly all of most segments: stripped in pages."""
     end = len(data)
     while data.endswith(_ZEROS, 0, end):
         end -= len(_ZEROS)
@@ -153,7 +152,7 @@ def written(data: bytes) -> int:
 
 
 def next_frame(data: bytes, offset: int, limit: int, last_sequence: int | None) -> int | None:
-    """Offset of the first good record at or after `offset` and before `limit` whose sequence is beyond
+    """Return the offset of the first valid record at or after `offset` and before `limit` whose sequence is beyond
     `last_sequence`."""
     view = memoryview(data)
     while offset < limit:
@@ -165,9 +164,9 @@ def next_frame(data: bytes, offset: int, limit: int, last_sequence: int | None) 
 
 
 class SegmentReader:
-    """Iterates over the good records of one segment held in memory; `ending` is set when iteration is over.
+    """Iterates over the valid records of one segment held in memory; `ending` is set when iteration is over.
 
-    Records after damage are given too (`after_gap`), since each carries its own checksum; the ending then is `CORRUPT`.
+    Records after damage are included (`after_gap`), since each carries its own checksum; the ending then is `CORRUPT`.
     """
 
     def __init__(
@@ -190,26 +189,26 @@ class SegmentReader:
                 self._last, offset = entry.sequence, entry.end
                 yield entry if gap is None else msgspec.structs.replace(entry, after_gap=True)
                 continue
-            limit = written(self._data) if limit is None else limit
+            limit = written_length(self._data) if limit is None else limit
             following = next_frame(self._data, offset, limit, self._last)
             if following is None:
-                self.ending = self._close(offset, limit, gap)
+                self.ending = self._end_at(offset, limit, gap)
                 return
             gap = offset if gap is None else gap
             offset = following
 
     def _follows(self, sequence: int, gap: bool) -> bool:
-        """Whether a record with this sequence may come next: the very next, or after damage any later one."""
+        """Whether this sequence may come next: the very next one, or after damage any later one."""
         return self._last is None or sequence == self._last + 1 or (gap and sequence > self._last)
 
-    def _close(self, offset: int, limit: int, gap: int | None) -> Ending:
+    def _end_at(self, offset: int, limit: int, gap: int | None) -> Ending:
         if gap is not None:
-            return Ending(End.CORRUPT, gap)
-        return Ending(End.CLEAN if limit <= offset else End.TORN, offset)
+            return Ending(SegmentEnd.CORRUPT, gap)
+        return Ending(SegmentEnd.CLEAN if limit <= offset else SegmentEnd.TORN, offset)
 
 
 def read_segment(path: Path, last_sequence: int | None = None) -> tuple[list[Entry], Ending]:
-    """All good records of a segment file and how it ended; `path` is `.../<epoch>/NNNNNNNN.seg`.
+    """Return all valid records of a segment file and how it ends; `path` is `.../<epoch>/NNNNNNNN.seg`.
 
     Raises `Invalid` when the path is not named like a segment, and OSError when it cannot be read.
     """

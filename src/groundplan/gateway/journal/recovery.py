@@ -1,4 +1,4 @@
-"""What an epoch's journal says, folded record by record. Pure: the shipper feeds it and writes what comes out.
+"""The state of an epoch, folded from its journal record by record. Pure: the shipper feeds it and writes the results.
 
 A reservation *holds* what its charges take. A retry that inherits has charges of 0: it stands for the hold of the
 latest attempt of the same call that was settled `not_billed`, and the gateway journals that settlement before the
@@ -22,36 +22,36 @@ from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settle
 Key = tuple[str, str]
 """(budget, period)"""
 NOWHERE: Final = sys.maxsize
-"""The segment of what is known from the ledger alone: none is kept for it."""
+"""Segment number of calls that are known from the ledger alone: no segment is kept for them."""
 
 
 class Attempt(msgspec.Struct):
-    """One upstream try. `settlement` is None while it is open."""
+    """One upstream attempt. `settlement` is None while it is open."""
 
     reservation: Reservation
     settlement: Settlement | None = None
-    crashed: bool = False
-    shown: bool = False
-    """The ledger has it as open."""
-    kept: bool = False
-    """The ledger has it as it is now, which never changes."""
+    is_crashed: bool = False
+    is_written_open: bool = False
+    """Whether the ledger has it as open."""
+    is_written_closed: bool = False
+    """Whether the ledger has its final state."""
 
     @property
     def cost(self) -> int:
-        """Picodollars: what was settled, the bound after a crash, 0 while open."""
+        """Picodollars: the settled cost, the bound after a crash, 0 while open."""
         if self.settlement is not None:
             return self.settlement.cost
-        return self.reservation.bound if self.crashed else 0
+        return self.reservation.bound if self.is_crashed else 0
 
     @property
     def inherits(self) -> bool:
-        """Whether it holds nothing of its own. Also of what is free, which changes no sum."""
+        """Whether it holds nothing of its own. Also true of what is free, which changes no sum."""
         return not any(charge.amount for charge in self.reservation.charges)
 
     @property
     def is_open(self) -> bool:
-        """Neither settled nor given up by a crash."""
-        return self.settlement is None and not self.crashed
+        """Whether it is neither settled nor closed by a crash."""
+        return self.settlement is None and not self.is_crashed
 
 
 class CallState(msgspec.Struct):
@@ -59,26 +59,26 @@ class CallState(msgspec.Struct):
 
     call: bytes
     segment: int
-    """Where its first record is: a segment is kept until its calls have ended."""
+    """Segment of its first record: kept until its calls have ended."""
     attempts: dict[int, Attempt] = msgspec.field(default_factory=dict)
     finish: Finish | None = None
-    use: Reservation | None = None
-    """Of a tool, which was about to be made; `model` says which."""
-    noted: bool = False
-    """The ledger keeps what is known of it until it ends."""
+    tool_use: Reservation | None = None
+    """A use of a tool that was about to be made; `model` names the tool."""
+    has_kept_attempts: bool = False
+    """Whether the ledger keeps its open attempts (`open_call_store`)."""
 
     @property
-    def source(self) -> Finish | Reservation:
-        """What tells of it: its end, or else what it began with."""
-        return self.finish or self.use or next(iter(self.attempts.values())).reservation
+    def describing_record(self) -> Finish | Reservation:
+        """The record that describes it: its finish, or else its first."""
+        return self.finish or self.tool_use or next(iter(self.attempts.values())).reservation
 
     @property
-    def ended(self) -> bool:
-        """Finished, and nothing of it is open."""
+    def has_ended(self) -> bool:
+        """Whether it is finished and has no open attempt."""
         if self.finish is None:
             return False
         for attempt in self.attempts.values():  # noqa: SIM110 -- asked of every call several times
-            if attempt.settlement is None and not attempt.crashed:
+            if attempt.settlement is None and not attempt.is_crashed:
                 return False
         return True
 
@@ -91,8 +91,8 @@ class CallState(msgspec.Struct):
 
     @property
     def reserved(self) -> int:
-        """The most that was ever set aside for it: of each attempt that did not inherit its bound, or that of whichever
-        inherited from it, which was set aside with it."""
+        """The most that was ever set aside for it: the bounds of attempts that did not inherit, or of the dearest that
+        inherited from each, which was set aside with it."""
         if len(self.attempts) == 1:
             return next(iter(self.attempts.values())).reservation.bound
         whole = most = 0
@@ -112,12 +112,12 @@ class EpochState:
     """Costs of settled attempts, in picodollars."""
     released: dict[Key, int] = field(default_factory=dict)
     releases: dict[bytes, Release] = field(default_factory=dict)
-    """Those that whoever took them over has not dropped."""
-    unmatched: int = 0
-    """Settlements whose reservation is not in the journal: it was lost to damage."""
+    """Releases that the shipper has not dropped after writing them."""
+    unmatched_settlements: int = 0
+    """Settlements whose reservation was lost to damage."""
 
     def apply(self, record: Record, segment: int = 1) -> CallState | None:
-        """Take one record in, in the order of the journal. Returns the call that it belongs to."""
+        """Add one record, in the order of the journal. Returns the call that it belongs to, None for a release."""
         if isinstance(record, Release):
             if record.id not in self.releases:
                 self.releases[record.id] = record
@@ -136,31 +136,31 @@ class EpochState:
             call.finish = record
         return call
 
-    def know(self, attempt: Attempt) -> None:
-        """Take in what the ledger keeps of a call that has not ended, before the journal, or in its place."""
+    def add_known_attempt(self, attempt: Attempt) -> None:
+        """Add an attempt that the ledger keeps of a call that has not ended, before or instead of the journal."""
         id = attempt.reservation.call
-        call = self.calls.setdefault(id, CallState(id, NOWHERE, noted=True))
+        call = self.calls.setdefault(id, CallState(id, NOWHERE, has_kept_attempts=True))
         call.attempts[attempt.reservation.attempt] = attempt
 
     def open_attempts(self) -> list[Attempt]:
-        """Reservations without a settlement."""
+        """Return attempts without a settlement."""
         return [attempt for call in self.calls.values() for attempt in call.attempts.values() if attempt.is_open]
 
-    def crash(self) -> list[CallState]:
-        """The process is dead: settle every open attempt at its bound. Returns the calls that had not ended."""
+    def settle_crashed(self) -> list[CallState]:
+        """Settle every open attempt of a dead process at its bound. Returns the calls that had not ended."""
         for attempt in self.open_attempts():
-            attempt.crashed = True
+            attempt.is_crashed = True
             for charge in attempt.reservation.charges:
                 self._add(self.spent, charge, attempt.reservation.bound)
         return list(self.calls.values())
 
-    def forget(self, call: bytes) -> None:
-        """Drop a call that has ended and was taken over by the ledger."""
+    def drop_call(self, call: bytes) -> None:
+        """Drop a call that has ended and is in the ledger."""
         self.calls.pop(call, None)
 
     def _reserve(self, call: CallState, record: Reservation) -> None:
         if not record.deployment:
-            call.use = record
+            call.tool_use = record
             return
         if record.attempt not in call.attempts:
             call.attempts[record.attempt] = Attempt(record)
@@ -168,7 +168,7 @@ class EpochState:
     def _settle(self, call: CallState, record: Settlement) -> None:
         attempt = call.attempts.get(record.attempt)
         if attempt is None:
-            self.unmatched += 1
+            self.unmatched_settlements += 1
         elif attempt.is_open:
             attempt.settlement = record
             for charge in attempt.reservation.charges:
@@ -180,8 +180,8 @@ class EpochState:
         book[key] = book.get(key, 0) + amount
 
 
-def fold(records: Iterable[Record]) -> EpochState:
-    """The state after all records of an epoch, without a crash."""
+def replay(records: Iterable[Record]) -> EpochState:
+    """Return the state after all records of an epoch, without a crash."""
     state = EpochState()
     for record in records:
         state.apply(record)

@@ -1,7 +1,7 @@
-"""Segments of a journal, made ahead of need by a thread of their own and filled with real zeros, so that fdatasync
-never waits for the file system's metadata.
+"""Segments of a journal, allocated ahead of need by a thread and filled with real zeros, so that fdatasync never waits
+for the file system's metadata.
 
-What is written into them, and when the next one is begun, is the journal's.
+`journal` writes into them and decides when the next one is begun.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from groundplan.gateway.journal.records import HEADER_BYTES
 
 _ZEROS = bytes(1 << 20)
 _RETRY_S = 1.0
-AHEAD = 2
-"""Segments that wait: where the disk is busy, filling one with zeros can take longer than the calls of another."""
+SPARE_SEGMENTS = 2
+"""Spare segments: where the disk is busy, filling one with zeros can take longer than filling another with records."""
 
 
 def allocate_segment(folder: Path, epoch: UUID, number: int, size: int) -> int:
-    """Make a segment of real zeros with its header, durable under its name; returns the open descriptor. Raises
+    """Create a segment of real zeros with its header, durable under its name; returns the open descriptor. Raises
     OSError; where the disk has no room for all of it nothing is written: others need what is left."""
     disk = os.statvfs(folder)
     if disk.f_blocks and disk.f_bavail * disk.f_frsize < size:
@@ -51,11 +51,12 @@ def allocate_segment(folder: Path, epoch: UUID, number: int, size: int) -> int:
     return descriptor
 
 
-def make_folder(folder: Path, epoch: UUID, size: int) -> tuple[int, int]:
-    """Make the folder of an epoch: descriptors of its lock, which is held, and of its first segment. Raises OSError;
-    nothing is left then.
+def create_folder(folder: Path, epoch: UUID, size: int) -> tuple[int, int]:
+    """Create the folder of an epoch; returns the descriptors of its lock, which is held, and of its first segment.
+    Raises OSError, and then leaves nothing behind.
 
-    The lock is held before the folder has its name: nobody can take a journal that is being made for an abandoned one.
+    The lock is held before the folder has its name, so a journal under construction is never taken for an abandoned
+    one.
     """
     making = folder.with_name(f".{epoch}.new")
     opened: list[int] = []
@@ -76,7 +77,7 @@ def make_folder(folder: Path, epoch: UUID, size: int) -> tuple[int, int]:
 
 @dataclass(slots=True)
 class Segment:
-    """An open one; `offset` is where the next frame goes."""
+    """An open segment; `offset` is where the next frame goes."""
 
     descriptor: int
     number: int
@@ -84,41 +85,41 @@ class Segment:
     offset: int = HEADER_BYTES
 
 
-class Spares:
-    """Those of one journal that wait to be written into. All methods belong to the loop's thread."""
+class SpareSegments:
+    """Segments of one journal that wait to be written into. All methods belong to the loop's thread."""
 
     def __init__(self, folder: Path, epoch: UUID, loop: asyncio.AbstractEventLoop, first: Segment) -> None:
         self.ready: deque[Segment] = deque()
-        self.making = False
+        self.is_allocating = False
         self._folder, self._epoch, self._loop, self._size = folder, epoch, loop, first.size
         self._next = first.number + 1
         self._stopped = False
         self._thread: threading.Thread | None = None
 
     def fill(self) -> None:
-        """Have them made, one after the other, until `AHEAD` wait. Where the disk refuses, again after a second."""
-        if self.making or len(self.ready) >= AHEAD or self._stopped:
+        """Allocate segments, one after the other, until `SPARE_SEGMENTS` wait. Retries after a disk error."""
+        if self.is_allocating or len(self.ready) >= SPARE_SEGMENTS or self._stopped:
             return
-        self.making = True
-        self._thread = threading.Thread(target=self._make, args=(self._next,), name="journal-room", daemon=True)
+        self.is_allocating = True
+        self._thread = threading.Thread(target=self._allocate, args=(self._next,), name="journal-room", daemon=True)
         try:
             self._thread.start()
         except RuntimeError:  # this user may have no more threads now
             self._thread = None
-            self._made(self._next, None)
+            self._on_allocated(self._next, None)
 
-    def _make(self, number: int) -> None:
+    def _allocate(self, number: int) -> None:
         try:
             made: int | None = allocate_segment(self._folder, self._epoch, number, self._size)
         except OSError:
             made = None
         try:
-            self._loop.call_soon_threadsafe(self._made, number, made)
+            self._loop.call_soon_threadsafe(self._on_allocated, number, made)
         except RuntimeError:
             return  # the loop is closed: the process ends
 
-    def _made(self, number: int, descriptor: int | None) -> None:
-        self.making = False
+    def _on_allocated(self, number: int, descriptor: int | None) -> None:
+        self.is_allocating = False
         if descriptor is not None:
             self.ready.append(Segment(descriptor, number, self._size))
             self._next = number + 1
@@ -127,11 +128,11 @@ class Spares:
             self._loop.call_later(_RETRY_S, self.fill)
 
     def stop(self) -> None:
-        """No more are made; one that is on its way still comes."""
+        """Allocate no more; one under way still arrives."""
         self._stopped = True
 
-    async def ended(self) -> None:
-        """Until nothing is made any more. Call `stop` first."""
+    async def join(self) -> None:
+        """Wait until no allocation is under way. Call `stop` first."""
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
-        await asyncio.sleep(0)  # what the thread left for the loop runs now
+        await asyncio.sleep(0)  # runs what the thread scheduled on the loop

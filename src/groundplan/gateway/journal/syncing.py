@@ -1,10 +1,10 @@
-"""How what a journal wrote is made to survive a loss of power: beside the event loop, one round of fdatasync at a time,
-or on the loop itself for a call that is alone.
+"""Makes what a journal wrote survive a loss of power: beside the event loop, one round of fdatasync at a time, or on
+the loop itself for a call that is alone.
 
-Beside it by the kernel where it offers that (Linux AIO, told by an eventfd): there is no thread then that wants the
-interpreter while calls are served, which was a tenth of what a call computes. Elsewhere by a thread. On the loop while
-the disk is quicker than being woken again. When a round is begun, who is alone, and what failed for good, is the
-journal's to know.
+Beside the loop it uses the kernel's asynchronous I/O (Linux AIO, signalled by an eventfd) where there is one: no thread
+then competes for the interpreter while calls are served, which was a tenth of what a call computes. Elsewhere it uses a
+thread. It syncs on the loop while the disk is quicker than a wake-up. The journal decides when a round starts, when a
+call is alone, and what has failed for good.
 """
 
 from __future__ import annotations
@@ -21,47 +21,47 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Final, Protocol
 
-Done = Callable[[str | None], None]
-"""Called in the loop: with None when everything is durable, else with what went wrong."""
-_CALLS: Final = {"x86_64": (206, 207, 208, 209), "aarch64": (0, 1, 4, 2)}
+OnDone = Callable[[str | None], None]
+"""Called in the loop, with None when everything is durable, else with the error."""
+_SYSTEM_CALLS: Final = {"x86_64": (206, 207, 208, 209), "aarch64": (0, 1, 4, 2)}
 """Numbers of io_setup, io_destroy, io_getevents and io_submit."""
 _FDSYNC, _RESFD, _RANGE_WRITE = 3, 1, 2
 """IOCB_CMD_FDSYNC, IOCB_FLAG_RESFD, SYNC_FILE_RANGE_WRITE"""
-AT_ONCE = 8
-"""Descriptors that the kernel is given together."""
-NEAR_BYTES = 64 << 10
+MAX_SUBMITTED = 8
+"""Descriptors submitted to the kernel together."""
+TAIL_BYTES = 64 << 10
 """What few calls write between two syncs is within so many bytes of the end."""
 QUICK_S = 0.0005
-"""A disk that takes longer than this is not waited for on the loop for a while."""
+"""After a sync on the loop that takes longer than this, none is done there for a while."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 60.0
-"""That while: doubled each time that it is too slow again."""
+"""Length of that while: doubled each time that the disk is too slow again."""
 
 
 class Sync(Protocol):
-    """One round at a time: `start` is called again only after `done` was."""
+    """Syncs files, one round at a time: `start` is called again only after `done` was."""
 
-    def start(self, descriptors: Sequence[int], done: Done) -> None:
-        """fdatasync each of `descriptors`, which stay open until then."""
+    def start(self, descriptors: Sequence[int], done: OnDone) -> None:
+        """fdatasync each of `descriptors`, which stay open until `done` is called."""
 
-    def at_once(self, descriptors: Sequence[int]) -> bool:
-        """fdatasync each of them now, on the loop; False, with nothing done, where that would take long. Raises
+    def sync_on_loop(self, descriptors: Sequence[int]) -> bool:
+        """fdatasync each of them now, on the loop. Returns False, with nothing done, where that would take long. Raises
         OSError."""
 
-    def ahead(self, descriptor: int, end: int) -> None:
-        """Have the device begin with what was written before `end`, for which an fdatasync that follows soon waits the
-        less. It waits for nothing; what fails is told by that fdatasync."""
+    def start_writeback(self, descriptor: int, end: int) -> None:
+        """Start writing to the device what was written before `end`, so that an fdatasync that follows soon waits less.
+        Does not wait; errors are reported by that fdatasync."""
 
     async def close(self) -> None:
-        """End it. No round is under way."""
+        """Release everything. No round is under way."""
 
 
-def best_sync(loop: asyncio.AbstractEventLoop) -> Sync:
-    """The kernel's own where there is one, else a thread."""
+def create_sync(loop: asyncio.AbstractEventLoop) -> Sync:
+    """Return the kernel's own sync where there is one, else a thread's."""
     return KernelSync.open(loop) or ThreadSync(loop)
 
 
 def _range_sync() -> Callable[[int, int, int, int], int]:
-    """sync_file_range of the C library where there is one, without giving up the interpreter; else nothing."""
+    """Return sync_file_range of the C library where there is one, called without releasing the GIL; else a no-op."""
     made = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
     if sys.platform == "linux":
         with suppress(AttributeError):
@@ -69,22 +69,22 @@ def _range_sync() -> Callable[[int, int, int, int], int]:
     return lambda *_: 0
 
 
-class OnLoop:
-    """fdatasync on the loop, while the last one was quick."""
+class LoopSync:
+    """Syncs on the loop, as long as the last sync was quick."""
 
-    _again = 0.0
+    _paused_until = 0.0
     _pause = FIRST_PAUSE_S
 
     def __init__(self) -> None:
         self._range_sync = _range_sync()
 
-    def ahead(self, descriptor: int, end: int) -> None:
-        start = max(0, end - NEAR_BYTES)
+    def start_writeback(self, descriptor: int, end: int) -> None:
+        start = max(0, end - TAIL_BYTES)
         self._range_sync(descriptor, start, end - start, _RANGE_WRITE)
 
-    def at_once(self, descriptors: Sequence[int]) -> bool:
+    def sync_on_loop(self, descriptors: Sequence[int]) -> bool:
         began = time.monotonic()
-        if began < self._again:
+        if began < self._paused_until:
             return False
         for descriptor in descriptors:
             os.fdatasync(descriptor)
@@ -92,7 +92,7 @@ class OnLoop:
         if took <= QUICK_S:
             self._pause = FIRST_PAUSE_S
         else:
-            self._again = began + took + self._pause
+            self._paused_until = began + took + self._pause
             self._pause = min(LONGEST_PAUSE_S, 2 * self._pause)
         return True
 
@@ -116,96 +116,103 @@ class _Event(ctypes.Structure):
     ]  # fmt: skip
 
 
-class KernelSync(OnLoop):
-    """By Linux AIO. Make it with `open`. What the kernel does not take is synced on the loop."""
+class KernelSync(LoopSync):
+    """Syncs by Linux AIO. Create it with `open`. What the kernel does not accept is synced on the loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, context: ctypes.c_ulong, calls: tuple[int, ...]) -> None:
         super().__init__()
         _, destroy, getevents, submit = calls
         self._loop = loop
-        # the interpreter is kept during a call: it takes a microsecond, and giving it up would take longer
+        # the GIL is kept during a system call: it takes a microsecond, and releasing the GIL would take longer
         self._call = ctypes.PyDLL(None, use_errno=True).syscall
-        self._told = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._blocks = [_Iocb(opcode=_FDSYNC, flags=_RESFD, resfd=self._told) for _ in range(AT_ONCE)]
-        pointers = (ctypes.POINTER(_Iocb) * AT_ONCE)(*(ctypes.pointer(block) for block in self._blocks))
-        self._events = (_Event * AT_ONCE)()
-        self._submit = [(ctypes.c_long(submit), context, ctypes.c_long(n), pointers) for n in range(AT_ONCE + 1)]
-        self._get = (ctypes.c_long(getevents), context, ctypes.c_long(0), ctypes.c_long(AT_ONCE), self._events, None)
+        self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._blocks = [_Iocb(opcode=_FDSYNC, flags=_RESFD, resfd=self._eventfd) for _ in range(MAX_SUBMITTED)]
+        pointers = (ctypes.POINTER(_Iocb) * MAX_SUBMITTED)(*(ctypes.pointer(block) for block in self._blocks))
+        self._events = (_Event * MAX_SUBMITTED)()
+        self._submit = [(ctypes.c_long(submit), context, ctypes.c_long(n), pointers) for n in range(MAX_SUBMITTED + 1)]
+        self._getevents = (
+            ctypes.c_long(getevents),
+            context,
+            ctypes.c_long(0),
+            ctypes.c_long(MAX_SUBMITTED),
+            self._events,
+            None,
+        )
         self._destroy = (ctypes.c_long(destroy), context)
-        self._rest: Sequence[int] = ()
-        self._left = 0
-        self._failed: str | None = None
-        self._done: Done | None = None
-        loop.add_reader(self._told, self._readable)
+        self._remaining: Sequence[int] = ()
+        self._unfinished = 0
+        self._error: str | None = None
+        self._done: OnDone | None = None
+        loop.add_reader(self._eventfd, self._on_readable)
 
     @classmethod
     def open(cls, loop: asyncio.AbstractEventLoop) -> KernelSync | None:
-        """None where the system, or a sandbox around it, does not offer it."""
-        calls = _CALLS.get(platform.machine())
+        """Return None where the system, or a sandbox around it, does not offer it."""
+        calls = _SYSTEM_CALLS.get(platform.machine())
         if sys.platform != "linux" or calls is None:
             return None
         context = ctypes.c_ulong(0)
         setup = ctypes.PyDLL(None, use_errno=True).syscall
-        if setup(ctypes.c_long(calls[0]), ctypes.c_long(AT_ONCE), ctypes.byref(context)) != 0:
+        if setup(ctypes.c_long(calls[0]), ctypes.c_long(MAX_SUBMITTED), ctypes.byref(context)) != 0:
             return None
         return cls(loop, context, calls)
 
-    def start(self, descriptors: Sequence[int], done: Done) -> None:
-        self._rest, self._failed, self._done = descriptors, None, done
-        self._next()
+    def start(self, descriptors: Sequence[int], done: OnDone) -> None:
+        self._remaining, self._error, self._done = descriptors, None, done
+        self._submit_next()
 
-    def _next(self) -> None:
-        some, self._rest = self._rest[:AT_ONCE], self._rest[AT_ONCE:]
+    def _submit_next(self) -> None:
+        some, self._remaining = self._remaining[:MAX_SUBMITTED], self._remaining[MAX_SUBMITTED:]
         for block, descriptor in zip(self._blocks, some, strict=False):
             block.fildes = descriptor
         taken = max(0, self._call(*self._submit[len(some)]))
-        self._left = taken
+        self._unfinished = taken
         for descriptor in some[taken:]:
             try:
                 os.fdatasync(descriptor)
             except OSError as error:
-                self._failed = _failed(error.errno)
+                self._error = _failure_text(error.errno)
         if not taken:
-            self._loop.call_soon(self._ended)
+            self._loop.call_soon(self._finish)
 
-    def _readable(self) -> None:
+    def _on_readable(self) -> None:
         try:
-            os.eventfd_read(self._told)
+            os.eventfd_read(self._eventfd)
         except BlockingIOError:
             return
-        found = max(0, self._call(*self._get))
+        found = max(0, self._call(*self._getevents))
         for event in self._events[:found]:
             if event.res < 0:
-                self._failed = _failed(-event.res)
-        self._left -= found
-        if found and not self._left:
-            self._ended()
+                self._error = _failure_text(-event.res)
+        self._unfinished -= found
+        if found and not self._unfinished:
+            self._finish()
 
-    def _ended(self) -> None:
-        if self._rest and self._failed is None:
-            self._next()
+    def _finish(self) -> None:
+        if self._remaining and self._error is None:
+            self._submit_next()
             return
         done, self._done = self._done, None
         if done is not None:
-            done(self._failed)
+            done(self._error)
 
     async def close(self) -> None:
-        self._loop.remove_reader(self._told)
+        self._loop.remove_reader(self._eventfd)
         self._call(*self._destroy)
-        os.close(self._told)
+        os.close(self._eventfd)
 
 
-class ThreadSync(OnLoop):
-    """By a thread of its own."""
+class ThreadSync(LoopSync):
+    """Syncs in a thread of its own."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
         self._loop = loop
-        self._jobs: SimpleQueue[tuple[Sequence[int], Done] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[Sequence[int], OnDone] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="journal-sync", daemon=True)
         self._thread.start()
 
-    def start(self, descriptors: Sequence[int], done: Done) -> None:
+    def start(self, descriptors: Sequence[int], done: OnDone) -> None:
         self._jobs.put((descriptors, done))
 
     def _run(self) -> None:
@@ -216,7 +223,7 @@ class ThreadSync(OnLoop):
                 for descriptor in descriptors:
                     os.fdatasync(descriptor)
             except OSError as error:
-                failed = _failed(error.errno)
+                failed = _failure_text(error.errno)
             try:
                 self._loop.call_soon_threadsafe(done, failed)
             except RuntimeError:
@@ -227,5 +234,5 @@ class ThreadSync(OnLoop):
         await asyncio.to_thread(self._thread.join)
 
 
-def _failed(number: int | None) -> str:
+def _failure_text(number: int | None) -> str:
     return f"fdatasync failed: {os.strerror(number or 0)}"

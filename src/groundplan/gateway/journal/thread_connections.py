@@ -1,8 +1,8 @@
-"""Statements that a worker waits for beside its calls: a few connections, made at the first use and used in threads.
+"""Database statements that a worker awaits beside its calls: a few connections, opened at first use, used in threads.
 
-The event loop never waits for a database here. What a failure means to a caller is said by whoever asks. Once none was
-to be had nobody waits for one for a moment, and then one of them finds out: there are few threads, and all would wait
-for each other.
+The event loop never blocks on a database here. The user decides what a failure means to a client. After no connection
+could be had, requests fail at once for a moment, and then one of them tries again: there are few threads, and all would
+wait for each other.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from groundplan.core.errors import Unavailable
 from groundplan.core.last_known_address import LastKnownAddress
 from groundplan.gateway.database import BRIEFLY
 
-SECONDS = 2.0
-"""Longest that a connection, or a statement, is waited for."""
-UNHEARD_SECONDS = 1.0
-"""After these more PostgreSQL, which ends a statement itself, stands still or is not reached any more."""
+TIMEOUT_SECONDS = 2.0
+"""The longest wait for a connection, or for a statement."""
+UNANSWERED_SECONDS = 1.0
+"""PostgreSQL ends a statement itself; after this much longer it is unreachable or stands still."""
 AWAY_SECONDS = 1.0
 _Found = TypeVar("_Found")
 
 
-class _Heard(LastKnownAddress):
-    """One whose statements end also where PostgreSQL says nothing more, and which does not stay with a server that may
-    write no more (`database`)."""
+class _TimedConnection(LastKnownAddress):
+    """A connection whose statements end even where PostgreSQL does not answer, and which leaves a server that became
+    read-only (`database`)."""
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        """Raises psycopg.Error; closed where there is no answer, or nothing can be written."""
-        most = SECONDS + UNHEARD_SECONDS
+        """Raises psycopg.Error, and closes the connection where there is no answer, or the server is read-only."""
+        most = TIMEOUT_SECONDS + UNANSWERED_SECONDS
         try:
             return super().wait(gen, interval, most if timeout is None else min(timeout, most))
         except (psycopg.OperationalError, ReadOnlySqlTransaction) as error:
@@ -48,22 +48,22 @@ class _Heard(LastKnownAddress):
 
 
 class ThreadConnections:
-    """Of one use in one worker. `unreachable` makes what is raised while PostgreSQL is away."""
+    """The connections of one use in one worker. `unreachable` creates the error raised while PostgreSQL is away."""
 
     def __init__(self, url: str, name: str, most: int, unreachable: Callable[[], Unavailable]) -> None:
         self._unreachable = unreachable
         self._away_until = 0.0
-        """No connection was to be had; 0: that is not known."""
+        """Until when PostgreSQL counts as away; 0: not known to be."""
         self._opening = threading.Lock()
         self._make: Callable[[], ConnectionPool[Any]] = partial(
             ConnectionPool,
             url,
-            connection_class=_Heard,
+            connection_class=_TimedConnection,
             kwargs={"autocommit": True, "connect_timeout": 2},
-            configure=_configure,  # by a parameter of the address it would take the place of the role there
+            configure=_configure,  # a parameter of the address would replace the role set there
             min_size=0,
             max_size=most,
-            timeout=SECONDS,
+            timeout=TIMEOUT_SECONDS,
             check=ConnectionPool.check_connection,
             reconnect_timeout=1.0,
             num_workers=1,
@@ -73,13 +73,13 @@ class ThreadConnections:
         self._pool = self._make()
 
     async def run(self, work: Callable[[Any], _Found]) -> _Found:
-        """What `work` makes of a connection. Raises `Unavailable`, and what `work` raises of its own."""
-        finds_out = self._finds_out()
-        self._check(finds_out=finds_out)
+        """Run `work` with a connection and return its result. Raises `Unavailable`, and what `work` raises itself."""
+        is_probe = self._is_probe()
+        self._check_available(is_probe=is_probe)
 
         def run() -> _Found:
-            self._check(finds_out=finds_out)  # it may have waited for a thread until that was known
-            with self._opened().connection() as conn:
+            self._check_available(is_probe=is_probe)  # PostgreSQL may have gone away while this waited for a thread
+            with self._open_pool().connection() as conn:
                 self._away_until = 0.0
                 return work(conn)
 
@@ -95,28 +95,28 @@ class ThreadConnections:
         except psycopg.Error as error:
             raise self._unreachable() from error
 
-    def _opened(self) -> ConnectionPool[Any]:
-        """Raises `PoolTimeout` where this user may have no more threads now."""
+    def _open_pool(self) -> ConnectionPool[Any]:
+        """Return the open pool. Raises `PoolTimeout` where this user may have no more threads now."""
         with self._opening:
             pool = self._pool
             try:
                 pool.open()
             except RuntimeError as error:
-                self._pool = self._make()  # it takes itself for open, and nobody would ever connect for it
+                self._pool = self._make()  # the old one counts as open, but nothing would ever connect for it
                 pool.close(0)
                 raise PoolTimeout("no thread for connections") from error
             return pool
 
-    def _finds_out(self) -> bool:
-        """Whether it was away a moment ago, and this one is to ask whether it still is."""
+    def _is_probe(self) -> bool:
+        """Whether PostgreSQL was away a moment ago and this request is the one that tries again."""
         if not self._away_until or monotonic() < self._away_until:
             return False
-        self._away_until = monotonic() + SECONDS + AWAY_SECONDS
+        self._away_until = monotonic() + TIMEOUT_SECONDS + AWAY_SECONDS
         return True
 
-    def _check(self, *, finds_out: bool) -> None:
-        """Raise what is raised while PostgreSQL is away, but for who is to find out."""
-        if self._away_until and not finds_out:
+    def _check_available(self, *, is_probe: bool) -> None:
+        """Raise the error of an unreachable database, unless this request tries again."""
+        if self._away_until and not is_probe:
             raise self._unreachable()
 
     async def close(self) -> None:
@@ -124,4 +124,4 @@ class ThreadConnections:
 
 
 def _configure(conn: psycopg.Connection[Any]) -> None:
-    conn.execute(f"SET statement_timeout = {int(SECONDS * 1000)}; {BRIEFLY}".encode())
+    conn.execute(f"SET statement_timeout = {int(TIMEOUT_SECONDS * 1000)}; {BRIEFLY}".encode())

@@ -17,7 +17,7 @@ from groundplan.economics.price import AUTO
 from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.caching.replay_forms import COMPLETIONS_REPLAY_FORMS
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.call.meter import ReportedUsage
+from groundplan.gateway.call.pricing import ReportedUsage
 from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.http.sse import END, append_field, format_event
 from groundplan.gateway.surfaces.body import (

@@ -11,7 +11,7 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.gateway.caching.replay_forms import EMBEDDINGS_REPLAY_FORMS
-from groundplan.gateway.call import meter
+from groundplan.gateway.call import pricing
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.surfaces.body import OTHER_INPUT_FIELDS, has_tokens, read_fields, refuse_fields, repeated_bytes
@@ -43,7 +43,7 @@ class _First(msgspec.Struct, frozen=True):
 
 class _Answer(msgspec.Struct, frozen=True):
     data: list[msgspec.Raw] | None = None
-    usage: meter.ReportedUsage | None = None
+    usage: pricing.ReportedUsage | None = None
 
 
 _encode = msgspec.json.Encoder().encode
@@ -188,20 +188,20 @@ class Embeddings(Interface):
         return self._openai if deployment.api == "openai" else self._service
 
     def cost_bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002
-        return meter.most(ask, deployment, _tokens_in(ask, deployment, added), 0)
+        return pricing.cost_bound(ask, deployment, _tokens_in(ask, deployment, added), 0)
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
         tokens = _tokens_in(ask, deployment, added)
-        return Usage(input=tokens), meter.most(ask, deployment, tokens, 0)
+        return Usage(input=tokens), pricing.cost_bound(ask, deployment, tokens, 0)
 
 
 def _tokens_in(ask: Ask, deployment: Deployment, added: int) -> int:
     """Tokens may be sent themselves: then they are counted. Beside texts each has a byte at least, whatever the
     tokenizer makes of those."""
     if ask.hidden:
-        return ask.hidden + meter.input_bound(deployment, added, ask.messages)
+        return ask.hidden + pricing.input_bound(deployment, added, ask.messages)
     size = ask.size + added
-    return max(size, meter.input_bound(deployment, size, ask.messages))
+    return max(size, pricing.input_bound(deployment, size, ask.messages))
 
 
 EMBEDDINGS = Embeddings()

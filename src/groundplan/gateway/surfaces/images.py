@@ -14,7 +14,7 @@ from groundplan.core.errors import Invalid
 from groundplan.economics import price
 from groundplan.economics.prices.provider_usage import ImagesUsage
 from groundplan.economics.unit_price import image_price
-from groundplan.gateway.call import meter
+from groundplan.gateway.call import pricing
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.surfaces.body import read_fields
 from groundplan.gateway.surfaces.chat.answer_types import NULL
@@ -174,16 +174,16 @@ class Images(Interface):
         """As many images as were asked for, each with the most tokens that one has; also those that were sent in. What
         is shown of an image while it is made has no more tokens than the image, each time."""
         tokens = deployment.image_tokens
-        into = meter.input_bound(deployment, ask.size, ask.messages) + ask.images * tokens
+        into = pricing.input_bound(deployment, ask.size, ask.messages) + ask.images * tokens
         out = ask.copies * (1 + _made(ask).partial) * tokens
         usage = Usage(input=into, output=out, images_made=ask.copies, images=ask.images)
         each = self._each(ask, deployment) or 0
-        rates = meter.rates_of(ask, deployment)
+        rates = pricing.unnamed_class_rates(ask, deployment)
         return usage, price.cost_bound(rates, usage.input, usage.output, ask.images) + ask.copies * each
 
     def cost(self, ask: Ask, deployment: Deployment, usage: Usage) -> int:
         each = self._each(ask, deployment) or 0
-        return price.cost(meter.rates_of(ask, deployment), usage) + usage.images_made * each
+        return price.cost(pricing.unnamed_class_rates(ask, deployment), usage) + usage.images_made * each
 
 
 def _made(ask: Ask) -> Made:

@@ -11,7 +11,7 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
-from groundplan.gateway.call import meter
+from groundplan.gateway.call import pricing
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.surfaces.body import message_parts, read_fields
 from groundplan.gateway.surfaces.codec import Codec, UpstreamAnswer
@@ -31,7 +31,7 @@ class _Moderation(msgspec.Struct, frozen=True):
 
 class _Answer(msgspec.Struct, frozen=True):
     results: list[msgspec.Raw] | None = None
-    usage: meter.ReportedUsage | None = None
+    usage: pricing.ReportedUsage | None = None
 
 
 _moderation = msgspec.json.Decoder(_Moderation)
@@ -82,8 +82,8 @@ class Moderations(Interface):
         return self._codecs[not (deployment.rates.input or deployment.rates.output)]
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
-        tokens = meter.input_bound(deployment, ask.size, ask.messages) + ask.images * deployment.image_tokens
-        return Usage(input=tokens), meter.most(ask, deployment, tokens, 0)
+        tokens = pricing.input_bound(deployment, ask.size, ask.messages) + ask.images * deployment.image_tokens
+        return Usage(input=tokens), pricing.cost_bound(ask, deployment, tokens, 0)
 
 
 MODERATIONS = Moderations()

@@ -15,7 +15,7 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.economics import price
-from groundplan.gateway.call import meter
+from groundplan.gateway.call import pricing
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.http.sse import append_field
@@ -70,7 +70,7 @@ class _Answer(msgspec.Struct, frozen=True):
     results: list[_Result] | None = None
     data: msgspec.Raw = msgspec.Raw(b"null")
     """The results as Voyage, and older versions of Infinity, call them."""
-    usage: meter.ReportedUsage | None = None
+    usage: pricing.ReportedUsage | None = None
     meta: _Meta | None = None
 
 
@@ -169,14 +169,14 @@ def _usage(found: _Answer) -> Usage | None:
     billed, read = (found.meta.billed_units, found.meta.tokens) if found.meta is not None else (None, None)
     told = (billed.input_tokens or billed.total_tokens) if billed is not None else None
     told = told or (read.input_tokens if read is not None else None)
-    return Usage(input=int(told)) if told is not None and 0 <= told < meter.MAX_TOKENS else None
+    return Usage(input=int(told)) if told is not None and 0 <= told < pricing.MAX_TOKENS else None
 
 
 def _searches(found: _Answer) -> int:
     """That are billed; 0 where that is not told."""
     billed = found.meta.billed_units if found.meta is not None else None
     units = billed.search_units if billed is not None else None
-    return ceil(units) if units is not None and 0 < units < meter.MAX_TOKENS else 0
+    return ceil(units) if units is not None and 0 < units < pricing.MAX_TOKENS else 0
 
 
 class Rerank(Interface):
@@ -217,7 +217,7 @@ class Rerank(Interface):
         """A model may read the query, and whatever else there is, again with each document."""
         around = _AROUND if deployment.rates.input else 0
         more = max(0, around - deployment.input_overhead_tokens) * ask.messages
-        usage = Usage(input=meter.input_bound(deployment, ask.size, ask.messages) + more)
+        usage = Usage(input=pricing.input_bound(deployment, ask.size, ask.messages) + more)
         return usage, self.cost(ask, deployment, usage)
 
     def cost(self, ask: Ask, deployment: Deployment, usage: Usage) -> int:

@@ -12,7 +12,7 @@ from groundplan.core.errors import Invalid
 from groundplan.economics import price
 from groundplan.economics.prices.provider_usage import RealtimeUsage
 from groundplan.economics.unit_price import speech_price
-from groundplan.gateway.call import meter
+from groundplan.gateway.call import pricing
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.delivery.binary_stream import BytesRelay
 from groundplan.gateway.surfaces.body import read_fields
@@ -106,7 +106,7 @@ class Speech(Interface):
         rates = deployment.rates
         usage = Usage(characters=ask.copies)
         if rates.input or rates.output:
-            into = meter.input_bound(deployment, ask.size, 1)
+            into = pricing.input_bound(deployment, ask.size, 1)
             usage = Usage(input=into, output=deployment.max_output_tokens, characters=ask.copies)
         return usage, price.cost_bound(rates, usage.input, usage.output) + speech_price(rates, ask.copies)
 

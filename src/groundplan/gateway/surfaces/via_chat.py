@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.gateway.caching.replay_forms import ReplayForms
-from groundplan.gateway.call import meter
+from groundplan.gateway.call import pricing
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.surfaces import thought_signatures
 from groundplan.gateway.surfaces.chat.surface import CHAT, FILE, OpenAIChat, ServiceChat
@@ -128,7 +128,7 @@ class TokenCounting(ServedViaChat):
         if FILE in ask.needs:
             hint = f"Name a model {self.file_hint}."
             raise Invalid("the tokens of a file cannot be counted here", code="content_unsupported", hint=hint)
-        text = -(-(ask.size + ask.hidden) // meter.BYTES_PER_TOKEN)
+        text = -(-(ask.size + ask.hidden) // pricing.BYTES_PER_TOKEN)
         return self.answer_template % (text + ask.images * deployment.image_tokens + deployment.input_overhead_tokens)
 
     def cost_bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002

@@ -1,31 +1,31 @@
-"""What of a call is kept: its prompt and its answer, where its workload keeps them. `content_link` passes them on."""
+"""Keeps the prompt and the answer of a call, where its workload keeps content. `content_link` sends them on."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from groundplan.blueprint.model import Workload
-from groundplan.gateway.telemetry.content_link import Content, chosen
+from groundplan.gateway.telemetry.content_link import Content, is_sampled
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway
     from groundplan.gateway.call.exchange import Exchange
 
 
-def begin(exchange: Exchange, workload: Workload) -> None:
-    """From here on what is sent to the client is remembered, where its workload keeps it and it was chosen."""
-    if workload.keep is not None and exchange.sent_chunks is None and chosen(workload.keep, exchange.id_bytes):
+def start_collecting(exchange: Exchange, workload: Workload) -> None:
+    """Start to collect what is sent to the client, where the workload keeps content and the call is in the sample."""
+    if workload.keep is not None and exchange.sent_chunks is None and is_sampled(workload.keep, exchange.id_bytes):
         exchange.sent_chunks = []
 
 
-def offer(gateway: Gateway, exchange: Exchange) -> None:
-    """Send what a call asked and was answered, where its workload keeps it and it was chosen."""
+def send_content(gateway: Gateway, exchange: Exchange) -> None:
+    """Send the prompt and the answer of a call, where its workload keeps content and the call is in the sample."""
     workload, kept = exchange.workload, exchange.sent_chunks
     keep = workload.keep if workload is not None else None
-    if workload is None or kept is None or keep is None or not chosen(keep, exchange.id_bytes):
+    if workload is None or kept is None or keep is None or not is_sampled(keep, exchange.id_bytes):
         return
     if gateway.content_sender is None:
-        gateway.meters.content_lost += 1
+        gateway.call_counters.content_lost += 1
         return
     gateway.content_sender.send(
         Content(

@@ -1,6 +1,6 @@
-"""What was asked and answered, as a document to keep: from the bytes of any API surface, redacted where wanted. Pure.
+"""Turns the bytes of a request and an answer of any API surface into a document to keep, redacted where wanted. Pure.
 
-A streamed answer is put together again first, so that nothing hides in the cut between two events.
+A streamed answer is put together first, so that nothing hides in the cut between two events.
 """
 
 from __future__ import annotations
@@ -18,59 +18,59 @@ from groundplan.gateway.surfaces.answer_text import ARGUMENTS, Channel, is_said,
 from groundplan.governance.guardrails.json_escapes import LEVELS, Said
 
 LONGEST_TEXT = 100_000
-"""Characters of one text that are kept; an image or a sound in base64 is longer."""
-_LONGEST_FIND = 4_000
-"""Characters of a private key; all else that is taken out is shorter."""
-_SPELLED = frozenset({"logprobs", "prompt_logprobs", "token_ids", "prompt_token_ids"})
-"""Fields that tell a text again token by token, which in pieces has no shape that is known."""
-_VECTOR = "embedding"
-"""A field that a text can be guessed from, as numbers or as base64."""
+"""Characters of one text that are kept; base64 of images and audio is longer."""
+_LONGEST_MATCH = 4_000
+"""Longest match of the detectors, a private key; all others are shorter."""
+_TOKEN_FIELDS = frozenset({"logprobs", "prompt_logprobs", "token_ids", "prompt_token_ids"})
+"""Fields that repeat a text token by token, in pieces that detectors do not recognise."""
+_VECTOR_FIELD = "embedding"
+"""Field of a vector, as numbers or base64, from which a text can be guessed."""
 _FILE = re.compile(r"data:[^,\s]{0,200};base64,[\w+/=-]*|(?<![\w+/-])[\w+/-]{256,}={0,2}", re.ASCII)
-"""A picture, a sound or a document that is written as text, of which nobody can tell here what it says."""
+"""An image, audio or document written as text, whose contents cannot be checked here."""
 _ESCAPED_FILE = re.compile(
     r"data:[^,\s]{0,200};base64,(?:[\w+=-]|\\?/)*|(?<![\w+/-])(?:[\w+-]|\\?/){256,}={0,2}", re.ASCII
 )
-"""The same in JSON that writes each slash with an escape, which is slower to look for."""
-_TOKENS = ("prompt", "input")
+"""The same in JSON that escapes each slash, which is slower to search for."""
+_PROMPT_FIELDS = ("prompt", "input")
 """Fields of a request in which texts may be sent as their tokens."""
-_BEGINS = frozenset({"content_block_start", "response.output_item.added"})
-_INPUTS = frozenset({"partial_json", "function_call_arguments", "custom_tool_call_input"})
+_START_EVENTS = frozenset({"content_block_start", "response.output_item.added"})
+_ARGUMENT_EVENTS = frozenset({"partial_json", "function_call_arguments", "custom_tool_call_input"})
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """`document` is JSON: {"prompt": ..., "answer": ...}; `found` says what was taken out, by kind."""
+class KeptDocument:
+    """`document` is JSON: {"prompt": ..., "answer": ...}; `removed` counts by kind what was taken out."""
 
     document: str
-    found: dict[str, int]
-    cut: bool
+    removed: dict[str, int]
+    is_cut: bool
 
 
-def document(prompt: bytes, answer: bytes, *, redacted: bool) -> Kept:
-    """What is kept of one call."""
+def kept_document(prompt: bytes, answer: bytes, *, redacted: bool) -> KeptDocument:
+    """Return the document to keep of one call."""
     cleaner = _Cleaner(redacted)
     try:
-        value = {"prompt": cleaner.asked(_decoded(prompt)), "answer": cleaner.clean(answered(answer))}
+        value = {"prompt": cleaner.clean_request(_decode(prompt)), "answer": cleaner.clean(decode_answer(answer))}
     except RecursionError:
         cleaner = _Cleaner(redacted)
         texts = (data.decode("utf-8", "replace") for data in (prompt, answer))
         value = dict(zip(("prompt", "answer"), map(cleaner.clean, texts), strict=True))
-    return Kept(json.dumps(value), dict(sorted(cleaner.found.items())), cleaner.cut)
+    return KeptDocument(json.dumps(value), dict(sorted(cleaner.removed.items())), cleaner.is_cut)
 
 
 class _Cleaner:
-    """Goes through a JSON value; keeps count of what it took out."""
+    """Cleans JSON values, and counts what it took out."""
 
     def __init__(self, redacted: bool) -> None:
-        self.found: Counter[str] = Counter()
-        self.cut = False
+        self.removed: Counter[str] = Counter()
+        self.is_cut = False
         self._redacted = redacted
 
-    def asked(self, value: Any) -> Any:
-        """A request: of texts that were sent as their tokens, which nobody can look at, none is kept."""
+    def clean_request(self, value: Any) -> Any:
+        """Clean a request. Texts sent as tokens cannot be checked, so they are dropped."""
         if self._redacted and isinstance(value, dict):
-            for name in [name for name in _TOKENS if _has_tokens(value.get(name))]:
-                self.found["prompt_of_tokens"] += 1
+            for name in [name for name in _PROMPT_FIELDS if _has_tokens(value.get(name))]:
+                self.removed["prompt_of_tokens"] += 1
                 value = {**value, name: "(tokens)"}
         return self.clean(value)
 
@@ -87,7 +87,7 @@ class _Cleaner:
         return value
 
     def _field(self, name: str, value: Any) -> Any:
-        if self._redacted and ((name in _SPELLED and isinstance(value, dict | list)) or name == _VECTOR):
+        if self._redacted and ((name in _TOKEN_FIELDS and isinstance(value, dict | list)) or name == _VECTOR_FIELD):
             return None
         return self.clean(value)
 
@@ -95,25 +95,28 @@ class _Cleaner:
         if self._redacted:
             text, files = (_ESCAPED_FILE if "\\/" in text else _FILE).subn("[encoded_file]", text)
             if files:
-                self.found["encoded_file"] += files
+                self.removed["encoded_file"] += files
         if len(text) > LONGEST_TEXT:
-            self.cut = True
-            text, rest = text[: _end(text) if self._redacted else LONGEST_TEXT], f"... ({len(text)} characters)"
+            self.is_cut = True
+            text, rest = (
+                text[: _cut_position(text) if self._redacted else LONGEST_TEXT],
+                f"... ({len(text)} characters)",
+            )
         else:
             rest = ""
         if self._redacted:
-            text, found = take_out(text, _found(text))
-            self.found.update(found)
+            text, found = take_out(text, _matches(text))
+            self.removed.update(found)
         return text + rest
 
 
-def _found(text: str, levels: int = LEVELS) -> list[Found]:
-    """What is taken out of a text: also what JSON in it, as of a tool's arguments and results, writes with escapes, and
-    JSON that is a text of that. None begins or ends within one."""
+def _matches(text: str, levels: int = LEVELS) -> list[Found]:
+    """Return what to take out of a text, including matches inside JSON in it with escapes, as in a tool's arguments and
+    results, to a depth of `levels`. No match begins or ends within another."""
     found = find(text)
     if "\\" not in text or not levels or (said := Said(text)).text == text:
         return found
-    hidden = [Found(said.place(one.start), said.place(one.end), one.kind) for one in _found(said.text, levels - 1)]
+    hidden = [Found(said.place(one.start), said.place(one.end), one.kind) for one in _matches(said.text, levels - 1)]
     seen = [Found(said.escape(one.start)[0], max(one.end, said.escape(one.end - 1)[1]), one.kind) for one in found]
     return without_overlaps(sorted(hidden + seen, key=lambda one: (one.start, -one.end)))
 
@@ -122,14 +125,14 @@ def _has_tokens(value: Any) -> bool:
     return isinstance(value, list) and any(isinstance(each, int | list) for each in value)
 
 
-def _end(text: str) -> int:
-    """Where a long text is cut: half of what would be taken out is not kept either."""
-    found = _found(text[: LONGEST_TEXT + _LONGEST_FIND])
+def _cut_position(text: str) -> int:
+    """Return where to cut a long text: not inside something to take out, since half of it must not be kept either."""
+    found = _matches(text[: LONGEST_TEXT + _LONGEST_MATCH])
     return next((one.start for one in found if one.start < LONGEST_TEXT < one.end), LONGEST_TEXT)
 
 
-def _decoded(data: bytes) -> Any:
-    """JSON as it is; anything else as text, or as a count of bytes."""
+def _decode(data: bytes) -> Any:
+    """Decode JSON; return anything else as text, or as a count of bytes."""
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
@@ -140,19 +143,19 @@ def _decoded(data: bytes) -> Any:
         return f"({len(data)} bytes)"
 
 
-def answered(data: bytes) -> Any:
-    """What an answer says, as JSON: as it is, or of a stream its texts by where they belong."""
+def decode_answer(data: bytes) -> Any:
+    """Decode an answer: JSON as it is, or the texts of a stream by their place."""
     events = _events(data)
     if events is not None:
-        return _joined(events)
-    value = _decoded(data)
+        return _join_texts(events)
+    value = _decode(data)
     if isinstance(value, dict):
         value.pop("groundplan", None)
     return value
 
 
 def _events(data: bytes) -> list[Any] | None:
-    """The decoded `data:` of each event of a stream; None for what is no stream."""
+    """Decode the `data:` of each event of a stream; None for what is not a stream."""
     if not data.startswith((b"data:", b"event:", b":", b"id:")):
         return None
     found = []
@@ -165,34 +168,34 @@ def _events(data: bytes) -> list[Any] | None:
     return found
 
 
-def _joined(events: list[Any]) -> dict[str, str]:
-    """The texts of a stream by where they belong: `0` for what the first choice says, `0.reasoning` for what it thought
-    before, `0.call.1` for its second call of a tool, name first."""
+def _join_texts(events: list[Any]) -> dict[str, str]:
+    """Return the texts of a stream by their place: `0` for the first choice's answer, `0.reasoning` for its reasoning,
+    `0.call.1` for its second tool call, name first."""
     texts: dict[str, list[str]] = {}
     for event in events:
-        for place, text in _told(event) if isinstance(event, dict) else (("0", event),):
+        for place, text in _event_texts(event) if isinstance(event, dict) else (("0", event),):
             if isinstance(text, str) and text:
                 texts.setdefault(place, []).append(text)
     return {place: "".join(parts) for place, parts in texts.items()}
 
 
-def _told(event: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Each text of an event and where it belongs."""
+def _event_texts(event: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield each text of an event with its place."""
     for choice in _dicts(event.get("choices")):
-        yield from _names(choice)
+        yield from _tool_names(choice)
     number = str(event.get("index", event.get("output_index", 0)))
     for begun in _dicts([event.get("content_block"), event.get("item")]):
-        if str(event.get("type")) in _BEGINS:
+        if str(event.get("type")) in _START_EVENTS:
             yield number, begun.get("text")
             yield f"{number}.call", begun.get("name")
     for slot in slots(event):
-        yield _of_choice(slot.channel) if event.get("choices") else _of_item(number, slot.channel), slot.text
+        yield _choice_place(slot.channel) if event.get("choices") else _item_place(number, slot.channel), slot.text
     for failed in _dicts([event.get("error")]):
         yield "error", failed.get("message")
 
 
-def _names(choice: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Of the tools that a piece of a chat calls, and its text where that comes in bare pieces."""
+def _tool_names(choice: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the names of the tools that a chunk of a chat calls, and its text where that is a list of parts."""
     place, delta = choice.get("index", 0), choice.get("delta")
     if not isinstance(delta, dict):
         return
@@ -206,8 +209,8 @@ def _names(choice: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield f"{place}.call.{call.get('index', 0)}", called.get("name")
 
 
-def _of_choice(channel: Channel) -> str:
-    """Where a text belongs in a chat, or in a completion."""
+def _choice_place(channel: Channel) -> str:
+    """Return the place of a text in a chat, or in a completion."""
     place, *rest = channel
     if is_said(channel):
         return place
@@ -216,12 +219,12 @@ def _of_choice(channel: Channel) -> str:
     return f"{place}.{rest[0] if len(rest) == 1 else 'reasoning_details'}"
 
 
-def _of_item(place: str, channel: Channel) -> str:
-    """The same, in events that bear a type."""
+def _item_place(place: str, channel: Channel) -> str:
+    """The same, for events that have a type."""
     name = channel[1].removeprefix("response.").removesuffix(".delta")
     if name in ("text", "output_text", "transcript.text"):
         return place
-    return f"{place}.call" if name in _INPUTS else f"{place}.{name}"
+    return f"{place}.call" if name in _ARGUMENT_EVENTS else f"{place}.{name}"
 
 
 def _dicts(values: Any) -> list[dict[str, Any]]:

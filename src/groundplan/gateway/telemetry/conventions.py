@@ -1,4 +1,4 @@
-"""The words of OpenTelemetry's GenAI conventions for our endpoints and providers, the same in spans and metrics."""
+"""The terms of OpenTelemetry's GenAI conventions for our endpoints and providers, the same in spans and metrics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OPERATIONS = {
     "search": "retrieval",
     "mcp": "execute_tool",
 }
-"""Endpoint -> `gen_ai.operation.name`; an endpoint for which the conventions have no word is its own name."""
+"""Endpoint -> `gen_ai.operation.name`; an endpoint without a term in the conventions keeps its own name."""
 PROVIDERS = {
     "azure": "azure.ai.openai",
     "azureopenai": "azure.ai.openai",
@@ -34,10 +34,10 @@ PROVIDERS = {
     "xai": "x_ai",
     "x-ai": "x_ai",
 }
-"""First part of a model's name -> `gen_ai.provider.name` where it is another word."""
+"""First part of a model's name -> `gen_ai.provider.name` where that differs."""
 
 
-def named_model(model: str) -> tuple[str, str]:
-    """(`gen_ai.provider.name`, `gen_ai.request.model`) of a model's name."""
+def provider_and_model(model: str) -> tuple[str, str]:
+    """Return (`gen_ai.provider.name`, `gen_ai.request.model`) for the name of a model."""
     provider, _, name = model.partition("/")
     return PROVIDERS.get(provider, provider), name or model

@@ -1,6 +1,6 @@
-"""Metric families as data, and the Prometheus text format (0.0.4) of them. Pure; what is measured is `metrics`.
+"""Metric families as data, and the Prometheus text format (0.0.4) of them. Pure; `worker_families` fills them.
 
-The text is made in small pieces, so that a worker can answer calls between them.
+The text is rendered in small pieces, so that a worker can answer calls between them.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from functools import lru_cache
 
 import msgspec
 
-from groundplan.gateway.telemetry.meters import DURATION_US, Histogram
+from groundplan.gateway.telemetry.call_counters import DURATION_US, Histogram
 
 CONTENT_TYPE = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
 Labels = tuple[tuple[str, str], ...]
-PIECE = 50
+PIECE_SERIES = 50
 """Series in a piece of text."""
 _BOUNDS = (*(repr(bound / 1e6) for bound in DURATION_US), "+Inf")
 
 
 class Sample(msgspec.Struct, frozen=True, array_like=True):
-    """One line."""
+    """One value with its labels: a line of the text format."""
 
     labels: list[tuple[str, str]]
     value: float | int
@@ -44,24 +44,24 @@ class Family(msgspec.Struct, frozen=True, array_like=True):
     series: list[Series] = []
 
 
-def single(name: str, type_: str, help_: str, value: float) -> Family:
-    """A family with one sample without labels."""
+def single_sample(name: str, type_: str, help_: str, value: float) -> Family:
+    """Return a family with one sample without labels."""
     return Family(name, type_, help_, [Sample([], value)])
 
 
-def histogram(name: str, help_: str, counted: Mapping[Labels, Histogram]) -> Family:
-    """A family with a series for each set of labels."""
+def histogram_family(name: str, help_: str, counted: Mapping[Labels, Histogram]) -> Family:
+    """Return a histogram family with a series for each set of labels."""
     series = [Series(list(labels), one.buckets, one.total_us) for labels, one in sorted(counted.items())]
     return Family(name, "histogram", help_, [], series)
 
 
 def render(workers: Iterable[tuple[str, list[Family]]]) -> bytes:
-    """The families of all workers, each once, every sample with its `worker`."""
-    return b"".join(pieces(workers))
+    """Render the families of all workers, each family once, every sample with its `worker` label."""
+    return b"".join(render_pieces(workers))
 
 
-def pieces(workers: Iterable[tuple[str, list[Family]]]) -> Iterator[bytes]:
-    """The same, piece by piece."""
+def render_pieces(workers: Iterable[tuple[str, list[Family]]]) -> Iterator[bytes]:
+    """As `render`, piece by piece."""
     merged: dict[str, list[tuple[str, Family]]] = {}
     for worker, families in workers:
         for family in families:
@@ -70,10 +70,10 @@ def pieces(workers: Iterable[tuple[str, list[Family]]]) -> Iterator[bytes]:
         first = told[0][1]
         yield f"# HELP {name} {_escape_help(first.help)}\n# TYPE {name} {first.type}\n".encode()
         for worker, family in told:
-            for at in range(0, len(family.samples), PIECE):
-                yield _samples(name, worker, family.samples[at : at + PIECE])
-            for at in range(0, len(family.series), PIECE):
-                yield _series(name, worker, family.series[at : at + PIECE])
+            for at in range(0, len(family.samples), PIECE_SERIES):
+                yield _samples(name, worker, family.samples[at : at + PIECE_SERIES])
+            for at in range(0, len(family.series), PIECE_SERIES):
+                yield _series(name, worker, family.series[at : at + PIECE_SERIES])
 
 
 def _samples(name: str, worker: str, samples: Iterable[Sample]) -> bytes:

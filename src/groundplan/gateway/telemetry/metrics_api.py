@@ -1,7 +1,7 @@
 """GET /metrics on the gateway's port: for this machine and for holders of a token. Off the request path.
 
-A request from elsewhere, by another name, or one that a proxy passed on, needs the operator's token or the one in
-GROUNDPLAN_METRICS_TOKEN. What is told is gathered by `scrape`.
+A request from another host, under another name, or passed on by a proxy, needs the operator's token or the one in
+GROUNDPLAN_METRICS_TOKEN. `scrape` gathers the metrics.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from groundplan.gateway.http import errors
 from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.telemetry.exposition import CONTENT_TYPE, render
-from groundplan.gateway.telemetry.metrics import gathered
-from groundplan.gateway.telemetry.scrape import Scrapes
+from groundplan.gateway.telemetry.scrape import MetricsScraper
+from groundplan.gateway.telemetry.worker_families import gather_families
 
 _LOCAL = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 _FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
@@ -38,13 +38,13 @@ async def scrape(gateway: Gateway, request: Request, response: Response) -> None
         status, data, lines = errors.error_response(error)
         response.send(status, data, lines)
         return
-    own = await gathered(gateway)
-    text = render([("", own)]) if scrapes is None else await scrapes.everybody(own)
+    own = await gather_families(gateway)
+    text = render([("", own)]) if scrapes is None else await scrapes.render_all(own)
     response.send(200, text, content_type=CONTENT_TYPE)
 
 
-def _allowed(scrapes: Scrapes | None, request: Request, response: Response) -> bool:
-    """From this machine itself, by a name of its own and not passed on by a proxy, or with a token."""
+def _allowed(scrapes: MetricsScraper | None, request: Request, response: Response) -> bool:
+    """Whether a request comes from this machine, under its own name and not through a proxy, or has a token."""
     scheme, _, bearer = request.headers.get(b"authorization", b"").partition(b" ")
     if scheme.lower() == b"bearer":
         return scrapes is not None and scrapes.admits(bearer.strip())
@@ -53,8 +53,8 @@ def _allowed(scrapes: Scrapes | None, request: Request, response: Response) -> b
 
 
 def _is_ours(host: bytes) -> bool:
-    """Whether a Host header names this machine: a web page that somebody here looks at may rebind its own name to this
-    address, and then reads what is answered."""
+    """Whether a Host header names this machine: a web page that is open here may rebind its own name to this address,
+    and could then read the answer."""
     text = host.decode("latin-1").lower()
     name = text.partition("]")[0][1:] if text.startswith("[") else text.partition(":")[0]
     try:

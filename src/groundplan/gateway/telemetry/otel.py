@@ -1,4 +1,4 @@
-"""Our spans and counts as those of the OpenTelemetry SDK, and its exporters; imported where traces are declared.
+"""Converts our spans and counts to those of the OpenTelemetry SDK; its exporters. Imported where traces are declared.
 
 The SDK's tracers and meters are not used: ids, times and sums are known already.
 """
@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from groundplan.gateway.telemetry.genai_metrics import BOUNDS, TOLD, UNITS, GenAiMetrics, Labels, Series
+from groundplan.gateway.telemetry.genai_metrics import BOUNDS, DESCRIPTIONS, UNITS, GenAiMetrics, Labels, Series
 from groundplan.gateway.telemetry.spans import CLIENT, SERVER, Span
 
 SERVICE = "groundplan-gateway"
@@ -34,18 +34,18 @@ _KINDS = {SERVER: SpanKind.SERVER, CLIENT: SpanKind.CLIENT}
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
-def exporter(url: str, headers: dict[str, str], seconds: float) -> OTLPSpanExporter:
-    """Sends to `url`, trying again for at most `seconds`."""
+def span_exporter(url: str, headers: dict[str, str], seconds: float) -> OTLPSpanExporter:
+    """Return an exporter that sends spans to `url`, retrying for at most `seconds`."""
     return OTLPSpanExporter(endpoint=url, headers=headers, timeout=seconds)
 
 
 def metric_exporter(url: str, headers: dict[str, str], seconds: float) -> OTLPMetricExporter:
-    """The same for counts."""
+    """The same for metrics."""
     return OTLPMetricExporter(endpoint=url, headers=headers, timeout=seconds)
 
 
-def counted(metrics: GenAiMetrics, instance: str, began: int, now: int) -> MetricsData:
-    """All histograms since `began`; times are nanoseconds since the epoch."""
+def metrics_data(metrics: GenAiMetrics, instance: str, began: int, now: int) -> MetricsData:
+    """Return all histograms since `began`; times are nanoseconds since the epoch."""
     found = []
     for name in BOUNDS:
         points = [
@@ -54,7 +54,9 @@ def counted(metrics: GenAiMetrics, instance: str, began: int, now: int) -> Metri
             if metric == name
         ]
         if points:
-            found.append(Metric(name, TOLD[name], UNITS[name], Histogram(points, AggregationTemporality.CUMULATIVE)))
+            found.append(
+                Metric(name, DESCRIPTIONS[name], UNITS[name], Histogram(points, AggregationTemporality.CUMULATIVE))
+            )
     resource = Resource({"service.name": SERVICE, "service.version": _VERSION, "service.instance.id": instance})
     return MetricsData([ResourceMetrics(resource, [ScopeMetrics(_SCOPE, found, "")], "")])
 
@@ -67,7 +69,7 @@ def _point(name: str, labels: Labels, series: Series, began: int, now: int) -> H
 
 
 class Converter:
-    """Keeps one resource for each gateway worker, known by its journal epoch."""
+    """Converts spans, with one resource for each gateway worker, known by its journal epoch."""
 
     def __init__(self) -> None:
         self._resources: dict[UUID, Resource] = {}

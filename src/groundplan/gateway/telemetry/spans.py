@@ -1,4 +1,4 @@
-"""The spans of a call, derived from what its journal says: the call, its steps, its attempts. Pure.
+"""The spans of a call, derived from its journal records: the call, its steps, its attempts. Pure.
 
 Names and attributes are those of OpenTelemetry's GenAI conventions where there are any; ours begin with `groundplan.`.
 No person, prompt, answer, passage or key is in a span. Sending them is `trace_export`'s.
@@ -15,7 +15,7 @@ from groundplan.core.money import format_usd
 from groundplan.gateway.call.trace import attempt_span, call_span, step_span
 from groundplan.gateway.journal.ledger_rows import attempt_state
 from groundplan.gateway.journal.recovery import Attempt, CallState
-from groundplan.gateway.telemetry.conventions import OPERATIONS, named_model
+from groundplan.gateway.telemetry.conventions import OPERATIONS, provider_and_model
 from groundplan.ledger.model import Finish, Usage
 
 SERVER, CLIENT, INTERNAL = "server", "client", "internal"
@@ -24,7 +24,7 @@ Value = str | int | float | bool
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Times are nanoseconds since the epoch; ids are 16 and 8 bytes. `error` is what went wrong, in one word."""
+    """Times are nanoseconds since the epoch; ids are 16 and 8 bytes. `error` is the error type."""
 
     trace: bytes
     id: bytes
@@ -37,19 +37,19 @@ class Span:
     error: str = ""
 
 
-def wanted(call: CallState) -> bool:
-    """Whether the caller wants this call traced: a caller that sent a trace decides, all others do."""
+def is_traced(call: CallState) -> bool:
+    """Whether to trace this call: the client decides where it sent a trace context; all other calls are traced."""
     return call.finish is None or not call.finish.trace or bool(int(call.finish.trace[-2:], 16) & 1)
 
 
-def spans(call: CallState) -> list[Span]:
-    """The span of the call first, then those below it."""
+def call_spans(call: CallState) -> list[Span]:
+    """Return the span of the call first, then those below it."""
     end = call.finish
     ids = UUID(bytes=call.call)
     parent = bytes.fromhex(end.trace[36:52]) if end and end.trace else None
     trace = bytes.fromhex(end.trace[3:35]) if end and end.trace else call.call
-    started, ended = _times(call)
-    source = call.source
+    started, ended = _call_times(call)
+    source = call.describing_record
     operation = OPERATIONS.get(source.endpoint, source.endpoint)
     status = end.status if end else "crashed"
     attributes: dict[str, Value] = {
@@ -69,21 +69,23 @@ def spans(call: CallState) -> list[Span]:
         attributes["error.type"] = error
     name = f"{operation} {source.workload}".strip()
     own = Span(trace, call_span(ids), parent, name, SERVER, started, ended, attributes, error)
-    steps = _steps(ids, trace, end, started) if end else []
-    attempts = [_attempt(ids, trace, one, operation, started) for _, one in sorted(call.attempts.items())]
+    steps = _step_spans(ids, trace, end, started) if end else []
+    attempts = [_attempt_span(ids, trace, one, operation, started) for _, one in sorted(call.attempts.items())]
     return [own, *steps, *attempts]
 
 
-def _times(call: CallState) -> tuple[int, int]:
+def _call_times(call: CallState) -> tuple[int, int]:
     if call.finish is not None:
         end = call.finish.at * 1_000_000
         return end - call.finish.duration_us * 1000, end
-    times = [attempt.reservation.at * 1_000_000 for attempt in call.attempts.values()] or [call.source.at * 1_000_000]
+    times = [attempt.reservation.at * 1_000_000 for attempt in call.attempts.values()] or [
+        call.describing_record.at * 1_000_000
+    ]
     return min(times), max(times)
 
 
-def _steps(ids: UUID, trace: bytes, end: Finish, started: int) -> list[Span]:
-    """One span for each step, from the end of the one before; `ground` as a retrieval where it found passages."""
+def _step_spans(ids: UUID, trace: bytes, end: Finish, started: int) -> list[Span]:
+    """Return one span for each step, from the end of the one before; `ground` as a retrieval if it found passages."""
     found: list[Span] = []
     before = 0
     times_of: Counter[str] = Counter()
@@ -101,9 +103,9 @@ def _steps(ids: UUID, trace: bytes, end: Finish, started: int) -> list[Span]:
     return found
 
 
-def _attempt(ids: UUID, trace: bytes, attempt: Attempt, operation: str, started: int) -> Span:
+def _attempt_span(ids: UUID, trace: bytes, attempt: Attempt, operation: str, started: int) -> Span:
     made, settled = attempt.reservation, attempt.settlement
-    provider, model = named_model(made.model)
+    provider, model = provider_and_model(made.model)
     attributes: dict[str, Value] = {
         "gen_ai.operation.name": operation,
         "gen_ai.provider.name": provider,
@@ -122,7 +124,7 @@ def _attempt(ids: UUID, trace: bytes, attempt: Attempt, operation: str, started:
         if settled.started_us:
             begin = started + settled.started_us * 1000
         finish = begin + settled.duration_us * 1000
-        attributes |= _usage(settled.usage)
+        attributes |= _usage_attributes(settled.usage)
         if settled.first_chunk_us:
             attributes["gen_ai.request.stream"] = True  # without it a request counts as one that is not streamed
             attributes["gen_ai.response.time_to_first_chunk"] = settled.first_chunk_us / 1e6
@@ -140,7 +142,7 @@ def _attempt(ids: UUID, trace: bytes, attempt: Attempt, operation: str, started:
     return Span(trace, attempt_span(ids, made.attempt), call_span(ids), name, CLIENT, begin, finish, attributes, error)
 
 
-def _usage(usage: Usage) -> dict[str, Value]:
+def _usage_attributes(usage: Usage) -> dict[str, Value]:
     counted = {
         "gen_ai.usage.input_tokens": usage.input,
         "gen_ai.usage.output_tokens": usage.output,

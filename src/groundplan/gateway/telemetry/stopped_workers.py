@@ -1,7 +1,7 @@
-"""What gateway workers counted that do not tell any more, so that the totals of their slot never go backwards.
+"""Counts of gateway workers that do not report any more, so that the totals of their slot never go backwards.
 
-Each worker writes what it has counted to HOME/run/counters.d before it tells it, while a successor has its place, and
-at its end; a scrape adds the files of all that did not tell themselves. Amounts of money are summed in picodollars,
+Each worker writes its counts to HOME/run/counters.d before it reports them, while a successor has its slot, and at its
+end; a scrape adds the files of all workers that did not report themselves. Amounts of money are summed in picodollars,
 since sums of fractions depend on their order. The next worker of a slot folds the files of those that are gone into
 one.
 """
@@ -24,16 +24,16 @@ from groundplan.core.money import PICO
 from groundplan.gateway.telemetry.exposition import Family, Labels, Sample, Series
 
 _BASE = "base"
-"""In the place of an id: the sum of those that are gone."""
+"""Id of the file with the sum of workers that are gone."""
 _NAME = re.compile(rf"([0-9]{{1,4}})-([0-9a-f]{{16}}|{_BASE})\.msgpack")
 _MOST = (1 << 63) - 1
-_OWN = "process_"
-"""How metrics begin that are of one process and nobody else's."""
+_PROCESS_PREFIX = "process_"
+"""Prefix of metrics of one process, which no other continues."""
 STALE_SECONDS = 600.0
-"""A worker whose place another one has writes far more often: an older file is of one that is gone, whatever process
-has its number by now."""
-_LOOKS = 3
-"""For files that are folded while they are read."""
+"""A worker whose slot another one has writes far more often: an older file is of one that is gone, even if another
+process has its pid by now."""
+_READ_TRIES = 3
+"""Attempts to read while files are being folded."""
 
 
 class Counted(msgspec.Struct, frozen=True, array_like=True):
@@ -48,7 +48,7 @@ class Counted(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Kept(msgspec.Struct, frozen=True, array_like=True):
-    """A file: of a worker as it was told, or the sum of several, with the ids of those that are in it already."""
+    """A file: the families of one worker as reported, or the sum of several, with their ids in `of`."""
 
     pid: int
     told: list[Family]
@@ -57,7 +57,7 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def counted(self) -> list[Counted]:
-        return self.summed or counted(self.told)
+        return self.summed or continued_counts(self.told)
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -67,24 +67,24 @@ _decode = msgspec.msgpack.Decoder(Kept).decode
 # sums ----------------------------------------------------------------------------------------------------------------
 
 
-def _goes_on(family: Family) -> bool:
-    """Whether a successor goes on with it."""
-    return family.type != "gauge" and not family.name.startswith(_OWN)
+def _is_continued(family: Family) -> bool:
+    """Whether a successor continues this metric."""
+    return family.type != "gauge" and not family.name.startswith(_PROCESS_PREFIX)
 
 
-def counted(families: Iterable[Family]) -> list[Counted]:
-    """The counters and histograms among them that a successor goes on with."""
-    return [_counted(each) for each in families if _goes_on(each)]
+def continued_counts(families: Iterable[Family]) -> list[Counted]:
+    """Return the counters and histograms that a successor continues."""
+    return [_to_counted(each) for each in families if _is_continued(each)]
 
 
-def _counted(family: Family) -> Counted:
+def _to_counted(family: Family) -> Counted:
     pico = any(isinstance(sample.value, float) for sample in family.samples)
     samples = [(each.labels, round(each.value * PICO) if pico else int(each.value)) for each in family.samples]
     return Counted(family.name, family.type, family.help, pico, samples, family.series)
 
 
-def added(one: Iterable[Counted], other: Iterable[Counted]) -> list[Counted]:
-    """Both, summed by their names and labels."""
+def merge(one: Iterable[Counted], other: Iterable[Counted]) -> list[Counted]:
+    """Return both, summed by name and labels."""
     found: dict[str, Counted] = {}
     for each in (*one, *other):
         known = found.get(each.name)
@@ -100,29 +100,29 @@ def _sum(one: Counted, other: Counted) -> Counted:
     series: dict[Labels, Series] = {}
     for each in (*one.series, *other.series):
         key = tuple(each.labels)
-        series[key] = _both(series[key], each) if key in series else each
+        series[key] = _add_series(series[key], each) if key in series else each
     summed = [(list(labels), value) for labels, value in samples.items()]
     return Counted(one.name, one.type, one.help, one.pico or other.pico, summed, list(series.values()))
 
 
-def _both(one: Series, other: Series) -> Series:
+def _add_series(one: Series, other: Series) -> Series:
     if len(one.buckets) != len(other.buckets):
-        return other  # of code that had other bounds
+        return other  # written by a version with other bounds
     buckets = [mine + theirs for mine, theirs in zip(one.buckets, other.buckets, strict=True)]
     return Series(one.labels, buckets, one.total_us + other.total_us)
 
 
-def gone_on(family: Family, left: Counted | None) -> Family:
-    """A family of a slot, with what others counted there before. Amounts are those of whole picodollars, also where
+def continue_family(family: Family, left: Counted | None) -> Family:
+    """Add to a family of a slot the counts of earlier workers. Amounts are rounded to whole picodollars, also where
     there is nothing to add."""
-    if not _goes_on(family):
+    if not _is_continued(family):
         return family
-    own = _counted(family)
-    return shown(own if left is None else _sum(own, left))
+    own = _to_counted(family)
+    return to_family(own if left is None else _sum(own, left))
 
 
-def shown(one: Counted) -> Family:
-    """As it is told."""
+def to_family(one: Counted) -> Family:
+    """Convert back to a family."""
     samples = [Sample(labels, value / PICO if one.pico else value) for labels, value in one.samples]
     return Family(one.name, one.type, one.help, samples, one.series)
 
@@ -135,7 +135,7 @@ def _folder(home: Home) -> Path:
 
 
 def _files(home: Home, slot: str | None = None) -> list[tuple[str, str, Path]]:
-    """(slot, id, file), the sums last: whoever finds a file gone finds it in them."""
+    """Return (slot, id, file), sums last: a reader that finds a file gone finds its counts in a sum."""
     try:
         paths = sorted(_folder(home).iterdir(), key=lambda path: (_BASE in path.name, path.name))
     except OSError:
@@ -152,7 +152,7 @@ def _read(path: Path) -> Kept | None:
 
 
 def _write(home: Home, slot: str, id: str, kept: Kept) -> None:
-    """Whole or not at all; what a loss of power takes along begins at nothing again."""
+    """Write a file atomically, without fsync: what a loss of power takes starts from zero again."""
     path = _folder(home) / f"{slot}-{id}.msgpack"
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -161,25 +161,25 @@ def _write(home: Home, slot: str, id: str, kept: Kept) -> None:
 
 
 def write(home: Home, slot: int, id: str, families: Iterable[Family]) -> None:
-    """What this worker has counted. Raises `OSError`."""
-    _write(home, str(slot), id, Kept(os.getpid(), list(filter(_goes_on, families))))
+    """Write the counts of this worker. Raises `OSError`."""
+    _write(home, str(slot), id, Kept(os.getpid(), list(filter(_is_continued, families))))
 
 
 def read(home: Home, told: Iterable[str]) -> dict[str, list[Counted]]:
-    """Slot -> what all its workers counted but those with the ids `told`."""
-    found = _all(home, set(told))
+    """Return by slot what all its workers counted, except those with the ids `told`."""
+    found = _read_all(home, set(told))
     known = {(slot, id) for slot, _, kept in found for id in kept.of}
     sums: dict[str, list[Counted]] = {}
     for slot, id, kept in found:
         if (slot, id) not in known:
-            sums[slot] = added(sums.get(slot, []), kept.counted)
+            sums[slot] = merge(sums.get(slot, []), kept.counted)
     return sums
 
 
-def _all(home: Home, apart: set[str]) -> list[tuple[str, str, Kept]]:
-    """Looked for again where one went meanwhile: it is in a sum now, which may not have been there."""
+def _read_all(home: Home, apart: set[str]) -> list[tuple[str, str, Kept]]:
+    """Read all files, again where one vanished meanwhile: it is in a sum now, which may not have existed before."""
     found: list[tuple[str, str, Kept]] = []
-    for _ in range(_LOOKS):
+    for _ in range(_READ_TRIES):
         files = [(slot, id, path, _read(path)) for slot, id, path in _files(home) if id not in apart]
         found = [(slot, id, kept) for slot, id, _, kept in files if kept is not None]
         if all(kept is not None or path.exists() for _, _, path, kept in files):
@@ -188,33 +188,33 @@ def _all(home: Home, apart: set[str]) -> list[tuple[str, str, Kept]]:
 
 
 def fold(home: Home, slot: int, serving: str = "") -> None:
-    """Put the files of those that are gone into the sum of their slot. `serving`: id of the worker that is announced
-    for it. Raises `OSError`, also where somebody else is at it."""
-    with _alone(home):
+    """Fold the files of workers that are gone into the sum of their slot. `serving`: id of the worker that is announced
+    for it. Raises `OSError`, also where another process is folding."""
+    with _fold_lock(home):
         files = [(id, path, kept) for _, id, path in _files(home, str(slot)) if (kept := _read(path)) is not None]
         base = next((kept for id, _, kept in files if id == _BASE), Kept(0, []))
         gone = [
             (id, path, kept)
             for id, path, kept in files
-            if id not in (_BASE, serving) and (not lives(kept.pid) or _stale(path))
+            if id not in (_BASE, serving) and (not lives(kept.pid) or _is_stale(path))
         ]
         if not gone:
             return
         total = base.summed
         for id, _, kept in gone:
-            total = total if id in base.of else added(total, kept.counted)
+            total = total if id in base.of else merge(total, kept.counted)
         _write(home, str(slot), _BASE, Kept(0, [], total, [id for id, _, _ in gone]))
         for _, path, _ in gone:
             path.unlink(missing_ok=True)
 
 
-def _stale(path: Path) -> bool:
+def _is_stale(path: Path) -> bool:
     return time.time() - path.stat().st_mtime > STALE_SECONDS
 
 
 @contextmanager
-def _alone(home: Home) -> Iterator[None]:
-    """Nobody else folds meanwhile, and nobody waits for one that was stopped while it did."""
+def _fold_lock(home: Home) -> Iterator[None]:
+    """Keep others from folding meanwhile; does not wait, since the holder may be a stopped process."""
     _folder(home).mkdir(mode=0o700, parents=True, exist_ok=True)
     with (_folder(home) / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

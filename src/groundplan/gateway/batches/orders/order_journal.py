@@ -84,4 +84,4 @@ class OrderJournal:
 
     def _write(self, kind: int, record: Reservation | Settlement | Finish) -> None:
         self._sequence += 1
-        self._file.write(records.frame(kind, self._sequence, records.encode(record)))
+        self._file.write(records.encode_frame(kind, self._sequence, records.encode(record)))

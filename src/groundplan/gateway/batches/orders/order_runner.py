@@ -55,7 +55,7 @@ from groundplan.gateway.surfaces import answers
 from groundplan.gateway.surfaces.responses import surface as responses
 from groundplan.gateway.surfaces.responses.surface import RESPONSES, RequestState
 from groundplan.gateway.telemetry import content
-from groundplan.gateway.telemetry.content_link import chosen
+from groundplan.gateway.telemetry.content_link import is_sampled
 from groundplan.ledger.model import OVER_BOUND
 
 MAX_CONCURRENT_ORDERS = 16
@@ -459,22 +459,26 @@ class OrderRunner:
         exchange.cost, exchange.estimated = result.cost, result.estimated
         data = context.interface.with_facts(result.data, answers.facts(exchange, None))
         keep = plan.workload.keep
-        if keep is not None and chosen(keep, line.call.bytes) and self._blobs.path(context.batch.input_file).exists():
+        if (
+            keep is not None
+            and is_sampled(keep, line.call.bytes)
+            and self._blobs.path(context.batch.input_file).exists()
+        ):
             raw = await self._blobs.part(context.batch.input_file, line.offset, line.length)
             exchange.request.body = bytes(batch_lines.read_line(raw, context.batch.endpoint).body)
             exchange.sent_chunks = [data]
-            content.offer(self._gateway, exchange)
+            content.send_content(self._gateway, exchange)
         return order_results.result_line(line, result, data)
 
     def _count_metrics(self, context: OrderContext, result: CallResult) -> None:
         """Count a call in /metrics, without its durations, which are not known."""
-        meters, batch, deployment = self._gateway.meters, context.batch, context.order.deployment.name
+        meters, batch, deployment = self._gateway.call_counters, context.batch, context.order.deployment.name
         for _, settlement in result.attempts:
             labels = (batch.workload, deployment, settlement.outcome)
-            meters.attempt_elsewhere(labels, settlement.usage, settlement.cost, settlement.estimated)
+            meters.count_provider_attempt(labels, settlement.usage, settlement.cost, settlement.estimated)
         if result.attempts:
             outcome, status = ("ok", 200) if result.ok else ("failed", result.status or 502)
-            meters.call_elsewhere((context.interface.name, batch.workload, deployment, outcome, status))
+            meters.count_provider_call((context.interface.name, batch.workload, deployment, outcome, status))
 
     async def _delete_files(self, order: Order, provider: Provider, states: list[ProviderBatch | None]) -> None:
         """Delete the order's files, at the provider and here. A failure is logged, and `sweep` tries again: the input

@@ -217,7 +217,7 @@ class Attempt(RefusalHandling):
         exchange.attempt_sent = True
         connection.send(head_and_body)
         if ask.stream:
-            self.gateway.journal.hasten()
+            self.gateway.journal.sync_soon()
 
     async def _read_response(self, connection: UpstreamConnection) -> None:
         deployment, ask = self.deployment, self.exchange.ask
@@ -346,7 +346,7 @@ class Attempt(RefusalHandling):
                 failed = AttemptFailed(error.message, billed=True, status=self.status)
                 failed.guardrail_refusal = error
                 raise failed
-            gateway.meters.streams += 1
+            gateway.call_counters.open_streams += 1
             gateway.streams.add(self)
             try:
                 await streaming.rest(gateway, exchange, self.sequence)
@@ -359,7 +359,7 @@ class Attempt(RefusalHandling):
                     failed.relay = streaming.relay
                 raise failed from broken
             finally:
-                gateway.meters.streams -= 1
+                gateway.call_counters.open_streams -= 1
                 gateway.streams.discard(self)
         except asyncio.CancelledError:
             self.cancel()

@@ -152,7 +152,7 @@ def note(gateway: Gateway, exchange: Exchange, found: Sequence[Citation]) -> Non
     if workload is None:
         return
     for one in found:
-        gateway.meters.cite(workload.name, _RESULTS[one.supported])
+        gateway.call_counters.count_citation(workload.name, _RESULTS[one.supported])
     if gateway.citations is not None:
         gateway.citations.add(*(_verdict(exchange, place, one) for place, one in enumerate(found)))
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from groundplan.core.ids import new_id
-from groundplan.gateway.call.meter import ReportedUsage
+from groundplan.gateway.call.pricing import ReportedUsage
 from groundplan.gateway.surfaces.chat.chunk import json_size
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.openai_relay import refuse_unfinished, stream_error

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from groundplan.gateway.call.meter import ReportedUsage
+from groundplan.gateway.call.pricing import ReportedUsage
 from groundplan.gateway.http.surrogates import replace_surrogates
 
 _NULL = msgspec.Raw(b"null")

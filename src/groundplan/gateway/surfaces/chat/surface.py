@@ -16,7 +16,7 @@ from groundplan.core.errors import Invalid
 from groundplan.economics.price import AUTO, FLEX, PRIORITY, STANDARD, cost_bound
 from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.caching.replay_forms import CHAT_REPLAY_FORMS
-from groundplan.gateway.call import meter
+from groundplan.gateway.call import pricing
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.surfaces.body import (
@@ -101,7 +101,7 @@ class _EndedChoice(msgspec.Struct, frozen=True, gc=False):
 
 class _Answer(msgspec.Struct, frozen=True):
     choices: list[_EndedChoice] | None = None
-    usage: meter.ReportedUsage | None = None
+    usage: pricing.ReportedUsage | None = None
     service_tier: Any = None
 
 
@@ -170,7 +170,7 @@ def read(body: bytes) -> Ask:
         copies=1 if chat.n is None else _check_copies(chat.n),
         size=len(body) - media,
         needs=_NO_NEEDS
-        if not (media or files) and service not in meter.OWN
+        if not (media or files) and service not in pricing.NAMED_CLASSES
         else _required_features(images, audio, files, service),
         images=images,
         audio_kib=-(-audio // 1024),
@@ -210,7 +210,7 @@ def _inline_file(part: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[s
 
 
 def _required_features(images: int, audio: int, files: int, service: str) -> frozenset[str]:
-    named = {"image": images > 0, "audio": audio > 0, FILE: files > 0, service: service in meter.OWN}
+    named = {"image": images > 0, "audio": audio > 0, FILE: files > 0, service: service in pricing.NAMED_CLASSES}
     return frozenset(name for name, needed in named.items() if needed)
 
 
@@ -355,7 +355,7 @@ class ChatCompletions(Interface):
         """The output is what was streamed, where anything was, else the cap."""
         input_tokens = _input_tokens(ask, deployment, added)
         most = cap * ask.copies
-        output_tokens = min(most, meter.text_bound(deployment, output_bytes)) if output_bytes else most
+        output_tokens = min(most, pricing.text_bound(deployment, output_bytes)) if output_bytes else most
         usage = Usage(input=input_tokens, output=output_tokens, images=ask.images)
         return usage, _bound(ask, deployment, input_tokens, output_tokens)
 
@@ -368,7 +368,7 @@ class ChatCompletions(Interface):
 
 
 def _input_tokens(ask: Ask, deployment: Deployment, added: int) -> int:
-    tokens = meter.input_bound(deployment, ask.size + added, ask.messages) + ask.hidden
+    tokens = pricing.input_bound(deployment, ask.size + added, ask.messages) + ask.hidden
     if deployment.api != "openai" and not ask.hidden and not _INSTRUCTED_FIELDS.isdisjoint(ask.fields):
         tokens += TOOL_TOKENS
     if not ask.needs:
@@ -381,7 +381,7 @@ def _input_tokens(ask: Ask, deployment: Deployment, added: int) -> int:
 def _bound(ask: Ask, deployment: Deployment, input_tokens: int, output_tokens: int) -> int:
     if not ask.needs and deployment.rates.priority is None:
         return cost_bound(deployment.rates, input_tokens, output_tokens)
-    return meter.most(ask, deployment, input_tokens, output_tokens)
+    return pricing.cost_bound(ask, deployment, input_tokens, output_tokens)
 
 
 CHAT = ChatCompletions()

@@ -16,7 +16,7 @@ from groundplan.core.errors import Conflict, Invalid
 from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.caching.replay_forms import RESPONSES_REPLAY_FORMS, ReplayForms
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.call.meter import OWN
+from groundplan.gateway.call.pricing import NAMED_CLASSES
 from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.surfaces import thought_signatures
 from groundplan.gateway.surfaces.body import (
@@ -147,7 +147,7 @@ def read(body: bytes, decoder: msgspec.json.Decoder[ResponseRequest] = _request_
         if item.role == "user":
             query = item.content if isinstance(item.content, str) else text
     service = SERVICES[request.service_tier]
-    if service in OWN:
+    if service in NAMED_CLASSES:
         needs.add(service)
     state = RequestState(body, request.previous_response_id, store=request.store is not False)
     state.has_reasoning_references, state.has_reasoning = references, reasoning

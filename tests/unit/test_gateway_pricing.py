@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.economics import price as formula
-from groundplan.gateway.call import meter
+from groundplan.gateway.call import pricing
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.feature import feature_of
 from groundplan.gateway.surfaces import embeddings
@@ -76,9 +76,9 @@ def test_no_usage_within_its_bound_costs_more_than_the_bound(usage: Usage, price
 def test_contradictory_and_impossible_reports() -> None:
     price = Rates(input=1_000_000, output=2_000_000)
     assert formula.cost(price, Usage(input=5, cache_read=9)) == 9
-    assert meter.ReportedUsage(prompt_tokens=-1, completion_tokens=4).usage() is None
-    assert meter.ReportedUsage(prompt_tokens=3, completion_tokens=1 << 50).usage() is None
-    assert meter.ReportedUsage(prompt_tokens=3, completion_tokens=4).usage() == Usage(input=3, output=4)
+    assert pricing.ReportedUsage(prompt_tokens=-1, completion_tokens=4).usage() is None
+    assert pricing.ReportedUsage(prompt_tokens=3, completion_tokens=1 << 50).usage() is None
+    assert pricing.ReportedUsage(prompt_tokens=3, completion_tokens=4).usage() == Usage(input=3, output=4)
 
 
 def test_a_feature_is_a_short_name() -> None:
@@ -125,10 +125,10 @@ def test_whatever_class_an_answer_is_of_was_reserved(
     cheap = replace(price, input=price.input // 2)
     one = place(replace(price, priority=dear, batch=half, flex=cheap), None if serves is None else [serves])
     this = ask(asked, line and asked not in ("priority", "flex"))
-    cost, known = meter.charged(this, one, replace(usage, service_tier=tier))
+    cost, known = pricing.answer_cost(this, one, replace(usage, service_tier=tier))
     assert known == (tier != "scale" and (tier != "priority" or dear is not None))
     if tier != "priority" or asked not in ("standard", "flex"):
-        assert cost <= meter.most(this, one, usage.input, usage.output), "whatever it names"
+        assert cost <= pricing.cost_bound(this, one, usage.input, usage.output), "whatever it names"
     if tier == "scale":
         return
     if this.line and half is not None and serves is None and tier != "priority":
@@ -145,41 +145,50 @@ def test_whatever_class_an_answer_is_of_was_reserved(
 def test_a_line_whose_price_of_batches_is_the_dearest_is_reserved_at_it() -> None:
     plain = Rates(input=0, output=0)
     one = place(replace(plain, priority=plain, batch=replace(plain, request=7)))
-    assert meter.charged(ask("auto", line=True), one, Usage())[0] == 7 == meter.most(ask("auto", line=True), one, 0, 0)
+    assert (
+        pricing.answer_cost(ask("auto", line=True), one, Usage())[0]
+        == 7
+        == pricing.cost_bound(ask("auto", line=True), one, 0, 0)
+    )
 
 
 def test_a_line_that_can_end_in_no_other_class_is_reserved_at_its_price_of_batches_alone() -> None:
     plain = Rates(input=0, output=10 * 10**6)
     one = place(replace(plain, batch=replace(plain, output=5 * 10**6)))
     for asked in ("auto", "standard"):
-        assert meter.most(ask(asked, line=True), one, 0, 20) == 100
+        assert pricing.cost_bound(ask(asked, line=True), one, 0, 20) == 100
 
 
 def test_a_tier_without_a_price_costs_the_dearest_that_has_one() -> None:
     one = place(Rates(input=10**12, output=0, priority=Rates(input=2 * 10**12, output=0)))
     usage = Usage(input=5, service_tier="scale")
-    assert meter.charged(ask("auto", line=False), one, usage) == (10 * 10**6, False)
-    assert meter.charged(ask("auto", line=False), one, replace(usage, service_tier="on_demand")) == (5 * 10**6, True)
-    assert meter.charged(ask("standard", line=False), one, usage) == (5 * 10**6, False), "nothing dearer was reserved"
+    assert pricing.answer_cost(ask("auto", line=False), one, usage) == (10 * 10**6, False)
+    assert pricing.answer_cost(ask("auto", line=False), one, replace(usage, service_tier="on_demand")) == (
+        5 * 10**6,
+        True,
+    )
+    assert pricing.answer_cost(ask("standard", line=False), one, usage) == (5 * 10**6, False), (
+        "nothing dearer was reserved"
+    )
 
 
 def test_a_line_whose_tier_has_no_price_costs_what_was_reserved_for_it() -> None:
     """Else the workload of a batch was stopped for a name."""
     one, usage = place(Rates(input=10**7, output=0, batch=Rates(input=5 * 10**6, output=0))), Usage(input=9)
     for asked in ("auto", "standard"):
-        told = meter.charged(ask(asked, line=True), one, replace(usage, service_tier="scale"))
-        assert told == (45, False) and told[0] == meter.most(ask(asked, line=True), one, 9, 0)
+        told = pricing.answer_cost(ask(asked, line=True), one, replace(usage, service_tier="scale"))
+        assert told == (45, False) and told[0] == pricing.cost_bound(ask(asked, line=True), one, 9, 0)
 
 
 def test_a_line_that_is_called_reserves_the_dearer_tier_in_which_it_may_end() -> None:
     half, dear = Rates(input=5 * 10**6, output=0), Rates(input=20 * 10**6, output=0)
     one = place(Rates(input=10**7, output=0, batch=half, priority=dear))
     line, asked = ask("auto", line=True), ask("standard", line=True)
-    assert (meter.most(line, one, 1, 0), meter.most(asked, one, 1, 0)) == (20, 5)
-    assert meter.charged(line, one, Usage(input=1, service_tier="priority")) == (20, True)
-    assert meter.charged(line, one, Usage(input=1, service_tier="default")) == (5, True)
-    assert meter.most(line, place(one.rates, ["batches"]), 1, 0) == 20
-    assert meter.charged(line, place(one.rates, ["batches"]), Usage(input=1)) == (10, True)
+    assert (pricing.cost_bound(line, one, 1, 0), pricing.cost_bound(asked, one, 1, 0)) == (20, 5)
+    assert pricing.answer_cost(line, one, Usage(input=1, service_tier="priority")) == (20, True)
+    assert pricing.answer_cost(line, one, Usage(input=1, service_tier="default")) == (5, True)
+    assert pricing.cost_bound(line, place(one.rates, ["batches"]), 1, 0) == 20
+    assert pricing.answer_cost(line, place(one.rates, ["batches"]), Usage(input=1)) == (10, True)
 
 
 ONE = Rates(input=10**6, output=10**6)
@@ -189,8 +198,8 @@ ONE = Rates(input=10**6, output=10**6)
 @given(st.integers(1, 10**8), st.integers(1, 10**7))
 def test_a_bound_by_bytes_is_exact(millionths: int, size: int) -> None:
     one = place(ONE, tokens_per_byte=millionths / 10**6, input_overhead_tokens=7)
-    assert meter.text_bound(one, size) == -(-size * millionths // 10**6)
-    assert meter.input_bound(one, size, 3) == meter.text_bound(one, size) + 7 * 5
+    assert pricing.text_bound(one, size) == -(-size * millionths // 10**6)
+    assert pricing.input_bound(one, size, 3) == pricing.text_bound(one, size) + 7 * 5
 
 
 def test_prompts_and_answers_are_bounded_by_what_is_declared_of_the_tokenizer() -> None:

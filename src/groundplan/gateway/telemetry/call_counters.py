@@ -1,7 +1,8 @@
-"""What one worker counts as it answers: adds to preallocated lists, no text, no lock, nothing awaited.
+"""Counters of calls and attempts in one worker, updated as it answers: additions to preallocated lists, no text, no
+lock, nothing awaited.
 
-Labels are names that are declared, plus fixed words; no person, key or text of a caller ever becomes one. How it is
-shown is `metrics`.
+Labels are declared names and fixed words; no person, key or text of a client ever becomes one. `worker_families` turns
+the counters into metrics.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ DURATION_US = (
 """Upper bounds of all histograms, in microseconds."""
 TOKEN_CLASSES = ("input", "output", "cache_read", "cache_write", "reasoning", "input_audio", "output_audio")
 MOST_SERIES = 2000
-"""Of each kind in one worker; what comes after them is counted under `other`."""
+"""Label sets of each kind in one worker; further ones are counted under `other`."""
 OTHER = "other"
 
 CallLabels = tuple[str, str, str, str, int]
@@ -25,7 +26,7 @@ CallLabels = tuple[str, str, str, str, int]
 AttemptLabels = tuple[str, str, str]
 """(workload, deployment, outcome)"""
 TokenLabels = tuple[str, str, str, str]
-"""(endpoint, workload, deployment, the model that it was then)"""
+"""(endpoint, workload, deployment, the model that it served then)"""
 
 
 class Histogram:
@@ -48,18 +49,18 @@ class Histogram:
 
 
 class CallSeries:
-    """Finished calls with the same labels; times of answered ones only."""
+    """Finished calls with the same labels; times of successful ones only."""
 
-    __slots__ = ("count", "duration", "first")
+    __slots__ = ("count", "duration", "first_byte")
 
     def __init__(self) -> None:
         self.count = 0
         self.duration = Histogram()
-        self.first = Histogram()
+        self.first_byte = Histogram()
 
 
 class AttemptSeries:
-    """Ended attempts with the same labels. `cost` is picodollars; `queue` is how long first attempts waited."""
+    """Ended attempts with the same labels. `cost` is picodollars; `queue` is the waiting time of first attempts."""
 
     __slots__ = ("cost", "count", "duration", "estimated", "queue", "tokens")
 
@@ -72,63 +73,75 @@ class AttemptSeries:
         self.queue = Histogram()
 
 
-class Meters:
-    """All counters of one worker since it started."""
+class CallCounters:
+    """All counters of calls and attempts in one worker since it started."""
 
-    __slots__ = ("attempts", "cached", "calls", "cited", "content_lost", "first_tokens", "grounded", "saved", "streams")
+    __slots__ = (
+        "attempts",
+        "cache_hits",
+        "calls",
+        "citations",
+        "content_lost",
+        "first_tokens",
+        "open_streams",
+        "saved_picodollars",
+        "searches",
+    )
 
     def __init__(self) -> None:
         self.calls: dict[CallLabels, CallSeries] = {}
         self.attempts: dict[AttemptLabels, AttemptSeries] = {}
         self.first_tokens: dict[TokenLabels, Histogram] = {}
-        """To the first byte of those that a model streamed."""
-        self.cached: dict[tuple[str, str], int] = {}
+        """Times to the first byte of answers that a model streamed."""
+        self.cache_hits: dict[tuple[str, str], int] = {}
         """(workload, result) -> calls that were answered without a model"""
-        self.grounded: dict[tuple[str, str], int] = {}
+        self.searches: dict[tuple[str, str], int] = {}
         """(workload, result) -> calls for which sources were searched"""
-        self.cited: dict[tuple[str, str], int] = {}
-        """(workload, result) -> citations of answers that were looked at"""
-        self.saved: dict[str, int] = {}
-        """workload -> picodollars that those answers cost before"""
-        self.streams = 0
-        """Open now."""
+        self.citations: dict[tuple[str, str], int] = {}
+        """(workload, result) -> citations in answers that were checked"""
+        self.saved_picodollars: dict[str, int] = {}
+        """workload -> picodollars that answers from the cache would have cost"""
+        self.open_streams = 0
+        """Streams open now."""
         self.content_lost = 0
         """Calls whose content was to be kept and could not be."""
 
-    def call(self, labels: CallLabels, cache: str, duration_us: int, first_us: int, *, streamed: str = "") -> None:
-        """One finished call. `first_us` 0: the client got no byte of an answer. `streamed`: by which model, now."""
+    def count_call(
+        self, labels: CallLabels, cache: str, duration_us: int, first_us: int, *, streamed: str = ""
+    ) -> None:
+        """Count a finished call. `first_us` 0: the client got no byte of an answer. `streamed`: the streaming model."""
         series = self.calls.get(labels)
         if series is None:
-            series = self._new_call(labels)
+            series = self._add_call_series(labels)
         series.count += 1
         if labels[3] == "ok":
             series.duration.observe(duration_us)
             if first_us:
-                series.first.observe(first_us)
+                series.first_byte.observe(first_us)
                 if streamed:
-                    self._first_token(labels, streamed).observe(first_us)
+                    self._first_token_histogram(labels, streamed).observe(first_us)
         if cache != "none":
-            _count(self.cached, labels[1], cache)
+            _increment(self.cache_hits, labels[1], cache)
 
-    def ground(self, workload: str, result: str) -> None:
-        """One search for a call: `found`, `abstained` (nothing reached the workload's floor) or `nothing`."""
-        _count(self.grounded, workload, result)
+    def count_search(self, workload: str, result: str) -> None:
+        """Count a search for a call: `found`, `abstained` (nothing reached the workload's floor) or `nothing`."""
+        _increment(self.searches, workload, result)
 
-    def cite(self, workload: str, result: str) -> None:
-        """One citation: `supported`, `unsupported`, or `undecided` where meaning could not be asked."""
-        _count(self.cited, workload, result)
+    def count_citation(self, workload: str, result: str) -> None:
+        """Count a citation: `supported`, `unsupported`, or `undecided` where its meaning could not be checked."""
+        _increment(self.citations, workload, result)
 
-    def save(self, workload: str, picodollars: int) -> None:
-        """What an answer from the cache would have cost again."""
-        if workload not in self.saved and len(self.saved) >= MOST_SERIES:
+    def add_savings(self, workload: str, picodollars: int) -> None:
+        """Add what an answer from the cache would have cost."""
+        if workload not in self.saved_picodollars and len(self.saved_picodollars) >= MOST_SERIES:
             workload = OTHER
-        self.saved[workload] = self.saved.get(workload, 0) + picodollars
+        self.saved_picodollars[workload] = self.saved_picodollars.get(workload, 0) + picodollars
 
-    def attempt(self, labels: AttemptLabels, ended: Settlement) -> None:
-        """One ended attempt."""
+    def count_attempt(self, labels: AttemptLabels, ended: Settlement) -> None:
+        """Count an ended attempt."""
         series = self.attempts.get(labels)
         if series is None:
-            series = self._new_attempt(labels)
+            series = self._add_attempt_series(labels)
         usage = ended.usage
         series.count += 1
         series.cost += ended.cost
@@ -144,25 +157,25 @@ class Meters:
             for place, name in enumerate(TOKEN_CLASSES[2:], 2):
                 tokens[place] += getattr(usage, name)
 
-    def call_elsewhere(self, labels: CallLabels) -> None:
-        """One call that a provider made on its own, so that nothing is known of its times."""
-        (self.calls.get(labels) or self._new_call(labels)).count += 1
+    def count_provider_call(self, labels: CallLabels) -> None:
+        """Count a call that a provider ran on its own, whose times are unknown."""
+        (self.calls.get(labels) or self._add_call_series(labels)).count += 1
 
-    def attempt_elsewhere(self, labels: AttemptLabels, usage: Usage, cost: int, estimated: bool) -> None:
-        """Its attempt."""
-        series = self.attempts.get(labels) or self._new_attempt(labels)
+    def count_provider_attempt(self, labels: AttemptLabels, usage: Usage, cost: int, estimated: bool) -> None:
+        """Count the attempt of such a call."""
+        series = self.attempts.get(labels) or self._add_attempt_series(labels)
         series.count += 1
         series.cost += cost
         series.estimated += estimated
         for place, name in enumerate(TOKEN_CLASSES):
             series.tokens[place] += getattr(usage, name)
 
-    def _new_call(self, labels: CallLabels) -> CallSeries:
+    def _add_call_series(self, labels: CallLabels) -> CallSeries:
         if len(self.calls) >= MOST_SERIES:
             labels = (OTHER, OTHER, OTHER, labels[3], labels[4])
         return self.calls.setdefault(labels, CallSeries())
 
-    def _first_token(self, labels: CallLabels, model: str) -> Histogram:
+    def _first_token_histogram(self, labels: CallLabels, model: str) -> Histogram:
         key = (*labels[:3], model)
         series = self.first_tokens.get(key)
         if series is None:
@@ -170,13 +183,13 @@ class Meters:
             series = self.first_tokens.setdefault(key, Histogram())
         return series
 
-    def _new_attempt(self, labels: AttemptLabels) -> AttemptSeries:
+    def _add_attempt_series(self, labels: AttemptLabels) -> AttemptSeries:
         if len(self.attempts) >= MOST_SERIES:
             labels = (OTHER, OTHER, labels[2])
         return self.attempts.setdefault(labels, AttemptSeries())
 
 
-def _count(counts: dict[tuple[str, str], int], workload: str, result: str) -> None:
+def _increment(counts: dict[tuple[str, str], int], workload: str, result: str) -> None:
     key = (workload, result)
     if key not in counts and len(counts) >= MOST_SERIES:
         key = (OTHER, result)
