@@ -78,7 +78,7 @@ def leave_out(step: str) -> None:
             return left.get(name) or getattr(os, name)
 
     vars(journal)["os"] = Without()
-    vars(journal)["best_sync"] = NothingIsSynced
+    vars(journal)["create_sync"] = NothingIsSynced
 
 
 def declared(step: str, upstream: int, number: int) -> Blueprint:
