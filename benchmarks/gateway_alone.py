@@ -137,7 +137,7 @@ def _serving(parts: app.Parts, home: Home, made: Blueprint) -> tuple[Gateway, Se
     """A worker's request path with all that it has, which was told of a blueprint, a key and slices of everything."""
     loop, epoch = asyncio.get_running_loop(), new_id()
     journal = Journal.open(home.journal / str(epoch), epoch, loop, sync=NothingIsSynced(loop))
-    gateway, live, leases = app._gateway(parts, home, _NOWHERE, journal, OnwardClock(SystemClock()))
+    gateway, live, leases = app._build_gateway(parts, home, _NOWHERE, journal, OnwardClock(SystemClock()))
     parts.pop_all()  # there is nobody to tell of its end
     pipeline = Pipeline(gateway)
     _tell(gateway, live, leases, made)

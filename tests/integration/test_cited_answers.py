@@ -18,7 +18,7 @@ from tests.unit.test_metrics import parsed, total
 
 from groundplan.blueprint.model import Cache, Grounding
 from groundplan.core.endpoints import announce
-from groundplan.gateway.call.grounding.abstain import SAID
+from groundplan.gateway.call.grounding.abstain import NOT_FOUND_TEXT
 from groundplan.gateway.http.server import Refusal, Request, Response, Server
 from groundplan.gateway.journal.records import read_segment
 from groundplan.ledger.model import Finish
@@ -260,17 +260,19 @@ async def test_below_the_floor_nobody_makes_an_answer_up(scene: Scene) -> None:
             assert b"Norway" not in reply.body and b'"abstained":true' in reply.body, reply.body
         if stream:
             said = [event["choices"] for event in events(chat.body) if event != "[DONE]"]
-            assert "".join(one["delta"].get("content") or "" for choices in said for one in choices) == 2 * SAID
+            assert (
+                "".join(one["delta"].get("content") or "" for choices in said for one in choices) == 2 * NOT_FOUND_TEXT
+            )
         else:
-            assert [one["message"]["content"] for one in chat.json["choices"]] == [SAID, SAID]
-            assert claude.json["content"][0]["text"] == SAID and claude.json["stop_reason"] == "end_turn"
-            assert response.json["output"][-1]["content"][0]["text"] == SAID
-            assert plain.json["choices"][0]["text"] == SAID
+            assert [one["message"]["content"] for one in chat.json["choices"]] == [NOT_FOUND_TEXT, NOT_FOUND_TEXT]
+            assert claude.json["content"][0]["text"] == NOT_FOUND_TEXT and claude.json["stop_reason"] == "end_turn"
+            assert response.json["output"][-1]["content"][0]["text"] == NOT_FOUND_TEXT
+            assert plain.json["choices"][0]["text"] == NOT_FOUND_TEXT
             facts = chat.json["groundplan"]
             assert (facts["sources"], facts["deployment"], float(facts["cost_usd"])) == ([], None, 0.0)
     assert scene.model.counted == before
     cached = await scene.stack.chat(scene.keys["cached"], "Who won the cup?")
-    assert cached.json["choices"][0]["message"]["content"] == SAID
+    assert cached.json["choices"][0]["message"]["content"] == NOT_FOUND_TEXT
     scene.searcher.passages, scene.searcher.abstained = [PASSAGE], False
     assert "30 days" in json.dumps(await scene.facts("Staff have 30 days of leave [1].", workload="cached"))
     told = parsed((await scene.stack.ask("GET", "/metrics", None)).body)
@@ -287,4 +289,6 @@ async def test_below_the_floor_nobody_makes_an_answer_up(scene: Scene) -> None:
     ):
         before = scene.model.counted
         reply = await scene.stack.post(path, key, {**body, **more})
-        assert reply.status == 200 and SAID.encode() not in reply.body and scene.model.counted == before + 1, reply.body
+        assert (
+            reply.status == 200 and NOT_FOUND_TEXT.encode() not in reply.body and scene.model.counted == before + 1
+        ), reply.body

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.test_gateway_pipeline import Rig, rig
 
 from groundplan.core.ids import new_id
-from groundplan.gateway.call.trace import attempt_span, read
+from groundplan.gateway.call.trace import attempt_span, parse_trace
 from groundplan.gateway.journal import records
 from groundplan.ledger.model import Finish, Settlement, Usage
 from groundplan.testing.scripted import Script
@@ -79,18 +79,18 @@ def test_a_program_from_before_reads_records_of_now() -> None:
     ],
 )  # fmt: skip
 def test_a_malformed_trace_is_no_trace(text: bytes) -> None:
-    assert read(text, None) is None
+    assert parse_trace(text, None) is None
 
 
 def test_a_trace_goes_on_with_the_attempts_own_span() -> None:
     call = UUID(int=7)
-    found = read(PARENT.encode(), b"a=1,b=2")
+    found = parse_trace(PARENT.encode(), b"a=1,b=2")
     assert found is not None
     lines = found.upstream(call, 1)
     span = attempt_span(call, 1).hex()
     assert lines == f"traceparent: {PARENT[:36]}{span}-01\r\ntracestate: a=1,b=2\r\n".encode()
     assert attempt_span(call, 0) != attempt_span(call, 1) != attempt_span(UUID(int=8), 1)
-    later = read(b"cc-" + PARENT.encode()[3:] + b"-future", b"bad\r\nx: y")
+    later = parse_trace(b"cc-" + PARENT.encode()[3:] + b"-future", b"bad\r\nx: y")
     assert later is not None and later.parent == PARENT and later.state == b""
 
 
@@ -117,5 +117,5 @@ def test_a_trace_goes_on_with_the_attempts_own_span() -> None:
     ],
 )
 def test_the_callers_state_goes_on_as_the_standard_has_it(state: bytes, goes_on: bytes) -> None:
-    found = read(PARENT.encode(), state)
+    found = parse_trace(PARENT.encode(), state)
     assert found is not None and found.state == goes_on

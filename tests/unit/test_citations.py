@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from groundplan.cli.ask import answer_text
 from groundplan.gateway.call.ask import Passage
-from groundplan.gateway.call.ground import _block
+from groundplan.gateway.call.ground import _passage_block
 from groundplan.gateway.call.grounding.citation_check import check_citations
 from groundplan.gateway.call.grounding.notes import GroundingNotes, notes
 from groundplan.knowledge.citations.marks import sentences, statements
@@ -202,7 +202,7 @@ def test_meaning_and_words_are_added() -> None:
 
 def test_a_citation_names_document_version_and_characters() -> None:
     (one,) = check_citations("Up to five days may be carried over [1].", [passage()])
-    told = one.told()
+    told = one.as_json()
     assert told["supported"] is True
     assert (told["document"], told["version"], told["passage"]) == ("d1", 4, 1)
     assert LEAVE[told["start_char"] - 100 : told["end_char"] - 100].strip() == "Up to five days may be carried over."
@@ -216,7 +216,7 @@ def test_a_passage_that_was_changed_is_named_as_a_whole() -> None:
 
 def test_a_number_without_a_passage_supports_nothing() -> None:
     (one,) = check_citations("Leave is 25 days [3].", [passage()])
-    assert one.supported is False and one.told()["document"] is None
+    assert one.supported is False and one.as_json()["document"] is None
 
 
 def _conflict(says: str = "Leave is 25 days.", other: str = "Leave is 30 days.") -> Conflict:
@@ -236,7 +236,10 @@ def test_the_model_is_told_of_both_sources() -> None:
     told = notes(GroundingNotes([_conflict()], [NEWER]), [passage()], 2000)
     assert "[1] leave.md says 'Leave is 25 days.', old/leave.md says 'Leave is 30 days.'" in told
     assert "t-2021.md was not used: a newer version exists, t-2024.md." in told
-    assert b'"conflicts":' in GroundingNotes([_conflict()], []).told() and GroundingNotes([], []).told() == b""
+    assert (
+        b'"conflicts":' in GroundingNotes([_conflict()], []).json_members()
+        and GroundingNotes([], []).json_members() == b""
+    )
 
 
 @given(st.integers(0, 2000), st.text(max_size=400))
@@ -285,8 +288,8 @@ def test_the_head_of_a_table_speaks_for_its_rows_and_reaches_the_model() -> None
     assert with_head.decided is not False and with_head.share > looked(said, row).share
     assert looked("The pressure of P7 in 2025 was 19.", row, head).decided is False
     given = msgspec.structs.replace(passage(row), head=head)
-    assert _block(1, given).endswith(f"\n{head}\n{row}\n")
-    assert _block(1, passage(row)).endswith(f")\n{row}\n")
+    assert _passage_block(1, given).endswith(f"\n{head}\n{row}\n")
+    assert _passage_block(1, passage(row)).endswith(f")\n{row}\n")
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,9 @@ async def test_the_hedge_wins_and_the_slow_one_is_cancelled_and_billed(tmp_path:
         assert (two.outcome, two.flags) == ("ok", ["hedge"]) and two.cost > 0
         assert float(facts["cost_usd"]) == pytest.approx((one.cost + two.cost) / 1e12)
         slow = rig.gateway.latencies.of("one", stream).peak
-        assert slow >= 40_000 or rig.gateway.stalls.stood(0.0), "without the slowest a learned percentile sinks"
+        assert slow >= 40_000 or rig.gateway.stalls.stalled_seconds(0.0), (
+            "without the slowest a learned percentile sinks"
+        )
         await rig.books()
 
 

@@ -26,12 +26,12 @@ def large_pages() -> Iterator[None]:
 
 
 _CROWD = """
-from groundplan.gateway.memory import give_back, resident
+from groundplan.gateway.memory import resident, trim
 pieces = [bytes(4000) + bytes([at % 256]) for at in range(40_000)]
 kept = pieces[::1000] + pieces[-1:]
 del pieces
 before = resident()
-give_back()
+trim()
 print(before - resident())
 """
 
@@ -45,7 +45,7 @@ def large():
     text = Path("/proc/self/smaps_rollup").read_text()
     return int(text.split("AnonHugePages:")[1].split()[0]) << 10
 before, resident = large(), memory.resident()
-moved = memory.gather()
+moved = memory.move_to_large_pages()
 assert all(each == bytes([at % 251]) * 200 for at, each in enumerate(made))
 print(moved, large() - before, memory.resident() - resident)
 """
@@ -71,7 +71,7 @@ for begin in range(at, at + (32 << 20) - piece, 2 * piece) if number else ():
     bind(number, ctypes.c_void_p(begin), ctypes.c_ulong(piece), 2, ctypes.byref(node), ctypes.c_ulong(64), 0)
 def bound():
     return Path("/proc/self/numa_maps").read_text().count(" bind:0 ")
-before, moved = bound(), memory.gather()
+before, moved = bound(), memory.move_to_large_pages()
 assert bytes(own) == bytes(range(256)) * (32 << 12)
 print(before, bound(), moved)
 """
@@ -81,19 +81,19 @@ def test_pieces_that_are_bound_to_the_only_node_are_joined() -> None:
     """Where there are several nodes they stay as they are."""
     told = subprocess.run([sys.executable, "-c", _BOUND], check=True, capture_output=True, text=True).stdout
     before, after, moved = map(int, told.split())
-    joined = memory.one_node() or not before
+    joined = memory.has_one_node() or not before
     assert after == (0 if joined else before)
     assert (moved >= 28 << 20) == (joined and kernel_can())
 
 
 def kernel_can() -> bool:
     """Whether one large page can be made of an own mapping here."""
-    with mmap.mmap(-1, 2 * memory.LARGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as own:
-        own.write(bytes(2 * memory.LARGE))
+    with mmap.mmap(-1, 2 * memory.LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as own:
+        own.write(bytes(2 * memory.LARGE_PAGE))
         at = ctypes.addressof(ctypes.c_char.from_buffer(own))
         madvise = getattr(ctypes.CDLL(None), "madvise", None)
         return madvise is not None and not madvise(
-            ctypes.c_void_p(-(-at // memory.LARGE) * memory.LARGE), ctypes.c_size_t(memory.LARGE), 25
+            ctypes.c_void_p(-(-at // memory.LARGE_PAGE) * memory.LARGE_PAGE), ctypes.c_size_t(memory.LARGE_PAGE), 25
         )
 
 
@@ -105,7 +105,7 @@ def mapping(begin: int, end: int, name: str, resident: int, rights: str = "rw-p"
 
 
 def test_only_own_memory_that_is_there_already_is_moved() -> None:
-    large, base = memory.LARGE, 0x7F0000000000
+    large, base = memory.LARGE_PAGE, 0x7F0000000000
     text = "".join(
         [
             mapping(base + 4096, base + 3 * large, "[heap]", 5 << 10),
@@ -124,9 +124,9 @@ def test_only_own_memory_that_is_there_already_is_moved() -> None:
     def there(begin: int, end: int) -> bytes:
         return bytes(at not in missing for at in range(begin, end, page))
 
-    told = [(at - base) // large for at in memory._filled(text, there)]
+    told = [(at - base) // large for at in memory._nearly_full_pages(text, there)]
     assert told == [1, 2, 4, 6, 7, 10, 11, 12, 13]
-    assert list(memory._filled(text, lambda _begin, _end: b"")) == []
+    assert list(memory._nearly_full_pages(text, lambda _begin, _end: b"")) == []
 
 
 def test_what_was_freed_goes_back_to_the_machine() -> None:
@@ -144,11 +144,11 @@ def test_garbage_in_cycles_goes_with_it() -> None:
     one.other.other = one
     gone = weakref.ref(one)
     del one
-    memory.give_back()
+    memory.trim()
     assert gone() is None
 
 
-@pytest.mark.parametrize("running", [0, memory.CALLS_AT_MOST + 1])
+@pytest.mark.parametrize("running", [0, memory.MAX_RUNNING_CALLS + 1])
 async def test_only_a_nearly_idle_worker_is_asked(running: int, monkeypatch: pytest.MonkeyPatch) -> None:
     loop, asked, looks = asyncio.get_running_loop(), asyncio.Event(), iter(range(1000))
     enough = asyncio.Event()
@@ -159,7 +159,7 @@ async def test_only_a_nearly_idle_worker_is_asked(running: int, monkeypatch: pyt
         return 100 << 20 if next(looks) < 2 else 200 << 20
 
     monkeypatch.setattr(memory, "resident", resident)
-    monkeypatch.setattr(memory, "give_back", lambda: loop.call_soon_threadsafe(asked.set))
+    monkeypatch.setattr(memory, "trim", lambda: loop.call_soon_threadsafe(asked.set))
     watching = asyncio.create_task(memory.watch(lambda: running, every=0.001))
     await asyncio.wait_for((enough if running else asked).wait(), 20)
     watching.cancel()

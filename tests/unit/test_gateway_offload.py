@@ -19,7 +19,7 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.caching import cache_key
 from groundplan.gateway.call.attempts.attempt import Attempt
-from groundplan.gateway.call.delivery.stream import BURST, Streaming
+from groundplan.gateway.call.delivery.stream import BURST_BYTES, Streaming
 from groundplan.gateway.guard import run
 from groundplan.gateway.http import strict_json
 from groundplan.gateway.offload import CHECKED_BYTES, READ_BYTES
@@ -185,11 +185,11 @@ async def test_others_have_a_turn_while_a_burst_of_events_is_looked_at(size: int
             await asyncio.sleep(0)
 
     beside = asyncio.create_task(others())
-    out = await stream._taken(b"".join(b"data: %b\n\n" % each for each in events))
+    out = await stream._feed_in_parts(b"".join(b"data: %b\n\n" % each for each in events))
     beside.cancel()
     assert out == b"".join(each + b"\n" for each in events)
     most = max(seen.at.count(turn) for turn in set(seen.at))
-    assert most <= BURST // size + 1 and len(set(seen.at)) >= 10
+    assert most <= BURST_BYTES // size + 1 and len(set(seen.at)) >= 10
 
 
 async def test_whoever_leaves_while_it_is_looked_at_costs_nothing(

@@ -71,7 +71,7 @@ async def answer(running: Running, request: Request, response: Response) -> None
     elif request.target.startswith(b"/header/"):
         response.send(200, request.headers[request.target[8:]], content_type=TEXT)
     elif request.target == b"/trace":
-        response.send(200, str(trace.of(request.headers)).encode(), content_type=TEXT)
+        response.send(200, str(trace.trace_of(request.headers)).encode(), content_type=TEXT)
     elif request.target in SIZES:
         response.send(200, b"x" * SIZES[request.target])
     elif request.target == b"/told":

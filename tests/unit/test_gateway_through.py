@@ -52,7 +52,7 @@ WAYS: dict[str, list[bytes]] = {
 def through(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """What went straight through."""
     found: list[bytes] = []
-    real = Streaming._through
+    real = Streaming._try_pass_through
 
     def spied(self: Streaming, data: bytes) -> bool:
         went = real(self, data)
@@ -60,7 +60,7 @@ def through(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
             found.append(data)
         return went
 
-    monkeypatch.setattr(Streaming, "_through", spied)
+    monkeypatch.setattr(Streaming, "_try_pass_through", spied)
     return found
 
 

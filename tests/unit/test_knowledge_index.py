@@ -209,8 +209,8 @@ def test_an_embedding_names_a_served_workload_that_may_see_every_source() -> Non
 
 
 def test_an_answer_says_that_its_documents_were_searched_by_words_alone() -> None:
-    assert GroundingNotes([], []).told() == b""
-    assert b'"degraded":"documents were searched by words alone' in GroundingNotes([], [], by_words=True).told()
+    assert GroundingNotes([], []).json_members() == b""
+    assert b'"degraded":"documents were searched by words alone' in GroundingNotes([], [], by_words=True).json_members()
 
 
 ASKED = """

@@ -89,10 +89,10 @@ def test_who_is_away_is_not_asked_again_at_once(monkeypatch: pytest.MonkeyPatch)
 
 def test_callers_are_told_of_the_step_and_not_of_what_went_on_inside() -> None:
     step = Step(name="rerank", deployment="sorter", passages=3, ms=1.5)
-    told = msgspec.json.decode(b"{" + GroundingNotes([], [], steps=[step]).told()[1:] + b"}")
+    told = msgspec.json.decode(b"{" + GroundingNotes([], [], steps=[step]).json_members()[1:] + b"}")
     assert told == {"steps": [{"name": "rerank", "deployment": "sorter", "passages": 3, "ms": 1.5, "skipped": ""}]}
     late = msgspec.structs.replace(step, skipped="budget all has 3 USD left")
-    told = msgspec.json.decode(b"{" + GroundingNotes([], [], steps=[late]).told()[1:] + b"}")
+    told = msgspec.json.decode(b"{" + GroundingNotes([], [], steps=[late]).json_members()[1:] + b"}")
     assert told["steps"][0]["skipped"] == NOT_IN_ORDER
 
 

@@ -138,6 +138,6 @@ async def test_a_call_asks_search_again_though_its_worker_stood_still(
     async with call_rig(tmp_path, ["one"]) as rig:
         rig.gateway.stalls.start()
         try:
-            assert await ground.answer_of(rig.gateway, b"c", Nothing, bytes) == b"{}"
+            assert await ground.ask_search_patiently(rig.gateway, b"c", Nothing, bytes) == b"{}"
         finally:
             rig.gateway.stalls.stop()

@@ -69,12 +69,12 @@ def test_only_time_that_it_stood_still_is_counted_and_nearly_all_of_it(turns: li
             await asyncio.sleep(0)
             stood += max(0.0, blocked - UNSEEN)
         await asyncio.sleep(2 * TICK_SECONDS)
-        counted = found.stood(since)
+        counted = found.stalled_seconds(since)
         assert stood - 0.01 * len(turns) <= counted <= loop.time() - begun
-        assert found.stood(loop.time()) == 0
+        assert found.stalled_seconds(loop.time()) == 0
         before = loop.time()  # which goes on between two lines
-        assert found.left(since, 1.0) == pytest.approx(since + 1.0 + counted - before, abs=0.1)
-        assert found.left(since, 1.0, since + 0.5) <= since + 0.5 - before
+        assert found.remaining(since, 1.0) == pytest.approx(since + 1.0 + counted - before, abs=0.1)
+        assert found.remaining(since, 1.0, since + 0.5) <= since + 0.5 - before
         found.stop()
 
     uvloop.run(run())
@@ -98,10 +98,10 @@ async def test_nothing_is_noticed_before_and_after(watched: None) -> None:
     found.stop()
     stand_still(0.5)
     await asyncio.sleep(0.01)
-    assert found.stood(since) == 0
+    assert found.stalled_seconds(since) == 0
     found.start()
     await asyncio.sleep(2 * TICK_SECONDS)
-    assert found.stood(since) < SLACK
+    assert found.stalled_seconds(since) < SLACK
 
 
 async def test_who_is_waited_for_is_heard_though_his_time_was_over(watched: None) -> None:
@@ -182,7 +182,7 @@ async def test_a_connection_that_was_closed_meanwhile_is_not_taken_from_its_pool
     thread = threading.Thread(target=ended)
     thread.start()
     stand_still(0.5)
-    assert stall_monitor_of(loop).stood(loop.time() - 1) > 0
+    assert stall_monitor_of(loop).stalled_seconds(loop.time() - 1) > 0
     kept = [pool.take_idle() for _ in range(3)]
     assert sorted(each is not None for each in kept) == [False, True, True]
     for left in kept:

@@ -17,7 +17,7 @@ from groundplan.core.errors import Unauthenticated
 from groundplan.core.ids import new_id, new_id_bytes
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.pipeline import Pipeline
-from groundplan.gateway.call.step_batching import AFTER_NS, MANY, WITHIN_NS, StepBatching
+from groundplan.gateway.call.step_batching import BATCH_CALLS, BATCH_HOLD_NS, BATCH_WINDOW_NS, StepBatching
 from groundplan.gateway.call.steps import run_steps
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
@@ -49,24 +49,24 @@ def waits(batching: StepBatching) -> bool:
 
 def test_a_call_waits_where_several_begin_in_a_moment() -> None:
     batching, at = StepBatching(), 10**12
-    for number in range(MANY):
-        batching.begun(at + number)
-        assert waits(batching) is (number == MANY - 1)
-    batching.begun(at + AFTER_NS)
+    for number in range(BATCH_CALLS):
+        batching.note_begin(at + number)
+        assert waits(batching) is (number == BATCH_CALLS - 1)
+    batching.note_begin(at + BATCH_HOLD_NS)
     assert waits(batching), "others came a moment ago, so more may follow"
-    batching.begun(at + 2 * AFTER_NS)
+    batching.note_begin(at + 2 * BATCH_HOLD_NS)
     assert not waits(batching)
 
 
 def test_a_call_alone_waits_for_nobody() -> None:
     batching = StepBatching()
     for number in range(100):
-        batching.begun(number * WITHIN_NS)
+        batching.note_begin(number * BATCH_WINDOW_NS)
         assert not waits(batching)
 
 
 async def test_calls_that_come_together_take_each_step_together(rig: Rig) -> None:
-    calls = [Exchange(new_id_bytes(), asked(), CollectedResponse(), CHAT) for _ in range(MANY - 1)]
+    calls = [Exchange(new_id_bytes(), asked(), CollectedResponse(), CHAT) for _ in range(BATCH_CALLS - 1)]
     tasks = [asyncio.create_task(run_steps(rig.gateway, call)) for call in calls]
     for _ in TURNS:
         await asyncio.sleep(0)
@@ -95,7 +95,7 @@ class Counting(Fixed):
 async def test_of_people_that_come_together_no_more_are_let_in_than_a_workload_is_for(tmp_path: Path) -> None:
     async with call_rig(tmp_path, workloads={"assistant": {"people": 1}}) as rig:
         rig.gateway.step_batching._until = sys.maxsize
-        people = [str(new_id()) for _ in range(MANY - 1)]
+        people = [str(new_id()) for _ in range(BATCH_CALLS - 1)]
         keys = {
             hashlib.sha256(one.encode()).digest(): KeyEntry(one, "assistant", one, False, False, None) for one in people
         }

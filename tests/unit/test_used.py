@@ -42,7 +42,7 @@ def exchange() -> Exchange:
 def test_documents_that_contradict_are_told_once_and_only_where_no_passage_is_of_them() -> None:
     other = replace_document(PASSAGE, "d3")
     told = GroundingNotes([against("d2", "b.md"), against("d2", "b.md"), against("d3", "c.md")], ())
-    assert told.opposed([PASSAGE, other]) == [("d2", "b.md")]
+    assert told.opposing_documents([PASSAGE, other]) == [("d2", "b.md")]
 
 
 def replace_document(passage: Passage, document: str) -> Passage:

@@ -83,8 +83,8 @@ def test_a_worker_serves_where_home_takes_nothing_and_tells_it_later(
         patched.setattr(
             "groundplan.gateway.http.listeners.write_atomically", lambda *_: (_ for _ in ()).throw(OSError(28))
         )
-        assert not Worker._tell_serving(worker) and not is_serving(worker._home, os.getpid())
-    assert Worker._tell_serving(worker) and is_serving(worker._home, os.getpid())
+        assert not Worker._mark_serving(worker) and not is_serving(worker._home, os.getpid())
+    assert Worker._mark_serving(worker) and is_serving(worker._home, os.getpid())
 
 
 def test_what_killed_workers_have_left_goes_as_the_next_one_is_ready(tmp_path: Path) -> None:

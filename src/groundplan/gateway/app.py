@@ -1,9 +1,9 @@
 """One gateway worker: `python -m groundplan.gateway.app --home HOME --fd N --slot I`.
 
 The composition root of the request path. It serves on the listening socket that it inherits, writes its own journal
-epoch, and ends itself when its journal fails or its epoch is fenced: the supervisor starts another. Asked to stop, it
-accepts no more, lets running answers end, and ends the streams that are left with an error event. Asked to leave, since
-another one has taken over, it gives them far longer. Restarts are not its business.
+epoch, and exits when its journal fails or its epoch is fenced: the supervisor starts another. Asked to stop, it accepts
+no more, lets running answers end, and ends the remaining streams with an error event. Asked to leave, since another
+worker has taken over, it gives them far longer. Does not restart itself.
 """
 
 from __future__ import annotations
@@ -86,16 +86,16 @@ from groundplan.gateway.upstream.health import Health
 from groundplan.gateway.upstream.targets import Targets
 
 SEGMENT_BYTES = 16 << 20
-COLLECTED = (10_000, 5, 200)
-"""When garbage is looked for. Calls leave hardly any in cycles; looking each 2,000 objects is looking at every tenth
-call. Everybody waits for it: where fifty thousand keys are read anew, or a crowd comes, 50,000 objects that are young
-are looked at, which takes 20 ms, and not four times as many."""
-LAST_SECONDS = 2.0
-"""Of the time for draining, what is left for streams to be ended in."""
-LOOK_SECONDS = 0.05
-"""How often it looks whether it is time to end, and at what a `kill` beside a gateway without PostgreSQL wrote."""
+GC_THRESHOLDS = (10_000, 5, 200)
+"""Thresholds of the garbage collector. Calls leave hardly any cycles, and the default of 2,000 objects would collect at
+every tenth call. All calls wait for a collection: where fifty thousand keys are reloaded, or a burst of calls comes, it
+covers 50,000 young objects, which takes 20 ms, and not four times as many."""
+CLOSING_SECONDS = 2.0
+"""The part of the time for draining that is reserved for ending streams."""
+POLL_SECONDS = 0.05
+"""How often a worker checks whether to end, and reads what a `kill` without PostgreSQL wrote."""
 LOADING_SECONDS = 2.0
-"""How long it waits for a blueprint before it listens without one."""
+"""How long a worker waits for a blueprint before it listens without one."""
 JOURNAL_FAILED = 74
 """Exit code (EX_IOERR): restart with a new epoch."""
 FENCED = 75
@@ -108,7 +108,7 @@ class _HasClose(Protocol):
 
 
 class _Runner(Protocol):
-    """Makes calls that nobody waits for. `run` until cancelled; `stop` begins no more, `close` ends it."""
+    """Makes calls in the background. `run` until cancelled; `stop` begins no more, `close` ends it."""
 
     @property
     def busy(self) -> bool: ...
@@ -122,7 +122,7 @@ class _Runner(Protocol):
 
 OWN_FILES = 256
 """Open files of a worker besides those of calls."""
-_FEWEST = 64
+_FEWEST_CALLS = 64
 _Closed = TypeVar("_Closed", bound=_HasClose)
 
 
@@ -145,12 +145,12 @@ async def serve(
         stalls.start()
         parts.callback(stalls.stop)
         url = database_url(home, load_settings(), "gateway")
-        journal = await journal_of(home, sockets, partial(_journal, home, loop, segment_bytes))
-        gateway, live, leases = _gateway(parts, home, url, journal, OnwardClock(clock or SystemClock()))
-        await parts.keep(AnswerServer(gateway.idempotent_answers)).open()
-        gateway.scrapes = parts.keep(MetricsScraper(home, slot, load_settings().metrics_token, workers))
+        journal = await journal_of(home, sockets, partial(_open_journal, home, loop, segment_bytes))
+        gateway, live, leases = _build_gateway(parts, home, url, journal, OnwardClock(clock or SystemClock()))
+        await parts.close_at_end(AnswerServer(gateway.idempotent_answers)).open()
+        gateway.scrapes = parts.close_at_end(MetricsScraper(home, slot, load_settings().metrics_token, workers))
         await gateway.scrapes.open(lambda: gather_families(gateway))
-        _beside(parts, gateway, home, url)
+        _start_background_parts(parts, gateway, home, url)
         pipeline, batches, background = _request_path(parts, gateway, home, url, leases)
         worker = Worker(gateway, live, home, _server(gateway, pipeline), sockets, (batches, background))
         await leases.start()
@@ -162,35 +162,35 @@ async def serve(
     return code
 
 
-def _journal(home: Home, loop: asyncio.AbstractEventLoop, segment_bytes: int) -> Journal:
-    """A new one. Raises `Unavailable`."""
+def _open_journal(home: Home, loop: asyncio.AbstractEventLoop, segment_bytes: int) -> Journal:
+    """Open a new journal with an epoch of its own. Raises `Unavailable`."""
     return Journal.open(home.journal / str(epoch := new_id()), epoch, loop, segment_bytes)
 
 
 class Parts(AsyncExitStack):
-    """What a worker is made of; closed in the reverse order of their making."""
+    """The parts of a worker, closed in the reverse order of their creation."""
 
-    def keep(self, part: _Closed) -> _Closed:
-        """Close it at the end."""
+    def close_at_end(self, part: _Closed) -> _Closed:
+        """Close `part` at the end."""
         self.push_async_callback(part.close)
         return part
 
-    def run(self, part: _Closed, work: Coroutine[Any, Any, None]) -> _Closed:
-        """Let `work` of a part go on beside the calls; it is ended before the part is closed."""
-        self.keep(part)
-        self.push_async_callback(_end, asyncio.get_running_loop().create_task(work))
+    def run_until_end(self, part: _Closed, work: Coroutine[Any, Any, None]) -> _Closed:
+        """Run `work` of a part in the background; it is cancelled before the part is closed."""
+        self.close_at_end(part)
+        self.push_async_callback(_cancel_and_wait, asyncio.get_running_loop().create_task(work))
         return part
 
 
-async def _end(task: asyncio.Task[None]) -> None:
-    """Cancel it and wait for its end: what it had taken up is there again for whoever closes."""
+async def _cancel_and_wait(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait for its end, so that what it held is released before its part is closed."""
     task.cancel()
     await asyncio.wait([task])
 
 
 class Worker:
-    """From its first call to its last. It heeds signals, and follows live policy, from its making on; what it is made
-    of is closed by whoever made that."""
+    """A worker from its first call to its last. Handles signals and follows live policy from its creation on; does not
+    close its parts."""
 
     def __init__(
         self,
@@ -205,7 +205,7 @@ class Worker:
         self._live = live
         self._home = home
         self._server = server
-        self._front = Listeners(server, sockets)
+        self._listeners = Listeners(server, sockets)
         self._runners = runners
         self._stop, self._leave = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -215,27 +215,27 @@ class Worker:
         self._tasks = [self._following]
 
     async def begin(self) -> None:
-        """Listen, once there is a blueprint: callers come to whoever listens, and a worker that has none yet would
-        refuse what its siblings answer."""
+        """Listen once there is a blueprint: a worker that listens without one would refuse calls that its siblings can
+        answer."""
         gateway = self._gateway
         self._tasks += [gateway.loop.create_task(each.run()) for each in self._runners]
         with suppress(TimeoutError):
             await asyncio.wait_for(self._live.loaded.wait(), LOADING_SECONDS)
         if (catalog := self._live.catalog) is not None:
             preload.load(preload.missing(catalog.blueprint))
-        self._tell_ready(ready=self._live.loaded.is_set())
+        self._set_ready(ready=self._live.loaded.is_set())
         gc.collect()
         gc.freeze()
-        memory.gather()
-        await self._front.open()
-        gateway.loop.add_signal_handler(signal.SIGHUP, self._front.check_soon)
-        self._tasks.append(gateway.loop.create_task(self._front.watch()))
-        gc.set_threshold(*COLLECTED)
+        memory.move_to_large_pages()
+        await self._listeners.open()
+        gateway.loop.add_signal_handler(signal.SIGHUP, self._listeners.check_soon)
+        self._tasks.append(gateway.loop.create_task(self._listeners.watch()))
+        gc.set_threshold(*GC_THRESHOLDS)
         gateway.pressure.start()
 
     async def watch(self) -> int:
-        """Keep `ready` true to the facts until it is time to end; the exit code."""
-        told = False
+        """Keep `ready` up to date until it is time to end; returns the exit code."""
+        is_marked = False
         while not self._stop.is_set() and not self._leave.is_set():
             if self._live.fenced.is_set():
                 return FENCED
@@ -246,13 +246,14 @@ class Worker:
                 return BROKEN
             self._live.read_kill_file()
             ready = self._live.loaded.is_set()
-            told = ready and (told or self._tell_serving())
-            self._tell_ready(ready=ready)
-            await sleep_to_tick(LOOK_SECONDS)
+            is_marked = ready and (is_marked or self._mark_serving())
+            self._set_ready(ready=ready)
+            await sleep_to_tick(POLL_SECONDS)
         return 0
 
-    def _tell_serving(self) -> bool:
-        """Whether that is told. Where HOME/run takes nothing the worker serves all the same, and tries again."""
+    def _mark_serving(self) -> bool:
+        """Write the file that says that this worker serves; returns whether that succeeded. Where HOME/run cannot be
+        written the worker serves all the same, and tries again."""
         try:
             mark_serving(self._home)
         except OSError:
@@ -260,16 +261,16 @@ class Worker:
         return True
 
     async def end(self, code: int, drain_seconds: float, leave_seconds: float) -> None:
-        """Accept no more, let running answers end, and end those that do not. `code`: as `watch` gave it."""
+        """Accept no more, let running answers end, and end those that do not. `code`: the result of `watch`."""
         self._gateway.pressure.stop()
-        self._tell_ready(ready=False)
+        self._set_ready(ready=False)
         for each in self._runners:
             each.stop()
-        self._front.close()
-        with suppress(OSError):  # also where the disk takes nothing calls have their time
+        self._listeners.close()
+        with suppress(OSError):  # running calls get their time also where the disk is full
             serving_file(self._home, os.getpid()).unlink(missing_ok=True)
         if code == 0 and not self._stop.is_set():
-            await self._stay(leave_seconds)
+            await self._finish_running(leave_seconds)
         await self._drain(drain_seconds)
         for task in self._tasks:
             task.cancel()
@@ -277,22 +278,21 @@ class Worker:
         for each in self._runners:
             await each.close()
 
-    def _tell_ready(self, *, ready: bool) -> None:
+    def _set_ready(self, *, ready: bool) -> None:
         self._gateway.ready = self._live.ready = ready
 
     @property
-    def _busy(self) -> bool:
-        """Whether anything goes on: keyed calls outlive their connection, and so does what is read on to learn its
-        cost."""
+    def _is_busy(self) -> bool:
+        """Whether any work runs: calls with an Idempotency-Key and attempts being drained outlive their connections."""
         return bool(any(each.busy for each in self._runners) or self._gateway.running_calls or self._gateway.background)
 
-    async def _stay(self, seconds: float) -> None:
-        """Let what was begun end by itself, however long its streams and conversations are, until `seconds` are over or
-        it is asked to stop. Live policy and budgets hold for it meanwhile."""
+    async def _finish_running(self, seconds: float) -> None:
+        """Let running calls, streams and conversations end by themselves, until `seconds` are over or the worker is
+        asked to stop. Live policy and budgets apply to them meanwhile."""
         gateway = self._gateway
         ending, end = gateway.loop.create_task(self._server.quiesce(seconds)), gateway.loop.time() + seconds
         gateway.conversations_until = end
-        while not (ending.done() and not self._busy) and gateway.loop.time() < end:
+        while not (ending.done() and not self._is_busy) and gateway.loop.time() < end:
             if self._stop.is_set() or self._live.fenced.is_set() or not gateway.journal.healthy:
                 break
             self._live.read_kill_file()
@@ -304,22 +304,22 @@ class Worker:
         await asyncio.wait([ending])
 
     async def _drain(self, seconds: float) -> None:
-        """Let running answers end; then end those that do not, while there is still time to tell their clients."""
+        """Let running answers end; then end the others, while there is still time to send their clients an error."""
         gateway = self._gateway
         end = gateway.loop.time() + seconds
-        await self._server.quiesce(max(0.0, seconds - LAST_SECONDS))
-        while self._busy and gateway.loop.time() < end - LAST_SECONDS:  # noqa: ASYNC110 -- it has a deadline
+        await self._server.quiesce(max(0.0, seconds - CLOSING_SECONDS))
+        while self._is_busy and gateway.loop.time() < end - CLOSING_SECONDS:  # noqa: ASYNC110 -- it has a deadline
             await asyncio.sleep(0.02)
         gateway.targets.stop("this gateway is being stopped")
-        await self._server.drain(min(seconds, LAST_SECONDS))
-        while self._busy and gateway.loop.time() < end:  # noqa: ASYNC110 -- it has a deadline
+        await self._server.drain(min(seconds, CLOSING_SECONDS))
+        while self._is_busy and gateway.loop.time() < end:  # noqa: ASYNC110 -- it has a deadline
             await asyncio.sleep(0.02)
 
 
-def _gateway(
+def _build_gateway(
     parts: Parts, home: Home, url: str, journal: Journal, clock: Clock
 ) -> tuple[Gateway, LiveView, LeaseClient]:
-    """What every call goes through. Its books are closed last: whatever else ends may still write to them."""
+    """Build what every call uses. Its journal and leases are closed last, as other parts still write to them."""
     loop, slices, counters, windows = asyncio.get_running_loop(), Slices(), Slices(), WindowClock()
     live = LiveView(url, home, journal.epoch, clock, slices)
     leases = LeaseClient(url, journal, slices, home=home.root, clock=clock, counters=counters, windows=windows)
@@ -356,11 +356,11 @@ def _request_path(
 ) -> tuple[Pipeline, BatchRunner, BackgroundRunner]:
     """What answers requests, and what makes the calls that nobody waits for."""
     blobs = Blobs(home)
-    gateway.stored_responses = parts.keep(SealedResponses(home, url))
-    gateway.stored_completions = parts.keep(SealedCompletions(home, url))
-    batches, facts = parts.keep(BatchesApi(gateway, url, blobs)), parts.keep(FactsApi(gateway, url))
+    gateway.stored_responses = parts.close_at_end(SealedResponses(home, url))
+    gateway.stored_completions = parts.close_at_end(SealedCompletions(home, url))
+    batches, facts = parts.close_at_end(BatchesApi(gateway, url, blobs)), parts.close_at_end(FactsApi(gateway, url))
     facts.replay = replayed
-    pipeline = Pipeline(gateway, facts, batches, parts.keep(McpApi(gateway, home, facts.search)))
+    pipeline = Pipeline(gateway, facts, batches, parts.close_at_end(McpApi(gateway, home, facts.search)))
     gateway.background_responses = background = BackgroundRunner(gateway, home, url)
     return pipeline, BatchRunner(gateway, leases, pipeline, url, blobs), background
 
@@ -380,7 +380,7 @@ def _server(gateway: Gateway, pipeline: Pipeline) -> Server:
     return server
 
 
-def _beside(parts: Parts, gateway: Gateway, home: Home, url: str) -> None:
+def _start_background_parts(parts: Parts, gateway: Gateway, home: Home, url: str) -> None:
     """What takes in what calls leave behind and tells PostgreSQL of it; no call waits for it, but for reviewers."""
     counts, citations, pairs, signals = (
         GuardCounts(url, gateway.clock),
@@ -393,8 +393,8 @@ def _beside(parts: Parts, gateway: Gateway, home: Home, url: str) -> None:
     gateway.model_versions = reported
     gateway.repeats = repeats = Repeats(url)
     for part in (counts, citations, pairs, signals, reported, repeats, tally, checks):
-        parts.run(part, part.run())
-    gateway.reviews = parts.keep(Reviews(home, url, gateway.epoch))
+        parts.run_until_end(part, part.run())
+    gateway.reviews = parts.close_at_end(Reviews(home, url, gateway.epoch))
     gateway.shadow_trials = Shadows(gateway, pairs)
     gateway.answer_cache.similar = meanings = SemanticCache(gateway)
     meanings.tally, meanings.checks = tally, checks
@@ -417,7 +417,7 @@ def _allow_files() -> None:
 def connections(files: int) -> int:
     """How many clients may be connected to a process that may have so many files open. A call takes two, and the
     journal, PostgreSQL and whoever is called have theirs however many clients there are."""
-    return min(Limits().connections, max(_FEWEST, (files - OWN_FILES) // 2))
+    return min(Limits().connections, max(_FEWEST_CALLS, (files - OWN_FILES) // 2))
 
 
 def _sockets(arguments: argparse.Namespace) -> ListenSockets:

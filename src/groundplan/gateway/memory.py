@@ -1,15 +1,15 @@
-"""How a worker, and the search service, lie in the machine's memory: in large pages what every call touches, and given
-back what a crowd of calls took and no longer needs.
+"""Memory of a worker and of the search service: moves what every call touches into large pages, and gives back what a
+burst of calls took and no longer needs.
 
-A call touches hundreds of pages of 4 KiB, and where other processes share the core the processor must look up anew
-where each of them is. So what a worker has made until it listens is moved into pages of 2 MiB, where Linux can (6.1 and
-later; elsewhere nothing happens). What it makes later is not: a page fault that is answered with a large page could
+A call touches hundreds of pages of 4 KiB, and where other processes share the core, the processor must translate the
+address of each anew. So what a worker has allocated before it listens is moved into pages of 2 MiB, on Linux 6.1 and
+later; elsewhere nothing happens. Later allocations are not moved: a page fault that is served with a large page could
 make a call wait.
 
-Once a worker that has grown is nearly idle, garbage in cycles is looked for, and the allocator of the C library, which
-keeps what was freed, is asked to give it back: that takes milliseconds, in which calls would wait. What Python's own
-allocator keeps for small objects is not reached, and where the C library is not glibc none of it is. It limits nothing:
-how many calls a worker takes is `upstream.pressure`'s.
+Once a worker that has grown is nearly idle, a garbage collection runs, and the allocator of the C library is asked to
+return freed memory: that takes milliseconds, in which calls would wait. Memory that Python's own allocator keeps for
+small objects is not returned, and without glibc none is. Limits nothing: how many calls a worker takes is decided by
+`upstream.pressure`.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from pathlib import Path
 _STATM, _SMAPS, _MAPS = (Path("/proc/self") / name for name in ("statm", "smaps", "maps"))
 _OWN = re.compile(r"(?m)^([0-9a-f]+)-([0-9a-f]+) rw-p ")
 _MAPPING = re.compile(r"(?m)^([0-9a-f]+)-([0-9a-f]+) rw-p \S+ \S+ 0 *(.*)\n(?:.*\n){3}Rss: +(\d+) kB$")
-LARGE = 2 << 20
+LARGE_PAGE = 2 << 20
 _PAGE = resource.getpagesize()
 FILLED = 0.75
-"""Share of a large page that must be there already: the rest of it takes memory, too."""
+"""The share of a large page that must be resident already, as the rest will take memory, too."""
 _COLLAPSE = 25
 """MADV_COLLAPSE"""
 _NUMA_MAPS, _NODES = Path("/proc/self/numa_maps"), Path("/sys/devices/system/node/has_memory")
 _BOUND = re.compile(r"(?m)^([0-9a-f]+) bind:\S+ (?!file=)")
 _MBIND = {"x86_64": 237, "aarch64": 235}
-"""The number of that call of the system, which the C library does not offer."""
-EVERY_SECONDS = 30.0
+"""Machine -> number of the system call `mbind`, which the C library does not offer."""
+TRIM_INTERVAL_SECONDS = 30.0
 GROWN_BYTES = 32 << 20
-"""What a worker must have more than when it was last asked."""
-CALLS_AT_MOST = 50
-"""Running calls at which it is not too busy."""
+"""Growth since the last trim from which memory is given back again."""
+MAX_RUNNING_CALLS = 50
+"""The most running calls at which memory is given back."""
 
 
 def resident() -> int:
@@ -52,9 +52,9 @@ def resident() -> int:
         return 0
 
 
-def gather() -> int:
-    """Move what this process has made so far into large pages; bytes of the mappings that were. Takes some ten
-    milliseconds for a worker, two seconds for a gigabyte; other threads go on."""
+def move_to_large_pages() -> int:
+    """Move what this process has allocated so far into large pages; returns the bytes that were moved. Takes some ten
+    milliseconds for a worker, two seconds for a gigabyte; other threads continue."""
     library = ctypes.CDLL(None, use_errno=True)
     madvise, mincore = getattr(library, "madvise", None), getattr(library, "mincore", None)
     if madvise is None or mincore is None:
@@ -62,27 +62,29 @@ def gather() -> int:
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
 
-    def there(begin: int, end: int) -> bytes:
+    def residency(begin: int, end: int) -> bytes:
         told = ctypes.create_string_buffer((end - begin) // _PAGE)
         return told.raw if mincore(begin, end - begin, told) == 0 else b""
 
     with suppress(OSError):
-        _unbind()
+        _unbind_mappings()
     try:
         found = _SMAPS.read_text()
     except OSError:
         return 0
-    return sum(LARGE for begin in _filled(found, there) if madvise(begin, LARGE, _COLLAPSE) == 0)
+    return sum(
+        LARGE_PAGE for begin in _nearly_full_pages(found, residency) if madvise(begin, LARGE_PAGE, _COLLAPSE) == 0
+    )
 
 
-def one_node() -> bool:
-    """Whether all of the machine's memory is one node, as far as it can be told and said."""
+def has_one_node() -> bool:
+    """Whether all of the machine's memory is one NUMA node, as far as that is known."""
     return platform.machine() in _MBIND and _NODES.is_file() and _NODES.read_text().strip().isdigit()
 
 
-def _unbind() -> None:
-    """Let the kernel join mappings that differ only in being bound to the one node of memory that there is."""
-    if not one_node():
+def _unbind_mappings() -> None:
+    """Unbind mappings from the only memory node, so that the kernel can join those that differ in nothing else."""
+    if not has_one_node():
         return
     bound = {int(each, 16) for each in _BOUND.findall(_NUMA_MAPS.read_text())}
     call = ctypes.CDLL(None).syscall
@@ -100,36 +102,35 @@ def _unbind() -> None:
             )
 
 
-def _filled(smaps: str, there: Callable[[int, int], bytes]) -> Iterator[int]:
-    """Where large pages begin that lie in memory of our own and are nearly full; the stack of a thread is not among
-    them, which would grow. `there`: a byte of 1 for each small page from one address to another that is."""
+def _nearly_full_pages(smaps: str, residency: Callable[[int, int], bytes]) -> Iterator[int]:
+    """Addresses of large pages in private memory that are nearly full, except in thread stacks, which would grow.
+    `residency`: (begin, end) -> one byte for each small page, 1 where it is resident."""
     for each in _MAPPING.finditer(smaps):
         begin, end, name, resident = int(each[1], 16), int(each[2], 16), each[3], int(each[4])
-        begin, end = -(-begin // LARGE) * LARGE, end // LARGE * LARGE
+        begin, end = -(-begin // LARGE_PAGE) * LARGE_PAGE, end // LARGE_PAGE * LARGE_PAGE
         if name in ("", "[heap]") and resident and begin < end:
-            pages, step = there(begin, end), LARGE // _PAGE
+            pages, step = residency(begin, end), LARGE_PAGE // _PAGE
             for at in range(0, len(pages), step):
                 if pages.count(1, at, at + step) >= FILLED * step:
                     yield begin + at * _PAGE
 
 
-def give_back() -> None:
-    """Give memory that nothing needs back to the system. Other threads go on meanwhile, but while garbage is looked
-    for."""
+def trim() -> None:
+    """Return unused memory to the system. Other threads continue meanwhile, except during the garbage collection."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
-async def watch(running: Callable[[], int], every: float = EVERY_SECONDS) -> None:
-    """From time to time, until it is cancelled. `running`: how many calls run."""
+async def watch(running: Callable[[], int], every: float = TRIM_INTERVAL_SECONDS) -> None:
+    """Give memory back from time to time, until cancelled. `running`: returns the number of running calls."""
     before = resident()
     while True:
         await asyncio.sleep(every)
-        if resident() > before + GROWN_BYTES and running() <= CALLS_AT_MOST:
+        if resident() > before + GROWN_BYTES and running() <= MAX_RUNNING_CALLS:
             try:
-                await asyncio.to_thread(give_back)
+                await asyncio.to_thread(trim)
             except RuntimeError:
                 continue  # this user may have no more threads now
             before = resident()

@@ -1,8 +1,9 @@
-"""Loads what only some blueprints use as such a blueprint is taken up, instead of with the first call that asks for it.
+"""Imports modules that only some blueprints need when such a blueprint is loaded, not with the first call that uses
+them.
 
-Code is replaced under workers that run, by an upgrade some time before its reload. What is loaded then is of another
-version than the worker it comes into, and may fit to nothing there. A worker whose blueprint needs none of it does
-without: it is megabytes.
+An upgrade replaces the code under running workers some time before they are reloaded: a module imported in between
+would be of another version than the worker, and might not fit. A worker whose blueprint needs none of them saves
+megabytes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 def missing(blueprint: Blueprint) -> list[str]:
-    """Names of modules that calls under it may load, of those that are not here yet."""
+    """Names of modules that calls under the blueprint may import and that are not imported yet."""
     found = {name for workload in blueprint.workloads for name in _needed(workload)}
     if any(deployment.kind == "realtime" for deployment in blueprint.deployments):
         found.update(REALTIME)
@@ -49,7 +50,7 @@ def _needed(workload: Workload) -> Iterator[str]:
 
 
 def load(names: Iterable[str]) -> None:
-    """What cannot be loaded is refused to whoever asks for it, as before; all else is served."""
+    """Import modules. One that cannot be imported is logged: calls that need it are refused, all others served."""
     for name in names:
         try:
             importlib.import_module(name)

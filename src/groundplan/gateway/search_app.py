@@ -131,7 +131,7 @@ def configure(connection: Any) -> None:
 def _settle(questions: Encoder) -> None:
     """Takes a second, and of an index of a gigabyte some more, in which questions are answered."""
     questions.prepare()
-    memory.gather()
+    memory.move_to_large_pages()
 
 
 async def serve(home: Home, settings: Settings) -> None:

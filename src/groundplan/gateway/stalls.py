@@ -1,10 +1,11 @@
-"""How long a worker stood still: stopped, on a machine that stalled, or held up by its own work.
+"""Stalls of a worker: times in which it did not run, as it was stopped, its machine stalled, or its own work held it
+up.
 
-What comes meanwhile lies in sockets, and when it goes on, timers that were due meanwhile ring before any of it is
-read. So whoever is waited for is silent only for as long as it could have been heard, and what lies there is read
-before its time is taken to be over. What a caller was promised (`until`) is over when it is over.
+Data that arrives during a stall waits in sockets, and afterwards timers that were due fire before any of it is read. So
+a peer's silence is counted only while this worker could have heard it, and sockets are read before its time is taken to
+be over. Deadlines promised to a caller (`until`) are not extended.
 
-It measures, and waits. What is held against whom is elsewhere; nothing here is asked by a call for which nothing rang.
+Measures and waits only; does not judge who is at fault. A call whose timers never fire uses nothing of it.
 """
 
 from __future__ import annotations
@@ -21,32 +22,32 @@ from groundplan.gateway.ticks import next_tick
 
 TICK_SECONDS = 0.1
 LATE_SECONDS = 0.1
-"""Whoever comes later than this did not run. What is not counted of that, and of the time since the tick before, is
-what a worker that is always late still takes for silence."""
+"""A tick later than this is a stall. Shorter delays, and the time since the tick before, still count as silence of a
+peer."""
 READ_SECONDS = 0.002
-"""In which a loop reads what lies in its sockets."""
-_STOPS = 32
-"""Of so many it is remembered when they were: far more than there are in any time that is waited."""
+"""Time in which a loop reads what waits in its sockets."""
+_MAX_STALLS = 32
+"""Stalls that are remembered: far more than occur within any timeout."""
 
 
-class Resumed(Protocol):
-    """What looks at what it has once its worker goes on."""
+class StallObserver(Protocol):
+    """Is called when its worker runs again after a stall."""
 
-    def woken(self) -> None: ...
+    def on_resumed(self) -> None: ...
 
 
 class StallMonitor:
-    """Of one loop. Before `start`, and after `stop`, it notices nothing. Times are the loop's, in seconds."""
+    """Detects the stalls of one event loop, between `start` and `stop`. Times are the loop's, in seconds."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._stops: deque[tuple[float, float]] = deque(maxlen=_STOPS)
+        self._stalls: deque[tuple[float, float]] = deque(maxlen=_MAX_STALLS)
         self._expected = math.inf
         self._timer: asyncio.TimerHandle | None = None
-        self.tell: WeakSet[Resumed] = WeakSet()
+        self.observers: WeakSet[StallObserver] = WeakSet()
 
     def start(self) -> None:
-        """Notice from now on."""
+        """Detect stalls from now on."""
         self._expected = next_tick(self._loop.time(), TICK_SECONDS)
         self._timer = self._loop.call_at(self._expected, self._tick)
 
@@ -57,34 +58,34 @@ class StallMonitor:
             self._timer = None
 
     def _tick(self) -> None:
-        self._look(self._loop.time())
+        self._detect(self._loop.time())
         self.start()
 
-    def _look(self, now: float) -> None:
+    def _detect(self, now: float) -> None:
         if now - self._expected <= LATE_SECONDS:
             return
-        self._stops.append((self._expected, now))
+        self._stalls.append((self._expected, now))
         self._expected = now
-        for each in list(self.tell):
-            each.woken()
+        for each in list(self.observers):
+            each.on_resumed()
 
-    def stood(self, since: float) -> float:
-        """Seconds that it stood still since then."""
-        self._look(self._loop.time())
-        return sum(end - max(begin, since) for begin, end in self._stops if end > since)
+    def stalled_seconds(self, since: float) -> float:
+        """Seconds of stalls after `since`."""
+        self._detect(self._loop.time())
+        return sum(end - max(begin, since) for begin, end in self._stalls if end > since)
 
-    def left(self, since: float, seconds: float, until: float = math.inf) -> float:
-        """How much longer to wait for somebody who has `seconds` since then, and never longer than until then; 0 or
-        less: what lies in sockets is to be read, and then its time is over."""
+    def remaining(self, since: float, seconds: float, until: float = math.inf) -> float:
+        """How much longer to wait for a peer that has `seconds` after `since`, extended by stalls but not beyond
+        `until`; 0 or less: read what waits in sockets, then its time is over."""
         now = self._loop.time()
-        return min(since + seconds + self.stood(since), until) - now
+        return min(since + seconds + self.stalled_seconds(since), until) - now
 
 
 _known: WeakKeyDictionary[asyncio.AbstractEventLoop, StallMonitor] = WeakKeyDictionary()
 
 
 def stall_monitor_of(loop: asyncio.AbstractEventLoop) -> StallMonitor:
-    """The one of this loop."""
+    """The monitor of this loop."""
     found = _known.get(loop)
     if found is None:
         found = _known[loop] = StallMonitor(loop)
@@ -92,7 +93,8 @@ def stall_monitor_of(loop: asyncio.AbstractEventLoop) -> StallMonitor:
 
 
 class Alarm:
-    """Calls `ring` once, when somebody was silent for `seconds`, as `StallMonitor.left` says, unless cancelled."""
+    """A timer that calls `ring` once after `seconds` without counting stalls (`StallMonitor.remaining`), unless
+    cancelled."""
 
     __slots__ = ("_handle", "_loop", "_ring", "_seconds", "_since", "_stalls", "_until")
 
@@ -106,11 +108,11 @@ class Alarm:
 
     def cancel(self) -> None:
         self._handle.cancel()
-        # whoever it rings for mostly knows it: together they would stay until garbage is looked for
-        self._ring = _nothing
+        # breaks the cycle with the owner of `ring`, which would otherwise stay until a garbage collection
+        self._ring = _do_nothing
 
     def _due(self, *, was_read: bool = False) -> None:
-        left = self._stalls.left(self._since, self._seconds, self._until)
+        left = self._stalls.remaining(self._since, self._seconds, self._until)
         if left > 0:
             self._handle = self._loop.call_later(left, self._due)
         elif not was_read:
@@ -119,12 +121,13 @@ class Alarm:
             self._ring()
 
 
-def _nothing() -> None:
-    """Nobody is waited for."""
+def _do_nothing() -> None:
+    """The callback of a cancelled alarm."""
 
 
-class patient:  # noqa: N801 -- used as `asyncio.timeout` is, which is the other kind
-    """`async with patient(seconds):` as `asyncio.timeout`, for what somebody else is to say: raises TimeoutError."""
+class patient:  # noqa: N801 -- used like `asyncio.timeout`
+    """`async with patient(seconds):` like `asyncio.timeout`, but without counting stalls: for waiting on a peer. Raises
+    TimeoutError."""
 
     __slots__ = ("_alarm", "_seconds", "_timeout", "_until")
 

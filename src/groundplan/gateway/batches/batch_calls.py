@@ -27,7 +27,7 @@ from groundplan.gateway.call.attempts.sequence import AttemptSequence
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ground, system_messages
-from groundplan.gateway.call.grounding.abstain import nothing_to_say, say_so
+from groundplan.gateway.call.grounding.abstain import answers_not_found, send_not_found
 from groundplan.gateway.call.identify import check_grants
 from groundplan.gateway.call.key_by_id import KeysById
 from groundplan.gateway.call.pipeline import Steps
@@ -93,8 +93,8 @@ async def _ground_and_serve(gateway: Gateway, exchange: Exchange) -> None:
     """Serve the call, grounded anew where its workload has documents: permissions may have changed while it waited."""
     exchange.passages, exchange.grounding_notes = [], None
     await ground(gateway, exchange)
-    if nothing_to_say(exchange):
-        say_so(gateway, exchange)
+    if answers_not_found(exchange):
+        send_not_found(gateway, exchange)
     else:
         await serve(gateway, exchange, _attempt_sequence(gateway, exchange))
 

@@ -25,7 +25,7 @@ from groundplan.gateway.batches.messages_api import MessageBatchesApi
 from groundplan.gateway.batches.orders import order_store
 from groundplan.gateway.call.admit import MAX_COST_HEADER
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.estimate import HEADER, refuse_unheeded
+from groundplan.gateway.call.estimate import HEADER, refuse_cost_headers
 from groundplan.gateway.call.facts_api import admitted
 from groundplan.gateway.call.feature import said_of
 from groundplan.gateway.call.files_by_id import FilesById
@@ -226,7 +226,7 @@ class BatchesApi:
             return await _batch_body(connection, batch)
 
     async def _create(self, request: Request, response: Response, key: KeyEntry, person: str) -> None:
-        refuse_unheeded(request.headers, "batches", HEADER, MAX_COST_HEADER)
+        refuse_cost_headers(request.headers, "batches", HEADER, MAX_COST_HEADER)
         once = IdempotentCreation(request, BATCHES, key, person)
         once.take(request.body)
         asked = msgspec.json.decode(request.body, type=NewBatch)

@@ -20,7 +20,7 @@ from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, Con
 from groundplan.gateway.batches.message_requests import RequestSplitter
 from groundplan.gateway.call.admit import MAX_COST_HEADER
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.estimate import HEADER, refuse_unheeded
+from groundplan.gateway.call.estimate import HEADER, refuse_cost_headers
 from groundplan.gateway.call.feature import said_of
 from groundplan.gateway.files import creation_key_store, file_store, files_api, quota
 from groundplan.gateway.files.blobs import Blobs
@@ -82,7 +82,7 @@ class MessageBatchesApi:
         """Create a batch, or answer with the one that was created with this Idempotency-Key before."""
         if request.stream is None:
             raise Invalid("there is no body", code="body_invalid", hint='Send {"requests": [...]}.')
-        refuse_unheeded(request.headers, "batches", HEADER, MAX_COST_HEADER)
+        refuse_cost_headers(request.headers, "batches", HEADER, MAX_COST_HEADER)
         header_lines_of(request.headers)
         headers = {name.decode(): request.headers[name].decode() for name in _HEADERS if name in request.headers}
         requests, input_file, once = RequestSplitter(), new_id(), IdempotentCreation(request, PATH, key, person)

@@ -142,7 +142,7 @@ class LeaseClient:
         started = loop.time()
         others_requested = False
         while (short := slices.reserve(token, charges, soft)) is not None:
-            remaining_s = stall_monitor_of(loop).left(started, REFILL_WAIT_S)
+            remaining_s = stall_monitor_of(loop).remaining(started, REFILL_WAIT_S)
             if not others_requested and is_quota(short.budget):
                 others_requested = True
                 others = [each for each in zip(charges, declared, strict=True) if each[0] is not short]

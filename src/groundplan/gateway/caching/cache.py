@@ -30,7 +30,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.delivery.stream import EVENT_STREAM
 from groundplan.gateway.call.delivery.to_client import send_all, send_stream
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.ground import QUERY
+from groundplan.gateway.call.ground import MAX_QUERY_CHARS
 from groundplan.gateway.call.stored_answers import stores
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.http.surrogates import decode_json
@@ -471,7 +471,7 @@ def _store_answer(gateway: Gateway, exchange: Exchange, flight: Flight) -> str:
 def citations_of(exchange: Exchange) -> tuple[tuple[str, str], ...]:
     """(chunk, source) of each passage that the model saw, plus one that cannot be confirmed if it saw other
     documents."""
-    others = (("", ""),) if exchange.grounding_notes is not None and exchange.grounding_notes.others else ()
+    others = (("", ""),) if exchange.grounding_notes is not None and exchange.grounding_notes.has_document_notes else ()
     return (*((passage.chunk, passage.source) for passage in exchange.passages), *others)
 
 
@@ -505,7 +505,7 @@ def _entry_of(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | N
     grounded = workload.grounding is not None and exchange.interface.grounded
     if not good or "resumed" in exchange.attempt_flags or (grounded and not passages):
         return None
-    if exchange.grounding_notes is not None and exchange.grounding_notes.others:
+    if exchange.grounding_notes is not None and exchange.grounding_notes.has_document_notes:
         return None  # it may rest on another document, which a hit would not confirm for the next person
     if not all(passage.chunk for passage in passages):
         return None
@@ -526,7 +526,7 @@ def _entry_of(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | N
         cost=exchange.last_attempt_cost,  # not what it was sent elsewhere for before
         whole=flight.whole if flight.events is None else None,
         events=None if flight.events is None else exchange.interface.shareable_events(ask, flight.events),
-        query=ask.query[:QUERY] if passages else "",
+        query=ask.query[:MAX_QUERY_CHARS] if passages else "",
         states={exchange.person: exchange.documents_state} if exchange.documents_state else {},
         alone=flight.is_refresh,
     )

@@ -15,7 +15,7 @@ import msgspec
 from groundplan.gateway.caching.entry import Entry
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.ground import found_now, heard, searched
+from groundplan.gateway.call.ground import ask_for_call, current_findings, searchable_sources
 from groundplan.gateway.upstream.connection import FOREVER
 from groundplan.knowledge.retrieval.wire import ConfirmRequest, Since
 
@@ -37,7 +37,7 @@ async def confirm(gateway: Gateway, exchange: Exchange, entry: Entry) -> bool:
         return False
     stands, state = _all_confirmed(found, cites), found.state
     if stands and since is not None and not state:
-        now = await found_now(gateway, exchange, entry.query)
+        now = await current_findings(gateway, exchange, entry.query)
         if now is None:
             return False
         stands, state = sorted(now.chunks) == sorted(chunk for chunk, _ in cites), now.state
@@ -62,7 +62,7 @@ def _since(gateway: Gateway, exchange: Exchange, entry: Entry) -> Since | None:
     return Since(
         state=entry.state(exchange.person),
         query=entry.query,
-        sources=searched(gateway, grounding),
+        sources=searchable_sources(gateway, grounding),
         synonyms=grounding.synonyms,
     )
 
@@ -86,4 +86,4 @@ async def _request_confirmation(
         since=since,
     )
     left = FOREVER if workload is None else workload.deadline_ms / 1000 - exchange.waited_seconds
-    return await heard(gateway, exchange, lambda: asked, _decode, b"/confirm", seconds=left)
+    return await ask_for_call(gateway, exchange, lambda: asked, _decode, b"/confirm", seconds=left)

@@ -1,6 +1,6 @@
-"""What a caller asks, read once, and the passages that are put before a model for it. Values only.
+"""The parsed body of a request (`Ask`), and the passages that are put before a model for it. Values only.
 
-What becomes of it is in `exchange`.
+The state of the call is in `exchange`.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     end_char: int = 0
     """Characters of that version of the document."""
     head: str = ""
-    """The head row of the table in which the text begins, where it stands before it: context, no part of the text."""
+    """The head row of the table in which the text begins: context, not part of the text."""
 
     @property
     def said(self) -> str:
-        """The text below the head of its table, as a model is given it."""
+        """The text as a model is given it: below the head row of its table, where it has one."""
         return f"{self.head}\n{self.text}" if self.head else self.text
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """The caller's body, read once. `fields` are its top-level fields as raw JSON, in order; `size` its bytes."""
+    """The caller's request body, parsed once. `fields` are its top-level fields as raw JSON, in order; `size` its
+    bytes."""
 
     fields: dict[str, msgspec.Raw]
     model: str
@@ -52,27 +53,27 @@ class Ask(msgspec.Struct, frozen=True):
     copies: int
     size: int
     needs: frozenset[str] = frozenset()
-    """What it asks of a deployment that not every one takes: `image`, `file`, `priority`, `flex`."""
+    """Content and service tiers that not every deployment takes: `image`, `file`, `priority`, `flex`, ..."""
     images: int = 0
-    """Sent in; their bytes are not in `size`."""
+    """Images in the request; their bytes are not counted in `size`."""
     hidden: int = 0
-    """Tokens beside those of its bytes: the most that its provider adds of its own accord, about tools; those that a
-    prompt is given as."""
+    """Tokens that do not come from its bytes: the most that the provider adds for tools, and a prompt that is given as
+    tokens."""
     audio_kib: int = 0
-    """KiB of audio sent in, not in `size` either."""
+    """KiB of audio in the request, not counted in `size` either."""
     service: str = "standard"
     """Class of service: standard | auto | batch | priority | flex."""
     line: bool = False
-    """A line of a batch that is made as a call."""
+    """Whether it is a line of a batch that is made as a call."""
     body: bytes = b""
-    """What `fields` are of, where it may be spliced; empty where they were changed."""
+    """The bytes that `fields` were parsed from, where they may be spliced; empty where fields were changed."""
     lines: bytes = b""
-    """Header lines of the caller for an upstream that speaks this API itself."""
+    """Header lines of the caller that are passed to an upstream with the same API."""
     upload: Upload | None = None
     """A form that is sent on while it arrives."""
     files: tuple[str, ...] = ()
-    """Ids of files that it names, each once; they are put in before it is sent."""
+    """Ids of the files that it names, each once; their content is put in before it is sent."""
     binary: bool = False
-    """Its answer is bytes that are passed on as they come."""
+    """Whether its answer is bytes that are passed on as they come."""
     typed: object = None
-    """What the surface itself made of the body."""
+    """The body as the surface itself parsed it."""

@@ -23,19 +23,19 @@ from groundplan.gateway.policy.catalog import Plan
 from groundplan.gateway.policy.snapshot import Policy
 
 HEADER = b"groundplan-estimate"
-_NO = frozenset({b"0", b"false", b"no", b"off"})
+_NEGATIVE = frozenset({b"0", b"false", b"no", b"off"})
 
 
-def is_asked(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a request has the header, and not to say that it asks for none."""
-    return HEADER in headers and headers[HEADER].lower() not in _NO
+def wants_estimate(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a request asks for an estimate: it has the header, and not with a value that means no."""
+    return HEADER in headers and headers[HEADER].lower() not in _NEGATIVE
 
 
-def refuse_unheeded(headers: Mapping[bytes, bytes], what: str, *names: bytes) -> None:
-    """Refuse what a request says of the cost of one call where it is for something else (`what`), and is not heeded:
-    nobody is to pay for what was to be estimated, or more than was allowed. Raises `Invalid`."""
+def refuse_cost_headers(headers: Mapping[bytes, bytes], what: str, *names: bytes) -> None:
+    """Refuse a request for `what`, where headers about the cost of one call do not apply: ignoring them, it would
+    charge for an estimate, or more than the caller allowed. Raises `Invalid`."""
     for name in names:
-        if name in headers and (name != HEADER or is_asked(headers)):
+        if name in headers and (name != HEADER or wants_estimate(headers)):
             raise Invalid(
                 f"{name.decode()} is not for {what}",
                 code="header_unsupported",
@@ -44,7 +44,7 @@ def refuse_unheeded(headers: Mapping[bytes, bytes], what: str, *names: bytes) ->
 
 
 def estimate(gateway: Gateway, exchange: Exchange, plan: Plan, policy: Policy) -> bytes:
-    """The JSON answer. Raises what would refuse the call, but for what its budgets have left."""
+    """The JSON of the estimate. Raises the refusal that the call would get, except for what its budgets have left."""
     ask = exchange.ask
     if ask is None:
         raise AssertionError("not read")
@@ -60,14 +60,15 @@ def estimate(gateway: Gateway, exchange: Exchange, plan: Plan, policy: Policy) -
             "most_usd": format_usd(most),
             "budget_remaining_usd": maybe_usd(left),
             "fits": left is None or most <= left,
-            "deployments": [_one(exchange, plan, each, gateway.clock.seconds()) for each in exchange.deployments],
+            "deployments": [
+                _deployment_estimate(exchange, plan, each, gateway.clock.seconds()) for each in exchange.deployments
+            ],
         }
     )
 
 
-def _one(exchange: Exchange, plan: Plan, place: Deployment, now: float) -> dict[str, Any]:
-    """What it may cost, and is likely to cost where it is sent `now`, at one of the deployments in the order in which
-    they are asked."""
+def _deployment_estimate(exchange: Exchange, plan: Plan, place: Deployment, now: float) -> dict[str, Any]:
+    """What the call may cost, and would likely cost if sent `now`, at one of its deployments."""
     ask, deployment = exchange.ask, place
     if ask is None:
         raise AssertionError("not read")

@@ -34,7 +34,7 @@ from groundplan.gateway.call import admit, settle
 from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.ground import answer_of, cut_off, searched
+from groundplan.gateway.call.ground import ask_search_patiently, grounding_unavailable, searchable_sources
 from groundplan.gateway.call.grounding.notes import GroundingNotes
 from groundplan.gateway.call.identify import caller_of, check_grants
 from groundplan.gateway.call.signals import Unsealed
@@ -263,7 +263,7 @@ class FactsApi:
                 workload=plan.workload.name,
                 person=person,
                 query=body.query,
-                sources=searched(self._gateway, grounding),
+                sources=searchable_sources(self._gateway, grounding),
                 k=body.passages,
                 synonyms=grounding.synonyms,
                 rerank=grounding.rerank,
@@ -291,7 +291,7 @@ class FactsApi:
             named = [str(body.document)]
 
             def question() -> ConfirmRequest:
-                sources = searched(self._gateway, grounding)
+                sources = searchable_sources(self._gateway, grounding)
                 return ConfirmRequest(
                     person=person, chunks=[], documents=named, sources=sources, workload=plan.workload.name
                 )
@@ -325,9 +325,9 @@ class FactsApi:
 
     async def _asked(self, question: Callable[[], msgspec.Struct], id: UUID, path: bytes) -> bytes:
         """What the local search service answers, which is waited for as calls do. Raises `Unavailable`."""
-        found = await answer_of(self._gateway, str(id).encode("ascii"), question, bytes, path)
+        found = await ask_search_patiently(self._gateway, str(id).encode("ascii"), question, bytes, path)
         if found is None:
-            raise cut_off()
+            raise grounding_unavailable()
         return found
 
 

@@ -1,7 +1,7 @@
-"""Files that a request names by the ids that /v1/files gave them: put into it as bytes, before money is reserved.
+"""Puts files that a request names by their /v1/files ids into it as bytes, before its cost is reserved.
 
-Only calls that name one wait for the database and the disk here. A file is its workload's: of another's nothing is
-told, not even that it is there. Which fields may name one, and how its bytes are written there, is the API surface's.
+Only calls that name a file wait for the database and the disk. A file belongs to its workload: to other workloads it
+does not exist. Which fields may name a file, and how its bytes are written there, is decided by the API surface.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange
 
 MOST_FILES = 16
-"""In one request."""
+"""The most files of one request."""
 MOST_BYTES = 12 << 20
-"""Of all files of a request together; in base64 they are a third more, and a body has 20 MiB at most."""
+"""The most bytes of all files of a request; base64 adds a third, and a body has 20 MiB at most."""
 HELD_BYTES = 128 << 20
-"""Of all requests of a worker at a time, in base64."""
+"""The most bytes, in base64, of the files of all open requests of a worker."""
 _IMAGES = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"GIF8", "image/gif"))
 _KIND = re.compile(r"[a-z]+/[a-z0-9.+-]{1,80}", re.ASCII)
 
 
 class FilesById:
-    """Of one worker. `connected` lends a connection to PostgreSQL."""
+    """The files of the open requests of one worker. `connected` lends a connection to PostgreSQL."""
 
     def __init__(self, connected: Callable[[], AbstractAsyncContextManager[Connection]], blobs: Blobs) -> None:
         self._connected = connected
         self._blobs = blobs
         self.held = self.refused = 0
-        """Bytes, and calls."""
+        """Bytes held now, and calls refused so far."""
 
     async def put_in(self, exchange: Exchange) -> None:
-        """Put the files that a request names into it. `release` gives back what it holds then. Raises `NotFound`,
+        """Put the files that a request names into it, and hold their bytes until `release`. Raises `NotFound`,
         `Invalid`, `TooLarge`, `Unavailable`."""
         ask, key = exchange.ask, exchange.key
         if ask is None or key is None:
             raise AssertionError("not read")
         if len(ask.files) > MOST_FILES:
             raise Invalid(f"it names {len(ask.files)} files", code="files_range", hint=f"Name {MOST_FILES} at most.")
-        stored = [await self._found(text, key.workload) for text in ask.files]
+        stored = [await self._find(text, key.workload) for text in ask.files]
         size = sum(file.bytes for file in stored)
         if size > MOST_BYTES:
             raise TooLarge(
@@ -63,17 +63,17 @@ class FilesById:
                 code="file_too_large",
                 hint="Name smaller ones, or ask about one at a time.",
             )
-        self._hold(exchange, -(-size // 3) * 4)
+        self._reserve_memory(exchange, -(-size // 3) * 4)
         named = zip(ask.files, stored, strict=True)
         files = {text: await self._read(file) for text, file in named}
         exchange.ask = replace(exchange.interface.with_files(ask, files), files=())
 
     def release(self, exchange: Exchange) -> None:
-        """The call is over."""
+        """Stop counting the files of a call, which is over."""
         self.held -= exchange.file_bytes_held
         exchange.file_bytes_held = 0
 
-    def _hold(self, exchange: Exchange, size: int) -> None:
+    def _reserve_memory(self, exchange: Exchange, size: int) -> None:
         workload = exchange.workload
         share = 1.0 if workload is None else RANK_SHARES[RANKS[workload.reliability.priority]]
         if self.held + size > HELD_BYTES * share:
@@ -87,7 +87,7 @@ class FilesById:
         self.held += size
         exchange.file_bytes_held += size
 
-    async def _found(self, text: str, workload: str) -> StoredFile:
+    async def _find(self, text: str, workload: str) -> StoredFile:
         file = None
         try:
             async with self._connected() as connection:

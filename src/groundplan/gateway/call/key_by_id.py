@@ -1,4 +1,4 @@
-"""Keys of what was ordered, and is made later: found by their ids, since whoever ordered is not there any more."""
+"""Finds the keys of batches and background responses by id, as their clients are not connected when they run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 
 
 class KeysById:
-    """Of one worker, by the policy that was last asked about."""
+    """Keys by id, indexed for the policy that was last used."""
 
     __slots__ = ("_families", "_keys", "_policy")
 
@@ -18,17 +18,17 @@ class KeysById:
         self._policy: Policy | None = None
         self._keys: dict[str, KeyEntry] = {}
         self._families: dict[str, list[KeyEntry]] | None = None
-        """Each key with those that it was rotated to; made when one is looked for."""
+        """Family -> its keys, which were rotated one to the next; built on first use."""
 
     def known(self, policy: Policy, id: UUID) -> KeyEntry | None:
-        """The key as `policy` has it."""
+        """The key with this id in `policy`; None where there is none."""
         if self._policy is not policy:
             self._policy, self._keys = policy, {key.id: key for key in policy.keys.values()}
             self._families = None
         return self._keys.get(str(id))
 
     def living(self, policy: Policy, id: UUID, person: str, now: float) -> KeyEntry:
-        """The key, or the one that it was rotated to, by which something ordered for `person` may be made now (seconds
+        """The key, or the one that it was rotated to, with which work ordered for `person` may run at `now` (seconds
         since the epoch). Raises `Unauthenticated`."""
         key = self.known(policy, id)
         if key is None:
@@ -47,7 +47,7 @@ class KeysById:
         return key
 
     def _successor(self, key: KeyEntry, now: float) -> KeyEntry | None:
-        """Which may be used in the place of one that has expired, since it was rotated."""
+        """A valid key of the same family as an expired one, which was rotated."""
         if self._families is None:
             self._families = {}
             for each in self._keys.values():

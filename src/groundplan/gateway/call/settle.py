@@ -305,7 +305,7 @@ def _finish_record(exchange: Exchange, at: float, refusal: str) -> Finish:
         exchange.purpose,
         ticket_of(headers[TICKET]) if TICKET in headers else "",
         refusal,
-        grounded.opposed(passages) if grounded is not None and grounded.conflicts else [],
+        grounded.opposing_documents(passages) if grounded is not None and grounded.conflicts else [],
     )
 
 

@@ -35,13 +35,13 @@ MOST = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Unsealed:
-    """A signal whose question, if there is one, is as it was asked; it is redacted and sealed beside the calls."""
+    """A signal whose question, if any, is still in clear text; it is redacted and sealed in the background."""
 
     signal: Signal
     redacted: bool = False
 
     def sealed(self, conn: Any, keys: SubjectKeys) -> Signal:
-        """As it is stored."""
+        """The signal as it is stored."""
         one = self.signal
         if one.asked is None or one.person is None:
             return one
@@ -50,7 +50,7 @@ class Unsealed:
 
 
 class Signals(WriteBehindQueue[Unsealed]):
-    """Of one worker. It connects at the first one."""
+    """The signals of one worker, on their way to PostgreSQL; connects at the first one."""
 
     def __init__(self, home: Home, url: str, clock: Clock) -> None:
         super().__init__("questions without an answer", MOST)
@@ -58,8 +58,8 @@ class Signals(WriteBehindQueue[Unsealed]):
         self._database = ThreadConnections(url, "signals", 1, _unreachable)
 
     def unanswered(self, workload: Workload, about: str, question: str, call: UUID, id: UUID | None = None) -> Unsealed:
-        """That nothing was found. `about` is whose question it is: a person's id, else the key's; `call` decides
-        whether it is among those whose content is kept."""
+        """A signal that nothing was found. `about`: id of the person who asked, else of the key; `call` decides whether
+        the question is among those whose content is kept."""
         keep, id = workload.keep, id or new_id()
         if keep is None or not is_sampled(keep, call.bytes):
             return Unsealed(Signal(workload.name, UNANSWERED, call=call, id=id))
@@ -68,7 +68,7 @@ class Signals(WriteBehindQueue[Unsealed]):
         return Unsealed(made, redacted=keep.content != "full")
 
     async def keep(self, one: Unsealed) -> None:
-        """Durable when it returns. Raises `Unavailable`."""
+        """Store a signal; durable on return. Raises `Unavailable`."""
         await self.put([one])
 
     async def put(self, facts: Sequence[Unsealed]) -> None:

@@ -24,10 +24,10 @@ from groundplan.gateway.call.attempts.send_permission import wait_for_policy
 from groundplan.gateway.call.attempts.sequence import AttemptSequence
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.delivery.to_client import send_all
-from groundplan.gateway.call.estimate import HEADER, estimate, is_asked
+from groundplan.gateway.call.estimate import HEADER, estimate, wants_estimate
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ground
-from groundplan.gateway.call.grounding.abstain import nothing_to_say, say_so
+from groundplan.gateway.call.grounding.abstain import answers_not_found, send_not_found
 from groundplan.gateway.call.identify import identify, inherit_identity
 from groundplan.gateway.call.serve import serve
 from groundplan.gateway.experiments.assign import assign
@@ -51,9 +51,9 @@ async def run_steps(
     is refused or fails before its first byte."""
     steps, clock, began = exchange.steps, time.perf_counter_ns, exchange.started
     now, headers = gateway.clock.seconds(), exchange.request.headers
-    gateway.step_batching.begun(began)
+    gateway.step_batching.note_begin(began)
     exchange.catalog = catalog = exchange.catalog or dated_prices.current_catalog(gateway.live.catalog, now)
-    exchange.trace = trace.of(headers)
+    exchange.trace = trace.trace_of(headers)
     identify_caller(exchange, gateway.live.policy, now)
     steps.append(("identify", (clock() - began) // 1000))
     if gateway.pressure.is_crowded(gateway.running_calls) and not exchange.parent_call:
@@ -66,7 +66,7 @@ async def run_steps(
         exchange.ask = await in_thread(partial(exchange.interface.read, exchange.request))
     else:
         exchange.ask = gateway.answer_cache.known_requests.read_ask(exchange)
-    if HEADER in headers and is_asked(headers):
+    if HEADER in headers and wants_estimate(headers):
         await _estimate(gateway, exchange, catalog)
         return
     kept = await cache.find_replay(gateway, exchange) if IDEMPOTENCY_KEY in headers else None
@@ -116,8 +116,8 @@ async def _estimate(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> N
 def _try_answer_locally(gateway: Gateway, exchange: Exchange) -> bool:
     """Answer a call that needs no deployment; returns whether that was done."""
     ask = exchange.ask
-    if exchange.grounding_notes is not None and nothing_to_say(exchange):
-        say_so(gateway, exchange)
+    if exchange.grounding_notes is not None and answers_not_found(exchange):
+        send_not_found(gateway, exchange)
     elif (
         ask is not None
         and not exchange.interface.is_billed

@@ -1,6 +1,5 @@
-"""Answers that are stored under an id of their own, and calls that continue one, for the surfaces that have such
-answers.
-"""
+"""Stores answers under ids of their own, and completes calls that continue one, for the surfaces that have such
+answers."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def stores(exchange: Exchange) -> bool:
-    """Whether this call's answer is stored under an id of its own, so that it cannot be one that another got."""
+    """Whether the answer is stored under an id of its own, so that it cannot be a cached one."""
     interface = exchange.interface
     if not interface.can_store_answers:
         return False
@@ -30,19 +29,20 @@ def stores(exchange: Exchange) -> bool:
 
 
 def in_background(exchange: Exchange) -> bool:
-    """Of a surface that `keeps`: whether its caller does not wait for the answer."""
+    """Whether a call is to be made in the background (surfaces with stored answers only)."""
     return exchange.interface is RESPONSES and exchange.ask is not None and request_state(exchange.ask).background
 
 
 async def prepare(gateway: Gateway, exchange: Exchange) -> None:
-    """Of a surface that `keeps`: complete a request that goes on with something kept. Raises `NotFound`,
+    """Complete a request that continues a stored answer (surfaces with stored answers only). Raises `NotFound`,
     `Unavailable`."""
     if not isinstance(exchange.interface, StoredChat):
         await responses_storing.prepend_earlier_items(gateway, exchange)
 
 
 async def keep(gateway: Gateway, exchange: Exchange, answer: bytes | Relay) -> None:
-    """Of a surface that `keeps`: store a settled answer, where it is to be, before its last byte is sent."""
+    """Store a settled answer, where it is to be stored, before its last byte is sent (surfaces with stored answers
+    only)."""
     if isinstance(exchange.interface, StoredChat):
         await chat_storing.store_answer(gateway, exchange, answer)
     else:

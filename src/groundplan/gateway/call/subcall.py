@@ -1,8 +1,7 @@
-"""A call that the gateway makes itself as part of another one: to judge its answer, or to ask the same again.
+"""Sub-calls: calls that the gateway itself makes as part of another one, to judge its answer or to ask the same again.
 
-It is a part of that call, whose key, person and blueprint it has, and is reserved, journalled and settled like any
-other. What it is asked, and what its answer means, is for whoever makes it; one beside a call is
-`experiments.shadow_call`.
+A sub-call has key, person and blueprint of that call, and is reserved, journalled and settled like any other. Does not
+interpret its answer. Calls beside another one are made by `experiments.shadow_call`.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.surfaces.interface import Interface
 
-_PASSED = (FEATURE, TICKET)
-"""Headers of the call that one within it carries."""
+_PASSED_HEADERS = (FEATURE, TICKET)
+"""Headers of the call that its sub-calls carry, too."""
 
 
-def chat_within(exchange: Exchange, interface: Interface, body: dict[str, Any], purpose: str) -> Exchange:
-    """A chat within this call, which is not made yet. `purpose`: one of `ledger.model.PURPOSES`."""
-    headers = {name: value for name in _PASSED if (value := exchange.request.headers.get(name)) is not None}
+def new_chat_subcall(exchange: Exchange, interface: Interface, body: dict[str, Any], purpose: str) -> Exchange:
+    """A new chat sub-call of this call, not run yet. `purpose`: one of `ledger.model.PURPOSES`."""
+    headers = {name: value for name in _PASSED_HEADERS if (value := exchange.request.headers.get(name)) is not None}
     headers[b"content-type"] = b"application/json"
     request = Request(0.0, b"POST", b"/v1/chat/completions", headers, msgspec.json.encode(body))
     own = Exchange(new_id_bytes(), request, CollectedResponse(), interface)
@@ -34,8 +33,8 @@ def chat_within(exchange: Exchange, interface: Interface, body: dict[str, Any], 
     return own
 
 
-async def answer_of(gateway: Gateway, own: Exchange) -> bytes | None:
-    """Make it; its answer, of which nothing is checked or held, or None where there is none."""
+async def run_subcall(gateway: Gateway, own: Exchange) -> bytes | None:
+    """Run a sub-call and return its answer, to which no guardrail applies; None where it has none."""
     if gateway.run_call is None:
         return None
     await gateway.run_call(own)

@@ -1,7 +1,7 @@
 """W3C trace context: what a caller sends, and what goes on to the upstream. Pure.
 
-Ids of our own spans follow from the call's, so that whoever reads the journal later finds the same ones. Spans are made
-elsewhere (`spans`), and nothing is sampled here.
+Ids of our own spans are derived from the call's, so that readers of the journal compute the same ones later. Spans are
+made by `telemetry.spans`; nothing is sampled here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from uuid import UUID
 STATE_LIMIT = 512
 """Longest `tracestate` that is passed on, in bytes."""
 _MEMBERS = 32
-"""As many vendors have their say in one."""
+"""The most members of a `tracestate`."""
 _PARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _MEMBER = re.compile(
     rb"(?:[a-z][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13})"
@@ -40,26 +40,26 @@ class Trace:
         return {"traceparent": self.parent, **state}
 
 
-def of(headers: dict[bytes, bytes]) -> Trace | None:
-    """The trace that a request says it is part of."""
+def trace_of(headers: dict[bytes, bytes]) -> Trace | None:
+    """The trace context of a request; None where it has none that is valid."""
     traced = headers.get(b"traceparent")
-    return None if traced is None else read(traced, headers.get(b"tracestate"))
+    return None if traced is None else parse_trace(traced, headers.get(b"tracestate"))
 
 
-def read(parent: bytes, state: bytes | None) -> Trace | None:
-    """What the caller's headers say; None where `traceparent` is malformed, as the standard wants it. A `tracestate`
-    that is malformed is left out, whole."""
+def parse_trace(parent: bytes, state: bytes | None) -> Trace | None:
+    """Parse the caller's headers; None where `traceparent` is malformed, as the standard requires. A malformed
+    `tracestate` is left out as a whole."""
     found = _PARENT.fullmatch(parent.strip())
     if found is None:
         return None
     version, trace, span, flags, rest = found.groups()
     if version == b"ff" or (version == b"00" and rest) or not trace.strip(b"0") or not span.strip(b"0"):
         return None
-    return Trace(f"00-{trace.decode()}-{span.decode()}-{flags.decode()}", _state(state or b""))
+    return Trace(f"00-{trace.decode()}-{span.decode()}-{flags.decode()}", _valid_state(state or b""))
 
 
-def _state(state: bytes) -> bytes:
-    """As it may go on; empty where it may not."""
+def _valid_state(state: bytes) -> bytes:
+    """The `tracestate` to pass on; empty where it is malformed or too long."""
     members = [member for each in state.split(b",") if (member := each.strip(b" \t"))]
     if len(state) > STATE_LIMIT or len(members) > _MEMBERS or not all(map(_MEMBER.fullmatch, members)):
         return b""
@@ -72,8 +72,8 @@ def call_span(call: UUID) -> bytes:
 
 
 def step_span(call: UUID, step: str, time: int = 1) -> bytes:
-    """Id of the span of one step, made for the `time`th time: a cache is looked into twice, a tool asked as often as a
-    model likes."""
+    """Id of the span of one step, taken for the `time`th time: a cache is read twice, a tool called any number of
+    times."""
     return _id(call, b"step " + step.encode() if time == 1 else b"step %d %b" % (time, step.encode()))
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from groundplan.blueprint.model import Judge
-from groundplan.gateway.call.subcall import answer_of, chat_within
+from groundplan.gateway.call.subcall import new_chat_subcall, run_subcall
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway
@@ -62,9 +62,9 @@ async def ask_judge(gateway: Gateway, exchange: Exchange, judge: Judge, text: st
     """Whether the answer is to be refused; None if there is no verdict. `purpose` is that of the judge's call."""
     from groundplan.gateway.surfaces.chat.surface import CHAT  # noqa: PLC0415 -- so that reading stays apart from judging
 
-    own = chat_within(exchange, CHAT, judge_request(judge, text), purpose)
+    own = new_chat_subcall(exchange, CHAT, judge_request(judge, text), purpose)
     own.is_judge_call, own.key = True, _unrestricted(own.key)
-    answer = await answer_of(gateway, own)
+    answer = await run_subcall(gateway, own)
     return None if answer is None else is_refused(answer, judge.refuse_on)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from groundplan.gateway.call.ground import answer_of
+from groundplan.gateway.call.ground import ask_search_patiently
 from groundplan.gateway.stalls import patient
 from groundplan.knowledge.retrieval.wire import MOST_PERSONAL, PERSONAL, PersonalAnswer, PersonalRequest
 
@@ -25,7 +25,7 @@ async def find_personal_data(gateway: Gateway, name: bytes, text: str) -> list[s
         return None
     try:
         async with patient(TIMEOUT_SECONDS):
-            found = await answer_of(gateway, name, lambda: PersonalRequest(text), _decode, PERSONAL)
+            found = await ask_search_patiently(gateway, name, lambda: PersonalRequest(text), _decode, PERSONAL)
     except TimeoutError:
         return None
     return None if found is None else found.kinds

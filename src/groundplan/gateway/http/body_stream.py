@@ -157,7 +157,7 @@ class BodyStream:
             self.fail(Refusal(408, "request_timeout", "the body did not arrive in time", "Send it without pauses."))
         finally:
             self._waiter = None
-            self._waited_seconds += self._loop.time() - began - stall_monitor_of(self._loop).stood(began)
+            self._waited_seconds += self._loop.time() - began - stall_monitor_of(self._loop).stalled_seconds(began)
 
     def resume(self) -> None:
         self._source.resume_reading()

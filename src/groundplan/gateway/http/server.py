@@ -72,7 +72,7 @@ class Server(ConnectionOwner):
 
     def _sweep(self) -> None:
         self.date_line = f"date: {formatdate(time.time(), usegmt=True)}\r\n".encode("ascii")
-        stood, self._last_sweep = self._stalls.stood(self._last_sweep), self.now()
+        stood, self._last_sweep = self._stalls.stalled_seconds(self._last_sweep), self.now()
         if stood:
             for connection in self.connections:
                 connection.deadline += stood  # bytes that came meanwhile have not been read yet

@@ -24,11 +24,11 @@ from groundplan.economics.routing.decide import agree
 from groundplan.gateway.call import admit, settle, stored_answers
 from groundplan.gateway.call.attempts.failure import AttemptFailed
 from groundplan.gateway.call.attempts.sequence import AttemptSequence
-from groundplan.gateway.call.delivery.stream import end
+from groundplan.gateway.call.delivery.stream import finish_stream
 from groundplan.gateway.call.delivery.whole_answer import send_whole
-from groundplan.gateway.call.grounding.citation_check import whole
+from groundplan.gateway.call.grounding.citation_check import check_whole_answer
 from groundplan.gateway.call.serve import serve
-from groundplan.gateway.call.subcall import answer_of, chat_within
+from groundplan.gateway.call.subcall import new_chat_subcall, run_subcall
 from groundplan.gateway.guard import judge
 from groundplan.gateway.guard.kills import check_not_stopped
 from groundplan.gateway.guard.run import cites_passage
@@ -274,9 +274,9 @@ async def _once_more(gateway: Gateway, exchange: Exchange, deployment: str) -> s
         raise AssertionError("not admitted")
     kept = {name: value for name, value in ask.fields.items() if name not in (*_DROPPED, "seed", "logprobs")}
     fields = {**kept, "model": msgspec.Raw(msgspec.json.encode(deployment)), "temperature": _WARM}
-    own = chat_within(exchange, exchange.interface, fields, "cascade")
+    own = new_chat_subcall(exchange, exchange.interface, fields, "cascade")
     own.request.headers[b"cache-control"] = b"no-store"
-    answer = await answer_of(gateway, own)
+    answer = await run_subcall(gateway, own)
     try:
         return None if answer is None else said(_object(answer))
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -303,14 +303,14 @@ async def _give(gateway: Gateway, exchange: Exchange, spare: Spare) -> None:
         await stored_answers.keep(gateway, exchange, answered.data)
     check_not_stopped(gateway.live.policy, exchange)
     if exchange.passages:
-        whole(gateway, exchange, answered.data)
+        check_whole_answer(gateway, exchange, answered.data)
     told = facts(exchange, settle.remaining_budget(gateway, exchange))
     if not ask.stream:
         await send_whole(gateway, exchange, "ok", 200, interface.with_facts(answered.data, told), "")
         return
     relay = interface.codec(spare.deployment).new_relay(ask)
     data = b"".join(relay.feed(event) for event in _events(exchange, answered) or ())
-    await end(gateway, exchange, "ok", data + relay.closing_events(told), "")
+    await finish_stream(gateway, exchange, "ok", data + relay.closing_events(told), "")
 
 
 def _without_logprobs(answered: UpstreamAnswer) -> UpstreamAnswer:

@@ -126,7 +126,7 @@ def facts(exchange: Exchange, remaining: int | None, known: Standing | None = No
     if exchange.cache_result in ("exact", "semantic"):
         told += (b',"saved_usd":"', _usd(exchange.saved_cost), b'"')
     if exchange.grounding_notes is not None:
-        told.append(exchange.grounding_notes.told())
+        told.append(exchange.grounding_notes.json_members())
     if exchange.guard is not None:
         told += (b',"guardrails":', _encode(exchange.guard.report()))
     deployment = exchange.deployment

@@ -298,7 +298,7 @@ class Http1Connection(asyncio.Protocol):
         left = self._deadline - self._loop.time()
         if left <= 0:
             patience = self._silence_limit if self._sink is None else max(self._silence_limit, self._sink_seconds)
-            left = self._pool.stalls.left(self._deadline - patience, patience, self.call_deadline)
+            left = self._pool.stalls.remaining(self._deadline - patience, patience, self.call_deadline)
         if left > 0:
             self._timer = self._loop.call_later(left, self._expire)
         elif expired_waiter is not waiter:

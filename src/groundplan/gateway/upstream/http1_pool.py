@@ -72,7 +72,7 @@ class Http1Pool:
         self._cleanup_timer: asyncio.TimerHandle | None = None
         self._connections: set[Http1Connection] = set()
         self.stalls = stall_monitor_of(loop)
-        self.stalls.tell.add(self)
+        self.stalls.observers.add(self)
 
     @property
     def open_connections(self) -> int:
@@ -166,7 +166,7 @@ class Http1Pool:
             connection.abort()
         self._idle_connections.clear()
 
-    def woken(self) -> None:
+    def on_resumed(self) -> None:
         """Called after the worker stood still: close idle connections that were closed meanwhile, before a request is
         sent there."""
         for connection in [each for each in self._idle_connections if each.has_unread_data]:

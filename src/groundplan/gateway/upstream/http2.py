@@ -134,7 +134,7 @@ class Http2Connection:
             # the waiter may be cancelled while the call goes on: `release` ends it
             self._response = await self._wait_for(seconds, asyncio.shield(sending))
         except UpstreamFailure as failure:
-            if failure.kind != "connect_timeout" or not stall_monitor_of(self._pool.loop).stood(began):
+            if failure.kind != "connect_timeout" or not stall_monitor_of(self._pool.loop).stalled_seconds(began):
                 raise
             self._response = await self._send_again(seconds)
         self._chunks = aiter(self._response.content)

@@ -44,7 +44,7 @@ class ServiceRestart:
                 return False
             poll = self._polls[name] = self._loop.create_task(self._poll(name))
         while not (await asyncio.wait((poll,), timeout=max(0.0, until - now)))[0]:
-            stood, now = self._stalls.stood(now), self._loop.time()
+            stood, now = self._stalls.stalled_seconds(now), self._loop.time()
             until = min(until + stood, at_most)
             if until <= now:
                 return False
@@ -65,7 +65,7 @@ class ServiceRestart:
 
     async def _poll(self, name: str) -> bool:
         began = self._loop.time()
-        while self._stalls.left(began, RESTART_SECONDS) > 0:
+        while self._stalls.remaining(began, RESTART_SECONDS) > 0:
             await asyncio.sleep(_POLL_SECONDS)
             found = announced(self._home, name)
             if found is None:

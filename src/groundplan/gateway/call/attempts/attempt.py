@@ -23,13 +23,13 @@ from groundplan.gateway.call.attempts.refusal import RefusalHandling
 from groundplan.gateway.call.attempts.send_form import send_upload, settle_unsent
 from groundplan.gateway.call.attempts.send_permission import wait_for_policy
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.delivery.binary_stream import UNNAMED, BinaryStreaming, is_sound
+from groundplan.gateway.call.delivery.binary_stream import UNKNOWN_TYPE, BinaryStreaming, is_audio
 from groundplan.gateway.call.delivery.recorder import Recorder
 from groundplan.gateway.call.delivery.stream import StreamBroken, Streaming
 from groundplan.gateway.call.delivery.whole_answer import send, send_large, send_refusal
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import system_messages
-from groundplan.gateway.call.grounding.citation_check import CitedStreaming, whole
+from groundplan.gateway.call.grounding.citation_check import CitedStreaming, check_whole_answer
 from groundplan.gateway.call.model_versions import VersionReader
 from groundplan.gateway.guard.kills import check_not_stopped, stop_error
 from groundplan.gateway.guard.run import needs_review
@@ -121,7 +121,7 @@ class Attempt(RefusalHandling):
                 within = self._bounded_timeout(self.deployment.connect_ms)
                 connection = self._connection = await target.pool.connect(within, self.deadline)
                 exchange.attempt_connected = time.perf_counter_ns()
-                if exchange.plan is not None and self.gateway.stalls.stood(self.started_at):
+                if exchange.plan is not None and self.gateway.stalls.stalled_seconds(self.started_at):
                     await wait_for_policy(self.gateway, exchange.plan)
             self._connection = connection
             if upload is None:
@@ -139,7 +139,7 @@ class Attempt(RefusalHandling):
             if self.streaming is not None:
                 exchange.attempt_first_us = (now - exchange.attempt_started) // 1000
             if self.is_refused or (
-                first_us > _LONG_US and (self.gateway.stalls.stood(self.started_at) or self.was_delayed)
+                first_us > _LONG_US and (self.gateway.stalls.stalled_seconds(self.started_at) or self.was_delayed)
             ):
                 self.first_us = 0  # says nothing of how fast the deployment answers
         except UpstreamFailure as failure:
@@ -287,9 +287,9 @@ class Attempt(RefusalHandling):
             raise AssertionError("not admitted")
         streams = kind.lower().startswith(b"text/event-stream")
         if exchange.ask.typed is EVENTS:
-            exchange.ask = replace(exchange.ask, binary=not streams and is_sound(kind))
-        binary, kind = exchange.ask.binary, kind or UNNAMED
-        if not (is_sound(kind) if binary else streams):
+            exchange.ask = replace(exchange.ask, binary=not streams and is_audio(kind))
+        binary, kind = exchange.ask.binary, kind or UNKNOWN_TYPE
+        if not (is_audio(kind) if binary else streams):
             await self._read_unstreamed(connection, kind)
             return
         relay: Relay = self._codec.new_relay(exchange.ask)
@@ -308,12 +308,12 @@ class Attempt(RefusalHandling):
         streaming.secrets = () if self._target is None else self._target.secrets
         self.streaming = streaming if not binary else BinaryStreaming(connection, self.deployment, relay, kind)
         try:
-            await self.streaming.first(self.gateway, since, seconds)
+            await self.streaming.open(self.gateway, since, seconds)
         except StreamBroken as broken:
             exchange.output_bytes = relay.output_bytes
-            if status := provider_refusals.embedded_status(broken.told):
+            if status := provider_refusals.embedded_status(broken.error_body):
                 self.streaming = None
-                self._refuse(connection, status, broken.told)
+                self._refuse(connection, status, broken.error_body)
                 return
             failed = AttemptFailed(str(broken), billed=True, status=self.status, kind=broken.kind)
             failed.guardrail_refusal, failed.guarded_relay = broken.refusal, guarded
@@ -349,7 +349,7 @@ class Attempt(RefusalHandling):
             gateway.call_counters.open_streams += 1
             gateway.streams.add(self)
             try:
-                await streaming.rest(gateway, exchange, self.sequence)
+                await streaming.relay_rest(gateway, exchange, self.sequence)
                 self._release_load()  # the final checks take no place at the deployment
                 await streaming.finish(gateway, exchange)
             except StreamBroken as broken:
@@ -416,7 +416,7 @@ class Attempt(RefusalHandling):
             await stored_answers.keep(gateway, exchange, answered.data)
         check_not_stopped(gateway.live.policy, exchange)
         if exchange.passages and not answered.kind:
-            whole(gateway, exchange, answered.data)
+            check_whole_answer(gateway, exchange, answered.data)
         return answered
 
     def take_answer(self) -> UpstreamAnswer | None:

@@ -70,7 +70,7 @@ async def _wait_until_slow(gateway: Gateway, opening: asyncio.Task[None], after:
     left = after
     while left > 0:
         await asyncio.wait([opening], timeout=left)
-        left = 0.0 if opening.done() else gateway.stalls.left(since, after)
+        left = 0.0 if opening.done() else gateway.stalls.remaining(since, after)
 
 
 async def _begin_hedge_while_waiting(
@@ -234,7 +234,7 @@ def _record_outlasted(gateway: Gateway, attempt: Attempt) -> None:
     """Record the time of the slower attempt so far: without the slowest, whose share decides when to hedge, the learned
     times would be too short."""
     ask, now = attempt.exchange.ask, gateway.loop.time()
-    if ask is not None and not attempt.was_delayed and not gateway.stalls.stood(attempt.started_at):
+    if ask is not None and not attempt.was_delayed and not gateway.stalls.stalled_seconds(attempt.started_at):
         times = gateway.latencies.of(attempt.deployment.name, ask.stream)
         times.observe(int((now - attempt.started_at) * 1e6), now)
 

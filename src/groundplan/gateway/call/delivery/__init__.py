@@ -1,1 +1,1 @@
-"""An answer on its way to the client: as a stream, as bytes, or whole."""
+"""Delivers answers to the client: streamed, as bytes, or as a whole."""

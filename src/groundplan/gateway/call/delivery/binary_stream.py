@@ -1,7 +1,7 @@
-"""An answer of bytes, such as sound, on its way from the upstream to the client as it comes.
+"""Relays an answer of bytes, such as audio, from the upstream to the client as it comes.
 
-What it costs is known from the request, so that nothing is looked for in it. Cut short, it is cut short for the client
-too: bytes have no place for an error.
+Its cost is known from the request, so its content is not parsed. Where the upstream breaks off, the client's connection
+is cut too: bytes have no place for an error.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from groundplan.gateway.surfaces.codec import Relay
 from groundplan.gateway.upstream.connection import UpstreamConnection
 from groundplan.ledger.model import Usage
 
-_KIND = re.compile(
+_CONTENT_TYPE = re.compile(
     rb'(audio/[\w.+-]{1,60}|application/octet-stream)(; ?[\w.+-]{1,40}=("[\w.+-]{1,40}"|[\w.+-]{1,40})){0,4}',
     re.ASCII | re.IGNORECASE,
 )
-UNNAMED = b"application/octet-stream"
-"""What bytes are whose sender does not say what they are."""
+UNKNOWN_TYPE = b"application/octet-stream"
+"""Content-Type of bytes whose sender names none."""
 
 
-def is_sound(kind: bytes) -> bool:
-    """Whether a Content-Type is one of sound, and fit to be passed on."""
-    return _KIND.fullmatch(kind) is not None
+def is_audio(kind: bytes) -> bool:
+    """Whether a Content-Type is audio or bytes, and safe to pass on."""
+    return _CONTENT_TYPE.fullmatch(kind) is not None
 
 
 class BytesRelay:
-    """`usage`: where what was asked for says it all."""
+    """A relay that passes bytes on unchanged. `usage`: where it follows from the request; otherwise None."""
 
     __slots__ = ("complete", "done", "output_bytes", "usage")
 
     def __init__(self, usage: Usage | None) -> None:
         self.usage = usage
         self.output_bytes = 0
-        """They are no text, so they say nothing about tokens."""
+        """Always 0: audio bytes say nothing about tokens."""
         self.done = False
         self.complete = False
 
@@ -55,23 +55,23 @@ class BytesRelay:
 class BinaryStreaming(Streaming):
     """See the module."""
 
-    __slots__ = ("kind",)
+    __slots__ = ("content_type_lines",)
 
     def __init__(self, connection: UpstreamConnection, deployment: Deployment, relay: Relay, kind: bytes) -> None:
         super().__init__(connection, deployment, relay)
-        self.kind = b"content-type: %b\r\n" % kind
+        self.content_type_lines = b"content-type: %b\r\n" % kind
 
-    async def rest(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
+    async def relay_rest(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
         exchange.sent_chunks = None if exchange.sent_chunks is None else []
-        await super().rest(gateway, exchange, sequence)
+        await super().relay_rest(gateway, exchange, sequence)
 
-    def _until_first(self, gateway: Gateway, idle: float) -> float:  # noqa: ARG002 -- its base's signature
-        """Whatever comes is of the answer."""
+    def _idle_seconds(self, gateway: Gateway, idle: float) -> float:  # noqa: ARG002 -- its base's signature
+        """Any data is part of the answer."""
         return idle
 
-    def _take(self, data: bytes) -> bytes:
+    def _feed(self, data: bytes) -> bytes:
         return self.relay.feed(data)
 
     def _write(self, exchange: Exchange, out: bytes, head: bytes = b"") -> None:
-        """Nothing of it is kept: it may be long, and is no text."""
+        """Write without recording: the answer may be long, and is no text."""
         exchange.response.write(out, head)

@@ -1,8 +1,8 @@
-"""A streamed answer on its way from the upstream to the client, event by event.
+"""Relays a streamed answer from the upstream to the client, event by event.
 
-The last event that the client gets anyway is held back until the call is settled, so that it can carry the `groundplan`
-object; what an event means is the API surface's. Nothing is buffered beyond that: a slow client slows the upstream.
-What holds when a stream fails is written down in docs/streams.md; whether another deployment goes on is `serve`'s.
+The last event is held back until the call is settled, so that it can carry the `groundplan` object. Nothing is buffered
+beyond that: a slow client slows the upstream. Events are interpreted by the API surface's relay; what happens when a
+stream fails is described in docs/streams.md; whether another deployment continues it is decided by `serve`.
 """
 
 from __future__ import annotations
@@ -38,125 +38,137 @@ if TYPE_CHECKING:
     from groundplan.gateway.guard.relay import GuardedRelay
 
 EVENT_STREAM = b"content-type: text/event-stream\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
-"""Header lines; by the last one nginx, and proxies that read it, pass on each piece at once."""
-BURST = 32 << 10
-"""Of more bytes that are not only passed on others have a turn between: a proxy may give all of an answer at once, and
-each event of it is looked at, or said otherwise."""
+"""Header lines of a stream. The last one makes nginx, and proxies that read it, pass on each piece at once."""
+BURST_BYTES = 32 << 10
+"""Larger pieces are handled in parts, with other calls in between: a proxy may deliver a whole answer at once, of which
+each event is checked or translated."""
 
 
 class StreamBroken(Exception):
     """The upstream's stream cannot be used any further."""
 
     refusal: Denied | None = None
-    """A guardrail ended it."""
-    told: bytes = b""
-    """It began with this error, and there is nothing else of it."""
+    """Set where a guardrail or a kill ended the stream."""
+    error_body: bytes = b""
+    """The error with which the stream began, where that is all of it."""
     kind: str = "cut"
-    """As of an `UpstreamFailure`."""
+    """Kind of failure, as of an `UpstreamFailure`."""
 
 
 class Streaming:
-    """One attempt's stream: `first` until there is something for the client, then `rest`."""
+    """The stream of one attempt: `open` reads until there is something for the client, `relay_rest` relays the rest."""
 
     __slots__ = (
-        "_by", "_connection", "_deployment", "_exchange", "_failure", "_fed", "_limit", "_out", "_passing", "_plain",
-        "_reader", "guarded", "relay", "secrets",
+        "_connection",
+        "_deployment",
+        "_exchange",
+        "_failure",
+        "_first_token_by",
+        "_has_pumped",
+        "_idle_limit",
+        "_openai_relay",
+        "_pass_through",
+        "_pending_output",
+        "_reader",
+        "guarded",
+        "relay",
+        "secrets",
     )  # fmt: skip
 
-    kind = EVENT_STREAM
-    """Header lines of what the client gets."""
-    direct = True
-    """Nobody here wants to see what only passes."""
+    content_type_lines = EVENT_STREAM
+    """Content-Type and further header lines for the client."""
+    can_pass_through = True
+    """Whether chunks may be passed through without being parsed, as nothing here needs their text."""
 
     def __init__(self, connection: UpstreamConnection, deployment: Deployment, relay: Relay) -> None:
         self._connection = connection
         self._deployment = deployment
         self._reader = EventReader(BODY_LIMIT if deployment.kind == "images" else MAX_EVENT)
-        self._out = b""
+        self._pending_output = b""
         self._failure: Malformed | EventTooLarge | None = None
-        """What is wrong with an event, to be raised by whoever waits."""
+        """The failure of an event, raised by the coroutine that waits for data."""
         self._exchange: Exchange | None = None
-        self._by = 0.0
-        """Of the loop's clock, until when its first token may come."""
-        self._fed = False
-        """The pump gave the client something."""
-        self._limit = 0.0
-        """Seconds for which the upstream may be silent while it is pumped."""
+        self._first_token_by = 0.0
+        """By the loop's clock: the latest time for the first token."""
+        self._has_pumped = False
+        """Whether the pump has sent the client something since it was last asked."""
+        self._idle_limit = 0.0
+        """Seconds for which the upstream may be silent while its data is pumped."""
         self.relay = relay
-        self._plain = relay if isinstance(relay, OpenAIRelay) else None
-        self._passing: tuple[OpenAIRelay, ChunkTemplate, Callable[[bytes], bool]] | None = None
-        """While the next chunk may go straight through: where it is counted, what it looks like, and the way to the
-        client."""
+        self._openai_relay = relay if isinstance(relay, OpenAIRelay) else None
+        self._pass_through: tuple[OpenAIRelay, ChunkTemplate, Callable[[bytes], bool]] | None = None
+        """Set while the next chunk may be passed through: (relay that counts it, its template, the client's writer)."""
         self.secrets: tuple[bytes, ...] = ()
-        """Ours, which the client does not get where its upstream repeats one in one piece."""
+        """Our own secrets, which are masked where the upstream repeats one in one piece."""
         self.guarded: GuardedRelay | None = None
-        """Which may hold back what came: whatever is for the client is progress, though it gets nothing yet."""
+        """The relay with guardrails, which may hold output back: what it has received counts as progress all the
+        same."""
 
-    async def first(self, gateway: Gateway, since: float, seconds: float) -> None:
-        """Until the upstream says something, or the whole of a stream that has nothing for the client, within `seconds`
-        since then.
+    async def open(self, gateway: Gateway, started_at: float, seconds: float) -> None:
+        """Read until there is something for the client, or to the end of a stream that has nothing for it, within
+        `seconds` after `started_at`.
 
         Raises `StreamBroken`.
         """
         relay, connection, now = self.relay, self._connection, gateway.loop.time
-        self._by = by = since + seconds
+        self._first_token_by = first_token_by = started_at + seconds
         try:
             while not relay.done:
-                left = by - now()
-                if left <= 0:
-                    left = gateway.stalls.left(since, seconds, connection.call_deadline)
-                data = await connection.read_chunk(remaining_wait(left))
+                remaining = first_token_by - now()
+                if remaining <= 0:
+                    remaining = gateway.stalls.remaining(started_at, seconds, connection.call_deadline)
+                data = await connection.read_chunk(remaining_wait(remaining))
                 if data is None:
                     break
-                self._out = await self._taken(data)
+                self._pending_output = await self._feed_in_parts(data)
                 if self._failure is not None:
-                    raise self._failure  # the client has nothing yet, so it need not know
-                if self._out or relay.output_bytes or (self.guarded is not None and self.guarded.has_output):
-                    return  # also where it reasons, and the client's API does not tell that
+                    raise self._failure  # the client has nothing yet, so another attempt may follow
+                if self._pending_output or relay.output_bytes or (self.guarded is not None and self.guarded.has_output):
+                    return  # also where the model reasons, which the client's API does not show
         except (Malformed, UpstreamFailure, EventTooLarge) as failure:
-            broken = _broken(failure)
+            broken = _stream_broken(failure)
             if isinstance(failure, ErrorAnswer) and not relay.output_bytes:
-                broken.told = failure.data
+                broken.error_body = failure.data
             raise broken from failure
         if not relay.complete:
             raise StreamBroken("the upstream's stream ended early")
 
-    async def rest(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
-        """Relay to the end of what the upstream says, and settle what is not settled with its call. Raises
-        `StreamBroken`: the client may have a part already."""
+    async def relay_rest(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
+        """Relay the stream to its end; settle its attempt, unless that is done together with the call. Raises
+        `StreamBroken`, when the client may have a part already."""
         self._exchange = exchange
         guard, guarded = exchange.guard, self.guarded
-        self._connection.call_deadline = FOREVER  # what was promised is its beginning
+        self._connection.call_deadline = FOREVER  # the deadline holds for the first byte only
         if guard is not None and guarded is not None:
             guard.adopt(guarded)
-        if self._out:
-            await self._begin(gateway, exchange, sequence)
+        if self._pending_output:
+            await self._send_first(gateway, exchange, sequence)
         try:
             await self._relay(gateway, exchange, sequence)
             if self._failure is not None:
                 raise self._failure
         except (Malformed, UpstreamFailure, EventTooLarge) as failure:
             if not self._has_ended(failure):
-                raise _broken(self._failure or failure) from failure
+                raise _stream_broken(self._failure or failure) from failure
         finally:
             exchange.output_bytes = self.relay.output_bytes
             if guard is not None and guarded is not None:
                 guard.record_findings(exchange)
         if not self.relay.complete:
             raise StreamBroken("the upstream's stream ended early")
-        if _is_looked_at(exchange):
+        if _needs_final_check(exchange):
             settle.attempt(gateway, exchange, "ok", 200, self.relay.usage)
 
     def _has_ended(self, failure: Exception) -> bool:
-        """Whether the answer had its end when its upstream fell silent or was cut: there is nothing to go on with. Of
-        sound and transcripts it is the end of the stream alone that tells it."""
-        whole = self.relay.complete and self._deployment.kind == "chat"
-        return whole and self._failure is None and isinstance(failure, UpstreamFailure)
+        """Whether the answer was complete when its upstream fell silent or was cut, so that nothing is missing. For
+        audio and transcripts only the end of the stream shows that."""
+        is_complete = self.relay.complete and self._deployment.kind == "chat"
+        return is_complete and self._failure is None and isinstance(failure, UpstreamFailure)
 
     async def finish(self, gateway: Gateway, exchange: Exchange) -> None:
-        """Look at what is looked at as a whole, and send the end. Raises `StreamBroken` where that refuses it."""
+        """Run the checks of the whole answer and send its end. Raises `StreamBroken` where a check refuses it."""
         relay, guard, guarded = self.relay, exchange.guard, self.guarded
-        if not _is_looked_at(exchange):
+        if not _needs_final_check(exchange):
             exchange.first_byte = exchange.first_byte or time.perf_counter_ns()
             sequence = settle.attempt_and_call(gateway, exchange, "ok", 200, relay.usage, awaited=False)
             last = relay.closing_events(facts(exchange, settle.remaining_budget(gateway, exchange)))
@@ -166,101 +178,103 @@ class Streaming:
             try:
                 await guard.finish_stream(exchange, guarded)
                 if self._failure is not None:
-                    raise self._failure  # stopped while somebody looked at it
+                    raise self._failure  # a kill ended it during the checks
             except (Malformed, EventTooLarge) as failure:
-                raise _broken(failure) from failure
+                raise _stream_broken(failure) from failure
             finally:
                 guard.record_findings(exchange)
         if exchange.passages:
-            await self.look(gateway, exchange)
+            await self.check_citations(gateway, exchange)
         if exchange.interface.can_store_answers and guard is None:
             await stored_answers.keep(gateway, exchange, relay)
         last = relay.closing_events(facts(exchange, settle.remaining_budget(gateway, exchange)))
-        await end(gateway, exchange, "ok", last, "", relay)
+        await finish_stream(gateway, exchange, "ok", last, "", relay)
 
-    async def look(self, gateway: Gateway, exchange: Exchange) -> None:
-        """Everything was said and nothing of its end was sent: a stream of a grounded answer is looked at here."""
+    async def check_citations(self, gateway: Gateway, exchange: Exchange) -> None:
+        """Check the citations of a grounded answer, before its end is sent; see `CitedStreaming`."""
 
     async def _relay(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
         relay, connection, idle = self.relay, self._connection, self._deployment.idle_ms / 1000
         response = exchange.response
-        counted = relay.output_bytes
-        wait = limit = idle if counted else self._until_first(gateway, idle)
-        since: float | None = None  # when what is a sign of an answer came last, once anything else did
+        output_bytes = relay.output_bytes
+        wait = limit = idle if output_bytes else self._idle_seconds(gateway, idle)
+        silent_since: float | None = None  # when the last sign of an answer came, once data came that is none
         while not relay.done:
             if response.started:
-                self._limit = limit
-                connection.pump(self._pump, limit, self._through)
+                self._idle_limit = limit
+                connection.pump(self._pump, limit, self._try_pass_through)
             data = await connection.read_chunk(wait)
             if data is None or self._failure is not None:
                 return
-            out = self._take(data) if 0 < len(data) <= BURST else await self._taken(data)
+            out = self._feed(data) if 0 < len(data) <= BURST_BYTES else await self._feed_in_parts(data)
             if out and response.started:
                 self._write(exchange, out)
             if self._failure is not None:
                 raise self._failure
             if out and not response.started:
-                self._out = out
-                await self._begin(gateway, exchange, sequence)
-            said, counted = relay.output_bytes > counted, relay.output_bytes
-            if out or self._fed or said or (self.guarded is not None and self.guarded.has_output):
-                wait = limit = idle if counted else self._until_first(gateway, idle)
-                since, self._fed = None, False
+                self._pending_output = out
+                await self._send_first(gateway, exchange, sequence)
+            has_progressed, output_bytes = relay.output_bytes > output_bytes, relay.output_bytes
+            if out or self._has_pumped or has_progressed or (self.guarded is not None and self.guarded.has_output):
+                wait = limit = idle if output_bytes else self._idle_seconds(gateway, idle)
+                silent_since, self._has_pumped = None, False
                 if self.guarded is not None:
                     self.guarded.has_output = False
                 if response.is_write_paused:
                     await response.drain()
                 continue
-            # comments keep a connection open, and are no sign that an answer will come; what a model reasons is one,
-            # also where the client's API does not tell it
-            since = gateway.loop.time() if since is None else since
-            wait = remaining_wait(gateway.stalls.left(since, limit))
+            # comments keep a connection open, and are no sign that an answer will come; reasoning is one, also where
+            # the client's API does not show it
+            silent_since = gateway.loop.time() if silent_since is None else silent_since
+            wait = remaining_wait(gateway.stalls.remaining(silent_since, limit))
 
-    def _until_first(self, gateway: Gateway, idle: float) -> float:
-        """Seconds for which an upstream may be silent that has told only that it has begun, as those of Responses do at
-        once: its first token has the time of one, however early that was told."""
-        return max(idle, self._by - gateway.loop.time())
+    def _idle_seconds(self, gateway: Gateway, idle: float) -> float:
+        """Seconds for which the upstream may be silent before its first token. An early event that only says that it
+        has begun, as Responses sends at once, does not shorten the time for the first token."""
+        return max(idle, self._first_token_by - gateway.loop.time())
 
     def _pump(self, data: bytes) -> bool:
-        """Bytes of the upstream as they arrive; False where there is more to do than to pass them on."""
+        """Relay bytes of the upstream as they arrive; False where the waiting coroutine has to go on instead."""
         exchange = self._exchange
         if exchange is None:
             return False
         try:
-            out = self._take(data)
+            out = self._feed(data)
         except (Malformed, EventTooLarge) as failure:
             self._failure = failure
             return False
         if not out:
             return False
-        self._fed = True
+        self._has_pumped = True
         self._write(exchange, out)
         idle = self._deployment.idle_ms / 1000
-        if self._limit > idle:  # the time of a first token
+        if self._idle_limit > idle:  # the first token is awaited
             if not self.relay.output_bytes:
-                return False  # which is still to come: there is less of it now
-            self._limit = idle
-            self._connection.pump(self._pump, idle, self._through)
-        self._passing = self._straight(exchange)
-        if len(data) > BURST and self._plain is None:
-            return False  # more of it may be there, of which others have to wait
+                return False  # it is still to come, and less time is left for it
+            self._idle_limit = idle
+            self._connection.pump(self._pump, idle, self._try_pass_through)
+        self._pass_through = self._pass_through_route(exchange)
+        if len(data) > BURST_BYTES and self._openai_relay is None:
+            return False  # more data may be there already: give other calls a turn
         return self._failure is None and not self.relay.done and not exchange.response.is_write_paused
 
-    def _straight(self, exchange: Exchange) -> tuple[OpenAIRelay, ChunkTemplate, Callable[[bytes], bool]] | None:
-        plain = self._plain
-        if plain is None or plain.template is None or not self.direct or exchange.sent_chunks is not None:
+    def _pass_through_route(
+        self, exchange: Exchange
+    ) -> tuple[OpenAIRelay, ChunkTemplate, Callable[[bytes], bool]] | None:
+        plain = self._openai_relay
+        if plain is None or plain.template is None or not self.can_pass_through or exchange.sent_chunks is not None:
             return None
         pass_on = exchange.response.raw_chunk_writer
         return None if pass_on is None or not self._reader.is_between_events else (plain, plain.template, pass_on)
 
-    def _through(self, data: bytes) -> bool:
-        """Pass a chunk of HTTP/1.1 on as it came, where it is one event that needs no look: nearly all of a stream.
+    def _try_pass_through(self, data: bytes) -> bool:
+        """Pass an HTTP/1.1 chunk on as it came, where it is one event of the known form, as nearly all of a stream are.
 
-        Where a process is woken for each of them its caches are cold, and what counts is how little is touched.
+        A process that is woken for each chunk has cold caches, so what counts is how little code and data it touches.
         """
-        if self._passing is None:
+        if self._pass_through is None:
             return False
-        plain, alike, pass_on = self._passing
+        plain, alike, pass_on = self._pass_through
         for secret in self.secrets:
             if data.find(secret) >= 0:
                 return False
@@ -268,30 +282,30 @@ class Streaming:
         if size < 0 or not pass_on(data):
             return False
         plain.output_bytes += size
-        self._fed = True
+        self._has_pumped = True
         return True
 
     def sever(self, error: Denied) -> None:
-        """End it now: whoever waits for the upstream is woken, and the client told."""
+        """End the stream with `error` now, waking the coroutine that waits for the upstream."""
         if self._failure is None:
             self._failure = DeniedAnswer(error)
         self._connection.abort()
 
     async def drain(self, seconds: float) -> None:
-        """Read to the end for nobody, to learn the usage. Raises `StreamBroken`."""
+        """Read to the end without relaying, to learn the usage. Raises `StreamBroken`."""
         try:
             while not self.relay.done and (data := await self._connection.read_chunk(seconds)) is not None:
-                self._take(data)
+                self._feed(data)
                 if self._failure is not None:
                     raise self._failure
         except (Malformed, UpstreamFailure, EventTooLarge) as failure:
-            raise _broken(failure) from failure
+            raise _stream_broken(failure) from failure
 
-    def _take(self, data: bytes) -> bytes:
-        """What the events in `data` give the client; what is good before a bad one is not lost."""
+    def _feed(self, data: bytes) -> bytes:
+        """Feed the events in `data` to the relay and return its output; output before a malformed event is kept."""
         if self.secrets:
             data = mask(data, self.secrets)
-        plain = self._plain
+        plain = self._openai_relay
         if (
             plain is not None
             and plain.template is not None
@@ -300,52 +314,53 @@ class Streaming:
         ):
             return data
         feed = self.relay.feed
-        found = self._reader.feed(data)
-        outs: list[bytes] = []
+        events = self._reader.feed(data)
+        outputs: list[bytes] = []
         try:
-            if len(found) == 1:
-                return feed(found[0])
-            for each in found:
+            if len(events) == 1:
+                return feed(events[0])
+            for each in events:
                 if (
                     plain is not None
                     and plain.template is not None
-                    and plain.try_pass_through(told := format_event(each))
+                    and plain.try_pass_through(framed := format_event(each))
                 ):
-                    outs.append(told)  # like one before it, which may have come with it
+                    outputs.append(framed)  # of the same form as one before
                     continue
-                outs.append(feed(each))
+                outputs.append(feed(each))
                 if self.relay.done:
-                    break  # whatever follows the end is no part of it
+                    break  # what follows the end is not part of the answer
         except Malformed as failure:
             self._failure = failure
-        except DECODE_ERRORS:  # in a part that only some events are read for
+        except DECODE_ERRORS:  # in a field that is read for some events only
             self._failure = Malformed(STREAM)
-        return b"".join(outs)
+        return b"".join(outputs)
 
-    async def _taken(self, data: bytes) -> bytes:
-        """As `_take`, a part at a time: each event of what came in a burst may be looked at, or be said otherwise."""
-        outs: list[bytes] = []
-        while len(data) > BURST and self._plain is None and self._failure is None and not self.relay.done:
-            end = data.rfind(b"\n", 0, BURST) + 1 or BURST
-            outs.append(self._take(data[:end]))
-            data = data[end:]
+    async def _feed_in_parts(self, data: bytes) -> bytes:
+        """As `_feed`, in parts of at most `BURST_BYTES`, with other calls in between."""
+        outputs: list[bytes] = []
+        while len(data) > BURST_BYTES and self._openai_relay is None and self._failure is None and not self.relay.done:
+            finish_stream = data.rfind(b"\n", 0, BURST_BYTES) + 1 or BURST_BYTES
+            outputs.append(self._feed(data[:finish_stream]))
+            data = data[finish_stream:]
             await asyncio.sleep(0)
         if data and self._failure is None and not self.relay.done:
-            outs.append(self._take(data))
-        return b"".join(outs)
+            outputs.append(self._feed(data))
+        return b"".join(outputs)
 
-    async def _begin(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
-        """The first bytes of this attempt, whose head is made meanwhile: not before its reservation is on the disk."""
+    async def _send_first(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
+        """Send the first bytes of this attempt, once its reservation is durable; the response head is made
+        meanwhile."""
         response, lines, head = exchange.response, b"", b""
         if not response.started:
             settle.remaining_budget(gateway, exchange)
-            lines = self.kind + headers(exchange, cost=False)
+            lines = self.content_type_lines + headers(exchange, cost=False)
         if (pending := gateway.journal.durable(sequence)) is not None:
             await pending
         if not response.started:
             exchange.first_byte = time.perf_counter_ns()
             head = response.start(200, lines)
-        self._write(exchange, self._out, head)
+        self._write(exchange, self._pending_output, head)
         if response.is_write_paused:
             await response.drain()
 
@@ -355,13 +370,13 @@ class Streaming:
             exchange.sent_chunks.append(out)
 
 
-def _is_looked_at(exchange: Exchange) -> bool:
-    """Whether somebody looks at all of a stream before its end is sent, so that its attempt is settled before its
+def _needs_final_check(exchange: Exchange) -> bool:
+    """Whether the whole answer is checked or stored before its end is sent, so that the attempt is settled before the
     call."""
     return exchange.guard is not None or bool(exchange.passages) or exchange.interface.can_store_answers
 
 
-def _broken(failure: Exception) -> StreamBroken:
+def _stream_broken(failure: Exception) -> StreamBroken:
     broken = StreamBroken(str(failure) or "an event is too large")
     broken.kind = failure.kind if isinstance(failure, UpstreamFailure) else "malformed"
     if isinstance(failure, DeniedAnswer):
@@ -372,32 +387,33 @@ def _broken(failure: Exception) -> StreamBroken:
 async def break_off(
     gateway: Gateway, exchange: Exchange, relay: Relay, reason: str, code: str = "stream_broken"
 ) -> None:
-    """The client has a part already: tell it with a well-formed error event that the rest will not come.
+    """End a stream of which the client has a part with a well-formed error event.
 
-    Bytes of sound have no place for an error: there the connection is cut, so that they do not look complete.
+    Audio has no place for an error: there the connection is cut, so that it does not look complete.
     """
-    told = _told(exchange, relay, reason, code)
-    if not told:
+    event = _error_event(exchange, relay, reason, code)
+    if not event:
         settle.finish(gateway, exchange, "failed", 200, code)
         return
-    await end(gateway, exchange, "failed", told, code, relay)
+    await finish_stream(gateway, exchange, "failed", event, code, relay)
 
 
-def _told(exchange: Exchange, relay: Relay, reason: str, code: str) -> bytes:
-    """The error event, which says what it cost all the same; nothing where there is no place for one."""
-    told = relay.error_event(reason, str(exchange.call))
+def _error_event(exchange: Exchange, relay: Relay, reason: str, code: str) -> bytes:
+    """The error event, with the cost so far; empty where the stream has no place for one."""
+    event = relay.error_event(reason, str(exchange.call))
     id = b'"%b"' % exchange.id
-    told = told.replace(id, b'%b,"cost_usd":"%b"' % (id, format_usd(exchange.cost).encode()))
-    return told if code == "stream_broken" else told.replace(b'"stream_broken"', b'"%b"' % code.encode())
+    event = event.replace(id, b'%b,"cost_usd":"%b"' % (id, format_usd(exchange.cost).encode()))
+    return event if code == "stream_broken" else event.replace(b'"stream_broken"', b'"%b"' % code.encode())
 
 
-async def end(
+async def finish_stream(
     gateway: Gateway, exchange: Exchange, outcome: str, last: bytes, code: str, relay: Relay | None = None
 ) -> None:
-    """The call is settled: make that durable, and only then send the last bytes. Nobody sees when a stream ends to the
-    fraction of a millisecond.
+    """Finish the call of a stream, wait until that is durable, and only then send the last bytes: a fraction of a
+    millisecond at the end of a stream goes unnoticed.
 
-    Where it does not get durable, whose client has a part already is told by `relay`. Raises `Unavailable`.
+    Where it cannot be made durable, a client that has a part gets the error event of `relay`. Otherwise raises
+    `Unavailable`.
     """
     now = time.perf_counter_ns()
     exchange.first_byte = exchange.first_byte or now
@@ -408,16 +424,16 @@ async def end(
 async def _send_end(
     gateway: Gateway, exchange: Exchange, sequence: int | None, last: bytes, relay: Relay | None
 ) -> None:
-    """The last bytes of a call whose end has that `sequence` in the journal. Raises as `end`."""
+    """Send the last bytes of a call whose end has that `sequence` in the journal. Raises as `finish_stream`."""
     response = exchange.response
     if sequence is not None and (pending := gateway.journal.durable(sequence, patient=True)) is not None:
         try:
             await pending
         except Unavailable as error:
-            told = b"" if relay is None else _told(exchange, relay, error.message, error.code)
-            if not told or not response.started:
+            event = b"" if relay is None else _error_event(exchange, relay, error.message, error.code)
+            if not event or not response.started:
                 raise
-            last = told
+            last = event
     head = b"" if response.started else response.start(200, EVENT_STREAM + headers(exchange, cost=True))
     if exchange.sent_chunks is not None and last:
         exchange.sent_chunks.append(last)

@@ -9,12 +9,12 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 
 JSON = b"content-type: application/json\r\n"
-_PIECE = 64 << 10
-"""Bytes of a stream that are made for its client before it is looked at whether that takes them."""
+_PIECE_BYTES = 64 << 10
+"""Bytes of a stream that are produced before checking whether the client takes them."""
 
 
-class _Leaving:
-    """What a kill for security may end."""
+class _SeverableSend:
+    """An answer being sent, which a kill for security may end."""
 
     __slots__ = ("exchange",)
 
@@ -22,7 +22,7 @@ class _Leaving:
         self.exchange = exchange
 
     def sever(self, error: Denied) -> None:  # noqa: ARG002 -- as that of a stream
-        """There is no place for an error in it: its connection is cut, so that it does not look complete."""
+        """Cut the connection, so that the answer does not look complete: it has no place for an error."""
         self.exchange.response.abort()
 
 
@@ -35,9 +35,9 @@ async def send_all(
     content_type: bytes = JSON,
     end: bytes = b"",
 ) -> None:
-    """Returns when the client has all of it but a little, or is gone; at once where it is no large one. `end` follows
-    `data`."""
-    leaving = _Leaving(exchange)
+    """Send `data`, then `end`. Returns when the client has taken nearly all of it or is gone; at once where it is
+    small."""
+    leaving = _SeverableSend(exchange)
     gateway.streams.add(leaving)
     try:
         await exchange.response.send_large(status, data, lines, content_type, end)
@@ -46,23 +46,23 @@ async def send_all(
 
 
 async def send_stream(gateway: Gateway, exchange: Exchange, parts: Iterable[bytes], head: bytes) -> None:
-    """A stream of which everything is there: of a long one, as its client takes it, so that what it does not take yet
-    is not in memory once more for each client. `head` is what it begins with; at least one part is to come."""
-    response, kept, made, size = exchange.response, exchange.sent_chunks, list[bytes](), 0
-    leaving = _Leaving(exchange)
+    """Send a complete stream, a long one only as its client takes it, so that it is not copied in memory for each
+    client. `head`: the response head; `parts` has at least one."""
+    response, sent_chunks, pending, size = exchange.response, exchange.sent_chunks, list[bytes](), 0
+    leaving = _SeverableSend(exchange)
     try:
         for part in parts:
-            if size >= _PIECE:
+            if size >= _PIECE_BYTES:
                 gateway.streams.add(leaving)
-                response.write(b"".join(made), head)
+                response.write(b"".join(pending), head)
                 head, size = b"", 0
-                made.clear()
+                pending.clear()
                 if response.is_write_paused:
                     await response.drain()
-            made.append(part)
+            pending.append(part)
             size += len(part)
-            if kept is not None:
-                kept.append(part)
-        response.end(b"".join(made), head)
+            if sent_chunks is not None:
+                sent_chunks.append(part)
+        response.end(b"".join(pending), head)
     finally:
         gateway.streams.discard(leaving)

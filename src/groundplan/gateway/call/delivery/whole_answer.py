@@ -1,4 +1,4 @@
-"""Sends a whole answer to the client once what it cost is durable."""
+"""Sends an unstreamed answer to the client once its cost is durable."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from groundplan.gateway.upstream.connection import UNRESERVED_BYTES
 
 
 async def send_refusal(gateway: Gateway, exchange: Exchange, status: int, data: bytes) -> None:
-    """As `send_whole`, of what the upstream refuses its client."""
-    told = exchange.interface.error_event(exchange.ask, status, data) if exchange.ask is not None else b""
-    await send_whole(gateway, exchange, "failed", status, told or data, "upstream_refused", streamed=bool(told))
+    """As `send_whole`, for a refusal of the upstream that is passed on to the client."""
+    event = exchange.interface.error_event(exchange.ask, status, data) if exchange.ask is not None else b""
+    await send_whole(gateway, exchange, "failed", status, event or data, "upstream_refused", streamed=bool(event))
 
 
 async def send_whole(
@@ -32,7 +32,7 @@ async def send_whole(
     *,
     streamed: bool = False,
 ) -> None:
-    """A settled answer goes to the client once that is durable. `streamed`: as a stream, of which the status is 200."""
+    """Send a settled answer once its call is durably finished. `streamed`: as an event stream, with status 200."""
     exchange.first_byte = time.perf_counter_ns()
     sequence = settle.finish(gateway, exchange, outcome, status, code, awaited=True)
     lines = headers(exchange, cost=True)
@@ -47,7 +47,7 @@ async def send_whole(
 
 
 def send(exchange: Exchange, status: int, data: bytes, lines: bytes, kind: bytes = b"") -> None:
-    """`lines`: further header lines; `kind`: that of its content, JSON unless said."""
+    """Send an answer at once. `lines`: further header lines; `kind`: its Content-Type line, JSON by default."""
     if exchange.sent_chunks is not None:
         exchange.sent_chunks.append(data)
         exchange.content_type_line = kind or JSON
@@ -57,13 +57,13 @@ def send(exchange: Exchange, status: int, data: bytes, lines: bytes, kind: bytes
 async def send_large(
     gateway: Gateway, exchange: Exchange, status: int, data: bytes, lines: bytes, kind: bytes = b""
 ) -> None:
-    """As `send`; returns when its client has all of it but a little, or is gone. Raises `Denied` where a kill ends it
-    that came while it was written down."""
+    """As `send`, but returns when the client has taken nearly all of it or is gone. Raises `Denied` where a kill came
+    while the call was journalled."""
     check_not_stopped(gateway.live.policy, exchange)
     if exchange.sent_chunks is not None:
         exchange.sent_chunks.append(data)
         exchange.content_type_line = kind or JSON
-    # who asks the same does not wait for how fast this client reads
+    # calls that ask the same do not wait for this client to read
     if exchange.flight is not None:
         cache.finish_flight(gateway, exchange)
     remember(gateway, exchange)

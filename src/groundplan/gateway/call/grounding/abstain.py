@@ -1,8 +1,8 @@
-"""The gateway's own answer that nothing was found, where a workload has a floor of relevance that no passage reaches.
+"""The gateway's own answer that nothing was found, where no passage reaches the workload's floor of relevance.
 
-No model is asked, so none fills the gap from what it knows by itself, and the call costs nothing. It is in the books
-like any other. Whoever sends tools or asks for a form of the answer could do nothing with a sentence: there, and where
-the answer is stored or repeated under a key, the model is asked and told to say it.
+No model is asked, so none fills the gap from its own knowledge, and the call costs nothing; it is journalled like any
+other. A request with tools or a required form of the answer could not use a sentence: for it, and where the answer is
+stored or repeated under a key, the model is asked and told to say so.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from groundplan.gateway.resuming.messages import has_form
 from groundplan.gateway.resuming.story import SHAPES
 from groundplan.gateway.surfaces import answers
 
-SAID = "Not found in what you may see."
-MODEL = "groundplan"
-"""Named as the model of such an answer."""
-_FORMED = frozenset({"tools", "functions", "response_format", "text", *SHAPES})
+NOT_FOUND_TEXT = "Not found in what you may see."
+NOT_FOUND_MODEL = "groundplan"
+"""Named as the model of the gateway's own answer."""
+_FORM_FIELDS = frozenset({"tools", "functions", "response_format", "text", *SHAPES})
 
 
-def nothing_to_say(exchange: Exchange) -> bool:
-    """Whether the gateway answers by itself that nothing was found."""
+def answers_not_found(exchange: Exchange) -> bool:
+    """Whether the gateway itself answers that nothing was found."""
     ask, grounded, interface = exchange.ask, exchange.grounding_notes, exchange.interface
     if ask is None or grounded is None or not grounded.abstained or interface.via_chat is None:
         return False
     elsewhere = exchange.trial is not None or exchange.idempotency is not None or stores(exchange)
-    return not elsewhere and _FORMED.isdisjoint(ask.fields) and not has_form(ask)
+    return not elsewhere and _FORM_FIELDS.isdisjoint(ask.fields) and not has_form(ask)
 
 
-def say_so(gateway: Gateway, exchange: Exchange) -> None:
-    """Answer. Raises `Unavailable` where the journal cannot take it."""
+def send_not_found(gateway: Gateway, exchange: Exchange) -> None:
+    """Send the answer that nothing was found. Raises `Unavailable` where the journal cannot take it."""
     ask, codec, response = exchange.ask, exchange.interface.via_chat, exchange.response
     if ask is None or codec is None:
         raise AssertionError("not checked")
@@ -61,11 +61,18 @@ def say_so(gateway: Gateway, exchange: Exchange) -> None:
 
 
 def _answer(exchange: Exchange, ask: Ask) -> bytes:
-    """As an upstream of chat completions would have said it."""
-    message = {"role": "assistant", "content": SAID}
+    """The answer as an upstream of chat completions would send it."""
+    message = {"role": "assistant", "content": NOT_FOUND_TEXT}
     choices = [{"index": at, "message": message, "finish_reason": "stop"} for at in range(ask.copies)]
     usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     id, created = f"chatcmpl-{exchange.id.decode('ascii')}", int(time.time())
     return msgspec.json.encode(
-        {"id": id, "object": "chat.completion", "created": created, "model": MODEL, "choices": choices, "usage": usage}
+        {
+            "id": id,
+            "object": "chat.completion",
+            "created": created,
+            "model": NOT_FOUND_MODEL,
+            "choices": choices,
+            "usage": usage,
+        }
     )

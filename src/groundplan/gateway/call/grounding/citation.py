@@ -1,4 +1,4 @@
-"""A statement of an answer and what it cites. A value: `citation_check` finds them."""
+"""A statement of an answer and a passage that it cites. A value: `citation_check` finds them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A statement of the answer and one passage that it cites. `supported` is None while meaning was not asked."""
+    """A statement of the answer and one passage that it cites. `supported` is None while undecided."""
 
     statement: Statement
     number: int
-    """Of the passage, from 1, as the answer has it; there may be none with it."""
+    """Number of the passage in the answer, from 1; there may be no such passage."""
     passage: Passage | None
     look: WordMatch
     supported: bool | None
 
-    def told(self) -> dict[str, Any]:
-        """For the `groundplan` object: where in the answer, which document in which version, which characters."""
+    def as_json(self) -> dict[str, Any]:
+        """The citation for the `groundplan` object: where in the answer, which version of which document, which
+        characters."""
         start, end = self.span()
         passage = self.passage
         return {
@@ -39,7 +40,8 @@ class Citation:
         }
 
     def span(self) -> tuple[int, int]:
-        """Characters of the document that are most like it; of all the passage where its text was changed."""
+        """(start, end) of the most similar characters of the document; of the whole passage where its text was
+        changed."""
         passage, place = self.passage, self.look.place
         if passage is None:
             return 0, 0

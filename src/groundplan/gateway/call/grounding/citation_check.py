@@ -1,8 +1,8 @@
-"""Checks after the answer whether the passages that it cites say what it says.
+"""Checks after the answer whether the passages that it cites support its statements.
 
-Words decide most of it at once. What they leave open is asked of the search service, which knows meaning: for a stream
-between the last word and the end that carries the facts, for a whole answer beside it, so no client waits for it before
-its first byte. A call that was given no passage has none of this. Nothing here is a reason to refuse.
+Comparing words decides most citations at once. The rest is decided by meaning, by the search service: for a stream
+between the last word and the end with the facts, for an unstreamed answer in the background, so no client waits for it
+before its first byte. Calls without passages are not checked. Nothing here refuses an answer.
 """
 
 from __future__ import annotations
@@ -32,40 +32,40 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange
 
 STREAM_SECONDS = 0.3
-"""Longest that the end of a stream waits for what meaning says."""
+"""The longest that the end of a stream waits for the search service."""
 BACKGROUND_SECONDS = 5.0
-MOST_BYTES = 4 << 20
-"""Of a longer stream nothing is looked at."""
+MAX_CHECKED_BYTES = 4 << 20
+"""A longer stream is not checked."""
 _MARKED = re.compile(rb"\[\s*\d")
 _decode = msgspec.json.Decoder(SupportAnswer).decode
 _json = msgspec.json.decode
 
 
 class CitedStreaming(Streaming):
-    """A stream of an answer that was given passages: what the upstream said is kept until its end."""
+    """The stream of a grounded answer: what the upstream sent is kept until its end."""
 
-    __slots__ = ("_said", "_size")
+    __slots__ = ("_received", "_size")
 
-    direct = False
+    can_pass_through = False
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        self._said: list[bytes] = []
+        self._received: list[bytes] = []
         self._size = 0
 
-    def _take(self, data: bytes) -> bytes:
+    def _feed(self, data: bytes) -> bytes:
         self._size += len(data)
-        if self._size <= MOST_BYTES:
-            self._said.append(data)
-        return super()._take(data)
+        if self._size <= MAX_CHECKED_BYTES:
+            self._received.append(data)
+        return super()._feed(data)
 
     def text(self) -> str:
-        """What a person reads of it; nothing of a stream that was too long."""
-        if self._size > MOST_BYTES:
+        """The text of the answer that a person reads; empty for a stream that was too long."""
+        if self._size > MAX_CHECKED_BYTES:
             return ""
         channels: dict[answer_text.Channel, list[str]] = {}
         try:
-            for event in EventReader().feed(b"".join(self._said)):
+            for event in EventReader().feed(b"".join(self._received)):
                 for slot in answer_text.slots(_json(event) if event.startswith(b"{") else None):
                     if answer_text.is_said(slot.channel):
                         channels.setdefault(slot.channel, []).append(slot.text)
@@ -73,20 +73,22 @@ class CitedStreaming(Streaming):
             return ""
         return "\n".join("".join(parts) for parts in channels.values())
 
-    async def look(self, gateway: Gateway, exchange: Exchange) -> None:
-        """Before its end is sent: what its citations are worth."""
+    async def check_citations(self, gateway: Gateway, exchange: Exchange) -> None:
+        """Check the citations of the answer and record them, before its end is sent."""
         text = self.text() if exchange.guard is None else exchange.guard.masks.restore(self.text())
         if exchange.continuation is not None and exchange.continuation.sent is not None:
             text = exchange.continuation.sent.text + text
         found = check_citations(text, exchange.passages)
         if not found or exchange.grounding_notes is None:
             return
-        exchange.grounding_notes.citations = found = await meant(gateway, exchange.id, found, STREAM_SECONDS)
-        note(gateway, exchange, found)
+        exchange.grounding_notes.citations = found = await decide_by_meaning(
+            gateway, exchange.id, found, STREAM_SECONDS
+        )
+        record_citations(gateway, exchange, found)
 
 
-def whole(gateway: Gateway, exchange: Exchange, data: bytes) -> None:
-    """A whole answer before it is sent: what words say goes into its facts, the rest is asked beside it."""
+def check_whole_answer(gateway: Gateway, exchange: Exchange, data: bytes) -> None:
+    """Check an unstreamed answer before it is sent: by words now, for its facts, and by meaning in the background."""
     if exchange.grounding_notes is None or _MARKED.search(data) is None:
         return
     try:
@@ -95,15 +97,15 @@ def whole(gateway: Gateway, exchange: Exchange, data: bytes) -> None:
         return
     if found:
         exchange.grounding_notes.citations = found
-        gateway.run_in_background(_finish(gateway, exchange, found))
+        gateway.run_in_background(_check_in_background(gateway, exchange, found))
 
 
-async def _finish(gateway: Gateway, exchange: Exchange, found: list[Citation]) -> None:
-    note(gateway, exchange, await meant(gateway, exchange.id, found, BACKGROUND_SECONDS))
+async def _check_in_background(gateway: Gateway, exchange: Exchange, found: list[Citation]) -> None:
+    record_citations(gateway, exchange, await decide_by_meaning(gateway, exchange.id, found, BACKGROUND_SECONDS))
 
 
 def check_citations(answer: str, passages: Sequence[Passage]) -> list[Citation]:
-    """Every citation of an answer, as far as words decide it. A number without a passage supports nothing."""
+    """Every citation of an answer, decided by words as far as possible. A number without a passage is unsupported."""
     found: list[Citation] = []
     known: dict[int, PassageText] = {}
     for statement in statements(answer):
@@ -111,43 +113,44 @@ def check_citations(answer: str, passages: Sequence[Passage]) -> list[Citation]:
             passage = passages[number - 1] if 0 < number <= len(passages) else None
             seen = WordMatch(False, 0.0, None)
             if passage is not None:
-                # once, however often it is cited: a worker that looks at an answer serves no other call
+                # once, however often it is cited: meanwhile this worker serves no other call
                 there = known.get(number) or known.setdefault(number, prepare_passage(passage.text, passage.head))
                 seen = match_words(statement.text, there)
             found.append(Citation(statement, number, passage, seen, seen.decided))
     return found
 
 
-async def meant(gateway: Gateway, name: bytes, found: list[Citation], seconds: float) -> list[Citation]:
-    """With what meaning says of what words leave open; as it was where the service does not say in time."""
+async def decide_by_meaning(gateway: Gateway, name: bytes, found: list[Citation], seconds: float) -> list[Citation]:
+    """The citations, with those that words leave open decided by meaning; unchanged where the search service does not
+    answer in time."""
     asked: list[tuple[int, Asked]] = []
-    texts = 0
-    for at, one in enumerate(found):
-        if one.supported is None:
-            places = [place.text for place in one.look.places]
-            texts += len(places) + 1
-            if texts > MAX_TEXTS:
+    text_count = 0
+    for at, citation in enumerate(found):
+        if citation.supported is None:
+            places = [place.text for place in citation.look.places]
+            text_count += len(places) + 1
+            if text_count > MAX_TEXTS:
                 break
-            asked.append((at, Asked(one.statement.text, places)))
+            asked.append((at, Asked(citation.statement.text, places)))
     if not asked:
         return found
-    request = msgspec.json.encode(SupportRequest([one for _, one in asked]))
+    request = msgspec.json.encode(SupportRequest([citation for _, citation in asked]))
     try:
         async with patient(seconds):
             answer = _decode(await ask_search(gateway, request, name, PATH))
     except (UpstreamFailure, TimeoutError, msgspec.DecodeError, UnicodeDecodeError):
         return found
-    made = list(found)
+    decided = list(found)
     for (at, _), cosines in zip(asked, answer.nearness, strict=False):
-        one = made[at]
+        citation = decided[at]
         best = cosines.index(max(cosines)) if cosines else None
-        seen = one.look if best is None else replace(one.look, place=one.look.places[best])
-        made[at] = replace(one, look=seen, supported=decide(one.look.share, nearest(cosines)))
-    return made
+        comparison = citation.look if best is None else replace(citation.look, place=citation.look.places[best])
+        decided[at] = replace(citation, look=comparison, supported=decide(citation.look.share, nearest(cosines)))
+    return decided
 
 
-def note(gateway: Gateway, exchange: Exchange, found: Sequence[Citation]) -> None:
-    """Count what was found, and keep it for the receipt of the call."""
+def record_citations(gateway: Gateway, exchange: Exchange, found: Sequence[Citation]) -> None:
+    """Count the results in the metrics, and store them for the receipt of the call."""
     workload = exchange.workload
     if workload is None:
         return

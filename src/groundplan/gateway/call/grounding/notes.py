@@ -1,6 +1,6 @@
 """Notes on the passages of one call besides the passages themselves: conflicts, newer versions, and citations.
 
-Said to the model in words, and to the caller in the `groundplan` object. It neither searches nor judges.
+They are given to the model in words, and to the caller in the `groundplan` object. Neither searches nor judges.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.grounding.citation import Citation
 
 SENTENCE = 240
-"""Characters of a sentence that are repeated."""
+"""The most characters of a sentence that are quoted."""
 NOTES_SHARE = 3
-"""At most one part in so many of what grounding may add to a prompt is notes."""
+"""Notes are at most one part in this many of what grounding may add to a prompt."""
 
 
 BY_WORDS = "documents were searched by words alone: the model that embeds questions is away"
-"""Told to callers; what is wrong with it is a finding (`knowledge.index`)."""
+"""For callers; the cause is a finding (`knowledge.index`)."""
 UNSEARCHED = "documents could not be searched: the search service or PostgreSQL is away"
-"""Told to callers, where a workload is answered without them then."""
+"""For callers of a workload that is answered without documents then."""
 NOT_IN_ORDER = "the deployment is away or too slow: passages are in the order of words and vectors"
-"""Told to callers; what it said stands in its own calls, and in the answer of a search."""
+"""For callers; the cause is in the reranker's own calls, and in the answer of a search."""
 
 
 class GroundingNotes:
-    """Of one call."""
+    """The notes of one call."""
 
-    __slots__ = ("abstained", "by_words", "citations", "conflicts", "newer", "steps", "unsearched")
+    __slots__ = ("abstained", "citations", "conflicts", "is_unsearched", "is_words_only", "newer", "steps")
 
     def __init__(
         self,
@@ -48,45 +48,46 @@ class GroundingNotes:
         """`by_words`: the model of the index was away, so meaning was not searched. `abstained`: nothing that was found
         reached the workload's floor. `unsearched`: nothing was looked for, since nobody could."""
         self.abstained = abstained
-        self.unsearched = unsearched
+        self.is_unsearched = unsearched
         self.steps = steps
-        self.by_words = by_words
+        self.is_words_only = by_words
         self.conflicts = conflicts
         self.newer = newer
         self.citations: Sequence[Citation] = ()
 
     @property
-    def others(self) -> bool:
-        """Whether the model was told of documents besides those of the passages."""
+    def has_document_notes(self) -> bool:
+        """Whether there are notes on documents besides those of the passages."""
         return bool(self.conflicts or self.newer)
 
-    def opposed(self, passages: Sequence[Passage]) -> list[tuple[str, str]]:
-        """(id, path) of each document that says something else than these passages and that none of them is of."""
+    def opposing_documents(self, passages: Sequence[Passage]) -> list[tuple[str, str]]:
+        """(id, path) of each document that contradicts these passages and that none of them is from."""
         given = {passage.document for passage in passages}
         return list(
             {one.other_document: one.other_path for one in self.conflicts if one.other_document not in given}.items()
         )
 
-    def told(self) -> bytes:
-        """Members of the `groundplan` object, with a comma before; empty where there is nothing to tell."""
-        told: dict[str, Any] = {"abstained": True} if self.abstained else {}
+    def json_members(self) -> bytes:
+        """Members for the `groundplan` object as JSON, beginning with a comma; empty where there are none."""
+        members: dict[str, Any] = {"abstained": True} if self.abstained else {}
         if self.citations:
-            told["citations"] = [one.told() for one in self.citations]
+            members["citations"] = [one.as_json() for one in self.citations]
         if self.conflicts:
-            told["conflicts"] = self.conflicts
+            members["conflicts"] = self.conflicts
         if self.newer:
-            told["newer"] = self.newer
-        if self.by_words or self.unsearched:
-            told["degraded"] = UNSEARCHED if self.unsearched else BY_WORDS
+            members["newer"] = self.newer
+        if self.is_words_only or self.is_unsearched:
+            members["degraded"] = UNSEARCHED if self.is_unsearched else BY_WORDS
         if self.steps:
-            told["steps"] = [
+            members["steps"] = [
                 msgspec.structs.replace(one, skipped=NOT_IN_ORDER) if one.skipped else one for one in self.steps
             ]
-        return b"," + msgspec.json.encode(told)[1:-1] if told else b""
+        return b"," + msgspec.json.encode(members)[1:-1] if members else b""
 
 
 def notes(grounded: GroundingNotes, passages: Sequence[Passage], max_bytes: int) -> str:
-    """What the model is told before the passages, a line each, as far as it fits; empty where nothing is."""
+    """The notes for the model, to be put before the passages: one line each, as many as fit; empty where there are
+    none."""
     lines = [_conflict(one, passages) for one in grounded.conflicts] + [_newer(one) for one in grounded.newer]
     kept, left = [], max_bytes
     for line in lines:

@@ -22,7 +22,7 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Denied, GroundplanError, Invalid
 from groundplan.gateway.call import settle, trace
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.estimate import HEADER, refuse_unheeded
+from groundplan.gateway.call.estimate import HEADER, refuse_cost_headers
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.guard.conversation import ConversationGuards, check_session
 from groundplan.gateway.http.server import Request, Response
@@ -68,7 +68,7 @@ _IN_PROGRESS = "a response is in progress"
 async def converse(gateway: Gateway, request: Request, response: Response) -> None:
     """Serve one conversation from the handshake to the end. Raises a `GroundplanError` where it cannot begin."""
     events.move_key_to_header(request.headers)
-    refuse_unheeded(request.headers, "conversations", HEADER)
+    refuse_cost_headers(request.headers, "conversations", HEADER)
     session = Session(gateway, request, response)
     try:
         await session.admit()
@@ -87,7 +87,7 @@ class Session:
         self._request = request
         self._response = response
         self._model = events.requested_model(request.target)
-        self._trace = trace.of(request.headers)
+        self._trace = trace.trace_of(request.headers)
         self._caller = Caller(gateway, request, response, self._trace)
         self._socket = ServerSocket(request, response)
         self._connection: Connection | None = None
