@@ -141,10 +141,12 @@ class ConversationGuard:
         if guard.input.empty or kind in _AUDIO_INPUT_EVENTS:
             return event
         try:
-            made: dict[str, Any] = checked_body(guard, event, size, self._call_guard.masks, self._call_guard.findings)
+            checked: dict[str, Any] = checked_body(
+                guard, event, size, self._call_guard.masks, self._call_guard.findings
+            )
         except Refused as refused:
             raise refusal_error(refused.refusal) from refused
-        return made
+        return checked
 
     def _refuse_sound_answer(self, event: dict[str, Any], kind: str, *, text_only: bool) -> None:
         """Refuse an event that would be answered with sound. Raises `Denied`."""
@@ -196,14 +198,14 @@ class ConversationGuard:
         slots = answer_text.slots(event)
         if not slots:
             out = self._flush(event)
-            made = rewritten(event, self._check_or_restore, _INPUT_ROLES)
-            return [*out, data if made is event else _encode(made)]
-        left = ""
+            checked = rewritten(event, self._check_or_restore, _INPUT_ROLES)
+            return [*out, data if checked is event else _encode(checked)]
+        released_text = ""
         for slot in slots:
             self._last_events[slot.channel] = event
             slot.holder[slot.name] = released = self._window(slot.channel).feed(slot.text)
-            left += released
-        return [_encode(event)] if left else []
+            released_text += released
+        return [_encode(event)] if released_text else []
 
     def _check_or_restore(self, text: str, own: bool) -> str:
         """A complete text after its check; `own`: it repeats the input."""
@@ -242,10 +244,10 @@ def _answers_text_only(event: dict[str, Any], before: bool) -> bool:
     return before if named is None else named == ["text"]
 
 
-def _modalities(told: object) -> list[Any] | None:
-    if not isinstance(told, dict):
+def _modalities(settings: object) -> list[Any] | None:
+    if not isinstance(settings, dict):
         return None
-    found = told.get("output_modalities", told.get("modalities"))
+    found = settings.get("output_modalities", settings.get("modalities"))
     return found if isinstance(found, list) else None
 
 

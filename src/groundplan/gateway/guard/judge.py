@@ -76,10 +76,10 @@ def _unrestricted(key: KeyEntry | None) -> KeyEntry | None:
 def is_refused(body: bytes, refuse_on: str) -> bool | None:
     """Whether the judge's answer refuses; None if it says neither yes nor no."""
     try:
-        said = (_decode(body).choices[0].message.content or "").strip().lower()
+        content = (_decode(body).choices[0].message.content or "").strip().lower()
     except (msgspec.DecodeError, IndexError):
         return None
-    word = "".join(c for c in said.split()[0] if c.isalpha()) if said.split() else ""
+    word = "".join(c for c in content.split()[0] if c.isalpha()) if content.split() else ""
     if word not in ("yes", "no"):
         return None
     return word == refuse_on

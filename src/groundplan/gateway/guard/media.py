@@ -52,13 +52,13 @@ ChangeText = Callable[[str], str]
 
 def unchecked_input(ask: Ask, endpoint: str) -> list[str]:
     """The parts of the input that no check can read: `image`, `audio`, `file`, `tokens`."""
-    there = {
+    present = {
         "image": endpoint in IMAGE_INPUT_ENDPOINTS or (ask.images > 0 and endpoint not in IMAGE_ENDPOINTS),
         "audio": endpoint in TRANSCRIPTION_ENDPOINTS or ask.audio_kib > 0,
         "file": "file" in ask.needs,
         "tokens": has_tokens(ask.typed) or "prompt_embeds" in ask.fields,
     }
-    return [kind for kind, found in there.items() if found]
+    return [kind for kind, found in present.items() if found]
 
 
 def unchecked_output(endpoint: str) -> str:
@@ -133,8 +133,8 @@ def check_transcript(body: Any, change: ChangeText) -> Any:
     """
     if not isinstance(body, dict) or not isinstance(body.get("text"), str):
         return body
-    made = _change_texts(body, change)
-    return body if made == body else _without_word_fields(made)
+    checked = _change_texts(body, change)
+    return body if checked == body else _without_word_fields(checked)
 
 
 def _change_texts(value: Any, change: ChangeText) -> Any:
@@ -144,16 +144,16 @@ def _change_texts(value: Any, change: ChangeText) -> Any:
         return [_change_texts(each, change) for each in value]
     if not isinstance(value, dict):
         return value
-    made = {name: each if name in _NON_TEXT_FIELDS else _change_texts(each, change) for name, each in value.items()}
-    return {name: each for name, each in made.items() if not _spans_parts(each, change)}
+    changed = {name: each if name in _NON_TEXT_FIELDS else _change_texts(each, change) for name, each in value.items()}
+    return {name: each for name, each in changed.items() if not _spans_parts(each, change)}
 
 
 def _spans_parts(value: Any, change: ChangeText) -> bool:
     """Whether a text remains that spans two segments, or the parts of two speakers."""
     if not isinstance(value, list):
         return False
-    said = [each["text"] for each in value if isinstance(each, dict) and isinstance(each.get("text"), str)]
-    return len(said) > 1 and any(change(whole) != whole for whole in ("".join(said), " ".join(said)))
+    texts = [each["text"] for each in value if isinstance(each, dict) and isinstance(each.get("text"), str)]
+    return len(texts) > 1 and any(change(joined) != joined for joined in ("".join(texts), " ".join(texts)))
 
 
 def _without_word_fields(value: Any) -> Any:
@@ -161,17 +161,19 @@ def _without_word_fields(value: Any) -> Any:
         return [_without_word_fields(each) for each in value]
     if not isinstance(value, dict):
         return value
-    made = {name: _without_word_fields(each) for name, each in value.items() if name not in _WORD_FIELDS}
-    return made | {"tokens": []} if made.get("tokens") else made
+    kept = {name: _without_word_fields(each) for name, each in value.items() if name not in _WORD_FIELDS}
+    return kept | {"tokens": []} if kept.get("tokens") else kept
 
 
 def check_plain_transcript(text: str, change: ChangeText) -> str:
     """A transcript as plain text, or as subtitles. Raises `Refused`."""
-    made = change(text)
-    said = " ".join(line for line in made.splitlines() if line.strip() and "-->" not in line and not line.isdigit())
-    if change(said) != said:
-        return change(said)  # the text spans two lines with a time between them: the times are left out
-    return made
+    checked = change(text)
+    spoken = " ".join(
+        line for line in checked.splitlines() if line.strip() and "-->" not in line and not line.isdigit()
+    )
+    if change(spoken) != spoken:
+        return change(spoken)  # the text spans two lines with a time between them: the times are left out
+    return checked
 
 
 def check_revised_prompts(body: Any, change: ChangeText) -> Any:
@@ -179,10 +181,10 @@ def check_revised_prompts(body: Any, change: ChangeText) -> Any:
     data = body.get("data") if isinstance(body, dict) else None
     if not isinstance(data, list):
         return body
-    made = [
+    checked = [
         {**each, "revised_prompt": change(each["revised_prompt"])}
         if isinstance(each, dict) and isinstance(each.get("revised_prompt"), str)
         else each
         for each in data
     ]
-    return body if made == data else {**body, "data": made}
+    return body if checked == data else {**body, "data": checked}

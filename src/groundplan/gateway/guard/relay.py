@@ -134,10 +134,10 @@ class GuardedRelay(RelayWrapper):
         return b"".join((*self._held, out, *self._preamble))
 
     def error_event(self, reason: str, call_id: str) -> bytes:
-        told = self._inner.error_event(reason, call_id)
+        event = self._inner.error_event(reason, call_id)
         if self.refusal is None:
-            return told
-        return told.replace(b'"stream_broken"', b'"%b"' % self.refusal.code.encode())
+            return event
+        return event.replace(b'"stream_broken"', b'"%b"' % self.refusal.code.encode())
 
     def adopt(self, findings: Findings) -> None:
         """The caller gets this attempt: add its findings, now and later, to `findings`. Attempts that lost report
@@ -160,9 +160,9 @@ class GuardedRelay(RelayWrapper):
             raise self.stop_with(refusal_error(refused.refusal)) from refused
         if not self._has_content:
             return b""  # the role is sent together with the first words, so that a refusal may still be an error
-        told = b"".join(self._preamble)
+        released = b"".join(self._preamble)
         self._preamble = []
-        return told
+        return released
 
     def _check_event(self, block: bytes) -> bytes:
         head, _, data = block.partition(b"data: ")
@@ -183,39 +183,39 @@ class GuardedRelay(RelayWrapper):
         ends, slots = answer_text.ended(event), answer_text.slots(event)
         self._has_content |= bool(ends) or (ends is None)
         final = {slot.channel: slot for slot in slots}
-        over = self._ended_channels(event, ends, slots)
-        before = self._flush(over - final.keys())
+        ended = self._ended_channels(event, ends, slots)
+        before = self._flush(ended - final.keys())
         if not slots:
             self._drop_windows(ends)
-            whole = rewritten(event, self._check_full_text, NO_ROLES)
-            return before + (block + b"\n\n" if whole is event else _format_block(head, _encode(whole)))
-        left = ""
+            checked = rewritten(event, self._check_full_text, NO_ROLES)
+            return before + (block + b"\n\n" if checked is event else _format_block(head, _encode(checked)))
+        released_text = ""
         for slot in slots:
             self._last_events[slot.channel] = (head, event)
             self._texts.setdefault(slot.channel, []).append(slot.text)
             window = self._window(slot.channel)
             released = window.feed(slot.text)
-            if slot.channel in over and final[slot.channel] is slot:
+            if slot.channel in ended and final[slot.channel] is slot:
                 released += window.end()
             slot.holder[slot.name] = released
-            left += released
+            released_text += released
         self._drop_windows(ends)
-        self._has_content |= bool(left)
-        if not left and not ends and not answer_text.begins(event):
+        self._has_content |= bool(released_text)
+        if not released_text and not ends and not answer_text.begins(event):
             return before
         return before + _format_block(head, _encode(event))
 
     def _ended_channels(self, event: Any, ends: set[str] | None, slots: list[Slot]) -> set[Channel]:
         """Channels that have ended after this event: with the choices that it ends, or because the answer or a call
         begins, before which clients take all reasoning, text and calls as complete."""
-        begun: dict[str, Channel] = {}
-        said = [slot.channel for slot in slots if answer_text.is_said(slot.channel) and slot.text]
-        for channel in (*said, *answer_text.channels_of_calls(event)):
+        started: dict[str, Channel] = {}
+        speaking = [slot.channel for slot in slots if answer_text.is_said(slot.channel) and slot.text]
+        for channel in (*speaking, *answer_text.channels_of_calls(event)):
             if channel not in self._started_channels:
                 self._started_channels.add(channel)
-                begun[channel[0]] = channel
+                started[channel[0]] = channel
         channels = {*self._windows, *(slot.channel for slot in slots)}
-        return {each for each in channels if ends is None or each[0] in ends or each != begun.get(each[0], each)}
+        return {each for each in channels if ends is None or each[0] in ends or each != started.get(each[0], each)}
 
     def _drop_windows(self, ends: set[str] | None) -> None:
         """Drop the windows of what has ended: it is not checked together with what comes."""
@@ -254,8 +254,8 @@ class GuardedRelay(RelayWrapper):
         for name in answer_text.called(event):
             self._has_content = True
             self._calling_choices |= answer_text.callers(event)
-            why = self._may_call(name)
-            if why:
+            reason = self._may_call(name)
+            if reason:
                 self._findings.add("output", Hit("tools", "block", kind=name[:60]))
                 if not self._guard.shadow:
                     raise Refused(Refusal("output", "tools", name[:60]))

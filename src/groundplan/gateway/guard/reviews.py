@@ -61,13 +61,13 @@ class Reviews:
         if workload is None or workload.review is None or key is None:
             raise AssertionError("not admitted")
         rule, id = workload.review, exchange.call
-        asked = exchange.guard.masks.restore(ask.query) if ask is not None and exchange.guard is not None else ""
+        question = exchange.guard.masks.restore(ask.query) if ask is not None and exchange.guard is not None else ""
         within = timedelta(milliseconds=rule.within_ms)
         person, subject = exchange.person, exchange.deployment.name if exchange.deployment else ""
 
         def put(conn: Any) -> None:
             keys, whose = SubjectKeys.of(self._home), UUID(person or key.id)
-            sealed = [keys.seal(conn, whose, part[:MAX_SHOWN]) for part in (asked, text)]
+            sealed = [keys.seal(conn, whose, part[:MAX_SHOWN]) for part in (question, text)]
             held_store.add_held(
                 conn,
                 HeldCall(

@@ -155,13 +155,13 @@ class CallGuardrails:
     def check_earlier_items(self, exchange: Exchange, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Earlier items that the request refers to, stored perhaps before there were guardrails, as the model may see
         them. Raises `Denied`."""
-        begun = time.perf_counter_ns()
+        started = time.perf_counter_ns()
         try:
             checked: dict[str, Any] = checked_body(self.guard, {"input": items}, 0, self.masks, self.findings)
         except Refused as refused:
             raise refusal_error(refused.refusal) from refused
         finally:
-            self.record_time(begun, "input")
+            self.record_time(started, "input")
             self.record_findings(exchange)
         return list(checked["input"])
 
@@ -181,7 +181,7 @@ class CallGuardrails:
         """The passages, or what of them the model may see."""
         if self.guard.passages.empty:
             return found
-        begun = time.perf_counter_ns()
+        started = time.perf_counter_ns()
         kept = []
         for passage in found:
             text = checked_passage(self.guard, passage.text, self.masks, self.findings)
@@ -190,7 +190,7 @@ class CallGuardrails:
                 continue
             same = text is passage.text and head is passage.head
             kept.append(passage if same else msgspec.structs.replace(passage, text=text, head=head))
-        self.record_time(begun, "passages")
+        self.record_time(started, "passages")
         return kept
 
     def check_reused_answer(self, text: str) -> str:
@@ -261,7 +261,7 @@ class CallGuardrails:
 
     async def _check_transcript(self, exchange: Exchange, answered: UpstreamAnswer) -> UpstreamAnswer:
         """A transcript as the caller may see it. Raises `Denied`, `Unavailable`."""
-        begun = time.perf_counter_ns()
+        started = time.perf_counter_ns()
         try:
             if answered.kind:
                 text = media.check_plain_transcript(answered.data.decode(), self._check_text)
@@ -271,7 +271,7 @@ class CallGuardrails:
                 found = media.check_transcript(body, self._check_text)
                 text = str(found.get("text", ""))
                 checked = answered if found is body else UpstreamAnswer(_encode(found), answered.usage)
-            self.record_time(begun, "output")
+            self.record_time(started, "output")
             await self._check_whole(exchange, [text])
         except Refused as refused:
             raise refusal_error(refused.refusal) from refused
@@ -294,7 +294,7 @@ class CallGuardrails:
         return checked_answer(self.guard, text, self.masks, self.findings)
 
     async def _check_body_texts(self, body: Any, *, long: bool) -> Any:
-        begun = time.perf_counter_ns()
+        started = time.perf_counter_ns()
         if self.guard.output.too_large(len(answer_text.said(body).encode())):
             self.findings.add("output", Hit("max_size", "block"))
             if not self.guard.shadow:
@@ -312,7 +312,7 @@ class CallGuardrails:
                 checked = answer_text.tool_inputs(checked, self.masks.restore)
             if checked is not body:
                 checked = answer_text.without_logprobs(checked)
-        self.record_time(begun, "output")
+        self.record_time(started, "output")
         return checked
 
     def _check_or_restore(self, text: str, own: bool) -> str:
@@ -342,9 +342,9 @@ class CallGuardrails:
 
     async def _check_personal(self, place: str, action: str, call: bytes, text: str) -> None:
         """Raise `Denied` if personal data is refused, or if the check failed and that is to be refused."""
-        begun = time.perf_counter_ns()
+        started = time.perf_counter_ns()
         kinds = await presidio.find_personal_data(self._gateway, call, text)
-        self.record_time(begun, place)
+        self.record_time(started, place)
         if kinds is None and not self.guard.fail_open:
             self._refuse(place, "failed", "presidio")
         for kind in kinds or ():
@@ -357,8 +357,8 @@ class CallGuardrails:
         guard = self.guard
         found: list[tuple[str, str]] = []
         if guard.schema is not None:
-            why = next(filter(None, (schema_error(guard.schema, each) for each in texts)), "")
-            found += [("schema", why)] if why else []
+            error = next(filter(None, (schema_error(guard.schema, each) for each in texts)), "")
+            found += [("schema", error)] if error else []
         if guard.grounded and not all(cites_passage(each, len(exchange.passages)) for each in texts):
             found.append(("grounded", ""))
         if guard.output.languages and (spoken := foreign(text, guard.output.languages)):
@@ -406,10 +406,10 @@ class _CallRule:
 
     def __call__(self, name: str) -> str:
         """Why a function may not be called; empty if it may. Decided once per answer."""
-        why = self._decided.get(name)
-        if why is None:
-            why = self._decided[name] = self.decide_now(name)
-        return why
+        reason = self._decided.get(name)
+        if reason is None:
+            reason = self._decided[name] = self.decide_now(name)
+        return reason
 
     def decide_now(self, name: str) -> str:
         """As `__call__`, decided anew: a conversation may last longer than the hours in which a tool may be used."""
@@ -454,8 +454,8 @@ def needs_review(exchange: Exchange) -> bool:
 
 def _streamed_calls(data: bytes) -> list[str]:
     """As `answer_text.calls`, of a stream."""
-    told = content_text.decode_answer(data)
-    return [text for place, text in told.items() if "call" in place.split(".")] if isinstance(told, dict) else []
+    answers = content_text.decode_answer(data)
+    return [text for place, text in answers.items() if "call" in place.split(".")] if isinstance(answers, dict) else []
 
 
 def cites_passage(text: str, passages: int) -> bool:

@@ -146,12 +146,12 @@ class BodyStream:
             self._waiter = self._loop.create_future()
             await self._waiter
             return
-        left = limits.body_seconds + self.received_bytes / limits.body_bytes_per_second - self._waited_seconds
+        remaining = limits.body_seconds + self.received_bytes / limits.body_bytes_per_second - self._waited_seconds
         began = self._loop.time()
         self.resume()
         self._waiter = self._loop.create_future()
         try:
-            async with patient(left):
+            async with patient(remaining):
                 await self._waiter
         except TimeoutError:
             self.fail(Refusal(408, "request_timeout", "the body did not arrive in time", "Send it without pauses."))

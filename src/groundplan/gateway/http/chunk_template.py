@@ -93,8 +93,8 @@ class ChunkTemplate:
             end, stop = stop, data.find(b'"', at)
             if not data.startswith(self._middle, stop):
                 return -1
-            begun = stop + len(self._middle)
-            if end < begun or data[begun:end].strip(_ASCII):
+            noise_start = stop + len(self._middle)
+            if end < noise_start or data[noise_start:end].strip(_ASCII):
                 return -1
         text = data[at:stop]
         if not text.strip(_ASCII):

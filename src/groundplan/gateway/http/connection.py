@@ -148,8 +148,8 @@ class Connection(RequestReader):
         if self._closing:
             return
         if alone:
-            one = len(self._queue) == 1 and self._phase == IDLE and self._refusal is None
-            self._head_cache.remember(data, self._queue[0] if one else None)
+            is_single = len(self._queue) == 1 and self._phase == IDLE and self._refusal is None
+            self._head_cache.remember(data, self._queue[0] if is_single else None)
         # otherwise the bytes are also of another request
         if self._phase != IDLE and self._refusal is None and not self._queue:
             self._check_partial_request(len(data))

@@ -145,9 +145,9 @@ class Listeners:
 
 
 def _duplicate(listening: socket.socket) -> socket.socket:
-    made = socket.socket(fileno=os.dup(listening.fileno()))
-    probe(made)  # inherited by accepted connections
-    return made
+    duplicate = socket.socket(fileno=os.dup(listening.fileno()))
+    probe(duplicate)  # inherited by accepted connections
+    return duplicate
 
 
 def certificate_subject(transport: asyncio.BaseTransport) -> str:

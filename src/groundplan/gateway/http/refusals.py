@@ -36,8 +36,8 @@ def duplicate_header(name: bytes) -> Refusal:
 
 
 def too_large_head(limits: Limits) -> Refusal:
-    told = f"the head is larger than {limits.head_bytes} bytes"
-    return Refusal(431, "headers_too_large", told, "Send fewer or shorter headers.")
+    message = f"the head is larger than {limits.head_bytes} bytes"
+    return Refusal(431, "headers_too_large", message, "Send fewer or shorter headers.")
 
 
 def too_large_body(limit: int) -> Refusal:

@@ -152,16 +152,16 @@ class RequestReader(asyncio.Protocol, ABC):
 
     def _reparse_without_upgrade(self, rest: bytes) -> None:
         """Parse the last head again without its upgrade offer, then the bytes that followed it."""
-        left = memoryview(rest)
+        remaining = memoryview(rest)
         while self._ignores_upgrade and self._refusal is None:
             request, version = self._request, self._parser.get_http_version()
             self._ignores_upgrade, self._parser = False, httptools.HttpRequestParser(self)
             self._reset()
             try:
                 self._parser.feed_data(without_upgrade_offer(request.method, request.target, version, request.headers))
-                self._parser.feed_data(left)
+                self._parser.feed_data(remaining)
             except httptools.HttpParserUpgrade as upgrade:
-                left = left[upgrade.args[0] :]
+                remaining = remaining[upgrade.args[0] :]
                 if not self._ignores_upgrade:
                     self._refuse(refusals.UPGRADE)  # only the first request of a connection may switch the protocol
             except httptools.HttpParserError:
@@ -322,8 +322,8 @@ class RequestReader(asyncio.Protocol, ABC):
         if not self.server.reserve_body(request, STREAM_MEMORY):
             self._refuse(refusals.MEMORY_FULL)
             return
-        asked = self._send_continue if self._expects_continue(request) else None
-        request.stream = BodyStream(self, self.server.loop, self.server.limits, send_continue=asked)
+        send_continue = self._send_continue if self._expects_continue(request) else None
+        request.stream = BodyStream(self, self.server.loop, self.server.limits, send_continue=send_continue)
         request.keep_alive = False
         request.client_subject = self.client_subject
         if self._is_busy:

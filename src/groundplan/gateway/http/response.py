@@ -131,10 +131,10 @@ class Response:
             return
         connection, server = self._connection, self._connection.server
         limits, now = server.limits, server.now
-        by = now() + limits.write_seconds + size / limits.body_bytes_per_second
+        deadline = now() + limits.write_seconds + size / limits.body_bytes_per_second
         self.started = True
-        told = (STATUS_LINES[status], server.date_line, content_type, headers, size, self._head_end)
-        connection.write(b"%b%b%b%bcontent-length: %d\r\n%b" % told)
+        head = (STATUS_LINES[status], server.date_line, content_type, headers, size, self._head_end)
+        connection.write(b"%b%b%b%bcontent-length: %d\r\n%b" % head)
         rest = memoryview(body)
         while rest and not connection.lost:
             connection.write(rest[:_PIECE])
@@ -142,7 +142,7 @@ class Response:
             if not rest:
                 connection.write(end)
             while (paused := connection.paused) is not None:
-                connection.deadline = min(connection.deadline, by)
+                connection.deadline = min(connection.deadline, deadline)
                 await paused.wait()
         self.ended = True
 
@@ -243,8 +243,8 @@ class HeadResponse(Response):
         """Send the head of the complete answer."""
         self.started = self.ended = True
         date = self._connection.server.date_line
-        told = (STATUS_LINES[status], date, content_type, headers, len(body), self._head_end)
-        self._connection.write(b"%b%b%b%bcontent-length: %d\r\n%b" % told)
+        head = (STATUS_LINES[status], date, content_type, headers, len(body), self._head_end)
+        self._connection.write(b"%b%b%b%bcontent-length: %d\r\n%b" % head)
 
     async def send_large(
         self,

@@ -38,10 +38,10 @@ def _uploads_of_dominant_workload(connections: list[Connection]) -> list[Connect
     """The connections that are sending a request body for the same workload, if it is more than half of `connections`;
     else none."""
     senders = [connection.pending_body_workload for connection in connections]
-    one, many = max(Counter(filter(None, senders)).items(), key=itemgetter(1), default=("", 0))
-    if many <= len(connections) // 2:
+    dominant, count = max(Counter(filter(None, senders)).items(), key=itemgetter(1), default=("", 0))
+    if count <= len(connections) // 2:
         return []
-    return [connection for connection, sender in zip(connections, senders, strict=True) if sender == one]
+    return [connection for connection, sender in zip(connections, senders, strict=True) if sender == dominant]
 
 
 class Server(ConnectionOwner):

@@ -99,9 +99,9 @@ class ServerState:
     def release_body(self, request: Request) -> None:
         """Give back the memory of a request's body that is no longer needed."""
         if request.charged_workload:
-            left = self._large_bytes.pop(request.charged_workload) - request.held_bytes
-            if left:
-                self._large_bytes[request.charged_workload] = left
+            remaining = self._large_bytes.pop(request.charged_workload) - request.held_bytes
+            if remaining:
+                self._large_bytes[request.charged_workload] = remaining
             request.charged_workload = ""
         self.held_bytes -= request.held_bytes
         request.held_bytes = 0

@@ -38,14 +38,14 @@ def replace_fields(body: bytes, fields: Mapping[str, msgspec.Raw], changes: Mapp
 
 
 def _splice(
-    body: bytes, fields: Mapping[str, msgspec.Raw], changes: Mapping[str, bytes | None], left: int, drops: bool
+    body: bytes, fields: Mapping[str, msgspec.Raw], changes: Mapping[str, bytes | None], remaining: int, drops: bool
 ) -> list[bytes]:
-    """Pieces of the body with `left` of its fields changed; the last piece reaches to the body's end."""
+    """Pieces of the body with `remaining` of its fields changed; the last piece reaches to the body's end."""
     parts: list[bytes] = []
     copied, at = 0, body.index(b"{") + 1
-    kept = not drops
+    has_kept = not drops
     for name, raw in fields.items():
-        if not left:
+        if not remaining:
             break
         found = _match_name(body, at)
         if found is None:
@@ -53,16 +53,16 @@ def _splice(
         before, start = at, found.end()
         at = start + len(raw)
         if name not in changes:
-            kept = True
+            has_kept = True
             continue
-        left -= 1
+        remaining -= 1
         value = changes[name]
         if value is None:
             parts.append(body[copied:before])
-            copied = at if kept else _after_comma(body, at)
+            copied = at if has_kept else _after_comma(body, at)
         else:
             parts += (body[copied:start], value)
-            copied, kept = at, True
+            copied, has_kept = at, True
     parts.append(body[copied:])
     return parts
 
@@ -73,10 +73,10 @@ def _after_comma(body: bytes, at: int) -> int:
 
 
 def _reencode(fields: Mapping[str, msgspec.Raw], changes: Mapping[str, bytes | None]) -> bytes:
-    whole: dict[str, msgspec.Raw] = dict(fields)
+    merged: dict[str, msgspec.Raw] = dict(fields)
     for name, value in changes.items():
         if value is None:
-            whole.pop(name, None)
+            merged.pop(name, None)
         else:
-            whole[name] = msgspec.Raw(value)
-    return _encode(whole)
+            merged[name] = msgspec.Raw(value)
+    return _encode(merged)

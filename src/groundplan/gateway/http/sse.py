@@ -57,7 +57,7 @@ class EventReader:
         *events, self._rest = buffer.split(b"\n\n")
         if len(self._rest) > self._max_event:
             raise EventTooLarge
-        return [told for event in events if (told := _event_data(event))]
+        return [event_data for event in events if (event_data := _event_data(event))]
 
     def _append_pending(self, data: bytes) -> bool:
         """Keep bytes that complete no event for later; False if they may complete one. An image is one line of
@@ -108,10 +108,10 @@ def append_field(data: bytes, name: bytes, value: bytes) -> bytes:
 
 def split_for_field(data: bytes, name: bytes, value: bytes) -> tuple[int, bytes]:
     """As `append_field`, without copying a large `data`: (how many bytes of `data` to keep, what follows them)."""
-    kept = len(data.rstrip()) - 1
-    if data[kept : kept + 1] != b"}":
+    end = len(data.rstrip()) - 1
+    if data[end : end + 1] != b"}":
         return len(data), b""
-    while data[kept - 1 : kept].isspace():
-        kept -= 1
-    comma = b"" if data[kept - 1 : kept] == b"{" else b","
-    return kept, b'%b"%b":%b}' % (comma, name, value)
+    while data[end - 1 : end].isspace():
+        end -= 1
+    comma = b"" if data[end - 1 : end] == b"{" else b","
+    return end, b'%b"%b":%b}' % (comma, name, value)

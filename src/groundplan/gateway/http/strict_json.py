@@ -119,13 +119,13 @@ def _deepest(marks: bytes, depth: int) -> int:
 def _has_few_brackets(body: bytes) -> bool:
     """Whether there are no more brackets than allowed levels. In a large body with few brackets, searching for each
     takes a fraction of scanning every byte."""
-    most, found = min(MAX_DEPTH, len(body) // _BYTES_PER_SEARCH), 0
+    limit, found = min(MAX_DEPTH, len(body) // _BYTES_PER_SEARCH), 0
     for mark in (b"[", b"{"):
         at = body.find(mark)
         while at >= 0:
             found += 1
-            if found > most:
-                return most < MAX_DEPTH and body.count(b"[") + body.count(b"{") <= MAX_DEPTH
+            if found > limit:
+                return limit < MAX_DEPTH and body.count(b"[") + body.count(b"{") <= MAX_DEPTH
             at = body.find(mark, at + 1)
     return True
 

@@ -16,10 +16,10 @@ _LONE = re.compile(
 def replace_surrogates(data: bytes, error: msgspec.DecodeError) -> bytes:
     """`data`, which could not be decoded, with U+FFFD in place of each lone surrogate. Raises `error` if there is none:
     then something else is wrong."""
-    made, found = _LONE.subn(rb"\\ufffd", data)
+    replaced, found = _LONE.subn(rb"\\ufffd", data)
     if not found:
         raise error
-    return made
+    return replaced
 
 
 def decode_json(data: bytes) -> Any:

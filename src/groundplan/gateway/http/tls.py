@@ -42,9 +42,9 @@ def file_stamp(files: tuple[Path, ...]) -> Stamp:
 
 def _unreadable(error: Exception) -> Invalid:
     name = getattr(error, "filename", None)
-    told = getattr(error, "strerror", None) or getattr(error, "reason", None) or error.__class__.__name__
+    reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or error.__class__.__name__
     return Invalid(
-        f"a certificate or key cannot be used{f' ({name})' if name else ''}: {told}",
+        f"a certificate or key cannot be used{f' ({name})' if name else ''}: {reason}",
         code="tls_unreadable",
         hint="It must be PEM, readable by this user, without a passphrase, and the key must belong to the certificate.",
     )

@@ -25,10 +25,10 @@ def catalog_at(catalog: Catalog, now: float) -> Catalog:
     """The same catalog at the prices that have begun by `now`, seconds since the epoch; made once per start of a
     price."""
     while now >= catalog.prices_until:
-        begun = catalog.dated_catalogs.get(catalog.prices_until)
-        if begun is None:
-            begun = catalog.dated_catalogs[catalog.prices_until] = _with_new_prices(catalog)
-        catalog = begun
+        dated = catalog.dated_catalogs.get(catalog.prices_until)
+        if dated is None:
+            dated = catalog.dated_catalogs[catalog.prices_until] = _with_new_prices(catalog)
+        catalog = dated
     return catalog
 
 

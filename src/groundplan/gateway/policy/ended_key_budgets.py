@@ -17,9 +17,11 @@ _TIME_SHIFT = 80
 def unusable_budgets(budgets: Collection[str], keys: Mapping[bytes, KeyEntry], now: float) -> set[str]:
     """Those of these key budgets of which no key is known. A budget that was made within `KEPT_AFTER_END_S` before
     `now` (seconds since the epoch) always has a known key."""
-    made = {name.removeprefix(KEY_BUDGET_PREFIX): name for name in budgets}
+    by_first_key = {name.removeprefix(KEY_BUDGET_PREFIX): name for name in budgets}
     old = {
-        first: name for first, name in made.items() if (UUID(first).int >> _TIME_SHIFT) / 1000 < now - KEPT_AFTER_END_S
+        first: name
+        for first, name in by_first_key.items()
+        if (UUID(first).int >> _TIME_SHIFT) / 1000 < now - KEPT_AFTER_END_S
     }
     if old and keys:
         for key in keys.values():

@@ -242,7 +242,7 @@ class LiveView:
         connection = listener.connection
         self.read_kill_file()
         while True:
-            asked, at = self._clock.monotonic(), self._clock.seconds()
+            asked_at, at = self._clock.monotonic(), self._clock.seconds()
             number = self.catalog.number if self.catalog else 0
             acknowledged = 0 if self._is_new_connection else max(0, self.policy.number)
             parameters = (acknowledged, number, self.ready, self._epoch)
@@ -258,7 +258,7 @@ class LiveView:
                 return
             newer_policy = self._is_new_connection or policy != self.policy.number
             newer_blueprint = blueprint > number and (
-                blueprint != self._refused_blueprint or asked >= self._blueprint_retry_at
+                blueprint != self._refused_blueprint or asked_at >= self._blueprint_retry_at
             )
             if newer_policy:
                 await self._load_policy(connection, self.catalog)
@@ -266,12 +266,12 @@ class LiveView:
                 await self._load_blueprint(connection, blueprint)
             if not newer_policy and not newer_blueprint:
                 break
-        self._confirmed = asked, at
+        self._confirmed = asked_at, at
         self._log_connection()
         if self.catalog is not None:
             self.loaded.set()
-        if asked - self._slow_refresh_at >= _SLOW_SECONDS:
-            self._slow_refresh_at = asked
+        if asked_at - self._slow_refresh_at >= _SLOW_SECONDS:
+            self._slow_refresh_at = asked_at
             await self._publish_health(connection)
             if self.catalog is not None:
                 declared, keys = self.catalog.blueprint.budgets, self.policy.keys
@@ -306,9 +306,9 @@ class LiveView:
     async def _load_policy(self, connection: Connection, catalog: Catalog | None) -> None:
         """Load everything in one snapshot of the database, so that the number fits the rows; of groups what `catalog`
         needs."""
-        named, asked = _needed_groups(catalog), partial(_fetch, connection)
+        named, fetch = _needed_groups(catalog), partial(_fetch, connection)
         await _execute(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        numbers = await asked(_NUMBER)
+        numbers = await fetch(_NUMBER)
         number = numbers[0][0] if numbers else 0
         known = EMPTY_POLICY if self._is_new_connection else self.policy
         changes = await key_store.load_changes(connection, known, number, STATEMENT_SECONDS)
@@ -319,17 +319,17 @@ class LiveView:
             now if keys is not known.keys and now - self._keys_dropped_at > _DAY_SECONDS else self._keys_dropped_at
         )
         people, active = await key_store.load_people(connection, known, changes, STATEMENT_SECONDS)
-        kills = await asked(_KILLS)
-        cleared = await asked(_CLEARED)
-        excepted = await asked(_EXCEPTIONS)
-        tried = await asked(_EXPERIMENTS)
-        parts = await asked(_PARTS)
-        groups = await asked(_GROUPS) if _caches_by_group(catalog) else []
-        members = await asked(_MEMBERS, (named,)) if named else []
+        kills = await fetch(_KILLS)
+        cleared = await fetch(_CLEARED)
+        excepted = await fetch(_EXCEPTIONS)
+        tried = await fetch(_EXPERIMENTS)
+        parts = await fetch(_PARTS)
+        groups = await fetch(_GROUPS) if _caches_by_group(catalog) else []
+        members = await fetch(_MEMBERS, (named,)) if named else []
         own = list(self._own_stops)
-        taken = await asked(_STOPPED, (own,)) if own else []
+        taken = await fetch(_STOPPED, (own,)) if own else []
         calls = [UUID(call) for scope in own for call in self._own_stops[scope]]
-        shipped = await asked(_SHIPPED, (calls,)) if calls else []
+        shipped = await fetch(_SHIPPED, (calls,)) if calls else []
         await _execute(connection, "COMMIT")
         self._is_new_connection = False
         self._database_kills = frozenset(scope for scope, _ in kills)
@@ -396,9 +396,9 @@ class LiveView:
 
     def _merge_people(self, limited: Sequence[str], rows: Rows) -> dict[str, set[str]]:
         """The people in `rows`, and those who made calls here within the period; earlier ones are dropped."""
-        since, asked = self._clock.seconds() - PEOPLE_DAYS * _DAY_SECONDS, self._seen_here
+        since, seen = self._clock.seconds() - PEOPLE_DAYS * _DAY_SECONDS, self._seen_here
         self._seen_here = {
-            workload: {person: at for person, at in asked.get(workload, {}).items() if at >= since}
+            workload: {person: at for person, at in seen.get(workload, {}).items() if at >= since}
             for workload in limited
         }
         found = {workload: set(people) for workload, people in self._seen_here.items()}
@@ -439,9 +439,9 @@ class LiveView:
             self._own_stops.pop(scope, None)
         for scope, calls in list(self._own_stops.items()):
             reasons = [reason for stopped, reason in found if stopped == scope]
-            left = {call for call in calls - shipped if not any(call in reason for reason in reasons)}
-            if left:
-                self._own_stops[scope] = left
+            remaining = {call for call in calls - shipped if not any(call in reason for reason in reasons)}
+            if remaining:
+                self._own_stops[scope] = remaining
             else:
                 del self._own_stops[scope]
 

@@ -58,21 +58,21 @@ class RemainingBudgets:
         now = self._clock.seconds()
         if keys is not self._key_budgets[0]:  # there may be many, and few with a budget of their own
             self._key_budgets = keys, _active_key_budgets(keys, now)
-        asked = {key for key in self._slices.reserved_by_key() if key in self.taken_elsewhere}
+        wanted = {key for key in self._slices.reserved_by_key() if key in self.taken_elsewhere}
         known = self._kept_amounts()
         if known:
             async for held_keys in in_turns(self._slices.granted_keys()):
-                asked.update(islice((key for key in held_keys if key not in known), BUDGETS_PER_REFRESH))
-                if len(asked) > BUDGETS_PER_REFRESH:
+                wanted.update(islice((key for key in held_keys if key not in known), BUDGETS_PER_REFRESH))
+                if len(wanted) > BUDGETS_PER_REFRESH:
                     break
-        asked.update(
+        wanted.update(
             (b.name, current_key(b.period, b.starts, b.timezone, now)) for b in (*declared, *self._next_key_budgets())
         )
-        every = list(asked)
-        for some in (
+        every = list(wanted)
+        for part in (
             every[first : first + _BUDGETS_PER_STATEMENT] for first in range(0, len(every), _BUDGETS_PER_STATEMENT)
         ):
-            names, periods = [name for name, _ in some], [period for _, period in some]
+            names, periods = [name for name, _ in part], [period for _, period in part]
             rows = await fetched(connection, _BUDGETS, (names, periods), seconds)
             held = self._slices.reserved_by_key()
             for budget, period, granted in rows:
@@ -90,8 +90,8 @@ class RemainingBudgets:
             return dict(self.taken_elsewhere)
         at, living = self._clock.now().isoformat(), {budget.name for budget in self._key_budgets[1]}
         return {
-            key: gone
-            for key, gone in self.taken_elsewhere.items()
+            key: amount
+            for key, amount in self.taken_elsewhere.items()
             if not has_ended(key[1], at) and (not key[0].startswith(KEY_BUDGET_PREFIX) or key[0] in living)
         }
 

@@ -101,8 +101,8 @@ class AnswerMemory:
         if overdrawn is not None and (not overdrawn.size or self.held_bytes <= self.limit * overdrawn.limit_share):
             self._overdrawn = None
         if workload:
-            if left := self._workload_bytes.pop(workload) - freed:
-                self._workload_bytes[workload] = left
+            if remaining := self._workload_bytes.pop(workload) - freed:
+                self._workload_bytes[workload] = remaining
             overdrawn_of_workload = self._overdrawn_of.get(workload)
             if overdrawn_of_workload is not None and (
                 not overdrawn_of_workload.size
@@ -193,14 +193,14 @@ class MemoryShare:
         end = loop.time() + seconds
         try:
             while not future.done():
-                left = end - loop.time()
-                if left <= 0:
+                remaining = end - loop.time()
+                if remaining <= 0:
                     memory.refused_answers += 1
                     raise UpstreamFailure(
                         CROWDED, "other large answers took all the memory that there is for them", sent=True,
                         hint="Try again, ask for less at once, or give answers more memory: GROUNDPLAN_REQUEST_MEMORY.",
                     )  # fmt: skip
-                await asyncio.wait((future,), timeout=min(left, CHECK_SECONDS))
+                await asyncio.wait((future,), timeout=min(remaining, CHECK_SECONDS))
                 if unless is not None and not future.done() and unless():
                     memory.try_resize(self, wanted, forced=True)
                     break

@@ -164,8 +164,8 @@ class Http1Connection(asyncio.Protocol):
             # handshake is done
             self._fail("refused", f"the upstream ended TLS before any answer: {exc.reason}", sent=False)
         elif self.in_use and not self._is_complete:
-            told = "the upstream closed the connection before its answer was complete"
-            self._fail("cut", told, sent=self._is_sent)
+            message = "the upstream closed the connection before its answer was complete"
+            self._fail("cut", message, sent=self._is_sent)
         self._wake()
         # the parser refers to this connection: the cycle would stay until a garbage collection, which is rare
         self._parser = _DETACHED_PARSER
@@ -295,12 +295,12 @@ class Http1Connection(asyncio.Protocol):
         waiter = self._waiter
         if waiter is None or waiter.done():
             return
-        left = self._deadline - self._loop.time()
-        if left <= 0:
+        remaining = self._deadline - self._loop.time()
+        if remaining <= 0:
             patience = self._silence_limit if self._sink is None else max(self._silence_limit, self._sink_seconds)
-            left = self._pool.stalls.remaining(self._deadline - patience, patience, self.call_deadline)
-        if left > 0:
-            self._timer = self._loop.call_later(left, self._expire)
+            remaining = self._pool.stalls.remaining(self._deadline - patience, patience, self.call_deadline)
+        if remaining > 0:
+            self._timer = self._loop.call_later(remaining, self._expire)
         elif expired_waiter is not waiter:
             self._timer = self._loop.call_later(READ_SECONDS, self._expire, waiter)
         else:

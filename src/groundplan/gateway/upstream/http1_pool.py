@@ -112,19 +112,19 @@ class Http1Pool:
         except TimeoutError as error:
             raise UpstreamFailure("connect_timeout", "the upstream did not accept in time", sent=False) from error
         except ssl.SSLCertVerificationError as error:
-            told = f"the upstream's certificate is not accepted: {error.verify_message}"
-            raise UpstreamFailure("refused", told, sent=False) from error
+            message = f"the upstream's certificate is not accepted: {error.verify_message}"
+            raise UpstreamFailure("refused", message, sent=False) from error
         except TunnelRefused as error:
             raise UpstreamFailure("refused", str(error), sent=False) from error
         except (OSError, ssl.SSLError) as error:
             hint = (
                 _RESOURCES_HINT if error.errno in _LOCAL_ERRNOS else _PORTS_HINT if self._is_out_of_ports(error) else ""
             )
-            kind, told = (
+            kind, message = (
                 CROWDED if hint else "refused",
                 "no local port is free" if hint is _PORTS_HINT else _describe_error(error),
             )
-            raise UpstreamFailure(kind, f"no connection: {told}", sent=False, hint=hint) from error
+            raise UpstreamFailure(kind, f"no connection: {message}", sent=False, hint=hint) from error
         if connection.lost:
             raise UpstreamFailure("refused", "the upstream closed the connection at once", sent=False)
         self._connections.add(connection)

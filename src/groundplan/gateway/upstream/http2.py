@@ -176,8 +176,8 @@ class Http2Connection:
         if size > HEAD_LIMIT:
             raise UpstreamFailure("malformed", "the head of the upstream's answer is too large", sent=True)
         if self.headers.get(b"content-encoding", b"").lower() not in IDENTITY_ENCODINGS:
-            told = "the upstream compressed its answer, which it was not asked to do"
-            raise UpstreamFailure("malformed", told, sent=True)
+            message = "the upstream compressed its answer, which it was not asked to do"
+            raise UpstreamFailure("malformed", message, sent=True)
 
     def pump(self, sink: Sink, seconds: float, raw_sink: Sink | None = None) -> None:
         """Does nothing: `read_chunk` returns every piece."""
@@ -216,8 +216,8 @@ class Http2Connection:
     def _check_length(self) -> None:
         """Raise if the body is shorter than announced: to the library, a stream that is reset without an error has
         ended, also within a body."""
-        told = self.headers.get(b"content-length", b"")
-        if told.isdigit() and int(told[:20]) > self._read_bytes:
+        length = self.headers.get(b"content-length", b"")
+        if length.isdigit() and int(length[:20]) > self._read_bytes:
             raise UpstreamFailure("cut", "the upstream's answer is shorter than it said", sent=True)
 
     def is_stalled(self, now: float) -> bool:
@@ -388,13 +388,13 @@ def _upstream_failure(error: Exception, *, has_answer: bool) -> UpstreamFailure:
         kind = "connect_timeout" if late else "refused"
         return UpstreamFailure(kind, f"no connection: {_printable(causes)}", sent=False)
     # the innermost cause, without the page about it that the library may name
-    told = _printable(str(error).partition(": https://")[0].rpartition(": ")[2])
-    malformed = "parse" in told or "invalid" in told
+    reason = _printable(str(error).partition(": https://")[0].rpartition(": ")[2])
+    malformed = "parse" in reason or "invalid" in reason
     if isinstance(error, StreamError):
         if error.code == StreamErrorCode.REFUSED_STREAM and not has_answer:  # RFC 9113, 8.7; also said by a GOAWAY
-            return UpstreamFailure("refused", f"the upstream did not take the request: {told}", sent=False)
+            return UpstreamFailure("refused", f"the upstream did not take the request: {reason}", sent=False)
         malformed = error.code == StreamErrorCode.PROTOCOL_ERROR
-    return UpstreamFailure("malformed" if malformed else "cut", f"the upstream broke off: {told}", sent=True)
+    return UpstreamFailure("malformed" if malformed else "cut", f"the upstream broke off: {reason}", sent=True)
 
 
 def _printable(text: str) -> str:

@@ -140,7 +140,7 @@ class Pools:
         return Http1Pool(settings.url, self._loop, self._context(settings), server_name=name, proxy=_proxy(settings))
 
     def _all_pools(self) -> list[Pool]:
-        return [*self._plain_pools.values(), *(made for _, made in self._pools.values()), *self._retired]
+        return [*self._plain_pools.values(), *(pool for _, pool in self._pools.values()), *self._retired]
 
     def interrupt(self, reason: str) -> None:
         """End all running answers, as if the upstreams had cut them."""

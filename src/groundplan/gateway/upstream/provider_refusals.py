@@ -208,8 +208,8 @@ def tokens_billed_before(api: str, data: bytes) -> int | None:
     """Tokens that a provider billed for parts of a request before it refused another part, as reported by our
     translation service, which splits some requests; 0: unknown; None: there were none."""
     error = None if api == "openai" else _parse_error(data)
-    told = None if error is None else error.billed_tokens
-    return told if type(told) is int else None
+    tokens = None if error is None else error.billed_tokens
+    return tokens if type(tokens) is int else None
 
 
 def _is_content_refusal(error: _Error) -> bool:
@@ -323,8 +323,8 @@ def _parse_error(data: bytes) -> _Error | None:
         found = found[0]
     if isinstance(found.error, _Error):
         return found.error
-    told = found.error or found.message
-    return _Error(told) if told else None
+    message = found.error or found.message
+    return _Error(message) if message else None
 
 
 def status_of_message(message: str, code: object = None) -> int:

@@ -148,7 +148,11 @@ def first_unsupported_field(api: str, fields: Mapping[str, msgspec.Raw], *, embe
     """The first field, or part of one, that the provider does not support; None if it supports all of them."""
     known = supported_fields(api, embeddings=embeddings)
     for name, raw in fields.items():
-        if name not in known and (said := bytes(raw)) not in _EMPTY_JSON and said not in _DEFAULT_VALUES.get(name, ()):
+        if (
+            name not in known
+            and (value := bytes(raw)) not in _EMPTY_JSON
+            and value not in _DEFAULT_VALUES.get(name, ())
+        ):
             if name == "metadata" and bytes(fields.get("store", b"")) == b"true":
                 continue  # metadata belongs to what the provider would store, and it stores nothing
             return name

@@ -119,9 +119,9 @@ class Targets:
         now, found = self._loop.time(), dict[str, str]()
         for name, (keys, pool) in self._key_pools.items():
             whys = zip(keys, pool.problem_statuses(now), strict=True)
-            told = [f"the key {key.key} rests: {REASONS[why]}" for key, why in whys if why in REASONS]
-            if told:
-                found[name] = "; ".join(told)
+            problems = [f"the key {key.key} rests: {REASONS[status]}" for key, status in whys if status in REASONS]
+            if problems:
+                found[name] = "; ".join(problems)
         return found
 
     def with_key(self, deployment: Deployment, index: int | None) -> Target:
@@ -188,8 +188,8 @@ class Targets:
             if url.startswith("local:"):
                 endpoint = lookup(self._home, url[6:])
                 if endpoint is None:
-                    why, hint = f"the local service {url[6:]} is not running", _MISSING_HINTS.get(url[6:], "")
-                    raise UpstreamFailure("refused", why, sent=False, hint=hint)
+                    message, hint = f"the local service {url[6:]} is not running", _MISSING_HINTS.get(url[6:], "")
+                    raise UpstreamFailure("refused", message, sent=False, hint=hint)
                 url, secret = endpoint.url, endpoint.token
             elif key is not None:
                 secret = resolve_secret(key)

@@ -39,8 +39,8 @@ class Proxy:
         name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         lines = [f"CONNECT {name} HTTP/1.1", f"host: {name}"]
         if self.credentials:
-            told = base64.b64encode(self.credentials.encode()).decode("ascii")
-            lines.append(f"proxy-authorization: Basic {told}")
+            encoded = base64.b64encode(self.credentials.encode()).decode("ascii")
+            lines.append(f"proxy-authorization: Basic {encoded}")
         return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 

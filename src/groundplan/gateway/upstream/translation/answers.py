@@ -30,8 +30,8 @@ _NO_NAME = (None, "", "None")
 
 def to_dict(value: Any) -> dict[str, Any]:
     """An object of the library as a dict."""
-    made: dict[str, Any] = value.model_dump(mode="json", exclude_none=True)
-    return made
+    values: dict[str, Any] = value.model_dump(mode="json", exclude_none=True)
+    return values
 
 
 def to_completion(answer: Any, model: str, *, single_call: bool = False) -> dict[str, Any]:
@@ -144,10 +144,10 @@ def _with_billed_usage(converted: Any, usage: Any) -> Any:
     if units is None or not (units.input_tokens or units.output_tokens):
         return converted
     read, written = math.ceil(units.input_tokens or 0), math.ceil(units.output_tokens or 0)
-    told: dict[str, Any] = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+    billed: dict[str, Any] = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
     if cached := min(int(usage.cached_tokens or 0), read):
-        told["prompt_tokens_details"] = {"cached_tokens": cached}
-    return type(converted).model_validate({**converted.model_dump(), "usage": told})
+        billed["prompt_tokens_details"] = {"cached_tokens": cached}
+    return type(converted).model_validate({**converted.model_dump(), "usage": billed})
 
 
 def _with_reasoning(converted: Any, thoughts: str) -> Any:
@@ -341,12 +341,12 @@ class ChunkConverter:
         return self._numbers[place]
 
 
-def _rename_reasoning(said: dict[str, Any]) -> None:
+def _rename_reasoning(message: dict[str, Any]) -> None:
     """Rename the library's `reasoning` as OpenAI-shaped servers call it."""
-    reasoning = said.pop("reasoning", None)
+    reasoning = message.pop("reasoning", None)
     text = reasoning.get("content") if isinstance(reasoning, dict) else reasoning
     if isinstance(text, str) and text:
-        said["reasoning_content"] = text
+        message["reasoning_content"] = text
 
 
 def _merge_usage(one: dict[str, Any] | None, two: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -365,8 +365,8 @@ def _merge_usage(one: dict[str, Any] | None, two: dict[str, Any] | None) -> dict
     return merged
 
 
-def _has_output(said: dict[str, Any]) -> bool:
-    return any(said.get(name) for name in ("content", "tool_calls", "reasoning_content", "images"))
+def _has_output(message: dict[str, Any]) -> bool:
+    return any(message.get(name) for name in ("content", "tool_calls", "reasoning_content", "images"))
 
 
 def _plausible_usage(usage: dict[str, Any] | None, *, has_output: bool) -> dict[str, Any] | None:

@@ -81,8 +81,8 @@ def _replace_ids(messages: bytes, change: Callable[[dict[str, msgspec.Raw]], boo
     """The messages after `change`; None if nothing changed. Messages of an unexpected shape stay as they are: the
     provider says what is wrong with them."""
     try:
-        told = _objects(messages)
-        return _encode(told) if any([change(each) for each in told]) else None
+        decoded = _objects(messages)
+        return _encode(decoded) if any([change(each) for each in decoded]) else None
     except msgspec.DecodeError:
         return None
 
@@ -105,10 +105,10 @@ def _change_items(holder: dict[str, msgspec.Raw], name: str, change: Callable[[d
     raw = holder.get(name)
     if raw is None or bytes(raw) == b"null":
         return False
-    told = _objects(raw)
-    if not any([change(each) for each in told]):
+    items = _objects(raw)
+    if not any([change(each) for each in items]):
         return False
-    holder[name] = msgspec.Raw(_encode(told))
+    holder[name] = msgspec.Raw(_encode(items))
     return True
 
 
@@ -116,8 +116,8 @@ def _change_id(api: str, holder: dict[str, msgspec.Raw], name: str) -> bool:
     raw = holder.get(name)
     if raw is None or bytes(raw) == b"null":
         return False
-    given = _text(raw)
-    if (own := accepted_id(api, given)) == given:
+    id = _text(raw)
+    if (own := accepted_id(api, id)) == id:
         return False
     holder[name] = msgspec.Raw(_encode(own))
     return True

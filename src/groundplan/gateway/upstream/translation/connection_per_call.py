@@ -26,10 +26,10 @@ def use_connection_per_call(api: str, provider: Any) -> None:
     for client in http_clients(api, provider):
         hooks = client.event_hooks
         client.event_hooks = hooks = {**hooks, "request": [*hooks["request"], _limit_connect_time]}
-        if (told := loop_client_arguments(client)) is not None:
+        if (arguments := loop_client_arguments(client)) is not None:
             package = importlib.import_module(client._inner_client_cls.__module__.partition(".")[0])
-            told["limits"] = package.Limits(max_connections=None, max_keepalive_connections=MAX_IDLE)
-            told["event_hooks"] = hooks
+            arguments["limits"] = package.Limits(max_connections=None, max_keepalive_connections=MAX_IDLE)
+            arguments["event_hooks"] = hooks
         for transport in (client._transport, *client._mounts.values()):
             if transport is not None:
                 transport._pool._max_connections, transport._pool._max_keepalive_connections = sys.maxsize, MAX_IDLE
@@ -39,8 +39,10 @@ def use_connection_per_call(api: str, provider: Any) -> None:
     elif api in ("gemini", "vertexai"):
         known = provider.client._api_client
         if known._use_aiohttp() and not known._use_google_auth_async():
-            most = importlib.import_module(type(known).__module__).READ_BUFFER_SIZE
-            known._aiohttp_sessions[asyncio.get_running_loop()] = _session(read_bufsize=most)  # closed with the client
+            buffer_size = importlib.import_module(type(known).__module__).READ_BUFFER_SIZE
+            known._aiohttp_sessions[asyncio.get_running_loop()] = _session(
+                read_bufsize=buffer_size
+            )  # closed with the client
 
 
 async def _limit_connect_time(request: Any) -> None:

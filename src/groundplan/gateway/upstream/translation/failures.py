@@ -97,8 +97,8 @@ def _retry_after(error: BaseException) -> str | None:
     """The response's `retry-after`, which the library reports only with 429, and not for AWS and Ollama."""
     for each in _error_chain(error):
         answer = getattr(each, "response", None)
-        told = answer.get("ResponseMetadata", {}).get("HTTPHeaders") if isinstance(answer, dict) else None
-        for headers in (told, getattr(answer, "headers", None), getattr(each, "headers", None)):
+        parsed_headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders") if isinstance(answer, dict) else None
+        for headers in (parsed_headers, getattr(answer, "headers", None), getattr(each, "headers", None)):
             if isinstance(headers, Mapping) and (after := headers.get("retry-after")):
                 return str(after)
     return None
@@ -106,10 +106,10 @@ def _retry_after(error: BaseException) -> str | None:
 
 def _retry_delay(error: BaseException) -> str | None:
     """The delay that Google asks for in its error body, which its client keeps."""
-    asked = next(
+    delay = next(
         (found for each in _error_bodies(error, "details") if (found := provider_refusals.retry_delay(each))), None
     )
-    return None if asked is None else asked.decode()
+    return None if delay is None else delay.decode()
 
 
 def _is_quota_spent(error: BaseException) -> bool:
@@ -125,8 +125,8 @@ def _error_bodies(error: BaseException, *names: str) -> Iterator[bytes]:
     (`body`)."""
     for each in _error_chain(error):
         for name in names:
-            if isinstance(told := getattr(each, name, None), dict):
-                yield msgspec.json.encode(told if "error" in told else {"error": told})
+            if isinstance(body := getattr(each, name, None), dict):
+                yield msgspec.json.encode(body if "error" in body else {"error": body})
 
 
 def _status(error: BaseException, field: str | None) -> int:
@@ -183,9 +183,9 @@ def _messages(error: BaseException) -> Iterator[tuple[str, object]]:
     """(message, code) of the provider's error, as its client and the library keep it."""
     for each in _error_chain(error):
         body = getattr(each, "body", None)
-        told = body.get("error", body) if isinstance(body, dict) else {"message": getattr(each, "message", None)}
-        if isinstance(told, dict) and isinstance(message := told.get("message"), str):
-            yield message, told.get("code")
+        error_body = body.get("error", body) if isinstance(body, dict) else {"message": getattr(each, "message", None)}
+        if isinstance(error_body, dict) and isinstance(message := error_body.get("message"), str):
+            yield message, error_body.get("code")
 
 
 def _provider_status(error: BaseException) -> int | None:
@@ -194,8 +194,8 @@ def _provider_status(error: BaseException) -> int | None:
         if isinstance(status := getattr(each, "status_code", None), int):
             return status
         read = getattr(each, "response", None)
-        told = read.get("ResponseMetadata") if isinstance(read, dict) else None
-        if isinstance(told, dict) and isinstance(status := told.get("HTTPStatusCode"), int):
+        metadata = read.get("ResponseMetadata") if isinstance(read, dict) else None
+        if isinstance(metadata, dict) and isinstance(status := metadata.get("HTTPStatusCode"), int):
             return status
     return None
 

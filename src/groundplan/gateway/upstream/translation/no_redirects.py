@@ -19,8 +19,8 @@ def disable_redirects(api: str, provider: Any) -> None:
     for client in http_clients(api, provider):
         if client.follow_redirects:
             client.follow_redirects = False
-        if (told := loop_client_arguments(client)) is not None:
-            told["follow_redirects"] = False
+        if (arguments := loop_client_arguments(client)) is not None:
+            arguments["follow_redirects"] = False
     if api in ("gemini", "vertexai"):
         known = provider.client._api_client
         if known._use_aiohttp():

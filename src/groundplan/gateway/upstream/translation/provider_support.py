@@ -142,13 +142,14 @@ def _unsupported_in_part(api: str, role: str, part: Any) -> str | None:
 
 def is_reasoning_part(part: dict[str, Any]) -> bool:
     """Whether a part contains reasoning as texts, perhaps signed, and nothing else."""
-    told = part.get("thinking")
+    texts = part.get("thinking")
     known = part.keys() <= {"type", "thinking", "closed", "signature"} and isinstance(part.get("signature") or "", str)
     return (
         known
-        and isinstance(told, list)
+        and isinstance(texts, list)
         and all(
-            isinstance(each, dict) and each.get("type") == "text" and isinstance(each.get("text"), str) for each in told
+            isinstance(each, dict) and each.get("type") == "text" and isinstance(each.get("text"), str)
+            for each in texts
         )
     )
 
@@ -168,15 +169,17 @@ def _is_known_extra_content(extra: Any) -> bool:
     if not isinstance(extra, dict):
         return not extra
     return all(
-        isinstance(told, dict) and bool(told) and told.keys() <= _EXTRA_CONTENT_FIELDS.get(who, frozenset())
-        for who, told in extra.items()
+        isinstance(extra_fields, dict)
+        and bool(extra_fields)
+        and extra_fields.keys() <= _EXTRA_CONTENT_FIELDS.get(provider, frozenset())
+        for provider, extra_fields in extra.items()
     )
 
 
-def _unsupported_in_calls(api: str, made: Any, calls: set[str]) -> str | None:
-    if made and not isinstance(made, list):
+def _unsupported_in_calls(api: str, tool_calls: Any, calls: set[str]) -> str | None:
+    if tool_calls and not isinstance(tool_calls, list):
         return "tool_calls"
-    for call in made or ():
+    for call in tool_calls or ():
         kind = call.get("type", "function") if isinstance(call, dict) else None
         if kind != "function":
             return f"tool_calls of type {str(kind)[:40]}"

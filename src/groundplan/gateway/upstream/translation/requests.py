@@ -57,13 +57,13 @@ def _constants_as_enums(schema: Any) -> Any:
     """The same schema, with each constant as an enumeration of one value."""
     if not isinstance(schema, dict):
         return schema
-    made = {name: _adapt_subschemas(name, value) for name, value in schema.items()}
-    if "const" in made and "enum" not in made:
-        value = made.pop("const")
-        made["enum"] = [value]
-        if "type" not in made and (kind := _JSON_TYPES.get(type(value))) is not None:
-            made["type"] = kind
-    return made
+    converted = {name: _adapt_subschemas(name, value) for name, value in schema.items()}
+    if "const" in converted and "enum" not in converted:
+        value = converted.pop("const")
+        converted["enum"] = [value]
+        if "type" not in converted and (kind := _JSON_TYPES.get(type(value))) is not None:
+            converted["type"] = kind
+    return converted
 
 
 def _adapt_subschemas(name: str, value: Any) -> Any:
@@ -76,43 +76,43 @@ def _adapt_subschemas(name: str, value: Any) -> Any:
 
 def _function_declaration(function: dict[str, Any]) -> dict[str, Any]:
     """A function in Gemini's format, with its complete schema rather than the top level only."""
-    made = {"name": function["name"]}
+    declaration = {"name": function["name"]}
     if function.get("description"):
-        made["description"] = function["description"]
+        declaration["description"] = function["description"]
     if function.get("parameters"):
-        made["parameters_json_schema"] = function["parameters"]
-    return made
+        declaration["parameters_json_schema"] = function["parameters"]
+    return declaration
 
 
 def _adapt_messages(api: str, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    made = [_adapt_message(api, message) for message in messages]
+    adapted = [_adapt_message(api, message) for message in messages]
     if api not in _SINGLE_SYSTEM_MESSAGE:
-        return made
-    system = [message["content"] for message in made if message["role"] == "system"]
-    rest = [message for message in made if message["role"] != "system"]
+        return adapted
+    system = [message["content"] for message in adapted if message["role"] == "system"]
+    rest = [message for message in adapted if message["role"] != "system"]
     return [{"role": "system", "content": "\n\n".join(system)}, *rest] if system else rest
 
 
 def _adapt_message(api: str, message: dict[str, Any]) -> dict[str, Any]:
     role, content = message["role"], message.get("content")
     if role == "user":
-        made = {
+        adapted = {
             "role": role,
             "content": [_adapt_part(part) for part in content] if isinstance(content, list) else content,
         }
     elif role == "assistant":
-        made = _adapt_assistant_message(api, message)
+        adapted = _adapt_assistant_message(api, message)
     elif role == "tool":
-        made = {
+        adapted = {
             "role": role,
             "tool_call_id": accepted_id(api, message["tool_call_id"]),
             "content": _tool_result(api, _text_of(content)),
         }
     else:
-        made = {"role": "system", "content": _text_of(content)}
+        adapted = {"role": "system", "content": _text_of(content)}
     if api in _TAKES_NAMES and message.get("name") and role != "tool":
-        made["name"] = message["name"]
-    return made
+        adapted["name"] = message["name"]
+    return adapted
 
 
 def _adapt_part(part: dict[str, Any]) -> dict[str, Any]:
@@ -127,26 +127,28 @@ def _adapt_assistant_message(api: str, message: dict[str, Any]) -> dict[str, Any
     text = _text_of(message.get("content")) or message.get("refusal") or ""
     thought = message.get("reasoning_content") or _reasoning_of(message.get("content"))
     calls = [_adapt_call(api, call) for call in message.get("tool_calls") or ()]
-    made: dict[str, Any] = {"role": "assistant", "content": text or (None if calls else "")}
+    adapted: dict[str, Any] = {"role": "assistant", "content": text or (None if calls else "")}
     if calls:
-        made["tool_calls"] = calls
+        adapted["tool_calls"] = calls
     if api in _TAKES_REASONING and thought:
-        made["reasoning"] = thought
-    return _with_signature(api, {"extra_content": _reasoning_signature(message.get("content")), **message}, made)
+        adapted["reasoning"] = thought
+    return _with_signature(api, {"extra_content": _reasoning_signature(message.get("content")), **message}, adapted)
 
 
 def _adapt_call(api: str, call: dict[str, Any]) -> dict[str, Any]:
     function = call["function"]
     arguments = function.get("arguments") or ""
-    said = {"name": function["name"], "arguments": arguments if arguments.strip() else "{}"}
-    return _with_signature(api, call, {"id": accepted_id(api, call["id"]), "type": "function", "function": said})
+    adapted_function = {"name": function["name"], "arguments": arguments if arguments.strip() else "{}"}
+    return _with_signature(
+        api, call, {"id": accepted_id(api, call["id"]), "type": "function", "function": adapted_function}
+    )
 
 
-def _with_signature(api: str, given: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
-    who = _SIGNATURE_OWNERS.get(api, "")
-    if told := (given.get("extra_content") or {}).get(who):
-        made["extra_content"] = {who: told}
-    return made
+def _with_signature(api: str, original: dict[str, Any], adapted: dict[str, Any]) -> dict[str, Any]:
+    owner = _SIGNATURE_OWNERS.get(api, "")
+    if signature := (original.get("extra_content") or {}).get(owner):
+        adapted["extra_content"] = {owner: signature}
+    return adapted
 
 
 def _reasoning_signature(content: Any) -> dict[str, Any] | None:
@@ -186,8 +188,8 @@ def _is_parsed_by_library(text: str) -> bool:
 def _text_of(content: Any) -> str:
     """The text of a string or of parts."""
     if isinstance(content, list):
-        said = (part for part in content if part.get("type") != "thinking")
-        return "\n".join(part.get("text") or part.get("refusal") or "" for part in said)
+        parts = (part for part in content if part.get("type") != "thinking")
+        return "\n".join(part.get("text") or part.get("refusal") or "" for part in parts)
     return content or ""
 
 

@@ -203,8 +203,8 @@ class ProviderClients:
         try:
             answer = await self._call_library(target, secret, arguments)
             if not arguments.get("stream"):
-                made = to_completion(answer, str(arguments.get("model")), single_call=single_call)
-                return mask(msgspec.json.encode(made), maskable_spellings(secret))
+                completion = to_completion(answer, str(arguments.get("model")), single_call=single_call)
+                return mask(msgspec.json.encode(completion), maskable_spellings(secret))
             try:
                 first = await anext(answer, None)
             except BaseException:
@@ -235,15 +235,15 @@ class ProviderClients:
         chunk, secrets = first, maskable_spellings(failure_context[0])
         try:
             while chunk is not None:
-                if (made := chunks.convert(chunk)) is not None:
-                    yield mask(msgspec.json.encode(made), secrets)
+                if (converted := chunks.convert(chunk)) is not None:
+                    yield mask(msgspec.json.encode(converted), secrets)
                 chunk = await anext(rest, None)
         except Exception as error:
             raise failure_of(error, *failure_context) from error
         finally:
             await rest.aclose()
-        for made in chunks.final_chunks():
-            yield msgspec.json.encode(made)
+        for converted in chunks.final_chunks():
+            yield msgspec.json.encode(converted)
 
     async def close(self) -> None:
         """Close the providers' connections."""
@@ -345,14 +345,14 @@ def _trace_call(params: dict[str, Any], **_: Any) -> None:
     params["headers"].update(_trace.get())
 
 
-def _split_inputs(inputs: Any, most: int | None) -> Iterator[Any]:
+def _split_inputs(inputs: Any, texts_per_request: int | None) -> Iterator[Any]:
     """The input of each request; with one text at a time, the text itself."""
-    if most is None or not isinstance(inputs, list):
+    if texts_per_request is None or not isinstance(inputs, list):
         yield inputs
-    elif most == 1:
+    elif texts_per_request == 1:
         yield from inputs
     else:
-        yield from (inputs[at : at + most] for at in range(0, len(inputs), most))
+        yield from (inputs[at : at + texts_per_request] for at in range(0, len(inputs), texts_per_request))
 
 
 def _merge_embeddings(found: list[dict[str, Any]], *, in_base64: bool) -> dict[str, Any]:
@@ -401,9 +401,9 @@ def _client_arguments(api: str, url: str, declared: str) -> Iterator[tuple[str, 
     elif api == "vertexai":
         found = VERTEX_URL.fullmatch(url)
         if found is None:
-            told = "the url of a deployment of Vertex AI names its project and location"
+            message = "the url of a deployment of Vertex AI names its project and location"
             hint = "Write https://LOCATION-aiplatform.googleapis.com/v1/projects/PROJECT/locations/LOCATION."
-            raise ProviderFailure(503, error_body(told, "provider_url", hint, "api_error"))
+            raise ProviderFailure(503, error_body(message, "provider_url", hint, "api_error"))
         yield "http_options", {"base_url": found[1]}
         yield from (("project", found[2]), ("location", found[3]))
     elif api == "azure":
