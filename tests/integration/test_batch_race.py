@@ -243,11 +243,11 @@ async def test_a_batch_and_the_end_of_its_file_at_once_leave_no_batch_without_on
         ):
             again = replace(await found(ordering, known), id=new_id(), status="validating", errors=[], charges=[])
             async with ordering.transaction():
-                assert await file_store.hold(ordering, file)
+                assert await file_store.lock_for_batch(ordering, file)
                 await batch_store.add(ordering, again)
                 if expires:  # it was there a moment ago
                     admin.execute("UPDATE api_file SET expires_at = now()")
-                    await file_store.expire(deleting)
+                    await file_store.mark_expired(deleting)
                 else:
                     gone = asyncio.create_task(file_store.delete(deleting, file))
                     assert not (await asyncio.wait([gone], timeout=0.3))[0], "it waits for the order"
@@ -256,7 +256,7 @@ async def test_a_batch_and_the_end_of_its_file_at_once_leave_no_batch_without_on
             admin.execute("UPDATE batch SET status = 'completed'")
             async with deleting.transaction():
                 assert await file_store.delete(deleting, file)
-                late = asyncio.create_task(file_store.hold(ordering, file))
+                late = asyncio.create_task(file_store.lock_for_batch(ordering, file))
                 await asyncio.sleep(0.05)
             assert not await late
 

@@ -695,19 +695,19 @@ async def test_what_is_deleted_elsewhere_leaves_the_disk(database: Database, tmp
             if id != of_an_order:
                 file = StoredFile(id, "assistant", "user_data", "a.txt", 7, now)
                 await file_store.add(connection, file, None)
-        await files_api.sweep(connection, blobs)
+        await files_api.remove_deleted(connection, blobs)
         assert set(blobs.kept()) == {kept, gone, of_an_order}
         assert await file_store.delete(connection, gone)
         brief = StoredFile(of_an_order, "assistant", "user_data", "a.txt", 7, now, now - timedelta(seconds=1))
-        await files_api.sweep(connection, blobs)
+        await files_api.remove_deleted(connection, blobs)
         assert set(blobs.kept()) == {kept, of_an_order}
         await file_store.add(connection, brief, None)
-        await files_api.sweep(connection, blobs)
+        await files_api.remove_deleted(connection, blobs)
         assert blobs.kept() == [kept], "its time is over"
         named = await connection.execute("SELECT id FROM api_file WHERE filename <> ''")
         assert await named.fetchall() == [(kept,)], "a name may say of whom a file is"
         await connection.execute("UPDATE api_file SET deleted_at = now()")  # as where a person is erased
-        await files_api.sweep(connection, blobs)
+        await files_api.remove_deleted(connection, blobs)
         named = await connection.execute("SELECT id FROM api_file WHERE filename <> ''")
         assert not blobs.kept() and not await named.fetchall()
 
@@ -726,7 +726,7 @@ async def test_what_a_killed_gateway_wrote_down_and_never_entered_leaves_the_dis
             if id != sent_just_now:
                 os.utime(blobs.path(id), (0, 0))
         await file_store.add(connection, StoredFile(entered, "assistant", "user_data", "a.txt", 7, now), None)
-        await files_api.sweep(connection, blobs)
+        await files_api.remove_deleted(connection, blobs)
         assert set(blobs.kept()) == {entered, sent_just_now, output}
 
 

@@ -190,11 +190,11 @@ async def test_what_is_given_up_or_too_late_is_taken_off_the_disk(setup: Setup) 
         assert await refused(client.uploads.parts.create(late.id, data=b"x")) == "upload_over"
         assert await refused(client.uploads.complete(late.id, part_ids=[part.id])) == "upload_over"
         async with await connect(setup.stack.database.urls["gateway"]) as connection:
-            await files_api.sweep(connection, blobs.Blobs(setup.stack.home))
+            await files_api.remove_deleted(connection, blobs.Blobs(setup.stack.home))
             assert setup.on_disk() == 0
             assert await refused(client.uploads.complete(late.id, part_ids=[part.id])) == "upload_over", "for an hour"
             setup.stack.sql("UPDATE api_upload SET expires_at = now() - interval '2 hours'")
-            await files_api.sweep(connection, blobs.Blobs(setup.stack.home))
+            await files_api.remove_deleted(connection, blobs.Blobs(setup.stack.home))
     assert setup.stack.sql("SELECT count(*) FROM api_upload") == [(0,)]
 
 

@@ -26,7 +26,7 @@ from groundplan.gateway.call.pipeline import Pipeline
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.mcp import endpoint, servers, wire
 from groundplan.gateway.mcp.endpoint import McpApi
-from groundplan.gateway.mcp.resources import RESOURCES, Looker, offers, plain
+from groundplan.gateway.mcp.resources import RESOURCES, ContentChecker, is_offered, normalized_uri
 from groundplan.gateway.policy.gate import gate_of
 from groundplan.gateway.upstream.answer_memory import MemoryShare
 from groundplan.knowledge.retrieval.wire import Where
@@ -214,9 +214,9 @@ async def test_guardrails_hold_for_arguments_and_results(tmp_path: Path) -> None
         model.answer = {"content": [*sent, heard, {**heard, "title": "t"}, {"type": "odd", "said": "ana@acme.example"}]}
         seen = (await use(rig, "crm__echo"))["content"]
         assert seen[1] == sent[1] and ["no guardrail" in str(each) for each in seen] == [True, False, True, True, True]
-        some = Looker(str, frozenset({"image"}))
+        some = ContentChecker(str, frozenset({"image"}))
         assert [some.part(each) for each in (*sent, heard)] == [*sent, seen[2]]
-        assert [Looker(str).part(each) for each in (*sent, heard)] == [*sent, heard]
+        assert [ContentChecker(str).part(each) for each in (*sent, heard)] == [*sent, heard]
         model.answer = {"content": [], "structuredContent": {"notes": ["to ana@acme.example"]}}
         assert await use(rig, "crm__echo") == {"content": []}
         model.answer = {"content": [{"type": "text", "text": "hi"}], "structuredContent": {"notes": ["hi"]}}
@@ -284,7 +284,7 @@ async def test_one_server_costs_nobody_the_tools_of_the_others(tmp_path: Path, m
         )
         before = model.asked.count("tools/list")
         assert (await ask(rig, "tools/list"))["tools"] == []
-        assert model.asked.count("tools/list") == before + servers.PAGES, "a list without an end is read that far"
+        assert model.asked.count("tools/list") == before + servers.MAX_PAGES, "a list without an end is read that far"
     monkeypatch.setattr(endpoint, "LIST_SECONDS", 0.05)
     never, grounding = asyncio.Event(), bp.Grounding(sources=["handbook"])
     async with stack(tmp_path / "b", waits=never, method=b"/list", grounding=grounding) as (rig, _):
@@ -340,11 +340,11 @@ async def test_each_caller_has_a_session_of_its_own(
         assert (begun, len(set(model.inside))) == ((2, 2) if not stateless else (begun, 1)), model.inside
         if stateless:
             return
-        monkeypatch.setattr(servers, "MOST_SESSIONS", 2)
+        monkeypatch.setattr(servers, "MAX_SESSIONS", 2)
         await ask(rig, "tools/call", "third", name="crm__echo")
         assert model.inside[-1] == b"s-3"
         await until(lambda: len(model.sessions) == 2)  # the one that was not used for longest is ended there
-        monkeypatch.setattr(servers, "MOST_SESSIONS", 1000)
+        monkeypatch.setattr(servers, "MAX_SESSIONS", 1000)
         monkeypatch.setattr(servers, "IDLE_SECONDS", 0.0)
         await ask(rig, "tools/call", "assistant", name="crm__echo")
         await until(lambda: model.sessions == {b"s-4"})  # and those that nobody has used for long
@@ -356,7 +356,7 @@ async def test_each_caller_has_a_session_of_its_own(
 async def test_a_session_in_which_something_is_asked_is_not_ended_for_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(servers, "MOST_SESSIONS", 1)
+    monkeypatch.setattr(servers, "MAX_SESSIONS", 1)
     goes_on = asyncio.Event()
     async with stack(tmp_path, workloads=["assistant", "other"], waits=goes_on) as (rig, model):
         first = asyncio.create_task(use(rig, "crm__echo"))
@@ -389,7 +389,10 @@ async def test_what_a_server_asks_or_answers_somebody_else_in_a_stream_is_no_ans
         ping, asked = sorted(model.heard, key=lambda told: "error" in told)
         assert ping == {"jsonrpc": "2.0", "id": 1, "result": {}}
         assert (asked["id"], asked["error"]["code"]) == ("e", -32601)
-        model.before, model.awaits = model.before[:1] * (servers.MOST_ASKED + 5), 2 + servers.MOST_ASKED
+        model.before, model.awaits = (
+            model.before[:1] * (servers.MAX_SERVER_REQUESTS + 5),
+            2 + servers.MAX_SERVER_REQUESTS,
+        )
         assert (await use(rig, "crm__echo"))["content"][0]["text"] == "done"
         assert len(model.heard) == model.awaits, "whoever asks without an end is not answered for ever"
         model.before = [{"jsonrpc": "2.0", "id": None, "error": {"code": -32700, "message": "it cannot be read"}}]
@@ -447,13 +450,13 @@ async def test_what_was_stopped_while_an_approval_was_taken_is_not_used(tmp_path
                 live.policy = replace(live.policy, keys={})
 
         gateway: Any = rig.gateway
-        gateway.reviews = Desk(wire.digest("crm", "echo", {"text": "x"}), stop)
+        gateway.reviews = Desk(wire.approval_digest("crm", "echo", {"text": "x"}), stop)
         told = await use(rig, "crm__echo", text="x", groundplan_retry_id=str(new_id()))
         if what == "nothing":
             assert told["content"][0]["text"] == "x"
         else:
             assert code(told) == ("invalid_api_key" if what == "key" else "killed") and model.used == []
-        live.policy, gateway.reviews = policy, Desk(wire.digest("crm", "prompt:greet", {}), stop)
+        live.policy, gateway.reviews = policy, Desk(wire.approval_digest("crm", "prompt:greet", {}), stop)
         told = await ask(rig, "prompts/get", name="crm__greet", _meta={wire.RETRY_META: str(new_id())})
         if what == "nothing":
             assert told["messages"]
@@ -685,10 +688,10 @@ def test_addresses_that_are_the_same_are_known() -> None:
         "crm://orders/{id}",
         "x",
     ):
-        assert plain(uri) == uri
-    assert plain("HTTPS://Acme.Example/a/b/../%7Ec/.?q=%2f") == "https://acme.example/a/~c/?q=%2F"
+        assert normalized_uri(uri) == uri
+    assert normalized_uri("HTTPS://Acme.Example/a/b/../%7Ec/.?q=%2f") == "https://acme.example/a/~c/?q=%2F"
     server = bp.ToolServer(name="s", url="", owner="", workloads=[], resources=["https://Acme.Example/*"])
-    assert offers(server, RESOURCES, "https://Acme.Example/a b")
+    assert is_offered(server, RESOURCES, "https://Acme.Example/a b")
 
 
 async def test_only_declared_resources_and_prompts_are_there_and_their_texts_are_checked(tmp_path: Path) -> None:
@@ -715,10 +718,10 @@ async def test_only_declared_resources_and_prompts_are_there_and_their_texts_are
 
 
 def test_names_and_approvals_are_bound() -> None:
-    assert wire.split("crm__delete__all") == ("crm", "delete__all") and wire.split("search") == ("", "search")
-    assert wire.named("refund_all", ["refund_*"]) and not wire.named("refund", ["refund_*"])
-    assert wire.digest("s", "t", {"a": 1, "b": 2}) == wire.digest("s", "t", {"b": 2, "a": 1})
-    assert wire.digest("s", "t", {"a": 1}) != wire.digest("s", "t", {"a": 2})
+    assert wire.split_name("crm__delete__all") == ("crm", "delete__all") and wire.split_name("search") == ("", "search")
+    assert wire.matches_any("refund_all", ["refund_*"]) and not wire.matches_any("refund", ["refund_*"])
+    assert wire.approval_digest("s", "t", {"a": 1, "b": 2}) == wire.approval_digest("s", "t", {"b": 2, "a": 1})
+    assert wire.approval_digest("s", "t", {"a": 1}) != wire.approval_digest("s", "t", {"a": 2})
 
 
 def test_a_server_is_declared() -> None:

@@ -30,9 +30,9 @@ def _room(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the disk there is enough."""
 
     async def room(*_: object) -> Quota:
-        return Quota(most=1 << 40, stored=0)
+        return Quota(limit=1 << 40, stored=0)
 
-    monkeypatch.setattr(quota, "quota_of", room)
+    monkeypatch.setattr(quota, "current_quota", room)
 
 
 def serve_files(rig: Rig, folder: Path) -> None:

@@ -127,7 +127,7 @@ class BatchRunner:
 
     async def _sweep(self) -> None:
         if self._blobs.files.exists():
-            await files_api.sweep(await self._connect(), self._blobs)
+            await files_api.remove_deleted(await self._connect(), self._blobs)
             await creation_key_store.forget(await self._connect())
             await self._orders.sweep(await self._connect())
 

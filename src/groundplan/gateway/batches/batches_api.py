@@ -35,7 +35,7 @@ from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.files.file_ids import batch_id
 from groundplan.gateway.files.file_store import StoredFile
 from groundplan.gateway.files.files_api import Caller
-from groundplan.gateway.files.idempotent_creation import AGAIN, IdempotentCreation, gone
+from groundplan.gateway.files.idempotent_creation import REPLAY_HEADER, IdempotentCreation, deleted_since
 from groundplan.gateway.files.uploads_api import UploadsApi
 from groundplan.gateway.http import errors
 from groundplan.gateway.http.body_stream import HIGH_WATER
@@ -131,7 +131,7 @@ class BatchesApi:
             if method == b"POST" and not parts:
                 await self._upload(request, response, key, person)
             else:
-                caller = files_api.caller_of(self._gateway, key.workload, person)
+                caller = files_api.caller_for(self._gateway, key.workload, person)
                 await self._answer_file(method, parts, request, response, caller)
         elif path.startswith(messages_api.PATH):
             await self._messages.answer(path, request, response, key, person)
@@ -150,7 +150,7 @@ class BatchesApi:
         shapes = message_files if _is_anthropic(request) else files_api
         if method == b"GET" and not parts:
             async with self._pool.connection() as connection:
-                body = await shapes.listed(connection, caller, request.target)
+                body = await shapes.list_files(connection, caller, request.target)
             response.send(200, body)
             return
         content = len(parts) == 2 and parts[1] == "content"
@@ -160,7 +160,7 @@ class BatchesApi:
         if method not in allowed:
             raise WrongMethod(*allowed)
         async with self._pool.connection() as connection:
-            file = await files_api.found(connection, caller, parts[0])
+            file = await files_api.find_file(connection, caller, parts[0])
             if method == b"DELETE":
                 await files_api.delete(connection, self._blobs, file)
                 response.send(200, msgspec.json.encode(shapes.deleted_json(file)))
@@ -174,11 +174,11 @@ class BatchesApi:
         response.resize_reservation(request, HIGH_WATER)  # nothing of it is kept in memory
         shapes, default_purpose = (message_files, message_files.PURPOSE) if _is_anthropic(request) else (files_api, "")
         once = IdempotentCreation(request, FILES, key, person)
-        room = await quota.quota_of(self._gateway, self._pool.connection, self._blobs, key.workload, once)
+        room = await quota.current_quota(self._gateway, self._pool.connection, self._blobs, key.workload, once)
         upload = files_api.Upload(self._blobs, once, room)
         file = await upload.keep(request, key.workload, self._gateway.clock.now(), default_purpose)
         file, again = await self._gateway.run_shielded(self._store_upload(file, UUID(key.id), once, room))
-        response.send(200, msgspec.json.encode(shapes.file_json(file)), AGAIN if again else b"")
+        response.send(200, msgspec.json.encode(shapes.file_json(file)), REPLAY_HEADER if again else b"")
 
     async def _store_upload(
         self, sent: StoredFile, key: UUID, once: IdempotentCreation, room: quota.Quota
@@ -189,15 +189,15 @@ class BatchesApi:
         kept, committing = sent, False
         try:
             async with self._pool.connection() as connection, connection.transaction():
-                id = await creation_key_store.take(connection, once.key, sent.id)
+                id = await creation_key_store.claim(connection, once.key, sent.id)
                 if id == sent.id:
-                    await room.enter(connection, sent)
+                    await room.check_stored(connection, sent)
                     await file_store.add(connection, sent, key)
                     committing = True
                 elif (before := await file_store.find(connection, id, sent.workload)) is not None:
                     kept = before
                 else:
-                    raise gone()
+                    raise deleted_since()
         finally:
             if not committing:
                 self._blobs.path(sent.id).unlink(missing_ok=True)
@@ -228,7 +228,7 @@ class BatchesApi:
     async def _create(self, request: Request, response: Response, key: KeyEntry, person: str) -> None:
         refuse_cost_headers(request.headers, "batches", HEADER, MAX_COST_HEADER)
         once = IdempotentCreation(request, BATCHES, key, person)
-        once.take(request.body)
+        once.add(request.body)
         asked = msgspec.json.decode(request.body, type=NewBatch)
         now = self._gateway.clock.now()
         ends = now + timedelta(seconds=_window_seconds(asked.completion_window))
@@ -238,32 +238,32 @@ class BatchesApi:
         if asked.metadata is not None and len(asked.metadata) > 16:
             raise Invalid("metadata has more than 16 pairs", code="metadata_size", hint="Send fewer.")
         if asked.output_expires_after is not None:
-            files_api.check_seconds("output_expires_after", str(asked.output_expires_after.seconds))
+            files_api.parse_seconds("output_expires_after", str(asked.output_expires_after.seconds))
         async with self._pool.connection() as connection:
-            made = None if once.key is None else await creation_key_store.made(connection, once.key)
+            made = None if once.key is None else await creation_key_store.find_created(connection, once.key)
             again = made is not None
             if made is None:
                 batch = await self._new(connection, key, person, asked, (now, ends))
                 batch = replace(batch, said=said_of(request.headers))
                 async with connection.transaction():
-                    made = await creation_key_store.take(connection, once.key, batch.id)
+                    made = await creation_key_store.claim(connection, once.key, batch.id)
                     if not (again := made != batch.id):
-                        if not await file_store.hold(connection, batch.input_file):
-                            raise files_api.absent()
+                        if not await file_store.lock_for_batch(connection, batch.input_file):
+                            raise files_api.file_not_found()
                         await batch_store.add(connection, batch)
                 if again:
                     self._blobs.unmark(batch.id)
             found = await _find_batch(connection, made, key)
             if found is None:
-                raise gone()
+                raise deleted_since()
             told = await _batch_body(connection, found)
-        response.send(200, told, AGAIN if again else b"")
+        response.send(200, told, REPLAY_HEADER if again else b"")
 
     async def _new(
         self, connection: Connection, key: KeyEntry, person: str, asked: NewBatch, time: tuple[datetime, datetime]
     ) -> Batch:
         """A new batch, not stored yet, with its mark in HOME for the batch runners. Raises `Invalid`, `NotFound`."""
-        file = await files_api.found(connection, Caller(key.workload), asked.input_file_id)
+        file = await files_api.find_file(connection, Caller(key.workload), asked.input_file_id)
         if file.purpose != "batch" or not self._blobs.path(file.id).exists():
             raise Invalid(
                 "this file is no input for a batch here",
@@ -275,7 +275,7 @@ class BatchesApi:
         return batch
 
     async def _list(self, target: bytes, key: KeyEntry) -> bytes:
-        query, limit = files_api.page_of(target, 100, 20)
+        query, limit = files_api.page_query(target, 100, 20)
         after = batch_id(query["after"]) if "after" in query else None
         async with self._pool.connection() as connection:
             found = await batch_store.list_newest(connection, key.workload, after, limit + 1)

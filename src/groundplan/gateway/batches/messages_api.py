@@ -25,8 +25,8 @@ from groundplan.gateway.call.feature import said_of
 from groundplan.gateway.files import creation_key_store, file_store, files_api, quota
 from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.files.file_store import StoredFile
-from groundplan.gateway.files.idempotent_creation import AGAIN, IdempotentCreation, gone
-from groundplan.gateway.files.quota import Connected, Quota
+from groundplan.gateway.files.idempotent_creation import REPLAY_HEADER, IdempotentCreation, deleted_since
+from groundplan.gateway.files.quota import ConnectionFactory, Quota
 from groundplan.gateway.http.body_stream import HIGH_WATER
 from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.refusals import MEMORY_FULL
@@ -45,7 +45,7 @@ _encode = msgspec.json.Encoder().encode
 class MessageBatchesApi:
     """The handlers of `/v1/messages/batches`."""
 
-    def __init__(self, gateway: Gateway, blobs: Blobs, connected: Connected) -> None:
+    def __init__(self, gateway: Gateway, blobs: Blobs, connected: ConnectionFactory) -> None:
         self._gateway = gateway
         self._blobs = blobs
         self._connection = connected
@@ -69,7 +69,7 @@ class MessageBatchesApi:
             return
         batch, done = await self._find(message_shapes.batch_id(parts[0]), key, cancel=last == "cancel")
         if last == "results":
-            caller = files_api.caller_of(self._gateway, key.workload, person)
+            caller = files_api.caller_for(self._gateway, key.workload, person)
             if caller.person is not None and batch.person not in ("", caller.person):
                 raise message_shapes.batch_not_found()
             await self._send_results(batch, response)
@@ -86,9 +86,9 @@ class MessageBatchesApi:
         header_lines_of(request.headers)
         headers = {name.decode(): request.headers[name].decode() for name in _HEADERS if name in request.headers}
         requests, input_file, once = RequestSplitter(), new_id(), IdempotentCreation(request, PATH, key, person)
-        once.take(_encode(headers))
-        room = await quota.quota_of(self._gateway, self._connection, self._blobs, key.workload, once)
-        room.expect(request)
+        once.add(_encode(headers))
+        room = await quota.current_quota(self._gateway, self._connection, self._blobs, key.workload, once)
+        room.check_announced(request)
         size = await self._blobs.keep(input_file, _input_lines(request, response, requests, (once, room)))
         now = self._gateway.clock.now()
         file = StoredFile(input_file, key.workload, file_store.MESSAGES, "requests.jsonl", size, now)
@@ -106,8 +106,8 @@ class MessageBatchesApi:
         try:
             found, done = await self._find(stored, key, cancel=False)
         except NotFound:
-            raise gone() from None
-        response.send(200, _encode(message_shapes.batch_json(found, done)), AGAIN)
+            raise deleted_since() from None
+        response.send(200, _encode(message_shapes.batch_json(found, done)), REPLAY_HEADER)
 
     async def _store(self, batch: Batch, file: StoredFile, once: IdempotentCreation, room: Quota) -> UUID:
         """Store the batch with its input file and return its id, or that of the batch that was created with this
@@ -118,9 +118,9 @@ class MessageBatchesApi:
             async with self._connection() as connection:
                 await asyncio.to_thread(self._blobs.mark, batch.id)
                 async with connection.transaction():
-                    stored = await creation_key_store.take(connection, once.key, batch.id)
+                    stored = await creation_key_store.claim(connection, once.key, batch.id)
                     if stored == batch.id:
-                        await room.enter(connection, file)
+                        await room.check_stored(connection, file)
                         await file_store.add(connection, file, batch.key)
                         await batch_store.add(connection, batch)
                         committing = True
@@ -132,7 +132,7 @@ class MessageBatchesApi:
         return stored
 
     async def _list(self, target: bytes, key: KeyEntry) -> bytes:
-        query, limit = files_api.page_of(target, MAX_LISTED, 20)
+        query, limit = files_api.page_query(target, MAX_LISTED, 20)
         after, before = (
             message_shapes.batch_id(query[name]) if name in query else None for name in ("after_id", "before_id")
         )
@@ -202,7 +202,7 @@ async def _input_lines(
     while stream is not None and (data := await stream.read()):
         if lines := requests.feed(data):
             for observer in observers:
-                observer.take(lines)
+                observer.add(lines)
             yield lines
         if not response.resize_reservation(request, HIGH_WATER + requests.buffered_bytes):
             raise Unavailable(

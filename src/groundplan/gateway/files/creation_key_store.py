@@ -1,4 +1,4 @@
-"""The SQL of an `Idempotency-Key` at what is made in PostgreSQL: which batch or file its request made, for a day."""
+"""The SQL of `Idempotency-Key` for batches and files: which one a request created, for a day."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _DAY: LiteralString = "interval '1 day'"
 
 
 @dataclass(frozen=True, slots=True)
-class OrderKey:
-    """Digests of the key with its caller, and of what is asked with it."""
+class CreationKey:
+    """Digests of the key with its caller, and of the request (`asked`)."""
 
     digest: bytes
     asked: bytes
 
 
-async def made(connection: Connection, key: OrderKey) -> UUID | None:
-    """What was made for it; None: nothing. Raises `Conflict` where something else was asked."""
+async def find_created(connection: Connection, key: CreationKey) -> UUID | None:
+    """Id of what was created for the key; None: nothing. Raises `Conflict` where the request was another one."""
     row = await (
         await connection.execute(
             f"SELECT asked, made FROM order_key WHERE digest = %s AND at > now() - {_DAY}", (key.digest,)
@@ -32,8 +32,8 @@ async def made(connection: Connection, key: OrderKey) -> UUID | None:
     return None if row is None else row[1]
 
 
-async def known(connection: Connection, digest: bytes) -> bool:
-    """Whether anything was made for a key of this digest."""
+async def is_known(connection: Connection, digest: bytes) -> bool:
+    """Whether anything was created for a key with this digest."""
     row = await (
         await connection.execute(
             f"SELECT EXISTS (SELECT FROM order_key WHERE digest = %s AND at > now() - {_DAY})", (digest,)
@@ -42,9 +42,9 @@ async def known(connection: Connection, digest: bytes) -> bool:
     return row is not None and bool(row[0])
 
 
-async def take(connection: Connection, key: OrderKey | None, id: UUID) -> UUID:
-    """Note that this is made for it, in the transaction that makes it; what it was is told where something was made
-    meanwhile. Raises `Conflict`."""
+async def claim(connection: Connection, key: CreationKey | None, id: UUID) -> UUID:
+    """Record `id` as created for the key, in the transaction that creates it. Returns `id`, or the id of what was
+    created for the key meanwhile. Raises `Conflict`."""
     if key is None:
         return id
     taken = await connection.execute(
@@ -55,12 +55,12 @@ async def take(connection: Connection, key: OrderKey | None, id: UUID) -> UUID:
     )
     if taken.rowcount == 1:
         return id
-    before = await made(connection, key)
+    before = await find_created(connection, key)
     if before is None:
         raise forgotten_error()
     return before
 
 
 async def forget(connection: Connection) -> None:
-    """Those that are older."""
+    """Delete keys that are older than a day."""
     await connection.execute(f"DELETE FROM order_key WHERE at <= now() - {_DAY}")

@@ -1,4 +1,4 @@
-"""Ids of files and batches as callers write them."""
+"""Parses ids of files and batches as callers write them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from groundplan.core.ids import id_of
 
 
 def known_id(text: str) -> UUID | None:
-    """A file's id; None for what is none."""
+    """A file's id; None where the text is none."""
     try:
         return id_of(text, "file-")
     except ValueError:

@@ -1,8 +1,8 @@
-"""`/v1/files`: what applications send for their batches or name in their calls, and what batches made for them; each
-workload sees its own.
+"""`/v1/files`: files that applications send for batches or name in calls, and results of batches; each workload sees
+its own.
 
-An upload is written while it arrives. Purposes that nothing here serves are refused by name. Batches themselves are
-`batches_api`; files in calls `call.files_by_id`.
+An upload is written while it arrives. Purposes that nothing here serves are refused by name. Batches are in
+`batches_api`, files in calls in `call.files_by_id`.
 """
 
 from __future__ import annotations
@@ -28,51 +28,52 @@ from groundplan.gateway.files.quota import Quota
 from groundplan.gateway.http import multipart
 from groundplan.gateway.http.server import Request, Response
 
-MOST_LISTED = 1000
-"""In one page, whatever more is asked for."""
-_MOST_ASKED = 10_000
-_MOST_FIELD = 64
-"""Bytes of a purpose: one that is served is shorter."""
+MAX_LISTED = 1000
+"""Most files in one page, whatever `limit` says."""
+_MAX_LIMIT = 10_000
+_MAX_FIELD_BYTES = 64
+"""Bytes of a form field that are kept: every valid value is shorter."""
 _ANCHOR, _SECONDS, _IN_SECONDS = "expires_after[anchor]", "expires_after[seconds]", "expires_in_seconds"
-"""When a file is deleted by itself, in OpenAI's words and in Anthropic's."""
+"""Form fields for the expiry of a file, of OpenAI's API and of Anthropic's."""
 _FIELDS = ("purpose", _ANCHOR, _SECONDS, _IN_SECONDS)
 _DAY = 86_400
-_MOST_DAYS = {_IN_SECONDS: 90}
-_SENT = 7
-"""The version of the ids of what callers send."""
+_MAX_DAYS = {_IN_SECONDS: 90}
+_UPLOAD_ID_VERSION = 7
+"""UUID version of the ids of uploaded files; those of batch results have another."""
 PURPOSES = ("batch", *file_store.CONTENT)
-"""Of files that are sent."""
+"""Purposes of files that callers may send."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose files: of a workload; without the results of what others than this person ordered, where one is named."""
+    """Whose files may be seen: those of a workload; with a `person` not the results of other persons' batches."""
 
     workload: str
     person: str | None = None
 
 
-def caller_of(gateway: Gateway, workload: str, person: str) -> Caller:
-    """Where a workload has sources, what a batch came to rests on what its person may read: it is theirs alone."""
+def caller_for(gateway: Gateway, workload: str, person: str) -> Caller:
+    """The `Caller` of a request. Where a workload has sources, results of a batch depend on what its person may read,
+    so only that person may see them."""
     catalog = gateway.live.catalog
     plan = None if catalog is None else catalog.plans.get(workload)
     return Caller(workload, person if plan is not None and plan.workload.grounding is not None else None)
 
 
 def query_of(target: bytes) -> dict[str, str]:
-    """The parameters behind a path; the last of each name."""
-    found = parse_qs(target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True)
-    return {name: values[-1] for name, values in found.items()}
+    """The query parameters of a request's target; the last value of each name."""
+    values_by_name = parse_qs(target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True)
+    return {name: values[-1] for name, values in values_by_name.items()}
 
 
-def each_of(target: bytes, names: Sequence[str]) -> list[str]:
-    """All values of parameters with one of these names, each once."""
-    found = parse_qs(target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True)
-    return list(dict.fromkeys(value for name in names for value in found.get(name, ())))
+def query_values(target: bytes, names: Sequence[str]) -> list[str]:
+    """All values of the query parameters `names`, each once."""
+    values_by_name = parse_qs(target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True)
+    return list(dict.fromkeys(value for name in names for value in values_by_name.get(name, ())))
 
 
-def page_of(target: bytes, most: int, usual: int, orders: Sequence[str] = ("desc",)) -> tuple[dict[str, str], int]:
-    """The parameters of a list and how many are wanted. Raises `Invalid`."""
+def page_query(target: bytes, most: int, usual: int, orders: Sequence[str] = ("desc",)) -> tuple[dict[str, str], int]:
+    """(query parameters, limit) of a list. `usual`: the default limit. Raises `Invalid`."""
     query = query_of(target)
     text = query.get("limit", str(usual))
     if len(text) > 9 or not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
@@ -83,9 +84,9 @@ def page_of(target: bytes, most: int, usual: int, orders: Sequence[str] = ("desc
     return query, int(text)
 
 
-def check_seconds(field: str, text: str) -> int:
-    """For how long files are kept. Raises `Invalid`."""
-    days = _MOST_DAYS.get(field, 30)
+def parse_seconds(field: str, text: str) -> int:
+    """Parse the time until a file expires. Raises `Invalid`."""
+    days = _MAX_DAYS.get(field, 30)
     seconds = int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 0
     if not 3_600 <= seconds <= days * _DAY:
         hint = f"Use 3600 (an hour) to {days * _DAY} ({days} days)."
@@ -94,7 +95,7 @@ def check_seconds(field: str, text: str) -> int:
 
 
 def file_json(file: StoredFile) -> dict[str, Any]:
-    """As OpenAI shows a file."""
+    """A file in OpenAI's shape."""
     return {
         "id": f"file-{file.id.hex}",
         "object": "file",
@@ -114,7 +115,7 @@ def page_json(items: list[dict[str, Any]], *, more: bool) -> bytes:
 
 
 class Upload:
-    """A form with `purpose` and one file, written down as it arrives."""
+    """The upload of a form with `purpose` and one file, written to disk as it arrives."""
 
     def __init__(self, blobs: Blobs, once: IdempotentCreation, room: Quota) -> None:
         self._blobs = blobs
@@ -124,10 +125,10 @@ class Upload:
         self._filename: str | None = None
 
     async def keep(self, request: Request, workload: str, at: datetime, usual: str = "") -> StoredFile:
-        """What is on the blobs now. `usual`: its purpose, where the form names none. Raises `Invalid`; then nothing
-        is."""
+        """Write the file of the form. `usual`: the purpose where the form names none. Raises `Invalid`; then nothing
+        remains."""
         stream = multipart.form_stream(request)
-        self._room.expect(request)
+        self._room.check_announced(request)
         id = new_id()
         events = multipart.form_events(stream, request.headers.get(b"content-type"))
         size = await self._blobs.keep(id, self._file(events))
@@ -143,11 +144,11 @@ class Upload:
         except Invalid:
             self._blobs.path(id).unlink(missing_ok=True)
             raise
-        self._once.take(b"\0".join((self._filename.encode(), *(self._fields.get(name, b"") for name in _FIELDS))))
+        self._once.add(b"\0".join((self._filename.encode(), *(self._fields.get(name, b"") for name in _FIELDS))))
         return StoredFile(id, workload, purpose, self._filename, size, at, ends)
 
     def _ends(self, at: datetime) -> datetime | None:
-        """When it is deleted by itself. Raises `Invalid`."""
+        """When the file is deleted by itself. Raises `Invalid`."""
         if _IN_SECONDS in self._fields:
             field = text = _IN_SECONDS
         elif _SECONDS in self._fields or _ANCHOR in self._fields:
@@ -157,7 +158,7 @@ class Upload:
                 raise Invalid("expires_after is counted from something else", code="expires_after_anchor", hint=hint)
         else:
             return None
-        return at + timedelta(seconds=check_seconds(field, self._fields.get(text, b"").decode("latin-1")))
+        return at + timedelta(seconds=parse_seconds(field, self._fields.get(text, b"").decode("latin-1")))
 
     async def _file(self, events: AsyncIterator[multipart.Event]) -> AsyncGenerator[bytes, None]:
         part: multipart.Part | None = None
@@ -167,12 +168,12 @@ class Upload:
                 self._check(event)
             elif isinstance(event, multipart.Data) and part is not None:
                 if part.filename is not None:
-                    self._room.take(event.data)
-                    self._once.take(event.data)
+                    self._room.add(event.data)
+                    self._once.add(event.data)
                     yield event.data
                 else:
                     said = self._fields.get(part.name, b"") + event.data
-                    self._fields[part.name] = said[:_MOST_FIELD]
+                    self._fields[part.name] = said[:_MAX_FIELD_BYTES]
 
     def _check(self, part: multipart.Part) -> None:
         if part.filename is not None and (part.name != "file" or self._filename is not None):
@@ -183,12 +184,12 @@ class Upload:
             raise Invalid(f"{part.name} is not supported", code="field_unsupported", hint=f"Leave {part.name} out.")
 
 
-async def listed(connection: Connection, caller: Caller, target: bytes) -> bytes:
+async def list_files(connection: Connection, caller: Caller, target: bytes) -> bytes:
     """`GET /v1/files`"""
-    query, asked = page_of(target, _MOST_ASKED, _MOST_ASKED, ("asc", "desc"))
-    after, limit = file_id(query["after"]) if "after" in query else None, min(asked, MOST_LISTED)
+    query, asked = page_query(target, _MAX_LIMIT, _MAX_LIMIT, ("asc", "desc"))
+    after, limit = file_id(query["after"]) if "after" in query else None, min(asked, MAX_LISTED)
     newest_first = query.get("order") != "asc"
-    found = await file_store.listed(
+    files = await file_store.list_page(
         connection,
         caller.workload,
         query.get("purpose"),
@@ -197,18 +198,18 @@ async def listed(connection: Connection, caller: Caller, target: bytes) -> bytes
         newest_first=newest_first,
         person=caller.person,
     )
-    return page_json([file_json(file) for file in found[:limit]], more=len(found) > limit)
+    return page_json([file_json(file) for file in files[:limit]], more=len(files) > limit)
 
 
-async def found(connection: Connection, caller: Caller, text: str) -> StoredFile:
+async def find_file(connection: Connection, caller: Caller, text: str) -> StoredFile:
     """A file of the caller's workload. Raises `NotFound`."""
     file = await file_store.find(connection, file_id(text), caller.workload, caller.person)
     if file is None:
-        raise absent()
+        raise file_not_found()
     return file
 
 
-def absent() -> NotFound:
+def file_not_found() -> NotFound:
     return NotFound("there is no such file", code="file_not_found", hint="Use an id of GET /v1/files.")
 
 
@@ -219,17 +220,16 @@ async def delete(connection: Connection, blobs: Blobs, file: StoredFile) -> None
     blobs.path(file.id).unlink(missing_ok=True)
 
 
-async def sweep(connection: Connection, blobs: Blobs) -> None:
-    """Take off the blobs what is over, and what is deleted where whoever deleted it did not: another gateway on the
-    same database, or one that was killed in the middle; and what one that was killed wrote down and never entered,
-    which nobody can read or delete."""
+async def remove_deleted(connection: Connection, blobs: Blobs) -> None:
+    """Remove from disk the files that expired, those whose deletion was not finished here (by another gateway on the
+    same database, or one that was killed), and those that a killed gateway wrote without adding their rows."""
     kept = await asyncio.to_thread(blobs.kept)
-    await file_store.expire(connection)
-    await upload_store.forget(connection)
-    gone = await file_store.deleted(connection, kept) if kept else []
-    # those of another version are made from the ids of batches and orders, and are theirs
-    sent = [id for id in kept if id.version == _SENT]
-    strays = set(sent) - await file_store.entered(connection, sent) if sent else set()
+    await file_store.mark_expired(connection)
+    await upload_store.delete_expired(connection)
+    gone = await file_store.find_deleted(connection, kept) if kept else []
+    # ids of another version are derived from those of batches and orders, which manage these files
+    sent = [id for id in kept if id.version == _UPLOAD_ID_VERSION]
+    strays = set(sent) - await file_store.known_ids(connection, sent) if sent else set()
     for id in (*gone, *(id for id in strays if blobs.is_old(id))):
         blobs.path(id).unlink(missing_ok=True)
 

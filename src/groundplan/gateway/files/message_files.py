@@ -1,6 +1,6 @@
-"""`/v1/files` in Anthropic's words: the same files, for clients that send `anthropic-version`.
+"""`/v1/files` in Anthropic's shapes: the same files, for clients that send `anthropic-version`.
 
-What is uploaded so may be named in calls.
+Files that are uploaded this way may be named in calls.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PURPOSE = "user_data"
 _PAGE = "page_"
 _UNSUPPORTED = ("before_id", "scope_id")
 _IDS = ("ids", "ids[]")
-MOST_IDS = 100
+MAX_IDS = 100
 
 
 def file_json(file: StoredFile) -> dict[str, Any]:
@@ -41,30 +41,30 @@ def deleted_json(file: StoredFile) -> dict[str, Any]:
     return {"id": f"file-{file.id.hex}", "type": "file_deleted"}
 
 
-async def listed(connection: Connection, caller: Caller, target: bytes) -> bytes:
-    """The newest first: those whose ids are named, or pages behind a cursor or the id of a file. Raises `Invalid`,
+async def list_files(connection: Connection, caller: Caller, target: bytes) -> bytes:
+    """A page of files, newest first: those with the named ids, or those behind a cursor or a file id. Raises `Invalid`,
     `NotFound`."""
-    if ids := files_api.each_of(target, _IDS):
-        return await _named(connection, caller, ids, files_api.query_of(target))
-    query, limit = files_api.page_of(target, files_api.MOST_LISTED, 20)
+    if ids := files_api.query_values(target, _IDS):
+        return await _list_named(connection, caller, ids, files_api.query_of(target))
+    query, limit = files_api.page_query(target, files_api.MAX_LISTED, 20)
     if (unsupported := next((name for name in _UNSUPPORTED if name in query), None)) is not None:
         hint = "Leave it out; go on behind a page with after_id or page."
         raise Invalid(f"{unsupported} is not supported", code="field_unsupported", hint=hint)
     last = query.get("page", "").removeprefix(_PAGE) or query.get("after_id")
     after = file_id(last) if last else None
-    found = await file_store.listed(
+    found = await file_store.list_page(
         connection, caller.workload, None, after, limit + 1, newest_first=True, person=caller.person
     )
     return _page(found[:limit], more=len(found) > limit)
 
 
-async def _named(connection: Connection, caller: Caller, ids: list[str], query: dict[str, str]) -> bytes:
-    """Those of these ids that the caller may see, on one page. Raises `Invalid`."""
-    if "page" in query or "limit" in query or len(ids) > MOST_IDS:
-        hint = f"Name up to {MOST_IDS} ids, without page and limit."
+async def _list_named(connection: Connection, caller: Caller, ids: list[str], query: dict[str, str]) -> bytes:
+    """One page with those of the ids that the caller may see. Raises `Invalid`."""
+    if "page" in query or "limit" in query or len(ids) > MAX_IDS:
+        hint = f"Name up to {MAX_IDS} ids, without page and limit."
         raise Invalid("these ids cannot be listed", code="page_invalid", hint=hint)
     named = [found for text in ids if (found := known_id(text)) is not None]
-    return _page(await file_store.named(connection, caller.workload, named, caller.person), more=False)
+    return _page(await file_store.find_many(connection, caller.workload, named, caller.person), more=False)
 
 
 def _page(files: list[StoredFile], *, more: bool) -> bytes:

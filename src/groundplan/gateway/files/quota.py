@@ -1,7 +1,7 @@
-"""How much the files of one workload may take: what it declares, else half of what the disk has for all files, so that
-none of them fills it alone.
+"""Limits the bytes of one workload's files: to what it declares, else to half of what the disk has for all files, so
+that no workload fills the disk alone.
 
-What batches made is counted, and never refused: it was paid for.
+Files that batches made are counted, but never refused: they were paid for.
 """
 
 from __future__ import annotations
@@ -13,67 +13,68 @@ from dataclasses import dataclass
 from groundplan.core.errors import TooLarge
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.files import creation_key_store, file_store
-from groundplan.gateway.files.blobs import MOST_BYTES, Blobs
+from groundplan.gateway.files.blobs import MAX_FILE_BYTES, Blobs
 from groundplan.gateway.files.file_store import Connection, StoredFile
 from groundplan.gateway.files.idempotent_creation import IdempotentCreation
 from groundplan.gateway.http.server import Request
 
-Connected = Callable[[], AbstractAsyncContextManager[Connection]]
-_FORM = 8 << 10
-"""Bytes of a form that are not of its file, at most."""
+ConnectionFactory = Callable[[], AbstractAsyncContextManager[Connection]]
+_FORM_OVERHEAD = 8 << 10
+"""The most bytes of a form that do not belong to its file."""
 
 
 @dataclass(slots=True)
 class Quota:
-    """`most` bytes, of which `stored` are taken."""
+    """`limit` bytes, of which `stored_bytes` are taken."""
 
-    most: int
+    limit: int
     stored: int
-    _came: int = 0
+    _received: int = 0
 
-    def take(self, data: bytes) -> None:
-        """A piece of what comes. Raises `TooLarge` where there is no room for it."""
-        self._came += len(data)
-        self._check(self._came)
+    def add(self, data: bytes) -> None:
+        """Count a piece of an upload. Raises `TooLarge` where there is no room for it."""
+        self._received += len(data)
+        self._check(self._received)
 
-    def expect(self, request: Request) -> None:
-        """As `take`, of all that a request announces."""
+    def check_announced(self, request: Request) -> None:
+        """Check the Content-Length of a request. Raises `TooLarge`."""
         length = request.headers.get(b"content-length", b"")
         if length.isdigit():
-            self._check(max(0, int(length) - _FORM))
+            self._check(max(0, int(length) - _FORM_OVERHEAD))
 
     def check(self, size: int) -> None:
-        """As `take`, of as much as is announced."""
+        """Check an announced size. Raises `TooLarge`."""
         self._check(size)
 
-    async def enter(self, connection: Connection, file: StoredFile) -> None:
-        """As `take`, beside those that were kept meanwhile; inside the transaction that adds it."""
-        self.stored = await file_store.stored(connection, file.workload, alone=True)
+    async def check_stored(self, connection: Connection, file: StoredFile) -> None:
+        """Check a file together with those stored meanwhile, inside the transaction that adds it. Raises `TooLarge`."""
+        self.stored = await file_store.stored_bytes(connection, file.workload, alone=True)
         self._check(file.bytes)
 
     def _check(self, size: int) -> None:
-        if self.stored + size > self.most:
+        if self.stored + size > self.limit:
             raise TooLarge(
-                f"the files of this workload would be {_shown(self.stored + size)}, and may be {_shown(self.most)}",
+                f"the files of this workload would be {_size_text(self.stored + size)}, "
+                f"and may be {_size_text(self.limit)}",
                 code="files_full",
                 hint="Delete some, let them expire (expires_after), or declare more: files: {max_size: 20 GB}.",
             )
 
 
-async def quota_of(
-    gateway: Gateway, connected: Connected, blobs: Blobs, workload: str, once: IdempotentCreation
+async def current_quota(
+    gateway: Gateway, connected: ConnectionFactory, blobs: Blobs, workload: str, once: IdempotentCreation
 ) -> Quota:
-    """What there is for a workload now. What is sent again is compared and not kept, however much there is. Raises
-    `Unavailable`, psycopg.Error."""
+    """The quota of a workload now. A repeated request is only compared and not stored, so it has room in any case.
+    Raises `Unavailable`, psycopg.Error."""
     catalog = gateway.live.catalog
     plan = None if catalog is None else catalog.plans.get(workload)
     declared = None if plan is None else plan.workload.file_bytes
     async with connected() as connection:
-        stored = await file_store.stored(connection, workload)
-        if once.digest is not None and await creation_key_store.known(connection, once.digest):
-            return Quota(stored + MOST_BYTES, stored)
+        stored = await file_store.stored_bytes(connection, workload)
+        if once.digest is not None and await creation_key_store.is_known(connection, once.digest):
+            return Quota(stored + MAX_FILE_BYTES, stored)
     return Quota((stored + await blobs.room()) // 2 if declared is None else declared, stored)
 
 
-def _shown(size: int) -> str:
+def _size_text(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1_000_000_000 else f"{size / 1e6:.1f} MB"

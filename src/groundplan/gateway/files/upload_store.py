@@ -1,4 +1,4 @@
-"""The SQL of files that are sent in parts. The parts are files themselves (`file_store`), which nobody names."""
+"""The SQL of uploads in parts. The parts are files themselves (`file_store`), which callers cannot name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ _COLUMNS: LiteralString = "id, workload, filename, purpose, bytes, created_at, e
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """`bytes` is the length of the whole; `seconds`: after which its file is deleted by itself; `file`: that."""
+    """An upload's row. `bytes`: length of the whole file; `seconds`: time until the file is deleted by itself; `file`:
+    id of the file, once completed."""
 
     id: UUID
     workload: str
@@ -41,20 +42,20 @@ async def add(connection: Connection, upload: Upload, key: UUID) -> None:
 
 
 async def find(connection: Connection, id: UUID, workload: str, *, lock: bool = False) -> Upload | None:
-    """One of that workload. `lock`: nobody else changes it until the end of the transaction."""
+    """An upload of the workload. `lock`: no other transaction changes it until the end of this one."""
     query: LiteralString = f"SELECT {_COLUMNS} FROM api_upload WHERE id = %s AND workload = %s"
     row = await (await connection.execute(query + (" FOR UPDATE" if lock else ""), (id, workload))).fetchone()
     return None if row is None else Upload(*row)
 
 
 async def parts(connection: Connection, id: UUID) -> dict[UUID, int]:
-    """Bytes of each part that is there."""
+    """Length of each part that was received, by id."""
     rows = await connection.execute("SELECT id, bytes FROM api_file WHERE upload = %s AND deleted_at IS NULL", (id,))
     return dict(await rows.fetchall())
 
 
-async def end(connection: Connection, id: UUID, status: str, file: UUID | None = None) -> list[UUID]:
-    """It is over; its parts, which are marked as deleted."""
+async def finish(connection: Connection, id: UUID, status: str, file: UUID | None = None) -> list[UUID]:
+    """Set the final status of an upload, and mark its parts as deleted; returns their ids."""
     await connection.execute("UPDATE api_upload SET status = %s, file = %s WHERE id = %s", (status, file, id))
     rows = await connection.execute(
         "UPDATE api_file SET deleted_at = now() WHERE upload = %s AND deleted_at IS NULL RETURNING id", (id,)
@@ -62,6 +63,6 @@ async def end(connection: Connection, id: UUID, status: str, file: UUID | None =
     return [part for (part,) in await rows.fetchall()]
 
 
-async def forget(connection: Connection) -> None:
-    """Those that were over an hour ago; the files that were made of them stay."""
+async def delete_expired(connection: Connection) -> None:
+    """Delete uploads that expired an hour ago; the files made of them stay."""
     await connection.execute("DELETE FROM api_upload WHERE expires_at < now() - interval '1 hour'")

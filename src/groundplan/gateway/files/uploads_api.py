@@ -1,5 +1,5 @@
-"""`/v1/uploads`: a file that is sent in parts, as over networks that break. Each part is on the disk before it is
-acknowledged; the whole is written from them piece by piece, and is a file like any other then.
+"""`/v1/uploads`: files that are sent in parts, as over unreliable networks. Each part is durable before it is
+acknowledged; the whole is then written from the parts, and is a file like any other.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound,
 from groundplan.core.ids import id_of, new_id
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.files import file_store, files_api, quota, upload_store
-from groundplan.gateway.files.blobs import MOST_BYTES, Blobs
+from groundplan.gateway.files.blobs import MAX_FILE_BYTES, Blobs
 from groundplan.gateway.files.file_store import Connection, StoredFile
 from groundplan.gateway.files.idempotent_creation import IdempotentCreation
-from groundplan.gateway.files.quota import Connected, Quota
+from groundplan.gateway.files.quota import ConnectionFactory, Quota
 from groundplan.gateway.files.upload_store import COMPLETED, PENDING, Upload
 from groundplan.gateway.http import multipart
 from groundplan.gateway.http.body_stream import HIGH_WATER
@@ -29,8 +29,8 @@ from groundplan.gateway.policy.snapshot import KeyEntry
 
 PATH = b"/v1/uploads"
 PART_BYTES = 64 << 20
-_KEPT = timedelta(hours=1)
-"""Within which all of it has to come."""
+_UPLOAD_TIME = timedelta(hours=1)
+"""The time in which all parts have to arrive."""
 _FIELD = "data"
 
 
@@ -55,23 +55,23 @@ class _Complete(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class UploadsApi:
-    """See the module."""
+    """The API of uploads."""
 
-    def __init__(self, gateway: Gateway, blobs: Blobs, connected: Connected) -> None:
+    def __init__(self, gateway: Gateway, blobs: Blobs, connected: ConnectionFactory) -> None:
         self._gateway = gateway
         self._blobs = blobs
         self._connected = connected
 
     async def answer(self, parts: Sequence[str], request: Request, response: Response, key: KeyEntry) -> None:
-        """One request: `parts` are those of its path behind that of uploads."""
-        if len(parts) not in (0, 2) or (parts and parts[1] not in _BELOW):
+        """Answer one request. `parts`: the segments of its path below `/v1/uploads`."""
+        if len(parts) not in (0, 2) or (parts and parts[1] not in _ACTIONS):
             raise NotFound("there is no such path", code="path_unknown", hint="See docs/batches.md, and OpenAI's API.")
         if request.method != b"POST":
             raise WrongMethod(b"POST")
         if not parts:
             told = await self._create(request, key)
         elif parts[1] == "parts":
-            told = await self._take(_id(parts[0], "upload_"), request, response, key)
+            told = await self._add_part(_id(parts[0], "upload_"), request, response, key)
         elif parts[1] == "complete":
             told = await self._complete(_id(parts[0], "upload_"), request, key)
         else:
@@ -85,34 +85,34 @@ class UploadsApi:
             raise Invalid(f"the purpose {asked.purpose[:40]!r} is not served", code="purpose_unsupported", hint=hint)
         if asked.bytes < 1:
             raise Invalid("bytes is below 1", code="upload_bytes", hint="Say how many bytes the whole file has.")
-        if asked.bytes > MOST_BYTES:
-            told = f"the file is larger than {MOST_BYTES >> 20} MB"
+        if asked.bytes > MAX_FILE_BYTES:
+            told = f"the file is larger than {MAX_FILE_BYTES >> 20} MB"
             raise TooLarge(told, code="file_too_large", hint="Cut it into several files.")
         seconds = None
         if (after := asked.expires_after) is not None:
             if after.anchor != "created_at":
                 hint = "Use created_at."
                 raise Invalid("expires_after is counted from something else", code="expires_after_anchor", hint=hint)
-            seconds = files_api.check_seconds("expires_after", str(after.seconds))
-        (await self._room(request, key)).check(asked.bytes)
+            seconds = files_api.parse_seconds("expires_after", str(after.seconds))
+        (await self._quota(request, key)).check(asked.bytes)
         name = multipart.shorten_filename(asked.filename) or "file"
-        upload = Upload(new_id(), key.workload, name, asked.purpose, asked.bytes, now, now + _KEPT, seconds)
+        upload = Upload(new_id(), key.workload, name, asked.purpose, asked.bytes, now, now + _UPLOAD_TIME, seconds)
         async with self._connected() as connection:
             await upload_store.add(connection, upload, UUID(key.id))
-        return _told(upload, now)
+        return _upload_json(upload, now)
 
-    async def _take(self, id: UUID, request: Request, response: Response, key: KeyEntry) -> dict[str, Any]:
-        """One part, which is durable then."""
+    async def _add_part(self, id: UUID, request: Request, response: Response, key: KeyEntry) -> dict[str, Any]:
+        """Receive one part and make it durable."""
         async with self._connected() as connection:
-            await self._pending(connection, id, key)
+            await self._find_pending(connection, id, key)
         response.resize_reservation(request, HIGH_WATER)  # nothing of it is kept in memory
         multipart.form_stream(request)
-        room = await self._room(request, key)
-        room.expect(request)
+        room = await self._quota(request, key)
+        room.check_announced(request)
         part = new_id()
-        size = await self._blobs.keep(part, _data(request, room), PART_BYTES)
+        size = await self._blobs.keep(part, _form_data(request, room), PART_BYTES)
         now = self._gateway.clock.now()
-        await self._gateway.run_shielded(self._enter(id, part, size, now, key, room))
+        await self._gateway.run_shielded(self._record_part(id, part, size, now, key, room))
         return {
             "id": f"part_{part.hex}",
             "object": "upload.part",
@@ -120,13 +120,13 @@ class UploadsApi:
             "upload_id": f"upload_{id.hex}",
         }
 
-    async def _enter(self, id: UUID, part: UUID, size: int, now: datetime, key: KeyEntry, room: Quota) -> None:
+    async def _record_part(self, id: UUID, part: UUID, size: int, now: datetime, key: KeyEntry, room: Quota) -> None:
         committing = False
         try:
             async with self._connected() as connection, connection.transaction():
-                upload = await self._pending(connection, id, key, lock=True)
+                upload = await self._find_pending(connection, id, key, lock=True)
                 file = StoredFile(part, key.workload, file_store.PART, "", size, now, upload.expires_at)
-                await room.enter(connection, file)
+                await room.check_stored(connection, file)
                 await file_store.add(connection, file, UUID(key.id), id)
                 committing = True
         finally:
@@ -138,40 +138,40 @@ class UploadsApi:
         made, digest = new_id(), None if asked.md5 is None else hashlib.md5(usedforsecurity=False)
         try:
             async with self._connected() as connection:
-                upload = await self._pending(connection, id, key)
+                upload = await self._find_pending(connection, id, key)
                 there = await upload_store.parts(connection, id)
-            parts = [(part, there[part]) for part in _parts(asked, upload, there)]
-            size = await self._blobs.keep(made, self._whole(parts, digest))
+            parts = [(part, there[part]) for part in _part_ids(asked, upload, there)]
+            size = await self._blobs.keep(made, self._joined_parts(parts, digest))
         except (Conflict, Invalid, Unavailable) as error:
-            return await self._over_by_now(id, key, error)
+            return await self._outcome_or_raise(id, key, error)
         if digest is not None and asked.md5 is not None and digest.hexdigest() != asked.md5.lower():
             self._blobs.path(made).unlink(missing_ok=True)
             raise Invalid("the file has another md5", code="upload_md5", hint="Send the parts again.")
-        return await self._gateway.run_shielded(self._finish(id, made, size, key, await self._room(request, key)))
+        return await self._gateway.run_shielded(self._finish(id, made, size, key, await self._quota(request, key)))
 
-    async def _over_by_now(self, id: UUID, key: KeyEntry, error: GroundplanError) -> dict[str, Any]:
-        """What an upload came to that was over before, or is since, and whose parts went then. Raises `error` while it
-        is pending."""
+    async def _outcome_or_raise(self, id: UUID, key: KeyEntry, error: GroundplanError) -> dict[str, Any]:
+        """The completed upload where another request has ended it meanwhile, so that its parts are gone. Raises `error`
+        while the upload is pending."""
         async with self._connected() as connection:
-            upload = await _found(connection, id, key)
+            upload = await _find_upload(connection, id, key)
         if upload.status == PENDING:
             raise error
         if upload.status != COMPLETED:
-            raise _over(upload.status)
-        return await self._as_told(upload)
+            raise _upload_ended(upload.status)
+        return await self._json_with_file(upload)
 
     async def _finish(self, id: UUID, made: UUID, size: int, key: KeyEntry, room: Quota) -> dict[str, Any]:
-        """Its parts become a file, unless they have become one meanwhile."""
+        """Turn the parts into a file, unless another request has done so meanwhile."""
         now, committing, gone = self._gateway.clock.now(), False, list[UUID]()
         try:
             async with self._connected() as connection, connection.transaction():
-                upload = await _found(connection, id, key, lock=True)
+                upload = await _find_upload(connection, id, key, lock=True)
                 if upload.status != COMPLETED:
-                    upload = await self._pending(connection, id, key)
+                    upload = await self._find_pending(connection, id, key)
                     ends = None if upload.seconds is None else now + timedelta(seconds=upload.seconds)
                     file = StoredFile(made, key.workload, upload.purpose, upload.filename, size, now, ends)
-                    gone = await upload_store.end(connection, id, COMPLETED, made)
-                    await room.enter(connection, file)
+                    gone = await upload_store.finish(connection, id, COMPLETED, made)
+                    await room.check_stored(connection, file)
                     await file_store.add(connection, file, UUID(key.id))
                     committing = True
         finally:
@@ -180,77 +180,77 @@ class UploadsApi:
         for part in gone:
             self._blobs.path(part).unlink(missing_ok=True)
         async with self._connected() as connection:
-            upload = await _found(connection, id, key)
-        return await self._as_told(upload)
+            upload = await _find_upload(connection, id, key)
+        return await self._json_with_file(upload)
 
     async def _cancel(self, id: UUID, key: KeyEntry) -> dict[str, Any]:
         async def ended() -> tuple[Upload, list[UUID]]:
             async with self._connected() as connection, connection.transaction():
-                upload = await _found(connection, id, key, lock=True)
+                upload = await _find_upload(connection, id, key, lock=True)
                 if upload.status == COMPLETED:
-                    raise _over(upload.status)
-                gone = await upload_store.end(connection, id, upload_store.CANCELLED)
-                return await _found(connection, id, key), gone
+                    raise _upload_ended(upload.status)
+                gone = await upload_store.finish(connection, id, upload_store.CANCELLED)
+                return await _find_upload(connection, id, key), gone
 
         upload, gone = await self._gateway.run_shielded(ended())
         for part in gone:
             self._blobs.path(part).unlink(missing_ok=True)
-        return _told(upload, self._gateway.clock.now())
+        return _upload_json(upload, self._gateway.clock.now())
 
-    async def _whole(self, parts: Sequence[tuple[UUID, int]], digest: Any) -> AsyncGenerator[bytes, None]:
-        """Of parts and their lengths. Raises `Unavailable`."""
+    async def _joined_parts(self, parts: Sequence[tuple[UUID, int]], digest: Any) -> AsyncGenerator[bytes, None]:
+        """The bytes of `parts`, which are (id, length). Raises `Unavailable`."""
         for part, length in parts:
             async for data in self._blobs.read(part, length):
                 if digest is not None:
                     digest.update(data)
                 yield data
 
-    async def _room(self, request: Request, key: KeyEntry) -> Quota:
+    async def _quota(self, request: Request, key: KeyEntry) -> Quota:
         once = IdempotentCreation(request, PATH, key, "")
-        once.digest = None  # what is sent again is a part of its own, or of nothing
-        return await quota.quota_of(self._gateway, self._connected, self._blobs, key.workload, once)
+        once.digest = None  # a repeated part is another part: it is never replayed
+        return await quota.current_quota(self._gateway, self._connected, self._blobs, key.workload, once)
 
-    async def _pending(self, connection: Connection, id: UUID, key: KeyEntry, *, lock: bool = False) -> Upload:
-        """One that parts may still be sent for. Raises `NotFound`, `Conflict`."""
-        upload = await _found(connection, id, key, lock=lock)
+    async def _find_pending(self, connection: Connection, id: UUID, key: KeyEntry, *, lock: bool = False) -> Upload:
+        """An upload that still accepts parts. Raises `NotFound`, `Conflict`."""
+        upload = await _find_upload(connection, id, key, lock=lock)
         status = _status(upload, self._gateway.clock.now())
         if status != PENDING:
-            raise _over(status)
+            raise _upload_ended(status)
         return upload
 
-    async def _as_told(self, upload: Upload) -> dict[str, Any]:
-        """With its file, where that is there still."""
+    async def _json_with_file(self, upload: Upload) -> dict[str, Any]:
+        """The upload in OpenAI's shape, with its file if that still exists."""
         file = None
         if upload.file is not None:
             async with self._connected() as connection:
                 file = await file_store.find(connection, upload.file, upload.workload)
-        return _told(upload, self._gateway.clock.now(), file)
+        return _upload_json(upload, self._gateway.clock.now(), file)
 
 
-_BELOW = ("parts", "complete", "cancel")
+_ACTIONS = ("parts", "complete", "cancel")
 
 
 def _id(text: str, prefix: str) -> UUID:
     try:
         return id_of(text, prefix)
     except ValueError as error:
-        raise _absent() from error
+        raise _upload_not_found() from error
 
 
-def _absent() -> NotFound:
+def _upload_not_found() -> NotFound:
     hint = "Use an id of POST /v1/uploads, with a key of the same workload; it is forgotten an hour after its time."
     return NotFound("there is no such upload", code="upload_not_found", hint=hint)
 
 
-async def _found(connection: Connection, id: UUID, key: KeyEntry, *, lock: bool = False) -> Upload:
+async def _find_upload(connection: Connection, id: UUID, key: KeyEntry, *, lock: bool = False) -> Upload:
     """Raises `NotFound`."""
     upload = await upload_store.find(connection, id, key.workload, lock=lock)
     if upload is None:
-        raise _absent()
+        raise _upload_not_found()
     return upload
 
 
-def _over(status: str) -> Conflict:
+def _upload_ended(status: str) -> Conflict:
     return Conflict(f"this upload is {status}", code="upload_over", hint="Begin another one: POST /v1/uploads.")
 
 
@@ -258,7 +258,7 @@ def _status(upload: Upload, now: datetime) -> str:
     return "expired" if upload.status == PENDING and upload.expires_at <= now else upload.status
 
 
-def _told(upload: Upload, now: datetime, file: StoredFile | None = None) -> dict[str, Any]:
+def _upload_json(upload: Upload, now: datetime, file: StoredFile | None = None) -> dict[str, Any]:
     return {
         "id": f"upload_{upload.id.hex}",
         "object": "upload",
@@ -272,8 +272,8 @@ def _told(upload: Upload, now: datetime, file: StoredFile | None = None) -> dict
     }
 
 
-def _parts(asked: _Complete, upload: Upload, there: dict[UUID, int]) -> list[UUID]:
-    """Of which the whole is made, in their order. Raises `Invalid`."""
+def _part_ids(asked: _Complete, upload: Upload, there: dict[UUID, int]) -> list[UUID]:
+    """The ids of the parts that make up the file, in order. Raises `Invalid`."""
     ids = list[UUID]()
     for text in asked.part_ids:
         try:
@@ -290,8 +290,8 @@ def _parts(asked: _Complete, upload: Upload, there: dict[UUID, int]) -> list[UUI
     return ids
 
 
-async def _data(request: Request, room: Quota) -> AsyncGenerator[bytes, None]:
-    """What the form has in its one field. Raises `Invalid`, `TooLarge`."""
+async def _form_data(request: Request, room: Quota) -> AsyncGenerator[bytes, None]:
+    """The bytes of the form's only field. Raises `Invalid`, `TooLarge`."""
     seen = False
     async for event in multipart.form_events(multipart.form_stream(request), request.headers.get(b"content-type")):
         if isinstance(event, multipart.Part):
@@ -300,7 +300,7 @@ async def _data(request: Request, room: Quota) -> AsyncGenerator[bytes, None]:
                 raise Invalid("the form has another field", code="upload_field", hint=hint)
             seen = True
         elif isinstance(event, multipart.Data):
-            room.take(event.data)
+            room.add(event.data)
             yield event.data
     if not seen:
         raise Invalid("there is no data in the form", code="file_missing", hint=f"Send a field named {_FIELD}.")

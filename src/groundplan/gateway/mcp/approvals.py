@@ -1,4 +1,4 @@
-"""Dangerous uses wait for a person: each is asked for, and made once as exactly that was approved."""
+"""Dangerous uses wait for a person's approval, which is good for one use with exactly these arguments."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.guard import held_store
 from groundplan.gateway.guard.held_store import HeldCall
 from groundplan.gateway.mcp import wire
-from groundplan.gateway.mcp.use import Use
+from groundplan.gateway.mcp.use import McpUse
 
-WAITS = timedelta(hours=1)
-"""How long a dangerous call waits for a person."""
-MOST_SHOWN = 100_000
-"""Characters of arguments that a person is shown: what is approved has been seen whole."""
+APPROVAL_WAIT = timedelta(hours=1)
+"""How long a request for approval stays open."""
+MAX_SHOWN = 100_000
+"""Most characters of arguments: a person must be able to see everything that is approved."""
 
 
-async def approved(gateway: Gateway, home: Home, use: Use) -> None:
-    """Take the approval that was given for exactly this, else ask for one. Raises `Denied` (`approval_required`,
+async def take_approval(gateway: Gateway, home: Home, use: McpUse) -> None:
+    """Use up the approval that was given for exactly this use, else request one. Raises `Denied` (`approval_required`,
     `approval_refused`), `Invalid`, `Unavailable`."""
     desk, key, server = gateway.reviews, use.exchange.key, use.server
     if desk is None or key is None or server is None:
         raise Unavailable("approvals cannot be reached now", code="review_unavailable", hint="Try again.")
-    digest = wire.digest(server.name, use.tool, use.arguments)
+    digest = wire.approval_digest(server.name, use.tool, use.arguments)
     if not use.retry:
-        raise await _ask(gateway, home, use, digest)
+        raise await _request_approval(gateway, home, use, digest)
     try:
         id = UUID(use.retry)
     except ValueError as error:
         raise Invalid("the retry id is not valid", code="retry_id", hint="Send it as it was given.") from error
-    line = [UUID(each) for each in key.line or (key.id,)]  # whoever asked may have rotated its key since
+    line = [UUID(each) for each in key.line or (key.id,)]  # the caller may have rotated its key since
     found = await desk.in_thread(lambda conn: held_store.load_held_tool_call(conn, id, line))
     if found is None or found[1] != digest:
         hint = "An approval is for one key, one tool and exactly these arguments."
         raise Denied("this approval is for something else", code="approval_other", hint=hint)
     state, _, reason, _ = found
     if state == "waiting":
-        raise _required(use, id)
+        raise _approval_required(use, id)
     if state != "released" or not await desk.in_thread(lambda conn: held_store.use_approval(conn, id)):
         told = f": {reason}" if reason else ""
         raise Denied(
@@ -53,16 +53,16 @@ async def approved(gateway: Gateway, home: Home, use: Use) -> None:
         )  # fmt: skip
 
 
-async def _ask(gateway: Gateway, home: Home, use: Use, digest: str) -> Denied:
+async def _request_approval(gateway: Gateway, home: Home, use: McpUse, digest: str) -> Denied:
     exchange, desk, server = use.exchange, gateway.reviews, use.server
     key, workload, person = exchange.key, exchange.workload, exchange.person
     if desk is None or key is None or workload is None or server is None:
         raise AssertionError("not identified")
     told = msgspec.json.format(msgspec.json.encode(use.arguments), indent=2).decode()
-    if len(told) > MOST_SHOWN:
+    if len(told) > MAX_SHOWN:
         raise Invalid(
             f"{use.name} is dangerous, and nobody could read all that it would be used with",
-            code="approval_too_large", hint=f"Use it with less than {MOST_SHOWN} characters.",
+            code="approval_too_large", hint=f"Use it with less than {MAX_SHOWN} characters.",
         )  # fmt: skip
     id = new_id()
 
@@ -72,15 +72,15 @@ async def _ask(gateway: Gateway, home: Home, use: Use, digest: str) -> Denied:
             conn,
             HeldCall(
                 id, "tool", workload.name, UUID(key.id), UUID(person) if person else None, gateway.epoch,
-                use.name, sealed, "", WAITS, digest=digest,
+                use.name, sealed, "", APPROVAL_WAIT, digest=digest,
             ),
         )  # fmt: skip
 
     await desk.in_thread(put)
-    return _required(use, id)
+    return _approval_required(use, id)
 
 
-def _required(use: Use, id: UUID) -> Denied:
+def _approval_required(use: McpUse, id: UUID) -> Denied:
     return Denied(
         f"{use.name} is dangerous, so a person must approve this use first",
         code="approval_required",

@@ -29,10 +29,20 @@ from groundplan.gateway.http import errors
 from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.mcp import wire
-from groundplan.gateway.mcp.approvals import approved
-from groundplan.gateway.mcp.resources import GETS, LISTS, Kind, Looker, checked, inward, offers, others, outward
-from groundplan.gateway.mcp.servers import ServerError, Servers, counted
-from groundplan.gateway.mcp.use import Use, caller_of
+from groundplan.gateway.mcp.approvals import take_approval
+from groundplan.gateway.mcp.resources import (
+    GETS,
+    LISTS,
+    ContentChecker,
+    Kind,
+    alternative_uris,
+    checked_result,
+    entry_for_callers,
+    is_offered,
+    requested_name,
+)
+from groundplan.gateway.mcp.servers import ServerError, Servers, counting_answers
+from groundplan.gateway.mcp.use import McpUse, session_owner
 from groundplan.gateway.policy.gate import ToolUser
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.upstream.pressure import RANKS
@@ -46,13 +56,13 @@ from groundplan.knowledge.retrieval.wire import NOT_GIVEN
 from groundplan.ledger.model import Reservation
 
 LIST_SECONDS = 10.0
-"""In which a server says what it has: what the others have waits for it, and clients do not wait for long."""
+"""How long a server may take to list what it has: the lists of all other servers wait for it, and so do clients."""
 _log = logging.getLogger(__name__)
 Search = Callable[[bytes, str, Any], Awaitable[tuple[int, bytes]]]
 
 
 class _Tools(Interface):
-    """Uses of tools in the ledger."""
+    """The surface of MCP uses in the ledger."""
 
     name = "mcp"
     deployment_kind = ""
@@ -63,7 +73,7 @@ TOOLS = _Tools()
 
 
 class McpApi:
-    """`handle` answers one request to /mcp. `search` is knowledge's, as the facts API serves it."""
+    """The endpoint /mcp. `search` is knowledge's search, as the facts API serves it."""
 
     def __init__(self, gateway: Gateway, home: Home, search: Search) -> None:
         self._gateway = gateway
@@ -71,13 +81,13 @@ class McpApi:
         self._search = search
         self._servers = Servers(gateway)
         self._left_out: set[str] = set()
-        """Servers whose tools were left out when they were asked last, which was logged."""
+        """Servers whose tools were left out of the last list, which was logged once."""
 
     async def close(self) -> None:
         await self._servers.close()
 
     async def handle(self, request: Request, response: Response) -> None:
-        """Whatever happens, the caller gets an answer."""
+        """Answer one request, with an error whatever happens."""
         try:
             await self._handle(request, response)
         except GroundplanError as error:
@@ -98,33 +108,33 @@ class McpApi:
         exchange.workload, exchange.catalog = exchange.plan.workload, self._gateway.live.catalog
         exchange.policy = self._gateway.live.policy
         admit.check_workload(exchange.plan, self._gateway.clock.seconds())
-        message = wire.read(request.body)
+        message = wire.parse_message(request.body)
         if message.id is None:
             response.send(202, b"")
             return
         workload = exchange.workload
-        with counted(self._gateway.answer_memory, RANKS[workload.reliability.priority], workload.name):
+        with counting_answers(self._gateway.answer_memory, RANKS[workload.reliability.priority], workload.name):
             try:
                 body = await self._answer(exchange, message)
             except ServerError as error:
                 code = int(error.code) if isinstance(error.code, int) else -32603
-                body = wire.failure(message.id, code, _seen(exchange, str(error)))
+                body = wire.error_response(message.id, code, _checked_error(exchange, str(error)))
             await response.send_large(200, body)
 
     async def _answer(self, exchange: Exchange, message: wire.Message) -> bytes:
         if message.method == "initialize":
-            return wire.result(message.id, wire.initialized(message.params.get("protocolVersion")))
+            return wire.result(message.id, wire.initialize_result(message.params.get("protocolVersion")))
         if message.method == "ping":
             return wire.result(message.id, {})
         if message.method == "tools/list":
-            return wire.result(message.id, {"tools": await self._list(exchange)})
+            return wire.result(message.id, {"tools": await self._list_tools(exchange)})
         if message.method == "tools/call":
-            return wire.result(message.id, await self._call(exchange, message.params))
+            return wire.result(message.id, await self._call_tool(exchange, message.params))
         if (kind := LISTS.get(message.method)) is not None:
-            return wire.result(message.id, {kind.key: await self._others(exchange, kind)})
+            return wire.result(message.id, {kind.key: await self._list_entries(exchange, kind)})
         if (kind := GETS.get(message.method)) is not None:
-            return await self._get(exchange, kind, message)
-        return wire.failure(message.id, -32601, f"the gateway has no {message.method[:60]}")
+            return await self._get_entry(exchange, kind, message)
+        return wire.error_response(message.id, -32601, f"the gateway has no {message.method[:60]}")
 
     # what there is ----------------------------------------------------------------------------------------------------
 
@@ -134,106 +144,110 @@ class McpApi:
             return []
         return [server for server in catalog.blueprint.tools if workload.name in server.workloads]
 
-    async def _list(self, exchange: Exchange) -> list[dict[str, Any]]:
-        """Tools that this caller may use; a server that does not answer has none now."""
+    async def _list_tools(self, exchange: Exchange) -> list[dict[str, Any]]:
+        """The tools that this caller may use; a server that does not answer has none now."""
         workload = exchange.workload
         if workload is None:
             raise AssertionError("not identified")
         servers = self._servers_of(exchange)
-        found = await asyncio.gather(*(self._tools(server, exchange) for server in servers))
-        search = workload.grounding is not None and self._refusal(Use(exchange, None, wire.SEARCH_TOOL, {}, "")) is None
+        found = await asyncio.gather(*(self._tools_of(server, exchange) for server in servers))
+        search = (
+            workload.grounding is not None and self._refusal(McpUse(exchange, None, wire.SEARCH_TOOL, {}, "")) is None
+        )
         listed = [wire.search_tool(workload.name)] if search else []
         for server, tools in zip(servers, found, strict=True):
             for tool in tools:
                 name = str(tool["name"])
-                use = Use(exchange, server, name, {}, "")
-                if wire.offers(server, name) and wire.readable(tool) and self._refusal(use) is None:
-                    listed.append(wire.outward(server.name, tool))
+                use = McpUse(exchange, server, name, {}, "")
+                if wire.is_offered(server, name) and wire.is_readable(tool) and self._refusal(use) is None:
+                    listed.append(wire.tool_for_callers(server.name, tool))
         return listed
 
-    async def _tools(self, server: ToolServer, exchange: Exchange) -> list[dict[str, Any]]:
+    async def _tools_of(self, server: ToolServer, exchange: Exchange) -> list[dict[str, Any]]:
         try:
             async with asyncio.timeout(LIST_SECONDS):
-                found = await self._servers.listed(server, "tools/list", "tools", caller_of(exchange))
+                found = await self._servers.listed(server, "tools/list", "tools", session_owner(exchange))
         except (Unavailable, ServerError, TimeoutError) as error:
-            if server.name not in self._left_out:  # no log grows with what callers ask
+            if server.name not in self._left_out:  # the log must not grow with requests
                 self._left_out.add(server.name)
                 _log.warning("tools of %s are left out: %s", server.name, str(error) or "it did not answer in time")
             return []
         self._left_out.discard(server.name)
         return found
 
-    async def _others(self, exchange: Exchange, kind: Kind) -> list[dict[str, Any]]:
-        """Resources, templates of them or prompts that this caller may use."""
+    async def _list_entries(self, exchange: Exchange, kind: Kind) -> list[dict[str, Any]]:
+        """The resources, resource templates or prompts that this caller may use."""
         listed: list[dict[str, Any]] = []
         servers = self._servers_of(exchange)
-        every = await asyncio.gather(*(self._of(server, kind, exchange) for server in servers))
+        every = await asyncio.gather(*(self._entries_of(server, kind, exchange) for server in servers))
         for server, found in zip(servers, every, strict=True):
             for entry in found:
                 name = str(entry[kind.field])
-                use = _named(exchange, server, kind, name)
-                if offers(server, kind, name) and self._refusal(use) is None:
-                    listed.append(outward(server.name, kind, entry))
+                use = _resource_use(exchange, server, kind, name)
+                if is_offered(server, kind, name) and self._refusal(use) is None:
+                    listed.append(entry_for_callers(server.name, kind, entry))
         return listed
 
-    async def _of(self, server: ToolServer, kind: Kind, exchange: Exchange) -> list[dict[str, Any]]:
-        """What a server has of a kind; one that does not know it, or does not answer, has none."""
+    async def _entries_of(self, server: ToolServer, kind: Kind, exchange: Exchange) -> list[dict[str, Any]]:
+        """A server's entries of a kind; none where it does not know the kind, or does not answer."""
         try:
             async with asyncio.timeout(LIST_SECONDS):
-                return await self._servers.listed(server, kind.lists, kind.key, caller_of(exchange), kind.field)
+                return await self._servers.listed(server, kind.lists, kind.key, session_owner(exchange), kind.field)
         except (Unavailable, ServerError, TimeoutError):
             return []
 
     # one use ----------------------------------------------------------------------------------------------------------
 
-    async def _call(self, exchange: Exchange, params: dict[str, Any]) -> dict[str, Any]:
-        """The tool's result, or one that says why it was not used."""
-        use = self._use(exchange, params)
+    async def _call_tool(self, exchange: Exchange, params: dict[str, Any]) -> dict[str, Any]:
+        """Use a tool: its result, or one that says why it was not used."""
+        use = self._read_tool_use(exchange, params)
         try:
-            return await self._conducted(use, self._used(use))
+            return await self._record_outcome(use, self._use_tool(use))
         except GroundplanError as error:
-            return wire.refused(error, call_id=str(exchange.call))
+            return wire.refusal_result(error, call_id=str(exchange.call))
 
-    async def _get(self, exchange: Exchange, kind: Kind, message: wire.Message) -> bytes:
-        """A resource or a prompt, or why it may not be had."""
-        server_name, name = inward(kind, message.params)
+    async def _get_entry(self, exchange: Exchange, kind: Kind, message: wire.Message) -> bytes:
+        """Read a resource or a prompt: the answer, or an error that says why not."""
+        server_name, name = requested_name(kind, message.params)
         server = next((each for each in self._servers_of(exchange) if each.name == server_name), None)
         arguments = {key: value for key, value in message.params.items() if key == "arguments"}
         meta = message.params.get("_meta")
         retry = meta.get(wire.RETRY_META) if isinstance(meta, dict) else None
-        use = _named(exchange, server, kind, name, arguments, str(retry or ""))
+        use = _resource_use(exchange, server, kind, name, arguments, str(retry or ""))
         try:
-            return wire.result(message.id, await self._conducted(use, self._gotten(use, kind, name)))
+            return wire.result(message.id, await self._record_outcome(use, self._get_content(use, kind, name)))
         except GroundplanError as error:
             data = {"code": error.code, "hint": error.hint, "call_id": str(exchange.call), **error.details}
-            return wire.failure(message.id, -32002 if isinstance(error, NotFound) else -32603, error.message, data)
+            return wire.error_response(
+                message.id, -32002 if isinstance(error, NotFound) else -32603, error.message, data
+            )
 
-    async def _gotten(self, use: Use, kind: Kind, name: str) -> dict[str, Any]:
+    async def _get_content(self, use: McpUse, kind: Kind, name: str) -> dict[str, Any]:
         server = use.server
-        if server is None or not offers(server, kind, name):
+        if server is None or not is_offered(server, kind, name):
             hint = f"{kind.lists} shows those that this key may use."
             raise NotFound(f"there is no {kind.what} {name[:100]}", code=f"{kind.what}_unknown", hint=hint)
-        await self._let(use)
-        if use.dangerous:
-            await approved(self._gateway, self._home, use)
-            self._still(use)
-        self._begin(use)
+        await self._check_use(use)
+        if use.is_dangerous:
+            await take_approval(self._gateway, self._home, use)
+            self._check_again(use)
+        self._journal_use(use)
         field = "uri" if kind.what == "resource" else "name"
         asked = {field: name, **use.arguments}
-        found = await self._servers.ask(server, kind.gets, asked, caller_of(use.exchange))
+        found = await self._servers.ask(server, kind.gets, asked, session_owner(use.exchange))
         guard = use.exchange.plan.guard if use.exchange.plan is not None else None
         if guard is None or guard.passages.empty or guard.shadow:
-            return dict(checked(kind, server.name, found, Looker(str)))
+            return dict(checked_result(kind, server.name, found, ContentChecker(str)))
         masks, findings = Masks(), Findings()
 
         def look(text: str) -> str:
             seen = checked_passage(guard, text, masks, findings)
             return "(left out by a guardrail)" if seen is None else seen
 
-        return dict(checked(kind, server.name, found, Looker(look, guard.unchecked)))
+        return dict(checked_result(kind, server.name, found, ContentChecker(look, guard.unchecked)))
 
-    async def _let(self, use: Use) -> None:
-        """Kill switches, company rules and limits, and what is sent in. Raises `Denied`, `Exhausted`, `Unavailable`."""
+    async def _check_use(self, use: McpUse) -> None:
+        """Check kill switches, company rules, limits and the arguments. Raises `Denied`, `Exhausted`, `Unavailable`."""
         if not self._gateway.journal.healthy:
             raise settle.journal_unavailable()  # a tool may do what cannot be undone
         policy = self._gateway.live.policy
@@ -244,18 +258,18 @@ class McpApi:
             await limits.admit_cached(self._gateway, use.exchange, catalog.limits)
         await self._check_arguments(use)
         if self._gateway.live.policy is not policy:
-            self._still(use)
+            self._check_again(use)
 
-    def _still(self, use: Use) -> None:
-        """After a wait: what may have been stopped meanwhile is not begun. Raises `Denied`, `Unauthenticated`."""
+    def _check_again(self, use: McpUse) -> None:
+        """Check again after a wait, since the use may have been stopped. Raises `Denied`, `Unauthenticated`."""
         exchange = use.exchange
         admitted(self._gateway, exchange.request, exchange.response.peer_address)
         if (error := self._refusal(use)) is not None:
             raise error
 
-    def _begin(self, use: Use) -> None:
-        """Write what is about to be asked of a server, which may act: it is in the ledger also where this worker dies
-        before it ends. Raises `Unavailable`."""
+    def _journal_use(self, use: McpUse) -> None:
+        """Journal the use before the server is asked, since the server may act: so it is in the ledger even if this
+        worker dies. Raises `Unavailable`."""
         exchange, at = use.exchange, int(self._gateway.clock.seconds() * 1000)
         key, workload, catalog = exchange.key, exchange.workload, exchange.catalog
         if key is None or workload is None or catalog is None:
@@ -266,27 +280,27 @@ class McpApi:
                 catalog.number, 0, [], catalog.blueprint.demo,
             )
         )  # fmt: skip
-        use.asked = True
+        use.was_sent = True
 
-    async def _conducted(self, use: Use, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
-        """What a use gives, which ends as a call in the journal whatever happens; raises `Unavailable` where it cannot
-        be written there."""
+    async def _record_outcome(self, use: McpUse, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+        """Await the result of a use, and record the use as a call in the journal whatever happens. Raises `Unavailable`
+        where that is impossible."""
         gateway, exchange = self._gateway, use.exchange
         gateway.running_calls += 1
         begun = time.perf_counter_ns()
         try:
             result = await work
-            await self._recorded(use, begun, "tool_error" if result.get("isError") is True else "")
+            await self._finish_use(use, begun, "tool_error" if result.get("isError") is True else "")
         except ServerError:
-            await self._recorded(use, begun, "tool_error")
+            await self._finish_use(use, begun, "tool_error")
             raise
         except GroundplanError as error:
-            self._over(use, begun)
-            outcome = "refused" if not use.asked or isinstance(error, Denied | Invalid) else "failed"
+            self._note_duration(use, begun)
+            outcome = "refused" if not use.was_sent or isinstance(error, Denied | Invalid) else "failed"
             settle.finish_with_error(gateway, exchange, error, outcome)
             raise
         except BaseException as error:
-            self._over(use, begun)
+            self._note_duration(use, begun)
             if isinstance(error, asyncio.CancelledError):
                 settle.finish(gateway, exchange, "cancelled", settle.CLIENT_GONE, "client_gone")
             else:
@@ -296,57 +310,57 @@ class McpApi:
             gateway.running_calls -= 1
         return result
 
-    async def _recorded(self, use: Use, begun: int, code: str) -> None:
-        """Its end is on the disk before anybody hears of it. Raises `Unavailable`."""
-        self._over(use, begun)
+    async def _finish_use(self, use: McpUse, begun: int, code: str) -> None:
+        """Record the end of a use; returns once that is durable. Raises `Unavailable`."""
+        self._note_duration(use, begun)
         sequence = settle.finish_or_raise(self._gateway, use.exchange, "failed" if code else "ok", 200, code)
         if (pending := self._gateway.journal.durable(sequence)) is not None:
             await pending
 
-    def _over(self, use: Use, begun: int) -> None:
-        """How long it took, and that it is a request like a call where anybody was asked."""
+    def _note_duration(self, use: McpUse, begun: int) -> None:
+        """Note the duration of a use, and count it as a request in limits if a server was asked."""
         exchange = use.exchange
         exchange.steps.append((use.step, (time.perf_counter_ns() - begun) // 1000))
-        if use.asked and exchange.limit_use is not None:
+        if use.was_sent and exchange.limit_use is not None:
             limits.end_call(self._gateway, exchange.limit_use, sent=True)
 
-    def _use(self, exchange: Exchange, params: dict[str, Any]) -> Use:
-        """Raises `Invalid` (`mcp_message`)."""
+    def _read_tool_use(self, exchange: Exchange, params: dict[str, Any]) -> McpUse:
+        """The use that `tools/call` requests. Raises `Invalid` (`mcp_message`)."""
         name, arguments = params.get("name"), params.get("arguments") or {}
         if not isinstance(name, str) or not isinstance(arguments, dict) or len(name) > 200:
             raise Invalid("tools/call names a tool and its arguments", code="mcp_message", hint="See the MCP.")
         meta = params.get("_meta")
         retry = meta.get(wire.RETRY_META) if isinstance(meta, dict) else None
         retry = arguments.pop(wire.RETRY_ARGUMENT, None) or retry or ""
-        server_name, tool = wire.split(name)
+        server_name, tool = wire.split_name(name)
         server = next((each for each in self._servers_of(exchange) if each.name == server_name), None)
         if server is None and server_name:
             tool = name
-        return Use(exchange, server, tool, arguments, str(retry))
+        return McpUse(exchange, server, tool, arguments, str(retry))
 
-    async def _used(self, use: Use) -> dict[str, Any]:
+    async def _use_tool(self, use: McpUse) -> dict[str, Any]:
         exchange, server = use.exchange, use.server
         workload = exchange.workload
         own = (
             server is None and use.tool == wire.SEARCH_TOOL and workload is not None and workload.grounding is not None
         )
-        if not own and (server is None or not wire.offers(server, use.tool)):
+        if not own and (server is None or not wire.is_offered(server, use.tool)):
             hint = "tools/list shows those that this key may use."
             raise NotFound(f"there is no tool {use.tool[:100]}", code="tool_unknown", hint=hint)
-        await self._let(use)
+        await self._check_use(use)
         if server is None:
-            use.asked = True
-            return await self._searched(use)
-        if use.dangerous:
-            await approved(self._gateway, self._home, use)
-            self._still(use)
-        self._begin(use)
+            use.was_sent = True
+            return await self._search_sources(use)
+        if use.is_dangerous:
+            await take_approval(self._gateway, self._home, use)
+            self._check_again(use)
+        self._journal_use(use)
         asked = {"name": use.tool, "arguments": use.arguments}
-        result = await self._servers.ask(server, "tools/call", asked, caller_of(exchange))
+        result = await self._servers.ask(server, "tools/call", asked, session_owner(exchange))
         return self._checked_result(use, result)
 
-    def _refusal(self, use: Use) -> Denied | None:
-        """What of kill switches and company rules refuses a use."""
+    def _refusal(self, use: McpUse) -> Denied | None:
+        """The refusal of a use by kill switches or company rules; None: it is allowed."""
         exchange, server, policy = use.exchange, use.server, self._gateway.live.policy
         scopes = {f"tool/{name}" for name in use.names}
         if server is not None:
@@ -358,18 +372,18 @@ class McpApi:
             return None
         whose, now = ToolUser(workload.name, key, exchange.person), self._gateway.clock.seconds()
         for name in use.names:
-            tool = Tool(name, server.name if server else "", use.dangerous)
+            tool = Tool(name, server.name if server else "", use.is_dangerous)
             verdict = catalog.gate.decide_tool(policy, whose, tool, now)
             if not verdict.allowed:
                 return denied(verdict, f"this use of {use.name} by {workload.name}")
         return None
 
-    async def _check_arguments(self, use: Use) -> None:
-        """What the workload blocks on the way in is blocked here too; nothing is masked, since a tool needs values."""
+    async def _check_arguments(self, use: McpUse) -> None:
+        """Block arguments that the workload's input guardrails block; nothing is masked, since a tool needs values."""
         guard = use.exchange.plan.guard if use.exchange.plan is not None else None
         if guard is None or not guard.looks_in or guard.shadow:
             return
-        said = [*use.given, *_texts(use.arguments)]
+        said = [*use.caller_texts, *_texts_in(use.arguments)]
 
         def look(text: str, own: bool) -> str:
             for hit in guard.input.look(text, inject=not own):
@@ -388,8 +402,8 @@ class McpApi:
         except Refused as refused:
             raise refusal_error(refused.refusal) from refused
 
-    def _checked_result(self, use: Use, result: dict[str, Any]) -> dict[str, Any]:
-        """What a tool answers is treated as a passage: it is text from elsewhere."""
+    def _checked_result(self, use: McpUse, result: dict[str, Any]) -> dict[str, Any]:
+        """A tool's result after the checks for passages: it is text from elsewhere."""
         guard = use.exchange.plan.guard if use.exchange.plan is not None else None
         if guard is None or guard.passages.empty:
             return result
@@ -399,17 +413,20 @@ class McpApi:
             seen = checked_passage(guard, text, masks, findings)
             return "(left out by a guardrail)" if seen is None else seen
 
-        content, by = result.get("content"), Looker(look) if guard.shadow else Looker(look, guard.unchecked)
+        content, by = (
+            result.get("content"),
+            ContentChecker(look) if guard.shadow else ContentChecker(look, guard.unchecked),
+        )
         kept = [by.part(each) for each in content] if isinstance(content, list) else []
         made = {**result, "content": kept}
-        if use.server is not None:  # our own says there what it says in its content
-            for text in _texts(result.get("structuredContent")):
+        if use.server is not None:  # the gateway's own tool repeats its content there
+            for text in _texts_in(result.get("structuredContent")):
                 look(text)
         if findings.counted and not guard.shadow:
             made.pop("structuredContent", None)
         return made
 
-    async def _searched(self, use: Use) -> dict[str, Any]:
+    async def _search_sources(self, use: McpUse) -> dict[str, Any]:
         exchange = use.exchange
         try:
             _, body = await self._search(msgspec.json.encode(use.arguments), exchange.person, exchange.plan)
@@ -417,27 +434,27 @@ class McpApi:
             raise Invalid(f"the search is not right: {error}", code="mcp_arguments", hint="See inputSchema.") from error
         note_read(exchange, body)
         found = msgspec.json.decode(body)
-        texts = [_passage(number, each) for number, each in enumerate(found.get("passages", ()), 1)]
+        texts = [_passage_text(number, each) for number, each in enumerate(found.get("passages", ()), 1)]
         texts += [
             f"In conflict: {each['path']} says '{each['says']}', {each['other_path']} says '{each['other_says']}'"
             for each in found.get("conflicts", ())
         ]
-        texts += [_newer(each) for each in found.get("newer", ())]
+        texts += [_newer_text(each) for each in found.get("newer", ())]
         content = [{"type": "text", "text": text} for text in texts] or [{"type": "text", "text": "Nothing was found."}]
         return self._checked_result(use, {"content": content, "structuredContent": found, "isError": False})
 
 
-def _named(
+def _resource_use(
     exchange: Exchange, server: ToolServer | None, kind: Kind, name: str, arguments: dict[str, Any] | None = None,
     retry: str = "",
-) -> Use:  # fmt: skip
+) -> McpUse:  # fmt: skip
     """The use of a resource or a prompt."""
-    known = tuple(f"resource:{each}" for each in others(name)) if kind.what == "resource" else ()
-    return Use(exchange, server, f"{kind.what}:{name}", arguments or {}, retry, others=known)
+    known = tuple(f"resource:{each}" for each in alternative_uris(name)) if kind.what == "resource" else ()
+    return McpUse(exchange, server, f"{kind.what}:{name}", arguments or {}, retry, alternative_names=known)
 
 
-def _seen(exchange: Exchange, told: str) -> str:
-    """Why a server refused something, as the model may read it: it is text from elsewhere as its results are."""
+def _checked_error(exchange: Exchange, told: str) -> str:
+    """A server's error message after the checks for passages: it is text from elsewhere."""
     guard = exchange.plan.guard if exchange.plan is not None else None
     if guard is None or guard.passages.empty:
         return told
@@ -445,31 +462,31 @@ def _seen(exchange: Exchange, told: str) -> str:
     return "(left out by a guardrail)" if seen is None else seen
 
 
-def _texts(value: Any) -> list[str]:
-    """All that JSON says: names are often data, and so are numbers."""
+def _texts_in(value: Any) -> list[str]:
+    """All texts in a JSON value, with names and numbers, which are often data."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, dict):
-        return [text for name, each in value.items() for text in (name, *_texts(each))]
+        return [text for name, each in value.items() for text in (name, *_texts_in(each))]
     if isinstance(value, list):
-        return [text for each in value for text in _texts(each)]
+        return [text for each in value for text in _texts_in(each)]
     return [str(value)] if isinstance(value, int | float) and not isinstance(value, bool) else []
 
 
 def _check_origin(request: Request) -> None:
-    """A page in a browser does not speak to tools: it would be somebody else's page with a key in it."""
+    """Raise `Denied` for requests of browsers: it would be somebody else's page with a key in it."""
     if b"origin" in request.headers:
         hint = "Speak to /mcp from a server or an agent, not from a web page."
         raise Denied("browsers do not speak to /mcp", code="mcp_origin", hint=hint)
 
 
-def _passage(number: int, found: dict[str, Any]) -> str:
-    """A passage as a tool tells it: its head row above rows of a table."""
+def _passage_text(number: int, found: dict[str, Any]) -> str:
+    """A passage as text of a tool result, with the head row above rows of a table."""
     paths = dict.fromkeys([found.get("path", ""), *(each["path"] for each in found.get("also", ()))])
     heading = f"[{number}] {found.get('title', '')} ({', also in '.join(paths)})"
     return "\n".join(filter(None, (heading, found.get("head"), found.get("text"))))
 
 
-def _newer(found: dict[str, Any]) -> str:
+def _newer_text(found: dict[str, Any]) -> str:
     reason = NOT_GIVEN.get(found.get("reason", ""))
     return f"{found['path']} has a newer version: {found['newer_path']}" + (f", which {reason}" if reason else "")

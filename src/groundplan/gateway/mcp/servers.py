@@ -1,9 +1,9 @@
-"""The declared MCP servers as this worker speaks to them, each caller in a session of its own where a server keeps any:
-what a tool remembers there is nobody else's. A session is begun when it is first needed.
+"""The client of declared MCP servers, with a session for each caller where a server has sessions, so that no caller
+sees what a tool remembers for another. A session begins when it is first needed.
 
 Speaks Streamable HTTP over the gateway's own client: each message is a POST that is answered by JSON or by a stream of
-events, within the declared time. What a server asks there itself (a person, a model) nobody here has, and it is told
-so; what it tells is passed over. Our secret in what it sends reaches nobody.
+events, within the declared time. A server's own requests (for a person, a model) are answered by an error, its
+notifications are ignored. The gateway's secret is removed from whatever a server sends.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from groundplan.blueprint.model import ToolServer
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.gateway.http.sse import EventReader, EventTooLarge
 from groundplan.gateway.http.strict_json import DECODE_ERRORS, check_complexity
-from groundplan.gateway.mcp.wire import VERSIONS, objects
+from groundplan.gateway.mcp.wire import VERSIONS, dicts_in
 from groundplan.gateway.upstream.answer_memory import AnswerMemory, MemoryShare
 from groundplan.gateway.upstream.connection import UNRESERVED_BYTES, UpstreamConnection, UpstreamFailure, remaining_wait
 
@@ -32,45 +32,45 @@ if TYPE_CHECKING:
     from groundplan.gateway.upstream.targets import Target
 
 USE = "tools/call"
-PAGES = 20
-"""Of a list of tools that are read."""
-MOST_ASKED = 20
-"""Requests of a server to which it gets an answer, while it answers one."""
-MOST_SESSIONS = 1000
-"""Of one worker at all servers together."""
+MAX_PAGES = 20
+"""Most pages of a list that are read."""
+MAX_SERVER_REQUESTS = 20
+"""Most requests of a server that are answered during one request to it."""
+MAX_SESSIONS = 1000
+"""Most sessions of one worker, at all servers together."""
 IDLE_SECONDS = 600.0
-"""After which a session that nobody uses is ended, once another one begins."""
+"""An unused session is ended after this time, once another one begins."""
 _CONNECT_SECONDS = 3.0
 _END_SECONDS = 1.0
-_ELSEWHERE = frozenset({307, 308, 404, 405})
-"""Statuses of a server whose address ends with a slash where it is declared without one."""
-_SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~:+/=")
+_MOVED_STATUSES = frozenset({307, 308, 404, 405})
+"""Statuses of a server whose URL needs a slash at the end but is declared without one."""
+_HEADER_CHARACTERS = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~:+/=")
 
 
-_counted: ContextVar[Callable[[], MemoryShare] | None] = ContextVar("counted", default=None)
-"""Has what is asked for here counted in the room for large answers."""
+_new_share: ContextVar[Callable[[], MemoryShare] | None] = ContextVar("counted", default=None)
+"""Makes the share of a request in the memory for large answers; None: answers are not counted."""
 
 
 @contextmanager
-def counted(room: AnswerMemory, rank: int, workload: str) -> Iterator[None]:
-    """What servers answer to whom is asked within it takes of the room for large answers, until its end."""
+def counting_answers(room: AnswerMemory, rank: int, workload: str) -> Iterator[None]:
+    """Count answers of servers to requests within this context in the memory for large answers, until its end."""
     shares: list[MemoryShare] = []
 
     def share() -> MemoryShare:
         shares.append(made := MemoryShare(room, rank, workload))
         return made
 
-    token = _counted.set(share)
+    token = _new_share.set(share)
     try:
         yield
     finally:
-        _counted.reset(token)
+        _new_share.reset(token)
         for each in shares:
             each.release()
 
 
 class _Answer(msgspec.Struct):
-    """A message of a server; with a `method` it asks something itself, or tells something."""
+    """A message of a server; with a `method` it is the server's own request or notification."""
 
     id: int | str | None = None
     method: str | None = None
@@ -79,7 +79,7 @@ class _Answer(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
-_Ask = Callable[[_Answer], None]
+_Reply = Callable[[_Answer], None]
 
 
 class ServerError(Exception):
@@ -92,7 +92,7 @@ class ServerError(Exception):
 
 @dataclass(slots=True)
 class _Session:
-    """`lines` are the header lines by which a server knows it; `busy`: how many requests it answers in it now."""
+    """A session at a server. `lines`: its header lines; `busy`: how many requests in it are unanswered."""
 
     server: ToolServer
     lines: bytes
@@ -100,26 +100,28 @@ class _Session:
     busy: int = 0
 
     @property
-    def kept(self) -> bool:
-        """Whether the server keeps anything of it."""
+    def is_stateful(self) -> bool:
+        """Whether the server has a session id, and so may keep state."""
         return b"mcp-session-id" in self.lines
 
 
 class Servers:
-    """Of one worker."""
+    """The MCP servers as one worker uses them."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._sessions: OrderedDict[tuple[str, str], _Session] = OrderedDict()
-        """By server and address, and by caller where it keeps sessions; those that were used last come last."""
+        """By (server and URL, caller), the caller empty where the server has no sessions; last used last."""
         self._beginning: dict[tuple[str, str], asyncio.Task[_Session]] = {}
         self._slashed: set[str] = set()
-        """Servers that are at their declared address with a slash behind it."""
+        """Servers whose URL needs a slash at the end."""
         self._next = 0
 
     async def close(self) -> None:
-        """Tell servers that their sessions are over, as far as they hear it at once."""
-        ending = [asyncio.ensure_future(self._end(each)) for each in self._sessions.values() if each.kept]
+        """End all sessions, as far as servers take that at once."""
+        ending = [
+            asyncio.ensure_future(self._end_session(each)) for each in self._sessions.values() if each.is_stateful
+        ]
         self._sessions.clear()
         if ending:
             _, late = await asyncio.wait(ending, timeout=_END_SECONDS)
@@ -129,13 +131,13 @@ class Servers:
     async def listed(
         self, server: ToolServer, method: str, key: str, caller: str, field: str = "name"
     ) -> list[dict[str, Any]]:
-        """All that a server lists with a method, under `key`, of which each has a `field`. Raises `Unavailable`,
-        `ServerError`."""
+        """All entries that a server lists with a method under `key`, those that have a text `field`. Raises
+        `Unavailable`, `ServerError`."""
         found: list[dict[str, Any]] = []
         cursor: Any = None
-        for _ in range(PAGES):
+        for _ in range(MAX_PAGES):
             page = await self.ask(server, method, {"cursor": cursor} if cursor else {}, caller)
-            found += [each for each in objects(page.get(key)) if isinstance(each.get(field), str)]
+            found += [each for each in dicts_in(page.get(key)) if isinstance(each.get(field), str)]
             cursor = page.get("nextCursor")
             if not cursor:
                 break
@@ -144,13 +146,13 @@ class Servers:
     async def ask(self, server: ToolServer, method: str, params: dict[str, Any], caller: str) -> dict[str, Any]:
         """The result of one request of a caller. Raises `Unavailable` (`tool_unavailable`), `ServerError`."""
         try:
-            session = await self._session(server, caller)
-            status, answer = await self._within(session, method, params)
-            # some answer 400 for a session that they do not know any more; neither has looked at the request
-            if status == 404 or (status == 400 and session.kept):
+            session = await self._session_for(server, caller)
+            status, answer = await self._send_in(session, method, params)
+            # 404, and 400 from some servers, mean an unknown session: the request was not processed
+            if status == 404 or (status == 400 and session.is_stateful):
                 self._forget(session)
-                session = await self._session(server, caller)
-                status, answer = await self._within(session, method, params)
+                session = await self._session_for(server, caller)
+                status, answer = await self._send_in(session, method, params)
         except (UpstreamFailure, EventTooLarge) as failure:
             self._gateway.targets.forget(f"mcp:{server.name}")
             raise _unavailable(server, str(failure) or "its answer is too large") from failure
@@ -163,10 +165,10 @@ class Servers:
             raise ServerError(answer.error)
         return answer.result or {}
 
-    async def _within(self, session: _Session, method: str, params: dict[str, Any]) -> tuple[int, _Answer | None]:
+    async def _send_in(self, session: _Session, method: str, params: dict[str, Any]) -> tuple[int, _Answer | None]:
         session.busy += 1
         try:
-            made = _counted.get()
+            made = _new_share.get()
             share = None if made is None else made()
             status, answer, _ = await self._send(session.server, method, params, session.lines, share=share)
         finally:
@@ -176,8 +178,8 @@ class Servers:
 
     # sessions ---------------------------------------------------------------------------------------------------------
 
-    async def _session(self, server: ToolServer, caller: str) -> _Session:
-        """That of a caller, which may have to begin. Raises `UpstreamFailure`."""
+    async def _session_for(self, server: ToolServer, caller: str) -> _Session:
+        """The session of a caller, a new one if necessary. Raises `UpstreamFailure`."""
         known = f"{server.name} {server.url}"
         for key in ((known, ""), (known, caller)):
             if (session := self._sessions.get(key)) is not None:
@@ -187,35 +189,35 @@ class Servers:
         key = known, caller
         task = self._beginning.get(key)
         if task is None:
-            self._leave_old()
-            task = self._beginning[key] = self._gateway.loop.create_task(self._begin(server, known))
-            task.add_done_callback(partial(self._begun, key))
+            self._end_idle_sessions()
+            task = self._beginning[key] = self._gateway.loop.create_task(self._begin_session(server, known))
+            task.add_done_callback(partial(self._store_session, key))
         return await asyncio.shield(task)  # others may wait for it
 
-    def _begun(self, key: tuple[str, str], task: asyncio.Task[_Session]) -> None:
+    def _store_session(self, key: tuple[str, str], task: asyncio.Task[_Session]) -> None:
         self._beginning.pop(key, None)
         if not task.cancelled() and task.exception() is None:
             session = task.result()
-            self._sessions[key if session.kept else (key[0], "")] = session
+            self._sessions[key if session.is_stateful else (key[0], "")] = session
 
-    def _leave_old(self) -> None:
-        """Before another one begins, end those that nobody has used for long, and the oldest of too many."""
+    def _end_idle_sessions(self) -> None:
+        """Before another session begins, end those that were idle for long, and the oldest of too many."""
         before = self._gateway.loop.time() - IDLE_SECONDS
         for key, session in list(self._sessions.items()):
-            if session.used > before and len(self._sessions) < MOST_SESSIONS:
+            if session.used > before and len(self._sessions) < MAX_SESSIONS:
                 return
             if not session.busy:
                 del self._sessions[key]
-                self._gateway.run_in_background(self._end(session))
+                self._gateway.run_in_background(self._end_session(session))
 
     def _forget(self, session: _Session) -> None:
-        """Its server does not take it any more."""
+        """Drop a session that its server no longer accepts."""
         for key in [key for key, each in self._sessions.items() if each is session]:
             del self._sessions[key]
 
-    async def _end(self, session: _Session) -> None:
-        """Tell its server, which may keep much of it, if that can be done."""
-        if not session.kept:
+    async def _end_session(self, session: _Session) -> None:
+        """Tell the server that a session is over, if possible: it may hold much for it."""
+        if not session.is_stateful:
             return
         with suppress(UpstreamFailure):
             server = session.server
@@ -232,15 +234,15 @@ class Servers:
     def _path(self, server: ToolServer, target: Target) -> bytes:
         return b"/" if not target.pool.prefix or f"{server.name} {server.url}" in self._slashed else b""
 
-    async def _begin(self, server: ToolServer, known: str) -> _Session:
-        """A new session. Raises `UpstreamFailure`."""
+    async def _begin_session(self, server: ToolServer, known: str) -> _Session:
+        """Begin a new session. Raises `UpstreamFailure`."""
         params = {
             "protocolVersion": VERSIONS[0], "capabilities": {}, "clientInfo": {"name": "groundplan", "version": "1"},
         }  # fmt: skip
         before = known in self._slashed
         status, answer, headers = await self._send(server, "initialize", params, b"")
-        if status in _ELSEWHERE:
-            # declared addresses have no slash at their end, and what is mounted below one is there with it alone
+        if status in _MOVED_STATUSES:
+            # declared URLs have no slash at the end, but some servers are mounted at one with it only
             ours = {known} if (known in self._slashed) == before else set()
             self._slashed ^= ours
             again, answer, headers = await self._send(server, "initialize", params, b"")
@@ -250,9 +252,9 @@ class Servers:
         if status != 200 or answer is None or answer.result is None:
             raise UpstreamFailure("malformed", f"it began no session ({status})", sent=True)
         version = str(answer.result.get("protocolVersion", VERSIONS[0])).encode()
-        lines = b"mcp-protocol-version: %b\r\n" % version if set(version) <= _SAFE else b""
+        lines = b"mcp-protocol-version: %b\r\n" % version if set(version) <= _HEADER_CHARACTERS else b""
         session = headers.get(b"mcp-session-id", b"")
-        if session and set(session) <= _SAFE:
+        if session and set(session) <= _HEADER_CHARACTERS:
             lines += b"mcp-session-id: %b\r\n" % session
         await self._send(server, "notifications/initialized", {}, lines, notify=True)
         return _Session(server, lines, self._gateway.loop.time())
@@ -263,7 +265,7 @@ class Servers:
         self, server: ToolServer, method: str, params: dict[str, Any], lines: bytes, *, notify: bool = False,
         share: MemoryShare | None = None,
     ) -> tuple[int, _Answer | None, dict[bytes, bytes]]:  # fmt: skip
-        """(status, answer, headers). `share`: what a large answer takes of the room for them. Raises
+        """(status, answer, headers) of one message. `share`: counts a large answer in the memory for them. Raises
         `UpstreamFailure`."""
         self._next += 1
         message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params}
@@ -274,23 +276,24 @@ class Servers:
         except (UpstreamFailure, EventTooLarge, asyncio.CancelledError) as over:
             waits = not isinstance(over, UpstreamFailure) or over.kind == "timeout"
             if waits and not notify and b"mcp-session-id" in lines:
-                # in MCP the end of a connection is none of its request, which goes on for nobody
+                # in MCP closing a connection does not cancel its request, which would run on for nobody
                 told = {"requestId": message["id"], "reason": "nobody waits for it any more"}
                 gone = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": told}
-                self._gateway.run_in_background(self._told(server, gone, lines))
+                self._gateway.run_in_background(self._notify(server, gone, lines))
             raise
 
     async def _post(
         self, server: ToolServer, message: dict[str, Any], lines: bytes, *, once: bool = False,
         share: MemoryShare | None = None,
     ) -> tuple[int, _Answer | None, dict[bytes, bytes]]:  # fmt: skip
-        """`once`: a use is not tried again, so it never meets a connection that its server is just closing."""
+        """Send a message. `once`: it must not be retried, so it never uses a pooled connection, which the server may be
+        closing."""
         target = self._gateway.targets.named_target(f"mcp:{server.name}", server.url, server.key)
         path = self._path(server, target)
         pooled = None if once else target.pool.take_idle()
         accept = b"application/json, text/event-stream"
         request = target.request(path, msgspec.json.encode(message), b"mcp-%d" % self._next, accept, lines)
-        one = _Post(server, target, request, message.get("id"), partial(self._reply, server, lines), share)
+        one = _Post(server, target, request, message.get("id"), partial(self._answer_server, server, lines), share)
         if pooled is not None:
             try:
                 return await one.over(pooled)
@@ -299,35 +302,35 @@ class Servers:
                     raise
         return await one.over(await target.pool.connect(_CONNECT_SECONDS))
 
-    def _reply(self, server: ToolServer, lines: bytes, asked: _Answer) -> None:
-        """To what a server asks while it answers: it may wait for that, so it hears at once that nobody here does it,
-        or that we are there."""
+    def _answer_server(self, server: ToolServer, lines: bytes, asked: _Answer) -> None:
+        """Answer a server's own request at once, since the server may wait for it: a ping by its result, all others by
+        an error."""
         told: dict[str, Any] = {"jsonrpc": "2.0", "id": asked.id}
         if asked.method == "ping":
             message = told | {"result": {}}
         else:
             message = told | {"error": {"code": -32601, "message": f"the gateway has no {str(asked.method)[:60]}"}}
-        self._gateway.run_in_background(self._told(server, message, lines))
+        self._gateway.run_in_background(self._notify(server, message, lines))
 
-    async def _told(self, server: ToolServer, message: dict[str, Any], lines: bytes) -> None:
-        """Send what has no answer, if that can be done."""
+    async def _notify(self, server: ToolServer, message: dict[str, Any], lines: bytes) -> None:
+        """Send a message that has no answer, if possible."""
         with suppress(UpstreamFailure, EventTooLarge):
             await self._post(server, message, lines)
 
 
 @dataclass(slots=True)
 class _Post:
-    """One message and what comes back. `id`: of a request; `reply` is told what its server asks meanwhile."""
+    """One message and its answer. `id`: of a request; `reply`: called with the server's own requests meanwhile."""
 
     server: ToolServer
     target: Target
     request: bytes
     id: Any
-    reply: _Ask
+    reply: _Reply
     share: MemoryShare | None
 
     async def over(self, connection: UpstreamConnection) -> tuple[int, _Answer | None, dict[bytes, bytes]]:
-        """(status, answer, headers), within the declared time, however much comes meanwhile. Raises
+        """(status, answer, headers), within the declared time, however much the server sends. Raises
         `UpstreamFailure`."""
         loop, seconds = asyncio.get_running_loop(), self.server.timeout_ms / 1000
         by = loop.time() + seconds
@@ -336,16 +339,16 @@ class _Post:
             status = await connection.read_head(seconds)
             headers = dict(connection.headers)
             if status == 200 and headers.get(b"content-type", b"").startswith(b"text/event-stream"):
-                return status, await self._streamed(connection, by) if self.id is not None else None, headers
+                return status, await self._read_stream(connection, by) if self.id is not None else None, headers
             left = remaining_wait(by - loop.time())
             body = await connection.read_body(left, left, self.share)
             if self.share is not None:
                 self.share.shrink_to(len(body))
         finally:
             connection.release()
-        return status, _answer(self.target.mask_answer(body)) if status == 200 and body else None, headers
+        return status, _parse_answer(self.target.mask_answer(body)) if status == 200 and body else None, headers
 
-    async def _streamed(self, connection: UpstreamConnection, by: float) -> _Answer | None:
+    async def _read_stream(self, connection: UpstreamConnection, by: float) -> _Answer | None:
         """The answer among the events of a stream."""
         reader, loop, asked = EventReader(), asyncio.get_running_loop(), 0
         size, room = 0, UNRESERVED_BYTES
@@ -354,29 +357,29 @@ class _Post:
             if size > room and self.share is not None:
                 room = await self.share.grow(size, by - loop.time())
             for event in reader.feed(data):
-                found = _answer(self.target.mask_answer(event))
+                found = _parse_answer(self.target.mask_answer(event))
                 if found is None:
                     continue
                 if found.method is None:
-                    if self._is_ours(found):
+                    if self._is_answer(found):
                         return found
-                elif found.id is not None and asked < MOST_ASKED:
+                elif found.id is not None and asked < MAX_SERVER_REQUESTS:
                     asked += 1
                     self.reply(found)
             if reader.is_between_events:
                 size = 0
         return None
 
-    def _is_ours(self, found: _Answer) -> bool:
-        """Whether it answers this request, or says of it that it cannot be read; some write numbers as text."""
+    def _is_answer(self, found: _Answer) -> bool:
+        """Whether a message answers this request, or says that it cannot be read; some servers send ids as text."""
         if found.id is None:
             return found.error is not None
         return str(found.id) == str(self.id) and (found.result is not None or found.error is not None)
 
 
-def _answer(data: bytes) -> _Answer | None:
+def _parse_answer(data: bytes) -> _Answer | None:
     try:
-        check_complexity(data)  # whoever looks at it goes down every level
+        check_complexity(data)  # checks of its texts recurse into every level
         return _decode(data)
     except (Invalid, *DECODE_ERRORS):
         return None

@@ -1,4 +1,4 @@
-"""One use of what an MCP server has. Types only."""
+"""One use of a tool, resource or prompt of an MCP server. Types only."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from urllib.parse import unquote
 
 from groundplan.blueprint.model import ToolServer
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.mcp.wire import named
+from groundplan.gateway.mcp.wire import matches_any
 
 
 @dataclass(slots=True)
-class Use:
-    """One use of a tool on its way. `server` is None for the gateway's own."""
+class McpUse:
+    """One use in progress. `server` is None for the gateway's own tool; `retry`: the id of an approval, or empty."""
 
     exchange: Exchange
     server: ToolServer | None
     tool: str
     arguments: dict[str, Any]
     retry: str
-    asked: bool = False
-    """Whoever has it was asked for it, and may have acted: it counts as a request."""
+    was_sent: bool = False
+    """Whether the server was asked, and may have acted: then the use counts as a request."""
 
-    others: tuple[str, ...] = ()
-    """What else its server may take it for: rules hold for these, too."""
+    alternative_names: tuple[str, ...] = ()
+    """Other names that the server may read this one as: rules hold for these, too."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (self.tool, *self.others)
+        return (self.tool, *self.alternative_names)
 
     @property
-    def given(self) -> tuple[str, ...]:
-        """What a caller says in its name: an address may be filled in with anything."""
+    def caller_texts(self) -> tuple[str, ...]:
+        """Texts of the caller that are part of the name: a URI from a template may contain anything."""
         kind, _, address = self.tool.partition(":")
         return (unquote(address),) if kind == "resource" and self.server is not None else ()
 
     @property
-    def dangerous(self) -> bool:
+    def is_dangerous(self) -> bool:
         server = self.server
-        return server is not None and any(named(name, server.dangerous) for name in self.names)
+        return server is not None and any(matches_any(name, server.dangerous) for name in self.names)
 
     @property
     def name(self) -> str:
@@ -47,10 +47,10 @@ class Use:
 
     @property
     def step(self) -> str:
-        """As the ledger tells it."""
+        """The name of this step in the ledger."""
         return f"tool {self.name}"[:120]
 
 
-def caller_of(exchange: Exchange) -> str:
-    """Whose session at a server it is: a key's, for whom it acts now."""
+def session_owner(exchange: Exchange) -> str:
+    """The owner of a session at a server: a key, and the person for whom it acts now."""
     return f"{exchange.key.id if exchange.key is not None else ''} {exchange.person}"

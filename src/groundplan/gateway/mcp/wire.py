@@ -1,4 +1,4 @@
-"""JSON-RPC and MCP as types: what callers send, what servers answer, the few answers that the gateway gives. Pure."""
+"""JSON-RPC and MCP messages: parsing those of callers, and building the gateway's own answers. Pure."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.gateway.http.strict_json import DECODE_ERRORS, check_complexity
 
 VERSIONS = ("2025-06-18", "2025-03-26", "2024-11-05")
-"""Of the protocol; the newest first."""
+"""Supported versions of the protocol, the newest first."""
 SEPARATOR = "__"
-"""Between the name of a server and that of its tool, in the names that callers see."""
+"""Separates the server's name from the tool's in the names that callers see."""
 SEARCH_TOOL = "search"
 RETRY_META = "groundplan/retry_id"
 RETRY_ARGUMENT = "groundplan_retry_id"
-"""Where a caller says which approval it has; an argument, for callers that set nothing else."""
+"""Where a caller puts the id of its approval: in `_meta`, or in an argument, for callers that can set nothing else."""
 _encode = msgspec.json.encode
 
 
@@ -34,8 +34,9 @@ class Message(msgspec.Struct):
 _decode = msgspec.json.Decoder(Message).decode
 
 
-def read(body: bytes) -> Message:
-    """Raises `Invalid` (`mcp_message`; `body_not_json`, `body_too_complex` for what is nested too deep)."""
+def parse_message(body: bytes) -> Message:
+    """Parse one message. Raises `Invalid` (`mcp_message`; `body_not_json`, `body_too_complex` where it is nested too
+    deep)."""
     check_complexity(body)
     try:
         message = _decode(body)
@@ -51,20 +52,20 @@ def result(id: int | str | None, value: Any) -> bytes:
     return _encode({"jsonrpc": "2.0", "id": id, "result": value})
 
 
-def failure(id: int | str | None, code: int, message: str, data: Any = None) -> bytes:
+def error_response(id: int | str | None, code: int, message: str, data: Any = None) -> bytes:
     told = {"code": code, "message": message, **({"data": data} if data is not None else {})}
     return _encode({"jsonrpc": "2.0", "id": id, "error": told})
 
 
-def refused(error: GroundplanError, **more: Any) -> dict[str, Any]:
-    """A tool result that says why it was not used, for the model that reads it and for programs."""
+def refusal_result(error: GroundplanError, **more: Any) -> dict[str, Any]:
+    """A tool result that says why the tool was not used, for the model that reads it and for programs."""
     told = {"code": error.code, "message": error.message, "hint": error.hint, **error.details, **more}
     text = f"{error.message} [{error.code}] {error.hint}"
     return {"content": [{"type": "text", "text": text}], "structuredContent": {"error": told}, "isError": True}
 
 
-def initialized(asked: Any) -> dict[str, Any]:
-    """The answer to `initialize`."""
+def initialize_result(asked: Any) -> dict[str, Any]:
+    """The result of `initialize`."""
     version = asked if asked in VERSIONS else VERSIONS[0]
     return {
         "protocolVersion": version,
@@ -79,54 +80,54 @@ def initialized(asked: Any) -> dict[str, Any]:
     }
 
 
-def split(name: str) -> tuple[str, str]:
-    """(server, tool) of a name that callers use; ('', name) for the gateway's own. Raises `Invalid`."""
+def split_name(name: str) -> tuple[str, str]:
+    """(server, tool) of a name that callers use; ('', name) for the gateway's own tool."""
     server, found, tool = name.partition(SEPARATOR)
     return (server, tool) if found else ("", name)
 
 
-def named(name: str, patterns: list[str]) -> bool:
-    """Whether a tool is one of these; a star at the end stands for any rest."""
+def matches_any(name: str, patterns: list[str]) -> bool:
+    """Whether a name matches one of the patterns, in which `*` at the end matches any rest."""
     return any(name.startswith(p[:-1]) if p.endswith("*") else name == p for p in patterns)
 
 
-def offers(server: ToolServer, tool: str) -> bool:
+def is_offered(server: ToolServer, tool: str) -> bool:
     """Whether a server's tool may be seen at all."""
-    return not server.tools or named(tool, server.tools)
+    return not server.tools or matches_any(tool, server.tools)
 
 
-def outward(server: str, tool: dict[str, Any]) -> dict[str, Any]:
-    """A server's tool as callers see it. The form of its results is left out: what is refused here, or a guardrail
-    changed, does not have it, and clients end in an error of their own then, where a model should read why."""
+def tool_for_callers(server: str, tool: dict[str, Any]) -> dict[str, Any]:
+    """A server's tool as callers see it, without `outputSchema`: a refusal, or a result that a guardrail changed, does
+    not conform to it, and clients would fail with an error of their own, where the model should read the reason."""
     kept = {name: value for name, value in tool.items() if name != "outputSchema" and value is not None}
     schema = {"type": "object", **kept["inputSchema"]}
     return {**kept, "inputSchema": schema, "name": f"{server}{SEPARATOR}{tool['name']}"}
 
 
-def readable(tool: dict[str, Any]) -> bool:
-    """Whether clients can make anything of it: they give up the whole list for one that they cannot read, and with it
-    the tools of all other servers."""
+def is_readable(tool: dict[str, Any]) -> bool:
+    """Whether clients can read a tool's definition: for one that they cannot, they drop the whole list, and with it the
+    tools of all other servers."""
     schema = tool.get("inputSchema")
     if not isinstance(schema, dict) or schema.get("type", "object") != "object":
         return False
-    texts, objects = (tool.get("title"), tool.get("description")), (tool.get("annotations"), tool.get("_meta"))
+    texts, mappings = (tool.get("title"), tool.get("description")), (tool.get("annotations"), tool.get("_meta"))
     return all(each is None or isinstance(each, str) for each in texts) and all(
-        each is None or isinstance(each, dict) for each in objects
+        each is None or isinstance(each, dict) for each in mappings
     )
 
 
-def objects(told: Any) -> list[dict[str, Any]]:
-    """Those of a list that a server tells; none of what is no list."""
+def dicts_in(told: Any) -> list[dict[str, Any]]:
+    """The objects in a list from a server; none where it is no list."""
     return [each for each in told if isinstance(each, dict)] if isinstance(told, list) else []
 
 
-def digest(server: str, tool: str, arguments: dict[str, Any]) -> str:
-    """What an approval is bound to."""
+def approval_digest(server: str, tool: str, arguments: dict[str, Any]) -> str:
+    """The digest that an approval is bound to: of the server, the tool and its arguments."""
     told = msgspec.json.encode([server, tool, arguments], order="deterministic")
     return hashlib.sha256(told).hexdigest()
 
 
-_WHERE: Final[dict[str, Any]] = {
+_SEARCH_FILTERS: Final[dict[str, Any]] = {
     "type": "object",
     "description": "Only documents of which all of this holds; the times bound the last modification.",
     "properties": {
@@ -155,7 +156,7 @@ def search_tool(workload: str) -> dict[str, Any]:
             "properties": {
                 "query": {"type": "string", "minLength": 1, "maxLength": 4000},
                 "passages": {"type": "integer", "minimum": 1, "maximum": 20, "default": 5},
-                "where": _WHERE,
+                "where": _SEARCH_FILTERS,
             },
             "required": ["query"],
             "additionalProperties": False,

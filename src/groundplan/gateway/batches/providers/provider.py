@@ -19,7 +19,7 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.files.blobs import reading
+from groundplan.gateway.files.blobs import in_reader
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.stalls import patient
 from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
@@ -322,7 +322,7 @@ async def _write_file(connection: Http1Connection, upload: tuple[bytes, Path, by
     connection.send(before)
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        while data := await reading(os.read, descriptor, _CHUNK_BYTES):
+        while data := await in_reader(os.read, descriptor, _CHUNK_BYTES):
             if connection.status or connection.lost:
                 return  # the provider has answered already; the caller reads that answer
             connection.send(data)
