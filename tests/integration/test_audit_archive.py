@@ -137,12 +137,12 @@ def test_calls_leave_and_everything_is_as_provable_as_before(
     for index in (0, 1, 255, 256, 511, 599):  # each entry by its id, here or not, and its proof
         id = UUID(json.loads(bodies[index])["id"])
         services = SimpleNamespace(home=home)
-        found = store.entry_by_id(conn, id) or routes._left(conn, services, id)  # type: ignore[arg-type]
+        found = store.entry_by_id(conn, id) or routes._archived_entry(conn, services, id)  # type: ignore[arg-type]
         assert found is not None and found.leaf_index == index
         proof = inclusion_proof(home.audit, index)
         assert proof.entry == bodies[index]
         assert proof.holds(load_public(home, "checkpoint").public_bytes_raw())
-    assert routes._left(conn, SimpleNamespace(home=home), new_id()) is None  # type: ignore[arg-type]
+    assert routes._archived_entry(conn, SimpleNamespace(home=home), new_id()) is None  # type: ignore[arg-type]
     (told,) = [e.entry for e in store.entries(conn, subject="entries/256")]
     assert (told.action, told.detail["sha256"], told.detail["gone"]) == ("audit.archive", second.sha256, 253)
     entries(conn, home, 300, OLD + timedelta(hours=1))

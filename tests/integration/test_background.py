@@ -28,7 +28,7 @@ from tests.integration.test_responses import RATES, Own
 
 from groundplan.blueprint.model import Guardrails, Keep, Limit, Review
 from groundplan.cli.responses import responses_text
-from groundplan.console.render import page
+from groundplan.console.render import render
 from groundplan.core.errors import Exhausted, GroundplanError
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
@@ -409,7 +409,7 @@ def listed(stack: Stack) -> list[dict[str, Any]]:
     with psycopg.connect(stack.database.urls["control"]) as conn:
         shown = background_queries.responses(conn, "keeper", 10)
         value = {"responses": shown, "open": background_queries.open_of(conn, "keeper")}
-    page_of = bytes(page("responses_part.html", responses=shown, open_responses=value["open"]).body).decode()
+    page_of = bytes(render("responses_part.html", responses=shown, open_responses=value["open"]).body).decode()
     for each in shown:
         for text in (responses_text(value), page_of):
             assert html.escape(each["problem"] or "", quote=False) in text or (each["problem"] or "") in text

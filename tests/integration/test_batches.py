@@ -26,7 +26,7 @@ from tests.unit.test_gateway_presidio import searching
 
 from groundplan.blueprint.model import Cache, Guardrails, Judge, Limit, Rates
 from groundplan.cli.batches import batches_text
-from groundplan.console.render import page
+from groundplan.console.render import render
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
@@ -170,7 +170,7 @@ async def test_a_batch_is_made_call_by_call_at_its_own_price(setup: Setup, rates
     assert (kept[0]["files"], kept[0]["bytes"] > 0) == (2, True), "what was ordered, and what came of it"
     for told in (
         batches_text({"batches": [shown], "files": kept}),
-        bytes(page("batches_part.html", batches=[shown], files=kept).body).decode(),
+        bytes(render("batches_part.html", batches=[shown], files=kept).body).decode(),
     ):
         assert "12 of 12" in told and f"{kept[0]['bytes'] / 1e6:,.1f} MB" in told
 

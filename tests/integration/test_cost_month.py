@@ -15,7 +15,7 @@ from psycopg_pool import ConnectionPool
 from groundplan.api.caller import Caller
 from groundplan.api.context import Services
 from groundplan.api.routes import ledger
-from groundplan.console.cost_figures import rows, total
+from groundplan.console.cost_figures import daily_rows, total_row
 from groundplan.core.database import connect
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
@@ -51,7 +51,7 @@ def test_the_first_day_of_a_month_of_31_days_is_in_it_until_its_end(
     services = replace(services, clock=ManualClock(datetime(2026, 12, 31, hour, 5, tzinfo=UTC)))
     days = ledger.cost_by_day(services, cast("Caller", None), ledger.CHART_DAYS)["days"]
     assert {row["day"] for row in days} == {"2026-12-01"}, "a day is there in whole or not at all"
-    month = total(rows(days, "2026-12-31"))
+    month = total_row(daily_rows(days, "2026-12-31"))
     assert month.calls_month == 2 and Decimal(month.month_usd) == 2
 
 

@@ -15,7 +15,7 @@ from tests.integration.test_api_control import WORKSPACE, Control, running
 from tests.integration.test_cost_book import command, costs, fill, newest_month, words
 from tests.integration.this_day import OfToday, of_today, today
 
-from groundplan.console.render import usd
+from groundplan.console.render import format_amount
 from groundplan.testing.database import Cluster
 
 Browser = dict[str, str]
@@ -152,7 +152,7 @@ def test_statements_are_shown_and_given_as_files(control: Control, browser: Brow
     first = made["statements"][0]
     book = control.ask("GET", f"/api/cost/book?first={first['from']}&last={first['to']}").body
     assert made["total_usd"] == book["total_usd"], "together exactly what was spent"
-    assert re.search(rf"all teams</td><td[^>]*>{re.escape(usd(made['total_usd']))}<", text)
+    assert re.search(rf"all teams</td><td[^>]*>{re.escape(format_amount(made['total_usd']))}<", text)
     before = "the month before" if first["over"] else "the same days of the month before"
     assert f"T{before[1:]}</th>" in text
     shown = page(control, browser, f"/cost/statements/print?team=care&month={month}")

@@ -23,7 +23,7 @@ from tests.integration.test_experiment_pages import Console
 from typer.testing import CliRunner
 
 from groundplan.api.caller import Caller
-from groundplan.api.routes.documents import found_document, may_decide
+from groundplan.api.routes.documents import require_decider, require_document
 from groundplan.api.served_blueprint import current_blueprint
 from groundplan.cli.knowledge import app
 from groundplan.core.database import connect
@@ -561,17 +561,17 @@ def test_who_only_a_document_names_as_its_owner_does_not_decide_about_it(control
     ben = Caller("person:ben", None, "ben@acme.example", "Ben", operator=False, duties=(("workload/x", "business"),))
     sam = replace(ben, email="sam@acme.example", duties=())
     with connect(base.urls["control"]) as conn:
-        found = found_document(conn, UUID(row["id"]))
+        found = require_document(conn, UUID(row["id"]))
         assert (found["owner"], found["origins"]["owner"]["from"]) == ("ben@acme.example", "document")
         with pytest.raises(Denied) as refused:
-            may_decide(conn, ben, found)
+            require_decider(conn, ben, found)
         assert (refused.value.code, "sam@acme.example" in refused.value.hint) == ("document_not_yours", True)
         beside = {**found, "origins": {**found["origins"], "owner": {"from": "sidecar"}}}
         with pytest.raises(Denied):
-            may_decide(conn, ben, beside)
-        may_decide(conn, sam, found)
+            require_decider(conn, ben, beside)
+        require_decider(conn, sam, found)
         with pytest.raises(NotFound):
-            may_decide(conn, replace(ben, duties=()), found)
+            require_decider(conn, replace(ben, duties=()), found)
 
 
 def test_whoever_may_not_read_a_document_is_told_the_same_as_of_none(control: Control) -> None:

@@ -16,7 +16,7 @@ from groundplan.api.budgets import current_budget_use
 from groundplan.api.limits import limits_json
 from groundplan.api.routes import limits as limits_routes
 from groundplan.blueprint.model import Blueprint, Budget, Limit, ProviderKey
-from groundplan.console.cost_figures import budget
+from groundplan.console.cost_figures import budget_view
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.ledger import finding_store, queries
@@ -165,7 +165,7 @@ def test_budgets_of_keys_and_experiments_are_called_by_their_names(conn: psycopg
     who = {**store.actor_names(conn, [str(key)]), str(tried): "experiment rack"}
     found = limits_json(declared(), [], used, who)["budgets"]
     assert [row["title"] for row in found] == ["key gp_agent...", "experiment rack"]
-    assert [(view.name, view.covers) for view in map(budget, found)] == [
+    assert [(view.name, view.covers) for view in map(budget_view, found)] == [
         ("key gp_agent...", "key gp_agent..."), ("experiment rack", "experiment rack"),
     ]  # fmt: skip
 

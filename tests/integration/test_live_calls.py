@@ -28,7 +28,7 @@ from tests.integration.test_api_control import Control, running
 from groundplan.api.caller import Caller
 from groundplan.api.calls import live
 from groundplan.api.calls.live import LiveCalls
-from groundplan.api.routes.live import AGAIN_SECONDS, _event, _events
+from groundplan.api.routes.live import REFRESH_SECONDS, _event, _events
 from groundplan.cli import tail as command
 from groundplan.cli.client import read_events
 from groundplan.cli.tail import line
@@ -332,12 +332,12 @@ def test_whoever_is_signed_out_or_loses_their_duties_sees_no_more(control: Contr
             first = put(database)
             watcher.until([first])
             conn.execute("DELETE FROM duty WHERE person_id = %s", (who,))
-            time.sleep(AGAIN_SECONDS)
+            time.sleep(REFRESH_SECONDS)
             put(database)
             own = put(database, person=str(who))
             watcher.until([first, own])
             assert control.ask("POST", "/api/people/ida@acme.example/sign-out", {}).status == 200
-            time.sleep(AGAIN_SECONDS)
+            time.sleep(REFRESH_SECONDS)
             put(database, person=str(who))
             assert watcher.over.wait(10), "the stream ends"
             assert [call for call, _ in watcher.seen] == [first, own]

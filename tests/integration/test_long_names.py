@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from groundplan import console
-from groundplan.console.render import page
+from groundplan.console.render import render
 from groundplan.testing.browser import chromium, find_chromium
 
 pytestmark = [pytest.mark.browser]
@@ -29,7 +29,7 @@ def row(path: str, title: str = "Visitors and badges") -> dict[str, Any]:
 
 def filters() -> str:
     """The calls of nobody, with long names to choose among."""
-    answer = page(
+    answer = render(
         "calls.html", here="/calls", names=["n" * 63], places=["d" * 63], statuses=["ok"], newest=None, older=None,
         chosen=dict.fromkeys(("workload", "deployment", "status", "person"), ""), live="", traffic=None, calls=[],
         batches=[], responses=[], orders=False, who="Dana", session={"duties": [], "operator": False, "acting": False},
@@ -39,7 +39,7 @@ def filters() -> str:
 
 def test_a_name_without_end_pushes_no_column_out_of_sight() -> None:
     rows = [row("a.md"), row(f"{LONG}.md"), row("b.md", LONG)]
-    answer = page(
+    answer = render(
         "documents.html", here="/knowledge", tab="documents", documents=rows,
         sources=[], states=[], source="", state="", text="", holds="", deletions=[], first=None, more=None,
         sees_all=True,

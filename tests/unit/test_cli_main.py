@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from groundplan.cli import kill
 from groundplan.cli.client import ControlClient
 from groundplan.cli.main import COMMANDS, app
-from groundplan.console.render import ENTRIES
+from groundplan.console.render import NAVIGATION
 
 ALONE = """\
 import importlib, os, sys, traceback
@@ -77,7 +77,7 @@ def test_help_imports_no_command() -> None:
 
 def test_help_is_in_the_sections_of_the_console() -> None:
     titles = re.findall(r"^(\w+):$", run("--help").stdout, re.MULTILINE)
-    assert titles == ["Options", "Start", *(name for name, _ in ENTRIES if name != "Overview")]
+    assert titles == ["Options", "Start", *(name for name, _ in NAVIGATION if name != "Overview")]
 
 
 def test_help_of_a_group_tells_each_command_to_the_end() -> None:

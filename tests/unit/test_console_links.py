@@ -9,14 +9,17 @@ from pathlib import Path
 from starlette.routing import Match, Route
 
 from groundplan.api.access.protected_routes import protected_routes
-from groundplan.api.routes import ALL, PAGES
+from groundplan.api.routes import API_ROUTERS, PAGE_ROUTERS
 from groundplan.console.app import ROUTERS, STATIC
 
 TEMPLATES = Path(STATIC).parent / "templates"
 LINK = re.compile(r"(?:href|action)=\"(/(?:[^\"{?#]|{{[^}\"]*}})*)([^\"]?)")
 ROUTES = [
     route
-    for route in (*(each for router in (*ROUTERS, *PAGES) for each in router.routes), *protected_routes(ALL))
+    for route in (
+        *(each for router in (*ROUTERS, *PAGE_ROUTERS) for each in router.routes),
+        *protected_routes(API_ROUTERS),
+    )
     if isinstance(route, Route)
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from groundplan.console.cost_figures import budget, saving, total
+from groundplan.console.cost_figures import budget_view, savings_by_workload, total_row
 from groundplan.console.render import templates
 
 ZERO = "0.000000000000"
@@ -22,18 +22,18 @@ def test_workloads_that_saved_anything_come_with_the_share_of_calls_the_most_sav
         row("much", 8, 6, "12.500000000000"),
         row("free", 4, 4),
     ]
-    shown = [(each["workload"], each["cached_share"]) for each in saving(rows)]
+    shown = [(each["workload"], each["cached_share"]) for each in savings_by_workload(rows)]
     assert shown == [("much", "75 %"), ("little", "33 %"), ("free", "100 %"), ("prefix", "0 %")]
 
 
 def test_the_cost_page_shows_them_and_nothing_where_nothing_was_saved() -> None:
     template = templates.get_template("cost.html")
     cost = {"total_usd": ZERO, "open_reservations": 0, "crashed_attempts": 0, "by_meaning": []}
-    common = {"cost": cost, "rows": [], "total": total([]), "budgets": [], "limits": [], "csrf": "x"}
+    common = {"cost": cost, "rows": [], "total": total_row([]), "budgets": [], "limits": [], "csrf": "x"}
     common |= {"anomalies": [], "tab": "This month"}
 
     def shown(rows: list[dict[str, Any]]) -> str:
-        return "".join(template.blocks["main"](template.new_context({**common, "saving": saving(rows)})))
+        return "".join(template.blocks["main"](template.new_context({**common, "saving": savings_by_workload(rows)})))
 
     page = shown([row("helpdesk", 8, 6, "12.500000000000", "0.250000000000")])
     assert "helpdesk" in page and "6 (75 %)" in page and "$12.50" in page and "$0.25" in page
@@ -47,11 +47,11 @@ def test_the_cost_page_says_which_budget_is_soft_and_that_it_was_crossed() -> No
     template = templates.get_template("cost.html")
     used = {"limit_usd": "0.001", "spent_usd": "0.002", "period": "2026-11-29", "covers": "team/core", "near": True}
     rows = [
-        budget({"budget": "warns", "title": "warns", "hard": False, "share": 2.0, **used}),
-        budget({"budget": "stops", "title": "stops", "hard": True, "share": 0.9, **used}),
+        budget_view({"budget": "warns", "title": "warns", "hard": False, "share": 2.0, **used}),
+        budget_view({"budget": "stops", "title": "stops", "hard": True, "share": 0.9, **used}),
     ]
     cost = {"total_usd": ZERO, "open_reservations": 0, "crashed_attempts": 0, "by_meaning": []}
-    common = {"cost": cost, "rows": [], "total": total([]), "limits": [], "csrf": "x", "anomalies": []}
+    common = {"cost": cost, "rows": [], "total": total_row([]), "limits": [], "csrf": "x", "anomalies": []}
     common |= {
         "tab": "This month",
         "saving": (),
@@ -68,6 +68,6 @@ def test_the_cost_page_says_which_documents_end_an_answer() -> None:
     meant = {"workload": "helpdesk", "looked": 9, "given": 4, "checked": 2, "found_wrong": 0, "saved_usd": ZERO,
              "lookups_usd": ZERO, "wrong_usd": ZERO, "net_usd": ZERO}  # fmt: skip
     cost = {"total_usd": ZERO, "open_reservations": 0, "crashed_attempts": 0, "by_meaning": [meant]}
-    values = {"cost": cost, "rows": [], "total": total([]), "budgets": [], "limits": [], "csrf": "x", "saving": []}
+    values = {"cost": cost, "rows": [], "total": total_row([]), "budgets": [], "limits": [], "csrf": "x", "saving": []}
     context = template.new_context({**values, "anomalies": [], "tab": "This month"})
     assert "where a document that was added would be before the model" in "".join(template.blocks["main"](context))

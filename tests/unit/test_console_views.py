@@ -19,19 +19,19 @@ from groundplan import console
 from groundplan.console import charts, cost_figures, receipt
 from groundplan.console.client import Api, Reply
 from groundplan.console.overview import marks, plan_view
-from groundplan.console.pagination import Part
+from groundplan.console.pagination import ListPage
 from groundplan.console.plan_svg import AREAS, PlanView, ground_plan
 from groundplan.console.render import (
-    Instead,
-    in_order,
-    milliseconds,
-    page,
-    page_of,
+    RespondWith,
+    current_visitor,
+    escape_direction_marks,
+    format_amount,
+    format_milliseconds,
+    format_time,
+    item_page_path,
+    render,
+    render_code,
     templates,
-    ticks,
-    usd,
-    visitor_of,
-    when,
 )
 from groundplan.core.words import period
 
@@ -129,7 +129,7 @@ def test_a_call_that_was_answered_from_memory_was_admitted(how: str) -> None:
     ],
 )
 def test_what_an_attempt_used_is_told_in_words(usage: dict[str, Any], told: str) -> None:
-    assert receipt.used(usage) == told
+    assert receipt.usage_text(usage) == told
 
 
 AMOUNT = st.decimals(min_value=0, max_value=1000, places=12)
@@ -139,7 +139,7 @@ DAY = st.sampled_from(["2026-10-31", "2026-11-01", "2026-11-24", "2026-11-25"])
 @given(st.lists(st.tuples(DAY, st.sampled_from(["a", "b", "c"]), AMOUNT, st.integers(0, 50)), max_size=12))
 def test_costs_of_today_and_the_month_are_exact(found: list[tuple[str, str, Decimal, int]]) -> None:
     days = [{"day": d, "workload": w, "cost_usd": f"{amount:.12f}", "calls": n} for d, w, amount, n in found]
-    total = cost_figures.total(cost_figures.rows(days, "2026-11-25"))
+    total = cost_figures.total_row(cost_figures.daily_rows(days, "2026-11-25"))
     month = [row for row in found if row[0].startswith("2026-11")]
     assert Decimal(total.month_usd) == sum((row[2] for row in month), Decimal(0))
     assert Decimal(total.today_usd) == sum((row[2] for row in month if row[0] == "2026-11-25"), Decimal(0))
@@ -151,7 +151,7 @@ def test_costs_of_today_and_the_month_are_exact(found: list[tuple[str, str, Deci
     [("10", "2.5", "7.500000000000", 0.25), ("1", "1", "0.000000000000", 1.0), ("0", "0", "0.000000000000", 1.0)],
 )
 def test_what_is_left_of_a_budget(limit: str, spent: str, left: str, used: float) -> None:
-    view = cost_figures.budget({"budget": "b", "period": "2026-11", "limit_usd": limit, "spent_usd": spent})
+    view = cost_figures.budget_view({"budget": "b", "period": "2026-11", "limit_usd": limit, "spent_usd": spent})
     assert (view.left_usd, view.used) == (left, used)
 
 
@@ -174,18 +174,24 @@ def test_a_room_says_how_many_more_there_are() -> None:
     plan = ground_plan(view)
     assert "/workloads?site=cloud" in plan and ">97 more<" in plan and "101 workloads" in plan
     assert "61 calls a minute" in plan and plan.count("more</text>") == 1
-    listed = bytes(page("plan_part.html", svg="", view=view).body)
+    listed = bytes(render("plan_part.html", svg="", view=view).body)
     assert listed.count(b">97 more<") == 1, "on a telephone there is the list alone"
 
 
 def test_numbers_and_times_for_people() -> None:
-    assert usd("0.002140000000") == "$0.00214" and usd(None) == "–"
-    assert (usd("0.999862"), usd("-0.9995"), usd("0.9994")) == ("$1.00", "-$1.00", "$0.999"), "never as if a thousand"
+    assert format_amount("0.002140000000") == "$0.00214" and format_amount(None) == "–"
+    assert (format_amount("0.999862"), format_amount("-0.9995"), format_amount("0.9994")) == (
+        "$1.00",
+        "-$1.00",
+        "$0.999",
+    ), "never as if a thousand"
     year = datetime.now(UTC).year
-    assert when(f"{year}-11-25T13:05:07.120+01:00") == "25 Nov 12:05:07" and when(None) == "–"
-    assert when(f"{year + 1}-11-25T13:05:07.120+01:00") == f"25 Nov {year + 1} 12:05:07", "content is kept for years"
+    assert format_time(f"{year}-11-25T13:05:07.120+01:00") == "25 Nov 12:05:07" and format_time(None) == "–"
+    assert format_time(f"{year + 1}-11-25T13:05:07.120+01:00") == f"25 Nov {year + 1} 12:05:07", (
+        "content is kept for years"
+    )
     times = (None, 0.0, 0.05, 9.9, 54.0, 4510.0)
-    assert [milliseconds(each) for each in times] == ["–", "0 µs", "50 µs", "9.9 ms", "54 ms", "4.51 s"]
+    assert [format_milliseconds(each) for each in times] == ["–", "0 µs", "50 µs", "9.9 ms", "54 ms", "4.51 s"]
     assert (period("2026-11"), period("2026-11-25"), period("total")) == ("November 2026", "25 Nov 2026", "total")
     assert period("2026-11-23..2026-11-30") == "23 Nov 2026 to 29 Nov 2026", "the last day of it, not the one after"
     assert period("2026-11-01T02:30..2026-12-01T03:30") == "01 Nov 2026 02:30 to 01 Dec 2026 03:30 UTC"
@@ -193,12 +199,12 @@ def test_numbers_and_times_for_people() -> None:
 
 
 def test_what_stands_in_backticks_is_code_and_nothing_else_is_markup() -> None:
-    assert ticks("set `a<b` & go") == "set <code>a&lt;b</code> &amp; go"
-    assert ticks("<b>") == "&lt;b&gt;" and ticks("") == ""
+    assert render_code("set `a<b` & go") == "set <code>a&lt;b</code> &amp; go"
+    assert render_code("<b>") == "&lt;b&gt;" and render_code("") == ""
 
 
 def test_what_people_wrote_is_escaped() -> None:
-    text = page("error.html", problem="<script>alert(1)</script>").body
+    text = render("error.html", problem="<script>alert(1)</script>").body
     assert b"<script>alert" not in text and b"&lt;script&gt;alert" in text
     hostile = workload(name='"><script>', why_not={"rack": "<script>"}, stage="<script>")
     sites = [{**SITES[0], "title": "<script>", "jurisdiction": "<script>"}, *SITES[1:]]
@@ -250,7 +256,7 @@ def test_what_was_unusual_is_marked_on_its_day() -> None:
         {"at": "2026-11-20T08:00:00+00:00", "message": "a new caller", "detail": {}},
         {"at": "2026-01-01T08:00:00+00:00", "message": "long ago", "detail": {}},
     ]
-    found = cost_figures.unusual(anomalies)
+    found = cost_figures.anomaly_rows(anomalies)
     assert found[1] == {"day": "2026-11-20", "message": "twice the tokens a new caller"}
     days = [{"day": f"2026-11-{day}", "workload": "a", "cost_usd": "1.5"} for day in (19, 20, 21)]
     drawn = charts.cost_by_day(days, found)
@@ -277,7 +283,7 @@ def test_what_was_unusual_is_marked_on_its_day() -> None:
     ],
 )  # fmt: skip
 def test_what_waits_leads_to_the_page_about_it(item: dict[str, Any], leads_to: str) -> None:
-    assert page_of(item) == leads_to
+    assert item_page_path(item) == leads_to
 
 
 def test_what_is_wholly_new_has_no_column_of_what_it_was() -> None:
@@ -315,7 +321,7 @@ def test_how_calls_are_replayed_is_said_where_some_are_kept() -> None:
 
     def shown(*, keeps: bool) -> str:
         choice = {"name": "helper", "keeps": keeps, "waits": "", "candidates": ["b"], "answers": "a", "stage": "pilot"}
-        part = Part([choice], 1, "", None, None)
+        part = ListPage([choice], 1, "", None, None)
         common: dict[str, Any] = {
             "csrf": "x",
             "tab": "Experiments",
@@ -333,12 +339,12 @@ def test_how_calls_are_replayed_is_said_where_some_are_kept() -> None:
 
 
 def test_a_name_that_turns_its_letters_round_shows_that_it_does() -> None:
-    assert in_order("in/\u202egnp.md") == "in/\\u202egnp.md"
-    assert in_order("Größe \u05e9\u05dc\u05d5\u05dd") == "Größe \u05e9\u05dc\u05d5\u05dd", (
+    assert escape_direction_marks("in/\u202egnp.md") == "in/\\u202egnp.md"
+    assert escape_direction_marks("Größe \u05e9\u05dc\u05d5\u05dd") == "Größe \u05e9\u05dc\u05d5\u05dd", (
         "what is written so by itself"
     )
-    assert ticks("`a\u2066b` \u202ec") == "<code>a\\u2066b</code> \\u202ec"
-    answer = page("error.html", problem="\u202egnp.md has no owner", code=404)
+    assert render_code("`a\u2066b` \u202ec") == "<code>a\\u2066b</code> \\u202ec"
+    answer = render("error.html", problem="\u202egnp.md has no owner", code=404)
     assert "\\u202egnp.md has no owner" in bytes(answer.body).decode()
 
 
@@ -378,10 +384,10 @@ def test_who_cannot_be_known_now_is_not_asked_to_sign_in(status: int, shown: str
         await send({"type": "http.response.body", "body": b'{"error": {"message": "the database rests"}}'})
 
     scope = {"type": "http", "app": app, "headers": [], "client": ("127.0.0.1", 1)}
-    with pytest.raises(Instead) as caught:
-        asyncio.run(visitor_of(Request(scope)))
-    assert caught.value.shown.status_code == status
-    text = bytes(caught.value.shown.body).decode()
+    with pytest.raises(RespondWith) as caught:
+        asyncio.run(current_visitor(Request(scope)))
+    assert caught.value.response.status_code == status
+    text = bytes(caught.value.response.body).decode()
     assert shown in text and ("passkey" in text) == (status == 401)
 
 
@@ -392,7 +398,7 @@ def test_the_playground_offers_a_form_to_whoever_may_ask(sees_all: bool) -> None
         "call_id": None, "facts": {},
     }  # fmt: skip
     session = {"duties": [], "operator": sees_all, "acting": False}
-    shown = page(
+    shown = render(
         "playground.html", here="/calls", session=session, sees_all=sees_all, who="Bo", names=["w"], result=result,
         asked={"workload": "w", "question": ""}, status={"addresses": {"public": "http://here/v1"}},
     )  # fmt: skip

@@ -41,7 +41,7 @@ def test_a_forecast_has_its_interval_and_the_line_of_its_budget() -> None:
         assert len(marks(svg, "area mark")) == 1 and len(marks(svg, "line mark")) == 2
     assert marks(within, "rule mark") == ["limit: 3.25"] and marks(without, "rule mark") == []
     far = cost_charts.forecast(made, 17.0)
-    assert marks(far, "rule mark") == [] and not cost_charts.within(made, 17.0), "the days would lie flat beside it"
+    assert marks(far, "rule mark") == [] and not cost_charts.is_within(made, 17.0), "the days would lie flat beside it"
 
 
 def test_what_was_unusual_stands_above_its_day() -> None:

@@ -11,7 +11,7 @@ from psycopg import OperationalError
 
 from groundplan.api import propagation
 from groundplan.cli.keys import effective_text
-from groundplan.console.form_result import reach
+from groundplan.console.form_result import propagation_note
 
 
 def test_a_change_that_is_made_is_told_though_nobody_says_which_gateways_know_it() -> None:
@@ -27,4 +27,4 @@ def test_a_change_that_is_made_is_told_though_nobody_says_which_gateways_know_it
     assert told == {"complete": False, "number": 7, "acknowledged": [], "waiting": []}
     assert effective_text("made", told) == ("made; which gateways know it cannot be told now: ask `groundplan status`")
     reply: Any = SimpleNamespace(ok=True, body={"effective": told})
-    assert reach(reply) == ", but which gateways know it cannot be told now"
+    assert propagation_note(reply) == ", but which gateways know it cannot be told now"

@@ -571,7 +571,7 @@ def test_a_line_that_bears_its_upstreams_name_means_our_model() -> None:
     assert by_upstream(pairs) == {"my-gpt": ("azure/gpt-4.1-mini",), "gpt-4.1": ("azure/gpt-4.1", "openai/gpt-4.1")}
     text = "date,model,input tokens,output tokens,amount\n2026-11-02,my-gpt,10,5,1\n2026-11-02,gpt-4.1,10,5,1\n"
     place = replace_struct(deployment("gpt", 1), model="azure/gpt-4.1-mini", upstream_model="My-GPT")
-    told = reconcile_route._in_our_names(read_bill(text, "a.csv", {}), [place], None)
+    told = reconcile_route._with_our_models(read_bill(text, "a.csv", {}), [place], None)
     assert [each.model for each in told.lines] == ["azure/gpt-4.1-mini", "gpt-4.1"]
     assert not told.notes
 
@@ -582,9 +582,9 @@ def test_a_name_that_several_upstreams_give_asks_whose_bill_it_is() -> None:
         replace_struct(deployment(name, 1), model=model, upstream_model="prod-chat")
         for name, model in (("eu", "azure/gpt-4.1-mini"), ("us", "azure/gpt-4.1"))
     ]
-    told = reconcile_route._in_our_names(read_bill(text, "a.csv", {}), places, None)
+    told = reconcile_route._with_our_models(read_bill(text, "a.csv", {}), places, None)
     assert told.lines[0].model == "prod-chat"
     assert told.notes[-1].startswith("upstreams of azure/gpt-4.1 and azure/gpt-4.1-mini call their model prod-chat")
     for place in places:
-        told = reconcile_route._in_our_names(read_bill(text, "a.csv", {}), places, place.name)
+        told = reconcile_route._with_our_models(read_bill(text, "a.csv", {}), places, place.name)
         assert (told.lines[0].model, told.notes) == (place.model, ())

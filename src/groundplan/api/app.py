@@ -42,7 +42,7 @@ from groundplan.api.http.shutdown import OpenRequests
 from groundplan.api.knowledge.ingest import Indexer
 from groundplan.api.placement import views
 from groundplan.api.release import Releases
-from groundplan.api.routes import ALL, PAGES
+from groundplan.api.routes import API_ROUTERS, PAGE_ROUTERS
 from groundplan.core import logs
 from groundplan.core.clock import SystemClock
 from groundplan.core.database import database_url
@@ -128,8 +128,8 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
     app.state.log_check = LogCheck(home, clock)
     app.state.search_health = SearchHealth(home)
     app.state.failed_sign_ins = FailedSignIns(services)
-    app.router.routes += protected_routes(ALL)
-    for pages in PAGES:
+    app.router.routes += protected_routes(API_ROUTERS)
+    for pages in PAGE_ROUTERS:
         app.router.routes += pages.routes
     app.add_api_route("/livez", lambda: {"alive": True}, include_in_schema=False)
     errors.install(app)

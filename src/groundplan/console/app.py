@@ -37,7 +37,7 @@ from groundplan.console import (
     sign_in,
     trade_off,
 )
-from groundplan.console.render import Instead, page, templates
+from groundplan.console.render import RespondWith, render, templates
 from groundplan.core.errors import GroundplanError, NotFound
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings
@@ -64,43 +64,45 @@ ROUTERS = (
     policies.router,
     policies.forms,
 )
-"""Pages and forms; a path that two of them have is the first one's."""
+"""Routers of pages and forms; the first match wins."""
 
 
 def create_console(home: Home, settings: Settings, workspace: Path | None = None, demo: bool = False) -> FastAPI:
-    """The API with the console's pages, forms and style mounted on it."""
+    """Create the API application with the console's pages, forms and static files."""
     app = create_app(home, settings, workspace, demo)
     templates.globals["company_sign_in"] = settings.oidc_issuer is not None
     for router in ROUTERS:
         app.router.routes += router.routes
-    app.add_exception_handler(GroundplanError, _refused)
-    app.add_exception_handler(HTTPException, _missing)
-    app.add_exception_handler(Instead, _instead)
-    app.add_exception_handler(rejected_forms.Unsent, rejected_forms.shown)
-    app.add_exception_handler(RequestValidationError, rejected_forms.misfit)
+    app.add_exception_handler(GroundplanError, _on_api_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(RespondWith, _on_respond_with)
+    app.add_exception_handler(rejected_forms.FormRejected, rejected_forms.on_form_rejected)
+    app.add_exception_handler(RequestValidationError, rejected_forms.on_invalid_form)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    """An error of the API; a sign-in link that no longer works is told as a page."""
+async def _on_api_error(request: Request, error: Exception) -> Response:
+    """The response for an API error; for an invalid sign-in link it is a page."""
     assert isinstance(error, GroundplanError)
     if request.url.path.startswith(("/login/", "/sign-in/")):
         await run_in_threadpool(request.app.state.failed_sign_ins.record_if_failed, request, error)
-        return page("signin.html", code=error.status, problem=f"{error.message}. {error.hint}")
+        return render("signin.html", code=error.status, problem=f"{error.message}. {error.hint}")
     return await errors.on_groundplan_error(request, error)
 
 
-async def _instead(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Instead)
-    if request.method == "POST" and error.shown.status_code == 401:
-        return await rejected_forms.shown(request, rejected_forms.Unsent(401, rejected_forms.SIGNED_OUT))
-    return error.shown
+async def _on_respond_with(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RespondWith)
+    if request.method == "POST" and error.response.status_code == 401:
+        return await rejected_forms.on_form_rejected(
+            request, rejected_forms.FormRejected(401, rejected_forms.SIGNED_OUT)
+        )
+    return error.response
 
 
-async def _missing(request: Request, error: Exception) -> Response:
-    """A path that does not exist: a page for people, JSON below /api and for a client that looks for the gateway here.
-    Who asks again for the address of a form, whose answer they were looking at, is shown the overview."""
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    """The response for an unknown path: a page for people, JSON below /api and for clients that look for the gateway
+    here. GET of a form's address, as by reloading its response, goes to the overview."""
     assert isinstance(error, HTTPException)
     if request.url.path.startswith("/v1/"):
         return await errors.on_groundplan_error(request, _gateway_is_elsewhere())
@@ -108,7 +110,7 @@ async def _missing(request: Request, error: Exception) -> Response:
         return RedirectResponse("/", status_code=303)
     if request.url.path.startswith(("/api/", "/static/")):
         return await errors.on_http_error(request, error)
-    return page("error.html", code=error.status_code, problem=f"There is no page {request.url.path[:200]}.")
+    return render("error.html", code=error.status_code, problem=f"There is no page {request.url.path[:200]}.")
 
 
 def _gateway_is_elsewhere() -> NotFound:
@@ -119,7 +121,7 @@ def _gateway_is_elsewhere() -> NotFound:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry of `python -m groundplan.console.app --home HOME --fd N`."""
+    """Entry point of `python -m groundplan.console.app --home HOME --fd N`."""
     return run(create_console, arguments)
 
 

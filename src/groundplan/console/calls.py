@@ -12,8 +12,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console import receipt, rejected_forms
-from groundplan.console.form_result import back
-from groundplan.console.render import Signed, Visitor, answer_to, api_of, page, show
+from groundplan.console.form_result import redirect_with_result
+from groundplan.console.render import Visitor, VisitorDep, fetch_json, render, render_for, visitor_api
 from groundplan.console.traffic_svg import sparkline, waterfall
 
 router = lazy_router(include_in_schema=False, default_response_class=HTMLResponse)
@@ -24,7 +24,7 @@ Text = Annotated[str, Form(max_length=8000)]
 
 
 @router.get("/calls")
-async def calls(request: Request, visitor: Signed) -> HTMLResponse:
+async def calls(request: Request, visitor: VisitorDep) -> HTMLResponse:
     chosen, query, before = _asked(request)
     names = await visitor.api.get("/api/names")
     named = {"workload": query["workload"]} if "workload" in query else {}
@@ -43,17 +43,17 @@ async def calls(request: Request, visitor: Signed) -> HTMLResponse:
         "names": names.body["workloads"] if names.ok else [],
         "places": names.body["deployments"] if names.ok and visitor.sees_all else [],
     }
-    return await show(request, visitor, "calls.html", "/calls", **values)
+    return await render_for(request, visitor, "calls.html", "/calls", **values)
 
 
 @router.get("/live/calls")
-async def live_calls(request: Request, visitor: Signed) -> HTMLResponse:
+async def live_calls(request: Request, visitor: VisitorDep) -> HTMLResponse:
     """Traffic and the newest calls alone, for the live update of the page."""
     chosen, query, _ = _asked(request)
     values = await _list(visitor, query, "")
     if values["answered"] >= HTTPStatus.INTERNAL_SERVER_ERROR:  # what is shown stays, not that there are none
         return HTMLResponse("", status_code=values["answered"])
-    return page("calls_live.html", chosen=chosen, **values)
+    return render("calls_live.html", chosen=chosen, **values)
 
 
 def _asked(request: Request) -> tuple[dict[str, str], dict[str, str], str]:
@@ -81,47 +81,47 @@ async def _list(visitor: Visitor, query: dict[str, str], before: str) -> dict[st
 
 @router.post("/do/responses/cancel")
 async def cancel_response(request: Request, csrf: Text, id: Text) -> RedirectResponse:
-    reply = await api_of(request, csrf).post(f"/api/responses/{quote(id, safe='')}/cancel")
-    return back("/calls", reply, f"{id} is cancelled.")
+    reply = await visitor_api(request, csrf).post(f"/api/responses/{quote(id, safe='')}/cancel")
+    return redirect_with_result("/calls", reply, f"{id} is cancelled.")
 
 
 @router.get("/calls/{call_id}")
-async def call(request: Request, visitor: Signed, call_id: str) -> HTMLResponse:
-    body = await answer_to(visitor, f"/api/calls/{quote(call_id, safe='')}")
+async def call(request: Request, visitor: VisitorDep, call_id: str) -> HTMLResponse:
+    body = await fetch_json(visitor, f"/api/calls/{quote(call_id, safe='')}")
     values = {
         "call": body,
         "steps": receipt.steps(body),
         "used": receipt.share_used(body),
-        "tokens": receipt.used,
+        "tokens": receipt.usage_text,
         "waterfall": waterfall(body),
     }
-    return await show(request, visitor, "receipt.html", "/calls", **values)
+    return await render_for(request, visitor, "receipt.html", "/calls", **values)
 
 
 @router.post("/do/content", response_class=HTMLResponse)
-async def read_content(request: Request, visitor: Signed, csrf: Text, call: Text) -> Response:
+async def read_content(request: Request, visitor: VisitorDep, csrf: Text, call: Text) -> Response:
     """What was asked and answered; the audit log is told that it was read."""
     path = f"/calls/{quote(call, safe='')}"
-    reply = await api_of(request, csrf).post(f"/api{path}/content")
-    rejected_forms.check(reply)
+    reply = await visitor_api(request, csrf).post(f"/api{path}/content")
+    rejected_forms.raise_if_rejected(reply)
     if not reply.ok:
         return RedirectResponse(f"{path}?{urlencode({'problem': reply.problem})}", status_code=303)
     texts = {name: _readable(reply.body[name]) for name in ("prompt", "answer")}
-    return await show(request, visitor, "content.html", "/calls", call_id=call, kept=reply.body, texts=texts)
+    return await render_for(request, visitor, "content.html", "/calls", call_id=call, kept=reply.body, texts=texts)
 
 
 @router.get("/playground")
-async def playground(request: Request, visitor: Signed, workload: str = "") -> HTMLResponse:
+async def playground(request: Request, visitor: VisitorDep, workload: str = "") -> HTMLResponse:
     return await _playground(request, visitor, {"workload": workload[:63], "question": ""}, None)
 
 
 @router.post("/do/playground", response_class=HTMLResponse)
-async def play(request: Request, visitor: Signed, csrf: Text, workload: Text, question: Text = "") -> Response:
+async def play(request: Request, visitor: VisitorDep, csrf: Text, workload: Text, question: Text = "") -> Response:
     """Ask, and show the answer with what it took."""
     asked = {"workload": workload, "question": question}
-    reply = await api_of(request, csrf).post("/api/playground", {**asked, "question": question.strip()})
+    reply = await visitor_api(request, csrf).post("/api/playground", {**asked, "question": question.strip()})
     if reply.status < 500:  # what a model could not answer is told beside the question
-        rejected_forms.check(reply)
+        rejected_forms.raise_if_rejected(reply)
     return await _playground(
         request, visitor, asked, reply.body if reply.ok else None, None if reply.ok else reply.problem
     )
@@ -133,7 +133,7 @@ async def _playground(
     known = await visitor.api.get("/api/names")
     names = known.body["served"] if known.ok else []
     values = {"asked": asked, "names": names, "result": result, "problem": problem}
-    return await show(request, visitor, "playground.html", "/calls", **values)
+    return await render_for(request, visitor, "playground.html", "/calls", **values)
 
 
 def _readable(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 INK = "#7a8794"
 """One grey that reads on light and dark paper."""
 UNUSUAL = "#c0392b"
-ROOM = {"left": 5, "right": 36, "top": 5, "bottom": 5}
+PADDING = {"left": 5, "right": 36, "top": 5, "bottom": 5}
 """Around a chart with names on its right: letters are wider in some browsers."""
 COLOURS = ("#2f8f78", "#c9762f", "#7f93a8", "#b7a24a", "#9a6f9f", "#5f8fc0", "#8f8f8f")
 
@@ -61,7 +61,7 @@ def cost_by_day(days: Sequence[dict[str, Any]], marks: Sequence[dict[str, Any]] 
             .encode(x=x, y=altair.value(4), description="message:N")
         )
     chart = (
-        altair.layer(*layers, background="transparent", padding=ROOM)
+        altair.layer(*layers, background="transparent", padding=PADDING)
         .configure_axis(labelColor=INK, titleColor=INK, gridColor="#8886", domainColor=INK, tickColor=INK)
         .configure_legend(labelColor=INK)
         .configure_view(stroke=None)

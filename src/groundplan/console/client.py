@@ -1,6 +1,6 @@
-"""How pages get their data: the HTTP API, called inside the process with the visitor's own cookie. No private doors.
+"""The API client of the pages: calls the HTTP API inside the process with the visitor's own cookie. No private access.
 
-A page may do and see exactly what its visitor may. It holds no connection to the database.
+A page may do and see exactly what its visitor may. It has no database connection.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Application = Callable[
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Status and body of an API answer: parsed JSON, the text of a CSV, or bytes; nothing is `{}`. `headers` keeps
+    """Status and body of an API response: parsed JSON, text of a CSV, or bytes; an empty body is `{}`. `headers` keeps
     repeated names such as set-cookie."""
 
     status: int
@@ -36,7 +36,7 @@ class Reply:
 
     @property
     def problem(self) -> str:
-        """What went wrong, and what to do, in one line: `no such key. List them.`"""
+        """The error message and its hint in one line: `no such key. List them.`"""
         error = self.body.get("error", {}) if isinstance(self.body, dict) else {}
         message, hint = str(error.get("message") or f"the API answered {self.status}"), str(error.get("hint") or "")
         return f"{message}{'' if message.endswith(('.', '!', '?', ':')) else '.'} {hint}" if hint else message
@@ -44,7 +44,8 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """The API as one visitor sees it. `address` is where they are: what only this machine may do is decided by it."""
+    """The API as one visitor may use it. `address` is the visitor's, since some actions are allowed only from this
+    machine."""
 
     app: Application
     headers: tuple[tuple[bytes, bytes], ...]
@@ -79,7 +80,7 @@ class Api:
             "http_version": "1.1",
             "scheme": "http",
             "method": method,
-            "path": unquote(path),  # as a server hands it on: @ of an e-mail address, not %40
+            "path": unquote(path),  # decoded as by a server: @ of an e-mail address, not %40
             "raw_path": path.encode(),
             "query_string": text.encode(),
             "root_path": "",

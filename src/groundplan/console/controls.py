@@ -10,10 +10,10 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console.actions import Text
-from groundplan.console.form_result import back
-from groundplan.console.pages import fetch
-from groundplan.console.pagination import LISTED, part_of
-from groundplan.console.render import Signed, answer_to, api_of, show
+from groundplan.console.form_result import redirect_with_result
+from groundplan.console.pages import fetch_all
+from groundplan.console.pagination import PAGE_SIZE, search_page
+from groundplan.console.render import VisitorDep, fetch_json, render_for, visitor_api
 
 router = lazy_router(prefix="/governance", include_in_schema=False, default_response_class=HTMLResponse)
 forms = lazy_router(prefix="/do", include_in_schema=False)
@@ -25,82 +25,82 @@ LIKELIHOODS = ("likely", "possible", "rare")
 
 
 @router.get("/controls")
-async def frameworks(request: Request, visitor: Signed) -> HTMLResponse:
-    review = f"/api/management-review?limit={LISTED}"
-    found = await fetch(visitor, frameworks="/api/frameworks", review=review)
+async def frameworks(request: Request, visitor: VisitorDep) -> HTMLResponse:
+    review = f"/api/management-review?limit={PAGE_SIZE}"
+    found = await fetch_all(visitor, frameworks="/api/frameworks", review=review)
     names = sorted({name for one in found["frameworks"] for name in one["coverage"]})
-    part = part_of(request, names, str, COLUMNS)
-    return await show(request, visitor, "frameworks.html", "/governance", **found, part=part)
+    part = search_page(request, names, str, COLUMNS)
+    return await render_for(request, visitor, "frameworks.html", "/governance", **found, part=part)
 
 
 @router.get("/controls/{name}")
-async def framework(request: Request, visitor: Signed, name: str, workload: str = "") -> HTMLResponse:
+async def framework(request: Request, visitor: VisitorDep, name: str, workload: str = "") -> HTMLResponse:
     search, after = request.query_params.get("search", "")[:200], request.query_params.get("after", "")[:63]
     query = {"search": search} if search else {}
     wanted = {**query, **({"after": after} if after else {}), "limit": COLUMNS}
     if workload:
         wanted = {"search": workload[:63], "limit": COLUMNS}
-    found = await fetch(visitor, board=f"/api/frameworks/{quote(name, safe='')}?{urlencode(wanted)}")
+    found = await fetch_all(visitor, board=f"/api/frameworks/{quote(name, safe='')}?{urlencode(wanted)}")
     board = found["board"]
     values = {
         "chosen": workload if workload in board["workloads"] else "", "cells": _cells(board), "search": search,
         "first": urlencode(query) if after else None,
         "more": urlencode({**query, "after": board["next"]}) if board["next"] and not workload else None,
     }  # fmt: skip
-    return await show(request, visitor, "framework.html", "/governance", **found, **values)
+    return await render_for(request, visitor, "framework.html", "/governance", **found, **values)
 
 
 @router.get("/evidence")
-async def evidence(request: Request, visitor: Signed, subject: str = "", what: str = "") -> HTMLResponse:
-    body = await answer_to(visitor, "/api/evidence", subject=subject, what=what)
+async def evidence(request: Request, visitor: VisitorDep, subject: str = "", what: str = "") -> HTMLResponse:
+    body = await fetch_json(visitor, "/api/evidence", subject=subject, what=what)
     values = {"subject": subject, "what": what, "evidence": body["evidence"]}
-    return await show(request, visitor, "evidence.html", "/governance", **values)
+    return await render_for(request, visitor, "evidence.html", "/governance", **values)
 
 
 @router.get("/register")
-async def register(request: Request, visitor: Signed, kind: str = "") -> HTMLResponse:
-    body = await answer_to(visitor, "/api/register", kind=kind)
-    part = part_of(request, body["entries"], _told)
-    return await show(request, visitor, "register.html", "/governance", kind=kind, register=body, part=part)
+async def register(request: Request, visitor: VisitorDep, kind: str = "") -> HTMLResponse:
+    body = await fetch_json(visitor, "/api/register", kind=kind)
+    part = search_page(request, body["entries"], _told)
+    return await render_for(request, visitor, "register.html", "/governance", kind=kind, register=body, part=part)
 
 
 @router.get("/prompts/{name}")
-async def prompt(request: Request, visitor: Signed, name: str, old: str = "", new: str = "") -> HTMLResponse:
+async def prompt(request: Request, visitor: VisitorDep, name: str, old: str = "", new: str = "") -> HTMLResponse:
     """The versions of a prompt, and the difference between two: by default the newest from the one before."""
     path = f"/api/prompts/{quote(name, safe='')}"
-    found = await fetch(visitor, prompt=path)
+    found = await fetch_all(visitor, prompt=path)
     known = [str(each["digest"])[:12] for each in found["prompt"]["versions"]]
     new = new if new in known else known[0]
     old = old if old in known else known[min(1, len(known) - 1)]
-    body = await answer_to(visitor, f"{path}/diff", old=old, new=new)
+    body = await fetch_json(visitor, f"{path}/diff", old=old, new=new)
     values = {"old": old, "new": new, "diff": body}
-    return await show(request, visitor, "prompt.html", "/governance", **found, **values)
+    return await render_for(request, visitor, "prompt.html", "/governance", **found, **values)
 
 
 @forms.post("/prompt-rollback")
 async def roll_back(request: Request, csrf: Text, prompt: Text, to: Text, reason: Text) -> RedirectResponse:
     path = f"/api/prompts/{quote(prompt, safe='')}/rollback"
-    reply = await api_of(request, csrf).post(path, {"to": to, "reason": reason})
+    reply = await visitor_api(request, csrf).post(path, {"to": to, "reason": reason})
     told = "Approval is requested again. The workspace must say the same, or the next apply reverts it."
-    return back(f"/governance/prompts/{quote(prompt, safe='')}", reply, told)
+    return redirect_with_result(f"/governance/prompts/{quote(prompt, safe='')}", reply, told)
 
 
 @router.get("/documents")
-async def documents(request: Request, visitor: Signed, name: str = "", workload: str = "") -> HTMLResponse:
+async def documents(request: Request, visitor: VisitorDep, name: str = "", workload: str = "") -> HTMLResponse:
     """Documents that laws ask for: one of them about one workload, with what is missing."""
-    found = await fetch(visitor, kinds="/api/exports/documents")
+    found = await fetch_all(visitor, kinds="/api/exports/documents")
     names = [each["name"] for each in found["kinds"]["documents"]]
     known = found["kinds"]["workloads"]
     made = None
     if name in names and workload in known:
-        made = await answer_to(visitor, f"/api/exports/documents/{name}/{quote(workload, safe='')}")
+        made = await fetch_json(visitor, f"/api/exports/documents/{name}/{quote(workload, safe='')}")
     values = {"name": name, "workload": workload, "made": made}
-    return await show(request, visitor, "legal_documents.html", "/governance", **found, **values)
+    return await render_for(request, visitor, "legal_documents.html", "/governance", **found, **values)
 
 
 @router.get("/risk")
-async def risk(request: Request, visitor: Signed) -> HTMLResponse:
-    found = await fetch(visitor, risk="/api/risk")
+async def risk(request: Request, visitor: VisitorDep) -> HTMLResponse:
+    found = await fetch_all(visitor, risk="/api/risk")
     declared = [row for row in found["risk"]["workloads"] if row["declared"]]
     matrix = [
         (
@@ -112,8 +112,10 @@ async def risk(request: Request, visitor: Signed) -> HTMLResponse:
         )
         for likelihood in LIKELIHOODS
     ]
-    part = part_of(request, found["risk"]["workloads"], lambda row: str(row["workload"]), 50)
-    return await show(request, visitor, "risk.html", "/governance", matrix=matrix, levels=LEVELS, part=part, **found)
+    part = search_page(request, found["risk"]["workloads"], lambda row: str(row["workload"]), 50)
+    return await render_for(
+        request, visitor, "risk.html", "/governance", matrix=matrix, levels=LEVELS, part=part, **found
+    )
 
 
 def _told(entry: dict[str, Any]) -> str:

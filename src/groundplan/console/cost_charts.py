@@ -49,15 +49,15 @@ def _short(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 10]}\u2026{name[-9:]}"
 
 
-def within(made: dict[str, Any], a_day: float) -> bool:
-    """Whether what a budget allows a day has its place beside these days."""
+def is_within(made: dict[str, Any], a_day: float) -> bool:
+    """Whether the daily limit of a budget is near enough to these days to be drawn beside them."""
     spent = (*(float(row["value"]) for row in made["past"][-60:]), *(float(row["high"]) for row in made["days"]))
     return a_day <= MOST_ABOVE * max(spent, default=0.0)
 
 
 def forecast(made: dict[str, Any], a_day: float | None) -> str:
-    """The last days, the next ones with their interval, and as a line across what a budget allows a day, where that is
-    `within`."""
+    """A chart of the last days, the next ones with their interval, and the daily limit of a budget as a line, where it
+    `is_within` reach."""
     import altair  # noqa: PLC0415 -- heavy, and only pages of cost need it
 
     past = [{"day": row["day"], "value": float(row["value"])} for row in made["past"][-60:]]
@@ -76,7 +76,7 @@ def forecast(made: dict[str, Any], a_day: float | None) -> str:
         base.mark_line(color=COLOURS[0]).encode(x=x, y="middle:Q").properties(data=altair.InlineData(values=days)),
         base.mark_line(color=INK).encode(x=x, y=y).properties(data=altair.InlineData(values=past)),
     ]  # fmt: skip
-    if a_day is not None and within(made, a_day):
+    if a_day is not None and is_within(made, a_day):
         line = altair.InlineData(values=[{"limit": a_day}])
         layers.append(base.mark_rule(color=COLOURS[1], strokeDash=[6, 4]).encode(y="limit:Q").properties(data=line))
     return svg(altair.layer(*layers))

@@ -30,18 +30,18 @@ class BudgetView:
     left_usd: str
     used: float
     served: bool = True
-    """False: it is only declared, and counts from when its workload is served."""
+    """False where it is only declared; it counts once its workload is served."""
     near: bool = False
-    """Nearly used up, as /api/limits says."""
+    """Whether it is nearly used up, from /api/limits."""
     share: float = 0.0
-    """What is spent of the limit; above 1 where a budget that warns was crossed."""
+    """The spent share of the limit; above 1 where a soft budget was crossed."""
     covers: str = ""
     hard: bool = True
-    """False: it warns, and refuses nothing."""
+    """False for a soft budget, which warns and refuses nothing."""
 
 
-def rows(days: Sequence[dict[str, Any]], today: str) -> tuple[CostRow, ...]:
-    """One row for each workload, the dearest of the month first. `today` is an ISO date, UTC."""
+def daily_rows(days: Sequence[dict[str, Any]], today: str) -> tuple[CostRow, ...]:
+    """One row for each workload, the most expensive of the month first. `today` is an ISO date, UTC."""
     found: dict[str, list[Decimal]] = {}
     for day in days:
         if day["day"][:7] != today[:7]:
@@ -57,9 +57,9 @@ def rows(days: Sequence[dict[str, Any]], today: str) -> tuple[CostRow, ...]:
     return tuple(CostRow(name, f"{r[0]:.12f}", f"{r[1]:.12f}", int(r[2]), int(r[3])) for name, r in ordered)
 
 
-def saving(workloads: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """Rows of /api/cost of workloads for which anything was saved, with the share of their calls that were answered
-    from the cache; what saved most first."""
+def savings_by_workload(workloads: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Rows of /api/cost of workloads with savings, and the share of their calls that the cache answered; the largest
+    savings first."""
     found = [
         {**row, "cached_share": f"{100 * row['cached'] / max(1, row['calls']):.0f} %"}
         for row in workloads
@@ -68,7 +68,7 @@ def saving(workloads: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
     return tuple(sorted(found, key=lambda row: (-Decimal(row["saved_usd"]), row["workload"])))
 
 
-def total(shown: Sequence[CostRow]) -> CostRow:
+def total_row(shown: Sequence[CostRow]) -> CostRow:
     """The sum of all rows."""
     return CostRow(
         "all workloads",
@@ -79,8 +79,8 @@ def total(shown: Sequence[CostRow]) -> CostRow:
     )
 
 
-def budget(row: dict[str, Any]) -> BudgetView:
-    """A budget as /api/limits or /api/workloads/NAME tells it."""
+def budget_view(row: dict[str, Any]) -> BudgetView:
+    """The view of a budget from /api/limits or /api/workloads/NAME."""
     limit, spent = Decimal(row["limit_usd"]), Decimal(row["spent_usd"])
     left = max(Decimal(0), limit - spent)
     used = 1.0 if limit == 0 else float(min(Decimal(1), spent / limit))
@@ -99,8 +99,8 @@ def budget(row: dict[str, Any]) -> BudgetView:
     )
 
 
-def unusual(anomalies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the chart marks above the day on which it began: [{day, message}], one mark a day."""
+def anomaly_rows(anomalies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Marks for the chart of days: `[{"day", "message"}]`, one for each day on which anomalies began."""
     found: dict[str, str] = {}
     for row in anomalies:
         day = str(row["detail"].get("since") or row["at"])[:10]

@@ -16,86 +16,86 @@ from fastapi.responses import HTMLResponse, Response
 
 from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console import charts, cost_charts
-from groundplan.console.cost_figures import budget, rows, saving, total, unusual
-from groundplan.console.pages import fetch
-from groundplan.console.render import Signed, answer_to, api_of, show
+from groundplan.console.cost_figures import anomaly_rows, budget_view, daily_rows, savings_by_workload, total_row
+from groundplan.console.pages import fetch_all
+from groundplan.console.render import VisitorDep, fetch_json, render_for, visitor_api
 
 router = lazy_router(include_in_schema=False, default_response_class=HTMLResponse)
 DIMENSIONS = (
     "term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "tier", "feature", "prompt",
     "source", "person", "tag", "basis",
 )  # fmt: skip
-NOTHING = {
+EMPTY_KEYS = {
     "workload": "no workload", "feature": "no feature", "prompt": "no prompt", "source": "no documents",
     "person": "no person", "team": "no team", "workflow": "no workflow", "tier": "standard",
     "tag": "a key without tags",
 }  # fmt: skip
-"""What is shown where a dimension says nothing."""
-WHATS = ("cost", "calls", "tokens")
+"""Dimension -> label for an empty key."""
+MEASURES = ("cost", "calls", "tokens")
 NO_ENDS: dict[str, Any] = {"budgets": [], "more": 0}
 
 
 @router.get("/cost")
-async def cost(request: Request, visitor: Signed) -> HTMLResponse:
-    found = await fetch(
+async def cost(request: Request, visitor: VisitorDep) -> HTMLResponse:
+    found = await fetch_all(
         visitor, days="/api/cost/days", cost="/api/cost", use="/api/limits", anomalies="/api/cost/anomalies"
     )
-    shown = rows(found["days"], datetime.now(UTC).date().isoformat())
+    shown = daily_rows(found["days"], datetime.now(UTC).date().isoformat())
     values = {
         "cost": found["cost"],
-        "saving": saving(found["cost"]["by_workload"]),
+        "saving": savings_by_workload(found["cost"]["by_workload"]),
         "rows": shown,
-        "total": total(shown),
-        "budgets": [budget(row) for row in found["use"]["budgets"]],
+        "total": total_row(shown),
+        "budgets": [budget_view(row) for row in found["use"]["budgets"]],
         "limits": found["use"]["limits"],
-        "chart": charts.cost_by_day(found["days"], unusual(found["anomalies"])),
+        "chart": charts.cost_by_day(found["days"], anomaly_rows(found["anomalies"])),
         "anomalies": found["anomalies"][:8],
         "tab": "This month",
     }
-    return await show(request, visitor, "cost.html", "/cost", **values)
+    return await render_for(request, visitor, "cost.html", "/cost", **values)
 
 
 @router.get("/cost/book")
 async def book(
-    request: Request, visitor: Signed, by: str = "term", workload: str = "", month: str = ""
+    request: Request, visitor: VisitorDep, by: str = "term", workload: str = "", month: str = ""
 ) -> HTMLResponse:  # fmt: skip
     """Every cost of a month, summed by a dimension."""
     by = by if by in DIMENSIONS else "term"
     span, of = _of_month(month)
     query = urlencode({"by": by, "lines": "true", **({"workload": workload} if workload else {}), **span})
-    found = await fetch(visitor, book=f"/api/cost/book?{query}", sources=f"/api/cost/sources?{urlencode(span)}")
+    found = await fetch_all(visitor, book=f"/api/cost/book?{query}", sources=f"/api/cost/sources?{urlencode(span)}")
     if by == "term":
-        found["book"]["sums"] = worded(found["book"]["sums"])
-    found["book"]["lines"] = dearest(found["book"]["lines"])
+        found["book"]["sums"] = with_names(found["book"]["sums"])
+    found["book"]["lines"] = largest_lines(found["book"]["lines"])
     values = {
         **found,
         "by": by,
         "workload": workload,
         "dimensions": DIMENSIONS,
-        "nothing": NOTHING.get(by, "none"),
-        "chart": cost_charts.waterfall(found["book"]["sums"], NOTHING.get(by, "none")),
+        "nothing": EMPTY_KEYS.get(by, "none"),
+        "chart": cost_charts.waterfall(found["book"]["sums"], EMPTY_KEYS.get(by, "none")),
         "tab": "All costs",
         **of,
     }
-    return await show(request, visitor, "cost_book.html", "/cost", **values)
+    return await render_for(request, visitor, "cost_book.html", "/cost", **values)
 
 
-def worded(sums: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Sums by term with the words of each term: `site_visits` is `site visits`."""
+def with_names(sums: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sums by term with readable terms: `site_visits` becomes `site visits`."""
     return [{**row, "key": row["key"] and row["key"].replace("_", " ")} for row in sums]
 
 
-def dearest(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The lines of a book, what costs most first; what is taken off is last."""
+def largest_lines(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of a cost book, the most expensive first, credits last."""
     return sorted(lines, key=lambda line: -Decimal(line["cost_usd"]))
 
 
 @router.get("/cost/workload/{name}")
-async def workload(request: Request, visitor: Signed, name: str, month: str = "") -> HTMLResponse:
+async def workload(request: Request, visitor: VisitorDep, name: str, month: str = "") -> HTMLResponse:
     """One workload: what a call of it is made of, who asked, and what its outcomes cost in a month."""
     span, of = _of_month(month)
     one = urlencode({"workload": name, **span})
-    found = await fetch(
+    found = await fetch_all(
         visitor,
         book=f"/api/cost/book?by=term&lines=true&{one}",
         people=f"/api/cost/people?{one}",
@@ -104,8 +104,10 @@ async def workload(request: Request, visitor: Signed, name: str, month: str = ""
         tickets=f"/api/cost/tickets?{one}",
     )
     if not found["book"]["sums"] and not found["people"]:
-        await fetch(visitor, declared=f"/api/workloads/{quote(name, safe='')}")  # one that was removed keeps its costs
-    found["book"]["lines"] = dearest(found["book"]["lines"])
+        await fetch_all(
+            visitor, declared=f"/api/workloads/{quote(name, safe='')}"
+        )  # one that was removed keeps its costs
+    found["book"]["lines"] = largest_lines(found["book"]["lines"])
     several = [row for row in found["worth"]["workflows"] if name in row["workloads"] and len(row["workloads"]) > 1]
     values = {
         **found,
@@ -113,26 +115,26 @@ async def workload(request: Request, visitor: Signed, name: str, month: str = ""
         "ticket": next(iter(found["tickets"]), None),
         "outcome": next((row for row in found["worth"]["outcomes"] if row["workload"] == name), None),
         "workflow": next(iter(several), None),
-        "chart": cost_charts.waterfall(worded(found["book"]["sums"])),
+        "chart": cost_charts.waterfall(with_names(found["book"]["sums"])),
         "tab": "",
         **of,
     }
-    return await show(request, visitor, "cost_workload.html", "/cost", **values)
+    return await render_for(request, visitor, "cost_workload.html", "/cost", **values)
 
 
 @router.get("/cost/ahead")
 async def ahead(
-    request: Request, visitor: Signed, what: str = "cost", workload: str = "", changes: str = "", model: str = ""
+    request: Request, visitor: VisitorDep, what: str = "cost", workload: str = "", changes: str = "", model: str = ""
 ) -> HTMLResponse:
     """The next month with its interval, where budgets end, and what this month would have cost otherwise."""
-    what = what if what in WHATS else "cost"
+    what = what if what in MEASURES else "cost"
     one = f"?{urlencode({'workload': workload})}" if workload else ""
     query = urlencode({"what": what, "days": 30, **({"workload": workload} if workload else {})})
     reply = await visitor.api.get(f"/api/cost/forecast?{query}")
     made = reply.body if reply.ok else None
     known = reply.ok or reply.body["error"]["code"] != "workload_unknown"
     ends = {"ends": f"/api/cost/runway{one}"} if known else {}
-    found = {"ends": NO_ENDS, **await fetch(visitor, **ends, names="/api/names", own="/api/cost/own")}
+    found = {"ends": NO_ENDS, **await fetch_all(visitor, **ends, names="/api/names", own="/api/cost/own")}
     covers = f"workload/{workload}" if workload else "company"
     mine = [row for row in found["ends"]["budgets"] if row["covers"] == covers and row["a_day_usd"] is not None]
     line = min(mine, key=lambda row: float(row["a_day_usd"]), default=None) if what == "cost" else None
@@ -140,7 +142,7 @@ async def ahead(
         "made": made,
         "missing": None if reply.ok else reply.body["error"],
         "what": what,
-        "whats": WHATS,
+        "whats": MEASURES,
         "workload": workload,
         # one that is not served any more keeps its costs, and its place in the choice while it is shown
         "workloads": sorted({*found["names"]["workloads"], *([workload] if made and workload else [])}),
@@ -148,49 +150,49 @@ async def ahead(
         "more": found["ends"]["more"],
         "own": found["own"],
         "line": line,
-        "drawn": line is not None and made is not None and cost_charts.within(made, float(line["a_day_usd"])),
+        "drawn": line is not None and made is not None and cost_charts.is_within(made, float(line["a_day_usd"])),
         "chart": cost_charts.forecast(made, float(line["a_day_usd"]) if line else None) if made else "",
         **await _scenario(request, visitor, workload, changes[:400], model[:128]),
         "tab": "Forecast",
     }
-    return await show(request, visitor, "cost_ahead.html", "/cost", **values)
+    return await render_for(request, visitor, "cost_ahead.html", "/cost", **values)
 
 
-async def _scenario(request: Request, visitor: Signed, workload: str, changes: str, model: str) -> dict[str, Any]:
+async def _scenario(request: Request, visitor: VisitorDep, workload: str, changes: str, model: str) -> dict[str, Any]:
     """What the form repeats, and the answer to it: `scenario`, or `problem`."""
     asked = {"changes": changes, "model": model, "scenario": None, "problem": None}
     if not (changes.strip() or model.strip()):
         return asked
     body = {"changes": changes.split(), "model": model.strip() or None, "workload": workload or None}
-    reply = await api_of(request, visitor.csrf).post("/api/cost/what-if", body)
+    reply = await visitor_api(request, visitor.csrf).post("/api/cost/what-if", body)
     return {**asked, "scenario": reply.body} if reply.ok else {**asked, "problem": reply.problem}
 
 
 @router.get("/cost/statements")
-async def statements(request: Request, visitor: Signed, month: str = "", charge: bool = False) -> HTMLResponse:
+async def statements(request: Request, visitor: VisitorDep, month: str = "", charge: bool = False) -> HTMLResponse:
     """Each team's month, shown or charged; together exactly what was spent."""
     months = _months(datetime.now(UTC))
     month = month if month in months else months[0]
     query = urlencode({"month": month, "charge": str(charge).lower(), "lines": "false"})
-    found = await fetch(visitor, made=f"/api/cost/statements?{query}")
+    found = await fetch_all(visitor, made=f"/api/cost/statements?{query}")
     values = {**found["made"], "month": month, "months": months, "charge": charge, "tab": "Statements"}
-    return await show(request, visitor, "cost_statements.html", "/cost", **values)
+    return await render_for(request, visitor, "cost_statements.html", "/cost", **values)
 
 
 @router.get("/cost/statements/print")
-async def printed(request: Request, visitor: Signed, team: str, month: str, charge: bool = False) -> HTMLResponse:
+async def printed(request: Request, visitor: VisitorDep, team: str, month: str, charge: bool = False) -> HTMLResponse:
     """One team's statement on a page of its own, to be printed or kept."""
     query = urlencode({"month": month, "team": team, "charge": str(charge).lower()})
-    found = await fetch(visitor, statements=f"/api/cost/statements?{query}")
+    found = await fetch_all(visitor, statements=f"/api/cost/statements?{query}")
     made: list[dict[str, Any]] = found["statements"]
     values = {
         "statement": made[0] if made else None, "team": team, "month": month, "charge": charge, "tab": "Statements",
     }  # fmt: skip
-    return await show(request, visitor, "cost_statement.html", "/cost", **values)
+    return await render_for(request, visitor, "cost_statement.html", "/cost", **values)
 
 
 @router.get("/cost/files/{name}")
-async def files(visitor: Signed, name: str, team: str = "", month: str = "", charge: bool = False) -> Response:
+async def files(visitor: VisitorDep, name: str, team: str = "", month: str = "", charge: bool = False) -> Response:
     """FOCUS and a team's lines as files; the API makes them."""
     file, path = "focus.csv", f"/api/cost/focus.csv?{urlencode(_of_month(month)[0])}"
     if name != file:
@@ -200,7 +202,7 @@ async def files(visitor: Signed, name: str, team: str = "", month: str = "", cha
             "-".join(filter(None, ("statement", _plain(team), month))) + f".{kind}",
             f"/api/cost/statements.{kind}?{urlencode(query)}",
         )
-    body = await answer_to(visitor, path)
+    body = await fetch_json(visitor, path)
     headers = {"Content-Disposition": f'attachment; filename="{file}"'}
     media = "application/pdf" if file.endswith(".pdf") else "text/csv; charset=utf-8"
     return Response(body, media_type=media, headers=headers)

@@ -15,10 +15,10 @@ from groundplan.console import cost_charts
 from groundplan.console.actions import Text
 from groundplan.console.charts import COLOURS, INK
 from groundplan.console.client import Reply
-from groundplan.console.form_result import back, reach
-from groundplan.console.pages import fetch
-from groundplan.console.pagination import part_of
-from groundplan.console.render import Signed, api_of, show
+from groundplan.console.form_result import propagation_note, redirect_with_result
+from groundplan.console.pages import fetch_all
+from groundplan.console.pagination import search_page
+from groundplan.console.render import VisitorDep, render_for, visitor_api
 
 router = lazy_router(prefix="/cost", include_in_schema=False, default_response_class=HTMLResponse)
 forms = lazy_router(prefix="/do", include_in_schema=False)
@@ -29,12 +29,12 @@ CHOICES = 20
 
 
 @router.get("/experiments")
-async def experiments(request: Request, visitor: Signed, workload: str = "") -> HTMLResponse:
+async def experiments(request: Request, visitor: VisitorDep, workload: str = "") -> HTMLResponse:
     """What runs, what it shows, what waits for somebody, and replays of kept calls."""
     query = f"?{urlencode({'workload': workload})}" if workload else ""
-    found = await fetch(visitor, found=f"/api/experiments{query}", replayed=f"/api/replays{query}")
+    found = await fetch_all(visitor, found=f"/api/experiments{query}", replayed=f"/api/replays{query}")
     rows = found["found"]["experiments"]
-    part = part_of(request, found["found"]["workloads"], lambda row: str(row["name"]), CHOICES)
+    part = search_page(request, found["found"]["workloads"], lambda row: str(row["name"]), CHOICES)
     values = {
         "waiting": [each for each in rows if each["state"] == "asked"],
         "running": [each for each in rows if each["state"] == "running"],
@@ -45,23 +45,23 @@ async def experiments(request: Request, visitor: Signed, workload: str = "") -> 
         "part": part,
         "tab": TAB,
     }
-    return await show(request, visitor, "experiments.html", "/cost", **values)
+    return await render_for(request, visitor, "experiments.html", "/cost", **values)
 
 
 @router.get("/experiments/{id}")
-async def experiment(request: Request, visitor: Signed, id: str) -> HTMLResponse:
+async def experiment(request: Request, visitor: VisitorDep, id: str) -> HTMLResponse:
     """One of them: the interval at every look, guards, segments and pairs."""
-    found = await fetch(visitor, tried=f"/api/experiments/{quote(id, safe='')}")
+    found = await fetch_all(visitor, tried=f"/api/experiments/{quote(id, safe='')}")
     tried = found["tried"]
-    chart = sequence(tried["looks"], wanted(tried), tried["type"])
-    return await show(request, visitor, "experiment.html", "/cost", tried=tried, chart=chart, tab=TAB)
+    chart = sequence_chart(tried["looks"], required_sample(tried), tried["type"])
+    return await render_for(request, visitor, "experiment.html", "/cost", tried=tried, chart=chart, tab=TAB)
 
 
 @router.get("/replays/{id}")
-async def replay(request: Request, visitor: Signed, id: str) -> HTMLResponse:
+async def replay(request: Request, visitor: VisitorDep, id: str) -> HTMLResponse:
     """One replay: what it proves, and its calls."""
-    found = await fetch(visitor, run=f"/api/replays/{quote(id, safe='')}")
-    return await show(request, visitor, "replay.html", "/cost", run=found["run"], tab=TAB)
+    found = await fetch_all(visitor, run=f"/api/replays/{quote(id, safe='')}")
+    return await render_for(request, visitor, "replay.html", "/cost", run=found["run"], tab=TAB)
 
 
 class Trial(BaseModel):
@@ -89,31 +89,31 @@ class Trial(BaseModel):
 @forms.post("/experiment-start")
 async def start(request: Request, trial: Annotated[Trial, Form()]) -> RedirectResponse:
     """Begin one, or ask for it where somebody else must approve."""
-    reply = await api_of(request, trial.csrf).post("/api/experiments", trial.body())
+    reply = await visitor_api(request, trial.csrf).post("/api/experiments", trial.body())
     waits = reply.ok and reply.body["state"] == "asked"
     notice = (
         "It waits for approval by somebody else with the duty product or business."
         if waits
-        else f"It runs{reach(reply)}."
+        else f"It runs{propagation_note(reply)}."
     )
-    return back(_page(reply), reply, notice)
+    return redirect_with_result(_page(reply), reply, notice)
 
 
 @forms.post("/experiment-approve")
 async def approve(request: Request, csrf: Text, id: Text, reason: Text = "") -> RedirectResponse:
     reply = await _post(request, csrf, id, "approve", reason)
-    return back(f"{HERE}/{quote(id, safe='')}", reply, f"Approved: it runs{reach(reply)}.")
+    return redirect_with_result(f"{HERE}/{quote(id, safe='')}", reply, f"Approved: it runs{propagation_note(reply)}.")
 
 
 @forms.post("/experiment-refuse")
 async def refuse(request: Request, csrf: Text, id: Text, reason: Text = "") -> RedirectResponse:
-    return back(HERE, await _post(request, csrf, id, "refuse", reason), "Refused.")
+    return redirect_with_result(HERE, await _post(request, csrf, id, "refuse", reason), "Refused.")
 
 
 @forms.post("/experiment-stop")
 async def stop(request: Request, csrf: Text, id: Text, reason: Text = "") -> RedirectResponse:
     reply = await _post(request, csrf, id, "stop", reason)
-    return back(f"{HERE}/{quote(id, safe='')}", reply, f"Stopped{reach(reply)}.")
+    return redirect_with_result(f"{HERE}/{quote(id, safe='')}", reply, f"Stopped{propagation_note(reply)}.")
 
 
 @forms.post("/replay-start")
@@ -122,9 +122,9 @@ async def start_replay(
 ) -> RedirectResponse:
     """Have kept calls asked again."""
     body = {"workload": workload, "candidate": candidate, "judge": judge, "budget_usd": budget, "calls": calls}
-    reply = await api_of(request, csrf).post("/api/replays", body)
+    reply = await visitor_api(request, csrf).post("/api/replays", body)
     path = f"/cost/replays/{reply.body['id']}" if reply.ok else HERE
-    return back(path, reply, "The replay is running; this page shows its progress.")
+    return redirect_with_result(path, reply, "The replay is running; this page shows its progress.")
 
 
 @forms.post("/pair-review")
@@ -134,26 +134,26 @@ async def review(
     """What a person thinks of a second answer."""
     replayed = of == "replay"
     path = f"/api/replays/{quote(id, safe='')}/calls" if replayed else f"/api/experiments/{quote(id, safe='')}/pairs"
-    reply = await api_of(request, csrf).post(f"{path}/{quote(call, safe='')}/review", {"kept": kept == "yes"})
-    return back(f"{'/cost/replays' if replayed else HERE}/{quote(id, safe='')}", reply, "Noted.")
+    reply = await visitor_api(request, csrf).post(f"{path}/{quote(call, safe='')}/review", {"kept": kept == "yes"})
+    return redirect_with_result(f"{'/cost/replays' if replayed else HERE}/{quote(id, safe='')}", reply, "Noted.")
 
 
 async def _post(request: Request, csrf: str, id: str, verb: str, reason: str) -> Reply:
-    return await api_of(request, csrf).post(f"/api/experiments/{quote(id, safe='')}/{verb}", {"reason": reason})
+    return await visitor_api(request, csrf).post(f"/api/experiments/{quote(id, safe='')}/{verb}", {"reason": reason})
 
 
 def _page(reply: Reply) -> str:
     return f"{HERE}/{reply.body['id']}" if reply.ok else HERE
 
 
-def wanted(tried: dict[str, Any]) -> float:
-    """The line that the interval must clear: a share of good answers, or a difference between arms."""
+def required_sample(tried: dict[str, Any]) -> float:
+    """The threshold that the interval must clear: a share of good answers, or a difference between arms."""
     tolerance = float(tried["tolerance"])
     return 1 - tolerance if tried["type"] == "shadow" else -tolerance
 
 
-def sequence(looks: Sequence[dict[str, Any]], line: float, type: str) -> str:
-    """The interval of the quality at each look, and the line that decides. Empty before the first look."""
+def sequence_chart(looks: Sequence[dict[str, Any]], line: float, type: str) -> str:
+    """A chart of the quality interval at each look, with the threshold `line`. Empty before the first look."""
     rows = [
         {"at": each["at"], **{name: float(each[name]) for name in ("value", "low", "high")}}
         for each in looks

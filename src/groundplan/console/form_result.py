@@ -1,4 +1,4 @@
-"""After a form: back to a page, with what became of it. Sends nothing itself."""
+"""Redirects after a form, with its result as a notice or problem. Sends nothing itself."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from fastapi.responses import RedirectResponse
 
 from groundplan.console import rejected_forms
 from groundplan.console.client import Reply
-from groundplan.console.render import when
+from groundplan.console.render import format_time
 
 
-def back(path: str, reply: Reply, notice: str) -> RedirectResponse:
-    """To a page that shows the notice, or the problem where the API told one. Raises `Unsent`."""
-    rejected_forms.check(reply)
+def redirect_with_result(path: str, reply: Reply, notice: str) -> RedirectResponse:
+    """Redirect to a page that shows the notice, or the problem of the API. Raises `FormRejected`."""
+    rejected_forms.raise_if_rejected(reply)
     words = {"notice": notice} if reply.ok else {"problem": reply.problem}
     return RedirectResponse(f"{path}{'&' if '?' in path else '?'}{urlencode(words)}", status_code=303)
 
 
-def reach(reply: Reply) -> str:
-    """At which gateways a change of live policy is effective, and until when the others may still serve."""
+def propagation_note(reply: Reply) -> str:
+    """A note on the gateways at which a change of live policy is effective, and until when others may still serve."""
     effect = reply.body.get("effective") if reply.ok else None
     if not effect:
         return ""
@@ -28,5 +28,5 @@ def reach(reply: Reply) -> str:
         return f" at {'the gateway' if count == 1 else f'all {count} gateways'}"
     if not effect["waiting"]:
         return ", but which gateways know it cannot be told now"
-    late = [f"gateway {row['pid']} until {when(row['until'])}" for row in effect["waiting"]]
+    late = [f"gateway {row['pid']} until {format_time(row['until'])}" for row in effect["waiting"]]
     return f", but may still be served by {', '.join(late)}"

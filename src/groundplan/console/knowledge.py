@@ -14,9 +14,9 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console import rejected_forms
-from groundplan.console.form_result import back
-from groundplan.console.pages import fetch
-from groundplan.console.render import Signed, answer_to, api_of, failed, show
+from groundplan.console.form_result import redirect_with_result
+from groundplan.console.pages import fetch_all
+from groundplan.console.render import VisitorDep, error_page, fetch_json, render_for, visitor_api
 from groundplan.knowledge.evaluation import plot
 
 router = lazy_router(include_in_schema=False, default_response_class=HTMLResponse)
@@ -46,33 +46,33 @@ LINE_WIDTH, LINE_HEIGHT = 110, 22
 
 
 @router.get("/knowledge")
-async def sources(request: Request, visitor: Signed) -> Response:
+async def sources(request: Request, visitor: VisitorDep) -> Response:
     """The sources; of Knowledge whoever holds no duty sees the search, and the findings that are theirs."""
     reply = await visitor.api.get("/api/knowledge/sources")
     if reply.status == 403:
         own = "findings" if visitor.session["owns"] else "search"
         return RedirectResponse(f"/knowledge/{own}", status_code=303)
     if not reply.ok:
-        return failed(reply, visitor)
+        return error_page(reply, visitor)
     for row in reply.body["sources"]:
         row["line"] = trend_line([point["score"] for point in row["trend"]])
-    return await show(request, visitor, "knowledge.html", HERE, tab="sources", **reply.body)
+    return await render_for(request, visitor, "knowledge.html", HERE, tab="sources", **reply.body)
 
 
 @router.get("/knowledge/documents")
 async def documents(
-    request: Request, visitor: Signed, source: str = "", state: str = "", text: str = "", after: str = "",
+    request: Request, visitor: VisitorDep, source: str = "", state: str = "", text: str = "", after: str = "",
     holds: str = "",
 ) -> HTMLResponse:  # fmt: skip
     given = (("source", source), ("state", state), ("text", text), ("holds", holds))
     query = {name: value for name, value in given if value}
-    body = await answer_to(visitor, "/api/knowledge/documents", **query, **({"after": after} if after else {}))
+    body = await fetch_json(visitor, "/api/knowledge/documents", **query, **({"after": after} if after else {}))
     names: dict[str, Any] = {"sources": [], "deletions": []}
     if visitor.sees_all:
-        names = await fetch(visitor, sources="/api/knowledge/sources", deletions="/api/knowledge/deletions")
+        names = await fetch_all(visitor, sources="/api/knowledge/sources", deletions="/api/knowledge/deletions")
     values = {"source": source, "state": state, "text": text, "holds": holds, "states": STATES, **names}
     behind = body["next"]
-    return await show(
+    return await render_for(
         request, visitor, "documents.html", HERE, tab="documents", documents=body["documents"],
         first=urlencode(query) if after else None, more=urlencode({**query, "after": behind}) if behind else None,
         **values,
@@ -80,39 +80,39 @@ async def documents(
 
 
 @router.get("/knowledge/documents/{document_id}")
-async def document(request: Request, visitor: Signed, document_id: str, person: str = "") -> HTMLResponse:
+async def document(request: Request, visitor: VisitorDep, document_id: str, person: str = "") -> HTMLResponse:
     path = f"/api/knowledge/documents/{quote(document_id, safe='')}"
-    answer = await answer_to(visitor, path)
+    answer = await fetch_json(visitor, path)
     if "access" in answer:
-        return await show(request, visitor, "document_read.html", HERE, tab="search", **answer)
+        return await render_for(request, visitor, "document_read.html", HERE, tab="search", **answer)
     links = await visitor.api.get(f"{path}/links")
     access: dict[str, Any] | None = None
     told = ""
     if person:
         asked = await visitor.api.get(f"{path}/access", person=person)
         access, told = (asked.body, "") if asked.ok else (None, asked.problem)
-    return await show(
+    return await render_for(
         request, visitor, "document.html", HERE, tab="documents", asked=person, access=access, told=told,
-        held=holding(answer["document"]), reasons=REASONS, links=links.body["links"] if links.ok else [],
+        held=what_holds(answer["document"]), reasons=REASONS, links=links.body["links"] if links.ok else [],
         **answer,
     )  # fmt: skip
 
 
 @router.get("/knowledge/findings")
 async def findings(
-    request: Request, visitor: Signed, kind: str = "", source: str = "", before: str = ""
+    request: Request, visitor: VisitorDep, kind: str = "", source: str = "", before: str = ""
 ) -> HTMLResponse:
     kind = kind if kind.startswith("knowledge.") else ""
     below = {"below": f"source/{source}"} if source else {}
     behind = {"before": before} if before else {}
-    answer = await answer_to(visitor, "/api/findings", kind=kind or "knowledge.", **behind, **below)
+    answer = await fetch_json(visitor, "/api/findings", kind=kind or "knowledge.", **behind, **below)
     found: dict[str, Any] = (
-        await fetch(visitor, sources="/api/knowledge/sources") if visitor.sees_all else {"sources": []}
+        await fetch_all(visitor, sources="/api/knowledge/sources") if visitor.sees_all else {"sources": []}
     )
     counts = await visitor.api.get("/api/findings/kinds", kind="knowledge.", **below)
     query = {name: value for name, value in (("kind", kind), ("source", source)) if value}
     older = answer["next"]
-    return await show(
+    return await render_for(
         request, visitor, "knowledge_findings.html", HERE, tab="findings", findings=answer["findings"],
         kinds=counts.body["kinds"] if counts.ok else {}, kind=kind, source=source,
         first=urlencode(query) if before else None, more=urlencode({**query, "before": older}) if older else None,
@@ -121,7 +121,9 @@ async def findings(
 
 
 @router.get("/knowledge/search")
-async def search(request: Request, visitor: Signed, workload: str = "", q: str = "", call: str = "") -> HTMLResponse:
+async def search(
+    request: Request, visitor: VisitorDep, workload: str = "", q: str = "", call: str = ""
+) -> HTMLResponse:
     """The playground: what is found for a question, why, and what is kept back. `call`: that was grounded in it, whose
     outcome thumbs are."""
     known = await visitor.api.get("/api/names")
@@ -129,9 +131,9 @@ async def search(request: Request, visitor: Signed, workload: str = "", q: str =
     result, told = None, ""
     if q and workload:
         body = {"workload": workload, "query": q[:4000], "passages": 8, "explain": True}
-        reply = await api_of(request, visitor.csrf).post("/api/knowledge/search", body)
+        reply = await visitor_api(request, visitor.csrf).post("/api/knowledge/search", body)
         result, told = (reply.body, "") if reply.ok else (None, reply.problem)
-    return await show(
+    return await render_for(
         request,
         visitor,
         "knowledge_search.html",
@@ -148,14 +150,14 @@ async def search(request: Request, visitor: Signed, workload: str = "", q: str =
 
 
 @router.get("/knowledge/glossary")
-async def glossary(request: Request, visitor: Signed) -> HTMLResponse:
-    found = await fetch(visitor, terms="/api/knowledge/glossary")
-    return await show(request, visitor, "glossary.html", HERE, tab="glossary", **found)
+async def glossary(request: Request, visitor: VisitorDep) -> HTMLResponse:
+    found = await fetch_all(visitor, terms="/api/knowledge/glossary")
+    return await render_for(request, visitor, "glossary.html", HERE, tab="glossary", **found)
 
 
 @router.get("/knowledge/evaluations")
-async def evaluations(request: Request, visitor: Signed) -> HTMLResponse:
-    found = await fetch(visitor, runs="/api/knowledge/evaluations")
+async def evaluations(request: Request, visitor: VisitorDep) -> HTMLResponse:
+    found = await fetch_all(visitor, runs="/api/knowledge/evaluations")
     lines: dict[str, str] = {}
     for run in found["runs"]:
         same = [each for each in reversed(found["runs"]) if each["subject"] == run["subject"]]
@@ -165,7 +167,7 @@ async def evaluations(request: Request, visitor: Signed) -> HTMLResponse:
     used = reply.body if reply.ok else {"documents": [], "unanswered": []}
     pictures = {"abstention": plot.abstention_chart(newest), "parts": plot.parts_chart(newest)}
     best = newest.get("calibrated")
-    return await show(
+    return await render_for(
         request, visitor, "evaluations.html", HERE, tab="evaluations", lines=lines, used=used, best=best, **pictures,
         **found,
     )  # fmt: skip
@@ -178,30 +180,30 @@ async def decide(
     """No value takes a decision back."""
     given: Any = None if value == "" else value == "yes" if what == "legal_hold" else value
     path = f"/api/knowledge/documents/{quote(document, safe='')}/decide"
-    reply = await api_of(request, csrf).post(path, {"what": what, "value": given, "reason": reason})
+    reply = await visitor_api(request, csrf).post(path, {"what": what, "value": given, "reason": reason})
     done = "Decided. It applies from the next search on; findings about it follow within ten minutes."
     if given is None:
         done = "Taken back. Its source is read now, and what that says holds then."
-    return back(f"/knowledge/documents/{quote(document, safe='')}", reply, done)
+    return redirect_with_result(f"/knowledge/documents/{quote(document, safe='')}", reply, done)
 
 
 @router.post("/do/knowledge/delete")
 async def delete(request: Request, csrf: Text, document: Text, reason: Text) -> RedirectResponse:
     path = f"/api/knowledge/documents/{quote(document, safe='')}/delete"
-    reply = await api_of(request, csrf).post(path, {"reason": reason})
+    reply = await visitor_api(request, csrf).post(path, {"reason": reason})
     done = f"{reply.body['path']} is gone from search; from the disk by {reply.body['due'][:10]}." if reply.ok else ""
-    return back("/knowledge/documents?state=deleted", reply, done)
+    return redirect_with_result("/knowledge/documents?state=deleted", reply, done)
 
 
 @router.post("/do/knowledge/held")
-async def held(request: Request, visitor: Signed, csrf: Text, version: Text, reason: Text) -> HTMLResponse:
+async def held(request: Request, visitor: VisitorDep, csrf: Text, version: Text, reason: Text) -> HTMLResponse:
     """What a version said that a legal hold keeps; that it was read is in the audit log."""
     path = f"/api/knowledge/held/{quote(version, safe='')}/read"
-    reply = await api_of(request, csrf).post(path, {"reason": reason})
-    rejected_forms.check(reply)
+    reply = await visitor_api(request, csrf).post(path, {"reason": reason})
+    rejected_forms.raise_if_rejected(reply)
     if not reply.ok:
-        return failed(reply, visitor)
-    return await show(request, visitor, "document_held.html", HERE, tab="documents", **reply.body)
+        return error_page(reply, visitor)
+    return await render_for(request, visitor, "document_held.html", HERE, tab="documents", **reply.body)
 
 
 @router.post("/do/knowledge/click")
@@ -211,7 +213,7 @@ async def click(
     """On to the document of a passage; that it was chosen is noted without who chose it, and only of who chose it here:
     no link from elsewhere counts."""
     body = {"kind": "click", "workload": workload, "document": document, "rank": _place(rank), "call": _call(call)}
-    await api_of(request, csrf).post("/api/knowledge/signals", body)
+    await visitor_api(request, csrf).post("/api/knowledge/signals", body)
     return RedirectResponse(f"/knowledge/documents/{quote(document, safe='')}", status_code=303)
 
 
@@ -223,52 +225,58 @@ async def thumb(
     """What helped, and what did not; of a passage of a call it is an outcome of that call, within half a minute."""
     of = _call(call)
     body = {"kind": kind, "workload": workload, "document": document, "rank": _place(rank), "call": of}
-    reply = await api_of(request, csrf).post("/api/knowledge/signals", body)
+    reply = await visitor_api(request, csrf).post("/api/knowledge/signals", body)
     query = urlencode({"workload": workload, "q": q, **({"call": of} if of else {})})
-    return back(f"/knowledge/search?{query}", reply, "Noted.")
+    return redirect_with_result(f"/knowledge/search?{query}", reply, "Noted.")
 
 
 @router.post("/do/knowledge/share")
 async def share(request: Request, csrf: Text, document: Text, until: Text, reason: Text) -> RedirectResponse:
     place = f"/knowledge/documents/{quote(document, safe='')}"
-    reply = await api_of(request, csrf).post(f"/api{place}/links", {"until": until, "reason": reason})
-    return back(place, reply, f"Send this link word; it is shown only once: {reply.body['word']}" if reply.ok else "")
+    reply = await visitor_api(request, csrf).post(f"/api{place}/links", {"until": until, "reason": reason})
+    return redirect_with_result(
+        place, reply, f"Send this link word; it is shown only once: {reply.body['word']}" if reply.ok else ""
+    )
 
 
 @router.post("/do/knowledge/unshare")
 async def unshare(request: Request, csrf: Text, document: Text, link: Text) -> RedirectResponse:
     place = f"/knowledge/documents/{quote(document, safe='')}"
-    reply = await api_of(request, csrf).post(f"/api{place}/links/{quote(link, safe='')}/withdraw", {})
-    return back(place, reply, "Withdrawn. It grants nothing from the next search on.")
+    reply = await visitor_api(request, csrf).post(f"/api{place}/links/{quote(link, safe='')}/withdraw", {})
+    return redirect_with_result(place, reply, "Withdrawn. It grants nothing from the next search on.")
 
 
 @router.post("/do/knowledge/open")
 async def open_link(request: Request, csrf: Text, word: Text) -> RedirectResponse:
-    reply = await api_of(request, csrf).post("/api/knowledge/links/open", {"word": word})
+    reply = await visitor_api(request, csrf).post("/api/knowledge/links/open", {"word": word})
     done = f"You may read {reply.body['source']}/{reply.body['path']}: search finds it from now on." if reply.ok else ""
-    return back("/knowledge/search", reply, done)
+    return redirect_with_result("/knowledge/search", reply, done)
 
 
 @router.post("/do/knowledge/fix")
 async def fix(request: Request, csrf: Text, finding: Text, subject: Text) -> RedirectResponse:
     """What a finding proposes, as the decision that it is."""
-    api = api_of(request, csrf)
+    api = visitor_api(request, csrf)
     found = await api.get("/api/findings", kind="knowledge.", subject=subject)
     row = next((each for each in found.body["findings"] if each["id"] == finding), None) if found.ok else None
     if row is None or not row["fix"]:
-        return back("/knowledge/findings", found, "It has been settled already.")
+        return redirect_with_result("/knowledge/findings", found, "It has been settled already.")
     proposed = row["fix"]
     path = f"/api/knowledge/documents/{quote(str(proposed['document']), safe='')}"
     # its message may have a name or a sentence in it, and reasons are kept in the audit log
     reason = f"proposed by a finding ({row['kind']})"
     if proposed["do"] == "delete":
-        return back("/knowledge/findings", await api.post(f"{path}/delete", {"reason": reason}), "Deleted.")
-    what, value = change(proposed, request)
+        return redirect_with_result(
+            "/knowledge/findings", await api.post(f"{path}/delete", {"reason": reason}), "Deleted."
+        )
+    what, value = proposed_change(proposed, request)
     reply = await api.post(f"{path}/decide", {"what": what, "value": value, "reason": reason})
-    return back("/knowledge/findings", reply, "Decided. The finding closes with the next check, within ten minutes.")
+    return redirect_with_result(
+        "/knowledge/findings", reply, "Decided. The finding closes with the next check, within ten minutes."
+    )
 
 
-def change(proposed: dict[str, Any], request: Request) -> tuple[str, Any]:
+def proposed_change(proposed: dict[str, Any], request: Request) -> tuple[str, Any]:
     """(what, value) of the decision that a finding proposes."""
     today = request.app.state.services.clock.now().date().isoformat()
     return {
@@ -280,8 +288,8 @@ def change(proposed: dict[str, Any], request: Request) -> tuple[str, Any]:
     }[proposed["do"]]
 
 
-def holding(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """(name, value, where it is from, what was said and not followed) of everything that holds for a document."""
+def what_holds(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows with name, value, origin and ignored declarations of every property of a document."""
     names = (
         "state", "sensitivity", "owner", "steward", "purposes", "workloads", "residency", "licence", "valid_from",
         "valid_until", "review_by", "review_days", "retain_until", "legal_hold",
@@ -302,7 +310,7 @@ def holding(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def trend_line(scores: list[float]) -> str:
-    """Points of a polyline in a box of 110 by 22; nothing for fewer than two scores."""
+    """The points of a polyline in a box of 110 by 22; empty for fewer than two scores."""
     if len(scores) < 2:
         return ""
     step = LINE_WIDTH / (len(scores) - 1)
@@ -311,7 +319,7 @@ def trend_line(scores: list[float]) -> str:
 
 
 def _call(text: str) -> str | None:
-    """An id; None for what is none."""
+    """The id in `text`; None where it is no id."""
     try:
         return str(UUID(text))
     except ValueError:

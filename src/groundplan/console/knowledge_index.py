@@ -10,8 +10,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console import rejected_forms
-from groundplan.console.pages import fetch
-from groundplan.console.render import Signed, api_of, show
+from groundplan.console.pages import fetch_all
+from groundplan.console.render import VisitorDep, render_for, visitor_api
 
 router = lazy_router(include_in_schema=False, default_response_class=HTMLResponse)
 HERE = "/knowledge"
@@ -40,11 +40,11 @@ DONE = {
 
 
 @router.get(PAGE)
-async def editions(request: Request, visitor: Signed) -> HTMLResponse:
-    found = await fetch(visitor, index="/api/knowledge/index")
+async def editions(request: Request, visitor: VisitorDep) -> HTMLResponse:
+    found = await fetch_all(visitor, index="/api/knowledge/index")
     shown = [{**one, "said": STATES[one["state"]], "figures": figures(one)} for one in found["index"]["editions"]]
     kept = [one for one in shown if one["state"] == "kept" and one["served_at"]]
-    return await show(
+    return await render_for(
         request, visitor, "knowledge_index.html", HERE, tab="index", editions=shown, back=max(
             kept, key=lambda one: one["served_at"], default=None
         ), declared=found["index"]["declared"], serves_declared=found["index"]["serves_declared"],
@@ -67,7 +67,7 @@ async def act(request: Request, what: str, csrf: Text, edition: Text = "") -> Re
     path = f"/api{PAGE}/{quote(edition, safe='')}/{what}" if edition else f"/api{PAGE}/{what}"
     if what not in DONE:
         return RedirectResponse(PAGE, status_code=303)
-    reply = await api_of(request, csrf).post(path, {})
-    rejected_forms.check(reply)
+    reply = await visitor_api(request, csrf).post(path, {})
+    rejected_forms.raise_if_rejected(reply)
     told = {"notice": DONE[what]} if reply.ok else {"problem": reply.problem}
     return RedirectResponse(f"{PAGE}?{urlencode(told)}", status_code=303)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from groundplan.console.plan_svg import AREAS, ZONES, PlanView, RoomView, TileView
-from groundplan.console.render import usd
+from groundplan.console.render import format_amount
 
 
 def plan_view(overview: dict[str, Any], selected: str | None) -> PlanView:
@@ -42,7 +42,7 @@ def _tile(item: dict[str, Any]) -> TileView:
         site=item.get("site"),
         fallbacks=tuple(item.get("fallback_sites", ())),
         serving=item.get("serving_site"),
-        cost_today=usd(item["cost_today_usd"]),
+        cost_today=format_amount(item["cost_today_usd"]),
         p95_ms=item.get("p95_ms"),
         calls_per_minute=float(item.get("calls_per_minute", 0.0)),
         readiness=tuple(share for _, share in marks(item)),

@@ -1,4 +1,4 @@
-"""The console's pages but `calls`. Each asks the API what its visitor may see and renders it; none decides anything."""
+"""The console's general pages. Each fetches what its visitor may see from the API and renders it; none decides."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console.client import Reply
-from groundplan.console.cost_figures import budget
+from groundplan.console.cost_figures import budget_view
 from groundplan.console.overview import marks, plan_view
 from groundplan.console.plan_svg import ground_plan
-from groundplan.console.render import Signed, Visitor, after_day, answer_to, failed, page, show
+from groundplan.console.render import Visitor, VisitorDep, end_of_day, error_page, fetch_json, render, render_for
 
 router = lazy_router(include_in_schema=False, default_response_class=HTMLResponse)
 ENTRIES_SHOWN = 50
-LISTED = 100
-DRAWN = 60
-SEARCHED = ("who", "action", "workload", "since", "until")
+PAGE_SIZE = 100
+MAX_DRAWN = 60
+SEARCH_FIELDS = ("who", "action", "workload", "since", "until")
 
 
 @router.get("/")
-async def overview(request: Request, visitor: Signed, workload: str | None = None) -> HTMLResponse:
+async def overview(request: Request, visitor: VisitorDep, workload: str | None = None) -> HTMLResponse:
     reply = await _overview(visitor, workload)
     if not reply.ok:
-        return failed(reply, visitor)
+        return error_page(reply, visitor)
     people = await visitor.api.get("/api/people") if visitor.session["demo"] else None
     view = plan_view(reply.body, workload)
     values = {
@@ -38,38 +38,38 @@ async def overview(request: Request, visitor: Signed, workload: str | None = Non
         "pending": visitor.status.get("pending", []),
         "people": people.body["people"] if people and people.ok else [],
     }
-    return await show(request, visitor, "overview.html", "/", **values)
+    return await render_for(request, visitor, "overview.html", "/", **values)
 
 
 @router.get("/begin")
-async def begin(visitor: Signed) -> Response:
-    """Where whoever has just signed in begins: at the ground plan, or where what waits for them is."""
+async def begin(visitor: VisitorDep) -> Response:
+    """The first page after signing in: the ground plan, or the inbox of people who only own something."""
     return RedirectResponse("/inbox" if visitor.session["owns"] and not visitor.sees_all else "/", status_code=303)
 
 
 @router.get("/live/plan")
-async def live_plan(visitor: Signed, workload: str | None = None) -> HTMLResponse:
-    """The drawing alone, for the live update of the overview."""
+async def live_plan(visitor: VisitorDep, workload: str | None = None) -> HTMLResponse:
+    """Only the ground plan, for the live update of the overview."""
     reply = await _overview(visitor, workload)
     if not reply.ok:
         return HTMLResponse("", status_code=reply.status)
     view = plan_view(reply.body, workload)
-    return page("plan_part.html", svg=ground_plan(view), view=view)
+    return render("plan_part.html", svg=ground_plan(view), view=view)
 
 
 async def _overview(visitor: Visitor, workload: str | None) -> Reply:
-    """With as many workloads as a drawing can be read of."""
-    return await visitor.api.get("/api/overview", most=str(DRAWN), **({"workload": workload} if workload else {}))
+    """The overview with as many workloads as fit a readable drawing."""
+    return await visitor.api.get("/api/overview", most=str(MAX_DRAWN), **({"workload": workload} if workload else {}))
 
 
 @router.get("/workloads")
 async def workloads(
-    request: Request, visitor: Signed, search: str = "", site: str = "", after: str = ""
+    request: Request, visitor: VisitorDep, search: str = "", site: str = "", after: str = ""
 ) -> HTMLResponse:
-    """A page of the list; `search` and `site` narrow it."""
+    """A page of the list of workloads, filtered by `search` and `site`."""
     query = {name: value for name, value in (("search", search[:200]), ("site", site[:63])) if value}
     behind = {"after": after[:63]} if after else {}
-    body = await answer_to(visitor, "/api/workloads", limit=str(LISTED), **query, **behind)
+    body = await fetch_json(visitor, "/api/workloads", limit=str(PAGE_SIZE), **query, **behind)
     following = body["next"]
     values = {
         "rows": [{**row, "marks": marks(row)} for row in body["workloads"]],
@@ -78,36 +78,36 @@ async def workloads(
         "first": urlencode(query) if after else None,
         "more": urlencode({**query, "after": following}) if following else None,
     }
-    return await show(request, visitor, "workloads.html", "/workloads", **values)
+    return await render_for(request, visitor, "workloads.html", "/workloads", **values)
 
 
 @router.get("/workloads/{name}")
-async def workload(request: Request, visitor: Signed, name: str) -> HTMLResponse:
-    found = await fetch(visitor, workload=f"/api/workloads/{quote(name, safe='')}")
-    budgets = [budget(row) for row in found["workload"]["budgets"]]
+async def workload(request: Request, visitor: VisitorDep, name: str) -> HTMLResponse:
+    found = await fetch_all(visitor, workload=f"/api/workloads/{quote(name, safe='')}")
+    budgets = [budget_view(row) for row in found["workload"]["budgets"]]
     values = {**found, "budgets": budgets}
-    return await show(request, visitor, "workload.html", "/workloads", **values)
+    return await render_for(request, visitor, "workload.html", "/workloads", **values)
 
 
 @router.get("/demo/two-people")
-async def two_people(request: Request, visitor: Signed) -> HTMLResponse:
+async def two_people(request: Request, visitor: VisitorDep) -> HTMLResponse:
     """The form; its answer comes from the action."""
-    return await show(request, visitor, "two_people.html", "/", result=None, changed=None)
+    return await render_for(request, visitor, "two_people.html", "/", result=None, changed=None)
 
 
 @router.get("/operations")
-async def operations(request: Request, visitor: Signed) -> HTMLResponse:
-    return await show(request, visitor, "operations.html", "/operations", **await _deployments(visitor))
+async def operations(request: Request, visitor: VisitorDep) -> HTMLResponse:
+    return await render_for(request, visitor, "operations.html", "/operations", **await _deployments(visitor))
 
 
 @router.get("/live/operations")
-async def live_operations(visitor: Signed) -> HTMLResponse:
-    """Health of gateways and deployments alone, for the live update of the page."""
-    return page("operations_live.html", status=visitor.status, **await _deployments(visitor))
+async def live_operations(visitor: VisitorDep) -> HTMLResponse:
+    """Only the health of gateways and deployments, for the live update of the page."""
+    return render("operations_live.html", status=visitor.status, **await _deployments(visitor))
 
 
 async def _deployments(visitor: Visitor) -> dict[str, Any]:
-    """`told` is why there are none, for who may not see them."""
+    """Traffic by deployment; `told` says why there is none where the visitor may not see it."""
     reply = await visitor.api.get("/api/traffic", minutes="15")
     if not reply.ok:
         return {"deployments": [], "minutes": 15, "told": reply.problem}
@@ -115,16 +115,16 @@ async def _deployments(visitor: Visitor) -> dict[str, Any]:
 
 
 @router.get("/governance")
-async def governance(request: Request, visitor: Signed) -> HTMLResponse:
+async def governance(request: Request, visitor: VisitorDep) -> HTMLResponse:
     after = request.query_params.get("changes", "")
     requested = f"/api/changes?before={quote(after, safe='')}" if after else "/api/changes"
-    found = await fetch(visitor, requested=requested, checked="/api/audit/verification")
+    found = await fetch_all(visitor, requested=requested, checked="/api/audit/verification")
     everything = request.query_params.get("calls") == "yes"
     before = request.query_params.get("before", "")
     query = {"limit": str(ENTRIES_SHOWN), **({} if everything else {"without": "call"})}
-    asked = {name: request.query_params.get(name, "")[:320] for name in SEARCHED}
+    asked = {name: request.query_params.get(name, "")[:320] for name in SEARCH_FIELDS}
     wanted = {name: value for name, value in asked.items() if value}
-    told = {**wanted, **({"until": after_day(wanted["until"])} if "until" in wanted else {})}
+    told = {**wanted, **({"until": end_of_day(wanted["until"])} if "until" in wanted else {})}
     log = await visitor.api.get("/api/audit", **query, **told, **({"before": before} if before else {}))
     entries = log.body["entries"] if log.ok else []
     more = {**({"calls": "yes"} if everything else {}), **wanted}
@@ -133,69 +133,69 @@ async def governance(request: Request, visitor: Signed) -> HTMLResponse:
     values["archived"] = log.body.get("archived") if log.ok else None
     if not log.ok:
         values["problem"] = log.problem
-    return await show(request, visitor, "governance.html", "/governance", **found, **values)
+    return await render_for(request, visitor, "governance.html", "/governance", **found, **values)
 
 
 @router.get("/live/audit")
-async def live_audit(visitor: Signed) -> HTMLResponse:
-    """What the last verification of the log found, for the live update of its page."""
+async def live_audit(visitor: VisitorDep) -> HTMLResponse:
+    """Only the last verification of the audit log, for the live update of its page."""
     reply = await visitor.api.get("/api/audit/verification")
     if not reply.ok:
         return HTMLResponse("", status_code=reply.status)
-    return page("checked_part.html", checked=reply.body, csrf=visitor.csrf)
+    return render("checked_part.html", checked=reply.body, csrf=visitor.csrf)
 
 
 @router.get("/governance/changes/{change_id}")
-async def change(request: Request, visitor: Signed, change_id: str) -> HTMLResponse:
+async def change(request: Request, visitor: VisitorDep, change_id: str) -> HTMLResponse:
     path = f"/api/changes/{quote(change_id, safe='')}"
-    return await _simple(request, visitor, "change.html", "/governance", change=path)
+    return await _render_fetched(request, visitor, "change.html", "/governance", change=path)
 
 
 @router.get("/audit/{entry_id}")
-async def proof(request: Request, visitor: Signed, entry_id: str) -> HTMLResponse:
-    return await _simple(
+async def proof(request: Request, visitor: VisitorDep, entry_id: str) -> HTMLResponse:
+    return await _render_fetched(
         request, visitor, "proof.html", "/governance", proof=f"/api/audit/{quote(entry_id, safe='')}/proof"
     )
 
 
 @router.get("/inbox")
-async def inbox(request: Request, visitor: Signed) -> HTMLResponse:
-    return await _simple(request, visitor, "inbox.html", "/inbox", inbox="/api/inbox")
+async def inbox(request: Request, visitor: VisitorDep) -> HTMLResponse:
+    return await _render_fetched(request, visitor, "inbox.html", "/inbox", inbox="/api/inbox")
 
 
 @router.get("/blueprints")
-async def blueprints(request: Request, visitor: Signed) -> HTMLResponse:
-    return await _simple(request, visitor, "blueprints.html", "/blueprints", blueprints="/api/blueprints")
+async def blueprints(request: Request, visitor: VisitorDep) -> HTMLResponse:
+    return await _render_fetched(request, visitor, "blueprints.html", "/blueprints", blueprints="/api/blueprints")
 
 
 @router.get("/blueprints/{number}")
-async def blueprint(request: Request, visitor: Signed, number: str) -> HTMLResponse:
+async def blueprint(request: Request, visitor: VisitorDep, number: str) -> HTMLResponse:
     paths = {
         "one": f"/api/blueprints/{quote(number, safe='')}?content=false",
         "diff": f"/api/blueprints/{quote(number, safe='')}/diff",
     }
-    return await _simple(request, visitor, "blueprint.html", "/blueprints", **paths)
+    return await _render_fetched(request, visitor, "blueprint.html", "/blueprints", **paths)
 
 
 @router.get("/kill")
-async def kill(request: Request, visitor: Signed) -> HTMLResponse:
-    body = await answer_to(visitor, "/api/kill")
-    return await show(request, visitor, "kill.html", "/kill", **body)
+async def kill(request: Request, visitor: VisitorDep) -> HTMLResponse:
+    body = await fetch_json(visitor, "/api/kill")
+    return await render_for(request, visitor, "kill.html", "/kill", **body)
 
 
-async def _simple(request: Request, visitor: Visitor, template: str, here: str, **paths: str) -> HTMLResponse:
-    """A page whose values are API answers by name."""
-    found = await fetch(visitor, **paths)
-    return await show(request, visitor, template, here, **found)
+async def _render_fetched(request: Request, visitor: Visitor, template: str, here: str, **paths: str) -> HTMLResponse:
+    """Render a page whose values are API responses by name."""
+    found = await fetch_all(visitor, **paths)
+    return await render_for(request, visitor, template, here, **found)
 
 
-async def fetch(visitor: Visitor, **paths: str) -> dict[str, Any]:
-    """Values by name; an answer of one list under the name asked for is unwrapped.
+async def fetch_all(visitor: Visitor, **paths: str) -> dict[str, Any]:
+    """Fetch several API paths; name -> body. A body with a list under the same name is unwrapped to that list.
 
-    Where one fails, its error is shown instead of the page.
+    Raises `RespondWith` with the error page where one fails.
     """
     found: dict[str, Any] = {}
     for name, path in paths.items():
-        body = await answer_to(visitor, path)
+        body = await fetch_json(visitor, path)
         found[name] = body[name] if isinstance(body, dict) and isinstance(body.get(name), list) else body
     return found

@@ -1,5 +1,5 @@
-"""A page of a list that the API tells whole, so that nobody is shown thousands of rows: narrowed by words, and where it
-begins. Nothing is fetched here."""
+"""Pages of lists that the API returns in full: filtered by words, with a start row, since nobody reads thousands of
+rows. Nothing is fetched here."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from urllib.parse import urlencode
 
 from fastapi import Request
 
-LISTED = 100
+PAGE_SIZE = 100
 Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Rows of one page. `first` and `more` are the queries of the first page and of the one that follows, None where
-    there is none; `whole`: nothing is left out, and nothing was searched for."""
+class ListPage:
+    """Rows of one page. `first` and `more` are the queries of the first and the next page, None where there is none;
+    `whole`: the page has the complete, unfiltered list."""
 
     rows: Sequence[Any]
     total: int
@@ -30,29 +30,29 @@ class Part:
         return not self.search and self.first is None and self.more is None
 
 
-def part_of(request: Request, rows: Sequence[Row], text: Callable[[Row], str], most: int = LISTED) -> Part:
-    """Those in whose text each word is that was searched for, from the one on that was asked for; what else stands in
-    the address is kept."""
-    search, start = asked_of(request)
+def search_page(request: Request, rows: Sequence[Row], text: Callable[[Row], str], most: int = PAGE_SIZE) -> ListPage:
+    """The page of rows whose text has all searched words, from the requested start row. Other query parameters are
+    kept."""
+    search, start = search_and_start(request)
     words = search.lower().split()
     found = [row for row in rows if all(word in text(row).lower() for word in words)] if words else rows
-    return part_told(request, found[start : start + most], len(found), most)
+    return make_page(request, found[start : start + most], len(found), most)
 
 
-def asked_of(request: Request) -> tuple[str, int]:
-    """What was searched for, and from which row on."""
+def search_and_start(request: Request) -> tuple[str, int]:
+    """(search text, start row) of a request."""
     begin = request.query_params.get("begin", "")
     start = int(begin) if begin.isascii() and begin.isdigit() and len(begin) < 10 else 0
     return request.query_params.get("search", "")[:200].strip(), start
 
 
-def part_told(request: Request, rows: Sequence[Any], total: int, most: int) -> Part:
-    """As `part_of`, of rows that the API has chosen out of so many."""
-    search, start = asked_of(request)
+def make_page(request: Request, rows: Sequence[Any], total: int, most: int) -> ListPage:
+    """As `search_page`, for rows that the API has selected out of `total`."""
+    search, start = search_and_start(request)
     kept = {name: value for name, value in request.query_params.items() if name not in ("search", "begin")}
     kept |= {"search": search} if search else {}
     behind = start + most
-    return Part(
+    return ListPage(
         rows,
         total,
         search,

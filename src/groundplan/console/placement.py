@@ -15,8 +15,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console import rejected_forms
-from groundplan.console.pagination import asked_of, part_told
-from groundplan.console.render import Signed, answer_to, api_of, show
+from groundplan.console.pagination import make_page, search_and_start
+from groundplan.console.render import VisitorDep, fetch_json, render_for, visitor_api
 from groundplan.placement import pictures
 
 router = lazy_router(include_in_schema=False, default_response_class=HTMLResponse)
@@ -35,7 +35,7 @@ WEIGHTS = {
 
 
 @router.get("/placement")
-async def placement(request: Request, visitor: Signed) -> HTMLResponse:
+async def placement(request: Request, visitor: VisitorDep) -> HTMLResponse:
     """The plan; where there is none, why, beside what is served."""
     search, after = request.query_params.get("search", "")[:200], request.query_params.get("after", "")[:63]
     query = {"search": search} if search else {}
@@ -45,7 +45,7 @@ async def placement(request: Request, visitor: Signed) -> HTMLResponse:
     plan = asked.body if asked.ok else None
     if plan is not None:
         part = {"limit": str(LISTED), "among": ",".join(row["workload"] for row in plan["workloads"])}
-    answer = await answer_to(visitor, "/api/placement/served", **part)
+    answer = await fetch_json(visitor, "/api/placement/served", **part)
     served, listed = answer["placements"], answer if plan is None else plan
     following = listed["next"]
     values: dict[str, Any] = {
@@ -61,57 +61,57 @@ async def placement(request: Request, visitor: Signed) -> HTMLResponse:
             "waterfall": pictures.waterfall(plan["terms"]),
             "sites": sorted(site["site"] for site in plan["sites"]),
         }
-    return await show(request, visitor, "placement.html", HERE, **values)
+    return await render_for(request, visitor, "placement.html", HERE, **values)
 
 
 @router.get("/placement/ways")
-async def ways(request: Request, visitor: Signed) -> HTMLResponse:
+async def ways(request: Request, visitor: VisitorDep) -> HTMLResponse:
     """The front of cost, latency, carbon and hours, and who moves where the weights are moved."""
     asked = {name: request.query_params.get(name, "")[:12] for name in WEIGHTS}
     given = urlencode({name: value for name, value in asked.items() if value})
-    body = await answer_to(visitor, f"/api/placement/front?{given}")
+    body = await fetch_json(visitor, f"/api/placement/front?{given}")
     found = body["ways"]
     chart = pictures.ways(found) if len(found) > 1 else ""
     values = {"ways": found, "chart": chart, "yours": body["yours"], "asked": asked}
-    return await show(request, visitor, "placement_ways.html", HERE, weights=WEIGHTS, **values)
+    return await render_for(request, visitor, "placement_ways.html", HERE, weights=WEIGHTS, **values)
 
 
 @router.get("/placement/ahead")
-async def ahead(request: Request, visitor: Signed) -> HTMLResponse:
+async def ahead(request: Request, visitor: VisitorDep) -> HTMLResponse:
     """The coming months: what each period costs, who moves, what fills up, what to commit to."""
-    found = await answer_to(visitor, "/api/placement/ahead")
-    return await show(request, visitor, "placement_ahead.html", HERE, found=found)
+    found = await fetch_json(visitor, "/api/placement/ahead")
+    return await render_for(request, visitor, "placement_ahead.html", HERE, found=found)
 
 
 @router.get("/placement/what-if")
-async def what_if(request: Request, visitor: Signed) -> HTMLResponse:
+async def what_if(request: Request, visitor: VisitorDep) -> HTMLResponse:
     """Two plans side by side. The form repeats what was asked."""
     asked = {name: request.query_params.get(name, "")[:400] for name in FIELDS}
     body = {name: value.split() for name, value in asked.items() if value.strip()}
     found, problem = None, None
     if body:
-        reply = await api_of(request, visitor.csrf).post("/api/placement/what-if", body)
+        reply = await visitor_api(request, visitor.csrf).post("/api/placement/what-if", body)
         found, problem = (reply.body, None) if reply.ok else (None, reply.problem)
     flips = {each["workload"] for each in found["flips"]} if found else set()
     values = {"asked": asked, "found": found, "flips": flips, "problem": problem}
-    return await show(request, visitor, "placement_what_if.html", HERE, **values)
+    return await render_for(request, visitor, "placement_what_if.html", HERE, **values)
 
 
 @router.get("/placement/drift")
-async def drift(request: Request, visitor: Signed) -> HTMLResponse:
-    search, start = asked_of(request)
-    body = await answer_to(visitor, "/api/placement/drift", search=search, begin=str(start), limit=str(CHARTS))
-    part = part_told(request, body["charts"], body["total"], CHARTS)
+async def drift(request: Request, visitor: VisitorDep) -> HTMLResponse:
+    search, start = search_and_start(request)
+    body = await fetch_json(visitor, "/api/placement/drift", search=search, begin=str(start), limit=str(CHARTS))
+    part = make_page(request, body["charts"], body["total"], CHARTS)
     charts = await run_in_threadpool(lambda: [{**each, "svg": pictures.control(each)} for each in part.rows])
     values = {name: body[name] for name in ("drifts", "replan", "calls_day")}
-    return await show(request, visitor, "placement_drift.html", HERE, charts=charts, part=part, **values)
+    return await render_for(request, visitor, "placement_drift.html", HERE, charts=charts, part=part, **values)
 
 
 @router.post("/do/placement/replan")
 async def replan(request: Request, csrf: Annotated[str, Form(max_length=2000)]) -> RedirectResponse:
     """One click: the plan at the calls that were seen, released; then to where its approvals wait."""
-    reply = await api_of(request, csrf).post("/api/placement/replan", {})
-    rejected_forms.check(reply)
+    reply = await visitor_api(request, csrf).post("/api/placement/replan", {})
+    rejected_forms.raise_if_rejected(reply)
     if not reply.ok:
         return RedirectResponse(f"{HERE}/drift?{urlencode({'problem': reply.problem})}", status_code=303)
     waiting = reply.body["released"].get("pending", [])
@@ -120,9 +120,9 @@ async def replan(request: Request, csrf: Annotated[str, Form(max_length=2000)]) 
 
 
 @router.get("/placement/{workload}")
-async def one(request: Request, visitor: Signed, workload: str) -> HTMLResponse:
+async def one(request: Request, visitor: VisitorDep, workload: str) -> HTMLResponse:
     """Why one workload is where it is, with its load and what its own room bears."""
-    found = await answer_to(visitor, f"/api/placement/why/{quote(workload, safe='')}")
+    found = await fetch_json(visitor, f"/api/placement/why/{quote(workload, safe='')}")
     week = found["curve"]
     own = max(week) * LEVELS[found["place"]["level"]] if week and found["place"]["burst"] else None
     values = {
@@ -130,4 +130,4 @@ async def one(request: Request, visitor: Signed, workload: str) -> HTMLResponse:
         "curve": pictures.curves("", week, own) if week else "",
         "waterfall": pictures.waterfall(found["terms"]),
     }
-    return await show(request, visitor, "placement_why.html", HERE, **values)
+    return await render_for(request, visitor, "placement_why.html", HERE, **values)

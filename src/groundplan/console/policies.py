@@ -11,8 +11,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console.actions import Text
 from groundplan.console.client import Reply
-from groundplan.console.form_result import back, reach
-from groundplan.console.render import Signed, Visitor, after_day, answer_to, api_of, failed, show
+from groundplan.console.form_result import propagation_note, redirect_with_result
+from groundplan.console.render import Visitor, VisitorDep, end_of_day, error_page, fetch_json, render_for, visitor_api
 
 router = lazy_router(prefix="/governance", include_in_schema=False, default_response_class=HTMLResponse)
 forms = lazy_router(prefix="/do", include_in_schema=False)
@@ -25,15 +25,15 @@ DAYS = ("1", "7", "30")
 
 
 @router.get("/rules")
-async def rules(request: Request, visitor: Signed, days: str = "1") -> HTMLResponse:
+async def rules(request: Request, visitor: VisitorDep, days: str = "1") -> HTMLResponse:
     return await _rules(request, visitor, days if days in DAYS else "1")
 
 
 @router.post("/rules")
-async def tried(request: Request, visitor: Signed, csrf: Text, cedar: Cedar = "", days: Text = "1") -> HTMLResponse:
+async def tried(request: Request, visitor: VisitorDep, csrf: Text, cedar: Cedar = "", days: Text = "1") -> HTMLResponse:
     """What a rule that is written in the page would have refused."""
     days = days if days in DAYS else "1"
-    reply = await api_of(request, csrf).post("/api/policies/try", {"cedar": cedar, "days": float(days)})
+    reply = await visitor_api(request, csrf).post("/api/policies/try", {"cedar": cedar, "days": float(days)})
     return await _rules(request, visitor, days, cedar, reply)
 
 
@@ -46,7 +46,7 @@ async def _rules(
     shadow = await visitor.api.get("/api/policies/shadow/days", days="7")
     for each in (held, trials, found, shadow):
         if not each.ok:
-            return failed(each, visitor)
+            return error_page(each, visitor)
     values: dict[str, Any] = {
         "policies": held.body["policies"],
         "exceptions": held.body["exceptions"],
@@ -59,7 +59,7 @@ async def _rules(
         "trial": reply.body["trials"][0] if reply is not None and reply.ok else None,
         "wrong": _problems(reply),
     }
-    return await show(request, visitor, "rules.html", "/governance", **values)
+    return await render_for(request, visitor, "rules.html", "/governance", **values)
 
 
 def _problems(reply: Reply | None) -> str:
@@ -68,16 +68,16 @@ def _problems(reply: Reply | None) -> str:
 
 
 @router.get("/reviews")
-async def reviews(request: Request, visitor: Signed, all: str = "") -> HTMLResponse:
-    body = await answer_to(visitor, "/api/reviews", all="true" if all else "false")
+async def reviews(request: Request, visitor: VisitorDep, all: str = "") -> HTMLResponse:
+    body = await fetch_json(visitor, "/api/reviews", all="true" if all else "false")
     values = {"reviews": body["reviews"], "minutes": body["minutes"], "everything": bool(all)}
-    return await show(request, visitor, "reviews.html", "/governance", **values)
+    return await render_for(request, visitor, "reviews.html", "/governance", **values)
 
 
 @router.get("/reviews/{id}")
-async def review(request: Request, visitor: Signed, id: str) -> HTMLResponse:
-    body = await answer_to(visitor, f"/api/reviews/{quote(id, safe='')}")
-    return await show(request, visitor, "review.html", "/governance", held=body)
+async def review(request: Request, visitor: VisitorDep, id: str) -> HTMLResponse:
+    body = await fetch_json(visitor, f"/api/reviews/{quote(id, safe='')}")
+    return await render_for(request, visitor, "review.html", "/governance", held=body)
 
 
 @forms.post("/review-release")
@@ -96,21 +96,23 @@ async def _decided(request: Request, csrf: str, review: str, what: str, reason: 
     body: dict[str, Any] = {"reason": reason}
     if minutes.strip().replace(".", "", 1).isdigit():
         body["minutes"] = float(minutes)
-    reply = await api_of(request, csrf).post(f"/api/reviews/{quote(review, safe='')}/{what}", body)
-    return back(REVIEWS, reply, "Released." if what == "release" else "Refused.")
+    reply = await visitor_api(request, csrf).post(f"/api/reviews/{quote(review, safe='')}/{what}", body)
+    return redirect_with_result(REVIEWS, reply, "Released." if what == "release" else "Refused.")
 
 
 @forms.post("/exception-ask")
 async def ask(
     request: Request, csrf: Text, rule: Text, workload: Text, until: Text, reason: Text, person: Text = ""
 ) -> RedirectResponse:
-    body = {"rule": rule, "workload": workload, "person": person, "until": after_day(until), "reason": reason}
-    reply = await api_of(request, csrf).post("/api/policies/exceptions", body)
-    return back(RULES, reply, "Requested; it takes effect once security and compliance have approved it.")
+    body = {"rule": rule, "workload": workload, "person": person, "until": end_of_day(until), "reason": reason}
+    reply = await visitor_api(request, csrf).post("/api/policies/exceptions", body)
+    return redirect_with_result(
+        RULES, reply, "Requested; it takes effect once security and compliance have approved it."
+    )
 
 
 @forms.post("/exception-end")
 async def end(request: Request, csrf: Text, exception: Text) -> RedirectResponse:
     path = f"/api/policies/exceptions/{quote(exception, safe='')}/end"
-    reply = await api_of(request, csrf).post(path, {"reason": ""})
-    return back(RULES, reply, f"The exception has ended{reach(reply)}.")
+    reply = await visitor_api(request, csrf).post(path, {"reason": ""})
+    return redirect_with_result(RULES, reply, f"The exception has ended{propagation_note(reply)}.")

@@ -8,11 +8,11 @@ from typing import Any
 
 from groundplan.core.words import counted
 
-_IN_TIME = ("identify", "cache", "admit", "ground", "serve")
+_TIMED_STEPS = ("identify", "cache", "admit", "ground", "serve")
 """As they follow each other; a receipt shows them as they are told."""
-_AGAIN = ("exact", "semantic", "replay")
+_CACHED = ("exact", "semantic", "replay")
 STEPS = ("identify", "admit", "cache", "ground", "serve", "settle")
-WHAT = {
+STEP_DESCRIPTIONS = {
     "identify": "whose call it is",
     "admit": "allowed, and within budget",
     "cache": "answered before?",
@@ -24,7 +24,7 @@ WHAT = {
 
 @dataclass(frozen=True, slots=True)
 class StepView:
-    """One of the six steps. `ms` is how long it took, None where it was not timed; `told` is what came out of it."""
+    """One of the six steps of a call. `ms` is its duration, None where it was not timed; `told` is its result."""
 
     name: str
     what: str
@@ -34,16 +34,16 @@ class StepView:
 
 
 def steps(call: dict[str, Any]) -> tuple[StepView, ...]:
-    """`call` is the answer of GET /api/calls/ID, whose steps say when each ended, in ms since the call began.
+    """The steps of `call`, a response of GET /api/calls/ID, whose steps have their ends in ms since the call began.
 
-    A step may end twice (an Idempotency-Key is looked for again at other workers); its parts are added.
+    A step may end twice (an Idempotency-Key is looked up again at other workers); its durations are added.
     """
     took: dict[str, float] = {}
     before = 0.0
     for row in call["steps"]:
         took[row["step"]] = took.get(row["step"], 0.0) + max(0.0, float(row["ms"]) - before)
         before = float(row["ms"])
-    told = _told(call)
+    told = _step_texts(call)
     reached, passed = set(took), set(took)
     if call["key_id"] is not None and "identify" not in took:  # a tool or a conversation: no such step is written down
         reached.add("identify")
@@ -51,14 +51,18 @@ def steps(call: dict[str, Any]) -> tuple[StepView, ...]:
     if call["tool"] is not None and call["status"] != "refused":
         reached.update(("admit", "serve"))
     if call["status"] == "refused":
-        refusing = next((name for name in _IN_TIME if name not in passed), "serve")
+        refusing = next((name for name in _TIMED_STEPS if name not in passed), "serve")
         told[refusing] = f"refused: {call['error_code']}"
         reached.add(refusing)
     elif call["attempts"]:  # a worker that died wrote no step down, but what was sent had passed these
-        reached.update(_IN_TIME)
-    elif call["cache"] in _AGAIN:  # checked like any other, and its passages confirmed, before it was looked up
+        reached.update(_TIMED_STEPS)
+    elif call["cache"] in _CACHED:  # checked like any other, and its passages confirmed, before it was looked up
         reached.update(("admit", "ground") if call["passages"] else ("admit",))
-    what = WHAT if call["tool"] is None else {**WHAT, "serve": "the tool is used", "cache": "never of a tool"}
+    what = (
+        STEP_DESCRIPTIONS
+        if call["tool"] is None
+        else {**STEP_DESCRIPTIONS, "serve": "the tool is used", "cache": "never of a tool"}
+    )
     return tuple(StepView(name, what[name], name in reached, took.get(name), told[name]) for name in STEPS)
 
 
@@ -68,8 +72,8 @@ _NO_TOKENS = {
 }  # fmt: skip
 
 
-def used(usage: dict[str, Any]) -> str:
-    """What an attempt used in words: `12 input, 3 output, 2 reasoning tokens; 4 images made`. Parts come last."""
+def usage_text(usage: dict[str, Any]) -> str:
+    """The usage of an attempt in words: `12 input, 3 output, 2 reasoning tokens; 4 images made`. Parts come last."""
     flat = {name: count for name, count in usage.items() if isinstance(count, int)} | (usage.get("details") or {})
     tokens = [f"{count} {name.replace('_', ' ')}" for name, count in flat.items() if name not in _NO_TOKENS]
     others = [_number(count, word) for name, word in _NO_TOKENS.items() if (count := flat.get(name))]
@@ -84,12 +88,12 @@ def _number(count: int, word: str) -> str:
 
 
 def share_used(call: dict[str, Any]) -> float:
-    """How much of what was reserved was charged, 0..1."""
+    """The charged share of the reservation, 0 to 1."""
     reserved = Decimal(call["reserved_usd"])
     return 0.0 if reserved == 0 else float(min(Decimal(1), Decimal(call["cost_usd"]) / reserved))
 
 
-def _told(call: dict[str, Any]) -> dict[str, str]:
+def _step_texts(call: dict[str, Any]) -> dict[str, str]:
     passages = len(call["passages"])
     tried = len(call["attempts"])
     refused = call["status"] == "refused"
@@ -98,12 +102,12 @@ def _told(call: dict[str, Any]) -> dict[str, str]:
         "admit": f"blueprint {call['blueprint']}",
         "cache": "no" if call["cache"] in ("none", "") else call["cache"],
         "ground": counted(passages, "passage") if passages else "no sources",
-        "serve": _served(call, tried),
+        "serve": _serve_text(call, tried),
         "settle": "nothing to settle" if refused else f"{call['prompt_tokens']} + {call['completion_tokens']} tokens",
     }
 
 
-def _served(call: dict[str, Any], tried: int) -> str:
+def _serve_text(call: dict[str, Any], tried: int) -> str:
     if call["tool"] is not None:
         return str(call["tool"])
     if not tried:

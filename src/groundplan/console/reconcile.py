@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.datastructures import FormData, UploadFile
 
 from groundplan.api.http.lazy_routes import lazy_router
-from groundplan.console.render import Signed, api_of, show
+from groundplan.console.render import VisitorDep, render_for, visitor_api
 
 router = lazy_router(prefix="/do", include_in_schema=False)
 MAX_BYTES = 16 << 20
@@ -18,7 +18,7 @@ OPTIONS = ("provider", "from", "to")
 
 
 @router.post("/reconcile", response_class=HTMLResponse)
-async def reconcile(request: Request, visitor: Signed) -> Response:
+async def reconcile(request: Request, visitor: VisitorDep) -> Response:
     """The result as a page, or the Cost page again with what is wrong. The size is known before anything is read."""
     length = request.headers.get("content-length", "")
     if not length.isdigit() or int(length) > MAX_BYTES:
@@ -30,10 +30,10 @@ async def reconcile(request: Request, visitor: Signed) -> Response:
         data = await file.read()
         query = [("name", (file.filename or "bill.csv")[:200]), *_options(form)]
         csrf = str(form.get("csrf") or "")
-    reply = await api_of(request, csrf).post_file("/api/cost/reconcile", data, query)
+    reply = await visitor_api(request, csrf).post_file("/api/cost/reconcile", data, query)
     if not reply.ok:
         return _again(reply.problem)
-    return await show(request, visitor, "reconcile.html", "/cost", result=reply.body)
+    return await render_for(request, visitor, "reconcile.html", "/cost", result=reply.body)
 
 
 def _options(form: FormData) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
-"""A form that was not accepted is shown again with what somebody typed, to be sent again, instead of losing it.
+"""A rejected form is shown again with the typed values, so that they can be sent again instead of being lost.
 
-So it is where they were signed out meanwhile, or in again in another tab, a field does not fit, or the database is
-away. What the API refuses for another reason is told on the form's own page (`form_result`). Nothing is kept here.
+This covers visitors who were signed out meanwhile or signed in again in another tab, invalid fields, and a database
+outage. Other refusals of the API are shown on the form's own page (`form_result`). Nothing is stored here.
 """
 
 from __future__ import annotations
@@ -16,75 +16,77 @@ from fastapi.responses import HTMLResponse, JSONResponse
 
 from groundplan.api import errors
 from groundplan.console.client import Reply
-from groundplan.console.render import Instead, page, visitor_of
+from groundplan.console.render import RespondWith, current_visitor, render
 from groundplan.core.errors import Denied
 
 SIGNED_OUT = "you were signed out before this was sent. Sign in in another tab, then send it again here"
 STALE = "you signed in again since this form was opened, so nothing was done. Look at it, and send it again"
-HERE = "Use the console itself."
-ROWS = 80
-"""Longer texts have a field of several lines."""
+USE_CONSOLE_HINT = "Use the console itself."
+TEXTAREA_LENGTH = 80
+"""Longer values get a field with several lines."""
 
 
-class Unsent(Exception):
-    """Ends a request of a form; `problem` is why."""
+class FormRejected(Exception):
+    """Raised to show a form again; `problem` says why."""
 
     def __init__(self, status: int, problem: str) -> None:
         super().__init__(problem)
         self.status, self.problem = status, problem
 
 
-def check(reply: Reply) -> None:
-    """Raises `Unsent` for an answer of the API after which the same may be sent again as it is."""
+def raise_if_rejected(reply: Reply) -> None:
+    """Raise `FormRejected` for an API response after which the same form may be sent again."""
     error = reply.body.get("error") if isinstance(reply.body, dict) and not reply.ok else None
     code = error.get("code") if isinstance(error, dict) else None
     if reply.status == 401:
-        raise Unsent(401, SIGNED_OUT)
+        raise FormRejected(401, SIGNED_OUT)
     if code == "csrf":
-        raise Unsent(403, STALE)
+        raise FormRejected(403, STALE)
     if reply.status >= 500:
-        raise Unsent(reply.status, reply.problem)
+        raise FormRejected(reply.status, reply.problem)
 
 
-async def shown(request: Request, error: Exception) -> HTMLResponse | JSONResponse:
-    """The page with what was typed."""
-    assert isinstance(error, Unsent)
+async def on_form_rejected(request: Request, error: Exception) -> HTMLResponse | JSONResponse:
+    """The page with the typed values of a rejected form."""
+    assert isinstance(error, FormRejected)
     return await _page(request, error.status, error.problem)
 
 
-async def misfit(request: Request, error: Exception) -> HTMLResponse | JSONResponse:
-    """A field of a form that cannot be read; a program is told as the API tells it."""
+async def on_invalid_form(request: Request, error: Exception) -> HTMLResponse | JSONResponse:
+    """The response for an invalid form field; programs get the API's error."""
     assert isinstance(error, RequestValidationError)
     if request.method != "POST" or not request.url.path.startswith("/do/"):
         return await errors.on_invalid_request(request, error)
     told = [f"{each['loc'][-1]}: {each['msg']}" for each in error.errors() if each["loc"][-1] != "csrf"]
-    if not told:  # as of the page that asked to sign in first
+    if not told:  # as from the page that asked to sign in first
         return await _page(request, 403, STALE)
     return await _page(request, 422, f"this was not sent: {'; '.join(told)[:400]}")
 
 
 async def _page(request: Request, status: int, problem: str) -> HTMLResponse | JSONResponse:
-    if not _is_ours(request):
-        return errors.response_for(Denied("this form comes from another site", code="csrf_origin", hint=HERE))
+    if not _is_same_origin(request):
+        return errors.response_for(
+            Denied("this form comes from another site", code="csrf_origin", hint=USE_CONSOLE_HINT)
+        )
     fields = _fields(await request.form())
     values: dict[str, Any] = {}
     try:
-        visitor = await visitor_of(request)
-    except Instead:
+        visitor = await current_visitor(request)
+    except RespondWith:
         csrf = ""
     else:
         values = {"session": visitor.session, "who": visitor.session["name"], "demo": visitor.session["demo"]}
         values |= {"blueprint": visitor.status.get("blueprint"), "csrf": visitor.csrf}
         csrf = visitor.csrf
-    return page(
-        "unsent.html", code=status, problem=problem, action=request.url.path, fields=fields, token=csrf, rows=ROWS,
-        **values,
+    return render(
+        "unsent.html", code=status, problem=problem, action=request.url.path, fields=fields, token=csrf,
+        rows=TEXTAREA_LENGTH, **values,
     )  # fmt: skip
 
 
-def _is_ours(request: Request) -> bool:
-    """Whether a page of the console sent it: what another site, or another port of this machine, wrote into a form is
-    shown to nobody with a button that sends it in their name."""
+def _is_same_origin(request: Request) -> bool:
+    """Whether a page of the console sent the form: values from another site, or another port of this machine, are never
+    shown with a button that would send them in the visitor's name."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     if site is not None:  # what comes without a referrer, as from our pages, has no origin either
         return site == "same-origin"
@@ -92,5 +94,5 @@ def _is_ours(request: Request) -> bool:
 
 
 def _fields(form: Any) -> Sequence[tuple[str, str]]:
-    """What was typed, without files, which a page cannot send again."""
+    """The typed values, without files, which a page cannot send again."""
     return [(name, value) for name, value in form.multi_items() if name != "csrf" and isinstance(value, str)]

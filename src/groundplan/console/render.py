@@ -1,6 +1,6 @@
-"""Turning API answers into pages: the templates, their filters, and what every page has at its top.
+"""Renders pages from API responses: templates, their filters, and the header of every page.
 
-No data is fetched here beyond the visitor's session and inbox.
+No data is fetched here beyond the visitor's session, status and inbox.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from groundplan.core.clock import end_of
 from groundplan.core.money import PICO, short_usd
 from groundplan.core.words import counted, each, period
 
-ENTRIES = (
+NAVIGATION = (
     ("Overview", "/"),
     ("Workloads", "/workloads"),
     ("Calls", "/calls"),
@@ -34,37 +34,37 @@ ENTRIES = (
     ("Operations", "/operations"),
     ("Governance", "/governance"),
 )
-CARRIED = frozenset({b"cookie", b"host", b"user-agent"})
+FORWARDED_HEADERS = frozenset({b"cookie", b"host", b"user-agent"})
 
 
-def usd(text: str | None) -> str:
-    """`"0.002140000000"` as `$0.00214`; a dash for nothing."""
+def format_amount(text: str | None) -> str:
+    """Format a USD amount: `"0.002140000000"` as `$0.00214`; a dash for None."""
     return "–" if text is None else short_usd(int(Decimal(text) * PICO))
 
 
-def when(text: str | None) -> str:
-    """An ISO time as `25 Nov 13:05:07`, UTC; with its year where that is another one."""
+def format_time(text: str | None) -> str:
+    """Format an ISO time as `25 Nov 13:05:07`, UTC; with the year where it is not the present one."""
     if not text:
         return "–"
     at = datetime.fromisoformat(text).astimezone(UTC)
     return at.strftime("%d %b %H:%M:%S" if at.year == datetime.now(UTC).year else "%d %b %Y %H:%M:%S")
 
 
-def after_day(text: str) -> str:
-    """When the day is over that a form has as the last one (UTC): the API takes a date for its first moment. Anything
-    else is left for the API to refuse."""
+def end_of_day(text: str) -> str:
+    """The end of a day (UTC) that a form has as its last one: the API reads a date as its first moment. Other text is
+    returned as it is, for the API to refuse."""
     try:
         return end_of(date.fromisoformat(text)).isoformat()
     except ValueError:
         return text
 
 
-def whole(number: int) -> str:
-    """`1,204`: many digits in groups."""
+def grouped_digits(number: int) -> str:
+    """Format an integer with grouped digits: `1,204`."""
     return f"{number:,}"
 
 
-def milliseconds(value: float | None) -> str:
+def format_milliseconds(value: float | None) -> str:
     if value is None:
         return "–"
     if value < 0.1:
@@ -72,17 +72,17 @@ def milliseconds(value: float | None) -> str:
     return f"{value / 1000:.2f} s" if value >= 1000 else f"{value:.0f} ms" if value >= 10 else f"{value:.1f} ms"
 
 
-def ticks(text: str) -> Markup:
-    """`so` in backticks as code; everything else is text."""
+def render_code(text: str) -> Markup:
+    """Markup with text in backticks as code; everything else is escaped."""
     parts = [
         escape(part) if at % 2 == 0 else Markup("<code>{}</code>").format(part)
-        for at, part in enumerate(in_order(text).split("`"))
+        for at, part in enumerate(escape_direction_marks(text).split("`"))
     ]
     return Markup("").join(parts)
 
 
-def page_of(item: dict[str, Any]) -> str:
-    """The page about what an item of the inbox is about; empty where there is none."""
+def item_page_path(item: dict[str, Any]) -> str:
+    """The path of the page about the subject of an inbox item; empty where there is none."""
     if item["kind"] == "kill":
         return "/kill"
     if document := item.get("detail", {}).get("document"):
@@ -90,39 +90,39 @@ def page_of(item: dict[str, Any]) -> str:
     if holds := item.get("detail", {}).get("holds"):
         return f"/knowledge/documents?{urlencode({'source': item['detail']['source'], 'holds': holds})}"
     what, _, name = item["subject"].partition("/")
-    if path := _PAGES_OF_ONE.get(what):
+    if path := _SUBJECT_PAGES.get(what):
         return f"{path}/{quote(name, safe='')}"
-    return _PAGES_OF_ALL.get(what, "")
+    return _LIST_PAGES.get(what, "")
 
 
-_PAGES_OF_ONE = {
+_SUBJECT_PAGES = {
     "change": "/governance/changes", "erasure": "/governance/erasures", "prompt": "/governance/prompts",
     "review": "/governance/reviews", "workload": "/workloads",
 }  # fmt: skip
-_PAGES_OF_ALL = {
+_LIST_PAGES = {
     "deployment": "/operations", "gateway": "/operations", "index": "/knowledge/index", "policy": "/governance/rules",
     "source": "/knowledge/findings",
 }  # fmt: skip
 
 
-_TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")
+_DIRECTION_MARKS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
-def in_order(value: Any) -> Any:
-    """What is written into a page. A name that would turn its letters round, so that `gnp.exe` reads as another type,
-    shows by its codes that it does."""
+def escape_direction_marks(value: Any) -> Any:
+    """The value as it is written into a page: characters that change the writing direction, by which `gnp.exe` could
+    read as another type, are shown as codes."""
     if type(value) is not str or value.isascii():
         return value
-    return _TURNS.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
+    return _DIRECTION_MARKS.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
 
 
-# Read at once: an upgrade replaces them some time before its reload, and newer ones ask for what this program lacks.
+# Read at import: an upgrade replaces the files before the process reloads, and newer templates need newer code.
 _SOURCES = {
     file.name: file.read_text(encoding="utf-8") for file in (Path(__file__).parent / "templates").glob("*.html")
 }
 templates = Environment(
     loader=DictLoader(_SOURCES),
-    finalize=in_order,
+    finalize=escape_direction_marks,
     autoescape=select_autoescape(default=True, default_for_string=True),
     undefined=StrictUndefined,
     trim_blocks=True,
@@ -132,27 +132,27 @@ templates.globals["company_sign_in"] = False
 
 
 def is_over(day: str) -> bool:
-    """Whether that day has ended, by UTC."""
+    """Whether a day has ended, by UTC."""
     return datetime.now(UTC) >= end_of(date.fromisoformat(day))
 
 
 templates.filters.update(
     is_over=is_over,
-    usd=usd,
-    when=when,
-    ms=milliseconds,
+    usd=format_amount,
+    when=format_time,
+    ms=format_milliseconds,
     period=period,
     each=each,
     counted=counted,
-    whole=whole,
-    ticks=ticks,
-    page_of=page_of,
+    whole=grouped_digits,
+    ticks=render_code,
+    page_of=item_page_path,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who looks, and their way to the API."""
+    """A signed-in visitor, with the API as they may use it."""
 
     api: Api
     session: dict[str, Any]
@@ -160,7 +160,7 @@ class Visitor:
 
     @property
     def sees_all(self) -> bool:
-        """Whether they hold a duty; others see what is their own."""
+        """Whether the visitor is the operator or holds a duty; others see only what they own."""
         return bool(self.session["duties"] or self.session["operator"])
 
     @property
@@ -168,44 +168,44 @@ class Visitor:
         return str(self.session.get("csrf") or "")
 
 
-def api_of(request: Request, csrf: str = "") -> Api:
-    """The API with this visitor's cookie, and the CSRF token of the form that they sent."""
-    headers = tuple((name, value) for name, value in request.scope["headers"] if name in CARRIED)
+def visitor_api(request: Request, csrf: str = "") -> Api:
+    """The API with the visitor's cookie, and the CSRF token of the form, if any."""
+    headers = tuple((name, value) for name, value in request.scope["headers"] if name in FORWARDED_HEADERS)
     extra = ((b"x-csrf-token", csrf.encode("latin-1", "replace")),) if csrf else ()
     address = request.client or ("unknown", 0)
     return Api(request.app, headers + extra, (address[0], address[1]))
 
 
-class Instead(Exception):
-    """Ends a request with this page instead of the one that was asked for."""
+class RespondWith(Exception):
+    """Raised to end a request with this page instead of the requested one."""
 
-    def __init__(self, shown: HTMLResponse) -> None:
-        super().__init__(shown.status_code)
-        self.shown = shown
+    def __init__(self, response: HTMLResponse) -> None:
+        super().__init__(response.status_code)
+        self.response = response
 
 
-async def visitor_of(request: Request) -> Visitor:
-    """The signed-in visitor; for anybody else the page that says how to sign in is shown instead, and why nobody can be
-    known while that is so."""
-    api = api_of(request)
+async def current_visitor(request: Request) -> Visitor:
+    """The signed-in visitor. Raises `RespondWith` for others: the sign-in page, or the problem why sessions cannot be
+    read now."""
+    api = visitor_api(request)
     session = await api.get("/api/session")
     if session.status == 401:
-        raise Instead(page("signin.html", code=401))
+        raise RespondWith(render("signin.html", code=401))
     if not session.ok:
-        raise Instead(page("error.html", code=session.status, problem=session.problem))
+        raise RespondWith(render("error.html", code=session.status, problem=session.problem))
     status = await api.get("/api/status")
     return Visitor(api, session.body, status.body if status.ok else {})
 
 
-Signed = Annotated[Visitor, Depends(visitor_of)]
+VisitorDep = Annotated[Visitor, Depends(current_visitor)]
 
 
-async def show(request: Request, visitor: Visitor, template: str, here: str, **values: Any) -> HTMLResponse:
-    """A page for a signed-in visitor."""
+async def render_for(request: Request, visitor: Visitor, template: str, here: str, **values: Any) -> HTMLResponse:
+    """Render a page for a signed-in visitor, with navigation and inbox count."""
     inbox = await visitor.api.get("/api/inbox")
     problem = values.pop("problem", None)
-    return await run_in_threadpool(  # others are answered meanwhile, also where a page is long
-        page,
+    return await run_in_threadpool(  # long pages must not block other requests
+        render,
         template,
         here=here,
         session=visitor.session,
@@ -222,10 +222,10 @@ async def show(request: Request, visitor: Visitor, template: str, here: str, **v
     )
 
 
-def page(template: str, *, code: int = 200, **values: Any) -> HTMLResponse:
-    """Render a whole page; what a template needs and nobody gave is an error, not an empty place."""
+def render(template: str, *, code: int = 200, **values: Any) -> HTMLResponse:
+    """Render a page; a missing template value is an error, not an empty place."""
     defaults: dict[str, Any] = {
-        "navigation": ENTRIES,
+        "navigation": NAVIGATION,
         "here": "",
         "session": None,
         "who": "",
@@ -240,9 +240,9 @@ def page(template: str, *, code: int = 200, **values: Any) -> HTMLResponse:
     return HTMLResponse(templates.get_template(template).render(names), status_code=code)
 
 
-def failed(reply: Reply, visitor: Visitor) -> HTMLResponse:
-    """The page for an API answer that is an error."""
-    return page(
+def error_page(reply: Reply, visitor: Visitor) -> HTMLResponse:
+    """The page for an error response of the API."""
+    return render(
         "error.html",
         code=reply.status,
         problem=reply.problem,
@@ -254,9 +254,9 @@ def failed(reply: Reply, visitor: Visitor) -> HTMLResponse:
     )
 
 
-async def answer_to(visitor: Visitor, path: str, **query: str) -> Any:
-    """What the API answers; where that is an error, it is shown instead of the page."""
+async def fetch_json(visitor: Visitor, path: str, **query: str) -> Any:
+    """The body of an API response. Raises `RespondWith` with the error page where it is an error."""
     reply = await visitor.api.get(path, **query)
     if not reply.ok:
-        raise Instead(failed(reply, visitor))
+        raise RespondWith(error_page(reply, visitor))
     return reply.body

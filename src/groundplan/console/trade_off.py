@@ -12,8 +12,8 @@ from fastapi.responses import HTMLResponse
 from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console.charts import COLOURS, INK
 from groundplan.console.cost_charts import svg
-from groundplan.console.pages import fetch
-from groundplan.console.render import Signed, show
+from groundplan.console.pages import fetch_all
+from groundplan.console.render import VisitorDep, render_for
 
 router = lazy_router(include_in_schema=False, default_response_class=HTMLResponse)
 DAYS = (7, 30, 90)
@@ -22,16 +22,16 @@ _RISK_COLOURS = (COLOURS[2], COLOURS[0], COLOURS[3], COLOURS[1], "#b5483f")
 
 
 @router.get("/cost/trade-off")
-async def trade_off(request: Request, visitor: Signed, workload: str = "", days: int = 30) -> HTMLResponse:
+async def trade_off(request: Request, visitor: VisitorDep, workload: str = "", days: int = 30) -> HTMLResponse:
     """One workload's points; without a name the one that is called most today."""
     days = days if days in DAYS else 30
-    known = (await fetch(visitor, known="/api/names?called=true"))["known"]
+    known = (await fetch_all(visitor, known="/api/names?called=true"))["known"]
     names = known["workloads"]
     chosen = workload if workload in names else known["most_called"]
     made: dict[str, Any] = {"points": [], "routed": False, "calls": 0, "floors": {}, "places": [], "quality": []}
     if chosen:
         query = urlencode({"workload": chosen, "days": days})
-        made = (await fetch(visitor, made=f"/api/routing/trade-off?{query}"))["made"]
+        made = (await fetch_all(visitor, made=f"/api/routing/trade-off?{query}"))["made"]
     values = {
         "made": made,
         "workload": chosen,
@@ -41,7 +41,7 @@ async def trade_off(request: Request, visitor: Signed, workload: str = "", days:
         "chart": chart(made["points"]),
         "tab": "Trade-off",
     }
-    return await show(request, visitor, "trade_off.html", "/cost", **values)
+    return await render_for(request, visitor, "trade_off.html", "/cost", **values)
 
 
 def chart(points: Sequence[dict[str, Any]]) -> str:

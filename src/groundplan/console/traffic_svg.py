@@ -13,7 +13,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from groundplan.console.render import milliseconds
+from groundplan.console.render import format_milliseconds
 
 SPARK_HEIGHT = 64
 ROW_HEIGHT = 36
@@ -84,7 +84,7 @@ def _step_bars(call: dict[str, Any]) -> list[Bar]:
     for row in call["steps"]:
         end = max(before, float(row["ms"]))
         begin = bars.pop().begin if bars and bars[-1].name == row["step"] else before
-        bars.append(Bar(row["step"], milliseconds(end - begin), begin, end, (("wf-step", begin, end),)))
+        bars.append(Bar(row["step"], format_milliseconds(end - begin), begin, end, (("wf-step", begin, end),)))
         before = end
     return bars
 
@@ -97,7 +97,7 @@ def _attempt_bars(call: dict[str, Any]) -> list[Bar]:
             continue
         end = begin + took
         name = f"{attempt['number'] + 1}. {attempt['deployment']}"
-        told = milliseconds(took)
+        told = format_milliseconds(took)
         if attempt["outcome"] != "ok":
             told = f"{attempt['outcome'].replace('_', ' ')}, {told}"
         bars.append(Bar(name, told, begin, end, _parts(attempt, begin, end)))

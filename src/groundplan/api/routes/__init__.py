@@ -1,4 +1,4 @@
-"""The routes of the control API, one file for each subject; each is thin: who may, one transaction, one shape."""
+"""The routes of the control API, one file per subject. Each is thin: authorization, one transaction, one JSON shape."""
 
 from groundplan.api.routes import (
     approvals,
@@ -57,7 +57,7 @@ from groundplan.api.routes import (
     workloads,
 )
 
-ALL = (
+API_ROUTERS = (
     status.router,
     gateways.router,
     changes.router,
@@ -114,5 +114,5 @@ ALL = (
 )
 """Routers below /api."""
 
-PAGES = (session.pages, oidc.pages)
+PAGE_ROUTERS = (session.pages, oidc.pages)
 """Routers without prefix."""

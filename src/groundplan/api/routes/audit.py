@@ -27,9 +27,9 @@ from groundplan.core.canonical import canonical, digest
 from groundplan.core.errors import NotFound, Unavailable
 
 router = protected_router("audit")
-READ_AGAIN = timedelta(minutes=10)
-SEARCHED = 32
-"""Ranges that are read for one entry: ids begin with their time, and so few ranges are of one."""
+REPEAT_INTERVAL = timedelta(minutes=10)
+MAX_SEARCHED_RANGES = 32
+"""The most archived ranges read for one entry: ids begin with their time, which few ranges cover."""
 
 
 class EntriesQuery(BaseModel):
@@ -64,14 +64,14 @@ def list_entries(services: ServicesDep, caller: Reader, query: Annotated[Entries
     have left for files of the archive, and each is found by its id.
     """
     with services.transaction() as conn:
-        actor, stranger = (None, None) if query.who is None else _actor(conn, services, query.who)
+        actor, stranger = (None, None) if query.who is None else _find_actor(conn, services, query.who)
         subject = query.subject if stranger is None else stranger
         found = audit_store.entries(
             conn, subject=subject, without=query.without, before=query.before, limit=query.limit,
             wanted=query.wanted(actor),
         )  # fmt: skip
         asked = {"subject": subject, "who": actor, "action": query.action, "workload": query.workload}
-        _read(conn, services, caller, {name: value for name, value in asked.items() if value is not None})
+        _record_reading(conn, services, caller, {name: value for name, value in asked.items() if value is not None})
         until, till = archive_store.upto(conn)
         left = {"until": until, "till": till} if until else None
         return {"entries": entries_json(conn, caller, found), "archived": left}
@@ -139,9 +139,9 @@ def _check(request: Request) -> LogCheck:
 def proof(entry_id: UUID, services: ServicesDep, caller: Reader) -> dict[str, Any]:
     """Where an entry is in the log and the hashes that prove it under the newest signed checkpoint."""
     with services.transaction() as conn:
-        found = audit_store.entry_by_id(conn, entry_id) or _left(conn, services, entry_id)
+        found = audit_store.entry_by_id(conn, entry_id) or _archived_entry(conn, services, entry_id)
         shown = entries_json(conn, caller, [] if found is None else [found])
-        _read(conn, services, caller, {"proof": str(entry_id)})
+        _record_reading(conn, services, caller, {"proof": str(entry_id)})
     if found is None:
         raise NotFound(
             f"there is no audit entry {entry_id}", code="entry_unknown", hint="List them: `groundplan audit list`."
@@ -167,15 +167,15 @@ def rotate_key(request: Request, services: ServicesDep, caller: SignedIn) -> dic
     return told
 
 
-def _left(conn: Connection[Any], services: Services, id: UUID) -> audit_store.StoredEntry | None:
-    """An entry of a call that has left the database, in the files of the log."""
-    for of in archive_store.with_id(conn, id, SEARCHED):
+def _archived_entry(conn: Connection[Any], services: Services, id: UUID) -> audit_store.StoredEntry | None:
+    """An archived entry of a call, from the files of the log."""
+    for of in archive_store.with_id(conn, id, MAX_SEARCHED_RANGES):
         if (found := archive.find(services.home.audit, of, id)) is not None:
             return found
     return None
 
 
-def _actor(conn: Connection[Any], services: Services, who: str) -> tuple[str | None, str | None]:
+def _find_actor(conn: Connection[Any], services: Services, who: str) -> tuple[str | None, str | None]:
     """(actor, None) whom somebody names: people are found by address as they are known now; the log holds their ids. Of
     an address that is nobody's here (None, subject of what it tried): it is known by a keyed pseudonym."""
     if "@" not in who:
@@ -190,10 +190,12 @@ def _aware(time: datetime | None) -> datetime | None:
     return time if time is None or time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
-def _read(conn: Connection[Any], services: Services, caller: Caller, asked: dict[str, str]) -> None:
-    """Record that somebody read the log, and what they asked for."""
+def _record_reading(conn: Connection[Any], services: Services, caller: Caller, asked: dict[str, str]) -> None:
+    """Record that the caller read the log, with the query."""
     subject = f"audit/{digest(canonical(asked))[:16]}"
-    if not audit_store.done_lately(conn, str(caller.actor), "audit.read", subject, services.clock.now() - READ_AGAIN):
+    if not audit_store.done_lately(
+        conn, str(caller.actor), "audit.read", subject, services.clock.now() - REPEAT_INTERVAL
+    ):
         record(conn, action="audit.read", actor=caller.actor, subject=subject, detail={"asked": asked})
 
 

@@ -1,4 +1,4 @@
-"""From declarations to the next blueprint: plan, apply, roll back; and the approvals that changes wait for."""
+"""From declarations to the next blueprint: plan, apply, roll back; and approvals of pending changes."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def plan(body: Declared, services: ServicesDep, caller: Reader) -> dict[str, Any
         served, still = release.load_blueprint(conn), {(each["subject"], each["digest"]) for each in value["pending"]}
         base = 0 if served is None else served.number
         back = changes_since_base.reverted_changes(conn, caller, base, value["differences"])
-        gone = [each for each in _waiting(conn) if (each.subject, each.digest) not in still]
+        gone = [each for each in _pending_file_changes(conn) if (each.subject, each.digest) not in still]
         back += (
             changes_since_base.superseded_changes(conn, caller, gone, {subject for subject, _ in still})
             if not value["refusals"]
@@ -108,7 +108,7 @@ def apply(body: Apply, request: Request, services: ServicesDep, caller: SignedIn
         raise Denied("only the local operator may name a folder", code="operator_only", hint="Leave `folder` out.")
     with services.release_turn() as conn:
         changes_since_base.check_base(conn, caller, body.base)
-        value, back = _applied(conn, services, caller, body)
+        value, back = _apply_files(conn, services, caller, body)
         served = release.load_blueprint(conn)
     value["notes"] = [
         *back,
@@ -121,15 +121,15 @@ def apply(body: Apply, request: Request, services: ServicesDep, caller: SignedIn
     return value
 
 
-def _applied(
+def _apply_files(
     conn: Connection[Any], services: Services, caller: Caller, body: Apply
 ) -> tuple[dict[str, Any], list[str]]:
-    """With what of others it took back."""
+    """Apply the files; returns (result, sentences on changes of others that they reverted)."""
     release.lock_releases(conn)
     before = release.load_blueprint(conn)
-    waited = _waiting(conn)
+    waited = _pending_file_changes(conn)
     value = services.releases.apply(conn, caller.actor, body.files, body.reason)
-    still = {each.id: each.subject for each in _waiting(conn)}
+    still = {each.id: each.subject for each in _pending_file_changes(conn)}
     gone = [each for each in waited if each.id not in still]
     changes_since_base.check_superseded(
         conn, caller, body.base, [each for each in gone if each.subject not in still.values()]
@@ -142,8 +142,8 @@ def _applied(
     return value, back
 
 
-def _waiting(conn: Connection[Any]) -> list[Change]:
-    """What waits of the files that were applied: each apply says anew what does."""
+def _pending_file_changes(conn: Connection[Any]) -> list[Change]:
+    """Pending changes of applied files; each apply replaces them."""
     return [each for each in changes.pending_changes(conn) if each.type not in REQUEST_DUTIES and each.renews is None]
 
 
@@ -169,7 +169,7 @@ def list_changes(
     `next`."""
     with services.transaction() as conn:
         found = store.changes(conn, state, limit + 1, before)
-        shown = _named(conn, caller, with_approvals(conn, found[:limit]))
+        shown = _with_names(conn, caller, with_approvals(conn, found[:limit]))
     return {"changes": shown, "next": str(shown[-1]["id"]) if len(found) > limit else None}
 
 
@@ -178,7 +178,7 @@ def one_change(change_id: UUID, services: ServicesDep, caller: Reader) -> dict[s
     """One change with its declared files, what of it is `missing` an approval of its own, of an approved model how it
     has `changed` since, and of a learned router that it brings in how it was evaluated (`routing`)."""
     with services.transaction() as conn:
-        found = _named(conn, caller, with_approvals(conn, [store.change(conn, change_id)]))[0]
+        found = _with_names(conn, caller, with_approvals(conn, [store.change(conn, change_id)]))[0]
         changed = (
             model_changes.changes_by_digest(services, conn).get(found["digest"], [])
             if found["state"] == "applied"
@@ -223,7 +223,7 @@ def withdraw(change_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[s
 
 
 def approver_of(caller: Caller) -> Approver:
-    """The person who decides. Raises `Denied` (`operator_never_approves`)."""
+    """The caller as an approver. Raises `Denied` (`operator_never_approves`) for the operator."""
     if caller.person is None:
         raise Denied(
             "the operator approves no change", code="operator_never_approves",
@@ -232,8 +232,8 @@ def approver_of(caller: Caller) -> Approver:
     return Approver(caller.person, caller.proof, caller.real if caller.acting else None)
 
 
-def _named(conn: Connection[Any], caller: Caller, changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Changes with `requested_by_name` and `with_holders`. Whom an exception is for is told by name."""
+def _with_names(conn: Connection[Any], caller: Caller, changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Changes with `requested_by_name`, `with_holders`, and the name of the person that an exception is for."""
     excepted = [each for change in changes if change["type"] == "exception" for each in change["summary"]["fields"]]
     excepted = [each for each in excepted if each["field"] == "person"]
     asked_by = {str(change["requested_by"]) for change in changes}
@@ -263,8 +263,8 @@ def with_holders(conn: Connection[Any], caller: Caller, changes: list[dict[str, 
 
 
 def with_approvals(conn: Connection[Any], changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Changes with `approvals` and `waits_for` (needs that no standing approval of this digest meets; while it waits,
-    those of people who have left count no longer)."""
+    """Changes with `approvals` and `waits_for`: needs without a valid approval of the same digest; for pending changes,
+    approvals of people who have left do not count."""
     found = store.approvals(conn, [change["id"] for change in changes])
     for change in changes:
         mine = [row for row in found if row["change_id"] == change["id"]]

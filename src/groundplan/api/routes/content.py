@@ -16,7 +16,7 @@ from groundplan.ledger import content_store, queries
 
 router = protected_router("ledger")
 READERS = frozenset({"engineering", "operations", "security"})
-"""Duties of the workload, or of the company, that may read prompts and answers."""
+"""Duties for the workload or the company that permit reading prompts and answers."""
 
 
 @router.post("/calls/{call_id}/content")

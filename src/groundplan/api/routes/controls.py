@@ -39,9 +39,9 @@ from groundplan.release.model import Current, effective_terms
 
 router = protected_router("controls")
 Kind = Literal["", "workload", "model", "deployment", "provider", "prompt", "integration", "tool", "source"]
-MAY_SHOW = frozenset({"compliance", "security", "data", "operations", "business", "product"})
+EVIDENCE_DUTIES = frozenset({"compliance", "security", "data", "operations", "business", "product"})
 PERIOD = timedelta(days=365)
-LOG_BYTES = 64 << 20
+MAX_LOG_BYTES = 64 << 20
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1000, strip_whitespace=True)]
 FileName = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 
@@ -155,7 +155,7 @@ def give(body: Given, services: ServicesDep, caller: SignedIn) -> dict[str, Any]
     """Somebody shows what facts cannot: a document, a review, a drill, a test. Its digest is in the audit log. Where
     the company has evidence approved, it counts once its `change` is."""
     subject = "company" if body.workload is None else f"workload/{body.workload}"
-    require_duty(caller, MAY_SHOW, subject)
+    require_duty(caller, EVIDENCE_DUTIES, subject)
     detail = {"sha256": body.sha256} if body.sha256 else {}
     with services.transaction() as conn:
         current = controls.current(conn)
@@ -177,7 +177,7 @@ def give(body: Given, services: ServicesDep, caller: SignedIn) -> dict[str, Any]
 @router.post("/evidence/collect")
 def collect(services: ServicesDep, caller: SignedIn, request: Request) -> dict[str, Any]:
     """Judge the facts now instead of within ten minutes."""
-    require_duty(caller, MAY_SHOW, "company")
+    require_duty(caller, EVIDENCE_DUTIES, "company")
     log_check = request.app.state.log_check
     done = controls.collect(services, lambda: controls.last_verification(log_check))
     return {"added": done.added, "kept": done.kept}
@@ -186,7 +186,7 @@ def collect(services: ServicesDep, caller: SignedIn, request: Request) -> dict[s
 @router.post("/evidence/{evidence_id}/withdraw")
 def withdraw(evidence_id: UUID, body: Withdrawn, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """It counts no longer; what it satisfied is open again."""
-    require_duty(caller, MAY_SHOW, "company")
+    require_duty(caller, EVIDENCE_DUTIES, "company")
     with services.transaction() as conn:
         service.withdraw(conn, caller.actor, evidence_id, body.reason, services.clock.now())
     return {"id": evidence_id, "withdrawn": True}
@@ -225,7 +225,7 @@ async def shadow(
 ) -> dict[str, Any]:
     """Calls to providers in the lines of a proxy's log (the body, at most 64 MiB), or, with `bill`, charges of
     providers in the lines of a bill, of expenses or of a card's statement; undeclared ones are findings."""
-    require_duty(caller, MAY_SHOW, "company")
+    require_duty(caller, EVIDENCE_DUTIES, "company")
     lines = (await _text(request)).splitlines()
     return await run_in_threadpool(_shadow, services, caller, lines, tuple(also or ()), bill)
 
@@ -268,7 +268,7 @@ async def _text(request: Request) -> str:
     data = bytearray()
     async for piece in request.stream():
         data += piece
-        if len(data) > LOG_BYTES:
+        if len(data) > MAX_LOG_BYTES:
             raise TooLarge("the log is too large", code="log_size", hint="Send at most 64 MiB at once.")
     return data.decode("utf-8", "replace")
 

@@ -34,7 +34,7 @@ from groundplan.economics.export.statement import UNCARRIED, Statement, statemen
 from groundplan.ledger import archive_store, daily_attribution_store, finding_store, rollup_store
 
 router = protected_router("cost", prefix="/cost")
-MOST_PEOPLE = 200
+MAX_PEOPLE = 200
 Day = Annotated[date | None, Query()]
 Month = Annotated[str | None, Query(pattern=r"^[1-9]\d{3}-(0[1-9]|1[0-2])$")]
 
@@ -110,7 +110,7 @@ def book(
 @router.get("/people")
 def people(
     services: ServicesDep, _: Reader, first: Day = None, last: Day = None, workload: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=MOST_PEOPLE)] = 50,
+    limit: Annotated[int, Query(ge=1, le=MAX_PEOPLE)] = 50,
 ) -> dict[str, Any]:  # fmt: skip
     """Whose calls cost most, of whole days."""
     days = cost_book.parse_days(first, last, services.clock.now().date())
@@ -129,7 +129,7 @@ def people(
 def features(services: ServicesDep, _: Reader, first: Day = None, last: Day = None, workload: str | None = None) -> Any:
     """Cost by what applications call their features (header `groundplan-feature`)."""
     days = cost_book.parse_days(first, last, services.clock.now().date())
-    wanted = {**_wanted(days), "workload": workload}
+    wanted = {**_query(days), "workload": workload}
     with services.transaction() as conn:
         rows = rollup_store.calls_by(conn, ["workload", "feature"], wanted)
         require_known_names(conn, rows, workload=workload)
@@ -182,8 +182,8 @@ def all_statements(
     return {"statements": told, "total_usd": format_usd(total)}
 
 
-def _exported(services: ServicesDep, caller: Caller, kind: str, **what: object) -> None:
-    """What leaves as a file is in the log, with who took it."""
+def _record_export(services: ServicesDep, caller: Caller, kind: str, **what: object) -> None:
+    """Record in the audit log who exported a file."""
     detail = {"kind": kind, **{name: str(value) for name, value in what.items() if value is not None}}
     with services.transaction() as conn:
         record(conn, action="export.cost", actor=caller.actor, subject="company", detail=detail)
@@ -195,7 +195,7 @@ def statements_csv(
 ) -> PlainTextResponse:
     """One team's month, line by line."""
     made = _statement(services, month, team, charge)
-    _exported(services, caller, "statement", team=team, month=month)
+    _record_export(services, caller, "statement", team=team, month=month)
     return PlainTextResponse(statement_csv(made), media_type="text/csv; charset=utf-8")
 
 
@@ -207,7 +207,7 @@ def statements_pdf(
     from groundplan.economics.export.statement_pdf import statement_pdf  # noqa: PLC0415 -- an extra
 
     made = _statement(services, month, team, charge)
-    _exported(services, caller, "statement", team=team, month=month)
+    _record_export(services, caller, "statement", team=team, month=month)
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
     data = statement_pdf(made, blueprint.company if blueprint else "")
@@ -219,7 +219,7 @@ def focus(services: ServicesDep, caller: Reader, first: Day = None, last: Day = 
     """The book of some days as FOCUS 1.0, each month by itself: a charge lies within one billing period."""
     today = services.clock.now().date()
     days = cost_book.parse_days(first, last, today)
-    _exported(services, caller, "focus", first=first, last=last)
+    _record_export(services, caller, "focus", first=first, last=last)
     with services.transaction() as conn:
         months = [(month.first, month.last, cost_book.cost_lines(conn, month, today)) for month in days.months]
         centers = {begin: cost_book.cost_centers(conn, lines) for begin, _, lines in months}
@@ -333,7 +333,7 @@ def _statements(
 
 
 def _statement(services: ServicesDep, month: str | None, team: str, charge: bool) -> Statement:
-    """That of one team. Raises `NotFound` (`statement_unknown`) where it spent nothing."""
+    """The statement of one team. Raises `NotFound` (`statement_unknown`) where it spent nothing."""
     made = _statements(services, month, team, charge)
     if not made:
         raise NotFound(
@@ -361,5 +361,5 @@ def _pairs(sums: list[tuple[str, int]]) -> list[dict[str, str]]:
     return [{"key": name, "cost_usd": format_usd(amount)} for name, amount in sums]
 
 
-def _wanted(days: cost_book.Days) -> dict[str, Any]:
+def _query(days: cost_book.Days) -> dict[str, Any]:
     return {"since": days.since, "until": days.until, "status": None, "deployment": None, "demo": None}

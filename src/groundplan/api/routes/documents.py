@@ -136,12 +136,12 @@ def document(document_id: UUID, services: ServicesDep, caller: SignedIn) -> dict
     holds no duty and answers for it is told all but who used it (`used_by` is null), and of a newer one only where they
     know that; who may only read it is told what it is and why they may (`access`)."""
     with services.transaction() as conn:
-        found = found_document(conn, document_id)
+        found = require_document(conn, document_id)
         everything = can_read_all(caller)
         if not everything and not ownership.answers_for(conn, caller, found):
             return _as_reader(conn, caller, found)
         newer = shown.document_title(conn, found["superseded_by"]) if found["superseded_by"] else None
-        if newer is not None and not everything and not _knows(conn, caller, newer["id"]):
+        if newer is not None and not everything and not _may_know(conn, caller, newer["id"]):
             newer = None
         workloads = [
             workload.name
@@ -161,7 +161,7 @@ def document(document_id: UUID, services: ServicesDep, caller: SignedIn) -> dict
                 {"workload": name, "kept_back": governed_store.withheld_reason(conn, document_id, name)}
                 for name in workloads
             ],
-            "findings": with_quotes(conn, caller, _findings(conn, caller, found)),
+            "findings": with_quotes(conn, caller, _document_findings(conn, caller, found)),
             "used_by": lineage_store.answers_using(conn, document_id, limit=50) if everything else None,
         }
 
@@ -170,7 +170,7 @@ def document(document_id: UUID, services: ServicesDep, caller: SignedIn) -> dict
 def access(document_id: UUID, person: str, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """Why somebody may read a document, or may not: its readers that they are, and the groups on the way to each."""
     with services.transaction() as conn:
-        found_document(conn, document_id)
+        require_document(conn, document_id)
         return {"person": person, **governed_store.why_readable(conn, document_id, find_person_id(conn, person))}
 
 
@@ -181,8 +181,8 @@ def decision(
     """Approve, reject, retire, supersede, extend: by its owner, steward, or who holds a duty for the source's data. No
     `value` takes a decision back: what the source says holds again after a look at it, which begins at once."""
     with services.transaction() as conn:
-        found = found_document(conn, document_id)
-        may_decide(conn, caller, found)
+        found = require_document(conn, document_id)
+        require_decider(conn, caller, found)
         said = DecisionContext(str(caller.actor), caller.email or "the operator", body.reason, services.clock.now())
         document = decide(conn, document_id, body.what, body.value, said)
     if body.value is None:
@@ -195,9 +195,9 @@ def deletion(document_id: UUID, body: Deletion, services: ServicesDep, caller: S
     """Gone from search, index and caches when this answers; erased from the disk by `due`. It stays away until it is
     let in again."""
     with services.transaction() as conn:
-        may_decide(conn, caller, found_document(conn, document_id))
+        require_decider(conn, caller, require_document(conn, document_id))
     with services.own_connection() as conn:
-        (stone,) = delete(conn, [document_id], _why(services, caller, body.reason), clear_answers)
+        (stone,) = delete(conn, [document_id], _deletion_reason(services, caller, body.reason), clear_answers)
     return {"id": stone.id, "source": stone.source, "path": stone.path, "due": stone.due}
 
 
@@ -244,14 +244,14 @@ def read_held(held_id: UUID, body: Reading, services: ServicesDep, caller: Signe
     with services.transaction() as conn:
         found = legal_hold_store.read_version(conn, held_id)
         if found is None:
-            raise _unknown()
+            raise _not_found()
         whose = None if found["document_id"] is None else governed_store.read_document(conn, found["document_id"])
         if whose is None:
             if not can_read_all(caller):
-                raise _unknown()
+                raise _not_found()
             require_duty(caller, DATA_DUTIES, f"source/{found['source']}")
         else:
-            may_decide(conn, caller, whose)
+            require_decider(conn, caller, whose)
         data = found.pop("data")
         record(
             conn, action="knowledge.held_read", actor=caller.actor, subject=f"source/{found['source']}",
@@ -265,7 +265,7 @@ def readmission(body: Readmission, request: Request, services: ServicesDep, call
     """Let a deleted place be a document again, after a look at its source, which begins at once."""
     require_duty(caller, DATA_DUTIES, f"source/{body.source}")
     with services.own_connection() as conn:
-        readmit(conn, body.source, body.path, _why(services, caller, body.reason))
+        readmit(conn, body.source, body.path, _deletion_reason(services, caller, body.reason))
     request.app.state.indexing.look_at(body.source)
     return {"source": body.source, "path": body.path}
 
@@ -305,7 +305,11 @@ def mentions(body: Mentions, services: ServicesDep, caller: SignedIn) -> dict[st
     with services.own_connection() as conn:
         found = documents_mentioning(conn, body.words)
         free = [id for id, _, _, held in found if not held]
-        stones = delete(conn, free, _why(services, caller, body.reason), clear_answers) if body.delete and free else []
+        stones = (
+            delete(conn, free, _deletion_reason(services, caller, body.reason), clear_answers)
+            if body.delete and free
+            else []
+        )
     gone = {stone.document_id for stone in stones}
     return {
         "documents": [
@@ -315,15 +319,15 @@ def mentions(body: Mentions, services: ServicesDep, caller: SignedIn) -> dict[st
     }
 
 
-def found_document(conn: Any, id: UUID) -> dict[str, Any]:
-    """Raises `NotFound` (document_unknown)."""
+def require_document(conn: Any, id: UUID) -> dict[str, Any]:
+    """The document of this id. Raises `NotFound` (document_unknown)."""
     found = governed_store.read_document(conn, id)
     if found is None:
-        raise _unknown()
+        raise _not_found()
     return found
 
 
-def may_decide(conn: Any, caller: Caller, found: dict[str, Any]) -> None:
+def require_decider(conn: Any, caller: Caller, found: dict[str, Any]) -> None:
     """Owner, steward, the operator, or a holder of a duty for the source's data. An owner or steward whom only the
     document itself names, or the file beside it, is told of it and decides nothing: whoever may write it could be both.
 
@@ -334,8 +338,8 @@ def may_decide(conn: Any, caller: Caller, found: dict[str, Any]) -> None:
     try:
         require_duty(caller, DATA_DUTIES, f"source/{found['source']}")
     except Denied as error:
-        if not (can_read_all(caller) or _reads(conn, caller, found)):
-            raise _unknown() from error
+        if not (can_read_all(caller) or _may_read(conn, caller, found)):
+            raise _not_found() from error
         named = ownership.answerable_people(found)
         whom = next((found[name] for name in ("steward", "owner") if found[name] in named), None)
         who = whom or "the owner of the source"
@@ -350,13 +354,13 @@ def may_decide(conn: Any, caller: Caller, found: dict[str, Any]) -> None:
         ) from error  # fmt: skip
 
 
-def _unknown() -> NotFound:
-    """The same for what is not there and for what somebody must not know of."""
+def _not_found() -> NotFound:
+    """The error for a missing document, also used for one whose existence the caller must not know."""
     return NotFound("no such document", code="document_unknown", hint="`groundplan knowledge documents` lists them.")
 
 
-def _findings(conn: Any, caller: Caller, found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Those about a document, and the one about all of its folder that hold personal data, where it is one of them."""
+def _document_findings(conn: Any, caller: Caller, found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Findings about a document, and the one about personal data in its folder where the document has some."""
     subject, only = f"source/{found['source']}/{found['path']}", ownership.own_findings(conn, caller)
     told = finding_store.findings(conn, kinds=["knowledge."], subject=subject, only=only)
     personal = any(not kind.startswith("!") for kind in found["personal"] or ())
@@ -367,35 +371,37 @@ def _findings(conn: Any, caller: Caller, found: dict[str, Any]) -> list[dict[str
     return told
 
 
-def _knows(conn: Any, caller: Caller, document: UUID) -> bool:
-    """Whether somebody without a duty reads another document, or answers for it."""
-    other = found_document(conn, document)
-    return _reads(conn, caller, other) or ownership.answers_for(conn, caller, other)
+def _may_know(conn: Any, caller: Caller, document: UUID) -> bool:
+    """Whether a caller may read another document, or owns it."""
+    other = require_document(conn, document)
+    return _may_read(conn, caller, other) or ownership.answers_for(conn, caller, other)
 
 
-def _reads(conn: Any, caller: Caller, found: dict[str, Any]) -> bool:
+def _may_read(conn: Any, caller: Caller, found: dict[str, Any]) -> bool:
     if caller.person is None or found["deleted_at"] is not None:
         return False
     return bool(governed_store.why_readable(conn, found["id"], caller.person)["readable"])
 
 
-_READ = (
+_READER_FIELDS = (
     "id", "source", "path", "title", "version", "modified_at", "media", "state", "standing", "sensitivity", "owner",
     "steward",
 )  # fmt: skip
 
 
 def _as_reader(conn: Any, caller: Caller, found: dict[str, Any]) -> dict[str, Any]:
-    """A document for somebody who may read it and answers for nothing. Raises `NotFound` where they may not."""
-    if not _reads(conn, caller, found):
-        raise _unknown()
+    """A document as shown to a reader without ownership. Raises `NotFound` where the caller may not read it."""
+    if not _may_read(conn, caller, found):
+        raise _not_found()
     newer = governed_store.read_document(conn, found["superseded_by"]) if found["superseded_by"] else None
     return {
-        "document": {name: found[name] for name in _READ} | {"superseded": found["superseded_by"] is not None},
-        "newer": shown.document_title(conn, newer["id"]) if newer is not None and _reads(conn, caller, newer) else None,
+        "document": {name: found[name] for name in _READER_FIELDS} | {"superseded": found["superseded_by"] is not None},
+        "newer": shown.document_title(conn, newer["id"])
+        if newer is not None and _may_read(conn, caller, newer)
+        else None,
         "access": governed_store.why_readable(conn, found["id"], caller.person) if caller.person else None,
     }
 
 
-def _why(services: Services, caller: Caller, reason: str) -> DeletionReason:
+def _deletion_reason(services: Services, caller: Caller, reason: str) -> DeletionReason:
     return DeletionReason(str(caller.actor), reason, services.clock.now(), services.home.root)

@@ -80,7 +80,7 @@ def experiments(
         blueprint = current_or_none(conn)
     served = blueprint.workloads if blueprint is not None else []
     return {
-        "experiments": [{**each.to_json(), "waits": _waits(each, standing)} for each in found],
+        "experiments": [{**each.to_json(), "waits": _waiting_reason(each, standing)} for each in found],
         "workloads": [
             {
                 "name": each.name, "stage": each.stage, "answers": each.deployments[0],
@@ -99,7 +99,7 @@ def experiment(id: UUID, services: ServicesDep, _: Reader) -> dict[str, Any]:
     with services.transaction() as conn:
         found = service.one(conn, id, lock=False)
         looks, pairs = store.looks(conn, id), store.pairs(conn, id)
-        waits = _waits(found, store.standing(conn))
+        waits = _waiting_reason(found, store.standing(conn))
     return {
         **found.to_json(),
         "waits": waits,
@@ -116,7 +116,7 @@ def begin(body: Begin, services: ServicesDep, caller: SignedIn) -> dict[str, Any
     with services.transaction() as conn:
         blueprint = current_blueprint(conn)
         workload = next((each for each in blueprint.workloads if each.name == body.workload), None)
-        made = _made(body, caller.actor, now)
+        made = _build_experiment(body, caller.actor, now)
         service.check(made, workload, now)
         waits = workload is not None and workload.stage == "production" and not is_alone(conn)
         made, number = service.ask(conn, caller.actor, made, waits=waits, now=now)
@@ -163,13 +163,13 @@ def review(id: UUID, call_id: UUID, body: Reviewed, services: ServicesDep, calle
     return {"id": str(id), "call_id": str(call_id), "kept": body.kept}
 
 
-def _waits(one: Recorded, standing: Sequence[Recorded]) -> str | None:
-    """What keeps one that is asked for from beginning."""
+def _waiting_reason(one: Recorded, standing: Sequence[Recorded]) -> str | None:
+    """Why a requested experiment cannot begin yet."""
     runs = in_the_way(standing, one.workload) if one.state == "asked" else None
     return None if runs is None else runs.standing
 
 
-def _made(body: Begin, actor: str, now: datetime) -> Recorded:
+def _build_experiment(body: Begin, actor: str, now: datetime) -> Recorded:
     last = now + service.ORDINARY if body.until is None else end_of(body.until)
     return Recorded(
         id=new_id(), name=body.name, workload=body.workload, type=body.type, candidate=body.candidate,

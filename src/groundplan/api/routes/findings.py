@@ -22,7 +22,7 @@ from groundplan.core.errors import Denied, Invalid
 from groundplan.ledger import finding_store
 
 router = protected_router("findings")
-_NEXT = re.compile(r"^[0-9]-[0-9]{1,16}-[0-9a-f]{32}$")
+_CURSOR_FORMAT = re.compile(r"^[0-9]-[0-9]{1,16}-[0-9a-f]{32}$")
 _BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
 QUIET, QUIET_CRITICAL = timedelta(days=90), timedelta(days=1)
 
@@ -44,7 +44,7 @@ class Quiet(BaseModel):
 @router.get("/findings")
 def findings(
     services: ServicesDep, caller: SignedIn, kind: str = "", subject: str = "", below: str = "", closed: bool = False,
-    limit: int = 200, before: Annotated[str | None, Query(pattern=_NEXT.pattern)] = None,
+    limit: int = 200, before: Annotated[str | None, Query(pattern=_CURSOR_FORMAT.pattern)] = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The gravest first. `kind` is a beginning such as `knowledge.`, `below` a subject with all that is in it; `closed`
     adds those that are settled. What one quotes of a document is told to whoever may read that, and to its owner.
@@ -53,19 +53,20 @@ def findings(
     with services.transaction() as conn:
         found = finding_store.findings(
             conn, kinds=[kind] if kind else [], subject=subject, below=below, closed=closed, limit=most + 1,
-            behind=None if before is None else _place(before), only=ownership.own_findings(conn, caller, closed=closed),
+            behind=None if before is None else _parse_cursor(before),
+            only=ownership.own_findings(conn, caller, closed=closed),
         )  # fmt: skip
         told = with_quotes(conn, caller, found[:most])
-    return {"findings": told, "next": _next(found[most - 1]) if len(found) > most else None}
+    return {"findings": told, "next": _cursor(found[most - 1]) if len(found) > most else None}
 
 
-def _next(row: dict[str, Any]) -> str:
-    """Where one stands in the list, so that nothing is shown twice or left out where others come and go."""
+def _cursor(row: dict[str, Any]) -> str:
+    """The cursor of a finding in the list: stable while other findings open and close."""
     place = finding_store.Place.of(row)
     return f"{place.rank}-{round((place.at - _BEGIN) / timedelta(microseconds=1))}-{place.id.hex}"
 
 
-def _place(text: str) -> finding_store.Place:
+def _parse_cursor(text: str) -> finding_store.Place:
     rank, at, id = text.split("-")
     return finding_store.Place(int(rank), _BEGIN + timedelta(microseconds=int(at)), UUID(id))
 
@@ -83,7 +84,7 @@ def close(finding_id: UUID, body: Close, services: ServicesDep, caller: SignedIn
     still holds comes back."""
     with services.transaction() as conn:
         found = finding_store.one(conn, finding_id)
-        _may(conn, caller, found)
+        _require_settler(conn, caller, found)
         finding_store.close(conn, finding_id, str(caller.actor), body.reason)
         details = {"finding": str(finding_id), "kind": found["kind"], "reason": body.reason}
         record(conn, action="finding.close", actor=caller.actor, subject=found["subject"], detail=details)
@@ -96,7 +97,7 @@ def quiet(finding_id: UUID, body: Quiet, services: ServicesDep, caller: SignedIn
     now = services.clock.now()
     with services.transaction() as conn:
         found = finding_store.one(conn, finding_id)
-        _may(conn, caller, found)
+        _require_settler(conn, caller, found)
         _check_until(body.until, now, found["severity"])
         finding_store.quiet(conn, finding_id, body.until)
         details = {"finding": str(finding_id), "kind": found["kind"], "until": body.until.isoformat()}
@@ -104,9 +105,9 @@ def quiet(finding_id: UUID, body: Quiet, services: ServicesDep, caller: SignedIn
     return {"id": finding_id, "until": body.until}
 
 
-def _may(conn: Connection[Any], caller: Caller, found: dict[str, Any]) -> None:
-    """Raises `Denied` (`duty_missing`; `own_finding` for one about oneself, such as one's own emergency); for who holds
-    no duty one that is not theirs is none (`NotFound`)."""
+def _require_settler(conn: Connection[Any], caller: Caller, found: dict[str, Any]) -> None:
+    """Raise `Denied` unless the caller may settle the finding (`duty_missing`; `own_finding` for one about the caller,
+    such as an emergency). Callers without a duty get `NotFound` for findings of others."""
     if caller.person is not None and found["subject"] == f"person/{caller.person}":
         raise Denied("nobody may settle a finding about themselves", code="own_finding", hint="Ask a colleague.")
     if ownership.is_own_finding(conn, caller, found):
@@ -117,7 +118,7 @@ def _may(conn: Connection[Any], caller: Caller, found: dict[str, Any]) -> None:
 
 
 def _check_until(until: datetime, now: datetime, severity: str) -> None:
-    """Raises `Invalid` (`quiet_past`, `quiet_long`)."""
+    """Raise `Invalid` (`quiet_past`, `quiet_long`) for an end that is past or too far away."""
     if until <= now:
         raise Invalid("that time is in the past", code="quiet_past", hint="Name a time in the future.")
     longest = QUIET_CRITICAL if severity == "critical" else QUIET

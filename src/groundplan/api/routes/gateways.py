@@ -19,8 +19,8 @@ from groundplan.core.errors import Conflict, NotFound
 from groundplan.core.money import format_numeric
 
 router = protected_router("gateways")
-SILENT_S = 600.0
-"""And the longest grace: until then a worker that is cut off may serve, and will tell of it."""
+SILENT_SECONDS = 600.0
+"""To which the longest grace is added: until then a disconnected worker may serve, and will report it."""
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 
 
@@ -38,7 +38,7 @@ def gone(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """HOMEs that have workers of which nobody was heard for ten minutes and the longest grace, and whose journals were
     not taken over."""
     with services.transaction() as conn:
-        rows = gateways_store.silent_homes(conn, SILENT_S + longest_grace_s(conn))
+        rows = gateways_store.silent_homes(conn, SILENT_SECONDS + longest_grace_s(conn))
     return {"homes": [{**row, "open_usd": format_numeric(row["open_usd"])} for row in rows]}
 
 
@@ -48,7 +48,7 @@ def lost(body: Lost, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     after any crash, at their bound, and what else its workers held of budgets counts as spent. Where the HOME turns up
     after all, what its journals have beyond that is taken over."""
     with services.transaction() as conn:
-        quiet = SILENT_S + longest_grace_s(conn)
+        quiet = SILENT_SECONDS + longest_grace_s(conn)
         found = gateways_store.unshipped_workers(conn, body.host, body.home)
         if not found:
             raise NotFound(

@@ -21,9 +21,9 @@ from groundplan.ledger import finding_store
 
 router = protected_router("inbox")
 SILENT_SECONDS = 1.0
-MOST = 200
-WAITING = 1000
-"""Of changes that wait for an approval."""
+MAX_FINDINGS = 200
+MAX_PENDING = 1000
+"""The most pending changes."""
 
 
 @router.get("/inbox")
@@ -33,9 +33,9 @@ def inbox(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     that are theirs, and nothing else."""
     with services.transaction() as conn:
         only = ownership.own_findings(conn, caller)
-        findings = with_quotes(conn, caller, finding_store.findings(conn, limit=MOST, only=only))
-        more = sum(finding_store.kinds(conn, only=only).values()) - MOST if len(findings) == MOST else 0
-        others = [] if only is not None else _others(conn, caller)
+        findings = with_quotes(conn, caller, finding_store.findings(conn, limit=MAX_FINDINGS, only=only))
+        more = sum(finding_store.kinds(conn, only=only).values()) - MAX_FINDINGS if len(findings) == MAX_FINDINGS else 0
+        others = [] if only is not None else _approvals_and_stops(conn, caller)
         reviews = _reviews(conn, caller, services.clock.now(), theirs=only is not None)
     items = [each for each in others if each["kind"] == "approval"] + reviews
     items += [
@@ -46,14 +46,14 @@ def inbox(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     return {"items": items, "count": len(items) + more, "more": more}
 
 
-def _others(conn: Connection[Any], caller: Caller) -> list[dict[str, Any]]:
-    """Approvals, then stops and silent gateways."""
+def _approvals_and_stops(conn: Connection[Any], caller: Caller) -> list[dict[str, Any]]:
+    """Inbox items of approvals, then of kills and silent gateways."""
     silent = [worker for worker in store.gateways(conn) if worker["silent_s"] > SILENT_SECONDS]
-    pending = with_holders(conn, caller, with_approvals(conn, store.changes(conn, "pending", WAITING)))
+    pending = with_holders(conn, caller, with_approvals(conn, store.changes(conn, "pending", MAX_PENDING)))
     return [
         *map(_approval, pending),
         *map(_kill, store.kills(conn)),
-        *map(_silent, silent),
+        *map(_silent_gateway, silent),
     ]
 
 
@@ -73,7 +73,7 @@ def _approval(change: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reviews(conn: Connection[Any], caller: Caller, now: datetime, *, theirs: bool) -> list[dict[str, Any]]:
-    """Answers and uses of tools that wait for a person; `theirs`: those alone that they may decide."""
+    """Inbox items of held answers and tool uses; with `theirs` only those that the caller may decide."""
     waiting = [(held, may_decide(caller, held)) for held in queue.queue(conn, waiting=True) if held.due_at > now]
     return [_review(held, mine=mine) for held, mine in waiting if mine or not theirs]
 
@@ -103,7 +103,7 @@ def _kill(kill: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _silent(worker: dict[str, Any]) -> dict[str, Any]:
+def _silent_gateway(worker: dict[str, Any]) -> dict[str, Any]:
     return {
         "kind": "gateway",
         "severity": "high",

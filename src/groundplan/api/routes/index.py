@@ -29,7 +29,7 @@ def editions(services: ServicesDep, _: Reader) -> dict[str, Any]:
         sizes = index_store.edition_sizes(conn)
         wanted = IndexContext(services, conn, blueprint).declared_settings()
     return {
-        "editions": [{**_shown(one), **sizes.get(one.id, {"documents": 0, "passages": 0, "without_vector": 0})}
+        "editions": [{**_edition_json(one), **sizes.get(one.id, {"documents": 0, "passages": 0, "without_vector": 0})}
                      for one in reversed(found)],
         "declared": {**_settings(wanted.settings), "switch": "by-hand" if wanted.by_hand else "automatic"},
         "serves_declared": serving_edition(found).settings == wanted.settings,
@@ -41,7 +41,7 @@ def build(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Begin an edition as declared, now; it is built beside the one that serves. It is begun by itself as well."""
     require_duty(caller, DATA_DUTIES, "company")
     with services.own_connection() as conn:
-        bench = _bench(services, conn)
+        bench = _index_context(services, conn)
         step = upkeep.next_step(index_store.editions(conn), bench.declared_settings())
         if step is None or step.what not in ("create", "drop"):
             return {"edition": None if step is None else step.edition, "begun": False}
@@ -62,7 +62,7 @@ def comparison(edition: int, services: ServicesDep, caller: SignedIn) -> dict[st
     """Compare an edition that is ready with the one that serves: counts, missing documents, recall, quality."""
     require_duty(caller, DATA_DUTIES, "company")
     with services.own_connection() as conn:
-        bench = _bench(services, conn)
+        bench = _index_context(services, conn)
         found = index_store.read_edition(conn, edition)
         if found is None or found.state not in ("ready", "switching"):
             raise Invalid(
@@ -81,7 +81,7 @@ def switching(edition: int, services: ServicesDep, caller: SignedIn) -> dict[str
     """Let an edition serve as soon as every search service holds it; the one before is kept."""
     require_duty(caller, DATA_DUTIES, "company")
     with services.own_connection() as conn:
-        who = _bench(services, conn).change_author(str(caller.actor))
+        who = _index_context(services, conn).change_author(str(caller.actor))
         switch.request_switch(conn, edition, who)
         return _state(conn, edition, done=switch.finish_switch(conn, edition, who))
 
@@ -91,7 +91,7 @@ def rollback(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Go back to the edition that served before. The one that is left is not switched to by itself again."""
     require_duty(caller, DATA_DUTIES, "company")
     with services.own_connection() as conn:
-        who = _bench(services, conn).change_author(str(caller.actor))
+        who = _index_context(services, conn).change_author(str(caller.actor))
         before = switch.previous_edition(conn)
         switch.request_switch(conn, before.id, who, declined=True)
         return _state(conn, before.id, done=switch.finish_switch(conn, before.id, who))
@@ -102,7 +102,7 @@ def dropping(edition: int, services: ServicesDep, caller: SignedIn) -> dict[str,
     """Take away an edition that does not serve, before its time."""
     require_duty(caller, DATA_DUTIES, "company")
     with services.own_connection() as conn:
-        switch.drop_edition(conn, edition, _bench(services, conn).change_author(str(caller.actor)), "by hand")
+        switch.drop_edition(conn, edition, _index_context(services, conn).change_author(str(caller.actor)), "by hand")
     return {"edition": edition, "state": "dropped"}
 
 
@@ -111,7 +111,7 @@ def _state(conn: Connection[Any], edition: int, *, done: bool) -> dict[str, Any]
     return {"edition": edition, "state": "serving" if done else "switching", "services_reading": waiting}
 
 
-def _shown(one: Edition) -> dict[str, Any]:
+def _edition_json(one: Edition) -> dict[str, Any]:
     return {**asdict(one), "settings": _settings(one.settings)}
 
 
@@ -120,6 +120,6 @@ def _settings(settings: IndexSettings) -> dict[str, Any]:
     return {"model": model, "chunking": chunking, "dimension": settings.dimension}
 
 
-def _bench(services: Services, conn: Connection[Any]) -> IndexContext:
+def _index_context(services: Services, conn: Connection[Any]) -> IndexContext:
     with conn.transaction():
         return IndexContext(services, conn, current_blueprint(conn))

@@ -78,13 +78,13 @@ def create_key(body: NewKey, services: ServicesDep, caller: SignedIn) -> dict[st
         workload = require_workload(blueprint, body.workload)
         terms = _terms(body, blueprint, workload)
         person = None if body.user is None else find_person_id(conn, body.user)
-        _check_whose(conn, caller, person)
+        _check_owner(conn, caller, person)
         if body.acts_for_others:
-            _check_acting(conn, caller, blueprint, workload.name)
+            _check_act_for_others(conn, caller, blueprint, workload.name)
             check_act_for_others(conn, workload, person, services.clock.now().date())
         key_id, secret = identity.create_key(conn, caller.actor, workload.name, person, terms, expires)
         if person is not None:
-            _tell(conn, caller, key_id, person, services.clock.now())
+            _mail_owner(conn, caller, key_id, person, services.clock.now())
         number = store.policy_number(conn)
     return {
         "id": str(key_id), "key": secret, "workload": workload.name, "user": body.user, "expires_at": expires,
@@ -93,7 +93,7 @@ def create_key(body: NewKey, services: ServicesDep, caller: SignedIn) -> dict[st
 
 
 def _warnings(blueprint: Blueprint, workload: Workload, terms: KeyTerms) -> list[dict[str, Any]]:
-    """That its budget is too small for any call, of which whoever calls with it would be told otherwise."""
+    """Warnings about a key budget that is too small for any call, which otherwise only its callers would notice."""
     if terms.budget is None:
         return []
     said = f"{short_usd(terms.budget)}/{terms.budget_period}"
@@ -101,8 +101,8 @@ def _warnings(blueprint: Blueprint, workload: Workload, terms: KeyTerms) -> list
     return [problem_json(each) for each in found]
 
 
-def _check_whose(conn: Connection[Any], caller: Caller, person: UUID | None) -> None:
-    """Raises `Denied` (`key_of_another`): with such a key one reads what its person may read."""
+def _check_owner(conn: Connection[Any], caller: Caller, person: UUID | None) -> None:
+    """Raise `Denied` (`key_of_another`) for a key of another person: it can read what that person may read."""
     if person is None or person_actor(person) == str(caller.actor):
         return
     if rights_store.responsible_actor(conn, str(caller.actor)) != OPERATOR:
@@ -112,9 +112,9 @@ def _check_whose(conn: Connection[Any], caller: Caller, person: UUID | None) -> 
         )  # fmt: skip
 
 
-def _check_acting(conn: Connection[Any], caller: Caller, blueprint: Blueprint, workload: str) -> None:
-    """Raises `Denied` (`act_for_others_not_granted`): with such a key one reads what anybody may read. Whose keys may
-    is a grant of the workload; without one the operator makes them."""
+def _check_act_for_others(conn: Connection[Any], caller: Caller, blueprint: Blueprint, workload: str) -> None:
+    """Raise `Denied` (`act_for_others_not_granted`) for a key that acts for others without a grant of the workload: it
+    can read what anybody may read. Without any grant only the operator creates such keys."""
     granted = any(each.name == workload and each.act_for_others for each in blueprint.workloads)
     if not granted and rights_store.responsible_actor(conn, str(caller.actor)) != OPERATOR:
         raise Denied(
@@ -125,14 +125,14 @@ def _check_acting(conn: Connection[Any], caller: Caller, blueprint: Blueprint, w
         )
 
 
-def _tell(conn: Connection[Any], caller: Caller, key: UUID, person: UUID, now: datetime) -> None:
+def _mail_owner(conn: Connection[Any], caller: Caller, key: UUID, person: UUID, now: datetime) -> None:
     if caller.person != person:
         told = "A key that carries your permissions was made; if you did not ask for it, tell security"
         mail_store.queue_mail(conn, f"key:{key}", person, told, "/you", now)
 
 
 def _terms(body: NewKey, blueprint: Blueprint, workload: Workload) -> KeyTerms:
-    """Raises `Invalid` for a network, budget or model that is none."""
+    """The terms of a new key. Raises `Invalid` for an invalid network, budget or model."""
     places = [d for d in blueprint.deployments if d.name in set(workload.places)]
     known = {name for d in places for name in (d.name, d.model)}
     upstream = {d.upstream_model for d in places}  # as calls may name it, too
@@ -179,13 +179,13 @@ def rotate_key(key_id: UUID, body: Rotation, services: ServicesDep, caller: Sign
         row = store.key(conn, key_id)
         authorize(caller, "keys", f"workload/{row['workload']}")
         whose = None if row["user"] is None else find_person_id(conn, row["user"])
-        _check_whose(conn, caller, whose)
+        _check_owner(conn, caller, whose)
         blueprint = current_blueprint(conn)
         if row["acts_for_others"]:
-            _check_acting(conn, caller, blueprint, row["workload"])
+            _check_act_for_others(conn, caller, blueprint, row["workload"])
         new, secret, ends = identity.rotate_key(conn, caller.actor, key_id, overlap)
         if whose is not None:
-            _tell(conn, caller, new.id, whose, services.clock.now())
+            _mail_owner(conn, caller, new.id, whose, services.clock.now())
         number = store.policy_number(conn)
     return {
         "id": str(new.id), "key": secret, "workload": new.workload, "expires_at": new.expires_at,

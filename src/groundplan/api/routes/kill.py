@@ -84,7 +84,7 @@ def kill(body: Stop, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     authorize(caller, "stop", body.scope)
     kind, _, name = body.scope.partition("/")
     with services.transaction() as conn:
-        _check_known(conn, body.scope)
+        _check_scope(conn, body.scope)
         number = identity.kill(conn, caller.actor, body.scope, body.reason, streams=body.streams)
         others = store.rotated_keys(conn, UUID(name)) if kind == "key" else []
     effective = policy_effect(services, number, workload=name if kind == "workload" else None)
@@ -111,20 +111,20 @@ def lift(body: Stop, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
 
 
 def _lift_waits_for(*, proven: bool) -> str:
-    """`proven`: of who asked."""
+    """What lifting a kill waits for; `proven`: whether the requester proved to be present."""
     return "somebody else with the duty" if proven else "two people with the duty who prove to be there"
 
 
-def _check_known(conn: Connection[Any], scope: str) -> None:
-    """Raises `NotFound` (`scope_unknown`) where the scope names nothing that is served, waits or is a key."""
+def _check_scope(conn: Connection[Any], scope: str) -> None:
+    """Raise `NotFound` (`scope_unknown`) where the scope names nothing served or pending, and no key."""
     kind, _, name = scope.partition("/")
     if kind in ("company", "tool") or (kind == "key" and _is_key(conn, name)):
         return
-    known = set() if kind == "key" else _known(conn, kind)
+    known = set() if kind == "key" else _known_names(conn, kind)
     if scope in known:
         return
     near = nearest(scope, known)
-    listed = "`groundplan keys list` shows the keys." if kind == "key" else f"There are: {_told(known)}."
+    listed = "`groundplan keys list` shows the keys." if kind == "key" else f"There are: {_names_hint(known)}."
     raise NotFound(
         f"there is no {scope}, so nothing was stopped",
         code="scope_unknown",
@@ -139,8 +139,8 @@ def _is_key(conn: Connection[Any], name: str) -> bool:
         return False
 
 
-def _known(conn: Connection[Any], kind: str) -> set[str]:
-    """Scopes of this kind that the served blueprint names, or that wait for an approval."""
+def _known_names(conn: Connection[Any], kind: str) -> set[str]:
+    """Names of this kind in the served blueprint and in pending changes."""
     waiting = {change.subject for change in governance.pending_changes(conn) if change.type == kind}
     blueprint = current_or_none(conn)
     if blueprint is None:
@@ -156,5 +156,5 @@ def _known(conn: Connection[Any], kind: str) -> set[str]:
     return waiting | {f"{kind}/{name}" for name in named}
 
 
-def _told(known: set[str]) -> str:
+def _names_hint(known: set[str]) -> str:
     return ", ".join(sorted(known)[:20]) or "none of that kind"

@@ -1,4 +1,4 @@
-"""Limits and budgets: how far each is used, and who is near one."""
+"""Limits and budgets: how far each is used, and which are nearly used up."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ router = protected_router("limits")
 def limits(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """Each limit and budget in its present period, those that are nearest to their end first."""
     with services.transaction() as conn:
-        return _found(conn, current_or_none(conn), services.clock.now())
+        return _limits_json(conn, current_or_none(conn), services.clock.now())
 
 
 def near_limits(conn: Connection[Any], blueprint: Blueprint | None, at: datetime) -> list[str]:
     """`NAME of WHO at 95 %` for each limit and budget that is nearly used up."""
-    found = _found(conn, blueprint, at, near=NEAR_SHARE)
+    found = _limits_json(conn, blueprint, at, near=NEAR_SHARE)
     rows = [(row["limit"], row["who"], row) for row in found["limits"]]
     rows += [
         (f"budget {row['title']}", row["title" if row["covers"] == row["budget"] else "covers"], row)
@@ -37,10 +37,11 @@ def near_limits(conn: Connection[Any], blueprint: Blueprint | None, at: datetime
     return [f"{name} of {who} at {row['share'] * 100:.0f} %" for name, who, row in rows if row["near"]]
 
 
-def _found(
+def _limits_json(
     conn: Connection[Any], blueprint: Blueprint | None, at: datetime, near: float | None = None
 ) -> dict[str, Any]:
-    """`near`: of single users and keys, of which there may be tens of thousands, those alone that used such a part."""
+    """Limits and budgets as JSON. With `near`, single users and keys (there may be tens of thousands) only from that
+    used share on."""
     spans = store.limit_spans(conn, near)
     used = current_budget_use(conn, blueprint, at, near)
     ids = {span["name"].split("/", 2)[2] for span in spans if span["name"].count("/") > 1}

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Caller, SignedIn, can_read_all
 from groundplan.api.context import Services, ServicesDep
-from groundplan.api.routes.documents import Reason, found_document, may_decide
+from groundplan.api.routes.documents import Reason, require_decider, require_document
 from groundplan.core.errors import Denied
 from groundplan.knowledge.governance import share, share_store
 
@@ -38,9 +38,9 @@ def links(document_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[st
     """The links of a document, those that are over too, with who has opened each. What opens them is not known. For who
     holds a duty, or answers for the document."""
     with services.transaction() as conn:
-        found = found_document(conn, document_id)
+        found = require_document(conn, document_id)
         if not can_read_all(caller):
-            may_decide(conn, caller, found)
+            require_decider(conn, caller, found)
         return {"links": share_store.list_links(conn, document_id)}
 
 
@@ -49,8 +49,8 @@ def make(document_id: UUID, body: Link, services: ServicesDep, caller: SignedIn)
     """Share a document: whoever is signed in and opens the link may read it, until that day or until it is withdrawn.
     By its owner, steward, or who holds a duty for the source's data. `word` is told once."""
     with services.transaction() as conn:
-        may_decide(conn, caller, found_document(conn, document_id))
-        made = share.create_link(conn, document_id, body.until, body.reason, _by(services, caller))
+        require_decider(conn, caller, require_document(conn, document_id))
+        made = share.create_link(conn, document_id, body.until, body.reason, _author(services, caller))
     return {"name": made.name, "word": made.word, "until": made.until}
 
 
@@ -58,8 +58,8 @@ def make(document_id: UUID, body: Link, services: ServicesDep, caller: SignedIn)
 def withdraw(document_id: UUID, name: str, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """End a link: from the next query on nobody reads by it, whoever has opened it."""
     with services.transaction() as conn:
-        may_decide(conn, caller, found_document(conn, document_id))
-        share.withdraw_link(conn, document_id, name, _by(services, caller))
+        require_decider(conn, caller, require_document(conn, document_id))
+        share.withdraw_link(conn, document_id, name, _author(services, caller))
     return {"name": name, "withdrawn": True}
 
 
@@ -71,10 +71,10 @@ def open_link(body: Word, services: ServicesDep, caller: SignedIn) -> dict[str, 
             "only a person can open a link", code="person_required", hint="Sign in as a person, or act as one."
         )
     with services.transaction() as conn:
-        document = share.open_link(conn, body.word, _by(services, caller))
-        found = found_document(conn, document)
+        document = share.open_link(conn, body.word, _author(services, caller))
+        found = require_document(conn, document)
     return {"document": document, "title": found["title"], "source": found["source"], "path": found["path"]}
 
 
-def _by(services: Services, caller: Caller) -> share.LinkActor:
+def _author(services: Services, caller: Caller) -> share.LinkActor:
     return share.LinkActor(str(caller.actor), caller.person, services.clock.now())

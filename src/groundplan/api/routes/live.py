@@ -22,14 +22,14 @@ from groundplan.api.served_blueprint import current_blueprint, require_served
 from groundplan.core.errors import Denied, Unauthenticated
 
 router = protected_router("ledger")
-TURN_SECONDS = 0.1
-QUIET_SECONDS = 10.0
-"""After so long without a call, a comment keeps the connection open."""
-AGAIN_SECONDS = 5.0
-"""Whoever watches for longer is looked up again before the next call is told."""
+POLL_SECONDS = 0.1
+HEARTBEAT_SECONDS = 10.0
+"""After this time without a call, a comment keeps the connection open."""
+REFRESH_SECONDS = 5.0
+"""After this time the caller is authenticated again before the next call is sent."""
 Status = Literal["ok", "refused", "failed", "cancelled", "crashed"]
 _SKIPPED: Final = "event: skipped\ndata: {}\n\n"
-_NOTHING: Final = MissedCalls((), frozenset(), skipped=False)
+_NOTHING_MISSED: Final = MissedCalls((), frozenset(), skipped=False)
 
 
 @router.get("/calls/live", response_class=StreamingResponse)
@@ -61,7 +61,7 @@ async def live(
 
 
 def _check(services: Services, workload: str | None, deployment: str | None) -> None:
-    """Nobody waits for calls of what is not served. Raises `NotFound`."""
+    """Raise `NotFound` for filters by names that are not served, whose calls would never come."""
     with services.transaction() as conn:
         blueprint = current_blueprint(conn)
     require_served(blueprint, workload, deployment)
@@ -79,8 +79,8 @@ async def _events(
         if told:
             yield told
         while not calls.stopping and not await request.is_disconnected():
-            await asyncio.sleep(TURN_SECONDS)
-            quiet += TURN_SECONDS
+            await asyncio.sleep(POLL_SECONDS)
+            quiet += POLL_SECONDS
             found = calls.newer_than(number)
             if found and not await watcher.may_see():
                 return
@@ -93,13 +93,13 @@ async def _events(
             if calls.skipped > skipped:
                 skipped = calls.skipped
                 yield _SKIPPED
-            if quiet >= QUIET_SECONDS:
+            if quiet >= HEARTBEAT_SECONDS:
                 quiet = 0.0
                 yield ": quiet\n\n"
 
 
 class _Watcher:
-    """Whoever asked, and what of that they may see."""
+    """The caller of a stream, with the filter of calls that they may see."""
 
     def __init__(self, request: Request, services: Services, asked: dict[str, str], caller: Caller) -> None:
         self._request, self._services, self._asked = request, services, asked
@@ -110,8 +110,9 @@ class _Watcher:
         return self._asked if can_read_all(caller) else {**self._asked, "person_id": str(caller.person)}
 
     async def may_see(self) -> bool:
-        """Whether they may still, as was found not long ago; where nobody can tell, they ask again and miss nothing."""
-        if time.monotonic() - self._looked < AGAIN_SECONDS:
+        """Whether the caller may still watch, checked every `REFRESH_SECONDS`. Without a database the stream ends; the
+        client reconnects and misses nothing."""
+        if time.monotonic() - self._looked < REFRESH_SECONDS:
             return True
         try:
             self.wanted = self._known(await run_in_threadpool(refreshed_caller, self._request, self._services))
@@ -121,7 +122,7 @@ class _Watcher:
 
 
 def _event(row: dict[str, Any], wanted: dict[str, str]) -> str:
-    """One event, or nothing for a call that was not asked for."""
+    """One server-sent event; empty for a call that does not match the filter."""
     if any(row[name] != value for name, value in wanted.items()):
         return ""
     return f"id: {row['id']}\ndata: {json.dumps(row)}\n\n"
@@ -131,6 +132,6 @@ def _missed(services: Services, calls: LiveCalls, last: str | None) -> MissedCal
     try:
         call = UUID(last or "")
     except ValueError:
-        return _NOTHING
+        return _NOTHING_MISSED
     with services.transaction() as conn:
         return calls.missed_since(conn, call)

@@ -13,7 +13,7 @@ from groundplan.api import controls, corrective_actions
 from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import ServicesDep
-from groundplan.api.routes.controls import MAY_SHOW, Text
+from groundplan.api.routes.controls import EVIDENCE_DUTIES, Text
 from groundplan.api.served_blueprint import current_blueprint, require_workload
 from groundplan.governance.controls import evidence_store
 from groundplan.governance.controls.assess import Newest, assess, coverage
@@ -100,7 +100,7 @@ def _framework(
 def act(body: Act, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """A corrective action: a finding of its owner, grave when its day is over, closed by saying what was done."""
     subject = "company" if body.workload is None else f"workload/{body.workload}"
-    require_duty(caller, MAY_SHOW, subject)
+    require_duty(caller, EVIDENCE_DUTIES, subject)
     with services.transaction() as conn:
         if body.workload is not None:
             require_workload(current_blueprint(conn), body.workload)

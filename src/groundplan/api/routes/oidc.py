@@ -1,4 +1,4 @@
-"""The way to the company's own sign-in and back. Pages, since the browser is sent there and returns."""
+"""Sign-in by the company's OpenID provider. Pages, since the browser is redirected there and back."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from groundplan.api.caller import cookie_name, is_remote
 from groundplan.api.context import Services, ServicesDep
 from groundplan.api.http.lazy_routes import lazy_router
-from groundplan.api.routes.session import signed_in
+from groundplan.api.routes.session import set_session_cookie
 from groundplan.core.errors import Denied, NotFound
 from groundplan.core.settings import resolve_secret
 from groundplan.identity import oidc
 from groundplan.identity.oidc import Provider
 
 pages = lazy_router(include_in_schema=False)
-BACK = "/sign-in/company/back"
+CALLBACK_PATH = "/sign-in/company/back"
 CONTINUE = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Signed in</title>'
     '<meta http-equiv="refresh" content="0;url=/begin"></head><body><p><a href="/begin">Continue</a></p></body></html>'
 )
-"""The session's cookie is not sent along while a browser comes from another site; from this page on it is."""
+"""A page that continues the sign-in: the session cookie is not sent on a redirect from another site, but from here."""
 
 
 def provider_of(services: Services) -> Provider:
-    """Raises `NotFound` (`oidc_not_set`) where the company has no sign-in of its own here."""
+    """The company's OpenID provider. Raises `NotFound` (`oidc_not_set`) where none is configured."""
     settings = services.settings
     if settings.oidc_issuer is None or settings.oidc_client is None or settings.oidc_secret is None:
         raise NotFound(
@@ -44,18 +44,18 @@ def go(request: Request, services: ServicesDep) -> Response:
     provider = provider_of(services)
     url = services.settings.console_url
     base = url if url is not None and is_remote(request, url) else f"http://{request.url.netloc}"
-    there, state, asked = oidc.way_to(provider, f"{base}{BACK}")
+    there, state, asked = oidc.way_to(provider, f"{base}{CALLBACK_PATH}")
     with services.transaction() as conn:
         oidc.begin(conn, state, asked, services.clock.now())
     answer = RedirectResponse(there, status_code=303)
     answer.set_cookie(
-        _state_cookie(request), state, httponly=True, samesite="lax", path=BACK, max_age=600,
+        _state_cookie(request), state, httponly=True, samesite="lax", path=CALLBACK_PATH, max_age=600,
         secure=is_remote(request, url),
     )  # fmt: skip
     return answer
 
 
-@pages.get(BACK)
+@pages.get(CALLBACK_PATH)
 def back(
     request: Request,
     services: ServicesDep,
@@ -73,8 +73,8 @@ def back(
     with services.transaction() as conn:
         secret = oidc.finish(conn, provider, claims, services.clock.now(), agent)
     answer = HTMLResponse(CONTINUE)
-    answer.delete_cookie(_state_cookie(request), path=BACK)
-    signed_in(answer, request, services, secret)
+    answer.delete_cookie(_state_cookie(request), path=CALLBACK_PATH)
+    set_session_cookie(answer, request, services, secret)
     return answer
 
 

@@ -26,7 +26,7 @@ router = protected_router("people")
 
 
 def who_may_change(caller: SignedIn) -> Caller:
-    """Who may change people and groups of the company."""
+    """Return the caller if it may change people and groups of the company. Raises `Denied`."""
     authorize(caller, "people", COMPANY)
     return caller
 
@@ -129,7 +129,7 @@ def hand_over(person: str, body: Successor, services: ServicesDep, caller: Signe
         to = find_person_id(conn, body.to)
         if to == caller.person and not is_one_approver_enough(services, conn):
             raise Denied("nobody may take over duties by themselves", code="self_handover", hint="Ask a colleague.")
-        if caller.operator and not is_one_approver_enough(services, conn) and _could_appoint(conn):
+        if caller.operator and not is_one_approver_enough(services, conn) and _can_appoint(conn):
             raise Denied(
                 "only the duty security or compliance may give duties to a colleague", code="handover_by_person",
                 hint="Do it in the console with your passkey: Governance, Rights.",
@@ -139,7 +139,7 @@ def hand_over(person: str, body: Successor, services: ServicesDep, caller: Signe
     return {"person": person, "to": body.to, "duties": moved}
 
 
-def _could_appoint(conn: Connection[Any]) -> bool:
+def _can_appoint(conn: Connection[Any]) -> bool:
     return any(governance.holders(conn, COMPANY, duty) for duty in ("security", "compliance"))
 
 

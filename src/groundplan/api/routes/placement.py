@@ -28,8 +28,8 @@ from groundplan.release.model import placement_json
 router = protected_router("placement")
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 OWN_DAYS: Final = timedelta(days=30)
-MANY: Final = 20
-"""Plans that are made for the months ahead, other ways and the report, about"""
+MANY_PLANS: Final = 20
+"""About how many plans are made for the months ahead, other ways and the report."""
 
 
 class WhatIf(BaseModel):
@@ -189,7 +189,7 @@ def coming(
     """The coming months at the growth that is declared: who moves when, what fills up, what to commit to; and whether
     own hardware (`own`) pays at the use that was measured in the last 30 days."""
     today = services.clock.now().date()
-    found = placing.run_view(services, views.months_ahead_json, months, step, plans=MANY)
+    found = placing.run_view(services, views.months_ahead_json, months, step, plans=MANY_PLANS)
     with services.transaction() as conn:
         own = cost_own.own_hardware_json(
             conn, current_blueprint(conn), Days(today - OWN_DAYS, today - timedelta(days=1))
@@ -209,20 +209,22 @@ def ways(
     hour), and which of them nothing beats; with weights of your own, who would go where."""
     given = {"carbon_usd_tonne": carbon, "latency_usd": latency, "people_usd": people}
     asked = {name: value for name, value in given.items() if value is not None}
-    found = placing.run_view(services, views.alternatives_json, asked, plans=MANY)
+    found = placing.run_view(services, views.alternatives_json, asked, plans=MANY_PLANS)
     return {"ways": found, "yours": next((each for each in found if asked and YOURS in each["name"]), None)}
 
 
 @router.get("/placement/report", response_class=HTMLResponse)
 def report(services: ServicesDep, _: Reader) -> HTMLResponse:
     """The plan as one self-contained page for the board."""
-    return HTMLResponse(placing.run_view(services, views.board_report_html, services.clock.now().date(), plans=MANY))
+    return HTMLResponse(
+        placing.run_view(services, views.board_report_html, services.clock.now().date(), plans=MANY_PLANS)
+    )
 
 
 @router.get("/placement/report.pdf")
 def report_on_paper(services: ServicesDep, caller: Reader) -> Response:
     """The same report as a PDF."""
-    body = placing.run_view(services, views.board_report_pdf, services.clock.now().date(), plans=MANY)
+    body = placing.run_view(services, views.board_report_pdf, services.clock.now().date(), plans=MANY_PLANS)
     with services.transaction() as conn:
         record(conn, action="export.placement", actor=caller.actor, subject="company", detail={})
     return Response(body, media_type="application/pdf")

@@ -30,9 +30,9 @@ from groundplan.release import service as release
 from groundplan.release.model import effective_terms
 
 router = protected_router("policy")
-MAY_END = frozenset({"security", "compliance"})
-CALLS = 200_000
-"""Recorded calls that one trial looks at, at most."""
+END_DUTIES = frozenset({"security", "compliance"})
+MAX_CALLS = 200_000
+"""The most recorded calls that one trial reads."""
 
 
 class Ask(BaseModel):
@@ -96,7 +96,7 @@ def trials(
         chosen = [item for item in blueprint.policies if policy in (None, item.name)]
         if policy is not None and not chosen:
             raise NotFound(f"there is no policy {policy}", code="policy_unknown", hint="GET /api/policies lists them.")
-        return _tried(conn, blueprint, chosen, services.clock.now(), days)
+        return _trials_json(conn, blueprint, chosen, services.clock.now(), days)
 
 
 @router.get("/policies/shadow/days")
@@ -119,18 +119,18 @@ def shadow_days(
 @router.post("/policies/try")
 def try_draft(body: Draft, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """What a rule that is written here would have refused. Nothing is kept."""
-    problems = [what for _, what in cedar.against(body.cedar, declared.call_schema())] if _readable(body) else []
+    problems = [what for _, what in cedar.against(body.cedar, declared.call_schema())] if _check_cedar(body) else []
     if problems:
         hint = "docs/policy.md lists what a rule may ask about a call."
         raise Invalid("; ".join(problems[:5]), code="policy_type", hint=hint)
     with services.transaction() as conn:
         blueprint = current_blueprint(conn)
         draft = PolicyRules(name=body.name, text=body.cedar, owner="")
-        return _tried(conn, blueprint, [draft], services.clock.now(), body.days)
+        return _trials_json(conn, blueprint, [draft], services.clock.now(), body.days)
 
 
-def _readable(body: Draft) -> bool:
-    """Raises `Invalid` where it is not Cedar."""
+def _check_cedar(body: Draft) -> bool:
+    """Raise `Invalid` where the text is not Cedar."""
     return bool(cedar.Ruleset.of([cedar.Source(body.name, body.cedar, "draft")]).rules)
 
 
@@ -138,18 +138,18 @@ def _rules(items: list[PolicyRules]) -> cedar.Ruleset:
     return cedar.Ruleset.of([cedar.Source(item.name, item.text, owner=item.owner, hint=item.hint) for item in items])
 
 
-def _tried(
+def _trials_json(
     conn: Connection[Any], blueprint: Blueprint, chosen: list[PolicyRules], now: datetime, days: float
 ) -> dict[str, Any]:
     since = now - timedelta(days=days)
-    calls = exception_store.recorded_calls(conn, since, now, CALLS)
+    calls = exception_store.recorded_calls(conn, since, now, MAX_CALLS)
     named = sorted({group for rule in _rules(chosen).rules for group in groups_named(rule.body)})
     groups = exception_store.groups_by_person(conn, named) if named else {}
     found = shadow.tried(blueprint, chosen, calls, groups)
     return {
         "since": since.isoformat(),
         "calls": len(calls),
-        "cut_off": len(calls) == CALLS,
+        "cut_off": len(calls) == MAX_CALLS,
         "trials": [trial.to_json() for trial in found],
     }
 
@@ -175,7 +175,7 @@ def ask(body: Ask, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
             hint = f"There are: {', '.join(sorted(known)[:20]) or 'none'}."
             raise NotFound(f"there is no rule {body.rule}", code="rule_unknown", hint=hint)
         served = release.current(conn)
-        wanted = ExceptionRequest(body.rule, body.workload, _person(conn, body.person), until, body.reason)
+        wanted = ExceptionRequest(body.rule, body.workload, _person_id(conn, body.person), until, body.reason)
         seats = 1 if served is None else effective_terms(served).seats
         made = exceptions.request_exception(conn, caller.actor, wanted, seats=seats, now=now)
     return made.to_json(now)
@@ -210,19 +210,19 @@ def end(id: UUID, body: Decide, services: ServicesDep, caller: SignedIn) -> dict
     """Withdraw it, effective at every gateway within a second: the rule's owner, security or compliance."""
     del body
     with services.transaction() as conn:
-        _may_end(conn, caller, id)
+        _require_may_end(conn, caller, id)
         number = exceptions.end_exception(conn, caller.actor, id, services.clock.now())
     return {"id": str(id), "state": "ended", "effective": policy_effect(services, number)}
 
 
-def _person(conn: Connection[Any], email: str) -> Person | None:
-    """None: everybody. Raises `NotFound` (`unknown_person`)."""
+def _person_id(conn: Connection[Any], email: str) -> Person | None:
+    """The id of a person; None for everybody. Raises `NotFound` (`unknown_person`)."""
     return identity.find_person(conn, email) if email.strip() else None
 
 
-def _may_end(conn: Connection[Any], caller: Caller, id: UUID) -> None:
-    """The owner of the rule, or whoever holds the duty. Raises `Denied`, `NotFound`."""
+def _require_may_end(conn: Connection[Any], caller: Caller, id: UUID) -> None:
+    """Raise `Denied` unless the caller owns the rule of the exception or holds one of the duties. Raises `NotFound`."""
     found = exceptions.get_exception(conn, id)
     owners = {rule.owner for rule in _rules(current_blueprint(conn).policies).rules if rule.id == found.rule}
     if caller.email is None or caller.email not in owners:
-        require_duty(caller, MAY_END, f"workload/{found.workload}")
+        require_duty(caller, END_DUTIES, f"workload/{found.workload}")

@@ -58,7 +58,7 @@ def list_prompts(services: ServicesDep, _: Reader) -> dict[str, Any]:
 def one_prompt(name: str, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """All texts of a prompt that were served, the newest first, and what is declared now."""
     with services.transaction() as conn:
-        found, now = _of(conn, name), current(conn)
+        found, now = _versions_of(conn, name), current(conn)
     doc = now.workspace.prompts.get(name) if now is not None else None
     newest = now.blueprint.number if now is not None else 0
     return {
@@ -72,7 +72,7 @@ def one_prompt(name: str, services: ServicesDep, _: Reader) -> dict[str, Any]:
 def diff(name: str, old: Wanted, new: Wanted, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """Line by line from one version to another."""
     with services.transaction() as conn:
-        found = _of(conn, name)
+        found = _versions_of(conn, name)
     before, after = prompts.find_version(found, old), prompts.find_version(found, new)
     return {
         "name": name, "old": before.number, "new": after.number,
@@ -86,7 +86,7 @@ def rollback(name: str, body: Back, request: Request, services: ServicesDep, cal
     for approvals. `files` are what the workspace's folder has to say from now on."""
     authorize(caller, "release", "company")
     with services.release_turn() as conn:
-        found = _of(conn, name)
+        found = _versions_of(conn, name)
         stored = store.newest_blueprint(conn)
         assert stored is not None, "a version was served"
         old = prompts.find_version(found, str(body.to))
@@ -104,7 +104,7 @@ def rollback(name: str, body: Back, request: Request, services: ServicesDep, cal
     return {**made, "version": number, "files": changed}
 
 
-def _of(conn: Connection[Any], name: str) -> list[Version]:
+def _versions_of(conn: Connection[Any], name: str) -> list[Version]:
     found = prompt_history.prompt_versions(conn).get(name)
     if not found:
         raise NotFound(

@@ -61,7 +61,9 @@ def push(body: Pushed, request: Request, services: ServicesDep, caller: SignedIn
             if item.gone:
                 push_store.withdraw_document(conn, body.source, item.path)
             else:
-                row = push_store.Pushed(_bytes(item), item.media or "md", item.readers, item.told, services.clock.now())
+                row = push_store.Pushed(
+                    _document_bytes(item), item.media or "md", item.readers, item.told, services.clock.now()
+                )
                 try:
                     push_store.put_document(conn, body.source, item.path, row)
                 except (psycopg.DataError, UnicodeEncodeError) as error:
@@ -82,7 +84,7 @@ def push(body: Pushed, request: Request, services: ServicesDep, caller: SignedIn
     }
 
 
-def _bytes(item: PushedDocument) -> bytes:
+def _document_bytes(item: PushedDocument) -> bytes:
     """The document's bytes; raises `Invalid` (push_document) where both or neither are given, or they are no base64."""
     if (item.text is None) == (item.data is None):
         raise Invalid(f"{item.path} needs text or data", code="push_document", hint="Send one of the two.")

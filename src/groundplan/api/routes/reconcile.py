@@ -35,9 +35,9 @@ from groundplan.economics.prices.currency import parse_exchange_rates
 from groundplan.ledger import archive_store, queries
 
 router = protected_router("ledger")
-ROWS = 1000
-"""Places of difference that are told one by one; the explanations count all."""
-CALLS = 20
+MAX_ROWS = 1000
+"""The most differing rows that are listed; the explanations count all."""
+MAX_CALLS = 20
 _FILE = {"requestBody": {"required": True, "content": {"text/csv": {"schema": {"type": "string"}}}}}
 
 
@@ -66,11 +66,11 @@ async def reconcile_bill(
         parse_exchange_rates(parse_options(query.rate, "EUR=1.08")),
     )
     bill = await run_in_threadpool(read_options, text, query.name, said, query.first, query.last)
-    return await run_in_threadpool(_compared, services, bill, query, rates)
+    return await run_in_threadpool(_compare, services, bill, query, rates)
 
 
 def read_options(text: str, name: str, said: dict[str, str], first: date | None, last: date | None) -> Bill:
-    """The bill, with the lines of those days only."""
+    """The parsed bill with the lines of those days only."""
     if (first and last and first > last) or (last and last.year > LAST_YEAR):
         told = "from is after to" if first and last and first > last else f"{last} is too late"
         raise Invalid(told, code="option_form", hint="Write --from 2026-11-01 --to 2026-11-30.")
@@ -97,19 +97,19 @@ def read_options(text: str, name: str, said: dict[str, str], first: date | None,
     return replace(bill, lines=kept, notes=notes, period=(since, until))
 
 
-def _compared(services: Services, bill: Bill, query: BillQuery, exchange: dict[str, Decimal]) -> dict[str, Any]:
+def _compare(services: Services, bill: Bill, query: BillQuery, exchange: dict[str, Decimal]) -> dict[str, Any]:
     assert bill.period is not None
     since, until = (datetime.combine(day, time(), UTC) for day in bill.period)
     calls = list({line.call for line in bill.lines if line.call is not None})
     with services.transaction() as conn:
-        _still_here(conn, bill.period)
+        _check_not_archived(conn, bill.period)
         rows = queries.attempts_for_bill(conn, since, until + timedelta(days=1), calls)
-        _none_left(conn, set(calls) - {row["call_id"] for row in rows})
+        _check_calls_not_archived(conn, set(calls) - {row["call_id"] for row in rows})
         blueprint = served_blueprint.current_or_none(conn)
         places = {number: cost_receipt.deployments_at(conn, number) for number in {row["blueprint"] for row in rows}}
     used = {(row["blueprint"], row["deployment"]) for row in rows}
     asked = [place for number, name in used if (place := places[number].get(name)) is not None]
-    bill = _in_our_names(bill, asked, query.provider)
+    bill = _with_our_models(bill, asked, query.provider)
     rates = {item.name: item.rates for item in blueprint.deployments} if blueprint else {}
     dated = blueprint.currencies if blueprint else {}
     attempts = [_attempt(row, places[row["blueprint"]].get(row["deployment"])) for row in rows]
@@ -125,11 +125,11 @@ def _compared(services: Services, bill: Bill, query: BillQuery, exchange: dict[s
             days, today = Days(since.date(), until.date()), services.clock.now().date()
             with services.transaction() as conn:
                 found = beside(result, cost_book.cost_lines(conn, days, today), query.source)
-    value = shape(bill, result)
+    value = reconciliation_json(bill, result)
     return {**value, "notes": [*value["notes"], *notes], "beside": [_beside(each) for each in found]}
 
 
-def _in_our_names(bill: Bill, used: Iterable[Deployment], provider: str | None) -> Bill:
+def _with_our_models(bill: Bill, used: Iterable[Deployment], provider: str | None) -> Bill:
     """With our model where a line names it as its upstream (one of `provider`) does, and a note of names that several
     have."""
     names = by_upstream(
@@ -150,8 +150,8 @@ def _in_our_names(bill: Bill, used: Iterable[Deployment], provider: str | None) 
     return replace(bill, lines=tuple(lines), notes=(*bill.notes, *notes))
 
 
-def _still_here(conn: Connection[Any], period: tuple[date, date]) -> None:
-    """Raises `Invalid` where attempts of these days are archived: without them every line would be unexplained."""
+def _check_not_archived(conn: Connection[Any], period: tuple[date, date]) -> None:
+    """Raise `Invalid` where attempts of these days are archived: without them every line would be unexplained."""
     gone = [row["day"] for row in archive_store.archived(conn) if period[0] <= row["day"] <= period[1]]
     if gone:
         later = max(gone) + timedelta(days=1)
@@ -162,9 +162,9 @@ def _still_here(conn: Connection[Any], period: tuple[date, date]) -> None:
         )
 
 
-def _none_left(conn: Connection[Any], unknown: Collection[UUID]) -> None:
-    """As `_still_here`, of calls that the bill names, whatever days it tells; the first ones tell of all."""
-    ours = sorted(call for call in unknown if call.version == OUR_VERSION)[:ROWS]
+def _check_calls_not_archived(conn: Connection[Any], unknown: Collection[UUID]) -> None:
+    """As `_check_not_archived`, for the calls that the bill names, whatever its days; the first calls stand for all."""
+    ours = sorted(call for call in unknown if call.version == OUR_VERSION)[:MAX_ROWS]
     for call in ours if archive_store.archived(conn) else ():
         if (day := archive_store.left(conn, call)) is not None:
             raise Invalid(
@@ -176,13 +176,13 @@ def _none_left(conn: Connection[Any], unknown: Collection[UUID]) -> None:
 
 def _beside(found: Beside) -> dict[str, Any]:
     return {
-        "purpose": found.purpose, "bill_usd": exact(found.bill), "allocated_usd": exact(found.allocated),
-        "difference_usd": exact(found.difference), "rules": list(found.rules), "told": found.told,
+        "purpose": found.purpose, "bill_usd": exact_amount(found.bill), "allocated_usd": exact_amount(found.allocated),
+        "difference_usd": exact_amount(found.difference), "rules": list(found.rules), "told": found.told,
     }  # fmt: skip
 
 
 def _attempt(row: dict[str, Any], place: Deployment | None) -> Attempt:
-    """With the price of its blueprint and moment: a bill is of a time whose prices may be others than today's."""
+    """An attempt with the price of its blueprint and time: prices of a past bill may differ from today's."""
     usage, at = row["usage"], row["at"].astimezone(UTC)
     rates = None if place is None else cost_receipt.rates_at(place, at.isoformat())
     return Attempt(
@@ -192,8 +192,8 @@ def _attempt(row: dict[str, Any], place: Deployment | None) -> Attempt:
     )  # fmt: skip
 
 
-def shape(bill: Bill, result: Reconciliation) -> dict[str, Any]:
-    """As the API tells it; amounts are exact text."""
+def reconciliation_json(bill: Bill, result: Reconciliation) -> dict[str, Any]:
+    """A reconciliation as JSON; amounts are exact decimal strings."""
     since, until = bill.period or (None, None)
     dated = since is not None and until is not None and since <= until
     return {
@@ -207,16 +207,16 @@ def shape(bill: Bill, result: Reconciliation) -> dict[str, Any]:
         "to": until.isoformat() if until and dated else None,
         "attempts": result.attempts,
         "matched_by_id": result.matched_by_id,
-        "bill_usd": exact(result.bill),
-        "ledger_usd": exact(result.ledger),
-        "difference_usd": exact(result.difference),
+        "bill_usd": exact_amount(result.bill),
+        "ledger_usd": exact_amount(result.ledger),
+        "difference_usd": exact_amount(result.difference),
         "explanations": [
-            {"kind": kind, "meaning": KINDS[kind], "amount_usd": exact(amount), "places": count}
+            {"kind": kind, "meaning": KINDS[kind], "amount_usd": exact_amount(amount), "places": count}
             for kind, amount, count in result.explanations()
         ],
-        "rows": [_row(row) for row in result.rows[:ROWS]],
-        "rows_left_out": max(0, len(result.rows) - ROWS),
-        "left_out": {"attempts": result.left_out, "amount_usd": exact(result.left_out_usd)},
+        "rows": [_row(row) for row in result.rows[:MAX_ROWS]],
+        "rows_left_out": max(0, len(result.rows) - MAX_ROWS),
+        "left_out": {"attempts": result.left_out, "amount_usd": exact_amount(result.left_out_usd)},
         "notes": list(result.notes),
     }
 
@@ -224,19 +224,19 @@ def shape(bill: Bill, result: Reconciliation) -> dict[str, Any]:
 def _row(row: Row) -> dict[str, Any]:
     return {
         "kind": row.kind,
-        "amount_usd": exact(row.amount),
-        "bill_usd": exact(row.bill),
-        "ledger_usd": exact(row.ledger),
+        "amount_usd": exact_amount(row.amount),
+        "bill_usd": exact_amount(row.bill),
+        "ledger_usd": exact_amount(row.ledger),
         "day": row.day.isoformat() if row.day else None,
         "model": row.model,
         "deployment": row.deployment,
-        "calls": [str(call) for call in row.calls[:CALLS]],
+        "calls": [str(call) for call in row.calls[:MAX_CALLS]],
         "calls_in_all": len(row.calls),
-        "lines": list(row.lines[:CALLS]),
+        "lines": list(row.lines[:MAX_CALLS]),
         "note": row.note,
     }
 
 
-def exact(amount: Decimal) -> str:
-    """All digits, twelve decimals at least."""
+def exact_amount(amount: Decimal) -> str:
+    """An amount with all digits, at least twelve decimals."""
     return plain(amount, 12)

@@ -50,7 +50,8 @@ def replays(
         require_known_names(conn, found, workload=workload)
     return {
         "replays": [
-            {**each.to_json(), "stands": str(each.id) in standing, "waits": _waits(each, tried)} for each in found
+            {**each.to_json(), "stands": str(each.id) in standing, "waits": _waiting_reason(each, tried)}
+            for each in found
         ]
     }
 
@@ -59,13 +60,13 @@ def replays(
 def replay(id: UUID, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """One run with its calls, without their texts; `stands`, `waits`: as of all runs."""
     with services.transaction() as conn:
-        found, standing = _found(conn, id), service.standing(conn)
+        found, standing = _require_run(conn, id), service.standing(conn)
         calls, progress = store.calls(conn, id), store.progress(conn, id)
         spent, tried = store.spent(conn, tuple(found.keys)), experiment_store.standing(conn)
     return {
         **found.to_json(),
         "stands": str(found.id) in standing,
-        "waits": _waits(found, tried),
+        "waits": _waiting_reason(found, tried),
         "progress": progress,
         "spent_usd": f"{spent:.6f}",
         "calls_asked": [_call(each) for each in calls],
@@ -94,14 +95,14 @@ def ask(body: Ask, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
 def review(id: UUID, call_id: UUID, body: Reviewed, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Say whether the candidate's answer is as good; ten such reviews correct what the judge says."""
     with services.transaction() as conn:
-        require_duty(caller, MAY_BEGIN, f"workload/{_found(conn, id).workload}")
+        require_duty(caller, MAY_BEGIN, f"workload/{_require_run(conn, id).workload}")
         if not store.review(conn, id, call_id, body.kept, caller.actor):
             hint = "GET /api/replays/ID lists what was judged."
             raise NotFound(f"call {call_id} was not judged in this run", code="pair_unknown", hint=hint)
     return {"id": str(id), "call_id": str(call_id), "kept": body.kept}
 
 
-def _found(conn: Connection[Any], id: UUID) -> Run:
+def _require_run(conn: Connection[Any], id: UUID) -> Run:
     found = store.find(conn, id)
     if found is None:
         hint = "`groundplan experiments replays` has them."
@@ -115,7 +116,7 @@ def _call(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, **usd, "call_id": str(row["call_id"]), "beside_call": beside}
 
 
-def _waits(run: Run, tried: Sequence[Recorded]) -> str | None:
-    """What keeps a shadow of its candidate from beginning."""
+def _waiting_reason(run: Run, tried: Sequence[Recorded]) -> str | None:
+    """Why a shadow of the candidate cannot begin yet."""
     standing = in_the_way(tried, run.workload, run.candidate)
     return None if standing is None else standing.standing

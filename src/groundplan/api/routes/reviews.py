@@ -56,7 +56,7 @@ def one(id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """With what was asked and what would be sent, for whoever may decide. Reading it is in the audit log."""
     with services.transaction() as conn:
         held = service.find(conn, id)
-        _may(caller, held)
+        _require_reviewer(caller, held)
         texts = service.read_texts(conn, SubjectKeys.of(services.home), caller.actor, held)
     return {**held.to_json(services.clock.now()), **texts}
 
@@ -76,7 +76,7 @@ def refuse(id: UUID, body: Decision, services: ServicesDep, caller: SignedIn) ->
 def _decide(services: ServicesDep, caller: Caller, id: UUID, body: Decision, *, release: bool) -> dict[str, Any]:
     with services.transaction() as conn:
         held = service.find(conn, id)
-        _may(caller, held)
+        _require_reviewer(caller, held)
         if release and held.kind == "tool":
             check_presence(conn, caller)
         who = Reviewer(caller.actor, caller.email, is_alone(conn))
@@ -86,16 +86,16 @@ def _decide(services: ServicesDep, caller: Caller, id: UUID, body: Decision, *, 
 
 
 def may_decide(caller: Caller, held: HeldCall) -> bool:
-    """Whether what waits is theirs to decide."""
+    """Whether the caller may decide the held call."""
     try:
-        _may(caller, held)
+        _require_reviewer(caller, held)
     except Denied:
         return False
     return True
 
 
-def _may(caller: Caller, held: HeldCall) -> None:
-    """Whoever is named in the workload's review, else who holds the duty. Raises `Denied`."""
+def _require_reviewer(caller: Caller, held: HeldCall) -> None:
+    """Raise `Denied` unless the caller is named in the workload's review or, where nobody is named, holds the duty."""
     if held.kind == "tool":
         require_duty(caller, MAY_APPROVE_TOOLS, f"workload/{held.workload}")
     elif held.reviewers:

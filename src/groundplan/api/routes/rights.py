@@ -27,7 +27,7 @@ from groundplan.identity.model import COMPANY, SCOPES, Appointment, ServiceToken
 router = protected_router("rights")
 Reason = Annotated[str, StringConstraints(min_length=3, max_length=500)]
 REVIEW_EVERY = timedelta(days=90)
-AHEAD = timedelta(days=366)
+MAX_AHEAD = timedelta(days=366)
 HERE = "/governance/rights"
 
 
@@ -79,9 +79,9 @@ def appoint(body: NewAppointment, services: ServicesDep, caller: SignedIn) -> di
     """Make somebody an auditor (reads everything, changes nothing) or put them on call (stop and roll back alone)."""
     now = services.clock.now()
     begins = now if body.begins is None else max(body.begins, now)
-    if begins - now > AHEAD:
+    if begins - now > MAX_AHEAD:
         raise Invalid(
-            f"an appointment begins within {AHEAD.days} days",
+            f"an appointment begins within {MAX_AHEAD.days} days",
             code="appointment_time",
             hint="Appoint when it is nearer.",
         )

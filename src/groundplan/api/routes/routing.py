@@ -43,7 +43,7 @@ def trade_off(
         workspace = served_blueprint.workspace_at(conn, blueprint.number)
         choice = choices.choice_json(conn, blueprint, workspace, workload, since, answers)
     rows = [row for row in answers if not row["cached"] and row["model"] is not None]
-    seen = [_seen(row) for row in rows]
+    seen = [_observed_json(row) for row in rows]
     recent = [one for row, one in zip(rows, seen, strict=True) if row["at"] >= now - TODAY]
     floors = workspace.workloads[workload].objectives.quality if workload in workspace.workloads else {}
     declared: dict[str, float] = {}
@@ -87,6 +87,6 @@ def evidence(body: Evidence, services: ServicesDep, caller: SignedIn) -> dict[st
     return {"workload": body.workload, "from": body.source, "rows": rows}
 
 
-def _seen(row: dict[str, Any]) -> Seen:
+def _observed_json(row: dict[str, Any]) -> Seen:
     by = f"{row['by']} {row['router']}".strip() if row["by"] == "learned" else row["by"]
     return Seen(row["model"], by, row["cost"], row["ms"], row["accepted"])

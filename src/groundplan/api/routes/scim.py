@@ -123,12 +123,12 @@ def resource_types() -> dict[str, Any]:
     return scim.list_response(items, len(items))
 
 
-def _part(attributes: Names = None, excluded: Excluded = None) -> tuple[str | None, str | None]:
-    """Which attributes are asked for, and which are not."""
+def _attribute_selection(attributes: Names = None, excluded: Excluded = None) -> tuple[str | None, str | None]:
+    """(requested attributes, excluded attributes) of the query."""
     return attributes, excluded
 
 
-Parted = Annotated[tuple[str | None, str | None], Depends(_part)]
+Parted = Annotated[tuple[str | None, str | None], Depends(_attribute_selection)]
 
 
 def _page(
@@ -141,8 +141,8 @@ def _page(
 Paged = Annotated[scim.Page, Depends(_page)]
 
 
-def _problem(error: Exception) -> GroundplanError | None:
-    """What a single request would be told of it; None: nothing, since it is a fault of ours."""
+def _bulk_problem(error: Exception) -> GroundplanError | None:
+    """The error that a single request would get; None for an unexpected exception."""
     if isinstance(error, GroundplanError):
         return error
     return translate_error(error) if isinstance(error, INFRASTRUCTURE_ERRORS) else None
@@ -156,7 +156,7 @@ def bulk(body: Document, request: Request, services: ServicesDep, caller: Signed
         hint = "Send fewer operations at once."
         raise TooLarge(f"a bulk request has at most {BULK_BYTES} bytes", code="scim_bulk_size", hint=hint)
     with services.transaction() as conn:
-        return scim_bulk.bulk(conn, caller.actor, body, _problem)
+        return scim_bulk.bulk(conn, caller.actor, body, _bulk_problem)
 
 
 @router.post("/.search")

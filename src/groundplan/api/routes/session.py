@@ -19,8 +19,8 @@ from groundplan.identity import sessions
 
 router = protected_router("session")
 pages = lazy_router(include_in_schema=False)
-BEGIN = "/begin"
-"""The console's page that whoever has signed in is sent to."""
+FIRST_PAGE = "/begin"
+"""The console's page after signing in."""
 Email = Annotated[str, StringConstraints(min_length=3, max_length=320)]
 
 
@@ -53,13 +53,13 @@ def redeem(token: str, request: Request, services: ServicesDep) -> Response:
     """Sign in and go to the console."""
     with services.transaction() as conn:
         session = sessions.redeem(conn, token, agent=request.headers.get("user-agent", ""))
-    answer = RedirectResponse(BEGIN, status_code=303)
-    signed_in(answer, request, services, session)
+    answer = RedirectResponse(FIRST_PAGE, status_code=303)
+    set_session_cookie(answer, request, services, session)
     return answer
 
 
-def signed_in(answer: Response, request: Request, services: Services, secret: str) -> None:
-    """Give the browser the cookie of a session that has just begun."""
+def set_session_cookie(answer: Response, request: Request, services: Services, secret: str) -> None:
+    """Set the cookie of a new session on the response."""
     answer.set_cookie(
         cookie_name(request),
         secret,

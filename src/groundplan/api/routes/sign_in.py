@@ -15,7 +15,7 @@ from groundplan.api.caller import Caller, SignedIn, is_remote
 from groundplan.api.context import Services, ServicesDep
 from groundplan.api.mail import store as mail_store
 from groundplan.api.people import find_person_id
-from groundplan.api.routes.session import signed_in
+from groundplan.api.routes.session import set_session_cookie
 from groundplan.api.watch import unconfirmed_passkeys
 from groundplan.core.errors import Denied, Invalid
 from groundplan.identity import passkey_store, passkeys, session_store, sessions
@@ -41,8 +41,8 @@ class Registered(Answered):
     label: Annotated[str, StringConstraints(max_length=passkeys.LABEL_CHARACTERS)] = ""
 
 
-def site_of(request: Request, services: Services) -> Site:
-    """Where a passkey of this request is good. Raises `Invalid` (`passkey_host`) for an address without a name."""
+def passkey_site(request: Request, services: Services) -> Site:
+    """The site for which a passkey of this request is valid. Raises `Invalid` (`passkey_host`) for an IP address."""
     url = services.settings.console_url
     host = request.url.hostname or ""
     if url is not None and is_remote(request, url):
@@ -60,7 +60,7 @@ def site_of(request: Request, services: Services) -> Site:
 def sign_in_options(request: Request, services: ServicesDep) -> dict[str, Any]:
     """What a browser needs to sign in with a passkey. Open to everybody; tells nothing about anybody."""
     with services.transaction() as conn:
-        return passkeys.begin_sign_in(conn, site_of(request, services), services.clock.now())
+        return passkeys.begin_sign_in(conn, passkey_site(request, services), services.clock.now())
 
 
 @router.post("/sign-in/passkey")
@@ -69,9 +69,9 @@ def sign_in(body: Answered, request: Request, response: Response, services: Serv
     agent = request.headers.get("user-agent", "")
     with services.transaction() as conn:
         secret, proof = passkeys.finish_sign_in(
-            conn, site_of(request, services), body.model_dump(), services.clock.now(), agent
+            conn, passkey_site(request, services), body.model_dump(), services.clock.now(), agent
         )
-    signed_in(response, request, services, secret)
+    set_session_cookie(response, request, services, secret)
     return {"signed_in": True, "proof": proof}
 
 
@@ -79,7 +79,9 @@ def sign_in(body: Answered, request: Request, response: Response, services: Serv
 def registration_options(request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """What a browser needs to make a passkey for you."""
     with services.transaction() as conn:
-        return passkeys.begin_enrol(conn, site_of(request, services), session_of(caller), services.clock.now())
+        return passkeys.begin_enrol(
+            conn, passkey_site(request, services), require_session(caller), services.clock.now()
+        )
 
 
 @router.post("/passkeys", status_code=201)
@@ -90,9 +92,9 @@ def register(
 
     Your session becomes one of that passkey, under a new cookie.
     """
-    session, now = session_of(caller), services.clock.now()
+    session, now = require_session(caller), services.clock.now()
     with services.transaction() as conn:
-        key, proof = passkeys.finish_enrol(conn, site_of(request, services), session, body.model_dump(), now)
+        key, proof = passkeys.finish_enrol(conn, passkey_site(request, services), session, body.model_dump(), now)
         if caller.session is not None:
             session_store.end(conn, sessions.hash_of(caller.session), now)
         kept = session.proof if session.is_proven else proof
@@ -101,7 +103,7 @@ def register(
         told = "A passkey was registered in your name; if it was not you, remove it there and tell security"
         mail_store.queue_mail(conn, f"passkey:{passkeys.shown_id(key)[:64]}", key.person_id, told, "/you", now)
         shown = _json(conn, key)
-    signed_in(response, request, services, secret)
+    set_session_cookie(response, request, services, secret)
     return shown
 
 
@@ -122,8 +124,8 @@ def confirm(passkey: Hex, services: ServicesDep, caller: SignedIn) -> dict[str, 
     duty of the company: all that they approve rests on it."""
     now = services.clock.now()
     with services.transaction() as conn:
-        _check_confirms(conn, caller, bytes.fromhex(passkey))
-        key = passkeys.confirm(conn, session_of(caller), bytes.fromhex(passkey), now)
+        _require_confirmer(conn, caller, bytes.fromhex(passkey))
+        key = passkeys.confirm(conn, require_session(caller), bytes.fromhex(passkey), now)
         unconfirmed_passkeys.update_passkey_findings(conn, now)
         return _json(conn, key)
 
@@ -166,7 +168,7 @@ def list_sessions(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
 @router.delete("/sessions/{session_id}")
 def end_session(session_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """End one of your sessions at once."""
-    session = session_of(caller)
+    session = require_session(caller)
     with services.transaction() as conn:
         sessions.revoke(conn, caller.actor, session_id, session.person_id, services.clock.now())
     return {"session": str(session_id), "ended": True}
@@ -187,16 +189,16 @@ def sign_out_person(person: str, services: ServicesDep, caller: SignedIn) -> dic
     return {"person": person, "ended": True}
 
 
-def session_of(caller: Caller) -> Session:
-    """The session of a browser. Raises `Denied` (`session_only`) for a token."""
+def require_session(caller: Caller) -> Session:
+    """The browser session of the caller. Raises `Denied` (`session_only`) for a token."""
     if caller.browser_session is None:
         raise Denied("a token has no session", code="session_only", hint="Sign in with a browser.")
     return caller.browser_session
 
 
-def _check_confirms(conn: Connection[Any], caller: Caller, passkey: bytes) -> None:
-    """Raises `Denied` (`duty_missing`) unless they hold a duty of the company; where nobody else does who could confirm
-    it, any duty will do, or it would wait for ever."""
+def _require_confirmer(conn: Connection[Any], caller: Caller, passkey: bytes) -> None:
+    """Raise `Denied` (`duty_missing`) unless the caller holds a duty for the company; any duty is enough where nobody
+    else could confirm the passkey, which otherwise would wait for ever."""
     held = {duty for _, duty in caller.duties} & set(DUTIES)
     if held & company_duties(conn, caller):
         return

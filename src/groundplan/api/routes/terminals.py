@@ -13,7 +13,7 @@ from groundplan.api.access.authorization import authorize
 from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import ServicesDep
-from groundplan.api.routes.sign_in import session_of
+from groundplan.api.routes.sign_in import require_session
 from groundplan.api.routing import evaluations as router_evaluations
 from groundplan.core.errors import Conflict, NotFound
 from groundplan.governance import store as governance
@@ -78,7 +78,7 @@ def confirm(request_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[s
     """Say that it is your own decision. Only from a session that proves that you are there."""
     authorize(caller, "approve", "company")
     with services.transaction() as conn:
-        found = terminal_decisions.confirm(conn, request_id, session_of(caller), services.clock.now())
+        found = terminal_decisions.confirm(conn, request_id, require_session(caller), services.clock.now())
     return {"id": str(found.id), "confirmed": True}
 
 

@@ -32,10 +32,10 @@ from groundplan.economics.tickets import Row, read_tickets
 from groundplan.ledger import outcome_store, ticket_store
 
 router = protected_router("ledger")
-PART = 200
-"""Tickets of one transaction: each holds a lock until its end."""
-MOST_REFUSED = 200
-"""Lines that are told one by one; all are counted."""
+PART_SIZE = 200
+"""Tickets per transaction: each ticket is locked until its end."""
+MAX_LISTED_REFUSALS = 200
+"""The most refused lines that are listed; all are counted."""
 _FILE = {
     "requestBody": {
         "required": True,
@@ -94,15 +94,19 @@ def _import(services: Services, caller: Caller, text: str, query: ImportQuery) -
     read = read_tickets(text, query.name, columns, states, services.clock.now())
     counts: Counter[str] = Counter()
     refused = list(read.refused)
-    for start in range(0, len(read.rows), PART):
+    for start in range(0, len(read.rows), PART_SIZE):
         with services.transaction() as conn:
-            _take(conn, caller, read.rows[start : start + PART], counts, refused)
+            _store_rows(conn, caller, read.rows[start : start + PART_SIZE], counts, refused)
     refused.sort(key=lambda problem: problem.where.line if problem.where else 0)
     if refused and not counts.total():
         first = refused[0]
         kind = Denied if all(problem.code == outcome_permissions.DENIED_CODE for problem in refused) else Invalid
         raise kind(
-            first.message, code=first.code, hint=first.hint, where=first.where, problems=tuple(refused[:MOST_REFUSED])
+            first.message,
+            code=first.code,
+            hint=first.hint,
+            where=first.where,
+            problems=tuple(refused[:MAX_LISTED_REFUSALS]),
         )
     told = {name: counts[name] for name in ("new", "same", "waiting", "others")}
     with services.transaction() as conn:
@@ -114,15 +118,15 @@ def _import(services: Services, caller: Caller, text: str, query: ImportQuery) -
         record(conn, action="outcomes.imported", actor=caller.actor, subject="company", detail=detail)
     return {
         "file": query.name, "columns": dict(read.columns), "lines": len(read.rows) + len(read.refused), **told,
-        "refused": [problem_json(problem) for problem in refused[:MOST_REFUSED]], "refused_in_all": len(refused),
+        "refused": [problem_json(problem) for problem in refused[:MAX_LISTED_REFUSALS]], "refused_in_all": len(refused),
     }  # fmt: skip
 
 
-def _take(
+def _store_rows(
     conn: Connection[Any], caller: Caller, rows: Sequence[Row], counts: Counter[str], refused: list[Problem]
 ) -> None:
-    """Keep them; what was refused is added to `refused`. Each ticket is held until the end, so all hold them in one
-    order."""
+    """Store the rows; refusals are added to `refused`. Tickets are locked until the end of the transaction, always in
+    the same order."""
     known = ticket_store.worked_on(conn, [row.ticket for row in rows if row.ticket])
     calls = outcome_store.whose(conn, [row.call for row in rows if row.call is not None])
     for row in sorted(rows, key=lambda one: (one.ticket, one.at)):
@@ -130,15 +134,15 @@ def _take(
             counts["others"] += 1
             continue
         try:
-            counts[_one(conn, caller, row, known, calls)] += 1
+            counts[_store_row(conn, caller, row, known, calls)] += 1
         except (NotFound, Conflict, Denied) as error:
             refused.append(Problem(error.message, error.code, error.hint, row.where))
 
 
-def _one(
+def _store_row(
     conn: Connection[Any], caller: Caller, row: Row, known: Mapping[str, frozenset[str]], calls: outcome_store.Whose
 ) -> str:
-    """new, same or waiting."""
+    """Store one row; returns `new`, `same` or `waiting`."""
     if row.call is None:
         found = set()
         for workload in outcome_permissions.reportable_workloads(caller, row.ticket, known[row.ticket]):

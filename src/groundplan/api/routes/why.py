@@ -23,7 +23,7 @@ from groundplan.governance import service as governance
 from groundplan.release.model import placement_json
 
 router = protected_router("why")
-SHOWN = ("id", "index", "at", "action", "actor", "acting", "who", "subject")
+ENTRY_FIELDS = ("id", "index", "at", "action", "actor", "acting", "who", "subject")
 SCOPES = frozenset({"workload", "deployment", "site", "source"})
 
 
@@ -34,11 +34,11 @@ def why(subject: str, services: ServicesDep, caller: Reader) -> dict[str, Any]:
     found = placing.run_view(services, views.why_json, name, plans=2) if kind == "placement" else None
     with services.transaction() as conn:
         if kind in SCOPES or subject == "company":
-            found = _of_scope(conn, services, subject)
+            found = _explain_scope(conn, services, subject)
         elif kind == "blueprint":
-            found = _of_number(conn, name)
+            found = _explain_blueprint(conn, name)
         elif found is None:
-            found = _of_id(conn, services, caller, name)
+            found = _explain_id(conn, services, caller, name)
         if found is None:
             raise NotFound(
                 f"nothing is recorded under '{subject[:80]}'", code="why_unknown",
@@ -47,16 +47,17 @@ def why(subject: str, services: ServicesDep, caller: Reader) -> dict[str, Any]:
             )  # fmt: skip
         about = (subject, f"change/{name}", f"key/{name}", f"blueprint/{name}")
         entries = entries_json(conn, caller, audit_store.entries_about(conn, about, _uuid(name)))
-    return {**found, "audit": [{field: entry[field] for field in SHOWN} for entry in entries]}
+    return {**found, "audit": [{field: entry[field] for field in ENTRY_FIELDS} for entry in entries]}
 
 
-def _of_scope(conn: Connection[Any], services: Services, subject: str) -> dict[str, Any] | None:
-    """A workload, deployment, site or source: whether it is stopped, where and why it runs, what is not approved."""
+def _explain_scope(conn: Connection[Any], services: Services, subject: str) -> dict[str, Any] | None:
+    """Explain a workload, deployment, site or source: whether it is stopped, where and why it runs, what lacks an
+    approval."""
     kills = [kill for kill in store.kills(conn) if kill["scope"] in (subject, "company")]
     blueprint = current_or_none(conn)
     placed = [p for p in blueprint.placements if f"workload/{p.workload}" == subject] if blueprint else []
     because = explain.explain_scope(
-        subject, kills, placed, _lapses(conn, services, blueprint, subject) if blueprint else ()
+        subject, kills, placed, _approval_lapses(conn, services, blueprint, subject) if blueprint else ()
     )
     return {
         "kind": "scope",
@@ -65,8 +66,8 @@ def _of_scope(conn: Connection[Any], services: Services, subject: str) -> dict[s
     }
 
 
-def _lapses(conn: Connection[Any], services: Services, blueprint: Blueprint, subject: str) -> list[Problem]:
-    """What the gateways refuse a workload for: models, prompts and sources whose approval does not hold."""
+def _approval_lapses(conn: Connection[Any], services: Services, blueprint: Blueprint, subject: str) -> list[Problem]:
+    """Problems for which gateways refuse a workload: models, prompts and sources without a valid approval."""
     given, today = governance.approval_status(conn).parts, services.clock.now().date()
     return [
         approved_parts.lapse_problem(lapse, item.name, item.owners)
@@ -76,7 +77,7 @@ def _lapses(conn: Connection[Any], services: Services, blueprint: Blueprint, sub
     ]
 
 
-def _of_number(conn: Connection[Any], name: str) -> dict[str, Any] | None:
+def _explain_blueprint(conn: Connection[Any], name: str) -> dict[str, Any] | None:
     if not (name.isascii() and name.isdigit() and len(name) < 10):
         return None
     row = store.blueprint(conn, int(name))
@@ -84,7 +85,7 @@ def _of_number(conn: Connection[Any], name: str) -> dict[str, Any] | None:
     return {"kind": "blueprint", "because": explain.explain_blueprint(row), "facts": facts}
 
 
-def _of_id(conn: Connection[Any], services: Services, caller: Caller, name: str) -> dict[str, Any] | None:
+def _explain_id(conn: Connection[Any], services: Services, caller: Caller, name: str) -> dict[str, Any] | None:
     identity = _uuid(name)
     if identity is None:
         return None
@@ -92,7 +93,7 @@ def _of_id(conn: Connection[Any], services: Services, caller: Caller, name: str)
     if call is not None:
         because = [*explain.explain_call(call), *call["chosen"]]
         if str(call.get("error_code")).startswith("approval_") and (blueprint := current_or_none(conn)) is not None:
-            lapses = _lapses(conn, services, blueprint, f"workload/{call['workload']}")
+            lapses = _approval_lapses(conn, services, blueprint, f"workload/{call['workload']}")
             because += explain.explain_missing_approvals(lapses)
         return {"kind": "call", "because": because, "facts": call}
     change = store.change_or_none(conn, identity)

@@ -1,4 +1,4 @@
-"""Workloads as declared and as served, the overview's picture of them, and how ready each is."""
+"""Workloads as declared and as served, the overview, and the readiness of each."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from groundplan.api.readiness import readiness_json
 from groundplan.api.served_blueprint import current_blueprint, current_or_none, undeclared_workload, workspace_at
 
 router = protected_router("workloads")
-MOST = 1000
+MAX_LIMIT = 1000
 
 
 @router.get("/overview")
 def ground_plan(
     services: ServicesDep,
     _: SignedIn,
-    most: Annotated[int | None, Query(ge=1, le=MOST)] = None,
+    most: Annotated[int | None, Query(ge=1, le=MAX_LIMIT)] = None,
     workload: Annotated[str | None, Query(max_length=63)] = None,
 ) -> dict[str, Any]:
     """Sites and workloads with live figures; empty before the first blueprint. With `most` about so many workloads at
@@ -56,7 +56,7 @@ def list_workloads(
     search: Annotated[str, Query(max_length=200)] = "",
     site: Annotated[str, Query(max_length=63)] = "",
     after: Annotated[str, Query(max_length=63)] = "",
-    limit: Annotated[int | None, Query(ge=1, le=MOST)] = None,
+    limit: Annotated[int | None, Query(ge=1, le=MAX_LIMIT)] = None,
 ) -> dict[str, Any]:
     """Declared workloads with today's figures, by name; `search`: words in name, title, purpose, team or owner. With
     `limit` so many; `next`: what `after` is for those that follow. `total`: how many there are in all."""
