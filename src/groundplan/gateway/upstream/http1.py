@@ -184,7 +184,7 @@ class Http1Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail("malformed", "the upstream did not answer in HTTP/1.1")
             if self._is_complete:
-                self._pool.set_apart()
+                self._pool.disable_reuse()
             self.abort()
         if self._buffered_bytes == size and not self._is_complete:
             self._framing_bytes += len(data)
