@@ -1,9 +1,9 @@
-"""From a company's candidates to the problem of the solver, and from its answer back to named choices.
+"""Frame the candidates of a company as a problem for the solver, and map its options back to their meaning.
 
-Each workload has its primary; its fallback in another failure domain where one is wanted and possible; and, where it
-may burst from own or rented hardware into hosted deployments, a level: 0 everything at the primary, 1 and 2 a base of
-75 or 50 % of the peak there and the rest elsewhere. Whole units of rented hardware are tiers that workloads share.
-Pure; solving is `planner`.
+Each workload has a primary; a fallback in another failure domain where one is wanted and possible; and, where it may
+burst from own or rented hardware into hosted deployments, a burst level: 0 everything at the primary, 1 and 2 a base
+of 75 or 50 % of the peak there and the rest elsewhere. Whole units of rented hardware are tiers that workloads share.
+Pure; `planner` solves.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from groundplan.placement.terms.rentals import HOURLY, lease_row_name, leases
 MILLI = 1000
 """Hardware is counted in thousandths of a unit"""
 BURST_LEVELS = (1.0, 0.75, 0.5)
-"""Part of the peak that the primary bears at each burst level"""
+"""Share of the peak that the primary serves at each burst level"""
 MOVES_QUOTA = "moves of one plan"
 FALLBACK_SHARE = 0.005
-"""Share of the calls that a fallback is taken to answer"""
+"""Share of the calls that a fallback is assumed to answer"""
 
 
 @dataclass(frozen=True, slots=True)
 class OptionMeaning:
-    """What one option of the problem means."""
+    """The meaning of one option of the problem."""
 
     role: int
     level: int
@@ -47,7 +47,7 @@ class OptionMeaning:
 
 @dataclass(frozen=True, slots=True)
 class FramedProblem:
-    """The problem with the meaning of its options."""
+    """The problem, with the meaning of its options."""
 
     candidates: CandidateSet
     problem: Problem
@@ -98,7 +98,7 @@ def frame_problem(
 
 
 def _pool_job(pool: Pool) -> Job:
-    """How much a pool holds, as something that is placed nowhere and gives to its rows."""
+    """A job that decides how much a pool holds: it is placed nowhere and adds to the pool's rows."""
     within = len(pool.amounts)
     rule = (pool.capacity_words,)
     return Job(
@@ -121,7 +121,7 @@ def _pool_choice(pool: Pool, amount: int, rules: tuple[str, ...]) -> Choice:
 
 
 def _pool_quotas(pools: Mapping[str, Pool]) -> Iterable[Quota]:
-    """Rows that pools give to, and that keep rented units waiting until all own ones are held."""
+    """The rows that pools add to, and the rows that allow rented units only once all own ones are held."""
     for pool in pools.values():
         yield from (Quota(name, 0, "pool") for name in pool.rows if not pool.own_amounts_before)
         if pool.own_amounts_before:
@@ -130,7 +130,7 @@ def _pool_quotas(pools: Mapping[str, Pool]) -> Iterable[Quota]:
 
 @dataclass(frozen=True, slots=True)
 class _PieceContext:
-    """What pieces are made from, besides their workload."""
+    """What pieces are built from, besides their workload."""
 
     offered: CandidateSet
     pools: Mapping[str, Pool]
@@ -139,14 +139,14 @@ class _PieceContext:
     include_forbidden: bool
 
     def usable(self, w: WorkloadFacts, candidates: list[Candidate]) -> list[Candidate]:
-        """What becomes an option."""
+        """The candidates that become options."""
         if self.include_forbidden:
             return candidates
         return [c for c in candidates if c.is_allowed and (w.name, c.config) not in self.banned] or candidates
 
 
 def _quotas(company: Company) -> Iterable[Quota]:
-    """What holds across sites: tokens of providers, and how many workloads one plan moves."""
+    """Quotas across sites: tokens of providers, and how many workloads one plan may move."""
     for _, d in sorted(company.deployments.items()):
         if d.quota_tokens_minute is not None:
             yield Quota(f"quota {d.name}", round(d.quota_tokens_minute))
@@ -155,7 +155,7 @@ def _quotas(company: Company) -> Iterable[Quota]:
 
 
 def _availability_quotas(offered: CandidateSet) -> Iterable[Quota]:
-    """How available each workload has to be whose availability is a rule."""
+    """A quota for each workload with a required availability."""
     for name in offered.by_workload:
         w = offered.company.workloads[name]
         if w.requires_availability and w.availability is not None:
@@ -167,7 +167,7 @@ def _availability_row(w: WorkloadFacts) -> str:
 
 
 def opening_usd(offered: CandidateSet, site: SiteFacts) -> float:
-    """A month of a site once anything runs there: its people, its rack, and its setup over the payback time."""
+    """USD a month of a site once anything runs there: people, rack, and setup spread over the payback time."""
     policy = offered.company.policy
     return site.burden_hours * policy.people_usd + site.rack_usd + site.setup_usd / policy.payback_months
 
@@ -195,7 +195,7 @@ def _rental_limit_row(type_: str) -> str:
 
 
 def _lease_offers(offered: CandidateSet, pools: Mapping[str, Pool], site: SiteFacts) -> list[UnitOffer]:
-    """Units by the hour of each part of the week, and spot: of each kind that a candidate could take."""
+    """Offers of units by the hour for each part of the week, and of spot units, that some candidate could take."""
     pool_rows = _pool_row_names(pools)
     kinds = {h.type: (h, {each.name: each for each in leases(h)}) for h in site.hardware}
     found: dict[str, UnitOffer] = {}
@@ -215,7 +215,7 @@ def _pool_row_names(pools: Mapping[str, Pool]) -> frozenset[str]:
 
 
 def pool_of(pools: Mapping[str, Pool], c: Candidate) -> Pool | None:
-    """The pool that a candidate takes from."""
+    """The pool that a candidate takes its units from, if any."""
     if not c.hardware or c.lease not in ("", HOURLY):
         return None
     if not c.lease:
@@ -263,7 +263,7 @@ def _pieces(
 
 
 def _count_move(w: WorkloadFacts, can_stay: bool, choice: Choice) -> Choice:
-    """Counted as a move, where that is limited and the workload could stay where it runs."""
+    """The choice, counted as a move where moves are limited and the workload could stay where it runs."""
     if not can_stay or choice.site == w.current_site:
         return choice
     return replace(choice, uses={**choice.uses, MOVES_QUOTA: 1})
@@ -276,8 +276,8 @@ def primary_candidates(
     *,
     include_forbidden: bool = True,
 ) -> list[Candidate]:
-    """What may come first: with a declared order, the first of it that is allowed; others say so, or are left out
-    without `include_forbidden` where there is such a one."""
+    """The candidates for the primary. With a declared order, only the first allowed one of it: the others get a rule
+    that says so, or are left out without `include_forbidden`."""
     if w.is_planned:
         return list(candidates)
     named = {c.config: c for c in candidates if c.kind == "deployment"}
@@ -304,7 +304,7 @@ def _can_burst(w: WorkloadFacts, candidates: tuple[Candidate, ...]) -> bool:
 
 
 def _can_fall_back(offered: CandidateSet, w: WorkloadFacts, candidates: tuple[Candidate, ...]) -> bool:
-    """A wanted fallback is asked for where two domains may serve, one of them without hardware of ours."""
+    """Whether a wanted fallback is possible: two failure domains may serve the workload."""
     if w.fallback != "wanted":
         return False
     standby = [c for c in candidates if c.is_allowed and can_be_fallback(w, c)]
@@ -333,7 +333,7 @@ def _choice(
 def hardware_charge(
     offered: CandidateSet, pools: Mapping[str, Pool], c: Candidate, terms: Mapping[str, float], units: float
 ) -> float:
-    """USD a month of its hardware that a tier or a pool charges, so that the option must not."""
+    """USD a month of its hardware that a tier or a pool charges, so that the option must not charge it again."""
     if c.lease:
         return terms.get("compute", 0.0) + terms.get("idle", 0.0)
     pool = pool_of(pools, c)
@@ -341,7 +341,7 @@ def hardware_charge(
 
 
 def _uses(context: _PieceContext, w: WorkloadFacts, c: Candidate, role: int, level: int) -> dict[str, int]:
-    """Thousandths of units at its site, and what it brings to a promised availability."""
+    """Row -> amount that the choice uses: thousandths of units at its site, and its gain of availability."""
     uses: dict[str, int] = {}
     _, units = price_role(w, c, role, level)
     pool = pool_of(context.pools, c)
@@ -362,13 +362,13 @@ def _uses(context: _PieceContext, w: WorkloadFacts, c: Candidate, role: int, lev
 
 
 def _lease_row(context: _PieceContext, c: Candidate, block: str) -> str:
-    """Of what is rented in one part of the week: its site's own row, or the one that a commitment gives to."""
+    """The row of units rented in one part of the week: the site's own, or the one that a commitment adds to."""
     name = lease_row_name(c.hardware or "", c.lease, block, c.model, c.group)
     return pool_row_name(c.site, name) if pool_of(context.pools, c) is not None else name
 
 
 def _tier_price(offered: CandidateSet, c: Candidate) -> float:
-    """USD a month of a unit that a tier charges."""
+    """USD a month that a tier charges for a unit of the candidate's hardware; 0 if none does."""
     found = next((h for h in offered.company.sites[c.site].hardware if h.type == c.hardware), None)
     return c.unit_month if found is not None and not found.count and found.rental_price is not None else 0.0
 
@@ -380,8 +380,8 @@ def without_hardware_charge(terms: Mapping[str, float], charge: float) -> dict[s
 
 
 def price_role(w: WorkloadFacts, c: Candidate, role: int, level: int) -> tuple[dict[str, float], float]:
-    """(terms in USD a month, units) of a candidate in a role: base load below the level, what bursts above it, or a
-    fallback that stands by."""
+    """(cost terms in USD a month, units) of a candidate in a role: base load up to the burst level, the load above it,
+    or a fallback on standby."""
     burst_share = share_above_level(w.curve, BURST_LEVELS[level])
     terms = dict(c.terms)
     if role == PRIMARY:
@@ -412,5 +412,5 @@ def price_role(w: WorkloadFacts, c: Candidate, role: int, level: int) -> tuple[d
 
 
 def to_picodollars(usd: float) -> int:
-    """Whole picodollars; what is not finite is the dearest."""
+    """USD in whole picodollars, limited to 0..`MAX_USD`; values that are not finite become `MAX_USD`."""
     return round(min(max(usd, 0.0), MAX_USD) * PICO) if isfinite(usd) else round(MAX_USD * PICO)

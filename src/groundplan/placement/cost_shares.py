@@ -1,5 +1,5 @@
-"""What each workload bears of hardware that is shared over the week: the price of what is held, by what each takes at
-its own peak. Pure; whoever peaks when others do not makes it cheaper for all of them.
+"""Each workload's share of the cost of hardware that is shared over the week: the price of the held units, divided by
+what each workload would need at its own peak. Pure. A workload that peaks when others do not lowers the cost for all.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from groundplan.placement.verify.company import SharedUnits
 
 
 def initial_choice(framed: FramedProblem, choice: Indices) -> Indices:
-    """A choice for workloads alone, with the least held of each own pool that their fullest hour takes, what that needs
-    beyond, and nothing else committed to."""
+    """Extend a choice for workloads by the smallest amounts that their busiest hour needs of each own pool and of units
+    rented beyond it; nothing is committed to."""
     problem, options = framed.problem, framed.problem.options
     used = np.zeros(len(problem.rows.names), dtype=np.int64)
     for option in choice:
@@ -49,7 +49,7 @@ def initial_choice(framed: FramedProblem, choice: Indices) -> Indices:
 
 
 def _initial_amount(framed: FramedProblem, pool: Pool, need: int) -> int:
-    """Thousandths of a pool that its fullest hour takes: own ones first, of those rented beyond them the rest."""
+    """Thousandths of units that the busiest hour needs of a pool: own ones first, the rest rented beyond them."""
     if pool.is_own:
         return min(need, pool.capacity)
     own = own_pool(framed.pools, pool.site, pool.type)
@@ -57,7 +57,7 @@ def _initial_amount(framed: FramedProblem, pool: Pool, need: int) -> int:
 
 
 def rented_beyond_own(framed: FramedProblem, amounts: Mapping[str, int]) -> dict[str, int]:
-    """Units that are rented beyond own ones without signing for a term, by `SITE TYPE how`."""
+    """`SITE TYPE how` -> units rented beyond own ones without a term."""
     pools = framed.pools.values()
     return {
         p.name: amounts[p.name] // MILLI for p in pools if p.own_amounts_before and not p.months and amounts.get(p.name)
@@ -65,7 +65,7 @@ def rented_beyond_own(framed: FramedProblem, amounts: Mapping[str, int]) -> dict
 
 
 def shared_units(framed: FramedProblem, amounts: Mapping[str, int]) -> dict[str, SharedUnits]:
-    """By pool, where anything is held or signed for; `amounts` are thousandths of units."""
+    """Pool -> its held or committed units, where there are any; `amounts` are thousandths of units by pool."""
     shared = {}
     for name, pool in framed.pools.items():
         units = amounts.get(name, 0) / MILLI
@@ -80,7 +80,7 @@ def share_factors(
     parts: Mapping[str, Mapping[int, OptionMeaning]],
     solution: Solution,
 ) -> dict[str, float]:
-    """By pool: what it costs, with what is rented on top, over what its users would pay by their own peaks."""
+    """Pool -> factor: its cost, with units rented on top, over what its users would pay for their own peaks."""
     shared = shared_units(framed, amounts)
     unshared: dict[str, float] = {}
     for name, roles in parts.items():
@@ -117,7 +117,7 @@ def _unshared_cost(framed: FramedProblem, w: WorkloadFacts, taken: OptionMeaning
 def shared_terms(
     framed: FramedProblem, w: WorkloadFacts, taken: OptionMeaning, shares: Mapping[str, float]
 ) -> dict[str, float]:
-    """USD a month by term of one part of a workload, what it shares by its share."""
+    """Term -> USD a month of one part of a workload, with its share of shared hardware."""
     assert taken.candidate is not None
     terms, _ = price_role(w, taken.candidate, taken.role, taken.level)
     pool = pool_of(framed.pools, taken.candidate)
@@ -127,5 +127,5 @@ def shared_terms(
     alone, paid = _unshared_cost(framed, w, taken), terms.get("compute", 0.0) + terms.get("idle", 0.0)
     rest = without_hardware_charge(terms, alone)
     found = {term: rest[term] + factor * (usd - rest[term]) for term, usd in terms.items()}
-    # all units of a burst are held for the few hours that it takes: what stands beside its use is idle
+    # all units of a burst are held for the few hours that it needs: what exceeds its use is idle
     return found | {"idle": found.get("idle", 0.0) + factor * max(0.0, alone - paid)}

@@ -1,5 +1,6 @@
-"""The plan of a company, made once for the same facts, and what is asked of it: here where the company is small, else
-in a process of its own, which keeps the plan: what comes back is plain.
+"""Run functions on the plan of a company: in this process for small companies, else in a separate planning process.
+
+Plans are cached, so that the same facts are planned once. Functions return plain values, since these cross processes.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ _Answer = TypeVar("_Answer")
 _Arguments = TypeVarTuple("_Arguments")
 
 _MAX_PLANS, _MAX_CANDIDATES = 8, 200_000
-"""Plans that are remembered, and the candidates of all of them but the newest: each takes a kilobyte of memory."""
+"""Most cached plans, and most candidates in them besides the newest: each candidate takes a kilobyte of memory."""
 _plans: OrderedDict[bytes, CompanyPlan] = OrderedDict()
 _plan_lock = Lock()
 
 INLINE_SIZE = 10_000
-"""Workloads times places of a company that is planned here: a tenth of a second"""
+"""Largest problem size that is planned in this process: it takes a tenth of a second"""
 _processes: list[tuple[ComputeProcess, ComputeProcess]] = []
 
 
 @contextmanager
 def planning_processes(logs: Path, modules: Sequence[str]) -> Iterator[tuple[ComputeProcess, ComputeProcess]]:
-    """Meanwhile large companies are planned in processes of their own: one for questions, and one for what must not
-    wait for these. `modules`: of the functions that are asked."""
+    """Within this context, large companies are planned in two separate processes: one for questions, one for urgent
+    requests that must not wait for these. `modules`: modules of the functions that will be called."""
     names = ("planning.log", "planning-urgent.log")
     questions, urgent = (ComputeProcess(logs / name, (__name__, *modules)) for name in names)
     _processes.append((questions, urgent))
@@ -51,8 +52,10 @@ def ask_plan(
     plans: int = 1,
     urgent: bool = False,
 ) -> _Answer:
-    """What `function` says of the company's plan; `plans`: about how many it makes itself. Raises what it raises,
-    `Conflict` where there is no plan, and `Unavailable`. Functions are those of modules, and answer in plain values.
+    """Call `function(plan, *arguments)` with the company's plan; `plans`: about how many plans it makes itself.
+
+    Raises the function's errors, `Conflict` where there is no plan, and `Unavailable`. The function must be defined at
+    the top of a module and return plain values.
     """
     return ask_company(_apply_to_plan, company, function, arguments, plans=plans, urgent=urgent)
 
@@ -64,7 +67,7 @@ def ask_company(
     plans: int = 1,
     urgent: bool = False,
 ) -> _Answer:
-    """As `ask_plan`, of the company itself."""
+    """Call `function(company, *arguments)`; otherwise as `ask_plan`."""
     if not _processes or problem_size(company) * plans <= INLINE_SIZE:
         return function(company, *arguments)
     answer: _Answer = _processes[-1][urgent].ask(function, company, *arguments)
@@ -76,13 +79,13 @@ def _apply_to_plan(company: Company, function: Callable[..., _Answer], arguments
 
 
 def problem_size(company: Company) -> int:
-    """Workloads times places: what a plan looks through."""
+    """The size of the search: workloads times possible places."""
     built = sum(len(site.hardware) for site in company.sites.values()) * len(company.models)
     return len(company.workloads) * (len(company.deployments) + built)
 
 
 def cached_plan(company: Company) -> CompanyPlan:
-    """The plan of a company, solved once for the same facts: whoever asks meanwhile waits for it."""
+    """The plan of a company, planned once for the same facts; concurrent callers wait for it."""
     facts = hashlib.sha256(repr(company).encode()).digest()
     with _plan_lock:
         found = _plans.get(facts)

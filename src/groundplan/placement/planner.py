@@ -1,6 +1,7 @@
-"""The plan of a company: framed, solved, verified, and told in names and money. Deterministic under a work limit.
+"""Plan a company: frame the problem, solve and verify it, and return placements by name and cost.
 
-A placement that the verifier does not pass is never returned. Explaining it is `explain`; nothing is stored here.
+Deterministic under a work limit. A placement that fails verification is never returned. `explain` explains a plan;
+nothing is stored here.
 """
 
 from __future__ import annotations
@@ -72,9 +73,9 @@ class CompanyPlan:
     unplaceable: Mapping[str, str]
     """workload -> why nowhere may run it"""
     shared_hardware: Mapping[str, SharedUnits] = field(default_factory=dict)
-    """units that are shared over the hours of a week: own ones that are held, rented ones to commit to; by pool"""
+    """pool -> units that workloads share over the hours of a week: own ones that are held, rented ones to commit to"""
     immediate_moves: Mapping[str, str] = field(default_factory=dict)
-    """workload -> why its change of place cannot go over in steps"""
+    """workload -> why its change of place cannot be made in steps"""
 
     @property
     def company(self) -> Company:
@@ -82,7 +83,7 @@ class CompanyPlan:
 
     @property
     def usd(self) -> float:
-        """A month, as the verifier recomputed it."""
+        """USD a month, as the verifier recomputed it."""
         return self.solution.cost / PICO
 
     @property
@@ -96,28 +97,30 @@ class CompanyPlan:
 
     @property
     def hours(self) -> float:
-        """Of people a month: for sites that are open, and for models by what each workload bears of them."""
+        """Hours of people a month: of open sites, and of models by each workload's share of them."""
         sites, rate = self.company.sites, max(self.company.policy.people_usd, 1e-9)
         models = sum(each.terms.get("people", 0.0) for each in self.placements.values()) / rate
         return sum(sites[name].burden_hours for name in self.opened) + models
 
 
 OPTIMAL_GAP = Fraction(1, 10**9)
-"""A gap of less than a cent in ten million USD is none"""
+"""A gap below a cent in ten million USD counts as optimal"""
 DEFAULT_LIMIT = WorkLimit(work=DEFAULT_WORK, gap=1e-9)
 SHARING_WORK = 12
-"""units of work for what sharing hardware over the week can still gain"""
+"""units of work spent on sharing hardware over the week, after the plan without sharing"""
 
 
 def plan_company(company: Company, limit: WorkLimit = DEFAULT_LIMIT) -> CompanyPlan:
-    """Place everything. Raises `Conflict` (`placement_conflict`) with the rules that contradict each other."""
+    """Place all workloads of a company. Raises `Conflict` (`placement_conflict`) with the rules that contradict each
+    other."""
     return plan_candidates(build_candidates(company), limit)
 
 
 def plan_candidates(
     offers: CandidateSet, limit: WorkLimit = DEFAULT_LIMIT, banned: frozenset[tuple[str, str]] = frozenset()
 ) -> CompanyPlan:
-    """As `plan_company` for candidates that are made already."""
+    """Place all workloads, given their candidates. `banned`: (workload, config) that may not be the primary. Raises as
+    `plan_company`."""
     unplaceable = find_unplaceable(offers, banned)
     offers = CandidateSet(offers.company, {n: c for n, c in offers.by_workload.items() if n not in unplaceable})
     if not offers.company.workloads:
@@ -157,7 +160,7 @@ def plan_candidates(
 
 
 def _verify_claim(plan: CompanyPlan) -> CompanyPlan:
-    """The plan, judged once more by what was declared. Raises `Invalid` where it breaks any of it."""
+    """The plan, after verifying it against the declarations. Raises `Invalid` (`placement_unverified`)."""
     wrong = find_violations(plan.company, build_claim(plan))
     if wrong:
         raise Invalid(
@@ -169,7 +172,7 @@ def _verify_claim(plan: CompanyPlan) -> CompanyPlan:
 
 
 def build_claim(plan: CompanyPlan) -> PlanClaim:
-    """What is judged of a plan."""
+    """The claim of a plan, as `verify.company` checks it."""
     offers = plan.framed.candidates.by_workload
     stays = frozenset(
         name
@@ -207,7 +210,7 @@ def _can_stay(candidates: Iterable[Candidate], w: WorkloadFacts) -> bool:
 
 
 def find_unplaceable(offers: CandidateSet, banned: frozenset[tuple[str, str]] = frozenset()) -> dict[str, str]:
-    """Workloads of which no candidate is allowed, with the rules of each."""
+    """Workload -> the rules that forbid its candidates, for workloads without an allowed candidate."""
     found = {}
     for name, candidates in offers.by_workload.items():
         if any(c.is_allowed and (name, c.config) not in banned for c in candidates):
@@ -220,7 +223,8 @@ def find_unplaceable(offers: CandidateSet, banned: frozenset[tuple[str, str]] = 
 def _frame_and_solve(
     offers: CandidateSet, limit: WorkLimit, with_wanted_fallbacks: bool, banned: frozenset[tuple[str, str]]
 ) -> tuple[FramedProblem, Solution]:
-    """The problem and its answer; where hardware is shared over the week, begun from the best plan that shares none."""
+    """The framed problem and its solution. Where hardware can be shared over the week, the search starts from the best
+    plan without sharing."""
     from groundplan.placement.solve.optimise import optimise  # noqa: PLC0415 -- numbers only where something is planned
 
     framed = frame_problem(offers, with_wanted_fallbacks=with_wanted_fallbacks, banned=banned, include_forbidden=False)
@@ -244,7 +248,7 @@ def _frame_and_solve(
 
 
 def _explain_conflict(framed: FramedProblem, solution: Solution) -> Conflict:
-    """The smallest set of rules that cannot hold together, with what relaxing each would cost."""
+    """The error that names the smallest set of contradicting rules, with the cost of relaxing each."""
     sentence, relaxed = "no placement was found in time", ""
     if solution.stop_reason == "infeasible":
         from groundplan.placement.conflict import find_conflict  # noqa: PLC0415 -- only where nothing is feasible
@@ -320,7 +324,7 @@ def _workload_placement(
 
 
 def describe_proof(plan: CompanyPlan) -> str:
-    """How good it is, in words: `proven optimal`, `within 0.4 % of the optimum (dual multipliers)`."""
+    """The proven quality in words: `proven optimal`, `within 0.4 % of the optimum (dual multipliers)`."""
     gap: Fraction | None = plan.solution.gap
     if gap is not None and gap < OPTIMAL_GAP:
         return "proven optimal"
@@ -329,7 +333,7 @@ def describe_proof(plan: CompanyPlan) -> str:
 
 
 def units_used(plan: CompanyPlan) -> dict[str, tuple[float, float]]:
-    """`SITE TYPE` -> (units used in the fullest hour, units there or bought), of what is a site's capacity."""
+    """`SITE TYPE` -> (units used in the busiest hour, units owned or bought), for the capacities of sites."""
     problem, solution = plan.framed.problem, plan.solution
     options, rows = problem.options, problem.rows
     used, added = np.zeros(len(rows.names)), np.zeros(len(rows.names))
@@ -356,7 +360,7 @@ def units_used(plan: CompanyPlan) -> dict[str, tuple[float, float]]:
 
 
 def permanent_units(plan: CompanyPlan) -> dict[tuple[str, str], float]:
-    """(site, type) -> units that stand there all the time: own ones, and those that are rented for whole months."""
+    """(site, type) -> units available all the time: own ones, and those rented for whole months."""
     return {
         (site.name, h.type): h.count
         + sum(plan.bought.get(f"{site.name} {h.type} {how}", 0) for how in ("on demand", "reserved"))
@@ -367,5 +371,5 @@ def permanent_units(plan: CompanyPlan) -> dict[tuple[str, str], float]:
 
 
 def _is_committed(each: SharedUnits, site: SiteFacts, hardware: HardwareFacts) -> bool:
-    """Whether these are units of its type that a term is signed for."""
+    """Whether these are committed units of this hardware."""
     return bool(each.months) and (each.site, each.type) == (site.name, hardware.type)

@@ -27,22 +27,22 @@ from groundplan.placement.terms.rentals import BLOCKS, HOURLY, lease_row_name
 
 MILLI = 1000
 MAX_UNITS = 10**6
-"""Where no number of units would do"""
+"""A candidate with this many units or more cannot be served by any number of them"""
 MAX_ROWS = 8
-"""Hours of one pool; more are joined with their neighbours, each at the most that any of them takes"""
+"""Rows of one pool; more hours than this are merged with their neighbours, at the most that any of them needs"""
 AMOUNT_BITS = 10
-"""What is held is the sum of so many amounts that double, each held or not: steps of a thousandth of what is there"""
+"""The held amount is a sum of this many doubling amounts, each held or not: steps of a thousandth of the capacity"""
 MISSING_STEPS = 5
-"""Amounts above what is there, so that a conflict can say what more of it would cost"""
+"""Amounts above the capacity, so that a conflict can say what more of it would cost"""
 MAX_COMMITTED = 200
 MAX_RENTED = 64
-"""Numbers of units that may be rented beyond own ones; where more can be had, in larger steps"""
+"""Choices for the number of units rented beyond own ones; if more can be rented, the steps are larger"""
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """One decision for all rows."""
+    """Units of one type at a site that workloads share: one decision adds the same amount to all rows of the pool."""
 
     name: str
     site: str
@@ -52,30 +52,31 @@ class Pool:
     hours: tuple[tuple[int, ...], ...]
     """of an own pool: the hours of the week of each row"""
     amounts: tuple[int, ...]
-    """thousandths of units of which each may be held: in all what is there, or what a provider lets one commit to"""
+    """thousandths of units, each held or not: in total the own units, or the most that a provider lets one commit to"""
     missing_amounts: tuple[int, ...]
-    """thousandths that are not there, so that a conflict can say what more would cost"""
+    """thousandths beyond the capacity, so that a conflict can say what more would cost"""
     price: float
     """USD a month and unit"""
     months: float = 0.0
-    """of a commitment; 0: own units"""
+    """the term of a commitment; 0: own units"""
     group: int = 1
-    """units that are held together"""
+    """units that can only be held together"""
     order_row: str = ""
-    """the row that lets more be rented only once all own ones are held"""
+    """the row that allows renting more only once all own units are held"""
     own_amounts_before: int = 0
-    """of rented units beyond own ones: the amounts of the own pool, all of which are held before any of these"""
+    """of a pool of units rented beyond own ones: how many amounts of the own pool must be held before any of these"""
     rentable: int = 0
     """of own units: thousandths that can be rented beyond them"""
 
     @property
     def capacity(self) -> int:
-        """Thousandths in all."""
+        """Thousandths of units in total."""
         return self.amounts[-1] if self.own_amounts_before else sum(self.amounts)
 
     @property
     def choices(self) -> tuple[tuple[int, ...], ...]:
-        """Of each amount: not held, or held; and of what is beyond. Of rented units beyond own ones: so many."""
+        """For each decision of the pool, its possible amounts: 0 or the amount; for rented units beyond own ones, one
+        decision with all amounts."""
         if self.own_amounts_before:
             return ((0, *self.amounts),)
         more = ((0, *self.missing_amounts),) if self.missing_amounts else ()
@@ -87,13 +88,13 @@ class Pool:
 
     @property
     def capacity_words(self) -> str:
-        """What there is of own units, in words."""
+        """The capacity in words, as a rule names it."""
         more = f" and {self.rentable / MILLI:g} can be rented" if self.rentable else ""
         return f"{self.capacity / MILLI:g} are there{more}"
 
 
 def build_pools(offers: CandidateSet) -> dict[str, Pool]:
-    """By name. An own pool is there only where not everybody's fullest hour is the same one."""
+    """All pools by name. Own units form a pool only where workloads do not all peak in the same hour."""
     pools: dict[str, Pool] = {}
     for _, site in sorted(offers.company.sites.items()):
         for hardware in site.hardware:
@@ -110,7 +111,7 @@ def build_pools(offers: CandidateSet) -> dict[str, Pool]:
 def _hardware_users(
     offers: CandidateSet, site: SiteFacts, hardware: HardwareFacts
 ) -> Iterator[tuple[WorkloadFacts, list[Candidate]]]:
-    """Workloads with their allowed candidates on this hardware."""
+    """(workload, its allowed candidates on this hardware)."""
     for name, candidates in offers.by_workload.items():
         mine = [c for c in candidates if c.is_allowed and c.site == site.name and c.hardware == hardware.type]
         if mine:
@@ -123,7 +124,7 @@ def _own_pools(
     users: Sequence[tuple[WorkloadFacts, list[Candidate]]],
     longest: float,
 ) -> Iterator[Pool]:
-    """The units that are there, and those that can be rented beyond them; `longest`: months of a term."""
+    """The pool of own units, and the pool of those that can be rented beyond them; `longest`: most months of a term."""
     available, hours = hardware.count * MILLI, peak_hours([w.curve for w, _ in users])
     if len(hours) < 2:
         return
@@ -151,7 +152,7 @@ def _own_pools(
 
 
 def cheapest_rental(hardware: HardwareFacts, longest: float) -> tuple[float, str, float] | None:
-    """(USD an hour, how, months to sign for or 0) of the cheapest unit for whole months; None: none can be had."""
+    """(USD an hour, how, months of the term or 0) of the cheapest unit for whole months; None: none can be rented."""
     ways = [(price, "committed", months) for months, price in hardware.terms if months <= longest]
     if hardware.reserved is not None and not hardware.terms:
         ways.append((hardware.reserved, "reserved", 0.0))
@@ -161,7 +162,7 @@ def cheapest_rental(hardware: HardwareFacts, longest: float) -> tuple[float, str
 
 
 def doubling_amounts(total: int, least: int) -> tuple[int, ...]:
-    """Amounts of which some add up to any multiple of the least one up to the total, and all of them to the total."""
+    """Doubling amounts that sum up to `total`; their subsets give every multiple of `least` below it."""
     found: list[int] = []
     left, amount = total, least
     while left > amount:
@@ -180,8 +181,8 @@ def _hours_words(hours: Sequence[int]) -> str:
 
 
 def peak_hours(curves: Sequence[Sequence[float]]) -> tuple[tuple[int, ...], ...]:
-    """Hours of a week in which the sum of some amounts of these curves may be the largest; joined where these are
-    many. An hour in which nobody takes more than in another one is left out."""
+    """Groups of the hours of a week in which a weighted sum of these curves may peak. An hour is left out if every
+    curve is at least as high in some other hour; many hours are merged into `MAX_ROWS` groups."""
     if not curves:
         return ()
     shape = np.array([[round(value / max(each), 9) for value in each] for each in curves]).T
@@ -202,7 +203,8 @@ def _committed_pools(
     terms: Sequence[tuple[float, float]],
     users: Sequence[tuple[WorkloadFacts, list[Candidate]]],
 ) -> Iterator[Pool]:
-    """One for each family of rows that is rented by the hour: a model in replicas of several units has its own."""
+    """One pool of committed units for each family of rows rented by the hour; a model with replicas of several units
+    has its own."""
     months, price = min(terms, key=lambda each: (each[1], each[0]), default=(0.0, inf))
     if hardware.on_demand is None or price >= hardware.on_demand:
         return
@@ -223,12 +225,12 @@ def _committed_pools(
 
 
 def pool_row_name(site: str, resource: str) -> str:
-    """The name of a row that a pool gives to."""
+    """The name of a row that a pool adds to."""
     return f"{site} {resource}"
 
 
 def pool_use(pool: Pool, w: WorkloadFacts, c: Candidate, share: float) -> dict[str, int]:
-    """Thousandths in each row of an own pool of a candidate that bears `share` of the peak."""
+    """Row -> thousandths of units that a candidate uses of an own pool when it serves `share` of the peak."""
     return {
         name: ceil(max(units_at(w, c, share, hour) for hour in hours) * MILLI - 1e-6)
         for name, hours in zip(pool.rows, pool.hours, strict=True)
@@ -236,12 +238,12 @@ def pool_use(pool: Pool, w: WorkloadFacts, c: Candidate, share: float) -> dict[s
 
 
 def units_at(w: WorkloadFacts, c: Candidate, share: float, hour: int) -> float:
-    """Units in one hour of the week: as the load is, and never less than its memory takes."""
+    """Units that a candidate uses in one hour of the week: proportional to the load, at least what its memory needs."""
     return max(c.min_units, min(c.units, MAX_UNITS) * min(w.curve[hour] / max(w.curve), share))
 
 
 def weekly_units(parts: Iterable[tuple[WorkloadFacts, Candidate, float]]) -> tuple[float, ...]:
-    """Units that these (workload, candidate, share) take together in each hour of a week."""
+    """Total units that these (workload, candidate, share of peak) use in each hour of a week."""
     total = [0.0] * WEEK
     for w, c, share in parts:
         for hour in range(WEEK):
@@ -250,6 +252,6 @@ def weekly_units(parts: Iterable[tuple[WorkloadFacts, Candidate, float]]) -> tup
 
 
 def own_pool(pools: Mapping[str, Pool], site: str, type_: str) -> Pool | None:
-    """The own pool of this hardware."""
+    """The pool of own units of this hardware, if there is one."""
     each = pools.get(f"{site} {type_}")
     return each if each is not None and each.is_own else None

@@ -1,4 +1,4 @@
-"""The optimisation problem of placement and its answer, as frozen arrays that solver, verifier and words share.
+"""The optimisation problem of placement and its solution, as frozen arrays for solver, verifier and explanations.
 
 Every workload has one or more *parts* (its base load or slices of it, what bursts above it, its fallback); every part
 takes exactly one *option*: a site with a serving configuration, at a price by term. Options use *rows*: a site's
@@ -42,7 +42,7 @@ MAX_NUMBER = 2**61
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sites:
-    """S sites."""
+    """The S sites."""
 
     names: tuple[str, ...]
     domain: Indices
@@ -53,7 +53,7 @@ class Sites:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
-    """P parts, those of one workload beside each other."""
+    """The P parts; those of one workload are consecutive."""
 
     workload: Indices
     """[P] index into `Problem.workloads`, ascending"""
@@ -65,7 +65,7 @@ class Parts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Options:
-    """O options, those of one part beside each other and in ascending order of parts."""
+    """The O options, in ascending order of their parts."""
 
     part: Indices
     """[O]"""
@@ -92,7 +92,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """R rows."""
+    """The R rows."""
 
     names: tuple[str, ...]
     kind: tuple[RowKind, ...]
@@ -104,7 +104,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tiers:
-    """T ways to widen a row by whole units: a commitment, an on-demand node, a reserved term."""
+    """The T ways to widen a row by whole units: a commitment, an on-demand node, a reserved term."""
 
     names: tuple[str, ...]
     row: Indices
@@ -127,12 +127,12 @@ class Problem:
     rows: Rows
     tiers: Tiers
     rules: tuple[str, ...] = ()
-    """Hard rules that exclude options, in words, one per workload and rule: `finance: residency EU`"""
+    """Hard rules that exclude options, one per workload and rule: `finance: residency EU`"""
     terms: tuple[str, ...] = TERMS
 
     @property
     def cost(self) -> Ints:
-        """[O] the whole cost of each option."""
+        """[O] the total cost of each option."""
         total: Ints = self.options.terms.sum(axis=1, dtype=np.int64)
         return total
 
@@ -150,7 +150,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class WorkLimit:
-    """When to stop. The clock makes runs differ; `work` (units of the solver's own count) does not."""
+    """When to stop. A limit by clock makes results differ between runs; `work` (the solver's own units) does not."""
 
     seconds: float | None = None
     work: int | None = None
@@ -159,7 +159,7 @@ class WorkLimit:
     seed: int = 0
     threads: int = 1
     use_cpu_time: bool = False
-    """`seconds` are those in which this process computed, on all threads: other load then takes nothing away"""
+    """`seconds` are CPU seconds of this process over all threads, so that other load takes nothing away"""
 
 
 DEFAULT_WORK = 200
@@ -167,7 +167,7 @@ DEFAULT_WORK = 200
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Certificate:
-    """Dual multipliers from which anybody can recompute the lower bound, in exact arithmetic.
+    """Dual multipliers from which the lower bound can be recomputed in exact arithmetic.
 
     With u = part / scale (free) and v = row / scale (not negative), for every site s
 
@@ -196,7 +196,7 @@ class Certificate:
 
     @property
     def bound(self) -> int:
-        """The best lower bound, whoever proves it."""
+        """The best lower bound, proven or claimed."""
         return self.value if self.claimed is None else max(self.value, self.claimed)
 
     @property
@@ -210,7 +210,7 @@ Stop = Literal["optimal", "gap", "work", "clock", "infeasible"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solution:
-    """A placement in numbers. `choice` is empty where none was found."""
+    """The solver's result. `choice` is empty where no placement was found."""
 
     choice: Indices
     """[P] the option taken by each part"""
@@ -219,13 +219,13 @@ class Solution:
     cost: int
     certificate: Certificate
     stop_reason: Stop
-    """`clock`: another run may answer otherwise; `infeasible`: there is none, see `conflict`"""
+    """`clock`: another run may have another result; `infeasible`: there is no placement, see `conflict`"""
     work: int
     """units of work done, the same on every machine"""
 
     @property
     def bound(self) -> int:
-        """No placement costs less."""
+        """A lower bound of the cost of any placement."""
         return self.certificate.bound
 
     @property
@@ -235,7 +235,7 @@ class Solution:
 
     @property
     def gap(self) -> Fraction | None:
-        """(cost - bound) / bound: the most that a better placement could save, of the bound; None where unknown."""
+        """(cost - bound) / bound, the most that a better placement could save relative to the bound; None: unknown."""
         if not self.is_found:
             return None
         if self.cost == self.bound:
@@ -244,7 +244,7 @@ class Solution:
 
 
 def validate(problem: Problem) -> Problem:
-    """The same problem, or `Invalid` with what is malformed. Fillers call it; arrays from elsewhere are not trusted."""
+    """The problem itself if it is well-formed; raises `Invalid` (`placement_problem`) that names the fault."""
     for wrong, what in _find_faults(problem):
         if wrong:
             raise Invalid(
@@ -292,7 +292,7 @@ def _is_too_expensive(terms: Ints) -> bool:
 
 
 def _owners(problem: Problem) -> tuple[Indices, Indices]:
-    """For every use of a row: the option's site and the row's site."""
+    """(site of the option, site of the row) for every use of a row."""
     options = problem.options
     option = np.repeat(np.arange(len(options.part)), np.diff(options.row_start))
     return options.site[option], problem.rows.site[options.row]

@@ -1,7 +1,6 @@
-"""Whether a change of place can be made gradually, in steps: the old place has to bear what is left of its calls
-meanwhile. Pure.
+"""Whether a workload can move gradually, in steps: the old place must serve the remaining calls meanwhile. Pure.
 
-Steps and their length are declared; each of them becomes a blueprint in `release`.
+Steps and their length are declared; `release` makes a blueprint of each.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ HardwareUse = tuple[WorkloadFacts, Candidate, float]
 
 
 def ramp_origin(w: WorkloadFacts, primary: Candidate, candidates: Sequence[Candidate]) -> Candidate | None:
-    """The place whose calls go over to another one in steps; None: it stays, or all of them go at once."""
+    """The deployment from which the workload moves in steps; None: it stays, or moves at once."""
     if (
         not w.ramp
         or w.current_deployment is None
@@ -33,7 +32,7 @@ def ramp_origin(w: WorkloadFacts, primary: Candidate, candidates: Sequence[Candi
 def immediate_moves(
     offers: CandidateSet, claim: PlanClaim, permanent: Mapping[tuple[str, str], float]
 ) -> dict[str, str]:
-    """Workloads whose old place has no room for what would stay there beside whoever uses it now, in order of names."""
+    """Workload -> why it moves at once: its old place has no capacity for the remaining calls besides its new users."""
     company = offers.company
     using: dict[tuple[str, str], list[HardwareUse]] = {}
     for name, placed in claim.placed.items():
@@ -71,12 +70,12 @@ def immediate_moves(
 
 
 def _peak_tokens(w: WorkloadFacts) -> float:
-    """A minute, in the busiest hour."""
+    """Tokens a minute in the busiest hour."""
     return w.peak_second * 60 * (w.prompt + w.output)
 
 
 def _tokens_by_deployment(offers: CandidateSet, claim: PlanClaim) -> dict[str, float]:
-    """Tokens a minute at each deployment as the plan has it."""
+    """Deployment -> tokens a minute in the plan."""
     found: dict[str, float] = {}
     for name, placed in claim.placed.items():
         w = offers.company.workloads[name]

@@ -1,4 +1,4 @@
-"""Routes of workloads as a release takes them from a plan, in plain values: the order of each workload, why, what to
+"""The routes of workloads in a plan, as plain values for a release: the order of deployments, the reason, what to
 build. Decides nothing."""
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from groundplan.placement.terms.facts import Company
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where one workload goes."""
+    """The route of one workload."""
 
     configs: tuple[str, ...]
-    """configurations: the primary, what takes its peaks, what takes over"""
+    """the primary, then the burst and the fallback if there are any"""
     burst: str | None
     build: tuple[str, str, str] | None
-    """site, model and configuration, where the primary is not there yet"""
+    """(site, model, configuration) of a primary that is still to be built"""
     usd: float
     binding: str
-    """empty where the plan does not order it"""
+    """the binding constraint; empty where the order is declared"""
     immediate_move: str | None
     """why its change of place cannot go over in steps"""
 
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """Of a whole company."""
+    """The routes of a company."""
 
     by_workload: Mapping[str, Route]
     unplaceable: Mapping[str, str]
@@ -39,7 +39,7 @@ class Routes:
 
 
 def plan_routes(plan: CompanyPlan) -> Routes:
-    """The plan, as releases take it."""
+    """The routes of all workloads in a plan."""
     return Routes(
         {name: _route(plan, each) for name, each in plan.placements.items()}, dict(plan.unplaceable), plan.gap or 0.0
     )
@@ -59,5 +59,5 @@ def _route(plan: CompanyPlan, decided: WorkloadPlacement) -> Route:
 
 
 def unplaceable_workloads(company: Company) -> Mapping[str, str]:
-    """Workloads that have no place, with the rules of each."""
+    """Workload -> why nowhere may run it, for workloads without an allowed candidate."""
     return find_unplaceable(build_candidates(company))

@@ -1,9 +1,8 @@
-"""Deleting documents: at once from everything that answers, then from the disk, and told in the audit log.
+"""Delete documents: at once from everything that answers questions, then from the disk, with an audit entry.
 
-What is under a legal hold is not deleted, whoever asks. Where something was deleted its place stays empty, also if its
-source still has it, until somebody lets it in again. What went at its source is taken off the disk as well, and may
-come back. Copies of the database that others keep are not reached: a backup is cleaned when it is restored, by its
-tombstones.
+A document under a legal hold is not deleted, whoever asks. A deleted path stays closed, even if its source still has
+the document, until somebody readmits it. Documents deleted at their source are erased from the disk as well, and may
+come back. Copies of the database elsewhere are not reached: a backup is cleaned by the tombstones when it is restored.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ from groundplan.knowledge.intake import intake_store
 from groundplan.knowledge.intake.concurrent_changes import inherit_replacements, store_inherited
 
 RECEIPT_DOCUMENTS = 200
-"""So many are in one entry of the audit log at most, so that each is named by its digest in one."""
+"""Most documents in one audit entry, which names each by its digest."""
 SMALL_BYTES = 256 << 20
-"""Tables up to this size are written anew at once; larger ones when the first erasure is due within a day."""
+"""Tables up to this size are rewritten at once; larger ones when the first erasure is due within a day."""
 
 ClearCaches = Callable[[Connection[Any], str, str], None]
 """Clears the cached answers of whatever may have used a source: (conn, source, actor), in the same transaction."""
@@ -38,7 +37,7 @@ ClearCaches = Callable[[Connection[Any], str, str], None]
 
 @dataclass(frozen=True, slots=True)
 class DeletionReason:
-    """Who deletes and why, when, and in which HOME the tombstones are."""
+    """Who deletes, why and when, and the HOME that holds the tombstones."""
 
     by: str
     reason: str
@@ -49,14 +48,14 @@ class DeletionReason:
 def delete(
     conn: Connection[Any], ids: Sequence[UUID], reason: DeletionReason, clear: ClearCaches | None = None
 ) -> list[Tombstone]:
-    """Delete documents in a transaction of its own; the rows of their tombstones.
+    """Delete documents in a transaction of its own; returns their tombstones.
 
-    Gone from retrieval, index and caches when this returns. Raises `NotFound` (document_unknown) and `Conflict`
-    (legal_hold); then nothing is deleted.
+    They are gone from retrieval, index and caches when this returns. Raises `NotFound` (document_unknown) and
+    `Conflict` (legal_hold); then nothing is deleted.
     """
     with conn.transaction():
-        # before any document is locked, as whoever writes documents does, and before answers are cleared, as a release
-        # does: else two would wait for each other
+        # taken before any document is locked, as ingestion does, and before answers are cleared, as a release does:
+        # otherwise two transactions would deadlock
         intake_store.lock_changes(conn)
         documents = store.lock_deletable(conn, ids)
         if not documents:
@@ -95,8 +94,8 @@ def delete(
 def record_deletion(
     conn: Connection[Any], source: str, stones: Sequence[Tombstone], reason: DeletionReason, kind: str
 ) -> None:
-    """Put it into the audit log that these `kind` ("documents", "versions") of a source were deleted, in the caller's
-    transaction: each by its digest, since a path may tell more than it should."""
+    """Record in the audit log that documents or versions (`kind`) of a source were deleted, in the caller's
+    transaction. Each is named by its digest, since a path may reveal more than it should."""
     for some in _receipt_batches(stones):
         detail = {kind: len(some), "digests": [stone.digest for stone in some], "reason": reason.reason}
         record(
@@ -110,7 +109,7 @@ def _receipt_batches(stones: Sequence[Tombstone]) -> Iterator[Sequence[Tombstone
 
 
 def readmit(conn: Connection[Any], source: str, path: str, reason: DeletionReason) -> None:
-    """Let a deleted place be a document again, with the next look at its source. Raises `NotFound`."""
+    """Reopen a deleted path: its document may be ingested again. Raises `NotFound` (tombstone_unknown)."""
     with conn.transaction():
         lifted = store.lift_tombstones(conn, source, path)
         if not lifted:
@@ -126,9 +125,10 @@ def readmit(conn: Connection[Any], source: str, path: str, reason: DeletionReaso
 
 
 def replay_tombstones(conn: Connection[Any], home: Path, at: datetime) -> int:
-    """Hold the database against the list of deletions, and the list against the database; how many came back and went.
+    """Reconcile the database with the list of tombstones in HOME, after a restore and at every start.
 
-    For after a restore, and at every start. What is on the list goes whatever holds: it was gone before.
+    Deletes what the database has again although it is on the list, even under a legal hold, since it was deleted
+    before; and completes the list. Returns how many documents and versions were deleted.
     """
     listed = tombstones.read_tombstones(home)
     with conn.transaction():
@@ -142,7 +142,7 @@ def replay_tombstones(conn: Connection[Any], home: Path, at: datetime) -> int:
             (one.source, one.path, one.salt) for one in store.tombstones(conn, limit=1_000_000) if one.lifted_at is None
         ]
         restored = store.live_documents_at(conn, standing)
-        # its place is open: only what is there exactly as it went is what went
+        # these paths are open again: delete only documents that are exactly as they were when deleted
         lifted = [stone for stone in missing if stone.lifted_at is not None]
         restored += store.live_as_deleted(conn, [one for one in lifted if one.cause == "decided"])
         withdrawn = store.live_as_deleted(conn, [one for one in lifted if one.cause == "gone"])
@@ -160,7 +160,7 @@ def replay_tombstones(conn: Connection[Any], home: Path, at: datetime) -> int:
         names_store.forget_names(conn, [stone for stone in listed.values() if stone.salt is not None])
         every = store.listed_tombstones(conn)
     tombstones.append_tombstones(home, [one for one in every if one.id not in listed])
-    # a crash between the two left their names in the list
+    # a crash between erasing the names in the database and in the list left them in the list
     tombstones.replace_names(
         home, [one for one in every if one.salt is not None and one.id in listed and listed[one.id].salt is None]
     )
@@ -168,8 +168,8 @@ def replay_tombstones(conn: Connection[Any], home: Path, at: datetime) -> int:
 
 
 def forget_names(conn: Connection[Any], home: Path, documents: Sequence[UUID]) -> int:
-    """Erase the names of places whose documents are deleted, from the database and the list: they stay empty by digests
-    (`places`). How many. What a legal hold keeps of a document keeps its name."""
+    """Erase the paths of deleted documents from the database and the list; they stay closed by digests (`places`).
+    Returns how many. Documents with versions under a legal hold keep their paths."""
     with conn.transaction():
         named = names_store.erase_names(conn, documents)
     tombstones.replace_names(home, named)
@@ -177,17 +177,17 @@ def forget_names(conn: Connection[Any], home: Path, documents: Sequence[UUID]) -
 
 
 def delete_expired(conn: Connection[Any], reason: DeletionReason, clear: ClearCaches | None = None) -> int:
-    """Delete what has been kept for as long as it may be; how many."""
+    """Delete documents whose retention has ended; returns how many."""
     ids = store.expired_documents(conn)
     return len(delete(conn, ids, reason, clear)) if ids else 0
 
 
 def erase_from_disk(conn: Connection[Any], at: datetime) -> int:
-    """Take what was deleted off the disk, and put the receipt into the audit log; how many documents.
+    """Erase deleted documents from the disk, and record the receipt in the audit log; returns how many.
 
-    `conn` is in autocommit. Nothing is done while no erasure is due within a day and the tables are large, or only what
-    went at its source waits: searches wait while tables are written. The receipt says by which means, and what is not
-    reached by it.
+    `conn` is in autocommit. If no erasure is due within a day, nothing is done while the tables are large or only
+    deletions at the source wait, since searches wait while tables are rewritten. The receipt says by which means, and
+    what was not reached.
     """
     waiting = store.awaiting_erasure(conn)
     if not waiting:
@@ -207,7 +207,7 @@ def erase_from_disk(conn: Connection[Any], at: datetime) -> int:
 
 
 def _receipt(conn: Connection[Any], stones: Sequence[Tombstone], at: datetime) -> UUID:
-    """Put the receipt for these into the audit log; its id."""
+    """Record the receipt for these tombstones in the audit log; returns its id."""
     return record(
         conn, action="knowledge.erased", actor=SYSTEM, subject="company", at=at,
         detail={

@@ -1,4 +1,4 @@
-"""The SQL of deletion, as role control: tombstones, what is left of a document, and writing tables anew."""
+"""The SQL of deletion, as role control: tombstones, remains of documents, and rewriting tables."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ TABLES: tuple[LiteralString, ...] = (
     "finding", "tombstone",
 )  # fmt: skip
 _PAUSES = (0.0, 0.2, 1.0, 3.0)
-"""Seconds before each try to write a table anew: who reads it as it was is mostly the server itself, for a moment."""
+"""Seconds before each try to rewrite a table: old rows are mostly still read by the server itself, for a moment."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeletableDocument:
-    """A live document that is to be deleted."""
+    """A document about to be deleted."""
 
     id: UUID
     source: str
@@ -42,9 +42,9 @@ class DeletableDocument:
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """As a row of the table and a line of the file. `cause`: `decided`, `source_deletions` (at its source), or
-    `hold_ended`, which is of a version that a hold had kept; only the first closes its place. With a `salt`, `path` is
-    a digest (`places`): the name was erased with somebody."""
+    """The trace of a deletion: a row of the table and a line of the file. `cause`: `decided`, `gone` (deleted at its
+    source), or `hold_ended` (a version that a hold had kept); only the first closes its path. With a `salt`, `path` is
+    a digest (`places`): the name was erased with a person."""
 
     id: UUID
     document_id: UUID
@@ -67,11 +67,11 @@ _SAME_PLACE: LiteralString = f"""source = %(source)s AND CASE
   WHEN salt IS NOT DISTINCT FROM %(salt)s THEN path = %(path)s
   WHEN salt IS NULL THEN {DIGEST.format(salt="%(salt)s::bytea", path="path")} = %(path)s
   WHEN %(salt)s::bytea IS NULL THEN path = {DIGEST.format(salt="salt", path="%(path)s")} ELSE false END"""
-"""Whether a row is of the place that these values are of, whichever of the two has a name."""
+"""Whether a row is about the same path as these values, each of which may be a name or a digest."""
 
 
 def lock_deletable(conn: Conn, ids: Sequence[UUID]) -> list[DeletableDocument]:
-    """Those of the documents that are live, or would be again if they could be read, locked until the end of the
+    """Those of the documents that are live, or unreadable ones that may come back; locked until the end of the
     transaction."""
     with conn.cursor(row_factory=class_row(DeletableDocument)) as cursor:
         return cursor.execute(
@@ -83,7 +83,7 @@ def lock_deletable(conn: Conn, ids: Sequence[UUID]) -> list[DeletableDocument]:
 
 
 def put_tombstone(conn: Conn, stone: Tombstone) -> None:
-    """One that closes its place replaces what closed it before."""
+    """Insert a tombstone; if it closes its path, the tombstone that closed it before is lifted."""
     if stone.lifted_at is None:
         conn.execute(
             f"UPDATE tombstone SET lifted_at = now() WHERE {_SAME_PLACE} AND lifted_at IS NULL",
@@ -111,8 +111,8 @@ def put_tombstone(conn: Conn, stone: Tombstone) -> None:
 
 
 def put_source_tombstones(conn: Conn, documents: Sequence[UUID], by: str) -> list[UUID]:
-    """Note that documents go at their source, before they do: those that were there, also unreadable ones, and that no
-    legal hold keeps. Their places stay open."""
+    """Insert tombstones of documents that are deleted at their source, before they are removed: live and unreadable
+    ones without a legal hold. Their paths stay open. Returns the ids of these documents."""
     rows = conn.execute(
         f"""INSERT INTO tombstone ({COLUMNS})
             SELECT gen_random_uuid(), d.id, d.source, d.path, d.digest, now(), %s::text, 'it went at its source',

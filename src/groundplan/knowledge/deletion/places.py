@@ -1,6 +1,6 @@
-"""Deleted places: by their names, or where a name was erased with somebody by a salted digest. Pure.
+"""Closed paths of deleted documents: by name, or by a salted digest where the name was erased with a person. Pure.
 
-A digest keeps its place empty and tells nobody the name; whoever guesses the name can confirm it by the digest.
+A digest keeps a path closed without revealing the name; somebody who guesses the name can confirm it by the digest.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Iterable
 
 
 def path_digest(path: str, salt: bytes) -> str:
-    """What stands for a path; `deletion_store` has the same in SQL."""
+    """The salted digest that replaces a path; `deletion_store` has the same in SQL."""
     return hashlib.sha256(salt + path.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class ClosedPlaces:
-    """The places of a source that stay empty; asked for a path."""
+    """The closed paths of a source: `path in closed_places`."""
 
     def __init__(self, places: Iterable[tuple[str, bytes | None]]) -> None:
         """(path, or its digest; the salt of a digest)"""

@@ -1,7 +1,7 @@
-"""Questions that wait at the same time are embedded together.
+"""Batch the embedding of questions that wait at the same time.
 
-Most of what a question costs is reading the model's weights from memory, which is done once for all of them. Nobody
-waits for others to come: who finds a free thread is embedded at once.
+Most of the cost of a question is reading the model's weights from memory, which is done once per batch. No question
+waits for others to arrive: if a thread is free, it is embedded at once.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from groundplan.knowledge.embedding.encoder import FEW_TEXTS
 from groundplan.knowledge.model import Embedder, Vectors
 
 _THREADS: Final = 2
-"""As many as the embedded model has threads."""
+"""As many threads as the embedded model has."""
 _SHORT_CHARS: Final = 240
 
 _PendingText = tuple[str, Future[Vectors]]
 
 
 class LazyEmbedder:
-    """An embedder that is made when it is first asked. Any thread may ask."""
+    """An embedder that is created on first use. Thread-safe."""
 
     def __init__(self, make: Callable[[], Embedder]) -> None:
         self._make = make
@@ -31,15 +31,15 @@ class LazyEmbedder:
         self._embedder: Embedder | None = None
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """As it does; what making it raises is raised here, and the next one who asks tries again."""
+        """Embed texts. Raises errors of creating the embedder, too; the next call tries again."""
         with self._lock:
             made = self._embedder = self._embedder or self._make()
         return made.embed(texts)
 
 
 class RunOnceAfter:
-    """Has work done, once, when so many texts were embedded: it takes what only whoever is asked often gets back. In a
-    thread of its own; any thread may embed."""
+    """Runs `work` once in a thread of its own after so many embedded texts, for preparation that only pays off where
+    there are many. Thread-safe."""
 
     def __init__(self, after: int, work: Callable[[], None]) -> None:
         self._remaining = after
@@ -47,7 +47,7 @@ class RunOnceAfter:
         self._lock = threading.Lock()
 
     def count_texts(self, embedder: Embedder) -> Embedder:
-        """That embedder, whose texts are counted."""
+        """A wrapper of the embedder that counts its texts."""
         return _Counting(embedder, self._count)
 
     def _count(self, texts: int) -> None:
@@ -74,7 +74,7 @@ class _Counting:
 
 
 class BatchingEmbedder:
-    """Embeds texts in threads of its own. Any thread may ask."""
+    """Embeds texts in batches in threads of its own. Thread-safe."""
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
@@ -83,7 +83,7 @@ class BatchingEmbedder:
         self._waiting: deque[_PendingText] = deque()
 
     def submit(self, text: str) -> Future[Vectors]:
-        """The vector of a text, as soon as it is computed; what the embedder raises is raised by the result."""
+        """A future of the text's vector; it raises the embedder's errors."""
         asked: Future[Vectors] = Future()
         with self._lock:
             self._waiting.append((text, asked))
@@ -91,7 +91,7 @@ class BatchingEmbedder:
         return asked
 
     def _embed_waiting(self) -> None:
-        """Those that wait now; perhaps another thread has taken all of them already."""
+        """Embed the waiting texts, unless another thread has taken all of them already."""
         taken = self._take_batch()
         if not taken:
             return
@@ -105,7 +105,7 @@ class BatchingEmbedder:
             asked.set_result(vector)
 
     def _take_batch(self) -> list[_PendingText]:
-        """The next ones, all of them short or one that is not: others would be computed at its length."""
+        """The next batch: several short texts or a single long one, since a batch is computed at its longest length."""
         with self._lock:
             taken: list[_PendingText] = []
             while self._waiting and len(taken) < FEW_TEXTS:

@@ -1,7 +1,7 @@
 """Decisions of owners and stewards about documents: approve, reject, retire, supersede, reviewed, and single values.
 
-A decision stands above what source, folder and document say, may widen, and is in the audit log. One that approves is
-about the content that was seen: another content waits for another decision.
+A decision overrides what source, folder and document declare, may widen it, and is recorded in the audit log. An
+approval applies to the content that was seen: other content needs another decision.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _DAYS = ("valid_from", "valid_until")
 _LISTS = ("purposes", "workloads", "residency")
 _PEOPLE = ("owner", "steward")
 DECIDED = ("state", "sensitivity", *_DAYS, *_LISTS, *_PEOPLE, "licence", "legal_hold", "superseded_by", "reviewed")
-"""What may be decided about a document. `reviewed` is the day of the review, from which the next one is counted."""
+"""Fields that may be decided. `reviewed` is the day of the review, from which the next one is counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecisionContext:
-    """Who decides (as the audit log and as people name them), why and when."""
+    """Who decides (`actor` in the audit log, `by` for people), why and when."""
 
     actor: str
     by: str
@@ -40,10 +40,10 @@ class DecisionContext:
 
 
 def decide(conn: Connection[Any], document: UUID, name: str, value: Any, context: DecisionContext) -> dict[str, Any]:
-    """Set one value, or (None) take the decision back; the document afterwards. Part of the caller's transaction.
+    """Decide one field, or (None) take the decision back, in the caller's transaction; returns the document afterwards.
 
-    What is taken back holds until its source is looked at. Of a document that is gone only the legal hold is decided,
-    which keeps what it said. Raises `NotFound` (document_unknown) and `Invalid` (decision_value).
+    A value that is taken back applies until the next ingestion of its source. For a deleted document, only the legal
+    hold of its kept versions can be decided. Raises `NotFound` (document_unknown) and `Invalid` (decision_value).
     """
     found = store.read_document(conn, document, lock=True)
     if found is None or (found["deleted_at"] is not None and not _extends_hold(conn, document, name, value)):
@@ -83,12 +83,12 @@ def decide(conn: Connection[Any], document: UUID, name: str, value: Any, context
 
 
 def _extends_hold(conn: Connection[Any], document: UUID, name: str, value: Any) -> bool:
-    """Whether it is decided if a gone document's versions are kept on."""
+    """Whether the decision is about the legal hold of a deleted document with kept versions."""
     return name == "legal_hold" and isinstance(value, bool) and bool(legal_hold_store.versions(conn, document=document))
 
 
 def _parse_value(conn: Connection[Any], found: Mapping[str, Any], name: str, value: Any) -> Any:
-    """The value as its column has it; raises `Invalid`."""
+    """The value parsed for its column; raises `Invalid` (decision_value)."""
     if value is None:
         return None
     if name in ("state", "sensitivity"):
@@ -115,7 +115,7 @@ def _one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
 
 
 def _email(name: str, value: Any) -> str:
-    """As whoever signs in is known by."""
+    """An e-mail address in the form that people sign in with."""
     plain = str(value).strip().lower()
     if not is_email(plain):
         raise _invalid_value(name, "an e-mail address like ana@acme.example")

@@ -1,8 +1,8 @@
-"""What holds for a document: the source's word, then its folders', then its own, then what people decided. Pure.
+"""The effective values of a document: declared by its source, its folders and itself, then decided by people. Pure.
 
-Whoever may write a document may not open it further: what a folder or a document says of itself can only narrow what
-stands above it (a lower state, a higher sensitivity, fewer purposes). A decision of the owner or steward may widen.
-Each value remembers where it is from, and what was said and not followed.
+Somebody who may write a document may not open it further: folders and documents can only narrow what is declared above
+them (a lower state, a higher sensitivity, fewer purposes). A decision of the owner or steward may widen. Each value
+keeps its origin, and which declarations were ignored.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from groundplan.core.errors import Invalid
 
 STATES: Final = ("draft", "approved", "rejected", "superseded", "retired")
 NEAREST_FIELDS: Final = ("owner", "steward", "licence")
-"""The nearest word holds."""
+"""Fields where the nearest declaration applies."""
 SET_FIELDS: Final = ("purposes", "workloads", "residency")
-"""Only what everybody allows; None is anything."""
+"""Fields where only what every level allows remains; None is anything."""
 FIELDS: Final = (
     *NEAREST_FIELDS, "state", "sensitivity", *SET_FIELDS, "valid_from", "valid_until", "review_days",
     "retain_days", "legal_hold",
@@ -32,9 +32,9 @@ DOCUMENT_KEYS: Final = (
     *NEAREST_FIELDS, "state", "sensitivity", *SET_FIELDS, "valid_from", "valid_until", "review_every",
     "retain", "legal_hold", "review_by", "supersedes", "readers", "deny", "title",
 )  # fmt: skip
-"""Keys of front matter and sidecar files that mean something here."""
+"""Keys of front matter and sidecar files that have a meaning."""
 DOCUMENT_ORIGINS: Final = ("document", "sidecar")
-"""Origins of what a document says of itself: in its text, and in the file beside it."""
+"""Origins of a document's own declarations: its front matter, and its sidecar file."""
 _PERMISSIONS: Final = ("readers", "deny", "sensitivity")
 """Keys without which a document would be open to more people: one that is certainly misspelt is refused."""
 _STATE_ORDER: Final = {"approved": 0, "draft": 1, "superseded": 2, "retired": 2, "rejected": 2}
@@ -43,7 +43,7 @@ DAY_MS: Final = 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What one place says: `origin` is `source/NAME`, `folder/PATH`, `document` or `decision of ...`."""
+    """The values declared at one level: `origin` is `source/NAME`, `folder/PATH`, `document` or `decision of ...`."""
 
     origin: str
     values: Mapping[str, Any]
@@ -51,7 +51,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class EffectiveValues:
-    """What holds, by field, and why: `origins[field]` is {"from": origin, "ignored": [sentences]}."""
+    """Values by field, and their origins: `origins[field]` is {"from": origin, "ignored": [sentences]}."""
 
     values: Mapping[str, Any]
     origins: Mapping[str, Mapping[str, Any]]
@@ -59,7 +59,7 @@ class EffectiveValues:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredValues:
-    """What front matter or a sidecar says, checked; `unknown` are keys that look like one of ours."""
+    """Validated front matter or sidecar; `unknown` are keys that look like a misspelt key of ours."""
 
     values: Mapping[str, Any]
     readers: frozenset[str] | None = None
@@ -72,9 +72,9 @@ class DeclaredValues:
 def effective_values(
     levels: Sequence[Level], decisions: Mapping[str, Mapping[str, Any]], digest: str
 ) -> EffectiveValues:
-    """The values of the first level (the source), narrowed by the others, then as decided.
+    """The values of the first level (the source), narrowed by the other levels, then overridden by decisions.
 
-    A decision that approves is about the content that was seen: with another `digest` it stands no more.
+    An approval applies only to the content that was seen: with another `digest` it has lapsed.
     """
     values: dict[str, Any] = dict.fromkeys(FIELDS)
     values |= {"state": "approved", "sensitivity": "internal", "legal_hold": False}
@@ -102,8 +102,8 @@ def effective_values(
 def keep_hold(
     effective: EffectiveValues, held_by: str | None, decisions: Mapping[str, Mapping[str, Any]]
 ) -> EffectiveValues:
-    """The same, under the legal hold that a folder or the document itself (`held_by`) set, where they say it no more:
-    whoever may write there must not end it. A decision does; the source's declaration ends the source's own."""
+    """Keep a legal hold that a folder or the document itself (`held_by`) set before and no longer declares: somebody
+    who may write there must not end it. A decision ends it; the source's declaration ends the source's own."""
     is_inherited = held_by is not None and not held_by.startswith(("source/", "decision of "))
     if not is_inherited or effective.values["legal_hold"] or "legal_hold" in decisions:
         return effective
@@ -116,7 +116,7 @@ def _has_lapsed(decision: Mapping[str, Any], digest: str) -> bool:
 
 
 def stricter(name: str, current: Any, wanted: Any) -> Any:
-    """The stricter of the two."""
+    """The stricter of the current and the wanted value of a field."""
     if name in NEAREST_FIELDS or current is None:
         return wanted
     if name == "state":
@@ -142,12 +142,12 @@ def retained_until(changed: datetime, days: int | None) -> date | None:
 
 
 def add_days(day: date, days: int) -> date:
-    """So many days later, at most the last day that there is: what a document says of itself may be any number."""
+    """The day so many days later, at most `date.max`: a document may declare any number."""
     return day + timedelta(days=min(days, (date.max - day).days))
 
 
 def parse_declared(told: Mapping[str, Any], where: str) -> DeclaredValues:
-    """Front matter or a sidecar (`where`, in words), checked. Raises `Invalid` (front_matter) naming key and form."""
+    """Validate front matter or a sidecar (`where`, in words). Raises `Invalid` (front_matter) naming key and form."""
     for key in told:
         if key not in DOCUMENT_KEYS and (
             name := next((name for name in _PERMISSIONS if _is_misspelling(key, name)), None)
@@ -172,7 +172,7 @@ def parse_declared(told: Mapping[str, Any], where: str) -> DeclaredValues:
 
 
 def _is_misspelling(key: str, name: str) -> bool:
-    """Whether a key is surely another one: in capitals, with a letter more or less, or with two that changed places."""
+    """Whether a key is certainly a misspelling of `name`: other case, one letter more or less, or letters swapped."""
     typed = key.strip().lower()
     if typed == name or len(name) < 5:
         return typed == name
@@ -275,4 +275,4 @@ _PARSERS: Final[Mapping[str, tuple[str, Callable[[Mapping[str, Any], str, str], 
     "retain": ("retain_days", _days),
     "legal_hold": ("legal_hold", _flag),
 }
-"""Key -> (field, how it is read)."""
+"""Key -> (field, parser)."""

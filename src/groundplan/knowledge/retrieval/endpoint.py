@@ -43,16 +43,16 @@ MODEL = "all-minilm-l6-v2"
 MAX_BODY_BYTES = 4 << 20
 MAX_INPUTS = 512
 MAX_WORDS = 4096
-"""Words whose vectors are asked for at once."""
+"""Most words whose vectors are requested at once."""
 _MAX_INLINE_BYTES = 16 << 10
-"""Of questions that are read in the loop."""
+"""Largest body of an embed request that is decoded in the event loop."""
 _MAX_RERANKING = 16
-"""So many searches may wait for rerankers at once."""
+"""Most searches that may wait for rerankers at once."""
 _MAX_UNWATCHED = 4
-"""Requests under way that all have a thread of the loop's own: it has five at least."""
+"""Up to so many active requests each get a thread of the loop's default executor, which has at least five."""
 
 LOG_INTERVAL_SECONDS = 10.0
-"""Between two lines about the same failure."""
+"""Least seconds between two log lines about the same failure."""
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -73,12 +73,12 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True):
 
 
 class KnowledgeService:
-    """What the application answers from. Its methods block: they run in threads."""
+    """The handlers of the application. They block, so they run in threads."""
 
     def __init__(
         self, search: Search, encoder: Encoder, follower: Follower, examiner: Examiner, early: Embedder
     ) -> None:
-        """`early` embeds questions by the model's first layers alone."""
+        """`early` embeds questions by the model's first layers only."""
         self._search = search
         self._early = BatchingEmbedder(early)
         self._examiner = examiner
@@ -88,13 +88,13 @@ class KnowledgeService:
 
     @property
     def ready(self) -> bool:
-        """Whether PostgreSQL is followed at this moment."""
+        """Whether the service currently follows PostgreSQL."""
         return self._follower.connected
 
     def lag(self, _: bytes) -> bytes:
-        """Changed documents that word search does not know yet (vector search and permissions have no lag), whether
-        PostgreSQL is followed, how many searches have `failed` since one was answered, and why the last. Of hidden
-        documents too: for whoever runs this, never in an answer."""
+        """Status as JSON: the number of changed documents that word search does not know yet (vector search and
+        permissions have no lag), whether PostgreSQL is followed, how many searches have `failed` since the last
+        success, and why. Counts hidden documents too, so it is for operators and never part of an answer."""
         status = {
             "documents": self._follower.lag,
             "follows": self.ready,
@@ -104,7 +104,7 @@ class KnowledgeService:
         return msgspec.json.encode(status)
 
     def search(self, body: bytes) -> bytes:
-        """`SearchAnswer` as JSON, a `StatedAnswer` where the state is asked for."""
+        """`SearchAnswer` as JSON; a `StatedAnswer` if the request asks for the state."""
         request = _decode(body, SearchRequest)
         try:
             found = self._search.answer(request)
@@ -132,7 +132,7 @@ class KnowledgeService:
         return msgspec.json.encode(answer)
 
     def waits_for_reranker(self, body: bytes) -> bool:
-        """Whether a search waits for a deployment that puts passages in order."""
+        """Whether a search request waits for a reranker."""
         return _decode(body, SearchRequest).rerank is not None
 
     def examine(self, body: bytes) -> bytes:
@@ -144,8 +144,7 @@ class KnowledgeService:
         return msgspec.json.encode(self._search.confirm(_decode(body, ConfirmRequest)))
 
     def submit_questions(self, body: bytes) -> list[Future[Vectors]] | None:
-        """The vectors of the questions of an `EmbedRequest`, each as soon as it is computed. None where it is about
-        other texts. Does not block."""
+        """Futures of the vectors of an `EmbedRequest` for questions; None if it is for other texts. Does not block."""
         request = _decode(body, EmbedRequest)
         if not request.questions or request.places:
             return None
@@ -214,7 +213,7 @@ class KnowledgeService:
 
 
 def _check_inputs(texts: Sequence[str], dimensions: int) -> None:
-    """Raises `Invalid` (`embeddings_request`) for what is not embedded at once."""
+    """Raise `Invalid` (`embeddings_request`) for too many texts or another dimension."""
     if not texts or len(texts) > MAX_INPUTS or dimensions != DIMENSION:
         raise Invalid(
             f"{len(texts)} inputs of {dimensions} dimensions cannot be embedded",
@@ -244,11 +243,11 @@ def find_personal_data(body: bytes) -> bytes:
 
 
 class _FailureLog:
-    """What fails at each request, as where memory is short, is logged now and then: its log lies on a disk."""
+    """Limits logging of failures that repeat with each request, as when memory is short, to save disk space."""
 
     def __init__(self) -> None:
         self._logged: dict[tuple[str, type[Exception]], tuple[float, int]] = {}
-        """When it was logged last, and how often it was since."""
+        """(path, type of error) -> (when it was logged last, how many were suppressed since)."""
 
     def record(self, path: str, error: Exception) -> None:
         key, now = (path, type(error)), time.monotonic()
@@ -291,9 +290,9 @@ def application(service: KnowledgeService, token: str) -> Application:
             and len(body) <= _MAX_INLINE_BYTES
             and (futures := service.submit_questions(body)) is not None
         ):
-            # in threads of its own already: another one would only wait for them, and be woken for it
+            # computed in threads of the embedder: another thread would only wait for them
             return 200, _encode_vectors(await asyncio.gather(*map(asyncio.wrap_future, futures)))
-        # who waits for a deployment must not take the threads of who waits for nobody
+        # searches that wait for a deployment must not occupy the threads of those that do not
         threads = rerank_threads if scope["path"] == "/search" and service.waits_for_reranker(body) else None
         return 200, await run_handler(asyncio.get_running_loop().run_in_executor(threads, handler, body), receive)
 
@@ -301,7 +300,7 @@ def application(service: KnowledgeService, token: str) -> Application:
         nonlocal active_requests
         active_requests += 1
         try:
-            # one of few has a thread already, and to listen for its caller takes as long as a part of the answer
+            # few requests all have a thread already, and watching for a disconnect costs a noticeable part of the time
             return await (work if active_requests <= _MAX_UNWATCHED else _run_unless_disconnected(work, receive))
         finally:
             active_requests -= 1
@@ -332,8 +331,8 @@ def _authenticate(scope: Scope, token: str) -> None:
 
 
 async def _run_unless_disconnected(work: asyncio.Future[bytes], receive: Receive) -> bytes:
-    """What `work` makes. Work that was not begun when its caller went is not done: where callers gave up by the
-    hundred, those that are still there come first. Raises `Invalid`."""
+    """The result of `work`, which is cancelled if it has not begun when its caller disconnects: after hundreds of
+    callers gave up, those still waiting come first. Raises `Invalid` (disconnected)."""
     disconnect = asyncio.ensure_future(receive())
     try:
         await asyncio.wait((work, disconnect), return_when=asyncio.FIRST_COMPLETED)

@@ -1,7 +1,7 @@
-"""Every way to run a workload: its declared deployments, and models that could be built on hardware; each with its
-times, its needs of hardware, its cost by term and every hard rule that forbids it.
+"""The candidates of workloads: declared deployments, and models that could be built on hardware; each with its times,
+hardware, cost by term and every hard rule that forbids it.
 
-Nothing is pruned: what is forbidden comes along with its rules. Pure; choosing is `solve`.
+Nothing is pruned: forbidden candidates are included with their rules. Pure; `solve` chooses.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from groundplan.placement.terms.rentals import SPOT, Lease, leases, size_lease
 TOKENS_WH = 0.0004
 """Watt-hours of one token of a hosted model, where nothing better is known: 0.4 Wh for a thousand"""
 MAX_USD = 2_000_000.0
-"""USD a month of one workload at one place: beyond, whole picodollars do not fit into 64 bits"""
+"""Most USD a month of one workload at one place: beyond it, picodollars do not fit into 64 bits"""
 PICO_TOKEN = 1e-18
 """USD for a token of a rate in picodollars for a million tokens"""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One way to run one workload. Terms are USD a month at its whole load."""
+    """One way to run one workload. `terms` are USD a month at its whole load."""
 
     workload: str
     site: str
@@ -47,9 +47,9 @@ class Candidate:
     terms: Mapping[str, float]
     hardware: str | None = None
     units: float = 0.0
-    """of hardware at the peak, with headroom"""
+    """units of hardware at the peak, with headroom"""
     quota: float = 0.0
-    """tokens a minute at the peak, where its provider limits them"""
+    """tokens a minute at the peak, if the provider limits them"""
     carbon_kg: float = 0.0
     people_hours: float = 0.0
     """of people a month"""
@@ -58,13 +58,13 @@ class Candidate:
     unit_month: float = 0.0
     """USD a month and unit of its hardware"""
     lease: str = ""
-    """how its units are rented where not for the whole month: by the hour, spot"""
+    """how its units are rented if not for whole months: by the hour, spot"""
     units_by_block: Mapping[str, float] = field(default_factory=dict)
-    """of a lease: units in each part of the week, '' for all of it"""
+    """of a lease: part of the week -> units; '' is the whole week"""
     group: int = 1
     """units of one replica"""
     min_units: float = 0.0
-    """units that it takes whatever the load: its memory"""
+    """units that it needs at any load, for its memory"""
 
     @property
     def is_allowed(self) -> bool:
@@ -72,7 +72,7 @@ class Candidate:
 
     @property
     def usd(self) -> float:
-        """A month, all terms."""
+        """USD a month, all terms."""
         return sum(self.terms.values())
 
 
@@ -85,22 +85,22 @@ class CandidateSet:
 
 
 def build_candidates(company: Company) -> CandidateSet:
-    """Every candidate of every workload."""
+    """All candidates of all workloads."""
     found = {name: tuple(workload_candidates(company, w)) for name, w in sorted(company.workloads.items())}
     found = {name: _check_availability(company, company.workloads[name], each) for name, each in found.items()}
     return CandidateSet(company, {name: tuple(_limit_cost(each) for each in these) for name, these in found.items()})
 
 
 def _limit_cost(candidate: Candidate) -> Candidate:
-    """What costs more than can be counted is not taken; what needs more units than there are says that instead."""
+    """Forbid a candidate that costs more than `MAX_USD`; one that is forbidden already keeps its rules."""
     if not candidate.is_allowed or candidate.usd <= MAX_USD:
         return candidate
     return replace(candidate, rules=(f"more than ${MAX_USD:,.0f} a month, the most that is counted",))
 
 
 def can_be_fallback(w: WorkloadFacts, candidate: Candidate) -> bool:
-    """What a fallback may be: with declared ones these, else whatever is declared. Nothing that is rented by the hour
-    or may be taken away: it has to be there when another is not."""
+    """Whether a candidate may be the fallback: one of the declared fallbacks if there are any, else any declared
+    deployment. Never leased units: a fallback must be available when the primary is not."""
     if candidate.lease:
         return False
     if candidate.kind != "deployment":
@@ -109,7 +109,7 @@ def can_be_fallback(w: WorkloadFacts, candidate: Candidate) -> bool:
 
 
 def _check_availability(company: Company, w: WorkloadFacts, candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
-    """With a rule on those that do not keep a required availability, alone or with any fallback."""
+    """Forbid candidates that do not reach a required availability, alone or with any fallback."""
     if not w.requires_availability or w.availability is None:
         return candidates
     fallbacks = [c for c in candidates if c.is_allowed and can_be_fallback(w, c)] if w.fallback != "none" else []
@@ -128,7 +128,7 @@ def _check_availability(company: Company, w: WorkloadFacts, candidates: tuple[Ca
 
 @dataclass(frozen=True, slots=True)
 class _SiteContext:
-    """What one workload has at one site, whichever deployment or model serves it there."""
+    """What holds for a workload at a site, whichever deployment or model serves it there."""
 
     travel: network.Travel
     terms: Mapping[str, float]
@@ -144,7 +144,7 @@ def _site_context(company: Company, w: WorkloadFacts, site: SiteFacts) -> _SiteC
 
 
 def workload_candidates(company: Company, workload: WorkloadFacts) -> Iterator[Candidate]:
-    """Declared deployments first, then what could be built; sites and models in the order of names."""
+    """Candidates of a workload: declared deployments, then models to build; sites and models sorted by name."""
     contexts: dict[str, _SiteContext] = {}  # of hundreds of deployments many are at the same site
     for _, deployment in sorted(company.deployments.items()):
         context = contexts.get(deployment.site)
@@ -159,7 +159,8 @@ def workload_candidates(company: Company, workload: WorkloadFacts) -> Iterator[C
 
 
 def _is_buildable(company: Company, workload: WorkloadFacts, model: ModelFacts) -> bool:
-    """Named for the workload; else a model whose sizes are known and that writes text where text is asked for."""
+    """Whether to consider building a model: it is named for the workload; or, if none is named, its size is known and
+    the workload asks for text."""
     del company
     if workload.models:
         return model.name in workload.models
@@ -169,7 +170,7 @@ def _is_buildable(company: Company, workload: WorkloadFacts, model: ModelFacts) 
 def deployment_candidate(
     company: Company, w: WorkloadFacts, d: DeploymentFacts, context: _SiteContext | None = None
 ) -> Candidate:
-    """One declared deployment for one workload. `context`: what is known of the workload at its site."""
+    """The candidate of a declared deployment. `context`: the workload at the deployment's site, if known already."""
     site, model = company.sites[d.site], company.models.get(d.model)
     context = context or _site_context(company, w, site)
     travel = context.travel
@@ -202,7 +203,7 @@ def deployment_candidate(
 
 
 def _own_units(company: Company, w: WorkloadFacts, d: DeploymentFacts, site: SiteFacts) -> SizedHardware | None:
-    """A deployment on its site's own units: its share of them by the calls at its peak."""
+    """The units that the workload uses of a deployment on own hardware, by its calls at the peak."""
     hardware = next((each for each in site.hardware if each.type == d.hardware), None)
     if hardware is None:
         return None
@@ -214,7 +215,7 @@ def _own_units(company: Company, w: WorkloadFacts, d: DeploymentFacts, site: Sit
 def _build_candidate(
     company: Company, w: WorkloadFacts, site: SiteFacts, hardware: HardwareFacts, model: ModelFacts
 ) -> Candidate | None:
-    """A model on hardware of a site; None where the model does not run on such hardware at all."""
+    """The candidate of a model on hardware of a site; None where the model does not run on such hardware."""
     if model.hardware and hardware.type not in model.hardware:
         return None
     served = network.serving_performance(w, hardware, model, company.speeds.get((model.name, hardware.type)))
@@ -246,7 +247,7 @@ def _build_candidate(
 def _build_candidates(
     company: Company, w: WorkloadFacts, site: SiteFacts, hardware: HardwareFacts, model: ModelFacts
 ) -> Iterator[Candidate]:
-    """A model on hardware of a site: for whole months, and as its provider rents it otherwise."""
+    """Candidates of a model on hardware of a site: for whole months, and by each lease that the provider offers."""
     found = _build_candidate(company, w, site, hardware, model)
     if found is None:
         return
@@ -260,7 +261,7 @@ def _build_candidates(
 def _lease_candidate(
     company: Company, w: WorkloadFacts, plain: Candidate, lease: Lease, served: ServedModel
 ) -> Candidate:
-    """The same model and hardware, rented otherwise."""
+    """The candidate with its hardware on a lease."""
     site, model = company.sites[plain.site], company.models[plain.model]
     hardware = next(each for each in site.hardware if each.type == plain.hardware)
     least = max(0.05, (model.memory_gb or 0.0) / hardware.memory_gb)
@@ -284,7 +285,7 @@ def _lease_candidate(
 
 
 def _people_cost(company: Company, site: SiteFacts, sharing: int = 1) -> dict[str, float]:
-    """Hours for one served model, shared by the workloads that name it."""
+    """The cost term of people for one served model, shared by the workloads that name it."""
     return {"people": site.model_hours * company.policy.people_usd / sharing}
 
 
@@ -296,7 +297,7 @@ def _with_rules(
     model: ModelFacts | None,
     build_rules: tuple[str, ...],
 ) -> Candidate:
-    """With every rule that forbids it, and the price of moving there."""
+    """The candidate with every rule that forbids it, and the cost of moving there."""
     broken_rules = (
         *rules.site_rules(company, w, site), *rules.model_rules(company, w, model), *build_rules,
         *rules.latency_rules(w, candidate.times), *rules.budget_rules(w, candidate.terms.get("tokens", 0.0)),
@@ -306,7 +307,7 @@ def _with_rules(
 
 
 def _move_cost(company: Company, w: WorkloadFacts, site: SiteFacts, kind: str) -> float:
-    """USD a month of moving there, over the payback time."""
+    """USD a month of moving to a site, spread over the payback time."""
     if w.current_site is None or w.current_site == site.name:
         return 0.0
     hours = w.move_hours * (1.5 if kind == "build" else 1.0)

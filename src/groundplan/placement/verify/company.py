@@ -1,8 +1,8 @@
-"""The plan of a company judged by its facts, in the words of its declarations: what each workload asks of its places.
+"""Verify the plan of a company against its facts: what each workload requires of its places.
 
-`verify.plan` checks the arrays that a solver was given; whoever filled them wrongly would pass there. This reads the
-facts and the decisions alone, knows neither arrays nor solver nor the rules that made candidates, and prices nothing:
-prices are those of the candidates, which are added up again.
+`verify.plan` checks the arrays that the solver was given, and so would miss that they were filled wrongly. This module
+reads only facts and decisions, uses neither the arrays nor the solver nor the rules that made the candidates, and
+prices nothing: it adds up the prices of the candidates again.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from groundplan.placement.verify.plan import Violation
 SLACK = 1e-6
 HOW = ("on demand", "reserved")
 UNIT = 0.002
-"""of a unit: amounts were rounded to thousandths for the solver"""
+"""tolerance in units: amounts were rounded to thousandths for the solver"""
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedWorkload:
-    """Where one workload goes, as the plan says it."""
+    """Where the plan places one workload."""
 
     primary: Candidate
     share: float = 1.0
-    """of the peak that the primary bears"""
+    """share of the peak that the primary serves"""
     burst: Candidate | None = None
     fallback: Candidate | None = None
     usd: float = 0.0
     origin: Candidate | None = None
-    """where its calls come from, in steps"""
+    """the place that it moves from in steps"""
     ramp: tuple[float, ...] = ()
-    """shares of the calls that have gone over in each step"""
+    """share of the calls that have moved after each step"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +49,14 @@ class SharedUnits:
     usd: float
     """a month, of all of them"""
     months: float = 0.0
-    """of a commitment to rented ones; 0: own ones"""
+    """the term of a commitment; 0: own units"""
     rows: tuple[str, ...] = ()
-    """of a commitment: what it gives to, `SITE WHAT`"""
+    """of a commitment: the rows that it adds to, `SITE WHAT`"""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanClaim:
-    """A plan as it is shown."""
+    """What a plan claims, to be verified."""
 
     placed: Mapping[str, PlacedWorkload]
     opened: frozenset[str]
@@ -65,14 +65,14 @@ class PlanClaim:
     usd: float
     """a month, of everything"""
     may_stay: frozenset[str] = frozenset()
-    """workloads that may stay where they run: what moves of them counts as moved"""
+    """workloads that may stay where they run: only their moves count against the limit of moves"""
     shared_hardware: Mapping[str, SharedUnits] = field(default_factory=dict)
     hardware_usd: float = 0.0
-    """a month, of what the workloads bear of hardware"""
+    """a month, the workloads' shares of hardware"""
 
 
 def find_violations(company: Company, claim: PlanClaim) -> tuple[Violation, ...]:
-    """Everything that is wrong."""
+    """All violations of a plan; empty if it is valid."""
     found: list[Violation] = []
     for name, placed in sorted(claim.placed.items()):
         w = company.workloads[name]
@@ -95,7 +95,7 @@ def find_violations(company: Company, claim: PlanClaim) -> tuple[Violation, ...]
 
 
 def _place_violations(company: Company, w: WorkloadFacts, c: Candidate) -> Iterator[tuple[str, str]]:
-    """One place against what the workload asks."""
+    """(kind, message) of each requirement of the workload that a place violates."""
     site = company.sites.get(c.site)
     if site is None:
         yield "site", f"{c.site} is not declared"
@@ -119,13 +119,13 @@ def _place_violations(company: Company, w: WorkloadFacts, c: Candidate) -> Itera
 
 
 def _is_inside(jurisdiction: str, residency: tuple[str, ...]) -> bool:
-    """A country is inside itself and the unions that it belongs to."""
+    """Whether a jurisdiction is within the residency: a country is inside itself and the unions that it belongs to."""
     unions = {name for name, members in (("EU", EU), ("EEA", EEA)) if jurisdiction in members}
     return bool({jurisdiction, *unions} & set(residency))
 
 
 def _serving_violations(company: Company, w: WorkloadFacts, c: Candidate) -> Iterator[tuple[str, str]]:
-    """What serves there: certificates, weights, quality, data terms, leases."""
+    """Violations by what serves there: certificates, weights, quality, data terms, leases."""
     site, model = company.sites[c.site], company.models.get(c.model)
     deployment = company.deployments.get(c.config) if c.kind == "deployment" else None
     if c.kind == "deployment" and (deployment is None or deployment.site != c.site):
@@ -147,7 +147,7 @@ def _serving_violations(company: Company, w: WorkloadFacts, c: Candidate) -> Ite
 
 
 def _limit_violations(company: Company, w: WorkloadFacts, c: Candidate) -> Iterator[tuple[str, str]]:
-    """What may be used at all: licences, room for its prompts, its own budgets."""
+    """Violations of limits: licences, context length, the workload's own budgets."""
     deployment = company.deployments.get(c.config) if c.kind == "deployment" else None
     if c.kind == "build" and company.policy.licences:
         model = company.models.get(c.model)
@@ -161,7 +161,7 @@ def _limit_violations(company: Company, w: WorkloadFacts, c: Candidate) -> Itera
 
 
 def _combination_violations(company: Company, w: WorkloadFacts, placed: PlacedWorkload) -> Iterator[tuple[str, str]]:
-    """The parts of one workload beside each other."""
+    """Violations by the parts of one workload together: fallback, availability, burst."""
     first, second = placed.primary, placed.fallback
     places = [first.availability]
     if second is not None:
@@ -182,7 +182,7 @@ def _combination_violations(company: Company, w: WorkloadFacts, placed: PlacedWo
 
 
 def _ramp_violations(company: Company, w: WorkloadFacts, placed: PlacedWorkload) -> Iterator[tuple[str, str]]:
-    """A change of place in steps: from a place that may serve it, in shares that rise to the end."""
+    """Violations of a move in steps: it must start from a place that may serve the workload, with rising shares."""
     if placed.origin is None and not placed.ramp:
         return
     if placed.origin is None:
@@ -203,7 +203,7 @@ HardwareUse = tuple[WorkloadFacts, Candidate, float]
 
 
 def _hardware_uses(company: Company, claim: PlanClaim) -> Iterator[HardwareUse]:
-    """(workload, place, share of its peak) of everything that takes room, while changes go over too."""
+    """(workload, place, share of its peak) of everything that uses hardware, including moves in progress."""
     for name, placed in claim.placed.items():
         w = company.workloads[name]
         full = w.fallback == "required" or (w.requires_availability and w.availability is not None)
@@ -217,7 +217,7 @@ def _hardware_uses(company: Company, claim: PlanClaim) -> Iterator[HardwareUse]:
 
 
 def _capacity_violations(company: Company, claim: PlanClaim) -> Iterator[Violation]:
-    """What all workloads take of each site's units in each hour, beside what is there or bought."""
+    """Violations of capacity: the units that all workloads use in each hour, against those owned or bought."""
     used: dict[tuple[str, str, str], list[float]] = {}
     for w, c, share in _hardware_uses(company, claim):
         for block, units in (c.units_by_block or {"": c.units}).items():
@@ -243,12 +243,12 @@ def _capacity_violations(company: Company, claim: PlanClaim) -> Iterator[Violati
 
 
 def _owned_units(company: Company, site: str, type_: str) -> int:
-    """Units that are there: peaks at other hours fit beside each other on them, and on what is rented beyond them."""
+    """Own units. On them, and on units rented beyond them, workloads that peak at different hours share."""
     return sum(h.count for h in company.sites[site].hardware if h.type == type_)
 
 
 def _sharing_violations(company: Company, claim: PlanClaim) -> Iterator[Violation]:
-    """Units that are shared: they are there, or may be committed to, and are paid."""
+    """Violations by shared units: they must be owned, or within the terms that may be signed, and paid for."""
     beyond = 0.0
     for name, each in sorted(claim.shared_hardware.items()):
         hardware = [h for s in company.sites.values() if s.name == each.site for h in s.hardware if h.type == each.type]
@@ -280,7 +280,7 @@ def _sharing_violations(company: Company, claim: PlanClaim) -> Iterator[Violatio
 
 
 def _available_units(company: Company, claim: PlanClaim, site: str, type_: str, kind: str) -> float:
-    """There, and bought by the plan: `SITE TYPE on demand`, or what a lease is called; and what is committed to."""
+    """Units owned, bought by the plan (`SITE TYPE on demand`, or the name of a lease) and committed to."""
     owned = 0 if kind else _owned_units(company, site, type_)
     names = [f"{site} {type_} {kind}"] if kind else [f"{site} {type_} {how}" for how in HOW]
     size = int(kind.rpartition(" for ")[0].rpartition(" ")[2]) if " for " in kind else 1
@@ -319,7 +319,7 @@ def _company_violations(company: Company, claim: PlanClaim) -> Iterator[Violatio
 
 
 def _cost_violations(claim: PlanClaim) -> Iterator[Violation]:
-    """What runs somewhere has its site opened and paid, and the whole is the sum of its parts."""
+    """Violations of cost: every used site is opened, and the total is at least the sum of its parts."""
     for name, placed in sorted(claim.placed.items()):
         for c in (placed.primary, placed.burst, placed.fallback):
             if c is not None and c.site not in claim.opened:

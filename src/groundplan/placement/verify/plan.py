@@ -18,7 +18,7 @@ from groundplan.placement.verify.exact import total, totals
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One thing that is wrong with a placement."""
+    """One fault of a placement."""
 
     kind: str
     """choice, excluded, row, units, apart, burst, pool, cost, bound"""
@@ -27,7 +27,7 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the verifier found by itself."""
+    """The verifier's own findings about a placement."""
 
     violations: tuple[Violation, ...]
     cost: int | None
@@ -39,7 +39,7 @@ class Report:
 
     @property
     def is_verified(self) -> bool:
-        """Nothing is wrong. What is not verified is never shown."""
+        """Whether there are no violations. A placement that is not verified is never shown."""
         return not self.violations
 
 
