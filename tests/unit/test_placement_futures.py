@@ -62,7 +62,7 @@ def lost_company(rack: int) -> object:
 
 def test_after_a_loss_only_what_ran_there_moves_and_where_that_is_impossible_the_fewest() -> None:
     roomy = lost_company(3)
-    assert [roomy.decided[n].primary.config for n in "abc"] == ["one", "own", "two"]  # type: ignore[attr-defined]
+    assert [roomy.placements[n].primary.config for n in "abc"] == ["one", "own", "two"]  # type: ignore[attr-defined]
     found = whatif.compare(roomy, whatif.Changes(drop_sites=("first",)))  # type: ignore[arg-type]
     assert [each["workload"] for each in found.flips] == ["a"] and found.others == 0
     assert "Nothing else moves." in whatif.words(found)
