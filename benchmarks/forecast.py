@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from groundplan.economics.forecast.model import Launch, Series
-from groundplan.economics.forecast.predict import LEAST, forecast
+from groundplan.economics.forecast.predict import MIN_VALUES, forecast
 
 STEP_S = 15
 SERIES = 12
@@ -95,7 +95,7 @@ def counted(name: str, times: list[float], tokens: list[int]) -> Iterator[tuple[
 
 def needed(series: Series, horizon: int, origins: int) -> int:
     """Values without which it cannot be forecast from so many places."""
-    return 2 * max(series.cycle, LEAST) + horizon + max(1, horizon // 2) * (origins - 1)
+    return 2 * max(series.cycle, MIN_VALUES) + horizon + max(1, horizon // 2) * (origins - 1)
 
 
 def hours(seed: int) -> Iterator[tuple[str, Series, int, int]]:

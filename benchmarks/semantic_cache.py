@@ -68,7 +68,7 @@ def comparable(pair: Pair) -> bool:
 
 def measure(pairs: Sequence[Pair], bound: float, texts: Texts | None = None, *, alone: bool = False) -> dict[str, Any]:
     """Figures of pairs under the acceptance that ships."""
-    return judged(equivalence.shipped(), pairs, bound, texts or Texts(), alone=alone)
+    return judged(equivalence.load_acceptance(), pairs, bound, texts or Texts(), alone=alone)
 
 
 def judged(
@@ -120,7 +120,7 @@ def judgements(acceptance: Acceptance, pairs: Sequence[Pair], texts: Texts) -> t
             continue
         one, other = texts.read(pair.a), texts.read(pair.b)
         began = time.thread_time()
-        found = equivalence.by_words(one, other)
+        found = equivalence.compare_words(one, other)
         spent += time.thread_time() - began
         if isinstance(found, str):
             verdicts.append(Verdict(-inf, found))
@@ -155,11 +155,11 @@ def rates(hits: Any, same: Any, intents: Sequence[str]) -> dict[str, Any]:
         "pairs": len(same), "repeats": repeats, "hits": given, "wrong": wrong,
         "hit_rate": round(int((hits & same).sum()) / max(1, repeats), 4),
         "wrong_rate": round(wrong / max(1, given), 5),
-        "wrong_upper": round(equivalence.most_wrong(ceil(sum(shares)), len(shares)), 5) if given else 1.0,
-        "wrong_upper_independent": round(equivalence.most_wrong(wrong, given), 5) if given else 1.0,
+        "wrong_upper": round(equivalence.share_upper_bound(ceil(sum(shares)), len(shares)), 5) if given else 1.0,
+        "wrong_upper_independent": round(equivalence.share_upper_bound(wrong, given), 5) if given else 1.0,
         "intents": len(set(intents)), "intents_hit": len(shares),
         "wrong_per_lookup": round(wrong / len(same), 5),
-        "wrong_per_lookup_upper": round(equivalence.most_wrong(wrong, len(same)), 5),
+        "wrong_per_lookup_upper": round(equivalence.share_upper_bound(wrong, len(same)), 5),
     }  # fmt: skip
 
 
@@ -258,7 +258,7 @@ def held_out(found: Sequence[Pair], bound: float, texts: Texts) -> dict[str, Any
     hits = np.zeros(len(found), dtype=bool)
     for part in range(PARTS):
         rest = [pair for pair, its in zip(found, parts, strict=True) if its != part]
-        acceptance = tuned(rest, texts, equivalence.shipped().kinds)
+        acceptance = tuned(rest, texts, equivalence.load_acceptance().kinds)
         for place, (pair, its) in enumerate(zip(found, parts, strict=True)):
             if its == part and comparable(pair):
                 verdict = equivalence.judge(acceptance, texts.said(pair.a), texts.said(pair.b))
@@ -272,7 +272,7 @@ def held_out(found: Sequence[Pair], bound: float, texts: Texts) -> dict[str, Any
 
 def beside(found: Sequence[Pair], draw: int, bound: float, texts: Texts) -> dict[str, Any]:
     """What is told of the public pairs by itself; parts are left out of the draw that settings come from."""
-    acceptance, hard = equivalence.shipped(), [pair for pair in found if pair.kind in TOLD_APART]
+    acceptance, hard = equivalence.load_acceptance(), [pair for pair in found if pair.kind in TOLD_APART]
     verdicts, _ = judgements(acceptance, hard, texts)
     told = {"told_apart": by_kind(hard, verdicts, as_shipped(verdicts, acceptance.threshold(bound)))}
     return told | ({} if draw else {"held_out": held_out(found, bound, texts)})
@@ -295,7 +295,7 @@ def learned(given: argparse.Namespace) -> bool:
         texts = Texts(served=False)
         written(msgspec.structs.replace(tuned(found, texts, kinds(texts)), rule=semantic_tune.told(some())))
     elif given.kinds:
-        written(msgspec.structs.replace(equivalence.shipped(), kinds=kinds(Texts(served=False))))
+        written(msgspec.structs.replace(equivalence.load_acceptance(), kinds=kinds(Texts(served=False))))
     return given.tune is not None or bool(given.kinds)
 
 

@@ -23,7 +23,7 @@ from groundplan.core.errors import Invalid
 from groundplan.core.settings import load_settings
 from groundplan.economics.semantic.phrasing import read_question, usual
 from groundplan.economics.semantic.reading import Reading, read
-from groundplan.economics.semantic.similarity import Said, Vector
+from groundplan.economics.semantic.similarity import EmbeddedReading, Vector
 from groundplan.economics.semantic.synonyms import said_where
 from groundplan.economics.semantic.vocabulary import FILLERS, NEGATIONS, NUMBER_WORDS, QUANTIFIERS, STOP
 from groundplan.knowledge.embedding.encoder import quantise
@@ -52,8 +52,8 @@ class Texts:
         documents = load_encoder(folder)
         self._encoder = load_question_encoder(folder, documents) if served else documents
         self._known: dict[str, Vector] = {}
-        self._said: dict[str, Said] = {}
-        self._written: dict[str, Said] = {}
+        self._said: dict[str, EmbeddedReading] = {}
+        self._written: dict[str, EmbeddedReading] = {}
         self._readings: dict[str, Reading] = {}
         self._seen: dict[tuple[str, str], Features] = {}
 
@@ -71,22 +71,22 @@ class Texts:
             self._readings[text] = read_question(text)
         return self._readings[text]
 
-    def said(self, text: str) -> Said:
+    def said(self, text: str) -> EmbeddedReading:
         """A text as the gateway knows it: its words' embeddings as the search service tells them."""
         if text not in self._said:
             self._said[text] = self._embedded(self.read(text))
         return self._said[text]
 
-    def written(self, text: str) -> Said:
+    def written(self, text: str) -> EmbeddedReading:
         """The same as it was written, as it is where it is a part of a longer text."""
         if text not in self._written:
             self._written[text] = self.said(text) if usual(text) == text else self._embedded(read(text))
         return self._written[text]
 
-    def _embedded(self, reading: Reading) -> Said:
+    def _embedded(self, reading: Reading) -> EmbeddedReading:
         (spoken,) = self._encoder.embed_words([reading.text], [reading.places])
         words = np.frombuffer(quantise(spoken.words), dtype=np.int8).reshape(-1, len(spoken.vector))
-        return Said(reading, spoken.vector, words)
+        return EmbeddedReading(reading, spoken.vector, words)
 
     def seen(self, pair: Pair) -> Features:
         """A pair as settings are learned from it."""

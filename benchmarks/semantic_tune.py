@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 from groundplan.core.errors import Invalid
 from groundplan.economics.semantic.equivalence import (
     CONFIDENCE,
-    TOLD,
+    STATEMENT_KINDS,
     Acceptance,
-    by_words,
-    compared,
-    differing,
+    compare_words,
+    difference_kinds,
+    is_within_bound,
     judge,
     lowest_threshold,
-    within,
+    pair_features,
 )
 from groundplan.economics.semantic.phrasing import read_question
 from groundplan.economics.semantic.reading import Reading
-from groundplan.economics.semantic.similarity import Said
+from groundplan.economics.semantic.similarity import EmbeddedReading
 from groundplan.economics.semantic.statements import FEATURES
 
 BOUNDS = (0.01, 0.02, 0.05)
@@ -47,7 +47,7 @@ SELDOM = 0.03
 """Share of groups in which it may not have, with confidence; or in none at all."""
 
 
-Way = tuple[Callable[[str], Reading], Callable[[str], Said]]
+Way = tuple[Callable[[str], Reading], Callable[[str], EmbeddedReading]]
 """How a text is read, and the same with its embeddings."""
 
 
@@ -58,10 +58,10 @@ def evidenced(pairs: Sequence[Pair], groups: Sequence[str], *ways: Way) -> froze
     for read, said in ways:
         for pair, group in zip(pairs, groups, strict=True):
             a, b = read(pair.a), read(pair.b)
-            found = by_words(a, b)
-            if not isinstance(found, str) and not isinstance(compared(said(pair.a), said(pair.b), found), str):
-                rows.append((differing(a, b), group, pair.same))
-    return TOLD | shown(rows)
+            found = compare_words(a, b)
+            if not isinstance(found, str) and not isinstance(pair_features(said(pair.a), said(pair.b), found), str):
+                rows.append((difference_kinds(a, b), group, pair.same))
+    return STATEMENT_KINDS | shown(rows)
 
 
 def shown(rows: Iterable[tuple[frozenset[str], str, bool]], known: frozenset[str] = frozenset()) -> frozenset[str]:
@@ -76,7 +76,8 @@ def shown(rows: Iterable[tuple[frozenset[str], str, bool]], known: frozenset[str
     return frozenset(
         kind
         for kind in enough | known
-        if kind not in wrong or within(len(wrong[kind]), len(right.get(kind, set()) | wrong[kind]), SELDOM, CONFIDENCE)
+        if kind not in wrong
+        or is_within_bound(len(wrong[kind]), len(right.get(kind, set()) | wrong[kind]), SELDOM, CONFIDENCE)
     )
 
 
@@ -147,7 +148,7 @@ def _threshold(
 def told(pairs: Sequence[Pair]) -> str:
     """A digest of what guards and kinds of difference say of pairs of which each word lies where its letters say, so
     that no embedding is needed: it is the same as long as the rule is."""
-    known: dict[str, Said] = {}
+    known: dict[str, EmbeddedReading] = {}
     found = []
     for pair in pairs:
         one, other = (known.setdefault(text, _lettered(read_question(text))) for text in (pair.a, pair.b))
@@ -160,21 +161,21 @@ _NOTHING_LEARNED = Acceptance(0, [], [0.0] * len(FEATURES), 0.0, {}, {}, frozens
 SIZE = 384
 
 
-def _lettered(reading: Reading) -> Said:
+def _lettered(reading: Reading) -> EmbeddedReading:
     """Directions by which words are near that share letters side by side."""
     words = np.zeros((len(reading.spoken), SIZE), dtype=np.int8)
     for place, word in enumerate(reading.spoken):
         for letters in pairwise(f" {word} "):
             words[place, crc32("".join(letters).encode()) % SIZE] += 1
     whole = words.sum(axis=0, dtype=np.float32)
-    return Said(reading, whole / np.float32(max(1.0, float(np.linalg.norm(whole)))), words)
+    return EmbeddedReading(reading, whole / np.float32(max(1.0, float(np.linalg.norm(whole)))), words)
 
 
-def seen(pair: Pair, said: Callable[[str], Said]) -> NDArray[np.float64] | str:
+def seen(pair: Pair, said: Callable[[str], EmbeddedReading]) -> NDArray[np.float64] | str:
     """The features of a pair, or why it is refused; `said`: a text with its embeddings, which of texts that words alone
     refuse are not asked for."""
-    found = by_words(read_question(pair.a), read_question(pair.b))
-    return found if isinstance(found, str) else compared(said(pair.a), said(pair.b), found)
+    found = compare_words(read_question(pair.a), read_question(pair.b))
+    return found if isinstance(found, str) else pair_features(said(pair.a), said(pair.b), found)
 
 
 def _lowest(

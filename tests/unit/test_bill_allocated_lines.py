@@ -8,7 +8,7 @@ import pytest
 
 from groundplan.core.money import PICO
 from groundplan.economics.allocate.model import Line
-from groundplan.economics.bills.allocated_lines import beside
+from groundplan.economics.bills.allocated_lines import compare_allocations
 from groundplan.economics.bills.parse import read_bill
 from groundplan.economics.bills.reconcile import reconcile
 
@@ -36,18 +36,18 @@ def line(term: str, usd: Decimal) -> Line:
 )
 def test_storage_is_compared_with_its_terms(lines: list[Line], allocated: str, told: str) -> None:
     made = reconcile(read_bill(BILL, "bill.csv", {}), [], {})
-    found = {each.purpose: each for each in beside(made, lines)}
+    found = {each.purpose: each for each in compare_allocations(made, lines)}
     assert set(found) == {"storage", "network"}
     storage = found["storage"]
     assert (storage.bill, storage.allocated) == (Decimal("60.5"), Decimal(allocated))
     assert storage.difference == Decimal("60.5") - Decimal(allocated)
-    assert told in storage.told
-    assert found["network"].bill == 7 and "nothing is allocated" in found["network"].told
+    assert told in storage.advice
+    assert found["network"].bill == 7 and "nothing is allocated" in found["network"].advice
 
 
 def test_a_bill_of_models_alone_has_nothing_beside() -> None:
     made = reconcile(read_bill("date,cost,model\n2026-11-03,4,gpt\n", "bill.csv", {}), [], {})
-    assert beside(made, [line("logs", Decimal(3))]) == []
+    assert compare_allocations(made, [line("logs", Decimal(3))]) == []
 
 
 def test_allocations_for_another_bill_are_not_held_against_this_one() -> None:
@@ -56,10 +56,10 @@ def test_allocations_for_another_bill_are_not_held_against_this_one() -> None:
         term="database", workload="a", amount=50 * PICO, basis="allocated", rule="", source="another cloud"
     )  # fmt: skip
     mine = line("object_storage", Decimal("60.5"))
-    both = next(each for each in beside(made, [mine, other]) if each.purpose == "storage")
-    assert "another cloud and contract 4" in both.told and "--source" in both.told
-    one = next(each for each in beside(made, [mine, other], ["contract 4"]) if each.purpose == "storage")
-    assert (one.allocated, one.rules, one.told) == (
+    both = next(each for each in compare_allocations(made, [mine, other]) if each.purpose == "storage")
+    assert "another cloud and contract 4" in both.advice and "--source" in both.advice
+    one = next(each for each in compare_allocations(made, [mine, other], ["contract 4"]) if each.purpose == "storage")
+    assert (one.allocated, one.rules, one.advice) == (
         Decimal("60.5"), ("contract 4",), "what is allocated is what was billed",
     )  # fmt: skip
 
@@ -67,7 +67,7 @@ def test_allocations_for_another_bill_are_not_held_against_this_one() -> None:
 def test_databases_are_storage_of_the_bill() -> None:
     text = BILL + "2026-11-05,11,USD,Azure Database for PostgreSQL\n2026-11-05,2,USD,Azure AI Search\n"
     made = reconcile(read_bill(text, "bill.csv", {}), [], {})
-    storage = next(each for each in beside(made, []) if each.purpose == "storage")
+    storage = next(each for each in compare_allocations(made, []) if each.purpose == "storage")
     assert storage.bill == Decimal("73.5")
 
 
@@ -80,6 +80,6 @@ def test_a_column_that_is_called_service_tells_what_a_line_is_for_and_tokens_are
 """
     bill = read_bill(text, "b.csv", {})
     assert bill.columns["service"] == "service"
-    assert [(each.foreign, each.purpose) for each in bill.lines] == [
+    assert [(each.is_foreign, each.purpose) for each in bill.lines] == [
         (False, ""), (True, "storage"), (True, "network"), (True, ""),
     ]  # fmt: skip

@@ -53,7 +53,7 @@ def said(read: Bill) -> list[tuple[str | None, Decimal | None, str, str]]:
 
 def test_cost_and_usage_of_aws() -> None:
     read = bill(AWS)
-    assert read.format == "AWS cost and usage" and read.days == (date(2026, 11, 25), date(2026, 11, 30))
+    assert read.format == "AWS cost and usage" and read.date_range == (date(2026, 11, 25), date(2026, 11, 30))
     assert [(line.input, line.output) for line in read.lines[:2]] == [(1000, None), (None, 100)]
     found = reconcile(read, [attempt()], RATES)
     assert kinds(found) == {
@@ -162,7 +162,7 @@ def test_totals_taxes_and_credits_of_an_invoice_are_no_use_of_models() -> None:
 @pytest.mark.parametrize("model", ["acme/credit-risk-v2", "tax-advisor", "ft:gpt-4o:acme:refund-bot"])
 def test_a_model_may_be_called_after_money(model: str) -> None:
     (line,) = bill(f"date,model,amount\n2026-11-25,{model},1.00\n").lines
-    assert not line.foreign and not line.charge
+    assert not line.is_foreign and not line.charge
 
 
 @pytest.mark.parametrize(

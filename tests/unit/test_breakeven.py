@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from groundplan.api.watch.price_changes import break_even_finding
 from groundplan.core.money import PICO
-from groundplan.economics.forecast.breakeven import Own, break_even
+from groundplan.economics.forecast.breakeven import OwnCapacity, break_even
 
 
 @pytest.mark.parametrize(
@@ -23,16 +23,16 @@ from groundplan.economics.forecast.breakeven import Own, break_even
     ],
 )
 def test_the_use_from_which_on_it_pays(made: int, others: dict[str, int], needed: float | None, told: str) -> None:
-    found = break_even(Own("rack", 100 * PICO, 100_000_000, made), others)
+    found = break_even(OwnCapacity("rack", 100 * PICO, 100_000_000, made), others)
     assert found.needed == (None if needed is None else pytest.approx(needed))
-    assert told in found.told
+    assert told in found.verdict
     assert found.other in (None, "api")
     assert found.used == made / 100_000_000
 
 
 @given(st.integers(1, 10**15), st.integers(1, 10**9), st.integers(1, 10**9), st.integers(1, 10**15))
 def test_at_the_needed_use_both_cost_the_same(cost: int, possible: int, made: int, other: int) -> None:
-    found = break_even(Own("rack", cost, possible, made), {"api": other})
+    found = break_even(OwnCapacity("rack", cost, possible, made), {"api": other})
     assert found.needed is not None
     assert found.needed * possible * (other / made) == pytest.approx(cost, rel=1e-9)
     assert (found.used >= found.needed) == pytest.approx(other >= cost) or found.used == pytest.approx(found.needed)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.catalog.edit import with_calls
+from groundplan.catalog.edit import replace_traffic
 from groundplan.catalog.loader import load_files
 
 COMPANY = "kind: company\nname: acme\nformat: 1\n"
@@ -32,7 +32,7 @@ NONE = "  kind: workload\n  name: {name}\n  stage: pilot\n  purpose: Answer ques
 def written(shapes: list[str], calls: dict[str, float]) -> tuple[str, str]:
     documents = [shape.format(name=f"w{number}") for number, shape in enumerate(shapes)]
     files = {"company.yaml": COMPANY, "w.yaml": "\n---\n".join(documents) + "\n"}
-    found = with_calls(files, load_files(files), calls)
+    found = replace_traffic(files, load_files(files), calls)
     assert found["company.yaml"] == COMPANY
     return files["w.yaml"], found["w.yaml"]
 

@@ -16,7 +16,7 @@ from groundplan.catalog.check import validate
 from groundplan.catalog.schema import json_schema
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Invalid
-from groundplan.economics.semantic.equivalence import shipped
+from groundplan.economics.semantic.equivalence import load_acceptance
 from groundplan.release.compile import routing
 from groundplan.release.units import workload_digest
 
@@ -91,7 +91,7 @@ def test_a_bound_that_nothing_is_calibrated_for_is_refused_at_its_line(
     assert bool(re.search(rule["pattern"], bound)) is not refused
     if not refused:
         semantic = validate(tmp_path / "company").workloads["support-assistant"].cache.semantic
-        assert semantic is not None and shipped().threshold(semantic.wrong_at_most) < inf
+        assert semantic is not None and load_acceptance().threshold(semantic.wrong_at_most) < inf
         return
     with pytest.raises(Invalid) as told:
         validate(tmp_path / "company")

@@ -17,10 +17,10 @@ from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO
 from groundplan.economics.forecast.intermittent import is_rare
 from groundplan.economics.forecast.model import DAY, Forecast, Launch, Series
-from groundplan.economics.forecast.outliers import usual
+from groundplan.economics.forecast.outliers import remove_outliers
 from groundplan.economics.forecast.predict import _nanmedian, forecast
 from groundplan.economics.forecast.runway import runway
-from groundplan.economics.forecast.scenario import Change, Part, parse, what_if
+from groundplan.economics.forecast.scenario import CallGroup, Change, parse_changes, what_if
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 WEEK = (100.0, 110.0, 120.0, 110.0, 100.0, 20.0, 10.0)
@@ -246,7 +246,7 @@ def test_a_single_event_is_not_how_it_goes_on(at: int, lasts: int) -> None:
 )
 def test_what_is_usual_or_lasts_is_neither(values: list[float]) -> None:
     series = Series(START, DAY, tuple(values))
-    assert usual(series, 7) == (series, (), None)
+    assert remove_outliers(series, 7) == (series, (), None)
 
 
 def gappy(seed: int, count: int, share: float, together: float = 1.0) -> list[float]:
@@ -306,13 +306,16 @@ def test_what_a_declared_launch_explains_is_no_single_event() -> None:
         values = [value * factor if first <= place < last else value for place, value in enumerate(plain(60))]
         turns = (Launch(START + first * DAY, factor), Launch(START + last * DAY, 1 / factor))
         series = Series(START, DAY, tuple(values), launches=turns)
-        assert usual(series, 7) == (series, (), None) and usual(replace(series, launches=()), 7)[1] != ()
+        assert (
+            remove_outliers(series, 7) == (series, (), None)
+            and remove_outliers(replace(series, launches=()), 7)[1] != ()
+        )
 
 
 def test_a_holiday_is_no_interruption() -> None:
     values = [0.0 if place == 30 else value for place, value in enumerate(plain(60))]
     day = (START + 30 * DAY).date().isoformat()
-    assert usual(Series(START, DAY, tuple(values), holidays=frozenset({day})), 7)[1] == ()
+    assert remove_outliers(Series(START, DAY, tuple(values), holidays=frozenset({day})), 7)[1] == ()
 
 
 @pytest.mark.parametrize(("count", "open_"), [(10, 0), (20, 2), (40, 0), (40, 7)])
@@ -415,11 +418,11 @@ def test_a_day_that_costs_more_than_was_foreseen_goes_on_as_it_does_now() -> Non
     assert runway(60 * PICO, flat(1.0), night, 9 * PICO, noon, 4 * PICO).days == 13
 
 
-PARTS = [Part("input", 1_000_000, 3 * PICO), Part("output", 100_000, PICO), Part("requests", 10, PICO)]
+PARTS = [CallGroup("input", 1_000_000, 3 * PICO), CallGroup("output", 100_000, PICO), CallGroup("requests", 10, PICO)]
 
 
 def test_a_scenario_says_what_each_change_contributes() -> None:
-    made = what_if(PARTS, parse(["users=10", "price=-30%", "context=2", "cache=50%"]))
+    made = what_if(PARTS, parse_changes(["users=10", "price=-30%", "context=2", "cache=50%"]))
     assert made.before == 5 * PICO
     assert made.after == round((6 + 1 + 1) * PICO * 0.7 * 10 * 0.5)
     assert made.before + sum(amount for _, amount in made.steps) == made.after
@@ -432,7 +435,7 @@ def test_a_scenario_says_what_each_change_contributes() -> None:
 )
 def test_amounts_of_a_scenario_are_exact(costs: list[tuple[str, int]], percent: int) -> None:
     """Also where they have more digits than a float has: from some thousand dollars on."""
-    made = what_if([Part(name, 1, cost) for name, cost in costs], parse([f"price={percent}%"]))
+    made = what_if([CallGroup(name, 1, cost) for name, cost in costs], parse_changes([f"price={percent}%"]))
     whole = sum(cost for _, cost in costs)
     assert made.after == round(Fraction(whole * (100 + percent), 100))
     assert made.before + sum(amount for _, amount in made.steps) == made.after
@@ -444,13 +447,13 @@ def test_another_model_is_priced_by_the_tokens_that_were_used() -> None:
 
 
 def test_what_another_model_has_no_price_for_stays_as_it_was() -> None:
-    parts = [Part("images_made", 10, PICO), Part("seconds", 60, PICO), Part("bound", 0, PICO)]
+    parts = [CallGroup("images_made", 10, PICO), CallGroup("seconds", 60, PICO), CallGroup("bound", 0, PICO)]
     rates = Rates(input=PICO, output=2 * PICO, minute=5 * PICO)
     assert what_if(parts, Change(rates=rates)).after == PICO + 5 * PICO + PICO
 
 
 def test_another_model_answers_callers_and_embeds_or_judges_nothing() -> None:
-    beside = [Part("input", 5_000_000, PICO // 10, answers=False), Part("output", 1000, PICO, answers=False)]
+    beside = [CallGroup("input", 5_000_000, PICO // 10, answers=False), CallGroup("output", 1000, PICO, answers=False)]
     made = what_if([*PARTS, *beside], Change(context=2, rates=Rates(input=PICO, output=2 * PICO)))
     assert made.before == 5 * PICO + PICO // 10 + PICO
     assert made.after == 2 * PICO + PICO // 5 + PICO // 10 + PICO
@@ -459,7 +462,7 @@ def test_another_model_answers_callers_and_embeds_or_judges_nothing() -> None:
 
 def test_another_model_is_asked_in_the_same_class_of_service() -> None:
     rates = Rates(input=PICO, output=2 * PICO, batch=Rates(input=PICO // 2, output=PICO))
-    parts = [Part("input", 1_000_000, 3 * PICO, tier="batch"), Part("input", 1_000_000, 6 * PICO)]
+    parts = [CallGroup("input", 1_000_000, 3 * PICO, tier="batch"), CallGroup("input", 1_000_000, 6 * PICO)]
     assert what_if(parts, Change(rates=rates)).after == PICO // 2 + PICO
 
 
@@ -479,5 +482,5 @@ def test_another_model_is_asked_in_the_same_class_of_service() -> None:
 )
 def test_a_change_that_cannot_be_is_refused(text: str) -> None:
     with pytest.raises(Invalid) as refused:
-        what_if(PARTS, parse([text]))
+        what_if(PARTS, parse_changes([text]))
     assert refused.value.code == "scenario_invalid"

@@ -11,7 +11,7 @@ from benchmarks.forecast_young import SHAPES, generated, judged
 
 from groundplan.economics.forecast.model import DAY, Launch, Series
 from groundplan.economics.forecast.predict import forecast
-from groundplan.economics.forecast.short_runway import of_few
+from groundplan.economics.forecast.short_runway import forecast_short_series
 from groundplan.economics.forecast.short_series import METHOD, MOST
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
@@ -154,7 +154,7 @@ def of_few_days(shape: str, seen: int, seeds: range) -> tuple[float, float]:
     off, held = [], []
     for seed in seeds:
         values = generated(shape, seen, seed)
-        made, came = of_few(days(list(values[:seen])), 14), sum(values[seen : seen + 14])
+        made, came = forecast_short_series(days(list(values[:seen])), 14), sum(values[seen : seen + 14])
         off.append(abs(math.log(made.total / came)))
         held.append(made.total_low <= came <= made.total_high)
     return float(np.median(off)), float(np.mean(held))
@@ -171,10 +171,10 @@ def test_when_a_budget_ends_is_told_by_how_a_week_changes(shape: str, most: floa
 @pytest.mark.parametrize("shape", ["flat", "weekly", "wandering"])
 def test_days_that_do_not_surely_change_are_told_by_their_mean(shape: str, seen: int) -> None:
     known = [generated(shape, seen, seed)[:seen] for seed in range(30)]
-    assert sum(of_few(days(list(each)), 14).method == METHOD for each in known if any(each)) <= 6
+    assert sum(forecast_short_series(days(list(each)), 14).method == METHOD for each in known if any(each)) <= 6
 
 
 def test_four_days_tell_nothing_but_their_mean() -> None:
-    assert of_few(days(growing(4, 2.0)), 7).method == "mean of 4 days"
-    assert of_few(days(growing(5, 2.0)), 7).method == METHOD
-    assert of_few(days([0.0] * 6), 7).total == 0
+    assert forecast_short_series(days(growing(4, 2.0)), 7).method == "mean of 4 days"
+    assert forecast_short_series(days(growing(5, 2.0)), 7).method == METHOD
+    assert forecast_short_series(days([0.0] * 6), 7).total == 0

@@ -25,11 +25,11 @@ from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
 from groundplan.economics.semantic.differences import DIGEST, digests
-from groundplan.economics.semantic.equivalence import differing, within
-from groundplan.economics.semantic.net_savings import Done, net
+from groundplan.economics.semantic.equivalence import difference_kinds, is_within_bound
+from groundplan.economics.semantic.net_savings import LookupTotals, net_savings
 from groundplan.economics.semantic.reading import Reading, read
 from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, Learned, Regions
-from groundplan.economics.semantic.similarity import Said
+from groundplan.economics.semantic.similarity import EmbeddedReading
 from groundplan.gateway.caching import semantic
 from groundplan.gateway.caching.semantic import MAX_WAIT_SECONDS, PAUSE_SECONDS, SemanticCache
 from groundplan.gateway.caching.semantic_checks import CheckStore
@@ -139,8 +139,8 @@ def prove(rig: Rig) -> None:
     regions = similar._taught["assistant"].regions
     (region,) = regions.known.values()
     pairs = combinations((RESET, AGAIN, OTHER), 2)
-    kinds = digests({kind for one, other in pairs for kind in differing(read(one), read(other))})
-    while not regions.proven(region):
+    kinds = digests({kind for one, other in pairs for kind in difference_kinds(read(one), read(other))})
+    while not regions.is_proven(region):
         regions.learn(region, 9.0, True, kinds)
 
 
@@ -330,9 +330,9 @@ async def test_who_changes_groups_while_waiting_shares_with_the_new_ones_only(tm
 def test_regions_begin_checked_tighten_and_switch_off() -> None:
     one = np.eye(4, dtype=np.float32)[0]
     regions = Regions(bound=0.05, check=0.1, evidence=2, threshold=3.0)
-    region = regions.of(one)
-    assert regions.of(one) is region
-    assert regions.of(np.eye(4, dtype=np.float32)[1]) is not region
+    region = regions.region_of(one)
+    assert regions.region_of(one) is region
+    assert regions.region_of(np.eye(4, dtype=np.float32)[1]) is not region
     assert regions.decide(region, 2.9, 0.99) == ASK
     assert regions.decide(region, 9.0, 0.99) == CHECK
     for _ in range(58):
@@ -350,20 +350,20 @@ def test_regions_begin_checked_tighten_and_switch_off() -> None:
     assert regions.decide(region, 4.0, 0.99) == GIVE, "one of 93 proves 5 % again"
     for _ in range(10):
         regions.learn(region, 8.0, False)
-    assert regions.off(region)
+    assert regions.is_off(region)
     assert regions.decide(region, inf, 0.99) == ASK
     assert regions.decide(region, inf, 0.05) == CHECK
 
 
 def test_a_wrong_answer_among_few_checks_switches_a_region_off_that_its_neighbours_prove() -> None:
     regions = Regions(bound=0.05, check=0.1, evidence=5, threshold=3.0)
-    region, other = (regions.of(vector) for vector in neighbours())
+    region, other = (regions.region_of(vector) for vector in neighbours())
     for each, count in ((region, 10), (other, 200)):
         for _ in range(count):
             regions.learn(each, 9.0, True)
     assert regions.decide(region, 9.0, 0.99) == GIVE
     regions.learn(region, 9.0, False)
-    assert within(1, 211, regions.bound), "all checks together still prove the bound"
+    assert is_within_bound(1, 211, regions.bound), "all checks together still prove the bound"
     assert regions.decide(region, inf, 0.99) == ASK
     assert regions.decide(other, 9.0, 0.99) == GIVE
 
@@ -371,8 +371,8 @@ def test_a_wrong_answer_among_few_checks_switches_a_region_off_that_its_neighbou
 @pytest.mark.parametrize(("bound", "checks"), [(0.01, (299, 473, 628)), (0.02, (149, 236, 313)), (0.05, (59, 93, 124))])
 def test_so_many_checks_prove_a_bound_as_the_documents_say(bound: float, checks: tuple[int, ...]) -> None:
     for wrong, of in enumerate(checks):
-        assert within(wrong, of, bound)
-        assert not within(wrong, of - 1, bound)
+        assert is_within_bound(wrong, of, bound)
+        assert not is_within_bound(wrong, of - 1, bound)
     assert all(str(of) in SEMANTIC_CACHE.read_text() for of in checks)
 
 
@@ -387,8 +387,8 @@ def neighbours() -> tuple[np.ndarray, np.ndarray]:
 
 def test_checks_of_neighbours_count_and_their_own_are_needed_too() -> None:
     regions = Regions(bound=0.05, check=0.0, evidence=20, threshold=3.0)
-    near, other = (regions.of(vector) for vector in neighbours())
-    far = regions.of((np.random.default_rng(8).normal(size=384) / 20).astype(np.float32))
+    near, other = (regions.region_of(vector) for vector in neighbours())
+    far = regions.region_of((np.random.default_rng(8).normal(size=384) / 20).astype(np.float32))
     assert (near.near, other.near, far.near) == ([other], [near], [])
     for each, count in ((near, 19), (other, 45), (far, 45)):
         for _ in range(count):
@@ -401,11 +401,11 @@ def test_checks_of_neighbours_count_and_their_own_are_needed_too() -> None:
 def test_what_all_workers_learned_takes_the_place_of_what_is_counted_here() -> None:
     regions, other = (Regions(bound=0.05, check=0.1, evidence=2, threshold=3.0) for _ in range(2))
     one, two = neighbours()
-    regions.learn(regions.of(one), 9.0, True)
-    rows = [Learned(regions.of(one).first, 60, 1, 4.5), Learned(regions.of(two).first, 7, 0, -inf)]
+    regions.learn(regions.region_of(one), 9.0, True)
+    rows = [Learned(regions.region_of(one).first, 60, 1, 4.5), Learned(regions.region_of(two).first, 7, 0, -inf)]
     for taught_one in (regions, regions, other):
         taught_one.load(rows)
-        found = taught_one.of(one)
+        found = taught_one.region_of(one)
         assert (found.checked, found.wrong, found.raised) == (60, 1, 4.5)
         assert [each.checked for each in found.near] == [7]
         assert len(taught_one.known) == 2
@@ -507,11 +507,15 @@ async def test_what_was_found_and_refused_by_a_stop_saved_nothing(tmp_path: Path
 
 def test_savings_are_net_of_look_ups_and_of_wrong_answers() -> None:
     hour, wrong = 36 * 10**9, 10**12
-    made = net(Done(looked=1000, given=400, checked=100, wrong=2, spent_us=10**9, saved=5 * 10**12), 0.01, hour, wrong)
+    made = net_savings(
+        LookupTotals(looked=1000, given=400, checked=100, wrong=2, spent_us=10**9, saved=5 * 10**12), 0.01, hour, wrong
+    )
     assert (made.saved, made.lookups) == (5 * 10**12, 10**10)
     assert made.wrong_answers == pytest.approx(8.0)
     assert made.net == 5 * 10**12 - 10**10 - 8 * 10**12
-    unproven = net(Done(looked=10, given=100, checked=0, wrong=0, spent_us=0, saved=0), 0.02, hour, wrong)
+    unproven = net_savings(
+        LookupTotals(looked=10, given=100, checked=0, wrong=0, spent_us=0, saved=0), 0.02, hour, wrong
+    )
     assert unproven.wrong_answers == pytest.approx(2.0)
 
 
@@ -523,12 +527,12 @@ async def test_a_check_is_told_and_what_other_workers_found_counts_here(tmp_path
         assert await cache_of(rig, AGAIN) == "none"
         await until(lambda: counts(rig).checked == 1)
         (key,) = (key for key in checks._waiting if len(key[2]) > DIGEST)
-        found = digests(differing(read(RESET), read(AGAIN)))
+        found = digests(difference_kinds(read(RESET), read(AGAIN)))
         assert set(checks._waiting) == {key, *((*key[:2], kind) for kind in found)}
         assert key[0] == "assistant" and set(checks._waiting.values()) == {(1, 0, -inf)}
         way = "Which way can the Jira password be reset?"
         assert await cache_of(rig, way) == "none", "one check proves nothing"
-        kinds = {kind for one in (RESET, AGAIN, way) for kind in digests(differing(read(one), read(OTHER)))}
+        kinds = {kind for one in (RESET, AGAIN, way) for kind in digests(difference_kinds(read(one), read(OTHER)))}
         checks._take([(*key, 200, 0, -inf), *((*key[:2], kind, 20, 0, -inf) for kind in kinds)])
         assert await cache_of(rig, OTHER) == "semantic"
         (region,) = similar._taught["assistant"].regions.known.values()
@@ -569,10 +573,10 @@ async def test_a_check_is_told_and_what_other_workers_found_counts_here(tmp_path
 async def test_answers_agree_where_numbers_units_dates_and_names_do(
     encoder: Encoder, one: str, other: str, same: bool
 ) -> None:
-    async def embed(asked: Sequence[tuple[Reading, Sequence[tuple[int, int]]]], _: Any) -> list[Said]:
+    async def embed(asked: Sequence[tuple[Reading, Sequence[tuple[int, int]]]], _: Any) -> list[EmbeddedReading]:
         spoken = encoder.embed_words([reading.text for reading, _ in asked], [places for _, places in asked])
         return [
-            Said(reading, each.vector, np.frombuffer(quantise(each.words), dtype=np.int8).reshape(-1, 384))
+            EmbeddedReading(reading, each.vector, np.frombuffer(quantise(each.words), dtype=np.int8).reshape(-1, 384))
             for (reading, _), each in zip(asked, spoken, strict=True)
         ]
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from groundplan.blueprint.artifact import encode, prompts_in, workload_in
 from groundplan.blueprint.model import Blueprint, Workload
 from groundplan.catalog.loader import load_files
-from groundplan.catalog.prompt_edit import with_prompt
+from groundplan.catalog.prompt_edit import replace_prompt
 from groundplan.core.errors import NotFound
 from groundplan.release.prompts import (
     ServedPrompts,
@@ -66,7 +66,7 @@ TEXTS = st.text(
 @settings(max_examples=40, deadline=None)
 @given(TEXTS, st.sampled_from(["polite", "short", "plain"]), st.integers(3, 99))
 def test_a_text_is_spliced_and_everything_else_stays(text: str, name: str, version: int) -> None:
-    made = with_prompt(FILES, name, text, version)
+    made = replace_prompt(FILES, name, text, version)
     read, before = load_files(made), load_files(FILES)
     assert (read.prompts[name].text, read.prompts[name].version) == (text, version)
     for other in {"polite", "short", "plain"} - {name}:
@@ -80,14 +80,14 @@ def test_a_text_is_spliced_and_everything_else_stays(text: str, name: str, versi
 def test_what_yaml_would_take_for_a_line_end_or_refuse_stays_as_well() -> None:
     text = "one\u2028two\u2029\ufeff\uffff\U0001ffffthree\u00a0"
     for name in ("polite", "short", "plain"):
-        assert load_files(with_prompt(FILES, name, text, 3)).prompts[name].text == text
+        assert load_files(replace_prompt(FILES, name, text, 3)).prompts[name].text == text
 
 
 def test_lines_stay_lines() -> None:
-    made = with_prompt(FILES, "plain", "First.\n\n  indented\nlast", 2)
+    made = replace_prompt(FILES, "plain", "First.\n\n  indented\nlast", 2)
     assert made["c.yaml"] == ("version: 2\nkind: prompt\nname: plain\ntext: |-\n  First.\n\n    indented\n  last\n")
     with pytest.raises(NotFound):
-        with_prompt(FILES, "none", "x", 2)
+        replace_prompt(FILES, "none", "x", 2)
 
 
 def served(number: int, *said: tuple[str, str, str], stage: str = "pilot") -> ServedPrompts:

@@ -299,7 +299,7 @@ def test_azure_meters_and_other_services() -> None:
         "11/25/2026,Bandwidth,Data Transfer Out,1 GB,100,8.7,USD,/subscriptions/x/net\n"
     )
     export = bill(text)
-    assert export.format == "Azure cost details" and export.days == (date(2026, 11, 25), date(2026, 11, 25))
+    assert export.format == "Azure cost details" and export.date_range == (date(2026, 11, 25), date(2026, 11, 25))
     result = reconcile(export, [attempt(), attempt()], RATES)
     assert kinds(result) == {"other_service": "2.5", "price": "0.0004", "storage": "0.2", "network": "8.7"}
     (price,) = [row for row in result.rows if row.kind == "price"]
@@ -372,7 +372,7 @@ def test_lines_of_a_month_are_compared_with_all_of_its_days(form: str) -> None:
     september = ("2026-09", "2026-10", whole, 1788220800, 1790812800)
     november = ("2026-11", "2026-12", whole + 1, 1793491200, 1796083200)
     read = bill("\n".join([head, *(line.format(*month) for month in (september, november) for line in lines)]))
-    assert read.days == (date(2026, 9, 1), date(2026, 11, 30))
+    assert read.date_range == (date(2026, 9, 1), date(2026, 11, 30))
     result = reconcile(read, every, RATES)
     assert kinds(result) == {"storage": "10", "unexplained": "1"}
     (more,) = [row for row in result.rows if row.kind == "unexplained"]
@@ -389,7 +389,7 @@ def test_lines_of_hours_and_days_are_of_one_day_and_what_is_paid_ahead_makes_no_
         "2026-01-01,2027-01-01,900,Virtual Machines,Reservation of a year\n"
     )
     assert [line.until for line in read.lines] == [None, None, None, date(2026, 12, 31)]
-    assert read.days == (date(2026, 11, 25), date(2026, 11, 26))
+    assert read.date_range == (date(2026, 11, 25), date(2026, 11, 26))
 
 
 @pytest.mark.parametrize(

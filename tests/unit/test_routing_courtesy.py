@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.test_routing_model import entangled, known
 
-from groundplan.economics.routing.decide.courtesy import without_courtesy
+from groundplan.economics.routing.decide.courtesy import strip_courtesy
 from groundplan.economics.routing.decide.features import brief
 from groundplan.economics.routing.decide.predict import asked, predict
 from groundplan.economics.routing.learn import perturb
@@ -42,12 +42,12 @@ def router() -> Router:
 @given(st.lists(st.sampled_from(OPENS), max_size=3), st.sampled_from(ASKED), st.sampled_from(ENDS), st.booleans())
 def test_only_what_is_asked_is_read(opens: list[str], text: str, end: str, small: bool) -> None:
     said = "".join(opens) + text + end
-    assert without_courtesy(said.lower() if small else said) == (text.lower() if small else text)
+    assert strip_courtesy(said.lower() if small else said) == (text.lower() if small else text)
 
 
 @given(st.text(max_size=300) | st.lists(st.sampled_from(OPENS + ENDS + ["x", "  ", "\n"]), max_size=12).map("".join))
 def test_something_is_always_left(text: str) -> None:
-    found = without_courtesy(text)
+    found = strip_courtesy(text)
     assert found in text and any(map(str.isalnum, found)) == any(map(str.isalnum, text))
 
 
@@ -60,7 +60,7 @@ def test_something_is_always_left(text: str) -> None:
     ],
 )  # fmt: skip
 def test_what_asks_for_something_stays(text: str) -> None:
-    assert without_courtesy(text) == text
+    assert strip_courtesy(text) == text
 
 
 @pytest.mark.timeout(60)
@@ -69,7 +69,7 @@ def test_what_asks_for_something_stays(text: str) -> None:
 def test_a_frame_that_does_not_end_takes_no_time(begin: str, space: str) -> None:
     """By the square of its length it would take hours, in which the gateway answers nobody."""
     text = begin + 1_000_000 * space + "x"
-    assert without_courtesy(text) == text
+    assert strip_courtesy(text) == text
 
 
 def test_the_same_is_expected_of_it_and_of_what_is_embedded(router: Router) -> None:

@@ -27,7 +27,7 @@ from benchmarks.semantic_plain import plain
 from benchmarks.semantic_public import content, mended, with_a_word_more, with_another_of_its_sort
 
 from groundplan.economics.semantic import equivalence, guards
-from groundplan.economics.semantic.equivalence import Verdict, most_wrong
+from groundplan.economics.semantic.equivalence import Verdict, share_upper_bound
 from groundplan.economics.semantic.reading import read
 
 
@@ -35,10 +35,12 @@ def test_hits_of_one_intent_count_once_for_the_bound() -> None:
     hits = np.array([True] * 100)
     told = rates(hits, hits, [f"intent {n % 10}" for n in range(100)])
     assert (told["wrong_rate"], told["intents_hit"]) == (0.0, 10)
-    assert told["wrong_upper_independent"] == round(most_wrong(0, 100), 5)
-    assert told["wrong_upper"] == round(most_wrong(0, 10), 5) > 0.25
+    assert told["wrong_upper_independent"] == round(share_upper_bound(0, 100), 5)
+    assert told["wrong_upper"] == round(share_upper_bound(0, 10), 5) > 0.25
     same = np.array([n != 5 for n in range(100)])
-    assert rates(hits, same, [f"intent {n % 10}" for n in range(100)])["wrong_upper"] == round(most_wrong(1, 10), 5)
+    assert rates(hits, same, [f"intent {n % 10}" for n in range(100)])["wrong_upper"] == round(
+        share_upper_bound(1, 10), 5
+    )
 
 
 def test_pairs_of_a_file_belong_together_by_their_group_or_by_a_text() -> None:
@@ -78,7 +80,7 @@ def test_the_wide_family_has_enough_intents_for_one_percent_and_traps_of_every_k
     rows = made("wide", 901)
     pairs = of_intents("wide", rows)
     intents = {pair.group for pair in pairs if pair.same}
-    assert len(intents) == 416 and most_wrong(0, len(intents)) < 0.01
+    assert len(intents) == 416 and share_upper_bound(0, len(intents)) < 0.01
     kinds = {"word", "hidden name", "negation", "number", "date", "entity", "unit", "opposite", "direction", "language"}
     assert kinds <= {pair.kind for pair in pairs if not pair.same}
     assert all(pair.a.lower() != pair.b.lower() for pair in pairs)
@@ -216,11 +218,11 @@ def some() -> list[Pair]:
 
 def test_settings_that_ship_are_of_the_rule_that_ships(some: list[Pair]) -> None:
     """Else what they come of was accepted and refused by another one: `semantic_cache.py --tune` learns them anew."""
-    acceptance = equivalence.shipped()
+    acceptance = equivalence.load_acceptance()
     assert acceptance.version == semantic_tune.VERSION and acceptance.rule == semantic_tune.told(some)
     assert set(acceptance.evidence) == set(acceptance.thresholds) == {f"{bound:g}" for bound in semantic_tune.BOUNDS}
     for bound, (accepted, wrong) in acceptance.evidence.items():
-        assert accepted > 1000 and equivalence.within(wrong, accepted, float(bound) / semantic_tune.CAUTION)
+        assert accepted > 1000 and equivalence.is_within_bound(wrong, accepted, float(bound) / semantic_tune.CAUTION)
 
 
 def test_another_rule_is_told_from_the_one_that_ships(some: list[Pair], monkeypatch: pytest.MonkeyPatch) -> None:

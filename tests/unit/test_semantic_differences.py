@@ -10,10 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from groundplan.economics.semantic.differences import DIGEST, digests
-from groundplan.economics.semantic.equivalence import Verdict, differing, judge, shipped
+from groundplan.economics.semantic.equivalence import Verdict, difference_kinds, judge, load_acceptance
 from groundplan.economics.semantic.reading import read
-from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, MOST_KINDS, Learned, Region, Regions
-from groundplan.economics.semantic.similarity import Said
+from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, MAX_KINDS, Learned, Region, Regions
+from groundplan.economics.semantic.similarity import EmbeddedReading
 from groundplan.economics.semantic.substitution import strictly
 
 WORDS = st.sampled_from(
@@ -22,7 +22,7 @@ WORDS = st.sampled_from(
 
 
 def between(one: str, other: str) -> set[str]:
-    return set(differing(read(one), read(other)))
+    return set(difference_kinds(read(one), read(other)))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_kinds_are_the_same_whichever_request_came_first(one: list[str], other: 
 
 def proven(vector: np.ndarray) -> tuple[Regions, Region]:
     regions = Regions(bound=0.05, check=0.1, evidence=3, threshold=3.0)
-    region = regions.of(vector)
+    region = regions.region_of(vector)
     for _ in range(59):
         regions.learn(region, 9.0, same=True)
     return regions, region
@@ -71,7 +71,7 @@ def test_a_kind_of_difference_is_checked_before_it_is_given_and_off_once_it_was_
     regions.learn(region, 9.0, same=True, kinds=(kind,))
     assert regions.decide(region, 9.0, 0.99, (kind,), (kind,)) == GIVE
     assert regions.decide(region, 9.0, 0.99, (kind, other), (kind, other)) == CHECK
-    elsewhere = regions.of(np.eye(4, dtype=np.float32)[1])
+    elsewhere = regions.region_of(np.eye(4, dtype=np.float32)[1])
     regions.learn(elsewhere, 3.0, same=False, kinds=(kind,))
     assert regions.decide(region, 9.0, 0.99, (kind,), (kind,)) == ASK, "wrong in another region"
     assert regions.decide(region, 9.0, 0.05, (kind,)) == CHECK, "it may prove itself again"
@@ -89,14 +89,14 @@ def test_of_what_calibration_showed_no_check_is_awaited_but_a_wrong_one_counts()
     assert regions.decide(region, 9.0, 0.99) == GIVE
 
 
-def said(text: str) -> Said:
+def said(text: str) -> EmbeddedReading:
     """A text near every other."""
     reading = read(text)
-    return Said(reading, np.full(4, 0.5, dtype=np.float32), np.ones((len(reading.spoken), 4), dtype=np.int8))
+    return EmbeddedReading(reading, np.full(4, 0.5, dtype=np.float32), np.ones((len(reading.spoken), 4), dtype=np.int8))
 
 
 def judged(one: str, other: str) -> Verdict:
-    return judge(shipped(), said(one), said(other))
+    return judge(load_acceptance(), said(one), said(other))
 
 
 def test_a_match_tells_of_which_of_its_kinds_there_is_no_evidence() -> None:
@@ -144,10 +144,10 @@ def test_kinds_are_shown_by_several_groups_and_by_no_trap() -> None:
 
 def test_kinds_beyond_those_that_are_counted_are_checked_for_ever() -> None:
     regions, region = proven(np.eye(4, dtype=np.float32)[0])
-    many = digests(map(str, range(MOST_KINDS + 1)))
+    many = digests(map(str, range(MAX_KINDS + 1)))
     for _ in range(3):
         regions.learn(region, 9.0, same=True, kinds=many)
-    assert len(regions.kinds) == MOST_KINDS
+    assert len(regions.kinds) == MAX_KINDS
     assert {regions.decide(region, 9.0, 0.99, (kind,), (kind,)) for kind in regions.kinds} == {GIVE}
     assert regions.decide(region, 9.0, 0.99, many, many) == CHECK
 

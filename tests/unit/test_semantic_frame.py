@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.economics.semantic.reading import read
-from groundplan.economics.semantic.similarity import Said, Vector
+from groundplan.economics.semantic.similarity import EmbeddedReading, Vector
 from groundplan.gateway.caching import semantic_frame
 from groundplan.gateway.caching.semantic_frame import Frame
 
 READING, WORDS = read("How do I renew my permit?"), np.zeros((2, 3), dtype=np.int8)
 
 
-def said(turn: int) -> Said:
+def said(turn: int) -> EmbeddedReading:
     """A direction of its own for each of a circle's hundred turns."""
     angle = turn * 2 * np.pi / 100
-    return Said(READING, np.array([np.cos(angle), np.sin(angle), 0.0], dtype=np.float32), WORDS)
+    return EmbeddedReading(READING, np.array([np.cos(angle), np.sin(angle), 0.0], dtype=np.float32), WORDS)
 
 
 def likest(kept: Sequence[Vector], of: Vector, most: int, least: float) -> list[float]:

@@ -14,10 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid
-from groundplan.economics.semantic.equivalence import judge, lowest_threshold, most_wrong, shipped, within
+from groundplan.economics.semantic.equivalence import (
+    is_within_bound,
+    judge,
+    load_acceptance,
+    lowest_threshold,
+    share_upper_bound,
+)
 from groundplan.economics.semantic.guards import english, veto
 from groundplan.economics.semantic.reading import language_of, read, stem
-from groundplan.economics.semantic.similarity import Said
+from groundplan.economics.semantic.similarity import EmbeddedReading
 
 SAME = [
     ("How do I reset my Jira password?", "What is the way to reset the Jira password?"),
@@ -121,21 +127,23 @@ def test_the_language_is_told_only_where_it_shows() -> None:
     assert language_of("Kubernetes", ["kubernetes"]) == ""
 
 
-def said(text: str, length: float = 1.0) -> Said:
+def said(text: str, length: float = 1.0) -> EmbeddedReading:
     """A text of which all words are alike, and with others of its kind so alike as their lengths tell."""
     reading = read(text)
-    return Said(reading, np.array([length], dtype=np.float32), np.ones((len(reading.spoken), 4), dtype=np.int8))
+    return EmbeddedReading(
+        reading, np.array([length], dtype=np.float32), np.ones((len(reading.spoken), 4), dtype=np.int8)
+    )
 
 
 def test_a_trap_is_never_accepted_however_alike() -> None:
-    found = judge(shipped(), said("Pay in 2 parts"), said("Pay in 3 parts"))
+    found = judge(load_acceptance(), said("Pay in 2 parts"), said("Pay in 3 parts"))
     assert (found.score, found.veto) == (-inf, "number")
-    assert judge(shipped(), said("a"), said("b", 0.1)).veto == "unlike"
+    assert judge(load_acceptance(), said("a"), said("b", 0.1)).veto == "unlike"
 
 
 def test_a_few_words_again_and_again_are_not_compared() -> None:
     def told(one: str, other: str) -> str:
-        return judge(shipped(), said(one), said(other)).veto
+        return judge(load_acceptance(), said(one), said(other)).veto
 
     assert told("tip " * 500, "tip " * 499 + "top") == told("to be " * 300, "to be to go " * 150) == "repeats"
     much = (Path(__file__).parents[2] / "docs" / "cost.md").read_text()[8000:10000]
@@ -143,17 +151,17 @@ def test_a_few_words_again_and_again_are_not_compared() -> None:
 
 
 def test_what_ships_keeps_its_bounds_where_it_was_set() -> None:
-    found = shipped()
+    found = load_acceptance()
     for bound, (accepted, wrong) in found.evidence.items():
-        assert most_wrong(wrong, accepted) <= float(bound)
+        assert share_upper_bound(wrong, accepted) <= float(bound)
     assert found.threshold(0.01) >= found.threshold(0.05)
     assert found.threshold(0.0001) == inf
 
 
 def test_clopper_pearson() -> None:
-    assert most_wrong(0, 298) == pytest.approx(0.01, rel=0.01)
-    assert most_wrong(5, 100) == pytest.approx(0.1022, abs=5e-4)
-    assert most_wrong(3, 3) == 1.0
+    assert share_upper_bound(0, 298) == pytest.approx(0.01, rel=0.01)
+    assert share_upper_bound(5, 100) == pytest.approx(0.1022, abs=5e-4)
+    assert share_upper_bound(3, 3) == 1.0
 
 
 def test_the_threshold_is_the_lowest_that_keeps_the_bound() -> None:
@@ -161,7 +169,7 @@ def test_the_threshold_is_the_lowest_that_keeps_the_bound() -> None:
     same = [i not in (600, 601, 602, 603, 604, 605) for i in range(1000)]
     threshold, accepted, wrong = lowest_threshold(scores, same, 0.01)
     assert (threshold, accepted, wrong) == (400.0 - 1, 602, 1) or wrong <= 2
-    assert most_wrong(wrong, accepted) <= 0.01
+    assert share_upper_bound(wrong, accepted) <= 0.01
     assert lowest_threshold([1.0] * 50, [True] * 50, 0.01)[0] == inf
 
 
@@ -172,7 +180,7 @@ def test_without_confidence_the_threshold_keeps_the_share_that_was_found() -> No
     assert (threshold, accepted, wrong) == (1.0, 1000, 20)
     assert lowest_threshold(scores, same, 0.02)[1] < 1000
     assert lowest_threshold(scores, same, 0.0199, confidence=0.0) == (2.0, 999, 19)
-    assert most_wrong(7, 50, 0.0) == pytest.approx(7 / 50)
+    assert share_upper_bound(7, 50, 0.0) == pytest.approx(7 / 50)
 
 
 def test_pairs_that_are_none_are_refused_with_their_line(tmp_path: Path) -> None:
@@ -192,8 +200,8 @@ def test_pairs_that_are_none_are_refused_with_their_line(tmp_path: Path) -> None
 
 @given(st.integers(0, 30), st.integers(1, 900), st.sampled_from([0.01, 0.02, 0.03, 0.05, 0.15]))
 def test_a_share_is_within_a_bound_where_its_upper_end_is(wrong: int, of: int, bound: float) -> None:
-    upper = most_wrong(wrong, of)
-    assert within(wrong, of, bound) == (upper <= bound) or upper == pytest.approx(bound, abs=1e-9)
+    upper = share_upper_bound(wrong, of)
+    assert is_within_bound(wrong, of, bound) == (upper <= bound) or upper == pytest.approx(bound, abs=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.economics.semantic.equivalence import Worded, by_words
+from groundplan.economics.semantic.equivalence import WordComparison, compare_words
 from groundplan.economics.semantic.grammar_differences import KINDS, put_otherwise
 from groundplan.economics.semantic.guards import veto
 from groundplan.economics.semantic.reading import read, stem
@@ -225,5 +225,5 @@ TELLS = "The page at the end of each long report tells every reader {} rows the 
 )  # fmt: skip
 def test_what_a_statement_says_that_somebody_asks_is_said_in_the_other(one: str, other: str, otherwise: bool) -> None:
     a, b = (read(TELLS.format(each)) for each in (one, other))
-    for found in (by_words(a, b), by_words(b, a)):
-        assert found == "focus" if otherwise else isinstance(found, Worded) and not found.strict
+    for found in (compare_words(a, b), compare_words(b, a)):
+        assert found == "focus" if otherwise else isinstance(found, WordComparison) and not found.strict

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.economics.semantic.equivalence import by_words
+from groundplan.economics.semantic.equivalence import compare_words
 from groundplan.economics.semantic.reading import Reading, read
 from groundplan.economics.semantic.word_order import KINDS, rearranged
 
 
 def refused(one: Reading, other: Reading) -> str:
     """The kind of difference that words alone tell; empty: none."""
-    found = by_words(one, other)
+    found = compare_words(one, other)
     return found if isinstance(found, str) else found.veto
 
 

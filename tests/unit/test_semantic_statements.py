@@ -9,8 +9,8 @@ from groundplan.core.settings import load_settings
 from groundplan.economics.semantic import equivalence
 from groundplan.economics.semantic.reading import read
 from groundplan.economics.semantic.similarity import FEATURES as COMMON
-from groundplan.economics.semantic.similarity import Said, known, side_by_side
-from groundplan.economics.semantic.statements import FEATURES, OWN, told, weighed
+from groundplan.economics.semantic.similarity import EmbeddedReading, align, lexical_nearness
+from groundplan.economics.semantic.statements import FEATURES, OWN, combine_features, statement_features
 from groundplan.knowledge.embedding.encoder import Encoder, quantise
 from groundplan.runtime.models import MINILM, ensure
 
@@ -26,10 +26,14 @@ def given(encoder: Encoder, *texts: str) -> bool:
     for text in texts:
         reading = read(text)
         (spoken,) = encoder.embed_words([text], [reading.places])
-        both.append(Said(reading, spoken.vector, np.frombuffer(quantise(spoken.words), dtype=np.int8).reshape(-1, 384)))
+        both.append(
+            EmbeddedReading(
+                reading, spoken.vector, np.frombuffer(quantise(spoken.words), dtype=np.int8).reshape(-1, 384)
+            )
+        )
     one, other = both
-    verdict = equivalence.judge(equivalence.shipped(), one, other)
-    return verdict.score >= equivalence.shipped().threshold(0.01) and not verdict.veto and not verdict.unproven
+    verdict = equivalence.judge(equivalence.load_acceptance(), one, other)
+    return verdict.score >= equivalence.load_acceptance().threshold(0.01) and not verdict.veto and not verdict.unproven
 
 
 @pytest.mark.parametrize(
@@ -67,7 +71,7 @@ def test_a_statement_in_other_words_is_the_same_and_with_another_thing_it_is_not
 
 def test_statements_have_weights_of_their_own() -> None:
     common, own = np.arange(1.0, len(COMMON) + 1), np.linspace(0.1, 0.9, len(OWN))
-    question, statement = weighed(common, None), weighed(common, own)
+    question, statement = combine_features(common, None), combine_features(common, own)
     assert question.shape == statement.shape == (len(FEATURES),) and question[-1] == statement[-1] == 1.0
     assert not question[:-1][statement[:-1] != 0].any(), "no feature of one sort is one of the other"
     assert dict(zip(FEATURES, statement.tolist(), strict=True))["statement_meant_1"] == own[OWN.index("meant_1")]
@@ -78,8 +82,8 @@ def test_what_is_left_over_is_told_from_the_least_near_on() -> None:
     alone = np.full((len(a.spoken), len(b.spoken)), 0.1, dtype=np.float32)
     alone[1, 1], alone[2, 2], alone[3, 2] = 0.7, 0.3, 0.2
     assert (a.spoken[1:4], b.spoken[1:3]) == (("holds", "notes", "prices"), ("keeps", "remarks"))
-    ours = dict(zip(OWN, told(a, b, alone, alone, side_by_side(a, b)), strict=True))
-    theirs = dict(zip(OWN, told(b, a, alone.T, alone.T, side_by_side(b, a)), strict=True))
+    ours = dict(zip(OWN, statement_features(a, b, alone, alone, align(a, b)), strict=True))
+    theirs = dict(zip(OWN, statement_features(b, a, alone.T, alone.T, align(b, a)), strict=True))
     assert (ours["instead_1"], ours["instead_2"], ours["instead_3"]) == pytest.approx((0.3, 0.7, 1.0))
     assert (ours["over_1"], ours["over_2"], ours["left"]) == pytest.approx((0.2, 1.0, 3))
     assert ours == pytest.approx(theirs), "whichever came first"
@@ -88,5 +92,7 @@ def test_what_is_left_over_is_told_from_the_least_near_on() -> None:
 def test_what_lists_know_is_near_whatever_it_means_there() -> None:
     a, b = read("The form holds the colour"), read("The form holds the color")
     alone = np.zeros((len(a.spoken), len(b.spoken)), dtype=np.float32)
-    found = dict(zip(OWN, told(a, b, known(a.spoken, b.spoken), alone, side_by_side(a, b)), strict=True))
+    found = dict(
+        zip(OWN, statement_features(a, b, lexical_nearness(a.spoken, b.spoken), alone, align(a, b)), strict=True)
+    )
     assert (found["instead_1"], found["meant"], found["instead_unlisted"]) == (1.0, 0.0, 0.0)

@@ -13,8 +13,16 @@ from groundplan.economics import semantic
 from groundplan.economics.semantic import equivalence, vocabulary
 from groundplan.economics.semantic.guards import veto
 from groundplan.economics.semantic.reading import read, stem
-from groundplan.economics.semantic.similarity import FEATURES, Compared, Said, features, known, nearness, side_by_side
-from groundplan.economics.semantic.substitution import substituted
+from groundplan.economics.semantic.similarity import (
+    FEATURES,
+    Alignment,
+    EmbeddedReading,
+    align,
+    features,
+    lexical_nearness,
+    nearness,
+)
+from groundplan.economics.semantic.substitution import has_substitution
 from groundplan.economics.semantic.synonyms import said_where
 from groundplan.knowledge.embedding.encoder import Encoder, quantise
 from groundplan.runtime.models import MINILM, ensure
@@ -25,11 +33,13 @@ def encoder() -> Encoder:
     return Encoder(ensure(load_settings().models, MINILM.name))
 
 
-def said(encoder: Encoder, text: str) -> Said:
+def said(encoder: Encoder, text: str) -> EmbeddedReading:
     """A text as the search service tells it."""
     reading = read(text)
     (spoken,) = encoder.embed_words([text], [reading.places])
-    return Said(reading, spoken.vector, np.frombuffer(quantise(spoken.words), dtype=np.int8).reshape(-1, 384))
+    return EmbeddedReading(
+        reading, spoken.vector, np.frombuffer(quantise(spoken.words), dtype=np.int8).reshape(-1, 384)
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,7 +70,7 @@ def test_one_thing_in_place_of_another_is_refused_where_no_capital_shows_it(
 ) -> None:
     for a, b in ((one, other), (other, one)):
         assert veto(read(a), read(b)) == "", "another guard sees it"
-        assert equivalence.judge(equivalence.shipped(), said(encoder, a), said(encoder, b)).veto == kind
+        assert equivalence.judge(equivalence.load_acceptance(), said(encoder, a), said(encoder, b)).veto == kind
 
 
 @pytest.mark.parametrize(
@@ -99,7 +109,7 @@ def test_no_line_of_synonyms_holds_opposites_units_times_or_numbers() -> None:
 def test_a_word_is_compared_as_it_is_meant_in_its_text(encoder: Encoder) -> None:
     def near(one: str, other: str, word: str, instead: str) -> float:
         a, b = said(encoder, one), said(encoder, other)
-        table = nearness(a.words, b.words, known(a.reading.spoken, b.reading.spoken))
+        table = nearness(a.words, b.words, lexical_nearness(a.reading.spoken, b.reading.spoken))
         return float(table[a.reading.spoken.index(word), b.reading.spoken.index(instead)])
 
     paid = near("The plant pays its workers", "The mill pays its workers", "plant", "mill")
@@ -112,8 +122,8 @@ def test_a_word_is_compared_as_it_is_meant_in_its_text(encoder: Encoder) -> None
 def test_a_qualifier_makes_another_thing(encoder: Encoder, added: str) -> None:
     plain = said(encoder, "How do I reset my password?")
     other = said(encoder, f"How do I reset my {added} password?")
-    assert equivalence.judge(equivalence.shipped(), plain, other).veto == "substitution"
-    assert equivalence.judge(equivalence.shipped(), other, plain).veto == "substitution"
+    assert equivalence.judge(equivalence.load_acceptance(), plain, other).veto == "substitution"
+    assert equivalence.judge(equivalence.load_acceptance(), other, plain).veto == "substitution"
 
 
 @pytest.mark.parametrize(
@@ -132,11 +142,11 @@ def test_a_word_more_makes_another_thing_however_near_it_is_to_a_name_that_both_
 ) -> None:
     for text in ("Portugal: who approves the parking permit?", "Portugal: by whom is the parking permit approved?"):
         for one, other in ((text, more), (text.lower().rstrip("?"), more.lower().rstrip("?"))):
-            assert equivalence.judge(equivalence.shipped(), said(encoder, one), said(encoder, other)).veto in (
+            assert equivalence.judge(equivalence.load_acceptance(), said(encoder, one), said(encoder, other)).veto in (
                 "substitution",
                 "verb",
             )
-            assert equivalence.judge(equivalence.shipped(), said(encoder, other), said(encoder, one)).veto in (
+            assert equivalence.judge(equivalence.load_acceptance(), said(encoder, other), said(encoder, one)).veto in (
                 "substitution",
                 "verb",
             )
@@ -154,16 +164,16 @@ def test_a_word_more_makes_another_thing_however_near_it_is_to_a_name_that_both_
 )
 def test_what_is_said_around_a_question_or_said_again_is_nothing_more(encoder: Encoder, one: str, other: str) -> None:
     a, b = said(encoder, one), said(encoder, other)
-    near = nearness(a.words, b.words, known(a.reading.spoken, b.reading.spoken))
-    assert not substituted(a.reading, b.reading, near, side_by_side(a.reading, b.reading))
-    assert not substituted(b.reading, a.reading, near.T, side_by_side(b.reading, a.reading))
+    near = nearness(a.words, b.words, lexical_nearness(a.reading.spoken, b.reading.spoken))
+    assert not has_substitution(a.reading, b.reading, near, align(a.reading, b.reading))
+    assert not has_substitution(b.reading, a.reading, near.T, align(b.reading, a.reading))
 
 
 def test_a_word_that_a_question_implies_names_a_thing_only_before_another_word() -> None:
     def adds(one: str, other: str) -> bool:
         a, b = read(one), read(other)
         near = np.array([[float(x == y) for y in b.stems] for x in a.stems], dtype=np.float32)
-        return substituted(a, b, near, side_by_side(a, b))
+        return has_substitution(a, b, near, align(a, b))
 
     assert adds("Who checks the work laptop?", "Who checks the laptop?")
     assert not adds("Which work laptop?", "What laptop?"), "what was asked for is no qualifier"
@@ -182,7 +192,7 @@ def test_a_word_that_a_question_implies_names_a_thing_only_before_another_word()
     ],
 )
 def test_what_a_question_word_says_already_is_nothing_more(encoder: Encoder, one: str, other: str) -> None:
-    assert equivalence.judge(equivalence.shipped(), said(encoder, one), said(encoder, other)).veto == ""
+    assert equivalence.judge(equivalence.load_acceptance(), said(encoder, one), said(encoder, other)).veto == ""
 
 
 @pytest.mark.parametrize("words", ["file folder", "invoice receipt", "laptop phone", "manager director"])
@@ -191,8 +201,8 @@ def test_what_a_question_word_says_already_is_nothing_more(encoder: Encoder, one
 )
 def test_two_things_of_one_sort_do_not_stand_for_each_other(encoder: Encoder, words: str, text: str) -> None:
     one, other = (said(encoder, text.format(word)) for word in words.split())
-    verdict = equivalence.judge(equivalence.shipped(), one, other)
-    assert verdict.veto in ("substitution", "unlike") or verdict.score < equivalence.shipped().threshold(0.01)
+    verdict = equivalence.judge(equivalence.load_acceptance(), one, other)
+    assert verdict.veto in ("substitution", "unlike") or verdict.score < equivalence.load_acceptance().threshold(0.01)
 
 
 def test_of_words_over_on_one_side_half_as_many_are_enough_to_ask_for_more() -> None:
@@ -200,8 +210,8 @@ def test_of_words_over_on_one_side_half_as_many_are_enough_to_ask_for_more() -> 
     for more, asks in (("and reports errors", False), ("and reports values beyond its range as errors", True)):
         b = read(f"The cast function changes the schema of a table {more}.")
         near = np.full((len(a.spoken), len(b.spoken)), 0.9, dtype=np.float32)
-        assert substituted(a, b, near, side_by_side(a, b)) is asks
-        assert substituted(b, a, near.T, side_by_side(b, a)) is asks
+        assert has_substitution(a, b, near, align(a, b)) is asks
+        assert has_substitution(b, a, near.T, align(b, a)) is asks
 
 
 @pytest.mark.parametrize(("near", "apart"), [(0.7, True), (0.9, True), (1.0, False)])
@@ -214,7 +224,7 @@ def test_where_nothing_but_words_at_their_places_differ_they_must_be_known_to_sa
     ):
         a = read(text)
         table = np.full((len(a.spoken), len(a.spoken)), near, dtype=np.float32)
-        assert substituted(a, a, table, Compared([1], [1], frozenset({(1, 1)}), 0.9)) is apart
+        assert has_substitution(a, a, table, Alignment([1], [1], frozenset({(1, 1)}), 0.9)) is apart
 
 
 @pytest.mark.parametrize(
@@ -226,7 +236,7 @@ def test_where_somebody_asks_being_near_is_not_enough(one: str, other: str) -> N
     a, b = read(one), read(other)
     table = np.full((len(a.spoken), len(b.spoken)), 0.95, dtype=np.float32)
     table[-1, -1] = table[-2, -2] = 1.0
-    assert substituted(a, b, table, side_by_side(a, b)) and substituted(b, a, table.T, side_by_side(b, a))
+    assert has_substitution(a, b, table, align(a, b)) and has_substitution(b, a, table.T, align(b, a))
 
 
 @pytest.mark.parametrize(
@@ -254,8 +264,8 @@ def test_where_somebody_asks_being_near_is_not_enough(one: str, other: str) -> N
 def test_in_a_question_a_word_more_must_be_said_already(encoder: Encoder, one: str, other: str, apart: bool) -> None:
     a, b = said(encoder, one), said(encoder, other)
     for x, y in ((a, b), (b, a)):
-        near = nearness(x.words, y.words, known(x.reading.spoken, y.reading.spoken))
-        assert substituted(x.reading, y.reading, near, side_by_side(x.reading, y.reading)) is apart
+        near = nearness(x.words, y.words, lexical_nearness(x.reading.spoken, y.reading.spoken))
+        assert has_substitution(x.reading, y.reading, near, align(x.reading, y.reading)) is apart
 
 
 @pytest.mark.parametrize(
@@ -275,14 +285,14 @@ def test_a_form_of_a_word_that_means_something_else_is_another_word(
     encoder: Encoder, one: str, other: str, kind: str
 ) -> None:
     for a, b in ((one, other), (other, one)):
-        assert equivalence.judge(equivalence.shipped(), said(encoder, a), said(encoder, b)).veto == kind
+        assert equivalence.judge(equivalence.load_acceptance(), said(encoder, a), said(encoder, b)).veto == kind
 
 
 def test_a_qualifier_that_is_near_a_word_of_both_is_one_more() -> None:
     a, b = read("Portugal: who checks the garden hedges?"), read("Portugal: who checks the foreign garden hedges?")
     table = np.array([[float(x == y) for y in b.stems] for x in a.stems], dtype=np.float32)
     table[0, b.spoken.index("foreign")] = 0.79
-    assert substituted(a, b, table, side_by_side(a, b)) and substituted(b, a, table.T, side_by_side(b, a))
+    assert has_substitution(a, b, table, align(a, b)) and has_substitution(b, a, table.T, align(b, a))
 
 
 def test_who_says_half_as_much_again_asks_for_more(encoder: Encoder) -> None:
@@ -290,18 +300,23 @@ def test_who_says_half_as_much_again_asks_for_more(encoder: Encoder) -> None:
     more = said(
         encoder, "The cast function changes the schema of a table and reports values beyond its range as errors"
     )
-    assert equivalence.judge(equivalence.shipped(), short, more).veto == "substitution"
-    assert equivalence.judge(equivalence.shipped(), more, short).veto == "substitution"
+    assert equivalence.judge(equivalence.load_acceptance(), short, more).veto == "substitution"
+    assert equivalence.judge(equivalence.load_acceptance(), more, short).veto == "substitution"
 
 
 def test_another_thing_in_a_long_paraphrase_is_refused(encoder: Encoder) -> None:
     text = "You can find the settings of the report on the second page, where the manager chooses colours and fonts"
     again = "On the second page, where colours and fonts are chosen by the manager, the settings of the {} can be found"
     assert (
-        equivalence.judge(equivalence.shipped(), said(encoder, text), said(encoder, again.format("report"))).veto == ""
+        equivalence.judge(
+            equivalence.load_acceptance(), said(encoder, text), said(encoder, again.format("report"))
+        ).veto
+        == ""
     )
     for thing in ("printer", "holiday", "parcel", "garden"):
-        assert equivalence.judge(equivalence.shipped(), said(encoder, text), said(encoder, again.format(thing))).veto
+        assert equivalence.judge(
+            equivalence.load_acceptance(), said(encoder, text), said(encoder, again.format(thing))
+        ).veto
 
 
 def test_words_stand_at_their_places_whatever_stands_between(encoder: Encoder) -> None:
@@ -314,8 +329,8 @@ def test_words_stand_at_their_places_whatever_stands_between(encoder: Encoder) -
 def test_words_without_a_counterpart_are_counted_on_each_side(encoder: Encoder) -> None:
     def told(one: str, other: str) -> dict[str, float]:
         a, b = said(encoder, one), said(encoder, other)
-        near = nearness(a.words, b.words, known(a.reading.spoken, b.reading.spoken))
-        found = side_by_side(a.reading, b.reading)
+        near = nearness(a.words, b.words, lexical_nearness(a.reading.spoken, b.reading.spoken))
+        found = align(a.reading, b.reading)
         return dict(zip(FEATURES, features(a.reading, b.reading, 0.9, near, found).tolist(), strict=True))
 
     form = "The form holds notes of the visit"

@@ -10,11 +10,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from groundplan.economics.semantic.differences import digests
-from groundplan.economics.semantic.equivalence import Verdict, by_words, differing, judge, shipped
+from groundplan.economics.semantic.equivalence import Verdict, compare_words, difference_kinds, judge, load_acceptance
 from groundplan.economics.semantic.pair_phrasing import BEGINS, ways
 from groundplan.economics.semantic.reading import read
-from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, MOST_ONCE, Regions
-from groundplan.economics.semantic.similarity import Said, known, side_by_side
+from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, MAX_REMEMBERED, Regions
+from groundplan.economics.semantic.similarity import EmbeddedReading, align, lexical_nearness
 from groundplan.economics.semantic.substitution import aligned
 
 WORDS = st.sampled_from(
@@ -25,14 +25,17 @@ WORDS = st.sampled_from(
 
 def of(one: str, other: str) -> str:
     a, b = read(one), read(other)
-    return ways(a, b, aligned(a, b, known(a.spoken, b.spoken), side_by_side(a, b)))
+    return ways(a, b, aligned(a, b, lexical_nearness(a.spoken, b.spoken), align(a, b)))
 
 
 def judged(one: str, other: str) -> Verdict:
     """As texts that are near every other."""
     readings = map(read, (one, other))
-    a, b = (Said(r, np.full(4, 0.5, dtype=np.float32), np.ones((len(r.spoken), 4), dtype=np.int8)) for r in readings)
-    return judge(shipped(), a, b)
+    a, b = (
+        EmbeddedReading(r, np.full(4, 0.5, dtype=np.float32), np.ones((len(r.spoken), 4), dtype=np.int8))
+        for r in readings
+    )
+    return judge(load_acceptance(), a, b)
 
 
 def test_ways_are_the_same_whatever_is_put_into_both() -> None:
@@ -88,22 +91,22 @@ def test_what_evidence_may_overrule_is_told_by_its_ways_and_all_else_is_not() ->
                  "How do I renew my permit on Monday?", "How do I renew my Norway permit?"):  # fmt: skip
         assert judged(asked, trap).score == -inf and judged(asked, trap).veto
     accepted = judged(asked, "How can I renew my permit?")
-    assert not accepted.veto and accepted.kinds == differing(read(asked), read("How can I renew my permit?"))
-    assert isinstance(by_words(read(asked), read("How do I not renew my permit?")), str)
+    assert not accepted.veto and accepted.kinds == difference_kinds(read(asked), read("How can I renew my permit?"))
+    assert isinstance(compare_words(read(asked), read("How do I not renew my permit?")), str)
 
 
 def test_of_ways_that_a_guard_refuses_checks_say_nothing_of_the_region() -> None:
     regions = Regions(bound=0.05, check=0.1, evidence=3, threshold=3.0)
-    region = regions.of(np.eye(4, dtype=np.float32)[0])
+    region = regions.region_of(np.eye(4, dtype=np.float32)[0])
     for _ in range(59):
         regions.learn(region, 9.0, same=True)
     (put,) = digests(["ways: a | b"])
-    assert not regions.again(put) and regions.again(put), "what was met once is not checked"
+    assert not regions.was_met(put) and regions.was_met(put), "what was met once is not checked"
     for _ in range(3):
-        assert not regions.shown((put,))
+        assert not regions.are_proven_kinds((put,))
         assert regions.decide(region, 9.0, 0.99, (put,), (put,)) == CHECK
         regions.learn(None, 9.0, same=True, kinds=(put,))
-    assert regions.shown((put,)) and regions.decide(region, 9.0, 0.99, (put,), (put,)) == GIVE
+    assert regions.are_proven_kinds((put,)) and regions.decide(region, 9.0, 0.99, (put,), (put,)) == GIVE
     regions.learn(None, 9.0, same=False, kinds=(put,))
     assert regions.decide(region, 9.0, 0.99, (put,), (put,)) == ASK
     assert (region.checked, region.wrong, region.raised) == (59, 0, -inf)
@@ -111,6 +114,6 @@ def test_of_ways_that_a_guard_refuses_checks_say_nothing_of_the_region() -> None
 
 def test_ways_that_were_met_once_are_forgotten_when_there_are_many() -> None:
     regions = Regions(bound=0.05, check=0.1, evidence=3, threshold=3.0)
-    many = digests(f"ways: {number}" for number in range(MOST_ONCE + 1))
-    assert not any(map(regions.again, many))
-    assert len(regions.once) == MOST_ONCE and not regions.again(many[0]) and regions.again(many[-1])
+    many = digests(f"ways: {number}" for number in range(MAX_REMEMBERED + 1))
+    assert not any(map(regions.was_met, many))
+    assert len(regions.met_once) == MAX_REMEMBERED and not regions.was_met(many[0]) and regions.was_met(many[-1])

@@ -9,7 +9,7 @@ import pytest
 
 from groundplan.catalog.check import validate
 from groundplan.catalog.scaffold import init
-from groundplan.catalog.well_known import upstream
+from groundplan.catalog.well_known import recognize_upstream
 from groundplan.core.errors import Invalid
 from groundplan.economics.price import has_listed_price
 from groundplan.economics.prices import price_list
@@ -59,7 +59,7 @@ VERTEX = "https://europe-west1-aiplatform.googleapis.com/v1/projects/p/locations
     ],
 )  # fmt: skip
 def test_an_address_says_whose_it_is_and_what_it_speaks(said: str, url: str, api: str, prices: str | None) -> None:
-    found = upstream(said)
+    found = recognize_upstream(said)
     assert (found.url, found.api, found.prices) == (url, api, prices)
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from groundplan.blueprint.model import PriceWindow, Rates
 from groundplan.economics import price
-from groundplan.economics.forecast.scenario import Change, Part, what_if
-from groundplan.economics.forecast.tiers import edges, of_prompt
+from groundplan.economics.forecast.scenario import CallGroup, Change, what_if
+from groundplan.economics.forecast.tiers import rates_for_prompt, tier_edges
 from groundplan.economics.terms.split import price_tier, split_cost
 from groundplan.ledger.model import Usage
 
@@ -44,17 +44,17 @@ def usages(draw: st.DrawFn) -> Usage:
     return Usage(input=into, cache_read=4 * draw(st.integers(0, into // 4)), output=out, reasoning=out // 3)
 
 
-def parts_of(calls: Sequence[Usage], own: Rates, other: Rates | None, factor: Fraction) -> list[Part]:
+def parts_of(calls: Sequence[Usage], own: Rates, other: Rates | None, factor: Fraction) -> list[CallGroup]:
     """As they are read: by class, and by the edges that a prompt has more tokens than."""
     found = []
-    limits = edges(own, other, factor)
+    limits = tier_edges(own, other, factor)
     for usage in calls:
         cost = price.cost(own, usage)
         place = bisect_left(limits, usage.input)
         prompt = limits[place - 1] + 1 if place else None
         for name, (count, amount) in split_cost(own, usage, cost).items():
             known = None if prompt is None else own
-            found.append(Part(name, count, amount, tier=price_tier(own, usage, cost), prompt=prompt, own=known))
+            found.append(CallGroup(name, count, amount, tier=price_tier(own, usage, cost), prompt=prompt, own=known))
     return found
 
 
@@ -108,14 +108,18 @@ OWN = Rates(input=10, output=20, long=LONG, long_above=1000)
 
 
 def test_lengths_at_which_a_tier_changes() -> None:
-    assert edges(OWN, None, Fraction(1)) == () and edges(Rates(input=1, output=1), None, Fraction(9)) == ()
-    assert edges(OWN, None, Fraction(2)) == (500, 1000) and edges(OWN, None, Fraction(3)) == (333, 1000)
-    assert edges(OWN, None, Fraction(0)) == (1000,) and edges(OWN, None, Fraction(1, 10**300))[-1] == 1 << 60
+    assert tier_edges(OWN, None, Fraction(1)) == () and tier_edges(Rates(input=1, output=1), None, Fraction(9)) == ()
+    assert tier_edges(OWN, None, Fraction(2)) == (500, 1000) and tier_edges(OWN, None, Fraction(3)) == (333, 1000)
+    assert tier_edges(OWN, None, Fraction(0)) == (1000,) and tier_edges(OWN, None, Fraction(1, 10**300))[-1] == 1 << 60
     other = msgspec.structs.replace(OWN, long_above=300)
-    assert edges(OWN, other, Fraction(1)) == (300, 1000) and edges(OWN, other, Fraction(2)) == (150, 500, 1000)
+    assert tier_edges(OWN, other, Fraction(1)) == (300, 1000) and tier_edges(OWN, other, Fraction(2)) == (
+        150,
+        500,
+        1000,
+    )
     batch = msgspec.structs.replace(OWN, batch=msgspec.structs.replace(OWN, long_above=70))
     night = msgspec.structs.replace(batch, windows=[PriceWindow(start=0, end=1440, rates=other)])
-    assert edges(night, None, Fraction(2)) == (35, 70, 150, 300, 500, 1000)
-    assert of_prompt(batch, "batch long", Fraction(70)).input == 10
-    assert of_prompt(batch, "batch", Fraction(71)).input == 20
-    assert of_prompt(night, "long by time", Fraction(299)).input == 10
+    assert tier_edges(night, None, Fraction(2)) == (35, 70, 150, 300, 500, 1000)
+    assert rates_for_prompt(batch, "batch long", Fraction(70)).input == 10
+    assert rates_for_prompt(batch, "batch", Fraction(71)).input == 20
+    assert rates_for_prompt(night, "long by time", Fraction(299)).input == 10

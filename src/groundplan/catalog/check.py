@@ -1,6 +1,6 @@
 """Whether the documents of a workspace fit together: pure rules that return problems with places.
 
-Prices arrive as a function. What a rule of governance or placement would refuse at release is not decided here.
+Prices arrive as a function. Rules of governance and placement that refuse a release are not checked here.
 """
 
 from __future__ import annotations
@@ -15,11 +15,17 @@ from groundplan.catalog.fields import is_email
 from groundplan.catalog.loader import ReadResult, read_files, read_folder
 from groundplan.catalog.model import EVERYONE, PUBLIC
 from groundplan.catalog.reader import Path as Place
-from groundplan.catalog.rules.allocations import allocations
-from groundplan.catalog.rules.currencies import currencies
-from groundplan.catalog.rules.index import index
-from groundplan.catalog.rules.kinds import budgets, deployments, grants, limits, workloads
-from groundplan.catalog.rules.places import places
+from groundplan.catalog.rules.allocations import allocation_problems
+from groundplan.catalog.rules.currencies import currency_problems
+from groundplan.catalog.rules.index import index_problems
+from groundplan.catalog.rules.kinds import (
+    budget_problems,
+    deployment_problems,
+    grant_problems,
+    limit_problems,
+    workload_problems,
+)
+from groundplan.catalog.rules.places import placement_problems
 from groundplan.catalog.workspace import Workspace, person_references
 from groundplan.core.errors import Problem
 from groundplan.core.words import nearest
@@ -27,65 +33,72 @@ from groundplan.core.words import nearest
 KnownPrice = Callable[[str], bool]
 """Whether the price list knows a model by its canonical name."""
 
-Beyond = Callable[[Workspace], Iterable[Problem]]
-"""Further rules, of what the catalog itself cannot read, such as Cedar."""
+ExtraRules = Callable[[Workspace], Iterable[Problem]]
+"""Further rules, for contents that the catalog itself cannot parse, such as Cedar."""
 
 Broken = frozenset[tuple[str, str]]
 
 
-def validate(folder: Path, *, known_price: KnownPrice | None = None, beyond: Beyond | None = None) -> Workspace:
-    """The workspace in `folder` if form and rules hold. Raises `Invalid` with every problem of both."""
-    return _validated(read_folder(folder), known_price, beyond)
+def validate(
+    folder: Path, *, known_price: KnownPrice | None = None, extra_rules: ExtraRules | None = None
+) -> Workspace:
+    """Read and check the workspace in `folder`. Raises `Invalid` with all problems of form and rules."""
+    return _require_valid(read_folder(folder), known_price, extra_rules)
 
 
 def validate_files(files: Mapping[str, str], *, known_price: KnownPrice | None = None) -> Workspace:
     """As `validate` for texts (relative path -> YAML)."""
-    return _validated(read_files(files), known_price)
+    return _require_valid(read_files(files), known_price)
 
 
-def _validated(reading: ReadResult, known_price: KnownPrice | None, beyond: Beyond | None = None) -> Workspace:
+def _require_valid(
+    reading: ReadResult, known_price: KnownPrice | None, extra_rules: ExtraRules | None = None
+) -> Workspace:
     problems = list(reading.problems)
-    if beyond is not None:
-        problems += beyond(reading.workspace)
+    if extra_rules is not None:
+        problems += extra_rules(reading.workspace)
     if not reading.has_unreadable_text:
         problems += check(reading.workspace, known_price=known_price, broken=reading.broken)
-        problems += _names_in_remains(reading)
+        problems += _salvaged_reference_problems(reading)
     if problems:
-        raise validation_errors.refusal(validation_errors.in_order(problems))
+        raise validation_errors.error_with_problems(validation_errors.sort_problems(problems))
     return reading.workspace
 
 
-def _names_in_remains(reading: ReadResult) -> Iterator[Problem]:
-    """Unknown names that broken documents use besides what is wrong in themselves: all is told at once."""
+def _salvaged_reference_problems(reading: ReadResult) -> Iterator[Problem]:
+    """Unknown names in broken documents, so that they are reported together with the problems of form."""
     if not reading.salvaged:
         return
-    whole = replace(reading.workspace, documents={**reading.workspace.documents, **reading.salvaged})
-    for part in (_references, _people):
-        told = set(part(reading.workspace, reading.broken))
-        yield from (problem for problem in part(whole, reading.broken) if problem not in told)
+    with_salvaged = replace(reading.workspace, documents={**reading.workspace.documents, **reading.salvaged})
+    for part in (_unknown_references, _unknown_people):
+        reported = set(part(reading.workspace, reading.broken))
+        yield from (problem for problem in part(with_salvaged, reading.broken) if problem not in reported)
 
 
 def check(
     workspace: Workspace, *, known_price: KnownPrice | None = None, broken: Broken = frozenset()
 ) -> tuple[Problem, ...]:
-    """Every rule between documents, in order of place. `broken` documents exist but are wrong in themselves: whatever
-    refers to them is not called unknown. Without `known_price`, prices are not checked."""
+    """Check every rule between documents; returns problems in order of place.
+
+    `broken` documents exist but are invalid: references to them are not reported as unknown. Without `known_price`,
+    prices are not checked.
+    """
     found: list[Problem] = []
-    for part in (_references, _people, _cycles, _names):
+    for part in (_unknown_references, _unknown_people, _group_cycles, _ambiguous_names):
         found += part(workspace, broken)
-    found += deployments(workspace, known_price)
-    found += budgets(workspace)
-    found += limits(workspace, broken)
-    found += allocations(workspace)
-    found += currencies(workspace)
-    found += grants(workspace)
-    found += workloads(workspace, broken)
-    found += places(workspace)
-    found += index(workspace, broken)
-    return validation_errors.in_order(found)
+    found += deployment_problems(workspace, known_price)
+    found += budget_problems(workspace)
+    found += limit_problems(workspace, broken)
+    found += allocation_problems(workspace)
+    found += currency_problems(workspace)
+    found += grant_problems(workspace)
+    found += workload_problems(workspace, broken)
+    found += placement_problems(workspace)
+    found += index_problems(workspace, broken)
+    return validation_errors.sort_problems(found)
 
 
-def _targets(doc: model.Strict) -> Iterator[tuple[Place, tuple[str, ...], str]]:
+def _document_references(doc: model.Strict) -> Iterator[tuple[Place, tuple[str, ...], str]]:
     """(path, kinds that may be named, name) of each reference to a document other than a person."""
     for path, kind in (("site", "site"), ("team", "team"), ("workflow", "workflow"), ("prompt", "prompt")):
         name = getattr(doc, path, None)
@@ -114,31 +127,31 @@ def _targets(doc: model.Strict) -> Iterator[tuple[Place, tuple[str, ...], str]]:
                 yield (path, i), ("group", "team", "person"), name
 
 
-def _known(workspace: Workspace, broken: Broken) -> dict[str, set[str]]:
-    """Kind -> names of the documents that exist, right or wrong."""
+def _names_by_kind(workspace: Workspace, broken: Broken) -> dict[str, set[str]]:
+    """Kind -> names of the documents that exist, valid or broken."""
     known: dict[str, set[str]] = {kind: set() for kind in model.KINDS}
     for kind, name in (*workspace.documents, *broken):
         known[kind].add(name)
     return known
 
 
-def _references(workspace: Workspace, broken: Broken) -> Iterator[Problem]:
-    by_kind = _known(workspace, broken)
+def _unknown_references(workspace: Workspace, broken: Broken) -> Iterator[Problem]:
+    by_kind = _names_by_kind(workspace, broken)
     for (kind, name), (doc, _) in workspace.documents.items():
-        for path, kinds, target in _targets(doc):
+        for path, kinds, target in _document_references(doc):
             if not any(target in by_kind[each] for each in kinds):
                 names = set().union(*(by_kind[each] for each in kinds), {EVERYONE} if "person" in kinds else ())
                 what = " or ".join(kinds)
                 yield Problem(
                     f"{what} {target} is not declared",
                     f"unknown_{kinds[0]}",
-                    validation_errors.meant(target, names, what),
+                    validation_errors.suggestion(target, names, what),
                     workspace.where(kind, name, *path),
                 )
 
 
-def _people(workspace: Workspace, broken: Broken) -> Iterator[Problem]:
-    by_kind = _known(workspace, broken)
+def _unknown_people(workspace: Workspace, broken: Broken) -> Iterator[Problem]:
+    by_kind = _names_by_kind(workspace, broken)
     known, groups = by_kind["person"], by_kind["group"] | by_kind["team"]
     for (kind, name), (doc, _) in workspace.documents.items():
         for path, ref in person_references(doc).items():
@@ -156,11 +169,11 @@ def _people(workspace: Workspace, broken: Broken) -> Iterator[Problem]:
                     f"Did you mean {hint}?" if hint else "Write an e-mail address, or declare kind: person.",
                     where,
                 )
-        yield from _twice(workspace, kind, name, doc)
+        yield from _duplicate_people(workspace, kind, name, doc)
 
 
-def _twice(workspace: Workspace, kind: str, name: str, doc: model.Strict) -> Iterator[Problem]:
-    """The same person twice in one duty or one list of members."""
+def _duplicate_people(workspace: Workspace, kind: str, name: str, doc: model.Strict) -> Iterator[Problem]:
+    """A person named twice in one duty or one list of members."""
     seen: set[tuple[Place, str]] = set()
     for path, ref in person_references(doc).items():
         person = workspace.people.get(ref)
@@ -176,14 +189,14 @@ def _twice(workspace: Workspace, kind: str, name: str, doc: model.Strict) -> Ite
         seen.add(key)
 
 
-def _cycles(workspace: Workspace, _broken: Broken) -> Iterator[Problem]:
+def _group_cycles(workspace: Workspace, _broken: Broken) -> Iterator[Problem]:
     """Groups and teams that include themselves, each cycle once, at the entry that closes it."""
     docs: dict[str, model.GroupDoc | model.TeamDoc] = {**workspace.groups, **workspace.teams}
     graph = {name: [other for other in docs[name].includes if other in docs] for name in sorted(docs)}
-    while (circle := _circle(graph)) is not None:
-        name, other = circle[-2], circle[-1]
+    while (cycle := _find_cycle(graph)) is not None:
+        name, other = cycle[-2], cycle[-1]
         yield Problem(
-            f"{docs[name].kind} {name} includes itself: {' -> '.join((name, *circle[:-1]))}",
+            f"{docs[name].kind} {name} includes itself: {' -> '.join((name, *cycle[:-1]))}",
             "cyclic_group",
             "Remove one of these from includes.",
             workspace.where(docs[name].kind, name, "includes", docs[name].includes.index(other)),
@@ -191,7 +204,7 @@ def _cycles(workspace: Workspace, _broken: Broken) -> Iterator[Problem]:
         graph[name].remove(other)
 
 
-def _circle(graph: dict[str, list[str]]) -> tuple[str, ...] | None:
+def _find_cycle(graph: dict[str, list[str]]) -> tuple[str, ...] | None:
     """A cycle as names that each include the next, the first again at the end."""
     try:
         TopologicalSorter(graph).prepare()
@@ -200,8 +213,8 @@ def _circle(graph: dict[str, list[str]]) -> tuple[str, ...] | None:
     return None
 
 
-def _names(workspace: Workspace, _broken: Broken) -> Iterator[Problem]:
-    """Names that mean two things."""
+def _ambiguous_names(workspace: Workspace, _broken: Broken) -> Iterator[Problem]:
+    """Names and e-mail addresses with two meanings."""
     for name in workspace.teams:
         if name in workspace.groups:
             first = workspace.where("group", name, "name")

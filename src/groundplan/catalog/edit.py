@@ -1,4 +1,4 @@
-"""One value of a declared file written anew, everything else of the file left as it was, comments included. Pure."""
+"""Replaces one value in a declaration file and leaves everything else as it is, comments included. Pure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from groundplan.core.errors import Invalid
 _SCALAR = re.compile(r""""[^"\n]*"|'[^'\n]*'|[^,}\]#\n]*[^,}\]#\s]""")
 
 
-def with_calls(files: Mapping[str, str], workspace: Workspace, calls_per_day: Mapping[str, float]) -> dict[str, str]:
-    """The files with `traffic.calls` of these workloads. `workspace` is what was read from the same files.
+def replace_traffic(
+    files: Mapping[str, str], workspace: Workspace, calls_per_day: Mapping[str, float]
+) -> dict[str, str]:
+    """Set `traffic.calls` of these workloads; returns all files. `workspace` was read from the same files.
 
     Raises `Invalid` where a value cannot be found in its file.
     """
@@ -22,12 +24,12 @@ def with_calls(files: Mapping[str, str], workspace: Workspace, calls_per_day: Ma
         where = workspace.where("workload", workload, "traffic", "calls")
         lines = changed.get(where.file)
         if lines is None or where.line > len(lines):
-            raise _lost(workload, str(where))
+            raise _edit_error(workload, str(where))
         if ("traffic", "calls") in workspace.documents["workload", workload][1].places:
             line, at = lines[where.line - 1], where.column - 1
             found = _SCALAR.match(line, at)
             if found is None:
-                raise _lost(workload, str(where))
+                raise _edit_error(workload, str(where))
             lines[where.line - 1] = line[:at] + value + line[found.end() :]
         else:
             name = workspace.where("workload", workload, "name")
@@ -37,11 +39,11 @@ def with_calls(files: Mapping[str, str], workspace: Workspace, calls_per_day: Ma
 
 
 def _line(workspace: Workspace, workload: str) -> int:
-    """Later lines first, so that an inserted one moves nothing that is still to be written."""
+    """Line of a workload; later workloads are edited first, so that an inserted line moves no later edit."""
     return workspace.where("workload", workload, "name").line
 
 
-def _lost(workload: str, where: str) -> Invalid:
+def _edit_error(workload: str, where: str) -> Invalid:
     return Invalid(
         f"the traffic of {workload} cannot be changed automatically",
         code="edit_lost",

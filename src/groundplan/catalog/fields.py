@@ -162,7 +162,7 @@ CostAmount = Annotated[int, BeforeValidator(units.cost_amount), _text("^[0-9.]+ 
 """The same of a cost beside the calls."""
 PeriodAmount = Annotated[
     units.Limit,
-    BeforeValidator(units.cost),
+    BeforeValidator(units.periodic_cost),
     _text("^[0-9.]+ [A-Z]{3}/(day|week|month|quarter|year)$", "120 USD/month"),
 ]
 DayWindow = Annotated[

@@ -83,7 +83,7 @@ def _load_served(files: tuple[tuple[str, str], ...]) -> Workspace:
 
 def _require_valid(reading: ReadResult) -> Workspace:
     if reading.problems:
-        raise validation_errors.refusal(reading.problems)
+        raise validation_errors.error_with_problems(reading.problems)
     return reading.workspace
 
 
@@ -111,7 +111,7 @@ def read_folder(folder: Path) -> ReadResult:
     problems = _outside_sources(problems, reading.workspace)
     return ReadResult(
         reading.workspace,
-        validation_errors.in_order([*problems, *reading.problems, *outside]),
+        validation_errors.sort_problems([*problems, *reading.problems, *outside]),
         reading.broken,
         reading.has_unreadable_text or bool(problems),
         reading.salvaged,
@@ -220,7 +220,7 @@ def read_files(files: Mapping[str, str], root: Path | None = None) -> ReadResult
     texts = {name: text for name, text in sorted(files.items()) if name not in skipped}
     workspace = Workspace(company, frozen_documents(documents_by_name), texts, root)
     left = {key: rest for key, rest in remains.items() if key in broken}
-    return ReadResult(workspace, validation_errors.in_order(problems), frozenset(broken), unread, left)
+    return ReadResult(workspace, validation_errors.sort_problems(problems), frozenset(broken), unread, left)
 
 
 def _is_inside_workspace(name: str) -> bool:
@@ -264,12 +264,12 @@ def _add_document(document: Document, found: Documents, broken: set[tuple[str, s
         return [Problem("a document must be a mapping", "document", "Begin it with kind: ...", document.where())]
     kind = value.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
-        return [validation_errors.unknown_kind(document)]
+        return [validation_errors.unknown_kind_problem(document)]
     key = (kind, str(value.get("name", "")))
     typed = _validate(kind, value, document)
     first = found.get(key)
     if first is not None:
-        again = validation_errors.duplicate(*key, document.where(("name",)), first[1].where(("name",)))
+        again = validation_errors.duplicate_problem(*key, document.where(("name",)), first[1].where(("name",)))
         return [again, *typed] if isinstance(typed, list) else [again]
     if isinstance(typed, list):
         broken.add(key)
@@ -282,7 +282,7 @@ def _validate(kind: str, value: dict[str, Any], document: Document) -> Strict | 
     try:
         return KINDS[kind].model_validate(_drop_empty_keys(value))
     except ValidationError as error:
-        return validation_errors.validation(KINDS[kind], error, document)
+        return validation_errors.problems_from_pydantic(KINDS[kind], error, document)
 
 
 def _salvage(document: Document, remains: Documents) -> None:

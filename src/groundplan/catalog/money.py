@@ -25,7 +25,7 @@ from groundplan.catalog.fields import (
     TokenPrice,
     UseRates,
 )
-from groundplan.catalog.units import starts_of
+from groundplan.catalog.units import period_start
 from groundplan.core.currencies import USD
 
 
@@ -213,7 +213,7 @@ class BudgetDoc(Strict):
     @model_validator(mode="after")
     def _starts_fit(self) -> Self:
         if self.starts is not None:
-            starts_of(self.limit.period, self.starts)
+            period_start(self.limit.period, self.starts)
         return self
 
 

@@ -1,7 +1,7 @@
-"""Another text for a prompt in the files of a workspace: its text and version change, every other byte stays. Pure.
+"""Replaces the text and version of a prompt in the files of a workspace; every other byte stays. Pure.
 
-Finds the document with YAML's own marks and splices; what comes out is read again, so that what is meant is what is
-written. Writes no file.
+Finds the document by YAML's own marks and splices the text; the result is parsed again to check that it says what was
+meant. Writes no file.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from groundplan.core.errors import Invalid, NotFound
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _YamlDocument:
     file: str
     node: MappingNode
 
 
-def with_prompt(files: Mapping[str, str], name: str, text: str, version: int) -> dict[str, str]:
-    """All files, in which the prompt `name` says `text` in `version`, and workloads that name a version name this one.
+def replace_prompt(files: Mapping[str, str], name: str, text: str, version: int) -> dict[str, str]:
+    """Replace text and version of the prompt `name`, also where workloads name its version; returns all files.
 
     Raises `NotFound` (`prompt_unknown`), and `Invalid` (`prompt_edit`) where it cannot be written in place.
     """
-    found = [each for each in _documents(files) if _is(each.node, "prompt") and _value(each.node, "name") == name]
+    found = [each for each in _documents(files) if _is_kind(each.node, "prompt") and _value(each.node, "name") == name]
     if not found:
         raise NotFound(
             f"there is no prompt {name}",
@@ -57,7 +57,7 @@ def with_prompt(files: Mapping[str, str], name: str, text: str, version: int) ->
     return made
 
 
-def _documents(files: Mapping[str, str]) -> Iterator[_Found]:
+def _documents(files: Mapping[str, str]) -> Iterator[_YamlDocument]:
     for file, source in files.items():
         if "prompt" not in source:
             continue
@@ -67,10 +67,10 @@ def _documents(files: Mapping[str, str]) -> Iterator[_Found]:
             continue  # the loader says what is wrong with it
         for node in nodes:
             if isinstance(node, MappingNode):
-                yield _Found(file, node)
+                yield _YamlDocument(file, node)
 
 
-def _is(node: MappingNode, kind: str) -> bool:
+def _is_kind(node: MappingNode, kind: str) -> bool:
     return _value(node, "kind") == kind
 
 
@@ -97,13 +97,13 @@ def _text_edit(source: str, node: MappingNode, text: str) -> tuple[int, int, str
 
 
 def _quoted(text: str) -> str:
-    """In double quotes; what YAML takes for the end of a line, or refuses, by its number."""
+    """Quote a text for YAML; characters that YAML refuses or takes for line ends are written by number."""
     said = json.dumps(text, ensure_ascii=False)
     return "".join(each if each.isprintable() else f"\\U{ord(each):08X}" for each in said)
 
 
 def _literal(text: str) -> bool:
-    """Whether a block of lines says exactly this text."""
+    """Whether a literal block can hold exactly this text."""
     lines = text.split("\n")
     return (
         len(lines) > 1
@@ -115,8 +115,8 @@ def _literal(text: str) -> bool:
 
 
 def _version_of(node: MappingNode, name: str, version: int) -> tuple[int, int, str] | None:
-    """Of a workload that names a version of the prompt."""
-    found = _entry(node, "prompt") if _is(node, "workload") else None
+    """Edit of a workload that names a version of the prompt; None for other documents."""
+    found = _entry(node, "prompt") if _is_kind(node, "workload") else None
     if found is None or not isinstance(found[1], ScalarNode) or not str(found[1].value).startswith(f"{name}@"):
         return None
     return found[1].start_mark.index, found[1].end_mark.index, f"{name}@{version}"

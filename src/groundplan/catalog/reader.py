@@ -29,7 +29,7 @@ MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_NODES = 50_000
 HIDDEN = "[hidden]"
-"""Stands in the place of a value that looks like a secret."""
+"""Replaces a value that looks like a secret."""
 
 Path = tuple[str | int, ...]
 Scalar = str | int | float | bool | None
@@ -41,7 +41,7 @@ _SECRET = re.compile(
 )
 _INT = re.compile(r"[-+]?[0-9]{1,18}", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]{1,3})?", re.ASCII)
-_WORDS: dict[str, bool | None] = {
+_KEYWORDS: dict[str, bool | None] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
@@ -50,7 +50,7 @@ _WORDS: dict[str, bool | None] = {
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a value is, and the key before it (of a list item: the item itself)."""
+    """Positions of a value and of its key (for a list item: the item itself)."""
 
     key: Where
     value: Where
@@ -64,8 +64,8 @@ class Document:
     places: dict[Path, Place] = field(default_factory=dict)
 
     def where(self, path: Path = (), *, key: bool = False) -> Where:
-        """Place of the value at `path`, or of its key; list positions that do not exist are skipped and the nearest
-        existing parent answers for what is missing. Mappings and lists answer with their key."""
+        """Place of the value at `path`, or of its key. List positions that do not exist are skipped; for a missing
+        value it is the place of the nearest existing parent. For mappings and lists it is the place of their key."""
         at: Path = ()
         node = self.value
         for part in path:
@@ -78,8 +78,8 @@ class Document:
         return place.key if key or isinstance(node, dict | list) else place.value
 
 
-class _Refused(Exception):
-    """Reading of this file ends here."""
+class _ReadError(Exception):
+    """Ends the reading of this file with a problem."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -91,10 +91,10 @@ class _Node:
     places: dict[Path, Place]
 
 
-def _resolve(text: str) -> Scalar:
-    """YAML 1.2 core schema: null, booleans, numbers, text."""
-    if text in _WORDS:
-        return _WORDS[text]
+def _resolve_scalar(text: str) -> Scalar:
+    """Resolve a plain scalar by the YAML 1.2 core schema: null, booleans, numbers, text."""
+    if text in _KEYWORDS:
+        return _KEYWORDS[text]
     if _INT.fullmatch(text):
         return int(text)
     return float(text) if _FLOAT.fullmatch(text) else text
@@ -121,7 +121,7 @@ class _Reader:
                     node = self._node(next(self.events), 0)
                     if node.value is not None:
                         found.append(Document(node.value, node.places))
-        except _Refused as refused:
+        except _ReadError as refused:
             self.problems.append(refused.problem)
         except (YAMLError, ValueError, AttributeError, IndexError) as error:
             self.problems.append(_syntax_problem(self.file, self.text, error))
@@ -131,8 +131,8 @@ class _Reader:
         mark = event.start_mark
         return Where(self.file, mark.line + 1, mark.column + 1)
 
-    def _refuse(self, event: Any, message: str, code: str, hint: str) -> _Refused:
-        return _Refused(Problem(message, code, hint, self._where(event)))
+    def _refuse(self, event: Any, message: str, code: str, hint: str) -> _ReadError:
+        return _ReadError(Problem(message, code, hint, self._where(event)))
 
     def _count(self, event: Any, nodes: int) -> None:
         self.nodes += nodes
@@ -171,7 +171,7 @@ class _Reader:
 
     def _scalar(self, event: Any) -> _Node:
         here = self._where(event)
-        value = _resolve(event.value) if event.implicit[0] else event.value
+        value = _resolve_scalar(event.value) if event.implicit[0] else event.value
         if isinstance(value, str) and _SECRET.search(value):
             self.problems.append(
                 Problem(
@@ -202,7 +202,7 @@ class _Reader:
                 )
                 continue
             value[key] = node.value
-            _adopt(places, key, node.places, at)
+            _add_nested_places(places, key, node.places, at)
         return _Node(value, places)
 
     def _sequence(self, start: Any, depth: int) -> _Node:
@@ -213,12 +213,12 @@ class _Reader:
             if isinstance(event, SequenceEndEvent):
                 break
             node = self._node(event, depth + 1)
-            _adopt(places, len(value), node.places, None)
+            _add_nested_places(places, len(value), node.places, None)
             value.append(node.value)
         return _Node(value, places)
 
 
-def _adopt(places: dict[Path, Place], part: str | int, below: dict[Path, Place], key: Where | None) -> None:
+def _add_nested_places(places: dict[Path, Place], part: str | int, below: dict[Path, Place], key: Where | None) -> None:
     for path, place in below.items():
         places[(part, *path)] = place
     if key is not None:
@@ -243,7 +243,7 @@ def _syntax_problem(file: str, text: str, error: Exception) -> Problem:
 
 
 def read_documents(file: str, text: str) -> tuple[list[Document], list[Problem]]:
-    """All documents of one file that could be read, and what is wrong. Never raises for anything that is in `text`."""
+    """Parse one file; returns (readable documents, problems). Never raises for the contents of `text`."""
     if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         return [], [Problem("the file is larger than 1 MiB", "file_too_large", "Split it.", Where(file, 1))]
     reader = _Reader(file, text)

@@ -80,7 +80,7 @@ def _served(
     """(site, deployment) of the model `name` at an address, as YAML. Raises `Invalid`."""
     if name is None:
         raise Invalid("an upstream needs a model", code="model_missing", hint="Add --upstream-model NAME.")
-    at = well_known.upstream(upstream)
+    at = well_known.recognize_upstream(upstream)
     model = at.listed_name(name)
     if price is None and known_price is not None and not known_price(model):
         raise Invalid(

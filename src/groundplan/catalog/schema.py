@@ -11,7 +11,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from groundplan.catalog.model import KINDS
-from groundplan.catalog.units import said
+from groundplan.catalog.units import format_like
 
 SCHEMA_PATH = "docs/schema/groundplan.schema.json"
 
@@ -65,9 +65,9 @@ def _tidy(definition: dict[str, Any]) -> None:
         elif choices:
             field["anyOf"] = choices
         if isinstance(default, list):
-            default = [said(value, _example(field.get("items", {}))) for value in default]
+            default = [format_like(value, _example(field.get("items", {}))) for value in default]
         if default not in (None, "", []) and not isinstance(default, dict):
-            field["default"] = said(default, _example(field))
+            field["default"] = format_like(default, _example(field))
 
 
 def _example(field: dict[str, Any]) -> Any:

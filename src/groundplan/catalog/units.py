@@ -1,7 +1,7 @@
 """Values with units, as people write them: `800ms`, `99.5%`, `200 USD/month`, `0.40 USD/Mtok`, `8 KiB`, `2000/day`.
 
-Every function takes the text (or a plain number where that alone is clear) and raises `ValueError` with a sentence that
-says how to write it; places in files are the loader's business. Nothing is rounded, guessed or localised.
+Every function takes the text (or a plain number where that is unambiguous) and raises `ValueError` with a sentence that
+says how to write it; the loader adds places in files. Nothing is rounded, guessed or localised.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from groundplan.core.money import MAX_AMOUNT, PICO, Picodollars, format_usd, par
 PERIODS = ("day", "week", "month", "quarter", "year", "total")
 """Calendar periods over which a budget runs."""
 WINDOWS = ("minute", "hour", "day", "month")
-"""Times over which a limit counts, in UTC."""
+"""Windows over which a limit counts, in UTC."""
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
-MOST_COST = 10**12 * PICO
-"""Of a cost beside the calls: currencies have small units, too."""
+MAX_COST = 10**12 * PICO
+"""Largest allocated cost: other currencies have small units, so amounts are larger than those of calls."""
 DAYS_PER_PERIOD = {"hour": Decimal(1) / 24, "day": Decimal(1), "week": Decimal(7), "month": Decimal(30)}
 
 _DURATION = {
@@ -88,7 +88,7 @@ class Frequency:
         return f"{self.count}/{self.period}"
 
 
-def _split(value: object, what: str) -> tuple[Decimal, str]:
+def _split_number(value: object, what: str) -> tuple[Decimal, str]:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     match = _NUMBER.fullmatch(value.strip()) if isinstance(value, str) else None
@@ -97,7 +97,7 @@ def _split(value: object, what: str) -> tuple[Decimal, str]:
     return Decimal(match["number"]), match["unit"]
 
 
-def _whole(amount: Decimal, what: str) -> int:
+def _require_whole(amount: Decimal, what: str) -> int:
     result = int(amount)
     if result != amount or result > _MAX:
         raise ValueError(what)
@@ -107,32 +107,32 @@ def _whole(amount: Decimal, what: str) -> int:
 def duration_ms(value: object) -> int:
     """Milliseconds of `800ms`, `2s`, `1.5h`, `90d`; the unit is required."""
     what = "write a duration like 800ms, 2s, 15min, 1h or 90d"
-    number, unit = _split(value, what)
+    number, unit = _split_number(value, what)
     if unit not in _DURATION:
         raise ValueError(what)
-    return _whole(number * _DURATION[unit], what)
+    return _require_whole(number * _DURATION[unit], what)
 
 
 def size_bytes(value: object) -> int:
     """Bytes of `6000 B`, `8 KiB`, `2 MB`; the unit is required."""
     what = "write a size like 6000 B, 8 KiB or 2 MB"
-    number, unit = _split(value, what)
+    number, unit = _split_number(value, what)
     if unit not in _SIZE:
         raise ValueError(what)
-    return _whole(number * _SIZE[unit], what)
+    return _require_whole(number * _SIZE[unit], what)
 
 
 def fraction(value: object) -> float:
     """0..1 of `99.5%` (more than 100% is refused); the sign % is required."""
     what = "write a percentage like 99.5%, from 0% to 100%"
-    number, unit = _split(value, what)
+    number, unit = _split_number(value, what)
     if unit != "%" or number > 100:
         raise ValueError(what)
     return float(number / 100)
 
 
-def said(value: object, example: object) -> object:
-    """How a parsed value would be written where `example` may stand: 3600000 beside `800ms` is `1h`."""
+def format_like(value: object, example: object) -> object:
+    """Write a parsed value in the notation of `example`: 3600000 with `800ms` is `1h`."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not isinstance(example, str):
         return value
     if example.endswith("%"):
@@ -155,10 +155,10 @@ def count(value: object) -> int:
     what = "write a whole number like 1000, 10k or 2M"
     if isinstance(value, str) and re.fullmatch(r"\d{1,3}(,\d{3})+", value.strip(), re.ASCII):
         value = value.replace(",", "")
-    number, unit = _split(value, what)
+    number, unit = _split_number(value, what)
     if unit not in _COUNT:
         raise ValueError(what)
-    return _whole(number * _COUNT[unit], what)
+    return _require_whole(number * _COUNT[unit], what)
 
 
 def count_or_unlimited(value: object) -> int | None:
@@ -212,7 +212,7 @@ def _usd(value: object, most: int) -> Picodollars:
 
 
 def amount(value: object) -> Picodollars:
-    """As `usd`, where the document around it may have named another currency, whose code stands as USD here."""
+    """As `usd`, for a document that may declare another currency; its code has been replaced by USD here."""
     return _amount(value, MAX_AMOUNT)
 
 
@@ -224,18 +224,19 @@ def _amount(value: object, most: int) -> Picodollars:
 
 
 def cost_amount(value: object) -> Picodollars:
-    """As `amount`, of a cost beside the calls, which no record of a call carries: a server costs millions of yen."""
-    return _amount(value, MOST_COST)
+    """As `amount`, for allocated costs, which no call record carries, so they may be larger: a server costs millions of
+    yen."""
+    return _amount(value, MAX_COST)
 
 
-def cost(value: object) -> Limit:
-    """As `limit` and `amount`, of what is spent again and again: without `total`."""
+def periodic_cost(value: object) -> Limit:
+    """As `limit` and `amount`, for a recurring cost: without the period `total`."""
     what = (
         "write what it costs in a day, week, month, quarter or year, 0 or more, like 200 USD/month or 180 EUR/month; "
         "what costs by the unit is rate: 45 USD with per: review hour, and what is taken off is term: credit"
     )
     try:
-        found = _limit(value, MOST_COST)
+        found = _limit(value, MAX_COST)
     except ValueError:
         raise ValueError(what) from None
     if found.period == "total":
@@ -269,17 +270,17 @@ def _limit(value: object, most: int) -> Limit:
 def use_rates(value: object) -> tuple[Rate, ...]:
     """`600/minute`, or a list of such; the period is minute, hour, day or month."""
     what = "write how much like 600/minute (minute, hour, day or month)"
-    return _rates(value, what, count)
+    return _parse_rates(value, what, count)
 
 
 def money_rates(value: object) -> tuple[Rate, ...]:
     """`5 USD/day`, or a list of such; the period is minute, hour, day or month."""
     foreign = isinstance(value, str) and _FOREIGN.search(value.partition("/")[0])
     what = "write how much like 5 USD/day (minute, hour, day or month)"
-    return _rates(value, what + (_IN_USD if foreign else ""), usd)
+    return _parse_rates(value, what + (_IN_USD if foreign else ""), usd)
 
 
-def _rates(value: object, what: str, read: Callable[[object], int]) -> tuple[Rate, ...]:
+def _parse_rates(value: object, what: str, read: Callable[[object], int]) -> tuple[Rate, ...]:
     found: list[Rate] = []
     for item in value if isinstance(value, list | tuple) else [value]:
         if isinstance(item, Rate):
@@ -297,9 +298,9 @@ def _rates(value: object, what: str, read: Callable[[object], int]) -> tuple[Rat
     return tuple(found)
 
 
-def starts_of(period: str, value: object) -> str:
-    """When a period begins: a weekday of a week, a day of a month (1 to 28), MM-DD (to the 28th) of a quarter or
-    year."""
+def period_start(period: str, value: object) -> str:
+    """Check when a period begins: a weekday for a week, a day (1 to 28) for a month, MM-DD (to the 28th) for a quarter
+    or year."""
     text = str(value).strip().lower()
     if period == "week" and text in _WEEKDAYS:
         return text
@@ -311,7 +312,7 @@ def starts_of(period: str, value: object) -> str:
 
 
 def starts_text(value: object) -> str:
-    """As written; whether it fits its period is told by `starts_of`."""
+    """The start of a period as written; `period_start` checks whether it fits the period."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError("write a weekday, a day of the month, or MM-DD")
     return str(value).strip().lower()
@@ -332,12 +333,12 @@ def token_price(value: object) -> int:
         raise ValueError(what) from None
 
 
-_MAPPED = 96
-"""Bits before an address of IPv4 in one of IPv6 (`::ffff:10.0.0.1`)."""
+_IPV4_MAPPED_BITS = 96
+"""Length of the prefix of IPv4-mapped IPv6 addresses (`::ffff:10.0.0.1`)."""
 
 
 def network(value: object) -> str:
-    """`10.0.0.0/8`, `2001:db8::/32` or one address. One of IPv4 that is written in IPv6 is told in IPv4."""
+    """`10.0.0.0/8`, `2001:db8::/32` or one address, normalised. IPv4-mapped IPv6 becomes IPv4."""
     what = "write a network like 10.0.0.0/8, or one address"
     if not isinstance(value, str):
         raise ValueError(what)
@@ -345,8 +346,12 @@ def network(value: object) -> str:
         found = ip_network(value.strip())
     except ValueError:
         raise ValueError(what) from None
-    if isinstance(found, IPv6Network) and (first := found.network_address.ipv4_mapped) and found.prefixlen >= _MAPPED:
-        return str(ip_network((first, found.prefixlen - _MAPPED)))
+    if (
+        isinstance(found, IPv6Network)
+        and (first := found.network_address.ipv4_mapped)
+        and found.prefixlen >= _IPV4_MAPPED_BITS
+    ):
+        return str(ip_network((first, found.prefixlen - _IPV4_MAPPED_BITS)))
     return str(found)
 
 

@@ -1,6 +1,6 @@
-"""Words for what is wrong with a document: from validation errors to problems with a place and a way out.
+"""Validation errors of documents as problems with a message, a place and a hint.
 
-Values are never repeated, since a wrong value may be a secret in the wrong place; names of keys are.
+Messages never repeat values, since an invalid value may be a secret in the wrong place; they name keys only.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _PATTERNS = {
 }
 
 
-def meant(word: str, known: Iterable[str], what: str) -> str:
-    """A hint: the nearest known name, or all of them where they are few."""
+def suggestion(word: str, known: Iterable[str], what: str) -> str:
+    """Hint for an unknown word: the nearest known name, else the first of the known names."""
     names = sorted(known)
     close = nearest(word, names)
     if close is not None:
@@ -35,8 +35,8 @@ def meant(word: str, known: Iterable[str], what: str) -> str:
     return f"Known: {', '.join(names[:12])}{' ...' if len(names) > 12 else ''}."
 
 
-def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """By file, line and column; those without a place first."""
+def sort_problems(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Sort problems by file, line and column, without duplicates; those without a place first."""
 
     def place(problem: Problem) -> tuple[str, int, int, str]:
         where = problem.where or Where("", 0, 0)
@@ -45,30 +45,32 @@ def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     return tuple(sorted(dict.fromkeys(problems), key=place))
 
 
-def refusal(problems: tuple[Problem, ...]) -> Invalid:
+def error_with_problems(problems: tuple[Problem, ...]) -> Invalid:
     """One error that carries all problems."""
     first = problems[0]
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return Invalid(f"{first.message}{more}", code=first.code, hint=first.hint, where=first.where, problems=problems)
 
 
-def unknown_kind(document: Document) -> Problem:
-    """For a document whose `kind` is missing or not known."""
+def unknown_kind_problem(document: Document) -> Problem:
+    """Problem of a document whose `kind` is missing or unknown."""
     kind = document.value.get("kind")
     if kind is None:
         return Problem("the document has no kind", "kind_missing", f"One of {', '.join(KINDS)}.", document.where())
-    return Problem("the kind is not known", "kind_unknown", meant(str(kind), KINDS, "kind"), document.where(("kind",)))
+    return Problem(
+        "the kind is not known", "kind_unknown", suggestion(str(kind), KINDS, "kind"), document.where(("kind",))
+    )
 
 
-def duplicate(kind: str, name: str, second: Where, first: Where) -> Problem:
-    """For a name that is there twice."""
+def duplicate_problem(kind: str, name: str, second: Where, first: Where) -> Problem:
+    """Problem of a name that is declared twice."""
     return Problem(
         f"{kind} {name} is declared twice, first at {first}", "duplicate_name", "Rename or remove one.", second
     )
 
 
-def validation(model: type[Strict], error: ValidationError, document: Document) -> list[Problem]:
-    """One problem for each thing that pydantic found wrong. No list is too short for what is wrong with its parts."""
+def problems_from_pydantic(model: type[Strict], error: ValidationError, document: Document) -> list[Problem]:
+    """One problem for each error of pydantic. A list is not reported as too short when its items are invalid."""
     details = error.errors(include_url=False, include_input=False)
     around = {each["loc"][:size] for each in details for size in range(len(each["loc"]))}
     found = [each for each in details if each["type"] != "too_short" or each["loc"] not in around]
@@ -81,22 +83,22 @@ def _problem(model: type[Strict], detail: dict[str, Any], document: Document) ->
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         known = _keys_at(model, path[:-1])
-        hint = meant(str(path[-1]), known, "key")
+        hint = suggestion(str(path[-1]), known, "key")
         return Problem(f"unknown key {label[:80]}", "unknown_key", hint, document.where(path, key=True))
     if kind == "missing":
         return Problem(f"{label} is missing", "missing_key", f"Add {label}: ...", document.where(path, key=True))
     where = document.where(path)
     if kind == "literal_error":
-        allowed = _allowed(str(context.get("expected", "")))
-        return Problem(f"{label} has an unknown value", "unknown_value", _choice(document, path, allowed), where)
+        allowed = _allowed_values(str(context.get("expected", "")))
+        return Problem(f"{label} has an unknown value", "unknown_value", _value_hint(document, path, allowed), where)
     return Problem(f"{label} is not valid", _code(kind, label), _hint(kind, context, detail["msg"]), where)
 
 
-def _allowed(expected: str) -> list[str]:
+def _allowed_values(expected: str) -> list[str]:
     return [word.strip().strip("'") for word in expected.replace(" or ", ", ").split(",") if word.strip()]
 
 
-def _choice(document: Document, path: Path, allowed: list[str]) -> str:
+def _value_hint(document: Document, path: Path, allowed: list[str]) -> str:
     value: Any = document.value
     for part in path:
         value = value[part] if isinstance(value, dict) and part in value else value
@@ -133,7 +135,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _keys_at(model: type[BaseModel], path: Path) -> list[str]:
-    """Names of the keys that may stand in the mapping at `path`."""
+    """Names of the keys allowed in the mapping at `path`."""
     for part in path:
         for name, field in model.model_fields.items():
             if part in (name, field.alias):

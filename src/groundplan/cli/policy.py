@@ -66,7 +66,7 @@ def _test_workspace(root: Path, as_json: bool) -> None:
     from groundplan.catalog.check import validate  # noqa: PLC0415 -- heavy, and not needed for a folder
     from groundplan.governance.policy import declared, examples  # noqa: PLC0415 -- heavy
 
-    found = list(examples.tried(validate(root, beyond=declared.problems)))
+    found = list(examples.tried(validate(root, extra_rules=declared.problems)))
     wrong = [each for each in found if not each.right]
     value = {
         "examples": len(found),

@@ -150,7 +150,7 @@ def _workspace_warnings(folder: Path, home: Home) -> list[str]:
     first start; later the last blueprint is served whatever the folder contains."""
     try:
         today = datetime.now(UTC).date()
-        found = validate(folder, known_price=lambda model: has_listed_price(model, today), beyond=further(today))
+        found = validate(folder, known_price=lambda model: has_listed_price(model, today), extra_rules=further(today))
     except GroundplanError as error:
         if not home.workspace.exists():
             raise

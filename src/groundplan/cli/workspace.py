@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from groundplan.catalog.check import Beyond, validate
+from groundplan.catalog.check import ExtraRules, validate
 from groundplan.catalog.scaffold import init as scaffold
 from groundplan.catalog.schema import json_schema
 from groundplan.cli.options import JsonOption, program_name, workspace_for
@@ -70,7 +70,7 @@ def init(
     )
 
 
-def further(today: date) -> Beyond:
+def further(today: date) -> ExtraRules:
     """What `plan` would refuse beside the rules of the catalog: policies, prices that do not hold yet, and bounds that
     nobody knows."""
     return lambda read: (
@@ -92,7 +92,9 @@ def check(
         return
     folder = workspace_for(workspace)
     today = datetime.now(UTC).date()
-    workspace_read = validate(folder, known_price=lambda model: has_listed_price(model, today), beyond=further(today))
+    workspace_read = validate(
+        folder, known_price=lambda model: has_listed_price(model, today), extra_rules=further(today)
+    )
     count = len(workspace_read.workloads)
     value = {
         "ok": True,

@@ -19,7 +19,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from groundplan.core.errors import Invalid, Problem, Where
-from groundplan.economics.bills.columns import plain
+from groundplan.economics.bills.columns import normalize_name
 from groundplan.ledger.outcome_store import VALUE_DIGITS, VALUE_PLACES
 from groundplan.ledger.ticket_store import TICKET_FORM, State, Told
 
@@ -90,10 +90,10 @@ class Export:
 
 def state_of(text: str, said: Mapping[str, str]) -> State | None:
     """What a status of a ticket system means; `said` (its name -> a state) wins. None where that is not known."""
-    own = {plain(name): state for name, state in said.items()}.get(plain(text))
+    own = {normalize_name(name): state for name, state in said.items()}.get(normalize_name(text))
     if own is not None:
         return next((state for state in STATES if state == own), None)
-    return next((state for state, names in STATES.items() if plain(text) in names), None)
+    return next((state for state, names in STATES.items() if normalize_name(text) in names), None)
 
 
 def event_of(id: str, state: State, at: datetime | None) -> str:
@@ -154,13 +154,13 @@ def _check(columns: Mapping[str, str], states: Mapping[str, str]) -> None:
 
 def _places(head: set[str], said: Mapping[str, str], file: str) -> dict[str, str]:
     """Role -> the name of its column. Raises `Invalid`."""
-    by_plain = {plain(name): name for name in sorted(head)}
+    by_plain = {normalize_name(name): name for name in sorted(head)}
     for role, name in said.items():
-        if plain(name) not in by_plain:
+        if normalize_name(name) not in by_plain:
             hint = f"Its columns are {', '.join(sorted(head))[:400]}."
             raise _invalid(f"no column {name[:80]} for {role}", "column_unknown", hint, file)
-    taken = {plain(name) for name in said.values()}
-    found = {role: by_plain[plain(name)] for role, name in said.items()}
+    taken = {normalize_name(name) for name in said.values()}
+    found = {role: by_plain[normalize_name(name)] for role, name in said.items()}
     for role, names in ROLES.items():
         own = next((by_plain[each] for each in names if each in by_plain and each not in taken), None)
         if own is not None:

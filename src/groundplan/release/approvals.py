@@ -16,7 +16,7 @@ from psycopg import Connection
 from groundplan.blueprint import model as bp
 from groundplan.blueprint.artifact import decode
 from groundplan.catalog.loader import load_files
-from groundplan.catalog.validation_errors import refusal
+from groundplan.catalog.validation_errors import error_with_problems
 from groundplan.core import audit
 from groundplan.core.errors import NotFound, Problem
 from groundplan.governance import approvals
@@ -173,7 +173,7 @@ def _require_approved_parts(result: Plan, change: Change) -> None:
     """Raise `Invalid` where the change uses parts that nobody has approved."""
     missing = tuple(problem for item in result.pending if item.subject == change.subject for problem in item.missing)
     if missing:
-        raise refusal(missing)
+        raise error_with_problems(missing)
 
 
 def expire_approval(conn: Connection[Any], signing: Signing, change_id: UUID) -> ReleaseResult:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from groundplan.blueprint import model as bp
-from groundplan.catalog.units import said
+from groundplan.catalog.units import format_like
 from groundplan.core.canonical import digest
 from groundplan.core.money import PICO, plain, to_decimal
 from groundplan.core.words import written
@@ -194,13 +194,13 @@ def _value_text(name: str, value: Any) -> str:
     if isinstance(value, int) and name in _MONEY_FIELDS:
         return f"{_usd(value)}{'/hour' if name == 'cache.semantic.hour' else ''}"
     if name.endswith("_ms"):
-        return str(said(value, "800ms"))
+        return str(format_like(value, "800ms"))
     if name in ("cache.seconds", "keep.seconds", "audio_seconds"):
-        return str(said(value * 1000, "800ms"))
+        return str(format_like(value * 1000, "800ms"))
     if name.endswith("_bytes") and name != "guardrails.hold_bytes":
-        return str(said(value, "8 kB"))
+        return str(format_like(value, "8 kB"))
     if name in _SHARE_FIELDS or name in _FRACTION_FIELDS or name.startswith("routing.quality."):
-        return str(said(value / 10_000 if name in _SHARE_FIELDS else value, "5%"))
+        return str(format_like(value / 10_000 if name in _SHARE_FIELDS else value, "5%"))
     if isinstance(value, int) and name.startswith("rates."):
         last = "image" if ".images." in name else name.rpartition(".")[2]
         counts = {"long_above": "tokens", "shortest": "seconds"}

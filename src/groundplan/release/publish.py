@@ -20,7 +20,7 @@ from psycopg import Connection
 from groundplan.blueprint import model as bp
 from groundplan.blueprint.artifact import decode, digest, encode, sign
 from groundplan.catalog.loader import load_served
-from groundplan.catalog.validation_errors import refusal
+from groundplan.catalog.validation_errors import error_with_problems
 from groundplan.catalog.workspace import Workspace
 from groundplan.core import audit, canonical
 from groundplan.core.clock import Clock
@@ -123,7 +123,7 @@ def make_plan(
 def require_accepted(result: Plan) -> Plan:
     """Return the plan. Raises `Invalid` with every refusal at its place."""
     if result.refusals:
-        raise refusal(result.refusals)
+        raise error_with_problems(result.refusals)
     return result
 
 
@@ -131,7 +131,7 @@ def require_verified(blueprint: bp.Blueprint) -> bp.Blueprint:
     """Return the blueprint. Raises `Invalid` where the verifier finds a broken rule."""
     problems = tuple(verify(blueprint))
     if problems:
-        raise refusal(problems)
+        raise error_with_problems(problems)
     return blueprint
 
 

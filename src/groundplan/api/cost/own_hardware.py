@@ -15,7 +15,7 @@ from groundplan.api.cost.declared_costs import DeclaredCosts
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.money import maybe_usd
 from groundplan.economics.allocate.divide import capacity_of, spent
-from groundplan.economics.forecast.breakeven import BreakEven, Own, break_even
+from groundplan.economics.forecast.breakeven import BreakEven, OwnCapacity, break_even
 from groundplan.economics.prices.reprice import cost_of_hourly_counts
 from groundplan.ledger import rollup_store
 
@@ -38,7 +38,7 @@ def own_hardware_json(conn: Connection[Any], blueprint: Blueprint, days: Days) -
         possible = sum(capacity_of(declared.allocations, covers, day) for day, declared in in_force.items())
         made = sum(count for each in mine.values() for part, count in each.items() if part != "requests")
         elsewhere = _costs_elsewhere(blueprint, name, users.get(name, set()), mine)
-        found.append(_json(break_even(Own(name, cost, possible, made), elsewhere)))
+        found.append(_json(break_even(OwnCapacity(name, cost, possible, made), elsewhere)))
     return found
 
 
@@ -87,5 +87,5 @@ def _json(found: BreakEven) -> dict[str, Any]:
         "deployment": found.deployment, "cost_usd": maybe_usd(found.cost), "used": round(found.used, 6),
         "each_usd": maybe_usd(found.each), "other": found.other, "other_usd": maybe_usd(found.other_cost),
         "other_each_usd": maybe_usd(found.other_each),
-        "needed": None if found.needed is None else round(found.needed, 6), "told": found.told,
+        "needed": None if found.needed is None else round(found.needed, 6), "told": found.verdict,
     }  # fmt: skip

@@ -46,9 +46,9 @@ def runway_json(
 
 def _forecast(past: Series, horizon: int) -> Forecast:
     """As `cached_forecast`, with a simpler method for a short history: a budget may run out before it is longer."""
-    from groundplan.economics.forecast.short_runway import LEAST, of_few  # noqa: PLC0415 -- numpy
+    from groundplan.economics.forecast.short_runway import MIN_VALUES, forecast_short_series  # noqa: PLC0415 -- numpy
 
-    return cached_forecast(past, horizon) if len(past.values) >= LEAST else of_few(past, horizon)
+    return cached_forecast(past, horizon) if len(past.values) >= MIN_VALUES else forecast_short_series(past, horizon)
 
 
 def days_until(until: datetime | None, now: datetime) -> int:

@@ -10,7 +10,7 @@ from psycopg import Connection
 from groundplan.api import served_blueprint
 from groundplan.blueprint.model import Semantic
 from groundplan.core.money import format_usd, from_decimal
-from groundplan.economics.semantic.net_savings import Done, net
+from groundplan.economics.semantic.net_savings import LookupTotals, net_savings
 from groundplan.ledger import semantic_store
 
 
@@ -21,10 +21,10 @@ def semantic_savings_json(conn: Connection[Any], since: date) -> list[dict[str, 
     found = []
     for row in semantic_store.done(conn, since):
         rule = declared.get(row["workload"]) or Semantic()
-        done = Done(
+        done = LookupTotals(
             row["looked"], row["given"], row["checked"], row["wrong"], row["spent_us"], from_decimal(row["saved_usd"])
         )
-        made = net(done, rule.bound, rule.hour, rule.wrong_cost)
+        made = net_savings(done, rule.bound, rule.hour, rule.wrong_cost)
         found.append(
             {
                 "workload": row["workload"],

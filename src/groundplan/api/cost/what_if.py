@@ -22,8 +22,8 @@ from groundplan.api.served_blueprint import current_blueprint, current_or_none, 
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Invalid, Problem
 from groundplan.core.money import format_usd, from_decimal
-from groundplan.economics.forecast.scenario import Change, Part, parse, what_if
-from groundplan.economics.forecast.tiers import edges
+from groundplan.economics.forecast.scenario import CallGroup, Change, parse_changes, what_if
+from groundplan.economics.forecast.tiers import tier_edges
 from groundplan.economics.prices import price_list
 from groundplan.ledger import archive_store, prompt_store, rollup_store
 from groundplan.ledger.prompt_store import Place
@@ -42,7 +42,7 @@ def scenario(conn: Connection[Any], days: Days, workload: str | None, changes: l
     """`{"before_usd", "after_usd", "steps", "price_source", "notes"}` of the calls of a period, without allocated
     costs. `model`: the name of a model or deployment. Raises `Invalid` (`scenario_invalid`, `scenario_model`,
     `price_missing`), and `NotFound` for a workload that is not served and had no calls."""
-    change, fits = parse(changes), None
+    change, fits = parse_changes(changes), None
     if model is not None:
         rates, fits = _model_rates(conn, model, days.last)
         change = replace(change, rates=rates)
@@ -90,12 +90,12 @@ def _usage_rows(conn: Connection[Any], wanted: Mapping[str, Any], *, hours: bool
 
 def _parts(
     conn: Connection[Any], days: Days, workload: str | None, change: Change, rows: _Rows, rates: Mapping[Place, Rates]
-) -> tuple[list[Part], list[str]]:
+) -> tuple[list[CallGroup], list[str]]:
     """(parts of the cost, notes). Only answers of chat models to callers may move to another model or grow with longer
     contexts, not embeddings or calls of the gateway itself. Calls that may fall into another tier of a price are
     separate parts, by the length of their prompts; where that is no longer known, a note says so."""
     context = Fraction(repr(change.context))
-    limits = {place: cut for place, price in rates.items() if (cut := edges(price, change.rates, context))}
+    limits = {place: cut for place, price in rates.items() if (cut := tier_edges(price, change.rates, context))}
     hours = _varies_by_hour(change)
     long = prompt_store.parts_above(conn, days.since, days.until, workload, limits, hours=hours)
     apart: dict[_Key, tuple[int, Decimal]] = {}
@@ -106,14 +106,16 @@ def _parts(
         count, usd = apart.get(key, (0, Decimal(0)))
         apart[key] = count + int(each["count"]), usd + each["cost_usd"]
         price = rates[_place(each)]
-        made = Part(each["part"], int(each["count"]), cost, True, each["tier"], each["above"] + 1, price, each["hour"])
+        made = CallGroup(
+            each["part"], int(each["count"]), cost, True, each["tier"], each["above"] + 1, price, each["hour"]
+        )
         found.append(made)
     for row in rows:
         count, usd = apart.get(_key(row, row["purpose"]), (0, Decimal(0)))
         answers = not row["purpose"] and _place(row) in rates
         cost = from_decimal(row["cost_usd"] - usd)
         left = int(row["count"]) - count
-        found.append(Part(row["part"], left, cost, answers=answers, tier=row["tier"], hour=row["hour"]))
+        found.append(CallGroup(row["part"], left, cost, answers=answers, tier=row["tier"], hour=row["hour"]))
     return found, _archived_note(conn, days, "keep the tier of the price that they had") if limits else []
 
 
@@ -142,12 +144,12 @@ def _key(row: Mapping[str, Any], purpose: str) -> _Key:
 
 def _uncounted_requests(
     conn: Connection[Any], wanted: Mapping[str, Any], rows: _Rows, chat: Container[Place], *, hours: bool
-) -> list[Part]:
+) -> list[CallGroup]:
     """Requests that chat models answered at prices without a price per request, so that no cost row counts them."""
     counted = {_key(row, row["purpose"]) for row in rows if row["part"] == "requests"}
     by = ("blueprint", "deployment", "purpose", "tier", *(["hour"] if hours else []))
     return [
-        Part("requests", count, 0, tier=tier, hour=rollup_store.hour_of_day(*at))
+        CallGroup("requests", count, 0, tier=tier, hour=rollup_store.hour_of_day(*at))
         for (number, name, purpose, tier, *at), count in rollup_store.answers_by(conn, by, dict(wanted)).items()
         if not purpose
         and (number, name) in chat

@@ -14,7 +14,7 @@ from groundplan.api import store
 from groundplan.api.context import Services
 from groundplan.api.placement import placing
 from groundplan.api.served_blueprint import current_blueprint, workspace_at
-from groundplan.catalog.edit import with_calls
+from groundplan.catalog.edit import replace_traffic
 from groundplan.core.errors import Conflict
 from groundplan.placement.drift import Chart
 
@@ -39,7 +39,7 @@ def release_replan(conn: Connection[Any], services: Services, actor: str, reason
     number = current_blueprint(conn).number
     files = dict(store.blueprint(conn, number)["sources"])
     calls = {each.workload: each.expected * each.newest_factor for each in off}
-    written = with_calls(files, workspace_at(conn, number), calls)
+    written = replace_traffic(files, workspace_at(conn, number), calls)
     compared = placing.replan_comparison(placing.served_company_or_none(conn, services), off)
     released = services.releases.apply(conn, actor, written, reason)
     return {

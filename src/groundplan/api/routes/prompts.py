@@ -12,7 +12,7 @@ from groundplan.api.access.authorization import authorize
 from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import ServicesDep
-from groundplan.catalog.prompt_edit import with_prompt
+from groundplan.catalog.prompt_edit import replace_prompt
 from groundplan.core.errors import Conflict, NotFound
 from groundplan.release import prompt_history, prompts, store
 from groundplan.release import service as release
@@ -97,7 +97,7 @@ def rollback(name: str, body: Back, request: Request, services: ServicesDep, cal
                 f"the prompt {name} has that text already", code="prompt_current", hint="Name another version."
             )
         number = max([each.number for each in found] + ([doc.version] if doc is not None else [])) + 1
-        files = with_prompt(stored.sources, name, old.text, number)
+        files = replace_prompt(stored.sources, name, old.text, number)
         made = services.releases.apply(conn, caller.actor, files, f"{body.reason} (prompt {name} as in {old.number})")
     request.app.state.indexing.ask()
     changed = {file: text for file, text in files.items() if text != stored.sources[file]}

@@ -26,11 +26,11 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.core.money import plain
 from groundplan.core.words import counted
-from groundplan.economics.bills.allocated_lines import TERMS, Beside, beside
+from groundplan.economics.bills.allocated_lines import TERMS, AllocationGap, compare_allocations
 from groundplan.economics.bills.model import KINDS, OUR_VERSION, Attempt, Reconciliation, Row
 from groundplan.economics.bills.model_names import by_upstream, resolve
 from groundplan.economics.bills.parse import Bill, read_bill
-from groundplan.economics.bills.reconcile import belongs, reconcile
+from groundplan.economics.bills.reconcile import is_billed_by, reconcile
 from groundplan.economics.prices.currency import parse_exchange_rates
 from groundplan.ledger import archive_store, queries
 
@@ -82,7 +82,7 @@ def read_options(text: str, name: str, said: dict[str, str], first: date | None,
     passed = len(bill.lines) - len(kept)
     told = f"{counted(passed, 'line')} of other days {'was' if passed == 1 else 'were'} passed over"
     notes = (*bill.notes, told) if passed else bill.notes
-    days = replace(bill, lines=kept).days
+    days = replace(bill, lines=kept).date_range
     since, until = first or (days[0] if days else None), last or (days[1] if days else None)
     if until is not None and until.year > LAST_YEAR:
         raise Invalid(f"a line is dated {until}", code="bill_days", hint="Name the days: --from DAY --to DAY, in UTC.")
@@ -114,7 +114,7 @@ def _compare(services: Services, bill: Bill, query: BillQuery, exchange: dict[st
     dated = blueprint.currencies if blueprint else {}
     attempts = [_attempt(row, places[row["blueprint"]].get(row["deployment"])) for row in rows]
     result = reconcile(bill, attempts, rates, provider=query.provider, exchange=exchange, dated=dated)
-    found: list[Beside] = []
+    found: list[AllocationGap] = []
     notes: list[str] = []
     if any(row.kind in TERMS for row in result.rows):
         if since > until:
@@ -124,7 +124,7 @@ def _compare(services: Services, bill: Bill, query: BillQuery, exchange: dict[st
         else:
             days, today = Days(since.date(), until.date()), services.clock.now().date()
             with services.transaction() as conn:
-                found = beside(result, cost_book.cost_lines(conn, days, today), query.source)
+                found = compare_allocations(result, cost_book.cost_lines(conn, days, today), query.source)
     value = reconciliation_json(bill, result)
     return {**value, "notes": [*value["notes"], *notes], "beside": [_beside(each) for each in found]}
 
@@ -135,7 +135,7 @@ def _with_our_models(bill: Bill, used: Iterable[Deployment], provider: str | Non
     names = by_upstream(
         (place.upstream_model, place.model)
         for place in used
-        if provider is None or belongs(place.model, place.name, provider)
+        if provider is None or is_billed_by(place.model, place.name, provider)
     )
     lines, several = [], dict[str, tuple[str, ...]]()
     for line in bill.lines:
@@ -174,10 +174,10 @@ def _check_calls_not_archived(conn: Connection[Any], unknown: Collection[UUID]) 
             )
 
 
-def _beside(found: Beside) -> dict[str, Any]:
+def _beside(found: AllocationGap) -> dict[str, Any]:
     return {
         "purpose": found.purpose, "bill_usd": exact_amount(found.bill), "allocated_usd": exact_amount(found.allocated),
-        "difference_usd": exact_amount(found.difference), "rules": list(found.rules), "told": found.told,
+        "difference_usd": exact_amount(found.difference), "rules": list(found.rules), "told": found.advice,
     }  # fmt: skip
 
 

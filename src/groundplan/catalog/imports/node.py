@@ -14,7 +14,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from groundplan.catalog.reader import HIDDEN, Document, Path, read_documents
-from groundplan.catalog.validation_errors import in_order, refusal
+from groundplan.catalog.validation_errors import error_with_problems, sort_problems
 from groundplan.core.errors import Problem, Where
 
 ENVIRONMENT = "os.environ/"
@@ -180,7 +180,7 @@ class Config:
     def check(self) -> None:
         """Raises `Invalid` with every problem that was noted so far."""
         if self.notes.wrong:
-            raise refusal(in_order(self.notes.wrong))
+            raise error_with_problems(sort_problems(self.notes.wrong))
 
 
 def included(text: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from groundplan.core.errors import Problem
 _COST: Final = ("cost", "rate", "currency", "per", "quantity", "purchase", "life", "count", "capacity")
 
 
-def allocations(workspace: Workspace) -> Iterator[Problem]:
+def allocation_problems(workspace: Workspace) -> Iterator[Problem]:
     """Several costs of one term may cover the same, each by its name, but none is declared twice; shares name workloads
     that exist."""
     seen: list[tuple[str, AllocationDoc]] = []

@@ -10,7 +10,7 @@ from groundplan.core.currencies import USD
 from groundplan.core.errors import Problem, Where
 
 
-def currencies(workspace: Workspace) -> Iterator[Problem]:
+def currency_problems(workspace: Workspace) -> Iterator[Problem]:
     """Prices and allocations in a currency without a rate, or from before its first one."""
     for name, doc in workspace.allocations.items():
         written = next(key for key in ("cost", "rate", "purchase") if getattr(doc, key) is not None)

@@ -24,7 +24,7 @@ def reranker(workspace: Workspace, workload: WorkloadDoc) -> RerankRule | None:
     return own or workspace.company.index.rerank
 
 
-def index(workspace: Workspace, broken: Broken) -> Iterator[Problem]:
+def index_problems(workspace: Workspace, broken: Broken) -> Iterator[Problem]:
     """What embeds and reranks is a served workload that has the deployment and may see what it is sent."""
     company = workspace.company
     at_index: Place = ("company", company.name, "index")

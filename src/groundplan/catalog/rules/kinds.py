@@ -10,7 +10,7 @@ from groundplan.catalog.model import DUTIES, SERVED_STAGES, DeploymentDoc, Price
 from groundplan.catalog.rules.experiments import experiment_problems
 from groundplan.catalog.rules.routes import routing_problems
 from groundplan.catalog.transport import DIRECT
-from groundplan.catalog.well_known import upstream
+from groundplan.catalog.well_known import recognize_upstream
 from groundplan.catalog.workspace import Workspace, satisfies_residency
 from groundplan.core.errors import Problem, Where
 
@@ -35,7 +35,7 @@ _PRICED = {
 """How providers mostly charge for a type of deployment, where that is not by tokens."""
 
 
-def deployments(workspace: Workspace, known_price: Callable[[str], bool] | None) -> Iterator[Problem]:
+def deployment_problems(workspace: Workspace, known_price: Callable[[str], bool] | None) -> Iterator[Problem]:
     """Address and price of each deployment."""
     for name, doc in workspace.deployments.items():
         yield from _local(workspace, doc)
@@ -85,7 +85,7 @@ def deployments(workspace: Workspace, known_price: Callable[[str], bool] | None)
 
 def _listed(doc: DeploymentDoc, known_price: Callable[[str], bool]) -> str:
     """The model as the price list calls it, which has some only with their provider in front; empty: in no way."""
-    names = (upstream(doc.url).listed_name(doc.model), f"openai/{doc.model}")
+    names = (recognize_upstream(doc.url).listed_name(doc.model), f"openai/{doc.model}")
     found = next((name for name in names if "/" not in doc.model and known_price(name)), None)
     return f"model: {found}, whose price is known; or " if found else ""
 
@@ -226,7 +226,7 @@ def _dated(workspace: Workspace, kind: str, name: str, prices: tuple[Price, ...]
             yield Problem("two prices begin on the same day", "price_twice", "Give each its own from: date.", where)
 
 
-def budgets(workspace: Workspace) -> Iterator[Problem]:
+def budget_problems(workspace: Workspace) -> Iterator[Problem]:
     """Each thing has at most one budget for each period."""
     seen: dict[tuple[str, str], str] = {}
     for name, doc in workspace.budgets.items():
@@ -241,7 +241,7 @@ def budgets(workspace: Workspace) -> Iterator[Problem]:
             )
 
 
-def limits(workspace: Workspace, broken: frozenset[tuple[str, str]]) -> Iterator[Problem]:
+def limit_problems(workspace: Workspace, broken: frozenset[tuple[str, str]]) -> Iterator[Problem]:
     """A limit covers a model that is deployed, or a person by e-mail address."""
     models = {doc.model for doc in workspace.deployments.values()}
     for name, doc in workspace.limits.items():
@@ -263,7 +263,7 @@ _TYPES = {
 """Field of a workload -> types of the deployments that it may name."""
 
 
-def grants(workspace: Workspace) -> Iterator[Problem]:
+def grant_problems(workspace: Workspace) -> Iterator[Problem]:
     """A grant allows what its object can give."""
     for name, doc in workspace.grants.items():
         of_source = doc.on.startswith("source/")
@@ -278,7 +278,7 @@ def grants(workspace: Workspace) -> Iterator[Problem]:
                 )
 
 
-def workloads(workspace: Workspace, broken: frozenset[tuple[str, str]]) -> Iterator[Problem]:
+def workload_problems(workspace: Workspace, broken: frozenset[tuple[str, str]]) -> Iterator[Problem]:
     """What each workload must have before it may be served, and what it may not combine."""
     for doc in workspace.workloads.values():
         if doc.stage in SERVED_STAGES:

@@ -9,7 +9,7 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem, Where
 
 
-def places(workspace: Workspace) -> Iterator[Problem]:
+def placement_problems(workspace: Workspace) -> Iterator[Problem]:
     """Everything that is wrong with what placement would read."""
     for name, doc in workspace.workloads.items():
         yield from _names(workspace, name, doc)

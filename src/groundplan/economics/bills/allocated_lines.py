@@ -1,6 +1,4 @@
-"""A bill's lines for storage and traffic, which an allocation rule pays and no call, compared with what is allocated of
-them. Pure.
-"""
+"""Compares a bill's lines for storage and traffic, which belong to no call, with the costs allocated for them. Pure."""
 
 from __future__ import annotations
 
@@ -17,20 +15,21 @@ TERMS: Final[Mapping[str, frozenset[str]]] = {
     "storage": frozenset({"object_storage", "vector_storage", "database", "logs"}),
     "network": frozenset({"egress", "connectivity", "updates"}),
 }
-"""Purpose of a bill's line -> terms of allocations that stand for it."""
-CLOSE: Final = Decimal("0.02")
-"""Of the bill within which an allocation is right."""
+"""Purpose of a bill's line -> terms of allocations that cover it."""
+TOLERANCE: Final = Decimal("0.02")
+"""Share of the bill within which an allocation is right."""
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
-    """Of one purpose, exact USD. `rules` are the sources of what is allocated; `told` says what to do."""
+class AllocationGap:
+    """Billed and allocated cost of one purpose, exact USD. `rules`: sources of the allocations; `advice`: what to
+    do."""
 
     purpose: str
     bill: Decimal
     allocated: Decimal
     rules: tuple[str, ...]
-    told: str
+    advice: str
 
     @property
     def difference(self) -> Decimal:
@@ -38,9 +37,11 @@ class Beside:
             return self.bill - self.allocated
 
 
-def beside(made: Reconciliation, lines: Sequence[Line], sources: Collection[str] = ()) -> list[Beside]:
-    """Storage and traffic that the bill has, and what the book of the same days allocates of it. `sources`: those of
-    the allocations that stand for this bill, where others stand for other bills."""
+def compare_allocations(
+    made: Reconciliation, lines: Sequence[Line], sources: Collection[str] = ()
+) -> list[AllocationGap]:
+    """Compare storage and traffic on the bill with allocated `lines` of the same days. `sources`: sources of the
+    allocations that belong to this bill, where others belong to other bills."""
     found = []
     for purpose, terms in TERMS.items():
         with localcontext(prec=PRECISION):
@@ -50,15 +51,15 @@ def beside(made: Reconciliation, lines: Sequence[Line], sources: Collection[str]
             continue
         allocated = to_decimal(sum(line.amount for line in mine))
         rules = tuple(sorted({line.source for line in mine if line.source}))
-        found.append(Beside(purpose, bill, allocated, rules, _told(purpose, bill, allocated, rules)))
+        found.append(AllocationGap(purpose, bill, allocated, rules, _advice(purpose, bill, allocated, rules)))
     return found
 
 
-def _told(purpose: str, bill: Decimal, allocated: Decimal, rules: Sequence[str]) -> str:
+def _advice(purpose: str, bill: Decimal, allocated: Decimal, rules: Sequence[str]) -> str:
     if not allocated:
         terms = ", ".join(sorted(TERMS[purpose]))
         return f"nothing is allocated of it: declare kind: allocation with the amount of the bill, of {terms}"
-    if abs(bill - allocated) <= CLOSE * abs(bill):
+    if abs(bill - allocated) <= TOLERANCE * abs(bill):
         return "what is allocated is what was billed"
     if allocated > bill and len(rules) > 1:
         return (

@@ -1,7 +1,7 @@
 """Cells of a bill: amounts, counts, currencies and days as spreadsheets of several countries write them. Pure.
 
-What a comma, a point or 05/11/2026 means is told by all cells of a file together, since one alone may mean either. It
-converts no currency.
+The meaning of a comma, a point or 05/11/2026 is derived from all cells of a file together, since one alone is
+ambiguous. It converts no currency.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Final
 
 from groundplan.core.currencies import CODES, USD
 
-MOST: Final = Decimal(10) ** 12
-FINEST: Final = -30
-LONGEST: Final = 120
+MAX_AMOUNT: Final = Decimal(10) ** 12
+MIN_EXPONENT: Final = -30
+MAX_LENGTH: Final = 120
 """Characters of an amount."""
 _SIGNS: Final = {"$": USD, "US$": USD, "€": "EUR", "£": "GBP"}
 _SPACES: Final = dict.fromkeys(map(ord, "\u00a0\u202f\u2009"), " ") | {ord("\u2212"): "-", ord("\u2019"): "'"}
@@ -48,21 +48,21 @@ _IN_HEAD: Final = re.compile(r"[\s_]*\(\s*(US\$|[$€£]|[A-Za-z]{3})\s*\)\s*$|[
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """`comma`: it stands for the point; None: the file does not tell. `semicolons`: they stand between its cells, as
-    where a comma is a point. `day_first`: 05/11/2026 is in November; `day_told`: one of its days can be read in one
-    order only."""
+    """How a file writes numbers and days. `comma`: the decimal point is a comma; None: unknown. `semicolons`: cells are
+    separated by semicolons, as where a comma is the decimal point. `day_first`: 05/11/2026 is in November;
+    `day_is_certain`: some day can be read in one order only."""
 
     comma: bool | None = None
     semicolons: bool = False
     day_first: bool = False
-    day_told: bool = False
+    day_is_certain: bool = False
 
 
-def style_of(amounts: Iterable[str], days: Iterable[str], *, semicolons: bool) -> Style:
-    """As the cells of a file tell it together."""
+def detect_style(amounts: Iterable[str], days: Iterable[str], *, semicolons: bool) -> Style:
+    """Derive the style from all amounts and days of a file."""
     commas = points = False
     for text in amounts:
-        plain = _bare(text)
+        plain = _digits(text)
         commas |= plain is not None and _is_comma(plain)
         points |= plain is not None and _is_point(plain)
     slashed = [found for text in days if (found := _SLASHED.fullmatch(text)) and found[2] == "/"]
@@ -73,11 +73,11 @@ def style_of(amounts: Iterable[str], days: Iterable[str], *, semicolons: bool) -
     return Style(comma, semicolons, day_first, first or second)
 
 
-def number(text: str, style: Style) -> Decimal | None:
-    """An exact finite number; signs of currencies, brackets or a minus at the end of what is negative, and marks
-    between thousands are understood. None where it is none."""
-    found = _money(text)
-    plain = None if found is None else _pointed(_ungrouped(found["number"].strip()), style)
+def parse_number(text: str, style: Style) -> Decimal | None:
+    """Parse an exact finite number; None where it is none. Understands currency signs, negatives in brackets or with a
+    minus at the end, and thousands separators."""
+    found = _match_money(text)
+    plain = None if found is None else _with_decimal_point(_strip_groups(found["number"].strip()), style)
     if found is None or plain is None or (found["open"] is None) is not (found["close"] is None):
         return None
     signs = [found["sign"], found["inner"], found["back"], "-" if found["open"] else ""]
@@ -88,39 +88,40 @@ def number(text: str, style: Style) -> Decimal | None:
     except InvalidOperation:
         return None
     exponent = value.as_tuple().exponent
-    if abs(value) > MOST or not isinstance(exponent, int) or exponent < FINEST:
+    if abs(value) > MAX_AMOUNT or not isinstance(exponent, int) or exponent < MIN_EXPONENT:
         return None
     return -value if "-" in signs else value
 
 
-def nothing(text: str) -> bool:
-    """Whether it is a dash, with or without a currency, as accountants write what is none."""
-    return _NOTHING.fullmatch(_tidy(text)) is not None
+def is_dash(text: str) -> bool:
+    """Whether it is a dash, with or without a currency, as accountants write zero."""
+    return _NOTHING.fullmatch(_normalize_spaces(text)) is not None
 
 
-def whole(text: str, style: Style) -> int | None:
-    """A count that is not negative; what can be no whole number has a mark between thousands."""
-    value = number(text, style)
+def parse_count(text: str, style: Style) -> int | None:
+    """Parse a count that is not negative; None where it is none. A number that would not be whole is read with a
+    thousands separator."""
+    value = parse_number(text, style)
     if value is not None and value != int(value) and _THOUSAND.fullmatch(text.strip()):
         value = Decimal(text.strip().replace(",", "").replace(".", ""))
     return None if value is None or value < 0 or value != int(value) else int(value)
 
 
 def currency_in(text: str) -> str | None:
-    """Of an amount that says it: €12.34, 12.34 EUR."""
-    found = _money(text)
-    return _code("".join(_currencies(found)) if found else "")
+    """Currency that an amount names: €12.34, 12.34 EUR."""
+    found = _match_money(text)
+    return _currency_code("".join(_currencies(found)) if found else "")
 
 
-def currency_of_head(name: str) -> tuple[str, str | None]:
+def split_head_currency(name: str) -> tuple[str, str | None]:
     """(name of a column without its currency, that currency): `Cost (€)` and `cost_eur` are costs in EUR."""
     name = re.sub(r"[\s_]+", "_", name)
     found = _IN_HEAD.search(name)
-    code = _code((found[1] or found[2]).upper()) if found else None
+    code = _currency_code((found[1] or found[2]).upper()) if found else None
     return (name, None) if found is None or code is None else (name[: found.start()], code)
 
 
-def day_of(text: str, style: Style) -> date:
+def parse_day(text: str, style: Style) -> date:
     """UTC day of an ISO date or time, of seconds (or milliseconds) since 1970, or as people write it. Raises
     `ValueError`, `OverflowError` and `OSError` for what is none."""
     if slashed := _SLASHED.fullmatch(text):
@@ -132,27 +133,27 @@ def day_of(text: str, style: Style) -> date:
     if re.fullmatch(r"\d{8}|\d{4}/\d\d/\d\d", text, re.ASCII):
         return date.fromisoformat(text.replace("/", ""))
     if text[-4:].isdigit() and not text[:4].isdigit() and any(c.isalpha() for c in text):
-        return _named(text)
+        return _parse_named_day(text)
     moment = datetime.fromisoformat(text.replace(" UTC", "+00:00").replace("Z", "+00:00"))
     return (moment.astimezone(UTC) if moment.tzinfo else moment).date()
 
 
-def last_of(text: str, style: Style, *, exclusive: bool) -> date:
-    """The last day, UTC, of a period that ends then: before midnight where that is its end, and with the day where no
-    time is told, unless days are `exclusive`. Raises as `day_of`."""
-    day = day_of(text, style)
+def parse_last_day(text: str, style: Style, *, exclusive: bool) -> date:
+    """Last day, UTC, of a period with this end: the day before where it ends at midnight, or names no time and ends are
+    `exclusive`. Raises as `parse_day`."""
+    day = parse_day(text, style)
     seconds = re.fullmatch(r"(\d{10})(?:\d{3})?(?:\.\d+)?", text, re.ASCII)
     midnight = int(seconds[1]) % 86_400 == 0 if seconds else _MIDNIGHT.search(text) is not None
     return day - timedelta(days=1) if midnight or (exclusive and ":" not in text) else day
 
 
-def slashed(text: str) -> bool:
-    """Whether a day is written so that its order matters."""
+def has_slashes(text: str) -> bool:
+    """Whether a day is written with slashes, so that the order of day and month matters."""
     found = _SLASHED.fullmatch(text)
     return found is not None and found[2] == "/"
 
 
-def _named(text: str) -> date:
+def _parse_named_day(text: str) -> date:
     for form in _NAMED:
         try:
             return datetime.strptime(text, form).replace(tzinfo=UTC).date()
@@ -161,13 +162,13 @@ def _named(text: str) -> date:
     raise ValueError(text)
 
 
-def _money(text: str) -> re.Match[str] | None:
-    """Its parts. Spaces are one by one, and no amount is longer: a pattern tries all ways to share out more."""
-    text = _tidy(text)
-    return _MONEY.fullmatch(text) if len(text) <= LONGEST else None
+def _match_money(text: str) -> re.Match[str] | None:
+    """Match the parts of an amount. Spaces are collapsed and the length is bounded, since the pattern backtracks."""
+    text = _normalize_spaces(text)
+    return _MONEY.fullmatch(text) if len(text) <= MAX_LENGTH else None
 
 
-def _tidy(text: str) -> str:
+def _normalize_spaces(text: str) -> str:
     return " ".join(text.translate(_SPACES).split())
 
 
@@ -175,23 +176,23 @@ def _currencies(found: re.Match[str]) -> list[str]:
     return [code for name in ("lead", "before", "after") if (code := found[name])]
 
 
-def _code(text: str) -> str | None:
+def _currency_code(text: str) -> str | None:
     code = _SIGNS.get(text, text)
     return code if code == USD or code in CODES else None
 
 
-def _bare(text: str) -> str | None:
-    """Its digits, points and commas."""
-    found = _money(text)
-    return None if found is None else _ungrouped(found["number"].strip())
+def _digits(text: str) -> str | None:
+    """Digits, points and commas of an amount."""
+    found = _match_money(text)
+    return None if found is None else _strip_groups(found["number"].strip())
 
 
-def _ungrouped(plain: str) -> str:
+def _strip_groups(plain: str) -> str:
     return plain.replace(" ", "").replace("'", "") if _GROUPED.fullmatch(plain) else plain
 
 
 def _is_comma(plain: str) -> bool:
-    """Whether a comma can only be its point."""
+    """Whether a comma can only be the decimal point."""
     if _ONE_COMMA.fullmatch(plain):
         return _THOUSAND.fullmatch(plain) is None
     grouped = _POINT_GROUPS.fullmatch(plain) is not None and "," in plain
@@ -199,14 +200,14 @@ def _is_comma(plain: str) -> bool:
 
 
 def _is_point(plain: str) -> bool:
-    """Whether a point can only be one."""
+    """Whether a point can only be the decimal point."""
     if "," not in plain and plain.count(".") == 1:
         return _THOUSAND.fullmatch(plain) is None
     return _COMMA_GROUPS.fullmatch(plain) is not None and "." in plain
 
 
-def _pointed(plain: str, style: Style) -> str | None:
-    """With a point for the point alone."""
+def _with_decimal_point(plain: str, style: Style) -> str | None:
+    """Normalise to a number with a decimal point and without thousands separators; None where that is unclear."""
     if _POINT_GROUPS.fullmatch(plain):
         return plain.replace(".", "").replace(",", ".")
     if _COMMA_GROUPS.fullmatch(plain):

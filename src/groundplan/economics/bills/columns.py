@@ -1,6 +1,6 @@
-"""Which column of a provider's bill or usage export says what: found by the names of its head, or as somebody said.
+"""Finds the role of each column of a bill or usage export, by the names in its head or as chosen.
 
-Facts about exports, and the rule that picks. Reading the lines is `parse`.
+Facts about exports and the rule that picks. `parse` reads the lines.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from groundplan.core.errors import Invalid, Where
-from groundplan.economics.bills.cells import currency_of_head
+from groundplan.economics.bills.cells import split_head_currency
 
 ROLES: dict[str, tuple[str, ...]] = {
     "amount": (
@@ -60,17 +60,17 @@ ROLES: dict[str, tuple[str, ...]] = {
     "credit": ("credittype",),
     "deployment": ("deployment", "deploymentname", "resourcename", "resourceid", "instancename"),
 }  # fmt: skip
-"""What a column can say -> names of it, the surest first, in small letters and digits only."""
+"""Role of a column -> its possible names, the surest first, in small letters and digits only."""
 
-OWN = "FOCUS of the ledger"
-"""What `groundplan cost export` writes: it has columns of the specification under both of their names."""
+OWN_FORMAT = "FOCUS of the ledger"
+"""The format that `groundplan cost export` writes, which has columns of the specification under both of their names."""
 _OWN_MARKS = frozenset(
     {"billedcost", "chargecategory", "chargetype", "provider", "providername", "resourceid", "skuid", "subaccountid"}
 )
 _OWN_ROLES = {"model": "skuid", "service": "servicecategory"}
-"""Role -> name of its column there, where another one is surer in bills of others."""
+"""Role -> name of its column in our own format, where another name is surer in other bills."""
 FORMATS: tuple[tuple[str, frozenset[str]], ...] = (
-    (OWN, _OWN_MARKS),
+    (OWN_FORMAT, _OWN_MARKS),
     ("OpenAI costs", frozenset({"amountvalue", "starttime"})),
     ("OpenAI usage", frozenset({"nummodelrequests", "inputtokens"})),
     ("Anthropic cost", frozenset({"usagedateutc", "costusd"})),
@@ -86,10 +86,10 @@ TOTALS = frozenset(
      "accounttotal", "statementtotal",
      "summe", "gesamt", "gesamtbetrag", "zwischensumme", "totaal", "totale"}
 )  # fmt: skip
-"""How a line begins that sums others, in small letters alone."""
+"""First cells of lines that sum others, in small letters only."""
 _ALONE = frozenset({"tax", "vat", "gst", "credit", "credits", "refund", "discount", "adjustment"})
-USED = frozenset({"usage", "regular", "purchase", "fee", "discountedusage", "savingsplancoveredusage"})
-"""Kinds of charges that are for something used or bought, whatever words of others are in them."""
+USAGE_CHARGES = frozenset({"usage", "regular", "purchase", "fee", "discountedusage", "savingsplancoveredusage"})
+"""Kinds of charges for usage or purchases, whatever other words are in them."""
 _TAX = re.compile(r"tax$|\b(tax|taxes|vat|gst|hst|mwst|ust|moms|mva|tva|iva)\b", re.IGNORECASE)
 _CREDIT = re.compile(
     r"credit|refund|rebate|adjustment|rounding|promotion|negation|\bdiscounts?\b|discount$|\bgutschrift\b",
@@ -98,20 +98,22 @@ _CREDIT = re.compile(
 _NOT_LETTERS = re.compile(r"[^a-z0-9]+")
 
 
-def plain(name: str) -> str:
-    """`amount_value`, `Amount Value` and `AmountValue` are the same name."""
+def normalize_name(name: str) -> str:
+    """Normalise a column name: `amount_value`, `Amount Value` and `AmountValue` become the same."""
     return _NOT_LETTERS.sub("", name.lower())
 
 
-def charge_of(cells: Mapping[str, str]) -> str:
-    """`tax` or `credit` of a line's cells by role; empty for what was used. What its kind does not tell, its words do:
-    `VAT 25 %`, `Promotional credit`; a name in one word may be that of somebody's own model."""
+def charge_kind(cells: Mapping[str, str]) -> str:
+    """`tax` or `credit` from a line's cells by role; empty for usage. Where its kind does not tell, words in model and
+    service do (`VAT 25 %`, `Promotional credit`); a name of a single word may be that of a custom model."""
     if cells.get("credit"):
         return "credit"
     kind = cells.get("charge", "")
-    if plain(kind) in USED:
+    if normalize_name(kind) in USAGE_CHARGES:
         return ""
-    told = [text for role in ("model", "service") if " " in (text := cells.get(role, "")) or plain(text) in _ALONE]
+    told = [
+        text for role in ("model", "service") if " " in (text := cells.get(role, "")) or normalize_name(text) in _ALONE
+    ]
     for text in (kind, *told):
         if _TAX.search(text):
             return "tax"
@@ -121,48 +123,48 @@ def charge_of(cells: Mapping[str, str]) -> str:
 
 
 def is_total(row: Sequence[str], cells: Mapping[str, str]) -> bool:
-    """Whether a line sums others: it would count them twice."""
+    """Whether a line sums others, so that it would count them twice."""
     first = next((cell for cell in row if cell), "")
     return any(
-        plain(text) in TOTALS
+        normalize_name(text) in TOTALS
         for text in (first, *(cells.get(role, "") for role in ("day", "model", "service", "charge")))
     )
 
 
-def detect(head: Sequence[str], said: Mapping[str, str], file: str) -> dict[str, int]:
-    """Role -> position of its column. What was `said` (role -> name in the head) wins; an empty name is no column.
+def detect_columns(head: Sequence[str], chosen: Mapping[str, str], file: str) -> dict[str, int]:
+    """Role -> position of its column. `chosen` (role -> name in the head) wins; an empty name means no column.
 
-    Raises `Invalid` for a role or column that does not exist, and where neither an amount nor tokens are told.
+    Raises `Invalid` for a role or column that does not exist, and where there is neither an amount nor tokens.
     """
     places: dict[str, int] = {}
     for i, name in enumerate(head):
-        places.setdefault(plain(name), i)
+        places.setdefault(normalize_name(name), i)
     for i, name in enumerate(head):
-        places.setdefault(plain(currency_of_head(name)[0]), i)
+        places.setdefault(normalize_name(split_head_currency(name)[0]), i)
     found: dict[str, int] = {}
-    own = _OWN_ROLES if format_of(head) == OWN else {}
+    own = _OWN_ROLES if detect_format(head) == OWN_FORMAT else {}
     for role, names in ROLES.items():
         position = next((places[name] for name in (own.get(role, ""), *names) if name in places), None)
-        if position is not None and role not in said:
+        if position is not None and role not in chosen:
             found[role] = position
-    for role, name in said.items():
+    for role, name in chosen.items():
         if role not in ROLES:
-            raise _wrong(f"there is no column for {role[:40]}", f"Known: {', '.join(ROLES)}.", file)
-        if name and plain(name) not in places:
-            raise _wrong(f"the file has no column {name[:80]}", f"It has: {', '.join(head)[:400]}.", file)
+            raise _column_error(f"there is no column for {role[:40]}", f"Known: {', '.join(ROLES)}.", file)
+        if name and normalize_name(name) not in places:
+            raise _column_error(f"the file has no column {name[:80]}", f"It has: {', '.join(head)[:400]}.", file)
         if name:
-            found[role] = places[plain(name)]
+            found[role] = places[normalize_name(name)]
     if "amount" not in found and not {"input", "output"} & found.keys():
         hint = f"Name it: --columns amount=NAME. The file has: {', '.join(head)[:400]}."
-        raise _wrong("no column tells amounts or tokens", hint, file)
+        raise _column_error("no column tells amounts or tokens", hint, file)
     return found
 
 
-def format_of(head: Sequence[str]) -> str:
-    """Whose export this looks like."""
-    names = {plain(name) for name in head}
+def detect_format(head: Sequence[str]) -> str:
+    """Name of the export format that the head matches."""
+    names = {normalize_name(name) for name in head}
     return next((name for name, marks in FORMATS if marks <= names), "columns by their names")
 
 
-def _wrong(message: str, hint: str, file: str) -> Invalid:
+def _column_error(message: str, hint: str, file: str) -> Invalid:
     return Invalid(message, code="bill_columns", hint=hint, where=Where(file, 1))

@@ -14,12 +14,12 @@ from uuid import UUID
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
 from groundplan.core.words import counted
-from groundplan.economics.bills.explain_gap import Part, Side, parts, value_of_tokens
+from groundplan.economics.bills.explain_gap import GapPart, Side, explain_gap, value_of_tokens
 from groundplan.economics.bills.model import Attempt, Row
-from groundplan.economics.bills.parse import Bill, Line
+from groundplan.economics.bills.parse import Bill, BillLine
 from groundplan.economics.prices.currency import DatedCurrencyRates
 
-WHOLE = frozenset(
+WHOLE_UNIT_CURRENCIES = frozenset(
     {"BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"}
 )
 """Currencies of which bills have whole units alone."""
@@ -45,12 +45,12 @@ class Comparison:
     total: Decimal = Decimal(0)
     """Of the bill, so far."""
 
-    def usd(self, line: Line) -> Decimal | None:
+    def usd(self, line: BillLine) -> Decimal | None:
         """Exact USD of a line; None where it has no amount, or its currency no rate."""
         rate = self.rate(line)
         return None if line.amount is None or rate is None else line.amount * rate
 
-    def rate(self, line: Line) -> Decimal | None:
+    def rate(self, line: BillLine) -> Decimal | None:
         """USD for one unit of its currency on its day."""
         if line.currency == "USD":
             return Decimal(1)
@@ -60,7 +60,7 @@ class Comparison:
             rate = Decimal(max(begun, key=lambda each: each.since).rate) / PICO if begun else None
         return rate
 
-    def gap(self, attempts: Sequence[Attempt], lines: Sequence[Line]) -> Decimal | None:
+    def gap(self, attempts: Sequence[Attempt], lines: Sequence[BillLine]) -> Decimal | None:
         """How far lines and attempts are apart: in USD, or in tokens where the bill has no amounts; None: who knows."""
         if self.usage_only:
             told = sum((line.input or 0) + (line.output or 0) for line in lines)
@@ -70,10 +70,14 @@ class Comparison:
         cost = sum((each.cost for each in attempts), Decimal(0))
         return abs(sum(known, Decimal(0)) - cost) if len(known) == len(amounts) else None
 
-    def rounded(self, lines: Sequence[Line]) -> Decimal:
+    def rounding_bound(self, lines: Sequence[BillLine]) -> Decimal:
         """The most in USD that rounding of these lines can come to."""
         half = Decimal(5).scaleb(-self.decimals - 1)
-        known = (line for line in lines if line.amount is not None and (self.decimals or line.currency in WHOLE))
+        known = (
+            line
+            for line in lines
+            if line.amount is not None and (self.decimals or line.currency in WHOLE_UNIT_CURRENCIES)
+        )
         return sum((half * (self.rate(line) or 0) for line in known), Decimal(0))
 
     def notes(self) -> list[str]:
@@ -88,24 +92,28 @@ class Comparison:
             found.append(f"{counted(self.unvalued, 'line')} for models without a price here: counted as nothing")
         return found
 
-    def compare(self, lines: Sequence[Line], attempts: Sequence[Attempt], *, model: str | None, told: str = "") -> None:
+    def compare(
+        self, lines: Sequence[BillLine], attempts: Sequence[Attempt], *, model: str | None, told: str = ""
+    ) -> None:
         """Rows for lines and attempts that belong together; `told` is what a note says of all of them."""
-        known, unknown = self._priced(lines)
+        known, unknown = self._split_by_rate(lines)
         if unknown and not known:
-            self._unpriced(unknown, attempts, model)
+            self._add_unpriced_row(unknown, attempts, model)
             return
         left = self._without_open_and_demo(known, attempts, model)
-        ledger, rates = _ledger_side(left), self._rates_of(left)
-        bill = self._valued(self._bill_side(known), ledger, rates, model) if self.usage_only else self._bill_side(known)
+        ledger, rates = _ledger_side(left), self._common_rates(left)
+        bill = self._bill_side(known)
+        if self.usage_only:
+            bill = self._with_value(bill, ledger, rates, model)
         self.total += bill.usd
-        found = parts(bill, ledger, rates)
-        asked = _sum(line.requests for line in known)
+        found = explain_gap(bill, ledger, rates)
+        asked = _sum_known(line.requests for line in known)
         ours = sum(bool(each.cost) or each.outcome == "ok" for each in left)  # no bill counts one that was turned away
         counted = f"the bill counts {asked} requests, the ledger {ours}" if asked not in (None, ours) else ""
         for part in found:
-            self.row(replace(part, note="; ".join(filter(None, (told, part.note, counted)))), known, left, model)
+            self.add_row(replace(part, note="; ".join(filter(None, (told, part.note, counted)))), known, left, model)
 
-    def _valued(self, bill: Side, ledger: Side, rates: Rates | None, model: str | None) -> Side:
+    def _with_value(self, bill: Side, ledger: Side, rates: Rates | None, model: str | None) -> Side:
         """A side of tokens alone, with the amount that the ledger would charge for them."""
         if ledger.count:
             return replace(bill, usd=ledger.usd + value_of_tokens(bill, ledger, rates))
@@ -114,7 +122,7 @@ class Comparison:
         nothing = Side(Decimal(0), 0, 0, count=0)
         return bill if rates is None else replace(bill, usd=value_of_tokens(bill, nothing, rates))
 
-    def _priced(self, lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
+    def _split_by_rate(self, lines: Sequence[BillLine]) -> tuple[list[BillLine], list[BillLine]]:
         known, unknown = [], []
         for line in lines:
             if line.amount is not None and self.usd(line) is None:
@@ -124,13 +132,13 @@ class Comparison:
                 known.append(line)
         return known, unknown
 
-    def _unpriced(self, lines: Sequence[Line], attempts: Sequence[Attempt], model: str | None) -> None:
+    def _add_unpriced_row(self, lines: Sequence[BillLine], attempts: Sequence[Attempt], model: str | None) -> None:
         cost = sum((attempt.cost for attempt in attempts), Decimal(0))
         if cost:
-            self.row(Part("currency", -cost, ""), lines, attempts, model)
+            self.add_row(GapPart("currency", -cost, ""), lines, attempts, model)
 
     def _without_open_and_demo(
-        self, lines: Sequence[Line], attempts: Sequence[Attempt], model: str | None
+        self, lines: Sequence[BillLine], attempts: Sequence[Attempt], model: str | None
     ) -> list[Attempt]:
         """Attempts that a bill can have. In a group, open ones and the demo are told apart; by id nothing is, and of
         what the ledger wrote itself the open ones alone."""
@@ -138,17 +146,17 @@ class Comparison:
         left, demo = [], []
         for attempt in attempts:
             settled = attempt.state == "settled" and not attempt.demo
-            if named or settled or (self.bill.own and attempt.state != "open"):
+            if named or settled or (self.bill.is_own and attempt.state != "open"):
                 left.append(attempt)
             elif attempt.demo:
                 demo.append(attempt)
             elif attempt.cost:
-                self.row(Part("open_reservation", -attempt.cost, ""), (), [attempt], model)
+                self.add_row(GapPart("open_reservation", -attempt.cost, ""), (), [attempt], model)
         if beside := sum((attempt.cost for attempt in demo), Decimal(0)):
-            self.row(Part("demo", -beside, ""), (), demo, model)
+            self.add_row(GapPart("demo", -beside, ""), (), demo, model)
         return left
 
-    def _bill_side(self, lines: Sequence[Line]) -> Side:
+    def _bill_side(self, lines: Sequence[BillLine]) -> Side:
         amounts = [amount for line in lines if (amount := self.usd(line)) is not None]
         classes: dict[str, tuple[Decimal, int]] = {}
         for line in lines:
@@ -157,21 +165,22 @@ class Comparison:
                 before = classes.get(line.token_class, (Decimal(0), 0))
                 classes[line.token_class] = (before[0] + amount, before[1] + tokens)
         return Side(
-            sum(amounts, Decimal(0)), _sum(line.input for line in lines), _sum(line.output for line in lines),
-            count=len(lines), rounded=self.rounded(lines), classes=classes,
+            sum(amounts, Decimal(0)),
+            _sum_known(line.input for line in lines), _sum_known(line.output for line in lines),
+            count=len(lines), rounded=self.rounding_bound(lines), classes=classes,
         )  # fmt: skip
 
-    def _rates_of(self, attempts: Sequence[Attempt]) -> Rates | None:
+    def _common_rates(self, attempts: Sequence[Attempt]) -> Rates | None:
         """Rates by which these attempts were charged, where they are the same for all."""
         several = [attempt.rates or self.rates.get(attempt.deployment) for attempt in attempts]
         return several[0] if several and all(rates is several[0] or rates == several[0] for rates in several) else None
 
-    def row(self, part: Part, lines: Sequence[Line], attempts: Sequence[Attempt], model: str | None) -> None:
+    def add_row(self, part: GapPart, lines: Sequence[BillLine], attempts: Sequence[Attempt], model: str | None) -> None:
         """Note one part of the difference."""
         days = {line.day for line in lines if line.day} or {attempt.at.date() for attempt in attempts}
         places = {attempt.deployment for attempt in attempts}
         kind = part.kind
-        if kind == "bill_line_without_call" and all(line.foreign for line in lines):
+        if kind == "bill_line_without_call" and all(line.is_foreign for line in lines):
             purposes = {line.purpose for line in lines}
             kind = (purposes.pop() if len(purposes) == 1 else "") or "other_service"
         self.rows.append(
@@ -186,11 +195,11 @@ class Comparison:
         )  # fmt: skip
 
 
-def _calls(lines: Sequence[Line]) -> tuple[UUID, ...]:
+def _calls(lines: Sequence[BillLine]) -> tuple[UUID, ...]:
     return tuple(dict.fromkeys(line.call for line in lines if line.call is not None))
 
 
-def _sum(values: Iterable[int | None]) -> int | None:
+def _sum_known(values: Iterable[int | None]) -> int | None:
     told = [value for value in values if value is not None]
     return sum(told) if told else None
 

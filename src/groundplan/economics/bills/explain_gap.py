@@ -37,7 +37,7 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class GapPart:
     """One part of the gap."""
 
     kind: str
@@ -45,49 +45,49 @@ class Part:
     note: str
 
 
-def parts(bill: Side, ledger: Side, rates: Rates | None) -> list[Part]:
+def explain_gap(bill: Side, ledger: Side, rates: Rates | None) -> list[GapPart]:
     """The parts of `bill - ledger`; none where there is no gap. Call it with enough precision: amounts stay exact."""
     gap = bill.usd - ledger.usd
     if not gap:
         return []
     if not ledger.count:
-        return [Part("bill_line_without_call", gap, "")]
+        return [GapPart("bill_line_without_call", gap, "")]
     if not bill.count:
-        return [Part("call_without_bill_line", gap, "")]
+        return [GapPart("call_without_bill_line", gap, "")]
     if ledger.open:
-        return [Part("open_reservation", gap, "the bill has what the call really came to")]
+        return [GapPart("open_reservation", gap, "the bill has what the call really came to")]
     if ledger.not_billed:
-        return [Part("billed_failure", gap, "ask the provider why, or book it")]
-    if abs(gap) <= bill.rounded + _PICO * ledger.count and not _other_tokens(bill, ledger):
-        return [Part("rounding", gap, "")]
+        return [GapPart("billed_failure", gap, "ask the provider why, or book it")]
+    if abs(gap) <= bill.rounded + _PICO * ledger.count and not _tokens_differ(bill, ledger):
+        return [GapPart("rounding", gap, "")]
     if bill.input is None and bill.output is None:
-        kind = "estimated" if _by_estimates(ledger, gap) else "unexplained"
-        return [Part(kind, gap, _factor(bill.usd, ledger.usd))]
-    return _by_tokens(bill, ledger, rates, gap)
+        kind = "estimated" if _is_explained_by_estimates(ledger, gap) else "unexplained"
+        return [GapPart(kind, gap, _factor(bill.usd, ledger.usd))]
+    return _explain_by_tokens(bill, ledger, rates, gap)
 
 
-def _by_tokens(bill: Side, ledger: Side, rates: Rates | None, gap: Decimal) -> list[Part]:
+def _explain_by_tokens(bill: Side, ledger: Side, rates: Rates | None, gap: Decimal) -> list[GapPart]:
     usage = value_of_tokens(bill, ledger, rates)
     found = []
     if usage:
         told = (
             f"{_count(bill.input)}/{_count(bill.output)} tokens in/out on the bill, {ledger.input}/{ledger.output} here"
         )
-        found.append(Part("estimated" if _by_estimates(ledger, usage) else "tokens", usage, told))
+        found.append(GapPart("estimated" if _is_explained_by_estimates(ledger, usage) else "tokens", usage, told))
     rest = gap - usage
     if not rest:
         return found
     if abs(rest) <= bill.rounded + _PICO * (ledger.count + 1):
-        return [*found, Part("rounding", rest, "")]
-    return [*found, Part("price", rest, price_that_explains(bill, ledger.usd + usage, rates))]
+        return [*found, GapPart("rounding", rest, "")]
+    return [*found, GapPart("price", rest, price_that_explains(bill, ledger.usd + usage, rates))]
 
 
-def _by_estimates(ledger: Side, amount: Decimal) -> bool:
+def _is_explained_by_estimates(ledger: Side, amount: Decimal) -> bool:
     """Whether what was estimated may explain so much: one small estimate among many calls does not."""
     return ledger.estimated is not None and (abs(amount) <= ledger.estimated or ledger.estimated == ledger.usd)
 
 
-def _other_tokens(bill: Side, ledger: Side) -> bool:
+def _tokens_differ(bill: Side, ledger: Side) -> bool:
     return (bill.input is not None and bill.input != ledger.input) or (
         bill.output is not None and bill.output != ledger.output
     )

@@ -1,6 +1,6 @@
-"""A provider's bill or usage export as CSV -> its lines, with exact amounts and what each says of a call.
+"""Parses a provider's bill or usage export (CSV) into lines with exact amounts and the calls that they name.
 
-Text in, lines out: what the ledger knows is `reconcile`. Amounts are decimals in the bill's own currency, unrounded.
+Text in, lines out: `reconcile` compares them with the ledger. Amounts are decimals in the bill's currency, unrounded.
 """
 
 from __future__ import annotations
@@ -21,25 +21,32 @@ from groundplan.core.words import counted
 from groundplan.economics.bills.cells import (
     Style,
     currency_in,
-    currency_of_head,
-    day_of,
-    last_of,
-    nothing,
-    slashed,
-    style_of,
-    whole,
+    detect_style,
+    has_slashes,
+    is_dash,
+    parse_count,
+    parse_day,
+    parse_last_day,
+    split_head_currency,
 )
-from groundplan.economics.bills.cells import number as number_of
-from groundplan.economics.bills.columns import OWN, charge_of, detect, format_of, is_total, plain
+from groundplan.economics.bills.cells import parse_number as number_of
+from groundplan.economics.bills.columns import (
+    OWN_FORMAT,
+    charge_kind,
+    detect_columns,
+    detect_format,
+    is_total,
+    normalize_name,
+)
 
 MAX_BYTES = 16 << 20
 MAX_LINES = 200_000
-LONGEST_CELL = 1 << 17
-"""Characters; the bound is one of the whole process, so it is set where it is needed."""
-MONTH = 31
+MAX_CELL = 1 << 17
+"""Characters; `csv` has one limit for the whole process, so it is set before each read."""
+DAYS_PER_MONTH = 31
 """Days."""
-HEAD_WITHIN = 30
-"""Lines in which the head is looked for: some bills have addresses and numbers above it."""
+MAX_HEAD_LINE = 30
+"""Last line that may be the head: some bills have addresses and numbers above it."""
 _CALL = re.compile(
     r"(?<![0-9a-f])([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})(?:-(\d{1,4}))?(?![0-9a-f-])", re.ASCII
 )
@@ -81,7 +88,7 @@ _PURPOSES = {
     ),
 }
 _NO_MODELS = frozenset({"amazonbedrock"})
-"""Names of products that are no models: what was used of them says which one it was."""
+"""Product names that are no models: the usage type names the model."""
 _AI_SERVICES = (
     "gemini",
     "generative ai",
@@ -100,7 +107,7 @@ _AI_SERVICES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class BillLine:
     """One line of a bill."""
 
     number: int
@@ -110,11 +117,11 @@ class Line:
     model: str | None
     call: UUID | None
     attempt: int | None
-    """Of the call; None where the line tells the call alone."""
+    """Number of the attempt; None where the line names only the call."""
     amount: Decimal | None
     currency: str
     decimals: int
-    """How many decimals the amount was written with: it is rounded to that."""
+    """Number of decimals of the written amount, to which it was rounded."""
     input: int | None
     output: int | None
     requests: int | None
@@ -123,16 +130,16 @@ class Line:
     deployment: str | None
     service: str | None
     charge: str = ""
-    """`tax` or `credit` (a discount, refund or adjustment): of no single call; empty: what was used."""
-    other: bool = False
-    """It has an id, and that of no call."""
+    """`tax` or `credit` (a discount, refund or adjustment), which belong to no single call; empty: usage."""
+    has_foreign_id: bool = False
+    """Whether it has an id that is no call id."""
     until: date | None = None
-    """Its last day, UTC, where it is of several, as lines of a month are; None: of `day` alone."""
+    """Last day, UTC, of a line for several days, such as a month; None: `day` only."""
 
     @property
-    def foreign(self) -> bool:
-        """Whether no call pays it: a tax, a credit, or what names a service that is not one of models; what counts
-        tokens is of models, whatever its service is called."""
+    def is_foreign(self) -> bool:
+        """Whether it cannot belong to a call: a tax, a credit, or a service without models. A line that counts tokens
+        is for models, whatever its service is called."""
         if self.charge:
             return True
         if self.input or self.output:
@@ -140,10 +147,15 @@ class Line:
         return self.service is not None and not any(word in self.service.lower() for word in _AI_SERVICES)
 
     @property
-    def prepaid(self) -> bool:
-        """Whether no call pays it and it is of more than a month, such as a commitment of a year: a bill is of fewer
-        days than that."""
-        return self.day is not None and self.until is not None and (self.until - self.day).days > MONTH and self.foreign
+    def is_prepaid(self) -> bool:
+        """Whether it belongs to no call and covers more than a month, such as a commitment of a year: it does not tell
+        the days of the bill."""
+        return (
+            self.day is not None
+            and self.until is not None
+            and (self.until - self.day).days > DAYS_PER_MONTH
+            and self.is_foreign
+        )
 
     @property
     def purpose(self) -> str:
@@ -156,32 +168,32 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """A read file."""
+    """A parsed bill."""
 
     file: str
     format: str
     columns: Mapping[str, str]
     """Role -> name in the head."""
-    lines: tuple[Line, ...]
+    lines: tuple[BillLine, ...]
     notes: tuple[str, ...]
     period: tuple[date, date] | None = None
-    """First and last day to compare, where somebody chose them."""
+    """First and last day to compare, where they were chosen."""
 
     @property
-    def own(self) -> bool:
-        """Whether the ledger wrote it, so that it has what no provider bills, too."""
-        return self.format == OWN
+    def is_own(self) -> bool:
+        """Whether it is the ledger's own export, which also has costs that no provider bills."""
+        return self.format == OWN_FORMAT
 
     @property
-    def days(self) -> tuple[date, date] | None:
-        """First and last day, None where no line has one."""
-        lines = [line for line in self.lines if not line.prepaid] or self.lines
+    def date_range(self) -> tuple[date, date] | None:
+        """First and last day of its lines; None where no line has one."""
+        lines = [line for line in self.lines if not line.is_prepaid] or self.lines
         days = [day for line in lines for day in (line.day, line.until) if day is not None]
         return (min(days), max(days)) if days else None
 
 
-def read_bill(text: str, file: str, said: Mapping[str, str]) -> Bill:
-    """Every line of the CSV `text`. `said` names columns (role -> name in the head).
+def read_bill(text: str, file: str, chosen: Mapping[str, str]) -> Bill:
+    """Parse every line of the CSV `text`. `chosen` names columns (role -> name in the head).
 
     Raises `Invalid` with every line that cannot be read, and where the file is too large or empty.
     """
@@ -191,68 +203,74 @@ def read_bill(text: str, file: str, said: Mapping[str, str]) -> Bill:
             where=Where(file, 1),
         )  # fmt: skip
     body = text.removeprefix("\ufeff")
-    at, delimiter = _head(body, said, file)
-    rows = {number: row for number, row in _rows(body, file, delimiter).items() if number >= at}
+    at, delimiter = _find_head(body, chosen, file)
+    rows = {number: row for number, row in _read_rows(body, file, delimiter).items() if number >= at}
     head = next(iter(rows.values()), None)
     if head is None or len(rows) < 2:
         raise Invalid(
             "the file has no lines below its head", code="bill_empty", hint="Export it as CSV with column names.",
             where=Where(file, 1),
         )  # fmt: skip
-    columns = detect(head, said, file)
+    columns = detect_columns(head, chosen, file)
     below = {number: row for number, row in rows.items() if number != at}
-    style = _style(below.values(), columns, semicolons=delimiter == ";")
-    told = currency_of_head(head[columns["amount"]])[1] if "amount" in columns else None
+    style = _detect_style(below.values(), columns, semicolons=delimiter == ";")
+    told = split_head_currency(head[columns["amount"]])[1] if "amount" in columns else None
     reader = _LineReader(
-        file, columns, style, told or USD, len(head), exclusive=_exclusive(head, below.values(), columns, style)
+        file,
+        columns,
+        style,
+        told or USD,
+        len(head),
+        exclusive=_has_exclusive_ends(head, below.values(), columns, style),
     )
-    lines = reader.every(below)
+    lines = reader.read_all(below)
     if reader.problems:
         first = reader.problems[0]
         raise Invalid(
             f"{first.message} (and {len(reader.problems) - 1} more)" if len(reader.problems) > 1 else first.message,
             code=first.code, hint=first.hint, where=first.where, problems=tuple(reader.problems[:50]),
         )  # fmt: skip
-    return Bill(file, format_of(head), {role: head[i] for role, i in columns.items()}, tuple(lines), reader.told())
+    return Bill(file, detect_format(head), {role: head[i] for role, i in columns.items()}, tuple(lines), reader.notes())
 
 
-def _head(text: str, said: Mapping[str, str], file: str) -> tuple[int, str]:
-    """(line number of the head, what is between its cells): the first line that names an amount or tokens, else the
-    first one."""
+def _find_head(text: str, chosen: Mapping[str, str], file: str) -> tuple[int, str]:
+    """(line number of the head, its delimiter): the first line that names an amount or tokens, else the first line."""
     first: tuple[int, str] | None = None
-    for place, line in enumerate(text.split("\n", HEAD_WITHIN)[:HEAD_WITHIN], 1):
+    for place, line in enumerate(text.split("\n", MAX_HEAD_LINE)[:MAX_HEAD_LINE], 1):
         if not line.strip():
             continue
         delimiter = max(",;\t|", key=line.count)
         first = first or (place, delimiter)
         try:
-            detect([cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])], said, file)
+            detect_columns([cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])], chosen, file)
         except (Invalid, csv.Error):
             continue
         return place, delimiter
     return first or (1, ",")
 
 
-def _style(rows: Iterable[Sequence[str]], columns: Mapping[str, int], *, semicolons: bool) -> Style:
+def _detect_style(rows: Iterable[Sequence[str]], columns: Mapping[str, int], *, semicolons: bool) -> Style:
     def cells(*roles: str) -> list[str]:
         return [row[i] for role in roles if (i := columns.get(role)) is not None for row in every if i < len(row)]
 
     every = list(rows)
-    return style_of(cells("amount", "quantity"), cells("day"), semicolons=semicolons)
+    return detect_style(cells("amount", "quantity"), cells("day"), semicolons=semicolons)
 
 
-def _exclusive(head: Sequence[str], rows: Iterable[Sequence[str]], columns: Mapping[str, int], style: Style) -> bool:
-    """Whether periods end before the day that is their end: by FOCUS, and where others begin on it or all are a day
-    long; none does where some end on the day on which they begin."""
+def _has_exclusive_ends(
+    head: Sequence[str], rows: Iterable[Sequence[str]], columns: Mapping[str, int], style: Style
+) -> bool:
+    """Whether the end days of periods are exclusive: always in FOCUS; else where other periods begin on an end day or
+    all are a day or whole months long, and none ends on the day on which it begins."""
     if (end := columns.get("end")) is None or (begin := columns.get("day")) is None:
         return False
-    if plain(head[end]) == "chargeperiodend":
+    if normalize_name(head[end]) == "chargeperiodend":
         return True
     told = {(row[begin], row[end]) for row in rows if max(begin, end) < len(row) and row[begin] and row[end]}
     days = set()
     for first, last in told:
         with suppress(ValueError, OverflowError, OSError):
-            days.add((day_of(first, style), day_of(last, style)))
+            days.add((parse_day(first, style), parse_day(last, style)))
     starts, several = {first for first, _ in days}, [each for each in days if each[0] < each[1]]
     if len(several) < len(days):
         return False
@@ -261,10 +279,10 @@ def _exclusive(head: Sequence[str], rows: Iterable[Sequence[str]], columns: Mapp
     )
 
 
-def _rows(text: str, file: str, delimiter: str) -> dict[int, list[str]]:
-    """Line number -> its cells, empty ones left out."""
+def _read_rows(text: str, file: str, delimiter: str) -> dict[int, list[str]]:
+    """Line number -> cells, without empty lines."""
     found: dict[int, list[str]] = {}
-    csv.field_size_limit(LONGEST_CELL)
+    csv.field_size_limit(MAX_CELL)
     # strict: a quote that is not closed would make one cell of all lines after it
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     number = 1
@@ -288,36 +306,36 @@ def _rows(text: str, file: str, delimiter: str) -> dict[int, list[str]]:
 
 @dataclass(slots=True)
 class _LineReader:
-    """Reads one line after another; collects what is wrong."""
+    """Parses the lines one after the other and collects problems."""
 
     file: str
     columns: Mapping[str, int]
     style: Style
     currency: str
-    """Of amounts that do not say it."""
+    """Currency of amounts that do not name one."""
     width: int
     """Cells of the head."""
     exclusive: bool = False
-    """A period ends before the day that is its end."""
+    """Whether the end day of a period is not part of it."""
     problems: list[Problem] = field(default_factory=list)
     ordered: bool = False
-    """Some day was read in one of two orders."""
+    """Whether the order of day and month mattered for some day."""
     empty: int = 0
     totals: int = 0
 
-    def every(self, rows: Mapping[int, Sequence[str]]) -> list[Line]:
-        """The lines; totals are left out where anything else is there."""
+    def read_all(self, rows: Mapping[int, Sequence[str]]) -> list[BillLine]:
+        """Parse all lines; totals are skipped unless the file has nothing else."""
         parts = {number: row for number, row in rows.items() if not is_total(row, self._cells(row))}
         self.totals = len(rows) - len(parts) if parts else 0
         read = (self.read(number, row) for number, row in (parts or rows).items())
         return [line for line in read if line is not None]
 
     def _cells(self, row: Sequence[str]) -> dict[str, str]:
-        """Role -> what it says."""
+        """Role -> text of its cell."""
         return {role: row[i] for role, i in self.columns.items() if i < len(row) and row[i]}
 
-    def read(self, number: int, row: Sequence[str]) -> Line | None:
-        """The line, None where it says nothing (a total of zero cells, a day without use)."""
+    def read(self, number: int, row: Sequence[str]) -> BillLine | None:
+        """Parse one line; None where it has neither an amount nor tokens, or is invalid."""
         cells = self._cells(row)
         if any(row[self.width :]):
             told = f"the line has {len(row)} cells, and the head {self.width}"
@@ -331,26 +349,26 @@ class _LineReader:
             return None
         model, token_class = _model_and_class(cells)
         if "quantity" in cells and token_class in ("input", "output", "cache_read", "cache_write"):
-            _quantity(cells, token_class, tokens, self.style)
+            _add_quantity(cells, token_class, tokens, self.style)
         call = _CALL.search(cells.get("id", "").lower())
         day = self._day(number, cells.get("day"))
-        return Line(
+        return BillLine(
             number, day, model,
             UUID(call[1]) if call else None, int(call[2]) if call and call[2] else None,
             amount, self._currency(cells), decimals, tokens.get("input"), tokens.get("output"),
-            self._whole(number, cells, "requests"), token_class, cells.get("deployment"), cells.get("service"),
-            charge_of(cells), other=call is None and "id" in cells,
+            self._count(number, cells, "requests"), token_class, cells.get("deployment"), cells.get("service"),
+            charge_kind(cells), has_foreign_id=call is None and "id" in cells,
             until=self._until(day, cells.get("end")),
         )  # fmt: skip
 
-    def told(self) -> tuple[str, ...]:
-        """What a reader of the comparison has to know of how it was read."""
+    def notes(self) -> tuple[str, ...]:
+        """Notes for readers of the comparison about how the file was parsed."""
         day = (
             "25/11/2026 were read as day/month/year"
             if self.style.day_first
             else "11/25/2026 were read as month/day/year"
         )
-        told = "" if self.style.day_told else "; if that is wrong, write them as 2026-11-25"
+        told = "" if self.style.day_is_certain else "; if that is wrong, write them as 2026-11-25"
         found = [f"days such as {day}{told}"] if self.ordered else []
         if self.style.comma:
             found.append("a comma in an amount was read as the decimal point")
@@ -364,63 +382,64 @@ class _LineReader:
         said = cells.get("currency", "").strip().upper()[:8]
         return said or currency_in(cells.get("amount", "")) or self.currency
 
-    def _wrong(self, number: int, role: str, what: str) -> None:
+    def _add_problem(self, number: int, role: str, what: str) -> None:
         hint = f"Write {what}, or name another column: --columns {role}=NAME."
         self.problems.append(Problem(f"{role} is not {what}", "bill_line", hint, Where(self.file, number)))
 
     def _amount(self, number: int, cells: Mapping[str, str]) -> tuple[Decimal | None, int]:
         text = cells.get("amount")
-        if text is None or nothing(text):
+        if text is None or is_dash(text):
             return None, 0
         amount = number_of(text, self.style)
         if amount is None:
-            self._wrong(number, "amount", "an amount of money")
+            self._add_problem(number, "amount", "an amount of money")
             return None, 0
         exponent = amount.as_tuple().exponent
         return amount, -exponent if isinstance(exponent, int) and exponent < 0 else 0
 
-    def _whole(self, number: int, cells: Mapping[str, str], role: str) -> int | None:
+    def _count(self, number: int, cells: Mapping[str, str], role: str) -> int | None:
         text = cells.get(role)
         if text is None:
             return None
-        if (value := whole(text, self.style)) is None:
-            self._wrong(number, role, "a whole number")
+        if (value := parse_count(text, self.style)) is None:
+            self._add_problem(number, role, "a whole number")
         return value
 
     def _tokens(self, number: int, cells: Mapping[str, str]) -> dict[str, int]:
         """Totals of input (cached ones included) and output."""
         found: dict[str, int] = {}
         for role in ("input", "cache_read", "cache_write", "cache_write_long"):
-            value = self._whole(number, cells, role)
+            value = self._count(number, cells, role)
             if value is not None:
                 found["input"] = found.get("input", 0) + value
-        output = self._whole(number, cells, "output")
+        output = self._count(number, cells, "output")
         return {**found, "output": output} if output is not None else found
 
     def _day(self, number: int, text: str | None) -> date | None:
         if text is None:
             return None
-        self.ordered |= slashed(text)
+        self.ordered |= has_slashes(text)
         try:
-            return day_of(text, self.style)
+            return parse_day(text, self.style)
         except (ValueError, OverflowError, OSError):
-            self._wrong(number, "day", "a date such as 2026-11-25")
+            self._add_problem(number, "day", "a date such as 2026-11-25")
             return None
 
     def _until(self, day: date | None, text: str | None) -> date | None:
-        """The last of several days. An end that cannot be read is none: many call something else so."""
+        """Last day of a line for several days. An unreadable end counts as none: many files use the name for other
+        things."""
         try:
-            last = None if text is None else last_of(text, self.style, exclusive=self.exclusive)
+            last = None if text is None else parse_last_day(text, self.style, exclusive=self.exclusive)
         except (ValueError, OverflowError, OSError):
             return None
         return last if day is not None and last is not None and last > day else None
 
 
 def _model_and_class(cells: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """`gpt-4o-2024-08-06, input` names a model and a class of tokens."""
+    """(model, class of tokens) that the cells name: `gpt-4o-2024-08-06, input` names both."""
     name = cells.get("model")
     told = cells.get("class", "")
-    if name is not None and plain(name) in _NO_MODELS:
+    if name is not None and normalize_name(name) in _NO_MODELS:
         name = told or name
     if name is not None and ", " in name:
         name, _, told = name.rpartition(", ")
@@ -429,8 +448,8 @@ def _model_and_class(cells: Mapping[str, str]) -> tuple[str | None, str | None]:
     return name, found
 
 
-def _quantity(cells: Mapping[str, str], token_class: str, tokens: dict[str, int], style: Style) -> None:
-    """Tokens of a line that tells a quantity of one class."""
+def _add_quantity(cells: Mapping[str, str], token_class: str, tokens: dict[str, int], style: Style) -> None:
+    """Add the tokens of a line with a quantity of one class to `tokens`."""
     value, unit = number_of(cells["quantity"], style), cells.get("unit", "").lower()
     scale = 1_000_000 if "1m" in unit else 1000 if "1k" in unit or "1000" in unit else 1
     if value is None or value < 0 or (unit and not re.search(r"token|1k|1m|1000|unit", unit)):

@@ -12,7 +12,7 @@ from typing import Final
 
 from groundplan.blueprint.model import Rates
 from groundplan.economics.bills.compare import Comparison
-from groundplan.economics.bills.match import by_group, by_id, by_use
+from groundplan.economics.bills.match import match_by_group, match_by_id, match_by_usage
 from groundplan.economics.bills.model import PRECISION, Attempt, Reconciliation
 from groundplan.economics.bills.parse import Bill
 from groundplan.economics.prices.currency import DatedCurrencyRates
@@ -20,7 +20,7 @@ from groundplan.economics.prices.currency import DatedCurrencyRates
 _NO_RATES: Final[DatedCurrencyRates] = {}
 
 
-def belongs(model: str, deployment: str, provider: str) -> bool:
+def is_billed_by(model: str, deployment: str, provider: str) -> bool:
     """Whether what is made there is of `provider`: the first part of its model's name, or its deployment."""
     return model.partition("/")[0].lower() == provider.lower() or deployment == provider
 
@@ -41,17 +41,19 @@ def reconcile(
     """
     with localcontext(prec=PRECISION):
         mine = [
-            attempt for attempt in attempts if provider is None or belongs(attempt.model, attempt.deployment, provider)
+            attempt
+            for attempt in attempts
+            if provider is None or is_billed_by(attempt.model, attempt.deployment, provider)
         ]
         work = Comparison(
             bill, rates, dict(exchange or {}), dated=dated, usage_only=all(line.amount is None for line in bill.lines),
             decimals=max((line.decimals for line in bill.lines), default=0),
             by_model={a.model: rates[a.deployment] for a in mine if a.deployment in rates},
         )  # fmt: skip
-        rest_lines, rest_attempts, billed = by_id(work, bill.lines, mine)
+        rest_lines, rest_attempts, billed = match_by_id(work, bill.lines, mine)
         if len(rest_attempts) < len(mine):
-            rest_lines, rest_attempts = by_use(work, rest_lines, rest_attempts)
-        left_out = by_group(work, rest_lines, rest_attempts, billed, everything=provider is not None)
+            rest_lines, rest_attempts = match_by_usage(work, rest_lines, rest_attempts)
+        left_out = match_by_group(work, rest_lines, rest_attempts, billed, everything=provider is not None)
         compared = len(mine) - len(left_out)
         return Reconciliation(
             work.total,

@@ -7,22 +7,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from groundplan.economics.bills.parse import Line
+from groundplan.economics.bills.parse import BillLine
 
-Gap = Callable[[Sequence[Line]], Decimal | None]
-
-
-AGAIN = "the bill has its line once more"
+Gap = Callable[[Sequence[BillLine]], Decimal | None]
 
 
-def told_again(
-    lines: Sequence[Line], attempts: int, gap: Gap, exact: Callable[[Sequence[Line]], Decimal] | None = None
-) -> tuple[Sequence[Line], Sequence[Line]]:
+REPEATED_NOTE = "the bill has its line once more"
+
+
+def split_repeated(
+    lines: Sequence[BillLine], attempts: int, gap: Gap, exact: Callable[[Sequence[BillLine]], Decimal] | None = None
+) -> tuple[Sequence[BillLine], Sequence[BillLine]]:
     """(lines, those among them that are there once more) of a call of which `attempts` cost something, or of a group.
     Lines that are alike are several images, parts of a class or equal calls, where together they come nearer to what
     the ledger has (`gap`); with `exact` they are so, unless the others come as near as what they round."""
-    seen = Counter[Line]()
-    once, again = list[Line](), list[Line]()
+    seen = Counter[BillLine]()
+    once, again = list[BillLine](), list[BillLine]()
     for line in lines:
         alike = replace(line, number=0)
         (again if seen[alike] >= max(1, attempts) else once).append(line)

@@ -1,6 +1,6 @@
-"""Own hardware and commitments against paying by the token: at which use each is cheaper, from what was measured. Pure.
+"""Break-even of own hardware and commitments against paying per token, from measured use. Pure.
 
-Amounts are picodollars of the days looked at. What other answers would be worth is not known here.
+Amounts are picodollars over the measured days. The value of other models' answers is not considered.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
-    """What stands ready for a fixed amount: `cost` of the days, `possible` tokens in them, and those that were made."""
+class OwnCapacity:
+    """Capacity at a fixed price: its `cost` over the days, the `possible` tokens in them, and those `made`."""
 
     deployment: str
     cost: int
@@ -21,23 +21,23 @@ class Own:
 
 @dataclass(frozen=True, slots=True)
 class BreakEven:
-    """Beside the cheapest other deployment that the same workloads may use. None: nothing can be said."""
+    """Comparison with the cheapest other deployment that the same workloads may use. None: unknown."""
 
     deployment: str
     cost: int
     used: float
-    """Measured share of what can be made."""
+    """Measured share of the possible tokens."""
     each: int | None
     """picodollars for a million tokens as it was used"""
     other: str | None
     other_cost: int | None
-    """The same tokens there."""
+    """Cost of the same tokens there."""
     other_each: int | None
     needed: float | None
-    """Share from which on the own one is cheaper; above 1 it never is."""
+    """Share of use from which the own capacity is cheaper; above 1 it never is."""
 
     @property
-    def told(self) -> str:
+    def verdict(self) -> str:
         if self.each is None:
             return "nothing was made"
         if self.needed is None:
@@ -49,8 +49,8 @@ class BreakEven:
         return f"{self.other} would cost less: it pays from {self.needed:.0%} use on"
 
 
-def break_even(own: Own, others: Mapping[str, int]) -> BreakEven:
-    """`others`: deployment -> what the same tokens would have cost there."""
+def break_even(own: OwnCapacity, others: Mapping[str, int]) -> BreakEven:
+    """Compare own capacity with `others`: deployment -> what the same tokens would have cost there."""
     used = own.made / own.possible if own.possible else 0.0
     each = own.cost * 1_000_000 // own.made if own.made else None
     priced = {name: cost for name, cost in others.items() if cost > 0}

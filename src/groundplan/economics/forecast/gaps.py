@@ -39,7 +39,7 @@ class Gaps:
     known: float
     """Days that this is known from, older ones counting less."""
 
-    def left_in(self, usual: Forecast) -> Forecast:
+    def apply_to(self, usual: Forecast) -> Forecast:
         """What comes with as many days without any; `usual` is what comes without them."""
         middle = np.array(usual.middle)
         with_gaps = middle * self.some
@@ -62,7 +62,7 @@ class Gaps:
         )
 
 
-def found(runs: Sequence[Sequence[int]], begun: int, count: int, horizon: int, *, few: bool) -> Gaps | None:
+def find_gaps(runs: Sequence[Sequence[int]], begun: int, count: int, horizon: int, *, few: bool) -> Gaps | None:
     """Of runs of days without any, in order, among `count` days of which the first `begun` were before anything was.
     None where there are too few to come again, or no more of them come; of a `few` days any may come again."""
     starts = [run[0] for run in runs]

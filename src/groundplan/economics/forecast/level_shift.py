@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from groundplan.economics.forecast.smooth import Floats, paths
+from groundplan.economics.forecast.smooth import Floats, smoothed_paths
 
 MUCH: Final = math.log(1.8)
 """Of every day; the median is at least `SURE`."""
@@ -23,7 +23,7 @@ MORE_DAYS, LESS_DAYS, LONGEST, LEAST_BEFORE = 3, 7, 28, 8
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class LevelShift:
     """`place` is the first day of the new level, `size` the logarithm of how many times as much there is."""
 
     place: int
@@ -34,19 +34,19 @@ class Step:
         return math.sqrt(MORE_DAYS / (count - self.place))
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         factor = math.exp(abs(self.size))
         times = f"{factor:.1f}" if factor < MOST_TOLD else f"more than {MOST_TOLD}"
         return f"{times} times {'as much' if self.size > 0 else 'less'}"
 
 
-def step(logs: Floats, cycle: int, jumps: dict[int, float]) -> Step | None:
+def find_level_shift(logs: Floats, cycle: int, jumps: dict[int, float]) -> LevelShift | None:
     """The longest time up to now in which all was otherwise. `logs`: a day each, NaN on holidays."""
     count = len(logs)
     spans = range(MORE_DAYS, min(LONGEST, count - LEAST_BEFORE) + 1)
     if not spans:
         return None
-    made = paths(logs, cycle, [count - span for span in spans], LONGEST, jumps)
+    made = smoothed_paths(logs, cycle, [count - span for span in spans], LONGEST, jumps)
     away = logs - _usual(logs, cycle)
     for span in reversed(spans):
         seen = logs[count - span :] - np.median(made[count - span], axis=0)[:span]
@@ -55,7 +55,7 @@ def step(logs: Floats, cycle: int, jumps: dict[int, float]) -> Step | None:
             more = np.minimum(sign * seen, sign * away[count - span :])[open_]
             long = len(more) >= max(least, _passed(sign * away[: count - span]) + 1)
             if long and float(more.min()) > MUCH and float(np.median(sign * seen[open_])) > SURE:
-                return Step(count - span, float(np.median(seen[open_])))
+                return LevelShift(count - span, float(np.median(seen[open_])))
     return None
 
 

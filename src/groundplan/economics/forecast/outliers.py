@@ -39,7 +39,7 @@ SINCE: Final = 3
 """Days after it by which it has passed, and days that it lasts at most."""
 
 
-def usual(series: Series, horizon: int) -> tuple[Series, tuple[str, ...], Gaps | None]:
+def remove_outliers(series: Series, horizon: int) -> tuple[Series, tuple[str, ...], Gaps | None]:
     """The series without such days, what is said of them, and which of them come again in the `horizon`."""
     if series.step != DAY or len(series.values) < LEAST:
         return series, (), None
@@ -52,7 +52,7 @@ def usual(series: Series, horizon: int) -> tuple[Series, tuple[str, ...], Gaps |
     for place in (*gaps, *events):
         values[place] = _like(values, place, {*gaps, *events})
     begun = next((place for place, value in enumerate(series.values) if value > 0), 0)
-    again = gaps_again.found(_runs(gaps), begun, len(values), horizon, few=len(values) < FEW)
+    again = gaps_again.find_gaps(_runs(gaps), begun, len(values), horizon, few=len(values) < FEW)
     told = (*(_told(series, gaps, _GAP) if again is None else ()), *_told(series, events, _EVENT))
     return replace(series, values=tuple(values)), told, again
 

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Invalid
-from groundplan.economics.forecast.tiers import of_prompt, unit
+from groundplan.economics.forecast.tiers import class_unit_rate, rates_for_prompt
 from groundplan.economics.prices.parts import MILLION
 from groundplan.economics.prices.reprice import TOKENS, cost_of_counts
 from groundplan.economics.prices.time_of_day import HOUR, rates_in_hour
@@ -24,7 +24,7 @@ INPUT = ("input", "cache_read", "cache_write", "cache_write_1h", "input_audio", 
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class CallGroup:
     """One class of a month: how many, and picodollars."""
 
     name: str
@@ -69,7 +69,7 @@ class Scenario:
     steps: tuple[tuple[str, int], ...]
 
 
-def what_if(parts: list[Part], change: Change) -> Scenario:
+def what_if(parts: list[CallGroup], change: Change) -> Scenario:
     """The same month under `change`. Raises `Invalid` (`scenario_invalid`) for factors that cannot be."""
     if min(change.users, change.price, change.context, change.output) < 0 or not 0 <= change.cache_share < 1:
         raise Invalid(
@@ -107,7 +107,7 @@ def what_if(parts: list[Part], change: Change) -> Scenario:
     return Scenario(before, round(sum(now, Fraction(0))), tuple(steps))
 
 
-def parse(texts: list[str]) -> Change:
+def parse_changes(texts: list[str]) -> Change:
     """From `users=10`, `price=-30%`, `context=2`, `output=0.5`, `cache=20%`. Raises `Invalid` (`scenario_invalid`)."""
     values: dict[str, float] = {}
     for text in texts:
@@ -146,7 +146,7 @@ def _exact(factor: float) -> Fraction:
     return Fraction(repr(factor))
 
 
-def _longer(part: Part, change: Change) -> Fraction:
+def _longer(part: CallGroup, change: Change) -> Fraction:
     """How many times as many there are."""
     if not part.answers:
         return Fraction(1)
@@ -155,18 +155,18 @@ def _longer(part: Part, change: Change) -> Fraction:
     return _exact(change.output) if part.name in ("output", "reasoning") else Fraction(1)
 
 
-def _in_its_tier(part: Part, change: Change, count: Fraction, cost: Fraction) -> Fraction:
+def _in_its_tier(part: CallGroup, change: Change, count: Fraction, cost: Fraction) -> Fraction:
     """What that part costs where its prompts are so long that another tier of its own price holds, or no longer are."""
     if part.own is None or part.prompt is None or not part.answers:
         return cost
-    then = unit(of_prompt(part.own, part.tier, Fraction(part.prompt)), part.name)
-    now = unit(of_prompt(part.own, part.tier, part.prompt * _exact(change.context)), part.name)
+    then = class_unit_rate(rates_for_prompt(part.own, part.tier, Fraction(part.prompt)), part.name)
+    now = class_unit_rate(rates_for_prompt(part.own, part.tier, part.prompt * _exact(change.context)), part.name)
     if then:
         return cost * Fraction(now, then)
     return count * Fraction(now, MILLION if part.name in TOKENS else 1) if now else cost
 
 
-def _at(rates: Rates, part: Part, change: Change, count: Fraction, cost: Fraction) -> Fraction:
+def _at(rates: Rates, part: CallGroup, change: Change, count: Fraction, cost: Fraction) -> Fraction:
     """What that part costs at another model; images, seconds and searches that it has no price for stay as they are. In
     an hour in which its price changes each minute is taken to have had as many."""
     if not part.answers:
@@ -176,8 +176,8 @@ def _at(rates: Rates, part: Part, change: Change, count: Fraction, cost: Fractio
     return other if count and (other or part.name in TOKENS or part.name == "requests") else cost
 
 
-def _there(rates: Rates, part: Part, change: Change, count: Fraction) -> int:
+def _there(rates: Rates, part: CallGroup, change: Change, count: Fraction) -> int:
     tier = part.tier
     if part.prompt is not None:
-        rates, tier = of_prompt(rates, tier, part.prompt * _exact(change.context)), ""
+        rates, tier = rates_for_prompt(rates, tier, part.prompt * _exact(change.context)), ""
     return cost_of_counts({part.name: round(count)}, rates, tier)

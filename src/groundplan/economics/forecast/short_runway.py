@@ -8,14 +8,14 @@ from groundplan.core.words import counted
 from groundplan.economics.forecast import short_series
 from groundplan.economics.forecast.intermittent import levels
 from groundplan.economics.forecast.model import Forecast, Series
-from groundplan.economics.forecast.predict import LEAST, new
+from groundplan.economics.forecast.predict import MIN_VALUES, forecast_new
 
-__all__ = ["LEAST", "of_few"]
+__all__ = ["MIN_VALUES", "forecast_short_series"]
 
 
-def of_few(series: Series, horizon: int) -> Forecast:
+def forecast_short_series(series: Series, horizon: int) -> Forecast:
     """Of one day at least."""
-    changing = new(series, horizon, short_series.FEWEST) if len(series.values) >= short_series.FEWEST else None
+    changing = forecast_new(series, horizon, short_series.FEWEST) if len(series.values) >= short_series.FEWEST else None
     return _mean_of(series, horizon) if changing is None else changing
 
 

@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from groundplan.economics.forecast.level_shift import Step
+from groundplan.economics.forecast.level_shift import LevelShift
 from groundplan.economics.forecast.model import DAY, Forecast, Series
 from groundplan.economics.forecast.smooth import Floats
 
@@ -276,9 +276,9 @@ def _notes(
         found = max(zip(fit.weights.tolist(), curves, strict=True), key=lambda each: each[0] * (each[1].kind == STEPS))[
             1
         ]
-        step = Step(found.since, -float(found.logs[0]))
+        step = LevelShift(found.since, -float(found.logs[0]))
         day = series.at(step.place).date().isoformat()
-        return (f"since {day} there is {step.told}, which is taken to stay: declare launches that end",)
+        return (f"since {day} there is {step.text}, which is taken to stay: declare launches that end",)
     if kind == FLAT:
         return (f"days differ much, and {count} of them tell little of their mean",)
     if series.growth_per_month is not None:

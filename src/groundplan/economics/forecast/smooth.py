@@ -34,7 +34,7 @@ class State:
     """settings x cycle"""
 
 
-def paths(
+def smoothed_paths(
     values: Floats, cycle: int, origins: Iterable[int], horizon: int, jumps: dict[int, float]
 ) -> dict[int, Floats]:
     """origin -> settings x horizon forecasts made from the values before it. `values` are logarithms, NaN: left out.

@@ -16,7 +16,7 @@ _LONGEST: Final = 1 << 60
 """Tokens that no prompt has."""
 
 
-def edges(own: Rates, other: Rates | None, factor: Fraction) -> tuple[int, ...]:
+def tier_edges(own: Rates, other: Rates | None, factor: Fraction) -> tuple[int, ...]:
     """Lengths of prompts, as they were, between which each has one tier: of `own` before and after they are `factor`
     times as long, and of `other`, another model's, after. In order; empty where no length makes a difference."""
     before, others = set(_limits(own)), set() if other is None else set(_limits(other))
@@ -26,7 +26,7 @@ def edges(own: Rates, other: Rates | None, factor: Fraction) -> tuple[int, ...]:
     return tuple(sorted(before | after))
 
 
-def of_prompt(rates: Rates, tier: str, tokens: Fraction) -> Rates:
+def rates_for_prompt(rates: Rates, tier: str, tokens: Fraction) -> Rates:
     """Of a call with a prompt of so many tokens, in the class of service and at the time of day of a tier of the
     ledger."""
     rates = tier_rates(rates, " ".join(name for name in tier.split(" ") if name != LONG))
@@ -35,7 +35,7 @@ def of_prompt(rates: Rates, tier: str, tokens: Fraction) -> Rates:
     return rates
 
 
-def unit(rates: Rates, name: str) -> int:
+def class_unit_rate(rates: Rates, name: str) -> int:
     """Picodollars of a million tokens of a class, or of one of what is counted otherwise; 0 for what has none."""
     if name in TOKENS:
         return class_rate(rates, name)

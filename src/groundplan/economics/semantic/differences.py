@@ -39,7 +39,7 @@ DIGEST = 8
 """Bytes by which a kind is known where it is counted."""
 
 
-def kinds(a: Reading, b: Reading, pairs: Sequence[tuple[int, int]]) -> frozenset[str]:
+def difference_kinds(a: Reading, b: Reading, pairs: Sequence[tuple[int, int]]) -> frozenset[str]:
     """The kinds of two readings of which the words at these places say the same; empty: word for word the same."""
     met = sorted(pairs)
     places = {j: number for number, j in enumerate(sorted(j for _, j in met))}

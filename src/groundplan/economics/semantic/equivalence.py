@@ -2,7 +2,7 @@
 
 Weights and thresholds come from `benchmarks/semantic_tune.py` and ship as a small file; a bound's threshold is the
 lowest score above which no more than that share of accepted pairs was wrong on pairs left out of training, with 95 %
-confidence. What a workload itself teaches is `regions`'.
+confidence. Learning from a workload's own matches is in `regions`.
 """
 
 from __future__ import annotations
@@ -23,22 +23,32 @@ from groundplan.economics.semantic.grammar_differences import ASKED_KIND, asked_
 from groundplan.economics.semantic.guards import veto
 from groundplan.economics.semantic.pair_phrasing import ways
 from groundplan.economics.semantic.reading import Reading
-from groundplan.economics.semantic.similarity import Compared, Near, Said, cosine, features, known, meant, side_by_side
-from groundplan.economics.semantic.statements import FEATURES, told, weighed
-from groundplan.economics.semantic.substitution import KIND, aligned, meant_otherwise, strictly, substituted
+from groundplan.economics.semantic.similarity import (
+    Alignment,
+    EmbeddedReading,
+    Near,
+    align,
+    contextual_nearness,
+    cosine,
+    features,
+    lexical_nearness,
+)
+from groundplan.economics.semantic.statements import FEATURES, combine_features, statement_features
+from groundplan.economics.semantic.substitution import KIND, aligned, differs_in_meaning, has_substitution, strictly
 from groundplan.economics.semantic.word_order import rearranged
 
-LEAST_COSINE = 0.55
-"""Below this nothing is compared."""
-MOST_PLACES = 6000
-"""Pairs of places, one in each text, at which the same word stands: the time of a comparison grows with them, and texts
-of a few words again and again would hold up a worker. Questions of 2,000 characters have 2,000 at most."""
+MIN_COSINE = 0.55
+"""Pairs below this are not compared."""
+MAX_MATCHES = 6000
+"""Limit of pairs of places, one in each text, with the same word: the time of a comparison grows with them, and texts
+that repeat a few words would hold up a worker. Questions of 2,000 characters have 2,000 at most."""
 CONFIDENCE = 0.95
 
 
 class Acceptance(msgspec.Struct, frozen=True):
-    """`thresholds`: bound -> least score; `evidence`: bound -> (accepted, wrong) of the pairs that it was set by.
-    `rule`: a digest of what guards and kinds of difference say of some of them (`semantic_tune.told`)."""
+    """The calibrated model. `thresholds`: bound -> least score; `evidence`: bound -> (accepted, wrong) of the pairs
+    that it was set by. `rule`: digest of what guards and kinds of difference say of some pairs
+    (`semantic_tune.told`)."""
 
     version: int
     features: list[str]
@@ -47,20 +57,20 @@ class Acceptance(msgspec.Struct, frozen=True):
     thresholds: dict[str, float]
     evidence: dict[str, tuple[int, int]]
     kinds: frozenset[str]
-    """Of difference, of which there is evidence that requests that differ by them say the same."""
+    """Kinds of difference with evidence that requests that differ only by them mean the same."""
     rule: str = ""
 
     def threshold(self, bound: float) -> float:
-        """The least score that keeps `bound`; infinite where no threshold is known to."""
+        """The least score that keeps `bound`; infinite where no threshold does."""
         fit = [float(each) for each in self.thresholds if float(each) <= bound + 1e-12]
         return self.thresholds[f"{max(fit):g}"] if fit else inf
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`veto`: the guard that refuses it; `score` is minus infinity where no evidence overrules that. `kinds` of
-    difference are those of `differences`; where a guard refuses it that evidence may overrule, the two `ways` alone.
-    Of those that are `unproven` calibration has no evidence."""
+    """Result for a pair. `veto`: the guard that refuses it; `score` is minus infinity where no evidence can overrule
+    that. `kinds`: kinds of difference (`differences`); where evidence may overrule the guard, only the pair's `ways`.
+    `unproven`: kinds of which calibration has no evidence."""
 
     score: float
     veto: str = ""
@@ -69,8 +79,8 @@ class Verdict:
 
 
 @cache
-def shipped() -> Acceptance:
-    """The acceptance that comes with this version."""
+def load_acceptance() -> Acceptance:
+    """The calibrated model that ships with this version."""
     data = resources.files("groundplan.economics.semantic").joinpath("acceptance.json").read_bytes()
     found = msgspec.json.decode(data, type=Acceptance)
     if tuple(found.features) != FEATURES:
@@ -78,122 +88,128 @@ def shipped() -> Acceptance:
     return found
 
 
-def judge(acceptance: Acceptance, one: Said, other: Said, worded: Worded | str | None = None) -> Verdict:
-    """How surely one answer serves both. `worded`: what `by_words` says of both, where that is known."""
-    met = _met(one, other, worded)
+def judge(
+    acceptance: Acceptance, one: EmbeddedReading, other: EmbeddedReading, worded: WordComparison | str | None = None
+) -> Verdict:
+    """Judge how surely one answer serves both requests. `worded`: the result of `compare_words`, where it is known."""
+    met = _compare_pair(one, other, worded)
     if isinstance(met, str):
         return Verdict(-inf, met)
     score = float(met.features @ np.asarray(acceptance.weights)) + acceptance.bias
     return Verdict(score, met.veto, met.kinds, met.kinds - acceptance.kinds)
 
 
-def differing(a: Reading, b: Reading) -> frozenset[str]:
-    """The kinds of difference of two readings, whatever guards say of them."""
-    found = _side_by_side(a, b)
-    return differences.kinds(a, b, found.pairs) if found.strict else TOLD
+def difference_kinds(a: Reading, b: Reading) -> frozenset[str]:
+    """Kinds of difference between two readings, whatever guards say."""
+    found = _align_words(a, b)
+    return differences.difference_kinds(a, b, found.pairs) if found.strict else STATEMENT_KINDS
 
 
-TOLD = frozenset({"statement"})
-"""Who tells something puts it otherwise each time: one kind, of which scores are the evidence."""
+STATEMENT_KINDS = frozenset({"statement"})
+"""The one kind of difference of statements, which are worded differently each time: only scores are evidence."""
 
 
-def compared(one: Said, other: Said, worded: Worded | str | None = None) -> NDArray[np.float64] | str:
-    """The features of a pair, or the kind of difference that refuses it whatever it scores."""
-    met = _met(one, other, worded)
+def pair_features(
+    one: EmbeddedReading, other: EmbeddedReading, worded: WordComparison | str | None = None
+) -> NDArray[np.float64] | str:
+    """Features of a pair, or the kind of difference that refuses it whatever its score."""
+    met = _compare_pair(one, other, worded)
     return met if isinstance(met, str) else met.veto or met.features
 
 
 @dataclass(frozen=True, slots=True)
-class _Met:
-    """Two texts that no evidence-proof guard refuses."""
+class _PairComparison:
+    """Comparison of two texts that no absolute guard refuses."""
 
     features: NDArray[np.float64]
     kinds: frozenset[str]
     veto: str
 
 
-def _met(one: Said, other: Said, worded: Worded | str | None) -> _Met | str:
-    """What is to be known of a pair, or the guard that refuses it whatever evidence there is."""
+def _compare_pair(
+    one: EmbeddedReading, other: EmbeddedReading, worded: WordComparison | str | None
+) -> _PairComparison | str:
+    """Compare a pair; returns the guard instead where one refuses it whatever the evidence."""
     alike, a, b = cosine(one, other), one.reading, other.reading
-    if alike < LEAST_COSINE:
+    if alike < MIN_COSINE:
         return "unlike"
-    found = by_words(a, b) if worded is None else worded
+    found = compare_words(a, b) if worded is None else worded
     if isinstance(found, str):
         return found
-    alone = meant(one.words, other.words)
-    kind = found.veto or meant_otherwise(a, b, found.found, alone)
+    alone = contextual_nearness(one.words, other.words)
+    kind = found.veto or differs_in_meaning(a, b, found.found, alone)
     near = np.maximum(alone, found.known)
-    if not found.strict and (kind or substituted(a, b, near, found.found)):
+    if not found.strict and (kind or has_substitution(a, b, near, found.found)):
         return kind or KIND
     if kind:
         kinds = frozenset({ways(a, b, found.pairs)})
     else:
-        kinds = differences.kinds(a, b, found.pairs) if found.strict else TOLD
-    own = None if found.strict else told(a, b, near, alone, found.found)
-    return _Met(weighed(features(a, b, alike, near, found.found), own), kinds, kind)
+        kinds = differences.difference_kinds(a, b, found.pairs) if found.strict else STATEMENT_KINDS
+    own = None if found.strict else statement_features(a, b, near, alone, found.found)
+    return _PairComparison(combine_features(features(a, b, alike, near, found.found), own), kinds, kind)
 
 
 @dataclass(frozen=True, slots=True)
-class Worded:
-    """Two readings side by side. `known`: which words say the same; `pairs`: their places, where each word counts
-    (`strict`); `veto`: the guard that refuses them unless there is evidence of the two ways in which they are put."""
+class WordComparison:
+    """Word-by-word comparison of two readings. `known`: which words mean the same; `pairs`: their places, where each
+    word counts (`strict`); `veto`: the guard that refuses them unless there is evidence for their two ways of
+    wording."""
 
     strict: bool
-    found: Compared
+    found: Alignment
     known: Near
     pairs: Sequence[tuple[int, int]]
     veto: str = ""
 
 
-def _side_by_side(a: Reading, b: Reading) -> Worded:
-    strict, found, near = strictly(a, b), side_by_side(a, b), known(a.spoken, b.spoken)
-    return Worded(strict, found, near, aligned(a, b, near, found) if strict else ())
+def _align_words(a: Reading, b: Reading) -> WordComparison:
+    strict, found, near = strictly(a, b), align(a, b), lexical_nearness(a.spoken, b.spoken)
+    return WordComparison(strict, found, near, aligned(a, b, near, found) if strict else ())
 
 
-def by_words(a: Reading, b: Reading) -> Worded | str:
-    """What two readings have in common, or the guard that refuses them by words alone, whatever evidence there is."""
-    if len(a.words) * len(b.words) > MOST_PLACES and _places(a.words, b.words) > MOST_PLACES:
+def compare_words(a: Reading, b: Reading) -> WordComparison | str:
+    """Compare two readings by words; returns the guard instead where one refuses them whatever the evidence."""
+    if len(a.words) * len(b.words) > MAX_MATCHES and _count_matches(a.words, b.words) > MAX_MATCHES:
         return "repeats"
     if not (a.stems and b.stems) and (a.words != b.words or (not a.words and a.text != b.text)):
         return "empty"
     kind = veto(a, b)
     if kind:
         return kind
-    found = _side_by_side(a, b)
+    found = _align_words(a, b)
     if not found.strict:
         return ASKED_KIND if asked_otherwise(a, b) else found
-    kind = put_otherwise(a, b) or (KIND if substituted(a, b, found.known, found.found) else "")
+    kind = put_otherwise(a, b) or (KIND if has_substitution(a, b, found.known, found.found) else "")
     kind = kind or rearranged(a, b, found.pairs)
     return replace(found, veto=kind) if kind else found
 
 
-def _places(ours: Sequence[str], theirs: Sequence[str]) -> int:
+def _count_matches(ours: Sequence[str], theirs: Sequence[str]) -> int:
     others = Counter(theirs)
     return sum(count * others[word] for word, count in Counter(ours).items())
 
 
-def most_wrong(wrong: int, of: int, confidence: float = CONFIDENCE) -> float:
-    """Upper end of the one-sided Clopper-Pearson interval of a share: with this confidence it is not above."""
+def share_upper_bound(wrong: int, of: int, confidence: float = CONFIDENCE) -> float:
+    """Upper end of the one-sided Clopper-Pearson interval of the share `wrong` of `of`."""
     if wrong >= of:
         return 1.0
     low, high = wrong / of, 1.0
     for _ in range(60):
         middle = (low + high) / 2
-        if _at_most(wrong, of, middle) > 1 - confidence:
+        if _binomial_cdf(wrong, of, middle) > 1 - confidence:
             low = middle
         else:
             high = middle
     return high
 
 
-def within(wrong: int, of: int, bound: float, confidence: float = CONFIDENCE) -> bool:
-    """Whether the upper end of that interval (without confidence the share itself) is at most `bound`, without looking
-    for it."""
-    return wrong < of and wrong <= bound * of and _at_most(wrong, of, bound) <= 1 - confidence
+def is_within_bound(wrong: int, of: int, bound: float, confidence: float = CONFIDENCE) -> bool:
+    """Whether `share_upper_bound` (with confidence 0: the share itself) is at most `bound`, without computing it."""
+    return wrong < of and wrong <= bound * of and _binomial_cdf(wrong, of, bound) <= 1 - confidence
 
 
-def _at_most(wrong: int, of: int, share: float) -> float:
-    """Probability of at most so many among so many."""
+def _binomial_cdf(wrong: int, of: int, share: float) -> float:
+    """Probability of at most `wrong` among `of` where each is wrong with probability `share`."""
     if share <= 0.0:
         return 1.0
     if share >= 1.0:
@@ -217,6 +233,6 @@ def lowest_threshold(
             break
         accepted, wrong = accepted + 1, wrong + (not right)
         tied = place + 1 < len(order) and order[place + 1][0] == score
-        if not tied and accepted >= least and within(wrong, accepted, bound + 1e-12, confidence):
+        if not tied and accepted >= least and is_within_bound(wrong, accepted, bound + 1e-12, confidence):
             found = (score, accepted, wrong)
     return found

@@ -14,7 +14,7 @@ LEAST = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class LookupTotals:
     """Of one workload in a time: counts, microseconds of all look-ups, picodollars that answers given had cost."""
 
     looked: int
@@ -26,7 +26,7 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class Net:
+class NetSavings:
     """Picodollars. `wrong_answers`: how many are expected among those that were given."""
 
     saved: int
@@ -39,11 +39,11 @@ class Net:
         return self.saved - self.lookups - self.wrong
 
 
-def net(done: Done, bound: float, hour: int, wrong_cost: int) -> Net:
+def net_savings(done: LookupTotals, bound: float, hour: int, wrong_cost: int) -> NetSavings:
     """`bound`: declared share of wrong answers; `hour`: picodollars of an hour of the processor; `wrong_cost`: of a
     wrong answer. With few checks the bound counts as `LEAST` checks that found that many wrong."""
     checks = done.checked + LEAST if done.checked < LEAST else done.checked
     found = done.wrong + bound * LEAST if done.checked < LEAST else float(done.wrong)
     share = min(1.0, found / checks)
     expected = share * done.given
-    return Net(done.saved, done.spent_us * hour // HOUR_US, expected, round(expected * wrong_cost))
+    return NetSavings(done.saved, done.spent_us * hour // HOUR_US, expected, round(expected * wrong_cost))

@@ -1,9 +1,9 @@
-"""What a workload's own matches teach: by region of questions, whether matches are given, checked, or not given. Pure.
+"""Learns from a workload's own matches: by region of questions, whether matches are served, checked, or not used. Pure.
 
-A region is what lies near the first question of it. Calibration says which score a match needs, and nothing of these
-questions, nor of the kinds of difference between them (`differences`): a match is checked, and none is given, until
-checks of its region prove the declared bound and those of each of its kinds are enough. With `upper(wrong, of)` the
-upper end of the one-sided 95 % Clopper-Pearson interval of the share that was wrong, a region gives where
+A region is the set of questions near its first one. Calibration tells which score a match needs, but knows neither
+these questions nor the kinds of difference between them (`differences`): matches are checked, and none is served, until
+checks of the region prove the declared bound and each of its kinds has enough checks. With `upper(wrong, of)` the upper
+end of the one-sided 95 % Clopper-Pearson interval of the share that was wrong, a region serves matches where
 
     checked - wrong >= evidence                          of its own checks,
     upper(wrong, checked) <= bound                       of its own and its neighbours' checks together, and
@@ -26,19 +26,19 @@ from math import inf
 import numpy as np
 
 from groundplan.economics.semantic.differences import DIGEST
-from groundplan.economics.semantic.equivalence import within
+from groundplan.economics.semantic.equivalence import is_within_bound
 from groundplan.economics.semantic.similarity import Vector
 
 NEAR = 0.36
-"""Likeness of a question to the signs of a region's first one; as 0.45 between both questions."""
+"""Similarity of a question to the signs of a region's first one; as 0.45 between both questions."""
 NEIGHBOUR = 0.2
-"""Likeness of the signs of two first questions; as 0.3 between the questions."""
-MOST = 256
-"""Regions of a workload; what lies in none of them then goes to the nearest."""
-MOST_KINDS = 4096
-"""Kinds of difference of a workload that are counted; any others stay unproven, so that their matches are checked."""
-MOST_ONCE = 4096
-"""Ways that were met once, of which a worker remembers that they were; the oldest go first."""
+"""Similarity of the signs of two first questions; as 0.3 between the questions."""
+MAX_REGIONS = 256
+"""Limit of regions of a workload; further questions go to the nearest region."""
+MAX_KINDS = 4096
+"""Limit of counted kinds of difference of a workload; others stay unproven, so that their matches are checked."""
+MAX_REMEMBERED = 4096
+"""Limit of remembered ways of wording that were met once; the oldest are dropped first."""
 STEP = 0.5
 """How much more than a wrong match the next one must score."""
 OFF = 3.0
@@ -47,8 +47,8 @@ ASK, CHECK, GIVE = "ask", "check", "give"
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """Of a region: the signs of its first question (a bit for each number of the vector), counts, least score. Of a
-    kind of difference: its digest, counts."""
+    """Stored state of a region (signs of its first question, a bit for each number of the vector, counts, least score)
+    or of a kind of difference (its digest, counts)."""
 
     first: bytes
     checked: int
@@ -69,7 +69,7 @@ _NEVER = Kind()
 
 @dataclass(slots=True, eq=False)
 class Region:
-    """Counts of checked matches, and the least score that came of them."""
+    """Counts of checked matches, and the raised least score that follows from them."""
 
     first: bytes
     direction: Vector
@@ -77,12 +77,12 @@ class Region:
     wrong: int = 0
     raised: float = -inf
     near: list[Region] = field(default_factory=list)
-    """Its neighbours."""
+    """Neighbouring regions."""
 
 
 @dataclass(slots=True)
 class Regions:
-    """Of one workload in one worker."""
+    """The regions of one workload in one worker."""
 
     bound: float
     check: float
@@ -90,20 +90,20 @@ class Regions:
     threshold: float
     known: dict[bytes, Region] = field(default_factory=dict)
     kinds: dict[bytes, Kind] = field(default_factory=dict)
-    """Of differences, by their digests."""
-    once: dict[bytes, None] = field(default_factory=dict)
-    """Ways that were met, and are not counted."""
+    """Kinds of difference by digest."""
+    met_once: dict[bytes, None] = field(default_factory=dict)
+    """Ways of wording that were met once and are not counted."""
 
-    def of(self, vector: Vector) -> Region:
-        """The region of a question, made where there is none yet."""
+    def region_of(self, vector: Vector) -> Region:
+        """The region of a question, created where there is none yet."""
         if self.known:
             regions = list(self.known.values())
             likeness = np.stack([region.direction for region in regions]) @ vector
             place = int(likeness.argmax())
-            if likeness[place] >= NEAR or len(regions) >= MOST:
+            if likeness[place] >= NEAR or len(regions) >= MAX_REGIONS:
                 return regions[place]
         first = np.packbits(vector > 0).tobytes()
-        return self.known.get(first) or self._made(first, len(vector))
+        return self.known.get(first) or self._create(first, len(vector))
 
     def decide(
         self, region: Region, score: float, dice: float, kinds: Sequence[bytes] = (), unproven: Sequence[bytes] = ()
@@ -112,42 +112,42 @@ class Regions:
         `kinds`: digests of the kinds of difference; `unproven`: of those that calibration has no evidence of."""
         if score < max(self.threshold, region.raised):
             return ASK
-        if self.off(region) or any(self.off(self.kinds.get(each, _NEVER)) for each in kinds):
+        if self.is_off(region) or any(self.is_off(self.kinds.get(each, _NEVER)) for each in kinds):
             return CHECK if dice < self.check else ASK
-        sure = dice >= self.check and self.proven(region) and self.shown(unproven)
+        sure = dice >= self.check and self.is_proven(region) and self.are_proven_kinds(unproven)
         return GIVE if sure else CHECK
 
-    def again(self, ways: bytes) -> bool:
-        """Whether two ways whose matches a guard refuses were met before: most are met once, and never checked."""
-        if ways in self.kinds or ways in self.once:
+    def was_met(self, ways: bytes) -> bool:
+        """Whether these ways, whose matches a guard refuses, were met before: most are met once and never checked."""
+        if ways in self.kinds or ways in self.met_once:
             return True
-        self.once[ways] = None
-        if len(self.once) > MOST_ONCE:
-            del self.once[next(iter(self.once))]
+        self.met_once[ways] = None
+        if len(self.met_once) > MAX_REMEMBERED:
+            del self.met_once[next(iter(self.met_once))]
         return False
 
-    def shown(self, kinds: Iterable[bytes]) -> bool:
-        """Whether checks of each of these are enough."""
-        return all(self._enough(self.kinds.get(each, _NEVER)) for each in kinds)
+    def are_proven_kinds(self, kinds: Iterable[bytes]) -> bool:
+        """Whether each of these kinds has enough checks."""
+        return all(self._has_evidence(self.kinds.get(each, _NEVER)) for each in kinds)
 
-    def off(self, of: Region | Kind) -> bool:
-        """Its own checks found a wrong answer and do not show that they are few."""
-        return of.wrong > 0 and not within(of.wrong, of.checked, OFF * self.bound)
+    def is_off(self, of: Region | Kind) -> bool:
+        """Whether its checks found wrong answers and do not show that these are few."""
+        return of.wrong > 0 and not is_within_bound(of.wrong, of.checked, OFF * self.bound)
 
-    def _enough(self, of: Region | Kind) -> bool:
+    def _has_evidence(self, of: Region | Kind) -> bool:
         return of.checked - of.wrong >= self.evidence
 
-    def proven(self, region: Region) -> bool:
-        """Its own checks are enough, and they and its neighbours' prove the bound."""
-        if not self._enough(region):
+    def is_proven(self, region: Region) -> bool:
+        """Whether it has enough checks of its own, and these with its neighbours' prove the bound."""
+        if not self._has_evidence(region):
             return False
         checked = region.checked + sum(other.checked for other in region.near)
         wrong = region.wrong + sum(other.wrong for other in region.near)
-        return within(wrong, checked, self.bound)
+        return is_within_bound(wrong, checked, self.bound)
 
     def learn(self, region: Region | None, score: float, same: bool, kinds: Sequence[bytes] = ()) -> None:
-        """Whether the fresh answer to a checked match said the same. None: what a guard refuses says nothing of what a
-        region gives."""
+        """Record a checked match: whether the fresh answer said the `same`. `region` is None for a pair that a guard
+        refused, which tells nothing about what the region serves."""
         counted: list[Region | Kind] = [*([] if region is None else [region]), *map(self._counted, kinds)]
         for each in counted:
             each.checked += 1
@@ -156,17 +156,17 @@ class Regions:
             region.raised = max(region.raised, score + STEP)
 
     def _counted(self, kind: bytes) -> Kind:
-        return self.kinds.setdefault(kind, Kind()) if kind in self.kinds or len(self.kinds) < MOST_KINDS else Kind()
+        return self.kinds.setdefault(kind, Kind()) if kind in self.kinds or len(self.kinds) < MAX_KINDS else Kind()
 
     def load(self, learned: Iterable[Learned]) -> None:
-        """What all workers learned takes the place of what is counted here, region by region."""
+        """Replace the counts by those of all workers, region by region."""
         begun: set[bytes] = set()
         self.kinds.clear()
         for row in learned:
             if len(row.first) == DIGEST:
                 self.kinds[row.first] = Kind(row.checked, row.wrong)
                 continue
-            region = self.known.get(row.first) or self._placed(row.first)
+            region = self.known.get(row.first) or self._place_learned(row.first)
             if region.first not in begun:
                 begun.add(region.first)
                 region.checked, region.wrong, region.raised = 0, 0, -inf
@@ -174,12 +174,12 @@ class Regions:
             region.wrong += row.wrong
             region.raised = max(region.raised, row.raised)
 
-    def _placed(self, first: bytes) -> Region:
-        """A region of another worker: kept as it is while there is room for it, else the nearest takes it."""
+    def _place_learned(self, first: bytes) -> Region:
+        """The region for one learned by another worker: a new one while there is room, else the nearest."""
         size = len(next(iter(self.known.values())).direction) if self.known else len(first) * 8
-        return self._made(first, size) if len(self.known) < MOST else self.of(_direction(first, size))
+        return self._create(first, size) if len(self.known) < MAX_REGIONS else self.region_of(_direction(first, size))
 
-    def _made(self, first: bytes, size: int) -> Region:
+    def _create(self, first: bytes, size: int) -> Region:
         region = Region(first, _direction(first, size))
         for other in self.known.values():
             if float(other.direction @ region.direction) >= NEIGHBOUR:

@@ -1,7 +1,7 @@
 """How similar two readings are, as numbers from which `equivalence` decides: whole texts, words shared and not shared.
 
-Words are compared as they are meant in their texts: each has the embedding that the model gives it there, so that
-another word for the same is told from another thing of the same sort. Pure; embeddings come as arguments.
+Words are compared in context: each has the embedding that the model gives it in its text, so that a synonym is told
+from another thing of the same sort. Pure; embeddings come as arguments.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Vector = NDArray[np.float32]
 Directions = NDArray[np.int8]
 """A row of 384 for each word, of any length."""
 Near = NDArray[np.float32]
-"""(words of one, words of the other), as their readings have them in `spoken`: cosines, 1 where two say the same."""
-SIDE_BY_SIDE = 2
-"""Words that may stand together in place of as many others."""
+"""Matrix (words of one, words of the other) over the readings' `spoken`: cosines, 1 where two mean the same."""
+MAX_ALIGNED_WORDS = 2
+"""Most adjacent words that may replace as many others."""
 FEATURES = (
     "cosine", "distance", "apart", "shared", "length", "order", "mean_a", "mean_b", "worst_a", "worst_b", "least",
     "met", "open_a", "open_b", "swaps", "added", "bias",
@@ -34,27 +34,27 @@ FEATURES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """A reading with its embeddings: the unit vector of the text, and of each word of `spoken` that is asked about the
-    direction that it has within the text."""
+class EmbeddedReading:
+    """A reading with its embeddings: the unit vector of the text, and for each requested word of `spoken` its direction
+    within the text."""
 
     reading: Reading
     vector: Vector
     words: Directions
 
 
-def cosine(a: Said, b: Said) -> float:
-    """Of the whole texts."""
+def cosine(a: EmbeddedReading, b: EmbeddedReading) -> float:
+    """Cosine of the whole texts."""
     return float(a.vector @ b.vector)
 
 
 def nearness(ours: Directions, theirs: Directions, told: Near) -> Near:
-    """How near each word of one is to each of the other, by their directions. `told`: what is `known` without them."""
-    return np.maximum(told, meant(ours, theirs))
+    """How near each word of one is to each of the other, by their directions; at least `told` (`lexical_nearness`)."""
+    return np.maximum(told, contextual_nearness(ours, theirs))
 
 
-def meant(ours: Directions, theirs: Directions) -> Near:
-    """How near words are in their texts, whatever is known of them. Sums of these products are exact."""
+def contextual_nearness(ours: Directions, theirs: Directions) -> Near:
+    """Cosines of the words' directions in their texts. Sums of these products are exact."""
     one, other = ours.astype(np.float32), theirs.astype(np.float32)
     found = one @ other.T
     found /= np.maximum(_length(one)[:, None] * _length(other), 1e-6)
@@ -65,31 +65,31 @@ def _length(rows: Vector) -> Vector:
     return np.asarray(np.sqrt(np.einsum("ij,ij->i", rows, rows)), dtype=np.float32)
 
 
-def known(words: Sequence[str], others: Sequence[str]) -> Near:
-    """The same as far as it is told without a direction: 1 where two words say the same, 0 elsewhere. A slip of the pen
-    is looked for in words that say nothing of the other text's."""
+def lexical_nearness(words: Sequence[str], others: Sequence[str]) -> Near:
+    """Nearness without embeddings: 1 where two words mean the same, 0 elsewhere. Misspellings are looked for only among
+    words without a counterpart in the other text."""
     near = np.zeros((len(words), len(others)), dtype=np.float32)
     met = list(said_where(words, others))
     said, again = {i for i, _ in met}, {j for _, j in met}
     ours, theirs = ([n for n in range(len(w)) if n not in of] for w, of in ((words, said), (others, again)))
     if ours and theirs:
-        slips = slipped([words[i] for i in ours], [others[j] for j in theirs])
+        slips = misspelt_pairs([words[i] for i in ours], [others[j] for j in theirs])
         met += [(ours[one], theirs[other]) for one, other in slips]
     for pair in met:
         near[pair] = 1.0
     return near
 
 
-def slipped(words: Sequence[str], others: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """The places of words, or of their stems, of which one is the other with a slip of the pen."""
+def misspelt_pairs(words: Sequence[str], others: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Places of words, or of their stems, of which one is a misspelling of the other."""
     yield from slips(words, others, listed)
     yield from slips([*map(stem, words)], [*map(stem, others)], listed)
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """Two readings side by side. `ours`, `theirs`: places of content words that the other has not, or has less often;
-    `placed`: places at which words stand between the same words; `order`: share of words that follow each other."""
+class Alignment:
+    """Two readings aligned. `ours`, `theirs`: places of content words that the other lacks or has less often; `placed`:
+    pairs of places between the same words; `order`: share of words in the same order."""
 
     ours: list[int]
     theirs: list[int]
@@ -97,30 +97,30 @@ class Compared:
     order: float
 
 
-def side_by_side(a: Reading, b: Reading) -> Compared:
-    """What two readings share, word by word. The same word elsewhere counts as shared."""
+def align(a: Reading, b: Reading) -> Alignment:
+    """Align two readings word by word. The same word at another place counts as shared."""
     if a.stems == b.stems:
-        return Compared([], [], frozenset(), 1.0)
+        return Alignment([], [], frozenset(), 1.0)
     if b.stems < a.stems:  # of matches as long as each other the matcher takes the first of the first text
-        turned = side_by_side(b, a)
+        turned = align(b, a)
         placed_so = frozenset((i, j) for j, i in turned.placed)
-        return Compared(turned.theirs, turned.ours, placed_so, turned.order)
+        return Alignment(turned.theirs, turned.ours, placed_so, turned.order)
     matcher = SequenceMatcher(None, a.stems, b.stems, autojunk=False)
     ours, theirs, placed = list[int](), list[int](), set[tuple[int, int]]()
     begin, other_begin, same = 0, 0, 0
     for end, other_end, size in matcher.get_matching_blocks():
         ours += range(begin, end)
         theirs += range(other_begin, other_end)
-        if 0 < end - begin == other_end - other_begin <= SIDE_BY_SIDE:
+        if 0 < end - begin == other_end - other_begin <= MAX_ALIGNED_WORDS:
             placed.update(zip(range(begin, end), range(other_begin, other_end), strict=True))
         begin, other_begin, same = end + size, other_end + size, same + size
     moved = Counter(a.stems[i] for i in ours) & Counter(b.stems[j] for j in theirs) if ours and theirs else None
     if moved:
-        ours, theirs = _without(ours, a, moved), _without(theirs, b, moved)
-    return Compared(ours, theirs, frozenset(placed), 2 * same / (len(a.stems) + len(b.stems)))
+        ours, theirs = _without_moved(ours, a, moved), _without_moved(theirs, b, moved)
+    return Alignment(ours, theirs, frozenset(placed), 2 * same / (len(a.stems) + len(b.stems)))
 
 
-def _without(places: Sequence[int], reading: Reading, moved: Counter[str]) -> list[int]:
+def _without_moved(places: Sequence[int], reading: Reading, moved: Counter[str]) -> list[int]:
     left, found = moved.copy(), []
     for place in places:
         its = reading.stems[place]
@@ -131,8 +131,8 @@ def _without(places: Sequence[int], reading: Reading, moved: Counter[str]) -> li
     return found
 
 
-def things(reading: Reading, places: Sequence[int]) -> list[int]:
-    """Those of the places at which no filler stands."""
+def content_places(reading: Reading, places: Sequence[int]) -> list[int]:
+    """The places that hold no filler word."""
     return [place for place in places if reading.spoken[place] not in v.FILLERS]
 
 
@@ -150,14 +150,14 @@ def counterparts(near: Near, ours: Sequence[int], theirs: Sequence[int]) -> list
     return found
 
 
-def features(a: Reading, b: Reading, cosine: float, near: Near, found: Compared) -> NDArray[np.float64]:
+def features(a: Reading, b: Reading, cosine: float, near: Near, found: Alignment) -> NDArray[np.float64]:
     """(len(FEATURES),) of a pair. `cosine`: of the whole texts."""
     one, other = max(1, len(a.stems)), max(1, len(b.stems))
     shared, union = set(a.stems) & set(b.stems), set(a.stems) | set(b.stems)
     best_a, best_b = ([0.0] * one, [0.0] * other)
     if near.size:
         best_a, best_b = near.max(axis=1).tolist(), near.max(axis=0).tolist()
-    ours, theirs = things(a, found.ours), things(b, found.theirs)
+    ours, theirs = content_places(a, found.ours), content_places(b, found.theirs)
     met = [float(near[pair]) for pair in counterparts(near, ours, theirs)]
     short = 1.0 / max(3.0, min(one, other))
     return np.array(

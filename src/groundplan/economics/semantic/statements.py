@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from groundplan.economics.semantic import vocabulary as v
 from groundplan.economics.semantic.reading import Reading
 from groundplan.economics.semantic.similarity import FEATURES as COMMON
-from groundplan.economics.semantic.similarity import Compared, Near, counterparts, things
+from groundplan.economics.semantic.similarity import Alignment, Near, content_places, counterparts
 from groundplan.economics.semantic.substitution import KNOWN, qualifies
 from groundplan.economics.semantic.synonyms import listed
 
@@ -29,7 +29,7 @@ FEATURES = (*COMMON[:-1], *(f"statement_{name}" for name in (*COMMON[:-1], *OWN)
 """Of questions the first ones, of statements those named so: each sort of request is weighed by itself."""
 
 
-def weighed(common: NDArray[np.float64], own: Iterable[float] | None) -> NDArray[np.float64]:
+def combine_features(common: NDArray[np.float64], own: Iterable[float] | None) -> NDArray[np.float64]:
     """(len(FEATURES),) of a pair. `common`: what `similarity` tells; `own`: what `told` does, of statements."""
     found = np.zeros(len(FEATURES))
     found[-1] = 1.0
@@ -43,9 +43,9 @@ def weighed(common: NDArray[np.float64], own: Iterable[float] | None) -> NDArray
     return found
 
 
-def told(a: Reading, b: Reading, near: Near, meant: Near, found: Compared) -> tuple[float, ...]:
+def statement_features(a: Reading, b: Reading, near: Near, meant: Near, found: Alignment) -> tuple[float, ...]:
     """(len(OWN),) of two statements. `near`: how near their words are, with what is known; `meant`: without it."""
-    ours, theirs = things(a, found.ours), things(b, found.theirs)
+    ours, theirs = content_places(a, found.ours), content_places(b, found.theirs)
     met = counterparts(near, ours, theirs)
     over = (set(ours) - {i for i, _ in met}, set(theirs) - {j for _, j in met})
     best = (_most(near), _most(near.T))

@@ -14,7 +14,15 @@ from collections.abc import Sequence
 from groundplan.economics.semantic import grammar
 from groundplan.economics.semantic import vocabulary as v
 from groundplan.economics.semantic.reading import Reading
-from groundplan.economics.semantic.similarity import Compared, Near, Said, counterparts, known, nearness, things
+from groundplan.economics.semantic.similarity import (
+    Alignment,
+    EmbeddedReading,
+    Near,
+    content_places,
+    counterparts,
+    lexical_nearness,
+    nearness,
+)
 from groundplan.economics.semantic.synonyms import listed, said_where
 
 SAME = 0.8
@@ -41,7 +49,7 @@ _ASKING = ("which ", "what ", "whose ", "many ", "much ")
 _AROUND = v.FRAMING | v.FILLERS | v.IMPLIED
 
 
-def meant_otherwise(a: Reading, b: Reading, found: Compared, meant: Near) -> str:
+def differs_in_meaning(a: Reading, b: Reading, found: Alignment, meant: Near) -> str:
     """The kind of difference where words say the same as far as lists tell, and mean something else in these texts:
     another form of a word (*the state*, *the statement*), or, where each word counts, a synonym in another sense of it;
     empty: none was found. `meant`: how near their words are in them."""
@@ -65,7 +73,7 @@ def _formed_otherwise(a: Reading, b: Reading, meant: Near) -> bool:
     return False
 
 
-def _another_sense(a: Reading, b: Reading, found: Compared, meant: Near) -> bool:
+def _another_sense(a: Reading, b: Reading, found: Alignment, meant: Near) -> bool:
     ours, theirs = ([i for i in own if _plain(each, i)] for each, own in ((a, found.ours), (b, found.theirs)))
     same = set(said_where([a.spoken[i] for i in ours], [b.spoken[j] for j in theirs]))
     near = {(i, j): float(meant[ours[i], theirs[j]]) for i, j in same}
@@ -99,12 +107,12 @@ def strictly(a: Reading, b: Reading) -> bool:
     return min(len(a.stems), len(b.stems)) <= SHORT and not (one.tells and other.tells)
 
 
-def substituted(a: Reading, b: Reading, near: Near, found: Compared) -> bool:
+def has_substitution(a: Reading, b: Reading, near: Near, found: Alignment) -> bool:
     """Whether a word of one stands in place of another in the other, or one asks for more than the other; of statements
     as far as no score weighs it."""
     if strictly(a, b):
         return _otherwise(a, b, near, found)
-    ours, theirs = things(a, found.ours), things(b, found.theirs)
+    ours, theirs = content_places(a, found.ours), content_places(b, found.theirs)
     if abs(len(ours) - len(theirs)) > max(1, MORE * min(len(a.stems), len(b.stems))):
         return True
     if len(ours) != len(theirs) or not {i for i, _ in found.placed}.issuperset(ours):
@@ -113,7 +121,7 @@ def substituted(a: Reading, b: Reading, near: Near, found: Compared) -> bool:
     return found.placed.issuperset(met) and any(near[pair] < KNOWN for pair in met)
 
 
-def _otherwise(a: Reading, b: Reading, near: Near, found: Compared) -> bool:
+def _otherwise(a: Reading, b: Reading, near: Near, found: Alignment) -> bool:
     """The same where each word counts: what is left over must be known to say the same, or to ask for nothing."""
     met = [pair for pair in counterparts(near, found.ours, found.theirs) if near[pair] >= KNOWN]
     ours, theirs = set(found.ours) - {i for i, _ in met}, set(found.theirs) - {j for _, j in met}
@@ -122,7 +130,7 @@ def _otherwise(a: Reading, b: Reading, near: Near, found: Compared) -> bool:
     )
 
 
-def aligned(a: Reading, b: Reading, near: Near, found: Compared) -> list[tuple[int, int]]:
+def aligned(a: Reading, b: Reading, near: Near, found: Alignment) -> list[tuple[int, int]]:
     """Places of words of content, in one and in the other, that are known to say the same."""
     left, right = set(found.ours), set(found.theirs)
     places: dict[str, list[int]] = {}
@@ -197,9 +205,9 @@ def stands_for(one: str, other: str, near: float) -> bool:
     return near >= SAME or (near >= ALIKE and listed(one) and listed(other))
 
 
-def agree(one: Said, other: Said, ours: Sequence[int], theirs: Sequence[int]) -> bool:
+def agree(one: EmbeddedReading, other: EmbeddedReading, ours: Sequence[int], theirs: Sequence[int]) -> bool:
     """Whether the words at these places, of which alone there are vectors, say the same two by two."""
     words, others = ([each.reading.spoken[i] for i in own] for each, own in ((one, ours), (other, theirs)))
-    near = nearness(one.words, other.words, known(words, others))
+    near = nearness(one.words, other.words, lexical_nearness(words, others))
     met = counterparts(near, range(len(words)), range(len(others)))
     return all(stands_for(words[i], others[j], float(near[i, j])) for i, j in met)

@@ -35,7 +35,7 @@ from groundplan.knowledge.embedding.wire import PATH, WORD_BYTES, embed_answer, 
 if TYPE_CHECKING:
     from groundplan.economics.semantic.equivalence import Verdict
     from groundplan.economics.semantic.reading import Reading
-    from groundplan.economics.semantic.similarity import Said
+    from groundplan.economics.semantic.similarity import EmbeddedReading
     from groundplan.gateway.caching.semantic_checks import CheckStore
     from groundplan.gateway.caching.semantic_counts import SemanticCounts
     from groundplan.gateway.caching.semantic_frame import Frame
@@ -119,13 +119,13 @@ class SemanticCache:
             return None
         entry, verdict = found
         calibration = self.calibration(name, rule)
-        region = calibration.regions.of(asked.said.vector)
+        region = calibration.regions.region_of(asked.said.vector)
         kinds = digests(verdict.kinds)
-        if verdict.veto and not calibration.regions.again(*kinds):
+        if verdict.veto and not calibration.regions.was_met(*kinds):
             return None
         decided = calibration.regions.decide(region, verdict.score, self._dice(), kinds, digests(verdict.unproven))
         if decided == "check":
-            refused = bool(verdict.veto) and not calibration.regions.shown(kinds)
+            refused = bool(verdict.veto) and not calibration.regions.are_proven_kinds(kinds)
             exchange.semantic_match = Match(entry, calibration, None if refused else region, verdict.score, kinds)
         return entry if decided == "give" else None
 
@@ -146,11 +146,11 @@ class SemanticCache:
         now = self._gateway.clock.now().timestamp()
         kept = (
             (entry, said)
-            for key, said in frame.nearest(asked.said.vector, equivalence.LEAST_COSINE)
+            for key, said in frame.nearest(asked.said.vector, equivalence.MIN_COSINE)
             if (entry := self._gateway.answer_cache.get(name, key, now)) is not None
         )
         judged = [
-            (entry, equivalence.judge(equivalence.shipped(), asked.said, said))
+            (entry, equivalence.judge(equivalence.load_acceptance(), asked.said, said))
             for entry, said in islice(kept, MAX_CANDIDATES)
         ]
         if not judged:
@@ -174,19 +174,19 @@ class SemanticCache:
 
     async def _embed(
         self, asked: Sequence[tuple[Reading, Sequence[tuple[int, int]]]], exchange: Exchange, seconds: float = FOREVER
-    ) -> list[Said]:
+    ) -> list[EmbeddedReading]:
         """Texts with their unit vectors, and those that the words at these places have there, which may take so many
         seconds. Raises `UpstreamFailure`."""
         import numpy as np  # noqa: PLC0415 -- heavy, only where it is used
 
-        from groundplan.economics.semantic.similarity import Said  # noqa: PLC0415 -- as above
+        from groundplan.economics.semantic.similarity import EmbeddedReading  # noqa: PLC0415 -- as above
 
         texts, places = [reading.text for reading, _ in asked], [each for _, each in asked]
         body = embed_request(texts, places=places)
         name = str(exchange.call).encode("ascii")
         answer = embed_answer(await ask_search(self._gateway, body, name, PATH, seconds=seconds), len(texts), places)
         return [
-            Said(
+            EmbeddedReading(
                 reading,
                 np.frombuffer(vector, dtype="<f4").astype(np.float32),
                 np.frombuffer(words, dtype=np.int8).reshape(len(own), WORD_BYTES),
@@ -200,7 +200,7 @@ class SemanticCache:
 
         known, checks = self._taught.get(name), self.checks
         if known is None or known.rule != rule:
-            acceptance = equivalence.shipped()
+            acceptance = equivalence.load_acceptance()
             least = acceptance.threshold(rule.bound)
             fresh = regions.Regions(rule.bound, rule.check, rule.evidence, least)
             known = self._taught[name] = Calibration(
@@ -263,7 +263,7 @@ class SemanticCache:
         a, b = read(one), read(other)
         if contradicts(a, b):
             return False
-        found = similarity.side_by_side(a, b)
+        found = similarity.align(a, b)
         few = 0 < len(found.ours) == len(found.theirs) <= MAX_DIFFERING_WORDS
         ours, theirs = (found.ours, found.theirs) if few else ([], [])
         first, second = await self._embed(

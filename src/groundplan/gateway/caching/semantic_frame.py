@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.economics.semantic.reading import Reading
-from groundplan.economics.semantic.similarity import Directions, Said, Vector
+from groundplan.economics.semantic.similarity import Directions, EmbeddedReading, Vector
 from groundplan.gateway.caching.entry import Key
 
 MAX_QUESTIONS = 500
@@ -29,7 +29,7 @@ class Frame:
         self._vectors: NDArray[np.float32] | None = None
         self._oldest = 0
 
-    def add(self, key: Key, said: Said) -> bool:
+    def add(self, key: Key, said: EmbeddedReading) -> bool:
         """The question of an answer that is kept from now on; whether it is one more than there were."""
         before = place = len(self.keys)
         if key in self.keys:
@@ -44,7 +44,7 @@ class Frame:
         self._rows_for(place, said.vector)[place] = said.vector
         return len(self.keys) > before
 
-    def nearest(self, vector: Vector, least: float) -> Iterator[tuple[Key, Said]]:
+    def nearest(self, vector: Vector, least: float) -> Iterator[tuple[Key, EmbeddedReading]]:
         """The questions that are liker than `least`, the likest first, and of those as like the one that came first."""
         if self._vectors is None:
             return
@@ -53,7 +53,7 @@ class Frame:
             if not likeness[place] > least:
                 return
             reading, words = self._asked[place]
-            yield self.keys[place], Said(reading, self._vectors[place], words)
+            yield self.keys[place], EmbeddedReading(reading, self._vectors[place], words)
 
     def _rows_for(self, place: int, vector: Vector) -> NDArray[np.float32]:
         known = self._vectors

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from groundplan.blueprint.model import Semantic
     from groundplan.economics.semantic.regions import Region, Regions
-    from groundplan.economics.semantic.similarity import Said
+    from groundplan.economics.semantic.similarity import EmbeddedReading
     from groundplan.gateway.caching.entry import Entry
     from groundplan.gateway.caching.semantic_checks import Terms
 
@@ -20,7 +20,7 @@ class Question:
     """The question of one call, read for comparing; kept with it until its answer is there."""
 
     frame: bytes
-    said: Said
+    said: EmbeddedReading
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from groundplan.catalog.frameworks import FrameworkDoc
-from groundplan.catalog.validation_errors import meant
+from groundplan.catalog.validation_errors import suggestion
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.governance.controls.checks import CHECKS
@@ -24,7 +24,7 @@ def _problems(workspace: Workspace, name: str, doc: FrameworkDoc) -> Iterator[Pr
     known = {control.id for control in base.controls} if base else set()
     if doc.profile is not None and doc.profile not in profiles:
         yield Problem(
-            f"{name} has no profile {doc.profile}", "framework_profile", meant(doc.profile, profiles, "profile"),
+            f"{name} has no profile {doc.profile}", "framework_profile", suggestion(doc.profile, profiles, "profile"),
             workspace.where("framework", name, "profile"),
         )  # fmt: skip
     elif base is not None and doc.profile is not None:
@@ -45,7 +45,7 @@ def _problems(workspace: Workspace, name: str, doc: FrameworkDoc) -> Iterator[Pr
         for need in own.needs:
             if need != DOCUMENT and need not in CHECKS:
                 yield Problem(
-                    f"there is no check {need}", "framework_check", meant(need, {*CHECKS, DOCUMENT}, "check"),
+                    f"there is no check {need}", "framework_check", suggestion(need, {*CHECKS, DOCUMENT}, "check"),
                     workspace.where("framework", name, "controls", i),
                 )  # fmt: skip
     named = [("excluded", i, each.control) for i, each in enumerate(doc.excluded)]
@@ -54,5 +54,5 @@ def _problems(workspace: Workspace, name: str, doc: FrameworkDoc) -> Iterator[Pr
         if control not in known:
             yield Problem(
                 f"{name} has no control {control} here", "framework_control",
-                meant(control, known, "control"), workspace.where("framework", name, field, i),
+                suggestion(control, known, "control"), workspace.where("framework", name, field, i),
             )  # fmt: skip

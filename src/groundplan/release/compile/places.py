@@ -11,7 +11,7 @@ from typing import Any
 from groundplan.blueprint import model as bp
 from groundplan.catalog import model as doc
 from groundplan.catalog.transport import DIRECT
-from groundplan.catalog.well_known import messages_address
+from groundplan.catalog.well_known import messages_base_url
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.release.compile import context_windows, pricing
@@ -42,7 +42,7 @@ def _deployment(item: doc.DeploymentDoc, rates: bp.Rates, workspace: Workspace) 
         site=item.site,
         model=item.model,
         upstream_model=item.name_upstream,
-        url=messages_address(item.url) if item.api == "anthropic" else item.url,
+        url=messages_base_url(item.url) if item.api == "anthropic" else item.url,
         key=item.key,
         rates=rates,
         kind=item.type,

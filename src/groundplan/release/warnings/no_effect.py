@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from groundplan.catalog import model as doc
 from groundplan.catalog.transport import DIRECT
-from groundplan.catalog.units import said
+from groundplan.catalog.units import format_like
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 
@@ -121,13 +121,13 @@ def _overruled(item: doc.WorkloadDoc) -> Iterator[Row]:
         "what is in production ends by no date",
         "Leave it out; `stage: retired` ends it.",
     )
-    most = said(rule.retries.max_backoff, "800ms")
+    most = format_like(rule.retries.max_backoff, "800ms")
     vain = rule.retries.same > 0 and rule.retries.backoff > rule.retries.max_backoff
     why = f"nobody waits longer than `max_backoff`, which is {most}"
     yield ("reliability", "retries", "backoff"), vain, why, "Write a longer `max_backoff`, or a shorter `backoff`."
     after = 0 if rule.hedge is None else rule.hedge.after_ms or 0
     deadline = rule.deadline or limits.deadline
-    why = f"its calls end before that: their `deadline` is {said(deadline, '800ms')}"
+    why = f"its calls end before that: their `deadline` is {format_like(deadline, '800ms')}"
     todo = "Write a shorter time or a percentile such as `after: p95`, or a longer `deadline`."
     yield ("reliability", "hedge", "after"), after >= deadline, why, todo
 

@@ -57,7 +57,7 @@ _SAID: Final = frozenset({
 """Words before thanks that are asked about, where no sign ends what was asked."""
 
 
-def without_courtesy(text: str) -> str:
+def strip_courtesy(text: str) -> str:
     """A text without what is said around it to be polite; as it is where nothing else would be left."""
     begin, end = 0, len(text)
     for _ in range(_MOST):

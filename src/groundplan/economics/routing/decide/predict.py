@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from groundplan.economics.routing.decide import forest, kernel
-from groundplan.economics.routing.decide.courtesy import without_courtesy
+from groundplan.economics.routing.decide.courtesy import strip_courtesy
 from groundplan.economics.routing.decide.features import (
     CONTEXT,
     CONVERSATION,
@@ -67,15 +67,15 @@ def predict(router: Router, text: str, embedding: Floats | None = None, context:
 
 def read(router: Router, text: str) -> str:
     """What the router reads of a prompt."""
-    text = without_courtesy(text) if router.bare else text
+    text = strip_courtesy(text) if router.bare else text
     return plainly(text) if router.plain else text
 
 
 def asked(text: str, router: Router | None = None) -> str:
     """Of what a router looks at the embedding; None: one that is learned now."""
     if router is None:
-        return brief(without_courtesy(text))
-    return brief(without_courtesy(text) if router.bare else text, apart=router.apart)
+        return brief(strip_courtesy(text))
+    return brief(strip_courtesy(text) if router.bare else text, apart=router.apart)
 
 
 def _known(router: Router, words: list[str], weights: Floats) -> float:

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from groundplan.core.errors import Invalid, Problem, Where
-from groundplan.economics.routing.decide.courtesy import without_courtesy
+from groundplan.economics.routing.decide.courtesy import strip_courtesy
 from groundplan.economics.routing.model import Context, Matrix, Sample, Whole
 
 FOLDS = 5
@@ -189,7 +189,7 @@ def _leaks(path: Path, rows: Sequence[tuple[int, Row]]) -> Iterable[Problem]:
 def said(prompt: str) -> str:
     """A prompt without case, white space, the signs around it and what is said to be polite: a router reads none of
     them, so what is the same otherwise is the same question."""
-    text = without_courtesy(unicodedata.normalize("NFKC", prompt))
+    text = strip_courtesy(unicodedata.normalize("NFKC", prompt))
     return " ".join(text.casefold().split()).strip(" .?!,;:\"'")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from groundplan.core.errors import Invalid
 from groundplan.economics.routing.decide import forest, kernel
-from groundplan.economics.routing.decide.courtesy import without_courtesy
+from groundplan.economics.routing.decide.courtesy import strip_courtesy
 from groundplan.economics.routing.decide.features import (
     BUCKETS,
     CONTEXT,
@@ -172,7 +172,7 @@ def prepare(samples: Sequence[Sample], vectors: Floats | None) -> Prepared:
     starts, buckets, values = [0], list[int](), list[float]()
     rows = []
     for sample in samples:
-        text = plainly(without_courtesy(sample.prompt))
+        text = plainly(strip_courtesy(sample.prompt))
         words = words_of(text)
         counts = hashed(words, task_of(sample))
         buckets += counts.keys()
@@ -393,7 +393,7 @@ def train(
 def _words(samples: Sequence[Sample]) -> tuple[Hashes, float]:
     """(hashes of all words, in order; the share of words known from other groups that only strange prompts fall
     below)"""
-    said = [hashes_of(words_of(plainly(without_courtesy(sample.prompt)))) for sample in samples]
+    said = [hashes_of(words_of(plainly(strip_courtesy(sample.prompt)))) for sample in samples]
     groups = np.repeat(numbered([sample.group for sample in samples]), [len(each) for each in said])
     every = np.unique((np.concatenate(said).astype(np.uint64) << np.uint64(32)) | groups.astype(np.uint64))
     known, count = np.unique((every >> np.uint64(32)).astype(np.uint32), return_counts=True)
