@@ -164,7 +164,7 @@ async def test_a_list_reads_and_tells_a_few_megabytes_at_a_time_and_goes_on_behi
 
     monkeypatch.setattr(completion_store, "page", watched)
     monkeypatch.setattr(sealed_store, "_STEP_BYTES", 5000)
-    monkeypatch.setattr(sealed_store, "MOST_LISTED_BYTES", 13_000)
+    monkeypatch.setattr(sealed_store, "MAX_LISTED_BYTES", 13_000)
 
     async def listed(**wanted: Any) -> list[list[str]]:
         pages, after, more = list[list[str]](), None, True
@@ -180,9 +180,9 @@ async def test_a_list_reads_and_tells_a_few_megabytes_at_a_time_and_goes_on_behi
     assert max(read) == 2
     assert await listed(newest_first=True) == [ids[:3:-1], ids[3:0:-1], ids[:1]]
     assert await listed(metadata={"odd": "1"}) == [ids[1::2]]
-    monkeypatch.setattr(sealed_store, "MOST_LISTED_BYTES", 1)
+    monkeypatch.setattr(sealed_store, "MAX_LISTED_BYTES", 1)
     assert await listed() == [[id] for id in ids], "one is told however large it is"
-    monkeypatch.setattr(sealed_store, "MOST_SEARCHED", 4)
+    monkeypatch.setattr(sealed_store, "MAX_SEARCHED", 4)
     with pytest.raises(Invalid, match="none of 4"):
         await shelf.list_page(key, 5, metadata={"odd": "2"})
     await shelf.close()

@@ -45,7 +45,7 @@ from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
 from groundplan.economics.price import FREE
 from groundplan.gateway.journal.records import read_segment
-from groundplan.gateway.surfaces.image_forms import MOST_FILES
+from groundplan.gateway.surfaces.image_forms import MAX_FILES
 from groundplan.ledger.model import Reservation, Settlement
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
@@ -271,7 +271,7 @@ async def test_images_that_are_sent_in_cost_what_each_does(setup: Setup) -> None
     behind = form(*large, ("image[]", b"x", "b.png"), ("mask", b"x", "c.png"))
     reply = await setup.stack.post("/v1/images/edits", setup.key, behind, content_type=FORM)
     assert reply.status == 200 and reply.json["groundplan"]["cost_usd"] == "0.017500000000", reply.body
-    many = form(*large, *(("image[]", b"x", "b.png") for _ in range(MOST_FILES)))
+    many = form(*large, *(("image[]", b"x", "b.png") for _ in range(MAX_FILES)))
     reply = await setup.stack.post("/v1/images/edits", setup.key, many, content_type=FORM)
     assert (reply.status, reply.code) == (400, "files_range"), reply.body
     for name in ("reference_images", "prompt", "n"):

@@ -57,9 +57,9 @@ BOUNDED = {
 REFUSED = {
     "chat": chat._REFUSED_FIELDS | body.REDIRECTING_FIELDS,
     "responses": responses._REFUSED_FIELDS | body.REDIRECTING_FIELDS,
-    "completions": completions._UNBOUNDED | body.REDIRECTING_FIELDS,
-    "images": images._UNBOUNDED,
-    "edits": images._UNBOUNDED,
+    "completions": completions._REFUSED_FIELDS | body.REDIRECTING_FIELDS,
+    "images": images._REFUSED_FIELDS,
+    "edits": images._REFUSED_FIELDS,
     "messages": messages._REFUSED_FIELDS | body.REDIRECTING_FIELDS,
 }
 

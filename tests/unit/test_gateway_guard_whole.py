@@ -148,7 +148,7 @@ def test_no_choice_is_excused_by_another_one() -> None:
         ((good, bad), ['{"ok": 1}', "no"]), ((good, call), ['{"ok": 1}']), ((call, call), []),
         (({"content": None}, call), [""]), (({**call, "content": "wait"},), ["wait"]),
     ):  # fmt: skip
-        assert answer_text.answers(json.loads(completion(*messages))) == texts
+        assert answer_text.answer_texts(json.loads(completion(*messages))) == texts
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -14,7 +14,7 @@ from groundplan.gateway.guard import media
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.surfaces.moderations import MODERATIONS
 from groundplan.gateway.surfaces.transcriptions import SAMPLES
-from groundplan.gateway.surfaces.upload import KEPT_BYTES, Upload
+from groundplan.gateway.surfaces.upload import MAX_KEPT_BYTES, Upload
 from groundplan.governance.guardrails.guard import Findings, Guard, checked_answer, checked_text
 from groundplan.governance.guardrails.masks import Masks
 from groundplan.governance.guardrails.window import Refused
@@ -166,7 +166,7 @@ async def test_texts_of_a_form_are_masked_and_none_may_come_after_its_large_file
     media.check_form_texts(upload, into)
     sent = b"".join([piece async for piece in upload.pieces("up", b"b", {})])
     assert EMAIL.encode() not in sent and b"for <email_1>" in sent and sent.count(b'name="prompt"') == 1
-    large = (("file", "a.wav", b"x" * (KEPT_BYTES + 1)), ("prompt", None, f"for {EMAIL}".encode()))
+    large = (("file", "a.wav", b"x" * (MAX_KEPT_BYTES + 1)), ("prompt", None, f"for {EMAIL}".encode()))
     late = Upload(frozenset({"model"}))
     await late.begin(form(*large))
     media.check_form_texts(late, into)
@@ -195,7 +195,12 @@ async def test_a_field_that_is_there_several_times_is_looked_at_each_time() -> N
 async def test_a_field_that_the_edge_of_what_is_kept_cuts_is_read_whole(name: str, value: bytes) -> None:
     """Its beginning was kept and its end passed on, so that it was neither read, nor checked, nor refused."""
     upload = Upload(frozenset({"model", "n"}))
-    parts = (("model", None, b"m"), ("file", "a.wav", b"x" * (KEPT_BYTES - 1)), (name, None, value), ("b", None, b"2"))
+    parts = (
+        ("model", None, b"m"),
+        ("file", "a.wav", b"x" * (MAX_KEPT_BYTES - 1)),
+        (name, None, value),
+        ("b", None, b"2"),
+    )
     if name == "url":
         with pytest.raises(Invalid, match="url is not supported"):
             await upload.begin(form(*parts))
@@ -213,11 +218,11 @@ async def test_samples_of_speakers_are_sound_and_may_be_as_large(first: bool) ->
     """OpenAI takes four of ten seconds each, as texts; all fields together have less room."""
     sample, upload = b"data:audio/wav;base64," + b"A" * 700_000, Upload(frozenset({"model"}), samples=SAMPLES)
     samples = tuple(("known_speaker_references[]", None, sample) for _ in range(4))
-    file, model = ("file", "a.wav", b"x" * (KEPT_BYTES + 1)), ("model", None, b"m")
+    file, model = ("file", "a.wav", b"x" * (MAX_KEPT_BYTES + 1)), ("model", None, b"m")
     await upload.begin(form(*((model, *samples, file) if first else (model, file, *samples))))
     media.check_form_texts(upload, into)
     sent = b"".join([piece async for piece in upload.pieces("up", b"b", {})])
-    assert sent.count(sample) == 4 and set(upload.fields) <= {"model"} and upload.size < KEPT_BYTES + 200_000
+    assert sent.count(sample) == 4 and set(upload.fields) <= {"model"} and upload.size < MAX_KEPT_BYTES + 200_000
     many = Upload(frozenset(), samples=SAMPLES)
     await many.begin(form(*(samples * 6)))
     with pytest.raises(Invalid, match="fields are too large"):

@@ -22,7 +22,7 @@ from groundplan.core.detect import find
 from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.guard.run import CallGuardrails
 from groundplan.gateway.guard.schema import schema_error
-from groundplan.gateway.surfaces.answer_text import called, said, slots, tool_inputs
+from groundplan.gateway.surfaces.answer_text import called_names, slots, tool_inputs, visible_text
 from groundplan.governance.guardrails.checks import Checks, Company, denied
 from groundplan.governance.guardrails.guard import Findings, Guard, checked_answer, checked_body, checked_passage
 from groundplan.governance.guardrails.injection import signs
@@ -430,8 +430,8 @@ def test_text_and_calls_are_found_in_answers_of_every_surface() -> None:
         "output": [{"content": [{"text": "c"}]}, {"type": "function_call", "name": "h"}],
         "tools": [{"name": "no"}],
     }
-    assert [said(each) for each in (chat, messages, responses)] == ["a", "b", "c"]
-    assert [list(called(each)) for each in (chat, messages, responses)] == [["f"], ["g"], ["h"]]
+    assert [visible_text(each) for each in (chat, messages, responses)] == ["a", "b", "c"]
+    assert [list(called_names(each)) for each in (chat, messages, responses)] == [["f"], ["g"], ["h"]]
     assert tool_inputs(messages, str.upper)["content"][1]["input"] == {"q": "<EMAIL_1>"}
     events = [
         {

@@ -142,7 +142,7 @@ def test_names_with_capital_letters_that_nobody_reads_pass() -> None:
 def test_every_field_that_a_surface_reads_is_among_the_names_that_are_looked_for() -> None:
     for decoder in (
         chat._chat,
-        completions._asked,
+        completions._request_decoder,
         responses._request_decoder,
         messages._messages,
         embeddings._embeddings,
@@ -151,7 +151,12 @@ def test_every_field_that_a_surface_reads_is_among_the_names_that_are_looked_for
         assert read <= DECISIVE_FIELDS, read - DECISIVE_FIELDS
     for known in (strict_json._ORDINARY_NAMES, bodies._UNCHECKED_FIELDS):
         assert len({name.casefold() for name in known}) == len(known), "what needs no look has no name in two spellings"
-    for refused in (chat._REFUSED_FIELDS, completions._UNBOUNDED, responses._REFUSED_FIELDS, messages._REFUSED_FIELDS):
+    for refused in (
+        chat._REFUSED_FIELDS,
+        completions._REFUSED_FIELDS,
+        responses._REFUSED_FIELDS,
+        messages._REFUSED_FIELDS,
+    ):
         assert refused <= DECISIVE_FIELDS, refused - DECISIVE_FIELDS
 
 

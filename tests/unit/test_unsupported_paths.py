@@ -15,8 +15,8 @@ from tests.unit.call_rig import call_rig
 
 from groundplan.gateway.http.request import Request
 from groundplan.gateway.offload import READ_BYTES
-from groundplan.gateway.surfaces.azure_paths import path_here, reword
-from groundplan.gateway.surfaces.unsupported_paths import NOT_SERVED, refusal, unknown
+from groundplan.gateway.surfaces.azure_paths import gateway_path, rewrite_request
+from groundplan.gateway.surfaces.unsupported_paths import NOT_SERVED, refusal, unknown_path
 
 DOCS = Path(__file__).parents[2] / "docs" / "refused.md"
 ASKED = re.compile(r"""self\._(get|post|delete|put|patch|get_api_list)\(\s*(?:path_template\(\s*)?f?"(/[^"?]*)""")
@@ -151,13 +151,13 @@ async def test_azures_client_works_with_the_name_of_a_deployment(
 )
 def test_paths_of_azure_are_paths_here(path: bytes, here: tuple[bytes, str] | None) -> None:
     called = {b"/v1/chat/completions", b"/v1/embeddings", b"/v1/audio/speech"}
-    assert path_here(path, called) == here
+    assert gateway_path(path, called) == here
 
 
 @pytest.mark.parametrize("body", [b'{"model": "a", "model": "b"}', b"[]", b"{", b""])
 async def test_a_body_that_says_no_one_thing_stays_as_it_came(body: bytes) -> None:
     request = Request(0.0, b"POST", b"/openai/deployments/one/chat/completions?api-version=1", {}, body)
-    await reword(request, b"/v1/chat/completions", "one")
+    await rewrite_request(request, b"/v1/chat/completions", "one")
     assert (request.target, request.body, request.upload_state) == (b"/v1/chat/completions?api-version=1", body, "one")
 
 
@@ -172,7 +172,7 @@ async def test_a_body_that_says_no_one_thing_stays_as_it_came(body: bytes) -> No
     ],
 )
 def test_a_base_url_that_ends_elsewhere_is_told(path: str, meant: str) -> None:
-    error = unknown(path.encode(), ("/v1/chat/completions", "/v1/messages", "/v2/rerank"))
+    error = unknown_path(path.encode(), ("/v1/chat/completions", "/v1/messages", "/v2/rerank"))
     assert (error.status, error.code) == (404, "path_unknown")
     assert error.hint.startswith(f"This is {meant} below another base URL")
     told = "adds a slash" if "//" in path else "adds /v1" if path.startswith("/v1/v") else "base URL that ends with /v1"
@@ -199,4 +199,4 @@ def test_clients_of_other_providers_are_told_what_to_use(path: str, told: str) -
 
 
 def test_any_other_path_is_told_what_there_is() -> None:
-    assert "POST /v1/a, /v1/b." in unknown(b"/v1/nothing\xff", ("/v1/a", "/v1/b")).hint
+    assert "POST /v1/a, /v1/b." in unknown_path(b"/v1/nothing\xff", ("/v1/a", "/v1/b")).hint

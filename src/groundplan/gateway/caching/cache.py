@@ -141,7 +141,7 @@ def _check_stopped_tools(body: bytes, policy: Policy) -> None:
     """Raise `Denied` for an answer, whole or streamed, that calls a stopped function."""
     for data in [line[6:] for line in body.split(b"\n") if line.startswith(b"data: {")] or [body]:
         try:
-            names = list(answer_text.called(decode_json(data)))
+            names = list(answer_text.called_names(decode_json(data)))
         except DECODE_ERRORS:
             continue
         if (name := next((each for each in names if f"tool/{each}" in policy.kills), None)) is not None:
@@ -410,7 +410,7 @@ async def send_cached(
         gateway.answer_cache.known_requests.remember(exchange)
     elif gateway.answer_cache.similar is not None:
         gateway.answer_cache.similar.record_hit(entry)
-    known = answers.standing(exchange)
+    known = answers.answer_constants(exchange)
     lines, facts = answers.headers(exchange, cost=True, known=known), answers.facts(exchange, left, known)
     response = exchange.response
     if isinstance(form, bytes) and len(form) > UNRESERVED_BYTES:

@@ -26,7 +26,7 @@ def remember(gateway: Gateway, exchange: Exchange) -> None:
         gateway.idempotent_answers.release(digest)
     elif exchange.sent_chunks:
         content_type = exchange.content_type_line or EVENT_STREAM
-        lines, _ = answers.parted(answers.headers(exchange, cost=True))
+        lines, _ = answers.split_replayed_headers(answers.headers(exchange, cost=True))
         rests, cites = cache.subjects_of_answer(exchange), cache.citations_of(exchange)
         gateway.idempotent_answers.keep(
             digest, KeptAnswer(exchange.http_status, lines, content_type, b"".join(exchange.sent_chunks), rests, cites)

@@ -306,5 +306,7 @@ def _read_answer(exchange: Exchange, entry: Entry) -> _Answer | None:
         body = _body(data or b"")
     except DECODE_ERRORS:
         return None
-    answer = _Answer(answer_text.said(body), [answer_text.same_form(call) for call in answer_text.calls(body)])
+    answer = _Answer(
+        answer_text.visible_text(body), [answer_text.canonical_call(call) for call in answer_text.call_texts(body)]
+    )
     return answer if answer.text or answer.calls else None

@@ -48,7 +48,7 @@ from groundplan.gateway.policy.catalog import Plan
 from groundplan.gateway.policy.client_address import check_network
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.interface import Interface
-from groundplan.gateway.surfaces.unsupported_paths import elsewhere
+from groundplan.gateway.surfaces.unsupported_paths import other_provider_refusal
 from groundplan.knowledge.retrieval.wire import ConfirmRequest, Conflict, SearchRequest, Where
 from groundplan.knowledge.signals.signal_store import Signal
 from groundplan.ledger import outcome_store, ticket_store
@@ -178,7 +178,7 @@ class FactsApi:
         if path not in (OUTCOMES, SEARCH, SIGNALS, REPLAY):
             served = ", ".join(map(bytes.decode, (OUTCOMES, SEARCH, SIGNALS)))
             hint = f"The gateway serves POST {served}; all else is on the control port."
-            raise elsewhere(path) or NotFound("there is no such path here", code="not_found", hint=hint)
+            raise other_provider_refusal(path) or NotFound("there is no such path here", code="not_found", hint=hint)
         if request.method != b"POST":
             raise WrongMethod(b"POST")
         key, person, plan = admitted(self._gateway, request, response.peer_address)

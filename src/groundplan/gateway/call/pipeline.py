@@ -117,8 +117,8 @@ class Pipeline:
         self, interface: Interface | None, path: bytes, request: Request, response: Response
     ) -> None:
         """Answer a request that is not a call under a path of its surface."""
-        if interface is None and (here := azure_paths.path_here(path, _INTERFACES)) is not None:
-            await azure_paths.reword(request, *here)
+        if interface is None and (here := azure_paths.gateway_path(path, _INTERFACES)) is not None:
+            await azure_paths.rewrite_request(request, *here)
             await self.handle(request, response)
             return
         messages_errors.set_request_id(request, response)
@@ -219,7 +219,7 @@ class Pipeline:
             return  # unfinished: the server cuts the connection
         status, data, lines = exchange.interface.error_response(error, str(exchange.call))
         if exchange.attempt_number >= 0:
-            lines += answers.beside_error(exchange)
+            lines += answers.error_headers(exchange)
         if exchange.limit_use is not None:
             lines += exchange.limit_use.header_lines
         if exchange.ask is not None and (told := exchange.interface.error_event(exchange.ask, status, data)):
@@ -237,7 +237,7 @@ class Pipeline:
         elif models_api.serves(path):
             models_api.handle(self._gateway, path, request, response)
         else:
-            self._refuse(response, unsupported_paths.unknown(path, _POST_PATHS), request)
+            self._refuse(response, unsupported_paths.unknown_path(path, _POST_PATHS), request)
 
     def _refuse(self, response: Response, error: GroundplanError, request: Request | None = None) -> None:
         """Send the error in the format of the API that the client uses."""

@@ -368,7 +368,7 @@ async def _replay(gateway: Gateway, exchange: Exchange, catalog: Catalog, kept: 
     exchange.charges = admit.covering_budgets(exchange, exchange.plan, now)
     settle.remaining_budget(gateway, exchange)
     settle.finish_or_raise(gateway, exchange, "ok", kept.status)
-    _, left = answers.parted(answers.headers(exchange, cost=False))
+    _, left = answers.split_replayed_headers(answers.headers(exchange, cost=False))
     lines = kept.headers + left + b"groundplan-replay: true\r\n"
     if exchange.sent_chunks is None:  # the body is not needed while a slow client takes the answer
         exchange.response.resize_reservation(exchange.request, 0)

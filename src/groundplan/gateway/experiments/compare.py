@@ -44,7 +44,8 @@ class Comparison(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """`word` None: the judge could not be asked, as `code` says, or it said what is no verdict: `said`, in short."""
+    """`word` None: the judge could not be asked, as `code` says, or it said what is no verdict: `visible_text`, in
+    short."""
 
     word: str | None
     cost: int
@@ -62,11 +63,13 @@ def text_of(data: bytes) -> str:
     if not isinstance(value, dict):
         return ""
     joined = {place: text for place, text in value.items() if place[:1].isdigit() and isinstance(text, str)}
-    texts = [text for place, text in joined.items() if place.isdigit()] if joined else [answer_text.said(value)]
+    texts = [text for place, text in joined.items() if place.isdigit()] if joined else [answer_text.visible_text(value)]
     called = (
-        [text for place, text in joined.items() if "call" in place.split(".")] if joined else answer_text.calls(value)
+        [text for place, text in joined.items() if "call" in place.split(".")]
+        if joined
+        else answer_text.call_texts(value)
     )
-    return "\n".join(filter(None, (*texts, *(f"calls {answer_text.same_form(each)}" for each in called))))
+    return "\n".join(filter(None, (*texts, *(f"calls {answer_text.canonical_call(each)}" for each in called))))
 
 
 async def compare(
@@ -106,7 +109,7 @@ async def _verdict(
     own = await shadow_call.ask(gateway, headers, CHAT, body, what)
     if own.status != "ok":
         return Verdict(None, own.cost, own.error_code or own.status)
-    text = answer_text.said(_decode(own.response.body))  # type: ignore[attr-defined]  # Collected
+    text = answer_text.visible_text(_decode(own.response.body))  # type: ignore[attr-defined]  # Collected
     word = pairwise.told(text)
     return Verdict(word, own.cost) if word is not None else Verdict(None, own.cost, said=pairwise.instead(text, texts))
 

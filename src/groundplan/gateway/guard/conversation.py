@@ -187,7 +187,7 @@ class ConversationGuard:
 
     def _check_event(self, event: dict[str, Any], data: bytes) -> list[bytes]:
         call_guard = self._call_guard
-        for name in answer_text.called(event):
+        for name in answer_text.called_names(event):
             if call_guard.call_rule.decide_now(name):
                 call_guard.findings.add("output", Hit("tools", "block", kind=name[:60]))
                 if not call_guard.guard.shadow:
@@ -217,14 +217,14 @@ class ConversationGuard:
     def _flush(self, event: dict[str, Any]) -> list[bytes]:
         """Events with the text that windows still hold back and that this event ends; transcripts of the user come
         besides the responses."""
-        kind, ended, out = str(event.get("type")), answer_text.ended(event), []
+        kind, ended, out = str(event.get("type")), answer_text.ended_channels(event), []
         heard = {str(event.get("item_id"))} if kind == TRANSCRIPTION_COMPLETED else set()
         for channel in list(self._windows):
             if channel[0] not in heard if channel[1].startswith(TRANSCRIPTION_PREFIX) else ended is not None:
                 continue
             rest = self._windows.pop(channel).end()
             if rest:
-                out.append(_encode(answer_text.rest_of(self._last_events[channel], channel, rest)))
+                out.append(_encode(answer_text.event_with_text(self._last_events[channel], channel, rest)))
         return out
 
     def _window(self, channel: Channel) -> Window:

@@ -91,8 +91,10 @@ class GuardedRelay(RelayWrapper):
 
     @property
     def texts(self) -> list[str]:
-        """As `answer_text.answers` for the answer so far: what a person would read, as the model wrote it."""
-        said = {channel: "".join(parts) for channel, parts in self._texts.items() if answer_text.is_said(channel)}
+        """As `answer_text.answer_texts` for the answer so far: what a person would read, as the model wrote it."""
+        said = {
+            channel: "".join(parts) for channel, parts in self._texts.items() if answer_text.is_visible_text(channel)
+        }
         found: dict[str, list[str]] = {place: [] for place in self._choices or ("",)}
         for channel, text in said.items():
             found[channel[0] if self._choices else ""].append(text)
@@ -178,9 +180,9 @@ class GuardedRelay(RelayWrapper):
             raise Malformed("an event of the stream is no JSON that can be looked at") from error
         if self._may_rewrite and (bare := answer_text.without_logprobs(event)) is not event:
             event, block = bare, _format_block(head, _encode(bare))
-        self._choices.update(dict.fromkeys(answer_text.places(event)))
+        self._choices.update(dict.fromkeys(answer_text.choices_of(event)))
         self._check_calls(event)
-        ends, slots = answer_text.ended(event), answer_text.slots(event)
+        ends, slots = answer_text.ended_channels(event), answer_text.slots(event)
         self._has_content |= bool(ends) or (ends is None)
         final = {slot.channel: slot for slot in slots}
         ended = self._ended_channels(event, ends, slots)
@@ -201,7 +203,7 @@ class GuardedRelay(RelayWrapper):
             released_text += released
         self._drop_windows(ends)
         self._has_content |= bool(released_text)
-        if not released_text and not ends and not answer_text.begins(event):
+        if not released_text and not ends and not answer_text.has_other_content(event):
             return before
         return before + _format_block(head, _encode(event))
 
@@ -209,7 +211,7 @@ class GuardedRelay(RelayWrapper):
         """Channels that have ended after this event: with the choices that it ends, or because the answer or a call
         begins, before which clients take all reasoning, text and calls as complete."""
         started: dict[str, Channel] = {}
-        speaking = [slot.channel for slot in slots if answer_text.is_said(slot.channel) and slot.text]
+        speaking = [slot.channel for slot in slots if answer_text.is_visible_text(slot.channel) and slot.text]
         for channel in (*speaking, *answer_text.channels_of_calls(event)):
             if channel not in self._started_channels:
                 self._started_channels.add(channel)
@@ -246,14 +248,14 @@ class GuardedRelay(RelayWrapper):
             rest = self._windows[channel].end()
             if rest:
                 head, event = self._last_events[channel]
-                out.append(_format_block(head, _encode(answer_text.rest_of(event, channel, rest))))
+                out.append(_format_block(head, _encode(answer_text.event_with_text(event, channel, rest))))
         self._has_content |= bool(out)
         return b"".join(out)
 
     def _check_calls(self, event: Any) -> None:
-        for name in answer_text.called(event):
+        for name in answer_text.called_names(event):
             self._has_content = True
-            self._calling_choices |= answer_text.callers(event)
+            self._calling_choices |= answer_text.calling_choices(event)
             reason = self._may_call(name)
             if reason:
                 self._findings.add("output", Hit("tools", "block", kind=name[:60]))
@@ -267,7 +269,7 @@ def _split_last_text(data: bytes) -> tuple[bytes, ...]:
     if _ENDS.search(data) is None:
         return (data,)
     try:
-        parts = answer_text.parted(decode_json(data))
+        parts = answer_text.split_final(decode_json(data))
     except DECODE_ERRORS:
         return (data,)  # the reader reports what is wrong with it
     return (data,) if parts is None else (_encode(parts[0]), _encode(parts[1]))

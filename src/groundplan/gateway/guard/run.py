@@ -244,7 +244,9 @@ class CallGuardrails:
         body = _decode_answer(answered.data)
         try:
             checked = await self._check_body_texts(body, long=len(answered.data) > CHECKED_BYTES)
-            await self._check_whole(exchange, answer_text.answers(checked), lambda: answer_text.calls(checked))
+            await self._check_whole(
+                exchange, answer_text.answer_texts(checked), lambda: answer_text.call_texts(checked)
+            )
         except Refused as refused:
             raise refusal_error(refused.refusal) from refused
         except DeniedAnswer as stopped:
@@ -295,11 +297,11 @@ class CallGuardrails:
 
     async def _check_body_texts(self, body: Any, *, long: bool) -> Any:
         started = time.perf_counter_ns()
-        if self.guard.output.too_large(len(answer_text.said(body).encode())):
+        if self.guard.output.too_large(len(answer_text.visible_text(body).encode())):
             self.findings.add("output", Hit("max_size", "block"))
             if not self.guard.shadow:
                 raise Refused(Refusal("output", "max_size"))
-        for name in answer_text.called(body):
+        for name in answer_text.called_names(body):
             if self.call_rule(name):
                 self.findings.add("output", Hit("tools", "block", kind=name[:60]))
                 if not self.guard.shadow:
@@ -321,8 +323,8 @@ class CallGuardrails:
 
     async def _check_whole(self, exchange: Exchange, texts: list[str], calls: Callable[[], list[str]] = list) -> None:
         """Run the checks that need the whole answer, and hold it for a reviewer if the workload has one, with the
-        `calls` of functions. `texts`: one for each choice, none if all of them only call functions, which these checks
-        do not look at. Raises `Denied`, `Unavailable`."""
+        `call_texts` of functions. `texts`: one for each choice, none if all of them only call functions, which these
+        checks do not look at. Raises `Denied`, `Unavailable`."""
         gateway, guard, text = self._gateway, self.guard, "\n".join(filter(None, texts))
         for check, kind in self._failed_checks(exchange, texts, text):
             self._refuse("output", check, kind)
@@ -453,7 +455,7 @@ def needs_review(exchange: Exchange) -> bool:
 
 
 def _streamed_calls(data: bytes) -> list[str]:
-    """As `answer_text.calls`, of a stream."""
+    """As `answer_text.call_texts`, of a stream."""
     answers = content_text.decode_answer(data)
     return [text for place, text in answers.items() if "call" in place.split(".")] if isinstance(answers, dict) else []
 

@@ -34,7 +34,7 @@ from groundplan.gateway.guard.kills import check_not_stopped
 from groundplan.gateway.guard.run import cites_passage
 from groundplan.gateway.guard.schema import schema_error
 from groundplan.gateway.routing.routes import CASCADE
-from groundplan.gateway.surfaces.answer_text import said
+from groundplan.gateway.surfaces.answer_text import visible_text
 from groundplan.gateway.surfaces.answers import facts
 from groundplan.gateway.surfaces.codec import UpstreamAnswer
 
@@ -192,7 +192,7 @@ async def _checked(
 ) -> tuple[tuple[str, ...], str]:
     """(checks that passed, why the next one did not; empty where all did)"""
     body = _object(answered.data)
-    one = _Try(gateway, exchange, rule, body, said(body))
+    one = _Try(gateway, exchange, rule, body, visible_text(body))
     if not one.text.strip():
         return (), "it said nothing"
     passed: list[str] = []
@@ -278,7 +278,7 @@ async def _once_more(gateway: Gateway, exchange: Exchange, deployment: str) -> s
     own.request.headers[b"cache-control"] = b"no-store"
     answer = await run_subcall(gateway, own)
     try:
-        return None if answer is None else said(_object(answer))
+        return None if answer is None else visible_text(_object(answer))
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 

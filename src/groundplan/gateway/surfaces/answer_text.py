@@ -1,8 +1,7 @@
-"""Where the text is in what goes back to a caller: in events of a stream and in whole answers, of each API surface.
-Pure.
+"""Finds the text in what goes back to a caller: in stream events and in whole answers, of each API surface. Pure.
 
-An event's texts are told as slots, each with the channel that it is a piece of, so that a text is judged as a whole
-however it is cut. What an event means besides is not looked at.
+The texts of an event are slots, each with the channel that it is a piece of, so that a text is judged as a whole
+however it is split. Other contents of an event are ignored.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ from typing import Any
 
 Channel = tuple[str, ...]
 SURFACES = frozenset({"chat.completions", "messages", "responses", "completions"})
-"""Endpoints whose answers are text."""
+"""Names of the surfaces whose answers are text."""
 _DELTAS = ("content", "reasoning_content", "reasoning", "refusal")
 _DETAILS = ("text", "summary")
 _BLOCK = ("text", "thinking", "partial_json")
 ARGUMENTS = "arguments"
-_OF_REQUEST = ("tools", "input", "metadata")
-"""Of an answer, what says again what was asked, or is given to a function."""
+_REQUEST_FIELDS = ("tools", "input", "metadata")
+"""Fields of an answer that repeat the request, or are arguments of a function."""
 _PLACES = ("index", "type")
-"""Which of several things a piece is of, and of what kind: said with each piece, and never put together by clients."""
+"""Fields that say what a piece belongs to: repeated in each piece, and never concatenated by clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +43,13 @@ def slots(event: Any) -> list[Slot]:
     if not isinstance(event, dict):
         return []
     found: list[Slot] = []
-    for choice in _dicts(event.get("choices")):
+    for choice in _objects_in(event.get("choices")):
         found += _of_choice(choice)
     kind = event.get("type")
     if kind == "content_block_delta" and isinstance(event.get("delta"), dict):
         place = str(event.get("index", 0))
-        found += [Slot((place, name), event["delta"], name) for name in _BLOCK if _text(event["delta"], name)]
-    elif isinstance(kind, str) and kind.endswith(".delta") and _text(event, "delta"):
+        found += [Slot((place, name), event["delta"], name) for name in _BLOCK if _is_text(event["delta"], name)]
+    elif isinstance(kind, str) and kind.endswith(".delta") and _is_text(event, "delta"):
         place = str(event.get("item_id", event.get("output_index", 0)))
         found.append(Slot((place, kind, str(event.get("content_index", 0))), event, "delta"))
     return found
@@ -58,75 +57,76 @@ def slots(event: Any) -> list[Slot]:
 
 def _of_choice(choice: dict[str, Any]) -> Iterator[Slot]:
     place = place_of(choice)
-    if _text(choice, "text"):
+    if _is_text(choice, "text"):
         yield Slot((place, "text"), choice, "text")
     delta = choice.get("delta")
     if not isinstance(delta, dict):
         return
     for name in _DELTAS:
-        if _text(delta, name):
+        if _is_text(delta, name):
             yield Slot((place, name), delta, name)
     yield from _of_parts(place, delta.get("content"))
-    for detail in _dicts(delta.get("reasoning_details")):
+    for detail in _objects_in(delta.get("reasoning_details")):
         number = str(detail.get("index", 0))
-        yield from (Slot((place, number, name), detail, name) for name in _DETAILS if _text(detail, name))
+        yield from (Slot((place, number, name), detail, name) for name in _DETAILS if _is_text(detail, name))
     yield from _of_calls(place, delta)
 
 
 def _of_parts(place: str, content: Any) -> Iterator[Slot]:
-    """A content that is made of parts: of one text, and of what was thought."""
-    for part in _dicts(content):
-        if _text(part, "text"):
+    """The slots of a content of parts: text, and reasoning."""
+    for part in _objects_in(content):
+        if _is_text(part, "text"):
             yield Slot((place, "content"), part, "text")
         yield from (
-            Slot((place, "thinking"), each, "text") for each in _dicts(part.get("thinking")) if _text(each, "text")
+            Slot((place, "thinking"), each, "text")
+            for each in _objects_in(part.get("thinking"))
+            if _is_text(each, "text")
         )
 
 
 def _of_calls(place: str, delta: dict[str, Any]) -> Iterator[Slot]:
-    """What functions and custom tools are called with; OpenAI's first API had one, without a number."""
+    """The slots of arguments of functions and custom tools; OpenAI's first API had one call, without an index."""
     calls = [("", delta.get("function_call"), ARGUMENTS)]
-    for call in _dicts(delta.get("tool_calls")):
+    for call in _objects_in(delta.get("tool_calls")):
         number = str(call.get("index", 0))
         calls += [(number, call.get("function"), ARGUMENTS), (number, call.get("custom"), "input")]
     for number, called, name in calls:
-        if isinstance(called, dict) and _text(called, name):
+        if isinstance(called, dict) and _is_text(called, name):
             yield Slot((place, ARGUMENTS, number), called, name)
 
 
 def channels_of_calls(event: Any) -> list[Channel]:
-    """The channels of calls of which an event of chat has a piece."""
-    choices = _dicts(event.get("choices") if isinstance(event, dict) else None)
+    """The channels of tool calls of which a chat event has a piece."""
+    choices = _objects_in(event.get("choices") if isinstance(event, dict) else None)
     return [
         (str(choice.get("index", 0)), ARGUMENTS, str(call.get("index", 0)))
         for choice in choices
         if isinstance(choice.get("delta"), dict)
-        for call in _dicts(choice["delta"].get("tool_calls"))
+        for call in _objects_in(choice["delta"].get("tool_calls"))
     ]
 
 
-def begins(event: dict[str, Any]) -> bool:
-    """Whether an event says more than its pieces of text, of which nothing is left in it: who speaks, which function is
-    called, what a thought is signed with."""
-    return any(_tells(choice.get("delta")) for choice in _dicts(event.get("choices")))
+def has_other_content(event: dict[str, Any]) -> bool:
+    """Whether an event, with its texts removed, still has content: a role, the name of a function, a signature."""
+    return any(_has_content(choice.get("delta")) for choice in _objects_in(event.get("choices")))
 
 
-def _tells(value: Any) -> bool:
+def _has_content(value: Any) -> bool:
     if isinstance(value, dict):
-        return any(_tells(each) for name, each in value.items() if name not in _PLACES)
-    return any(map(_tells, value)) if isinstance(value, list) else value not in (None, "")
+        return any(_has_content(each) for name, each in value.items() if name not in _PLACES)
+    return any(map(_has_content, value)) if isinstance(value, list) else value not in (None, "")
 
 
-def is_said(channel: Channel) -> bool:
-    """Whether a channel is what a person reads: neither reasoning nor what a function is called with."""
+def is_visible_text(channel: Channel) -> bool:
+    """Whether a channel is text that a person reads: neither reasoning nor arguments."""
     return len(channel) > 1 and channel[1] in ("text", "content", "response.output_text.delta")
 
 
-def ended(event: Any) -> set[str] | None:
-    """First parts of the channels that this event ends; None: all of them."""
+def ended_channels(event: Any) -> set[str] | None:
+    """First elements of the channels that this event ends; None: all of them."""
     if not isinstance(event, dict):
         return set()
-    found = {place_of(choice) for choice in _dicts(event.get("choices")) if choice.get("finish_reason")}
+    found = {place_of(choice) for choice in _objects_in(event.get("choices")) if choice.get("finish_reason")}
     kind = event.get("type")
     if kind == "content_block_stop" or _is_signature(event):
         found.add(str(event.get("index", 0)))
@@ -136,7 +136,7 @@ def ended(event: Any) -> set[str] | None:
 
 
 def _is_signature(event: dict[str, Any]) -> bool:
-    """Whether an event signs what was thought, which is over then."""
+    """Whether an event is the signature of reasoning, which ends with it."""
     delta = event.get("delta")
     return isinstance(delta, dict) and delta.get("type") == "signature_delta"
 
@@ -145,14 +145,16 @@ def _closes(kind: str) -> bool:
     return kind.endswith(".done") or kind in ("response.completed", "response.incomplete", "response.failed")
 
 
-def parted(event: Any) -> tuple[Any, Any] | None:
-    """An event of chat or completions that ends a choice and has text of it, in two: first what is said, then how it
-    ended; None for any other."""
-    ending = [each for each in _dicts(event["choices"]) if each.get("finish_reason")] if _has_choices(event) else []
+def split_final(event: Any) -> tuple[Any, Any] | None:
+    """Split an event of chat or completions that both has text of a choice and ends it: (the text, the end); None for
+    any other event."""
+    ending = (
+        [each for each in _objects_in(event["choices"]) if each.get("finish_reason")] if _has_choices(event) else []
+    )
     if not any(slot.text for each in ending for slot in _of_choice(each)):
         return None
     first = {**event, "choices": [{**each, "finish_reason": None} for each in event["choices"]]}
-    last = {**event, "choices": [_bare(each) for each in ending]}
+    last = {**event, "choices": [_without_text(each) for each in ending]}
     first.pop("usage", None)
     return first, last
 
@@ -162,17 +164,17 @@ def _has_choices(event: Any) -> bool:
     return isinstance(choices, list) and all(isinstance(each, dict) for each in choices)
 
 
-def _bare(choice: dict[str, Any]) -> dict[str, Any]:
-    """How a choice ended, without what it says."""
+def _without_text(choice: dict[str, Any]) -> dict[str, Any]:
+    """A choice without its text, only with how it ended."""
     nothing: dict[str, Any] = {"delta": {}, "text": "", "logprobs": None}
     return choice | {name: value for name, value in nothing.items() if name in choice}
 
 
-def rest_of(event: dict[str, Any], channel: Channel, text: str) -> dict[str, Any]:
-    """An event like the last one of a channel that has nothing but this text: what else that one said was told with it,
-    and clients would put both together."""
+def event_with_text(event: dict[str, Any], channel: Channel, text: str) -> dict[str, Any]:
+    """An event like the last one of a channel, but with nothing but this text: clients got its other content already,
+    and would add it again."""
     made = copy.deepcopy(event)
-    for choice in _dicts(made.get("choices")):
+    for choice in _objects_in(made.get("choices")):
         choice.update({name: None for name in ("finish_reason", "logprobs") if name in choice})
     made.pop("usage", None)
     kept: Slot | None = None
@@ -181,51 +183,51 @@ def rest_of(event: dict[str, Any], channel: Channel, text: str) -> dict[str, Any
         slot.holder[slot.name] = text if own else ""
         kept = slot if own else kept
     if made.get("choices") and kept is not None:
-        made["choices"] = [choice for choice in _dicts(made["choices"]) if place_of(choice) == channel[0]]
+        made["choices"] = [choice for choice in _objects_in(made["choices"]) if place_of(choice) == channel[0]]
         for choice in made["choices"]:
             if "delta" in choice:
-                choice["delta"] = _only(choice["delta"], kept) or {}
+                choice["delta"] = _path_to(choice["delta"], kept) or {}
     return made
 
 
-def _only(value: Any, slot: Slot) -> Any:
-    """Of a value what leads to a piece of text, and where that belongs; None where nothing does."""
+def _path_to(value: Any, slot: Slot) -> Any:
+    """The part of a value that leads to a slot, with the fields that say where it belongs; None where nothing does."""
     if isinstance(value, list):
-        return [made for each in value if (made := _only(each, slot)) is not None] or None
+        return [made for each in value if (made := _path_to(each, slot)) is not None] or None
     if not isinstance(value, dict):
         return None
-    found = {name: made for name, each in value.items() if (made := _only(each, slot)) is not None}
+    found = {name: made for name, each in value.items() if (made := _path_to(each, slot)) is not None}
     if value is slot.holder:
         found[slot.name] = value[slot.name]
     return {name: value[name] for name in _PLACES if name in value} | found if found else None
 
 
-def called(value: Any) -> Iterator[str]:
+def called_names(value: Any) -> Iterator[str]:
     """Names of the functions and custom tools that an answer, or an event of a stream, calls."""
     if isinstance(value, list):
         for each in value:
-            yield from called(each)
+            yield from called_names(each)
     elif isinstance(value, dict):
-        name = _called(value)
+        name = _called_name(value)
         if name:
             yield name
         for key, each in value.items():
-            if key not in _OF_REQUEST:
-                yield from called(each)
+            if key not in _REQUEST_FIELDS:
+                yield from called_names(each)
 
 
-def calls(value: Any) -> list[str]:
-    """What a whole answer calls functions with: of each its name, then what it is given."""
+def call_texts(value: Any) -> list[str]:
+    """The calls in a whole answer: of each the name followed by its arguments."""
     if isinstance(value, list):
-        return [call for each in value for call in calls(each)]
+        return [call for each in value for call in call_texts(each)]
     if not isinstance(value, dict):
         return []
-    name = _called(value)
-    found = [f"{name}{_given(value)}"] if name else []
-    return found + [call for key, each in value.items() if key not in _OF_REQUEST for call in calls(each)]
+    name = _called_name(value)
+    found = [f"{name}{_arguments_text(value)}"] if name else []
+    return found + [call for key, each in value.items() if key not in _REQUEST_FIELDS for call in call_texts(each)]
 
 
-def _given(call: dict[str, Any]) -> str:
+def _arguments_text(call: dict[str, Any]) -> str:
     for holder in (call.get("function"), call.get("custom"), call.get("function_call"), call):
         given = [holder[field] for field in (ARGUMENTS, "input") if field in holder] if isinstance(holder, dict) else []
         if given:
@@ -233,8 +235,8 @@ def _given(call: dict[str, Any]) -> str:
     return ""
 
 
-def same_form(call: str) -> str:
-    """One of `calls` so that those that say the same look the same, however their JSON is written."""
+def canonical_call(call: str) -> str:
+    """One of `call_texts` in a canonical form, so that equal calls are equal however their JSON is written."""
     name, brace, given = call.partition("{")
     try:
         return f"{name}{json.dumps(json.loads(brace + given), ensure_ascii=False, sort_keys=True)}"
@@ -242,24 +244,24 @@ def same_form(call: str) -> str:
         return call
 
 
-def callers(value: Any) -> set[str]:
-    """Which choices of an answer, or of an event, call a function; of a surface without choices the answer: ``."""
-    choices = _dicts(value.get("choices")) if isinstance(value, dict) else []
+def calling_choices(value: Any) -> set[str]:
+    """The choices of an answer or event that call a function; `` (empty) for an answer without choices that does."""
+    choices = _objects_in(value.get("choices")) if isinstance(value, dict) else []
     if not choices:
-        return {""} if any(called(value)) else set()
-    return {place_of(choice) for choice in choices if any(called(choice))}
+        return {""} if any(called_names(value)) else set()
+    return {place_of(choice) for choice in choices if any(called_names(choice))}
 
 
-def places(event: Any) -> list[str]:
-    """The choices that an event has something of."""
-    return [place_of(choice) for choice in _dicts(event.get("choices"))] if isinstance(event, dict) else []
+def choices_of(event: Any) -> list[str]:
+    """The choices in an event."""
+    return [place_of(choice) for choice in _objects_in(event.get("choices"))] if isinstance(event, dict) else []
 
 
 def place_of(choice: dict[str, Any]) -> str:
     return str(choice.get("index", 0))
 
 
-def _called(value: dict[str, Any]) -> str:
+def _called_name(value: dict[str, Any]) -> str:
     kind = value.get("type")
     if kind in ("tool_use", "function_call", "custom_tool_call", "server_tool_use", "mcp_call"):
         return str(value.get("name") or "")
@@ -275,7 +277,7 @@ def _called(value: dict[str, Any]) -> str:
 
 
 def tool_inputs(value: Any, change: Callable[[str], str]) -> Any:
-    """The answer with every string in the input of a tool that is called changed (Messages gives it as an object)."""
+    """The answer with `change` applied to every string in tool inputs (objects, in Messages)."""
     if isinstance(value, list):
         return [tool_inputs(each, change) for each in value]
     if not isinstance(value, dict):
@@ -296,8 +298,7 @@ def _strings(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def without_logprobs(value: Any) -> Any:
-    """The event or answer without log probabilities, which say each word again, for themselves; the same object where
-    there are none."""
+    """The event or answer without log probabilities, which repeat each word; the same object where there are none."""
     if isinstance(value, list):
         made = [without_logprobs(each) for each in value]
         return value if all(a is b for a, b in zip(made, value, strict=True)) else made
@@ -309,39 +310,44 @@ def without_logprobs(value: Any) -> Any:
     return value if all(changed[key] is each for key, each in value.items()) else changed
 
 
-def answers(value: Any) -> list[str]:
-    """The text of each choice of a whole answer, but of those that say nothing and call a function."""
-    calling = callers(value)
-    choices = _dicts(value.get("choices") if isinstance(value, dict) else None)
-    found = [(place_of(choice), _told(choice)) for choice in choices] or [("", said(value))]
+def answer_texts(value: Any) -> list[str]:
+    """The text of each choice of a whole answer, without those that have no text but call a function."""
+    calling = calling_choices(value)
+    choices = _objects_in(value.get("choices") if isinstance(value, dict) else None)
+    found = [(place_of(choice), _choice_text(choice)) for choice in choices] or [("", visible_text(value))]
     return [text for place, text in found if text.strip() or place not in calling]
 
 
-def _told(choice: dict[str, Any]) -> str:
+def _choice_text(choice: dict[str, Any]) -> str:
     message = choice.get("message")
     told = message.get("content") if isinstance(message, dict) else choice.get("text")
     return told if isinstance(told, str) else "".join(_texts(told))
 
 
-def said(value: Any) -> str:
-    """The text of a whole answer, as a person reads it: without reasoning and calls."""
-    parts = [_told(choice) for choice in _dicts(value.get("choices") if isinstance(value, dict) else None)]
+def visible_text(value: Any) -> str:
+    """The text of a whole answer as a person reads it: without reasoning and calls."""
+    parts = [_choice_text(choice) for choice in _objects_in(value.get("choices") if isinstance(value, dict) else None)]
     if isinstance(value, dict):
         blocks = [
-            *_dicts(value.get("content")),
-            *(b for o in _dicts(value.get("output")) if o.get("type") != "reasoning" for b in _dicts(o.get("content"))),
+            *_objects_in(value.get("content")),
+            *(
+                b
+                for o in _objects_in(value.get("output"))
+                if o.get("type") != "reasoning"
+                for b in _objects_in(o.get("content"))
+            ),
         ]
         parts += [block["text"] for block in blocks if isinstance(block.get("text"), str)]
     return "\n".join(part for part in parts if part)
 
 
-def _dicts(value: Any) -> list[dict[str, Any]]:
+def _objects_in(value: Any) -> list[dict[str, Any]]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def _texts(content: Any) -> list[str]:
-    return [part["text"] for part in _dicts(content) if _text(part, "text")]
+    return [part["text"] for part in _objects_in(content) if _is_text(part, "text")]
 
 
-def _text(holder: dict[str, Any], name: str) -> bool:
+def _is_text(holder: dict[str, Any], name: str) -> bool:
     return isinstance(holder.get(name), str)

@@ -1,6 +1,7 @@
-"""What callers get back around the model's own answer: the `groundplan` object, headers.
+"""What the gateway adds to a model's answer: the `groundplan` object (the facts), and header lines.
 
-Decides nothing. Header values are made of our own names only; nothing of a request is reflected into a header.
+Decides nothing. Header values are made of the gateway's own names only; nothing of a request is reflected into a
+header.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.policy.catalog import Catalog
 
-_AMOUNTS = 256
-"""That are remembered as text: an answer names each in a header and in its body, and costs are often the same."""
+_CACHED_AMOUNTS = 256
+"""Amounts cached as text: an answer has each in a header and in its body, and costs are often the same."""
 _UNSAFE = re.compile(r"[^\x21-\x7e]")
-_OF_NOW = (b"groundplan-budget-", b"x-ratelimit-", b"anthropic-ratelimit-")
+_MOMENTARY_PREFIXES = (b"groundplan-budget-", b"x-ratelimit-", b"anthropic-ratelimit-")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -29,13 +30,13 @@ def header_value(text: str) -> bytes:
     return _UNSAFE.sub("?", text).encode("ascii")
 
 
-@lru_cache(_AMOUNTS)
+@lru_cache(_CACHED_AMOUNTS)
 def _usd(amount: int) -> bytes:
     return format_usd(amount).encode("ascii")
 
 
-class Standing(msgspec.Struct, frozen=True, array_like=True):
-    """What every answer of one workload by one deployment says, made once for each blueprint."""
+class AnswerConstants(msgspec.Struct, frozen=True, array_like=True):
+    """What every answer of one workload by one deployment has in common, built once for each blueprint."""
 
     lines: bytes
     """Header lines."""
@@ -43,21 +44,23 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
     """Members of the `groundplan` object, with a comma before and none after."""
 
 
-def standing(exchange: Exchange) -> Standing:
-    """That of a call."""
+def answer_constants(exchange: Exchange) -> AnswerConstants:
+    """The constants of a call's answer."""
     deployment, plan = exchange.deployment, exchange.plan
     if plan is not None and deployment is not None:
         known = plan.answer_headers.get(deployment.name)
         if known is not None and known[0] is deployment:
-            found: Standing = known[1]
+            found: AnswerConstants = known[1]
             return found
-    made = _make_standing(exchange.workload, deployment, exchange.catalog)
+    made = _make_constants(exchange.workload, deployment, exchange.catalog)
     if plan is not None and deployment is not None:
         plan.answer_headers[deployment.name] = (deployment, made)
     return made
 
 
-def _make_standing(workload: Workload | None, deployment: Deployment | None, catalog: Catalog | None) -> Standing:
+def _make_constants(
+    workload: Workload | None, deployment: Deployment | None, catalog: Catalog | None
+) -> AnswerConstants:
     lines = [b"groundplan-workload: %b\r\n" % header_value(workload.name)] if workload else []
     if deployment is not None:
         lines.append(b"groundplan-model: %b\r\n" % header_value(deployment.model))
@@ -72,12 +75,12 @@ def _make_standing(workload: Workload | None, deployment: Deployment | None, cat
         "site": deployment.site if deployment else None,
         "blueprint": catalog.number if catalog is not None else 0,
     }
-    return Standing(b"".join(lines), b"," + _encode(told)[1:-1])
+    return AnswerConstants(b"".join(lines), b"," + _encode(told)[1:-1])
 
 
-def headers(exchange: Exchange, *, cost: bool, known: Standing | None = None) -> bytes:
-    """`groundplan-*` lines with what is known now. `known`: its `standing`, where that was looked up."""
-    id, known = exchange.id, known or standing(exchange)
+def headers(exchange: Exchange, *, cost: bool, known: AnswerConstants | None = None) -> bytes:
+    """`groundplan-*` lines with what is known now. `known`: its `answer_constants`, where that was looked up."""
+    id, known = exchange.id, known or answer_constants(exchange)
     # joined, which takes two thirds of what `%` does
     parts = [b"groundplan-call-id: ", id, b"\r\n", exchange.interface.id_header, b": ", id, b"\r\n", known.lines]
     if cost:
@@ -94,26 +97,25 @@ def headers(exchange: Exchange, *, cost: bool, known: Standing | None = None) ->
     return b"".join(parts)
 
 
-def beside_error(exchange: Exchange) -> bytes:
-    """Header lines of an error of a call that was sent: who was asked last, and what it cost all the same."""
-    return b"%bgroundplan-cost-usd: %b\r\n" % (standing(exchange).lines, _usd(exchange.cost))
+def error_headers(exchange: Exchange) -> bytes:
+    """Header lines for the error of a call that was sent: the last deployment, and the cost nevertheless."""
+    return b"%bgroundplan-cost-usd: %b\r\n" % (answer_constants(exchange).lines, _usd(exchange.cost))
 
 
-def parted(lines: bytes) -> tuple[bytes, bytes]:
-    """Header lines that hold whenever an answer is given again, and those that say what was left of budgets and limits
-    when it was given."""
+def split_replayed_headers(lines: bytes) -> tuple[bytes, bytes]:
+    """(header lines that also hold when an answer is replayed, those with what was left of budgets and limits)."""
     last, now = b"", b""
     for line in lines.splitlines(keepends=True):
-        if line.startswith(_OF_NOW):
+        if line.startswith(_MOMENTARY_PREFIXES):
             now += line
         else:
             last += line
     return last, now
 
 
-def facts(exchange: Exchange, remaining: int | None, known: Standing | None = None) -> bytes:
-    """The `groundplan` object of a settled call; `known` as `headers` has it."""
-    known = known or standing(exchange)
+def facts(exchange: Exchange, remaining: int | None, known: AnswerConstants | None = None) -> bytes:
+    """The `groundplan` object of a settled call; `known` as in `headers`."""
+    known = known or answer_constants(exchange)
     told = [
         b'{"call_id":"', exchange.id, b'"', known.json, b',"cost_usd":"', _usd(exchange.cost), b'","estimated":',
         b"true" if exchange.estimated else b"false", b',"cache":"', exchange.cache_result.encode("ascii"),

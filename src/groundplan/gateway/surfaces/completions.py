@@ -1,8 +1,8 @@
-"""`POST /v1/completions`, the older way to ask for text: by an upstream's own completions, or by its chat.
+"""`POST /v1/completions`, the older text API: served by an upstream's own completions, or by its chat.
 
-Chat has no words for `echo`, `suffix`, `logprobs`, `best_of` and several prompts: without a deployment that serves
-completions these are refused by name. Tokens are tokens of one model: prompts that are given so go only to deployments
-of that model, and nothing of ours can be put in front of them.
+Chat cannot express `echo`, `suffix`, `logprobs`, `best_of` and several prompts: without a deployment that serves
+completions these are refused by name. Tokens belong to one model: prompts given as tokens go only to deployments of
+that model, and nothing of the workload's can be put before them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.http.server import Request
 
 DEFAULT_TOKENS = 16
-"""Of an answer where the caller does not say, as OpenAI has it."""
+"""The default of `max_tokens`, as OpenAI's."""
 MAX_PROMPTS = 256
 Prompt = str | list[int]
 """A text, or its tokens."""
@@ -51,18 +51,18 @@ _TO_CHAT = (
 )  # fmt: skip
 _FINISHES = {"length": "length", "content_filter": "content_filter"}
 _NOTHING = (b"null", b"false", b'""')
-_UNASKED = frozenset({("best_of", b"1"), ("presence_penalty", b"0"), ("frequency_penalty", b"0")})
-"""Values that ask for what is done unasked, as many clients send them."""
+_DEFAULT_VALUES = frozenset({("best_of", b"1"), ("presence_penalty", b"0"), ("frequency_penalty", b"0")})
+"""Fields with their default values, as many clients send them."""
 _encode = msgspec.json.Encoder().encode
 
-_UNBOUNDED = UNBOUNDED_FIELDS | {"max_completion_tokens", "max_output_tokens"}
+_REFUSED_FIELDS = UNBOUNDED_FIELDS | {"max_completion_tokens", "max_output_tokens"}
 
 
 class _Options(msgspec.Struct, frozen=True):
     include_usage: bool = False
 
 
-class _Asked(msgspec.Struct, frozen=True):
+class _Request(msgspec.Struct, frozen=True):
     model: str
     prompt: str | list[str | int | list[int]]
     stream: bool | None = None
@@ -84,15 +84,15 @@ class _Chunk(msgspec.Struct, frozen=True):
     error: msgspec.Raw = NULL
 
 
-_asked = msgspec.json.Decoder(_Asked)
+_request_decoder = msgspec.json.Decoder(_Request)
 _chunk = msgspec.json.Decoder(_Chunk).decode
 
 
 def read(body: bytes) -> Ask:
-    """A request. Raises `Invalid` with what is wrong with it."""
-    fields, asked = read_fields(body, _asked)
-    refuse_fields(fields, _UNBOUNDED)
-    prompts = _one_by_one(asked.prompt)
+    """Parse a request. Raises `Invalid` with what is wrong with it."""
+    fields, asked = read_fields(body, _request_decoder)
+    refuse_fields(fields, _REFUSED_FIELDS)
+    prompts = _split_prompts(asked.prompt)
     if not 1 <= len(prompts) <= MAX_PROMPTS:
         raise Invalid(f"there are {len(prompts)} prompts", code="prompts_range", hint=f"Send 1 to {MAX_PROMPTS}.")
     copies = max(1 if asked.n is None else asked.n, 1 if asked.best_of is None else asked.best_of)
@@ -118,8 +118,9 @@ def read(body: bytes) -> Ask:
     )
 
 
-def _one_by_one(prompt: str | list[str | int | list[int]]) -> list[Prompt]:
-    """A text, several, the tokens of one prompt, or those of several. Raises `Invalid` where they are mixed."""
+def _split_prompts(prompt: str | list[str | int | list[int]]) -> list[Prompt]:
+    """The prompts, given as a text, several texts, the tokens of one prompt, or of several. Raises `Invalid` where
+    texts and tokens are mixed."""
     if isinstance(prompt, str):
         return [prompt]
     texts = [each for each in prompt if isinstance(each, str)]
@@ -132,7 +133,8 @@ def _one_by_one(prompt: str | list[str | int | list[int]]) -> list[Prompt]:
 
 
 class Unfinished(msgspec.Struct, frozen=True):
-    """A prompt whose answer was begun, and is to go on: what was said, and how a chat is told so."""
+    """A prompt whose answer broke off and is to be continued: the answer so far (`said`), and the instruction for
+    chat."""
 
     prompt: str
     said: str
@@ -148,8 +150,8 @@ def prompts_of(ask: Ask) -> list[Prompt]:
 
 
 class CompletionsRelay(OpenAIRelay):
-    """A stream of completions: the chunk that finishes the last text is held. It has ended well when each text has that
-    was begun. Unless the upstream says that nothing follows, as many have to be there as were asked for."""
+    """A stream of completions: the chunk that finishes the last text is held back. Complete when every text that began
+    has ended and, unless the upstream said that nothing follows, as many ended as were requested."""
 
     __slots__ = ("_begun", "_ended", "_held", "_include_usage", "_texts", "_tier")
 
@@ -161,7 +163,7 @@ class CompletionsRelay(OpenAIRelay):
         self._ended: set[int] = set()
         self._held: bytes | None = None
         self._tier: object = None
-        """Of service, as a chat last named it; completions themselves name none."""
+        """The service tier that a chat named last; completions themselves name none."""
 
     def _feed(self, data: bytes) -> bytes:
         found = decode_upstream(_chunk, data, STREAM)
@@ -179,25 +181,25 @@ class CompletionsRelay(OpenAIRelay):
         self._begun.update(choice.index for choice in found.choices)
         self._ended.update(choice.index for choice in found.choices if choice.finish_reason)
         earlier = b"" if self._held is None else format_event(self._held)
-        self._held = data if self._even else None
-        return earlier if self._even else earlier + format_event(data)
+        self._held = data if self._all_ended else None
+        return earlier if self._all_ended else earlier + format_event(data)
 
     @property
-    def _even(self) -> bool:
-        """Whether nothing that was begun has still to end."""
+    def _all_ended(self) -> bool:
+        """Whether every text that began has ended."""
         return bool(self._ended) and self._begun == self._ended
 
     @property
     def complete(self) -> bool:
-        return self._even and (self.done or len(self._ended) >= self._texts)
+        return self._all_ended and (self.done or len(self._ended) >= self._texts)
 
     def closing_events(self, facts: bytes) -> bytes:
-        """The held chunk with the facts in it, and the end."""
+        """The held chunk with the facts, then `[DONE]`."""
         return (format_event(append_field(self._held, b"groundplan", facts)) if self._held is not None else b"") + END
 
 
 class ByChatRelay(CompletionsRelay):
-    """A chat stream as one of completions."""
+    """Translates a chat stream into one of completions."""
 
     __slots__ = ("_model",)
 
@@ -216,7 +218,7 @@ class ByChatRelay(CompletionsRelay):
             if text or choice.finish_reason:
                 finish = _FINISHES.get(choice.finish_reason, "stop") if choice.finish_reason else None
                 choices.append({"index": choice.index, "text": text, "logprobs": None, "finish_reason": finish})
-        usage = None if found.usage is None else _whole_report(found.usage)
+        usage = None if found.usage is None else _complete_report(found.usage)
         if not choices and usage is None:
             return b""
         made = {**_head(found.id, found.created, found.model or self._model), "choices": choices}
@@ -225,8 +227,8 @@ class ByChatRelay(CompletionsRelay):
         return super()._feed(_encode(made))
 
 
-def _whole_report(told: ReportedUsage) -> ReportedUsage | None:
-    """A report with all three counts; None where one is unknown, or cannot be true."""
+def _complete_report(told: ReportedUsage) -> ReportedUsage | None:
+    """A usage report with all three counts; as it is where one is missing, None where it is impossible."""
     used = told.usage()
     if used is None or None not in (told.prompt_tokens, told.completion_tokens, told.total_tokens):
         return told if used is not None else None
@@ -244,7 +246,7 @@ def _head(name: str, created: int, model: str) -> dict[str, Any]:
 
 
 class OpenAICompletions:
-    """Completions as upstreams speak them that have them: bytes pass, a few fields are spliced in."""
+    """The codec for upstreams with completions of their own: bytes pass, a few fields are spliced in."""
 
     translated = False
 
@@ -252,7 +254,8 @@ class OpenAICompletions:
         return b"/completions"
 
     def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
-        """The caller's bytes with model, cap and include_usage spliced in, and ours in front of each prompt."""
+        """The caller's bytes with model, cap and include_usage spliced in, and the workload's texts before each
+        prompt."""
         changes: dict[str, bytes | None] = {"model": _encode(deployment.upstream_model), "max_tokens": b"%d" % cap}
         if ask.stream and not ask.include_usage:
             changes["stream_options"] = stream_options_with_usage(ask.fields)
@@ -262,7 +265,7 @@ class OpenAICompletions:
         return replace_fields(ask.body, ask.fields, changes)
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:  # noqa: ARG002 -- the protocol's signature
-        """A whole answer. Raises `Malformed`."""
+        """Parse a whole answer. Raises `Malformed`."""
         found = decode_upstream(_chunk, data)
         if not found.choices:
             raise Malformed("the upstream's answer has no content")
@@ -276,13 +279,13 @@ class OpenAICompletions:
 
 
 def _texts(ask: Ask) -> int:
-    """How many texts an answer has; `best_of` are not all told."""
+    """How many texts an answer has; those of `best_of` are not all returned."""
     raw = bytes(ask.fields.get("n", msgspec.Raw(b"null")))
     return len(prompts_of(ask)) * (1 if raw == b"null" else int(raw))
 
 
 class CompletionsByChat(ViaChat):
-    """Completions by way of an upstream's chat."""
+    """The codec for upstreams that serve completions by their chat."""
 
     include_usage = None
 
@@ -290,7 +293,7 @@ class CompletionsByChat(ViaChat):
         return chat_fields(ask)
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
-        """The completion that a chat's answer means. Raises `Malformed`."""
+        """Translate a chat answer into a completion. Raises `Malformed`."""
         found = parse_completion(data)
         choices = [
             {
@@ -316,19 +319,19 @@ class CompletionsByChat(ViaChat):
 
 
 def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
-    """The request in chat, but for model and caps. Raises `Invalid`."""
+    """The fields of the chat request, without model and caps. Raises `Invalid`."""
     prompts = prompts_of(ask)
     if has_tokens(prompts):
-        raise _cannot("prompt: tokens")
+        raise _untranslatable("prompt: tokens")
     if len(prompts) > 1:
-        raise _cannot("prompt: several")
+        raise _untranslatable("prompt: several")
     fields = {"messages": msgspec.Raw(_encode(_messages(ask, _text(prompts[0]))))}
     for name, raw in ask.fields.items():
         said = bytes(raw)
-        if name in ("model", "prompt", "max_tokens") or said in _NOTHING or (name, said) in _UNASKED:
+        if name in ("model", "prompt", "max_tokens") or said in _NOTHING or (name, said) in _DEFAULT_VALUES:
             continue
         if name not in _TO_CHAT:
-            raise _cannot(name)
+            raise _untranslatable(name)
         fields[name] = raw
     return fields
 
@@ -344,19 +347,19 @@ def _messages(ask: Ask, prompt: str) -> list[dict[str, str]]:
     ]
 
 
-def _cannot(name: str) -> Invalid:
+def _untranslatable(name: str) -> Invalid:
     return providers.unsupported_field_error(name, requirement="serves completions itself")
 
 
 def _text(prompt: Prompt) -> str:
-    """Raises `Invalid` for tokens."""
+    """The text of a prompt. Raises `Invalid` for tokens."""
     if isinstance(prompt, str):
         return prompt
-    raise _unread()
+    raise _tokens_refused()
 
 
-def _unread() -> Invalid:
-    """The refusal of tokens where text of the workload's has to be put in front."""
+def _tokens_refused() -> Invalid:
+    """The refusal of tokens where the workload's texts have to be put before the prompt."""
     return Invalid(
         "a prompt is given as tokens, and this workload puts text of its own in front",
         code="content_unsupported",
@@ -364,7 +367,7 @@ def _unread() -> Invalid:
     )
 
 
-native = served_natively("completions")
+serves_completions = served_natively("completions")
 
 
 class Completions(ServedViaChat):
@@ -383,18 +386,18 @@ class Completions(ServedViaChat):
         return read(request.body)
 
     def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-        found = eligible_deployments(ask, deployments, native, chat_fields)
+        found = eligible_deployments(ask, deployments, serves_completions, chat_fields)
         if not has_tokens(ask.typed):
             return found
         return tuple(deployment for deployment in found if deployment.model == found[0].model)
 
     def serves_natively(self, deployment: Deployment) -> bool:
-        return native(deployment)
+        return serves_completions(deployment)
 
     def cost_bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
-        """Raises `Invalid` for tokens, where there is text of the workload's."""
+        """As its base. Raises `Invalid` for tokens where the workload adds texts."""
         if added and has_tokens(ask.typed):
-            raise _unread()
+            raise _tokens_refused()
         return super().cost_bound(ask, deployment, added * ask.messages, cap)
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:

@@ -1,4 +1,4 @@
-"""Embeddings: reading what callers send and making what OpenAI-shaped upstreams get. Does not embed anything itself."""
+"""Embeddings: reads requests, and writes bodies for OpenAI-shaped upstreams. Embeds nothing itself."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _fields_of_each = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
 _numbers = msgspec.json.Decoder(list[float]).decode
 _BASE64 = msgspec.Raw(b'"base64"')
-_NO_NUMBERS = ("AADAfwAAwH8AAMB/", "AADA/wAAwP8AAMD/")
-"""How a vector begins in base64 that has no number in it."""
-_SIGNS = (b"[null", *(each.encode() for each in _NO_NUMBERS))
-"""Without one of these in an answer, of which the last ones are of base64, each of its vectors is one."""
-_TAKE_TOKENS = frozenset({"openai", "azure"})
+_NAN_PREFIXES = ("AADAfwAAwH8AAMB/", "AADA/wAAwP8AAMD/")
+"""How a vector without numbers (NaN) begins in base64."""
+_EMPTY_VECTOR_SIGNS = (b"[null", *(each.encode() for each in _NAN_PREFIXES))
+"""An answer with none of these has only valid vectors; the last ones are of base64."""
+_TOKEN_APIS = frozenset({"openai", "azure"})
 
 
 def read(body: bytes) -> Ask:
-    """An embeddings request. Raises `Invalid` with what is wrong with it."""
+    """Parse an embeddings request. Raises `Invalid` with what is wrong with it."""
     fields, asked = read_fields(body, _embeddings)
     refuse_fields(fields, OTHER_INPUT_FIELDS)
     if not asked.input:
@@ -71,7 +71,7 @@ def read(body: bytes) -> Ask:
     if asked.modality is not None and asked.modality not in ("text", ["text"]):
         hint = "Embed texts: what an image or a sound costs has no bound here, and addresses are not fetched."
         raise Invalid("modality is not text", code="content_unsupported", hint=hint)
-    inputs, tokens = _counted(asked.input)
+    inputs, tokens = _count_inputs(asked.input)
     each = repeated_bytes(fields)
     return Ask(
         fields=fields, model=asked.model, messages=inputs, query="", stream=False, include_usage=False, cap=0, copies=1,
@@ -80,8 +80,8 @@ def read(body: bytes) -> Ask:
     )  # fmt: skip
 
 
-def _counted(given: str | list[str | int | list[int]]) -> tuple[int, int]:
-    """How many inputs there are, and how many tokens where nothing else is given; 0 where a text is among them."""
+def _count_inputs(given: str | list[str | int | list[int]]) -> tuple[int, int]:
+    """(number of inputs, number of tokens); 0 tokens where any input is a text."""
     if isinstance(given, str):
         return 1, 0
     if all(isinstance(each, int) for each in given):
@@ -97,7 +97,7 @@ class OpenAIEmbeddings(PlainCodec):
         super().__init__(b"/embeddings")
 
     def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
-        """As every plain request; `dimensions` are `output_dimension` to Voyage and Mistral, which refuse it."""
+        """As its base; for Voyage and Mistral, which refuse `dimensions`, the field is `output_dimension`."""
         if "dimensions" not in ask.fields or not (VOYAGE.match(deployment.url) or providers.is_mistral_api(deployment)):
             return super().request_body(ask, deployment, cap, system)
         length = bytes(ask.fields["dimensions"])
@@ -105,35 +105,35 @@ class OpenAIEmbeddings(PlainCodec):
         return replace_fields(ask.body, ask.fields, changes)
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
-        """A whole answer. Raises `Malformed`, also where a text has no vector, or one without numbers, as some servers
-        answer that are not well: whoever gets it keeps it."""
+        """Parse a whole answer. Raises `Malformed`, also where a text has no vector, or one without numbers, as failing
+        servers send them: clients would store it."""
         found = decode_upstream(_answer, data)
         if not found.data:
             raise Malformed("the upstream's answer has no content")
         if len(found.data) < ask.messages:
             raise Malformed(f"the upstream's answer has {len(found.data)} vectors for {ask.messages} texts")
         packed = ask.fields.get("encoding_format") == _BASE64
-        signs = _SIGNS if packed else _SIGNS[:1]
-        if any(sign in data for sign in signs) and any(_numberless(each) for each in found.data):
+        signs = _EMPTY_VECTOR_SIGNS if packed else _EMPTY_VECTOR_SIGNS[:1]
+        if any(sign in data for sign in signs) and any(_has_no_numbers(each) for each in found.data):
             raise Malformed("the upstream's answer has a vector without numbers")
         if packed and bytes(_first(found.data[0]).embedding).startswith(b"["):
-            data = _in_base64(data)
+            data = _encode_base64(data)
         usage = found.usage.input_usage() if found.usage is not None else None
         # there is no input without a token: 0 is what servers say that count none
         return UpstreamAnswer(data, usage if usage is not None and usage.input else None)
 
 
-def _numberless(row: msgspec.Raw) -> bool:
+def _has_no_numbers(row: msgspec.Raw) -> bool:
     vector = decode_upstream(_row, bytes(row)).embedding
     if isinstance(vector, str):
-        return vector.startswith(_NO_NUMBERS)
+        return vector.startswith(_NAN_PREFIXES)
     return isinstance(vector, list) and None in vector
 
 
-def _in_base64(data: bytes) -> bytes:
-    """An answer in numbers in the form that was asked for, as OpenAI's clients do by default; many servers do not know
-    it, and clients for Node take numbers for bytes, which makes vectors of a quarter of the length with nothing in it.
-    What is no plain vector stays as it came."""
+def _encode_base64(data: bytes) -> bytes:
+    """An answer with its vectors in base64, which OpenAI's clients request by default and many servers do not know.
+    Clients for Node take numbers for bytes, which makes vectors of a quarter of the length with nothing in them. An
+    answer with anything but plain vectors stays as it came."""
     whole = _fields(data)
     rows = _fields_of_each(whole["data"])
     try:
@@ -147,7 +147,7 @@ def _in_base64(data: bytes) -> bytes:
 
 
 class ServiceEmbeddings(OpenAIEmbeddings):
-    """Embeddings as the local translating service speaks them for deployments with another API."""
+    """Embeddings by way of the local translating service, for deployments with another API."""
 
     translated = True
 
@@ -169,12 +169,12 @@ class Embeddings(Interface):
         return read(request.body)
 
     def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-        """Those of the first one's model, since vectors of two models compare with nothing of each other, whose API has
-        words for every field. Raises `Invalid` (`field_untranslatable`)."""
+        """The deployments of the first one's model, since vectors of two models cannot be compared, whose API can
+        express every field. Raises `Invalid` (`field_untranslatable`)."""
         model = deployments[0].model
         same = tuple(deployment for deployment in deployments if deployment.model == model)
         if ask.typed is not None:
-            reading = tuple(deployment for deployment in same if deployment.api in _TAKE_TOKENS)
+            reading = tuple(deployment for deployment in same if deployment.api in _TOKEN_APIS)
             if not reading:
                 hint = "Send texts (LangChain: check_embedding_ctx_length=False), or name a model that reads tokens."
                 error = f"tokens cannot be said in the API of {same[0].api}"
@@ -188,16 +188,16 @@ class Embeddings(Interface):
         return self._openai if deployment.api == "openai" else self._service
 
     def cost_bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002
-        return pricing.cost_bound(ask, deployment, _tokens_in(ask, deployment, added), 0)
+        return pricing.cost_bound(ask, deployment, _input_tokens(ask, deployment, added), 0)
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
-        tokens = _tokens_in(ask, deployment, added)
+        tokens = _input_tokens(ask, deployment, added)
         return Usage(input=tokens), pricing.cost_bound(ask, deployment, tokens, 0)
 
 
-def _tokens_in(ask: Ask, deployment: Deployment, added: int) -> int:
-    """Tokens may be sent themselves: then they are counted. Beside texts each has a byte at least, whatever the
-    tokenizer makes of those."""
+def _input_tokens(ask: Ask, deployment: Deployment, added: int) -> int:
+    """Most input tokens. Input given as tokens only is counted exactly; mixed with texts, each token has at least one
+    byte."""
     if ask.hidden:
         return ask.hidden + pricing.input_bound(deployment, added, ask.messages)
     size = ask.size + added

@@ -1,4 +1,4 @@
-"""Images that are made from other images: edits and variations, whose forms are sent on while they arrive."""
+"""The surfaces of image edits and variations, whose forms are sent on while they arrive."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from groundplan.core.errors import Invalid
 from groundplan.economics.unit_price import image_price
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.surfaces.images import COPIES, Images, Made, check_bounded, check_counts
-from groundplan.gateway.surfaces.upload import Upload, taking_uploads
+from groundplan.gateway.surfaces.images import COPY_FIELDS, Images, ImageSettings, check_bounded, check_counts
+from groundplan.gateway.surfaces.upload import Upload, accepting_uploads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
     from groundplan.gateway.http.server import Request
     from groundplan.ledger.model import Usage
 
-_DECISIVE = COPIES | frozenset(
+_DECISIVE_FIELDS = COPY_FIELDS | frozenset(
     {
         "model", "n", "size", "quality", "stream", "partial_images", "prompt", "output_format", "frame_count", "svg",
         "svg[model]", "svg[reasoning]", "svg[reasoning][effort]", "image", "image[]", "image_url", "mask", "markup",
     }
 )  # fmt: skip
-MOST_PROMPT = 64 << 10
-"""Bytes of a prompt that comes behind a large image, for which as many tokens are reserved."""
-_ANY = "auto"
-"""A quality that may still be said: what is reserved for is the dearest that it can be."""
+MAX_LATE_PROMPT_BYTES = 64 << 10
+"""Most bytes of a prompt behind a large image; as many tokens are reserved."""
+_ANY_QUALITY = "auto"
+"""Stands for a quality that may still follow: the dearest one is reserved."""
 _FILES = frozenset({"image", "image[]", "mask", "markup"})
-MOST_FILES = 17
+MAX_FILES = 17
 """OpenAI takes sixteen images, and a mask or what is drawn on the first of them (`markup`)."""
 
 
-class Such:
-    """All texts of which something is true."""
+class MatchingTexts:
+    """A container of all texts for which a condition is true."""
 
     def __init__(self, true: Callable[[str], bool]) -> None:
         self._true = true
@@ -55,7 +55,7 @@ class ImageEdits(Images):
     """Variations have no streams."""
 
     async def receive(self, request: Request) -> None:
-        upload = request.upload_state = Upload(_DECISIVE, (MOST_FILES, _FILES), named=request.upload_state)
+        upload = request.upload_state = Upload(_DECISIVE_FIELDS, (MAX_FILES, _FILES), named=request.upload_state)
         await upload.begin(request)
 
     def read(self, request: Request) -> Ask:
@@ -63,32 +63,32 @@ class ImageEdits(Images):
         if not isinstance(upload, Upload) or not upload.files or not _FILES.issuperset(upload.files):
             raise Invalid("the form has no image", code="file_missing", hint="Send a file in the field `image`.")
         fields = upload.fields
-        stream, partial, count = upload.said("stream"), upload.number("partial_images", 0), upload.number("n", 1)
+        stream, partial, count = upload.flag("stream"), upload.number("partial_images", 0), upload.number("n", 1)
         if not self.streams and (stream or partial):
             name = "stream" if stream else "partial_images"
             raise Invalid(f"{name} is not supported", code="field_unsupported", hint=f"Leave {name} out.")
         check_counts(count, partial, stream=stream)
         check_bounded(fields, fields.get("output_format"))
-        sent = len(upload.files) if upload.whole else max(MOST_FILES, len(upload.files))
-        size = len(fields["prompt"].encode()) if "prompt" in fields else 0 if upload.whole else MOST_PROMPT
-        quality = fields.get("quality", None if upload.whole else _ANY)
+        sent = len(upload.files) if upload.whole else max(MAX_FILES, len(upload.files))
+        size = len(fields["prompt"].encode()) if "prompt" in fields else 0 if upload.whole else MAX_LATE_PROMPT_BYTES
+        quality = fields.get("quality", None if upload.whole else _ANY_QUALITY)
         return Ask(
             fields={}, model=fields.get("model", "auto"), messages=1, query="", stream=stream, include_usage=False,
             cap=0, copies=count, size=size, images=sent, upload=upload,
-            typed=Made(fields.get("size"), quality, partial),
+            typed=ImageSettings(fields.get("size"), quality, partial),
         )  # fmt: skip
 
     def allowed_late_fields(self, ask: Ask, deployment: Deployment) -> Mapping[str, Container[str]]:
-        """What was not said is reserved for as the dearest, and one image of it."""
+        """Values for fields that did not come before the files: one image of the dearest kind was reserved."""
         said, rates = {} if ask.upload is None else ask.upload.fields, deployment.rates
 
         def priced(size: str | None, quality: str | None) -> bool:
             return not rates.images or image_price(rates, size, quality) is not None
 
         return {
-            "prompt": Such(lambda text: len(text.encode()) <= MOST_PROMPT),
-            "size": Such(lambda text: priced(text, said.get("quality"))),
-            "quality": Such(lambda text: priced(said.get("size"), text)),
+            "prompt": MatchingTexts(lambda text: len(text.encode()) <= MAX_LATE_PROMPT_BYTES),
+            "size": MatchingTexts(lambda text: priced(text, said.get("quality"))),
+            "quality": MatchingTexts(lambda text: priced(said.get("size"), text)),
             "output_format": ("png", "webp", "jpeg"),
             "stream": ("false",),
             "partial_images": ("0",),
@@ -97,12 +97,12 @@ class ImageEdits(Images):
 
     def cost(self, ask: Ask, deployment: Deployment, usage: Usage) -> int:
         upload = ask.upload
-        if upload is not None and not upload.whole:  # by what was said at last
-            ask = replace(ask, typed=Made(upload.fields.get("size"), upload.fields.get("quality")))
+        if upload is not None and not upload.whole:  # by the fields behind the files, too
+            ask = replace(ask, typed=ImageSettings(upload.fields.get("size"), upload.fields.get("quality")))
         return super().cost(ask, deployment, usage)
 
     def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-        return super().eligible_deployments(ask, taking_uploads(deployments))
+        return super().eligible_deployments(ask, accepting_uploads(deployments))
 
 
 class ImageVariations(ImageEdits):

@@ -1,5 +1,5 @@
-"""Images that are made: from a text, and from other images. The most that they cost is known before: how many, at the
-declared price of their class. Makes and looks at nothing itself."""
+"""Image generation: the surface of generations, and what edits and variations share with it. The most that images cost
+is known before: their number, at the declared price of their class. Neither makes nor checks images."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from groundplan.gateway.surfaces.chat.answer_types import NULL
 from groundplan.gateway.surfaces.codec import Codec, Relay, UpstreamAnswer
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
-from groundplan.gateway.surfaces.typed_stream import Kind, TypedRelay
+from groundplan.gateway.surfaces.typed_stream import StreamType, TypedRelay
 from groundplan.gateway.surfaces.upstream_json import decode_upstream
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
     from groundplan.gateway.http.server import Request
 
-MOST_IMAGES = 10
-MOST_PARTIAL = 3
-"""Images that are shown while one is made."""
-COPIES = frozenset(
+MAX_IMAGES = 10
+MAX_PARTIAL_IMAGES = 3
+"""Most partial images that are sent while one is made."""
+COPY_FIELDS = frozenset(
     {"num_images", "num_images_per_prompt", "num_outputs", "num_outputs_per_prompt", "batch_size", "batch_count"}
 )
-"""How many images are made, in the words of servers that know `n`, too."""
-_UNBOUNDED = COPIES | frozenset(
+"""Fields for the number of images, of servers that have `n` too."""
+_REFUSED_FIELDS = COPY_FIELDS | frozenset(
     {"svg", "frame_count", "image", "images", "image_url", "image_urls", "mask", "markup", "reference_images"}
 )
-"""Another model draws beside this one, several images are made of one, or images come in that are no files: nobody
-knows what those cost, and whoever fetches an address reaches what the caller cannot."""
+"""Fields by which another model draws too, one image becomes several, or images are given that are no files: their cost
+is unknown, and a server that fetches a URL reaches what the caller cannot."""
 _UNBOUNDED_FORMATS = ("svg", "gif")
 _QUOTE = ord('"')
 
@@ -62,11 +62,11 @@ class _Event(msgspec.Struct, frozen=True):
     text_bytes = 0
 
     @property
-    def fits(self) -> bool:
+    def is_well_formed(self) -> bool:
         image = memoryview(self.b64_json)
         return (image[0] == _QUOTE and len(image) > 2) or not self.type.endswith((".partial_image", ".completed"))
 
-    def told(self) -> Usage | None:
+    def reported_usage(self) -> Usage | None:
         return None if self.usage is None else self.usage.usage()
 
 
@@ -81,13 +81,13 @@ _event = msgspec.json.Decoder(_Event).decode
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """What is asked for, as far as it decides the price."""
+class ImageSettings:
+    """The settings of a request that decide the price."""
 
     size: str | None
     quality: str | None
     partial: int = 0
-    """Images that are shown while one is made, at most."""
+    """Most partial images that are sent while one is made."""
 
 
 class ImagesCodec(PlainCodec):
@@ -98,10 +98,10 @@ class ImagesCodec(PlainCodec):
         super().__init__(path)
         self._by_tokens = by_tokens
         last = f"{streamed}.completed"
-        self._kind = Kind(_event, last, frozenset({f"{streamed}.partial_image", last}))
+        self._kind = StreamType(_event, last, frozenset({f"{streamed}.partial_image", last}))
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
-        """A whole answer. Raises `Malformed`."""
+        """Parse a whole answer. Raises `Malformed`."""
         found = decode_upstream(_answer, data)
         if not found.data:
             raise malformed()
@@ -112,8 +112,8 @@ class ImagesCodec(PlainCodec):
         return TypedRelay(self._kind, None, lambda told: self._used(ask, told, 1))
 
     def _used(self, ask: Ask, told: Usage | None, made: int) -> Usage | None:
-        """What so many images used, and those that were sent in, where it is known: of one that is said to have no
-        token it is not."""
+        """The usage of `made` images and those that were sent in; None where it is unknown, as for a report without
+        output tokens."""
         if self._by_tokens and (told is None or not told.output):
             return None
         sent = 0 if ask.upload is None else len(ask.upload.files)
@@ -143,11 +143,11 @@ class Images(Interface):
         return Ask(
             fields=fields, model=asked.model or "auto", messages=1, query="", stream=bool(asked.stream),
             include_usage=False, cap=0, copies=count, size=len(asked.prompt.encode()),
-            typed=Made(asked.size, asked.quality, partial), body=request.body,
+            typed=ImageSettings(asked.size, asked.quality, partial), body=request.body,
         )  # fmt: skip
 
     def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-        """Those that say what such an image costs at most. Raises `Invalid`."""
+        """The deployments with a bound for the price of such an image. Raises `Invalid`."""
         found = tuple(d for d in deployments if self._bounded(ask, d))
         if not found:
             raise Invalid(
@@ -164,18 +164,18 @@ class Images(Interface):
         return rates.output > 0 or rates.source == "declared free" or self._each(ask, deployment) is not None
 
     def _each(self, ask: Ask, deployment: Deployment) -> int | None:
-        made = _made(ask)
+        made = _image_settings(ask)
         return image_price(deployment.rates, made.size, made.quality)
 
     def codec(self, deployment: Deployment) -> Codec:
         return self._codecs[bool(deployment.rates.input or deployment.rates.output)]
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
-        """As many images as were asked for, each with the most tokens that one has; also those that were sent in. What
-        is shown of an image while it is made has no more tokens than the image, each time."""
+        """All requested images with the most tokens that one has, and those that were sent in. A partial image has no
+        more tokens than a whole one."""
         tokens = deployment.image_tokens
         into = pricing.input_bound(deployment, ask.size, ask.messages) + ask.images * tokens
-        out = ask.copies * (1 + _made(ask).partial) * tokens
+        out = ask.copies * (1 + _image_settings(ask).partial) * tokens
         usage = Usage(input=into, output=out, images_made=ask.copies, images=ask.images)
         each = self._each(ask, deployment) or 0
         rates = pricing.unnamed_class_rates(ask, deployment)
@@ -186,16 +186,16 @@ class Images(Interface):
         return price.cost(pricing.unnamed_class_rates(ask, deployment), usage) + usage.images_made * each
 
 
-def _made(ask: Ask) -> Made:
-    return ask.typed if isinstance(ask.typed, Made) else Made(None, None)
+def _image_settings(ask: Ask) -> ImageSettings:
+    return ask.typed if isinstance(ask.typed, ImageSettings) else ImageSettings(None, None)
 
 
 def check_counts(count: int, partial: int, *, stream: bool) -> None:
     """Raises `Invalid`."""
-    if not 1 <= count <= MOST_IMAGES:
-        raise Invalid(f"n is {count}", code="copies_range", hint=f"Use 1 to {MOST_IMAGES}.")
-    if not 0 <= partial <= MOST_PARTIAL:
-        raise Invalid(f"partial_images is {partial}", code="partial_range", hint=f"Use 0 to {MOST_PARTIAL}.")
+    if not 1 <= count <= MAX_IMAGES:
+        raise Invalid(f"n is {count}", code="copies_range", hint=f"Use 1 to {MAX_IMAGES}.")
+    if not 0 <= partial <= MAX_PARTIAL_IMAGES:
+        raise Invalid(f"partial_images is {partial}", code="partial_range", hint=f"Use 0 to {MAX_PARTIAL_IMAGES}.")
     if stream and count > 1:
         raise Invalid(
             f"n is {count} where stream is true",
@@ -205,8 +205,8 @@ def check_counts(count: int, partial: int, *, stream: bool) -> None:
 
 
 def check_bounded(fields: Iterable[str], output_format: str | None) -> None:
-    """Refuse what takes more than the tokens of one image. Raises `Invalid`."""
-    unbounded = next((name for name in fields if name.partition("[")[0] in _UNBOUNDED), None)
+    """Raise `Invalid` for fields by which an image costs more than the tokens of one."""
+    unbounded = next((name for name in fields if name.partition("[")[0] in _REFUSED_FIELDS), None)
     if unbounded is None and output_format in _UNBOUNDED_FORMATS:
         unbounded = f"output_format {output_format}"
     if unbounded is not None:

@@ -1,4 +1,4 @@
-"""`GET /v1/models`: the names that a key may ask for, as OpenAI's clients read them, or Anthropic's."""
+"""`GET /v1/models`: the model names that a key may use, in OpenAI's shape or Anthropic's."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from groundplan.gateway.surfaces.unsupported_paths import not_served
 PATH = b"/v1/models"
 _BELOW = PATH + b"/"
 _UNKNOWN = "1970-01-01T00:00:00Z"
-"""When a model came out, as Anthropic writes what it does not tell."""
+"""An unknown release date, as Anthropic writes it."""
 _MODEL = {"type": "model", "created_at": _UNKNOWN}
 _STAGE = {"lifecycle": "active"}
-"""What it has since the version of Anthropic's API that follows `messages.VERSION`; versions are dates."""
+"""Field of a model in versions of Anthropic's API after `messages.VERSION`; versions are dates."""
 _STAGES = ("active", "deprecated", "retired")
-MOST_LISTED = 1000
+MAX_LISTED = 1000
 _encode = msgspec.json.Encoder().encode
 
 
@@ -36,13 +36,13 @@ def serves(path: bytes) -> bool:
 
 
 def handle(gateway: Gateway, path: bytes, request: Request, response: Response) -> None:
-    """Answer one request. Whose API it is says its `anthropic-version`."""
+    """Answer one request, in Anthropic's shape if it has `anthropic-version`."""
     anthropic = b"anthropic-version" in request.headers
     try:
         if request.method == b"DELETE":
             raise not_served("models.delete", "What a workload may use is declared in its blueprint.")
         check_method(request, (b"GET",))
-        response.send(200, _encode(_told(gateway, path, request, response.peer_address, anthropic=anthropic)))
+        response.send(200, _encode(_answer(gateway, path, request, response.peer_address, anthropic=anthropic)))
     except GroundplanError as error:
         told = (
             messages_errors.error_response(error, request_id=response.request_id)
@@ -52,8 +52,8 @@ def handle(gateway: Gateway, path: bytes, request: Request, response: Response) 
         response.send(*told)
 
 
-def _told(gateway: Gateway, path: bytes, request: Request, peer: str, *, anthropic: bool) -> dict[str, Any]:
-    """Raises as a call's identification does, and `NotFound`."""
+def _answer(gateway: Gateway, path: bytes, request: Request, peer: str, *, anthropic: bool) -> dict[str, Any]:
+    """The list of models, or one model. Raises as a call's identification does, and `NotFound`."""
     key = find_key(request.headers, gateway.live.policy, gateway.clock.seconds())
     catalog = gateway.live.catalog
     if key.networks:
@@ -82,8 +82,8 @@ def _told(gateway: Gateway, path: bytes, request: Request, peer: str, *, anthrop
 
 
 def _page(models: list[dict[str, Any]], query: Query) -> dict[str, Any]:
-    """A page of them in Anthropic's words; all, unless it says how many, or at which stage of their life. What may be
-    called is active: the stages are the provider's own. Raises `Invalid`, `NotFound`."""
+    """A page of models in Anthropic's shape; all, unless the query limits their number or lifecycle. Every model that
+    may be used counts as active: lifecycles are the provider's own. Raises `Invalid`, `NotFound`."""
     stages = [*query.get("lifecycle", ()), *query.get("lifecycle[]", ())]
     if (unknown := next((stage for stage in stages if stage not in _STAGES), None)) is not None:
         hint = f"Use {', '.join(_STAGES)}; or leave lifecycle out."
@@ -93,9 +93,9 @@ def _page(models: list[dict[str, Any]], query: Query) -> dict[str, Any]:
     text, after, before = (last_value(query, name) for name in ("limit", "after_id", "before_id"))
     if after is not None and before is not None:
         raise Invalid("after_id and before_id are both there", code="page_invalid", hint="Send one of them.")
-    most = MOST_LISTED if text is None else int(text) if text.isascii() and text.isdigit() and len(text) < 5 else 0
-    if not 1 <= most <= MOST_LISTED:
-        raise Invalid(f"limit is from 1 to {MOST_LISTED}", code="limit_range", hint="Leave limit out.")
+    most = MAX_LISTED if text is None else int(text) if text.isascii() and text.isdigit() and len(text) < 5 else 0
+    if not 1 <= most <= MAX_LISTED:
+        raise Invalid(f"limit is from 1 to {MAX_LISTED}", code="limit_range", hint="Leave limit out.")
     ids = [model["id"] for model in models]
     if (named := after if before is None else before) is not None and named not in ids:
         raise NotFound(f"there is no model '{named[:80]}'", code="model_not_found", hint="Leave the page's id out.")

@@ -1,6 +1,6 @@
-"""Moderations: reading what callers send and what OpenAI-shaped upstreams answer. Judges nothing itself.
+"""Moderations: reads requests and the answers of OpenAI-shaped upstreams. Judges nothing itself.
 
-Providers do not report the use of these calls, so that their tokens are counted by us; most charge nothing.
+Providers do not report the usage of these calls, so the gateway counts their tokens; most providers charge nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _input = msgspec.json.Decoder(str | list[Any])
 
 
 class ModerationCodec(PlainCodec):
-    """`free`: whatever it counts costs nothing, so that nothing has to be estimated."""
+    """The codec of moderations. `free`: tokens have no price, so that nothing has to be estimated."""
 
     def __init__(self, *, free: bool) -> None:
         super().__init__(b"/moderations")

@@ -29,14 +29,14 @@ from groundplan.ledger.model import Usage, UsageDetails
 if TYPE_CHECKING:
     from groundplan.gateway.http.server import Request
 
-MOST_DOCUMENTS = 10_000
+MAX_DOCUMENTS = 10_000
 _MEDIA = frozenset({"image", "image_url", "video", "video_url"})
-"""Fields of documents that are no text."""
+"""Fields of documents that are not text."""
 _UNIT_DOCUMENTS = 100
 _DOCUMENT_BYTES = 500
 """A document of so many bytes, with the query, has at most 500 tokens, and counts once."""
-_AROUND = 128
-"""Tokens that a reranker which is a language model puts around each query with its document: Qwen3's are 72."""
+_TEMPLATE_TOKENS = 128
+"""Tokens of the template that a language model as reranker puts around each query and document: Qwen3's has 72."""
 
 
 class _Rerank(msgspec.Struct, frozen=True):
@@ -86,7 +86,7 @@ class _Scored(msgspec.Struct, frozen=True):
     document: Any = None
     meta_info: _Read | None = None
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         found: dict[str, Any] = {"index": self.index, "relevance_score": self.score}
         if self.document is not None:
             found["document"] = {"text": self.document} if isinstance(self.document, str) else self.document
@@ -103,14 +103,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 class RerankCodec(PlainCodec):
-    """`by_request`: no token has a price, so that nothing has to be estimated."""
+    """The codec of rerank. `by_request`: tokens have no price, so that nothing has to be estimated."""
 
     def __init__(self, *, by_request: bool) -> None:
         super().__init__(b"/rerank")
         self._by_request = by_request
 
     def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
-        """As every plain request; `top_n` is `top_k` to Voyage."""
+        """As its base; for Voyage `top_n` is `top_k`."""
         if "top_n" not in ask.fields or VOYAGE.match(deployment.url) is None:
             return super().request_body(ask, deployment, cap, system)
         most = bytes(ask.fields["top_n"])
@@ -122,26 +122,26 @@ class RerankCodec(PlainCodec):
         document that was not sent."""
         found = decode_upstream(_answer, data)
         if isinstance(found, list):
-            data, found = _as_told(found, ask)
+            data, found = _standard_answer(found, ask)
         results = found.results
         if results is None:
             results = decode_upstream(_results, bytes(found.data))
             data = append_field(data, b"results", bytes(found.data))
         if not results or any(not 0 <= result.index < ask.messages for result in results):
             raise malformed()
-        data = _in_order(data, results, ask)
+        data = _sorted_answer(data, results, ask)
         usage = _usage(found)
         if usage is None or not usage.input:  # there is no query without a token: 0 is what servers say that count none
             usage = Usage() if self._by_request else None
-        searches = _searches(found)
+        searches = _billed_searches(found)
         if usage is not None and searches:
             usage = msgspec.structs.replace(usage, details=UsageDetails(searches=searches))
         return UpstreamAnswer(data, usage)
 
 
-def _as_told(found: list[_Scored], ask: Ask) -> tuple[bytes, _Answer]:
-    """A bare list as an answer, with the tokens that were read where all documents say theirs."""
-    results = [each.told() for each in found]
+def _standard_answer(found: list[_Scored], ask: Ask) -> tuple[bytes, _Answer]:
+    """A bare list in the standard shape of an answer, with the token count if all documents report theirs."""
+    results = [each.to_json() for each in found]
     read = [each.meta_info.prompt_tokens for each in found if each.meta_info is not None]
     counts = [count for count in read if count is not None]
     usage = {"prompt_tokens": sum(counts), "total_tokens": sum(counts)} if len(counts) == ask.messages else None
@@ -149,8 +149,8 @@ def _as_told(found: list[_Scored], ask: Ask) -> tuple[bytes, _Answer]:
     return _encode(told), msgspec.convert(told, _Answer)
 
 
-def _in_order(data: bytes, results: list[_Result], ask: Ask) -> bytes:
-    """The most relevant first, and no more than were asked for: LocalAI leaves both to its caller."""
+def _sorted_answer(data: bytes, results: list[_Result], ask: Ask) -> bytes:
+    """The answer with the most relevant result first, and at most `top_n`: LocalAI leaves both to its caller."""
     scores = [result.relevance_score for result in results]
     most = _most(bytes(ask.fields.get("top_n", b"null"))) or len(scores)
     if len(scores) <= most and all(scores[at] <= scores[at - 1] for at in range(1, len(scores))):
@@ -162,8 +162,8 @@ def _in_order(data: bytes, results: list[_Result], ask: Ask) -> bytes:
 
 
 def _usage(found: _Answer) -> Usage | None:
-    """Tokens, where any are told; Jina tells the total only, as LiteLLM does for others, and Xinference what was
-    read."""
+    """The reported tokens, if any; Jina reports the total only, as LiteLLM does for others, and Xinference the
+    input."""
     if found.usage is not None:
         return found.usage.input_usage()
     billed, read = (found.meta.billed_units, found.meta.tokens) if found.meta is not None else (None, None)
@@ -172,15 +172,15 @@ def _usage(found: _Answer) -> Usage | None:
     return Usage(input=int(told)) if told is not None and 0 <= told < pricing.MAX_TOKENS else None
 
 
-def _searches(found: _Answer) -> int:
-    """That are billed; 0 where that is not told."""
+def _billed_searches(found: _Answer) -> int:
+    """The number of billed searches; 0 where it is not reported."""
     billed = found.meta.billed_units if found.meta is not None else None
     units = billed.search_units if billed is not None else None
     return ceil(units) if units is not None and 0 < units < pricing.MAX_TOKENS else 0
 
 
 class Rerank(Interface):
-    """`POST /v1/rerank` and `/v2/rerank`, which ask the same."""
+    """`POST /v1/rerank` and `/v2/rerank`, which are the same."""
 
     name = "rerank"
     deployment_kind = "rerank"
@@ -188,13 +188,13 @@ class Rerank(Interface):
     _codecs = (RerankCodec(by_request=False), RerankCodec(by_request=True))
 
     def read(self, request: Request) -> Ask:
-        fields, asked = read_fields(request.body, _rerank, _names)
+        fields, asked = read_fields(request.body, _rerank, _nested_names)
         refuse_fields(fields, OTHER_INPUT_FIELDS)
         if not asked.documents or not asked.query:
             raise Invalid("query or documents are empty", code="input_empty", hint="Send a query and documents.")
-        if len(asked.documents) > MOST_DOCUMENTS:
+        if len(asked.documents) > MAX_DOCUMENTS:
             raise Invalid(
-                f"there are more than {MOST_DOCUMENTS} documents", code="documents_range", hint="Send fewer at once."
+                f"there are more than {MAX_DOCUMENTS} documents", code="documents_range", hint="Send fewer at once."
             )
         if any(isinstance(each, dict) and _has_media(each) for each in asked.documents):
             hint = "Send texts; what an image costs has no bound here, and addresses are not fetched."
@@ -203,7 +203,7 @@ class Rerank(Interface):
             raise Invalid("top_n is below 1", code="top_n_range", hint="Use at least 1.")
         query = len(asked.query.encode())
         room = _DOCUMENT_BYTES - min(query, _DOCUMENT_BYTES // 2)  # of a longer query they read but the beginning
-        pieces = sum(-(-max(1, _length(document)) // room) for document in asked.documents)
+        pieces = sum(-(-max(1, _document_bytes(document)) // room) for document in asked.documents)
         return Ask(
             fields=fields, model=asked.model, messages=len(asked.documents), query="", stream=False,
             include_usage=False, cap=0, copies=-(-pieces // _UNIT_DOCUMENTS),
@@ -214,8 +214,8 @@ class Rerank(Interface):
         return self._codecs[not (deployment.rates.input or deployment.rates.output)]
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
-        """A model may read the query, and whatever else there is, again with each document."""
-        around = _AROUND if deployment.rates.input else 0
+        """A model may read the query and all other texts again with each document."""
+        around = _TEMPLATE_TOKENS if deployment.rates.input else 0
         more = max(0, around - deployment.input_overhead_tokens) * ask.messages
         usage = Usage(input=pricing.input_bound(deployment, ask.size, ask.messages) + more)
         return usage, self.cost(ask, deployment, usage)
@@ -227,15 +227,15 @@ class Rerank(Interface):
 
 
 def _has_media(document: dict[str, Any]) -> bool:
-    """Whether it is no text: by its name, or as the parts of a message."""
+    """Whether a document has media: in a field of its own, or in a content of parts."""
     return not _MEDIA.isdisjoint(document) or isinstance(document.get("content"), list)
 
 
-def _length(document: str | dict[str, Any]) -> int:
+def _document_bytes(document: str | dict[str, Any]) -> int:
     return len(document.encode()) if isinstance(document, str) else len(msgspec.json.encode(document))
 
 
-def _names(asked: _Rerank) -> int:
+def _nested_names(asked: _Rerank) -> int:
     return sum(len(document) for document in asked.documents if isinstance(document, dict))
 
 

@@ -1,5 +1,5 @@
-"""Speech: text that is spoken. Its sound is passed on as it comes, as bytes or in events; what it costs is known from
-the text, or told by the last event."""
+"""Text to speech. The sound is passed on as it comes, as bytes or in events; its cost is known from the text, or
+reported by the last event."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from groundplan.gateway.surfaces.body import read_fields
 from groundplan.gateway.surfaces.codec import Codec, Relay, UpstreamAnswer
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
-from groundplan.gateway.surfaces.typed_stream import Kind, TypedRelay
+from groundplan.gateway.surfaces.typed_stream import StreamType, TypedRelay
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -40,22 +40,23 @@ class _Event(msgspec.Struct, frozen=True):
     text_bytes = 0
 
     @property
-    def fits(self) -> bool:
+    def is_well_formed(self) -> bool:
         return self.type != "speech.audio.delta" or self.audio != ""
 
-    def told(self) -> Usage | None:
+    def reported_usage(self) -> Usage | None:
         return None if self.usage is None else self.usage.usage()
 
 
 _speech = msgspec.json.Decoder(_Speech)
-_KIND = Kind(msgspec.json.Decoder(_Event).decode, "speech.audio.done")
+_KIND = StreamType(msgspec.json.Decoder(_Event).decode, "speech.audio.done")
 _FORMATS = ("audio", "sse")
 EVENTS = object()
-"""In an `Ask`: events are asked for, of which many servers know nothing, and answer with sound."""
+"""`Ask.typed` where events are requested; many servers do not know them, and answer with sound."""
 
 
 class SpeechCodec(PlainCodec):
-    """`by_tokens`: the tokens of the sound have a price. Only the last event reports them; bytes report nothing."""
+    """The codec of speech. `by_tokens`: the tokens of the sound have a price. Only the last event reports them; bytes
+    report nothing."""
 
     def __init__(self, *, by_tokens: bool) -> None:
         super().__init__(b"/audio/speech")
@@ -71,7 +72,7 @@ class SpeechCodec(PlainCodec):
         return TypedRelay(_KIND, known, lambda told: self._used(ask, told))
 
     def _used(self, ask: Ask, told: Usage | None) -> Usage | None:
-        """What was reported; sound of no token is none."""
+        """The reported usage; None for a report without output tokens where these have a price."""
         if told is None or (self._by_tokens and not told.output):
             return None
         return msgspec.structs.replace(told, characters=ask.copies)

@@ -1,7 +1,7 @@
-"""Transcriptions and translations: sound that becomes text. The form is sent on while it arrives.
+"""Transcriptions and translations of audio. The form is sent on while it arrives.
 
-The most that a call costs is that of the longest audio which its deployment declares, or of as many tokens as it takes
-at all. Hears nothing itself.
+The most that a call costs is the price of the longest audio that its deployment declares, or of all tokens that it can
+take. Does not decode audio itself.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.surfaces.codec import Codec, Malformed, Relay, UpstreamAnswer
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
-from groundplan.gateway.surfaces.transcripts_stream import Priced, Reported, seconds_used, transcript_relay
-from groundplan.gateway.surfaces.upload import Upload, model_missing, taking_uploads
+from groundplan.gateway.surfaces.transcripts_stream import PricedUnits, TranscriptUsage, seconds_used, transcript_relay
+from groundplan.gateway.surfaces.upload import Upload, accepting_uploads, model_missing
 from groundplan.gateway.surfaces.upstream_json import decode_upstream
 from groundplan.ledger.model import Usage
 
@@ -34,21 +34,21 @@ _FORMATS = ("json", "text", "srt", "vtt", "verbose_json", "diarized_json")
 _TEXTS = ("text", "srt", "vtt")
 _DECISIVE = frozenset({"model", "response_format", "stream"})
 SAMPLES = frozenset({"known_speaker_references", "known_speaker_references[]"})
-"""How speakers sound, each up to ten seconds in base64."""
+"""Fields with samples of speakers, each up to ten seconds of audio in base64."""
 
 
 class _Answer(msgspec.Struct, frozen=True):
     text: str
     duration: float | str | None = None
-    usage: Reported | None = None
+    usage: TranscriptUsage | None = None
 
 
 class _Said(msgspec.Struct, frozen=True):
-    """JSON in the place of a text: an answer (vLLM), or an error."""
+    """JSON in place of a text: an answer (vLLM), or an error."""
 
     text: str | None = None
     error: Any = None
-    usage: Reported | None = None
+    usage: TranscriptUsage | None = None
 
 
 _answer = msgspec.json.Decoder(_Answer).decode
@@ -56,16 +56,16 @@ _said = msgspec.json.Decoder(_Said).decode
 
 
 class TranscriptionCodec(PlainCodec):
-    def __init__(self, path: bytes, priced: Priced) -> None:
+    def __init__(self, path: bytes, priced: PricedUnits) -> None:
         super().__init__(path)
         self._priced = priced
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
-        """A whole answer. Raises `Malformed`."""
+        """Parse a whole answer. Raises `Malformed`."""
         if ask.upload is not None and (kind := ask.upload.fields.get("response_format")) in _TEXTS:
             return self._text(data, plain=kind == "text")
         found = decode_upstream(_answer, data)
-        told = None if found.usage is None else found.usage.told()
+        told = None if found.usage is None else found.usage.reported_usage()
         return UpstreamAnswer(data, self._priced.used(told, seconds_used(_number(found.duration))))
 
     def _text(self, data: bytes, *, plain: bool) -> UpstreamAnswer:
@@ -78,11 +78,11 @@ class TranscriptionCodec(PlainCodec):
             try:
                 found = decode_upstream(_said, data)
             except Malformed:
-                found = _Said()  # what somebody said may begin like that
+                found = _Said()  # a transcript may begin like JSON
             if found.text is None and found.error is not None:
                 raise malformed()
             if plain and found.text is not None:
-                data, told = found.text.encode(), None if found.usage is None else found.usage.told()
+                data, told = found.text.encode(), None if found.usage is None else found.usage.reported_usage()
         return UpstreamAnswer(data, self._priced.used(told), TEXT)
 
     def new_relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
@@ -106,11 +106,11 @@ class Transcriptions(Interface):
     may_answer_unstreamed = True
     accepts = (b"multipart/form-data",)
     streams = True
-    """Translations have no streams: there, `stream` is as unknown to the upstream as any other field."""
+    """Whether the upstream streams on request. Translations do not: `stream` is an unknown field there."""
     _path = b"/audio/transcriptions"
 
     def __init__(self) -> None:
-        self._codecs: dict[Priced, TranscriptionCodec] = {}
+        self._codecs: dict[PricedUnits, TranscriptionCodec] = {}
 
     async def receive(self, request: Request) -> None:
         upload = request.upload_state = Upload(_DECISIVE, samples=SAMPLES, named=request.upload_state)
@@ -129,12 +129,12 @@ class Transcriptions(Interface):
             raise Invalid("response_format is unknown", code="field_unsupported", hint=hint)
         return Ask(
             fields={}, model=fields.get("model", "auto"), messages=1, query="", include_usage=False, cap=None,
-            copies=1, size=0, stream=upload.said("stream") and self.streams, upload=upload,
+            copies=1, size=0, stream=upload.flag("stream") and self.streams, upload=upload,
         )  # fmt: skip
 
     def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:  # noqa: ARG002
-        """Those that take uploads, and say how long audio may be where that decides its price."""
-        found = tuple(d for d in taking_uploads(deployments) if d.audio_seconds or not d.rates.minute)
+        """The deployments that take uploads and, where minutes have a price, declare the longest audio."""
+        found = tuple(d for d in accepting_uploads(deployments) if d.audio_seconds or not d.rates.minute)
         if not found:
             raise Invalid(
                 "no deployment says what such audio costs at most",
@@ -147,13 +147,13 @@ class Transcriptions(Interface):
         return {"response_format": _FORMATS, "stream": ("true", "false")}
 
     def complete_form(self, ask: Ask) -> Ask:
-        """It may be said behind a large file that the transcript is to be told while it is heard."""
-        stream = ask.upload is not None and ask.upload.said("stream") and self.streams
+        """As the contract says: `stream` may come behind a large file."""
+        stream = ask.upload is not None and ask.upload.flag("stream") and self.streams
         return ask if stream == ask.stream else replace(ask, stream=stream)
 
     def codec(self, deployment: Deployment) -> Codec:
         rates = deployment.rates
-        priced = Priced(bool(rates.input or rates.output or rates.input_audio), bool(rates.minute), rates.shortest)
+        priced = PricedUnits(bool(rates.input or rates.output or rates.input_audio), bool(rates.minute), rates.shortest)
         codec = self._codecs.get(priced)
         if codec is None:
             codec = self._codecs[priced] = TranscriptionCodec(self._path, priced)

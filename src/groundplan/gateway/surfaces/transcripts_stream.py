@@ -1,7 +1,7 @@
-"""A transcript that is told while it is heard: OpenAI's events, the last one with text and usage.
+"""Streamed transcripts: OpenAI's events, the last one with text and usage.
 
-Some servers tell it in words of their own, which are put into OpenAI's, since its clients know no others: Mistral by
-events of other names, vLLM by chunks like those of a chat, speaches by texts alone, which end where the stream does.
+Some servers have other events, which are translated, since OpenAI's clients know no others: Mistral's have other names,
+vLLM sends chunks like those of a chat, speaches texts alone, which end with the stream.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import msgspec
 
 from groundplan.economics.prices.provider_usage import RealtimeUsage, plausible
 from groundplan.gateway.http.sse import format_event
-from groundplan.gateway.surfaces.typed_stream import Kind, TypedEvent, TypedRelay
+from groundplan.gateway.surfaces.typed_stream import StreamType, TypedEvent, TypedRelay
 from groundplan.ledger.model import Usage
 
 _MOST_SECONDS = 1 << 32
 
 
-class Reported(RealtimeUsage, frozen=True):
-    """Tokens as of a realtime session, or of a chat (vLLM), or seconds; Mistral tells both."""
+class TranscriptUsage(RealtimeUsage, frozen=True):
+    """A usage report: tokens as in a realtime session or in a chat (vLLM), or seconds; Mistral reports both."""
 
     type: str = ""
     seconds: float | None = None
@@ -29,15 +29,15 @@ class Reported(RealtimeUsage, frozen=True):
     completion_tokens: int = -1
     total_tokens: int = -1
 
-    def told(self) -> Usage | None:
-        """What is reported, where it can be true."""
+    def reported_usage(self) -> Usage | None:
+        """The reported usage; None where it is impossible."""
         tokens = None if self.type == "duration" else self.usage() or self._of_chat()
         seconds = self.prompt_audio_seconds if self.seconds is None else self.seconds
         heard = None if seconds is None else seconds_used(seconds)
         return tokens if heard is None else msgspec.structs.replace(tokens or heard, seconds=heard.seconds)
 
     def _of_chat(self) -> Usage | None:
-        """Tokens of sound are in the total alone."""
+        """The tokens of a chat's report, in which those of sound are in the total only."""
         if self.prompt_tokens < 0 or self.completion_tokens < 0:
             return None
         into = max(self.prompt_tokens, self.total_tokens - self.completion_tokens)
@@ -45,16 +45,17 @@ class Reported(RealtimeUsage, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Priced:
-    """What has a price. What is reported in the other unit alone says nothing of what it costs."""
+class PricedUnits:
+    """The units that have a price. A report in another unit only says nothing of the cost."""
 
     tokens: bool
     minutes: bool
     shortest: int = 0
-    """Seconds that are charged of less, too."""
+    """The least seconds that are charged."""
 
     def used(self, told: Usage | None, seconds: Usage | None = None) -> Usage | None:
-        """What was reported, or said of the length beside it; None where that lacks what has a price."""
+        """The usage of a report, or of the length given with the answer; None where it lacks a unit that has a
+        price."""
         if told is not None and seconds is not None and not told.seconds:
             told = msgspec.structs.replace(told, seconds=seconds.seconds)
         told = told or seconds
@@ -82,48 +83,48 @@ class _Event(msgspec.Struct, frozen=True):
     type: str = ""
     delta: str = ""
     text: str | None = None
-    usage: Reported | None = None
+    usage: TranscriptUsage | None = None
     choices: list[_Choice] | None = None
     start: float | None = None
     end: float | None = None
     speaker_id: Any = None
 
     @property
-    def fits(self) -> bool:
+    def is_well_formed(self) -> bool:
         return True
 
     @property
     def text_bytes(self) -> int:
         return len(self.delta.encode())
 
-    def told(self) -> Usage | None:
-        return None if self.usage is None else self.usage.told()
+    def reported_usage(self) -> Usage | None:
+        return None if self.usage is None else self.usage.reported_usage()
 
 
 _DONE = "transcript.text.done"
-_KIND = Kind(msgspec.json.Decoder(_Event).decode, _DONE)
+_KIND = StreamType(msgspec.json.Decoder(_Event).decode, _DONE)
 _LANGUAGE, _DELTA, _SEGMENT, _END = (
     f"transcription.{name}" for name in ("language", "text.delta", "segment", "done")
 )  # fmt: skip
-"""Mistral's."""
+"""Types of Mistral's events."""
 _encode = msgspec.json.encode
 
 
 class TranscriptRelay(TypedRelay):
-    """See the module."""
+    """Passes a transcript stream on, translated to OpenAI's events where necessary."""
 
     __slots__ = ("_counted", "_ends", "_segments", "_texts")
 
-    def __init__(self, priced: Priced) -> None:
+    def __init__(self, priced: PricedUnits) -> None:
         super().__init__(_KIND, priced.used(None), priced.used)
         self._texts: list[str] = []
-        """What was said so far, of a server with words of its own."""
+        """The text so far, of a server with events of its own."""
         self._counted: Usage | None = None
         self._segments = 0
         self._ends = False
-        """It may end here: nothing else tells its end."""
+        """Whether the stream may end here: the server sends no final event."""
 
-    def _taken(self, found: TypedEvent, data: bytes) -> bytes:
+    def _handle_event(self, found: TypedEvent, data: bytes) -> bytes:
         if not isinstance(found, _Event):
             raise AssertionError("read as another kind")
         if found.choices is not None:
@@ -140,7 +141,7 @@ class TranscriptRelay(TypedRelay):
             self._texts = [found.text] if found.text is not None else self._texts
             self._close()
             return b""
-        return b"" if found.type == _LANGUAGE else super()._taken(found, data)
+        return b"" if found.type == _LANGUAGE else super()._handle_event(found, data)
 
     def _told(self, said: str, found: _Event) -> bytes:
         self._report(found)
@@ -151,7 +152,7 @@ class TranscriptRelay(TypedRelay):
         return format_event(_encode({"type": "transcript.text.delta", "delta": said}))
 
     def _apart(self, said: str) -> str:
-        """A text that stands alone, as it goes on with those before it."""
+        """A text without leading space, with one where it continues the texts before it."""
         beside = not said or not self._texts or said[0].isspace() or self._texts[-1][-1].isspace()
         return said if beside else f" {said}"
 
@@ -168,7 +169,7 @@ class TranscriptRelay(TypedRelay):
 
     def _report(self, found: _Event) -> None:
         if found.usage is not None:
-            self.usage = self._used(told := found.told()) or self.usage
+            self.usage = self._used(told := found.reported_usage()) or self.usage
             self._counted = told
 
     def _close(self) -> None:
@@ -185,11 +186,11 @@ class TranscriptRelay(TypedRelay):
         return bool(self._held) or self._ends or (self.done and bool(self._texts))
 
     def closing_events(self, facts: bytes) -> bytes:
-        """The event that ends it, with the facts."""
+        """The final event with the facts."""
         if not self._held:
             self._close()
         return super().closing_events(facts)
 
 
-def transcript_relay(priced: Priced) -> TypedRelay:
+def transcript_relay(priced: PricedUnits) -> TypedRelay:
     return TranscriptRelay(priced)

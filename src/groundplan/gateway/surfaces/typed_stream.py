@@ -1,7 +1,7 @@
-"""Streams whose events say their type, the last one with the usage: transcripts, images that are made, speech.
+"""Streams whose events have a `type`, the last one with the usage: transcripts, generated images, speech.
 
-The last event is held until the call is settled, so that it can carry the facts. Events are passed on as the bytes that
-came; whether their pictures and sounds are any good, nobody looks.
+The last event is held back until the call is settled, so that it can carry the facts. Events are passed on as the bytes
+that came; the contents of images and sound are not checked.
 """
 
 from __future__ import annotations
@@ -18,31 +18,32 @@ from groundplan.ledger.model import Usage
 
 
 class TypedEvent(Protocol):
-    """One event as far as the gateway needs it."""
+    """One event, as far as the gateway reads it."""
 
     @property
     def type(self) -> str:
-        """Empty: it does not say, as errors of many servers do not."""
+        """Empty where the event has none, as errors of many servers."""
         ...
 
     @property
-    def fits(self) -> bool:
-        """Whether it has what its type promises."""
+    def is_well_formed(self) -> bool:
+        """Whether the event has the content that its type promises."""
         ...
 
     @property
     def text_bytes(self) -> int:
-        """UTF-8 bytes of text in it; images and sound are none, and their bytes say nothing about tokens."""
+        """UTF-8 bytes of its text, without images and sound, whose bytes say nothing about tokens."""
         ...
 
-    def told(self) -> Usage | None:
-        """What it reports, where that can be true."""
+    def reported_usage(self) -> Usage | None:
+        """The usage that the event reports; None where there is none, or an impossible one."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """One API's streams: how an event is read, the last one's type, and the types that name their events, too."""
+class StreamType:
+    """How one API streams: how to read an event, the type of the last one, and the types that are sent as event names
+    too."""
 
     read: Callable[[bytes], TypedEvent]
     last: str
@@ -50,11 +51,12 @@ class Kind:
 
 
 class TypedRelay(OpenAIRelay):
-    """See the module. `usage`: what is known without a report; `used` makes one of what is reported, or of nothing."""
+    """Passes such a stream on. `usage`: what is known without a report; `used`: makes the usage of a report, or of
+    none."""
 
     __slots__ = ("_held", "_kind", "_used")
 
-    def __init__(self, kind: Kind, usage: Usage | None, used: Callable[[Usage | None], Usage | None]) -> None:
+    def __init__(self, kind: StreamType, usage: Usage | None, used: Callable[[Usage | None], Usage | None]) -> None:
         super().__init__()
         self._kind = kind
         self._used = used
@@ -62,16 +64,16 @@ class TypedRelay(OpenAIRelay):
         self.usage = usage
 
     def _feed(self, data: bytes) -> bytes:
-        return self._taken(decode_upstream(self._kind.read, data, STREAM), data)
+        return self._handle_event(decode_upstream(self._kind.read, data, STREAM), data)
 
-    def _taken(self, found: TypedEvent, data: bytes) -> bytes:
+    def _handle_event(self, found: TypedEvent, data: bytes) -> bytes:
         if found.type == "error" or (not found.type and b'"error"' in data):
             raise stream_error(data)
-        if not found.type or not found.fits:
+        if not found.type or not found.is_well_formed:
             raise Malformed("an event of the upstream's stream has nothing in it")
         if found.type == self._kind.last:
             self._held, self.done = data, True
-            self.usage = self._used(found.told()) or self.usage
+            self.usage = self._used(found.reported_usage()) or self.usage
             return b""
         self.output_bytes += found.text_bytes
         return self._event(found.type, data)
@@ -84,5 +86,5 @@ class TypedRelay(OpenAIRelay):
         return bool(self._held)
 
     def closing_events(self, facts: bytes) -> bytes:
-        """The event that ends it, with the facts."""
+        """The final event with the facts."""
         return self._event(self._kind.last, append_field(self._held, b"groundplan", facts))

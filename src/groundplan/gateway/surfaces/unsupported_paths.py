@@ -1,6 +1,6 @@
-"""Paths that this gateway does not serve, each with why and what to do instead.
+"""Paths that the gateway does not serve, each with the reason and what to do instead.
 
-Endpoints of the official clients are refused by name: who asks one of them learns more than that there is no such path.
+Endpoints of official clients are refused by name, so that their callers learn more than that there is no such path.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from groundplan.core.errors import Invalid, NotFound
 
-_KEPT = "It keeps things at a provider, or runs there, without a bound of cost. "
+_STORED_AT_PROVIDER = "It keeps things at a provider, or runs there, without a bound of cost. "
 _ACCOUNT = "It is about an account at a provider: ask the provider itself."
 _TALK = "Connect to /v1/realtime by WebSocket, with an API key of this gateway."
 _RESPONSES = "Use /v1/responses, with previous_response_id or the earlier items in input."
@@ -20,7 +20,7 @@ _ADDS = ": this client adds /v1 to its base URL itself"
 _SLASH = ": this client adds a slash to its base URL itself, which has to end without one"
 _AS_OPENAI = 'Use OpenAI(base_url="https://HOST/v1", api_key="gp_...")'
 _AZURE = re.compile(rb"/openai/(?:v1/)?deployments/")
-"""Of a deployment, in the paths of Azure's own client: those that are served are `azure_paths`'."""
+"""Paths of a deployment in Azure's own client; those that are served are mapped in `azure_paths`."""
 _GOOGLE = (
     rb"/v1(?:alpha|beta)\d*/|/v1/(?:models|publishers|projects)/.+:(?:(?:batchG|g|streamG)enerateContent|countTokens"
     rb"|computeTokens|(?:asyncBatchE|batchE|e)mbedContents?|predict(?:LongRunning)?)$"
@@ -29,7 +29,7 @@ _OLLAMA = (
     rb"/api/(?:chat|generate|embed|embeddings|tags|show|ps|version|pull|push|create|copy|delete|blobs/.*"
     rb"|web_search|web_fetch)$"
 )
-_ELSEWHERE = tuple(
+_OTHER_PROVIDERS = tuple(
     (re.compile(pattern), whose, hint)
     for pattern, whose, hint in (
         (_GOOGLE, "Google's", ""),
@@ -42,31 +42,31 @@ _ELSEWHERE = tuple(
         (rb"/v1/fim/completions$", "Mistral's", "Use /v1/completions, with suffix, where a deployment serves them."),
         (rb"/v1/ocr$", "Mistral's", "Send the file in a message of /v1/chat/completions."),
         (rb"/v1/(?:chat/moderations|(?:chat/)?classifications)$", "Mistral's", "Use /v1/moderations."),
-        (rb"/v1/libraries(?:/|$)", "Mistral's", _KEPT + _SOURCES),
+        (rb"/v1/libraries(?:/|$)", "Mistral's", _STORED_AT_PROVIDER + _SOURCES),
         (rb"/v1/(?:multimodal|contextualized)embeddings$", "Voyage's", "Use /v1/embeddings, with texts."),
     )
 )
-"""Paths of other providers' clients, whose they are, and what to do; nothing: to use OpenAI's client."""
+"""Paths of other providers' clients, whose they are, and a hint; empty: use OpenAI's client."""
 NOT_SERVED = {
-    "agents": _KEPT + _RESPONSES,
-    "assistants": _KEPT + _RESPONSES,
-    "audio/voice_consents": _KEPT + "Name one of the provider's own voices.",
-    "audio/voices": _KEPT + "Name one of the provider's own voices.",
-    "chatkit": _KEPT + _RESPONSES,
+    "agents": _STORED_AT_PROVIDER + _RESPONSES,
+    "assistants": _STORED_AT_PROVIDER + _RESPONSES,
+    "audio/voice_consents": _STORED_AT_PROVIDER + "Name one of the provider's own voices.",
+    "audio/voices": _STORED_AT_PROVIDER + "Name one of the provider's own voices.",
+    "chatkit": _STORED_AT_PROVIDER + _RESPONSES,
     "complete": "Use /v1/messages.",
     "compliance": _ACCOUNT,
-    "containers": _KEPT + "Run tools at the caller: they are functions.",
+    "containers": _STORED_AT_PROVIDER + "Run tools at the caller: they are functions.",
     "content_provenance_checks": _ACCOUNT,
-    "conversations": _KEPT + _RESPONSES,
-    "decisions": _KEPT + "Use /v1/moderations, or guardrails of the workload.",
-    "deployment_runs": _KEPT + "Use /v1/messages.",
-    "deployments": _KEPT + "Use /v1/messages.",
-    "dreams": _KEPT + "Use /v1/messages.",
-    "environments": _KEPT + "Use /v1/messages.",
-    "evals": _KEPT + "Experiments and replays of a workload compare models here.",
-    "fine_tuning": _KEPT + "Make the model at the provider, then declare a deployment of it.",
+    "conversations": _STORED_AT_PROVIDER + _RESPONSES,
+    "decisions": _STORED_AT_PROVIDER + "Use /v1/moderations, or guardrails of the workload.",
+    "deployment_runs": _STORED_AT_PROVIDER + "Use /v1/messages.",
+    "deployments": _STORED_AT_PROVIDER + "Use /v1/messages.",
+    "dreams": _STORED_AT_PROVIDER + "Use /v1/messages.",
+    "environments": _STORED_AT_PROVIDER + "Use /v1/messages.",
+    "evals": _STORED_AT_PROVIDER + "Experiments and replays of a workload compare models here.",
+    "fine_tuning": _STORED_AT_PROVIDER + "Make the model at the provider, then declare a deployment of it.",
     "live": _TALK,
-    "memory_stores": _KEPT + _SOURCES,
+    "memory_stores": _STORED_AT_PROVIDER + _SOURCES,
     "organization": _ACCOUNT,
     "organizations": _ACCOUNT,
     "projects": _ACCOUNT,
@@ -77,26 +77,26 @@ NOT_SERVED = {
     "realtime/translations": _TALK,
     "responses/compact": "Leave earlier items out of input, or ask for a summary of them by /v1/responses.",
     "safety": _ACCOUNT,
-    "sessions": _KEPT + "Use /v1/messages.",
-    "skills": _KEPT + "Say it in the workload's prompt, or in instructions.",
-    "threads": _KEPT + _RESPONSES,
+    "sessions": _STORED_AT_PROVIDER + "Use /v1/messages.",
+    "skills": _STORED_AT_PROVIDER + "Say it in the workload's prompt, or in instructions.",
+    "threads": _STORED_AT_PROVIDER + _RESPONSES,
     "tunnels": _ACCOUNT,
     "user_profiles": _ACCOUNT,
     "vaults": _ACCOUNT,
-    "vector_stores": _KEPT + _SOURCES,
-    "videos": _KEPT + "Ask the provider itself.",
+    "vector_stores": _STORED_AT_PROVIDER + _SOURCES,
+    "videos": _STORED_AT_PROVIDER + "Ask the provider itself.",
     "webhook_endpoints": _ACCOUNT,
     "webhook_event_types": _ACCOUNT,
 }
-"""What is below /v1, and a hint."""
+"""Paths below /v1 that are not served, each with a hint."""
 
 
 def refusal(path: bytes) -> Invalid | NotFound | None:
-    """Of a path that an official client has and nothing here serves; None for any other."""
+    """The refusal of a path that an official client has and the gateway does not serve; None for any other path."""
     if _AZURE.match(path) is not None:
         told = "Chat, completions, embeddings, images and audio of a deployment are, and all below /openai/v1."
         return NotFound("this path of Azure's client is not served", code="path_unknown", hint=told)
-    if (other := elsewhere(path)) is not None:
+    if (other := other_provider_refusal(path)) is not None:
         return other
     root, *below = path.decode("latin-1").removeprefix("/").split("/")[:3]
     if root != "v1":
@@ -108,9 +108,9 @@ def refusal(path: bytes) -> Invalid | NotFound | None:
     return None
 
 
-def elsewhere(path: bytes) -> NotFound | None:
-    """Of a path that the client of another provider has; None for any other."""
-    for pattern, whose, hint in _ELSEWHERE:
+def other_provider_refusal(path: bytes) -> NotFound | None:
+    """The refusal of a path of another provider's client; None for any other path."""
+    for pattern, whose, hint in _OTHER_PROVIDERS:
         if pattern.match(path) is not None:
             if hint:
                 what = f"{path.decode('latin-1')[:60]} of {whose} client is not served here"
@@ -120,9 +120,9 @@ def elsewhere(path: bytes) -> NotFound | None:
     return None
 
 
-def unknown(path: bytes, served: Iterable[str]) -> NotFound:
-    """Of any other path. `served`: those below /v1 to which requests are sent, which are told; where only the beginning
-    of one is wrong, so is the base URL of the client, and the message says so, since clients show nothing else."""
+def unknown_path(path: bytes, served: Iterable[str]) -> NotFound:
+    """The refusal of any other path. `served`: the paths of calls, for the hint. Where only the beginning of a path is
+    wrong, so is the base URL of the client; the message says so, since clients show nothing else."""
     asked, why = path.decode("latin-1"), ""
     hint = f"Under /v1 the gateway has models, files, batches and realtime, and POST {', '.join(served)}."
     for each in (*served, "/v1/models", "/v1/files", "/v1/batches"):

@@ -1,8 +1,8 @@
-"""Forms with files that are sent on to an upstream while they arrive, so that their size costs no memory.
+"""Form uploads that are sent on to an upstream while they arrive, so that their size costs no memory.
 
-As much as decides about a call must come before the bulk of its files, but for what makes it no dearer (how the model
-that was taken is called, how the answer is written); the rest is passed on part by part, under the upstream's name of
-the model. What was passed on is gone: a form that is larger than what is kept can be tried once.
+Fields that decide about a call must come before the bulk of its files, except those that make it no dearer (the name of
+the chosen model, the format of the answer). The rest is passed on part by part, with the upstream's name of the model.
+What was passed on is gone: a form that is larger than what is kept can be tried only once.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from groundplan.blueprint.model import Deployment
     from groundplan.gateway.http.server import Request
 
-KEPT_BYTES = 1 << 20
-"""Of a form's beginning: a form that is not larger can be tried again, and its fields may be in any order."""
+MAX_KEPT_BYTES = 1 << 20
+"""Bytes of a form's beginning that are kept: a form that is not larger can be tried again, with fields in any order."""
 ONE_FILE = (1, frozenset({"file"}))
-_PIECE = 4096
-"""Smaller ones are kept together with what follows them."""
+_MIN_KEPT_PIECE = 4096
+"""Smaller kept pieces are joined with what follows."""
 
 
 class Upload:
@@ -39,7 +39,7 @@ class Upload:
         samples: frozenset[str] = frozenset(),
         named: object = None,
     ) -> None:
-        """`named`: the model, where the path of the request has said it: whatever the form says of it is left out."""
+        """`named`: the model, where the request's path names it: then the form's own is left out."""
         self._decisive = decisive
         self._samples = samples
         self._late = late
@@ -48,20 +48,20 @@ class Upload:
         self._rest: AsyncIterator[Event] | None = None
         self._consumed = False
         self.fields: dict[str, str] = {}
-        """Of a name that is there several times the last one."""
+        """Text fields that were read, the last value of each name."""
         self.texts: list[str] = []
-        """Every field that is no file, as far as they were read."""
+        """The values of all text fields that were read."""
         self.files: list[str] = []
-        """Names of the fields that are files, as far as they were read."""
+        """Names of the file fields that were read."""
         self.size = 0
-        """Bytes that were kept."""
+        """Bytes that are kept."""
         self.texts_first = False
-        """Every field that is no file must be in what is kept, since it was checked."""
+        """Whether text fields may come in the kept beginning only, since they were checked."""
         self.owes_model = False
-        """It has to name a model, and has not yet."""
+        """Whether the form must name a model and has not yet."""
 
     async def begin(self, request: Request) -> None:
-        """Read as much as is kept. Raises `Invalid`."""
+        """Read the beginning that is kept. Raises `Invalid`."""
         rest = form_events(form_stream(request), request.headers.get(b"content-type"), self._samples)
         part: Part | None = None
         value = b""
@@ -78,8 +78,8 @@ class Upload:
             elif isinstance(event, End) and part is not None and self._is_text(part):
                 self._field(part.name, value)
                 self.texts.append(self.fields[part.name])
-            if self.size > KEPT_BYTES and (isinstance(event, End) or not self._is_text(part)):
-                self._rest = rest  # a field that is no file was read to its end, or nobody would read it
+            if self.size > MAX_KEPT_BYTES and (isinstance(event, End) or not self._is_text(part)):
+                self._rest = rest  # not within a text field, which would be lost
                 break
         if self._named:
             self.fields["model"] = self._named
@@ -89,7 +89,7 @@ class Upload:
 
     def _keep(self, event: Event) -> None:
         before = self._kept[-1] if self._kept else None
-        if isinstance(event, Data) and isinstance(before, Data) and len(before.data) < _PIECE:
+        if isinstance(event, Data) and isinstance(before, Data) and len(before.data) < _MIN_KEPT_PIECE:
             self._kept[-1] = Data(before.data + event.data)
         else:
             self._kept.append(event)
@@ -104,15 +104,15 @@ class Upload:
         except UnicodeDecodeError as error:
             raise Invalid(f"{name} is not UTF-8", code="body_encoding", hint="Send text in UTF-8.") from error
 
-    def said(self, name: str) -> bool:
-        """Whether a field is `true`; one that is not there is not. Raises `Invalid` for what is neither."""
+    def flag(self, name: str) -> bool:
+        """The value of a boolean field; False where there is none. Raises `Invalid`."""
         text = self.fields.get(name, "false").lower()
         if text not in ("true", "false"):
             raise Invalid(f"{name} is neither true nor false", code="body_invalid", hint="Send true or false.")
         return text == "true"
 
     def number(self, name: str, usual: int) -> int:
-        """A field that is a whole number. Raises `Invalid`."""
+        """The value of an integer field, `usual` where there is none. Raises `Invalid`."""
         text = self.fields.get(name)
         if text is None:
             return usual
@@ -121,7 +121,7 @@ class Upload:
         return int(text)
 
     def reword(self, change: Callable[[str], str]) -> None:
-        """Another value for each field that was read, where `change` makes one of it."""
+        """Replace the value of each text field that was read by `change` of it."""
         kept, self._kept, self.texts = self._kept, [], []
         part: Part | None = None
         value = b""
@@ -140,16 +140,16 @@ class Upload:
 
     @property
     def passed_on(self) -> bool:
-        """More of it than is kept went to an upstream: no other one can have it."""
+        """Whether more than is kept was sent to an upstream, so that it cannot be sent to another."""
         return self._consumed
 
     @property
     def whole(self) -> bool:
-        """All of it is kept, so that it can be sent again."""
+        """Whether the whole form is kept, so that it can be sent again."""
         return self._rest is None
 
     def digest(self) -> bytes:
-        """Of all that is kept: of the whole form, where that is `whole`, whatever its boundary is."""
+        """A digest of what is kept: of the whole form where it is `whole`, independent of its boundary."""
         made = hashlib.sha256(self._named.encode())
         for event in self._kept:
             data = event.data if isinstance(event, Data) else repr(event).encode()
@@ -157,25 +157,25 @@ class Upload:
         return made.digest()
 
     async def pieces(self, model: str, boundary: bytes, may: Mapping[str, Container[str]]) -> AsyncIterator[bytes]:
-        """The form for an upstream. `may`: what decisive fields may say behind what is kept. Raises `Invalid`."""
+        """The form for an upstream. `may`: allowed values of decisive fields behind what is kept. Raises `Invalid`."""
         if self._consumed:
             raise UpstreamFailure("refused", "the upload was passed on already", sent=False)
         skipped = False
         for event in self._kept:
             skipped = (isinstance(event, Part) and event.name == "model") or (skipped and not isinstance(event, Part))
             if not skipped:
-                yield _written(event, boundary)
+                yield _encoded_part(event, boundary)
         if self._rest is not None:
             self._consumed, self._kept = True, []
             async for event in self._later(self._rest, may):
-                yield _written(event, boundary)
+                yield _encoded_part(event, boundary)
         yield b'--%b\r\nContent-Disposition: form-data; name="model"\r\n\r\n%b\r\n' % (boundary, model.encode())
         yield b"--%b--\r\n" % boundary
 
     async def _later(self, rest: AsyncIterator[Event], may: Mapping[str, Container[str]]) -> AsyncIterator[Event]:
-        """What comes behind what is kept, without the model. Raises `Invalid`."""
+        """The events behind what is kept, without the model. Raises `Invalid`."""
         part: Part | None = None
-        """A decisive field that is being read."""
+        """The decisive field that is being read."""
         value = b""
         async for event in rest:
             if isinstance(event, Part):
@@ -189,15 +189,15 @@ class Upload:
             elif isinstance(event, End):
                 self._field(part.name, value)
                 if self.fields[part.name] not in may[part.name]:
-                    raise _too_late(part.name)
+                    raise _field_too_late(part.name)
                 for each in (part, Data(value), event) if part.name != "model" else ():
                     yield each
         if self.owes_model and "model" not in self.fields:
             raise model_missing()
 
     def _check_late(self, part: Part, may: Mapping[str, Container[str]]) -> Part | None:
-        """The part, where it is a decisive field. Raise `Invalid` for one that may not come so late, and for a file too
-        many."""
+        """The part if it is a decisive field. Raises `Invalid` for a field that may not come so late, and for too many
+        files."""
         name = part.name
         if part.filename is not None:
             self._add_file(name)
@@ -207,7 +207,7 @@ class Upload:
         if name == "model" and self._named:
             return part
         if name not in may or name in self.fields or (self.texts_first and name != "model"):
-            raise _too_late(name)
+            raise _field_too_late(name)
         return part
 
     def _add_file(self, name: str) -> None:
@@ -220,14 +220,14 @@ class Upload:
             raise Invalid(f"the form has more than {most} files", code="files_range", hint="Send fewer.")
 
 
-def _too_late(name: str) -> Invalid:
+def _field_too_late(name: str) -> Invalid:
     return Invalid(
         f"{name} comes after a large file", code="field_after_file", hint=f"Put {name} before the file in the form."
     )
 
 
-def taking_uploads(deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-    """Those that a form can be passed on to while it arrives. Raises `Invalid`."""
+def accepting_uploads(deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
+    """The deployments that a form can be sent on to while it arrives. Raises `Invalid`."""
     found = tuple(d for d in deployments if d.http == 1 and not (d.proxy or "").startswith("https:"))
     if not found:
         hint = "Declare one with http: 1, behind no proxy that is itself reached by https."
@@ -240,7 +240,7 @@ def model_missing() -> Invalid:
     return Invalid("the form names no model", code="model_missing", hint=hint)
 
 
-def _written(event: Event, boundary: bytes) -> bytes:
+def _encoded_part(event: Event, boundary: bytes) -> bytes:
     if isinstance(event, Data):
         return event.data
     if isinstance(event, End):

@@ -14,7 +14,7 @@ from typing import Any
 
 from groundplan.core.detect import Found, find, take_out, without_overlaps
 from groundplan.gateway.http.sse import DONE, EventReader
-from groundplan.gateway.surfaces.answer_text import ARGUMENTS, Channel, is_said, slots
+from groundplan.gateway.surfaces.answer_text import ARGUMENTS, Channel, is_visible_text, slots
 from groundplan.governance.guardrails.json_escapes import LEVELS, Said
 
 LONGEST_TEXT = 100_000
@@ -212,7 +212,7 @@ def _tool_names(choice: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def _choice_place(channel: Channel) -> str:
     """Return the place of a text in a chat, or in a completion."""
     place, *rest = channel
-    if is_said(channel):
+    if is_visible_text(channel):
         return place
     if rest[0] == ARGUMENTS:
         return ".".join(part for part in (place, "call", rest[1]) if part)

@@ -37,7 +37,7 @@ from groundplan.gateway.http.sse import BOM
 from groundplan.gateway.http.strict_json import check_complexity
 from groundplan.gateway.offload import READ_BYTES, in_thread
 from groundplan.gateway.stalls import patient
-from groundplan.gateway.surfaces.answers import facts, headers, standing
+from groundplan.gateway.surfaces.answers import answer_constants, facts, headers
 from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer, final_usage
 from groundplan.gateway.surfaces.speech import EVENTS
 from groundplan.gateway.surfaces.upstream_json import parse_answer
@@ -391,7 +391,7 @@ class Attempt(RefusalHandling):
             sequence = settle.finish(gateway, exchange, "ok", 200, awaited=True)
         if exchange.flight is not None:
             exchange.flight.whole = answered.data
-        call_facts = facts(exchange, settle.remaining_budget(gateway, exchange), known := standing(exchange))
+        call_facts = facts(exchange, settle.remaining_budget(gateway, exchange), known := answer_constants(exchange))
         data = answered.data if answered.kind else interface.with_facts(answered.data, call_facts)
         lines = headers(exchange, cost=True, known=known)
         if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:

@@ -67,7 +67,7 @@ class CitedStreaming(Streaming):
         try:
             for event in EventReader().feed(b"".join(self._received)):
                 for slot in answer_text.slots(_json(event) if event.startswith(b"{") else None):
-                    if answer_text.is_said(slot.channel):
+                    if answer_text.is_visible_text(slot.channel):
                         channels.setdefault(slot.channel, []).append(slot.text)
         except (msgspec.DecodeError, EventTooLarge):
             return ""
@@ -92,7 +92,7 @@ def check_whole_answer(gateway: Gateway, exchange: Exchange, data: bytes) -> Non
     if exchange.grounding_notes is None or _MARKED.search(data) is None:
         return
     try:
-        found = check_citations(answer_text.said(_json(data)), exchange.passages)
+        found = check_citations(answer_text.visible_text(_json(data)), exchange.passages)
     except msgspec.DecodeError:
         return
     if found:

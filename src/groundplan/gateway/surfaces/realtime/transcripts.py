@@ -47,7 +47,7 @@ from groundplan.gateway.surfaces.realtime.settle import (
     settle_unused,
 )
 from groundplan.gateway.surfaces.transcriptions import Transcriptions
-from groundplan.gateway.surfaces.transcripts_stream import Priced, Reported
+from groundplan.gateway.surfaces.transcripts_stream import PricedUnits, TranscriptUsage
 from groundplan.ledger.model import Usage
 
 LAST_SECONDS = 1.0
@@ -61,7 +61,7 @@ _HINT = (
 
 class _Item(msgspec.Struct, frozen=True):
     item_id: str = ""
-    usage: Reported | None = None
+    usage: TranscriptUsage | None = None
 
 
 class Transcription(Transcriptions):
@@ -274,5 +274,5 @@ def _usage_of(deployment: Deployment | None, told: _Item) -> Usage | None:
     if deployment is None:
         return None
     rates = deployment.rates
-    priced = Priced(bool(rates.input or rates.output or rates.input_audio), bool(rates.minute), rates.shortest)
-    return None if told.usage is None else priced.used(told.usage.told())
+    priced = PricedUnits(bool(rates.input or rates.output or rates.input_audio), bool(rates.minute), rates.shortest)
+    return None if told.usage is None else priced.used(told.usage.reported_usage())
