@@ -163,7 +163,7 @@ async def test_a_list_reads_and_tells_a_few_megabytes_at_a_time_and_goes_on_behi
         return found
 
     monkeypatch.setattr(completion_store, "page", watched)
-    monkeypatch.setattr(sealed_store, "_STEP_BYTES", 5000)
+    monkeypatch.setattr(sealed_store, "_BATCH_BYTES", 5000)
     monkeypatch.setattr(sealed_store, "MAX_LISTED_BYTES", 13_000)
 
     async def listed(**wanted: Any) -> list[list[str]]:
