@@ -37,7 +37,7 @@ from groundplan.knowledge.sources.folder import FolderConnector
 from groundplan.runtime import backup as backup_module
 from groundplan.runtime import table_dump
 from groundplan.runtime.archive import MANIFEST, unpack, write_archive
-from groundplan.runtime.backup import _add, backup, forget_killed, restore
+from groundplan.runtime.backup import _add, backup, delete_killed_backups, restore
 from groundplan.runtime.locks import INCOMPLETE, own_home
 from groundplan.runtime.migrate import head, revision
 from groundplan.runtime.postgres import EmbeddedPostgres
@@ -230,7 +230,7 @@ def test_a_log_that_grows_while_its_files_are_looked_at_is_kept(
 
 def test_a_backup_that_may_lack_a_part_of_a_journal_is_none(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where no more files may be open for a moment: what was taken over meanwhile was deleted, and not kept."""
-    keep, failed = backup_module._keep, threading.Event()
+    keep, failed = backup_module._link_new_files, threading.Event()
 
     def failing(source: Path, target: Path) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -239,10 +239,10 @@ def test_a_backup_that_may_lack_a_part_of_a_journal_is_none(home: Home, monkeypa
         keep(source, target)
 
     monkeypatch.setattr(backup_module, "_LOOK_SECONDS", 0.001)
-    monkeypatch.setattr(backup_module, "_keep", failing)
+    monkeypatch.setattr(backup_module, "_link_new_files", failing)
     with (
         pytest.raises(OSError, match="Too many open files"),
-        backup_module._keeping_journals(home, home.run / "staging"),
+        backup_module._following_journals(home, home.run / "staging"),
     ):
         assert failed.wait(10)
 
@@ -267,18 +267,18 @@ def test_journals_on_a_disk_of_their_own_are_kept_as_they_grow(home: Home, monke
     monkeypatch.setattr(os, "scandir", denied)
     segment, before = home.journal / "epoch" / "00000000.seg", files(home.journal)
     with backup_module._staging(home) as staging:
-        with backup_module._keeping_journals(home, backup_module._beside_journals(home, staging)):
+        with backup_module._following_journals(home, backup_module._journal_staging(home, staging)):
             with segment.open("r+b") as growing:
                 growing.seek(1000)
                 growing.write(b"what came while the rows were copied")
             whole = segment.read_bytes()
             segment.unlink()  # taken over
-        kept = dict(backup_module._files(backup_module._beside_journals(home, staging)))
+        kept = dict(backup_module._files(backup_module._journal_staging(home, staging)))
         assert kept.keys() == before.keys() and kept["epoch/00000000.seg"].read_bytes() == whole
-        with backup_module._keeping_journals(home, home.run / "second"):
+        with backup_module._following_journals(home, home.run / "second"):
             pass
         assert not list(backup_module._files(home.run / "second")), "what another one keeps is no journal"
-    assert list(home.journal.glob(".*")) == [] and dict(backup_module._own_files(home)).keys() == {"operator.token"}
+    assert list(home.journal.glob(".*")) == [] and dict(backup_module._home_files(home)).keys() == {"operator.token"}
 
 
 def test_a_backup_lacks_no_folder_that_cannot_be_read(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,11 +291,11 @@ def test_a_backup_lacks_no_folder_that_cannot_be_read(home: Home, monkeypatch: p
 
     (home.root / "files").mkdir()
     (home.root / "files" / "one").write_bytes(b"1")
-    kept = {name for name, _ in backup_module._own_files(home)}
+    kept = {name for name, _ in backup_module._home_files(home)}
     assert "files/one" in kept
     monkeypatch.setattr(os, "scandir", failing)
     with pytest.raises(OSError, match="Input/output error"):
-        list(backup_module._own_files(home))
+        list(backup_module._home_files(home))
 
 
 def decompressed(data: bytes) -> bytes | None:
@@ -465,7 +465,7 @@ def test_the_manifest_lists_every_file_with_its_digest(home: Home, database: Dat
 
     def beside(_: str) -> None:
         """An `up`, or a second backup, starts."""
-        forget_killed(home)
+        delete_killed_backups(home)
         (own,) = home.run.glob("backup-*")
         assert own.name != "backup-killed", "what one that was killed has left goes first"
         assert not (home.journal / ".backup-killed").exists()
@@ -649,7 +649,7 @@ def test_a_key_that_is_rotated_beside_a_backup_is_the_one_of_its_log(
     home: Home, database: Database, postgres_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log was kept as the old key had signed it, and the keys as they were in the end: nobody could restore it."""
-    archive, kept = tmp_path / "a.backup", backup_module._bytes
+    archive, kept = tmp_path / "a.backup", backup_module._read_if_exists
     rotated: list[str] = []
 
     def rotate_once(when: str) -> None:
@@ -666,7 +666,7 @@ def test_a_key_that_is_rotated_beside_a_backup_is_the_one_of_its_log(
         rotate_once("as the rows are read")
         return dump_tables(url, folder)
 
-    monkeypatch.setattr(backup_module, "_bytes", at_the_checkpoint)
+    monkeypatch.setattr(backup_module, "_read_if_exists", at_the_checkpoint)
     monkeypatch.setattr(backup_module, "dump_tables", at_the_rows)
     backup(home, database.settings(home.root), archive, quiet)
     assert len(rotated) == 2

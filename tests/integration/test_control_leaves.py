@@ -74,7 +74,7 @@ def test_requests_that_take_long_end_beside_a_successor_and_are_told_of_a_stop(
         until(supervisor, lambda: _threads(leaving.popen.pid) < 20)  # what is done beside is its successor's
         time.sleep(6)  # longer than a stop waits
         assert slow.is_alive() and len(supervisor._leaving) == 1
-        assert leaving.until - time.monotonic() > 500, "as long as running answers of the gateway may take"
+        assert leaving.kill_at - time.monotonic() > 500, "as long as running answers of the gateway may take"
         holding.rollback()
         slow.join(30)
         assert slow.failed == "" and slow.answer is not None and slow.answer.status == 200
@@ -86,7 +86,7 @@ def test_requests_that_take_long_end_beside_a_successor_and_are_told_of_a_stop(
         assert slow.failed == "" and slow.answer is not None
         assert (slow.answer.status, slow.answer.code) == (503, "control_ends")
         assert slow.answer.headers["retry-after"] == "2" and slow.answer.body["error"]["hint"]
-    wrong = [line for line in supervisor.log(processes.CONTROL).read_text().splitlines() if '"error"' in line]
+    wrong = [line for line in supervisor.log_path(processes.CONTROL).read_text().splitlines() if '"error"' in line]
     assert wrong == []
 
 

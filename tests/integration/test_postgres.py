@@ -149,7 +149,7 @@ def test_one_that_stands_still_once_it_answered_is_waited_for(tmp_path: Path, mo
         again = threading.Timer(3.0, each, (signal.SIGCONT,))
         again.start()
         begun = time.monotonic()
-        server.prepared()
+        server.prepare()
         assert time.monotonic() - begun > 2.5
         again.join()
 
@@ -181,7 +181,7 @@ def test_a_server_that_outlived_its_owner_is_stopped_first(tmp_path: Path) -> No
             start_new_session=True,
         )
         try:
-            while not server.accepts():
+            while not server.accepts_connections():
                 time.sleep(0.05)
             server.close()
             with EmbeddedPostgres(home) as next_one:
@@ -204,7 +204,7 @@ def test_a_pid_file_that_names_another_program_is_only_a_file(tmp_path: Path) ->
                 os.chown(pid_file, account.uid, account.gid)
         with EmbeddedPostgres(home) as server:
             server.start()
-            assert server.accepts()
+            assert server.accepts_connections()
 
 
 def test_an_interrupted_first_start_is_begun_again(tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_the_supervisor_restarts_it_at_the_same_port(tmp_path: Path) -> None:
             except psycopg.OperationalError:
                 time.sleep(0.05)
         assert supervisor.states()[0].starts == 2
-        assert database_url(home, SETTINGS, "owner") == url and not supervisor.reload_wanted()
+        assert database_url(home, SETTINGS, "owner") == url and not supervisor.take_reload_request()
         with running_database(home, SETTINGS, steps.append) as none:
             assert none is None
         pid = supervisor.states()[0].pid
@@ -302,7 +302,7 @@ def test_the_supervisor_restarts_it_at_the_same_port(tmp_path: Path) -> None:
                 assert time.monotonic() < deadline + 30
                 supervisor.check()
                 time.sleep(0.01)
-        assert supervisor.reload_wanted(), "whoever runs knows only the port before"
+        assert supervisor.take_reload_request(), "whoever runs knows only the port before"
 
 
 @contextmanager
@@ -330,7 +330,9 @@ def test_a_port_that_somebody_took_meanwhile_is_not_insisted_on(
             copied.postgres.mkdir(parents=True)
             for name in ("port", "roles.json"):
                 shutil.copy(home.postgres / name, copied.postgres)
-            assert server.runs() and EmbeddedPostgres(copied).accepts(), "of a copy the other's answers"
+            assert server.is_running() and EmbeddedPostgres(copied).accepts_connections(), (
+                "of a copy the other's answers"
+            )
             with monkeypatch.context() as own, pytest.raises(Conflict, match="its own is made"):
                 own.setattr(EmbeddedPostgres, "open", refused)
                 with running_database(copied, SETTINGS, lambda _: None):

@@ -23,7 +23,7 @@ from groundplan.core.home import Home
 from groundplan.runtime.child import rotate, tail, trim
 from groundplan.runtime.database import start_database
 from groundplan.runtime.locks import open_listener
-from groundplan.runtime.supervisor import Process, State, Supervisor
+from groundplan.runtime.supervisor import Process, ProcessState, Supervisor
 from groundplan.testing.database import Database
 
 SLEEP = (sys.executable, "-c", "import time; time.sleep(600)")
@@ -108,7 +108,7 @@ def test_one_that_keeps_dying_is_tried_ever_later_and_one_that_may_end_is_left_a
         supervisor.start(Process("once", (sys.executable, "-c", ""), restart=False))
         begun = time.monotonic()
 
-        def states() -> dict[str, State]:
+        def states() -> dict[str, ProcessState]:
             supervisor.check()
             return {state.name: state for state in supervisor.states()}
 
@@ -265,14 +265,14 @@ def test_a_reload_that_is_asked_for_during_the_start_or_the_end_ends_nobody(tmp_
     before = {number: signal.getsignal(number) for number in numbers}
     try:
         with Supervisor(Home(tmp_path)) as supervisor:
-            supervisor.heed_reloads()
+            supervisor.handle_reload_signals()
             os.kill(os.getpid(), signal.SIGUSR1)
-            assert supervisor.reload_wanted() and not supervisor.reload_wanted()
+            assert supervisor.take_reload_request() and not supervisor.take_reload_request()
             with supervisor.signals():
                 os.kill(os.getpid(), signal.SIGUSR1)
-                assert supervisor.reload_wanted()
+                assert supervisor.take_reload_request()
             os.kill(os.getpid(), signal.SIGUSR1)
-            assert supervisor.reload_wanted()
+            assert supervisor.take_reload_request()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -330,7 +330,7 @@ def test_a_log_that_grows_large_while_its_process_runs_is_set_aside_and_goes_on(
     says = "import time\nn = 0\nwhile True:\n    n += 1\n    print(n, flush=True)\n    time.sleep(0.001)"
     with Supervisor(Home(tmp_path)) as supervisor:
         supervisor.start(Process("talks", (sys.executable, "-c", says)))
-        log, pid = supervisor.log("talks"), pid_of(supervisor, "talks")
+        log, pid = supervisor.log_path("talks"), pid_of(supervisor, "talks")
         older = log.with_name("talks.log.1")
         most: list[int] = []
 

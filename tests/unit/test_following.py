@@ -28,7 +28,7 @@ from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
 from groundplan.gateway.telemetry.scrape import SERVICE, SHIPPER
 from groundplan.runtime import migrate
-from groundplan.runtime.supervisor import Process, State, Supervisor
+from groundplan.runtime.supervisor import Process, ProcessState, Supervisor
 
 
 def test_a_control_process_that_hangs_keeps_nothing_from_being_started_again(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_reload_on_a_disk_that_is_full_ends_nobody(tmp_path: Path, monkeypatch
     supervisor._reload.set()
     reloading.tick()
     reloading.tick()
-    assert not supervisor.reload_wanted() and not supervisor.replacing
+    assert not supervisor.take_reload_request() and not supervisor.replacing
     monkeypatch.undo()
     home.create()
     reloading.tick()
@@ -131,7 +131,7 @@ def test_nothing_is_replaced_before_who_reads_journals_works_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, works: bool
 ) -> None:
     """And one that ends again is told of, and why."""
-    home, done, child = Home(tmp_path), list[str](), State(SHIPPER_NAME, 7, 1, None)
+    home, done, child = Home(tmp_path), list[str](), ProcessState(SHIPPER_NAME, 7, 1, None)
     home.create()
     (home.logs / f"{SHIPPER_NAME}.log").write_text("no such column\n")
     supervisor = Supervisor(home)
@@ -142,13 +142,13 @@ def test_nothing_is_replaced_before_who_reads_journals_works_again(
     supervisor._reload.set()
     reloading.tick()
     assert done == [] and _read_state(home)["state"] == "running"
-    child = State(SHIPPER_NAME, 8, 2, 0)
+    child = ProcessState(SHIPPER_NAME, 8, 2, 0)
     reloading.tick()
     assert _read_state(home)["state"] == "running"
     if works:
         assert done == ["gateway-0"]
         return
-    child = State(SHIPPER_NAME, None, 3, 1)
+    child = ProcessState(SHIPPER_NAME, None, 3, 1)
     reloading.tick()
     told = f"{SHIPPER_NAME} did not start again: no such column"
     assert (_read_state(home)["state"], _read_state(home)["message"], done) == ("failed", told, [])
@@ -162,7 +162,7 @@ def test_a_reload_is_done_when_console_and_api_are_replaced_last(
     home.create()
     (home.logs / "control.log").write_text("no such column\n")
     supervisor = Supervisor(home)
-    monkeypatch.setattr(supervisor, "states", lambda: [State(name, pid, 1, None) for name, pid in pids.items()])
+    monkeypatch.setattr(supervisor, "states", lambda: [ProcessState(name, pid, 1, None) for name, pid in pids.items()])
     monkeypatch.setattr(supervisor, "restart", lambda _: None)
     monkeypatch.setattr(supervisor, "replace", lambda process: done.append(process.name))
     groups = [[Process(name, ("sleep", "9"))] for name in pids]
@@ -256,7 +256,7 @@ def test_a_control_process_that_keeps_ending_at_the_start_is_told_soon(
     (home.logs / "control.log").write_text("MemoryError\n")
     supervisor, looks = Supervisor(home), list[float]()
     monkeypatch.setattr(supervisor, "check", lambda: looks.append(time.monotonic()))
-    monkeypatch.setattr(supervisor, "states", lambda: [State("control", None, 3 + len(looks), 3)])
+    monkeypatch.setattr(supervisor, "states", lambda: [ProcessState("control", None, 3 + len(looks), 3)])
     monkeypatch.setattr(groundplan.cli.startup, "STATUS_TIMEOUT_SECONDS", 0.1)
     start = Start(home, load_settings({}), None, False, Steps())
     listeners = open_listeners(start.settings, 0, 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from groundplan.runtime.postgres import room_for
+from groundplan.runtime.postgres import connection_settings
 from groundplan.runtime.processors import processors
 
 
@@ -33,5 +33,5 @@ def test_a_container_has_its_share(
 
 
 def test_the_database_has_room_for_all_workers_and_their_successors() -> None:
-    assert room_for(2) == {"max_connections": "100"}
-    assert int(room_for(36)["max_connections"]) > 2 * 36 * 8
+    assert connection_settings(2) == {"max_connections": "100"}
+    assert int(connection_settings(36)["max_connections"]) > 2 * 36 * 8

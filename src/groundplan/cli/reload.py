@@ -188,7 +188,7 @@ class Reloading:
         elif self._shipper_restart is not None:
             self._check_shipper(self._shipper_restart)
         elif self._groups is None:
-            if self._supervisor.reload_wanted():
+            if self._supervisor.take_reload_request():
                 self._begin()
         elif not self._supervisor.replacing:
             self._on_group_replaced(self._groups)
@@ -248,7 +248,7 @@ class Reloading:
 
     def _last_log_line(self, name: str) -> str:
         """The last line of a process's log, as a suffix to a message."""
-        told = tail(self._supervisor.log(name), 1)
+        told = tail(self._supervisor.log_path(name), 1)
         return f": {told}" if told else ""
 
     def _replace_next_group(self, groups: deque[Sequence[Process]]) -> None:

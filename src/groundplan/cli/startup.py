@@ -24,7 +24,7 @@ from groundplan.core.endpoints import lookup
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings
-from groundplan.runtime.backup import forget_killed
+from groundplan.runtime.backup import delete_killed_backups
 from groundplan.runtime.child import tail
 from groundplan.runtime.database import start_database
 from groundplan.runtime.models import ensure
@@ -55,7 +55,7 @@ class Start:
     def start_database(self, supervisor: Supervisor, workers: int) -> None:
         """Start PostgreSQL (unless there is an external one) with connections for so many gateway workers, upgrade its
         schema, and check that it belongs to this HOME and that its blueprint was signed here."""
-        forget_killed(self.home)
+        delete_killed_backups(self.home)
         prepare_home(self.home)
         start_database(supervisor, self.settings, self.steps.say, workers)
         with _database_refusals():
@@ -160,7 +160,7 @@ class Start:
         """The last log line of a gateway worker that logged recently: it may wait, for example for space on a disk."""
         began = time.time() - NOTICE_SECONDS - STATUS_TIMEOUT_SECONDS
         for state in supervisor.states():
-            log = supervisor.log(state.name)
+            log = supervisor.log_path(state.name)
             with suppress(OSError):
                 if state.name.startswith("gateway") and log.stat().st_mtime > began and (said := tail(log, 1)):
                     return f"; {state.name} said: {said}"
@@ -204,9 +204,9 @@ def _check_alive(supervisor: Supervisor) -> None:
     for state in supervisor.states():
         if state.starts >= MAX_STARTS:
             raise Unavailable(
-                f"{state.name} keeps ending: {tail(supervisor.log(state.name)) or 'it printed nothing'}",
+                f"{state.name} keeps ending: {tail(supervisor.log_path(state.name)) or 'it printed nothing'}",
                 code="process_failed",
-                hint=f"See {supervisor.log(state.name)}.",
+                hint=f"See {supervisor.log_path(state.name)}.",
             )
 
 

@@ -110,7 +110,7 @@ def up(
         steps = stack.enter_context(Steps())
         start = Start(Home(settings.home), settings, folder, demo, steps)
         supervisor = stack.enter_context(Supervisor(start.home, notice=steps.say))
-        supervisor.heed_reloads()
+        supervisor.handle_reload_signals()
         # workers left behind by a killed `up` release its ports once they have drained
         is_after_kill = (start.home.run / "up.json").exists()
         listeners = open_listeners(

@@ -1,9 +1,9 @@
-"""`backup` writes one archive of an installation, while it runs or not; `restore` puts it into an empty HOME.
+"""`backup` writes one archive of an installation, running or not; `restore` puts it into an empty HOME.
 
 In the archive: all rows of one moment, the audit log's files up to a checkpoint that is not later, the journals (so
 that no metered call is lost), keys, token. Not in it: logs, the search index (it is rebuilt), downloaded models, the
-workspace. Calls that are answered while the backup runs may or may not be in it. Journals may go on beyond the rows:
-after a restore the shipper takes over what they show, and books grants that only they tell of (`gateway.ledger_store`).
+workspace. Calls answered while the backup runs may or may not be in it. Journals may go on beyond the rows: after a
+restore the shipper ships them, and books grants that only they prove (`gateway.journal.ledger_store`).
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ from groundplan.runtime.table_dump import dump_tables, load_tables
 
 Progress = Callable[[str], None]
 
-_FOUND: Final = "lost+found"
-"""A file system's own, in the folder where it is mounted."""
-_LEFT_OUT: Final = {
-    "postgres", "run", "logs", "search", "mirrors", "lock", "audit", "keys", "journal", "batches", INCOMPLETE, _FOUND
+_LOST_AND_FOUND: Final = "lost+found"
+"""A file system's own folder, where one is mounted."""
+_NOT_COPIED: Final = {
+    "postgres", "run", "logs", "search", "mirrors", "lock", "audit", "keys", "journal", "batches", INCOMPLETE, _LOST_AND_FOUND
 }  # fmt: skip
-"""Not copied as they are: remade at start, or taken with care."""
+"""Not copied as they are: recreated at start, or copied separately."""
 
 _UPLOADS: Final = "files/"
 _JOURNALS: Final = "journal/"
-_KEPT: Final = ".backup-"
-"""What a backup keeps of journals, beside them."""
+_KEPT_PREFIX: Final = ".backup-"
+"""Prefix of the folders beside the journals in which a backup keeps them."""
 _LOOK_SECONDS: Final = 0.1
 _ARCHIVE: Final = "archive"
-"""Link to where the archive is written: it may be on any disk."""
+"""Link to the archive's temporary file, which may be on any disk."""
 
 
 def backup(home: Home, settings: Settings, target: Path, progress: Progress) -> None:
@@ -75,18 +75,18 @@ def backup(home: Home, settings: Settings, target: Path, progress: Progress) -> 
             code="archive_write",
             hint="Name an archive in a folder that is there and writable.",
         )
-    if settings.database_url is None and not (home.postgres / "data").exists():  # it would be made, and be empty
-        raise _unnamed(f"{home.root} has no database of its own")
-    with _staging(home) as staging, _full_told(home):
-        journals = _beside_journals(home, staging)
-        with _lost_told(), running_database(home, settings, progress):
+    if settings.database_url is None and not (home.postgres / "data").exists():  # it would be created, empty
+        raise _nothing_to_back_up(f"{home.root} has no database of its own")
+    with _staging(home) as staging, _reporting_full_disk(home):
+        journals = _journal_staging(home, staging)
+        with _reporting_lost_database(), running_database(home, settings, progress):
             if (schema := revision(database_url(home, settings, "owner"))) is None:
-                raise _unnamed("there is nothing in this database")
-            _note(database_url(home, settings, "control"), target, progress)
+                raise _nothing_to_back_up("there is nothing in this database")
+            _record_backup(database_url(home, settings, "control"), target, progress)
             progress("keeping the audit log")
-            audit_ok = _keep_log(home, staging / "audit", progress)
+            audit_ok = _copy_log(home, staging / "audit", progress)
             progress("copying the database")
-            with _keeping_journals(home, journals):
+            with _following_journals(home, journals):
                 (staging / "tables").mkdir(mode=0o700)
                 facts = dump_tables(database_url(home, settings, "control"), staging / "tables")
         facts |= {"schema": schema, "made_at": datetime.now(UTC).isoformat(), "audit_ok": audit_ok}
@@ -94,11 +94,11 @@ def backup(home: Home, settings: Settings, target: Path, progress: Progress) -> 
         (staging / _ARCHIVE).symlink_to(temporary_of(target.absolute()))
         with write_archive(target, facts) as archive:
             kept = [(f"{_JOURNALS}{name}", path) for name, path in _files(journals)]
-            for name, path in (*_files(staging), *kept, *_own_files(home)):
+            for name, path in (*_files(staging), *kept, *_home_files(home)):
                 _add(archive, name, path)
 
 
-def _unnamed(why: str) -> Invalid:
+def _nothing_to_back_up(why: str) -> Invalid:
     return Invalid(
         f"nothing can be backed up: {why}",
         code="database_unnamed",
@@ -108,27 +108,27 @@ def _unnamed(why: str) -> Invalid:
 
 @contextmanager
 def _staging(home: Home) -> Iterator[Path]:
-    """A folder for what is on its way; whoever has one holds `run/backup.lock`, with others."""
-    forget_killed(home)
+    """A folder for files to be archived; holds `run/backup.lock`, shared with other backups."""
+    delete_killed_backups(home)
     with (home.run / "backup.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
         folder = Path(tempfile.mkdtemp(prefix="backup-", dir=home.run))
         try:
             yield folder
         finally:
-            shutil.rmtree(_beside_journals(home, folder), ignore_errors=True)
+            shutil.rmtree(_journal_staging(home, folder), ignore_errors=True)
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _beside_journals(home: Home, staging: Path) -> Path:
-    """Where journals are kept: on their own disk, which may be another one, since a link alone goes on growing with
-    what is written into meanwhile."""
+def _journal_staging(home: Home, staging: Path) -> Path:
+    """Return the folder where journals are kept: on their own disk, which may be another one, since only a link goes on
+    growing with what is written meanwhile."""
     return home.journal / f".{staging.name}"
 
 
-def forget_killed(home: Home) -> None:
-    """Delete what backups that were killed have left: all rows, links that keep journals on the disk, and half of an
-    archive, wherever it was to be. While one is under way, nothing."""
+def delete_killed_backups(home: Home) -> None:
+    """Delete what killed backups have left: all rows, links that keep journals on the disk, and half an archive,
+    wherever it is. Does nothing while a backup is under way."""
     home.run.mkdir(mode=0o700, exist_ok=True)
     with (home.run / "backup.lock").open("wb") as lock, suppress(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -136,13 +136,13 @@ def forget_killed(home: Home) -> None:
             with suppress(OSError):
                 (path / _ARCHIVE).readlink().unlink(missing_ok=True)
             shutil.rmtree(path, ignore_errors=True)
-        for path in home.journal.glob(f"{_KEPT}*"):
+        for path in home.journal.glob(f"{_KEPT_PREFIX}*"):
             shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
-def _full_told(home: Home) -> Iterator[None]:
-    """A disk that is full, with what takes room on it; of the archive's own it is told by whoever writes that."""
+def _reporting_full_disk(home: Home) -> Iterator[None]:
+    """Report a full disk, with what takes room on it; the writer of the archive reports that of its own disk."""
     try:
         yield
     except OSError as error:
@@ -155,8 +155,8 @@ def _full_told(home: Home) -> Iterator[None]:
         ) from error
 
 
-def _note(control: str, target: Path, progress: Progress) -> None:
-    """Everything is about to leave as a file: say so in the log, before the rows are read, where it can be written."""
+def _record_backup(control: str, target: Path, progress: Progress) -> None:
+    """Record in the audit log that everything is about to leave as a file, before the rows are read, if possible."""
     try:
         with connect(control) as connection:
             record(connection, action="backup", actor=OPERATOR, subject="company", detail={"archive": target.name})
@@ -165,13 +165,13 @@ def _note(control: str, target: Path, progress: Progress) -> None:
 
 
 def restore(archive: Path, home: Home, settings: Settings | None = None, progress: Progress = lambda _: None) -> None:
-    """Make `home`, which must hold nothing, what it was at the backup; the database is the one `settings` names.
+    """Make `home`, which must be empty, what it was at the backup; the database is the one that `settings` names.
 
-    A damaged archive is refused before anything is written. What fails later is undone. Raises `Conflict`
+    A damaged archive is refused before anything is written. A later failure is undone. Raises `Conflict`
     (`home_not_empty`, `restore_not_empty`, `schema_newer`), `Invalid` (`archive_*`, `restore_mismatch`), `Unavailable`.
     """
     where = settings or load_settings()
-    if home.root.exists() and not _holds_nothing(home):
+    if home.root.exists() and not _is_empty(home):
         kept = " Keep its folder journal: it may tell of calls that came after the backup (docs/cli.md, Backups)."
         raise Conflict(
             f"{home.root} is not empty",
@@ -179,9 +179,9 @@ def restore(archive: Path, home: Home, settings: Settings | None = None, progres
             hint=f"Choose another --home, or move this one away.{kept if home.journal.is_dir() else ''}",
         )
     made = not home.root.exists()
-    lock = _own_empty(home, made)
+    lock = _lock_empty_home(home, made)
     try:
-        write_atomically(home.root / INCOMPLETE, b"")  # first, also after a loss of power
+        write_atomically(home.root / INCOMPLETE, b"")  # first, so that it is there also after a loss of power
         staging = Path(tempfile.mkdtemp(prefix=".restore-", dir=home.root))  # HOME may be a disk of its own
         progress("checking the archive")
         _restore(home, where, staging, unpack(archive, staging), progress)
@@ -194,25 +194,25 @@ def restore(archive: Path, home: Home, settings: Settings | None = None, progres
         os.close(lock)
 
 
-def _holds_nothing(home: Home) -> bool:
-    """Also where folders of HOME are there: of a restore that was killed as it began, or volumes of their own."""
+def _is_empty(home: Home) -> bool:
+    """Whether HOME is empty, except for folders of a restore that was killed as it began, or mounted volumes."""
     folders = {home.keys, home.journal, home.audit, home.search, home.run, home.logs, home.postgres}
     for path in home.root.iterdir():
-        if path.name == _FOUND or path == home.lock or path.name.startswith(f".{INCOMPLETE}."):
+        if path.name == _LOST_AND_FOUND or path == home.lock or path.name.startswith(f".{INCOMPLETE}."):
             continue
-        if path not in folders or any(each.name != _FOUND for each in path.iterdir()):
+        if path not in folders or any(each.name != _LOST_AND_FOUND for each in path.iterdir()):
             return False
     return True
 
 
-def _own_empty(home: Home, made: bool) -> int:
-    """As `own_home`; where the disk refuses one of its folders, the others are in the way of no further try."""
+def _lock_empty_home(home: Home, made: bool) -> int:
+    """As `own_home`; where the disk refuses one of its folders, the others are removed, so that it can be retried."""
     try:
         return own_home(home)
     except Unavailable:
         with suppress(OSError):
             for path in home.root.iterdir():
-                if path.name != _FOUND:
+                if path.name != _LOST_AND_FOUND:
                     path.rmdir()
             if made:
                 home.root.rmdir()
@@ -220,8 +220,8 @@ def _own_empty(home: Home, made: bool) -> int:
 
 
 @contextmanager
-def _lost_told() -> Iterator[None]:
-    """A database that goes away in the middle, in our words."""
+def _reporting_lost_database() -> Iterator[None]:
+    """Translate the error of a database that goes away in the middle."""
     try:
         yield
     except psycopg.OperationalError as error:
@@ -233,7 +233,7 @@ def _lost_told() -> Iterator[None]:
 
 
 def _restore(home: Home, settings: Settings, staging: Path, facts: dict[str, Any], progress: Progress) -> None:
-    with _lost_told(), running_database(home, settings, progress):
+    with _reporting_lost_database(), running_database(home, settings, progress):
         owner = database_url(home, settings, "owner")
         migrate(owner, str(facts["schema"]))
         for path in staging.iterdir():
@@ -241,10 +241,10 @@ def _restore(home: Home, settings: Settings, staging: Path, facts: dict[str, Any
                 _move(path, home.root / path.name)
         progress("restoring the database")
         load_tables(owner, staging / "tables", facts)
-        with _rows_told(settings, progress):
+        with _reporting_restored_rows(settings, progress):
             shutil.rmtree(staging)
             migrate(owner)
-            with connect(owner) as connection:  # of the workers that were heard of then none has this database
+            with connect(owner) as connection:  # none of the workers known to the backup uses this database
                 connection.execute("UPDATE gateway SET heartbeat_at = least(heartbeat_at, now() - interval '1 hour')")
             progress("checking the audit log")
             _complete_log(home, database_url(home, settings, "control"))
@@ -253,8 +253,8 @@ def _restore(home: Home, settings: Settings, staging: Path, facts: dict[str, Any
 
 
 @contextmanager
-def _rows_told(settings: Settings, progress: Progress) -> Iterator[None]:
-    """That somebody else's database has the rows by now, which is not undone."""
+def _reporting_restored_rows(settings: Settings, progress: Progress) -> Iterator[None]:
+    """Tell where an external database has the rows already, which is not undone."""
     try:
         yield
     except BaseException:
@@ -264,7 +264,7 @@ def _rows_told(settings: Settings, progress: Progress) -> Iterator[None]:
 
 
 def _check_log(home: Home, facts: dict[str, Any]) -> None:
-    """Raises `Invalid` (`archive_damaged`) where what was a sound log is none any more."""
+    """Raise `Invalid` (`archive_damaged`) where a log that was sound at the backup is not any more."""
     if facts["audit_ok"] and (home.audit / "checkpoint").exists():
         verdict = verify(home.audit)
         if not verdict.ok:
@@ -276,7 +276,7 @@ def _check_log(home: Home, facts: dict[str, Any]) -> None:
 
 
 def _complete_log(home: Home, control_url: str) -> None:
-    """Append entries that the database had already numbered when the log's files were taken: the same bytes again."""
+    """Append entries that the database had numbered before the log's files were copied: the same bytes again."""
     if not (home.keys / "checkpoint.key").exists():
         return
     end_rotation(home)
@@ -292,65 +292,68 @@ def _complete_log(home: Home, control_url: str) -> None:
 
 
 def _sync_folders(home: Home) -> None:
-    """Make the names of all that was restored durable; the files are. PostgreSQL sees to its own."""
-    for base, names, _ in os.walk(home.root, onerror=_unlisted):
-        names[:] = [name for name in names if name != _FOUND and Path(base, name) != home.postgres]
+    """Make the names of all restored files durable; the files are. PostgreSQL syncs its own."""
+    for base, names, _ in os.walk(home.root, onerror=_raise_unless_missing):
+        names[:] = [name for name in names if name != _LOST_AND_FOUND and Path(base, name) != home.postgres]
         sync_folder(Path(base))
 
 
 def _undo(home: Home, settings: Settings, made: bool) -> None:
     if settings.database_url is None and home.postgres.exists():
         EmbeddedPostgres(home).remove()
-    _clear(home.root)
+    _delete_contents(home.root)
     if made:
         home.root.rmdir()
 
 
-def _clear(folder: Path) -> None:
-    """Delete what is in a folder, but for what the system keeps there, and other disks."""
+def _delete_contents(folder: Path) -> None:
+    """Delete what is in a folder, except the file system's own folder and mounted disks."""
     for path in folder.iterdir():
-        if path.name != _FOUND:
+        if path.name != _LOST_AND_FOUND:
             if path.is_dir():
-                _clear(path)
+                _delete_contents(path)
                 with suppress(OSError):
                     path.rmdir()
             else:
                 path.unlink()
 
 
-def _keep_log(home: Home, staging: Path, progress: Progress) -> bool:
-    """Keep the log's files as of one checkpoint, while it may grow; whether they verify.
+def _copy_log(home: Home, staging: Path, progress: Progress) -> bool:
+    """Keep the log's files as of one checkpoint, while it may grow. Returns whether they verify.
 
     The checkpoint is taken first, with the keys: what it needs was durable before it and never changes, however long it
-    takes to look at millions of files. What witnesses signed comes before it, since they sign no checkpoint that is not
-    there.
+    takes to copy millions of files. Witnesses' signatures are copied before it, since they sign no checkpoint that does
+    not exist yet.
     """
-    _keep(home.audit / WITNESSES, staging / WITNESSES)
-    now = _keep_keys(home, staging.with_name("keys"))
+    _link_new_files(home.audit / WITNESSES, staging / WITNESSES)
+    now = _copy_keys(home, staging.with_name("keys"))
     if now is None:
         return True
     (staging / "checkpoint").write_bytes(now)
-    _keep(home.audit, staging)
-    _keep_last(home.audit, staging, now)
+    _link_new_files(home.audit, staging)
+    _link_last_tiles(home.audit, staging, now)
     verdict = verify(staging)
     if not verdict.ok:
         progress(f"the audit log does not hold, and is kept as it is: {verdict.problems[0]}")
     return verdict.ok
 
 
-def _keep_keys(home: Home, staging: Path) -> bytes | None:
-    """Keep the keys, and give the newest checkpoint, which belongs to them: a rotation comes before both, or after."""
+def _copy_keys(home: Home, staging: Path) -> bytes | None:
+    """Keep the keys, and return the newest checkpoint, which belongs to them: retried while a rotation is under way."""
     while True:
         shutil.rmtree(staging, ignore_errors=True)
-        _keep(home.keys, staging)
-        now = _bytes(home.audit / "checkpoint")
-        if all(_bytes(home.keys / name) == _bytes(staging / name) for name in ("checkpoint.key", ROTATING)):
+        _link_new_files(home.keys, staging)
+        now = _read_if_exists(home.audit / "checkpoint")
+        if all(
+            _read_if_exists(home.keys / name) == _read_if_exists(staging / name)
+            for name in ("checkpoint.key", ROTATING)
+        ):
             return now
 
 
-def _keep_last(audit: Path, staging: Path, checkpoint: bytes) -> None:
-    """The last tiles of a checkpoint: partial ones go as soon as they are full, and these serve in their place."""
-    with suppress(Invalid):  # which is told of the whole log
+def _link_last_tiles(audit: Path, staging: Path, checkpoint: bytes) -> None:
+    """Keep the last tiles of a checkpoint: partial ones are deleted once full, and the full ones serve instead."""
+    with suppress(Invalid):  # the verification of the whole log reports it
         size = parse_checkpoint(parse_note(checkpoint).text).size
         for level in ("entries", *range(levels_of(size))):
             index, _ = last_tile(size, level)
@@ -361,21 +364,21 @@ def _keep_last(audit: Path, staging: Path, checkpoint: bytes) -> None:
 
 
 @contextmanager
-def _keeping_journals(home: Home, staging: Path) -> Iterator[None]:
-    """Keep every journal segment that exists at some time inside, whole, though shipped ones are deleted meanwhile.
+def _following_journals(home: Home, staging: Path) -> Iterator[None]:
+    """Keep every journal segment that exists at some time inside, in full, though shipped ones are deleted meanwhile.
 
-    A hard link goes on growing with its segment and outlives its name. Raises OSError where one may have been missed.
+    A hard link grows with its segment and outlives its name. Raises OSError where a segment may have been missed.
     """
     done, failed = threading.Event(), list[OSError]()
 
     def look() -> None:
         try:
             while not done.wait(_LOOK_SECONDS):
-                _keep(home.journal, staging)
+                _link_new_files(home.journal, staging)
         except OSError as error:
             failed.append(error)
 
-    _keep(home.journal, staging)
+    _link_new_files(home.journal, staging)
     watcher = threading.Thread(target=look, name="keep-journals", daemon=True)
     watcher.start()
     try:
@@ -385,11 +388,11 @@ def _keeping_journals(home: Home, staging: Path) -> Iterator[None]:
         watcher.join()
     if failed:
         raise failed[0]
-    _keep(home.journal, staging)
+    _link_new_files(home.journal, staging)
 
 
-def _keep(source: Path, target: Path) -> None:
-    """Link (or copy, on another disk) files that `target` does not have yet; those that go meanwhile are skipped."""
+def _link_new_files(source: Path, target: Path) -> None:
+    """Link (or copy, on another disk) files that `target` does not have yet; files that vanish are skipped."""
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         entries = sorted(os.scandir(source), key=lambda entry: entry.name)
@@ -397,10 +400,10 @@ def _keep(source: Path, target: Path) -> None:
         return
     for entry in entries:
         kept = target / entry.name
-        if entry.name.startswith(_KEPT) or entry.name == _FOUND:
+        if entry.name.startswith(_KEPT_PREFIX) or entry.name == _LOST_AND_FOUND:
             continue
         if entry.is_dir(follow_symlinks=False):
-            _keep(Path(entry.path), kept)
+            _link_new_files(Path(entry.path), kept)
         elif entry.is_file(follow_symlinks=False) and not entry.name.endswith(".tmp") and not kept.exists():
             _link(Path(entry.path), kept)
 
@@ -417,24 +420,24 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """The newest segment of a journal comes first: what was taken of one before it came before. Raises OSError where
-    one below cannot be listed."""
+    """Yield (name, path) of the files below a folder, the newest segment of a journal first: records of an older one
+    were written before it. Raises OSError where a folder cannot be listed."""
     found = list[Path]()
-    for base, folders, names in os.walk(folder, onerror=_unlisted):
-        folders[:] = [name for name in folders if name != _FOUND]
+    for base, folders, names in os.walk(folder, onerror=_raise_unless_missing):
+        folders[:] = [name for name in folders if name != _LOST_AND_FOUND]
         found += [Path(base, name) for name in names]
     for path in sorted(found, reverse=True):
         if path.is_file() and not path.is_symlink():
             yield path.relative_to(folder).as_posix(), path
 
 
-def _unlisted(error: OSError) -> None:
+def _raise_unless_missing(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise error
 
 
 def _add(archive: Writer, name: str, path: Path) -> None:
-    """An application may delete its files at any time; anything else must be there. Journals are still written."""
+    """Add a file. An application may delete its uploads at any time; all else must exist. Journals still grow."""
     try:
         if name.startswith(_JOURNALS):
             archive.add_growing(name, path)
@@ -445,13 +448,13 @@ def _add(archive: Writer, name: str, path: Path) -> None:
             raise
 
 
-def _own_files(home: Home) -> Iterator[tuple[str, Path]]:
+def _home_files(home: Home) -> Iterator[tuple[str, Path]]:
     for path in sorted(home.root.iterdir()):
-        if path.name in _LEFT_OUT or path.is_symlink():
+        if path.name in _NOT_COPIED or path.is_symlink():
             continue
         if path.is_dir():
             for name, file in _files(path):
-                if not (path.name == "files" and file.name.startswith(".")):  # an upload that is on its way
+                if not (path.name == "files" and file.name.startswith(".")):  # an upload under way
                     yield f"{path.name}/{name}", file
         elif path.is_file():
             yield path.name, path
@@ -466,20 +469,20 @@ def _move(source: Path, target: Path) -> None:
     else:
         try:
             source.rename(target)
-        except OSError as error:  # a folder of HOME may be a disk of its own
+        except OSError as error:  # a folder of HOME may be a mounted disk
             if error.errno != errno.EXDEV:
                 raise
-            with source.open("rb") as read, open(target, "xb", opener=_private) as write:
+            with source.open("rb") as read, open(target, "xb", opener=_open_private) as write:
                 shutil.copyfileobj(read, write)
                 write.flush()
                 os.fsync(write.fileno())
 
 
-def _private(path: str, flags: int) -> int:
+def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _bytes(path: Path) -> bytes | None:
+def _read_if_exists(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
     except FileNotFoundError:

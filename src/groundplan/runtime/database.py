@@ -9,7 +9,7 @@ from groundplan.core.database import database_url, dsn_parameters, external_dsn,
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings
 from groundplan.runtime.migrate import check_role, migrate
-from groundplan.runtime.postgres import EmbeddedPostgres, room_for
+from groundplan.runtime.postgres import EmbeddedPostgres, connection_settings
 from groundplan.runtime.supervisor import Supervisor
 
 
@@ -24,11 +24,11 @@ def start_database(
     """
     home = supervisor.home
     if settings.database_url is None:
-        server = EmbeddedPostgres(home, tuning=room_for(workers), progress=progress)
-        supervisor.after(server.close)
+        server = EmbeddedPostgres(home, tuning=connection_settings(workers), progress=progress)
+        supervisor.on_closed(server.close)
         server.open()
         supervisor.start(server.process())
-        server.prepared()
+        server.prepare()
         server.on_moved = supervisor.request_reload  # by which all who use it start anew
     migrate(database_url(home, settings, "owner"), progress=progress)
     if settings.database_url is not None:
@@ -44,7 +44,7 @@ def running_database(
     for as long as this lasts. Yields that server, or None where it runs already or is external. Does not migrate.
     """
     server = None if settings.database_url is not None else EmbeddedPostgres(home, progress=progress)
-    if server is None or server.runs():
+    if server is None or server.is_running():
         yield None
         return
     with server:

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL of one HOME: made once, started, asked whether it answers, stopped.
+"""The embedded PostgreSQL of one HOME: created once, started, polled until it answers, stopped.
 
 It listens on 127.0.0.1 at a port of its own choice and nowhere else, and every role needs its password. Nothing here
 knows the schema (see migrate), and an external database needs nothing of this.
@@ -36,29 +36,29 @@ SUPERUSER: Final = "groundplan_superuser"
 """Only for what the owner may not do: extensions, roles, backups past row-level security."""
 
 START_SECONDS: Final = 300.0
-"""How long a server that lives may recover before it must answer."""
+"""How long a server that is alive may recover before it must answer."""
 
 REMOVE_SECONDS: Final = 15.0
-"""How long a server may take to end at once: it kills what does not within five."""
+"""How long a server may take to end at once: it kills processes that do not end within five."""
 
 NEW_DATABASE_BYTES: Final = 128 << 20
 """What a new database takes with our tables and the first of its log."""
 
 CONNECT_SECONDS = 10
-"""For each try at a server that has just been started."""
+"""For each attempt at a server that has just been started."""
 
 _LEAST_PORT, _MOST_PORT = 1024, 65535
-"""An ordinary user, whom the server may run as, gets none below."""
+"""An ordinary user, as whom the server may run, may use no lower port."""
 
 CONNECTIONS, CONNECTIONS_EACH = 60, 20
-"""Of everybody else, and for each gateway worker: it has four of its own and some more for batches and what is stored,
-and so has the one that takes over from it at a reload."""
+"""Connections of all other processes, and for each gateway worker: a worker has four of its own and some more for
+batches and stored answers, and so has the one that takes over from it at a reload."""
 
 _TUNING: Final = {
     "shared_buffers": "128MB",
     "max_connections": "100",
     "synchronous_commit": "on",
-    # whoever connects and then says nothing takes a place, and holds up what all backends must hear of
+    # a client that connects and then says nothing takes a place, and holds up what all backends must process
     "authentication_timeout": "15s",
     "unix_socket_directories": "",
     "listen_addresses": "127.0.0.1",
@@ -72,16 +72,16 @@ _TUNING: Final = {
 
 _SHARED = Path("/dev/shm")
 _SHARED_BYTES: Final = 256 << 20
-"""Queries over many calls take some megabytes for each process that works at one; a container has 64 of them unless it
-says more, which a few such queries at once use up, and then all of these fail."""
+"""Queries over many calls take some megabytes for each parallel process; a container has 64 of them unless configured,
+which a few such queries at once use up, and then all of these fail."""
 
 
-_KEPT = frozenset({"PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "USER", "LOGNAME"})
+_KEPT_VARIABLES = frozenset({"PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "USER", "LOGNAME"})
 
 
 class EmbeddedPostgres:
     """One server. `open` takes it for this process alone; then either `start` and `stop` it here, or give the
-    supervisor `command`, `accepts` and `prepared`. Use as a context manager to be sure that it is closed.
+    supervisor `command`, `accepts_connections` and `prepare`. Use as a context manager so that it is closed.
 
     `tuning` overrides server settings (tests switch fsync off). Errors: `Conflict` (`database_locked`) where another
     process owns it, `Unavailable` (`postgres_*`) where it cannot be made or does not answer.
@@ -91,11 +91,11 @@ class EmbeddedPostgres:
         self, home: Home, *, tuning: Mapping[str, str] | None = None, progress: Callable[[str], None] | None = None
     ) -> None:
         self.on_moved: Callable[[], None] = lambda: None
-        """Called where it is to start at another port than before: whoever runs knows only that one."""
+        """Called when it is to start at another port than before, which running processes do not know."""
         self.home = home
         self.place: Place = find_place(home)
         self._tuning = {**_TUNING, **(tuning or {})}
-        self._say = progress or (lambda _: None)
+        self._report_progress = progress or (lambda _: None)
         self._lock: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._port = _recorded_port(home)
@@ -115,11 +115,11 @@ class EmbeddedPostgres:
 
     @property
     def pid(self) -> int | None:
-        """Pid of the server that `start` started, while it lives."""
+        """Pid of the server that `start` started, while it is alive."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def open(self) -> None:
-        """Take the server for this process and make its data folder if it is not there yet."""
+        """Take the server for this process and create its data folder if it is missing."""
         self._lock = take_lock(
             self.place.lock,
             lambda owner: Conflict(
@@ -130,12 +130,12 @@ class EmbeddedPostgres:
         )
         self.stop_leftovers()
         if not self.place.data.exists():
-            self._say("preparing the database")
+            self._report_progress("preparing the database")
             self._initialise()
         self._check_owner()
 
     def _check_owner(self) -> None:
-        """PostgreSQL reads only files of the user it runs as; a copy that somebody else made has others."""
+        """PostgreSQL reads only files of the user it runs as; a copy made by another user has other owners."""
         account, found = self.place.account, self.place.data.stat()
         uid, gid = (os.geteuid(), os.getegid()) if account is None else (account.uid, account.gid)
         if found.st_uid != uid:
@@ -146,20 +146,20 @@ class EmbeddedPostgres:
             )
 
     def close(self) -> None:
-        """Stop the server and let go of it."""
+        """Stop the server and release the lock."""
         self.stop()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def command(self) -> tuple[str, ...]:
-        """The program and arguments of a server that may start now: leftovers are stopped and a free port is chosen.
+        """Return the program and arguments of a server that may start now: stops leftovers and chooses a free port.
 
-        The port stays the same from start to start as long as nobody else took it, so that connections can come back.
+        The port stays the same from start to start unless another program took it, so that clients can reconnect.
         """
         self.stop_leftovers()
         before, self._port = self._port, _free_port(self._port)
-        if _recorded_port(self.home) != self._port:  # else a server that a full disk ended would wait for room for that
+        if _recorded_port(self.home) != self._port:  # after a full disk ended a server, a restart must write nothing
             write_atomically(self.home.postgres / "port", f"{self._port}\n".encode())
         if self._port != before:
             self.on_moved()
@@ -168,12 +168,12 @@ class EmbeddedPostgres:
         return (str(self.place.programs / "postgres"), "-D", self.place.seen(self.place.data), *options)
 
     def process(self) -> Process:
-        """For the supervisor; after it has started it, call `prepared`."""
+        """Return the process for the supervisor; after it has started, call `prepare`."""
         return Process(
             name="postgres",
             argv=self.command,
             whole_env=server_environment(),
-            ready=self.accepts,
+            ready=self.accepts_connections,
             ready_seconds=START_SECONDS,
             stop_signal=signal.SIGINT,
             grace=60.0,
@@ -181,7 +181,7 @@ class EmbeddedPostgres:
             cwd=self.place.data,
         )
 
-    def accepts(self) -> bool:
+    def accepts_connections(self) -> bool:
         """Whether a connection succeeds now."""
         if self._port == 0:
             return False
@@ -191,10 +191,10 @@ class EmbeddedPostgres:
         except psycopg.OperationalError:
             return False
 
-    def runs(self) -> bool:
-        """Whether the server of this HOME answers, and somebody owns it. Of a HOME that was copied while it ran the
-        other's answers, by the same port and passwords."""
-        if not self.accepts():
+    def is_running(self) -> bool:
+        """Whether the server of this HOME answers, and a process owns it. For a HOME that was copied while it ran the
+        other HOME's server answers, with the same port and passwords."""
+        if not self.accepts_connections():
             return False
         try:
             os.close(take_lock(self.place.lock, lambda owner: Conflict(f"process {owner} owns it", hint="Ask it.")))
@@ -202,22 +202,22 @@ class EmbeddedPostgres:
             return True
         return False
 
-    def prepared(self) -> None:
-        """Make the roles, the database and its extension in a server that answers; safe to repeat."""
+    def prepare(self) -> None:
+        """Create the roles, the database and its extension in a server that answers; safe to repeat."""
         passwords = self._passwords()
         hint = f"See {self.log}, and the room on its disk; then start again."
         with refusal_told("the database cannot be prepared", code="postgres_init", hint=hint):
-            with self._connected("postgres") as connection:
+            with self._connect_patiently("postgres") as connection:
                 for role in ROLES:
                     _ensure_role(connection, role_name(DATABASE, role), passwords[role])
-                _let_owner_act(connection)
+                _grant_roles_to_owner(connection)
                 _ensure_database(connection)
-            with self._connected(DATABASE) as connection:
+            with self._connect_patiently(DATABASE) as connection:
                 connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
 
-    def _connected(self, database: str) -> psycopg.Connection[tuple[Any, ...]]:
-        """A connection to a server that answered a moment ago, also where it stands still now: what recovers, or has a
-        slow disk, may do so for longer than a client waits. Raises as `connect` does where it says no."""
+    def _connect_patiently(self, database: str) -> psycopg.Connection[tuple[Any, ...]]:
+        """Connect to a server that answered a moment ago, also where it stands still now: recovery, or a slow disk, may
+        take longer than a client waits. Raises as `connect` does where the server refuses."""
         end = time.monotonic() + START_SECONDS
         while True:
             begun = time.monotonic()
@@ -229,42 +229,42 @@ class EmbeddedPostgres:
                     raise
 
     def start(self, timeout: float = START_SECONDS) -> None:
-        """Start, and wait until it answers prepared; recovery may take as long as the process lives."""
+        """Start, and wait until it answers and is prepared; recovery may take as long as the process is alive."""
         if self._lock is None:
             self.open()
-        self._passwords()  # before the server is there: one that is told to stop while it starts may not hear it
+        self._passwords()  # before the server is started: one that is told to stop while it starts may not hear it
         self._process = self._spawn()
         deadline = time.monotonic() + timeout
-        while not self.accepts():
+        while not self.accepts_connections():
             code = self._process.poll()
             if code is not None or time.monotonic() > deadline:
                 self.stop()
-                raise self._failed("ended" if code is not None else f"did not answer within {timeout:.0f} s")
+                raise self._start_failed("ended" if code is not None else f"did not answer within {timeout:.0f} s")
             time.sleep(0.05)
-        self.prepared()
+        self.prepare()
 
     def stop(self, grace: float = 60.0) -> None:
         """Stop the server that `start` started, cleanly within `grace` seconds, else by force (it recovers at the next
         start).
         """
-        self._end(signal.SIGINT, grace)
+        self._stop_process(signal.SIGINT, grace)
 
     def superuser_url(self, database: str) -> str:
-        """For the runtime only: this role sees past row-level security."""
+        """Return the superuser's URL. For the runtime only: this role bypasses row-level security."""
         return embedded_url(self._port, SUPERUSER, self._passwords()["superuser"], database)
 
     def stop_leftovers(self, patience: float = 30.0) -> None:
-        """Stop servers on this data folder whose owner is gone, cleanly first; forget the pid file of one that is no
-        more.
+        """Stop servers on this data folder whose owner is gone, cleanly first; delete the pid file of one that has
+        ended.
 
-        Safe because we hold the lock, so none of them has an owner. A pid file that names some other program is only
-        that.
+        Safe because we hold the lock, so none of them has an owner. A pid file that names another program is only
+        stale.
         """
         data = self.place.data.resolve()
         for signal_ in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
             if not (pids := serving(data)):
                 break
-            self._say("stopping the database that an earlier start left behind")
+            self._report_progress("stopping the database that an earlier start left behind")
             postmaster = [pid for pid in pids if pid == _postmaster(data)]
             if signal_ is signal.SIGKILL or not postmaster:
                 # Without their postmaster the others only wait to be told.
@@ -274,18 +274,18 @@ class EmbeddedPostgres:
                 _signal_all(postmaster, signal_)
                 _wait_until(lambda: not serving(data), patience)
         if serving(data):
-            raise self._failed("of an earlier start cannot be stopped")
+            raise self._start_failed("of an earlier start cannot be stopped")
         (self.place.data / "postmaster.pid").unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Delete the server's data for good and stop using it. What is deleted is not written out first, and nobody who
-        is connected is waited for.
+        """Delete the server's data for good and stop using it. Nothing is written out first, and connected clients are
+        not waited for.
         """
-        self._end(signal.SIGQUIT, REMOVE_SECONDS)
+        self._stop_process(signal.SIGQUIT, REMOVE_SECONDS)
         self.close()
         shutil.rmtree(self.place.folder, ignore_errors=True)
 
-    def _end(self, first: signal.Signals, grace: float) -> None:
+    def _stop_process(self, first: signal.Signals, grace: float) -> None:
         if self._process is not None:
             stop(self._process, first=first, grace=grace)
             self._process = None
@@ -301,7 +301,7 @@ class EmbeddedPostgres:
         )
 
     def _initialise(self) -> None:
-        passwords = self._own_passwords()
+        passwords = self._ensure_passwords()
         folder = self.place.folder
         for leftover in folder.glob("data.new*"):
             shutil.rmtree(leftover)
@@ -318,9 +318,9 @@ class EmbeddedPostgres:
         new.rename(self.place.data)
         sync_folder(folder)
 
-    def _own_passwords(self) -> dict[str, str]:
-        """Those that are there, which are of data that may only be out of sight, as on a disk that is not mounted; new
-        ones where there are none."""
+    def _ensure_passwords(self) -> dict[str, str]:
+        """Return the known passwords, whose data may only be out of sight, as on a disk that is not mounted; new ones
+        where there are none."""
         try:
             known = self._passwords()
         except Unavailable:
@@ -382,7 +382,7 @@ class EmbeddedPostgres:
             ) from error
         return found
 
-    def _failed(self, what: str) -> Unavailable:
+    def _start_failed(self, what: str) -> Unavailable:
         return Unavailable(
             f"PostgreSQL {what}: {tail(self.log) or 'it said nothing'}",
             code="postgres_start",
@@ -391,19 +391,19 @@ class EmbeddedPostgres:
 
 
 def server_environment() -> dict[str, str]:
-    """What PostgreSQL's programs need of our environment: nothing that would steer them, and no secrets, which whoever
-    runs as their user could read."""
-    kept = {name: value for name, value in child_environment().items() if name in _KEPT}
+    """Return what PostgreSQL's programs need of our environment: nothing that would configure them, and no secrets,
+    which other processes of their user could read."""
+    kept = {name: value for name, value in child_environment().items() if name in _KEPT_VARIABLES}
     return {**kept, "LC_ALL": "C", "TZ": "UTC"}
 
 
-def room_for(workers: int) -> dict[str, str]:
-    """Server settings with which so many gateway workers get their connections."""
+def connection_settings(workers: int) -> dict[str, str]:
+    """Return server settings with connections enough for so many gateway workers."""
     return {"max_connections": str(max(int(_TUNING["max_connections"]), CONNECTIONS + CONNECTIONS_EACH * workers))}
 
 
 def _shared_memory() -> dict[str, str]:
-    """Where processes of PostgreSQL share memory: in files of its folder where the machine has little room for that."""
+    """Return where processes of PostgreSQL share memory: in files of its folder if the machine has little room."""
     try:
         disk = os.statvfs(_SHARED)
         room = disk.f_bavail * disk.f_frsize
@@ -417,7 +417,7 @@ def _recorded_port(home: Home) -> int:
         port = int((home.postgres / "port").read_text())
     except (OSError, ValueError):
         return 0
-    return port if _LEAST_PORT <= port <= _MOST_PORT else 0  # half of a number is one, too
+    return port if _LEAST_PORT <= port <= _MOST_PORT else 0  # a truncated number is a number, too
 
 
 def _free_port(wanted: int) -> int:
@@ -454,7 +454,7 @@ def _wait_until(done: Callable[[], bool], seconds: float) -> None:
 
 
 def _ensure_role(connection: psycopg.Connection[Any], name: str, password: str) -> None:
-    # Only the SCRAM verifier is sent, so that no log can hold the password.
+    # Only the SCRAM verifier is sent, so that no log can contain the password.
     verifier = connection.pgconn.encrypt_password(password.encode(), name.encode(), b"scram-sha-256").decode()
     known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,)).fetchone()
     connection.execute(
@@ -464,8 +464,8 @@ def _ensure_role(connection: psycopg.Connection[Any], name: str, password: str) 
     )
 
 
-def _let_owner_act(connection: psycopg.Connection[Any]) -> None:
-    # As a DSN's user does; the owner of all tables gains nothing by it.
+def _grant_roles_to_owner(connection: psycopg.Connection[Any]) -> None:
+    # As a DSN's user may do; the owner of all tables gains nothing by it.
     others = sql.SQL(", ").join(sql.Identifier(role_name(DATABASE, role)) for role in ROLES if role != "owner")
     owner = sql.Identifier(role_name(DATABASE, "owner"))
     connection.execute(sql.SQL("GRANT {} TO {} WITH INHERIT FALSE, SET TRUE").format(others, owner))

@@ -1,7 +1,7 @@
 """Keeps a list of processes running for one HOME: starts them in order, restarts what dies, stops them in reverse.
 
 It knows no process by name: the composition root (`cli/up.py`) says what to run. Call it from the main thread, since
-the kernel ties children to the thread that started them. Logs that grow large are set aside.
+the kernel ties children to the thread that started them. Large logs are rotated.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from groundplan.runtime.child import Account, kill_session, spawn, stop, tail, t
 from groundplan.runtime.locks import own_home
 
 POLL_SECONDS: Final = 0.1
-"""How often the children are looked at."""
+"""How often the children are checked."""
 
 LOGS_SECONDS: Final = 10.0
-"""How often it is looked whether a log has grown large: a process may run for years, and what fails fails often."""
+"""How often log sizes are checked: a process may run for years, and what fails fails often."""
 
 STEADY_SECONDS: Final = 10.0
 """A process that lived this long is restarted at once; one that keeps dying sooner is restarted ever later."""
@@ -43,8 +43,8 @@ LONGEST_PAUSE: Final = 15.0
 class Process:
     """What to run. `argv` may be a function, called before each start (it may raise `GroundplanError`).
 
-    `env` is added to ours; `fds` are inherited under the same numbers (a listening socket); `ready` is asked until it
-    says yes, for at most `ready_seconds`; `stop_signal` is the polite one, SIGKILL follows after `grace` seconds.
+    `env` is added to ours; `fds` are inherited under the same numbers (a listening socket); `ready` is polled until it
+    returns true, for at most `ready_seconds`; `stop_signal` is sent first, SIGKILL follows after `grace` seconds.
     """
 
     name: str
@@ -61,20 +61,21 @@ class Process:
     whole_env: Mapping[str, str] | None = None
     """The complete environment instead of ours plus `env`."""
     fit: Callable[[int], bool] | None = None
-    """Whether the process with this pid has taken up its work; asked when it is to replace another."""
+    """Whether the process with this pid has taken up its work; polled when it is to replace another."""
     leave_signal: signal.Signals | None = None
-    """Asks one whose successor has taken over to end by itself; None: `stop_signal` does."""
+    """Asks a process whose successor has taken over to end by itself; None: `stop_signal` is sent."""
     leave_grace: float = 0.0
     """Seconds that it may take for that; asked to stop meanwhile, it has its `grace`."""
     leave_after: float = 0.0
-    """Seconds before it is asked to: whoever knows its address goes on calling until they look again."""
+    """Seconds before it is asked to: clients that know its address call it until they look it up again."""
     front: bool = False
-    """Stopped before all that are not, and together with its like: what it rests on outlives it."""
+    """Stopped before all that are not, and together with the other front processes: what they depend on outlives
+    them."""
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """How one process is doing: its `pid` (None: not running now), starts so far, and the last exit code."""
+class ProcessState:
+    """The state of one process: its `pid` (None: not running now), starts so far, and the last exit code."""
 
     name: str
     pid: int | None
@@ -83,32 +84,41 @@ class State:
 
 
 @dataclass(slots=True)
-class _Leaving:
-    """A process whose successor has taken over: it is asked to leave at `due` (None: it was asked), may take `until`
-    then, and `grace` once it is asked to stop."""
+class _LeavingProcess:
+    """A process whose successor has taken over: it is asked to leave at `leave_at` (None: it was asked), is killed after
+    `kill_at`, and has `grace` once it is asked to stop."""
 
     popen: subprocess.Popen[bytes]
-    until: float
+    kill_at: float
     grace: float
-    number: signal.Signals = signal.SIGTERM
-    due: float | None = None
+    leave_signal: signal.Signals = signal.SIGTERM
+    leave_at: float | None = None
 
-    def gone(self, now: float) -> bool:
-        """Whether it is; past `until` it is killed."""
+    def has_ended(self, now: float) -> bool:
+        """Whether it has ended; sends the signal when it is due, and kills it past `kill_at`."""
         if self.popen.poll() is not None:
             return True
-        if self.due is not None and now >= self.due:
-            self.due = None
-            self.popen.send_signal(self.number)
-        if now > self.until:
+        if self.leave_at is not None and now >= self.leave_at:
+            self.leave_at = None
+            self.popen.send_signal(self.leave_signal)
+        if now > self.kill_at:
             kill_session(self.popen.pid)
         return False
 
 
 class _Child:
-    """One process of the list and what became of it."""
+    """One process of the list, with its popen and restart state."""
 
-    __slots__ = ("asked", "due", "last_exit", "pause", "popen", "process", "started", "starts")
+    __slots__ = (
+        "restart_requested",
+        "next_start",
+        "last_exit",
+        "restart_pause",
+        "popen",
+        "process",
+        "started",
+        "starts",
+    )
 
     def __init__(self, process: Process) -> None:
         self.process = process
@@ -116,30 +126,32 @@ class _Child:
         self.started = 0.0
         self.starts = 0
         self.last_exit: int | None = None
-        self.due: float | None = None
-        self.pause = 0.0
-        self.asked = False
-        """To stop, so that it is started again."""
+        self.next_start: float | None = None
+        self.restart_pause = 0.0
+        self.restart_requested = False
+        """Whether it was asked to stop in order to be started again."""
 
-    def exited(self, now: float) -> bool:
+    def check_exit(self, now: float) -> bool:
         """Notice an exit once, and plan the next start."""
         if self.popen is None or (code := self.popen.poll()) is None:
             return False
         self.last_exit = code
         self.popen = None
-        self.pause = 0.0 if now - self.started >= STEADY_SECONDS else min(LONGEST_PAUSE, self.pause * 2 or 0.25)
-        self.due = now + self.pause if self.process.restart else None
+        self.restart_pause = (
+            0.0 if now - self.started >= STEADY_SECONDS else min(LONGEST_PAUSE, self.restart_pause * 2 or 0.25)
+        )
+        self.next_start = now + self.restart_pause if self.process.restart else None
         return True
 
 
-def _reloading() -> tuple[signal.Signals, ...]:
-    """Signals that ask for a reload."""
+def _reload_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that ask for a reload."""
     return (signal.SIGUSR1,) if sys.stdin and sys.stdin.isatty() else (signal.SIGUSR1, signal.SIGHUP)
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """SIGINT and SIGTERM change nothing inside; signals are the main thread's."""
+def _ignore_stop_signals() -> Iterator[None]:
+    """Ignore SIGINT and SIGTERM inside; only the main thread receives signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -154,20 +166,20 @@ def _deaf() -> Iterator[None]:
 class Supervisor:
     """The processes of one `up`. A context manager: holds HOME/lock inside, and stops everything at the end.
 
-    `notice` is told in words what happens to processes (for the terminal or a log). Entering raises `Conflict`
-    (`up_running`, `restore_incomplete`) as `own_home` does.
+    `notice` is called with a text when something happens to a process (for the terminal or a log). Entering raises
+    `Conflict` (`up_running`, `restore_incomplete`) as `own_home` does.
     """
 
     def __init__(self, home: Home, *, notice: Callable[[str], None] | None = None) -> None:
         self.home = home
         self._notice = notice or (lambda _: None)
         self._children: dict[str, _Child] = {}
-        self._coming: dict[str, _Child] = {}
-        self._leaving: list[_Leaving] = []
+        self._successors: dict[str, _Child] = {}
+        self._leaving: list[_LeavingProcess] = []
         self._reload = threading.Event()
         self._lock: int | None = None
         self._stopping = threading.Event()
-        self._after = ExitStack()
+        self._cleanup = ExitStack()
 
     def __enter__(self) -> Self:
         self._lock = own_home(self.home)
@@ -179,7 +191,7 @@ class Supervisor:
         self.close()
 
     def start(self, process: Process) -> int:
-        """Start a process, wait until it is ready, and keep it from now on; its pid.
+        """Start a process, wait until it is ready, and keep it running from now on; returns its pid.
 
         Raises `Unavailable` (`process_failed`) with the end of its log where it dies first or is not ready in time.
         """
@@ -197,15 +209,15 @@ class Supervisor:
         return child.popen.pid
 
     def stop(self, name: str) -> None:
-        """Stop one process for good: politely, then by force. Nothing where it is not there."""
+        """Stop one process for good: with its signal, then by force. Does nothing where it is not there."""
         child = self._children.pop(name, None)
         if child is not None and child.popen is not None:
             stop(child.popen, first=child.process.stop_signal, grace=child.process.grace)
 
-    def states(self) -> tuple[State, ...]:
-        """All processes, in the order they were started."""
+    def states(self) -> tuple[ProcessState, ...]:
+        """Return the states of all processes, in the order they were started."""
         return tuple(
-            State(
+            ProcessState(
                 name,
                 one.popen.pid if one.popen is not None and one.popen.poll() is None else None,
                 one.starts,
@@ -218,50 +230,50 @@ class Supervisor:
         self, gateway: str, control: str, public: str | None = None, tls: Mapping[str, str | None] | None = None
     ) -> None:
         """Write HOME/run/up.json, through which the commands find this `up`. `public`: the gateway's address for
-        everybody else, where that is another one; `tls`: the files of its certificate."""
+        clients elsewhere, where that is another one; `tls`: the files of its certificate."""
         pid = os.getpid()
         own = {"pid": pid, "began": began(pid), "home": identity(self.home)}
-        # that a reload of it upgrades the schema, which older programs left to whoever asked for one
+        # `upgrades`: a reload of it upgrades the schema, which older programs left to the command that asked for one
         body = {**own, "gateway": gateway, "control": control, "public": public or gateway, "upgrades": True}
         body |= {"tls": dict(tls)} if tls is not None else {}
         write_atomically(self.home.run / "up.json", json.dumps(body).encode())
 
     def check(self) -> None:
-        """Look once: restart what died and is due. `run` does this all the time."""
+        """Check once: restart what died and is due. `run` does this all the time."""
         now = time.monotonic()
         for child in list(self._children.values()):
-            if child.exited(now):
-                self._notice(self._obituary(child))
-            if child.due is not None and now >= child.due:
+            if child.check_exit(now):
+                self._notice(self._exit_notice(child))
+            if child.next_start is not None and now >= child.next_start:
                 self._restart(child)
-        for name, successor in list(self._coming.items()):
-            self._take_over(name, successor, now)
-        self._leaving = [each for each in self._leaving if not each.gone(now)]
+        for name, successor in list(self._successors.items()):
+            self._promote_successor(name, successor, now)
+        self._leaving = [each for each in self._leaving if not each.has_ended(now)]
 
     def replace(self, process: Process) -> None:
         """Start a successor beside the process of the same name. Once it is fit, it takes the place of the other, which
-        is asked to stop and has its grace for it; a successor that dies or never gets fit changes nothing.
+        is asked to stop within its grace; a successor that dies or never gets fit changes nothing.
 
         `replacing` tells when it is over; `check` carries it on. Raises what starting a process may raise.
         """
-        if process.name in self._coming or process.name not in self._children:
+        if process.name in self._successors or process.name not in self._children:
             raise Conflict(f"{process.name} cannot be replaced now", code="process_running", hint="Try again later.")
         successor = _Child(process)
         self._spawn(successor)
-        self._coming[process.name] = successor
+        self._successors[process.name] = successor
 
     @property
     def replacing(self) -> frozenset[str]:
         """Names of the processes whose successors are not fit yet."""
-        return frozenset(self._coming)
+        return frozenset(self._successors)
 
-    def _take_over(self, name: str, successor: _Child, now: float) -> None:
+    def _promote_successor(self, name: str, successor: _Child, now: float) -> None:
         process, popen = successor.process, successor.popen
-        if successor.exited(now) or popen is None:
-            del self._coming[name]
-            self._notice(f"the successor of {name} ended before it was ready; see {self.log(name)}")
+        if successor.check_exit(now) or popen is None:
+            del self._successors[name]
+            self._notice(f"the successor of {name} ended before it was ready; see {self.log_path(name)}")
         elif process.fit is None or process.fit(popen.pid):
-            del self._coming[name]
+            del self._successors[name]
             before = self._children[name]
             self._children[name] = successor
             if before.popen is not None and before.popen.poll() is None:
@@ -269,20 +281,20 @@ class Supervisor:
                 number = left.stop_signal if left.leave_signal is None else left.leave_signal
                 due = now + left.leave_after
                 until = due + (left.grace if left.leave_signal is None else left.leave_grace)
-                leaving = _Leaving(before.popen, until, left.grace, number, due)
-                if not leaving.gone(now):
+                leaving = _LeavingProcess(before.popen, until, left.grace, number, due)
+                if not leaving.has_ended(now):
                     self._leaving.append(leaving)
         elif now > successor.started + process.ready_seconds:
-            del self._coming[name]
+            del self._successors[name]
             self._notice(f"the successor of {name} was not ready within {process.ready_seconds:.0f} s; it is stopped")
             stop(popen, first=process.stop_signal, grace=1.0)
 
     def restart(self, name: str) -> None:
-        """Ask a process to stop, so that `check` starts it again; its listening socket keeps who calls meanwhile."""
+        """Ask a process to stop, so that `check` starts it again; clients wait on its listening socket meanwhile."""
         child = self._children.get(name)
         if child is not None and child.popen is not None and child.popen.poll() is None:
             child.started = min(child.started, time.monotonic() - STEADY_SECONDS)
-            child.asked = True
+            child.restart_requested = True
             child.popen.send_signal(child.process.stop_signal)
 
     def is_fit(self, name: str) -> bool:
@@ -310,30 +322,30 @@ class Supervisor:
         """Make `run` return; for any thread and for signal handlers."""
         self._stopping.set()
 
-    def heed_reloads(self) -> None:
-        """From now on SIGUSR1 asks for a reload, and so does SIGHUP where no terminal is there to hang up: whoever
-        wants one finds us long before `run`, for which it waits. From the main thread."""
-        for number in _reloading():
+    def handle_reload_signals(self) -> None:
+        """Let SIGUSR1 ask for a reload from now on, and SIGHUP where there is no terminal to hang up: a command that
+        asks for one may find us long before `run`, which carries it out. From the main thread."""
+        for number in _reload_signals():
             signal.signal(number, lambda *_: self.request_reload())
 
     def request_reload(self) -> None:
-        """Whoever asks `reload_wanted` is told so, once; for any thread and for signal handlers."""
+        """Make `take_reload_request` return true once; for any thread and for signal handlers."""
         self._reload.set()
 
-    def reload_wanted(self) -> bool:
-        """Whether a reload was asked for since this was asked last."""
+    def take_reload_request(self) -> bool:
+        """Whether a reload was requested since the last call."""
         wanted = self._reload.is_set()
         self._reload.clear()
         return wanted
 
     @property
-    def stopping(self) -> bool:
-        """Whether a stop was asked for; long steps before `run` look at it."""
+    def is_stopping(self) -> bool:
+        """Whether a stop was requested; long steps before `run` check it."""
         return self._stopping.is_set()
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM ask for a stop inside, the signals of `heed_reloads` for a reload; a second one changes
+        """Inside, SIGINT and SIGTERM ask for a stop, the signals of `handle_reload_signals` for a reload; a second one changes
         nothing. May be nested."""
 
         def handle(number: int, _frame: FrameType | None) -> None:
@@ -342,7 +354,7 @@ class Supervisor:
             else:
                 self.request_stop()
 
-        numbers = (signal.SIGINT, signal.SIGTERM, *_reloading())
+        numbers = (signal.SIGINT, signal.SIGTERM, *_reload_signals())
         before = {number: signal.signal(number, handle) for number in numbers}
         try:
             yield
@@ -351,19 +363,19 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def close(self) -> None:
-        """Stop everything in reverse order and let go of HOME. A signal meanwhile changes nothing: what ends has its
-        time, and what it rests on outlives it."""
-        with _deaf():
+        """Stop everything in reverse order and release HOME. Signals are ignored meanwhile: each process has its time
+        to end, and what it depends on outlives it."""
+        with _ignore_stop_signals():
             self._close()
 
     def _close(self) -> None:
-        with suppress(OSError):  # also on a disk that takes nothing any more all end in their order
+        with suppress(OSError):  # processes end in their order also on a disk that takes no more writes
             (self.home.run / "up.json").unlink(missing_ok=True)
         now = time.monotonic()
-        for successor in self._coming.values():
+        for successor in self._successors.values():
             if successor.popen is not None:
-                self._leaving.append(_Leaving(successor.popen, now + 1.0, 1.0))
-        self._coming.clear()
+                self._leaving.append(_LeavingProcess(successor.popen, now + 1.0, 1.0))
+        self._successors.clear()
         fronts = [name for name, child in self._children.items() if child.process.front]
         asked = [each.popen for each in self._leaving]
         asked += [popen for name in fronts if (popen := self._children[name].popen) is not None]
@@ -373,23 +385,23 @@ class Supervisor:
         for name in (*fronts, *reversed([name for name in self._children if name not in fronts])):
             self.stop(name)
         for each in self._leaving:
-            stop(each.popen, grace=max(0.0, min(each.until, now + each.grace) - time.monotonic()))
+            stop(each.popen, grace=max(0.0, min(each.kill_at, now + each.grace) - time.monotonic()))
         self._leaving.clear()
-        self._after.close()
+        self._cleanup.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
-    def after(self, release: Callable[[], object]) -> None:
+    def on_closed(self, release: Callable[[], object]) -> None:
         """Call `release` once everything has been stopped."""
-        self._after.callback(release)
+        self._cleanup.callback(release)
 
-    def log(self, name: str) -> Path:
-        """Where the output of a process goes."""
+    def log_path(self, name: str) -> Path:
+        """Return the path of the log of a process."""
         return self.home.logs / f"{name}.log"
 
     def trim_logs(self) -> None:
-        """Set aside what has grown large of all logs of HOME."""
+        """Rotate the large ones of all logs of HOME."""
         for log in self.home.logs.glob("*.log"):
             trim(log)
 
@@ -400,7 +412,7 @@ class Supervisor:
         child.popen = spawn(
             argv,
             env=env,
-            log=self.log(process.name),
+            log=self.log_path(process.name),
             fds=process.fds,
             account=process.account,
             cwd=process.cwd,
@@ -408,7 +420,7 @@ class Supervisor:
         )
         child.started = time.monotonic()
         child.starts += 1
-        child.due = None
+        child.next_start = None
 
     def _await_ready(self, child: _Child) -> None:
         process = child.process
@@ -417,9 +429,9 @@ class Supervisor:
         deadline = time.monotonic() + process.ready_seconds
         while not process.ready():
             if child.popen is None or child.popen.poll() is not None:
-                raise self._failed(process.name, "ended before it was ready")
+                raise self._process_failed(process.name, "ended before it was ready")
             if time.monotonic() > deadline:
-                raise self._failed(process.name, f"was not ready within {process.ready_seconds:.0f} s")
+                raise self._process_failed(process.name, f"was not ready within {process.ready_seconds:.0f} s")
             if self._stopping.wait(0.02):
                 raise Unavailable("stopped while starting", code="stopped", hint="Start again.")
             self._check_others(child)
@@ -429,31 +441,31 @@ class Supervisor:
         now = time.monotonic()
         for other in self._children.values():
             if other is not starting:
-                if other.exited(now):
-                    self._notice(self._obituary(other))
-                if other.due is not None and now >= other.due:
+                if other.check_exit(now):
+                    self._notice(self._exit_notice(other))
+                if other.next_start is not None and now >= other.next_start:
                     self._restart(other)
 
     def _restart(self, child: _Child) -> None:
         try:
             self._spawn(child)
         except (GroundplanError, OSError) as error:
-            child.pause = min(LONGEST_PAUSE, child.pause * 2 or 0.25)
-            child.due = time.monotonic() + child.pause
-            self._notice(f"{child.process.name} cannot be restarted, again in {child.pause:.1f} s: {error}")
+            child.restart_pause = min(LONGEST_PAUSE, child.restart_pause * 2 or 0.25)
+            child.next_start = time.monotonic() + child.restart_pause
+            self._notice(f"{child.process.name} cannot be restarted, again in {child.restart_pause:.1f} s: {error}")
 
-    def _obituary(self, child: _Child) -> str:
-        name, code, asked = child.process.name, child.last_exit or 0, child.asked
-        child.asked = False
+    def _exit_notice(self, child: _Child) -> str:
+        name, code, asked = child.process.name, child.last_exit or 0, child.restart_requested
+        child.restart_requested = False
         if asked and code in (0, -child.process.stop_signal):
             return f"{name} is started anew"
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        then = f"restarted in {child.pause:.1f} s" if child.process.restart else "not restarted"
-        return f"{name} {how}, {then}; see {self.log(name)}"
+        then = f"restarted in {child.restart_pause:.1f} s" if child.process.restart else "not restarted"
+        return f"{name} {how}, {then}; see {self.log_path(name)}"
 
-    def _failed(self, name: str, what: str) -> Unavailable:
+    def _process_failed(self, name: str, what: str) -> Unavailable:
         return Unavailable(
-            f"{name} {what}: {tail(self.log(name)) or 'it said nothing'}",
+            f"{name} {what}: {tail(self.log_path(name)) or 'it said nothing'}",
             code="process_failed",
-            hint=f"See {self.log(name)}.",
+            hint=f"See {self.log_path(name)}.",
         )
