@@ -49,7 +49,8 @@ Progress = Callable[[str], None]
 _LOST_AND_FOUND: Final = "lost+found"
 """A file system's own folder, where one is mounted."""
 _NOT_COPIED: Final = {
-    "postgres", "run", "logs", "search", "mirrors", "lock", "audit", "keys", "journal", "batches", INCOMPLETE, _LOST_AND_FOUND
+    "postgres", "run", "logs", "search", "mirrors", "lock", "audit", "keys", "journal", "batches", INCOMPLETE,
+    _LOST_AND_FOUND,
 }  # fmt: skip
 """Not copied as they are: recreated at start, or copied separately."""
 

@@ -85,8 +85,8 @@ class ProcessState:
 
 @dataclass(slots=True)
 class _LeavingProcess:
-    """A process whose successor has taken over: it is asked to leave at `leave_at` (None: it was asked), is killed after
-    `kill_at`, and has `grace` once it is asked to stop."""
+    """A process whose successor has taken over: it is asked to leave at `leave_at` (None: it was asked), is killed
+    after `kill_at`, and has `grace` once it is asked to stop."""
 
     popen: subprocess.Popen[bytes]
     kill_at: float
@@ -110,12 +110,12 @@ class _Child:
     """One process of the list, with its popen and restart state."""
 
     __slots__ = (
-        "restart_requested",
-        "next_start",
         "last_exit",
-        "restart_pause",
+        "next_start",
         "popen",
         "process",
+        "restart_pause",
+        "restart_requested",
         "started",
         "starts",
     )
@@ -345,8 +345,8 @@ class Supervisor:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Inside, SIGINT and SIGTERM ask for a stop, the signals of `handle_reload_signals` for a reload; a second one changes
-        nothing. May be nested."""
+        """Inside, SIGINT and SIGTERM ask for a stop, the signals of `handle_reload_signals` for a reload; a second one
+        changes nothing. May be nested."""
 
         def handle(number: int, _frame: FrameType | None) -> None:
             if number in (signal.SIGHUP, signal.SIGUSR1):
