@@ -240,7 +240,7 @@ def test_a_signal_ends_run_and_stops_everything_and_a_second_one_changes_nothing
         "  pid = s.start(Process('child', (sys.executable, '-c', *sys.argv[2:])))\n"
         "  print(pid, flush=True)\n"
         "  s.run()\n"
-        "  print(s.stopping, flush=True)"
+        "  print(s.is_stopping, flush=True)"
     )
     told = tmp_path / "told"
     arguments = [sys.executable, "-c", program, str(tmp_path), LINGERS, str(told)]
