@@ -31,7 +31,7 @@ from groundplan.economics.replay import pairwise
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.experiments import shadow_call
-from groundplan.gateway.experiments.assign import asker, assign, told
+from groundplan.gateway.experiments.assign import assign, receipt_json, unit_of
 from groundplan.gateway.experiments.compare import compare, text_of
 from groundplan.gateway.experiments.pairs import Pair, Pairs
 from groundplan.gateway.experiments.replays import PURPOSE, replayed
@@ -390,7 +390,7 @@ def test_an_experiment_never_leaves_what_the_call_may_use_and_ends_when_it_says(
         assert exchange.deployments == before
     assert not (over and exchange.trial)
     if exchange.trial is not None and exchange.trial.mark is not None:
-        assert json.loads(told(exchange))["arm"] in (CONTROL, CANDIDATE)
+        assert json.loads(receipt_json(exchange))["arm"] in (CONTROL, CANDIDATE)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])
@@ -414,11 +414,11 @@ def test_whoever_rotates_its_key_stays_in_its_arm(words: bytes | None) -> None:
     ask = Ask(fields, "auto", 1, "q", False, False, None, 1, 1)
     exchange = Exchange(new_id_bytes(), Request(0.0), Response.__new__(Response), CHAT)
     exchange.key = KeyEntry("first", "assistant", "", False, False, None)
-    before = asker(exchange, ask, CONVERSATION)
+    before = unit_of(exchange, ask, CONVERSATION)
     exchange.key = KeyEntry("second", "assistant", "", False, False, None, family="first")
-    assert asker(exchange, ask, CONVERSATION) == before
+    assert unit_of(exchange, ask, CONVERSATION) == before
     exchange.key = KeyEntry("third", "assistant", "", False, False, None)
-    assert asker(exchange, ask, CONVERSATION) != before
+    assert unit_of(exchange, ask, CONVERSATION) != before
 
 
 def test_what_the_gateway_asks_itself_is_in_no_experiment() -> None:

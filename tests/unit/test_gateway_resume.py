@@ -19,7 +19,7 @@ from groundplan.blueprint.model import Cache, Guardrails, Rates
 from groundplan.core.money import PICO
 from groundplan.gateway.call.attempts.resume import Continuation, begin_continuation
 from groundplan.gateway.http.sse import DONE, EventReader, format_event
-from groundplan.gateway.resuming.story import INSTRUCTION, LEAST_OVERLAP, Continued, summed
+from groundplan.gateway.resuming.story import INSTRUCTION, LEAST_OVERLAP, Continued, add_usage
 from groundplan.gateway.surfaces.chat.relay import ChatRelay
 from groundplan.gateway.surfaces.chat.surface import read
 from groundplan.gateway.surfaces.codec import Malformed
@@ -335,7 +335,7 @@ def test_nobody_is_asked_to_go_on_with_white_space() -> None:
 
 
 def test_what_only_the_last_attempt_tells_of_its_usage_stays() -> None:
-    assert summed({"a": 1, "b": 2, "c": {"d": 3}}, {"a": 3}) == {"a": 4, "b": 2, "c": {"d": 3}}
+    assert add_usage({"a": 1, "b": 2, "c": {"d": 3}}, {"a": 3}) == {"a": 4, "b": 2, "c": {"d": 3}}
 
 
 def test_a_refusal_is_no_rest_of_an_answer() -> None:

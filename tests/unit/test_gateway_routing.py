@@ -32,7 +32,7 @@ from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.routing.route import Route
-from groundplan.gateway.routing.routes import AGAIN_SECONDS, ENOUGH, Routes
+from groundplan.gateway.routing.routes import MIN_CALLS, RETRY_SECONDS, Routes
 from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.gateway.upstream.latency import OUTDATED_SECONDS, LatencyEstimates
 from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
@@ -441,7 +441,7 @@ def test_money_is_weighed_at_what_calls_cost_now(folder: Path) -> None:
         routes.learn("w", told(exchange).model, dollars if told(exchange).model == "small-m" else 0.01, exchange.call)
         return told(exchange)
 
-    for number in range(ENOUGH):
+    for number in range(MIN_CALLS):
         before = paid(f"say hello to guest {number}", 0.009)
         assert before.deployment == "small"
         assert before.costs["small-m"] == pytest.approx(0.001, rel=0.2)
@@ -465,12 +465,12 @@ def test_a_router_that_is_copied_here_later_decides_without_a_new_blueprint(fold
 
     assert by() == "order"
     (folder / "copied@1.router").write_bytes((folder / "support@1.router").read_bytes())
-    seconds += AGAIN_SECONDS / 2
+    seconds += RETRY_SECONDS / 2
     assert by() == "order", "what is not here is not looked for with every call"
-    seconds += AGAIN_SECONDS
+    seconds += RETRY_SECONDS
     assert by() == "learned"
     (folder / "copied@1.router").unlink()
-    seconds += AGAIN_SECONDS
+    seconds += RETRY_SECONDS
     assert by() == "learned", "one that was read is not read again"
 
 

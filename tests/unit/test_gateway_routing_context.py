@@ -33,7 +33,7 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.routing.conversation import before
+from groundplan.gateway.routing.conversation import bytes_before_question
 from groundplan.gateway.routing.route import Route
 from groundplan.gateway.routing.routes import Routes
 from groundplan.gateway.surfaces.chat.surface import CHAT
@@ -264,9 +264,11 @@ def test_what_came_before_is_counted_as_a_set_counts_it(by_turns: Router, folder
         {"role": "assistant", "content": None},
     ]
     raw = json.dumps([*turns, {"role": "user", "content": "what applies to case 900"}]).encode()
-    assert before(asked(messages=4, raw=raw), "chat.completions") == len("be brief") + len("caf\u00e9".encode())
+    assert bytes_before_question(asked(messages=4, raw=raw), "chat.completions") == len("be brief") + len(
+        "caf\u00e9".encode()
+    )
     alone = asked(raw=json.dumps([{"role": "user", "content": "what applies to case 900"}]).encode())
-    assert before(alone, "chat.completions") == 0
+    assert bytes_before_question(alone, "chat.completions") == 0
     routes, named = Routes(folder), places("one", "two")
     expected = choose(by_turns, alone.query, None, frozenset(by_turns.models), "0.99", context=Context(1, 0)).expected
     assert Call(routes, Routing(router="turns@1", sticky=False), alone, named).route.expected == expected

@@ -18,10 +18,10 @@ from groundplan.economics.routing.model import Matrix, Sample
 from groundplan.economics.routing.versions.artifact import dump
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.experiments.assign import asker
+from groundplan.gateway.experiments.assign import unit_of
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.routing.conversation import before, length
+from groundplan.gateway.routing.conversation import bytes_before_question, message_count
 from groundplan.gateway.routing.route import Route
 from groundplan.gateway.routing.routes import Routes
 from groundplan.gateway.routing.task import task_of
@@ -94,14 +94,14 @@ def test_a_text_and_its_items_are_the_same_conversation(routes: Routes) -> None:
 
 def test_each_conversation_has_an_arm_of_its_own() -> None:
     units = {
-        asker(*exchange_of(given), "conversation") for given in ("hello", "good morning", talk("hello", "yes", "so"))
+        unit_of(*exchange_of(given), "conversation") for given in ("hello", "good morning", talk("hello", "yes", "so"))
     }
     assert len(units) == 2
-    assert asker(*exchange_of("hello"), "conversation") == asker(
+    assert unit_of(*exchange_of("hello"), "conversation") == unit_of(
         *exchange_of(talk("hello", parts=True)), "conversation"
     )
     seen = [{"role": "user", "content": [{"type": "input_text", "text": "hello"}, IMAGE]}]
-    assert asker(*exchange_of(seen), "conversation") not in units
+    assert unit_of(*exchange_of(seen), "conversation") not in units
 
 
 def test_a_call_of_a_function_is_an_answer(routes: Routes) -> None:
@@ -124,10 +124,10 @@ def test_rules_count_its_messages_and_routers_what_came_before() -> None:
     exchange, ask = exchange_of(
         [{"role": "user", "content": [{"type": "input_text", "text": "café"}, IMAGE]}, *talk("so")]
     )
-    assert before(ask, exchange.endpoint) == len("café".encode())
-    assert length(ask, exchange.endpoint) == 2
+    assert bytes_before_question(ask, exchange.endpoint) == len("café".encode())
+    assert message_count(ask, exchange.endpoint) == 2
     exchange, ask = exchange_of("hello")
-    assert (before(ask, exchange.endpoint), length(ask, exchange.endpoint)) == (0, 1)
+    assert (bytes_before_question(ask, exchange.endpoint), message_count(ask, exchange.endpoint)) == (0, 1)
 
 
 def test_a_schema_is_part_of_what_it_is_for() -> None:

@@ -19,7 +19,7 @@ from groundplan.core.errors import Invalid
 from groundplan.economics.experiment.verdict import CANDIDATE
 from groundplan.economics.routing.learn import evidence_store
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.routing.conversation import before, length
+from groundplan.gateway.routing.conversation import bytes_before_question, message_count
 from groundplan.gateway.routing.task import task_of
 from groundplan.gateway.surfaces.chat import surface as chat
 from groundplan.gateway.surfaces.messages import surface as messages
@@ -108,8 +108,8 @@ def _common(row: evidence_store.Row, ask: Ask) -> dict[str, Any]:
     if len(query) > 2 * MAX_CHARACTERS:
         query = f"{query[:MAX_CHARACTERS]}\n{query[-MAX_CHARACTERS:]}"
     context = {
-        "messages": length(ask, row["endpoint"]),
-        "before": before(ask, row["endpoint"]),
+        "messages": message_count(ask, row["endpoint"]),
+        "before": bytes_before_question(ask, row["endpoint"]),
         "scores": None if scores is None else sorted(scores, reverse=True),
         "task": task_of(row["endpoint"], ask.fields, row["feature"], row["prompt"]),
     }

@@ -19,7 +19,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.feature import FEATURE, TICKET, feature_of, own_feature_of, ticket_of
 from groundplan.gateway.call.ground import system_messages
-from groundplan.gateway.experiments.assign import told
+from groundplan.gateway.experiments.assign import receipt_json
 from groundplan.gateway.upstream import provider_refusals
 from groundplan.ledger.model import OVER_BOUND, OVER_INPUT, Finish, Settlement, Usage
 
@@ -298,7 +298,7 @@ def _finish_record(exchange: Exchange, at: float, refusal: str) -> Finish:
         exchange.trace.parent if exchange.trace is not None else "",
         exchange.request.client_subject,
         exchange.saved_cost,
-        told(exchange) if exchange.route is not None or exchange.trial is not None else "",
+        receipt_json(exchange) if exchange.route is not None or exchange.trial is not None else "",
         _feature(exchange, headers[FEATURE]) if FEATURE in headers else "",
         [round(p.score, 4) for p in passages] if passages else [],
         exchange.parent_call,

@@ -36,7 +36,7 @@ from groundplan.gateway.offload import READ_BYTES, in_thread
 from groundplan.gateway.policy import dated_prices
 from groundplan.gateway.policy.catalog import Catalog, Plan, without_prompt
 from groundplan.gateway.policy.snapshot import Policy
-from groundplan.gateway.routing.cascade import served
+from groundplan.gateway.routing.cascade import serve_routed
 from groundplan.gateway.routing.question_embedding import read_question
 from groundplan.gateway.surfaces import answers
 from groundplan.gateway.surfaces.chat import storing as chat_storing
@@ -87,7 +87,7 @@ async def run_steps(
     if exchange.idempotency is not None and await _answered_by_other_worker(gateway, exchange, catalog):
         return
     if not _try_answer_locally(gateway, exchange):
-        serve_call = serve if exchange.route is None else served
+        serve_call = serve if exchange.route is None else serve_routed
         await (serve_call if exchange.interface.is_billed else _count_tokens)(gateway, exchange)
 
 

@@ -16,7 +16,7 @@ from groundplan.economics.experiment.model import AB, CONVERSATION, Experiment
 from groundplan.economics.experiment.verdict import CANDIDATE, Rule, arm
 from groundplan.gateway.experiments.trial import Mark, Trial
 from groundplan.gateway.http.collected_response import CollectedResponse
-from groundplan.gateway.routing.conversation import begin, messages_of, named
+from groundplan.gateway.routing.conversation import conversation_name, first_user_digest, messages_of
 from groundplan.gateway.routing.route import Route
 from groundplan.gateway.surfaces.answer_text import SURFACES
 
@@ -42,7 +42,7 @@ def assign(exchange: Exchange, workload: Workload, ask: Ask, experiments: dict[s
     ):
         return  # a form, or a call that the gateway makes itself, such as a guardrail's judge
     if tried.type != AB:
-        if exchange.endpoint in SHADOWED and _drawn(exchange, tried.share):
+        if exchange.endpoint in SHADOWED and _is_in_share(exchange, tried.share):
             exchange.trial = Trial(tried, None)
         return
     if exchange.endpoint not in SURFACES or not workload.chooses(ask.model):
@@ -50,7 +50,7 @@ def assign(exchange: Exchange, workload: Workload, ask: Ask, experiments: dict[s
     candidate = next((place for place in exchange.deployments if place.name == tried.candidate), None)
     if candidate is None or len(exchange.deployments) < 2:
         return
-    who = asker(exchange, ask, tried.split)
+    who = unit_of(exchange, ask, tried.split)
     drawn = arm(Rule(tried.id, tried.share), who)
     unit = blake2b(f"{tried.id}\0{who}".encode(), digest_size=8).hexdigest()
     exchange.trial = Trial(tried, Mark(tried.id, tried.name, drawn, unit))
@@ -62,26 +62,27 @@ def assign(exchange: Exchange, workload: Workload, ask: Ask, experiments: dict[s
         exchange.route = Route(candidate.name, candidate.model, f"experiment {tried.name}", reason, barred=barred)
 
 
-def asker(exchange: Exchange, ask: Ask, split: str) -> str:
-    """Whom an arm is drawn for: the person, else the conversation, else the key, whatever it was rotated to."""
+def unit_of(exchange: Exchange, ask: Ask, split: str) -> str:
+    """The unit for which an arm is drawn: the person, else the conversation, else the key with those it was rotated
+    to."""
     if split != CONVERSATION and exchange.person:
         return f"person {exchange.person}"
     key = "" if exchange.key is None else exchange.key.family or exchange.key.id
-    name = named(exchange.request.headers)
+    name = conversation_name(exchange.request.headers)
     if name is not None:
         return f"conversation {key} {exchange.person} {name}"
-    first = begin(messages_of(ask, exchange.endpoint))
+    first = first_user_digest(messages_of(ask, exchange.endpoint))
     return f"key {key} {exchange.person}" if first is None else f"begin {key} {exchange.person} {first}"
 
 
-def _drawn(exchange: Exchange, share: float) -> bool:
+def _is_in_share(exchange: Exchange, share: float) -> bool:
     """Whether this call is among the share; other bits of its id decide than those of what is kept. The first two of
     these bytes are no chance: they say what kind of id it is."""
     return share >= 1 or int.from_bytes(exchange.id_bytes[-8:-4], "big") & _CHANCE < share * (_CHANCE + 1)
 
 
-def told(exchange: Exchange) -> str:
-    """What the receipt says of route and experiment, as JSON; empty where there is nothing to say."""
+def receipt_json(exchange: Exchange) -> str:
+    """Route and experiment of a call for its receipt, as JSON; empty where it has neither."""
     route, trial = exchange.route, exchange.trial
     place = exchange.deployment
     if route is not None and place is not None and place.name != route.deployment:

@@ -1,7 +1,7 @@
-"""Shadow traffic: a second answer to a call of an experiment, begun once the shown call is settled and sent.
+"""Shadow traffic: a second answer to a call of an experiment, requested once the shown call is settled and sent.
 
-So it delays nothing; whatever it costs or breaks is its own. Few at a time, and none where this worker is busy. What
-comes of it is a fact about both answers (`pairs`), without their texts; both calls are in the ledger like all others.
+So it delays nothing, and its costs and failures do not affect the shown call. Few run at a time, and none where this
+worker is busy. The result is a fact about both answers (`pairs`), without their texts; both calls are in the ledger.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange
 
 MOST = 16
-"""Second answers that are made at the same time in one worker."""
+"""The most second answers that one worker requests at the same time."""
 REST_SECONDS = 30.0
-"""After one had no budget or no right, or nobody could compare it with the shown one, until the next is tried."""
+"""Pause of an experiment after a second answer was refused, or could not be compared with the shown one."""
 LONGEST_REST_SECONDS = 600.0
-"""Each time in a row that nobody could compare them it doubles, up to this."""
+"""The pause doubles with each further pair in a row that could not be compared, up to this."""
 _LEFT_OUT = ("stream", "stream_options", "service_tier", "store")
 _decode = msgspec.json.Decoder().decode
 
 
 class Shadows:
-    """Of one worker."""
+    """The shadow calls of one worker."""
 
     def __init__(self, gateway: Gateway, pairs: Pairs) -> None:
         self._gateway = gateway
@@ -41,12 +41,12 @@ class Shadows:
         self._running = 0
         self._rests: dict[str, float] = {}
         self._uncompared: dict[str, int] = {}
-        """Pairs in a row, by experiment."""
+        """Experiment -> pairs in a row that could not be compared."""
         self.missed = 0
-        """Calls beside which none was made, since there was no room."""
+        """Calls without a second answer, since there was no room for one."""
 
     def after(self, shown: Exchange) -> None:
-        """The shown call has ended: begin the second answer where there is something to compare it with."""
+        """Request the second answer to a shown call, which has ended, where there is something to compare it with."""
         trial, place = shown.trial, shown.deployment
         if trial is None or not trial.shadowed or shown.status != "ok" or place is None or not shown.sent_chunks:
             return
@@ -65,7 +65,7 @@ class Shadows:
         gateway.run_in_background(self._answer(shown, tried))
 
     def _runs(self, tried: Experiment) -> bool:
-        """Whether it has not been stopped since the shown call was admitted."""
+        """Whether the experiment was not stopped since the shown call was admitted."""
         now = self._gateway.live.policy.experiments
         known = None if now is None else now.get(tried.workload)
         return known is not None and known.id == tried.id
@@ -89,7 +89,7 @@ class Shadows:
         if other.status == "ok" and shown.ask is not None and self._runs(tried):
             told = text_of(other.response.body)  # type: ignore[attr-defined]  # Collected
             was = text_of(b"".join(shown.sent_chunks or ()))
-            if shown.guard is not None:  # what was masked before one model is not shown to another
+            if shown.guard is not None:  # what was masked for one model is not shown to another
                 told, was = shown.guard.masks.hide(told), shown.guard.masks.hide(was)
             what = shadow_call.ShadowPurpose(tried, shadow_call.JUDGE, mark, shadow_call.budget_of(tried), bare=True)
             found = await compare(self._gateway, shown.request.headers, shown.ask.query, was, told, what)
@@ -116,8 +116,8 @@ class Shadows:
         )
 
     def _heed(self, tried: Experiment, *, asked: bool) -> None:
-        """Where a judge is away, or its key is wrong, few second answers are paid that nobody compares. One call may
-        be at fault itself, so it takes two in a row."""
+        """Pause the experiment after two pairs in a row that could not be compared, so that few second answers are paid
+        in vain while a judge is unavailable. A single failure may be due to the call itself."""
         now = self._gateway.loop.time()
         if asked:
             self._uncompared.pop(tried.id, None)
@@ -128,11 +128,11 @@ class Shadows:
 
 
 def second(body: bytes, deployment: str) -> dict[str, Any]:
-    """A body that asks the same of another deployment, in one piece."""
+    """The request body for another deployment, without streaming."""
     value: dict[str, Any] = _decode(body)
     return {name: part for name, part in value.items() if name not in _LEFT_OUT} | {"model": deployment}
 
 
 def _ms(exchange: Exchange) -> float:
-    """Until its serving ended."""
+    """Milliseconds from the begin of a call to the end of its last attempt."""
     return (exchange.attempt_ended - exchange.started) / 1e6

@@ -1,10 +1,9 @@
-"""A shadow call: the gateway's own call beside one that was answered, with the same checks, budgets, attempts and
+"""Shadow calls: the gateway's own calls that repeat an answered one, with the same checks, budgets, attempts and
 records as any call.
 
-What differs: it goes to one named deployment, is charged to the experiment's own budget as well, comes last where a
-worker or a deployment is busy, is asked once, is nobody's to review, and neither reads nor fills the cache. It takes no
-limits of the person or key it is made for, and does not count as a call of a pilot. It waits for nobody, and nobody
-waits for it.
+A shadow call differs in that it goes to one named deployment, is also charged to the experiment's own budget, has the
+lowest priority, makes one attempt, is not reviewed by people, and neither reads nor fills the cache. It takes nothing
+from limits of the person or key it is made for, and does not count as a call of a pilot.
 """
 
 from __future__ import annotations
@@ -43,28 +42,28 @@ if TYPE_CHECKING:
     from groundplan.gateway.surfaces.interface import Interface
 
 PASSED = (*KEY_HEADERS, b"groundplan-on-behalf-of", b"anthropic-version")
-"""Headers of the shown call that one beside it carries."""
+"""Headers of the shown call that its shadow call carries, too."""
 ROOM = 10
-"""A hard budget must have room for so many calls like it, so that what people ask is not refused for it."""
+"""A hard budget must have room for this many such calls, so that none of a client is refused because of a shadow."""
 PATHS = {"chat.completions": b"/v1/chat/completions", "messages": b"/v1/messages"}
 SHADOW, JUDGE, REPLAY = "experiment/shadow", "experiment/judge", "experiment/replay"
-"""As which feature its cost is shown."""
+"""The features under which its cost is shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShadowPurpose:
-    """For what a call is made. `budget` None: that of its key bounds it."""
+    """Why a shadow call is made. `budget` None: the budget of its key bounds it."""
 
     experiment: Experiment
     feature: str
     mark: Mark
     budget: Budget | None
     bare: bool = False
-    """Without the workload's prompt, documents and guardrails: it judges."""
+    """Whether it leaves out the workload's prompt, documents and guardrails, as calls of judges do."""
 
 
 def budget_of(experiment: Experiment) -> Budget:
-    """The experiment's own, which covers its calls beside the workload's budgets."""
+    """The experiment's own budget, which covers its calls in addition to the workload's budgets."""
     return Budget(
         name=experiment.budget_name, covers=f"workload/{experiment.workload}", limit=experiment.budget, period="total"
     )
@@ -73,7 +72,7 @@ def budget_of(experiment: Experiment) -> Budget:
 async def ask(
     gateway: Gateway, headers: dict[bytes, bytes], interface: Interface, body: dict[str, Any], what: ShadowPurpose
 ) -> Exchange:
-    """Make the call and return it, ended, with a `CollectedResponse`. Errors are in its answer and its record."""
+    """Run a shadow call and return it, ended, with a `CollectedResponse`. Errors are in its answer and its record."""
     if gateway.run_call is None:
         raise AssertionError("the pipeline is not there yet")
     carried = {name: value for name in PASSED if (value := headers.get(name)) is not None}
@@ -118,8 +117,8 @@ async def _steps(gateway: Gateway, own: Exchange, what: ShadowPurpose) -> None:
 
 
 def _check(gateway: Gateway, own: Exchange, what: ShadowPurpose) -> InParts[Policy]:
-    """Every check of admission, under the newest policy and by the blueprint that it began with. Raises as admission
-    does."""
+    """Run every check of admission, under the newest policy and by the blueprint with which the call began. Raises as
+    admission does."""
     policy, now = gateway.live.policy, gateway.clock.seconds()
     catalog = own.catalog or dated_prices.current_catalog(gateway.live.catalog, now)
     own.catalog, own.policy = catalog, policy
@@ -145,7 +144,7 @@ def _check(gateway: Gateway, own: Exchange, what: ShadowPurpose) -> InParts[Poli
 
 
 def _guard(gateway: Gateway, own: Exchange, plan: Plan) -> InParts[None]:
-    """The guardrails of the workload, without a judge of their own and without people."""
+    """Set up the guardrails of the workload, without their judge and without review by people."""
     yield from start_guard(gateway, own, plan)
     guarding = own.guard
     if guarding is not None:
@@ -167,7 +166,7 @@ _last: dict[tuple[str, bool], tuple[Workload, Workload]] = {}
 
 
 def last(workload: Workload, *, bare: bool) -> Workload:
-    """The workload as calls beside others see it; remembered until it is declared otherwise."""
+    """The workload as shadow calls see it; cached until its declaration changes."""
     known = _last.get((workload.name, bare))
     if known is None or known[0] is not workload:
         rule = msgspec.structs.replace(workload.reliability, priority="low", hedge=None, same=0)

@@ -8,20 +8,20 @@ from groundplan.economics.experiment.model import Experiment
 
 
 class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the receipt of a call says of the experiment that it is in."""
+    """The experiment of a call in its receipt."""
 
     experiment: str
     trial: str
-    """Its name."""
+    """Name of the experiment."""
     arm: str
     unit: str = ""
-    """A digest of whom the arm was drawn for."""
+    """Digest of the unit for which the arm was drawn."""
     of: str = ""
-    """The call that was shown, where this one was made beside it."""
+    """Id of the shown call, where this one is its shadow."""
 
 
 class Trial:
-    """The experiment of one call. `mark` None: its receipt says nothing, since it went as without."""
+    """The experiment of one call. `mark` None: not in the receipt, as the experiment did not change the call."""
 
     __slots__ = ("experiment", "mark")
 
@@ -31,15 +31,15 @@ class Trial:
 
     @property
     def shadowed(self) -> bool:
-        """Whether a second answer is made beside it."""
+        """Whether a shadow call follows it."""
         return self.mark is None
 
     @property
     def beside(self) -> bool:
-        """Whether it is itself made beside another call, or for a replay."""
+        """Whether it is itself a shadow call, or made for a replay."""
         return self.mark is not None and bool(self.mark.of)
 
     @property
     def key(self) -> bytes:
-        """What keeps the cached answers of its arms apart."""
+        """Part of the cache key that separates the answers of its arms."""
         return b"" if self.mark is None else f"{self.mark.experiment}\0{self.mark.arm}".encode()

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.sse import format_event
 from groundplan.gateway.resuming.chunks import ContinuedChunks
-from groundplan.gateway.resuming.story import Sent, asks, shaped, with_turns
+from groundplan.gateway.resuming.story import Sent, continue_messages, is_set, structured_output_reason
 from groundplan.gateway.surfaces.codec import Malformed
 
 ENDPOINT = "chat.completions"
@@ -25,14 +25,14 @@ def forbidden(ask: Ask) -> str:
     """Why a stream that is asked so cannot be continued; empty where it can."""
     if ask.copies > 1:
         return "several copies (n) cannot be continued"
-    if asks(ask, "logprobs") or asks(ask, "top_logprobs"):
+    if is_set(ask, "logprobs") or is_set(ask, "top_logprobs"):
         return "log probabilities cannot be continued"
-    return shaped(ask)
+    return structured_output_reason(ask)
 
 
 def rest(ask: Ask, sent: Sent, cap: int) -> Ask:
     """The caller's ask, for the rest of the answer. `cap`: output tokens that the whole of it may have."""
-    return with_turns(ask, sent, cap)
+    return continue_messages(ask, sent, cap)
 
 
 class ContinuedChat(ContinuedChunks):

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from groundplan.gateway.http.sse import DONE, format_event
-from groundplan.gateway.resuming.story import Continued, Sent, summed
+from groundplan.gateway.resuming.story import Continued, Sent, add_usage
 from groundplan.ledger.model import Usage
 
 _KEPT = ("id", "created", "model", "system_fingerprint", "service_tier")
@@ -76,4 +76,6 @@ def _headed(chunk: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:
 
 def _added(usage: dict[str, Any], earlier: Usage) -> dict[str, Any]:
     """What was used by all attempts, as OpenAI reports it."""
-    return summed(usage, dict(zip(_SUMS, (earlier.input, earlier.output, earlier.input + earlier.output), strict=True)))
+    return add_usage(
+        usage, dict(zip(_SUMS, (earlier.input, earlier.output, earlier.input + earlier.output), strict=True))
+    )

@@ -13,7 +13,14 @@ from msgspec.structs import replace
 
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.resuming.chunks import ContinuedChunks
-from groundplan.gateway.resuming.story import INSTRUCTION, Sent, asks, capped, left_of, shaped
+from groundplan.gateway.resuming.story import (
+    INSTRUCTION,
+    Sent,
+    is_set,
+    remaining_tokens,
+    structured_output_reason,
+    with_caps,
+)
 from groundplan.gateway.surfaces.body import has_tokens
 from groundplan.gateway.surfaces.completions import Unfinished, prompts_of
 
@@ -27,8 +34,8 @@ def forbidden(ask: Ask) -> str:
         return "several texts (n, best_of, prompts) cannot be continued"
     if has_tokens(ask.typed):
         return "a prompt that is given as tokens cannot be continued"
-    found = next((name for name in ("logprobs", "echo", "suffix") if asks(ask, name)), "")
-    return f"{found} cannot be continued" if found else shaped(ask)
+    found = next((name for name in ("logprobs", "echo", "suffix") if is_set(ask, name)), "")
+    return f"{found} cannot be continued" if found else structured_output_reason(ask)
 
 
 def rest(ask: Ask, sent: Sent, cap: int) -> Ask:
@@ -36,10 +43,10 @@ def rest(ask: Ask, sent: Sent, cap: int) -> Ask:
     (prompt,) = prompts_of(ask)
     if not isinstance(prompt, str):
         raise AssertionError("it cannot be continued")
-    left = left_of(cap, sent)
+    left = remaining_tokens(cap, sent)
     raw = msgspec.Raw(_encode(prompt + sent.text))
     grown = len(sent.text.encode()) + len(INSTRUCTION)
-    fields = {**capped(ask.fields, left), "prompt": raw, "max_tokens": msgspec.Raw(b"%d" % left)}
+    fields = {**with_caps(ask.fields, left), "prompt": raw, "max_tokens": msgspec.Raw(b"%d" % left)}
     typed = Unfinished(prompt, sent.text, INSTRUCTION)
     return replace(
         ask, fields=fields, body=b"", messages=ask.messages + 2, size=ask.size + 2 * grown, cap=left, typed=typed

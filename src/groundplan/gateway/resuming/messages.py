@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.sse import format_named_event
-from groundplan.gateway.resuming.story import Continued, Sent, asks, left_of, summed, with_turns
+from groundplan.gateway.resuming.story import Continued, Sent, add_usage, continue_messages, is_set, remaining_tokens
 from groundplan.gateway.surfaces.codec import Relay
 from groundplan.gateway.surfaces.messages.from_chat import LazyTranslation
 from groundplan.gateway.surfaces.messages.native import thinking_budget
@@ -35,14 +35,14 @@ def forbidden(ask: Ask) -> str:
 def has_form(ask: Ask) -> bool:
     """Whether an answer of Messages is to have a form."""
     config = msgspec.json.decode(ask.fields.get("output_config", b"null"))
-    return asks(ask, "output_format") or (isinstance(config, dict) and config.get("format") is not None)
+    return is_set(ask, "output_format") or (isinstance(config, dict) and config.get("format") is not None)
 
 
 def rest(ask: Ask, sent: Sent, cap: int) -> Ask:
     """The caller's ask, for the rest of the answer. `cap`: output tokens that the whole of it may have."""
-    asked = with_turns(ask, sent, cap)
+    asked = continue_messages(ask, sent, cap)
     fields = dict(asked.fields)
-    if thinking_budget(ask) >= left_of(cap, sent):
+    if thinking_budget(ask) >= remaining_tokens(cap, sent):
         del fields["thinking"]  # providers refuse to think as much as may be answered; what is left is for the answer
     return replace(asked, fields=fields, typed=LazyTranslation(_encode(fields)))
 
@@ -173,4 +173,4 @@ def _added(usage: dict[str, Any], earlier: Usage) -> dict[str, Any]:
         "cache_read_input_tokens": earlier.cache_read,
         "cache_creation_input_tokens": earlier.cache_write,
     }
-    return summed(usage, more)
+    return add_usage(usage, more)

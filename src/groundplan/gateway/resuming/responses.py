@@ -20,13 +20,13 @@ from groundplan.gateway.resuming.story import (
     INSTRUCTION,
     Continued,
     Sent,
-    asks,
-    capped,
+    add_usage,
     has_text,
-    left_of,
+    is_set,
     overlap,
-    shaped,
-    summed,
+    remaining_tokens,
+    structured_output_reason,
+    with_caps,
 )
 from groundplan.gateway.surfaces.body import decode_value
 from groundplan.gateway.surfaces.codec import Malformed, Relay
@@ -45,18 +45,18 @@ _encode = msgspec.json.encode
 
 def forbidden(ask: Ask) -> str:
     """Why a stream that is asked so cannot be continued; empty where it can. Raises `Invalid`."""
-    if asks(ask, "top_logprobs") or b"logprobs" in bytes(ask.fields.get("include", b"")):
+    if is_set(ask, "top_logprobs") or b"logprobs" in bytes(ask.fields.get("include", b"")):
         return "log probabilities cannot be continued"
     told = decode_value(ask.fields.get("text", b"null"))  # of another shape: whoever is asked says so
     form = told.get("format") if isinstance(told, dict) else None
     if form is not None and not (isinstance(form, dict) and form.get("type", "text") == "text"):
         return "structured output (text.format) cannot be continued"
-    return shaped(ask)
+    return structured_output_reason(ask)
 
 
 def rest(ask: Ask, sent: Sent, cap: int) -> Ask:
     """The caller's ask, for the rest of the answer. `cap`: output tokens that the whole of it may have."""
-    left = left_of(cap, sent)
+    left = remaining_tokens(cap, sent)
     said = {"type": "output_text", "text": sent.text, "annotations": []}
     more: list[dict[str, Any]] = (
         []
@@ -66,7 +66,7 @@ def rest(ask: Ask, sent: Sent, cap: int) -> Ask:
             {"type": "message", "role": "user", "content": [{"type": "input_text", "text": INSTRUCTION}]},
         ]
     )
-    made = continued(replace(ask, fields=capped(ask.fields, left)), more)
+    made = continued(replace(ask, fields=with_caps(ask.fields, left)), more)
     return replace(made, cap=left)
 
 
@@ -122,7 +122,7 @@ class ContinuedResponse(Continued):
         whole = _decode(inner.response_json())
         return _encode(whole if self._earlier is None or self.sent is None else self._whole(self.sent, whole))
 
-    # the first attempt -----------------------------------------------------------------------------------------------
+    # the first attempt ------------------------------------------------------------------------------------------------
 
     def _note(self, data: bytes) -> None:
         found = _decode(data)
@@ -174,7 +174,7 @@ class ContinuedResponse(Continued):
             return replace(sent, seam=sent.seam or _REASONS)
         return replace(sent, seam="a tool call had begun")
 
-    # later ones ------------------------------------------------------------------------------------------------------
+    # later ones -------------------------------------------------------------------------------------------------------
 
     def _next(self, data: bytes) -> bytes:
         found = _decode(data)
@@ -309,4 +309,4 @@ def _message(name: str, text: str, status: str) -> dict[str, Any]:
 def _added(usage: dict[str, Any], earlier: Usage) -> dict[str, Any]:
     """What was used by all attempts, as Responses report it."""
     total = earlier.input + earlier.output
-    return summed(usage, {"input_tokens": earlier.input, "output_tokens": earlier.output, "total_tokens": total})
+    return add_usage(usage, {"input_tokens": earlier.input, "output_tokens": earlier.output, "total_tokens": total})

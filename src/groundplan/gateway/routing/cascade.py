@@ -1,10 +1,10 @@
-"""Try small, check, go on: the first deployment of a cascade is asked for the whole answer, which is checked before the
-caller gets any of it, also of a stream.
+"""Cascades: the small first deployment is asked for the whole answer, which is checked before the caller gets any of
+it, also where it wants a stream; where a check fails, the other deployments answer.
 
-The try is an attempt of the call like any other: reserved, journalled before it is sent, settled with what it used
-before it is checked. Judges and further answers are calls of their own, by the same key and budgets. What did not pass
-is answered by the others, each with a reservation of its own. What a check says is in the receipt; a check that cannot
-be made has not passed. Chat completions of one answer without functions only: others are never tried small.
+The first try is an attempt of the call like any other: reserved, journalled before it is sent, and settled before its
+answer is checked. Judges and further answers are sub-calls, by the same key and budgets. The other deployments each
+need a reservation of their own. The receipt says what the checks found; a check that cannot be run has failed. Only for
+chat completions of one answer without functions.
 """
 
 from __future__ import annotations
@@ -44,25 +44,25 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange
 
 FLAG = "cascade"
-"""Of the settlement of a try."""
-_DROPPED = ("stream", "stream_options")
+"""Flag of the settlement of a first try."""
+_STREAM_FIELDS = ("stream", "stream_options")
 _TRUE = msgspec.Raw(b"true")
-_WARM = msgspec.Raw(b"0.7")
-"""Temperature of further answers: at 0 they would agree with themselves."""
-_OFF = (b"null", b"false")
+_VARIED_TEMPERATURE = msgspec.Raw(b"0.7")
+"""Temperature of further answers: at 0 they would be the same as the first."""
+_OFF_VALUES = (b"null", b"false")
 _object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 @dataclass(frozen=True, slots=True)
-class Spare:
-    """An answer that did not pass, and who gave it."""
+class FailedAnswer:
+    """An answer that did not pass its checks, and the deployment that gave it."""
 
     deployment: Deployment
     answered: UpstreamAnswer
 
 
-async def served(gateway: Gateway, exchange: Exchange) -> None:
-    """Step 5 of a call that was routed. Raises as `serve` does."""
+async def serve_routed(gateway: Gateway, exchange: Exchange) -> None:
+    """Run step 5 of a call that was routed. Raises as `serve` does."""
     workload, route = exchange.workload, exchange.route
     if workload is None or route is None:
         raise AssertionError("not routed")
@@ -73,7 +73,7 @@ async def served(gateway: Gateway, exchange: Exchange) -> None:
             gateway.routes.learn(workload.name, exchange.deployment.model, exchange.cost / PICO, exchange.call)
         return
     attempts = AttemptSequence(gateway, exchange, workload)
-    is_answered, spare = await _tried(gateway, exchange, attempts, rule)
+    is_answered, spare = await _try_first(gateway, exchange, attempts, rule)
     if is_answered:
         return
     try:
@@ -82,44 +82,45 @@ async def served(gateway: Gateway, exchange: Exchange) -> None:
         refused = isinstance(error, Denied) and error.code != admit.COST_PER_CALL
         if refused or spare is None or exchange.response.started:
             raise
-        await _give(gateway, exchange, spare)
+        await _send_answer(gateway, exchange, spare)
 
 
-async def _tried(
+async def _try_first(
     gateway: Gateway, exchange: Exchange, attempts: AttemptSequence, rule: Cascade
-) -> tuple[bool, Spare | None]:
-    """(whether the call is answered, an answer that did not pass and may be given where nobody else answers).
+) -> tuple[bool, FailedAnswer | None]:
+    """Try the first deployment: (whether the call is answered, an answer that failed its checks and may be given where
+    no other deployment answers).
 
     Raises a `GroundplanError` where the call as a whole is to be refused.
     """
-    why = "" if _affordable(exchange, rule) else "both answers together may cost more than one call may"
+    why = "" if _can_afford_both(exchange, rule) else "both answers together may cost more than one call may"
     if exchange.workload is not None and exchange.workload.attempts < 2:
         why = "a call may make one attempt only"
     if why:
-        _note(exchange, rule.first, why, ())
+        _note_outcome(exchange, rule.first, why, ())
         attempts.exclude(rule.first)
         return False, None
-    deployment, answered = await _asked(gateway, exchange, attempts, rule)
+    deployment, answered = await _ask_first(gateway, exchange, attempts, rule)
     if deployment is None or answered is None:
-        _note(exchange, rule.first, f"it could not answer: {attempts.reason}", ())
+        _note_outcome(exchange, rule.first, f"it could not answer: {attempts.reason}", ())
         return False, None
     try:
         async with asyncio.timeout(attempts.remaining_seconds / 2):
-            passed, why = await _checked(gateway, exchange, rule, answered)
+            passed, why = await _run_checks(gateway, exchange, rule, answered)
     except TimeoutError:
         passed, why = (), "its checks took too long"
     if exchange.ask is not None and exchange.ask.stream and not why and _events(exchange, answered) is None:
         why = "its answer cannot be streamed without losing something"
     if why:
-        _note(exchange, rule.first, why, passed)
-        return False, Spare(deployment, answered) if rule.give else None
-    _note(exchange, rule.first, "", passed)
-    await _give(gateway, exchange, Spare(deployment, answered))
+        _note_outcome(exchange, rule.first, why, passed)
+        return False, FailedAnswer(deployment, answered) if rule.give else None
+    _note_outcome(exchange, rule.first, "", passed)
+    await _send_answer(gateway, exchange, FailedAnswer(deployment, answered))
     return True, None
 
 
-def _affordable(exchange: Exchange, rule: Cascade) -> bool:
-    """Whether a try and an answer after it stay below what the call may cost at most, with what it cost so far."""
+def _can_afford_both(exchange: Exchange, rule: Cascade) -> bool:
+    """Whether the call, with a first try and another answer after it, stays within what it may cost."""
     plan, others = exchange.plan, [cost for name, cost in exchange.bounds.items() if name != rule.first]
     if plan is None or not others:
         return False
@@ -130,15 +131,15 @@ def _affordable(exchange: Exchange, rule: Cascade) -> bool:
     return True
 
 
-async def _asked(
+async def _ask_first(
     gateway: Gateway, exchange: Exchange, attempts: AttemptSequence, rule: Cascade
 ) -> tuple[Deployment | None, UpstreamAnswer | None]:
-    """The try, settled. It has half of the time that the call has left, so that others can answer when it is silent. A
-    connection that had gone stale is no answer, so it is asked once more."""
+    """Ask the first deployment, and settle; (None, None) where it gave no answer. It has half of the remaining time, so
+    that others can still answer. After a stale connection it is asked once more."""
     ask = exchange.ask
     if ask is None:
         raise AssertionError("not admitted")
-    exchange.ask, exchange.attempt_flags = _whole(ask, rule), (FLAG,)
+    exchange.ask, exchange.attempt_flags = _unstreamed_request(ask, rule), (FLAG,)
     try:
         while (deployment := await attempts.take_named(rule.first)) is not None:
             attempt = attempts.begin_attempt(deployment)
@@ -147,7 +148,7 @@ async def _asked(
                 await attempt.open()
             except AttemptFailed as failed:
                 attempts.handle_failure(failed)
-                if not _affordable(exchange, rule):
+                if not _can_afford_both(exchange, rule):
                     attempts.exclude(rule.first)
                     return None, None
                 if attempts.retry_delay:
@@ -165,20 +166,20 @@ async def _asked(
         exchange.ask, exchange.attempt_flags = ask, ()
 
 
-def _whole(ask: Ask, rule: Cascade) -> Ask:
-    """The request for an answer at once, with the probabilities of its tokens where they are checked."""
-    wants = rule.confidence is not None and bytes(ask.fields.get("logprobs", b"null")) in _OFF
+def _unstreamed_request(ask: Ask, rule: Cascade) -> Ask:
+    """The request without streaming, and with the log probabilities of tokens where they are checked."""
+    wants = rule.confidence is not None and bytes(ask.fields.get("logprobs", b"null")) in _OFF_VALUES
     if not ask.stream and not wants:
         return ask
-    fields = {name: value for name, value in ask.fields.items() if name not in _DROPPED}
+    fields = {name: value for name, value in ask.fields.items() if name not in _STREAM_FIELDS}
     if wants:
         fields["logprobs"] = _TRUE
     return replace(ask, fields=fields, stream=False, include_usage=False, body=b"")
 
 
 @dataclass(frozen=True, slots=True)
-class _Try:
-    """An answer that is checked."""
+class _CheckedAnswer:
+    """The answer that the checks look at."""
 
     gateway: Gateway
     exchange: Exchange
@@ -187,17 +188,17 @@ class _Try:
     text: str
 
 
-async def _checked(
+async def _run_checks(
     gateway: Gateway, exchange: Exchange, rule: Cascade, answered: UpstreamAnswer
 ) -> tuple[tuple[str, ...], str]:
     """(checks that passed, why the next one did not; empty where all did)"""
     body = _object(answered.data)
-    one = _Try(gateway, exchange, rule, body, visible_text(body))
-    if not one.text.strip():
+    answer = _CheckedAnswer(gateway, exchange, rule, body, visible_text(body))
+    if not answer.text.strip():
         return (), "it said nothing"
     passed: list[str] = []
     for name, check in _CHECKS.items():
-        why = await check(one)
+        why = await check(answer)
         if why:
             return tuple(passed), why
         if why is not None:
@@ -205,44 +206,44 @@ async def _checked(
     return tuple(passed), ""
 
 
-async def _schema(one: _Try) -> str | None:
-    """Why it does not pass, empty where it does; None: that is not checked. So are all that follow."""
-    if one.rule.schema is None:
+async def _schema(answer: _CheckedAnswer) -> str | None:
+    """Why the answer does not pass this check; empty: it passes; None: not checked. The same for all checks below."""
+    if answer.rule.schema is None:
         return None
-    wrong = schema_error(one.rule.schema, one.text)
+    wrong = schema_error(answer.rule.schema, answer.text)
     return f"its answer does not fit the schema ({wrong})" if wrong else ""
 
 
-async def _grounded(one: _Try) -> str | None:
-    if not one.rule.grounded:
+async def _grounded(answer: _CheckedAnswer) -> str | None:
+    if not answer.rule.grounded:
         return None
-    return "" if cites_passage(one.text, len(one.exchange.passages)) else "its answer cites no passage"
+    return "" if cites_passage(answer.text, len(answer.exchange.passages)) else "its answer cites no passage"
 
 
-async def _confidence(one: _Try) -> str | None:
-    if one.rule.confidence is None:
+async def _confidence(answer: _CheckedAnswer) -> str | None:
+    if answer.rule.confidence is None:
         return None
-    sure = agree.confidence(_logprobs(one.body))
+    sure = agree.confidence(_logprobs(answer.body))
     if sure is None:
         return "its upstream told no probabilities"
-    return "" if sure >= one.rule.confidence else f"it was sure to {sure:.0%} only"
+    return "" if sure >= answer.rule.confidence else f"it was sure to {sure:.0%} only"
 
 
-async def _agreement(one: _Try) -> str | None:
-    if one.rule.agreement is None:
+async def _agreement(answer: _CheckedAnswer) -> str | None:
+    if answer.rule.agreement is None:
         return None
-    wanted = one.rule.agreement - 1
-    others = await _again(one.gateway, one.exchange, one.rule.first, wanted)
-    agreed = len(others) == wanted and agree.all_agree([one.text, *others])
+    wanted = answer.rule.agreement - 1
+    others = await _further_answers(answer.gateway, answer.exchange, answer.rule.first, wanted)
+    agreed = len(others) == wanted and agree.all_agree([answer.text, *others])
     return "" if agreed else "its answers do not agree"
 
 
-async def _judge(one: _Try) -> str | None:
-    if one.rule.judge is None:
+async def _judge(answer: _CheckedAnswer) -> str | None:
+    if answer.rule.judge is None:
         return None
-    question = one.exchange.ask.query if one.exchange.ask is not None else ""
-    shown = f"QUESTION:\n{question}\n\nANSWER:\n{one.text}"
-    refused = await judge.ask_judge(one.gateway, one.exchange, one.rule.judge, shown, "cascade")
+    question = answer.exchange.ask.query if answer.exchange.ask is not None else ""
+    shown = f"QUESTION:\n{question}\n\nANSWER:\n{answer.text}"
+    refused = await judge.ask_judge(answer.gateway, answer.exchange, answer.rule.judge, shown, "cascade")
     if refused is None:
         return "the judge did not say"
     return "the judge did not let it pass" if refused else ""
@@ -262,18 +263,18 @@ def _logprobs(body: dict[str, Any]) -> Sequence[float]:
         return ()
 
 
-async def _again(gateway: Gateway, exchange: Exchange, deployment: str, count: int) -> list[str]:
-    """The texts of further answers to the same question, of those that could be had."""
-    found = await asyncio.gather(*(_once_more(gateway, exchange, deployment) for _ in range(count)))
+async def _further_answers(gateway: Gateway, exchange: Exchange, deployment: str, count: int) -> list[str]:
+    """The texts of `count` further answers to the same question, fewer where a call fails."""
+    found = await asyncio.gather(*(_further_answer(gateway, exchange, deployment) for _ in range(count)))
     return [text for text in found if text is not None]
 
 
-async def _once_more(gateway: Gateway, exchange: Exchange, deployment: str) -> str | None:
+async def _further_answer(gateway: Gateway, exchange: Exchange, deployment: str) -> str | None:
     ask = exchange.ask
     if ask is None:
         raise AssertionError("not admitted")
-    kept = {name: value for name, value in ask.fields.items() if name not in (*_DROPPED, "seed", "logprobs")}
-    fields = {**kept, "model": msgspec.Raw(msgspec.json.encode(deployment)), "temperature": _WARM}
+    kept = {name: value for name, value in ask.fields.items() if name not in (*_STREAM_FIELDS, "seed", "logprobs")}
+    fields = {**kept, "model": msgspec.Raw(msgspec.json.encode(deployment)), "temperature": _VARIED_TEMPERATURE}
     own = new_chat_subcall(exchange, exchange.interface, fields, "cascade")
     own.request.headers[b"cache-control"] = b"no-store"
     answer = await run_subcall(gateway, own)
@@ -286,14 +287,15 @@ async def _once_more(gateway: Gateway, exchange: Exchange, deployment: str) -> s
 # to the caller --------------------------------------------------------------------------------------------------------
 
 
-async def _give(gateway: Gateway, exchange: Exchange, spare: Spare) -> None:
-    """Send a whole answer that is settled already, as the call wants it. Raises what a guardrail or a kill says."""
+async def _send_answer(gateway: Gateway, exchange: Exchange, spare: FailedAnswer) -> None:
+    """Send an answer that is settled already, streamed where the caller wants that. Raises the refusal of a guardrail
+    or a kill."""
     answered, interface, ask = spare.answered, exchange.interface, exchange.ask
     if ask is None:
         raise AssertionError("not admitted")
     exchange.deployment = spare.deployment
     check_not_stopped(gateway.live.policy, exchange)
-    if bytes(ask.fields.get("logprobs", b"null")) in _OFF:
+    if bytes(ask.fields.get("logprobs", b"null")) in _OFF_VALUES:
         answered = _without_logprobs(answered)
     if exchange.guard is not None:
         answered = await exchange.guard.check_answer(exchange, answered)
@@ -327,8 +329,8 @@ def _events(exchange: Exchange, answered: UpstreamAnswer) -> tuple[bytes, ...] |
     return None if replay_forms is None else replay_forms.to_events(answered.data)
 
 
-def _note(exchange: Exchange, name: str, why: str, passed: Sequence[str]) -> None:
-    """What became of the try, for the receipt."""
+def _note_outcome(exchange: Exchange, name: str, why: str, passed: Sequence[str]) -> None:
+    """Note the outcome of the first try in the route, for the receipt."""
     route = exchange.route
     if route is None:
         return

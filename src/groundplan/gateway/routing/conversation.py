@@ -1,7 +1,7 @@
-"""By what calls of one conversation are known, and how much of it came before the newest question. Nothing is kept.
+"""Recognises the calls of one conversation, and how much of it came before the newest question. Stores nothing.
 
-A system message is the application's, and the same for everybody: a conversation begins at the first thing that a user
-said. Two that begin alike are told apart by the first answer, which every later call of a conversation repeats.
+A system message belongs to the application and is the same for all users: a conversation begins with the first user
+message. Two that begin alike differ in the first answer, which every later call of a conversation repeats.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange
 
 HEADER = b"groundplan-conversation"
-"""By which a caller names a conversation."""
-LONGEST = 200
-"""Bytes of such a name."""
+"""Header by which a caller names a conversation."""
+MAX_NAME_BYTES = 200
+"""Longer names are ignored."""
 PREFIX_BYTES = 2048
-"""Of messages, from which on a conversation is long: providers' caches of prompts begin at about as much."""
+"""Size of messages from which a conversation counts as long: providers' prompt caches begin at about that."""
 _NULL = msgspec.Raw(b"null")
 _RESPONSES = "responses"
 """The endpoint whose conversation is `input`, in items; everywhere else it is `messages`."""
 
 
 class Message(msgspec.Struct):
-    """What of a message tells one conversation from another."""
+    """The parts of a message by which conversations differ."""
 
     role: str = ""
     content: msgspec.Raw = _NULL
@@ -47,7 +47,7 @@ class _Part(msgspec.Struct):
 
 
 class _Item(msgspec.Struct):
-    """Of the input of a response."""
+    """An item of the input of a response."""
 
     role: str = ""
     type: str = "message"
@@ -63,32 +63,32 @@ _text = msgspec.json.Decoder(str).decode
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """One that is long. `key`: under which its model is remembered; `known`: under which it may be, the surest first.
-    Nothing is known of one that begins with this call."""
+    """A long conversation. `key`: under which its model is remembered from now on; `known`: keys under which it may
+    have been before, the surest first; empty where it begins with this call."""
 
     key: bytes
     known: tuple[bytes, ...]
 
 
-def turns(ask: Ask, endpoint: str) -> bytes:
-    """The conversation of a request as it was sent, JSON; empty where its endpoint has none."""
+def raw_messages(ask: Ask, endpoint: str) -> bytes:
+    """The messages of a request as JSON, unparsed; empty where its endpoint has none."""
     return bytes(ask.fields.get("input" if endpoint == _RESPONSES else "messages", b""))
 
 
 def messages_of(ask: Ask, endpoint: str) -> Sequence[Message]:
-    """Those of a request; empty where it has none that can be read."""
-    raw = turns(ask, endpoint)
+    """The messages of a request; empty where it has none that can be parsed."""
+    raw = raw_messages(ask, endpoint)
     try:
         if not raw:
             return ()
-        return _messages(raw) if endpoint != _RESPONSES else _said(raw)
+        return _messages(raw) if endpoint != _RESPONSES else _response_messages(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return ()
 
 
-def _said(raw: bytes) -> list[Message]:
-    """The input of a response as messages. The same words are the same content, as a text or in parts, since stored
-    items come back in parts."""
+def _response_messages(raw: bytes) -> list[Message]:
+    """The input of a response as messages. A text and the same text in parts are equal, since stored items come back in
+    parts."""
     if raw[:1] == b'"':
         return [Message("user", _content(msgspec.Raw(raw)))]
     return [
@@ -111,41 +111,41 @@ def _content(raw: msgspec.Raw) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(msgspec.json.decode(data)))
 
 
-def length(ask: Ask, endpoint: str) -> int:
+def message_count(ask: Ask, endpoint: str) -> int:
     """Messages of a conversation, as rules and routers count them."""
     if endpoint != _RESPONSES:
         return ask.messages
     try:
-        raw = turns(ask, endpoint)
+        raw = raw_messages(ask, endpoint)
         return len(_items(raw)) if raw[:1] == b"[" else 1
     except (msgspec.DecodeError, UnicodeDecodeError):
         return ask.messages
 
 
-def named(headers: Mapping[bytes, bytes]) -> str | None:
-    """What the caller calls the conversation."""
+def conversation_name(headers: Mapping[bytes, bytes]) -> str | None:
+    """The caller's name of the conversation; None without a valid one."""
     name = headers.get(HEADER)
-    return name.decode("utf-8", "replace") if name and len(name) <= LONGEST else None
+    return name.decode("utf-8", "replace") if name and len(name) <= MAX_NAME_BYTES else None
 
 
-def begin(messages: Sequence[Message]) -> str | None:
-    """A digest of the first thing that a user said; None where nobody said anything."""
+def first_user_digest(messages: Sequence[Message]) -> str | None:
+    """A digest of the first user message; None where there is none."""
     first = next((message for message in messages if message.role == "user"), None)
     return None if first is None else blake2b(bytes(first.content), digest_size=16).hexdigest()
 
 
-def conversation(exchange: Exchange, ask: Ask) -> Conversation | None:
-    """The conversation of a call; None: it is not long, or cannot be told from others."""
+def conversation_of(exchange: Exchange, ask: Ask) -> Conversation | None:
+    """The conversation of a call; None where it is not long, or cannot be distinguished from others."""
     key = exchange.key
-    if key is None or len(turns(ask, exchange.endpoint)) < PREFIX_BYTES:
+    if key is None or len(raw_messages(ask, exchange.endpoint)) < PREFIX_BYTES:
         return None
     whose = f"{key.family or key.id}\0{exchange.person}"
-    name = named(exchange.request.headers)
+    name = conversation_name(exchange.request.headers)
     if name is not None:
         only = _digest(f"name\0{whose}\0{name}".encode())
         return Conversation(only, (only,))
     messages = messages_of(ask, exchange.endpoint)
-    first = begin(messages)
+    first = first_user_digest(messages)
     if first is None:
         return None
     start = _digest(f"begin\0{whose}\0{first}".encode())
@@ -157,14 +157,14 @@ def conversation(exchange: Exchange, ask: Ask) -> Conversation | None:
     return Conversation(answered, (answered, start))
 
 
-def before(ask: Ask, endpoint: str) -> int:
-    """Bytes of the texts of a conversation before its newest question: what a set for training tells as `before`."""
+def bytes_before_question(ask: Ask, endpoint: str) -> int:
+    """Bytes of text in a conversation before its newest question: the field `before` of training sets."""
     messages = messages_of(ask, endpoint)
     newest = max((at for at, message in enumerate(messages) if message.role == "user"), default=-1)
-    return sum(_bytes(message.content) for at, message in enumerate(messages) if at != newest)
+    return sum(_text_bytes(message.content) for at, message in enumerate(messages) if at != newest)
 
 
-def _bytes(content: msgspec.Raw) -> int:
+def _text_bytes(content: msgspec.Raw) -> int:
     try:
         return sum(len(text.encode("utf-8", "replace")) for text in _texts(bytes(content)))
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -1,7 +1,7 @@
-"""The embedding of a question, for a learned router that looks at it: asked of the local search service, briefly.
+"""Gets the embedding of a question from the local search service, for learned routers that use it.
 
-Only for calls that leave the choice to such a router. Where the service does not answer at once the router goes by the
-words alone, which it also knows how to.
+Only for calls that leave the choice to such a router. Where the service does not answer at once, the router decides by
+the words alone.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange
 
 SECONDS = 0.1
-"""The longest that a call waits for it."""
+"""The longest that a call waits for the embedding."""
 
 
 async def read_question(gateway: Gateway, exchange: Exchange, workload: Workload, ask: Ask) -> None:
-    """Notes the embedding at the call, where its router wants one and it can be had."""
+    """Set the `question_vector` of the call, where its router uses one and it is available in time."""
     routing = workload.routing
     if routing is None or routing.router is None or not workload.chooses(ask.model) or not ask.query:
         return

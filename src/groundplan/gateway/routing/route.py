@@ -1,4 +1,4 @@
-"""Why a call went where it went. A value; `routes` decides it."""
+"""The deployment chosen for a call, and why. A value; `routes` decides it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Route(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Why a call went where it went; in its receipt."""
+    """The deployment chosen for a call, and why; part of its receipt."""
 
     deployment: str
     model: str
@@ -21,6 +21,6 @@ class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     barred: dict[str, str] = {}
     """deployment -> the hard rule that kept it out"""
     escalated: bool = False
-    """The first answer did not pass its checks."""
+    """Whether the first answer of a cascade did not pass its checks."""
     answered: str = ""
-    """The deployment that the call ended at, where it is another one: a fallback, or what a cascade went on to."""
+    """The deployment that answered, where it is another one: a fallback, or a later one of a cascade."""

@@ -1,9 +1,9 @@
-"""Puts the deployments of a call for model `auto` in the order that its workload's routing says, and notes why.
+"""Orders the deployments of a call for model `auto` as its workload's routing says, and notes why.
 
-Nothing is added: whatever placement, keys, kill switches and policy left is all there is, less what floors of quality
-and classes of risk keep out, so a route can break no rule; the others stay behind the chosen one and take over where it
-fails. Nothing is awaited, and a workload without routing pays one look at a field. Learned routers are read from HOME
-once for each version; where one is not there the order of placement holds, and the receipt says so.
+Adds no deployment: only those that placement, keys, kill switches and policy allow are ordered, less those that floors
+of quality and classes of risk exclude, so a route can break no rule; the others stay behind the chosen one as
+fallbacks. Awaits nothing, and costs a workload without routing one read of a field. Learned routers are read from HOME
+once for each version; where one is missing, the order of placement is used, and the receipt says so.
 """
 
 from __future__ import annotations
@@ -26,7 +26,13 @@ from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.feature import FEATURE, feature_of
 from groundplan.gateway.routing import weigh
-from groundplan.gateway.routing.conversation import Conversation, before, conversation, length, turns
+from groundplan.gateway.routing.conversation import (
+    Conversation,
+    bytes_before_question,
+    conversation_of,
+    message_count,
+    raw_messages,
+)
 from groundplan.gateway.routing.route import Route
 from groundplan.gateway.routing.task import task_of
 from groundplan.gateway.upstream.latency import LatencyEstimates
@@ -36,22 +42,22 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.ask import Passage
     from groundplan.gateway.policy.catalog import Catalog
 
-REMEMBERED = 4096
+MAX_REMEMBERED = 4096
 SUFFIX = ".router"
-AGAIN_SECONDS = 5.0
-"""After which a router that was not here is looked for again."""
-ENOUGH = 20
-"""Paid calls of a model from which on its price is what they show, and no more that of training."""
-_FOLLOWS = 0.05
-"""Weight of the newest bill in the mean of a model's."""
-_OPEN = ("unsure", "strongest", "order")
-"""`by` of calls that a router has not decided."""
+RETRY_SECONDS = 5.0
+"""After which a router that was missing is looked for again."""
+MIN_CALLS = 20
+"""Paid calls of a model from which on its price is taken from them, not from the router's training."""
+_NEWEST_WEIGHT = 0.05
+"""Weight of the newest cost in the moving mean of a model."""
+_UNDECIDED = ("unsure", "strongest", "order")
+"""`by` of calls for which the router made no confident choice."""
 CASCADE = "cascade"
 """`by` of a call whose first answer is checked before it is given."""
 
 
-class Paid:
-    """What calls of a model cost, beside what a router expected of them; the newest weigh most."""
+class PriceRatio:
+    """The ratio of what calls of a model cost to what a router expected; the newest weigh most."""
 
     __slots__ = ("_dollars", "_expected", "_seen")
 
@@ -61,31 +67,31 @@ class Paid:
 
     def add(self, dollars: float, expected: float) -> None:
         self._seen += 1
-        weight = max(_FOLLOWS, 1 / self._seen)
+        weight = max(_NEWEST_WEIGHT, 1 / self._seen)
         self._dollars += weight * (dollars - self._dollars)
         self._expected += weight * (expected - self._expected)
 
     @property
     def rate(self) -> float:
-        """Their quotient, within a hundredth and a hundred; 1 until there are enough."""
-        return min(100.0, max(0.01, self._dollars / self._expected)) if self._seen >= ENOUGH else 1.0
+        """Actual over expected cost, between 0.01 and 100; 1 until there are `MIN_CALLS` calls."""
+        return min(100.0, max(0.01, self._dollars / self._expected)) if self._seen >= MIN_CALLS else 1.0
 
 
 class Routes:
-    """Of one worker."""
+    """The routing of one worker."""
 
     def __init__(self, folder: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        """`folder` has the learned routers, each as NAME@VERSION.router; `clock`: seconds."""
+        """`folder` has the learned routers, each as NAME@VERSION.router; `clock` returns seconds."""
         self._folder, self._clock = folder, clock
         self._routers: dict[tuple[str, str | None], Router | None] = {}
         self._again: dict[tuple[str, str | None], float] = {}
-        """When one that is not here is looked for again."""
+        """When a missing router is looked for again."""
         self._conversations: OrderedDict[bytes, str] = OrderedDict()
         self._number = 0
-        """Of the newest blueprint that a call came with."""
+        """Number of the newest blueprint that a call came with."""
         self._expected: OrderedDict[UUID, tuple[str, dict[str, float]]] = OrderedDict()
         """call -> (router, model -> US dollars that it expected, by the prices of its training), of calls under way"""
-        self._paid: dict[tuple[str, str], Paid] = {}
+        self._paid: dict[tuple[str, str], PriceRatio] = {}
         """(router, model) -> what its calls cost, beside what was expected of them"""
         self._bills: dict[tuple[str, str], float] = {}
         """(workload, model) -> US dollars of a call lately"""
@@ -101,7 +107,7 @@ class Routes:
     ) -> None:
         """Order the deployments of a checked call, where it leaves the choice to us. `times`: what this worker saw of
         them; `now`: by the clock of those; `found`: passages for it, None before anything is searched. Raises `Denied`
-        (`route_barred`) where hard rules leave nobody."""
+        (`route_barred`) where hard rules exclude every deployment."""
         routing = workload.routing
         if routing is None or not workload.chooses(ask.model):
             return
@@ -110,10 +116,10 @@ class Routes:
         places, slow = exchange.deployments, list[Deployment]()
         barred: dict[str, str] = {}
         if routing.barred or routing.within_ms is not None:
-            places, slow, barred = weigh.able(routing, places, times, ask.stream, now)
+            places, slow, barred = weigh.eligible(routing, places, times, ask.stream, now)
             if not places and not slow:
-                raise _nobody(workload.name, barred)
-        waiting = weigh.waiting(routing, places, times, ask.stream)
+                raise _route_barred(workload.name, barred)
+        waiting = weigh.waiting_costs(routing, places, times, ask.stream)
         call = _Call(exchange, workload, routing, ask, places or slow, waiting, found)
         route = self._route(call)
         chosen = next(place for place in call.places if place.name == route.deployment)
@@ -122,7 +128,7 @@ class Routes:
         exchange.route = msgspec.structs.replace(
             route,
             barred=barred,
-            expected=route.expected or _declared(routing, call.places),
+            expected=route.expected or _declared_quality(routing, call.places),
             costs=route.costs or self._seen(workload.name, call.places),
         )
 
@@ -135,8 +141,9 @@ class Routes:
         times: LatencyEstimates,
         now: float,
     ) -> None:
-        """Order them again where the router looks at passages, which are known now. `places`: all that the request
-        names, in the order of placement. Nobody comes in that was kept out, and who is reserved for stays."""
+        """Order the deployments again where the router uses passages, which are known now. `places`: all that the
+        request may use, in the order of placement. The set of deployments stays the same, so the reservation still
+        holds."""
         routing, route = workload.routing, exchange.route
         if routing is None or route is None or not route.router or workload.grounding is None:
             return
@@ -150,33 +157,33 @@ class Routes:
     def _route(self, call: _Call) -> Route:
         routing, places, ask = call.routing, call.places, call.ask
         if len(places) == 1:
-            return _told(places[0], "only", "no other deployment may take this call")
+            return _route_to(places[0], "only", "no other deployment may take this call")
         names = {place.name: place for place in places}
         usable = [rule for rule in routing.rules if rule.use in names]
-        rule = rules.first(usable, ask.query, length(ask, call.exchange.endpoint))
+        rule = rules.first(usable, ask.query, message_count(ask, call.exchange.endpoint))
         if rule is not None:
-            return _told(names[rule.use], f"rule {rule.name}", "the first rule that fits")
+            return _route_to(names[rule.use], f"rule {rule.name}", "the first rule that fits")
         if routing.router is None:
-            return self._tried(call) or _told(places[0], "order", "no rule fits, so the order of placement holds")
+            return self._tried(call) or _route_to(places[0], "order", "no rule fits, so the order of placement holds")
         router = self.router(routing.router, routing.digest)
         if router is None:
             same = " as it was approved" if routing.digest is not None else ""
             reason = f"the router {routing.router} is not on this gateway{same}, so the order of placement holds"
-            return self._tried(call) or _told(places[0], "order", reason)
+            return self._tried(call) or _route_to(places[0], "order", reason)
         route = self._learned(call, router)
-        return (self._tried(call, route) or route) if route.by in _OPEN else route
+        return (self._tried(call, route) or route) if route.by in _UNDECIDED else route
 
     def _tried(self, call: _Call, route: Route | None = None) -> Route | None:
-        """The cascade, where one is declared and this call's answer can be checked. Where it cannot, whoever is tried
-        first takes no call that nobody is sure of."""
+        """The route of the cascade, where one is declared and the answer to this call can be checked; None without a
+        cascade. Where it cannot be checked, a call without a confident choice does not go to the small deployment."""
         rule = call.routing.cascade
         small = None if rule is None else next((place for place in call.places if place.name == rule.first), None)
         if rule is None or small is None:
             return None
-        if not checkable(call.exchange, call.ask):
+        if not is_checkable(call.exchange, call.ask):
             other = next(place for place in call.places if place is not small)
-            return route or _told(other, "order", f"an answer of {rule.first} to this could not be checked")
-        found = route or _told(small, CASCADE, "")
+            return route or _route_to(other, "order", f"an answer of {rule.first} to this could not be checked")
+        found = route or _route_to(small, CASCADE, "")
         reason = "it is tried first, and its answer is checked before it is given"
         return msgspec.structs.replace(found, deployment=small.name, model=small.model, by=CASCADE, reason=reason)
 
@@ -191,8 +198,8 @@ class Routes:
         if by_model.keys() - known and (len(known) < 2 or router.models[router.strongest] not in known):
             some = f"knows {' and '.join(sorted(known))} alone" if known else "knows none"
             reason = f"the router {routing.router} {some} of these models, so the order of placement holds"
-            return _told(call.places[0], "order", reason)
-        talk = conversation(call.exchange, ask) if routing.sticky else None
+            return _route_to(call.places[0], "order", reason)
+        talk = conversation_of(call.exchange, ask) if routing.sticky else None
         had, warm = self._warm(call, by_model, talk)
         more = call.waiting
         if routing.priced and had is not None and warm:
@@ -208,7 +215,7 @@ class Routes:
                 worth = f", worth ${warm:.6f}" if warm else ""
                 reason = f"this conversation began here, and the cache of its prompts is warm{worth}"
                 return msgspec.structs.replace(
-                    _told(by_model[kept], "affinity", reason), expected=choice.expected, costs=choice.costs,
+                    _route_to(by_model[kept], "affinity", reason), expected=choice.expected, costs=choice.costs,
                     router=routing.router or "",
                 )  # fmt: skip
         return Route(
@@ -224,44 +231,44 @@ class Routes:
     def _warm(
         self, call: _Call, by_model: dict[str, Deployment], talk: Conversation | None
     ) -> tuple[str | None, float]:
-        """(the model that a long conversation has, US dollars that the cache of its prompt saves there)"""
+        """(the model that a long conversation uses, US dollars that its cached prompt saves there)"""
         known = () if talk is None else talk.known
         had = next((self._conversations[key] for key in known if key in self._conversations), None)
         place = by_model.get(had) if had is not None else None
-        return had, 0.0 if place is None else weigh.warmth(place, call.prefix)
+        return had, 0.0 if place is None else weigh.cached_prefix_value(place, call.prefix)
 
     def _kept(self, call: _Call, talk: Conversation, choice: Choice, router: Router, had: str | None) -> str:
-        """The model that a conversation stays with: the one it has, unless a stronger one is needed now; with priced
-        caches whoever is best, all told."""
+        """The model for a conversation: the one it has, unless a stronger one is needed now; with priced caches the one
+        that the router chose, as their value is part of the choice."""
         strength = dict(zip(router.models, router.mean_scores.tolist(), strict=True))
         stays = had is not None and not call.routing.priced and strength.get(had, -1.0) >= strength[choice.model]
         model = had if had is not None and stays else choice.model
         self._conversations[talk.key] = model
         self._conversations.move_to_end(talk.key)
-        if len(self._conversations) > REMEMBERED:
+        if len(self._conversations) > MAX_REMEMBERED:
             self._conversations.popitem(last=False)
         return model
 
     def _expect(self, call: UUID, router: str, choice: Choice) -> None:
-        """Note what a router expects of a call until that has been paid."""
+        """Remember what a router expects a call to cost until its actual cost is known."""
         if choice.bills:
             self._expected[call] = router, choice.bills
-            if len(self._expected) > REMEMBERED:
+            if len(self._expected) > MAX_REMEMBERED:
                 self._expected.popitem(last=False)
 
     def _rate(self, router: str, model: str) -> float:
-        """How many times as dear a model is now as when a router was trained, as far as calls have shown."""
+        """The price of a model relative to that at the router's training, as far as calls have shown."""
         paid = self._paid.get((router, model))
         return 1.0 if paid is None else paid.rate
 
     def learn(self, workload: str, model: str, dollars: float, call: UUID | None = None) -> None:
-        """What a call of a workload cost at a model."""
+        """Record what a call of a workload cost at a model."""
         router, bills = self._expected.pop(call, ("", {})) if call is not None else ("", {})
         if bills.get(model, 0.0) > 0:
-            self._paid.setdefault((router, model), Paid()).add(dollars, bills[model])
+            self._paid.setdefault((router, model), PriceRatio()).add(dollars, bills[model])
         key = (workload, model)
         before = self._bills.get(key)
-        self._bills[key] = dollars if before is None else before + _FOLLOWS * (dollars - before)
+        self._bills[key] = dollars if before is None else before + _NEWEST_WEIGHT * (dollars - before)
 
     def _seen(self, workload: str, places: Sequence[Deployment]) -> dict[str, float]:
         """model -> US dollars of a call lately, of those that took any."""
@@ -269,14 +276,14 @@ class Routes:
         return {model: round(bill, 9) for model, bill in found.items() if bill is not None}
 
     def router(self, version: str, digest: str | None = None) -> Router | None:
-        """A learned router; None where it is not there, not readable by this version, or not what `digest` (SHA-256)
-        names. Its file may be copied here later."""
+        """A learned router; None where its file is missing, not readable by this version, or does not match `digest`
+        (SHA-256). A missing file may be copied here later."""
         key = (version, digest)
         found = self._routers.get(key)
         if found is None and self._clock() >= self._again.get(key, 0.0):
             found = self._routers[key] = self._read(version, digest)
             if found is None:
-                self._again[key] = self._clock() + AGAIN_SECONDS
+                self._again[key] = self._clock() + RETRY_SECONDS
         return found
 
     def _read(self, version: str, digest: str | None) -> Router | None:
@@ -291,7 +298,7 @@ class Routes:
             return None
 
     def _take(self, catalog: Catalog) -> None:
-        """A new blueprint: routers that it does not name are forgotten, and those that were not here may be now."""
+        """Take up a new blueprint: forget routers that it does not name, and look for missing ones again."""
         self._number = catalog.number
         every = (workload.routing for workload in catalog.blueprint.workloads if workload.routing is not None)
         named = {(routing.router, routing.digest) for routing in every}
@@ -303,7 +310,7 @@ class Routes:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """What is known of a call when its place is chosen."""
+    """What is known of a call when its deployment is chosen."""
 
     exchange: Exchange
     workload: Workload
@@ -317,8 +324,8 @@ class _Call:
         from groundplan.economics.routing.model import Context  # noqa: PLC0415 -- numpy, only where it is used
 
         scores = None if self.found is None else tuple(sorted((each.score for each in self.found), reverse=True))
-        said = before(self.ask, self.exchange.endpoint) if router.texts else self.prefix
-        return Context(length(self.ask, self.exchange.endpoint), said, scores, self.task if router.tasks else ())
+        said = bytes_before_question(self.ask, self.exchange.endpoint) if router.texts else self.prefix
+        return Context(message_count(self.ask, self.exchange.endpoint), said, scores, self.task if router.tasks else ())
 
     @property
     def task(self) -> tuple[str, ...]:
@@ -326,13 +333,13 @@ class _Call:
         return task_of(self.exchange.endpoint, self.ask.fields, feature, self.workload.prompt)
 
     def provisional(self, router: Router) -> bool:
-        """Whether it is chosen again when its passages are known."""
+        """Whether the deployment is chosen again when the passages are known."""
         return self.found is None and self.workload.grounding is not None and _reads_passages(router)
 
     @property
     def prefix(self) -> int:
         """Bytes of the conversation before the newest question."""
-        return max(0, len(turns(self.ask, self.exchange.endpoint)) - len(self.ask.query))
+        return max(0, len(raw_messages(self.ask, self.exchange.endpoint)) - len(self.ask.query))
 
 
 def _reads_passages(router: Router) -> bool:
@@ -341,20 +348,20 @@ def _reads_passages(router: Router) -> bool:
     return reads_passages(router)
 
 
-def checkable(exchange: Exchange, ask: Ask) -> bool:
+def is_checkable(exchange: Exchange, ask: Ask) -> bool:
     """Whether the answer to a call can be checked before it is given: one answer of chat, without functions."""
     fields = ask.fields
     plain = exchange.endpoint == "chat.completions" and ask.copies == 1 and ask.upload is None
     return plain and "tools" not in fields and "functions" not in fields
 
 
-def _declared(routing: Routing, places: Sequence[Deployment]) -> dict[str, float]:
+def _declared_quality(routing: Routing, places: Sequence[Deployment]) -> dict[str, float]:
     """model -> mean of its declared scores in the dimensions that the workload names."""
     scores = {place.model: routing.quality.get(place.name) for place in places}
     return {model: round(sum(each.values()) / len(each), 4) for model, each in scores.items() if each}
 
 
-def _nobody(workload: str, barred: dict[str, str]) -> Denied:
+def _route_barred(workload: str, barred: dict[str, str]) -> Denied:
     told = "; ".join(f"{name}: {why}" for name, why in sorted(barred.items()))
     return Denied(
         f"no deployment of {workload} may take this call: {told}",
@@ -363,5 +370,5 @@ def _nobody(workload: str, barred: dict[str, str]) -> Denied:
     )
 
 
-def _told(place: Deployment, by: str, reason: str) -> Route:
+def _route_to(place: Deployment, by: str, reason: str) -> Route:
     return Route(deployment=place.name, model=place.model, by=by, reason=reason)

@@ -1,4 +1,4 @@
-"""What a call is for, in short names that a router may have learned from: the same of kept calls and of live ones."""
+"""What a call is for, in short labels that routers learn from: the same for recorded and for live calls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import msgspec
 
 _JSON, _FORMAT = b'"json', b'"format"'
-"""By which an object or a schema is demanded of chat completions and Responses, and of Messages."""
+"""Marks in the fields that demand JSON or a schema, of chat completions and Responses, and of Messages."""
 
 
 def task_of(

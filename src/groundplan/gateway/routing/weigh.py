@@ -1,4 +1,4 @@
-"""What is weighed beside the router's expectations: hard rules, waiting, the worth of a warm cache of prompts. Pure."""
+"""What routing weighs besides a router's expectations: hard rules, waiting time, the value of a cached prompt. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from groundplan.core.money import PICO
 from groundplan.gateway.upstream.latency import LatencyEstimate, LatencyEstimates
 
 TOKEN_BYTES = 4
-"""Bytes of text that are about a token, where the worth of a cached prompt is estimated."""
+"""Bytes of text per token, for estimating the value of a cached prompt."""
 MILLION = 1_000_000
 
 
-def able(
+def eligible(
     routing: Routing, places: Sequence[Deployment], times: LatencyEstimates | None, stream: bool, now: float
 ) -> tuple[list[Deployment], list[Deployment], dict[str, str]]:
-    """(deployments that no hard rule keeps out, those that are only too slow, deployment -> the rule).
+    """(deployments that no hard rule excludes, those that are only too slow, excluded deployment -> the rule).
 
     Floors of quality and classes of risk come with the blueprint; `routing.within_ms` is compared with the 95th
     percentile of the time to the first byte that this worker saw lately, once it has seen enough.
@@ -29,7 +29,7 @@ def able(
             out[place.name] = why
         elif routing.within_ms is None or times is None:
             fit.append(place)
-        elif why := _slow(routing.within_ms, times.of(place.name, stream), now):
+        elif why := _too_slow(routing.within_ms, times.of(place.name, stream), now):
             out[place.name] = why
             slow.append(place)
         else:
@@ -37,14 +37,14 @@ def able(
     return fit, slow, out
 
 
-def _slow(most_ms: int, seen: LatencyEstimate, now: float) -> str:
+def _too_slow(most_ms: int, seen: LatencyEstimate, now: float) -> str:
     took = seen.recent_p95(now)
     if took is None or took * 1000 <= most_ms:
         return ""
     return f"it took {took * 1000:,.0f} ms to the first token lately, more than {most_ms:,} ms"
 
 
-def waiting(
+def waiting_costs(
     routing: Routing, places: Sequence[Deployment], times: LatencyEstimates | None, stream: bool
 ) -> dict[str, float]:
     """model -> US dollars that waiting for it is worth, by the median of what this worker saw of its deployment."""
@@ -58,8 +58,8 @@ def waiting(
     return found
 
 
-def warmth(place: Deployment, prefix_bytes: int) -> float:
-    """US dollars that a cached prefix of so many bytes saves at a deployment: 0 where its price knows no cache."""
+def cached_prefix_value(place: Deployment, prefix_bytes: int) -> float:
+    """US dollars that a cached prefix of that size saves at a deployment; 0 where its price has no cached rate."""
     rates = place.rates
     if rates.cache_read is None:
         return 0.0

@@ -19,13 +19,13 @@ from groundplan.gateway.call.delivery.stream import EVENT_STREAM
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.stored_answers import stores
 from groundplan.gateway.resuming.messages import has_form
-from groundplan.gateway.resuming.story import SHAPES
+from groundplan.gateway.resuming.story import STRUCTURED_FIELDS
 from groundplan.gateway.surfaces import answers
 
 NOT_FOUND_TEXT = "Not found in what you may see."
 NOT_FOUND_MODEL = "groundplan"
 """Named as the model of the gateway's own answer."""
-_FORM_FIELDS = frozenset({"tools", "functions", "response_format", "text", *SHAPES})
+_FORM_FIELDS = frozenset({"tools", "functions", "response_format", "text", *STRUCTURED_FIELDS})
 
 
 def answers_not_found(exchange: Exchange) -> bool:
