@@ -1,10 +1,9 @@
-"""Answers of one worker that may be given again, and the calls that are making one just now. Pure: no clock, no I/O.
+"""The cached answers of one worker, and the calls that are making one now. Pure: no clock, no I/O.
 
-A shelf for each workload, bounded in bytes, and a bound of them all; what was not asked for longest goes first. What a
-stop switch, a cleared cache, a person who left or a changed blueprint concerns is thrown away as soon as the worker
-knows, and never comes back when the switch is lifted. Who may get an answer is in its key (`cache_key`) and in `cache`,
-not here.
-"""
+Each workload has a shelf, bounded in bytes, and all shelves have a common bound; the least recently used answer goes
+first. Answers that a stop switch, a cleared cache, a person who left or a changed blueprint concerns are dropped as
+soon as the worker knows, and do not come back when the switch is lifted. Who may get an answer is decided by its key
+(`cache_key`) and in `cache`, not here."""
 
 from __future__ import annotations
 
@@ -24,13 +23,13 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange
 
 MAX_BYTES = 256 << 20
-"""Of the answers of all workloads of a worker, unless its settings say otherwise."""
+"""For the answers of all workloads of a worker, unless its settings say otherwise."""
 MAX_SHARE = 8
-"""One answer may take this part of its shelf, and of all of them."""
+"""One answer may take at most 1/8 of its shelf's bound, and of the common one."""
 
 
 class Similar(Protocol):
-    """The place of matching by meaning: asked after an exact miss, before a model is.
+    """Finds an entry by the meaning of a question, after an exact miss and before a model is asked.
 
     What it returns is treated like an exact hit, live permissions and stop switches included.
     """
@@ -38,11 +37,11 @@ class Similar(Protocol):
     async def __call__(self, exchange: Exchange, entries: Iterator[Entry]) -> Entry | None: ...
 
     def record_hit(self, entry: Entry) -> None:
-        """What was found is in the journal as this call's answer."""
+        """Note that the found entry was given, and the call is in the journal."""
         ...
 
     def record_answer(self, entry: Entry, exchange: Exchange) -> None:
-        """The answer to a question that was looked up is kept now."""
+        """Note that the answer to a question that was looked up is cached now."""
         ...
 
 
@@ -52,7 +51,7 @@ class _Shelf:
     size: int = 0
     max_bytes: int = 0
     terms: bytes = b""
-    """Digest of the blueprint's part under which it was filled."""
+    """Digest of the parts of the blueprint under which it was filled."""
 
 
 class AnswerCache:
@@ -63,7 +62,7 @@ class AnswerCache:
         self._size = 0
         self._shelves: dict[str, _Shelf] = {}
         self._used: OrderedDict[Entry, None] = OrderedDict()
-        """What is on any shelf, the ones asked for longest ago first."""
+        """All entries, least recently used first."""
         self._flights: dict[Key, Flight] = {}
         self._terms: dict[str, tuple[Plan, bytes]] = {}
         self._policy = EMPTY_POLICY
@@ -71,9 +70,9 @@ class AnswerCache:
         self.known_requests = KnownRequests()
         self.similar: Similar | None = None
         self.on_put: Callable[[Entry, Exchange], None] | None = None
-        """Told of every answer that this worker made itself."""
+        """Called with every answer that this worker made itself."""
         self.on_drop: Callable[[Entry], None] | None = None
-        """Told of every answer that must not be given any more."""
+        """Called with every answer that must not be given any more."""
 
     @property
     def size(self) -> int:
@@ -84,12 +83,12 @@ class AnswerCache:
         return len(self._used)
 
     def entries(self, workload: str) -> Iterator[Entry]:
-        """Of a workload, the ones asked for longest ago first."""
+        """The entries of a workload, least recently used first."""
         shelf = self._shelves.get(workload)
         return iter(tuple(shelf.entries.values())) if shelf is not None else iter(())
 
     def terms(self, plan: Plan) -> bytes:
-        """Digest of everything in the blueprint that has a part in the answers of a workload."""
+        """Digest of everything in the blueprint that influences the answers of a workload."""
         known = self._terms.get(plan.workload.name)
         if known is not None and known[0] is plan:
             return known[1]
@@ -97,10 +96,10 @@ class AnswerCache:
         self._terms[plan.workload.name] = (plan, found)
         return found
 
-    # what is there ----------------------------------------------------------------------------------------------------
+    # entries ----------------------------------------------------------------------------------------------------------
 
     def get(self, workload: str, key: Key, now: float) -> Entry | None:
-        """The answer, now the last to go; None where there is none or its time is over."""
+        """The entry, which becomes the most recently used; None: there is none, or it has expired."""
         shelf = self._shelves.get(workload)
         if shelf is None:
             return None
@@ -115,8 +114,8 @@ class AnswerCache:
         return entry
 
     def put(self, plan: Plan, entry: Entry) -> bool:
-        """Keep an answer; False where it is too large, or made under a blueprint that holds no more. The one that was
-        there under its key is replaced, and one that is to be `alone` replaces that of the other form, too."""
+        """Add an entry; False: it is too large, or was made under a blueprint that is no longer in force. It replaces
+        the entry of its key, and with `alone` that of the other form, too."""
         rule = plan.workload.cache
         size = entry.size
         if rule is None or size * MAX_SHARE > min(rule.max_bytes, self._max_bytes):
@@ -145,7 +144,7 @@ class AnswerCache:
         return True
 
     def drop(self, entry: Entry) -> None:
-        """It must not be given to anybody any more."""
+        """Remove an entry that must not be given to anybody any more."""
         shelf = self._shelves.get(entry.workload)
         if shelf is not None and shelf.entries.get(entry.key) is entry:
             self._remove(shelf, entry)
@@ -159,17 +158,17 @@ class AnswerCache:
         self._size -= size
 
     def _clear(self, workload: str) -> None:
-        """Take its shelf away."""
+        """Remove all entries of a workload."""
         shelf = self._shelves.pop(workload, None)
         if shelf is not None:
             self._size -= shelf.size
             for entry in shelf.entries.values():
                 del self._used[entry]
 
-    # what it must heed ------------------------------------------------------------------------------------------------
+    # policies ---------------------------------------------------------------------------------------------------------
 
     def apply_policies(self, catalog: Catalog, policy: Policy) -> None:
-        """Throw away what the newest blueprint and policy forbid. Two comparisons where neither has changed."""
+        """Drop what the newest blueprint and policy forbid. Costs two comparisons where neither has changed."""
         if catalog is not self._catalog:
             self._catalog = catalog
             self._terms.clear()
@@ -181,7 +180,7 @@ class AnswerCache:
             self.apply_policy(policy)
 
     def apply_policy(self, policy: Policy) -> None:
-        """Throw away what it stops, and what is of people who have left; told of every policy in its turn."""
+        """Drop what a policy stops, and answers of people who have left; must be called with every policy in turn."""
         old, self._policy = self._policy, policy
         for name in [name for name in self._shelves if policy.cleared.get(name) != old.cleared.get(name)]:
             self._clear(name)
@@ -194,19 +193,19 @@ class AnswerCache:
                 if not stopped.isdisjoint(entry.subjects) or entry.person in gone:
                     self._remove(shelf, entry)
 
-    # calls that make one ----------------------------------------------------------------------------------------------
+    # flights ----------------------------------------------------------------------------------------------------------
 
     def find_flight(self, key: Key) -> Flight | None:
-        """The call that makes this answer now, in this form."""
+        """The call that makes the answer of this key now."""
         return self._flights.get(key)
 
     def start_flight(self, key: Key, loop: asyncio.AbstractEventLoop, *, is_refresh: bool = False) -> Flight:
-        """This call makes it; it must `finish_flight`."""
+        """Register the call that makes the answer of this key; it must `finish_flight`."""
         flight = self._flights[key] = Flight(key, loop.create_future(), is_refresh)
         return flight
 
     def finish_flight(self, flight: Flight, how: str) -> None:
-        """Tell those that wait for it: `STORED`, `FAILED` or `UNFIT`."""
+        """Wake up the calls that wait, with `STORED`, `FAILED` or `UNFIT`."""
         if self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
         if not flight.outcome.done():

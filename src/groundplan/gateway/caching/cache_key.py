@@ -1,7 +1,8 @@
-"""What makes two requests the same: a digest over what was asked, under which terms, and who may share the answer.
+"""The key under which an answer is cached: a digest of the request, of the terms of its workload, and of who may share
+the answer.
 
-Bodies are compared by what they say: the order of keys, white space, escapes and fields that no answer depends on make
-no difference; every other field does, known or not. Keeps nothing.
+Bodies are compared by meaning: the order of keys, white space, escapes and fields that no answer depends on make no
+difference; every other field does, known or not. Keeps nothing.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 _object = msgspec.json.Decoder(dict[str, Any]).decode
 _NO_RATES = Rates(input=0, output=0)
 _MAX_DIGESTS = 1024
-"""That are remembered: nearly all that is asked of a cache was asked before."""
+"""Digests that are remembered, since most requests to a cache repeat earlier ones."""
 _NUMERIC_FIELDS = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
 
 
 def terms_of(plan: Plan) -> bytes:
-    """Digest of the workload and of every deployment that may answer for it, as the blueprint has them, but for what
-    they cost: a price with a date begins in the worker before any blueprint says so, and no answer is another by it."""
+    """Digest of the workload and of every deployment that may answer for it, as the blueprint has them, without prices:
+    a dated price takes effect in the worker before any blueprint has it, and no answer depends on it."""
     places = {
         place.name: replace(place, rates=_NO_RATES) for each in plan.deployments_by_name.values() for place in each
     }
@@ -48,7 +49,7 @@ def request_digest(exchange: Exchange, ignored_fields: frozenset[str], terms: by
 
 
 def is_long(exchange: Exchange) -> bool:
-    """Whether others wait too long while its body is compared."""
+    """Whether the body is so long that digesting it would hold up other calls."""
     return len(exchange.request.body) > READ_BYTES
 
 
@@ -67,8 +68,8 @@ def body_digest(exchange: Exchange, ignored_fields: frozenset[str]) -> bytes:
 def frame_digest(
     exchange: Exchange, ignored_fields: frozenset[str], terms: bytes, policy: Policy
 ) -> tuple[bytes, str] | None:
-    """(digest of everything but the newest question, that question); None where a conversation does not end in one
-    that is plain text."""
+    """(digest of everything but the last question, that question); None: the conversation does not end in a question of
+    plain text."""
     fields = _fields(exchange)
     messages = fields.get("messages") if fields is not None else None
     if fields is None or not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
@@ -90,7 +91,7 @@ def _fields(exchange: Exchange) -> dict[str, Any] | None:
 
 
 def _fields_digest(fields: dict[str, Any], ignored_fields: frozenset[str]) -> bytes:
-    """Digest of what a body says; empty where that cannot be compared."""
+    """Digest of a body's fields; empty: they cannot be compared."""
     for name in ignored_fields & fields.keys():
         del fields[name]
     for name in _NUMERIC_FIELDS:
@@ -128,8 +129,8 @@ def _hashed(terms: bytes, head: tuple[str | int, ...], said: bytes) -> bytes:
 
 
 def sharing_scope(exchange: Exchange, scope: str, policy: Policy) -> str:
-    """Who shares an answer with this caller. Of a group: people who are in exactly the same groups; where that is not
-    known, nobody else."""
+    """Who shares an answer with this client. In the scope `group`: people who are in exactly the same groups; if these
+    are not known, nobody else."""
     if scope == "workload":
         return "workload"
     person, key = exchange.person, exchange.key

@@ -1,10 +1,9 @@
-"""Whether an answer from documents may still be given: what was before the model is as it was and may be read by the
-person of this call, and nothing that came since would put others there.
+"""Confirms that an answer from documents may still be given: the passages that the model saw are unchanged and may be
+read by the person of this call, and no later document would be found instead.
 
-Most of what comes is off the subject, which the search service tells along with the permissions. Only where it cannot,
-the question of the answer is searched as for a model; what was found to hold is remembered with the answer, so each
-addition is paid for once. Cut off from PostgreSQL nothing is given.
-"""
+Most later documents are off the subject, which the search service says along with the permissions. Only where it cannot
+say, the query of the answer is searched again as for a model; the confirmed state is remembered with the answer, so
+each addition is paid for once. Without PostgreSQL nothing is given."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ _decode = msgspec.json.Decoder(_Confirmed).decode
 
 
 async def confirm(gateway: Gateway, exchange: Exchange, entry: Entry) -> bool:
-    """Whether the person of this call may have it. Where not, it is thrown away, unless that cannot be told."""
+    """Whether the person of this call may get the entry. If not, it is dropped, unless the service could not say."""
     person, since = exchange.person, _since(gateway, exchange, entry)
     cites = [(passage.chunk, passage.source) for passage in entry.passages]
     found = await _request_confirmation(gateway, exchange, cites, since)
@@ -49,8 +48,8 @@ async def confirm(gateway: Gateway, exchange: Exchange, entry: Entry) -> bool:
 
 
 async def are_readable(gateway: Gateway, exchange: Exchange, cites: Sequence[tuple[str, str]]) -> bool | None:
-    """Whether the person of this call may read, by the live permissions, every one of these passages (chunk, source),
-    and each is still as it was; None: that cannot be told."""
+    """Whether, by the live permissions, the person of this call may read all of these passages (chunk, source), and
+    each is unchanged; None: the search service could not say."""
     found = await _request_confirmation(gateway, exchange, cites, None)
     return None if found is None else _all_confirmed(found, cites)
 
@@ -74,7 +73,7 @@ def _all_confirmed(found: _Confirmed, cites: Sequence[tuple[str, str]]) -> bool:
 async def _request_confirmation(
     gateway: Gateway, exchange: Exchange, cites: Sequence[tuple[str, str]], since: Since | None
 ) -> _Confirmed | None:
-    """What the search service says; None where it says nothing."""
+    """The answer of the search service; None: it gave none, or the call has no person."""
     if not exchange.person:
         return None
     workload = exchange.workload

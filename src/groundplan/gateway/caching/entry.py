@@ -1,4 +1,4 @@
-"""An answer that may be given again, and a call that is making one just now. Values only; `answer_cache` keeps them."""
+"""A cached answer, and a call that is making one now. Values only; `answer_cache` keeps them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 OVERHEAD_BYTES = 1024
 """What an entry is counted for besides its answer."""
 MAX_STATES = 32
-"""People who share an answer for whom it is known up to when nothing bears on it."""
+"""The most people of an entry whose confirmed state is remembered."""
 
 Key = tuple[bytes, bool]
 """(digest of the request and its terms, whether it is a stream)"""
@@ -20,39 +20,41 @@ Key = tuple[bytes, bool]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Entry:
-    """One good answer. Times are seconds since the epoch; `cost` is what the call paid for it, in picodollars."""
+    """One cached answer, made at `made` and valid until `until` (seconds since the epoch); `cost` is what the call paid
+    for it, in picodollars."""
 
     key: Key
     call: bytes
-    """Of the call that asked the model."""
+    """The id of the call that asked the model."""
     workload: str
     made: float
     until: float
     deployment: str
     subjects: frozenset[str]
-    """Whatever stops it: `company`, `workload/N`, `deployment/N`, `site/N`, `source/N`, `key/ID`."""
+    """Subjects whose stop forbids it: `company`, `workload/N`, `deployment/N`, `site/N`, `source/N`, `key/ID`."""
     person: str
-    """For whom it was made; empty: for nobody in particular."""
+    """The person for whom it was made; empty: nobody in particular."""
     passages: tuple[Passage, ...]
     cost: int
     whole: bytes | None = None
-    """As the upstream answered, without the `groundplan` object."""
+    """The upstream's body, without the `groundplan` object."""
     events: tuple[bytes, ...] | None = None
-    """Data of each event of the upstream's stream."""
+    """The data of each event of the upstream's stream."""
     query: str = ""
-    """By which its passages were found."""
+    """The query by which its passages were found."""
     states: dict[str, str] = field(default_factory=dict)
-    """Of the documents, up to which nothing bears on it, by person: who shares it may read different ones."""
+    """By person: the state of the documents up to which the answer is confirmed. People who share it may read different
+    documents."""
     alone: bool = False
-    """A new answer was asked for: of what was kept to the same, streamed or not, nothing stays beside it."""
+    """Whether it replaces the entries of both forms, since its client requested a new answer."""
 
     def state(self, person: str) -> str:
-        """For a person for whom it was never looked, from where the last look for anybody was: where they may read
-        others, this tells so."""
+        """The state up to which the answer is confirmed for a person. For a person without one: the newest of anybody;
+        if that person may read other documents, the confirmation says so."""
         return self.states.get(person) or next(reversed(self.states.values()), "")
 
     def confirm_for(self, person: str, state: str) -> None:
-        """It holds for that person up to that state."""
+        """Store that the answer is confirmed for a person up to this state."""
         self.states.pop(person, None)
         if len(self.states) >= MAX_STATES:
             del self.states[next(iter(self.states))]
@@ -75,13 +77,13 @@ STORED, FAILED, UNFIT = "stored", "failed", "unfit"
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """A call that asks a model for what others may want, too."""
+    """A call that asks a model, for whose answer identical calls wait."""
 
     key: Key
     outcome: asyncio.Future[str]
     is_refresh: bool = False
-    """Its caller wants a new answer."""
+    """Whether its client requested a new answer."""
     whole: bytes | None = None
     events: tuple[bytes, ...] | None = None
     exhausted: str = ""
-    """The budget or quota that had no room for it, by name."""
+    """The name of the budget or quota that refused it."""

@@ -1,8 +1,7 @@
-"""Requests that were answered from the cache, known by their bytes: one that comes again is not parsed again.
+"""Remembers the bytes of requests that were answered from the cache, so that a repeated one is not parsed again.
 
-What a body asks, and how it is compared, follow from its bytes alone; whether and what it is answered does not, and is
-looked up each time. Each caller's are its own, so that nobody learns from the time of an answer what others ask. Keeps
-no answers.
+The parsed request and its digest follow from the bytes alone; whether and how it is answered does not, and is looked up
+each time. Each client has its own, so that nobody learns from response times what others ask. Keeps no answers.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.exchange import Exchange
 
 MAX_BODY_BYTES = 16 << 10
-"""Bytes of a body that is remembered."""
+"""Longer bodies are not remembered."""
 MAX_BYTES = 4 << 20
-"""Of all of them; what was remembered first goes first."""
+"""For all remembered requests; the oldest goes first."""
 _TIMES = 3
-"""A body is counted so often: what is read of it takes memory, too."""
+"""A body counts this many times its size, since the parsed request takes memory, too."""
 
 _RequestKey = tuple[str, str, str, bytes]
 """(key, person, endpoint, body)"""
@@ -25,14 +24,14 @@ _RequestKey = tuple[str, str, str, bytes]
 
 @dataclass(frozen=True, slots=True)
 class KnownRequest:
-    """What a body asks, and the digest by which that is compared."""
+    """The parsed request of a body, and its digest."""
 
     ask: Ask
     said: bytes
 
 
 class KnownRequests:
-    """Of one worker."""
+    """The remembered requests of one worker."""
 
     __slots__ = ("_known", "_size")
 
@@ -53,7 +52,7 @@ class KnownRequests:
         return known.ask
 
     def remember(self, exchange: Exchange) -> None:
-        """A call was answered from the cache: remember what it asks, where its body alone says it."""
+        """Remember the request of a call that was answered from the cache, if it follows from the body alone."""
         ask, workload, body = exchange.ask, exchange.workload, exchange.request.body
         if ask is None or workload is None or not exchange.body_digest or not exchange.interface.depends_on_body_only:
             return

@@ -1,8 +1,8 @@
-"""Whether an answer is good enough to be given again, for each surface, and its conversion from whole to stream and
-back.
+"""Decides for each surface whether an answer is complete, so that it may be given again, and converts it between its
+two forms: a whole body, and the events of a stream.
 
-A form is made from the other one only where nothing is lost: an answer that has anything which is not known here is
-left as it came. Pure; what is kept, and for whom, is `cache`'s.
+A form is converted only if nothing is lost: an answer with anything unknown here is left as it came. Pure; `cache`
+decides what is kept, and for whom.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _encode = msgspec.json.Encoder().encode
 _object = msgspec.json.Decoder(dict[str, Any]).decode
 
 _COMPLETE_REASONS = frozenset({"stop", "tool_calls", "function_call"})
-"""Ends of an answer that is all there: `length` and `content_filter` cut it."""
+"""Finish reasons of a complete answer; `length` and `content_filter` mean that it was cut."""
 _COMPLETE_STOPS = frozenset({"end_turn", "tool_use", "stop_sequence"})
 _HEAD = ("id", "created", "model", "system_fingerprint", "service_tier")
 _TEXTS = ("content", "refusal", "reasoning_content")
 
 
 class ReplayForms(Protocol):
-    """Of one surface."""
+    """The replay rules of one surface."""
 
     ignored_fields: frozenset[str]
     """Fields of a request that its answer does not depend on, or that are compared otherwise (cap, copies)."""
@@ -40,7 +40,7 @@ class ReplayForms(Protocol):
         ...
 
     def converts(self, *, stream: bool) -> bool:
-        """Whether the other form is ever made of what came as a stream, or whole."""
+        """Whether an answer that came as a stream (`stream`), or whole, can be converted to the other form."""
         ...
 
     def to_events(self, data: bytes) -> tuple[bytes, ...] | None:
@@ -54,11 +54,11 @@ class ReplayForms(Protocol):
 
 
 class _WouldLose(Exception):
-    """Something would be."""
+    """The conversion would lose something."""
 
 
 _UNKNOWN_SHAPE = (*DECODE_ERRORS, _WouldLose, LookupError, TypeError, AttributeError)
-"""What a shape that is not known here raises."""
+"""Exceptions that an answer of unknown shape raises."""
 
 
 class _Choice(msgspec.Struct):
@@ -74,14 +74,14 @@ _ends = msgspec.json.Decoder(_Ends).decode
 
 
 def _check_rest_empty(fields: dict[str, Any], known: Sequence[str]) -> None:
-    """Raise `_WouldLose` where anything that is not known has a value."""
+    """Raise `_WouldLose` if any unknown field has a value."""
     for name, value in fields.items():
         if name not in known and value not in (None, [], {}):
             raise _WouldLose
 
 
 class _SingleForm:
-    """Answers of which none is made in another form than the one in which it came."""
+    """The rules of a surface whose answers are never converted."""
 
     def converts(self, *, stream: bool) -> bool:  # noqa: ARG002 -- the protocol's signature
         return False
@@ -137,7 +137,7 @@ class ChatReplayForms:
 
 
 class EmbeddingsReplayForms(_SingleForm):
-    """Embeddings, which have one form."""
+    """Embeddings, which are never streamed."""
 
     ignored_fields = frozenset({"user"})
 
@@ -173,7 +173,7 @@ class MessagesReplayForms(_SingleForm):
             return False
 
     def is_complete_stream(self, events: Sequence[bytes], copies: int) -> bool:
-        """Of an upstream that speaks Messages, or chat completions."""
+        """Whether a stream of an upstream that speaks Messages, or chat completions, is complete."""
         try:
             found = [_message_event(data) for data in events if data != DONE]
         except DECODE_ERRORS:
@@ -185,7 +185,7 @@ class MessagesReplayForms(_SingleForm):
 
 
 class CompletionsReplayForms(_SingleForm):
-    """The older completions, by an upstream's own or by its chat."""
+    """The older completions, from an upstream's own endpoint or from its chat."""
 
     ignored_fields = frozenset({"user", "stream", "stream_options", "max_tokens"})
 
@@ -218,8 +218,8 @@ _response_event = msgspec.json.Decoder(_ResponseEvent).decode
 
 
 class ResponsesReplayForms(_SingleForm):
-    """OpenAI's Responses. An answer tells its request's settings back, so whatever it tells makes requests different:
-    `user` and `metadata` of one caller never reach another. A stream of an upstream's own is given as a whole, too."""
+    """OpenAI's Responses. An answer repeats its request's settings, so these fields are not ignored: `user` and
+    `metadata` of one client never reach another. A native stream can also be given whole."""
 
     ignored_fields = frozenset({"store", "stream", "stream_options"})
 
@@ -230,8 +230,8 @@ class ResponsesReplayForms(_SingleForm):
             return False
 
     def is_complete_stream(self, events: Sequence[bytes], copies: int) -> bool:
-        """Of an upstream that speaks Responses, or chat completions. vLLM tells an answer that was cut as completed,
-        and only its response says otherwise."""
+        """Whether a stream of an upstream that speaks Responses, or chat completions, is complete. vLLM ends a cut
+        answer with the event `completed`, and only the response in it says otherwise."""
         try:
             found = [_response_event(data) for data in events if data != DONE]
         except DECODE_ERRORS:

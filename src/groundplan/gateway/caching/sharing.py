@@ -1,8 +1,7 @@
-"""Workers of one HOME ask each other for kept answers, so that a replay does not depend on which worker a client meets.
+"""Shares kept answers between the workers of one HOME, so that a replay does not depend on which worker a client meets.
 
-One tiny HTTP service on loopback per worker; its port and token stand at the head of its idempotency file, which only
-this user can read. It hands out kept answers and nothing else.
-"""
+Each worker has a small HTTP service on loopback; its port and token are in the head of its idempotency files, which
+only this user can read. It serves kept answers and nothing else."""
 
 from __future__ import annotations
 
@@ -25,14 +24,14 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class AnswerServer:
-    """Hands out what this worker keeps. `open` it before the worker serves."""
+    """Serves the kept answers of this worker to other workers. `open` it before the worker serves."""
 
     def __init__(self, answers: IdempotentAnswers) -> None:
         self._answers = answers
         self._token = secrets.token_bytes(32)
 
     async def open(self) -> None:
-        """Listen, write down where, and read what others wrote."""
+        """Listen, publish the address, and read the keys of other workers."""
         loop = asyncio.get_running_loop()
         self._server = Server(self._handle, refusal_body, loop)
         self._listener = await loop.create_server(self._server.create_connection, "127.0.0.1", 0)
@@ -61,8 +60,7 @@ class AnswerServer:
 
 
 async def fetch_answer(holders: list[Holder], digest: bytes, body: bytes) -> KeptAnswer | None:
-    """The answer from a worker that used this key before; None where none has it. Raises `Conflict` for another
-    body."""
+    """The answer of the first of these workers that has one; None: none has it. Raises `Conflict` for another body."""
     for holder in holders:
         try:
             status, data = await _ask(holder, digest + body)

@@ -1,9 +1,9 @@
 """Which idempotency keys were used in the last day, in few bytes each: where every call brings one of its own there are
 millions.
 
-The newest have their exact time; older ones lie sorted in runs of some minutes, eight bytes for a key, and stay used
-until the youngest of their run is a day old. Two keys whose digests end alike are one key: of a million that happens to
-one in 10^13. Pure; what a key is for is its owner's.
+The newest keys have their exact time; older ones are stored in sorted runs, eight bytes for a key, and stay used until
+the youngest of their run is a day old. Two keys whose digests end alike count as one: among a million keys that happens
+to one in 10^13. Pure; does not know what a key is for.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from dataclasses import dataclass
 DAY_SECONDS = 86_400.0
 NEVER = 0.0
 RUN_KEYS = 4096
-"""Keys that have their exact time."""
+"""Keys that have their exact time; as many are packed into a run."""
 MAX_RUN_KEYS = 8 * RUN_KEYS
-"""Keys of one run: more of them would be long to sort."""
+"""Keys of one run; sorting more would take long."""
 MAX_SPAN_SECONDS = 3600.0
-"""Of the uses that lie in one run."""
+"""Between the first and the last use in one run."""
 _BYTES = 8
 
 
@@ -34,7 +34,7 @@ class _Run:
 
 
 class UsedIdempotencyKeys:
-    """`add` in the order of time, more or less; times are seconds since the epoch."""
+    """A set of used keys. `add` them roughly in the order of time; times are seconds since the epoch."""
 
     __slots__ = ("_newest", "_runs")
 
@@ -52,11 +52,11 @@ class UsedIdempotencyKeys:
             self._pack()
 
     def discard(self, digest: bytes) -> None:
-        """It was not used after all; one of thousands before stays used."""
+        """Take back a use that did not happen; a key that is packed into a run stays used."""
         self._newest.pop(int.from_bytes(digest[-_BYTES:], "big"), None)
 
     def update(self, used: Iterable[tuple[bytes, float]]) -> None:
-        """`NEVER` stands for a key that was not used after all."""
+        """Add (digest, time) pairs; the time `NEVER` takes a use back."""
         for digest, at in used:
             if at == NEVER:
                 self.discard(digest)
@@ -64,7 +64,7 @@ class UsedIdempotencyKeys:
                 self.add(digest, at)
 
     def is_used(self, digest: bytes, now: float) -> bool:
-        """Whether it was used in the last day."""
+        """Whether the key was used in the last day."""
         key = int.from_bytes(digest[-_BYTES:], "big")
         at = self._newest.get(key)
         if at is not None and now - at < DAY_SECONDS:
@@ -72,7 +72,7 @@ class UsedIdempotencyKeys:
         return any(now - run.last < DAY_SECONDS and _has(run.keys, key) for run in self._runs)
 
     def expire(self, now: float) -> None:
-        """What was used longer ago than a day is free again."""
+        """Drop keys that were used more than a day ago."""
         newest, runs = self._newest, self._runs
         while newest and now - next(iter(newest.values())) > DAY_SECONDS:
             newest.popitem(last=False)
