@@ -89,8 +89,8 @@ class _BackgroundExchange(Exchange):
     row: Row
     waits: Postponement | None
 
-    def whose(self, policy: Policy, now: float) -> None:
-        """Set key, person and policy. Raises as `identify`."""
+    def identify_caller(self, policy: Policy, now: float) -> None:
+        """Set key, person and policy in place of `identify`, from the stored request. Raises as `identify` does."""
         row, catalog = self.row, self.catalog
         self.policy, self.person = policy, row.person
         self.key = self.keys.known(policy, row.key_id)
