@@ -79,9 +79,9 @@ async def test_the_second_call_costs_nothing_and_is_written_down(tmp_path: Path)
             ("exact", "ok", 70_000_000, "one"),
         ]
         assert len([r for r in records if isinstance(r, Reservation)]) == 1
-        assert rig.slices.open_count == 0 and rig.slices.spent("all", "total") == 70_000_000
-        assert rig.gateway.meters.cached == {("assistant", "exact"): 1}
-        assert rig.gateway.meters.saved == {"assistant": 70_000_000}
+        assert rig.slices.open_reservations == 0 and rig.slices.spent("all", "total") == 70_000_000
+        assert rig.gateway.call_counters.cache_hits == {("assistant", "exact"): 1}
+        assert rig.gateway.call_counters.saved_picodollars == {"assistant": 70_000_000}
 
 
 async def test_what_says_the_same_is_the_same(tmp_path: Path) -> None:
@@ -592,12 +592,12 @@ async def test_a_hit_counts_as_a_request_and_uses_no_tokens(tmp_path: Path) -> N
             )
         ]  # fmt: skip
         view.catalog = index(msgspec.structs.replace(view.catalog.blueprint, limits=limits))
-        quotas = view.catalog.limits.of_caller(view.catalog.plans["assistant"].workload, "", "", {}).quotas
+        quotas = view.catalog.limits.caller_quotas(view.catalog.plans["assistant"].workload, "", "", {}).quotas
         now, counters = rig.gateway.clock.now().timestamp(), rig.gateway.limit_slices
         periods = {quota.type: current_key(quota.period, "", "UTC", now) for quota in quotas}
         names = {quota.type: quota.name for quota in quotas}
         for quota in quotas:
-            counters.grant(quota.name, periods[quota.type], quota.limit)
+            counters.add_grant(quota.name, periods[quota.type], quota.limit)
         first, second, third = [await rig.chat() for _ in range(3)]
         assert [r.json["groundplan"]["cache"] for r in (first, second, third)] == ["none", "exact", "exact"]
         assert third.headers["x-ratelimit-limit-requests"] == "3"
@@ -605,17 +605,17 @@ async def test_a_hit_counts_as_a_request_and_uses_no_tokens(tmp_path: Path) -> N
         assert used["requests"] == 3 and used["concurrent"] == 0
         assert used["tokens"] == first.json["usage"]["total_tokens"]
         assert (await rig.chat()).code == "rate_limit_exceeded"
-        assert counters.open_count == 0
+        assert counters.open_reservations == 0
 
         async def lend(token: Any, charges: Any, *_: Any) -> Any:
             live(rig, cleared={"assistant": 1})
             for charge in charges:
-                counters.grant(charge.budget, charge.period, charge.amount)
+                counters.add_grant(charge.budget, charge.period, charge.amount)
             return counters.reserve(token, charges)
 
         rig.grants.acquire = lend
         assert (await rig.chat()).json["groundplan"]["cache"] == "none", "it was cleared while its limit was waited for"
-        assert (counters.spent(names["requests"], periods["requests"]), counters.open_count) == (4, 0)
+        assert (counters.spent(names["requests"], periods["requests"]), counters.open_reservations) == (4, 0)
 
 
 async def test_what_a_provider_read_from_its_cache_is_told_as_saved(tmp_path: Path) -> None:
