@@ -136,7 +136,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from groundplan.knowledge.sources import git, git_history
-from groundplan.knowledge.sources.git import Git
+from groundplan.knowledge.sources.git import GitConnector
 left = int(sys.argv[3])
 def hook(event, _):
     global left
@@ -147,7 +147,7 @@ def hook(event, _):
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(hook)
-list(Git(sys.argv[1], Path(sys.argv[2])).changes(None))
+list(GitConnector(sys.argv[1], Path(sys.argv[2])).changes(None))
 """
 
 

@@ -147,7 +147,7 @@ def test_who_looks_at_a_change_or_has_a_plan_made_leaves_others_their_connection
         return make_plan(*arguments)
 
     for module in (approvals, service):
-        monkeypatch.setattr(module, "planned", slow)
+        monkeypatch.setattr(module, "make_plan", slow)
     body = {"files": {"acme.yaml": PRODUCTION}}
     with ThreadPoolExecutor(2 * POOL_SIZE + 1) as threads:
         viewers = [threads.submit(ask, app, "GET", f"/api/changes/{change}") for _ in range(POOL_SIZE)]

@@ -377,7 +377,7 @@ def test_metrics_are_of_whole_calls_whatever_ends_while_they_are_put_together() 
     """Calls end in the thread that ships them: a series that began meanwhile broke off the sending."""
     with receiver() as collector:
         traces = TraceExport(collector.url, {})
-        told, later, grown = traces._otel.counted, list[threading.Thread](), list[int]()
+        told, later, grown = traces._otel.metrics_data, list[threading.Thread](), list[int]()
 
         def counted(metrics: GenAiMetrics, *given: Any) -> Any:
             before = len(metrics.series)
@@ -387,7 +387,7 @@ def test_metrics_are_of_whole_calls_whatever_ends_while_they_are_put_together() 
             grown.append(len(metrics.series) - before)
             return told(metrics, *given)
 
-        traces._otel = SimpleNamespace(counted=counted)
+        traces._otel = SimpleNamespace(metrics_data=counted)
         traces.enqueue([ended()], new_id())
         traces.close()
         later[0].join(10)

@@ -31,8 +31,8 @@ ENDS: tuple[How, ...] = HOWS[:4]
 MARK = b"x-cut"
 """Header of the request that is cut."""
 PASSING = {
-    "Server._sweep", "Journal._want_sync_if_due", "Journal._rested", "Journal._hasten", "UpstreamPool._drop_old",
-    "Awake._tick", "Pressure._tick", "_SelectorTransport.abort", "Http1Connection._expire",
+    "Server._sweep", "Journal._want_sync_if_due", "Journal._end_pause", "Http1Pool._close_expired",
+    "StallMonitor._tick", "Pressure._tick", "_SelectorTransport.abort", "Http1Connection._expire",
 }  # fmt: skip
 """Timers of a worker, and of connections, that are no call's."""
 _RAISED: dict[How, Callable[[], Exception]] = {

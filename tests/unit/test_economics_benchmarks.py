@@ -106,7 +106,7 @@ def test_embeddings_are_kept_for_the_very_prompts_they_are_of(tmp_path: Path) ->
     class Counting:
         asked = 0
 
-        def shortened(self, text: str, most: int) -> str:
+        def truncate(self, text: str, most: int) -> str:
             assert most == TOKENS
             return text
 

@@ -208,7 +208,7 @@ async def test_a_try_that_fails_again_and_again_holds_nobody_up(tmp_path: Path) 
         rig.play("small", say='{"ok":1}')
         reply = await rig.chat()
         assert reply.json["groundplan"]["deployment"] == "large" and rig.models["small"].counted == 3
-        for when in ("_until", "_opened"):
+        for when in ("_open_until", "_opened_at"):
             getattr(rig.gateway.health, when)["small"] -= 60
         assert (await rig.chat()).json["groundplan"]["deployment"] == "small"
         ends, _ = await settled(rig)

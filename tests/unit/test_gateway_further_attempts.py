@@ -476,7 +476,7 @@ async def test_a_new_connection_is_closed_where_nothing_may_be_sent_over_it_any_
             live.seconds = 1e6 if pool.open_connections else 0.0
             return float(pool.open_connections)
 
-        monkeypatch.setattr(rig.gateway.stalls, "stood", stood)
+        monkeypatch.setattr(rig.gateway.stalls, "stalled_seconds", stood)
         reply = await rig.chat()
         assert (reply.status, reply.code) == (503, "policy_lease_expired") and 1 in made
         await until(lambda: not pool.open_connections)

@@ -25,16 +25,16 @@ class Lending:
         self.slices, self.came, self.broken = Slices(), came, broken
         self.asked: list[Need] = []
 
-    def book(self, _: str) -> Slices:
+    def slices_for(self, _: str) -> Slices:
         return self.slices
 
-    async def grant_limits(self, needs: Sequence[Need]) -> list[int]:
+    async def request_limits(self, needs: Sequence[Need]) -> list[int]:
         self.asked += needs
         if self.broken:
             raise TimeoutError
         return [1 if each.key in self.came else 0 for each in needs]
 
-    grant_budgets = grant_limits
+    request_budgets = request_limits
 
 
 def quota(key: Key) -> Account:

@@ -107,7 +107,7 @@ async def test_what_embeds_questions_by_the_first_layers_is_made_when_it_is_firs
             raise Unavailable("no memory", code="embedding_model", hint="Wait.")
         return SimpleNamespace(embed=lambda texts: Counting().embed(texts) * 10)
 
-    search = SimpleNamespace(asking=QueryPreparer(Counting(), cast(Any, None)))
+    search = SimpleNamespace(queries=QueryPreparer(Counting(), cast(Any, None)))
     serve = application(served(search, LazyEmbedder(make)), "word")
 
     async def first(layers: Layers) -> float:
@@ -125,7 +125,7 @@ async def test_what_embeds_questions_by_the_first_layers_is_made_when_it_is_firs
 
 
 async def test_questions_are_embedded_while_every_thread_is_taken() -> None:
-    search = SimpleNamespace(asking=QueryPreparer(Counting(), cast(Any, None)))
+    search = SimpleNamespace(queries=QueryPreparer(Counting(), cast(Any, None)))
     serve, taken = application(served(search), "word"), threading.Event()
 
     async def post(texts: Sequence[str]) -> tuple[int, bytes]:

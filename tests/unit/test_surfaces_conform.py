@@ -57,7 +57,7 @@ def test_what_the_pipeline_asks_for_is_known() -> None:
     assert pipeline.MCP_PATH == b"/mcp"
     parts = {ast.unparse(node) for node in names if isinstance(node, (ast.Name, ast.Attribute))}
     assert {part for part in parts if part.isupper() or part.endswith((".serves", ".PREFIX", ".PATH"))} == {
-        "_INTERFACES", "_POSTED", "MCP_PATH", "REALTIME_PATH", "chat_api.PREFIX", "models_api.serves",
+        "_INTERFACES", "_POST_PATHS", "MCP_PATH", "REALTIME_PATH", "chat_api.PREFIX", "models_api.serves",
         "responses_api.PREFIX",
         "self._batches.serves",
     }  # fmt: skip

@@ -76,4 +76,6 @@ def test_a_search_notes_what_it_gave_to_whom_it_answered(exchange: Exchange) -> 
     )
     note_read(exchange, found)
     assert exchange.grounding_notes is not None
-    assert GroundingNotes(exchange.grounding_notes.conflicts, ()).opposed(exchange.passages) == [("d2", "b.md")]
+    assert GroundingNotes(exchange.grounding_notes.conflicts, ()).opposing_documents(exchange.passages) == [
+        ("d2", "b.md")
+    ]

@@ -23,7 +23,16 @@ MEANING = (
     "groundplan.gateway.caching.semantic_frame",
     *(
         f"groundplan.economics.semantic.{name}"
-        for name in ("accept", "differences", "guards", "phrasing", "reading", "regions", "similarity", "substitution")
+        for name in (
+            "differences",
+            "equivalence",
+            "guards",
+            "phrasing",
+            "reading",
+            "regions",
+            "similarity",
+            "substitution",
+        )
     ),
 )
 SCHEMA = ("jsonschema.validators",)

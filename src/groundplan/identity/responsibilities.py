@@ -87,7 +87,7 @@ def _held(conn: Connection[Any], person_id: UUID | None, now: datetime) -> list[
             "groups": sorted({*groups[id], *([EVERYONE] if active else [])}),
             "keys": keys[id],
             "keys_made": keys_made[id],
-            "passkeys": [{"label": key.label, "confirmed": key.counts(now)} for key in passkeys[id]],
+            "passkeys": [{"label": key.label, "confirmed": key.is_valid(now)} for key in passkeys[id]],
             "sessions": len(sessions[id]),
             "roles": roles[id],
             "seats": seats[id],

@@ -43,7 +43,7 @@ class TraceExport:
         self._otel = _load_otel()
         self._convert, self._span_exporter = (
             self._otel.Converter().convert,
-            self._otel.exporter(url, headers, SEND_SECONDS),
+            self._otel.span_exporter(url, headers, SEND_SECONDS),
         )
         self._metrics = GenAiMetrics()
         self._metrics_lock = threading.Lock()
@@ -110,7 +110,7 @@ class TraceExport:
         try:
             with self._metrics_lock:
                 counted = self._calls_counted
-                found = self._otel.counted(self._metrics, self._instance, self._began, time.time_ns())
+                found = self._otel.metrics_data(self._metrics, self._instance, self._began, time.time_ns())
             if self._metric_exporter.export(found).name == "SUCCESS":
                 self._calls_exported = counted
         except Exception as error:  # noqa: BLE001 -- the thread's boundary
