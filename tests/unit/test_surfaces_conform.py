@@ -12,9 +12,11 @@ import textwrap
 from tests.integration.held_answers import ROUTES
 
 from groundplan.gateway.batches import batches_api, messages_api
-from groundplan.gateway.call import pipeline
+from groundplan.gateway.call import facts_api, pipeline
+from groundplan.gateway.mcp import endpoint as mcp_endpoint
 from groundplan.gateway.surfaces import models_api
 from groundplan.gateway.surfaces.chat import stored_api as chat_api
+from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.responses import stored_api as responses_api
 
 UNTYPED = {
@@ -65,3 +67,16 @@ def test_what_the_pipeline_asks_for_is_known() -> None:
 
 def test_every_route_has_a_type_but_those_that_are_named() -> None:
     assert {route for route, held in ROUTES.items() if held.forms == {"error"}} == UNTYPED
+
+
+def test_surfaces_set_no_flag_that_the_contract_does_not_have() -> None:
+    """A misspelt flag would leave its default in force without a word."""
+    own = {"answer_template", "counts_tokens", "file_hint", "serves_natively", "streams"}
+    kinds, seen = [Interface], set[type]()
+    while kinds:
+        kind = kinds.pop()
+        seen.add(kind)
+        kinds += kind.__subclasses__()
+        flags = {name for name, value in vars(kind).items() if name[0] != "_" and isinstance(value, (bool, int, str))}
+        assert flags <= {*vars(Interface), *Interface.__annotations__, *own}, kind
+    assert {facts_api._Searches, mcp_endpoint._Tools} <= seen and len(seen) > 15
