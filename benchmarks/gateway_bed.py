@@ -241,12 +241,15 @@ def load(port: int, *options: str) -> dict[str, Any]:
 
 
 def measured(port: int, pids: dict[str, list[int]], *options: str) -> dict[str, Any]:
-    """One run with the CPU of each process per answered request, and whether others disturbed it."""
+    """One run with the CPU of each process per answered request, and whether others disturbed it. Raises `LoadFailed`,
+    also where no request was answered: a figure of failures is none."""
     before = {name: cpu_seconds(found) for name, found in pids.items()}
     loaders = resource.getrusage(resource.RUSAGE_CHILDREN)
     busy, all_time = machine_busy()
     result = load(port, *options)
-    answered = max(1, result["ok"])
+    answered = result["ok"]
+    if not answered:
+        raise LoadFailed(f"none of {result['errors']} requests was answered: {result['sample_error'] or 'no time'}")
     used = {name: cpu_seconds(found) - before[name] for name, found in pids.items()}
     for name, seconds in used.items():
         result[f"{name}_cpu_ms"] = round(1000 * seconds / answered, 4)

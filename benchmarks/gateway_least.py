@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import uvicorn
 
+from groundplan.gateway.upstream.http1 import Http1Connection
 from groundplan.gateway.upstream.http1_pool import Http1Pool
 
 ROWS_EVERY_SECONDS = 0.25
@@ -101,11 +102,11 @@ class Least:
                 return self._keys.get(hashlib.sha256(value[7:]).digest())
         return None
 
-    async def _passed_on(self, connection: Any, status: int, owner: str, send: Send) -> None:
+    async def _passed_on(self, connection: Http1Connection, status: int, owner: str, send: Send) -> None:
         headers = [(b"content-type", b"text/event-stream")]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         usage = None
-        while (data := await connection.chunk(5.0)) is not None:
+        while (data := await connection.read_chunk(5.0)) is not None:
             if b'"usage"' in data:
                 events = [line[6:] for line in data.split(b"\n") if line.startswith(b"data: {")]
                 usage = next((read.usage for read in map(self._answer.decode, events) if read.usage), usage)

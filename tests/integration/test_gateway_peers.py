@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.gateway_bed import HERE, Installation, blueprint
-from benchmarks.gateway_peers import Peer, measure_peer
+from benchmarks.gateway_bed import HERE, Installation, LoadFailed, blueprint, free_port, measured, wait_http
+from benchmarks.gateway_peers import Peer, least, measure_peer
 from benchmarks.gateway_steps import STEPS, declared
 from benchmarks.gateway_suite import ABSENT, TARGETS, asked, unnamed, verdict
 
@@ -46,6 +46,20 @@ def test_a_peer_that_cannot_start_is_told_absent(made: Installation) -> None:
     found = measure_peer(made, Peer("gone", "echo no such library; exit 3"), 0.5)
     assert found == "absent or failed (exit 3): no such library"
     assert time.monotonic() - began < 30
+
+
+def test_the_least_gateway_answers_calls_and_streams(made: Installation) -> None:
+    found = least(made, 0.5)
+    assert {"least_c32", "least_open_300", "least_stream_c16", "least_stream_open_50"} == found.keys()
+    assert all(run["ok"] > 0 and run["errors"] == 0 for run in found.values()), found
+
+
+def test_a_run_without_an_answer_is_no_figure(made: Installation) -> None:
+    port = free_port()
+    made.spawn("files", sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", cwd=made.folder)
+    wait_http(port, "/", 20)
+    with pytest.raises(LoadFailed, match=r"none of [1-9]\d* requests was answered: .*501"):
+        measured(port, {}, "--conc", "1", "--secs", "1", "--most", "1")
 
 
 def test_whoever_names_a_peer_gets_everything() -> None:
