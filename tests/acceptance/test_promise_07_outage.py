@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from groundplan.blueprint.model import Reliability
-from groundplan.gateway.journal.records import read_segment
 from groundplan.ledger.model import Reservation, Settlement
 from groundplan.testing.database import Database
+from groundplan.testing.journal import read_segment
 from groundplan.testing.scripted import Script, ScriptedModel
 from tests.acceptance.field_world import World, world
 from tests.acceptance.stack import wait_until

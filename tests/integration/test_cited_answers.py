@@ -20,9 +20,9 @@ from groundplan.blueprint.model import Cache, Grounding
 from groundplan.core.endpoints import announce
 from groundplan.gateway.call.grounding.abstain import NOT_FOUND_TEXT
 from groundplan.gateway.http.server import Refusal, Request, Response, Server
-from groundplan.gateway.journal.records import read_segment
 from groundplan.ledger.model import Finish
 from groundplan.testing.database import Database
+from groundplan.testing.journal import read_segment
 from groundplan.testing.scripted import Script, ScriptedModel
 
 TEXT = "Staff have 30 days of leave. Five of them may be carried over until March."

@@ -43,11 +43,11 @@ from groundplan.gateway.batches.providers.provider import FoundBatches
 from groundplan.gateway.caching.idempotency import MEMORY_SECONDS
 from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.http.listeners import ListenSockets
-from groundplan.gateway.journal.records import read_segment
 from groundplan.gateway.upstream.dial import resolver_of
 from groundplan.ledger.model import Reservation, Settlement
 from groundplan.testing import ManualClock
 from groundplan.testing.database import Database
+from groundplan.testing.journal import read_segment
 from groundplan.testing.scripted import Script
 
 NOW = datetime(2036, 12, 1, 0, 0, 5, tzinfo=UTC)

@@ -21,9 +21,10 @@ from groundplan.core.audit.sequencer import heal, step
 from groundplan.core.audit.verify import verify
 from groundplan.core.database import connect
 from groundplan.core.money import PICO
-from groundplan.gateway.journal.records import RESERVATION, SETTLEMENT, read_segment, segment_path
+from groundplan.gateway.journal.records import RESERVATION, SETTLEMENT, segment_path
 from groundplan.gateway.journal.shipper import Shipper
 from groundplan.testing.database import Database
+from groundplan.testing.journal import read_segment
 from groundplan.testing.scripted import Script
 
 CALLS = 9

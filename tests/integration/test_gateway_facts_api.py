@@ -19,13 +19,13 @@ from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.endpoints import lookup
 from groundplan.core.ids import new_id
 from groundplan.core.settings import child_environment, load_settings
-from groundplan.gateway.journal.records import read_segment
 from groundplan.gateway.journal.shipper import Shipper
 from groundplan.knowledge.service import IngestContext, ingest_sources
 from groundplan.knowledge.service_client import RemoteEmbedder
 from groundplan.ledger.model import Finish
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Database
+from groundplan.testing.journal import read_segment
 
 OUTCOMES = "/api/outcomes"
 SEARCH = "/api/knowledge/search"

@@ -40,9 +40,9 @@ from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token
 from groundplan.gateway.journal import ledger_store
 from groundplan.gateway.journal.ledger_rows import attempt_row, charge_rows
 from groundplan.gateway.journal.records import Record
-from groundplan.gateway.journal.recovery import replay
 from groundplan.ledger.model import Charge, Release, Reservation, Settlement, Usage
 from groundplan.testing.database import Database
+from groundplan.testing.journal import replay
 
 UNIT = 10**9 + 7
 """Picodollars; no round number, so that every decimal counts."""

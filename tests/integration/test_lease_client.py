@@ -31,13 +31,14 @@ from groundplan.gateway.budgets.leases import REQUESTS, Quota, Slices
 from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.journal import ledger_store
 from groundplan.gateway.journal.journal import Journal
-from groundplan.gateway.journal.records import read_segment, segment_path
+from groundplan.gateway.journal.records import segment_path
 from groundplan.gateway.policy import remaining
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.live import LiveView
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.ledger.model import Charge, Release
 from groundplan.testing.database import Database
+from groundplan.testing.journal import read_segment
 
 COST = 10**10
 MONTH = "2026-11"

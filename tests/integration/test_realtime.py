@@ -40,12 +40,12 @@ from groundplan.blueprint import artifact
 from groundplan.blueprint.model import Grant, Guardrails, Limit, ProviderKey, Rates
 from groundplan.core.money import PICO
 from groundplan.gateway.http.listeners import LEAVE_SIGNAL, serving_file
-from groundplan.gateway.journal.records import read_segment
 from groundplan.gateway.surfaces.realtime.conversation import CHECK_SECONDS, Session
 from groundplan.gateway.surfaces.realtime.session import SessionSettings
 from groundplan.gateway.surfaces.realtime.transcripts import Transcripts
 from groundplan.ledger.model import Finish, Reservation, Settlement
 from groundplan.testing.database import Database
+from groundplan.testing.journal import read_segment
 from groundplan.testing.scripted import Script, ScriptedModel
 
 RATES = Rates(input=0, output=10 * PICO)

@@ -22,13 +22,13 @@ from tests.integration.gateway_stack import Stack, blueprint, deployment, instal
 from groundplan.blueprint.model import Rates, Rerank
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
-from groundplan.gateway.journal.records import read_segment
 from groundplan.knowledge.gateway_client import ServiceKey
 from groundplan.knowledge.retrieval.rerank import DeployedReranker, Reranker
 from groundplan.knowledge.retrieval.search import Search, SearchResult
 from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.ledger.model import Settlement
 from groundplan.testing.database import Database
+from groundplan.testing.journal import read_segment
 from groundplan.testing.scripted import Script, ScriptedModel
 
 RULE = Rerank(workload="index", deployment="sorter", passages=3, within_ms=3000)

@@ -39,13 +39,14 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.journal import ledger_store, ledger_writer
 from groundplan.gateway.journal import shipper as shipper_module
 from groundplan.gateway.journal.journal import SMALLEST_SEGMENT, Journal
-from groundplan.gateway.journal.records import HEADER_BYTES, encode_frame, read_segment, segment_numbers, segment_path
+from groundplan.gateway.journal.records import HEADER_BYTES, encode_frame, segment_numbers, segment_path
 from groundplan.gateway.journal.segments import SPARE_SEGMENTS
 from groundplan.gateway.journal.shipper import EpochShipper, Shipper, main, run
 from groundplan.ledger import archive, archive_store, rollup_store
 from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement, Usage
 from groundplan.testing import ManualClock
 from groundplan.testing.database import Database
+from groundplan.testing.journal import read_segment
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 MONTH = "2026-11"

@@ -35,9 +35,9 @@ from websockets.exceptions import ConnectionClosed
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
-from groundplan.gateway.journal.records import read_segment
 from groundplan.ledger.model import Settlement
 from groundplan.testing.database import Database
+from groundplan.testing.journal import read_segment
 
 BODY_SECONDS = 30.0
 """In which a body has to come, and an upstream to take a part of one."""

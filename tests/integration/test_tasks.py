@@ -44,10 +44,10 @@ from tests.unit.test_multipart import form
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
 from groundplan.economics.price import FREE
-from groundplan.gateway.journal.records import read_segment
 from groundplan.gateway.surfaces.image_forms import MAX_FILES
 from groundplan.ledger.model import Reservation, Settlement
 from groundplan.testing.database import Database
+from groundplan.testing.journal import read_segment
 from groundplan.testing.scripted import Script, ScriptedModel
 
 CENT = PICO // 100

@@ -29,8 +29,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.pipeline import Pipeline
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.journal.journal import Journal
-from groundplan.gateway.journal.records import read_segment
-from groundplan.gateway.journal.recovery import EpochState, replay
+from groundplan.gateway.journal.recovery import EpochState
 from groundplan.gateway.journal.syncing import ThreadSync
 from groundplan.gateway.policy.catalog import Catalog, Plan, index
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
@@ -38,6 +37,7 @@ from groundplan.gateway.surfaces.messages import errors as messages_errors
 from groundplan.gateway.upstream.targets import Targets
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement
 from groundplan.testing import ManualClock
+from groundplan.testing.journal import read_segment, replay
 from groundplan.testing.scripted import Script, ScriptedModel, start
 
 LIMIT = PICO

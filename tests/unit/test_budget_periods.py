@@ -30,10 +30,10 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
-from groundplan.gateway.journal.recovery import replay
 from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.ledger.model import Reservation
 from groundplan.testing.clock import ManualClock
+from groundplan.testing.journal import replay
 
 LAST = datetime(2026, 11, 25, 23, 59, 59, 900_000, tzinfo=UTC)
 """A tenth of a second before the day is over."""

@@ -19,10 +19,10 @@ from groundplan.blueprint.model import Cascade, Judge, RouteRule, Routing
 from groundplan.economics.routing.decide import agree
 from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.journal.recovery import replay
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.client_address import networks
 from groundplan.ledger.model import Finish, Reservation, Settlement
+from groundplan.testing.journal import replay
 
 SCHEMA = json.dumps({"type": "object", "required": ["ok"]})
 JUDGE = Judge(deployment="judge", question="Is it right?", refuse_on="no")

@@ -39,12 +39,12 @@ from groundplan.gateway.experiments.shadow import Shadows
 from groundplan.gateway.experiments.trial import Mark
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request, Response
-from groundplan.gateway.journal.recovery import replay
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.gateway.telemetry.content_link import is_sampled
 from groundplan.ledger.model import Finish, Reservation, Settlement
 from groundplan.release.units import workload_digest
+from groundplan.testing.journal import replay
 
 BUDGET = PICO // 100
 

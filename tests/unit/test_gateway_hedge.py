@@ -25,11 +25,11 @@ from groundplan.blueprint.model import Hedge, Limit, ProviderKey, Rates
 from groundplan.core.money import PICO, parse_usd
 from groundplan.gateway.call.attempts import race
 from groundplan.gateway.call.attempts.hedge import Hedges
-from groundplan.gateway.journal.recovery import replay
 from groundplan.gateway.upstream import provider_refusals
 from groundplan.gateway.upstream.health import Health
 from groundplan.gateway.upstream.latency import MIN_SAMPLES, LatencyEstimate
 from groundplan.ledger.model import Reservation, Settlement
+from groundplan.testing.journal import replay
 from groundplan.testing.scripted import Script, ScriptedModel
 
 HEDGED = {"assistant": rule(hedge={"after_ms": 40, "at_most": 1.0})}

@@ -31,13 +31,13 @@ from groundplan.gateway.call.pipeline import Pipeline
 from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.journal.journal import Journal
-from groundplan.gateway.journal.records import read_segment
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.gateway.surfaces import stored_api
 from groundplan.gateway.upstream.targets import Targets
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement
 from groundplan.testing import ManualClock
+from groundplan.testing.journal import read_segment
 from groundplan.testing.scripted import Script, ScriptedModel
 
 KEY = "gp_unit"

@@ -19,7 +19,7 @@ from tests.unit.call_rig import Rig, call_rig, read_records, rule
 from tests.unit.interrupted import ENDS, Cut, How, Seen, books, cutting, seen, settles, watch
 
 from groundplan.blueprint.model import Cache, Guardrails, Judge
-from groundplan.gateway.journal.recovery import replay
+from groundplan.testing.journal import replay
 from groundplan.testing.scripted import Script
 
 _numbers = itertools.count()

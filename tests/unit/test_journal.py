@@ -23,9 +23,10 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.journal import journal as journal_module
 from groundplan.gateway.journal import records, segments
 from groundplan.gateway.journal.journal import CROWDED_CALLS, QUIET_S, RESERVATION_SYNC_S, SMALLEST_SEGMENT, Journal
-from groundplan.gateway.journal.records import HEADER_BYTES, SegmentEnd, SegmentReader, read_segment
+from groundplan.gateway.journal.records import HEADER_BYTES, SegmentEnd, SegmentReader
 from groundplan.gateway.journal.syncing import OnDone, Sync, ThreadSync
 from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement, Usage
+from groundplan.testing.journal import read_segment
 
 EPOCH = UUID("01936f00-0000-7000-8000-000000000001")
 

@@ -20,6 +20,7 @@ from groundplan.gateway.journal import records
 from groundplan.gateway.journal.records import HEADER_BYTES
 from groundplan.gateway.journal.tail import EpochTail, try_lock
 from groundplan.ledger.model import Release
+from groundplan.testing.journal import read_segment
 
 EPOCH = UUID("01936f00-0000-7000-8000-000000000001")
 SIZE = 400
@@ -101,7 +102,7 @@ def test_a_damaged_byte_is_found_and_the_other_records_are_read(count: int, draw
         entries = [
             (number, entry)
             for number in range(1, files.number + 1)
-            for entry in records.read_segment(records.segment_path(folder, number))[0]
+            for entry in read_segment(records.segment_path(folder, number))[0]
         ]
         number, hit = draw.draw(st.sampled_from(entries))
         place = hit.end - 1 - draw.draw(st.integers(0, 20))
@@ -133,7 +134,7 @@ def test_what_is_missing_is_damage_where_anything_was_written_later(
     missing = set[int]()
     for number, how in lost.items():
         path = records.segment_path(folder, number)
-        *before, last = records.read_segment(path)[0]
+        *before, last = read_segment(path)[0]
         missing |= {entry.sequence for entry in before if how == "taken over"} | {last.sequence}
         start = before[-1].end if before else HEADER_BYTES
         if how == "taken over":

@@ -26,8 +26,8 @@ from groundplan.core.errors import Conflict
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets.leases import Slices, Token
 from groundplan.gateway.journal.records import Record
-from groundplan.gateway.journal.recovery import replay
 from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement, Usage
+from groundplan.testing.journal import replay
 
 LIMITS = {"company": 1000, "team": 700, "assistant": 400}
 PERIOD = "2026-11"

@@ -34,11 +34,11 @@ from groundplan.gateway.batches.orders.order_results import (
 from groundplan.gateway.batches.orders.order_store import Order, OrderLine
 from groundplan.gateway.batches.providers.message_batches import to_openai_line
 from groundplan.gateway.batches.providers.provider import ProviderBatch
-from groundplan.gateway.journal.records import read_segment, segment_path
-from groundplan.gateway.journal.recovery import replay
+from groundplan.gateway.journal.records import segment_path
 from groundplan.gateway.journal.tail import try_lock
 from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.ledger.model import Finish, Reservation, Settlement
+from groundplan.testing.journal import read_segment, replay
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 RATES = Rates(input=0, output=10 * PICO, batch=Rates(input=0, output=5 * PICO))

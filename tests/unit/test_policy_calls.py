@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from groundplan.blueprint import model as bp
 from groundplan.catalog.loader import load_files
-from groundplan.catalog.policies import TEMPLATES, TemplateValues
+from groundplan.catalog.policies import TemplateName, TemplateValues
 from groundplan.cli.policy import app
 from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
@@ -130,7 +131,7 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("name", get_args(TemplateName))
 def test_every_template_fits_the_schema(name: str) -> None:
     body = json.dumps({"kind": "policy", "name": "t", "owner": "sam@acme.example", "template": name,
                        "values": VALUES[name]})  # fmt: skip

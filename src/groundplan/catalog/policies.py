@@ -15,9 +15,6 @@ from groundplan.catalog.fields import LIST, Duration, Line, Lines, Name, PersonR
 TemplateName = Literal[
     "models", "provider-terms", "regions", "review-required", "tools", "hours", "user-groups", "stages"
 ]
-TEMPLATES: tuple[str, ...] = (
-    "models", "provider-terms", "regions", "review-required", "tools", "hours", "user-groups", "stages",
-)  # fmt: skip
 Value = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:/@+-]{0,127}$")]
 """What may stand in a rule that is made from a template: no quotes, nothing that Cedar would read otherwise."""
 Fact = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}$")]

@@ -147,8 +147,6 @@ class AnswerLink(FrameClient):
         super().__init__(home, SERVICE)
         self._gateway = gateway
         self._buffer = bytearray()
-        self.unsent = 0
-        """Answers that stayed in this worker alone."""
         self.taken = 0
         """Answers that came in and were put on the shelf."""
         gateway.answer_cache.on_put = self.send
@@ -158,8 +156,8 @@ class AnswerLink(FrameClient):
         """Pass an answer on where its workload keeps content. Never waits."""
         if exchange.plan is not None:
             sent = store_message(entry, exchange, self._gateway.answer_cache.terms(exchange.plan))
-            if sent is not None and not self.send_frame(encode(sent)):
-                self.unsent += 1
+            if sent is not None:
+                self.send_frame(encode(sent))
 
     def drop(self, entry: Entry) -> None:
         """This answer must not be given any more."""

@@ -18,7 +18,7 @@ from zlib import crc32
 
 import msgspec
 
-from groundplan.core.errors import Invalid, Unavailable
+from groundplan.core.errors import Unavailable
 from groundplan.core.home import names_in
 from groundplan.ledger.model import Finish, Release, Reservation, Settlement
 
@@ -205,22 +205,3 @@ class SegmentReader:
         if gap is not None:
             return Ending(SegmentEnd.CORRUPT, gap)
         return Ending(SegmentEnd.CLEAN if limit <= offset else SegmentEnd.TORN, offset)
-
-
-def read_segment(path: Path, last_sequence: int | None = None) -> tuple[list[Entry], Ending]:
-    """Return all valid records of a segment file and how it ends; `path` is `.../<epoch>/NNNNNNNN.seg`.
-
-    Raises `Invalid` when the path is not named like a segment, and OSError when it cannot be read.
-    """
-    try:
-        epoch, number = UUID(path.parent.name), int(path.name.split(".", 1)[0])
-    except ValueError as error:
-        raise Invalid(
-            f"{path.name} is not a journal segment",
-            code="journal_path",
-            hint="Segments are named <epoch>/NNNNNNNN.seg.",
-        ) from error
-    reader = SegmentReader(path.read_bytes(), epoch, number, last_sequence)
-    entries = list(reader)
-    assert reader.ending is not None
-    return entries, reader.ending

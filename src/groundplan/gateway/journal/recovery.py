@@ -10,7 +10,6 @@ that its reservation names.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -178,11 +177,3 @@ class EpochState:
     def _add(book: dict[Key, int], charge: Charge, amount: int) -> None:
         key = (charge.budget, charge.period)
         book[key] = book.get(key, 0) + amount
-
-
-def replay(records: Iterable[Record]) -> EpochState:
-    """Return the state after all records of an epoch, without a crash."""
-    state = EpochState()
-    for record in records:
-        state.apply(record)
-    return state

@@ -46,9 +46,6 @@ class PolicyException:
     decided_reason: str | None = None
     ended_by: str | None = None
 
-    def is_in_force(self, now: datetime) -> bool:
-        return self.state == "approved" and self.until > now
-
     def to_json(self, now: datetime) -> dict[str, Any]:
         lapsed = self.state == "approved" and self.until <= now
         return {
