@@ -30,7 +30,7 @@ from benchmarks.gateway_upstream import Fixed
 from msgspec import structs
 
 from groundplan.blueprint.model import Blueprint, Cache
-from groundplan.core.clock import OnwardClock, SystemClock
+from groundplan.core.clock import NonDecreasingClock, SystemClock
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway import app
@@ -137,7 +137,7 @@ def _serving(parts: app.Parts, home: Home, made: Blueprint) -> tuple[Gateway, Se
     """A worker's request path with all that it has, which was told of a blueprint, a key and slices of everything."""
     loop, epoch = asyncio.get_running_loop(), new_id()
     journal = Journal.open(home.journal / str(epoch), epoch, loop, sync=NothingIsSynced(loop))
-    gateway, live, leases = app._build_gateway(parts, home, _NOWHERE, journal, OnwardClock(SystemClock()))
+    gateway, live, leases = app._build_gateway(parts, home, _NOWHERE, journal, NonDecreasingClock(SystemClock()))
     parts.pop_all()  # there is nobody to tell of its end
     pipeline = Pipeline(gateway)
     _tell(gateway, live, leases, made)

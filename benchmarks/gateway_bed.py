@@ -28,7 +28,7 @@ from groundplan.core.database import database_url
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
-from groundplan.core.settings import child_environment, crowd_allocator, load_settings
+from groundplan.core.settings import child_environment, load_settings, mimalloc_environment
 from groundplan.runtime.migrate import migrate
 from groundplan.runtime.postgres import EmbeddedPostgres
 
@@ -182,7 +182,7 @@ class Installation:
         fd = self.listening.fileno()
         home = str(self.home.root)
         command = (sys.executable, "-m", "groundplan.gateway.app", "--home", home, "--fd", str(fd))
-        self.spawn(name, *command, "--slot", str(slot), fds=(fd,), env=child_environment(crowd_allocator()))
+        self.spawn(name, *command, "--slot", str(slot), fds=(fd,), env=child_environment(mimalloc_environment()))
         wait_http(self.port, "/readyz", 20)
         return time.perf_counter() - start
 

@@ -23,7 +23,7 @@ from msgspec import structs
 
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.home import Home
-from groundplan.core.settings import child_environment, crowd_allocator
+from groundplan.core.settings import child_environment, mimalloc_environment
 from groundplan.gateway import app
 from groundplan.gateway.call.delivery.stream import EVENT_STREAM
 from groundplan.gateway.http.errors import refusal_body
@@ -104,7 +104,7 @@ def measure_steps(made: Installation, seconds: float, number: int) -> dict[str, 
         options = ["--step", step, "--home", home, "--port", str(port), "--upstream", str(made.upstream)]
         process = made.spawn(
             f"step-{step}", sys.executable, "-m", "benchmarks.gateway_steps", *options, cwd=HERE.parent,
-            env=child_environment(crowd_allocator()),
+            env=child_environment(mimalloc_environment()),
         )  # fmt: skip
         shipper = None
         if step == "shipping":

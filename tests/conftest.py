@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from groundplan.core.settings import without_plugins
+from groundplan.core.settings import disable_pydantic_plugins
 from groundplan.runtime import openmp
 from groundplan.testing.database import Cluster, Database, cluster, found_cluster
 from tests import crashed_worker, forked_parsers, late_grammar, longest_first, made_database, small_pages
@@ -37,7 +37,7 @@ _OURS: list[tuple[AbstractContextManager[Cluster], Path]] = []
 """Servers that this worker runs, and who uses them."""
 _FAILED = pytest.StashKey[bool]()
 late_grammar.put_off()
-without_plugins()
+disable_pydantic_plugins()
 # What a property takes says how busy the machine is, not whether the property holds.
 settings.register_profile(
     "groundplan",

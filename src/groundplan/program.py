@@ -11,13 +11,13 @@ import gc
 import importlib
 import sys
 
-from groundplan.core.settings import without_customs, without_plugins
+from groundplan.core.settings import clear_libpq_formats, disable_pydantic_plugins
 
 
 def main() -> int:
     gc.disable()
-    without_plugins()
-    without_customs()
+    disable_pydantic_plugins()
+    clear_libpq_formats()
     name = sys.argv[1]
     del sys.argv[0]
     module = importlib.import_module(name)

@@ -336,7 +336,7 @@ def _load(module: str) -> None:
     importlib.import_module("tests.unprepared")
     importlib.import_module("tests.integration.brood")
     del sys.path[0]
-    importlib.import_module("groundplan.core.settings").without_plugins()
+    importlib.import_module("groundplan.core.settings").disable_pydantic_plugins()
     importlib.import_module(module)
     for name in _BESIDE.get(module, ()):
         loaded = importlib.import_module(name)

@@ -31,7 +31,7 @@ from groundplan.core.audit.keys import create_keys, load_private, load_public
 from groundplan.core.audit.log import AuditLog
 from groundplan.core.audit.sequencer import heal, step
 from groundplan.core.audit.verify import verify
-from groundplan.core.clock import PACE, OnwardClock
+from groundplan.core.clock import CATCH_UP_RATE, NonDecreasingClock
 from groundplan.core.database import connect
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
@@ -189,7 +189,9 @@ async def test_an_answer_is_kept_for_ten_minutes(scene: Scene) -> None:
     scene.clock.advance(MEMORY_SECONDS - 1)
     again = await confirmed(scene, **headers)
     assert (again.status, again.body) == (200, first.body)
-    scene.clock.advance(MEMORY_SECONDS * (1 / PACE - 1) + 2)  # the worker's clock goes slower until it is right again
+    scene.clock.advance(
+        MEMORY_SECONDS * (1 / CATCH_UP_RATE - 1) + 2
+    )  # the worker's clock goes slower until it is right again
     late = await confirmed(scene, **headers)
     assert (late.status, late.code) == (409, "idempotency_replayed")
 
@@ -312,30 +314,30 @@ def test_the_audit_log_goes_on_and_verifies(database: Database, tmp_path: Path) 
 def test_time_never_goes_back_and_never_stands_still(moves: list[tuple[int, int]]) -> None:
     """Whatever is done to the wall clock, at least most of the time that really passes passes."""
     machine = ManualClock(NOW)
-    clock = OnwardClock(machine)
+    clock = NonDecreasingClock(machine)
     for passed, jump in moves:
         before = clock.now()
         machine.advance(passed)
         after = clock.now()
-        assert after >= before + timedelta(seconds=passed * PACE)
+        assert after >= before + timedelta(seconds=passed * CATCH_UP_RATE)
         machine.set_now(machine.now() + timedelta(seconds=jump))
         assert clock.now() >= after and clock.now() >= machine.now()
 
 
 def test_it_follows_the_machine_again_when_that_has_caught_up() -> None:
     machine = ManualClock(NOW)
-    clock = OnwardClock(machine)
+    clock = NonDecreasingClock(machine)
     machine.set_now(BACK)
     assert clock.now() == NOW
     machine.advance(10)
-    assert clock.now() == NOW + timedelta(seconds=10) * PACE
+    assert clock.now() == NOW + timedelta(seconds=10) * CATCH_UP_RATE
     machine.set_now(NOW + timedelta(hours=1))
     assert clock.now() == NOW + timedelta(hours=1)
 
 
 def test_a_time_that_was_wrong_for_a_moment_is_not_told_for_good() -> None:
     machine = ManualClock(NOW + timedelta(hours=1))
-    clock = OnwardClock(machine)
+    clock = NonDecreasingClock(machine)
     machine.set_now(NOW)
     assert clock.now() == NOW + timedelta(hours=1)
     machine.advance(4 * 3600)
@@ -349,7 +351,7 @@ def test_a_time_that_was_wrong_for_a_moment_is_not_told_for_good() -> None:
 def test_a_clock_that_was_set_back_is_told_about_once(caplog: pytest.LogCaptureFixture) -> None:
     """Else nobody knows why keys are over that are not, after a clock was wrong for a moment."""
     machine = ManualClock(NOW)
-    clock = OnwardClock(machine)
+    clock = NonDecreasingClock(machine)
     machine.set_now(NOW - timedelta(seconds=5))
     clock.now()
     assert not caplog.records

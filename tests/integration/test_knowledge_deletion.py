@@ -21,7 +21,7 @@ from psycopg.types.json import Jsonb
 from groundplan.blueprint.model import Connector, Governed, Source
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound
 from groundplan.core.ids import new_id
-from groundplan.core.letters import named
+from groundplan.core.letters import name_pattern
 from groundplan.knowledge.deletion import deletion_store, tombstones
 from groundplan.knowledge.deletion.delete import (
     DeletionReason,
@@ -195,8 +195,8 @@ def test_nobody_is_taken_for_another_whose_name_ends_like_theirs(world: World) -
 )
 def test_a_name_begins_where_a_word_does(world: World, name: str, said: str, found: bool) -> None:
     """As documents are searched, by PostgreSQL, and as kept texts are."""
-    assert (re.search(named(name), said, re.IGNORECASE) is not None) is found
-    asked = world.control.execute("SELECT %s::text ~* ANY(%s)", (said.casefold(), [named(name.casefold())]))
+    assert (re.search(name_pattern(name), said, re.IGNORECASE) is not None) is found
+    asked = world.control.execute("SELECT %s::text ~* ANY(%s)", (said.casefold(), [name_pattern(name.casefold())]))
     assert asked.fetchone() == (found,)
 
 

@@ -25,7 +25,7 @@ from psycopg import sql
 
 from groundplan.cli import doctor
 from groundplan.cli.doctor import _postgres
-from groundplan.core.database import DATABASE, ROLES, connect, external_url, role_name, unhurried
+from groundplan.core.database import DATABASE, ROLES, connect, external_url, prepare_long_session, role_name
 from groundplan.core.errors import Conflict, Denied, Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
@@ -256,7 +256,7 @@ def test_tables_are_made_where_every_role_finds_them(postgres_cluster: Cluster) 
             admin.execute("ALTER DATABASE bare_own SET statement_timeout = '1min'")  # too short for an index
         assert migrate(url) == head()
         with connect(url) as upgrading:
-            unhurried(upgrading)
+            prepare_long_session(upgrading)
             assert upgrading.execute("SHOW statement_timeout").fetchone() == ("0",)
         check_role(external_url(url, "search"), "bare_own_search")
         with connect(url, autocommit=True) as admin:

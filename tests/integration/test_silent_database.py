@@ -21,7 +21,7 @@ from groundplan.api.genesis import prepare_home
 from groundplan.core.database import connect, external_url
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
-from groundplan.core.last_known_address import Bounded
+from groundplan.core.last_known_address import TimeLimitedConnection
 from groundplan.core.settings import load_settings
 from groundplan.gateway import database as reached
 from groundplan.gateway import search_app
@@ -101,10 +101,13 @@ def test_what_ships_and_searches_gives_a_connection_up_over_which_nothing_is_hea
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its way may take everything and pass nothing on, so that neither side ends it: no keepalive tells that."""
-    assert issubclass(search_app._Asked, Bounded)
-    with quiet_way(database.urls["shipper"]) as way, connect(way.url, autocommit=True, kind=Bounded) as connection:
+    assert issubclass(search_app._Asked, TimeLimitedConnection)
+    with (
+        quiet_way(database.urls["shipper"]) as way,
+        connect(way.url, autocommit=True, kind=TimeLimitedConnection) as connection,
+    ):
         assert connection.execute("SELECT 1 FROM pg_sleep(0.3)").fetchall() == [(1,)], "which may take long"
-        monkeypatch.setattr(Bounded, "most", 0.1)
+        monkeypatch.setattr(TimeLimitedConnection, "most", 0.1)
         began = time.monotonic()
         with way.silent(), pytest.raises(psycopg.OperationalError):
             connection.execute("SELECT 1")
@@ -134,8 +137,8 @@ def test_what_came_while_this_process_stood_still_is_read(
     def waited(connection: Any, gen: PQGen[Any], *more: Any) -> Any:
         return wait(connection, stands_still(gen), *more)
 
-    with connect(database.urls["shipper"], autocommit=True, kind=Bounded) as connection:
-        monkeypatch.setattr(Bounded, "most", 0.5)
+    with connect(database.urls["shipper"], autocommit=True, kind=TimeLimitedConnection) as connection:
+        monkeypatch.setattr(TimeLimitedConnection, "most", 0.5)
         monkeypatch.setattr(psycopg.Connection, "wait", waited)
         (text,) = connection.execute("SELECT repeat('x', 2000000)").fetchone() or ("",)
         assert len(text) == 2_000_000

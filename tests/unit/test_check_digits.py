@@ -10,13 +10,13 @@ from groundplan.core import check_digits
 from groundplan.core.detect import find
 
 RIGHT: list[tuple[Callable[[str], bool], str, str]] = [
-    (check_digits.british_health, "943 476 5919", "national_id"),
-    (check_digits.finnish, "131052-308T", "national_id"),
-    (check_digits.singaporean, "S1234567D", "national_id"),
-    (check_digits.indian, "2345 6789 0124", "national_id"),
-    (check_digits.belgian, "85.07.30-033.28", "national_id"),
-    (check_digits.bitcoin, "1BoatSLRHtKNngkdXEeobR76b53LETtpyT", "crypto"),
-    (check_digits.bitcoin, "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4", "crypto"),
+    (check_digits.is_nhs_number, "943 476 5919", "national_id"),
+    (check_digits.is_finnish_id, "131052-308T", "national_id"),
+    (check_digits.is_singapore_id, "S1234567D", "national_id"),
+    (check_digits.is_aadhaar, "2345 6789 0124", "national_id"),
+    (check_digits.is_belgian_id, "85.07.30-033.28", "national_id"),
+    (check_digits.is_bitcoin_address, "1BoatSLRHtKNngkdXEeobR76b53LETtpyT", "crypto"),
+    (check_digits.is_bitcoin_address, "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4", "crypto"),
 ]
 MEANT = [
     ("NHS number: 9434765919", "9434765919"), ("my TFN is 123 456 782.", "123 456 782"), ("BSN 111222333", "111222333"),

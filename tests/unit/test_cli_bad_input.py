@@ -12,7 +12,7 @@ import pytest
 from tests.integration.nursery import run_command
 
 from groundplan.cli.output import error_from_os, print_error
-from groundplan.core.endpoints import began, identity
+from groundplan.core.endpoints import home_identity, start_ticks
 from groundplan.core.errors import Invalid, Problem
 from groundplan.core.home import Home
 from groundplan.identity.keys import make_key
@@ -81,7 +81,7 @@ def test_a_reload_that_is_not_waited_for_to_its_end_is_not_said_to_be_over(tmp_p
     slow = "import signal, time; signal.signal(signal.SIGUSR1, signal.SIG_IGN); print(flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", slow], stdout=subprocess.PIPE) as up:
         assert up.stdout is not None and up.stdout.readline() == b"\n"
-        told = {"pid": up.pid, "began": began(up.pid), "home": identity(home), "upgrades": True}
+        told = {"pid": up.pid, "began": start_ticks(up.pid), "home": home_identity(home), "upgrades": True}
         told |= {"gateway": "http://127.0.0.1:9/v1", "control": "http://127.0.0.1:9"}
         (home.run / "up.json").write_text(json.dumps(told))
         done = run_command(["reload", "--timeout", "1", "--home", str(home.root), "--json"], {**os.environ}, timeout=60)

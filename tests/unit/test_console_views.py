@@ -33,7 +33,7 @@ from groundplan.console.render import (
     render_code,
     templates,
 )
-from groundplan.core.words import period
+from groundplan.core.words import format_period
 
 CALL: dict[str, Any] = {
     "status": "ok", "error_code": None, "person": "ben@acme.example", "who": "Ben Okafor", "blueprint": 3,
@@ -192,10 +192,18 @@ def test_numbers_and_times_for_people() -> None:
     )
     times = (None, 0.0, 0.05, 9.9, 54.0, 4510.0)
     assert [format_milliseconds(each) for each in times] == ["–", "0 µs", "50 µs", "9.9 ms", "54 ms", "4.51 s"]
-    assert (period("2026-11"), period("2026-11-25"), period("total")) == ("November 2026", "25 Nov 2026", "total")
-    assert period("2026-11-23..2026-11-30") == "23 Nov 2026 to 29 Nov 2026", "the last day of it, not the one after"
-    assert period("2026-11-01T02:30..2026-12-01T03:30") == "01 Nov 2026 02:30 to 01 Dec 2026 03:30 UTC"
-    assert period("2026-03-14..2026-04-13T23:00") == "14 Mar 2026 00:00 to 13 Apr 2026 23:00 UTC", "summer time began"
+    assert (format_period("2026-11"), format_period("2026-11-25"), format_period("total")) == (
+        "November 2026",
+        "25 Nov 2026",
+        "total",
+    )
+    assert format_period("2026-11-23..2026-11-30") == "23 Nov 2026 to 29 Nov 2026", (
+        "the last day of it, not the one after"
+    )
+    assert format_period("2026-11-01T02:30..2026-12-01T03:30") == "01 Nov 2026 02:30 to 01 Dec 2026 03:30 UTC"
+    assert format_period("2026-03-14..2026-04-13T23:00") == "14 Mar 2026 00:00 to 13 Apr 2026 23:00 UTC", (
+        "summer time began"
+    )
 
 
 def test_what_stands_in_backticks_is_code_and_nothing_else_is_markup() -> None:

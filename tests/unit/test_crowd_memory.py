@@ -13,7 +13,7 @@ import pytest
 from groundplan.cli import processes
 from groundplan.cli.listeners import Listeners
 from groundplan.core.home import Home
-from groundplan.core.settings import child_environment, crowd_allocator
+from groundplan.core.settings import child_environment, mimalloc_environment
 
 CROWD = """
 import time
@@ -45,15 +45,15 @@ def crowd(environment: dict[str, str]) -> float:
 def test_memory_of_a_crowd_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTHONMALLOC", raising=False)
     if sysconfig.get_config_var("WITH_MIMALLOC"):
-        assert crowd(crowd_allocator()) < 0.5
+        assert crowd(mimalloc_environment()) < 0.5
     else:
-        assert crowd_allocator() == {}
+        assert mimalloc_environment() == {}
 
 
 def test_workers_have_it_unless_somebody_chose_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTHONMALLOC", raising=False)
     with socket.socket() as listening:
         listeners = Listeners(listening, listening, "127.0.0.1")
-        assert processes.gateway(Home(tmp_path), listeners, 0, 1.0).env == crowd_allocator()
+        assert processes.gateway(Home(tmp_path), listeners, 0, 1.0).env == mimalloc_environment()
     monkeypatch.setenv("PYTHONMALLOC", "malloc")
-    assert crowd_allocator() == {}
+    assert mimalloc_environment() == {}

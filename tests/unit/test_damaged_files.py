@@ -17,7 +17,7 @@ from groundplan.cli.reload import _read_state
 from groundplan.core.audit.keys import create_keys, load_private, load_public, load_wrapping
 from groundplan.core.audit.log import AuditLog
 from groundplan.core.database import database_url
-from groundplan.core.endpoints import announced
+from groundplan.core.endpoints import read_announcement
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
@@ -123,7 +123,7 @@ def test_what_only_tells_where_something_is_is_taken_for_missing(home: Home, con
     (home.run / "endpoints.d").mkdir()
     for name in ("keys/index-service-index.json", "run/endpoints.d/search.json", "run/reload.json", "postgres/port"):
         (home.root / name).write_bytes(content)
-    assert read_key(home, "index") is None and announced(home, "search") is None
+    assert read_key(home, "index") is None and read_announcement(home, "search") is None
     assert _read_state(home) == {} and _recorded_port(home) == 0
 
 

@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from groundplan.core.database import ROLES, connect, database_url, embedded_url, external_url
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
-from groundplan.core.settings import Settings, load_settings, without_customs
+from groundplan.core.settings import Settings, clear_libpq_formats, load_settings
 
 
 def settings(dsn: str | None = None) -> Settings:
@@ -47,7 +47,7 @@ def test_what_libpq_asks_every_server_for_is_forgotten(monkeypatch: pytest.Monke
     """Dates as PGDATESTYLE wants them are not read at all, and days as of PGTZ are others than those of UTC."""
     for name in ("PGDATESTYLE", "PGTZ"):
         monkeypatch.setenv(name, "SQL, DMY")
-    without_customs()
+    clear_libpq_formats()
     assert not {"PGDATESTYLE", "PGTZ"} & set(os.environ)
 
 

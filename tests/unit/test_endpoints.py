@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from groundplan.cli.client import find_running
 from groundplan.core import endpoints
-from groundplan.core.endpoints import announce, announce_at_last, listen_locally, lookup, withdraw
+from groundplan.core.endpoints import announce, announce_retrying, listen_locally, lookup, withdraw
 from groundplan.core.errors import Invalid
 from groundplan.core.home import Home
 from groundplan.runtime.supervisor import Supervisor
@@ -31,7 +31,7 @@ def test_who_cannot_be_announced_yet_is_so_as_soon_as_the_disk_takes_it(
 ) -> None:
     monkeypatch.setattr(endpoints, "AGAIN_SECONDS", 0.01)
     (tmp_path / "run").touch()
-    announce_at_last(Home(tmp_path), "search", "http://127.0.0.1:4242", "secret", stop := threading.Event())
+    announce_retrying(Home(tmp_path), "search", "http://127.0.0.1:4242", "secret", stop := threading.Event())
     assert lookup(Home(tmp_path), "search") is None
     (tmp_path / "run").unlink()
     end = time.monotonic() + 20

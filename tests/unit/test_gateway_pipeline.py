@@ -23,7 +23,7 @@ from tests.unit.call_rig import BOUND, LIMIT, PATIENT, Closed, Fixed, call_rig, 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
-from groundplan.core.logs import Lines
+from groundplan.core.logs import JsonLinesFormatter
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.caching.idempotency import Holder, IdempotentAnswers
 from groundplan.gateway.call.context import Gateway
@@ -333,5 +333,5 @@ async def test_a_failure_beside_calls_is_logged_with_the_id_that_its_client_has(
     writer.close()
     assert (reply.status, reply.code) == (503, "internal_error")
     (record,) = [each for each in caplog.records if each.exc_info]
-    line = json.loads(Lines("gateway").format(record))
+    line = json.loads(JsonLinesFormatter("gateway").format(record))
     assert line["request_id"] == reply.headers["x-request-id"] and "nobody foresaw it" in line["exception"]

@@ -14,8 +14,8 @@ from groundplan.cli.client import ControlClient
 from groundplan.cli.output import error_from_os
 from groundplan.core import file_store
 from groundplan.core.errors import Invalid
-from groundplan.core.file_store import put
-from groundplan.core.home import UNFINISHED_S, sync_folder, write_atomically, write_together
+from groundplan.core.file_store import put_file
+from groundplan.core.home import STALE_SECONDS, sync_folder, write_atomically, write_files
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EMFILE, errno.EACCES])
@@ -103,11 +103,11 @@ def test_a_workspace_that_could_be_written_in_part_is_as_it_was(
         patched.setattr(Path, "write_text", text)
         patched.setattr("groundplan.core.home.sync_folder", lambda _: None)
         with pytest.raises(OSError, match="No space left") as told:
-            write_together(tmp_path, files)
+            write_files(tmp_path, files)
     assert str(tmp_path) in str(told.value.filename)
     assert [path.name for path in tmp_path.iterdir()] == ["old.yaml"]
     assert (tmp_path / "old.yaml").read_text() == ("new" if writes == 2 else "old")
-    write_together(tmp_path, files)
+    write_files(tmp_path, files)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
     assert (tmp_path / "old.yaml").stat().st_mode & 0o777 == 0o640
 
@@ -124,16 +124,16 @@ def test_what_an_archive_has_no_room_for_takes_none(tmp_path: Path, monkeypatch:
     with monkeypatch.context() as patched:
         patched.setattr(file_store, "_sync", full)
         with pytest.raises(Invalid, match="store_unwritable"):
-            file_store.put(f"file://{store}", "calls/day.parquet", file)
+            file_store.put_file(f"file://{store}", "calls/day.parquet", file)
     assert list((store / "calls").iterdir()) == []
-    file_store.put(f"file://{store}", "calls/day.parquet", file)
+    file_store.put_file(f"file://{store}", "calls/day.parquet", file)
     assert (store / "calls" / "day.parquet").read_bytes() == b"facts"
 
 
 def test_what_a_killed_writer_left_goes_with_the_next_write_of_that_name(tmp_path: Path) -> None:
     """One that is being written by another process at this moment does not, nor what is anybody's own."""
     old, fresh, other, own = (tmp_path / name for name in (".a.11.tmp", ".a.12.tmp", ".ab.13.tmp", ".a.x.tmp"))
-    long_ago = time.time() - UNFINISHED_S - 1
+    long_ago = time.time() - STALE_SECONDS - 1
     for each in (old, fresh, other, own):
         each.write_bytes(b"half")
     for each in (old, other, own):
@@ -149,5 +149,5 @@ def test_parts_of_what_was_archived_go_alike(tmp_path: Path) -> None:
     store.mkdir()
     (left := store / ".day.7.tmp").write_bytes(b"fac")
     os.utime(left, (0, 0))
-    put(str(store), "day", sent)
+    put_file(str(store), "day", sent)
     assert [path.name for path in store.iterdir()] == ["day"]

@@ -11,7 +11,7 @@ import pytest
 
 from groundplan.core.audit.keys import SIGNING_KEYS, create_keys, load_private, load_public, load_wrapping
 from groundplan.core.errors import Unavailable
-from groundplan.core.home import Home, others_may_read
+from groundplan.core.home import Home, is_readable_by_others
 
 
 @pytest.fixture
@@ -89,4 +89,4 @@ def test_a_bad_key_file_is_refused_with_what_to_do(home: Home, content: bytes | 
 )
 def test_a_group_that_root_has_let_in_may_read_a_secret(mode: int, owner: int, user: int, open_to_others: bool) -> None:
     status = os.stat_result((stat.S_IFREG | mode, 1, 1, 1, owner, 1000, 1, 0, 0, 0))
-    assert others_may_read(status, user) is open_to_others
+    assert is_readable_by_others(status, user) is open_to_others

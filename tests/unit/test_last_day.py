@@ -10,7 +10,7 @@ import pytest
 from tests.integration.gateway_stack import blueprint, deployment, workload
 from tests.unit.test_release_plan import BASE, planned
 
-from groundplan.core.clock import end_of, last_day
+from groundplan.core.clock import end_of_day, last_day
 from groundplan.core.errors import Invalid
 from groundplan.economics.experiment.record import Recorded
 from groundplan.gateway.policy.catalog import index
@@ -18,13 +18,13 @@ from groundplan.governance.model import Change
 
 
 def test_a_day_is_over_when_the_next_one_begins() -> None:
-    assert end_of(date(2026, 12, 31)) == datetime(2027, 1, 1, tzinfo=UTC)
-    assert end_of(date.max) > datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+    assert end_of_day(date(2026, 12, 31)) == datetime(2027, 1, 1, tzinfo=UTC)
+    assert end_of_day(date.max) > datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("day", [date(2026, 12, 31), date(2028, 2, 29), date.max])
 def test_what_is_over_with_a_day_had_it_as_its_last(day: date) -> None:
-    assert last_day(end_of(day)) == day
+    assert last_day(end_of_day(day)) == day
     assert last_day(datetime(day.year, day.month, day.day, 0, 0, 0, 1, UTC)) == day
 
 
@@ -34,7 +34,7 @@ def test_a_last_day_is_of_utc() -> None:
 
 def test_an_exception_and_an_experiment_that_end_with_a_day_are_told_with_it() -> None:
     """Gateways heed them until it is over, and no moment of the next one."""
-    end = end_of(date(2026, 12, 31))
+    end = end_of_day(date(2026, 12, 31))
     asked = Change(
         UUID(int=1), "", "exception", "workload/w", 1, {"fields": [{"field": "until", "new": end.isoformat()}]}, (),
         "operator", end, "applied", None, None,

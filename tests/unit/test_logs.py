@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.core.logger import get_logger
-from groundplan.core.logs import LONGEST, Lines, line, without_secrets
+from groundplan.core.logs import MAX_CHARACTERS, JsonLinesFormatter, format_line, redact_secrets
 from groundplan.identity.keys import make_key
 from groundplan.runtime.child import tail
 
@@ -25,7 +25,7 @@ NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 
 @given(st.text(), st.dictionaries(st.text(max_size=10), st.text() | st.integers() | st.none() | st.floats(0, 1)))
 def test_any_event_is_one_line_of_printable_ascii(event: str, fields: dict[str, Any]) -> None:
-    told = line(NOW, "INFO", "gateway", "x", event, fields)
+    told = format_line(NOW, "INFO", "gateway", "x", event, fields)
     assert told.isascii() and told.isprintable()
     body = json.loads(told)
     assert {"at", "level", "process", "logger", "event"} <= set(body)
@@ -34,12 +34,12 @@ def test_any_event_is_one_line_of_printable_ascii(event: str, fields: dict[str, 
 
 def record(message: str, *arguments: Any, **extra: Any) -> dict[str, Any]:
     made = logging.makeLogRecord({"msg": message, "args": arguments, "levelname": "WARNING", "name": "t", **extra})
-    body: dict[str, Any] = json.loads(Lines("gateway").format(made))
+    body: dict[str, Any] = json.loads(JsonLinesFormatter("gateway").format(made))
     return body
 
 
 def test_a_line_break_or_an_escape_of_somebody_else_stays_inside_the_text() -> None:
-    told = Lines("gateway").format(
+    told = JsonLinesFormatter("gateway").format(
         logging.makeLogRecord({"msg": "no path %s", "args": ('/x\n{"level":"error"}\x1b[2J',), "levelname": "INFO"})
     )
     assert "\n" not in told and "\x1b" not in told
@@ -52,17 +52,17 @@ def test_secrets_are_taken_out() -> None:
     assert key not in json.dumps(body) and "pa55word" not in json.dumps(body)
     assert body["event"] == "key [groundplan_key] at postgresql://u:[password]@db/x"
     assert body["authorization"] == "[hidden]" and body["retries"] == 3
-    assert without_secrets("https://example.org/a?b=c:d@e") == "https://example.org/a?b=c:d@e"
+    assert redact_secrets("https://example.org/a?b=c:d@e") == "https://example.org/a?b=c:d@e"
 
 
 def test_a_long_text_is_cut() -> None:
     event = record("begin" + "x" * 100_000 + "end")["event"]
-    assert len(event) < LONGEST + 100
+    assert len(event) < MAX_CHARACTERS + 100
     assert event.startswith("beginx") and event.endswith("xend"), "both ends of a traceback matter"
 
 
 @pytest.mark.parametrize("beyond", range(0, 60, 7))
-@pytest.mark.parametrize("cut", [LONGEST // 4, 100_000 - LONGEST * 3 // 4])
+@pytest.mark.parametrize("cut", [MAX_CHARACTERS // 4, 100_000 - MAX_CHARACTERS * 3 // 4])
 def test_a_secret_at_the_cut_is_taken_out_whole(cut: int, beyond: int) -> None:
     key = make_key()
     text = " " * (cut - beyond) + key
@@ -100,7 +100,7 @@ def test_logging_and_structlog_of_a_process_write_the_same_shape() -> None:
 
 def test_the_end_of_a_log_is_told_in_words(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
-    told = line(NOW, "ERROR", "gateway-0", "x", "it failed", {"exception": "Traceback\n  x\nValueError: no"})
+    told = format_line(NOW, "ERROR", "gateway-0", "x", "it failed", {"exception": "Traceback\n  x\nValueError: no"})
     log.write_text(f"plain\n{told}\n[1]\n")
     assert tail(log) == "plain | it failed ValueError: no | [1]"
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from groundplan.api.watch import budget_crossings
 from groundplan.cli import cost_ahead
 from groundplan.core.errors import Invalid
-from groundplan.core.money import MAX_AMOUNT, format_usd, from_text, parse_usd
+from groundplan.core.money import MAX_AMOUNT, format_usd, from_usd_text, parse_usd
 
 
 @given(st.integers(0, MAX_AMOUNT))
@@ -38,7 +38,7 @@ def test_anything_else_is_refused_with_why(text: str, code: str) -> None:
 
 @given(st.integers(-(10**24), 10**24))
 def test_a_sum_is_read_as_it_is_written(amount: int) -> None:
-    assert from_text(format_usd(amount)) == amount
+    assert from_usd_text(format_usd(amount)) == amount
 
 
 def test_a_sum_may_be_more_than_one_record_can_carry() -> None:

@@ -17,18 +17,18 @@ from groundplan.core import months
     ],
 )  # fmt: skip
 def test_the_first_day_of_the_next_month(day: date, first: date) -> None:
-    assert months.next_first(day) == first
+    assert months.first_of_next_month(day) == first
 
 
 def test_a_moment_keeps_its_time() -> None:
     at = datetime(2026, 12, 15, 13, 30, tzinfo=UTC)
-    assert months.next_first(at) == datetime(2027, 1, 1, 13, 30, tzinfo=UTC)
-    assert months.later(at, -12) == datetime(2025, 12, 15, 13, 30, tzinfo=UTC)
+    assert months.first_of_next_month(at) == datetime(2027, 1, 1, 13, 30, tzinfo=UTC)
+    assert months.add_months(at, -12) == datetime(2025, 12, 15, 13, 30, tzinfo=UTC)
 
 
 def test_the_same_day_of_other_months() -> None:
     day = date(2026, 1, 28)
-    found = [months.later(day, number) for number in (-1, 0, 1, 11, 12, -25)]
+    found = [months.add_months(day, number) for number in (-1, 0, 1, 11, 12, -25)]
     assert [each.isoformat()[:7] for each in found] == [
         "2025-12",
         "2026-01",
@@ -39,4 +39,4 @@ def test_the_same_day_of_other_months() -> None:
     ]
     assert {each.day for each in found} == {28}
     with pytest.raises(ValueError, match="day"):
-        months.later(date(2026, 1, 31), 1)
+        months.add_months(date(2026, 1, 31), 1)

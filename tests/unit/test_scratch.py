@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from groundplan.core.scratch import scratch
+from groundplan.core.scratch import scratch_folder
 
 _USING = """
 import sys, time
@@ -44,7 +44,7 @@ def test_a_folder_of_a_killed_process_goes_with_the_next_one(tmp_path: Path) -> 
             killed.wait()
         files = len([*Path("/proc/self/fd").iterdir()])
         assert (tmp_path / left / "rows").exists()
-        with scratch("on-its-way-", tmp_path) as folder:
+        with scratch_folder("on-its-way-", tmp_path) as folder:
             (folder / "more").write_bytes(b"1")
             found = {path.name for path in tmp_path.iterdir()}
         assert found == {lives, folder.name, "elsewhere", "on-its-way-of-somebody", "on-its-way-link"}
@@ -53,7 +53,7 @@ def test_a_folder_of_a_killed_process_goes_with_the_next_one(tmp_path: Path) -> 
 
 
 def test_a_folder_that_was_moved_to_its_place_stays_there(tmp_path: Path) -> None:
-    with scratch(".made-", tmp_path) as folder:
+    with scratch_folder(".made-", tmp_path) as folder:
         (folder / "program").write_bytes(b"1")
         folder.rename(tmp_path / "placed")
     assert [path.name for path in tmp_path.iterdir()] == ["placed"]

@@ -46,11 +46,11 @@ from groundplan.api.routes import API_ROUTERS, PAGE_ROUTERS
 from groundplan.core import logs
 from groundplan.core.clock import SystemClock
 from groundplan.core.database import database_url
-from groundplan.core.endpoints import announce_at_last, lookup
+from groundplan.core.endpoints import announce_retrying, lookup
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.last_known_address import LastKnownAddress
-from groundplan.core.settings import LEAVE_SECONDS as DRAIN_SECONDS
+from groundplan.core.settings import RELOAD_DRAIN_SECONDS as DRAIN_SECONDS
 from groundplan.core.settings import Settings, load_settings
 from groundplan.placement import plan_process, workload_routes
 
@@ -162,7 +162,7 @@ def run(create: AppFactory, arguments: Sequence[str] | None = None) -> int:
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     home = Home(settings.home)
     shutdown = _Shutdown(requests, app.state.live, app.state.background_tasks, options.leave)
-    _Server(config, shutdown, home, partial(announce_at_last, home, SERVICE, url, "", stopping)).run([listener])
+    _Server(config, shutdown, home, partial(announce_retrying, home, SERVICE, url, "", stopping)).run([listener])
     stopping.set()
     return 0
 

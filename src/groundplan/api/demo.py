@@ -33,8 +33,8 @@ from groundplan.core.audit import verify as audit_verify
 from groundplan.core.audit.checkpoint import parse_checkpoint, parse_note
 from groundplan.core.audit.tiles import decode_bundle, encode_bundle, tile_path, tiles_of
 from groundplan.core.errors import NotFound, Unavailable
-from groundplan.core.scratch import scratch
-from groundplan.core.words import counted
+from groundplan.core.scratch import scratch_folder
+from groundplan.core.words import quantity
 from groundplan.identity import service as identity
 
 WORKLOAD = "staff-assistant"
@@ -80,7 +80,7 @@ def ask_as(services: Services, caller: Caller, told: ActOptions) -> dict[str, An
     workload = told.workload or WORKLOAD
     people = (told.person,) if told.person else ASKERS
     answers = [_ask(services, caller, workload, person, question) for person in people]
-    lines = [f"{a['person']} was given {counted(len(a['sources']), 'passage')}: {_paths(a)}." for a in answers]
+    lines = [f"{a['person']} was given {quantity(len(a['sources']), 'passage')}: {_paths(a)}." for a in answers]
     return {"title": "The same question as two people", "question": question, "answers": answers, "told": lines}
 
 
@@ -142,7 +142,7 @@ def budget_race(services: Services, caller: Caller, _: ActOptions) -> dict[str, 
 
 def tamper(services: Services, _: Caller, __: ActOptions) -> dict[str, Any]:
     """Change one byte in a copy of the audit log and verify the copy; the real log is not touched."""
-    with scratch("groundplan-tamper-") as folder:
+    with scratch_folder("groundplan-tamper-") as folder:
         copy = folder / "audit"
         _copy_log(services.home.audit, copy)
         file = copy / tile_path("entries", *random.choice(_bundles(copy)))

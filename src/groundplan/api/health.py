@@ -19,7 +19,7 @@ from groundplan.core.certificate import problem
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import resolve_secret
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 from groundplan.gateway.http.tls import ServerFiles
 
 MAX_LAG_SECONDS: Final = 60.0
@@ -79,7 +79,7 @@ def certificate_problems(files: ServerFiles | None, now: datetime) -> list[str]:
 
 def _names(names: list[str]) -> str:
     more = len(names) - MAX_NAMED
-    return ", ".join(names[:MAX_NAMED]) + (f" and {counted(more, 'other')}" if more > 0 else "")
+    return ", ".join(names[:MAX_NAMED]) + (f" and {quantity(more, 'other')}" if more > 0 else "")
 
 
 def _secret_problem(reference: str) -> str:

@@ -9,7 +9,7 @@ from psycopg import Connection
 
 from groundplan.api.context import Services
 from groundplan.core.errors import GroundplanError, Unavailable
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 from groundplan.economics.experiment import experiment_store
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
@@ -25,7 +25,7 @@ def hot_window_start(services: Services, conn: Connection[Any]) -> date:
 def report_archive_problem(services: Services, kind: str, what: str, error: GroundplanError | OSError) -> None:
     """Open a finding of `kind` that `what` ("Facts", "Entries of calls") cannot be archived, and why."""
     told = error if isinstance(error, GroundplanError) else _file_error(error)
-    older = counted(services.settings.archive_days, "day")
+    older = quantity(services.settings.archive_days, "day")
     found = Finding(
         kind=kind,
         subject="company",

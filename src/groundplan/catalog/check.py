@@ -28,7 +28,7 @@ from groundplan.catalog.rules.kinds import (
 from groundplan.catalog.rules.places import placement_problems
 from groundplan.catalog.workspace import Workspace, person_references
 from groundplan.core.errors import Problem
-from groundplan.core.words import nearest
+from groundplan.core.words import closest_name
 
 KnownPrice = Callable[[str], bool]
 """Whether the price list knows a model by its canonical name."""
@@ -162,7 +162,7 @@ def _unknown_people(workspace: Workspace, broken: Broken) -> Iterator[Problem]:
                 todo = "Name it under `includes`." if kind == "group" else "Name a person."
                 yield Problem(f"{ref} is a group, and {path[0]} must be people", "not_a_person", todo, where)
             else:
-                hint = nearest(ref, known)
+                hint = closest_name(ref, known)
                 yield Problem(
                     f"person {ref} is not declared",
                     "unknown_person",

@@ -17,7 +17,7 @@ from groundplan.catalog.fields import is_email
 from groundplan.catalog.imports.providers import host_of, is_private, jurisdiction_of, worked_on
 from groundplan.catalog.well_known import Upstream
 from groundplan.core.errors import Conflict, Invalid, Problem
-from groundplan.core.home import write_together
+from groundplan.core.home import write_files
 from groundplan.core.money import format_usd, parse_usd
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -65,7 +65,7 @@ def init(
         validate_files(files, known_price=known_price)
     except Invalid as error:
         raise _of_options(error, files) from error
-    write_together(folder, files)
+    write_files(folder, files)
     return tuple(folder / name for name in files)
 
 

@@ -14,7 +14,7 @@ from groundplan.catalog.allocation import COVERS
 from groundplan.catalog.model import KINDS, Strict
 from groundplan.catalog.reader import Document, Path
 from groundplan.core.errors import Invalid, Problem, Where
-from groundplan.core.words import nearest
+from groundplan.core.words import closest_name
 
 _PATTERNS = {
     r"^[a-z0-9][a-z0-9-]{0,62}$": "Use lower-case letters, digits and hyphens, such as staff-assistant.",
@@ -27,7 +27,7 @@ _PATTERNS = {
 def suggestion(word: str, known: Iterable[str], what: str) -> str:
     """Hint for an unknown word: the nearest known name, else the first of the known names."""
     names = sorted(known)
-    close = nearest(word, names)
+    close = closest_name(word, names)
     if close is not None:
         return f"Did you mean {close}?"
     if not names:
@@ -102,7 +102,7 @@ def _value_hint(document: Document, path: Path, allowed: list[str]) -> str:
     value: Any = document.value
     for part in path:
         value = value[part] if isinstance(value, dict) and part in value else value
-    close = nearest(value, allowed) if isinstance(value, str) else None
+    close = closest_name(value, allowed) if isinstance(value, str) else None
     return f"Did you mean {close}?" if close else f"One of: {', '.join(allowed)}."
 
 

@@ -16,7 +16,7 @@ from groundplan.core.audit import archive as archived
 from groundplan.core.audit.archive_store import Range
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.home import Home
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Looked:
             return [f"if entries have left for an archive, its files were not looked at: {self.why}"]
         if self.problems:
             return ["the archive does not verify:", *(f"  {problem}" for problem in self.problems)]
-        return [f"{counted(self.files, 'file')} of the archive hold the same entries"] if self.files else []
+        return [f"{quantity(self.files, 'file')} of the archive hold the same entries"] if self.files else []
 
     def to_json(self) -> dict[str, Any]:
         wrong = [{"at": problem.where, "message": problem.message} for problem in self.problems]

@@ -21,7 +21,7 @@ from groundplan.core.audit.rotate import rotate
 from groundplan.core.audit.seal import seal
 from groundplan.core.audit.verify import Verdict
 from groundplan.core.audit.verify import verify as verify_folder
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 
 app = command_group("Verify the audit log from its files alone, list it, copy it.")
 
@@ -99,7 +99,7 @@ def seal_log(
     until = None if days is None else datetime.now(UTC) + timedelta(days=days)
     done = seal(home_for(home).audit, target, until)
     value = {"entries": done.entries, "segments": done.segments, "others": done.others}
-    emit(value, as_json, f"{counted(done.entries, 'entry', 'entries')} sealed, {done.segments} new segments")
+    emit(value, as_json, f"{quantity(done.entries, 'entry', 'entries')} sealed, {done.segments} new segments")
 
 
 @app.command("list")
@@ -132,4 +132,4 @@ def _given(path: Path) -> bytes:
 
 
 def _held(verdict: Verdict) -> str:
-    return counted(verdict.entries, "entry holds", "entries hold")
+    return quantity(verdict.entries, "entry holds", "entries hold")

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from groundplan.cli.options import settings_for
 from groundplan.cli.output import parse_problem
-from groundplan.core.endpoints import began, is_of
+from groundplan.core.endpoints import is_from_home, start_ticks
 from groundplan.core.errors import (
     Conflict,
     Denied,
@@ -41,10 +41,10 @@ def find_running(home: Home) -> dict[str, Any] | None:
         value = json.loads((home.run / "up.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if not isinstance(value, dict) or not isinstance(value.get("control"), str) or not is_of(value, home):
+    if not isinstance(value, dict) or not isinstance(value.get("control"), str) or not is_from_home(value, home):
         return None
     pid = value.get("pid")
-    now = began(pid) if isinstance(pid, int) else ""
+    now = start_ticks(pid) if isinstance(pid, int) else ""
     # a killed `up` leaves the file, and in a container another process may well get its pid
     return value if now and value.get("began", now) == now else None
 

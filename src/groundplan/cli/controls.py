@@ -17,7 +17,7 @@ from groundplan.cli.option_groups import grouped
 from groundplan.cli.options import HomeOption, JsonOption, WorkloadOption
 from groundplan.cli.output import emit, table
 from groundplan.core.errors import Invalid
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 
 evidence = command_group("Evidence for controls: list, add, withdraw, collect.")
 management = command_group("Management review and corrective actions.")
@@ -83,7 +83,7 @@ def least_covered(coverage: dict[str, dict[str, int]]) -> tuple[list[tuple[str, 
 
 def left_out(workloads: int) -> str:
     """How many workloads are not shown, and where they are."""
-    return f"{counted(workloads, 'more workload')} with --json, in none of which more is open; --workload shows one"
+    return f"{quantity(workloads, 'more workload')} with --json, in none of which more is open; --workload shows one"
 
 
 def _one(value: Any, workload: str | None, as_json: bool) -> None:
@@ -107,7 +107,7 @@ def _summed(value: Any) -> str:
         open_ = next((name for name, each in control["workloads"].items() if each["state"] == "open"), "-")
         rows.append((control["id"], control["title"], *(states[state] for state in MARKS), open_))
     table_ = table(("control", "what", *MARKS, "open in, as one"), rows)
-    return f"{table_}\nof {counted(len(value['workloads']), 'workload')}; --workload shows one, with what to do next"
+    return f"{table_}\nof {quantity(len(value['workloads']), 'workload')}; --workload shows one, with what to do next"
 
 
 @evidence.command("list")
@@ -215,7 +215,7 @@ def _review_text(value: dict[str, Any]) -> str:
         for moved in one["drift"]:
             lines.append(f"  {moved['control']} of {moved['workload']}: {moved['before']} -> {moved['now']}")
         if more := one.get("more_drift", 0):
-            lines.append(f"  {counted(more, 'more control')} in another state than then with --json")
+            lines.append(f"  {quantity(more, 'more control')} in another state than then with --json")
     rows = [
         (each["id"], each["message"], each["owner"] or "-", each["due"], "done" if each["closed_at"] else "open")
         for each in value["actions"]

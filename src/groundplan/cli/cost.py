@@ -17,7 +17,7 @@ from groundplan.cli.files import read_sent
 from groundplan.cli.option_groups import grouped
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table, usd
-from groundplan.core.words import counted, each, period
+from groundplan.core.words import format_period, per_period, quantity
 
 ROWS_SHOWN = 40
 INCOMPLETE = 1
@@ -42,9 +42,9 @@ def cost(context: typer.Context, home: HomeOption = None, as_json: JsonOption = 
     if value["by_meaning"]:
         text += "\n\n" + table(_MEANT, [_meant(row) for row in value["by_meaning"]])
     if value["open_reservations"]:
-        text += f"\n{counted(value['open_reservations'], 'open reservation')} not settled yet"
+        text += f"\n{quantity(value['open_reservations'], 'open reservation')} not settled yet"
     if value["crashed_attempts"]:
-        text += f"\n{counted(value['crashed_attempts'], 'attempt')} cut off by a crash, counted at the upper bound"
+        text += f"\n{quantity(value['crashed_attempts'], 'attempt')} cut off by a crash, counted at the upper bound"
     if used["budgets"]:
         text += "\n\n" + budgets_text(used["budgets"])
     if value["limits"]:
@@ -73,20 +73,22 @@ def budgets_text(rows: list[dict[str, Any]]) -> str:
         near = " (near)" if row["near"] else ""
         kind = row["title"] if row["hard"] else f"{row['title']} (soft)"
         share = f"{row['share']:.0%}{near}"
-        found.append((kind, row["covers"], period(row["period"]), usd(row["spent_usd"]), usd(row["limit_usd"]), share))
+        found.append(
+            (kind, row["covers"], format_period(row["period"]), usd(row["spent_usd"]), usd(row["limit_usd"]), share)
+        )
     return table(("budget", "covers", "period", "spent", "of", "used"), found) + _hidden(rows)
 
 
 def _hidden(rows: list[dict[str, Any]]) -> str:
     hidden = len(rows) - ROWS_SHOWN
-    return f"\n{counted(hidden, 'more row')} with --json, none nearer to its end" if hidden > 0 else ""
+    return f"\n{quantity(hidden, 'more row')} with --json, none nearer to its end" if hidden > 0 else ""
 
 
 def limits_text(rows: list[dict[str, Any]]) -> str:
     """Those that are nearest to their end, which come first, and how many others there are."""
     found = []
     for row in rows[:ROWS_SHOWN]:
-        counts = row["counts"] if row["per"] == "now" else f"{row['counts']} {each(row['per'])}"
+        counts = row["counts"] if row["per"] == "now" else f"{row['counts']} {per_period(row['per'])}"
         near = " (near)" if row["near"] else ""
         found.append((row["limit"], row["who"], counts, f"{row['taken']}{near}", row["most"], row["frees_at"] or "-"))
     return table(("limit", "who", "counts", "taken", "of", "free again"), found) + _hidden(rows)
@@ -143,9 +145,9 @@ def told(value: dict[str, Any]) -> str:
     """The comparison for people: columns, totals, explanations that add up, the places one by one."""
     days = f", {value['from']} to {value['to']}" if value["from"] else ""
     lines = [
-        f"{value['file']}: {counted(value['lines'], 'line')}, {value['format']}{days}",
+        f"{value['file']}: {quantity(value['lines'], 'line')}, {value['format']}{days}",
         "columns: " + ", ".join(f"{role}={name}" for role, name in value["columns"].items()),
-        f"{counted(value['attempts'], 'attempt')} of the ledger, {value['matched_by_id']} named by the bill",
+        f"{quantity(value['attempts'], 'attempt')} of the ledger, {value['matched_by_id']} named by the bill",
         "",
         table(
             ("", "USD"),
@@ -163,7 +165,7 @@ def told(value: dict[str, Any]) -> str:
         ]
         lines += ["", table(("outside the calls", "bill", "allocated", "difference", ""), found)]
     hidden = len(value["rows"]) + value["rows_left_out"] - ROWS_SHOWN
-    lines += [f"{counted(hidden, 'more place')} with --json"] if hidden > 0 else []
+    lines += [f"{quantity(hidden, 'more place')} with --json"] if hidden > 0 else []
     left = value["left_out"]
     if left["attempts"]:
         lines.append(
@@ -173,7 +175,7 @@ def told(value: dict[str, Any]) -> str:
     lines += [*value["notes"]]
     if not value["complete"]:
         lines.append(
-            f"incomplete: {value['lines_uncompared']} of {counted(value['lines'], 'line')} could not be compared"
+            f"incomplete: {value['lines_uncompared']} of {quantity(value['lines'], 'line')} could not be compared"
         )
     return "\n".join(lines)
 

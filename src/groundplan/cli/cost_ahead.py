@@ -15,8 +15,8 @@ from groundplan.cli.option_groups import grouped
 from groundplan.cli.options import HomeOption, JsonOption, WorkloadOption
 from groundplan.cli.output import emit, table, usd
 from groundplan.core.errors import GroundplanError, Invalid, NotFound
-from groundplan.core.money import from_text, short_usd
-from groundplan.core.words import counted, period
+from groundplan.core.money import from_usd_text, short_usd
+from groundplan.core.words import format_period, quantity
 
 ROWS_SHOWN = 40
 MOST_NUMBERS = 3
@@ -173,16 +173,16 @@ def _forecast(value: dict[str, Any]) -> str:
 
 def _budgets(ends: dict[str, Any]) -> str:
     rows = [
-        (r["title"], period(r["period"]), _short(r["expected_usd"]), _short(r["limit_usd"]), _ends(r))
+        (r["title"], format_period(r["period"]), _short(r["expected_usd"]), _short(r["limit_usd"]), _ends(r))
         for r in ends["budgets"]
     ]
     text = table(("budget", "period", "expected", "limit", "ends"), rows)
-    more = counted(ends["more"], "more budget is", "more budgets are")
+    more = quantity(ends["more"], "more budget is", "more budgets are")
     return f"{text}\n{more} further from the limit" if ends["more"] else text
 
 
 def _short(amount: str) -> str:
-    return short_usd(from_text(amount))
+    return short_usd(from_usd_text(amount))
 
 
 def _calendar(known: dict[str, Any]) -> list[str]:
@@ -342,7 +342,7 @@ def _launch(text: str) -> dict[str, Any]:
 
 def _ends(row: dict[str, Any]) -> str:
     told = f"{row['ends']} ({row['earliest']} to {row['latest'] or 'later'})" if row["ends"] else "it lasts"
-    return f"{told}, by {counted(days, 'day')} of history" if (days := row["history_days"]) < FEW_DAYS else told
+    return f"{told}, by {quantity(days, 'day')} of history" if (days := row["history_days"]) < FEW_DAYS else told
 
 
 def _teams(values: list[dict[str, Any]]) -> str:

@@ -24,12 +24,12 @@ from groundplan.cli.client import find_running
 from groundplan.cli.listeners import tls_files
 from groundplan.cli.options import HomeOption, JsonOption, home_for, settings_for
 from groundplan.cli.output import emit
-from groundplan.core.certificate import SOON_DAYS, ends, list_ends
+from groundplan.core.certificate import SOON_DAYS, crl_expires_at, expires_at
 from groundplan.core.database import connect, database_url, first_line
 from groundplan.core.errors import GroundplanError, Invalid
-from groundplan.core.home import Home, others_may_read
+from groundplan.core.home import Home, is_readable_by_others
 from groundplan.core.settings import DEFAULT_CONTROL_PORT, DEFAULT_PORT, Settings, resolve_secret
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 from groundplan.runtime.database_rights import check_writable
 from groundplan.runtime.migrate import look
 
@@ -85,12 +85,12 @@ def _certificate(home: Home, settings: Settings) -> Iterator[Check]:
         return
     if files is None:
         return
-    end = ends(files.cert)
+    end = expires_at(files.cert)
     days = (end - datetime.now(UTC)).days
     state = "ok" if days >= SOON_DAYS else "warn" if days >= 0 else "bad"
     told = f"{files.cert} holds until {end:%Y-%m-%d}"
     yield Check("certificate", state, told, "" if state == "ok" else "Replace the files; no restart is needed.")
-    if files.client_ca is not None and (listed := list_ends(files.client_ca)) is not None:
+    if files.client_ca is not None and (listed := crl_expires_at(files.client_ca)) is not None:
         yield _lists(files.client_ca, listed)
 
 
@@ -151,7 +151,7 @@ def _home(home: Home, _: Settings) -> Iterator[Check]:
         )
         return
     secrets = [home.operator_token, *home.keys.glob("*.key"), home.postgres / "roles.json"]
-    open_ones = [path for path in secrets if path.exists() and others_may_read(path.stat())]
+    open_ones = [path for path in secrets if path.exists() and is_readable_by_others(path.stat())]
     if stat.S_IMODE(home.root.stat().st_mode) & 0o077:
         open_ones.append(home.root)
     for path in open_ones:
@@ -257,12 +257,12 @@ def _files(home: Home, settings: Settings) -> Iterator[Check]:
     wrong = sorted(id for id, size in rows if here.get(id, size) != size)
     if wrong:
         yield Check(
-            "files", "bad", f"{counted(len(wrong), 'file', 'files')} in {folder} of another length than when written: "
+            "files", "bad", f"{quantity(len(wrong), 'file', 'files')} in {folder} of another length than when written: "
             + ", ".join(wrong[:NAMED]), "Put them back from a backup, or have them sent again; until then they are "
             "refused (file_damaged).",
         )  # fmt: skip
     else:
-        yield Check("files", "ok", f"{counted(len(here), 'file', 'files')} as long as when written")
+        yield Check("files", "ok", f"{quantity(len(here), 'file', 'files')} as long as when written")
 
 
 def _apart(connection: psycopg.Connection[Any]) -> float:
@@ -286,11 +286,11 @@ def _journal(home: Home, _: Settings) -> Iterator[Check]:
         yield Check(
             "journal",
             "warn",
-            f"{counted(len(left), 'journal waits', 'journals wait')} to be taken over",
+            f"{quantity(len(left), 'journal waits', 'journals wait')} to be taken over",
             "`groundplan up` does it.",
         )
     elif not quarantined:
-        yield Check("journal", "ok", counted(len(folders), "journal"))
+        yield Check("journal", "ok", quantity(len(folders), "journal"))
 
 
 def _held(lock: Path) -> bool:

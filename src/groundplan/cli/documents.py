@@ -16,7 +16,7 @@ from groundplan.cli.files import read_given
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 from groundplan.core.errors import Invalid
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 
 Reason = Annotated[str, typer.Option("--reason", "-m", help="Reason, kept in the audit log.")]
 Document = Annotated[str, typer.Argument(metavar="DOCUMENT", help="ID of the document, or SOURCE/PATH.")]
@@ -119,7 +119,7 @@ def document(which: Document, home: HomeOption = None, as_json: JsonOption = Fal
     lines += [f"kept by a legal hold: version {row['version'] or '-'}, {row['cause']}" for row in value["kept"]]
     many = f"{'more than ' if value['more_people'] else ''}{len(value['people'])}"
     people = "person" if many == "1" else "people"
-    lines.append(f"{counted(len(value['used_by']), 'answer')} used it; {many} {people} may read it")
+    lines.append(f"{quantity(len(value['used_by']), 'answer')} used it; {many} {people} may read it")
     emit(value, as_json, "\n".join(lines))
 
 
@@ -218,7 +218,7 @@ def deletions(home: HomeOption = None, as_json: JsonOption = False) -> None:
     lines = [table(("document", "deleted", "by", "why", "erased from disk", ""), rows, "No document was deleted.")]
     gone = value["gone_at_source"]
     if gone["waiting"]:
-        many = counted(gone["waiting"], "document")
+        many = quantity(gone["waiting"], "document")
         lines.append(f"{many} removed at the source, to be erased from disk: the first by {gone['due'][:10]}")
     emit(value, as_json, "\n".join(lines))
 
@@ -336,7 +336,7 @@ def push(
     value = ControlClient.connect(home).post(
         "/api/knowledge/push", {"source": source, "documents": [_pushed(file) for file in files]}
     )
-    stored = counted(value["documents"], "document is", "documents are")
+    stored = quantity(value["documents"], "document is", "documents are")
     told = [f"{stored} stored; {source} is read now, and searchable after that"]
     told += [f"{one['path']} is not stored. {one['hint']}" for one in value["refused"]]
     emit(value, as_json, "\n".join(told))

@@ -10,7 +10,7 @@ from groundplan.cli.client import ControlClient
 from groundplan.cli.command_group import command_group
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table, usd
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 
 app = command_group("HOMEs of gateways that are gone.")
 
@@ -44,5 +44,5 @@ def lost(
 ) -> None:
     """Declare a HOME lost for good: its calls end at their bound, and what it held of budgets counts as spent."""
     value = ControlClient.connect(home).post("/api/gateways/lost", {"host": host, "home": of, "reason": reason})
-    told = f"{counted(len(value['workers']), 'worker')} of {host} ({of})"
+    told = f"{quantity(len(value['workers']), 'worker')} of {host} ({of})"
     emit(value, as_json, f"{told} will be written off within two minutes by any `groundplan up` on this database")

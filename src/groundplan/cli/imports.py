@@ -33,9 +33,9 @@ from groundplan.cli.command_group import command_group
 from groundplan.cli.options import JsonOption, program_name
 from groundplan.cli.output import emit
 from groundplan.core.errors import Conflict, Invalid, TooLarge
-from groundplan.core.home import write_together
+from groundplan.core.home import write_files
 from groundplan.core.money import parse_usd
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 from groundplan.economics.price import has_listed_price
 from groundplan.economics.prices import price_list
 
@@ -82,7 +82,7 @@ def litellm(
     )  # fmt: skip
     verdict = import_litellm(_read(config), config.name, asked)
     if to is not None:
-        write_together(to, verdict.files)
+        write_files(to, verdict.files)
     emit({"folder": str(to) if to else None, **verdict.body()}, as_json, _told(verdict, to))
 
 
@@ -176,7 +176,7 @@ def _lines(findings: Sequence[Finding]) -> list[str]:
             lines.append(f"{finding.where.file}:{finding.where.line}: {finding.what} [{finding.state}] {finding.here}")
             lines += [f"    {finding.todo}"] if finding.todo else []
         if shown[kind] == ALIKE < alike[kind]:
-            lines.append(f"    and {counted(alike[kind] - ALIKE, 'more', 'more')} like these (--json lists them)")
+            lines.append(f"    and {quantity(alike[kind] - ALIKE, 'more', 'more')} like these (--json lists them)")
     return lines
 
 

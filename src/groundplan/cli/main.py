@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from groundplan.cli.output import discard_stdout, error_from_os, print_error, usage_error
 from groundplan.core.errors import GroundplanError
-from groundplan.core.settings import without_customs, without_plugins
+from groundplan.core.settings import clear_libpq_formats, disable_pydantic_plugins
 
 GC_THRESHOLDS = (50_000, 50, 100)
 """Thresholds of the garbage collector: nearly everything that a command imports stays alive, so collecting is rare."""
@@ -161,8 +161,8 @@ def main() -> None:
     """Entry point of the console script: a `GroundplanError`, an unusable file or folder and an exhausted machine each
     become one message and an exit code."""
     gc.set_threshold(*GC_THRESHOLDS)
-    without_plugins()
-    without_customs()
+    disable_pydantic_plugins()
+    clear_libpq_formats()
     _open_standard_files()
     try:
         try:

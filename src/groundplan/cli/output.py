@@ -17,7 +17,7 @@ import typer
 
 from groundplan.core.error_shape import error_json
 from groundplan.core.errors import GroundplanError, Invalid, Problem, Unavailable, Where
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 
 _TERMINAL_COMMANDS: Final = re.compile(r"(?!\x1b\[(?:0|1|3[0-7])m)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Control characters of terminals, except tabs, ends of lines, and our own codes for bold and colours."""
@@ -144,7 +144,7 @@ def print_error(error: GroundplanError, *, as_json: bool) -> None:
         for problem in error.problems
     ]
     if error.problems and error.message.startswith(error.problems[0].message):
-        lines.append(f"error: {counted(len(error.problems), 'problem')}")
+        lines.append(f"error: {quantity(len(error.problems), 'problem')}")
     else:
         lines.append(f"error: {f'{error.where}: ' if error.where else ''}{error.message} [{error.code}]")
         lines += [f"    {error.hint}"] if error.hint else []

@@ -13,7 +13,7 @@ from groundplan.api.served_blueprint import SEARCH, TRANSLATE
 from groundplan.cli.listeners import Listeners
 from groundplan.core.endpoints import KNOWN_SECONDS, lookup
 from groundplan.core.home import Home
-from groundplan.core.settings import LEAVE_SECONDS, child_environment, crowd_allocator, load_settings
+from groundplan.core.settings import RELOAD_DRAIN_SECONDS, child_environment, load_settings, mimalloc_environment
 from groundplan.gateway.http.listeners import LEAVE_SIGNAL, is_serving
 from groundplan.runtime.child import spawn
 from groundplan.runtime.models import MINILM, SMOLLM2
@@ -69,7 +69,9 @@ def schema_log(home: Home) -> Path:
     return home.logs / "schema.log"
 
 
-def control(home: Home, fd: int, workspace: Path | None, demo: bool, leave_seconds: float = LEAVE_SECONDS) -> Process:
+def control(
+    home: Home, fd: int, workspace: Path | None, demo: bool, leave_seconds: float = RELOAD_DRAIN_SECONDS
+) -> Process:
     """The control process: the console where it is installed, else the API alone."""
     arguments = ["--home", str(home.root), "--fd", str(fd), "--leave", str(leave_seconds)]
     arguments += ["--workspace", str(workspace)] if workspace is not None else []
@@ -108,7 +110,7 @@ def gateway(
     listeners: Listeners,
     slot: int,
     drain_seconds: float,
-    leave_seconds: float = LEAVE_SECONDS,
+    leave_seconds: float = RELOAD_DRAIN_SECONDS,
     workers: int = 0,
 ) -> Process:
     """Gateway worker number `slot` of `workers`; all accept from the same listening sockets."""
@@ -124,7 +126,7 @@ def gateway(
     return Process(
         f"gateway-{slot}",
         module_command(GATEWAY_MODULE, *arguments),
-        env=crowd_allocator(),
+        env=mimalloc_environment(),
         fds=tuple(fds),
         grace=drain_seconds + 5.0,
         leave_signal=LEAVE_SIGNAL,
@@ -134,7 +136,7 @@ def gateway(
     )
 
 
-def local_service(home: Home, name: str, leave_seconds: float = LEAVE_SECONDS) -> Process | None:
+def local_service(home: Home, name: str, leave_seconds: float = RELOAD_DRAIN_SECONDS) -> Process | None:
     """The process of a local service; None for a name that is not ours to start. `leave_seconds`: how long answers may
     run through a process that was replaced."""
     if name == EMBEDDED:

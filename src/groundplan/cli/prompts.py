@@ -13,7 +13,7 @@ from groundplan.cli.options import HomeOption, JsonOption, WorkspaceOption, work
 from groundplan.cli.output import emit, table
 from groundplan.cli.release import ReasonOption, applied_text, workspace_files
 from groundplan.core.errors import Conflict
-from groundplan.core.home import write_together
+from groundplan.core.home import write_files
 
 app = command_group("Prompts and their versions.")
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the prompt.")]
@@ -85,6 +85,6 @@ def rollback(
             hint="Apply it, or undo its changes, then roll the prompt back.",
         )
     value = client.post(f"/api/prompts/{quote(name, safe='')}/rollback", {"to": to, "reason": reason})
-    write_together(folder, value["files"])
+    write_files(folder, value["files"])
     told = ", ".join(str(folder / each) for each in value["files"])
     emit(value, as_json, f"version {value['version']} is written to {told}\n{applied_text(value)}")

@@ -11,7 +11,7 @@ from groundplan.cli.client import ControlClient
 from groundplan.cli.files import read_given
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 
 USERS_SHOWN = 5
 
@@ -48,7 +48,7 @@ def register(
 
 def _users(names: list[str]) -> str:
     """A provider may be used by thousands."""
-    more = f" and {counted(len(names) - USERS_SHOWN, 'more', 'more')}" if len(names) > USERS_SHOWN else ""
+    more = f" and {quantity(len(names) - USERS_SHOWN, 'more', 'more')}" if len(names) > USERS_SHOWN else ""
     return ", ".join(names[:USERS_SHOWN]) + more or "-"
 
 

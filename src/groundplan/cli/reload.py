@@ -30,7 +30,7 @@ from groundplan.cli.processes import READY_SECONDS, RELOADABLE_SERVICES, schema_
 from groundplan.core.endpoints import lookup
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home, write_atomically
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 from groundplan.runtime.child import tail
 from groundplan.runtime.supervisor import Process, Supervisor
 
@@ -81,7 +81,7 @@ def reload(
     if lacks_upgrades and SEARCH not in state["replaced"]:
         _restart_search(place)
     services = [name for name in state["replaced"] if not name.startswith("gateway-")]
-    summary = counted(len(state["replaced"]) - len(services), "gateway worker", "gateway workers")
+    summary = quantity(len(state["replaced"]) - len(services), "gateway worker", "gateway workers")
     summary = " and ".join(", ".join([*services, summary]).rsplit(", ", 1))
     emit(state, as_json, f"{summary} replaced; running answers end on the old ones")
 

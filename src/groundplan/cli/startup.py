@@ -19,7 +19,7 @@ from groundplan.cli import processes
 from groundplan.cli.client import ControlClient, read_token
 from groundplan.cli.listeners import Listeners
 from groundplan.cli.progress import Steps
-from groundplan.core.database import connect, database_url, refusal_told
+from groundplan.core.database import connect, database_url, translate_database_errors
 from groundplan.core.endpoints import lookup
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
@@ -191,7 +191,7 @@ class Start:
 
 
 def _database_refusals() -> AbstractContextManager[None]:
-    return refusal_told(
+    return translate_database_errors(
         "the database refuses what a start needs",
         code="database_unavailable",
         hint="Look at its disk and its log; then start again: what was done already stays as it is.",

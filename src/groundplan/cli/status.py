@@ -7,7 +7,7 @@ from typing import Any
 from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, pending_text, table
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 
 ROWS_SHOWN = 20
 ANSWER_SECONDS = 20.0
@@ -43,7 +43,7 @@ def status_text(value: dict[str, Any]) -> str:
         lines.append("no deployment's breaker is open")
     lines += [pending_text(pending) for pending in value["pending"][:ROWS_SHOWN]]
     if (more := len(value["pending"]) - ROWS_SHOWN) > 0:
-        lines.append(f"{counted(more, 'more change waits', 'more changes wait')}: `groundplan changes list`")
+        lines.append(f"{quantity(more, 'more change waits', 'more changes wait')}: `groundplan changes list`")
     if value["difference"]:
         lines += ["", "the workspace differs from the blueprint (see `groundplan plan`):"]
         lines += [f"  {difference}" for difference in value["difference"]]
@@ -51,7 +51,7 @@ def status_text(value: dict[str, Any]) -> str:
         lines += [f"STOPPED: {kill['scope']} ({kill['reason']})" for kill in value["kills"]]
     lines += [f"used up, or nearly: {near}" for near in value.get("near_limits", [])]
     if value["findings"]:
-        lines.append(f"{counted(value['findings'], 'finding')} in the inbox")
+        lines.append(f"{quantity(value['findings'], 'finding')} in the inbox")
     return "\n".join(lines)
 
 

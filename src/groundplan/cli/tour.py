@@ -21,7 +21,7 @@ from groundplan.core.audit.proof import inclusion_proof
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.settings import DEFAULT_PORT, load_settings
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 
 WORKLOAD = "handbook-answers"
 QUESTION = "How many days of parental leave do we get?"
@@ -116,7 +116,7 @@ def _verified(home: Home, index: int) -> str:
     proof = inclusion_proof(home.audit, index)
     if not proof.holds(load_public(home, "checkpoint").public_bytes_raw()):
         return f"entry {index} does NOT verify; run `groundplan audit verify`"
-    hashes = counted(len(proof.hashes), "hash leads", "hashes lead")
+    hashes = quantity(len(proof.hashes), "hash leads", "hashes lead")
     return f"entry {index}, verified: {hashes} to a signed checkpoint"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 
 from groundplan.core.errors import Problem
-from groundplan.core.settings import PREFIX, WORDS, named_alike
+from groundplan.core.settings import PREFIX, VARIABLE_NAMES, unknown_variables
 
 
 def misspelt_settings(environment: Mapping[str, str] | None = None) -> list[Problem]:
@@ -18,6 +18,6 @@ def misspelt_settings(environment: Mapping[str, str] | None = None) -> list[Prob
             "setting_unknown",
             f"Write {PREFIX}{close}, or take it out.",
         )
-        for name in named_alike(environment)
-        for close in get_close_matches(name.removeprefix(PREFIX), WORDS, n=1, cutoff=0.8)
+        for name in unknown_variables(environment)
+        for close in get_close_matches(name.removeprefix(PREFIX), VARIABLE_NAMES, n=1, cutoff=0.8)
     ]

@@ -17,7 +17,7 @@ from groundplan.cli.options import JsonOption, program_name, workspace_for
 from groundplan.cli.output import emit
 from groundplan.cli.release import warnings_text
 from groundplan.cli.unknown_settings import misspelt_settings
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 from groundplan.economics.price import has_listed_price
 from groundplan.economics.prices import price_list
 from groundplan.governance import declared
@@ -104,5 +104,5 @@ def check(
             problem_json(each) for each in (*misspelt_settings(), *collect.workspace_warnings(workspace_read, today))
         ],
     }
-    told = f"{folder} is valid: {counted(count, 'workload')}"
+    told = f"{folder} is valid: {quantity(count, 'workload')}"
     emit(value, as_json, "\n".join([told, *warnings_text(value)]))

@@ -13,7 +13,7 @@ from groundplan.console.client import Reply
 from groundplan.console.cost_figures import budget_view
 from groundplan.console.overview import marks, plan_view
 from groundplan.console.plan_svg import ground_plan
-from groundplan.console.render import Visitor, VisitorDep, end_of_day, error_page, fetch_json, render, render_for
+from groundplan.console.render import Visitor, VisitorDep, day_end_text, error_page, fetch_json, render, render_for
 
 router = lazy_router(include_in_schema=False, default_response_class=HTMLResponse)
 ENTRIES_SHOWN = 50
@@ -124,7 +124,7 @@ async def governance(request: Request, visitor: VisitorDep) -> HTMLResponse:
     query = {"limit": str(ENTRIES_SHOWN), **({} if everything else {"without": "call"})}
     asked = {name: request.query_params.get(name, "")[:320] for name in SEARCH_FIELDS}
     wanted = {name: value for name, value in asked.items() if value}
-    told = {**wanted, **({"until": end_of_day(wanted["until"])} if "until" in wanted else {})}
+    told = {**wanted, **({"until": day_end_text(wanted["until"])} if "until" in wanted else {})}
     log = await visitor.api.get("/api/audit", **query, **told, **({"before": before} if before else {}))
     entries = log.body["entries"] if log.ok else []
     more = {**({"calls": "yes"} if everything else {}), **wanted}

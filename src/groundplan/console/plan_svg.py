@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from html import escape
 from urllib.parse import quote
 
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 
 ZONES = ("cloud", "private", "edge")
 TITLES = {"cloud": "Cloud", "private": "Private", "edge": "Edge"}
@@ -119,7 +119,7 @@ def ground_plan(view: PlanView) -> str:
 
 def _summary(view: PlanView) -> str:
     swung = [tile.name for tile in view.tiles if tile.serving and tile.serving != tile.site]
-    text = f"Ground plan: {counted(len(view.tiles) + view.more, 'workload')} at {counted(len(view.rooms), 'site')}."
+    text = f"Ground plan: {quantity(len(view.tiles) + view.more, 'workload')} at {quantity(len(view.rooms), 'site')}."
     if swung:
         text += f" On a fallback now: {', '.join(sorted(swung))}."
     return escape(text, quote=True)
@@ -237,7 +237,7 @@ def _entrance(top: float, bottom: float, view: PlanView) -> str:
     return (
         f'<g class="entrance"><rect x="{MARGIN - 12}" y="{top}" width="32" height="{bottom - top}" rx="2"/>'
         f'<text transform="translate({x} {middle}) rotate(-90)" text-anchor="middle">Gateway'
-        f'<tspan class="note" dx="14">{counted(round(rate), "call")} a minute</tspan></text></g>'
+        f'<tspan class="note" dx="14">{quantity(round(rate), "call")} a minute</tspan></text></g>'
     )
 
 

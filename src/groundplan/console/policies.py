@@ -12,7 +12,7 @@ from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console.actions import Text
 from groundplan.console.client import Reply
 from groundplan.console.form_result import propagation_note, redirect_with_result
-from groundplan.console.render import Visitor, VisitorDep, end_of_day, error_page, fetch_json, render_for, visitor_api
+from groundplan.console.render import Visitor, VisitorDep, day_end_text, error_page, fetch_json, render_for, visitor_api
 
 router = lazy_router(prefix="/governance", include_in_schema=False, default_response_class=HTMLResponse)
 forms = lazy_router(prefix="/do", include_in_schema=False)
@@ -104,7 +104,7 @@ async def _decided(request: Request, csrf: str, review: str, what: str, reason: 
 async def ask(
     request: Request, csrf: Text, rule: Text, workload: Text, until: Text, reason: Text, person: Text = ""
 ) -> RedirectResponse:
-    body = {"rule": rule, "workload": workload, "person": person, "until": end_of_day(until), "reason": reason}
+    body = {"rule": rule, "workload": workload, "person": person, "until": day_end_text(until), "reason": reason}
     reply = await visitor_api(request, csrf).post("/api/policies/exceptions", body)
     return redirect_with_result(
         RULES, reply, "Requested; it takes effect once security and compliance have approved it."

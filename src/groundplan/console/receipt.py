@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 
 _TIMED_STEPS = ("identify", "cache", "admit", "ground", "serve")
 """As they follow each other; a receipt shows them as they are told."""
@@ -101,7 +101,7 @@ def _step_texts(call: dict[str, Any]) -> dict[str, str]:
         "identify": call["who"] or "the workload's own key",
         "admit": f"blueprint {call['blueprint']}",
         "cache": "no" if call["cache"] in ("none", "") else call["cache"],
-        "ground": counted(passages, "passage") if passages else "no sources",
+        "ground": quantity(passages, "passage") if passages else "no sources",
         "serve": _serve_text(call, tried),
         "settle": "nothing to settle" if refused else f"{call['prompt_tokens']} + {call['completion_tokens']} tokens",
     }

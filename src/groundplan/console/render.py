@@ -20,9 +20,9 @@ from jinja2 import DictLoader, Environment, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
 from groundplan.console.client import Api, Reply
-from groundplan.core.clock import end_of
+from groundplan.core.clock import end_of_day
 from groundplan.core.money import PICO, short_usd
-from groundplan.core.words import counted, each, period
+from groundplan.core.words import format_period, per_period, quantity
 
 NAVIGATION = (
     ("Overview", "/"),
@@ -50,11 +50,11 @@ def format_time(text: str | None) -> str:
     return at.strftime("%d %b %H:%M:%S" if at.year == datetime.now(UTC).year else "%d %b %Y %H:%M:%S")
 
 
-def end_of_day(text: str) -> str:
+def day_end_text(text: str) -> str:
     """The end of a day (UTC) that a form has as its last one: the API reads a date as its first moment. Other text is
     returned as it is, for the API to refuse."""
     try:
-        return end_of(date.fromisoformat(text)).isoformat()
+        return end_of_day(date.fromisoformat(text)).isoformat()
     except ValueError:
         return text
 
@@ -133,7 +133,7 @@ templates.globals["company_sign_in"] = False
 
 def is_over(day: str) -> bool:
     """Whether a day has ended, by UTC."""
-    return datetime.now(UTC) >= end_of(date.fromisoformat(day))
+    return datetime.now(UTC) >= end_of_day(date.fromisoformat(day))
 
 
 templates.filters.update(
@@ -141,9 +141,9 @@ templates.filters.update(
     usd=format_amount,
     when=format_time,
     ms=format_milliseconds,
-    period=period,
-    each=each,
-    counted=counted,
+    period=format_period,
+    each=per_period,
+    counted=quantity,
     whole=grouped_digits,
     ticks=render_code,
     page_of=item_page_path,

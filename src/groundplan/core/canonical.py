@@ -32,11 +32,11 @@ def canonical(value: Any) -> bytes:
 
     Raises `rfc8785.CanonicalizationError` and `UnicodeEncodeError` where it is none.
     """
-    data = _quickly(value)
+    data = _encode_fast(value)
     return rfc8785.dumps(value) if data is None else data
 
 
-def _quickly(value: Any) -> bytes | None:
+def _encode_fast(value: Any) -> bytes | None:
     """The same bytes by a general encoder, five times as fast; None where the two might differ.
 
     Keys of ASCII sort by code point as by UTF-16 unit. What reads back as an equal value without a float had nothing in

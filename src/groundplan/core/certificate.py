@@ -13,7 +13,7 @@ SOON_DAYS: Final = 14
 """A certificate that ends within so many days should have been renewed."""
 
 
-def ends(file: Path) -> datetime:
+def expires_at(file: Path) -> datetime:
     """Of the first certificate in a file of PEM. Raises OSError, ValueError."""
     return x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc
 
@@ -21,7 +21,7 @@ def ends(file: Path) -> datetime:
 _LIST: Final = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 
 
-def list_ends(file: Path) -> datetime | None:
+def crl_expires_at(file: Path) -> datetime | None:
     """When the first of the lists of revoked certificates in a file of PEM is to be replaced; None: it has none that
     is. Raises OSError, ValueError."""
     lists = [x509.load_pem_x509_crl(found).next_update_utc for found in _LIST.findall(file.read_bytes())]
@@ -31,7 +31,7 @@ def list_ends(file: Path) -> datetime | None:
 def problem(file: Path, now: datetime) -> str:
     """What is wrong with it at this moment; empty where nothing is."""
     try:
-        end = ends(file)
+        end = expires_at(file)
     except (OSError, ValueError) as error:
         return f"the gateway's certificate {file} cannot be read: {error.__class__.__name__}"
     if (end - now).days >= SOON_DAYS:

@@ -23,22 +23,22 @@ _VERHOEFF_P = [
 ]  # fmt: skip
 
 
-def digits_of(text: str) -> str:
+def only_digits(text: str) -> str:
     return "".join(c for c in text if c.isascii() and c.isdigit())
 
 
-def weighted(digits: str, weights: Sequence[int]) -> int:
+def weighted_sum(digits: str, weights: Sequence[int]) -> int:
     return sum(int(digit) * weight for digit, weight in zip(digits, weights, strict=True))
 
 
-def british_health(text: str) -> bool:
+def is_nhs_number(text: str) -> bool:
     """NHS number: modulus 11 of ten digits."""
-    digits = digits_of(text)
-    check = 11 - weighted(digits[:9], range(10, 1, -1)) % 11
+    digits = only_digits(text)
+    check = 11 - weighted_sum(digits[:9], range(10, 1, -1)) % 11
     return check != 10 and check % 11 == int(digits[9])
 
 
-def finnish(text: str) -> bool:
+def is_finnish_id(text: str) -> bool:
     """Henkilötunnus: the last character by the nine digits before it, modulo 31."""
     plain = text.upper()
     digits = plain[:6] + plain[7:10]
@@ -46,47 +46,47 @@ def finnish(text: str) -> bool:
     return 1 <= day <= 31 and 1 <= month <= 12 and "0123456789ABCDEFHJKLMNPRSTUVWXY"[int(digits) % 31] == plain[10]
 
 
-def singaporean(text: str) -> bool:
+def is_singapore_id(text: str) -> bool:
     """NRIC or FIN."""
     plain = text.upper()
-    total = weighted(plain[1:8], (2, 7, 6, 5, 4, 3, 2)) + {"T": 4, "G": 4, "M": 3}.get(plain[0], 0)
+    total = weighted_sum(plain[1:8], (2, 7, 6, 5, 4, 3, 2)) + {"T": 4, "G": 4, "M": 3}.get(plain[0], 0)
     if plain[0] == "M":
         return "XWUTRQPNJLK"[10 - total % 11] == plain[8]
     letters = "JZIHGFEDCBA" if plain[0] in "ST" else "XWUTRQPNMLK"
     return letters[total % 11] == plain[8]
 
 
-def indian(text: str) -> bool:
+def is_aadhaar(text: str) -> bool:
     """Aadhaar: Verhoeff's check over twelve digits."""
-    digits = digits_of(text)
+    digits = only_digits(text)
     check = 0
     for place, digit in enumerate(reversed(digits)):
         check = _VERHOEFF_D[check][_VERHOEFF_P[place % 8][int(digit)]]
     return len(digits) == 12 and digits[0] not in "01" and check == 0 and digits != digits[::-1]
 
 
-def australian_tax(text: str) -> bool:
+def is_australian_tfn(text: str) -> bool:
     """Tax file number of nine digits."""
-    return weighted(digits_of(text), (1, 4, 3, 7, 5, 8, 6, 9, 10)) % 11 == 0
+    return weighted_sum(only_digits(text), (1, 4, 3, 7, 5, 8, 6, 9, 10)) % 11 == 0
 
 
-def dutch(text: str) -> bool:
+def is_dutch_bsn(text: str) -> bool:
     """BSN: the eleven test."""
-    digits = digits_of(text)
-    return weighted(digits, (9, 8, 7, 6, 5, 4, 3, 2, -1)) % 11 == 0 and int(digits) > 0
+    digits = only_digits(text)
+    return weighted_sum(digits, (9, 8, 7, 6, 5, 4, 3, 2, -1)) % 11 == 0 and int(digits) > 0
 
 
-def belgian(text: str) -> bool:
+def is_belgian_id(text: str) -> bool:
     """National number: 97 less the first nine digits modulo 97; for those born from 2000 on with a 2 before them."""
-    digits = digits_of(text)
+    digits = only_digits(text)
     said = int(digits[9:])
     return said in (97 - int(digits[:9]) % 97, 97 - int("2" + digits[:9]) % 97)
 
 
-def bitcoin(text: str) -> bool:
+def is_bitcoin_address(text: str) -> bool:
     """An address: Base58Check, or Bech32 in either form."""
     if text.lower().startswith("bc1"):
-        return _bech32(text)
+        return _is_bech32(text)
     number = 0
     for character in text:
         number = number * 58 + _BASE58.index(character)
@@ -96,7 +96,7 @@ def bitcoin(text: str) -> bool:
     return hashlib.sha256(hashlib.sha256(data[:21]).digest()).digest()[:4] == data[21:]
 
 
-def _bech32(text: str) -> bool:
+def _is_bech32(text: str) -> bool:
     if text not in (text.lower(), text.upper()):
         return False
     plain = text.lower()
@@ -110,7 +110,7 @@ def _bech32(text: str) -> bool:
     return check in (1, 0x2BC830A3)
 
 
-def lengths_of_cards(digits: str) -> range | tuple[int, ...]:
+def card_lengths(digits: str) -> range | tuple[int, ...]:
     """How long a card may be whose number begins so: numbers of orders often begin with a year, and no card does."""
     two, three, four = int(digits[:2]), int(digits[:3]), int(digits[:4])
     if two // 10 == 4:

@@ -7,16 +7,16 @@ import time
 from datetime import UTC, date, datetime, timedelta
 from typing import Protocol
 
-TOLD_SECONDS = 60.0
+WARN_SECONDS = 60.0
 """A clock that was set back by more is told about: corrections of seconds are everyday."""
-PACE = 7 / 8
+CATCH_UP_RATE = 7 / 8
 """Of a clock that was set back, until the other has caught up: an hour takes eight, two minutes a quarter of one."""
-_ONWARDS = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_MONOTONIC_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """Others may be told meanwhile that a lease of this machine has run out."""
 _log = logging.getLogger(__name__)
 
 
-def end_of(day: date) -> datetime:
+def end_of_day(day: date) -> datetime:
     """When a day is over (UTC). Of 9999-12-31, which people write for a day that never comes: the last moment."""
     if day == date.max:
         return datetime.max.replace(tzinfo=UTC)
@@ -48,10 +48,10 @@ class SystemClock:
     seconds = staticmethod(time.time)
 
     def monotonic(self) -> float:
-        return time.clock_gettime(_ONWARDS)
+        return time.clock_gettime(_MONOTONIC_CLOCK)
 
 
-class OnwardClock:
+class NonDecreasingClock:
     """Another clock whose wall time never goes back: set back, it goes on from the latest time, a little slower, until
     the other has caught up. So no ended budget period, expired key or used-up day comes to life again, and a time that
     was wrong for a moment is not told for good: of a limit that several workers share, one that is ahead of the others
@@ -82,17 +82,17 @@ class OnwardClock:
         passed = self._clock.monotonic()
         if self._since is None:
             self._since = passed
-        onward = self._latest + (passed - self._since) * PACE
+        onward = self._latest + (passed - self._since) * CATCH_UP_RATE
         if now >= onward:
             self._latest, self._since, self._told = now, None, False
             return now
-        if onward - now > TOLD_SECONDS and not self._told:
+        if onward - now > WARN_SECONDS and not self._told:
             self._told = True
             _log.warning(
                 "this machine's clock was set back by %d s; periods, keys and limits go on from the latest time it "
                 "told, a little slower, until it has caught up after %d min: if that time was wrong, and that is too "
                 "long, start `groundplan up` anew",
                 onward - now,
-                (onward - now) / (1 - PACE) / 60,
+                (onward - now) / (1 - CATCH_UP_RATE) / 60,
             )
         return onward

@@ -33,10 +33,10 @@ def copy_rows(conn: Connection[Any], statement: bytes, rows: Sequence[Any]) -> N
     """
     if rows:
         with conn.cursor() as cursor, cursor.copy(statement) as copy:
-            copy.write(csv_of(rows))
+            copy.write(encode_csv(rows))
 
 
-def csv_of(rows: Sequence[Any]) -> bytes:
+def encode_csv(rows: Sequence[Any]) -> bytes:
     """The lines of at least one row."""
     data = _encode_lines(rows)[1:-2].replace(b"]\n[", b"\n")  # no newline stands in a value yet
     # what is left has escapes that CSV has not, of control characters, which are rare in text

@@ -162,7 +162,9 @@ def connect(
         return kind.connect(url, autocommit=autocommit, connect_timeout=timeout)
     except psycopg.OperationalError as error:
         if "unsupported startup parameter" in str(error):  # in PgBouncer's words, unless it is told to drop them
-            raise pooled(f"what stands before PostgreSQL refuses what is asked for: {first_line(error)}") from error
+            raise pooled_error(
+                f"what stands before PostgreSQL refuses what is asked for: {first_line(error)}"
+            ) from error
         if _SERVICE.search(str(error)) is not None:
             raise Invalid(
                 f"the database cannot be reached: {first_line(error)}",
@@ -178,7 +180,7 @@ def connect(
         ) from error
 
 
-def unhurried(connection: psycopg.Connection[Any]) -> None:
+def prepare_long_session(connection: psycopg.Connection[Any]) -> None:
     """Have a session take its time, whatever is usual on this server, and make tables where every role finds them: a
     schema that is named after its login comes first otherwise, and the roles have none of that name."""
     connection.execute("SET statement_timeout = 0")
@@ -188,7 +190,7 @@ def unhurried(connection: psycopg.Connection[Any]) -> None:
     )
 
 
-def pooled(message: str) -> Invalid:
+def pooled_error(message: str) -> Invalid:
     """That something stands before PostgreSQL which does not pass on what this program needs."""
     return Invalid(
         message,
@@ -207,7 +209,7 @@ def select(
 
 
 @contextmanager
-def refusal_told(what: str, code: str, hint: str) -> Iterator[None]:
+def translate_database_errors(what: str, code: str, hint: str) -> Iterator[None]:
     """What PostgreSQL refuses, as where its disk is full, in our words: raises `Unavailable` (`code`)."""
     try:
         yield

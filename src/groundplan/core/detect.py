@@ -52,10 +52,10 @@ def find(text: str, detectors: Sequence[Detector] = (), kinds: frozenset[str] | 
     ]
     every += [found for detector in detectors for found in detector(text)]
     every.sort(key=lambda found: (found.start, -found.end, KINDS.index(found.kind) if found.kind in KINDS else 99))
-    return without_overlaps(every)
+    return merge_overlaps(every)
 
 
-def without_overlaps(found: Iterable[Found]) -> list[Found]:
+def merge_overlaps(found: Iterable[Found]) -> list[Found]:
     """Finds that are in order, the earlier and then the longer one first."""
     kept: list[Found] = []
     for one in found:
@@ -69,10 +69,10 @@ def without_overlaps(found: Iterable[Found]) -> list[Found]:
 
 def redact(text: str, detectors: Sequence[Detector] = ()) -> tuple[str, dict[str, int]]:
     """The text with `[kind]` in place of each find, and how many there were of each kind."""
-    return take_out(text, find(text, detectors))
+    return redact_found(text, find(text, detectors))
 
 
-def take_out(text: str, found: Sequence[Found]) -> tuple[str, dict[str, int]]:
+def redact_found(text: str, found: Sequence[Found]) -> tuple[str, dict[str, int]]:
     """As `redact`, of what was found before."""
     parts: list[str] = []
     at = 0
@@ -134,7 +134,7 @@ def _only(text: str) -> str:
 
 def _card(text: str) -> bool:
     digits = _only(text)
-    return len(set(digits)) > 1 and len(digits) in check_digits.lengths_of_cards(digits) and luhn(digits)
+    return len(set(digits)) > 1 and len(digits) in check_digits.card_lengths(digits) and luhn(digits)
 
 
 def _iban(text: str) -> bool:
@@ -222,7 +222,7 @@ def _german(text: str) -> bool:
 def _polish(text: str) -> bool:
     month = int(text[2:4]) % 20
     weights = (1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1)
-    return 1 <= month <= 12 and 1 <= int(text[4:6]) <= 31 and check_digits.weighted(text, weights) % 10 == 0
+    return 1 <= month <= 12 and 1 <= int(text[4:6]) <= 31 and check_digits.weighted_sum(text, weights) % 10 == 0
 
 
 def _swedish(text: str) -> bool:
@@ -231,7 +231,7 @@ def _swedish(text: str) -> bool:
 
 
 def _swiss(text: str) -> bool:
-    return check_digits.weighted(_only(text), (1, 3) * 6 + (1,)) % 10 == 0
+    return check_digits.weighted_sum(_only(text), (1, 3) * 6 + (1,)) % 10 == 0
 
 
 _ITALIAN_ODD = dict(
@@ -423,23 +423,24 @@ _SHAPES = (
     _shape(
         "national_id",
         r"[0-9]" + _FIRST + r"[0-9]{5}[-+A-FU-Y][0-9]{3}[0-9A-FHJ-NPR-Y]" + _END,
-        check_digits.finnish,
+        check_digits.is_finnish_id,
     ),
-    _shape("national_id", r"[STFGM]" + _FIRST + r"[0-9]{7}[A-Z]" + _END, check_digits.singaporean),
-    _shape("national_id", r"[2-9](?<![0-9].)[0-9]{3}[ -]?[0-9]{4}[ -]?[0-9]{4}(?![0-9]| [0-9])", check_digits.indian),
+    _shape("national_id", r"[STFGM]" + _FIRST + r"[0-9]{7}[A-Z]" + _END, check_digits.is_singapore_id),
+    _shape("national_id", r"[2-9](?<![0-9].)[0-9]{3}[ -]?[0-9]{4}[ -]?[0-9]{4}(?![0-9]| [0-9])",
+           check_digits.is_aadhaar),
     _shape("national_id", r"[A-Z]" + _FIRST + r"[A-Z]{2}[ABCFGHJLPT][A-Z][0-9]{4}[A-Z]" + _END),
     _shape("national_id", r"[0-9](?<![0-9].)[0-9]\.[0-9]{2}\.[0-9]{2}-[0-9]{3}\.[0-9]{2}(?![0-9])",
-           check_digits.belgian),
-    _shape("national_id", r"[0-9](?<![0-9-].)[0-9]{2} [0-9]{3} [0-9]{4}(?![0-9]| [0-9])", check_digits.british_health),
+           check_digits.is_belgian_id),
+    _shape("national_id", r"[0-9](?<![0-9-].)[0-9]{2} [0-9]{3} [0-9]{4}(?![0-9]| [0-9])", check_digits.is_nhs_number),
     _shape(
         "national_id",
         r"(?i:nhs|national health)[^0-9\n]{1,24}([0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{4})(?![0-9])",
-        check_digits.british_health,
+        check_digits.is_nhs_number,
     ),
     _shape("national_id", r"(?i:tfn|tax file)[^0-9\n]{1,24}([0-9]{3} ?[0-9]{3} ?[0-9]{3})(?![0-9])",
-           check_digits.australian_tax),
+           check_digits.is_australian_tfn),
     _shape("national_id", r"[BbSs](?i:(?<=b)(?:sn|urgerservicenummer)|(?<=s)ofi)[^0-9\n]{1,24}([0-9]{9})(?![0-9])",
-           check_digits.dutch),
+           check_digits.is_dutch_bsn),
     _shape(
         "mac",
         r"[0-9A-Fa-f](?<![A-Za-z0-9:-].)[0-9A-Fa-f](?::(?:[0-9A-Fa-f]{2}:){4}|-(?:[0-9A-Fa-f]{2}-){4})"
@@ -447,7 +448,7 @@ _SHAPES = (
     ),
     _shape("crypto",
            r"[13b]" + _FIRST + r"(?:(?<=[13])[1-9A-HJ-NP-Za-km-z]{25,34}|(?<=b)c1[02-9ac-hj-np-z]{11,71})" + _END,
-           check_digits.bitcoin),
+           check_digits.is_bitcoin_address),
     _shape("ip", r"[0-9](?<![0-9.].)[0-9]{0,2}\.(?:[0-9]{1,3}\.){2}[0-9]{1,3}(?![0-9]|\.[0-9])", _ip, needles="."),
     _shape(
         "ip",

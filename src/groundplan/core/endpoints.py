@@ -31,21 +31,21 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """A living local service: base `url` without a trailing slash, bearer `token`, and the `pid` that announced it and
-    `began` then."""
+    `start_ticks` then."""
 
     name: str
     url: str
     token: str
     pid: int
-    began: str = ""
+    start_ticks: str = ""
 
     @property
     def lives(self) -> bool:
         """Whether its process is there: that one, not another that got its number, as after a container's restart."""
-        if not lives(self.pid):
+        if not is_alive(self.pid):
             return False
-        now = began(self.pid)
-        return not now or not self.began or now == self.began
+        now = start_ticks(self.pid)
+        return not now or not self.start_ticks or now == self.start_ticks
 
 
 def listen_locally() -> socket.socket:
@@ -60,11 +60,11 @@ def announce(home: Home, name: str, url: str, token: str) -> None:
     """Tell that this process serves `name` at `url`, instead of whoever did before. Raises `Invalid` for a bad name."""
     path = _path(home, name)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    own = {"pid": os.getpid(), "began": began(os.getpid()), "home": identity(home)}
+    own = {"pid": os.getpid(), "began": start_ticks(os.getpid()), "home": home_identity(home)}
     write_atomically(path, json.dumps({"name": name, "url": url.rstrip("/"), "token": token, **own}).encode())
 
 
-def announce_at_last(home: Home, name: str, url: str, token: str, stop: threading.Event) -> None:
+def announce_retrying(home: Home, name: str, url: str, token: str, stop: threading.Event) -> None:
     """As `announce`; where the disk takes nothing, again and again until `stop`, beside whatever frees it."""
 
     def told() -> bool:
@@ -86,7 +86,7 @@ def announce_at_last(home: Home, name: str, url: str, token: str, stop: threadin
 def withdraw(home: Home, name: str) -> None:
     """Take back this process's own announcement of `name`; a successor's is left alone. Where HOME/run takes nothing it
     stays, and tells of a process that is gone."""
-    found = announced(home, name)
+    found = read_announcement(home, name)
     if found is not None and found.pid == os.getpid():
         with suppress(OSError):
             _path(home, name).unlink(missing_ok=True)
@@ -94,21 +94,25 @@ def withdraw(home: Home, name: str) -> None:
 
 def lookup(home: Home, name: str) -> Endpoint | None:
     """The announcement of `name`, or None where there is none, or its process is gone. Reads a file at each call."""
-    found = announced(home, name)
+    found = read_announcement(home, name)
     return found if found is not None and found.lives else None
 
 
-def announced(home: Home, name: str) -> Endpoint | None:
+def read_announcement(home: Home, name: str) -> Endpoint | None:
     """The same, also where its process is gone: one that ended by itself has taken it back."""
     try:
         told = json.loads(_path(home, name).read_bytes())
         said, url, token = (str(told[part]) for part in ("name", "url", "token"))
-        return Endpoint(said, url, token, int(told["pid"]), str(told.get("began", ""))) if is_of(told, home) else None
+        return (
+            Endpoint(said, url, token, int(told["pid"]), str(told.get("began", "")))
+            if is_from_home(told, home)
+            else None
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def identity(home: Home) -> str:
+def home_identity(home: Home) -> str:
     """Which folder of this machine HOME is, whatever path leads there; a copy is another one."""
     try:
         found = home.root.stat()
@@ -117,10 +121,10 @@ def identity(home: Home) -> str:
     return f"{found.st_dev}:{found.st_ino}"
 
 
-def is_of(told: Mapping[str, Any], home: Home) -> bool:
+def is_from_home(told: Mapping[str, Any], home: Home) -> bool:
     """Whether what a process told of itself in HOME is of this folder: one that was copied while it ran tells of those
     that serve the other. Processes of before say nothing of it."""
-    return told.get("home", "") in ("", identity(home))
+    return told.get("home", "") in ("", home_identity(home))
 
 
 def _folder(home: Home) -> Path:
@@ -137,7 +141,7 @@ def _path(home: Home, name: str) -> Path:
     return _folder(home) / f"{name}.json"
 
 
-def lives(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     """Whether there is such a process."""
     try:
         os.kill(pid, 0)
@@ -148,7 +152,7 @@ def lives(pid: int) -> bool:
     return True
 
 
-def began(pid: int) -> str:
+def start_ticks(pid: int) -> str:
     """When a process began, in ticks since the machine did; empty where /proc does not tell. Another one that got its
     number since began later."""
     try:

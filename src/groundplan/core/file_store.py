@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound
-from groundplan.core.home import forget_unfinished, temporary_of
+from groundplan.core.home import remove_stale_temporaries, temporary_path
 
 
-def store_of(url: str) -> tuple[Any, str]:
+def resolve_store(url: str) -> tuple[Any, str]:
     """The store of a URL, and the place in it. Raises `Invalid` (`store_unknown`, `extra_missing`)."""
     try:
         import fsspec  # noqa: PLC0415 -- an extra
@@ -33,17 +33,17 @@ def store_of(url: str) -> tuple[Any, str]:
     return found
 
 
-def put(url: str, name: str, file: Path) -> None:
+def put_file(url: str, name: str, file: Path) -> None:
     """Kept there also after a loss of power, where it is a folder, and the same when it is read again. Raises `Invalid`
     (`store_unwritable`), `Conflict` (`archive_differs`)."""
-    store, root = store_of(url)
+    store, root = resolve_store(url)
     place = f"{root.rstrip('/')}/{name}"
     try:
         store.makedirs(place.rpartition("/")[0], exist_ok=True)
-        if is_folder(store):
+        if is_local(store):
             # what is there already, and may be needed, is there until all of it is
-            made = temporary_of(Path(place))
-            forget_unfinished(Path(place))
+            made = temporary_path(Path(place))
+            remove_stale_temporaries(Path(place))
             try:
                 store.put_file(str(file), str(made))
                 _sync(made)
@@ -71,9 +71,9 @@ def put(url: str, name: str, file: Path) -> None:
 
 
 @contextmanager
-def opened(url: str, name: str) -> Iterator[IO[bytes]]:
+def open_file(url: str, name: str) -> Iterator[IO[bytes]]:
     """A file, to read. Raises `NotFound` (`file_missing`), `Invalid` (`store_unreadable`) whenever it cannot be."""
-    store, root = store_of(url)
+    store, root = resolve_store(url)
     try:
         with store.open(f"{root.rstrip('/')}/{name}", "rb") as file:
             yield file
@@ -84,10 +84,10 @@ def opened(url: str, name: str) -> Iterator[IO[bytes]]:
             f"{name} at {url} is missing", code="file_missing", hint="Restore it from a copy of that store."
         ) from error
     except Exception as error:  # every store has errors of its own, which are no OSError
-        raise unreadable(name, url, error) from error
+        raise unreadable_error(name, url, error) from error
 
 
-def unreadable(name: str, url: str, error: Exception) -> Invalid:
+def unreadable_error(name: str, url: str, error: Exception) -> Invalid:
     """What is told of a file of a store that gives none."""
     return Invalid(
         f"{name} at {url} cannot be read: {type(error).__name__}",
@@ -96,7 +96,7 @@ def unreadable(name: str, url: str, error: Exception) -> Invalid:
     )
 
 
-def is_folder(store: Any) -> bool:
+def is_local(store: Any) -> bool:
     """Whether a store is this machine's own files."""
     return bool(store.protocol == "file" or "file" in store.protocol)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-UNFINISHED_S: Final = 3600.0
+STALE_SECONDS: Final = 3600.0
 """So long nobody who lives leaves a file that is on its way as it is."""
 
 
@@ -78,14 +78,14 @@ class Home:
             folder.mkdir(mode=0o700, exist_ok=True)
 
 
-def others_may_read(status: os.stat_result, user: int | None = None) -> bool:
+def is_readable_by_others(status: os.stat_result, user: int | None = None) -> bool:
     """Whether a secret is open to more than this `user` and root. In a file of root's, a group that may only read is
     who was let in on purpose: the secrets of Kubernetes come so to a user that is not root."""
     closed = 0o037 if status.st_uid == 0 and (os.geteuid() if user is None else user) != 0 else 0o077
     return bool(status.st_mode & closed)
 
 
-def names_in(folder: Path) -> list[str]:
+def list_names(folder: Path) -> list[str]:
     """The names in a folder; none where it is not there. Raises OSError where they cannot be read: `Path.glob` finds
     nothing then, for whatever reason."""
     try:
@@ -94,27 +94,27 @@ def names_in(folder: Path) -> list[str]:
         return []
 
 
-def temporary_of(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """Where this process writes what `path` is to hold."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
-def forget_unfinished(path: Path) -> None:
+def remove_stale_temporaries(path: Path) -> None:
     """Delete what is beside `path` of processes that were killed as they wrote it."""
     first, last = f".{path.name}.", ".tmp"
     with suppress(OSError), os.scandir(path.parent) as entries:  # whoever writes it tells what is wrong with the folder
         for entry in entries:
             if entry.name.startswith(first) and entry.name.endswith(last):
                 pid = entry.name[len(first) : -len(last)]
-                if pid.isdigit() and time.time() - entry.stat(follow_symlinks=False).st_mtime > UNFINISHED_S:
+                if pid.isdigit() and time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE_SECONDS:
                     Path(entry.path).unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace `path` so that after a crash it holds either the old or the new bytes, durably. Raises OSError, which
     names the file; nothing is left of it then."""
-    temporary = temporary_of(path)
-    forget_unfinished(path)
+    temporary = temporary_path(path)
+    remove_stale_temporaries(path)
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         try:
@@ -130,10 +130,10 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
     except OSError as error:
         with suppress(OSError):  # what is told is why it could not be written
             temporary.unlink(missing_ok=True)
-        raise _named(error, path) from None
+        raise _with_filename(error, path) from None
 
 
-def write_together(folder: Path, files: Mapping[str, str]) -> None:
+def write_files(folder: Path, files: Mapping[str, str]) -> None:
     """Write the texts of somebody's folder, each whole or as it was. Raises OSError, which names the file; those that
     were not there before are gone then."""
     made: list[Path] = []
@@ -150,7 +150,7 @@ def write_together(folder: Path, files: Mapping[str, str]) -> None:
             for each in made:
                 with suppress(OSError):
                     each.unlink(missing_ok=True)
-            raise _named(error, path) from None
+            raise _with_filename(error, path) from None
 
 
 def sync_folder(folder: Path) -> None:
@@ -159,11 +159,11 @@ def sync_folder(folder: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        raise _named(error, folder) from None
+        raise _with_filename(error, folder) from None
     finally:
         os.close(descriptor)
 
 
-def _named(error: OSError, path: Path) -> OSError:
+def _with_filename(error: OSError, path: Path) -> OSError:
     """The same error, with the file that it is about: of a write and of fsync the system does not tell."""
     return error if error.filename is not None else OSError(error.errno, error.strerror, str(path))

@@ -27,14 +27,14 @@ _tails: list[bytes] = []
 os.register_at_fork(after_in_child=_tails.clear)
 
 
-def _draw() -> None:
+def _refill_tails() -> None:
     """More second halves: two bits say which kind of UUID it is, all others are random."""
     size = 8 * _AT_ONCE
     drawn = int.from_bytes(os.urandom(size)) & _RANDOM | _VARIANT
     _tails.extend(_parted(drawn.to_bytes(size)))
 
 
-def _made(milliseconds: int) -> bytes:
+def _next_id_bytes(milliseconds: int) -> bytes:
     """The 60 bits of time (48 of milliseconds) and count (12) are never the same or smaller than before."""
     global _last  # noqa: PLW0603 -- one monotonic counter per process is the point
     with _lock:
@@ -45,19 +45,19 @@ def _made(milliseconds: int) -> bytes:
                 first += _NEXT
         _last = first
         if not _tails:
-            _draw()
+            _refill_tails()
         tail = _tails.pop()
     return first.to_bytes(8) + tail
 
 
 def new_id(milliseconds: int | None = None) -> UUID:
     """A UUIDv7; `milliseconds` since the epoch defaults to now. Ids of one process sort in the order they were made."""
-    return UUID(bytes=_made(time.time_ns() // 1_000_000 if milliseconds is None else milliseconds))
+    return UUID(bytes=_next_id_bytes(time.time_ns() // 1_000_000 if milliseconds is None else milliseconds))
 
 
 def new_id_bytes() -> bytes:
     """The 16 bytes of one, for whoever needs no UUID: to make one takes as long as all the rest."""
-    return _made(time.time_ns() // 1_000_000)
+    return _next_id_bytes(time.time_ns() // 1_000_000)
 
 
 def id_text(raw: bytes) -> str:
@@ -65,7 +65,7 @@ def id_text(raw: bytes) -> str:
     return f"{raw[:4].hex()}-{raw[4:10].hex('-', 2)}-{raw[10:].hex()}"
 
 
-def id_of(text: str, prefix: str) -> UUID:
+def parse_id(text: str, prefix: str) -> UUID:
     """The id behind a prefix, written as 32 hexadecimal digits. Raises `ValueError`."""
     if not text.startswith(prefix) or len(text) != len(prefix) + 32:
         raise ValueError("this is no id")

@@ -36,7 +36,7 @@ class LastKnownAddress(psycopg.Connection[Any]):
         try:
             made = super().connect(conninfo, **more)
         except psycopg.OperationalError as error:
-            known = _known.get(servers) if _is_away(str(error)) else None
+            known = _known.get(servers) if _is_resolver_failure(str(error)) else None
             if known is None:
                 raise
             return super().connect(conninfo, **{**more, **known})
@@ -45,7 +45,7 @@ class LastKnownAddress(psycopg.Connection[Any]):
         return made
 
 
-class Bounded(LastKnownAddress):
+class TimeLimitedConnection(LastKnownAddress):
     """One whose statements end, and the connection with them, also where nothing is heard of PostgreSQL any more. It is
     silent for as long as this process could have heard it: where that stood still, the answer lies in its socket.
     Keepalives tell that a machine is gone, and not that what stands between takes everything and passes nothing on, or
@@ -57,14 +57,14 @@ class Bounded(LastKnownAddress):
     def wait(self, gen: PQGen[_Made], interval: float = 0.1, timeout: float | None = None) -> _Made:
         """Raises psycopg.Error."""
         try:
-            return super().wait(_heard(gen, self.most, 2 * interval), interval, timeout)
+            return super().wait(_with_deadline(gen, self.most, 2 * interval), interval, timeout)
         except psycopg.OperationalError:
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self.pgconn.finish()
             raise
 
 
-def _heard(gen: PQGen[_Made], most: float, step: float) -> PQGen[_Made]:
+def _with_deadline(gen: PQGen[_Made], most: float, step: float) -> PQGen[_Made]:
     """As `gen`, which is resumed in steps shorter than `step` while this process runs, for at most so many seconds of
     them. Raises psycopg.OperationalError."""
     try:
@@ -80,7 +80,7 @@ def _heard(gen: PQGen[_Made], most: float, step: float) -> PQGen[_Made]:
         return made
 
 
-def _is_away(told: str) -> bool:
+def _is_resolver_failure(told: str) -> bool:
     """Whether a name was not found since nobody could say, and not since it is not there."""
     numbers = {int(number) for number in _NUMBER.findall(told)}
     return _UNRESOLVED in told and numbers.isdisjoint(_NOWHERE)

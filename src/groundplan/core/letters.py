@@ -10,8 +10,8 @@ _SAME: Final = str.maketrans("\u2018\u2019\u02bc\u2032\u2010\u2012\u2013\u2212",
 """Apostrophes and hyphens, which programs that write texts put in the place of those on a keyboard."""
 
 
-def letters(text: str) -> str:
-    """Composed, of ordinary width, with one kind of apostrophe and hyphen. The database has the same (`letters`)."""
+def normalize_letters(text: str) -> str:
+    """The text composed (NFKC), with one kind of apostrophe and hyphen; the SQL function `letters` does the same."""
     return text if text.isascii() else unicodedata.normalize("NFKC", text).translate(_SAME)
 
 
@@ -21,7 +21,7 @@ _BEGINS: Final = rf"(?:(?<!{_LETTER})|(?<=\\[nrt])|(?<=\\[0-7][0-7][0-7]))"
 """Behind no letter; what escapes of JSON and of PostgreSQL's bytes end with is none."""
 
 
-def named(text: str) -> str:
+def name_pattern(text: str) -> str:
     """A regular expression (Python's and PostgreSQL's) for a text that names somebody, where a word begins with it:
     `ana@acme.example` is not in `hana@acme.example`, nor in `dr.ana@acme.example`. It may go on behind the text, as
     names do that are inflected."""

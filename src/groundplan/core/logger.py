@@ -22,8 +22,8 @@ get_logger = structlog.get_logger
 
 def _render(_: Any, name: str, event: MutableMapping[str, Any]) -> str:
     fields = dict(event)
-    told, process = str(fields.pop("event", "")), logs.process()
-    return logs.line(datetime.now(UTC), name, process, process, told, fields)
+    told, process = str(fields.pop("event", "")), logs.process_name()
+    return logs.format_line(datetime.now(UTC), name, process, process, told, fields)
 
 
 class _Stderr(structlog.PrintLogger):

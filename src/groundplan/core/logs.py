@@ -17,13 +17,13 @@ from typing import Any
 
 from groundplan.core.detect import SECRETS, Found, find
 
-LONGEST = 4000
+MAX_CHARACTERS = 4000
 """Characters of one value; what is longer is cut."""
 _HIDDEN = frozenset({"authorization", "password", "secret", "token", "api_key", "cookie"})
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
-class Lines(logging.Formatter):
+class JsonLinesFormatter(logging.Formatter):
     """`logging` records as one JSON object a line: time, level, process, logger, event, and `extra` fields."""
 
     def __init__(self, process: str) -> None:
@@ -35,38 +35,38 @@ class Lines(logging.Formatter):
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         at = datetime.fromtimestamp(record.created, UTC)
-        return line(at, record.levelname, self.process, record.name, record.getMessage(), fields)
+        return format_line(at, record.levelname, self.process, record.name, record.getMessage(), fields)
 
 
-def line(at: datetime, level: str, process: str, logger: str, event: str, fields: Mapping[str, Any]) -> str:
+def format_line(at: datetime, level: str, process: str, logger: str, event: str, fields: Mapping[str, Any]) -> str:
     """One event, in ASCII, without its line break."""
     body = {
         "at": at.isoformat(timespec="milliseconds"),
         "level": level.lower(),
         "process": process,
         "logger": logger,
-        "event": clean(event),
+        "event": clean_value(event),
     }
     for name, value in fields.items():
-        body.setdefault(name, "[hidden]" if name.lower() in _HIDDEN else clean(value))
+        body.setdefault(name, "[hidden]" if name.lower() in _HIDDEN else clean_value(value))
     return json.dumps(body, ensure_ascii=True, default=str)
 
 
-def clean(value: Any) -> Any:
+def clean_value(value: Any) -> Any:
     """A value as it may stand in a log: text without secrets and not too long; numbers as they are."""
     if value is None or isinstance(value, bool | int | float):
         return value
     text = str(value)
-    if len(text) <= LONGEST:
-        return without_secrets(text)
+    if len(text) <= MAX_CHARACTERS:
+        return redact_secrets(text)
     # the end of a traceback says what went wrong; half a secret is one too, so more is looked at than is kept
-    first, last = LONGEST // 4, LONGEST * 3 // 4
-    begin = without_secrets(text[: first + LONGEST])[:first]
-    end = without_secrets(text[-last - LONGEST :])[-last:]
+    first, last = MAX_CHARACTERS // 4, MAX_CHARACTERS * 3 // 4
+    begin = redact_secrets(text[: first + MAX_CHARACTERS])[:first]
+    end = redact_secrets(text[-last - MAX_CHARACTERS :])[-last:]
     return f"{begin} ... ({len(text)} characters) ... {end}"
 
 
-def without_secrets(text: str) -> str:
+def redact_secrets(text: str) -> str:
     """The text with `[kind]` in place of what looks like a key, a token or a password in an address."""
     for found in reversed([one for one in find(text, (_passwords,)) if one.kind in (*SECRETS, "password")]):
         text = f"{text[: found.start]}[{found.kind}]{text[found.end :]}"
@@ -89,10 +89,10 @@ def _passwords(text: str) -> list[Found]:
     return found
 
 
-def process() -> str:
+def process_name() -> str:
     """What this process calls itself in its logs."""
     named = (handler.formatter for handler in logging.getLogger().handlers)
-    return next((lines.process for lines in named if isinstance(lines, Lines)), "groundplan")
+    return next((lines.process for lines in named if isinstance(lines, JsonLinesFormatter)), "groundplan")
 
 
 _LINE_A_CALL = {"httpx": logging.WARNING, "websockets": logging.WARNING, "python_multipart": logging.ERROR}
@@ -103,7 +103,7 @@ is in the ledger, whoever asked is told what was wrong, and no log grows with ei
 def configure(process: str) -> None:
     """Send `logging` of this process to stderr as JSON lines. Call it once, at its start."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Lines(process))
+    handler.setFormatter(JsonLinesFormatter(process))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)

@@ -50,12 +50,12 @@ def format_usd(amount: Picodollars | int) -> str:
     return f"{amount // PICO}.{amount % PICO:012d}"
 
 
-def maybe_usd(amount: Picodollars | int | None) -> str | None:
+def optional_usd(amount: Picodollars | int | None) -> str | None:
     """The same, None where there is no amount."""
     return None if amount is None else format_usd(amount)
 
 
-def from_text(text: str) -> Picodollars:
+def from_usd_text(text: str) -> Picodollars:
     """The opposite of `format_usd`: a sum of any size, below zero too. What people write is read by `parse_usd`."""
     return from_decimal(Decimal(text))
 
@@ -82,10 +82,10 @@ def short_usd(amount: Picodollars | int) -> str:
 def distinct_usd(amount: Picodollars | int, other: Picodollars | int) -> str:
     """As `short_usd`, but exact where that is how `other`, from which it differs, is written, too."""
     short = short_usd(amount)
-    return short if amount == other or short != short_usd(other) else f"${plain(to_decimal(amount))}"
+    return short if amount == other or short != short_usd(other) else f"${format_plain(to_decimal(amount))}"
 
 
-def plain(amount: Decimal, decimals: int = 2) -> str:
+def format_plain(amount: Decimal, decimals: int = 2) -> str:
     """Every digit that says something, without exponent: at least so many decimals, no zeros after them."""
     whole, _, fraction = f"{amount:f}".partition(".")
     return f"{whole}.{fraction.rstrip('0').ljust(decimals, '0')}"

@@ -9,13 +9,13 @@ Day = TypeVar("Day", bound=date)
 """A date, or a moment of it."""
 
 
-def later(day: Day, months: int) -> Day:
+def add_months(day: Day, months: int) -> Day:
     """The same day (and time) of the month that is so many later. Raises `ValueError` where that month has none such:
     the first 28 days every month has."""
     index = day.year * 12 + day.month - 1 + months
     return day.replace(year=index // 12, month=index % 12 + 1)
 
 
-def next_first(day: Day) -> Day:
+def first_of_next_month(day: Day) -> Day:
     """The first day of the month after that of `day`, at the same time."""
-    return later(day.replace(day=1), 1)
+    return add_months(day.replace(day=1), 1)

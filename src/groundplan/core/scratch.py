@@ -13,11 +13,11 @@ from pathlib import Path
 
 
 @contextmanager
-def scratch(prefix: str, folder: Path | None = None) -> Iterator[Path]:
+def scratch_folder(prefix: str, folder: Path | None = None) -> Iterator[Path]:
     """A folder below `folder` (TMPDIR), for as long as it is needed. Those with this prefix that killed processes have
     left go first: each is locked by its own, and has its name once it is. Raises OSError."""
     within = Path(tempfile.gettempdir()) if folder is None else folder
-    _forget_scratch(within, prefix)
+    _remove_abandoned(within, prefix)
     made = Path(tempfile.mkdtemp(prefix=f".{prefix}", dir=within))
     lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -29,15 +29,15 @@ def scratch(prefix: str, folder: Path | None = None) -> Iterator[Path]:
         os.close(lock)
 
 
-def _forget_scratch(within: Path, prefix: str) -> None:
+def _remove_abandoned(within: Path, prefix: str) -> None:
     with suppress(OSError), os.scandir(within) as entries:
         for entry in entries:
             if entry.name.startswith(prefix):
                 with suppress(OSError):  # somebody else's, a file, one in use, or one that ends just now
-                    _forget_unlocked(Path(entry.path))
+                    _remove_unlocked(Path(entry.path))
 
 
-def _forget_unlocked(folder: Path) -> None:
+def _remove_unlocked(folder: Path) -> None:
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         if os.fstat(lock).st_uid == os.geteuid():

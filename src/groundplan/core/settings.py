@@ -17,16 +17,16 @@ from groundplan.core.errors import Invalid
 
 DEFAULT_PORT = 8600
 DEFAULT_CONTROL_PORT = 8601
-LEAVE_SECONDS = 600.0
+RELOAD_DRAIN_SECONDS = 600.0
 PREFIX = "GROUNDPLAN_"
 _PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy", "ftp_proxy", "socks_proxy"})
-_OF_OTHERS = (
+_PROVIDER_PREFIXES = (
     "ANTHROPIC_", "ANY_LLM_", "AZURE_", "CO_API_", "COHERE_", "GEMINI_", "GOOGLE_API_KEY", "GOOGLE_GEMINI_",
     "GOOGLE_GENAI_", "GOOGLE_VERTEX_", "GROQ_", "MISTRAL_", "OLLAMA_", "OPENAI_",
 )  # fmt: skip
 """How names begin of what providers' own clients read from the environment. What a machine is at its cloud (AWS's, and
 Google's application default credentials) is not among it: that stands in where no key is declared."""
-_put_aside: dict[str, str] = {}
+_hidden_variables: dict[str, str] = {}
 _NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 _THREADS_OF_PRODUCTS = "OPENBLAS_NUM_THREADS"
 _BARE = frozenset({"PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV"})
@@ -67,7 +67,7 @@ class Settings:
     """Callers must show a certificate that chains to one of these. GROUNDPLAN_TLS_CLIENT_CA."""
     drain_seconds: float = 15.0
     """How long running answers may go on after a stop. GROUNDPLAN_DRAIN_SECONDS."""
-    reload_drain_seconds: float = LEAVE_SECONDS
+    reload_drain_seconds: float = RELOAD_DRAIN_SECONDS
     """How long they may after a reload, beside the workers that have taken over. GROUNDPLAN_RELOAD_DRAIN_SECONDS."""
     request_memory: int = 256 << 20
     """Most bytes that one gateway worker holds of the bodies of requests that it reads or answers, and as many of large
@@ -112,7 +112,7 @@ class Settings:
     commas."""
 
 
-WORDS = tuple(each.name.upper() for each in fields(Settings))
+VARIABLE_NAMES = tuple(each.name.upper() for each in fields(Settings))
 """What variables are called, behind `PREFIX`."""
 
 
@@ -138,7 +138,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         tls_client_ca=_path(env, "GROUNDPLAN_TLS_CLIENT_CA"),
         drain_seconds=_number(env, "GROUNDPLAN_DRAIN_SECONDS", 15.0, (0, 86_400), "seconds, such as 600"),
         reload_drain_seconds=_number(
-            env, "GROUNDPLAN_RELOAD_DRAIN_SECONDS", LEAVE_SECONDS, (0, 86_400), "seconds, such as 600"
+            env, "GROUNDPLAN_RELOAD_DRAIN_SECONDS", RELOAD_DRAIN_SECONDS, (0, 86_400), "seconds, such as 600"
         ),
         request_memory=int(_number(env, "GROUNDPLAN_REQUEST_MEMORY", 256, (1, 1 << 20), "MiB, such as 512")) << 20,
         cache_memory=int(_number(env, "GROUNDPLAN_CACHE_MEMORY", 256, (1, 1 << 20), "MiB, such as 512")) << 20,
@@ -146,22 +146,22 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         oidc_issuer=env.get("GROUNDPLAN_OIDC_ISSUER") or None,
         oidc_client=env.get("GROUNDPLAN_OIDC_CLIENT") or None,
         oidc_secret=env.get("GROUNDPLAN_OIDC_SECRET") or None,
-        oidc_trust_email=_yes(env, "GROUNDPLAN_OIDC_TRUST_EMAIL"),
+        oidc_trust_email=_flag(env, "GROUNDPLAN_OIDC_TRUST_EMAIL"),
         mail_url=env.get("GROUNDPLAN_MAIL_URL") or None,
         mail_from=env.get("GROUNDPLAN_MAIL_FROM") or "groundplan@localhost",
         mail_login=env.get("GROUNDPLAN_MAIL_LOGIN") or None,
         siem_url=env.get("GROUNDPLAN_SIEM_URL") or None,
         siem_token=env.get("GROUNDPLAN_SIEM_TOKEN") or None,
-        archive_url=_store(env.get("GROUNDPLAN_ARCHIVE_URL")),
+        archive_url=_store_url(env.get("GROUNDPLAN_ARCHIVE_URL")),
         archive_days=int(_number(env, "GROUNDPLAN_ARCHIVE_DAYS", 400, (7, 36_600), "days, such as 400")),
         witnesses=tuple(one.strip() for one in env.get("GROUNDPLAN_WITNESSES", "").split(",") if one.strip()),
     )
 
 
-def named_alike(environment: Mapping[str, str] | None = None) -> list[str]:
+def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
     """Variables that begin as ours, and that are none."""
     found = os.environ if environment is None else environment
-    ours = {f"{PREFIX}{word}" for word in WORDS}
+    ours = {f"{PREFIX}{word}" for word in VARIABLE_NAMES}
     return sorted(name for name in found if name.startswith(PREFIX) and name not in ours)
 
 
@@ -179,7 +179,7 @@ def _console_url(text: str | None) -> str | None:
     return f"https://{found.netloc.lower()}"
 
 
-def _store(text: str | None) -> str | None:
+def _store_url(text: str | None) -> str | None:
     """A folder is the same one wherever a command is started; an address stays as it is."""
     if not text:
         return None
@@ -191,7 +191,7 @@ def _path(env: Mapping[str, str], name: str) -> Path | None:
     return Path(value).absolute() if value else None
 
 
-def _yes(env: Mapping[str, str], name: str) -> bool:
+def _flag(env: Mapping[str, str], name: str) -> bool:
     """Nothing else is taken for either: who writes `true` means something by it."""
     said = env.get(name) or "no"
     if said not in ("yes", "no"):
@@ -219,7 +219,7 @@ def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {_THREADS_OF_PRODUCTS: "1", **kept, **(extra or {})}
 
 
-def bare_environment() -> dict[str, str]:
+def minimal_environment() -> dict[str, str]:
     """Environment for a process of ours that only computes: where programs and libraries are, and nothing of what may
     be a secret."""
     return {
@@ -229,38 +229,38 @@ def bare_environment() -> dict[str, str]:
     }
 
 
-def crowd_allocator() -> dict[str, str]:
+def mimalloc_environment() -> dict[str, str]:
     """Environment of a process that many may ask at once: its objects come from mimalloc, where this Python has it
     (from 3.13 on). Python's own allocator keeps what a crowd of calls took, since a few of its neighbours live on."""
     ours = "PYTHONMALLOC" not in os.environ and sysconfig.get_config_var("WITH_MIMALLOC")
     return {"PYTHONMALLOC": "mimalloc"} if ours else {}
 
 
-def without_plugins() -> None:
+def disable_pydantic_plugins() -> None:
     """Have pydantic look for no plugins, from here on and in processes that we start: for them it would read what every
     installed distribution declares, a tenth of the computing of a start."""
     os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
 
 
-def without_customs() -> None:
+def clear_libpq_formats() -> None:
     """Forget, here and for processes that we start, how somebody wants dates and times of PostgreSQL to be written:
     libpq asks every server for that, in the place of what the address of one says."""
     for name in ("PGTZ", "PGDATESTYLE", "PGGEQO"):
         os.environ.pop(name, None)
 
 
-def without_proxies() -> None:
+def clear_proxies() -> None:
     """Forget proxies that the environment names: libraries of others would take them, whatever is declared."""
     for name in [name for name in os.environ if name.lower() in _PROXIES]:
         del os.environ[name]
 
 
-def only_declared() -> None:
+def hide_provider_variables() -> None:
     """Have libraries of others find nothing in the environment that is not declared: as further headers of each
     request, another way of asking, a level of logs that tells prompts, or passwords for any host (`~/.netrc`). Secrets
     are found all the same."""
-    for name in [name for name in os.environ if name.startswith(_OF_OTHERS)]:
-        _put_aside[name] = os.environ.pop(name)
+    for name in [name for name in os.environ if name.startswith(_PROVIDER_PREFIXES)]:
+        _hidden_variables[name] = os.environ.pop(name)
     os.environ["NETRC"] = os.devnull
 
 
@@ -271,7 +271,7 @@ def resolve_secret(reference: str) -> str:
     """
     scheme, _, name = reference.partition(":")
     if scheme == "env" and name:
-        value = os.environ.get(name) or _put_aside.get(name, "")
+        value = os.environ.get(name) or _hidden_variables.get(name, "")
     elif scheme == "file" and name:
         try:
             value = Path(name).read_text(encoding="utf-8")

@@ -8,17 +8,17 @@ from datetime import UTC, datetime, timedelta
 _DEEPEST = 8
 
 
-def each(period: str) -> str:
+def per_period(period: str) -> str:
     """`a day`, `an hour`, `in total`."""
     return "in total" if period == "total" else f"{'an' if period == 'hour' else 'a'} {period}"
 
 
-def counted(number: int, one: str, many: str | None = None) -> str:
+def quantity(number: int, one: str, many: str | None = None) -> str:
     """`1 workload`, `2 workloads`, `1,204 entries` (`many` where it is not `one` with an s)."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
-def written(value: object) -> str:
+def display_value(value: object) -> str:
     """What was read from YAML or JSON, as people write it in a line: `a, b`, `yes`, `{use: own, words: [refund]}`. Of
     what is in braces nothing is said that is empty; what lies deeper than people write is `…`."""
     if isinstance(value, list | tuple):
@@ -37,14 +37,14 @@ def _inner(value: object, depth: int) -> str:
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
+def closest_name(word: str, known: Iterable[str]) -> str | None:
     """The known name that `word` was probably meant to be."""
     from difflib import get_close_matches  # noqa: PLC0415 -- gateways read this module and never ask
 
     return next(iter(get_close_matches(word, sorted(known), n=1)), None)
 
 
-def period(text: str) -> str:
+def format_period(text: str) -> str:
     """`2026-11` as `November 2026`, `2026-11-25` as `25 Nov 2026`; `total`, `month` and years as they are. What begins
     elsewhere has its first and its last day, or both moments where these are not midnight in UTC."""
     first, _, after = text.partition("..")

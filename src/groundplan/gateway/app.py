@@ -27,7 +27,7 @@ from typing import Any, Protocol, TypeVar
 import uvloop
 
 from groundplan.core import logs
-from groundplan.core.clock import Clock, OnwardClock, SystemClock
+from groundplan.core.clock import Clock, NonDecreasingClock, SystemClock
 from groundplan.core.database import database_url
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
@@ -146,7 +146,7 @@ async def serve(
         parts.callback(stalls.stop)
         url = database_url(home, load_settings(), "gateway")
         journal = await journal_of(home, sockets, partial(_open_journal, home, loop, segment_bytes))
-        gateway, live, leases = _build_gateway(parts, home, url, journal, OnwardClock(clock or SystemClock()))
+        gateway, live, leases = _build_gateway(parts, home, url, journal, NonDecreasingClock(clock or SystemClock()))
         await parts.close_at_end(AnswerServer(gateway.idempotent_answers)).open()
         gateway.scrapes = parts.close_at_end(MetricsScraper(home, slot, load_settings().metrics_token, workers))
         await gateway.scrapes.open(lambda: gather_families(gateway))

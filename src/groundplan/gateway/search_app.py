@@ -27,10 +27,10 @@ from threadpoolctl import threadpool_limits
 
 from groundplan.core import logs
 from groundplan.core.database import database_url
-from groundplan.core.endpoints import announce_at_last, listen_locally, withdraw
+from groundplan.core.endpoints import announce_retrying, listen_locally, withdraw
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
-from groundplan.core.last_known_address import Bounded
+from groundplan.core.last_known_address import TimeLimitedConnection
 from groundplan.core.settings import Settings, load_settings
 from groundplan.gateway import memory
 from groundplan.knowledge.embedding.batching import LazyEmbedder, RunOnceAfter
@@ -103,7 +103,7 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
     return application(KnowledgeService(search, encoder, follower, examiner, early), token), pool, follower
 
 
-class _Asked(Bounded):
+class _Asked(TimeLimitedConnection):
     """PostgreSQL ends a statement itself; after a second more it is not heard any more."""
 
     most = _STATEMENT_TIMEOUT_MS / 1000 + 1.0
@@ -158,7 +158,7 @@ async def serve(home: Home, settings: Settings) -> None:
         gc.freeze()
         over = threading.Event()
         for name, where in ((SEARCH, url), (EMBEDDINGS, f"{url}/v1")):
-            announce_at_last(home, name, where, token, over)
+            announce_retrying(home, name, where, token, over)
         try:
             await server.serve(sockets=[listener])
         finally:

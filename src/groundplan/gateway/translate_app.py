@@ -19,10 +19,10 @@ from pathlib import Path
 import msgspec
 
 from groundplan.core import logs
-from groundplan.core.endpoints import announce_at_last, withdraw
+from groundplan.core.endpoints import announce_retrying, withdraw
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
-from groundplan.core.settings import only_declared, without_proxies
+from groundplan.core.settings import clear_proxies, hide_provider_variables
 from groundplan.gateway.call.delivery.stream import EVENT_STREAM
 from groundplan.gateway.http.errors import error_body, error_response, error_type, refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
@@ -107,7 +107,7 @@ async def serve(home: Home, drain_seconds: float) -> None:
     server = Server(Service(providers, token).handle, refusal_body, loop)
     listener = await loop.create_server(server.create_connection, "127.0.0.1", 0, backlog=256)
     over, stop = threading.Event(), asyncio.Event()
-    announce_at_last(home, SERVICE, f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", token, over)
+    announce_retrying(home, SERVICE, f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", token, over)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     _log.info("other providers are reached from here")
@@ -127,8 +127,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--drain", type=float, default=5.0)
     arguments = parser.parse_args(argv)
     logs.configure(SERVICE)
-    without_proxies()
-    only_declared()
+    clear_proxies()
+    hide_provider_variables()
     threading.stack_size(_STACK_BYTES)
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))  # each call takes two

@@ -19,7 +19,7 @@ from psycopg import Connection
 from groundplan.core import audit
 from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.core.ids import new_id
-from groundplan.core.words import written
+from groundplan.core.words import display_value
 from groundplan.governance import store
 from groundplan.governance.approved_parts import GATEWAY_KINDS, PART_KINDS, declaration_digest
 from groundplan.governance.model import REQUEST_DUTIES, ApprovalRequest, ApprovalStatus, Change, GrantedApproval, Need
@@ -107,7 +107,9 @@ def request_approval(
                 return held
             raise Conflict("this is approved already", code="approved_already", hint=f"See change {held.id}.")
     needs = tuple(Need("company", duty) for duty in duties)
-    texts = {name: None if value is None else written(value) for name, value in sorted(request.declaration.items())}
+    texts = {
+        name: None if value is None else display_value(value) for name, value in sorted(request.declaration.items())
+    }
     summary: dict[str, Any] = {"fields": [{"field": name, "old": None, "new": text} for name, text in texts.items()]}
     summary |= {"price": price} if price else {}
     change = Change(

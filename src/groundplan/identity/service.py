@@ -17,8 +17,8 @@ from psycopg import Connection
 from groundplan.core.audit import record, record_listed
 from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.core.ids import new_id
-from groundplan.core.money import maybe_usd
-from groundplan.core.words import nearest
+from groundplan.core.money import optional_usd
+from groundplan.core.words import closest_name
 from groundplan.identity import rights_store, session_store, store
 from groundplan.identity.genesis import check_genesis, normal_email
 from groundplan.identity.keys import hash_key, key_prefix, make_key
@@ -79,7 +79,7 @@ def find_person(conn: Connection[Any], email: str) -> Person:
     """The person with this address. Raises `NotFound` (`unknown_person`) with the nearest known one."""
     found = store.person_by_email(conn, normal_email(email))
     if found is None:
-        near = nearest(normal_email(email), [person.email for person in store.people(conn)])
+        near = closest_name(normal_email(email), [person.email for person in store.people(conn)])
         hint = f"Did you mean {near}?" if near else "Add the person first: `groundplan people add`."
         raise NotFound(f"there is no person {email}", code="unknown_person", hint=hint)
     return found
@@ -304,7 +304,7 @@ def _key_detail(key: ApiKey) -> dict[str, Any]:
         "tags": list(terms.tags),
         "networks": list(terms.networks),
         "models": list(terms.models),
-        "budget_usd": maybe_usd(terms.budget),
+        "budget_usd": optional_usd(terms.budget),
         "budget_period": terms.budget_period,
     }
 
@@ -409,7 +409,7 @@ def _get_group_id(conn: Connection[Any], name: str) -> UUID:
     if found is None:
         if name == EVERYONE:
             raise Invalid("everybody is in `everyone`", code="everyone", hint="Use a group of your own.")
-        near = nearest(name, [group.name for group in store.groups(conn)])
+        near = closest_name(name, [group.name for group in store.groups(conn)])
         hint = f"Did you mean {near}?" if near else "Add the group first: `groundplan groups add`."
         raise NotFound(f"there is no group {name}", code="unknown_group", hint=hint)
     return found

@@ -17,7 +17,7 @@ from psycopg import Connection
 
 from groundplan.core.audit import OPERATOR, ActingAs, person_actor, record
 from groundplan.core.errors import Conflict, NotFound, Unauthenticated, Unavailable
-from groundplan.core.home import Home, others_may_read, write_atomically
+from groundplan.core.home import Home, is_readable_by_others, write_atomically
 from groundplan.identity import session_store, store
 from groundplan.identity.model import Proof, Session
 
@@ -142,7 +142,7 @@ def ensure_operator_token(home: Home) -> str:
 def read_operator_token(home: Home) -> str:
     """The token. Raises `Unavailable` (`operator_token`) where it is missing, empty or readable by others."""
     try:
-        if others_may_read(home.operator_token.stat()):
+        if is_readable_by_others(home.operator_token.stat()):
             raise Unavailable(
                 f"others may read {home.operator_token}",
                 code="operator_token",

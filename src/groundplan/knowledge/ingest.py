@@ -19,7 +19,7 @@ from groundplan.blueprint.model import Source
 from groundplan.catalog.fields import is_email
 from groundplan.core.audit import SYSTEM, record
 from groundplan.core.errors import Unavailable
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 from groundplan.knowledge import store
 from groundplan.knowledge.deletion import legal_hold_store, names_store
 from groundplan.knowledge.intake import intake_store
@@ -171,7 +171,7 @@ def _record_results(
     reason = (
         outage.message
         if outage
-        else f"{counted(len(tally.failures), 'document')} cannot be read"
+        else f"{quantity(len(tally.failures), 'document')} cannot be read"
         if tally.failures
         else None
     )
@@ -250,7 +250,8 @@ def _orphan_sidecar_finding(source: Source, subject: str, path: str) -> Finding:
 def _unconfined_finding(source: Source, subject: str, count: int) -> Finding:
     return Finding(
         kind=_UNCONFINED, subject=subject, severity="high", owner=source.owner,
-        message=f"{counted(count, 'document was', 'documents were')} read by a parser that the kernel does not confine",
+        message=f"{quantity(count, 'document was', 'documents were')} read by a parser "
+        "that the kernel does not confine",
         hint="Run on Linux (x86-64 or ARM64) with seccomp, see `groundplan doctor`; a changed one is parsed again.",
     )  # fmt: skip
 

@@ -23,9 +23,9 @@ from psycopg import Connection
 
 from groundplan.core.audit.archive_store import Range
 from groundplan.core.errors import Conflict, Invalid
-from groundplan.core.file_store import is_folder, opened, store_of, unreadable
-from groundplan.core.file_store import put as _put
-from groundplan.core.scratch import scratch
+from groundplan.core.file_store import is_local, open_file, resolve_store, unreadable_error
+from groundplan.core.file_store import put_file as _put
+from groundplan.core.scratch import scratch_folder
 from groundplan.ledger import archive_store
 
 AT_ONCE: Final = 31
@@ -69,7 +69,7 @@ def archive_day(conn: Connection[Any], url: str, day: date, most: int = MOST) ->
     counts: dict[str, int] = {}
     digest = hashlib.sha256()
     cost, part, until = Decimal(0), archive_store.next_part(conn, day), archive_store.bound(conn, day, most)
-    with scratch("groundplan-archive-") as folder, _duckdb() as duck:
+    with scratch_folder("groundplan-archive-") as folder, _duckdb() as duck:
         duck.execute("SET threads = 1")  # as quick, beside calls, and with more of them it takes 400 MB for each
         for table in archive_store.TABLES:
             text, file = folder / f"{table}.csv", folder / f"{table}.parquet"
@@ -109,7 +109,7 @@ def query(days: Iterable[tuple[date, str] | Kept], statement: str) -> tuple[list
     `at` is a word of DuckDB's own and needs quotes, so calls and attempts have their `day`, UTC, as well. Raises
     `Invalid`."""
     kept = [Kept(*each) for each in days]
-    with scratch("groundplan-archive-") as folder, _duckdb() as duck:
+    with scratch_folder("groundplan-archive-") as folder, _duckdb() as duck:
         import duckdb  # noqa: PLC0415 -- an extra, which is there
 
         try:
@@ -136,7 +136,7 @@ def query_entries(ranges: Sequence[Range], statement: str) -> tuple[list[str], l
     """Names of the columns, and rows, of a SELECT over `entries`, those of the audit log in files of `ranges`: `id`,
     `"at"`, its `day` (UTC), `action`, `actor`, `subject`, and `detail` and `acting` as JSON. Raises `Invalid`,
     `NotFound`."""
-    with scratch("groundplan-archive-") as folder, _duckdb() as duck:
+    with scratch_folder("groundplan-archive-") as folder, _duckdb() as duck:
         import duckdb  # noqa: PLC0415 -- an extra, which is there
 
         places = [_local(of.url, of.file, folder / f"{of.first}.gz") for of in ranges]
@@ -159,10 +159,10 @@ def query_entries(ranges: Sequence[Range], statement: str) -> tuple[list[str], l
 
 def _local(url: str, name: str, copy: Path) -> str:
     """A path of a file: its own in a folder, else of a copy."""
-    store, root = store_of(url)
-    if is_folder(store):
+    store, root = resolve_store(url)
+    if is_local(store):
         return f"{root.rstrip('/')}/{name}"
-    with opened(url, name) as source, copy.open("wb") as kept:
+    with open_file(url, name) as source, copy.open("wb") as kept:
         shutil.copyfileobj(source, kept)
     return str(copy)
 
@@ -226,14 +226,14 @@ def _check_own(conn: Connection[Any], duck: Any, url: str, name: str, file: Path
     one left none but its own, also where it had gone further into the day."""
     import duckdb  # noqa: PLC0415 -- an extra, which is there
 
-    store, root = store_of(url)
+    store, root = resolve_store(url)
     try:
         if not store.exists(place := f"{root.rstrip('/')}/{name}"):
             return
         with store.open(place, "rb") as source, before.open("wb") as kept:
             shutil.copyfileobj(source, kept)
     except Exception as error:  # every store has errors of its own, which are no OSError
-        raise unreadable(name, url, error) from error
+        raise unreadable_error(name, url, error) from error
     ids = ", ".join(_IDS[table])
     beside = f"SELECT {ids} FROM read_parquet(?) EXCEPT SELECT {ids} FROM read_parquet(?)"
     try:
@@ -254,10 +254,10 @@ def _get(days: Iterable[Kept], table: str, folder: Path) -> list[str]:
     target.mkdir()
     found = []
     for day, url, part in days:
-        store, root = store_of(url)
+        store, root = resolve_store(url)
         name = archive_store.file_of(table, day, part)
         place = f"{root.rstrip('/')}/{name}"
-        local = is_folder(store)
+        local = is_local(store)
         try:
             if local and not Path(place).is_file():
                 raise FileNotFoundError(place)
@@ -266,6 +266,6 @@ def _get(days: Iterable[Kept], table: str, folder: Path) -> list[str]:
                 with store.open(f"{root.rstrip('/')}/{name}", "rb") as source, Path(place).open("wb") as kept:
                     shutil.copyfileobj(source, kept)
         except Exception as error:  # every store has errors of its own, which are no OSError
-            raise unreadable(name, url, error) from error
+            raise unreadable_error(name, url, error) from error
         found.append(place)
     return found

@@ -14,7 +14,7 @@ from typing import Any, LiteralString
 from psycopg import Connection
 
 from groundplan.core.database import select
-from groundplan.core.months import next_first
+from groundplan.core.months import first_of_next_month
 from groundplan.ledger.rollup_store import NOBODY, place_names
 
 Row = dict[str, Any]
@@ -275,7 +275,7 @@ def _months(since: datetime, until: datetime) -> Row:
     """The times of `_summed`: `month` is the first beginning of a month that is not before the day of `since`, and
     `before` the one of the month before that."""
     day = since.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    month = day if day.day == 1 else next_first(day)
+    month = day if day.day == 1 else first_of_next_month(day)
     before = (month - timedelta(days=1)).replace(day=1)
     return {"since": since, "until": until, "month": month, "before": before}
 

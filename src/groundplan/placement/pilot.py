@@ -13,7 +13,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from groundplan.core.errors import Invalid
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 from groundplan.placement.explain.words import usd
 from groundplan.placement.terms.facts import DAYS
 from groundplan.placement.terms.queue import wait_seconds
@@ -207,4 +207,4 @@ def words(found: Projection) -> Iterator[str]:
     else:
         yield f"What breaks first is {found.first[1]}, at {found.first[0]:.3g} times."
     if found.days < FEW:
-        yield f"It rests on {counted(found.days, 'day')}: the intervals are wide."
+        yield f"It rests on {quantity(found.days, 'day')}: the intervals are wide."

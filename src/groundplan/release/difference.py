@@ -10,8 +10,8 @@ import msgspec
 from groundplan.blueprint import model as bp
 from groundplan.catalog.units import format_like
 from groundplan.core.canonical import digest
-from groundplan.core.money import PICO, plain, to_decimal
-from groundplan.core.words import written
+from groundplan.core.money import PICO, format_plain, to_decimal
+from groundplan.core.words import display_value
 from groundplan.release.compile.grants import GRANT_FIELDS, format_grants, grant_changes
 from groundplan.release.model import Difference, Field
 
@@ -190,7 +190,7 @@ def _value_text(name: str, value: Any) -> str:
     if isinstance(value, list) and name in GRANT_FIELDS:
         return format_grants(msgspec.convert(value, list[bp.Grant]))
     if isinstance(value, list | bool):
-        return written(value)
+        return display_value(value)
     if isinstance(value, int) and name in _MONEY_FIELDS:
         return f"{_usd(value)}{'/hour' if name == 'cache.semantic.hour' else ''}"
     if name.endswith("_ms"):
@@ -212,4 +212,4 @@ def _value_text(name: str, value: Any) -> str:
 
 
 def _usd(amount: int) -> str:
-    return f"{plain(to_decimal(amount)) if amount % PICO else amount // PICO} USD"
+    return f"{format_plain(to_decimal(amount)) if amount % PICO else amount // PICO} USD"

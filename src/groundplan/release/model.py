@@ -9,7 +9,7 @@ from uuid import UUID
 from groundplan.blueprint.model import ApprovalTerms, Blueprint, Placement
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem, Where
-from groundplan.core.money import format_usd, maybe_usd
+from groundplan.core.money import format_usd, optional_usd
 from groundplan.governance.approved_parts import Lapse
 from groundplan.governance.model import Need
 
@@ -195,7 +195,7 @@ def placement_json(item: Placement) -> dict[str, Any]:
                 "site": option.site,
                 "allowed": option.allowed,
                 "reasons": list(option.reasons),
-                "monthly_usd": maybe_usd(option.monthly),
+                "monthly_usd": optional_usd(option.monthly),
             }
             for option in item.alternatives
         ],

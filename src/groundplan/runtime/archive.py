@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
 
 from groundplan.core.errors import Conflict, Invalid, Unavailable
-from groundplan.core.home import forget_unfinished, sync_folder, temporary_of
+from groundplan.core.home import remove_stale_temporaries, sync_folder, temporary_path
 
 MANIFEST: Final = "manifest.json"
 FORMAT: Final = 1
@@ -84,8 +84,8 @@ def write_archive(target: Path, facts: Mapping[str, Any]) -> Iterator[Writer]:
     """
     if target.exists():
         raise Conflict(f"{target} exists already", code="archive_exists", hint="Choose another name, or move it away.")
-    temporary, made = temporary_of(target), False
-    forget_unfinished(target)
+    temporary, made = temporary_path(target), False
+    remove_stale_temporaries(target)
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:

@@ -35,7 +35,7 @@ from groundplan.core.audit.verify import verify
 from groundplan.core.audit.witness import FOLDER as WITNESSES
 from groundplan.core.database import connect, database_url, first_line
 from groundplan.core.errors import Conflict, Invalid, Unavailable
-from groundplan.core.home import Home, sync_folder, temporary_of, write_atomically
+from groundplan.core.home import Home, sync_folder, temporary_path, write_atomically
 from groundplan.core.settings import Settings, load_settings
 from groundplan.runtime.archive import Writer, unpack, write_archive
 from groundplan.runtime.database import running_database
@@ -92,7 +92,7 @@ def backup(home: Home, settings: Settings, target: Path, progress: Progress) -> 
                 facts = dump_tables(database_url(home, settings, "control"), staging / "tables")
         facts |= {"schema": schema, "made_at": datetime.now(UTC).isoformat(), "audit_ok": audit_ok}
         progress("writing the archive")
-        (staging / _ARCHIVE).symlink_to(temporary_of(target.absolute()))
+        (staging / _ARCHIVE).symlink_to(temporary_path(target.absolute()))
         with write_archive(target, facts) as archive:
             kept = [(f"{_JOURNALS}{name}", path) for name, path in _files(journals)]
             for name, path in (*_files(staging), *kept, *_home_files(home)):

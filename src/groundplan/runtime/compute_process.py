@@ -38,7 +38,7 @@ from typing import Any, BinaryIO, Final
 import groundplan
 from groundplan.core import logs
 from groundplan.core.errors import GroundplanError, Unavailable
-from groundplan.core.settings import bare_environment
+from groundplan.core.settings import minimal_environment
 from groundplan.runtime.child import spawn
 
 IDLE_SECONDS = 300.0
@@ -175,7 +175,11 @@ class ComputeProcess:
                     ours.close()
                     raise self._ended()
                 popen = spawn(
-                    command, env=bare_environment(), log=self._log, fds=(theirs.fileno(),), death_signal=signal.SIGKILL
+                    command,
+                    env=minimal_environment(),
+                    log=self._log,
+                    fds=(theirs.fileno(),),
+                    death_signal=signal.SIGKILL,
                 )
                 self._child = child = _Child(popen, ours, ours.makefile("rb"))
         ours.settimeout(READY_SECONDS)

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from groundplan.core.endpoints import announce_at_last, withdraw
+from groundplan.core.endpoints import announce_retrying, withdraw
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
@@ -92,7 +92,7 @@ def serve(home: Home, models: Path) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
     token = secrets.token_urlsafe(32)
     server, url = start(ensure(models, SMOLLM2.name) / "model.gguf", token)
-    announce_at_last(home, NAME, url, token, over := threading.Event())
+    announce_retrying(home, NAME, url, token, over := threading.Event())
     signal.sigwait(_STOPPING)
     over.set()
     withdraw(home, NAME)

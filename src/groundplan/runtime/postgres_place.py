@@ -19,7 +19,7 @@ from pathlib import Path
 
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
-from groundplan.core.scratch import scratch
+from groundplan.core.scratch import scratch_folder
 from groundplan.runtime.child import Account
 
 SYSTEM = Path("/var/lib/groundplan")
@@ -137,7 +137,7 @@ def _programs(account: Account | None) -> Path:
 def _copy_programs(package: Path, target: Path) -> None:
     """Copy the server beside its libraries (they are found relative to it), whole or not at all."""
     _make_system()
-    with scratch(".programs-", SYSTEM) as temporary:
+    with scratch_folder(".programs-", SYSTEM) as temporary:
         skip = shutil.ignore_patterns("include", "*.a", "pkgconfig")
         shutil.copytree(package / _INSTALL, temporary / _PACKAGE / _INSTALL, symlinks=True, ignore=skip)
         libraries = package.parent / f"{_PACKAGE}.libs"

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Final, Self
 
-from groundplan.core.endpoints import began, identity
+from groundplan.core.endpoints import home_identity, start_ticks
 from groundplan.core.errors import Conflict, GroundplanError, Unavailable
 from groundplan.core.home import Home, write_atomically
 from groundplan.core.settings import child_environment
@@ -232,7 +232,7 @@ class Supervisor:
         """Write HOME/run/up.json, through which the commands find this `up`. `public`: the gateway's address for
         clients elsewhere, where that is another one; `tls`: the files of its certificate."""
         pid = os.getpid()
-        own = {"pid": pid, "began": began(pid), "home": identity(self.home)}
+        own = {"pid": pid, "began": start_ticks(pid), "home": home_identity(self.home)}
         # `upgrades`: a reload of it upgrades the schema, which older programs left to the command that asked for one
         body = {**own, "gateway": gateway, "control": control, "public": public or gateway, "upgrades": True}
         body |= {"tls": dict(tls)} if tls is not None else {}

@@ -15,7 +15,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from groundplan.core.database import connect, first_line, unhurried
+from groundplan.core.database import connect, first_line, prepare_long_session
 from groundplan.core.errors import Conflict, Invalid
 from groundplan.runtime.missed_steps import made_late
 
@@ -30,7 +30,7 @@ _BEYOND = 1 << 40
 def dump_tables(control_url: str, folder: Path) -> Facts:
     """Write `folder/NAME.copy` for each table, all as of one moment, beside whatever is going on in the database."""
     with connect(control_url, autocommit=True) as connection:
-        unhurried(connection)
+        prepare_long_session(connection)
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         tables = _columns(connection)
         for name, columns in tables.items():
@@ -54,7 +54,7 @@ def load_tables(owner_url: str, folder: Path, facts: Facts) -> None:
     (`restore_mismatch`) where tables or values do not fit.
     """
     with connect(owner_url) as connection:
-        unhurried(connection)
+        prepare_long_session(connection)
         here = _columns(connection)
         if odd := (set(here) ^ set(facts["tables"])) - (set(here) & made_late()):
             raise Invalid(

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from groundplan.core.database import connect, first_line, unhurried
+from groundplan.core.database import connect, first_line, prepare_long_session
 from groundplan.core.errors import Unavailable
 from groundplan.migrations.chain import statements
 
@@ -113,7 +113,7 @@ def _alchemy(url: str) -> Connection:
 
 def _connected(url: str) -> psycopg.Connection[tuple[Any, ...]]:
     connection = connect(url)
-    unhurried(connection)
+    prepare_long_session(connection)
     connection.execute(f"SET lock_timeout = {int(TURN_SECONDS * 1000)}".encode())
     connection.commit()
     return connection

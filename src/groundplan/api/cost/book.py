@@ -18,7 +18,7 @@ from groundplan.api.cost import declared_costs as cost_rules
 from groundplan.api.cost.declared_costs import DeclaredCosts
 from groundplan.core.errors import Invalid
 from groundplan.core.money import format_usd, from_decimal
-from groundplan.core.months import next_first
+from groundplan.core.months import first_of_next_month
 from groundplan.economics.allocate.daily import allocated
 from groundplan.economics.allocate.model import Basis, Line
 from groundplan.ledger import rollup_store
@@ -80,7 +80,7 @@ class Days:
         """The period split into calendar months."""
         found, first = [], self.first
         while first <= self.last:
-            last = min(self.last, next_first(first) - timedelta(days=1))
+            last = min(self.last, first_of_next_month(first) - timedelta(days=1))
             found.append(Days(first, last))
             first = last + timedelta(days=1)
         return found

@@ -22,7 +22,7 @@ from groundplan.api.cost import store as cost_store
 from groundplan.api.cost.book import Days
 from groundplan.api.served_blueprint import current_blueprint, workspace_at
 from groundplan.catalog.workload import WorkflowDoc
-from groundplan.core.money import format_usd, from_decimal, maybe_usd
+from groundplan.core.money import format_usd, from_decimal, optional_usd
 from groundplan.economics.allocate.model import Line
 from groundplan.economics.allocate.outcome import Outcomes, baseline_cost, baseline_rule, worth
 from groundplan.ledger import rollup_store, ticket_store
@@ -111,7 +111,7 @@ def _workload_json(data: _OutcomeData, name: str) -> dict[str, Any]:
     wanted = data.may_cost.get(name)
     kept = None if wanted is None or not outcomes.accepted else cost <= wanted * outcomes.accepted
     return {
-        "workload": name, "workflow": flow.name if flow else None, "may_cost_usd": maybe_usd(wanted), "kept": kept,
+        "workload": name, "workflow": flow.name if flow else None, "may_cost_usd": optional_usd(wanted), "kept": kept,
         **_value_json(data, flow, name, cost, calls, outcomes),
     }  # fmt: skip
 
@@ -148,8 +148,8 @@ def _value_json(
     known = flow is not None and case is not None
     return {
         "calls": calls, "reported": outcomes.reported, "accepted": outcomes.accepted, "cost_usd": format_usd(cost),
-        "value_usd": format_usd(outcomes.value), "cost_per_accepted_usd": maybe_usd(made.cost_per_accepted),
-        "baseline_usd": maybe_usd(made.baseline), "baseline_basis": "estimated" if known else None,
+        "value_usd": format_usd(outcomes.value), "cost_per_accepted_usd": optional_usd(made.cost_per_accepted),
+        "baseline_usd": optional_usd(made.baseline), "baseline_basis": "estimated" if known else None,
         "baseline_rule": f"{rule} (workflow {flow.name})" if flow is not None and known else None,
-        "saved_usd": maybe_usd(made.saved), "returned": made.returned,
+        "saved_usd": optional_usd(made.saved), "returned": made.returned,
     }  # fmt: skip

@@ -13,7 +13,7 @@ from groundplan.api.cost import declared_costs as cost_rules
 from groundplan.api.cost.book import Days
 from groundplan.api.cost.declared_costs import DeclaredCosts
 from groundplan.blueprint.model import Blueprint
-from groundplan.core.money import maybe_usd
+from groundplan.core.money import optional_usd
 from groundplan.economics.allocate.divide import capacity_of, spent
 from groundplan.economics.forecast.breakeven import BreakEven, OwnCapacity, break_even
 from groundplan.economics.prices.reprice import cost_of_hourly_counts
@@ -84,8 +84,8 @@ def _costs_elsewhere(blueprint: Blueprint, own: str, users: set[str], counts: _C
 
 def _json(found: BreakEven) -> dict[str, Any]:
     return {
-        "deployment": found.deployment, "cost_usd": maybe_usd(found.cost), "used": round(found.used, 6),
-        "each_usd": maybe_usd(found.each), "other": found.other, "other_usd": maybe_usd(found.other_cost),
-        "other_each_usd": maybe_usd(found.other_each),
+        "deployment": found.deployment, "cost_usd": optional_usd(found.cost), "used": round(found.used, 6),
+        "each_usd": optional_usd(found.each), "other": found.other, "other_usd": optional_usd(found.other_cost),
+        "other_each_usd": optional_usd(found.other_each),
         "needed": None if found.needed is None else round(found.needed, 6), "told": found.verdict,
     }  # fmt: skip

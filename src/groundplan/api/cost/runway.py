@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from groundplan.core.money import format_usd, from_text
+from groundplan.core.money import format_usd, from_usd_text
 from groundplan.economics.forecast.model import Forecast, Series
 from groundplan.gateway.budgets.periods import begins, ends
 
@@ -31,12 +31,12 @@ def runway_json(
     from groundplan.economics.forecast.runway import runway  # noqa: PLC0415
 
     until = ends(row["period"])
-    left = from_text(row["limit_usd"]) - from_text(row["spent_usd"])
+    left = from_usd_text(row["limit_usd"]) - from_usd_text(row["spent_usd"])
     told = runway(left, _forecast(past, days_until(until, now)), until, today, now, rate)
     return {
         "covers": covers, "period": row["period"],
         "limit_usd": row["limit_usd"], "a_day_usd": _daily_limit(row),
-        "spent_usd": row["spent_usd"], "expected_usd": format_usd(from_text(row["spent_usd"]) + told.expected),
+        "spent_usd": row["spent_usd"], "expected_usd": format_usd(from_usd_text(row["spent_usd"]) + told.expected),
         "ends": told.ends.isoformat() if told.ends else None, "days": told.days,
         "earliest": told.earliest.isoformat() if told.earliest else None,
         "latest": told.latest.isoformat() if told.latest else None,
@@ -63,4 +63,4 @@ def _daily_limit(row: Mapping[str, Any]) -> str | None:
     first, end = begins(row["period"]), ends(row["period"])
     if first is None or end is None:
         return None
-    return format_usd(int(from_text(row["limit_usd"]) / ((end - first) / timedelta(days=1))))
+    return format_usd(int(from_usd_text(row["limit_usd"]) / ((end - first) / timedelta(days=1))))

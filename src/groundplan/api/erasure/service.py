@@ -28,7 +28,7 @@ from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.canonical import digest
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound
 from groundplan.core.ids import new_id
-from groundplan.core.letters import named
+from groundplan.core.letters import name_pattern
 from groundplan.identity import erase as identity_erase
 from groundplan.identity import service as identity
 from groundplan.identity import store as identity_store
@@ -202,7 +202,7 @@ def _document_names(rows: Sequence[tuple[UUID, str, str, bool]]) -> tuple[list[s
 def _erase_texts(work: _Erasure, kept: store.SealedTable) -> None:
     """Erase sealed texts that belong to the person or name them; texts of people under a legal hold stay."""
     keys = SubjectKeys.of(work.services.home)
-    words = [re.compile(named(normalize(word).strip())) for word in work.request.words]
+    words = [re.compile(name_pattern(normalize(word).strip())) for word in work.request.words]
     standing = store.open_holds(work.conn)
     own = None if work.person is None else str(work.person.id)
     doomed, held = [], 0

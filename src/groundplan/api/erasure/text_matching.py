@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from groundplan.core.letters import letters
+from groundplan.core.letters import normalize_letters
 
 _SEPARATORS: Final = re.compile(r"[\s|*_`]+")
 """Characters that may separate two words of a name, with marks of tables, emphasis and code."""
@@ -17,7 +17,7 @@ _MAX_LEVELS: Final = 4
 
 def normalize(text: str) -> str:
     """The text casefolded, with composed accents and single blanks between words."""
-    return _SEPARATORS.sub(" ", letters(text)).casefold()
+    return _SEPARATORS.sub(" ", normalize_letters(text)).casefold()
 
 
 def unescape_json(text: str) -> str:

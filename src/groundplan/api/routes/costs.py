@@ -27,8 +27,8 @@ from groundplan.api.unknown_names import require_known_names
 from groundplan.blueprint.calendar import Launch
 from groundplan.core.audit.store import record
 from groundplan.core.errors import NotFound
-from groundplan.core.money import format_numeric, format_usd, maybe_usd
-from groundplan.core.months import next_first
+from groundplan.core.money import format_numeric, format_usd, optional_usd
+from groundplan.core.months import first_of_next_month
 from groundplan.economics.export.focus import focus_csv
 from groundplan.economics.export.statement import UNCARRIED, Statement, statement_csv, statements
 from groundplan.ledger import archive_store, daily_attribution_store, finding_store, rollup_store
@@ -321,7 +321,7 @@ def _statements(
     today = services.clock.now().date()
     first = date.fromisoformat(f"{month}-01") if month else today.replace(day=1)
     last = cost_book.parse_days(first, None, max(first, today)).last
-    last = min(last, next_first(first) - timedelta(days=1))
+    last = min(last, first_of_next_month(first) - timedelta(days=1))
     days = cost_book.Days(first, last)
     with services.transaction() as conn:
         lines = cost_book.cost_lines(conn, days, today, None if team == UNCARRIED else team, separate=apart)
@@ -347,7 +347,7 @@ def _statement_json(made: Statement) -> dict[str, Any]:
     return {
         "team": made.team, "cost_center": made.cost_center or None,
         "from": made.first.isoformat(), "to": made.last.isoformat(), "over": made.over,
-        "charged": made.charged, "total_usd": format_usd(made.total), "previous_usd": maybe_usd(made.previous),
+        "charged": made.charged, "total_usd": format_usd(made.total), "previous_usd": optional_usd(made.previous),
         "by_workload": _pairs(made.by_workload()), "by_term": _pairs(made.by_term()),
         "by_basis": _pairs(made.by_basis()), "blueprints": list(made.blueprints),
     }  # fmt: skip

@@ -18,7 +18,7 @@ from groundplan.api.presence import check_presence, is_alone
 from groundplan.api.propagation import policy_effect
 from groundplan.api.served_blueprint import current_blueprint, current_or_none
 from groundplan.api.unknown_names import require_known_names
-from groundplan.core.clock import end_of
+from groundplan.core.clock import end_of_day
 from groundplan.core.errors import NotFound
 from groundplan.core.ids import new_id
 from groundplan.economics.experiment import experiment_store as store
@@ -170,7 +170,7 @@ def _waiting_reason(one: Recorded, standing: Sequence[Recorded]) -> str | None:
 
 
 def _build_experiment(body: Begin, actor: str, now: datetime) -> Recorded:
-    last = now + service.ORDINARY if body.until is None else end_of(body.until)
+    last = now + service.ORDINARY if body.until is None else end_of_day(body.until)
     return Recorded(
         id=new_id(), name=body.name, workload=body.workload, type=body.type, candidate=body.candidate,
         judge=body.judge or "", share=max(1, round(body.share * 10_000)), split=body.by,

@@ -22,7 +22,7 @@ from groundplan.api.propagation import policy_effect
 from groundplan.api.served_blueprint import current_or_none
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.errors import NotFound
-from groundplan.core.words import nearest
+from groundplan.core.words import closest_name
 from groundplan.governance import service as governance
 from groundplan.governance.policy.vocabulary import provider_of
 from groundplan.identity import rights, rights_store
@@ -123,7 +123,7 @@ def _check_scope(conn: Connection[Any], scope: str) -> None:
     known = set() if kind == "key" else _known_names(conn, kind)
     if scope in known:
         return
-    near = nearest(scope, known)
+    near = closest_name(scope, known)
     listed = "`groundplan keys list` shows the keys." if kind == "key" else f"There are: {_names_hint(known)}."
     raise NotFound(
         f"there is no {scope}, so nothing was stopped",

@@ -24,8 +24,8 @@ from groundplan.api.cost.book import LAST_YEAR, Days
 from groundplan.api.http.uploads import parse_options, read_text
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
-from groundplan.core.money import plain
-from groundplan.core.words import counted
+from groundplan.core.money import format_plain
+from groundplan.core.words import quantity
 from groundplan.economics.bills.allocated_lines import TERMS, AllocationGap, compare_allocations
 from groundplan.economics.bills.model import KINDS, OUR_VERSION, Attempt, Reconciliation, Row
 from groundplan.economics.bills.model_names import by_upstream, resolve
@@ -80,7 +80,7 @@ def read_options(text: str, name: str, said: dict[str, str], first: date | None,
         if line.day is None or ((first is None or line.day >= first) and (last is None or line.day <= last))
     )  # fmt: skip
     passed = len(bill.lines) - len(kept)
-    told = f"{counted(passed, 'line')} of other days {'was' if passed == 1 else 'were'} passed over"
+    told = f"{quantity(passed, 'line')} of other days {'was' if passed == 1 else 'were'} passed over"
     notes = (*bill.notes, told) if passed else bill.notes
     days = replace(bill, lines=kept).date_range
     since, until = first or (days[0] if days else None), last or (days[1] if days else None)
@@ -239,4 +239,4 @@ def _row(row: Row) -> dict[str, Any]:
 
 def exact_amount(amount: Decimal) -> str:
     """An amount with all digits, at least twelve decimals."""
-    return plain(amount, 12)
+    return format_plain(amount, 12)

@@ -8,8 +8,8 @@ from groundplan.api import store
 from groundplan.api.budgets import current_budget_use
 from groundplan.api.context import Services
 from groundplan.api.served_blueprint import current_or_none
-from groundplan.core.money import from_text, short_usd
-from groundplan.core.words import period
+from groundplan.core.money import from_usd_text, short_usd
+from groundplan.core.words import format_period
 
 LOOK_SECONDS = 5.0
 
@@ -30,5 +30,5 @@ def update_findings(services: Services) -> int:
 
 
 def _message(row: dict[str, str]) -> str:
-    spent, limit = short_usd(from_text(row["spent_usd"])), short_usd(from_text(row["limit_usd"]))
-    return f"The budget {row['budget']} is crossed ({period(row['period'])}): {spent} of {limit} were spent."
+    spent, limit = short_usd(from_usd_text(row["spent_usd"])), short_usd(from_usd_text(row["limit_usd"]))
+    return f"The budget {row['budget']} is crossed ({format_period(row['period'])}): {spent} of {limit} were spent."

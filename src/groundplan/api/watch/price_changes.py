@@ -20,7 +20,7 @@ from groundplan.api.cost.book import Days
 from groundplan.api.served_blueprint import current_or_none, workspace_at
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.catalog.workspace import Workspace
-from groundplan.core.money import from_text, short_usd
+from groundplan.core.money import from_usd_text, short_usd
 from groundplan.economics.prices import price_list
 from groundplan.economics.prices.reprice import UsageCounts, reprice
 from groundplan.ledger import finding_store
@@ -71,7 +71,7 @@ def break_even_finding(row: dict[str, Any]) -> Finding | None:
     """A finding on own hardware with too little use to pay off; with a margin, so that it does not open and close."""
     if row["needed"] is None or row["used"] > BREAK_EVEN_MARGIN * row["needed"]:
         return None
-    cost, there = from_text(row["cost_usd"]), from_text(row["other_usd"])
+    cost, there = from_usd_text(row["cost_usd"]), from_usd_text(row["other_usd"])
     full = row["needed"] > 1
     pays = "Even full it costs more for each token" if full else f"It pays from {row['needed']:.0%} use on"
     return Finding(

@@ -12,7 +12,7 @@ from groundplan.catalog.imports.node import Config
 from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NEEDED, Finding
 from groundplan.catalog.scaffold import DEFAULT_BUDGET
 from groundplan.core.errors import Invalid, Where
-from groundplan.core.money import plain
+from groundplan.core.money import format_plain
 
 _MOST = Decimal(9_000_000)
 _SMALLEST = Decimal("0.000000000001")
@@ -66,4 +66,4 @@ def _company(config: Config, findings: list[Finding]) -> str | None:
     else:
         here = "budget for the company, hard" + ("" if period == "total" else f", for each calendar {period}")
         findings.append(Finding(CARRIED, f"{section}.max_budget", here, "", node.where_key))
-    return limit(f"{plain(amount.quantize(_SMALLEST, ROUND_FLOOR))} USD/{period or 'month'}")
+    return limit(f"{format_plain(amount.quantize(_SMALLEST, ROUND_FLOOR))} USD/{period or 'month'}")

@@ -11,7 +11,7 @@ from typing import Any
 from groundplan.catalog.fields import MOST_TOKENS
 from groundplan.catalog.imports.node import Node
 from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NO_EQUAL, Finding
-from groundplan.core.money import plain
+from groundplan.core.money import format_plain
 
 _MOST_USD = Decimal(9_000_000)
 _SMALLEST = Decimal("0.000000000001")
@@ -105,7 +105,7 @@ class Numbers:
         period = PERIODS.get((lasts.text() or "").strip().lower()) if lasts else None
         if money is not None and amount:
             if period in ("day", "month") and amount < _MOST_USD:
-                found["cost"] = f"{plain(amount.quantize(_SMALLEST))} USD/{period}"
+                found["cost"] = f"{format_plain(amount.quantize(_SMALLEST))} USD/{period}"
                 self._say(CARRIED, "max_budget", "cost: of a limit of this deployment", "", money)
             else:
                 here = "the cost of a deployment can be limited for a minute, hour, day or month"

@@ -16,7 +16,7 @@ from typing import Any
 from groundplan.catalog.imports.litellm_units import UNITS
 from groundplan.catalog.imports.node import Node
 from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NO_EQUAL, Finding
-from groundplan.core.money import plain
+from groundplan.core.money import format_plain
 
 CLASSES = {
     "input_cost_per_token": "input",
@@ -142,7 +142,7 @@ def _price(
 
 def _classes(amounts: dict[str, Decimal]) -> dict[str, str]:
     units = {name: "USD" if name in _PER_USE else "USD/Mtok" for name in amounts}
-    return {name: f"{plain(amounts[name])} {units[name]}" for name in CLASSES.values() if name in amounts}
+    return {name: f"{format_plain(amounts[name])} {units[name]}" for name in CLASSES.values() if name in amounts}
 
 
 def _told(key: str, place: _Place, node: Node, *, exact: bool) -> Finding:

@@ -13,7 +13,7 @@ from typing import Any
 
 from groundplan.catalog.imports.node import Node
 from groundplan.catalog.imports.verdict import CARRIED, Finding
-from groundplan.core.money import parse_usd, plain, to_decimal
+from groundplan.core.money import format_plain, parse_usd, to_decimal
 
 _SMALLEST = Decimal("0.000000000001")
 _MOST = Decimal(9_000_000)
@@ -34,7 +34,7 @@ class Unit:
 
     def price(self, amount: Decimal) -> dict[str, Any]:
         """A `price:` here."""
-        told = f"{plain(amount)} USD"
+        told = f"{format_plain(amount)} USD"
         each: dict[str, Any] = {"images": {"any": told}} if self.word == "image" else {self.word: told}
         return {"input": _NOTHING, "output": _NOTHING} | each
 

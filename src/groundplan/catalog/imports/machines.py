@@ -14,7 +14,7 @@ from groundplan.catalog.imports.providers import jurisdiction_of
 from groundplan.catalog.imports.verdict import CARRIED, NEEDED, STATES, Finding
 from groundplan.catalog.imports.yaml_text import Value, document
 from groundplan.core.errors import Invalid, Where
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 
 MAX_BYTES = 32 << 20
 MAX_MACHINES = 100_000
@@ -55,7 +55,7 @@ class Found:
 
     def summary(self) -> str:
         passed = ", ".join(f"{count} {what}" for what, count in sorted(self.others.items()))
-        found = f"{counted(self.sites, 'site')}, {counted(self.units, 'unit')}"
+        found = f"{quantity(self.sites, 'site')}, {quantity(self.units, 'unit')}"
         return f"{found}; passed over: {passed}" if passed else found
 
     def body(self) -> dict[str, object]:

@@ -29,8 +29,8 @@ from groundplan.core.audit.proof import checkpoint_file, key_of
 from groundplan.core.audit.store import StoredEntry
 from groundplan.core.audit.tiles import WIDTH, Tiles, decode_bundle
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound
-from groundplan.core.file_store import opened, put
-from groundplan.core.scratch import scratch
+from groundplan.core.file_store import open_file, put_file
+from groundplan.core.scratch import scratch_folder
 
 SPAN: Final = 65_536
 """Entries of a range: a hash of a tile of level 2."""
@@ -45,11 +45,11 @@ def write(conn: Connection[Any], audit: Path, public_key: bytes, url: str, first
     """Write a range to a store; nothing is deleted. In a transaction of the caller's, which is only read in.
 
     Raises `Conflict` (`archive_differs`) where database and log have different entries, or the store gives back others
-    than were sent; what `file_store.put` raises; and `Invalid` (`audit_unsigned`).
+    than were sent; what `file_store.put_file` raises; and `Invalid` (`audit_unsigned`).
     """
     tiles, point = _signed(audit, public_key)
     hashes: list[bytes] = []
-    with scratch("groundplan-archive-") as folder:
+    with scratch_folder("groundplan-archive-") as folder:
         path = folder / "entries"
         with path.open("wb") as raw, gzip.GzipFile("", "wb", _LEVEL, raw, mtime=0) as lines:
             for index, body in archive_store.bodies(conn, first, first + span):
@@ -63,7 +63,7 @@ def write(conn: Connection[Any], audit: Path, public_key: bytes, url: str, first
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         done = replace(done, file=file_of(point.origin, done), sha256=digest)
-        put(url, done.file, path)
+        put_file(url, done.file, path)
     return done
 
 
@@ -96,7 +96,7 @@ def bodies(of: Range) -> Iterator[bytes]:
     """The entries in a range's file, in order. Raises `NotFound`, `Invalid`, also after some of them (`file_damaged`):
     all of it was checked only once it ends."""
     hashes: list[bytes] = []
-    with opened(of.url, of.file) as source:
+    with open_file(of.url, of.file) as source:
         file = _Hashed(source)
         for line in _lines(file, of):
             if len(hashes) == of.until - of.first:

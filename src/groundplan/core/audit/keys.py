@@ -16,7 +16,7 @@ from typing import Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from groundplan.core.errors import Unavailable
-from groundplan.core.home import Home, others_may_read, write_atomically
+from groundplan.core.home import Home, is_readable_by_others, write_atomically
 
 SigningKey = Literal["checkpoint", "blueprint"]
 SIGNING_KEYS: tuple[SigningKey, ...] = ("checkpoint", "blueprint")
@@ -61,7 +61,7 @@ def _write(path: Path, key: bytes) -> None:
 def _read(path: Path, length: int, *, secret: bool) -> bytes:
     try:
         with path.open("rb") as file:
-            if secret and others_may_read(os.fstat(file.fileno())):
+            if secret and is_readable_by_others(os.fstat(file.fileno())):
                 raise Unavailable(
                     f"others may read the key {path}",
                     code="key_unsafe",

@@ -15,7 +15,7 @@ from groundplan.core.audit.merkle import inclusion_proof as path_of
 from groundplan.core.audit.merkle import leaf_hash, verify_consistency, verify_inclusion
 from groundplan.core.audit.tiles import WIDTH, Tiles
 from groundplan.core.errors import Invalid, NotFound
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def inclusion_proof(folder: Path, index: int) -> InclusionProof:
     point, tiles = parse_checkpoint(parse_note(data).text), _ReadOnce(folder)
     if not 0 <= index < point.size:
         raise NotFound(
-            f"the log has {counted(point.size, 'entry', 'entries')}, none with the index {index}",
+            f"the log has {quantity(point.size, 'entry', 'entries')}, none with the index {index}",
             code="audit_entry",
             hint="An entry has an index a few seconds after it was recorded.",
         )
@@ -94,7 +94,7 @@ def consistency_proof(folder: Path, old: int) -> ConsistencyProof:
     whole, tiles = parse_checkpoint(parse_note(data).text).size, _ReadOnce(folder)
     if not 0 < old <= whole:
         raise NotFound(
-            f"the log has {counted(whole, 'entry', 'entries')}, so {old} to {whole} cannot be compared",
+            f"the log has {quantity(whole, 'entry', 'entries')}, so {old} to {whole} cannot be compared",
             code="audit_size",
             hint="Give the size of an earlier checkpoint of this log.",
         )

@@ -26,7 +26,7 @@ from groundplan.core.audit.checkpoint import (
 from groundplan.core.audit.keys import load_private
 from groundplan.core.audit.log import AuditLog, origin_in
 from groundplan.core.errors import Conflict, Invalid
-from groundplan.core.home import Home, names_in, sync_folder, write_atomically
+from groundplan.core.home import Home, list_names, sync_folder, write_atomically
 
 FOLDER = "rotated"
 NEXT = "checkpoint.next"
@@ -97,7 +97,7 @@ def rotations(folder: Path) -> Iterator[Rotation]:
 
 def _numbers(folder: Path) -> list[int]:
     """Of its rotations, oldest first. Raises OSError."""
-    return sorted(int(name) for name in names_in(folder / FOLDER) if name.isascii() and name.isdigit())
+    return sorted(int(name) for name in list_names(folder / FOLDER) if name.isascii() and name.isdigit())
 
 
 def followed(folder: Path, key: VerifierKey) -> list[VerifierKey]:

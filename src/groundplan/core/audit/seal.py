@@ -18,8 +18,8 @@ from groundplan.core.audit.checkpoint import parse_checkpoint, parse_note
 from groundplan.core.audit.proof import checkpoint_file
 from groundplan.core.audit.tiles import WIDTH, Tiles, encode_bundle, levels_of, tile_path, tiles_of
 from groundplan.core.errors import Invalid, Unavailable
-from groundplan.core.file_store import is_folder
-from groundplan.core.home import forget_unfinished, temporary_of
+from groundplan.core.file_store import is_local
+from groundplan.core.home import remove_stale_temporaries, temporary_path
 
 BESIDE = ("log.pub", "rotated", "witnessed")
 
@@ -50,7 +50,7 @@ def seal(folder: Path, target: str, locked_until: datetime | None = None) -> Sea
         for path, content in _rest(folder, size):
             _put(store, f"{root}/{path}", content, None)
             others += 1
-        if is_folder(store):
+        if is_local(store):
             os.sync()  # all that the checkpoint vouches for, before it
         _put(store, f"{root}/checkpoints/{size}", data, locked_until)
         _put(store, f"{root}/checkpoint", data, None)
@@ -105,7 +105,7 @@ def _store(target: str) -> tuple[Any, str]:
 
 def _put(store: Any, path: str, content: bytes, locked_until: datetime | None) -> None:
     store.makedirs(path.rpartition("/")[0], exist_ok=True)
-    if is_folder(store):
+    if is_local(store):
         _place(Path(path), content)
     elif locked_until is None or not _locks(store):
         store.pipe_file(path, content)
@@ -117,8 +117,8 @@ def _put(store: Any, path: str, content: bytes, locked_until: datetime | None) -
 
 def _place(path: Path, content: bytes) -> None:
     """Whole or not there, as in a store of objects: what is there is not written again."""
-    made = temporary_of(path)
-    forget_unfinished(path)
+    made = temporary_path(path)
+    remove_stale_temporaries(path)
     try:
         made.write_bytes(content)
         made.replace(path)

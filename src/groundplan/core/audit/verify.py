@@ -34,7 +34,7 @@ from groundplan.core.audit.tiles import (
 from groundplan.core.audit.witness import FOLDER as KEPT_WITNESSES
 from groundplan.core.audit.witness import kept_notes
 from groundplan.core.errors import GroundplanError, Invalid, NotFound
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 
 MOST_PROBLEMS = 100
 """How many are told."""
@@ -421,7 +421,7 @@ class _Check:
                 continue
             self.continues(note.encode(), point, f"checkpoint that {witness.name} signed")
             beside = "" if trusted else " (its key lies beside the log)"
-            size = counted(parse_checkpoint(note.text).size, "entry", "entries")
+            size = quantity(parse_checkpoint(note.text).size, "entry", "entries")
             told.append(f"witnessed by {witness.name} at {at:%Y-%m-%dT%H:%M:%SZ}, {size}{beside}")
         signed = {witness for witness, _ in kept}
         for missing in (witness for witness in dict.fromkeys(trusted) if witness not in signed):
@@ -437,11 +437,11 @@ class _Check:
         except Invalid as error:
             self.add(name, error.message)
             return
-        name = f"{name} of {counted(old.size, 'entry', 'entries')}"
+        name = f"{name} of {quantity(old.size, 'entry', 'entries')}"
         if old.origin != point.origin or not signed:
             self.add(name, "it is not from this log")
         elif old.size > point.size:
-            self.add(name, f"the log was cut: it has {counted(point.size, 'entry', 'entries')}")
+            self.add(name, f"the log was cut: it has {quantity(point.size, 'entry', 'entries')}")
         elif old.size and self._root_at(old.size, point.size) != old.root:
             self.add(name, "the log was rewritten: its first entries are not those that were signed then")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from groundplan.core.money import PICO, short_usd
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 from groundplan.economics.anomaly.model import Alarm
 
 DIMENSIONS: Final = ("prompt", "model", "team", "caller", "feature", "endpoint")
@@ -121,7 +121,7 @@ def made_of(
         [sum(getattr(each, name) for each in of) for name in ("cost", "calls", "tokens")] for of in (before, during)
     )
     usual, seen = level * n / hours[0], m / hours[1]
-    found = [f"{counted(round(seen), 'call')} an hour instead of {usual:,.0f}"] if seen > MORE * usual else []
+    found = [f"{quantity(round(seen), 'call')} an hour instead of {usual:,.0f}"] if seen > MORE * usual else []
     if not (n and m):
         return found
     if now / m > MORE * long / n:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 from groundplan.economics.bills.explain_gap import GapPart, Side, explain_gap, value_of_tokens
 from groundplan.economics.bills.model import Attempt, Row
 from groundplan.economics.bills.parse import Bill, BillLine
@@ -82,14 +82,14 @@ class Comparison:
 
     def notes(self) -> list[str]:
         found = [
-            f"{counted(count, 'line')} in {currency} left out, since it has no rate: say --rate {currency}=USD, or"
+            f"{quantity(count, 'line')} in {currency} left out, since it has no rate: say --rate {currency}=USD, or"
             " declare its rates at the company"
             for currency, count in self.unpriced.items()
         ]
         if self.usage_only:
             found.append("the file has tokens and no amounts: they are valued as the ledger charges them")
         if self.unvalued:
-            found.append(f"{counted(self.unvalued, 'line')} for models without a price here: counted as nothing")
+            found.append(f"{quantity(self.unvalued, 'line')} for models without a price here: counted as nothing")
         return found
 
     def compare(

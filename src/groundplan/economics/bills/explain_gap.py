@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from groundplan.blueprint.model import Rates
-from groundplan.core.money import plain
+from groundplan.core.money import format_plain
 
 _PICO = Decimal("0.000000000001")
 _MILLION = Decimal(1_000_000)
@@ -128,7 +128,7 @@ def price_that_explains(bill: Side, expected: Decimal, rates: Rates | None) -> s
 
 
 def _per_million(usd: Decimal, tokens: int) -> str:
-    return plain((usd * _MILLION / tokens).quantize(_RATE))
+    return format_plain((usd * _MILLION / tokens).quantize(_RATE))
 
 
 def _factor(bill: Decimal, expected: Decimal) -> str:

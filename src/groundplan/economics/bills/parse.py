@@ -17,7 +17,7 @@ from uuid import UUID
 
 from groundplan.core.currencies import USD
 from groundplan.core.errors import Invalid, Problem, Where
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 from groundplan.economics.bills.cells import (
     Style,
     currency_in,
@@ -374,7 +374,7 @@ class _LineReader:
             found.append("a comma in an amount was read as the decimal point")
         for number, what in ((self.totals, "of totals"), (self.empty, "without an amount or tokens")):
             found += (
-                [f"{counted(number, 'line')} {what} {'was' if number == 1 else 'were'} passed over"] if number else []
+                [f"{quantity(number, 'line')} {what} {'was' if number == 1 else 'were'} passed over"] if number else []
             )
         return tuple(found)
 

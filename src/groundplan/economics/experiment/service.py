@@ -21,7 +21,7 @@ from groundplan.blueprint.model import Workload
 from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.audit.store import record
 from groundplan.core.canonical import digest
-from groundplan.core.clock import end_of
+from groundplan.core.clock import end_of_day
 from groundplan.core.errors import Conflict, Denied, Invalid, NotFound
 from groundplan.core.ids import new_id
 from groundplan.core.money import to_decimal
@@ -344,7 +344,7 @@ def _range(seen: Range) -> dict[str, Any]:
 
 
 def _of(workload: Workload, rule: DeclaredExperiment, known_as: str, number: int, now: datetime) -> Recorded:
-    last = end_of(date.fromisoformat(rule.until)) if rule.until else now + ORDINARY
+    last = end_of_day(date.fromisoformat(rule.until)) if rule.until else now + ORDINARY
     return Recorded(
         id=new_id(), name=rule.name, workload=workload.name, type=rule.type, candidate=rule.candidate,
         judge=rule.judge or "", share=rule.share, split=rule.split, tolerance=rule.tolerance,

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Final
 
 from groundplan.core.money import format_usd
-from groundplan.core.months import next_first
+from groundplan.core.months import first_of_next_month
 from groundplan.economics.allocate.model import CREDIT, IDLE, Line
 
 COLUMNS: Final = (
@@ -86,7 +86,7 @@ def row(line: Line, company: str, first: date, last: date, centers: Mapping[str,
         "BillingAccountName": company,
         "BillingCurrency": "USD",
         "BillingPeriodStart": _moment(first.replace(day=1)),
-        "BillingPeriodEnd": _moment(next_first(last)),
+        "BillingPeriodEnd": _moment(first_of_next_month(last)),
         "ChargePeriodStart": _moment(first),
         "ChargePeriodEnd": _moment(last + timedelta(days=1)),
         **dict.fromkeys(("ChargeCategory", "ChargeType"), "Credit" if line.term == CREDIT else "Usage"),

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from groundplan.core.errors import Invalid
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 from groundplan.economics.forecast import intermittent, short_series
 from groundplan.economics.forecast.level_shift import LevelShift
 from groundplan.economics.forecast.level_shift import find_level_shift as last_step
@@ -401,7 +401,7 @@ def _method_text(chosen: list[int], cycle: int) -> str:
         (smoothed, "exponential smoothing", None),
         (len(chosen) - smoothed, "median of seasons", "medians of seasons"),
     )
-    made = " and ".join(counted(number, *words) for number, *words in kinds if number)
+    made = " and ".join(quantity(number, *words) for number, *words in kinds if number)
     return f"mean of {made}, {season}"
 
 

@@ -4,7 +4,7 @@ surely do, else at their mean, half and twice of it. Pure.
 
 from __future__ import annotations
 
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 from groundplan.economics.forecast import short_series
 from groundplan.economics.forecast.intermittent import levels
 from groundplan.economics.forecast.model import Forecast, Series
@@ -26,5 +26,5 @@ def _mean_of(series: Series, horizon: int) -> Forecast:
     middle, low, high = (tuple((mean * times * level[count:]).tolist()) for times in (1.0, 0.5, 2.0))
     return Forecast(
         series.at(count), series.step, middle, low, high, sum(middle), sum(low), sum(high),
-        f"mean of {counted(count, 'day')}", None,
+        f"mean of {quantity(count, 'day')}", None,
     )  # fmt: skip

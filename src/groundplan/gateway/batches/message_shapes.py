@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from groundplan.core.errors import NotFound
-from groundplan.core.ids import id_of
+from groundplan.core.ids import parse_id
 from groundplan.gateway.batches import batch_store
 from groundplan.gateway.batches.batch_store import Batch
 from groundplan.gateway.batches.orders.order_results import ResultLine
@@ -28,7 +28,7 @@ _result = msgspec.json.Decoder(ResultLine).decode
 def batch_id(text: str) -> UUID:
     """The id of a message batch, from its text. Raises `NotFound`."""
     try:
-        return id_of(text, PREFIX)
+        return parse_id(text, PREFIX)
     except ValueError as error:
         raise batch_not_found() from error
 

@@ -117,7 +117,7 @@ def ends(key: str) -> datetime | None:
     assert start is not None
     if len(key) in (16, 13, 10):
         return start + {16: timedelta(minutes=1), 13: timedelta(hours=1), 10: timedelta(days=1)}[len(key)]
-    return months.later(start, 1 if len(key) == 7 else 12)
+    return months.add_months(start, 1 if len(key) == 7 else 12)
 
 
 def seconds_left(end: float, now: float) -> int:
@@ -169,13 +169,13 @@ def _first_day(period: str, starts: str, day: date) -> date:
         return day - timedelta(days=(day.weekday() - WEEKDAYS.index(starts or "monday")) % 7)
     if period == "month":
         first = day.replace(day=int(starts or "1"))
-        return first if first <= day else months.later(first, -1)
+        return first if first <= day else months.add_months(first, -1)
     month, number = (int(part) for part in (starts or "01-01").split("-"))
     step = 3 if period == "quarter" else 12
     first = date(day.year, month, number)
     while first > day:
-        first = months.later(first, -step)
-    while (after := months.later(first, step)) <= day:
+        first = months.add_months(first, -step)
+    while (after := months.add_months(first, step)) <= day:
         first = after
     return first
 
@@ -183,4 +183,4 @@ def _first_day(period: str, starts: str, day: date) -> date:
 def _next_first(period: str, first: date) -> date:
     if period in ("day", "week"):
         return first + timedelta(days=1 if period == "day" else 7)
-    return months.later(first, {"month": 1, "quarter": 3, "year": 12}[period])
+    return months.add_months(first, {"month": 1, "quarter": 3, "year": 12}[period])

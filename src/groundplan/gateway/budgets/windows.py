@@ -7,7 +7,7 @@ go by the worker's clock.
 
 from __future__ import annotations
 
-from groundplan.core.clock import PACE
+from groundplan.core.clock import CATCH_UP_RATE
 
 MAX_BEHIND_S = 600.0
 """Where PostgreSQL's clock is further behind, the worker's is not corrected: PostgreSQL's may be the wrong one."""
@@ -39,5 +39,5 @@ class WindowClock:
             wanted = 0.0
         if self._learned_at is not None:
             passed = max(0.0, answered_at - self._learned_at)
-            wanted = min(max(wanted, self.seconds_ahead - passed * (1 - PACE)), self.seconds_ahead + passed)
+            wanted = min(max(wanted, self.seconds_ahead - passed * (1 - CATCH_UP_RATE)), self.seconds_ahead + passed)
         self.seconds_ahead, self._learned_at = wanted, answered_at

@@ -24,7 +24,7 @@ from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.database import connect
 from groundplan.core.errors import GroundplanError, Invalid, NotFound
 from groundplan.core.home import Home
-from groundplan.core.last_known_address import Bounded
+from groundplan.core.last_known_address import TimeLimitedConnection
 from groundplan.core.logger import get_logger
 from groundplan.gateway.caching.cache_link import MAX_ANSWER_BYTES, SERVICE, StoredAnswer, StoreMessage
 from groundplan.gateway.journal.frame_server import LENGTH, FrameServer
@@ -125,7 +125,7 @@ class AnswerStore:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                with connect(self._url, autocommit=True, kind=Bounded) as conn:
+                with connect(self._url, autocommit=True, kind=TimeLimitedConnection) as conn:
                     conn.execute(f"LISTEN {CHANNEL}".encode())
                     conn.execute(_NO_IDLE_TRANSACTION.encode())
                     looked = 0.0

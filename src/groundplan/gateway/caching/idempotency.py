@@ -24,7 +24,7 @@ from pathlib import Path
 from uuid import UUID
 
 from groundplan.core.errors import Conflict, Invalid, Unavailable
-from groundplan.core.home import names_in, sync_folder
+from groundplan.core.home import list_names, sync_folder
 from groundplan.gateway.caching.used_idempotency_keys import DAY_SECONDS, NEVER, UsedIdempotencyKeys
 
 IDEMPOTENCY_KEY = b"idempotency-key"
@@ -313,7 +313,7 @@ class IdempotentAnswers:
 
     def _key_files(self) -> list[Path]:
         """Raises OSError."""
-        return [self._folder / name for name in names_in(self._folder) if _FILE.fullmatch(name)]
+        return [self._folder / name for name in list_names(self._folder) if _FILE.fullmatch(name)]
 
     def _read_file(self, path: Path, now: float) -> None:
         reader = self._readers.setdefault(path.name, _Reader())

@@ -13,7 +13,7 @@ from typing import Any
 from groundplan.blueprint.model import Budget, Deployment, Workload
 from groundplan.core.errors import Denied, Exhausted, Invalid, NotFound, Unavailable
 from groundplan.core.money import distinct_usd, format_usd, parse_usd, short_usd
-from groundplan.core.words import each
+from groundplan.core.words import per_period
 from groundplan.gateway.budgets.periods import current_key, end_text, ends, is_over
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.exchange import Exchange
@@ -349,7 +349,7 @@ def budget_exhausted(budget: Budget, bound: int, period: str, remaining: int, un
     """The refusal of a call that a budget has no room for in `period`, with what is `remaining`, and when there is room
     where waiting helps. `unspent`: what is left once open calls have cost nothing."""
     end = ends(period)
-    period_name = each(budget.period)
+    period_name = per_period(budget.period)
     retry_after: float | None = None
     details: dict[str, Any] = {
         "budget": budget.name,

@@ -12,7 +12,7 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
-from groundplan.core.money import format_usd, maybe_usd
+from groundplan.core.money import format_usd, optional_usd
 from groundplan.economics import price
 from groundplan.economics.prices.time_of_day import rates_at
 from groundplan.gateway.call import admit, pricing
@@ -58,7 +58,7 @@ def estimate(gateway: Gateway, exchange: Exchange, plan: Plan, policy: Policy) -
             "object": "groundplan.estimate",
             "workload": plan.workload.name,
             "most_usd": format_usd(most),
-            "budget_remaining_usd": maybe_usd(left),
+            "budget_remaining_usd": optional_usd(left),
             "fits": left is None or most <= left,
             "deployments": [
                 _deployment_estimate(exchange, plan, each, gateway.clock.seconds()) for each in exchange.deployments

@@ -7,7 +7,7 @@ from typing import Any
 
 from groundplan.core.errors import Exhausted, GroundplanError, Unavailable
 from groundplan.core.money import distinct_usd
-from groundplan.core.words import each as each_period
+from groundplan.core.words import per_period as each_period
 from groundplan.gateway.budgets.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota
 from groundplan.gateway.budgets.limit_book import DAY_CALLS, HEADER_WORDS, QuotaPeriods, ReportedLimit, reported_limit
 from groundplan.gateway.budgets.periods import end_text, ends, header_duration, seconds_left

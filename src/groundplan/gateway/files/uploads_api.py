@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound, TooLarge, Unavailable
-from groundplan.core.ids import id_of, new_id
+from groundplan.core.ids import new_id, parse_id
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.files import file_store, files_api, quota, upload_store
 from groundplan.gateway.files.blobs import MAX_FILE_BYTES, Blobs
@@ -232,7 +232,7 @@ _ACTIONS = ("parts", "complete", "cancel")
 
 def _id(text: str, prefix: str) -> UUID:
     try:
-        return id_of(text, prefix)
+        return parse_id(text, prefix)
     except ValueError as error:
         raise _upload_not_found() from error
 
@@ -277,7 +277,7 @@ def _part_ids(asked: _Complete, upload: Upload, there: dict[UUID, int]) -> list[
     ids = list[UUID]()
     for text in asked.part_ids:
         try:
-            ids.append(id_of(text, "part_"))
+            ids.append(parse_id(text, "part_"))
         except ValueError:
             ids.append(upload.id)
     if not ids or len(set(ids)) != len(ids) or not there.keys() >= set(ids):

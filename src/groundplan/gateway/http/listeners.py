@@ -18,9 +18,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundplan.core.endpoints import began, lives
+from groundplan.core.endpoints import is_alive, start_ticks
 from groundplan.core.errors import Invalid
-from groundplan.core.home import Home, names_in, write_atomically
+from groundplan.core.home import Home, list_names, write_atomically
 from groundplan.gateway.http.handshakes import HANDSHAKE_SECONDS, TlsListener
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.http.tls import ServerFiles, Stamp
@@ -172,17 +172,17 @@ def mark_serving(home: Home) -> None:
     """Write the file that says that this worker is ready."""
     path = serving_file(home, os.getpid())
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name in names_in(path.parent):  # left by workers that were killed, perhaps while writing
+    for name in list_names(path.parent):  # left by workers that were killed, perhaps while writing
         pid = name.lstrip(".").partition(".")[0]
-        if pid.isdigit() and not lives(int(pid)):
+        if pid.isdigit() and not is_alive(int(pid)):
             (path.parent / name).unlink(missing_ok=True)
-    write_atomically(path, f"{began(os.getpid())}\n".encode())
+    write_atomically(path, f"{start_ticks(os.getpid())}\n".encode())
 
 
 def is_serving(home: Home, pid: int) -> bool:
     """Whether the worker with this pid is ready. A killed worker leaves its file behind, and in a container the next
     one may well get its pid: the file holds the start time of its process."""
     try:
-        return serving_file(home, pid).read_text().strip() == began(pid)
+        return serving_file(home, pid).read_text().strip() == start_ticks(pid)
     except OSError:
         return False

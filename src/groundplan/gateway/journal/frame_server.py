@@ -15,7 +15,7 @@ from contextlib import suppress
 
 import msgspec
 
-from groundplan.core.endpoints import announce_at_last, listen_locally, withdraw
+from groundplan.core.endpoints import announce_retrying, listen_locally, withdraw
 from groundplan.core.home import Home
 from groundplan.gateway.failure_log import FailureLog
 
@@ -54,7 +54,7 @@ class FrameServer:
         for thread in self._threads:
             thread.start()
         url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        announce_at_last(self._home, self._service, url, self._token, self.stop)
+        announce_retrying(self._home, self._service, url, self._token, self.stop)
 
     def close(self) -> None:
         """Stop receiving, and let the work end."""

@@ -19,7 +19,7 @@ from zlib import crc32
 import msgspec
 
 from groundplan.core.errors import Unavailable
-from groundplan.core.home import names_in
+from groundplan.core.home import list_names
 from groundplan.ledger.model import Finish, Release, Reservation, Settlement
 
 Record = Reservation | Settlement | Finish | Release
@@ -110,7 +110,7 @@ def segment_path(folder: Path, number: int) -> Path:
 def segment_numbers(folder: Path) -> list[int]:
     """Return the numbers of the segments in a folder, ascending, without temporary and quarantined files. Raises
     OSError."""
-    stems = (name.removesuffix(_SUFFIX) for name in names_in(folder) if name.endswith(_SUFFIX))
+    stems = (name.removesuffix(_SUFFIX) for name in list_names(folder) if name.endswith(_SUFFIX))
     return sorted(int(stem) for stem in stems if stem.isdigit())
 
 

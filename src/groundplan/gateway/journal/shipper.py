@@ -29,7 +29,7 @@ from groundplan.core.clock import Clock, SystemClock
 from groundplan.core.database import connect, database_url
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
-from groundplan.core.last_known_address import Bounded
+from groundplan.core.last_known_address import TimeLimitedConnection
 from groundplan.core.logger import get_logger
 from groundplan.core.settings import load_settings
 from groundplan.gateway.caching.cache_store import AnswerStore
@@ -412,7 +412,7 @@ def run(
     last_problem, hurry = "", 0.0
     while True:
         try:
-            with connect(url, autocommit=True, kind=Bounded) as conn:
+            with connect(url, autocommit=True, kind=TimeLimitedConnection) as conn:
                 shipper = Shipper(home, traces=traces, kept_s=kept_s)
                 _run_connected(conn, stop, shipper, progress or ShippingProgress(), hurry)
             break

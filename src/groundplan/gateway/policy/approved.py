@@ -11,7 +11,7 @@ from datetime import date
 from math import inf
 
 from groundplan.blueprint.model import Blueprint, Deployment, Workload
-from groundplan.core.clock import end_of
+from groundplan.core.clock import end_of_day
 from groundplan.core.errors import Denied
 from groundplan.gateway.policy.snapshot import Policy
 from groundplan.governance.approved_parts import (
@@ -102,7 +102,7 @@ class Approved:
         last = valid_until(part, policy.parts, self._kinds, self._band)
         if not isinstance(last, date):
             return PartUse(part, 0.0, last)
-        return PartUse(part, inf if last == NO_END else end_of(last).timestamp(), "expired")
+        return PartUse(part, inf if last == NO_END else end_of_day(last).timestamp(), "expired")
 
 
 def approved_of(blueprint: Blueprint) -> Approved | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import structs
 
 from groundplan.blueprint.model import Blueprint, Budget, Deployment, Ramp, Site, Workload
-from groundplan.core.clock import end_of
+from groundplan.core.clock import end_of_day
 from groundplan.gateway.budgets.limit_book import LimitBook, build_limit_book
 from groundplan.gateway.budgets.periods import DatedBudgets
 from groundplan.gateway.policy.client_address import Network, networks
@@ -164,7 +164,7 @@ def _plan(
 def _until(workload: Workload) -> float:
     if not workload.expires or workload.stage == "production":
         return inf
-    return end_of(date.fromisoformat(workload.expires)).timestamp()
+    return end_of_day(date.fromisoformat(workload.expires)).timestamp()
 
 
 def _known(names: Iterable[str], deployments: dict[str, Deployment]) -> tuple[Deployment, ...]:

@@ -25,7 +25,7 @@ from psycopg import AsyncConnection
 from groundplan.blueprint import artifact
 from groundplan.blueprint.model import Budget
 from groundplan.core.audit.keys import load_public
-from groundplan.core.clock import TOLD_SECONDS, Clock
+from groundplan.core.clock import WARN_SECONDS, Clock
 from groundplan.core.home import Home
 from groundplan.core.money import from_decimal
 from groundplan.economics.experiment.model import Experiment
@@ -282,7 +282,7 @@ class LiveView:
         """Log when PostgreSQL's clock (seconds since the epoch) begins to differ: nothing else explains why a key or a
         budget ends early or late."""
         ahead = self._clock.seconds() - time_there
-        differ = abs(ahead) > TOLD_SECONDS
+        differ = abs(ahead) > WARN_SECONDS
         if differ and not self._clocks_differ:
             _log.warning(
                 "this machine's clock is %d s %s PostgreSQL's: keys, budgets and prices begin and end by it, and so do "

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from groundplan.core.detect import Found, find, take_out, without_overlaps
+from groundplan.core.detect import Found, find, merge_overlaps, redact_found
 from groundplan.gateway.http.sse import DONE, EventReader
 from groundplan.gateway.surfaces.answer_text import ARGUMENTS, Channel, is_visible_text, slots
 from groundplan.governance.guardrails.json_escapes import LEVELS, Said
@@ -105,7 +105,7 @@ class _Cleaner:
         else:
             rest = ""
         if self._redacted:
-            text, found = take_out(text, _matches(text))
+            text, found = redact_found(text, _matches(text))
             self.removed.update(found)
         return text + rest
 
@@ -118,7 +118,7 @@ def _matches(text: str, levels: int = LEVELS) -> list[Found]:
         return found
     hidden = [Found(said.place(one.start), said.place(one.end), one.kind) for one in _matches(said.text, levels - 1)]
     seen = [Found(said.escape(one.start)[0], max(one.end, said.escape(one.end - 1)[1]), one.kind) for one in found]
-    return without_overlaps(sorted(hidden + seen, key=lambda one: (one.start, -one.end)))
+    return merge_overlaps(sorted(hidden + seen, key=lambda one: (one.start, -one.end)))
 
 
 def _has_tokens(value: Any) -> bool:

@@ -20,7 +20,7 @@ from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.database import connect
 from groundplan.core.errors import GroundplanError, Invalid, NotFound
 from groundplan.core.home import Home
-from groundplan.core.last_known_address import Bounded
+from groundplan.core.last_known_address import TimeLimitedConnection
 from groundplan.core.logger import get_logger
 from groundplan.gateway.journal.frame_server import LENGTH, FrameServer
 from groundplan.gateway.journal.ledger_rows import as_uuid, from_milliseconds
@@ -83,7 +83,7 @@ class ContentWriter:
             last = self._stop.is_set()
             if self._waiting:
                 try:
-                    with connect(self._url, autocommit=True, kind=Bounded) as conn:
+                    with connect(self._url, autocommit=True, kind=TimeLimitedConnection) as conn:
                         self._drain(conn)
                         while not self._stop.wait(INTERVAL_S):
                             self._drain(conn)

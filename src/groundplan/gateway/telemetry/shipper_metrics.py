@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from groundplan.core.endpoints import announce_at_last, withdraw
+from groundplan.core.endpoints import announce_retrying, withdraw
 from groundplan.core.home import Home
 from groundplan.gateway.telemetry.content_writer import ContentWriter
 from groundplan.gateway.telemetry.exposition import Family, single_sample
@@ -91,7 +91,7 @@ class ShipperMetrics:
         self._thread = threading.Thread(target=self._serve, name="metrics", daemon=True)
         self._thread.start()
         url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        announce_at_last(self._home, f"{SERVICE}{SHIPPER}", url, token, self._stop)
+        announce_retrying(self._home, f"{SERVICE}{SHIPPER}", url, token, self._stop)
 
     def _serve(self) -> None:
         """Serve until closed, also after the system refused a wait for a moment, as for lack of memory."""

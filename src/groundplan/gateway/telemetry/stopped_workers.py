@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from groundplan.core.endpoints import lives
+from groundplan.core.endpoints import is_alive
 from groundplan.core.home import Home
 from groundplan.core.money import PICO
 from groundplan.gateway.telemetry.exposition import Family, Labels, Sample, Series
@@ -196,7 +196,7 @@ def fold(home: Home, slot: int, serving: str = "") -> None:
         gone = [
             (id, path, kept)
             for id, path, kept in files
-            if id not in (_BASE, serving) and (not lives(kept.pid) or _is_stale(path))
+            if id not in (_BASE, serving) and (not is_alive(kept.pid) or _is_stale(path))
         ]
         if not gone:
             return

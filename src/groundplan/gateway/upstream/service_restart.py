@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 
-from groundplan.core.endpoints import announced
+from groundplan.core.endpoints import read_announcement
 from groundplan.core.home import Home
 from groundplan.gateway.stalls import stall_monitor_of
 
@@ -67,7 +67,7 @@ class ServiceRestart:
         began = self._loop.time()
         while self._stalls.remaining(began, RESTART_SECONDS) > 0:
             await asyncio.sleep(_POLL_SECONDS)
-            found = announced(self._home, name)
+            found = read_announcement(self._home, name)
             if found is None:
                 return False
             if found.lives:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import date, timedelta
 
 from groundplan.catalog.people import DUTIES
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 from groundplan.governance.controls.model import Facts, Verdict
 from groundplan.governance.risk.eu_ai_act import classify
 
@@ -114,7 +114,7 @@ def data(f: Facts, _: date) -> Verdict:
     if grave:
         return Verdict(False, f"critical or high findings are open: {', '.join(grave)}", detail, "/knowledge")
     says = (
-        f"{counted(len(f.sources), 'source')}, each with an active owner" if f.sources else "it uses no governed data"
+        f"{quantity(len(f.sources), 'source')}, each with an active owner" if f.sources else "it uses no governed data"
     )
     return Verdict(True, says, detail, "/knowledge")
 

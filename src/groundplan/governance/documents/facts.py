@@ -15,7 +15,7 @@ from groundplan.blueprint import model as bp
 from groundplan.catalog.retention import DAY_MS
 from groundplan.catalog.workload import WorkloadDoc
 from groundplan.catalog.workspace import Workspace
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 from groundplan.governance.policy.vocabulary import provider_of
 
 
@@ -306,7 +306,7 @@ def _guardrails(known: Known) -> Iterator[Said]:
 def _outcomes(known: Known) -> Iterator[Said]:
     if number := known.usage.get("outcomes"):
         were = "was" if number == 1 else "were"
-        yield Said(f"{counted(number, 'outcome')} {were} reported in the last 30 days.", "ledger")
+        yield Said(f"{quantity(number, 'outcome')} {were} reported in the last 30 days.", "ledger")
     yield from _value(known)
 
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from groundplan.core.letters import letters, named
+from groundplan.core.letters import name_pattern, normalize_letters
 from groundplan.knowledge.governance.inherit import DOCUMENT_KEYS
 from groundplan.knowledge.writing_systems import RUN
 
@@ -99,7 +99,7 @@ def _sought(cased: Sequence[str]) -> dict[str, Any]:
     }  # fmt: skip
     return {
         "apart": _APART.pattern, "apart_in_paths": _APART_IN_PATHS.pattern,
-        **{name: list(map(named, found)) for name, found in every.items()},
+        **{name: list(map(name_pattern, found)) for name, found in every.items()},
         **{f"{name}_within": list(map(_within, found)) for name, found in every.items()},
     }  # fmt: skip
 
@@ -107,14 +107,14 @@ def _sought(cased: Sequence[str]) -> dict[str, Any]:
 def _spelled(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Those that name somebody as they are compared, and in each case: what compares letters in a database of another
     locale knows no upper and lower case beyond ASCII."""
-    plain = [letters(_APART.sub(" ", word).strip()) for word in words if names_somebody(word)]
+    plain = [normalize_letters(_APART.sub(" ", word).strip()) for word in words if names_somebody(word)]
     return plain, list(dict.fromkeys(each for word in plain for each in (word, word.lower(), word.upper())))
 
 
 def path_mentions(path: str, words: Sequence[str]) -> bool:
     """Whether a path has one of these texts in it, as `documents_mentioning` looks for them."""
     told = _in_path(path)
-    return any(re.search(named(_in_path(word.strip())), told) for word in words if names_somebody(word))
+    return any(re.search(name_pattern(_in_path(word.strip())), told) for word in words if names_somebody(word))
 
 
 def count_named(conn: Conn, email: str) -> int:
@@ -139,7 +139,7 @@ def count_decided(conn: Conn, email: str) -> int:
 
 
 def _in_path(text: str) -> str:
-    return _APART_IN_PATHS.sub(" ", letters(text)).casefold()
+    return _APART_IN_PATHS.sub(" ", normalize_letters(text)).casefold()
 
 
 def _within(text: str) -> str:

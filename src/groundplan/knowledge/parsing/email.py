@@ -18,7 +18,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from groundplan.core.errors import Invalid
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 from groundplan.knowledge.parsing.charsets import codec_for, decode_as, guess_text
 from groundplan.knowledge.parsing.html import declared_encoding, read_markup
 from groundplan.knowledge.parsing.text import TextDocument, clean
@@ -69,10 +69,10 @@ def read_eml(data: bytes) -> TextDocument:
     blocks = [f"# {_one_line(subject) or 'Message without a subject'}", _head(message), *found.blocks]
     if found.names:
         blocks.append("Attachments: " + ", ".join(found.names))
-    unread = counted(len(found.names), "attachment is", "attachments are")
+    unread = quantity(len(found.names), "attachment is", "attachments are")
     notes = [f"{unread} not read"] if found.names else []
     if found.guesses:
-        texts = counted(found.guesses, "text does", "texts do")
+        texts = quantity(found.guesses, "text does", "texts do")
         notes.append(f"{texts} not say in which encoding: read as Western European")
     return TextDocument(
         clean("\n\n".join(block for block in blocks if block)) + "\n", markdown=True, title=subject or None,

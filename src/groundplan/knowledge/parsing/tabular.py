@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from groundplan.core.errors import Invalid
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.parsing.text import TextDocument, decode
 
@@ -43,7 +43,7 @@ def as_table(name: str, rows: Sequence[Sequence[str]]) -> tuple[Table, tuple[str
     named = (head + [""] * width)[:width]
     columns = [cell.strip() or f"column {at}" for at, cell in enumerate(named, 1)]
     wrong = sum(len(row) != len(head) for row in body)
-    have = counted(wrong, "row", "rows") + f" of {name} " + ("has" if wrong == 1 else "have")
+    have = quantity(wrong, "row", "rows") + f" of {name} " + ("has" if wrong == 1 else "have")
     notes = (f"{have} another number of cells than its head",) if wrong else ()
     if len(head) > MAX_COLUMNS:
         notes = (*notes, f"only the first {MAX_COLUMNS} columns of {name} are read")

@@ -14,7 +14,7 @@ from datetime import datetime, time
 from typing import Any, Final
 
 from groundplan.core.errors import TooLarge
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.parsing.office import join_blocks, open_package
 from groundplan.knowledge.parsing.office_drawings import read_drawings, shape_texts
@@ -54,7 +54,7 @@ def read_xlsx(data: bytes) -> TextDocument:
     sheets = list(reader.parser.find_sheets())
     shown = [(sheet.name, relation.target) for sheet, relation in sheets if sheet.state == "visible"]
     if hidden := len(sheets) - len(shown):
-        notes = (f"{counted(hidden, 'hidden sheet is', 'hidden sheets are')} not read",)
+        notes = (f"{quantity(hidden, 'hidden sheet is', 'hidden sheets are')} not read",)
     for name, path in shown:
         title = clean(name)
         found, parts, more = _cells(title, cells[path]) if path in cells else ([], [], ())
@@ -79,7 +79,7 @@ def _cells(title: str, sheet: Any) -> tuple[list[str], list[Table], tuple[str, .
     xml = _xml(sheet)
     notes: tuple[str, ...] = ()
     if missing := len(_EMPTY_FORMULA.findall(xml)):
-        notes = (f"{counted(missing, 'formula')} of sheet {title} {'has' if missing == 1 else 'have'} no value",)
+        notes = (f"{quantity(missing, 'formula')} of sheet {title} {'has' if missing == 1 else 'have'} no value",)
     tables: list[Table] = []
     if rows:
         _spread(rows, xml)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Set
 from datetime import date
 from typing import Final
 
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 from groundplan.knowledge.governance.inherit import add_days
 from groundplan.knowledge.quality.model import KINDS, AssessedDocument
 from groundplan.ledger.finding import Finding
@@ -145,7 +145,7 @@ def _readers(look: AssessedDocument, known: Set[str]) -> Iterator[Finding]:
 
 def counts_text(found: Mapping[str, int]) -> str:
     """`1 card number, 2 e-mail addresses`."""
-    return ", ".join(counted(count, *_CALLED[kind]) for kind, count in sorted(found.items()))
+    return ", ".join(quantity(count, *_CALLED[kind]) for kind, count in sorted(found.items()))
 
 
 def _content(look: AssessedDocument) -> Iterator[Finding]:
@@ -170,6 +170,7 @@ def _content(look: AssessedDocument) -> Iterator[Finding]:
         yield finding(look, "knowledge.structure", f"{look.path}: {message}", hint, mark=code)
     for word, title, count in checked.get("glossary", ()):
         yield finding(
-            look, "knowledge.glossary", f"{look.path} says '{word}' {counted(count, 'time')}, where '{title}' is meant",
+            look, "knowledge.glossary",
+            f"{look.path} says '{word}' {quantity(count, 'time')}, where '{title}' is meant",
             f"Write '{title}'. The glossary says why.", mark=word, count=count,
         )  # fmt: skip

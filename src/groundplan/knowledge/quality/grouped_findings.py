@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Final
 
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 from groundplan.knowledge.quality.documents import counts_text
 from groundplan.knowledge.quality.model import KINDS
 from groundplan.ledger.finding import Finding
@@ -62,7 +62,7 @@ def _group_finding(source: str, folder: str, several: Sequence[Finding]) -> Find
     return Finding(
         kind=PERSONAL, subject=folder, severity=KINDS[PERSONAL].severity, owner=first.owner,
         mark=" ".join(first.detail["whose"]),
-        message=f"{counted(len(several), 'document')} in {where} are public or internal and hold personal data: "
+        message=f"{quantity(len(several), 'document')} in {where} are public or internal and hold personal data: "
         f"{counts_text(counts)}",
         hint="Take it out, or raise the `sensitivity` of the folder (`.governed.yaml`) or of the source to "
         f"confidential. `groundplan knowledge documents --source {source} --holds personal_data` lists them.",

@@ -12,7 +12,7 @@ from datetime import datetime
 from itertools import groupby, pairwise
 from typing import Any, Final
 
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 
 MAX_MAGNITUDE: Final = 1e100
 """No reading is larger: with such numbers nothing can be reckoned."""
@@ -58,7 +58,7 @@ def _rate(readings: Sequence[Reading], most: float, name: str) -> Iterator[Told]
         rows = ", ".join(f"row {one.row}" for one in jumps[:5])
         yield (
             "sensor_rate",
-            f"'{name}' jumps by more than {most:g} a minute {counted(len(jumps), 'time')} ({rows})",
+            f"'{name}' jumps by more than {most:g} a minute {quantity(len(jumps), 'time')} ({rows})",
             {"jumps": len(jumps)},
         )
 
@@ -70,7 +70,7 @@ def _gap(readings: Sequence[Reading], most: float, name: str) -> Iterator[Told]:
         which = "" if len(gaps) == 1 else "the longest "
         yield (
             "sensor_gap",
-            f"'{name}' has {counted(len(gaps), 'gap')}, {which}of {longest / 60:.0f} min after row {before.row}",
+            f"'{name}' has {quantity(len(gaps), 'gap')}, {which}of {longest / 60:.0f} min after row {before.row}",
             {"gaps": len(gaps), "longest_s": longest},
         )
 

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from groundplan.blueprint.model import Source
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.quality.sensors import MAX_MAGNITUDE, Reading, sensor_failures
 from groundplan.ledger.finding import Finding
@@ -136,7 +136,7 @@ def _nulls(cells: Sequence[str], check: Check) -> Iterator[tuple[str, str, dict[
     missing = sum(not cell for cell in cells)
     share = missing / len(cells) if cells else 0.0
     if share > check.get("nulls", 1.0):
-        message = f"'{check['column']}' has no value in {missing:,} of {counted(len(cells), 'row')}"
+        message = f"'{check['column']}' has no value in {missing:,} of {quantity(len(cells), 'row')}"
         yield "nulls", message, {"share": round(share, 4)}
 
 

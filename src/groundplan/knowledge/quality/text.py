@@ -11,7 +11,7 @@ from typing import Any
 
 from groundplan.blueprint.model import Term
 from groundplan.core.detect import SECRETS, find
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 from groundplan.knowledge.writing_systems import RUN
 
 _HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.*)$", re.MULTILINE)
@@ -162,7 +162,7 @@ def _markdown(text: str) -> list[tuple[str, str, str]]:
     titles = Counter(title for level, title in headings if title and level == 1)
     if repeated := [title for title, count in titles.items() if count > 1]:
         found.append(
-            ("repeated", f"{counted(len(repeated), 'heading is', 'headings are')} there twice", "Give each its own.")
+            ("repeated", f"{quantity(len(repeated), 'heading is', 'headings are')} there twice", "Give each its own.")
         )
     rows = [line for line in prose.splitlines() if line.lstrip().startswith("|")]
     widths = {len(re.findall(r"(?<!\\)\|", row.strip())) for row in rows}

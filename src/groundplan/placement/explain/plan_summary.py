@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from groundplan.core.errors import Conflict
-from groundplan.core.words import counted
+from groundplan.core.words import quantity
 from groundplan.placement.explain.why import place_json
 from groundplan.placement.explain.words import usd
 from groundplan.placement.planner import DEFAULT_LIMIT, CompanyPlan, describe_proof, plan_candidates, units_used
@@ -200,7 +200,7 @@ def to_build(plan: CompanyPlan) -> list[dict[str, Any]]:
 
 def summary(plan: CompanyPlan, compared: tuple[Compared, ...]) -> list[str]:
     """The plan in sentences."""
-    workloads, sites = counted(len(plan.placements), "workload"), counted(len(plan.opened), "site")
+    workloads, sites = quantity(len(plan.placements), "workload"), quantity(len(plan.opened), "site")
     lines = [
         f"{workloads} at {sites} for {usd(plan.usd)} a month, {usd(sum(plan.opened.values()))} of it for the sites"
         f" themselves, {describe_proof(plan)}."
@@ -229,7 +229,7 @@ def _versus(each: Compared) -> str:
         told = "nothing runs yet" if each.name == "today" else "not possible, the workloads do not fit there together"
         return f"{each.name.capitalize()}: {told}."
     saved = each.usd - each.ours
-    left = f", without the {counted(len(each.without), 'workload')} that have no place in it" if each.without else ""
+    left = f", without the {quantity(len(each.without), 'workload')} that have no place in it" if each.without else ""
     if abs(saved) < CENT / 2:
         return f"The plan costs as much as {each.name} ({usd(each.usd)} a month{left})."
     more = f"{usd(abs(saved))} {'less' if saved > 0 else 'more'} than"
